@@ -1,0 +1,154 @@
+"""Sets of levels as data: indexable inside jit, hashed, saved as plain `.npz`."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Float, Int, UInt32
+
+from rlgen.protocols import LevelEnv
+from rlgen.types import PyTree
+
+FORMAT = "rlgen-levels-1"
+
+
+@struct.dataclass
+class LevelSet:
+    """M stacked levels and what is known of each.
+
+    `optimal_steps` is -1 and `optimal_return` NaN where the environment has no solver; unsolvable
+    levels have -1 and 0.
+    """
+
+    level: PyTree  # [M, ...]
+    hash: UInt32[Array, "M 2"]
+    optimal_steps: Int[Array, " M"]
+    optimal_return: Float[Array, " M"]
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+    split: str = struct.field(pytree_node=False, default="test")
+    version: str = struct.field(pytree_node=False, default="1")
+
+    def __len__(self) -> int:
+        """Number of levels, M."""
+        return len(self.names)
+
+
+class Suite(NamedTuple):
+    """A named set of held-out levels and the environment they are played in."""
+
+    name: str
+    env: LevelEnv
+    levels: LevelSet
+
+
+def level_hash(level: PyTree) -> UInt32[Array, "2"]:
+    """64 bits of content hash of one level of any family, from its arrays' bits.
+
+    Two multiplicative mixes with unlike constants (the finaliser of MurmurHash3), so that equal
+    levels hash alike and K different ones collide with probability about K²/2⁶⁵.
+    """
+    words = jnp.concatenate([_words(leaf) for leaf in jax.tree.leaves(level)])
+    position = jnp.arange(words.size, dtype=jnp.uint32)
+
+    def mix(salt: int) -> Array:
+        x = words ^ (position * jnp.uint32(0x9E3779B1) + jnp.uint32(salt))
+        x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+        x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+        return (x ^ (x >> 16)).sum(dtype=jnp.uint32)
+
+    return jnp.stack([mix(0x243F6A88), mix(0xB7E15162)])
+
+
+def hash_of(env: LevelEnv, level: PyTree) -> UInt32[Array, "2"]:
+    """The environment's own hash of a level where it has one, the general one otherwise."""
+    own = getattr(env, "level_hash", None)
+    return own(level) if own else level_hash(level)
+
+
+def make_level_set(
+    env: LevelEnv,
+    level: PyTree,
+    names: tuple[str, ...] = (),
+    split: str = "test",
+    version: str = "1",
+) -> LevelSet:
+    """Stack of levels `[M, ...]` with hashes and, where the environment can solve, optima.
+
+    Raises:
+        ValueError: the number of names is not the number of levels.
+    """
+    num_levels = jax.tree.leaves(level)[0].shape[0]
+    names = names or tuple(f"{split}-{i:04d}" for i in range(num_levels))
+    if len(names) != num_levels:
+        raise ValueError(f"{len(names)} names for {num_levels} levels; give one name a level")
+    hashes = jax.jit(jax.vmap(lambda one: hash_of(env, one)))(level)
+    solve = getattr(env, "solve", None)
+    if solve is None:
+        steps, optimal = jnp.full(num_levels, -1, jnp.int32), jnp.full(num_levels, jnp.nan)
+    else:
+        solution = jax.jit(jax.vmap(solve))(level)
+        steps, optimal = solution.steps, solution.optimal_return
+    return LevelSet(level, hashes, steps, optimal, names, split, version)
+
+
+def save_levels(path: Path | str, levels: LevelSet) -> None:
+    """Write a level set as `.npz` with plain arrays and one JSON header; nothing is pickled."""
+    arrays = {f"level{jax.tree_util.keystr(p)}": np.asarray(x) for p, x in _leaves(levels.level)}
+    header = {
+        "format": FORMAT,
+        "names": levels.names,
+        "split": levels.split,
+        "version": levels.version,
+    }
+    np.savez_compressed(
+        path,
+        header=np.asarray(json.dumps(header)),
+        hash=np.asarray(levels.hash),
+        optimal_steps=np.asarray(levels.optimal_steps),
+        optimal_return=np.asarray(levels.optimal_return),
+        **arrays,
+    )
+
+
+def load_levels(path: Path | str, like: PyTree) -> LevelSet:
+    """Read a level set of the family to which the level `like` belongs.
+
+    Raises:
+        ValueError: not such a file, damaged, or of another family; the message names the array.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {name: file[name] for name in file.files}
+        header = json.loads(str(data["header"]))
+        assert header["format"] == FORMAT
+    except (OSError, KeyError, ValueError, AssertionError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is not a level file that rlgen wrote, or it is damaged"
+        ) from error
+    leaves = []
+    for where, leaf in _leaves(like):
+        name = f"level{jax.tree_util.keystr(where)}"
+        shape = (len(header["names"]), *np.shape(leaf))
+        if name not in data or data[name].shape != shape:
+            found = data[name].shape if name in data else "nothing"
+            raise ValueError(f"{path}: {name} should have shape {shape}, found {found}")
+        leaves.append(jnp.asarray(data[name], jnp.asarray(leaf).dtype))
+    level = jax.tree.unflatten(jax.tree.structure(like), leaves)
+    arrays = (jnp.asarray(data[name]) for name in ("hash", "optimal_steps", "optimal_return"))
+    return LevelSet(level, *arrays, tuple(header["names"]), header["split"], header["version"])
+
+
+def _leaves(tree: PyTree) -> list:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def _words(leaf: PyTree) -> UInt32[Array, " W"]:
+    x = jnp.ravel(jnp.asarray(leaf))
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    return x.astype(jnp.uint32)

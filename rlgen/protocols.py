@@ -1,0 +1,153 @@
+"""The six interfaces. A component is a frozen dataclass with these methods; nobody inherits.
+
+Every random method takes its key first and consumes it. Nothing here is jitted: the caller jits
+once, around many updates. States are pytrees of arrays, opaque to everyone but their owner.
+"""
+
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Rollout, Slots
+
+
+@runtime_checkable
+class LevelEnv(Protocol):
+    """A family of levels: a gymnax environment whose `params` are one level.
+
+    Implementations subclass `gymnax.environments.environment.Environment` and are frozen
+    dataclasses, so that equal environments share compilations. Abilities are optional methods,
+    listed in `rlgen.registry.ABILITIES`; who needs one asks with `rlgen.registry.require`.
+    """
+
+    @property
+    def num_actions(self) -> int:
+        """Number of discrete actions."""
+        ...
+
+    def sample_level(self, key: Key) -> PyTree:
+        """One level of the family's base distribution."""
+        ...
+
+    def reset_env(self, key: Key, params: PyTree) -> tuple[PyTree, PyTree]:
+        """First `(obs, state)` of an episode on the level `params`."""
+        ...
+
+    def step_env(
+        self, key: Key, state: PyTree, action: Int[Array, ""], params: PyTree
+    ) -> tuple[PyTree, PyTree, Array, Array, dict]:
+        """One step: `(obs, state, reward, terminated, info)`; never resets, never times out."""
+        ...
+
+    def is_truncated(self, state: PyTree, params: PyTree) -> Array:
+        """Whether `state`, reached by the last step, is at the level's time limit."""
+        ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Who learns from a rollout."""
+
+    def init(self, key: Key) -> PyTree:
+        """State of an untrained learner: parameters, optimiser, counters."""
+        ...
+
+    def initial_carry(self, num_slots: int) -> PyTree:
+        """Recurrent state at the start of an episode, `[N, ...]`; `()` if there is none."""
+        ...
+
+    def act(
+        self, key: Key, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
+        """Sample `(carry, action, log_prob, value)`; the carry is zeroed where `first`."""
+        ...
+
+    def value(
+        self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> Float[Array, " N"]:
+        """Value of `obs` alone, for bootstrapping."""
+        ...
+
+    def update(
+        self, key: Key, state: PyTree, rollout: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[PyTree, Metrics]:
+        """Learn from a rollout `[T, N]`; a slot of weight 0 has no influence."""
+        ...
+
+
+@runtime_checkable
+class Bonus(Protocol):
+    """Intrinsic reward as a function of the rollout."""
+
+    def init(self, key: Key) -> PyTree:
+        """State of the bonus before any data."""
+        ...
+
+    def apply(
+        self, key: Key, state: PyTree, rollout: Rollout
+    ) -> tuple[PyTree, Float[Array, "T N"], Metrics]:
+        """New state, bonus of each step, metrics. Later steps never change earlier bonuses."""
+        ...
+
+
+@runtime_checkable
+class Score(Protocol):
+    """How a level is judged by what happened on it."""
+
+    def memory(self) -> PyTree:
+        """What is remembered of one unseen level (say, its best return so far)."""
+        ...
+
+    def __call__(
+        self, key: Key, slots: Slots, outcome: Outcome
+    ) -> tuple[Float[Array, "N R"], PyTree]:
+        """Score of every queued level and its new memory; `-inf` where nothing was learned."""
+        ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Which levels the slots meet."""
+
+    def init(self, key: Key) -> PyTree:
+        """State of a sampler that has seen nothing."""
+        ...
+
+    def blank(self) -> PyTree:
+        """Any one level, of the shapes and dtypes that this sampler proposes."""
+        ...
+
+    def propose(
+        self, keys: Keys, state: PyTree, slots: Slots, free: Bool[Array, " N"]
+    ) -> tuple[PyTree, Slots]:
+        """Fill the free slots; a busy slot is returned bit for bit as it was.
+
+        Rows of -1 mark levels without a past: the curriculum gives them a fresh memory.
+        """
+        ...
+
+    def observe(
+        self,
+        keys: Keys,
+        state: PyTree,
+        slots: Slots,
+        score: Float[Array, "N R"],
+        done: Bool[Array, " N"],
+    ) -> PyTree:
+        """Take in the scores of the slots whose tenancy is over."""
+        ...
+
+
+@runtime_checkable
+class Student(Protocol):
+    """What is trained: an agent, a population of them, or a learning rule."""
+
+    def init(self, key: Key) -> PyTree:
+        """State of an untrained student."""
+        ...
+
+    def run(
+        self, key: Key, state: PyTree, slots: Slots, fresh: Bool[Array, " N"]
+    ) -> tuple[PyTree, Outcome, Metrics]:
+        """Play the slots' levels and learn from them; `fresh` slots begin a tenancy."""
+        ...

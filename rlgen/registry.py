@@ -1,0 +1,94 @@
+"""Components by name. The file name is the registration: a new component touches no other file.
+
+`algos/samplers/plr.py` is the sampler `plr`; `ppo_lstm.py` is `ppo-lstm`. Anything from outside is
+named by its dotted path, `my_package.my_module`. A module offers `build(...)`, which returns the
+component, and `tiny(...)`, its smallest instance, which the law tests pick up.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Iterable
+from types import ModuleType
+
+KINDS = {
+    "envs": "rlgen.envs",
+    "learners": "rlgen.algos.learners",
+    "samplers": "rlgen.algos.samplers",
+    "scores": "rlgen.algos.scores",
+    "recipes": "rlgen.algos.recipes",
+}
+
+ABILITIES = {
+    "unpack": "unpack(obs) -> pytree of float arrays: the observation as the network sees it",
+    "success": "success(episode_return, terminated) -> bool: whether an episode was solved",
+    "mutate_levels": "mutate_levels(key, levels[N], num_edits) -> levels[N]",
+    "solve": "solve(level) -> Solution: exact solvability, fewest steps, optimal return",
+    "level_hash": "level_hash(level) -> uint32[2]: equal for equal levels",
+    "level_features": "level_features(level) -> dict of scalars that describe a level",
+    "render": "render(level, state) -> uint8[H, W, 3]",
+    "level_image": "level_image(level) -> uint8[H, W, 3]",
+    "suites": "suites() -> {name: function that makes a Suite}",
+    "presets": "presets() -> {preset: {field: value}}",
+    "load_levels": "load_levels(path) -> LevelSet of a .npz or text file",
+}
+"""The optional methods of an environment, with their signatures."""
+
+
+def names(kind: str) -> list[str]:
+    """All names of a kind that ship with rlgen, sorted.
+
+    Raises:
+        ValueError: the kind is unknown.
+    """
+    package = importlib.import_module(KINDS[_known(kind, KINDS, "kind of component")])
+    found = (m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    return sorted(name.replace("_", "-") for name in found)
+
+
+def load(kind: str, name: str) -> ModuleType:
+    """The module of one component, by its name or by a dotted path from outside rlgen.
+
+    Raises:
+        ValueError: the name is unknown; the message suggests the nearest known one.
+    """
+    if "." in name:
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"cannot import {name!r} as one of the {kind}: {error}") from error
+    known = _known(name, names(kind), kind.removesuffix("s"))
+    return importlib.import_module(f"{KINDS[kind]}.{known.replace('-', '_')}")
+
+
+def has(env: object, ability: str) -> bool:
+    """Whether an environment offers an optional ability."""
+    assert ability in ABILITIES, ability
+    return callable(getattr(env, ability, None))
+
+
+def require(env: object, ability: str, needed_by: str) -> None:
+    """Refuse, before anything is compiled, an environment that lacks an ability.
+
+    Raises:
+        ValueError: the environment has no such method.
+    """
+    if not has(env, ability):
+        raise ValueError(
+            f"{needed_by} needs an environment with {ABILITIES[ability]}; "
+            f"{type(env).__name__} has no {ability}. Add the method or choose another environment."
+        )
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The tail of an error message for an unknown name: the nearest known one, and all."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"{hint}Known: {', '.join(known)}."
+
+
+def _known(name: str, known: Iterable[str], what: str) -> str:
+    if name in known:
+        return name
+    raise ValueError(f"unknown {what} {name!r}; {suggestion(name, known)}")

@@ -1,0 +1,194 @@
+"""The only two scans over environment steps: `rollout` for learning, `play` for evaluation."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.branching import any_seed, where
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.types import Key, PyTree, Rollout
+
+
+class _Running(NamedTuple):
+    state: PyTree  # [N, ...]
+    obs: PyTree
+    first: Bool[Array, " N"]
+    turn: Int[Array, " N"]
+    carry: PyTree
+
+
+def rollout(
+    key: Key,
+    env: LevelEnv,
+    learner: Learner,
+    learner_state: PyTree,
+    level: PyTree,
+    num_steps: int,
+    carry_every: int = 0,
+    trace: Callable[[PyTree], PyTree] = lambda state: (),
+) -> tuple[Rollout, PyTree]:
+    """Play T steps in every slot; an episode that ends is followed by one on the next queued level.
+
+    The starts of all queued levels are computed once, so that a reset is a gather. Levels are met
+    in order and the queue wraps round; within one rollout a level always starts from the same
+    state, also where the environment's reset is random.
+
+    Args:
+        key: consumed.
+        env: one environment; batched here.
+        learner: who acts.
+        learner_state: its state; not changed.
+        level: [N, R, ...].
+        num_steps: T.
+        carry_every: L, steps between two recurrent states that are kept; 0 keeps the first alone.
+        trace: what to keep of the environment state before each step, `[N, ...]`; nothing by
+            default.
+
+    Returns:
+        The rollout [T, N] (its bonus is 0), and the trace [T, N, ...].
+    """
+    num_slots, num_queued = jax.tree.leaves(level)[0].shape[:2]
+    key_reset, key_steps = jax.random.split(key)
+    starts = _starts(key_reset, env, level, num_slots, num_queued)
+    turn = jnp.zeros(num_slots, jnp.int32)
+    obs, state = _at(starts, turn)
+    first = jnp.ones(num_slots, bool)
+    running = _Running(state, obs, first, turn, learner.initial_carry(num_slots))
+
+    def step(now: _Running, key: Key) -> tuple[_Running, tuple]:
+        key_act, key_step = jax.random.split(key)
+        carry, action, log_prob, value = learner.act(
+            key_act, learner_state, now.carry, now.obs, now.first
+        )
+        here = _at(level, now.turn)
+        obs, state, reward, terminated, truncated = _step(key_step, env, now.state, action, here)
+        done = terminated | truncated
+        # Only a time limit needs the value of an observation that nobody acts on: a branch, since
+        # time limits are rare and a forward pass is dear.
+        cut_value = jax.lax.cond(
+            any_seed(truncated.any()),
+            lambda: learner.value(learner_state, carry, obs, jnp.zeros_like(done)),
+            lambda: jnp.zeros_like(value),
+        )
+        turn = jnp.where(done, (now.turn + 1) % num_queued, now.turn)
+        obs, state = where(done, _at(starts, turn), (obs, state))
+        row = (now.obs, action, log_prob, value, cut_value, now.first)
+        row += (terminated, truncated, now.turn, reward, trace(now.state))
+        return _Running(state, obs, done, turn, carry), row
+
+    def part(now: _Running, keys: Key) -> tuple[_Running, tuple]:
+        end, rows = jax.lax.scan(step, now, keys)
+        return end, (rows, now.carry)
+
+    length = carry_every or num_steps
+    keys = jax.random.split(key_steps, (num_steps // length, length))
+    end, (rows, carries) = jax.lax.scan(part, running, keys)
+    rows = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), rows)
+    obs, action, log_prob, value, cut_value, first, terminated, truncated, turn, reward, kept = rows
+    last_value = learner.value(learner_state, end.carry, end.obs, end.first)
+    next_value = jnp.concatenate([value[1:], last_value[None]])
+    next_value = jnp.where(truncated, cut_value, jnp.where(terminated, 0.0, next_value))
+    played = Rollout(
+        obs=obs,
+        action=action,
+        log_prob=log_prob,
+        value=value,
+        next_value=next_value,
+        first=first,
+        terminated=terminated,
+        truncated=truncated,
+        turn=turn,
+        reward=reward,
+        bonus=jnp.zeros_like(reward),
+        carry=carries,
+    )
+    return played, kept
+
+
+class Played(NamedTuple):
+    """One episode on each of B levels."""
+
+    episode_return: Float[Array, " B"]  # undiscounted
+    length: Int[Array, " B"]  # steps
+    terminated: Bool[Array, " B"]  # ended before the time limit
+
+
+def play(
+    key: Key,
+    env: LevelEnv,
+    learner: Learner,
+    learner_state: PyTree,
+    level: PyTree,
+    max_steps: int,
+    steps_per_check: int = 16,
+) -> Played:
+    """Play one episode on each level, without resets, until all have ended.
+
+    Args:
+        key: consumed.
+        env: one environment; batched here.
+        learner: who acts, by sampling from its policy.
+        learner_state: its state.
+        level: [B, ...].
+        max_steps: no level's time limit is longer; an episode cut by it counts as not terminated.
+        steps_per_check: steps between two looks at whether all are done.
+    """
+    num_levels = jax.tree.leaves(level)[0].shape[0]
+    key_reset, key_steps = jax.random.split(key)
+    obs, state = jax.vmap(env.reset_env)(jax.random.split(key_reset, num_levels), level)
+    zero = jnp.zeros(num_levels)
+    start = Played(zero, jnp.zeros(num_levels, jnp.int32), jnp.zeros(num_levels, bool))
+    fresh = jnp.ones(num_levels, bool)
+    running = _Running(state, obs, fresh, start.length, learner.initial_carry(num_levels))
+
+    def step(carry: tuple, t: Array) -> tuple[tuple, None]:
+        now, active, played = carry
+        key_act, key_step = jax.random.split(jax.random.fold_in(key_steps, t))
+        hidden, action, _, _ = learner.act(key_act, learner_state, now.carry, now.obs, now.first)
+        obs, state, reward, terminated, truncated = _step(key_step, env, now.state, action, level)
+        active &= t < max_steps
+        played = Played(
+            played.episode_return + jnp.where(active, reward, 0.0),
+            played.length + active,
+            played.terminated | (active & terminated),
+        )
+        now = _Running(state, obs, jnp.zeros_like(fresh), now.turn, hidden)
+        return (now, active & ~(terminated | truncated), played), None
+
+    def some(carry: tuple) -> tuple:
+        t, inner = carry
+        inner, _ = jax.lax.scan(step, inner, t + jnp.arange(steps_per_check))
+        return t + steps_per_check, inner
+
+    def unfinished(carry: tuple) -> Array:
+        t, (_, active, _) = carry
+        return (t < max_steps) & active.any()
+
+    _, (_, _, played) = jax.lax.while_loop(unfinished, some, (0, (running, fresh, start)))
+    return played
+
+
+def _step(key: Key, env: LevelEnv, state: PyTree, action: Array, level: PyTree) -> tuple:
+    keys = jax.random.split(key, action.shape[0])
+    obs, state, reward, terminated, _ = jax.vmap(env.step_env)(keys, state, action, level)
+    truncated = jax.vmap(env.is_truncated)(state, level) & ~terminated
+    return obs, state, reward.astype(jnp.float32), terminated, truncated
+
+
+def _starts(key: Key, env: LevelEnv, level: PyTree, num_slots: int, num_queued: int) -> PyTree:
+    keys = jax.random.split(key, (num_slots, num_queued))
+    return jax.vmap(jax.vmap(env.reset_env))(keys, level)
+
+
+def _at(queue: PyTree, turn: Int[Array, " N"]) -> PyTree:
+    """The entries `[N, ...]` of a queue `[N, R, ...]` at each slot's turn."""
+
+    def take(x: Array) -> Array:
+        if x.shape[1] == 1:
+            return x[:, 0]
+        return x[jnp.arange(x.shape[0]), turn]
+
+    return jax.tree.map(take, queue)

@@ -1,0 +1,86 @@
+"""The shared vocabulary: what flows between students, samplers, scores and environments.
+
+Axes, in the order in which they nest: `P` population, `T` time, `N` slots, `R` levels queued in
+each slot.
+"""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+PyTree: TypeAlias = Any
+Key: TypeAlias = jax.Array
+Metrics: TypeAlias = dict[str, Array]
+
+NEW, REPLAY, MUTANT = 0, 1, 2
+"""Where a slot's levels came from; the values of `Slots.origin`."""
+
+
+class Keys(NamedTuple):
+    """Randomness of one update, in two kinds.
+
+    Decisions about which work to do (replay or not) are drawn from `shared`, which all seeds of a
+    run have in common, so that under `vmap` over seeds a `lax.cond` stays a branch. Everything
+    else comes from `own`.
+    """
+
+    own: Key
+    shared: Key
+
+
+class Slots(NamedTuple):
+    """What each of N slots is working on: a queue of R levels, met one after the other."""
+
+    level: PyTree  # [N, R, ...]; opaque to all but the environment
+    memory: PyTree  # [N, R, ...]; what the score remembers of each level
+    row: Int[Array, "N R"]  # row in the sampler's buffer, -1 if none
+    origin: Int[Array, " N"]  # NEW, REPLAY or MUTANT
+    weight: Float[Array, " N"]  # share of the slot's data in the learner's loss
+
+
+class Rollout(NamedTuple):
+    """T steps of N slots, time-major; `[P, T, N, ...]` where a population learns."""
+
+    obs: PyTree  # [T, N, ...]
+    action: Int[Array, "T N"]
+    log_prob: Float[Array, "T N"]
+    value: Float[Array, "T N"]
+    next_value: Float[Array, "T N"]  # value of the true next observation; 0 where terminated
+    first: Bool[Array, "T N"]  # obs is the first of an episode
+    terminated: Bool[Array, "T N"]
+    truncated: Bool[Array, "T N"]  # ended by the time limit alone
+    turn: Int[Array, "T N"]  # which queued level, 0 .. R-1, the step was played on
+    reward: Float[Array, "T N"]  # extrinsic; never overwritten
+    bonus: Float[Array, "T N"]  # intrinsic; added to the reward only inside the advantage
+    carry: PyTree  # [T/L, N, ...] recurrent state before every L-th step; L = T by default
+
+    @property
+    def done(self) -> Bool[Array, "*P T N"]:
+        """The episode ended with this step, by itself or by the time limit."""
+        return self.terminated | self.truncated
+
+
+class Outcome(NamedTuple):
+    """What a student hands back: who has finished, and the evidence for the score."""
+
+    done: Bool[Array, " N"]  # the slot's tenancy is over
+    rollout: Rollout | tuple[()] = ()  # [P, T, N] of an on-policy student
+    agents: PyTree = ()  # [N, ...] of a meta-learner
+
+
+class TrainState(NamedTuple):
+    """The whole of a run; with the number of updates done, all that a checkpoint holds."""
+
+    student: PyTree
+    sampler: PyTree
+    slots: Slots
+    free: Bool[Array, " N"]
+
+
+class Solution(NamedTuple):
+    """What an exact solver says of one level."""
+
+    solvable: Bool[Array, ""]
+    steps: Int[Array, ""]  # fewest env steps to success; -1 if unsolvable
+    optimal_return: Float[Array, ""]  # undiscounted; 0 if unsolvable within the time limit
