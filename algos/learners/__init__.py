@@ -1,0 +1,1 @@
+"""Learners: who learns from a rollout."""

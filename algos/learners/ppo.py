@@ -1,0 +1,296 @@
+"""Proximal policy optimisation, feed-forward or recurrent.
+
+Source: Schulman et al., 2017, "Proximal Policy Optimization Algorithms".
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen import distributions
+from rlgen.branching import any_seed, where
+from rlgen.networks import ActorCritic
+from rlgen.protocols import LevelEnv
+from rlgen.returns import gae
+from rlgen.types import Key, Metrics, PyTree, Rollout
+
+
+class PPOState(NamedTuple):
+    """An agent."""
+
+    params: PyTree
+    opt_state: PyTree
+    num_updates: Int[Array, ""]  # rollouts learned from
+
+
+class Batch(NamedTuple):
+    """Sequences to learn from, [T, N, ...]."""
+
+    rollout: Rollout
+    advantage: Float[Array, "T N"]
+    target: Float[Array, "T N"]
+    weight: Float[Array, "T N"]
+
+
+@dataclass(frozen=True)
+class PPO:
+    """PPO with the field's usual options, each a field; the defaults are JaxUED's for mazes.
+
+    Attributes:
+        learning_rate: Adam's step size.
+        anneal: lower the learning rate linearly to 0 over `num_updates` learned rollouts.
+        num_updates: length of the annealing; `rlgen train` sets it from `--steps`.
+        discount: γ, per step.
+        gae_lambda: λ of the advantage estimate.
+        clip: ε, how far the policy's ratio may move.
+        value_clip: how far a value may move from its old one; 0 turns it off.
+        entropy_coef: weight of the entropy bonus.
+        value_coef: weight of the value loss.
+        num_epochs: passes over a rollout.
+        num_minibatches: gradient steps in a pass; they split the sequences.
+        bptt_steps: length of the sequences that a recurrent policy is trained on; 0 is the whole
+            rollout. Shorter ones start from the states stored when playing.
+        max_grad_norm: clips the gradient's global norm; 0 turns it off.
+        normalize_advantage: to mean 0 and deviation 1 in each minibatch.
+        bootstrap_truncation: whether a time limit bootstraps (`False`: it counts as termination).
+        target_kl: stop the epochs of a rollout once the policy has moved this far, in nats; 0
+            turns it off.
+        adam_eps: Adam's ε.
+
+    Raises:
+        ValueError: a field outside its range.
+    """
+
+    env: LevelEnv
+    network: ActorCritic = field(default_factory=lambda: ActorCritic(core="none"))
+    learning_rate: float = 1e-4
+    anneal: bool = False
+    num_updates: int = 0
+    discount: float = 0.995
+    gae_lambda: float = 0.98
+    clip: float = 0.2
+    value_clip: float = 0.2
+    entropy_coef: float = 1e-3
+    value_coef: float = 0.5
+    num_epochs: int = 5
+    num_minibatches: int = 1
+    bptt_steps: int = 0
+    max_grad_norm: float = 0.5
+    normalize_advantage: bool = True
+    bootstrap_truncation: bool = True
+    target_kl: float = 0.0
+    adam_eps: float = 1e-5
+
+    def __post_init__(self):
+        for name in ("num_epochs", "num_minibatches"):
+            _refuse(getattr(self, name) < 1, name, getattr(self, name), "at least 1")
+        for name in ("learning_rate", "clip", "adam_eps"):
+            _refuse(not getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        at_least_zero = ("value_clip", "entropy_coef", "value_coef", "bptt_steps", "max_grad_norm")
+        for name in (*at_least_zero, "target_kl", "num_updates"):
+            _refuse(not getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("discount", "gae_lambda"):
+            _refuse(not 0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+
+    def check(self, num_steps: int, num_slots: int) -> None:
+        """Refuse rollouts that do not divide into this learner's sequences and minibatches.
+
+        Raises:
+            ValueError: with the sizes that would fit.
+        """
+        length = self.bptt_steps or num_steps
+        if num_steps % length:
+            raise ValueError(
+                f"bptt_steps={length} does not divide num_steps={num_steps}; "
+                "choose a divisor, or 0 for the whole rollout"
+            )
+        num_sequences = num_slots * (num_steps // length)
+        if num_sequences % self.num_minibatches:
+            fits = [m for m in range(1, num_sequences + 1) if num_sequences % m == 0]
+            raise ValueError(
+                f"num_minibatches={self.num_minibatches} does not divide the {num_sequences} "
+                f"sequences of {num_slots} slots; choose one of {', '.join(map(str, fits))}"
+            )
+
+    def init(self, key: Key) -> PPOState:
+        """An untrained agent."""
+        params = self.network.init(key, self.env)
+        return PPOState(params, self._optimizer().init(params), jnp.int32(0))
+
+    def initial_carry(self, num_slots: int) -> PyTree:
+        """Recurrent state at the start of an episode, [N, ...]."""
+        return self.network.initial_carry(num_slots)
+
+    def act(
+        self, key: Key, state: PPOState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
+        """Sample an action; see `rlgen.protocols.Learner`."""
+        carry, logits, value = self.network.step(self.env, state.params, carry, obs, first)
+        action = distributions.sample(key, logits)
+        return carry, action, distributions.log_prob(logits, action), value
+
+    def value(
+        self, state: PPOState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> Float[Array, " N"]:
+        """Value of an observation."""
+        return self.network.step(self.env, state.params, carry, obs, first)[2]
+
+    def update(
+        self, key: Key, state: PPOState, rollout: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[PPOState, Metrics]:
+        """Some epochs of clipped policy gradient on one rollout [T, N]."""
+        advantage = gae(rollout, self.discount, self.gae_lambda, self.bootstrap_truncation)
+        weights = jnp.broadcast_to(weight, advantage.shape)
+        batch = Batch(rollout, advantage, advantage + rollout.value, weights)
+        batch = self._cut(batch)
+        rate = self._rate(state.num_updates)
+
+        def epoch(carry: tuple, key: Key) -> tuple[tuple, Metrics]:
+            return self._epoch(key, carry, batch, rate)
+
+        start = (state.params, state.opt_state, jnp.bool_(True))
+        keys = jax.random.split(key, self.num_epochs)
+        (params, opt_state, _), metrics = jax.lax.scan(epoch, start, keys)
+        metrics = {name: values.mean() for name, values in metrics.items()}
+        metrics["learning_rate"] = rate
+        metrics["param_norm"] = _norm(params)
+        return PPOState(params, opt_state, state.num_updates + 1), metrics
+
+    def _optimizer(self) -> optax.GradientTransformation:
+        """Adam's direction; the step size, which anneals with the rollouts, is applied apart."""
+        adam = optax.scale_by_adam(eps=self.adam_eps)
+        if self.max_grad_norm == 0:
+            return adam
+        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
+
+    def _rate(self, num_updates: Int[Array, ""]) -> Float[Array, ""]:
+        if not self.anneal:
+            return jnp.float32(self.learning_rate)
+        left = 1.0 - num_updates / max(self.num_updates, 1)
+        return self.learning_rate * jnp.maximum(left, 0.0)
+
+    def _cut(self, batch: Batch) -> Batch:
+        """The rollout as sequences [bptt_steps, M]: slots first, then the slots' later parts."""
+        num_steps = batch.advantage.shape[0]
+        length = self.bptt_steps or num_steps
+
+        def cut(x: Array) -> Array:
+            x = x.reshape(num_steps // length, length, *x.shape[1:])
+            return x.swapaxes(0, 1).reshape(length, -1, *x.shape[3:])
+
+        carry = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), batch.rollout.carry)
+        rollout = jax.tree.map(cut, batch.rollout._replace(carry=()))
+        rest = jax.tree.map(cut, batch._replace(rollout=()))
+        return rest._replace(rollout=rollout._replace(carry=carry))
+
+    def _epoch(self, key: Key, carry: tuple, batch: Batch, rate: Array) -> tuple[tuple, Metrics]:
+        def learn(params: PyTree, opt_state: PyTree) -> tuple[tuple, Metrics]:
+            def minibatch(carry: tuple, part: Batch) -> tuple[tuple, Metrics]:
+                return self._step(*carry, part, rate)
+
+            parts = self._shuffle(key, batch)
+            if self.num_minibatches == 1:
+                return minibatch((params, opt_state), parts)
+            carry, metrics = jax.lax.scan(minibatch, (params, opt_state), parts)
+            return carry, {name: x.mean() for name, x in metrics.items()}
+
+        params, opt_state, going = carry
+        if self.target_kl == 0:
+            (params, opt_state), metrics = learn(params, opt_state)
+            return (params, opt_state, going), metrics
+
+        def stop() -> tuple[tuple, Metrics]:
+            shapes = jax.eval_shape(learn, params, opt_state)[1]
+            return (params, opt_state), {name: jnp.zeros(s.shape) for name, s in shapes.items()}
+
+        new, metrics = jax.lax.cond(any_seed(going), lambda: learn(params, opt_state), stop)
+        params, opt_state = where(going, new, (params, opt_state))
+        metrics = {name: jnp.where(going, x, 0.0) for name, x in metrics.items()}
+        metrics["epochs_run"] = going.astype(jnp.float32)
+        return (params, opt_state, going & (metrics["kl"] <= self.target_kl)), metrics
+
+    def _shuffle(self, key: Key, batch: Batch) -> Batch:
+        """The sequences in random order, [minibatches, T, M / minibatches, ...].
+
+        One minibatch needs no order, so nothing is copied.
+        """
+        if self.num_minibatches == 1:
+            return batch
+        num_sequences = batch.advantage.shape[1]
+        order = jax.random.permutation(key, num_sequences)
+
+        def split(x: Array) -> Array:
+            x = x[:, order].reshape(x.shape[0], self.num_minibatches, -1, *x.shape[2:])
+            return x.swapaxes(0, 1)
+
+        return jax.tree.map(split, batch)
+
+    def _step(self, params: PyTree, opt_state: PyTree, batch: Batch, rate: Array) -> tuple:
+        grads, metrics = jax.grad(self._loss, has_aux=True)(params, batch)
+        updates, new_opt_state = self._optimizer().update(grads, opt_state, params)
+        new_params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
+        # A minibatch without weight is no step: Adam would go on by its momentum.
+        state = where(batch.weight.sum() > 0, (new_params, new_opt_state), (params, opt_state))
+        return state, metrics | {"grad_norm": _norm(grads)}
+
+    def _loss(self, params: PyTree, batch: Batch) -> tuple[Array, Metrics]:
+        old = batch.rollout
+        carry = jax.tree.map(lambda x: x[0], old.carry)
+        _, logits, value = self.network.unroll(self.env, params, carry, old.obs, old.first)
+        weight = batch.weight / jnp.maximum(batch.weight.sum(), 1e-8)
+
+        def mean(x: Array) -> Array:
+            return (weight * x).sum()
+
+        advantage = batch.advantage
+        if self.normalize_advantage:
+            centred = advantage - mean(advantage)
+            advantage = centred / (jnp.sqrt(mean(centred**2)) + 1e-5)
+        log_ratio = distributions.log_prob(logits, old.action) - old.log_prob
+        ratio = jnp.exp(log_ratio)
+        clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
+        policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
+        value_loss = 0.5 * mean(self._value_error(value, old.value, batch.target))
+        entropy = mean(distributions.entropy(logits))
+        loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
+        metrics = {
+            "loss": loss,
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "kl": mean(ratio - 1 - log_ratio),  # Schulman's low-variance estimate
+            "clip_fraction": mean((jnp.abs(ratio - 1) > self.clip).astype(jnp.float32)),
+        }
+        return loss, metrics
+
+    def _value_error(self, value: Array, old_value: Array, target: Array) -> Array:
+        error = (value - target) ** 2
+        if self.value_clip == 0:
+            return error
+        near = old_value + jnp.clip(value - old_value, -self.value_clip, self.value_clip)
+        return jnp.maximum(error, (near - target) ** 2)
+
+
+def build(env: LevelEnv, **fields: object) -> PPO:
+    """Feed-forward PPO for an environment."""
+    return PPO(env, **fields)
+
+
+def tiny(env: LevelEnv) -> PPO:
+    """The smallest instance, for tests of laws."""
+    network = ActorCritic(core="none", hidden_size=8, head_size=8, conv_features=2)
+    return PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2)
+
+
+def _refuse(wrong: bool, name: str, value: object, allowed: str) -> None:
+    if wrong:
+        raise ValueError(f"PPO's {name} must be {allowed}, got {value}")
+
+
+def _norm(tree: PyTree) -> Float[Array, ""]:
+    """Global L2 norm; optax renamed its own between the versions that rlgen admits."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))

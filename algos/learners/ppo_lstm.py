@@ -1,0 +1,21 @@
+"""PPO with an LSTM, for levels that cannot be seen whole.
+
+Source: as `ppo`; trained through time over whole rollouts, or over parts that start from stored
+states after Kapturowski et al., 2019, "Recurrent Experience Replay in Distributed RL".
+"""
+
+from rlgen.networks import ActorCritic
+from rlgen.protocols import LevelEnv
+
+from .ppo import PPO
+
+
+def build(env: LevelEnv, **fields: object) -> PPO:
+    """Recurrent PPO for an environment."""
+    return PPO(env, ActorCritic(core="lstm"), **fields)
+
+
+def tiny(env: LevelEnv) -> PPO:
+    """The smallest instance, for tests of laws."""
+    network = ActorCritic(core="lstm", hidden_size=8, head_size=8, conv_features=2)
+    return PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2, bptt_steps=4)

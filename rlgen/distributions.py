@@ -1,0 +1,27 @@
+"""The categorical distribution, from logits; what discrete policies need and no more."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from rlgen.types import Key
+
+
+def sample(key: Key, logits: Float[Array, "*B A"]) -> Int[Array, "*B"]:
+    """One action a row, by the Gumbel trick; logits of `-inf` are never drawn."""
+    return jax.random.categorical(key, logits).astype(jnp.int32)
+
+
+def log_prob(logits: Float[Array, "*B A"], action: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """Log-probability of each row's action, in nats.
+
+    Selected by a one-hot sum, which has a dense gradient: a gather's would be a scatter.
+    """
+    chosen = jax.nn.one_hot(action, logits.shape[-1], dtype=bool)
+    return jnp.where(chosen, jax.nn.log_softmax(logits), 0.0).sum(-1)
+
+
+def entropy(logits: Float[Array, "*B A"]) -> Float[Array, "*B"]:
+    """Entropy in nats; masked actions, of logit `-inf`, contribute nothing."""
+    log_p = jax.nn.log_softmax(logits)
+    return -jnp.where(jnp.isfinite(log_p), jnp.exp(log_p) * log_p, 0.0).sum(-1)
