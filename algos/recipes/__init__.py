@@ -1,0 +1,1 @@
+"""Recipes: a method on one screen."""

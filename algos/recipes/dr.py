@@ -1,0 +1,20 @@
+"""Domain randomisation: train on fresh random levels.
+
+Source: Tobin et al., 2017, "Domain Randomization for Transferring Deep Neural Networks from
+Simulation to the Real World".
+"""
+
+from rlgen.algos.samplers.random import Random
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._parts import student_and_score
+from ._presets import LEARNING
+
+PRESETS = LEARNING
+
+
+def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "none") -> Curriculum:
+    """DR; a score other than `none` is only reported."""
+    student, judge = student_and_score(env, learner, score)
+    return Curriculum(student, Random(env), judge)

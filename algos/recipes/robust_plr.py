@@ -1,0 +1,20 @@
+"""Robust PLR: new levels are only looked at, and the agent trains on replayed ones alone.
+
+Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design".
+"""
+
+from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.random import Random
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._parts import student_and_score
+from ._presets import REPLAY
+
+PRESETS = REPLAY
+
+
+def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
+    """PLR whose new levels have weight 0: an update with new levels trains nothing."""
+    student, judge = student_and_score(env, learner, score)
+    return Curriculum(student, PLR(env, Random(env), judge, train_on_new=False), judge)

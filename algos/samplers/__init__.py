@@ -1,0 +1,1 @@
+"""Samplers: which levels the slots meet."""

@@ -1,0 +1,1 @@
+"""Scores: how a level is judged."""

@@ -1,0 +1,70 @@
+"""L1 value loss: how wrong the critic was about a level, in either direction.
+
+Source: Jiang et al., 2021, "Prioritized Level Replay", section 3.1 (GAE magnitude).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.returns import gae, mean_per_level
+from rlgen.types import Key, Outcome, PyTree, Slots
+
+from .positive_value_loss import learner_fields
+
+
+@dataclass(frozen=True)
+class L1ValueLoss:
+    """Mean over episodes of the mean over steps of |A_t|, A_t the GAE advantage.
+
+    Measured on extrinsic reward alone, so exploration bonuses cannot raise it.
+
+    Attributes:
+        discount: γ; the learner's own.
+        gae_lambda: λ; the learner's own.
+        bootstrap_truncation: whether a time limit bootstraps; as the learner does.
+        completed_only: whether the episode that the rollout's end cuts off is left out, as in
+            published code; a level without a completed episode then has no score.
+    """
+
+    discount: float = 0.995
+    gae_lambda: float = 0.98
+    bootstrap_truncation: bool = True
+    completed_only: bool = False
+
+    def memory(self) -> tuple[()]:
+        """Nothing is remembered."""
+        return ()
+
+    def __call__(
+        self, key: Key, slots: Slots, outcome: Outcome
+    ) -> tuple[Float[Array, "N R"], PyTree]:
+        """Score in units of reward, 0 or more; reads member 0 of the population."""
+        del key
+        rollout = jax.tree.map(lambda x: x[0], outcome.rollout)
+        advantage = gae(
+            rollout,
+            self.discount,
+            self.gae_lambda,
+            self.bootstrap_truncation,
+            include_bonus=False,
+        )
+        size = jnp.abs(advantage)
+        score = mean_per_level(size, rollout, slots.row.shape[1], self.completed_only)
+        return score, slots.memory
+
+
+def build(env: LevelEnv, learner: Learner, **fields: Any) -> L1ValueLoss:
+    """The score with the learner's own γ, λ and treatment of time limits."""
+    del env
+    return L1ValueLoss(**(learner_fields(learner) | fields))
+
+
+def tiny(env: LevelEnv) -> L1ValueLoss:
+    """The smallest instance, for tests of laws."""
+    del env
+    return L1ValueLoss()

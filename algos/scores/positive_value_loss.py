@@ -1,0 +1,74 @@
+"""Positive value loss: how much better a level went than the critic foresaw.
+
+Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", eq. 4.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.returns import gae, mean_per_level
+from rlgen.types import Key, Outcome, PyTree, Slots
+
+
+@dataclass(frozen=True)
+class PositiveValueLoss:
+    """Mean over episodes of the mean over steps of max(A_t, 0), A_t the GAE advantage.
+
+    Measured on extrinsic reward alone, so exploration bonuses cannot raise it.
+
+    Attributes:
+        discount: γ; the learner's own.
+        gae_lambda: λ; the learner's own.
+        bootstrap_truncation: whether a time limit bootstraps; as the learner does.
+        completed_only: whether the episode that the rollout's end cuts off is left out, as in
+            published code; a level without a completed episode then has no score.
+    """
+
+    discount: float = 0.995
+    gae_lambda: float = 0.98
+    bootstrap_truncation: bool = True
+    completed_only: bool = False
+
+    def memory(self) -> tuple[()]:
+        """Nothing is remembered."""
+        return ()
+
+    def __call__(
+        self, key: Key, slots: Slots, outcome: Outcome
+    ) -> tuple[Float[Array, "N R"], PyTree]:
+        """Score in units of reward, 0 or more; reads member 0 of the population."""
+        del key
+        rollout = jax.tree.map(lambda x: x[0], outcome.rollout)
+        advantage = gae(
+            rollout,
+            self.discount,
+            self.gae_lambda,
+            self.bootstrap_truncation,
+            include_bonus=False,
+        )
+        positive = jnp.maximum(advantage, 0.0)
+        score = mean_per_level(positive, rollout, slots.row.shape[1], self.completed_only)
+        return score, slots.memory
+
+
+def build(env: LevelEnv, learner: Learner, **fields: Any) -> PositiveValueLoss:
+    """The score with the learner's own γ, λ and treatment of time limits."""
+    del env
+    return PositiveValueLoss(**(learner_fields(learner) | fields))
+
+
+def tiny(env: LevelEnv) -> PositiveValueLoss:
+    """The smallest instance, for tests of laws."""
+    del env
+    return PositiveValueLoss()
+
+
+def learner_fields(learner: Learner) -> dict[str, Any]:
+    """What the advantages of a score share with the learner's, of the fields that it has."""
+    shared = ("discount", "gae_lambda", "bootstrap_truncation")
+    return {name: getattr(learner, name) for name in shared if hasattr(learner, name)}

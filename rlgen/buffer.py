@@ -1,0 +1,307 @@
+"""Levels worth another look: a buffer, its priorities, draws and insertions, as pure functions.
+
+Draws and insertions have two modes. `sequential` treats the levels of a batch one after the other,
+each seeing what the ones before it changed, as published implementations do; it is the reference.
+The default treats a batch at once. It differs in that priorities are computed once a batch, so
+
+- a draw does not yet know that the batch has just drawn the same row (it would be a little less
+  likely: its staleness is 0); draws are independent;
+- the best arrivals compete for the empty rows and for the rows of lowest priority, best with
+  lowest, whatever the order of arrival, and no row is replaced twice within a batch;
+- of equal levels in a batch only the last is considered.
+
+Sources: Jiang et al., 2021, "Prioritized Level Replay"; Jiang et al., 2021, "Replay-Guided
+Adversarial Environment Design" (robust PLR). The sequential mode has the semantics of JaxUED
+(Coward et al., 2024), except that a level without evidence (score `-inf`) never enters.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from rlgen.registry import suggestion
+from rlgen.types import Key, PyTree
+
+PriorityKind = Literal["rank", "proportional"]
+
+
+class LevelBuffer(NamedTuple):
+    """K rows, of which the first `size` are filled; the clock counts draws and insertions."""
+
+    level: PyTree  # [K, ...]
+    memory: PyTree  # [K, ...] what the score remembers of each level
+    score: Float[Array, " K"]  # -inf: never observed
+    timestamp: Int[Array, " K"]  # the clock when the row was last drawn or written
+    hash: UInt32[Array, "K 2"]  # content of the level
+    size: Int[Array, ""]
+    clock: Int[Array, ""]
+
+
+class Arrivals(NamedTuple):
+    """n levels on offer for the buffer, with what was found out about them."""
+
+    level: PyTree  # [n, ...]
+    memory: PyTree  # [n, ...]
+    score: Float[Array, " n"]
+    hash: UInt32[Array, "n 2"]
+    valid: Bool[Array, " n"]  # whether the entry is on offer at all
+
+
+@dataclass(frozen=True)
+class Priority:
+    """How likely each row is drawn: P = (1 − ρ) w_score + ρ w_stale.
+
+    Attributes:
+        kind: `rank`, w_score ∝ (1 / rank)^(1/β), rank 1 the highest score, ties by row; or
+            `proportional`, w_score ∝ score^(1/β), negative scores counting as 0.
+        temperature: β; lower is greedier.
+        staleness_coef: ρ, the share of w_stale ∝ clock − timestamp.
+
+    Raises:
+        ValueError: an unknown kind, β not positive, ρ outside [0, 1].
+    """
+
+    kind: str = "rank"  # a PriorityKind, checked below with a message that helps
+    temperature: float = 0.3
+    staleness_coef: float = 0.3
+
+    def __post_init__(self):
+        if self.kind not in get_args(PriorityKind):
+            raise ValueError(
+                f"unknown priority {self.kind!r}; {suggestion(self.kind, get_args(PriorityKind))}"
+            )
+        if not self.temperature > 0:
+            raise ValueError(
+                f"temperature must be positive, got {self.temperature}; for the greediest choice "
+                "use a small one, such as 0.05"
+            )
+        if not 0 <= self.staleness_coef <= 1:
+            raise ValueError(f"staleness_coef must lie in [0, 1], got {self.staleness_coef}")
+
+    def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
+        """Probability of each row: 0 outside `rows`, summing to 1 unless no row is in it."""
+        if self.kind == "rank":
+            by_score = rank_weights(buffer.score, rows, self.temperature)
+        else:
+            by_score = proportional_weights(buffer.score, rows, self.temperature)
+        stale = staleness_weights(buffer, rows)
+        return (1 - self.staleness_coef) * by_score + self.staleness_coef * stale
+
+
+def rank_weights(
+    score: Float[Array, " K"], rows: Bool[Array, " K"], temperature: float
+) -> Float[Array, " K"]:
+    """Weights ∝ (1 / rank)^(1/β) over the chosen rows, rank 1 for the highest score."""
+    order = jnp.argsort(jnp.where(rows, -score, jnp.inf), stable=True)
+    by_rank = jnp.arange(1.0, score.size + 1.0) ** (-1.0 / temperature)
+    weights = jnp.zeros_like(score).at[order].set(by_rank, unique_indices=True)
+    return _normalised(weights, rows)
+
+
+def proportional_weights(
+    score: Float[Array, " K"], rows: Bool[Array, " K"], temperature: float
+) -> Float[Array, " K"]:
+    """Weights ∝ score^(1/β) over the chosen rows; uniform if no score is positive."""
+    score = jnp.where(rows, jnp.maximum(score, 0.0), 0.0)
+    best = score.max()
+    # Relative to the best, so that no power over- or underflows altogether.
+    return _normalised((score / jnp.where(best > 0, best, 1.0)) ** (1.0 / temperature), rows)
+
+
+def staleness_weights(buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
+    """Weights ∝ ticks since the row was last drawn or written; uniform if all are 0."""
+    return _normalised((buffer.clock - buffer.timestamp).astype(jnp.float32), rows)
+
+
+def make_buffer(capacity: int, level: PyTree, memory: PyTree) -> LevelBuffer:
+    """An empty buffer of K rows for levels and memories like the two given."""
+
+    def rows(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (capacity, *jnp.shape(x))), tree)
+
+    return LevelBuffer(
+        level=rows(level),
+        memory=rows(memory),
+        score=jnp.full(capacity, -jnp.inf),
+        timestamp=jnp.zeros(capacity, jnp.int32),
+        hash=jnp.zeros((capacity, 2), jnp.uint32),
+        size=jnp.zeros((), jnp.int32),
+        clock=jnp.zeros((), jnp.int32),
+    )
+
+
+def filled(buffer: LevelBuffer) -> Bool[Array, " K"]:
+    """Which rows hold a level."""
+    return jnp.arange(buffer.score.size) < buffer.size
+
+
+def observed(buffer: LevelBuffer) -> Bool[Array, " K"]:
+    """Which rows hold a level of which something is known: those that may be replayed."""
+    return filled(buffer) & jnp.isfinite(buffer.score)
+
+
+def draw(
+    key: Key,
+    buffer: LevelBuffer,
+    priority: Priority,
+    rows: Bool[Array, " K"],
+    used: Bool[Array, " n"],
+    sequential: bool = False,
+) -> tuple[LevelBuffer, Int[Array, " n"]]:
+    """Draw n rows with replacement; each draw moves the clock and stamps its row.
+
+    Args:
+        key: consumed.
+        buffer: only its clock and timestamps change.
+        priority: probabilities.
+        rows: the rows that may be drawn; if there is none, the result means nothing.
+        used: which draws count; the others leave no trace.
+        sequential: whether each draw sees the staleness that the draws before it left.
+
+    Returns:
+        The buffer and the rows.
+    """
+    uniform = jax.random.uniform(key, used.shape)
+
+    def batch(buffer: LevelBuffer, draws: tuple) -> tuple[LevelBuffer, Array]:
+        uniform, used = draws
+        row = _pick(priority(buffer, rows), uniform)
+        stamp = buffer.clock + jnp.cumsum(used)
+        at = jnp.where(used, row, rows.size)  # out of bounds is dropped
+        timestamp = buffer.timestamp.at[at].max(stamp, mode="drop")  # the last draw's, if several
+        return buffer._replace(timestamp=timestamp, clock=buffer.clock + used.sum()), row
+
+    if not sequential:
+        return batch(buffer, (uniform, used))
+    ones = jax.tree.map(lambda x: x[:, None], (uniform, used))
+    buffer, row = jax.lax.scan(batch, buffer, ones)
+    return buffer, row[:, 0]
+
+
+def update(
+    buffer: LevelBuffer,
+    row: Int[Array, " n"],
+    score: Float[Array, " n"],
+    memory: PyTree,
+    valid: Bool[Array, " n"],
+) -> LevelBuffer:
+    """Overwrite score and memory of rows that were played again.
+
+    A row below 0 and a score of `-inf` change nothing. If a row was drawn more than once, the last
+    of its entries counts. The clock and the timestamps stay: they moved when the row was drawn.
+    """
+    valid = valid & (row >= 0) & jnp.isfinite(score)
+    valid = _last_of_each(row[:, None] == row[None], valid)
+    at = jnp.where(valid, row, buffer.score.size)
+    return buffer._replace(
+        score=buffer.score.at[at].set(score, mode="drop"), memory=_put(buffer.memory, at, memory)
+    )
+
+
+def insert(
+    buffer: LevelBuffer,
+    arrivals: Arrivals,
+    priority: Priority,
+    protected: Bool[Array, " K"],
+    sequential: bool = False,
+    deduplicate: bool = True,
+) -> LevelBuffer:
+    """Offer n levels to the buffer.
+
+    A level goes to the next empty row, or replaces the row of lowest priority if it scores higher
+    than that row. A level that the buffer already holds updates its row instead. Every level on
+    offer with a finite score moves the clock, accepted or not; one with score `-inf` is ignored.
+
+    Args:
+        buffer: K rows.
+        arrivals: n levels, n ≤ K.
+        priority: what makes a row worth keeping.
+        protected: filled rows that must not be replaced, say because a slot is busy with them.
+        sequential: whether the levels are taken one after the other.
+        deduplicate: whether equal levels (by hash) share a row.
+    """
+    if not sequential:
+        return _insert_batch(buffer, arrivals, priority, protected, deduplicate)
+
+    def one(buffer: LevelBuffer, arrival: Arrivals) -> tuple[LevelBuffer, None]:
+        return _insert_batch(buffer, arrival, priority, protected, deduplicate), None
+
+    return jax.lax.scan(one, buffer, jax.tree.map(lambda x: x[:, None], arrivals))[0]
+
+
+def _insert_batch(
+    buffer: LevelBuffer,
+    arrivals: Arrivals,
+    priority: Priority,
+    protected: Bool[Array, " K"],
+    deduplicate: bool,
+) -> LevelBuffer:
+    num_arrivals, capacity = arrivals.score.size, buffer.score.size
+    waiting = arrivals.valid & jnp.isfinite(arrivals.score)
+    clock = buffer.clock + waiting.sum()
+    stamp = buffer.clock + jnp.cumsum(waiting)
+    if deduplicate:
+        waiting = _last_of_each(_equal(arrivals.hash, arrivals.hash), waiting)
+        known = _equal(arrivals.hash, buffer.hash) & filled(buffer)[None]
+        held = known.any(-1)
+        at = jnp.where(waiting & held, known.argmax(-1), capacity)
+        buffer = _write(buffer, at, arrivals, stamp)
+        waiting = waiting & ~held
+    # Empty rows come first, in their order, then the rows of lowest priority.
+    worth = jnp.where(protected, jnp.inf, priority(buffer, observed(buffer)))
+    worth = jnp.where(filled(buffer), worth, -1.0)
+    target = jax.lax.top_k(-worth, num_arrivals)[1]
+    best_first = jnp.argsort(jnp.where(waiting, -arrivals.score, jnp.inf), stable=True)
+    arrivals, stamp, waiting = jax.tree.map(lambda x: x[best_first], (arrivals, stamp, waiting))
+    empty = target >= buffer.size
+    better = (arrivals.score > buffer.score[target]) & ~protected[target]
+    accepted = waiting & (empty | better)
+    buffer = _write(buffer, jnp.where(accepted, target, capacity), arrivals, stamp)
+    return buffer._replace(size=buffer.size + (accepted & empty).sum(), clock=clock)
+
+
+def _write(
+    buffer: LevelBuffer, at: Int[Array, " n"], arrivals: Arrivals, stamp: Int[Array, " n"]
+) -> LevelBuffer:
+    """Arrivals written to rows `at`, all different; those out of bounds are dropped."""
+    return buffer._replace(
+        level=_put(buffer.level, at, arrivals.level),
+        memory=_put(buffer.memory, at, arrivals.memory),
+        score=buffer.score.at[at].set(arrivals.score, mode="drop"),
+        timestamp=buffer.timestamp.at[at].set(stamp, mode="drop"),
+        hash=buffer.hash.at[at].set(arrivals.hash, mode="drop"),
+    )
+
+
+def _put(tree: PyTree, at: Int[Array, " n"], values: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, v: x.at[at].set(v, mode="drop"), tree, values)
+
+
+def _pick(probability: Float[Array, " K"], uniform: Float[Array, " n"]) -> Int[Array, " n"]:
+    """Rows by inversion of the cumulative distribution."""
+    edges = jnp.cumsum(probability)
+    row = jnp.searchsorted(edges, uniform * edges[-1], side="right")
+    row = jnp.minimum(row, probability.size - 1)
+    # Rounding in the cumulative sum may point to a row of probability 0, about once in 10⁷ draws.
+    return jnp.where(probability[row] > 0, row, probability.argmax())
+
+
+def _normalised(weights: Float[Array, " K"], rows: Bool[Array, " K"]) -> Float[Array, " K"]:
+    """Weights over the chosen rows as a distribution, uniform if they are all 0."""
+    weights = jnp.where(rows, weights, 0.0)
+    total = weights.sum()
+    uniform = rows / jnp.maximum(rows.sum(), 1)
+    return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1.0), uniform)
+
+
+def _equal(x: UInt32[Array, "n 2"], y: UInt32[Array, "m 2"]) -> Bool[Array, "n m"]:
+    return (x[:, None] == y[None]).all(-1)
+
+
+def _last_of_each(same: Bool[Array, "n n"], valid: Bool[Array, " n"]) -> Bool[Array, " n"]:
+    """Of the valid entries that are the same, the last."""
+    later = jnp.triu(same & valid[None], k=1)
+    return valid & ~later.any(-1)

@@ -1,0 +1,263 @@
+"""Prioritised level replay as a sampler: identities, promises, and one program for all seeds."""
+
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.random import Random
+from rlgen.algos.scores.max_mc import MaxMC
+from rlgen.types import NEW, REPLAY, Keys, Slots
+
+N, R, K = 4, 2, 24
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A family of `num_kinds` levels: a number."""
+
+    num_kinds: int = 1_000_000
+    num_actions: int = 2
+
+    def sample_level(self, key):
+        return {"number": jax.random.randint(key, (), 0, self.num_kinds)}
+
+    def reset_env(self, key, params):
+        raise NotImplementedError
+
+    def step_env(self, key, state, action, params):
+        raise NotImplementedError
+
+    def is_truncated(self, state, params):
+        raise NotImplementedError
+
+
+ENV = Numbers()
+
+
+def make(**fields):
+    defaults = {"capacity": K, "replay_prob": 0.5, "min_fill": 0.5}
+    return PLR(ENV, Random(ENV), MaxMC(), **(defaults | fields))
+
+
+def first_slots(sampler):
+    blank = jax.tree.map(lambda x: jnp.broadcast_to(x, (N, R, *jnp.shape(x))), sampler.blank())
+    return Slots(
+        blank,
+        memory=jnp.zeros((N, R)),
+        row=jnp.full((N, R), -1, jnp.int32),
+        origin=jnp.full(N, NEW, jnp.int32),
+        weight=jnp.ones(N),
+    )
+
+
+def score_of(number):
+    """A level's score is fixed, so that the buffer can be checked; a fifth gives no evidence."""
+    return jnp.where(number % 5 == 0, -jnp.inf, (number % 1000).astype(jnp.float32) / 1000)
+
+
+def cycle(sampler, state, slots, keys, free, done):
+    """One update of the loop; the memory of a level counts how often it was played."""
+    state, slots = sampler.propose(keys, state, slots, free)
+    unseen = free[:, None] & (slots.row < 0)
+    slots = slots._replace(memory=jnp.where(unseen, 0.0, slots.memory) + 1)
+    state = sampler.observe(keys, state, slots, score_of(slots.level["number"]), done)
+    return state, slots
+
+
+def history(sampler, num_updates=40, own=0, shared=0):
+    """Slots and states of a run, stacked over its updates."""
+
+    def body(carry, t):
+        state, slots = carry
+        keys = Keys(*(jax.random.fold_in(jax.random.key(k), t) for k in (own, shared)))
+        everyone = jnp.ones(N, bool)
+        carry = cycle(sampler, state, slots, keys, everyone, everyone)
+        return carry, carry
+
+    start = sampler.init(jax.random.key(own)), first_slots(sampler)
+    return jax.lax.scan(body, start, jnp.arange(num_updates))[1]
+
+
+run = jax.jit(history, static_argnums=(0, 1))
+
+
+def test_replaying_never_is_the_source_alone_bit_for_bit():
+    states, slots = run(make(replay_prob=0.0))
+    _, expected = run(Random(ENV))
+    jax.tree.map(np.testing.assert_array_equal, slots, expected)
+    assert int(states.buffer.size[-1]) == K
+
+
+def test_robust_plr_differs_from_plr_by_the_weight_of_new_levels_alone():
+    states, slots = run(make(replay_prob=1.0))
+    robust, robust_slots = run(make(replay_prob=1.0, train_on_new=False))
+    jax.tree.map(np.testing.assert_array_equal, states, robust)
+    np.testing.assert_array_equal(slots.weight, 1.0)
+    np.testing.assert_array_equal(robust_slots.weight, np.where(slots.origin == NEW, 0.0, 1.0))
+    same = robust_slots._replace(weight=slots.weight)
+    jax.tree.map(np.testing.assert_array_equal, slots, same)
+    # From the first replay on nothing new is met, and the two are one bit for bit.
+    begun = int(np.argmax(np.asarray(slots.origin)[:, 0] == REPLAY))
+    assert (robust_slots.weight[begun:] == 1.0).all()
+
+
+def test_replay_begins_when_enough_levels_were_taken_in_and_then_keeps_its_share():
+    states, slots = run(make(replay_prob=1.0))
+    origin = np.asarray(slots.origin)
+    needed = int(np.ceil(0.5 * K / (N * R)))
+    assert (origin[:needed] == NEW).all()
+    assert (origin[needed:] == REPLAY).all()
+    np.testing.assert_array_equal(states.num_new, np.minimum(np.arange(1, 41), needed) * N * R)
+    decisions = []
+    for shared in range(20):
+        origin = np.asarray(run(make(), 40, 0, shared)[1].origin)[needed:]
+        assert (origin == origin[:, :1]).all()  # one decision for all slots
+        decisions.extend(origin[:, 0] == REPLAY)
+    assert abs(np.mean(decisions) - 0.5) < 0.075  # four standard deviations
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+def test_what_is_replayed_was_observed_and_brings_its_memory(sequential):
+    states, slots = run(make(sequential=sequential))
+    plays = {}
+    for t in range(40):
+        level, row = np.asarray(slots.level["number"][t]), np.asarray(slots.row[t])
+        if slots.origin[t, 0] == REPLAY:
+            held = np.asarray(states.buffer.level["number"][t - 1])
+            np.testing.assert_array_equal(held[row], level)
+            assert all(number in plays for number in level.ravel())
+            expected = np.vectorize(plays.get)(level) + 1
+            np.testing.assert_array_equal(slots.memory[t], expected)
+        else:
+            assert (row == -1).all()
+            np.testing.assert_array_equal(slots.memory[t], 1)
+        for number, memory in zip(level.ravel(), slots.memory[t].ravel(), strict=True):
+            plays[number] = int(memory)
+    size = int(states.buffer.size[-1])
+    final = states.buffer
+    np.testing.assert_allclose(
+        final.score[-1][:size], score_of(final.level["number"][-1][:size]), rtol=1e-6
+    )
+    assert size == K
+    assert (final.level["number"][-1] % 5 != 0).all()
+    assert len(np.unique(final.level["number"][-1])) == K
+
+
+def test_a_family_of_few_levels_fills_few_rows_and_is_replayed_all_the_same():
+    few = Numbers(num_kinds=5)
+    sampler = PLR(few, Random(few), MaxMC(), capacity=K, replay_prob=1.0)
+    states, slots = run(sampler)
+    assert int(states.buffer.size[-1]) == 4  # level 0 gives no evidence
+    assert (slots.origin[-1] == REPLAY).all()
+
+
+def test_busy_slots_keep_their_levels_and_their_rows():
+    sampler = make(replay_prob=1.0, min_fill=0.1, staleness_coef=0.0)
+    step = jax.jit(lambda *args: cycle(sampler, *args))
+    state, slots = sampler.init(jax.random.key(0)), first_slots(sampler)
+    free = jnp.ones(N, bool)
+    rng = np.random.default_rng(0)
+    num_held = 0
+    for t in range(36):
+        keys = Keys(jax.random.key(t), jax.random.key(1000 + t))
+        done = jnp.asarray(rng.random(N) < 0.5)
+        if t % 3 == 0:  # new levels of high score press into the buffer
+            state = state._replace(num_new=jnp.int32(0))
+        before, busy = slots, np.flatnonzero(~np.asarray(free))
+        state, slots = step(state, slots, keys, free, done)
+        for name in ("row", "origin", "weight"):
+            x, y = getattr(before, name), getattr(slots, name)
+            np.testing.assert_array_equal(x[busy], y[busy])
+        np.testing.assert_array_equal(before.level["number"][busy], slots.level["number"][busy])
+        np.testing.assert_array_equal(before.memory[busy] + 1, slots.memory[busy])
+        held = set(np.asarray(before.row)[busy].ravel()) - {-1}
+        num_held += len(held)
+        fresh = set(np.asarray(slots.row)[np.asarray(free)].ravel()) - {-1}
+        assert not held & fresh  # a level in play is not drawn a second time
+        still = np.asarray(~done)
+        rows, numbers = np.asarray(slots.row)[still], np.asarray(slots.level["number"])[still]
+        kept = np.asarray(state.buffer.level["number"])[rows[rows >= 0]]
+        np.testing.assert_array_equal(kept, numbers[rows >= 0])
+        free = done
+    assert num_held > 12
+
+
+def test_seeds_under_vmap_equal_single_runs_and_decide_together():
+    seeds, sampler = jnp.arange(3), make()
+    many = jax.jit(jax.vmap(lambda own: history(sampler, 40, own)))(seeds)
+    for i in range(3):
+        one = run(sampler, 40, int(seeds[i]))
+        jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), many, one)
+    origin = np.asarray(many[1].origin)
+    assert (origin == origin[:1]).all()
+    assert set(np.unique(origin)) == {NEW, REPLAY}
+
+
+def test_a_seed_without_any_row_goes_on_with_new_levels_while_others_replay():
+    sampler = make(replay_prob=1.0)
+    state = run(sampler)[0]
+    filled = jax.tree.map(lambda x: x[-1], state)
+    empty = sampler.init(jax.random.key(1))._replace(num_new=filled.num_new)
+    both = jax.tree.map(lambda x, y: jnp.stack([x, y]), filled, empty)
+    slots, free = first_slots(sampler), jnp.ones(N, bool)
+    own = jax.vmap(jax.random.key)(jnp.arange(2))
+    keys = Keys(own, jax.random.key(5))
+    propose = jax.jit(jax.vmap(sampler.propose, in_axes=(Keys(0, None), 0, None, None)))
+    after, proposed = propose(keys, both, slots, free)
+    np.testing.assert_array_equal(proposed.origin, [[REPLAY] * N, [NEW] * N])
+    assert (proposed.row[1] == -1).all()
+    np.testing.assert_array_equal(after.buffer.clock - both.buffer.clock, [N * R, 0])
+    alone = jax.jit(sampler.propose)(Keys(own[1], keys.shared), empty, slots, free)[1]
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1], y), proposed, alone)
+
+
+def primitives(jaxpr, under_cond=False):
+    """(name, whether inside a branch) of every operation, through all inner programs."""
+    for eqn in jaxpr.eqns:
+        yield eqn.primitive.name, under_cond
+        inside = under_cond or eqn.primitive.name == "cond"
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, tuple | list) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from primitives(inner, inside)
+
+
+def test_under_vmap_over_seeds_generation_and_recall_stay_branches():
+    sampler, num_seeds = make(), 3
+    own = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
+    state = jax.vmap(sampler.init)(own)
+    slots = jax.tree.map(lambda x: jnp.stack([x] * num_seeds), first_slots(sampler))
+    free = jnp.ones((num_seeds, N), bool)
+    propose = jax.vmap(sampler.propose, in_axes=(Keys(0, None), 0, 0, 0))
+    found = list(primitives(jax.make_jaxpr(propose)(Keys(own, own[0]), state, slots, free).jaxpr))
+    assert [name for name, _ in found].count("cond") == 2
+    assert ("sort", True) in found  # ranks are computed in the branch that draws
+    assert ("sort", False) not in found
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"capacity": 0}, "capacity must be at least 1, got 0"),
+        ({"replay_prob": 1.5}, r"replay_prob must lie in \[0, 1\], got 1.5"),
+        ({"min_fill": -0.1}, "min_fill must lie"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"priority": "proportional"}, "MaxMC may be negative; use priority='rank'"),
+    ],
+)
+def test_impossible_settings_are_refused_with_the_reason(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make(**fields)
+
+
+def test_a_buffer_smaller_than_an_update_is_refused():
+    with pytest.raises(ValueError, match="capacity=24 is below the 25 levels"):
+        make().check(25)
+    make().check(24)
+    with pytest.raises(ValueError, match="capacity=24 is below"):
+        replace(make(), capacity=100, source=make()).check(30)
