@@ -1,0 +1,148 @@
+"""Mazes as bit masks: the level, the episode's state, and conversion from and to grids.
+
+A maze is kept twice, by rows and by columns, one bit a cell, so that the agent's view is five short
+bit fields of five neighbouring lines whichever way it faces. Around the maze lie `MARGIN` cells of
+wall, so that no look-up needs a bounds check.
+"""
+
+from typing import NamedTuple, no_type_check
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, ArrayLike, Bool, Int, UInt32
+
+VIEW = 5
+"""Side of the square that the agent sees."""
+MARGIN = VIEW - 1
+"""Cells of wall kept around the maze: how far the view reaches out of it."""
+
+RIGHT, DOWN, LEFT, UP = range(4)
+
+
+@no_type_check  # JAX also builds it with axes or None for arrays: no check of the fields' types
+@struct.dataclass
+class Level:
+    """One maze: all that an episode on it depends on. The gymnax `params` of the environment."""
+
+    walls: UInt32[Array, "*batch lines words"]  # lines: height + 8 rows, then width + 8 columns
+    start: Int[Array, "*batch 2"]  # x, y of the agent
+    direction: Int[Array, "*batch"]  # of the agent: 0 right, 1 down, 2 left, 3 up
+    goal: Int[Array, "*batch 2"]  # x, y
+    max_steps_in_episode: Int[Array, "*batch"]
+    height: int = struct.field(pytree_node=False)
+
+
+@no_type_check
+@struct.dataclass
+class State:
+    """Where an episode stands. Nothing of the level is in it, so that it is cheap to carry."""
+
+    x: Int[Array, "*batch"]
+    y: Int[Array, "*batch"]
+    direction: Int[Array, "*batch"]
+    time: Int[Array, "*batch"]  # steps taken
+
+
+class Grid(NamedTuple):
+    """A maze as people write it."""
+
+    walls: Bool[Array, "H W"]
+    start: Int[Array, "2"]  # x, y
+    direction: Int[Array, ""]
+    goal: Int[Array, "2"]  # x, y
+
+
+def make_level(
+    walls: Bool[ArrayLike, "H W"],
+    start: Int[ArrayLike, "2"] | tuple[int, int],
+    direction: Int[ArrayLike, ""],
+    goal: Int[ArrayLike, "2"] | tuple[int, int],
+    max_steps: Int[ArrayLike, ""] = 250,
+) -> Level:
+    """The level of a grid of walls; nothing is checked (see `check_levels`).
+
+    Args:
+        walls: true where there is a wall; `walls[y, x]`, y downwards.
+        start: x, y of the agent.
+        direction: 0 right, 1 down, 2 left, 3 up.
+        goal: x, y.
+        max_steps: env steps after which an episode is cut off.
+    """
+    walls = jnp.asarray(walls)
+    height, width = walls.shape
+    words = num_words(height, width)
+    lines = jnp.concatenate([_pack(walls, words), _pack(walls.T, words)])
+    start, direction, goal, max_steps = (
+        jnp.asarray(x, jnp.int32) for x in (start, direction, goal, max_steps)
+    )
+    return Level(lines, start, direction, goal, max_steps, height)
+
+
+def to_grid(level: Level) -> Grid:
+    """The inverse of `make_level`, but for the time limit."""
+    height, width = size_of(level)
+    column = jnp.arange(MARGIN, MARGIN + width)
+    shift = (column % 32).astype(jnp.uint32)[None]
+    bits = interior(level.walls, height)[:, column // 32] >> shift
+    return Grid((bits & 1) == 1, level.start, level.direction, level.goal)
+
+
+def size_of(level: Level) -> tuple[int, int]:
+    """Height and width of a level, or of a batch of them, from its shapes."""
+    return level.height, level.walls.shape[-2] - level.height - 4 * MARGIN
+
+
+def num_words(height: int, width: int) -> int:
+    """32-bit words a line: one for all mazes up to 24 cells a side."""
+    return -(-(max(height, width) + 2 * MARGIN) // 32)
+
+
+def interior(walls: UInt32[Array, "lines words"], height: int) -> UInt32[Array, "H words"]:
+    """The rows of the maze itself; bit `x + MARGIN` of a row is cell x, all others are set."""
+    return walls[MARGIN : MARGIN + height]
+
+
+def border(height: int, width: int) -> UInt32[Array, "lines words"]:
+    """The lines of a maze without inner walls."""
+    return make_level(jnp.zeros((height, width), bool), (0, 0), 0, (0, 0)).walls
+
+
+def cell_bits(cell: Int[Array, "2"], height: int, width: int) -> UInt32[Array, "lines words"]:
+    """Lines in which only the two bits of cell x, y are set: to add, remove or flip a wall with."""
+    words = num_words(height, width)
+    along_row, along_column = cell[0] + MARGIN, cell[1] + MARGIN
+    line = jnp.arange(height + width + 4 * MARGIN)[:, None]
+    word = jnp.arange(words)[None]
+
+    def bit(position: Array) -> Array:
+        one = jnp.uint32(1) << (position % 32).astype(jnp.uint32)
+        return jnp.where(word == position // 32, one, jnp.uint32(0))
+
+    in_row = line == along_column
+    in_column = line == height + 2 * MARGIN + along_row
+    return jnp.where(in_row, bit(along_row), 0) | jnp.where(in_column, bit(along_column), 0)
+
+
+def is_wall(level: Level, x: Int[Array, ""], y: Int[Array, ""]) -> Bool[Array, ""]:
+    """Whether a cell, up to `MARGIN` outside the maze, is a wall."""
+    words = level.walls.shape[-1]
+    bit = (x + MARGIN).astype(jnp.uint32)
+    line = (y + MARGIN).astype(jnp.uint32)
+    return (take_word(level.walls, line * words + bit // 32) >> (bit % 32)) & 1 == 1
+
+
+def take_word(walls: UInt32[Array, "lines words"], at: UInt32[Array, ""]) -> UInt32[Array, ""]:
+    """One word by its flat position, which must be in range and unsigned.
+
+    Under `vmap`, scalar look-ups like this one stay inside the fused loop of a step; a slice or a
+    vector of indices becomes a gather of its own, which made a step up to twice as slow.
+    """
+    return walls.reshape(-1).at[at].get(mode="promise_in_bounds")
+
+
+def _pack(walls: Bool[Array, "R C"], words: int) -> UInt32[Array, "lines words"]:
+    right = 32 * words - MARGIN - walls.shape[1]
+    padded = jnp.pad(walls, ((MARGIN, MARGIN), (MARGIN, right)), constant_values=True)
+    bits = padded.reshape(padded.shape[0], words, 32).astype(jnp.uint32)
+    place = jnp.arange(32, dtype=jnp.uint32)[None, None]
+    return (bits << place).sum(-1, dtype=jnp.uint32)

@@ -1,0 +1,96 @@
+"""Exact shortest ways through a maze, all cells of a row at once.
+
+A set of cells is one bit a cell, by rows. A breadth-first search is then a loop of shifts and masks
+that ends at a fixed point: as many rounds as the longest way needed, whatever the grid's size.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, UInt32
+
+from rlgen.envs._maze_bits import DOWN, LEFT, MARGIN, RIGHT, UP, Level, size_of
+from rlgen.types import Solution
+
+Cells: TypeAlias = UInt32[Array, "... rows words"]
+
+
+def solve(level: Level, penalize_time: bool = True) -> Solution:
+    """Fewest env steps to the goal, turns included, and what they earn within the time limit.
+
+    Source: breadth-first search over the 4 directions x cells of the maze.
+    """
+    start, goal, free = _cells(level)
+    facing = (jnp.arange(4) == level.direction)[:, None, None]
+    steps = _rounds_to(
+        lambda reached: _turn_or_move(reached, free), jnp.where(facing, start, 0), goal
+    )
+    limit = level.max_steps_in_episode
+    best = 1.0 - 0.9 * (steps / limit) if penalize_time else jnp.ones(())
+    solved_in_time = (steps >= 0) & (steps <= limit)
+    return Solution(steps >= 0, steps, jnp.where(solved_in_time, best, 0.0).astype(jnp.float32))
+
+
+def path_length(level: Level) -> Int[Array, ""]:
+    """Cells to walk from the start to the goal by the shortest way; -1 if there is none."""
+    start, goal, free = _cells(level)
+
+    def spread(reached: Cells) -> Cells:
+        moved = [_move(reached, direction) for direction in (RIGHT, DOWN, LEFT, UP)]
+        return reached | ((moved[0] | moved[1] | moved[2] | moved[3]) & free)
+
+    return _rounds_to(spread, start, goal)
+
+
+def _rounds_to(spread: Callable[[Cells], Cells], seed: Cells, goal: Cells) -> Int[Array, ""]:
+    """Rounds of `spread` until a set meets the goal; -1 if a round changes nothing first."""
+
+    def unfinished(loop: tuple) -> Bool[Array, ""]:
+        _, _, met, grows = loop
+        return ~met & grows
+
+    def once(loop: tuple) -> tuple:
+        reached, rounds, _, _ = loop
+        wider = spread(reached)
+        return wider, rounds + 1, jnp.any(wider & goal), jnp.any(wider != reached)
+
+    met = jnp.any(seed & goal)
+    _, rounds, met, _ = jax.lax.while_loop(
+        unfinished, once, (seed, jnp.int32(0), met, jnp.bool_(True))
+    )
+    return jnp.where(met, rounds, -1)
+
+
+def _turn_or_move(reached: Cells, free: Cells) -> Cells:
+    moved = jnp.stack([_move(reached[d], d) for d in range(4)])
+    return reached | jnp.roll(reached, 1, 0) | jnp.roll(reached, -1, 0) | (moved & free)
+
+
+def _move(cells: Cells, direction: int) -> Cells:
+    """All cells of a set one step on. The margin of wall is what keeps bits from wrapping round."""
+    if direction == DOWN:
+        return jnp.roll(cells, 1, -2)
+    if direction == UP:
+        return jnp.roll(cells, -1, -2)
+    if cells.shape[-1] == 1:
+        return cells << 1 if direction == RIGHT else cells >> 1
+    if direction == RIGHT:
+        return (cells << 1) | (jnp.roll(cells, 1, -1) >> 31)
+    return (cells >> 1) | (jnp.roll(cells, -1, -1) << 31)
+
+
+def _cells(level: Level) -> tuple[Cells, Cells, Cells]:
+    """Sets of the start, the goal and the free cells, each `[1, H + 2, words]`."""
+    height, _ = size_of(level)
+    rows = level.walls[MARGIN - 1 : MARGIN + height + 1]
+    row = jnp.arange(height + 2)[None, :, None]
+    word = jnp.arange(rows.shape[1])[None, None]
+
+    def only(cell: Int[Array, "2"]) -> Cells:
+        bit = cell[0] + MARGIN
+        here = (row == cell[1] + 1) & (word == bit // 32)
+        return jnp.where(here, jnp.uint32(1) << (bit % 32).astype(jnp.uint32), jnp.uint32(0))
+
+    return only(level.start), only(level.goal), ~rows[None]

@@ -1,0 +1,136 @@
+"""Held-out mazes: named ones, families of known layout, perfect mazes up to 101 x 101, fresh ones.
+
+A suite is made when it is asked for, in an environment of its size; all else about the environment
+stays as it was, so that a trained agent can be put into it. Every level is solvable.
+
+Sources: the eight mazes of `heldout` go back to Dennis et al., 2020, "Emergent Complexity and
+Zero-shot Transfer via Unsupervised Environment Design", and Jiang et al., 2021, "Replay-Guided
+Adversarial Environment Design"; they are read as in Coward et al., 2024, "JaxUED", whose time limit
+for them is 250 steps (450 in the older code). Corridors, four rooms, crossings and perfect mazes
+follow Jiang et al., 2023, "minimax"; see `_maze_layouts`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
+
+import jax
+import numpy as np
+
+from rlgen.envs import _maze_layouts as layouts
+from rlgen.envs._maze_bits import Level, make_level
+from rlgen.envs._maze_layouts import Layout
+from rlgen.envs.maze import Maze
+from rlgen.evaluation.suites import exclude, take
+from rlgen.levels import Suite, make_level_set
+
+VERSION = "1"
+
+NAMED = {
+    # 13 rows of 13 cells in hexadecimal, top to bottom, the highest bit leftmost; a wall is 1.
+    # Then start x, y, direction and goal x, y.
+    "SixteenRooms": (
+        "0248 0008 0240 176E 0200 0048 1ADD 0208 0240 0F6B 0248 0040 0208",
+        (1, 1, 0),
+        (11, 11),
+    ),
+    "SixteenRooms2": (
+        "0208 0048 0248 1EDD 0240 0048 17DF 0248 0200 1B6F 0248 0040 0248",
+        (1, 1, 0),
+        (11, 11),
+    ),
+    "Labyrinth": (
+        "0000 0FFE 0802 0BFA 0A0A 0AEA 0AAA 0AAA 088A 0FFA 0082 1EBE 0080",
+        (0, 12, 0),
+        (6, 6),
+    ),
+    "LabyrinthFlipped": (
+        "0000 0FFE 0802 0BFA 0A0A 0AEA 0AAA 0AAA 0A22 0BFE 0820 0FAF 0020",
+        (12, 12, 2),
+        (6, 6),
+    ),
+    "Labyrinth2": (
+        "0800 0BFE 0A02 0AFA 0A8A 02AA 1EAA 02EA 0A0A 0BFA 0802 0FFE 0000",
+        (0, 0, 0),
+        (6, 6),
+    ),
+    "StandardMaze": (
+        "0084 0EF6 0800 0FF7 0010 1FBE 0120 0C6F 0522 15BA 1488 16EE 0228",
+        (6, 0, 0),
+        (6, 12),
+    ),
+    "StandardMaze2": (
+        "0284 0AF1 0804 0FF7 0254 1AD4 0A16 0B72 093A 0DAA 08AA 0AAA 0220",
+        (0, 6, 0),
+        (12, 4),
+    ),
+    "StandardMaze3": (
+        "0140 0F5E 0850 03D5 1A14 02D6 0A92 0ABB 08A8 0EAE 08A2 0BAA 0888",
+        (3, 0, 0),
+        (12, 6),
+    ),
+}
+
+Mazes: TypeAlias = Iterable[tuple[str, Layout]]  # with their names
+
+
+def suites(env: Maze) -> dict[str, Callable[[], Suite]]:
+    """The suites by name, each a function that makes it in a copy of `env` of the right size."""
+    fixed: dict[str, tuple[Callable[[], Mazes], int]] = {
+        "heldout": (named, 250),
+        "trivial": (layouts.trivial, 250),
+        "small-corridor": (partial(layouts.corridors, 13), 450),
+        "large-corridor": (partial(layouts.corridors, 19), 882),
+        "four-rooms": (partial(_drawn, "four-rooms", 64, 17_001, layouts.four_rooms), 250),
+        "crossing": (partial(_drawn, "crossing", 64, 9_001, layouts.crossing), 484),
+    }
+    for size, num_levels in ((13, 100), (19, 100), (51, 50), (101, 10)):
+        name = f"perfect-{size}"
+        draw = partial(layouts.perfect, size=size)
+        fixed[name] = (partial(_drawn, name, num_levels, size, draw), 2 * (size + 2) ** 2)
+    made = {name: partial(_suite, env, name, *entry) for name, entry in fixed.items()}
+    return made | {f"test-{n}": partial(_fresh, env, n) for n in (25, 60)}
+
+
+def named() -> Mazes:
+    """The eight mazes of `NAMED`."""
+    for name, (rows, (x, y, direction), goal) in NAMED.items():
+        bits = [[int(bit) for bit in f"{int(row, 16):013b}"] for row in rows.split()]
+        yield name, Layout(np.array(bits, bool), (x, y), direction, goal)
+
+
+def _drawn(
+    name: str, num_levels: int, seed: int, draw: Callable[[np.random.PCG64], Layout]
+) -> Mazes:
+    for i in range(num_levels):
+        yield f"{name}-{i:03d}", draw(layouts.stream(seed, i))
+
+
+def _suite(env: Maze, name: str, mazes: Callable[[], Mazes], limit: int) -> Suite:
+    names, drawn = zip(*mazes(), strict=True)
+    height, width = drawn[0].walls.shape
+    num_walls = min(env.num_walls, height * width - 2)
+    env = replace(env, height=height, width=width, num_walls=num_walls, max_steps=limit)
+    levels = make_level_set(env, _stack(drawn, limit), names, version=VERSION)
+    return Suite(f"maze/{name}", env, levels)
+
+
+def _fresh(env: Maze, num_walls: int, num_levels: int = 200) -> Suite:
+    """Solvable 13 x 13 mazes of random walls, none of them in both suites of this kind."""
+    name = f"test-{num_walls}"
+    draw = partial(layouts.random_walls, num_walls=num_walls)
+    candidates = partial(_drawn, name, num_levels * 3 // 2, 25_060 + num_walls, draw)
+    suite = _suite(env, name, candidates, limit=250)
+    levels = take(suite.levels, np.asarray(suite.levels.optimal_steps) >= 0)
+    if num_walls != 25:
+        levels, _ = exclude(levels, _fresh(env, 25).levels.hash)
+    levels = take(levels, slice(num_levels))
+    names = tuple(f"{name}-{i:03d}" for i in range(num_levels))
+    return suite._replace(levels=replace(levels, names=names))
+
+
+def _stack(drawn: tuple[Layout, ...], limit: int) -> Level:
+    walls, start, direction, goal = (np.array(x) for x in zip(*drawn, strict=True))
+    make = jax.jit(jax.vmap(partial(make_level, max_steps=limit)))
+    return make(walls, *(x.astype(np.int32) for x in (start, direction, goal)))

@@ -1,0 +1,151 @@
+"""Mazes as text, and the check that a level is well-formed. Runs on the host.
+
+`#` is a wall, `.` free, `G` the goal; `>`, `v`, `<` or `^` is the agent facing that way. A file may
+hold several mazes separated by empty lines, each with a line `name: ...` before it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlgen.envs._maze_bits import Level, make_level, to_grid
+
+AGENT = ">v<^"
+
+
+class NamedLevel(NamedTuple):
+    """A maze read from a file."""
+
+    name: str  # empty if none was given
+    level: Level
+
+
+def to_text(level: Level) -> str:
+    """A maze as lines of characters."""
+    grid = to_grid(level)
+    rows = [["#" if wall else "." for wall in row] for row in np.asarray(grid.walls)]
+    (x, y), (goal_x, goal_y) = np.asarray(grid.start), np.asarray(grid.goal)
+    rows[goal_y][goal_x] = "G"
+    rows[y][x] = AGENT[int(grid.direction)]
+    return "\n".join("".join(row) for row in rows)
+
+
+def from_text(text: str, height: int, width: int, max_steps: int = 250, line: int = 1) -> Level:
+    """The maze of a text; one smaller than `height` by `width` gets walls to the right and below.
+
+    Args:
+        text: the maze; empty lines around it do not matter.
+        height: of the level, in cells.
+        width: of the level, in cells.
+        max_steps: time limit of the level.
+        line: number of the text's first line, for messages.
+
+    Raises:
+        ValueError: the text is no such maze; the message names the line.
+    """
+    body = text.strip("\n")
+    line += len(text) - len(text.lstrip("\n"))
+    rows = [row.strip() for row in body.split("\n")]
+    _check_rows(rows, height, width, line)
+    cells = np.full((height, width), "#")
+    cells[: len(rows), : len(rows[0])] = [list(row) for row in rows]
+    (goal,) = _positions(cells, "G", f"goal (G) in the maze that starts at line {line}")
+    (start,) = _positions(cells, AGENT, f"agent ({AGENT}) in the maze that starts at line {line}")
+    direction = AGENT.index(cells[start[1], start[0]])
+    return make_level(jnp.asarray(cells == "#"), start, direction, goal, max_steps)
+
+
+def read_mazes(text: str, height: int, width: int, max_steps: int = 250) -> list[NamedLevel]:
+    """All mazes of a text file, in order.
+
+    Raises:
+        ValueError: as `from_text`, or there is no maze, or a name has none after it.
+    """
+    mazes, name, block, first = [], "", [], 0
+    for number, row in enumerate([*text.splitlines(), ""], start=1):
+        row = row.strip()
+        if row and row.lower().startswith("name:"):
+            if name or block:
+                raise ValueError(
+                    f"line {number}: a name belongs before a maze, after an empty line"
+                )
+            name = row[len("name:") :].strip()
+        elif row:
+            first = first if block else number
+            block.append(row)
+        elif block:
+            mazes.append(
+                NamedLevel(name, from_text("\n".join(block), height, width, max_steps, first))
+            )
+            name, block = "", []
+    if name:
+        raise ValueError(f"the last name, {name!r}, has no maze after it")
+    if not mazes:
+        raise ValueError("no maze in it; expected lines of # . G and one of > v < ^")
+    return mazes
+
+
+def check_levels(levels: Level, names: tuple[str, ...]) -> None:
+    """Refuse levels `[M, ...]` that no episode could be played on.
+
+    Raises:
+        ValueError: agent or goal outside, on a wall or both on one cell, an unknown direction, no
+            time, or walls whose rows and columns disagree; the message names the level.
+    """
+    grids = jax.jit(jax.vmap(to_grid))(levels)
+    again = jax.jit(jax.vmap(lambda grid: make_level(*grid)))(grids)
+    consistent = np.all(np.asarray(again.walls == levels.walls), axis=(1, 2))
+    limits = np.asarray(levels.max_steps_in_episode)
+    walls, starts, directions, goals = (np.asarray(x) for x in grids)
+    for i, name in enumerate(names):
+        wrong = _fault(walls[i], tuple(starts[i]), int(directions[i]), tuple(goals[i]))
+        if limits[i] < 1:
+            wrong = f"its time limit is {limits[i]} steps; at least 1 is needed"
+        if not consistent[i]:
+            wrong = "its packed rows and columns disagree; build levels with make_level"
+        if wrong:
+            raise ValueError(f"level {name!r}: {wrong}")
+
+
+def check_level(level: Level, name: str = "level") -> None:
+    """`check_levels` for a single one."""
+    check_levels(jax.tree.map(lambda x: jnp.asarray(x)[None], level), (name,))
+
+
+def _fault(walls: np.ndarray, start: tuple, direction: int, goal: tuple) -> str:
+    height, width = walls.shape
+    for what, (x, y) in (("agent", start), ("goal", goal)):
+        if not (0 <= x < width and 0 <= y < height):
+            return f"the {what} is at ({x}, {y}), outside the {width} x {height} maze"
+        if walls[y, x]:
+            return f"the {what} is on a wall, at ({x}, {y})"
+    if start == goal:
+        return f"agent and goal are on one cell, ({start[0]}, {start[1]})"
+    if not 0 <= direction <= 3:
+        return f"direction {direction} is none of 0 (right), 1 (down), 2 (left), 3 (up)"
+    return ""
+
+
+def _check_rows(rows: list[str], height: int, width: int, line: int) -> None:
+    if len(rows) > height or len(rows[0]) > width:
+        raise ValueError(
+            f"line {line}: the maze is {len(rows[0])} x {len(rows)} cells (width x height), larger "
+            f"than the environment's {width} x {height}; make one with height= and width= to fit"
+        )
+    for number, row in enumerate(rows, start=line):
+        unknown = sorted(set(row) - set("#.G" + AGENT))
+        if unknown:
+            raise ValueError(f"line {number}: {unknown[0]!r} is none of # . G > v < ^")
+        if len(row) != len(rows[0]):
+            raise ValueError(
+                f"line {number}: {len(row)} cells, but the maze's first line has {len(rows[0])}"
+            )
+
+
+def _positions(cells: np.ndarray, kinds: str, what: str) -> list[tuple[int, int]]:
+    ys, xs = np.nonzero(np.isin(cells, list(kinds)))
+    if len(xs) != 1:
+        raise ValueError(f"expected exactly one {what}, found {len(xs)}")
+    return [(int(xs[0]), int(ys[0]))]

@@ -1,0 +1,303 @@
+"""Maze: find the goal in a grid of walls, seeing only the 5x5 cells ahead.
+
+Turn left, turn right, go forward; four further actions do nothing, as in MiniGrid. Walking into the
+goal ends the episode with reward `1 - 0.9 t / limit` after t steps; walls and the border stop the
+agent and cost the step. The time limit truncates: it is never part of `terminated`.
+
+Sources: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld"; Dennis et al., 2020, "Emergent
+Complexity and Zero-shot Transfer via Unsupervised Environment Design". Differs from both in giving
+a level as data, the gymnax `params`, and the observation as 6 bytes, which `unpack` expands.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import environment, spaces
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from rlgen import levels as level_sets
+from rlgen.envs import _maze_generation, _maze_render, _maze_solver, _maze_text, _maze_view
+from rlgen.envs._maze_bits import (
+    VIEW,
+    Grid,
+    Level,
+    State,
+    interior,
+    is_wall,
+    make_level,
+    size_of,
+    to_grid,
+)
+from rlgen.envs._maze_text import check_level, check_levels, to_text
+from rlgen.envs._maze_view import HIDDEN, PackedObs, unpack
+from rlgen.types import Key, PyTree, Solution
+
+__all__ = [
+    "Grid",
+    "Level",
+    "Maze",
+    "PackedObs",
+    "State",
+    "build",
+    "check_level",
+    "check_levels",
+    "make_level",
+    "size_of",
+    "tiny",
+    "to_grid",
+    "to_text",
+    "unpack",
+]
+
+TURN_LEFT, TURN_RIGHT, FORWARD = range(3)
+
+_VIEWS = {
+    "packed": _maze_view.packed_view,
+    "image": _maze_view.image_view,
+    "flat": _maze_view.flat_view,
+}
+_MUTATIONS = {"flip": _maze_generation.flip_edits, "cells": _maze_generation.cell_edits}
+
+
+@dataclass(frozen=True)
+class Maze(environment.Environment[Any, Any]):
+    """The family of mazes of one size. Equal instances share compilations."""
+
+    height: int = 13
+    width: int = 13
+    num_walls: int = 25  # draws of a wall cell, with replacement; 0 gives empty rooms
+    sample_num_walls: bool = False  # draw their number uniformly from 0 .. num_walls
+    max_steps: int = 250  # time limit of the levels made here
+    penalize_time: bool = True  # else the goal is worth 1 whenever it is reached
+    observation: Literal["packed", "image", "flat"] = "packed"
+    mutation: Literal["flip", "cells"] = "flip"  # edits of minimax, or of the first ACCEL code
+    view_size: int = VIEW
+
+    def __post_init__(self):
+        """Refuse sizes and names that make no maze."""
+        for field, low, high in self._bounds():
+            value = getattr(self, field)
+            if not low <= value <= high:
+                raise ValueError(
+                    f"Maze: {field}={value} is not in {low} .. {high}"
+                    + (", so that agent and goal find room" if field == "num_walls" else "")
+                )
+        if self.view_size != VIEW:
+            raise ValueError(f"Maze: view_size={self.view_size}; only {VIEW} is implemented")
+        for field, known in (("observation", _VIEWS), ("mutation", _MUTATIONS)):
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"Maze: {field}={getattr(self, field)!r} is none of {', '.join(known)}"
+                )
+
+    def _bounds(self) -> tuple[tuple[str, int, int], ...]:
+        return (
+            ("height", 1, 4096),
+            ("width", 1 if self.height > 1 else 2, 4096),
+            ("num_walls", 0, max(self.height * self.width - 2, 0)),
+            ("max_steps", 1, 10**6),
+        )
+
+    # What gymnax asks for.
+
+    @property
+    def name(self) -> str:
+        """Name of the family."""
+        return "Maze"
+
+    @property
+    def num_actions(self) -> int:
+        """Left, right, forward and four that do nothing."""
+        return 7
+
+    @property
+    def default_params(self) -> PyTree:
+        """An example level, always the same."""
+        return _example(self)
+
+    def action_space(self, params: Level | None = None) -> spaces.Discrete:
+        """Seven actions on every level."""
+        return spaces.Discrete(self.num_actions)
+
+    def observation_space(self, params: Level | None = None) -> spaces.Space:
+        """Of the observation that the field `observation` chose."""
+        if self.observation == "flat":
+            return spaces.Box(0.0, 1.0, (3 * VIEW * VIEW + 4,), jnp.float32)
+        if self.observation == "image":
+            image = spaces.Box(0.0, 1.0, (VIEW, VIEW, 3), jnp.float32)
+            return spaces.Dict({"image": image, "direction": spaces.Discrete(4)})
+        walls = spaces.Box(0, 2 ** (VIEW * VIEW) - 1, (), jnp.uint32)
+        goal, direction = (spaces.Box(0, top, (), jnp.int8) for top in (HIDDEN, 3))
+        return spaces.Dict({"walls": walls, "goal": goal, "direction": direction})
+
+    def reset_env(self, key: Key, params: Level) -> tuple[PyTree, State]:
+        """Start of an episode on a level; nothing about it is random."""
+        x, y = params.start
+        state = State(x, y, params.direction, jnp.zeros_like(x))
+        return self.observe(key, state, None, params), state
+
+    def step_env(
+        self, key: Key, state: State, action: Int[Array, ""] | float, params: Level
+    ) -> tuple[PyTree, State, Float[Array, ""], Bool[Array, ""], dict]:
+        """One step: `(obs, state, reward, terminated, info)`."""
+        turn = jnp.where(action == TURN_RIGHT, 1, 0) + jnp.where(action == TURN_LEFT, 3, 0)
+        sign = jnp.where(state.direction < 2, 1, -1)
+        turned = (state.direction & 1) == 1
+        x = state.x + jnp.where(turned, 0, sign)
+        y = state.y + jnp.where(turned, sign, 0)
+        forward = action == FORWARD
+        terminated = forward & (x == params.goal[0]) & (y == params.goal[1])
+        moves = forward & ~terminated & ~is_wall(params, x, y)
+        state = State(
+            jnp.where(moves, x, state.x),
+            jnp.where(moves, y, state.y),
+            (state.direction + turn) & 3,
+            state.time + 1,
+        )
+        worth = (
+            1.0 - 0.9 * (state.time / params.max_steps_in_episode) if self.penalize_time else 1.0
+        )
+        reward = jnp.where(terminated, worth, 0.0).astype(jnp.float32)
+        return self.observe(key, state, action, params), state, reward, terminated, {}
+
+    def observe(
+        self, key: Key, state: State, action: Int[Array, ""] | float | None, params: Level
+    ) -> PyTree:
+        """What the agent sees, in the kind that the field `observation` chose."""
+        return _VIEWS[self.observation](params, state)
+
+    # What makes it a family of levels.
+
+    def sample_level(self, key: Key) -> Level:
+        """A maze of random walls; about one in 250 (25 walls) or in 6 (60) cannot be solved."""
+        return _maze_generation.sample_level(
+            key, self.height, self.width, self.num_walls, self.sample_num_walls, self.max_steps
+        )
+
+    def mutate_levels(self, key: Key, levels: Level, num_edits: int) -> Level:
+        """Levels `[N, ...]`, each changed by `num_edits` random edits of the chosen family."""
+        keys = jax.random.split(key, levels.walls.shape[0])
+        edit = _MUTATIONS[self.mutation]
+        return jax.vmap(lambda key, level: edit(key, level, num_edits))(keys, levels)
+
+    def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
+        """Any observation as `image` [..., 5, 5, 3] and one-hot `direction` [..., 4]."""
+        return unpack(obs)
+
+    def success(
+        self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
+    ) -> Bool[Array, "..."]:
+        """An episode is solved when the goal ended it."""
+        return terminated
+
+    def solve(self, level: Level) -> Solution:
+        """Fewest steps and best return within the level's time limit, exactly."""
+        return _maze_solver.solve(level, self.penalize_time)
+
+    def level_hash(self, level: Level) -> UInt32[Array, "2"]:
+        """Equal for equal mazes, whatever their time limits."""
+        rows = interior(level.walls, level.height)
+        return level_sets.level_hash((rows, level.start, level.direction, level.goal))
+
+    def level_features(self, level: Level) -> dict[str, Array]:
+        """Scalars that describe a level; lengths are -1 where the goal cannot be reached."""
+        solution = self.solve(level)
+        return {
+            "num_walls": to_grid(level).walls.sum(),
+            "path_length": _maze_solver.path_length(level),
+            "optimal_steps": solution.steps,
+            "solvable": solution.solvable,
+            "distance": jnp.abs(level.start - level.goal).sum(),
+        }
+
+    # Host side.
+
+    def level_image(self, level: Level) -> np.ndarray:
+        """Picture of a level, uint8[H * tile, W * tile, 3]."""
+        return _maze_render.level_image(level)
+
+    def render(
+        self, level: Level | State, state: State | Level, highlight: bool = True
+    ) -> np.ndarray:
+        """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
+        if isinstance(level, State):
+            level, state = state, level
+        assert isinstance(level, Level) and isinstance(state, State)
+        return _maze_render.render(level, state, highlight)
+
+    def from_text(self, text: str) -> Level:
+        """The maze of a text; see `load_levels`.
+
+        Raises:
+            ValueError: malformed or larger than the environment; the message names the line.
+        """
+        return _maze_text.from_text(text, self.height, self.width, self.max_steps)
+
+    def load_levels(self, path: Path | str) -> level_sets.LevelSet:
+        """Levels of an `.npz` of rlgen, or of a text file (see `_maze_text`).
+
+        Raises:
+            ValueError: unreadable or with a level that is not well-formed; names file and line.
+        """
+        path = Path(path)
+        if path.suffix == ".npz":
+            levels = level_sets.load_levels(path, self.default_params)
+            _naming(path, check_levels, levels.level, levels.names)
+            return levels
+        return _naming(path, self._read_text, path)
+
+    def _read_text(self, path: Path) -> level_sets.LevelSet:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot be read: {error}") from error
+        mazes = _maze_text.read_mazes(text, self.height, self.width, self.max_steps)
+        names = tuple(maze.name or f"{path.stem}-{i:04d}" for i, maze in enumerate(mazes))
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *(maze.level for maze in mazes))
+        return level_sets.make_level_set(self, stacked, names)
+
+    def presets(self) -> dict[str, dict[str, int]]:
+        """Fields of each preset: as JaxUED's default, as the best published, and quick."""
+        return {"parity": {"num_walls": 25}, "strong": {"num_walls": 60}, "fast": {"num_walls": 25}}
+
+    def suites(self) -> dict:
+        """The held-out suites: name to a function that makes one."""
+        from rlgen.envs import _maze_suites  # it builds environments of this class
+
+        return _maze_suites.suites(self)
+
+
+def build(**fields) -> Maze:
+    """The environment with the given fields."""
+    return Maze(**fields)
+
+
+def tiny() -> Maze:
+    """The smallest instance that is still a maze, for law tests."""
+    return Maze(height=5, width=5, num_walls=4, max_steps=20)
+
+
+@functools.lru_cache(maxsize=64)
+def _example(env: Maze) -> Level:
+    # Drawn by numpy, as compiling the generator takes seconds; concrete even when asked for under
+    # a trace, as gymnax's own `step` does.
+    rng = np.random.default_rng(0)
+    walls = np.zeros(env.height * env.width, bool)
+    walls[rng.integers(0, walls.size, env.num_walls)] = True
+    start, goal = rng.choice(np.flatnonzero(~walls), 2, replace=False)
+    start, goal = (np.array(divmod(cell, env.width)[::-1], np.int32) for cell in (start, goal))
+    walls = walls.reshape(env.height, env.width)
+    with jax.ensure_compile_time_eval():
+        return jax.jit(make_level)(walls, start, 0, goal, env.max_steps)
+
+
+def _naming(path: Path, function, *arguments):
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

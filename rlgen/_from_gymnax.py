@@ -1,0 +1,162 @@
+"""Environments of gymnax as families of one level; public as `rlgen.gymnax.from_gymnax`."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import environment, spaces
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen import registry
+from rlgen.types import Key, PyTree
+
+
+def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "OneLevel":
+    """A gymnax environment as a family of one level, its default params.
+
+        env = from_gymnax("CartPole-v1")
+        level = env.sample_level(jax.random.key(0)).replace(gravity=jnp.float32(5.0))
+
+    Args:
+        source: a registered id, or an environment of your own.
+        **kwargs: of the environment's constructor, with an id only.
+
+    Raises:
+        ValueError: unknown id; continuous actions; an environment that downloads data, that reads
+            its params as Python values, or whose state changes type from reset to step.
+    """
+    if not isinstance(source, str):
+        if kwargs:
+            raise ValueError(f"{sorted(kwargs)} belong to an id; make the environment with them")
+        return OneLevel(source, (), source)
+    if source == "MNISTBandit-bsuite":
+        raise ValueError(f"{source} downloads data when it is made; make it and pass it instead")
+    if source not in gymnax.registered_envs:
+        hint = registry.suggestion(source, gymnax.registered_envs)
+        raise ValueError(f"unknown gymnax environment {source!r}; {hint}")
+    env, _ = gymnax.make(source, **kwargs)
+    return OneLevel(source, tuple(sorted((k, _hashable(v)) for k, v in kwargs.items())), env)
+
+
+@dataclass(frozen=True)
+class OneLevel(environment.Environment):
+    """What `from_gymnax` makes; equal if made alike.
+
+    Observations and rewards are float32, a discrete observation is one-hot, no type is weak.
+    """
+
+    source: str | environment.Environment
+    kwargs: tuple[tuple[str, Hashable], ...]
+    env: environment.Environment = field(compare=False, repr=False)
+
+    def __post_init__(self):
+        _check(self)
+
+    @property
+    def name(self) -> str:
+        """Name of the environment in gymnax."""
+        return self.env.name
+
+    @property
+    def num_actions(self) -> int:
+        """Number of discrete actions."""
+        return int(self.env.action_space(self.env.default_params).n)
+
+    @property
+    def default_params(self) -> PyTree:
+        """The one level: gymnax's default params as arrays."""
+        return jax.tree.map(_array, self.env.default_params)
+
+    def sample_level(self, key: Key) -> PyTree:
+        """The one level."""
+        return self.default_params
+
+    def reset_env(self, key: Key, params: PyTree) -> tuple[PyTree, PyTree]:
+        """Start of an episode, which may be random."""
+        obs, state = self.env.reset_env(key, params)
+        return self._floats(obs), jax.tree.map(_array, state)
+
+    def step_env(
+        self, key: Key, state: PyTree, action: Int[Array, ""], params: PyTree
+    ) -> tuple[PyTree, PyTree, Float[Array, ""], Bool[Array, ""], dict]:
+        """One step: `(obs, state, reward, terminated, info)`."""
+        obs, state, reward, terminated, info = self.env.step_env(key, state, action, params)
+        reward = jnp.asarray(reward, jnp.float32).reshape(())
+        terminated = jnp.asarray(terminated, bool).reshape(())
+        return self._floats(obs), jax.tree.map(_array, state), reward, terminated, info
+
+    def is_truncated(self, state: PyTree, params: PyTree) -> Bool[Array, ""]:
+        """At the time limit."""
+        return jnp.asarray(self.env.is_truncated(state, params), bool).reshape(())
+
+    def action_space(self, params: PyTree = None) -> spaces.Space:
+        """As in gymnax."""
+        return self.env.action_space(self.env.default_params if params is None else params)
+
+    def observation_space(self, params: PyTree = None) -> spaces.Space:
+        """As in gymnax; of a discrete one, the unit vectors."""
+        space = self.env.observation_space(self.env.default_params if params is None else params)
+        if isinstance(space, spaces.Discrete):
+            return spaces.Box(0.0, 1.0, (space.n,), jnp.float32)
+        if isinstance(space, spaces.Box):
+            return spaces.Box(space.low, space.high, space.shape, jnp.float32)
+        return space
+
+    def _floats(self, obs: PyTree) -> PyTree:
+        space = self.env.observation_space(self.env.default_params)
+        if isinstance(space, spaces.Discrete):
+            return jax.nn.one_hot(obs, space.n, dtype=jnp.float32)
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), obs)
+
+
+def _check(env: OneLevel) -> None:
+    """Refuse, without running anything, what could not be played inside a compiled loop."""
+    level, key = env.default_params, jax.random.key(0)
+    space = env.env.action_space(env.env.default_params)
+    if not isinstance(space, spaces.Discrete):
+        raise ValueError(
+            f"{env.name} has {type(space).__name__} actions; rlgen's learners choose among "
+            "discrete ones, so wrap it in an environment whose actions are a grid of values"
+        )
+    try:
+        _, state = jax.eval_shape(env.reset_env, key, level)
+        _, after, *_ = jax.eval_shape(env.step_env, key, state, jnp.int32(0), level)
+    except TypeError as error:  # what jax raises where a traced value is needed in Python
+        raise ValueError(
+            f"{env.name} reads its params as Python values, or fails with arrays in their place; "
+            f"move what decides shapes or branches to its constructor ({error})"
+        ) from error
+    if jax.tree.structure(state) != jax.tree.structure(after):
+        raise ValueError(f"{env.name}: a step's state has other fields than a reset's")
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    for (where, before), then in zip(leaves, jax.tree.leaves(after), strict=True):
+        if (before.shape, before.dtype) != (then.shape, then.dtype):
+            raise ValueError(
+                f"{env.name}: state{jax.tree_util.keystr(where)} is {before.dtype}{before.shape} "
+                f"after a reset and {then.dtype}{then.shape} after a step; make them alike"
+            )
+
+
+def _array(x: PyTree) -> Array:
+    """An array that is not weakly typed, so that arithmetic and loops keep its type."""
+    if not isinstance(x, jax.Array):
+        x = np.asarray(x)
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    return jax.lax.convert_element_type(x, jax.dtypes.canonicalize_dtype(x.dtype))
+
+
+def _hashable(value: object) -> Hashable:
+    if isinstance(value, (list, tuple)):
+        return tuple(_hashable(v) for v in value)
+    try:
+        hash(value)
+    except TypeError as error:
+        raise ValueError(
+            f"an argument of type {type(value).__name__} cannot be compared; make the environment "
+            "yourself and pass it to from_gymnax"
+        ) from error
+    return value

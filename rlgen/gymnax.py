@@ -1,0 +1,171 @@
+"""The bridge to gymnax, both ways.
+
+rlgen in gymnax code: `import rlgen` registers these ids, and gymnax's wrappers take them as they
+are.
+
+    import gymnax, jax, rlgen
+
+    env, params = gymnax.make("rlgen/Maze-v0")            # a new maze each episode, 1 of 4,096
+    env, params = gymnax.make("rlgen/Maze-v0", num_walls=60, num_levels=200, seed=1)
+    obs, state = env.reset(jax.random.key(0), params)
+    obs, state, reward, terminated, truncated, info = env.step(
+        jax.random.key(1), state, env.action_space(params).sample(jax.random.key(2)), params
+    )
+    params = env.params_of(suite.levels.level)            # the same agent on held-out mazes
+
+    env, level = gymnax.make("rlgen/MazeLevel-v0")        # params is one maze: vmap over your own
+
+gymnax environments in rlgen: `from_gymnax("CartPole-v1")` is a family of one level, which every
+learner, bonus and curriculum of rlgen takes.
+"""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+from jaxtyping import Array, Bool, Int
+
+from rlgen import registry
+from rlgen._from_gymnax import OneLevel, from_gymnax
+from rlgen.protocols import LevelEnv
+from rlgen.types import Key, PyTree
+
+__all__ = ["LevelPool", "OneLevel", "Pool", "PoolState", "from_gymnax", "maze_level", "maze_pool"]
+
+
+@struct.dataclass
+class Pool:
+    """K levels, of which each episode is played on one: the params of a `LevelPool`."""
+
+    level: PyTree  # [K, ...]
+    max_steps_in_episode: (
+        int | Int[Array, "*batch"]
+    )  # cuts episodes that their own level would let go on
+
+
+@struct.dataclass
+class PoolState:
+    """An episode on one level of a pool."""
+
+    inner: PyTree  # state of the environment
+    index: Int[Array, "*batch"]  # of the level in the pool
+    time: Int[Array, "*batch"]  # steps taken
+
+
+# Not frozen: gymnax's vector wrapper assigns to attributes of its copy. Equality is by fields.
+@dataclass(unsafe_hash=True)
+class LevelPool(environment.Environment):
+    """A level environment as plain gymnax expects one: each reset draws a level from a pool.
+
+    The pool lies in the params. gymnax's `step` computes a reset with every step, so that drawing
+    a level from a pool is a gather where generating one would cost more than the step itself.
+
+    Attributes:
+        env: the family of levels.
+        num_levels: K of the default params, drawn from the family's base distribution.
+        seed: of that draw.
+
+    Raises:
+        ValueError: `num_levels` below 1.
+    """
+
+    env: LevelEnv
+    num_levels: int = 4096
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.num_levels < 1:
+            raise ValueError(f"num_levels={self.num_levels}; a pool needs at least 1 level")
+
+    @property
+    def name(self) -> str:
+        """Name of the family."""
+        return self._gymnax.name
+
+    @property
+    def num_actions(self) -> int:
+        """Number of discrete actions."""
+        return self.env.num_actions
+
+    @property
+    def default_params(self) -> Pool:
+        """The pool of `num_levels` levels that `seed` stands for."""
+        return _default_pool(self)
+
+    def params_of(self, level: PyTree) -> Pool:
+        """Params that play the given levels `[K, ...]`, say those of a suite."""
+        return Pool(level, int(np.max(level.max_steps_in_episode)))
+
+    def level(self, state: PoolState, params: Pool) -> PyTree:
+        """The level that an episode is played on."""
+        return jax.tree.map(lambda x: jnp.asarray(x).at[state.index].get(mode="clip"), params.level)
+
+    def reset_env(self, key: Key, params: Pool) -> tuple[PyTree, PoolState]:
+        """Draw a level, uniformly, and start an episode on it."""
+        key_level, key_reset = jax.random.split(key)
+        num_levels = jax.tree.leaves(params.level)[0].shape[0]
+        index = jax.random.randint(key_level, (), 0, num_levels, jnp.int32)
+        state = PoolState((), index, jnp.int32(0))
+        obs, inner = self.env.reset_env(key_reset, self.level(state, params))
+        return obs, replace(state, inner=inner)
+
+    def step_env(
+        self, key: Key, state: PoolState, action: Int[Array, ""], params: Pool
+    ) -> tuple[PyTree, PoolState, Array, Array, dict]:
+        """One step on the episode's level."""
+        level = self.level(state, params)
+        obs, inner, reward, terminated, info = self.env.step_env(key, state.inner, action, level)
+        return obs, replace(state, inner=inner, time=state.time + 1), reward, terminated, info
+
+    def is_truncated(self, state: PoolState, params: Pool) -> Bool[Array, ""]:
+        """At the time limit of the level, or of the params if that is shorter."""
+        own = self.env.is_truncated(state.inner, self.level(state, params))
+        return own | (state.time >= params.max_steps_in_episode)
+
+    def action_space(self, params: Pool | None = None) -> spaces.Space:
+        """The family's; it is the same on all levels."""
+        return self._gymnax.action_space(_first(self, params))
+
+    def observation_space(self, params: Pool | None = None) -> spaces.Space:
+        """The family's; it is the same on all levels."""
+        return self._gymnax.observation_space(_first(self, params))
+
+    def render(self, state: PoolState, params: Pool) -> np.ndarray:
+        """Picture of a moment of an episode, uint8[H, W, 3], if the family has a renderer."""
+        registry.require(self.env, "render", "rendering")
+        level = self.level(state, params)
+        return self.env.render(level, state.inner)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def _gymnax(self) -> environment.Environment:
+        return cast(environment.Environment, self.env)
+
+
+def maze_pool(
+    num_levels: int = 4096, seed: int = 0, observation: str = "flat", **fields
+) -> LevelPool:
+    """`rlgen/Maze-v0`: a pool of mazes; further arguments are fields of the maze environment."""
+    return LevelPool(maze_level(observation, **fields), num_levels, seed)
+
+
+def maze_level(observation: str = "flat", **fields) -> LevelEnv:
+    """`rlgen/MazeLevel-v0`: mazes whose params are one level, to be mapped over by the caller."""
+    return registry.load("envs", "maze").build(observation=observation, **fields)
+
+
+def _first(env: LevelPool, params: Pool | None) -> PyTree:
+    params = env.default_params if params is None else params
+    return jax.tree.map(lambda x: x[0], params.level)
+
+
+@functools.lru_cache(maxsize=16)
+def _default_pool(env: LevelPool) -> Pool:
+    # Concrete even when asked for under a trace, as gymnax's own `step` does without params.
+    with jax.ensure_compile_time_eval():
+        keys = jax.random.split(jax.random.key(env.seed), env.num_levels)
+        return env.params_of(jax.jit(jax.vmap(env.env.sample_level))(keys))
