@@ -1,0 +1,1 @@
+"""Zero-shot evaluation: suites, statistics, figures and report."""

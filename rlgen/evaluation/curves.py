@@ -1,0 +1,127 @@
+"""Learning curves from the `metrics.jsonl` of runs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, PercentFormatter
+
+from rlgen.evaluation.figures import THEMES, add_legend, blank
+
+POINTS = 150  # points of a learning curve; more updates than that are averaged in bins
+
+
+def learning_curves(
+    curves: Mapping[str, Sequence[Mapping]], theme: str = "light", labels: Sequence[str] = ()
+) -> Figure:
+    """Solve rate and return of training episodes against env steps: mean and single seeds.
+
+    Args:
+        curves: the lines of each run's `metrics.jsonl` (see `read_metrics`); lines and numbers
+            that are missing are skipped.
+        theme: `light` or `dark`.
+        labels: runs in the order of other figures, so that each keeps its colour.
+
+    Raises:
+        ValueError: no run has a line with `solve_rate` or `episode_return`.
+    """
+    look = THEMES[theme]
+    every = {key: {run: _series(lines, key) for run, lines in curves.items()} for key in _CURVES}
+    if not has_curves(curves):
+        raise ValueError(f"no learning curve: the metrics hold none of {', '.join(_CURVES)}")
+    panels = {key: runs for key, runs in every.items() if any(len(x) for x, _, _ in runs.values())}
+    figure, all_axes = blank(look, 0.8 + 2.3 * len(panels), [1.0] * len(panels))
+    labels = [*labels, *(run for run in curves if run not in labels)]
+    nothing = _series((), "")
+    found = [(x[-1], unit) for runs in panels.values() for x, _, unit in runs.values() if len(x)]
+    end, units = max(x for x, _ in found), {unit for _, unit in found}
+    for axes, (key, runs) in zip(all_axes, panels.items(), strict=True):
+        for r, run in enumerate(labels):
+            x, y, _ = runs.get(run, nothing)
+            _curve(axes, x, y, look.runs[r % len(look.runs)])
+        axes.grid(color=look.grid, linewidth=0.6)
+        axes.set_ylabel(_CURVES[key])
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_xlim(0, 1.02 * max(end, 1))
+    if "solve_rate" in panels:
+        all_axes[0].set_ylim(-0.02, 1.02)
+        all_axes[0].yaxis.set_major_formatter(PercentFormatter(1))
+    for axes in all_axes[:-1]:
+        axes.tick_params(labelbottom=False)
+    all_axes[-1].set_xlabel(" or ".join(sorted(units)))
+    drawn = {r: run for r, run in enumerate(labels) if run in curves}
+    add_legend(figure, drawn, look, markers=False)
+    return figure
+
+
+def has_curves(curves: Mapping[str, Sequence[Mapping]]) -> bool:
+    """Whether there is anything for `learning_curves` to draw."""
+    return any(len(_series(lines, key)[0]) for lines in curves.values() for key in _CURVES)
+
+
+def read_metrics(path: Path | str) -> list[dict]:
+    """The lines of a `metrics.jsonl`; what is not a JSON object (a line cut short) is skipped."""
+    lines = []
+    for text in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    return lines
+
+
+_CURVES = {"solve_rate": "solve rate, training", "episode_return": "return, training"}
+
+
+def _series(
+    lines: Sequence[Mapping], key: str
+) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K S"], str]:
+    """Abscissa, the values of each seed, and the abscissa's unit, of the lines that have both."""
+    unit = "env_steps" if any("env_steps" in line for line in lines) else "update"
+    rows = [(_number(line.get(unit)), _numbers(line.get(key))) for line in lines]
+    rows = [(x, y) for x, y in rows if np.isfinite(x) and np.isfinite(y).any()]
+    seeds = max((len(y) for _, y in rows), default=0)
+    rows = [(x, y) for x, y in rows if len(y) == seeds]
+    x = np.array([x for x, _ in rows], float)
+    y = np.array([y for _, y in rows], float).reshape(len(rows), seeds)
+    names = {"env_steps": "env steps (all but evaluation)", "update": "updates"}
+    return *_binned(x, y), names[unit]
+
+
+def _binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if len(x) <= POINTS:
+        return x, y
+    starts = np.linspace(0, len(x), POINTS, endpoint=False).astype(int)
+    count = np.add.reduceat(np.isfinite(y), starts)
+    total = np.add.reduceat(np.nan_to_num(y), starts)
+    values = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return np.add.reduceat(x, starts) / np.diff(starts, append=len(x)), values
+
+
+def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
+    if not len(x):
+        return
+    if y.shape[1] > 1:
+        axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.4)
+    count = np.isfinite(y).sum(axis=1)
+    mean = np.divide(np.nansum(y, axis=1), count, out=np.full(len(x), np.nan), where=count > 0)
+    axes.plot(x, mean, color=colour, linewidth=1.9)
+
+
+def _number(x: object) -> float:
+    """A number, or the sum of a dict's numbers without those of evaluation; NaN otherwise."""
+    if isinstance(x, Mapping):
+        return sum(_number(value) for name, value in x.items() if name != "evaluation")
+    return float(x) if isinstance(x, int | float) else np.nan
+
+
+def _numbers(x: object) -> Float[np.ndarray, " S"]:
+    """One number a seed, NaN for null; a bare number is one seed."""
+    values = x if isinstance(x, list | tuple) else [x]
+    return np.array([_number(value) for value in values], float)

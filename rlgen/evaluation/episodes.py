@@ -1,0 +1,124 @@
+"""The episodes of a zero-shot evaluation: what was played, before anything is said of it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, UInt32
+
+Json = dict | list | str | float | int | bool | None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One run on one suite: S seeds by M levels by A attempts, every episode to its end."""
+
+    run: str  # the label in tables and figures
+    suite: str
+    suite_version: str
+    level_names: tuple[str, ...]  # M, all different
+    # Plain annotations: shapes and numbers are checked when made, outside tests too, because
+    # evaluations also come from files.
+    level_hashes: np.ndarray  # uint32 [M, 2]
+    optimal_steps: np.ndarray  # integers [M]; -1: unknown or unsolvable
+    optimal_return: np.ndarray  # [M]; NaN: unknown
+    episode_return: np.ndarray  # [S, M, A], extrinsic, undiscounted
+    length: np.ndarray  # [S, M, A], steps
+    success: np.ndarray | tuple[()] = ()  # bool [S, M, A]; () where the family has no such notion
+    meta: dict = field(default_factory=dict)  # JSON: update, env steps, seed, versions, …
+
+    def __post_init__(self):
+        """Settle dtypes; refuse shapes that do not agree and missing numbers."""
+        dtypes = {
+            "level_hashes": np.uint32,
+            "optimal_steps": np.int64,
+            "optimal_return": np.float64,
+            "episode_return": np.float64,
+            "length": np.int64,
+        }
+        if not isinstance(self.success, tuple):
+            dtypes["success"] = np.bool_
+        for name, dtype in dtypes.items():
+            object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(dtype))
+        object.__setattr__(self, "level_names", tuple(self.level_names))
+        object.__setattr__(self, "meta", plain(self.meta))
+        _check(self)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Seeds, levels, attempts."""
+        return self.episode_return.shape
+
+    @property
+    def relative_return(self) -> Float[np.ndarray, "S M A"]:
+        """Return over the optimal return; NaN where the optimum is unknown or not positive."""
+        optimum = np.where(self.optimal_return > 0, self.optimal_return, np.nan)
+        return self.episode_return / optimum[:, None]
+
+    @property
+    def solved_length(self) -> Float[np.ndarray, "S M"]:
+        """Mean steps of the solved episodes; NaN where none was, or success is not a notion."""
+        if isinstance(self.success, tuple):
+            return np.full(self.shape[:2], np.nan)
+        count = self.success.sum(axis=-1)
+        steps = (self.length * self.success).sum(axis=-1)
+        return np.divide(steps, count, out=np.full(count.shape, np.nan), where=count > 0)
+
+    @property
+    def score(self) -> tuple[str, Float[np.ndarray, "S M A"]]:
+        """What aggregates are of: solve rate, else relative return, else return; with its name."""
+        if not isinstance(self.success, tuple):
+            return "solve rate", self.success.astype(np.float64)
+        relative = self.relative_return
+        known = bool(np.isfinite(relative).all())
+        return ("relative return", relative) if known else ("return", self.episode_return)
+
+
+def hex_hash(bits: UInt32[np.ndarray, "2"]) -> str:
+    """Sixteen hexadecimal digits of a level hash."""
+    return f"{int(bits[0]):08x}{int(bits[1]):08x}"
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which could steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in str(text))
+
+
+def plain(x) -> Json:
+    """Arrays and scalars of any library as JSON values; NaN and infinity as null."""
+    if isinstance(x, dict):
+        return {str(name): plain(value) for name, value in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [plain(value) for value in x]
+    if hasattr(x, "tolist"):
+        return plain(x.tolist())
+    if isinstance(x, float):
+        return x if np.isfinite(x) else None
+    return x if isinstance(x, (str, bool, int)) or x is None else str(x)
+
+
+def _check(e: Evaluation) -> None:
+    if e.episode_return.ndim != 3 or 0 in e.episode_return.shape:
+        raise ValueError(
+            f"episode_return has shape {e.episode_return.shape}; it must be "
+            "[seeds, levels, attempts] with at least one of each"
+        )
+    num_levels = e.shape[1]
+    expected = {
+        "length": e.shape,
+        "level_hashes": (num_levels, 2),
+        "optimal_steps": (num_levels,),
+        "optimal_return": (num_levels,),
+    }
+    if not isinstance(e.success, tuple):
+        expected["success"] = e.shape
+    for name, shape in expected.items():
+        if getattr(e, name).shape != shape:
+            raise ValueError(f"{name} has shape {getattr(e, name).shape}; it must be {shape}")
+    if len(e.level_names) != num_levels or len(set(e.level_names)) != num_levels:
+        raise ValueError(f"level_names must be {num_levels} different names; got {e.level_names}")
+    if not np.isfinite(e.episode_return).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(e.episode_return))[0])
+        raise ValueError(
+            f"episode_return is not finite at [seed, level, attempt] {where} of run {e.run!r}; "
+            "look for a diverged policy or a reward that is not finite"
+        )

@@ -1,0 +1,173 @@
+"""Figures of results: intervals and performance profile.
+
+Figures are matplotlib `Figure` objects without pyplot, so nothing global is touched and any thread
+may draw. They are narrow and tall, to be read on a phone as on a page. Colours are told apart by
+colour-blind readers (Okabe and Ito, 2008, "Color Universal Design") and runs by marker as well.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from rlgen.evaluation.episodes import printable
+from rlgen.evaluation.statistics import Interval
+from rlgen.evaluation.summary import TAU, Summary, hardest
+from rlgen.evaluation.wording import interval_name
+
+MAX_LEVELS = 40  # rows of an interval figure; of a larger suite, the hardest
+MARKERS = "osD^vP"
+WIDTH = 5.4  # inches
+
+
+class Theme(NamedTuple):
+    """Colours of a figure."""
+
+    paper: str
+    ink: str
+    grid: str
+    runs: tuple[str, ...]
+
+
+THEMES = {
+    "light": Theme(
+        "#ffffff", "#22262b", "#d9dce1",
+        ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9"),
+    ),
+    "dark": Theme(
+        "#171a1f", "#d5d9de", "#363c45",
+        ("#56b4e9", "#e69f00", "#2cc99b", "#e29cc4", "#f0e442", "#8f9bff"),
+    ),
+}  # fmt: skip
+
+
+def intervals(summary: Summary, theme: str = "light") -> Figure:
+    """Each level's score with its interval, runs side by side, and the aggregates above."""
+    look, runs = THEMES[theme], summary.runs
+    shown = hardest(summary, MAX_LEVELS)
+    names = [runs[0].levels[i].name for i in shown]
+    aggregates = {"IQM": "iqm", "mean": "mean", "median": "median"}
+    if all("iqm_whole_seeds" in run.aggregate for run in runs):
+        aggregates = {"IQM": "iqm", "IQM, whole seeds": "iqm_whole_seeds"} | aggregates
+    step = max(0.26, 0.13 * len(runs) + 0.1)
+    heights = [step * len(aggregates), step * len(names)]
+    figure, (top, bottom) = blank(look, sum(heights) + 1.5, heights)
+    for r, run in enumerate(runs):
+        _points(top, [run.aggregate[key] for key in aggregates.values()], r, len(runs), look)
+        _points(bottom, [run.levels[i].score for i in shown], r, len(runs), look)
+    _rows(top, list(aggregates), look)
+    _rows(bottom, names, look)
+    top.tick_params(labelbottom=False)
+    what = f"{len(names)} of {len(runs[0].levels)} levels, the hardest"
+    whole = len(names) == len(runs[0].levels)
+    top.set_title("All levels", loc="left", color=look.ink, fontsize=10)
+    bottom.set_title("Each level" if whole else what, loc="left", color=look.ink, fontsize=10)
+    bottom.set_xlabel(f"{summary.score}, with {interval_name(summary)}")
+    for axes in (top, bottom):
+        _scale(axes, summary.score)
+    add_legend(figure, _labels(summary), look)
+    return figure
+
+
+def profile(summary: Summary, theme: str = "light") -> Figure:
+    """Share of seeds and levels that score more than each threshold; a higher line is better."""
+    look = THEMES[theme]
+    figure, (axes,) = blank(look, 3.4, [1.0])
+    for r, run in enumerate(summary.runs):
+        colour = look.runs[r % len(look.runs)]
+        line, low, high, _ = run.profile
+        axes.step(TAU, line, where="post", color=colour, linewidth=1.8)
+        axes.fill_between(TAU, low, high, step="post", color=colour, alpha=0.2, linewidth=0)
+    axes.grid(color=look.grid, linewidth=0.6)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=f"{summary.score} τ")
+    axes.set_ylabel("seeds and levels above τ")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    add_legend(figure, _labels(summary), look, markers=False)
+    return figure
+
+
+def png_bytes(figure: Figure, dpi: int = 170) -> bytes:
+    """A figure as PNG."""
+    out = io.BytesIO()
+    # No software tag: the same results give the same bytes.
+    figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
+    return out.getvalue()
+
+
+_BAR = {"alpha": 0.55, "solid_capstyle": "butt"}
+
+
+def blank(look: Theme, height: float, ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """A figure of axes one below the other, and the axes."""
+    figure = Figure(figsize=(WIDTH, height), facecolor=look.paper, layout="constrained")
+    grid = figure.subplots(len(ratios), 1, squeeze=False, gridspec_kw={"height_ratios": ratios})
+    for axes in grid[:, 0]:
+        axes.set_facecolor(look.paper)
+        axes.tick_params(colors=look.ink, labelsize=9, length=3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["bottom", "left"]].set_color(look.ink)
+        axes.xaxis.label.set(color=look.ink, fontsize=10)
+        axes.yaxis.label.set(color=look.ink, fontsize=10)
+        axes.set_axisbelow(True)
+    return figure, list(grid[:, 0])
+
+
+def _labels(summary: Summary) -> dict[int, str]:
+    return {r: run.run for r, run in enumerate(summary.runs)}
+
+
+def _points(axes: Axes, shown: Sequence[Interval], r: int, num_runs: int, look: Theme) -> None:
+    """Points with whiskers, one a row, of run r of several."""
+    offset = (r - (num_runs - 1) / 2) * 0.72 / max(num_runs, 1)
+    colour = look.runs[r % len(look.runs)]
+    for row, one in enumerate(shown):
+        y = row + offset
+        axes.plot([one.low, one.high], [y, y], color=colour, linewidth=2.6, **_BAR)
+        axes.plot(
+            one.value, y, MARKERS[r % len(MARKERS)], color=colour, markersize=5, clip_on=False
+        )
+
+
+def _rows(axes: Axes, names: Sequence[str], look: Theme) -> None:
+    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="x", color=look.grid, linewidth=0.6)
+    for row in range(1, len(names), 2):  # stripes lead the eye from a name to its points
+        axes.axhspan(row - 0.5, row + 0.5, color=look.grid, alpha=0.3, linewidth=0)
+
+
+def _scale(axes: Axes, score: str) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if score != "return":
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    if score == "solve rate":
+        axes.set_xlim(-0.01, 1.01)
+
+
+def add_legend(figure: Figure, runs: Mapping[int, str], look: Theme, markers: bool = True) -> None:
+    """Runs and their colours above the axes; also for one run, so that its name is there."""
+    handles = []
+    for r in runs:
+        colour = look.runs[r % len(look.runs)]
+        marker = MARKERS[r % len(MARKERS)] if markers else ""
+        handles.append(Line2D([], [], color=colour, marker=marker, linewidth=2))
+    # The space: matplotlib hides a label that begins with an underscore.
+    texts = [f" {_short(label)}" for label in runs.values()]
+    columns = min(3, len(runs))
+    legend = figure.legend(handles, texts, loc="outside upper left", ncols=columns, frameon=False)
+    for text in legend.get_texts():
+        text.set(color=look.ink, fontsize=9.5)
+
+
+def _short(text: str, limit: int = 30) -> str:
+    """Text for matplotlib: not too long, no control characters, dollars not taken for formulas."""
+    text = printable(text)
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return text.replace("$", r"\$")

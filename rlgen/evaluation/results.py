@@ -1,0 +1,208 @@
+"""Results of zero-shot evaluations as plain files: a folder that is safe to open and to share.
+
+`results.json` (summary and tables), `results.csv` (one row a run, seed and level) and
+`episodes.npz` (every episode, so that a saved evaluation can be compared with a later one).
+"""
+
+import csv
+import io
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from rlgen.evaluation.episodes import Evaluation, Json, hex_hash, plain, printable
+from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
+from rlgen.evaluation.summary import TAU, Comparison, LevelResult, RunResult, summarise
+
+FORMAT = "rlgen-results-1"
+FILES = ("results.json", "results.csv", "episodes.npz")
+
+
+def to_json(
+    evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
+) -> dict[str, Json]:
+    """Everything but the single episodes as plain JSON values; NaN becomes null."""
+    summary = summarise(evaluations, bootstrap, seed)
+    first = evaluations[0]
+    content = {
+        "format": FORMAT,
+        "suite": first.suite,
+        "suite_version": first.suite_version,
+        "score": summary.score,
+        "interval": {"meaning": summary.meaning, "of_levels": summary.level_meaning, "seed": seed}
+        | asdict(bootstrap),
+        "levels": [
+            {"name": name, "hash": hex_hash(bits), "optimal_steps": steps, "optimal_return": best}
+            for name, bits, steps, best in zip(
+                first.level_names, first.level_hashes, first.optimal_steps, first.optimal_return,
+                strict=True,
+            )
+        ],
+        "profile_tau": TAU,
+        "runs": [
+            {
+                "num_seeds": e.shape[0],
+                "num_attempts": e.shape[2],
+                "meta": e.meta,
+                **_fields(result),
+                "per_seed": _per_seed(e),
+            }
+            for e, result in zip(evaluations, summary.runs, strict=True)
+        ],
+        "comparisons": [_fields(c) for c in summary.comparisons],
+    }  # fmt: skip
+    return {name: plain(value) for name, value in content.items()}
+
+
+def save(
+    folder: Path | str,
+    evaluations: Sequence[Evaluation],
+    overwrite: bool = False,
+    bootstrap: Bootstrap = DEFAULT,
+    seed: int = 0,
+) -> None:
+    """Write `results.json`, `results.csv` and `episodes.npz`; each appears whole or not at all.
+
+    Raises:
+        ValueError: the folder holds results already and `overwrite` is false, or it is a file.
+    """
+    folder = Path(folder)
+    check_free(folder, overwrite)
+    content = json.dumps(to_json(evaluations, bootstrap, seed), indent=1, allow_nan=False)
+    arrays = {
+        f"{i}/{name}": getattr(e, name)
+        for i, e in enumerate(evaluations)
+        for name in ("episode_return", "length", "success")
+        if not isinstance(getattr(e, name), tuple)
+    }
+    archive = io.BytesIO()
+    np.savez_compressed(archive, **arrays)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "episodes.npz", archive.getvalue())
+    write(folder / "results.csv", _csv(evaluations).encode())
+    write(folder / "results.json", content.encode())  # last: its presence says that all is there
+
+
+def load(folder: Path | str) -> tuple[Evaluation, ...]:
+    """Read what `save` wrote; nothing in the folder is executed or unpickled.
+
+    Raises:
+        ValueError: no results there, results of another format, or damaged ones.
+    """
+    folder = Path(folder)
+    path = folder / "results.json"
+    if not path.is_file():
+        raise ValueError(f"no results in {folder}: there is no results.json; run `rlgen eval`")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found = content["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a results file that rlgen wrote, or is damaged") from error
+    if found != FORMAT:
+        raise ValueError(f"{path} has format {found!r}; this rlgen reads {FORMAT!r}")
+    try:
+        with np.load(folder / "episodes.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return tuple(_evaluation(content, arrays, i) for i in range(len(content["runs"])))
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{folder}: episodes.npz is missing, damaged or of other runs") from error
+
+
+def check_free(folder: Path | str, overwrite: bool = False) -> None:
+    """Refuse a folder that results would overwrite; call it before an evaluation begins."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; name a folder for the results")
+    taken = [name for name in FILES if (folder / name).exists()]
+    if taken and not overwrite:
+        raise ValueError(
+            f"{folder} already holds {taken[0]}; add --overwrite to replace it, or name another "
+            "folder with --out"
+        )
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace a file in one step, so that a kill leaves the old one or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def _levels(e: Evaluation) -> list[dict[str, Json]]:
+    columns = (e.level_names, map(hex_hash, e.level_hashes), e.optimal_steps, e.optimal_return)
+    names = ("name", "hash", "optimal_steps", "optimal_return")
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _per_seed(e: Evaluation) -> dict[str, np.ndarray]:
+    """Means over attempts, each [S, M]."""
+    unknown = np.full(e.shape[:2], np.nan)
+    return {
+        "solve_rate": unknown if isinstance(e.success, tuple) else e.success.mean(axis=-1),
+        "mean_return": e.episode_return.mean(axis=-1),
+        "relative_return": e.relative_return.mean(axis=-1),
+        "mean_length": e.length.mean(axis=-1),
+        "solved_length": e.solved_length,
+    }
+
+
+def _csv(evaluations: Sequence[Evaluation]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = tuple(_per_seed(evaluations[0]))
+    start = ("run", "suite", "suite_version", "seed", "level", "hash", "attempts", "optimal_steps")
+    writer.writerow(start + columns)
+    for e in evaluations:
+        per_seed = _per_seed(e)
+        for seed, i in np.ndindex(e.shape[0], e.shape[1]):
+            steps = e.optimal_steps[i]
+            texts = (_cell(e.run), _cell(e.suite), _cell(e.suite_version), seed)
+            level = (_cell(e.level_names[i]), hex_hash(e.level_hashes[i]), e.shape[2])
+            numbers = (per_seed[name][seed, i] for name in columns)
+            row = (*texts, *level, "" if steps < 0 else steps)
+            writer.writerow((*row, *("" if np.isnan(x) else f"{x:.6g}" for x in numbers)))
+    return out.getvalue()
+
+
+def _cell(text: str) -> str:
+    """Text that a spreadsheet does not take for a formula."""
+    text = printable(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+def _fields(record: RunResult | LevelResult | Comparison | Interval) -> dict:
+    """A record as a dict, records within it too."""
+
+    def convert(x):
+        if hasattr(x, "_asdict"):
+            return _fields(x)
+        if isinstance(x, dict):
+            return {name: convert(value) for name, value in x.items()}
+        is_records = isinstance(x, tuple) and x and hasattr(x[0], "_asdict")
+        return [_fields(one) for one in x] if is_records else x
+
+    return {name: convert(value) for name, value in record._asdict().items()}
+
+
+def _evaluation(content: dict, arrays: dict[str, np.ndarray], i: int) -> Evaluation:
+    run, levels = content["runs"][i], content["levels"]
+    bits = [[int(level["hash"][:8], 16), int(level["hash"][8:], 16)] for level in levels]
+    optimum = [level["optimal_return"] for level in levels]
+    return Evaluation(
+        run=run["run"],
+        suite=content["suite"],
+        suite_version=content["suite_version"],
+        level_names=tuple(level["name"] for level in levels),
+        level_hashes=np.array(bits, np.uint32),
+        optimal_steps=np.array([level["optimal_steps"] for level in levels]),
+        optimal_return=np.array([np.nan if x is None else x for x in optimum]),
+        episode_return=arrays[f"{i}/episode_return"],
+        length=arrays[f"{i}/length"],
+        success=arrays.get(f"{i}/success", ()),
+        meta=run["meta"],
+    )

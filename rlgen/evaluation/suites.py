@@ -1,0 +1,115 @@
+"""Suites by name, `maze/heldout`, and sets of levels that share none with what was trained on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, UInt32
+
+from rlgen import registry
+from rlgen.levels import LevelSet, Suite, load_levels, make_level_set
+from rlgen.protocols import LevelEnv
+
+
+def suite_names() -> list[str]:
+    """Every suite that ships with rlgen, as `family/suite`, sorted."""
+    found = []
+    for family in registry.names("envs"):
+        env = registry.load("envs", family).build()
+        found += [f"{family}/{suite}" for suite in _suites(env)]
+    return sorted(found)
+
+
+def load_suite(env: LevelEnv, name: str) -> Suite:
+    """The suite of a name, to be played as `env` is: its observation, its rewards.
+
+    Args:
+        env: the environment that the agent was trained in. Where the suite's levels are of another
+            size, the suite's own environment is a copy of that size.
+        name: `maze/heldout`, or `heldout` for short.
+
+    Raises:
+        ValueError: the suite is unknown or of another family, or the environment has none.
+    """
+    registry.require(env, "suites", f"suite {name!r}")
+    family, known = family_of(env), _suites(env)
+    asked, _, short = name.rpartition("/")
+    if asked and asked != family:
+        raise ValueError(
+            f"suite {name!r} is of another family than the environment, {family}; "
+            + registry.suggestion(name, [f"{family}/{one}" for one in known])
+        )
+    if short not in known:
+        raise ValueError(
+            f"unknown suite {name!r}; "
+            + registry.suggestion(f"{family}/{short}", [f"{family}/{one}" for one in known])
+        )
+    return known[short]()
+
+
+def levels_from_file(env: LevelEnv, path: Path | str) -> Suite:
+    """A file's levels as a suite that bears the file's name.
+
+    Hashes and optima are computed anew where the environment has a solver: a file may lie about
+    them, and they depend on the environment's rewards.
+
+    Raises:
+        ValueError: no such file, or not one with levels of this family.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path} to read levels from")
+    if registry.has(env, "load_levels"):
+        levels = getattr(env, "load_levels")(path)  # noqa: B009
+    else:
+        levels = load_levels(path, env.sample_level(jax.random.key(0)))
+    if registry.has(env, "solve"):
+        levels = make_level_set(env, levels.level, levels.names, levels.split, levels.version)
+    return Suite(path.stem, env, levels)
+
+
+def family_of(env: LevelEnv) -> str:
+    """Name under which an environment's family is registered; a dotted path outside rlgen."""
+    module = type(env).__module__
+    inside = module.removeprefix("rlgen.envs.")
+    return inside.split(".")[0].replace("_", "-") if inside != module else module
+
+
+def take(levels: LevelSet, rows: np.ndarray | slice | list[int]) -> LevelSet:
+    """Some levels of a set: by indices, a mask or a slice. On the host."""
+    rows = np.arange(len(levels))[rows]
+    part = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), levels)
+    return replace(part, names=tuple(levels.names[i] for i in rows))
+
+
+def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, int]:
+    """The levels that are not among some others, say a training set's, and how many were.
+
+    Also drops all but the first of equal levels. On the host.
+
+    Args:
+        levels: what to choose from.
+        hashes: of the levels that must not occur.
+    """
+    seen, kept = set(_words(hashes)), []
+    for i, word in enumerate(_words(levels.hash)):
+        if word not in seen:
+            kept.append(i)
+            seen.add(word)
+    return take(levels, np.array(kept, int)), len(levels) - len(kept)
+
+
+def disjoint(train: UInt32[Array, "K 2"], test: UInt32[Array, "M 2"]) -> bool:
+    """Whether two sets of level hashes share none."""
+    return set(_words(train)).isdisjoint(_words(test))
+
+
+def _words(hashes: UInt32[Array, "K 2"]) -> list[int]:
+    high, low = np.asarray(hashes).astype(np.uint64).T
+    return ((high << np.uint64(32)) | low).tolist()
+
+
+def _suites(env: LevelEnv) -> dict:
+    return getattr(env, "suites")() if registry.has(env, "suites") else {}  # noqa: B009

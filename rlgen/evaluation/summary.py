@@ -1,0 +1,204 @@
+"""What evaluations on one suite say: aggregates, levels, comparisons, all with intervals."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from rlgen.evaluation import statistics
+from rlgen.evaluation.episodes import Evaluation, hex_hash
+from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
+
+TAU = np.linspace(0, 1, 101)  # thresholds of the performance profile
+
+
+class LevelResult(NamedTuple):
+    """One run on one level; means over seeds and attempts, NaN where unknown."""
+
+    name: str
+    hash: str
+    score: Interval
+    mean_return: float
+    relative_return: float
+    mean_length: float  # steps, of all episodes
+    solved_length: float  # steps, of the solved ones
+    optimal_steps: float
+
+
+class RunResult(NamedTuple):
+    """One run: aggregates by name, and its levels in the order of the suite."""
+
+    run: str
+    aggregate: dict[str, Interval]  # mean, iqm, median, optimality_gap, return, iqm_whole_seeds
+    profile: Interval  # [K], share of seeds and levels above each of TAU
+    levels: tuple[LevelResult, ...]
+
+
+class Comparison(NamedTuple):
+    """A run against another one on the same levels: the first minus the second."""
+
+    run: str
+    baseline: str
+    mean: Interval
+    iqm: Interval
+    iqm_whole_seeds: Interval  # no interval where either has one seed
+    improvement: Interval  # probability that a seed of the run beats one of the baseline
+    levels: Interval  # [M]
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether zero lies outside the IQM's interval, and outside the wider one if there is."""
+        wide = self.iqm_whole_seeds
+        return self.iqm.excludes_zero and (wide.excludes_zero or bool(np.isnan(wide.low)))
+
+
+class Summary(NamedTuple):
+    """What evaluations on one suite say; `comparisons` are of every run with the first."""
+
+    suite: str
+    score: str  # solve rate, relative return or return
+    confidence: float
+    over: str  # what was resampled: seeds, whole-seeds, attempts or none
+    over_levels: bool  # levels too
+    meaning: str  # of the intervals of aggregates
+    level_meaning: str  # of the intervals of single levels
+    runs: tuple[RunResult, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+def summarise(
+    evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
+) -> Summary:
+    """Aggregates, intervals, and comparisons with the first evaluation; the same at every call.
+
+    Raises:
+        ValueError: no evaluations, labels that repeat, or different levels or kinds of score.
+    """
+    _check_comparable(evaluations)
+    # One way of resampling for all runs, so that their intervals mean the same.
+    over = bootstrap.resolve(*(e.episode_return for e in evaluations))
+    bootstrap = bootstrap if over == "none" else replace(bootstrap, over=over)
+    first = evaluations[0]
+    seeds, attempts = (min(e.shape[axis] for e in evaluations) for axis in (0, 2))
+    meaning = bootstrap.explain(over, seeds, attempts)
+    if any(e.shape[::2] != (seeds, attempts) for e in evaluations):
+        meaning += " (numbers of the run with the fewest)"
+    per_level = meaning
+    if over == "attempts" and seeds == 1 and not isinstance(first.success, tuple):
+        per_level = (
+            f"1 seed: {bootstrap.confidence * 100:g} % Wilson interval over the {attempts} attempts"
+        )
+    return Summary(
+        f"{first.suite} v{first.suite_version}",
+        first.score[0],
+        bootstrap.confidence,
+        over,
+        bootstrap.resample_levels,
+        meaning,
+        per_level,
+        tuple(_summarise_run(e, bootstrap, seed) for e in evaluations),
+        tuple(compare(e, first, bootstrap, seed) for e in evaluations[1:]),
+    )
+
+
+def compare(
+    evaluation: Evaluation, baseline: Evaluation, bootstrap: Bootstrap = DEFAULT, seed: int = 0
+) -> Comparison:
+    """One run minus another: paired on levels, seeds of the two drawn independently."""
+    _check_comparable((evaluation, baseline))
+    rng = np.random.default_rng(seed)
+    x, y = evaluation.score[1], baseline.score[1]
+    of_iqm = statistics.difference(statistics.iqm)
+    of_levels = replace(bootstrap, resample_levels=False)
+    iqm = bootstrap.interval(rng, of_iqm, x, y)
+    unknown = np.full_like(iqm.value, np.nan)
+    wide = Interval(iqm.value, unknown, unknown, "none")
+    if min(len(x), len(y)) > 1:
+        wide = replace(bootstrap, over="whole-seeds").interval(rng, of_iqm, x, y)
+    return Comparison(
+        evaluation.run,
+        baseline.run,
+        bootstrap.interval(rng, statistics.difference(statistics.mean), x, y),
+        iqm,
+        wide,
+        bootstrap.interval(rng, statistics.probability_of_improvement, x, y),
+        of_levels.interval(rng, statistics.difference(statistics.level_means), x, y),
+    )
+
+
+def hardest(summary: Summary, limit: int) -> list[int]:
+    """Levels to show, in the suite's order: all, or the `limit` of the lowest mean over runs."""
+    scores = np.mean([[level.score.value for level in run.levels] for run in summary.runs], axis=0)
+    return sorted(np.argsort(scores, kind="stable")[:limit].tolist())
+
+
+def _summarise_run(e: Evaluation, bootstrap: Bootstrap, seed: int) -> RunResult:
+    rng = np.random.default_rng(seed)
+    x = e.score[1]
+    num_seeds = e.shape[0]
+    names = ("mean", "iqm", "median", "optimality_gap")
+
+    def aggregates(matrix: np.ndarray) -> np.ndarray:
+        return np.stack([getattr(statistics, name)(matrix) for name in names], axis=-1)
+
+    together = bootstrap.interval(rng, aggregates, x)
+    aggregate = {name: together.at(i) for i, name in enumerate(names)}
+    aggregate["return"] = bootstrap.interval(rng, statistics.mean, e.episode_return)
+    if num_seeds > 1:
+        whole = replace(bootstrap, over="whole-seeds")
+        aggregate["iqm_whole_seeds"] = whole.interval(rng, statistics.iqm, x)
+    if e.score[0] == "return":
+        del aggregate["optimality_gap"]  # there is no 1 to fall short of
+    # The band is a picture: a thousand resamples are plenty and the profile is the dearest one.
+    coarse = replace(bootstrap, reps=min(bootstrap.reps, 1000))
+    profile = coarse.interval(rng, lambda m: statistics.performance_profile(m, TAU), x)
+    of_levels = replace(bootstrap, resample_levels=False)
+    scores = of_levels.interval(rng, statistics.level_means, x)
+    if scores.over == "attempts" and num_seeds == 1 and e.score[0] == "solve rate":
+        solved = x.sum(axis=(0, 2)).astype(np.int64)
+        bounds = statistics.wilson(solved, e.shape[2], bootstrap.confidence)
+        scores = Interval(scores.value, *bounds, scores.over)
+    return RunResult(e.run, aggregate, profile, _level_results(e, scores))
+
+
+def _level_results(e: Evaluation, scores: Interval) -> tuple[LevelResult, ...]:
+    count = np.isfinite(e.solved_length).sum(axis=0)
+    steps = np.nansum(e.solved_length, axis=0)
+    columns = (
+        e.episode_return.mean(axis=(0, 2)),
+        e.relative_return.mean(axis=(0, 2)),
+        e.length.mean(axis=(0, 2)),
+        np.divide(steps, count, out=np.full(count.shape, np.nan), where=count > 0),
+        np.where(e.optimal_steps < 0, np.nan, e.optimal_steps),
+    )
+    return tuple(
+        LevelResult(
+            name,
+            hex_hash(e.level_hashes[i]),
+            scores.at(i),
+            *(float(column[i]) for column in columns),
+        )
+        for i, name in enumerate(e.level_names)
+    )
+
+
+def _check_comparable(evaluations: Sequence[Evaluation]) -> None:
+    if not evaluations:
+        raise ValueError("no evaluations; give at least one run")
+    first = evaluations[0]
+    labels = [e.run for e in evaluations]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"runs must have different labels; got {labels}")
+    for e in evaluations[1:]:
+        if e.level_names != first.level_names or (e.level_hashes != first.level_hashes).any():
+            raise ValueError(
+                f"{e.run!r} and {first.run!r} were evaluated on different levels "
+                f"({e.suite} {e.suite_version}, {first.suite} {first.suite_version}); "
+                "evaluate both with the same --suite"
+            )
+        if e.score[0] != first.score[0]:
+            raise ValueError(
+                f"{e.run!r} is judged by {e.score[0]} and {first.run!r} by {first.score[0]}; "
+                "runs compared must be of one environment family"
+            )

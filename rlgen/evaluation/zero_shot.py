@@ -1,0 +1,171 @@
+"""Zero-shot evaluation: every seed of a run plays held-out levels, and learns nothing."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.levels import Suite
+from rlgen.protocols import Learner
+from rlgen.rollout import Played, play
+from rlgen.runs import checkpoint, folder, program, training
+from rlgen.types import Key, PyTree
+
+EPISODES_AT_A_TIME = 2048
+"""Episodes of each seed that are played side by side; a part of the definition of the result."""
+
+
+class Policies(NamedTuple):
+    """The trained (or untrained) policies of one run, one a seed."""
+
+    label: str
+    env: Any  # what they were trained in
+    learner: Learner
+    states: PyTree  # [S, ...]
+    meta: dict[str, Any]  # where they come from
+
+
+def load_policies(
+    run: Path | str,
+    at: int | None = None,
+    untrained: bool = False,
+    allow_imports: bool = False,
+) -> Policies:
+    """The policies in a run folder.
+
+    Args:
+        run: the folder.
+        at: update of the checkpoint; the newest by default.
+        untrained: the same seeds before their first update, as a baseline.
+        allow_imports: import modules from outside rlgen that the run's record names.
+
+    Raises:
+        ValueError: not a run, nothing trained yet, or a damaged or foreign checkpoint.
+    """
+    run = Path(run)
+    record = folder.read(run)
+    spec, env, curriculum = folder.rebuild(record, allow_imports)
+    spec = dataclasses.replace(spec, devices=1)
+    name = run.name or str(run)
+    meta = {
+        "run": str(run),
+        "recipe": spec.recipe,
+        "seeds": [spec.seed, spec.seed + spec.seeds - 1],
+    }
+    if untrained:
+        states = program.initial_states(spec, curriculum)
+        name, meta = f"{name} (untrained)", meta | {"update": 0, "env_steps": 0}
+    else:
+        known = checkpoint.updates(run)
+        if not known:
+            raise ValueError(f"{run} has no checkpoint yet; train it further, or add --untrained")
+        like = program.abstract_states(spec, curriculum)
+        update = known[-1] if at is None else at
+        states, counters = training.restore(run, record, like, update)
+        meta |= {"update": update, "env_steps": counters.steps_total}
+    # Replay buffers and optimiser states stay on the host: only the policies are needed.
+    learner, policy = curriculum.student.policy(states.student)
+    return Policies(name, env, learner, jax.tree.map(jnp.asarray, policy), meta)
+
+
+def evaluate(
+    policies: Policies,
+    suite: Suite,
+    attempts: int = 10,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Evaluation:
+    """Play every level of a suite `attempts` times with every policy, sampling its actions.
+
+    Seeds, levels and attempts are one batch; nothing is reset, and a batch stops when all its
+    episodes have ended.
+
+    Args:
+        policies: S of them.
+        suite: M levels.
+        attempts: A, episodes on each level.
+        seed: of the evaluation's random numbers; equal for all runs that are compared.
+        progress: called with the episodes done and all of them.
+
+    Raises:
+        ValueError: fewer than one attempt, or the policies cannot act in the suite's environment.
+    """
+    if attempts < 1:
+        raise ValueError(f"attempts must be at least 1, got {attempts}")
+    _check_family(policies, suite)
+    num_seeds = jax.tree.leaves(policies.states)[0].shape[0]
+    num_levels = len(suite.levels)
+    row = np.repeat(np.arange(num_levels), attempts)  # level by level: a batch's lengths are alike
+    batches = _batches(row)
+    limit = int(np.max(np.asarray(suite.levels.level.max_steps_in_episode)))
+    run = _compiled(policies.learner, suite, limit)
+    found = []
+    for i, rows in enumerate(batches):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), i), num_seeds)
+        found.append(jax.device_get(run(keys, policies.states, rows)))
+        progress(min((i + 1) * len(rows), row.size) * num_seeds, row.size * num_seeds)
+    shape = (num_seeds, num_levels, attempts)
+    played = Played(
+        *(np.concatenate(x, axis=1)[:, : row.size].reshape(shape) for x in zip(*found, strict=True))
+    )
+    own = getattr(suite.env, "success", None)
+    success = () if own is None else np.asarray(own(played.episode_return, played.terminated))
+    levels = suite.levels
+    meta = policies.meta | {"evaluation_seed": seed, "attempts": attempts}
+    return Evaluation(
+        run=policies.label,
+        suite=suite.name,
+        suite_version=levels.version,
+        level_names=levels.names,
+        level_hashes=np.asarray(levels.hash),
+        optimal_steps=np.asarray(levels.optimal_steps),
+        optimal_return=np.asarray(levels.optimal_return),
+        episode_return=played.episode_return,
+        length=played.length,
+        success=success,
+        meta=meta | {"versions": folder.versions()},
+    )
+
+
+def _compiled(learner: Learner, suite: Suite, limit: int) -> Callable[..., Played]:
+    @jax.jit
+    def run(keys: Key, states: PyTree, rows: Int[np.ndarray, " B"]) -> Played:
+        levels = jax.tree.map(lambda x: jnp.asarray(x)[rows], suite.levels.level)
+
+        def one(key: Key, state: PyTree) -> Played:
+            return play(key, suite.env, learner, state, levels, limit)
+
+        return jax.vmap(one)(keys, states)
+
+    return run
+
+
+def _batches(row: Int[np.ndarray, " E"]) -> list[Int[np.ndarray, " B"]]:
+    """Level numbers in equal batches, one compilation for all; the last is filled up."""
+    if row.size <= EPISODES_AT_A_TIME:
+        return [row]
+    num = -(-row.size // EPISODES_AT_A_TIME)
+    filled = np.concatenate([row, np.full(num * EPISODES_AT_A_TIME - row.size, row[-1])])
+    return np.split(filled, num)
+
+
+def _check_family(policies: Policies, suite: Suite) -> None:
+    key = jax.random.key(0)
+
+    def spec(env: Any) -> tuple:
+        obs, _ = jax.eval_shape(lambda: env.reset_env(key, env.sample_level(key)))
+        leaves = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(obs)]
+        return type(env).__name__, env.num_actions, leaves
+
+    trained, tested = spec(policies.env), spec(suite.env)
+    if trained != tested:
+        raise ValueError(
+            f"{policies.label} was trained on {trained[0]} ({trained[1]} actions) and cannot act "
+            f"in {suite.name}, which is {tested[0]} ({tested[1]} actions) with other observations"
+        )

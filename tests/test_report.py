@@ -1,0 +1,320 @@
+"""Table, figures and page: readable, self-contained, and safe whoever named the run."""
+
+import io
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+from rich.console import Console
+
+from rlgen.evaluation import curves, figures
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.images import gif_bytes
+from rlgen.evaluation.report import write_report
+from rlgen.evaluation.statistics import Bootstrap
+from rlgen.evaluation.summary import summarise
+from rlgen.evaluation.table import print_table
+
+QUICK = Bootstrap(reps=200)
+NASTY = '<script>alert("1")</script>&$x_{$[red]\x1b[31m{0}'
+VOID = {"meta", "img", "source", "br", "link"}
+
+
+def evaluation(run="agent", solve=0.6, seeds=3, levels=3, seed=0, names=()):
+    """A made-up run."""
+    rng = np.random.default_rng(seed)
+    success = rng.random((seeds, levels, 5)) < solve
+    length = np.where(success, 20, 50)
+    return Evaluation(
+        run=run,
+        suite="maze/heldout",
+        suite_version="1",
+        level_names=names or tuple(f"level-{i}" for i in range(levels)),
+        level_hashes=np.arange(2 * levels, dtype=np.uint32).reshape(levels, 2),
+        optimal_steps=np.full(levels, 16),
+        optimal_return=np.full(levels, 0.9),
+        episode_return=success * 0.8,
+        length=length,
+        success=success,
+        meta={"update": 12, "env_steps": {"training": 4096}},
+    )
+
+
+class Page(HTMLParser):
+    """Tags that do not close, every attribute, and the text of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.open += [tag] if tag not in VOID else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Folder and page of a report with everything in it."""
+    folder = tmp_path_factory.mktemp("report")
+    runs = [evaluation("untrained", 0.1), evaluation("accel", 0.9, seed=1)]
+    images = {name: np.full((4, 4, 3), 9, np.uint8) for name in runs[0].level_names}
+    gifs = {"accel on level-0": gif_bytes(np.zeros((2, 4, 4, 3), np.uint8))}
+    lines = [{"update": i, "env_steps": 100 * i, "solve_rate": [0.1 * i, None]} for i in range(9)]
+    path = write_report(folder, runs, images, gifs, {"accel": lines}, QUICK)
+    return folder, path.read_text()
+
+
+def test_the_page_is_well_formed_and_headline_comes_first(written):
+    page = Page(written[1])
+    assert page.open == []
+    words = [word for word in page.words if word.strip()]
+    headline = next(i for i, word in enumerate(words) if "accel reaches a solve rate of" in word)
+    assert "95 % interval over seeds" in words[headline]
+    assert "points against untrained (" in words[headline]
+    assert headline < words.index("All levels")
+
+
+def test_the_page_holds_table_pictures_gif_curve_and_method(written):
+    page = Page(written[1])
+    sources = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
+    kinds = [source.split(";")[0] for source in sources]
+    assert kinds.count("data:image/png") == 3 + 3  # the figures and the levels
+    assert kinds.count("data:image/gif") == 1
+    for said in ("How it was measured", "3 × 3 × 5 episodes", "Few seeds", "0000000000000001"):  # noqa: RUF001
+        assert said in written[1]
+    assert page.tags.count("table") >= 4
+
+
+def test_the_page_loads_nothing_and_runs_nothing(written):
+    page = Page(written[1])
+    assert not {"script", "link", "iframe", "object", "form", "a"} & set(page.tags)
+    for _, name, value in page.attributes:
+        assert not name.startswith("on")
+        if name in ("src", "srcset", "href", "action"):
+            assert value.startswith("data:image/")
+    assert not re.search(r"https?:|@import|url\(", written[1])
+    policy = [value for _, name, value in page.attributes if name == "content"]
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policy
+
+
+def test_the_page_is_made_for_light_dark_and_phones(written):
+    page = Page(written[1])
+    assert ("meta", "content", "width=device-width, initial-scale=1") in page.attributes
+    assert ("source", "media", "(prefers-color-scheme: dark)") in page.attributes
+    assert "@media(prefers-color-scheme:dark)" in written[1]
+    assert ("img", "alt", "") not in page.attributes
+
+
+def test_figures_lie_beside_the_page_and_stale_ones_go(tmp_path):
+    gif = gif_bytes(np.zeros((1, 2, 2, 3), np.uint8))
+    lines = {"agent": [{"update": 1, "solve_rate": 0.5}]}
+    write_report(tmp_path, [evaluation()], gifs={"a": gif, "b": gif}, curves=lines, bootstrap=QUICK)
+    names = {path.name for path in tmp_path.iterdir()}
+    pngs = {"intervals.png", "profile.png", "learning.png"}
+    assert names == pngs | {"report.html", "episode-0.gif", "episode-1.gif"}
+    write_report(tmp_path, [evaluation()], gifs={"a": gif}, bootstrap=QUICK)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"intervals.png", "profile.png", "report.html", "episode-0.gif"}
+
+
+def test_a_strangers_names_cannot_leave_the_text(tmp_path):
+    e = replace(
+        evaluation(NASTY, names=(NASTY, "b", "c")),
+        suite=NASTY,
+        suite_version=NASTY,
+        meta={NASTY: NASTY, "deep": {NASTY: [NASTY]}},
+    )
+    images = {NASTY: np.zeros((2, 2, 3), np.uint8)}
+    gifs = {f'" onload="x {NASTY}': gif_bytes(np.zeros((1, 2, 2, 3), np.uint8))}
+    lines = {NASTY: [{"update": 1, "solve_rate": [0.5]}]}
+    runs = [e, replace(e, run=NASTY + "2")]
+    text = write_report(tmp_path, runs, images, gifs, lines, QUICK).read_text()
+    page = Page(text)
+    assert page.open == []
+    assert "script" not in page.tags
+    assert not any(name == "onload" for _, name, _ in page.attributes)
+    assert "\x1b" not in text
+    assert any('<script>alert("1")</script>' in word for word in page.words)  # as words
+
+
+def _printed(runs, width=80):
+    out = io.StringIO()
+    print_table(runs, Console(width=width, file=out, force_terminal=True, color_system=None), QUICK)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("num_runs", [1, 2, 3, 5])
+def test_the_table_fits_80_columns_with_nothing_cut(num_runs):
+    names = ("StandardMaze", "LabyrinthFlipped", "SixteenRooms2FewerDoors")
+    runs = [evaluation(f"a-run-{i}", 0.9, seed=i, names=names) for i in range(num_runs)]
+    printed = _printed(runs)
+    assert max(len(line) for line in printed.splitlines()) <= 80
+    for said in (*(run.run for run in runs), "LabyrinthFlipped", "IQM", "[95 % over seeds]"):
+        assert said in printed
+    assert printed.count("…") == printed.count("SixteenRooms2FewerDoo…")  # only the long name
+
+
+def test_the_table_of_one_run_tells_return_optimum_and_steps():
+    e = evaluation()
+    row = next(line for line in _printed([e]).splitlines() if "level-0" in line)
+    rate = float(e.score[1][:, 0].mean())
+    assert f"{100 * rate:.0f} % [" in row
+    assert f"{0.8 * rate:.3g}" in row
+    assert f"{100 * 0.8 * rate / 0.9:.0f} %" in row
+    assert "20.0 / 16" in row
+
+
+def test_the_table_of_two_runs_tells_their_difference():
+    runs = [evaluation("a", 0.1), evaluation("b", 0.9, seed=1)]
+    printed = _printed(runs)
+    gap = summarise(runs, QUICK).comparisons[0]
+    assert "difference" in printed
+    assert f"{100 * gap.iqm.value:+.1f} [{100 * gap.iqm.low:+.1f}, " in printed
+    assert f"{gap.improvement.value:.2f}" in printed
+
+
+def test_the_table_says_when_an_interval_is_over_attempts_only():
+    printed = _printed([evaluation(seeds=1)])
+    assert "[95 % over attempts only]" in printed
+    assert "1 seed: interval over attempts only" in printed
+
+
+def test_the_table_of_a_large_suite_shows_the_hardest_and_says_so():
+    printed = _printed([evaluation(levels=60)])
+    assert printed.count("level-") == 40
+    assert "The 40 hardest of 60 levels; all are in results.csv." in printed
+
+
+def test_names_cannot_steer_the_terminal():
+    """Neither rich's markup nor escape sequences are obeyed; both are shown."""
+    printed = _printed([evaluation("[red]x\x1b[31m"), evaluation("b")])
+    assert "[red]x?[31m" in printed
+    assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize("success", [True, False])
+def test_a_family_without_success_is_reported_by_its_return(tmp_path, success):
+    """Negative returns and no optimum: nothing is a rate, and nothing is shown as one."""
+    base = replace(
+        evaluation(), optimal_return=np.full(3, np.nan), episode_return=-np.ones((3, 3, 5))
+    )
+    e = base if success else replace(base, success=())
+    text = write_report(tmp_path, [e], bootstrap=QUICK).read_text()
+    assert ("reaches a return of -1 on" in text) is not success
+    assert (tmp_path / "profile.png").exists() is success
+    assert ("solve rate" in _printed([e])) is success
+
+
+def test_gif_frames_come_back_exactly_and_the_last_is_held():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 6, (5, 8, 10, 3), dtype=np.uint8) * 50
+    with Image.open(io.BytesIO(gif_bytes(frames, fps=20, hold=2))) as gif:
+        shown, times = [], []
+        for frame in ImageSequence.Iterator(gif):
+            shown.append(np.asarray(frame.convert("RGB")))
+            times.append(frame.info["duration"])
+        assert gif.info["loop"] == 0
+    np.testing.assert_array_equal(shown, frames)
+    assert times == [50, 50, 50, 50, 2050]
+
+
+def test_gif_of_many_colours_is_close():
+    ramp = np.linspace(0, 255, 32).astype(np.uint8)
+    frame = np.stack([*np.meshgrid(ramp, ramp), np.zeros((32, 32), np.uint8)], axis=-1)
+    frames = np.stack([frame, frame[::-1]])
+    with Image.open(io.BytesIO(gif_bytes(frames))) as gif:
+        error = np.abs(np.asarray(gif.convert("RGB"), int) - frames[0])
+    assert error.mean() < 10
+
+
+@pytest.mark.parametrize(
+    ("shape", "fps", "message"),
+    [
+        ((0, 2, 2, 3), 10, "must be uint8"),
+        ((1, 2, 2, 3), 99, "at most 50"),
+        ((1, 2, 2, 3), 0, "50"),
+    ],
+)
+def test_a_gif_that_cannot_be_is_refused(shape, fps, message):
+    with pytest.raises(ValueError, match=message):
+        gif_bytes(np.zeros(shape, np.uint8), fps)
+
+
+def _drawn(line):
+    return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
+
+
+def test_learning_curves_forgive_missing_and_damaged_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"update": 1, "env_steps": {"training": 10, "scouting": 5, "evaluation": 99}, '
+        '"episode_return": [null, 1.0]}\n'
+        '{"update": 2}\n[1]\n{"env_steps": "x", "episode_return": [1, 2]}\n'
+        '{"update": 3, "env_steps": 30, "episode_return": [2.0, 3.0], "solve_rate": 0.5}\n'
+        '{"update": 4, "env_st'
+    )
+    lines = curves.read_metrics(path)
+    assert len(lines) == 4
+    figure = curves.learning_curves({"run": lines})
+    rate, returns = figure.axes
+    assert returns.get_xlabel() == "env steps (all but evaluation)"
+    np.testing.assert_allclose(_drawn(returns.lines[-1]), [[15, 30], [1.0, 2.5]])
+    np.testing.assert_allclose(_drawn(rate.lines[-1]), [[30], [0.5]])
+
+
+def test_long_learning_curves_are_averaged_not_thinned():
+    lines = [{"update": i, "solve_rate": [float(i % 2)]} for i in range(3000)]
+    x, y = _drawn(curves.learning_curves({"run": lines}).axes[0].lines[-1])
+    assert len(x) == curves.POINTS
+    np.testing.assert_allclose(y, 0.5)
+
+
+def test_no_curve_at_all_is_refused_and_left_out_of_the_report():
+    assert not curves.has_curves({"run": [{"update": 1}]})
+    with pytest.raises(ValueError, match="solve_rate, episode_return"):
+        curves.learning_curves({"run": [{"update": 1}]})
+
+
+def test_a_run_keeps_its_colour_in_every_figure():
+    lines = [{"update": i, "solve_rate": [0.1]} for i in range(3)]
+    figure = curves.learning_curves({"b": lines}, labels=("a", "b"))
+    assert figure.axes[0].lines[-1].get_color() == figures.THEMES["light"].runs[1]
+
+
+def test_the_interval_figure_shows_each_value_where_it_is():
+    summary = summarise([evaluation("a"), evaluation("b", seed=1)], QUICK)
+    figure = figures.intervals(summary)
+    bottom = figure.axes[1]
+    points = [x[0] for x, _ in map(_drawn, bottom.lines) if len(x) == 1]
+    expected = [float(level.score.value) for run in summary.runs for level in run.levels]
+    np.testing.assert_allclose(points, expected)
+    assert [text.get_text() for text in bottom.get_yticklabels()] == [
+        f"level-{i}" for i in range(3)
+    ]
+    assert bottom.get_xlabel() == "solve rate, with 95 % interval over seeds"
+
+
+def test_the_same_results_make_the_same_bytes():
+    first, second = (figures.png_bytes(figures.profile(summarise([evaluation()]))) for _ in "ab")
+    assert first == second
+
+
+def test_figures_leave_pyplot_alone():
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    before = pyplot.get_fignums() if pyplot else []
+    figures.intervals(summarise([evaluation()], QUICK))
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert (pyplot.get_fignums() if pyplot else []) == before

@@ -1,0 +1,302 @@
+"""What is said of episodes, worked by hand, and the files that keep them."""
+
+import csv
+import json
+import zipfile
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlgen.evaluation import results
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.statistics import Bootstrap
+from rlgen.evaluation.summary import compare, hardest, summarise
+from rlgen.evaluation.wording import aside, headline
+
+
+def evaluation(run="agent", solve=0.5, seeds=3, attempts=8, seed=0, **changes):
+    """A made-up run on three levels, of which the last cannot be solved."""
+    rng = np.random.default_rng(seed)
+    success = rng.random((seeds, 3, attempts)) < np.array([solve, solve / 2, 0])[:, None]
+    length = np.where(success, rng.integers(10, 20, success.shape), 50)
+    made = Evaluation(
+        run=run,
+        suite="maze/heldout",
+        suite_version="2",
+        level_names=("Rooms", "Labyrinth", "Walled"),
+        level_hashes=np.array([[1, 2], [3, 2**32 - 1], [5, 6]], np.uint32),
+        optimal_steps=np.array([9, 8, -1]),
+        optimal_return=np.array([0.9, 0.8, 0.0]),
+        episode_return=np.where(success, 1 - length / 100, 0.0),
+        length=length,
+        success=success,
+        meta={"update": 7, "env_steps": {"training": 1000}},
+    )
+    return replace(made, **changes) if changes else made
+
+
+def by_hand():
+    """Two seeds, two levels, two attempts."""
+    return Evaluation(
+        run="hand",
+        suite="s",
+        suite_version="1",
+        level_names=("a", "b"),
+        level_hashes=np.zeros((2, 2), np.uint32),
+        optimal_steps=np.array([4, -1]),
+        optimal_return=np.array([0.8, np.nan]),
+        episode_return=np.array([[[0.8, 0.0], [0.0, 0.0]], [[0.4, 0.4], [0.6, 0.0]]]),
+        length=np.array([[[4, 9], [9, 9]], [[6, 8], [5, 9]]]),
+        success=np.array([[[1, 0], [0, 0]], [[1, 1], [1, 0]]], bool),
+    )
+
+
+def test_a_level_is_summed_up_as_by_hand():
+    run = summarise([by_hand()]).runs[0]
+    a, b = run.levels
+    assert (a.score.value, b.score.value) == (0.75, 0.25)
+    assert (a.mean_return, b.mean_return) == pytest.approx((0.4, 0.15))
+    assert a.relative_return == pytest.approx(0.5)
+    assert np.isnan(b.relative_return)
+    assert (a.mean_length, b.mean_length) == (6.75, 8.0)
+    assert a.solved_length == (4 + 7) / 2  # the mean over seeds of each seed's solved episodes
+    assert b.solved_length == 5  # the seed that never solved it says nothing
+    assert np.isnan(b.optimal_steps)
+    assert run.aggregate["mean"].value == 0.5
+    assert run.aggregate["iqm"].value == 0.5  # of 0.5, 0, 1, 0.5
+    assert run.aggregate["optimality_gap"].value == 0.5
+    assert run.aggregate["return"].value == pytest.approx(0.275)
+
+
+def test_the_score_is_the_solve_rate_else_relative_else_bare_return():
+    known = by_hand()
+    assert known.score[0] == "solve rate"
+    assert replace(known, success=()).score[0] == "return"  # one optimum is unknown
+    full = replace(known, success=(), optimal_return=np.array([0.8, 0.6]))
+    assert full.score[0] == "relative return"
+    assert "optimality_gap" not in summarise([replace(known, success=())]).runs[0].aggregate
+
+
+def test_scalars_of_jax_and_numpy_in_meta_become_json():
+    again = replace(by_hand(), meta={"update": jnp.int32(3), "best": np.float32("nan"), "to": None})
+    assert again.meta == {"update": 3, "best": None, "to": None}
+
+
+def test_one_seed_gives_wilson_intervals_that_are_not_empty():
+    summary = summarise([evaluation(seeds=1)])
+    assert summary.meaning.startswith("1 seed: interval over attempts only")
+    assert summary.level_meaning == "1 seed: 95 % Wilson interval over the 8 attempts"
+    never = summary.runs[0].levels[2].score
+    assert (never.low, never.value) == (0, 0)
+    assert never.high > 0.2
+    assert "iqm_whole_seeds" not in summary.runs[0].aggregate
+
+
+def test_runs_of_unequal_seeds_are_all_resampled_alike():
+    summary = summarise([evaluation("a"), evaluation("b", seeds=1)])
+    overs = {run.aggregate["iqm"].over for run in summary.runs}
+    assert overs == {"attempts"} == {summary.over}
+    assert (
+        "numbers of the run with the fewest"
+        in summarise([evaluation("a"), evaluation("b", seeds=2)]).meaning
+    )
+
+
+def test_comparisons_are_with_the_first_run_and_turn_around():
+    good, bad = evaluation("good", 0.95, seeds=6), evaluation("bad", 0.1, seeds=6, seed=1)
+    forth, back = summarise([bad, good]).comparisons[0], compare(bad, good)
+    assert (forth.run, forth.baseline) == ("good", "bad")
+    assert forth.mean.value == pytest.approx(-back.mean.value)
+    assert forth.improvement.value == pytest.approx(1 - back.improvement.value)
+    assert forth.is_clear
+    by_level = (good.score[1] - bad.score[1]).mean(axis=(0, 2))
+    np.testing.assert_allclose(forth.levels.value, by_level)
+
+
+def test_a_difference_is_not_clear_when_only_the_stratified_interval_excludes_zero():
+    """Seeds that are good or bad at every level: the stratified interval takes them for many."""
+    rng = np.random.default_rng(0)
+    names = tuple(f"l{i}" for i in range(30))
+
+    def run(name, rates):
+        success = rng.random((4, 30, 20)) < np.array(rates)[:, None, None]
+        blank = np.zeros(success.shape)
+        hashes = np.zeros((30, 2), np.uint32)
+        unknown = (np.full(30, -1), np.full(30, np.nan))
+        return Evaluation(
+            name, "s", "1", names, hashes, *unknown, blank, blank.astype(int), success
+        )
+
+    runs = [run("a", [0.1, 0.9, 0.2, 0.6]), run("b", [0.1, 0.9, 0.9, 0.6])]
+    compared = summarise(runs).comparisons[0]
+    assert compared.iqm.excludes_zero
+    assert not compared.is_clear
+    words = headline(summarise(runs))
+    assert "is not settled by this data" in words
+    assert "over whole seeds)." in words
+
+
+def test_the_headline_tells_the_best_run_and_its_gap_whichever_comes_first():
+    good, bad = evaluation("good", 0.95, seeds=6), evaluation("bad", 0.1, seeds=6, seed=1)
+    for runs in ([good, bad], [bad, good]):
+        words = headline(summarise(runs))
+        assert words.startswith("good reaches a solve rate of ")
+        assert "points against bad (+" in words
+    alone = headline(summarise([good]))
+    assert "3 levels of maze/heldout v2 (interquartile mean; 95 % interval over seeds: " in alone
+
+
+def test_what_the_headlines_interval_leaves_out_is_said_beside_it():
+    many = summarise([evaluation()])
+    wide = many.runs[0].aggregate["iqm_whole_seeds"]
+    assert f"safer interval is {100 * wide.low:.1f} % to {100 * wide.high:.1f} %" in aside(many)
+    assert "says nothing of another one" in aside(summarise([evaluation(seeds=1)]))
+
+
+def test_the_hardest_levels_are_kept_in_the_order_of_the_suite():
+    summary = summarise([evaluation(solve=1.0)])
+    assert hardest(summary, 2) == [1, 2]
+    assert hardest(summary, 9) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"episode_return": np.zeros((2, 2))}, r"\[seeds, levels, attempts\]"),
+        ({"length": np.zeros((2, 2, 3), int)}, r"length has shape .* must be \(2, 2, 2\)"),
+        ({"success": np.zeros((1, 2, 2), bool)}, "success has shape"),
+        ({"level_names": ("a", "a")}, "2 different names"),
+        ({"optimal_steps": np.zeros(3, int)}, "optimal_steps has shape"),
+        ({"episode_return": np.full((2, 2, 2), np.nan)}, "not finite at .* of run 'hand'"),
+    ],
+)
+def test_arrays_that_do_not_agree_are_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(by_hand(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ([], "at least one run"),
+        ([evaluation(), evaluation()], "different labels"),
+        ([evaluation(), evaluation("b", level_names=("x", "y", "z"))], "the same --suite"),
+        ([evaluation(), evaluation("b", level_hashes=np.ones((3, 2)))], "the same --suite"),
+        ([evaluation(), evaluation("b", success=())], "one environment family"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(others, message):
+    with pytest.raises(ValueError, match=message):
+        summarise(others)
+
+
+@pytest.mark.parametrize("changes", [{}, {"success": ()}])
+def test_what_is_saved_is_loaded_exactly(tmp_path, changes):
+    saved = [evaluation("a", **changes), evaluation("b", seeds=2, seed=1, **changes)]
+    results.save(tmp_path / "out", saved)
+    loaded = results.load(tmp_path / "out")
+    assert results.to_json(loaded) == results.to_json(saved)
+    for one, other in zip(saved, loaded, strict=True):
+        for name in ("episode_return", "length", "success", "level_hashes", "optimal_return"):
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        assert (one.run, one.meta, one.level_names) == (other.run, other.meta, other.level_names)
+
+
+def test_the_json_is_strict_and_says_how_the_interval_was_made(tmp_path):
+    results.save(tmp_path, [evaluation()], bootstrap=Bootstrap(reps=300), seed=5)
+
+    def refuse(token):
+        raise AssertionError(token)
+
+    text = (tmp_path / "results.json").read_text()
+    content = json.loads(text, parse_constant=refuse)
+    assert content["format"] == "rlgen-results-1"
+    assert content["interval"]["reps"] == 300
+    assert content["interval"]["seed"] == 5
+    run = content["runs"][0]
+    assert run["levels"][2]["relative_return"] is None
+    assert np.shape(run["per_seed"]["solve_rate"]) == (3, 3)
+    assert run["aggregate"]["iqm"]["low"] <= run["aggregate"]["iqm"]["value"]
+
+
+def test_the_csv_has_a_row_for_each_run_seed_and_level(tmp_path):
+    results.save(tmp_path, [by_hand()])
+    rows = list(csv.DictReader((tmp_path / "results.csv").open()))
+    assert [(row["seed"], row["level"]) for row in rows] == [
+        ("0", "a"), ("0", "b"), ("1", "a"), ("1", "b"),
+    ]  # fmt: skip
+    numbers = ("solve_rate", "mean_return", "relative_return", "mean_length", "optimal_steps")
+    assert [rows[2][name] for name in numbers] == ["1", "0.4", "0.5", "7", "4"]
+    assert [rows[3][name] for name in numbers] == ["0.5", "0.3", "", "7", ""]
+
+
+def test_names_in_the_csv_are_no_formulas_and_hold_no_control_characters(tmp_path):
+    results.save(tmp_path, [replace(by_hand(), run="=1+1", level_names=("\x1b[2J", "b"))])
+    text = (tmp_path / "results.csv").read_text()
+    assert "\n'=1+1," in text
+    assert "\x1b" not in text
+
+
+def test_results_are_not_overwritten_unless_asked(tmp_path):
+    results.save(tmp_path, [evaluation("first")])
+    with pytest.raises(ValueError, match="add --overwrite"):
+        results.save(tmp_path, [evaluation("second")])
+    assert results.load(tmp_path)[0].run == "first"
+    results.save(tmp_path, [evaluation("second")], overwrite=True)
+    assert results.load(tmp_path)[0].run == "second"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(results.FILES)
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ValueError, match="is a file; name a folder"):
+        results.save(tmp_path / "out", [evaluation()])
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def _damage(folder, kind):
+    path = folder / ("episodes.npz" if kind in ("cut", "gone", "swapped") else "results.json")
+    if kind == "gone":
+        path.unlink()
+    elif kind == "cut":
+        path.write_bytes(path.read_bytes()[:200])
+    elif kind == "swapped":
+        one = np.zeros((1, 1, 1))
+        np.savez(path, allow_pickle=False, **{"0/episode_return": one, "0/length": one})
+    elif kind == "half":
+        path.write_text(path.read_text()[:500])
+    else:
+        path.write_text(json.dumps({"format": "rlgen-results-9"} if kind == "later" else [1]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("gone", "episodes.npz is missing, damaged"),
+        ("cut", "episodes.npz is missing, damaged"),
+        ("swapped", "episodes.npz is missing, damaged or of other runs"),
+        ("half", "not a results file that rlgen wrote, or is damaged"),
+        ("foreign", "not a results file that rlgen wrote"),
+        ("later", "format 'rlgen-results-9'; this rlgen reads 'rlgen-results-1'"),
+    ],
+)
+def test_damaged_and_foreign_results_are_refused_by_name(tmp_path, kind, message):
+    results.save(tmp_path, [evaluation()])
+    _damage(tmp_path, kind)
+    with pytest.raises(ValueError, match=message):
+        results.load(tmp_path)
+
+
+def test_a_folder_without_results_says_what_to_run(tmp_path):
+    with pytest.raises(ValueError, match="run `rlgen eval`"):
+        results.load(tmp_path)
+
+
+def test_nothing_saved_is_pickled(tmp_path):
+    results.save(tmp_path, [evaluation()])
+    with zipfile.ZipFile(tmp_path / "episodes.npz") as archive:
+        headers = [archive.read(name)[:128] for name in archive.namelist()]
+    assert len(headers) == 3
+    assert not any(b"|O" in header for header in headers)

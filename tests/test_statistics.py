@@ -1,0 +1,209 @@
+"""Aggregates against scipy, intervals against a slow loop and by their coverage."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from rlgen.evaluation import statistics
+from rlgen.evaluation.statistics import Bootstrap, difference, iqm, mean, probability_of_improvement
+
+
+def _rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def _attempts(matrix):
+    """[S, M] as [S, M, 1]."""
+    return np.asarray(matrix, float)[..., None]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (2, 5), (3, 8), (10, 13)])
+def test_iqm_is_scipys_trimmed_mean_for_any_number_of_entries(shape):
+    x = _rng().normal(size=(4, *shape))
+    expected = [scipy.stats.trim_mean(one.ravel(), 0.25) for one in x]
+    np.testing.assert_allclose(iqm(x), expected)
+    np.testing.assert_allclose(iqm(x[0]), expected[0])
+
+
+def test_aggregates_worked_by_hand():
+    x = np.array([[0.0, 0.5, 2.0], [1.0, 0.5, 2.0]])  # level means 0.5, 0.5, 2
+    assert mean(x) == 1.0
+    assert statistics.median(x) == 0.5
+    assert statistics.optimality_gap(x) == pytest.approx(1 - (0 + 0.5 + 1 + 1 + 0.5 + 1) / 6)
+    # Entries equal to the threshold are not above it.
+    profile = statistics.performance_profile(x, np.array([-1.0, 0.0, 0.5, 1.0, 2.0]))
+    np.testing.assert_allclose(profile, [1, 5 / 6, 3 / 6, 2 / 6, 0])
+
+
+def test_probability_of_improvement_is_mann_whitney_with_ties_and_unequal_seeds():
+    x, y = _rng().integers(0, 4, (5, 6)) / 4, _rng(1).integers(0, 5, (3, 6)) / 4
+    per_level = [scipy.stats.mannwhitneyu(x[:, m], y[:, m]).statistic / (5 * 3) for m in range(6)]
+    assert probability_of_improvement(x, y) == pytest.approx(np.mean(per_level))
+    assert probability_of_improvement(y, x) == pytest.approx(1 - np.mean(per_level))
+    assert probability_of_improvement(x, x) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("trials", [1, 20])
+def test_wilson_is_scipys_and_not_empty_at_the_ends(trials):
+    successes = np.array([0, trials // 2, trials])
+    low, high = statistics.wilson(successes, trials, 0.9)
+    for i, k in enumerate(successes):
+        expected = scipy.stats.binomtest(int(k), trials).proportion_ci(0.9, method="wilson")
+        np.testing.assert_allclose([low[i], high[i]], expected, atol=1e-12)
+    assert high[0] > 0
+    assert low[-1] < 1
+
+
+def _slow_draw(rng, x, over):
+    """One resample in plain loops."""
+    num_seeds, num_levels, num_attempts = x.shape
+    drawn = np.zeros((num_seeds, num_levels))
+    shared = rng.integers(num_seeds, size=num_seeds)
+    for s in range(num_seeds):
+        for m in range(num_levels):
+            if over == "attempts":
+                drawn[s, m] = np.mean([x[s, m, rng.integers(num_attempts)] for _ in x[s, m]])
+            else:
+                row = shared[s] if over == "whole-seeds" else rng.integers(num_seeds)
+                drawn[s, m] = x[row, m].mean()
+    return drawn
+
+
+@pytest.mark.parametrize("over", ["seeds", "whole-seeds", "attempts"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_intervals_are_those_of_a_slow_loop(over, binary):
+    x = _rng().random((4, 3, 5)) + np.arange(4)[:, None, None] / 4
+    x = (x > 0.8).astype(float) if binary else x
+    rng = _rng(1)
+    slow = [mean(_slow_draw(rng, x, over)) for _ in range(3000)]
+    fast = Bootstrap(over, reps=20_000).interval(_rng(2), mean, x)
+    assert fast.value == pytest.approx(x.mean())
+    np.testing.assert_allclose([fast.low, fast.high], np.quantile(slow, [0.025, 0.975]), atol=0.03)
+    assert float(fast.high - fast.low) > 0.1  # far above the tolerance
+
+
+def test_interval_of_one_level_is_scipys_bootstrap():
+    x = _rng().normal(size=12)
+    theirs = scipy.stats.bootstrap(
+        (x,), np.mean, n_resamples=20_000, method="percentile", rng=_rng(1)
+    )
+    ours = Bootstrap(reps=20_000).interval(_rng(2), mean, x[:, None, None])
+    np.testing.assert_allclose([ours.low, ours.high], theirs.confidence_interval, atol=0.03)
+
+
+def _coverage(over, seed_effect, num_seeds=10, reps=200, trials=300):
+    """How often a 95 % interval of the mean holds the true mean, 0."""
+    rng, held = _rng(), 0
+    for _ in range(trials):
+        x = rng.normal(size=(num_seeds, 6)) + seed_effect * rng.normal(size=(num_seeds, 1))
+        one = Bootstrap(over, reps=reps).interval(rng, mean, _attempts(x))
+        held += one.low <= 0 <= one.high
+    return held / trials
+
+
+def test_stratified_interval_covers_when_levels_are_independent():
+    assert 0.88 < _coverage("seeds", 0) < 0.98
+
+
+def test_whole_seeds_cover_where_an_agents_levels_go_together_and_stratified_does_not():
+    assert _coverage("seeds", 1) < 0.75
+    assert 0.84 < _coverage("whole-seeds", 1) < 0.98
+
+
+def test_interval_over_attempts_covers_the_agents_true_rate():
+    rng, held, rate = _rng(), 0, np.array([[0.2, 0.5, 0.8, 0.9]])
+    for _ in range(300):
+        x = (rng.random((1, 4, 25)) < rate[..., None]).astype(float)
+        one = Bootstrap(reps=200).interval(rng, mean, x)
+        held += one.over == "attempts" and one.low <= rate.mean() <= one.high
+    assert 0.88 < held / 300 < 0.98
+
+
+def test_difference_is_paired_on_levels():
+    """Levels of very unlike difficulty do not widen the interval of a constant difference."""
+    x = np.broadcast_to(np.arange(8.0), (3, 8))
+    bootstrap = Bootstrap(resample_levels=True, reps=500)
+    gap = bootstrap.interval(_rng(), difference(mean), _attempts(x + 0.25), _attempts(x))
+    np.testing.assert_allclose([gap.value, gap.low, gap.high], 0.25)
+    assert gap.excludes_zero
+    alone = bootstrap.interval(_rng(), mean, _attempts(x))
+    assert alone.high - alone.low > 1
+
+
+def test_fixed_levels_have_no_spread_of_their_own():
+    x = np.broadcast_to(np.arange(8.0), (3, 8))
+    one = Bootstrap(reps=200).interval(_rng(), mean, _attempts(x))
+    assert one.low == one.high == 3.5
+
+
+def test_every_draw_comes_from_the_callers_generator():
+    x = _rng().random((3, 4, 5))
+    before = repr(np.random.get_state())
+    a, b, c = (Bootstrap().interval(_rng(seed), iqm, x) for seed in (1, 1, 2))
+    assert (a.low, a.high) == (b.low, b.high)
+    assert (a.low, a.high) != (c.low, c.high)
+    assert repr(np.random.get_state()) == before
+
+
+def test_chunks_make_up_exactly_the_resamples_asked_for(monkeypatch):
+    monkeypatch.setattr(statistics, "_CHUNK", 100)
+    drawn = []
+
+    def watched(x):
+        drawn.append(x.shape[0] if x.ndim == 3 else 0)
+        return mean(x)
+
+    Bootstrap(reps=37).interval(_rng(), watched, _rng().random((3, 4, 5)))
+    assert sum(drawn) == 37
+    assert max(drawn) == 100 // 12
+
+
+def test_statistics_with_an_axis_of_their_own_keep_it():
+    x = _rng().random((3, 4, 5))
+    one = Bootstrap(reps=300).interval(_rng(), statistics.level_means, x)
+    assert one.low.shape == (4,)
+    assert (one.low <= one.value).all()
+    assert one.at(2).value == pytest.approx(x[:, 2].mean())
+
+
+@pytest.mark.parametrize(
+    ("shapes", "over"),
+    [
+        ([(2, 3, 1)], "seeds"),
+        ([(1, 3, 4)], "attempts"),
+        ([(5, 3, 4), (1, 3, 4)], "attempts"),
+        ([(1, 3, 1)], "none"),
+    ],
+)
+def test_auto_resamples_seeds_only_where_every_run_has_several(shapes, over):
+    assert Bootstrap().resolve(*(np.zeros(shape) for shape in shapes)) == over
+
+
+def test_one_seed_is_said_to_speak_of_attempts_only():
+    words = Bootstrap().explain("attempts", 1, 20)
+    assert words.startswith("1 seed: interval over attempts only")
+    assert "nothing of another training seed" in words
+    assert Bootstrap().explain("none", 1, 1) == "1 seed and 1 attempt: no interval"
+
+
+def test_one_seed_and_attempt_has_a_value_and_no_interval():
+    one = Bootstrap().interval(_rng(), mean, np.ones((1, 3, 1)))
+    assert one.value == 1
+    assert np.isnan(one.low)
+    assert np.isnan(one.high)
+    assert not one.excludes_zero
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Bootstrap("seed"), "take one of auto, seeds"),
+        (lambda: Bootstrap(reps=0), "at least 1"),
+        (lambda: Bootstrap(confidence=95.0), "between 0 and 1"),
+        (lambda: Bootstrap("seeds").resolve(np.zeros((1, 2, 3))), "take over='attempts'"),
+        (lambda: Bootstrap("attempts").resolve(np.zeros((3, 2, 1))), "raise --attempts"),
+    ],
+)
+def test_impossible_settings_are_refused_with_what_to_take_instead(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
