@@ -63,28 +63,28 @@ def read_mazes(text: str, height: int, width: int, max_steps: int = 250) -> list
     Raises:
         ValueError: as `from_text`, or there is no maze, or a name has none after it.
     """
-    mazes, name, block, first = [], "", [], 0
-    for number, row in enumerate([*text.splitlines(), ""], start=1):
-        row = row.strip()
-        if row and row.lower().startswith("name:"):
-            if name or block:
-                raise ValueError(
-                    f"line {number}: a name belongs before a maze, after an empty line"
-                )
-            name = row[len("name:") :].strip()
-        elif row:
-            first = first if block else number
-            block.append(row)
-        elif block:
-            mazes.append(
-                NamedLevel(name, from_text("\n".join(block), height, width, max_steps, first))
-            )
-            name, block = "", []
-    if name:
-        raise ValueError(f"the last name, {name!r}, has no maze after it")
+    mazes = []
+    for first, block in _blocks(text):
+        names = [i for i, row in enumerate(block) if row.lower().startswith("name:")]
+        if any(i > 0 for i in names):
+            raise ValueError(f"line {first + names[-1]}: a name belongs before a maze, not in it")
+        name = block[0][len("name:") :].strip() if names else ""
+        rows = block[len(names) :]
+        if not rows:
+            raise ValueError(f"line {first}: the name {name!r} has no maze right after it")
+        level = from_text("\n".join(rows), height, width, max_steps, first + len(names))
+        mazes.append(NamedLevel(name, level))
     if not mazes:
         raise ValueError("no maze in it; expected lines of # . G and one of > v < ^")
     return mazes
+
+
+def _blocks(text: str) -> list[tuple[int, list[str]]]:
+    """Runs of lines that are not empty, each with the number of its first line."""
+    rows = [row.strip() for row in text.splitlines()]
+    starts = [i for i, row in enumerate(rows) if row and not (i and rows[i - 1])]
+    ends = [next((i for i in range(s, len(rows)) if not rows[i]), len(rows)) for s in starts]
+    return [(start + 1, rows[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
 def check_levels(levels: Level, names: tuple[str, ...]) -> None:

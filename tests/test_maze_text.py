@@ -89,7 +89,7 @@ def test_npz_files_come_back_unchanged_and_foreign_ones_are_refused(tmp_path):
         (MAZE + "\n\n" + MAZE.replace("#.#", "#v#"), "one agent .* starts at line 7, found 2"),
         (MAZE + "\n.....", "line 1: the maze is 5 x 6 cells"),
         (MAZE + "\nname: late\n", "line 6: a name belongs before"),
-        ("name: alone", "'alone', has no maze"),
+        ("name: alone", "line 1: the name 'alone' has no maze"),
         ("\n\n", "no maze in it"),
     ],
 )
