@@ -27,44 +27,72 @@ def rollout(
     learner_state: PyTree,
     level: PyTree,
     num_steps: int,
-    carry_every: int = 0,
     trace: Callable[[PyTree], PyTree] = lambda state: (),
 ) -> tuple[Rollout, PyTree]:
     """Play T steps in every slot; an episode that ends is followed by one on the next queued level.
 
-    The starts of all queued levels are computed once, so that a reset is a gather. Levels are met
-    in order and the queue wraps round; within one rollout a level always starts from the same
-    state, also where the environment's reset is random.
+    The starts of all queued levels are computed once, so that a reset is a gather; so within one
+    rollout a level always starts from the same state. The recurrent state is kept every
+    `learner.bptt_steps` steps, if the learner has such a field, else before the first step alone.
 
     Args:
         key: consumed.
         env: one environment; batched here.
-        learner: who acts.
-        learner_state: its state; not changed.
+        learner, learner_state: who acts.
         level: [N, R, ...].
         num_steps: T.
-        carry_every: L, steps between two recurrent states that are kept; 0 keeps the first alone.
-        trace: what to keep of the environment state before each step, `[N, ...]`; nothing by
-            default.
+        trace: what to keep of the environment state before each step; nothing by default.
 
     Returns:
-        The rollout [T, N] (its bonus is 0), and the trace [T, N, ...].
+        The rollout (its bonus is 0), and the trace [T, N, ...].
     """
     num_slots, num_queued = jax.tree.leaves(level)[0].shape[:2]
     key_reset, key_steps = jax.random.split(key)
-    starts = _starts(key_reset, env, level, num_slots, num_queued)
+    reset_keys = jax.random.split(key_reset, (num_slots, num_queued))
+    starts = jax.vmap(jax.vmap(env.reset_env))(reset_keys, level)
+    slots = _Slots(env, learner, learner_state, level, starts, trace)
     turn = jnp.zeros(num_slots, jnp.int32)
     obs, state = _at(starts, turn)
     first = jnp.ones(num_slots, bool)
     running = _Running(state, obs, first, turn, learner.initial_carry(num_slots))
 
-    def step(now: _Running, key: Key) -> tuple[_Running, tuple]:
+    def part(now: _Running, keys: Key) -> tuple[_Running, tuple]:
+        end, rows = jax.lax.scan(slots.step, now, keys)
+        return end, (rows, now.carry)
+
+    length = getattr(learner, "bptt_steps", 0) or num_steps
+    keys = jax.random.split(key_steps, (num_steps // length, length))
+    end, (rows, carries) = jax.lax.scan(part, running, keys)
+    played, kept = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), rows)
+    last_value = learner.value(learner_state, end.carry, end.obs, end.first)
+    following = jnp.concatenate([played.value[1:], last_value[None]])
+    following = jnp.where(played.terminated, 0.0, following)
+    next_value = jnp.where(played.truncated, played.next_value, following)
+    extra = {"bonus": jnp.zeros_like(played.reward), "carry": carries}
+    return played._replace(next_value=next_value, **extra), kept
+
+
+class _Slots(NamedTuple):
+    """What stays the same during a rollout."""
+
+    env: LevelEnv
+    learner: Learner
+    learner_state: PyTree
+    level: PyTree  # [N, R, ...]
+    starts: PyTree  # first (obs, state) of each, [N, R, ...]
+    trace: Callable[[PyTree], PyTree]
+
+    def step(self, now: _Running, key: Key) -> tuple[_Running, tuple[Rollout, PyTree]]:
+        """One step of all slots; `next_value` is filled in only where a time limit cut."""
+        learner, learner_state = self.learner, self.learner_state
         key_act, key_step = jax.random.split(key)
         carry, action, log_prob, value = learner.act(
             key_act, learner_state, now.carry, now.obs, now.first
         )
-        here = _at(level, now.turn)
-        obs, state, reward, terminated, truncated = _step(key_step, env, now.state, action, here)
+        here = _at(self.level, now.turn)
+        obs, state, reward, terminated, truncated = _step(
+            key_step, self.env, now.state, action, here
+        )
         done = terminated | truncated
         # Only a time limit needs the value of an observation that nobody acts on: a branch, since
         # time limits are rare and a forward pass is dear.
@@ -73,39 +101,23 @@ def rollout(
             lambda: learner.value(learner_state, carry, obs, jnp.zeros_like(done)),
             lambda: jnp.zeros_like(value),
         )
-        turn = jnp.where(done, (now.turn + 1) % num_queued, now.turn)
-        obs, state = where(done, _at(starts, turn), (obs, state))
-        row = (now.obs, action, log_prob, value, cut_value, now.first)
-        row += (terminated, truncated, now.turn, reward, trace(now.state))
-        return _Running(state, obs, done, turn, carry), row
-
-    def part(now: _Running, keys: Key) -> tuple[_Running, tuple]:
-        end, rows = jax.lax.scan(step, now, keys)
-        return end, (rows, now.carry)
-
-    length = carry_every or num_steps
-    keys = jax.random.split(key_steps, (num_steps // length, length))
-    end, (rows, carries) = jax.lax.scan(part, running, keys)
-    rows = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), rows)
-    obs, action, log_prob, value, cut_value, first, terminated, truncated, turn, reward, kept = rows
-    last_value = learner.value(learner_state, end.carry, end.obs, end.first)
-    next_value = jnp.concatenate([value[1:], last_value[None]])
-    next_value = jnp.where(truncated, cut_value, jnp.where(terminated, 0.0, next_value))
-    played = Rollout(
-        obs=obs,
-        action=action,
-        log_prob=log_prob,
-        value=value,
-        next_value=next_value,
-        first=first,
-        terminated=terminated,
-        truncated=truncated,
-        turn=turn,
-        reward=reward,
-        bonus=jnp.zeros_like(reward),
-        carry=carries,
-    )
-    return played, kept
+        turn = jnp.where(done, (now.turn + 1) % jax.tree.leaves(self.level)[0].shape[1], now.turn)
+        obs, state = where(done, _at(self.starts, turn), (obs, state))
+        row = Rollout(
+            obs=now.obs,
+            action=action,
+            log_prob=log_prob,
+            value=value,
+            next_value=cut_value,
+            first=now.first,
+            terminated=terminated,
+            truncated=truncated,
+            turn=now.turn,
+            reward=reward,
+            bonus=(),  # pyright: ignore[reportArgumentType]  # zeros, made once at the end
+            carry=(),
+        )
+        return _Running(state, obs, done, turn, carry), (row, self.trace(now.state))
 
 
 class Played(NamedTuple):
@@ -139,10 +151,8 @@ def play(
     num_levels = jax.tree.leaves(level)[0].shape[0]
     key_reset, key_steps = jax.random.split(key)
     obs, state = jax.vmap(env.reset_env)(jax.random.split(key_reset, num_levels), level)
-    zero = jnp.zeros(num_levels)
-    start = Played(zero, jnp.zeros(num_levels, jnp.int32), jnp.zeros(num_levels, bool))
-    fresh = jnp.ones(num_levels, bool)
-    running = _Running(state, obs, fresh, start.length, learner.initial_carry(num_levels))
+    zero, fresh = jnp.zeros(num_levels, jnp.int32), jnp.ones(num_levels, bool)
+    running = _Running(state, obs, fresh, zero, learner.initial_carry(num_levels))
 
     def step(carry: tuple, t: Array) -> tuple[tuple, None]:
         now, active, played = carry
@@ -150,12 +160,8 @@ def play(
         hidden, action, _, _ = learner.act(key_act, learner_state, now.carry, now.obs, now.first)
         obs, state, reward, terminated, truncated = _step(key_step, env, now.state, action, level)
         active &= t < max_steps
-        played = Played(
-            played.episode_return + jnp.where(active, reward, 0.0),
-            played.length + active,
-            played.terminated | (active & terminated),
-        )
         now = _Running(state, obs, jnp.zeros_like(fresh), now.turn, hidden)
+        played = _count(played, active, reward, terminated)
         return (now, active & ~(terminated | truncated), played), None
 
     def some(carry: tuple) -> tuple:
@@ -167,8 +173,16 @@ def play(
         t, (_, active, _) = carry
         return (t < max_steps) & active.any()
 
-    _, (_, _, played) = jax.lax.while_loop(unfinished, some, (0, (running, fresh, start)))
-    return played
+    start = (running, fresh, Played(jnp.zeros(num_levels), zero, ~fresh))
+    return jax.lax.while_loop(unfinished, some, (0, start))[1][2]
+
+
+def _count(played: Played, active: Array, reward: Array, terminated: Array) -> Played:
+    return Played(
+        played.episode_return + jnp.where(active, reward, 0.0),
+        played.length + active,
+        played.terminated | (active & terminated),
+    )
 
 
 def _step(key: Key, env: LevelEnv, state: PyTree, action: Array, level: PyTree) -> tuple:
@@ -176,11 +190,6 @@ def _step(key: Key, env: LevelEnv, state: PyTree, action: Array, level: PyTree) 
     obs, state, reward, terminated, _ = jax.vmap(env.step_env)(keys, state, action, level)
     truncated = jax.vmap(env.is_truncated)(state, level) & ~terminated
     return obs, state, reward.astype(jnp.float32), terminated, truncated
-
-
-def _starts(key: Key, env: LevelEnv, level: PyTree, num_slots: int, num_queued: int) -> PyTree:
-    keys = jax.random.split(key, (num_slots, num_queued))
-    return jax.vmap(jax.vmap(env.reset_env))(keys, level)
 
 
 def _at(queue: PyTree, turn: Int[Array, " N"]) -> PyTree:

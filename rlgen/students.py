@@ -88,9 +88,8 @@ class OnPolicy:
         self, key: Key, state: OnPolicyState, slots: Slots
     ) -> tuple[OnPolicyState, Rollout, Metrics]:
         key_rollout, key_bonus, key_update = jax.random.split(key, 3)
-        every = getattr(self.learner, "bptt_steps", 0)
         played, _ = rollout(
-            key_rollout, self.env, self.learner, state.learner, slots.level, self.num_steps, every
+            key_rollout, self.env, self.learner, state.learner, slots.level, self.num_steps
         )
         metrics = self._episode_metrics(played, slots)
         bonus_state = state.bonus
