@@ -212,8 +212,9 @@ def insert(
     """Offer n levels to the buffer.
 
     A level goes to the next empty row, or replaces the row of lowest priority if it scores higher
-    than that row. A level that the buffer already holds updates its row instead. Every level on
-    offer with a finite score moves the clock, accepted or not; one with score `-inf` is ignored.
+    than that row. A level that the buffer already holds overwrites its row instead, memory
+    included, as published. Every level on offer with a finite score moves the clock, accepted or
+    not; one with score `-inf` is ignored.
 
     Args:
         buffer: K rows.

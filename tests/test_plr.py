@@ -1,6 +1,7 @@
 """Prioritised level replay as a sampler: identities, promises, and one program for all seeds."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +37,8 @@ class Numbers:
 
 
 ENV = Numbers()
+PER_SEED: Any = (0, None)
+AXES = Keys(*PER_SEED)
 
 
 def make(**fields):
@@ -206,7 +209,7 @@ def test_a_seed_without_any_row_goes_on_with_new_levels_while_others_replay():
     slots, free = first_slots(sampler), jnp.ones(N, bool)
     own = jax.vmap(jax.random.key)(jnp.arange(2))
     keys = Keys(own, jax.random.key(5))
-    propose = jax.jit(jax.vmap(sampler.propose, in_axes=(Keys(0, None), 0, None, None)))
+    propose = jax.jit(jax.vmap(sampler.propose, in_axes=(AXES, 0, None, None)))
     after, proposed = propose(keys, both, slots, free)
     np.testing.assert_array_equal(proposed.origin, [[REPLAY] * N, [NEW] * N])
     assert (proposed.row[1] == -1).all()
@@ -233,7 +236,7 @@ def test_under_vmap_over_seeds_generation_and_recall_stay_branches():
     state = jax.vmap(sampler.init)(own)
     slots = jax.tree.map(lambda x: jnp.stack([x] * num_seeds), first_slots(sampler))
     free = jnp.ones((num_seeds, N), bool)
-    propose = jax.vmap(sampler.propose, in_axes=(Keys(0, None), 0, 0, 0))
+    propose = jax.vmap(sampler.propose, in_axes=(AXES, 0, 0, 0))
     found = list(primitives(jax.make_jaxpr(propose)(Keys(own, own[0]), state, slots, free).jaxpr))
     assert [name for name, _ in found].count("cond") == 2
     assert ("sort", True) in found  # ranks are computed in the branch that draws

@@ -27,10 +27,6 @@ class Numbers:
         number = jax.random.randint(key, (), 0, self.num_kinds)
         return {"number": number, "root": jnp.sqrt(number.astype(jnp.float32))}
 
-    def load_levels(self, path):
-        numbers = jnp.asarray([int(x) for x in path.split("-")])
-        return make_level_set(self, {"number": numbers, "root": jnp.sqrt(numbers)})
-
     def reset_env(self, key, params):
         raise NotImplementedError
 
@@ -41,8 +37,12 @@ class Numbers:
         raise NotImplementedError
 
 
-class Plain(Numbers):
-    load_levels = None
+class Filed(Numbers):
+    """The same from a "file" whose name lists the numbers."""
+
+    def load_levels(self, path):
+        numbers = jnp.asarray([int(x) for x in path.split("-")])
+        return make_level_set(self, {"number": numbers, "root": jnp.sqrt(numbers)})
 
 
 def slots_of(sampler, shape=(N, R)):
@@ -164,7 +164,7 @@ def test_a_small_family_gives_the_levels_it_has_with_a_warning():
 
 
 def test_levels_from_a_file_or_a_set_are_taken_as_they_are_less_repetitions():
-    env = Numbers()
+    env = Filed()
     by_path = fixed.build(env, levels="4-9-4-16")
     by_set = Fixed(env, levels=env.load_levels("4-9-16"))
     assert isinstance(by_path.level_set, LevelSet)
@@ -176,13 +176,13 @@ def test_levels_from_a_file_or_a_set_are_taken_as_they_are_less_repetitions():
 
 
 def test_impossible_training_sets_are_refused_with_the_reason():
-    env = Numbers()
+    env = Filed()
     with pytest.raises(ValueError, match="num_levels must be at least 1, got 0"):
         Fixed(env, num_levels=0)
     with pytest.raises(ValueError, match="either path or levels"):
         Fixed(env, path="1-2", levels=env.load_levels("1"))
-    with pytest.raises(ValueError, match="Plain has no load_levels"):
-        Fixed(Plain(), path="1-2")
+    with pytest.raises(ValueError, match="Numbers has no load_levels"):
+        Fixed(Numbers(), path="1-2")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -1,6 +1,7 @@
 """Scores of levels, against slow loops over hand-made rollouts and numbers worked by hand."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -53,20 +54,19 @@ def evidence(seed, num_queued, end_prob=0.25):
     first = np.concatenate([np.ones((1, N), bool), done[:-1]])
     turn = np.concatenate([np.zeros((1, N)), np.cumsum(done[:-1], 0)]) % num_queued
     value, after, reward, bonus = rng.normal(size=(4, T, N)).astype(np.float32)
-    member = Rollout(
-        obs=(),
-        action=np.zeros((T, N), np.int32),
-        log_prob=np.zeros((T, N), np.float32),
-        value=value,
-        next_value=np.where(terminated, 0.0, after).astype(np.float32),
-        first=first,
-        terminated=terminated,
-        truncated=done & ~terminated,
-        turn=turn.astype(np.int32),
-        reward=reward,
-        bonus=bonus,
-        carry=(),
-    )
+    columns: dict[str, Any] = {
+        "action": np.zeros((T, N), np.int32),
+        "log_prob": np.zeros((T, N), np.float32),
+        "value": value,
+        "next_value": np.where(terminated, 0.0, after).astype(np.float32),
+        "first": first,
+        "terminated": terminated,
+        "truncated": done & ~terminated,
+        "turn": turn.astype(np.int32),
+        "reward": reward,
+        "bonus": bonus,
+    }
+    member = Rollout(obs=(), carry=(), **columns)
     other = member._replace(reward=-reward, value=-value, terminated=~terminated)
     population = jax.tree.map(lambda *x: jnp.stack(x), member, other)
     slots = Slots(

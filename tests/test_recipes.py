@@ -1,0 +1,49 @@
+"""Recipes: every preset fits, and learner and score agree on what an advantage is."""
+
+import pytest
+
+from rlgen import config
+from rlgen.registry import load
+
+RECIPES = ("dr", "fixed", "plr", "robust-plr")
+SHARED = ("discount", "gae_lambda", "bootstrap_truncation")
+
+
+def build(name, **choices):
+    return load("recipes", name).build(load("envs", "maze").tiny(), **choices)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_path_of_a_preset_is_one_of_the_method_or_of_another_score(name):
+    known = config.flatten(build(name))
+    for preset in load("recipes", name).PRESETS.values():
+        unknown = {path for path in preset if path not in known}
+        assert all(path.startswith("score.") for path in unknown), unknown
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("score", ["positive-value-loss", "l1-value-loss"])
+def test_learner_and_score_discount_alike_under_every_preset(name, score):
+    plain = build(name, score=score)
+    presets = load("recipes", name).PRESETS
+    assert set(presets) == {"fast", "strong", "parity"}
+    for preset in ({}, *presets.values()):
+        curriculum = config.override(plain, preset)
+        for field in SHARED:
+            expected = getattr(curriculum.student.learner, field)
+            assert getattr(curriculum.score, field) == expected
+            if preset:
+                assert expected == preset[f"student.learner.{field}"]
+
+
+def test_robust_plr_is_plr_that_does_not_train_on_new_levels():
+    plain, robust = config.flatten(build("plr")), config.flatten(build("robust-plr"))
+    assert {path for path in plain if plain[path] != robust[path]} == {"sampler.train_on_new"}
+    assert plain["sampler.train_on_new"]
+
+
+def test_the_score_has_one_place_in_the_config():
+    curriculum = build("plr", score="positive-value-loss")
+    assert curriculum.sampler.score == curriculum.score
+    found = [path for path in config.flatten(curriculum) if "score." in path]
+    assert all(path.startswith("score.") for path in found)
