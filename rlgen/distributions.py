@@ -24,4 +24,6 @@ def log_prob(logits: Float[Array, "*B A"], action: Int[Array, "*B"]) -> Float[Ar
 def entropy(logits: Float[Array, "*B A"]) -> Float[Array, "*B"]:
     """Entropy in nats; masked actions, of logit `-inf`, contribute nothing."""
     log_p = jax.nn.log_softmax(logits)
-    return -jnp.where(jnp.isfinite(log_p), jnp.exp(log_p) * log_p, 0.0).sum(-1)
+    # Selected before the product, not after: the gradient of 0 · inf would be NaN.
+    log_p = jnp.where(jnp.isfinite(log_p), log_p, 0.0)
+    return -(jnp.exp(log_p) * log_p).sum(-1)

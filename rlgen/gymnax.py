@@ -122,6 +122,30 @@ class LevelPool(environment.Environment):
         obs, inner, reward, terminated, info = self.env.step_env(key, state.inner, action, level)
         return obs, replace(state, inner=inner, time=state.time + 1), reward, terminated, info
 
+    @functools.partial(jax.jit, static_argnames=("self",))
+    def step(
+        self, key: Key, state: PoolState, action: Int[Array, ""], params: Pool | None = None
+    ) -> tuple[PyTree, PoolState, Array, Array, Array, dict]:
+        """As gymnax's `step`, which resets by itself, but several times faster on mazes.
+
+        Gymnax observes the end of the step and the start of the next episode and chooses between
+        the two; here the state is chosen and then observed. `observe` of the family must not be
+        random, or what it gives twice for one state may differ; a family without one is stepped
+        by gymnax's own code.
+        """
+        if type(self._gymnax).observe is environment.Environment.observe:
+            return super().step(key, state, action, params)
+        params = self.default_params if params is None else params
+        key_step, key_reset = jax.random.split(key)
+        last_obs, last, reward, terminated, info = self.step_env(key_step, state, action, params)
+        truncated = self.is_truncated(last, params)
+        _, start = self.reset_env(key_reset, params)
+        state = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), start, last)
+        obs = self._gymnax.observe(key_step, state.inner, None, self.level(state, params))
+        info = {**info, "terminated": terminated, "truncated": truncated}
+        info["final_observation"] = last_obs
+        return obs, state, reward, terminated, truncated, info
+
     def is_truncated(self, state: PoolState, params: Pool) -> Bool[Array, ""]:
         """At the time limit of the level, or of the params if that is shorter."""
         own = self.env.is_truncated(state.inner, self.level(state, params))

@@ -58,7 +58,7 @@ def lstm(
 def _step(weights: Weights, carry: Carry, x: Array, first: Array) -> tuple[Carry, Array]:
     keep = jnp.where(first, 0.0, 1.0)[:, None]
     cell, hidden = carry.cell * keep, carry.hidden * keep
-    z = x @ weights.inputs + hidden @ weights.recurrent + weights.bias
+    z = x @ weights.inputs + hidden @ weights.recurrent + weights.bias[None]
     i, f, g, o = jnp.split(z, 4, axis=-1)
     i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
     cell = f * cell + i * g

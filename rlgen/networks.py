@@ -137,7 +137,7 @@ class _Conv(nn.Module):
             out = jax.lax.conv_general_dilated(
                 flat, kernel, (1, 1), "VALID", dimension_numbers=dims
             )
-            return (out + bias).reshape(*image.shape[:-3], -1)
+            return (out + bias[None, None, None]).reshape(*image.shape[:-3], -1)
         rows, cols = height - 2, width - 2
         unrolled = jnp.zeros((height, width, channels, rows, cols, self.features))
         for r in range(rows):
@@ -145,7 +145,7 @@ class _Conv(nn.Module):
                 unrolled = unrolled.at[r : r + 3, c : c + 3, :, r, c].set(kernel)
         flat = image.reshape(*image.shape[:-3], height * width * channels)
         out = flat @ unrolled.reshape(height * width * channels, rows * cols * self.features)
-        return out + jnp.tile(bias, rows * cols)
+        return out + jnp.tile(bias, rows * cols).reshape((1,) * (out.ndim - 1) + (-1,))
 
 
 class _LSTM(nn.Module):

@@ -1,3 +1,5 @@
+import dataclasses
+import functools
 import subprocess
 import sys
 import textwrap
@@ -111,6 +113,30 @@ def test_pool_steps_as_its_environment_does_on_the_same_level():
             break
     else:
         assert state.inner == expected
+
+
+@pytest.mark.parametrize("of_gymnax", [False, True])
+def test_pool_steps_as_gymnax_would_step_it(of_gymnax):
+    env = LevelPool(from_gymnax("CartPole-v1"), 2) if of_gymnax else make()[0]
+    params = dataclasses.replace(env.default_params, max_steps_in_episode=4)
+    _, state = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(KEY, 32), params)
+
+    def steps(step, state):
+        def one(state, key):
+            action = jax.random.randint(key, (32,), 0, env.num_actions)
+            stepped = jax.vmap(step, in_axes=(0, 0, 0, None))
+            obs, state, *rest = stepped(jax.random.split(key, 32), state, action, params)
+            return state, (obs, state, *rest)
+
+        return jax.lax.scan(one, state, jax.random.split(KEY, 9))[1]
+
+    ours = steps(env.step, state)
+    theirs = steps(functools.partial(environment.Environment.step, env), state)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    assert ours[4].any()  # truncated
 
 
 def test_time_limits_truncate_and_params_may_shorten_them():

@@ -99,21 +99,7 @@ def evaluate(
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {attempts}")
     _check_family(policies, suite)
-    num_seeds = jax.tree.leaves(policies.states)[0].shape[0]
-    num_levels = len(suite.levels)
-    row = np.repeat(np.arange(num_levels), attempts)  # level by level: a batch's lengths are alike
-    batches = _batches(row)
-    limit = int(np.max(np.asarray(suite.levels.level.max_steps_in_episode)))
-    run = _compiled(policies.learner, suite, limit)
-    found = []
-    for i, rows in enumerate(batches):
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), i), num_seeds)
-        found.append(jax.device_get(run(keys, policies.states, rows)))
-        progress(min((i + 1) * len(rows), row.size) * num_seeds, row.size * num_seeds)
-    shape = (num_seeds, num_levels, attempts)
-    played = Played(
-        *(np.concatenate(x, axis=1)[:, : row.size].reshape(shape) for x in zip(*found, strict=True))
-    )
+    played = _play(policies, suite, attempts, seed, progress)
     own = getattr(suite.env, "success", None)
     success = () if own is None else np.asarray(own(played.episode_return, played.terminated))
     levels = suite.levels
@@ -131,6 +117,30 @@ def evaluate(
         success=success,
         meta=meta | {"versions": folder.versions()},
     )
+
+
+def _play(
+    policies: Policies,
+    suite: Suite,
+    attempts: int,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> Played:
+    """Every episode, numpy arrays [S, M, A]."""
+    num_seeds = jax.tree.leaves(policies.states)[0].shape[0]
+    num_levels = len(suite.levels)
+    row = np.repeat(np.arange(num_levels), attempts)  # level by level: a batch's lengths are alike
+    batches = _batches(row)
+    limit = int(np.max(np.asarray(suite.levels.level.max_steps_in_episode)))
+    run = _compiled(policies.learner, suite, limit)
+    found = []
+    for i, rows in enumerate(batches):
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), i), num_seeds)
+        found.append(jax.device_get(run(keys, policies.states, rows)))
+        progress(min((i + 1) * len(rows), row.size) * num_seeds, row.size * num_seeds)
+    shape = (num_seeds, num_levels, attempts)
+    columns = (np.concatenate(x, axis=1)[:, : row.size] for x in zip(*found, strict=True))
+    return Played(*(x.reshape(shape) for x in columns))
 
 
 def _compiled(learner: Learner, suite: Suite, limit: int) -> Callable[..., Played]:

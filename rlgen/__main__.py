@@ -1,0 +1,8 @@
+"""`python -m rlgen` is `rlgen`."""
+
+import sys
+
+from rlgen.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

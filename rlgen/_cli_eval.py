@@ -1,0 +1,85 @@
+"""`rlgen eval`: runs on a suite of held-out levels, as a table, files and a report."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from rlgen._cli_parse import Field, flag, make_options, option, parse
+
+ABOUT = (
+    "Play every level of a suite with runs that never saw it, and compare them: the first run is "
+    "what the others are compared with."
+)
+
+
+def evaluate(args: Sequence[str]) -> int:
+    """Play, save, print."""
+    given: Any = parse(make_options("Options", _fields()), "rlgen eval", ABOUT, args)
+    if not given.runs:
+        raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
+    from rich.console import Console
+
+    from rlgen.evaluation import results, zero_shot
+    from rlgen.evaluation.curves import read_metrics
+    from rlgen.evaluation.report import write_report
+    from rlgen.evaluation.showcase import episode_gif, level_images
+    from rlgen.evaluation.suites import load_suite
+    from rlgen.evaluation.table import print_table
+
+    runs = [Path(run) for run in given.runs]
+    out = Path(given.out) if given.out else runs[0] / "eval" / given.suite.replace("/", "-")
+    results.check_free(out, given.overwrite)
+    at = None if given.checkpoint < 0 else given.checkpoint
+    trained = [zero_shot.load_policies(run, at, False, given.allow_imports) for run in runs]
+    baseline = (
+        [zero_shot.load_policies(runs[0], None, True, given.allow_imports)]
+        if given.untrained
+        else []
+    )
+    suite = load_suite(trained[0].env, given.suite)
+    evaluations = [
+        zero_shot.evaluate(one, suite, given.attempts, given.seed, _progress(one.label))
+        for one in (*baseline, *trained)
+    ]
+    results.save(out, evaluations, given.overwrite)
+    logs = {one.label: run / "metrics.jsonl" for one, run in zip(trained, runs, strict=True)}
+    curves = {label: read_metrics(log) for label, log in logs.items() if log.is_file()}
+    gifs = episode_gif(trained[0], suite, evaluations[len(baseline)])
+    page = write_report(out, evaluations, level_images(suite), gifs, curves)
+    if given.json:
+        print(json.dumps(results.to_json(evaluations), allow_nan=False))
+        return 0
+    print_table(evaluations, Console())
+    print(f"The report is {page}")
+    return 0
+
+
+def _progress(label: str) -> Callable[[int, int], None]:
+    """Episodes done, on one line of a terminal's standard error; nothing elsewhere."""
+
+    def show(done: int, of: int) -> None:
+        end = "\n" if done == of else ""
+        print(f"\r{label}: {done} of {of} episodes", end=end, file=sys.stderr, flush=True)
+
+    return show if sys.stderr.isatty() else lambda done, of: None
+
+
+def _fields() -> list[Field]:
+    runs = tyro.conf.arg(metavar="RUN", help="folders of one run or more")
+    return [
+        ("runs", Annotated[tyro.conf.Positional[list[str]], runs], dataclasses.field(default_factory=list)),
+        option(str, "heldout", "suite", "the suite, such as maze/heldout; see rlgen list suites"),
+        option(int, 10, "attempts", "episodes on each level by each seed"),
+        option(int, 0, "seed", "of the evaluation's random numbers"),
+        flag("untrained", "also the first run's agents before training, as the baseline"),
+        option(str, "", "out", "folder of results and report; by default RUN/eval/SUITE"),
+        flag("overwrite", "replace results that are in the folder"),
+        flag("json", "print only the results, as JSON, on standard output"),
+        option(int, -1, "checkpoint", "update of an older checkpoint; -1 for the newest"),
+        flag("allow-imports", "import code from outside rlgen that the run names"),
+    ]

@@ -1,0 +1,131 @@
+"""`rlgen levels`: a picture of levels, each with what is known of it."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlgen import config, registry
+from rlgen import levels as level_sets
+from rlgen._cli_parse import Field, changed, flag, group, make_options, option, parse, peek
+from rlgen.types import PyTree
+
+ABOUT = (
+    "Draw levels: fresh ones of an environment, those of a suite or of a file, or the best-scored "
+    "ones of a run's replay buffer."
+)
+
+
+class Shown(NamedTuple):
+    """Levels to draw."""
+
+    env: Any
+    level: PyTree  # [n, ...] numpy
+    captions: list[str]
+
+
+def levels(args: Sequence[str]) -> int:
+    """Draw a grid of levels into a file."""
+    env = registry.load("envs", peek(args, "env", "maze")).build()
+    of_env = list(config.leaves(env))
+    kind = make_options("Options", [*_fields(), group("env", of_env)])
+    given: Any = parse(kind, "rlgen levels", ABOUT, args)
+    if given.num < 1:
+        raise ValueError(f"num must be at least 1, got {given.num}")
+    sources = [name for name in ("run", "suite", "file") if getattr(given, name)]
+    if len(sources) > 1:
+        raise ValueError(f"give only one of --{sources[0]} and --{sources[1]}")
+    out = Path(given.out)
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out {out}: levels are drawn as .png")
+    env = config.override(env, changed(given.env_group, of_env))
+    shown = _of_run(given) if given.run else _of_env(given, env)
+    registry.require(shown.env, "level_image", "rlgen levels")
+    draw(shown, out)
+    print(f"{len(shown.captions)} levels in {out}")
+    return 0
+
+
+def draw(shown: Shown, out: Path) -> None:
+    """A grid of pictures, each with its caption, as PNG."""
+    from matplotlib.figure import Figure  # slow to import
+
+    num = len(shown.captions)
+    columns = math.ceil(math.sqrt(num))
+    rows = math.ceil(num / columns)
+    figure = Figure(figsize=(2.0 * columns, 2.3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for i, (ax, caption) in enumerate(zip(axes.flat, shown.captions, strict=False)):
+        ax.imshow(shown.env.level_image(_at(shown.level, i)), interpolation="none")
+        ax.set_title(caption, fontsize=6, parse_math=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=150)
+
+
+def _of_env(given: Any, env: Any) -> Shown:
+    from rlgen.evaluation.suites import levels_from_file, load_suite
+
+    if not (given.suite or given.file):
+        keys = jax.random.split(jax.random.key(given.seed), given.num)
+        level = jax.device_get(jax.jit(jax.vmap(env.sample_level))(keys))
+        return _with_features(env, level, [f"seed {given.seed}, {i}" for i in range(given.num)])
+    suite = load_suite(env, given.suite) if given.suite else levels_from_file(env, given.file)
+    num = min(given.num, len(suite.levels))
+    level = jax.tree.map(lambda x: np.asarray(x)[:num], suite.levels.level)
+    return _with_features(suite.env, level, list(suite.levels.names[:num]))
+
+
+def _of_run(given: Any) -> Shown:
+    """The levels in a run's buffer, best first; fresh ones of its environment if it has none."""
+    from rlgen.runs import folder
+
+    path = Path(given.run)
+    _, env, curriculum = folder.rebuild(folder.read(path), given.allow_imports)
+    if not (path / "levels.npz").is_file():
+        return _of_env(given, env)
+    held = level_sets.load_levels(path / "levels.npz", curriculum.sampler.blank())
+    with np.load(path / "levels.npz", allow_pickle=False) as file:
+        score = file["score"]
+    best = np.argsort(-score, kind="stable")[: given.num]
+    level = jax.tree.map(lambda x: np.asarray(x)[best], held.level)
+    captions = [f"{held.names[i]}\nscore {score[i]:.3g}" for i in best]
+    return _with_features(env, level, captions)
+
+
+def _with_features(env: Any, level: PyTree, captions: list[str]) -> Shown:
+    if not registry.has(env, "level_features"):
+        return Shown(env, level, captions)
+    found = jax.device_get(jax.jit(jax.vmap(env.level_features))(level))
+    for i, caption in enumerate(captions):
+        pairs = [f"{name} {_number(values[i])}" for name, values in found.items()]
+        lines = [", ".join(pairs[at : at + 2]) for at in range(0, len(pairs), 2)]
+        captions[i] = "\n".join([caption, *lines])
+    return Shown(env, level, captions)
+
+
+def _number(value: Any) -> str:
+    if np.asarray(value).dtype == bool:
+        return "yes" if value else "no"
+    return f"{float(value):.4g}"
+
+
+def _at(tree: PyTree, i: int) -> PyTree:
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def _fields() -> list[Field]:
+    return [
+        option(str, "maze", "env", "the environment's name or dotted path"),
+        option(str, "", "run", "a run folder: its replay buffer, best scores first"),
+        option(str, "", "suite", "a suite, such as maze/heldout"),
+        option(str, "", "file", "a file of levels: .npz, or text where the environment reads it"),
+        option(int, 16, "num", "how many levels", "-n"),
+        option(int, 0, "seed", "of freshly sampled levels"),
+        option(str, "levels.png", "out", "the picture to write"),
+        flag("allow-imports", "import code from outside rlgen that the run names"),
+    ]

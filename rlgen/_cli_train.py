@@ -1,0 +1,157 @@
+"""`rlgen train`: options made of the fields of the chosen components, then the run."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from rlgen import registry
+from rlgen._cli_parse import (
+    Field,
+    changed,
+    flag,
+    group,
+    make_options,
+    option,
+    parse,
+    peek,
+    wants_help,
+)
+from rlgen.config import convert, leaves
+
+ABOUT = (
+    "Train a method on an environment; or go on with a run: rlgen train --resume RUN. Every option "
+    "with a dot is a field of a component; its default is the preset's."
+)
+RESUME_ABOUT = "Go on with a run from its newest checkpoint, bit for bit as if it had not stopped."
+NAMES = ("env", "preset", "learner", "score", "bonus")
+TENSORBOARD = "also write TensorBoard files into the run folder (extra `tensorboard`)"
+IMPORTS = "import code from outside rlgen that the run names; only if you trust the run"
+
+
+def train(args: Sequence[str]) -> int:
+    """Train or resume; 0, or the exit code of a run that stopped."""
+    _use_cpu_devices(convert(int, peek(args, "devices", "1"), "devices"))
+    if any(arg.partition("=")[0] == "--resume" for arg in args):
+        return _guarded(_resume, args)
+    if not args or args[0].startswith("-"):
+        if wants_help(args):
+            parse(_general_options(), "rlgen train", ABOUT, args)
+        raise ValueError(
+            f"name a recipe first: rlgen train RECIPE; {registry.suggestion('', _recipes())}"
+        )
+    return _guarded(_train, args)
+
+
+def _train(args: Sequence[str]) -> Path:
+    from rlgen.runs import progress, training
+    from rlgen.runs.spec import RunSpec, build, with_names
+
+    names: dict[str, Any] = {name: peek(args, name, getattr(RunSpec, name)) for name in NAMES}
+    base = with_names(RunSpec(recipe=args[0], **names))
+    env, curriculum = build(base)
+    of_env = list(leaves(env))
+    # The length of schedules follows from --steps.
+    of_run = [x for x in leaves(curriculum) if not x.path.endswith(".learner.num_updates")]
+    plain = _plain_options(base)
+    groups = [group("env", of_env), *_groups(of_run)]
+    kind = make_options("Options", [*plain, *groups])
+    given: Any = parse(kind, f"rlgen train {args[0]}", ABOUT, args[1:])
+    values = {
+        leaf.path: getattr(given, leaf.path) for leaf in leaves(base) if leaf.path != "recipe"
+    }
+    spec = dataclasses.replace(
+        base,
+        **values,
+        env_fields=changed(given.env_group, of_env),
+        overrides=changed(given, of_run),
+    )
+    out = Path(given.out or f"runs/{spec.recipe}-{spec.env.replace('/', '-')}-{spec.seed}")
+    return training.train(spec, out, training.Options(progress.choose(), given.tensorboard))
+
+
+def _resume(args: Sequence[str]) -> Path:
+    from rlgen.runs import progress, training
+
+    kind = make_options("Options", _resume_fields())
+    given: Any = parse(kind, "rlgen train", RESUME_ABOUT, args)
+    options = training.Options(progress.choose(), given.tensorboard)
+    at = None if given.checkpoint < 0 else given.checkpoint
+    devices = given.devices or None
+    return training.resume(given.resume, at, devices, given.allow_imports, options)
+
+
+def _guarded(command: Any, args: Sequence[str]) -> int:
+    from rlgen.runs import folder
+    from rlgen.runs.training import RunStoppedError
+
+    try:
+        path = command(args)
+    except RunStoppedError as stopped:
+        print(f"rlgen: {stopped}", file=sys.stderr)
+        return stopped.exit_code
+    except KeyboardInterrupt:
+        print("rlgen: abandoned; `rlgen train --resume RUN` goes on from the last checkpoint")
+        sys.stdout.flush()
+        os._exit(130)  # an ordinary exit would wait for the chunk on the device
+    env = folder.read(path)["spec"]["env"]
+    print(f"The run is in {path}. Evaluate it:")
+    print(f"  rlgen eval {path} --suite {env}/heldout --attempts 100 --out {path}/eval")
+    return 0
+
+
+def _use_cpu_devices(num_devices: int) -> None:
+    """Ask for simulated CPU devices, which has to happen before JAX starts."""
+    import jax
+
+    if num_devices > 1:
+        with contextlib.suppress(RuntimeError):  # it has started: then these devices it is
+            jax.config.update("jax_num_cpu_devices", min(num_devices, os.cpu_count() or 1))
+
+
+def _recipes() -> list[str]:
+    return registry.names("recipes")
+
+
+def _recipe() -> Field:
+    settings = tyro.conf.arg(metavar="RECIPE", help="see `rlgen list recipes`")
+    return ("recipe", Annotated[tyro.conf.Positional[str], settings], dataclasses.MISSING)
+
+
+def _plain_options(base: Any) -> list[Field]:
+    """The run's own options; `base` is a RunSpec that holds the names already given."""
+    fields = [
+        option(leaf.kind, leaf.value, leaf.path.replace("_", "-"), leaf.help)
+        for leaf in leaves(base)
+        if leaf.path != "recipe"
+    ]
+    out = option(str, "", "out", "the run's folder; by default runs/RECIPE-ENV-SEED")
+    return [*fields, out, flag("tensorboard", TENSORBOARD)]
+
+
+def _groups(of_run: list) -> list[Field]:
+    """The curriculum's options: its own fields beside one group a component."""
+    whole = group("curriculum", of_run)
+    kind = whole[1].__origin__
+    return [(f.name, f.type, f.default) for f in dataclasses.fields(kind)]
+
+
+def _general_options() -> type:
+    from rlgen.runs.spec import RunSpec
+
+    return make_options("Options", [_recipe(), *_plain_options(RunSpec(recipe="RECIPE"))])
+
+
+def _resume_fields() -> list[Field]:
+    return [
+        option(str, "", "resume", "the folder of the run to go on with"),
+        option(int, -1, "checkpoint", "update of an older checkpoint; -1 for the newest"),
+        option(int, 0, "devices", "number of devices; 0 for as many as before"),
+        flag("allow-imports", IMPORTS),
+        flag("tensorboard", TENSORBOARD),
+    ]

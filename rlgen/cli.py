@@ -1,0 +1,136 @@
+"""The command `rlgen`: list, train, eval, levels. `python -m rlgen` is the same.
+
+Nothing heavy is imported before a command needs it, so that help and lists are quick. Wrong input
+ends with one line on standard error and exit code 2; a run that stopped on its own with 1, by
+Ctrl-C with 130, by SIGTERM with 143. With `RLGEN_TRACEBACK=1` errors keep their traceback.
+"""
+
+import ast
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rlgen import __version__, registry
+
+HELP = """usage: rlgen COMMAND ...
+
+Train agents on procedurally generated levels, and see how they do on levels they never saw.
+
+commands:
+  list     what is in the box: recipes, environments, learners, samplers, scores, suites
+  train    train a method on an environment, or resume a run
+  eval     how runs do on a suite of held-out levels, with confidence intervals and a report
+  levels   a picture of levels: sampled ones, a suite, a file, or a run's replay buffer
+
+  rlgen train robust-plr --env maze --steps 5e6 --seeds 4 --out runs/plr
+  rlgen eval runs/plr --suite maze/heldout --attempts 100 --out report
+
+`rlgen COMMAND --help` lists the options of a command, and `rlgen train RECIPE --help` every
+hyperparameter of a method with its default."""
+
+LIST_HELP = """usage: rlgen list [KIND] [--json]
+
+Names of what ships with rlgen. KIND is one of {kinds}.
+Components of your own go by their dotted path: --env my_package.my_env"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if args[0] == "--version":
+        print(f"rlgen {__version__}")
+        return 0
+    try:
+        if args[0] not in COMMANDS:
+            known = registry.suggestion(args[0], COMMANDS)
+            raise ValueError(f"unknown command {args[0]!r}; {known}")
+        return COMMANDS[args[0]](args[1:])
+    except SystemExit as stop:  # help was printed
+        return int(stop.code or 0)
+    except ValueError as error:
+        if os.environ.get("RLGEN_TRACEBACK"):
+            raise
+        print(f"rlgen: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `rlgen list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def list_names(args: Sequence[str]) -> int:
+    """`rlgen list`: names, each with its first line of documentation."""
+    kinds = [*registry.KINDS, "suites"]
+    if "-h" in args or "--help" in args:
+        print(LIST_HELP.format(kinds=", ".join(kinds)))
+        return 0
+    wanted = [arg for arg in args if arg != "--json"]
+    for arg in wanted:
+        if arg not in kinds:
+            raise ValueError(f"unknown kind {arg!r}; {registry.suggestion(arg, kinds)}")
+    # Suites are made by their environments, whose import takes seconds: only on request.
+    found = {kind: _described(kind) for kind in wanted or registry.KINDS}
+    if "--json" in args:
+        print(json.dumps(found))
+        return 0
+    for kind, entries in found.items():
+        width = max(map(len, entries), default=0)
+        print(f"{kind}:")
+        for name, about in entries.items():
+            print(f"  {name:<{width}}  {about}".rstrip())
+    if not wanted:
+        print("suites: see `rlgen list suites`")
+    return 0
+
+
+def _described(kind: str) -> dict[str, str]:
+    if kind == "suites":
+        from rlgen.evaluation.suites import suite_names
+
+        return dict.fromkeys(suite_names(), "")
+    package = registry.KINDS[kind]
+    modules = {name: f"{package}.{name.replace('-', '_')}" for name in registry.names(kind)}
+    return {name: _first_line(module) for name, module in modules.items()}
+
+
+def _first_line(module: str) -> str:
+    """The first line of a module's docstring, without importing the module."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
+    return text.partition("\n")[0]
+
+
+def train(args: Sequence[str]) -> int:
+    """`rlgen train`."""
+    from rlgen._cli_train import train
+
+    return train(args)
+
+
+def evaluate(args: Sequence[str]) -> int:
+    """`rlgen eval`."""
+    from rlgen._cli_eval import evaluate
+
+    return evaluate(args)
+
+
+def levels(args: Sequence[str]) -> int:
+    """`rlgen levels`."""
+    from rlgen._cli_levels import levels
+
+    return levels(args)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "list": list_names,
+    "train": train,
+    "eval": evaluate,
+    "levels": levels,
+}

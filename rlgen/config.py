@@ -1,0 +1,279 @@
+"""Hyperparameters as data: every field of a tree of components has a dotted path.
+
+A component is a frozen dataclass whose fields are hyperparameters or other components, so a built
+curriculum *is* its configuration: `sampler.capacity`, `student.learner.learning_rate`. Overriding
+goes through `dataclasses.replace`, so that every component's own checks run again.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from rlgen.registry import suggestion
+
+Value: TypeAlias = bool | int | float | str | tuple
+Component = TypeVar("Component")
+
+PLAIN = (bool, int, float, str)
+
+
+class Leaf(NamedTuple):
+    """One hyperparameter of a tree of components."""
+
+    path: str  # dotted, such as `student.learner.clip`
+    value: Value
+    kind: Any  # bool, int, float, str, a Literal or a tuple of them
+    help: str  # from the Attributes section of its component's docstring; may be empty
+
+
+def leaves(component: object) -> Iterator[Leaf]:
+    """Every hyperparameter of a tree of components, each component's own before its parts'.
+
+    Left out are environments (fields named `env`), fields with the metadata `{"config": False}`,
+    empty tuples (an absent component), and what is neither a component nor a plain value, such as
+    arrays.
+
+    A component that stands in two places (PLR keeps the curriculum's score) is one component: it
+    is listed at its shortest path and changed in both.
+    """
+    places = _places(component)
+    for paths in places.values():
+        home = min(paths, key=lambda path: path.count("."))
+        node = paths[home]
+        for name, child, kind, help_text in _children(node):
+            if _is_value(child):
+                yield Leaf(home + name, child, _plain_kind(kind, child), help_text)
+
+
+def flatten(component: object) -> dict[str, Value]:
+    """Values of all hyperparameters by their dotted paths."""
+    return {leaf.path: leaf.value for leaf in leaves(component)}
+
+
+def override(component: Component, values: Mapping[str, Any]) -> Component:
+    """A copy with other values at some dotted paths; `-` and `_` are the same in a path.
+
+    Values are converted to the field's type where nothing is lost: "5e6" is an int, 1 a float.
+
+    Raises:
+        ValueError: an unknown path, a value of the wrong type, or one that a component refuses.
+    """
+    known = {leaf.path: leaf for leaf in leaves(component)}
+    converted = {}
+    for written, value in values.items():
+        path = written.replace("-", "_")
+        if path not in known:
+            raise ValueError(f"unknown field {written!r}; {nearest(path, list(known))}")
+        converted[path] = convert(known[path].kind, value, path)
+    for paths in _places(component).values():
+        home = min(paths, key=lambda path: path.count("."))
+        own = {path: v for path, v in converted.items() if path.rpartition(".")[0] + "." == home}
+        for alias in paths:
+            converted |= {alias + path.removeprefix(home): value for path, value in own.items()}
+    return _replace(component, converted, {})
+
+
+def convert(kind: Any, value: object, name: str = "value") -> Any:
+    """A value, as written on a command line or in JSON, as the type of a field.
+
+    Raises:
+        ValueError: it cannot be one without loss; the message says what is allowed.
+    """
+    if get_origin(kind) is Literal:
+        for option in get_args(kind):
+            if value == option or value == str(option):
+                return option
+        raise ValueError(f"{name}={value!r} is unknown; {suggestion(str(value), _texts(kind))}")
+    if kind is tuple or get_origin(kind) is tuple:
+        return _convert_tuple(kind, value, name)
+    try:
+        return {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}[kind](value)
+    except (TypeError, ValueError, OverflowError) as error:
+        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        raise ValueError(f"{name} must be {wanted[kind]}, got {value!r}") from error
+
+
+def to_json(values: Mapping[str, Value]) -> dict[str, Any]:
+    """Leaves as JSON can hold them: tuples as lists, infinities and NaN as text.
+
+    The way back is `override`, whose conversions undo both.
+    """
+    return {path: _jsonable(value) for path, value in values.items()}
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """The tail of an error message for an unknown name among many: only the likely ones."""
+    return suggestion(name, difflib.get_close_matches(name, known, n=4, cutoff=0.5) or known)
+
+
+def _places(component: object, prefix: str = "") -> dict[int, dict[str, object]]:
+    """Every component of a tree, by identity: the paths, each with a dot behind, at which it is."""
+    found: dict[int, dict[str, object]] = {id(component): {prefix: component}}
+    for name, child, _, _ in _children(component):
+        if _is_component(child) or _is_group(child):
+            for key, paths in _places(child, f"{prefix}{name}.").items():
+                found.setdefault(key, {}).update(paths)
+    return found
+
+
+def _children(component: object) -> Iterator[tuple[str, Any, Any, str]]:
+    if isinstance(component, tuple):
+        yield from ((str(i), child, type(child), "") for i, child in enumerate(component))
+        return
+    hints, texts = _hints(type(component)), attributes(type(component))
+    for field in dataclasses.fields(component):  # pyright: ignore[reportArgumentType]
+        value = getattr(component, field.name)
+        is_env = field.name == "env" and not isinstance(value, str)
+        if field.init and field.metadata.get("config", True) and not is_env:
+            yield field.name, value, hints.get(field.name), texts.get(field.name, "")
+
+
+def attributes(kind: type) -> dict[str, str]:
+    """What a class says of its fields, each on one line: its Attributes section, else comments."""
+    section = re.search(r"Attributes:\n(.*?)(?:\n\s*[A-Z]\w+:\n|\Z)", kind.__doc__ or "", re.S)
+    found: dict[str, list[str]] = {}
+    for line in (section.group(1) if section else "").splitlines():
+        entry = re.match(r" {8}(\w+): (.*)", line)
+        if entry:
+            found[entry.group(1)] = [entry.group(2)]
+        elif found and line.startswith(" " * 9):
+            found[list(found)[-1]].append(line.strip())
+    comments = dict(re.findall(r"(?m)^    (\w+): .*?  # (.*)$", _source(kind)))
+    return comments | {name: " ".join(lines) for name, lines in found.items()}
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # made at run time
+        return ""
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(kind)
+    except (NameError, TypeError):  # a third party's unresolvable annotation: go by the value
+        return {}
+
+
+def _is_component(value: object) -> bool:
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return False
+    frozen = getattr(type(value), "__dataclass_params__").frozen  # noqa: B009 (unknown to pyright)
+    return frozen and not hasattr(value, "_flax_dataclass")  # flax structs are data
+
+
+def _is_group(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) > 0 and all(map(_is_component, value))
+
+
+def _is_value(value: object) -> bool:
+    if isinstance(value, tuple):
+        return len(value) > 0 and all(isinstance(x, PLAIN) for x in value)
+    return isinstance(value, PLAIN)
+
+
+def _plain_kind(kind: Any, value: Value) -> Any:
+    """The annotation where it says enough to convert by, else the type of the present value."""
+    if kind in PLAIN or get_origin(kind) is Literal:
+        return kind
+    if isinstance(value, tuple):
+        return kind if get_args(kind) else tuple[type(value[0]), ...]
+    return type(value)
+
+
+def _replace(component: Any, values: dict[str, Any], done: dict[int, Any]) -> Any:
+    """A copy with new values below it; `done` keeps what was one object one object."""
+    if id(component) in done:
+        return done[id(component)]
+    own, below = {}, {}
+    for path, value in values.items():
+        head, _, rest = path.partition(".")
+        if rest:
+            below.setdefault(head, {})[rest] = value
+        else:
+            own[head] = value
+    is_tuple = isinstance(component, tuple)
+    for head, part in below.items():
+        child = component[int(head)] if is_tuple else getattr(component, head)
+        own[head] = _replace(child, part, done)
+    if is_tuple:
+        new = tuple(own.get(str(i), child) for i, child in enumerate(component))
+    else:
+        new = dataclasses.replace(component, **own)
+    done[id(component)] = new
+    return new
+
+
+def _convert_tuple(kind: Any, value: Any, name: str) -> tuple:
+    items = re.split(r"[,\s]+", value.strip("()[], ")) if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise ValueError(f"{name} must be a list of values, got {value!r}")
+    kinds = [k for k in get_args(kind) if k is not Ellipsis]
+    if get_args(kind)[-1:] != (Ellipsis,) and len(items) != len(kinds):
+        raise ValueError(f"{name} must have {len(kinds)} values, got {value!r}")
+    each = kinds * len(items) if get_args(kind)[-1:] == (Ellipsis,) else kinds
+    return tuple(convert(k, item, name) for k, item in zip(each, items, strict=True))
+
+
+def _to_bool(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    try:
+        return {"true": True, "false": False, "1": True, "0": False}[str(value).lower()]
+    except KeyError as error:
+        raise ValueError from error
+
+
+def _to_int(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    if isinstance(value, int):
+        return value
+    try:
+        return int(value) if isinstance(value, str) else _whole(value)
+    except ValueError:
+        return _whole(float(value))
+
+
+def _whole(value: float) -> int:
+    if value != int(value):
+        raise ValueError
+    return int(value)
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
+def _to_str(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _jsonable(value: Value) -> Any:
+    if isinstance(value, tuple):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _texts(kind: Any) -> list[str]:
+    return [str(option) for option in get_args(kind)]

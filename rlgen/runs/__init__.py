@@ -1,0 +1,1 @@
+"""Runs: their folder, checkpoints, metrics, progress, and the loop that trains them."""

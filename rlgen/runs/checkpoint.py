@@ -1,0 +1,212 @@
+"""Checkpoints: the whole training state as orbax arrays, beside a JSON record of what they are.
+
+    checkpoints/00000120/state/       orbax, one array a leaf, named by its path in the state
+    checkpoints/00000120/meta.json    update, counters, run, leaves, and a checksum of every file
+
+A checkpoint is written under another name, flushed, and renamed, so that a folder with a number
+for a name is complete. Arrays go in and come out as numpy: a checkpoint does not depend on the
+devices that wrote it.
+"""
+
+import json
+import os
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from rlgen.types import PyTree
+
+FORMAT = "rlgen-checkpoint-1"
+
+
+def save(run: Path, update: int, state: PyTree, meta: dict[str, Any], keep: int = 2) -> None:
+    """Write the state after `update` updates, then drop all but the `keep` newest checkpoints.
+
+    Raises:
+        OSError: no space, no permission; older checkpoints are untouched.
+    """
+    folder = run / "checkpoints"
+    part, done = folder / f"saving-{update:08d}", folder / f"{update:08d}"
+    arrays = {path: leaf for path, leaf in _arrays(state).items() if leaf.size}
+    try:
+        folder.mkdir(exist_ok=True)
+        _remove_unfinished(folder)
+        with ocp.StandardCheckpointer() as writer:
+            writer.save((part / "state").absolute(), arrays)
+        record = {"format": FORMAT, "update": update, "leaves": _layout(state), **meta}
+        record["files"] = {name: _checksum(part / name) for name in _files(part)}
+        (part / "meta.json").write_text(json.dumps(record))
+        _flush(part)
+        if done.exists():  # the same update of the same run: equal by construction
+            shutil.rmtree(done)
+        part.rename(done)
+        _flush_entry(folder)
+    except Exception as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(_first_line(error)) from error
+    for old in updates(run)[:-keep]:
+        dropped = folder / f"saving-{old:08d}"  # so that a kill leaves no half checkpoint behind
+        (folder / f"{old:08d}").rename(dropped)
+        shutil.rmtree(dropped)
+
+
+def updates(run: Path) -> list[int]:
+    """The updates at which there are complete checkpoints, oldest first."""
+    folder = run / "checkpoints"
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(int(path.name) for path in found if path.name.isdigit())
+
+
+def read_meta(run: Path, update: int) -> dict[str, Any]:
+    """The record of one checkpoint, after comparing every file's size and checksum.
+
+    Raises:
+        ValueError: there is no such checkpoint, or it is damaged; it is left as it is.
+    """
+    path = run / "checkpoints" / f"{update:08d}"
+    if not path.is_dir():
+        known = ", ".join(map(str, updates(run))) or "none"
+        raise ValueError(f"{run} has no checkpoint {update}; it has {known}")
+    try:
+        meta = json.loads((path / "meta.json").read_text())
+        files, _ = meta["files"], (meta["update"], meta["leaves"])
+        if meta["format"] != FORMAT:
+            raise ValueError("of another format")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(_damaged(run, update, "meta.json is unreadable")) from error
+    for name, checksum in files.items():
+        if not (path / name).is_file() or _checksum(path / name) != checksum:
+            raise ValueError(_damaged(run, update, f"{name} is missing, cut or changed"))
+    return meta
+
+
+def restore(run: Path, update: int, like: PyTree) -> PyTree:
+    """The state of a checkpoint, numpy arrays in the classes of `like` (arrays or shapes).
+
+    Raises:
+        ValueError: the checkpoint is damaged, or its leaves are not those of `like`.
+    """
+    meta = read_meta(run, update)
+    path = run / "checkpoints" / f"{update:08d}"
+    expected = _layout(like)
+    if meta["leaves"] != expected:
+        raise ValueError(
+            f"checkpoint {path} belongs to another program: {_difference(meta['leaves'], expected)}"
+        )
+    wanted = {n: np.empty(shape, dtype) for n, (shape, dtype) in expected.items() if 0 not in shape}
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            arrays = reader.restore((path / "state").absolute(), wanted)
+    except Exception as error:  # orbax and tensorstore raise many kinds
+        raise ValueError(_damaged(run, update, _first_line(error))) from error
+    empty = {n: np.zeros(shape, dtype) for n, (shape, dtype) in expected.items() if 0 in shape}
+    arrays = {**arrays, **empty}
+    flat, structure = jax.tree_util.tree_flatten_with_path(like)
+    restored = [_wrap(arrays[_name(key_path)], leaf) for key_path, leaf in flat]
+    return jax.tree.unflatten(structure, restored)
+
+
+def set_aside(run: Path, after: int) -> list[str]:
+    """Rename the checkpoints after an update, which a resumed run will not continue."""
+    moved = []
+    for update in updates(run):
+        if update > after:
+            path = run / "checkpoints" / f"{update:08d}"
+            target = path.with_name(f"{path.name}.set-aside")
+            while target.exists():
+                target = target.with_name(f"{target.name}-2")
+            path.rename(target)
+            moved.append(str(target))
+    return moved
+
+
+def _name(path: tuple) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _arrays(state: PyTree) -> dict[str, np.ndarray]:
+    """Every leaf by its path; random keys as the integers that they are made of."""
+    flat = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {_name(path): np.asarray(_key_data(leaf)) for path, leaf in flat}
+
+
+def _layout(state: PyTree) -> dict[str, list]:
+    data = jax.eval_shape(lambda tree: jax.tree.map(_key_data, tree), state)
+    flat = jax.tree_util.tree_flatten_with_path(data)[0]
+    return {_name(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in flat}
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _key_data(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _wrap(array: np.ndarray, like: Any) -> Any:
+    return jax.random.wrap_key_data(array) if _is_key(like) else array
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def _checksum(path: Path) -> list[int]:
+    data = path.read_bytes()
+    return [len(data), zlib.crc32(data)]
+
+
+def _flush(folder: Path) -> None:
+    """Force a folder's files to the disk before its name says that they are there."""
+    for path in [*folder.rglob("*"), folder]:
+        _flush_entry(path)
+
+
+def _flush_entry(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    for path in folder.glob("saving-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _damaged(run: Path, update: int, why: str) -> str:
+    older = [u for u in updates(run) if u != update]
+    advice = (
+        f"to use another, type --checkpoint {older[-1]}"
+        if older
+        else "there is no other checkpoint in this run"
+    )
+    path = run / "checkpoints" / f"{update:08d}"
+    return f"checkpoint {path} is damaged ({why}) and left as it is; {advice}"
+
+
+def _difference(found: dict[str, list], expected: dict[str, list]) -> str:
+    for name in [*expected, *found]:
+        if found.get(name) != expected.get(name):
+            texts = [_shape(leaves.get(name)) for leaves in (expected, found)]
+            return f"{name} should be {texts[0]}, found {texts[1]}"
+    return "its leaves are in another order"
+
+
+def _shape(entry: list | None) -> str:
+    return "absent" if entry is None else f"{entry[1]}{entry[0]}"
+
+
+def _first_line(error: BaseException) -> str:
+    if "No space left" in str(error):
+        return "no space left on the device"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

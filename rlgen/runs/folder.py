@@ -1,0 +1,128 @@
+"""The folder of a run: its record in `config.json`, and where its other files lie.
+
+A folder holds arrays and JSON alone and nothing in it is unpickled or imported, so that a run from
+a stranger is safe to open: a record that names modules from outside rlgen is refused unless the
+caller allows it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rlgen import __version__, config
+from rlgen.curriculum import Curriculum
+from rlgen.runs.spec import RunSpec, build, plan
+
+FORMAT = "rlgen-run-1"
+NAMES = ("recipe", "env", "learner", "score", "bonus")
+
+
+def create(path: Path, spec: RunSpec, env: Any, curriculum: Curriculum) -> dict[str, Any]:
+    """Make a run's folder and write down everything that was resolved.
+
+    Raises:
+        ValueError: the folder is there already and not empty.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        resume = f", continue it with `rlgen train --resume {path}`" if is_run(path) else ""
+        raise ValueError(f"{path} exists and is left as it is; choose another --out{resume}")
+    record = describe(spec, env, curriculum)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / "config.json", json.dumps(record, indent=1) + "\n")
+    except OSError as error:
+        raise ValueError(f"cannot make the run folder {path}: {error.strerror}") from error
+    return record
+
+
+def describe(spec: RunSpec, env: Any, curriculum: Curriculum) -> dict[str, Any]:
+    """The record of a run: its spec, every resolved field, versions and device."""
+    length = plan(spec, curriculum)
+    device = jax.devices()[0]
+    return {
+        "format": FORMAT,
+        "spec": config.flatten(spec),
+        "plan": length._asdict(),
+        "env": config.to_json(config.flatten(env)),
+        "fields": config.to_json(config.flatten(curriculum)),
+        "versions": versions(),
+        "device": f"{spec.devices} x {device.device_kind} ({device.platform})",
+    }
+
+
+def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpec, Any, Curriculum]:
+    """The spec, environment and curriculum of a record, from the record's own values alone.
+
+    Raises:
+        ValueError: it names modules from outside rlgen, which may run any code when imported, and
+            `allow_imports` is not set; or its fields are unknown to this version.
+    """
+    saved = config.override(RunSpec(recipe=""), record["spec"])
+    foreign = [getattr(saved, name) for name in NAMES if "." in getattr(saved, name)]
+    if foreign and not allow_imports:
+        raise ValueError(
+            f"the run's config.json names code from outside rlgen: {', '.join(foreign)}; "
+            "if you trust it, add --allow-imports"
+        )
+    exact = dataclasses.replace(
+        saved, preset="", env_fields=record["env"], overrides=record["fields"]
+    )
+    env, curriculum = build(exact)
+    return saved, env, curriculum
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record of a run folder.
+
+    Raises:
+        ValueError: not a run folder, or its config.json is damaged.
+    """
+    if not is_run(path):
+        raise ValueError(f"{path} is not a run folder: it has no config.json")
+    try:
+        record = json.loads((path / "config.json").read_text())
+        parts = [record[part] for part in ("spec", "plan", "env", "fields", "versions")]
+        if record["format"] != FORMAT or not all(isinstance(part, dict) for part in parts):
+            raise ValueError
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path / 'config.json'} is damaged or not of the format {FORMAT}; left as it is"
+        ) from error
+    return record
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder looks like a run."""
+    return (path / "config.json").is_file()
+
+
+def fingerprint(record: dict[str, Any]) -> str:
+    """A hash of all that decides what a run computes; not of devices, versions or paths."""
+    machine = ("devices", "keep_checkpoints", "checkpoint_every")
+    spec = {name: value for name, value in record["spec"].items() if name not in machine}
+    decides = [spec, record["plan"], record["env"], record["fields"]]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run depends on."""
+    names = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnax", "orbax-checkpoint")
+    found = {name: metadata.version(name) for name in names}
+    return {"rlgen": __version__, **found, "python": platform.python_version()}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that a kill at any moment leaves the old or the new content."""
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,157 @@
+"""`metrics.jsonl`: one line an update, with every metric as a list over seeds.
+
+    {"update": 7, "env_steps": {"train": …, "score": …}, "gradient_updates": …,
+     "wall_seconds": …, "compile_seconds": …, "steps_per_second": …, "episode_return": [0.1, …], …}
+
+Env steps that were learned from and env steps that only judged levels are apart; all are their sum.
+Steps and gradient updates count from the start of the run, of one seed (the mean over seeds). Wall
+seconds count the running program alone, compilation apart; within a chunk, whose updates run as one
+program, they are interpolated. A metric that does not exist (a skipped update has no loss) is null.
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+COUNTED = ("steps_train", "steps_score")
+ALWAYS = ("weight", "score", "episode_return", "episode_length")
+"""Metrics that exist in every update, also in one that trained nothing."""
+
+
+class Counters(NamedTuple):
+    """What has been spent since the start of the run, by one seed (the mean over seeds)."""
+
+    update: int = 0
+    steps_train: float = 0.0  # env steps that were learned from
+    steps_score: float = 0.0  # env steps that only judged levels
+    gradient_updates: float = 0.0
+    wall_seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+    @property
+    def steps_total(self) -> float:
+        """All env steps."""
+        return self.steps_train + self.steps_score
+
+
+class Bad(NamedTuple):
+    """The first quantity that stopped being a number."""
+
+    update: int
+    seed: int  # position among the run's seeds
+    name: str
+
+
+def advance(
+    counters: Counters, metrics: dict[str, np.ndarray], seconds: float, gradient_steps: int
+) -> list[Counters]:
+    """The counters after each update of a chunk, from its metrics `[U, S]`.
+
+    Args:
+        counters: before the chunk.
+        metrics: of the chunk.
+        seconds: that the chunk took.
+        gradient_steps: of one update that was not skipped.
+    """
+    num_updates = len(metrics["weight"])
+    per = {name: metrics[name].mean(1) for name in COUNTED if name in metrics}
+    trained = (metrics["weight"] > 0) * metrics.get("epochs_run", np.float32(1.0))
+    after = []
+    for i in range(num_updates):
+        counters = counters._replace(
+            update=counters.update + 1,
+            gradient_updates=counters.gradient_updates
+            + float(np.nan_to_num(trained[i]).mean()) * gradient_steps,
+            wall_seconds=counters.wall_seconds + seconds / num_updates,
+            **{name: getattr(counters, name) + float(x[i]) for name, x in per.items()},
+        )
+        after.append(counters)
+    return after
+
+
+def append(
+    path: Path, after: list[Counters], metrics: dict[str, np.ndarray], steps_per_second: float
+) -> None:
+    """Write a chunk's lines and force them to the disk, before any checkpoint claims them.
+
+    Raises:
+        OSError: no space.
+    """
+    rest = {name: values for name, values in metrics.items() if name not in COUNTED}
+    with open(path, "a") as file:
+        for i, now in enumerate(after):
+            line = {**_head(now, steps_per_second), **{n: _list(x[i]) for n, x in rest.items()}}
+            file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def cut(path: Path, update: int) -> None:
+    """Drop the lines after an update, which a resumed run will write again; atomic.
+
+    Lines come in the order of updates, so an unreadable one (cut by a kill) ends what is kept.
+    """
+    if not path.exists():
+        return
+    part = path.with_name(f".{path.name}.part")
+    with open(path) as source, open(part, "w") as target:
+        for line in source:
+            if not _is_up_to(line, update):
+                break
+            target.write(line)
+        target.flush()
+        os.fsync(target.fileno())
+    part.replace(path)
+
+
+def read(path: Path) -> list[dict]:
+    """All lines of a metrics file; a last line cut short by a kill is left out."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def first_bad(
+    before: int, metrics: dict[str, np.ndarray], finite: dict[str, np.ndarray]
+) -> Bad | None:
+    """The first metric `[U, S]`, or else parameter `[S]` at the chunk's end, that is not finite.
+
+    An update that trained nothing has no learner metrics, so NaN is allowed there.
+    """
+    trained = metrics["weight"] > 0
+    wrong = {n: ~np.isfinite(x) & (trained | (n in ALWAYS)) for n, x in metrics.items()}
+    hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
+    if hits:
+        update, seed, name = min(hits, key=lambda hit: hit[0])
+        return Bad(before + update + 1, seed, name)
+    for name, good in finite.items():
+        if not good.all():
+            return Bad(before + len(trained), int(np.argmin(good)), f"parameter {name}")
+    return None
+
+
+def _head(now: Counters, steps_per_second: float) -> dict:
+    steps = {"train": now.steps_train, "score": now.steps_score}
+    return {
+        "update": now.update,
+        "env_steps": {kind: round(x, 3) for kind, x in steps.items()},
+        "gradient_updates": round(now.gradient_updates, 3),
+        "wall_seconds": round(now.wall_seconds, 3),
+        "compile_seconds": round(now.compile_seconds, 3),
+        "steps_per_second": round(steps_per_second, 1),
+    }
+
+
+def _list(values: np.ndarray) -> list[float | None]:
+    numbers = [float(f"{float(x):.7g}") for x in values]
+    return [x if math.isfinite(x) else None for x in numbers]
+
+
+def _is_up_to(line: str, update: int) -> bool:
+    try:
+        return json.loads(line)["update"] <= update
+    except (ValueError, KeyError, TypeError):
+        return False

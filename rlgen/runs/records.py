@@ -1,0 +1,96 @@
+"""Side products of a run: the sampler's buffer as `levels.npz`, and TensorBoard files."""
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlgen import levels, registry
+from rlgen.types import PyTree, TrainState
+
+
+class Buffer(NamedTuple):
+    """The filled rows of all seeds' buffers, M levels."""
+
+    level: PyTree  # [M, ...]
+    score: np.ndarray  # [M]
+    hash: np.ndarray  # [M, 2]
+    seed: np.ndarray  # [M] position among the run's seeds
+    row: np.ndarray  # [M] row in that seed's buffer
+
+
+def find_buffer(states: TrainState) -> Buffer | None:
+    """The levels that a sampler holds, out of numpy states [S, ...]; None if it keeps none."""
+    held = getattr(states.sampler, "buffer", None)
+    if held is None or not hasattr(held, "score"):
+        return None
+    score = np.asarray(held.score)  # [S, K]
+    filled = np.arange(score.shape[1]) < np.asarray(held.size)[:, None]
+    seed, row = np.nonzero(filled)
+    level = jax.tree.map(lambda x: np.asarray(x)[seed, row], held.level)
+    return Buffer(level, score[seed, row], np.asarray(held.hash)[seed, row], seed, row)
+
+
+def save_buffer(path: Path, env: Any, states: TrainState, features: bool = False) -> None:
+    """Write the sampler's levels, if it holds any; nothing is pickled.
+
+    The file is one that `rlgen.levels.load_levels` reads, with the arrays `score`, `seed`, and on
+    request `feature.…` beside it. Optimal lengths are left unknown: solving takes too long to do
+    it between chunks.
+
+    Raises:
+        OSError: no space.
+    """
+    buffer = find_buffer(states)
+    if buffer is None or buffer.score.size == 0:
+        return
+    names = [f"seed-{s}-row-{r:04d}" for s, r in zip(buffer.seed, buffer.row, strict=True)]
+    header = {"format": levels.FORMAT, "names": names, "split": "train", "version": "1"}
+    flat = jax.tree_util.tree_flatten_with_path(buffer.level)[0]
+    arrays = {f"level{jax.tree_util.keystr(where)}": leaf for where, leaf in flat}
+    if features and registry.has(env, "level_features"):
+        found = jax.jit(jax.vmap(env.level_features))(buffer.level)
+        arrays |= {f"feature.{name}": np.asarray(values) for name, values in found.items()}
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "wb") as file:
+        np.savez(
+            file,
+            header=np.asarray(json.dumps(header)),
+            hash=buffer.hash,
+            optimal_steps=np.full(len(names), -1, np.int32),
+            optimal_return=np.full(len(names), np.nan, np.float32),
+            score=buffer.score,
+            seed=buffer.seed,
+            **arrays,
+        )
+    part.replace(path)
+
+
+def check_tensorboard(wanted: bool) -> None:
+    """Refuse what an extra is missing for, before a run is begun.
+
+    Raises:
+        ValueError: tensorboardX is not installed.
+    """
+    if wanted and importlib.util.find_spec("tensorboardX") is None:
+        raise ValueError("--tensorboard needs the extra: pip install 'rlgen[tensorboard]'")
+
+
+@contextmanager
+def tensorboard_writer(run: Path, wanted: bool) -> Iterator[Any]:
+    """A writer into the run folder, or None."""
+    if not wanted:
+        yield None
+        return
+    from tensorboardX import SummaryWriter
+
+    writer = SummaryWriter(str(run / "tensorboard"))
+    try:
+        yield writer
+    finally:
+        writer.close()

@@ -1,0 +1,148 @@
+"""What a run is, before it runs: names, sizes, seeds and overrides; and the components they give.
+
+The order of precedence, later wins: the environment's and the recipe's defaults, the preset's
+values, the user's values. What comes out is written down leaf by leaf in the run folder, so that a
+run is rebuilt from its own record even after a preset has changed.
+"""
+
+import dataclasses
+import inspect
+import math
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from rlgen import config, registry
+from rlgen.curriculum import Curriculum
+
+NO_FIELDS: Any = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run as a user asks for it.
+
+    Attributes:
+        recipe: the method: a name of `rlgen list recipes`, or a dotted path of your own module.
+        env: the environment's name or dotted path.
+        preset: fast, strong or parity, where the recipe has it; "" for the recipe's own defaults.
+        learner: the learner's name; "" for the recipe's own.
+        score: the name of what judges levels; "" for the recipe's own.
+        bonus: the exploration bonus's name; "" for none.
+        steps: env steps of each seed; rounded up to whole chunks.
+        seed: the first seed.
+        seeds: S, number of seeds trained side by side: seed, seed + 1, ...
+        devices: number of devices that share the work.
+        branch_seed: the seed of decisions that all seeds have in common.
+        chunk: updates of one compiled program, between which progress, metrics and checkpoints
+            happen; 0 for about a fiftieth of the run, at most 100.
+        checkpoint_every: chunks between two checkpoints.
+        keep_checkpoints: how many of the newest checkpoints stay.
+        env_fields: the environment's fields that differ from its preset.
+        overrides: the curriculum's fields that differ from the preset, by dotted path.
+
+    Raises:
+        ValueError: a number outside its range.
+    """
+
+    recipe: str
+    env: str = "maze"
+    preset: str = "fast"
+    learner: str = ""
+    score: str = ""
+    bonus: str = ""
+    steps: int = 5_000_000
+    seed: int = 0
+    seeds: int = 1
+    devices: int = 1
+    branch_seed: int = 0
+    chunk: int = 0
+    checkpoint_every: int = 1
+    keep_checkpoints: int = 2
+    env_fields: dict[str, Any] = field(default_factory=dict, metadata={"config": False})
+    overrides: dict[str, Any] = field(default_factory=dict, metadata={"config": False})
+
+    def __post_init__(self):
+        for name in ("steps", "seeds", "devices", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("seed", "branch_seed", "chunk"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.seed + self.seeds > 2**31:
+            raise ValueError(f"seed must be below 2**31, got {self.seed}")
+
+
+class Plan(NamedTuple):
+    """The length of a run in updates."""
+
+    num_updates: int  # a multiple of `chunk`
+    chunk: int
+    steps_per_update: int  # env steps of one seed
+
+
+def build(spec: RunSpec) -> tuple[Any, Curriculum]:
+    """The environment and the curriculum of a run, every value in place.
+
+    Raises:
+        ValueError: an unknown name, field or preset, or a value that a component refuses.
+    """
+    recipe = registry.load("recipes", spec.recipe)
+    presets = getattr(recipe, "PRESETS", {})
+    env = registry.load("envs", spec.env).build()
+    env_presets = env.presets() if registry.has(env, "presets") else {}
+    known = {*presets, *env_presets}
+    if spec.preset and known and spec.preset not in known:
+        raise ValueError(
+            f"unknown preset {spec.preset!r}; {registry.suggestion(spec.preset, known)}"
+        )
+    env = config.override(env, {**env_presets.get(spec.preset, {}), **spec.env_fields})
+    names = {"learner": spec.learner, "score": spec.score}
+    curriculum = recipe.build(env, **{kind: name for kind, name in names.items() if name})
+    if spec.bonus:
+        student = dataclasses.replace(curriculum.student, bonus=_bonus(spec.bonus, env))
+        curriculum = dataclasses.replace(curriculum, student=student)
+    known_paths = config.flatten(curriculum)
+    # A preset also holds values of learners that were not chosen, such as the size of a memory.
+    values = {p: v for p, v in presets.get(spec.preset, {}).items() if p in known_paths}
+    curriculum = config.override(curriculum, {**values, **spec.overrides})
+    return env, _with_length(curriculum, plan(spec, curriculum).num_updates, spec.overrides)
+
+
+def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
+    """How many updates the asked steps are, rounded up to whole chunks."""
+    per_update = curriculum.num_slots * getattr(curriculum.student, "num_steps", 1)
+    asked = math.ceil(spec.steps / per_update)
+    longest = min(spec.chunk or max(min(asked // 50, 100), 1), asked)
+    num_chunks = math.ceil(asked / longest)
+    chunk = spec.chunk or math.ceil(asked / num_chunks)  # the shortest that needs no more chunks
+    chunk = min(chunk, asked)
+    return Plan(chunk * math.ceil(asked / chunk), chunk, per_update)
+
+
+def with_names(spec: RunSpec) -> RunSpec:
+    """The same run with the learner and the score named that the recipe takes by default.
+
+    Raises:
+        ValueError: the recipe is unknown.
+    """
+    parameters = inspect.signature(registry.load("recipes", spec.recipe).build).parameters
+    own = {kind: parameters[kind].default for kind in ("learner", "score") if kind in parameters}
+    names = {k: n for k, n in own.items() if isinstance(n, str) and not getattr(spec, k)}
+    return dataclasses.replace(spec, **names)
+
+
+def _bonus(name: str, env: object) -> object:
+    if "bonuses" not in registry.KINDS and "." not in name:
+        raise ValueError(
+            f"unknown bonus {name!r}: this version ships none; "
+            "name a module of your own by its dotted path"
+        )
+    return registry.load("bonuses", name).build(env)
+
+
+def _with_length(curriculum: Curriculum, num_updates: int, chosen: dict[str, Any]) -> Curriculum:
+    """Learning-rate schedules span the run, unless the user said otherwise."""
+    paths = [p for p in config.flatten(curriculum) if p.endswith(".learner.num_updates")]
+    chosen = {path.replace("-", "_"): value for path, value in chosen.items()}
+    return config.override(curriculum, {p: num_updates for p in paths if p not in chosen})

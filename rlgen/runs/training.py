@@ -1,0 +1,263 @@
+"""Train a run from its first or its last checkpoint to its end, chunk by chunk.
+
+Between two chunks, in this order: the numbers are checked, metrics are written, a checkpoint is
+saved. So a checkpoint never holds a state that is not a number and never runs ahead of the metrics,
+and whatever happens in between costs at most the work since the last checkpoint.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlgen.curriculum import Curriculum
+from rlgen.runs import checkpoint, folder, metrics
+from rlgen.runs.metrics import Counters
+from rlgen.runs.program import Program, abstract_states, compile_run
+from rlgen.runs.progress import Reporter, Silent, Status
+from rlgen.runs.records import check_tensorboard, save_buffer, tensorboard_writer
+from rlgen.runs.signals import catch_stop
+from rlgen.runs.spec import Plan, RunSpec, build, with_names
+from rlgen.sharding import make_mesh
+from rlgen.types import TrainState
+
+
+class RunStoppedError(Exception):
+    """A run ended before its time; it can be resumed from its last checkpoint.
+
+    `exit_code` is 130 after Ctrl-C, 143 after SIGTERM, 1 after a failure.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Run(NamedTuple):
+    """A run that is about to go on."""
+
+    path: Path
+    spec: RunSpec
+    env: Any
+    curriculum: Curriculum
+    record: dict[str, Any]
+    length: Plan
+    options: "Options"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What does not change what a run computes.
+
+    Attributes:
+        reporter: where progress goes.
+        tensorboard: also write TensorBoard files; needs the extra `tensorboard`.
+    """
+
+    reporter: Reporter = dataclasses.field(default_factory=Silent)
+    tensorboard: bool = False
+
+
+def train(spec: RunSpec, path: Path | str, options: Options | None = None) -> Path:
+    """Train a new run in a new folder.
+
+    Raises:
+        ValueError: the spec is impossible or the folder is taken; nothing was trained.
+        RunStoppedError: a signal, a full disk or a number that is not finite ended it.
+    """
+    path = Path(path)
+    spec = with_names(spec)
+    options = options or Options()
+    env, curriculum = build(spec)
+    _check(spec, curriculum, options)
+    record = folder.create(path, spec, env, curriculum)
+    return _go(Run(path, spec, env, curriculum, record, _plan(record), options), None)
+
+
+def resume(
+    path: Path | str,
+    at: int | None = None,
+    devices: int | None = None,
+    allow_imports: bool = False,
+    options: Options | None = None,
+) -> Path:
+    """Go on with a run from its newest checkpoint, bit for bit as if it had never stopped.
+
+    Args:
+        path: the run's folder.
+        at: the update of an older checkpoint to go on from; newer ones are renamed, not deleted.
+        devices: another number of devices than before; equal up to rounding then.
+        allow_imports: import modules from outside rlgen that the run's record names.
+        options: of reporting.
+
+    Raises:
+        ValueError: not a run, a damaged or foreign checkpoint, or the run has ended.
+        RunStoppedError: as for `train`.
+    """
+    path = Path(path)
+    record = folder.read(path)
+    spec, env, curriculum = folder.rebuild(record, allow_imports)
+    if devices is not None:
+        spec = dataclasses.replace(spec, devices=devices)
+    options = options or Options()
+    _check(spec, curriculum, options)
+    run = Run(path, spec, env, curriculum, record, _plan(record), options)
+    known = checkpoint.updates(path)
+    if at is None and not known:
+        return _go(run, None)
+    at = known[-1] if at is None else at
+    restored = restore(run.path, record, abstract_states(spec, curriculum), at)
+    if at >= run.length.num_updates:
+        raise ValueError(f"{path} has ended: all {at} updates are done")
+    for moved in checkpoint.set_aside(path, at):
+        run.options.reporter.say(f"set aside {moved}")
+    return _go(run, restored)
+
+
+def restore(
+    path: Path, record: dict[str, Any], like: TrainState, update: int
+) -> tuple[TrainState, Counters]:
+    """The states and counters of one checkpoint of a run.
+
+    Raises:
+        ValueError: the checkpoint is missing, damaged, or of another run.
+    """
+    meta = checkpoint.read_meta(path, update)
+    if meta["run"] != folder.fingerprint(record):
+        raise ValueError(
+            f"checkpoint {path / 'checkpoints' / f'{update:08d}'} belongs to another run than "
+            f"{path / 'config.json'}, or that file was edited; both are left as they are"
+        )
+    return checkpoint.restore(path, update, like), Counters(**meta["counters"])
+
+
+def _check(spec: RunSpec, curriculum: Curriculum, options: Options) -> None:
+    """Refuse what cannot run on this machine before the run folder is touched."""
+    check_tensorboard(options.tensorboard)
+    if spec.devices > 1:
+        make_mesh(spec.devices, spec.seeds, curriculum.num_slots)
+
+
+def _plan(record: dict[str, Any]) -> Plan:
+    return Plan(**record["plan"])
+
+
+def _go(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
+    reporter = run.options.reporter
+    counters = restored[1] if restored else Counters()
+    metrics.cut(run.path / "metrics.jsonl", counters.update)
+    with tensorboard_writer(run.path, run.options.tensorboard) as board:
+        try:
+            reporter.say(_first_words(run, counters))
+            start = time.perf_counter()
+            program = compile_run(run.spec, run.curriculum, run.length)
+            states = program.place(restored[0]) if restored else program.init()
+            seconds = time.perf_counter() - start
+            reporter.say(f"compiled in {seconds:.1f} s")
+            counters = counters._replace(compile_seconds=counters.compile_seconds + seconds)
+            _loop(run, program, states, counters, board)
+        except OSError as error:
+            raise RunStoppedError(_disk_trouble(run, error)) from error
+        finally:
+            reporter.close()
+    return run.path
+
+
+def _loop(run: Run, program: Program, states: TrainState, now: Counters, board: Any) -> None:
+    def notice() -> None:
+        run.options.reporter.say("stopping after the running chunk; once more to abandon it")
+
+    last = run.length.num_updates
+    with catch_stop(notice) as stop:
+        while now.update < last and not stop:
+            states, found, seconds = _chunk(program, states, now.update)
+            now = _take_in(run, found, now, seconds, board)
+            chunks = now.update // run.length.chunk
+            if chunks % run.spec.checkpoint_every == 0 or now.update == last or stop:
+                _save(run, states, now)
+    if stop and now.update < last:
+        raise RunStoppedError(_how_to_resume(run, now), stop.exit_code)
+
+
+def _chunk(program: Program, states: TrainState, update: int) -> tuple[TrainState, tuple, float]:
+    """Run one chunk; signals are heard while it runs, since the wait is in Python."""
+    start = time.perf_counter()
+    states, found, finite = program.chunk(states, update)
+    leaves = jax.tree.leaves((found, finite))  # all results of a program are ready together
+    while not all(leaf.is_ready() for leaf in leaves):
+        time.sleep(min(0.05, 0.02 * (time.perf_counter() - start) + 1e-4))
+    host = jax.device_get((found, finite))
+    return states, host, time.perf_counter() - start
+
+
+def _take_in(run: Run, found: tuple, now: Counters, seconds: float, board: Any) -> Counters:
+    """Write a chunk's metrics and refuse what is not a number."""
+    values = {name: np.asarray(x).swapaxes(0, 1) for name, x in found[0].items()}  # [U, S]
+    learner = getattr(run.curriculum.student, "learner", None)
+    steps = getattr(learner, "num_epochs", 1) * getattr(learner, "num_minibatches", 1)
+    after = metrics.advance(now, values, seconds, steps)
+    rate = run.length.chunk * run.length.steps_per_update * run.spec.seeds / seconds
+    metrics.append(run.path / "metrics.jsonl", after, values, rate)
+    bad = metrics.first_bad(now.update, values, found[1])
+    if bad is not None:
+        raise RunStoppedError(_not_finite(run, bad))
+    means = {name: _mean(x) for name, x in values.items()}
+    if board is not None:
+        for name, mean in means.items():
+            board.add_scalar(name, mean, after[-1].steps_total)
+    left = (run.length.num_updates - after[-1].update) / run.length.chunk * seconds
+    run.options.reporter.show(
+        Status(after[-1].update, run.length.num_updates, after[-1].steps_total, rate, left, means)
+    )
+    return after[-1]
+
+
+def _save(run: Run, states: TrainState, now: Counters) -> None:
+    states = jax.device_get(states)
+    meta = {"run": folder.fingerprint(run.record), "counters": now._asdict()}
+    checkpoint.save(run.path, now.update, states, meta, run.spec.keep_checkpoints)
+    features = now.update == run.length.num_updates  # solving levels takes seconds
+    save_buffer(run.path / "levels.npz", run.env, states, features)
+
+
+def _mean(values: np.ndarray) -> float:
+    there = values[np.isfinite(values)]
+    return float(there.mean()) if there.size else float("nan")
+
+
+def _first_words(run: Run, counters: Counters) -> str:
+    total = run.length.num_updates * run.length.steps_per_update
+    seeds = f"{run.spec.seeds} seeds x " if run.spec.seeds > 1 else ""
+    return (
+        f"{run.path}: {run.spec.recipe} on {run.spec.env}, {seeds}{total:,} steps in "
+        f"{run.length.num_updates} updates (chunks of {run.length.chunk})"
+        + (f", from update {counters.update}" if counters.update else "")
+    )
+
+
+def _kept(run: Run) -> str:
+    known = checkpoint.updates(run.path)
+    if not known:
+        return "There is no checkpoint yet."
+    return f"The checkpoint of update {known[-1]} is kept: rlgen train --resume {run.path}"
+
+
+def _not_finite(run: Run, bad: metrics.Bad) -> str:
+    return (
+        f"update {bad.update}: {bad.name} of seed {run.spec.seed + bad.seed} is not finite. "
+        f"{_kept(run)}"
+    )
+
+
+def _disk_trouble(run: Run, error: OSError) -> str:
+    return f"cannot write to {run.path}: {error.strerror or error}. {_kept(run)}"
+
+
+def _how_to_resume(run: Run, now: Counters) -> str:
+    return (
+        f"stopped at update {now.update} of {run.length.num_updates}. "
+        f"Go on with: rlgen train --resume {run.path}"
+    )

@@ -1,0 +1,111 @@
+"""Devices as an axis: seeds or slots spread over a mesh.
+
+If the seeds divide among the devices, each device runs its own seeds and nothing is exchanged.
+Otherwise the slots are split: every device plays its share of the levels, and XLA adds the sums of
+gradients that the parameters, which all devices hold whole, need.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool
+
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import Student
+from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots, TrainState
+
+SEEDS, SLOTS = "seeds", "slots"
+
+
+def make_mesh(num_devices: int, seeds: int, num_slots: int) -> Mesh:
+    """A mesh of one axis, named by what is split over it: `seeds` if they divide, else `slots`.
+
+    Raises:
+        ValueError: fewer devices than asked, or neither seeds nor slots divide among them.
+    """
+    devices = jax.devices()
+    if num_devices > len(devices):
+        raise ValueError(
+            f"devices={num_devices}, but there are {len(devices)} ({devices[0].platform}); ask for "
+            "at most that. (The command line makes one of every CPU core; in Python, call "
+            "jax.config.update('jax_num_cpu_devices', N) before anything else)"
+        )
+    split_seeds = seeds > 1 and seeds % num_devices == 0
+    if not split_seeds and num_slots % num_devices:
+        raise ValueError(
+            f"devices={num_devices} divides neither the {seeds} seeds nor num_slots={num_slots}; "
+            f"make one of them a multiple of {num_devices}"
+        )
+    chosen = np.asarray(devices[:num_devices])
+    return Mesh(chosen, (SEEDS if split_seeds else SLOTS,), axis_types=(AxisType.Auto,))
+
+
+def state_shardings(mesh: Mesh, states: TrainState) -> TrainState:
+    """Where each leaf `[S, ...]` of the training state lies."""
+
+    def place(tree: PyTree, *axes: str | None) -> PyTree:
+        return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(*axes)), tree)
+
+    if mesh.axis_names == (SEEDS,):
+        return place(states, SEEDS)
+    return TrainState(
+        student=place(states.student),
+        sampler=place(states.sampler),
+        slots=place(states.slots, None, SLOTS),
+        free=place(states.free, None, SLOTS),
+    )
+
+
+def keys_shardings(mesh: Mesh) -> Keys:
+    """Where the keys of a run lie, `own` being `[S]`."""
+    own = PartitionSpec(SEEDS) if mesh.axis_names == (SEEDS,) else PartitionSpec()
+    return Keys(NamedSharding(mesh, own), NamedSharding(mesh, PartitionSpec()))
+
+
+def over_seeds(mesh: Mesh, chunk: Callable[..., tuple]) -> Callable[..., tuple]:
+    """The same chunk with its seeds split over the devices, each of which runs its own loop.
+
+    Args:
+        mesh: with the axis `seeds`.
+        chunk: `(states [S], keys, start) -> (states [S], metrics [S, ...], checks [S, ...])`.
+    """
+    split, whole = PartitionSpec(SEEDS), PartitionSpec()
+    return jax.shard_map(
+        chunk,
+        mesh=mesh,
+        in_specs=(split, Keys(split, whole), whole),  # pyright: ignore[reportArgumentType]
+        out_specs=split,
+        check_vma=False,  # loops start from constants, which the check takes for replicated
+    )
+
+
+def over_slots(mesh: Mesh, curriculum: Curriculum) -> Curriculum:
+    """The same curriculum, whose student plays its slots split over the devices."""
+    return dataclasses.replace(curriculum, student=SplitSlots(curriculum.student, mesh))
+
+
+@dataclass(frozen=True)
+class SplitSlots:
+    """A student whose slots are split over a mesh; all else is left to XLA to place.
+
+    Levels are drawn anew in every update, so saying once where the first ones lie is not enough.
+    """
+
+    student: Student
+    mesh: Mesh
+
+    def init(self, key: Key) -> PyTree:
+        """State of an untrained student."""
+        return self.student.init(key)
+
+    def run(
+        self, key: Key, state: PyTree, slots: Slots, fresh: Bool[Array, " N"]
+    ) -> tuple[PyTree, Outcome, Metrics]:
+        """Play the slots, each device its own."""
+        split = NamedSharding(self.mesh, PartitionSpec(SLOTS))
+        slots, fresh = jax.lax.with_sharding_constraint((slots, fresh), split)
+        return self.student.run(key, state, slots, fresh)
