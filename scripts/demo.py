@@ -15,7 +15,7 @@ from rlgen.runs import checkpoint, folder
 
 RUN = Path("runs/demo")
 STEPS = 3_000_000
-TRAIN = f"train robust-plr --env maze --preset fast --steps {STEPS} --seeds 2 --out {RUN}"
+TRAIN = f"train plr --env maze --preset fast --steps {STEPS} --seeds 2 --out {RUN}"
 EVAL = f"eval {RUN} --suite maze/heldout --untrained --attempts 50 --out {RUN}/eval --overwrite"
 
 

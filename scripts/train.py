@@ -33,7 +33,8 @@ method = Curriculum(
 
 # One compiled program of CHUNK updates; the seeds are an axis, and share the branches they take.
 one_chunk = functools.partial(method.train, num_updates=CHUNK)
-chunk = jax.jit(jax.vmap(one_chunk, in_axes=(0, Keys(0, None), None)), donate_argnums=0)
+axes = (0, Keys._make((0, None)), None)
+chunk = jax.jit(jax.vmap(one_chunk, in_axes=axes), donate_argnums=0)
 init_key, own_key, shared_key = jax.random.split(jax.random.key(0), 3)
 states = jax.jit(jax.vmap(method.init))(jax.random.split(init_key, SEEDS))
 keys = Keys(own=jax.random.split(own_key, SEEDS), shared=shared_key)

@@ -155,7 +155,10 @@ class PPO:
         start = (state.params, state.opt_state, jnp.bool_(True))
         keys = jax.random.split(key, self.num_epochs)
         (params, opt_state, _), metrics = jax.lax.scan(epoch, start, keys)
-        metrics = {name: values.mean() for name, values in metrics.items()}
+        num_run = metrics.get("epochs_run", jnp.ones(self.num_epochs)).sum()
+        metrics = {name: values.sum() / num_run for name, values in metrics.items()}
+        if self.target_kl > 0:
+            metrics["epochs_run"] = num_run
         metrics["learning_rate"] = rate
         metrics["param_norm"] = _norm(params)
         return PPOState(params, opt_state, state.num_updates + 1), metrics

@@ -1,0 +1,1 @@
+"""Small stand-ins for components from outside rlgen, named by dotted path."""

@@ -1,0 +1,111 @@
+"""A recipe that learns to stand at the mean target: the whole machine of a run, in milliseconds."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rlgen.curriculum import Curriculum
+from rlgen.types import Outcome
+
+PRESETS = {"fast": {"student.learner.rate": 0.1}, "strong": {"student.learner.rate": 0.2}}
+
+
+class Agent(NamedTuple):
+    place: Any  # [W]
+    drift: Any  # [W, W]; work, so that a chunk takes a while
+    num_updates: Any
+    key: Any  # typed: a state may hold one
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Steps towards targets.
+
+    Attributes:
+        rate: of a step.
+        num_updates: length of the schedule.
+        bad_update: the update whose loss is not a number; -1 for none.
+        bad_param: the update after which a parameter is not a number; -1 for none.
+        width: of the state.
+    """
+
+    rate: float = 0.05
+    num_updates: int = 0
+    bad_update: int = -1
+    bad_param: int = -1
+    width: int = 4
+
+
+@dataclass(frozen=True)
+class Student:
+    env: Any
+    learner: Learner = field(default_factory=Learner)
+    num_steps: int = 4
+
+    def init(self, key):
+        width = self.learner.width
+        place = jax.random.uniform(key, (width,))
+        return Agent(place, jnp.eye(width), jnp.int32(0), jax.random.fold_in(key, 1))
+
+    def run(self, key, state, slots, fresh):
+        own = self.learner
+        key_noise, key_next = jax.random.split(jax.random.fold_in(state.key, key_bits(key)))
+        gap = slots.level.mean() - state.place
+        noise = 0.01 * jax.random.uniform(key_noise, gap.shape)
+        drift = state.drift @ (jnp.eye(own.width) * 0.999)
+        place = state.place + own.rate * gap + noise + 0.001 * drift.mean()
+        update = state.num_updates
+        loss = jnp.where(update == own.bad_update, jnp.nan, (gap**2).mean())
+        place = jnp.where(update == own.bad_param, jnp.inf, place)
+        trains = slots.weight.sum() > 0
+        metrics = {
+            "loss": jnp.where(trains, loss, jnp.nan),
+            "episode_return": place.mean(),
+            "episode_length": jnp.float32(1.0),
+            "steps_train": jnp.float32(slots.weight.size * self.num_steps),
+            "steps_score": jnp.float32(0.0),
+        }
+        agent = Agent(place, drift, update + 1, key_next)
+        return agent, Outcome(done=jnp.ones_like(fresh)), metrics
+
+    def policy(self, states):
+        return self.learner, states
+
+
+@dataclass(frozen=True)
+class Sampler:
+    env: Any
+    weight: float = 1.0
+
+    def init(self, key):
+        return jnp.zeros((0,))  # an array of size 0: orbax would refuse it
+
+    def blank(self):
+        return jnp.float32(0.0)
+
+    def propose(self, keys, state, slots, free):
+        keys = jax.random.split(keys.own, slots.row.size)
+        level = jax.vmap(self.env.sample_level)(keys).reshape(slots.row.shape)
+        return state, slots._replace(level=level, weight=jnp.full_like(slots.weight, self.weight))
+
+    def observe(self, keys, state, slots, score, done):
+        return state
+
+
+@dataclass(frozen=True)
+class Score:
+    def memory(self):
+        return ()
+
+    def __call__(self, key, slots, outcome):
+        return jnp.zeros(slots.row.shape), slots.memory
+
+
+def key_bits(key):
+    return jax.random.key_data(key)[..., 0]
+
+
+def build(env, learner="arm-learner", score=""):
+    return Curriculum(Student(env), Sampler(env), Score(), num_slots=4)
