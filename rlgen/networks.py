@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rlgen import lstm
+from rlgen.initializers import Initializer, orthogonal
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
-Initializer = Callable[..., Array]
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
 
 
@@ -70,13 +70,17 @@ class ActorCritic:
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
         """New carry, logits and value of one step."""
-        return self._module(env).apply({"params": params}, carry, obs, first)
+        return self._apply(env, params, carry, obs, first)
 
     def unroll(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
         """New carry, logits and values of a sequence; equal to T steps."""
-        return self._module(env).apply({"params": params}, carry, obs, first)
+        return self._apply(env, params, carry, obs, first)
+
+    def _apply(self, env: LevelEnv, *arguments: PyTree) -> PyTree:
+        params, *inputs = arguments
+        return self._module(env).apply({"params": params}, *inputs)
 
     def _module(self, env: LevelEnv) -> "_Network":
         return _Network(self, getattr(env, "unpack", _as_floats), env.num_actions)
@@ -157,7 +161,7 @@ class _LSTM(nn.Module):
             "inputs", _by_gate(nn.initializers.lecun_normal()), (x.shape[-1], self.hidden_size)
         )
         square = (self.hidden_size, self.hidden_size)
-        recurrent = self.param("recurrent", _by_gate(nn.initializers.orthogonal()), square)
+        recurrent = self.param("recurrent", _by_gate(orthogonal()), square)
         bias = self.param("bias", nn.initializers.zeros, (4 * self.hidden_size,))
         weights = lstm.Weights(inputs, recurrent, bias)
         if first.ndim == 2:
@@ -167,7 +171,7 @@ class _LSTM(nn.Module):
 
 
 def _dense(features: int, scale: float, name: str) -> nn.Dense:
-    return nn.Dense(features, kernel_init=nn.initializers.orthogonal(scale), name=name)
+    return nn.Dense(features, kernel_init=orthogonal(scale), name=name)
 
 
 def _by_gate(init: Initializer) -> Initializer:
