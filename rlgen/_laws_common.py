@@ -1,0 +1,97 @@
+"""What the laws share: comparisons of trees, and made-up data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlgen.types import NEW, PyTree, Rollout, Slots
+
+
+def assert_same(tree: PyTree, expected: PyTree, sentence: str) -> None:
+    """Equal bit for bit, NaN equal to itself; else the sentence and the first unequal leaf."""
+    assert_shapes(tree, expected, sentence)
+    for path, x, y in _pairs(tree, expected):
+        assert not differs(x, y), f"{sentence}: {path or 'value'}\n{x}\n{y}"
+
+
+def assert_close(tree: PyTree, expected: PyTree, sentence: str, tolerance: float = 1e-5) -> None:
+    """Floats equal to a relative and absolute tolerance, all else exactly."""
+    assert_shapes(tree, expected, sentence)
+    for path, x, y in _pairs(tree, expected):
+        if np.issubdtype(x.dtype, np.inexact):
+            near = np.allclose(x, y, rtol=tolerance, atol=tolerance, equal_nan=True)
+            assert near, f"{sentence}: {path or 'value'}\n{x}\n{y}"
+        else:
+            assert not differs(x, y), f"{sentence}: {path or 'value'}\n{x}\n{y}"
+
+
+def assert_shapes(tree: PyTree, expected: PyTree, sentence: str) -> None:
+    """Equal structures, shapes and dtypes."""
+    found, right = jax.tree.structure(tree), jax.tree.structure(expected)
+    assert found == right, f"{sentence}: structure {found}, not {right}"
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    for (path, x), y in zip(leaves, jax.tree.leaves(expected), strict=True):
+        found, right = ((jnp.shape(z), jnp.result_type(z)) for z in (x, y))
+        assert found == right, f"{sentence}: {jax.tree_util.keystr(path)} is {found}, not {right}"
+
+
+def differs(x: PyTree, y: PyTree) -> bool:
+    """Whether any bit of any leaf differs."""
+    return any(x.tobytes() != y.tobytes() for _, x, y in _pairs(x, y))
+
+
+def random_rollout(seed: int, num_steps: int, num_slots: int, num_queued: int) -> Rollout:
+    """A made-up rollout [T, N] whose episodes fit together; about a fifth of the steps end one."""
+    rng = np.random.default_rng(seed)
+    shape = (num_steps, num_slots)
+    terminated = rng.random(shape) < 0.15
+    truncated = ~terminated & (rng.random(shape) < 0.08)
+    done = terminated | truncated
+    ended_before = np.concatenate([np.zeros((1, num_slots), int), done.cumsum(0)[:-1]])
+    value, after = rng.normal(size=(2, *shape))
+    next_value = np.where(truncated, after, np.concatenate([value[1:], after[-1:]]))
+    return Rollout(
+        obs=jnp.asarray(rng.normal(size=(*shape, 4)), jnp.float32),
+        action=jnp.asarray(rng.integers(0, 2, shape), jnp.int32),
+        log_prob=jnp.asarray(-rng.random(shape), jnp.float32),
+        value=jnp.asarray(value, jnp.float32),
+        next_value=jnp.asarray(np.where(terminated, 0.0, next_value), jnp.float32),
+        first=jnp.asarray(np.concatenate([np.ones((1, num_slots), bool), done[:-1]])),
+        terminated=jnp.asarray(terminated),
+        truncated=jnp.asarray(truncated),
+        turn=jnp.asarray(ended_before % num_queued, jnp.int32),
+        reward=jnp.asarray(rng.normal(size=shape), jnp.float32),
+        bonus=jnp.zeros(shape),
+        carry=(),
+    )
+
+
+def new_slots(level: PyTree, memory: PyTree) -> Slots:
+    """Slots that hold the levels [N, R, ...], new and of weight 1.
+
+    Args:
+        level: [N, R, ...].
+        memory: of one level; repeated.
+    """
+    shape = jax.tree.leaves(level)[0].shape[:2]
+    return Slots(
+        level=level,
+        memory=jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), memory),
+        row=jnp.full(shape, -1, jnp.int32),
+        origin=jnp.full(shape[0], NEW, jnp.int32),
+        weight=jnp.ones(shape[0]),
+    )
+
+
+def _pairs(tree: PyTree, expected: PyTree) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [
+        (jax.tree_util.keystr(path), _numpy(x), _numpy(y))
+        for (path, x), y in zip(leaves, jax.tree.leaves(expected), strict=True)
+    ]
+
+
+def _numpy(x: PyTree) -> np.ndarray:
+    if jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    return np.asarray(x)

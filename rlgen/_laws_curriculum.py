@@ -1,0 +1,106 @@
+"""Laws of samplers and scores; see `rlgen.testing`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from rlgen._laws_common import assert_close, assert_same, assert_shapes, new_slots, random_rollout
+from rlgen.protocols import Sampler, Score
+from rlgen.types import MUTANT, NEW, Keys, Outcome, PyTree, Rollout, Slots
+
+
+def check_sampler(sampler: Sampler, num_slots: int = 4, num_queued: int = 2) -> None:
+    """A sampler leaves busy slots alone, keeps its shapes, and replays only what was observed.
+
+    Runs 24 updates with random scores, in which half of the slots end their tenancy each time.
+
+    - A busy slot comes back bit for bit.
+    - States and slots keep structure, shapes and dtypes, so that updates can be scanned.
+    - Rows lie in -1 .. `capacity` - 1; weights are finite and 0 or more.
+    - A level with a row has been observed before, with a score.
+    """
+    memory = getattr(getattr(sampler, "score", None), "memory", tuple)()
+    shape = (num_slots, num_queued)
+    level = jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.blank())
+    slots = new_slots(level, memory)
+    state = jax.jit(sampler.init)(jax.random.key(0))
+    free = jnp.ones(num_slots, bool)
+
+    @jax.jit
+    def update(key: Array, state: PyTree, slots: Slots, free: Array) -> tuple:
+        key_sampler, key_score, key_done = jax.random.split(key, 3)
+        keys = Keys(key_sampler, key_sampler)
+        proposed, slots = sampler.propose(keys, state, slots, free)
+        score = jax.random.uniform(key_score, slots.row.shape)
+        done = jax.random.bernoulli(key_done, 0.5, free.shape)
+        return sampler.observe(keys, proposed, slots, score, done), slots, done
+
+    assert_shapes(
+        jax.eval_shape(update, jax.random.key(0), state, slots, free)[:2],
+        (state, slots),
+        f"{type(sampler).__name__}'s state and slots",
+    )
+    observed: set[bytes] = set()
+    for i in range(24):
+        state, after, done = update(jax.random.key(i), state, slots, free)
+        busy = ~np.asarray(free)
+        kept, before = jax.tree.map(lambda x, busy=busy: x[busy], (after, slots))
+        assert_same(kept, before, "propose changed a busy slot")
+        _check_proposed(sampler, after, observed)
+        ended = np.flatnonzero(done).tolist()
+        observed |= {_bytes(after.level, n, r) for n in ended for r in range(num_queued)}
+        slots, free = after, done
+
+
+def check_score(score: Score, num_queued: int = 2, population: int = 2) -> None:
+    """A score is a matter of each slot's own extrinsic evidence.
+
+    - Scores are [N, R], never NaN; memories keep structure, shapes and dtypes.
+    - Slots in another order have their scores in that order.
+    - A bonus changes nothing.
+
+    Args:
+        num_queued: R.
+        population: P, learners whose rollouts are scored.
+    """
+    num_slots = 6
+    rollouts = [random_rollout(seed, 40, num_slots, num_queued) for seed in range(population)]
+    rollout = jax.tree.map(lambda *x: jnp.stack(x), *rollouts)
+    level = jnp.zeros((num_slots, num_queued))
+    slots = new_slots(level, score.memory())
+    done = jnp.ones(num_slots, bool)
+
+    @jax.jit
+    def judge(slots: Slots, rollout: Rollout) -> tuple:
+        return score(jax.random.key(0), slots, Outcome(done, rollout))
+
+    value, memory = judge(slots, rollout)
+    assert value.shape == (num_slots, num_queued), f"scores have shape {value.shape}, not [N, R]"
+    assert not np.isnan(value).any(), "a score is NaN"
+    assert_shapes(memory, slots.memory, "the memories of levels")
+
+    order = np.array([3, 0, 5, 1, 4, 2])
+    moved = rollout._replace(carry=())
+    moved = jax.tree.map(lambda x: x[:, :, order], moved)._replace(carry=rollout.carry)
+    slots_moved = jax.tree.map(lambda x: x[order], slots)
+    expected = jax.tree.map(lambda x: x[order], (value, memory))
+    assert_close(judge(slots_moved, moved), expected, "scores depend on the order of the slots")
+    curious = rollout._replace(bonus=rollout.bonus + 7.0)
+    assert_same(judge(slots, curious), (value, memory), "a bonus changed a score")
+
+
+def _check_proposed(sampler: Sampler, slots: Slots, observed: set[bytes]) -> None:
+    row, weight, origin = (np.asarray(x) for x in (slots.row, slots.weight, slots.origin))
+    capacity = getattr(sampler, "capacity", None)
+    assert (row >= -1).all(), f"row {row.min()} is below -1"
+    assert capacity is None or (row < capacity).all(), f"row {row.max()} of {capacity}"
+    assert np.isfinite(weight).all() and (weight >= 0).all(), f"weights {weight}"
+    assert ((origin >= NEW) & (origin <= MUTANT)).all(), f"origins {origin}"
+    for n, r in np.argwhere(row >= 0).tolist():
+        known = _bytes(slots.level, n, r) in observed
+        assert known, f"slot {n} replays row {row[n, r]}, whose level was never observed"
+
+
+def _bytes(level: PyTree, n: int, r: int) -> bytes:
+    return b"".join(np.asarray(x)[n, r].tobytes() for x in jax.tree.leaves(level))

@@ -1,0 +1,258 @@
+"""Laws of environments; see `rlgen.testing`."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import spaces
+from jaxtyping import Array
+
+from rlgen import registry
+from rlgen._laws_common import assert_close, assert_same, assert_shapes, differs
+from rlgen.branching import where
+from rlgen.levels import hash_of
+from rlgen.protocols import LevelEnv
+from rlgen.types import PyTree
+
+
+class _Walk(NamedTuple):
+    """A random episode, [S, ...]; what follows its end repeats its last moment."""
+
+    obs: PyTree
+    state: PyTree
+    reward: Array
+    terminated: Array
+    at_limit: Array
+    done: Array
+
+
+def check_env(
+    env: LevelEnv, num_steps: int = 32, num_levels: int = 8, one_level: bool = False
+) -> None:
+    """An environment is a pure function of keys and levels, and keeps what it promises.
+
+    - Equal instances compare and hash alike, so that they share compilations.
+    - Keys tell sampled levels apart; the same key gives the same level.
+    - Observations lie in the space; states and observations never change shape or dtype.
+    - Rewards are one number, `terminated` and the time limit one flag each.
+    - The same keys give the same episode, alone or in a batch.
+    - No episode outlives its level's `max_steps_in_episode`.
+    - gymnax's own `step` runs, and agrees on shapes.
+    - The abilities that it has (see `rlgen.registry.ABILITIES`) do what they say.
+
+    Args:
+        num_steps: length of the random episodes; best above the time limit.
+        num_levels: how many random levels are tried.
+        one_level: whether the family has a single level, so that keys cannot tell levels apart.
+    """
+    _check_equality(env)
+    keys = jax.random.split(jax.random.key(1), num_levels)
+    level = jax.jit(jax.vmap(env.sample_level))(keys)
+    _check_levels(env, keys, level, one_level)
+    _check_shapes(env, jax.tree.map(lambda x: x[0], level))
+    walks = _check_walks(env, keys, level, num_steps)
+    _check_space(env, level, walks.obs)
+    for ability, law in _ABILITIES.items():
+        if registry.has(env, ability):
+            law(env, level, walks)
+
+
+def _check_equality(env: Any) -> None:
+    traces = []
+
+    @partial(jax.jit, static_argnums=0)
+    def sample(env: LevelEnv, key: Array) -> PyTree:
+        traces.append(env)
+        return env.sample_level(key)
+
+    twin = copy.deepcopy(env)
+    assert twin == env and hash(twin) == hash(env), "two equal environments do not compare equal"
+    for each in (env, twin):
+        sample(each, jax.random.key(0))
+    assert len(traces) == 1, "an equal second environment was compiled again"
+
+
+def _check_levels(env: LevelEnv, keys: Array, level: PyTree, one_level: bool) -> None:
+    alone = jax.jit(env.sample_level)(keys[1])
+    assert_same(alone, _row(level, 1), "the same key gave another level alone than in a batch")
+    if not one_level:
+        same = all(not differs(_row(level, i), alone) for i in range(len(keys)))
+        assert not same, f"{len(keys)} keys gave the same level; pass one_level=True if it is one"
+
+
+def _check_shapes(env: Any, level: PyTree) -> None:
+    key, action = jax.random.key(0), jnp.int32(0)
+    obs, state = jax.eval_shape(env.reset_env, key, level)
+    step = jax.eval_shape(env.step_env, key, state, action, level)
+    assert_shapes(step[0], obs, "the observation after a step is unlike that after a reset")
+    assert_shapes(step[1], state, "the state after a step is unlike that after a reset")
+    reward, terminated, info = step[2:]
+    assert reward.shape == () and reward.dtype == jnp.float32, f"the reward is {reward}"
+    truncated = jax.eval_shape(env.is_truncated, state, level)
+    for name, flag in (("terminated", terminated), ("is_truncated", truncated)):
+        assert flag.shape == () and flag.dtype == bool, f"{name} is {flag}, not one flag"
+    assert isinstance(info, dict), f"info is {type(info).__name__}, not a dict"
+    theirs = jax.eval_shape(env.step, key, state, action, level)
+    assert_shapes(theirs[:2], (obs, state), "gymnax's step is unlike reset")
+    assert env.action_space(level).n == env.num_actions, "action_space and num_actions disagree"
+
+
+def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _Walk:
+    walk = partial(_walk, env, num_steps)
+    walks = jax.jit(jax.vmap(walk))(keys, level)
+    alone = jax.jit(walk)
+    for i in range(2):
+        sentence = "an episode played alone differs from the same one in a batch"
+        assert_close(alone(keys[i], _row(level, i)), _row(walks, i), sentence)
+    limit = np.asarray(level.max_steps_in_episode)
+    length = (~np.asarray(walks.done)).sum(1) + 1
+    assert (length <= limit)[limit <= num_steps].all(), "an episode went on after the time limit"
+    early = np.asarray(walks.at_limit & ~walks.terminated) & (
+        np.arange(1, num_steps + 1) < limit[:, None]
+    )
+    assert not early.any(), "is_truncated before max_steps_in_episode"
+    assert np.isfinite(walks.reward).all(), "a reward is not finite"
+    return walks
+
+
+def _walk(env: LevelEnv, num_steps: int, key: Array, level: PyTree) -> _Walk:
+    key_reset, key_steps = jax.random.split(key)
+    obs, state = env.reset_env(key_reset, level)
+
+    def step(walk: _Walk, key: Array) -> tuple[_Walk, _Walk]:
+        key_act, key_step = jax.random.split(key)
+        action = jax.random.randint(key_act, (), 0, env.num_actions)
+        obs, state, reward, terminated, _ = env.step_env(key_step, walk.state, action, level)
+        at_limit = env.is_truncated(state, level)
+        new = _Walk(obs, state, reward, terminated, at_limit, terminated | at_limit)
+        walk = where(walk.done, walk._replace(reward=jnp.zeros_like(reward)), new)
+        return walk, walk
+
+    start = _Walk(obs, state, jnp.float32(0), jnp.bool_(False), jnp.bool_(False), jnp.bool_(False))
+    return jax.lax.scan(step, start, jax.random.split(key_steps, num_steps))[1]
+
+
+def _check_space(env: Any, level: PyTree, obs: PyTree) -> None:
+    space = env.observation_space(_row(level, 0))
+    for path, part, box in _parts("obs", jax.tree.map(np.asarray, obs), space):
+        if isinstance(box, spaces.Box):
+            shape = part.shape[2:]
+            assert shape == tuple(box.shape), f"{path} has shape {shape}, its space {box.shape}"
+            right = part.dtype == box.dtype
+            assert right, f"{path} has dtype {part.dtype}, its space {np.dtype(box.dtype)}"
+            assert (part >= box.low).all() and (part <= box.high).all(), f"{path} leaves its space"
+        else:
+            assert (part >= 0).all() and (part < box.n).all(), f"{path} leaves its space"
+
+
+def _parts(path: str, obs: PyTree, space: spaces.Space) -> list[tuple]:
+    """Leaves of an observation beside their spaces."""
+    if isinstance(space, spaces.Dict):
+        get = obs.__getitem__ if isinstance(obs, dict) else partial(getattr, obs)
+        inner = ((f"{path}.{name}", get(name), each) for name, each in space.spaces.items())
+    elif isinstance(space, spaces.Tuple):
+        inner = ((f"{path}[{i}]", obs[i], each) for i, each in enumerate(space.spaces))
+    else:
+        return [(path, obs, space)]
+    return [leaf for part in inner for leaf in _parts(*part)]
+
+
+# Abilities are no part of the protocol `LevelEnv`, hence `Any` below.
+
+
+def _check_hash(env: Any, level: PyTree, walks: _Walk) -> None:
+    hashes = np.asarray(jax.jit(jax.vmap(partial(hash_of, env)))(level))
+    assert hashes.dtype == np.uint32 and hashes.shape[1:] == (2,), "level_hash is not uint32[2]"
+    contents = [_bytes(_row(level, i)) for i in range(len(hashes))]
+    if len(set(contents)) > 1:
+        assert len({x.tobytes() for x in hashes}) > 1, "unlike levels hash alike"
+
+
+def _check_solve(env: Any, level: PyTree, walks: _Walk) -> None:
+    """No random episode beats the solver."""
+    solution = jax.tree.map(np.asarray, jax.jit(jax.vmap(env.solve))(level))
+    unsolvable = ~solution.solvable
+    assert (solution.steps[unsolvable] == -1).all(), "an unsolvable level has optimal steps"
+    assert (solution.optimal_return[unsolvable] == 0).all(), "an unsolvable level has a return"
+    assert (solution.steps[solution.solvable] > 0).all(), "a solvable level takes no step"
+    total, length = np.asarray(walks.reward).sum(1), (~np.asarray(walks.done)).sum(1) + 1
+    solved = np.asarray(walks.terminated)[:, -1] & (total > 0)
+    assert not (solved & unsolvable).any(), "a random episode solved an unsolvable level"
+    assert (length >= solution.steps)[solved].all(), "a random episode was faster than the optimum"
+    assert (total <= solution.optimal_return + 1e-5)[solved].all(), "a return above the optimum"
+
+
+def _check_mutate(env: Any, level: PyTree, walks: _Walk) -> None:
+    key, other = jax.random.split(jax.random.key(2))
+    mutate = jax.jit(lambda key, level: env.mutate_levels(key, level, 4))
+    child = mutate(key, level)
+    assert_shapes(child, level, "a mutant is unlike its parent")
+    assert differs(child, level), "four edits changed no level"
+    assert differs(child, mutate(other, level)), "another key edited alike"
+
+
+def _check_features(env: Any, level: PyTree, walks: _Walk) -> None:
+    for name, x in jax.jit(jax.vmap(env.level_features))(level).items():
+        assert x.ndim == 1, f"the feature {name} is no scalar"
+        assert np.isfinite(np.asarray(x, float)).all(), f"the feature {name} is not finite"
+
+
+def _check_unpack(env: Any, level: PyTree, walks: _Walk) -> None:
+    """Leading axes do not matter."""
+    batched = jax.jit(env.unpack)(walks.obs)
+    for path, x in jax.tree_util.tree_leaves_with_path(batched):
+        float_ = jnp.issubdtype(x.dtype, jnp.floating)
+        assert float_, f"unpack gives {x.dtype} at {jax.tree_util.keystr(path)}, not floats"
+    one = jax.jit(env.unpack)(jax.tree.map(lambda x: x[0, 0], walks.obs))
+    expected = jax.tree.map(lambda x: x[0, 0], batched)
+    assert_same(one, expected, "unpack of one observation differs from that of many")
+
+
+def _check_success(env: Any, level: PyTree, walks: _Walk) -> None:
+    solved = env.success(walks.reward.sum(1), walks.terminated[:, -1])
+    shape = walks.reward.shape[:1]
+    assert solved.shape == shape and solved.dtype == bool, "success is not one flag an episode"
+
+
+def _check_picture(env: Any, level: PyTree, walks: _Walk) -> None:
+    """Of one moment."""
+    pictures = {}
+    if registry.has(env, "render"):
+        pictures["render"] = env.render(
+            _row(level, 0), jax.tree.map(lambda x: x[0, 0], walks.state)
+        )
+    if registry.has(env, "level_image"):
+        pictures["level_image"] = env.level_image(_row(level, 0))
+    for name, x in pictures.items():
+        right = x.dtype == np.uint8 and x.ndim == 3 and x.shape[2] == 3
+        assert right, f"{name} gives {x.dtype}{list(x.shape)}, not uint8[H, W, 3]"
+
+
+def _check_presets(env: Any, level: PyTree, walks: _Walk) -> None:
+    for fields in env.presets().values():
+        type(env)(**fields)
+
+
+_ABILITIES: dict[str, Callable[[Any, PyTree, _Walk], None]] = {
+    "level_hash": _check_hash,
+    "solve": _check_solve,
+    "mutate_levels": _check_mutate,
+    "level_features": _check_features,
+    "unpack": _check_unpack,
+    "success": _check_success,
+    "render": _check_picture,
+    "level_image": _check_picture,
+    "presets": _check_presets,
+}
+
+
+def _row(tree: PyTree, i: int) -> PyTree:
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def _bytes(level: PyTree) -> bytes:
+    return b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(level))

@@ -1,0 +1,183 @@
+"""Laws of learners; see `rlgen.testing`."""
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from rlgen._laws_common import assert_close, assert_same, differs, new_slots
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.rollout import rollout
+from rlgen.students import OnPolicy
+from rlgen.types import PyTree, Rollout
+
+
+def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps: int = 8) -> None:
+    """A learner obeys the weights of the slots, learns with all it has, and re-runs exactly.
+
+    - Where no slot has weight, nothing changes, bit for bit, moments and counters included.
+    - What happened in a slot of weight 0 changes nothing, bit for bit.
+    - An update moves every array of the parameters (`state.params`, or the whole state).
+    - `network.unroll` from the stored carries gives the log-probabilities and values of acting, if
+      the learner has a network.
+
+    Args:
+        env: any environment that the learner takes.
+        num_slots: even.
+        num_steps: T; best with several episodes' ends within.
+    """
+    student = OnPolicy(env, learner, num_steps)
+    student.check(num_slots)
+    key_init, key_level, key_run, key_learn = jax.random.split(jax.random.key(0), 4)
+    state = jax.jit(student.init)(key_init)
+    level = jax.vmap(env.sample_level)(jax.random.split(key_level, num_slots))
+    slots = new_slots(jax.tree.map(lambda x: x[:, None], level), ())
+    free = jnp.ones(num_slots, bool)
+
+    run = jax.jit(lambda state, slots: student.run(key_run, state, slots, free))
+    skipped, _, _ = run(state, slots._replace(weight=jnp.zeros(num_slots)))
+    assert_same(skipped, state, "an update without any weight changed the student's state")
+    learned, outcome, metrics = run(state, slots)
+    _refuse_still(state.learner, learned.learner)
+    for name, value in metrics.items():
+        assert np.isfinite(value).all(), f"metric {name} is {value} after an ordinary update"
+
+    played = jax.tree.map(lambda x: x[0], outcome.rollout)
+    one = jax.tree.map(lambda x: x[0], state.learner)
+    update = jax.jit(lambda rollout, weight: learner.update(key_learn, one, rollout, weight)[0])
+    half = jnp.arange(num_slots) % 2.0
+    spoilt, ones = _spoil(played, half == 0), jnp.ones(num_slots)
+    sentence = "what happened in a slot of weight 0 was learned from"
+    assert_same(update(spoilt, half), update(played, half), sentence)
+    heard = differs(update(spoilt, ones), update(played, ones))
+    assert heard, "rewards in a slot of weight 1 were not learned from"
+    if hasattr(learner, "network"):
+        _check_rerun(env, learner, one.params, played)
+
+
+def check_fields_matter(env: LevelEnv, learner: Learner, unused: tuple[str, ...] = ()) -> None:
+    """Every hyperparameter of a learner, its network's included, changes the compiled program.
+
+    A field that does nothing alone must do something beside one switched option.
+
+    Args:
+        env: an environment for which all fields can matter (an image, for a convolution).
+        unused: names of fields that cannot matter here.
+    """
+    program = _Programs(env, {})
+    base = program(learner)
+    assert program(learner) == base, "tracing one learner twice gave two programs"
+    options = [(path, not value) for path, value in _fields(learner) if isinstance(value, bool)]
+    for path, value in _fields(learner):
+        if path[-1] in unused:
+            continue
+        changed = _set(learner, path, _other(learner, path, value))
+        if program(changed) != base:
+            continue
+        beside = ((_set(changed, *option), _set(learner, *option)) for option in options)
+        matters = any(program(with_it) != program(without) for with_it, without in beside)
+        assert matters, f"{type(learner).__name__}.{'.'.join(path)} changes nothing"
+
+
+def _refuse_still(before: PyTree, after: PyTree) -> None:
+    before, after = (getattr(state, "params", state) for state in (before, after))
+    for (path, x), y in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+    ):
+        assert differs(x, y), f"an update left {jax.tree_util.keystr(path)} as it was"
+
+
+def _spoil(played: Rollout, where: Array) -> Rollout:
+    """Rewards and values of some slots replaced by wild ones."""
+    wild = 1e3 * jax.random.normal(jax.random.key(9), played.reward.shape)
+    fields = {"reward": wild, "bonus": -wild, "value": 2 * wild, "next_value": 3 * wild}
+    return played._replace(
+        **{name: jnp.where(where, new, getattr(played, name)) for name, new in fields.items()}
+    )
+
+
+def _check_rerun(env: LevelEnv, learner: Any, params: PyTree, played: Rollout) -> None:
+    """Each part of the rollout, re-run from the carry stored at its start, is as it was played."""
+    num_steps = played.reward.shape[0]
+    length = getattr(learner, "bptt_steps", 0) or num_steps
+
+    def parts(x: Array) -> Array:
+        return x.reshape(num_steps // length, length, *x.shape[1:])
+
+    @jax.jit
+    def rerun(played: Rollout) -> tuple[Array, Array]:
+        def one(carry: PyTree, obs: PyTree, first: Array) -> tuple:
+            return learner.network.unroll(env, params, carry, obs, first)[1:]
+
+        logits, value = jax.vmap(one)(
+            played.carry, jax.tree.map(parts, played.obs), parts(played.first)
+        )
+        log_p = jnp.take_along_axis(
+            jax.nn.log_softmax(logits), parts(played.action)[..., None], axis=-1
+        )[..., 0]
+        return log_p.reshape(played.reward.shape), value.reshape(played.reward.shape)
+
+    log_prob, value = rerun(played)
+    assert_close(log_prob, played.log_prob, "re-running a rollout gives other log-probabilities")
+    assert_close(value, played.value, "re-running a rollout gives other values")
+
+
+class _Programs(NamedTuple):
+    """The program of an update as text, addresses left out, with the shapes that go into it."""
+
+    env: LevelEnv
+    known: dict  # shapes by the fields that may change them: all but the floats
+
+    def __call__(self, learner: Any) -> str:
+        fields = tuple(field for field in _fields(learner) if not isinstance(field[1], float))
+        if fields not in self.known:
+            self.known[fields] = jax.eval_shape(partial(self._play, learner))
+        state, played = self.known[fields]
+        update = jax.make_jaxpr(learner.update)(jax.random.key(0), state, played, jnp.ones(8))
+        return re.sub(r"0x[0-9a-f]+", "", f"{state}{played}{update}")
+
+    def _play(self, learner: Learner) -> tuple[PyTree, Rollout]:
+        key = jax.random.key(0)
+        state, level = learner.init(key), self.env.sample_level(key)
+        level = jax.tree.map(lambda x: jnp.broadcast_to(x, (8, 1, *jnp.shape(x))), level)
+        return state, rollout(key, self.env, learner, state, level, 8)[0]
+
+
+def _fields(component: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple, object]]:
+    """Paths and values of all plain fields, those of nested dataclasses included."""
+    for field in dataclasses.fields(component):
+        value = getattr(component, field.name)
+        if field.name == "env":
+            continue
+        if dataclasses.is_dataclass(value):
+            yield from _fields(value, (*prefix, field.name))
+        elif isinstance(value, bool | int | float | str):
+            yield (*prefix, field.name), value
+
+
+def _set(component: Any, path: tuple[str, ...], value: object) -> Any:
+    name, *rest = path
+    if rest:
+        value = _set(getattr(component, name), tuple(rest), value)
+    return dataclasses.replace(component, **{name: value})
+
+
+def _other(component: Any, path: tuple[str, ...], value: object) -> object:
+    """Another valid value of a field."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return 2 * value or 4
+    if isinstance(value, float):
+        return 0.5 * value or 0.25
+    for name in path[:-1]:
+        component = getattr(component, name)
+    allowed = typing.get_args(typing.get_type_hints(type(component))[path[-1]])
+    return next((other for other in allowed if other != value), f"another {value}")

@@ -1,0 +1,40 @@
+"""Laws that every component keeps, and probe environments with known answers; for your own tests.
+
+    from rlgen.testing import check_env
+
+    def test_laws():
+        check_env(MyEnvironment())
+
+Each `check_…` raises `AssertionError` with a sentence and says nothing otherwise. All compile a few
+small programs and take seconds. `solve_probes` trains a learner on seven questions at once.
+"""
+
+from rlgen._laws_common import (
+    assert_close,
+    assert_same,
+    assert_shapes,
+    new_slots,
+    random_rollout,
+)
+from rlgen._laws_curriculum import check_sampler, check_score
+from rlgen._laws_env import check_env
+from rlgen._laws_learner import check_fields_matter, check_learner
+from rlgen._probes import PROBES, Answer, Probe, ProbeLevel, solve_probes
+
+__all__ = [
+    "PROBES",
+    "Answer",
+    "Probe",
+    "ProbeLevel",
+    "assert_close",
+    "assert_same",
+    "assert_shapes",
+    "check_env",
+    "check_fields_matter",
+    "check_learner",
+    "check_sampler",
+    "check_score",
+    "new_slots",
+    "random_rollout",
+    "solve_probes",
+]

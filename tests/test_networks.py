@@ -1,0 +1,119 @@
+"""The actor-critic: its sizes as published, its convolution, its reading of observations."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from gymnax.environments.environment import Environment
+
+from rlgen.networks import ActorCritic, _Conv
+
+
+@struct.dataclass
+class Level:
+    max_steps_in_episode: jax.Array
+
+
+class Looker(Environment):
+    """Shows a 5x5 image and a direction, as a maze does; seven actions."""
+
+    @property
+    def num_actions(self):
+        return 7
+
+    def sample_level(self, key):
+        return Level(jnp.int32(1))
+
+    def step_env(self, key, state, action, params):
+        return self.reset_env(key, params)[0], state + 1, jnp.float32(0), jnp.bool_(True), {}
+
+    def reset_env(self, key, params):
+        obs = {"image": jnp.ones((5, 5, 3)), "direction": jax.nn.one_hot(1, 4)}
+        return obs, jnp.int32(0)
+
+
+def sizes(params):
+    return {name: sum(x.size for x in jax.tree.leaves(part)) for name, part in params.items()}
+
+
+def test_default_has_the_published_number_of_parameters():
+    params = jax.eval_shape(lambda key: ActorCritic().init(key, Looker()), jax.random.key(0))
+    found = sizes(params)
+    assert found.pop("conv_1") == 3 * 3 * 3 * 16 + 16
+    assert found.pop("vector_0") == 4 * 5 + 5
+    assert found == {
+        "lstm": (149 + 256 + 1) * 4 * 256,
+        "actor_hidden": 256 * 32 + 32,
+        "actor": 32 * 7 + 7,
+        "critic_hidden": 256 * 32 + 32,
+        "critic": 32 + 1,
+    }
+    assert sum(sizes(params).values()) == 432_929
+
+
+@pytest.mark.parametrize("size", [5, 11])
+def test_convolution_is_that_of_lax(size):
+    image = jax.random.normal(jax.random.key(0), (3, 2, size, size, 3))
+    conv = _Conv(4)
+    params = jax.jit(conv.init)(jax.random.key(1), image)["params"]
+    params["bias"] = jnp.arange(4.0)
+    expected = jax.lax.conv_general_dilated(
+        image.reshape(6, size, size, 3),
+        params["kernel"],
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    expected = expected + params["bias"][None, None, None]
+    found = jax.jit(conv.apply)({"params": params}, image)
+    np.testing.assert_allclose(found, expected.reshape(3, 2, -1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("core", ["lstm", "none"])
+def test_unroll_is_many_steps(core):
+    network = ActorCritic(core=core, hidden_size=8, head_size=8, conv_features=2)
+    env, num_steps, num_slots = Looker(), 4, 3
+    params = jax.jit(lambda key: network.init(key, env))(jax.random.key(0))
+    image = jax.random.normal(jax.random.key(1), (num_steps, num_slots, 5, 5, 3))
+    direction = jax.random.normal(jax.random.key(2), (num_steps, num_slots, 4))
+    obs = {"image": image, "direction": direction}
+    first = jax.random.bernoulli(jax.random.key(3), 0.3, (num_steps, num_slots))
+    carry = network.initial_carry(num_slots)
+    unroll, step = (jax.jit(partial(run, env, params)) for run in (network.unroll, network.step))
+    _, logits, value = unroll(carry, obs, first)
+    for t in range(num_steps):
+        now = jax.tree.map(lambda x, t=t: x[t], obs)
+        carry, step_logits, step_value = step(carry, now, first[t])
+        np.testing.assert_allclose(step_logits, logits[t], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(step_value, value[t], rtol=1e-4, atol=1e-6)
+
+
+def test_first_policy_is_nearly_uniform():
+    network = ActorCritic(hidden_size=16)
+    obs = {"image": 10 * jnp.ones((2, 5, 5, 3)), "direction": jnp.ones((2, 4))}
+
+    @jax.jit
+    def first_logits(key):
+        params, carry = network.init(key, Looker()), network.initial_carry(2)
+        return network.step(Looker(), params, carry, obs, jnp.ones(2, bool))[1]
+
+    np.testing.assert_allclose(jax.nn.softmax(first_logits(jax.random.key(0))), 1 / 7, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"core": "gru"}, "core must be 'lstm' or 'none', got 'gru'"),
+        ({"activation": "gelu"}, "activation must be 'relu' or 'tanh', got 'gelu'"),
+        ({"hidden_size": 0}, "network.hidden_size must be at least 1, got 0"),
+    ],
+)
+def test_impossible_networks_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        unchecked = object.__new__(ActorCritic)  # or the tests' own type checks would refuse first
+        for name, value in fields.items():
+            object.__setattr__(unchecked, name, value)
+        unchecked.__post_init__()
