@@ -72,7 +72,11 @@ def _progress(label: str) -> Callable[[int, int], None]:
 def _fields() -> list[Field]:
     runs = tyro.conf.arg(metavar="RUN", help="folders of one run or more")
     return [
-        ("runs", Annotated[tyro.conf.Positional[list[str]], runs], dataclasses.field(default_factory=list)),
+        (
+            "runs",
+            Annotated[tyro.conf.Positional[list[str]], runs],
+            dataclasses.field(default_factory=list),
+        ),
         option(str, "heldout", "suite", "the suite, such as maze/heldout; see rlgen list suites"),
         option(int, 10, "attempts", "episodes on each level by each seed"),
         option(int, 0, "seed", "of the evaluation's random numbers"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rlgen import config, registry
@@ -115,7 +116,7 @@ def _number(value: Any) -> str:
 
 
 def _at(tree: PyTree, i: int) -> PyTree:
-    return jax.tree.map(lambda x: x[i], tree)
+    return jax.tree.map(lambda x: jnp.asarray(x[i]), tree)
 
 
 def _fields() -> list[Field]:

@@ -99,9 +99,10 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
         print("rlgen: abandoned; `rlgen train --resume RUN` goes on from the last checkpoint")
         sys.stdout.flush()
         os._exit(130)  # an ordinary exit would wait for the chunk on the device
-    env = folder.read(path)["spec"]["env"]
+    record = folder.read(path)
+    suite = f"{record['spec']['env']}/heldout"
     print(f"The run is in {path}. Evaluate it:")
-    print(f"  rlgen eval {path} --suite {env}/heldout --attempts 100 --out {path}/eval")
+    print(f"  rlgen eval {path} --suite {suite} --attempts 100{folder.trust_flag(record)}")
     return 0
 
 

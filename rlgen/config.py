@@ -49,13 +49,11 @@ def leaves(component: object) -> Iterator[Leaf]:
     A component that stands in two places (PLR keeps the curriculum's score) is one component: it
     is listed at its shortest path and changed in both.
     """
-    places = _places(component)
-    for paths in places.values():
-        home = min(paths, key=lambda path: path.count("."))
-        node = paths[home]
-        for name, child, kind, help_text in _children(node):
-            if _is_value(child):
-                yield Leaf(home + name, child, _plain_kind(kind, child), help_text)
+    for paths in _places(component).values():
+        home = _home(paths)
+        plain = (entry for entry in _children(paths[home]) if _is_value(entry[1]))
+        for name, value, kind, help_text in plain:
+            yield Leaf(home + name, value, _plain_kind(kind, value), help_text)
 
 
 def flatten(component: object) -> dict[str, Value]:
@@ -79,7 +77,7 @@ def override(component: Component, values: Mapping[str, Any]) -> Component:
             raise ValueError(f"unknown field {written!r}; {nearest(path, list(known))}")
         converted[path] = convert(known[path].kind, value, path)
     for paths in _places(component).values():
-        home = min(paths, key=lambda path: path.count("."))
+        home = _home(paths)
         own = {path: v for path, v in converted.items() if path.rpartition(".")[0] + "." == home}
         for alias in paths:
             converted |= {alias + path.removeprefix(home): value for path, value in own.items()}
@@ -93,10 +91,10 @@ def convert(kind: Any, value: object, name: str = "value") -> Any:
         ValueError: it cannot be one without loss; the message says what is allowed.
     """
     if get_origin(kind) is Literal:
-        for option in get_args(kind):
-            if value == option or value == str(option):
-                return option
-        raise ValueError(f"{name}={value!r} is unknown; {suggestion(str(value), _texts(kind))}")
+        options = {str(option): option for option in get_args(kind)}
+        if str(value) not in options:
+            raise ValueError(f"{name}={value!r} is unknown; {suggestion(str(value), options)}")
+        return options[str(value)]
     if kind is tuple or get_origin(kind) is tuple:
         return _convert_tuple(kind, value, name)
     try:
@@ -122,11 +120,15 @@ def nearest(name: str, known: list[str]) -> str:
 def _places(component: object, prefix: str = "") -> dict[int, dict[str, object]]:
     """Every component of a tree, by identity: the paths, each with a dot behind, at which it is."""
     found: dict[int, dict[str, object]] = {id(component): {prefix: component}}
-    for name, child, _, _ in _children(component):
-        if _is_component(child) or _is_group(child):
-            for key, paths in _places(child, f"{prefix}{name}.").items():
-                found.setdefault(key, {}).update(paths)
+    parts = [(n, x) for n, x, _, _ in _children(component) if _is_component(x) or _is_group(x)]
+    for name, part in parts:
+        for key, paths in _places(part, f"{prefix}{name}.").items():
+            found.setdefault(key, {}).update(paths)
     return found
+
+
+def _home(paths: dict[str, object]) -> str:
+    return min(paths, key=lambda path: path.count("."))
 
 
 def _children(component: object) -> Iterator[tuple[str, Any, Any, str]]:
@@ -273,7 +275,3 @@ def _jsonable(value: Value) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _texts(kind: Any) -> list[str]:
-    return [str(option) for option in get_args(kind)]

@@ -15,6 +15,7 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import PyTree
 
 FORMAT = "rlgen-levels-1"
+KNOWN = ("hash", "optimal_steps", "optimal_return")
 
 
 @struct.dataclass
@@ -105,14 +106,9 @@ def save_levels(path: Path | str, levels: LevelSet) -> None:
         "split": levels.split,
         "version": levels.version,
     }
-    np.savez_compressed(
-        path,
-        header=np.asarray(json.dumps(header)),
-        hash=np.asarray(levels.hash),
-        optimal_steps=np.asarray(levels.optimal_steps),
-        optimal_return=np.asarray(levels.optimal_return),
-        **arrays,
-    )
+    arrays |= {name: np.asarray(getattr(levels, name)) for name in KNOWN}
+    arrays["header"] = np.asarray(json.dumps(header))
+    np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def load_levels(path: Path | str, like: PyTree) -> LevelSet:
@@ -121,26 +117,33 @@ def load_levels(path: Path | str, like: PyTree) -> LevelSet:
     Raises:
         ValueError: not such a file, damaged, or of another family; the message names the array.
     """
+    data, header = _read(path)
+    num = len(header["names"])
+    wanted = {f"level{jax.tree_util.keystr(where)}": leaf for where, leaf in _leaves(like)}
+    wanted |= {"hash": np.zeros(2, np.uint32), "optimal_steps": np.int32(0)}
+    wanted |= {"optimal_return": np.float32(0)}
+    for name, leaf in wanted.items():
+        shape = (num, *np.shape(leaf))
+        if name not in data or data[name].shape != shape:
+            found = data[name].shape if name in data else "nothing"
+            raise ValueError(f"{path}: {name} should have shape {shape}, found {found}")
+    arrays = {n: jnp.asarray(data[n], jnp.asarray(leaf).dtype) for n, leaf in wanted.items()}
+    known = {name: arrays.pop(name) for name in KNOWN}
+    level = jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
+    names, split, version = tuple(header["names"]), header["split"], header["version"]
+    return LevelSet(level, names=names, split=split, version=version, **known)
+
+
+def _read(path: Path | str) -> tuple[dict, dict]:
     try:
         with np.load(path, allow_pickle=False) as file:
             data = {name: file[name] for name in file.files}
         header = json.loads(str(data["header"]))
-        assert header["format"] == FORMAT
-    except (OSError, KeyError, ValueError, AssertionError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is not a level file that rlgen wrote, or it is damaged"
-        ) from error
-    leaves = []
-    for where, leaf in _leaves(like):
-        name = f"level{jax.tree_util.keystr(where)}"
-        shape = (len(header["names"]), *np.shape(leaf))
-        if name not in data or data[name].shape != shape:
-            found = data[name].shape if name in data else "nothing"
-            raise ValueError(f"{path}: {name} should have shape {shape}, found {found}")
-        leaves.append(jnp.asarray(data[name], jnp.asarray(leaf).dtype))
-    level = jax.tree.unflatten(jax.tree.structure(like), leaves)
-    arrays = (jnp.asarray(data[name]) for name in ("hash", "optimal_steps", "optimal_return"))
-    return LevelSet(level, *arrays, tuple(header["names"]), header["split"], header["version"])
+        if header["format"] == FORMAT and {"names", "split", "version"} <= header.keys():
+            return data, header
+    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a level file of rlgen, or it is damaged") from error
+    raise ValueError(f"{path} is a level file of another format; this rlgen reads {FORMAT!r}")
 
 
 def _leaves(tree: PyTree) -> list:

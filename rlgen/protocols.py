@@ -151,3 +151,7 @@ class Student(Protocol):
     ) -> tuple[PyTree, Outcome, Metrics]:
         """Play the slots' levels and learn from them; `fresh` slots begin a tenancy."""
         ...
+
+    def policy(self, states: PyTree) -> tuple[Learner, PyTree]:
+        """Who is evaluated, and its states [S, ...], out of the student's states of S seeds."""
+        ...

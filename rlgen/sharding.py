@@ -63,7 +63,7 @@ def state_shardings(mesh: Mesh, states: TrainState) -> TrainState:
 def keys_shardings(mesh: Mesh) -> Keys:
     """Where the keys of a run lie, `own` being `[S]`."""
     own = PartitionSpec(SEEDS) if mesh.axis_names == (SEEDS,) else PartitionSpec()
-    return Keys(NamedSharding(mesh, own), NamedSharding(mesh, PartitionSpec()))
+    return Keys._make((NamedSharding(mesh, own), NamedSharding(mesh, PartitionSpec())))
 
 
 def over_seeds(mesh: Mesh, chunk: Callable[..., tuple]) -> Callable[..., tuple]:

@@ -57,7 +57,7 @@ class OnPolicy:
         """Untrained learners."""
         key_learner, key_bonus = jax.random.split(key)
         learner = jax.vmap(self.learner.init)(jax.random.split(key_learner, self.population))
-        if self.bonus == ():
+        if isinstance(self.bonus, tuple):
             return OnPolicyState(learner, ())
         bonus = jax.vmap(self.bonus.init)(jax.random.split(key_bonus, self.population))
         return OnPolicyState(learner, bonus)
@@ -93,7 +93,7 @@ class OnPolicy:
         )
         metrics = self._episode_metrics(played, slots)
         bonus_state = state.bonus
-        if self.bonus != ():
+        if not isinstance(self.bonus, tuple):
             bonus_state, bonus, bonus_metrics = self.bonus.apply(key_bonus, bonus_state, played)
             played = played._replace(bonus=bonus)
             metrics |= bonus_metrics

@@ -13,12 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 MIB = 2**20
+NONE: Any = MappingProxyType({})
 
 
-def stepping(observation: str) -> dict[str, float]:
+def stepping(observation: Literal["packed", "image"]) -> dict[str, float]:
     """1,024 mazes under a uniform random policy."""
     from benchmark_maze import measure_stepping
 
@@ -27,7 +29,7 @@ def stepping(observation: str) -> dict[str, float]:
 
 
 def training(
-    recipe: str, preset: str, seeds: int = 1, devices: int = 1, **overrides: Any
+    recipe: str, preset: str, overrides: dict[str, Any] = NONE, *, seeds: int = 1, devices: int = 1
 ) -> dict[str, float]:
     """One chunk of updates of a recipe, timed after a first one; compilation apart."""
     import jax
@@ -70,10 +72,10 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
     "stepping, image": lambda: stepping("image"),
     "parity DR": lambda: training("dr", "parity"),
     "parity DR, no epochs after the first": lambda: training(
-        "dr", "parity", **{"student.learner.num_epochs": 1}
+        "dr", "parity", {"student.learner.num_epochs": 1}
     ),
     "parity robust PLR, a cycle that does not train": lambda: training(
-        "robust-plr", "parity", **{"sampler.replay_prob": 0.0}
+        "robust-plr", "parity", {"sampler.replay_prob": 0.0}
     ),
     "parity DR, 4 seeds": lambda: training("dr", "parity", seeds=4),
     "parity DR, 2 devices (slots)": lambda: training("dr", "parity", devices=2),

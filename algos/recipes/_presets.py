@@ -56,8 +56,8 @@ STRONG: Preset = {
     **_advantage(0.999, 0.98, bootstrap_truncation=True),
 }
 
-# Small batches, often: at equal CPU time, 16 gradient steps for every 8,192 env steps learned faster
-# than the same number for 32,768 (docs/benchmarks.md). A GPU likes more slots: --num-slots 256.
+# Small batches, often: at equal CPU time, 16 gradient steps for every 8,192 env steps learned
+# faster than 16 for every 32,768 (docs/benchmarks.md). A GPU likes more: --num-slots 256.
 FAST: Preset = {
     **PARITY,
     "student.learner.network.hidden_size": 128,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.levels import Suite
@@ -29,6 +29,14 @@ class Policies(NamedTuple):
     learner: Learner
     states: PyTree  # [S, ...]
     meta: dict[str, Any]  # where they come from
+
+
+class Episodes(NamedTuple):
+    """`rlgen.rollout.Played`, of S policies, M levels and A attempts."""
+
+    episode_return: Float[np.ndarray, "S M A"]
+    length: Int[np.ndarray, "S M A"]
+    terminated: Bool[np.ndarray, "S M A"]
 
 
 def load_policies(
@@ -101,7 +109,11 @@ def evaluate(
     _check_family(policies, suite)
     played = _play(policies, suite, attempts, seed, progress)
     own = getattr(suite.env, "success", None)
-    success = () if own is None else np.asarray(own(played.episode_return, played.terminated))
+    success = (
+        ()
+        if own is None
+        else np.asarray(own(*map(jnp.asarray, (played.episode_return, played.terminated))))
+    )
     levels = suite.levels
     meta = policies.meta | {"evaluation_seed": seed, "attempts": attempts}
     return Evaluation(
@@ -125,8 +137,8 @@ def _play(
     attempts: int,
     seed: int,
     progress: Callable[[int, int], None],
-) -> Played:
-    """Every episode, numpy arrays [S, M, A]."""
+) -> Episodes:
+    """Every episode, in order."""
     num_seeds = jax.tree.leaves(policies.states)[0].shape[0]
     num_levels = len(suite.levels)
     row = np.repeat(np.arange(num_levels), attempts)  # level by level: a batch's lengths are alike
@@ -140,12 +152,12 @@ def _play(
         progress(min((i + 1) * len(rows), row.size) * num_seeds, row.size * num_seeds)
     shape = (num_seeds, num_levels, attempts)
     columns = (np.concatenate(x, axis=1)[:, : row.size] for x in zip(*found, strict=True))
-    return Played(*(x.reshape(shape) for x in columns))
+    return Episodes(*(x.reshape(shape) for x in columns))
 
 
 def _compiled(learner: Learner, suite: Suite, limit: int) -> Callable[..., Played]:
     @jax.jit
-    def run(keys: Key, states: PyTree, rows: Int[np.ndarray, " B"]) -> Played:
+    def run(keys: Key, states: PyTree, rows: Int[Array, " B"]) -> Played:
         levels = jax.tree.map(lambda x: jnp.asarray(x)[rows], suite.levels.level)
 
         def one(key: Key, state: PyTree) -> Played:

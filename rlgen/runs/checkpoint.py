@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -116,14 +117,13 @@ def restore(run: Path, update: int, like: PyTree) -> PyTree:
 def set_aside(run: Path, after: int) -> list[str]:
     """Rename the checkpoints after an update, which a resumed run will not continue."""
     moved = []
-    for update in updates(run):
-        if update > after:
-            path = run / "checkpoints" / f"{update:08d}"
-            target = path.with_name(f"{path.name}.set-aside")
-            while target.exists():
-                target = target.with_name(f"{target.name}-2")
-            path.rename(target)
-            moved.append(str(target))
+    for update in [found for found in updates(run) if found > after]:
+        path = run / "checkpoints" / f"{update:08d}"
+        target = path.with_name(f"{path.name}.set-aside")
+        while target.exists():
+            target = target.with_name(f"{target.name}-2")
+        path.rename(target)
+        moved.append(str(target))
     return moved
 
 
@@ -144,7 +144,7 @@ def _layout(state: PyTree) -> dict[str, list]:
 
 
 def _is_key(leaf: Any) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _key_data(leaf: Any) -> Any:
@@ -152,7 +152,7 @@ def _key_data(leaf: Any) -> Any:
 
 
 def _wrap(array: np.ndarray, like: Any) -> Any:
-    return jax.random.wrap_key_data(array) if _is_key(like) else array
+    return jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(like) else array
 
 
 def _files(folder: Path) -> list[str]:

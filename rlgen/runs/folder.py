@@ -78,6 +78,12 @@ def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpe
     return saved, env, curriculum
 
 
+def trust_flag(record: dict[str, Any]) -> str:
+    """What a command about the run needs behind it: ` --allow-imports` for names from outside."""
+    foreign = any("." in str(record["spec"].get(name, "")) for name in NAMES)
+    return " --allow-imports" if foreign else ""
+
+
 def read(path: Path) -> dict[str, Any]:
     """The record of a run folder.
 

@@ -101,7 +101,8 @@ def chunk_function(
 
     def chunk(states: TrainState, keys: Keys, start: Any) -> tuple:
         if keys.own.shape[0] > 1:
-            return jax.vmap(one, in_axes=(0, Keys(0, None), None))(states, keys, start)
+            axes: Any = Keys._make((0, None))  # every seed has its own key, all share the other
+            return jax.vmap(one, in_axes=(0, axes, None))(states, keys, start)
         # A vmap axis of one would only slow the matrix products down.
         first = jax.tree.map(lambda x: x[0], states)
         return _add_axis(one(first, Keys(keys.own[0], keys.shared), start))

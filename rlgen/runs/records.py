@@ -77,7 +77,11 @@ def check_tensorboard(wanted: bool) -> None:
     Raises:
         ValueError: tensorboardX is not installed.
     """
-    if wanted and importlib.util.find_spec("tensorboardX") is None:
+    try:
+        missing = wanted and importlib.util.find_spec("tensorboardX") is None
+    except ValueError:  # how Python says that a module is blocked
+        missing = True
+    if missing:
         raise ValueError("--tensorboard needs the extra: pip install 'rlgen[tensorboard]'")
 
 
@@ -87,7 +91,7 @@ def tensorboard_writer(run: Path, wanted: bool) -> Iterator[Any]:
     if not wanted:
         yield None
         return
-    from tensorboardX import SummaryWriter
+    from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingImports]
 
     writer = SummaryWriter(str(run / "tensorboard"))
     try:

@@ -8,6 +8,7 @@ run is rebuilt from its own record even after a preset has changed.
 import dataclasses
 import inspect
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -105,7 +106,7 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
     known_paths = config.flatten(curriculum)
     # A preset also holds values of learners that were not chosen, such as the size of a memory.
     values = {p: v for p, v in presets.get(spec.preset, {}).items() if p in known_paths}
-    curriculum = config.override(curriculum, {**values, **spec.overrides})
+    curriculum = config.override(curriculum, {**values, **_for_both(spec.overrides, known_paths)})
     return env, _with_length(curriculum, plan(spec, curriculum).num_updates, spec.overrides)
 
 
@@ -130,6 +131,15 @@ def with_names(spec: RunSpec) -> RunSpec:
     own = {kind: parameters[kind].default for kind in ("learner", "score") if kind in parameters}
     names = {k: n for k, n in own.items() if isinstance(n, str) and not getattr(spec, k)}
     return dataclasses.replace(spec, **names)
+
+
+def _for_both(overrides: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """What is set for the learner's discounting also holds for the score's, unless that is set."""
+    chosen = {path.replace("-", "_"): value for path, value in overrides.items()}
+    learner = "student.learner."
+    of_score = {path.replace(learner, "score."): value for path, value in chosen.items()}
+    copied = {path: value for path, value in of_score.items() if path in known}
+    return {**copied, **overrides}
 
 
 def _bonus(name: str, env: object) -> object:

@@ -242,7 +242,7 @@ def _kept(run: Run) -> str:
     known = checkpoint.updates(run.path)
     if not known:
         return "There is no checkpoint yet."
-    return f"The checkpoint of update {known[-1]} is kept: rlgen train --resume {run.path}"
+    return f"The checkpoint of update {known[-1]} is kept: {_resume_command(run)}"
 
 
 def _not_finite(run: Run, bad: metrics.Bad) -> str:
@@ -259,5 +259,9 @@ def _disk_trouble(run: Run, error: OSError) -> str:
 def _how_to_resume(run: Run, now: Counters) -> str:
     return (
         f"stopped at update {now.update} of {run.length.num_updates}. "
-        f"Go on with: rlgen train --resume {run.path}"
+        f"Go on with: {_resume_command(run)}"
     )
+
+
+def _resume_command(run: Run) -> str:
+    return f"rlgen train --resume {run.path}{folder.trust_flag(run.record)}"
