@@ -22,8 +22,8 @@ def orthogonal(scale: float = 1.0) -> Initializer:
     """Matrices [I, O] with orthonormal rows or columns, whichever are fewer, times `scale`.
 
     The polar factor of a Gaussian matrix is uniformly (Haar) distributed over such matrices, as is
-    the signed Q factor. Found by the Newton–Schulz iteration X ← 3/2 X − 1/2 X XᵀX, which drives all
-    singular values to 1 from anywhere in (0, √3).
+    the signed Q factor. Found by the Newton–Schulz iteration X ← 3/2 X − 1/2 X XᵀX, which drives
+    all singular values to 1 from anywhere in (0, √3).
 
     Source: Saxe et al., 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear
     neural networks"; Higham, 2008, "Functions of Matrices", section 8.3.

@@ -15,7 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool
 
 from rlgen.curriculum import Curriculum
-from rlgen.protocols import Student
+from rlgen.protocols import Learner, Student
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots, TrainState
 
 SEEDS, SLOTS = "seeds", "slots"
@@ -101,6 +101,10 @@ class SplitSlots:
     def init(self, key: Key) -> PyTree:
         """State of an untrained student."""
         return self.student.init(key)
+
+    def policy(self, states: PyTree) -> tuple[Learner, PyTree]:
+        """Who is evaluated."""
+        return self.student.policy(states)
 
     def run(
         self, key: Key, state: PyTree, slots: Slots, fresh: Bool[Array, " N"]

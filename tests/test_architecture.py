@@ -15,7 +15,16 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"__init__", "types"},
     {"protocols"},
-    {"branching", "buffer", "distributions", "initializers", "levels", "lstm", "registry", "returns"},
+    {
+        "branching",
+        "buffer",
+        "distributions",
+        "initializers",
+        "levels",
+        "lstm",
+        "registry",
+        "returns",
+    },
     {"config", "networks", "rollout"},
     {"curriculum", "evaluation", "gymnax", "runs", "sharding", "students", "testing"},
     {"envs", "algos"},

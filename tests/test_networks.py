@@ -91,6 +91,13 @@ def test_unroll_is_many_steps(core):
         np.testing.assert_allclose(step_value, value[t], rtol=1e-4, atol=1e-6)
 
 
+def test_recurrent_weights_of_each_gate_are_orthogonal():
+    network = ActorCritic(hidden_size=8, head_size=8, conv_features=2)
+    params = jax.jit(lambda key: network.init(key, Looker()))(jax.random.key(0))
+    for block in jnp.split(params["lstm"]["recurrent"], 4, axis=-1):
+        np.testing.assert_allclose(block @ block.T, np.eye(8), atol=1e-5)
+
+
 def test_first_policy_is_nearly_uniform():
     network = ActorCritic(hidden_size=16)
     obs = {"image": 10 * jnp.ones((2, 5, 5, 3)), "direction": jnp.ones((2, 4))}

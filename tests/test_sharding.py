@@ -1,6 +1,7 @@
 """Two simulated devices against one, on the real loop; `conftest.py` makes the two."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ class Echo:
     def init(self, key):
         return ()
 
-    def policy(self, states):
+    def policy(self, states) -> Any:
         return None, states
 
     def run(self, key, state, slots, fresh):

@@ -1,6 +1,7 @@
 """OnPolicy and the loop around it: skipping, populations, seeds as an axis."""
 
 from collections import Counter
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +111,38 @@ def test_a_curriculum_refuses_what_its_learner_cannot_divide():
 
 
 # Seeds as an axis.
+
+
+@dataclass(frozen=True)
+class Tally:
+    """A learner that only counts its updates, whatever their weight."""
+
+    def init(self, key):
+        return jnp.int32(0)
+
+    def initial_carry(self, num_slots):
+        return ()
+
+    def act(self, key, state, carry, obs, first):
+        zero = jnp.zeros(first.shape)
+        return (), jnp.zeros(first.shape, jnp.int32), zero, zero
+
+    def value(self, state, carry, obs, first):
+        return jnp.zeros(first.shape)
+
+    def update(self, key, state, rollout, weight):
+        return state + 1, {"loss": jnp.float32(0)}
+
+
+def test_a_seed_without_weight_stays_as_it_is_beside_one_that_learns():
+    student, played = OnPolicy(ENV, Tally(), NUM_STEPS), random_rollout(0, NUM_STEPS, N, 1)
+
+    def learn(weight):
+        return student._learn(jax.random.key(0), jnp.int32(7), played, weight)
+
+    state, metrics = jax.vmap(learn)(jnp.asarray([[0.0] * N, [0.0, 0.0, 0.5, 0.0]]))
+    np.testing.assert_array_equal(state, [7, 8])
+    np.testing.assert_array_equal(metrics["loss"], [np.nan, 0.0])
 
 
 def test_a_shared_predicate_is_one_answer_for_all_seeds():

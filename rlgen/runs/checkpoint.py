@@ -8,10 +8,13 @@ for a name is complete. Arrays go in and come out as numpy: a checkpoint does no
 devices that wrote it.
 """
 
+import contextlib
 import json
+import logging
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ def save(run: Path, update: int, state: PyTree, meta: dict[str, Any], keep: int 
     try:
         folder.mkdir(exist_ok=True)
         _remove_unfinished(folder)
-        with ocp.StandardCheckpointer() as writer:
+        with _quiet(), ocp.StandardCheckpointer() as writer:
             writer.save((part / "state").absolute(), arrays)
         record = {"format": FORMAT, "update": update, "leaves": _layout(state), **meta}
         record["files"] = {name: _checksum(part / name) for name in _files(part)}
@@ -103,7 +106,7 @@ def restore(run: Path, update: int, like: PyTree) -> PyTree:
         )
     wanted = {n: np.empty(shape, dtype) for n, (shape, dtype) in expected.items() if 0 not in shape}
     try:
-        with ocp.StandardCheckpointer() as reader:
+        with _quiet(), ocp.StandardCheckpointer() as reader:
             arrays = reader.restore((path / "state").absolute(), wanted)
     except Exception as error:  # orbax and tensorstore raise many kinds
         raise ValueError(_damaged(run, update, _first_line(error))) from error
@@ -125,6 +128,18 @@ def set_aside(run: Path, after: int) -> list[str]:
         path.rename(target)
         moved.append(str(target))
     return moved
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep orbax from logging the trace of an error that we report in a line."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _name(path: tuple) -> str:

@@ -71,6 +71,28 @@ def save_buffer(path: Path, env: Any, states: TrainState, features: bool = False
     part.replace(path)
 
 
+def keep_training_set(run: Path, sampler: Any) -> None:
+    """Write a finite training set into the run folder as `train_levels.npz`, or compare with it.
+
+    Raises:
+        ValueError: a resumed run would go on with other levels than it began with.
+        OSError: no space.
+    """
+    chosen, path = getattr(sampler, "level_set", None), run / "train_levels.npz"
+    if chosen is None:
+        return
+    if not path.exists():
+        part = run / ".train_levels.part.npz"  # numpy would add the suffix by itself
+        levels.save_levels(part, chosen)
+        part.replace(path)
+        return
+    if not np.array_equal(levels.load_levels(path, sampler.blank()).hash, chosen.hash):
+        raise ValueError(
+            f"the run began with the levels in {path}, and its settings now give others; "
+            "restore the level file that it was trained on"
+        )
+
+
 def check_tensorboard(wanted: bool) -> None:
     """Refuse what an extra is missing for, before a run is begun.
 

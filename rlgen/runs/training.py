@@ -18,7 +18,12 @@ from rlgen.runs import checkpoint, folder, metrics
 from rlgen.runs.metrics import Counters
 from rlgen.runs.program import Program, abstract_states, compile_run
 from rlgen.runs.progress import Reporter, Silent, Status
-from rlgen.runs.records import check_tensorboard, save_buffer, tensorboard_writer
+from rlgen.runs.records import (
+    check_tensorboard,
+    keep_training_set,
+    save_buffer,
+    tensorboard_writer,
+)
 from rlgen.runs.signals import catch_stop
 from rlgen.runs.spec import Plan, RunSpec, build, with_names
 from rlgen.sharding import make_mesh
@@ -148,9 +153,10 @@ def _plan(record: dict[str, Any]) -> Plan:
 def _go(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
     reporter = run.options.reporter
     counters = restored[1] if restored else Counters()
-    metrics.cut(run.path / "metrics.jsonl", counters.update)
     with tensorboard_writer(run.path, run.options.tensorboard) as board:
         try:
+            keep_training_set(run.path, run.curriculum.sampler)
+            metrics.cut(run.path / "metrics.jsonl", counters.update)
             reporter.say(_first_words(run, counters))
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
