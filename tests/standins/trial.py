@@ -70,7 +70,7 @@ class Student:
         agent = Agent(place, drift, update + 1, key_next)
         return agent, Outcome(done=jnp.ones_like(fresh)), metrics
 
-    def policy(self, states):
+    def policy(self, states) -> Any:
         return self.learner, states
 
 
