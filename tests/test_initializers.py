@@ -18,7 +18,7 @@ def test_fewer_of_rows_and_columns_are_orthonormal(shape):
 
 
 def test_matrices_are_uniform_over_rotations_and_reflections():
-    """Haar: every entry of a 3 x 3 one is uniform on [-1, 1] (Archimedes), of either determinant."""
+    """Haar: every entry of a 3 x 3 one is uniform on [-1, 1] (Archimedes), of either sign."""
     init = jax.jit(jax.vmap(lambda key: orthogonal()(key, (3, 3))))
     found = np.asarray(init(jax.random.split(jax.random.key(0), 4000)))
     for i, j in np.ndindex(3, 3):
