@@ -43,8 +43,7 @@ def rollout(
         num_steps: T.
         trace: what to keep of the environment state before each step; nothing by default.
 
-    Returns:
-        The rollout (its bonus is 0), and the trace [T, N, ...].
+    Returns the rollout (its bonus is 0), and the trace [T, N, ...].
     """
     num_slots, num_queued = jax.tree.leaves(level)[0].shape[:2]
     key_reset, key_steps = jax.random.split(key)
@@ -60,7 +59,7 @@ def rollout(
         end, rows = jax.lax.scan(slots.step, now, keys)
         return end, (rows, now.carry)
 
-    length = getattr(learner, "bptt_steps", 0) or num_steps
+    length = _part(learner, num_steps)
     keys = jax.random.split(key_steps, (num_steps // length, length))
     end, (rows, carries) = jax.lax.scan(part, running, keys)
     played, kept = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), rows)
@@ -70,6 +69,15 @@ def rollout(
     next_value = jnp.where(played.truncated, played.next_value, following)
     extra = {"bonus": jnp.zeros_like(played.reward), "carry": carries}
     return played._replace(next_value=next_value, **extra), kept
+
+
+def _part(learner: Learner, num_steps: int) -> int:
+    length = getattr(learner, "bptt_steps", 0) or num_steps
+    if num_steps % length:
+        raise ValueError(
+            f"num_steps={num_steps} is no multiple of the learner's bptt_steps={length}"
+        )
+    return length
 
 
 class _Slots(NamedTuple):

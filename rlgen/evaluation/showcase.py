@@ -41,7 +41,8 @@ def episode_gif(
     hardest = np.where(solve_rate.max(0) > 0, evaluation.optimal_steps, -1).argmax()
     who = int(solve_rate[:, hardest].argmax())
     level = _level(suite, int(hardest))
-    limit = min(int(level.max_steps_in_episode), MAX_FRAMES)
+    part = getattr(policies.learner, "bptt_steps", 0) or 1  # a rollout is made of whole parts
+    limit = -(-min(int(level.max_steps_in_episode), MAX_FRAMES) // part) * part
     state = jax.tree.map(lambda x: x[who], policies.states)
     queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (TRIES, 1, *x.shape)), level)
 
