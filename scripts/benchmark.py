@@ -71,9 +71,7 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
     "stepping, packed": lambda: stepping("packed"),
     "stepping, image": lambda: stepping("image"),
     "parity DR": lambda: training("dr", "parity"),
-    "parity DR, no epochs after the first": lambda: training(
-        "dr", "parity", {"student.learner.num_epochs": 1}
-    ),
+    "parity DR, 1 epoch": lambda: training("dr", "parity", {"student.learner.num_epochs": 1}),
     "parity robust PLR, a cycle that does not train": lambda: training(
         "robust-plr", "parity", {"sampler.replay_prob": 0.0}
     ),
@@ -82,7 +80,7 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
     "parity DR, 2 seeds": lambda: training("dr", "parity", seeds=2),
     "parity DR, 2 seeds on 2 devices": lambda: training("dr", "parity", seeds=2, devices=2),
     "fast DR": lambda: training("dr", "fast"),
-    "fast robust PLR": lambda: training("robust-plr", "fast"),
+    "fast PLR": lambda: training("plr", "fast"),
 }
 
 
