@@ -207,3 +207,12 @@ def test_one_seed_and_attempt_has_a_value_and_no_interval():
 def test_impossible_settings_are_refused_with_what_to_take_instead(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_an_interval_holds_its_estimate_where_the_bootstrap_of_a_median_misses_it():
+    """Half of the levels have one seed below 1, which most resamples of four seeds leave out."""
+    scores = np.ones((4, 200))
+    scores[0, :104] = 0.9
+    found = Bootstrap().interval(_rng(), statistics.median, _attempts(scores))
+    assert found.value == pytest.approx(0.975)
+    assert found.low <= found.value <= found.high

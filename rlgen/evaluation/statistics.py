@@ -162,7 +162,8 @@ class Bootstrap:
         draws = np.concatenate([statistic(*xs) for xs in self._resamples(rng, over, scores)])
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-        return Interval(value, np.asarray(low), np.asarray(high), over)
+        # The bootstrap of a median of few seeds is biased so much that it can miss the estimate.
+        return Interval(value, np.minimum(low, value), np.maximum(high, value), over)
 
     def resolve(self, *scores: Float[np.ndarray, "_ _ _"]) -> str:
         """What `over` comes to for these runs.
