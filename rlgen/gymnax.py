@@ -21,7 +21,7 @@ learner, bonus and curriculum of rlgen takes.
 
 import functools
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import cast, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ from rlgen.types import Key, PyTree
 __all__ = ["LevelPool", "OneLevel", "Pool", "PoolState", "from_gymnax", "maze_level", "maze_pool"]
 
 
+@no_type_check  # JAX also builds both of what is not an array
 @struct.dataclass
 class Pool:
     """K levels, of which each episode is played on one: the params of a `LevelPool`."""
@@ -48,6 +49,7 @@ class Pool:
     )  # cuts episodes that their own level would let go on
 
 
+@no_type_check
 @struct.dataclass
 class PoolState:
     """An episode on one level of a pool."""

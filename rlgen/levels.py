@@ -3,7 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ FORMAT = "rlgen-levels-1"
 KNOWN = ("hash", "optimal_steps", "optimal_return")
 
 
+@no_type_check  # JAX also builds it of what is not an array
 @struct.dataclass
 class LevelSet:
     """M stacked levels and what is known of each.
