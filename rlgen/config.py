@@ -145,13 +145,14 @@ def _children(component: object) -> Iterator[tuple[str, Any, Any, str]]:
 
 def attributes(kind: type) -> dict[str, str]:
     """What a class says of its fields, each on one line: its Attributes section, else comments."""
-    section = re.search(r"Attributes:\n(.*?)(?:\n\s*[A-Z]\w+:\n|\Z)", kind.__doc__ or "", re.S)
+    text = inspect.cleandoc(kind.__doc__ or "")  # Python 3.13 strips the indentation by itself
+    section = re.search(r"Attributes:\n(.*?)(?:\n[A-Z]\w+:\n|\Z)", text, re.S)
     found: dict[str, list[str]] = {}
     for line in (section.group(1) if section else "").splitlines():
-        entry = re.match(r" {8}(\w+): (.*)", line)
+        entry = re.match(r" {4}(\w+): (.*)", line)
         if entry:
             found[entry.group(1)] = [entry.group(2)]
-        elif found and line.startswith(" " * 9):
+        elif found and line.startswith(" " * 5):
             found[list(found)[-1]].append(line.strip())
     comments = dict(re.findall(r"(?m)^    (\w+): .*?  # (.*)$", _source(kind)))
     return comments | {name: " ".join(lines) for name, lines in found.items()}
