@@ -14,8 +14,8 @@ from rlgen.cli import main as rlgen
 from rlgen.runs import checkpoint, folder
 
 RUN = Path("runs/demo")
-STEPS = 2_000_000
-TRAIN = f"train plr --env maze --preset fast --steps {STEPS} --seeds 4 --out {RUN}"
+STEPS = 5_000_000
+TRAIN = f"train plr --env maze --preset fast --steps {STEPS} --seeds 2 --out {RUN}"
 EVAL = f"eval {RUN} --suite maze/heldout --untrained --attempts 50 --out {RUN}/eval --overwrite"
 
 
@@ -23,7 +23,7 @@ def main() -> int:
     """Train, evaluate, say where the report lies."""
     start = time.perf_counter()
     if not folder.is_run(RUN):
-        # Four seeds on two cores: two to each.
+        # Two seeds on two cores: each has one to itself.
         code = _type(f"{TRAIN} --devices {min(2, os.cpu_count() or 1)}")
     elif _finished():
         print(f"{RUN} is trained already; remove the folder to train it again.")
