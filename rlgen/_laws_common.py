@@ -66,20 +66,26 @@ def random_rollout(seed: int, num_steps: int, num_slots: int, num_queued: int) -
     )
 
 
-def new_slots(level: PyTree, memory: PyTree) -> Slots:
+def new_slots(level: PyTree, memory: PyTree, note: PyTree = ()) -> Slots:
     """Slots that hold the levels [N, R, ...], new and of weight 1.
 
     Args:
         level: [N, R, ...].
         memory: of one level; repeated.
+        note: of one level; repeated.
     """
     shape = jax.tree.leaves(level)[0].shape[:2]
+
+    def repeated(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), tree)
+
     return Slots(
         level=level,
-        memory=jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), memory),
+        memory=repeated(memory),
         row=jnp.full(shape, -1, jnp.int32),
         origin=jnp.full(shape[0], NEW, jnp.int32),
         weight=jnp.ones(shape[0]),
+        note=repeated(note),
     )
 
 

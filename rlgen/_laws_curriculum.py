@@ -6,7 +6,9 @@ import numpy as np
 from jaxtyping import Array
 
 from rlgen._laws_common import assert_close, assert_same, assert_shapes, new_slots, random_rollout
+from rlgen.curriculum import note_of
 from rlgen.protocols import Sampler, Score
+from rlgen.returns import episodes
 from rlgen.types import MUTANT, NEW, Keys, Outcome, PyTree, Rollout, Slots
 
 
@@ -23,9 +25,12 @@ def check_sampler(sampler: Sampler, num_slots: int = 4, num_queued: int = 2) -> 
     memory = getattr(getattr(sampler, "score", None), "memory", tuple)()
     shape = (num_slots, num_queued)
     level = jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.blank())
-    slots = new_slots(level, memory)
+    slots = new_slots(level, memory, note_of(sampler))
     state = jax.jit(sampler.init)(jax.random.key(0))
     free = jnp.ones(num_slots, bool)
+    played = random_rollout(0, 24, num_slots, num_queued)
+    rollout = jax.tree.map(lambda x: jnp.stack([x, x]), played)
+    stats = episodes(played, num_queued, played.terminated)
 
     @jax.jit
     def update(key: Array, state: PyTree, slots: Slots, free: Array) -> tuple:
@@ -34,7 +39,8 @@ def check_sampler(sampler: Sampler, num_slots: int = 4, num_queued: int = 2) -> 
         proposed, slots = sampler.propose(keys, state, slots, free)
         score = jax.random.uniform(key_score, slots.row.shape)
         done = jax.random.bernoulli(key_done, 0.5, free.shape)
-        return sampler.observe(keys, proposed, slots, score, done), slots, done
+        outcome = Outcome(done, rollout, episodes=stats)
+        return sampler.observe(keys, proposed, slots, score, outcome), slots, done
 
     assert_shapes(
         jax.eval_shape(update, jax.random.key(0), state, slots, free)[:2],
@@ -67,8 +73,7 @@ def check_score(score: Score, num_queued: int = 2, population: int = 2) -> None:
     num_slots = 6
     rollouts = [random_rollout(seed, 40, num_slots, num_queued) for seed in range(population)]
     rollout = jax.tree.map(lambda *x: jnp.stack(x), *rollouts)
-    level = jnp.zeros((num_slots, num_queued))
-    slots = new_slots(level, score.memory())
+    slots = new_slots(_levels(score, num_slots, num_queued), score.memory())
     done = jnp.ones(num_slots, bool)
 
     @jax.jit
@@ -88,6 +93,15 @@ def check_score(score: Score, num_queued: int = 2, population: int = 2) -> None:
     assert_close(judge(slots_moved, moved), expected, "scores depend on the order of the slots")
     curious = rollout._replace(bonus=rollout.bonus + 7.0)
     assert_same(judge(slots, curious), (value, memory), "a bonus changed a score")
+
+
+def _levels(score: Score, num_slots: int, num_queued: int) -> PyTree:
+    """Levels [N, R, ...] of the score's environment, if it has one."""
+    env = getattr(score, "env", None)
+    if env is None:
+        return jnp.zeros((num_slots, num_queued))
+    keys = jax.random.split(jax.random.key(1), (num_slots, num_queued))
+    return jax.jit(jax.vmap(jax.vmap(env.sample_level)))(keys)
 
 
 def _check_proposed(sampler: Sampler, slots: Slots, observed: set[bytes]) -> None:

@@ -1,5 +1,6 @@
 """The one outer loop: levels flow in, evidence flows out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -8,7 +9,7 @@ from jaxtyping import Array, Int
 
 from rlgen.branching import where
 from rlgen.protocols import Sampler, Score, Student
-from rlgen.types import NEW, Key, Keys, Metrics, PyTree, Slots, TrainState
+from rlgen.types import NEW, Key, Keys, Met, Metrics, PyTree, Slots, TrainState
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Curriculum:
         check = getattr(self.sampler, "check", None)
         if check is not None:
             check(self.num_slots * self.num_queued)
+        _check_blocks(self)
 
     def init(self, key: Key) -> TrainState:
         """A run before its first update; the slots are all free and hold blank levels."""
@@ -51,12 +53,17 @@ class Curriculum:
             row=jnp.full(shape, -1, jnp.int32),
             origin=jnp.full(self.num_slots, NEW, jnp.int32),
             weight=jnp.ones(self.num_slots),
+            note=_repeat(note_of(self.sampler), shape),
         )
         student, sampler = self.student.init(key_student), self.sampler.init(key_sampler)
         return TrainState(student, sampler, slots, jnp.ones(self.num_slots, bool))
 
     def update(self, ts: TrainState, keys: Keys) -> tuple[TrainState, Metrics]:
         """Propose levels, play and learn, score, observe."""
+        return self.update_and_show(ts, keys)[:2]
+
+    def update_and_show(self, ts: TrainState, keys: Keys) -> tuple[TrainState, Metrics, Met]:
+        """The same, and what was found out about the levels that were met."""
         key_propose, key_run, key_score, key_observe = jax.random.split(keys.own, 4)
         shared_propose, shared_observe = jax.random.split(keys.shared)
         sampler, slots = self.sampler.propose(
@@ -69,10 +76,13 @@ class Curriculum:
         score, memory = self.score(key_score, slots, outcome)
         slots = slots._replace(memory=memory)
         sampler = self.sampler.observe(
-            Keys(key_observe, shared_observe), sampler, slots, score, outcome.done
+            Keys(key_observe, shared_observe), sampler, slots, score, outcome
         )
-        metrics = metrics | _summary(slots, score)
-        return TrainState(student, sampler, slots, free=outcome.done), metrics
+        metrics = metrics | self._sampler_metrics(sampler) | _summary(slots, score)
+        lineage = getattr(self.sampler, "lineage", None)
+        past = lineage(sampler, slots) if lineage else {}
+        met = Met(slots, score, outcome.episodes, past)
+        return TrainState(student, sampler, slots, free=outcome.done), metrics, met
 
     def train(
         self, ts: TrainState, keys: Keys, start: Int[Array, ""], num_updates: int
@@ -82,15 +92,63 @@ class Curriculum:
         Update `t` of a run uses `fold_in(key, t)`, so a run cut into other chunks, or resumed, is
         the same run. For several seeds: `jax.vmap(train, in_axes=(0, Keys(0, None), None, None))`.
         """
+        return self.train_and_show(ts, keys, start, num_updates, lambda met: ())[:2]
 
-        def body(ts: TrainState, t: Array) -> tuple[TrainState, Metrics]:
-            return self.update(ts, Keys(*(jax.random.fold_in(key, t) for key in keys)))
+    def train_and_show(
+        self,
+        ts: TrainState,
+        keys: Keys,
+        start: Int[Array, ""],
+        num_updates: int,
+        show: Callable[[Met], PyTree],
+    ) -> tuple[TrainState, Metrics, PyTree]:
+        """The same, and what `show` keeps of each update, stacked `[num_updates]`."""
 
-        return jax.lax.scan(body, ts, start + jnp.arange(num_updates))
+        def body(ts: TrainState, t: Array) -> tuple[TrainState, tuple]:
+            keys_now = Keys(*(jax.random.fold_in(key, t) for key in keys))
+            ts, metrics, met = self.update_and_show(ts, keys_now)
+            return ts, (metrics, show(met))
+
+        ts, (metrics, shown) = jax.lax.scan(body, ts, start + jnp.arange(num_updates))
+        return ts, metrics, shown
+
+    def _sampler_metrics(self, state: PyTree) -> Metrics:
+        own = getattr(self.sampler, "metrics", None)
+        return own(state) if own else {}
+
+
+def note_of(sampler: Sampler) -> PyTree:
+    """What a sampler notes of one level; `()` if it notes nothing."""
+    note = getattr(sampler, "note", None)
+    return note() if note else ()
 
 
 def _repeat(tree: PyTree, shape: tuple[int, ...]) -> PyTree:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), tree)
+
+
+def _check_blocks(curriculum: Curriculum) -> None:
+    """Refuse slots that do not divide into the sampler's blocks, or that would not be learned from.
+
+    Raises:
+        ValueError: with the numbers that fit.
+    """
+    num_slots, sampler = curriculum.num_slots, curriculum.sampler
+    blocks = getattr(sampler, "num_blocks", 1)
+    if num_slots % blocks:
+        fits = num_slots + -num_slots % blocks
+        raise ValueError(
+            f"num_slots={num_slots} does not divide into the sampler's {blocks} equal blocks; "
+            f"choose a multiple of {blocks}, such as {fits}"
+        )
+    needed = getattr(sampler, "train_share", 1.0)
+    share = getattr(curriculum.student, "train_share", 1.0)
+    if round(share * num_slots) < round(needed * num_slots):
+        raise ValueError(
+            f"student.train_share={share:.3g} learns from {round(share * num_slots)} of "
+            f"{num_slots} slots, and the sampler gives weight to {round(needed * num_slots)}; "
+            f"set it to {needed:.3g}"
+        )
 
 
 def _summary(slots: Slots, score: Array) -> Metrics:

@@ -45,6 +45,24 @@ class LevelEnv(Protocol):
 
 
 @runtime_checkable
+class Editor(LevelEnv, Protocol):
+    """An environment whose episodes build levels of another one; what a teacher acts in.
+
+    Its own level is the noise that the teacher sees. Episodes never terminate and pay nothing: the
+    sampler that trains a teacher pays it once the students have played what it built.
+    """
+
+    @property
+    def horizon(self) -> int:
+        """Steps of an episode."""
+        ...
+
+    def level_of(self, state: PyTree) -> PyTree:
+        """The level that a state has built; a valid one at any time."""
+        ...
+
+
+@runtime_checkable
 class Learner(Protocol):
     """Who learns from a rollout."""
 
@@ -132,9 +150,19 @@ class Sampler(Protocol):
         state: PyTree,
         slots: Slots,
         score: Float[Array, "N R"],
-        done: Bool[Array, " N"],
+        outcome: Outcome,
     ) -> PyTree:
-        """Take in the scores of the slots whose tenancy is over."""
+        """Take in the scores of the slots whose tenancy is over, `outcome.done`.
+
+        A sampler may have three further methods, which need not be there:
+
+        - `note()`, of one level, what `Slots.note` is made of: data that `propose` keeps with a
+          level for `observe` to read;
+        - `metrics(state) -> Metrics`, of the update just done, such as a teacher's loss; one whose
+          name begins with `steps_` joins the accounts;
+        - `lineage(state, slots) -> dict[str, [N, R]]`, what it knows of the levels' past (`age`, in
+          updates since a level was first met; `depth`, edits between it and the source).
+        """
         ...
 
 

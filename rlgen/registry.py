@@ -22,7 +22,9 @@ KINDS = {
 ABILITIES = {
     "unpack": "unpack(obs) -> pytree of float arrays: the observation as the network sees it",
     "success": "success(episode_return, terminated) -> bool: whether an episode was solved",
+    "sample_simple_level": "sample_simple_level(key) -> level: one of the simplest kind",
     "mutate_levels": "mutate_levels(key, levels[N], num_edits) -> levels[N]",
+    "editor": "editor() -> environment whose episodes build levels (`rlgen.protocols.Editor`)",
     "solve": "solve(level) -> Solution: exact solvability, fewest steps, optimal return",
     "level_hash": "level_hash(level) -> uint32[2]: equal for equal levels",
     "level_features": "level_features(level) -> dict of scalars that describe a level",
@@ -74,10 +76,17 @@ def require(env: object, ability: str, needed_by: str) -> None:
         ValueError: the environment has no such method.
     """
     if not has(env, ability):
+        able = ", ".join(_able(ability)) or "none of those that ship"
         raise ValueError(
             f"{needed_by} needs an environment with {ABILITIES[ability]}; "
-            f"{type(env).__name__} has no {ability}. Add the method or choose another environment."
+            f"{type(env).__name__} has no {ability}. Those that have it: {able}. Choose one of "
+            "them, or add the method."
         )
+
+
+def _able(ability: str) -> list[str]:
+    """The environments that ship with rlgen and have an ability."""
+    return [name for name in names("envs") if has(load("envs", name).build(), ability)]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -1,12 +1,10 @@
 """Returns and advantages from a rollout `[T, N]`; one formula, one function."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from rlgen.types import Rollout
+from rlgen.types import Episodes, Rollout
 
 
 def gae(
@@ -44,16 +42,6 @@ def gae(
 
     start = jnp.zeros_like(delta[0])
     return jax.lax.scan(step, start, (delta, rollout.done), reverse=True, unroll=8)[1]
-
-
-class Episodes(NamedTuple):
-    """The episodes that ended within a rollout, by queued level."""
-
-    num: Int[Array, "N R"]  # completed episodes
-    num_success: Int[Array, "N R"]
-    mean_return: Float[Array, "N R"]  # undiscounted, extrinsic; 0 if none
-    max_return: Float[Array, "N R"]  # -inf if none
-    mean_length: Float[Array, "N R"]  # steps; 0 if none
 
 
 def episodes(rollout: Rollout, num_queued: int, success: Bool[Array, "T N"]) -> Episodes:

@@ -41,9 +41,10 @@ def rollout(
         learner, learner_state: who acts.
         level: [N, R, ...].
         num_steps: T.
-        trace: what to keep of the environment state before each step; nothing by default.
+        trace: what to keep of the environment state; nothing by default.
 
-    Returns the rollout (its bonus is 0), and the trace [T, N, ...].
+    Returns the rollout (its bonus is 0), and the trace [T + 1, N, ...]: before each step and at the
+    end, where a slot whose last step ended an episode is at the start of the next.
     """
     num_slots, num_queued = jax.tree.leaves(level)[0].shape[:2]
     key_reset, key_steps = jax.random.split(key)
@@ -68,6 +69,7 @@ def rollout(
     following = jnp.where(played.terminated, 0.0, following)
     next_value = jnp.where(played.truncated, played.next_value, following)
     extra = {"bonus": jnp.zeros_like(played.reward), "carry": carries}
+    kept = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), kept, trace(end.state))
     return played._replace(next_value=next_value, **extra), kept
 
 

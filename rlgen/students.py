@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from rlgen.branching import any_seed, where
 from rlgen.protocols import Bonus, Learner, LevelEnv
-from rlgen.returns import Episodes, episode_progress, episodes
+from rlgen.returns import episode_progress, episodes
 from rlgen.rollout import rollout
-from rlgen.types import Key, Metrics, Outcome, PyTree, Rollout, Slots
+from rlgen.types import NEW, Episodes, Key, Metrics, Outcome, PyTree, Rollout, Slots
 
 
 class OnPolicyState(NamedTuple):
@@ -31,14 +31,21 @@ class OnPolicy:
 
     Attributes:
         num_steps: T, env steps in each slot and update.
-        population: P, learners that each play all slots' levels (PAIRED's students).
+        population: P, learners that each play all slots' levels (PAIRED's students: the protagonist
+            and the antagonist).
+        train_share: share of the slots that can have weight at once; the update computes with that
+            many alone. A parallel curriculum trains on one block of its slots.
         bonus: intrinsic reward, or `()`.
+
+    Raises:
+        ValueError: a field outside its range.
     """
 
     env: LevelEnv
     learner: Learner
     num_steps: int = 256
     population: int = 1
+    train_share: float = 1.0
     bonus: Bonus | tuple[()] = ()
 
     def __post_init__(self):
@@ -46,12 +53,18 @@ class OnPolicy:
             raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
         if self.population < 1:
             raise ValueError(f"population must be at least 1, got {self.population}")
+        if not 0 < self.train_share <= 1:
+            raise ValueError(f"train_share must lie in (0, 1], got {self.train_share}")
 
     def check(self, num_slots: int) -> None:
         """Refuse sizes that the learner cannot take, before anything is compiled."""
         check = getattr(self.learner, "check", None)
         if check is not None:
-            check(self.num_steps, num_slots)
+            check(self.num_steps, self.num_trained(num_slots))
+
+    def num_trained(self, num_slots: int) -> int:
+        """How many slots the update computes with."""
+        return max(round(self.train_share * num_slots), 1)
 
     def init(self, key: Key) -> OnPolicyState:
         """Untrained learners."""
@@ -71,7 +84,7 @@ class OnPolicy:
     ) -> tuple[OnPolicyState, Outcome, Metrics]:
         """Play all slots for T steps and learn from those with weight."""
 
-        def member(key: Key, state: OnPolicyState) -> tuple[OnPolicyState, Rollout, Metrics]:
+        def member(key: Key, state: OnPolicyState) -> tuple:
             return self._run_one(key, state, slots)
 
         keys = jax.random.split(key, self.population)
@@ -80,33 +93,49 @@ class OnPolicy:
             played = jax.tree.map(lambda x: x[None], member(*one))
         else:
             played = jax.vmap(member)(keys, state)
-        state, rollouts, metrics = played
-        metrics = {name: value[0] for name, value in metrics.items()}
-        return state, Outcome(done=jnp.ones_like(fresh), rollout=rollouts), metrics
+        state, rollouts, stats, every = played
+        metrics = {name: value[0] for name, value in every.items()} | self._accounts(slots)
+        if self.population > 1:
+            told = ("episode_return", "episode_length", "solve_rate")
+            metrics |= {f"antagonist_{n}": every[n][1] for n in told if n in every}
+        outcome = Outcome(
+            done=jnp.ones_like(fresh),
+            rollout=rollouts,
+            episodes=jax.tree.map(lambda x: x[0], stats),
+        )
+        return state, outcome, metrics
 
     def _run_one(
         self, key: Key, state: OnPolicyState, slots: Slots
-    ) -> tuple[OnPolicyState, Rollout, Metrics]:
+    ) -> tuple[OnPolicyState, Rollout, Episodes, Metrics]:
         key_rollout, key_bonus, key_update = jax.random.split(key, 3)
         played, _ = rollout(
             key_rollout, self.env, self.learner, state.learner, slots.level, self.num_steps
         )
-        metrics = self._episode_metrics(played, slots)
+        solved = successes(self.env, played)
+        stats = episodes(played, slots.row.shape[1], solved)
+        metrics = self._episode_metrics(played, stats, solved)
         bonus_state = state.bonus
         if not isinstance(self.bonus, tuple):
             bonus_state, bonus, bonus_metrics = self.bonus.apply(key_bonus, bonus_state, played)
             played = played._replace(bonus=bonus)
             metrics |= bonus_metrics
         learner, learner_metrics = self._learn(key_update, state.learner, played, slots.weight)
-        return OnPolicyState(learner, bonus_state), played, metrics | learner_metrics
+        return OnPolicyState(learner, bonus_state), played, stats, metrics | learner_metrics
 
     def _learn(
         self, key: Key, state: PyTree, played: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PyTree, Metrics]:
         trains = (weight > 0).any()
+        num_trained = self.num_trained(weight.size)
 
         def learn() -> tuple[PyTree, Metrics]:
-            return self.learner.update(key, state, played, weight)
+            if num_trained == weight.size:
+                return self.learner.update(key, state, played, weight)
+            # Stable, so that the slots with weight keep their order.
+            chosen = jnp.argsort(weight <= 0, stable=True)[:num_trained]
+            part = jax.tree.map(lambda x: x[:, chosen], played)
+            return self.learner.update(key, state, part, weight[chosen])
 
         def skip() -> tuple[PyTree, Metrics]:
             metrics = jax.eval_shape(learn)[1]
@@ -116,9 +145,9 @@ class OnPolicy:
         metrics = {name: jnp.where(trains, m, jnp.nan) for name, m in metrics.items()}
         return where(trains, new, state), metrics
 
-    def _episode_metrics(self, played: Rollout, slots: Slots) -> Metrics:
-        solved = successes(self.env, played)
-        stats: Episodes = episodes(played, slots.row.shape[1], solved)
+    def _episode_metrics(
+        self, played: Rollout, stats: Episodes, solved: Bool[Array, "T N"]
+    ) -> Metrics:
         num = jnp.maximum(stats.num.sum(), 1)
         mean = {"episode_return": stats.mean_return, "episode_length": stats.mean_length}
         metrics = {name: (x * stats.num).sum() / num for name, x in mean.items()}
@@ -128,10 +157,17 @@ class OnPolicy:
             # episodes, those that fail would hardly count, as they are long and often cut off.
             on_first = jnp.cumsum(played.first, axis=0) == 1
             metrics["solve_rate"] = (solved & on_first).any(0).mean()
-        trained = (slots.weight > 0).sum() * self.num_steps
-        metrics["steps_train"] = trained
-        metrics["steps_score"] = slots.weight.size * self.num_steps - trained
         return metrics
+
+    def _accounts(self, slots: Slots) -> Metrics:
+        """Env steps by what they were for: learning, looking at new levels, judging known ones."""
+        trained, new = slots.weight > 0, slots.origin == NEW
+        num = {"train": trained, "scout": ~trained & new, "score": ~trained & ~new}
+        steps = {f"steps_{kind}": used.sum() * self.num_steps for kind, used in num.items()}
+        if self.population > 1:
+            others = (self.population - 1) * slots.weight.size * self.num_steps
+            steps["steps_antagonist"] = jnp.full_like(steps["steps_train"], others)
+        return steps
 
 
 def successes(env: LevelEnv, played: Rollout) -> Bool[Array, "T N"]:

@@ -37,6 +37,7 @@ class Slots(NamedTuple):
     row: Int[Array, "N R"]  # row in the sampler's buffer, -1 if none
     origin: Int[Array, " N"]  # NEW, REPLAY or MUTANT
     weight: Float[Array, " N"]  # share of the slot's data in the learner's loss
+    note: PyTree = ()  # [N, R, ...]; what the sampler notes of each level until it observes it
 
 
 class Rollout(NamedTuple):
@@ -61,12 +62,32 @@ class Rollout(NamedTuple):
         return self.terminated | self.truncated
 
 
+class Episodes(NamedTuple):
+    """The episodes that ended within a rollout, by queued level."""
+
+    num: Int[Array, "N R"]  # completed episodes
+    num_success: Int[Array, "N R"]
+    mean_return: Float[Array, "N R"]  # undiscounted, extrinsic; 0 if none
+    max_return: Float[Array, "N R"]  # -inf if none
+    mean_length: Float[Array, "N R"]  # steps; 0 if none
+
+
 class Outcome(NamedTuple):
     """What a student hands back: who has finished, and the evidence for the score."""
 
     done: Bool[Array, " N"]  # the slot's tenancy is over
     rollout: Rollout | tuple[()] = ()  # [P, T, N] of an on-policy student
     agents: PyTree = ()  # [N, ...] of a meta-learner
+    episodes: Episodes | tuple[()] = ()  # of member 0 of an on-policy student
+
+
+class Met(NamedTuple):
+    """What one update found out about the levels in its slots; what the curriculum log keeps."""
+
+    slots: Slots  # as played, with the memories that the score left
+    score: Float[Array, "N R"]
+    episodes: Episodes | tuple[()]
+    lineage: dict[str, Array]  # [N, R] each; what the sampler knows of the levels' past
 
 
 class TrainState(NamedTuple):

@@ -196,7 +196,7 @@ class Breaker:
             new = new._replace(row=jnp.zeros_like(new.row), origin=new.origin * 0 + REPLAY)
         return state + (0.5 if self.breach == "dtype" else 1), new
 
-    def observe(self, keys, state, slots, score, done):
+    def observe(self, keys, state, slots, score, outcome):
         return state
 
 

@@ -209,8 +209,10 @@ def test_bptt_steps_keeps_the_state_before_each_part(played, expected):
         np.testing.assert_array_equal(kept, expected["carry"][t])
 
 
-def test_trace_is_taken_before_each_step(played):
-    np.testing.assert_array_equal(played[1], played[0].obs[..., 1])
+def test_trace_is_taken_before_each_step_and_at_the_end(played):
+    rollout, time = played
+    np.testing.assert_array_equal(time[:-1], rollout.obs[..., 1])
+    np.testing.assert_array_equal(time[-1], np.where(rollout.done[-1], 0, time[-2] + 1))
 
 
 def slow_play(levels, max_steps):

@@ -211,7 +211,7 @@ def test_the_first_bad_quantity_is_named():
 def test_gradient_updates_count_what_was_not_skipped():
     found = {"weight": np.array([[1.0, 0.0], [0.0, 0.0]]), "steps_train": np.full((2, 2), 8.0)}
     after = metrics.advance(Counters(update=4), found, seconds=1.0, gradient_steps=10)
-    assert [(c.update, c.gradient_updates, c.steps_train) for c in after] == [
+    assert [(c.update, c.gradient_updates, c.steps["train"]) for c in after] == [
         (5, 5.0, 8.0),
         (6, 5.0, 16.0),
     ]

@@ -11,7 +11,7 @@ from rlgen.algos.samplers import fixed
 from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.samplers.random import Random
 from rlgen.levels import LevelSet, make_level_set
-from rlgen.types import REPLAY, Keys, Slots
+from rlgen.types import REPLAY, Keys, Outcome, Slots
 
 N, R = 6, 3
 
@@ -195,7 +195,7 @@ def test_seeds_under_vmap_equal_single_ones(name):
         free, slots = jnp.ones(N, bool), slots_of(sampler)
         state, slots = sampler.propose(keys, state, slots, free)
         score = jnp.zeros((N, R))
-        state = sampler.observe(keys, state, slots, score, free)
+        state = sampler.observe(keys, state, slots, score, Outcome(free))
         return sampler.propose(keys, state, slots, free)
 
     many = jax.vmap(run)(seeds)

@@ -49,7 +49,7 @@ def test_no_weight_skips_the_update_of_every_member(pair):
     after, outcome, metrics = run(jax.random.key(2), jnp.zeros(N))
     assert_same(after, state, "a skipped update changed the student")
     assert np.isnan(metrics["loss"]) and metrics["steps_train"] == 0
-    assert metrics["steps_score"] == N * NUM_STEPS
+    assert metrics["steps_scout"] == N * NUM_STEPS
     assert outcome.done.all() and outcome.rollout.reward.shape == (2, NUM_STEPS, N)
 
 
@@ -58,7 +58,7 @@ def test_weights_train_and_are_counted(pair):
     weight = jnp.asarray([1.0, 0.0, 0.5, 0.0])
     after, _, metrics = run(jax.random.key(2), weight)
     assert np.isfinite(metrics["loss"])
-    assert metrics["steps_train"] == metrics["steps_score"] == 2 * NUM_STEPS
+    assert metrics["steps_train"] == metrics["steps_scout"] == 2 * NUM_STEPS
     np.testing.assert_array_equal(after.learner.num_updates, [1, 1])
 
 

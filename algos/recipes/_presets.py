@@ -99,3 +99,32 @@ REPLAY: dict[str, Preset] = {
     "fast": {**FAST, **_PLR_FAST},
 }
 """The same with a level buffer."""
+
+_EDITS: Preset = {"sampler.num_edits": 5, "sampler.source.simple": False}
+
+# From simple levels, four times the edits and more staleness: minimax's settings.
+_EDITS_STRONG: Preset = {
+    "sampler.num_edits": 20,
+    "sampler.replay_prob": 0.8,
+    "sampler.staleness_coef": 0.5,
+    "sampler.source.simple": True,
+}
+
+EDITING: dict[str, Preset] = {
+    "parity": {**REPLAY["parity"], **_EDITS},
+    "strong": {**REPLAY["strong"], **_EDITS_STRONG},
+    "fast": {**REPLAY["fast"], **_EDITS},
+}
+"""The same with mutants."""
+
+
+def in_blocks(presets: dict[str, Preset], num_blocks: int) -> dict[str, Preset]:
+    """The same for a parallel curriculum: as many slots are learned from, the others come on top.
+
+    The staleness coefficient is minimax's for its parallel runs.
+    """
+    own: Preset = {"sampler.staleness_coef": 0.5, "sampler.parallel": True}
+    return {
+        name: {**fields, **own, "num_slots": num_blocks * int(fields["num_slots"])}
+        for name, fields in presets.items()
+    }

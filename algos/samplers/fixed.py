@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 from rlgen.levels import LevelSet, hash_of
 from rlgen.protocols import LevelEnv
 from rlgen.registry import require
-from rlgen.types import Keys, PyTree, Slots
+from rlgen.types import Keys, Outcome, PyTree, Slots
 
 from .random import fill_new
 
@@ -109,10 +109,10 @@ class Fixed:
         state: FixedState,
         slots: Slots,
         score: Float[Array, "N R"],
-        done: Bool[Array, " N"],
+        outcome: Outcome,
     ) -> FixedState:
         """The set is what it is, however its levels went."""
-        del keys, slots, score, done
+        del keys, slots, score, outcome
         return state
 
     def _next_of_epoch(

@@ -1,11 +1,16 @@
 """Prioritised level replay: new levels, or old ones from which there was most to learn.
 
+With edits it is ACCEL, which grows new levels out of replayed ones; with blocks of slots it is the
+parallel variant of either.
+
 Sources: Jiang et al., 2021, "Prioritized Level Replay"; Jiang et al., 2021, "Replay-Guided
-Adversarial Environment Design", algorithm 1 (robust PLR: no training on new levels).
+Adversarial Environment Design", algorithm 1 (robust PLR: no training on new levels); Parker-Holder
+et al., 2022, "Evolving Curricula with Regret-Based Environment Design" (ACCEL); Jiang et al., 2023,
+"minimax: Efficient Baselines for Autocurricula in JAX" (the parallel variants).
 """
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +29,16 @@ from rlgen.buffer import (
     observed,
     update,
 )
+from rlgen.curriculum import note_of
 from rlgen.levels import hash_of
 from rlgen.protocols import LevelEnv, Sampler, Score
-from rlgen.types import NEW, REPLAY, Key, Keys, PyTree, Slots
+from rlgen.registry import require
+from rlgen.types import MUTANT, NEW, REPLAY, Key, Keys, Metrics, Outcome, PyTree, Slots
 
+from ._lineage import Lineage, Note, Remembered, born, easiest_rows
 from .random import Random
 
-_OWN = 0x504C5200
+_OWN, _EDIT = 0x504C5200, 0x504C5201
 """Folded into keys that the source gets as they are: alone or under PLR, it draws the same."""
 
 
@@ -40,6 +48,9 @@ class PLRState(NamedTuple):
     source: PyTree
     buffer: LevelBuffer
     num_new: Int[Array, ""]  # new levels asked for so far, up to the capacity; equal for all seeds
+    num_updates: Int[Array, ""]
+    edits_next: Bool[Array, ""]  # the last update replayed, so this one edits; equal for all seeds
+    easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 for none
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class PLR:
     on with new levels. Rows held by busy slots are neither drawn nor replaced.
 
     Attributes:
-        env: whose hash tells levels apart.
+        env: whose hash tells levels apart, and which edits levels.
         source: where new levels come from; it sees only the slots that it filled.
         score: what judges the levels; its memory is kept with each of them.
         capacity: K, rows.
@@ -63,12 +74,20 @@ class PLR:
         min_fill: share of the capacity to be taken in before replay begins.
         priority: `rank` or `proportional`; see `rlgen.buffer.Priority`.
         train_on_new: whether new levels have weight 1; `False` is robust PLR.
+        num_edits: edits of each mutant; 0 is PLR without mutants. After every update that replays,
+            the next one plays mutants of the levels just replayed, with weight 0.
+        parents: `batch`, every level just replayed has one mutant; `easiest`, the `num_parents`
+            easiest of them share the mutants.
+        num_parents: of `easiest`: the levels of highest mean return minus score, on which the
+            agent does well and has little left to learn.
+        parallel: new levels, replayed ones and mutants of these side by side in equal blocks of
+            slots, in every update. `replay_prob` has no meaning then.
         sequential: draw and insert levels one after the other, as published; see `rlgen.buffer`.
         deduplicate: whether equal levels share a row.
 
     Raises:
-        ValueError: a field outside its range, or proportional priorities of a score that may be
-            negative.
+        ValueError: a field outside its range, proportional priorities of a score that may be
+            negative, or edits in an environment that has none.
     """
 
     env: LevelEnv
@@ -81,12 +100,17 @@ class PLR:
     min_fill: float = 0.5
     priority: PriorityKind = "rank"
     train_on_new: bool = True
+    num_edits: int = 0
+    parents: Literal["batch", "easiest"] = "batch"
+    num_parents: int = 4
+    parallel: bool = False
     sequential: bool = False
     deduplicate: bool = True
 
     def __post_init__(self):
-        if self.capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {self.capacity}")
+        for name, least in (("capacity", 1), ("num_edits", 0), ("num_parents", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("replay_prob", "min_fill"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
@@ -96,6 +120,25 @@ class PLR:
                 f"priority='proportional' needs scores of 0 or more, and those of "
                 f"{type(self.score).__name__} may be negative; use priority='rank'"
             )
+        if self.num_edits > 0:
+            require(self.env, "mutate_levels", "a curriculum that edits levels (num_edits > 0)")
+        if self.parents not in ("batch", "easiest"):
+            raise ValueError(f"parents must be 'batch' or 'easiest', got {self.parents!r}")
+        if self.parallel and self.parents == "easiest":
+            raise ValueError(
+                "parents='easiest' asks how the parents went, and a parallel update plays them "
+                "beside their mutants; use parents='batch'"
+            )
+
+    @property
+    def num_blocks(self) -> int:
+        """Equal blocks that the slots divide into."""
+        return (3 if self.num_edits > 0 else 2) if self.parallel else 1
+
+    @property
+    def train_share(self) -> float:
+        """Share of the slots that can have weight in one update."""
+        return 1 / self.num_blocks if self.parallel and not self.train_on_new else 1.0
 
     def check(self, num_levels: int) -> None:
         """Refuse a buffer that cannot take the levels of one update.
@@ -114,24 +157,48 @@ class PLR:
 
     def init(self, key: Key) -> PLRState:
         """An empty buffer."""
-        buffer = make_buffer(self.capacity, self.blank(), self.score.memory())
-        return PLRState(self.source.init(key), buffer, jnp.zeros((), jnp.int32))
+        unseen = Remembered(self.score.memory(), self.note().lineage)
+        zero, never = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+        return PLRState(
+            source=self.source.init(key),
+            buffer=make_buffer(self.capacity, self.blank(), unseen),
+            num_new=zero,
+            num_updates=zero,
+            edits_next=never,
+            easiest=jnp.full(self.num_parents, -1, jnp.int32),
+        )
 
     def blank(self) -> PyTree:
         """The source's blank level."""
         return self.source.blank()
 
+    def note(self) -> Note:
+        """Of a level without a past."""
+        zero = jnp.zeros((), jnp.int32)
+        return Note(note_of(self.source), Lineage(jnp.full((), NEW, jnp.int32), zero, zero))
+
     def propose(
         self, keys: Keys, state: PLRState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[PLRState, Slots]:
-        """Replayed levels for all free slots, or new ones for all."""
-        wants_replay = self._decide(keys.shared, state)
+        """Replayed levels for all free slots, or new ones, or mutants; or a block of each."""
+        replays, edits = self._decide(keys.shared, state, free.size)
         rows = observed(state.buffer) & ~self._held(slots, ~free)
-        replay = free & wants_replay & rows.any()
-        taken_in = state.num_new + jnp.where(wants_replay, 0, free.sum() * slots.row.shape[1])
-        source, slots = self._generate(keys, state.source, slots, free & ~replay)
+        before, playing = slots, free & rows.any()
+        replay = playing & replays
+        mutant = playing & edits & self._has_parent(state, before)
+        new = free & ~replay & ~mutant
+        # Counted by what was decided, which is equal for all seeds, and not by what could be done.
+        taken_in = state.num_new + ((free & ~replays & ~edits).sum() * slots.row.shape[1])
+        source, slots = self._generate(keys, state, slots, new)
         buffer, slots = self._recall(keys.own, state.buffer, rows, slots, replay)
-        return PLRState(source, buffer, jnp.minimum(taken_in, self.capacity)), slots
+        slots = self._edit(keys.own, state, before, slots, mutant)
+        state = state._replace(
+            source=source,
+            buffer=buffer,
+            num_new=jnp.minimum(taken_in, self.capacity),
+            edits_next=replays.any() & (self.num_edits > 0),
+        )
+        return state, slots
 
     def observe(
         self,
@@ -139,12 +206,19 @@ class PLR:
         state: PLRState,
         slots: Slots,
         score: Float[Array, "N R"],
-        done: Bool[Array, " N"],
+        outcome: Outcome,
     ) -> PLRState:
         """Update the replayed rows, offer the other levels to the buffer."""
-        source = self.source.observe(keys, state.source, slots, score, done & (slots.origin == NEW))
+        done = outcome.done
+        of_source = outcome._replace(done=done & (slots.origin == NEW))
+        own_slots = slots._replace(note=slots.note.source)
+        source = self.source.observe(keys, state.source, own_slots, score, of_source)
+        easiest = state.easiest
+        if self.parents == "easiest":
+            easiest = easiest_rows(slots, score, outcome, self.num_parents)
+        remembered = Remembered(slots.memory, slots.note.lineage)
         level, memory = jax.tree.map(
-            lambda x: x.reshape(-1, *x.shape[2:]), (slots.level, slots.memory)
+            lambda x: x.reshape(-1, *x.shape[2:]), (slots.level, remembered)
         )
         row, score = slots.row.ravel(), score.ravel()
         finished = jnp.repeat(done, slots.row.shape[1])
@@ -158,28 +232,49 @@ class PLR:
             sequential=self.sequential,
             deduplicate=self.deduplicate,
         )
-        return PLRState(source, buffer, state.num_new)
+        return state._replace(
+            source=source, buffer=buffer, num_updates=state.num_updates + 1, easiest=easiest
+        )
 
-    def _decide(self, key: Key, state: PLRState) -> Bool[Array, ""]:
-        """Whether to replay if possible: one answer for all slots and seeds."""
+    def metrics(self, state: PLRState) -> Metrics:
+        """The source's."""
+        own = getattr(self.source, "metrics", None)
+        return own(state.source) if own else {}
+
+    def lineage(self, state: PLRState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
+        """Updates since each level was first met, and edits between it and the source."""
+        age = state.num_updates - 1 - slots.note.lineage.born
+        return {"age": age, "depth": slots.note.lineage.depth}
+
+    def _decide(
+        self, key: Key, state: PLRState, num_slots: int
+    ) -> tuple[Bool[Array, " N"], Bool[Array, " N"]]:
+        """Which slots are to replay and which to edit, if possible; equal for all seeds."""
         warm = same_for_all_seeds(state.num_new) >= self.min_fill * self.capacity
-        return warm & jax.random.bernoulli(jax.random.fold_in(key, _OWN), self.replay_prob)
+        if self.parallel:
+            block = jnp.arange(num_slots) * self.num_blocks // num_slots
+            return warm & (block == 1), warm & (block == 2)
+        edits = same_for_all_seeds(state.edits_next)
+        coin = jax.random.bernoulli(jax.random.fold_in(key, _OWN), self.replay_prob)
+        return jnp.tile(warm & coin & ~edits, num_slots), jnp.tile(edits, num_slots)
 
     def _generate(
-        self, keys: Keys, state: PyTree, slots: Slots, fresh: Bool[Array, " N"]
+        self, keys: Keys, state: PLRState, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[PyTree, Slots]:
         """New levels from the source for the `fresh` slots; a branch, as they may be dear."""
 
         def generate() -> tuple[PyTree, Slots]:
-            after, new = self.source.propose(keys, state, slots, fresh)
+            own_slots = slots._replace(note=slots.note.source)
+            after, new = self.source.propose(keys, state.source, own_slots, fresh)
             new = new._replace(
                 row=jnp.full_like(slots.row, -1),
                 origin=jnp.full_like(slots.origin, NEW),
                 weight=jnp.full_like(slots.weight, float(self.train_on_new)),
+                note=Note(new.note, born(NEW, jnp.zeros_like(slots.row), state.num_updates)),
             )
-            return where(fresh.any(), after, state), where(fresh, new, slots)
+            return where(fresh.any(), after, state.source), where(fresh, new, slots)
 
-        return jax.lax.cond(any_seed(fresh.any()), generate, lambda: (state, slots))
+        return jax.lax.cond(any_seed(fresh.any()), generate, lambda: (state.source, slots))
 
     def _recall(
         self,
@@ -199,10 +294,11 @@ class PLR:
             level, memory = jax.tree.map(lambda x: x[row], (buffer.level, buffer.memory))
             old = Slots(
                 level,
-                memory,
+                memory.score,
                 row,
                 origin=jnp.full_like(slots.origin, REPLAY),
                 weight=jnp.ones_like(slots.weight),
+                note=Note(slots.note.source, memory.lineage),
             )
             return drawn.timestamp, drawn.clock, where(replay, old, slots)
 
@@ -210,6 +306,53 @@ class PLR:
             any_seed(replay.any()), recall, lambda: (buffer.timestamp, buffer.clock, slots)
         )
         return buffer._replace(timestamp=timestamp, clock=clock), slots
+
+    def _edit(
+        self, key: Key, state: PLRState, before: Slots, slots: Slots, mutant: Bool[Array, " N"]
+    ) -> Slots:
+        """Mutants for the `mutant` slots.
+
+        Their parents are the levels that the slots held before, or, in a parallel update, those
+        that another block has just been given.
+        """
+        if self.num_edits == 0:
+            return slots
+
+        def edit() -> Slots:
+            level, depth = self._parents(state, slots if self.parallel else before)
+            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), level)
+            key_edit = jax.random.fold_in(key, _EDIT)
+            mutate = getattr(self.env, "mutate_levels")  # noqa: B009 (an optional ability)
+            flat = mutate(key_edit, flat, self.num_edits)
+            child = Slots(
+                level=jax.tree.map(lambda x, y: x.reshape(y.shape), flat, slots.level),
+                memory=slots.memory,
+                row=jnp.full_like(slots.row, -1),
+                origin=jnp.full_like(slots.origin, MUTANT),
+                weight=jnp.zeros_like(slots.weight),
+                note=Note(slots.note.source, born(MUTANT, depth + 1, state.num_updates)),
+            )
+            return where(mutant, child, slots)
+
+        return jax.lax.cond(any_seed(mutant.any()), edit, lambda: slots)
+
+    def _has_parent(self, state: PLRState, before: Slots) -> Bool[Array, " N"]:
+        if self.parents == "easiest":
+            return jnp.tile((state.easiest >= 0).any(), before.origin.size)
+        return (before.origin == REPLAY) | self.parallel
+
+    def _parents(self, state: PLRState, slots: Slots) -> tuple[PyTree, Int[Array, "N R"]]:
+        """A parent for each place [N, R], and how deep it is."""
+        if self.parents == "batch":
+            shift = slots.row.shape[0] // 3 if self.parallel else 0  # from the block before
+            return jax.tree.map(
+                lambda x: jnp.roll(x, shift, axis=0), (slots.level, slots.note.lineage.depth)
+            )
+        num_known = jnp.maximum((state.easiest >= 0).sum(), 1)
+        place = jnp.arange(slots.row.size) % num_known
+        row = state.easiest[place].reshape(slots.row.shape)
+        held = state.buffer.level, state.buffer.memory.lineage.depth
+        return jax.tree.map(lambda x: x[row], held)
 
     def _held(self, slots: Slots, busy: Bool[Array, " N"]) -> Bool[Array, " K"]:
         """Rows whose levels busy slots are working on."""

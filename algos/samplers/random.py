@@ -5,6 +5,7 @@ Simulation to the Real World".
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +13,27 @@ from jaxtyping import Array, Bool, Float
 
 from rlgen.branching import where
 from rlgen.protocols import LevelEnv
-from rlgen.types import NEW, Keys, PyTree, Slots
+from rlgen.registry import require
+from rlgen.types import NEW, Key, Keys, Outcome, PyTree, Slots
 
 
 @dataclass(frozen=True)
 class Random:
-    """Fills each free slot, and each place of its queue, with a new level."""
+    """Fills each free slot, and each place of its queue, with a new level.
+
+    Attributes:
+        simple: draw levels of the environment's simplest kind, from which ACCEL grows others.
+
+    Raises:
+        ValueError: simple levels of an environment that has none.
+    """
 
     env: LevelEnv
+    simple: bool = False
+
+    def __post_init__(self):
+        if self.simple:
+            require(self.env, "sample_simple_level", "a source of simple levels (simple=True)")
 
     def init(self, key: jax.Array) -> tuple[()]:
         """There is nothing to remember."""
@@ -28,14 +42,14 @@ class Random:
 
     def blank(self) -> PyTree:
         """One level of the family, always the same."""
-        return self.env.sample_level(jax.random.key(0))
+        return self._sample(jax.random.key(0))
 
     def propose(
         self, keys: Keys, state: tuple[()], slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[tuple[()], Slots]:
         """New levels, of weight 1, for the free slots."""
         keys_level = jax.random.split(keys.own, slots.row.shape)
-        level = jax.vmap(jax.vmap(self.env.sample_level))(keys_level)
+        level = jax.vmap(jax.vmap(self._sample))(keys_level)
         return state, fill_new(slots, free, level)
 
     def observe(
@@ -44,11 +58,15 @@ class Random:
         state: tuple[()],
         slots: Slots,
         score: Float[Array, "N R"],
-        done: Bool[Array, " N"],
+        outcome: Outcome,
     ) -> tuple[()]:
         """Random levels do not depend on how earlier ones went."""
-        del keys, slots, score, done
+        del keys, slots, score, outcome
         return state
+
+    def _sample(self, key: Key) -> PyTree:
+        name = "sample_simple_level" if self.simple else "sample_level"
+        return getattr(self.env, name)(key)
 
 
 def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:
@@ -59,13 +77,14 @@ def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:
         row=jnp.full_like(slots.row, -1),
         origin=jnp.full_like(slots.origin, NEW),
         weight=jnp.ones_like(slots.weight),
+        note=slots.note,
     )
     return where(free, new, slots)
 
 
-def build(env: LevelEnv) -> Random:
+def build(env: LevelEnv, **fields: Any) -> Random:
     """Domain randomisation over an environment's levels."""
-    return Random(env)
+    return Random(env, **fields)
 
 
 def tiny(env: LevelEnv) -> Random:

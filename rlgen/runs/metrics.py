@@ -1,9 +1,11 @@
 """`metrics.jsonl`: one line an update, with every metric as a list over seeds.
 
-    {"update": 7, "env_steps": {"train": …, "score": …}, "gradient_updates": …,
+    {"update": 7, "env_steps": {"train": …, "scout": …, "score": …}, "gradient_updates": …,
      "wall_seconds": …, "compile_seconds": …, "steps_per_second": …, "episode_return": [0.1, …], …}
 
-Env steps that were learned from and env steps that only judged levels are apart; all are their sum.
+Env steps are told apart by what they were for: `train`, learned from; `scout`, a look at new
+levels; `score`, a look at known or edited ones; `antagonist`, of the students that are not
+evaluated; `teacher`, of the one that builds levels. All are their sum.
 Steps and gradient updates count from the start of the run, of one seed (the mean over seeds). Wall
 seconds count the running program alone, compilation apart; within a chunk, whose updates run as one
 program, they are interpolated. A metric that does not exist (a skipped update has no loss) is null.
@@ -12,12 +14,17 @@ program, they are interpolated. A metric that does not exist (a skipped update h
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
-COUNTED = ("steps_train", "steps_score")
+COUNTED = "steps_"
+"""How the names of counted metrics begin: env steps of one update, by kind."""
+NO_STEPS: Mapping[str, float] = MappingProxyType({})
+
 ALWAYS = ("weight", "score", "episode_return", "episode_length")
 """Metrics that exist in every update, also in one that trained nothing."""
 
@@ -26,8 +33,7 @@ class Counters(NamedTuple):
     """What has been spent since the start of the run, by one seed (the mean over seeds)."""
 
     update: int = 0
-    steps_train: float = 0.0  # env steps that were learned from
-    steps_score: float = 0.0  # env steps that only judged levels
+    steps: Mapping[str, float] = NO_STEPS  # env steps by kind
     gradient_updates: float = 0.0
     wall_seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -35,7 +41,7 @@ class Counters(NamedTuple):
     @property
     def steps_total(self) -> float:
         """All env steps."""
-        return self.steps_train + self.steps_score
+        return sum(self.steps.values())
 
 
 class Bad(NamedTuple):
@@ -58,7 +64,7 @@ def advance(
         gradient_steps: of one update that was not skipped.
     """
     num_updates = len(metrics["weight"])
-    per = {name: metrics[name].mean(1) for name in COUNTED if name in metrics}
+    per = {n.removeprefix(COUNTED): x.mean(1) for n, x in metrics.items() if n.startswith(COUNTED)}
     trained = (metrics["weight"] > 0) * metrics.get("epochs_run", np.float32(1.0))
     after = []
     for i in range(num_updates):
@@ -67,7 +73,7 @@ def advance(
             gradient_updates=counters.gradient_updates
             + float(np.nan_to_num(trained[i]).mean()) * gradient_steps,
             wall_seconds=counters.wall_seconds + seconds / num_updates,
-            **{name: getattr(counters, name) + float(x[i]) for name, x in per.items()},
+            steps={kind: counters.steps.get(kind, 0.0) + float(x[i]) for kind, x in per.items()},
         )
         after.append(counters)
     return after
@@ -81,7 +87,7 @@ def append(
     Raises:
         OSError: no space.
     """
-    rest = {name: values for name, values in metrics.items() if name not in COUNTED}
+    rest = {name: values for name, values in metrics.items() if not name.startswith(COUNTED)}
     with open(path, "a") as file:
         for i, now in enumerate(after):
             line = {**_head(now, steps_per_second), **{n: _list(x[i]) for n, x in rest.items()}}
@@ -134,10 +140,9 @@ def first_bad(
 
 
 def _head(now: Counters, steps_per_second: float) -> dict:
-    steps = {"train": now.steps_train, "score": now.steps_score}
     return {
         "update": now.update,
-        "env_steps": {kind: round(x, 3) for kind, x in steps.items()},
+        "env_steps": {kind: round(x, 3) for kind, x in now.steps.items()},
         "gradient_updates": round(now.gradient_updates, 3),
         "wall_seconds": round(now.wall_seconds, 3),
         "compile_seconds": round(now.compile_seconds, 3),

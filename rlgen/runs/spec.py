@@ -39,6 +39,7 @@ class RunSpec:
             happen; 0 for about a fiftieth of the run, at most 100.
         checkpoint_every: chunks between two checkpoints.
         keep_checkpoints: how many of the newest checkpoints stay.
+        log_levels: slots of each update whose levels the curriculum log keeps; 0 for no log.
         env_fields: the environment's fields that differ from its preset.
         overrides: the curriculum's fields that differ from the preset, by dotted path.
 
@@ -60,6 +61,7 @@ class RunSpec:
     chunk: int = 0
     checkpoint_every: int = 1
     keep_checkpoints: int = 2
+    log_levels: int = 8
     env_fields: dict[str, Any] = field(default_factory=dict, metadata={"config": False})
     overrides: dict[str, Any] = field(default_factory=dict, metadata={"config": False})
 
@@ -67,7 +69,7 @@ class RunSpec:
         for name in ("steps", "seeds", "devices", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("seed", "branch_seed", "chunk"):
+        for name in ("seed", "branch_seed", "chunk", "log_levels"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.seed + self.seeds > 2**31:
@@ -79,7 +81,7 @@ class Plan(NamedTuple):
 
     num_updates: int  # a multiple of `chunk`
     chunk: int
-    steps_per_update: int  # env steps of one seed
+    steps_per_update: int  # env steps of one seed, by all of its students; a teacher's apart
 
 
 def build(spec: RunSpec) -> tuple[Any, Curriculum]:
@@ -112,7 +114,9 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
 
 def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
     """How many updates the asked steps are, rounded up to whole chunks."""
-    per_update = curriculum.num_slots * getattr(curriculum.student, "num_steps", 1)
+    student = curriculum.student
+    per_update = curriculum.num_slots * getattr(student, "num_steps", 1)
+    per_update *= getattr(student, "population", 1)
     asked = math.ceil(spec.steps / per_update)
     longest = min(spec.chunk or max(min(asked // 50, 100), 1), asked)
     num_chunks = math.ceil(asked / longest)
@@ -153,6 +157,7 @@ def _bonus(name: str, env: object) -> object:
 
 def _with_length(curriculum: Curriculum, num_updates: int, chosen: dict[str, Any]) -> Curriculum:
     """Learning-rate schedules span the run, unless the user said otherwise."""
-    paths = [p for p in config.flatten(curriculum) if p.endswith(".learner.num_updates")]
+    owners = (".learner.num_updates", ".teacher.num_updates")
+    paths = [p for p in config.flatten(curriculum) if p.endswith(owners)]
     chosen = {path.replace("-", "_"): value for path, value in chosen.items()}
     return config.override(curriculum, {p: num_updates for p in paths if p not in chosen})

@@ -1,8 +1,9 @@
 """Train a run from its first or its last checkpoint to its end, chunk by chunk.
 
-Between two chunks, in this order: the numbers are checked, metrics are written, a checkpoint is
-saved. So a checkpoint never holds a state that is not a number and never runs ahead of the metrics,
-and whatever happens in between costs at most the work since the last checkpoint.
+Between two chunks, in this order: metrics and the curriculum log are written, the numbers are
+checked, a checkpoint is saved. So a checkpoint never holds a state that is not a number and never
+runs ahead of the metrics and the log, and whatever happens in between costs at most the work since
+the last checkpoint.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 
 from rlgen.curriculum import Curriculum
-from rlgen.runs import checkpoint, folder, metrics
+from rlgen.runs import checkpoint, curriculum_log, folder, metrics
 from rlgen.runs.metrics import Counters
 from rlgen.runs.program import Program, abstract_states, compile_run
 from rlgen.runs.progress import Reporter, Silent, Status
@@ -157,6 +158,7 @@ def _go(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
         try:
             keep_training_set(run.path, run.curriculum.sampler)
             metrics.cut(run.path / "metrics.jsonl", counters.update)
+            curriculum_log.cut(run.path, counters.update)
             reporter.say(_first_words(run, counters))
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
@@ -191,22 +193,24 @@ def _loop(run: Run, program: Program, states: TrainState, now: Counters, board: 
 def _chunk(program: Program, states: TrainState, update: int) -> tuple[TrainState, tuple, float]:
     """Run one chunk; signals are heard while it runs, since the wait is in Python."""
     start = time.perf_counter()
-    states, found, finite = program.chunk(states, update)
-    leaves = jax.tree.leaves((found, finite))  # all results of a program are ready together
+    states, *found = program.chunk(states, update)
+    leaves = jax.tree.leaves(found)  # all results of a program are ready together
     while not all(leaf.is_ready() for leaf in leaves):
         time.sleep(min(0.05, 0.02 * (time.perf_counter() - start) + 1e-4))
-    host = jax.device_get((found, finite))
+    host = jax.device_get(tuple(found))
     return states, host, time.perf_counter() - start
 
 
 def _take_in(run: Run, found: tuple, now: Counters, seconds: float, board: Any) -> Counters:
-    """Write a chunk's metrics and refuse what is not a number."""
+    """Write a chunk's metrics and levels, and refuse what is not a number."""
     values = {name: np.asarray(x).swapaxes(0, 1) for name, x in found[0].items()}  # [U, S]
     learner = getattr(run.curriculum.student, "learner", None)
     steps = getattr(learner, "num_epochs", 1) * getattr(learner, "num_minibatches", 1)
     after = metrics.advance(now, values, seconds, steps)
     rate = run.length.chunk * run.length.steps_per_update * run.spec.seeds / seconds
     metrics.append(run.path / "metrics.jsonl", after, values, rate)
+    slot = curriculum_log.kept_slots(run.curriculum.num_slots, run.spec.log_levels)
+    curriculum_log.write(run.path, now.update, slot, found[2])
     bad = metrics.first_bad(now.update, values, found[1])
     if bad is not None:
         raise RunStoppedError(_not_finite(run, bad))
@@ -223,7 +227,10 @@ def _take_in(run: Run, found: tuple, now: Counters, seconds: float, board: Any) 
 
 def _save(run: Run, states: TrainState, now: Counters) -> None:
     states = jax.device_get(states)
-    meta = {"run": folder.fingerprint(run.record), "counters": now._asdict()}
+    meta = {
+        "run": folder.fingerprint(run.record),
+        "counters": now._asdict() | {"steps": dict(now.steps)},
+    }
     checkpoint.save(run.path, now.update, states, meta, run.spec.keep_checkpoints)
     features = now.update == run.length.num_updates  # solving levels takes seconds
     save_buffer(run.path / "levels.npz", run.env, states, features)

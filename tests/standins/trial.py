@@ -90,7 +90,7 @@ class Sampler:
         level = jax.vmap(self.env.sample_level)(keys).reshape(slots.row.shape)
         return state, slots._replace(level=level, weight=jnp.full_like(slots.weight, self.weight))
 
-    def observe(self, keys, state, slots, score, done):
+    def observe(self, keys, state, slots, score, outcome):
         return state
 
 

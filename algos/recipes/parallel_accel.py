@@ -1,0 +1,24 @@
+"""Parallel ACCEL: new levels, replayed ones and their mutants side by side in every update.
+
+Source: Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in JAX".
+"""
+
+import dataclasses
+
+from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.random import Random
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._parts import student_and_score
+from ._presets import EDITING, in_blocks
+
+PRESETS = in_blocks(EDITING, 3)
+
+
+def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
+    """A third of the slots are learned from, so every update has a gradient once replay began."""
+    student, judge = student_and_score(env, learner, score)
+    sampler = PLR(env, Random(env), judge, train_on_new=False, num_edits=5, parallel=True)
+    student = dataclasses.replace(student, train_share=sampler.train_share)
+    return Curriculum(student, sampler, judge, num_slots=96)
