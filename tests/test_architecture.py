@@ -19,13 +19,16 @@ LAYERS = (
         "branching",
         "buffer",
         "distributions",
+        "gru",
         "initializers",
         "levels",
+        "linear_recurrence",
         "lstm",
         "registry",
         "returns",
+        "simplex",
     },
-    {"config", "networks", "rollout"},
+    {"cells", "config", "networks", "rollout"},
     {"curriculum", "evaluation", "gymnax", "runs", "sharding", "students", "testing"},
     {"envs", "algos"},
     {"__main__", "cli"},
@@ -35,12 +38,22 @@ PIECES = {  # private modules, by how their names begin, and the part that they 
     "_from_gymnax": "gymnax",
     "_gymnax_hook": "__init__",
     "_laws_": "testing",
+    "_network_": "networks",
     "_probes": "testing",
 }
 STRANGERS = {"envs", "algos"}  # of one layer, but neither knows the other
 
 STEPPERS = {"envs", "gymnax", "rollout", "testing"}
-UNJITTED = {"rollout", "students", "curriculum", "returns", "buffer", "networks", "branching"}
+UNJITTED = {
+    "rollout",
+    "students",
+    "curriculum",
+    "returns",
+    "buffer",
+    "networks",
+    "cells",
+    "branching",
+}
 HOST_JITS = {"rlgen.algos.samplers.fixed"}  # samples its training set once, before the run
 
 

@@ -9,7 +9,10 @@ import pytest
 from flax import struct
 from gymnax.environments.environment import Environment
 
-from rlgen.networks import ActorCritic, _Conv
+from rlgen._network_parts import Conv
+from rlgen.algos.learners.ppo import PPO
+from rlgen.networks import CORES, ActorCritic
+from rlgen.testing import solve_probes
 
 
 @struct.dataclass
@@ -57,7 +60,7 @@ def test_default_has_the_published_number_of_parameters():
 @pytest.mark.parametrize("size", [5, 11])
 def test_convolution_is_that_of_lax(size):
     image = jax.random.normal(jax.random.key(0), (3, 2, size, size, 3))
-    conv = _Conv(4)
+    conv = Conv(4)
     params = jax.jit(conv.init)(jax.random.key(1), image)["params"]
     params["bias"] = jnp.arange(4.0)
     expected = jax.lax.conv_general_dilated(
@@ -72,9 +75,9 @@ def test_convolution_is_that_of_lax(size):
     np.testing.assert_allclose(found, expected.reshape(3, 2, -1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("core", ["lstm", "none"])
-def test_unroll_is_many_steps(core):
-    network = ActorCritic(core=core, hidden_size=8, head_size=8, conv_features=2)
+@pytest.mark.parametrize(("core", "num_layers"), [*((core, 0) for core in CORES), ("gru", 2)])
+def test_unroll_is_many_steps(core, num_layers):
+    network = ActorCritic(core, hidden_size=8, num_layers=num_layers, head_size=8)
     env, num_steps, num_slots = Looker(), 4, 3
     params = jax.jit(lambda key: network.init(key, env))(jax.random.key(0))
     image = jax.random.normal(jax.random.key(1), (num_steps, num_slots, 5, 5, 3))
@@ -91,11 +94,29 @@ def test_unroll_is_many_steps(core):
         np.testing.assert_allclose(step_value, value[t], rtol=1e-4, atol=1e-6)
 
 
-def test_recurrent_weights_of_each_gate_are_orthogonal():
-    network = ActorCritic(hidden_size=8, head_size=8, conv_features=2)
+@pytest.mark.parametrize(("core", "num_gates"), [("lstm", 4), ("gru", 3)])
+def test_recurrent_weights_of_each_gate_are_orthogonal(core, num_gates):
+    network = ActorCritic(core, hidden_size=8, head_size=8, conv_features=2)
     params = jax.jit(lambda key: network.init(key, Looker()))(jax.random.key(0))
-    for block in jnp.split(params["lstm"]["recurrent"], 4, axis=-1):
+    for block in jnp.split(params[core]["recurrent"], num_gates, axis=-1):
         np.testing.assert_allclose(block @ block.T, np.eye(8), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("core", "by_default", "name"),
+    [("lstm", 1, "lstm"), ("gru", 1, "gru"), ("none", 1, "trunk"), ("linear", 2, "linear")],
+)
+def test_a_core_of_its_own_depth_is_one_of_that_many_layers(core, by_default, name):
+    def shapes(num_layers):
+        network = ActorCritic(core, hidden_size=8, num_layers=num_layers)
+        init = lambda key: (network.init(key, Looker()), network.initial_carry(3))  # noqa: E731
+        return jax.eval_shape(init, jax.random.key(0))
+
+    assert name in shapes(0)[0]
+    assert shapes(0) == shapes(by_default)
+    assert sum(x.size for x in jax.tree.leaves(shapes(by_default + 1))) > sum(
+        x.size for x in jax.tree.leaves(shapes(0))
+    )
 
 
 def test_first_policy_is_nearly_uniform():
@@ -113,8 +134,9 @@ def test_first_policy_is_nearly_uniform():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"core": "gru"}, "core must be 'lstm' or 'none', got 'gru'"),
+        ({"core": "rnn"}, "core must be 'lstm', 'gru', 'linear' or 'none', got 'rnn'"),
         ({"activation": "gelu"}, "activation must be 'relu' or 'tanh', got 'gelu'"),
+        ({"num_layers": -1}, "network.num_layers must be at least 1, or 0 .*, got -1"),
         ({"hidden_size": 0}, "network.hidden_size must be at least 1, got 0"),
     ],
 )
@@ -124,3 +146,13 @@ def test_impossible_networks_are_refused(fields, message):
         for name, value in fields.items():
             object.__setattr__(unchecked, name, value)
         unchecked.__post_init__()
+
+
+@pytest.mark.parametrize("core", ["gru", "linear"])  # the LSTM answers every probe in test_ppo
+def test_a_core_learns_to_remember(core):
+    def build(env):
+        network = ActorCritic(core, hidden_size=16, head_size=16)
+        settings = {"discount": 0.6, "gae_lambda": 1.0, "num_epochs": 4, "learning_rate": 0.01}
+        return PPO(env, network, **settings)
+
+    assert solve_probes(build, probes=("memory",))["memory"].solved

@@ -190,6 +190,21 @@ def test_a_minibatch_without_weight_is_no_step(agent):
 # Options.
 
 
+@pytest.mark.parametrize("ruin", [np.nan, np.inf])
+def test_what_is_not_a_number_in_a_slot_without_weight_leaves_no_trace(agent, ruin):
+    state, played = agent
+    learner = make_ppo(num_minibatches=3, num_epochs=2)
+    weight = jnp.asarray([1.0, 0.0, 0.5, 0.0, 1.0, 1.0])
+    fields = {
+        name: jnp.where(weight[None] > 0, getattr(played, name), ruin)
+        for name in ("reward", "bonus", "value", "next_value")
+    }
+    ruined = update(learner, state, played._replace(**fields), weight)
+    clean = update(learner, state, played, weight)
+    jax.tree.map(np.testing.assert_array_equal, ruined, clean)
+    assert all(np.isfinite(x).all() for x in clean[1].values())
+
+
 def test_learning_rate_anneals_to_zero_over_learned_rollouts(agent):
     state, played = agent
     learner = make_ppo(anneal=True, num_updates=4, learning_rate=0.1)

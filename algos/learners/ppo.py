@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import distributions
 from rlgen.branching import any_seed, where
-from rlgen.networks import ActorCritic
+from rlgen.networks import ActorCritic, Network
 from rlgen.protocols import LevelEnv
 from rlgen.returns import gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
@@ -42,8 +42,10 @@ class PPO:
 
     Attributes:
         learning_rate: Adam's step size.
-        anneal: lower the learning rate linearly to 0 over `num_updates` learned rollouts.
-        num_updates: length of the annealing; `rlgen train` sets it from `--steps`.
+        anneal: lower the learning rate linearly over `num_updates` learned rollouts.
+        anneal_end: share of the learning rate that is left at the end.
+        num_updates: length of the annealing; `rlgen train` sets it from `--steps` and from the
+            share of updates that the sampler lets learn.
         discount: γ, per step.
         gae_lambda: λ of the advantage estimate.
         clip: ε, how far the policy's ratio may move.
@@ -66,9 +68,10 @@ class PPO:
     """
 
     env: LevelEnv
-    network: ActorCritic = field(default_factory=lambda: ActorCritic(core="none"))
+    network: Network = field(default_factory=lambda: ActorCritic(core="none"))
     learning_rate: float = 1e-4
     anneal: bool = False
+    anneal_end: float = 0.0
     num_updates: int = 0
     discount: float = 0.995
     gae_lambda: float = 0.98
@@ -93,7 +96,7 @@ class PPO:
         at_least_zero = ("value_clip", "entropy_coef", "value_coef", "bptt_steps", "max_grad_norm")
         for name in (*at_least_zero, "target_kl", "num_updates"):
             _refuse(not getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("discount", "gae_lambda"):
+        for name in ("discount", "gae_lambda", "anneal_end"):
             _refuse(not 0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
 
     def check(self, num_steps: int, num_slots: int) -> None:
@@ -143,6 +146,8 @@ class PPO:
         self, key: Key, state: PPOState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PPOState, Metrics]:
         """Some epochs of clipped policy gradient on one rollout [T, N]."""
+        # Weights multiply, and 0 times NaN is NaN: what must not count is taken out altogether.
+        rollout = _without(weight <= 0, rollout)
         advantage = gae(rollout, self.discount, self.gae_lambda, self.bootstrap_truncation)
         weights = jnp.broadcast_to(weight, advantage.shape)
         batch = Batch(rollout, advantage, advantage + rollout.value, weights)
@@ -174,7 +179,8 @@ class PPO:
         if not self.anneal:
             return jnp.float32(self.learning_rate)
         left = 1.0 - num_updates / max(self.num_updates, 1)
-        return self.learning_rate * jnp.maximum(left, 0.0)
+        left = self.anneal_end + (1.0 - self.anneal_end) * jnp.maximum(left, 0.0)
+        return self.learning_rate * left
 
     def _cut(self, batch: Batch) -> Batch:
         """The rollout as sequences [bptt_steps, M]: slots first, then the slots' later parts."""
@@ -287,6 +293,13 @@ def tiny(env: LevelEnv) -> PPO:
     """The smallest instance, for tests of laws."""
     network = ActorCritic(core="none", hidden_size=8, head_size=8, conv_features=2)
     return PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2)
+
+
+def _without(unused: Bool[Array, " N"], rollout: Rollout) -> Rollout:
+    """The rollout with zeros for whatever was paid or expected in some slots."""
+    names = ("reward", "bonus", "value", "next_value")
+    kept = {name: jnp.where(unused[None], 0.0, getattr(rollout, name)) for name in names}
+    return rollout._replace(**kept)
 
 
 def _refuse(wrong: bool, name: str, value: object, allowed: str) -> None:

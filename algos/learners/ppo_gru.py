@@ -1,0 +1,21 @@
+"""PPO with a gated recurrent unit: three gates for the LSTM's four.
+
+Source: as `ppo`, with the core of Cho et al., 2014, "Learning Phrase Representations using RNN
+Encoder-Decoder for Statistical Machine Translation".
+"""
+
+from rlgen.networks import ActorCritic
+from rlgen.protocols import LevelEnv
+
+from .ppo import PPO
+
+
+def build(env: LevelEnv, **fields: object) -> PPO:
+    """Recurrent PPO for an environment."""
+    return PPO(env, ActorCritic(core="gru"), **fields)
+
+
+def tiny(env: LevelEnv) -> PPO:
+    """The smallest instance, for tests of laws."""
+    network = ActorCritic(core="gru", hidden_size=8, head_size=8, conv_features=2)
+    return PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2, bptt_steps=4)

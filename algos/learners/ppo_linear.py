@@ -1,0 +1,20 @@
+"""PPO with a linear recurrence, whose update runs in parallel over time.
+
+Source: as `ppo`, with the core of Feng et al., 2024, "Were RNNs All We Needed?".
+"""
+
+from rlgen.networks import ActorCritic
+from rlgen.protocols import LevelEnv
+
+from .ppo import PPO
+
+
+def build(env: LevelEnv, **fields: object) -> PPO:
+    """Recurrent PPO for an environment."""
+    return PPO(env, ActorCritic(core="linear"), **fields)
+
+
+def tiny(env: LevelEnv) -> PPO:
+    """The smallest instance, for tests of laws."""
+    network = ActorCritic(core="linear", hidden_size=8, head_size=8, conv_features=2)
+    return PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2, bptt_steps=4)

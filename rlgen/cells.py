@@ -1,0 +1,130 @@
+"""A lean actor-critic for boards where every action is a cell: a convolution, not a flat layer.
+
+A teacher that edits levels looks at the whole board to choose a cell. Flattening the board into a
+recurrent layer makes it the dearest part of a run; here weights are shared between cells.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from rlgen import _network_parts as parts
+from rlgen.protocols import LevelEnv
+from rlgen.types import Key, PyTree
+
+
+@dataclass(frozen=True)
+class CellActorCritic:
+    """Convolutions over a board, a summary of it fed back to every cell, and a logit for each.
+
+    Observations, unpacked, hold one image [H, W, C] and any vectors (time, noise). Each layer is a
+    3×3 convolution; to its maps are added a learned map, which tells the cells apart, and a dense
+    layer of the vectors and of the mean of the maps below, which each cell hears. It is
+    feed-forward: the board shows what was done.
+
+    Attributes:
+        features: maps of each convolution.
+        num_layers: convolutions; a cell sees as far as this many cells, and the mean of all.
+        head_size: units of the hidden layer of the critic, which sees the means and the vectors.
+
+    Raises:
+        ValueError: a size below 1; at `init`, an environment without such a board.
+    Source: in place of the teacher of Dennis et al., 2020, "Emergent Complexity and Zero-shot
+    Transfer via Unsupervised Environment Design" (appendix), which flattens 128 maps into an LSTM.
+    """
+
+    features: int = 8
+    num_layers: int = 2
+    head_size: int = 32
+
+    def __post_init__(self):
+        for name in ("features", "num_layers", "head_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"network.{name} must be at least 1, got {getattr(self, name)}")
+
+    def init(self, key: Key, env: LevelEnv) -> PyTree:
+        """Parameters for an environment's observations and cells."""
+        key_level, key_reset, key_params = jax.random.split(key, 3)
+        obs = parts.first_obs(key_level, key_reset, env)
+        _refuse_other_boards(env, jax.eval_shape(parts.unpacker(env), obs))
+        return self._module(env).init(key_params, obs, jnp.ones(1, bool))["params"]
+
+    def initial_carry(self, num_slots: int) -> PyTree:
+        """`()`: nothing is remembered."""
+        del num_slots
+        return ()
+
+    def step(
+        self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
+        """The empty carry, logits and value of one step."""
+        return carry, *self._module(env).apply({"params": params}, obs, first)
+
+    def unroll(
+        self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
+    ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
+        """The empty carry, logits and values of a sequence."""
+        return carry, *self._module(env).apply({"params": params}, obs, first)
+
+    def _module(self, env: LevelEnv) -> "_Cells":
+        return _Cells(self, parts.unpacker(env))
+
+
+class _Cells(nn.Module):
+    sizes: CellActorCritic
+    unpack: Callable[[PyTree], PyTree]
+
+    @nn.compact
+    def __call__(self, obs: PyTree, first: Array) -> tuple[Array, Array]:
+        """One step if `first` is [N], a sequence if it is [T, N]."""
+        image, vectors = _split(self.unpack(obs), first.ndim)
+        x = image.reshape(-1, *image.shape[-3:])
+        seen = [leaf.reshape(x.shape[0], -1) for leaf in vectors]
+        for i in range(self.sizes.num_layers):
+            x = self._layer(i, x, jnp.concatenate([*seen, x.mean((1, 2))], axis=-1))
+        logits = parts.dense(1, 0.01, "actor")(x)
+        pooled = jnp.concatenate([*seen, x.mean((1, 2))], axis=-1)
+        critic = nn.relu(parts.dense(self.sizes.head_size, 2**0.5, "critic_hidden")(pooled))
+        value = parts.dense(1, 1.0, "critic")(critic)
+        return logits.reshape(*first.shape, -1), value.reshape(first.shape)
+
+    def _layer(self, i: int, x: Array, everywhere: Array) -> Float[Array, "B H W F"]:
+        """The next maps; `everywhere` is what all cells of a board hear, [B, ...]."""
+        height, width, channels = x.shape[1:]
+        size = self.sizes.features
+        lecun, normal = nn.initializers.lecun_normal(), nn.initializers.normal(1.0)
+        kernel = self.param(f"conv_{i}", lecun, (3, 3, channels, size))
+        place = self.param(f"place_{i}", normal, (height, width, size))
+        # On the CPU faster than nine shifted products, their concatenation, or rows as vectors.
+        maps = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        heard = parts.dense(size, 2**0.5, f"everywhere_{i}")(everywhere)
+        return nn.relu(maps + place[None] + heard[:, None, None])
+
+
+def _split(features: PyTree, num_axes: int) -> tuple[Array, list[Array]]:
+    leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(features)]
+    images = [leaf for leaf in leaves if leaf.ndim - num_axes == 3]
+    return images[0], [leaf for leaf in leaves if leaf.ndim - num_axes != 3]
+
+
+def _refuse_other_boards(env: LevelEnv, features: PyTree) -> None:
+    shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(features)]
+    boards = [shape for shape in shapes if len(shape) == 3]
+    name = type(env).__name__
+    if len(boards) != 1:
+        raise ValueError(
+            f"CellActorCritic needs observations with one image [H, W, C], {name} shows "
+            f"{len(boards)} among the shapes {shapes}; use ActorCritic"
+        )
+    height, width, _ = boards[0]
+    if env.num_actions != height * width:
+        raise ValueError(
+            f"CellActorCritic needs one action for each cell, {name} has {env.num_actions} for "
+            f"{height}x{width} = {height * width} cells; use ActorCritic"
+        )

@@ -1,0 +1,113 @@
+"""A recurrent unit without products between steps: minGRU, trained in parallel over time.
+
+Its gates look at the input alone, so a sequence is one matrix product for all steps and the
+elementwise recurrence h_t = a_t h_{t-1} + b_t, which an associative scan solves in log T rounds.
+What one unit cannot do, to let a memory decide what is remembered, a second layer above it can.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+class Weights(NamedTuple):
+    """Update gate and candidate along the last axis."""
+
+    inputs: Float[Array, "I 2H"]
+    bias: Float[Array, " 2H"]
+
+
+def zeros(num_slots: int, num_layers: int, hidden_size: int) -> Float[Array, "N L H"]:
+    """The state of all layers at the start of an episode."""
+    return jnp.zeros((num_slots, num_layers, hidden_size))
+
+
+def min_gru_step(
+    weights: Weights,
+    hidden: Float[Array, "N H"],
+    x: Float[Array, "N I"],
+    first: Bool[Array, " N"],
+) -> Float[Array, "N H"]:
+    """One step, h_t = (1 - z_t) h_{t-1} + z_t h̃_t; h_{t-1} counts as 0 where an episode begins.
+
+    Source: Feng et al., 2024, "Were RNNs All We Needed?", section 3.1.
+    """
+    decay, push = _decay_and_push(weights, x, first)
+    return decay * hidden + push
+
+
+def min_gru(
+    weights: Weights,
+    hidden: Float[Array, "N H"],
+    x: Float[Array, "T N I"],
+    first: Bool[Array, "T N"],
+) -> tuple[Float[Array, "N H"], Float[Array, "T N H"]]:
+    """The final state and the states of a whole sequence; equal to T steps."""
+    states = recurrence(hidden, *_decay_and_push(weights, x, first))
+    return states[-1], states
+
+
+@jax.custom_vjp
+def recurrence(
+    start: Float[Array, "N H"], decay: Float[Array, "T N H"], push: Float[Array, "T N H"]
+) -> Float[Array, "T N H"]:
+    """All h_t = decay_t h_{t-1} + push_t, from h_{-1} = start.
+
+    A parallel scan, but for CPUs, where the loop takes 7 ms for [256, 32, 256] with its gradient
+    and the scan 36, or 53 if differentiated by JAX: it passes over memory log T times. The
+    gradient is a recurrence of the same kind, backwards.
+    """
+    return _solve(start, decay, push)
+
+
+def sequential(start: Array, decay: Array, push: Array) -> Array:
+    """The recurrence as a loop over time: T rounds, each array read once."""
+
+    def step(hidden: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
+        hidden = xs[0] * hidden + xs[1]
+        return hidden, hidden
+
+    return jax.lax.scan(step, start, (decay, push))[1]
+
+
+def parallel(start: Array, decay: Array, push: Array) -> Array:
+    """The recurrence as an associative scan over maps h -> decay h + push: log T rounds.
+
+    Source: Blelloch, 1990, "Prefix Sums and Their Applications", section 1.4.
+    """
+
+    def after(early: tuple[Array, Array], late: tuple[Array, Array]) -> tuple[Array, Array]:
+        return early[0] * late[0], late[0] * early[1] + late[1]
+
+    push = push.at[0].add(decay[0] * start)
+    return jax.lax.associative_scan(after, (decay, push))[1]
+
+
+def _solve(start: Array, decay: Array, push: Array) -> Array:
+    return jax.lax.platform_dependent(start, decay, push, cpu=sequential, default=parallel)
+
+
+def _decay_and_push(weights: Weights, x: Array, first: Array) -> tuple[Array, Array]:
+    bias = weights.bias.reshape((1,) * (x.ndim - 1) + (-1,))
+    gate, candidate = jnp.split(x @ weights.inputs + bias, 2, axis=-1)
+    update = jax.nn.sigmoid(gate)
+    return jnp.where(first[..., None], 0.0, 1.0 - update), update * candidate
+
+
+def _forward(start: Array, decay: Array, push: Array) -> tuple[Array, tuple]:
+    states = _solve(start, decay, push)
+    return states, (start, decay, states)
+
+
+def _backward(saved: tuple, grad_states: Array) -> tuple[Array, Array, Array]:
+    start, decay, states = saved
+    # What reaches h_t: its own gradient, and decay_{t+1} times what reaches h_{t+1}.
+    later = jnp.concatenate([decay[1:], jnp.zeros_like(decay[:1])])
+    reaching = _solve(jnp.zeros_like(start), later[::-1], grad_states[::-1])[::-1]
+    before = jnp.concatenate([start[None], states[:-1]])
+    return decay[0] * reaching[0], reaching * before, reaching
+
+
+recurrence.defvjp(_forward, _backward)
