@@ -100,10 +100,17 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
         sys.stdout.flush()
         os._exit(130)  # an ordinary exit would wait for the chunk on the device
     record = folder.read(path)
-    suite = f"{record['spec']['env']}/heldout"
+    suite = _first_suite(record["spec"]["env"])
     print(f"The run is in {path}. Evaluate it:")
     print(f"  rlgen eval {path} --suite {suite} --attempts 100{folder.trust_flag(record)}")
     return 0
+
+
+def _first_suite(name: str) -> str:
+    """`NAME/heldout` where the environment has it, else the first of its suites."""
+    env = registry.load("envs", name).build()
+    suites = env.suites() if registry.has(env, "suites") else {}
+    return f"{name}/{'heldout' if 'heldout' in suites else next(iter(sorted(suites)), 'heldout')}"
 
 
 def _use_cpu_devices(num_devices: int) -> None:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.images import gif_bytes
@@ -31,6 +31,8 @@ def episode_gif(
 ) -> dict[str, bytes]:
     """An animation of the shortest of some solved episodes on the hardest level that was solved.
 
+    Of an episode longer than `MAX_FRAMES` steps the beginning is shown and judged.
+
     Returns:
         Caption to GIF; empty if nothing was solved or the environment cannot draw.
     """
@@ -38,7 +40,7 @@ def episode_gif(
     if draw is None or isinstance(evaluation.success, tuple) or not evaluation.success.any():
         return {}
     solve_rate = evaluation.success.mean(axis=2)  # [S, M]
-    hardest = np.where(solve_rate.max(0) > 0, evaluation.optimal_steps, -1).argmax()
+    hardest = _hardest(solve_rate.mean(0), evaluation.optimal_steps)
     who = int(solve_rate[:, hardest].argmax())
     level = _level(suite, int(hardest))
     part = getattr(policies.learner, "bptt_steps", 0) or 1  # a rollout is made of whole parts
@@ -51,32 +53,29 @@ def episode_gif(
         key = jax.random.key(seed)
         learner = policies.learner
         played, states = rollout(key, suite.env, learner, state, queue, limit, trace=lambda s: s)
-        return played.terminated, played.done, states
+        return played.reward, played.terminated, played.done, states
 
-    terminated, done, states = jax.device_get(run(queue))
-    best = _shortest(terminated, done)
-    if best is None:
+    reward, terminated, done, states = jax.device_get(run(queue))
+    length = np.where(done.any(0), done.argmax(0) + 1, limit)  # of each slot's first episode
+    total = (reward * (np.arange(limit)[:, None] < length[None])).sum(0)
+    ended = np.take_along_axis(terminated, length[None] - 1, axis=0)[0]
+    solved = np.asarray(getattr(suite.env, "success")(*map(jnp.asarray, (total, ended))))  # noqa: B009
+    if not solved.any():
         return {}
-    slot, length = best
+    slot = int(np.where(solved, length, np.iinfo(int).max).argmin())
     frames = [
         np.asarray(draw(level, jax.tree.map(lambda x, t=t: x[t, slot], states)))
-        for t in range(length)
+        for t in range(length[slot])
     ]
-    caption = f"{policies.label}, seed {who}, on {suite.levels.names[int(hardest)]}: {length} steps"
-    return {caption: gif_bytes(np.stack(frames), fps=12)}
+    name = suite.levels.names[int(hardest)]
+    caption = f"{policies.label}, seed {who}, on {name}: {length[slot]} steps"
+    return {caption: gif_bytes(np.stack(frames), fps=min(max(12, len(frames) // 10), 40))}
 
 
-def _shortest(
-    terminated: np.ndarray, done: Int[np.ndarray, "T N"] | np.ndarray
-) -> tuple[int, int] | None:
-    """Slot and length of the shortest first episode that terminated."""
-    lengths = np.where(done.any(0), done.argmax(0) + 1, np.iinfo(int).max)
-    last = np.minimum(lengths, len(done)) - 1
-    solved = done.any(0) & np.take_along_axis(terminated, last[None], axis=0)[0]
-    if not solved.any():
-        return None
-    slot = int(np.where(solved, lengths, np.iinfo(int).max).argmin())
-    return slot, int(lengths[slot])
+def _hardest(solve_rate: Float[np.ndarray, " M"], optimal_steps: Int[np.ndarray, " M"]) -> int:
+    """Of the levels that were solved, the longest by its optimum, then the one least often."""
+    order = np.lexsort((-solve_rate, np.where(solve_rate > 0, optimal_steps, -2)))
+    return int(order[-1])
 
 
 def _level(suite: Suite, i: int) -> PyTree:

@@ -1,0 +1,90 @@
+"""Held-out levels of the physical systems, inside and outside the ranges for training.
+
+Ranges are those of the family's defaults, whatever those of the environment that asks, so that a
+suite is the same for every run. `train-range` has fresh levels inside them. In each level of
+`beyond` and `far` one parameter, which the level's name tells, lies outside, below or above, and
+all others inside. A distance is a share of a range's width on a logarithmic scale: 0.25 of 5 .. 15
+is a factor of 3 to the 0.25.
+
+Numbers have four significant digits, so that no machine's rounding tells them apart.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rlgen.envs._physics_levels import Ranges
+from rlgen.levels import Suite, make_level_set
+
+VERSION = "1"
+NUM_INSIDE = 200
+NUM_OUTSIDE = 8  # levels a parameter and side
+DISTANCE = {"beyond": (0.02, 0.25), "far": (0.3, 0.5)}
+
+
+def suites(env: Any, family: str) -> dict[str, Callable[[], Suite]]:
+    """The suites by name, each a function that makes it.
+
+    Args:
+        env: whose observations and actions the suite's environment shares.
+        family: the name under which it is registered.
+    """
+    made = {"nominal": _nominal, "train-range": _inside}
+    made |= {name: partial(_outside, distance=distance) for name, distance in DISTANCE.items()}
+    return {name: partial(_suite, env, family, name, draw) for name, draw in made.items()}
+
+
+def _suite(env: Any, family: str, name: str, draw: Callable) -> Suite:
+    env = _with_defaults(env)
+    names, values = draw(env.ranges(), _Stream(f"{family}/{name}"))
+    levels = make_level_set(env, env.make_level(_rounded(values)), names, version=VERSION)
+    return Suite(f"{family}/{name}", env, levels)
+
+
+def _with_defaults(env: Any) -> Any:
+    """The environment with the family's usual ranges and time limit."""
+    kept = (*env.ranges().names, "max_steps")
+    usual = {field.name: field.default for field in dataclasses.fields(env) if field.name in kept}
+    return dataclasses.replace(env, **usual)
+
+
+def _nominal(ranges: Ranges, stream: "_Stream") -> tuple[tuple[str, ...], np.ndarray]:
+    return ("nominal",), ranges.nominal[None].astype(float)
+
+
+def _inside(ranges: Ranges, stream: "_Stream") -> tuple[tuple[str, ...], np.ndarray]:
+    names = tuple(f"train-range-{i:03d}" for i in range(NUM_INSIDE))
+    return names, ranges.values(stream.uniform(NUM_INSIDE, len(ranges.names)))
+
+
+def _outside(
+    ranges: Ranges, stream: "_Stream", distance: tuple[float, float]
+) -> tuple[tuple[str, ...], np.ndarray]:
+    names, places = [], []
+    for i, name in enumerate(ranges.names):
+        for side in ("low", "high"):
+            place = stream.uniform(NUM_OUTSIDE, len(ranges.names))
+            offset = distance[0] + (distance[1] - distance[0]) * place[:, i]
+            place[:, i] = -offset if side == "low" else 1 + offset
+            names += [f"{name}-{side}-{k}" for k in range(NUM_OUTSIDE)]
+            places.append(place)
+    return tuple(names), ranges.values(np.concatenate(places))
+
+
+def _rounded(values: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "M D"]:
+    return np.vectorize(lambda x: float(f"{x:.4g}"))(values).astype(np.float32)
+
+
+class _Stream:
+    """Uniform numbers in [0, 1) that follow from a name alone, in every version of numpy."""
+
+    def __init__(self, name: str):
+        self._bits = np.random.PCG64(np.random.SeedSequence(list(name.encode())))
+
+    def uniform(self, *shape: int) -> np.ndarray:
+        raw = self._bits.random_raw(int(np.prod(shape)))
+        return (raw >> np.uint64(11)).reshape(shape) * 2.0**-53
