@@ -53,6 +53,7 @@ PINNED = {
     "perfect-101": (10, "c4f621181ee67509"),
     "test-25": (200, "311da8f6d43352da"),
     "test-60": (200, "3237c95b2f90aa8f"),
+    "cvar-60": (1000, "ef741ea956860457"),
 }
 
 
@@ -244,14 +245,15 @@ def test_random_mazes_are_placed_uniformly():
 
 def test_fresh_mazes_are_of_the_training_distribution():
     """Mean fewest steps of solvable mazes of 25 and 60 walls are 11.4 and 14.9."""
-    for name, mean in (("test-25", 11.4), ("test-60", 14.9)):
+    for name, mean in (("test-25", 11.4), ("test-60", 14.9), ("cvar-60", 14.9)):
         steps = np.asarray(suite(name).levels.optimal_steps)
         assert abs(steps.mean() - mean) < 3.5 * steps.std() / len(steps) ** 0.5
 
 
 def test_test_streams_share_no_maze_with_each_other_or_with_a_training_set():
-    fresh, crowded = suite("test-25").levels, suite("test-60").levels
+    fresh, crowded, many = (suite(name).levels for name in ("test-25", "test-60", "cvar-60"))
     assert disjoint(fresh.hash, crowded.hash)
+    assert disjoint(many.hash, crowded.hash) and disjoint(many.hash, fresh.hash)
     train = take(fresh, [3, 1])
     assert not disjoint(train.hash, fresh.hash)
     kept, num_dropped = exclude(fresh, train.hash)

@@ -1,20 +1,20 @@
 """L1 value loss: how wrong the critic was about a level, in either direction.
 
-Source: Jiang et al., 2021, "Prioritized Level Replay", section 3.1 (GAE magnitude).
+Source: Jiang et al., 2021, "Prioritized Level Replay", section 3.1 (GAE magnitude); with
+`gae_lambda=0` their one-step TD error.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.returns import gae, mean_per_level
+from rlgen.returns import mean_per_level
 from rlgen.types import Key, Outcome, PyTree, Slots
 
-from .positive_value_loss import learner_fields
+from ._value_loss import extrinsic_advantage, learner_fields, protagonist
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,9 @@ class L1ValueLoss:
     ) -> tuple[Float[Array, "N R"], PyTree]:
         """Score in units of reward, 0 or more; reads member 0 of the population."""
         del key
-        rollout = jax.tree.map(lambda x: x[0], outcome.rollout)
-        advantage = gae(
-            rollout,
-            self.discount,
-            self.gae_lambda,
-            self.bootstrap_truncation,
-            include_bonus=False,
+        rollout = protagonist(outcome)
+        advantage = extrinsic_advantage(
+            rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
         )
         size = jnp.abs(advantage)
         score = mean_per_level(size, rollout, slots.row.shape[1], self.completed_only)

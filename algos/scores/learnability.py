@@ -5,16 +5,23 @@ Curriculum Discovery" (SFL); earlier Tzannetos et al., 2023, "Proximal Curriculu
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.returns import episodes
 from rlgen.students import successes
 from rlgen.types import Key, Outcome, PyTree, Slots
+
+
+class Tally(NamedTuple):
+    """Completed episodes on one level so far."""
+
+    num: Int[Array, "*B"]
+    num_success: Int[Array, "*B"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +32,19 @@ class Learnability:
         env: says what it is to solve an episode; without a notion of its own, a positive return.
         unbiased: multiply by n / (n − 1), n the number of episodes: with p estimated from them,
             p (1 − p) is too small on average by just this factor. A level met once has no score.
+        accumulate: count the episodes of all rollouts on a level that the sampler keeps the memory
+            of, not those of the last alone: p is known better, but of a policy that has changed
+            since, if it trained between. For samplers that look at a level several times in a row.
     """
 
     env: LevelEnv
     unbiased: bool = False
+    accumulate: bool = False
 
-    def memory(self) -> tuple[()]:
-        """Nothing is remembered."""
-        return ()
+    def memory(self) -> Tally | tuple[()]:
+        """No episodes yet; nothing is remembered unless they accumulate."""
+        zero = jnp.zeros((), jnp.int32)
+        return Tally(zero, zero) if self.accumulate else ()
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
@@ -41,12 +53,16 @@ class Learnability:
         del key
         rollout = jax.tree.map(lambda x: x[0], outcome.rollout)
         stats = episodes(rollout, slots.row.shape[1], successes(self.env, rollout))
+        tally = Tally(stats.num, stats.num_success)
+        if self.accumulate:
+            tally = jax.tree.map(jnp.add, slots.memory, tally)
         least = 2 if self.unbiased else 1
-        p = stats.num_success / jnp.maximum(stats.num, 1)
+        p = tally.num_success / jnp.maximum(tally.num, 1)
         score = p * (1 - p)
         if self.unbiased:
-            score *= stats.num / jnp.maximum(stats.num - 1, 1)
-        return jnp.where(stats.num >= least, score, -jnp.inf), slots.memory
+            score *= tally.num / jnp.maximum(tally.num - 1, 1)
+        score = jnp.where(tally.num >= least, score, -jnp.inf)
+        return score, tally if self.accumulate else slots.memory
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> Learnability:

@@ -7,13 +7,14 @@ Monte Carlo").
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.returns import episodes, mean_per_level
+from rlgen.returns import mean_per_level
 from rlgen.types import Key, Outcome, Slots
+
+from ._value_loss import best_return, environment_fields, protagonist
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class MaxMC:
     Attributes:
         completed_only: whether the episode that the rollout's end cuts off is left out, as in
             published code; a level without a completed episode then has no score.
-        floor: R_max of a level on which no episode was completed. 0, as published, fits returns of
-            0 or more; for families with negative returns give their lowest return. With `-inf` a
-            level has no score before its first completed episode.
+        floor: R_max of a level on which no episode was completed; `build` asks the environment for
+            its `lowest_return`. 0, as published, fits returns of 0 or more. With `-inf` a level has
+            no score before its first completed episode.
     """
 
     completed_only: bool = False
@@ -45,20 +46,17 @@ class MaxMC:
     ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
         """Score in units of return, and the new R_max; reads member 0 of the population."""
         del key
-        rollout = jax.tree.map(lambda x: x[0], outcome.rollout)
-        num_queued = slots.row.shape[1]
-        unasked = jnp.zeros_like(rollout.terminated)
-        best_now = episodes(rollout, num_queued, success=unasked).max_return
-        best = jnp.maximum(slots.memory, best_now)
-        value = mean_per_level(rollout.value, rollout, num_queued, self.completed_only)
+        rollout = protagonist(outcome)
+        best = best_return(slots, rollout)
+        value = mean_per_level(rollout.value, rollout, slots.row.shape[1], self.completed_only)
         known = jnp.isfinite(value) & jnp.isfinite(best)
         return jnp.where(known, best - value, -jnp.inf), best
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> MaxMC:
-    """MaxMC; it depends on neither."""
-    del env, learner
-    return MaxMC(**fields)
+    """MaxMC with the environment's lowest return as its floor."""
+    del learner
+    return MaxMC(**(environment_fields(env) | fields))
 
 
 def tiny(env: LevelEnv) -> MaxMC:

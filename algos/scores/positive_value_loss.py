@@ -6,13 +6,14 @@ Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", eq. 
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.returns import gae, mean_per_level
+from rlgen.returns import mean_per_level
 from rlgen.types import Key, Outcome, PyTree, Slots
+
+from ._value_loss import extrinsic_advantage, learner_fields, protagonist
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,9 @@ class PositiveValueLoss:
     ) -> tuple[Float[Array, "N R"], PyTree]:
         """Score in units of reward, 0 or more; reads member 0 of the population."""
         del key
-        rollout = jax.tree.map(lambda x: x[0], outcome.rollout)
-        advantage = gae(
-            rollout,
-            self.discount,
-            self.gae_lambda,
-            self.bootstrap_truncation,
-            include_bonus=False,
+        rollout = protagonist(outcome)
+        advantage = extrinsic_advantage(
+            rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
         )
         positive = jnp.maximum(advantage, 0.0)
         score = mean_per_level(positive, rollout, slots.row.shape[1], self.completed_only)
@@ -66,9 +63,3 @@ def tiny(env: LevelEnv) -> PositiveValueLoss:
     """The smallest instance, for tests of laws."""
     del env
     return PositiveValueLoss()
-
-
-def learner_fields(learner: Learner) -> dict[str, Any]:
-    """What the advantages of a score share with the learner's, of the fields that it has."""
-    shared = ("discount", "gae_lambda", "bootstrap_truncation")
-    return {name: getattr(learner, name) for name in shared if hasattr(learner, name)}

@@ -1,0 +1,64 @@
+"""Grounded positive value loss: how far the critic is below the best return ever seen, where it is.
+
+Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", and its released code,
+where this is the positive part of MaxMC at each step.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.returns import mean_per_level
+from rlgen.types import Key, Outcome, Slots
+
+from ._value_loss import at_each_step, best_return, environment_fields, protagonist
+
+
+@dataclass(frozen=True)
+class GroundedPositiveValueLoss:
+    """Mean over episodes of the mean over steps of max(R_max − V_t, 0).
+
+    R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode
+    on the level so far, this rollout included. What the critic expects in excess of it at one step
+    does not make up for what it misses at another, as it does in MaxMC.
+
+    Attributes:
+        completed_only: whether the episode that the rollout's end cuts off is left out, as in
+            published code; a level without a completed episode then has no score.
+        floor: R_max of a level on which no episode was completed; `build` asks the environment for
+            its `lowest_return`. With `-inf` a level has no score before its first completed
+            episode.
+    """
+
+    completed_only: bool = False
+    floor: float = 0.0
+
+    def memory(self) -> Float[Array, ""]:
+        """R_max of an unseen level."""
+        return jnp.float32(self.floor)
+
+    def __call__(
+        self, key: Key, slots: Slots, outcome: Outcome
+    ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
+        """Score in units of return, 0 or more, and the new R_max; reads member 0."""
+        del key
+        rollout = protagonist(outcome)
+        best = best_return(slots, rollout)
+        missed = jnp.maximum(at_each_step(best, rollout.turn) - rollout.value, 0.0)
+        score = mean_per_level(missed, rollout, slots.row.shape[1], self.completed_only)
+        return jnp.where(jnp.isfinite(best), score, -jnp.inf), best
+
+
+def build(env: LevelEnv, learner: Learner, **fields: Any) -> GroundedPositiveValueLoss:
+    """The score with the environment's lowest return as its floor."""
+    del learner
+    return GroundedPositiveValueLoss(**(environment_fields(env) | fields))
+
+
+def tiny(env: LevelEnv) -> GroundedPositiveValueLoss:
+    """The smallest instance, for tests of laws."""
+    del env
+    return GroundedPositiveValueLoss()

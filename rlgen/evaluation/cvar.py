@@ -1,0 +1,154 @@
+"""Conditional value at risk: how an agent does on the levels that it does worst on.
+
+The worst levels are found in one evaluation and measured in another. Measured in the one that chose
+them they would look harder than they are: bad luck is what got some of them chosen.
+
+Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
+Curriculum Discovery", section 5 (risk of failure on the worst α % of levels).
+Differs from their code: levels that tie in the first evaluation (most are at 100 %) are taken in
+every order at once, by the exact mean over all orders, and not in the order of the suite; the
+interval is a bootstrap over seeds and not a standard error.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.figures import THEMES, add_legend, blank
+from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval, level_means
+
+ALPHAS = (1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Shares of levels that are published."""
+
+
+class CVaR(NamedTuple):
+    """The mean score of one run on its worst levels, for several shares of them."""
+
+    run: str
+    suite: str
+    score: str  # solve rate, relative return or return
+    num_levels: int  # M
+    alpha: Float[np.ndarray, " K"]  # shares asked for
+    num_worst: Int[np.ndarray, " K"]  # levels they come to, at least 1
+    each_seed: Float[np.ndarray, "S K"]
+    mean: Interval  # [K], over seeds
+
+
+def cvar(
+    rng: np.random.Generator,
+    first: Evaluation,
+    second: Evaluation,
+    alpha: Sequence[float] = ALPHAS,
+    bootstrap: Bootstrap = DEFAULT,
+) -> CVaR:
+    """The second evaluation's mean score on the α·M levels that were worst in the first.
+
+    Each training seed has worst levels of its own. The interval is over whole seeds; there is none
+    with one seed.
+
+    Args:
+        rng: the source of the bootstrap's draws.
+        first: ranks the levels.
+        second: the same policies on the same suite, with another seed of the evaluation.
+        alpha: shares of the M levels, above 0 and at most 1; rounded down, to at least one level.
+        bootstrap: its `reps` and `confidence` are used.
+
+    Raises:
+        ValueError: a share out of range, or evaluations that are not two of the same policies on
+            the same levels, or that share their random numbers.
+    """
+    _check_pair(first, second)
+    shares = np.asarray(alpha, np.float64)
+    if not shares.size or not ((shares > 0) & (shares <= 1)).all():
+        raise ValueError(f"alpha must be shares above 0 and at most 1 (0.01 is 1 %), got {alpha}")
+    (name, ranking), (_, measured) = first.score, second.score
+    num_levels = first.shape[1]
+    # 0.29 * 100 is a little less than 29.
+    num_worst = np.maximum(np.floor(shares * num_levels + 1e-9), 1).astype(np.int64)
+    each_seed = worst_means(ranking.mean(axis=-1), measured.mean(axis=-1), num_worst)
+    over = "whole-seeds" if len(each_seed) > 1 else "auto"
+    whole = replace(bootstrap, over=over, resample_levels=False)
+    mean = whole.interval(rng, level_means, each_seed[..., None])
+    return CVaR(first.run, first.suite, name, num_levels, shares, num_worst, each_seed, mean)
+
+
+def worst_means(
+    ranking: Float[np.ndarray, "S M"],
+    measured: Float[np.ndarray, "S M"],
+    num_worst: Int[np.ndarray, " K"],
+) -> Float[np.ndarray, "S K"]:
+    """Mean of `measured` over the levels of lowest `ranking`, by seed; ties in random order.
+
+    That is the mean over all orders of levels that tie: if only some of a tie are among the worst,
+    each is with equal probability, and so counts with the mean of its tie.
+    """
+    found = np.empty((len(ranking), len(num_worst)))
+    for s, (rank, value) in enumerate(zip(ranking, measured, strict=True)):
+        _, tie, size = np.unique(rank, return_inverse=True, return_counts=True)
+        of_tie = np.bincount(tie, value) / size  # by rising rank
+        total = np.cumsum(np.repeat(of_tie, size))
+        found[s] = total[num_worst - 1] / num_worst
+    return found
+
+
+def cvar_figure(results: Sequence[CVaR], theme: str = "light") -> Figure:
+    """Score on the worst levels against their share, with intervals; a higher line is better.
+
+    Raises:
+        ValueError: no results, or of different suites or scores.
+    """
+    kinds = {(one.suite, one.score, one.num_levels) for one in results}
+    if len(kinds) != 1:
+        found = ", ".join(f"{score} on {suite}" for suite, score, _ in sorted(kinds)) or "none"
+        raise ValueError(f"a figure of CVaR takes runs of one suite and score, got {found}")
+    look, score, num_levels = THEMES[theme], results[0].score, results[0].num_levels
+    figure, (axes,) = blank(look, 3.4, [1.0])
+    for r, one in enumerate(results):
+        # Shares that come to the same number of levels are one point.
+        num_worst, kept = np.unique(one.num_worst, return_index=True)
+        value, low, high = (x[kept] for x in one.mean[:3])
+        share, colour = num_worst / num_levels, look.runs[r % len(look.runs)]
+        axes.plot(share, value, color=colour, linewidth=1.8, marker="o", markersize=3.5)
+        axes.fill_between(share, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.grid(color=look.grid, linewidth=0.6)
+    axes.set(xscale="log", xlabel=f"worst levels, of {num_levels:,}", ylabel=score)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if score != "return":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    if score == "solve rate":
+        axes.set_ylim(-0.02, 1.02)
+    add_legend(figure, {r: one.run for r, one in enumerate(results)}, look, markers=False)
+    return figure
+
+
+def _check_pair(first: Evaluation, second: Evaluation) -> None:
+    """Refuse what are not two independent evaluations of one run."""
+    advice = "evaluate the same run twice on one suite, with another seed"
+    pairs = {
+        "run": (first.run, second.run),
+        "update": (first.meta.get("update"), second.meta.get("update")),
+        "suite": (first.suite, second.suite),
+        "suite version": (first.suite_version, second.suite_version),
+        "number of seeds": (first.shape[0], second.shape[0]),
+        "number of levels": (first.shape[1], second.shape[1]),
+        "score": (first.score[0], second.score[0]),
+    }
+    for what, (one, other) in pairs.items():
+        if one != other:
+            found = f"{one!r} and {other!r}"
+            raise ValueError(f"CVaR of evaluations whose {what} differs, {found}; {advice}")
+    if (first.level_hashes != second.level_hashes).any():
+        raise ValueError(f"CVaR of evaluations on different levels of {first.suite}; {advice}")
+    seeds = [e.meta.get("evaluation_seed") for e in (first, second)]
+    if first is second or (seeds[0] is not None and seeds[0] == seeds[1]):
+        raise ValueError(
+            f"CVaR of two evaluations with the same seed, {seeds[0]}: the levels would be chosen "
+            f"and measured by the same luck; {advice}"
+        )

@@ -1,0 +1,187 @@
+"""CVaR against all orders of ties, its want of bias, its intervals and refusals."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rlgen.evaluation.cvar import ALPHAS, cvar, cvar_figure, worst_means
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.figures import png_bytes
+from rlgen.evaluation.statistics import Bootstrap
+
+FEW = Bootstrap(reps=200)
+
+
+def evaluation(success, seed=0, run="plr", suite="maze/cvar-60"):
+    success = np.asarray(success, bool)
+    num_levels = success.shape[1]
+    return Evaluation(
+        run=run,
+        suite=suite,
+        suite_version="1",
+        level_names=tuple(f"level-{i}" for i in range(num_levels)),
+        level_hashes=np.arange(2 * num_levels).reshape(num_levels, 2),
+        optimal_steps=np.full(num_levels, 3),
+        optimal_return=np.ones(num_levels),
+        episode_return=success.astype(float),
+        length=np.full(success.shape, 5),
+        success=success,
+        meta={"evaluation_seed": seed, "update": 7},
+    )
+
+
+def rolls(rng, rate, attempts=10):
+    """Two independent evaluations of policies that solve level m of seed s at `rate[s, m]`."""
+    shape = (*np.shape(rate), attempts)
+    drawn = (rng.random(shape) < np.asarray(rate)[..., None] for _ in range(2))
+    return tuple(evaluation(success, seed) for seed, success in enumerate(drawn))
+
+
+def solve_rates(e):
+    """[S, M]."""
+    return np.asarray(e.success).mean(axis=-1)
+
+
+def brute_force(ranking, measured, num_worst):
+    """The mean over every order of the levels that sorts the ranking."""
+    orders = itertools.permutations(range(len(ranking)))
+    rising = [list(o) for o in orders if (np.diff(np.asarray(ranking)[list(o)]) >= 0).all()]
+    return np.mean([measured[order[:num_worst]].mean() for order in rising])
+
+
+def test_ties_count_with_the_mean_over_all_their_orders():
+    rng = np.random.default_rng(0)
+    for num_values in (1, 2, 3, 6):
+        ranking = rng.integers(0, num_values, (4, 6)) / 10
+        measured = rng.random((4, 6))
+        num_worst = np.arange(1, 7)
+        found = worst_means(ranking, measured, num_worst)
+        slow = [
+            [brute_force(*pair, k) for k in num_worst]
+            for pair in zip(ranking, measured, strict=True)
+        ]
+        np.testing.assert_allclose(found, slow, rtol=1e-12)
+
+
+def test_numbers_worked_by_hand():
+    first = evaluation([[[1, 1], [0, 0], [1, 1], [0, 1]], [[0, 0], [1, 1], [1, 1], [1, 1]]])
+    second = evaluation([[[1, 1], [0, 1], [0, 1], [0, 0]], [[0, 1], [1, 1], [0, 0], [1, 1]]], 1)
+    one = cvar(np.random.default_rng(0), first, second, (0.25, 0.5, 0.75, 1.0), FEW)
+    assert one.num_worst.tolist() == [1, 2, 3, 4]
+    # Seed 0: levels 1, 3, then 0 and 2 in either order. Seed 1: level 0, then the mean of 1, 0, 1.
+    expected = [
+        [0.5, 0.25, (0.5 + 0.75) / 3, 0.5],
+        [0.5, (0.5 + 2 / 3) / 2, (0.5 + 4 / 3) / 3, 2.5],
+    ]
+    expected[1][3] /= 4
+    np.testing.assert_allclose(one.each_seed, expected)
+    np.testing.assert_allclose(one.mean.value, np.mean(expected, axis=0))
+
+
+def test_two_evaluations_are_unbiased_where_otheralotheris_not():
+    """All levels are solved half of the time, so the worst of them are too."""
+    rng, found = np.random.default_rng(1), {"alone": [], "both": []}
+    for _ in range(200):
+        first, second = (solve_rates(e) for e in rolls(rng, np.full((2, 100), 0.5)))
+        found["alone"].append(worst_means(first, first, np.array([10])).mean())
+        found["both"].append(worst_means(first, second, np.array([10])).mean())
+    error = np.std(found["both"]) / np.sqrt(200)
+    assert np.mean(found["alone"]) < 0.3
+    assert abs(np.mean(found["both"]) - 0.5) < 4 * error < 0.03
+
+
+def test_all_levels_are_the_mean_and_fewer_are_harder():
+    rng = np.random.default_rng(2)
+    first, second = rolls(rng, np.tile(np.linspace(0.05, 1, 200), (3, 1)))
+    one = cvar(rng, first, second, bootstrap=FEW)
+    assert one.num_worst.tolist() == [1, 1, 2, 4, 10, 20, 40, 100, 200]
+    assert one.mean.value[-1] == pytest.approx(solve_rates(second).mean())
+    assert (np.diff(one.mean.value[4:]) > 0).all()
+
+
+def test_the_share_is_rounded_down_but_not_by_a_rounding_error():
+    rng = np.random.default_rng(3)
+    first, second = rolls(rng, np.full((2, 100), 0.5), attempts=2)
+    shares = (0.29, 0.57, 0.299, 0.001)  # 0.29 * 100 and 0.57 * 100 fall short of 29 and 57
+    assert cvar(rng, first, second, shares, FEW).num_worst.tolist() == [29, 57, 29, 1]
+
+
+def test_the_order_of_the_suite_does_not_matter():
+    rng = np.random.default_rng(4)
+    first, second = (solve_rates(e) for e in rolls(rng, rng.random((3, 12)), attempts=3))
+    order, num_worst = rng.permutation(12), np.arange(1, 13)
+    before = worst_means(first, second, num_worst)
+    after = worst_means(first[:, order], second[:, order], num_worst)
+    np.testing.assert_allclose(before, after)
+
+
+def test_the_interval_is_a_bootstrap_of_whole_seeds():
+    rng = np.random.default_rng(5)
+    first, second = rolls(rng, np.repeat([[0.2], [0.5], [0.9], [0.95]], 20, axis=1))
+    many = Bootstrap(reps=20_000)
+    one = cvar(np.random.default_rng(0), first, second, (0.1, 1.0), many)
+    assert one.mean.over == "whole-seeds"
+    rows = rng.integers(4, size=(20_000, 4))
+    expected = np.quantile(one.each_seed[rows].mean(1), [0.025, 0.975], axis=0)
+    np.testing.assert_allclose([one.mean.low, one.mean.high], expected, atol=0.03)
+    assert (one.mean.high - one.mean.low > 0.2).all()
+
+
+def test_otherseed_has_no_interval():
+    first, second = rolls(np.random.default_rng(6), np.full((1, 9), 0.5))
+    one = cvar(np.random.default_rng(0), first, second, bootstrap=FEW)
+    assert one.mean.over == "none"
+    assert np.isnan(one.mean.low).all()
+    assert np.isfinite(one.mean.value).all()
+
+
+A, B = rolls(np.random.default_rng(7), np.full((2, 6), 0.5), attempts=3)
+
+
+@pytest.mark.parametrize(
+    ("second", "alpha", "message"),
+    [
+        (replace(B, suite="maze/test-60"), ALPHAS, "suite differs, 'maze/cvar-60' and 'maze/test"),
+        (replace(B, suite_version="2"), ALPHAS, "suite version differs"),
+        (replace(B, run="accel"), ALPHAS, "run differs, 'plr' and 'accel'"),
+        (replace(B, meta={"update": 8}), ALPHAS, "update differs, 7 and 8"),
+        (evaluation(np.asarray(B.success)[:, :5], 1), ALPHAS, "number of levels differs, 6 and 5"),
+        (evaluation(np.asarray(B.success)[:1], 1), ALPHAS, "number of seeds differs, 2 and 1"),
+        (replace(B, success=()), ALPHAS, "score differs"),
+        (replace(B, level_hashes=B.level_hashes + 1), ALPHAS, "different levels of maze/cvar-60"),
+        (replace(B, meta=A.meta), ALPHAS, "the same seed, 0"),
+        (A, ALPHAS, "the same seed, 0"),
+        (B, (0.0,), "above 0 and at most 1"),
+        (B, (5.0,), "above 0 and at most 1"),
+        (B, (), "above 0 and at most 1"),
+    ],
+)
+def test_what_are_not_two_evaluations_of_otherrun_is_refused(second, alpha, message):
+    with pytest.raises(ValueError, match=message):
+        cvar(np.random.default_rng(0), A, second, alpha)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_figure_has_a_line_with_a_band_for_each_run(theme):
+    rng = np.random.default_rng(8)
+    first, second = rolls(rng, np.tile(np.linspace(0.1, 1, 500), (3, 1)))
+    one = cvar(rng, first, second, bootstrap=FEW)
+    figure = cvar_figure([one, one._replace(run="accel $x")], theme)
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log"
+    assert len(axes.lines) == len(axes.collections) == 2
+    share, value = (np.asarray(x) for x in axes.lines[0].get_data())
+    assert share[0] == 1 / 500 and share[-1] == 1  # 0.01 and 0.1 % are the one worst level
+    np.testing.assert_allclose(value, np.delete(one.mean.value, 1))
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [" plr", r" accel \$x"]
+    assert png_bytes(figure, dpi=40).startswith(b"\x89PNG")
+
+
+def test_a_figure_of_several_suites_is_refused():
+    one = cvar(np.random.default_rng(0), A, B, bootstrap=FEW)
+    with pytest.raises(ValueError, match="solve rate on maze/cvar-60, solve rate on maze/test-60"):
+        cvar_figure([one, one._replace(suite="maze/test-60")])
+    with pytest.raises(ValueError, match="got none"):
+        cvar_figure([])
