@@ -42,21 +42,31 @@ def evaluate(args: Sequence[str]) -> int:
         else []
     )
     suite = load_suite(trained[0].env, given.suite)
+    labels = [one.label for one in trained]
+    curricula = _curricula(dict(zip(labels, runs, strict=True)), given.allow_imports)
     evaluations = [
         zero_shot.evaluate(one, suite, given.attempts, given.seed, _progress(one.label))
         for one in (*baseline, *trained)
     ]
     results.save(out, evaluations, given.overwrite)
-    logs = {one.label: run / "metrics.jsonl" for one, run in zip(trained, runs, strict=True)}
+    logs = {label: run / "metrics.jsonl" for label, run in zip(labels, runs, strict=True)}
     curves = {label: read_metrics(log) for label, log in logs.items() if log.is_file()}
     gifs = episode_gif(trained[0], suite, evaluations[len(baseline)])
-    page = write_report(out, evaluations, level_images(suite), gifs, curves)
+    page = write_report(out, evaluations, level_images(suite), gifs, curves, curricula=curricula)
     if given.json:
         print(json.dumps(results.to_json(evaluations), allow_nan=False))
         return 0
     print_table(evaluations, Console())
     print(f"The report is {page}")
     return 0
+
+
+def _curricula(runs: dict[str, Path], allow_imports: bool) -> dict[str, Any]:
+    """What the report tells of each run's training, where the run kept a log."""
+    from rlgen.evaluation.curriculum_report import tell
+
+    stories = {label: tell(run, allow_imports) for label, run in runs.items()}
+    return {label: story for label, story in stories.items() if story is not None}
 
 
 def _progress(label: str) -> Callable[[int, int], None]:

@@ -1,9 +1,9 @@
-"""`rlgen levels`: a picture of levels, each with what is known of it."""
+"""`rlgen levels`: a picture of levels, each with what is known of it; or of a run's curriculum."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,11 @@ from rlgen.types import PyTree
 
 ABOUT = (
     "Draw levels: fresh ones of an environment, those of a suite or of a file, or the best-scored "
-    "ones of a run's replay buffer."
+    "ones of a run's replay buffer. Of a run also its curriculum: --what history draws the levels "
+    "that it met over time, --what calibration what their scores were worth."
 )
+_What = Literal["buffer", "history", "calibration"]
+NAMES = {"buffer": "levels.png", "history": "history.png", "calibration": "calibration.png"}
 
 
 class Shown(NamedTuple):
@@ -39,9 +42,13 @@ def levels(args: Sequence[str]) -> int:
     sources = [name for name in ("run", "suite", "file") if getattr(given, name)]
     if len(sources) > 1:
         raise ValueError(f"give only one of --{sources[0]} and --{sources[1]}")
-    out = Path(given.out)
+    if given.what != "buffer" and not given.run:
+        raise ValueError(f"--what {given.what} is of a run; name its folder with --run")
+    out = Path(given.out or NAMES[given.what])
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out {out}: levels are drawn as .png")
+    if given.what != "buffer":
+        return _curriculum(given, out)
     env = config.override(env, changed(given.env_group, of_env))
     shown = _of_run(given) if given.run else _of_env(given, env)
     registry.require(shown.env, "level_image", "rlgen levels")
@@ -68,6 +75,27 @@ def draw(shown: Shown, out: Path) -> None:
     figure.savefig(out, dpi=150)
 
 
+def _curriculum(given: Any, out: Path) -> int:
+    """Draw a run's curriculum log, over time or against what scores are meant to tell."""
+    from rlgen.evaluation import calibration
+    from rlgen.evaluation.figures import png_bytes
+    from rlgen.evaluation.history import history
+    from rlgen.evaluation.level_facts import find_facts, open_log
+
+    env, log = open_log(Path(given.run), given.allow_imports)
+    facts = find_facts(env, log)
+    found = calibration.calibrate(log, facts)
+    if given.what == "history":
+        figure = history(log, facts, env)
+    else:
+        figure = calibration.calibration_figure(found)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(png_bytes(figure))
+    print(f"{given.what} of {log.score.size:,} levels in {out}")
+    print(calibration.words(found))
+    return 0
+
+
 def _of_env(given: Any, env: Any) -> Shown:
     from rlgen.evaluation.suites import levels_from_file, load_suite
 
@@ -88,6 +116,7 @@ def _of_run(given: Any) -> Shown:
     path = Path(given.run)
     _, env, curriculum = folder.rebuild(folder.read(path), given.allow_imports)
     if not (path / "levels.npz").is_file():
+        print(f"{path} holds no replay buffer: these are fresh levels of its environment")
         return _of_env(given, env)
     held = level_sets.load_levels(path / "levels.npz", curriculum.sampler.blank())
     with np.load(path / "levels.npz", allow_pickle=False) as file:
@@ -127,6 +156,7 @@ def _fields() -> list[Field]:
         option(str, "", "file", "a file of levels: .npz, or text where the environment reads it"),
         option(int, 16, "num", "how many levels", "-n"),
         option(int, 0, "seed", "of freshly sampled levels"),
-        option(str, "levels.png", "out", "the picture to write"),
+        option(_What, "buffer", "what", "of a run: its replay buffer, or the levels that it met"),
+        option(str, "", "out", f"the picture to write; by default {', '.join(NAMES.values())}"),
         flag("allow-imports", "import code from outside rlgen that the run names"),
     ]

@@ -51,9 +51,8 @@ def rollout(
     reset_keys = jax.random.split(key_reset, (num_slots, num_queued))
     starts = jax.vmap(jax.vmap(env.reset_env))(reset_keys, level)
     slots = _Slots(env, learner, learner_state, level, starts, trace)
-    turn = jnp.zeros(num_slots, jnp.int32)
+    turn, first = jnp.zeros(num_slots, jnp.int32), jnp.ones(num_slots, bool)
     obs, state = _at(starts, turn)
-    first = jnp.ones(num_slots, bool)
     running = _Running(state, obs, first, turn, learner.initial_carry(num_slots))
 
     def part(now: _Running, keys: Key) -> tuple[_Running, tuple]:
@@ -68,9 +67,9 @@ def rollout(
     following = jnp.concatenate([played.value[1:], last_value[None]])
     following = jnp.where(played.terminated, 0.0, following)
     next_value = jnp.where(played.truncated, played.next_value, following)
-    extra = {"bonus": jnp.zeros_like(played.reward), "carry": carries}
     kept = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), kept, trace(end.state))
-    return played._replace(next_value=next_value, **extra), kept
+    zero = jnp.zeros_like(next_value)
+    return played._replace(next_value=next_value, bonus=zero, carry=carries), kept
 
 
 def _part(learner: Learner, num_steps: int) -> int:

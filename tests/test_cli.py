@@ -134,7 +134,7 @@ def test_a_run_records_what_was_asked(run):
     last = metrics.read(run / "metrics.jsonl")[-1]
     assert last["update"] == 10
     assert sum(last["env_steps"].values()) == 10 * 8 * 16
-    assert last["env_steps"]["score"] >= 8 * 16  # robust PLR only looks at new levels
+    assert last["env_steps"]["scout"] >= 8 * 16  # robust PLR only looks at new levels
     assert 0 < last["gradient_updates"] <= 18
 
 

@@ -36,7 +36,7 @@ def trained(seeds: int, devices: int):
     program = compile_run(spec, curriculum, Plan(UPDATES, UPDATES, 32))
     states = program.init()
     spread = len(states.slots.row.sharding.device_set)
-    states, metrics, finite = program.chunk(states, 0)
+    states, metrics, finite, _ = program.chunk(states, 0)
     assert len(states.slots.row.sharding.device_set) == spread == devices
     assert all(x.all() for x in jax.device_get(finite).values())
     return jax.device_get(states), jax.device_get(metrics)

@@ -107,14 +107,19 @@ def blank(look: Theme, height: float, ratios: Sequence[float]) -> tuple[Figure, 
     figure = Figure(figsize=(WIDTH, height), facecolor=look.paper, layout="constrained")
     grid = figure.subplots(len(ratios), 1, squeeze=False, gridspec_kw={"height_ratios": ratios})
     for axes in grid[:, 0]:
-        axes.set_facecolor(look.paper)
-        axes.tick_params(colors=look.ink, labelsize=9, length=3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["bottom", "left"]].set_color(look.ink)
-        axes.xaxis.label.set(color=look.ink, fontsize=10)
-        axes.yaxis.label.set(color=look.ink, fontsize=10)
-        axes.set_axisbelow(True)
+        dress(axes, look)
     return figure, list(grid[:, 0])
+
+
+def dress(axes: Axes, look: Theme) -> None:
+    """Give axes the colours and sizes of a theme."""
+    axes.set_facecolor(look.paper)
+    axes.tick_params(colors=look.ink, labelsize=9, length=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(look.ink)
+    axes.xaxis.label.set(color=look.ink, fontsize=10)
+    axes.yaxis.label.set(color=look.ink, fontsize=10)
+    axes.set_axisbelow(True)
 
 
 def _labels(summary: Summary) -> dict[int, str]:

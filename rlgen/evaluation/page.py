@@ -5,7 +5,7 @@ policy forbids it to load or to run anything, should one be forgotten.
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from rlgen.evaluation.episodes import printable
@@ -21,6 +21,15 @@ def text(words: str) -> str:
 def embed(kind: str, data: bytes) -> str:
     """An image (`png`, `gif`) as an address that holds it."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def picture(drawn: Mapping[str, bytes], alt: str) -> str:
+    """A figure, PNG by theme, that follows the reader's light or dark setting."""
+    light, dark = (embed("png", drawn[theme]) for theme in ("light", "dark"))
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img class="figure" src="{light}" alt="{text(alt)}"></picture>'
+    )
 
 
 def label(r: int, run: str) -> str:

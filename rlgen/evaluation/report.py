@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from rlgen.evaluation import figures, page
+from rlgen.evaluation.curriculum_report import Story, curricula_section
 from rlgen.evaluation.curves import has_curves, learning_curves
 from rlgen.evaluation.episodes import Evaluation, hex_hash
 from rlgen.evaluation.images import image_bytes
@@ -23,6 +24,7 @@ from rlgen.evaluation.wording import AGGREGATES, aside, headline, level_details,
 
 MAX_CARDS = 60  # levels in the gallery; of a larger suite, the hardest
 FIGURES = ("intervals", "profile", "learning")
+_EPISODE, _CURRICULUM = "episode-{}.gif", "curriculum-{}.png"
 NOTHING: Mapping = MappingProxyType({})
 
 Curves = Mapping[str, Sequence[Mapping]]
@@ -35,7 +37,7 @@ def write_report(
     gifs: Mapping[str, bytes] = NOTHING,
     curves: Curves = NOTHING,
     bootstrap: Bootstrap = DEFAULT,
-    seed: int = 0,
+    curricula: Mapping[str, Story] = NOTHING,
 ) -> Path:
     """Write `report.html` and its figures as files: `intervals.png`, `profile.png`, and so on.
 
@@ -46,23 +48,26 @@ def write_report(
         gifs: episodes (see `images.gif_bytes`) by caption.
         curves: lines of `metrics.jsonl` (see `curves.read_metrics`) by run label.
         bootstrap: how intervals are made.
-        seed: of the bootstrap.
+        curricula: what is told of each run's training (see `curriculum_report.tell`) by label.
 
     Returns:
         The path of the page.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    summary = summarise(evaluations, bootstrap, seed)
+    summary = summarise(evaluations, bootstrap)
     drawn = _draw(summary, curves)
     for name, themes in drawn.items():
         write(folder / f"{name}.png", themes["light"])
     for i, gif in enumerate(gifs.values()):
-        write(folder / f"episode-{i}.gif", gif)
-    for path in _stale(folder, drawn, len(gifs)):
+        write(folder / _EPISODE.format(i), gif)
+    for i, story in enumerate(curricula.values()):
+        write(folder / _CURRICULUM.format(i), story.drawn["light"])
+    for path in _stale(folder, drawn, {_EPISODE: len(gifs), _CURRICULUM: len(curricula)}):
         path.unlink(missing_ok=True)
     path = folder / "report.html"
-    write(path, _page(summary, evaluations, images, gifs, drawn).encode())
+    told = curricula_section(curricula, [run.run for run in summary.runs])
+    write(path, _page(summary, evaluations, images, gifs, drawn, told).encode())
     return path
 
 
@@ -72,6 +77,7 @@ def _page(
     images: Mapping[str, np.ndarray],
     gifs: Mapping[str, bytes],
     drawn: dict[str, dict[str, bytes]],
+    curricula: str,
 ) -> str:
     sections = (
         _aggregates(summary),
@@ -81,20 +87,21 @@ def _page(
         _episodes(gifs),
         _picture(drawn, "profile", "Performance profile", "Performance profile", _PROFILE),
         _picture(drawn, "learning", "Learning curves", "Training", _LEARNING),
+        curricula,
         _method(summary, evaluations),
     )
     title = f"{summary.suite}: {', '.join(run.run for run in summary.runs)}"
     return page.frame(title, summary.suite, (headline(summary), aside(summary)), sections)
 
 
-def _stale(folder: Path, drawn: Mapping, num_gifs: int) -> list[Path]:
-    """Pictures of an earlier report that this one does not replace."""
-    figures_gone = [folder / f"{name}.png" for name in FIGURES if name not in drawn]
-    i, gifs_gone = num_gifs, []
-    while (folder / f"episode-{i}.gif").exists():
-        gifs_gone.append(folder / f"episode-{i}.gif")
-        i += 1
-    return figures_gone + gifs_gone
+def _stale(folder: Path, drawn: Mapping, numbered: Mapping[str, int]) -> list[Path]:
+    """Pictures of an earlier report that this one does not replace; of numbered ones, the rest."""
+    gone = [folder / f"{name}.png" for name in FIGURES if name not in drawn]
+    for name, i in numbered.items():
+        while (folder / name.format(i)).exists():
+            gone.append(folder / name.format(i))
+            i += 1
+    return gone
 
 
 def _draw(summary: Summary, curves: Curves) -> dict[str, dict[str, bytes]]:
@@ -215,12 +222,7 @@ def _picture(drawn: dict, name: str, alt: str, title: str = "", note: str = "") 
     """A figure that follows the reader's light or dark setting."""
     if name not in drawn:
         return ""
-    light, dark = (page.embed("png", drawn[name][theme]) for theme in ("light", "dark"))
-    body = (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img class="figure" src="{light}" alt="{page.text(alt)}"></picture>'
-    )
-    return page.section(title, body, note)
+    return page.section(title, page.picture(drawn[name], alt), note)
 
 
 def _method(summary: Summary, evaluations: Sequence[Evaluation]) -> str:

@@ -125,10 +125,16 @@ def first_bad(
 ) -> Bad | None:
     """The first metric `[U, S]`, or else parameter `[S]` at the chunk's end, that is not finite.
 
-    An update that trained nothing has no learner metrics, so NaN is allowed there.
+    An update that trained nothing has no learner metrics, so NaN is allowed there; so has one whose
+    teacher was not paid no metrics of the teacher.
     """
     trained = metrics["weight"] > 0
-    wrong = {n: ~np.isfinite(x) & (trained | (n in ALWAYS)) for n, x in metrics.items()}
+    taught = np.isfinite(metrics.get("teacher_return", np.full_like(metrics["weight"], np.nan)))
+
+    def exists(name: str) -> np.ndarray:
+        return (taught if name.startswith("teacher_") else trained) | (name in ALWAYS)
+
+    wrong = {name: ~np.isfinite(x) & exists(name) for name, x in metrics.items()}
     hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
     if hits:
         update, seed, name = min(hits, key=lambda hit: hit[0])

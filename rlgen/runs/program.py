@@ -12,8 +12,9 @@ from jax.sharding import Mesh
 
 from rlgen import sharding
 from rlgen.curriculum import Curriculum
+from rlgen.runs.curriculum_log import Kept, keep
 from rlgen.runs.spec import Plan, RunSpec
-from rlgen.types import Key, Keys, Metrics, PyTree, TrainState
+from rlgen.types import Key, Keys, Met, Metrics, PyTree, TrainState
 
 OWN_STREAM, SHARED_STREAM = 0, 1
 
@@ -23,7 +24,8 @@ class Program(NamedTuple):
 
     init: Callable[[], TrainState]  # states before the first update, placed on their devices
     place: Callable[[PyTree], TrainState]  # puts restored arrays where the chunk wants them
-    chunk: Callable[[TrainState, Any], tuple[TrainState, Metrics, Metrics]]  # donates the states
+    chunk: Callable[[TrainState, Any], tuple[TrainState, Metrics, Metrics, Kept | tuple[()]]]
+    # donates the states; see `chunk_function`
 
 
 def run_keys(spec: RunSpec) -> tuple[Key, Keys]:
@@ -68,9 +70,9 @@ def compile_run(spec: RunSpec, curriculum: Curriculum, length: Plan) -> Program:
         keys = jax.device_put(keys, sharding.keys_shardings(mesh))
         states = jax.tree.map(_with_sharding, states, where)
     chunk = jax.jit(
-        chunk_function(curriculum, length.chunk, mesh),
+        chunk_function(curriculum, length.chunk, mesh, spec.log_levels),
         donate_argnums=0,
-        out_shardings=None if where is None else (where, None, None),
+        out_shardings=None if where is None else (where, None, None, None),
     )
     compiled = chunk.lower(states, keys, jnp.int32(0)).compile()
 
@@ -86,18 +88,22 @@ def compile_run(spec: RunSpec, curriculum: Curriculum, length: Plan) -> Program:
 
 
 def chunk_function(
-    curriculum: Curriculum, num_updates: int, mesh: Mesh | None = None
-) -> Callable[..., tuple[TrainState, Metrics, Metrics]]:
-    """`(states [S], keys, start) -> (states [S], metrics [S, U], finite [S])`, not jitted.
+    curriculum: Curriculum, num_updates: int, mesh: Mesh | None = None, log_levels: int = 0
+) -> Callable[..., tuple[TrainState, Metrics, Metrics, Kept | tuple[()]]]:
+    """`(states [S], keys, start) -> (states [S], metrics [S, U], finite [S], kept [S, U])`.
 
-    `finite` says of every parameter whether it is still a number, by its path.
+    `finite` says of every parameter whether it is still a number, by its path; `kept` is what the
+    curriculum log holds of each update. Not jitted.
     """
     if mesh is not None and mesh.axis_names == (sharding.SLOTS,):
         curriculum = sharding.over_slots(mesh, curriculum)
 
-    def one(ts: TrainState, keys: Keys, start: Any) -> tuple[TrainState, Metrics, Metrics]:
-        ts, metrics = curriculum.train(ts, keys, start, num_updates)
-        return ts, metrics, _finite(ts.student)
+    def show(met: Met) -> Kept | tuple[()]:
+        return keep(met, log_levels)
+
+    def one(ts: TrainState, keys: Keys, start: Any) -> tuple:
+        ts, metrics, kept = curriculum.train_and_show(ts, keys, start, num_updates, show)
+        return ts, metrics, _finite(ts.student), kept
 
     def chunk(states: TrainState, keys: Keys, start: Any) -> tuple:
         if keys.own.shape[0] > 1:

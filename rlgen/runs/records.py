@@ -22,6 +22,7 @@ class Buffer(NamedTuple):
     hash: np.ndarray  # [M, 2]
     seed: np.ndarray  # [M] position among the run's seeds
     row: np.ndarray  # [M] row in that seed's buffer
+    past: dict[str, np.ndarray]  # [M] each: `origin`, `depth`, `age`; {} if the sampler keeps none
 
 
 def find_buffer(states: TrainState) -> Buffer | None:
@@ -32,16 +33,17 @@ def find_buffer(states: TrainState) -> Buffer | None:
     score = np.asarray(held.score)  # [S, K]
     filled = np.arange(score.shape[1]) < np.asarray(held.size)[:, None]
     seed, row = np.nonzero(filled)
-    level = jax.tree.map(lambda x: np.asarray(x)[seed, row], held.level)
-    return Buffer(level, score[seed, row], np.asarray(held.hash)[seed, row], seed, row)
+    level, hashes = jax.tree.map(lambda x: np.asarray(x)[seed, row], (held.level, held.hash))
+    return Buffer(level, score[seed, row], hashes, seed, row, _past(states.sampler, seed, row))
 
 
 def save_buffer(path: Path, env: Any, states: TrainState, features: bool = False) -> None:
     """Write the sampler's levels, if it holds any; nothing is pickled.
 
-    The file is one that `rlgen.levels.load_levels` reads, with the arrays `score`, `seed`, and on
-    request `feature.…` beside it. Optimal lengths are left unknown: solving takes too long to do
-    it between chunks.
+    The file is one that `rlgen.levels.load_levels` reads, with the arrays `score`, `seed`, where
+    the sampler knows them `origin` (see `rlgen.types`), `depth` (edits since it was generated) and
+    `age` (updates since it was first met), and on request `feature.…` beside it. Optimal lengths
+    are left unknown: solving takes too long to do it between chunks.
 
     Raises:
         OSError: no space.
@@ -66,9 +68,20 @@ def save_buffer(path: Path, env: Any, states: TrainState, features: bool = False
             optimal_return=np.full(len(names), np.nan, np.float32),
             score=buffer.score,
             seed=buffer.seed,
+            **buffer.past,
             **arrays,
         )
     part.replace(path)
+
+
+def _past(sampler: Any, seed: np.ndarray, row: np.ndarray) -> dict[str, np.ndarray]:
+    """What a sampler that keeps lineages (PLR's) knows of some of its rows."""
+    lineage = getattr(sampler.buffer.memory, "lineage", None)
+    if lineage is None:
+        return {}
+    found = {name: np.asarray(x)[seed, row] for name, x in lineage._asdict().items()}
+    last_update = np.asarray(sampler.num_updates)[seed] - 1
+    return {"origin": found["origin"], "depth": found["depth"], "age": last_update - found["born"]}
 
 
 def keep_training_set(run: Path, sampler: Any) -> None:

@@ -156,8 +156,18 @@ def _bonus(name: str, env: object) -> object:
 
 
 def _with_length(curriculum: Curriculum, num_updates: int, chosen: dict[str, Any]) -> Curriculum:
-    """Learning-rate schedules span the run, unless the user said otherwise."""
-    owners = (".learner.num_updates", ".teacher.num_updates")
-    paths = [p for p in config.flatten(curriculum) if p.endswith(owners)]
+    """Learning-rate schedules span the run, unless the user said otherwise.
+
+    They are counted in updates that are learned from, of which some samplers have fewer.
+    """
+    share = getattr(curriculum.sampler, "trained_updates", lambda num_levels: 1.0)
+    learned = max(round(num_updates * share(curriculum.num_slots * curriculum.num_queued)), 1)
+    lengths = {".learner.num_updates": learned, ".teacher.num_updates": num_updates}
     chosen = {path.replace("-", "_"): value for path, value in chosen.items()}
-    return config.override(curriculum, {p: num_updates for p in paths if p not in chosen})
+    spans = {
+        path: length
+        for path in config.flatten(curriculum)
+        for end, length in lengths.items()
+        if path.endswith(end) and path not in chosen
+    }
+    return config.override(curriculum, spans)

@@ -1,0 +1,222 @@
+"""A run's curriculum over time: which levels it drew, and what they were like."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+from rlgen import registry
+from rlgen.evaluation.figures import THEMES, WIDTH, Theme, dress
+from rlgen.evaluation.level_facts import Facts
+from rlgen.runs.curriculum_log import ORIGINS, LevelLog
+from rlgen.types import NEW
+
+BINS = 24  # points of a line; updates between them are taken together
+TIMES = 6  # columns of examples
+RANKS = {"high": 0.95, "middle": 0.5, "low": 0.05}  # rows of examples: quantiles of the score
+LABELS = {"age": "age (updates)", "depth": "edits since generated"}
+
+_Panel = tuple[str, Callable[[Axes], None]]
+
+
+class Pieces(NamedTuple):
+    """A run's updates in pieces, and where each lies on the abscissa."""
+
+    of_update: Int[np.ndarray, " U"]
+    x: Float[np.ndarray, " B"]
+    unit: str
+
+
+def history(log: LevelLog, facts: Facts, env: Any, theme: str = "light") -> Figure:
+    """Origins, scores, past and features of the levels that were trained on, against env steps.
+
+    Lines are medians and bands quartiles over levels, slots and seeds; the dashed line is the
+    median of all new levels. Below them, examples of what was trained on.
+
+    Args:
+        log: see `rlgen.runs.curriculum_log.read`.
+        facts: see `rlgen.evaluation.level_facts.find_facts`.
+        env: whose `level_image` draws the examples; without it there are none.
+        theme: `light` or `dark`.
+    """
+    look, pieces = THEMES[theme], in_pieces(log)
+    panels = _panels(log, facts, pieces, look)
+    rows = (len(panels) + 1) // 2
+    pictures = registry.has(env, "level_image")
+    heights = [1.55 * rows + 0.55, *([3.1] if pictures else [])]
+    size = (WIDTH, sum(heights))
+    figure = Figure(figsize=size, facecolor=look.paper, layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    grid = parts[0].subplots(rows, 2, squeeze=False).ravel()
+    for axes, (title, draw) in zip(grid, panels, strict=False):
+        dress(axes, look)
+        axes.grid(color=look.grid, linewidth=0.6)
+        draw(axes)
+        axes.set_title(title, loc="left", color=look.ink, fontsize=9)
+        axes.set_xlim(0, 1.02 * max(pieces.x[-1], 1))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.tick_params(labelsize=8)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    parts[0].supxlabel(pieces.unit, color=look.ink, fontsize=9)
+    _legend(parts[0], log, look)
+    if pictures:
+        _examples(parts[1], log, env, pieces, look)
+    return figure
+
+
+def in_pieces(log: LevelLog, num: int = BINS) -> Pieces:
+    """The updates in at most `num` pieces of equal length; updates where env steps are unknown."""
+    num_updates = len(log.update)
+    num = min(num, num_updates)
+    of_update = np.arange(num_updates) * num // num_updates
+    known = bool(np.isfinite(log.env_steps).all())
+    x = log.env_steps if known else log.update.astype(float)
+    middle = np.bincount(of_update, x) / np.bincount(of_update)
+    return Pieces(of_update, middle, "env steps (all but evaluation)" if known else "updates")
+
+
+def trained_on(log: LevelLog) -> Bool[np.ndarray, "U S n"]:
+    """Whether the learner saw the level's data."""
+    return log.weight > 0
+
+
+def quartiles(
+    values: np.ndarray, piece: Int[np.ndarray, " M"], num: int
+) -> Float[np.ndarray, "B 3"]:
+    """Lower quartile, median and upper quartile of each piece; NaN where it has no finite value."""
+    values = values.astype(float)
+    parts = [values[(piece == i) & np.isfinite(values)] for i in range(num)]
+    none = np.full(3, np.nan)
+    return np.stack([np.percentile(part, (25, 50, 75)) if part.size else none for part in parts])
+
+
+def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_Panel]:
+    """Titles, and what draws below them."""
+    piece = np.broadcast_to(pieces.of_update[:, None, None], log.score.shape)
+    trained, new = trained_on(log), log.origin == NEW
+
+    def of_all(values: np.ndarray, reference: bool) -> Callable[[Axes], None]:
+        also = new if reference else np.zeros_like(new)
+        return lambda axes: _curves(axes, pieces, (values, piece, trained, also), look)
+
+    def of_sample(values: np.ndarray) -> Callable[[Axes], None]:
+        chosen = (values, facts.of(piece), facts.of(trained), facts.of(new))
+        return lambda axes: _curves(axes, pieces, chosen, look)
+
+    panels: list[_Panel] = [
+        ("levels by origin", lambda axes: _shares(axes, log, pieces, look)),
+        ("score", of_all(log.score, reference=True)),
+    ]
+    for name, values in log.lineage.items():
+        if not values.any():  # such as edits, where nothing edits
+            continue
+        panels.append((LABELS.get(name, _spoken(name)), of_all(values, reference=False)))
+    panels += [(_spoken(name), of_sample(values)) for name, values in facts.features.items()]
+    return panels
+
+
+def _curves(axes: Axes, pieces: Pieces, chosen: tuple, look: Theme) -> None:
+    """One quantity of levels trained on, beside that of all new ones: shares if it is yes or no."""
+    values, piece, trained, new = chosen
+    num = len(pieces.x)
+    if values.dtype == bool:
+        for mask, style in ((new, _new(look)), (trained, _trained(look))):
+            share = np.array([_mean(values[mask & (piece == i)]) for i in range(num)])
+            _line(axes, pieces.x, share, style)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_ylim(-0.03, 1.03)
+        return
+    low, middle, high = quartiles(values[trained], piece[trained], num).T
+    there = np.isfinite(middle)
+    axes.fill_between(
+        pieces.x[there], low[there], high[there], color=look.ink, alpha=0.18, linewidth=0
+    )
+    _line(axes, pieces.x, middle, _trained(look))
+    if new.any():
+        _line(axes, pieces.x, quartiles(values[new], piece[new], num)[:, 1], _new(look))
+    finite = values[np.isfinite(values)]
+    whole = bool((finite == np.round(finite)).all())
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=whole))
+
+
+def _shares(axes: Axes, log: LevelLog, pieces: Pieces, look: Theme) -> None:
+    """Where the levels came from, as areas that add up to all of them."""
+    num = len(pieces.x)
+    shares = np.stack([log.share[pieces.of_update == i].mean(0) for i in range(num)], axis=1)
+    axes.stackplot(pieces.x, shares, colors=look.runs[: len(ORIGINS)], alpha=0.75, linewidth=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylim(0, 1)
+
+
+def _examples(part: Any, log: LevelLog, env: Any, pieces: Pieces, look: Theme) -> None:
+    """Levels trained on in each sixth of the run: of high, middling and low score."""
+    times = in_pieces(log, TIMES)
+    num = len(times.x)
+    grid = part.subplots(len(RANKS), num, squeeze=False)
+    of_update = np.broadcast_to(times.of_update[:, None, None], log.score.shape)
+    candidates = trained_on(log) & np.isfinite(log.score)
+    for column in range(num):
+        here = np.argwhere(candidates & (of_update == column))
+        order = here[np.argsort([log.score[tuple(at)] for at in here], kind="stable")]
+        picks = [order[round(q * (len(order) - 1)) :][:1] for q in RANKS.values()]
+        for axes, pick in zip(grid[:, column], picks, strict=True):
+            _picture(axes, log, env, pick)
+        shown = EngFormatter(sep="", places=0)(times.x[column])
+        grid[0, column].set_title(shown, color=look.ink, fontsize=8)
+    for axes, name in zip(grid[:, 0], RANKS, strict=True):
+        axes.set_ylabel(f"{name} score", color=look.ink, fontsize=8)
+    title = f"Levels trained on around the given {pieces.unit.partition(' (')[0]}"
+    part.suptitle(title, color=look.ink, fontsize=9, x=0.01, ha="left")
+
+
+def _picture(axes: Axes, log: LevelLog, env: Any, pick: Int[np.ndarray, "n 3"]) -> None:
+    """The level at a place [U, S, n], or nothing if there is none."""
+    axes.set(xticks=[], yticks=[])
+    axes.patch.set_visible(False)
+    axes.spines[:].set_visible(False)
+    for at in pick:
+        level = jax.tree.map(lambda x, at=tuple(at): jnp.asarray(x[at]), log.level)
+        axes.imshow(np.asarray(env.level_image(level)), interpolation="none")
+
+
+def _legend(part: Any, log: LevelLog, look: Theme) -> None:
+    present = [i for i in range(len(ORIGINS)) if log.share[:, i].any()]
+    handles = [Patch(color=look.runs[i], alpha=0.75, linewidth=0) for i in present]
+    handles += [Line2D([], [], **_trained(look)), Line2D([], [], **_new(look))]
+    texts = [ORIGINS[i] for i in present] + ["trained on, with quartiles", "all new levels"]
+    options = {"frameon": False, "columnspacing": 1.2, "handlelength": 1.6}
+    legend = part.legend(handles, texts, loc="outside upper left", ncols=len(texts), **options)
+    for text in legend.get_texts():
+        text.set(color=look.ink, fontsize=8)
+
+
+def _line(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict) -> None:
+    """A line through the values that there are; a lone one is a dot."""
+    there = np.isfinite(y)
+    axes.plot(x[there], y[there], marker="o" if there.sum() == 1 else "", **style)
+
+
+def _trained(look: Theme) -> dict:
+    return {"color": look.ink, "linewidth": 1.6, "markersize": 3}
+
+
+def _new(look: Theme) -> dict:
+    return {"color": look.runs[NEW], "linewidth": 1.2, "linestyle": "--", "markersize": 3}
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ").replace("num ", "")
