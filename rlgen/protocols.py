@@ -154,12 +154,14 @@ class Sampler(Protocol):
     ) -> PyTree:
         """Take in the scores of the slots whose tenancy is over, `outcome.done`.
 
-        A sampler may have three further methods, which need not be there:
+        A sampler may have further methods, which need not be there:
 
         - `note()`, of one level, what `Slots.note` is made of: data that `propose` keeps with a
           level for `observe` to read;
         - `metrics(state) -> Metrics`, of the update just done, such as a teacher's loss; one whose
           name begins with `steps_` joins the accounts;
+        - `trained_updates(num_levels) -> float`, the share of updates that are learned from, in the
+          long run, by which a learner's schedule is as long as the run;
         - `lineage(state, slots) -> dict[str, [N, R]]`, what it knows of the levels' past (`age`, in
           updates since a level was first met; `depth`, edits between it and the source).
         """

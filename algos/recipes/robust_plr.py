@@ -9,9 +9,9 @@ from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
 
 from ._parts import student_and_score
-from ._presets import REPLAY
+from ._presets import ROBUST
 
-PRESETS = REPLAY
+PRESETS = ROBUST
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:

@@ -140,6 +140,14 @@ class PLR:
         """Share of the slots that can have weight in one update."""
         return 1 / self.num_blocks if self.parallel and not self.train_on_new else 1.0
 
+    def trained_updates(self, num_levels: int) -> float:
+        """Share of the updates that are learned from once replay has begun."""
+        del num_levels
+        if self.parallel:
+            return 1.0
+        learned = 1.0 if self.train_on_new else self.replay_prob
+        return learned / (1 + self.replay_prob * (self.num_edits > 0))
+
     def check(self, num_levels: int) -> None:
         """Refuse a buffer that cannot take the levels of one update.
 
