@@ -21,7 +21,14 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
-from rlgen.envs import _maze_generation, _maze_render, _maze_solver, _maze_text, _maze_view
+from rlgen.envs import (
+    _maze_editor,
+    _maze_generation,
+    _maze_render,
+    _maze_solver,
+    _maze_text,
+    _maze_view,
+)
 from rlgen.envs._maze_bits import (
     VIEW,
     Grid,
@@ -178,6 +185,14 @@ class Maze(environment.Environment[Any, Any]):
         return _maze_generation.sample_level(
             key, self.height, self.width, self.num_walls, self.sample_num_walls, self.max_steps
         )
+
+    def sample_simple_level(self, key: Key) -> Level:
+        """An empty room; agent, direction and goal as in `sample_level`."""
+        return _maze_generation.sample_level(key, self.height, self.width, 0, False, self.max_steps)
+
+    def editor(self) -> _maze_editor.MazeEditor:
+        """The environment in which a teacher builds mazes of this size."""
+        return _maze_editor.MazeEditor(self.height, self.width, self.max_steps)
 
     def mutate_levels(self, key: Key, levels: Level, num_edits: int) -> Level:
         """Levels `[N, ...]`, each changed by `num_edits` random edits of the chosen family."""

@@ -1,0 +1,76 @@
+"""What the presets say of curricula with a teacher; students and buffers are as in `_presets`.
+
+Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax" (`parity`, where the
+teacher learns as the students do); Jiang et al., 2023, "minimax: Efficient Baselines for
+Autocurricula in JAX" (`strong`, an entropy bonus fifty times the students'; 60 walls).
+"""
+
+from ._presets import LEARNING, REPLAY, Preset
+
+_TEACHER_PARITY: Preset = {
+    "editor.horizon": 50,
+    "teacher.learning_rate": 1e-4,
+    "teacher.anneal": True,
+    "teacher.discount": 0.995,
+    "teacher.gae_lambda": 0.98,
+    "teacher.clip": 0.2,
+    "teacher.value_clip": 0.2,
+    "teacher.entropy_coef": 1e-3,
+    "teacher.value_coef": 0.5,
+    "teacher.num_epochs": 5,
+    "teacher.num_minibatches": 1,
+    "teacher.bptt_steps": 0,
+    "teacher.max_grad_norm": 0.5,
+    "teacher.normalize_advantage": True,
+    "teacher.target_kl": 0.0,
+    "teacher.adam_eps": 1e-5,
+}
+
+_TEACHER_STRONG: Preset = {
+    **_TEACHER_PARITY,
+    "editor.horizon": 62,
+    "teacher.anneal": False,
+    "teacher.entropy_coef": 0.05,
+}
+
+_TEACHER_FAST: Preset = {
+    **_TEACHER_PARITY,
+    "teacher.learning_rate": 1e-3,
+    "teacher.entropy_coef": 0.05,
+}
+
+_TEACHERS = {"parity": _TEACHER_PARITY, "strong": _TEACHER_STRONG, "fast": _TEACHER_FAST}
+
+_STUDENTS: dict[str, Preset] = {
+    "parity": {"student.learner.network.activation": "tanh", "score.non_negative": False},
+    "strong": {
+        "student.learner.learning_rate": 1e-4,
+        "student.learner.discount": 0.995,
+        "student.learner.entropy_coef": 1e-3,
+        "score.discount": 0.995,
+        "score.non_negative": True,
+    },
+    "fast": {"score.non_negative": True},
+}
+
+
+def _with_teacher(learning: dict[str, Preset], owner: str) -> dict[str, Preset]:
+    """Presets of a curriculum whose teacher's sampler is at the path `owner`."""
+    return {
+        name: {
+            **preset,
+            **_STUDENTS[name],
+            **{f"{owner}.{path}": value for path, value in _TEACHERS[name].items()},
+        }
+        for name, preset in learning.items()
+    }
+
+
+TAUGHT = _with_teacher(LEARNING, "sampler")
+"""A teacher's levels, each played once."""
+
+_REPAIRED = _with_teacher(REPLAY, "sampler.source")
+TAUGHT_REPLAY: dict[str, Preset] = {
+    name: {**preset, "sampler.replay_prob": 0.95} for name, preset in _REPAIRED.items()
+}
+"""A teacher's levels, kept in a buffer and replayed nineteen times in twenty."""

@@ -1,0 +1,32 @@
+"""REPAIRED: robust PLR over the levels of a PAIRED teacher.
+
+The students learn on replayed levels alone, the teacher from new ones alone.
+
+Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", section 5.
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+from rlgen.algos.samplers import paired
+from rlgen.algos.samplers.plr import PLR
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._parts import student_and_score
+from ._teacher_presets import TAUGHT_REPLAY
+
+PRESETS = TAUGHT_REPLAY
+
+
+def build(
+    env: LevelEnv,
+    learner: str = "ppo-lstm",
+    score: str = "regret",
+    network: Literal["lean", "published"] = "lean",
+) -> Curriculum:
+    """Two students; the regret is both the teacher's pay and the priority of replay."""
+    student, judge = student_and_score(env, learner, score)
+    source = paired.build(env, network)
+    sampler = PLR(env, source, judge, replay_prob=0.95, train_on_new=False)
+    return Curriculum(replace(student, population=2), sampler, judge)

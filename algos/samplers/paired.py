@@ -1,0 +1,241 @@
+"""PAIRED: a teacher builds the levels, and is paid by how they are judged.
+
+With regret as the score, what pays is a level that one student solves and the other does not yet.
+
+Sources: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
+Environment Design", algorithm 1; as the source of PLR's new levels, Jiang et al., 2021,
+"Replay-Guided Adversarial Environment Design" (REPAIRED).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.algos.learners.ppo import PPO
+from rlgen.branching import any_seed, where
+from rlgen.cells import CellActorCritic
+from rlgen.networks import ActorCritic
+from rlgen.protocols import Editor, Learner, LevelEnv
+from rlgen.registry import has, require
+from rlgen.rollout import rollout
+from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Rollout, Slots
+
+from .random import fill_new
+
+_TOLD = ("loss", "entropy")
+"""Of the teacher's metrics, those that are reported if it has them."""
+
+
+class PairedState(NamedTuple):
+    """The teacher, and what became of the last update."""
+
+    teacher: PyTree
+    has_built: Bool[Array, ""]  # since the last observation
+    told: Metrics  # the teacher's own; NaN if it did not learn
+    pay: Float[Array, ""]  # mean reward of its episodes; NaN if none was judged
+    num_steps: Int[Array, ""]  # in the editor
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A teacher plays the editor once for every place of a free slot; what it built is the level.
+
+    Its episode is kept with the slot until the level has been judged. Then the score is the reward
+    of its last step, where the episode ends, and the teacher learns from all that were judged in
+    this update; an episode whose level has no score has weight 0. Where nothing was judged (PLR
+    replayed), the teacher's update is skipped.
+
+    Attributes:
+        editor: the environment that the teacher acts in.
+        teacher: any learner; it acts in this sampler's editor, whichever it was made for.
+
+    Raises:
+        ValueError: when checked, an update that does not divide into the teacher's minibatches.
+    """
+
+    editor: Editor
+    teacher: Learner
+
+    def __post_init__(self):
+        # So that a changed field of the editor, such as its horizon, is the teacher's as well.
+        if getattr(self.teacher, "env", self.editor) != self.editor:
+            teacher: Any = self.teacher
+            object.__setattr__(self, "teacher", replace(teacher, env=self.editor))
+
+    def check(self, num_levels: int) -> None:
+        """Refuse sizes that the teacher cannot take."""
+        check = getattr(self.teacher, "check", None)
+        if check is not None:
+            check(self.editor.horizon, num_levels)
+
+    def init(self, key: Key) -> PairedState:
+        """An untrained teacher."""
+        teacher = self.teacher.init(key)
+        # Which metrics it will have: asked with as many episodes as fill its minibatches.
+        num = getattr(self.teacher, "num_minibatches", 1)
+        played = jax.tree.map(lambda x: jnp.stack([x] * num, axis=1), self.note())
+        told = jax.eval_shape(self.teacher.update, key, teacher, played, jnp.ones(num))[1]
+        unknown = jnp.float32(jnp.nan)
+        return PairedState(
+            teacher,
+            has_built=jnp.zeros((), bool),
+            told={name: unknown for name in _TOLD if name in told},
+            pay=unknown,
+            num_steps=jnp.zeros((), jnp.int32),
+        )
+
+    def blank(self) -> PyTree:
+        """What the editor starts from."""
+        key = jax.random.key(0)
+        return self.editor.level_of(self.editor.reset_env(key, self.editor.sample_level(key))[1])
+
+    def note(self) -> Rollout:
+        """The teacher's episode behind one level, [T, ...]: zeros."""
+
+        def one(key: Key) -> Rollout:
+            return self._build(key, self.teacher.init(key), 1)[0]
+
+        shapes = jax.eval_shape(one, jax.random.key(0))
+        return jax.tree.map(lambda x: jnp.zeros((x.shape[0], *x.shape[2:]), x.dtype), shapes)
+
+    def propose(
+        self, keys: Keys, state: PairedState, slots: Slots, free: Bool[Array, " N"]
+    ) -> tuple[PairedState, Slots]:
+        """Levels of the teacher, of weight 1, for the free slots; a branch, as they are dear."""
+
+        def build() -> Slots:
+            shape = slots.row.shape
+            played, level = self._build(keys.own, state.teacher, slots.row.size)
+            played = jax.tree.map(lambda x: x.swapaxes(0, 1), played)
+            played, level = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (played, level))
+            new = fill_new(slots, free, level)
+            return new._replace(note=where(free, played, slots.note))
+
+        slots = jax.lax.cond(any_seed(free.any()), build, lambda: slots)
+        return state._replace(has_built=state.has_built | free.any()), slots
+
+    def observe(
+        self,
+        keys: Keys,
+        state: PairedState,
+        slots: Slots,
+        score: Float[Array, "N R"],
+        outcome: Outcome,
+    ) -> PairedState:
+        """Pay the teacher for the levels that were judged, and let it learn."""
+        judged = outcome.done[:, None] & jnp.isfinite(score)
+        learns, reward = judged.any(), jnp.where(judged, score, 0.0)
+        weight = judged.ravel().astype(jnp.float32)
+        unknown = {name: jnp.full_like(x, jnp.nan) for name, x in state.told.items()}
+
+        def learn() -> tuple[PyTree, Metrics]:
+            played = _paid(slots.note, reward)
+            teacher, told = self.teacher.update(keys.own, state.teacher, played, weight)
+            return teacher, {name: told[name] for name in unknown}
+
+        new = jax.lax.cond(any_seed(learns), learn, lambda: (state.teacher, unknown))
+        teacher, told = where(learns, new, (state.teacher, unknown))
+        steps = slots.row.size * self.editor.horizon
+        return PairedState(
+            teacher,
+            has_built=jnp.zeros_like(state.has_built),
+            told=told,
+            pay=jnp.where(learns, reward.sum() / jnp.maximum(weight.sum(), 1.0), jnp.nan),
+            num_steps=jnp.where(state.has_built, steps, 0).astype(jnp.int32),
+        )
+
+    def metrics(self, state: PairedState) -> Metrics:
+        """Of the last update: the teacher's loss, entropy and pay, and its steps."""
+        told = {f"teacher_{name}": x for name, x in state.told.items()}
+        return {**told, "teacher_return": state.pay, "steps_teacher": state.num_steps}
+
+    def _build(self, key: Key, teacher: PyTree, num_levels: int) -> tuple[Rollout, PyTree]:
+        """An episode of the editor in each of B places: [T, B, ...], and the levels [B, ...]."""
+        key_noise, key_play = jax.random.split(key)
+        noise = jax.vmap(self.editor.sample_level)(jax.random.split(key_noise, num_levels))
+        # No time limit within the episode: it would reset the editor before its level is taken.
+        noise = replace(noise, max_steps_in_episode=noise.max_steps_in_episode + 1)
+        played, states = rollout(
+            key_play,
+            self.editor,
+            self.teacher,
+            teacher,
+            jax.tree.map(lambda x: x[:, None], noise),
+            self.editor.horizon,
+            trace=lambda state: state,
+        )
+        end = jax.tree.map(lambda x: x[-1], states)
+        return played, jax.vmap(self.editor.level_of)(end)
+
+
+def teacher_network(
+    editor: Editor, network: Literal["lean", "published"]
+) -> ActorCritic | CellActorCritic:
+    """A network for an editor's observations.
+
+    Args:
+        editor: the environment that the teacher acts in.
+        network: `lean`, a convolution with one output a cell where the teacher sees an image whose
+            cells are its actions, else dense layers; `published`, a convolution of 128 filters, all
+            of whose outputs feed an LSTM, as in JaxUED: 16 million parameters on 13x13 mazes.
+
+    Raises:
+        ValueError: another name.
+    """
+    if network not in ("lean", "published"):
+        raise ValueError(f"network must be 'lean' or 'published', got {network!r}")
+    if network == "published":
+        return ActorCritic(core="lstm", conv_features=128, vector_features=10)
+    return CellActorCritic() if _shows_cells(editor) else ActorCritic(core="none")
+
+
+def build(env: LevelEnv, network: Literal["lean", "published"] = "lean", **fields: Any) -> Paired:
+    """A PPO teacher in the environment's editor; `fields` are the teacher's.
+
+    Raises:
+        ValueError: the environment has no editor.
+    """
+    editor = _editor_of(env)
+    return Paired(editor, PPO(editor, teacher_network(editor, network), **fields))
+
+
+def tiny(env: LevelEnv) -> Paired:
+    """The smallest instance, for tests of laws."""
+    editor = _editor_of(env)
+    network = ActorCritic(core="none", hidden_size=8, head_size=8, conv_features=2)
+    return Paired(editor, PPO(editor, network, num_epochs=1))
+
+
+def _paid(note: Rollout, reward: Float[Array, "N R"]) -> Rollout:
+    """The teacher's episodes [T, N * R] of all places, with their one reward at the end."""
+    played = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]).swapaxes(0, 1), note)
+    last = jnp.arange(played.reward.shape[0])[:, None] == played.reward.shape[0] - 1
+    return played._replace(
+        reward=jnp.where(last, reward.ravel()[None], 0.0),
+        terminated=jnp.broadcast_to(last, played.terminated.shape),
+        truncated=jnp.zeros_like(played.truncated),
+        next_value=jnp.where(last, 0.0, played.next_value),
+    )
+
+
+def _shows_cells(editor: Editor) -> bool:
+    """Whether the teacher sees an image with as many cells as it has actions."""
+    if not has(editor, "unpack"):
+        return False
+    key = jax.random.key(0)
+
+    def first_view(key: Key) -> PyTree:
+        obs, _ = editor.reset_env(key, editor.sample_level(key))
+        return editor.unpack(obs)  # pyright: ignore[reportAttributeAccessIssue]
+
+    shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(first_view, key))]
+    images = [shape for shape in shapes if len(shape) == 3]
+    return len(images) == 1 and images[0][0] * images[0][1] == editor.num_actions
+
+
+def _editor_of(env: LevelEnv) -> Editor:
+    require(env, "editor", needed_by="PAIRED's teacher")
+    return env.editor()  # pyright: ignore[reportAttributeAccessIssue]

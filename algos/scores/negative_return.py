@@ -1,0 +1,57 @@
+"""Negative return: what a minimax adversary is paid, however hopeless the level.
+
+Source: Pinto et al., 2017, "Robust Adversarial Reinforcement Learning"; as a baseline of
+environment design, Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via
+Unsupervised Environment Design".
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.types import Key, Outcome, PyTree, Slots
+
+from ._returns import member_returns
+
+
+@dataclass(frozen=True)
+class NegativeReturn:
+    """Minus the mean undiscounted extrinsic return on the level.
+
+    Attributes:
+        completed_only: whether a level without a completed episode has no score, as in published
+            code; else what was gathered by the rollout's end stands for it.
+    """
+
+    completed_only: bool = False
+
+    may_be_negative = True
+
+    def memory(self) -> tuple[()]:
+        """Nothing is remembered."""
+        return ()
+
+    def __call__(
+        self, key: Key, slots: Slots, outcome: Outcome
+    ) -> tuple[Float[Array, "N R"], PyTree]:
+        """Score in units of return; reads member 0 of the population."""
+        del key
+        member = jax.tree.map(lambda x: x[:1], outcome.rollout)
+        mean = member_returns(member, slots.row.shape[1], self.completed_only)[0][0]
+        return jnp.where(jnp.isfinite(mean), -mean, -jnp.inf), slots.memory
+
+
+def build(env: LevelEnv, learner: Learner, **fields: Any) -> NegativeReturn:
+    """The score; it depends on neither."""
+    del env, learner
+    return NegativeReturn(**fields)
+
+
+def tiny(env: LevelEnv) -> NegativeReturn:
+    """The smallest instance, for tests of laws."""
+    del env
+    return NegativeReturn()

@@ -1,0 +1,209 @@
+"""The maze's editor: an environment whose episodes build mazes, one action a step.
+
+An action names a cell, in row order. Step 0 places the goal there, step 1 turns the agent to face
+`action mod 4`, step 2 places the agent, and every further step puts up a wall or takes one away.
+
+Source: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
+Environment Design"; the order of the steps is that of Coward et al., 2024, "JaxUED". Differs from
+both in that the noise really is noise, the teacher sees which way the agent faces and whether it
+is placed yet, and observations are packed, to be expanded at the network.
+"""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, no_type_check
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from gymnax.environments import environment, spaces
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from rlgen.envs._maze_bits import MARGIN, Level, border, cell_bits, interior, num_words
+from rlgen.types import Key
+
+NUM_NOISE = 16
+"""Numbers that the teacher sees, drawn anew for every maze."""
+FIRST_WALL = 3
+"""The step from which on an action is a wall's."""
+
+
+@no_type_check  # JAX also builds it with axes or None for arrays
+@struct.dataclass
+class Noise:
+    """The editor's own level: all in which one of its episodes starts unlike another."""
+
+    noise: Float[Array, "*batch 16"]  # uniform on [0, 1)
+    max_steps_in_episode: Int[Array, "*batch"]
+
+
+@no_type_check
+@struct.dataclass
+class EditorState:
+    """A maze under construction; at any time a valid one, as what is not placed yet lies apart."""
+
+    walls: UInt32[Array, "*batch lines words"]  # as of a maze
+    goal: Int[Array, "*batch"]  # cell in row order
+    agent: Int[Array, "*batch"]  # cell in row order, never the goal's
+    direction: Int[Array, "*batch"]
+    time: Int[Array, "*batch"]  # steps taken
+
+
+class PackedEditorObs(NamedTuple):
+    """The maze under construction in few bytes; what is not placed yet has the next free code."""
+
+    walls: UInt32[Array, "*batch H words"]  # bit `x + MARGIN` of row y
+    goal: Int[Array, "*batch"]  # cell, or height * width
+    agent: Int[Array, "*batch"]  # cell, or height * width
+    direction: Int[Array, "*batch"]  # 0 .. 3, or 4
+    time: Int[Array, "*batch"]
+    noise: Float[Array, "*batch 16"]
+
+
+@dataclass(frozen=True)
+class MazeEditor(environment.Environment[Any, Any]):
+    """Builds mazes of one size; `rlgen.protocols.Editor`.
+
+    Attributes:
+        height: of the mazes in cells.
+        width: of the mazes in cells.
+        max_steps: time limit of the mazes.
+        horizon: steps of an episode; all but the first three are walls put up or taken away.
+
+    Raises:
+        ValueError: too few steps to place goal and agent.
+    """
+
+    height: int = field(metadata={"config": False})  # as the maze's own
+    width: int = field(metadata={"config": False})
+    max_steps: int = field(metadata={"config": False})
+    horizon: int = 50
+
+    def __post_init__(self):
+        if self.horizon < FIRST_WALL:
+            raise ValueError(
+                f"MazeEditor: horizon={self.horizon} is below {FIRST_WALL}, the steps that place "
+                "goal, direction and agent"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name of the family."""
+        return "MazeEditor"
+
+    @property
+    def num_actions(self) -> int:
+        """One for each cell."""
+        return self.height * self.width
+
+    @property
+    def default_params(self) -> Noise:
+        """An example of noise, always the same."""
+        return _example(self)
+
+    def action_space(self, params: Noise | None = None) -> spaces.Discrete:
+        """One action for each cell, in row order."""
+        return spaces.Discrete(self.num_actions)
+
+    def observation_space(self, params: Noise | None = None) -> spaces.Dict:
+        """Of the packed observation."""
+        rows = (self.height, num_words(self.height, self.width))
+        highest = {"goal": self.num_actions, "agent": self.num_actions, "direction": 4}
+        highest["time"] = self.horizon
+        return spaces.Dict(
+            {
+                "walls": spaces.Box(0, 2**32 - 1, rows, jnp.uint32),
+                "noise": spaces.Box(0.0, 1.0, (NUM_NOISE,), jnp.float32),
+                **{name: spaces.Box(0, top, (), jnp.int32) for name, top in highest.items()},
+            }
+        )
+
+    def sample_level(self, key: Key) -> Noise:
+        """Fresh noise."""
+        return Noise(jax.random.uniform(key, (NUM_NOISE,)), jnp.int32(self.horizon))
+
+    def reset_env(self, key: Key, params: Noise) -> tuple[PackedEditorObs, EditorState]:
+        """An empty room."""
+        zero = jnp.int32(0)
+        # Goal and agent have cells of their own from the start, though none is shown.
+        state = EditorState(border(self.height, self.width), zero, jnp.int32(1), zero, zero)
+        return self.observe(key, state, None, params), state
+
+    def step_env(
+        self, key: Key, state: EditorState, action: Int[Array, ""] | float, params: Noise
+    ) -> tuple[PackedEditorObs, EditorState, Float[Array, ""], Bool[Array, ""], dict]:
+        """One edit: `(obs, state, 0, False, {})`. Random only where agent and goal collide."""
+        cell = jnp.asarray(action, jnp.int32) % self.num_actions
+        goal = jnp.where(state.time == 0, cell, state.goal)
+        agent = jnp.where(state.time == 2, cell, state.agent)
+        skip = jax.random.randint(key, (), 1, self.num_actions)
+        agent = jnp.where(agent == goal, (goal + skip) % self.num_actions, agent)
+        flips = (state.time >= FIRST_WALL) & (cell != goal) & (cell != agent)
+        bits = cell_bits(self._point(cell), self.height, self.width)
+        state = EditorState(
+            walls=jnp.where(flips, state.walls ^ bits, state.walls),
+            goal=goal,
+            agent=agent,
+            direction=jnp.where(state.time == 1, cell & 3, state.direction),
+            time=state.time + 1,
+        )
+        obs = self.observe(key, state, action, params)
+        return obs, state, jnp.float32(0), jnp.bool_(False), {}
+
+    def observe(
+        self,
+        key: Key,
+        state: EditorState,
+        action: Int[Array, ""] | float | None,
+        params: Noise,
+    ) -> PackedEditorObs:
+        """What the teacher sees, packed: all that was placed, the step and the noise."""
+        nowhere = self.num_actions
+        return PackedEditorObs(
+            walls=interior(state.walls, self.height),
+            goal=jnp.where(state.time > 0, state.goal, nowhere),
+            agent=jnp.where(state.time > 2, state.agent, nowhere),
+            direction=jnp.where(state.time > 1, state.direction, 4),
+            time=state.time,
+            noise=params.noise,
+        )
+
+    def unpack(self, obs: PackedEditorObs) -> dict[str, Float[Array, "..."]]:
+        """The observation as a network sees it; leading axes are free.
+
+        Returns:
+            `image` [..., H, W, 3], planes of walls, goal and agent; one-hot `direction` [..., 4]
+            and `time` [..., horizon + 1]; `noise` [..., 16], centred. What is not placed yet has
+            only zeros.
+        """
+        lead, size = obs.time.shape, (self.height, self.width)
+        column = jnp.arange(MARGIN, MARGIN + self.width)
+        shift = (column % 32).astype(jnp.uint32).reshape((1,) * (len(lead) + 1) + (-1,))
+        walls = ((obs.walls[..., column // 32] >> shift) & 1).astype(jnp.float32)
+        objects = (
+            jax.nn.one_hot(cell, self.num_actions).reshape(*lead, *size)
+            for cell in (obs.goal, obs.agent)
+        )
+        return {
+            "image": jnp.stack([walls, *objects], axis=-1),
+            "direction": jax.nn.one_hot(obs.direction, 4),
+            "time": jax.nn.one_hot(obs.time, self.horizon + 1),
+            "noise": obs.noise - 0.5,
+        }
+
+    def level_of(self, state: EditorState) -> Level:
+        """The maze that a state has built so far."""
+        start, goal = self._point(state.agent), self._point(state.goal)
+        limit = jnp.int32(self.max_steps)
+        return Level(state.walls, start, state.direction, goal, limit, self.height)
+
+    def _point(self, cell: Int[Array, ""]) -> Int[Array, "2"]:
+        """x, y of a cell in row order."""
+        return jnp.stack([cell % self.width, cell // self.width])
+
+
+@functools.lru_cache(maxsize=64)
+def _example(env: MazeEditor) -> Noise:
+    # Concrete even when asked for under a trace, as gymnax's own `step` does.
+    with jax.ensure_compile_time_eval():
+        return env.sample_level(jax.random.key(0))
