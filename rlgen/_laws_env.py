@@ -144,7 +144,8 @@ def _check_space(env: Any, level: PyTree, obs: PyTree) -> None:
             assert shape == tuple(box.shape), f"{path} has shape {shape}, its space {box.shape}"
             right = part.dtype == box.dtype
             assert right, f"{path} has dtype {part.dtype}, its space {np.dtype(box.dtype)}"
-            assert (part >= box.low).all() and (part <= box.high).all(), f"{path} leaves its space"
+            low, high = np.asarray(box.low), np.asarray(box.high)
+            assert (part >= low).all() and (part <= high).all(), f"{path} leaves its space"
         else:
             assert (part >= 0).all() and (part < box.n).all(), f"{path} leaves its space"
 

@@ -29,7 +29,13 @@ def stepping(observation: Literal["packed", "image"]) -> dict[str, float]:
 
 
 def training(
-    recipe: str, preset: str, overrides: dict[str, Any] = NONE, *, seeds: int = 1, devices: int = 1
+    recipe: str,
+    preset: str,
+    overrides: dict[str, Any] = NONE,
+    *,
+    seeds: int = 1,
+    devices: int = 1,
+    change: Callable[[Any], Any] = lambda curriculum: curriculum,
 ) -> dict[str, float]:
     """One chunk of updates of a recipe, timed after a first one; compilation apart."""
     import jax
@@ -46,6 +52,7 @@ def training(
     spec = dataclasses.replace(spec, steps=num_updates * per_update, chunk=num_updates)
     spec = dataclasses.replace(spec, overrides=overrides)
     length = plan(spec, curriculum)
+    curriculum = change(curriculum)
     start = time.perf_counter()
     compiled = program.compile_run(spec, curriculum, length)
     compile_seconds = time.perf_counter() - start
@@ -53,7 +60,7 @@ def training(
     timed = []
     for i in range(6):
         before, wall = _cpu_seconds(), time.perf_counter()
-        states, _, _ = jax.block_until_ready(compiled.chunk(states, i * num_updates))
+        states, *_ = jax.block_until_ready(compiled.chunk(states, i * num_updates))
         timed.append((_cpu_seconds() - before, time.perf_counter() - wall))
     cpu, wall = (min(column) / num_updates for column in zip(*timed[1:], strict=True))
     steps = per_update * seeds
@@ -65,6 +72,57 @@ def training(
         "compile s": compile_seconds,
         "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB,
     }
+
+
+def buffer_insertion() -> dict[str, float]:
+    """32 mazes into a full buffer of 4,000, all levels of the batch at once and one by one."""
+    import jax
+    import jax.numpy as jnp
+
+    from rlgen.buffer import Arrivals, Priority, insert, make_buffer
+    from rlgen.envs.maze import Maze
+    from rlgen.levels import hash_of
+
+    env, capacity, num = Maze(), 4000, 32
+    num_batches = capacity // num + 20
+    sample = jax.jit(jax.vmap(env.sample_level))
+
+    def arrivals(i: int) -> Arrivals:
+        key_level, key_score = jax.random.split(jax.random.key(i))
+        level = sample(jax.random.split(key_level, num))
+        hashes = jax.vmap(lambda one: hash_of(env, one))(level)
+        score = jax.random.uniform(key_score, (num,))
+        return Arrivals(level, score, score, hashes, jnp.ones(num, bool))
+
+    offered = jax.tree.map(lambda *x: jnp.stack(x), *(arrivals(i) for i in range(num_batches)))
+    found = {}
+    for name, sequential in (("at once", False), ("one by one", True)):
+
+        def put(buffer: Any, arrivals: Arrivals, sequential: bool = sequential) -> Any:
+            free = jnp.zeros(capacity, bool)
+            return insert(buffer, arrivals, Priority(), free, sequential=sequential)
+
+        run = jax.jit(put, donate_argnums=0)
+        buffer = make_buffer(capacity, env.default_params, jnp.float32(0.0))
+        timed = []
+        for i in range(num_batches):
+            batch = jax.tree.map(lambda x, i=i: x[i], offered)
+            jax.block_until_ready(batch)
+            start = time.perf_counter()
+            buffer = jax.block_until_ready(run(buffer, batch))
+            timed.append(time.perf_counter() - start)
+        found[f"wall ms, {name}"] = 1000 * min(timed[-20:])
+    return found
+
+
+def _published_teacher(curriculum: Any) -> Any:
+    """The same with a teacher of the size of JaxUED's: 128 filters, flattened, into an LSTM."""
+    from rlgen.networks import ActorCritic
+
+    network = ActorCritic(core="lstm", hidden_size=256, conv_features=128, vector_features=10)
+    sampler = curriculum.sampler
+    teacher = dataclasses.replace(sampler.teacher, network=network)
+    return dataclasses.replace(curriculum, sampler=dataclasses.replace(sampler, teacher=teacher))
 
 
 CASES: dict[str, Callable[[], dict[str, float]]] = {
@@ -79,6 +137,19 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
     "parity DR, 2 devices (slots)": lambda: training("dr", "parity", devices=2),
     "parity DR, 2 seeds": lambda: training("dr", "parity", seeds=2),
     "parity DR, 2 seeds on 2 devices": lambda: training("dr", "parity", seeds=2, devices=2),
+    "parity robust PLR, a cycle that trains": lambda: training(
+        "robust-plr", "parity", {"sampler.min_fill": 0.0, "sampler.replay_prob": 1.0}
+    ),
+    "parity ACCEL, replay and mutants in turn": lambda: training(
+        "accel", "parity", {"sampler.min_fill": 0.0, "sampler.replay_prob": 1.0}
+    ),
+    "parity PLR, 10 seeds": lambda: training("plr", "parity", seeds=10),
+    "parity PLR": lambda: training("plr", "parity"),
+    "parity PAIRED": lambda: training("paired", "parity"),
+    "parity PAIRED, the published teacher's size": lambda: training(
+        "paired", "parity", change=_published_teacher
+    ),
+    "32 levels into a buffer of 4,000": buffer_insertion,
     "fast DR": lambda: training("dr", "fast"),
     "fast PLR": lambda: training("plr", "fast"),
 }

@@ -48,9 +48,10 @@ def test_learner_fields(name):
     testing.check_fields_matter(env, learner, unused=("conv_features", "vector_features"))
 
 
+@pytest.mark.parametrize("env", ["maze", "cart-pole"])
 @pytest.mark.parametrize("name", registry.names("samplers"))
-def test_sampler(name):
-    testing.check_sampler(registry.load("samplers", name).tiny(tiny_env()))
+def test_sampler(name, env):
+    testing.check_sampler(registry.load("samplers", name).tiny(tiny_env(env)))
 
 
 @pytest.mark.parametrize("name", registry.names("scores"))

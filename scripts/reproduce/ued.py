@@ -1,0 +1,188 @@
+"""Curricula compared, in one command: train methods x seeds, evaluate them, draw the comparison.
+
+    python scripts/reproduce/ued.py --steps 1e7 --seeds 3 --out runs/ued
+
+Each method is a run folder in `--out`, so an interrupted comparison goes on where it stopped, and a
+longer list of methods trains only what is missing. All methods have the same number of env steps,
+whatever they were for (learning, scouting, scoring, a second student). What comes out, in `--out`:
+
+- `heldout/report.html`: every method on the held-out levels, with learning curves and curricula;
+- `comparison.md`: the scores with intervals, the worst levels of a dense suite (CVaR), and what
+  each method cost in env steps of each kind, gradient steps and seconds;
+- `cvar.png`.
+
+On a physics family: `--env cart-pole --suite beyond --dense far`. What stands after `--` goes to
+`rlgen train`, for every method: `-- --num-slots 256`.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlgen.cli import main as rlgen
+from rlgen.evaluation import results
+from rlgen.evaluation.curves import read_metrics
+from rlgen.evaluation.cvar import CVaR, cvar, cvar_figure
+from rlgen.evaluation.figures import png_bytes
+from rlgen.evaluation.suites import load_suite
+from rlgen.evaluation.summary import summarise
+from rlgen.evaluation.wording import show_interval
+from rlgen.evaluation.zero_shot import evaluate, load_policies
+from rlgen.runs import checkpoint, folder
+
+METHODS = ("dr", "plr", "robust-plr", "accel", "sfl")
+ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what is missing, evaluate all, write the comparison."""
+    options = _parse(arguments)
+    runs = [options.out / method for method in options.methods]
+    for run in runs:
+        _refuse_other(run, options)
+    for method, run in zip(options.methods, runs, strict=True):
+        code = _train(method, run, options)
+        if code:
+            return code
+    heldout = options.out / "heldout"
+    names = " ".join(shlex.quote(str(run)) for run in runs)
+    code = _type(
+        f"eval {names} --suite {options.suite} --attempts {options.attempts} --out "
+        f"{shlex.quote(str(heldout))} --overwrite"
+    )
+    if code:
+        return code
+    worst = [_worst_levels(run, options) for run in runs] if options.dense else []
+    if worst:
+        results.write(options.out / "cvar.png", png_bytes(cvar_figure(worst)))
+    text = _comparison(runs, heldout, worst, options)
+    results.write(options.out / "comparison.md", text.encode())
+    print(f"\n{text}\nThe comparison is {options.out / 'comparison.md'}")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> Any:
+    lines = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(description=lines[0])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="recipes")
+    parser.add_argument("--env", default="maze")
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--steps", default="1e7", help="env steps of each seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--suite", default="heldout")
+    parser.add_argument("--attempts", type=int, default=100, help="on each level of --suite")
+    parser.add_argument("--dense", default="cvar-60", help="suite of the CVaR; '' for none")
+    parser.add_argument("--dense-attempts", type=int, default=10, help="on each, twice")
+    parser.add_argument("--out", type=Path, default=Path("runs/ued"))
+    parser.add_argument("train_options", nargs="*", help="after --: of `rlgen train`")
+    return parser.parse_args(arguments)
+
+
+def _refuse_other(run: Path, options: Any) -> None:
+    """Refuse to compare with a run of other size, before anything is trained."""
+    if not folder.is_run(run):
+        return
+    spec = folder.read(run)["spec"]
+    wanted = {
+        "env": options.env,
+        "preset": options.preset,
+        "steps": int(float(options.steps)),
+        "seeds": options.seeds,
+    }
+    for name, value in wanted.items():
+        if spec[name] != value:
+            sys.exit(
+                f"{run} was trained with {name}={spec[name]}, and this comparison asks for "
+                f"{value}; ask for the same, or choose another --out"
+            )
+
+
+def _train(method: str, run: Path, options: Any) -> int:
+    if not folder.is_run(run):
+        return _type(
+            f"train {method} --env {options.env} --preset {options.preset} --steps "
+            f"{options.steps} --seeds {options.seeds} --devices {options.devices} --out "
+            f"{shlex.quote(str(run))} {shlex.join(options.train_options)}"
+        )
+    done, planned = checkpoint.updates(run), folder.read(run)["plan"]["num_updates"]
+    if done and done[-1] >= planned:
+        print(f"{run} is trained already")
+        return 0
+    return _type(f"train --resume {shlex.quote(str(run))}")
+
+
+def _worst_levels(run: Path, options: Any) -> CVaR:
+    """Two independent evaluations: one says which levels are worst, the other how bad they are."""
+    print(f"{run}: {options.dense}, twice", flush=True)
+    policies = load_policies(run)
+    suite = load_suite(policies.env, options.dense)
+    first, second = (evaluate(policies, suite, options.dense_attempts, seed) for seed in (0, 1))
+    return cvar(np.random.default_rng(0), first, second, ALPHAS)
+
+
+def _comparison(runs: list[Path], heldout: Path, worst: list[CVaR], options: Any) -> str:
+    summary = summarise(results.load(heldout))
+    heads, score = [run.run for run in summary.runs], summary.score
+    shown = {"**IQM**": "iqm", "IQM, whole seeds": "iqm_whole_seeds", "mean": "mean"}
+    rows = {
+        name: [show_interval(run.aggregate[key], score) for run in summary.runs]
+        for name, key in shown.items()
+        if key in summary.runs[0].aggregate
+    }
+    for i, level in enumerate(summary.runs[0].levels):
+        rows[level.name] = [show_interval(run.levels[i].score, score, 0) for run in summary.runs]
+    parts = [
+        f"{options.seeds} seeds of {float(options.steps):,.0f} env steps each, preset "
+        f"`{options.preset}` on `{options.env}`.",
+        f"`{summary.suite}`, {options.attempts} attempts a level: {score}, {summary.meaning}.",
+        _table(heads, rows),
+    ]
+    if worst:
+        shares = enumerate(zip(worst[0].alpha, worst[0].num_worst, strict=True))
+        lines = {
+            f"worst {100 * share:g} % ({num} levels)": [
+                show_interval(one.mean.at(k), one.score) for one in worst
+            ]
+            for k, (share, num) in shares
+        }
+        parts += [
+            f"`{worst[0].suite}`, mean {worst[0].score} on the levels that each seed does worst on "
+            "(chosen in one evaluation, measured in another), whole seeds resampled.",
+            _table([one.run for one in worst], lines),
+        ]
+    parts += ["What it cost, of one seed.", _table(heads, _costs(runs))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _costs(runs: list[Path]) -> dict[str, list[str]]:
+    last = [read_metrics(run / "metrics.jsonl")[-1] for run in runs]
+    kinds = sorted({kind for line in last for kind in line["env_steps"]})
+    rows = {
+        f"env steps: {kind}": [f"{line['env_steps'].get(kind, 0):,.0f}" for line in last]
+        for kind in kinds
+    }
+    rows["gradient steps"] = [f"{line['gradient_updates']:,.0f}" for line in last]
+    rows["seconds, all seeds side by side"] = [f"{line['wall_seconds']:,.0f}" for line in last]
+    return rows
+
+
+def _table(heads: Sequence[str], rows: dict[str, list[str]]) -> str:
+    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+    return "\n".join([*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
+
+
+def _type(command: str) -> int:
+    print(f"\n$ rlgen {command}", flush=True)
+    return rlgen(shlex.split(command))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    sys.exit(main())
