@@ -62,13 +62,16 @@ class CellActorCritic:
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
         """The empty carry, logits and value of one step."""
-        return carry, *self._module(env).apply({"params": params}, obs, first)
+        return carry, *self._apply(env, params, obs, first)
 
     def unroll(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
         """The empty carry, logits and values of a sequence."""
-        return carry, *self._module(env).apply({"params": params}, obs, first)
+        return carry, *self._apply(env, params, obs, first)
+
+    def _apply(self, env: LevelEnv, params: PyTree, obs: PyTree, first: Array) -> PyTree:
+        return self._module(env).apply({"params": params}, obs, first)
 
     def _module(self, env: LevelEnv) -> "_Cells":
         return _Cells(self, parts.unpacker(env))

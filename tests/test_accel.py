@@ -224,7 +224,11 @@ class Plain:
     def sample_level(self, key):
         return jnp.int32(0)
 
-    reset_env = step_env = is_truncated = Numbers.reset_env
+    reset_env, step_env, is_truncated = (
+        Numbers.reset_env,
+        Numbers.step_env,
+        Numbers.is_truncated,
+    )
 
 
 def test_an_environment_without_the_ability_is_refused_with_the_names_of_those_that_have_it():

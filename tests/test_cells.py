@@ -50,7 +50,7 @@ class Painter(Environment):
 
     def step_env(self, key, state, action, params):
         state = State(state.board.at[action].set(1.0), state.time + 1)
-        reward = (action % 2 == 0).astype(jnp.float32)
+        reward = jnp.float32(action % 2 == 0)
         return self._show(state, params), state, reward, state.time >= STEPS, {}
 
     def _show(self, state, params):

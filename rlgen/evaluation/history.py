@@ -195,7 +195,9 @@ def _legend(part: Any, log: LevelLog, look: Theme) -> None:
     handles += [Line2D([], [], **_trained(look)), Line2D([], [], **_new(look))]
     texts = [ORIGINS[i] for i in present] + ["trained on, with quartiles", "all new levels"]
     options = {"frameon": False, "columnspacing": 1.2, "handlelength": 1.6}
-    legend = part.legend(handles, texts, loc="outside upper left", ncols=len(texts), **options)
+    legend = part.legend(
+        handles, texts, loc="outside upper left", ncols=min(len(texts), 3), **options
+    )
     for text in legend.get_texts():
         text.set(color=look.ink, fontsize=8)
 
