@@ -83,10 +83,17 @@ class Priority:
 
     def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
         """Probability of each row: 0 outside `rows`, summing to 1 unless no row is in it."""
-        if self.kind == "rank":
-            by_score = rank_weights(buffer.score, rows, self.temperature)
-        else:
-            by_score = proportional_weights(buffer.score, rows, self.temperature)
+        return self.with_staleness(self.by_score(buffer, rows), buffer, rows)
+
+    def by_score(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
+        """w_score, which draws do not change."""
+        weights = rank_weights if self.kind == "rank" else proportional_weights
+        return weights(buffer.score, rows, self.temperature)
+
+    def with_staleness(
+        self, by_score: Float[Array, " K"], buffer: LevelBuffer, rows: Bool[Array, " K"]
+    ) -> Float[Array, " K"]:
+        """P, of w_score and the staleness of the moment."""
         stale = staleness_weights(buffer, rows)
         return (1 - self.staleness_coef) * by_score + self.staleness_coef * stale
 
@@ -165,10 +172,11 @@ def draw(
         The buffer and the rows.
     """
     uniform = jax.random.uniform(key, used.shape)
+    by_score = priority.by_score(buffer, rows)
 
     def batch(buffer: LevelBuffer, draws: tuple) -> tuple[LevelBuffer, Array]:
         uniform, used = draws
-        row = _pick(priority(buffer, rows), uniform)
+        row = _pick(priority.with_staleness(by_score, buffer, rows), uniform)
         stamp = buffer.clock + jnp.cumsum(used)
         at = jnp.where(used, row, rows.size)  # out of bounds is dropped
         timestamp = buffer.timestamp.at[at].max(stamp, mode="drop")  # the last draw's, if several

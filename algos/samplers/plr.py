@@ -231,15 +231,21 @@ class PLR:
         row, score = slots.row.ravel(), score.ravel()
         finished = jnp.repeat(done, slots.row.shape[1])
         buffer = update(state.buffer, row, score, memory, finished)
-        hashes = jax.vmap(lambda one: hash_of(self.env, one))(level)
-        buffer = insert(
-            buffer,
-            Arrivals(level, memory, score, hashes, valid=finished & (row < 0)),
-            self._priority(),
-            protected=self._held(slots, ~done),
-            sequential=self.sequential,
-            deduplicate=self.deduplicate,
-        )
+        offered = finished & (row < 0)
+
+        def take_in() -> LevelBuffer:
+            hashes = jax.vmap(lambda one: hash_of(self.env, one))(level)
+            return insert(
+                buffer,
+                Arrivals(level, memory, score, hashes, offered),
+                self._priority(),
+                protected=self._held(slots, ~done),
+                sequential=self.sequential,
+                deduplicate=self.deduplicate,
+            )
+
+        # A replay offers nothing, and insertion one by one is dear.
+        buffer = jax.lax.cond(any_seed(offered.any()), take_in, lambda: buffer)
         return state._replace(
             source=source, buffer=buffer, num_updates=state.num_updates + 1, easiest=easiest
         )
