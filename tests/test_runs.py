@@ -279,6 +279,17 @@ def test_a_foreign_checkpoint_is_refused_shortly(tmp_path):
     assert len(str(refused.value)) < 400
 
 
+def test_a_checkpoint_of_another_version_is_refused_as_such(tmp_path):
+    run = tmp_path / "run"
+    training.train(spec(), run)
+    meta = run / "checkpoints" / "00000012" / "meta.json"
+    content = json.loads(meta.read_text())
+    content["counters"]["steps_train"] = content["counters"].pop("steps")["train"]
+    meta.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="00000012 was written by another version of rlgen"):
+        training.resume(run, allow_imports=True)
+
+
 @pytest.mark.parametrize("kind", ["python", "orbax"])
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, kind):
     number = iter(range(100))

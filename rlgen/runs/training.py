@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rlgen import __version__
 from rlgen.curriculum import Curriculum
 from rlgen.runs import checkpoint, curriculum_log, folder, metrics
 from rlgen.runs.metrics import Counters
@@ -137,7 +138,14 @@ def restore(
             f"checkpoint {path / 'checkpoints' / f'{update:08d}'} belongs to another run than "
             f"{path / 'config.json'}, or that file was edited; both are left as they are"
         )
-    return checkpoint.restore(path, update, like), Counters(**meta["counters"])
+    counters = meta["counters"]
+    if not isinstance(counters, dict) or set(counters) != set(Counters._fields):
+        raise ValueError(
+            f"checkpoint {path / 'checkpoints' / f'{update:08d}'} was written by another version "
+            f"of rlgen ({record['versions'].get('rlgen')}; this is {__version__}) and cannot be "
+            "read by this one; it is left as it is"
+        )
+    return checkpoint.restore(path, update, like), Counters(**counters)
 
 
 def _check(spec: RunSpec, curriculum: Curriculum, options: Options) -> None:
