@@ -129,7 +129,7 @@ def first_bad(
     teacher was not paid no metrics of the teacher.
     """
     trained = metrics["weight"] > 0
-    taught = np.isfinite(metrics.get("teacher_return", np.full_like(metrics["weight"], np.nan)))
+    taught = np.isfinite(metrics.get("teacher_return", np.full(trained.shape, np.nan)))
 
     def exists(name: str) -> np.ndarray:
         return (taught if name.startswith("teacher_") else trained) | (name in ALWAYS)
