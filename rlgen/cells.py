@@ -102,10 +102,7 @@ class _Cells(nn.Module):
         lecun, normal = nn.initializers.lecun_normal(), nn.initializers.normal(1.0)
         kernel = self.param(f"conv_{i}", lecun, (3, 3, channels, size))
         place = self.param(f"place_{i}", normal, (height, width, size))
-        # On the CPU faster than nine shifted products, their concatenation, or rows as vectors.
-        maps = jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        maps = parts.convolve(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel)
         heard = parts.dense(size, 2**0.5, f"everywhere_{i}")(everywhere)
         return nn.relu(maps + place[None] + heard[:, None, None])
 
