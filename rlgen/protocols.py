@@ -170,7 +170,20 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class Student(Protocol):
-    """What is trained: an agent, a population of them, or a learning rule."""
+    """What is trained: an agent, a population of them, or a learning rule.
+
+    A student may have further methods and attributes, which need not be there:
+
+    - `check(num_slots)`, which refuses sizes that do not fit;
+    - `max_queued`, the most levels that a slot may hold, R;
+    - `num_steps`, env steps in each slot and update, by which `--steps` is counted;
+    - `per_slot(state)`, a tree prefix of the state that says which parts have an axis of slots in
+      front, to be split over devices with them;
+    - `files(states) -> {name: bytes}`, written into the run folder with every checkpoint, of the
+      states [S, ...] of S seeds;
+    - `taught(states, env) -> (learner, rules [S, ...])`, of a student that learns a rule: a learner
+      for any environment with the method `init_with(key, rule)`, and each seed's rule.
+    """
 
     def init(self, key: Key) -> PyTree:
         """State of an untrained student."""

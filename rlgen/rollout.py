@@ -12,11 +12,13 @@ from rlgen.protocols import Learner, LevelEnv
 from rlgen.types import Key, PyTree, Rollout
 
 
-class _Running(NamedTuple):
+class Running(NamedTuple):
+    """Where N slots are between two steps."""
+
     state: PyTree  # [N, ...]
     obs: PyTree
-    first: Bool[Array, " N"]
-    turn: Int[Array, " N"]
+    first: Bool[Array, " N"]  # obs is the first of an episode
+    turn: Int[Array, " N"]  # which queued level is being played
     carry: PyTree
 
 
@@ -34,6 +36,7 @@ def rollout(
     The starts of all queued levels are computed once, so that a reset is a gather; so within one
     rollout a level always starts from the same state. The recurrent state is kept every
     `learner.bptt_steps` steps, if the learner has such a field, else before the first step alone.
+    A learner whose attribute `needs_last_obs` is true also gets `last_obs`.
 
     Args:
         key: consumed.
@@ -46,30 +49,77 @@ def rollout(
     Returns the rollout (its bonus is 0), and the trace [T + 1, N, ...]: before each step and at the
     end, where a slot whose last step ended an episode is at the start of the next.
     """
-    num_slots, num_queued = jax.tree.leaves(level)[0].shape[:2]
     key_reset, key_steps = jax.random.split(key)
-    reset_keys = jax.random.split(key_reset, (num_slots, num_queued))
-    starts = jax.vmap(jax.vmap(env.reset_env))(reset_keys, level)
+    starts = _starts(key_reset, env, level)
     slots = _Slots(env, learner, learner_state, level, starts, trace)
+    return _play_on(key_steps, slots, _at_start(learner, starts), num_steps)[:2]
+
+
+def begin(key: Key, env: LevelEnv, learner: Learner, level: PyTree) -> Running:
+    """Slots at the start of an episode on their first levels [N, R, ...]; see `roll_on`."""
+    return _at_start(learner, _starts(key, env, level))
+
+
+def roll_on(
+    key: Key,
+    env: LevelEnv,
+    learner: Learner,
+    learner_state: PyTree,
+    level: PyTree,
+    running: Running,
+    num_steps: int,
+) -> tuple[Rollout, Running]:
+    """Play T further steps from where the slots are, as `rollout` does from the start.
+
+    Episodes go on from one call to the next; the starts of those that begin within the call are
+    drawn anew in each call.
+    """
+    key_reset, key_steps = jax.random.split(key)
+    starts = _starts(key_reset, env, level)
+    slots = _Slots(env, learner, learner_state, level, starts, lambda state: ())
+    played, _, end = _play_on(key_steps, slots, running, num_steps)
+    return played, end
+
+
+def _starts(key: Key, env: LevelEnv, level: PyTree) -> PyTree:
+    """The first `(obs, state)` of every queued level."""
+    keys = jax.random.split(key, jax.tree.leaves(level)[0].shape[:2])
+    return jax.vmap(jax.vmap(env.reset_env))(keys, level)
+
+
+def _at_start(learner: Learner, starts: PyTree) -> Running:
+    num_slots = jax.tree.leaves(starts)[0].shape[0]
     turn, first = jnp.zeros(num_slots, jnp.int32), jnp.ones(num_slots, bool)
     obs, state = _at(starts, turn)
-    running = _Running(state, obs, first, turn, learner.initial_carry(num_slots))
+    return Running(state, obs, first, turn, learner.initial_carry(num_slots))
 
-    def part(now: _Running, keys: Key) -> tuple[_Running, tuple]:
+
+def _play_on(
+    key: Key, slots: "_Slots", running: Running, num_steps: int
+) -> tuple[Rollout, PyTree, Running]:
+    learner, learner_state = slots.learner, slots.learner_state
+
+    def part(now: Running, keys: Key) -> tuple[Running, tuple]:
         end, rows = jax.lax.scan(slots.step, now, keys)
         return end, (rows, now.carry)
 
     length = _part(learner, num_steps)
-    keys = jax.random.split(key_steps, (num_steps // length, length))
+    keys = jax.random.split(key, (num_steps // length, length))
     end, (rows, carries) = jax.lax.scan(part, running, keys)
     played, kept = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), rows)
     last_value = learner.value(learner_state, end.carry, end.obs, end.first)
     following = jnp.concatenate([played.value[1:], last_value[None]])
     following = jnp.where(played.terminated, 0.0, following)
     next_value = jnp.where(played.truncated, played.next_value, following)
-    kept = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), kept, trace(end.state))
-    zero = jnp.zeros_like(next_value)
-    return played._replace(next_value=next_value, bonus=zero, carry=carries), kept
+    trace = slots.trace(end.state)
+    kept = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), kept, trace)
+    last_obs = ()
+    if getattr(learner, "needs_last_obs", False):
+        last_obs = jax.tree.map(lambda x: x[None], end.obs)
+    played = played._replace(
+        next_value=next_value, bonus=jnp.zeros_like(next_value), carry=carries, last_obs=last_obs
+    )
+    return played, kept, end
 
 
 def _part(learner: Learner, num_steps: int) -> int:
@@ -91,7 +141,7 @@ class _Slots(NamedTuple):
     starts: PyTree  # first (obs, state) of each, [N, R, ...]
     trace: Callable[[PyTree], PyTree]
 
-    def step(self, now: _Running, key: Key) -> tuple[_Running, tuple[Rollout, PyTree]]:
+    def step(self, now: Running, key: Key) -> tuple[Running, tuple[Rollout, PyTree]]:
         """One step of all slots; `next_value` is filled in only where a time limit cut."""
         learner, learner_state = self.learner, self.learner_state
         key_act, key_step = jax.random.split(key)
@@ -126,7 +176,7 @@ class _Slots(NamedTuple):
             bonus=(),  # pyright: ignore[reportArgumentType]  # zeros, made once at the end
             carry=(),
         )
-        return _Running(state, obs, done, turn, carry), (row, self.trace(now.state))
+        return Running(state, obs, done, turn, carry), (row, self.trace(now.state))
 
 
 class Played(NamedTuple):
@@ -143,7 +193,7 @@ def play(
     learner: Learner,
     learner_state: PyTree,
     level: PyTree,
-    max_steps: int,
+    max_steps: int | Int[Array, ""],
     steps_per_check: int = 16,
 ) -> Played:
     """Play one episode on each level, without resets, until all have ended.
@@ -161,7 +211,7 @@ def play(
     key_reset, key_steps = jax.random.split(key)
     obs, state = jax.vmap(env.reset_env)(jax.random.split(key_reset, num_levels), level)
     zero, fresh = jnp.zeros(num_levels, jnp.int32), jnp.ones(num_levels, bool)
-    running = _Running(state, obs, fresh, zero, learner.initial_carry(num_levels))
+    running = Running(state, obs, fresh, zero, learner.initial_carry(num_levels))
 
     def step(carry: tuple, t: Array) -> tuple[tuple, None]:
         now, active, played = carry
@@ -169,7 +219,7 @@ def play(
         hidden, action, _, _ = learner.act(key_act, learner_state, now.carry, now.obs, now.first)
         obs, state, reward, terminated, truncated = _step(key_step, env, now.state, action, level)
         active &= t < max_steps
-        now = _Running(state, obs, jnp.zeros_like(fresh), now.turn, hidden)
+        now = Running(state, obs, jnp.zeros_like(fresh), now.turn, hidden)
         played = _count(played, active, reward, terminated)
         return (now, active & ~(terminated | truncated), played), None
 

@@ -55,6 +55,7 @@ class Rollout(NamedTuple):
     reward: Float[Array, "T N"]  # extrinsic; never overwritten
     bonus: Float[Array, "T N"]  # intrinsic; added to the reward only inside the advantage
     carry: PyTree  # [T/L, N, ...] recurrent state before every L-th step; L = T by default
+    last_obs: PyTree = ()  # [1, N, ...] what follows the last step; of learners that need it
 
     @property
     def done(self) -> Bool[Array, "*P T N"]:
@@ -72,13 +73,21 @@ class Episodes(NamedTuple):
     mean_length: Float[Array, "N R"]  # steps; 0 if none
 
 
+class Lives(NamedTuple):
+    """What became of N agents of a meta-learner; read only where `Outcome.done`."""
+
+    student_return: Float[Array, " N"]  # undiscounted, of the agent that the rule trained
+    antagonist_return: Float[Array, " N"]  # of the one that the antagonist trained; NaN if none was
+    complete: Bool[Array, " N"]  # lived from birth to the end of the lifetime; else no evidence
+
+
 class Outcome(NamedTuple):
     """What a student hands back: who has finished, and the evidence for the score."""
 
     done: Bool[Array, " N"]  # the slot's tenancy is over
     rollout: Rollout | tuple[()] = ()  # [P, T, N] of an on-policy student
-    agents: PyTree = ()  # [N, ...] of a meta-learner
-    episodes: Episodes | tuple[()] = ()  # of member 0 of an on-policy student
+    lives: Lives | tuple[()] = ()  # of a meta-learner's agents
+    episodes: Episodes | tuple[()] = ()  # of member 0, or of a meta-learner's agents
 
 
 class Met(NamedTuple):

@@ -26,9 +26,13 @@ LAYERS = (
         "lstm",
         "registry",
         "returns",
+        "optimizers",
+        "packing",
         "simplex",
+        "tasks",
     },
-    {"cells", "config", "networks", "rollout"},
+    {"approximators", "cells", "config", "networks", "rollout"},
+    {"policy_return"},
     {"curriculum", "evaluation", "gymnax", "runs", "sharding", "students", "testing"},
     {"envs", "algos"},
     {"__main__", "cli"},
@@ -43,8 +47,12 @@ PIECES = {  # private modules, by how their names begin, and the part that they 
 }
 STRANGERS = {"envs", "algos"}  # of one layer, but neither knows the other
 
-STEPPERS = {"envs", "gymnax", "rollout", "testing"}
+STEPPERS = {"envs", "gymnax", "rollout", "tasks", "testing"}
 UNJITTED = {
+    "approximators",
+    "optimizers",
+    "packing",
+    "policy_return",
     "rollout",
     "students",
     "curriculum",
