@@ -55,7 +55,8 @@ class Curriculum:
             weight=jnp.ones(self.num_slots),
             note=_repeat(note_of(self.sampler), shape),
         )
-        student, sampler = self.student.init(key_student), self.sampler.init(key_sampler)
+        student = self.student.init(key_student, self.num_slots)
+        sampler = self.sampler.init(key_sampler)
         return TrainState(student, sampler, slots, jnp.ones(self.num_slots, bool))
 
     def update(self, ts: TrainState, keys: Keys) -> tuple[TrainState, Metrics]:

@@ -185,8 +185,8 @@ class Student(Protocol):
       for any environment with the method `init_with(key, rule)`, and each seed's rule.
     """
 
-    def init(self, key: Key) -> PyTree:
-        """State of an untrained student."""
+    def init(self, key: Key, num_slots: int) -> PyTree:
+        """State of an untrained student that will play `num_slots` slots."""
         ...
 
     def run(

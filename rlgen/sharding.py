@@ -98,9 +98,9 @@ class SplitSlots:
     student: Student
     mesh: Mesh
 
-    def init(self, key: Key) -> PyTree:
+    def init(self, key: Key, num_slots: int) -> PyTree:
         """State of an untrained student."""
-        return self.student.init(key)
+        return self.student.init(key, num_slots)
 
     def policy(self, states: PyTree) -> tuple[Learner, PyTree]:
         """Who is evaluated."""

@@ -66,8 +66,9 @@ class OnPolicy:
         """How many slots the update computes with."""
         return max(round(self.train_share * num_slots), 1)
 
-    def init(self, key: Key) -> OnPolicyState:
+    def init(self, key: Key, num_slots: int) -> OnPolicyState:
         """Untrained learners."""
+        del num_slots
         key_learner, key_bonus = jax.random.split(key)
         learner = jax.vmap(self.learner.init)(jax.random.split(key_learner, self.population))
         if isinstance(self.bonus, tuple):
