@@ -1,0 +1,152 @@
+"""What the best policy and a given one earn on a tabular grid world: exact dynamic programming.
+
+The value of all moments with so many steps to go is one array [2^n, C], for each set of present
+objects and each cell. Objects come and go independently of each other, so that a step back in time
+is n passes over that array, one an object, where a table of transitions would take 2^n times the
+work; then every action is a shift of the grid. Cells come last, for all of this to be vectorised,
+and stand in the rows of the largest grid, for shifts to be by constants.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.envs._gridworld_types import DOWN, LEFT, NUM_ACTIONS, RIGHT, STAY, UP, Level
+
+
+class _World(NamedTuple):
+    """A level as the solver wants it: M = 2^n sets of present objects, cells by rows of G."""
+
+    cell: Int[Array, " C"]  # as the level counts it; 0 where there is none
+    can_enter: dict[int, Bool[Array, " C"]]  # by action: whether the cell on that side is free
+    here: Bool[Array, "n C"]  # whether an object's place is this cell
+    respawn_prob: Float[Array, " n"]
+    reward: Float[Array, "M C"]  # of stepping onto a cell
+    survival_prob: Float[Array, "M C"]  # that the episode outlasts that step
+
+
+def optimal_return(level: Level, max_objects: int) -> Float[Array, ""]:
+    """The most that any policy earns in one episode, undiscounted, on average.
+
+    The best policy may depend on the time that is left.
+
+    Args:
+        level: one tabular level; its episode starts with all objects present.
+        max_objects: n, of the level's arrays.
+    """
+    return _solve(level, max_objects, lambda values: jnp.stack(values).max(0))
+
+
+def expected_return(
+    level: Level, log_policy: Float[Array, "S A"], max_objects: int
+) -> Float[Array, ""]:
+    """What a policy earns in one episode, undiscounted, on average.
+
+    Args:
+        level: one tabular level; its episode starts with all objects present.
+        log_policy: log-probabilities of the actions in each state `cell + C * present`.
+        max_objects: n, of the level's arrays.
+
+    Raises:
+        ValueError: the policy is not of all states and actions.
+    """
+    num_cells = level.walls.shape[-1]
+    expected = (num_cells * 2**max_objects, NUM_ACTIONS)
+    if log_policy.shape != expected:
+        raise ValueError(f"log_policy has shape {log_policy.shape}; this level needs {expected}")
+    table = log_policy.reshape(2**max_objects, num_cells, NUM_ACTIONS)
+    cell = _world(level, max_objects).cell
+    policy = jnp.exp(jnp.moveaxis(table[:, cell], -1, 0))  # [A, M, C]
+
+    def mean(values: list[Array]) -> Array:
+        total = policy[0] * values[0]
+        for prob, value in zip(policy[1:], values[1:], strict=True):  # stacked: 18 times slower
+            total += prob * value
+        return total
+
+    return _solve(level, max_objects, mean)
+
+
+def _solve(
+    level: Level, max_objects: int, choose: Callable[[list[Array]], Array]
+) -> Float[Array, ""]:
+    """Value of the start, where `choose` makes [M, C] of the values of the 5 actions there."""
+    world = _world(level, max_objects)
+
+    def step_back(_: Int[Array, ""], value: Float[Array, "M C"]) -> Float[Array, "M C"]:
+        entered = world.reward + world.survival_prob * _before_respawn(world, value)
+        return choose(_after_moving(world, entered))
+
+    start = jnp.zeros_like(world.reward)
+    value = jax.lax.fori_loop(0, level.max_steps_in_episode, step_back, start)
+    present = (1 << level.num_objects) - 1
+    row, column = jnp.divmod(level.start, level.size)
+    return value[present, row * _side(value.shape[-1]) + column]
+
+
+def _before_respawn(world: _World, value: Float[Array, "M C"]) -> Float[Array, "M C"]:
+    """Expectation over the objects present next, given those present before and the cell entered.
+
+    An absent object comes back with its probability. One that was present stays, unless this is its
+    cell: then it is collected, and does not come back in the same step.
+    """
+    num_sets, num_cells = value.shape
+    for i, (respawn_prob, here) in enumerate(zip(world.respawn_prob, world.here, strict=True)):
+        by_bit = value.reshape(-1, 2, 2**i, num_cells)
+        absent, present = by_bit[:, 0], by_bit[:, 1]
+        was_absent = (1 - respawn_prob) * absent + respawn_prob * present
+        was_present = jnp.where(here[None, None], absent, present)
+        value = jnp.stack([was_absent, was_present], 1).reshape(num_sets, num_cells)
+    return value
+
+
+def _after_moving(world: _World, entered: Float[Array, "M C"]) -> list[Float[Array, "M C"]]:
+    """Value of each action in each cell, from the value of entering each cell."""
+    num_cells = entered.shape[-1]
+    side = _side(num_cells)
+    padded = jnp.pad(entered, ((0, 0), (side, side)))
+    offset = {UP: -side, DOWN: side, LEFT: -1, RIGHT: 1}
+    values = {STAY: entered}
+    for action, by in offset.items():
+        moved = padded[:, side + by : side + by + num_cells]
+        values[action] = jnp.where(world.can_enter[action][None], moved, entered)
+    return [values[action] for action in range(NUM_ACTIONS)]
+
+
+def _world(level: Level, max_objects: int) -> _World:
+    side = _side(level.walls.shape[-1])
+    row, column = _row_and_column(side)
+    exists = (row < level.size) & (column < level.size)
+    cell = jnp.where(exists, row * level.size + column, 0)
+    free = jnp.pad((exists & ~level.walls[cell]).reshape(side, side), 1)
+    can_enter = {UP: free[:-2, 1:-1], DOWN: free[2:, 1:-1]}
+    can_enter |= {LEFT: free[1:-1, :-2], RIGHT: free[1:-1, 2:]}
+
+    used = jnp.arange(max_objects) < level.num_objects
+    here = (used[:, None] & exists[None]) & (level.object_pos[:, None] == cell[None])
+    bits = jnp.arange(2**max_objects)[:, None] >> jnp.arange(max_objects)[None] & 1
+    collected = (bits[:, :, None] * here[None]).astype(jnp.float32)  # [M, n, C]
+
+    def of_step(of_kind: Float[Array, " k"]) -> Float[Array, "M C"]:
+        return (collected * of_kind[level.object_type][None, :, None]).sum(1)
+
+    return _World(
+        cell=cell,
+        can_enter={action: x.reshape(-1) for action, x in can_enter.items()},
+        here=here,
+        respawn_prob=jnp.where(used, level.respawn_prob[level.object_type], 0.0),
+        reward=of_step(level.reward),
+        survival_prob=1 - jnp.minimum(of_step(level.terminate_prob), 1.0),
+    )
+
+
+def _row_and_column(side: int) -> tuple[Int[Array, " C"], Int[Array, " C"]]:
+    row, column = jnp.divmod(jnp.arange(side * side), side)
+    return row, column
+
+
+def _side(num_cells: int) -> int:
+    return round(num_cells**0.5)

@@ -1,0 +1,84 @@
+"""Held-out grid worlds: fresh random ones, the hand-designed sets and the mazes.
+
+Levels are drawn with numpy in double precision from a stream of their own, and their numbers have
+four significant digits, so that no machine's rounding tells them apart. All suites are tabular:
+each is played in the environment of its own mode, whose best return is known.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlgen.envs import _gridworld_draw
+from rlgen.envs._gridworld_tables import DESIGNS, MAZES, MODES
+from rlgen.envs._gridworld_types import Level
+from rlgen.levels import Suite, make_level_set
+
+VERSION = "1"
+NUM_UNSEEN, NUM_DESIGNED, NUM_MAZES = 64, 4, 2
+
+
+def suites(make: Callable[[str], Any]) -> dict[str, Callable[[], Suite]]:
+    """The suites by name, each a function that makes it.
+
+    Args:
+        make: the environment of a mode.
+    """
+    designed = partial(_each_family, tuple(DESIGNS), NUM_DESIGNED)
+    mazes = partial(_each_family, tuple(MAZES), NUM_MAZES)
+    made = {
+        "unseen": ("all", partial(_unseen, NUM_UNSEEN)),
+        "unseen-1024": ("all", partial(_unseen, 1024)),  # its first 64 are those of `unseen`
+        "handcrafted": ("handcrafted", designed),
+        "mazes": ("mazes", mazes),
+    }
+    return {name: partial(_suite, make, name, *entry) for name, entry in made.items()}
+
+
+def _suite(make: Callable[[str], Any], name: str, mode: str, draw: Callable) -> Suite:
+    names, levels = zip(*draw(_gridworld_draw.table_of(MODES[mode])), strict=True)
+    stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *levels)
+    env = make(mode)
+    return Suite(f"gridworld/{name}", env, make_level_set(env, stacked, names, version=VERSION))
+
+
+def _unseen(num: int, table: _gridworld_draw.Table) -> Iterator[tuple[str, Level]]:
+    stream = _Stream("gridworld/unseen")
+    for i in range(num):
+        yield f"unseen-{i:04d}", _level(table, stream)
+
+
+def _each_family(
+    families: tuple[str, ...], num: int, table: _gridworld_draw.Table
+) -> Iterator[tuple[str, Level]]:
+    for i, family in enumerate(families):
+        stream = _Stream(f"gridworld/{family}")
+        one = jax.tree.map(lambda x, i=i: x[i : i + 1], table)
+        for k in range(num):
+            yield f"{family}-{k}", _level(one, stream)
+
+
+def _level(table: _gridworld_draw.Table, stream: "_Stream") -> Level:
+    uniform = stream.uniform(_gridworld_draw.num_draws(table))
+    level = _gridworld_draw.draw(table, uniform, np)
+    names = ("reward", "terminate_prob", "respawn_prob")
+    return replace(level, **{name: _rounded(getattr(level, name)) for name in names})
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    return np.array([float(f"{x:.4g}") for x in values], np.float32)
+
+
+class _Stream:
+    """Uniform numbers in [0, 1) that follow from a name alone, in every version of numpy."""
+
+    def __init__(self, name: str):
+        self._bits = np.random.PCG64(np.random.SeedSequence(list(name.encode())))
+
+    def uniform(self, num: int) -> np.ndarray:
+        return (self._bits.random_raw(num) >> np.uint64(11)) * 2.0**-53
