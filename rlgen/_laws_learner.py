@@ -36,7 +36,7 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     student = OnPolicy(env, learner, num_steps)
     student.check(num_slots)
     key_init, key_level, key_run, key_learn = jax.random.split(jax.random.key(0), 4)
-    state = jax.jit(student.init)(key_init)
+    state = jax.jit(lambda key: student.init(key, num_slots))(key_init)
     level = jax.vmap(env.sample_level)(jax.random.split(key_level, num_slots))
     slots = new_slots(jax.tree.map(lambda x: x[:, None], level), ())
     free = jnp.ones(num_slots, bool)
@@ -154,7 +154,7 @@ def _fields(component: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tupl
     """Paths and values of all plain fields, those of nested dataclasses included."""
     for field in dataclasses.fields(component):
         value = getattr(component, field.name)
-        if field.name == "env":
+        if field.name == "env" or not field.metadata.get("config", True):
             continue
         if dataclasses.is_dataclass(value):
             yield from _fields(value, (*prefix, field.name))

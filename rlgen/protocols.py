@@ -1,4 +1,4 @@
-"""The six interfaces. A component is a frozen dataclass with these methods; nobody inherits.
+"""The interfaces. A component is a frozen dataclass with these methods; nobody inherits.
 
 Every random method takes its key first and consumes it. Nothing here is jitted: the caller jits
 once, around many updates. States are pytrees of arrays, opaque to everyone but their owner.
@@ -63,12 +63,8 @@ class Editor(LevelEnv, Protocol):
 
 
 @runtime_checkable
-class Learner(Protocol):
-    """Who learns from a rollout."""
-
-    def init(self, key: Key) -> PyTree:
-        """State of an untrained learner: parameters, optimiser, counters."""
-        ...
+class Actor(Protocol):
+    """Who plays: all that a rollout asks of a learner."""
 
     def initial_carry(self, num_slots: int) -> PyTree:
         """Recurrent state at the start of an episode, `[N, ...]`; `()` if there is none."""
@@ -84,6 +80,15 @@ class Learner(Protocol):
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> Float[Array, " N"]:
         """Value of `obs` alone, for bootstrapping."""
+        ...
+
+
+@runtime_checkable
+class Learner(Actor, Protocol):
+    """Who learns from a rollout."""
+
+    def init(self, key: Key) -> PyTree:
+        """State of an untrained learner: parameters, optimiser, counters."""
         ...
 
     def update(

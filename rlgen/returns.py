@@ -44,15 +44,21 @@ def gae(
     return jax.lax.scan(step, start, (delta, rollout.done), reverse=True, unroll=8)[1]
 
 
-def episodes(rollout: Rollout, num_queued: int, success: Bool[Array, "T N"]) -> Episodes:
+def episodes(
+    rollout: Rollout,
+    num_queued: int,
+    success: Bool[Array, "T N"],
+    before: tuple[Float[Array, " N"], Float[Array, " N"]] | tuple[()] = (),
+) -> Episodes:
     """Statistics of the completed episodes of each queued level.
 
     Args:
         rollout: [T, N].
         num_queued: R.
         success: whether the episode that ends with step t was solved; read only where done.
+        before: as for `episode_progress`.
     """
-    total, length = episode_progress(rollout)
+    total, length = episode_progress(rollout, before)
     done = rollout.done
     here = rollout.turn[..., None] == jnp.arange(num_queued)[None, None]  # [T, N, R]
     ended = here & done[..., None]
@@ -66,8 +72,16 @@ def episodes(rollout: Rollout, num_queued: int, success: Bool[Array, "T N"]) -> 
     return Episodes(num, num_success, mean(total), best, mean(length))
 
 
-def episode_progress(rollout: Rollout) -> tuple[Float[Array, "T N"], Float[Array, "T N"]]:
-    """Extrinsic return and number of steps of the running episode, up to and with each step."""
+def episode_progress(
+    rollout: Rollout, before: tuple[Float[Array, " N"], Float[Array, " N"]] | tuple[()] = ()
+) -> tuple[Float[Array, "T N"], Float[Array, "T N"]]:
+    """Extrinsic return and number of steps of the running episode, up to and with each step.
+
+    Args:
+        rollout: [T, N].
+        before: return and steps of the episode that the rollout begins in the middle of, the last
+            row of an earlier answer; not counted if the rollout's first step begins an episode.
+    """
 
     def step(carry: tuple, xs: tuple) -> tuple:
         total, length = carry
@@ -77,7 +91,8 @@ def episode_progress(rollout: Rollout) -> tuple[Float[Array, "T N"], Float[Array
         return (total, length), (total, length)
 
     zero = jnp.zeros_like(rollout.reward[0])
-    return jax.lax.scan(step, (zero, zero), (rollout.reward, rollout.first), unroll=8)[1]
+    start = before or (zero, zero)
+    return jax.lax.scan(step, start, (rollout.reward, rollout.first), unroll=8)[1]
 
 
 def mean_per_level(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.branching import any_seed, where
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Actor, LevelEnv
 from rlgen.types import Key, PyTree, Rollout
 
 
@@ -25,7 +25,7 @@ class Running(NamedTuple):
 def rollout(
     key: Key,
     env: LevelEnv,
-    learner: Learner,
+    learner: Actor,
     learner_state: PyTree,
     level: PyTree,
     num_steps: int,
@@ -55,7 +55,7 @@ def rollout(
     return _play_on(key_steps, slots, _at_start(learner, starts), num_steps)[:2]
 
 
-def begin(key: Key, env: LevelEnv, learner: Learner, level: PyTree) -> Running:
+def begin(key: Key, env: LevelEnv, learner: Actor, level: PyTree) -> Running:
     """Slots at the start of an episode on their first levels [N, R, ...]; see `roll_on`."""
     return _at_start(learner, _starts(key, env, level))
 
@@ -63,7 +63,7 @@ def begin(key: Key, env: LevelEnv, learner: Learner, level: PyTree) -> Running:
 def roll_on(
     key: Key,
     env: LevelEnv,
-    learner: Learner,
+    learner: Actor,
     learner_state: PyTree,
     level: PyTree,
     running: Running,
@@ -87,7 +87,7 @@ def _starts(key: Key, env: LevelEnv, level: PyTree) -> PyTree:
     return jax.vmap(jax.vmap(env.reset_env))(keys, level)
 
 
-def _at_start(learner: Learner, starts: PyTree) -> Running:
+def _at_start(learner: Actor, starts: PyTree) -> Running:
     num_slots = jax.tree.leaves(starts)[0].shape[0]
     turn, first = jnp.zeros(num_slots, jnp.int32), jnp.ones(num_slots, bool)
     obs, state = _at(starts, turn)
@@ -122,7 +122,7 @@ def _play_on(
     return played, kept, end
 
 
-def _part(learner: Learner, num_steps: int) -> int:
+def _part(learner: Actor, num_steps: int) -> int:
     length = getattr(learner, "bptt_steps", 0) or num_steps
     if num_steps % length:
         raise ValueError(
@@ -135,7 +135,7 @@ class _Slots(NamedTuple):
     """What stays the same during a rollout."""
 
     env: LevelEnv
-    learner: Learner
+    learner: Actor
     learner_state: PyTree
     level: PyTree  # [N, R, ...]
     starts: PyTree  # first (obs, state) of each, [N, R, ...]
@@ -190,7 +190,7 @@ class Played(NamedTuple):
 def play(
     key: Key,
     env: LevelEnv,
-    learner: Learner,
+    learner: Actor,
     learner_state: PyTree,
     level: PyTree,
     max_steps: int | Int[Array, ""],

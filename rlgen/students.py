@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from rlgen.branching import any_seed, where
 from rlgen.protocols import Bonus, Learner, LevelEnv
 from rlgen.returns import episode_progress, episodes
-from rlgen.rollout import rollout
+from rlgen.rollout import Running, begin, roll_on, rollout
 from rlgen.types import NEW, Episodes, Key, Metrics, Outcome, PyTree, Rollout, Slots
 
 
@@ -19,11 +19,20 @@ class OnPolicyState(NamedTuple):
 
     learner: PyTree
     bonus: PyTree
+    # Of tenancies longer than an update; `()` otherwise.
+    running: Running | tuple[()] = ()  # [P, N, ...] where the slots are
+    progress: tuple[Array, Array] | tuple[()] = ()  # [P, N] return and steps of the last episode
+    age: PyTree = ()  # Int [P, N]; updates for which a slot has had its levels
 
 
 @dataclass(frozen=True)
 class OnPolicy:
-    """Roll out, add the bonus, learn; every slot is free again after each update.
+    """Roll out, add the bonus, learn; every slot is free again after `tenancy` updates, usually 1.
+
+    In a longer tenancy the episodes run on from one update to the next, so that short rollouts
+    see the ends of long episodes. The reported episodes are whole, also those that began in earlier
+    updates. The rollout that is scored is the last update's alone, as if an episode began with its
+    first step: a score by returns then judges the parts of episodes that it sees.
 
     A slot of weight 0 is played and scored but not learned from. If no slot has weight, the
     learner's update is skipped altogether: an optimiser step on a zero gradient would still move
@@ -36,6 +45,8 @@ class OnPolicy:
         train_share: share of the slots that can have weight at once; the update computes with that
             many alone. A parallel curriculum trains on one block of its slots.
         bonus: intrinsic reward, or `()`.
+        tenancy: updates for which a slot keeps its levels. Above 1, episodes run on from one update
+            to the next.
 
     Raises:
         ValueError: a field outside its range.
@@ -47,12 +58,12 @@ class OnPolicy:
     population: int = 1
     train_share: float = 1.0
     bonus: Bonus | tuple[()] = ()
+    tenancy: int = 1
 
     def __post_init__(self):
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
-        if self.population < 1:
-            raise ValueError(f"population must be at least 1, got {self.population}")
+        for name in ("num_steps", "population", "tenancy"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.train_share <= 1:
             raise ValueError(f"train_share must lie in (0, 1], got {self.train_share}")
 
@@ -68,13 +79,21 @@ class OnPolicy:
 
     def init(self, key: Key, num_slots: int) -> OnPolicyState:
         """Untrained learners."""
-        del num_slots
         key_learner, key_bonus = jax.random.split(key)
         learner = jax.vmap(self.learner.init)(jax.random.split(key_learner, self.population))
-        if isinstance(self.bonus, tuple):
-            return OnPolicyState(learner, ())
-        bonus = jax.vmap(self.bonus.init)(jax.random.split(key_bonus, self.population))
-        return OnPolicyState(learner, bonus)
+        bonus = ()
+        if not isinstance(self.bonus, tuple):
+            bonus = jax.vmap(self.bonus.init)(jax.random.split(key_bonus, self.population))
+        if self.tenancy == 1:
+            return OnPolicyState(learner, bonus)
+        # Never played, as the first slots are all fresh: any level and key will do.
+        blank = self.env.sample_level(jax.random.key(0))
+        level = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, 1, *jnp.shape(x))), blank)
+        running = begin(jax.random.key(0), self.env, self.learner, level)
+        zero = jnp.zeros(num_slots)
+        going = (running, (zero, zero), jnp.zeros(num_slots, jnp.int32))
+        going = jax.tree.map(lambda x: jnp.stack([x] * self.population), going)
+        return OnPolicyState(learner, bonus, *going)
 
     def policy(self, states: OnPolicyState) -> tuple[Learner, PyTree]:
         """Who is evaluated: the learner and the states [S, ...] of its first member, of S seeds."""
@@ -86,7 +105,7 @@ class OnPolicy:
         """Play all slots for T steps and learn from those with weight."""
 
         def member(key: Key, state: OnPolicyState) -> tuple:
-            return self._run_one(key, state, slots)
+            return self._run_one(key, state, slots, fresh)
 
         keys = jax.random.split(key, self.population)
         if self.population == 1:  # a vmap axis of one would only slow the matrix products down
@@ -99,22 +118,25 @@ class OnPolicy:
         if self.population > 1:
             told = ("episode_return", "episode_length", "solve_rate")
             metrics |= {f"antagonist_{n}": every[n][1] for n in told if n in every}
+        done = jnp.ones_like(fresh)
+        if self.tenancy > 1:
+            done = state.age[0] >= self.tenancy
+            rollouts = rollouts._replace(first=rollouts.first.at[:, 0].set(True))
         outcome = Outcome(
-            done=jnp.ones_like(fresh),
+            done=done,
             rollout=rollouts,
             episodes=jax.tree.map(lambda x: x[0], stats),
         )
         return state, outcome, metrics
 
     def _run_one(
-        self, key: Key, state: OnPolicyState, slots: Slots
+        self, key: Key, state: OnPolicyState, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[OnPolicyState, Rollout, Episodes, Metrics]:
         key_rollout, key_bonus, key_update = jax.random.split(key, 3)
-        played, _ = rollout(
-            key_rollout, self.env, self.learner, state.learner, slots.level, self.num_steps
-        )
-        solved = successes(self.env, played)
-        stats = episodes(played, slots.row.shape[1], solved)
+        before = state.progress
+        played, state = self._play(key_rollout, state, slots.level, fresh)
+        solved = successes(self.env, played, before)
+        stats = episodes(played, slots.row.shape[1], solved, before)
         metrics = self._episode_metrics(played, stats, solved)
         bonus_state = state.bonus
         if not isinstance(self.bonus, tuple):
@@ -122,7 +144,30 @@ class OnPolicy:
             played = played._replace(bonus=bonus)
             metrics |= bonus_metrics
         learner, learner_metrics = self._learn(key_update, state.learner, played, slots.weight)
-        return OnPolicyState(learner, bonus_state), played, stats, metrics | learner_metrics
+        state = state._replace(learner=learner, bonus=bonus_state)
+        return state, played, stats, metrics | learner_metrics
+
+    def _play(
+        self, key: Key, state: OnPolicyState, level: PyTree, fresh: Bool[Array, " N"]
+    ) -> tuple[Rollout, OnPolicyState]:
+        """T steps, from the start or from where the slots are; only `fresh` ones begin anew."""
+        if self.tenancy == 1:
+            played, _ = rollout(key, self.env, self.learner, state.learner, level, self.num_steps)
+            return played, state
+        key_begin, key_roll = jax.random.split(key)
+
+        def start() -> Running:
+            new = begin(key_begin, self.env, self.learner, level)
+            return where(fresh, new, state.running)
+
+        # Most updates are in the middle of a tenancy, where no start need be computed.
+        running = jax.lax.cond(any_seed(fresh.any()), start, lambda: state.running)
+        played, running = roll_on(
+            key_roll, self.env, self.learner, state.learner, level, running, self.num_steps
+        )
+        progress = jax.tree.map(lambda x: x[-1], episode_progress(played, state.progress))
+        age = jnp.where(fresh, 0, state.age) + 1
+        return played, state._replace(running=running, progress=progress, age=age)
 
     def _learn(
         self, key: Key, state: PyTree, played: Rollout, weight: Float[Array, " N"]
@@ -153,6 +198,12 @@ class OnPolicy:
         mean = {"episode_return": stats.mean_return, "episode_length": stats.mean_length}
         metrics = {name: (x * stats.num).sum() / num for name, x in mean.items()}
         metrics["num_episodes"] = stats.num.sum()
+        if self.tenancy > 1:  # an update may see no episode's end
+            if hasattr(self.env, "success"):
+                metrics["solve_rate"] = stats.num_success.sum() / num
+            ended = {name for name in metrics if name != "num_episodes"}
+            none = stats.num.sum() == 0
+            return metrics | {name: jnp.where(none, jnp.nan, metrics[name]) for name in ended}
         if hasattr(self.env, "success"):
             # Of each slot's first episode, solved or not by the rollout's end: over all completed
             # episodes, those that fail would hardly count, as they are long and often cut off.
@@ -171,11 +222,20 @@ class OnPolicy:
         return steps
 
 
-def successes(env: LevelEnv, played: Rollout) -> Bool[Array, "T N"]:
+def successes(
+    env: LevelEnv,
+    played: Rollout,
+    before: tuple[Float[Array, " N"], Float[Array, " N"]] | tuple[()] = (),
+) -> Bool[Array, "T N"]:
     """Whether the episode that ends with each step was solved, by the environment's own notion.
 
     An environment without `success` has solved an episode if it ended with a positive return.
+
+    Args:
+        env: one environment.
+        played: [T, N].
+        before: as for `rlgen.returns.episode_progress`.
     """
-    total, _ = episode_progress(played)
+    total, _ = episode_progress(played, before)
     own = getattr(env, "success", None)
     return played.done & (own(total, played.terminated) if own else total > 0)

@@ -35,7 +35,7 @@ def slots():
 def pair(slots):
     """A population of two: its state, and a compiled run of it."""
     student = OnPolicy(ENV, LEARNER, NUM_STEPS, population=2)
-    state = jax.jit(student.init)(jax.random.key(1))
+    state = student.init(jax.random.key(1), 2)
     run = jax.jit(lambda key, weight: student.run(key, state, slots._replace(weight=weight), FREE))
     return student, state, run
 
@@ -69,7 +69,7 @@ def test_population_of_two_is_two_members_with_the_same_keys(pair, slots):
     alone = jax.jit(student._run_one)
     for i, key_member in enumerate(jax.random.split(key, 2)):
         member = jax.tree.map(lambda x, i=i: x[i], state)
-        expected = alone(key_member, member, slots)[:2]
+        expected = alone(key_member, member, slots, FREE)[:2]
         found = jax.tree.map(lambda x, i=i: x[i], (after, outcome.rollout))
         assert_close(found, expected, f"member {i} differs from a single one", 1e-4)
 

@@ -44,7 +44,7 @@ class Student:
     learner: Learner = field(default_factory=Learner)
     num_steps: int = 4
 
-    def init(self, key):
+    def init(self, key, num_slots):
         width = self.learner.width
         place = jax.random.uniform(key, (width,))
         return Agent(place, jnp.eye(width), jnp.int32(0), jax.random.fold_in(key, 1))

@@ -1,0 +1,141 @@
+"""An agent trained by a learned update rule.
+
+Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG); the rule may come of
+any meta-training (`algos/meta/`). Here it is as it was learned, and learns no more.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.algos.meta._agent import Agent, AgentState, build_agent
+from rlgen.algos.meta._rule import Rule
+from rlgen.algos.meta.files import UNTRAINED, load_rule
+from rlgen.protocols import LevelEnv
+from rlgen.types import Key, Metrics, PyTree, Rollout
+
+
+class LPGState(NamedTuple):
+    """An agent and the rule it learns by."""
+
+    rule: PyTree  # constant
+    agent: AgentState
+
+    @property
+    def params(self) -> dict[str, PyTree]:
+        """What is trained."""
+        agent = self.agent
+        return {"actor": agent.actor, "bootstrap": agent.bootstrap, "critic": agent.critic}
+
+
+@dataclass(frozen=True)
+class LPG:
+    """Does what a learned rule says, once a rollout.
+
+    The rollout's slots are the workers of one agent. A bonus counts as reward.
+
+    Attributes:
+        agent: who acts and learns; makes as many predictions as the rule has.
+        rule: a run of meta-training, a `.npz` file, the name of a rule that ships with rlgen, or
+            `untrained`.
+        net: sizes of an untrained rule; a learned one has its own.
+
+    Raises:
+        ValueError: the rule cannot be loaded, or does not fit the agent or `net`.
+    """
+
+    needs_last_obs: ClassVar[bool] = True
+
+    env: LevelEnv
+    agent: Agent
+    rule: str = UNTRAINED
+    net: Rule = field(default_factory=Rule)
+
+    def __post_init__(self):
+        if self.rule != UNTRAINED and self.net != Rule():
+            raise ValueError(
+                f"net gives the sizes of an untrained rule, but rule={self.rule!r} has its own; "
+                "leave the fields of net alone"
+            )
+        self.agent.for_rule(self.rule_net)
+
+    @property
+    def rule_net(self) -> Rule:
+        """The rule without its parameters."""
+        return self.net if self.rule == UNTRAINED else load_rule(self.rule).rule
+
+    def init(self, key: Key) -> LPGState:
+        """A newborn agent and the rule; an untrained one is drawn like the agent."""
+        if self.rule != UNTRAINED:
+            return self.init_with(key, load_rule(self.rule).params)
+        key_rule, key_agent = jax.random.split(key)
+        return self.init_with(key_agent, self.net.init(key_rule))
+
+    def init_with(self, key: Key, rule: PyTree) -> LPGState:
+        """A newborn agent that will learn by the given parameters of a rule."""
+        return LPGState(rule, self._agent.init(key))
+
+    def initial_carry(self, num_slots: int) -> tuple[()]:
+        """Nothing is remembered from step to step."""
+        return self.agent.initial_carry(num_slots)
+
+    def act(
+        self, key: Key, state: LPGState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
+        """Sample an action; see `rlgen.protocols.Learner`."""
+        return self.agent.act(key, state.agent, carry, obs, first)
+
+    def value(
+        self, state: LPGState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> Float[Array, " N"]:
+        """Value of an observation; the critic serves curricula's scores, not the rule."""
+        return self.agent.value(state.agent, carry, obs, first)
+
+    def log_policy(self, state: LPGState, obs: PyTree) -> Float[Array, "B A"]:
+        """Log-probabilities of all actions."""
+        return self.agent.log_policy(state.agent, obs)
+
+    def update(
+        self, key: Key, state: LPGState, rollout: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[LPGState, Metrics]:
+        """One step towards the rule's targets, and one of the critic, on a rollout [T, N]."""
+        del key
+        # Weights multiply, and 0 times NaN is NaN: what must not count is taken out altogether.
+        rollout = _without(weight <= 0, rollout)
+        agent = self._agent
+        targets = self.rule_net(state.rule, agent.inputs(state.agent, rollout))
+        learned, stats = agent.learn(state.agent, rollout, targets, weight)
+        learned, critic_loss = agent.learn_critic(learned, rollout, weight)
+        share = (weight / weight.sum())[None]
+        metrics = {
+            **stats._asdict(),
+            "critic_loss": critic_loss,
+            "policy_target": (share * targets.policy).mean(0).sum(),
+            "policy_target_size": (share * jnp.abs(targets.policy)).mean(0).sum(),
+        }
+        return LPGState(state.rule, learned), metrics
+
+    @property
+    def _agent(self) -> Agent:
+        return self.agent.for_rule(self.rule_net)
+
+
+def build(env: LevelEnv, **fields: Any) -> LPG:
+    """An agent for an environment that learns by a rule; fields of `LPG`."""
+    agent = fields.pop("agent", None) or build_agent(env, num_predictions=0)
+    return LPG(env, agent, **fields)
+
+
+def tiny(env: LevelEnv) -> LPG:
+    """The smallest instance, for tests of laws."""
+    return build(env, net=Rule(hidden_size=8, num_predictions=4, embedding_size=4))
+
+
+def _without(unused: Bool[Array, " N"], rollout: Rollout) -> Rollout:
+    """The rollout with zeros for whatever was paid or expected in some slots."""
+    names = ("reward", "bonus", "value", "next_value")
+    kept = {name: jnp.where(unused[None], 0.0, getattr(rollout, name)) for name in names}
+    return rollout._replace(**kept)

@@ -1,0 +1,1 @@
+"""Meta-learning: students whose slots hold whole agents, and the rules that those learn by."""

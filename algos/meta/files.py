@@ -1,0 +1,175 @@
+"""Learned rules as small files: plain arrays and one JSON header, nothing pickled.
+
+from rlgen.algos.meta.files import load_rule
+learned = load_rule("runs/groove")  # a run, a file, a rule that ships with rlgen
+targets = learned.rule(learned.params, inputs)
+"""
+
+import dataclasses
+import io
+import json
+import zipfile
+import zlib
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlgen.config import convert
+from rlgen.registry import suggestion
+from rlgen.types import PyTree
+
+from ._rule import Rule
+
+FORMAT = "rlgen-rule-1"
+CONVENTION = "ascent"  # agents ascend π̂ log π
+UNTRAINED = "untrained"
+SHIPPED = "rlgen.algos.rules"
+
+
+class LearnedRule(NamedTuple):
+    """A rule, what it learned, and where from."""
+
+    rule: Rule
+    params: PyTree
+    meta: dict[str, Any]  # how it was trained; empty of an untrained rule
+
+
+def save_rule(path: Path | str, rule: Rule, params: PyTree, meta: dict[str, Any]) -> None:
+    """Write a rule as `.npz`.
+
+    Args:
+        path: of the file.
+        rule: its sizes.
+        params: of that rule.
+        meta: whatever JSON can hold, such as the environment and the number of updates.
+    """
+    Path(path).write_bytes(rule_bytes(rule, params, meta))
+
+
+def rule_bytes(rule: Rule, params: PyTree, meta: dict[str, Any]) -> bytes:
+    """The content of the file that `save_rule` writes; equal for equal rules."""
+    header = {
+        "format": FORMAT,
+        "convention": CONVENTION,
+        "rule": dataclasses.asdict(rule),
+        "meta": meta,
+    }
+    arrays = {name: np.asarray(x) for name, x in _named(params).items()}
+    arrays["header"] = np.asarray(json.dumps(header))
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+    return file.getvalue()
+
+
+def load_rule(source: Path | str) -> LearnedRule:
+    """A rule from wherever it lies.
+
+    Args:
+        source: a run of meta-training, whose first seed is taken; a `.npz` file; the name of a rule
+            that ships with rlgen; or `untrained`, a rule of default sizes that has learned nothing.
+
+    Raises:
+        ValueError: nothing there; a file that is damaged, of another format or sign convention, or
+            whose arrays do not fit the sizes it states.
+    """
+    if str(source) == UNTRAINED:
+        return LearnedRule(Rule(), Rule().init(jax.random.key(0)), {})
+    path = Path(source)
+    if path.is_dir():
+        return _load(_first_seed(path))
+    if path.is_file():
+        return _load(path)
+    if path.suffix == ".npz" or len(path.parts) > 1:
+        raise ValueError(f"no rule at {source}: no such run or file")
+    shipped = shipped_rules()
+    if path.name not in shipped:
+        known = suggestion(path.name, [*shipped, UNTRAINED])
+        raise ValueError(
+            f"no rule {path.name!r}: no run, no file and none that ships with rlgen; {known}"
+        )
+    with resources.as_file(shipped[path.name]) as file:
+        return _load(file)
+
+
+def shipped_rules() -> dict[str, Any]:
+    """The rules that ship with rlgen, by name, where they lie."""
+    files = resources.files(SHIPPED).iterdir()
+    return {f.name.removesuffix(".npz"): f for f in files if f.name.endswith(".npz")}
+
+
+def _first_seed(run: Path) -> Path:
+    found = sorted(run.glob("rules/seed-*.npz"))
+    if not found:
+        raise ValueError(
+            f"{run} holds no rules/seed-*.npz: it is no run of meta-training, or one without a "
+            "checkpoint yet"
+        )
+    return found[0]
+
+
+def _load(path: Path) -> LearnedRule:
+    data, header = _read(path)
+    rule = _rule(path, header["rule"])
+    like = jax.eval_shape(rule.init, jax.random.key(0))
+    params = []
+    for name, leaf in _named(like).items():
+        found = data[name].shape if name in data else "nothing"
+        if found != leaf.shape:
+            raise ValueError(f"{path}: {name} should have shape {leaf.shape}, found {found}")
+        if data[name].dtype.kind != "f" or not np.isfinite(data[name]).all():
+            raise ValueError(f"{path}: {name} holds what is no finite number")
+        params.append(jnp.asarray(data[name], leaf.dtype))
+    tree = jax.tree.unflatten(jax.tree.structure(like), params)
+    return LearnedRule(rule, tree, header["meta"])
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    damaged = f"{path} is not a rule file of rlgen, or it is damaged"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {name: file[name] for name in file.files}
+        header = json.loads(str(data["header"]))
+        form, sign = header["format"], header.get("convention")
+        complete = isinstance(header["meta"], dict) and "rule" in header
+    except (
+        *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError),
+        *(zipfile.BadZipFile, zlib.error, NotImplementedError),
+    ) as error:
+        raise ValueError(damaged) from error
+    if form != FORMAT:
+        raise ValueError(f"{path} is of the format {form!r}; this rlgen reads {FORMAT!r}")
+    if sign != CONVENTION:
+        raise ValueError(
+            f"{path} is a rule of the convention {sign!r}; here it is {CONVENTION!r}: agents "
+            "ascend the policy's target times the log-probability. Of a rule whose agents descend, "
+            "turn the sign of the heads' first output, and save it with save_rule"
+        )
+    if not complete:
+        raise ValueError(damaged)
+    return data, header
+
+
+def _rule(path: Path, fields: object) -> Rule:
+    """The rule of the stated sizes."""
+    known = dataclasses.asdict(Rule())
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} states no sizes of the rule")
+    if fields.keys() != known.keys():
+        raise ValueError(
+            f"{path} states the rule's fields {', '.join(sorted(fields))}; this rlgen knows "
+            f"{', '.join(sorted(known))}"
+        )
+    kinds = get_type_hints(Rule)
+    try:
+        return Rule(**{name: convert(kinds[name], value, name) for name, value in fields.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _named(params: PyTree) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {f"params{jax.tree_util.keystr(path)}": leaf for path, leaf in leaves}

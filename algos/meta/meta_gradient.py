@@ -1,0 +1,372 @@
+"""Meta-gradients: a learned update rule, improved by differentiating through what it taught.
+
+Each slot holds an agent, with its own level and its own workers. In every update of the curriculum
+all agents learn K times by the rule and then play once more; how well that went is differentiated
+through the K updates with respect to the rule. Agents live on to the next update; one that has had
+as many updates as its task's lifetime dies and makes room for a new task.
+
+Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG), equation 4; Jackson
+et al., 2023, "Discovering General Reinforcement Learning Algorithms with Adversarial Environment
+Design" (GROOVE), whose curriculum is a matter of the sampler and the score.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.algos.learners.lpg import LPG
+from rlgen.branching import where
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.rollout import Running
+from rlgen.tasks import Task
+from rlgen.types import Key, Metrics, Outcome, PyTree, Rollout, Slots
+
+from ._agent import Agent, AgentState, build_agent
+from ._lives import Population, broken, end_lives, fold, follow, give_birth, play
+from ._lives_metrics import as_episodes, of_lessons, of_lives
+from ._rule import Rule, RuleInputs, Targets
+from .files import rule_bytes
+
+
+class MetaState(NamedTuple):
+    """N agents at different ages, and the rule that they learn by."""
+
+    rule: PyTree
+    opt_state: PyTree
+    population: Population  # [N, ...]
+    num_updates: Int[Array, ""]  # of the rule
+
+
+class Batch(NamedTuple):
+    """What the meta-loss of n agents is computed from, [n, ...]."""
+
+    agents: AgentState
+    running: Running  # [n, W, ...]
+    level: PyTree
+    left: Int[Array, " n"]  # updates that each has still to live
+    share: Float[Array, " n"]  # in the mean over agents
+    key: Key
+
+
+class Lessons(NamedTuple):
+    """What comes out of K inner updates beside the loss, [n, ...]."""
+
+    agents: AgentState
+    running: Running
+    last: Rollout  # [n, T, W]: played after the last update, the evidence of the meta-loss
+    entropy: Float[Array, " n"]
+    target_rms: Float[Array, " n"]
+    critic_loss: Float[Array, " n"]
+
+
+@dataclass(frozen=True)
+class MetaGradient:
+    """The student whose learning is a learning rule.
+
+    Only what the rule puts out is differentiated: the sampling of the data is not, nor are the
+    agents' critics, which serve as baselines of the meta-loss and learn by themselves.
+
+    Attributes:
+        antagonist: a learner by hand that is trained beside each agent on levels without a past,
+            for algorithmic regret; `()` for none.
+        num_inner_updates: K, updates of an agent between two of the rule.
+        rollout_steps: T, env steps of each worker in one of an agent's updates.
+        num_workers: W, environments of each agent, all on its level.
+        learning_rate: of the rule, by Adam.
+        max_grad_norm: clips the global norm of the rule's gradient; 0 turns it off.
+        policy_entropy_coef: β₀, reward for the entropy of the agents' policies.
+        prediction_entropy_coef: β₁, reward for the entropy of the agents' predictions.
+        target_coef: β₂, cost of π̂².
+        target_prediction_coef: β₃, cost of the sum of ŷ².
+        meta_grad_through_inputs: also differentiate what later updates feed into the rule; `False`
+            is what released code does.
+        normalize_advantage: to mean 0 and deviation 1 over each agent's batch.
+        stagger: begin a run with agents of all ages, so that they do not all die at once. What the
+            first ones leave behind is no evidence of a level, as their lives were cut short.
+        remat: compute each inner update again when it is differentiated: less memory, a third more
+            arithmetic.
+        agents_per_chunk: agents whose gradient is computed at a time; 0 for all.
+        eval_episodes: played to judge an agent at its end, where there is no exact way.
+        block: agents that are born, judged or followed by an antagonist at a time.
+
+    Raises:
+        ValueError: a field outside its range, or a rule and an agent that do not fit each other.
+    """
+
+    env: LevelEnv
+    agent: Agent
+    rule: Rule = field(default_factory=Rule)
+    antagonist: Learner | tuple[()] = ()
+    num_inner_updates: int = 5
+    rollout_steps: int = 20
+    num_workers: int = 64
+    learning_rate: float = 1e-4
+    max_grad_norm: float = 1.0
+    policy_entropy_coef: float = 0.05
+    prediction_entropy_coef: float = 0.001
+    target_coef: float = 0.005
+    target_prediction_coef: float = 0.001
+    meta_grad_through_inputs: bool = True
+    normalize_advantage: bool = True
+    stagger: bool = True
+    remat: bool = False
+    agents_per_chunk: int = 0
+    eval_episodes: int = 64
+    block: int = 8
+
+    max_queued = 1
+
+    def __post_init__(self):
+        least = {"num_inner_updates": 1, "rollout_steps": 1, "num_workers": 1, "block": 1}
+        least |= {"agents_per_chunk": 0, "eval_episodes": 1, "max_grad_norm": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        self.agent.for_rule(self.rule)
+
+    @property
+    def pupil(self) -> Agent:
+        """The agent, with as many predictions as the rule has."""
+        return self.agent.for_rule(self.rule)
+
+    @property
+    def num_steps(self) -> int:
+        """Env steps of each slot in an update: those learned from and those of the meta-loss."""
+        return (self.num_inner_updates + 1) * self.rollout_steps * self.num_workers
+
+    def check(self, num_slots: int) -> None:
+        """Refuse agents that do not divide into chunks, before anything is compiled."""
+        if self.agents_per_chunk and num_slots % self.agents_per_chunk:
+            raise ValueError(
+                f"agents_per_chunk={self.agents_per_chunk} does not divide num_slots={num_slots}; "
+                "choose a divisor, or 0 for all at once"
+            )
+
+    def init(self, key: Key, num_slots: int) -> MetaState:
+        """An untrained rule, and agents that the first update replaces."""
+        key_rule, key_agents, key_level = jax.random.split(key, 3)
+        params = self.rule.init(key_rule)
+        level = self.env.sample_level(key_level)
+        level = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, *jnp.shape(x))), level)
+        task = Task(level, jnp.ones(num_slots, jnp.int32))
+        population = give_birth(self, key_agents, task, jnp.zeros(num_slots, jnp.int32))
+        return MetaState(params, self._optimizer().init(params), population, jnp.int32(0))
+
+    def policy(self, states: MetaState) -> tuple[Learner, PyTree]:
+        """There is none: a rule is evaluated by what agents learn from it.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "this run learned an update rule, not a policy; `rlgen eval RUN --suite "
+            "gridworld/unseen` trains fresh agents with it"
+        )
+
+    def taught(self, states: MetaState, env: LevelEnv) -> tuple[LPG, PyTree]:
+        """A learner for any environment that learns by the rules, and the rules [S, ...].
+
+        Agents in the family that the rule was trained on keep their hyperparameters; elsewhere they
+        have those of `build_agent`.
+        """
+        if type(env) is type(self.env):
+            agent = replace(self.agent, env=env)
+        else:
+            agent = build_agent(env, num_predictions=0)
+        return LPG(env, agent, net=self.rule), states.rule
+
+    def files(self, states: MetaState) -> dict[str, bytes]:
+        """Each seed's rule as a file that `rlgen.algos.meta.files.load_rule` reads."""
+        num_seeds = states.num_updates.shape[0]
+        found = {}
+        for i in range(num_seeds):
+            params, updates = jax.tree.map(lambda x, i=i: x[i], (states.rule, states.num_updates))
+            meta = {"meta_updates": int(updates), "discount": self.agent.discount}
+            found[f"rules/seed-{i:03d}.npz"] = rule_bytes(self.rule, params, meta)
+        return found
+
+    def per_slot(self, state: MetaState) -> MetaState:
+        """The agents have an axis of slots."""
+        return MetaState(False, False, True, False)  # pyright: ignore[reportArgumentType]
+
+    def run(
+        self, key: Key, state: MetaState, slots: Slots, fresh: Bool[Array, " N"]
+    ) -> tuple[MetaState, Outcome, Metrics]:
+        """K updates of every agent by the rule, and one of the rule."""
+        key_birth, key_learn, key_follow, key_end = jax.random.split(key, 4)
+        task: Task = jax.tree.map(lambda x: x[:, 0], slots.level)
+        folk = self._replace(key_birth, state, task, fresh)
+        share = slots.weight / jnp.maximum(slots.weight.sum(), 1e-8)
+        batch = Batch(
+            folk.agents,
+            folk.running,
+            task.level,
+            task.lifetime - folk.age,
+            share,
+            jax.random.split(key_learn, share.size),
+        )
+        loss, gradient, lessons = self._gradient(state.rule, batch)
+        rule, opt_state, metrics = self._improve(state, loss, gradient)
+        unseen = slots.row[:, 0] < 0
+        folk = follow(self, key_follow, folk, task, unseen)
+        age = folk.age + self.num_inner_updates
+        sick = broken(lessons.agents)
+        folk = folk._replace(
+            agents=where(sick, jax.tree.map(jnp.zeros_like, lessons.agents), lessons.agents),
+            running=lessons.running,
+            age=age,
+            complete=folk.complete & ~sick,
+        )
+        done = (age >= task.lifetime) | sick
+        lives, steps = end_lives(self, key_end, folk, task, done & folk.complete, unseen)
+        outcome = Outcome(done, fold(lessons.last), lives, as_episodes(lives, done))
+        metrics |= of_lessons(*lessons[2:], share=share) | of_lives(lives, done)
+        metrics |= self._accounts(folk, unseen, share.size, steps)
+        return MetaState(rule, opt_state, folk, state.num_updates + 1), outcome, metrics
+
+    def _replace(
+        self, key: Key, state: MetaState, task: Task, fresh: Bool[Array, " N"]
+    ) -> Population:
+        """New agents in the fresh slots; at the start of a run, of all ages."""
+        key_birth, key_age = jax.random.split(key)
+        num_chunks = jnp.maximum(task.lifetime // self.num_inner_updates, 1)
+        age = jax.random.randint(key_age, fresh.shape, 0, num_chunks) * self.num_inner_updates
+        age = jnp.where(self.stagger & (state.num_updates == 0), age, 0)
+        return give_birth(self, key_birth, task, age, fresh, state.population)
+
+    def _optimizer(self) -> optax.GradientTransformation:
+        adam = optax.adam(self.learning_rate)
+        if self.max_grad_norm == 0:
+            return adam
+        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
+
+    def _improve(
+        self, state: MetaState, loss: Float[Array, ""], gradient: PyTree
+    ) -> tuple[PyTree, PyTree, Metrics]:
+        """A step of the rule, unless its gradient is not a number."""
+        norm = optax.global_norm(gradient)
+        good = jnp.isfinite(norm) & jnp.isfinite(loss)
+        updates, opt_state = self._optimizer().update(gradient, state.opt_state, state.rule)
+        rule = optax.apply_updates(state.rule, updates)
+        rule, opt_state = where(good, (rule, opt_state), (state.rule, state.opt_state))
+        metrics = {
+            "meta_loss": jnp.where(good, loss, jnp.nan),
+            "meta_grad_norm": jnp.where(good, norm, jnp.nan),
+            "skipped_meta_gradients": (~good).astype(jnp.float32),
+        }
+        return rule, opt_state, metrics
+
+    def _gradient(self, rule: PyTree, batch: Batch) -> tuple[Float[Array, ""], PyTree, Lessons]:
+        """The meta-loss and its gradient, of all agents at once or chunk by chunk."""
+        value_and_grad = jax.value_and_grad(self._meta_loss, has_aux=True)
+        num_agents = batch.left.size
+        size = self.agents_per_chunk or num_agents
+        if size == num_agents:
+            (loss, lessons), gradient = value_and_grad(rule, batch)
+            return loss, gradient, lessons
+        chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
+
+        def add(total: tuple, chunk: Batch) -> tuple[tuple, Lessons]:
+            (loss, lessons), gradient = value_and_grad(rule, chunk)
+            return jax.tree.map(jnp.add, total, (loss, gradient)), lessons
+
+        zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, rule)
+        (loss, gradient), lessons = jax.lax.scan(add, zero, chunks)
+        lessons = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lessons)
+        return loss, gradient, lessons
+
+    def _meta_loss(self, rule: PyTree, batch: Batch) -> tuple[Float[Array, ""], Lessons]:
+        """Of K updates and the batch played after them, a weighted sum over agents."""
+
+        def update(carry: tuple, k: Array) -> tuple[tuple, tuple]:
+            agents, running = carry
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, k))(batch.key)
+            frozen = jax.lax.stop_gradient(agents)
+            played, running = play(self, keys, self.pupil, frozen, batch.level, running)
+            learned, cost, told = learn(rule, agents, played)
+            active = k < batch.left
+            agents = where(active, learned, agents)
+            return (agents, running), (jnp.where(active, cost, 0.0), told)
+
+        learn = jax.checkpoint(self._inner_update) if self.remat else self._inner_update
+        steps = jnp.arange(self.num_inner_updates)
+        (agents, running), (costs, told) = jax.lax.scan(update, batch[:2], steps)
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, steps.size))(batch.key)
+        frozen = jax.lax.stop_gradient(agents)
+        last, running = play(self, keys, self.pupil, frozen, batch.level, running)
+        num_active = jnp.clip(batch.left, 1, steps.size)
+        loss = jax.vmap(self._policy_loss)(agents, last) + costs.sum(0) / num_active
+        taught, critic_loss = jax.vmap(self._learn_critic)(frozen, last)
+        alive = batch.left > 0
+        agents = where(
+            alive, agents._replace(critic=taught.critic, critic_opt=taught.critic_opt), agents
+        )
+        entropy, target_rms = (x.mean(0) for x in told)
+        lessons = Lessons(agents, running, last, entropy, target_rms, critic_loss)
+        return (batch.share * loss).sum(), jax.lax.stop_gradient(lessons)
+
+    def _inner_update(
+        self, rule: PyTree, agents: AgentState, played: Rollout
+    ) -> tuple[AgentState, Float[Array, " n"], tuple]:
+        """One update of n agents by the rule; their regularisers' costs; what is told of it."""
+        asked = agents if self.meta_grad_through_inputs else jax.lax.stop_gradient(agents)
+        inputs = jax.vmap(self.pupil.inputs)(asked, played)
+        targets = self._consult(rule, inputs)
+        everyone = jnp.ones(self.num_workers)
+        learned, stats = jax.vmap(self.pupil.learn, in_axes=(0, 0, 0, None))(
+            agents, played, targets, everyone
+        )
+        taught, _ = jax.vmap(self._learn_critic)(jax.lax.stop_gradient(agents), played)
+        learned = learned._replace(critic=taught.critic, critic_opt=taught.critic_opt)
+        square = (targets.policy**2).mean((1, 2))
+        cost = (
+            self.target_coef * square
+            + self.target_prediction_coef * jnp.exp(2 * targets.log_prediction).sum(-1).mean((1, 2))
+            - self.policy_entropy_coef * stats.entropy
+            - self.prediction_entropy_coef * stats.prediction_entropy
+        )
+        return learned, cost, (stats.entropy, jnp.sqrt(square))
+
+    def _consult(self, rule: PyTree, inputs: RuleInputs) -> Targets:
+        """The rule's targets for n agents, [n, T, W], by one pass over all their workers."""
+        num_agents, num_workers = inputs.reward.shape[0], inputs.reward.shape[2]
+
+        def flat(x: Array) -> Array:
+            x = x.swapaxes(0, 1)
+            return x.reshape(x.shape[0], num_agents * num_workers, *x.shape[3:])
+
+        def back(x: Array) -> Array:
+            x = x.reshape(x.shape[0], num_agents, num_workers, *x.shape[2:])
+            return x.swapaxes(0, 1)
+
+        return jax.tree.map(back, self.rule(rule, jax.tree.map(flat, inputs)))
+
+    def _learn_critic(self, state: AgentState, played: Rollout) -> tuple[AgentState, Array]:
+        return self.pupil.learn_critic(state, played, jnp.ones(self.num_workers))
+
+    def _policy_loss(self, state: AgentState, last: Rollout) -> Float[Array, ""]:
+        """Minus the gain of one agent's policy on the batch [T, W] that it played last."""
+        advantage = self.pupil.advantage(last)
+        if self.normalize_advantage:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), last.obs)
+        log_policy = self.pupil.log_policy(state, obs)
+        log_prob = jnp.take_along_axis(log_policy, last.action.reshape(-1, 1), axis=1)[:, 0]
+        return -(log_prob * jax.lax.stop_gradient(advantage).ravel()).mean()
+
+    def _accounts(
+        self, folk: Population, unseen: Bool[Array, " N"], num_agents: int, steps: Array
+    ) -> Metrics:
+        followed = (unseen & folk.complete).sum() if self.antagonist else 0
+        inner = self.num_inner_updates * self.rollout_steps * self.num_workers
+        return {
+            "steps_train": jnp.full((), num_agents * self.num_steps, jnp.float32),
+            "steps_antagonist": jnp.float32(followed * inner),
+            "steps_evaluate": steps,
+        }

@@ -1,0 +1,1 @@
+"""Learned update rules that ship with rlgen, `NAME.npz`; `rlgen.algos.meta.files` loads them."""

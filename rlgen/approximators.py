@@ -1,0 +1,308 @@
+"""Functions of the observation with K outputs: a table, a perceptron, a small convolution.
+
+Parameters are plain trees and `apply` a few products, so that a `vmap` over agents inside a scan
+stays cheap.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from gymnax.environments import spaces
+from jaxtyping import Array, Bool, Float
+
+from rlgen import registry
+from rlgen._network_parts import convolve, first_obs, unpacker
+from rlgen.protocols import LevelEnv
+from rlgen.types import Key, PyTree
+
+Activation = Literal["relu", "tanh"]
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
+
+
+@runtime_checkable
+class Approximator(Protocol):
+    """A function of the observation with K outputs; a frozen dataclass with these."""
+
+    def check(self, env: LevelEnv) -> None:
+        """Refuse an environment whose observations it cannot take.
+
+        Raises:
+            ValueError: with what to choose instead.
+        """
+        ...
+
+    def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:
+        """Parameters for an environment's observations; the environment is checked."""
+        ...
+
+    def apply(self, env: LevelEnv, params: PyTree, obs: PyTree) -> Float[Array, "B K"]:
+        """K outputs of each of B observations."""
+        ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """A row of numbers for every state, zeros at first; the observation is the row's number.
+
+    A bias-free dense layer on the one-hot state, without the one-hot: a gather forwards, a
+    scatter-add backwards.
+    """
+
+    def check(self, env: LevelEnv) -> None:
+        """Refuse an environment that does not enumerate its observations.
+
+        Raises:
+            ValueError: it has no `num_states`.
+        """
+        registry.require(env, "num_states", "a table")
+
+    def init(self, key: Key, env: LevelEnv, num_outputs: int) -> Float[Array, "S K"]:
+        """Zeros; the key is not used."""
+        del key
+        self.check(env)
+        return jnp.zeros((getattr(env, "num_states")(), num_outputs))  # noqa: B009 (an ability)
+
+    def apply(self, env: LevelEnv, params: Float[Array, "S K"], obs: Array) -> Float[Array, "B K"]:
+        """The rows of the states `obs` [B]."""
+        del env
+        return params[obs]
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Dense layers over the observation, flattened, all parts side by side.
+
+    Attributes:
+        hidden: units of each hidden layer; none makes it linear.
+        activation: nonlinearity of the hidden layers.
+
+    Raises:
+        ValueError: a size below 1 or an unknown activation.
+    """
+
+    hidden: tuple[int, ...] = (32,)
+    activation: Activation = "relu"
+
+    def __post_init__(self):
+        _check_sizes("hidden", self.hidden)
+        _check_activation(self.activation)
+
+    def check(self, env: LevelEnv) -> None:
+        """Any observation will do."""
+
+    def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:
+        """Weights as flax's dense layers have them at first."""
+        num_inputs = sum(leaf.size for leaf in _leaves(env))
+        return _dense_layers(key, (num_inputs, *self.hidden, num_outputs))
+
+    def apply(self, env: LevelEnv, params: PyTree, obs: PyTree) -> Float[Array, "B K"]:
+        """K outputs of each of B observations."""
+        leaves = jax.tree.leaves(unpacker(env)(obs))
+        return _dense(params, _side_by_side(leaves), ACTIVATIONS[self.activation])
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A 3×3 convolution without padding over images, then dense layers.
+
+    What stands beside an image goes into the dense layers as it is.
+
+    Attributes:
+        features: filters.
+        hidden: units of each dense layer between the filters and the outputs.
+        activation: nonlinearity of all but the last layer.
+
+    Raises:
+        ValueError: a size below 1 or an unknown activation.
+    """
+
+    features: int = 16
+    hidden: tuple[int, ...] = (128,)
+    activation: Activation = "relu"
+
+    def __post_init__(self):
+        _check_sizes("features", (self.features,))
+        _check_sizes("hidden", self.hidden)
+        _check_activation(self.activation)
+
+    def check(self, env: LevelEnv) -> None:
+        """Refuse an environment without images.
+
+        Raises:
+            ValueError: no part of the observation is an image of at least 3×3 cells.
+        """
+        if not any(map(_is_image, _leaves(env))):
+            shapes = ", ".join(str(leaf.shape) for leaf in _leaves(env))
+            raise ValueError(
+                "a convolution needs an image [height, width, channels] of at least 3 by 3 cells "
+                f"in the observation; {type(env).__name__} shows {shapes}. Choose MLP() instead."
+            )
+
+    def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:
+        """Weights as flax's layers have them at first."""
+        self.check(env)
+        leaves = _leaves(env)
+        key_dense, *keys = jax.random.split(key, 1 + len(leaves))
+        params, num_inputs = {}, 0
+        for i, (key_leaf, leaf) in enumerate(zip(keys, leaves, strict=True)):
+            if not _is_image(leaf):
+                num_inputs += leaf.size
+                continue
+            height, width, channels = leaf.shape
+            params[f"conv_{i}"] = _weights(key_leaf, (3, 3, channels, self.features))
+            num_inputs += (height - 2) * (width - 2) * self.features
+        return params | _dense_layers(key_dense, (num_inputs, *self.hidden, num_outputs))
+
+    def apply(self, env: LevelEnv, params: PyTree, obs: PyTree) -> Float[Array, "B K"]:
+        """K outputs of each of B observations."""
+        act, leaves = ACTIVATIONS[self.activation], jax.tree.leaves(unpacker(env)(obs))
+        for i, leaf in enumerate(leaves):
+            if f"conv_{i}" in params:
+                layer = params[f"conv_{i}"]
+                image = convolve(leaf.astype(jnp.float32), layer["kernel"])
+                leaves[i] = act(image + layer["bias"][None, None, None])
+        return _dense(params, _side_by_side(leaves), act)
+
+
+@dataclass(frozen=True)
+class Separate:
+    """A policy and a value that share nothing, as a `rlgen.networks.Network`.
+
+    A learner may give each of the `groups` of its parameters its own optimiser.
+
+    Attributes:
+        approximator: of both.
+    """
+
+    groups: ClassVar[tuple[str, str]] = ("actor", "critic")
+
+    approximator: Approximator = field(default_factory=MLP)
+
+    def check(self, env: LevelEnv) -> None:
+        """Refuse an environment whose observations or actions do not fit.
+
+        Raises:
+            ValueError: with what to choose instead.
+        """
+        check_actions(env)
+        self.approximator.check(env)
+
+    def init(self, key: Key, env: LevelEnv) -> PyTree:
+        """Parameters of both, by group."""
+        self.check(env)
+        key_actor, key_critic = jax.random.split(key)
+        return {
+            "actor": self.approximator.init(key_actor, env, env.num_actions),
+            "critic": self.approximator.init(key_critic, env, 1),
+        }
+
+    def initial_carry(self, num_slots: int) -> tuple[()]:
+        """Nothing is remembered."""
+        del num_slots
+        return ()
+
+    def step(
+        self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
+        """Carry, logits and value of one step."""
+        del first
+        logits = self.approximator.apply(env, params["actor"], obs)
+        return carry, logits, self.approximator.apply(env, params["critic"], obs)[:, 0]
+
+    def unroll(
+        self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
+    ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
+        """Carry, logits and values of a sequence."""
+        flat = jax.tree.map(lambda x: x.reshape(first.size, *x.shape[2:]), obs)
+        _, logits, value = self.step(env, params, carry, flat, first.reshape(-1))
+        return carry, logits.reshape(*first.shape, -1), value.reshape(first.shape)
+
+
+def approximator_for(env: LevelEnv) -> Approximator:
+    """What suits an environment: a table of its states, a convolution over images, or an MLP."""
+    if registry.has(env, "num_states"):
+        return Table()
+    return Conv() if any(map(_is_image, _leaves(env))) else MLP()
+
+
+def check_actions(env: LevelEnv) -> None:
+    """Refuse an environment whose actions are not numbered.
+
+    Raises:
+        ValueError: it has no `num_actions`, or a box of actions beside it, as gymnax's environments
+            with continuous actions have.
+    """
+    if _said(lambda: env.num_actions) is None:
+        said = "has no num_actions"
+    elif isinstance(_said(lambda: _action_space(env)), spaces.Box):
+        said = "has a Box of actions"
+    else:
+        return
+    raise ValueError(
+        f"{type(env).__name__} {said}: its actions are continuous, and agents here choose among a "
+        "number of them. Choose an environment with discrete actions, or wrap this one in one that "
+        "numbers its actions."
+    )
+
+
+def _action_space(env: Any) -> Any:
+    return env.action_space(env.default_params)
+
+
+def _said(what: Callable[[], Any]) -> Any:
+    """What an environment says of itself, if it says it; gymnax's base class raises."""
+    try:
+        return what()
+    except (AttributeError, NotImplementedError):
+        return None
+
+
+def _leaves(env: LevelEnv) -> list[jax.ShapeDtypeStruct]:
+    """The parts of one observation as a network sees it; nothing is computed."""
+    key = jax.random.key(0)
+    obs = jax.eval_shape(lambda: unpacker(env)(first_obs(key, key, env)))
+    return [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(obs)]
+
+
+def _is_image(leaf: jax.ShapeDtypeStruct) -> bool:
+    return len(leaf.shape) == 3 and min(leaf.shape[:2]) >= 3
+
+
+def _side_by_side(leaves: list[Array]) -> Float[Array, "B F"]:
+    flat = [leaf.reshape(leaf.shape[0], -1).astype(jnp.float32) for leaf in leaves]
+    return jnp.concatenate(flat, axis=1)
+
+
+def _weights(key: Key, shape: tuple[int, ...]) -> dict[str, Array]:
+    kernel = jax.nn.initializers.lecun_normal()(key, shape, jnp.float32)
+    return {"kernel": kernel, "bias": jnp.zeros(shape[-1])}
+
+
+def _dense_layers(key: Key, sizes: tuple[int, ...]) -> dict[str, dict[str, Array]]:
+    keys = jax.random.split(key, len(sizes) - 1)
+    shapes = zip(keys, sizes[:-1], sizes[1:], strict=True)
+    return {f"dense_{i}": _weights(k, (rows, cols)) for i, (k, rows, cols) in enumerate(shapes)}
+
+
+def _dense(
+    params: PyTree, x: Float[Array, "B F"], act: Callable[[Array], Array]
+) -> Float[Array, "B K"]:
+    last = sum(name.startswith("dense_") for name in params) - 1
+    for i in range(last + 1):
+        layer = params[f"dense_{i}"]
+        x = x @ layer["kernel"] + layer["bias"][None]
+        x = x if i == last else act(x)
+    return x
+
+
+def _check_sizes(name: str, sizes: tuple[int, ...]) -> None:
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"{name} must be at least 1, got {', '.join(map(str, sizes))}")
+
+
+def _check_activation(activation: str) -> None:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be 'relu' or 'tanh', got {activation!r}")

@@ -1,0 +1,85 @@
+"""Two states, two actions: the smallest environment in which a learned rule has something to do.
+
+In state 0 or 1 action 1 changes the state and pays nothing; action 0 stays and pays what the level
+says of the state. An episode ends by itself with some probability after every step.
+"""
+
+from dataclasses import dataclass
+from typing import no_type_check
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment
+
+
+@no_type_check
+@struct.dataclass
+class Level:
+    """One payoff a state."""
+
+    payoff: jax.Array  # [2]
+    max_steps_in_episode: jax.Array
+
+
+@no_type_check
+@struct.dataclass
+class State:
+    """Where an episode is."""
+
+    place: jax.Array
+    time: jax.Array
+
+
+@dataclass(frozen=True)
+class TwoStates(Environment):
+    """Levels differ in which state pays, and how much."""
+
+    end_prob: float = 0.2
+    max_steps: int = 8
+
+    @property
+    def num_actions(self):
+        return 2
+
+    @property
+    def default_params(self):
+        return Level(jnp.array([0.0, 1.0]), jnp.int32(self.max_steps))
+
+    def num_states(self):
+        return 2
+
+    def lifetime(self):
+        return 10
+
+    def sample_level(self, key):
+        return Level(jax.random.uniform(key, (2,), minval=-1.0), jnp.int32(self.max_steps))
+
+    def reset_env(self, key, params):
+        return jnp.int32(0), State(jnp.int32(0), jnp.int32(0))
+
+    def step_env(self, key, state, action, params):
+        place = jnp.where(action == 1, 1 - state.place, state.place)
+        reward = jnp.where(action == 0, params.payoff[state.place], 0.0)
+        terminated = jax.random.bernoulli(key, self.end_prob)
+        return place, State(place, state.time + 1), reward, terminated, {}
+
+    def is_truncated(self, state, params):
+        return state.time >= params.max_steps_in_episode
+
+    def expected_return(self, level, log_policy):
+        policy = jnp.exp(log_policy)
+
+        def step(value, _):
+            after = (1 - self.end_prob) * value
+            stay = level.payoff + after
+            return policy[:, 0] * stay + policy[:, 1] * after[::-1], None
+
+        return jax.lax.scan(step, jnp.zeros(2), length=self.max_steps)[0][0]
+
+    def action_space(self, params=None):
+        return spaces.Discrete(2)
+
+    def observation_space(self, params=None):
+        return spaces.Discrete(2)
