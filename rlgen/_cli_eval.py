@@ -13,15 +13,30 @@ from rlgen._cli_parse import Field, flag, make_options, option, parse
 
 ABOUT = (
     "Play every level of a suite with runs that never saw it, and compare them: the first run is "
-    "what the others are compared with."
+    "what the others are compared with. Where a run learned a rule, fresh agents are trained by it "
+    "on every level, and by A2C; RUN may then also be a rule's .npz, or the name of one that ships."
 )
 
 
+SUITE = "heldout"
+ATTEMPTS = 10
+OF_RULES = {"lifetime": 0, "workers": 64, "levels": 0}
+
+
 def evaluate(args: Sequence[str]) -> int:
-    """Play, save, print."""
+    """Play, save, print; runs that learned a rule go their own way."""
     given: Any = parse(make_options("Options", _fields()), "rlgen eval", ABOUT, args)
     if not given.runs:
         raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
+    from rlgen._cli_meta import all_are_rules, evaluate_rules
+
+    if all_are_rules(given.runs, given.allow_imports):
+        return evaluate_rules(given)
+    _refuse_options_of_rules(given)
+    return _evaluate_policies(given)
+
+
+def _evaluate_policies(given: Any) -> int:
     from rich.console import Console
 
     from rlgen.evaluation import results, zero_shot
@@ -32,7 +47,9 @@ def evaluate(args: Sequence[str]) -> int:
     from rlgen.evaluation.table import print_table
 
     runs = [Path(run) for run in given.runs]
-    out = Path(given.out) if given.out else runs[0] / "eval" / given.suite.replace("/", "-")
+    name = given.suite or SUITE
+    attempts = ATTEMPTS if given.attempts < 0 else given.attempts
+    out = Path(given.out) if given.out else runs[0] / "eval" / name.replace("/", "-")
     results.check_free(out, given.overwrite)
     at = None if given.checkpoint < 0 else given.checkpoint
     trained = [zero_shot.load_policies(run, at, False, given.allow_imports) for run in runs]
@@ -41,11 +58,11 @@ def evaluate(args: Sequence[str]) -> int:
         if given.untrained
         else []
     )
-    suite = load_suite(trained[0].env, given.suite)
+    suite = load_suite(trained[0].env, name)
     labels = [one.label for one in trained]
     curricula = _curricula(dict(zip(labels, runs, strict=True)), given.allow_imports)
     evaluations = [
-        zero_shot.evaluate(one, suite, given.attempts, given.seed, _progress(one.label))
+        zero_shot.evaluate(one, suite, attempts, given.seed, _progress(one.label))
         for one in (*baseline, *trained)
     ]
     results.save(out, evaluations, given.overwrite)
@@ -59,6 +76,15 @@ def evaluate(args: Sequence[str]) -> int:
     print_table(evaluations, Console())
     print(f"The report is {page}")
     return 0
+
+
+def _refuse_options_of_rules(given: Any) -> None:
+    """Refuse what would be without effect."""
+    for name, default in OF_RULES.items():
+        if getattr(given, name) != default:
+            raise ValueError(
+                f"--{name} is for runs that learned a rule; {given.runs[0]} learned a policy"
+            )
 
 
 def _curricula(runs: dict[str, Path], allow_imports: bool) -> dict[str, Any]:
@@ -80,15 +106,26 @@ def _progress(label: str) -> Callable[[int, int], None]:
 
 
 def _fields() -> list[Field]:
-    runs = tyro.conf.arg(metavar="RUN", help="folders of one run or more")
+    runs = tyro.conf.arg(metavar="RUN", help="folders of one run or more, or rules")
     return [
         (
             "runs",
             Annotated[tyro.conf.Positional[list[str]], runs],
             dataclasses.field(default_factory=list),
         ),
-        option(str, "heldout", "suite", "the suite, such as maze/heldout; see rlgen list suites"),
-        option(int, 10, "attempts", "episodes on each level by each seed"),
+        option(
+            str,
+            "",
+            "suite",
+            "the suite, such as maze/heldout; see rlgen list suites. By default heldout; for rules "
+            "gridworld/unseen, and a family's name alone, such as minatar, is all its suites",
+        ),
+        option(
+            int, -1, "attempts", "episodes (10) or agents (4) on each level by each seed; -1: these"
+        ),
+        option(int, 0, "lifetime", "rules: updates of each agent; 0 for the environment's own"),
+        option(int, 64, "workers", "rules: environments that each agent learns from at a time"),
+        option(int, 0, "levels", "rules: only so many first levels of the suite; 0 for all"),
         option(int, 0, "seed", "of the evaluation's random numbers"),
         flag("untrained", "also the first run's agents before training, as the baseline"),
         option(str, "", "out", "folder of results and report; by default RUN/eval/SUITE"),

@@ -12,6 +12,7 @@ import numpy as np
 from rlgen import config, registry
 from rlgen import levels as level_sets
 from rlgen._cli_parse import Field, changed, flag, group, make_options, option, parse, peek
+from rlgen.tasks import plain_level
 from rlgen.types import PyTree
 
 ABOUT = (
@@ -33,7 +34,7 @@ class Shown(NamedTuple):
 
 def levels(args: Sequence[str]) -> int:
     """Draw a grid of levels into a file."""
-    env = registry.load("envs", peek(args, "env", "maze")).build()
+    env = registry.make_env(peek(args, "env", "maze"))
     of_env = list(config.leaves(env))
     kind = make_options("Options", [*_fields(), group("env", of_env)])
     given: Any = parse(kind, "rlgen levels", ABOUT, args)
@@ -118,7 +119,7 @@ def _of_run(given: Any) -> Shown:
     if not (path / "levels.npz").is_file():
         print(f"{path} holds no replay buffer: these are fresh levels of its environment")
         return _of_env(given, env)
-    held = level_sets.load_levels(path / "levels.npz", curriculum.sampler.blank())
+    held = level_sets.load_levels(path / "levels.npz", plain_level(curriculum.sampler.blank()))
     with np.load(path / "levels.npz", allow_pickle=False) as file:
         score = file["score"]
     best = np.argsort(-score, kind="stable")[: given.num]

@@ -29,7 +29,7 @@ ABOUT = (
     "with a dot is a field of a component; its default is the preset's."
 )
 RESUME_ABOUT = "Go on with a run from its newest checkpoint, bit for bit as if it had not stopped."
-NAMES = ("env", "preset", "learner", "score", "bonus")
+NAMES = ("env", "preset", "learner", "score", "bonus", "rule")
 TENSORBOARD = "also write TensorBoard files into the run folder (extra `tensorboard`)"
 IMPORTS = "import code from outside rlgen that the run names; only if you trust the run"
 
@@ -87,6 +87,7 @@ def _resume(args: Sequence[str]) -> Path:
 
 
 def _guarded(command: Any, args: Sequence[str]) -> int:
+    from rlgen.evaluation.trainees import learns_rule
     from rlgen.runs import folder
     from rlgen.runs.training import RunStoppedError
 
@@ -100,17 +101,25 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
         sys.stdout.flush()
         os._exit(130)  # an ordinary exit would wait for the chunk on the device
     record = folder.read(path)
-    suite = _first_suite(record["spec"]["env"])
+    name, trust = record["spec"]["env"], folder.trust_flag(record)
+    if learns_rule(path, allow_imports=True):  # its code was imported to train it
+        print(f"The run and its rules are in {path}. Train fresh agents with them:")
+        print(f"  rlgen eval {path} --suite {_first_suite(name, 'unseen')}{trust}")
+        print(f"  rlgen train lpg-agent --rule {path} --env {name}")
+        return 0
+    suite = _first_suite(name, "heldout")
     print(f"The run is in {path}. Evaluate it:")
-    print(f"  rlgen eval {path} --suite {suite} --attempts 100{folder.trust_flag(record)}")
+    print(f"  rlgen eval {path} --suite {suite} --attempts 100{trust}")
     return 0
 
 
-def _first_suite(name: str) -> str:
-    """`NAME/heldout` where the environment has it, else the first of its suites."""
-    env = registry.load("envs", name).build()
+def _first_suite(name: str, wanted: str) -> str:
+    """The wanted suite where the environment has it, else `heldout` or the first that it has."""
+    env = registry.make_env(name)
     suites = env.suites() if registry.has(env, "suites") else {}
-    return f"{name}/{'heldout' if 'heldout' in suites else next(iter(sorted(suites)), 'heldout')}"
+    likely = [suite for suite in (wanted, "heldout", *sorted(suites)) if suite in suites]
+    chosen = likely[0] if likely else wanted
+    return f"{name.partition('/')[0]}/{chosen}"
 
 
 def _use_cpu_devices(num_devices: int) -> None:

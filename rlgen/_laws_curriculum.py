@@ -9,7 +9,7 @@ from rlgen._laws_common import assert_close, assert_same, assert_shapes, new_slo
 from rlgen.curriculum import note_of
 from rlgen.protocols import Sampler, Score
 from rlgen.returns import episodes
-from rlgen.types import MUTANT, NEW, Keys, Outcome, PyTree, Rollout, Slots
+from rlgen.types import MUTANT, NEW, Keys, Lives, Outcome, PyTree, Rollout, Slots
 
 
 def check_sampler(sampler: Sampler, num_slots: int = 4, num_queued: int = 2) -> None:
@@ -74,13 +74,15 @@ def check_score(score: Score, num_queued: int = 2, population: int = 2) -> None:
     rollouts = [random_rollout(seed, 40, num_slots, num_queued) for seed in range(population)]
     rollout = jax.tree.map(lambda *x: jnp.stack(x), *rollouts)
     slots = new_slots(_levels(score, num_slots, num_queued), score.memory())
-    done = jnp.ones(num_slots, bool)
+    lives, done = _lives(num_slots), jnp.ones(num_slots, bool)
 
     @jax.jit
-    def judge(slots: Slots, rollout: Rollout) -> tuple:
-        return score(jax.random.key(0), slots, Outcome(done, rollout))
+    def judge(slots: Slots, rollout: Rollout, lives: Lives) -> tuple:
+        one = jax.tree.map(lambda x: x[0], rollout)
+        stats = episodes(one, num_queued, one.terminated)
+        return score(jax.random.key(0), slots, Outcome(done, rollout, lives, stats))
 
-    value, memory = judge(slots, rollout)
+    value, memory = judge(slots, rollout, lives)
     assert value.shape == (num_slots, num_queued), f"scores have shape {value.shape}, not [N, R]"
     assert not np.isnan(value).any(), "a score is NaN"
     assert_shapes(memory, slots.memory, "the memories of levels")
@@ -88,11 +90,21 @@ def check_score(score: Score, num_queued: int = 2, population: int = 2) -> None:
     order = np.array([3, 0, 5, 1, 4, 2])
     moved = rollout._replace(carry=())
     moved = jax.tree.map(lambda x: x[:, :, order], moved)._replace(carry=rollout.carry)
-    slots_moved = jax.tree.map(lambda x: x[order], slots)
-    expected = jax.tree.map(lambda x: x[order], (value, memory))
-    assert_close(judge(slots_moved, moved), expected, "scores depend on the order of the slots")
+    slots_moved, lives_moved, expected = jax.tree.map(
+        lambda x: x[order], (slots, lives, (value, memory))
+    )
+    judged = judge(slots_moved, moved, lives_moved)
+    assert_close(judged, expected, "scores depend on the order of the slots")
     curious = rollout._replace(bonus=rollout.bonus + 7.0)
-    assert_same(judge(slots, curious), (value, memory), "a bonus changed a score")
+    assert_same(judge(slots, curious, lives), (value, memory), "a bonus changed a score")
+
+
+def _lives(num_slots: int) -> Lives:
+    """Made-up lives: some without an antagonist, some incomplete."""
+    rng = np.random.default_rng(0)
+    student, antagonist = jnp.asarray(rng.normal(size=(2, num_slots)), jnp.float32)
+    slot = jnp.arange(num_slots)
+    return Lives(student, jnp.where(slot % 3 == 1, jnp.nan, antagonist), complete=slot % 4 != 2)
 
 
 def _levels(score: Score, num_slots: int, num_queued: int) -> PyTree:

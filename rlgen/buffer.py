@@ -189,6 +189,39 @@ def draw(
     return buffer, row[:, 0]
 
 
+def draw_distinct(
+    key: Key,
+    buffer: LevelBuffer,
+    priority: Priority,
+    rows: Bool[Array, " K"],
+    used: Bool[Array, " n"],
+) -> tuple[LevelBuffer, Int[Array, " n"]]:
+    """Draw without replacement: the next row is drawn from those that are left, by the priorities.
+
+    Args:
+        key: consumed.
+        buffer: only its clock and timestamps change.
+        priority: probabilities of the first draw; those of the rows left keep their proportions.
+        rows: the rows that may be drawn, no fewer than the draws that count.
+        used: which of n ≤ K draws count; the others leave no trace, and their rows mean nothing.
+
+    Returns:
+        The buffer and the rows; those of the draws that count are all different.
+
+    Source: Gumbel-top-k, e.g. Kool et al., 2019, "Stochastic Beams and Where to Find Them".
+    """
+    probability = priority(buffer, rows)
+    # Rows that may be drawn come before all others, even if their probability underflows to 0.
+    tiny = jnp.finfo(probability.dtype).tiny
+    perturbed = jnp.log(jnp.maximum(probability, tiny)) + jax.random.gumbel(key, rows.shape)
+    best = jax.lax.top_k(jnp.where(rows, perturbed, -jnp.inf), used.size)[1]
+    order = jnp.cumsum(used)
+    row = best[jnp.maximum(order - 1, 0)]
+    at = jnp.where(used, row, rows.size)  # out of bounds is dropped
+    timestamp = buffer.timestamp.at[at].set(buffer.clock + order, mode="drop")
+    return buffer._replace(timestamp=timestamp, clock=buffer.clock + used.sum()), row
+
+
 def update(
     buffer: LevelBuffer,
     row: Int[Array, " n"],

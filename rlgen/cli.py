@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def list_names(args: Sequence[str]) -> int:
         width = max(map(len, entries), default=0)
         print(f"{kind}:")
         for name, about in entries.items():
-            print(f"  {name:<{width}}  {about}".rstrip())
+            below = _variants(name) if wanted and kind == "envs" else []
+            print(f"\n    {'':<{width}}".join([f"  {name:<{width}}  {about}".rstrip(), *below]))
     if not wanted:
         print("suites: see `rlgen list suites`")
     return 0
@@ -96,6 +98,12 @@ def _described(kind: str) -> dict[str, str]:
     package = registry.KINDS[kind]
     modules = {name: f"{package}.{name.replace('-', '_')}" for name in registry.names(kind)}
     return {name: _first_line(module) for name, module in modules.items()}
+
+
+def _variants(name: str) -> list[str]:
+    """The variants of an environment, in lines; imports it, which takes a moment."""
+    known = [f"{name}/{variant}" for variant in registry.variants(registry.load("envs", name))]
+    return textwrap.wrap(", ".join(known), width=76, break_on_hyphens=False)
 
 
 def _first_line(module: str) -> str:

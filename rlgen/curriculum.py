@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from rlgen.branching import where
 from rlgen.protocols import Sampler, Score, Student
-from rlgen.types import NEW, Key, Keys, Met, Metrics, PyTree, Slots, TrainState
+from rlgen.types import NEW, Key, Keys, Lives, Met, Metrics, Outcome, PyTree, Slots, TrainState
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,12 @@ class Curriculum:
         for name in ("num_slots", "num_queued"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        most = getattr(self.student, "max_queued", self.num_queued)
+        if self.num_queued > most:
+            raise ValueError(
+                f"num_queued={self.num_queued}, but this student's slots hold at most {most} level"
+                f"{'s' if most > 1 else ''} at a time; set num_queued to {most}"
+            )
         check = getattr(self.student, "check", None)
         if check is not None:
             check(self.num_slots)
@@ -75,6 +81,7 @@ class Curriculum:
         slots = slots._replace(memory=where(unseen, memory, slots.memory))
         student, outcome, metrics = self.student.run(key_run, ts.student, slots, ts.free)
         score, memory = self.score(key_score, slots, outcome)
+        score = jnp.where(_is_judged(outcome)[:, None], score, -jnp.inf)
         slots = slots._replace(memory=memory)
         sampler = self.sampler.observe(
             Keys(key_observe, shared_observe), sampler, slots, score, outcome
@@ -122,6 +129,13 @@ def note_of(sampler: Sampler) -> PyTree:
     """What a sampler notes of one level; `()` if it notes nothing."""
     note = getattr(sampler, "note", None)
     return note() if note else ()
+
+
+def _is_judged(outcome: Outcome) -> Bool[Array, " N"]:
+    """Slots whose tenancy is over, and where the evidence is of a whole life if it is of lives."""
+    if isinstance(outcome.lives, Lives):
+        return outcome.done & outcome.lives.complete
+    return outcome.done
 
 
 def _repeat(tree: PyTree, shape: tuple[int, ...]) -> PyTree:

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
+from typing import Any
 
 KINDS = {
     "envs": "rlgen.envs",
@@ -64,6 +65,32 @@ def load(kind: str, name: str) -> ModuleType:
             raise ValueError(f"cannot import {name!r} as one of the {kind}: {error}") from error
     known = _known(name, names(kind), kind.removesuffix("s"))
     return importlib.import_module(f"{KINDS[kind]}.{known.replace('-', '_')}")
+
+
+def make_env(name: str) -> Any:
+    """An environment by name: `gridworld`, or `gridworld/dense` for one of its variants.
+
+    A module's variants are fields of its `build`, by name: `VARIANTS = {"dense": {...}}`.
+
+    Raises:
+        ValueError: the family or the variant is unknown.
+    """
+    family, slash, variant = name.partition("/")
+    module = load("envs", family)
+    if not slash:
+        return module.build()
+    known = variants(module)
+    if variant not in known:
+        if not known:
+            raise ValueError(f"unknown environment {name!r}: {family} has no variants")
+        near = suggestion(variant, known)
+        raise ValueError(f"unknown variant {variant!r} of the environment {family}; {near}")
+    return module.build(**known[variant])
+
+
+def variants(module: ModuleType) -> dict[str, dict[str, Any]]:
+    """The variants of an environment's module; {} if it has none."""
+    return getattr(module, "VARIANTS", {})
 
 
 def has(env: object, ability: str) -> bool:

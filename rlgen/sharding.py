@@ -44,20 +44,37 @@ def make_mesh(num_devices: int, seeds: int, num_slots: int) -> Mesh:
     return Mesh(chosen, (SEEDS if split_seeds else SLOTS,), axis_types=(AxisType.Auto,))
 
 
-def state_shardings(mesh: Mesh, states: TrainState) -> TrainState:
-    """Where each leaf `[S, ...]` of the training state lies."""
+def state_shardings(mesh: Mesh, states: TrainState, student: Student | None = None) -> TrainState:
+    """Where each leaf `[S, ...]` of the training state lies.
+
+    Args:
+        mesh: see `make_mesh`.
+        states: arrays or shapes.
+        student: whose states these are; says what belongs to its slots, if anything does.
+    """
 
     def place(tree: PyTree, *axes: str | None) -> PyTree:
         return jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec(*axes)), tree)
 
     if mesh.axis_names == (SEEDS,):
         return place(states, SEEDS)
+    own = jax.tree.map(
+        lambda split, part: place(part, *((None, SLOTS) if split else ())),
+        per_slot(student, states.student),
+        states.student,
+    )
     return TrainState(
-        student=place(states.student),
+        student=own,
         sampler=place(states.sampler),
         slots=place(states.slots, None, SLOTS),
         free=place(states.free, None, SLOTS),
     )
+
+
+def per_slot(student: object, state: PyTree) -> PyTree:
+    """A tree prefix of a student's state: which parts have an axis of slots in front."""
+    own = getattr(student, "per_slot", None)
+    return own(state) if own else jax.tree.map(lambda _: False, state)
 
 
 def keys_shardings(mesh: Mesh) -> Keys:
@@ -112,4 +129,9 @@ class SplitSlots:
         """Play the slots, each device its own."""
         split = NamedSharding(self.mesh, PartitionSpec(SLOTS))
         slots, fresh = jax.lax.with_sharding_constraint((slots, fresh), split)
+        state = jax.tree.map(
+            lambda own, part: jax.lax.with_sharding_constraint(part, split) if own else part,
+            per_slot(self.student, state),
+            state,
+        )
         return self.student.run(key, state, slots, fresh)

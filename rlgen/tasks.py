@@ -18,6 +18,11 @@ class Task(NamedTuple):
     lifetime: Int[Array, "*B"]  # updates for which an agent is trained on it
 
 
+def plain_level(level: PyTree) -> PyTree:
+    """The environment's level, whether or not it is part of a task."""
+    return level.level if isinstance(level, Task) else level
+
+
 @dataclass(frozen=True)
 class TaskEnv:
     """An environment whose levels are tasks, for samplers and scores that look into levels.

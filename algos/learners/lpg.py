@@ -4,11 +4,14 @@ Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG); 
 any meta-training (`algos/meta/`). Here it is as it was learned, and learns no more.
 """
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.meta._agent import Agent, AgentState, build_agent
@@ -117,6 +120,18 @@ class LPG:
             "policy_target_size": (share * jnp.abs(targets.policy)).mean(0).sum(),
         }
         return LPGState(state.rule, learned), metrics
+
+    def keepsakes(self) -> dict[str, bytes]:
+        """A hash of the rule that is followed, for a run to notice if its file changes."""
+        if self.rule == UNTRAINED:
+            return {}
+        params = jax.tree_util.tree_leaves_with_path(load_rule(self.rule).params)
+        found = hashlib.sha256(repr(self.rule_net).encode())
+        for path, leaf in params:
+            found.update(jax.tree_util.keystr(path).encode())
+            found.update(np.asarray(leaf).tobytes())
+        told = {"rule": self.rule, "sha256": found.hexdigest()}
+        return {"rule.json": (json.dumps(told, indent=1) + "\n").encode()}
 
     @property
     def _agent(self) -> Agent:

@@ -158,10 +158,21 @@ def end_lives(
     return Lives(own, theirs, folk.complete), steps.sum() + their_steps.sum()
 
 
-def broken(agents: AgentState) -> Bool[Array, " N"]:
-    """Which agents have parameters that are not numbers."""
-    found = jnp.zeros(agents.num_updates.shape, bool)
-    for leaf in jax.tree.leaves(agents):
+def bury(folk: Population) -> tuple[Population, Bool[Array, " N"]]:
+    """The population without numbers that are none, and whose lives that ends.
+
+    An agent or an antagonist whose parameters have diverged is no evidence of anything.
+    """
+    sick = _broken(folk.agents, folk.age) | _broken(folk.rivals, folk.age)
+    agents, rivals = (
+        where(sick, jax.tree.map(jnp.zeros_like, x), x) for x in (folk.agents, folk.rivals)
+    )
+    return folk._replace(agents=agents, rivals=rivals, complete=folk.complete & ~sick), sick
+
+
+def _broken(states: PyTree, age: Int[Array, " N"]) -> Bool[Array, " N"]:
+    found = jnp.zeros(age.shape, bool)
+    for leaf in jax.tree.leaves(states):
         bad = ~jnp.isfinite(leaf)
         found |= bad.reshape(bad.shape[0], -1).any(1)
     return found

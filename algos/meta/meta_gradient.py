@@ -20,13 +20,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.learners.lpg import LPG
 from rlgen.branching import where
+from rlgen.optimizers import global_norm
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.rollout import Running
 from rlgen.tasks import Task
 from rlgen.types import Key, Metrics, Outcome, PyTree, Rollout, Slots
 
 from ._agent import Agent, AgentState, build_agent
-from ._lives import Population, broken, end_lives, fold, follow, give_birth, play
+from ._lives import Population, bury, end_lives, fold, follow, give_birth, play
 from ._lives_metrics import as_episodes, of_lessons, of_lives
 from ._rule import Rule, RuleInputs, Targets
 from .files import rule_bytes
@@ -216,13 +217,8 @@ class MetaGradient:
         unseen = slots.row[:, 0] < 0
         folk = follow(self, key_follow, folk, task, unseen)
         age = folk.age + self.num_inner_updates
-        sick = broken(lessons.agents)
-        folk = folk._replace(
-            agents=where(sick, jax.tree.map(jnp.zeros_like, lessons.agents), lessons.agents),
-            running=lessons.running,
-            age=age,
-            complete=folk.complete & ~sick,
-        )
+        folk = folk._replace(agents=lessons.agents, running=lessons.running, age=age)
+        folk, sick = bury(folk)
         done = (age >= task.lifetime) | sick
         lives, steps = end_lives(self, key_end, folk, task, done & folk.complete, unseen)
         outcome = Outcome(done, fold(lessons.last), lives, as_episodes(lives, done))
@@ -250,7 +246,7 @@ class MetaGradient:
         self, state: MetaState, loss: Float[Array, ""], gradient: PyTree
     ) -> tuple[PyTree, PyTree, Metrics]:
         """A step of the rule, unless its gradient is not a number."""
-        norm = optax.global_norm(gradient)
+        norm = global_norm(gradient)
         good = jnp.isfinite(norm) & jnp.isfinite(loss)
         updates, opt_state = self._optimizer().update(gradient, state.opt_state, state.rule)
         rule = optax.apply_updates(state.rule, updates)

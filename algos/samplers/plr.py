@@ -24,6 +24,7 @@ from rlgen.buffer import (
     Priority,
     PriorityKind,
     draw,
+    draw_distinct,
     insert,
     make_buffer,
     observed,
@@ -32,13 +33,13 @@ from rlgen.buffer import (
 from rlgen.curriculum import note_of
 from rlgen.levels import hash_of
 from rlgen.protocols import LevelEnv, Sampler, Score
-from rlgen.registry import require
 from rlgen.types import MUTANT, NEW, REPLAY, Key, Keys, Metrics, Outcome, PyTree, Slots
 
 from ._lineage import Lineage, Note, Remembered, born, easiest_rows
+from ._plr_fields import check_fields
 from .random import Random
 
-_OWN, _EDIT = 0x504C5200, 0x504C5201
+_OWN, _EDIT, _COIN = 0x504C5200, 0x504C5201, 0x504C5202
 """Folded into keys that the source gets as they are: alone or under PLR, it draws the same."""
 
 
@@ -47,7 +48,7 @@ class PLRState(NamedTuple):
 
     source: PyTree
     buffer: LevelBuffer
-    num_new: Int[Array, ""]  # new levels asked for so far, up to the capacity; equal for all seeds
+    num_new: Int[Array, ""]  # new levels asked for, up to the capacity; see `PLR._decide`
     num_updates: Int[Array, ""]
     edits_next: Bool[Array, ""]  # the last update replayed, so this one edits; equal for all seeds
     easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 for none
@@ -84,10 +85,14 @@ class PLR:
             slots, in every update. `replay_prob` has no meaning then.
         sequential: draw and insert levels one after the other, as published; see `rlgen.buffer`.
         deduplicate: whether equal levels share a row.
+        per_slot: each free slot decides for itself whether to replay; for students whose slots
+            come free at different times (GROOVE). No row is then in play twice: rows are drawn
+            without replacement, and a slot for which none is left takes a new level. Seeds differ
+            in what they do. Not with edits or blocks, which belong to whole updates.
 
     Raises:
-        ValueError: a field outside its range, proportional priorities of a score that may be
-            negative, or edits in an environment that has none.
+        ValueError: a field outside its range, fields that exclude each other, proportional
+            priorities of a score that may be negative, or edits in an environment that has none.
     """
 
     env: LevelEnv
@@ -106,29 +111,11 @@ class PLR:
     parallel: bool = False
     sequential: bool = False
     deduplicate: bool = True
+    per_slot: bool = False
 
     def __post_init__(self):
-        for name, least in (("capacity", 1), ("num_edits", 0), ("num_parents", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("replay_prob", "min_fill"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        check_fields(self)
         self._priority()
-        if self.priority == "proportional" and getattr(self.score, "may_be_negative", False):
-            raise ValueError(
-                f"priority='proportional' needs scores of 0 or more, and those of "
-                f"{type(self.score).__name__} may be negative; use priority='rank'"
-            )
-        if self.num_edits > 0:
-            require(self.env, "mutate_levels", "a curriculum that edits levels (num_edits > 0)")
-        if self.parents not in ("batch", "easiest"):
-            raise ValueError(f"parents must be 'batch' or 'easiest', got {self.parents!r}")
-        if self.parallel and self.parents == "easiest":
-            raise ValueError(
-                "parents='easiest' asks how the parents went, and a parallel update plays them "
-                "beside their mutants; use parents='batch'"
-            )
 
     @property
     def num_blocks(self) -> int:
@@ -143,7 +130,7 @@ class PLR:
     def trained_updates(self, num_levels: int) -> float:
         """Share of the updates that are learned from once replay has begun."""
         del num_levels
-        if self.parallel:
+        if self.parallel or self.per_slot:
             return 1.0
         learned = 1.0 if self.train_on_new else self.replay_prob
         return learned / (1 + self.replay_prob * (self.num_edits > 0))
@@ -189,8 +176,11 @@ class PLR:
         self, keys: Keys, state: PLRState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[PLRState, Slots]:
         """Replayed levels for all free slots, or new ones, or mutants; or a block of each."""
-        replays, edits = self._decide(keys.shared, state, free.size)
         rows = observed(state.buffer) & ~self._held(slots, ~free)
+        if self.per_slot:
+            replays, edits = self._decide_each(keys.own, state, slots, free, rows)
+        else:
+            replays, edits = self._decide(keys.shared, state, free.size)
         before, playing = slots, free & rows.any()
         replay = playing & replays
         mutant = playing & edits & self._has_parent(state, before)
@@ -263,7 +253,10 @@ class PLR:
     def _decide(
         self, key: Key, state: PLRState, num_slots: int
     ) -> tuple[Bool[Array, " N"], Bool[Array, " N"]]:
-        """Which slots are to replay and which to edit, if possible; equal for all seeds."""
+        """Which slots are to replay and which to edit, if possible; equal for all seeds.
+
+        So is `num_new`, which counts what was decided, unless each slot decides for itself.
+        """
         warm = same_for_all_seeds(state.num_new) >= self.min_fill * self.capacity
         if self.parallel:
             block = jnp.arange(num_slots) * self.num_blocks // num_slots
@@ -271,6 +264,21 @@ class PLR:
         edits = same_for_all_seeds(state.edits_next)
         coin = jax.random.bernoulli(jax.random.fold_in(key, _OWN), self.replay_prob)
         return jnp.tile(warm & coin & ~edits, num_slots), jnp.tile(edits, num_slots)
+
+    def _decide_each(
+        self,
+        key: Key,
+        state: PLRState,
+        slots: Slots,
+        free: Bool[Array, " N"],
+        rows: Bool[Array, " K"],
+    ) -> tuple[Bool[Array, " N"], Bool[Array, " N"]]:
+        """The same by a coin of each slot's own, as far as there are rows; no slot edits."""
+        warm = state.num_new >= self.min_fill * self.capacity
+        coins = jax.random.bernoulli(jax.random.fold_in(key, _COIN), self.replay_prob, free.shape)
+        wanted = free & coins & warm
+        enough = jnp.cumsum(wanted) * slots.row.shape[1] <= rows.sum()
+        return wanted & enough, jnp.zeros_like(free)
 
     def _generate(
         self, keys: Keys, state: PLRState, slots: Slots, fresh: Bool[Array, " N"]
@@ -303,7 +311,10 @@ class PLR:
         def recall() -> tuple[Array, Array, Slots]:
             used = jnp.repeat(replay, slots.row.shape[1])
             key_draw = jax.random.fold_in(key, _OWN)
-            drawn, row = draw(key_draw, buffer, self._priority(), rows, used, self.sequential)
+            if self.per_slot:
+                drawn, row = draw_distinct(key_draw, buffer, self._priority(), rows, used)
+            else:
+                drawn, row = draw(key_draw, buffer, self._priority(), rows, used, self.sequential)
             row = row.reshape(slots.row.shape)
             level, memory = jax.tree.map(lambda x: x[row], (buffer.level, buffer.memory))
             old = Slots(

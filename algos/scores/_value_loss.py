@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.returns import episodes, gae
-from rlgen.types import Outcome, Rollout, Slots
+from rlgen.types import Episodes, Outcome, Rollout, Slots
 
 
 def protagonist(outcome: Outcome) -> Rollout:
@@ -24,21 +24,35 @@ def extrinsic_advantage(
 
 
 def learner_fields(learner: Learner) -> dict[str, Any]:
-    """What the advantages of a score share with the learner's, of the fields that it has."""
+    """What the advantages of a score share with the learner's, of the fields that it has.
+
+    Where a rule teaches an agent, it is the agent that discounts.
+    """
     shared = ("discount", "gae_lambda", "bootstrap_truncation")
-    return {name: getattr(learner, name) for name in shared if hasattr(learner, name)}
+    owner = getattr(learner, "agent", learner)
+    return {name: getattr(owner, name) for name in shared if hasattr(owner, name)}
 
 
-def best_return(slots: Slots, rollout: Rollout) -> Float[Array, "N R"]:
+def completed(outcome: Outcome, num_queued: int) -> Episodes:
+    """The episodes of each level, [N, R]: those that the student reports, else the rollout's.
+
+    A meta-learner reports what its agents earn at the end of their lives, of which the batches that
+    it learns from show little. An on-policy student reports those of its rollout.
+    """
+    if isinstance(outcome.episodes, Episodes):
+        return outcome.episodes
+    rollout = protagonist(outcome)
+    return episodes(rollout, num_queued, success=jnp.zeros_like(rollout.terminated))
+
+
+def best_return(slots: Slots, outcome: Outcome) -> Float[Array, "N R"]:
     """R_max: the highest undiscounted return of a completed episode on each level so far.
 
     Args:
-        slots: whose memory is R_max before this rollout, [N, R].
-        rollout: [T, N].
+        slots: whose memory is R_max before this outcome, [N, R].
+        outcome: of member 0.
     """
-    unasked = jnp.zeros_like(rollout.terminated)
-    best_now = episodes(rollout, slots.row.shape[1], success=unasked).max_return
-    return jnp.maximum(slots.memory, best_now)
+    return jnp.maximum(slots.memory, completed(outcome, slots.row.shape[1]).max_return)
 
 
 def at_each_step(x: Float[Array, "N R"], turn: Int[Array, "T N"]) -> Float[Array, "T N"]:

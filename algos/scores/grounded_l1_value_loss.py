@@ -57,7 +57,7 @@ class GroundedL1ValueLoss:
         """Score in units of reward, 0 or more, and the new best return; reads member 0."""
         del key
         rollout = protagonist(outcome)
-        best = best_return(slots, rollout)
+        best = best_return(slots, outcome)
         advantage = extrinsic_advantage(
             rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
         )

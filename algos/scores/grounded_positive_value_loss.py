@@ -46,7 +46,7 @@ class GroundedPositiveValueLoss:
         """Score in units of return, 0 or more, and the new R_max; reads member 0."""
         del key
         rollout = protagonist(outcome)
-        best = best_return(slots, rollout)
+        best = best_return(slots, outcome)
         missed = jnp.maximum(at_each_step(best, rollout.turn) - rollout.value, 0.0)
         score = mean_per_level(missed, rollout, slots.row.shape[1], self.completed_only)
         return jnp.where(jnp.isfinite(best), score, -jnp.inf), best

@@ -47,7 +47,7 @@ class MaxMC:
         """Score in units of return, and the new R_max; reads member 0 of the population."""
         del key
         rollout = protagonist(outcome)
-        best = best_return(slots, rollout)
+        best = best_return(slots, outcome)
         value = mean_per_level(rollout.value, rollout, slots.row.shape[1], self.completed_only)
         known = jnp.isfinite(value) & jnp.isfinite(best)
         return jnp.where(known, best - value, -jnp.inf), best

@@ -16,10 +16,9 @@ from jaxtyping import Array, Float
 from rlgen.branching import any_seed
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.registry import require
-from rlgen.returns import episodes
 from rlgen.types import Key, Outcome, PyTree, Slots
 
-from ._value_loss import protagonist
+from ._value_loss import completed
 
 UNASKED, NO_WAY = jnp.inf, -jnp.inf
 """Optimal return of a level before it is solved (no bound is known), and where none succeeds."""
@@ -57,9 +56,7 @@ class OracleRegret:
         A level without a completed episode has no score.
         """
         del key
-        rollout = protagonist(outcome)
-        unasked = jnp.zeros_like(rollout.terminated)
-        stats = episodes(rollout, slots.row.shape[1], success=unasked)
+        stats = completed(outcome, slots.row.shape[1])
         best = self._optimal(slots.level, slots.memory)
         # An agent as good as the solver may be a rounding error better.
         regret = jnp.where(best == NO_WAY, 0.0, jnp.maximum(best - stats.mean_return, 0.0))

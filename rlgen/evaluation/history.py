@@ -23,6 +23,7 @@ BINS = 24  # points of a line; updates between them are taken together
 TIMES = 6  # columns of examples
 RANKS = {"high": 0.95, "middle": 0.5, "low": 0.05}  # rows of examples: quantiles of the score
 LABELS = {"age": "age (updates)", "depth": "edits since generated"}
+LABELS |= {"lifetime": "lifetime (updates)"}
 
 _Panel = tuple[str, Callable[[Axes], None]]
 

@@ -60,10 +60,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f'<div class="scroll"><table>{parts}</table></div>'
 
 
-def frame(title: str, suite: str, lead: tuple[str, str], sections: Sequence[str]) -> str:
+def frame(title: str, above: str, lead: tuple[str, str], sections: Sequence[str]) -> str:
     """The whole page; `lead` is the headline and what is to be said right below it."""
     body = "\n".join(one for one in sections if one)
-    named = {"title": title, "suite": suite, "headline": lead[0], "aside": lead[1]}
+    named = {"title": title, "above": above, "headline": lead[0], "aside": lead[1]}
     return _FRAME.format(style=_STYLE, body=body, **{k: text(v) for k, v in named.items()})
 
 
@@ -81,7 +81,7 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <body>
 <main>
 <header>
-<p class="note">Zero-shot evaluation on {suite}</p>
+<p class="note">{above}</p>
 <h1>{headline}</h1>
 <p class="note">{aside}</p>
 </header>

@@ -5,25 +5,29 @@ forbids it to load or run anything.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import UInt8
+from matplotlib.figure import Figure
 
 from rlgen.evaluation import figures, page
 from rlgen.evaluation.curriculum_report import Story, curricula_section
 from rlgen.evaluation.curves import has_curves, learning_curves
 from rlgen.evaluation.episodes import Evaluation, hex_hash
 from rlgen.evaluation.images import image_bytes
+from rlgen.evaluation.relative import compare_all
+from rlgen.evaluation.relative_report import agent_curves, is_meta_test, relative_section
+from rlgen.evaluation.relative_report import has_curves as has_agent_curves
 from rlgen.evaluation.results import write
 from rlgen.evaluation.statistics import DEFAULT, Bootstrap
 from rlgen.evaluation.summary import Comparison, Summary, hardest, summarise
 from rlgen.evaluation.wording import AGGREGATES, aside, headline, level_details, show, show_interval
 
 MAX_CARDS = 60  # levels in the gallery; of a larger suite, the hardest
-FIGURES = ("intervals", "profile", "learning")
+FIGURES = ("intervals", "profile", "learning", "agents")
 _EPISODE, _CURRICULUM = "episode-{}.gif", "curriculum-{}.png"
 NOTHING: Mapping = MappingProxyType({})
 
@@ -57,6 +61,8 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     summary = summarise(evaluations, bootstrap)
     drawn = _draw(summary, curves)
+    if has_agent_curves(evaluations):
+        drawn["agents"] = _themes(lambda theme: agent_curves(evaluations, theme))
     for name, themes in drawn.items():
         write(folder / f"{name}.png", themes["light"])
     for i, gif in enumerate(gifs.values()):
@@ -66,7 +72,10 @@ def write_report(
     for path in _stale(folder, drawn, {_EPISODE: len(gifs), _CURRICULUM: len(curricula)}):
         path.unlink(missing_ok=True)
     path = folder / "report.html"
-    told = curricula_section(curricula, [run.run for run in summary.runs])
+    told = (
+        relative_section(evaluations, compare_all(evaluations, bootstrap)),
+        curricula_section(curricula, [run.run for run in summary.runs]),
+    )
     write(path, _page(summary, evaluations, images, gifs, drawn, told).encode())
     return path
 
@@ -77,21 +86,26 @@ def _page(
     images: Mapping[str, np.ndarray],
     gifs: Mapping[str, bytes],
     drawn: dict[str, dict[str, bytes]],
-    curricula: str,
+    told: tuple[str, str],
 ) -> str:
+    relative, curricula = told
+    fresh = is_meta_test(evaluations)
     sections = (
+        relative,
         _aggregates(summary),
         _picture(drawn, "intervals", "Scores and intervals of every run, overall and by level"),
-        _levels(summary),
+        _levels(summary, "env steps trained" if fresh else "steps / optimal"),
         _gallery(summary, images),
         _episodes(gifs),
         _picture(drawn, "profile", "Performance profile", "Performance profile", _PROFILE),
+        _picture(drawn, "agents", "Learning curves of the agents", "The agents' lives", _LIVES),
         _picture(drawn, "learning", "Learning curves", "Training", _LEARNING),
         curricula,
         _method(summary, evaluations),
     )
     title = f"{summary.suite}: {', '.join(run.run for run in summary.runs)}"
-    return page.frame(title, summary.suite, (headline(summary), aside(summary)), sections)
+    above = f"{'Meta-test' if fresh else 'Zero-shot evaluation'} on {summary.suite}"
+    return page.frame(title, above, (headline(summary), aside(summary, fresh)), sections)
 
 
 def _stale(folder: Path, drawn: Mapping, numbered: Mapping[str, int]) -> list[Path]:
@@ -112,10 +126,11 @@ def _draw(summary: Summary, curves: Curves) -> dict[str, dict[str, bytes]]:
     labels = [run.run for run in summary.runs]
     if has_curves(curves):
         makers["learning"] = lambda theme: learning_curves(curves, theme, labels)
-    return {
-        name: {theme: figures.png_bytes(make(theme)) for theme in figures.THEMES}
-        for name, make in makers.items()
-    }
+    return {name: _themes(make) for name, make in makers.items()}
+
+
+def _themes(make: Callable[[str], Figure]) -> dict[str, bytes]:
+    return {theme: figures.png_bytes(make(theme)) for theme in figures.THEMES}
 
 
 def _aggregates(summary: Summary) -> str:
@@ -148,7 +163,7 @@ def _aggregates(summary: Summary) -> str:
     return page.section("All levels", "".join(blocks))
 
 
-def _levels(summary: Summary) -> str:
+def _levels(summary: Summary, steps: str) -> str:
     """All levels: for one run in detail, for several the scores, with each run's detail folded."""
     blocks = []
     if len(summary.runs) > 1:
@@ -166,7 +181,7 @@ def _levels(summary: Summary) -> str:
         cells = zip(map(page.text, names), *columns, strict=True)
         blocks.append(page.table(heads, [list(row) for row in cells]))
     for run in summary.runs:
-        heads = ["level", summary.score, "return", "of optimal", "steps / optimal"]
+        heads = ["level", summary.score, "return", "of optimal", steps]
         rows = [
             [
                 page.text(level.name),
@@ -237,8 +252,9 @@ def _method(summary: Summary, evaluations: Sequence[Evaluation]) -> str:
     facts += [("IQM", _IQM), ("P(better)", _BETTER), ("Optimality gap", _GAP)]
     for e in evaluations:
         num_seeds, num_levels, attempts = e.shape
-        played = f"{num_seeds} × {num_levels} × {attempts} episodes (seeds × levels × attempts)"  # noqa: RUF001
-        rest = [f"{name}: {_value(value)}" for name, value in e.meta.items()]
+        what = "agents" if is_meta_test([e]) else "episodes"
+        played = f"{num_seeds} × {num_levels} × {attempts} {what} (seeds × levels × attempts)"  # noqa: RUF001
+        rest = [f"{name}: {_value(value)}" for name, value in e.meta.items() if name != "curve"]
         facts.append((e.run, "; ".join([played, *rest])))
     items = "".join(f"<dt>{page.text(k)}</dt><dd>{page.text(v)}</dd>" for k, v in facts)
     first = evaluations[0]
@@ -255,6 +271,9 @@ def _method(summary: Summary, evaluations: Sequence[Evaluation]) -> str:
 
 _PROFILE = "Share of seeds and levels that score above each threshold: a higher line is better."
 _LEARNING = "Episodes met in training, as each run chose its levels: not the held-out levels above."
+_LIVES = (
+    "Mean reward of a step while agents learn, over all levels: each rule thin, the mean thick."
+)
 _IQM = "Interquartile mean: the mean over seeds and levels without the lowest and highest quarter."
 _BETTER = "Probability that a random seed beats one of the first run on a level; a tie counts half."
 _GAP = "How far scores fall short of 1 on average."

@@ -1,4 +1,4 @@
-"""Results of zero-shot evaluations as plain files: a folder that is safe to open and to share.
+"""Results of evaluations as plain files: a folder that is safe to open and to share.
 
 `results.json` (summary and tables), `results.csv` (one row a run, seed and level) and
 `episodes.npz` (every episode, so that a saved evaluation can be compared with a later one).
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rlgen.evaluation.episodes import Evaluation, Json, hex_hash, plain, printable
+from rlgen.evaluation.relative import Relative, compare_all
 from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
 from rlgen.evaluation.summary import TAU, Comparison, LevelResult, RunResult, summarise
 
@@ -56,6 +57,9 @@ def to_json(
         ],
         "comparisons": [_fields(c) for c in summary.comparisons],
     }  # fmt: skip
+    relative = compare_all(evaluations, bootstrap, seed)
+    if relative:
+        content["relative"] = [_fields(one) for one in relative]
     return {name: plain(value) for name, value in content.items()}
 
 
@@ -175,7 +179,7 @@ def _cell(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def _fields(record: RunResult | LevelResult | Comparison | Interval) -> dict:
+def _fields(record: RunResult | LevelResult | Comparison | Interval | Relative) -> dict:
     """A record as a dict, records within it too."""
 
     def convert(x):

@@ -72,8 +72,13 @@ def headline(summary: Summary) -> str:
     return f"{sentence}{verdict(compared, score, -1 if first_is_best else 1)}."
 
 
-def aside(summary: Summary) -> str:
-    """What the headline's interval leaves out, in a sentence; empty if nothing."""
+def aside(summary: Summary, fresh_agents: bool = False) -> str:
+    """What the headline's interval leaves out, in a sentence; empty if nothing.
+
+    Args:
+        summary: of the evaluations.
+        fresh_agents: whether agents were trained for each level, rather than one played all.
+    """
     if summary.over == "attempts" and "iqm_whole_seeds" not in summary.runs[0].aggregate:
         return "One seed was trained: the interval says nothing of another one."
     best = max(summary.runs, key=lambda run: float(run.aggregate["iqm"].value))
@@ -81,9 +86,10 @@ def aside(summary: Summary) -> str:
     if wide is None or summary.over == "whole-seeds":
         return ""
     low, high = (show(float(x), summary.score) for x in (wide.low, wide.high))
+    why = "one rule trains the agents of" if fresh_agents else "one agent plays"
     return (
         f"With the same seeds drawn for all levels, the safer interval is {low} to {high}: "
-        "one agent plays every level, so its levels go together."
+        f"{why} every level, so its levels go together."
     )
 
 

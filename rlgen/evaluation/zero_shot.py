@@ -39,23 +39,23 @@ class Episodes(NamedTuple):
     terminated: Bool[np.ndarray, "S M A"]
 
 
-def load_policies(
+class Loaded(NamedTuple):
+    """What a run folder holds, trained or not."""
+
+    label: str
+    env: Any  # what was trained in
+    curriculum: Any
+    student: PyTree  # the student's states [S, ...], on the host
+    meta: dict[str, Any]
+
+
+def load_states(
     run: Path | str,
     at: int | None = None,
     untrained: bool = False,
     allow_imports: bool = False,
-) -> Policies:
-    """The policies in a run folder.
-
-    Args:
-        run: the folder.
-        at: update of the checkpoint; the newest by default.
-        untrained: the same seeds before their first update, as a baseline.
-        allow_imports: import modules from outside rlgen that the run's record names.
-
-    Raises:
-        ValueError: not a run, nothing trained yet, or a damaged or foreign checkpoint.
-    """
+) -> Loaded:
+    """The student's states in a run folder; see `load_policies` for arguments and errors."""
     run = Path(run)
     record = folder.read(run)
     spec, env, curriculum = folder.rebuild(record, allow_imports)
@@ -77,9 +77,30 @@ def load_policies(
         update = known[-1] if at is None else at
         states, counters = training.restore(run, record, like, update)
         meta |= {"update": update, "env_steps": counters.steps_total}
+    return Loaded(name, env, curriculum, states.student, meta)
+
+
+def load_policies(
+    run: Path | str,
+    at: int | None = None,
+    untrained: bool = False,
+    allow_imports: bool = False,
+) -> Policies:
+    """The policies in a run folder.
+
+    Args:
+        run: the folder.
+        at: update of the checkpoint; the newest by default.
+        untrained: the same seeds before their first update, as a baseline.
+        allow_imports: import modules from outside rlgen that the run's record names.
+
+    Raises:
+        ValueError: not a run, nothing trained yet, or a damaged or foreign checkpoint.
+    """
+    label, env, curriculum, student, meta = load_states(run, at, untrained, allow_imports)
     # Replay buffers and optimiser states stay on the host: only the policies are needed.
-    learner, policy = curriculum.student.policy(states.student)
-    return Policies(name, env, learner, jax.tree.map(jnp.asarray, policy), meta)
+    learner, policy = curriculum.student.policy(student)
+    return Policies(label, env, learner, jax.tree.map(jnp.asarray, policy), meta)
 
 
 def evaluate(

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from rlgen.runs import metrics
+from rlgen.tasks import Task, plain_level
 from rlgen.types import Episodes, Met, PyTree
 
 FORMAT = "rlgen-curriculum-1"
@@ -68,8 +69,11 @@ def keep(met: Met, num_kept: int) -> Kept | tuple[()]:
         return ()
     slots = met.slots
     at = kept_slots(slots.row.shape[0], num_kept)
+    past = dict(met.lineage)
+    if isinstance(slots.level, Task):
+        past["lifetime"] = slots.level.lifetime
     level, row, score, lineage, episodes = jax.tree.map(
-        lambda x: x[at, 0], (slots.level, slots.row, met.score, met.lineage, met.episodes)
+        lambda x: x[at, 0], (plain_level(slots.level), slots.row, met.score, past, met.episodes)
     )
     return Kept(level, score, slots.origin[at], slots.weight[at], row, lineage, episodes)
 
@@ -118,12 +122,12 @@ def has_log(run: Path) -> bool:
 
 
 def read(run: Path, like: PyTree) -> LevelLog:
-    """The whole log of a run whose levels are like one level, `like`.
+    """The whole log of a run whose levels are like one level (or task), `like`.
 
     Raises:
         ValueError: there is no log, or a file is damaged or of another run; it is named.
     """
-    paths = _files(run)
+    paths, like = _files(run), plain_level(like)
     if not paths:
         raise ValueError(
             f"{run} has no curriculum log: it was trained with --log-levels 0, or by a version of "

@@ -5,7 +5,8 @@
 
 Env steps are told apart by what they were for: `train`, learned from; `scout`, a look at new
 levels; `score`, a look at known or edited ones; `antagonist`, of the students that are not
-evaluated; `teacher`, of the one that builds levels. All are their sum.
+evaluated; `teacher`, of the one that builds levels; `evaluate`, of agents that a rule has trained,
+to judge them. All are their sum.
 Steps and gradient updates count from the start of the run, of one seed (the mean over seeds). Wall
 seconds count the running program alone, compilation apart; within a chunk, whose updates run as one
 program, they are interpolated. A metric that does not exist (a skipped update has no loss) is null.
@@ -24,6 +25,9 @@ import numpy as np
 COUNTED = "steps_"
 """How the names of counted metrics begin: env steps of one update, by kind."""
 NO_STEPS: Mapping[str, float] = MappingProxyType({})
+
+SKIPPED = "skipped_"
+"""How the names of metrics begin that count what was left out because it was not a number."""
 
 ALWAYS = ("weight", "score", "episode_return", "episode_length")
 """Metrics that exist in every update, also in one that trained nothing."""
@@ -126,13 +130,22 @@ def first_bad(
     """The first metric `[U, S]`, or else parameter `[S]` at the chunk's end, that is not finite.
 
     An update that trained nothing has no learner metrics, so NaN is allowed there; so has one whose
-    teacher was not paid no metrics of the teacher.
+    teacher was not paid no metrics of the teacher, one in which no agent's life ended none of lives
+    (`life_…`), and one whose meta-gradient was skipped none of it (`meta_…`).
     """
     trained = metrics["weight"] > 0
     taught = np.isfinite(metrics.get("teacher_return", np.full(trained.shape, np.nan)))
 
+    counted = [x > 0 for name, x in metrics.items() if name.startswith(SKIPPED)]
+    exist = {
+        "teacher_": taught,
+        "life_": np.zeros_like(trained),  # of some lives alone: whose levels have no past, say
+        "meta_": trained & ~np.any([np.zeros_like(trained), *counted], axis=0),
+    }
+
     def exists(name: str) -> np.ndarray:
-        return (taught if name.startswith("teacher_") else trained) | (name in ALWAYS)
+        kind = name.partition("_")[0] + "_"
+        return exist.get(kind, trained) | (name in ALWAYS)
 
     wrong = {name: ~np.isfinite(x) & exists(name) for name, x in metrics.items()}
     hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
@@ -143,6 +156,19 @@ def first_bad(
         if not good.all():
             return Bad(before + len(trained), int(np.argmin(good)), f"parameter {name}")
     return None
+
+
+def skipped(metrics: dict[str, np.ndarray]) -> list[str]:
+    """A sentence for each kind of update that was skipped in a chunk `[U, S]`."""
+    told = []
+    for name, values in metrics.items():
+        num = round(float(values.sum())) if name.startswith(SKIPPED) else 0
+        if num == 0:
+            continue
+        what = name.removeprefix(SKIPPED).replace("_", " ").replace("meta ", "meta-")
+        verb = "were not finite and were" if num > 1 else "was not finite and was"
+        told.append(f"{num:,} {what if num > 1 else what.removesuffix('s')} {verb} skipped")
+    return told
 
 
 def _head(now: Counters, steps_per_second: float) -> dict:

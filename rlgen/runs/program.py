@@ -65,7 +65,7 @@ def compile_run(spec: RunSpec, curriculum: Curriculum, length: Plan) -> Program:
         mesh = sharding.make_mesh(spec.devices, spec.seeds, curriculum.num_slots)
     states = abstract_states(spec, curriculum)
     keys = run_keys(spec)[1]
-    where = None if mesh is None else sharding.state_shardings(mesh, states)
+    where = None if mesh is None else sharding.state_shardings(mesh, states, curriculum.student)
     if mesh is not None:
         keys = jax.device_put(keys, sharding.keys_shardings(mesh))
         states = jax.tree.map(_with_sharding, states, where)

@@ -113,11 +113,14 @@ def describe(status: Status) -> str:
         f"{amount(status.steps_per_second)}/s",
         f"{duration(status.seconds_left)} left",
     ]
-    shown = {"episode_return": "return", "solve_rate": "solved", "levels_replay": "replay"}
-    for name, label in shown.items():
+    of_lives = (
+        {} if "episode_return" in status.metrics else {"life_return": "return of ended lives"}
+    )
+    shares = {"solve_rate": "solved", "levels_replay": "replay"}
+    for name, label in ({"episode_return": "return"} | of_lives | shares).items():
         value = status.metrics.get(name, float("nan"))
         if value == value:
-            text = f"{value:.2f}" if name == "episode_return" else f"{value:.0%}"
+            text = f"{value:.0%}" if name in shares else f"{value:.2f}"
             parts.append(f"{label} {text}")
     return "  ".join(parts)
 

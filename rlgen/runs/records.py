@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax
 import numpy as np
 
 from rlgen import levels, registry
+from rlgen.tasks import Task, plain_level
 from rlgen.types import PyTree, TrainState
 
 
@@ -22,7 +24,8 @@ class Buffer(NamedTuple):
     hash: np.ndarray  # [M, 2]
     seed: np.ndarray  # [M] position among the run's seeds
     row: np.ndarray  # [M] row in that seed's buffer
-    past: dict[str, np.ndarray]  # [M] each: `origin`, `depth`, `age`; {} if the sampler keeps none
+    past: dict[str, np.ndarray]  # [M] each: `origin`, `depth`, `age`; {} if the sampler keeps none;
+    # also `lifetime` of tasks, whose levels these are
 
 
 def find_buffer(states: TrainState) -> Buffer | None:
@@ -34,7 +37,10 @@ def find_buffer(states: TrainState) -> Buffer | None:
     filled = np.arange(score.shape[1]) < np.asarray(held.size)[:, None]
     seed, row = np.nonzero(filled)
     level, hashes = jax.tree.map(lambda x: np.asarray(x)[seed, row], (held.level, held.hash))
-    return Buffer(level, score[seed, row], hashes, seed, row, _past(states.sampler, seed, row))
+    past = _past(states.sampler, seed, row)
+    if isinstance(level, Task):
+        past["lifetime"] = np.asarray(level.lifetime)
+    return Buffer(plain_level(level), score[seed, row], hashes, seed, row, past)
 
 
 def save_buffer(path: Path, env: Any, states: TrainState, features: bool = False) -> None:
@@ -42,8 +48,9 @@ def save_buffer(path: Path, env: Any, states: TrainState, features: bool = False
 
     The file is one that `rlgen.levels.load_levels` reads, with the arrays `score`, `seed`, where
     the sampler knows them `origin` (see `rlgen.types`), `depth` (edits since it was generated) and
-    `age` (updates since it was first met), and on request `feature.…` beside it. Optimal lengths
-    are left unknown: solving takes too long to do it between chunks.
+    `age` (updates since it was first met), of a meta-learner's tasks `lifetime`, and on request
+    `feature.…` beside it. Optimal lengths are left unknown: solving takes too long to do it between
+    chunks.
 
     Raises:
         OSError: no space.
@@ -99,11 +106,55 @@ def keep_training_set(run: Path, sampler: Any) -> None:
         levels.save_levels(part, chosen)
         part.replace(path)
         return
-    if not np.array_equal(levels.load_levels(path, sampler.blank()).hash, chosen.hash):
+    like = plain_level(sampler.blank())
+    if not np.array_equal(levels.load_levels(path, like).hash, chosen.hash):
         raise ValueError(
             f"the run began with the levels in {path}, and its settings now give others; "
             "restore the level file that it was trained on"
         )
+
+
+def keepsakes(run: Path, student: Any) -> None:
+    """Write down what the learner was given from outside the run, or compare with it.
+
+    A learner may have the method `keepsakes() -> {name: bytes}`, small files that stay the same as
+    long as what it was given does, such as a hash of the rule that it follows.
+
+    Raises:
+        ValueError: a resumed run would go on with something else than it began with.
+        OSError: no space.
+    """
+    own = getattr(getattr(student, "learner", None), "keepsakes", None)
+    for name, content in (own() if own else {}).items():
+        path = run / name
+        if not path.exists():
+            _write(path, content)
+        elif path.read_bytes() != content:
+            raise ValueError(
+                f"what the run began with, see {path}, has changed since; restore it to go on"
+            )
+
+
+def save_files(run: Path, student: Any, states: TrainState) -> None:
+    """Write the files that a student makes of its states [S, ...], if it makes any.
+
+    Raises:
+        OSError: no space; older files are untouched.
+    """
+    own = getattr(student, "files", None)
+    for name, content in (own(states.student) if own else {}).items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        _write(run / name, content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A file of which a kill at any moment leaves the old or the new content."""
+    part = path.with_name(f".{path.name}.part")
+    with open(part, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def check_tensorboard(wanted: bool) -> None:

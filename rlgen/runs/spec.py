@@ -18,6 +18,10 @@ from rlgen.curriculum import Curriculum
 
 NO_FIELDS: Any = MappingProxyType({})
 
+RULE = "student.learner.rule"
+LEARNERS = ("student.learner", "student.learner.agent", "student.agent")
+"""Whose discounting the score shares: that of an agent, or of those that a rule trains."""
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -30,6 +34,8 @@ class RunSpec:
         learner: the learner's name; "" for the recipe's own.
         score: the name of what judges levels; "" for the recipe's own.
         bonus: the exploration bonus's name; "" for none.
+        rule: of learners that follow a learned rule: a run of meta-training, a .npz file or the
+            name of a rule that ships with rlgen; "" for what the recipe says.
         steps: env steps of each seed; rounded up to whole chunks.
         seed: the first seed.
         seeds: S, number of seeds trained side by side: seed, seed + 1, ...
@@ -53,6 +59,7 @@ class RunSpec:
     learner: str = ""
     score: str = ""
     bonus: str = ""
+    rule: str = ""
     steps: int = 5_000_000
     seed: int = 0
     seeds: int = 1
@@ -92,7 +99,7 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
     """
     recipe = registry.load("recipes", spec.recipe)
     presets = getattr(recipe, "PRESETS", {})
-    env = registry.load("envs", spec.env).build()
+    env = registry.make_env(spec.env)
     env_presets = env.presets() if registry.has(env, "presets") else {}
     known = {*presets, *env_presets}
     if spec.preset and known and spec.preset not in known:
@@ -108,8 +115,9 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
     known_paths = config.flatten(curriculum)
     # A preset also holds values of learners that were not chosen, such as the size of a memory.
     values = {p: v for p, v in presets.get(spec.preset, {}).items() if p in known_paths}
-    curriculum = config.override(curriculum, {**values, **_for_both(spec.overrides, known_paths)})
-    return env, _with_length(curriculum, plan(spec, curriculum).num_updates, spec.overrides)
+    overrides = _with_rule(spec, known_paths)
+    curriculum = config.override(curriculum, {**values, **_for_both(overrides, known_paths)})
+    return env, _with_length(curriculum, plan(spec, curriculum).num_updates, overrides)
 
 
 def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
@@ -137,12 +145,33 @@ def with_names(spec: RunSpec) -> RunSpec:
     return dataclasses.replace(spec, **names)
 
 
+def _with_rule(spec: RunSpec, known: Collection[str]) -> dict[str, Any]:
+    """The overrides, and among them the rule that a learner is to follow.
+
+    Raises:
+        ValueError: the learner follows no rule, or two are given.
+    """
+    if not spec.rule:
+        return spec.overrides
+    if RULE not in known:
+        raise ValueError(
+            f"--rule {spec.rule}: the learner of {spec.recipe} does not follow a learned rule; use "
+            "the recipe lpg-agent"
+        )
+    given = {path.replace("-", "_"): value for path, value in spec.overrides.items()}
+    if given.get(RULE, spec.rule) != spec.rule:
+        raise ValueError(f"give either --rule {spec.rule} or --{RULE} {given[RULE]}, not both")
+    return {**spec.overrides, RULE: spec.rule}
+
+
 def _for_both(overrides: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
     """What is set for the learner's discounting also holds for the score's, unless that is set."""
-    chosen = {path.replace("-", "_"): value for path, value in overrides.items()}
-    learner = "student.learner."
-    of_score = {path.replace(learner, "score."): value for path, value in chosen.items()}
-    copied = {path: value for path, value in of_score.items() if path in known}
+    copied = {}
+    for written, value in overrides.items():
+        path = written.replace("-", "_")
+        of_score = "score." + path.rpartition(".")[2]
+        if path.rpartition(".")[0] in LEARNERS and of_score in known:
+            copied[of_score] = value
     return {**copied, **overrides}
 
 

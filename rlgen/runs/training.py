@@ -23,7 +23,9 @@ from rlgen.runs.progress import Reporter, Silent, Status
 from rlgen.runs.records import (
     check_tensorboard,
     keep_training_set,
+    keepsakes,
     save_buffer,
+    save_files,
     tensorboard_writer,
 )
 from rlgen.runs.signals import catch_stop
@@ -165,6 +167,7 @@ def _go(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
     with tensorboard_writer(run.path, run.options.tensorboard) as board:
         try:
             keep_training_set(run.path, run.curriculum.sampler)
+            keepsakes(run.path, run.curriculum.student)
             metrics.cut(run.path / "metrics.jsonl", counters.update)
             curriculum_log.cut(run.path, counters.update)
             reporter.say(_first_words(run, counters))
@@ -222,6 +225,8 @@ def _take_in(run: Run, found: tuple, now: Counters, seconds: float, board: Any) 
     bad = metrics.first_bad(now.update, values, found[1])
     if bad is not None:
         raise RunStoppedError(_not_finite(run, bad))
+    for sentence in metrics.skipped(values):
+        run.options.reporter.say(sentence)
     means = {name: _mean(x) for name, x in values.items()}
     if board is not None:
         for name, mean in means.items():
@@ -240,6 +245,7 @@ def _save(run: Run, states: TrainState, now: Counters) -> None:
         "counters": now._asdict() | {"steps": dict(now.steps)},
     }
     checkpoint.save(run.path, now.update, states, meta, run.spec.keep_checkpoints)
+    save_files(run.path, run.curriculum.student, states)
     features = now.update == run.length.num_updates  # solving levels takes seconds
     save_buffer(run.path / "levels.npz", run.env, states, features)
 

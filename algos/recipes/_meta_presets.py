@@ -1,0 +1,121 @@
+"""The numbers of the presets of meta-learning, as data: dotted path of a field -> value.
+
+`parity`: the settings of the code released with GROOVE, for comparison. `strong`: the papers', with
+the discount as an input of the rule, clipped meta-gradients, and agents of all ages from the start.
+`fast`: small enough for a CPU. How an agent learns (its step sizes, and whether it is a table)
+follows from the environment; see `rlgen.algos.meta._agent.build_agent`.
+
+Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms"; Jackson et al., 2023,
+"Discovering General Reinforcement Learning Algorithms with Adversarial Environment Design".
+"""
+
+from ._presets import Preset
+
+
+def _advantage(bootstrap_truncation: bool, *owners: str) -> Preset:
+    """The agents' advantages, and those of value-loss scores, which must be the same."""
+    fields = {
+        "discount": 0.99,
+        "gae_lambda": 0.95,
+        "bootstrap_truncation": bootstrap_truncation,
+    }
+    return {f"{owner}.{name}": value for owner in owners for name, value in fields.items()}
+
+
+_OWNERS = ("student.agent", "score")
+
+_PARITY: Preset = {
+    "num_slots": 512,
+    "student.num_inner_updates": 5,
+    "student.rollout_steps": 20,
+    "student.num_workers": 64,
+    "student.learning_rate": 1e-4,
+    "student.max_grad_norm": 0.0,
+    "student.policy_entropy_coef": 0.05,
+    "student.prediction_entropy_coef": 0.001,
+    "student.target_coef": 0.005,
+    "student.target_prediction_coef": 0.001,
+    "student.meta_grad_through_inputs": False,
+    "student.stagger": False,
+    "student.agent.kl_coef": 0.5,
+    "student.rule.core": "gru",
+    "student.rule.hidden_size": 256,
+    "student.rule.num_predictions": 8,
+    "student.rule.discount_input": False,
+    **_advantage(False, *_OWNERS),
+}
+
+_STRONG: Preset = {
+    **_PARITY,
+    "student.max_grad_norm": 1.0,
+    "student.meta_grad_through_inputs": True,
+    "student.stagger": True,
+    "student.rule.discount_input": True,
+    **_advantage(True, *_OWNERS),
+}
+
+_FAST: Preset = {
+    **_STRONG,
+    "num_slots": 32,
+    "student.learning_rate": 5e-4,
+    "student.rule.hidden_size": 64,
+}
+
+_RULE: dict[str, Preset] = {"parity": _PARITY, "strong": _STRONG, "fast": _FAST}
+
+
+def _living(owner: str, shortest: int, longest: int) -> Preset:
+    return {f"{owner}.shortest": shortest, f"{owner}.longest": longest}
+
+
+LEARNING: dict[str, Preset] = {
+    "parity": {**_PARITY, **_living("sampler", 0, 250)},
+    "strong": {**_STRONG, **_living("sampler", 0, 250)},
+    "fast": {**_FAST, **_living("sampler", 0, 250)},
+}
+"""What the presets say of a rule and the lives of its agents, whatever their levels."""
+
+# Released code replays the levels of highest score, in order, as soon as there are as many as
+# agents: a low temperature and no staleness come close.
+_REPLAY_PARITY: Preset = {
+    "sampler.capacity": 4000,
+    "sampler.replay_prob": 0.5,
+    "sampler.temperature": 0.1,
+    "sampler.staleness_coef": 0.0,
+    "sampler.min_fill": 0.128,
+    "sampler.priority": "rank",
+    **_living("sampler.source", 0, 250),
+}
+
+_REPLAY_STRONG: Preset = {
+    **_REPLAY_PARITY,
+    "sampler.temperature": 0.3,
+    "sampler.staleness_coef": 0.2,
+}
+
+_REPLAY_FAST: Preset = {
+    **_REPLAY_STRONG,
+    "sampler.capacity": 256,
+    "sampler.min_fill": 0.25,
+}
+
+REPLAY: dict[str, Preset] = {
+    "parity": {**_PARITY, **_REPLAY_PARITY, **_advantage(False, "student.antagonist")},
+    "strong": {**_STRONG, **_REPLAY_STRONG, **_advantage(True, "student.antagonist")},
+    "fast": {**_FAST, **_REPLAY_FAST, **_advantage(True, "student.antagonist")},
+}
+"""The same with a level buffer, and an antagonist that discounts as the agents do."""
+
+_AGENT: Preset = {
+    "num_slots": 64,
+    "num_queued": 1,
+    "student.num_steps": 20,
+    "student.tenancy": 25,
+    "student.learner.agent.kl_coef": 0.5,
+}
+
+AGENT: dict[str, Preset] = {
+    name: {**_AGENT, **_advantage(bootstrap, "student.learner.agent", "score")}
+    for name, bootstrap in (("parity", False), ("strong", True), ("fast", True))
+}
+"""What the presets say of one agent that a rule trains."""

@@ -1,0 +1,27 @@
+"""Learn an update rule from a curriculum of levels on which it falls short (GROOVE).
+
+Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
+Adversarial Environment Design".
+"""
+
+from rlgen.algos.samplers.lifetimes import Lifetimes
+from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.random import Random
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+from rlgen.tasks import TaskEnv
+
+from ._meta_parts import rule_student_and_score
+from ._meta_presets import REPLAY
+
+PRESETS = REPLAY
+NEEDS_ANTAGONIST = "algorithmic-regret"
+
+
+def build(env: LevelEnv, learner: str = "a2c", score: str = "algorithmic-regret") -> Curriculum:
+    """PLR over tasks, each slot for itself; the learner is the antagonist of algorithmic regret."""
+    antagonist = learner if score == NEEDS_ANTAGONIST else ""
+    student, judge = rule_student_and_score(env, antagonist, score)
+    source = Lifetimes(env, Random(env))
+    sampler = PLR(TaskEnv(env), source, judge, replay_prob=0.5, per_slot=True)
+    return Curriculum(student, sampler, judge)

@@ -1,0 +1,20 @@
+"""Learn an update rule from agents on random levels (LPG).
+
+Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms".
+"""
+
+from rlgen.algos.samplers.lifetimes import Lifetimes
+from rlgen.algos.samplers.random import Random
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._meta_parts import rule_student_and_score
+from ._meta_presets import LEARNING
+
+PRESETS = LEARNING
+
+
+def build(env: LevelEnv, learner: str = "", score: str = "none") -> Curriculum:
+    """LPG. With a learner, such as a2c, agents that it trains are compared with the rule's."""
+    student, judge = rule_student_and_score(env, learner, score)
+    return Curriculum(student, Lifetimes(env, Random(env)), judge)

@@ -1,0 +1,21 @@
+"""Learn an update rule from agents on a finite set of levels, to see how many it takes.
+
+Source of the protocol: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms
+with Adversarial Environment Design", whose rules were trained on 1 to 1024 levels.
+"""
+
+from rlgen.algos.samplers.fixed import Fixed
+from rlgen.algos.samplers.lifetimes import Lifetimes
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._meta_parts import rule_student_and_score
+from ._meta_presets import LEARNING
+
+PRESETS = LEARNING
+
+
+def build(env: LevelEnv, learner: str = "", score: str = "none") -> Curriculum:
+    """200 sampled levels; `sampler.source.num_levels`, `.seed` and `.path` say which others."""
+    student, judge = rule_student_and_score(env, learner, score)
+    return Curriculum(student, Lifetimes(env, Fixed(env)), judge)

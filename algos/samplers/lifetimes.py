@@ -1,0 +1,155 @@
+"""Tasks for meta-learning: another sampler's levels, each with a lifetime.
+
+Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (agents live for a number
+of updates on a level drawn for them); Jackson et al., 2024, "Discovering Temporally-Aware
+Reinforcement Learning Algorithms" (log-uniform lifetimes).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.branching import where
+from rlgen.curriculum import note_of
+from rlgen.protocols import LevelEnv, Sampler
+from rlgen.tasks import Task
+from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
+
+from .random import Random
+
+DEFAULT_LIFETIME = 250
+"""Updates, in environments that do not say for how long an agent is trained in them."""
+
+_OWN = 0x4C494645
+"""Folded into a key that the source gets as it is: alone or here, it draws the same."""
+
+
+@dataclass(frozen=True)
+class Lifetimes:
+    """Fills each free slot with a level of the source and an independent lifetime.
+
+    Lifetimes are whole numbers, log-uniform from `shortest` to `longest`: 10 to 20 is as likely as
+    100 to 200. The source sees the levels alone and never learns of lifetimes.
+
+    Attributes:
+        source: where the levels come from.
+        shortest: fewest updates that an agent lives for; 0 for `longest`, so that all live as long.
+        longest: most updates; 0 for the environment's own `lifetime()`, or 250 if it has none.
+
+    Raises:
+        ValueError: a negative lifetime, or the shortest above the longest.
+    """
+
+    env: LevelEnv
+    source: Sampler
+    shortest: int = 0
+    longest: int = 0
+
+    def __post_init__(self):
+        for name in ("shortest", "longest"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"{name} must be 0 or more updates, got {getattr(self, name)}; 0 leaves the "
+                    "choice to the environment"
+                )
+        shortest, longest = self.bounds
+        if shortest > longest:
+            raise ValueError(
+                f"shortest={shortest} is above the longest lifetime, {longest}; set longest too"
+            )
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The shortest and the longest lifetime, both of at least one update."""
+        own = getattr(self.env, "lifetime", None)
+        longest = self.longest or (int(own()) if own else DEFAULT_LIFETIME)
+        return self.shortest or longest, longest
+
+    @property
+    def level_set(self) -> Any:
+        """The levels of a source that is a finite set; of other sources there is none.
+
+        Raises:
+            AttributeError: the source has none.
+        """
+        return getattr(self.source, "level_set")  # noqa: B009 (of some sources only)
+
+    def check(self, num_levels: int) -> None:
+        """Refuse what the source refuses."""
+        check = getattr(self.source, "check", None)
+        if check is not None:
+            check(num_levels)
+
+    def init(self, key: Key) -> PyTree:
+        """The source's."""
+        return self.source.init(key)
+
+    def blank(self) -> Task:
+        """The source's blank level, with the longest lifetime."""
+        return Task(self.source.blank(), jnp.int32(self.bounds[1]))
+
+    def note(self) -> PyTree:
+        """The source's."""
+        return note_of(self.source)
+
+    def propose(
+        self, keys: Keys, state: PyTree, slots: Slots, free: Bool[Array, " N"]
+    ) -> tuple[PyTree, Slots]:
+        """Levels of the source, and new lifetimes, for the free slots."""
+        before: Task = slots.level
+        state, new = self.source.propose(keys, state, _of_source(slots), free)
+        drawn = self._draw(jax.random.fold_in(keys.own, _OWN), before.lifetime.shape)
+        lifetime = where(free, drawn, before.lifetime)
+        return state, new._replace(level=Task(new.level, lifetime))
+
+    def observe(
+        self,
+        keys: Keys,
+        state: PyTree,
+        slots: Slots,
+        score: Float[Array, "N R"],
+        outcome: Outcome,
+    ) -> PyTree:
+        """The source observes its levels."""
+        return self.source.observe(keys, state, _of_source(slots), score, outcome)
+
+    def metrics(self, state: PyTree) -> Metrics:
+        """The source's."""
+        own = getattr(self.source, "metrics", None)
+        return own(state) if own else {}
+
+    def lineage(self, state: PyTree, slots: Slots) -> dict[str, Int[Array, "N R"]]:
+        """The source's."""
+        own = getattr(self.source, "lineage", None)
+        return own(state, _of_source(slots)) if own else {}
+
+    def trained_updates(self, num_levels: int) -> float:
+        """The source's."""
+        own = getattr(self.source, "trained_updates", None)
+        return own(num_levels) if own else 1.0
+
+    def _draw(self, key: Key, shape: tuple[int, ...]) -> Int[Array, "N R"]:
+        shortest, longest = self.bounds
+        if shortest == longest:
+            return jnp.full(shape, longest, jnp.int32)
+        # Each whole number n gets the interval from n to n + 1 of a log-uniform real number.
+        low, high = jnp.log(float(shortest)), jnp.log(longest + 1.0)
+        real = jnp.exp(jax.random.uniform(key, shape, minval=low, maxval=high))
+        return jnp.clip(jnp.floor(real).astype(jnp.int32), shortest, longest)
+
+
+def _of_source(slots: Slots) -> Slots:
+    return slots._replace(level=slots.level.level)
+
+
+def build(env: LevelEnv, shortest: int = 0, longest: int = 0) -> Lifetimes:
+    """Fresh levels of the environment's base distribution, each with a lifetime."""
+    return Lifetimes(env, Random(env), shortest, longest)
+
+
+def tiny(env: LevelEnv) -> Lifetimes:
+    """The smallest instance, for tests of laws."""
+    return Lifetimes(env, Random(env), 2, 5)

@@ -1,0 +1,66 @@
+"""Algorithmic regret: how much more an agent earns if a known algorithm trains it than the rule.
+
+Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
+Adversarial Environment Design" (GROOVE), section 3.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.types import Key, Lives, Outcome, Slots
+
+UNKNOWN = jnp.nan
+"""The antagonist's return on a level on which none was trained yet."""
+
+
+@dataclass(frozen=True)
+class AlgorithmicRegret:
+    """The return of the antagonist's agent less that of the rule's, both at the end of a lifetime.
+
+    The antagonist's does not depend on the rule: it is the level's memory, so that a level that is
+    replayed needs no second antagonist. A life that did not go from birth to the end of its
+    lifetime has no score.
+    """
+
+    may_be_negative = True
+
+    def memory(self) -> Float[Array, ""]:
+        """The antagonist's return on an unseen level."""
+        return jnp.float32(UNKNOWN)
+
+    def __call__(
+        self, key: Key, slots: Slots, outcome: Outcome
+    ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
+        """Score in units of return, and the antagonist's return where it is known.
+
+        Raises:
+            ValueError: the student tells nothing of lives.
+        """
+        del key
+        lives = outcome.lives
+        if not isinstance(lives, Lives):
+            raise ValueError(
+                "algorithmic-regret compares agents that a rule and an antagonist trained, and the "
+                "student reports none; use it with the recipe groove, or choose another score"
+            )
+        unknown = jnp.isnan(slots.memory)
+        antagonist = jnp.where(unknown, lives.antagonist_return[:, None], slots.memory)
+        over = (outcome.done & lives.complete)[:, None]
+        regret = antagonist - lives.student_return[:, None]
+        score = jnp.where(over & jnp.isfinite(regret), regret, -jnp.inf)
+        return score, jnp.where(over, antagonist, slots.memory)
+
+
+def build(env: LevelEnv, learner: Learner) -> AlgorithmicRegret:
+    """Algorithmic regret; it depends on neither."""
+    del env, learner
+    return AlgorithmicRegret()
+
+
+def tiny(env: LevelEnv) -> AlgorithmicRegret:
+    """The smallest instance, for tests of laws."""
+    del env
+    return AlgorithmicRegret()

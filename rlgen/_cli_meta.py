@@ -1,0 +1,129 @@
+"""`rlgen eval` for runs that learned a rule: fresh agents are trained by it on held-out levels."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SUITE = "gridworld/unseen"
+ATTEMPTS = 4
+BASELINE = "a2c"
+
+
+def all_are_rules(names: list[str], allow_imports: bool) -> bool:
+    """Whether what is named are rules, rather than policies.
+
+    Raises:
+        ValueError: some are and some are not, or one is neither a run nor a rule.
+    """
+    from rlgen.evaluation.trainees import is_rule, learns_rule
+
+    kinds = {name: is_rule(name) or learns_rule(name, allow_imports) for name in names}
+    rules = [name for name, is_one in kinds.items() if is_one]
+    if rules and len(rules) < len(kinds):
+        others = ", ".join(name for name, is_one in kinds.items() if not is_one)
+        raise ValueError(
+            f"{', '.join(rules)} learned a rule and {others} a policy, which are judged in "
+            "different ways; evaluate them apart"
+        )
+    return bool(rules)
+
+
+def evaluate_rules(given: Any) -> int:
+    """Train, save, print."""
+    from rich.console import Console
+
+    from rlgen.evaluation import meta_test, relative, results, trainees
+    from rlgen.evaluation.relative_report import print_relative
+    from rlgen.evaluation.report import write_report
+    from rlgen.evaluation.table import print_table
+
+    name = given.suite or SUITE
+    out = Path(given.out) if given.out else default_folder(given.runs[0], name)
+    results.check_free(out, given.overwrite)
+    protocol = meta_test.Protocol(
+        lifetime=given.lifetime,
+        attempts=ATTEMPTS if given.attempts < 0 else given.attempts,
+        num_workers=given.workers,
+        seed=given.seed,
+    )
+    found = trainees_of(given)
+    suites = trainees.suites_of(name, given.levels)
+    for one in found:  # what cannot be tested is refused before the first hour of training
+        for suite in suites:
+            one.build(suite.env)
+    evaluations = [
+        meta_test.evaluate(one, suites, protocol, name, _progress(one.label)) for one in found
+    ]
+    results.save(out, evaluations, given.overwrite)
+    page = write_report(out, evaluations, images=_images(suites))
+    if given.json:
+        print(json.dumps(results.to_json(evaluations), allow_nan=False))
+        return 0
+    console = Console()
+    print_table(evaluations, console)
+    print_relative(evaluations, relative.compare_all(evaluations), console)
+    print(f"The report is {page}")
+    return 0
+
+
+def trainees_of(given: Any) -> list:
+    """The untrained rules if asked for, the rules, and the baseline."""
+    from rlgen.evaluation import trainees
+
+    at = None if given.checkpoint < 0 else given.checkpoint
+    found = []
+    if given.untrained:
+        if trainees.is_rule(given.runs[0]):
+            raise ValueError(
+                f"--untrained needs a run, whose rule before training is known; {given.runs[0]} is "
+                "a rule by itself"
+            )
+        found.append(trainees.from_run(given.runs[0], None, True, given.allow_imports))
+    for name in given.runs:
+        by_itself = trainees.is_rule(name)
+        found.append(
+            trainees.from_file(name)
+            if by_itself
+            else trainees.from_run(name, at, False, given.allow_imports)
+        )
+    labels = [one.label for one in found]
+    repeated = sorted(
+        {label for label in labels if labels.count(label) > 1} | {BASELINE} & {*labels}
+    )
+    if repeated:
+        raise ValueError(f"rules must have different names; got {', '.join(repeated)} twice")
+    return [*found, trainees.from_learner(BASELINE, max(one.num_seeds for one in found))]
+
+
+def default_folder(run: str, suite: str) -> Path:
+    """Within the run; of a rule by itself, a folder of its name right here."""
+    from rlgen.evaluation.trainees import is_rule
+
+    inside = Path("eval") / Path(run).stem if is_rule(run) else Path(run) / "eval"
+    return inside / suite.replace("/", "-")
+
+
+def _images(suites: list) -> dict:
+    """Pictures of the levels, by the names that they have in the results."""
+    from rlgen.evaluation.meta_test import level_names
+    from rlgen.evaluation.showcase import level_images
+
+    names = iter(level_names(suites))
+    found = {}
+    for suite in suites:
+        drawn = level_images(suite)
+        here = {one: next(names) for one in suite.levels.names}
+        found |= {here[one]: picture for one, picture in drawn.items()}
+    return found
+
+
+def _progress(label: str) -> Callable[[int, int], None]:
+    """Agents done, on one line of a terminal's standard error; nothing elsewhere."""
+
+    def show(done: int, of: int) -> None:
+        end = "\n" if done == of else ""
+        print(f"\r{label}: {done} of {of} agents", end=end, file=sys.stderr, flush=True)
+
+    return show if sys.stderr.isatty() else lambda done, of: None

@@ -1,0 +1,111 @@
+"""Who trains the agents of a meta-test: the rules of a run, one rule from a file, or A2C.
+
+Also which suites they are tested on, by name.
+"""
+
+from importlib import resources
+from pathlib import Path
+
+import jax
+
+from rlgen import registry
+from rlgen.evaluation.meta_test import Trainee
+from rlgen.evaluation.suites import load_suite, suite_names, take
+from rlgen.evaluation.zero_shot import load_states
+from rlgen.levels import Suite
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.runs import folder
+from rlgen.types import PyTree
+
+RULE_LEARNER = "lpg"  # reads rules from files, by their path or by the name of one that ships
+
+
+def learns_rule(run: Path | str, allow_imports: bool = False) -> bool:
+    """Whether the run in a folder learned a rule, rather than a policy.
+
+    Raises:
+        ValueError: not a run, or a foreign one.
+    """
+    _, _, curriculum = folder.rebuild(folder.read(Path(run)), allow_imports)
+    return hasattr(curriculum.student, "taught")
+
+
+def is_rule(name: Path | str) -> bool:
+    """Whether a name is not a run's but of a rule by itself: a `.npz`, or one that ships."""
+    return not Path(name).is_dir() and (Path(name).suffix == ".npz" or str(name) in shipped())
+
+
+def shipped() -> list[str]:
+    """Names of the rules that come with rlgen."""
+    rules = resources.files("rlgen.algos").joinpath("rules").iterdir()
+    return sorted(x.name.removesuffix(".npz") for x in rules if x.name.endswith(".npz"))
+
+
+def from_run(
+    run: Path | str,
+    at: int | None = None,
+    untrained: bool = False,
+    allow_imports: bool = False,
+) -> Trainee:
+    """The rules of a run's seeds; for arguments and errors see `zero_shot.load_policies`."""
+    label, _, curriculum, states, meta = load_states(run, at, untrained, allow_imports)
+    num_seeds = jax.tree.leaves(states)[0].shape[0]
+
+    def build(env: LevelEnv) -> tuple[Learner, PyTree]:
+        return curriculum.student.taught(states, env)
+
+    return Trainee(label, build, num_seeds, meta)
+
+
+def from_file(name: Path | str) -> Trainee:
+    """One rule, from a `.npz` or by the name of one that ships.
+
+    Raises:
+        ValueError: no such rule, or one that this version cannot read; when it is built.
+    """
+    module = registry.load("learners", RULE_LEARNER)
+
+    def build(env: LevelEnv) -> tuple[Learner, PyTree]:
+        learner = module.build(env, rule=str(name))
+        rule = learner.init(jax.random.key(0)).rule
+        return learner, jax.tree.map(lambda x: x[None], rule)
+
+    return Trainee(Path(name).stem, build, 1, {"rule": str(name)})
+
+
+def from_learner(name: str, num_seeds: int) -> Trainee:
+    """An ordinary learner with its defaults for each environment, such as A2C, to compare with.
+
+    Args:
+        name: of the learner.
+        num_seeds: groups of agents; as many as the rules that it is compared with have seeds.
+    """
+    module = registry.load("learners", name)
+    meta = {"learner": name, "baseline": True}
+    return Trainee(name, lambda env: (module.build(env), ()), num_seeds, meta)
+
+
+def suites_of(name: str, num_levels: int = 0) -> list[Suite]:
+    """The suites of a name: `gridworld/unseen` is one, `minatar` all that the family has.
+
+    Args:
+        name: of a suite, with its family, or of a family.
+        num_levels: of each suite, the first so many; 0 for all.
+
+    Raises:
+        ValueError: an unknown family or suite; or less than no levels.
+    """
+    if num_levels < 0:
+        raise ValueError(f"levels must be at least 0 (all), got {num_levels}")
+    family, _, short = name.partition("/")
+    if family not in registry.names("envs") and "." not in family:
+        known = [*registry.names("envs"), *suite_names()]
+        raise ValueError(f"unknown suite {name!r}; {registry.suggestion(name, known)}")
+    env = registry.load("envs", family).build()
+    registry.require(env, "suites", f"suite {name!r}")
+    names = [f"{family}/{one}" for one in getattr(env, "suites")()]  # noqa: B009
+    found = [load_suite(env, one) for one in ([name] if short else names)]
+    if num_levels:
+        first = slice(num_levels)
+        found = [suite._replace(levels=take(suite.levels, first)) for suite in found]
+    return found

@@ -1,0 +1,132 @@
+"""Ratios to a baseline against loops, and their intervals against a bootstrap by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rlgen.evaluation import relative
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.statistics import Bootstrap
+
+M = 7
+
+
+def evaluation(run, shape, seed, **changes):
+    """Made-up returns on seven levels, the last of which costs."""
+    rng = np.random.default_rng(seed)
+    returns = rng.uniform(0.2, 1.4, (*shape[:1], M, *shape[1:]))
+    returns[:, -1] *= -1
+    made = Evaluation(
+        run=run,
+        suite="s",
+        suite_version="1",
+        level_names=tuple("abcdefg"),
+        level_hashes=np.zeros((M, 2)),
+        optimal_steps=np.full(M, -1),
+        optimal_return=np.array([2.0, 2.0, 2.0, 0.0, 2.0, np.nan, 2.0]),
+        episode_return=returns,
+        length=np.ones_like(returns),
+        meta={"baseline": run == "base"},
+    )
+    return replace(made, **changes)
+
+
+BASE = evaluation("base", (3, 4), 0)
+RULE = evaluation("rule", (2, 5), 1)
+
+
+def slowly(x, base):
+    """Mean, interquartile mean and share below of [S, M], [S2, M], level by level."""
+    ratios = []
+    for level in range(x.shape[1]):
+        divisor = sum(base[:, level]) / len(base)
+        if divisor > 0:
+            ratios += [value / divisor for value in x[:, level]]
+    ratios.sort()
+    cut = len(ratios) // 4
+    inner = ratios[cut : len(ratios) - cut]
+    below = sum(ratio < 0.75 for ratio in ratios)
+    return sum(ratios) / len(ratios), sum(inner) / len(inner), below / len(ratios)
+
+
+def test_aggregates_are_those_of_loops():
+    found = relative.relative_to(RULE, BASE)
+    expected = slowly(RULE.episode_return.mean(2), BASE.episode_return.mean(2))
+    values = [getattr(found, name).value for name in relative.NAMES]
+    np.testing.assert_allclose(values, expected)
+    assert 0 < values[2] < 1
+
+
+def test_levels_where_the_baseline_earns_nothing_are_counted_and_left_out():
+    found = relative.relative_to(RULE, BASE)
+    assert (found.num_levels, found.num_excluded) == (6, 1)
+    assert np.isnan(found.levels[-1])
+    none = replace(BASE, episode_return=-np.abs(BASE.episode_return))
+    nothing = relative.relative_to(RULE, none)
+    assert (nothing.num_levels, nothing.num_excluded) == (0, M)
+    assert np.isnan(nothing.mean.value)
+
+
+def test_many_resamples_at_once_are_each_as_loops_have_it():
+    """Some of them have levels where the baseline's mean is not positive."""
+    rng = np.random.default_rng(2)
+    x, base = rng.normal(0.6, 0.5, (50, 2, M)), rng.normal(0.3, 0.4, (50, 3, M))
+    assert (base.mean(1) <= 0).any(1).sum() > 10
+    expected = [slowly(*pair) for pair in zip(x, base, strict=True)]
+    np.testing.assert_allclose(relative.aggregates(x, base), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("over", ["seeds", "attempts"])
+def test_intervals_are_those_of_a_bootstrap_by_hand(over):
+    rng = np.random.default_rng(3)
+
+    def drawn(e):
+        matrix = np.empty(e.shape[:2])
+        for s, m in np.ndindex(matrix.shape):
+            attempts = e.episode_return[s, m]
+            if over == "seeds":
+                attempts = e.episode_return[rng.integers(e.shape[0]), m]
+            else:
+                attempts = attempts[rng.integers(e.shape[2], size=e.shape[2])]
+            matrix[s, m] = attempts.mean()
+        return matrix
+
+    some = slice(0, M - 1)  # those that count
+    draws = [slowly(drawn(RULE)[:, some], drawn(BASE)[:, some]) for _ in range(3000)]
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    found = relative.relative_to(RULE, BASE, Bootstrap(over=over))
+    for i, name in enumerate(relative.NAMES):
+        one = getattr(found, name)
+        size = max(high[i] - low[i], 1 / 12)  # `below` moves in steps of one seed and level
+        assert abs(one.low - low[i]) < 0.12 * size
+        assert abs(one.high - high[i]) < 0.12 * size
+
+
+def test_a_run_has_its_own_baseline_and_the_optimum():
+    found = relative.compare_all([RULE, BASE])
+    assert [(one.run, one.to) for one in found] == [
+        ("rule", "base"),
+        ("rule", "optimum"),
+        ("base", "optimum"),
+    ]
+    optimum = found[1]
+    assert (optimum.num_levels, optimum.num_excluded) == (5, 2)  # none known, and none positive
+    known = [0, 1, 2, 4, 6]
+    expected = RULE.episode_return[:, known].mean() / 2
+    assert optimum.mean.value == pytest.approx(expected)
+    assert set(found[0].whole_seeds) == {"mean", "iqm", "below"}
+    assert relative.compare_all([RULE]) == ()
+
+
+def test_one_seed_draws_agents_and_says_so():
+    one = evaluation("rule", (1, 5), 1)
+    found = relative.compare_all([one, BASE])[0]
+    assert found.mean.over == "attempts"
+    assert found.whole_seeds == {}
+
+
+def test_other_levels_are_refused():
+    other = replace(RULE, level_hashes=np.ones((M, 2)))
+    with pytest.raises(ValueError, match="different levels"):
+        relative.relative_to(other, BASE)
