@@ -149,6 +149,7 @@ def test_the_suite_has_both_right_actions_at_every_length():
         suite = load_suite(build(**fields), "chain/test")
         level = suite.levels.level
         assert len(suite.levels) == 16 and len(set(suite.levels.names)) == 16
+        assert isinstance(suite.env, Chain)
         high = suite.env.length[1]
         found = sorted(zip(level.max_steps_in_episode.tolist(), level.right.tolist(), strict=True))
         assert found[:2] == [(5, 0), (5, 1)] and found[-2:] == [(high, 0), (high, 1)]

@@ -196,7 +196,9 @@ def test_mixtures_have_all_their_members_equally_often(mode, members):
         kinds[kind] = kinds.get(kind, 0) + 1
     assert len(kinds) == len(members) and are_equal(list(kinds.values()))
     if mode == "handcrafted":
-        assert set(kinds) == {(s, t, *o, *sorted(w)) for s, t, o, w in map(SETS.get, DESIGNS)}
+        assert set(kinds) == {
+            (s, t, *o, *sorted(w)) for s, t, o, w in (SETS[name] for name in DESIGNS)
+        }
 
 
 def test_cells_are_drawn_without_replacement_all_orders_alike():

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +88,7 @@ def brute_force(level, log_policy=None):
         state = cell + NUM_CELLS * sum(bit << i for i, bit in enumerate(present))
         return np.exp(np.asarray(log_policy, float)[state]) @ values
 
-    return value(int(level.start), (1,) * num, int(level.max_steps_in_episode))
+    return float(value(int(level.start), (1,) * num, int(level.max_steps_in_episode)))
 
 
 def stacked(trees):
@@ -121,8 +122,8 @@ def worked(**changes):
     ones = {"terminate_prob": 0.0, "respawn_prob": 0.0, "reward": 1.0}
     arrays = {name: jnp.full(NUM_OBJECTS, changes.get(name, x)) for name, x in ones.items()}
     place = jnp.array([1, 3], jnp.int32)
-    level = level.replace(walls=walls, start=jnp.int32(0), object_pos=place, **arrays)
-    return level.replace(max_steps_in_episode=jnp.int32(changes.get("steps", 3)))
+    level = replace(level, walls=walls, start=jnp.int32(0), object_pos=place, **arrays)
+    return replace(level, max_steps_in_episode=jnp.int32(changes.get("steps", 3)))
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_slots_over_two_devices_are_slots_on_one(on_one):
 class Echo:
     """A student that hands back what it was given."""
 
-    def init(self, key):
+    def init(self, key, num_slots):
         return ()
 
     def policy(self, states) -> Any:
@@ -82,7 +82,8 @@ class Echo:
 
 def test_each_device_plays_its_own_slots():
     """The levels are new in every update: where they lie is said anew each time."""
-    student = sharding.SplitSlots(Echo(), sharding.make_mesh(2, 1, 4))
+    echo: Any = Echo()
+    student = sharding.SplitSlots(echo, sharding.make_mesh(2, 1, 4))
     rows = jnp.zeros((4, 1), jnp.int32)
 
     @jax.jit

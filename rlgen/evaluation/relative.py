@@ -112,8 +112,8 @@ def _relative(
         drawn = replace(bootstrap, over="whole-seeds")
         wide = drawn.interval(np.random.default_rng(seed), aggregates, *pair)
         whole = {name: wide.at(i) for i, name in enumerate(NAMES)}
-    parts = (together.at(i) for i in range(len(NAMES)))
-    return Relative(e.run, to, *parts, whole, num, len(counts) - num, levels)
+    mean, iqm, below = (together.at(i) for i in range(len(NAMES)))
+    return Relative(e.run, to, mean, iqm, below, whole, num, len(counts) - num, levels)
 
 
 def aggregates(

@@ -56,7 +56,7 @@ def print_relative(
         table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(("", *HEADS[:2], HEADS[2].replace("below", "\nbelow"), HEADS[3])):
             table.add_column(Text(name), justify="right" if i else "left", no_wrap=True)
-        for one, cells in _rows(relatives, to):
+        for one, cells in _rows(relatives, to, digits=0):
             name = "  whole seeds" if one is None else printable(one.run)[:22]
             table.add_row(Text(name), *cells, style="dim" if one is None else "")
         console.print(table)
@@ -129,19 +129,21 @@ def _draw_curve(axes: Any, evaluation: Evaluation, name: str, colour: str) -> No
     axes.plot(x, curve.mean(axis=0), color=colour, linewidth=1.9)
 
 
-def _rows(relatives: Sequence[Relative], to: str) -> list[tuple[Relative | None, list[str]]]:
+def _rows(
+    relatives: Sequence[Relative], to: str, digits: int = 1
+) -> list[tuple[Relative | None, list[str]]]:
     """Each run's cells relative to one baseline; None heads those of whole seeds, below it."""
     rows: list[tuple[Relative | None, list[str]]] = []
     for one in (x for x in relatives if x.to == to):
-        rows.append((one, _cells(one)))
+        rows.append((one, _cells(one, digits)))
         if one.whole_seeds:
-            rows.append((None, [*_cells(one._replace(**one.whole_seeds))[:3], ""]))
+            rows.append((None, [*_cells(one._replace(**one.whole_seeds), digits)[:3], ""]))
     return rows
 
 
-def _cells(one: Relative) -> list[str]:
+def _cells(one: Relative, digits: int) -> list[str]:
     """Mean, interquartile mean, share of levels below, and levels that count."""
-    shown = [show_interval(x, "ratio") for x in (one.mean, one.iqm, one.below)]
+    shown = [show_interval(x, "ratio", digits) for x in (one.mean, one.iqm, one.below)]
     return [*shown, f"{one.num_levels} of {one.num_levels + one.num_excluded}"]
 
 
