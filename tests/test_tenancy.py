@@ -205,7 +205,9 @@ def test_levels_and_weights_stay_while_a_slot_is_busy(name):
         np.testing.assert_array_equal(each, np.repeat(each[:, :1], 3, axis=1))
     cue = np.asarray(slots.level.cue).reshape(num_updates, -1)[::3]
     assert (cue[1:] != cue[:-1]).any(), "new tenancies must bring new levels"
-    assert np.isfinite(score).all(), "a level was not scored"
+    judged = np.isfinite(score).reshape(num_updates // 3, 3, -1)
+    assert judged[:, 2].all(), "a level whose tenancy ended was not scored"
+    assert not judged[:, :2].any(), "a level was scored before its tenancy ended"
     if name == "plr":
         trained = np.asarray(slots.weight)[::3].any(1)
         assert trained.any() and not trained.all(), "both kinds of tenancy must occur"
