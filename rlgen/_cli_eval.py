@@ -60,7 +60,7 @@ def _evaluate_policies(given: Any) -> int:
     )
     suite = load_suite(trained[0].env, name)
     labels = [one.label for one in trained]
-    curricula = _curricula(dict(zip(labels, runs, strict=True)), given.allow_imports)
+    curricula = curricula_of(dict(zip(labels, runs, strict=True)), given.allow_imports)
     evaluations = [
         zero_shot.evaluate(one, suite, attempts, given.seed, _progress(one.label))
         for one in (*baseline, *trained)
@@ -87,7 +87,7 @@ def _refuse_options_of_rules(given: Any) -> None:
             )
 
 
-def _curricula(runs: dict[str, Path], allow_imports: bool) -> dict[str, Any]:
+def curricula_of(runs: dict[str, Path], allow_imports: bool) -> dict[str, Any]:
     """What the report tells of each run's training, where the run kept a log."""
     from rlgen.evaluation.curriculum_report import tell
 

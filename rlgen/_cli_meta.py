@@ -57,7 +57,10 @@ def evaluate_rules(given: Any) -> int:
         meta_test.evaluate(one, suites, protocol, name, _progress(one.label)) for one in found
     ]
     results.save(out, evaluations, given.overwrite)
-    page = write_report(out, evaluations, images=_images(suites))
+    curves, curricula = _training(given)
+    page = write_report(
+        out, evaluations, images=_images(suites), curves=curves, curricula=curricula
+    )
     if given.json:
         print(json.dumps(results.to_json(evaluations), allow_nan=False))
         return 0
@@ -95,6 +98,17 @@ def trainees_of(given: Any) -> list:
     if repeated:
         raise ValueError(f"rules must have different names; got {', '.join(repeated)} twice")
     return [*found, trainees.from_learner(BASELINE, max(one.num_seeds for one in found))]
+
+
+def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Metrics and curriculum of the runs that are tested, by label; a rule by itself has none."""
+    from rlgen._cli_eval import curricula_of
+    from rlgen.evaluation.curves import read_metrics
+
+    runs = {Path(name).name: Path(name) for name in given.runs if Path(name).is_dir()}
+    logs = {label: run / "metrics.jsonl" for label, run in runs.items()}
+    curves = {label: read_metrics(log) for label, log in logs.items() if log.is_file()}
+    return curves, curricula_of(runs, given.allow_imports)
 
 
 def default_folder(run: str, suite: str) -> Path:

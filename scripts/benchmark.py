@@ -115,6 +115,13 @@ def buffer_insertion() -> dict[str, float]:
     return found
 
 
+def learned_rules(what: str, *args: Any) -> dict[str, float]:
+    """A function of `benchmark_meta` by its name."""
+    import benchmark_meta
+
+    return getattr(benchmark_meta, f"measure_{what}")(*args)
+
+
 def _published_teacher(curriculum: Any) -> Any:
     """The same with a teacher of the size of JaxUED's: 128 filters, flattened, into an LSTM."""
     from rlgen.networks import ActorCritic
@@ -150,6 +157,18 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
         "paired", "parity", change=_published_teacher
     ),
     "32 levels into a buffer of 4,000": buffer_insertion,
+    "20 steps of 8 agents that are tables, 64 workers each": lambda: learned_rules("rollout"),
+    "LPG meta-step, 8 agents, rule of 256 units": lambda: learned_rules("meta_step", "lpg"),
+    "the same, activations computed twice": lambda: learned_rules(
+        "meta_step", "lpg", {"student.remat": True}
+    ),
+    "GROOVE meta-step, an antagonist beside every agent": lambda: learned_rules(
+        "meta_step", "groove", {"sampler.replay_prob": 0.0}
+    ),
+    "LPG meta-step, memory": lambda: learned_rules("memory"),
+    "the same memory, activations computed twice": lambda: learned_rules(
+        "memory", {"student.remat": True}
+    ),
     "fast DR": lambda: training("dr", "fast"),
     "fast PLR": lambda: training("plr", "fast"),
 }

@@ -260,7 +260,7 @@ def _drawn(line):
 def test_learning_curves_forgive_missing_and_damaged_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(
-        '{"update": 1, "env_steps": {"training": 10, "scouting": 5, "evaluation": 99}, '
+        '{"update": 1, "env_steps": {"train": 10, "scout": 5, "evaluate": 99}, '
         '"episode_return": [null, 1.0]}\n'
         '{"update": 2}\n[1]\n{"env_steps": "x", "episode_return": [1, 2]}\n'
         '{"update": 3, "env_steps": 30, "episode_return": [2.0, 3.0], "solve_rate": 0.5}\n'

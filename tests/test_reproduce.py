@@ -1,31 +1,48 @@
-"""The comparison of curricula as a user types it, at tiny size."""
+"""The comparisons of methods as a user types them, at tiny size."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).parent.parent / "scripts" / "reproduce" / "ued.py"
+FOLDER = Path(__file__).parent.parent / "scripts" / "reproduce"
 SMALL = (
     "--learner ppo --num-slots 4 --student.num-steps 16 --student.learner.num-minibatches 1 "
     "--student.learner.bptt-steps 0 --student.learner.network.hidden-size 8 --log-levels 2"
 )
+SMALL_RULE = (
+    "--num-slots 2 --student.num-workers 2 --student.rollout-steps 3 --student.rule.hidden-size 8 "
+    "--student.num-inner-updates 1 --log-levels 2"
+)
 
 
-def compare(out, *more):
-    spec = importlib.util.spec_from_file_location("reproduce_ued", PATH)
+def script(name, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.delitem(sys.modules, "_comparison", raising=False)
+    spec = importlib.util.spec_from_file_location(f"reproduce_{name}", FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    command = ["--env", "cart-pole", "--out", str(out), "--suite", "nominal", "--dense", "far"]
-    command += ["--attempts", "2", "--dense-attempts", "1", "--seeds", "2", *more]
-    return script.main([*command, "--", *SMALL.split()])
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory):
+def ued():
+    with pytest.MonkeyPatch.context() as patch:
+        yield script("ued", patch)
+
+
+def compare(ued, out, *more):
+    command = ["--env", "cart-pole", "--out", str(out), "--suite", "nominal", "--dense", "far"]
+    command += ["--attempts", "2", "--dense-attempts", "1", "--seeds", "2", *more]
+    return ued.main([*command, "--", *SMALL.split()])
+
+
+@pytest.fixture(scope="module")
+def compared(ued, tmp_path_factory):
     out = tmp_path_factory.mktemp("ued") / "runs"
-    assert compare(out, "--methods", "dr", "--steps", "128") == 0
+    assert compare(ued, out, "--methods", "dr", "--steps", "128") == 0
     return out
 
 
@@ -37,9 +54,9 @@ def test_it_trains_evaluates_and_compares(compared):
     assert (compared / "heldout" / "report.html").is_file()
 
 
-def test_a_second_call_trains_only_what_is_missing(compared, capsys):
+def test_a_second_call_trains_only_what_is_missing(ued, compared, capsys):
     before = (compared / "dr" / "metrics.jsonl").read_bytes()
-    assert compare(compared, "--methods", "dr", "robust-plr", "--steps", "128") == 0
+    assert compare(ued, compared, "--methods", "dr", "robust-plr", "--steps", "128") == 0
     said = capsys.readouterr().out
     assert "dr is trained already" in said
     assert (compared / "dr" / "metrics.jsonl").read_bytes() == before
@@ -49,6 +66,26 @@ def test_a_second_call_trains_only_what_is_missing(compared, capsys):
     assert (compared / "comparison.md").read_text() in said
 
 
-def test_a_run_of_another_size_is_refused_and_left_alone(compared):
+def test_a_run_of_another_size_is_refused_and_left_alone(ued, compared):
     with pytest.raises(SystemExit, match="with steps=128, and this comparison asks for 256"):
-        compare(compared, "--methods", "dr", "--steps", "256")
+        compare(ued, compared, "--methods", "dr", "--steps", "256")
+
+
+def test_rules_are_trained_tested_and_told_apart(tmp_path, monkeypatch):
+    out, suite = tmp_path / "rules", "gridworld/unseen"
+    command = ["--env", "gridworld/debug", "--steps", "24", "--seeds", "2", "--out", str(out)]
+    command += ["--suites", suite, "--levels", "2", "--lifetime", "2", "--workers", "2"]
+    command += ["--methods", "lpg", "lpg-fixed", "--", *SMALL_RULE.split()]
+    assert script("rules", monkeypatch).main(command) == 0
+    written = (out / "comparison.md").read_text().splitlines()
+    assert any(line.startswith("| | lpg (untrained) | lpg | lpg-fixed | a2c |") for line in written)
+    differences = [line for line in written if " − " in line]  # noqa: RUF001
+    assert [line.split(" |")[0] for line in differences] == [
+        "| lpg − lpg (untrained)",  # noqa: RUF001
+        "| lpg-fixed − lpg (untrained)",  # noqa: RUF001
+        "| lpg-fixed − lpg",  # noqa: RUF001
+    ]
+    assert all("[" in line for line in differences)
+    assert "| env steps: train | 24 | 24 |" in written
+    report = out / "gridworld-unseen"
+    assert (report / "report.html").is_file() and (report / "learning.png").is_file()

@@ -11,6 +11,10 @@ Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms"; Jacks
 
 from ._presets import Preset
 
+_PUBLISHED_STEPS = 5_000 * 512 * 7_680  # meta-steps × agents × env steps of each agent in one
+RULE_STEPS = {"fast": 320 * 32 * 7_680, "strong": _PUBLISHED_STEPS, "parity": _PUBLISHED_STEPS}
+"""Env steps of a run that learns a rule, by preset."""
+
 
 def _advantage(bootstrap_truncation: bool, *owners: str) -> Preset:
     """The agents' advantages, and those of value-loss scores, which must be the same."""
@@ -95,7 +99,7 @@ _REPLAY_STRONG: Preset = {
 
 _REPLAY_FAST: Preset = {
     **_REPLAY_STRONG,
-    "sampler.capacity": 256,
+    "sampler.capacity": 128,
     "sampler.min_fill": 0.25,
 }
 

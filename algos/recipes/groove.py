@@ -12,9 +12,9 @@ from rlgen.protocols import LevelEnv
 from rlgen.tasks import TaskEnv
 
 from ._meta_parts import rule_student_and_score
-from ._meta_presets import REPLAY
+from ._meta_presets import REPLAY, RULE_STEPS
 
-PRESETS = REPLAY
+PRESETS, STEPS = REPLAY, RULE_STEPS
 NEEDS_ANTAGONIST = "algorithmic-regret"
 
 

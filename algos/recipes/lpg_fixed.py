@@ -10,9 +10,9 @@ from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
 
 from ._meta_parts import rule_student_and_score
-from ._meta_presets import LEARNING
+from ._meta_presets import LEARNING, RULE_STEPS
 
-PRESETS = LEARNING
+PRESETS, STEPS = LEARNING, RULE_STEPS
 
 
 def build(env: LevelEnv, learner: str = "", score: str = "none") -> Curriculum:

@@ -18,7 +18,9 @@ POINTS = 150  # points of a learning curve; more updates than that are averaged 
 def learning_curves(
     curves: Mapping[str, Sequence[Mapping]], theme: str = "light", labels: Sequence[str] = ()
 ) -> Figure:
-    """Solve rate and return of training episodes against env steps: mean and single seeds.
+    """Training against env steps: mean and single seeds, a panel for each number that there is.
+
+    Solve rate and return of episodes; of a run that learns a rule, what its agents earn.
 
     Args:
         curves: the lines of each run's `metrics.jsonl` (see `read_metrics`); lines and numbers
@@ -27,7 +29,7 @@ def learning_curves(
         labels: runs in the order of other figures, so that each keeps its colour.
 
     Raises:
-        ValueError: no run has a line with `solve_rate` or `episode_return`.
+        ValueError: no run has a line with any of these.
     """
     look = THEMES[theme]
     every = {key: {run: _series(lines, key) for run, lines in curves.items()} for key in _CURVES}
@@ -76,7 +78,14 @@ def read_metrics(path: Path | str) -> list[dict]:
     return lines
 
 
-_CURVES = {"solve_rate": "solve rate, training", "episode_return": "return, training"}
+_CURVES = {
+    "solve_rate": "solve rate, training",
+    "episode_return": "return, training",
+    # Of a run that learns a rule:
+    "reward": "reward a step, agents of all ages",
+    "life_return": "return at a life's end",
+    "life_regret": "algorithmic regret",
+}
 
 
 def _series(
@@ -117,7 +126,7 @@ def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
 def _number(x: object) -> float:
     """A number, or the sum of a dict's numbers without those of evaluation; NaN otherwise."""
     if isinstance(x, Mapping):
-        return sum(_number(value) for name, value in x.items() if name != "evaluation")
+        return sum(_number(value) for name, value in x.items() if name != "evaluate")
     return float(x) if isinstance(x, int | float) else np.nan
 
 

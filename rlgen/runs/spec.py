@@ -18,6 +18,11 @@ from rlgen.curriculum import Curriculum
 
 NO_FIELDS: Any = MappingProxyType({})
 
+DEFAULT_STEPS = 5_000_000
+"""Of each seed, where neither the user nor the recipe says how many."""
+OF_RECIPE = -1
+"""For steps: leave it to the recipe."""
+
 RULE = "student.learner.rule"
 LEARNERS = ("student.learner", "student.learner.agent", "student.agent")
 """Whose discounting the score shares: that of an agent, or of those that a rule trains."""
@@ -36,7 +41,8 @@ class RunSpec:
         bonus: the exploration bonus's name; "" for none.
         rule: of learners that follow a learned rule: a run of meta-training, a .npz file or the
             name of a rule that ships with rlgen; "" for what the recipe says.
-        steps: env steps of each seed; rounded up to whole chunks.
+        steps: env steps of each seed, rounded up to whole chunks; -1 for what the recipe's module
+            says of the preset, `STEPS`, or else 5 million.
         seed: the first seed.
         seeds: S, number of seeds trained side by side: seed, seed + 1, ...
         devices: number of devices that share the work.
@@ -60,7 +66,7 @@ class RunSpec:
     score: str = ""
     bonus: str = ""
     rule: str = ""
-    steps: int = 5_000_000
+    steps: int = OF_RECIPE
     seed: int = 0
     seeds: int = 1
     devices: int = 1
@@ -73,12 +79,14 @@ class RunSpec:
     overrides: dict[str, Any] = field(default_factory=dict, metadata={"config": False})
 
     def __post_init__(self):
-        for name in ("steps", "seeds", "devices", "checkpoint_every", "keep_checkpoints"):
+        for name in ("seeds", "devices", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("seed", "branch_seed", "chunk", "log_levels"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.steps < 1 and self.steps != OF_RECIPE:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.seed + self.seeds > 2**31:
             raise ValueError(f"seed must be below 2**31, got {self.seed}")
 
@@ -125,7 +133,7 @@ def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
     student = curriculum.student
     per_update = curriculum.num_slots * getattr(student, "num_steps", 1)
     per_update *= getattr(student, "population", 1)
-    asked = math.ceil(spec.steps / per_update)
+    asked = math.ceil(steps_of(spec) / per_update)
     longest = min(spec.chunk or max(min(asked // 50, 100), 1), asked)
     num_chunks = math.ceil(asked / longest)
     chunk = spec.chunk or math.ceil(asked / num_chunks)  # the shortest that needs no more chunks
@@ -133,8 +141,20 @@ def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
     return Plan(chunk * math.ceil(asked / chunk), chunk, per_update)
 
 
+def steps_of(spec: RunSpec) -> int:
+    """Env steps of each seed: as asked for, or the recipe's own for the preset.
+
+    Raises:
+        ValueError: the recipe is unknown.
+    """
+    if spec.steps != OF_RECIPE:
+        return spec.steps
+    own = getattr(registry.load("recipes", spec.recipe), "STEPS", {})
+    return own.get(spec.preset, DEFAULT_STEPS)
+
+
 def with_names(spec: RunSpec) -> RunSpec:
-    """The same run with the learner and the score named that the recipe takes by default.
+    """The same run with all said that the recipe says by default: learner, score and steps.
 
     Raises:
         ValueError: the recipe is unknown.
@@ -142,7 +162,7 @@ def with_names(spec: RunSpec) -> RunSpec:
     parameters = inspect.signature(registry.load("recipes", spec.recipe).build).parameters
     own = {kind: parameters[kind].default for kind in ("learner", "score") if kind in parameters}
     names = {k: n for k, n in own.items() if isinstance(n, str) and not getattr(spec, k)}
-    return dataclasses.replace(spec, **names)
+    return dataclasses.replace(spec, steps=steps_of(spec), **names)
 
 
 def _with_rule(spec: RunSpec, known: Collection[str]) -> dict[str, Any]:

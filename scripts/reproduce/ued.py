@@ -24,17 +24,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _comparison import costs, refuse_other, run_command, table, train
 
-from rlgen.cli import main as rlgen
 from rlgen.evaluation import results
-from rlgen.evaluation.curves import read_metrics
 from rlgen.evaluation.cvar import CVaR, cvar, cvar_figure
 from rlgen.evaluation.figures import png_bytes
 from rlgen.evaluation.suites import load_suite
 from rlgen.evaluation.summary import summarise
 from rlgen.evaluation.wording import show_interval
 from rlgen.evaluation.zero_shot import evaluate, load_policies
-from rlgen.runs import checkpoint, folder
 
 METHODS = ("dr", "plr", "robust-plr", "accel", "sfl")
 ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -44,15 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, evaluate all, write the comparison."""
     options = _parse(arguments)
     runs = [options.out / method for method in options.methods]
+    wanted = {name: getattr(options, name) for name in ("env", "preset", "seeds")}
     for run in runs:
-        _refuse_other(run, options)
+        refuse_other(run, wanted | {"steps": int(float(options.steps))})
     for method, run in zip(options.methods, runs, strict=True):
-        code = _train(method, run, options)
+        code = train(method, run, _train_options(options))
         if code:
             return code
     heldout = options.out / "heldout"
     names = " ".join(shlex.quote(str(run)) for run in runs)
-    code = _type(
+    code = run_command(
         f"eval {names} --suite {options.suite} --attempts {options.attempts} --out "
         f"{shlex.quote(str(heldout))} --overwrite"
     )
@@ -85,37 +84,11 @@ def _parse(arguments: Sequence[str] | None) -> Any:
     return parser.parse_args(arguments)
 
 
-def _refuse_other(run: Path, options: Any) -> None:
-    """Refuse to compare with a run of other size, before anything is trained."""
-    if not folder.is_run(run):
-        return
-    spec = folder.read(run)["spec"]
-    wanted = {
-        "env": options.env,
-        "preset": options.preset,
-        "steps": int(float(options.steps)),
-        "seeds": options.seeds,
-    }
-    for name, value in wanted.items():
-        if spec[name] != value:
-            sys.exit(
-                f"{run} was trained with {name}={spec[name]}, and this comparison asks for "
-                f"{value}; ask for the same, or choose another --out"
-            )
-
-
-def _train(method: str, run: Path, options: Any) -> int:
-    if not folder.is_run(run):
-        return _type(
-            f"train {method} --env {options.env} --preset {options.preset} --steps "
-            f"{options.steps} --seeds {options.seeds} --devices {options.devices} --out "
-            f"{shlex.quote(str(run))} {shlex.join(options.train_options)}"
-        )
-    done, planned = checkpoint.updates(run), folder.read(run)["plan"]["num_updates"]
-    if done and done[-1] >= planned:
-        print(f"{run} is trained already")
-        return 0
-    return _type(f"train --resume {shlex.quote(str(run))}")
+def _train_options(options: Any) -> str:
+    return (
+        f"--env {options.env} --preset {options.preset} --steps {options.steps} --seeds "
+        f"{options.seeds} --devices {options.devices} {shlex.join(options.train_options)}"
+    )
 
 
 def _worst_levels(run: Path, options: Any) -> CVaR:
@@ -142,7 +115,7 @@ def _comparison(runs: list[Path], heldout: Path, worst: list[CVaR], options: Any
         f"{options.seeds} seeds of {float(options.steps):,.0f} env steps each, preset "
         f"`{options.preset}` on `{options.env}`.",
         f"`{summary.suite}`, {options.attempts} attempts a level: {score}, {summary.meaning}.",
-        _table(heads, rows),
+        table(heads, rows),
     ]
     if worst:
         shares = enumerate(zip(worst[0].alpha, worst[0].num_worst, strict=True))
@@ -155,32 +128,10 @@ def _comparison(runs: list[Path], heldout: Path, worst: list[CVaR], options: Any
         parts += [
             f"`{worst[0].suite}`, mean {worst[0].score} on the levels that each seed does worst on "
             "(chosen in one evaluation, measured in another), whole seeds resampled.",
-            _table([one.run for one in worst], lines),
+            table([one.run for one in worst], lines),
         ]
-    parts += ["What it cost, of one seed.", _table(heads, _costs(runs))]
+    parts += ["What it cost, of one seed.", table(heads, costs(runs))]
     return "\n\n".join(parts) + "\n"
-
-
-def _costs(runs: list[Path]) -> dict[str, list[str]]:
-    last = [read_metrics(run / "metrics.jsonl")[-1] for run in runs]
-    kinds = sorted({kind for line in last for kind in line["env_steps"]})
-    rows = {
-        f"env steps: {kind}": [f"{line['env_steps'].get(kind, 0):,.0f}" for line in last]
-        for kind in kinds
-    }
-    rows["gradient steps"] = [f"{line['gradient_updates']:,.0f}" for line in last]
-    rows["seconds, all seeds side by side"] = [f"{line['wall_seconds']:,.0f}" for line in last]
-    return rows
-
-
-def _table(heads: Sequence[str], rows: dict[str, list[str]]) -> str:
-    lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    return "\n".join([*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
-
-
-def _type(command: str) -> int:
-    print(f"\n$ rlgen {command}", flush=True)
-    return rlgen(shlex.split(command))
 
 
 if __name__ == "__main__":

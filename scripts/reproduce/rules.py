@@ -1,0 +1,178 @@
+"""Learned update rules compared, in one command: meta-train, meta-test, write the comparison.
+
+    python scripts/reproduce/rules.py --seeds 4 --out runs/rules
+
+Each method is a run folder in `--out`, so an interrupted comparison goes on where it stopped, and a
+longer list of methods trains only what is missing. All methods have the same number of meta-steps
+and of env steps that are learned from; what an antagonist plays comes on top, and is told. On each
+suite fresh agents are trained by every rule, by the first method's rules before training (the
+random rule) and by A2C. What comes out, in `--out`:
+
+- `SUITE/report.html`: every rule on the suite's levels, with learning curves of agents and rules;
+- `comparison.md`: returns relative to the optimum and to A2C, the share of levels on which agents
+  fall below 75 % of A2C, how the methods differ, all with intervals, and what each method cost.
+
+What stands after `--` goes to `rlgen train`, for every method: `-- --student.rule.core lstm`.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _comparison import costs, refuse_other, run_command, table, train
+
+from rlgen.evaluation import relative, results
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.relative import Relative
+from rlgen.evaluation.statistics import Bootstrap, Interval
+from rlgen.evaluation.summary import compare
+from rlgen.evaluation.wording import show_interval
+
+METHODS = ("lpg", "groove")
+SUITES = ("gridworld/unseen", "gridworld/handcrafted", "gridworld/mazes")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what is missing, test all, write the comparison."""
+    options = _parse(arguments)
+    runs = [options.out / method for method in options.methods]
+    wanted = {name: getattr(options, name) for name in ("env", "preset", "seeds")}
+    if options.steps:
+        wanted["steps"] = int(float(options.steps))
+    for run in runs:
+        refuse_other(run, wanted)
+    for method, run in zip(options.methods, runs, strict=True):
+        code = train(method, run, _train_options(options))
+        if code:
+            return code
+    for suite in options.suites:
+        code = run_command(_test(runs, suite, options))
+        if code:
+            return code
+    parts = [
+        f"{options.seeds} seeds of every method, preset `{options.preset}` on `{options.env}`.",
+        *(_told(suite, options) for suite in options.suites),
+        "What meta-training cost, of one seed.",
+        table(options.methods, costs(runs)),
+    ]
+    text = "\n\n".join(parts) + "\n"
+    results.write(options.out / "comparison.md", text.encode())
+    print(f"\n{text}\nThe comparison is {options.out / 'comparison.md'}")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> Any:
+    lines = (__doc__ or "").splitlines()
+    parser = argparse.ArgumentParser(description=lines[0])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="recipes")
+    parser.add_argument("--env", default="gridworld")
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--steps", default="", help="env steps of each seed; '': the recipe's own")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--suites", nargs="+", default=list(SUITES))
+    parser.add_argument("--levels", type=int, default=0, help="of each suite; 0 for all")
+    parser.add_argument("--attempts", type=int, default=1, help="agents of a rule on a level")
+    parser.add_argument("--lifetime", type=int, default=0, help="their updates; 0: the published")
+    parser.add_argument("--workers", type=int, default=64, help="environments of an agent")
+    parser.add_argument("--out", type=Path, default=Path("runs/rules"))
+    parser.add_argument("train_options", nargs="*", help="after --: of `rlgen train`")
+    return parser.parse_args(arguments)
+
+
+def _train_options(options: Any) -> str:
+    steps = f"--steps {options.steps} " if options.steps else ""
+    return (
+        f"--env {options.env} --preset {options.preset} {steps}--seeds {options.seeds} --devices "
+        f"{options.devices} {shlex.join(options.train_options)}"
+    )
+
+
+def _test(runs: Sequence[Path], suite: str, options: Any) -> str:
+    names = " ".join(shlex.quote(str(run)) for run in runs)
+    return (
+        f"eval {names} --untrained --suite {suite} --attempts {options.attempts} --lifetime "
+        f"{options.lifetime} --workers {options.workers} --levels {options.levels} --out "
+        f"{shlex.quote(str(_folder(suite, options)))} --overwrite"
+    )
+
+
+def _folder(suite: str, options: Any) -> Path:
+    return options.out / suite.replace("/", "-")
+
+
+def _told(suite: str, options: Any) -> str:
+    """What came out on one suite."""
+    evaluations = results.load(_folder(suite, options))
+    num_levels = evaluations[0].shape[1]
+    lives = ", ".join(f"{x:,}" for x in sorted(set(evaluations[0].meta["lifetime"].values())))
+    agents = f"{options.attempts} agent{'s' * (options.attempts > 1)}"
+    heads = [e.run for e in evaluations]
+    parts = [
+        f"## `{suite}`: {num_levels} levels, {agents} of each rule on each, {lives} updates",
+        table(heads, _scores(evaluations)),
+        "Differences, in points:",
+        table(("IQM of return / optimum", "levels below 75 % of A2C"), _differences(evaluations)),
+    ]
+    return "\n\n".join(parts)
+
+
+def _scores(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
+    """Relative to the optimum and to A2C, with intervals; the wider ones below."""
+    found = {(one.to, one.run): one for one in relative.compare_all(evaluations)}
+    rows = {}
+    for to in dict.fromkeys(to for to, _ in found):
+        for name, field in (("IQM", "iqm"), ("mean", "mean"), ("levels below 75 %", "below")):
+            some = [found.get((to, e.run)) for e in evaluations]
+            label = f"return / {to}: {name}" if field != "below" else f"{name} of {to}"
+            rows[label] = [show_interval(getattr(x, field), "ratio") if x else "" for x in some]
+            if any(x and x.whole_seeds for x in some):
+                rows[f"{label}, whole seeds"] = [_wide(x, field) for x in some]
+    return rows
+
+
+def _wide(one: Relative | None, field: str) -> str:
+    if one is None or not one.whole_seeds:
+        return ""
+    return show_interval(one.whole_seeds[field], "ratio")
+
+
+def _differences(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
+    """Of every trained rule from the random rule, and of later methods from the first."""
+    baseline = relative.baseline_of(evaluations)
+    random, *trained = [e for e in evaluations if e is not baseline]
+    first, *others = trained
+    pairs = [(e, random) for e in trained] + [(e, first) for e in others]
+    return {f"{x.run} − {y.run}": _difference(x, y, baseline) for x, y in pairs}  # noqa: RUF001
+
+
+def _difference(x: Evaluation, y: Evaluation, baseline: Evaluation | None) -> list[str]:
+    """Whole seeds are drawn, as some rules are better than others on all levels."""
+    iqm = compare(x, y).iqm_whole_seeds
+    cells = [show_interval(iqm, "ratio", signed=True)]
+    if baseline is not None:
+        cells.append(show_interval(_fewer_below(x, y, baseline), "ratio", signed=True))
+    return cells
+
+
+def _fewer_below(x: Evaluation, y: Evaluation, baseline: Evaluation) -> Interval:
+    counts = baseline.episode_return.mean(axis=(0, 2)) > 0
+    scores = (e.episode_return[:, counts] for e in (x, y, baseline))
+    place = relative.NAMES.index("below")
+
+    def difference(x: np.ndarray, y: np.ndarray, divisor: np.ndarray) -> np.ndarray:
+        first, second = (relative.aggregates(one, divisor)[..., place] for one in (x, y))
+        return first - second
+
+    over = "whole-seeds" if min(len(x.episode_return), len(y.episode_return)) > 1 else "auto"
+    return Bootstrap(over=over).interval(np.random.default_rng(0), difference, *scores)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    sys.exit(main())
