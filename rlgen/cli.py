@@ -21,7 +21,7 @@ HELP = """usage: rlgen COMMAND ...
 Train agents on procedurally generated levels, and see how they do on levels they never saw.
 
 commands:
-  list     what is in the box: recipes, environments, learners, samplers, scores, suites
+  list     what is in the box: recipes, environments, learners, samplers, scores, suites, rules
   train    train a method on an environment, or resume a run
   eval     how runs do on a suite of held-out levels, with confidence intervals and a report
   levels   a picture of levels: sampled ones, a suite, a file, or a run's replay buffer
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def list_names(args: Sequence[str]) -> int:
     """`rlgen list`: names, each with its first line of documentation."""
-    kinds = [*registry.KINDS, "suites"]
+    kinds = [*registry.KINDS, "suites", "rules"]
     if "-h" in args or "--help" in args:
         print(LIST_HELP.format(kinds=", ".join(kinds)))
         return 0
@@ -86,7 +86,7 @@ def list_names(args: Sequence[str]) -> int:
             below = _variants(name) if wanted and kind == "envs" else []
             print(f"\n    {'':<{width}}".join([f"  {name:<{width}}  {about}".rstrip(), *below]))
     if not wanted:
-        print("suites: see `rlgen list suites`")
+        print("suites, rules: see `rlgen list suites`, `rlgen list rules`")
     return 0
 
 
@@ -95,6 +95,10 @@ def _described(kind: str) -> dict[str, str]:
         from rlgen.evaluation.suites import suite_names
 
         return dict.fromkeys(suite_names(), "")
+    if kind == "rules":
+        from rlgen.evaluation.trainees import described
+
+        return described()
     package = registry.KINDS[kind]
     modules = {name: f"{package}.{name.replace('-', '_')}" for name in registry.names(kind)}
     return {name: _first_line(module) for name, module in modules.items()}

@@ -64,6 +64,8 @@ def test_a_run_holds_its_rule_as_a_file_and_counts_every_kind_of_step(groove):
     np.testing.assert_array_equal(
         jax.tree.leaves(learned.params)[0], jax.tree.leaves(states.student.rule)[0][0]
     )
+    told = {"recipe": "groove", "env": "gridworld/debug", "seed": 0, "meta_updates": 12}
+    assert told.items() <= learned.meta.items()
     found = metrics.read(groove / "metrics.jsonl")
     assert [line["update"] for line in found] == list(range(1, 13))
     assert found[-1]["env_steps"]["train"] == 12 * STEPS
@@ -214,13 +216,15 @@ def test_agents_are_split_over_devices_with_their_slots():
 
 def test_files_of_a_student_are_written_whole(tmp_path):
     class Student:
-        def files(self, state):
-            return {"a/b.bin": b"content"}
+        def files(self, state, origin):
+            return {"a/b.bin": f"{origin['recipe']} {origin['seed']}".encode()}
 
     blank = TrainState((), (), None, None)  # pyright: ignore[reportArgumentType]
-    save_files(tmp_path, Student(), blank)
-    save_files(tmp_path, object(), blank)
+    told = {"recipe": "groove", "env": "gridworld", "preset": "fast", "seed": 0, "seeds": 2}
+    save_files(tmp_path, Student(), blank, told)
+    save_files(tmp_path, object(), blank, told)
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")] == ["a/b.bin"]
+    assert (tmp_path / "a" / "b.bin").read_text() == "groove 0"
 
 
 def test_variants_are_listed(capsys):

@@ -17,7 +17,7 @@ import pytest
 
 from rlgen.runs import checkpoint, folder, metrics, program, training
 from rlgen.runs.metrics import Counters
-from rlgen.runs.spec import RunSpec, build, plan
+from rlgen.runs.spec import OF_RECIPE, RunSpec, build, plan, steps_of, with_names
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +89,23 @@ def test_steps_are_rounded_up_to_whole_chunks(steps, chunk, updates, used):
     asked = spec(steps=steps, chunk=chunk)
     found = plan(asked, build(asked)[1])
     assert (found.num_updates, found.chunk, found.steps_per_update) == (updates, used, 16)
+
+
+def test_a_recipe_says_how_long_it_runs_unless_the_user_does(monkeypatch):
+    from standins import trial
+
+    unsaid = spec(steps=OF_RECIPE, chunk=5)
+    assert steps_of(unsaid) == 5_000_000
+    monkeypatch.setattr(trial, "STEPS", {"fast": 160, "strong": 320}, raising=False)
+    assert [steps_of(dataclasses.replace(unsaid, preset=x)) for x in ("fast", "strong")] == [
+        160,
+        320,
+    ]
+    assert steps_of(spec(steps=48)) == 48
+    assert plan(unsaid, build(unsaid)[1]).num_updates == 10
+    assert with_names(unsaid).steps == 160  # as the record of a run has it
+    with pytest.raises(ValueError, match="steps must be at least 1, got -2"):
+        spec(steps=-2)
 
 
 def test_schedules_span_the_whole_run():

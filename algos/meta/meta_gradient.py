@@ -10,8 +10,9 @@ et al., 2023, "Discovering General Reinforcement Learning Algorithms with Advers
 Design" (GROOVE), whose curriculum is a matter of the sampler and the score.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -182,13 +183,22 @@ class MetaGradient:
             agent = build_agent(env, num_predictions=0)
         return LPG(env, agent, net=self.rule), states.rule
 
-    def files(self, states: MetaState) -> dict[str, bytes]:
-        """Each seed's rule as a file that `rlgen.algos.meta.files.load_rule` reads."""
-        num_seeds = states.num_updates.shape[0]
+    def files(self, states: MetaState, origin: Mapping[str, Any]) -> dict[str, bytes]:
+        """Each seed's rule as a file that `rlgen.algos.meta.files.load_rule` reads.
+
+        Args:
+            states: of S seeds.
+            origin: the run that they are of; `seed` is the first seed's.
+        """
         found = {}
-        for i in range(num_seeds):
+        for i in range(states.num_updates.shape[0]):
             params, updates = jax.tree.map(lambda x, i=i: x[i], (states.rule, states.num_updates))
-            meta = {"meta_updates": int(updates), "discount": self.agent.discount}
+            meta = {
+                **origin,
+                "seed": origin["seed"] + i,
+                "meta_updates": int(updates),
+                "discount": self.agent.discount,
+            }
             found[f"rules/seed-{i:03d}.npz"] = rule_bytes(self.rule, params, meta)
         return found
 

@@ -3,10 +3,12 @@
 Also which suites they are tested on, by name.
 """
 
+import json
 from importlib import resources
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from rlgen import registry
 from rlgen.evaluation.meta_test import Trainee
@@ -39,6 +41,17 @@ def shipped() -> list[str]:
     """Names of the rules that come with rlgen."""
     rules = resources.files("rlgen.algos").joinpath("rules").iterdir()
     return sorted(x.name.removesuffix(".npz") for x in rules if x.name.endswith(".npz"))
+
+
+def described() -> dict[str, str]:
+    """The rules that come with rlgen, by name, and what each was learned from."""
+    folder = resources.files("rlgen.algos").joinpath("rules")
+    found = {}
+    for name in shipped():
+        with resources.as_file(folder.joinpath(f"{name}.npz")) as path, np.load(path) as file:
+            meta = json.loads(str(file["header"]))["meta"]
+        found[name] = f"{meta['recipe']} on {meta['env']}, {meta['meta_updates']:,} meta-updates"
+    return found
 
 
 def from_run(

@@ -3,7 +3,7 @@
 import importlib.util
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rlgen import levels, registry
+from rlgen import __version__, levels, registry
 from rlgen.tasks import Task, plain_level
 from rlgen.types import PyTree, TrainState
 
@@ -135,14 +135,26 @@ def keepsakes(run: Path, student: Any) -> None:
             )
 
 
-def save_files(run: Path, student: Any, states: TrainState) -> None:
+def save_files(run: Path, student: Any, states: TrainState, spec: Mapping[str, Any]) -> None:
     """Write the files that a student makes of its states [S, ...], if it makes any.
+
+    They may leave the run: the student is told of what run they are, to say so in them.
+
+    Args:
+        run: its folder.
+        student: may have the method `files(states, origin) -> {name: bytes}`.
+        states: after the last update.
+        spec: of the run's record, which is the same after a resumption.
 
     Raises:
         OSError: no space; older files are untouched.
     """
     own = getattr(student, "files", None)
-    for name, content in (own(states.student) if own else {}).items():
+    if own is None:
+        return
+    origin = {name: spec[name] for name in ("recipe", "env", "preset", "seed")}
+    origin["rlgen"] = __version__
+    for name, content in own(states.student, origin).items():
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         _write(run / name, content)
 

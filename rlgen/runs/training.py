@@ -245,7 +245,7 @@ def _save(run: Run, states: TrainState, now: Counters) -> None:
         "counters": now._asdict() | {"steps": dict(now.steps)},
     }
     checkpoint.save(run.path, now.update, states, meta, run.spec.keep_checkpoints)
-    save_files(run.path, run.curriculum.student, states)
+    save_files(run.path, run.curriculum.student, states, run.record["spec"])
     features = now.update == run.length.num_updates  # solving levels takes seconds
     save_buffer(run.path / "levels.npz", run.env, states, features)
 
