@@ -78,7 +78,7 @@ def measure_memory(overrides: dict[str, Any] | None = None) -> dict[str, float]:
         keys = Keys(jax.random.key(1), jax.random.key(2))
         state = jax.eval_shape(method.init, jax.random.key(0))
         train = jax.jit(partial(method.train, num_updates=1), donate_argnums=0)
-        needs = train.lower(state, keys, jnp.int32(0)).compile().memory_analysis()
+        needs: Any = train.lower(state, keys, jnp.int32(0)).compile().memory_analysis()
         total[num] = needs.temp_size_in_bytes + needs.argument_size_in_bytes
     return {"MiB an agent": (total[2 * AGENTS] - total[AGENTS]) / AGENTS / MIB}
 

@@ -15,34 +15,13 @@ from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.curriculum import Curriculum, note_of
 from rlgen.students import OnPolicy
 from rlgen.types import MUTANT, NEW, REPLAY, Episodes, Keys, Outcome, Slots
+from tests.standins.numbers import Numbers
 
 N, R, K = 6, 1, 24
 CHILD = 1_000_000  # a child's number is its parent's plus this, for each edit
 
 
-@dataclass(frozen=True)
-class Numbers:
-    """A family of numbers below a thousand; editing one says so."""
-
-    num_actions: int = 2
-
-    def sample_level(self, key):
-        return {"number": jax.random.randint(key, (), 0, 1000)}
-
-    def mutate_levels(self, key, levels, num_edits):
-        return {"number": levels["number"] + num_edits * CHILD}
-
-    def reset_env(self, key, params):
-        raise NotImplementedError
-
-    def step_env(self, key, state, action, params):
-        raise NotImplementedError
-
-    def is_truncated(self, state, params):
-        raise NotImplementedError
-
-
-ENV = Numbers()
+ENV = Numbers(num_kinds=1000, child=CHILD)
 
 
 def make(**fields):

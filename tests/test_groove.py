@@ -1,6 +1,5 @@
 """GROOVE's parts: replay decided slot by slot, lifetimes, and algorithmic regret."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -22,27 +21,9 @@ from rlgen.envs import maze
 from rlgen.tasks import Task, TaskEnv
 from rlgen.testing import new_slots, random_rollout
 from rlgen.types import NEW, REPLAY, Episodes, Keys, Lives, Outcome
+from tests.standins.numbers import Numbers
 
 N, K = 12, 40
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A family of a million levels: a number."""
-
-    num_actions: int = 2
-
-    def sample_level(self, key):
-        return {"number": jax.random.randint(key, (), 0, 1_000_000)}
-
-    def reset_env(self, key, params):
-        raise NotImplementedError
-
-    def step_env(self, key, state, action, params):
-        raise NotImplementedError
-
-    def is_truncated(self, state, params):
-        raise NotImplementedError
 
 
 ENV = Numbers()

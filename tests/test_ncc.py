@@ -1,6 +1,6 @@
 """NCC as a sampler: sweeps, steps of its distribution, and draws from it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -14,30 +14,11 @@ from rlgen.algos.samplers.ncc import NCC, Adversary, known_scores
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.types import NEW, REPLAY, Keys, Outcome
+from tests.standins.numbers import Numbers
 
 N, R, K, TRAIN = 4, 2, 20, 4
 SWEEP = 3  # 20 rows by 8 levels an update
 CYCLE = SWEEP + 1 + TRAIN
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A family of a million levels: a number."""
-
-    step: int = 1
-    num_actions: int = 2
-
-    def sample_level(self, key):
-        return {"number": self.step * jax.random.randint(key, (), 0, 1_000_000)}
-
-    def reset_env(self, key, params):
-        raise NotImplementedError
-
-    def step_env(self, key, state, action, params):
-        raise NotImplementedError
-
-    def is_truncated(self, state, params):
-        raise NotImplementedError
 
 
 ENV = Numbers()

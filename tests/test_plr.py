@@ -1,6 +1,6 @@
 """Prioritised level replay as a sampler: identities, promises, and one program for all seeds."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,28 +13,9 @@ from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.curriculum import note_of
 from rlgen.types import NEW, REPLAY, Keys, Outcome, Slots
+from tests.standins.numbers import Numbers
 
 N, R, K = 4, 2, 24
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A family of `num_kinds` levels: a number."""
-
-    num_kinds: int = 1_000_000
-    num_actions: int = 2
-
-    def sample_level(self, key):
-        return {"number": jax.random.randint(key, (), 0, self.num_kinds)}
-
-    def reset_env(self, key, params):
-        raise NotImplementedError
-
-    def step_env(self, key, state, action, params):
-        raise NotImplementedError
-
-    def is_truncated(self, state, params):
-        raise NotImplementedError
 
 
 ENV = Numbers()

@@ -1,6 +1,7 @@
 """The comparisons of methods as a user types them, at tiny size."""
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ SMALL = (
 )
 SMALL_RULE = (
     "--num-slots 2 --student.num-workers 2 --student.rollout-steps 3 --student.rule.hidden-size 8 "
-    "--student.num-inner-updates 1 --log-levels 2"
+    "--student.num-inner-updates 1 --log-levels 0"
 )
 
 
@@ -72,20 +73,22 @@ def test_a_run_of_another_size_is_refused_and_left_alone(ued, compared):
 
 
 def test_rules_are_trained_tested_and_told_apart(tmp_path, monkeypatch):
-    out, suite = tmp_path / "rules", "gridworld/unseen"
-    command = ["--env", "gridworld/debug", "--steps", "24", "--seeds", "2", "--out", str(out)]
-    command += ["--suites", suite, "--levels", "2", "--lifetime", "2", "--workers", "2"]
-    command += ["--methods", "lpg", "lpg-fixed", "--", *SMALL_RULE.split()]
-    assert script("rules", monkeypatch).main(command) == 0
+    out, sizes = tmp_path / "rules", ["--env", "gridworld/debug", "--steps", "12", "--seeds", "2"]
+    rules = script("rules", monkeypatch)
+    assert rules.train("lpg", out / "lpg", f"{' '.join(sizes)} {SMALL_RULE}") == 0
+    shutil.copytree(out / "lpg", out / "again")  # stands in for another method
+    command = [*sizes, "--out", str(out), "--methods", "lpg", "again", "--workers", "2"]
+    command += ["--suites", "gridworld/unseen", "--levels", "2", "--lifetime", "2"]
+    assert rules.main(command) == 0
     written = (out / "comparison.md").read_text().splitlines()
-    assert any(line.startswith("| | lpg (untrained) | lpg | lpg-fixed | a2c |") for line in written)
+    assert any(line.startswith("| | lpg (untrained) | lpg | again | a2c |") for line in written)
     differences = [line for line in written if " − " in line]  # noqa: RUF001
     assert [line.split(" |")[0] for line in differences] == [
         "| lpg − lpg (untrained)",  # noqa: RUF001
-        "| lpg-fixed − lpg (untrained)",  # noqa: RUF001
-        "| lpg-fixed − lpg",  # noqa: RUF001
+        "| again − lpg (untrained)",  # noqa: RUF001
+        "| again − lpg",  # noqa: RUF001
     ]
-    assert all("[" in line for line in differences)
-    assert "| env steps: train | 24 | 24 |" in written
+    assert differences[-1].startswith("| again − lpg | +0.0 [")  # noqa: RUF001
+    assert "| env steps: train | 12 | 12 |" in written
     report = out / "gridworld-unseen"
     assert (report / "report.html").is_file() and (report / "learning.png").is_file()

@@ -21,29 +21,11 @@ from rlgen.registry import load
 from rlgen.returns import episodes
 from rlgen.students import OnPolicy
 from rlgen.types import NEW, REPLAY, Keys, Outcome
+from tests.standins.numbers import Numbers
 
 N, R, M, K, PLAYS, TRAIN = 4, 2, 24, 8, 2, 5
 COLLECT = M // (N * R) * PLAYS
 CYCLE = COLLECT + TRAIN
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """A family of a million levels: a number."""
-
-    num_actions: int = 2
-
-    def sample_level(self, key):
-        return {"number": jax.random.randint(key, (), 0, 1_000_000)}
-
-    def reset_env(self, key, params):
-        raise NotImplementedError
-
-    def step_env(self, key, state, action, params):
-        raise NotImplementedError
-
-    def is_truncated(self, state, params):
-        raise NotImplementedError
 
 
 ENV = Numbers()

@@ -13,6 +13,7 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 from rlgen.evaluation.figures import THEMES, add_legend, blank
 
 POINTS = 150  # points of a learning curve; more updates than that are averaged in bins
+POINTS_OF_LIVES = 30  # of what few updates tell: in most of them no agent's life ends
 
 
 def learning_curves(
@@ -82,8 +83,8 @@ _CURVES = {
     "solve_rate": "solve rate, training",
     "episode_return": "return, training",
     # Of a run that learns a rule:
-    "reward": "reward a step, agents of all ages",
-    "life_return": "return at a life's end",
+    "reward": "reward a step of its agents",
+    "life_return": "return at lives' ends",
     "life_regret": "algorithmic regret",
 }
 
@@ -100,13 +101,14 @@ def _series(
     x = np.array([x for x, _ in rows], float)
     y = np.array([y for _, y in rows], float).reshape(len(rows), seeds)
     names = {"env_steps": "env steps (all but evaluation)", "update": "updates"}
-    return *_binned(x, y), names[unit]
+    points = POINTS_OF_LIVES if key.startswith("life_") else POINTS
+    return *_binned(x, y, points), names[unit]
 
 
-def _binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if len(x) <= POINTS:
+def _binned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
+    if len(x) <= points:
         return x, y
-    starts = np.linspace(0, len(x), POINTS, endpoint=False).astype(int)
+    starts = np.linspace(0, len(x), points, endpoint=False).astype(int)
     count = np.add.reduceat(np.isfinite(y), starts)
     total = np.add.reduceat(np.nan_to_num(y), starts)
     values = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
