@@ -84,6 +84,16 @@ def test_slots_decide_for_themselves_and_replay_their_share():
     assert abs((origins == REPLAY).mean() - 0.5) < 4 * spread
 
 
+def test_replay_begins_when_enough_levels_are_scored_not_when_they_were_drawn(played):
+    """Most levels in play have no score yet: counting those, two known ones were replayed often."""
+    states, slots, free = played
+    scored = np.isfinite(states.buffer.score).sum(-1)
+    drawn = np.cumsum((free & (slots.origin == NEW)).sum(-1))
+    first = next(t for t in range(1, len(free)) if (free[t] & (slots.origin[t] == REPLAY)).any())
+    assert scored[first - 1] >= K / 2 > scored[first - 4]
+    assert drawn[first - 4] > K / 2
+
+
 def test_busy_slots_stay_as_they_are_and_their_rows_are_neither_drawn_nor_replaced(played):
     states, slots, free = played
     num_held = 0

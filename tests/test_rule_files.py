@@ -9,6 +9,7 @@ import pytest
 
 from rlgen.algos.meta import files
 from rlgen.algos.meta._rule import Rule
+from rlgen.evaluation import trainees
 
 RULE = Rule("lstm", hidden_size=3, num_predictions=4, embedding_size=2, discount_input=False)
 META = {"env": "gridworld", "updates": 7}
@@ -172,3 +173,10 @@ def test_other_files_are_refused(path):
     path.with_suffix(".npy").rename(path)
     with pytest.raises(ValueError, match="is not a rule file of rlgen"):
         files.load_rule(path)
+
+
+def test_shipped_rules_say_what_they_were_learned_from():
+    for name, about in trainees.described().items():
+        meta = files.load_rule(name).meta
+        assert {"recipe", "env", "preset", "seed", "rlgen", "meta_updates"} <= meta.keys()
+        assert about == f"{meta['recipe']} on {meta['env']}, {meta['meta_updates']:,} meta-updates"

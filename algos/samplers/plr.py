@@ -86,7 +86,8 @@ class PLR:
         sequential: draw and insert levels one after the other, as published; see `rlgen.buffer`.
         deduplicate: whether equal levels share a row.
         per_slot: each free slot decides for itself whether to replay; for students whose slots
-            come free at different times (GROOVE). No row is then in play twice: rows are drawn
+            come free at different times (GROOVE). Replay begins once `min_fill · capacity` levels
+            have been scored, long after they were taken in. No row is in play twice: rows are drawn
             without replacement, and a slot for which none is left takes a new level. Seeds differ
             in what they do. Not with edits or blocks, which belong to whole updates.
 
@@ -274,7 +275,8 @@ class PLR:
         rows: Bool[Array, " K"],
     ) -> tuple[Bool[Array, " N"], Bool[Array, " N"]]:
         """The same by a coin of each slot's own, as far as there are rows; no slot edits."""
-        warm = state.num_new >= self.min_fill * self.capacity
+        # What was taken in may be much without evidence: lives cut short, and those that go on.
+        warm = observed(state.buffer).sum() >= self.min_fill * self.capacity
         coins = jax.random.bernoulli(jax.random.fold_in(key, _COIN), self.replay_prob, free.shape)
         wanted = free & coins & warm
         enough = jnp.cumsum(wanted) * slots.row.shape[1] <= rows.sum()
