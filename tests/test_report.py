@@ -282,6 +282,13 @@ def test_long_learning_curves_are_averaged_not_thinned():
     np.testing.assert_allclose(y, 0.5)
 
 
+def test_lives_which_end_seldom_are_averaged_over_more_updates():
+    lines = [{"update": i, "life_return": [None if i % 10 else 2.0]} for i in range(3000)]
+    x, y = _drawn(curves.learning_curves({"run": lines}).axes[0].lines[-1])
+    assert len(x) == curves.POINTS_OF_LIVES
+    np.testing.assert_allclose(y, 2.0)
+
+
 def test_no_curve_at_all_is_refused_and_left_out_of_the_report():
     assert not curves.has_curves({"run": [{"update": 1}]})
     with pytest.raises(ValueError, match="solve_rate, episode_return"):
