@@ -73,7 +73,7 @@ def test_a_run_of_another_size_is_refused_and_left_alone(ued, compared):
 
 
 def test_rules_are_trained_tested_and_told_apart(tmp_path, monkeypatch):
-    out, sizes = tmp_path / "rules", ["--env", "gridworld/debug", "--steps", "12", "--seeds", "2"]
+    out, sizes = tmp_path / "rules", ["--env", "gridworld/debug", "--steps", "24", "--seeds", "2"]
     rules = script("rules", monkeypatch)
     assert rules.train("lpg", out / "lpg", f"{' '.join(sizes)} {SMALL_RULE}") == 0
     shutil.copytree(out / "lpg", out / "again")  # stands in for another method
@@ -89,6 +89,6 @@ def test_rules_are_trained_tested_and_told_apart(tmp_path, monkeypatch):
         "| again − lpg",  # noqa: RUF001
     ]
     assert differences[-1].startswith("| again − lpg | +0.0 [")  # noqa: RUF001
-    assert "| env steps: train | 12 | 12 |" in written
+    assert "| env steps: train | 24 | 24 |" in written  # one update
     report = out / "gridworld-unseen"
     assert (report / "report.html").is_file() and (report / "learning.png").is_file()
