@@ -1,5 +1,6 @@
 """What the comparisons in this folder share: runs that are trained once, and tables in Markdown."""
 
+import argparse
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,8 +12,48 @@ from rlgen.evaluation.curves import read_metrics
 from rlgen.runs import checkpoint, folder
 
 
+def parser_of(about: str, methods: Sequence[str], **defaults: Any) -> argparse.ArgumentParser:
+    """The options that all comparisons have.
+
+    Args:
+        about: the script's docstring, whose first line is shown.
+        methods: recipes compared by default.
+        defaults: of `env`, `steps`, `seeds`, `attempts` and `out`.
+    """
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
+    parser.add_argument("--methods", nargs="+", default=list(methods), help="recipes")
+    parser.add_argument("--env")
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--steps", help="env steps of each seed; '': the recipe's own")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--devices", type=int, default=1)
+    parser.add_argument("--attempts", type=int, help="on each held-out level")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("train_options", nargs="*", help="after --: of `rlgen train`")
+    parser.set_defaults(**defaults)
+    return parser
+
+
+def train_options(options: Any) -> str:
+    """What they say to `rlgen train`."""
+    steps = f"--steps {options.steps} " if options.steps else ""
+    return (
+        f"--env {options.env} --preset {options.preset} {steps}--seeds {options.seeds} --devices "
+        f"{options.devices} {shlex.join(options.train_options)}"
+    )
+
+
+def check_runs(runs: Sequence[Path], options: Any) -> None:
+    """Refuse to compare with runs of another size, before anything is trained."""
+    wanted = {name: getattr(options, name) for name in ("env", "preset", "seeds")}
+    if options.steps:
+        wanted["steps"] = int(float(options.steps))
+    for run in runs:
+        refuse_other(run, wanted)
+
+
 def refuse_other(run: Path, wanted: dict[str, Any]) -> None:
-    """Refuse to compare with a run of another size, before anything is trained.
+    """Refuse to compare with one run of another size.
 
     Args:
         run: a folder, of a run or not yet there.

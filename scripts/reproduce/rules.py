@@ -15,7 +15,6 @@ random rule) and by A2C. What comes out, in `--out`:
 What stands after `--` goes to `rlgen train`, for every method: `-- --student.rule.core lstm`.
 """
 
-import argparse
 import os
 import shlex
 import sys
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _comparison import costs, refuse_other, run_command, table, train
+from _comparison import check_runs, costs, parser_of, run_command, table, train, train_options
 
 from rlgen.evaluation import relative, results
 from rlgen.evaluation.episodes import Evaluation
@@ -41,13 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, test all, write the comparison."""
     options = _parse(arguments)
     runs = [options.out / method for method in options.methods]
-    wanted = {name: getattr(options, name) for name in ("env", "preset", "seeds")}
-    if options.steps:
-        wanted["steps"] = int(float(options.steps))
-    for run in runs:
-        refuse_other(run, wanted)
+    check_runs(runs, options)
     for method, run in zip(options.methods, runs, strict=True):
-        code = train(method, run, _train_options(options))
+        code = train(method, run, train_options(options))
         if code:
             return code
     for suite in options.suites:
@@ -67,30 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> Any:
-    lines = (__doc__ or "").splitlines()
-    parser = argparse.ArgumentParser(description=lines[0])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="recipes")
-    parser.add_argument("--env", default="gridworld")
-    parser.add_argument("--preset", default="fast")
-    parser.add_argument("--steps", default="", help="env steps of each seed; '': the recipe's own")
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--devices", type=int, default=1)
+    defaults = {"env": "gridworld", "steps": "", "seeds": 4, "attempts": 1}
+    parser = parser_of(__doc__ or "", METHODS, out=Path("runs/rules"), **defaults)
     parser.add_argument("--suites", nargs="+", default=list(SUITES))
     parser.add_argument("--levels", type=int, default=0, help="of each suite; 0 for all")
-    parser.add_argument("--attempts", type=int, default=1, help="agents of a rule on a level")
-    parser.add_argument("--lifetime", type=int, default=0, help="their updates; 0: the published")
+    parser.add_argument("--lifetime", type=int, default=0, help="updates of agents; 0: published")
     parser.add_argument("--workers", type=int, default=64, help="environments of an agent")
-    parser.add_argument("--out", type=Path, default=Path("runs/rules"))
-    parser.add_argument("train_options", nargs="*", help="after --: of `rlgen train`")
     return parser.parse_args(arguments)
-
-
-def _train_options(options: Any) -> str:
-    steps = f"--steps {options.steps} " if options.steps else ""
-    return (
-        f"--env {options.env} --preset {options.preset} {steps}--seeds {options.seeds} --devices "
-        f"{options.devices} {shlex.join(options.train_options)}"
-    )
 
 
 def _test(runs: Sequence[Path], suite: str, options: Any) -> str:

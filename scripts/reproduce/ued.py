@@ -15,7 +15,6 @@ On a physics family: `--env cart-pole --suite beyond --dense far`. What stands a
 `rlgen train`, for every method: `-- --num-slots 256`.
 """
 
-import argparse
 import os
 import shlex
 import sys
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _comparison import costs, refuse_other, run_command, table, train
+from _comparison import check_runs, costs, parser_of, run_command, table, train, train_options
 
 from rlgen.evaluation import results
 from rlgen.evaluation.cvar import CVaR, cvar, cvar_figure
@@ -42,11 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, evaluate all, write the comparison."""
     options = _parse(arguments)
     runs = [options.out / method for method in options.methods]
-    wanted = {name: getattr(options, name) for name in ("env", "preset", "seeds")}
-    for run in runs:
-        refuse_other(run, wanted | {"steps": int(float(options.steps))})
+    check_runs(runs, options)
     for method, run in zip(options.methods, runs, strict=True):
-        code = train(method, run, _train_options(options))
+        code = train(method, run, train_options(options))
         if code:
             return code
     heldout = options.out / "heldout"
@@ -67,28 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: Sequence[str] | None) -> Any:
-    lines = (__doc__ or "").splitlines()
-    parser = argparse.ArgumentParser(description=lines[0])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="recipes")
-    parser.add_argument("--env", default="maze")
-    parser.add_argument("--preset", default="fast")
-    parser.add_argument("--steps", default="1e7", help="env steps of each seed")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--devices", type=int, default=1)
+    defaults = {"env": "maze", "steps": "1e7", "seeds": 3, "attempts": 100}
+    parser = parser_of(__doc__ or "", METHODS, out=Path("runs/ued"), **defaults)
     parser.add_argument("--suite", default="heldout")
-    parser.add_argument("--attempts", type=int, default=100, help="on each level of --suite")
     parser.add_argument("--dense", default="cvar-60", help="suite of the CVaR; '' for none")
     parser.add_argument("--dense-attempts", type=int, default=10, help="on each, twice")
-    parser.add_argument("--out", type=Path, default=Path("runs/ued"))
-    parser.add_argument("train_options", nargs="*", help="after --: of `rlgen train`")
     return parser.parse_args(arguments)
-
-
-def _train_options(options: Any) -> str:
-    return (
-        f"--env {options.env} --preset {options.preset} --steps {options.steps} --seeds "
-        f"{options.seeds} --devices {options.devices} {shlex.join(options.train_options)}"
-    )
 
 
 def _worst_levels(run: Path, options: Any) -> CVaR:
