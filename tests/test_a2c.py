@@ -185,11 +185,12 @@ def test_tables_learn_a_corridor():
     def train(key):
         running = begin(key, env, learner, level)
         carry = (learner.init(key), running)
-        return jax.lax.scan(update, carry, jax.random.split(key, 60))
+        return jax.lax.scan(update, carry, jax.random.split(key, 120))
 
     (state, _), (reward, _) = train(jax.random.key(2))
     best = 1 / (S - 1)  # a reward every S - 1 steps
-    assert reward[0] < 0.5 * best and reward[-1] > 0.9 * best
+    # Of many updates: another machine rounds otherwise, and plays otherwise.
+    assert reward[0] < 0.5 * best and reward[-20:].mean() > 0.9 * best
     right = np.asarray(learner.log_policy(state, jnp.arange(S)))[: S - 1, 1]
     assert (right > np.log(0.8)).all()
 
