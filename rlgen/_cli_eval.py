@@ -20,7 +20,7 @@ ABOUT = (
 
 SUITE = "heldout"
 ATTEMPTS = 10
-OF_RULES = {"lifetime": 0, "workers": 64, "levels": 0}
+OF_RULES = {"lifetime": 0, "horizons": "", "controls": False, "workers": 64, "levels": 0}
 
 
 def evaluate(args: Sequence[str]) -> int:
@@ -124,6 +124,13 @@ def _fields() -> list[Field]:
             int, -1, "attempts", "episodes (10) or agents (4) on each level by each seed; -1: these"
         ),
         option(int, 0, "lifetime", "rules: updates of each agent; 0 for the environment's own"),
+        option(
+            str,
+            "",
+            "horizons",
+            "rules: test at each of these lifetimes, such as 10,50,250, and compare them",
+        ),
+        flag("controls", "with --horizons: rules with a clock also with clocks that tell nothing"),
         option(int, 64, "workers", "rules: environments that each agent learns from at a time"),
         option(int, 0, "levels", "rules: only so many first levels of the suite; 0 for all"),
         option(int, 0, "seed", "of the evaluation's random numbers"),

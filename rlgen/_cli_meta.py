@@ -39,6 +39,12 @@ def evaluate_rules(given: Any) -> int:
     from rlgen.evaluation.report import write_report
     from rlgen.evaluation.table import print_table
 
+    if given.horizons:
+        return _evaluate_horizons(given)
+    if given.controls:
+        raise ValueError(
+            "--controls belongs to --horizons; name some, such as --horizons 10,50,250"
+        )
     name = given.suite or SUITE
     out = Path(given.out) if given.out else default_folder(given.runs[0], name)
     results.check_free(out, given.overwrite)
@@ -67,6 +73,52 @@ def evaluate_rules(given: Any) -> int:
     console = Console()
     print_table(evaluations, console)
     print_relative(evaluations, relative.compare_all(evaluations), console)
+    print(f"The report is {page}")
+    return 0
+
+
+def _evaluate_horizons(given: Any) -> int:
+    """Train at several lifetimes, save, print."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from rlgen.config import convert
+    from rlgen.evaluation import horizons, meta_test, results, trainees
+
+    name = given.suite or SUITE
+    lives = convert(tuple[int, ...], given.horizons, "--horizons")
+    horizons.check(lives, given.lifetime)
+    out = Path(given.out) if given.out else default_folder(given.runs[0], f"{name}-horizons")
+    results.check_free(out, given.overwrite)
+    for horizon in lives:
+        results.check_free(out / f"updates-{horizon:05d}", given.overwrite)
+    suites = trainees.suites_of(name, given.levels)
+    if len(suites) > 1:
+        raise ValueError(
+            f"--horizons tests on one suite, and {name!r} is {len(suites)}; name one of "
+            + ", ".join(suite.name for suite in suites)
+        )
+    found = trainees_of(given)
+    if given.controls:
+        *rules, baseline = found
+        more = [horizons.controls(one, suites[0], lives) for one in rules]
+        if not any(more):
+            raise ValueError("--controls tests clocks, and none of the rules has one")
+        found = [*rules, *(one for some in more for one in some), baseline]
+    protocol = meta_test.Protocol(
+        attempts=ATTEMPTS if given.attempts < 0 else given.attempts,
+        num_workers=given.workers,
+        seed=given.seed,
+    )
+    tested = horizons.evaluate_all(
+        found, suites[0], protocol, lives, lambda label, *count: _progress(label)(*count)
+    )
+    page = horizons.write(out, tested, given.overwrite)
+    if given.json:
+        told = {str(n): results.to_json(some) for n, some in tested.items()}
+        print(json.dumps(told, allow_nan=False))
+        return 0
+    Console().print(Markdown(horizons.markdown(tested)))
     print(f"The report is {page}")
     return 0
 

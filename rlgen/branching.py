@@ -1,14 +1,14 @@
-"""Branches that stay branches when seeds are a `vmap` axis.
+"""Branches and loops that stay what they are when seeds are a `vmap` axis.
 
 `vmap` turns a `lax.cond` with a batched predicate into "run both, select": every seed would pay for
-the update that it skips. These two functions return a predicate that is *not* batched: one answer
-for all seeds. Both are the identity for a single seed.
+the update that it skips. These functions return what is *not* batched: one answer for all seeds.
+All are the identity for a single seed.
 """
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Bool, Shaped
+from jaxtyping import Array, Bool, Int, Shaped
 
 from rlgen.types import PyTree
 
@@ -35,6 +35,18 @@ def same_for_all_seeds(value: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
 def _same_vmap(axis_size: int, in_batched: list, value: Array) -> tuple[Array, bool]:
     del axis_size
     return same_for_all_seeds(value[0] if in_batched[0] else value), False
+
+
+@custom_vmap
+def most_of_seeds(number: Int[Array, ""]) -> Int[Array, ""]:
+    """The largest number of any seed: go on for as long as somebody needs it."""
+    return number
+
+
+@most_of_seeds.def_vmap
+def _most_vmap(axis_size: int, in_batched: list, number: Array) -> tuple[Array, bool]:
+    del axis_size
+    return most_of_seeds(number.max() if in_batched[0] else number), False
 
 
 def where(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:

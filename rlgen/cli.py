@@ -25,6 +25,7 @@ commands:
   train    train a method on an environment, or resume a run
   eval     how runs do on a suite of held-out levels, with confidence intervals and a report
   levels   a picture of levels: sampled ones, a suite, a file, or a run's replay buffer
+  import-rule  an update rule that was trained elsewhere, as a rule file
 
   rlgen train robust-plr --env maze --steps 5e6 --seeds 4 --out runs/plr
   rlgen eval runs/plr --suite maze/heldout --attempts 100 --out report
@@ -77,7 +78,7 @@ def list_names(args: Sequence[str]) -> int:
     # Suites are made by their environments, whose import takes seconds: only on request.
     found = {kind: _described(kind) for kind in wanted or registry.KINDS}
     if "--json" in args:
-        print(json.dumps(found))
+        print(json.dumps(found | _cards(wanted)))
         return 0
     for kind, entries in found.items():
         width = max(map(len, entries), default=0)
@@ -102,6 +103,15 @@ def _described(kind: str) -> dict[str, str]:
     package = registry.KINDS[kind]
     modules = {name: f"{package}.{name.replace('-', '_')}" for name in registry.names(kind)}
     return {name: _first_line(module) for name, module in modules.items()}
+
+
+def _cards(wanted: Sequence[str]) -> dict[str, dict]:
+    """Of rules, all that their files say: command, budget, measured meta-tests."""
+    if "rules" not in wanted:
+        return {}
+    from rlgen.evaluation.trainees import cards
+
+    return {"rules": cards()}
 
 
 def _variants(name: str) -> list[str]:
@@ -140,9 +150,17 @@ def levels(args: Sequence[str]) -> int:
     return levels(args)
 
 
+def import_rule(args: Sequence[str]) -> int:
+    """`rlgen import-rule`."""
+    from rlgen._cli_import import import_rule
+
+    return import_rule(args)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": list_names,
     "train": train,
     "eval": evaluate,
     "levels": levels,
+    "import-rule": import_rule,
 }

@@ -48,6 +48,13 @@ class Curriculum:
         if check is not None:
             check(self.num_slots * self.num_queued)
         _check_blocks(self)
+        if getattr(self.student, "whole_lives", False) and not hasattr(
+            self.sampler, "mean_lifetime"
+        ):
+            raise ValueError(
+                "this student lives whole lives of agents, and the sampler does not say how long "
+                "they are: wrap it in rlgen.algos.samplers.lifetimes.Lifetimes"
+            )
 
     def init(self, key: Key) -> TrainState:
         """A run before its first update; the slots are all free and hold blank levels."""

@@ -99,6 +99,43 @@ class Learner(Actor, Protocol):
 
 
 @runtime_checkable
+class RuleNet(Protocol):
+    """The network of a learned rule: a frozen dataclass of sizes, which files of rules state."""
+
+    @property
+    def clock(self) -> bool:
+        """Whether the rule sees how much of a life is over."""
+        ...
+
+    def init(self, key: Key) -> PyTree:
+        """Parameters of an untrained rule."""
+        ...
+
+
+@runtime_checkable
+class RuleLearner(Learner, Protocol):
+    """A learner whose way of learning is itself learned: a network, its rule, says what to do.
+
+    Its state has the rule's parameters in `rule`, and they never change.
+    """
+
+    @property
+    def rule_net(self) -> RuleNet:
+        """The rule without its parameters."""
+        ...
+
+    def init_with(
+        self, key: Key, rule: PyTree, lifetime: Int[Array, ""] | tuple[()] = ()
+    ) -> PyTree:
+        """A newborn that will learn by `rule` for `lifetime` updates; `()`: it knows how many."""
+        ...
+
+    def for_env(self, env: LevelEnv) -> "RuleLearner":
+        """The same in another environment."""
+        ...
+
+
+@runtime_checkable
 class Bonus(Protocol):
     """Intrinsic reward as a function of the rollout."""
 
@@ -165,6 +202,7 @@ class Sampler(Protocol):
           level for `observe` to read;
         - `metrics(state) -> Metrics`, of the update just done, such as a teacher's loss; one whose
           name begins with `steps_` joins the accounts;
+        - `mean_lifetime`, of a sampler of tasks: updates that an agent lives for, on average;
         - `trained_updates(num_levels) -> float`, the share of updates that are learned from, in the
           long run, by which a learner's schedule is as long as the run;
         - `lineage(state, slots) -> dict[str, [N, R]]`, what it knows of the levels' past (`age`, in
@@ -182,12 +220,15 @@ class Student(Protocol):
     - `check(num_slots)`, which refuses sizes that do not fit;
     - `max_queued`, the most levels that a slot may hold, R;
     - `num_steps`, env steps in each slot and update, by which `--steps` is counted;
+    - `whole_lives`, whether an update is the whole life of agents; then `num_steps` counts those in
+      one of an agent's updates, and the sampler's `mean_lifetime` says how many there are;
+    - `split_over(mesh)`, the same student with its slots divided over devices by itself;
     - `per_slot(state)`, a tree prefix of the state that says which parts have an axis of slots in
       front, to be split over devices with them;
     - `files(states) -> {name: bytes}`, written into the run folder with every checkpoint, of the
       states [S, ...] of S seeds;
     - `taught(states, env) -> (learner, rules [S, ...])`, of a student that learns a rule: a learner
-      for any environment with the method `init_with(key, rule)`, and each seed's rule.
+      for any environment, a `RuleLearner`, and each seed's rule.
     """
 
     def init(self, key: Key, num_slots: int) -> PyTree:

@@ -101,8 +101,13 @@ def over_seeds(mesh: Mesh, chunk: Callable[..., tuple]) -> Callable[..., tuple]:
 
 
 def over_slots(mesh: Mesh, curriculum: Curriculum) -> Curriculum:
-    """The same curriculum, whose student plays its slots split over the devices."""
-    return dataclasses.replace(curriculum, student=SplitSlots(curriculum.student, mesh))
+    """The same curriculum, whose student plays its slots split over the devices.
+
+    A student that has loops of its own for each slot says itself how they are split.
+    """
+    own = getattr(curriculum.student, "split_over", None)
+    student = own(mesh) if own else SplitSlots(curriculum.student, mesh)
+    return dataclasses.replace(curriculum, student=student)
 
 
 @dataclass(frozen=True)

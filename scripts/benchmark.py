@@ -165,6 +165,9 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
     "GROOVE meta-step, an antagonist beside every agent": lambda: learned_rules(
         "meta_step", "groove", {"sampler.replay_prob": 0.0}
     ),
+    "TA-LPG, whole lives, rule of 256 units": lambda: learned_rules("evolution"),
+    "TA-LPG, whole lives, rule of 32 units": lambda: learned_rules("evolution", 32),
+    "OpenES ask and tell, 512 x 50,000": lambda: learned_rules("ask_and_tell"),
     "LPG meta-step, memory": lambda: learned_rules("memory"),
     "the same memory, activations computed twice": lambda: learned_rules(
         "memory", {"student.remat": True}

@@ -83,6 +83,95 @@ def measure_memory(overrides: dict[str, Any] | None = None) -> dict[str, float]:
     return {"MiB an agent": (total[2 * AGENTS] - total[AGENTS]) / AGENTS / MIB}
 
 
+def measure_evolution(width: int = WIDTH, pairs: int = 4, generations: int = 3) -> dict[str, float]:
+    """Generations of TA-LPG, lives log-uniform from 10 to 250 updates; and the least it could cost.
+
+    The floor is the time of the rule's recurrent products alone, in the same shapes.
+    """
+    fields = {
+        "num_slots": pairs,
+        "student.pairs_at_a_time": 1,
+        "student.num_workers": WORKERS,
+        "student.rollout_steps": STEPS,
+        "student.learner.net.hidden_size": width,
+    }
+    method = build(RunSpec("ta-lpg", "gridworld", "strong", overrides=fields))[1]
+    keys = Keys(jax.random.key(1), jax.random.key(2))
+    state = jax.jit(method.init)(jax.random.key(0))
+    compiled = jax.jit(method.train, static_argnums=3).lower(state, keys, jnp.int32(0), 1).compile()
+    used, useful, executed = 0.0, 0.0, 0.0
+    for i in range(generations):
+        before = _cpu_seconds()
+        state, metrics = jax.block_until_ready(compiled(state, keys, jnp.int32(i)))
+        used += _cpu_seconds() - before
+        useful += float(metrics["steps_train"].sum())
+        executed += float((metrics["steps_train"] + metrics["steps_surplus"]).sum())
+    floor = _seconds_of_products(width, 2_000) / (2_000 * WORKERS)
+    return {
+        "useful env steps a CPU-s": useful / used,
+        "useful share of those executed": useful / executed,
+        "share of the time that the products need": floor * executed / used,
+    }
+
+
+def measure_ask_and_tell(population: int = 512, size: int = 50_000) -> dict[str, float]:
+    """One generation of OpenES through `Strategy`, and by evosax alone; best of five each."""
+    import optax
+    from evosax.algorithms import Open_ES
+    from evosax.core.fitness_shaping import centered_rank_fitness_shaping_fn
+
+    from rlgen.algos.meta._strategy import Strategy
+
+    like, key = jnp.zeros(size), jax.random.key(0)
+    strategy = Strategy()
+    alone = Open_ES(
+        population,
+        like,
+        optimizer=optax.adam(0.01, b1=0.99),
+        std_schedule=optax.constant_schedule(0.1),
+        fitness_shaping_fn=centered_rank_fitness_shaping_fn,
+        metrics_fn=lambda *_: {},
+    )
+
+    def ours(state: Any) -> Any:
+        candidates, state = strategy.ask(key, state, like, population)
+        return strategy.tell(key, state, candidates, candidates[:, 0])
+
+    def theirs(state: Any) -> Any:
+        candidates, state = alone.ask(key, state, alone.default_params)
+        return alone.tell(key, candidates, candidates[:, 0], state, alone.default_params)[0]
+
+    states = {
+        "ours": (ours, strategy.init(key, like, population)),
+        "evosax": (theirs, alone.init(key, like, alone.default_params)),
+    }
+    best = {name: _best(jax.jit(step), state) for name, (step, state) in states.items()}
+    return {
+        **{f"CPU-s, {name}": x for name, x in best.items()},
+        "ratio": best["ours"] / best["evosax"],
+    }
+
+
+def _best(step: Any, state: Any, repeats: int = 5) -> float:
+    timed = []
+    for _ in range(repeats + 1):  # the first compiles
+        before = _cpu_seconds()
+        state = jax.block_until_ready(step(state))
+        timed.append(_cpu_seconds() - before)
+    return min(timed[1:])
+
+
+def _seconds_of_products(width: int, steps: int) -> float:
+    """CPU-seconds of that many recurrent products of one agent's workers, one after the other."""
+    weights = jnp.eye(width, 3 * width)
+
+    @jax.jit
+    def run(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, steps, lambda _, h: (h @ weights)[:, :width], x)
+
+    return _best(run, jnp.ones((WORKERS, width)))
+
+
 def _method(recipe: str, num_agents: int, overrides: dict[str, Any] | None = None) -> Curriculum:
     """The published sizes on random grid worlds."""
     fields = {

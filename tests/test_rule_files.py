@@ -179,4 +179,8 @@ def test_shipped_rules_say_what_they_were_learned_from():
     for name, about in trainees.described().items():
         meta = files.load_rule(name).meta
         assert {"recipe", "env", "preset", "seed", "rlgen", "meta_updates"} <= meta.keys()
-        assert about == f"{meta['recipe']} on {meta['env']}, {meta['meta_updates']:,} meta-updates"
+        told = f"{meta['recipe']} on {meta['env']}, {meta['meta_updates']:,} meta-updates; "
+        assert about.startswith(told) and about.endswith("of the optimum")
+        card = meta["card"]
+        assert card["command"].startswith(f"rlgen train {meta['recipe']} --env {meta['env']}")
+        assert sum(card["env_steps"].values()) > 0 and card["meta_tests"]

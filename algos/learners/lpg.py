@@ -4,21 +4,22 @@ Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG); 
 any meta-training (`algos/meta/`). Here it is as it was learned, and learns no more.
 """
 
-import hashlib
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.meta._agent import Agent, AgentState, build_agent
+from rlgen.algos.meta._clock import known_lifetime
 from rlgen.algos.meta._rule import Rule
-from rlgen.algos.meta.files import UNTRAINED, load_rule
+from rlgen.algos.meta.files import UNTRAINED, load_rule, rule_keepsake
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
+
+_TOLD = 0x544F4C44
+"""Folded into an agent's key, for what its clock is told in a control experiment."""
 
 
 class LPGState(NamedTuple):
@@ -45,9 +46,15 @@ class LPG:
         rule: a run of meta-training, a `.npz` file, the name of a rule that ships with rlgen, or
             `untrained`.
         net: sizes of an untrained rule; a learned one has its own.
+        num_updates: of the agent's life, for a rule with a clock; `rlgen train` sets it from
+            `--steps`.
+        frozen_clock: control experiment: a rule with a clock is told n/N = 0.5 all through a life.
+        told_horizons: control experiment: it is told one of these lifetimes, drawn for each agent,
+            in place of the true N; n/N stays true.
 
     Raises:
-        ValueError: the rule cannot be loaded, or does not fit the agent or `net`.
+        ValueError: the rule cannot be loaded, or does not fit the agent or `net`; at `init`, a rule
+            with a clock and a life of unknown length.
     """
 
     needs_last_obs: ClassVar[bool] = True
@@ -56,6 +63,9 @@ class LPG:
     agent: Agent
     rule: str = UNTRAINED
     net: Rule = field(default_factory=Rule)
+    num_updates: int = 0
+    frozen_clock: bool = False
+    told_horizons: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.rule != UNTRAINED and self.net != Rule():
@@ -68,18 +78,42 @@ class LPG:
     @property
     def rule_net(self) -> Rule:
         """The rule without its parameters."""
-        return self.net if self.rule == UNTRAINED else load_rule(self.rule).rule
+        return self.net if self.rule == UNTRAINED else load_rule(self.rule, Rule).rule
 
     def init(self, key: Key) -> LPGState:
         """A newborn agent and the rule; an untrained one is drawn like the agent."""
         if self.rule != UNTRAINED:
-            return self.init_with(key, load_rule(self.rule).params)
+            return self.init_with(key, load_rule(self.rule, Rule).params)
         key_rule, key_agent = jax.random.split(key)
         return self.init_with(key_agent, self.net.init(key_rule))
 
-    def init_with(self, key: Key, rule: PyTree) -> LPGState:
-        """A newborn agent that will learn by the given parameters of a rule."""
-        return LPGState(rule, self._agent.init(key))
+    def init_with(
+        self, key: Key, rule: PyTree, lifetime: Int[Array, ""] | tuple[()] = ()
+    ) -> LPGState:
+        """A newborn agent that will learn by the given parameters of a rule.
+
+        Args:
+            key: consumed.
+            rule: parameters.
+            lifetime: updates of its life; `()` for the field `num_updates`.
+        """
+        if isinstance(lifetime, tuple):
+            lifetime = known_lifetime(self.rule_net.clock, self.num_updates)
+        agent = self._agent.init(key, lifetime)
+        if self.told_horizons:
+            horizons = jnp.asarray(self.told_horizons, jnp.int32)
+            told = jax.random.choice(jax.random.fold_in(key, _TOLD), horizons)
+            agent = agent._replace(told_lifetime=told)
+        return LPGState(rule, agent)
+
+    def for_env(self, env: LevelEnv) -> "LPG":
+        """The same in another environment.
+
+        Within its family an agent keeps its hyperparameters; elsewhere it has `build_agent`'s.
+        """
+        if type(env) is type(self.env):
+            return replace(self, env=env, agent=replace(self.agent, env=env))
+        return replace(self, env=env, agent=build_agent(env, num_predictions=0))
 
     def initial_carry(self, num_slots: int) -> tuple[()]:
         """Nothing is remembered from step to step."""
@@ -109,7 +143,10 @@ class LPG:
         # Weights multiply, and 0 times NaN is NaN: what must not count is taken out altogether.
         rollout = _without(weight <= 0, rollout)
         agent = self._agent
-        targets = self.rule_net(state.rule, agent.inputs(state.agent, rollout))
+        inputs = agent.inputs(state.agent, rollout)
+        if self.frozen_clock:
+            inputs = inputs._replace(life_used=jnp.full_like(rollout.reward, 0.5))
+        targets = self.rule_net(state.rule, inputs)
         learned, stats = agent.learn(state.agent, rollout, targets, weight)
         learned, critic_loss = agent.learn_critic(learned, rollout, weight)
         share = (weight / weight.sum())[None]
@@ -118,20 +155,22 @@ class LPG:
             "critic_loss": critic_loss,
             "policy_target": (share * targets.policy).mean(0).sum(),
             "policy_target_size": (share * jnp.abs(targets.policy)).mean(0).sum(),
+            "policy_step": (share * self._policy_step(state, learned, rollout)).mean(0).sum(),
         }
         return LPGState(state.rule, learned), metrics
 
+    def _policy_step(
+        self, state: LPGState, learned: AgentState, rollout: Rollout
+    ) -> Float[Array, "T N"]:
+        """KL(policy before ‖ policy after) of an update, where the rollout was, nats."""
+        obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
+        before = self.agent.log_policy(state.agent, obs)
+        after = self.agent.log_policy(learned, obs)
+        return (jnp.exp(before) * (before - after)).sum(-1).reshape(rollout.reward.shape)
+
     def keepsakes(self) -> dict[str, bytes]:
         """A hash of the rule that is followed, for a run to notice if its file changes."""
-        if self.rule == UNTRAINED:
-            return {}
-        params = jax.tree_util.tree_leaves_with_path(load_rule(self.rule).params)
-        found = hashlib.sha256(repr(self.rule_net).encode())
-        for path, leaf in params:
-            found.update(jax.tree_util.keystr(path).encode())
-            found.update(np.asarray(leaf).tobytes())
-        told = {"rule": self.rule, "sha256": found.hexdigest()}
-        return {"rule.json": (json.dumps(told, indent=1) + "\n").encode()}
+        return rule_keepsake(self.rule, Rule)
 
     @property
     def _agent(self) -> Agent:

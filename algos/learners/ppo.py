@@ -4,7 +4,7 @@ Source: Schulman et al., 2017, "Proximal Policy Optimization Algorithms".
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,17 @@ class Batch(NamedTuple):
     weight: Float[Array, "T N"]
 
 
+@runtime_checkable
+class Surrogate(Protocol):
+    """What a policy gains by each step, if it is near the one that collected the data."""
+
+    def __call__(
+        self, log_ratio: Float[Array, "*B"], advantage: Float[Array, "*B"]
+    ) -> Float[Array, "*B"]:
+        """The gain, to be maximised; its gradient at ratio 1 is that of the ratio × advantage."""
+        ...
+
+
 @dataclass(frozen=True)
 class PPO:
     """PPO with the field's usual options, each a field; the defaults are JaxUED's for mazes.
@@ -62,6 +73,7 @@ class PPO:
         target_kl: stop the epochs of a rollout once the policy has moved this far, in nats; 0
             turns it off.
         adam_eps: Adam's ε.
+        surrogate: what is maximised in place of the clipped ratio times the advantage; `()` clips.
 
     Raises:
         ValueError: a field outside its range.
@@ -87,6 +99,7 @@ class PPO:
     bootstrap_truncation: bool = True
     target_kl: float = 0.0
     adam_eps: float = 1e-5
+    surrogate: Surrogate | tuple[()] = ()
 
     def __post_init__(self):
         for name in ("num_epochs", "num_minibatches"):
@@ -261,8 +274,7 @@ class PPO:
             advantage = centred / (jnp.sqrt(mean(centred**2)) + 1e-5)
         log_ratio = distributions.log_prob(logits, old.action) - old.log_prob
         ratio = jnp.exp(log_ratio)
-        clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
-        policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
+        policy_loss = -mean(self._gain(log_ratio, ratio, advantage))
         value_loss = 0.5 * mean(self._value_error(value, old.value, batch.target))
         entropy = mean(distributions.entropy(logits))
         loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
@@ -275,6 +287,12 @@ class PPO:
             "clip_fraction": mean((jnp.abs(ratio - 1) > self.clip).astype(jnp.float32)),
         }
         return loss, metrics
+
+    def _gain(self, log_ratio: Array, ratio: Array, advantage: Array) -> Array:
+        if not isinstance(self.surrogate, tuple) or self.surrogate:
+            return self.surrogate(log_ratio, advantage)
+        clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
+        return jnp.minimum(ratio * advantage, clipped * advantage)
 
     def _value_error(self, value: Array, old_value: Array, target: Array) -> Array:
         error = (value - target) ** 2

@@ -18,6 +18,7 @@ from rlgen.protocols import LevelEnv
 from rlgen.returns import gae
 from rlgen.types import Key, PyTree, Rollout
 
+from ._clock import log_horizon
 from ._rule import Rule, RuleInputs, Targets
 
 
@@ -30,7 +31,9 @@ class AgentState(NamedTuple):
     actor_opt: PyTree
     bootstrap_opt: PyTree
     critic_opt: PyTree
-    num_updates: Int[Array, ""]  # updates in this life
+    num_updates: Int[Array, ""]  # n, updates in this life
+    lifetime: Int[Array, ""]  # N, updates that the life will have
+    told_lifetime: Int[Array, ""]  # what a clock says of N; another number in control experiments
 
 
 class AgentStats(NamedTuple):
@@ -105,8 +108,8 @@ class Agent:
             )
         return dataclasses.replace(self, num_predictions=rule.num_predictions)
 
-    def init(self, key: Key) -> AgentState:
-        """A newborn agent."""
+    def init(self, key: Key, lifetime: int | Int[Array, ""] = 1) -> AgentState:
+        """A newborn agent, which will have `lifetime` updates; of concern to a clock alone."""
         if self.num_predictions == 0:
             raise ValueError("the agent's num_predictions is 0: call for_rule(rule) first")
         key_actor, key_bootstrap, key_critic = jax.random.split(key, 3)
@@ -115,7 +118,8 @@ class Agent:
         critic = self.network.init(key_critic, self.env, 1)
         start = self.optimizer.init
         opts = start(actor), start(bootstrap), start(critic)
-        return AgentState(actor, bootstrap, critic, *opts, jnp.int32(0))
+        lifetime = jnp.int32(lifetime)
+        return AgentState(actor, bootstrap, critic, *opts, jnp.int32(0), lifetime, lifetime)
 
     def initial_carry(self, num_slots: int) -> tuple[()]:
         """Nothing is remembered from step to step."""
@@ -158,6 +162,8 @@ class Agent:
             prediction=y[:-1],
             next_prediction=y[1:],
             discount=jnp.full_like(rollout.reward, self.discount),
+            life_used=jnp.full_like(rollout.reward, state.num_updates / state.lifetime),
+            log_horizon=jnp.full_like(rollout.reward, log_horizon(state.told_lifetime)),
         )
 
     def learn(

@@ -42,9 +42,9 @@ def give_birth(
     """The population with new agents where `fresh`; a whole one if there is none yet."""
 
     def born(xs: tuple) -> tuple:
-        return jax.vmap(lambda key, level: _newborn(student, key, level))(*xs)
+        return jax.vmap(lambda key, task, age: _newborn(student, key, task, age))(*xs)
 
-    xs = jax.random.split(key, age.size), task.level
+    xs = jax.random.split(key, age.size), task, age
     if fresh is None or old is None:
         agents, running, rivals, rivals_running = born(xs)
         return Population(agents, running, rivals, rivals_running, age, age == 0)
@@ -56,10 +56,10 @@ def give_birth(
     )
 
 
-def _newborn(student: "MetaGradient", key: Key, level: PyTree) -> tuple:
+def _newborn(student: "MetaGradient", key: Key, task: Task, age: Int[Array, ""]) -> tuple:
     key_agent, key_begin, key_rival, key_theirs = jax.random.split(key, 4)
-    copies = _for_workers(student, level)
-    agent = student.pupil.init(key_agent)
+    copies = _for_workers(student, task.level)
+    agent = student.pupil.init(key_agent, task.lifetime)._replace(num_updates=age)
     running = begin(key_begin, student.env, student.pupil, copies)
     if isinstance(student.antagonist, tuple):
         return agent, running, (), ()

@@ -2,7 +2,8 @@
 
 Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG), section 3. Jackson
 et al., 2023, "Discovering General Reinforcement Learning Algorithms with Adversarial Environment
-Design" (GROOVE), has a GRU in the released code, and no discount among the inputs.
+Design" (GROOVE), has a GRU in the released code, and no discount among the inputs. Jackson et al.,
+2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms" (TA-LPG), adds the clock.
 
 Sign: the agent *ascends* π̂ log π, as the papers write. The code of GROOVE descends it, so that a π̂
 trained there has the opposite sign.
@@ -31,6 +32,8 @@ class RuleInputs(NamedTuple):
     prediction: Float[Array, "T B m"]  # y(s), probabilities
     next_prediction: Float[Array, "T B m"]  # y(s'); not read where done
     discount: Float[Array, "T B"]  # γ, of the agent
+    life_used: Float[Array, "T B"] | tuple[()] = ()  # n/N, updates done of those in the life
+    log_horizon: Float[Array, "T B"] | tuple[()] = ()  # of N, see `_clock.log_horizon`
 
 
 class Targets(NamedTuple):
@@ -54,6 +57,8 @@ class Rule:
         num_predictions: m, categories of the agents' prediction y; 30 in LPG, 8 in GROOVE's code.
         embedding_size: hidden units of φ.
         discount_input: whether the rule sees the agent's discount.
+        clock: whether the rule sees which part of its life the agent has lived, n/N, and how long
+            the life is, log N; both stay the same all through a rollout.
 
     Raises:
         ValueError: an unknown core, or a size out of range.
@@ -64,6 +69,7 @@ class Rule:
     num_predictions: int = 8
     embedding_size: int = 16
     discount_input: bool = True
+    clock: bool = False
 
     def __post_init__(self):
         if self.core not in CORES:
@@ -77,11 +83,11 @@ class Rule:
         """Parameters of an untrained rule.
 
         With a GRU of 256 units, 8 predictions and no discount there are 203,946 of them, as many
-        as in GROOVE; 204,714 by default.
+        as in GROOVE; 204,714 by default, and 206,250 with the clock.
         """
         key_hidden, key_out, key_inputs, key_recurrent, key_heads = jax.random.split(key, 5)
         size, num_gates = self.hidden_size, 3 if self.core == "gru" else 4
-        num_inputs = 6 if self.discount_input else 5
+        num_inputs = 5 + self.discount_input + 2 * self.clock
         gates = [orthogonal()(k, (size, size)) for k in jax.random.split(key_recurrent, num_gates)]
         core = {
             "inputs": _lecun(key_inputs, num_inputs, num_gates * size),
@@ -129,6 +135,7 @@ class Rule:
         features = [inputs.reward, inputs.done.astype(jnp.float32)]
         features += [inputs.discount] if self.discount_input else []
         features += [inputs.action_prob, embed(inputs.prediction), following]
+        features += [inputs.life_used, inputs.log_horizon] if self.clock else []
         return jnp.stack(features, axis=-1)
 
 

@@ -6,10 +6,12 @@ targets = learned.rule(learned.params, inputs)
 """
 
 import dataclasses
+import hashlib
 import io
 import json
 import zipfile
 import zlib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -17,28 +19,34 @@ from typing import Any, NamedTuple, get_type_hints
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from rlgen.config import convert
+from rlgen.protocols import RuleNet
 from rlgen.registry import suggestion
 from rlgen.types import PyTree
 
+from ._drift import Drift
 from ._rule import Rule
 
 FORMAT = "rlgen-rule-1"
 CONVENTION = "ascent"  # agents ascend π̂ log π
 UNTRAINED = "untrained"
 SHIPPED = "rlgen.algos.rules"
+KINDS: dict[str, type] = {"update-rule": Rule, "drift": Drift}
+ADDED = {"clock": False}
+"""Fields of a rule that the first files of this format do not state, and what they meant."""
 
 
 class LearnedRule(NamedTuple):
     """A rule, what it learned, and where from."""
 
-    rule: Rule
+    rule: Any  # `Rule` or `Drift`: the sizes
     params: PyTree
     meta: dict[str, Any]  # how it was trained; empty of an untrained rule
 
 
-def save_rule(path: Path | str, rule: Rule, params: PyTree, meta: dict[str, Any]) -> None:
+def save_rule(path: Path | str, rule: RuleNet, params: PyTree, meta: dict[str, Any]) -> None:
     """Write a rule as `.npz`.
 
     Args:
@@ -50,13 +58,14 @@ def save_rule(path: Path | str, rule: Rule, params: PyTree, meta: dict[str, Any]
     Path(path).write_bytes(rule_bytes(rule, params, meta))
 
 
-def rule_bytes(rule: Rule, params: PyTree, meta: dict[str, Any]) -> bytes:
+def rule_bytes(rule: RuleNet, params: PyTree, meta: Mapping[str, Any]) -> bytes:
     """The content of the file that `save_rule` writes; equal for equal rules."""
     header = {
         "format": FORMAT,
         "convention": CONVENTION,
-        "rule": dataclasses.asdict(rule),
-        "meta": meta,
+        "kind": _kind_of(type(rule)),
+        "rule": dataclasses.asdict(rule),  # pyright: ignore[reportArgumentType]
+        "meta": dict(meta),
     }
     arrays = {name: np.asarray(x) for name, x in _named(params).items()}
     arrays["header"] = np.asarray(json.dumps(header))
@@ -65,19 +74,64 @@ def rule_bytes(rule: Rule, params: PyTree, meta: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def load_rule(source: Path | str) -> LearnedRule:
+def rule_files(
+    rule: RuleNet, params: PyTree, num_updates: Int[Array, " S"], origin: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """The rules of S seeds of a run as files, by their names within its folder.
+
+    Args:
+        rule: their sizes.
+        params: [S, ...].
+        num_updates: that each has had.
+        origin: what the files say of the run; `seed` is the first seed's.
+    """
+    found = {}
+    for i, updates in enumerate(np.asarray(num_updates)):
+        own = jax.tree.map(lambda x, i=i: x[i], params)
+        meta = {**origin, "seed": origin["seed"] + i, "meta_updates": int(updates)}
+        found[f"rules/seed-{i:03d}.npz"] = rule_bytes(rule, own, meta)
+    return found
+
+
+def rule_keepsake(source: str, kind: type = Rule) -> dict[str, bytes]:
+    """A hash of the rule that a run follows, to notice if its file changes; none if untrained."""
+    if source == UNTRAINED:
+        return {}
+    learned = load_rule(source, kind)
+    found = hashlib.sha256(repr(learned.rule).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(learned.params):
+        found.update(jax.tree_util.keystr(path).encode())
+        found.update(np.asarray(leaf).tobytes())
+    told = {"rule": source, "sha256": found.hexdigest()}
+    return {"rule.json": (json.dumps(told, indent=1) + "\n").encode()}
+
+
+def load_rule(source: Path | str, kind: type = object) -> LearnedRule:
     """A rule from wherever it lies.
 
     Args:
         source: a run of meta-training, whose first seed is taken; a `.npz` file; the name of a rule
             that ships with rlgen; or `untrained`, a rule of default sizes that has learned nothing.
+        kind: `Rule` or `Drift`, if only one of them will do.
 
     Raises:
-        ValueError: nothing there; a file that is damaged, of another format or sign convention, or
-            whose arrays do not fit the sizes it states.
+        ValueError: nothing there; a file that is damaged, of another kind, format or sign
+            convention, or whose arrays do not fit the sizes it states.
     """
+    learned = _find(source, Rule if kind is object else kind)
+    if not isinstance(learned.rule, kind):
+        users = {Rule: "the learner lpg", Drift: "the learner lpo"}
+        own = type(learned.rule)
+        raise ValueError(
+            f"{source} is of the kind {_kind_of(own)!r}, for {users[own]}; needed is one of the "
+            f"kind {_kind_of(kind)!r}"
+        )
+    return learned
+
+
+def _find(source: Path | str, kind: type) -> LearnedRule:
     if str(source) == UNTRAINED:
-        return LearnedRule(Rule(), Rule().init(jax.random.key(0)), {})
+        return LearnedRule(kind(), kind().init(jax.random.key(0)), {})
     path = Path(source)
     if path.is_dir():
         return _load(_first_seed(path))
@@ -113,7 +167,7 @@ def _first_seed(run: Path) -> Path:
 
 def _load(path: Path) -> LearnedRule:
     data, header = _read(path)
-    rule = _rule(path, header["rule"])
+    rule = _rule(path, header.get("kind", _kind_of(Rule)), header["rule"])
     like = jax.eval_shape(rule.init, jax.random.key(0))
     params = []
     for name, leaf in _named(like).items():
@@ -153,21 +207,29 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return data, header
 
 
-def _rule(path: Path, fields: object) -> Rule:
-    """The rule of the stated sizes."""
-    known = dataclasses.asdict(Rule())
+def _rule(path: Path, kind: object, fields: object) -> Any:
+    """The rule of the stated kind and sizes."""
+    if kind not in KINDS:
+        raise ValueError(f"{path} is of the kind {kind!r}; this rlgen reads {', '.join(KINDS)}")
+    made = KINDS[str(kind)]
+    known = dataclasses.asdict(made())
     if not isinstance(fields, dict):
         raise ValueError(f"{path} states no sizes of the rule")
+    fields = {**ADDED, **fields}
     if fields.keys() != known.keys():
         raise ValueError(
             f"{path} states the rule's fields {', '.join(sorted(fields))}; this rlgen knows "
             f"{', '.join(sorted(known))}"
         )
-    kinds = get_type_hints(Rule)
+    kinds = get_type_hints(made)
     try:
-        return Rule(**{name: convert(kinds[name], value, name) for name, value in fields.items()})
+        return made(**{name: convert(kinds[name], value, name) for name, value in fields.items()})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _kind_of(made: type) -> str:
+    return next(name for name, known in KINDS.items() if known is made)
 
 
 def _named(params: PyTree) -> dict[str, Any]:

@@ -27,11 +27,11 @@ from rlgen.rollout import Running
 from rlgen.tasks import Task
 from rlgen.types import Key, Metrics, Outcome, PyTree, Rollout, Slots
 
-from ._agent import Agent, AgentState, build_agent
+from ._agent import Agent, AgentState
 from ._lives import Population, bury, end_lives, fold, follow, give_birth, play
 from ._lives_metrics import as_episodes, of_lessons, of_lives
 from ._rule import Rule, RuleInputs, Targets
-from .files import rule_bytes
+from .files import rule_files
 
 
 class MetaState(NamedTuple):
@@ -177,11 +177,8 @@ class MetaGradient:
         Agents in the family that the rule was trained on keep their hyperparameters; elsewhere they
         have those of `build_agent`.
         """
-        if type(env) is type(self.env):
-            agent = replace(self.agent, env=env)
-        else:
-            agent = build_agent(env, num_predictions=0)
-        return LPG(env, agent, net=self.rule), states.rule
+        learner = LPG(self.env, replace(self.agent, num_predictions=0), net=self.rule)
+        return learner.for_env(env), states.rule
 
     def files(self, states: MetaState, origin: Mapping[str, Any]) -> dict[str, bytes]:
         """Each seed's rule as a file that `rlgen.algos.meta.files.load_rule` reads.
@@ -190,17 +187,8 @@ class MetaGradient:
             states: of S seeds.
             origin: the run that they are of; `seed` is the first seed's.
         """
-        found = {}
-        for i in range(states.num_updates.shape[0]):
-            params, updates = jax.tree.map(lambda x, i=i: x[i], (states.rule, states.num_updates))
-            meta = {
-                **origin,
-                "seed": origin["seed"] + i,
-                "meta_updates": int(updates),
-                "discount": self.agent.discount,
-            }
-            found[f"rules/seed-{i:03d}.npz"] = rule_bytes(self.rule, params, meta)
-        return found
+        origin = {**origin, "discount": self.agent.discount}
+        return rule_files(self.rule, states.rule, states.num_updates, origin)
 
     def per_slot(self, state: MetaState) -> MetaState:
         """The agents have an axis of slots."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.branching import where
@@ -67,6 +68,17 @@ class Lifetimes:
         own = getattr(self.env, "lifetime", None)
         longest = self.longest or (int(own()) if own else DEFAULT_LIFETIME)
         return self.shortest or longest, longest
+
+    @property
+    def mean_lifetime(self) -> float:
+        """Expected number of updates of a life."""
+        shortest, longest = self.bounds
+        if shortest == longest:
+            return float(longest)
+        every = np.arange(shortest, longest + 1)
+        return float((every * np.diff(np.log(np.append(every, longest + 1)))).sum()) / np.log(
+            (longest + 1) / shortest
+        )
 
     @property
     def level_set(self) -> Any:

@@ -10,6 +10,7 @@ Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms wit
 Environment Design".
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,6 +35,13 @@ AGENTS_AT_A_TIME = 64
 
 DEFAULT_LIFETIME = 250  # updates, where the environment does not say
 CURVE_POINTS = 10
+
+PROBES = {
+    "entropy": "entropy of the policy, nats",
+    "policy_step": "KL of an update's policies, nats",
+    "policy_target_size": "mean size of the target π̂",
+}
+"""What is kept of the updates of an agent's life, of learners whose metrics have them."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,7 @@ class Trained(NamedTuple):
 
     final_return: Float[Array, ""]  # expected, undiscounted, of the policy at the end of its life
     reward: Float[Array, " K"]  # mean reward of a step, in each of K equal parts of its life
+    probes: dict[str, Float[Array, " K"]]  # means of those of `PROBES` that its learner tells
 
 
 class Trainee(NamedTuple):
@@ -116,16 +125,19 @@ def train_agent(
     running = begin(key_begin, env, learner, queue)
     weight = jnp.ones(life.num_workers)
 
-    def update(carry: tuple, key: Key) -> tuple[tuple, Array]:
+    def update(carry: tuple, key: Key) -> tuple[tuple, dict[str, Array]]:
         state, running = carry
         key_play, key_learn = jax.random.split(key)
         played, running = roll_on(key_play, env, learner, state, queue, running, life.num_steps)
-        state, _ = learner.update(key_learn, state, played, weight)
-        return (state, running), played.reward.mean()
+        state, metrics = learner.update(key_learn, state, played, weight)
+        told = {name: metrics[name] for name in PROBES if name in metrics}
+        return (state, running), told | {"reward": played.reward.mean()}
 
     keys = jax.random.split(key_life, life.num_updates)
-    (state, _), reward = jax.lax.scan(update, (state, running), keys)
-    return Trained(policy_return(key_end, env, learner, state, level), _in_parts(reward))
+    (state, _), told = jax.lax.scan(update, (state, running), keys)
+    told = {name: _in_parts(x) for name, x in told.items()}
+    reward = told.pop("reward")
+    return Trained(policy_return(key_end, env, learner, state, level), reward, told)
 
 
 def evaluate(
@@ -152,7 +164,8 @@ def evaluate(
     Raises:
         ValueError: the agents cannot take an environment.
     """
-    built = [trainee.build(suite.env) for suite in suites]  # all refused before any is compiled
+    # All are refused before any is compiled.
+    built = [_for_life(*trainee.build(x.env), protocol.life(x.env)) for x in suites]
     total = trainee.num_seeds * protocol.attempts * sum(len(suite.levels) for suite in suites)
     counted = _Count(progress, total)
     found = [
@@ -177,6 +190,14 @@ def evaluate(
         length=np.concatenate(length, axis=1),
         meta=trainee.meta | _told(suites, built, lives, found, protocol),
     )
+
+
+def _for_life(learner: Learner, rules: PyTree, life: Life) -> tuple[Learner, PyTree]:
+    """The learner knows how many updates it will have, if it has a field for that."""
+    known: Any = learner
+    if hasattr(known, "num_updates"):
+        learner = dataclasses.replace(known, num_updates=life.num_updates)
+    return learner, rules
 
 
 def level_names(suites: Sequence[Suite]) -> tuple[str, ...]:
@@ -207,6 +228,7 @@ class _Found(NamedTuple):
 
     final_return: Float[np.ndarray, "S M A"]
     reward: Float[np.ndarray, "S M A K"]
+    probes: dict[str, Float[np.ndarray, "S M A K"]]
 
 
 def _on_suite(
@@ -233,8 +255,9 @@ def _on_suite(
             counted.add(len(set(rows.tolist())))
         seeds.append(jax.tree.map(lambda *x: np.concatenate(x)[: level.size], *parts))
     shape = (trainee.num_seeds, num_levels, attempts)
-    final, reward = (np.concatenate(x) for x in zip(*seeds, strict=True))
-    return _Found(final.reshape(shape), reward.reshape(*shape, -1))
+    final, reward, probes = jax.tree.map(lambda *x: np.concatenate(x), *seeds)
+    probes = {name: x.reshape(*shape, -1) for name, x in probes.items()}
+    return _Found(final.reshape(shape), reward.reshape(*shape, -1), probes)
 
 
 @partial(jax.jit, static_argnames=("env", "learner", "life"))
@@ -290,4 +313,8 @@ def _told(
         "returns": "exact" if all(exact) else "mean of 64 episodes",
         "versions": folder.versions(),
         "curve": {name: x.reward.mean(axis=(1, 2)) for name, x in zip(names, found, strict=True)},
+        "probes": {
+            name: {probe: values.mean(axis=(1, 2)) for probe, values in x.probes.items()}
+            for name, x in zip(names, found, strict=True)
+        },
     }

@@ -6,6 +6,7 @@ Also which suites they are tested on, by name.
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +20,8 @@ from rlgen.protocols import Learner, LevelEnv
 from rlgen.runs import folder
 from rlgen.types import PyTree
 
-RULE_LEARNER = "lpg"  # reads rules from files, by their path or by the name of one that ships
+RULE_LEARNERS = ("lpg", "lpo")
+"""They read rules from files, by their path or by the name of one that ships, each its own kind."""
 
 
 def learns_rule(run: Path | str, allow_imports: bool = False) -> bool:
@@ -44,14 +46,31 @@ def shipped() -> list[str]:
 
 
 def described() -> dict[str, str]:
-    """The rules that come with rlgen, by name, and what each was learned from."""
+    """The rules that come with rlgen, by name: what they learned from, and their measured worth."""
+    return {name: _in_words(meta) for name, meta in cards().items()}
+
+
+def cards() -> dict[str, dict[str, Any]]:
+    """All that the files of the rules that come with rlgen say of them, by name."""
     folder = resources.files("rlgen.algos").joinpath("rules")
     found = {}
     for name in shipped():
         with resources.as_file(folder.joinpath(f"{name}.npz")) as path, np.load(path) as file:
-            meta = json.loads(str(file["header"]))["meta"]
-        found[name] = f"{meta['recipe']} on {meta['env']}, {meta['meta_updates']:,} meta-updates"
+            header = json.loads(str(file["header"]))
+        found[name] = header["meta"] | {"sizes": header["rule"]}
     return found
+
+
+def _in_words(meta: dict[str, Any]) -> str:
+    told = f"{meta['recipe']} on {meta['env']}, {meta['meta_updates']:,} meta-updates"
+    for test in meta.get("card", {}).get("meta_tests", ())[-1:]:
+        value, low, high = (100 * x for x in test["optimum"])
+        updates = ", ".join(f"{n:,}" for n in test["updates"].values())
+        told += (
+            f"; {test['suite']} after {updates} updates: IQM {value:.0f} % [{low:.0f}, {high:.0f}] "
+            "of the optimum"
+        )
+    return told
 
 
 def from_run(
@@ -76,14 +95,24 @@ def from_file(name: Path | str) -> Trainee:
     Raises:
         ValueError: no such rule, or one that this version cannot read; when it is built.
     """
-    module = registry.load("learners", RULE_LEARNER)
 
     def build(env: LevelEnv) -> tuple[Learner, PyTree]:
-        learner = module.build(env, rule=str(name))
+        learner = _follower(env, str(name))
         rule = learner.init(jax.random.key(0)).rule
         return learner, jax.tree.map(lambda x: x[None], rule)
 
     return Trainee(Path(name).stem, build, 1, {"rule": str(name)})
+
+
+def _follower(env: LevelEnv, rule: str) -> Any:
+    """The learner that follows a rule of this kind; its life is one update until it is said."""
+    refused = []
+    for name in RULE_LEARNERS:
+        try:
+            return registry.load("learners", name).build(env, rule=rule, num_updates=1)
+        except ValueError as error:
+            refused.append(error)
+    raise refused[0]
 
 
 def from_learner(name: str, num_seeds: int) -> Trainee:

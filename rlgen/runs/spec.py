@@ -115,8 +115,7 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
             f"unknown preset {spec.preset!r}; {registry.suggestion(spec.preset, known)}"
         )
     env = config.override(env, {**env_presets.get(spec.preset, {}), **spec.env_fields})
-    names = {"learner": spec.learner, "score": spec.score}
-    curriculum = recipe.build(env, **{kind: name for kind, name in names.items() if name})
+    curriculum = recipe.build(env, **_chosen(spec, recipe))
     if spec.bonus:
         student = dataclasses.replace(curriculum.student, bonus=_bonus(spec.bonus, env))
         curriculum = dataclasses.replace(curriculum, student=student)
@@ -128,11 +127,26 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
     return env, _with_length(curriculum, plan(spec, curriculum).num_updates, overrides)
 
 
+def _chosen(spec: RunSpec, recipe: Any) -> dict[str, str]:
+    """Learner and score, where they are given."""
+    names = {"learner": spec.learner, "score": spec.score}
+    given = {kind: name for kind, name in names.items() if name}
+    known = inspect.signature(recipe.build).parameters
+    for kind, name in given.items():
+        if kind not in known:
+            raise ValueError(
+                f"--{kind} {name}: the recipe {spec.recipe} has no choice of a {kind}; leave it out"
+            )
+    return given
+
+
 def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
     """How many updates the asked steps are, rounded up to whole chunks."""
     student = curriculum.student
     per_update = curriculum.num_slots * getattr(student, "num_steps", 1)
     per_update *= getattr(student, "population", 1)
+    if getattr(student, "whole_lives", False):
+        per_update = round(per_update * curriculum.sampler.mean_lifetime)  # pyright: ignore[reportAttributeAccessIssue]
     asked = math.ceil(steps_of(spec) / per_update)
     longest = min(spec.chunk or max(min(asked // 50, 100), 1), asked)
     num_chunks = math.ceil(asked / longest)

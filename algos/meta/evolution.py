@@ -1,0 +1,269 @@
+"""Evolution of a learned update rule, over whole lives of the agents that it trains.
+
+Each slot holds a task, a level and the length of a life. In every update of the curriculum, a
+generation, two rules are tried on each task; both train the same newborn agent with the same random
+numbers, from birth to the end of its life, and the better final policy wins. Nothing is
+differentiated, so a rule can be rewarded for what comes of its updates hundreds of updates later:
+meta-gradients, whose horizon is a few updates, do not find schedules.
+
+Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms"
+(TA-LPG, TA-LPO). Differs from the released code: there the two agents of a task play with different
+random numbers, ties go to the second, the first rule has all parameters 0, and all agents are
+trained for as long as the longest life, whose surplus is dropped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.branching import most_of_seeds, where
+from rlgen.optimizers import global_norm
+from rlgen.policy_return import policy_worth
+from rlgen.protocols import Learner, LevelEnv, RuleLearner
+from rlgen.rollout import begin, roll_on
+from rlgen.tasks import Task
+from rlgen.types import Key, Lives, Metrics, Outcome, PyTree, Slots
+
+from ._lives_metrics import as_episodes
+from ._strategy import Strategy
+from .files import rule_files
+
+
+class ESState(NamedTuple):
+    """A distribution over rules."""
+
+    strategy: PyTree
+    num_updates: Int[Array, ""]  # generations
+
+
+class Tried(NamedTuple):
+    """What became of the two agents of a task."""
+
+    fitness: Float[Array, " 2"]  # expected return of the final policy
+    steps_judged: Float[Array, ""]  # env steps played to find out; 0 if that is exact
+
+
+@dataclass(frozen=True)
+class MetaES:
+    """The student whose learning is a learning rule, by an evolution strategy.
+
+    Attributes:
+        learner: who lives by the rule: `lpg`, `lpo`. Its own rule is where the search begins,
+            another trained rule or an untrained one.
+        strategy: how rules are proposed and what is learned of their fitness.
+        from_zeros: begin with all parameters 0, as released code does, instead of with the
+            network's initial ones; of an untrained rule.
+        rollout_steps: T, env steps of each worker in one of an agent's updates.
+        num_workers: W, environments of each agent, all on its level.
+        pairs_at_a_time: tasks that are lived through side by side; all of them take as long as the
+            longest. They are sorted by length before, so that little is waited for. 1 wastes
+            nothing and suits a CPU; a GPU needs many.
+        eval_episodes: played to judge an agent at its end, where there is no exact way.
+
+    Raises:
+        ValueError: a field outside its range.
+    """
+
+    env: LevelEnv
+    learner: RuleLearner
+    strategy: Strategy = field(default_factory=Strategy)
+    from_zeros: bool = False
+    rollout_steps: int = 20
+    num_workers: int = 64
+    pairs_at_a_time: int = 1
+    eval_episodes: int = 64
+    mesh: Mesh | tuple[()] = field(default=(), metadata={"config": False})
+
+    max_queued = 1
+    whole_lives = True
+
+    def __post_init__(self):
+        for name in ("rollout_steps", "num_workers", "pairs_at_a_time", "eval_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def num_steps(self) -> int:
+        """Env steps of each slot in one update of its two agents."""
+        return 2 * self.rollout_steps * self.num_workers
+
+    def check(self, num_slots: int) -> None:
+        """Refuse pairs that do not divide into groups, before anything is compiled."""
+        devices = self.mesh.size if isinstance(self.mesh, Mesh) else 1
+        if num_slots % (devices * self.pairs_at_a_time):
+            per = f" on each of {devices} devices" if devices > 1 else ""
+            raise ValueError(
+                f"num_slots={num_slots} pairs do not divide into groups of "
+                f"pairs_at_a_time={self.pairs_at_a_time}{per}; choose a divisor, such as 1"
+            )
+
+    def split_over(self, mesh: Mesh) -> "MetaES":
+        """The same student with its tasks divided among devices, each with its own loops."""
+        return replace(self, mesh=mesh)
+
+    def init(self, key: Key, num_slots: int) -> ESState:
+        """A distribution around the learner's rule."""
+        key_rule, key_strategy = jax.random.split(key)
+        # Born for any number of updates: the agent itself is not kept.
+        learner = replace(self.learner, num_updates=1)  # pyright: ignore[reportCallIssue]
+        rule = learner.init(key_rule).rule
+        if self.from_zeros:
+            rule = jax.tree.map(jnp.zeros_like, rule)
+        return ESState(self.strategy.init(key_strategy, rule, 2 * num_slots), jnp.int32(0))
+
+    def rule(self, state: ESState) -> PyTree:
+        """The rule in the middle of the distribution: what a run is for."""
+        return self.strategy.mean(state.strategy, self._like())
+
+    def policy(self, states: ESState) -> tuple[Learner, PyTree]:
+        """There is none: a rule is evaluated by what agents learn from it.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "this run learned an update rule, not a policy; `rlgen eval RUN --suite "
+            "gridworld/unseen` trains fresh agents with it"
+        )
+
+    def taught(self, states: ESState, env: LevelEnv) -> tuple[RuleLearner, PyTree]:
+        """A learner for any environment that learns by the rules, and the rules [S, ...]."""
+        return self.learner.for_env(env), jax.vmap(self.rule)(states)
+
+    def files(self, states: ESState, origin: Mapping[str, Any]) -> dict[str, bytes]:
+        """Each seed's rule as a file that `rlgen.algos.meta.files.load_rule` reads.
+
+        Args:
+            states: of S seeds.
+            origin: the run that they are of; `seed` is the first seed's.
+        """
+        rules = jax.vmap(self.rule)(states)
+        return rule_files(self.learner.rule_net, rules, states.num_updates, origin)
+
+    def run(
+        self, key: Key, state: ESState, slots: Slots, fresh: Bool[Array, " N"]
+    ) -> tuple[ESState, Outcome, Metrics]:
+        """One generation; every slot's task is done with."""
+        del fresh
+        key_ask, key_live, key_tell = jax.random.split(key, 3)
+        task: Task = jax.tree.map(lambda x: x[:, 0], slots.level)
+        num_pairs = task.lifetime.size
+        candidates, asked = self.strategy.ask(key_ask, state.strategy, self._like(), 2 * num_pairs)
+        pairs = jax.tree.map(
+            lambda x: x.reshape(2, num_pairs, *x.shape[1:]).swapaxes(0, 1), candidates
+        )
+        tried, lived = self._try(jax.random.split(key_live, num_pairs), pairs, task)
+        strategy = self.strategy.tell(key_tell, asked, candidates, tried.fitness.T.ravel())
+        new = ESState(strategy, state.num_updates + 1)
+        unjudged = jnp.full(num_pairs, jnp.nan)
+        lives = Lives(tried.fitness.mean(1), unjudged, jnp.ones(num_pairs, bool))
+        done = jnp.ones(num_pairs, bool)
+        metrics = self._told(state, new, tried, task, lived)
+        return new, Outcome(done, (), lives, as_episodes(lives, done)), metrics
+
+    def _like(self) -> PyTree:
+        """Shapes of a rule's parameters."""
+        return jax.eval_shape(self.learner.rule_net.init, jax.random.key(0))
+
+    def _try(self, keys: Key, rules: PyTree, task: Task) -> tuple[Tried, Int[Array, ""]]:
+        """Live all tasks, those of like length together; also the updates executed, [N, ...]."""
+        num_pairs, size = task.lifetime.size, self.pairs_at_a_time
+        devices = self.mesh.size if isinstance(self.mesh, Mesh) else 1
+        order = jnp.argsort(task.lifetime)
+        # Groups are dealt out to the devices, so that all of them get short and long lives.
+        order = order.reshape(-1, devices, size).swapaxes(0, 1).ravel()
+        xs = jax.tree.map(lambda x: x[order], (keys, rules, task))
+        live = self._live_groups
+        if isinstance(self.mesh, Mesh):
+            split = PartitionSpec(self.mesh.axis_names[0])
+            live = jax.shard_map(
+                live, mesh=self.mesh, in_specs=split, out_specs=split, check_vma=False
+            )
+        tried, trips = live(*xs)
+        back = jnp.zeros_like(order).at[order].set(jnp.arange(num_pairs))
+        return jax.tree.map(lambda x: x[back], tried), trips.sum() * size
+
+    def _live_groups(
+        self, keys: Key, rules: PyTree, task: Task
+    ) -> tuple[Tried, Int[Array, " groups"]]:
+        """Live sorted tasks, group by group; how many updates each group took."""
+
+        def group(xs: tuple) -> tuple[Tried, Array]:
+            trips = most_of_seeds(xs[2].lifetime.max())
+            live = jax.vmap(lambda *pair: self._live(trips, *pair))
+            return live(*xs), trips
+
+        xs = jax.tree.map(
+            lambda x: x.reshape(-1, self.pairs_at_a_time, *x.shape[1:]), (keys, rules, task)
+        )
+        tried, trips = jax.lax.map(group, xs)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tried), trips
+
+    def _live(self, trips: Int[Array, ""], key: Key, rules: PyTree, task: Task) -> Tried:
+        """Two lives of one task, by two rules [2, ...], with the same random numbers."""
+
+        def one(rule: PyTree) -> tuple[Array, Array]:
+            state = self._life(trips, key, rule, task)
+            key_end = jax.random.fold_in(key, 1)
+            return policy_worth(
+                key_end, self.env, self.learner, state, task.level, self.eval_episodes
+            )
+
+        fitness, steps = jax.vmap(one)(rules)
+        return Tried(fitness, steps.sum())
+
+    def _life(self, trips: Int[Array, ""], key: Key, rule: PyTree, task: Task) -> PyTree:
+        """The learner's state at the end of one life.
+
+        Args:
+            trips: updates executed, at least the lifetime; the surplus changes nothing.
+            key: consumed.
+            rule: of one candidate.
+            task: one task.
+        """
+        learner = self.learner
+        key_birth, key_begin, key_life = jax.random.split(jax.random.fold_in(key, 0), 3)
+        state = learner.init_with(key_birth, rule, task.lifetime)
+        shape = (self.num_workers, 1)
+        queue = jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), task.level)
+        running = begin(key_begin, self.env, learner, queue)
+        everyone = jnp.ones(self.num_workers)
+
+        def update(n: Array, carry: tuple) -> tuple:
+            state, running = carry
+            key_play, key_learn = jax.random.split(jax.random.fold_in(key_life, n))
+            played, running = roll_on(
+                key_play, self.env, learner, state, queue, running, self.rollout_steps
+            )
+            learned, _ = learner.update(key_learn, state, played, everyone)
+            return where(n < task.lifetime, learned, state), running
+
+        return jax.lax.fori_loop(0, trips, update, (state, running))[0]
+
+    def _told(
+        self, old: ESState, new: ESState, tried: Tried, task: Task, executed: Int[Array, ""]
+    ) -> Metrics:
+        before, after = self.rule(old), self.rule(new)
+        moved = jax.tree.map(jnp.subtract, after, before)
+        fitness, useful = tried.fitness, task.lifetime.sum()
+        there = jnp.isfinite(fitness)
+        mean = jnp.where(there, fitness, 0.0).sum() / jnp.maximum(there.sum(), 1)
+        gap = jnp.abs(fitness[:, 0] - fitness[:, 1])
+        steps = jnp.float32(self.num_steps)
+        return {
+            "life_return": mean,
+            "life_gap": jnp.where(jnp.isfinite(gap), gap, 0.0).mean(),
+            "ties": (fitness[:, 0] == fitness[:, 1]).mean(),
+            "lost_agents": (~there).mean(),
+            "rule_norm": global_norm(after),
+            "rule_step": global_norm(moved),
+            "useful_updates": useful / executed,
+            "steps_train": steps * useful,
+            "steps_surplus": steps * (executed - useful),
+            "steps_evaluate": tried.steps_judged.sum(),
+        }

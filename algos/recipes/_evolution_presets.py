@@ -1,0 +1,133 @@
+"""The numbers of the presets of evolution, as data: dotted path of a field -> value.
+
+`parity`: the settings released with TA-LPG, and those of LPO's port to MinAtar. `strong`: the same
+sizes, from an initialised network, with the discount as an input. `fast`: small enough for a CPU.
+
+Sources: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms"; Lu
+et al., 2022, "Discovered Policy Optimisation"; Goldie et al., 2025, "How Should We Meta-Learn
+Reinforcement Learning Algorithms?", for LPO on MinAtar.
+"""
+
+from ._presets import Preset
+
+_MEAN_LIFE = 75  # updates, of lifetimes log-uniform from 10 to 250
+_PUBLISHED_STEPS = 2_500 * 1_024 * _MEAN_LIFE * 1_280
+EVOLUTION_STEPS = {
+    "fast": 200 * 64 * _MEAN_LIFE * 320,
+    "strong": _PUBLISHED_STEPS,
+    "parity": _PUBLISHED_STEPS,
+}
+"""Env steps of a run that evolves an update rule, by preset: of 2,500 generations, or of 200."""
+
+_PARITY: Preset = {
+    "num_slots": 512,
+    "student.rollout_steps": 20,
+    "student.num_workers": 64,
+    "student.pairs_at_a_time": 32,
+    "student.from_zeros": True,
+    "student.strategy.name": "open-es",
+    "student.strategy.shaping": "pair-rank",
+    "student.strategy.learning_rate": 0.01,
+    "student.strategy.learning_rate_decay": 0.999,
+    "student.strategy.learning_rate_end": 1e-5,
+    "student.strategy.beta1": 0.99,
+    "student.strategy.sigma": 0.1,
+    "student.learner.net.core": "gru",
+    "student.learner.net.hidden_size": 256,
+    "student.learner.net.num_predictions": 8,
+    "student.learner.net.discount_input": False,
+    "student.learner.agent.kl_coef": 0.5,
+    "student.learner.agent.discount": 0.99,
+    "sampler.shortest": 10,
+    "sampler.longest": 250,
+}
+
+_STRONG: Preset = {
+    **_PARITY,
+    "student.from_zeros": False,
+    "student.learner.net.discount_input": True,
+}
+
+_FAST: Preset = {
+    **_STRONG,
+    "num_slots": 32,
+    "student.num_workers": 16,
+    "student.pairs_at_a_time": 1,
+    "student.strategy.learning_rate": 0.03,
+    "student.strategy.beta1": 0.9,
+    "student.learner.net.hidden_size": 32,
+}
+
+_RULE: dict[str, Preset] = {"parity": _PARITY, "strong": _STRONG, "fast": _FAST}
+
+
+def _with_clock(presets: dict[str, Preset], clock: bool) -> dict[str, Preset]:
+    return {name: {**x, "student.learner.net.clock": clock} for name, x in presets.items()}
+
+
+TIMELESS = _with_clock(_RULE, False)
+"""What the presets say of a rule that sees rollouts alone."""
+
+TEMPORAL = _with_clock(_RULE, True)
+"""The same of a rule with a clock."""
+
+_DRIFT_UPDATES = 1_220  # of 128 steps in 64 environments: 1e7 env steps
+DRIFT_STEPS = {
+    "fast": 100 * 16 * 20 * 2_048,
+    "strong": 800 * 64 * _DRIFT_UPDATES * 8_192,
+    "parity": 800 * 64 * _DRIFT_UPDATES * 8_192,
+}
+"""Env steps of a run that evolves a drift, by preset."""
+
+_DRIFT_PARITY: Preset = {
+    "num_slots": 32,
+    "student.rollout_steps": 128,
+    "student.num_workers": 64,
+    "student.pairs_at_a_time": 32,
+    "student.from_zeros": False,
+    "student.strategy.name": "open-es",
+    "student.strategy.shaping": "centred-rank",
+    "student.strategy.learning_rate": 0.03,
+    "student.strategy.learning_rate_decay": 0.99,
+    "student.strategy.learning_rate_end": 0.0,
+    "student.strategy.beta1": 0.99,
+    "student.strategy.sigma": 0.03,
+    "student.strategy.sigma_decay": 0.99,
+    "student.learner.net.hidden_size": 128,
+    "student.learner.agent.learning_rate": 5e-4,
+    "student.learner.agent.discount": 0.99,
+    "student.learner.agent.gae_lambda": 0.95,
+    "student.learner.agent.entropy_coef": 0.01,
+    "student.learner.agent.num_epochs": 4,
+    "student.learner.agent.num_minibatches": 8,
+    "sampler.shortest": _DRIFT_UPDATES,
+    "sampler.longest": _DRIFT_UPDATES,
+}
+
+_DRIFT_STRONG: Preset = {**_DRIFT_PARITY, "student.from_zeros": True}
+
+_DRIFT_FAST: Preset = {
+    **_DRIFT_STRONG,
+    "num_slots": 8,
+    "student.pairs_at_a_time": 1,
+    "student.rollout_steps": 64,
+    "student.num_workers": 32,
+    "student.eval_episodes": 16,
+    "student.strategy.shaping": "pair-rank",
+    "student.learner.agent.network.hidden_size": 32,
+    "student.learner.agent.network.conv_features": 8,
+    "sampler.shortest": 20,
+    "sampler.longest": 20,
+}
+
+_DRIFT: dict[str, Preset] = {
+    "parity": _DRIFT_PARITY,
+    "strong": _DRIFT_STRONG,
+    "fast": _DRIFT_FAST,
+}
+
+DRIFT = _with_clock(_DRIFT, False)
+"""What the presets say of a drift; `fast` and `strong` begin at PPO."""
+
+TEMPORAL_DRIFT = _with_clock(_DRIFT, True)
+"""The same of a drift with a clock."""

@@ -1,0 +1,18 @@
+"""Evolve an update rule that sees rollouts alone: what `ta-lpg` is compared with.
+
+Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms", in
+which LPG is trained by evolution as well.
+"""
+
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._evolution import curriculum_of
+from ._evolution_presets import EVOLUTION_STEPS, TIMELESS
+
+PRESETS, STEPS = TIMELESS, EVOLUTION_STEPS
+
+
+def build(env: LevelEnv, learner: str = "lpg") -> Curriculum:
+    """Whole lives on random levels, of 10 to 250 updates."""
+    return curriculum_of(env, learner, clock=False)

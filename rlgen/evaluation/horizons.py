@@ -1,0 +1,288 @@
+"""How rules do when agents have shorter or longer lives: meta-tests at several horizons, together.
+
+At every horizon N all rules train fresh agents for N updates, and so does the baseline; what they
+reach is divided by the optimum and by the baseline's return *at that N*. Rules with a clock can be
+tested with a clock that tells nothing, as controls.
+
+Source: after Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning
+Algorithms", whose rules are trained on lives of 10 to 250 updates.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rlgen.evaluation import page, relative, results
+from rlgen.evaluation.episodes import Evaluation, printable
+from rlgen.evaluation.figures import THEMES, Theme, blank, dress, png_bytes
+from rlgen.evaluation.meta_test import PROBES, Protocol, Trainee, evaluate
+from rlgen.evaluation.relative import Relative
+from rlgen.evaluation.summary import compare
+from rlgen.evaluation.wording import show_interval
+from rlgen.levels import Suite
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.types import PyTree
+
+Found = Mapping[int, Sequence[Evaluation]]
+"""Evaluations of all rules and of the baseline, by horizon."""
+
+
+class Row(NamedTuple):
+    """One line of a table."""
+
+    head: str
+    cells: tuple[str, ...]
+
+
+def check(horizons: Sequence[int], lifetime: int) -> None:
+    """Refuse horizons that are none.
+
+    Raises:
+        ValueError: a horizon below 1 or named twice, or a lifetime beside them.
+    """
+    if lifetime:
+        raise ValueError(
+            f"--lifetime {lifetime} and --horizons both say how long agents live; give one of them"
+        )
+    if min(horizons) < 1 or len(set(horizons)) < len(horizons):
+        told = ",".join(map(str, horizons))
+        raise ValueError(f"--horizons must be different numbers of updates, 1 or more; got {told}")
+
+
+def controls(trainee: Trainee, suite: Suite, horizons: Sequence[int]) -> list[Trainee]:
+    """The same rule with a clock that tells nothing; nothing for a rule without a clock.
+
+    One is told n/N = 0.5 all through a life; the other the true n/N, but the log N of a horizon
+    drawn for each agent.
+    """
+    learner: Any = trainee.build(suite.env)[0]
+    if not getattr(learner.rule_net, "clock", False) or not hasattr(learner, "frozen_clock"):
+        return []
+
+    def changed(label: str, **fields: Any) -> Trainee:
+        def build(env: LevelEnv) -> tuple[Learner, PyTree]:
+            learner, rules = trainee.build(env)
+            return replace(learner, **fields), rules  # pyright: ignore[reportArgumentType]
+
+        return trainee._replace(label=f"{trainee.label} ({label})", build=build)
+
+    return [
+        changed("frozen clock", frozen_clock=True),
+        changed("shuffled N", told_horizons=tuple(horizons)),
+    ]
+
+
+def evaluate_all(
+    trainees: Sequence[Trainee],
+    suite: Suite,
+    protocol: Protocol,
+    horizons: Sequence[int],
+    progress: Callable[[str, int, int], None] = lambda label, done, of: None,
+) -> dict[int, list[Evaluation]]:
+    """Meta-tests of all, at every horizon, shortest first.
+
+    Args:
+        trainees: the baseline among them.
+        suite: where.
+        protocol: how; its lifetime is replaced.
+        horizons: in updates.
+        progress: called with what is being done, the agents done and all of them.
+    """
+    found = {}
+    for horizon in sorted(horizons):
+        life = replace(protocol, lifetime=horizon)
+        found[horizon] = [
+            evaluate(
+                one,
+                [suite],
+                life,
+                progress=lambda done, of, one=one, n=horizon: progress(
+                    f"{one.label}, {n} updates", done, of
+                ),
+            )
+            for one in trainees
+        ]
+    return found
+
+
+def score_rows(found: Found, to: str) -> tuple[list[str], list[Row]]:
+    """IQM of return / `to` by horizon, with intervals over whole seeds where there are several."""
+    heads: list[str] = []
+    rows = []
+    for horizon, relatives in _relatives(found, to).items():
+        heads = [one.run for one in relatives]
+        cells = tuple(show_interval(_interval(one), "ratio") for one in relatives)
+        rows.append(Row(f"{horizon:,}", cells))
+    return heads, rows
+
+
+def difference_rows(found: Found) -> tuple[list[str], list[Row]]:
+    """IQM of return / optimum, every other rule minus the first, in points; whole seeds drawn."""
+    heads: list[str] = []
+    rows = []
+    for horizon, evaluations in found.items():
+        first, *others = [e for e in evaluations if not e.meta.get("baseline")]
+        heads = [f"{e.run} less {first.run}" for e in others]
+        compared = [compare(e, first) for e in others]
+        wide = [
+            c.iqm_whole_seeds if np.isfinite(c.iqm_whole_seeds.low) else c.iqm for c in compared
+        ]
+        rows.append(
+            Row(f"{horizon:,}", tuple(show_interval(x, "ratio", signed=True) for x in wide))
+        )
+    return heads, rows
+
+
+def scores_figure(found: Found, theme: str = "light") -> Figure:
+    """IQM of return / optimum and / baseline against the horizon, with intervals."""
+    look = THEMES[theme]
+    kinds = [to for to in ("optimum", _baseline(found)) if to and _relatives(found, to)]
+    figure, every = blank(look, 3.1 * len(kinds) + 0.4, [1.0] * len(kinds))
+    for axes, to in zip(every, kinds, strict=True):
+        by_horizon = _relatives(found, to)
+        for r, one in enumerate(next(iter(by_horizon.values()))):
+            intervals = [_interval(x[r]) for x in by_horizon.values()]
+            value, low, high = (np.array([float(x[i]) for x in intervals]) for i in range(3))
+            colour = look.runs[r % len(look.runs)]
+            axes.plot(list(by_horizon), value, "o-", color=colour, markersize=4, label=one.run)
+            axes.fill_between(list(by_horizon), low, high, color=colour, alpha=0.15, linewidth=0)
+        _horizontal_log(axes, list(by_horizon), look)
+        axes.set_ylabel(f"return / {to}, IQM")
+        _legend(axes, look)
+    every[-1].set_xlabel("updates in the life of an agent, N")
+    return figure
+
+
+def probes_figure(found: Found, theme: str = "light") -> Figure:
+    """What agents went through over their lives: a column a rule, a row a probe, a line an N."""
+    look = THEMES[theme]
+    runs = [e.run for e in next(iter(found.values()))]
+    probes = [p for p in PROBES if any(p in _probes(e) for e in next(iter(found.values())))]
+    size = (2.6 * len(runs) + 1.2, 2.2 * len(probes) + 0.6)
+    figure = Figure(figsize=size, facecolor=look.paper, layout="constrained")
+    grid = figure.subplots(len(probes), len(runs), squeeze=False, sharex=True, sharey="row")
+    for column, run in enumerate(runs):
+        grid[0, column].set_title(printable(run), color=look.ink, fontsize=10)
+        grid[-1, column].set_xlabel("part of the life, n/N")
+        for row, probe in enumerate(probes):
+            axes = grid[row, column]
+            dress(axes, look)
+            axes.grid(color=look.grid, linewidth=0.6)
+            _draw_probe(axes, found, column, probe, look)
+    for row, probe in enumerate(probes):
+        grid[row, 0].set_ylabel(PROBES[probe].replace(", ", ",\n"))
+    _legend(grid[0, 0], look, title="N")
+    return figure
+
+
+def write(folder: Path, found: Found, overwrite: bool = False) -> Path:
+    """Results of every horizon in a folder of its own, figures, tables and the page.
+
+    Returns:
+        The path of the page.
+    """
+    for horizon, evaluations in found.items():
+        results.save(folder / f"updates-{horizon:05d}", evaluations, overwrite)
+    drawn = {}
+    for name, draw in (("horizons", scores_figure), ("probes", probes_figure)):
+        drawn[name] = {theme: png_bytes(draw(found, theme), dpi=130) for theme in THEMES}
+        results.write(folder / f"{name}.png", drawn[name]["light"])
+    results.write(folder / "horizons.md", markdown(found).encode())
+    path = folder / "report.html"
+    results.write(path, _page(found, drawn).encode())
+    return path
+
+
+def tables(found: Found) -> list[tuple[str, list[str], list[Row]]]:
+    """Title, heads and rows of every table."""
+    kinds = [("Return / optimum: IQM", "optimum"), ("Return / {}: IQM", _baseline(found))]
+    told = [(title.format(to), *score_rows(found, to)) for title, to in kinds if to]
+    heads, rows = difference_rows(found)
+    if heads:
+        told.append(("Differences of IQM of return / optimum, in points", heads, rows))
+    return [one for one in told if one[2]]
+
+
+def markdown(found: Found) -> str:
+    """The tables in Markdown."""
+    parts = [sentence(found)]
+    for title, heads, rows in tables(found):
+        lines = [f"| updates | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
+        lines += [f"| {row.head} | {' | '.join(row.cells)} |" for row in rows]
+        parts.append(f"{title}\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def sentence(found: Found) -> str:
+    """What was done, in words."""
+    first = next(iter(found.values()))[0]
+    seeds, levels, attempts = first.shape
+    horizons = ", ".join(f"{n:,}" for n in found)
+    return (
+        f"{printable(first.suite)}, {levels} levels: on every level, {attempts} fresh "
+        f"agent{'s' * (attempts > 1)} for each of {seeds} rule{'s' * (seeds > 1)}, "
+        f"at horizons of {horizons} updates. Intervals are 95 %"
+        + (", whole seeds drawn." if seeds > 1 else ", over levels' agents of one rule.")
+    )
+
+
+def _page(found: Found, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
+    blocks = []
+    for title, heads, rows in tables(found):
+        cells = [[page.text(row.head), *map(page.text, row.cells)] for row in rows]
+        blocks.append(page.section(title, page.table(["N", *map(page.text, heads)], cells)))
+    pictures = [
+        page.section(title, page.picture(drawn[name], title), note)
+        for name, title, note in (
+            ("horizons", "Scores by horizon", "Bands are the tables' intervals."),
+            ("probes", "What agents go through", "Means over levels and agents; a line is an N."),
+        )
+    ]
+    suite = next(iter(found.values()))[0].suite
+    lead = ("How long agents live, and what they reach", sentence(found))
+    return page.frame(f"{suite}: horizons", f"Meta-test on {suite}", lead, [*blocks, *pictures])
+
+
+def _baseline(found: Found) -> str:
+    one = relative.baseline_of(next(iter(found.values())))
+    return "" if one is None else one.run
+
+
+def _relatives(found: Found, to: str) -> dict[int, list[Relative]]:
+    every = {n: [x for x in relative.compare_all(e) if x.to == to] for n, e in found.items()}
+    return {n: some for n, some in every.items() if some}
+
+
+def _interval(one: Relative) -> Any:
+    return one.whole_seeds.get("iqm", one.iqm)
+
+
+def _probes(e: Evaluation) -> Mapping[str, Any]:
+    return next(iter(e.meta.get("probes", {}).values()), {})
+
+
+def _draw_probe(axes: Axes, found: Found, column: int, probe: str, look: Theme) -> None:
+    for i, (horizon, evaluations) in enumerate(found.items()):
+        told = _probes(evaluations[column])
+        if probe in told:
+            y = np.array(told[probe], float).mean(axis=0)
+            x = (np.arange(y.size) + 0.5) / y.size
+            colour = look.runs[i % len(look.runs)]
+            axes.plot(x, y, color=colour, linewidth=1.5, label=f"{horizon:,}")
+
+
+def _horizontal_log(axes: Axes, horizons: Sequence[int], look: Theme) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(horizons, [f"{n:,}" for n in horizons])
+    axes.minorticks_off()
+    axes.grid(color=look.grid, linewidth=0.6)
+
+
+def _legend(axes: Axes, look: Theme, title: str = "") -> None:
+    legend = axes.legend(fontsize=8, frameon=False, labelcolor=look.ink, title=title or None)
+    legend.get_title().set(color=look.ink, fontsize=8)

@@ -1,0 +1,96 @@
+"""Put a learned rule among those that ship, with its card: where it comes from, what it is worth.
+
+    python scripts/ship_rule.py runs/ta-lpg --seed 0 --name grid-ta-lpg --test runs/ta-lpg/eval/...
+
+The card is in the file's header, and `rlgen list rules --json` prints it: the command that trained
+the rule, its seed and budget, and the return of fresh agents relative to the optimum and to A2C, of
+this seed's rule alone, from the results of `rlgen eval RUN --suite SUITE` (with `--horizons`, the
+folders `updates-*`). Nothing is measured here.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlgen.algos.meta import files
+from rlgen.evaluation import relative, results
+from rlgen.evaluation.curves import read_metrics
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.runs import folder
+
+RULES = Path(__file__).parent.parent / "algos" / "rules"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the run and its tests, write the rule."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("run", type=Path, help="folder of the run that learned the rule")
+    parser.add_argument("--seed", type=int, default=0, help="which of its seeds, counted from 0")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--test", type=Path, nargs="+", required=True, help="results of meta-tests")
+    parser.add_argument("--out", type=Path, default=RULES, help="folder of the rules")
+    given = parser.parse_args(arguments)
+    learned = files.load_rule(given.run / "rules" / f"seed-{given.seed:03d}.npz")
+    tests = [test_of(path, given.run.name, given.seed) for path in given.test]
+    meta = learned.meta | {"card": {**origin_of(given.run), "meta_tests": tests}}
+    path = given.out / f"{given.name}.npz"
+    files.save_rule(path, learned.rule, learned.params, meta)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    return 0
+
+
+def origin_of(run: Path) -> dict[str, Any]:
+    """The command of a run, and what it cost."""
+    spec, last = folder.read(run)["spec"], read_metrics(run / "metrics.jsonl")[-1]
+    options = " ".join(f"--{name} {value}" for name, value in spec["overrides"].items())
+    command = (
+        f"rlgen train {spec['recipe']} --env {spec['env']} --preset {spec['preset']} "
+        f"--steps {spec['steps']} --seeds {spec['seeds']} --seed {spec['seed']} {options}"
+    )
+    return {
+        "command": command.strip(),
+        "env_steps": {name: float(x) for name, x in last["env_steps"].items()},
+        "seconds": round(last["wall_seconds"]),  # of all seeds side by side
+    }
+
+
+def test_of(path: Path, run: str, seed: int) -> dict[str, Any]:
+    """What one seed's rule reached in a meta-test.
+
+    Raises:
+        SystemExit: the results are not of that run, or lack that seed.
+    """
+    evaluations = results.load(path)
+    own = [e for e in evaluations if e.run == run]
+    if not own or seed >= len(own[0].episode_return):
+        sys.exit(
+            f"{path} holds no seed {seed} of {run}; it holds "
+            + ", ".join(f"{e.run} ({len(e.episode_return)})" for e in evaluations)
+        )
+    one = dataclasses.replace(
+        own[0], episode_return=own[0].episode_return[[seed]], length=own[0].length[[seed]]
+    )
+    told: dict[str, Any] = {
+        "suite": one.suite,
+        "levels": one.shape[1],
+        "agents": one.shape[2],
+        "updates": one.meta["lifetime"],
+        "workers": one.meta["num_workers"],
+        "optimum": iqm(relative.relative_to_optimum(one)),
+    }
+    baseline = relative.baseline_of(evaluations)
+    if isinstance(baseline, Evaluation):
+        told[baseline.run] = iqm(relative.relative_to(one, baseline))
+    return told
+
+
+def iqm(found: relative.Relative) -> list[float]:
+    """Interquartile mean of the ratio, and its interval."""
+    return [round(float(x), 4) for x in found.iqm[:3]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
