@@ -10,7 +10,11 @@ import pytest
 from rlgen.algos.meta._rule import Rule, RuleInputs
 
 T, B, M = 6, 3, 4
-RULES = [Rule("gru", 5, M, 3), Rule("lstm", 5, M, 3), Rule("gru", 5, M, 3, discount_input=False)]
+RULES = [
+    Rule("gru", 5, M, 3),
+    Rule("lstm", 5, M, 3, clock=True),
+    Rule("gru", 5, M, 3, discount_input=False),
+]
 
 
 def make_inputs(seed=0) -> Any:
@@ -18,8 +22,8 @@ def make_inputs(seed=0) -> Any:
     y, y_next = rng.dirichlet(np.ones(M), (2, T, B)).astype(np.float32)
     done: Any = np.zeros((T, B), bool)
     done[2, 0] = done[0, 1] = done[T - 1, 1] = True  # worker 2 sees no end
-    reward, prob, discount = rng.uniform(0.1, 1, (3, T, B)).astype(np.float32)
-    return RuleInputs(reward, done, prob, y, y_next, discount)
+    reward, prob, *rest = rng.uniform(0.1, 1, (5, T, B)).astype(np.float32)
+    return RuleInputs(reward, done, prob, y, y_next, *rest)
 
 
 def parameters(rule, seed=1):
@@ -76,6 +80,7 @@ def slow(rule, params, inputs, b):
         x += [inputs.discount[t, b]] if rule.discount_input else []
         following = 0.0 if done else phi(inputs.next_prediction[t, b])[0]
         x += [inputs.action_prob[t, b], phi(inputs.prediction[t, b])[0], following]
+        x += [inputs.life_used[t, b], inputs.log_horizon[t, b]] if rule.clock else []
         if done:
             h, c = 0 * h, 0 * c
         if rule.core == "gru":
@@ -124,7 +129,8 @@ def test_every_input_matters(case, field):
     new = np.concatenate([value[:4], new[4:5], value[5:]])  # of a step in mid-episode
     after, before = call(inputs._replace(**{field: new})), call(inputs)
     changed = bool((after.policy[4] != before.policy[4]).all())
-    assert changed == (rule.discount_input or field != "discount")
+    seen = {"discount": rule.discount_input, "life_used": rule.clock, "log_horizon": rule.clock}
+    assert changed == seen.get(field, True)
 
 
 def test_what_follows_an_end_is_not_read(case):
@@ -157,7 +163,12 @@ def test_one_batch_of_all_agents_is_each_agent_by_itself(case):
 
 @pytest.mark.parametrize(
     ("rule", "num"),
-    [(Rule(discount_input=False), 203_946), (Rule(), 204_714), (Rule("lstm"), 271_786)],
+    [
+        (Rule(discount_input=False), 203_946),
+        (Rule(), 204_714),
+        (Rule(clock=True), 206_250),
+        (Rule("lstm"), 271_786),
+    ],
 )
 def test_it_has_as_many_parameters_as_it_says(rule, num):
     shapes = jax.eval_shape(rule.init, jax.random.key(0))

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, get_type_hints
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jax.typing import ArrayLike
 
 from rlgen.config import convert
 from rlgen.protocols import RuleNet
@@ -75,14 +75,14 @@ def rule_bytes(rule: RuleNet, params: PyTree, meta: Mapping[str, Any]) -> bytes:
 
 
 def rule_files(
-    rule: RuleNet, params: PyTree, num_updates: Int[Array, " S"], origin: Mapping[str, Any]
+    rule: RuleNet, params: PyTree, num_updates: ArrayLike, origin: Mapping[str, Any]
 ) -> dict[str, bytes]:
     """The rules of S seeds of a run as files, by their names within its folder.
 
     Args:
         rule: their sizes.
         params: [S, ...].
-        num_updates: that each has had.
+        num_updates: that each has had, [S].
         origin: what the files say of the run; `seed` is the first seed's.
     """
     found = {}
