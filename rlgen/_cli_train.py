@@ -105,7 +105,9 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
     if learns_rule(path, allow_imports=True):  # its code was imported to train it
         print(f"The run and its rules are in {path}. Train fresh agents with them:")
         print(f"  rlgen eval {path} --suite {_first_suite(name, 'unseen')}{trust}")
-        print(f"  rlgen train lpg-agent --rule {path} --env {name}")
+        learner = record["spec"]["learner"]
+        recipe = f"dr --learner {learner}" if learner == "lpo" else "lpg-agent"
+        print(f"  rlgen train {recipe} --rule {path} --env {name}")
         return 0
     suite = _first_suite(name, "heldout")
     print(f"The run is in {path}. Evaluate it:")

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlgen.algos.meta import files
 from rlgen.evaluation import relative, results
 from rlgen.evaluation.curves import read_metrics
@@ -45,13 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def origin_of(run: Path) -> dict[str, Any]:
     """The command of a run, and what it cost."""
     spec, last = folder.read(run)["spec"], read_metrics(run / "metrics.jsonl")[-1]
-    options = " ".join(f"--{name} {value}" for name, value in spec["overrides"].items())
     command = (
         f"rlgen train {spec['recipe']} --env {spec['env']} --preset {spec['preset']} "
-        f"--steps {spec['steps']} --seeds {spec['seeds']} --seed {spec['seed']} {options}"
+        f"--steps {spec['steps']} --seeds {spec['seeds']} --seed {spec['seed']}"
     )
     return {
-        "command": command.strip(),
+        "command": command,
         "env_steps": {name: float(x) for name, x in last["env_steps"].items()},
         "seconds": round(last["wall_seconds"]),  # of all seeds side by side
     }
@@ -88,8 +89,8 @@ def test_of(path: Path, run: str, seed: int) -> dict[str, Any]:
 
 
 def iqm(found: relative.Relative) -> list[float]:
-    """Interquartile mean of the ratio, and its interval."""
-    return [round(float(x), 4) for x in found.iqm[:3]]
+    """Interquartile mean of the ratio, and its interval where there is one."""
+    return [round(float(x), 4) for x in found.iqm[:3] if np.isfinite(x)]
 
 
 if __name__ == "__main__":

@@ -176,7 +176,10 @@ def probes_figure(found: Found, theme: str = "light") -> Figure:
             _draw_probe(axes, found, column, probe, look)
     for row, probe in enumerate(probes):
         grid[row, 0].set_ylabel(PROBES[probe].replace(", ", ",\n"))
-    _legend(grid[0, 0], look, title="N")
+    lines, names = grid[0, 0].get_legend_handles_labels()
+    style = {"fontsize": 8, "frameon": False, "labelcolor": look.ink}
+    legend = figure.legend(lines, names, loc="outside right upper", title="N", **style)
+    legend.get_title().set(color=look.ink, fontsize=8)
     return figure
 
 
@@ -283,6 +286,5 @@ def _horizontal_log(axes: Axes, horizons: Sequence[int], look: Theme) -> None:
     axes.grid(color=look.grid, linewidth=0.6)
 
 
-def _legend(axes: Axes, look: Theme, title: str = "") -> None:
-    legend = axes.legend(fontsize=8, frameon=False, labelcolor=look.ink, title=title or None)
-    legend.get_title().set(color=look.ink, fontsize=8)
+def _legend(axes: Axes, look: Theme) -> None:
+    axes.legend(fontsize=8, frameon=False, labelcolor=look.ink)

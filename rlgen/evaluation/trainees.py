@@ -64,12 +64,10 @@ def cards() -> dict[str, dict[str, Any]]:
 def _in_words(meta: dict[str, Any]) -> str:
     told = f"{meta['recipe']} on {meta['env']}, {meta['meta_updates']:,} meta-updates"
     for test in meta.get("card", {}).get("meta_tests", ())[-1:]:
-        value, low, high = (100 * x for x in test["optimum"])
+        value, *bounds = (f"{100 * x:.0f}" for x in test["optimum"])
+        interval = f" [{', '.join(bounds)}]" if bounds else ""
         updates = ", ".join(f"{n:,}" for n in test["updates"].values())
-        told += (
-            f"; {test['suite']} after {updates} updates: IQM {value:.0f} % [{low:.0f}, {high:.0f}] "
-            "of the optimum"
-        )
+        told += f"; {test['suite']} after {updates} updates: IQM {value} %{interval} of the optimum"
     return told
 
 
