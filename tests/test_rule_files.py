@@ -116,7 +116,7 @@ FIELDS = {
     [
         ({"format": "rlgen-rule-2"}, "of the format 'rlgen-rule-2'; this rlgen reads"),
         ({"convention": "descent"}, "of the convention 'descent'; here it is 'ascent'"),
-        ({"rule": FIELDS | {"depth": 2}}, "this rlgen knows core, discount_input"),
+        ({"rule": FIELDS | {"depth": 2}}, "this rlgen knows clock, core, discount_input"),
         ({"rule": FIELDS | {"hidden_size": "x"}}, "hidden_size must be a whole number, got 'x'"),
         ({"rule": FIELDS | {"hidden_size": 0}}, "hidden_size must be at least 1, got 0"),
         ({"rule": FIELDS | {"core": "cnn"}}, "core='cnn' is unknown; Known: gru, lstm"),
