@@ -183,7 +183,7 @@ def test_other_surrogates_learn_otherwise(by_ppo):
 
 
 def test_a_clock_needs_the_length_of_a_life():
-    learner = replace(lpo.tiny(ENV), net=Drift(hidden_size=4, clock=True))
+    learner = replace(lpo.tiny(ENV), net=Drift(hidden_size=4, clock=True), num_updates=0)
     with pytest.raises(ValueError, match="set num_updates to the number of updates"):
         learner.init(jax.random.key(0))
     state = replace(learner, num_updates=9).init(jax.random.key(0))

@@ -185,7 +185,8 @@ def build(env: LevelEnv, **fields: Any) -> LPG:
 
 def tiny(env: LevelEnv) -> LPG:
     """The smallest instance, for tests of laws."""
-    return build(env, net=Rule(hidden_size=8, num_predictions=4, embedding_size=4))
+    net = Rule(hidden_size=8, num_predictions=4, embedding_size=4)
+    return build(env, net=net, num_updates=4)
 
 
 def _without(unused: Bool[Array, " N"], rollout: Rollout) -> Rollout:
