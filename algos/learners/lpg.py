@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rlgen.algos.meta._agent import Agent, AgentState, build_agent
 from rlgen.algos.meta._clock import known_lifetime
 from rlgen.algos.meta._rule import Rule
-from rlgen.algos.meta.files import UNTRAINED, load_rule, rule_keepsake
+from rlgen.algos.meta.files import UNTRAINED, load_rule, net_of, rule_keepsake
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -68,17 +68,12 @@ class LPG:
     told_horizons: tuple[int, ...] = ()
 
     def __post_init__(self):
-        if self.rule != UNTRAINED and self.net != Rule():
-            raise ValueError(
-                f"net gives the sizes of an untrained rule, but rule={self.rule!r} has its own; "
-                "leave the fields of net alone"
-            )
         self.agent.for_rule(self.rule_net)
 
     @property
     def rule_net(self) -> Rule:
         """The rule without its parameters."""
-        return self.net if self.rule == UNTRAINED else load_rule(self.rule, Rule).rule
+        return net_of(self.rule, self.net)
 
     def init(self, key: Key) -> LPGState:
         """A newborn agent and the rule; an untrained one is drawn like the agent."""

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.meta._clock import known_lifetime
 from rlgen.algos.meta._drift import Drift
-from rlgen.algos.meta.files import UNTRAINED, load_rule, rule_keepsake
+from rlgen.algos.meta.files import UNTRAINED, load_rule, net_of, rule_keepsake
 from rlgen.networks import ActorCritic
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
@@ -73,17 +73,12 @@ class LPO:
     num_updates: int = 0
 
     def __post_init__(self):
-        if self.rule != UNTRAINED and self.net != Drift():
-            raise ValueError(
-                f"net gives the sizes of an untrained rule, but rule={self.rule!r} has its own; "
-                "leave the fields of net alone"
-            )
-        self.rule_net  # noqa: B018 (loads the rule, or refuses it)
+        net_of(self.rule, self.net)  # refuses what does not fit
 
     @property
     def rule_net(self) -> Drift:
         """The drift without its parameters."""
-        return self.net if self.rule == UNTRAINED else load_rule(self.rule, Drift).rule
+        return net_of(self.rule, self.net)
 
     @property
     def bptt_steps(self) -> int:

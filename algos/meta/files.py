@@ -106,6 +106,22 @@ def rule_keepsake(source: str, kind: type = Rule) -> dict[str, bytes]:
     return {"rule.json": (json.dumps(told, indent=1) + "\n").encode()}
 
 
+def net_of(source: str, net: Any) -> Any:
+    """The sizes of the rule that a learner follows: `net` if it is untrained, else its own.
+
+    Raises:
+        ValueError: both are given, or the rule cannot be loaded or is of another kind than `net`.
+    """
+    if source == UNTRAINED:
+        return net
+    if net != type(net)():
+        raise ValueError(
+            f"net gives the sizes of an untrained rule, but rule={source!r} has its own; "
+            "leave the fields of net alone"
+        )
+    return load_rule(source, type(net)).rule
+
+
 def load_rule(source: Path | str, kind: type = object) -> LearnedRule:
     """A rule from wherever it lies.
 
