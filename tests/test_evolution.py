@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from rlgen.algos.learners import a2c, lpg, ppo
+from rlgen.algos.learners import a2c, lpg, lpo, ppo
 from rlgen.algos.meta._agent import Agent, build_agent
 from rlgen.algos.meta._rule import Rule
 from rlgen.algos.meta._strategy import Strategy
@@ -253,6 +253,10 @@ def whole(student, num_slots=PAIRS, sampler=None):
     ("build_it", "sentence"),
     [
         (lambda: make(num_workers=0), "num_workers must be at least 1, got 0"),
+        (
+            lambda: make(learner=lpo.tiny(ENV), from_zeros=True),
+            "two mirrored Drifts around 0 are one and the same",
+        ),
         (lambda: whole(make(pairs_at_a_time=4)), "num_slots=6 pairs do not divide into groups"),
         (lambda: whole(make(), sampler=Random(ENV)), "wrap it in rlgen.algos.samplers.lifetimes"),
         (

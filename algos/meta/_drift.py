@@ -30,21 +30,25 @@ class Drift:
 
     Attributes:
         hidden_size: units of the one hidden layer.
-        on_clipping: add PPO's clipping to the network's output, so that the search begins at PPO:
-            with parameters of 0 it is PPO.
+        on_clipping: add PPO's clipping to the network's output, and begin with a network whose
+            output is 0: the search begins at PPO.
         clip: ε of that clipping.
         clock: whether the drift depends on the part of its life that the agent has lived.
 
     Raises:
         ValueError: a size below 1, or a clip that is not above 0.
     Differs from released code: the margin is taken off the network's output on both sides, not off
-    the sum with PPO's drift, which it made smaller than PPO's.
+    the sum with PPO's drift, which it made smaller than PPO's; and on clipping, the last layer
+    begins at 0 and not at random.
     """
 
     hidden_size: int = 128
     on_clipping: bool = True
     clip: float = 0.2
     clock: bool = False
+
+    is_even = True
+    """Parameters p and -p are the same drift, as tanh is odd and no layer has a bias."""
 
     def __post_init__(self):
         if self.hidden_size < 1:
@@ -57,10 +61,10 @@ class Drift:
         key_hidden, key_out = jax.random.split(key)
         lecun = jax.nn.initializers.lecun_normal()
         num_inputs = 16 if self.clock else 8
-        return {
-            "hidden": lecun(key_hidden, (num_inputs, self.hidden_size), jnp.float32),
-            "out": lecun(key_out, (self.hidden_size, 1), jnp.float32),
-        }
+        hidden = lecun(key_hidden, (num_inputs, self.hidden_size), jnp.float32)
+        if self.on_clipping:
+            return {"hidden": hidden, "out": jnp.zeros((self.hidden_size, 1))}
+        return {"hidden": hidden, "out": lecun(key_out, (self.hidden_size, 1), jnp.float32)}
 
     def __call__(
         self,

@@ -86,6 +86,12 @@ class MetaES:
         for name in ("rollout_steps", "num_workers", "pairs_at_a_time", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        net = self.learner.rule_net
+        if self.from_zeros and getattr(net, "is_even", False):
+            raise ValueError(
+                f"from_zeros: two mirrored {type(net).__name__}s around 0 are one and the same, so "
+                "that a search from there would learn from noise alone; leave it false"
+            )
 
     @property
     def num_steps(self) -> int:
