@@ -2,8 +2,7 @@
 
 import dataclasses
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +44,7 @@ def _evaluate_policies(given: Any) -> int:
     from rlgen.evaluation.showcase import episode_gif, level_images
     from rlgen.evaluation.suites import load_suite
     from rlgen.evaluation.table import print_table
+    from rlgen.runs.progress import counter
 
     runs = [Path(run) for run in given.runs]
     name = given.suite or SUITE
@@ -62,7 +62,7 @@ def _evaluate_policies(given: Any) -> int:
     labels = [one.label for one in trained]
     curricula = curricula_of(dict(zip(labels, runs, strict=True)), given.allow_imports)
     evaluations = [
-        zero_shot.evaluate(one, suite, attempts, given.seed, _progress(one.label))
+        zero_shot.evaluate(one, suite, attempts, given.seed, counter(one.label, "episodes"))
         for one in (*baseline, *trained)
     ]
     results.save(out, evaluations, given.overwrite)
@@ -93,16 +93,6 @@ def curricula_of(runs: dict[str, Path], allow_imports: bool) -> dict[str, Any]:
 
     stories = {label: tell(run, allow_imports) for label, run in runs.items()}
     return {label: story for label, story in stories.items() if story is not None}
-
-
-def _progress(label: str) -> Callable[[int, int], None]:
-    """Episodes done, on one line of a terminal's standard error; nothing elsewhere."""
-
-    def show(done: int, of: int) -> None:
-        end = "\n" if done == of else ""
-        print(f"\r{label}: {done} of {of} episodes", end=end, file=sys.stderr, flush=True)
-
-    return show if sys.stderr.isatty() else lambda done, of: None
 
 
 def _fields() -> list[Field]:

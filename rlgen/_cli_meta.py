@@ -1,8 +1,7 @@
 """`rlgen eval` for runs that learned a rule: fresh agents are trained by it on held-out levels."""
 
 import json
-import sys
-from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ def evaluate_rules(given: Any) -> int:
     from rlgen.evaluation.relative_report import print_relative
     from rlgen.evaluation.report import write_report
     from rlgen.evaluation.table import print_table
+    from rlgen.runs.progress import counter
 
     if given.horizons:
         return _evaluate_horizons(given)
@@ -60,7 +60,8 @@ def evaluate_rules(given: Any) -> int:
         for suite in suites:
             one.build(suite.env)
     evaluations = [
-        meta_test.evaluate(one, suites, protocol, name, _progress(one.label)) for one in found
+        meta_test.evaluate(one, suites, protocol, name, counter(one.label, "agents"))
+        for one in found
     ]
     results.save(out, evaluations, given.overwrite)
     curves, curricula = _training(given)
@@ -84,6 +85,7 @@ def _evaluate_horizons(given: Any) -> int:
 
     from rlgen.config import convert
     from rlgen.evaluation import horizons, meta_test, results, trainees
+    from rlgen.runs.progress import counter
 
     name = given.suite or SUITE
     lives = convert(tuple[int, ...], given.horizons, "--horizons")
@@ -110,8 +112,9 @@ def _evaluate_horizons(given: Any) -> int:
         num_workers=given.workers,
         seed=given.seed,
     )
+    counters = cache(partial(counter, what="agents"))
     tested = horizons.evaluate_all(
-        found, suites[0], protocol, lives, lambda label, *count: _progress(label)(*count)
+        found, suites[0], protocol, lives, lambda label, *count: counters(label)(*count)
     )
     page = horizons.write(out, tested, given.overwrite)
     if given.json:
@@ -183,13 +186,3 @@ def _images(suites: list) -> dict:
         here = {one: next(names) for one in suite.levels.names}
         found |= {here[one]: picture for one, picture in drawn.items()}
     return found
-
-
-def _progress(label: str) -> Callable[[int, int], None]:
-    """Agents done, on one line of a terminal's standard error; nothing elsewhere."""
-
-    def show(done: int, of: int) -> None:
-        end = "\n" if done == of else ""
-        print(f"\r{label}: {done} of {of} agents", end=end, file=sys.stderr, flush=True)
-
-    return show if sys.stderr.isatty() else lambda done, of: None

@@ -89,6 +89,25 @@ def test_a_drift_without_weights_is_clipping_to_the_bit():
     )
 
 
+def test_the_search_begins_at_clipping_where_mirrored_drifts_differ():
+    """Regression: with all parameters 0, a drift and its mirror image were one and the same."""
+    net, key = DRIFTS["on-clipping"], jax.random.key(1)
+    start = net.init(jax.random.key(0))
+    log_ratio, a = map(jnp.asarray, GRID)
+    np.testing.assert_array_equal(
+        net(start, log_ratio, a), clipping_drift(jnp.exp(log_ratio), a, 0.2)
+    )
+
+    def gap(around):
+        noise = jax.tree.map(lambda x: 0.1 * jax.random.normal(key, x.shape), around)
+        pair = [jax.tree.map(lambda x, z, s=s: x + s * z, around, noise) for s in (1, -1)]
+        one, other = (net(params, log_ratio, a) for params in pair)
+        return jnp.abs(one - other).max()
+
+    assert gap(start) > 0.1
+    assert gap(jax.tree.map(jnp.zeros_like, start)) == 0.0
+
+
 def test_clipping_as_a_drift_is_the_minimum_of_ppo():
     log_ratio, a = GRID
     ratio = np.exp(log_ratio)

@@ -17,7 +17,7 @@ from rlgen.evaluation.level_facts import find_facts, open_log
 from rlgen.levels import load_levels
 from rlgen.runs import folder, metrics, program, training
 from rlgen.runs.checkpoint import restore
-from rlgen.runs.progress import Status, describe
+from rlgen.runs.progress import Status, counter, describe
 from rlgen.runs.records import keepsakes, save_files
 from rlgen.runs.spec import RunSpec, build, plan
 from rlgen.types import TrainState
@@ -196,6 +196,13 @@ def test_progress_tells_of_lives_where_there_are_no_episodes():
     assert "return of ended lives 1.50" in describe(status)
     status = status._replace(metrics={"life_return": 1.5, "episode_return": 2.0})
     assert "lives" not in describe(status)
+
+
+def test_where_there_is_no_terminal_a_count_is_told_now_and_then_and_at_its_end(capsys):
+    show = counter("lpg", "agents")
+    for done in (0, 600, 1200):
+        show(done, 1200)
+    assert capsys.readouterr().err == "lpg: 0 of 1,200 agents\nlpg: 1,200 of 1,200 agents\n"
 
 
 def test_agents_are_split_over_devices_with_their_slots():

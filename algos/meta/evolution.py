@@ -31,7 +31,7 @@ from rlgen.types import Key, Lives, Metrics, Outcome, PyTree, Slots
 
 from ._lives_metrics import as_episodes
 from ._strategy import Strategy
-from .files import rule_files
+from .files import NO_POLICY, rule_files
 
 
 class ESState(NamedTuple):
@@ -132,10 +132,7 @@ class MetaES:
         Raises:
             ValueError: always.
         """
-        raise ValueError(
-            "this run learned an update rule, not a policy; `rlgen eval RUN --suite "
-            "gridworld/unseen` trains fresh agents with it"
-        )
+        raise ValueError(NO_POLICY)
 
     def taught(self, states: ESState, env: LevelEnv) -> tuple[RuleLearner, PyTree]:
         """A learner for any environment that learns by the rules, and the rules [S, ...]."""

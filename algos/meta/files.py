@@ -38,6 +38,13 @@ ADDED = {"clock": False}
 """Fields of a rule that the first files of this format do not state, and what they meant."""
 
 
+NO_POLICY = (
+    "this run learned an update rule, not a policy; `rlgen eval RUN --suite SUITE` trains fresh "
+    "agents with it"
+)
+"""Why a student that learns a rule refuses to give a policy."""
+
+
 class LearnedRule(NamedTuple):
     """A rule, what it learned, and where from."""
 

@@ -31,7 +31,7 @@ from ._agent import Agent, AgentState
 from ._lives import Population, bury, end_lives, fold, follow, give_birth, play
 from ._lives_metrics import as_episodes, of_lessons, of_lives
 from ._rule import Rule, RuleInputs, Targets
-from .files import rule_files
+from .files import NO_POLICY, rule_files
 
 
 class MetaState(NamedTuple):
@@ -166,10 +166,7 @@ class MetaGradient:
         Raises:
             ValueError: always.
         """
-        raise ValueError(
-            "this run learned an update rule, not a policy; `rlgen eval RUN --suite "
-            "gridworld/unseen` trains fresh agents with it"
-        )
+        raise ValueError(NO_POLICY)
 
     def taught(self, states: MetaState, env: LevelEnv) -> tuple[LPG, PyTree]:
         """A learner for any environment that learns by the rules, and the rules [S, ...].

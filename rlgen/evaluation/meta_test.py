@@ -217,6 +217,7 @@ class _Count:
 
     def __init__(self, progress: Callable[[int, int], None], total: int):
         self.progress, self.done, self.total = progress, 0, total
+        progress(0, total)  # compiling takes a while
 
     def add(self, num: int) -> None:
         self.done += num

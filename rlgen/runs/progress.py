@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, TextIO, runtime_checkable
 
 from rich.console import Console
@@ -104,6 +105,29 @@ class Bar:
 def choose() -> Reporter:
     """A bar if standard error is a terminal, lines otherwise."""
     return Bar() if sys.stderr.isatty() else Lines()
+
+
+def counter(label: str, what: str) -> Callable[[int, int], None]:
+    """What an evaluation reports to: called with how many are done, and of how many.
+
+    On a terminal it rewrites one line; elsewhere it writes a line now and then, and the last.
+
+    Args:
+        label: what is being done.
+        what: what is counted, such as `episodes`.
+    """
+    last = -SECONDS_BETWEEN_LINES
+
+    def show(done: int, of: int) -> None:
+        nonlocal last
+        text, now = f"{label}: {done:,} of {of:,} {what}", time.monotonic()
+        if sys.stderr.isatty():
+            print(f"\r{text}", end="\n" if done == of else "", file=sys.stderr, flush=True)
+        elif done == of or now - last >= SECONDS_BETWEEN_LINES:
+            last = now
+            print(text, file=sys.stderr, flush=True)
+
+    return show
 
 
 def describe(status: Status) -> str:
