@@ -153,6 +153,23 @@ def test_at_ten_to_250_updates_most_updates_executed_are_useful():
     np.testing.assert_allclose(sampler.mean_lifetime, drawn.mean(), rtol=0.03)
 
 
+def test_seeds_side_by_side_wait_for_none_of_each_others_lives():
+    curriculum: Any = build(RunSpec(recipe="ta-lpg", env="gridworld", preset="fast"))[1]
+    assert curriculum.sampler.common
+    drawn, given, free = {}, slots(jnp.full(64, 250)), jnp.ones(64, bool)
+    for common in (True, False):
+        sampler = Lifetimes(ENV, Random(ENV), 10, 250, common)
+        seeds = jax.random.split(jax.random.key(0), 2)
+        _, new = jax.vmap(
+            lambda own, s=sampler: s.propose(Keys(own, jax.random.key(1)), (), given, free)
+        )(seeds)
+        drawn[common] = np.sort(new.level.lifetime[..., 0])
+        assert (new.level.level.payoff[0] != new.level.level.payoff[1]).any()  # own levels
+    assert (drawn[True][0] == drawn[True][1]).all() and len(set(drawn[True][0])) > 16
+    longest = drawn[False].max(0)
+    assert drawn[False].sum() < 0.97 * 2 * longest.sum()
+
+
 def test_evolution_finds_a_rule_that_teaches():
     """From rules that know nothing to agents near the optimum of their levels."""
     net = replace(NET, hidden_size=8)

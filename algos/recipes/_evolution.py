@@ -31,4 +31,4 @@ def curriculum_of(env: LevelEnv, learner: str, clock: bool) -> Curriculum:
     built = replace(built, net=replace(built.net, clock=clock))  # pyright: ignore
     score = registry.load("scores", "none").build(env, built)
     student = MetaES(env, built)
-    return Curriculum(student, Lifetimes(env, Random(env)), score)
+    return Curriculum(student, Lifetimes(env, Random(env), common=True), score)

@@ -39,6 +39,8 @@ class Lifetimes:
         source: where the levels come from.
         shortest: fewest updates that an agent lives for; 0 for `longest`, so that all live as long.
         longest: most updates; 0 for the environment's own `lifetime()`, or 250 if it has none.
+        common: draw the same lifetimes for all seeds of a run, so that side by side no seed's loop
+            waits for another's; for students that live whole lives in one update.
 
     Raises:
         ValueError: a negative lifetime, or the shortest above the longest.
@@ -48,6 +50,7 @@ class Lifetimes:
     source: Sampler
     shortest: int = 0
     longest: int = 0
+    common: bool = False
 
     def __post_init__(self):
         for name in ("shortest", "longest"):
@@ -113,7 +116,8 @@ class Lifetimes:
         """Levels of the source, and new lifetimes, for the free slots."""
         before: Task = slots.level
         state, new = self.source.propose(keys, state, _of_source(slots), free)
-        drawn = self._draw(jax.random.fold_in(keys.own, _OWN), before.lifetime.shape)
+        key = jax.random.fold_in(keys.shared if self.common else keys.own, _OWN)
+        drawn = self._draw(key, before.lifetime.shape)
         lifetime = where(free, drawn, before.lifetime)
         return state, new._replace(level=Task(new.level, lifetime))
 
