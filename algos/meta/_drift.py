@@ -38,8 +38,7 @@ class Drift:
     Raises:
         ValueError: a size below 1, or a clip that is not above 0.
     Differs from released code: the margin is taken off the network's output on both sides, not off
-    the sum with PPO's drift, which it made smaller than PPO's; and on clipping, the last layer
-    begins at 0 and not at random.
+    the sum with PPO's drift, which it made smaller than PPO's.
     """
 
     hidden_size: int = 128
