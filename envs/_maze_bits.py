@@ -17,6 +17,7 @@ MARGIN = VIEW - 1
 """Cells of wall kept around the maze: how far the view reaches out of it."""
 
 RIGHT, DOWN, LEFT, UP = range(4)
+TURN_LEFT, TURN_RIGHT, FORWARD = range(3)
 
 
 @no_type_check  # JAX also builds it with axes or None for arrays: no check of the fields' types
@@ -69,9 +70,8 @@ def make_level(
         max_steps: env steps after which an episode is cut off.
     """
     walls = jnp.asarray(walls)
-    height, width = walls.shape
-    words = num_words(height, width)
-    lines = jnp.concatenate([_pack(walls, words), _pack(walls.T, words)])
+    height, _ = walls.shape
+    lines = pack_lines(walls)
     start, direction, goal, max_steps = (
         jnp.asarray(x, jnp.int32) for x in (start, direction, goal, max_steps)
     )
@@ -81,15 +81,31 @@ def make_level(
 def to_grid(level: Level) -> Grid:
     """The inverse of `make_level`, but for the time limit."""
     height, width = size_of(level)
-    column = jnp.arange(MARGIN, MARGIN + width)
-    shift = (column % 32).astype(jnp.uint32)[None]
-    bits = interior(level.walls, height)[:, column // 32] >> shift
-    return Grid((bits & 1) == 1, level.start, level.direction, level.goal)
+    walls = unpack_rows(interior(level.walls, height), width)
+    return Grid(walls, level.start, level.direction, level.goal)
 
 
 def size_of(level: Level) -> tuple[int, int]:
     """Height and width of a level, or of a batch of them, from its shapes."""
-    return level.height, level.walls.shape[-2] - level.height - 4 * MARGIN
+    return level.height, width_of(level.walls, level.height)
+
+
+def pack_lines(cells: Bool[Array, "H W"], outside: bool = True) -> UInt32[Array, "lines words"]:
+    """A set of cells, by rows and by columns; `outside` says whether the margin belongs to it."""
+    words = num_words(*cells.shape)
+    return jnp.concatenate([_pack(cells, words, outside), _pack(cells.T, words, outside)])
+
+
+def unpack_rows(rows: UInt32[Array, "H words"], width: int) -> Bool[Array, "H W"]:
+    """The cells of some rows, such as those that `interior` gives."""
+    column = jnp.arange(MARGIN, MARGIN + width)
+    shift = (column % 32).astype(jnp.uint32)[None]
+    return (rows[:, column // 32] >> shift) & 1 == 1
+
+
+def width_of(lines: UInt32[Array, "*batch lines words"], height: int) -> int:
+    """Width of a grid of known height, from the shape of its lines."""
+    return lines.shape[-2] - height - 4 * MARGIN
 
 
 def num_words(height: int, width: int) -> int:
@@ -125,10 +141,36 @@ def cell_bits(cell: Int[Array, "2"], height: int, width: int) -> UInt32[Array, "
 
 def is_wall(level: Level, x: Int[Array, ""], y: Int[Array, ""]) -> Bool[Array, ""]:
     """Whether a cell, up to `MARGIN` outside the maze, is a wall."""
-    words = level.walls.shape[-1]
+    return is_set(level.walls, x, y)
+
+
+def is_set(
+    lines: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, ""]
+) -> Bool[Array, ""]:
+    """Whether a cell, up to `MARGIN` outside the grid, belongs to a set."""
+    words = lines.shape[-1]
     bit = (x + MARGIN).astype(jnp.uint32)
     line = (y + MARGIN).astype(jnp.uint32)
-    return (take_word(level.walls, line * words + bit // 32) >> (bit % 32)) & 1 == 1
+    return (take_word(lines, line * words + bit // 32) >> (bit % 32)) & 1 == 1
+
+
+def cell_ahead(state: State) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """x, y of the cell that the agent faces."""
+    sign = jnp.where(state.direction < 2, 1, -1)
+    turned = (state.direction & 1) == 1
+    return state.x + jnp.where(turned, 0, sign), state.y + jnp.where(turned, sign, 0)
+
+
+def after(state: State, action: Int[Array, ""] | float, moves: Bool[Array, ""]) -> State:
+    """The state one step on: turned as the action says, and on the cell ahead if it `moves`."""
+    turn = jnp.where(action == TURN_RIGHT, 1, 0) + jnp.where(action == TURN_LEFT, 3, 0)
+    x, y = cell_ahead(state)
+    return State(
+        jnp.where(moves, x, state.x),
+        jnp.where(moves, y, state.y),
+        (state.direction + turn) & 3,
+        state.time + 1,
+    )
 
 
 def take_word(walls: UInt32[Array, "lines words"], at: UInt32[Array, ""]) -> UInt32[Array, ""]:
@@ -140,9 +182,9 @@ def take_word(walls: UInt32[Array, "lines words"], at: UInt32[Array, ""]) -> UIn
     return walls.reshape(-1).at[at].get(mode="promise_in_bounds")
 
 
-def _pack(walls: Bool[Array, "R C"], words: int) -> UInt32[Array, "lines words"]:
-    right = 32 * words - MARGIN - walls.shape[1]
-    padded = jnp.pad(walls, ((MARGIN, MARGIN), (MARGIN, right)), constant_values=True)
+def _pack(cells: Bool[Array, "R C"], words: int, outside: bool) -> UInt32[Array, "lines words"]:
+    right = 32 * words - MARGIN - cells.shape[1]
+    padded = jnp.pad(cells, ((MARGIN, MARGIN), (MARGIN, right)), constant_values=outside)
     bits = padded.reshape(padded.shape[0], words, 32).astype(jnp.uint32)
     place = jnp.arange(32, dtype=jnp.uint32)[None, None]
     return (bits << place).sum(-1, dtype=jnp.uint32)

@@ -6,6 +6,7 @@ from rlgen.envs._maze_bits import LEFT, MARGIN, UP, VIEW, Level, State, to_grid
 
 FREE, LINE, WALL = (250, 249, 246), (229, 227, 221), (84, 88, 97)
 WALL_EDGE, GOAL, AGENT, SEEN = (66, 70, 78), (46, 160, 96), (214, 69, 61), (255, 221, 120)
+TINTED = 0.55  # how much of the colour of a cell in view is `SEEN`
 _SAMPLES = 4  # a side: shapes are drawn this much larger and averaged, for smooth edges
 
 
@@ -31,28 +32,37 @@ def tile_size(height: int, width: int) -> int:
 
 def _draw(level: Level, agent: np.ndarray, direction: int, highlight: bool) -> np.ndarray:
     grid = to_grid(level)
-    walls = np.asarray(grid.walls)
-    tile = tile_size(*walls.shape)
-    seen = np.zeros_like(walls)
-    if highlight:
-        seen[_window(agent, direction)] = True
-    tinted = 0.55
-    colour = np.where(walls[..., None], WALL, FREE).astype(float)
-    colour = np.where(seen[..., None], (1 - tinted) * colour + tinted * np.array(SEEN), colour)
-    image = colour.repeat(tile, 0).repeat(tile, 1)
-    if tile >= 8:
-        edge = np.where(walls[..., None], WALL_EDGE, LINE).repeat(tile, 0).repeat(tile, 1)
-        position = np.arange(max(image.shape)) % tile == tile - 1
-        position[0] = True
-        lines = position[: image.shape[0], None] | position[None, : image.shape[1]]
-        image = np.where(lines[..., None], edge, image)
-    goal_x, goal_y = np.asarray(grid.goal)
-    _paint(image, (goal_x, goal_y), _square(tile), GOAL)
-    _paint(image, (agent[0], agent[1]), _triangle(tile, direction), AGENT)
+    walls = np.asarray(grid.walls)[..., None]
+    colour, edge = np.where(walls, WALL, FREE), np.where(walls, WALL_EDGE, LINE)
+    tile = tile_size(*walls.shape[:2])
+    image = floor(colour, edge, tile, window(agent, direction) if highlight else ())
+    paint(image, np.asarray(grid.goal), square(tile), GOAL)
+    paint(image, agent, triangle(tile, direction), AGENT)
     return image.round().astype(np.uint8)
 
 
-def _window(agent: np.ndarray, direction: int) -> tuple[slice, slice]:
+def floor(colour: np.ndarray, edge: np.ndarray, tile: int, seen: tuple = ()) -> np.ndarray:
+    """Picture of the bare cells, float[H * tile, W * tile, 3].
+
+    Args:
+        colour: of each cell, [H, W, 3].
+        edge: of the line to the right of each cell and below it, [H, W, 3].
+        tile: pixels a cell.
+        seen: the part of the grid that is tinted, as `window` gives it.
+    """
+    shade = colour.astype(float)
+    if seen:
+        shade[seen] = (1 - TINTED) * shade[seen] + TINTED * np.array(SEEN)
+    image = shade.repeat(tile, 0).repeat(tile, 1)
+    if tile >= 8:
+        position = np.arange(max(image.shape)) % tile == tile - 1
+        position[0] = True
+        lines = position[: image.shape[0], None] | position[None, : image.shape[1]]
+        image = np.where(lines[..., None], edge.repeat(tile, 0).repeat(tile, 1), image)
+    return image
+
+
+def window(agent: np.ndarray, direction: int) -> tuple[slice, slice]:
     """The part of the maze in view, as rows and columns."""
 
     def span(at: int, ahead: int) -> slice:
@@ -70,30 +80,33 @@ def _window(agent: np.ndarray, direction: int) -> tuple[slice, slice]:
     )
 
 
-def _paint(image: np.ndarray, cell: tuple, cover: np.ndarray, colour: tuple) -> None:
+def paint(image: np.ndarray, cell: np.ndarray, cover: np.ndarray, colour: tuple) -> None:
+    """Colour the cell x, y of a picture, as far as `cover` [tile, tile] says, in place."""
     tile = len(cover)
     x, y = int(cell[0]) * tile, int(cell[1]) * tile
     part = image[y : y + tile, x : x + tile]
     part[:] = (1 - cover[..., None]) * part + cover[..., None] * np.array(colour)
 
 
-def _square(tile: int) -> np.ndarray:
+def square(tile: int) -> np.ndarray:
     """How much of each pixel of a tile a rounded square covers, in 0 .. 1."""
-    u, v = _fine(tile)
-    return _average(np.maximum(abs(u), abs(v)) + 0.25 * np.hypot(u, v) < 0.52, tile)
+    u, v = fine_grid(tile)
+    return average(np.maximum(abs(u), abs(v)) + 0.25 * np.hypot(u, v) < 0.52, tile)
 
 
-def _triangle(tile: int, direction: int) -> np.ndarray:
+def triangle(tile: int, direction: int) -> np.ndarray:
     """The same of a triangle that points to the right, turned clockwise `direction` times."""
-    u, v = _fine(tile)
+    u, v = fine_grid(tile)
     inside = (u > -0.34) & (abs(v) < 0.5 * (0.46 - u))
-    return np.rot90(_average(inside, tile), -direction)
+    return np.rot90(average(inside, tile), -direction)
 
 
-def _fine(tile: int) -> tuple[np.ndarray, np.ndarray]:
+def fine_grid(tile: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions u to the right and v downwards in a tile, -0.5 .. 0.5; for `average`."""
     at = (np.arange(tile * _SAMPLES) + 0.5) / (tile * _SAMPLES) - 0.5
     return np.meshgrid(at, at)
 
 
-def _average(fine: np.ndarray, tile: int) -> np.ndarray:
+def average(fine: np.ndarray, tile: int) -> np.ndarray:
+    """How much of each pixel of a tile a shape covers, in 0 .. 1."""
     return fine.reshape(tile, _SAMPLES, tile, _SAMPLES).astype(float).mean((1, 3))

@@ -5,16 +5,24 @@ that ends at a fixed point: as many rounds as the longest way needed, whatever t
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt32
 
-from rlgen.envs._maze_bits import DOWN, LEFT, MARGIN, RIGHT, UP, Level, size_of
+from rlgen.envs._maze_bits import DOWN, LEFT, MARGIN, RIGHT, UP, Level
 from rlgen.types import Solution
 
 Cells: TypeAlias = UInt32[Array, "... rows words"]
+
+
+class Sets(NamedTuple):
+    """What a way leads over; each set is `[1, H + 2, words]`, with a row of margin on each side."""
+
+    start: Cells  # one cell
+    goal: Cells  # one cell
+    free: Cells
 
 
 def solve(level: Level, penalize_time: bool = True) -> Solution:
@@ -22,26 +30,58 @@ def solve(level: Level, penalize_time: bool = True) -> Solution:
 
     Source: breadth-first search over the 4 directions x cells of the maze.
     """
-    start, goal, free = _cells(level)
-    facing = (jnp.arange(4) == level.direction)[:, None, None]
-    steps = _rounds_to(
-        lambda reached: _turn_or_move(reached, free), jnp.where(facing, start, 0), goal
-    )
-    limit = level.max_steps_in_episode
+    steps = fewest_steps(_sets(level), jnp.arange(4) == level.direction)
+    return solution_of(steps, level.max_steps_in_episode, penalize_time)
+
+
+def path_length(level: Level) -> Int[Array, ""]:
+    """Cells to walk from the start to the goal by the shortest way; -1 if there is none."""
+    return fewest_moves(_sets(level))
+
+
+def sets_of(
+    blocked: UInt32[Array, "lines words"],
+    height: int,
+    start: Int[Array, "2"],
+    goal: Int[Array, "2"],
+) -> Sets:
+    """The sets of a grid whose blocked cells are packed as a maze's walls are."""
+    rows = blocked[MARGIN - 1 : MARGIN + height + 1]
+    row = jnp.arange(height + 2)[None, :, None]
+    word = jnp.arange(rows.shape[1])[None, None]
+
+    def only(cell: Int[Array, "2"]) -> Cells:
+        bit = cell[0] + MARGIN
+        here = (row == cell[1] + 1) & (word == bit // 32)
+        return jnp.where(here, jnp.uint32(1) << (bit % 32).astype(jnp.uint32), jnp.uint32(0))
+
+    return Sets(only(start), only(goal), ~rows[None])
+
+
+def fewest_steps(sets: Sets, facing: Bool[Array, "4"]) -> Int[Array, ""]:
+    """Moves and turns to the goal from the best of the given directions; -1 if there is no way."""
+    seed = jnp.where(facing[:, None, None], sets.start, 0)
+    return _rounds_to(lambda reached: _turn_or_move(reached, sets.free), seed, sets.goal)
+
+
+def fewest_moves(sets: Sets) -> Int[Array, ""]:
+    """Moves alone to the goal; -1 if there is no way."""
+    return _rounds_to(lambda reached: spread(reached, sets.free), sets.start, sets.goal)
+
+
+def solution_of(
+    steps: Int[Array, ""], limit: Int[Array, ""], penalize_time: bool = True
+) -> Solution:
+    """What reaching the goal after so many steps, -1 for never, earns within a time limit."""
     best = 1.0 - 0.9 * (steps / limit) if penalize_time else jnp.ones(())
     solved_in_time = (steps >= 0) & (steps <= limit)
     return Solution(steps >= 0, steps, jnp.where(solved_in_time, best, 0.0).astype(jnp.float32))
 
 
-def path_length(level: Level) -> Int[Array, ""]:
-    """Cells to walk from the start to the goal by the shortest way; -1 if there is none."""
-    start, goal, free = _cells(level)
-
-    def spread(reached: Cells) -> Cells:
-        moved = [_move(reached, direction) for direction in (RIGHT, DOWN, LEFT, UP)]
-        return reached | ((moved[0] | moved[1] | moved[2] | moved[3]) & free)
-
-    return _rounds_to(spread, start, goal)
+def spread(reached: Cells, free: Cells) -> Cells:
+    """A set of cells and their free neighbours."""
+    moved = [_move(reached, direction) for direction in (RIGHT, DOWN, LEFT, UP)]
+    return reached | ((moved[0] | moved[1] | moved[2] | moved[3]) & free)
 
 
 def _rounds_to(spread: Callable[[Cells], Cells], seed: Cells, goal: Cells) -> Int[Array, ""]:
@@ -81,16 +121,5 @@ def _move(cells: Cells, direction: int) -> Cells:
     return (cells >> 1) | (jnp.roll(cells, -1, -1) << 31)
 
 
-def _cells(level: Level) -> tuple[Cells, Cells, Cells]:
-    """Sets of the start, the goal and the free cells, each `[1, H + 2, words]`."""
-    height, _ = size_of(level)
-    rows = level.walls[MARGIN - 1 : MARGIN + height + 1]
-    row = jnp.arange(height + 2)[None, :, None]
-    word = jnp.arange(rows.shape[1])[None, None]
-
-    def only(cell: Int[Array, "2"]) -> Cells:
-        bit = cell[0] + MARGIN
-        here = (row == cell[1] + 1) & (word == bit // 32)
-        return jnp.where(here, jnp.uint32(1) << (bit % 32).astype(jnp.uint32), jnp.uint32(0))
-
-    return only(level.start), only(level.goal), ~rows[None]
+def _sets(level: Level) -> Sets:
+    return sets_of(level.walls, level.height, level.start, level.goal)

@@ -30,8 +30,9 @@ class PackedObs(NamedTuple):
 
 def packed_view(level: Level, state: State) -> PackedObs:
     """What the agent sees of one maze."""
-    goal = _goal_in_view(level, state).astype(jnp.int8)
-    return PackedObs(_walls_in_view(level, state), goal, state.direction.astype(jnp.int8))
+    walls = cells_in_view(level.walls, level.height, state)
+    goal = goal_in_view(level.goal, state).astype(jnp.int8)
+    return PackedObs(walls, goal, state.direction.astype(jnp.int8))
 
 
 def image_view(level: Level, state: State) -> dict[str, Array]:
@@ -43,7 +44,7 @@ def image_view(level: Level, state: State) -> dict[str, Array]:
 def flat_view(level: Level, state: State) -> Float32[Array, "79"]:
     """The view as one vector: the image's 75 numbers, then the direction as one-hot."""
     obs = packed_view(level, state)
-    return jnp.concatenate([_image(obs).reshape(-1), _one_hot(state.direction)])
+    return jnp.concatenate([_image(obs).reshape(-1), one_hot(state.direction)])
 
 
 def unpack(obs: PyTree) -> dict[str, Float[Array, "..."]]:
@@ -53,39 +54,44 @@ def unpack(obs: PyTree) -> dict[str, Float[Array, "..."]]:
         `image`, float32[..., 5, 5, 3], and `direction`, one-hot, float32[..., 4].
     """
     if isinstance(obs, PackedObs):
-        return {"image": _image(obs), "direction": _one_hot(obs.direction)}
+        return {"image": _image(obs), "direction": one_hot(obs.direction)}
     if isinstance(obs, dict):
-        return {"image": obs["image"], "direction": _one_hot(obs["direction"])}
+        return {"image": obs["image"], "direction": one_hot(obs["direction"])}
     cells = 3 * VIEW * VIEW
     image = obs[..., :cells].reshape(*obs.shape[:-1], VIEW, VIEW, 3)
     return {"image": image, "direction": obs[..., cells:]}
 
 
-def _walls_in_view(level: Level, state: State) -> UInt32[Array, ""]:
+def cells_in_view(
+    lines: UInt32[Array, "lines words"], height: int, state: State
+) -> UInt32[Array, ""]:
+    """Which of the 25 cells in view belong to a set; bit 5 x + y is cell [x, y]."""
     # Five neighbouring rows (facing right or left) or columns (up or down), five bits of each.
     turned = (state.direction & 1) == 1
-    column = level.height + 2 * MARGIN + state.x
+    column = height + 2 * MARGIN + state.x
     line = jnp.where(turned, column, state.y) + MARGIN - VIEW // 2
     along = jnp.where(turned, state.y, state.x)
     bit = along + jnp.where(state.direction < 2, MARGIN, 0)  # else the window ends at the agent
     line, bit = line.astype(jnp.uint32), bit.astype(jnp.uint32)
     window = jnp.uint32(0)
     for i in range(VIEW):
-        window |= (_five_bits(level, line + i, bit) & 31) << (VIEW * i)
+        window |= (_five_bits(lines, line + i, bit) & 31) << (VIEW * i)
     return _turn(window, state.direction)
 
 
-def _five_bits(level: Level, line: UInt32[Array, ""], bit: UInt32[Array, ""]) -> Array:
-    words = level.walls.shape[-1]
+def _five_bits(
+    lines: UInt32[Array, "lines words"], line: UInt32[Array, ""], bit: UInt32[Array, ""]
+) -> UInt32[Array, ""]:
+    words = lines.shape[-1]
     if words == 1:
-        return take_word(level.walls, line) >> bit
+        return take_word(lines, line) >> bit
     # The field may cross into the next word. Where it does not, what is shifted in from the left
     # lies above the five bits, so the clamped index never matters. Two shifts, as one of 32 bits
     # is not defined everywhere.
     word, shift = bit // 32, bit % 32
-    low = take_word(level.walls, line * words + word) >> shift
+    low = take_word(lines, line * words + word) >> shift
     following = jnp.minimum(word + 1, jnp.uint32(words - 1))
-    high = take_word(level.walls, line * words + following)
+    high = take_word(lines, line * words + following)
     return low | ((high << 1) << (31 - shift))
 
 
@@ -101,8 +107,9 @@ def _turn(window: UInt32[Array, ""], direction: Int[Array, ""]) -> UInt32[Array,
     return jnp.where(((direction + 1) & 2) == 2, swapped, window)
 
 
-def _goal_in_view(level: Level, state: State) -> Int[Array, ""]:
-    dx, dy = level.goal[0] - state.x, level.goal[1] - state.y
+def goal_in_view(goal: Int[Array, "2"], state: State) -> Int[Array, ""]:
+    """5 x + y of the goal's cell [x, y] of the view; `HIDDEN` if it is out of view."""
+    dx, dy = goal[0] - state.x, goal[1] - state.y
     turned = (state.direction & 1) == 1
     sign = jnp.where(state.direction < 2, 1, -1)
     ahead = sign * jnp.where(turned, dy, dx)
@@ -125,5 +132,6 @@ def _image(obs: PackedObs) -> Float32[Array, "*batch 5 5 3"]:
     return codes.reshape(*lead, VIEW, VIEW, 3)
 
 
-def _one_hot(direction: Int[Array, "*batch"]) -> Float32[Array, "*batch 4"]:
+def one_hot(direction: Int[Array, "*batch"]) -> Float32[Array, "*batch 4"]:
+    """The compass as networks see it."""
     return jax.nn.one_hot(direction, 4, dtype=jnp.float32)

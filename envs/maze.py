@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
 from rlgen.envs import (
+    _maze_codec,
     _maze_editor,
     _maze_generation,
     _maze_render,
@@ -30,10 +31,13 @@ from rlgen.envs import (
     _maze_view,
 )
 from rlgen.envs._maze_bits import (
+    FORWARD,
     VIEW,
     Grid,
     Level,
     State,
+    after,
+    cell_ahead,
     interior,
     is_wall,
     make_level,
@@ -60,8 +64,6 @@ __all__ = [
     "to_text",
     "unpack",
 ]
-
-TURN_LEFT, TURN_RIGHT, FORWARD = range(3)
 
 _VIEWS = {
     "packed": _maze_view.packed_view,
@@ -152,20 +154,11 @@ class Maze(environment.Environment[Any, Any]):
         self, key: Key, state: State, action: Int[Array, ""] | float, params: Level
     ) -> tuple[PyTree, State, Float[Array, ""], Bool[Array, ""], dict]:
         """One step: `(obs, state, reward, terminated, info)`."""
-        turn = jnp.where(action == TURN_RIGHT, 1, 0) + jnp.where(action == TURN_LEFT, 3, 0)
-        sign = jnp.where(state.direction < 2, 1, -1)
-        turned = (state.direction & 1) == 1
-        x = state.x + jnp.where(turned, 0, sign)
-        y = state.y + jnp.where(turned, sign, 0)
+        x, y = cell_ahead(state)
         forward = action == FORWARD
         terminated = forward & (x == params.goal[0]) & (y == params.goal[1])
         moves = forward & ~terminated & ~is_wall(params, x, y)
-        state = State(
-            jnp.where(moves, x, state.x),
-            jnp.where(moves, y, state.y),
-            (state.direction + turn) & 3,
-            state.time + 1,
-        )
+        state = after(state, action, moves)
         worth = (
             1.0 - 0.9 * (state.time / params.max_steps_in_episode) if self.penalize_time else 1.0
         )
@@ -229,6 +222,10 @@ class Maze(environment.Environment[Any, Any]):
             "solvable": solution.solvable,
             "distance": jnp.abs(level.start - level.goal).sum(),
         }
+
+    def codec(self) -> _maze_codec.MazeCodec:
+        """The parts of a level, for generative models."""
+        return _maze_codec.MazeCodec(self.height, self.width, self.max_steps)
 
     # Host side.
 

@@ -20,6 +20,7 @@ from gymnax.environments.classic_control import mountain_car as _gymnax
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.envs import _physics_levels, _physics_pictures, _physics_step, _physics_suites
+from rlgen.envs._physics_codec import PhysicsCodec
 from rlgen.envs._physics_editor import PhysicsEditor
 from rlgen.envs._physics_levels import Ranges
 from rlgen.levels import LevelSet
@@ -147,6 +148,10 @@ class MountainCar(environment.Environment[Any, Any]):
     def level_features(self, level: Level) -> dict[str, Array]:
         """The parameters."""
         return {name: getattr(level, name) for name in NOMINAL}
+
+    def codec(self) -> PhysicsCodec:
+        """The places of the parameters in their ranges, for generative models."""
+        return PhysicsCodec(self)
 
     # Host side.
 

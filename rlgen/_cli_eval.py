@@ -19,12 +19,15 @@ ABOUT = (
 
 SUITE = "heldout"
 ATTEMPTS = 10
+GAPS = ("auto", "none")
 OF_RULES = {"lifetime": 0, "horizons": "", "controls": False, "workers": 64, "levels": 0}
 
 
 def evaluate(args: Sequence[str]) -> int:
     """Play, save, print; runs that learned a rule go their own way."""
     given: Any = parse(make_options("Options", _fields()), "rlgen eval", ABOUT, args)
+    if given.gaps not in GAPS:
+        raise ValueError(f"--gaps {given.gaps}: choose one of {', '.join(GAPS)}")
     if not given.runs:
         raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
     from rlgen._cli_meta import all_are_rules, evaluate_rules
@@ -39,7 +42,9 @@ def _evaluate_policies(given: Any) -> int:
     from rich.console import Console
 
     from rlgen.evaluation import results, zero_shot
+    from rlgen.evaluation.curriculum_report import Story
     from rlgen.evaluation.curves import read_metrics
+    from rlgen.evaluation.generalisation_report import print_gaps
     from rlgen.evaluation.report import write_report
     from rlgen.evaluation.showcase import episode_gif, level_images
     from rlgen.evaluation.suites import load_suite
@@ -52,7 +57,8 @@ def _evaluate_policies(given: Any) -> int:
     out = Path(given.out) if given.out else runs[0] / "eval" / name.replace("/", "-")
     results.check_free(out, given.overwrite)
     at = None if given.checkpoint < 0 else given.checkpoint
-    trained = [zero_shot.load_policies(run, at, False, given.allow_imports) for run in runs]
+    loaded = [zero_shot.load_states(run, at, False, given.allow_imports) for run in runs]
+    trained = [zero_shot.policies_of(one) for one in loaded]
     baseline = (
         [zero_shot.load_policies(runs[0], None, True, given.allow_imports)]
         if given.untrained
@@ -65,17 +71,34 @@ def _evaluate_policies(given: Any) -> int:
         zero_shot.evaluate(one, suite, attempts, given.seed, counter(one.label, "episodes"))
         for one in (*baseline, *trained)
     ]
-    results.save(out, evaluations, given.overwrite)
+    tested = evaluations[len(baseline) :]
+    gaps = _gaps_of(loaded, tested, given) if given.gaps == "auto" else {}
+    for label, found in gaps.items():
+        curricula[label] = curricula.get(label, Story())._replace(gaps=found)
+    results.save(out, evaluations, given.overwrite, gaps=list(gaps.values()))
     logs = {label: run / "metrics.jsonl" for label, run in zip(labels, runs, strict=True)}
     curves = {label: read_metrics(log) for label, log in logs.items() if log.is_file()}
     gifs = episode_gif(trained[0], suite, evaluations[len(baseline)])
     page = write_report(out, evaluations, level_images(suite), gifs, curves, curricula=curricula)
     if given.json:
-        print(json.dumps(results.to_json(evaluations), allow_nan=False))
+        print(json.dumps(results.to_json(evaluations, gaps=list(gaps.values())), allow_nan=False))
         return 0
     print_table(evaluations, Console())
+    print_gaps(list(gaps.values()), Console())
     print(f"The report is {page}")
     return 0
+
+
+def _gaps_of(loaded: list[Any], tested: list[Any], given: Any) -> dict[str, Any]:
+    """What runs owe to their training sets, by label; of those without a finite set nothing."""
+    from rlgen.evaluation.generalisation import measure
+    from rlgen.runs.progress import counter
+
+    found = {}
+    for run, on_suite in zip(loaded, tested, strict=True):
+        progress = counter(f"{run.label}, training set", "episodes")
+        found[run.label] = measure(run, on_suite, given.seed, progress)
+    return {label: gaps for label, gaps in found.items() if gaps is not None}
 
 
 def _refuse_options_of_rules(given: Any) -> None:
@@ -124,6 +147,13 @@ def _fields() -> list[Field]:
         option(int, 64, "workers", "rules: environments that each agent learns from at a time"),
         option(int, 0, "levels", "rules: only so many first levels of the suite; 0 for all"),
         option(int, 0, "seed", "of the evaluation's random numbers"),
+        option(
+            str,
+            "auto",
+            "gaps",
+            "auto: runs over a finite training set play it too, for the generalisation gap and the "
+            "level information; none: they do not",
+        ),
         flag("untrained", "also the first run's agents before training, as the baseline"),
         option(str, "", "out", "folder of results and report; by default RUN/eval/SUITE"),
         flag("overwrite", "replace results that are in the folder"),

@@ -20,7 +20,7 @@ def check_sampler(sampler: Sampler, num_slots: int = 4, num_queued: int = 2) -> 
     - A busy slot comes back bit for bit.
     - States and slots keep structure, shapes and dtypes, so that updates can be scanned.
     - Rows lie in -1 .. `capacity` - 1; weights are finite and 0 or more.
-    - A level with a row has been observed before, with a score.
+    - A level with a row has been observed before, with a score, or is of the sampler's finite set.
     """
     memory = getattr(getattr(sampler, "score", None), "memory", tuple)()
     shape = (num_slots, num_queued)
@@ -47,7 +47,9 @@ def check_sampler(sampler: Sampler, num_slots: int = 4, num_queued: int = 2) -> 
         (state, slots),
         f"{type(sampler).__name__}'s state and slots",
     )
-    observed: set[bytes] = set()
+    chosen = getattr(sampler, "level_set", None)
+    given = () if chosen is None else jax.tree.map(lambda x: x[:, None], chosen.level)
+    observed = set() if chosen is None else {_bytes(given, m, 0) for m in range(len(chosen))}
     for i in range(24):
         state, after, done = update(jax.random.key(i), state, slots, free)
         busy = ~np.asarray(free)

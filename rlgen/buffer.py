@@ -16,7 +16,7 @@ Adversarial Environment Design" (robust PLR). The sequential mode has the semant
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,25 @@ class Arrivals(NamedTuple):
     score: Float[Array, " n"]
     hash: UInt32[Array, "n 2"]
     valid: Bool[Array, " n"]  # whether the entry is on offer at all
+
+
+@runtime_checkable
+class Weighting(Protocol):
+    """Which rows are worth a draw, and worth keeping: all that draws and insertions ask for."""
+
+    def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
+        """Probability of each row: 0 outside `rows`, summing to 1 unless no row is in it."""
+        ...
+
+    def by_score(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
+        """The part of it that draws do not change."""
+        ...
+
+    def with_staleness(
+        self, by_score: Float[Array, " K"], buffer: LevelBuffer, rows: Bool[Array, " K"]
+    ) -> Float[Array, " K"]:
+        """The whole, of that part and the staleness of the moment."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -153,7 +172,7 @@ def observed(buffer: LevelBuffer) -> Bool[Array, " K"]:
 def draw(
     key: Key,
     buffer: LevelBuffer,
-    priority: Priority,
+    priority: Weighting,
     rows: Bool[Array, " K"],
     used: Bool[Array, " n"],
     sequential: bool = False,
@@ -192,7 +211,7 @@ def draw(
 def draw_distinct(
     key: Key,
     buffer: LevelBuffer,
-    priority: Priority,
+    priority: Weighting,
     rows: Bool[Array, " K"],
     used: Bool[Array, " n"],
 ) -> tuple[LevelBuffer, Int[Array, " n"]]:
@@ -245,7 +264,7 @@ def update(
 def insert(
     buffer: LevelBuffer,
     arrivals: Arrivals,
-    priority: Priority,
+    priority: Weighting,
     protected: Bool[Array, " K"],
     sequential: bool = False,
     deduplicate: bool = True,
@@ -277,7 +296,7 @@ def insert(
 def _insert_batch(
     buffer: LevelBuffer,
     arrivals: Arrivals,
-    priority: Priority,
+    priority: Weighting,
     protected: Bool[Array, " K"],
     deduplicate: bool,
 ) -> LevelBuffer:

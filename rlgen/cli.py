@@ -26,6 +26,7 @@ commands:
   eval     how runs do on a suite of held-out levels, with confidence intervals and a report
   levels   a picture of levels: sampled ones, a suite, a file, or a run's replay buffer
   import-rule  an update rule that was trained elsewhere, as a rule file
+  fit-generator  a generative model of a set of levels, for DRED, with a report on what it makes
 
   rlgen train robust-plr --env maze --steps 5e6 --seeds 4 --out runs/plr
   rlgen eval runs/plr --suite maze/heldout --attempts 100 --out report
@@ -157,10 +158,18 @@ def import_rule(args: Sequence[str]) -> int:
     return import_rule(args)
 
 
+def fit_generator(args: Sequence[str]) -> int:
+    """`rlgen fit-generator`."""
+    from rlgen._cli_fit import fit_generator
+
+    return fit_generator(args)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": list_names,
     "train": train,
     "eval": evaluate,
     "levels": levels,
     "import-rule": import_rule,
+    "fit-generator": fit_generator,
 }

@@ -114,6 +114,12 @@ class ActorCritic:
         """New carry, logits and values of a sequence; equal to T steps."""
         return self._apply(env, params, carry, obs, first)
 
+    def trunk(
+        self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
+    ) -> tuple[PyTree, Float[Array, "T N F"]]:
+        """New carry and, of a sequence, what both heads are computed from: the core's output."""
+        return self._apply(env, params, carry, obs, first, False)
+
     @property
     def _depth(self) -> int:
         return self.num_layers or (2 if self.core == "linear" else 1)
@@ -133,12 +139,14 @@ class _Network(nn.Module):
     num_actions: int
 
     @nn.compact
-    def __call__(self, carry: PyTree, obs: PyTree, first: Array) -> tuple:
-        """One step if `first` is [N], a sequence if it is [T, N]."""
+    def __call__(self, carry: PyTree, obs: PyTree, first: Array, with_heads: bool = True) -> tuple:
+        """One step if `first` is [N], a sequence if it is [T, N]; without heads, their input."""
         sizes, act = self.sizes, ACTIVATIONS[self.sizes.activation]
         features = self.unpack(obs)
         x = parts.encode(features, first.ndim, sizes.conv_features, sizes.vector_features)
         carry, x = self._remember(carry, x, first)
+        if not with_heads:
+            return carry, x
         actor = act(parts.dense(sizes.head_size, 2.0, "actor_hidden")(x))
         logits = parts.dense(self.num_actions, 0.01, "actor")(actor)
         critic = nn.relu(parts.dense(sizes.head_size, 2.0, "critic_hidden")(x))

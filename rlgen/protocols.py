@@ -85,7 +85,11 @@ class Actor(Protocol):
 
 @runtime_checkable
 class Learner(Actor, Protocol):
-    """Who learns from a rollout."""
+    """Who learns from a rollout.
+
+    A learner may have the method `features(state, carry, obs, first) -> (carry, [T, N, F])`, which
+    need not be there: what policy and value are both computed from, of a sequence.
+    """
 
     def init(self, key: Key) -> PyTree:
         """State of an untrained learner: parameters, optimiser, counters."""
@@ -208,6 +212,41 @@ class Sampler(Protocol):
         - `lineage(state, slots) -> dict[str, [N, R]]`, what it knows of the levels' past (`age`, in
           updates since a level was first met; `depth`, edits between it and the source).
         """
+        ...
+
+
+@runtime_checkable
+class LevelModel(Protocol):
+    """A generative model of an environment's levels, learned from a finite set of them.
+
+    What it learned is `fitted`, a named tuple of which proposals need all but the field `encoder`.
+    All is pure, so that a model can be fitted inside a compiled program (`fit`) or with progress
+    between epochs (`begin`, `train`, `finish`).
+    """
+
+    @property
+    def num_epochs(self) -> int:
+        """Passes through the set that `fit` makes."""
+        ...
+
+    def begin(self, key: Key, levels: PyTree) -> PyTree:
+        """The model's training state before it has seen levels [M, ...]."""
+        ...
+
+    def train(self, state: PyTree, levels: PyTree, num_epochs: int) -> tuple[PyTree, Metrics]:
+        """Further passes through levels [M, ...]; metrics [num_epochs]."""
+        ...
+
+    def finish(self, state: PyTree, levels: PyTree) -> PyTree:
+        """`fitted`: what `propose` needs, the latents of levels [M, ...] included."""
+        ...
+
+    def fit(self, key: Key, levels: PyTree) -> PyTree:
+        """`fitted` after `num_epochs`."""
+        ...
+
+    def propose(self, key: Key, fitted: PyTree, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
+        """New levels [n, ...] and the two levels of the set that each lies between."""
         ...
 
 

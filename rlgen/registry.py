@@ -17,6 +17,7 @@ KINDS = {
     "learners": "rlgen.algos.learners",
     "samplers": "rlgen.algos.samplers",
     "scores": "rlgen.algos.scores",
+    "level-models": "rlgen.algos.generative",
     "recipes": "rlgen.algos.recipes",
 }
 
@@ -35,6 +36,7 @@ ABILITIES = {
     "render": "render(level, state) -> uint8[H, W, 3]",
     "level_image": "level_image(level) -> uint8[H, W, 3]",
     "suites": "suites() -> {name: function that makes a Suite}",
+    "codec": "codec() -> `rlgen.codec.LevelCodec`: the parts that make up its levels",
     "presets": "presets() -> {preset: {field: value}}",
     "load_levels": "load_levels(path) -> LevelSet of a .npz or text file",
 }

@@ -122,6 +122,13 @@ def learned_rules(what: str, *args: Any) -> dict[str, float]:
     return getattr(benchmark_meta, f"measure_{what}")(*args)
 
 
+def dred(what: str, *args: Any) -> dict[str, float]:
+    """A function of `benchmark_dred` by its name."""
+    import benchmark_dred
+
+    return getattr(benchmark_dred, f"measure_{what}")(*args)
+
+
 def _published_teacher(curriculum: Any) -> Any:
     """The same with a teacher of the size of JaxUED's: 128 filters, flattened, into an LSTM."""
     from rlgen.networks import ActorCritic
@@ -172,6 +179,10 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
     "the same memory, activations computed twice": lambda: learned_rules(
         "memory", {"student.remat": True}
     ),
+    "VAE-DRED, parity, a cycle on caves": lambda: dred("cycle", "dred"),
+    "EL-DRED, parity, a cycle on caves": lambda: dred("cycle", "el-dred"),
+    "36 proposals of a graph VAE": lambda: dred("proposals"),
+    "fitting a graph VAE on 512 caves": lambda: dred("fit"),
     "fast DR": lambda: training("dr", "fast"),
     "fast PLR": lambda: training("plr", "fast"),
 }

@@ -18,6 +18,7 @@ LAYERS = (
     {
         "branching",
         "buffer",
+        "codec",
         "distributions",
         "gru",
         "initializers",

@@ -114,6 +114,12 @@ class A2C:
         """Value of an observation."""
         return self.network.step(self.env, state.params, carry, obs, first)[2]
 
+    def features(
+        self, state: A2CState, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
+    ) -> tuple[PyTree, Float[Array, "T N F"]]:
+        """New carry and what policy and value are computed from, of networks with a `trunk`."""
+        return getattr(self.network, "trunk")(self.env, state.params, carry, obs, first)  # noqa: B009
+
     def log_policy(self, state: A2CState, obs: PyTree) -> Float[Array, "B A"]:
         """Log-probabilities of all actions, of a network without memory.
 

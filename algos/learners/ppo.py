@@ -155,6 +155,12 @@ class PPO:
         """Value of an observation."""
         return self.network.step(self.env, state.params, carry, obs, first)[2]
 
+    def features(
+        self, state: PPOState, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
+    ) -> tuple[PyTree, Float[Array, "T N F"]]:
+        """New carry and what policy and value are computed from, of networks with a `trunk`."""
+        return getattr(self.network, "trunk")(self.env, state.params, carry, obs, first)  # noqa: B009
+
     def update(
         self, key: Key, state: PPOState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PPOState, Metrics]:

@@ -3,17 +3,20 @@
 Source of the protocol: Cobbe et al., 2019, "Quantifying Generalization in Reinforcement Learning".
 """
 
-from rlgen.algos.samplers.fixed import Fixed
+from rlgen.algos.samplers.fixed import own_set
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
 
+from ._dred_presets import UNIFORM
 from ._parts import student_and_score
-from ._presets import LEARNING
 
-PRESETS = LEARNING
+PRESETS = UNIFORM
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "none") -> Curriculum:
-    """200 sampled levels; `sampler.num_levels`, `.seed` and `.path` say which others."""
+    """The training set that ships with the environment, or 200 sampled levels.
+
+    `sampler.path`, `.num_levels` and `.seed` say which others.
+    """
     student, judge = student_and_score(env, learner, score)
-    return Curriculum(student, Fixed(env), judge)
+    return Curriculum(student, own_set(env), judge)

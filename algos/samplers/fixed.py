@@ -8,6 +8,7 @@ import functools
 import hashlib
 import warnings
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen.levels import LevelSet, hash_of
 from rlgen.protocols import LevelEnv
-from rlgen.registry import require
+from rlgen.registry import has, require, suggestion
 from rlgen.types import Keys, Outcome, PyTree, Slots
 
 from .random import fill_new
@@ -45,7 +46,8 @@ class Fixed:
             fewer, all that were found make the set, with a warning. With `path` or `levels`, it
             becomes the number of those.
         seed: of the sampled set.
-        path: a level file to take the set from, in place of sampling.
+        path: a level file to take the set from, in place of sampling; or the name of one of the
+            environment's suites, such as `train`.
         shuffle: whether every level is played once before any is played again.
         levels: a set made elsewhere, in place of both. Not part of the config, as it is an array;
             `digest` is.
@@ -139,16 +141,56 @@ def build(
     return Fixed(env, num_levels, seed, path=levels, shuffle=shuffle)
 
 
+def own_set(env: LevelEnv) -> Fixed:
+    """The training set that ships with the environment, its suite `train`, or sampled levels."""
+    return Fixed(env, path="train" if "train" in suite_names(env) else "")
+
+
 def tiny(env: LevelEnv) -> Fixed:
     """The smallest instance, for tests of laws."""
     return Fixed(env, num_levels=2)
 
 
 def _load(env: LevelEnv, path: str) -> LevelSet:
+    known = suite_names(env)
+    if path in known:
+        return _shipped(env, path)
+    if known and not Path(path).suffix and not Path(path).exists():
+        raise ValueError(
+            f"{path!r} is no level file, nor a suite of {type(env).__name__}; "
+            f"{suggestion(path, known)}"
+        )
     require(env, "load_levels", needed_by=f"Fixed(path={path!r})")
     load = getattr(env, "load_levels", None)
     assert load is not None
     return load(path)
+
+
+def suite_names(env: LevelEnv) -> tuple[str, ...]:
+    """The suites that the environment has."""
+    return tuple(getattr(env, "suites")()) if has(env, "suites") else ()  # noqa: B009
+
+
+@functools.lru_cache(maxsize=4)  # a changed field elsewhere need not read again
+def _shipped(env: LevelEnv, name: str) -> LevelSet:
+    """The levels of a suite, which must fit the environment as it is.
+
+    Raises:
+        ValueError: they are of another size.
+    """
+    suite = getattr(env, "suites")()[name]()  # noqa: B009
+    ours = jax.eval_shape(env.sample_level, jax.random.key(0))
+    theirs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), suite.levels.level)
+    same = jax.tree.structure(ours) == jax.tree.structure(theirs)
+    if not same or any(
+        x.shape != y.shape
+        for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    ):
+        raise ValueError(
+            f"the levels of the suite {name!r} are of another size than this environment; give it "
+            f"the suite's own: {suite.env}"
+        )
+    return suite.levels
 
 
 @functools.lru_cache(maxsize=4)  # a changed field elsewhere need not sample again

@@ -33,9 +33,10 @@ from rlgen.buffer import (
 from rlgen.curriculum import note_of
 from rlgen.levels import hash_of
 from rlgen.protocols import LevelEnv, Sampler, Score
-from rlgen.types import MUTANT, NEW, REPLAY, Key, Keys, Metrics, Outcome, PyTree, Slots
+from rlgen.types import NEW, REPLAY, Key, Keys, Metrics, Outcome, PyTree, Slots
 
 from ._lineage import Lineage, Note, Remembered, born, easiest_rows
+from ._mutants import edit_into
 from ._plr_fields import check_fields
 from .random import Random
 
@@ -344,24 +345,14 @@ class PLR:
         """
         if self.num_edits == 0:
             return slots
+        held = slots if self.parallel else before
 
-        def edit() -> Slots:
-            level, depth = self._parents(state, slots if self.parallel else before)
-            flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), level)
-            key_edit = jax.random.fold_in(key, _EDIT)
-            mutate = getattr(self.env, "mutate_levels")  # noqa: B009 (an optional ability)
-            flat = mutate(key_edit, flat, self.num_edits)
-            child = Slots(
-                level=jax.tree.map(lambda x, y: x.reshape(y.shape), flat, slots.level),
-                memory=slots.memory,
-                row=jnp.full_like(slots.row, -1),
-                origin=jnp.full_like(slots.origin, MUTANT),
-                weight=jnp.zeros_like(slots.weight),
-                note=Note(slots.note.source, born(MUTANT, depth + 1, state.num_updates)),
-            )
-            return where(mutant, child, slots)
+        def parents() -> tuple[PyTree, Int[Array, "N R"]]:
+            return self._parents(state, held)
 
-        return jax.lax.cond(any_seed(mutant.any()), edit, lambda: slots)
+        key_edit = jax.random.fold_in(key, _EDIT)
+        now = state.num_updates
+        return edit_into(key_edit, self.env, parents, self.num_edits, slots, mutant, now)
 
     def _has_parent(self, state: PLRState, before: Slots) -> Bool[Array, " N"]:
         if self.parents == "easiest":

@@ -33,19 +33,19 @@ def learning_curves(
         ValueError: no run has a line with any of these.
     """
     look = THEMES[theme]
-    every = {key: {run: _series(lines, key) for run, lines in curves.items()} for key in _CURVES}
+    every = {key: {run: series(lines, key) for run, lines in curves.items()} for key in _CURVES}
     if not has_curves(curves):
         raise ValueError(f"no learning curve: the metrics hold none of {', '.join(_CURVES)}")
     panels = {key: runs for key, runs in every.items() if any(len(x) for x, _, _ in runs.values())}
     figure, all_axes = blank(look, 0.8 + 2.3 * len(panels), [1.0] * len(panels))
     labels = [*labels, *(run for run in curves if run not in labels)]
-    nothing = _series((), "")
+    nothing = series((), "")
     found = [(x[-1], unit) for runs in panels.values() for x, _, unit in runs.values() if len(x)]
     end, units = max(x for x, _ in found), {unit for _, unit in found}
     for axes, (key, runs) in zip(all_axes, panels.items(), strict=True):
         for r, run in enumerate(labels):
             x, y, _ = runs.get(run, nothing)
-            _curve(axes, x, y, look.runs[r % len(look.runs)])
+            draw_curve(axes, x, y, look.runs[r % len(look.runs)])
         axes.grid(color=look.grid, linewidth=0.6)
         axes.set_ylabel(_CURVES[key])
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -63,7 +63,7 @@ def learning_curves(
 
 def has_curves(curves: Mapping[str, Sequence[Mapping]]) -> bool:
     """Whether there is anything for `learning_curves` to draw."""
-    return any(len(_series(lines, key)[0]) for lines in curves.values() for key in _CURVES)
+    return any(len(series(lines, key)[0]) for lines in curves.values() for key in _CURVES)
 
 
 def read_metrics(path: Path | str) -> list[dict]:
@@ -89,7 +89,7 @@ _CURVES = {
 }
 
 
-def _series(
+def series(
     lines: Sequence[Mapping], key: str
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K S"], str]:
     """Abscissa, the values of each seed, and the abscissa's unit, of the lines that have both."""
@@ -115,14 +115,15 @@ def _binned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.n
     return np.add.reduceat(x, starts) / np.diff(starts, append=len(x)), values
 
 
-def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
+def draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, style: str = "-") -> None:
+    """The mean over seeds, and each seed if there are several."""
     if not len(x):
         return
     if y.shape[1] > 1:
-        axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.4)
+        axes.plot(x, y, style, color=colour, linewidth=0.7, alpha=0.4)
     count = np.isfinite(y).sum(axis=1)
     mean = np.divide(np.nansum(y, axis=1), count, out=np.full(len(x), np.nan), where=count > 0)
-    axes.plot(x, mean, color=colour, linewidth=1.9)
+    axes.plot(x, mean, style, color=colour, linewidth=1.9)
 
 
 def _number(x: object) -> float:

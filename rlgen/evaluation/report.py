@@ -17,6 +17,8 @@ from rlgen.evaluation import figures, page
 from rlgen.evaluation.curriculum_report import Story, curricula_section
 from rlgen.evaluation.curves import has_curves, learning_curves
 from rlgen.evaluation.episodes import Evaluation, hex_hash
+from rlgen.evaluation.generalisation import Gaps
+from rlgen.evaluation.generalisation_report import gap_figure, gaps_section
 from rlgen.evaluation.images import image_bytes
 from rlgen.evaluation.relative import compare_all
 from rlgen.evaluation.relative_report import agent_curves, is_meta_test, relative_section
@@ -27,8 +29,8 @@ from rlgen.evaluation.summary import Comparison, Summary, hardest, summarise
 from rlgen.evaluation.wording import AGGREGATES, aside, headline, level_details, show, show_interval
 
 MAX_CARDS = 60  # levels in the gallery; of a larger suite, the hardest
-FIGURES = ("intervals", "profile", "learning", "agents")
-_EPISODE, _CURRICULUM = "episode-{}.gif", "curriculum-{}.png"
+FIGURES = ("intervals", "profile", "learning", "agents", "generalisation")
+_EPISODE, _CURRICULUM, _MEASURED = "episode-{}.gif", "curriculum-{}.png", "gap-over-time-{}.png"
 NOTHING: Mapping = MappingProxyType({})
 
 Curves = Mapping[str, Sequence[Mapping]]
@@ -52,7 +54,8 @@ def write_report(
         gifs: episodes (see `images.gif_bytes`) by caption.
         curves: lines of `metrics.jsonl` (see `curves.read_metrics`) by run label.
         bootstrap: how intervals are made.
-        curricula: what is told of each run's training (see `curriculum_report.tell`) by label.
+        curricula: what is told of each run's training (see `curriculum_report.tell`) by label, and
+            where it has them its gaps.
 
     Returns:
         The path of the page.
@@ -63,21 +66,43 @@ def write_report(
     drawn = _draw(summary, curves)
     if has_agent_curves(evaluations):
         drawn["agents"] = _themes(lambda theme: agent_curves(evaluations, theme))
+    labels = [run.run for run in summary.runs]
+    gaps = {labels.index(r): s.gaps for r, s in curricula.items() if isinstance(s.gaps, Gaps)}
+    if gaps:
+        drawn["generalisation"] = _themes(lambda theme: gap_figure(gaps, theme))
+    _write_pictures(folder, drawn, gifs, curricula)
+    path = folder / "report.html"
+    told = (
+        relative_section(evaluations, compare_all(evaluations, bootstrap)),
+        gaps_section(gaps, drawn.get("generalisation", NOTHING)),
+        curricula_section(curricula, labels),
+    )
+    write(path, _page(summary, evaluations, images, gifs, drawn, told).encode())
+    return path
+
+
+def _write_pictures(
+    folder: Path,
+    drawn: Mapping[str, Mapping[str, bytes]],
+    gifs: Mapping[str, bytes],
+    curricula: Mapping[str, Story],
+) -> None:
+    """Every picture of the page as a file; those of an earlier page go."""
     for name, themes in drawn.items():
         write(folder / f"{name}.png", themes["light"])
     for i, gif in enumerate(gifs.values()):
         write(folder / _EPISODE.format(i), gif)
-    for i, story in enumerate(curricula.values()):
-        write(folder / _CURRICULUM.format(i), story.drawn["light"])
-    for path in _stale(folder, drawn, {_EPISODE: len(gifs), _CURRICULUM: len(curricula)}):
+    pictures = {
+        _CURRICULUM: [story.drawn for story in curricula.values() if story.drawn],
+        _MEASURED: [story.measured for story in curricula.values() if story.measured],
+    }
+    for name, i, themes in (
+        (n, i, x) for n, every in pictures.items() for i, x in enumerate(every)
+    ):
+        write(folder / name.format(i), themes["light"])
+    numbered = {_EPISODE: len(gifs)} | {name: len(every) for name, every in pictures.items()}
+    for path in _stale(folder, drawn, numbered):
         path.unlink(missing_ok=True)
-    path = folder / "report.html"
-    told = (
-        relative_section(evaluations, compare_all(evaluations, bootstrap)),
-        curricula_section(curricula, [run.run for run in summary.runs]),
-    )
-    write(path, _page(summary, evaluations, images, gifs, drawn, told).encode())
-    return path
 
 
 def _page(
@@ -86,14 +111,15 @@ def _page(
     images: Mapping[str, np.ndarray],
     gifs: Mapping[str, bytes],
     drawn: dict[str, dict[str, bytes]],
-    told: tuple[str, str],
+    told: tuple[str, str, str],
 ) -> str:
-    relative, curricula = told
+    relative, gaps, curricula = told
     fresh = is_meta_test(evaluations)
     sections = (
         relative,
         _aggregates(summary),
         _picture(drawn, "intervals", "Scores and intervals of every run, overall and by level"),
+        gaps,
         _levels(summary, "env steps trained" if fresh else "steps / optimal"),
         _gallery(summary, images),
         _episodes(gifs),

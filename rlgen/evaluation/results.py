@@ -12,22 +12,30 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rlgen.evaluation.episodes import Evaluation, Json, hex_hash, plain, printable
-from rlgen.evaluation.relative import Relative, compare_all
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
-from rlgen.evaluation.summary import TAU, Comparison, LevelResult, RunResult, summarise
+from rlgen.evaluation.generalisation import Gaps
+from rlgen.evaluation.relative import compare_all
+from rlgen.evaluation.statistics import DEFAULT, Bootstrap
+from rlgen.evaluation.summary import TAU, summarise
 
 FORMAT = "rlgen-results-1"
 FILES = ("results.json", "results.csv", "episodes.npz")
 
 
 def to_json(
-    evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
+    evaluations: Sequence[Evaluation],
+    bootstrap: Bootstrap = DEFAULT,
+    seed: int = 0,
+    gaps: Sequence[Gaps] = (),
 ) -> dict[str, Json]:
-    """Everything but the single episodes as plain JSON values; NaN becomes null."""
+    """Everything but the single episodes as plain JSON values; NaN becomes null.
+
+    Runs over a finite training set also have a block `generalisation`, if their gaps are given.
+    """
     summary = summarise(evaluations, bootstrap, seed)
     first = evaluations[0]
     content = {
@@ -60,6 +68,8 @@ def to_json(
     relative = compare_all(evaluations, bootstrap, seed)
     if relative:
         content["relative"] = [_fields(one) for one in relative]
+    if gaps:
+        content["generalisation"] = [_known(_fields(one)) for one in gaps]
     return {name: plain(value) for name, value in content.items()}
 
 
@@ -69,6 +79,7 @@ def save(
     overwrite: bool = False,
     bootstrap: Bootstrap = DEFAULT,
     seed: int = 0,
+    gaps: Sequence[Gaps] = (),
 ) -> None:
     """Write `results.json`, `results.csv` and `episodes.npz`; each appears whole or not at all.
 
@@ -77,7 +88,7 @@ def save(
     """
     folder = Path(folder)
     check_free(folder, overwrite)
-    content = json.dumps(to_json(evaluations, bootstrap, seed), indent=1, allow_nan=False)
+    content = json.dumps(to_json(evaluations, bootstrap, seed, gaps), indent=1, allow_nan=False)
     arrays = {
         f"{i}/{name}": getattr(e, name)
         for i, e in enumerate(evaluations)
@@ -179,8 +190,8 @@ def _cell(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def _fields(record: RunResult | LevelResult | Comparison | Interval | Relative) -> dict:
-    """A record as a dict, records within it too."""
+def _fields(record: Any) -> dict:
+    """A record, a named tuple, as a dict, and records within it too."""
 
     def convert(x):
         if hasattr(x, "_asdict"):
@@ -191,6 +202,11 @@ def _fields(record: RunResult | LevelResult | Comparison | Interval | Relative) 
         return [_fields(one) for one in x] if is_records else x
 
     return {name: convert(value) for name, value in record._asdict().items()}
+
+
+def _known(fields: dict) -> dict:
+    """Without what is absent."""
+    return {name: x for name, x in fields.items() if not (isinstance(x, tuple) and x == ())}
 
 
 def _evaluation(content: dict, arrays: dict[str, np.ndarray], i: int) -> Evaluation:

@@ -160,6 +160,33 @@ class Bootstrap:
         if over == "none" and not self.resample_levels:
             return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan), over)
         draws = np.concatenate([statistic(*xs) for xs in self._resamples(rng, over, scores)])
+        return self._around(value, draws, over)
+
+    def gap(
+        self,
+        rng: np.random.Generator,
+        x: Float[np.ndarray, "S M _"],
+        y: Float[np.ndarray, "S K _"],
+    ) -> Interval:
+        """The mean of scores on some levels less that on others, of the same seeds.
+
+        What is drawn, levels too if they are, is drawn independently on the two sides; only whole
+        seeds are the same on both.
+        """
+        over = self.resolve(x, y)
+        value = np.asarray(x.mean(dtype=np.float64) - y.mean(dtype=np.float64))
+        if over == "none" and not self.resample_levels:
+            return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan), over)
+        if over == "whole-seeds" and not self.resample_levels:
+            of_seed = x.mean(axis=(1, 2), dtype=np.float64) - y.mean(axis=(1, 2), dtype=np.float64)
+            return self.interval(rng, mean, of_seed[:, None, None])
+        drawn = (
+            np.concatenate([mean(one) for (one,) in self._resamples(rng, over, (scores,))])
+            for scores in (x, y)
+        )
+        return self._around(value, np.subtract(*drawn), over)
+
+    def _around(self, value: np.ndarray, draws: np.ndarray, over: str) -> Interval:
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
         # The bootstrap of a median of few seeds is biased so much that it can miss the estimate.

@@ -78,7 +78,7 @@ def from_run(
     allow_imports: bool = False,
 ) -> Trainee:
     """The rules of a run's seeds; for arguments and errors see `zero_shot.load_policies`."""
-    label, _, curriculum, states, meta = load_states(run, at, untrained, allow_imports)
+    label, _, curriculum, states, meta, _ = load_states(run, at, untrained, allow_imports)
     num_seeds = jax.tree.leaves(states)[0].shape[0]
 
     def build(env: LevelEnv) -> tuple[Learner, PyTree]:

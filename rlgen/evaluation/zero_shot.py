@@ -47,6 +47,7 @@ class Loaded(NamedTuple):
     curriculum: Any
     student: PyTree  # the student's states [S, ...], on the host
     meta: dict[str, Any]
+    sampler: PyTree = ()  # the sampler's states [S, ...], on the host
 
 
 def load_states(
@@ -77,7 +78,7 @@ def load_states(
         update = known[-1] if at is None else at
         states, counters = training.restore(run, record, like, update)
         meta |= {"update": update, "env_steps": counters.steps_total}
-    return Loaded(name, env, curriculum, states.student, meta)
+    return Loaded(name, env, curriculum, states.student, meta, states.sampler)
 
 
 def load_policies(
@@ -97,10 +98,16 @@ def load_policies(
     Raises:
         ValueError: not a run, nothing trained yet, or a damaged or foreign checkpoint.
     """
-    label, env, curriculum, student, meta = load_states(run, at, untrained, allow_imports)
+    return policies_of(load_states(run, at, untrained, allow_imports))
+
+
+def policies_of(loaded: Loaded) -> Policies:
+    """The policies of what a run folder holds."""
     # Replay buffers and optimiser states stay on the host: only the policies are needed.
-    learner, policy = curriculum.student.policy(student)
-    return Policies(label, env, learner, jax.tree.map(jnp.asarray, policy), meta)
+    learner, policy = loaded.curriculum.student.policy(loaded.student)
+    return Policies(
+        loaded.label, loaded.env, learner, jax.tree.map(jnp.asarray, policy), loaded.meta
+    )
 
 
 def evaluate(

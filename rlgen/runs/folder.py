@@ -111,7 +111,7 @@ def is_run(path: Path) -> bool:
 
 def fingerprint(record: dict[str, Any]) -> str:
     """A hash of all that decides what a run computes; not of devices, versions, paths or logs."""
-    beside = ("devices", "keep_checkpoints", "checkpoint_every", "log_levels")
+    beside = ("devices", "keep_checkpoints", "checkpoint_every", "log_levels", "gap_every")
     spec = {name: value for name, value in record["spec"].items() if name not in beside}
     decides = [spec, record["plan"], record["env"], record["fields"]]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]

@@ -52,6 +52,8 @@ class RunSpec:
         checkpoint_every: chunks between two checkpoints.
         keep_checkpoints: how many of the newest checkpoints stay.
         log_levels: slots of each update whose levels the curriculum log keeps; 0 for no log.
+        gap_every: of runs over a finite training set, chunks between two measurements of the
+            generalisation gap; 0 for about twenty a run, fewer in short ones, and -1 for none.
         env_fields: the environment's fields that differ from its preset.
         overrides: the curriculum's fields that differ from the preset, by dotted path.
 
@@ -75,6 +77,7 @@ class RunSpec:
     checkpoint_every: int = 1
     keep_checkpoints: int = 2
     log_levels: int = 8
+    gap_every: int = 0
     env_fields: dict[str, Any] = field(default_factory=dict, metadata={"config": False})
     overrides: dict[str, Any] = field(default_factory=dict, metadata={"config": False})
 
@@ -87,6 +90,8 @@ class RunSpec:
                 raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.steps < 1 and self.steps != OF_RECIPE:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
+        if self.gap_every < -1:
+            raise ValueError(f"gap_every must be -1 or more, got {self.gap_every}")
         if self.seed + self.seeds > 2**31:
             raise ValueError(f"seed must be below 2**31, got {self.seed}")
 
@@ -219,13 +224,18 @@ def _bonus(name: str, env: object) -> object:
 
 
 def _with_length(curriculum: Curriculum, num_updates: int, chosen: dict[str, Any]) -> Curriculum:
-    """Learning-rate schedules span the run, unless the user said otherwise.
+    """Schedules span the run, unless the user said otherwise.
 
-    They are counted in updates that are learned from, of which some samplers have fewer.
+    Those of learning rates are counted in updates that are learned from, of which some samplers
+    have fewer.
     """
     share = getattr(curriculum.sampler, "trained_updates", lambda num_levels: 1.0)
     learned = max(round(num_updates * share(curriculum.num_slots * curriculum.num_queued)), 1)
-    lengths = {".learner.num_updates": learned, ".teacher.num_updates": num_updates}
+    lengths = {
+        ".learner.num_updates": learned,
+        ".teacher.num_updates": num_updates,
+        ".mixture.num_updates": num_updates,
+    }
     chosen = {path.replace("-", "_"): value for path, value in chosen.items()}
     spans = {
         path: length

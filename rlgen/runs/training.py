@@ -1,9 +1,9 @@
 """Train a run from its first or its last checkpoint to its end, chunk by chunk.
 
 Between two chunks, in this order: metrics and the curriculum log are written, the numbers are
-checked, a checkpoint is saved. So a checkpoint never holds a state that is not a number and never
-runs ahead of the metrics and the log, and whatever happens in between costs at most the work since
-the last checkpoint.
+checked, now and then the generalisation gap is measured, a checkpoint is saved. So a checkpoint
+never holds a state that is not a number and never runs ahead of the metrics and the log, and
+whatever happens in between costs at most the work since the last checkpoint.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 
 from rlgen import __version__
 from rlgen.curriculum import Curriculum
-from rlgen.runs import checkpoint, curriculum_log, folder, metrics
+from rlgen.runs import checkpoint, curriculum_log, folder, generalisation, metrics
 from rlgen.runs.metrics import Counters
 from rlgen.runs.program import Program, abstract_states, compile_run
 from rlgen.runs.progress import Reporter, Silent, Status
@@ -169,6 +169,7 @@ def _go(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
             keep_training_set(run.path, run.curriculum.sampler)
             keepsakes(run.path, run.curriculum.student)
             metrics.cut(run.path / "metrics.jsonl", counters.update)
+            metrics.cut(run.path / generalisation.FILE, counters.update)
             curriculum_log.cut(run.path, counters.update)
             reporter.say(_first_words(run, counters))
             start = time.perf_counter()
@@ -190,13 +191,20 @@ def _loop(run: Run, program: Program, states: TrainState, now: Counters, board: 
         run.options.reporter.say("stopping after the running chunk; once more to abandon it")
 
     last = run.length.num_updates
+    gauge = generalisation.prepare(run.spec, run.env, run.curriculum, run.length)
+    if gauge is not None:
+        run.options.reporter.say(gauge.first_words())
     with catch_stop(notice) as stop:
         while now.update < last and not stop:
             states, found, seconds = _chunk(program, states, now.update)
             now = _take_in(run, found, now, seconds, board)
+            if gauge is not None and gauge.is_due(now.update):
+                gauge.measure(run.path, states, now)
             chunks = now.update // run.length.chunk
             if chunks % run.spec.checkpoint_every == 0 or now.update == last or stop:
                 _save(run, states, now)
+    if gauge is not None and gauge.done:
+        run.options.reporter.say(gauge.last_words())
     if stop and now.update < last:
         raise RunStoppedError(_how_to_resume(run, now), stop.exit_code)
 

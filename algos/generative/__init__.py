@@ -1,0 +1,1 @@
+"""Generative models of levels; see `rlgen.protocols.LevelModel`."""

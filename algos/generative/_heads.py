@@ -1,0 +1,223 @@
+"""What a decoder's outputs mean: for each part of a level its distribution, and draws from all.
+
+A head reads its own stretch of the outputs. The distribution of a place depends on the parts before
+it: true ones where the likelihood of a level is asked for, sampled ones where a level is made.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.codec import Cells, Choice, Flags, Numbers, Part, Place
+from rlgen.types import Key
+
+from . import _cells, _numbers
+from ._objective import Objective
+
+Outputs = Float[Array, " D"]
+Values = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The distributions of a level's parts, given D outputs of a decoder.
+
+    Attributes:
+        parts: in the order of generation.
+        objective: the scale of numbers, and how much each kind of part counts.
+
+    Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
+    Data-Regularised Environment Design"; its heads for cells and places, for any environment.
+    """
+
+    parts: tuple[Part, ...]
+    objective: Objective
+
+    def __post_init__(self):
+        """Refuse parts that refer to what is not there, or that leave no room for places."""
+        known = {part.name: part for part in self.parts}
+        if len(known) < len(self.parts):
+            raise ValueError(f"the parts {[p.name for p in self.parts]} must have distinct names")
+        for i, part in enumerate(self.parts):
+            earlier = {p.name: p for p in self.parts[:i]}
+            if isinstance(part, Place):
+                _check_place(part, earlier)
+            if isinstance(part, Cells):
+                _check_cells(part, known)
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs that the decoder needs, D."""
+        return sum(self._sizes())
+
+    def log_likelihood(self, outputs: Outputs, values: Values) -> dict[str, Float[Array, ""]]:
+        """Log-probability of each part of one level, the parts before it given.
+
+        Cells, flags and numbers count on average, so that a level's size does not set the weight of
+        the part. Under a place the target is spread evenly over the free kinds.
+        """
+        found, heads = {}, self._split(outputs)
+        for part in self.parts:
+            head, value = heads[part.name], values[part.name]
+            if isinstance(part, Cells):
+                under = self.under_places(part, values)
+                found[part.name] = _cells.log_likelihood(part, head, value, under)
+            elif isinstance(part, Place):
+                legal = self._true_mask(part, values)
+                found[part.name] = jax.nn.log_softmax(jnp.where(legal, head, -jnp.inf))[value]
+            elif isinstance(part, Choice):
+                found[part.name] = jax.nn.log_softmax(head)[value]
+            elif isinstance(part, Flags):
+                sign = jnp.where(value, 1.0, -1.0)
+                found[part.name] = jax.nn.log_sigmoid(sign * head).mean()
+            else:
+                found[part.name] = _numbers.log_likelihood(self.objective, head, value)
+        return found
+
+    def weighted(self, found: dict[str, Float[Array, "..."]]) -> Float[Array, "..."]:
+        """The parts' log-likelihoods in the proportions of the objective."""
+        return sum(
+            (self.objective.coef(part) * found[part.name] for part in self.parts),
+            start=jnp.zeros(()),
+        )
+
+    def sample(self, key: Key, outputs: Outputs) -> Values:
+        """The parts of a level, drawn in their order; always one whose places are legal.
+
+        A cell is free iff the free kinds have more than half of its probability; its kind is drawn
+        from those. A place lies on a free cell and not where the places are that it is apart from,
+        nor where they were likeliest to be; if there is no such cell, anywhere else on free ground,
+        and if there is no free ground, on any other cell, which is then made free.
+        """
+        made: Values = {}
+        free: dict[str, Bool[Array, " C"]] = {}
+        likeliest: dict[str, Int[Array, ""]] = {}
+        heads = self._split(outputs)
+        for part, key_part in zip(self.parts, jax.random.split(key, len(self.parts)), strict=True):
+            head = heads[part.name]
+            if isinstance(part, Cells):
+                made[part.name], is_free = _cells.sample(key_part, part, head)
+                free[part.name] = is_free.reshape(-1)
+            elif isinstance(part, Place):
+                taken = [made[name] for name in part.apart_from]
+                shunned = [likeliest[name] for name in part.apart_from]
+                place, likeliest[part.name] = _cells.sample_place(
+                    key_part, head, free[part.on], taken, shunned
+                )
+                made[part.name] = place
+                free[part.on] = free[part.on].at[place].set(True)
+            elif isinstance(part, Choice):
+                made[part.name] = jax.random.categorical(key_part, head)
+            elif isinstance(part, Flags):
+                made[part.name] = jax.random.bernoulli(key_part, jax.nn.sigmoid(head))
+            else:
+                made[part.name] = _numbers.sample(key_part, self.objective, head)
+        return self._cleared(made)
+
+    def accuracy(self, outputs: Outputs, values: Values) -> dict[str, Float[Array, ""]]:
+        """How well the likeliest values agree with a level's: the share of them that are right.
+
+        Of numbers it is the error instead, the mean absolute difference. A place is looked for
+        where it may lie, the true parts before it given; under a place all free kinds are right.
+        """
+        found, heads = {}, self._split(outputs)
+        for part in self.parts:
+            head, value = heads[part.name], values[part.name]
+            if isinstance(part, Cells):
+                under = self.under_places(part, values)
+                right = _cells.is_right(part, head, value, under).mean()
+            elif isinstance(part, Place):
+                likeliest = jnp.where(self._true_mask(part, values), head, -jnp.inf).argmax()
+                right = likeliest == value
+            elif isinstance(part, Choice):
+                right = head.argmax() == value
+            elif isinstance(part, Flags):
+                right = ((head > 0) == value).mean()
+            else:
+                right = jnp.abs(_numbers.mean_of(self.objective, head) - value).mean()
+            found[part.name] = jnp.asarray(right, jnp.float32)
+        return found
+
+    def places_on(self, cells: Cells) -> tuple[Place, ...]:
+        """The places that lie on some cells."""
+        return tuple(p for p in self.parts if isinstance(p, Place) and p.on == cells.name)
+
+    def under_places(self, cells: Cells, values: Values) -> Bool[Array, "H W"]:
+        """The cells on which a place of the level lies."""
+        at = [values[place.name] for place in self.places_on(cells)]
+        return _cells.marked(at, int(np.prod(cells.shape))).reshape(cells.shape)
+
+    def _true_mask(self, place: Place, values: Values) -> Bool[Array, " C"]:
+        """Where a place may lie, the true cells and places before it given; always where it does.
+
+        All places count as free ground, whatever stands under them.
+        """
+        cells = self._cells_of(place)
+        free = _cells.is_free(cells, values[cells.name]) | self.under_places(cells, values)
+        taken = _cells.marked([values[name] for name in place.apart_from], free.size)
+        legal = free.reshape(-1) & ~taken
+        return legal.at[values[place.name]].set(True)
+
+    def _cleared(self, made: Values) -> Values:
+        """The parts with nothing, the first of the free kinds, under every place."""
+        for cells in (part for part in self.parts if isinstance(part, Cells)):
+            under = self.under_places(cells, made)
+            nothing = cells.kinds.index(cells.free[0]) if cells.free else 0
+            made[cells.name] = jnp.where(under, nothing, made[cells.name])
+        return made
+
+    def _cells_of(self, place: Place) -> Cells:
+        return next(p for p in self.parts if isinstance(p, Cells) and p.name == place.on)
+
+    def _sizes(self) -> list[int]:
+        return [self._size(part) for part in self.parts]
+
+    def _size(self, part: Part) -> int:
+        if isinstance(part, Cells):
+            return int(np.prod(part.shape)) * len(part.kinds)
+        if isinstance(part, Place):
+            return int(np.prod(self._cells_of(part).shape))
+        if isinstance(part, Choice):
+            return part.num
+        if isinstance(part, Numbers) and self.objective.learn_scale:
+            return 2 * part.size
+        return part.size
+
+    def _split(self, outputs: Outputs) -> dict[str, Array]:
+        """Each part's own outputs; [H, W, K] of cells."""
+        cuts = np.cumsum(self._sizes())[:-1]
+        heads = dict(zip([p.name for p in self.parts], jnp.split(outputs, cuts), strict=True))
+        for part in self.parts:
+            if isinstance(part, Cells):
+                heads[part.name] = heads[part.name].reshape(*part.shape, len(part.kinds))
+        return heads
+
+
+def _check_cells(cells: Cells, known: dict[str, Part]) -> None:
+    for field in ("free", "landmarks"):
+        strange = [kind for kind in getattr(cells, field) if kind not in cells.kinds]
+        if strange:
+            raise ValueError(
+                f"{cells.name}: {field} has {strange[0]!r}, which is none of its kinds"
+            )
+    hub = known.get(cells.hub)
+    if cells.hub and not (isinstance(hub, Place) and hub.on == cells.name):
+        raise ValueError(f"{cells.name}: hub={cells.hub!r} must name a place on {cells.name}")
+
+
+def _check_place(place: Place, earlier: dict[str, Part]) -> None:
+    cells = earlier.get(place.on)
+    if not isinstance(cells, Cells) or not cells.free:
+        raise ValueError(f"{place.name}: on={place.on!r} must name earlier cells with free kinds")
+    for name in place.apart_from:
+        other = earlier.get(name)
+        if not isinstance(other, Place) or other.on != place.on:
+            raise ValueError(
+                f"{place.name}: apart_from has {name!r}, which must be an earlier place on "
+                f"{place.on!r}"
+            )
+    if int(np.prod(cells.shape)) <= len(place.apart_from):
+        raise ValueError(f"{place.name}: {cells.name} of shape {cells.shape} has no room for it")

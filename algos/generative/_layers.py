@@ -1,0 +1,85 @@
+"""The layers of the encoders and decoders of levels."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlgen.types import Key
+
+LEAST_STD = 1e-6
+"""What a posterior's standard deviation is never below, so that its logarithm is finite."""
+
+
+class Linear(nn.Module):
+    """A dense layer with weights and biases from U(±1/√inputs), as PyTorch begins.
+
+    Source: He et al., 2015, "Delving Deep into Rectifiers", with PyTorch's choice of the slope √5.
+    """
+
+    features: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
+        """The layer's outputs."""
+        bound = 1 / math.sqrt(x.shape[-1])
+
+        def uniform(key: Key, shape: tuple[int, ...], _: object = None) -> Array:
+            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+        dense = nn.Dense(self.features, self.use_bias, kernel_init=uniform, bias_init=uniform)
+        return dense(x)
+
+
+class NormRelu(nn.Module):
+    """Batch normalisation over all axes but the last, and ReLU, in the given order.
+
+    While training, the statistics are the batch's; afterwards running means with momentum 0.9.
+    """
+
+    relu_first: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"], training: bool) -> Float[Array, "*B D"]:
+        """Normalised and rectified."""
+        norm = nn.BatchNorm(use_running_average=not training, momentum=0.9, epsilon=1e-5)
+        return norm(nn.relu(x)) if self.relu_first else nn.relu(norm(x))
+
+
+class Posterior(nn.Module):
+    """Mean and standard deviation of a latent vector, each by a layer of its own."""
+
+    num_latents: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H"]) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
+        """Of a batch of hidden vectors."""
+        mean = Linear(self.num_latents, name="mean")(x)
+        std = nn.softplus(Linear(self.num_latents, name="std")(x))
+        return mean, jnp.maximum(std, LEAST_STD)
+
+
+class Decoder(nn.Module):
+    """From a latent vector to all heads' outputs, by two hidden layers.
+
+    Attributes:
+        num_outputs: of all heads together.
+        hidden_size: of both layers.
+        normalize: batch normalisation after each layer's ReLU.
+    """
+
+    num_outputs: int
+    hidden_size: int
+    normalize: bool
+
+    @nn.compact
+    def __call__(self, latent: Float[Array, "B L"], training: bool) -> Float[Array, "B D"]:
+        """Outputs of a batch."""
+        x = latent
+        for _ in range(2):
+            x = Linear(self.hidden_size)(x)
+            x = NormRelu(relu_first=True)(x, training) if self.normalize else nn.relu(x)
+        return Linear(self.num_outputs)(x)

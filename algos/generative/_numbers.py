@@ -1,0 +1,40 @@
+"""Distributions of vectors of real numbers: independent normal ones."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlgen.types import Key
+
+from ._objective import Objective
+
+LEAST_SCALE = 1e-2
+"""Below this a learned scale does not fall: a likelihood without bound is no objective."""
+
+
+def mean_of(objective: Objective, head: Float[Array, " D"]) -> Float[Array, " size"]:
+    """The means that a decoder's outputs state."""
+    return _mean_and_scale(objective, head)[0]
+
+
+def log_likelihood(
+    objective: Objective, head: Float[Array, " D"], value: Float[Array, " size"]
+) -> Float[Array, ""]:
+    """Mean over the numbers of their log-density."""
+    mean, scale = _mean_and_scale(objective, head)
+    return jax.scipy.stats.norm.logpdf(value, mean, scale).mean()
+
+
+def sample(key: Key, objective: Objective, head: Float[Array, " D"]) -> Float[Array, " size"]:
+    """A vector of numbers."""
+    mean, scale = _mean_and_scale(objective, head)
+    return mean + scale * jax.random.normal(key, mean.shape)
+
+
+def _mean_and_scale(
+    objective: Objective, head: Float[Array, " D"]
+) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
+    if not objective.learn_scale:
+        return head, jnp.full_like(head, objective.number_scale)
+    mean, raw = jnp.split(head, 2)
+    return mean, jax.nn.softplus(raw) + LEAST_SCALE

@@ -1,0 +1,227 @@
+"""A variational autoencoder of levels, whatever its networks: how it learns and what it proposes.
+
+Sources: Kingma and Welling, 2014, "Auto-Encoding Variational Bayes"; Garcin et al., 2024, "DRED:
+Zero-Shot Transfer in Reinforcement Learning via Data-Regularised Environment Design".
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from rlgen.codec import LevelCodec
+from rlgen.types import Key, Metrics, PyTree
+
+from ._heads import Heads, Values
+from ._interpolation import Points, draw_points, lerp, slerp
+
+
+class Training(NamedTuple):
+    """A model that is being fitted."""
+
+    key: Key
+    variables: PyTree  # of encoder and decoder: `params` and running statistics
+    optimizer: PyTree
+    order: Int[Array, " M"]  # the levels, those held out last
+
+
+class Generator(NamedTuple):
+    """What proposals need."""
+
+    decoder: PyTree
+    mean: Float[Array, "M L"]  # of the latent of every level of the set
+    std: Float[Array, "M L"]
+
+
+class Fitted(NamedTuple):
+    """A fitted model; `encoder` can be dropped, `fitted._replace(encoder=())`, to propose."""
+
+    generator: Generator
+    encoder: PyTree = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is fitted and used; the fields are those of the models, which describe them."""
+
+    learning_rate: float
+    batch_size: int
+    holdout: float
+    num_points: int
+    noise: bool
+
+    def __post_init__(self):
+        """Refuse what makes no model."""
+        for name in ("batch_size", "num_points"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout={self.holdout} is a share: 0 .. 1, and less than 1")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
+
+
+@dataclass(frozen=True)
+class VAE:
+    """The model of a pair of networks.
+
+    Attributes:
+        codec: of the environment's levels.
+        encoder: `(values [B, ...], training) -> mean, std` [B, L], of encoded levels.
+        decoder: `(latent [B, L], training) -> outputs` [B, D] for the heads.
+        heads: the distributions of the parts.
+        settings: how it is fitted.
+    """
+
+    codec: LevelCodec
+    encoder: nn.Module
+    decoder: nn.Module
+    heads: Heads
+    settings: Settings
+
+    def begin(self, key: Key, levels: PyTree) -> Training:
+        """A model that has seen nothing of levels [M, ...]."""
+        key_encoder, key_decoder, key_order, key_training = jax.random.split(key, 4)
+        values = jax.vmap(self.codec.encode)(levels)
+        some = jax.tree.map(lambda x: x[:1], values)
+        encoder = self.encoder.init(key_encoder, some, False)
+        mean, _ = self.encoder.apply(encoder, some, False)
+        decoder = self.decoder.init(key_decoder, mean, False)
+        variables = {"encoder": encoder, "decoder": decoder}
+        order = jnp.arange(_num_levels(levels))
+        if self.settings.holdout:
+            order = jax.random.permutation(key_order, order)
+        optimizer = self._optimizer().init(_params(variables))
+        return Training(key_training, variables, optimizer, order)
+
+    def train(self, state: Training, levels: PyTree, num_epochs: int) -> tuple[Training, Metrics]:
+        """Further passes through the levels [M, ...] that are not held out."""
+        values = jax.vmap(self.codec.encode)(levels)
+        num_fitted = self.num_fitted(_num_levels(levels))
+        batch_size = min(self.settings.batch_size, num_fitted)
+        num_batches = -(-num_fitted // batch_size)
+
+        def batch(state: Training, rows: Array) -> tuple[Training, Metrics]:
+            return self._update(state, jax.tree.map(lambda x: x[rows], values))
+
+        def epoch(state: Training, _: None) -> tuple[Training, Metrics]:
+            key, key_order = jax.random.split(state.key)
+            order = jax.random.permutation(key_order, state.order[:num_fitted])
+            # The last batch is filled up from the front: all batches are of one shape.
+            rows = jnp.resize(order, (num_batches, batch_size))
+            state, metrics = jax.lax.scan(batch, state._replace(key=key), rows)
+            return state, jax.tree.map(jnp.mean, metrics) | self._held_out(state, values)
+
+        return jax.lax.scan(epoch, state, None, num_epochs)
+
+    def finish(self, state: Training, levels: PyTree) -> Fitted:
+        """The fitted model, with the latents of all levels [M, ...], held out or not."""
+        encoder, decoder = state.variables["encoder"], state.variables["decoder"]
+        mean, std = self.encode(encoder, levels)
+        return Fitted(Generator(decoder, mean, std), encoder)
+
+    def encode(self, encoder: PyTree, levels: PyTree) -> tuple[Array, Array]:
+        """Mean and standard deviation, [M, L] each, of the latents of levels [M, ...]."""
+        found: Any = self.encoder.apply(encoder, jax.vmap(self.codec.encode)(levels), False)
+        return found
+
+    def propose(self, key: Key, fitted: Fitted, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
+        """New levels [num, ...], from points between the latents of pairs of known ones."""
+        key_points, key_noise, key_decode = jax.random.split(key, 3)
+        generator = fitted.generator
+        num_levels = generator.mean.shape[0]
+        points = draw_points(key_points, num_levels, num, self.settings.num_points)
+        latent, std = between(points, generator)
+        if self.settings.noise:
+            latent = latent + std * jax.random.normal(key_noise, latent.shape)
+        outputs: Any = self.decoder.apply(generator.decoder, latent, False)
+        keys = jax.random.split(key_decode, num)
+        made = jax.vmap(self.heads.sample)(keys, outputs)
+        return jax.vmap(self.codec.decode)(made), points.parents
+
+    def reconstruct(self, fitted: Fitted, levels: PyTree) -> dict[str, Float[Array, " M"]]:
+        """How well each part of levels [M, ...] is told from its latent's mean; see `Heads`.
+
+        Args:
+            fitted: the encoder included.
+            levels: of the set or not.
+        """
+        values = jax.vmap(self.codec.encode)(levels)
+        mean, _ = self.encode(fitted.encoder, levels)
+        outputs: Any = self.decoder.apply(fitted.generator.decoder, mean, False)
+        return jax.vmap(self.heads.accuracy)(outputs, values)
+
+    def num_fitted(self, num_levels: int) -> int:
+        """Levels that are learned from, of a set of a size."""
+        return max(1, int(num_levels * (1 - self.settings.holdout)))
+
+    def _update(self, state: Training, values: Values) -> tuple[Training, Metrics]:
+        key, key_noise = jax.random.split(state.key)
+        params = _params(state.variables)
+
+        def loss(params: PyTree) -> tuple[Array, tuple[PyTree, Metrics]]:
+            variables = {net: {**state.variables[net], "params": params[net]} for net in params}
+            return self._loss(key_noise, variables, values, True)
+
+        (_, (variables, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        steps, optimizer = self._optimizer().update(grads, state.optimizer, params)
+        moved: PyTree = optax.apply_updates(params, steps)
+        variables = {net: {**variables[net], "params": moved[net]} for net in variables}
+        return Training(key, variables, optimizer, state.order), metrics
+
+    def _loss(
+        self, key: Key, variables: PyTree, values: Values, training: bool
+    ) -> tuple[Float[Array, ""], tuple[PyTree, Metrics]]:
+        """Minus the weighted evidence lower bound, by one draw from the posterior."""
+        of_encoder, of_decoder = variables["encoder"], variables["decoder"]
+        changes = ["batch_stats"] if training else []
+        (mean, std), told = self.encoder.apply(of_encoder, values, training, mutable=changes)
+        latent = mean + std * jax.random.normal(key, mean.shape)
+        outputs, heard = self.decoder.apply(of_decoder, latent, training, mutable=changes)
+        found = jax.vmap(self.heads.log_likelihood)(outputs, values)
+        divergence = kl(mean, std).mean()
+        found = {name: x.mean() for name, x in found.items()}
+        bound = self.heads.weighted(found) - self.heads.objective.kl_coef * divergence
+        variables = {"encoder": of_encoder | told, "decoder": of_decoder | heard}
+        metrics = {"loss": -bound, "kl": divergence}
+        return -bound, (variables, metrics | {f"log_{name}": x for name, x in found.items()})
+
+    def _held_out(self, state: Training, values: Values) -> Metrics:
+        """The loss on what is held out, in networks as they are when they are used."""
+        num_fitted = self.num_fitted(state.order.size)
+        if num_fitted == state.order.size:
+            return {}
+        rows = state.order[num_fitted:]
+        rest = jax.tree.map(lambda x: x[rows], values)
+        return {"held_out_loss": self._loss(state.key, state.variables, rest, False)[0]}
+
+    def _optimizer(self) -> optax.GradientTransformation:
+        return optax.adam(self.settings.learning_rate)
+
+
+def kl(mean: Float[Array, "B L"], std: Float[Array, "B L"]) -> Float[Array, " B"]:
+    """Kullback-Leibler divergence of normal distributions from the standard one: the mean over L.
+
+    In nats a dimension; the closed form of Kingma and Welling, appendix B, divided by L.
+    """
+    return -0.5 * (1 + 2 * jnp.log(std) - mean**2 - std**2).mean(-1)
+
+
+def between(points: Points, generator: Generator) -> tuple[Array, Array]:
+    """Mean (by slerp) and standard deviation (by lerp), [n, L] each, of points between levels."""
+    first, second = points.parents[:, 0], points.parents[:, 1]
+    mean = jax.vmap(slerp)(points.position, generator.mean[first], generator.mean[second])
+    std = jax.vmap(lerp)(points.position, generator.std[first], generator.std[second])
+    return mean, std
+
+
+def _params(variables: PyTree) -> PyTree:
+    return {net: own["params"] for net, own in variables.items()}
+
+
+def _num_levels(levels: PyTree) -> int:
+    return jax.tree.leaves(levels)[0].shape[0]

@@ -1,0 +1,26 @@
+"""ACCEL-D: ACCEL that begins with a finite set, keeps it, and draws from all by one priority.
+
+Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
+Data-Regularised Environment Design", a baseline there.
+"""
+
+from rlgen.algos.samplers._mixture import Mixture
+from rlgen.algos.samplers.dred import DRED
+from rlgen.algos.samplers.fixed import own_set
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._dred_presets import UNMIXED
+from ._parts import student_and_score
+
+PRESETS = UNMIXED
+
+
+def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
+    """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
+    student, judge = student_and_score(env, learner, score)
+    mixture = Mixture(secondary_temperature=0.1, share_start=1.0, stale="all")
+    sampler = DRED(
+        env, own_set(env), judge, mixture=mixture, num_edits=5, parents="easiest", admit="any"
+    )
+    return Curriculum(student, sampler, judge, num_queued=8)

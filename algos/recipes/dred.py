@@ -1,0 +1,24 @@
+"""DRED with a generative model (VAE-DRED): levels between those of a finite set come in by degrees.
+
+Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
+Data-Regularised Environment Design".
+"""
+
+from rlgen.algos.samplers.dred import DRED
+from rlgen.algos.samplers.fixed import own_set
+from rlgen.algos.samplers.generated import Generated, model_for
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._dred_presets import GROUNDED
+from ._parts import student_and_score
+
+PRESETS = GROUNDED
+
+
+def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
+    """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
+    student, judge = student_and_score(env, learner, score)
+    data = own_set(env)
+    sampler = DRED(env, data, judge, Generated(env, model_for(env), data))
+    return Curriculum(student, sampler, judge, num_queued=8)

@@ -1,0 +1,22 @@
+"""EL-DRED: DRED whose new levels are edits of those that are replayed; no generative model.
+
+Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
+Data-Regularised Environment Design".
+"""
+
+from rlgen.algos.samplers.dred import DRED
+from rlgen.algos.samplers.fixed import own_set
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._dred_presets import EDITED
+from ._parts import student_and_score
+
+PRESETS = EDITED
+
+
+def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
+    """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
+    student, judge = student_and_score(env, learner, score)
+    sampler = DRED(env, own_set(env), judge, num_edits=5, parents="easiest")
+    return Curriculum(student, sampler, judge, num_queued=8)

@@ -1,0 +1,23 @@
+"""Prioritised level replay of a finite training set; nothing is ever added to it.
+
+Source: Jiang et al., 2021, "Prioritized Level Replay", whose levels are a finite set of seeds; the
+settings are those of Garcin et al., 2024, "DRED".
+"""
+
+from rlgen.algos.samplers._mixture import Mixture
+from rlgen.algos.samplers.dred import DRED
+from rlgen.algos.samplers.fixed import own_set
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+
+from ._dred_presets import DATA_ONLY
+from ._parts import student_and_score
+
+PRESETS = DATA_ONLY
+
+
+def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
+    """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
+    student, judge = student_and_score(env, learner, score)
+    sampler = DRED(env, own_set(env), judge, mixture=Mixture(share_end=0.0))
+    return Curriculum(student, sampler, judge, num_queued=8)

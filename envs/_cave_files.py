@@ -1,0 +1,159 @@
+"""Caves in plain `.npz` files. Runs on the host.
+
+A plain file has the arrays `tiles`, whole numbers [n, H, W] with 0 empty, 1 wall, 2 lava, 3 moss,
+and `start` and `goal`, [n, 2], x and y; and, where its author wants them, `structure`, `split` and
+`names`, text [n]. Time limits are the environment's.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlgen.envs._cave_bits import Level, make_level, to_grid
+from rlgen.envs._cave_check import check_tiles
+
+_NEEDED, _TEXTS = ("tiles", "start", "goal"), ("structure", "split", "names")
+
+
+class Plain(NamedTuple):
+    """What a plain file says; all of it has been checked."""
+
+    tiles: np.ndarray  # [n, H, W]
+    start: np.ndarray  # [n, 2]
+    goal: np.ndarray  # [n, 2]
+    names: tuple[str, ...]
+    split: str  # "test" unless the file names another
+
+
+def arrays_of(path: Path | str) -> dict[str, np.ndarray]:
+    """All arrays of an `.npz`; nothing is unpickled.
+
+    Raises:
+        ValueError: there is no such file, it is no `.npz`, is damaged, or holds Python objects.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path} to read levels from")
+    damage = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+    try:
+        file = np.load(path, allow_pickle=False)
+    except damage as error:
+        raise ValueError(f"{path} is no .npz file, or it is damaged") from error
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise ValueError(f"{path} is a single array; levels are kept in an .npz file")
+    with file:
+        return {name: _array(path, file, name, damage) for name in file.files}
+
+
+def _array(path: Path | str, file: Any, name: str, damage: tuple) -> np.ndarray:
+    try:
+        return file[name]
+    except damage as error:
+        if "Object arrays" in str(error):
+            raise ValueError(
+                f"{path}: {name} holds Python objects, as of levels of mixed sizes, and they are "
+                "never unpickled; save levels of one size, as arrays of numbers or of text"
+            ) from error
+        raise ValueError(f"{path} is damaged: {name} cannot be read") from error
+
+
+def read_plain(path: Path | str, arrays: dict[str, np.ndarray] | None = None) -> Plain:
+    """The levels of a plain file, of whatever size.
+
+    Args:
+        path: of the file.
+        arrays: what `arrays_of` gave, if it was read before.
+
+    Raises:
+        ValueError: unreadable, or a level is not well-formed; the message names which.
+    """
+    arrays = arrays_of(path) if arrays is None else arrays
+    _check_shapes(path, arrays)
+    tiles, start, goal = (arrays[name].astype(np.int32) for name in _NEEDED)
+    check_tiles(f"{path}: ", tiles, start, goal)
+    num = len(tiles)
+    names = tuple(map(str, arrays.get("names", ())))
+    if not names:
+        structure = arrays.get("structure", np.full(num, Path(path).stem))
+        names = tuple(f"{kind}-{i:04d}" for i, kind in enumerate(structure))
+    splits = sorted(set(map(str, arrays.get("split", ("test",)))))
+    if len(splits) > 1:
+        raise ValueError(
+            f"{path} mixes the splits {', '.join(splits)}; keep each in a file of its own"
+        )
+    return Plain(tiles, start, goal, names, splits[0])
+
+
+def stack(plain: Plain, max_steps: int) -> Level:
+    """The levels [n, ...] of a plain file."""
+    make = jax.jit(jax.vmap(partial(make_level, max_steps=max_steps)))
+    return make(plain.tiles, plain.start, plain.goal)
+
+
+def save_plain(
+    path: Path | str,
+    levels: Level,
+    structure: Sequence[str] | np.ndarray = (),
+    split: str = "",
+    names: Sequence[str] = (),
+) -> None:
+    """Write levels [n, ...] as a plain file; time limits and start directions are not kept.
+
+    Args:
+        path: of the file, which ends in `.npz`.
+        levels: stacked, as `make_level` and `vmap` give them.
+        structure: the kind of each level, n texts.
+        split: of all levels, such as `train`.
+        names: n texts; by default the reader makes them of the structures.
+    """
+    grid = jax.tree.map(np.asarray, jax.jit(jax.vmap(to_grid))(levels))
+    texts = {"structure": structure, "split": [split] * len(grid.start) if split else ()}
+    texts = {
+        name: np.asarray(text) for name, text in (texts | {"names": names}).items() if len(text)
+    }
+    arrays = {
+        "tiles": grid.tiles.astype(np.uint8),
+        "start": grid.start.astype(np.int32),
+        "goal": grid.goal.astype(np.int32),
+    }
+    np.savez_compressed(path, **arrays, **texts)  # pyright: ignore[reportArgumentType]
+
+
+def check_size(path: Path | str, tiles: tuple[int, int], height: int, width: int) -> None:
+    """Refuse a file with levels of another size than the environment's.
+
+    Raises:
+        ValueError: the message names the fields to set.
+    """
+    if tiles != (height, width):
+        raise ValueError(
+            f"{path}: its levels are {tiles[0]} x {tiles[1]} cells (height x width), the "
+            f"environment's {height} x {width}; set height={tiles[0]} and width={tiles[1]}"
+        )
+
+
+def _check_shapes(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
+    for name in _NEEDED:
+        if name not in arrays:
+            found = ", ".join(arrays) or "none"
+            raise ValueError(f"{path} lacks the array {name}; it has {found}")
+        if not np.issubdtype(arrays[name].dtype, np.integer):
+            raise ValueError(f"{path}: {name} is {arrays[name].dtype}, not whole numbers")
+    tiles = arrays["tiles"]
+    if tiles.ndim != 3:
+        raise ValueError(f"{path}: tiles should have shape [n, H, W], found {list(tiles.shape)}")
+    if not tiles.size:
+        raise ValueError(f"{path} holds no levels")
+    wanted = {"start": (len(tiles), 2), "goal": (len(tiles), 2)}
+    wanted |= {name: (len(tiles),) for name in _TEXTS if name in arrays}
+    for name, shape in wanted.items():
+        if arrays[name].shape != shape:
+            found = list(arrays[name].shape)
+            raise ValueError(
+                f"{path}: {name} should have shape {list(shape)}, one row a level, found {found}"
+            )

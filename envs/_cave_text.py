@@ -1,0 +1,58 @@
+"""Caves as text.
+
+`#` is a wall, `.` empty, `~` lava, `"` moss, `G` the goal; the start is `S`, or one of `>`, `v`,
+`<` and `^` where every episode starts facing that way.
+"""
+
+import numpy as np
+
+from rlgen.envs._cave_bits import ANY_DIRECTION, Level, make_level, to_grid
+
+TILES = '.#~"'
+"""Characters of EMPTY, WALL, LAVA and MOSS."""
+STARTS = ">v<^S"  # the last for any direction, -1
+
+
+def to_text(level: Level) -> str:
+    """A cave as lines of characters."""
+    grid = to_grid(level)
+    rows = np.array(list(TILES))[np.asarray(grid.tiles)]
+    (x, y), (goal_x, goal_y) = np.asarray(grid.start), np.asarray(grid.goal)
+    rows[goal_y, goal_x] = "G"
+    rows[y, x] = STARTS[int(level.direction)]
+    return "\n".join("".join(row) for row in rows)
+
+
+def from_text(text: str, height: int, width: int, max_steps: int = 250) -> Level:
+    """The cave of a text of `height` lines with `width` characters each.
+
+    Raises:
+        ValueError: the text is no such cave; the message names what is wrong.
+    """
+    rows = [row.strip() for row in text.strip("\n").split("\n")]
+    if len(rows) != height or any(len(row) != width for row in rows):
+        raise ValueError(
+            f"the text should have {height} lines of {width} characters, the size of the "
+            f"environment; found {len(rows)} of {sorted({len(row) for row in rows})}"
+        )
+    unknown = sorted(set("".join(rows)) - set(TILES + STARTS + "G"))
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is none of {' '.join(TILES + STARTS)} G")
+    cells = np.array([list(row) for row in rows])
+    goal, start = _only(cells, "G", "goal (G)"), _only(cells, STARTS, "start (S > v < ^)")
+    direction = STARTS.index(cells[start[1], start[0]])
+    tiles = sum(code * (cells == TILES[code]) for code in range(len(TILES)))
+    return make_level(
+        np.asarray(tiles, np.uint8),
+        start,
+        goal,
+        max_steps,
+        direction if direction < 4 else ANY_DIRECTION,
+    )
+
+
+def _only(cells: np.ndarray, kinds: str, what: str) -> tuple[int, int]:
+    ys, xs = np.nonzero(np.isin(cells, list(kinds)))
+    if len(xs) != 1:
+        raise ValueError(f"expected exactly one {what}, found {len(xs)}")
+    return int(xs[0]), int(ys[0])

@@ -1,0 +1,168 @@
+"""`rlgen fit-generator`: a generative model of a set of levels, and a report on what it makes."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlgen import config, registry
+from rlgen._cli_parse import Field, changed, flag, group, make_options, option, parse, peek
+from rlgen.levels import Suite
+from rlgen.protocols import LevelModel
+from rlgen.runs import progress
+from rlgen.types import Metrics, PyTree
+
+ABOUT = (
+    "Fit a generative model on a set of levels: those of a file, or of the suite `train` of the "
+    "environment. The folder --out then holds generator.npz, which DRED can propose levels with, "
+    "and a report: how well levels are reconstructed, how many of the proposals can be solved, "
+    "and how like the data they are, beside random edits of the data and random levels."
+)
+
+
+class Fit(NamedTuple):
+    """A model that was fitted, on what, and how that went."""
+
+    env: Any
+    env_name: str
+    suite: Suite
+    model: LevelModel
+    fitted: PyTree
+    metrics: dict[str, list[float]]  # by epoch
+    seconds: float
+
+
+def fit_generator(args: Sequence[str]) -> int:
+    """Fit, save, report."""
+    name = peek(args, "env", "cave")
+    env = registry.make_env(name)
+    module = registry.load("level-models", peek(args, "model", "graph-vae"))
+    base = module.build(env)
+    of_env = list(config.leaves(env))
+    of_model = [leaf for leaf in config.leaves(base) if leaf.path != "num_epochs"]
+    fields = [*_fields(base.num_epochs), group("env", of_env), group("model", of_model)]
+    given: Any = parse(make_options("Options", fields), "rlgen fit-generator", ABOUT, args)
+    out = Path(given.out)
+    _check(given, out)
+    env = config.override(env, changed(given.env_group, of_env))
+    values = changed(given.model_group, of_model) | {"num_epochs": given.epochs}
+    model = config.override(module.build(env), values)
+    suite = _levels(env, given.levels)
+    fit = _fit(name, suite, model, given.seed)
+    _write(fit, out, given)
+    return 0
+
+
+def _write(fit: Fit, out: Path, given: Any) -> None:
+    """The folder's files, and a few words on them."""
+    from rlgen._cli_fit_report import page, report, samples
+    from rlgen.algos.generative import _files as files
+
+    digest = files.digest_of(np.asarray(fit.suite.levels.hash))
+    out.mkdir(parents=True, exist_ok=True)
+    files.save_model(out / files.NAME, fit.model, fit.env_name, fit.fitted, digest)
+    found, sets = report(fit, given.num_samples, given.seed)
+    found["levels"]["digest"] = digest
+    (out / "report.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+    drawn = samples(fit, sets)
+    if drawn:
+        (out / "samples.png").write_bytes(drawn["light"])
+    (out / "report.html").write_text(page(found, drawn), encoding="utf-8")
+    if given.json:
+        print(json.dumps(found, allow_nan=False))
+        return
+    print(found["headline"])
+    print(f"The model is in {out / files.NAME}, the report in {out / 'report.html'}")
+
+
+def _fit(name: str, suite: Suite, model: LevelModel, seed: int) -> Fit:
+    """The model after its epochs, one call of the compiled program each, for the bar's sake."""
+    began = time.monotonic()
+    levels = suite.levels.level
+    state = jax.jit(model.begin)(jax.random.key(seed), levels)
+    train = jax.jit(lambda state, levels: model.train(state, levels, 1), donate_argnums=0)
+    told: list[Metrics] = []
+    with _bar(model.num_epochs) as show:
+        for epoch in range(model.num_epochs):
+            state, metrics = train(state, levels)
+            told.append(jax.device_get(metrics))
+            show(epoch + 1, float(told[-1]["loss"][0]))
+    fitted = jax.block_until_ready(jax.jit(model.finish)(state, levels))
+    metrics = {key: [float(one[key][0]) for one in told] for key in told[0]}
+    return Fit(suite.env, name, suite, model, fitted, metrics, time.monotonic() - began)
+
+
+def _levels(env: Any, path: str) -> Suite:
+    """The levels to fit, of a file or of the environment's own training set.
+
+    Raises:
+        ValueError: neither is there, or the levels have other sizes than the environment.
+    """
+    from rlgen.evaluation.suites import levels_from_file, load_suite
+
+    if path:
+        suite = levels_from_file(env, path)
+    elif registry.has(env, "suites") and "train" in env.suites():
+        suite = load_suite(env, "train")
+    else:
+        raise ValueError(
+            f"{type(env).__name__} has no suite `train`; name a file of levels with --levels"
+        )
+    if not len(suite.levels):
+        raise ValueError(f"{path or suite.name} holds no level; a model needs one at least")
+    if suite.env != env:
+        raise ValueError(
+            f"{suite.name} is a suite of another environment than asked for, {suite.env}; give "
+            "its sizes with --env."
+        )
+    return suite
+
+
+@contextmanager
+def _bar(num_epochs: int) -> Iterator[Any]:
+    """What is called with the epochs done and the loss: a bar on a terminal, lines elsewhere."""
+    if not sys.stderr.isatty():
+        count = progress.counter("fitting", "epochs")
+        yield lambda done, loss: count(done, num_epochs)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"))
+    words = (TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, *words, console=Console(stderr=True)) as bar:
+        task = bar.add_task("compiling", total=num_epochs)
+        yield lambda done, loss: bar.update(
+            task, completed=done, description=f"epoch {done} of {num_epochs}, loss {loss:.4f}"
+        )
+
+
+def _check(given: Any, out: Path) -> None:
+    for name in ("epochs", "num_samples"):
+        if getattr(given, name) < 1:
+            flag_name = name.replace("_", "-")
+            raise ValueError(f"--{flag_name} must be at least 1, got {getattr(given, name)}")
+    if out.is_file():
+        raise ValueError(f"--out {out}: there is a file of that name; name a folder")
+    if (out / "generator.npz").exists() and not given.overwrite:
+        raise ValueError(f"{out} holds a model already; add --overwrite, or name another --out")
+
+
+def _fields(num_epochs: int) -> list[Field]:
+    return [
+        option(str, "cave", "env", "the environment's name or dotted path"),
+        option(str, "graph-vae", "model", "the level model, see `rlgen list level-models`"),
+        option(str, "", "levels", "a file of levels; by default the environment's suite `train`"),
+        option(str, "runs/generator", "out", "the folder to write"),
+        option(int, num_epochs, "epochs", "passes through the levels"),
+        option(int, 0, "seed", "of the fit and of the samples"),
+        option(int, 1000, "num-samples", "levels of each kind that the report compares"),
+        flag("overwrite", "replace a model that is in the folder"),
+        flag("json", "print only the report, as JSON, on standard output"),
+    ]

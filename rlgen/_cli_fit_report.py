@@ -1,0 +1,254 @@
+"""The report of `rlgen fit-generator`: measures of a model, pictures, the page."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from matplotlib.figure import Figure
+
+from rlgen import config, registry
+from rlgen.algos.generative import _measures
+from rlgen.codec import Cells, Numbers, Part
+from rlgen.evaluation import page as html
+from rlgen.evaluation.figures import THEMES, png_bytes
+from rlgen.levels import hash_of
+from rlgen.types import Key, PyTree
+
+NUM_EDITS = 5
+BATCH = 36
+"""Proposals that are drawn at once, as many as DRED's slots."""
+NUM_PICTURES = 6
+DATA, PROPOSALS, EDITS, RANDOM = "data", "proposals", f"{NUM_EDITS} edits", "random"
+
+
+class Tools(NamedTuple):
+    """Compiled once for all kinds of levels."""
+
+    encode: Callable[[PyTree], dict[str, Array]]
+    hash: Callable[[PyTree], Array]
+    solvable: Callable[[PyTree], Array] | None  # where the environment can tell
+
+
+class LevelSample(NamedTuple):
+    """Levels of one kind, on the host."""
+
+    level: PyTree  # [n, ...]
+    values: dict[str, np.ndarray]  # their parts
+    parents: np.ndarray | None = None  # [n, 2] of proposals
+
+
+def report(fit: Any, num: int, seed: int) -> tuple[dict[str, Any], dict[str, LevelSample]]:
+    """All measures, as JSON holds them, and the levels that they are of."""
+    tools = _tools(fit.env)
+    sets = _sets(fit, tools, num, jax.random.fold_in(jax.random.key(seed), 1))
+    found: dict[str, Any] = {
+        "env": fit.env_name,
+        "model": type(fit.model).__name__,
+        "fields": config.to_json(config.flatten(fit.model)),
+        "levels": {"name": fit.suite.name, "num": len(fit.suite.levels)},
+        "seconds": round(fit.seconds, 1),
+        "metrics": {name: values[-1] for name, values in fit.metrics.items()},
+        "loss": fit.metrics["loss"],
+        "reconstruction": _reconstruction(fit),
+        "sets": {name: _measured(fit, tools, one, sets[DATA]) for name, one in sets.items()},
+    }
+    found["headline"] = _headline(fit, found)
+    return _plain(found), sets
+
+
+def samples(fit: Any, sets: Mapping[str, LevelSample]) -> dict[str, bytes]:
+    """Levels of the data beside those proposed between them, by theme; none without pictures."""
+    if not registry.has(fit.env, "level_image"):
+        return {}
+    rows = _pictures(fit, sets)
+    return {theme: png_bytes(_figure(rows, theme), dpi=110) for theme in ("light", "dark")}
+
+
+def page(found: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
+    """The page, which stands for itself."""
+    names = list(found["sets"])
+    heads = ["", *map(html.text, names)]
+    measures = [name for name in found["sets"][PROPOSALS] if name != "divergence"]
+    rows = [
+        [html.text(what), *(_cell(found["sets"][name].get(what)) for name in names)]
+        for what in measures
+    ]
+    apart = found["sets"][PROPOSALS]["divergence"]
+    others = [name for name in names if name != DATA]
+    divergence = [
+        [html.text(what), *(_cell(found["sets"][name]["divergence"][what]) for name in others)]
+        for what in apart
+    ]
+    told = [[html.text(name), _cell(value)] for name, value in found["reconstruction"].items()]
+    fields = [[html.text(name), html.text(str(value))] for name, value in found["fields"].items()]
+    about = f"{found['model']} of {found['levels']['num']} levels of {found['env']}"
+    note = "Shares of parts told right from a level's latent; of numbers, the mean error."
+    far = "Jensen-Shannon divergence from the data, in bits: 0 if alike, 1 if disjoint."
+    sections = [
+        html.section("Samples", html.picture(drawn, "levels, and proposals between them"), _DRAWN)
+        if drawn
+        else "",
+        html.section("What levels are like", html.table(heads, rows)),
+        html.section(
+            "How far from the data", html.table(["", *map(html.text, others)], divergence), far
+        ),
+        html.section("Reconstruction", html.table(["part", "right"], told), note),
+        html.section("Settings", html.folded("all fields", html.table(["field", "value"], fields))),
+    ]
+    aside = f"Fitted in {found['seconds']:.0f} s; {found['levels']['name']}."
+    return html.frame("A generative model of levels", about, (found["headline"], aside), sections)
+
+
+_DRAWN = (
+    "Left and right two levels of the data, between them those that were proposed from the first "
+    "to the second, both ends included."
+)
+
+
+def _tools(env: Any) -> Tools:
+    solve = getattr(env, "solve", None)
+    return Tools(
+        jax.jit(jax.vmap(env.codec().encode)),
+        jax.jit(jax.vmap(lambda level: hash_of(env, level))),
+        jax.jit(jax.vmap(lambda level: solve(level).solvable)) if solve else None,
+    )
+
+
+def _sets(fit: Any, tools: Tools, num: int, key: Key) -> dict[str, LevelSample]:
+    """The data, as many proposals, and where the environment can, edits and random levels."""
+    key_propose, key_rows, key_edit, key_random = jax.random.split(key, 4)
+    data = fit.suite.levels.level
+    propose = jax.jit(fit.model.propose, static_argnums=2)
+    batches = []
+    for one in jax.random.split(key_propose, math.ceil(num / BATCH)):
+        batches.append(jax.device_get(propose(one, fit.fitted, BATCH)))
+    levels, parents = jax.tree.map(lambda *x: np.concatenate(x)[:num], *batches)
+
+    def sample(level: PyTree, parents: np.ndarray | None = None) -> LevelSample:
+        return LevelSample(jax.device_get(level), jax.device_get(tools.encode(level)), parents)
+
+    found = {DATA: sample(data), PROPOSALS: sample(levels, parents)}
+    if registry.has(fit.env, "mutate_levels"):
+        rows = jax.random.randint(key_rows, (num,), 0, len(fit.suite.levels))
+        some = jax.tree.map(lambda x: jnp.asarray(x)[rows], data)
+        edit = jax.jit(fit.env.mutate_levels, static_argnums=2)
+        found[EDITS] = sample(edit(key_edit, some, NUM_EDITS))
+    keys = jax.random.split(key_random, num)
+    return found | {RANDOM: sample(jax.jit(jax.vmap(fit.env.sample_level))(keys))}
+
+
+def _measured(fit: Any, tools: Tools, one: LevelSample, data: LevelSample) -> dict[str, Any]:
+    """What levels of one kind are like."""
+    parts = fit.env.codec().parts
+    ours, known = (_words(tools.hash(x.level)) for x in (one, data))
+    found: dict[str, Any] = {"levels": len(ours), "distinct": len(set(ours)) / len(ours)}
+    found["not in the data"] = float(np.mean([word not in set(known) for word in ours]))
+    if tools.solvable:
+        found["solvable"] = tools.solvable(one.level).mean()
+    for cells in (part for part in parts if isinstance(part, Cells)):
+        found |= _of_cells(parts, one.values, cells)
+    there = _measures.histograms(parts, data.values)
+    here = _measures.histograms(parts, one.values)
+    found["divergence"] = {n: _measures.divergence(there[n], here[n]) for n in there}
+    return found
+
+
+def _of_cells(
+    parts: tuple[Part, ...], values: dict[str, np.ndarray], cells: Cells
+) -> dict[str, Any]:
+    """Ways between places, numbers of kinds, and how far landmarks are from their hub."""
+    found: dict[str, Any] = {}
+    if cells.free:
+        found["connected"] = _measures.connected(parts, values, cells).mean()
+    for i, kind in enumerate(cells.kinds):
+        found[f"cells of {kind}"] = (values[cells.name] == i).sum((1, 2)).mean()
+    if cells.hub:
+        for kind, steps in _measures.to_hub(parts, values, cells).items():
+            near = steps[np.isfinite(steps)]
+            found[f"steps from {cells.hub} to {kind}"] = near.mean() if near.size else None
+    return found
+
+
+def _reconstruction(fit: Any) -> dict[str, float]:
+    told = jax.jit(fit.model.reconstruct)(fit.fitted, fit.suite.levels.level)
+    return {part.name: float(told[part.name].mean()) for part in fit.env.codec().parts}
+
+
+def _headline(fit: Any, found: Mapping[str, Any]) -> str:
+    """The most important in a sentence."""
+    proposals = found["sets"][PROPOSALS]
+    share = proposals.get("solvable", proposals.get("connected"))
+    new = f"{proposals['not in the data']:.0%} of the proposals are new"
+    solved = "" if share is None else f", {share:.0%} can be solved"
+    first = fit.env.codec().parts[0]
+    told = found["reconstruction"][first.name]
+    words = f"{told:.3f} off" if isinstance(first, Numbers) else f"{told:.1%} right"
+    return f"{new}{solved}; {first.name} is reconstructed {words}"
+
+
+def _pictures(fit: Any, sets: Mapping[str, LevelSample]) -> list[list[np.ndarray]]:
+    """Rows of a level of the data, the proposals from it to another, and that other."""
+    parents = sets[PROPOSALS].parents
+    assert parents is not None
+    found = []
+    for rows in _runs_of(parents)[:NUM_PICTURES]:
+        first, last = (_image(fit, sets[DATA], int(i)) for i in parents[rows[0]])
+        found.append([first, *(_image(fit, sets[PROPOSALS], i) for i in rows), last])
+    return found
+
+
+def _figure(rows: list[list[np.ndarray]], theme: str) -> Figure:
+    look = THEMES[theme]
+    columns = max(len(row) for row in rows)
+    size = (1.1 * columns, 1.2 * len(rows) + 0.2)
+    figure = Figure(figsize=size, facecolor=look.paper, layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for ax in grid.flat:
+        ax.set_axis_off()
+    for line, images in zip(grid, rows, strict=True):
+        for ax, image in zip(line, images, strict=False):
+            ax.imshow(image, interpolation="none")
+    for at in (0, len(rows[0]) - 1):
+        grid[0, at].set_title("data", fontsize=7, color=look.ink)
+    return figure
+
+
+def _runs_of(parents: np.ndarray) -> list[list[int]]:
+    """Rows of proposals in a row between the same two levels."""
+    groups: list[list[int]] = []
+    for i, pair in enumerate(parents):
+        if groups and np.array_equal(parents[groups[-1][0]], pair):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
+
+
+def _image(fit: Any, of: LevelSample, i: int) -> np.ndarray:
+    return fit.env.level_image(jax.tree.map(lambda x: jnp.asarray(x[i]), of.level))
+
+
+def _words(hashes: Any) -> list[int]:
+    high, low = np.asarray(hashes).astype(np.uint64).T
+    return ((high << np.uint64(32)) | low).tolist()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "none"
+    return html.text(f"{value:,}" if isinstance(value, int) else f"{value:.3g}")
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as JSON holds them; none for what is none."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic | jax.Array):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,205 @@
+"""Gaps and level information for the terminal, the report page, and as curves over training."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlgen.evaluation import page
+from rlgen.evaluation.curves import draw_curve, series
+from rlgen.evaluation.episodes import printable
+from rlgen.evaluation.figures import MARKERS, THEMES, Theme, add_legend, blank
+from rlgen.evaluation.generalisation import Gap, Gaps, LevelInformation
+from rlgen.evaluation.statistics import Interval
+from rlgen.evaluation.wording import show, show_interval
+
+HEADS = ("run", "train", "test", "gap", "information", "shift gap")
+SIDES = {"train": "-", "test": "--"}  # how their lines are drawn
+
+
+def print_gaps(every: Sequence[Gaps], console: Console) -> None:
+    """A row a run, and what the numbers mean; nothing without runs."""
+    if not every:
+        return
+    title = Text("Generalisation from the training set", style="bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(HEADS):
+        table.add_column(Text(name), justify="right" if i else "left", no_wrap=True)
+    for gaps in every:
+        table.add_row(Text(_cut(gaps.run)), *_cells(gaps))
+    console.print(table)
+    console.print(Text(notes(every), style="dim"))
+
+
+def gaps_section(every: Mapping[int, Gaps], drawn: Mapping[str, bytes]) -> str:
+    """HTML of the gaps of runs, by their places among all runs; "" without any."""
+    if not every:
+        return ""
+    rows = [[page.label(r, gaps.run), *map(page.text, _cells(gaps))] for r, gaps in every.items()]
+    figure = page.picture(drawn, "Training, test and gap of every run; information against gap")
+    body = page.table(HEADS, rows) + figure
+    return page.section("Generalisation", body, notes(list(every.values())))
+
+
+def notes(every: Sequence[Gaps]) -> str:
+    """What was compared with what, in sentences."""
+    first = every[0]
+    score, gap = of_score(first)
+    parts = [f"{score.capitalize()} on the training set ({_played(every)}) and on the suite"]
+    if first.num_unseen < first.num_suite:
+        parts[0] += f" ({first.num_unseen} of its {first.num_suite} levels; the set has the others)"
+    parts[0] += ", and train less test"
+    if score != "return":
+        parts[0] += " in points"
+    over = {"none": "levels"}.get(gap.gap.over, f"{gap.gap.over} and levels")
+    parts.append(f"intervals: {over} drawn anew")
+    parts.append("where suite and set are of other kinds, the gap is also between these")
+    if not np.isnan(gap.whole_seeds.low):
+        spans = [show_interval(of_score(g)[1].whole_seeds, score, 1, True) for g in every]
+        parts.append(f"over whole seeds, levels as they are: {'; '.join(spans)}")
+    parts.append("information: nats that the policy's features give away of the level, of ln n")
+    parts.append("shift gap: return on levels as drawn in training less that on the set")
+    return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
+
+
+def of_score(gaps: Gaps) -> tuple[str, Gap]:
+    """Solve rates where there are any, else returns."""
+    if isinstance(gaps.solve_rate, Gap):
+        return "solve rate", gaps.solve_rate
+    return "return", gaps.returns
+
+
+def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
+    """Both sides and the gap of every run with intervals, and each seed's gap by its information.
+
+    Args:
+        every: by the run's place among all, which says its colour.
+        theme: `light` or `dark`.
+    """
+    look, shown = THEMES[theme], list(every.items())
+    score = of_score(shown[0][1])[0]
+    informed = [(r, gaps) for r, gaps in shown if isinstance(gaps.information, LevelInformation)]
+    rows = 0.75 + 0.34 * len(shown)
+    heights = [rows + 0.34 * len(shown), rows, *([2.4] if informed else [])]
+    figure, axes = blank(look, 0.7 + sum(heights), heights)
+    for row, (r, gaps) in enumerate(shown):
+        gap = of_score(gaps)[1]
+        _whisker(axes[0], gap.train, 2 * row, r, look, filled=True)
+        _whisker(axes[0], gap.test, 2 * row + 0.8, r, look, filled=False)
+        _whisker(axes[1], gap.gap, row, r, look, filled=True)
+    ticks = [y for row in range(len(shown)) for y in (2 * row, 2 * row + 0.8)]
+    axes[0].set_yticks(ticks, ["train", "test"] * len(shown))
+    axes[1].set_yticks(range(len(shown)), ["gap"] * len(shown))
+    axes[0].set_xlabel(score)
+    axes[1].set_xlabel(f"{score}, train - test")
+    axes[1].axvline(0, color=look.ink, linewidth=0.8)
+    for one, last in zip(axes, (ticks[-1], len(shown) - 1), strict=False):
+        one.set_ylim(last + 0.5, -0.5)
+        one.grid(axis="x", color=look.grid, linewidth=0.6)
+        _in_unit(one, score)
+    for r, gaps in informed:
+        information = getattr(gaps.information, "per_seed", ())
+        points = (information, of_score(gaps)[1].per_seed)
+        axes[2].plot(*points, MARKERS[r % len(MARKERS)], color=look.runs[r % len(look.runs)])
+        axes[2].set(xlabel="level information, nats (each seed)", ylabel="gap")
+        axes[2].grid(color=look.grid, linewidth=0.6)
+        if score != "return":
+            axes[2].yaxis.set_major_formatter(PercentFormatter(1))
+    add_legend(figure, {r: gaps.run for r, gaps in shown}, look)
+    return figure
+
+
+def gap_curves(lines: Sequence[Mapping], theme: str = "light") -> Figure | None:
+    """Both sides, the gap and the information over training; None if nothing was measured.
+
+    Args:
+        lines: of a run's `generalisation.jsonl`.
+        theme: `light` or `dark`.
+    """
+    look = THEMES[theme]
+    solved = any("train_solve_rate" in line for line in lines)
+    score = "solve_rate" if solved else "return"
+    names = {
+        "solve rate" if solved else "return": {f"{side}_{score}": side for side in SIDES},
+        "gap": {"solve_rate_gap" if solved else "gap": "train"},
+        "information, nats": {"level_information": "train"},
+    }
+    panels = {
+        title: {key: (SIDES[side], series(lines, key)) for key, side in keys.items()}
+        for title, keys in names.items()
+    }
+    panels = {t: p for t, p in panels.items() if any(len(found[0]) for _, found in p.values())}
+    if not panels:
+        return None
+    figure, every = blank(look, 0.5 + 1.7 * len(panels), [1.0] * len(panels))
+    for axes, (title, shown) in zip(every, panels.items(), strict=True):
+        _panel(axes, title, shown, look)
+        if solved and not title.startswith("information"):
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+    found = [one for shown in panels.values() for _, one in shown.values()]
+    every[-1].set_xlabel(next(unit for x, _, unit in found if len(x)))
+    return figure
+
+
+def _panel(axes: Axes, title: str, shown: Mapping, look: Theme) -> None:
+    """Lines by the keys of their numbers: each a style and a series, those of two sides named."""
+    for i, (key, (style, (x, y, _))) in enumerate(shown.items()):
+        draw_curve(axes, x, y, look.runs[i], style)
+        if len(shown) > 1 and len(x):
+            axes.plot([], [], style, color=look.runs[i], label=key.partition("_")[0])
+    axes.set_ylabel(title)
+    axes.grid(color=look.grid, linewidth=0.6)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlim(left=0)
+    if len(shown) > 1:
+        axes.legend(frameon=False, labelcolor=look.ink, fontsize=9)
+
+
+def _cells(gaps: Gaps) -> tuple[str, ...]:
+    score, gap = of_score(gaps)
+    known = getattr(gaps.information, "per_seed", np.array([np.nan])).mean()
+    most = getattr(gaps.information, "most", np.nan)
+    information = "-" if np.isnan(known) else f"{known:.2f} of {most:.2f}"
+    shift = np.mean(gaps.shift_gap) if len(gaps.shift_gap) else np.nan
+    return (
+        show(float(gap.train.value), score),
+        show(float(gap.test.value), score),
+        show_interval(gap.gap, score, signed=True),
+        information,
+        show(float(shift), "return", signed=True),
+    )
+
+
+def _played(every: Sequence[Gaps]) -> str:
+    told = {
+        f"{g.num_levels} levels"
+        if g.num_played == g.num_levels
+        else f"a random {g.num_played} of {g.num_levels} levels"
+        for g in every
+    }
+    return told.pop() if len(told) == 1 else "of each run"
+
+
+def _whisker(axes: Axes, one: Interval, y: float | int, r: int, look: Theme, filled: bool) -> None:
+    colour = look.runs[r % len(look.runs)]
+    axes.plot([one.low, one.high], [y, y], color=colour, linewidth=2.6, alpha=0.55)
+    face = colour if filled else look.paper
+    marker = MARKERS[r % len(MARKERS)]
+    axes.plot(one.value, y, marker, color=colour, markerfacecolor=face, markersize=5, clip_on=False)
+
+
+def _in_unit(axes: Axes, score: str) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if score != "return":
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+
+
+def _cut(text: str, limit: int = 18) -> str:
+    text = printable(text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,221 @@
+"""`generalisation.jsonl`: what a run over a finite set does on its levels and on unseen ones.
+
+One line a measurement, made between two chunks, with a list over seeds of each of
+
+    train_return, test_return, gap   undiscounted; the gap is the first less the second
+    train_solve_rate, test_solve_rate, solve_rate_gap   where the family has a notion of success
+    level_information   nats, at most `max_information`; see `rlgen.evaluation.information`
+    level_information_raw   the same before it is cut off at 0
+
+and `update`, `env_steps` as in `metrics.jsonl`, the numbers of levels and episodes on either side
+(two on each training level, as the information needs them, one on each unseen level), and
+`evaluation_steps`, env steps of one seed for this measurement, which no other account includes.
+Where no unseen levels are known, see `rlgen.evaluation.unseen`, their side is missing.
+"""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from rlgen.curriculum import Curriculum
+from rlgen.evaluation.information import (
+    has_features,
+    heldout,
+    in_halves,
+    play_on,
+    some_features,
+)
+from rlgen.evaluation.unseen import some_levels, training_set, unseen_levels
+from rlgen.levels import LevelSet
+from rlgen.runs.metrics import Counters
+from rlgen.runs.spec import Plan, RunSpec
+from rlgen.types import Key, PyTree, TrainState
+
+FILE = "generalisation.jsonl"
+NEVER = -1
+
+MEASUREMENTS = 20  # of a run, about
+SHARE = 0.2  # env steps of all measurements, as a share of those of training, where levels allow
+FEWEST, MOST = 32, 128  # levels a side
+LONGEST = 1024  # steps of an episode; of a longer one only these count
+KEPT_STEPS = 16  # of each training episode's slot, for the information
+
+_STREAM = 0x6A9  # of the measurements' random numbers
+_EPISODES = {"train": 2, "test": 1}  # on each level
+
+
+class Size(NamedTuple):
+    """How often is measured, and on how many levels a side."""
+
+    every: int  # chunks
+    num_levels: int
+
+
+class Gauge:
+    """Measures a run now and then; its program is compiled at the first measurement."""
+
+    def __init__(self, spec: RunSpec, env: Any, curriculum: Curriculum, length: Plan, size: Size):
+        """Choose the levels; nothing is played yet."""
+        self.size, self.length, self.done = size, length, 0
+        self.seconds, self.compile_seconds = 0.0, 0.0
+        chosen = training_set(curriculum)
+        assert chosen is not None
+        train = some_levels(chosen, size.num_levels)
+        test = unseen_levels(env, curriculum.sampler, size.num_levels)
+        sides = {"train": train} if test is None else {"train": train, "test": test}
+        self.num_levels = {side: len(levels) for side, levels in sides.items()}
+        self.num_steps = _limit(sides)
+        self._policy = curriculum.student.policy
+        seeds = spec.seed + np.arange(spec.seeds)
+        self._run: Any = _program(env, curriculum, sides, self.num_steps, seeds)
+
+    def is_due(self, update: int) -> bool:
+        """Whether to measure after an update, the last of a chunk."""
+        chunks = update // self.length.chunk
+        return chunks % self.size.every == 0 or update == self.length.num_updates
+
+    def measure(self, path: Path, states: TrainState, now: Counters) -> None:
+        """Measure the policies of states [S, ...] and write the line.
+
+        Raises:
+            OSError: no space.
+        """
+        start = time.perf_counter()
+        policy = jax.tree.map(jnp.asarray, jax.device_get(self._policy(states.student)[1]))
+        if self.done == 0:
+            self._run = self._run.lower(policy, jnp.int32(0)).compile()
+            self.compile_seconds = time.perf_counter() - start
+            start = time.perf_counter()
+        found = jax.device_get(self._run(policy, jnp.int32(now.update)))
+        head = {
+            "update": now.update,
+            "env_steps": {kind: round(x, 3) for kind, x in now.steps.items()},
+        }
+        slots = {side: _EPISODES[side] * num for side, num in self.num_levels.items()}
+        line = head | {name: _list(x) for name, x in found.items()}
+        if "level_information" in found:
+            line["max_information"] = float(f"{math.log(self.num_levels['train']):.7g}")
+        line |= {f"{side}_levels": num for side, num in self.num_levels.items()}
+        line |= {f"{side}_episodes": num for side, num in slots.items()}
+        line["evaluation_steps"] = self.num_steps * sum(slots.values())
+        _append(path / FILE, line)
+        self.seconds += time.perf_counter() - start
+        self.done += 1
+
+    def first_words(self) -> str:
+        """What will be measured, in a sentence."""
+        sides = {"train": "training", "test": "unseen"}
+        told = " and ".join(f"{num} {sides[side]}" for side, num in self.num_levels.items())
+        every = self.size.every * self.length.chunk
+        return f"measuring the generalisation gap every {every} updates on {told} levels"
+
+    def last_words(self) -> str:
+        """What that took."""
+        times = "time" if self.done == 1 else "times"
+        return (
+            f"measured the generalisation gap {self.done} {times} in {self.seconds:.1f} s, after "
+            f"{self.compile_seconds:.1f} s of compiling"
+        )
+
+
+def prepare(spec: RunSpec, env: Any, curriculum: Curriculum, length: Plan) -> Gauge | None:
+    """What measures a run; None where it has no finite set, or is not to be measured."""
+    chosen = training_set(curriculum)
+    if chosen is None or spec.gap_every == NEVER:
+        return None
+    size = size_of(spec.gap_every, length, _limit({"train": chosen}))
+    return Gauge(spec, env, curriculum, length, size) if size is not None else None
+
+
+def size_of(gap_every: int, length: Plan, num_steps: int) -> Size | None:
+    """How often to measure, on how many levels; None in a run too short to be measured once.
+
+    All measurements together take at most a share of the training's env steps, so that a short run
+    is measured less often and on fewer levels. What is asked for is done, on few levels.
+
+    Args:
+        gap_every: chunks, or 0 for about twenty measurements.
+        length: of the run.
+        num_steps: of the longest episode.
+    """
+    num_chunks = length.num_updates // length.chunk
+    per_level = num_steps * sum(_EPISODES.values())
+    affordable = SHARE * length.num_updates * length.steps_per_update / per_level  # levels
+    if gap_every == 0:
+        wanted = min(MEASUREMENTS, num_chunks, int(affordable / FEWEST))
+        if wanted == 0:
+            return None
+        gap_every = math.ceil(num_chunks / wanted)
+    times = math.ceil(num_chunks / gap_every)
+    return Size(gap_every, int(np.clip(affordable / times, FEWEST, MOST)))
+
+
+def _limit(sides: dict[str, LevelSet]) -> int:
+    limits = [np.max(np.asarray(x.level.max_steps_in_episode)) for x in sides.values()]
+    return min(int(max(limits)), LONGEST)
+
+
+def _program(
+    env: Any,
+    curriculum: Curriculum,
+    sides: dict[str, LevelSet],
+    num_steps: int,
+    seeds: np.ndarray,
+) -> Any:
+    """`jit` of `(policies [S, ...], update) -> numbers [S]`."""
+    learner: Any = getattr(curriculum.student, "learner")  # noqa: B009
+    repeated = [x.level for side, x in sides.items() for _ in range(_EPISODES[side])]
+    level = jax.tree.map(lambda *x: jnp.concatenate(x), *repeated)
+    num_train = len(sides["train"])
+    place = {"train": slice(2 * num_train), "test": slice(2 * num_train, None)}
+
+    def one(key: Key, state: PyTree) -> dict[str, Array]:
+        key_play, key_pick = jax.random.split(key)
+        played = play_on(key_play, env, learner, state, level, num_steps)
+        of_first = jnp.cumsum(played.first, axis=0) == 1
+        total = (played.reward * of_first).sum(0)
+        each = {"return": total}
+        if hasattr(env, "success"):
+            solved = env.success(total, (played.terminated & of_first).any(0))
+            each["solve_rate"] = solved.astype(jnp.float32)
+        told = {f"{side}_{n}": x[place[side]].mean() for n, x in each.items() for side in sides}
+        if "test" in sides:
+            gaps = {name: told[f"train_{name}"] - told[f"test_{name}"] for name in each}
+            told |= {"gap" if n == "return" else f"{n}_gap": x for n, x in gaps.items()}
+        if has_features(learner):
+            obs, first = jax.tree.map(lambda x: x[:, place["train"]], (played.obs, played.first))
+            feature = some_features(key_pick, learner, state, obs, first, KEPT_STEPS)
+            found = heldout(*in_halves(feature, num_train), num_train)
+            told |= {"level_information": found.nats, "level_information_raw": found.raw}
+        return told
+
+    def every(policies: PyTree, update: Array) -> dict[str, Array]:
+        stream = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+        keys = stream(jax.random.key(_STREAM), jnp.asarray(seeds))
+        keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, update)
+        if len(seeds) > 1:
+            return jax.vmap(one)(keys, policies)
+        # A vmap axis of one would only slow the matrix products down.
+        alone = one(keys[0], jax.tree.map(lambda x: x[0], policies))
+        return {name: x[None] for name, x in alone.items()}
+
+    return jax.jit(every)
+
+
+def _append(path: Path, line: dict) -> None:
+    with open(path, "a") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _list(values: np.ndarray) -> list[float | None]:
+    return [float(f"{float(x):.7g}") if np.isfinite(x) else None for x in values]

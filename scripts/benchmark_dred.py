@@ -1,0 +1,95 @@
+"""Cost of DRED on caves: a cycle, its proposals, the fit of the generative model.
+
+A cycle is an update that replays and learns and one that looks at as many proposals, at the sizes
+of the released code: 36 actors, 256 steps, five epochs through an LSTM of 256 units, 4,000 rows.
+"""
+
+import dataclasses
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlgen.levels import hash_of
+from rlgen.runs.spec import RunSpec, build
+from rlgen.types import Keys
+
+CYCLE = 2 * 36 * 256
+"""Env steps of a cycle."""
+
+
+def measure_cycle(recipe: str) -> dict[str, float]:
+    """A cycle once the whole set was met, best of five."""
+    curriculum = _method(recipe, num_epochs=1)  # a model hardly fitted costs as much to use
+    num_warm = -(-len(curriculum.sampler.level_set) // curriculum.num_slots)
+    warm = num_warm + num_warm % 2
+    keys = Keys(jax.random.key(1), jax.random.key(2))
+    train = jax.jit(curriculum.train, static_argnums=3, donate_argnums=0)
+    state = jax.jit(curriculum.init)(jax.random.key(0))
+    state, _ = jax.block_until_ready(train(state, keys, jnp.int32(0), warm))
+
+    def cycle(i: int) -> None:
+        nonlocal state
+        state, _ = jax.block_until_ready(train(state, keys, jnp.int32(warm + 2 * i), 2))
+
+    cpu, wall = _best(cycle, 6)
+    return {
+        "CPU-s a cycle": cpu,
+        "wall s a cycle": wall,
+        "env steps per CPU-s": CYCLE / cpu,
+        "env steps per wall s": CYCLE / wall,
+    }
+
+
+def measure_proposals(repeats: int = 20) -> dict[str, float]:
+    """36 proposals: latents interpolated, decoded, hashed; best of five."""
+    curriculum = _method("dred", num_epochs=1)
+    source, env = curriculum.sampler.source, curriculum.sampler.env
+    state = jax.jit(source.init)(jax.random.key(0))
+
+    @jax.jit
+    def propose(key: jax.Array) -> Any:
+        level, _ = source.model.propose(key, state.fitted, curriculum.num_slots)
+        return level, jax.vmap(lambda one: hash_of(env, one))(level)
+
+    def some(i: int) -> None:
+        for j in range(repeats):
+            jax.block_until_ready(propose(jax.random.fold_in(jax.random.key(i), j)))
+
+    cpu, wall = _best(some, 6)
+    return {"CPU-ms for 36": 1000 * cpu / repeats, "wall ms for 36": 1000 * wall / repeats}
+
+
+def measure_fit() -> dict[str, float]:
+    """The graph VAE on the 512 levels of `cave/train`, compilation included."""
+    curriculum = _method("dred")
+    source = curriculum.sampler.source
+    start, wall = _cpu_seconds(), time.perf_counter()
+    jax.block_until_ready(jax.jit(source.init)(jax.random.key(0)))
+    return {"CPU-s": _cpu_seconds() - start, "wall s": time.perf_counter() - wall}
+
+
+def _method(recipe: str, num_epochs: int = 0) -> Any:
+    spec = RunSpec(recipe=recipe, env="cave", preset="parity", steps=10**9)
+    if num_epochs and recipe == "dred":
+        spec = dataclasses.replace(spec, overrides={"sampler.source.model.num_epochs": num_epochs})
+    return build(spec)[1]
+
+
+def _best(run: Callable[[int], None], times: int) -> tuple[float, float]:
+    """Least CPU and wall seconds of some calls, the first left out."""
+    timed = []
+    for i in range(times):
+        before, wall = _cpu_seconds(), time.perf_counter()
+        run(i)
+        timed.append((_cpu_seconds() - before, time.perf_counter() - wall))
+    cpu, wall = zip(*timed[1:], strict=True)
+    return min(cpu), min(wall)
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

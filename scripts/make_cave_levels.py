@@ -1,0 +1,182 @@
+"""Make the sets of caves that ship with rlgen, or sets like them from drawings of your own.
+
+    python scripts/make_cave_levels.py --out levels            # minutes on two cores
+    python scripts/make_cave_levels.py --out levels --small    # seconds
+
+Layouts resemble the drawings in `envs/_cave_data/drawings.txt`, four for training and its test, the
+others for tests alone; see `rlgen.envs._cave_layouts` and `_cave_decoration`. What is done is kept
+in `--parts`, a file for each set and structure, so that an interrupted call goes on where it
+stopped. The same seed gives the same levels, whatever the number of processes.
+
+Source of the sets: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
+Data-Regularised Environment Design". Layouts of fewer than 20 free cells are left out.
+"""
+
+import argparse
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from rlgen.envs._cave_decoration import (
+    LAVA,
+    MOSS,
+    WALL,
+    Cave,
+    Share,
+    decorate,
+    distances,
+    largest_part,
+)
+from rlgen.envs._cave_layouts import DRAWINGS, layout, patterns_of, read_drawings
+
+TRAINING = ("boulders", "partitions", "winding", "offices")
+FEWEST = 20
+USUAL = Share(0.10, 0.25)
+
+
+class Set(NamedTuple):
+    """What a set is made of."""
+
+    structures: str  # training, others or all
+    num: int  # levels of each structure
+    split: str
+    moss: Share = USUAL
+    lava: Share = USUAL
+    size: int = 13
+
+
+SETS = {
+    "train": Set("training", 128, "train"),
+    "test": Set("training", 512, "test"),
+    "unseen": Set("others", 8, "test"),
+    "few-cues": Set("others", 8, "test", moss=Share(0.05, 0.05)),
+    "lava": Set("others", 8, "test", moss=Share(0.05, 0.05), lava=Share(0.5, 0.5)),
+    "large": Set("all", 6, "test", Share(0.10, 0.25, 2.0), Share(0.10, 0.25, 2.0), size=43),
+}
+
+
+class Part(NamedTuple):
+    """The levels of one structure in one set."""
+
+    set_name: str
+    structure: str
+    num: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Make what is missing, put it together, tell what it is like."""
+    options = _parse(arguments)
+    drawings = read_drawings(options.drawings)
+    parts = [
+        Part(name, structure, 2 if options.small else one.num)
+        for name, one in SETS.items()
+        for structure in _structures(one, list(drawings))
+    ]
+    options.parts.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    work = partial(_make, options.parts, options.drawings, options.seed)
+    with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
+        console = Console(stderr=True)
+        done = pool.imap_unordered(work, parts)
+        rejected = sum(track(done, "levels", len(parts), console=console))
+    print(f"{rejected} attempts gave no layout")
+    known: set[bytes] = set()
+    for name, one in SETS.items():
+        files = [
+            _file(options.parts, options.seed, part) for part in parts if part.set_name == name
+        ]
+        known |= _put_together(options.out / f"{name}.npz", files, one.split, known)
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--drawings", type=Path, default=DRAWINGS, help="what layouts resemble")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--small", action="store_true", help="two levels of each structure")
+    parser.add_argument("--parts", type=Path, default=Path("build/cave-levels"))
+    return parser.parse_args(arguments)
+
+
+def _structures(one: Set, known: list[str]) -> list[str]:
+    others = [name for name in known if name not in TRAINING]
+    return {"training": [*TRAINING], "others": others, "all": [*TRAINING, *others]}[one.structures]
+
+
+def _file(folder: Path, seed: int, part: Part) -> Path:
+    return folder / f"{part.set_name}-{part.structure}-{part.num}-seed{seed}.npz"
+
+
+def _make(folder: Path, drawings: Path, seed: int, part: Part) -> int:
+    """Write the levels of one part, unless they are there; how many attempts were in vain."""
+    path = _file(folder, seed, part)
+    if path.exists():
+        return 0
+    one = SETS[part.set_name]
+    patterns = patterns_of(read_drawings(drawings)[part.structure])
+    stream = [seed, list(SETS).index(part.set_name), *part.structure.encode()]
+    caves: list[Cave] = []
+    attempt = 0
+    while len(caves) < part.num:
+        rng = np.random.default_rng([attempt, *stream])
+        attempt += 1
+        walls = layout(rng, patterns, (one.size, one.size))
+        if walls is not None and largest_part(~walls).sum() >= FEWEST:
+            caves.append(decorate(rng, walls, one.moss, one.lava))
+    arrays = {name: np.stack([getattr(cave, name) for cave in caves]) for name in Cave._fields}
+    unfinished = path.with_name(f".{path.name}")
+    np.savez(unfinished, structure=np.full(part.num, part.structure), **arrays)
+    unfinished.rename(path)
+    return attempt - part.num
+
+
+def _put_together(path: Path, files: list[Path], split: str, known: set[bytes]) -> set[bytes]:
+    """Write a set without the levels that are in another one or twice in it; all that are in it."""
+    columns: dict[str, list[np.ndarray]] = {}
+    for file in files:
+        with np.load(file) as part:
+            for name in part.files:
+                columns.setdefault(name, []).append(part[name])
+    arrays = {name: np.concatenate(values) for name, values in columns.items()}
+    place = {name: arrays[name].astype(np.uint8) for name in ("start", "goal")}
+    words = [
+        b"".join(x[i].tobytes() for x in (arrays["tiles"], *place.values()))
+        for i in range(len(arrays["tiles"]))
+    ]
+    kept = [i for i, word in enumerate(words) if word not in known and word not in words[:i]]
+    arrays = {name: x[kept] for name, x in (arrays | place).items()}
+    np.savez_compressed(path, split=np.full(len(kept), split), **arrays)
+    print(f"{path}: {len(kept)} levels, {len(words) - len(kept)} left out that were there before")
+    _describe(arrays)
+    return {words[i] for i in kept}
+
+
+def _describe(arrays: dict[str, np.ndarray]) -> None:
+    """A line a structure: free cells, moss, lava, and steps from the goal."""
+    heads = ("free", "moss", "lava", "start", "mean", "moss", "farthest")
+    print(f"  {'':12}" + "".join(f"{head:>9}" for head in heads) + "   (the last four: steps)")
+    for structure in dict.fromkeys(arrays["structure"]):
+        rows = np.flatnonzero(arrays["structure"] == structure)
+        found = [_facts(*(arrays[name][i] for name in Cave._fields)) for i in rows]
+        print(f"  {structure:12}" + "".join(f"{x:9.1f}" for x in np.nanmean(found, axis=0)))
+
+
+def _facts(tiles: np.ndarray, start: np.ndarray, goal: np.ndarray) -> list[float]:
+    away = distances((tiles != WALL) & (tiles != LAVA), goal[::-1].astype(int))
+    moss = tiles == MOSS
+    near = away[moss].mean() if moss.any() else np.nan
+    counts = [(away >= 0).sum(), moss.sum(), (tiles == LAVA).sum()]
+    return [*counts, away[start[1], start[0]], away[away >= 0].mean(), near, away.max()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

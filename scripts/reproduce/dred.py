@@ -1,0 +1,164 @@
+"""What a finite set of levels can be made to give: methods compared on and beyond its distribution.
+
+    python scripts/reproduce/dred.py --steps 2e6 --seeds 3 --out runs/dred
+
+All methods learn from the same number of env steps, as published; what they look at besides
+differs, and is told. Each method is a run folder in `--out`, so an interrupted comparison goes on
+where it stopped. What comes out, in `--out`:
+
+- a folder a suite, with `report.html`: every method on its levels; that of the first suite, which
+  is of the set's own distribution, also has generalisation gaps and information;
+- `comparison.md`: scores, differences from the first method, gaps and costs;
+- `suites.png`: the scores of all methods on all suites.
+
+`--methods` are names of the table `METHODS`. What stands after `--` goes to `rlgen train`, for
+every method: `-- --num-slots 64`. On your own levels: `-- --sampler.data.path mine.npz` and methods
+that have a set, with `--suites` of your environment.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _comparison import costs, parser_of, refuse_other, run_command, table, train, train_options
+
+from rlgen.evaluation import results
+from rlgen.evaluation.figures import MARKERS, THEMES, WIDTH, add_legend, dress, png_bytes
+from rlgen.evaluation.summary import Summary, summarise
+from rlgen.evaluation.wording import show_interval
+from rlgen.runs.spec import RunSpec, build
+
+_UED = "--score positive-value-loss --sampler.temperature 0.3 --sampler.staleness-coef 0.3"
+METHODS = {
+    "uniform": ("fixed", ""),
+    "plr": ("fixed-plr", ""),
+    "dr": ("dr", ""),
+    "robust-plr": ("robust-plr", f"{_UED} --sampler.replay-prob 0.5"),
+    "accel": ("accel", f"{_UED} --sampler.source.simple true"),
+    "accel-d": ("accel-d", ""),
+    "el-dred": ("el-dred", ""),
+    "vae-dred": ("dred", ""),
+}
+"""Recipe and options of `rlgen train`, as in Garcin et al., 2024, but for the preset's sizes."""
+SUITES = ("test", "unseen", "few-cues", "lava", "large")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what is missing, evaluate all, write the comparison."""
+    options = _parse(arguments)
+    runs = {method: options.out / method for method in options.methods}
+    wanted = {name: getattr(options, name) for name in ("env", "preset", "seeds")}
+    steps = {method: _steps(method, options) for method in runs}
+    for method, run in runs.items():
+        refuse_other(run, {**wanted, "steps": steps[method]})
+    for method, run in runs.items():
+        recipe, own = METHODS[method]
+        options.steps = str(steps[method])
+        code = train(recipe, run, f"{own} {train_options(options)}")
+        if code:
+            return code
+    names = " ".join(shlex.quote(str(run)) for run in runs.values())
+    for suite in options.suites:
+        code = run_command(
+            f"eval {names} --suite {suite} --attempts {options.attempts} --out "
+            f"{shlex.quote(str(options.out / suite))} --overwrite "
+            f"--gaps {'auto' if suite == options.suites[0] else 'none'}"
+        )
+        if code:
+            return code
+    found = {suite: summarise(results.load(options.out / suite)) for suite in options.suites}
+    results.write(options.out / "suites.png", png_bytes(_figure(found)))
+    text = _comparison(list(runs.values()), found, options)
+    results.write(options.out / "comparison.md", text.encode())
+    print(f"\n{text}\nThe comparison is {options.out / 'comparison.md'}")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> Any:
+    defaults = {"env": "cave", "steps": "2e6", "seeds": 3, "attempts": 2}
+    parser = parser_of(__doc__ or "", tuple(METHODS), out=Path("runs/dred"), **defaults)
+    parser.add_argument("--suites", nargs="+", default=list(SUITES), help="the first: of the set")
+    options = parser.parse_args(arguments)
+    options.learned = options.steps
+    unknown = [method for method in options.methods if method not in METHODS]
+    if unknown:
+        parser.error(f"unknown method {unknown[0]!r}; known: {', '.join(METHODS)}")
+    return options
+
+
+def _steps(method: str, options: Any) -> int:
+    """Env steps of a method, such that those it learns from are as many as asked for."""
+    spec = RunSpec(recipe=METHODS[method][0], env=options.env, preset=options.preset)
+    overrides = {}
+    words = shlex.split(METHODS[method][1])
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        if name.startswith("--sampler."):
+            overrides[name.removeprefix("--")] = value
+    curriculum = build(RunSpec(**{**vars(spec), "overrides": overrides}))[1]
+    share = getattr(curriculum.sampler, "trained_updates", lambda num_levels: 1.0)
+    return round(float(options.steps) / share(curriculum.num_slots * curriculum.num_queued))
+
+
+def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> str:
+    first = next(iter(found.values()))
+    heads, score = [run.run for run in first.runs], first.score
+    parts = [
+        f"{options.seeds} seeds, {float(options.learned):,.0f} env steps learned from by each, "
+        f"preset `{options.preset}` on `{options.env}`, {options.attempts} attempts a level.",
+        f"{score.capitalize()}, interquartile mean: {first.meaning}.",
+        table(
+            heads,
+            {
+                name: [show_interval(run.aggregate["iqm"], score) for run in suite.runs]
+                for name, suite in found.items()
+            },
+        ),
+        f"{score.capitalize()}, mean.",
+        table(
+            heads,
+            {
+                name: [show_interval(run.aggregate["mean"], score) for run in suite.runs]
+                for name, suite in found.items()
+            },
+        ),
+    ]
+    if len(runs) > 1:
+        rows = {
+            name: ["-", *(show_interval(c.mean, score, signed=True) for c in suite.comparisons)]
+            for name, suite in found.items()
+        }
+        parts += [f"Mean less that of `{heads[0]}`, in points.", table(heads, rows)]
+    parts += ["What it cost, of one seed.", table(heads, costs(runs))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figure(found: dict[str, Summary]) -> Any:
+    """Interquartile means of all runs, a group of points a suite."""
+    from matplotlib.figure import Figure
+
+    look, names = THEMES["light"], list(found)
+    figure = Figure(figsize=(WIDTH, 3.6), facecolor=look.paper, layout="constrained")
+    axes = figure.subplots()
+    dress(axes, look)
+    heads = [run.run for run in next(iter(found.values())).runs]
+    for r in range(len(heads)):
+        at = np.arange(len(names)) + 0.7 * ((r + 0.5) / len(heads) - 0.5)
+        points = [found[name].runs[r].aggregate["iqm"] for name in names]
+        value, low, high = (np.array([float(p[i]) for p in points]) for i in range(3))
+        error = np.nan_to_num(np.stack([value - low, high - value]))
+        style = {"color": look.runs[r % len(look.runs)], "marker": MARKERS[r % len(MARKERS)]}
+        axes.errorbar(at, value, error, linestyle="none", markersize=5, linewidth=1.5, **style)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel(f"{next(iter(found.values())).score} (IQM)")
+    axes.grid(axis="y", color=look.grid, linewidth=0.6)
+    add_legend(figure, dict(enumerate(heads)), look)
+    return figure
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    sys.exit(main())

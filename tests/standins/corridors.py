@@ -1,0 +1,49 @@
+"""Three corridors and who walks straight on in them: mazes whose returns are known."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlgen.envs import maze
+from rlgen.evaluation.zero_shot import Policies, evaluate
+from rlgen.levels import LevelSet, Suite, make_level_set
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """Walks straight on."""
+
+    def initial_carry(self, num_slots):
+        return ()
+
+    def init(self, key):
+        return ()
+
+    def act(self, key, state, carry, obs, first):
+        zero = jnp.zeros(first.shape)
+        return carry, jnp.full(first.shape, maze.FORWARD), zero, zero
+
+    def value(self, state, carry, obs, first):
+        return jnp.zeros(first.shape)
+
+    def update(self, key, state, rollout, weight):
+        return state, {}
+
+
+def corridors() -> LevelSet:
+    """Straight on it takes two steps to the goal, or four, or there is none."""
+    env = maze.tiny()
+    rows = (">.G..\n", ">...G\n", "G.>..\n")
+    levels = [env.from_text(row + "#####\n" * 4) for row in rows]
+    return make_level_set(env, jax.tree.map(lambda *x: jnp.stack(x), *levels))
+
+
+def worth() -> np.ndarray:
+    """Return on each corridor."""
+    env = maze.tiny()
+    suite = Suite("corridors", env, corridors())
+    return evaluate(Policies("forward", env, Forward(), jnp.zeros(1), {}), suite, 1).episode_return[
+        0, :, 0
+    ]
