@@ -98,8 +98,10 @@ def distances(free: Bool[np.ndarray, "H W"], goal: Int[np.ndarray, "2"]) -> Int[
 def rock_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     """How far rock is from the goal, as one walks, and then straight through; -1 if too deep.
 
-    Rock beside a free cell is one step farther than the nearest such cell; other rock as many more
-    steps as it lies from rock like that, at most `DEPTH`.
+    Rock beside a free cell is one step farther than that cell, and other rock as many more as it
+    lies from rock like that, at most `DEPTH`; of several ways the shortest counts. (As published,
+    rock beside a free cell is never nearer than that cell. Here the back of a wall two cells thick
+    is near if its front is: seen through the wall, as an agent does.)
 
     Args:
         distance: of the free cells, -1 where there is rock.

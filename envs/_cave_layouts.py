@@ -118,7 +118,7 @@ def _rule_out(
         for step, there in around[here]:
             open_to[there] &= possible @ fits[step] > 0
             count = int(open_to[there].sum())
-            changed += [there] * (0 < count < left[there])
+            changed += [there] * bool(0 < count < left[there])
             left[there] = count
         if not left[[there for _, there in around[here]]].all():
             return False

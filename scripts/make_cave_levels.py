@@ -6,13 +6,15 @@
 Layouts resemble the drawings in `envs/_cave_data/drawings.txt`, four for training and its test, the
 others for tests alone; see `rlgen.envs._cave_layouts` and `_cave_decoration`. What is done is kept
 in `--parts`, a file for each set and structure, so that an interrupted call goes on where it
-stopped. The same seed gives the same levels, whatever the number of processes.
+stopped; after a change of the drawings or the code it begins anew. The same seed gives the same
+levels, whatever the number of processes.
 
 Source of the sets: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design". Layouts of fewer than 20 free cells are left out.
 """
 
 import argparse
+import hashlib
 import multiprocessing
 import sys
 from collections.abc import Sequence
@@ -24,6 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from rlgen.envs import _cave_decoration, _cave_layouts
 from rlgen.envs._cave_decoration import (
     LAVA,
     MOSS,
@@ -79,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, one in SETS.items()
         for structure in _structures(one, list(drawings))
     ]
+    options.parts /= _recipe(options.drawings)
     options.parts.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
     work = partial(_make, options.parts, options.drawings, options.seed)
@@ -94,6 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         known |= _put_together(options.out / f"{name}.npz", files, one.split, known)
     return 0
+
+
+def _recipe(drawings: Path) -> str:
+    """Name for parts made in one way: those of other drawings or other code are not taken over."""
+    made_by = (
+        drawings,
+        Path(__file__),
+        *(Path(m.__file__ or "") for m in (_cave_layouts, _cave_decoration)),
+    )
+    return hashlib.sha256(b"".join(path.read_bytes() for path in made_by)).hexdigest()[:12]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -40,7 +40,7 @@ def windows(walls, size):
 # Layouts.
 
 
-@pytest.mark.parametrize("name", ["boulders", "partitions", "steps", "hedges"])
+@pytest.mark.parametrize("name", list(DRAWINGS))
 def test_a_layout_holds_only_patterns_of_its_drawing(name):
     drawing = DRAWINGS[name]
     size, walls = drawing.size, drawing.walls
@@ -50,7 +50,7 @@ def test_a_layout_holds_only_patterns_of_its_drawing(name):
         for turns, mirrored in product(range(4), (False, True)):
             turned = np.rot90(window, turns)
             known.add((turned.T if mirrored else turned).tobytes())
-    made = [layout(np.random.default_rng(i), patterns_of(drawing), (13, 13)) for i in range(3)]
+    made = [layout(np.random.default_rng(i), patterns_of(drawing), (13, 13)) for i in range(2)]
     made = [walls for walls in made if walls is not None]
     assert made
     for walls in made:
@@ -82,6 +82,63 @@ def test_what_is_ruled_out_is_what_has_no_layout():
     made = (layout(np.random.default_rng(i), patterns, (3, 3)) for i in range(600))
     found = {walls.tobytes() for walls in made if walls is not None}
     assert found <= possible and len(found) > 0.9 * len(possible) > 10
+
+
+def naive_layout(rng, patterns, shape):
+    """As `layout`, by sweeps over all cells until nothing changes; draws in the same order."""
+    height, width = shape
+    count, size = len(patterns.weight), patterns.walls.shape[1]
+
+    def agree(a, b, down, right):
+        overlap = product(range(size), repeat=2)
+        inside = [(r, c) for r, c in overlap if 0 <= r - down < size and 0 <= c - right < size]
+        return all(
+            patterns.walls[a][r, c] == patterns.walls[b][r - down, c - right] for r, c in inside
+        )
+
+    steps = ((0, 1), (1, 0), (0, -1), (-1, 0))
+    fits = {
+        step: {a: {b for b in range(count) if agree(a, b, *step)} for a in range(count)}
+        for step in steps
+    }
+    noise = rng.random(height * width) * 0.1
+    cells = list(product(range(height), range(width)))
+    left = {cell: set(range(count)) for cell in cells}
+    while any(len(some) > 1 for some in left.values()):
+        entropy = [
+            len(left[cell]) + x if len(left[cell]) > 1 else np.inf
+            for cell, x in zip(cells, noise, strict=True)
+        ]
+        cell = cells[int(np.argmin(entropy))]
+        chance = np.cumsum([w if i in left[cell] else 0.0 for i, w in enumerate(patterns.weight)])
+        left[cell] = {int(np.searchsorted(chance, rng.random() * chance[-1], side="right"))}
+        before = {}
+        while before != left:
+            before = dict(left)
+            for (row, column), step in product(cells, steps):
+                there = (row + step[0], column + step[1])
+                if there in left:
+                    allowed = set().union(*(fits[step][i] for i in left[row, column]))
+                    left[there] = left[there] & allowed
+        if not all(left.values()):
+            return None
+    first = [patterns.walls[left[cell].pop()][0, 0] for cell in cells]
+    return np.array(first).reshape(shape)
+
+
+def test_layouts_and_dead_ends_are_those_of_a_naive_solver():
+    """The drawings that ship hardly ever come to a dead end, so these are random ones."""
+    dead_ends = 0
+    for seed in range(12):
+        walls = np.random.default_rng(seed).random((4, 4)) < 0.5
+        patterns = patterns_of(Drawing("random", walls, 2 + seed % 2, wraps=seed % 4 < 2))
+        made, naive = (
+            solve(np.random.default_rng(seed), patterns, (5, 5)) for solve in (layout, naive_layout)
+        )
+        dead_ends += made is None
+        assert (made is None) == (naive is None)
+        assert made is None or (made == naive).all()
+    assert 0 < dead_ends < 12
 
 
 # Decoration.
@@ -134,6 +191,22 @@ def test_rock_is_as_far_as_one_walks_and_then_straight_through():
     np.testing.assert_array_equal(found[1], [1, 2, 3, 4, 5, 6, -1])
     np.testing.assert_array_equal(found[2], [-1, -1, -1, 3, 4, 5, 6])
     np.testing.assert_array_equal(found[0], [2, 3, 4, 5, 6, -1, -1])
+
+
+def test_the_back_of_a_thin_wall_is_as_near_as_its_front():
+    # Goal in the left lane; a wall of one cell between two lanes that meet at the far end only.
+    free = np.ones((3, 7), bool)
+    free[1, :6] = False
+    away = decoration.distances(free, np.array([0, 0]))
+    found = decoration.rock_distances(away)
+    np.testing.assert_array_equal(found[1, :6], [1, 2, 3, 4, 5, 6])
+    # Two cells thick: the lower row touches the far lane only, and is one step behind the upper.
+    free = np.ones((4, 7), bool)
+    free[1:3, :6] = False
+    away = decoration.distances(free, np.array([0, 0]))
+    found = decoration.rock_distances(away)
+    np.testing.assert_array_equal(found[1, :6], [1, 2, 3, 4, 5, 6])
+    np.testing.assert_array_equal(found[2, :6], [2, 3, 4, 5, 6, 7])
 
 
 def test_the_shares_of_moss_and_lava_are_as_asked_for():
@@ -191,7 +264,7 @@ def test_the_sets_are_as_large_as_they_say_and_share_no_level(shipped):
 
 def test_every_level_is_one_part_with_the_start_half_way(shipped):
     for name, arrays in shipped.items():
-        every = 1 if name in ("train", "unseen", "lava") else 8  # some of the others
+        every = 8 if name == "test" else 1  # its 2,048 are made as the training set is
         for i in range(0, len(arrays["tiles"]), every):
             tiles, start, goal = (arrays[key][i] for key in ("tiles", "start", "goal"))
             free = np.isin(tiles, (EMPTY, MOSS))

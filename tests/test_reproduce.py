@@ -72,6 +72,25 @@ def test_a_run_of_another_size_is_refused_and_left_alone(ued, compared):
         compare(ued, compared, "--methods", "dr", "--steps", "256")
 
 
+def test_methods_over_a_finite_set_learn_from_the_same_number_of_steps(
+    tmp_path, monkeypatch, capsys
+):
+    dred, out = script("dred", monkeypatch), tmp_path / "dred"
+    command = ["--env", "cart-pole", "--out", str(out), "--methods", "uniform", "el-dred"]
+    command += ["--suites", "nominal", "far", "--attempts", "1", "--steps", "128", "--seeds", "2"]
+    assert dred.main([*command, "--", *SMALL.split(), "--gap-every", "-1"]) == 0
+    said, written = capsys.readouterr().out, (out / "comparison.md").read_text()
+    assert "128 env steps learned from" in written and written in said
+    assert "| nominal |" in written and "| far |" in written
+    # Every other update of the second one looks at edits; those of the warm-up all learn.
+    assert "--steps 256 " in said
+    assert (out / "suites.png").stat().st_size > 1000
+    assert "generalisation gap" in (out / "nominal" / "report.html").read_text().lower()
+    with pytest.raises(SystemExit):
+        dred.main(["--methods", "vae"])
+    assert "unknown method 'vae'; known: uniform, plr" in capsys.readouterr().err
+
+
 def test_rules_are_trained_tested_and_told_apart(tmp_path, monkeypatch):
     out, sizes = tmp_path / "rules", ["--env", "gridworld/debug", "--steps", "24", "--seeds", "2"]
     rules = script("rules", monkeypatch)
