@@ -148,7 +148,8 @@ def _make(folder: Path, drawings: Path, seed: int, part: Part) -> int:
             caves.append(decorate(rng, walls, one.moss, one.lava))
     arrays = {name: np.stack([getattr(cave, name) for cave in caves]) for name in Cave._fields}
     unfinished = path.with_name(f".{path.name}")
-    np.savez(unfinished, structure=np.full(part.num, part.structure), **arrays)
+    arrays["structure"] = np.full(part.num, part.structure)
+    np.savez(unfinished, **arrays)  # pyright: ignore[reportArgumentType]
     unfinished.rename(path)
     return attempt - part.num
 
@@ -168,7 +169,8 @@ def _put_together(path: Path, files: list[Path], split: str, known: set[bytes]) 
     ]
     kept = [i for i, word in enumerate(words) if word not in known and word not in words[:i]]
     arrays = {name: x[kept] for name, x in (arrays | place).items()}
-    np.savez_compressed(path, split=np.full(len(kept), split), **arrays)
+    arrays["split"] = np.full(len(kept), split)
+    np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType]
     print(f"{path}: {len(kept)} levels, {len(words) - len(kept)} left out that were there before")
     _describe(arrays)
     return {words[i] for i in kept}
@@ -189,7 +191,8 @@ def _facts(tiles: np.ndarray, start: np.ndarray, goal: np.ndarray) -> list[float
     moss = tiles == MOSS
     near = away[moss].mean() if moss.any() else np.nan
     counts = [(away >= 0).sum(), moss.sum(), (tiles == LAVA).sum()]
-    return [*counts, away[start[1], start[0]], away[away >= 0].mean(), near, away.max()]
+    steps = [away[start[1], start[0]], away[away >= 0].mean(), near, away.max()]
+    return [float(x) for x in (*counts, *steps)]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """DRED where nobody thought of it: levels of a file, levels that are numbers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,7 @@ def test_dred_trains_on_the_levels_of_a_file(tmp_path, name, kind):
     overrides = {**SMALL, "sampler.data.path": str(path)}
     spec = RunSpec("dred", name, learner="ppo", overrides=overrides, env_fields=fields)
     _, curriculum = build(spec)
-    sampler = curriculum.sampler
+    sampler: Any = curriculum.sampler
     assert type(sampler.source.model).__name__ == kind
     # The set is given once, and the model knows it too.
     assert sampler.source.data is sampler.data and len(sampler.level_set) == 6

@@ -81,6 +81,7 @@ def test_an_environment_without_parts_is_refused():
 @pytest.mark.parametrize(("name", "kind"), [("maze", "GraphVAE"), ("cart-pole", "MLPVAE")])
 def test_the_same_recipe_suits_grids_and_vectors(name, kind):
     curriculum = registry.load("recipes", "dred").build(registry.load("envs", name).build())
-    assert isinstance(curriculum.sampler, DRED)
-    assert type(curriculum.sampler.source.model).__name__ == kind
-    assert curriculum.sampler.source.data is curriculum.sampler.data
+    sampler = curriculum.sampler
+    assert isinstance(sampler, DRED) and isinstance(sampler.source, generated.Generated)
+    assert type(sampler.source.model).__name__ == kind
+    assert sampler.source.data is sampler.data

@@ -333,8 +333,8 @@ def _held(slots: Slots, busy: Bool[Array, " N"], capacity: int) -> Bool[Array, "
 
 
 def build(env: LevelEnv, score: Score, **fields: Any) -> DRED:
-    """A finite set of sampled levels; random ones are its proposals unless others are given."""
-    return DRED(env, Fixed(env), score, **({"source": Random(env)} | fields))
+    """A finite set of sampled levels, with random ones as proposals."""
+    return DRED(env, Fixed(env), score, Random(env), **fields)
 
 
 def tiny(env: LevelEnv) -> DRED:

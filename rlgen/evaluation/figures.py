@@ -20,7 +20,7 @@ from rlgen.evaluation.summary import TAU, Summary, hardest
 from rlgen.evaluation.wording import interval_name
 
 MAX_LEVELS = 40  # rows of an interval figure; of a larger suite, the hardest
-MARKERS = "osD^vP"
+MARKERS = "osD^vPX"  # one more than colours, so that many runs differ in one or the other
 WIDTH = 5.4  # inches
 
 

@@ -16,6 +16,7 @@ every method: `-- --num-slots 64`. On your own levels: `-- --sampler.data.path m
 that have a set, with `--suites` of your environment.
 """
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -98,7 +99,7 @@ def _steps(method: str, options: Any) -> int:
     for name, value in zip(words[::2], words[1::2], strict=True):
         if name.startswith("--sampler."):
             overrides[name.removeprefix("--")] = value
-    curriculum = build(RunSpec(**{**vars(spec), "overrides": overrides}))[1]
+    curriculum = build(dataclasses.replace(spec, overrides=overrides))[1]
     share = getattr(curriculum.sampler, "trained_updates", lambda num_levels: 1.0)
     return round(float(options.steps) / share(curriculum.num_slots * curriculum.num_queued))
 
@@ -150,8 +151,16 @@ def _figure(found: dict[str, Summary]) -> Any:
         points = [found[name].runs[r].aggregate["iqm"] for name in names]
         value, low, high = (np.array([float(p[i]) for p in points]) for i in range(3))
         error = np.nan_to_num(np.stack([value - low, high - value]))
-        style = {"color": look.runs[r % len(look.runs)], "marker": MARKERS[r % len(MARKERS)]}
-        axes.errorbar(at, value, error, linestyle="none", markersize=5, linewidth=1.5, **style)
+        axes.errorbar(
+            at,
+            value,
+            error,
+            color=look.runs[r % len(look.runs)],
+            marker=MARKERS[r % len(MARKERS)],
+            linestyle="none",
+            markersize=5,
+            linewidth=1.5,
+        )
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel(f"{next(iter(found.values())).score} (IQM)")
     axes.grid(axis="y", color=look.grid, linewidth=0.6)
