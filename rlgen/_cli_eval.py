@@ -19,15 +19,12 @@ ABOUT = (
 
 SUITE = "heldout"
 ATTEMPTS = 10
-GAPS = ("auto", "none")
 OF_RULES = {"lifetime": 0, "horizons": "", "controls": False, "workers": 64, "levels": 0}
 
 
 def evaluate(args: Sequence[str]) -> int:
     """Play, save, print; runs that learned a rule go their own way."""
     given: Any = parse(make_options("Options", _fields()), "rlgen eval", ABOUT, args)
-    if given.gaps not in GAPS:
-        raise ValueError(f"--gaps {given.gaps}: choose one of {', '.join(GAPS)}")
     if not given.runs:
         raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
     from rlgen._cli_meta import all_are_rules, evaluate_rules
@@ -65,6 +62,7 @@ def _evaluate_policies(given: Any) -> int:
         else []
     )
     suite = load_suite(trained[0].env, name)
+    reference = _reference(trained[0].env, given.gaps)
     labels = [one.label for one in trained]
     curricula = curricula_of(dict(zip(labels, runs, strict=True)), given.allow_imports)
     evaluations = [
@@ -72,7 +70,7 @@ def _evaluate_policies(given: Any) -> int:
         for one in (*baseline, *trained)
     ]
     tested = evaluations[len(baseline) :]
-    gaps = _gaps_of(loaded, tested, given) if given.gaps == "auto" else {}
+    gaps = {} if given.gaps == "none" else _gaps_of(loaded, tested, given.seed, reference)
     for label, found in gaps.items():
         curricula[label] = curricula.get(label, Story())._replace(gaps=found)
     results.save(out, evaluations, given.overwrite, gaps=list(gaps.values()))
@@ -89,7 +87,17 @@ def _evaluate_policies(given: Any) -> int:
     return 0
 
 
-def _gaps_of(loaded: list[Any], tested: list[Any], given: Any) -> dict[str, Any]:
+def _reference(env: Any, gaps: str) -> Any:
+    """The levels that stand for the training set of every run; None for each run's own."""
+    from rlgen.evaluation.suites import levels_from_file, load_suite
+
+    if gaps in ("auto", "none"):
+        return None
+    is_file = Path(gaps).suffix == ".npz"
+    return (levels_from_file(env, gaps) if is_file else load_suite(env, gaps)).levels
+
+
+def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) -> dict[str, Any]:
     """What runs owe to their training sets, by label; of those without a finite set nothing."""
     from rlgen.evaluation.generalisation import measure
     from rlgen.runs.progress import counter
@@ -97,7 +105,7 @@ def _gaps_of(loaded: list[Any], tested: list[Any], given: Any) -> dict[str, Any]
     found = {}
     for run, on_suite in zip(loaded, tested, strict=True):
         progress = counter(f"{run.label}, training set", "episodes")
-        found[run.label] = measure(run, on_suite, given.seed, progress)
+        found[run.label] = measure(run, on_suite, seed, progress, reference)
     return {label: gaps for label, gaps in found.items() if gaps is not None}
 
 
@@ -152,7 +160,8 @@ def _fields() -> list[Field]:
             "auto",
             "gaps",
             "auto: runs over a finite training set play it too, for the generalisation gap and the "
-            "level information; none: they do not",
+            "level information; none: they do not; the name of a suite or a .npz: all runs play "
+            "these levels as if they had been trained on them",
         ),
         flag("untrained", "also the first run's agents before training, as the baseline"),
         option(str, "", "out", "folder of results and report; by default RUN/eval/SUITE"),

@@ -209,6 +209,9 @@ class Sampler(Protocol):
         - `mean_lifetime`, of a sampler of tasks: updates that an agent lives for, on average;
         - `trained_updates(num_levels) -> float`, the share of updates that are learned from, in the
           long run, by which a learner's schedule is as long as the run;
+        - `preparation`, of one whose `init` takes minutes, a few words on what it does;
+        - `level_set`, of one over a finite set, a `rlgen.levels.LevelSet`;
+        - `replay_probability(state) -> [K]`, of one with a `buffer`, how likely each row is played;
         - `lineage(state, slots) -> dict[str, [N, R]]`, what it knows of the levels' past (`age`, in
           updates since a level was first met; `depth`, edits between it and the source).
         """

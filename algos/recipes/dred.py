@@ -18,7 +18,8 @@ PRESETS = GROUNDED
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
     """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
+    model = model_for(env)
     student, judge = student_and_score(env, learner, score)
     data = own_set(env)
-    sampler = DRED(env, data, judge, Generated(env, model_for(env), data))
+    sampler = DRED(env, data, judge, Generated(env, model, data))
     return Curriculum(student, sampler, judge, num_queued=8)

@@ -110,6 +110,11 @@ class DRED:
         """Whether there is anything beside the set."""
         return self.num_edits > 0 or not isinstance(self.source, tuple)
 
+    @property
+    def preparation(self) -> str:
+        """What the source does at first."""
+        return getattr(self._source, "preparation", "")
+
     def trained_updates(self, num_levels: int) -> float:
         """Share of the updates that are learned from, in the long run."""
         del num_levels

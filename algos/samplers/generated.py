@@ -56,6 +56,14 @@ class Generated:
         if self.path:
             self._read()
 
+    @property
+    def preparation(self) -> str:
+        """What `init` does; "" if it only reads a file."""
+        if self.path:
+            return ""
+        kind, num = type(self.model).__name__, len(self.data.level_set)
+        return f"fitting a {kind} on {num} levels, {self.model.num_epochs} epochs"
+
     def init(self, key: Key) -> GeneratedState:
         """The fitted model; the key is not used, as all seeds share it."""
         del key

@@ -247,6 +247,10 @@ class PLR:
         own = getattr(self.source, "metrics", None)
         return own(state.source) if own else {}
 
+    def replay_probability(self, state: PLRState) -> Float[Array, " K"]:
+        """Of each row, in an update that replays."""
+        return self._priority()(state.buffer, observed(state.buffer))
+
     def lineage(self, state: PLRState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
         """Updates since each level was first met, and edits between it and the source."""
         age = state.num_updates - 1 - slots.note.lineage.born

@@ -83,6 +83,7 @@ def measure(
     tested: Evaluation,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, of: None,
+    reference: LevelSet | None = None,
 ) -> Gaps | None:
     """Play a run's training set and say what the run owes to it; None if there is nothing to say.
 
@@ -94,8 +95,11 @@ def measure(
         tested: its policies on a suite; the set is played as many times.
         seed: of the evaluation's random numbers.
         progress: called with the episodes done and all of them.
+        reference: another set in the place of the run's own, say to see how far a run without a set
+            does better on one that others have.
     """
-    chosen = training_set(loaded.curriculum)
+    own = training_set(loaded.curriculum)
+    chosen = own if reference is None else reference
     if chosen is None or not _unseen(chosen, tested).any():
         return None
     levels, policies = some_levels(chosen, MOST_LEVELS), policies_of(loaded)
@@ -103,7 +107,7 @@ def measure(
     played = evaluate(policies, Suite("train", loaded.env, levels), attempts, seed, progress)
     return gaps_of(played, tested, chosen)._replace(
         information=level_information(policies, levels, seed),
-        shift_gap=shift_gap(loaded, policies, played, seed),
+        shift_gap=shift_gap(loaded, policies, played, seed, own is not None),
     )
 
 
@@ -155,18 +159,18 @@ def level_information(policies: Policies, levels: LevelSet, seed: int = 0) -> An
 
 
 def shift_gap(
-    loaded: Loaded, policies: Policies, train: Evaluation, seed: int = 0
+    loaded: Loaded, policies: Policies, train: Evaluation, seed: int = 0, has_set: bool = True
 ) -> Float[np.ndarray, " S"] | tuple[()]:
     """Return on levels as the sampler draws them less that on its training set, of each seed.
 
-    0 of samplers without a buffer, which draw uniformly; of others by playing the buffer's levels
-    (of more than 512 that may be drawn, 512 draws) and the sampler's `replay_probability`; `()`
-    where it has none.
+    0 of samplers of a set without a buffer, which draw uniformly; of others by playing the buffer's
+    levels (of more than 512 that may be drawn, 512 draws) and the sampler's `replay_probability`;
+    `()` where it has none.
     """
     sampler, states = loaded.curriculum.sampler, loaded.sampler
     buffer = getattr(states, "buffer", None)
     if buffer is None:
-        return np.zeros(train.shape[0])
+        return np.zeros(train.shape[0]) if has_set else ()
     if not hasattr(sampler, "replay_probability"):
         return ()
     probability = np.asarray(jax.jit(jax.vmap(sampler.replay_probability))(states))

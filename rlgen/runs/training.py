@@ -174,6 +174,9 @@ def _go(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
             reporter.say(_first_words(run, counters))
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
+            preparation = getattr(run.curriculum.sampler, "preparation", "")
+            if preparation and not restored:
+                reporter.say(f"{preparation} ...")
             states = program.place(restored[0]) if restored else program.init()
             seconds = time.perf_counter() - start
             reporter.say(f"compiled in {seconds:.1f} s")

@@ -17,6 +17,7 @@ that have a set, with `--suites` of your environment.
 """
 
 import dataclasses
+import json
 import os
 import shlex
 import sys
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 from _comparison import costs, parser_of, refuse_other, run_command, table, train, train_options
 
+from rlgen import registry
 from rlgen.evaluation import results
 from rlgen.evaluation.figures import MARKERS, THEMES, WIDTH, add_legend, dress, png_bytes
 from rlgen.evaluation.summary import Summary, summarise
@@ -63,11 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code:
             return code
     names = " ".join(shlex.quote(str(run)) for run in runs.values())
+    known = getattr(registry.make_env(options.env), "suites", dict)()
+    reference = "train" if "train" in known else "auto"  # also of methods that have no set
     for suite in options.suites:
         code = run_command(
             f"eval {names} --suite {suite} --attempts {options.attempts} --out "
             f"{shlex.quote(str(options.out / suite))} --overwrite "
-            f"--gaps {'auto' if suite == options.suites[0] else 'none'}"
+            f"--gaps {reference if suite == options.suites[0] else 'none'}"
         )
         if code:
             return code
@@ -133,8 +137,34 @@ def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> st
             for name, suite in found.items()
         }
         parts += [f"Mean less that of `{heads[0]}`, in points.", table(heads, rows)]
+    parts += _gaps(options.out / options.suites[0])
     parts += ["What it cost, of one seed.", table(heads, costs(runs))]
     return "\n\n".join(parts) + "\n"
+
+
+def _gaps(folder: Path) -> list[str]:
+    """Of the first suite: what was measured on the training set beside it."""
+    content = json.loads((folder / "results.json").read_text())
+    every = content.get("generalisation", [])
+    if not every:
+        return []
+    name = "solve_rate" if "solve_rate" in every[0] else "returns"
+    rows: dict[str, list[str]] = {"train": [], "test": [], "gap": []}
+    for run in every:
+        for side, row in rows.items():
+            low, value, high = (100 * run[name][side][key] for key in ("low", "value", "high"))
+            row.append(f"{value:.1f} [{low:.1f}, {high:.1f}]")
+    for title, key in (("shift gap, return", "shift_gap"), ("information, nats", "information")):
+        rows[title] = []
+        for run in every:
+            values = run.get(key, ())
+            values = values["per_seed"] if isinstance(values, dict) else values
+            rows[title].append(", ".join(f"{x:.2f}" for x in values) or "-")
+    what = f"{name.replace('_', ' ')} times 100"
+    return [
+        f"`{folder.name}` beside the training set: {what}; the last two rows by seed.",
+        table([run["run"] for run in every], rows),
+    ]
 
 
 def _figure(found: dict[str, Summary]) -> Any:
