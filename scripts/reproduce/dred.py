@@ -115,22 +115,15 @@ def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> st
         f"{options.seeds} seeds, {float(options.learned):,.0f} env steps learned from by each, "
         f"preset `{options.preset}` on `{options.env}`, {options.attempts} attempts a level.",
         f"{score.capitalize()}, interquartile mean: {first.meaning}.",
-        table(
-            heads,
-            {
-                name: [show_interval(run.aggregate["iqm"], score) for run in suite.runs]
-                for name, suite in found.items()
-            },
-        ),
+        table(heads, _scores(found, "iqm")),
         f"{score.capitalize()}, mean.",
-        table(
-            heads,
-            {
-                name: [show_interval(run.aggregate["mean"], score) for run in suite.runs]
-                for name, suite in found.items()
-            },
-        ),
+        table(heads, _scores(found, "mean")),
     ]
+    if all("iqm_whole_seeds" in run.aggregate for run in first.runs):
+        parts += [
+            "Interquartile mean, whole seeds drawn for all levels at once: wider and safer.",
+            table(heads, _scores(found, "iqm_whole_seeds")),
+        ]
     if len(runs) > 1:
         rows = {
             name: ["-", *(show_interval(c.mean, score, signed=True) for c in suite.comparisons)]
@@ -140,6 +133,14 @@ def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> st
     parts += _gaps(options.out / options.suites[0])
     parts += ["What it cost, of one seed.", table(heads, costs(runs))]
     return "\n\n".join(parts) + "\n"
+
+
+def _scores(found: dict[str, Summary], aggregate: str) -> dict[str, list[str]]:
+    """An aggregate of every run, with its interval, a row a suite."""
+    return {
+        name: [show_interval(run.aggregate[aggregate], suite.score) for run in suite.runs]
+        for name, suite in found.items()
+    }
 
 
 def _gaps(folder: Path) -> list[str]:
