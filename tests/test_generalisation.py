@@ -248,6 +248,10 @@ def test_a_run_is_measured_against_its_set_and_a_suite():
     assert float(found.solve_rate.gap.value) == 1.0
     np.testing.assert_array_equal(found.shift_gap, [0, 0])
     assert measure(loaded(object(), ()), tested) is None
+    # Without a set of its own, by another's levels; its sampler tells nothing of a shift.
+    beside = measure(loaded(object(), (), Looking()), tested, reference=take(levels, [0, 1]))
+    assert beside is not None and beside.shift_gap == ()
+    np.testing.assert_allclose(beside.returns.per_seed, found.returns.per_seed)
     assert measure(loaded(Fixed(env, levels=levels), ()), tested) is None  # all were trained on
     assert "generalisation" not in results.to_json([tested], QUICK)
     content: Any = results.to_json([tested], QUICK, gaps=[found])
