@@ -124,6 +124,11 @@ class VAE:
         mean, std = self.encode(encoder, levels)
         return Fitted(Generator(decoder, mean, std), encoder)
 
+    def fit(self, key: Key, levels: PyTree, num_epochs: int) -> Fitted:
+        """The model of levels [M, ...] after some passes through them."""
+        state, _ = self.train(self.begin(key, levels), levels, num_epochs)
+        return self.finish(state, levels)
+
     def encode(self, encoder: PyTree, levels: PyTree) -> tuple[Array, Array]:
         """Mean and standard deviation, [M, L] each, of the latents of levels [M, ...]."""
         found: Any = self.encoder.apply(encoder, jax.vmap(self.codec.encode)(levels), False)

@@ -95,9 +95,7 @@ class GraphVAE:
 
     def fit(self, key: Key, levels: PyTree) -> Fitted:
         """The model of levels [M, ...] after `num_epochs`."""
-        vae = self.vae()
-        state, _ = vae.train(vae.begin(key, levels), levels, self.num_epochs)
-        return vae.finish(state, levels)
+        return self.vae().fit(key, levels, self.num_epochs)
 
     def propose(self, key: Key, fitted: Fitted, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
         """New levels [num, ...] and the rows of the two levels that each lies between."""
