@@ -35,6 +35,7 @@ commands:
 hyperparameter of a method with its default."""
 
 LIST_HELP = """usage: rlgen list [KIND] [--json]
+       rlgen list envs --shared-structure
 
 Names of what ships with rlgen. KIND is one of {kinds}.
 Components of your own go by their dotted path: --env my_package.my_env"""
@@ -72,6 +73,8 @@ def list_names(args: Sequence[str]) -> int:
     if "-h" in args or "--help" in args:
         print(LIST_HELP.format(kinds=", ".join(kinds)))
         return 0
+    if "--shared-structure" in args:
+        return _shared_structure([arg for arg in args if arg != "--shared-structure"])
     wanted = [arg for arg in args if arg != "--json"]
     for arg in wanted:
         if arg not in kinds:
@@ -90,6 +93,18 @@ def list_names(args: Sequence[str]) -> int:
     if not wanted:
         print("suites, rules: see `rlgen list suites`, `rlgen list rules`")
     return 0
+
+
+def _shared_structure(args: Sequence[str]) -> int:
+    from rlgen._cli_structure import show_structures
+
+    if args and not args[0].startswith("-"):
+        if args[0] != "envs":
+            raise ValueError(
+                f"--shared-structure is of environments: rlgen list envs, not {args[0]}"
+            )
+        args = args[1:]
+    return show_structures(args)
 
 
 def _described(kind: str) -> dict[str, str]:

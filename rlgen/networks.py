@@ -1,7 +1,7 @@
 """Actor-critic networks for any observation, feed-forward or recurrent."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -60,6 +60,8 @@ class ActorCritic:
         conv_features: filters of the 3×3 convolution over images.
         vector_features: units of the dense layer over what accompanies an image.
         activation: nonlinearity of the actor's head and of the feed-forward core.
+        num_values: heads of the critic. The first gives the value; a learner that tells several
+            apart asks for them by `values`.
 
     Raises:
         ValueError: an unknown core or activation, or a size out of range.
@@ -75,6 +77,7 @@ class ActorCritic:
     conv_features: int = 16
     vector_features: int = 5
     activation: Literal["relu", "tanh"] = "relu"
+    num_values: int = field(default=1, metadata={"config": False})
 
     def __post_init__(self):
         if self.core not in CORES:
@@ -82,7 +85,8 @@ class ActorCritic:
             raise ValueError(f"core must be {allowed}, got {self.core!r}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation must be 'relu' or 'tanh', got {self.activation!r}")
-        for name in ("hidden_size", "head_size", "conv_features", "vector_features"):
+        sizes = ("hidden_size", "head_size", "conv_features", "vector_features", "num_values")
+        for name in sizes:
             if getattr(self, name) < 1:
                 raise ValueError(f"network.{name} must be at least 1, got {getattr(self, name)}")
         if self.num_layers < 0:
@@ -106,13 +110,23 @@ class ActorCritic:
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
         """New carry, logits and value of one step."""
-        return self._apply(env, params, carry, obs, first)
+        return self._first(*self.values(env, params, carry, obs, first))
 
     def unroll(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
         """New carry, logits and values of a sequence; equal to T steps."""
+        return self._first(*self.values(env, params, carry, obs, first))
+
+    def values(
+        self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
+    ) -> tuple[PyTree, Float[Array, "*B A"], Float[Array, "*B V"]]:
+        """New carry, logits and the values of all heads, of a step [N] or a sequence [T, N]."""
         return self._apply(env, params, carry, obs, first)
+
+    @staticmethod
+    def _first(carry: PyTree, logits: Array, values: Array) -> tuple[PyTree, Array, Array]:
+        return carry, logits, values[..., 0]
 
     def trunk(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
@@ -149,8 +163,12 @@ class _Network(nn.Module):
             return carry, x
         actor = act(parts.dense(sizes.head_size, 2.0, "actor_hidden")(x))
         logits = parts.dense(self.num_actions, 0.01, "actor")(actor)
-        critic = nn.relu(parts.dense(sizes.head_size, 2.0, "critic_hidden")(x))
-        return carry, logits, parts.dense(1, 1.0, "critic")(critic)[..., 0]
+        values = [self._value(x, i) for i in range(sizes.num_values)]
+        return carry, logits, jnp.concatenate(values, -1)
+
+    def _value(self, x: Array, i: int) -> Float[Array, "*B 1"]:
+        critic = nn.relu(parts.dense(self.sizes.head_size, 2.0, _numbered("critic_hidden", i))(x))
+        return parts.dense(1, 1.0, _numbered("critic", i))(critic)
 
     def _remember(self, carry: PyTree, x: Array, first: Array) -> tuple[PyTree, Array]:
         core, size, depth = self.sizes.core, self.sizes.hidden_size, self.depth

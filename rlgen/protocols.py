@@ -141,16 +141,30 @@ class RuleLearner(Learner, Protocol):
 
 @runtime_checkable
 class Bonus(Protocol):
-    """Intrinsic reward as a function of the rollout."""
+    """Intrinsic reward as a function of the rollout.
 
-    def init(self, key: Key) -> PyTree:
-        """State of the bonus before any data."""
+    A bonus may have attributes, which need not be there:
+
+    - `features`, names of abilities of the environment, such as `("position",)`, whose values
+      before and after each step it finds in `Rollout.visits`;
+    - `pairs`, whether it judges a step by the observation that follows. Then the rollout comes with
+      `last_obs`, and a step that ends an episode, whose successor nobody keeps, has bonus 0 and
+      counts in no statistic.
+    """
+
+    def init(self, key: Key, num_slots: int) -> PyTree:
+        """State of the bonus before any data, what each slot's episode has seen included."""
         ...
 
     def apply(
-        self, key: Key, state: PyTree, rollout: Rollout
+        self, key: Key, state: PyTree, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "T N"], Metrics]:
-        """New state, bonus of each step, metrics. Later steps never change earlier bonuses."""
+        """New state, bonus of each step, metrics. Later steps never change earlier bonuses.
+
+        A slot of weight 0 changes nothing for the others: no shared count, no statistic and no
+        gradient. Where `rollout.first`, an episode begins and what was seen in the last one is
+        forgotten; a rollout may begin in the middle of an episode.
+        """
         ...
 
 

@@ -17,9 +17,12 @@ KINDS = {
     "learners": "rlgen.algos.learners",
     "samplers": "rlgen.algos.samplers",
     "scores": "rlgen.algos.scores",
+    "bonuses": "rlgen.algos.bonuses",
     "level-models": "rlgen.algos.generative",
     "recipes": "rlgen.algos.recipes",
 }
+
+_SINGULAR = {"bonuses": "bonus"}
 
 ABILITIES = {
     "unpack": "unpack(obs) -> pytree of float arrays: the observation as the network sees it",
@@ -31,6 +34,12 @@ ABILITIES = {
     "num_states": "num_states() -> int: how many values its observation, one integer, can have",
     "expected_return": "expected_return(level, log_policy[S, A]) -> float: undiscounted, exact",
     "lifetime": "lifetime() -> int: updates that an agent is trained for in meta-learning",
+    "position": "position(state, level) -> int below num_positions(): where the agent is",
+    "num_positions": "num_positions() -> int: how many values position can have",
+    "event": "event(state, level) -> int below num_events(): what happened with the last step",
+    "num_events": "num_events() -> int: how many values event can have; 0 is nothing",
+    "feature_values": "feature_values(level, feature, discount) -> float[Z]: the least optimal "
+    "value of the states that look alike under position or event; 0 where there is none",
     "level_hash": "level_hash(level) -> uint32[2]: equal for equal levels",
     "level_features": "level_features(level) -> dict of scalars that describe a level",
     "render": "render(level, state) -> uint8[H, W, 3]",
@@ -65,7 +74,7 @@ def load(kind: str, name: str) -> ModuleType:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise ValueError(f"cannot import {name!r} as one of the {kind}: {error}") from error
-    known = _known(name, names(kind), kind.removesuffix("s"))
+    known = _known(name, names(kind), _SINGULAR.get(kind, kind.removesuffix("s")))
     return importlib.import_module(f"{KINDS[kind]}.{known.replace('-', '_')}")
 
 
@@ -90,8 +99,23 @@ def make_env(name: str) -> Any:
     return module.build(**known[variant])
 
 
+def make_bonus(name: str, env: Any) -> Any:
+    """A raw bonus for an environment by name: `rnd`, or `counts/event` for one of its variants.
+
+    Raises:
+        ValueError: the bonus or the variant is unknown, or the environment cannot have it.
+    """
+    family, slash, variant = name.partition("/")
+    module = load("bonuses", family)
+    known = variants(module)
+    if slash and variant not in known:
+        told = suggestion(variant, known) if known else "it has none."
+        raise ValueError(f"unknown variant {variant!r} of the bonus {family}; {told}")
+    return module.build(env, **known[variant] if slash else {})
+
+
 def variants(module: ModuleType) -> dict[str, dict[str, Any]]:
-    """The variants of an environment's module; {} if it has none."""
+    """The variants of an environment's or a bonus's module; {} if it has none."""
     return getattr(module, "VARIANTS", {})
 
 

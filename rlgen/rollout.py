@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.branching import any_seed, where
 from rlgen.protocols import Actor, LevelEnv
-from rlgen.types import Key, PyTree, Rollout
+from rlgen.types import Key, PyTree, Rollout, Visit
 
 
 class Running(NamedTuple):
@@ -22,6 +22,20 @@ class Running(NamedTuple):
     carry: PyTree
 
 
+class Record(NamedTuple):
+    """What to keep of a rollout beside what every learner needs.
+
+    A learner whose attribute `needs_last_obs` is true gets `last_obs` in any case.
+    """
+
+    trace: Callable[[PyTree], PyTree] = lambda state: ()  # what to keep of each environment state
+    features: tuple[str, ...] = ()  # abilities of the environment, for `Rollout.visits`
+    last_obs: bool = False  # whether to keep what follows the last step
+
+
+NOTHING_MORE = Record()
+
+
 def rollout(
     key: Key,
     env: LevelEnv,
@@ -29,14 +43,13 @@ def rollout(
     learner_state: PyTree,
     level: PyTree,
     num_steps: int,
-    trace: Callable[[PyTree], PyTree] = lambda state: (),
+    record: Record = NOTHING_MORE,
 ) -> tuple[Rollout, PyTree]:
     """Play T steps in every slot; an episode that ends is followed by one on the next queued level.
 
     The starts of all queued levels are computed once, so that a reset is a gather; so within one
     rollout a level always starts from the same state. The recurrent state is kept every
     `learner.bptt_steps` steps, if the learner has such a field, else before the first step alone.
-    A learner whose attribute `needs_last_obs` is true also gets `last_obs`.
 
     Args:
         key: consumed.
@@ -44,14 +57,14 @@ def rollout(
         learner, learner_state: who acts.
         level: [N, R, ...].
         num_steps: T.
-        trace: what to keep of the environment state; nothing by default.
+        record: what else to keep; nothing by default.
 
     Returns the rollout (its bonus is 0), and the trace [T + 1, N, ...]: before each step and at the
     end, where a slot whose last step ended an episode is at the start of the next.
     """
     key_reset, key_steps = jax.random.split(key)
     starts = _starts(key_reset, env, level)
-    slots = _Slots(env, learner, learner_state, level, starts, trace)
+    slots = _Slots(env, learner, learner_state, level, starts, record)
     return _play_on(key_steps, slots, _at_start(learner, starts), num_steps)[:2]
 
 
@@ -63,20 +76,25 @@ def begin(key: Key, env: LevelEnv, learner: Actor, level: PyTree) -> Running:
 def roll_on(
     key: Key,
     env: LevelEnv,
-    learner: Actor,
-    learner_state: PyTree,
+    player: tuple[Actor, PyTree],
     level: PyTree,
     running: Running,
     num_steps: int,
+    record: Record = NOTHING_MORE,
 ) -> tuple[Rollout, Running]:
     """Play T further steps from where the slots are, as `rollout` does from the start.
 
     Episodes go on from one call to the next; the starts of those that begin within the call are
     drawn anew in each call.
+
+    Args:
+        player: who acts, and its state.
+        running: the slots, of `begin` or of an earlier call.
+        key, env, level, num_steps, record: as in `rollout`.
     """
     key_reset, key_steps = jax.random.split(key)
     starts = _starts(key_reset, env, level)
-    slots = _Slots(env, learner, learner_state, level, starts, lambda state: ())
+    slots = _Slots(env, *player, level, starts, record)
     played, _, end = _play_on(key_steps, slots, running, num_steps)
     return played, end
 
@@ -111,10 +129,10 @@ def _play_on(
     following = jnp.concatenate([played.value[1:], last_value[None]])
     following = jnp.where(played.terminated, 0.0, following)
     next_value = jnp.where(played.truncated, played.next_value, following)
-    trace = slots.trace(end.state)
+    trace = slots.record.trace(end.state)
     kept = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), kept, trace)
     last_obs = ()
-    if getattr(learner, "needs_last_obs", False):
+    if slots.record.last_obs or getattr(learner, "needs_last_obs", False):
         last_obs = jax.tree.map(lambda x: x[None], end.obs)
     played = played._replace(
         next_value=next_value, bonus=jnp.zeros_like(next_value), carry=carries, last_obs=last_obs
@@ -139,7 +157,7 @@ class _Slots(NamedTuple):
     learner_state: PyTree
     level: PyTree  # [N, R, ...]
     starts: PyTree  # first (obs, state) of each, [N, R, ...]
-    trace: Callable[[PyTree], PyTree]
+    record: Record
 
     def step(self, now: Running, key: Key) -> tuple[Running, tuple[Rollout, PyTree]]:
         """One step of all slots; `next_value` is filled in only where a time limit cut."""
@@ -152,6 +170,7 @@ class _Slots(NamedTuple):
         obs, state, reward, terminated, truncated = _step(
             key_step, self.env, now.state, action, here
         )
+        visits = self._visits(now.state, state, here)
         done = terminated | truncated
         # Only a time limit needs the value of an observation that nobody acts on: a branch, since
         # time limits are rare and a forward pass is dear.
@@ -175,8 +194,19 @@ class _Slots(NamedTuple):
             reward=reward,
             bonus=(),  # pyright: ignore[reportArgumentType]  # zeros, made once at the end
             carry=(),
+            visits=visits,
         )
-        return Running(state, obs, done, turn, carry), (row, self.trace(now.state))
+        return Running(state, obs, done, turn, carry), (row, self.record.trace(now.state))
+
+    def _visits(self, state: PyTree, after: PyTree, level: PyTree) -> dict[str, Visit] | tuple[()]:
+        """The features of the states before and after a step, before any reset."""
+        if not self.record.features:
+            return ()
+        visits = {}
+        for name in self.record.features:
+            of = jax.vmap(getattr(self.env, name))
+            visits[name] = Visit(of(state, level), of(after, level))
+        return visits
 
 
 class Played(NamedTuple):

@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from rlgen.branching import any_seed, where
 from rlgen.protocols import Bonus, Learner, LevelEnv
+from rlgen.registry import require
 from rlgen.returns import episode_progress, episodes
-from rlgen.rollout import Running, begin, roll_on, rollout
+from rlgen.rollout import Record, Running, begin, roll_on, rollout
 from rlgen.types import NEW, Episodes, Key, Metrics, Outcome, PyTree, Rollout, Slots
 
 
@@ -34,9 +35,9 @@ class OnPolicy:
     updates. The rollout that is scored is the last update's alone, as if an episode began with its
     first step: a score by returns then judges the parts of episodes that it sees.
 
-    A slot of weight 0 is played and scored but not learned from. If no slot has weight, the
-    learner's update is skipped altogether: an optimiser step on a zero gradient would still move
-    the parameters.
+    A slot of weight 0 is played and scored but not learned from. If no slot has weight, the bonus
+    and the learner's update are skipped altogether: an optimiser step on a zero gradient would
+    still move the parameters.
 
     Attributes:
         num_steps: T, env steps in each slot and update.
@@ -64,6 +65,8 @@ class OnPolicy:
         for name in ("num_steps", "population", "tenancy"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for feature in self._record.features:
+            require(self.env, feature, f"the bonus {type(self.bonus).__name__}")
         if not 0 < self.train_share <= 1:
             raise ValueError(f"train_share must lie in (0, 1], got {self.train_share}")
 
@@ -83,7 +86,8 @@ class OnPolicy:
         learner = jax.vmap(self.learner.init)(jax.random.split(key_learner, self.population))
         bonus = ()
         if not isinstance(self.bonus, tuple):
-            bonus = jax.vmap(self.bonus.init)(jax.random.split(key_bonus, self.population))
+            keys_bonus = jax.random.split(key_bonus, self.population)
+            bonus = jax.vmap(lambda key: self.bonus.init(key, num_slots))(keys_bonus)
         if self.tenancy == 1:
             return OnPolicyState(learner, bonus)
         # Never played, as the first slots are all fresh: any level and key will do.
@@ -138,21 +142,23 @@ class OnPolicy:
         solved = successes(self.env, played, before)
         stats = episodes(played, slots.row.shape[1], solved, before)
         metrics = self._episode_metrics(played, stats, solved)
-        bonus_state = state.bonus
-        if not isinstance(self.bonus, tuple):
-            bonus_state, bonus, bonus_metrics = self.bonus.apply(key_bonus, bonus_state, played)
-            played = played._replace(bonus=bonus)
-            metrics |= bonus_metrics
-        learner, learner_metrics = self._learn(key_update, state.learner, played, slots.weight)
-        state = state._replace(learner=learner, bonus=bonus_state)
-        return state, played, stats, metrics | learner_metrics
+        new, played, told = self._learn((key_bonus, key_update), state, played, slots.weight)
+        return new, played, stats, metrics | told
+
+    @property
+    def _record(self) -> Record:
+        """What the bonus needs to be kept of a rollout."""
+        features = getattr(self.bonus, "features", ())
+        return Record(features=features, last_obs=getattr(self.bonus, "pairs", False))
 
     def _play(
         self, key: Key, state: OnPolicyState, level: PyTree, fresh: Bool[Array, " N"]
     ) -> tuple[Rollout, OnPolicyState]:
         """T steps, from the start or from where the slots are; only `fresh` ones begin anew."""
         if self.tenancy == 1:
-            played, _ = rollout(key, self.env, self.learner, state.learner, level, self.num_steps)
+            played, _ = rollout(
+                key, self.env, self.learner, state.learner, level, self.num_steps, self._record
+            )
             return played, state
         key_begin, key_roll = jax.random.split(key)
 
@@ -162,34 +168,62 @@ class OnPolicy:
 
         # Most updates are in the middle of a tenancy, where no start need be computed.
         running = jax.lax.cond(any_seed(fresh.any()), start, lambda: state.running)
+        player = (self.learner, state.learner)
         played, running = roll_on(
-            key_roll, self.env, self.learner, state.learner, level, running, self.num_steps
+            key_roll, self.env, player, level, running, self.num_steps, self._record
         )
         progress = jax.tree.map(lambda x: x[-1], episode_progress(played, state.progress))
         age = jnp.where(fresh, 0, state.age) + 1
         return played, state._replace(running=running, progress=progress, age=age)
 
     def _learn(
-        self, key: Key, state: PyTree, played: Rollout, weight: Float[Array, " N"]
-    ) -> tuple[PyTree, Metrics]:
+        self,
+        keys: tuple[Key, Key],
+        state: OnPolicyState,
+        played: Rollout,
+        weight: Float[Array, " N"],
+    ) -> tuple[OnPolicyState, Rollout, Metrics]:
+        """New learner and bonus, the rollout with its bonus, and metrics; NaN if nothing trains."""
         trains = (weight > 0).any()
-        num_trained = self.num_trained(weight.size)
+        old = (state.learner, state.bonus, played.bonus)
 
-        def learn() -> tuple[PyTree, Metrics]:
-            if num_trained == weight.size:
-                return self.learner.update(key, state, played, weight)
-            # Stable, so that the slots with weight keep their order.
-            chosen = jnp.argsort(weight <= 0, stable=True)[:num_trained]
-            part = jax.tree.map(lambda x: x[:, chosen], played)
-            return self.learner.update(key, state, part, weight[chosen])
+        def learn() -> tuple[tuple, Metrics]:
+            key_bonus, key_update = keys
+            bonus_state, bonus, told = self._judge(key_bonus, state.bonus, played, weight)
+            seen = self._as_learned(played._replace(bonus=bonus))
+            num_trained = self.num_trained(weight.size)
+            part, share = seen, weight
+            if num_trained < weight.size:
+                # Stable, so that the slots with weight keep their order.
+                chosen = jnp.argsort(weight <= 0, stable=True)[:num_trained]
+                part = jax.tree.map(lambda x: x[:, chosen], seen)
+                share = weight[chosen]
+            learner, metrics = self.learner.update(key_update, state.learner, part, share)
+            return (learner, bonus_state, bonus), told | metrics
 
-        def skip() -> tuple[PyTree, Metrics]:
+        def skip() -> tuple[tuple, Metrics]:
             metrics = jax.eval_shape(learn)[1]
-            return state, {name: jnp.full(m.shape, jnp.nan) for name, m in metrics.items()}
+            return old, {name: jnp.full(m.shape, jnp.nan) for name, m in metrics.items()}
 
         new, metrics = jax.lax.cond(any_seed(trains), learn, skip)
         metrics = {name: jnp.where(trains, m, jnp.nan) for name, m in metrics.items()}
-        return where(trains, new, state), metrics
+        learner, bonus_state, bonus = where(trains, new, old)
+        state = state._replace(learner=learner, bonus=bonus_state)
+        return state, played._replace(bonus=bonus), metrics
+
+    def _judge(
+        self, key: Key, state: PyTree, played: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[PyTree, Float[Array, "T N"], Metrics]:
+        if isinstance(self.bonus, tuple):
+            return state, played.bonus, {}
+        return self.bonus.apply(key, state, played, weight)
+
+    def _as_learned(self, played: Rollout) -> Rollout:
+        """The rollout without what was kept for the bonus alone."""
+        played = played._replace(visits=())
+        if getattr(self.learner, "needs_last_obs", False):
+            return played
+        return played._replace(last_obs=())
 
     def _episode_metrics(
         self, played: Rollout, stats: Episodes, solved: Bool[Array, "T N"]

@@ -40,6 +40,13 @@ class Slots(NamedTuple):
     note: PyTree = ()  # [N, R, ...]; what the sampler notes of each level until it observes it
 
 
+class Visit(NamedTuple):
+    """A feature of the environment's state, such as the agent's position, around each step."""
+
+    before: Int[Array, "T N"]
+    after: Int[Array, "T N"]  # of the true successor, also where the episode ended
+
+
 class Rollout(NamedTuple):
     """T steps of N slots, time-major; `[P, T, N, ...]` where a population learns."""
 
@@ -55,7 +62,8 @@ class Rollout(NamedTuple):
     reward: Float[Array, "T N"]  # extrinsic; never overwritten
     bonus: Float[Array, "T N"]  # intrinsic; added to the reward only inside the advantage
     carry: PyTree  # [T/L, N, ...] recurrent state before every L-th step; L = T by default
-    last_obs: PyTree = ()  # [1, N, ...] what follows the last step; of learners that need it
+    last_obs: PyTree = ()  # [1, N, ...] what follows the last step; for who needs it
+    visits: dict[str, Visit] | tuple[()] = ()  # by feature; of those that the bonus needs
 
     @property
     def done(self) -> Bool[Array, "*P T N"]:

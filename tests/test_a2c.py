@@ -177,7 +177,7 @@ def test_tables_learn_a_corridor():
 
     def update(carry, key):
         state, running = carry
-        played, running = roll_on(key, env, learner, state, level, running, num_steps)
+        played, running = roll_on(key, env, (learner, state), level, running, num_steps)
         state, metrics = learner.update(key, state, played, jnp.ones(workers))
         return (state, running), (played.reward.mean(), metrics["value_loss"])
 

@@ -15,7 +15,7 @@ from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.branching import any_seed, same_for_all_seeds
 from rlgen.curriculum import Curriculum
 from rlgen.networks import ActorCritic
-from rlgen.students import OnPolicy, successes
+from rlgen.students import OnPolicy, OnPolicyState, successes
 from rlgen.testing import Probe, assert_close, assert_same, new_slots, random_rollout
 from rlgen.types import Keys
 
@@ -138,10 +138,11 @@ def test_a_seed_without_weight_stays_as_it_is_beside_one_that_learns():
     student, played = OnPolicy(ENV, Tally(), NUM_STEPS), random_rollout(0, NUM_STEPS, N, 1)
 
     def learn(weight):
-        return student._learn(jax.random.key(0), jnp.int32(7), played, weight)
+        keys = tuple(jax.random.split(jax.random.key(0)))
+        return student._learn(keys, OnPolicyState(jnp.int32(7), ()), played, weight)
 
-    state, metrics = jax.vmap(learn)(jnp.asarray([[0.0] * N, [0.0, 0.0, 0.5, 0.0]]))
-    np.testing.assert_array_equal(state, [7, 8])
+    state, _, metrics = jax.vmap(learn)(jnp.asarray([[0.0] * N, [0.0, 0.0, 0.5, 0.0]]))
+    np.testing.assert_array_equal(state.learner, [7, 8])
     np.testing.assert_array_equal(metrics["loss"], [np.nan, 0.0])
 
 

@@ -3,8 +3,8 @@
 Source: Schulman et al., 2017, "Proximal Policy Optimization Algorithms".
 """
 
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,8 @@ from rlgen.networks import ActorCritic, Network
 from rlgen.protocols import LevelEnv
 from rlgen.returns import gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
+
+from ._streams import IntrinsicStream
 
 
 class PPOState(NamedTuple):
@@ -34,6 +36,9 @@ class Batch(NamedTuple):
     advantage: Float[Array, "T N"]
     target: Float[Array, "T N"]
     weight: Float[Array, "T N"]
+    # Of the bonus alone, where it has a value of its own; `()` otherwise.
+    bonus_value: Float[Array, "T N"] | tuple[()] = ()
+    bonus_target: Float[Array, "T N"] | tuple[()] = ()
 
 
 @runtime_checkable
@@ -73,6 +78,9 @@ class PPO:
         target_kl: stop the epochs of a rollout once the policy has moved this far, in nats; 0
             turns it off.
         adam_eps: Adam's ε.
+        two_streams: whether the bonus has a value of its own, as `intrinsic` says; else it is added
+            to the reward.
+        intrinsic: how the bonus is summed with two streams.
         surrogate: what is maximised in place of the clipped ratio times the advantage; `()` clips.
 
     Raises:
@@ -99,6 +107,8 @@ class PPO:
     bootstrap_truncation: bool = True
     target_kl: float = 0.0
     adam_eps: float = 1e-5
+    two_streams: bool = False
+    intrinsic: IntrinsicStream = field(default_factory=IntrinsicStream)
     surrogate: Surrogate | tuple[()] = ()
 
     def __post_init__(self):
@@ -111,6 +121,21 @@ class PPO:
             _refuse(not getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("discount", "gae_lambda", "anneal_end"):
             _refuse(not 0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        if self.two_streams and not hasattr(self.network, "values"):
+            raise ValueError(
+                f"PPO's two_streams needs a network with several values, such as ActorCritic; "
+                f"{type(self.network).__name__} has one"
+            )
+
+    @property
+    def needs_last_obs(self) -> bool:
+        """Whether what follows a rollout's last step is needed, for the bonus's value of it."""
+        return self.two_streams
+
+    @property
+    def _network(self) -> Any:
+        """The network, with as many values as there are streams."""
+        return replace(self.network, num_values=2) if self.two_streams else self.network
 
     def check(self, num_steps: int, num_slots: int) -> None:
         """Refuse rollouts that do not divide into this learner's sequences and minibatches.
@@ -134,18 +159,18 @@ class PPO:
 
     def init(self, key: Key) -> PPOState:
         """An untrained agent."""
-        params = self.network.init(key, self.env)
+        params = self._network.init(key, self.env)
         return PPOState(params, self._optimizer().init(params), jnp.int32(0))
 
     def initial_carry(self, num_slots: int) -> PyTree:
         """Recurrent state at the start of an episode, [N, ...]."""
-        return self.network.initial_carry(num_slots)
+        return self._network.initial_carry(num_slots)
 
     def act(
         self, key: Key, state: PPOState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
         """Sample an action; see `rlgen.protocols.Learner`."""
-        carry, logits, value = self.network.step(self.env, state.params, carry, obs, first)
+        carry, logits, value = self._network.step(self.env, state.params, carry, obs, first)
         action = distributions.sample(key, logits)
         return carry, action, distributions.log_prob(logits, action), value
 
@@ -153,13 +178,13 @@ class PPO:
         self, state: PPOState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> Float[Array, " N"]:
         """Value of an observation."""
-        return self.network.step(self.env, state.params, carry, obs, first)[2]
+        return self._network.step(self.env, state.params, carry, obs, first)[2]
 
     def features(
         self, state: PPOState, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
         """New carry and what policy and value are computed from, of networks with a `trunk`."""
-        return getattr(self.network, "trunk")(self.env, state.params, carry, obs, first)  # noqa: B009
+        return getattr(self._network, "trunk")(self.env, state.params, carry, obs, first)  # noqa: B009
 
     def update(
         self, key: Key, state: PPOState, rollout: Rollout, weight: Float[Array, " N"]
@@ -167,10 +192,7 @@ class PPO:
         """Some epochs of clipped policy gradient on one rollout [T, N]."""
         # Weights multiply, and 0 times NaN is NaN: what must not count is taken out altogether.
         rollout = _without(weight <= 0, rollout)
-        advantage = gae(rollout, self.discount, self.gae_lambda, self.bootstrap_truncation)
-        weights = jnp.broadcast_to(weight, advantage.shape)
-        batch = Batch(rollout, advantage, advantage + rollout.value, weights)
-        batch = self._cut(batch)
+        batch = self._cut(self._batch(state.params, rollout, weight))
         rate = self._rate(state.num_updates)
 
         def epoch(carry: tuple, key: Key) -> tuple[tuple, Metrics]:
@@ -186,6 +208,30 @@ class PPO:
         metrics["learning_rate"] = rate
         metrics["param_norm"] = _norm(params)
         return PPOState(params, opt_state, state.num_updates + 1), metrics
+
+    def _batch(self, params: PyTree, rollout: Rollout, weight: Float[Array, " N"]) -> Batch:
+        """Advantages and targets; with two streams, of the reward and of the bonus apart."""
+        advantage = gae(
+            rollout,
+            self.discount,
+            self.gae_lambda,
+            self.bootstrap_truncation,
+            include_bonus=not self.two_streams,
+        )
+        weights = jnp.broadcast_to(weight, advantage.shape)
+        batch = Batch(rollout._replace(last_obs=()), advantage, advantage + rollout.value, weights)
+        if not self.two_streams:
+            return batch
+        # One pass over what was seen, and over what follows: acting asked for no such value.
+        obs = jax.tree.map(lambda *x: jnp.concatenate(x), rollout.obs, rollout.last_obs)
+        first = jnp.concatenate([rollout.first, rollout.done[-1:]])
+        carry = jax.tree.map(lambda x: x[0], rollout.carry)
+        values = self._network.values(self.env, params, carry, obs, first)[2][..., 1]
+        values = jnp.where(weight[None] > 0, values, 0.0)
+        of_bonus = self.intrinsic.advantage(rollout, values)
+        both = self.intrinsic.extrinsic_coef * advantage + self.intrinsic.coef * of_bonus
+        value = values[:-1]
+        return batch._replace(advantage=both, bonus_value=value, bonus_target=of_bonus + value)
 
     def _optimizer(self) -> optax.GradientTransformation:
         """Adam's direction; the step size, which anneals with the rollouts, is applied apart."""
@@ -268,7 +314,7 @@ class PPO:
     def _loss(self, params: PyTree, batch: Batch) -> tuple[Array, Metrics]:
         old = batch.rollout
         carry = jax.tree.map(lambda x: x[0], old.carry)
-        _, logits, value = self.network.unroll(self.env, params, carry, old.obs, old.first)
+        _, logits, value, bonus_value = self._values(params, carry, old)
         weight = batch.weight / jnp.maximum(batch.weight.sum(), 1e-8)
 
         def mean(x: Array) -> Array:
@@ -282,6 +328,11 @@ class PPO:
         ratio = jnp.exp(log_ratio)
         policy_loss = -mean(self._gain(log_ratio, ratio, advantage))
         value_loss = 0.5 * mean(self._value_error(value, old.value, batch.target))
+        streams = {}
+        if self.two_streams:
+            error = self._value_error(bonus_value, batch.bonus_value, batch.bonus_target)
+            streams["bonus_value_loss"] = 0.5 * mean(error)
+            value_loss += streams["bonus_value_loss"]
         entropy = mean(distributions.entropy(logits))
         loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
         metrics = {
@@ -292,7 +343,14 @@ class PPO:
             "kl": mean(ratio - 1 - log_ratio),  # Schulman's low-variance estimate
             "clip_fraction": mean((jnp.abs(ratio - 1) > self.clip).astype(jnp.float32)),
         }
-        return loss, metrics
+        return loss, metrics | streams
+
+    def _values(self, params: PyTree, carry: PyTree, old: Rollout) -> tuple:
+        """Carry, logits, value and, with two streams, the bonus's value."""
+        if not self.two_streams:
+            return *self.network.unroll(self.env, params, carry, old.obs, old.first), ()
+        carry, logits, both = self._network.values(self.env, params, carry, old.obs, old.first)
+        return carry, logits, both[..., 0], both[..., 1]
 
     def _gain(self, log_ratio: Array, ratio: Array, advantage: Array) -> Array:
         if not isinstance(self.surrogate, tuple) or self.surrogate:

@@ -20,7 +20,7 @@ from rlgen.cells import CellActorCritic
 from rlgen.networks import ActorCritic
 from rlgen.protocols import Editor, Learner, LevelEnv
 from rlgen.registry import has, require
-from rlgen.rollout import rollout
+from rlgen.rollout import Record, rollout
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Rollout, Slots
 
 from .random import fill_new
@@ -165,7 +165,7 @@ class Paired:
             teacher,
             jax.tree.map(lambda x: x[:, None], noise),
             self.editor.horizon,
-            trace=lambda state: state,
+            Record(trace=lambda state: state),
         )
         end = jax.tree.map(lambda x: x[-1], states)
         return played, jax.vmap(self.editor.level_of)(end)

@@ -9,7 +9,7 @@ from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.images import gif_bytes
 from rlgen.evaluation.zero_shot import Policies
 from rlgen.levels import Suite
-from rlgen.rollout import rollout
+from rlgen.rollout import Record, rollout
 from rlgen.types import PyTree
 
 MAX_PICTURES = 64
@@ -52,7 +52,7 @@ def episode_gif(
     def run(queue: PyTree) -> tuple:
         key = jax.random.key(seed)
         learner = policies.learner
-        played, states = rollout(key, suite.env, learner, state, queue, limit, trace=lambda s: s)
+        played, states = rollout(key, suite.env, learner, state, queue, limit, Record(lambda s: s))
         return played.reward, played.terminated, played.done, states
 
     reward, terminated, done, states = jax.device_get(run(queue))

@@ -14,7 +14,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from rlgen import config, registry
+from rlgen.bonuses import Shaped, parse
 from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
 
 NO_FIELDS: Any = MappingProxyType({})
 
@@ -38,7 +40,7 @@ class RunSpec:
         preset: fast, strong or parity, where the recipe has it; "" for the recipe's own defaults.
         learner: the learner's name; "" for the recipe's own.
         score: the name of what judges levels; "" for the recipe's own.
-        bonus: the exploration bonus's name; "" for none.
+        bonus: exploration bonuses, by name: `rnd`, or combined, `e3b*rnd`; "" for none.
         rule: of learners that follow a learned rule: a run of meta-training, a .npz file or the
             name of a rule that ships with rlgen; "" for what the recipe says.
         steps: env steps of each seed, rounded up to whole chunks; -1 for what the recipe's module
@@ -122,14 +124,29 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
     env = config.override(env, {**env_presets.get(spec.preset, {}), **spec.env_fields})
     curriculum = recipe.build(env, **_chosen(spec, recipe))
     if spec.bonus:
-        student = dataclasses.replace(curriculum.student, bonus=_bonus(spec.bonus, env))
-        curriculum = dataclasses.replace(curriculum, student=student)
+        curriculum = _with_bonus(curriculum, spec, env)
     known_paths = config.flatten(curriculum)
     # A preset also holds values of learners that were not chosen, such as the size of a memory.
     values = {p: v for p, v in presets.get(spec.preset, {}).items() if p in known_paths}
     overrides = _with_rule(spec, known_paths)
     curriculum = config.override(curriculum, {**values, **_for_both(overrides, known_paths)})
     return env, _with_length(curriculum, plan(spec, curriculum).num_updates, overrides)
+
+
+def _with_bonus(curriculum: Curriculum, spec: RunSpec, env: LevelEnv) -> Curriculum:
+    """The curriculum whose student is paid a bonus.
+
+    Raises:
+        ValueError: the expression cannot be read, or the recipe's student takes no bonus.
+    """
+    if not hasattr(curriculum.student, "bonus"):
+        raise ValueError(
+            f"--bonus {spec.bonus}: the recipe {spec.recipe} learns a rule from whole lives of "
+            "agents, and pays no bonus; leave it out, or train an agent by the rule (lpg-agent)"
+        )
+    shaped = Shaped(parse(spec.bonus, env))
+    student = dataclasses.replace(curriculum.student, bonus=shaped)
+    return dataclasses.replace(curriculum, student=student)
 
 
 def _chosen(spec: RunSpec, recipe: Any) -> dict[str, str]:
@@ -212,15 +229,6 @@ def _for_both(overrides: dict[str, Any], known: Collection[str]) -> dict[str, An
         if path.rpartition(".")[0] in LEARNERS and of_score in known:
             copied[of_score] = value
     return {**copied, **overrides}
-
-
-def _bonus(name: str, env: object) -> object:
-    if "bonuses" not in registry.KINDS and "." not in name:
-        raise ValueError(
-            f"unknown bonus {name!r}: this version ships none; "
-            "name a module of your own by its dotted path"
-        )
-    return registry.load("bonuses", name).build(env)
 
 
 def _with_length(curriculum: Curriculum, num_updates: int, chosen: dict[str, Any]) -> Curriculum:

@@ -1,0 +1,1 @@
+"""Exploration bonuses: intrinsic rewards from what is new; see `rlgen.protocols.Bonus`."""

@@ -1,0 +1,73 @@
+"""`rlgen list envs --shared-structure`: what the levels of each family have in common."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rlgen import registry
+from rlgen._cli_parse import flag, make_options, option, parse
+
+ABOUT = (
+    "How much structure levels share (dispersion D: 0, what is valuable is the same in all levels; "
+    "1, it differs) and how much of a level an episode can cover (κ: steps for each of the "
+    "feature's values). Global bonuses need a small D, episodic ones a κ of 1 or more."
+)
+
+
+def show_structures(args: Sequence[str]) -> int:
+    """Measure and print, one line an environment and feature."""
+    fields = [
+        option(str, "", "envs", "which, separated by commas, such as rooms/n6,corridors; else all"),
+        option(int, 200, "levels", "levels sampled of each family"),
+        option(int, 0, "seed", "of the levels"),
+        flag("json", "print only JSON"),
+    ]
+    kind = make_options("Options", fields)
+    given: Any = parse(kind, "rlgen list envs --shared-structure", ABOUT, args)
+    if given.levels < 1:
+        raise ValueError(f"levels must be at least 1, got {given.levels}")
+    chosen = [name for name in given.envs.split(",") if name] or _able()
+    envs = {name: registry.make_env(name) for name in chosen}
+    for env in envs.values():
+        registry.require(env, "feature_values", "--shared-structure")
+    rows = _measure(envs, given)
+    if given.json:
+        print(json.dumps([{"env": name, **row._asdict()} for name, row in rows]))
+        return 0
+    Console().print(_table(rows))
+    return 0
+
+
+def _able() -> list[str]:
+    names = registry.names("envs")
+    return [
+        name
+        for name in names
+        if registry.has(registry.load("envs", name).build(), "feature_values")
+    ]
+
+
+def _measure(envs: dict[str, Any], given: Any) -> list[tuple[str, Any]]:
+    from rlgen.evaluation.structure import structures  # JAX is slow to import
+
+    rows = []
+    for name, env in envs.items():
+        print(f"measuring {given.levels} levels of {name} ...", file=sys.stderr, flush=True)
+        rows += [(name, row) for row in structures(env, given.levels, given.seed)]
+    return rows
+
+
+def _table(rows: list[tuple[str, Any]]) -> Table:
+    table = Table(title="Shared structure", caption="D: dispersion of values; κ: coverage")
+    for column in ("environment", "feature"):
+        table.add_column(column)
+    for column in ("D", "variance", "κ"):
+        table.add_column(column, justify="right")
+    for name, row in rows:
+        numbers = (f"{row.dispersion:.2f}", f"{row.variance:.3f}", f"{row.coverage:.2f}")
+        table.add_row(name, row.feature, *numbers)
+    return table

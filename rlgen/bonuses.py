@@ -1,0 +1,270 @@
+"""Bonuses made of bonuses: products, sums, gates, scales, and the wrapper that a learner meets.
+
+A bonus is raw novelty until `Shaped` normalises it and sets how much of it is paid; so whatever is
+combined is normalised once, at the end. On a command line bonuses are written as expressions of
+names: `e3b*rnd`, `episodic+0.5*rnd`, `rnd|episodic` (see `parse`).
+
+Source of the combinations: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic
+Bonuses for Exploration in Contextual MDPs". A product keeps the ranking by global novelty at every
+scale, where a sum ends as its episodic part alone, since that does not shrink over training.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlgen import registry
+from rlgen.normalization import Normalizer
+from rlgen.protocols import Bonus, LevelEnv
+from rlgen.types import Key, Metrics, PyTree, Rollout
+
+WAYS = ("product", "sum", "gate")
+
+
+class Pair(NamedTuple):
+    """The states of two bonuses."""
+
+    left: PyTree
+    right: PyTree
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Two bonuses as one; see `product`, `weighted_sum` and `gate`.
+
+    Attributes:
+        how: `product`, `sum` or `gate`.
+        right_weight: β, what the right one is multiplied by in a sum.
+        threshold: above it, the right one opens a gate.
+
+    Raises:
+        ValueError: an unknown way to combine.
+    """
+
+    left: Bonus
+    right: Bonus
+    how: Literal["product", "sum", "gate"] = "product"
+    right_weight: float = 1.0
+    threshold: float = 0.5
+
+    def __post_init__(self):
+        if self.how not in WAYS:
+            raise ValueError(f"how={self.how!r} combines no bonuses; choose from {', '.join(WAYS)}")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What either needs."""
+        return _features(self.left, self.right)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether either looks at the observation that follows."""
+        return _pairs(self.left, self.right)
+
+    def init(self, key: Key, num_slots: int) -> Pair:
+        """Both, before any data."""
+        key_left, key_right = jax.random.split(key)
+        return Pair(self.left.init(key_left, num_slots), self.right.init(key_right, num_slots))
+
+    def apply(
+        self, key: Key, state: Pair, rollout: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[Pair, Float[Array, "T N"], Metrics]:
+        """See `rlgen.protocols.Bonus`; metrics of equal names are the left one's."""
+        key_left, key_right = jax.random.split(key)
+        left_state, left, metrics = self.left.apply(key_left, state.left, rollout, weight)
+        right_state, right, others = self.right.apply(key_right, state.right, rollout, weight)
+        metrics = {
+            f"{name}_right" if name in metrics else name: x for name, x in others.items()
+        } | metrics
+        return Pair(left_state, right_state), self._together(left, right), metrics
+
+    def _together(self, left: Float[Array, "T N"], right: Float[Array, "T N"]) -> Array:
+        if self.how == "product":
+            return left * right
+        if self.how == "sum":
+            return left + self.right_weight * right
+        return jnp.where(right > self.threshold, left, 0.0)
+
+
+def product(left: Bonus, right: Bonus) -> Combined:
+    """`left` times `right`: new to both."""
+    return Combined(left, right, "product")
+
+
+def weighted_sum(left: Bonus, right: Bonus, right_weight: float = 1.0) -> Combined:
+    """`left` plus β times `right`."""
+    return Combined(left, right, "sum", right_weight=right_weight)
+
+
+def gate(left: Bonus, right: Bonus, threshold: float = 0.5) -> Combined:
+    """`left` where `right` is above a threshold, such as an episodic count, 1 or 0; else 0."""
+    return Combined(left, right, "gate", threshold=threshold)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A bonus times a number.
+
+    Attributes:
+        factor: the number.
+    """
+
+    bonus: Bonus
+    factor: float = 1.0
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What the bonus needs."""
+        return _features(self.bonus)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether it looks at the observation that follows."""
+        return _pairs(self.bonus)
+
+    def init(self, key: Key, num_slots: int) -> PyTree:
+        """The bonus before any data."""
+        return self.bonus.init(key, num_slots)
+
+    def apply(
+        self, key: Key, state: PyTree, rollout: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[PyTree, Float[Array, "T N"], Metrics]:
+        """See `rlgen.protocols.Bonus`."""
+        state, bonus, metrics = self.bonus.apply(key, state, rollout, weight)
+        return state, self.factor * bonus, metrics
+
+
+class ShapedState(NamedTuple):
+    """A bonus and the statistics by which it is normalised."""
+
+    novelty: PyTree
+    statistics: PyTree
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """A bonus as a learner meets it: normalised, then times a coefficient.
+
+    What is not finite is paid as 0 and counted in the metric `bonus_nonfinite`.
+
+    Attributes:
+        novelty: the raw bonus.
+        normalizer: what it is divided by.
+        coef: α; what is paid is α times the normalised bonus.
+        clip: bounds what is paid to [-clip, clip]; 0 does not.
+
+    Raises:
+        ValueError: a negative clip.
+    """
+
+    novelty: Bonus
+    normalizer: Normalizer = field(default_factory=Normalizer)
+    coef: float = 0.1
+    clip: float = 0.0
+
+    def __post_init__(self):
+        if not self.clip >= 0:
+            raise ValueError(f"the bonus's clip must be 0 or more, got {self.clip}")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What the bonus needs."""
+        return _features(self.novelty)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether it looks at the observation that follows."""
+        return _pairs(self.novelty)
+
+    def init(self, key: Key, num_slots: int) -> ShapedState:
+        """Before any data."""
+        return ShapedState(self.novelty.init(key, num_slots), self.normalizer.init(num_slots))
+
+    def apply(
+        self, key: Key, state: ShapedState, rollout: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[ShapedState, Float[Array, "T N"], Metrics]:
+        """What is paid for each step; see `rlgen.protocols.Bonus`."""
+        novelty, raw, metrics = self.novelty.apply(key, state.novelty, rollout, weight)
+        finite = jnp.isfinite(raw)
+        metrics["bonus_nonfinite"] = (~finite).sum().astype(jnp.float32)
+        raw = jnp.where(finite, raw, 0.0)
+        counted = jnp.broadcast_to((weight > 0)[None], raw.shape)
+        if self.pairs:
+            counted &= ~rollout.done
+        statistics, divisor = self.normalizer.update(state.statistics, raw, counted)
+        paid = self.coef * raw / divisor
+        if self.clip > 0:
+            paid = jnp.clip(paid, -self.clip, self.clip)
+        num = jnp.maximum(counted.sum(), 1)
+        means = {"bonus": paid, "bonus_raw": raw}
+        metrics |= {name: jnp.where(counted, x, 0.0).sum() / num for name, x in means.items()}
+        metrics["bonus_divisor"] = divisor[-1].mean()
+        return ShapedState(novelty, statistics), paid, metrics
+
+
+COMBINATORS = {
+    "*": "product: new to both",
+    "+": "sum",
+    "|": "gate: the left one where the right one, an episodic count, is new",
+}
+"""What stands between names in an expression, loosest binding last."""
+
+
+def parse(text: str, env: LevelEnv) -> Bonus:
+    """The raw bonus that an expression of names describes, for an environment.
+
+    `*` binds more tightly than `|`, and that more than `+`. A number may stand before `*`:
+    `e3b+0.5*rnd`. A name is one of `rlgen list bonuses`, of a variant (`counts/event`) or of a
+    module of your own, by its dotted path.
+
+    Raises:
+        ValueError: an unknown name or combinator, or a bonus that the environment cannot have.
+    """
+    unknown = re.sub(r"[\w./*+| -]", "", text)
+    if unknown:
+        raise ValueError(
+            f"unknown combinator {unknown[0]!r} in the bonus {text!r}; between names stand "
+            + ", ".join(f"{sign} ({what})" for sign, what in COMBINATORS.items())
+        )
+    terms = [_parse_gated(term, text, env) for term in text.split("+")]
+    whole = terms[0]
+    for term in terms[1:]:
+        part, factor = (term.bonus, term.factor) if isinstance(term, Scale) else (term, 1.0)
+        whole = weighted_sum(whole, part, factor)
+    return whole
+
+
+def _parse_gated(term: str, text: str, env: LevelEnv) -> Bonus:
+    first, *gates = (_parse_product(part, text, env) for part in term.split("|"))
+    for other in gates:
+        first = gate(first, other)
+    return first
+
+
+def _parse_product(term: str, text: str, env: LevelEnv) -> Bonus:
+    factor, whole = 1.0, None
+    for written in term.split("*"):
+        name = written.strip()
+        if not name:
+            raise ValueError(f"the bonus {text!r} lacks a name beside a combinator")
+        if re.fullmatch(r"[0-9.]+(e-?[0-9]+)?", name):
+            factor *= float(name)
+            continue
+        built = registry.make_bonus(name, env)
+        whole = built if whole is None else product(whole, built)
+    if whole is None:
+        raise ValueError(f"the bonus {text!r} has a number where a name should be")
+    return whole if factor == 1.0 else Scale(whole, factor)
+
+
+def _features(*bonuses: Bonus) -> tuple[str, ...]:
+    every = [name for bonus in bonuses for name in getattr(bonus, "features", ())]
+    return tuple(dict.fromkeys(every))
+
+
+def _pairs(*bonuses: Bonus) -> bool:
+    return any(getattr(bonus, "pairs", False) for bonus in bonuses)
