@@ -8,6 +8,8 @@ from rlgen.envs._cave_bits import LAVA, MOSS, WALL, Level, size_of, to_grid
 from rlgen.envs._maze_bits import unpack_rows
 from rlgen.envs._maze_solver import (
     Sets,
+    cell_values,
+    check_feature,
     fewest_moves,
     fewest_steps,
     sets_of,
@@ -29,6 +31,16 @@ def solve(level: Level) -> Solution:
     """
     facing = (level.direction < 0) | (jnp.arange(4) == level.direction)
     return solution_of(fewest_steps(_sets(level), facing), level.max_steps_in_episode)
+
+
+def values(level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
+    """The least value of each position; see `rlgen.envs._maze_solver.cell_values`.
+
+    Raises:
+        ValueError: a feature that caves do not have.
+    """
+    check_feature(feature)
+    return cell_values(_sets(level), size_of(level), discount)
 
 
 def path_length(level: Level) -> Int[Array, ""]:

@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from rlgen.envs._maze_bits import DOWN, LEFT, MARGIN, RIGHT, UP, Level
+from rlgen.envs._maze_bits import DOWN, LEFT, MARGIN, RIGHT, UP, Level, size_of, unpack_rows
 from rlgen.types import Solution
 
 Cells: TypeAlias = UInt32[Array, "... rows words"]
@@ -32,6 +32,26 @@ def solve(level: Level, penalize_time: bool = True) -> Solution:
     """
     steps = fewest_steps(_sets(level), jnp.arange(4) == level.direction)
     return solution_of(steps, level.max_steps_in_episode, penalize_time)
+
+
+def values(level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
+    """The least value of each position; see `cell_values`.
+
+    Raises:
+        ValueError: a feature that mazes do not have.
+    """
+    check_feature(feature)
+    return cell_values(_sets(level), size_of(level), discount)
+
+
+def check_feature(feature: str) -> None:
+    """Refuse all but positions.
+
+    Raises:
+        ValueError: names the feature.
+    """
+    if feature != "position":
+        raise ValueError(f"a grid has no feature {feature!r}; its cells are the feature 'position'")
 
 
 def path_length(level: Level) -> Int[Array, ""]:
@@ -69,6 +89,36 @@ def fewest_moves(sets: Sets) -> Int[Array, ""]:
     return _rounds_to(lambda reached: spread(reached, sets.free), sets.start, sets.goal)
 
 
+def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Array, " Z"]:
+    """The least value of each cell: discount^steps to the goal from its worst direction, turns too.
+
+    0 where the goal is out of reach, and where an episode never is: on walls, in cells that the
+    start has no way to, and on the goal, where it is over. Cells are counted row by row.
+
+    Args:
+        size: height and width.
+        discount: a step.
+    """
+    height, width = size
+
+    def cells(rows: Cells) -> Bool[Array, " Z"]:
+        return unpack_rows(rows[0, 1 : height + 1], width).reshape(-1)
+
+    def whole(near: Cells) -> Cells:
+        return near[:1] & near[1:2] & near[2:3] & near[3:]
+
+    def once(loop: tuple) -> tuple:
+        near, value, worth, _ = loop
+        wider = _turn_or_move(near, sets.free, forward=False)
+        value = jnp.where(cells(whole(wider) & ~whole(near)), worth, value)
+        return wider, value, worth * discount, jnp.any(wider != near)
+
+    near = jnp.broadcast_to(sets.goal, (4, *sets.goal.shape[1:]))
+    loop = (near, jnp.zeros(height * width), jnp.float32(discount), jnp.bool_(True))
+    value = jax.lax.while_loop(lambda loop: loop[3], once, loop)[1]
+    return jnp.where(cells(_all_within(sets)), value, 0.0)
+
+
 def solution_of(
     steps: Int[Array, ""], limit: Int[Array, ""], penalize_time: bool = True
 ) -> Solution:
@@ -103,8 +153,20 @@ def _rounds_to(spread: Callable[[Cells], Cells], seed: Cells, goal: Cells) -> In
     return jnp.where(met, rounds, -1)
 
 
-def _turn_or_move(reached: Cells, free: Cells) -> Cells:
-    moved = jnp.stack([_move(reached[d], d) for d in range(4)])
+def _all_within(sets: Sets) -> Cells:
+    """Where the agent can get before an episode ends."""
+    free = sets.free & ~sets.goal
+
+    def once(loop: tuple) -> tuple:
+        wider = spread(loop[0], free)
+        return wider, jnp.any(wider != loop[0])
+
+    return jax.lax.while_loop(lambda loop: loop[1], once, (sets.start, jnp.bool_(True)))[0]
+
+
+def _turn_or_move(reached: Cells, free: Cells, forward: bool = True) -> Cells:
+    """A set of directions and cells, and what is one step after it; or before it."""
+    moved = jnp.stack([_move(reached[d], d if forward else (d + 2) % 4) for d in range(4)])
     return reached | jnp.roll(reached, 1, 0) | jnp.roll(reached, -1, 0) | (moved & free)
 
 

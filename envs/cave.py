@@ -201,6 +201,18 @@ class Cave(environment.Environment[Any, Any]):
         """An episode is solved when it paid: lava ends it, too."""
         return episode_return > 0
 
+    def position(self, state: State, level: Level) -> Int[Array, ""]:
+        """The cell that the agent is on, counted row by row in the environment's size."""
+        return state.y * self.width + state.x
+
+    def num_positions(self) -> int:
+        """How many cells there are."""
+        return self.height * self.width
+
+    def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
+        """The least value of each position, 0 where an episode never is; see the registry."""
+        return _cave_solver.values(level, feature, discount)
+
     def solve(self, level: Level) -> Solution:
         """Fewest steps and best return within the time limit, from the luckiest direction."""
         return _cave_solver.solve(level)

@@ -10,8 +10,9 @@ scale, where a sum ends as its episodic part alone, since that does not shrink o
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ from rlgen.protocols import Bonus, LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 WAYS = ("product", "sum", "gate")
+RIGHT = "_right"
+"""Behind the name of a metric of the right one of two, where the left one has it, too."""
 
 
 class Pair(NamedTuple):
@@ -73,14 +76,17 @@ class Combined:
     def apply(
         self, key: Key, state: Pair, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[Pair, Float[Array, "T N"], Metrics]:
-        """See `rlgen.protocols.Bonus`; metrics of equal names are the left one's."""
+        """See `rlgen.protocols.Bonus`."""
         key_left, key_right = jax.random.split(key)
         left_state, left, metrics = self.left.apply(key_left, state.left, rollout, weight)
         right_state, right, others = self.right.apply(key_right, state.right, rollout, weight)
-        metrics = {
-            f"{name}_right" if name in metrics else name: x for name, x in others.items()
-        } | metrics
-        return Pair(left_state, right_state), self._together(left, right), metrics
+        others = {name + RIGHT if name in metrics else name: x for name, x in others.items()}
+        return Pair(left_state, right_state), self._together(left, right), others | metrics
+
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What both have to say of the metrics of an update."""
+        of_right = {name.removesuffix(RIGHT): x for name, x in metrics.items() if RIGHT in name}
+        return _warnings(self.left, metrics) + _warnings(self.right, {**metrics, **of_right})
 
     def _together(self, left: Float[Array, "T N"], right: Float[Array, "T N"]) -> Array:
         if self.how == "product":
@@ -136,6 +142,10 @@ class Scale:
         """See `rlgen.protocols.Bonus`."""
         state, bonus, metrics = self.bonus.apply(key, state, rollout, weight)
         return state, self.factor * bonus, metrics
+
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What the bonus has to say of the metrics of an update."""
+        return _warnings(self.bonus, metrics)
 
 
 class ShapedState(NamedTuple):
@@ -205,6 +215,13 @@ class Shaped:
         metrics["bonus_divisor"] = divisor[-1].mean()
         return ShapedState(novelty, statistics), paid, metrics
 
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What a user should hear of the metrics of an update."""
+        told, bad = _warnings(self.novelty, metrics), float(metrics.get("bonus_nonfinite", 0.0))
+        if bad > 0:
+            told.append(f"the bonus was not finite in {bad:g} steps of an update; they were paid 0")
+        return told
+
 
 COMBINATORS = {
     "*": "product: new to both",
@@ -264,6 +281,11 @@ def _parse_product(term: str, text: str, env: LevelEnv) -> Bonus:
 def _features(*bonuses: Bonus) -> tuple[str, ...]:
     every = [name for bonus in bonuses for name in getattr(bonus, "features", ())]
     return tuple(dict.fromkeys(every))
+
+
+def _warnings(bonus: Bonus, metrics: Mapping[str, Any]) -> list[str]:
+    own = getattr(bonus, "warnings", None)
+    return own(metrics) if own else []
 
 
 def _pairs(*bonuses: Bonus) -> bool:

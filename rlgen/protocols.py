@@ -149,7 +149,9 @@ class Bonus(Protocol):
       before and after each step it finds in `Rollout.visits`;
     - `pairs`, whether it judges a step by the observation that follows. Then the rollout comes with
       `last_obs`, and a step that ends an episode, whose successor nobody keeps, has bonus 0 and
-      counts in no statistic.
+      counts in no statistic;
+    - `warnings(metrics) -> list[str]`, sentences for a user at the end of a run, given the means of
+      its last updates, such as of a table that was too small.
     """
 
     def init(self, key: Key, num_slots: int) -> PyTree:

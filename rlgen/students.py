@@ -199,7 +199,9 @@ class OnPolicy:
                 part = jax.tree.map(lambda x: x[:, chosen], seen)
                 share = weight[chosen]
             learner, metrics = self.learner.update(key_update, state.learner, part, share)
-            return (learner, bonus_state, bonus), told | metrics
+            # Floats, so that a skipped update can say NaN.
+            metrics = {name: jnp.asarray(m, jnp.float32) for name, m in (told | metrics).items()}
+            return (learner, bonus_state, bonus), metrics
 
         def skip() -> tuple[tuple, Metrics]:
             metrics = jax.eval_shape(learn)[1]

@@ -9,6 +9,7 @@ Each `check_…` raises `AssertionError` with a sentence and says nothing otherw
 small programs and take seconds. `solve_probes` trains a learner on seven questions at once.
 """
 
+from rlgen._laws_bonus import check_bonus
 from rlgen._laws_common import (
     assert_close,
     assert_same,
@@ -29,6 +30,7 @@ __all__ = [
     "assert_close",
     "assert_same",
     "assert_shapes",
+    "check_bonus",
     "check_env",
     "check_fields_matter",
     "check_learner",

@@ -16,6 +16,7 @@ LAYERS = (
     {"__init__", "types"},
     {"protocols"},
     {
+        "bonuses",
         "branching",
         "buffer",
         "codec",
@@ -25,6 +26,7 @@ LAYERS = (
         "levels",
         "linear_recurrence",
         "lstm",
+        "normalization",
         "registry",
         "returns",
         "optimizers",

@@ -57,9 +57,11 @@ def test_bonus_counts_and_looks_at_no_later_step(example):
     bonus = example("bonus").RareAction(num_actions=7)
     rollout = testing.random_rollout(0, num_steps=6, num_slots=2, num_queued=1)
     key = jax.random.key(0)
-    state, value, _ = bonus.apply(key, bonus.init(key), rollout)
+    weight = jnp.ones(2)
+    state, value, _ = bonus.apply(key, bonus.init(key, 2), rollout, weight)
     later = rollout._replace(action=rollout.action.at[3:].set(0))
-    changed = bonus.apply(key, bonus.init(key), later)[1]
+    changed = bonus.apply(key, bonus.init(key, 2), later, weight)[1]
+    testing.check_bonus(example("environment").tiny(), bonus)
     np.testing.assert_array_equal(value[:3], changed[:3])
     assert (value[3:] != changed[3:]).any() and state.num_taken.sum() == 12
     taken = np.asarray(rollout.action)

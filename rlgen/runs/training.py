@@ -236,9 +236,9 @@ def _take_in(run: Run, found: tuple, now: Counters, seconds: float, board: Any) 
     bad = metrics.first_bad(now.update, values, found[1])
     if bad is not None:
         raise RunStoppedError(_not_finite(run, bad))
-    for sentence in metrics.skipped(values):
-        run.options.reporter.say(sentence)
     means = {name: _mean(x) for name, x in values.items()}
+    for sentence in metrics.skipped(values) + _warnings(run, means, after[-1].update):
+        run.options.reporter.say(sentence)
     if board is not None:
         for name, mean in means.items():
             board.add_scalar(name, mean, after[-1].steps_total)
@@ -247,6 +247,14 @@ def _take_in(run: Run, found: tuple, now: Counters, seconds: float, board: Any) 
         Status(after[-1].update, run.length.num_updates, after[-1].steps_total, rate, left, means)
     )
     return after[-1]
+
+
+def _warnings(run: Run, means: dict[str, float], update: int) -> list[str]:
+    """What a bonus has to say at the end of the run, such as of a table too small for it."""
+    bonus = getattr(run.curriculum.student, "bonus", ())
+    if update < run.length.num_updates or not hasattr(bonus, "warnings"):
+        return []
+    return bonus.warnings(means)
 
 
 def _save(run: Run, states: TrainState, now: Counters) -> None:

@@ -1,0 +1,136 @@
+"""Features of observations that tell which action led from one to the next, and a model on them.
+
+Source: Pathak et al., 2017, "Curiosity-driven Exploration by Self-supervised Prediction", 2.2; the
+norm that is not squared, Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses", code.
+Differs from that code, where pairs straddle the ends of episodes; here they are left out.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.algos.bonuses import _encoders
+from rlgen.algos.bonuses._training import Fit, Training
+from rlgen.approximators import Approximator
+from rlgen.protocols import LevelEnv
+from rlgen.types import Key, Metrics, PyTree, Rollout
+
+
+class Seen(NamedTuple):
+    """A rollout's observations and their features φ, in a row; what follows row i is row i + N."""
+
+    obs: PyTree  # [M, ...], M = (T + 1) N, or T N without what follows the last step
+    phi: Float[Array, "M d"]
+    action: Int[Array, "T N"]
+    done: Bool[Array, "T N"]
+
+    @property
+    def num_pairs(self) -> int:
+        """Steps whose following observation is there, true successor or not."""
+        return self.phi.shape[0] - self.action.shape[1]
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """An encoder φ, an inverse model (φ, φ') → action and a forward model (φ, action) → φ'.
+
+    Attributes:
+        encoder: the kind of φ's network.
+        num_features: d, the size of φ.
+        hidden: units of the hidden layer of both models.
+        normalize: whether φ has mean 0 and squared norm d, by a LayerNorm without parameters.
+        inverse_coef: weight of the inverse model's cross-entropy.
+        forward_coef: weight of the forward model's error, a norm; at 0 there is no such model.
+        train_through: whether the encoder learns from the forward model's error too.
+        training: how all learn; a step is two observations to encode, so an eighth of them costs
+            as much as a quarter in `rnd`.
+
+    Raises:
+        ValueError: a field outside its range, or an encoder that the observations do not fit.
+    """
+
+    env: LevelEnv
+    encoder: Approximator
+    num_features: int = 64
+    hidden: int = 256
+    normalize: bool = False
+    inverse_coef: float = 1.0
+    forward_coef: float = 0.0
+    train_through: bool = True
+    training: Training = field(default_factory=lambda: Training(share=0.125))
+
+    def __post_init__(self):
+        for name in ("num_features", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"dynamics.{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("inverse_coef", "forward_coef"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"dynamics.{name} must be 0 or more, got {getattr(self, name)}")
+        self.encoder.check(self.env)
+
+    def init(self, key: Key) -> Fit:
+        """Untrained networks."""
+        key_encoder, key_inverse, key_forward = jax.random.split(key, 3)
+        num_actions, d = self.env.num_actions, self.num_features
+        params = {
+            "encoder": self.encoder.init(key_encoder, self.env, d),
+            "inverse": _encoders.head(key_inverse, (2 * d, self.hidden, num_actions)),
+        }
+        if self.forward_coef > 0:
+            sizes = (d + num_actions, self.hidden, d)
+            params["forward"] = _encoders.head(key_forward, sizes)
+        return self.training.begin(params)
+
+    def encode(self, params: PyTree, obs: PyTree) -> Float[Array, "B d"]:
+        """φ of observations [B, ...]."""
+        phi = self.encoder.apply(self.env, params["encoder"], obs)
+        return _encoders.layer_norm(phi) if self.normalize else phi
+
+    def look(self, params: PyTree, rollout: Rollout) -> Seen:
+        """All of a rollout's observations, encoded in one call."""
+        obs = _encoders.every_obs(rollout)
+        return Seen(obs, self.encode(params, obs), rollout.action, rollout.done)
+
+    def forward_error(
+        self, params: PyTree, phi: Float[Array, "B d"], after: Float[Array, "B d"], action: Array
+    ) -> Float[Array, " B"]:
+        """How far the forward model is from what followed, ‖φ̂' − φ'‖."""
+        taken = jax.nn.one_hot(action, self.env.num_actions)
+        guess = _encoders.apply_head(params["forward"], jnp.concatenate([phi, taken], 1))
+        return _encoders.length(guess - after)
+
+    def learn(
+        self, key: Key, fit: Fit, seen: Seen, weight: Float[Array, " N"]
+    ) -> tuple[Fit, Metrics]:
+        """Learn from some of the steps whose true successor is known, of slots with weight."""
+        num = seen.num_pairs
+        valid = (~seen.done & (weight > 0)[None]).reshape(-1)[:num]
+        action = seen.action.reshape(-1)
+
+        def loss(params: PyTree, rows: Array) -> tuple[Array, dict[str, Array]]:
+            return self._loss(params, seen, rows, action[rows])
+
+        return self.training.run(key, fit, loss, valid)
+
+    def _loss(
+        self, params: PyTree, seen: Seen, rows: Int[Array, " B"], action: Int[Array, " B"]
+    ) -> tuple[Float[Array, " B"], dict[str, Array]]:
+        both = jnp.concatenate([rows, rows + seen.action.shape[1]])
+        phi, after = jnp.split(self.encode(params, _encoders.take(seen.obs, both)), 2)
+        logits = _encoders.apply_head(params["inverse"], jnp.concatenate([phi, after], 1))
+        inverse = optax.softmax_cross_entropy_with_integer_labels(logits, action)
+        told = {
+            "inverse_loss": inverse,
+            "inverse_accuracy": (logits.argmax(1) == action).astype(jnp.float32),
+        }
+        if self.forward_coef == 0:
+            return self.inverse_coef * inverse, told
+        if not self.train_through:
+            phi, after = jax.lax.stop_gradient((phi, after))
+        forward = self.forward_error(params, phi, after, action)
+        told["forward_loss"] = forward
+        return self.inverse_coef * inverse + self.forward_coef * forward, told

@@ -1,0 +1,76 @@
+"""Curiosity: how far a model of the dynamics is from what followed, in learned features.
+
+    b = ‖F(φ(s), a) − φ(s')‖
+
+Source: Pathak et al., 2017, "Curiosity-driven Exploration by Self-supervised Prediction"; the norm
+that is not squared and the weights 1 and 0.1, Henaff et al., 2022, "Exploration via Elliptical
+Episodic Bonuses", code. A step that ends an episode is paid 0.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from rlgen.algos.bonuses import _encoders
+from rlgen.algos.bonuses._dynamics import Dynamics
+from rlgen.algos.bonuses._training import Fit, Training
+from rlgen.protocols import LevelEnv
+from rlgen.types import Key, Metrics, Rollout
+
+__all__ = ["ICM", "build", "tiny"]
+
+
+@dataclass(frozen=True)
+class ICM:
+    """The error of a forward model over a whole run, shared by all slots.
+
+    Attributes:
+        dynamics: the features and the models.
+
+    Raises:
+        ValueError: dynamics without a forward model.
+    """
+
+    dynamics: Dynamics
+
+    def __post_init__(self):
+        if self.dynamics.forward_coef == 0:
+            raise ValueError("icm: dynamics.forward_coef must be above 0; 1 is usual")
+
+    @property
+    def pairs(self) -> bool:
+        """It judges what a step led to."""
+        return True
+
+    def init(self, key: Key, num_slots: int) -> Fit:
+        """Untrained networks; slots have nothing of their own."""
+        del num_slots
+        return self.dynamics.init(key)
+
+    def apply(
+        self, key: Key, state: Fit, rollout: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[Fit, Float[Array, "T N"], Metrics]:
+        """See `rlgen.protocols.Bonus`."""
+        seen = self.dynamics.look(state.params, rollout)
+        num_slots = rollout.first.shape[1]
+        error = self.dynamics.forward_error(
+            state.params, seen.phi[:-num_slots], seen.phi[num_slots:], seen.action.reshape(-1)
+        )
+        bonus = jnp.where(rollout.done, 0.0, error.reshape(rollout.done.shape))
+        state, metrics = self.dynamics.learn(key, state, seen, weight)
+        return state, bonus, metrics
+
+
+def build(env: LevelEnv, inverse_coef: float = 0.1, forward_coef: float = 1.0, **fields) -> ICM:
+    """Networks that suit an environment; fields are those of its dynamics."""
+    encoder = fields.pop("encoder", None) or _encoders.encoder_for(env)
+    coefs = {"inverse_coef": inverse_coef, "forward_coef": forward_coef}
+    return ICM(Dynamics(env, encoder, **coefs, **fields))
+
+
+def tiny(env: LevelEnv) -> ICM:
+    """The smallest instance, for tests of laws."""
+    training = Training(share=0.5, num_minibatches=2)
+    encoder = _encoders.encoder_for(env, 8)
+    return build(env, encoder=encoder, num_features=4, hidden=8, training=training)

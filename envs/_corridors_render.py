@@ -1,0 +1,60 @@
+"""Pictures of stars of corridors as plain arrays, drawn on the host with numpy."""
+
+import numpy as np
+
+from rlgen.envs._maze_render import AGENT, FREE, GOAL, LINE, SEEN, WALL
+
+SIDE = 420  # pixels
+WIDEST = 22.0  # of a corridor, pixels
+
+
+def star(length: int, rewarded: int, visited: list[bool], agent: tuple[int, int]) -> np.ndarray:
+    """Hub in the middle, the first corridor up, the others clockwise, each cell a dot.
+
+    Args:
+        length: cells of a corridor.
+        rewarded: the corridor whose end is drawn as the goal.
+        visited: of each corridor, whether its end is tinted as seen.
+        agent: corridor and depth; depth 0 is the hub.
+
+    Returns:
+        uint8[SIDE, SIDE, 3].
+    """
+    num = len(visited)
+    angle = 2 * np.pi * np.arange(num) / num
+    ray = np.stack([np.sin(angle), -np.cos(angle)], 1)  # x, y downwards
+    step = (SIDE / 2 - WIDEST) / length
+    wide = min(WIDEST, 0.8 * np.pi * SIDE / 2 / num, max(1.2 * step, 8.0))
+    image = np.full((SIDE, SIDE, 3), WALL, float)
+    for m in range(num):
+        _rod(image, np.zeros(2), ray[m] * step * length, wide / 2, FREE)
+    _disc(image, np.zeros(2), 0.8 * wide, FREE)
+    for m in range(num):
+        for depth in range(1, length):
+            _disc(image, ray[m] * step * depth, 0.12 * wide, LINE)
+        end = GOAL if m == rewarded else SEEN if visited[m] else LINE
+        _disc(image, ray[m] * step * length, 0.45 * wide, end)
+    _disc(image, ray[agent[0]] * step * agent[1], 0.35 * wide, AGENT)
+    return image.round().astype(np.uint8)
+
+
+def _disc(image: np.ndarray, centre: np.ndarray, radius: float, colour: tuple) -> None:
+    """Paint a disc, in place, with smooth edges."""
+    _rod(image, centre, centre, radius, colour)
+
+
+def _rod(
+    image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float, colour: tuple
+) -> None:
+    """Paint a thick line with round ends, in place; x, y from the middle, y downwards."""
+    reach = radius + 1
+    first = np.floor(np.minimum(start, end) - reach + SIDE / 2).astype(int).clip(0, SIDE)
+    last = np.ceil(np.maximum(start, end) + reach + SIDE / 2).astype(int).clip(0, SIDE)
+    part = image[first[1] : last[1], first[0] : last[0]]
+    at_x, at_y = (np.arange(a, b) + 0.5 - SIDE / 2 for a, b in zip(first, last, strict=True))
+    offset = np.stack(np.meshgrid(at_x, at_y), -1) - start
+    line = end - start
+    along = np.clip(offset @ line / max(line @ line, 1e-9), 0, 1)[..., None]
+    distance = np.hypot(*np.moveaxis(offset - along * line, -1, 0))
+    cover = np.clip(radius + 0.5 - distance, 0, 1)[..., None]
+    part[:] = (1 - cover) * part + cover * np.array(colour)

@@ -1,0 +1,123 @@
+"""What is seen of a house, and what has been seen of it: the level, the state, the observation.
+
+Sets of cells are rows of bits, as in `_quest_bits`; what is in view is a `Window` of 7x7 cells
+around the agent, in which walls hide what is behind them, as in `_quest_view`.
+"""
+
+from typing import NamedTuple, no_type_check
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int8, UInt32
+
+from rlgen.envs import _quest_view as view
+from rlgen.envs._quest_bits import pack, unpack_rows
+from rlgen.envs._quest_view import SPLIT, STRIDE, VIEW, Window
+
+
+@no_type_check  # JAX also builds it with axes or None for arrays: no check of the fields' types
+@struct.dataclass
+class Level:
+    """One house. The gymnax `params` of the environment."""
+
+    walls: UInt32[Array, "*batch lines words"]
+    num_free: Int[Array, "*batch"]  # cells that are no wall
+    start: Int[Array, "*batch 2"]  # x, y of the agent
+    max_steps_in_episode: Int[Array, "*batch"]
+    size: int = struct.field(pytree_node=False)
+
+
+@no_type_check
+@struct.dataclass
+class State:
+    """Where an episode stands."""
+
+    x: Int[Array, "*batch"]
+    y: Int[Array, "*batch"]
+    time: Int[Array, "*batch"]  # steps taken
+    seen: UInt32[Array, "*batch lines words"]  # free cells seen in this episode
+    num_paid: Int[Array, "*batch"]  # of them, those that were paid; 0 if coverage does not pay
+
+
+class Obs(NamedTuple):
+    """The cells in view and where they are."""
+
+    walls: Window  # walls that are seen
+    seen: Window  # all cells that are seen
+    x: Int8[Array, "*batch"]
+    y: Int8[Array, "*batch"]
+
+
+def make_level(
+    walls: Bool[ArrayLike, "S S"],
+    start: Int[ArrayLike, "2"] | tuple[int, int],
+    max_steps: Int[ArrayLike, ""],
+) -> Level:
+    """The level of a grid of walls `[y, x]`; nothing is checked."""
+    walls = jnp.asarray(walls)
+    start, max_steps = (jnp.asarray(x, jnp.int32) for x in (start, max_steps))
+    rows = pack(walls, outside=True)
+    return Level(rows, (~walls).sum(dtype=jnp.int32), start, max_steps, walls.shape[0])
+
+
+def walls_of(level: Level) -> Bool[Array, "S S"]:
+    """The grid of walls, `[y, x]`."""
+    return unpack_rows(jnp.asarray(level.walls), level.size, level.size)
+
+
+def cells_seen(level: Level, state: State) -> Bool[Array, "S S"]:
+    """The free cells that were seen in an episode, `[y, x]`."""
+    return unpack_rows(jnp.asarray(state.seen), level.size, level.size)
+
+
+def look(level: Level, x: Int[Array, ""], y: Int[Array, ""]) -> Obs:
+    """What is seen from a cell."""
+    walls = view.window(level.walls, x, y)
+    seen = view.sight(walls)
+    return Obs(walls & seen, seen, x.astype(jnp.int8), y.astype(jnp.int8))
+
+
+def remember(
+    obs: Obs, seen: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, ""]
+) -> UInt32[Array, "lines words"]:
+    """Add the free cells in view to those seen before."""
+    return seen | _place(obs.seen & ~obs.walls, x, y, seen.shape)
+
+
+def num_cells(seen: UInt32[Array, "lines words"]) -> Int[Array, ""]:
+    """How many cells were seen."""
+    return jax.lax.population_count(seen.reshape(-1)).sum(dtype=jnp.int32)
+
+
+def unpack(obs: Obs, size: int) -> dict[str, Float[Array, "..."]]:
+    """The observation as a network sees it; leading axes are free.
+
+    Returns:
+        `image`, float32[..., 7, 7, 2]: walls that are seen, all that is seen; and `vector`,
+        float32[..., 2]: x and y, from 0 to 1.
+    """
+    image = jnp.stack([view.bits(obs.walls), view.bits(obs.seen)], -1)
+    place = jnp.stack([obs.x, obs.y], -1).astype(jnp.float32) / (size - 1)
+    return {"image": image.astype(jnp.float32), "vector": place}
+
+
+def _place(
+    cells: Window, x: Int[Array, ""], y: Int[Array, ""], shape: tuple[int, ...]
+) -> UInt32[Array, "lines words"]:
+    """A window's cells as rows of the grid.
+
+    All words are computed, by shifts alone: under `vmap`, writing seven rows at the agent's place
+    would be a scatter, which copies and does not fuse.
+    """
+    # Flat, as vectors of two words are slow.
+    lines, words = shape
+    at = jnp.arange(lines * words, dtype=jnp.uint32)
+    line = at // words - y.astype(jnp.uint32)
+    word = jnp.where(line < SPLIT, cells.upper, cells.lower)
+    row = (word >> ((STRIDE * line) & 31)) & (2**VIEW - 1)
+    row = jnp.where(line < VIEW, row, 0)
+    ahead = x - 32 * (at % words).astype(jnp.int32)  # where the row begins in each word
+    left = row << jnp.clip(ahead, 0, 31).astype(jnp.uint32)
+    right = row >> jnp.clip(-ahead, 0, 31).astype(jnp.uint32)
+    return jnp.where(ahead >= 32, 0, jnp.where(ahead >= 0, left, right)).reshape(shape)

@@ -1,0 +1,324 @@
+"""Star of corridors: one end pays, and nothing but walking there tells which.
+
+Episodes start at a hub from which equal corridors lead away. At the hub an action for each corridor
+steps into it; inside, one goes forward and one back; whatever does not apply changes nothing. The
+end of the level's own corridor pays +1 and ends the episode; the others are dead ends.
+
+Two numbers set what an exploration bonus can do here. `sharing` is how much levels have in common:
+the chance that the first corridor pays, whatever the level. `max_steps` is how much of the star one
+episode can cover: one corridor if it is the length, all of them from `(2 num_corridors - 1) length`
+steps on.
+
+Source: the thought experiment of Henaff et al., 2023, "A Study of Global and Episodic Bonuses for
+Exploration in Contextual MDPs". Differs from it in going on to many levels and longer episodes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, no_type_check
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.envs import _corridors_render
+from rlgen.levels import Suite, make_level_set
+from rlgen.types import Key, Solution
+
+__all__ = ["VARIANTS", "Corridors", "Level", "State", "build", "tiny"]
+
+SUITE_DRAWS, SUITE_SEED = 100, 41_005
+MOST_CORRIDORS, MOST_STATES = 24, 2**22
+VARIANTS: dict[str, dict] = {
+    "singleton": {"sharing": 1.0},
+    "varied": {"sharing": 0.0},
+    "sweep-singleton": {
+        "num_corridors": 4,
+        "length": 4,
+        "max_steps": 30,
+        "sharing": 1.0,
+        "show_visited": True,
+    },
+    "sweep-varied": {
+        "num_corridors": 4,
+        "length": 4,
+        "max_steps": 30,
+        "sharing": 0.0,
+        "show_visited": True,
+    },
+}
+"""One level or as many as corridors; an episode as long as one corridor, or enough for them all."""
+
+
+@no_type_check  # JAX also builds it of what is not an array
+@struct.dataclass
+class Level:
+    """One star."""
+
+    rewarded: Int[Array, "*batch"]  # the corridor whose end pays; never observed
+    max_steps_in_episode: Int[Array, "*batch"]
+
+
+@no_type_check
+@struct.dataclass
+class State:
+    """A moment of an episode."""
+
+    corridor: Int[Array, "*batch"]  # 0 at the hub
+    depth: Int[Array, "*batch"]  # steps from the hub, where it is 0; `length` at an end
+    visited: Int[Array, "*batch"]  # bit m: the end of corridor m was reached in this episode
+    time: Int[Array, "*batch"]  # steps taken
+
+
+@dataclass(frozen=True)
+class Corridors(environment.Environment[Any, Any]):
+    """Stars of corridors of one shape.
+
+    Attributes:
+        num_corridors: how many lead away from the hub.
+        length: steps from the hub to an end.
+        max_steps: time limit of the levels made here.
+        sharing: chance that the first corridor pays; else the level draws one uniformly, the first
+            included. At 1 there is a single level.
+        show_visited: whether the observation tells which ends were reached in this episode, without
+            which no policy without memory can try one corridor after the other.
+
+    Raises:
+        ValueError: a field out of its range, or more than 2**22 values of the observation.
+    """
+
+    num_corridors: int = 5
+    length: int = 15
+    max_steps: int = 15
+    sharing: float = 1.0
+    show_visited: bool = False
+
+    def __post_init__(self):
+        bounds = {
+            "num_corridors": (2, MOST_CORRIDORS),
+            "length": (1, 10**4),
+            "max_steps": (1, 10**6),
+            "sharing": (0, 1),
+        }
+        for field, (low, high) in bounds.items():
+            if not low <= getattr(self, field) <= high:
+                raise ValueError(
+                    f"Corridors: {field}={getattr(self, field)} is not in {low} .. {high}"
+                )
+        if self.num_states() > MOST_STATES:
+            raise ValueError(
+                f"Corridors: show_visited with num_corridors={self.num_corridors} makes "
+                f"{self.num_states()} observations, more than {MOST_STATES}; 10 corridors are many"
+            )
+
+    # What gymnax asks for.
+
+    @property
+    def name(self) -> str:
+        """Name of the family."""
+        return "Corridors"
+
+    @property
+    def num_actions(self) -> int:
+        """One for each corridor, forward and back."""
+        return self.num_corridors + 2
+
+    @property
+    def default_params(self) -> Level:
+        """The star whose first corridor pays."""
+        return self._level(jnp.int32(0))
+
+    def action_space(self, params: Level | None = None) -> spaces.Discrete:
+        """The same on every level."""
+        return spaces.Discrete(self.num_actions)
+
+    def observation_space(self, params: Level | None = None) -> spaces.Discrete:
+        """Positions, times sets of visited ends if they are shown."""
+        return spaces.Discrete(self.num_states())
+
+    def reset_env(self, key: Key, params: Level) -> tuple[Int[Array, ""], State]:
+        """Start at the hub; nothing about it is random."""
+        state = State(*[jnp.int32(0)] * 4)
+        return self.observe(key, state, None, params), state
+
+    def step_env(
+        self, key: Key, state: State, action: Int[Array, ""] | int | float, params: Level
+    ) -> tuple[Int[Array, ""], State, Float[Array, ""], Bool[Array, ""], dict]:
+        """One step: `(obs, state, reward, terminated, info)`."""
+        state = self._after(state, action)
+        terminated = (state.depth == self.length) & (state.corridor == params.rewarded)
+        obs = self.observe(key, state, action, params)
+        return obs, state, terminated.astype(jnp.float32), terminated, {}
+
+    def is_truncated(self, state: State, params: Level) -> Bool[Array, ""]:
+        """The time limit, which is never part of `terminated`."""
+        return state.time >= params.max_steps_in_episode
+
+    def observe(
+        self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
+    ) -> Int[Array, ""]:
+        """The position, plus `num_positions * visited` if that is shown."""
+        return self._obs(state)
+
+    # What makes it a family of levels.
+
+    def sample_level(self, key: Key) -> Level:
+        """The first corridor with the chance `sharing`, else any."""
+        key_shared, key_corridor = jax.random.split(key)
+        any_corridor = jax.random.randint(key_corridor, (), 0, self.num_corridors, jnp.int32)
+        shared = jax.random.bernoulli(key_shared, self.sharing)
+        return self._level(jnp.where(shared, 0, any_corridor))
+
+    def unpack(self, obs: Array) -> Float[Array, "*B F"]:
+        """The position's unit vector, then a number for each visited end if they are shown."""
+        num = self.num_positions()
+        position = jax.nn.one_hot(obs % num, num, dtype=jnp.float32)
+        if not self.show_visited:
+            return position
+        corridor = jnp.arange(self.num_corridors).reshape(*[1] * obs.ndim, -1)
+        visited = ((obs // num)[..., None] >> corridor) & 1
+        return jnp.concatenate([position, visited.astype(jnp.float32)], -1)
+
+    def success(
+        self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
+    ) -> Bool[Array, "..."]:
+        """An episode is solved when the paying end closed it."""
+        return terminated
+
+    def solve(self, level: Level) -> Solution:
+        """Straight to the paying end, if the time limit allows it."""
+        solvable = level.max_steps_in_episode >= self.length
+        steps = jnp.where(solvable, self.length, -1)
+        return Solution(solvable, steps, solvable.astype(jnp.float32))
+
+    def num_states(self) -> int:
+        """Values that the observation can have."""
+        return self.num_positions() * (2**self.num_corridors if self.show_visited else 1)
+
+    def expected_return(self, level: Level, log_policy: Float[Array, "S A"]) -> Float[Array, ""]:
+        """Chance of reaching the paying end in time, by following where the agent may be."""
+        every = self._states()
+        step = jax.vmap(self._after, in_axes=(None, 0))
+        after = jax.vmap(step, in_axes=(0, None))(every, jnp.arange(self.num_actions))
+        won = (after.depth == self.length) & (after.corridor == level.rewarded)
+        obs = jax.vmap(jax.vmap(self._obs))(after)
+        policy = jnp.exp(log_policy)
+
+        def follow(_: Int[Array, ""], now: tuple[Array, Array]) -> tuple[Array, Array]:
+            at, total = now
+            flow = at[:, None] * policy
+            total += jnp.where(won, flow, 0).sum()
+            return jnp.zeros_like(at).at[obs].add(jnp.where(won, 0, flow)), total
+
+        start = jnp.zeros(self.num_states()).at[0].set(1.0), jnp.float32(0)
+        return jax.lax.fori_loop(0, level.max_steps_in_episode, follow, start)[1]
+
+    def position(self, state: State, level: Level) -> Int[Array, ""]:
+        """0 at the hub, then corridor by corridor from the hub outwards."""
+        return self._position(state)
+
+    def num_positions(self) -> int:
+        """The hub and all cells of the corridors."""
+        return 1 + self.num_corridors * self.length
+
+    def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
+        """Value of each position if it is reached as early as it can be.
+
+        The time limit counts: a wrong corridor is worth nothing if, once in it, no time is left to
+        go back and into another. For values without it, give the level a limit of `4 * length`.
+
+        Raises:
+            ValueError: a feature other than `position`.
+        """
+        if feature != "position":
+            raise ValueError(f"Corridors: feature={feature!r}; it has only 'position'")
+        cell = jnp.arange(self.num_positions())
+        depth = jnp.where(cell == 0, 0, (cell - 1) % self.length + 1)
+        inside = (cell - 1) // self.length == level.rewarded
+        distance = jnp.where(inside, self.length - depth, self.length + depth)
+        in_time = depth + distance <= level.max_steps_in_episode
+        return jnp.where(in_time, jnp.float32(discount) ** distance, 0.0)
+
+    def level_features(self, level: Level) -> dict[str, Array]:
+        """Which corridor pays, and how many an episode can see the end of."""
+        limit = level.max_steps_in_episode
+        ends = jnp.clip((limit // self.length + 1) // 2, 0, self.num_corridors)
+        return {"rewarded": level.rewarded, "ends_in_reach": ends}
+
+    def suites(self) -> dict[str, Callable[[], Suite]]:
+        """`test`: each corridor pays once. `shared`: 100 levels as this environment draws them."""
+        return {"test": partial(_each, self), "shared": partial(_drawn, self)}
+
+    # Host side.
+
+    def level_image(self, level: Level) -> np.ndarray:
+        """Picture of a level with the agent at the hub, uint8[H, W, 3]."""
+        return self.render(level, State(*[jnp.int32(0)] * 4))
+
+    def render(self, level: Level | State, state: State | Level) -> np.ndarray:
+        """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
+        if isinstance(level, State):
+            level, state = state, level
+        assert isinstance(level, Level) and isinstance(state, State)
+        visited = [bool(int(state.visited) >> m & 1) for m in range(self.num_corridors)]
+        agent = int(state.corridor), int(state.depth)
+        return _corridors_render.star(self.length, int(level.rewarded), visited, agent)
+
+    def _after(self, state: State, action: Int[Array, ""] | int | float) -> State:
+        forward, back = self.num_corridors, self.num_corridors + 1
+        at_hub = state.depth == 0
+        enters = at_hub & (action < forward)
+        moved = state.depth + jnp.where(action == forward, 1, 0) - jnp.where(action == back, 1, 0)
+        depth = jnp.where(at_hub, jnp.where(enters, 1, 0), jnp.minimum(moved, self.length))
+        corridor = jnp.where(enters, jnp.asarray(action, jnp.int32), state.corridor)
+        corridor = jnp.where(depth == 0, 0, corridor)
+        at_end = jnp.where(depth == self.length, jnp.int32(1) << corridor, 0)
+        return State(corridor, depth, state.visited | at_end, state.time + 1)
+
+    def _position(self, state: State) -> Int[Array, ""]:
+        return jnp.where(state.depth == 0, 0, state.corridor * self.length + state.depth)
+
+    def _obs(self, state: State) -> Int[Array, ""]:
+        seen = self.num_positions() * state.visited if self.show_visited else 0
+        return self._position(state) + seen
+
+    def _states(self) -> State:
+        """A state for every observation, [S]."""
+        obs = jnp.arange(self.num_states())
+        cell = obs % self.num_positions()
+        corridor = jnp.where(cell == 0, 0, (cell - 1) // self.length)
+        depth = jnp.where(cell == 0, 0, (cell - 1) % self.length + 1)
+        return State(corridor, depth, obs // self.num_positions(), jnp.zeros_like(obs))
+
+    def _level(self, rewarded: Int[Array, "*M"]) -> Level:
+        return Level(rewarded, jnp.full(jnp.shape(rewarded), self.max_steps, jnp.int32))
+
+
+def build(**fields) -> Corridors:
+    """The environment with the given fields."""
+    return Corridors(**fields)
+
+
+def tiny() -> Corridors:
+    """Three short corridors, for tests of laws."""
+    return Corridors(num_corridors=3, length=2, max_steps=12, sharing=0.0, show_visited=True)
+
+
+def _each(env: Corridors) -> Suite:
+    levels = env._level(jnp.arange(env.num_corridors))
+    names = tuple(f"corridor-{m:02d}" for m in range(env.num_corridors))
+    return Suite("corridors/test", env, make_level_set(env, levels, names))
+
+
+def _drawn(env: Corridors) -> Suite:
+    """By raw words of PCG64, which numpy promises never to change."""
+    words = np.random.PCG64(SUITE_SEED).random_raw(2 * SUITE_DRAWS).reshape(2, -1)
+    shared = (words[0] >> np.uint64(11)) * 2.0**-53 < env.sharing
+    other = (words[1] % np.uint64(env.num_corridors)).astype(np.int32)
+    levels = env._level(jnp.asarray(np.where(shared, 0, other), jnp.int32))
+    names = tuple(f"shared-{i:03d}" for i in range(SUITE_DRAWS))
+    return Suite("corridors/shared", env, make_level_set(env, levels, names))

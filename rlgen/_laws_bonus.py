@@ -1,0 +1,195 @@
+"""Laws of bonuses; see `rlgen.testing`."""
+
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from rlgen._laws_common import assert_close, assert_shapes
+from rlgen.protocols import Bonus, LevelEnv
+from rlgen.rollout import Record, begin, roll_on
+from rlgen.types import Key, PyTree, Rollout
+
+_SLOTS, _STEPS, _PART = 4, 16, 4
+_ONES = np.ones(_SLOTS, np.float32)
+
+
+class _Player:
+    """Acts at random and remembers nothing."""
+
+    def __init__(self, num_actions: int):
+        self.num_actions = num_actions
+
+    def initial_carry(self, num_slots: int) -> tuple[()]:
+        return ()
+
+    def act(self, key: Key, state: PyTree, carry: PyTree, obs: PyTree, first: Array) -> tuple:
+        action = jax.random.randint(key, first.shape, 0, self.num_actions)
+        return carry, action, jnp.zeros(first.shape), jnp.zeros(first.shape)
+
+    def value(self, state: PyTree, carry: PyTree, obs: PyTree, first: Array) -> Array:
+        return jnp.zeros(first.shape)
+
+
+class _Judged(NamedTuple):
+    state: PyTree
+    bonus: Float[Array, "T N"]
+    metrics: dict
+
+
+def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
+    """A bonus is a causal function of what was seen, whose episodes and slots are kept apart.
+
+    - One finite float32 for each step, 0 where a pair-based bonus has no successor to look at;
+      states keep their shapes and dtypes; metrics are finite numbers.
+    - Later steps never change earlier bonuses.
+    - It is paid for what was seen and done: rewards and values change nothing.
+    - What happened in a slot of weight 0 changes nothing for the others, then and later.
+    - Where `first`, an episode begins as if the slot had never been played.
+    - A rollout played in parts gives the bonuses of the whole, unless the bonus learns in between.
+    - Agents under `vmap` are agents by themselves.
+
+    Args:
+        env: one with the features that the bonus asks for.
+        bonus: over 4 slots.
+        learns: whether `apply` trains a network, so that a rollout's parts are judged by others.
+    """
+    key_init, key_apply = jax.random.split(jax.random.key(0))
+    played = _play(env, getattr(bonus, "features", ()))
+    state = jax.jit(lambda key: bonus.init(key, _SLOTS))(key_init)
+
+    @jax.jit
+    def judge(state: PyTree, rollout: Rollout, weight: Array) -> _Judged:
+        return _Judged(*bonus.apply(key_apply, state, rollout, weight))
+
+    before, rollout, after = (_cut(played, k * _STEPS, (k + 1) * _STEPS) for k in range(3))
+    known = judge(state, before, _ONES).state
+    base = judge(known, rollout, _ONES)
+    _check_form(bonus, state, base, rollout)
+    _check_causal(partial(judge, known), base, rollout)
+    _check_weight(partial(judge, known), judge, rollout, after)
+    _check_forgetting(judge, state, before, rollout)
+    if not learns:
+        _check_parts(judge, known, base, rollout)
+    _check_agents(bonus, rollout)
+
+
+@lru_cache(maxsize=8)  # as the laws of many bonuses are checked on one environment
+def _play(env: LevelEnv, features: tuple[str, ...]) -> Rollout:
+    """Three times T steps, whose episodes end at different times in different slots."""
+    key_level, key_begin, key_roll = jax.random.split(jax.random.key(1), 3)
+    player = _Player(env.num_actions)
+    record = Record(features=features, last_obs=True)
+
+    @jax.jit
+    def play() -> Rollout:
+        level = jax.vmap(env.sample_level)(jax.random.split(key_level, 2 * _SLOTS))
+        limits = jnp.minimum(level.max_steps_in_episode, 5 + jnp.arange(2 * _SLOTS))
+        level = level.replace(max_steps_in_episode=limits)
+        queue = jax.tree.map(lambda x: x.reshape(_SLOTS, 2, *x.shape[1:]), level)
+        running = begin(key_begin, env, player, queue)
+        return roll_on(key_roll, env, (player, ()), queue, running, 3 * _STEPS, record)[0]
+
+    # numpy's, since each operation on a JAX array outside jit is a program to compile.
+    return jax.tree.map(np.asarray, play())
+
+
+def _cut(rollout: Rollout, start: int, end: int) -> Rollout:
+    """Some steps of a rollout, as a rollout of their own."""
+    num_steps = rollout.reward.shape[0]
+    whole = rollout._replace(carry=(), last_obs=())
+    part = jax.tree.map(lambda x: x[start:end], whole)
+    last = rollout.last_obs
+    if end < num_steps:
+        last = jax.tree.map(lambda x: x[end : end + 1], rollout.obs)
+    return part._replace(last_obs=last)
+
+
+def _check_form(bonus: Bonus, state: PyTree, judged: _Judged, rollout: Rollout) -> None:
+    expected = np.zeros((_STEPS, _SLOTS), np.float32)
+    assert_shapes(judged.bonus, expected, "the bonus is not a float32 for each step [T, N]")
+    assert_shapes(judged.state, state, "apply changed the shapes of the bonus's state")
+    assert np.isfinite(judged.bonus).all(), f"the bonus is not finite:\n{judged.bonus}"
+    for name, value in judged.metrics.items():
+        assert np.shape(value) == () and np.isfinite(value), f"metric {name} is {value}"
+    if getattr(bonus, "pairs", False):
+        blind = np.asarray(judged.bonus)[rollout.terminated | rollout.truncated]
+        assert (blind == 0).all(), f"a bonus for a successor that is not in the rollout: {blind}"
+
+
+def _check_causal(judge: Any, base: _Judged, rollout: Rollout) -> None:
+    now = _STEPS // 2
+
+    def other(x: np.ndarray) -> np.ndarray:  # all slots as the first, so that sums change, too
+        return np.concatenate([x[: now + 1], np.repeat(x[now + 1 :, :1], _SLOTS, axis=1)])
+
+    # Row `now` stays, as its observation is what step `now - 1` led to.
+    changed = jax.tree.map(other, rollout._replace(last_obs=()))
+    last = jax.tree.map(lambda x: np.repeat(x[:, :1], _SLOTS, axis=1), rollout.last_obs)
+    later = judge(changed._replace(last_obs=last), _ONES).bonus
+    assert_close(later[:now], base.bonus[:now], "later steps changed earlier bonuses")
+    noise = np.random.default_rng(0).normal(0, 1e3, rollout.reward.shape).astype(np.float32)
+    paid = {"reward": noise, "value": -noise, "next_value": 2 * noise, "log_prob": -(noise**2)}
+    blind = judge(rollout._replace(**paid), _ONES).bonus
+    assert_close(blind, base.bonus, "rewards or values changed a bonus")
+
+
+def _check_weight(judge: Any, judge_from: Any, rollout: Rollout, after: Rollout) -> None:
+    """Another past in slot 0, of weight 0, up to the beginning of its last episode."""
+    begins = np.flatnonzero(np.asarray(rollout.first[:, 0]))
+    assert begins.size, "no episode began within 16 steps, whose limit is 5"
+    start = int(begins[-1])
+    weight = np.array([0, *[1] * (_SLOTS - 1)], np.float32)
+
+    def spoil(x: np.ndarray) -> np.ndarray:
+        slot = np.concatenate([x[:start, 1:2], x[start:, :1]])
+        return np.concatenate([slot, x[:, 1:]], axis=1)
+
+    seen = {"obs": rollout.obs, "action": rollout.action, "visits": rollout.visits}
+    spoilt = rollout._replace(**jax.tree.map(spoil, seen))
+    plain, changed = judge(rollout, weight), judge(spoilt, weight)
+    sentence = "what happened in a slot of weight 0 changed the others' bonuses"
+    assert_close(changed.bonus[:, 1:], plain.bonus[:, 1:], sentence)
+    then, right = (judge_from(x.state, after, weight).bonus[:, 1:] for x in (changed, plain))
+    assert_close(then, right, f"{sentence} in a later rollout")
+    sentence = "what was seen in an episode changed a bonus of the slot's next episode"
+    assert_close(changed.bonus[start:, 0], plain.bonus[start:, 0], sentence)
+
+
+def _check_forgetting(judge: Any, state: PyTree, before: Rollout, rollout: Rollout) -> None:
+    """Of weight 0, a rollout leaves behind nothing but what the slots' episodes have seen."""
+    first = rollout.first | (np.arange(_STEPS) == 0)[:, None]
+    begun = rollout._replace(first=first)
+    seen = judge(state, before, 0 * _ONES).state
+    later, fresh = (judge(x, begun, _ONES).bonus for x in (seen, state))
+    assert_close(later, fresh, "a slot of weight 0 left a trace beyond its episode")
+
+
+def _check_parts(judge: Any, state: PyTree, base: _Judged, rollout: Rollout) -> None:
+    parts = []
+    for start in range(0, _STEPS, _PART):
+        judged = judge(state, _cut(rollout, start, start + _PART), _ONES)
+        state = judged.state
+        parts.append(judged.bonus)
+    whole = np.concatenate(parts)
+    assert_close(whole, base.bonus, "a rollout played in parts has other bonuses")
+
+
+def _check_agents(bonus: Bonus, rollout: Rollout) -> None:
+    """Two agents, of which the second sees the first's slots in another order."""
+    rollout = _cut(rollout, 0, _PART)
+    keys = jax.random.split(jax.random.key(2), 2)
+    both = [rollout, jax.tree.map(lambda x: np.roll(x, 1, axis=1), rollout)]
+
+    @jax.jit
+    def one(key: Key, rollout: Rollout) -> Array:
+        key_init, key_apply = jax.random.split(key)
+        state = bonus.init(key_init, _SLOTS)
+        return bonus.apply(key_apply, state, rollout, jnp.ones(_SLOTS))[1]
+
+    alone = np.stack([one(*pair) for pair in zip(keys, both, strict=True)])
+    together = jax.jit(jax.vmap(one))(keys, jax.tree.map(lambda *x: np.stack(x), *both))
+    assert_close(together, alone, "agents under vmap have other bonuses than each by itself")
