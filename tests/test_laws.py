@@ -16,6 +16,9 @@ from rlgen.algos.scores.l1_value_loss import L1ValueLoss
 from rlgen.branching import most_of_seeds
 from rlgen.types import REPLAY
 
+ONE_LEVEL = ("minatar", "vault")
+"""Families of a single level."""
+
 
 def tiny_env(name="maze"):
     return registry.load("envs", name).tiny()
@@ -23,7 +26,7 @@ def tiny_env(name="maze"):
 
 @pytest.mark.parametrize("name", registry.names("envs"))
 def test_environment(name):
-    testing.check_env(tiny_env(name), one_level=name == "minatar")  # a level a game
+    testing.check_env(tiny_env(name), one_level=name in ONE_LEVEL)
 
 
 @pytest.mark.parametrize("question", ["memory", "time-limit"])  # each ends in its own way

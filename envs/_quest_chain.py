@@ -1,0 +1,155 @@
+"""Chains of rooms: each room is entered through a door in the wall that it shares with the last.
+
+`TRIES` candidates for each room are drawn at once and the first that fits is taken; an attempt
+without one fails. `ATTEMPTS` attempts run side by side until one gets all its rooms.
+
+Source: the MultiRoom tasks of Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld". Differs in
+trying until the chain is complete, where others fall back on shorter chains or on a fixed one.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.envs._quest_bits import DOWN, LEFT, RIGHT, UP
+from rlgen.types import Key
+
+TRIES, ATTEMPTS = 32, 4
+NUM_DRAWS = 5
+"""Random numbers of a candidate: its two sides, where its door is, and where the last one's is."""
+MIN_ROOM = 4
+"""Cells a side of the smallest room, its walls included."""
+
+
+class Shape(NamedTuple):
+    """What chains are drawn from."""
+
+    num_rooms: int
+    max_room_size: int  # cells a side, walls included
+    size: int  # cells a side of the grid
+
+
+class Room(NamedTuple):
+    """A room, with its walls, and how one comes in."""
+
+    x: Int[Array, "*n"]  # left column
+    y: Int[Array, "*n"]  # top row
+    width: Int[Array, "*n"]
+    height: Int[Array, "*n"]
+    entry: Int[Array, "*n"]  # its wall with the door: RIGHT, DOWN, LEFT or UP
+    door: Int[Array, "*n 2"]  # x, y
+
+
+class Chain(NamedTuple):
+    """What a level is made of."""
+
+    rooms: Room  # [n]
+    start: Int[Array, "2"]  # inside the first room
+    goal: Int[Array, "2"]  # inside the last one
+
+
+def sample_chain(key: Key, shape: Shape) -> Chain:
+    """A complete chain."""
+
+    def once(loop: tuple) -> tuple:
+        trial, _, _ = loop
+        # One call for all random numbers: each takes longer to compile than all else together.
+        draws = jax.random.uniform(
+            jax.random.fold_in(key, trial), (ATTEMPTS, shape.num_rooms, TRIES, NUM_DRAWS)
+        )
+        chains, complete = jax.vmap(lambda draws: attempt(draws, shape))(draws)
+        best = jnp.argmax(complete)
+        return trial + 1, jax.tree.map(lambda x: x[best], chains), complete[best]
+
+    zero, cell = jnp.zeros(shape.num_rooms, jnp.int32), jnp.zeros(2, jnp.int32)
+    rooms = Room(zero, zero, zero, zero, zero, jnp.zeros((shape.num_rooms, 2), jnp.int32))
+    begun = (jnp.int32(0), Chain(rooms, cell, cell), jnp.bool_(False))
+    return jax.lax.while_loop(lambda loop: ~loop[2], once, begun)[1]
+
+
+def attempt(draws: Float[Array, "n K 5"], shape: Shape) -> tuple[Chain, Bool[Array, ""]]:
+    """Rooms one after the other [n], and whether all found a place.
+
+    Args:
+        draws: in [0, 1); of the first room's candidates the first is taken, and the next three
+            say where it, the start and the goal are.
+        shape: what to draw from.
+    """
+    spare = draws[0, 1:4]
+    corner = jnp.floor(spare[0, :2] * (shape.size - 2)).astype(jnp.int32)
+    first = _entered(draws[0, 0], shape, jnp.int32(LEFT), corner)
+    rooms = jax.tree.map(
+        lambda x: jnp.zeros((shape.num_rooms, *x.shape), x.dtype).at[0].set(x), first
+    )
+
+    def add(loop: tuple, now: tuple) -> tuple:
+        rooms, last, complete = loop
+        i, draw = now
+        found = jax.vmap(lambda draw: _following(draw, shape, last))(draw)
+        fits = jax.vmap(lambda room: _fits(room, rooms, i, shape.size))(found)
+        best = jnp.argmax(fits)
+        new = jax.tree.map(lambda x: x[best], found)
+        rooms = jax.tree.map(lambda all_, x: all_.at[i].set(x), rooms, new)
+        return (rooms, new, complete & fits[best]), None
+
+    begun = (rooms, first, _on_grid(first, shape.size))
+    further = (jnp.arange(1, shape.num_rooms), draws[1:])
+    (rooms, last, complete), _ = jax.lax.scan(add, begun, further)
+    return Chain(rooms, _inside(spare[1], first), _inside(spare[2], last)), complete
+
+
+def floor_of(rooms: Room, size: int) -> Bool[Array, "G G"]:
+    """The cells [y, x] inside the rooms, without doors."""
+    at = jnp.arange(size)[None]
+    in_x = (at > rooms.x[:, None]) & (at < (rooms.x + rooms.width - 1)[:, None])
+    in_y = (at > rooms.y[:, None]) & (at < (rooms.y + rooms.height - 1)[:, None])
+    return jnp.any(in_y[:, :, None] & in_x[:, None, :], 0)
+
+
+def _following(draw: Float[Array, "5"], shape: Shape, last: Room) -> Room:
+    """A room behind a door that is anywhere on a wall of the last one but the entry's."""
+    side = (last.entry + 1 + _whole(draw[3], 0, 3)) % 4
+    across = (side == UP) | (side == DOWN)
+    along = _whole(draw[4], 1, jnp.where(across, last.width, last.height) - 1)
+    x = jnp.where(across, last.x + along, jnp.where(side == RIGHT, last.x + last.width - 1, last.x))
+    y = jnp.where(across, jnp.where(side == DOWN, last.y + last.height - 1, last.y), last.y + along)
+    return _entered(draw, shape, (side + 2) % 4, jnp.stack([x, y]))
+
+
+def _entered(
+    draw: Float[Array, "5"], shape: Shape, entry: Int[Array, ""], door: Int[Array, "2"]
+) -> Room:
+    """A room of random size with a door on one of its walls, at a random place between corners."""
+    width, height = (_whole(draw[i], MIN_ROOM, shape.max_room_size + 1) for i in range(2))
+    across = (entry == UP) | (entry == DOWN)
+    along = _whole(draw[2], 1, jnp.where(across, width, height) - 1)
+    back = jnp.where(entry == RIGHT, width - 1, jnp.where(entry == DOWN, height - 1, 0))
+    x = door[0] - jnp.where(across, along, back)
+    y = door[1] - jnp.where(across, back, along)
+    return Room(x, y, width, height, entry, door)
+
+
+def _whole(draw: Float[Array, ""], low: int, high: Int[Array, ""] | int) -> Int[Array, ""]:
+    """A whole number in low .. high - 1 from one in [0, 1)."""
+    return low + jnp.floor(draw * (high - low)).astype(jnp.int32)
+
+
+def _fits(room: Room, rooms: Room, i: Int[Array, ""], size: int) -> Bool[Array, ""]:
+    """Whether room i is on the grid and touches no room before the one that it is entered from."""
+    apart = (room.x + room.width <= rooms.x) | (rooms.x + rooms.width <= room.x)
+    apart |= (room.y + room.height <= rooms.y) | (rooms.y + rooms.height <= room.y)
+    earlier = jnp.arange(rooms.x.shape[0]) < i - 1
+    return _on_grid(room, size) & jnp.all(apart | ~earlier)
+
+
+def _on_grid(room: Room, size: int) -> Bool[Array, ""]:
+    inside = (room.x >= 0) & (room.y >= 0)
+    return inside & (room.x + room.width <= size) & (room.y + room.height <= size)
+
+
+def _inside(draw: Float[Array, "5"], room: Room) -> Int[Array, "2"]:
+    """A cell inside a room, uniformly."""
+    x = room.x + _whole(draw[0], 1, room.width - 1)
+    return jnp.stack([x, room.y + _whole(draw[1], 1, room.height - 1)])

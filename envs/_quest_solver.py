@@ -1,0 +1,305 @@
+"""Exact shortest ways among doors and keys, all cells of a row at once.
+
+A set of states is one bit a cell in each of 2^(doors + keys) planes, one for each combination of
+open doors and held keys; bit i of a plane's number is door i, the keys follow. A breadth-first
+search is then a loop of shifts and masks that ends at a fixed point. Backwards from the goal, a
+round adds all states from which one step leads into the set.
+
+A door that opens only sometimes when walked into counts as one that always does.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from rlgen.envs import _quest_step as happened
+from rlgen.envs._quest_bits import MARGIN, Level, first_opened, unpack_rows
+from rlgen.types import Solution
+
+Cells: TypeAlias = UInt32[Array, "... lines words"]
+Sets: TypeAlias = UInt32[Array, "P lines words"]
+Flags: TypeAlias = Bool[Array, "P 1 1"]
+Discount: TypeAlias = float | Float[Array, ""]
+
+ALL = np.uint32(2**32 - 1)
+
+
+class Map(NamedTuple):
+    """What a search needs of a level."""
+
+    start: Sets
+    goal: Cells
+    ground: Cells  # neither wall nor lava; doors belong to it
+    walls: Cells
+    open: Sets  # ground without shut doors
+    doorways: Cells  # all doors, also those that are never shut
+    beside: tuple[Cells, ...]  # the four cells around each door
+    stuck: tuple[Flags, ...]  # planes in which each door is shut and stays so when walked into
+    pushed: tuple[Flags, ...]  # planes in which it is shut and then opens
+    unlocks: tuple[Flags, ...]  # planes in which it is shut and its key held
+    keys: tuple[Cells, ...]
+    wants: tuple[Flags, ...]  # planes in which each key is not held
+
+
+def solve(level: Level, shuts: bool = True) -> Solution:
+    """Fewest steps to the goal and what they earn within the time limit.
+
+    Args:
+        level: one level.
+        shuts: whether any door of the family is ever shut; else no plane is spent on doors.
+    """
+    steps = fewest_steps(level, shuts)
+    limit = level.max_steps_in_episode
+    in_time = (steps >= 0) & (steps <= limit)
+    return Solution(steps >= 0, steps, in_time.astype(jnp.float32))
+
+
+def fewest_steps(level: Level, shuts: bool = True) -> Int[Array, ""]:
+    """Steps from the start to the goal; -1 if there is no way."""
+    here = map_of(level, shuts)
+
+    def unfinished(loop: tuple) -> Bool[Array, ""]:
+        _, _, met, grows = loop
+        return ~met & grows
+
+    def once(loop: tuple) -> tuple:
+        reached, rounds, _, _ = loop
+        wider = reached | before(here, reached)
+        return wider, rounds + 1, jnp.any(wider & here.start), jnp.any(wider != reached)
+
+    first = jnp.broadcast_to(here.goal[None], here.open.shape)
+    met = jnp.any(first & here.start)
+    loop = (first, jnp.int32(0), met, jnp.bool_(True))
+    _, rounds, met, _ = jax.lax.while_loop(unfinished, once, loop)
+    return jnp.where(met, rounds, -1)
+
+
+def position_values(level: Level, discount: Discount, shuts: bool = True) -> Float[Array, " HW"]:
+    """For each cell, row by row, the least optimal value of the states that can be reached there.
+
+    The value of a state is `discount` to the power of the fewest steps to success; 0 of states
+    without a way, and of cells that no way from the start leads to. Time limits play no part.
+    """
+    here = map_of(level, shuts)
+    states = reachable(here)
+
+    def grid(cells: Cells) -> Bool[Array, " HW"]:
+        return unpack_rows(cells, level.height, level.width).reshape(-1)
+
+    visited = grid(any_plane(states))
+    steps, done = _worst_steps(here, lambda reached: grid(_every_plane(reached | ~states)))
+    return jnp.where(visited & done, discount ** steps.astype(jnp.float32), 0.0)
+
+
+def event_values(
+    level: Level, discount: Discount, shuts: bool = True, jams: bool = False
+) -> Float[Array, " Z"]:
+    """The same for each event: of the states to which a step with this event can lead.
+
+    Args:
+        level, discount, shuts: as above.
+        jams: whether a closed door may stay shut when it is walked into.
+    """
+    here = map_of(level, shuts)
+    states = after_events(here, reachable(here), jams)
+    met = jnp.any(states != 0, (1, 2, 3))
+    steps, done = _worst_steps(
+        here, lambda reached: jnp.all((~states | reached[None]) == ALL, (1, 2, 3))
+    )
+    return jnp.where(met & done, discount ** steps.astype(jnp.float32), 0.0)
+
+
+def map_of(level: Level, shuts: bool) -> Map:
+    """The sets that a search needs."""
+    lines = level.height + 2 * MARGIN
+    words = max(level.walls.shape[1], level.lava.shape[1])
+    none = jnp.zeros((lines, words), jnp.uint32)
+    walls, lava = (rows if rows.shape[0] else none for rows in (level.walls, level.lava))
+    num_doors, num_keys = level.doors.shape[0] if shuts else 0, level.keys.shape[0]
+    opened, held = _plane_flags(num_doors, num_keys)
+    doors = [_cell(level.doors[i], lines, words) for i in range(level.doors.shape[0])]
+    stuck, pushed, unlocks = [], [], []
+    blocked = jnp.zeros((opened.shape[1], lines, words), jnp.uint32)
+    for i, door in enumerate(doors[:num_doors]):
+        shut = ~opened[i]
+        fits = jnp.zeros_like(shut)
+        for k in range(num_keys):
+            fits |= held[k] & ((level.locks[k] >> i) & 1 == 1)
+        blocked |= jnp.where(shut, door[None], 0)
+        gives = (level.closed >> i) & 1 == 1
+        pushed.append(shut & gives)
+        stuck.append(shut & ~gives)
+        unlocks.append(shut & fits)
+    first = first_opened(level) if shuts else 0
+    plane = jnp.arange(opened.shape[1])[:, None, None]
+    start = jnp.where(plane == first, _cell(level.start, lines, words)[None], 0)
+    ground = ~(walls | lava)
+    return Map(
+        start,
+        _cell(level.goal, lines, words),
+        ground,
+        walls,
+        ground[None] & ~blocked,
+        _union(doors, none),
+        tuple(around(door) for door in doors[:num_doors]),
+        tuple(stuck),
+        tuple(pushed),
+        tuple(unlocks),
+        tuple(_cell(level.keys[k], lines, words) for k in range(num_keys)),
+        tuple(~held[k] for k in range(num_keys)),
+    )
+
+
+def reachable(here: Map) -> Sets:
+    """All states to which the start leads, the goal included and death left out."""
+
+    def once(loop: tuple) -> tuple:
+        reached, _ = loop
+        alive = reached & ~here.goal[None]
+        wider = reached | (around(alive) & here.open) | _pushing(here, alive)
+        wider |= _interacting(here, alive)
+        return wider, jnp.any(wider != reached)
+
+    return jax.lax.while_loop(lambda loop: loop[1], once, (here.start, jnp.bool_(True)))[0]
+
+
+def before(here: Map, reached: Sets) -> Sets:
+    """The states from which one step leads into a set."""
+    states = around(reached)
+    for i, beside in enumerate(here.beside):
+        states |= jnp.where(here.pushed[i], _with(reached, i) & beside[None], 0)
+    found = reached  # what interacting leads to, undone one part after the other
+    for i in reversed(range(len(here.beside))):
+        touched = jnp.where(here.unlocks[i], here.beside[i][None], 0)
+        found = (_with(found, i) & touched) | (found & ~touched)
+    for k in range(len(here.keys)):
+        touched = jnp.where(here.wants[k], here.keys[k][None], 0)
+        found = (_with(reached, len(here.beside) + k) & touched) | (found & ~touched)
+    if here.keys:
+        states |= found
+    return states & here.open & ~here.goal[None]
+
+
+def after_events(here: Map, states: Sets, jams: bool) -> UInt32[Array, "Z P lines words"]:
+    """The states to which a step with each event can lead, from a set of states, and the start."""
+    alive = states & ~here.goal[None]
+    near, doors, shut = around(alive), here.doorways, jnp.zeros_like(alive)
+    keys = jnp.zeros_like(alive)
+    for i, beside in enumerate(here.beside):
+        shut |= jnp.where(here.stuck[i] | (here.pushed[i] & jams), beside[None], 0)
+    for k, cell in enumerate(here.keys):
+        keys |= jnp.where(here.wants[k], cell[None], 0)
+    entered = near & here.open
+    plain = entered & ~(keys | doors[None] | here.goal[None])
+    idle = alive & ~keys
+    for i, beside in enumerate(here.beside):
+        idle &= ~jnp.where(here.unlocks[i], beside[None], 0)
+    got = _interacting(here, alive & keys)
+    sets = {
+        happened.NOTHING: plain | idle | here.start,
+        happened.ON_KEY: entered & keys,
+        happened.GOT_KEY: got,
+        happened.BUMPED_DOOR: alive & shut,
+        happened.OPENED: _pushing(here, alive) | (_interacting(here, alive & ~keys & ~idle)),
+        happened.BUMPED_WALL: alive & around(here.walls)[None],
+        happened.IN_DOORWAY: entered & doors[None],
+        happened.SUCCESS: entered & here.goal[None],
+        happened.DEATH: jnp.zeros_like(alive),
+    }
+    return jnp.stack([sets[event] for event in range(happened.NUM_EVENTS)])
+
+
+def _pushing(here: Map, states: Sets) -> Sets:
+    """Where walking into closed doors leads from a set of states."""
+    found = jnp.zeros_like(states)
+    for i, beside in enumerate(here.beside):
+        found |= _moved(jnp.where(here.pushed[i], states & beside[None], 0), i)
+    return found
+
+
+def _interacting(here: Map, states: Sets) -> Sets:
+    """Where interacting leads from a set of states."""
+    if not here.keys:
+        return states
+    found = jnp.zeros_like(states)
+    for k, cell in enumerate(here.keys):
+        touched = jnp.where(here.wants[k], states & cell[None], 0)
+        found |= _moved(touched, len(here.beside) + k)
+        states = states & ~touched
+    for i, beside in enumerate(here.beside):
+        touched = jnp.where(here.unlocks[i], states & beside[None], 0)
+        states = (states & ~touched) | _moved(touched, i)
+    return found | states
+
+
+def _worst_steps(here: Map, is_done: Callable[[Sets], Bool[Array, " Z"]]) -> tuple[Array, Array]:
+    """Rounds back from the goal until each feature is done, and whether it ever is."""
+
+    def once(loop: tuple) -> tuple:
+        reached, steps, done, _ = loop
+        wider = reached | before(here, reached)
+        return wider, steps + ~done, is_done(wider), jnp.any(wider != reached)
+
+    first = jnp.broadcast_to(here.goal[None], here.open.shape)
+    done = is_done(first)
+    loop = (first, jnp.zeros(done.shape, jnp.int32), done, jnp.bool_(True))
+    _, steps, done, _ = jax.lax.while_loop(lambda loop: loop[3], once, loop)
+    return steps, done
+
+
+def _plane_flags(num_doors: int, num_keys: int) -> tuple[Bool[Array, "D P 1 1"], ...]:
+    """Which doors are open in each plane, and which keys held."""
+    plane = np.arange(2 ** (num_doors + num_keys))
+    flags = (plane[None] >> np.arange(num_doors + num_keys)[:, None]) & 1 == 1
+    flags = jnp.asarray(flags[:, :, None, None])
+    return flags[:num_doors], flags[num_doors:]
+
+
+def _with(states: Sets, bit: int) -> Sets:
+    """In each plane, the states of the plane that has a bit set and is otherwise the same."""
+    return states[np.arange(states.shape[0]) | 1 << bit]
+
+
+def _moved(states: Sets, bit: int) -> Sets:
+    """The states of planes without a bit, each in the plane with it."""
+    plane = np.arange(states.shape[0])
+    has = (plane >> bit) & 1 == 1
+    return jnp.where(has[:, None, None], states[plane & ~(1 << bit)], 0)
+
+
+def around(cells: Cells) -> Cells:
+    """The four neighbours of every cell of a set. The margin keeps bits from wrapping round."""
+    if cells.shape[-1] == 1:
+        beside = (cells << 1) | (cells >> 1)
+    else:
+        beside = (cells << 1) | (jnp.roll(cells, 1, -1) >> 31)
+        beside |= (cells >> 1) | (jnp.roll(cells, -1, -1) << 31)
+    return beside | jnp.roll(cells, 1, -2) | jnp.roll(cells, -1, -2)
+
+
+def _cell(cell: Int[Array, "2"], lines: int, words: int) -> UInt32[Array, "lines words"]:
+    """The set of one cell x, y."""
+    bit = cell[0] + MARGIN
+    here = jnp.arange(lines)[:, None] == cell[1] + MARGIN
+    here &= jnp.arange(words)[None] == bit // 32
+    return jnp.where(here, jnp.uint32(1) << (bit % 32).astype(jnp.uint32), jnp.uint32(0))
+
+
+def _union(sets: list[Cells], like: Cells) -> Cells:
+    union = jnp.zeros_like(like)
+    for cells in sets:
+        union |= cells
+    return union
+
+
+def any_plane(states: Sets) -> Cells:
+    """The cells of a set of states."""
+    return jax.lax.reduce(states, jnp.uint32(0), jax.lax.bitwise_or, (0,))
+
+
+def _every_plane(states: Sets) -> Cells:
+    return jax.lax.reduce(states, ALL, jax.lax.bitwise_and, (0,))

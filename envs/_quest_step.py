@@ -1,0 +1,89 @@
+"""One step among walls, lava, doors and keys.
+
+A move onto a wall or a shut door leaves the agent where it is; a closed door opens by it, which
+costs the step. Lava and the goal end the episode. `INTERACT` picks up the key of the agent's own
+cell; where there is none, it opens the locked doors beside the agent whose keys are held.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.envs._quest_bits import (
+    DOWN,
+    INTERACT,
+    LEFT,
+    RIGHT,
+    UP,
+    Level,
+    State,
+    is_set,
+    things_at,
+    things_beside,
+)
+
+NOTHING, ON_KEY, GOT_KEY, BUMPED_DOOR, OPENED, BUMPED_WALL, IN_DOORWAY, SUCCESS, DEATH = range(9)
+"""Events: stepped onto a key, picked one up, a door stayed shut, a door opened, ..."""
+NUM_EVENTS = 9
+
+
+class Outcome(NamedTuple):
+    """What a step leads to."""
+
+    state: State
+    reward: Float[Array, ""]  # 1 for the goal, else 0
+    terminated: Bool[Array, ""]
+
+
+def step(
+    state: State,
+    action: Int[Array, ""] | int | float,
+    level: Level,
+    doors_give: Bool[Array, ""] | bool = True,
+) -> Outcome:
+    """One step.
+
+    Args:
+        state, action, level: of one episode.
+        doors_give: whether a closed door opens to who walks into it at this step.
+    """
+    x = state.x + (action == RIGHT) - (action == LEFT)
+    y = state.y + (action == DOWN) - (action == UP)
+    interacts = action == INTERACT
+    wall = is_set(level.walls, x, y)
+    door = things_at(level.doors, x, y)
+    shut = door & ~state.opened
+    pushed = jnp.where(doors_give, shut & level.closed, 0)
+    moves = ~wall & (shut == 0)
+    lava = moves & is_set(level.lava, x, y)
+    goal = moves & (x == level.goal[0]) & (y == level.goal[1])
+    keys = things_at(level.keys, x, y) & ~state.held
+    taken = jnp.where(interacts, keys, 0)
+    unlocked = jnp.where(interacts & (keys == 0), _unlockable(level, state), 0)
+    event = jnp.where(door != 0, IN_DOORWAY, NOTHING)
+    event = jnp.where(keys != 0, ON_KEY, event)
+    event = jnp.where(goal, SUCCESS, jnp.where(lava, DEATH, event))
+    event = jnp.where(shut != 0, jnp.where(pushed != 0, OPENED, BUMPED_DOOR), event)
+    event = jnp.where(wall, BUMPED_WALL, event)
+    did = jnp.where(taken != 0, GOT_KEY, jnp.where(unlocked != 0, OPENED, NOTHING))
+    event = jnp.where(interacts, did, event).astype(jnp.int32)
+    after = State(
+        jnp.where(moves, x, state.x),
+        jnp.where(moves, y, state.y),
+        state.time + 1,
+        state.opened | pushed | unlocked,
+        state.held | taken,
+        event,
+    )
+    return Outcome(after, goal.astype(jnp.float32), goal | lava)
+
+
+def _unlockable(level: Level, state: State) -> Int[Array, ""]:
+    """Bit mask of the locked doors beside the agent that it has keys for."""
+    if not level.keys.shape[0]:
+        return jnp.int32(0)
+    fitting = jnp.int32(0)
+    for k in range(level.keys.shape[0]):
+        fitting |= jnp.where((state.held >> k) & 1 == 1, level.locks[k], 0)
+    return things_beside(level.doors, state.x, state.y) & fitting & ~state.opened

@@ -1,0 +1,40 @@
+"""Held-out levels of a family: drawn from a stream of their own, which follows from their names."""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rlgen.levels import Suite, make_level_set
+
+VERSION = "1"
+NUM_LEVELS = 100
+
+
+def suites(family: str, members: Mapping[str, Any]) -> dict[str, Callable[[], Suite]]:
+    """The suites by name, each a function that makes it.
+
+    Args:
+        family: name of the family.
+        members: for each suite, the environment that its levels are drawn from and played in.
+    """
+    return {name: partial(_suite, family, name, env) for name, env in members.items()}
+
+
+def single(name: str, env: Any, members: Sequence[Any]) -> Suite:
+    """A suite of the only levels of some environments, all played in `env`."""
+    levels = [jax.tree.map(jnp.asarray, each.default_params) for each in members]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *levels)
+    names = tuple(f"seed-{each.seed}" for each in members)
+    return Suite(name, env, make_level_set(env, stacked, names, version=VERSION))
+
+
+def _suite(family: str, name: str, env: Any) -> Suite:
+    seed = zlib.crc32(f"{family}/{name}".encode()) >> 1
+    keys = jax.random.split(jax.random.key(seed, impl="threefry2x32"), NUM_LEVELS)
+    levels = jax.jit(jax.vmap(env.sample_level))(keys)
+    names = tuple(f"{name}-{i:03d}" for i in range(NUM_LEVELS))
+    return Suite(f"{family}/{name}", env, make_level_set(env, levels, names, version=VERSION))

@@ -1,0 +1,145 @@
+"""Rho rooms: one room with obstacles, in which goals are shared by levels as far as one likes.
+
+Moves right, down, left and up, as the map lies, and one action, interact, without use here. The
+agent starts in the first corner and sees the 7x7 cells around it, not where they are. The goal is
+in the opposite corner with probability `sharing`, else anywhere. Reaching it pays 1 and ends the
+episode.
+
+Two numbers decide which bonuses can work: with much sharing, what was new once is of use on other
+levels, and counts over all episodes work; with a time limit that lets one episode cover the room,
+counts within the episode do.
+
+Source: rlgen's own, after the analysis of Henaff et al., 2023, "A Study of Global and Episodic
+Bonuses for Exploration in Contextual MDPs".
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from gymnax.environments import environment
+
+from rlgen.envs import _quest_family, _quest_rock, _quest_suites
+from rlgen.envs._quest_bits import Level, State, nothing, pack
+from rlgen.envs._quest_obs import PackedObs
+from rlgen.types import Key
+
+__all__ = ["VARIANTS", "Level", "PackedObs", "RhoRooms", "State", "build", "tiny"]
+
+VARIANTS: dict[str, dict] = {
+    "shared": {"sharing": 1.0},
+    "unshared": {},
+    "shared-short": {"sharing": 1.0, "coverage": 0.25},
+    "unshared-short": {"coverage": 0.25},
+    "fresh": {"layout": "fresh"},
+}
+"""The ends of the family; `short` is for time limits that do not let an episode cover the room."""
+
+
+@dataclass(frozen=True)
+class RhoRooms(environment.Environment[Any, Any]):
+    """Goals in a room with obstacles.
+
+    Attributes:
+        size: cells a side of the room; what is around it is wall.
+        layout: of the obstacles: `fixed`, the same on all levels, or `fresh`, another on each.
+        sharing: probability of the goal to be in the corner opposite the start, else uniform.
+        coverage: time limit as a multiple of the number of free cells.
+        observation: `packed`, the 7x7 cells around the agent, or `full`, the whole grid.
+        occlusion: whether walls hide what is behind them.
+        clock: whether the steps taken are seen.
+        noise: whether a random colour is seen, another at every step.
+
+    Raises:
+        ValueError: a field outside its range; the message says what is allowed.
+    """
+
+    size: int = 19
+    layout: Literal["fixed", "fresh"] = "fixed"
+    sharing: float = 0.0
+    coverage: float = 1.0
+    observation: Literal["packed", "full"] = "packed"
+    occlusion: bool = False
+    clock: bool = False
+    noise: bool = False
+
+    def __post_init__(self):
+        _quest_family.check_options(self)
+        _quest_family.check_choices(self, layout=("fixed", "fresh"))
+        _quest_family.check_ranges(
+            self,
+            ("size", 3, 32),
+            ("sharing", 0.0, 1.0),
+            ("coverage", 0.1, 1000.0),
+        )
+
+    name = property(lambda self: "RhoRooms", doc="Name of the family.")
+    sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
+    shuts = property(lambda self: False, doc="There is no door.")
+    jams = property(lambda self: False, doc="There is no door.")
+    num_actions = property(_quest_family.num_actions, doc="Four moves and interact.")
+    default_params = property(_quest_family.default_params, doc="An example level.")
+    action_space = _quest_family.action_space
+    observation_space = _quest_family.observation_space
+    reset_env = _quest_family.reset_env
+    step_env = _quest_family.step_env
+    observe = _quest_family.observe
+    unpack = _quest_family.unpack
+    success = _quest_family.success
+    solve = _quest_family.solve
+    position = _quest_family.position
+    num_positions = _quest_family.num_positions
+    event = _quest_family.event
+    num_events = _quest_family.num_events
+    feature_values = _quest_family.feature_values
+    level_features = _quest_family.level_features
+    level_image = _quest_family.level_image
+    render = _quest_family.render
+    load_levels = _quest_family.load_levels
+
+    def sample_level(self, key: Key) -> Level:
+        """The goal in its corner or anywhere but at the start, and obstacles, fixed or fresh."""
+        key_layout, key_goal = jax.random.split(key)
+        if self.layout == "fresh":
+            rock = _quest_rock.fresh_layout(key_layout, self.size)
+        else:
+            rock = jnp.asarray(_quest_rock.fixed_layout(self.size))
+        start = jnp.array(_quest_rock.start_of(self.size), jnp.int32)
+        shared = jnp.array(_quest_rock.shared_goal(self.size), jnp.int32)
+        draws = jax.random.uniform(key_goal, (self.size + 1, self.size))
+        anywhere = _quest_rock.pick(draws[1:], ~rock & ~_quest_rock.at(start, self.size))
+        goal = jnp.where(draws[0, 0] < self.sharing, shared, anywhere)
+        limit = jnp.round(self.coverage * (~rock).sum()).astype(jnp.int32)
+        return Level(
+            pack(rock, outside=True),
+            nothing(self.size),
+            jnp.zeros((0, 2), jnp.int32),
+            jnp.int32(0),
+            jnp.zeros(0, jnp.int32),
+            jnp.zeros((0, 2), jnp.int32),
+            start,
+            goal,
+            jnp.maximum(limit, 1),
+            self.size,
+            self.size,
+        )
+
+    def suites(self) -> dict:
+        """`test` is of the environment's own fields; the others share no goal, or no obstacle."""
+        members = {
+            "test": self,
+            "unshared": replace(self, sharing=0.0),
+            "fresh": replace(self, sharing=0.0, layout="fresh"),
+        }
+        return _quest_suites.suites("rho-rooms", members)
+
+
+def build(**fields) -> RhoRooms:
+    """The environment with the given fields."""
+    return RhoRooms(**fields)
+
+
+def tiny() -> RhoRooms:
+    """A small room, for tests of laws."""
+    return RhoRooms(size=4, coverage=1.5)

@@ -1,0 +1,164 @@
+"""Rooms: a chain of rooms with lava, or walls, all around them; the goal is in the last one.
+
+Moves right, down, left and up, as the map lies, and one action, interact, without use here. The
+agent sees the 7x7 cells around it and not where they are. Reaching the goal pays 1 and ends the
+episode; lava ends it without reward. Doors stand open, open to who walks into them, which costs a
+step, or are jammed, and then open so one time in three.
+
+The position of the agent says little across levels and, as one episode can cover a level, bonuses
+for what is new in the episode explore it; with few levels, counts over all episodes do so, too.
+
+Source: MultiRoom-N-Lava of Samvelyan et al., 2021, "MiniHack the Planet", after Chevalier-Boisvert
+et al., 2023, "Minigrid & Miniworld". Time limits are MiniHack's.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from gymnax.environments import environment
+
+from rlgen.envs import _quest_chain, _quest_family, _quest_suites
+from rlgen.envs._quest_bits import MAX_SIDE, Level, State, nothing, pack
+from rlgen.envs._quest_obs import PackedObs
+from rlgen.types import Key
+
+__all__ = ["VARIANTS", "Level", "PackedObs", "Rooms", "State", "build", "tiny"]
+
+VARIANTS: dict[str, dict] = {
+    "n2": {"num_rooms": 2, "max_room_size": 4},
+    "n4": {"num_rooms": 4, "max_room_size": 5},
+    "n6": {},
+    "n10": {"num_rooms": 10},
+    "n6-open": {"doors": "open"},
+    "n10-open": {"num_rooms": 10, "doors": "open"},
+    "n4-locked": {"num_rooms": 4, "max_room_size": 5, "doors": "locked"},
+    "n6-solid": {"walls": "solid"},
+    "n6-clock": {"clock": True},
+    "n6-noise": {"noise": True},
+}
+"""Number of rooms, and what is unusual about them."""
+
+LIMITS = {2: 40, 4: 120, 6: 240, 10: 360}
+MAX_ROOMS = 10
+CROWDED = 0.8
+"""The share of the grid that rooms of average size may fill."""
+
+
+@dataclass(frozen=True)
+class Rooms(environment.Environment[Any, Any]):
+    """Chains of rooms.
+
+    Attributes:
+        num_rooms: rooms of the chain.
+        max_room_size: most cells a side of a room, its walls included; the least is 4.
+        walls: `lava`, which kills who touches it, or `solid`.
+        doors: `open`, `closed` or `locked`; the last are jammed, and no key helps.
+        size: cells a side of the grid.
+        max_steps: time limit; 0 for MiniHack's, or 40 a room for numbers of rooms that it lacks.
+        observation: `packed`, the 7x7 cells around the agent, or `full`, the whole grid.
+        occlusion: whether walls and shut doors hide what is behind them.
+        clock: whether the steps taken are seen.
+        noise: whether a random colour is seen, another at every step.
+
+    Raises:
+        ValueError: a field outside its range; the message says what is allowed.
+    """
+
+    num_rooms: int = 6
+    max_room_size: int = 10
+    walls: Literal["lava", "solid"] = "lava"
+    doors: Literal["open", "closed", "locked"] = "closed"
+    size: int = 25
+    max_steps: int = 0
+    observation: Literal["packed", "full"] = "packed"
+    occlusion: bool = False
+    clock: bool = False
+    noise: bool = False
+
+    def __post_init__(self):
+        _quest_family.check_options(self)
+        least = _quest_chain.MIN_ROOM
+        _quest_family.check_ranges(
+            self,
+            ("num_rooms", 2, MAX_ROOMS),
+            ("size", 2 * least - 1, MAX_SIDE),
+            ("max_room_size", least, self.size - least + 1),
+            ("max_steps", 0, 10**6),
+        )
+        _quest_family.check_choices(
+            self, walls=("lava", "solid"), doors=("open", "closed", "locked")
+        )
+        usual = (least + self.max_room_size) / 2
+        if self.num_rooms * usual**2 > CROWDED * self.size**2:
+            raise ValueError(
+                f"Rooms: num_rooms={self.num_rooms} of up to {self.max_room_size} cells a side "
+                f"hardly fit into size={self.size}; take fewer, smaller rooms or a larger grid"
+            )
+
+    name = property(lambda self: "Rooms", doc="Name of the family.")
+    num_actions = property(_quest_family.num_actions, doc="Four moves and interact.")
+    default_params = property(_quest_family.default_params, doc="An example level.")
+    sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
+    shuts = property(lambda self: self.doors != "open", doc="Whether a door may be shut.")
+    jams = property(lambda self: self.doors == "locked", doc="Whether it may stay so.")
+    action_space = _quest_family.action_space
+    observation_space = _quest_family.observation_space
+    reset_env = _quest_family.reset_env
+    step_env = _quest_family.step_env
+    observe = _quest_family.observe
+    unpack = _quest_family.unpack
+    success = _quest_family.success
+    solve = _quest_family.solve
+    position = _quest_family.position
+    num_positions = _quest_family.num_positions
+    event = _quest_family.event
+    num_events = _quest_family.num_events
+    feature_values = _quest_family.feature_values
+    level_features = _quest_family.level_features
+    level_image = _quest_family.level_image
+    render = _quest_family.render
+    load_levels = _quest_family.load_levels
+
+    def sample_level(self, key: Key) -> Level:
+        """A complete chain; start and goal anywhere in its first and last room."""
+        shape = _quest_chain.Shape(self.num_rooms, self.max_room_size, self.size)
+        chain = _quest_chain.sample_chain(key, shape)
+        doors = chain.rooms.door[1:]
+        floor = _quest_chain.floor_of(chain.rooms, self.size)
+        row, column = jnp.arange(self.size)[None, :, None], jnp.arange(self.size)[None, None]
+        floor |= jnp.any((row == doors[:, 1, None, None]) & (column == doors[:, 0, None, None]), 0)
+        around, none = pack(~floor, outside=True), nothing(self.size)
+        lava = self.walls == "lava"
+        closed = 2 ** (self.num_rooms - 1) - 1 if self.shuts else 0
+        return Level(
+            none if lava else around,
+            around if lava else none,
+            doors,
+            jnp.int32(closed),
+            jnp.zeros(0, jnp.int32),
+            jnp.zeros((0, 2), jnp.int32),
+            chain.start,
+            chain.goal,
+            jnp.int32(self.max_steps or LIMITS.get(self.num_rooms, 40 * self.num_rooms)),
+            self.size,
+            self.size,
+        )
+
+    def suites(self) -> dict:
+        """`test` is of the environment's own fields; the others are of 4, 6 and 10 rooms."""
+        members = {"test": self}
+        for name in ("n4", "n6", "n10"):
+            shape = {"max_room_size": 10, "size": 25, "max_steps": 0, **VARIANTS[name]}
+            members[name] = replace(self, **{"num_rooms": 6, **shape})
+        return _quest_suites.suites("rooms", members)
+
+
+def build(**fields) -> Rooms:
+    """The environment with the given fields."""
+    return Rooms(**fields)
+
+
+def tiny() -> Rooms:
+    """Two small rooms, for tests of laws."""
+    return Rooms(num_rooms=2, max_room_size=4, size=9, max_steps=24)

@@ -1,0 +1,118 @@
+"""Figures of the exploration study: who wins along a dial, visits, the bonus in an episode."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from _exploration_run import Cell, Task, make_env
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from rlgen.evaluation.figures import MARKERS, THEMES, WIDTH, add_legend, dress
+from rlgen.evaluation.statistics import DEFAULT, Interval, iqm, mean
+
+LOOK = THEMES["light"]
+Cells = Mapping[str, Mapping[str, Cell]]  # by task and bonus
+
+
+def interval_of(scores: np.ndarray, aggregate: Any = mean) -> Interval:
+    """The mean of scores [S, M] with its 95 % bootstrap interval over seeds."""
+    return DEFAULT.interval(np.random.default_rng(0), aggregate, scores[..., None])
+
+
+def overall(cells: Cells, bonus: str) -> Interval | None:
+    """The interquartile mean over all tasks and values of their dials, if it was run on all."""
+    if any(bonus not in of_task for of_task in cells.values()):
+        return None
+    every = [of_task[bonus].trained for of_task in cells.values()]  # [V, S] each
+    num_seeds = min(x.shape[1] for x in every)
+    return interval_of(np.concatenate([x[:, :num_seeds] for x in every]).T, iqm)
+
+
+def winners(cells: Cells, tasks: Mapping[str, Task]) -> Figure:
+    """The share of episodes solved at the end of training, along each task's dial."""
+    names = _bonuses(cells)
+    figure = Figure(
+        figsize=(WIDTH, 0.8 + 2.2 * len(cells)), facecolor=LOOK.paper, layout="constrained"
+    )
+    every = figure.subplots(len(cells), 1, squeeze=False)[:, 0]
+    for axes, (name, of_task) in zip(every, cells.items(), strict=True):
+        dress(axes, LOOK)
+        task, at = tasks[name], np.arange(len(tasks[name].values))
+        for i, bonus in enumerate(names):
+            if bonus not in of_task:
+                continue
+            found = [interval_of(row[:, None]) for row in of_task[bonus].trained]
+            value, low, high = (np.array([float(p[k]) for p in found]) for k in range(3))
+            axes.errorbar(
+                at + 0.06 * (i - len(names) / 2),
+                value,
+                np.nan_to_num(np.stack([value - low, high - value])),
+                color=_colour(i),
+                marker=MARKERS[i % len(MARKERS)],
+                markersize=5,
+                linewidth=1.5,
+            )
+        axes.set_xticks(at, [_said(task, value) for value in task.values])
+        axes.set_xlabel(task.dial)
+        axes.set_ylim(-0.03, 1.03)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.grid(axis="y", color=LOOK.grid, linewidth=0.6)
+        axes.set_title(name, loc="left", color=LOOK.ink, fontsize=10)
+        axes.set_ylabel("episodes solved")
+    add_legend(figure, dict(enumerate(names)), LOOK)
+    return figure
+
+
+def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
+    """Where the trained agents of each bonus go: a row a bonus, a column a value of the dial."""
+    env = make_env(task)
+    shape = getattr(env, "sides", None) or (1, env.num_positions())
+    rows, columns = len(of_task), len(task.values)
+    figure = Figure(
+        figsize=(0.6 + 1.5 * columns, 0.6 + 1.5 * rows), facecolor=LOOK.paper, layout="constrained"
+    )
+    every = figure.subplots(rows, columns, squeeze=False)
+    for i, (bonus, cell) in enumerate(of_task.items()):
+        for v, axes in enumerate(every[i]):
+            seen = cell.visits[v].reshape(shape)
+            axes.imshow(np.log1p(seen), cmap="magma", interpolation="none", aspect="auto")
+            axes.set(xticks=[], yticks=[])
+            if i == 0:
+                said = f"{task.dial} {_said(task, task.values[v])}"
+                axes.set_title(said, color=LOOK.ink, fontsize=8)
+        every[i, 0].set_ylabel(bonus, color=LOOK.ink, fontsize=8)
+    figure.suptitle(f"{name}: visits (log) of 16 episodes", color=LOOK.ink, fontsize=10)
+    return figure
+
+
+def episode(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
+    """The raw bonus of each step of an episode at the end of training, by value of the dial."""
+    paid = {b: cell.paid for b, cell in of_task.items() if np.isfinite(cell.paid).any()}
+    figure = Figure(
+        figsize=(WIDTH, 0.6 + 1.5 * len(paid)), facecolor=LOOK.paper, layout="constrained"
+    )
+    every = figure.subplots(len(paid), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, (bonus, rows) in zip(every, paid.items(), strict=True):
+        dress(axes, LOOK)
+        for v, row in enumerate(rows):
+            axes.plot(row, color=_colour(v), linewidth=1)
+        axes.set_title(bonus, loc="left", color=LOOK.ink, fontsize=9)
+        axes.set_ylabel("raw bonus")
+    every[-1].set_xlabel("step of the episode")
+    heads = {v: f"{task.dial} {_said(task, value)}" for v, value in enumerate(task.values)}
+    add_legend(figure, heads, LOOK, markers=False)
+    figure.suptitle(f"{name}: bonus over an episode", color=LOOK.ink, fontsize=10)
+    return figure
+
+
+def _bonuses(cells: Cells) -> list[str]:
+    return list(dict.fromkeys(bonus for of_task in cells.values() for bonus in of_task))
+
+
+def _colour(i: int) -> str:
+    return LOOK.runs[i % len(LOOK.runs)]
+
+
+def _said(task: Task, value: float) -> str:
+    return "no end" if task.dial == "contexts" and value == 0 else f"{value:g}"

@@ -1,0 +1,250 @@
+"""One cell of the exploration study: a bonus on a task, for all values of its dial and all seeds.
+
+Every value of the dial is a set of levels, drawn beforehand; so values and seeds are one `vmap`
+axis, and a cell is one compiled program.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen import config, registry
+from rlgen.algos.samplers.random import fill_new
+from rlgen.bonuses import Shaped, parse
+from rlgen.curriculum import Curriculum
+from rlgen.protocols import LevelEnv
+from rlgen.rollout import Record, play, rollout
+from rlgen.students import OnPolicy
+from rlgen.types import Key, Keys, Outcome, PyTree, Slots
+
+POOL = 4096
+ATTEMPTS = 256
+CURVE = 100
+
+
+class Task(NamedTuple):
+    """An environment, a dial that says how much its levels share, and how long to train."""
+
+    env: str
+    dial: str  # a field of the environment, or "contexts": how many levels there are; 0: no end
+    values: tuple[float, ...]
+    steps: float  # env steps of each seed
+    learner: str = "ppo"
+    fields: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    settings: dict[str, Any] = {}  # noqa: RUF012  # of the curriculum, by dotted path
+    bonuses: dict[str, tuple[str, float]] = {}  # noqa: RUF012  # name: expression and α
+
+
+class Pool(NamedTuple):
+    """The levels of one value of the dial."""
+
+    level: PyTree  # [POOL, ...]
+    num: Int[Array, ""]  # the first so many are in use; 0: fresh ones are drawn
+
+
+class Cell(NamedTuple):
+    """What came of a bonus on a task; V values of the dial, S seeds."""
+
+    trained: Float[np.ndarray, "V S"]  # share of episodes solved in the last tenth of training
+    new: Float[np.ndarray, "V S"]  # share solved of levels that were not trained on
+    steps: Float[np.ndarray, " C"]  # env steps at each point of the curves
+    curve: Float[np.ndarray, "V S C"]  # share solved while training
+    visits: Float[np.ndarray, "V Z"]  # of the first seed's agent on the first level, at the end
+    paid: Float[
+        np.ndarray, "V T"
+    ]  # raw bonus of each step of its first episode, then NaN
+    seconds: float
+    compile_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Contexts:
+    """Levels of a pool that is part of the state, so that a `vmap` axis can have a pool each."""
+
+    env: LevelEnv
+
+    def init(self, key: Key) -> Pool:
+        """An empty pool, to be replaced."""
+        del key
+        level = jax.tree.map(lambda x: jnp.stack([x] * POOL), self.blank())
+        return Pool(level, jnp.int32(0))
+
+    def blank(self) -> PyTree:
+        """Any level."""
+        return self.env.sample_level(jax.random.key(0))
+
+    def propose(
+        self, keys: Keys, state: Pool, slots: Slots, free: Bool[Array, " N"]
+    ) -> tuple[Pool, Slots]:
+        """Levels of the pool, or fresh ones if it has no end."""
+        key_index, key_level = jax.random.split(keys.own)
+        shape = slots.row.shape
+        index = jax.random.randint(key_index, shape, 0, jnp.maximum(state.num, 1))
+        known = jax.tree.map(lambda x: x[index], state.level)
+        sample = jax.vmap(jax.vmap(self.env.sample_level))
+        fresh = sample(jax.random.split(key_level, shape))
+        level = jax.tree.map(lambda x, y: jnp.where(state.num > 0, x, y), known, fresh)
+        return state, fill_new(slots, free, level)
+
+    def observe(
+        self, keys: Keys, state: Pool, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
+    ) -> Pool:
+        """The levels are what they are."""
+        del keys, slots, score, outcome
+        return state
+
+
+def make_env(task: Task, value: float | None = None) -> Any:
+    """The environment of a task, with its dial at a value."""
+    fields = dict(task.fields)
+    if value is not None and task.dial != "contexts":
+        fields[task.dial] = value
+    return config.override(registry.make_env(task.env), fields)
+
+
+def method(task: Task, bonus: str) -> Curriculum:
+    """The curriculum of a cell."""
+    env = make_env(task)
+    learner = registry.load("learners", task.learner).build(env)
+    expression, coef = task.bonuses[bonus]
+    shaped = Shaped(parse(expression, env), coef=coef) if expression else ()
+    student = OnPolicy(env, learner, bonus=shaped)
+    score = registry.load("scores", "none").build(env, learner)
+    curriculum = Curriculum(student, Contexts(env), score)
+    known = config.flatten(curriculum)
+    settings = {path: x for path, x in task.settings.items() if path in known}
+    return config.override(curriculum, settings)
+
+
+def run_cell(
+    task: Task,
+    bonus: str,
+    num_seeds: int,
+    steps: float = 0,
+    tell: Callable[[int, int], None] = lambda done, planned: None,
+) -> Cell:
+    """Train on all values of the dial with all seeds, and see what became of it.
+
+    Args:
+        bonus: a name of the task's bonuses.
+        steps: env steps of each seed; 0 for the task's own.
+        tell: called after each chunk with the updates done and planned.
+    """
+    curriculum, begun = method(task, bonus), time.monotonic()
+    per_update = curriculum.num_slots * curriculum.student.num_steps
+    num_updates = max(int((steps or task.steps) / per_update), 1)
+    chunk = max(num_updates // 20, 1)
+    states, keys = _start(task, curriculum, num_seeds)
+    train = jax.jit(
+        jax.vmap(curriculum.train, in_axes=(0, Keys(0, None), None, None)),
+        static_argnums=3,
+        donate_argnums=0,
+    )
+    compiled = train.lower(states, keys, jnp.int32(0), chunk).compile()
+    compile_seconds, found = time.monotonic() - begun, []
+    begun = time.monotonic()
+    for start in range(0, num_updates - num_updates % chunk, chunk):
+        states, metrics = compiled(states, keys, jnp.int32(start))
+        solved = metrics.get("solve_rate", metrics["episode_return"])
+        found.append(jax.device_get((solved, metrics["num_episodes"])))
+        tell(start + chunk, num_updates)
+    seconds = time.monotonic() - begun
+    shape = (len(task.values), num_seeds)
+    solved, episodes = (np.concatenate(x, axis=1) for x in zip(*found, strict=True))
+    curve = _binned(solved, episodes, CURVE).reshape(*shape, -1)
+    last = max(solved.shape[1] // 10, 1)
+    trained = _binned(solved[:, -last:], episodes[:, -last:], 1).reshape(shape)
+    new, visits, paid = _look(task, curriculum, states, shape)
+    at = (np.arange(curve.shape[-1]) + 1) * per_update * solved.shape[1] / curve.shape[-1]
+    return Cell(trained, new, at, curve, visits, paid, seconds, compile_seconds)
+
+
+def _start(task: Task, curriculum: Curriculum, num_seeds: int) -> tuple[PyTree, Keys]:
+    """States [V * S] before training, each with the pool of its value; keys of each seed."""
+    pools = [_pool(task, value) for value in task.values]
+    pools = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), num_seeds, axis=0), *pools)
+    number = jnp.tile(jnp.arange(num_seeds), len(task.values))
+    keys = jax.vmap(jax.random.key)(number)
+    states = jax.jit(jax.vmap(curriculum.init))(jax.vmap(partial(jax.random.fold_in, data=1))(keys))
+    return states._replace(sampler=pools), Keys(keys, jax.random.key(0))
+
+
+def _pool(task: Task, value: float) -> Pool:
+    """The levels that one value of the dial stands for."""
+    sample = jax.jit(lambda keys: jax.lax.map(make_env(task, value).sample_level, keys))
+    keys = jax.random.split(jax.random.key(17), POOL)
+    if task.dial != "contexts":
+        return Pool(sample(keys), jnp.int32(POOL))
+    num = int(value)
+    return Pool(sample(keys[jnp.arange(POOL) % max(num, 1)]), jnp.int32(num))
+
+
+def _binned(x: np.ndarray, weight: np.ndarray, num: int) -> np.ndarray:
+    """Means [B, C] over bins of updates [B, U], each update by its number of episodes."""
+    parts = np.array_split(np.arange(x.shape[1]), min(num, x.shape[1]))
+    x = np.nan_to_num(x)
+    means = [(x[:, p] * weight[:, p]).sum(1) / np.maximum(weight[:, p].sum(1), 1) for p in parts]
+    return np.stack(means, 1)
+
+
+def _look(
+    task: Task, curriculum: Curriculum, states: PyTree, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """New levels played; visits and bonus of the first seed on the first level of each value."""
+    student, env = curriculum.student, curriculum.student.env
+    learner, agents = student.policy(states.student)
+    fresh = [_fresh(task, value) for value in task.values]
+    limit = max(int(level.max_steps_in_episode.max()) for level in fresh)
+    levels = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), shape[1], axis=0), *fresh)
+
+    def score(agent: PyTree, level: PyTree) -> Array:
+        played = play(jax.random.key(3), env, learner, agent, level, limit)
+        own = getattr(env, "success", lambda total, terminated: total)
+        return own(played.episode_return, played.terminated).astype(jnp.float32).mean()
+
+    new = np.asarray(jax.jit(jax.vmap(score))(agents, levels)).reshape(shape)
+    part = getattr(learner, "bptt_steps", 0) or 1  # a rollout is made of whole parts
+    limit = -(-limit // part) * part
+    first = jax.tree.map(lambda x: x[:: shape[1]], (agents, states.student, states.sampler))
+    visits, paid = jax.jit(jax.vmap(partial(_watch, student, limit)))(*first)
+    return new, np.asarray(visits), np.asarray(paid)
+
+
+def _fresh(task: Task, value: float) -> PyTree:
+    """Levels [ATTEMPTS] of a value's family, drawn apart from those of training."""
+    env = make_env(task, value)
+    keys = jax.random.split(jax.random.key(23), ATTEMPTS)
+    return jax.jit(lambda keys: jax.lax.map(env.sample_level, keys))(keys)
+
+
+def _watch(student: Any, limit: int, agent: PyTree, state: PyTree, pool: Pool) -> tuple:
+    """Visits to each position by 16 episodes, and the raw bonus of each step of the first."""
+    env, bonus, num = student.env, student.bonus, 16
+    level = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (num, 1, *x.shape[1:])), pool.level)
+    record = Record(features=("position",), last_obs=True)
+    if bonus:
+        record = record._replace(features=tuple({*bonus.features, "position"}))
+    key = jax.random.key(5)
+    played, _ = rollout(key, env, student.learner, agent, level, limit, record)
+    alive = jnp.cumsum(played.first, 0) == 1
+    at = played.visits["position"].before
+    visits = jnp.zeros(env.num_positions()).at[at].add(alive)
+    if not bonus:
+        return visits, jnp.full(limit, jnp.nan)
+    raw, own = bonus.novelty, jax.tree.map(lambda x: x[0], state.bonus.novelty)
+    own = _with_slots(raw, own, num)
+    _, paid, _ = raw.apply(key, own, played, jnp.zeros(num))
+    return visits, jnp.where(alive[:, 0], paid[:, 0], jnp.nan)
+
+
+def _with_slots(bonus: Any, state: PyTree, num: int) -> PyTree:
+    """A bonus's state with the memories of `num` new slots in place of its own."""
+    blank = bonus.init(jax.random.key(0), num)
+    return jax.tree.map(lambda new, old: old if old.shape == new.shape else new, blank, state)

@@ -1,0 +1,166 @@
+"""Global or episodic novelty? Bonuses on tasks whose levels share more or less of their structure.
+
+    python scripts/reproduce/exploration.py --out runs/exploration
+    python scripts/reproduce/exploration.py --tasks corridors rooms --seeds 5 --steps 2e6
+
+Each pair of a task and a bonus is a cell: one compiled program that trains all values of the task's
+dial and all seeds. A cell is written as it ends, so an interrupted study goes on where it stopped.
+What comes out, in `--out`:
+
+- `winners.png`: the share of episodes solved at the end of training, along each dial;
+- `visits-TASK.png`, `episode-TASK.png`: where the agents went, and what they were paid for it;
+- `study.md`: a table a task, and the interquartile mean over all with its interval;
+- `TASK-BONUS.npz`: the numbers of a cell.
+
+`--tasks` are names of the table `TASKS` in `_exploration_tasks.py`. Source of the study: Henaff,
+Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration in Contextual
+MDPs". `corridors` is their thought experiment, and `rooms` with its number of contexts their first
+experiment.
+"""
+
+import argparse
+import os
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _comparison import table
+from _exploration_run import Cell, run_cell
+from _exploration_tasks import TASKS
+from rich.progress import Progress
+
+from rlgen.evaluation import results
+from rlgen.registry import suggestion
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what is missing, draw and write the study."""
+    options = _parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    pairs = [(task, bonus) for task in options.tasks for bonus in _bonuses(task, options)]
+    cells: dict[str, dict[str, Cell]] = {}
+    for task, bonus in pairs:
+        path = options.out / f"{task}-{bonus}.npz"
+        cell = _load(path, task, options) if path.exists() else _train(task, bonus, options)
+        if not path.exists():
+            _save(path, cell)
+        cells.setdefault(task, {})[bonus] = cell
+    _draw(cells, options.out)
+    text = _report(cells, options)
+    results.write(options.out / "study.md", text.encode())
+    print(f"\n{text}\nThe study is {options.out / 'study.md'}")
+    return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> Any:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), help=", ".join(TASKS))
+    parser.add_argument("--bonuses", nargs="+", help="some of the tasks' bonuses; else all")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=float, default=0, help="of each seed; else the task's own")
+    parser.add_argument("--out", type=Path, default=Path("runs/exploration"))
+    options = parser.parse_args(arguments)
+    for task in options.tasks:
+        if task not in TASKS:
+            parser.error(f"unknown task {task!r}; {suggestion(task, TASKS)}")
+    known = {bonus for task in options.tasks for bonus in TASKS[task].bonuses}
+    for bonus in options.bonuses or ():
+        if bonus not in known:
+            parser.error(f"unknown bonus {bonus!r}; {suggestion(bonus, known)}")
+    if options.seeds < 1 or options.steps < 0:
+        parser.error("--seeds must be at least 1, and --steps 0 or more")
+    return options
+
+
+def _bonuses(task: str, options: Any) -> list[str]:
+    return [b for b in TASKS[task].bonuses if b in (options.bonuses or TASKS[task].bonuses)]
+
+
+def _train(task: str, bonus: str, options: Any) -> Cell:
+    with Progress() as progress:
+        line = progress.add_task(f"{task}, {bonus}: compiling", total=None)
+
+        def tell(done: int, planned: int) -> None:
+            said = f"{task}, {bonus}: {done:,} of {planned:,} updates"
+            progress.update(line, completed=done, total=planned, description=said)
+
+        return run_cell(TASKS[task], bonus, options.seeds, options.steps, tell)
+
+
+def _save(path: Path, cell: Cell) -> None:
+    """All at once, so that an interrupted study leaves no half of a cell."""
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, **{k: np.asarray(x) for k, x in cell._asdict().items()})  # pyright: ignore[reportArgumentType]
+    part.rename(path)
+
+
+def _load(path: Path, task: str, options: Any) -> Cell:
+    """A cell that was trained before.
+
+    Exits with a sentence if it is damaged or of another size.
+    """
+    try:
+        with np.load(path) as file:
+            cell = Cell(**{name: file[name] for name in Cell._fields})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        sys.exit(f"{path} is no cell of this study, or damaged; remove it, or choose another --out")
+    asked = options.steps or TASKS[task].steps
+    wanted = (len(TASKS[task].values), options.seeds)
+    if cell.trained.shape != wanted or not 0.9 * asked <= cell.steps[-1] <= 1.01 * asked:
+        sys.exit(
+            f"{path} holds {cell.trained.shape[1]} seeds of {cell.trained.shape[0]} values and "
+            f"{cell.steps[-1]:.3g} steps, and this study asks for {wanted[1]} of {wanted[0]} and "
+            f"{asked:.3g}; ask for the same, or choose another --out"
+        )
+    return cell
+
+
+def _draw(cells: dict[str, dict[str, Cell]], out: Path) -> None:
+    from _exploration_figures import episode, visits, winners  # matplotlib is slow to import
+
+    from rlgen.evaluation.figures import png_bytes
+
+    results.write(out / "winners.png", png_bytes(winners(cells, TASKS)))
+    for task, of_task in cells.items():
+        results.write(out / f"visits-{task}.png", png_bytes(visits(task, TASKS[task], of_task)))
+        if any(np.isfinite(cell.paid).any() for cell in of_task.values()):
+            figure = episode(task, TASKS[task], of_task)
+            results.write(out / f"episode-{task}.png", png_bytes(figure))
+
+
+def _report(cells: dict[str, dict[str, Cell]], options: Any) -> str:
+    from _exploration_figures import interval_of, overall
+
+    def said(found: Any) -> str:
+        value, low, high = (100 * float(x) for x in found[:3])
+        return f"{value:.0f}" if np.isnan(low) else f"{value:.0f} [{low:.0f}, {high:.0f}]"
+
+    parts = [f"{options.seeds} seeds; solved episodes in %, mean and 95 % bootstrap over seeds."]
+    for name, of_task in cells.items():
+        task = TASKS[name]
+        for what in ("trained", "new"):
+            rows = {
+                f"{task.dial} {value:g}": [
+                    said(interval_of(getattr(cell, what)[v][:, None])) for cell in of_task.values()
+                ]
+                for v, value in enumerate(task.values)
+            }
+            when = "end of training" if what == "trained" else "levels not trained on"
+            steps = next(iter(of_task.values())).steps[-1]
+            parts += [f"`{name}`, {when}; {steps:.3g} env steps a seed.", table([*of_task], rows)]
+        heads = {"coefficient of the bonus": [f"{task.bonuses[b][1]:g}" for b in of_task]}
+        heads["seconds"] = [f"{float(cell.seconds):.0f}" for cell in of_task.values()]
+        parts.append(table([*of_task], heads))
+    names = list(dict.fromkeys(b for of_task in cells.values() for b in of_task))
+    every = {b: overall(cells, b) for b in names}
+    rows = {"IQM": [said(x) if x else "-" for x in every.values()]}
+    parts += ["Interquartile mean over all tasks and values, end of training.", table(names, rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    sys.exit(main())
