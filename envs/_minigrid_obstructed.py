@@ -1,0 +1,186 @@
+"""Obstructed mazes by chance: doors and their colours, blocking balls, keys, target and agent."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from rlgen.envs import _minigrid_rooms as rooms
+from rlgen.envs._minigrid_level import (
+    BALL,
+    BLUE,
+    BOX,
+    COLOURS,
+    GREEN,
+    GREY,
+    KEY,
+    NOWHERE,
+    STRIDE,
+    Level,
+    code_of,
+    pack_walls,
+)
+
+ROOM_SIZE = 6
+_STEP = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
+_SIDES = ((2, 1), (1, 2), (0, 1), (1, 0))
+_CORNERS = ((2, 0), (2, 2), (0, 2), (0, 0))
+
+Room = tuple[int, int]
+"""Column and row of a room."""
+
+
+class Lock(NamedTuple):
+    """A locked door, as it is in all levels of a kind."""
+
+    edge: rooms.Edge
+    colour: int  # a place among the level's shuffled colours
+    room: Room  # where its key is and, right before it, the ball that blocks it
+    before: int  # from the door's cell to that ball's, as a difference of their numbers
+
+
+class Plan(NamedTuple):
+    """What all levels of a kind have in common."""
+
+    rows: int
+    columns: int
+    plain: tuple[tuple[rooms.Edge, int], ...]  # doors without locks, with their colours
+    locks: tuple[Lock, ...]
+    targets: tuple[Room, ...]  # where the target may be
+    start: Room
+    hidden: bool  # whether keys are in boxes
+    blocked: bool  # whether a ball lies before each locked door
+
+    @property
+    def walls(self) -> np.ndarray:
+        """Walls without doors, bool[H, W]."""
+        return rooms.lattice(ROOM_SIZE, self.rows, self.columns)
+
+
+def two_rooms(hidden: bool, blocked: bool) -> Plan:
+    """Two rooms side by side with a locked door between them."""
+    return Plan(1, 2, (), (_lock((0, 0), 0, 0),), ((1, 0),), (0, 0), hidden, blocked)
+
+
+def nine_rooms(num_quarters: int, start: Room, hidden: bool, blocked: bool) -> Plan:
+    """Up to four side rooms around the centre, each with locked doors to the corners beside it."""
+    sides = list(enumerate(_SIDES[:num_quarters]))
+    plain = tuple((_edge((1, 1), side), side) for side, _ in sides)
+    locks = tuple(
+        _lock(room, (side + k) % 4, (side + k) % len(COLOURS))
+        for side, room in sides
+        for k in (-1, 1)
+    )
+    return Plan(3, 3, plain, locks, _CORNERS[:num_quarters], start, hidden, blocked)
+
+
+def num_draws(plan: Plan) -> int:
+    """How many uniform numbers make a level."""
+    return len(COLOURS) + len(plan.plain) + 2 * len(plan.locks) + 3
+
+
+def level_of(uniform: Float[Array, " n"], plan: Plan, max_steps: int) -> Level:
+    """The level of some uniform numbers; every one can be solved.
+
+    All doors and blocking balls are placed before any key, so that no ball lies on a key: in the
+    first release of MiniGrid some did, and there was no solution.
+    """
+    num, num_plain = len(plan.locks), len(plan.plain)
+    parts = np.cumsum([len(COLOURS), num_plain + num, num])
+    for_colour, for_door, for_key, (ball_room, for_ball, pose) = jnp.split(uniform, parts)
+    edges = (*(edge for edge, _ in plan.plain), *(lock.edge for lock in plan.locks))
+    colour = [which for _, which in plan.plain] + [lock.colour for lock in plan.locks]
+    colour = jnp.argsort(for_colour).astype(jnp.int32)[np.array(colour)]
+    place = rooms.whole(for_door, ROOM_SIZE - 2)
+    cell = rooms.door_cells(rooms.places_for_doors(edges, ROOM_SIZE), place)
+
+    before = jnp.array([lock.before for lock in plan.locks], jnp.int32)
+    balls = cell[num_plain:] + before if plan.blocked else jnp.zeros(0, jnp.int32)
+    keys = _keys(for_key, plan, balls)
+    target = _target(ball_room, for_ball, plan, jnp.concatenate([balls, keys]))
+    cells = jnp.concatenate([target[None], keys, balls])
+    taken = jnp.concatenate([cells, cell])
+    free = _without(jnp.asarray(_space(plan, plan.start)), taken)
+    start, direction = rooms.pick_pose(pose, free, taken)
+    codes, contents = _codes(plan, colour[num_plain:])
+    return Level(
+        walls=pack_walls(rooms.open_walls(plan.walls, cell)),
+        start=start,
+        direction=direction,
+        door_cell=cell,
+        door_colour=colour,
+        locked=jnp.uint32((1 << num_plain + num) - (1 << num_plain)),
+        object_cell=cells,
+        object_code=codes,
+        content_code=contents,
+        target=jnp.uint32(1),
+        max_steps_in_episode=jnp.int32(max_steps),
+        height=plan.walls.shape[0],
+    )
+
+
+def _keys(uniform: Float[Array, " L"], plan: Plan, taken: Int[Array, " B"]) -> Int[Array, " L"]:
+    """One after the other, each in the room before its door."""
+    num = len(plan.locks)
+    space = jnp.asarray(np.stack([_space(plan, lock.room) for lock in plan.locks]))
+
+    def place(keys: Int[Array, " L"], k: Int[Array, ""]) -> tuple[Int[Array, " L"], None]:
+        free = _without(space[k] & _far(plan), jnp.concatenate([taken, keys]))
+        return jnp.where(jnp.arange(num) == k, rooms.pick_cell(uniform[k], free), keys), None
+
+    return jax.lax.scan(place, jnp.full(num, NOWHERE, jnp.int32), jnp.arange(num))[0]
+
+
+def _target(
+    which: Float[Array, ""], uniform: Float[Array, ""], plan: Plan, taken: Int[Array, " T"]
+) -> Int[Array, ""]:
+    space = jnp.asarray(np.stack([_space(plan, room) for room in plan.targets]))
+    space = space[rooms.whole(which, len(plan.targets))]
+    return rooms.pick_cell(uniform, _without(space & _far(plan), taken))
+
+
+def _codes(plan: Plan, colour: Int[Array, " L"]) -> tuple[Int[Array, " K"], Int[Array, " K"]]:
+    """What the target, keys and balls look like, and what is in them."""
+    num = len(plan.locks)
+    keys = code_of(KEY, colour)
+    boxes = jnp.full(num, 8 * BOX + GREY, jnp.int32)
+    balls = jnp.full(num if plan.blocked else 0, 8 * BALL + GREEN, jnp.int32)
+    nothing = jnp.zeros_like
+    target = jnp.full(1, 8 * BALL + BLUE, jnp.int32)
+    codes = jnp.concatenate([target, boxes if plan.hidden else keys, balls])
+    inside = keys if plan.hidden else nothing(keys)
+    return codes, jnp.concatenate([nothing(target), inside, nothing(balls)])
+
+
+def _space(plan: Plan, room: Room) -> np.ndarray:
+    return rooms.inside(room, ROOM_SIZE, plan.walls.shape)
+
+
+def _without(cells: Bool[Array, "H W"], taken: Int[Array, " T"]) -> Bool[Array, "H W"]:
+    """Those of some cells in which nothing is."""
+    numbers = jnp.asarray(rooms.cell_numbers((cells.shape[0], cells.shape[1])))
+    return cells & ~(numbers[..., None] == taken[None, None]).any(-1)
+
+
+def _far(plan: Plan) -> Bool[Array, "H W"]:
+    """Two cells or more from the middle of the world's middle room.
+
+    Upstream the agent waits there while objects are placed, and none is placed beside it.
+    """
+    y, x = np.mgrid[: plan.walls.shape[0], : plan.walls.shape[1]]
+    middle_x, middle_y = (
+        num // 2 * (ROOM_SIZE - 1) + ROOM_SIZE // 2 for num in (plan.columns, plan.rows)
+    )
+    return jnp.asarray(abs(x - middle_x) + abs(y - middle_y) >= 2)
+
+
+def _edge(room: Room, direction: int) -> rooms.Edge:
+    x, y = _STEP[direction]
+    return rooms.Edge(*sorted((room, (room[0] + x, room[1] + y))))
+
+
+def _lock(room: Room, direction: int, colour: int) -> Lock:
+    x, y = _STEP[direction]
+    return Lock(_edge(room, direction), colour, room, -(STRIDE * y + x))

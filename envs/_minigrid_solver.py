@@ -1,0 +1,151 @@
+"""The shortest way through a key corridor, exactly, all cells of a row at once.
+
+Nothing is gained by closing a door, by dropping the key before its door is unlocked, or by going
+through a door on the right before that, as the corridor is open from end to end. So the way has two
+parts. To the lock with the key, a breadth-first search over cells, directions, which doors on the
+left are open, and whether the key is held. From there to the ball, for which hands must be free:
+the key can be dropped in the corridor beside the lock, or from within the door, and no other door
+leads to a nearer place. It then lies in the way, so this search is over cells, directions and the
+cell where the key lies.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, UInt32
+
+from rlgen.envs._minigrid_level import MARGIN, STRIDE, Level, size_of
+from rlgen.types import Solution
+
+Poses: TypeAlias = UInt32[Array, "... 4 H"]
+"""Sets of cells for each direction, a word a row; bit x + MARGIN is cell x."""
+Rows: TypeAlias = UInt32[Array, "... H"]
+
+_KEY, _BALL = range(2)  # places in the list of objects
+
+
+def solve(level: Level, penalize_time: bool) -> Solution:
+    """Fewest steps to pick up the ball, and what they earn within the time limit."""
+    steps = _steps_to_lock(level) + 1 + _steps_from_lock(level) + 1
+    limit = level.max_steps_in_episode
+    worth = 1 - 0.9 * (steps / limit) if penalize_time else jnp.ones(())
+    earned = jnp.where(steps <= limit, worth, 0.0).astype(jnp.float32)
+    return Solution(jnp.bool_(True), steps, earned)
+
+
+def _steps_to_lock(level: Level) -> Int[Array, ""]:
+    """Fewest steps from the start to facing the locked door with the key in hand."""
+    height, _ = size_of(level)
+    num = level.door_cell.shape[0] // 2  # of 4 R - 2 edges, the 2 R - 1 on the left come first
+    sets = np.arange(1 << num)
+    has = (sets[:, None] >> np.arange(num)) & 1 == 1  # [sets, doors]
+    doors = _rows(level.door_cell, height)
+    floor = _floor(level) & ~_join(doors)
+    opened = _join(jnp.where(jnp.asarray(has)[..., None], doors[None, :num], jnp.uint32(0)))
+    key = _rows(level.object_cell[_KEY], height)
+    free = floor[None] | opened
+    free = jnp.stack([free & ~key[None], free])[:, :, None]  # [without or with key, sets, 1, H]
+    facing_door = _facing(doors[:num])
+    facing_key = _facing(key)
+
+    def spread(reached: Poses) -> Poses:
+        wider = _turn_or_move(reached, free)
+        for d in range(num):
+            through = reached[:, sets & ~(1 << d)] & facing_door[d][None, None]
+            wider |= jnp.where(jnp.asarray(has)[None, :, d, None, None], through, jnp.uint32(0))
+        return wider.at[1].set(wider[1] | (reached[0] & facing_key[None]))
+
+    start = _rows(level.start[1] * STRIDE + level.start[0], height)
+    facing = jnp.arange(4) == level.direction
+    first = jnp.where(facing[:, None], start[None], jnp.uint32(0))
+    seed = jnp.zeros((2, len(sets), 4, height), jnp.uint32).at[0, 0].set(first)
+    at_lock = _at_lock(level)
+    return _rounds(spread, seed, lambda reached: (reached[1] & at_lock[None]).any())
+
+
+def _steps_from_lock(level: Level) -> Int[Array, ""]:
+    """Fewest steps from unlocking the door to facing the ball with empty hands."""
+    height, width = size_of(level)
+    y, x = np.divmod(np.arange(height * width), width)
+    dropped = _rows(jnp.asarray(STRIDE * y + x, jnp.int32), height)  # [cells, H]
+    ball = _rows(level.object_cell[_BALL], height)
+    room = _floor(level) & ~_join(_rows(level.door_cell, height)) & ~ball
+    free = room | _lock(level)  # to walk on; nothing is dropped into a door
+    facing_spot = _facing(jnp.where((dropped & room[None]) != 0, dropped, jnp.uint32(0)))
+    free_after = free[None] & ~dropped
+    facing_ball = _facing(ball)
+
+    def spread(reached: tuple[Poses, Poses]) -> tuple[Poses, Poses]:
+        holding, free_handed = reached
+        drops = holding[None] & facing_spot
+        return (
+            _turn_or_move(holding, free[None]),
+            _turn_or_move(free_handed, free_after[:, None]) | drops,
+        )
+
+    seed = _at_lock(level), jnp.zeros((height * width, 4, height), jnp.uint32)
+    return _rounds(spread, seed, lambda reached: (reached[1] & facing_ball[None]).any())
+
+
+def _rounds(
+    spread: Callable, seed: Poses | tuple[Poses, Poses], is_met: Callable
+) -> Int[Array, ""]:
+    """Rounds until a set is met, which happens in every level that was made well."""
+
+    def once(loop: tuple) -> tuple:
+        reached, rounds = loop
+        return spread(reached), rounds + 1
+
+    cap = STRIDE * STRIDE  # so that a level that was made badly does not hang a program
+
+    def is_unmet(loop: tuple) -> Bool[Array, ""]:
+        return ~is_met(loop[0]) & (loop[1] < cap)
+
+    return jax.lax.while_loop(is_unmet, once, (seed, jnp.int32(0)))[1]
+
+
+def _floor(level: Level) -> Rows:
+    height, _ = size_of(level)
+    return ~level.walls[MARGIN : MARGIN + height]
+
+
+def _rows(cell: Int[Array, "*n"], height: int) -> UInt32[Array, "*n H"]:
+    """Each cell as a set; `NOWHERE` as the empty one."""
+    bit = jnp.uint32(1) << ((cell % STRIDE + MARGIN) & 31).astype(jnp.uint32)
+    row = jnp.arange(height).reshape(*[1] * cell.ndim, height)
+    return jnp.where(row == (cell // STRIDE)[..., None], bit[..., None], jnp.uint32(0))
+
+
+def _join(sets: UInt32[Array, "*n K H"]) -> UInt32[Array, "*n H"]:
+    """The union over the last axis but one."""
+    return jax.lax.reduce(sets, jnp.uint32(0), jnp.bitwise_or, (sets.ndim - 2,))
+
+
+def _facing(cells: Rows) -> Poses:
+    """The poses that face some cells, walls not minded."""
+    down, up = jnp.roll(cells, -1, -1), jnp.roll(cells, 1, -1)
+    return jnp.stack([cells >> 1, down, cells << 1, up], -2)
+
+
+def _lock(level: Level) -> Rows:
+    """The cell of the locked door."""
+    height, _ = size_of(level)
+    num = jnp.arange(level.door_cell.shape[0], dtype=jnp.uint32)
+    is_locked = (level.locked >> num) & 1 == 1
+    return _rows(jnp.where(is_locked, level.door_cell, 0).sum(), height)
+
+
+def _at_lock(level: Level) -> Poses:
+    """The pose in the corridor, facing right, before the locked door."""
+    facing = _facing(_lock(level))
+    return jnp.where(jnp.arange(4)[:, None] == 0, facing, jnp.uint32(0))
+
+
+def _turn_or_move(reached: Poses, free: UInt32[Array, "..."]) -> Poses:
+    right, down, left, up = (reached[..., d, :] for d in range(4))
+    moved = [right << 1, jnp.roll(down, 1, -1), left >> 1, jnp.roll(up, -1, -1)]
+    turned = jnp.roll(reached, 1, -2) | jnp.roll(reached, -1, -2)
+    return reached | turned | (jnp.stack(moved, -2) & free)
