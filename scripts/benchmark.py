@@ -122,6 +122,13 @@ def learned_rules(what: str, *args: Any) -> dict[str, float]:
     return getattr(benchmark_meta, f"measure_{what}")(*args)
 
 
+def bonuses(what: str, env: str) -> dict[str, float]:
+    """Exploration bonuses and the environments that tell them apart."""
+    import benchmark_bonuses
+
+    return getattr(benchmark_bonuses, f"measure_{what}")(env)
+
+
 def dred(what: str, *args: Any) -> dict[str, float]:
     """A function of `benchmark_dred` by its name."""
     import benchmark_dred
@@ -183,6 +190,15 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
     "EL-DRED, parity, a cycle on caves": lambda: dred("cycle", "el-dred"),
     "36 proposals of a graph VAE": lambda: dred("proposals"),
     "fitting a graph VAE on 512 caves": lambda: dred("fit"),
+    "bonuses beside PPO without one, on mazes": lambda: bonuses("overheads", "maze"),
+    "stepping rooms": lambda: bonuses("stepping", "rooms"),
+    "stepping corridors": lambda: bonuses("stepping", "corridors"),
+    "stepping keyroom": lambda: bonuses("stepping", "keyroom"),
+    "stepping rho-rooms": lambda: bonuses("stepping", "rho-rooms"),
+    "stepping vault": lambda: bonuses("stepping", "vault"),
+    "stepping houses": lambda: bonuses("stepping", "houses"),
+    "stepping key-corridor": lambda: bonuses("stepping", "key-corridor"),
+    "stepping obstructed-maze": lambda: bonuses("stepping", "obstructed-maze"),
     "fast DR": lambda: training("dr", "fast"),
     "fast PLR": lambda: training("plr", "fast"),
 }

@@ -13,8 +13,9 @@ an episode's first observation, for which no action can be thanked, is not paid.
 is the published one. Inverse dynamics are not learned across the ends of episodes.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -60,8 +61,8 @@ class E3B:
         credit: whether a step is paid for the `successor` that it led to, or for the `current`
             observation.
         zero_first: whether an episode's first step is paid 0, with `current` credit.
-        form: how P is followed through time: `scan`, step by step; `dual`, some steps at once by
-            a factorisation; or `auto`, what is faster.
+        form: how P is followed through time: `dual`, some steps at once by a factorisation, or
+            `scan`, step by step, which is slower at every size that was measured.
         chunk: steps that `dual` takes at once.
 
     Raises:
@@ -73,7 +74,7 @@ class E3B:
     ridge: float = 0.1
     credit: Literal["successor", "current"] = "successor"
     zero_first: bool = False
-    form: _ellipse.Form = "auto"
+    form: _ellipse.Form = "dual"
     chunk: int = 16
 
     def __post_init__(self):
@@ -133,6 +134,16 @@ class E3B:
         resets = jnp.where(weight > 0, found.resets, 0).sum().astype(jnp.float32)
         bonus = self._first_too(found.bonus, rollout)
         return E3BState(fit, found.inverse), bonus, metrics | {"e3b_resets": resets}
+
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What a user should hear of the metrics of an update: memories that had to be dropped."""
+        resets = float(metrics.get("e3b_resets", 0.0))
+        if not resets > 0:
+            return []
+        return [
+            f"e3b: numbers were not finite {resets:g} times an update, and what an episode had met "
+            f"was forgotten; raise ridge from {self.ridge:g}"
+        ]
 
     def _of_positions(
         self, state: E3BState, rollout: Rollout

@@ -73,7 +73,7 @@ def dispersion_of(values: Float[np.ndarray, "M Z"]) -> tuple[float, float]:
 def structures(env: LevelEnv, num_levels: int, seed: int = 0) -> Iterator[Structure]:
     """Of every feature that an environment has, over levels of its base distribution."""
     keys = jax.random.split(jax.random.key(seed), num_levels)
-    levels = jax.jit(lambda keys: jax.lax.map(env.sample_level, keys))(keys)
+    levels = jax.jit(jax.vmap(env.sample_level))(keys)
     for feature in FEATURES:
         if registry.has(env, feature):
             yield shared_structure(env, levels, feature)

@@ -53,7 +53,7 @@ def winners(cells: Cells, tasks: Mapping[str, Task]) -> Figure:
                 markersize=5,
                 linewidth=1.5,
             )
-        axes.set_xticks(at, [_said(task, value) for value in task.values])
+        axes.set_xticks(at, [said_of(task, value) for value in task.values])
         axes.set_xlabel(task.dial)
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -68,6 +68,8 @@ def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
     """Where the trained agents of each bonus go: a row a bonus, a column a value of the dial."""
     env = make_env(task)
     shape = getattr(env, "sides", None) or (1, env.num_positions())
+    seen = sum(cell.visits.sum(0) for cell in of_task.values()).reshape(shape) > 0
+    crop = tuple(_around(np.flatnonzero(seen.any(axis))) for axis in (1, 0))
     rows, columns = len(of_task), len(task.values)
     figure = Figure(
         figsize=(0.6 + 1.5 * columns, 0.6 + 1.5 * rows), facecolor=LOOK.paper, layout="constrained"
@@ -75,11 +77,11 @@ def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
     every = figure.subplots(rows, columns, squeeze=False)
     for i, (bonus, cell) in enumerate(of_task.items()):
         for v, axes in enumerate(every[i]):
-            seen = cell.visits[v].reshape(shape)
-            axes.imshow(np.log1p(seen), cmap="magma", interpolation="none", aspect="auto")
+            shown = np.log1p(cell.visits[v].reshape(shape)[crop])
+            axes.imshow(shown, cmap="magma", interpolation="none", aspect="auto")
             axes.set(xticks=[], yticks=[])
             if i == 0:
-                said = f"{task.dial} {_said(task, task.values[v])}"
+                said = f"{task.dial} {said_of(task, task.values[v])}"
                 axes.set_title(said, color=LOOK.ink, fontsize=8)
         every[i, 0].set_ylabel(bonus, color=LOOK.ink, fontsize=8)
     figure.suptitle(f"{name}: visits (log) of 16 episodes", color=LOOK.ink, fontsize=10)
@@ -97,13 +99,17 @@ def episode(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
         dress(axes, LOOK)
         for v, row in enumerate(rows):
             axes.plot(row, color=_colour(v), linewidth=1)
-        axes.set_title(bonus, loc="left", color=LOOK.ink, fontsize=9)
+        axes.set_title(f"{name}: {bonus}", loc="left", color=LOOK.ink, fontsize=9)
         axes.set_ylabel("raw bonus")
     every[-1].set_xlabel("step of the episode")
-    heads = {v: f"{task.dial} {_said(task, value)}" for v, value in enumerate(task.values)}
+    heads = {v: f"{task.dial} {said_of(task, value)}" for v, value in enumerate(task.values)}
     add_legend(figure, heads, LOOK, markers=False)
-    figure.suptitle(f"{name}: bonus over an episode", color=LOOK.ink, fontsize=10)
     return figure
+
+
+def _around(at: np.ndarray) -> slice:
+    """The part of an axis that holds some places, with a margin."""
+    return slice(max(int(at.min()) - 1, 0), int(at.max()) + 2)
 
 
 def _bonuses(cells: Cells) -> list[str]:
@@ -114,5 +120,6 @@ def _colour(i: int) -> str:
     return LOOK.runs[i % len(LOOK.runs)]
 
 
-def _said(task: Task, value: float) -> str:
-    return "no end" if task.dial == "contexts" and value == 0 else f"{value:g}"
+def said_of(task: Task, value: float) -> str:
+    """A value of a task's dial, in words."""
+    return "without end" if task.dial == "contexts" and value == 0 else f"{value:g}"

@@ -40,6 +40,7 @@ class Task(NamedTuple):
     fields: dict[str, Any] = {}  # noqa: RUF012 (never changed)
     settings: dict[str, Any] = {}  # noqa: RUF012  # of the curriculum, by dotted path
     bonuses: dict[str, tuple[str, float]] = {}  # noqa: RUF012  # name: expression and α
+    clip: float = 0.0  # of what is paid for a step
 
 
 class Pool(NamedTuple):
@@ -57,9 +58,7 @@ class Cell(NamedTuple):
     steps: Float[np.ndarray, " C"]  # env steps at each point of the curves
     curve: Float[np.ndarray, "V S C"]  # share solved while training
     visits: Float[np.ndarray, "V Z"]  # of the first seed's agent on the first level, at the end
-    paid: Float[
-        np.ndarray, "V T"
-    ]  # raw bonus of each step of its first episode, then NaN
+    paid: Float[np.ndarray, "V T"]  # raw bonus of each step of its first episode, then NaN
     seconds: float
     compile_seconds: float
 
@@ -114,7 +113,7 @@ def method(task: Task, bonus: str) -> Curriculum:
     env = make_env(task)
     learner = registry.load("learners", task.learner).build(env)
     expression, coef = task.bonuses[bonus]
-    shaped = Shaped(parse(expression, env), coef=coef) if expression else ()
+    shaped = Shaped(parse(expression, env), coef=coef, clip=task.clip) if expression else ()
     student = OnPolicy(env, learner, bonus=shaped)
     score = registry.load("scores", "none").build(env, learner)
     curriculum = Curriculum(student, Contexts(env), score)
@@ -178,7 +177,7 @@ def _start(task: Task, curriculum: Curriculum, num_seeds: int) -> tuple[PyTree, 
 
 def _pool(task: Task, value: float) -> Pool:
     """The levels that one value of the dial stands for."""
-    sample = jax.jit(lambda keys: jax.lax.map(make_env(task, value).sample_level, keys))
+    sample = jax.jit(jax.vmap(make_env(task, value).sample_level))
     keys = jax.random.split(jax.random.key(17), POOL)
     if task.dial != "contexts":
         return Pool(sample(keys), jnp.int32(POOL))
@@ -221,7 +220,7 @@ def _fresh(task: Task, value: float) -> PyTree:
     """Levels [ATTEMPTS] of a value's family, drawn apart from those of training."""
     env = make_env(task, value)
     keys = jax.random.split(jax.random.key(23), ATTEMPTS)
-    return jax.jit(lambda keys: jax.lax.map(env.sample_level, keys))(keys)
+    return jax.jit(jax.vmap(env.sample_level))(keys)
 
 
 def _watch(student: Any, limit: int, agent: PyTree, state: PyTree, pool: Pool) -> tuple:

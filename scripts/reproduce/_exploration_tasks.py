@@ -32,27 +32,82 @@ PPO = {
 }
 """Short rollouts, often; levels stay for as long as their episodes take."""
 
+TABLES = {
+    "num_slots": 64,
+    "student.num_steps": 12,
+    "student.learner.optimizer.kind": "adam",
+    "student.learner.optimizer.max_grad_norm": 0.0,
+    "student.learner.optimizer.beta1": 0.99,
+    "student.learner.optimizer.beta2": 0.9999,
+    "student.learner.learning_rate": 0.01,
+    "student.learner.critic_learning_rate": 0.1,
+    "student.learner.entropy_coef": 0.02,
+    "student.learner.discount": 0.99,
+    "student.learner.gae_lambda": 0.95,
+}
+"""Slow moments: once all episodes succeed, what is left to normalise is noise."""
+
 TASKS = {
     "corridors": Task(
         env="corridors",
         dial="sharing",
         values=(0.0, 0.5, 1.0),
-        steps=2e6,
+        steps=4e7,
         learner="a2c",
-        settings={
-            "num_slots": 32,
-            "student.num_steps": 15,
-            "student.learner.discount": 0.99,
-            "student.learner.gae_lambda": 0.95,
-        },
-        bonuses=four("position", 0.1, 0.1, 0.1),
+        fields={"length": 12, "max_steps": 12},
+        settings=TABLES,
+        bonuses=four("position", 0.03, 0.03, 0.03),
+        clip=0.3,
     ),
     "rooms": Task(
         env="rooms/n4",
         dial="contexts",
         values=(1, 3, 10, 0),
-        steps=5e6,
+        steps=1e7,
         settings=PPO,
-        bonuses=four("position", 0.1, 0.1, 0.1),
+        bonuses={
+            **four("position", 0.02, 0.02, 0.02),
+            "e3b": ("e3b", 0.02),
+            "e3b x rnd": ("e3b*rnd", 0.02),
+            "noveld": ("noveld", 0.02),
+        },
+    ),
+    "keyroom": Task(
+        env="keyroom",
+        dial="contexts",
+        values=(1, 10, 0),
+        steps=4e6,
+        settings=PPO,
+        bonuses={
+            **four("position", 0.02, 0.02, 0.02),
+            "global, events": ("counts/event", 0.02),
+            "episodic, events": ("episodic/event", 0.02),
+        },
+    ),
+    "rho-rooms": Task(
+        env="rho-rooms",
+        dial="sharing",
+        values=(0.0, 0.5, 1.0),
+        steps=4e6,
+        settings=PPO,
+        fields={"coverage": 1.0},
+        bonuses=four("position", 0.02, 0.02, 0.02),
+    ),
+    "rho-rooms, short": Task(
+        env="rho-rooms",
+        dial="sharing",
+        values=(0.0, 0.5, 1.0),
+        steps=4e6,
+        settings=PPO,
+        fields={"coverage": 0.25},
+        bonuses=four("position", 0.02, 0.02, 0.02),
+    ),
+    "vault": Task(
+        env="vault",
+        dial="contexts",
+        values=(1,),
+        steps=2e7,
+        settings=PPO,
+        bonuses={**four("position", 0.02, 0.02, 0.02), "rnd": ("rnd", 0.02), "e3b": ("e3b", 0.02)},
     ),
 }

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pairs = [(task, bonus) for task in options.tasks for bonus in _bonuses(task, options)]
     cells: dict[str, dict[str, Cell]] = {}
     for task, bonus in pairs:
-        path = options.out / f"{task}-{bonus}.npz"
+        path = options.out / f"{_plain(task)}-{_plain(bonus)}.npz"
         cell = _load(path, task, options) if path.exists() else _train(task, bonus, options)
         if not path.exists():
             _save(path, cell)
@@ -77,6 +77,10 @@ def _parse(arguments: Sequence[str] | None) -> Any:
 
 def _bonuses(task: str, options: Any) -> list[str]:
     return [b for b in TASKS[task].bonuses if b in (options.bonuses or TASKS[task].bonuses)]
+
+
+def _plain(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "-")
 
 
 def _train(task: str, bonus: str, options: Any) -> Cell:
@@ -125,14 +129,16 @@ def _draw(cells: dict[str, dict[str, Cell]], out: Path) -> None:
 
     results.write(out / "winners.png", png_bytes(winners(cells, TASKS)))
     for task, of_task in cells.items():
-        results.write(out / f"visits-{task}.png", png_bytes(visits(task, TASKS[task], of_task)))
+        results.write(
+            out / f"visits-{_plain(task)}.png", png_bytes(visits(task, TASKS[task], of_task))
+        )
         if any(np.isfinite(cell.paid).any() for cell in of_task.values()):
             figure = episode(task, TASKS[task], of_task)
-            results.write(out / f"episode-{task}.png", png_bytes(figure))
+            results.write(out / f"episode-{_plain(task)}.png", png_bytes(figure))
 
 
 def _report(cells: dict[str, dict[str, Cell]], options: Any) -> str:
-    from _exploration_figures import interval_of, overall
+    from _exploration_figures import interval_of, overall, said_of
 
     def said(found: Any) -> str:
         value, low, high = (100 * float(x) for x in found[:3])
@@ -143,7 +149,7 @@ def _report(cells: dict[str, dict[str, Cell]], options: Any) -> str:
         task = TASKS[name]
         for what in ("trained", "new"):
             rows = {
-                f"{task.dial} {value:g}": [
+                f"{task.dial} {said_of(task, value)}": [
                     said(interval_of(getattr(cell, what)[v][:, None])) for cell in of_task.values()
                 ]
                 for v, value in enumerate(task.values)

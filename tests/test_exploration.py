@@ -1,0 +1,160 @@
+"""The exploration study: its levels, its resumption, and (slow) the orderings that it is about."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlgen.types import Keys
+
+FOLDER = str(Path(__file__).parents[1] / "scripts" / "reproduce")
+
+
+@pytest.fixture(scope="module")
+def study():
+    """The scripts, imported as they import each other."""
+    sys.path.insert(0, FOLDER)
+    names = ("_exploration_run", "_exploration_tasks", "exploration")
+    yield [importlib.import_module(name) for name in names]
+    sys.path.remove(FOLDER)
+
+
+@pytest.fixture
+def small(study, monkeypatch):
+    """The study at its smallest: two values of one dial, two bonuses."""
+    run, tasks, script = study
+    monkeypatch.setattr(run, "POOL", 8)
+    monkeypatch.setattr(run, "ATTEMPTS", 4)
+    task = tasks.TASKS["corridors"]._replace(
+        values=(0.0, 1.0),
+        fields={"length": 3, "max_steps": 3},
+        settings={"num_slots": 4, "student.num_steps": 6},
+        steps=24 * 40,
+        bonuses={"none": ("", 0.0), "global": ("counts/position", 0.1)},
+    )
+    monkeypatch.setitem(tasks.TASKS, "corridors", task)
+    return run, script, task
+
+
+def test_a_pool_has_exactly_as_many_levels_as_there_are_contexts(study, monkeypatch):
+    run, tasks, _ = study
+    monkeypatch.setattr(run, "POOL", 8)
+    task = tasks.TASKS["rooms"]._replace(
+        env="keyroom/s5", settings={"num_slots": 16, "num_queued": 2}
+    )
+    curriculum = run.method(task, "none")
+    state = jax.jit(curriculum.init)(jax.random.key(0))
+    keys = Keys(jax.random.key(1), jax.random.key(2))
+    propose = jax.jit(curriculum.sampler.propose)
+
+    def met(num):
+        pool = run._pool(task, num)
+        slots = propose(keys, pool, state.slots, state.free)[1]
+        rows = [np.asarray(x).reshape(32, -1) for x in jax.tree.leaves(slots.level)]
+        return len(np.unique(np.concatenate(rows, 1), axis=0))
+
+    assert [met(1), met(3)] == [1, 3]
+    assert met(0) > 8  # more than the pool holds: fresh ones
+
+
+def test_a_study_is_written_resumed_and_drawn(small, tmp_path, monkeypatch):
+    _, script, task = small
+    arguments = ["--tasks", "corridors", "--seeds", "2", "--out", str(tmp_path)]
+    assert script.main(arguments) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    figures = {"winners.png", "visits-corridors.png", "episode-corridors.png"}
+    assert names == figures | {"study.md", "corridors-none.npz", "corridors-global.npz"}
+    with np.load(tmp_path / "corridors-global.npz") as cell:
+        assert cell["trained"].shape == (2, 2) and cell["visits"].shape == (2, 16)
+        assert cell["steps"][-1] == task.steps
+        # One episode of three steps: each pays what its position is worth, then nothing follows.
+        assert np.isfinite(cell["paid"][:, :3]).all() and (cell["visits"].sum(1) == 48).all()
+    text = (tmp_path / "study.md").read_text()
+    assert "| sharing 0 |" in text and "Interquartile mean" in text
+
+    def never(*_):
+        raise AssertionError("a finished cell was trained again")
+
+    monkeypatch.setattr(script, "run_cell", never)
+    assert script.main(arguments) == 0
+    assert (tmp_path / "study.md").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "message"),
+    [
+        (["--seeds", "3"], None, "holds 1 seeds of 2 values"),
+        ([], b"half a cell", "is no cell of this study, or damaged"),
+    ],
+)
+def test_a_cell_that_does_not_fit_is_refused(small, tmp_path, arguments, content, message):
+    run, script, task = small
+    path = tmp_path / "corridors-none.npz"
+    zero = np.zeros((2, 1))
+    script._save(path, run.Cell(zero, zero, np.array([task.steps]), zero, zero, zero, 0.0, 0.0))
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SystemExit, match=message):
+        script.main(["--tasks", "corridors", "--seeds", "1", "--out", str(tmp_path), *arguments])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "room"], "unknown task 'room'; did you mean 'rooms'?"),
+        (["--tasks", "rooms", "--bonuses", "e3c"], "unknown bonus 'e3c'; did you mean 'e3b'?"),
+        (["--seeds", "0"], "--seeds must be at least 1"),
+    ],
+)
+def test_wrong_options_are_refused(study, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        study[2].main(arguments)
+    assert message in capsys.readouterr().err
+
+
+# Orderings, as published (thresholds of the study's specification); a core needs some minutes each.
+
+
+def solved(study, task, bonus, values, steps, num_seeds=2):
+    run, tasks, _ = study
+    cell = run.run_cell(tasks.TASKS[task]._replace(values=values), bonus, num_seeds, steps)
+    return cell.trained.mean(1)
+
+
+@pytest.mark.slow
+def test_with_a_new_level_every_time_global_novelty_fails_and_episodic_succeeds(study):
+    values, steps = (0,), 3e6
+    (none,) = solved(study, "rooms", "global", values, steps)
+    (episodic,) = solved(study, "rooms", "episodic", values, steps)
+    (product,) = solved(study, "rooms", "product", values, steps)
+    assert none <= 0.1
+    assert episodic >= 0.7 and product >= 0.8 * episodic
+
+
+@pytest.mark.slow
+def test_on_one_level_the_product_loses_nothing(study):
+    (product,) = solved(study, "rooms", "product", (1,), 1.5e6)
+    assert product >= 0.8
+
+
+@pytest.mark.slow
+def test_the_feature_decides_whether_levels_share_anything(study):
+    """The same task: events recur in every level, positions do not."""
+    (events,) = solved(study, "keyroom", "global, events", (0,), 3e6)
+    (positions,) = solved(study, "keyroom", "global", (0,), 3e6)
+    assert events >= 0.7 and positions <= 0.4
+
+
+@pytest.mark.slow
+def test_where_an_episode_covers_one_corridor_of_five_only_global_novelty_finds_the_right_one(
+    study,
+):
+    values = (1.0,)
+    (found,) = solved(study, "corridors", "global", values, 4e7, num_seeds=3)
+    (episodic,) = solved(study, "corridors", "episodic", values, 4e7, num_seeds=3)
+    assert found > 0.3 + episodic
+    assert jnp.isfinite(found)
