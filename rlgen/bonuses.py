@@ -164,7 +164,8 @@ class Shaped:
     Attributes:
         novelty: the raw bonus.
         normalizer: what it is divided by.
-        coef: α; what is paid is α times the normalised bonus.
+        coef: α; what is paid is α times the normalised bonus. The default is small beside a
+            reward of 1, as values follow large sums of bonuses slowly (docs/exploration.md).
         clip: bounds what is paid to [-clip, clip]; 0 does not.
 
     Raises:
@@ -173,7 +174,7 @@ class Shaped:
 
     novelty: Bonus
     normalizer: Normalizer = field(default_factory=Normalizer)
-    coef: float = 0.1
+    coef: float = 0.02
     clip: float = 0.0
 
     def __post_init__(self):

@@ -7,6 +7,7 @@ component, and `tiny(...)`, its smallest instance, which the law tests pick up.
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterable
 from types import ModuleType
@@ -97,6 +98,28 @@ def make_env(name: str) -> Any:
         near = suggestion(variant, known)
         raise ValueError(f"unknown variant {variant!r} of the environment {family}; {near}")
     return module.build(**known[variant])
+
+
+def missing_extra(name: str) -> str:
+    """The package that an environment's family needs beside rlgen and that is not installed; or "".
+
+    A module names it: `EXTRA = "craftax"`.
+    """
+    package = getattr(load("envs", name.partition("/")[0]), "EXTRA", "")
+    return package if package and importlib.util.find_spec(package) is None else ""
+
+
+def require_extra(name: str) -> None:
+    """Refuse an environment whose package is not installed, before anything is made.
+
+    Raises:
+        ValueError: with what to install.
+    """
+    package, family = missing_extra(name), name.partition("/")[0]
+    if package:
+        raise ValueError(
+            f'the environment {family} needs the package {package}: pip install "rlgen[{family}]"'
+        )
 
 
 def make_bonus(name: str, env: Any) -> Any:

@@ -114,6 +114,7 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
     """
     recipe = registry.load("recipes", spec.recipe)
     presets = getattr(recipe, "PRESETS", {})
+    registry.require_extra(spec.env)
     env = registry.make_env(spec.env)
     env_presets = env.presets() if registry.has(env, "presets") else {}
     known = {*presets, *env_presets}

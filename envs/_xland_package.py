@@ -1,0 +1,134 @@
+"""What is asked of the package xminigrid; it is imported when it is first played, not before.
+
+    pip install "rlgen[xland]"
+
+Its tasks are taken without their own time limit and without the reward's decay towards it.
+"""
+
+import functools
+import importlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, UInt8, UInt32
+
+from rlgen.envs._xland_rulesets import Ruleset
+from rlgen.types import PyTree
+
+EXTRA = "xminigrid"
+NEVER = 2**30  # a time limit; the package's reward stays positive below it
+
+
+class Task(NamedTuple):
+    """What is known of a task before it is loaded."""
+
+    id: str  # in the package
+    height: int
+    width: int
+    view: int  # the side of the square that an agent sees
+    max_steps: int  # of an episode, as published
+
+
+_ROOMS = {
+    "r1": (9, 11, 13, 15, 17),
+    "r2": (9, 11, 13, 15, 17),
+    "r4": (9, 11, 13, 15, 17),
+    "r6": (13, 17, 19),
+    "r9": (16, 19, 25),
+}
+_SIZES = (5, 6, 8, 16)
+RULED = {
+    f"{rooms}-{n}x{n}": Task(f"XLand-MiniGrid-{rooms.upper()}-{n}x{n}", n, n, 5, 3 * n**2)
+    for rooms, sizes in _ROOMS.items()
+    for n in sizes
+}
+"""Worlds of 1 to 9 rooms whose goals and rules are the level's."""
+FIXED = {
+    **{f"door-key-{n}x{n}": Task(f"MiniGrid-DoorKey-{n}x{n}", n, n, 7, 10 * n**2) for n in _SIZES},
+    **{f"empty-{n}x{n}": Task(f"MiniGrid-Empty-{n}x{n}", n, n, 7, 4 * n**2) for n in _SIZES},
+    **{
+        f"empty-random-{n}x{n}": Task(f"MiniGrid-EmptyRandom-{n}x{n}", n, n, 7, 4 * n**2)
+        for n in _SIZES
+    },
+    **{
+        f"memory-s{n}": Task(f"MiniGrid-MemoryS{n}", 7, n, 3, 5 * n**2)
+        for n in (8, 16, 32, 64, 128)
+    },
+    "four-rooms": Task("MiniGrid-FourRooms", 19, 19, 7, 100),
+    "locked-room": Task("MiniGrid-LockedRoom", 19, 19, 7, 190),
+    "unlock": Task("MiniGrid-Unlock", 6, 11, 7, 288),
+    "unlock-pick-up": Task("MiniGrid-UnlockPickUp", 6, 11, 7, 288),
+    "blocked-unlock-pick-up": Task("MiniGrid-BlockedUnlockPickUp", 6, 11, 7, 576),
+}
+"""MiniGrid's tasks. Its playground is left out, which has no goal."""
+TASKS = RULED | FIXED
+
+
+class Step(NamedTuple):
+    """What one step led to."""
+
+    obs: UInt8[Array, "V V 2"]
+    state: PyTree
+    solved: Bool[Array, ""]
+    is_over: Bool[Array, ""]
+
+
+@functools.cache
+def load(task: str) -> tuple[Any, Any]:
+    """A task of the package: environment and parameters.
+
+    Raises:
+        ValueError: the package is missing.
+    """
+    # Its modules keep arrays, which must be no tracers where a trace is the first to ask for them.
+    with jax.ensure_compile_time_eval():
+        env, params = _module("xminigrid").make(TASKS[task].id)
+    return env, params.replace(max_steps=NEVER)
+
+
+def begin(
+    task: str, world: UInt32[Array, "2"], ruleset: Ruleset | tuple[()]
+) -> tuple[UInt8[Array, "V V 2"], PyTree]:
+    """The first moment of the world that grows from a key."""
+    env, params = load(task)
+    if ruleset:
+        params = params.replace(ruleset=_module("xminigrid.types").RuleSet(*ruleset))
+    with jax.numpy_rank_promotion("allow"):  # it relies on it, whatever the user has chosen
+        moment = env.reset(params, world)
+    state = jax.tree.map(lambda x: _as(x, jnp.result_type(x)), moment.state)
+    return moment.observation, state
+
+
+def step(task: str, state: PyTree, action: Int[Array, ""]) -> Step:
+    """One step; the package reads nothing but the state of what went before."""
+    env, params = load(task)
+    before = _module("xminigrid.types").TimeStep(
+        state=state, step_type=(), reward=(), discount=(), observation=()
+    )
+    with jax.numpy_rank_promotion("allow"):
+        moment = env.step(params, before, action)
+    new = jax.tree.map(lambda x, old: _as(x, jnp.result_type(old)), moment.state, state)
+    return Step(moment.observation, new, moment.reward > 0, moment.discount == 0)
+
+
+def paint(task: str, state: PyTree) -> Any:
+    """Picture of the whole grid, uint8 [32 H, 32 W, 3]. On the host."""
+    module = _module("xminigrid.rendering.rgb_render")
+    state = jax.device_get(state)
+    return module.render(state.grid, state.agent, TASKS[task].view)
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"the environment xland needs the package xminigrid ({error}): "
+            'pip install "rlgen[xland]"'
+        ) from error
+
+
+def _as(x: Any, dtype: Any) -> Array:
+    """An array that is not weakly typed, so that loops keep its type."""
+    return jax.lax.convert_element_type(x, dtype)
