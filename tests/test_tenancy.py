@@ -118,6 +118,7 @@ def test_a_tenancy_is_one_long_rollout():
     """With a learner that does not change, the same steps as `begin` and `roll_on` by hand."""
     student, slots = OnPolicy(ENV, Clock(), T, tenancy=TENANCY), some_slots()
     keys = jax.random.split(jax.random.key(2), TENANCY)
+    player = Clock(), jnp.int32(0)
 
     @jax.jit
     def by_hand():
@@ -126,7 +127,7 @@ def test_a_tenancy_is_one_long_rollout():
         for i in range(TENANCY):
             key_member = jax.random.split(keys[i], 1)[0]
             key_roll = jax.random.split(jax.random.split(key_member, 3)[0])[1]
-            part, running = roll_on(key_roll, ENV, Clock(), jnp.int32(0), slots.level, running, T)
+            part, running = roll_on(key_roll, ENV, player, slots.level, running, T)
             played.append(part)
         return jax.tree.map(lambda *x: jnp.stack(x), *played)
 

@@ -10,9 +10,9 @@ factor L has L_tt² = 1 + b_t, and W = L⁻¹ V takes P to P − Wᵀ W.
 Source: Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses", algorithm 1, which is
 `scan`. On one CPU core with 256 slots, 16 steps at once take 0.7, 1.2, 6 and 19 µs a step of a slot
 for d = 32, 64, 128 and 256; all 128 steps of a rollout 2.6, 4.1, 9 and 24; `scan` 1.6, 4.3, 24 and
-73, since it goes through all of P at every step. On an H200 with 1,024 slots, a rollout of 128 steps
-takes 1.3, 2.5 and 6.5 ms for d = 64, 128 and 256, with 32 steps at once 1.0, 2.0 and 4.7; `scan`
-2.9, 9.4 and 29.
+73, since it goes through all of P at every step. On an H200 with 1,024 slots, a rollout of 128
+steps takes 1.3, 2.5 and 6.5 ms for d = 64, 128 and 256, with 32 steps at once 1.0, 2.0 and 4.7;
+`scan` 2.9, 9.4 and 29.
 """
 
 from functools import partial

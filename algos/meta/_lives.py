@@ -85,7 +85,8 @@ def play(
 
     def one(key: Key, state: PyTree, level: PyTree, running: Running) -> tuple[Rollout, Running]:
         copies = _for_workers(student, level)
-        return roll_on(key, student.env, learner, state, copies, running, student.rollout_steps)
+        player = (learner, state)
+        return roll_on(key, student.env, player, copies, running, student.rollout_steps)
 
     return jax.vmap(one)(keys, states, level, running)
 

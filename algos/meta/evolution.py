@@ -240,8 +240,9 @@ class MetaES:
         def update(n: Array, carry: tuple) -> tuple:
             state, running = carry
             key_play, key_learn = jax.random.split(jax.random.fold_in(key_life, n))
+            player = (learner, state)
             played, running = roll_on(
-                key_play, self.env, learner, state, queue, running, self.rollout_steps
+                key_play, self.env, player, queue, running, self.rollout_steps
             )
             learned, _ = learner.update(key_learn, state, played, everyone)
             return where(n < task.lifetime, learned, state), running

@@ -128,7 +128,7 @@ def train_agent(
     def update(carry: tuple, key: Key) -> tuple[tuple, dict[str, Array]]:
         state, running = carry
         key_play, key_learn = jax.random.split(key)
-        played, running = roll_on(key_play, env, learner, state, queue, running, life.num_steps)
+        played, running = roll_on(key_play, env, (learner, state), queue, running, life.num_steps)
         state, metrics = learner.update(key_learn, state, played, weight)
         told = {name: metrics[name] for name in PROBES if name in metrics}
         return (state, running), told | {"reward": played.reward.mean()}
