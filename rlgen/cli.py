@@ -100,9 +100,7 @@ def _shared_structure(args: Sequence[str]) -> int:
 
     if args and not args[0].startswith("-"):
         if args[0] != "envs":
-            raise ValueError(
-                f"--shared-structure is of environments: rlgen list envs, not {args[0]}"
-            )
+            raise ValueError(f"--shared-structure is of envs, not {args[0]}: rlgen list envs")
         args = args[1:]
     return show_structures(args)
 

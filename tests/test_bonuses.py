@@ -296,6 +296,8 @@ def test_a_student_is_paid_the_bonus_beside_the_reward():
         found[name] = jax.jit(student.run)(KEY, state, slots, jnp.ones(N, bool))
     (state, outcome, metrics), (bare_state, bare, _) = found["with"], found["without"]
     assert outcome.rollout.reward.tobytes() == bare.rollout.reward.tobytes()
-    np.testing.assert_allclose(outcome.rollout.bonus, 0.1)
-    np.testing.assert_allclose(state.learner[0], [bare_state.learner[0, 0], 0.1 * T * N], rtol=1e-5)
+    np.testing.assert_allclose(outcome.rollout.bonus, 0.02)
+    np.testing.assert_allclose(
+        state.learner[0], [bare_state.learner[0, 0], 0.02 * T * N], rtol=1e-5
+    )
     assert bare_state.learner[0, 1] == 0 and metrics["bonus_raw"] == 1
