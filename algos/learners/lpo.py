@@ -86,6 +86,11 @@ class LPO:
         return self.agent.bptt_steps
 
     @property
+    def needs_last_obs(self) -> bool:
+        """The agent's."""
+        return self.agent.needs_last_obs
+
+    @property
     def num_epochs(self) -> int:
         """The agent's."""
         return self.agent.num_epochs
