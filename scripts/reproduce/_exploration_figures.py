@@ -67,8 +67,7 @@ def winners(cells: Cells, tasks: Mapping[str, Task]) -> Figure:
 def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
     """Where the trained agents of each bonus go: a row a bonus, a column a value of the dial."""
     env = make_env(task)
-    shape = getattr(env, "sides", None) or (1, env.num_positions())
-    seen = sum(cell.visits.sum(0) for cell in of_task.values()).reshape(shape) > 0
+    seen = _picture(env, sum(cell.visits.sum(0) for cell in of_task.values())) > 0
     crop = tuple(_around(np.flatnonzero(seen.any(axis))) for axis in (1, 0))
     rows, columns = len(of_task), len(task.values)
     figure = Figure(
@@ -77,7 +76,7 @@ def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
     every = figure.subplots(rows, columns, squeeze=False)
     for i, (bonus, cell) in enumerate(of_task.items()):
         for v, axes in enumerate(every[i]):
-            shown = np.log1p(cell.visits[v].reshape(shape)[crop])
+            shown = np.log1p(_picture(env, cell.visits[v])[crop])
             axes.imshow(shown, cmap="magma", interpolation="none", aspect="auto")
             axes.set(xticks=[], yticks=[])
             if i == 0:
@@ -105,6 +104,13 @@ def episode(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
     heads = {v: f"{task.dial} {said_of(task, value)}" for v, value in enumerate(task.values)}
     add_legend(figure, heads, LOOK, markers=False)
     return figure
+
+
+def _picture(env: Any, visits: np.ndarray) -> np.ndarray:
+    """Visits as the cells lie: a grid, or a row for each corridor of a star, without the hub."""
+    if hasattr(env, "num_corridors"):
+        return visits[1:].reshape(env.num_corridors, env.length)
+    return visits.reshape(getattr(env, "sides", (1, visits.size)))
 
 
 def _around(at: np.ndarray) -> slice:
