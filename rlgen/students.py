@@ -87,7 +87,7 @@ class OnPolicy:
         bonus = ()
         if not isinstance(self.bonus, tuple):
             keys_bonus = jax.random.split(key_bonus, self.population)
-            bonus = jax.vmap(lambda key: self.bonus.init(key, num_slots))(keys_bonus)
+            bonus = jax.vmap(self.bonus.init, in_axes=(0, None))(keys_bonus, num_slots)
         if self.tenancy == 1:
             return OnPolicyState(learner, bonus)
         # Never played, as the first slots are all fresh: any level and key will do.

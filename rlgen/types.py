@@ -63,7 +63,7 @@ class Rollout(NamedTuple):
     bonus: Float[Array, "T N"]  # intrinsic; added to the reward only inside the advantage
     carry: PyTree  # [T/L, N, ...] recurrent state before every L-th step; L = T by default
     last_obs: PyTree = ()  # [1, N, ...] what follows the last step; for who needs it
-    visits: dict[str, Visit] | tuple[()] = ()  # by feature; of those that the bonus needs
+    visits: PyTree = ()  # {feature: Visit}, of those that the bonus needs
 
     @property
     def done(self) -> Bool[Array, "*P T N"]:

@@ -37,7 +37,8 @@ def measure_overheads(env_name: str, repeats: int = 7) -> dict[str, float]:
     for name, seconds in best.items():
         found[f"{name}: %"] = 100 * (seconds / found["CPU-s an update without"] - 1)
     for name in best:
-        state = curricula[name].student.bonus.init(jax.random.key(0), NUM_SLOTS)
+        student: Any = curricula[name].student
+        state = student.bonus.init(jax.random.key(0), NUM_SLOTS)
         found[f"{name}: MiB"] = sum(x.nbytes for x in jax.tree.leaves(state)) / 2**20
     return found
 

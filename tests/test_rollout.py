@@ -9,7 +9,7 @@ import pytest
 from flax import struct
 from gymnax.environments.environment import Environment
 
-from rlgen.rollout import play, rollout
+from rlgen.rollout import Record, play, rollout
 
 T, N, R = 14, 3, 3
 DISCOUNT_ACTION = 0.25
@@ -134,7 +134,9 @@ def levels():
 @pytest.fixture(scope="module")
 def played(levels):
     run = jax.jit(
-        lambda key: rollout(key, Counter(), Stub(7), (), levels, T, lambda state: state.time)
+        lambda key: rollout(
+            key, Counter(), Stub(7), (), levels, T, Record(lambda state: state.time)
+        )
     )
     return run(jax.random.key(0))
 

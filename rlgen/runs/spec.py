@@ -140,14 +140,14 @@ def _with_bonus(curriculum: Curriculum, spec: RunSpec, env: LevelEnv) -> Curricu
     Raises:
         ValueError: the expression cannot be read, or the recipe's student takes no bonus.
     """
-    if not hasattr(curriculum.student, "bonus"):
+    student: Any = curriculum.student
+    if not hasattr(student, "bonus"):
         raise ValueError(
             f"--bonus {spec.bonus}: the recipe {spec.recipe} learns a rule from whole lives of "
             "agents, and pays no bonus; leave it out, or train an agent by the rule (lpg-agent)"
         )
     shaped = Shaped(parse(spec.bonus, env))
-    student = dataclasses.replace(curriculum.student, bonus=shaped)
-    return dataclasses.replace(curriculum, student=student)
+    return dataclasses.replace(curriculum, student=dataclasses.replace(student, bonus=shaped))
 
 
 def _chosen(spec: RunSpec, recipe: Any) -> dict[str, str]:

@@ -251,7 +251,7 @@ def _take_in(run: Run, found: tuple, now: Counters, seconds: float, board: Any) 
 
 def _warnings(run: Run, means: dict[str, float], update: int) -> list[str]:
     """What a bonus has to say at the end of the run, such as of a table too small for it."""
-    bonus = getattr(run.curriculum.student, "bonus", ())
+    bonus: Any = getattr(run.curriculum.student, "bonus", ())
     if update < run.length.num_updates or not hasattr(bonus, "warnings"):
         return []
     return bonus.warnings(means)

@@ -67,7 +67,7 @@ def winners(cells: Cells, tasks: Mapping[str, Task]) -> Figure:
 def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
     """Where the trained agents of each bonus go: a row a bonus, a column a value of the dial."""
     env = make_env(task)
-    seen = _picture(env, sum(cell.visits.sum(0) for cell in of_task.values())) > 0
+    seen = _picture(env, np.sum([cell.visits.sum(0) for cell in of_task.values()], axis=0)) > 0
     crop = tuple(_around(np.flatnonzero(seen.any(axis))) for axis in (1, 0))
     rows, columns = len(of_task), len(task.values)
     figure = Figure(

@@ -137,7 +137,8 @@ def run_cell(
         tell: called after each chunk with the updates done and planned.
     """
     curriculum, begun = method(task, bonus), time.monotonic()
-    per_update = curriculum.num_slots * curriculum.student.num_steps
+    student: Any = curriculum.student
+    per_update = curriculum.num_slots * student.num_steps
     num_updates = max(int((steps or task.steps) / per_update), 1)
     chunk = max(num_updates // 20, 1)
     states, keys = _start(task, curriculum, num_seeds)
@@ -197,7 +198,8 @@ def _look(
     task: Task, curriculum: Curriculum, states: PyTree, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """New levels played; visits and bonus of the first seed on the first level of each value."""
-    student, env = curriculum.student, curriculum.student.env
+    student: Any = curriculum.student
+    env = student.env
     learner, agents = student.policy(states.student)
     fresh = [_fresh(task, value) for value in task.values]
     limit = max(int(level.max_steps_in_episode.max()) for level in fresh)
