@@ -142,8 +142,9 @@ def run_cell(
     num_updates = max(int((steps or task.steps) / per_update), 1)
     chunk = max(num_updates // 20, 1)
     states, keys = _start(task, curriculum, num_seeds)
+    axes = (0, Keys(0, None), None, None)  # pyright: ignore[reportArgumentType]
     train = jax.jit(
-        jax.vmap(curriculum.train, in_axes=(0, Keys(0, None), None, None)),
+        jax.vmap(curriculum.train, in_axes=axes),
         static_argnums=3,
         donate_argnums=0,
     )
