@@ -136,6 +136,13 @@ def dred(what: str, *args: Any) -> dict[str, float]:
     return getattr(benchmark_dred, f"measure_{what}")(*args)
 
 
+def evaluation(suite: str, seeds: int, attempts: int) -> dict[str, float]:
+    """Zero-shot evaluation of untrained agents on a suite of mazes."""
+    from benchmark_evaluation import measure_evaluation
+
+    return measure_evaluation(suite, seeds, attempts)
+
+
 def _published_teacher(curriculum: Any) -> Any:
     """The same with a teacher of the size of JaxUED's: 128 filters, flattened, into an LSTM."""
     from rlgen.networks import ActorCritic
@@ -199,6 +206,10 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
     "stepping houses": lambda: bonuses("stepping", "houses"),
     "stepping key-corridor": lambda: bonuses("stepping", "key-corridor"),
     "stepping obstructed-maze": lambda: bonuses("stepping", "obstructed-maze"),
+    "3 seeds x 100 attempts x 8 mazes": lambda: evaluation("maze/heldout", 3, 100),
+    "10 seeds x 10 attempts x 10 mazes of 101 x 101": lambda: evaluation(
+        "maze/perfect-101", 10, 10
+    ),
     "fast DR": lambda: training("dr", "fast"),
     "fast PLR": lambda: training("plr", "fast"),
 }

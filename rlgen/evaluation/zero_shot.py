@@ -1,6 +1,7 @@
 """Zero-shot evaluation: every seed of a run plays held-out levels, and learns nothing."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.levels import Suite
-from rlgen.protocols import Learner
+from rlgen.protocols import Learner, LevelEnv
 from rlgen.rollout import Played, play
 from rlgen.runs import checkpoint, folder, program, training
 from rlgen.types import Key, PyTree
@@ -172,28 +173,40 @@ def _play(
     row = np.repeat(np.arange(num_levels), attempts)  # level by level: a batch's lengths are alike
     batches = _batches(row)
     limit = int(np.max(np.asarray(suite.levels.level.max_steps_in_episode)))
-    run = _compiled(policies.learner, suite, limit)
+    run = _compiled(policies.learner, suite.env, limit)
+    level = jax.tree.map(jnp.asarray, suite.levels.level)
     found = []
     for i, rows in enumerate(batches):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), i), num_seeds)
-        found.append(jax.device_get(run(keys, policies.states, rows)))
+        found.append(jax.device_get(run(keys, policies.states, level, rows)))
         progress(min((i + 1) * len(rows), row.size) * num_seeds, row.size * num_seeds)
     shape = (num_seeds, num_levels, attempts)
     columns = (np.concatenate(x, axis=1)[:, : row.size] for x in zip(*found, strict=True))
     return Episodes(*(x.reshape(shape) for x in columns))
 
 
-def _compiled(learner: Learner, suite: Suite, limit: int) -> Callable[..., Played]:
+def _compiled(learner: Learner, env: LevelEnv, limit: int) -> Callable[..., Played]:
+    """Plays given rows of levels [M, ...] with policies [S, ...]; runs alike share a program."""
+    try:
+        return _shared(learner, env, limit)
+    except TypeError:  # a component of somebody's own that cannot be hashed
+        return _program(learner, env, limit)
+
+
+def _program(learner: Learner, env: LevelEnv, limit: int) -> Callable[..., Played]:
     @jax.jit
-    def run(keys: Key, states: PyTree, rows: Int[Array, " B"]) -> Played:
-        levels = jax.tree.map(lambda x: jnp.asarray(x)[rows], suite.levels.level)
+    def run(keys: Key, states: PyTree, level: PyTree, rows: Int[Array, " B"]) -> Played:
+        levels = jax.tree.map(lambda x: x[rows], level)
 
         def one(key: Key, state: PyTree) -> Played:
-            return play(key, suite.env, learner, state, levels, limit)
+            return play(key, env, learner, state, levels, limit)
 
         return jax.vmap(one)(keys, states)
 
     return run
+
+
+_shared = functools.lru_cache(maxsize=8)(_program)
 
 
 def _batches(row: Int[np.ndarray, " E"]) -> list[Int[np.ndarray, " B"]]:
