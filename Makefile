@@ -2,7 +2,7 @@
 # `make help` lists the targets; `make test ARGS="-k maze"` passes arguments on.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types benchmark test-versions clean
+.PHONY: help demo test lint types docs benchmark test-versions clean
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3.12 test` chooses another.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -31,6 +31,9 @@ lint: $(READY)  ## ruff: style and format
 
 types: $(READY)  ## pyright
 	@$(BIN)/pyright
+
+docs: $(READY)  ## the documentation site, into site/; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean $(ARGS)
 
 benchmark: $(READY)  ## speed of stepping and training on this machine
 	@$(BIN)/python scripts/benchmark.py $(ARGS)

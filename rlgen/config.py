@@ -7,6 +7,7 @@ goes through `dataclasses.replace`, so that every component's own checks run aga
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 import re
@@ -158,6 +159,7 @@ def attributes(kind: type) -> dict[str, str]:
     return comments | {name: " ".join(lines) for name, lines in found.items()}
 
 
+@functools.cache  # reading it anew for every field that is asked for took seconds
 def _source(kind: type) -> str:
     try:
         return inspect.getsource(kind)

@@ -1,0 +1,213 @@
+"""What MkDocs does for the documentation beyond what MkDocs does: see `mkdocs.yml`.
+
+While the site is built, comments in pages become tables (`docs_tables.py`), `$…$` and `$$…$$`
+become MathML, which browsers draw without a script, every public module gets a page of the API
+reference, and the repository's own CHANGELOG.md and CONTRIBUTING.md become pages. Links that leave
+docs/ lead to these pages, or become plain names of files. A page is plain Markdown without it.
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docs_tables
+from latex2mathml import converter
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parent.parent
+COPIED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+"""Files of the repository that are pages, too."""
+HOME = {"README.md": "index.md"}
+LIBRARY = {"Core": "", "Evaluation": "evaluation", "Runs": "runs"}
+PARTS = {
+    "Environments": "envs",
+    "Recipes": "algos/recipes",
+    "Learners": "algos/learners",
+    "Samplers": "algos/samplers",
+    "Scores": "algos/scores",
+    "Bonuses": "algos/bonuses",
+    "Learned rules": "algos/meta",
+    "Level models": "algos/generative",
+}
+"""Sections of the API reference, and where their modules are."""
+
+_FENCED = re.compile(r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$)", re.M | re.S)
+_CODE = re.compile(r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$|``[^\n]+?``|`[^`\n]+`)", re.M | re.S)
+_TABLE = re.compile(r"<!-- (\w+): ([\w/-]+) -->")
+_MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$([^\s$](?:[^$\n]*[^\s$])?)\$(?![\w$])", re.S)
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
+
+
+def modules() -> dict[str, dict[str, Path]]:
+    """Public modules by section of the API reference: files by dotted name."""
+    places = {title: ("rlgen", sub) for title, sub in LIBRARY.items()}
+    places |= {title: (*sub.split("/", 1), "")[:2] for title, sub in PARTS.items()}
+    found: dict[str, dict[str, Path]] = {}
+    for title, (top, below) in places.items():
+        folder = ROOT / top / below
+        names = sorted(p for p in folder.glob("*.py") if not p.stem.startswith("_"))
+        found[title] = {_dotted(path): path for path in names}
+    return found
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The API reference's part of the navigation, and pages that no one has written yet."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    sections = [
+        {title: [{name.rpartition(".")[2]: _reference(name)} for name in names]}
+        for title, names in modules().items()
+    ]
+    new = [{Path(page).stem: page} for page in docs_tables.unwritten()]
+    for entry in config.nav or []:
+        if "API reference" in entry:
+            entry["API reference"] = [{"Overview": "reference/index.md"}, *sections]
+        if "Methods" in entry and new:
+            entry["Methods"].append({"New": new})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """The pages that no file in docs/ stands for."""
+    generated = {page: (ROOT / name).read_text() for name, page in COPIED.items()}
+    generated |= docs_tables.unwritten()
+    generated["reference/index.md"] = _contents()
+    for names in modules().values():
+        generated |= {_reference(name): f"# {name}\n\n::: {name}\n" for name in names}
+    for page, content in generated.items():
+        files.append(File.generated(config, page, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Tables, links and equations, outside of code."""
+    at = page.file.src_uri
+
+    def linked(text: str) -> str:
+        text = _LINK.sub(lambda found: _link(found, at), text)
+        return _TABLE.sub(lambda found: _table(found, at), text)
+
+    markdown = _outside(_FENCED, linked, markdown)
+    return _outside(_CODE, lambda text: _MATH.sub(_as_token, text), markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Equations in the place of what stood for them while Markdown was read."""
+    html = re.sub(r"<p>(@@display:[0-9a-f]+@@)</p>", r'<div class="equation">\1</div>', html)
+    return re.sub(r"@@(display|inline):([0-9a-f]+)@@", _as_mathml, html)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that would load something from elsewhere."""
+    for tag in fetched(output):
+        raise PluginError(f"{page.file.src_uri}: {tag} loads something from the network")
+    return output
+
+
+def fetched(html: str) -> list[str]:
+    """What a browser would load from another place than the site; links are not loaded."""
+    loading = r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=|<link\b[^>]*\bhref="
+    return re.findall(rf"(?:{loading})[\"']?(?:https?:)?//[^\"'\s>]*", html)
+
+
+def _outside(code: re.Pattern[str], change: Callable[[str], str], markdown: str) -> str:
+    """Changes of what is no code."""
+    parts = code.split(markdown)  # prose, code, prose, ...
+    return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
+
+
+def _dotted(path: Path) -> str:
+    name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    return name if name.startswith("rlgen.") else f"rlgen.{name}"
+
+
+def _reference(name: str) -> str:
+    return f"reference/{name.removeprefix('rlgen.')}.md"
+
+
+def _contents() -> str:
+    """The first page of the API reference."""
+    lines = ["# API reference", "", "Every public module, from its docstrings.", ""]
+    for title, names in modules().items():
+        lines += [f"## {title}", "", "| module | |", "| --- | --- |"]
+        lines += [
+            f"| [`{name}`]({_reference(name).removeprefix('reference/')}) | {_first_line(path)} |"
+            for name, path in names.items()
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _first_line(path: Path) -> str:
+    text = path.read_text()
+    return text.removeprefix('"""').partition("\n")[0].strip('"').replace("|", "\\|")
+
+
+def _table(found: re.Match[str], at: str) -> str:
+    try:
+        table = docs_tables.expand(found[1], found[2])
+    except ValueError as error:
+        raise PluginError(f"{at}: {found[0]}: {error}") from error
+    return _LINK.sub(lambda x: f"[{x[1]}]({_from(at, x[2])}{x[3] or ''})", table)
+
+
+def _from(at: str, target: str) -> str:
+    """A page, as named from the documentation's root or by a table, as a link from another one."""
+    return posixpath.relpath(target.removeprefix("../"), posixpath.dirname(at) or ".")
+
+
+def _link(found: re.Match[str], at: str) -> str:
+    """A link between pages as it is; one to another file as what there is of it on the site."""
+    text, target, anchor = found[1], found[2], found[3] or ""
+    if at.startswith("reference/"):
+        return found[0]
+    base = ROOT if at in COPIED.values() else (ROOT / "docs" / at).parent
+    path = Path(os.path.normpath(base / target))
+    if not path.exists():
+        if _is_generated(path):
+            return found[0]
+        raise PluginError(f"{at}: the link to {target} leads nowhere")
+    page = page_of(path)
+    if page:
+        return f"[{text}]({_from(at, page)}{anchor})"
+    return text if text.startswith("`") else f"`{text}`"
+
+
+def _is_generated(path: Path) -> bool:
+    """Whether a page is one that `on_files` makes."""
+    folder = ROOT / "docs" / "reference"
+    return path.is_relative_to(folder) or path.parent == folder
+
+
+def page_of(path: Path) -> str:
+    """The page that a file of the repository has on the site; "" if none."""
+    name = path.relative_to(ROOT).as_posix()
+    if path.is_relative_to(ROOT / "docs"):
+        return path.relative_to(ROOT / "docs").as_posix()
+    public = {p: _reference(dotted) for names in modules().values() for dotted, p in names.items()}
+    return {**COPIED, **HOME}.get(name) or public.get(path, "")
+
+
+def equations(markdown: str) -> Iterator[str]:
+    """The LaTeX of all equations of a page, outside of code."""
+    for part in _CODE.split(markdown)[::2]:
+        yield from (found[1] or found[2] for found in _MATH.finditer(part))
+
+
+def to_mathml(latex: str, display: bool) -> str:
+    """An equation as browsers draw it."""
+    return converter.convert(latex.strip(), display="block" if display else "inline")
+
+
+def _as_token(found: re.Match[str]) -> str:
+    """Hexadecimal digits, of which Markdown makes nothing."""
+    kind = "display" if found[1] else "inline"
+    return f"@@{kind}:{(found[1] or found[2]).encode().hex()}@@"
+
+
+def _as_mathml(found: re.Match[str]) -> str:
+    return to_mathml(bytes.fromhex(found[2]).decode(), found[1] == "display")

@@ -1,0 +1,275 @@
+"""Tables of the documentation, read off the code while the site is built, so that they cannot lie.
+
+A page asks for one by a comment: `<!-- defaults: recipes/plr -->`, `<!-- facts: envs/maze -->`,
+`<!-- list: scores -->`. What a kind of comment is called, and what may follow, is in `TABLES`.
+"""
+
+import ast
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rlgen import registry
+from rlgen.bonuses import Shaped, parse
+from rlgen.config import Leaf, Value, leaves, override
+from rlgen.runs.spec import RunSpec, build, steps_of, with_names
+
+PRESETS = ("fast", "strong", "parity")
+ROOT = Path(__file__).parent.parent
+
+ENVS = {
+    **dict.fromkeys(("dred", "el-dred", "accel-d", "fixed", "fixed-plr"), "cave"),
+    **dict.fromkeys(("lpg", "lpg-fixed", "groove", "lpg-agent", "ta-lpg", "lpg-es"), "gridworld"),
+    **dict.fromkeys(("lpo", "ta-lpo"), "cart-pole"),
+}
+"""Where a recipe's or a learner's defaults are shown, if not on mazes."""
+
+PAGES = {
+    "recipes": "methods/{}.md",
+    "learners": "learners/{}.md",
+    "bonuses": "bonuses/{}.md",
+    "envs": "environments/{}.md",
+    "scores": "scores.md#{}",
+    "samplers": "samplers.md#{}",
+    "level-models": "level-models.md#{}",
+}
+"""The page of a component, by kind, from the root of the documentation."""
+
+
+def expand(kind: str, what: str) -> str:
+    """The Markdown that stands in the place of a comment.
+
+    Raises:
+        ValueError: an unknown kind of table, or a component that there is not.
+    """
+    if kind not in TABLES:
+        raise ValueError(f"unknown table {kind!r}; {registry.suggestion(kind, TABLES)}")
+    return TABLES[kind](what)
+
+
+def defaults(what: str) -> str:
+    """Every field of a component with its default: of a recipe and an environment by preset."""
+    kind, name = _component(what)
+    return {"recipes": _of_recipe, "envs": _of_env}.get(kind, lambda n: _of_part(kind, n))(name)
+
+
+def facts(what: str) -> str:
+    """What an environment shows, lets do, can do, and which levels of it are held out."""
+    _, name = _component(what)
+    module = registry.load("envs", name)
+    env = module.build()
+    rows = [("observation", _observation(name, env)), ("actions", str(env.num_actions))]
+    rows = [row for row in rows if row[1]]
+    variants = _codes(f"{name}/{variant}" for variant in registry.variants(module))
+    suites = env.suites() if registry.has(env, "suites") else {}
+    able = [ability for ability in registry.ABILITIES if registry.has(env, ability)]
+    rows += [("variants", variants), ("suites", _codes(f"{name}/{suite}" for suite in suites))]
+    rows += [("[abilities](../environments.md#abilities)", _codes(able))]
+    return _table(("", ""), [row for row in rows if row[1]])
+
+
+def listing(what: str) -> str:
+    """Everything of one kind, each with the first line of its docstring and its page."""
+    if what == "abilities":
+        return _table(("ability", "signature"), [(f"`{n}`", t) for n, t in _abilities().items()])
+    names = [(f"[`{n}`]({page_of(what, n)})", _first_line(what, n)) for n in _names(what)]
+    return _table(("name", ""), names)
+
+
+def page_of(kind: str, name: str) -> str:
+    """Where a component is described; that nobody has written of yet, its module's reference."""
+    page, _, anchor = PAGES[kind].format(name).partition("#")
+    if not anchor or f"\n## {name}\n" in (ROOT / "docs" / page).read_text():
+        return PAGES[kind].format(name)
+    module = f"{registry.KINDS[kind]}.{name.replace('-', '_')}"
+    return f"reference/{module.removeprefix('rlgen.')}.md"
+
+
+def unwritten() -> dict[str, str]:
+    """Pages of components that nobody has written of yet, by path, from their docstrings."""
+    found = {}
+    for kind, pattern in PAGES.items():
+        for name in _names(kind) if "#" not in pattern else []:
+            page = pattern.format(name)
+            if not (ROOT / "docs" / page).exists():
+                found[page] = _from_docstring(kind, name)
+    return found
+
+
+def _from_docstring(kind: str, name: str) -> str:
+    """What a new component says of itself, and its defaults."""
+    path = ROOT / registry.KINDS[kind].removeprefix("rlgen.").replace(".", "/")
+    text = ast.get_docstring(ast.parse((path / f"{name.replace('-', '_')}.py").read_text())) or name
+    return f"# {name}\n\n{text}\n\n## Defaults\n\n<!-- defaults: {kind}/{name} -->\n"
+
+
+TABLES: dict[str, Callable[[str], str]] = {"defaults": defaults, "facts": facts, "list": listing}
+"""By the word before the colon."""
+
+
+def _of_recipe(name: str) -> str:
+    where = ENVS.get(name, "maze")
+    module = registry.load("recipes", name)
+    known = [preset for preset in PRESETS if preset in getattr(module, "PRESETS", {})]
+    specs = {p: with_names(RunSpec(name, where, preset=p)) for p in known}
+    columns = {preset: _shown(build(spec)[1]) for preset, spec in specs.items()}
+    steps = {preset: _text(steps_of(spec)) for preset, spec in specs.items()}
+    spec = specs[known[0]]
+    parts = [f"learner `{spec.learner}`"] * bool(spec.learner)
+    parts += [f"score `{spec.score}`"] * bool(spec.score)
+    lead = (
+        f"On `{where}`{''.join(f', {part}' for part in parts)}. `--preset` chooses the column, "
+        f"`{known[0]}` unless you say so; every field is an option, `--num-slots 64`.\n\n"
+    )
+    rows = _rows(columns)
+    rows = {"--steps": ["of each seed, unless said", *steps.values()], **rows}
+    inner = {path: row for path, row in rows.items() if _is_inner(path)}
+    outer = {path: row for path, row in rows.items() if path not in inner}
+    return lead + _fields(outer, known) + _folded(inner, known)
+
+
+def _of_env(name: str) -> str:
+    env = registry.load("envs", name).build()
+    presets = env.presets() if registry.has(env, "presets") else {}
+    known = [preset for preset in PRESETS if preset in presets]
+    columns = {p: _shown(override(env, presets[p]), "env.") for p in known}
+    columns = columns or {"default": _shown(env, "env.")}
+    rows = _rows(columns)
+    return _fields(rows, list(columns)) if rows else "It has no fields.\n"
+
+
+def _of_part(kind: str, name: str) -> str:
+    env = registry.load("envs", ENVS.get(name, "maze")).build()
+    module = registry.load(kind, name)
+    if kind == "bonuses":
+        built, prefix = Shaped(parse(name, env)), "student.bonus."
+    elif kind == "scores":
+        learner = registry.load("learners", "ppo-lstm").build(env)
+        built, prefix = module.build(env, learner), "score."
+    elif kind == "level-models":
+        env = registry.load("envs", {"graph-vae": "cave"}.get(name, "cart-pole")).build()
+        built, prefix = module.build(env), "sampler.source.model."
+    elif kind == "samplers" and "score" in inspect.signature(module.build).parameters:
+        built, prefix = (
+            module.build(env, registry.load("scores", "none").build(env, ())),
+            "sampler.",
+        )
+    else:
+        built, prefix = module.build(env), {"learners": "student.learner."}.get(kind, "sampler.")
+    rows = _rows({"default": _shown(built, prefix)})
+    inner = {path: row for path, row in rows.items() if ".network." in path or ".net." in path}
+    outer = {path: row for path, row in rows.items() if path not in inner}
+    parts = [_fields(outer, ["default"])] * bool(outer) + [_folded(inner, ["default"])]
+    return "".join(parts) or "It has no fields.\n"
+
+
+def _shown(component: object, prefix: str = "") -> dict[str, Leaf]:
+    """Fields by their option; without the lengths of schedules, which follow from `--steps`."""
+    schedules = (".learner.num_updates", ".teacher.num_updates", ".mixture.num_updates")
+    found = (leaf._replace(path=prefix + leaf.path) for leaf in leaves(component))
+    return {_option(x.path): x for x in found if not f".{x.path}".endswith(schedules)}
+
+
+def _option(path: str) -> str:
+    return "--" + path.replace("_", "-")
+
+
+def _rows(columns: Mapping[str, Mapping[str, Leaf]]) -> dict[str, list[str]]:
+    """What a field means, then its value in each column; empty where a column has no such field."""
+    every: dict[str, Leaf] = {}
+    for column in columns.values():
+        every |= {path: leaf for path, leaf in column.items() if path not in every}
+    return {
+        path: [leaf.help, *(_text(c[path].value) if path in c else "" for c in columns.values())]
+        for path, leaf in every.items()
+    }
+
+
+def _is_inner(path: str) -> bool:
+    """Whether a field is of a part that has a page of its own, or of a network."""
+    inner = (".learner.", ".network.", ".teacher.", ".antagonist.", ".agent.", ".model.", ".net.")
+    return any(part in path for part in inner)
+
+
+def _fields(rows: Mapping[str, list[str]], columns: list[str]) -> str:
+    cells = [(f"`{path}`", *row[1:], row[0]) for path, row in rows.items()]
+    return _table(("field", *columns, "meaning"), cells)
+
+
+def _folded(rows: Mapping[str, list[str]], columns: list[str]) -> str:
+    if not rows:
+        return ""
+    title = f"{len(rows)} fields more, of the parts inside"
+    body = _fields(rows, columns)
+    return f'\n<details markdown="1"><summary>{title}</summary>\n\n{body}\n</details>\n'
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    lines = [heads, ["---"] * len(heads), *([_cell(x) for x in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _text(value: Value) -> str:
+    """A value as one types it."""
+    if isinstance(value, tuple):
+        return ",".join(map(_text, value))
+    if isinstance(value, bool) or value == "":
+        return str(value).lower() or '""'
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:g}".replace("e-0", "e-") if f"{value:g}" in str(value) else str(value)
+    short = f"{value:g}".replace("e+0", "e").replace("e+", "e") if isinstance(value, int) else ""
+    return short if "e" in short and float(short) == value else str(value)
+
+
+def _codes(names: Iterable[str]) -> str:
+    return " ".join(f"`{name}`" for name in names)
+
+
+def _observation(name: str, env: Any) -> str:
+    """Shapes of what the network sees; nothing where the environment's package is not there."""
+    if registry.missing_extra(name):
+        return ""
+
+    def seen(key: jax.Array) -> Any:
+        key_level, key_reset = jax.random.split(key)
+        obs = env.reset_env(key_reset, env.sample_level(key_level))[0]
+        return env.unpack(obs) if registry.has(env, "unpack") else obs
+
+    shape = jax.eval_shape(seen, jax.random.key(0))
+    arrays = jax.tree_util.tree_flatten_with_path(shape)[0]
+    return ", ".join(f"{_name(path)}`{x.dtype}{list(x.shape)}`".strip() for path, x in arrays)
+
+
+def _name(path: tuple) -> str:
+    last = path[-1] if path else ""
+    text = str(getattr(last, "name", getattr(last, "key", "")))
+    return f"{text} " if text else ""
+
+
+def _component(what: str) -> tuple[str, str]:
+    kind, _, name = what.partition("/")
+    registry.load(kind, name)
+    return kind, name
+
+
+def _names(kind: str) -> list[str]:
+    return registry.names(kind)
+
+
+def _abilities() -> dict[str, str]:
+    return {name: f"`{text}`" for name, text in registry.ABILITIES.items()}
+
+
+def _first_line(kind: str, name: str) -> str:
+    folder = registry.KINDS[kind].removeprefix("rlgen.").replace(".", "/")
+    text = (ROOT / folder / f"{name.replace('-', '_')}.py").read_text()
+    return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]
