@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
@@ -22,69 +22,162 @@ ATTEMPTS = 10
 OF_RULES = {"lifetime": 0, "horizons": "", "controls": False, "workers": 64, "levels": 0}
 
 
+class Prepared(NamedTuple):
+    """What is to be played, after everything that can be refused has been."""
+
+    runs: list[Path]
+    out: Path
+    loaded: list[Any]  # zero_shot.Loaded, one a run
+    policies: list[Any]  # zero_shot.Policies, one a run
+    baseline: list[Any]  # the first run's before training, if they are asked for
+    suite: Any
+    attempts: int
+    reference: Any  # levels that stand for every run's training set; None for each run's own
+
+
 def evaluate(args: Sequence[str]) -> int:
     """Play, save, print; runs that learned a rule go their own way."""
     given: Any = parse(make_options("Options", _fields()), "rlgen eval", ABOUT, args)
     if not given.runs:
         raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
-    from rlgen._cli_meta import all_are_rules, evaluate_rules
+    if given.attempts != -1 and given.attempts < 1:
+        raise ValueError(f"attempts must be at least 1, got {given.attempts}")
+    from rlgen._cli_meta import evaluate_rules
 
-    if all_are_rules(given.runs, given.allow_imports):
+    if _are_rules(given):
+        if given.worst:
+            raise ValueError(
+                f"--worst plays a policy again on its worst levels; {given.runs[0]} learned a rule"
+            )
         return evaluate_rules(given)
     _refuse_options_of_rules(given)
     return _evaluate_policies(given)
 
 
+def _are_rules(given: Any) -> bool:
+    """Whether rules are named, and not policies; a record that is no good is refused by name."""
+    from rlgen._cli_meta import all_are_rules
+    from rlgen.evaluation.comparison_runs import naming, rebuild
+    from rlgen.runs import folder
+
+    try:
+        return all_are_rules(given.runs, given.allow_imports)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        for run in (Path(name) for name in given.runs if Path(name).is_dir()):
+            with naming(run):  # which of them it is
+                rebuild(run, folder.read(run), given.allow_imports)
+        raise
+
+
 def _evaluate_policies(given: Any) -> int:
     from rich.console import Console
 
-    from rlgen.evaluation import results, zero_shot
-    from rlgen.evaluation.curriculum_report import Story
-    from rlgen.evaluation.curves import read_metrics
+    from rlgen.evaluation import results
     from rlgen.evaluation.generalisation_report import print_gaps
-    from rlgen.evaluation.report import write_report
-    from rlgen.evaluation.showcase import episode_gif, level_images
-    from rlgen.evaluation.suites import load_suite
-    from rlgen.evaluation.table import print_table
-    from rlgen.runs.progress import counter
+    from rlgen.evaluation.report_sections import looks
+    from rlgen.evaluation.table import print_table, print_worst
 
-    runs = [Path(run) for run in given.runs]
-    name = given.suite or SUITE
-    attempts = ATTEMPTS if given.attempts < 0 else given.attempts
+    prepared = _prepare(given)
+    evaluations = _play(prepared, given)
+    tested = evaluations[len(prepared.baseline) :]
+    gaps = {}
+    if given.gaps != "none":
+        gaps = _gaps_of(prepared.loaded, tested, given.seed, prepared.reference)
+    worst = _worst_of(prepared, tested) if given.worst else {}
+    more: dict[str, Any] = {"gaps": list(gaps.values()), "worst": list(worst.values())}
+    results.save(prepared.out, evaluations, given.overwrite, **more)
+    if not given.json:  # first of all: curricula and animations take a while to draw
+        print_table(evaluations, Console())
+        print_worst(more["worst"], Console())
+        print_gaps(more["gaps"], Console())
+        for line in looks(evaluations):
+            print(line)
+    told = {label: {"gaps": x} for label, x in gaps.items()}
+    for label, found in worst.items():
+        told.setdefault(label, {})["worst"] = found
+    page = _write_report(prepared, evaluations, told, given.allow_imports)
+    if given.json:
+        print(json.dumps(results.to_json(evaluations, **more), allow_nan=False))
+        return 0
+    print(f"The report is {page}")
+    return 0
+
+
+def _prepare(given: Any) -> Prepared:
+    """Read and check everything that will be needed; nothing has been played when it fails."""
+    from rlgen.evaluation import comparison_runs as checks
+    from rlgen.evaluation import results, zero_shot
+    from rlgen.evaluation.suites import load_suite
+
+    runs, name = [Path(run) for run in given.runs], given.suite or SUITE
     out = Path(given.out) if given.out else runs[0] / "eval" / name.replace("/", "-")
     results.check_free(out, given.overwrite)
     at = None if given.checkpoint < 0 else given.checkpoint
-    loaded = [zero_shot.load_states(run, at, False, given.allow_imports) for run in runs]
-    trained = [zero_shot.policies_of(one) for one in loaded]
-    baseline = (
-        [zero_shot.load_policies(runs[0], None, True, given.allow_imports)]
-        if given.untrained
-        else []
-    )
-    suite = load_suite(trained[0].env, name)
-    reference = _reference(trained[0].env, given.gaps)
-    labels = [one.label for one in trained]
-    curricula = curricula_of(dict(zip(labels, runs, strict=True)), given.allow_imports)
-    evaluations = [
-        zero_shot.evaluate(one, suite, attempts, given.seed, counter(one.label, "episodes"))
-        for one in (*baseline, *trained)
+    opened = [checks.open_run(run, at, given.allow_imports) for run in runs]
+    checks.check_labels([(run.name, str(run)) for run in runs])
+    envs = {str(one.path): one.env for one in opened}
+    checks.check_environments(envs)
+    suite = load_suite(opened[0].env, name)
+    checks.check_playable(envs, suite)
+    checks.check_countable(runs, suite)
+    reference = _reference(opened[0].env, given.gaps)
+    loaded = []
+    for run in runs:
+        with checks.naming(run):
+            loaded.append(zero_shot.load_states(run, at, False, given.allow_imports))
+    untrained = [runs[0]] if given.untrained else []
+    baseline = [zero_shot.load_policies(x, None, True, given.allow_imports) for x in untrained]
+    attempts = ATTEMPTS if given.attempts == -1 else given.attempts
+    policies = [zero_shot.policies_of(x) for x in loaded]
+    return Prepared(runs, out, loaded, policies, baseline, suite, attempts, reference)
+
+
+def _play(prepared: Prepared, given: Any) -> list[Any]:
+    """Evaluations of the baseline, if any, and of every run; each run's look is counted."""
+    from rlgen.evaluation.comparison_runs import play
+    from rlgen.runs.progress import counter
+
+    folders = [None] * len(prepared.baseline) + prepared.runs
+    return [
+        play(
+            one,
+            prepared.suite,
+            prepared.attempts,
+            given.seed,
+            counter(one.label, "episodes"),
+            run,
+        )
+        for one, run in zip((*prepared.baseline, *prepared.policies), folders, strict=True)
     ]
-    tested = evaluations[len(baseline) :]
-    gaps = {} if given.gaps == "none" else _gaps_of(loaded, tested, given.seed, reference)
-    for label, found in gaps.items():
-        curricula[label] = curricula.get(label, Story())._replace(gaps=found)
-    results.save(out, evaluations, given.overwrite, gaps=list(gaps.values()))
-    logs = {label: run / "metrics.jsonl" for label, run in zip(labels, runs, strict=True)}
-    curves = {label: read_metrics(log) for label, log in logs.items() if log.is_file()}
-    gifs = episode_gif(trained[0], suite, evaluations[len(baseline)])
-    page = write_report(out, evaluations, level_images(suite), gifs, curves, curricula=curricula)
-    if given.json:
-        print(json.dumps(results.to_json(evaluations, gaps=list(gaps.values())), allow_nan=False))
-        return 0
-    print_table(evaluations, Console())
-    print_gaps(list(gaps.values()), Console())
-    print(f"The report is {page}")
-    return 0
+
+
+def _write_report(
+    prepared: Prepared,
+    evaluations: list[Any],
+    told: dict[str, dict[str, Any]],
+    allow_imports: bool,
+) -> Path:
+    """The report; `told` is what was measured of each run beside the suite, by its label."""
+    from rlgen.evaluation.curriculum_report import Story
+    from rlgen.evaluation.report import write_report
+    from rlgen.evaluation.showcase import level_images, replays
+
+    runs = {x.label: run for x, run in zip(prepared.loaded, prepared.runs, strict=True)}
+    curricula = curricula_of(runs, allow_imports)
+    for label, found in told.items():
+        curricula[label] = curricula.get(label, Story())._replace(**found)
+    first = evaluations[len(prepared.baseline)]
+    gifs = replays(prepared.policies[0], prepared.suite, first)
+    images, curves = level_images(prepared.suite), metrics_of(runs)
+    return write_report(prepared.out, evaluations, images, gifs, curves, curricula=curricula)
+
+
+def metrics_of(runs: dict[str, Path]) -> dict[str, list[dict]]:
+    """Lines of the metrics of every run that has any, by its label."""
+    from rlgen.evaluation.curves import read_metrics
+
+    logs = {label: run / "metrics.jsonl" for label, run in runs.items()}
+    return {label: read_metrics(log) for label, log in logs.items() if log.is_file()}
 
 
 def _reference(env: Any, gaps: str) -> Any:
@@ -109,6 +202,18 @@ def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) ->
     return {label: gaps for label, gaps in found.items() if gaps is not None}
 
 
+def _worst_of(prepared: Prepared, tested: list[Any]) -> dict[str, Any]:
+    """How runs do on the levels that they did worst on, played once more; by label."""
+    from rlgen.evaluation.cvar import worst_levels
+    from rlgen.runs.progress import counter
+
+    found = {}
+    for one, first in zip(prepared.policies, tested, strict=True):
+        progress = counter(f"{one.label}, once more", "episodes")
+        found[one.label] = worst_levels(one, prepared.suite, first, progress=progress)
+    return found
+
+
 def _refuse_options_of_rules(given: Any) -> None:
     """Refuse what would be without effect."""
     for name, default in OF_RULES.items():
@@ -119,10 +224,21 @@ def _refuse_options_of_rules(given: Any) -> None:
 
 
 def curricula_of(runs: dict[str, Path], allow_imports: bool) -> dict[str, Any]:
-    """What the report tells of each run's training, where the run kept a log."""
-    from rlgen.evaluation.curriculum_report import tell
+    """What the report tells of each run's training, where the run kept a log.
 
-    stories = {label: tell(run, allow_imports) for label, run in runs.items()}
+    A log that cannot be read is no reason to throw away what was played: the report says so.
+    """
+    from rlgen.evaluation.curriculum_report import Story, tell
+    from rlgen.runs.progress import counter
+
+    progress = counter("curricula", "runs")
+    stories = {}
+    for i, (label, run) in enumerate(runs.items()):
+        try:
+            stories[label] = tell(run, allow_imports)
+        except ValueError as error:
+            stories[label] = Story(missing=str(error))
+        progress(i + 1, len(runs))
     return {label: story for label, story in stories.items() if story is not None}
 
 
@@ -162,6 +278,11 @@ def _fields() -> list[Field]:
             "auto: runs over a finite training set play it too, for the generalisation gap and the "
             "level information; none: they do not; the name of a suite or a .npz: all runs play "
             "these levels as if they had been trained on them",
+        ),
+        flag(
+            "worst",
+            "play the suite once more, with other random numbers, for the score on the levels that "
+            "each seed did worst on (CVaR)",
         ),
         flag("untrained", "also the first run's agents before training, as the baseline"),
         option(str, "", "out", "folder of results and report; by default RUN/eval/SUITE"),

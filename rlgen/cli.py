@@ -1,4 +1,4 @@
-"""The command `rlgen`: list, train, eval, levels. `python -m rlgen` is the same.
+"""The command `rlgen`: list, train, eval and more. `python -m rlgen` is the same.
 
 Nothing heavy is imported before a command needs it, so that help and lists are quick. Wrong input
 ends with one line on standard error and exit code 2; a run that stopped on its own with 1, by
@@ -24,6 +24,9 @@ commands:
   list     what is in the box: recipes, environments, learners, samplers, scores, suites, rules
   train    train a method on an environment, or resume a run
   eval     how runs do on a suite of held-out levels, with confidence intervals and a report
+  compare  runs of several methods in one report: ranks, differences, costs
+  ladder   how runs do on ever stranger levels: the same, new ones, beyond the training range
+  card     how hard an environment's levels are, without training anybody
   levels   a picture of levels: sampled ones, a suite, a file, or a run's replay buffer
   import-rule  an update rule that was trained elsewhere, as a rule file
   fit-generator  a generative model of a set of levels, for DRED, with a report on what it makes
@@ -157,6 +160,27 @@ def evaluate(args: Sequence[str]) -> int:
     return evaluate(args)
 
 
+def compare(args: Sequence[str]) -> int:
+    """`rlgen compare`."""
+    from rlgen._cli_compare import compare
+
+    return compare(args)
+
+
+def ladder(args: Sequence[str]) -> int:
+    """`rlgen ladder`."""
+    from rlgen._cli_ladder import ladder
+
+    return ladder(args)
+
+
+def card(args: Sequence[str]) -> int:
+    """`rlgen card`."""
+    from rlgen._cli_card import card
+
+    return card(args)
+
+
 def levels(args: Sequence[str]) -> int:
     """`rlgen levels`."""
     from rlgen._cli_levels import levels
@@ -182,6 +206,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": list_names,
     "train": train,
     "eval": evaluate,
+    "compare": compare,
+    "ladder": ladder,
+    "card": card,
     "levels": levels,
     "import-rule": import_rule,
     "fit-generator": fit_generator,

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from rlgen.evaluation import results
 from rlgen.evaluation.report import write_report
-from rlgen.evaluation.showcase import episode_gif, level_images
+from rlgen.evaluation.showcase import level_images, replays
 from rlgen.evaluation.suites import load_suite
 from rlgen.evaluation.table import print_table
 from rlgen.evaluation.zero_shot import evaluate, load_policies
@@ -34,7 +34,7 @@ def main() -> None:
 
     print_table(evaluations, Console())
     results.save(options.out, evaluations)
-    gifs = episode_gif(policies[0], suite, evaluations[0])
+    gifs = replays(policies[0], suite, evaluations[0])
     print(write_report(options.out, evaluations, level_images(suite), gifs))
 
 

@@ -8,20 +8,21 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
 from rich.console import Console
 
 from rlgen.evaluation import curves, figures
+from rlgen.evaluation.curriculum_report import Story
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.images import gif_bytes
 from rlgen.evaluation.report import write_report
+from rlgen.evaluation.report_sections import each_level, looks, worst_section
 from rlgen.evaluation.statistics import Bootstrap
 from rlgen.evaluation.summary import summarise
 from rlgen.evaluation.table import print_table
 
 QUICK = Bootstrap(reps=200)
 NASTY = '<script>alert("1")</script>&$x_{$[red]\x1b[31m{0}'
-VOID = {"meta", "img", "source", "br", "link"}
+VOID = {"meta", "img", "source", "br", "link", "input"}
 
 
 def evaluation(run="agent", solve=0.6, seeds=3, levels=3, seed=0, names=()):
@@ -72,9 +73,16 @@ def written(tmp_path_factory):
     runs = [evaluation("untrained", 0.1), evaluation("accel", 0.9, seed=1)]
     images = {name: np.full((4, 4, 3), 9, np.uint8) for name in runs[0].level_names}
     gifs = {"accel on level-0": gif_bytes(np.zeros((2, 4, 4, 3), np.uint8))}
-    lines = [{"update": i, "env_steps": 100 * i, "solve_rate": [0.1 * i, None]} for i in range(9)]
-    path = write_report(folder, runs, images, gifs, {"accel": lines}, QUICK)
+    lines = [metrics_line(i) for i in range(9)]
+    stories = {"accel": Story(missing="curriculum/log.npz is damaged <&>")}
+    path = write_report(folder, runs, images, gifs, {"accel": lines}, QUICK, stories)
     return folder, path.read_text()
+
+
+def metrics_line(i):
+    """A line of `metrics.jsonl` in which the second seed ended no episode."""
+    spent = {"env_steps": 100 * i, "gradient_updates": 4 * i, "wall_seconds": 0.5 * i}
+    return {"update": i, "solve_rate": [0.1 * i, None], **spent}
 
 
 def test_the_page_is_well_formed_and_headline_comes_first(written):
@@ -91,7 +99,8 @@ def test_the_page_holds_table_pictures_gif_curve_and_method(written):
     page = Page(written[1])
     sources = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
     kinds = [source.split(";")[0] for source in sources]
-    assert kinds.count("data:image/png") == 3 + 3  # the figures and the levels
+    standing = len(list(written[0].glob("standing-*.png")))
+    assert kinds.count("data:image/png") == 5 + standing + 3  # the figures and the levels
     assert kinds.count("data:image/gif") == 1
     for said in ("How it was measured", "3 × 3 × 5 episodes", "Few seeds", "0000000000000001"):  # noqa: RUF001
         assert said in written[1]
@@ -100,10 +109,13 @@ def test_the_page_holds_table_pictures_gif_curve_and_method(written):
 
 def test_the_page_loads_nothing_and_runs_nothing(written):
     page = Page(written[1])
-    assert not {"script", "link", "iframe", "object", "form", "a"} & set(page.tags)
-    for _, name, value in page.attributes:
+    assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
+    anchors = {value for _, name, value in page.attributes if name == "id"}
+    for tag, name, value in page.attributes:
         assert not name.startswith("on")
-        if name in ("src", "srcset", "href", "action"):
+        if (tag, name) == ("a", "href"):
+            assert value[0] == "#" and value[1:] in anchors
+        elif name in ("src", "srcset", "href", "action"):
             assert value.startswith("data:image/")
     assert not re.search(r"https?:|@import|url\(", written[1])
     policy = [value for _, name, value in page.attributes if name == "content"]
@@ -113,20 +125,78 @@ def test_the_page_loads_nothing_and_runs_nothing(written):
 def test_the_page_is_made_for_light_dark_and_phones(written):
     page = Page(written[1])
     assert ("meta", "content", "width=device-width, initial-scale=1") in page.attributes
-    assert ("source", "media", "(prefers-color-scheme: dark)") in page.attributes
-    assert "@media(prefers-color-scheme:dark)" in written[1]
+    assert ("source", "media", "screen and (prefers-color-scheme: dark)") in page.attributes
+    assert "@media screen and (prefers-color-scheme:dark)" in written[1]
+    assert "@media print" in written[1]
     assert ("img", "alt", "") not in page.attributes
+
+
+def test_the_parts_are_listed_at_the_top_and_each_is_there_once(written):
+    page = Page(written[1])
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    assert links[0] == "#to-in-short"
+    assert {"#to-worst-levels", "#to-training", "#to-how-it-was-measured"} <= {*links}
+    anchors = [value for _, name, value in page.attributes if name == "id"]
+    assert len(set(anchors)) == len(anchors)
+
+
+def test_training_is_shown_against_steps_updates_and_seconds(written):
+    page = Page(written[1])
+    alts = [value for _, name, value in page.attributes if name == "alt"]
+    for cost in curves.COSTS.values():
+        assert f"Learning curves, {cost}" in alts
+    assert sum(name == "checked" for _, name, _ in page.attributes) == 1
+
+
+def test_a_curriculum_that_cannot_be_read_is_named(written):
+    assert "Not drawn: curriculum/log.npz is damaged &lt;&amp;&gt;" in written[1]
+
+
+def test_looks_are_told_with_the_score(tmp_path):
+    runs = [evaluation("a"), evaluation("b", seed=1)]
+    runs[0] = replace(runs[0], meta=runs[0].meta | {"look": 3})
+    assert looks(runs) == ["a: look 3 at this suite"]
+    text = write_report(tmp_path, runs, bootstrap=QUICK).read_text()
+    numbers = text[text.index('class="numbers"') : text.index("All levels</h2>")]
+    assert numbers.count("look 3 at this suite") == 1
+    assert "look:" not in text  # not once more among what else is known of the run
+
+
+def test_the_best_of_a_level_is_bold_and_nobody_where_all_tie():
+    success = np.zeros((2, 3, 5), bool)
+    success[:, 0], success[0, 1] = True, True
+    a = replace(evaluation("a", seeds=2), success=success, episode_return=success * 0.8)
+    b = replace(a, run="b", success=success & False, episode_return=0.0 * success)
+    text = each_level(summarise([a, b], QUICK), "steps")
+    rows = re.findall(r'<th scope="row">level-(\d)</th>(.*?)</tr>', text)[:3]
+    bold = {name: [cell.startswith("<b>") for cell in row.split("<td>")[1:3]] for name, row in rows}
+    assert bold == {"0": [True, False], "1": [True, False], "2": [False, False]}
+
+
+def test_worst_levels_are_those_of_the_lowest_mean_then_of_the_longest_optimum():
+    success = np.ones((2, 4, 5), bool)
+    success[0, 1:3, :2] = False  # two levels tie
+    e = evaluation("a", seeds=2, levels=4)
+    e = replace(e, success=success, optimal_steps=np.array([9, 5, 7, -1]))
+    text = worst_section(summarise([e], QUICK), [e], {})
+    cells = re.findall(r"<td>(.*?)</td>", text)
+    assert cells[0] == "level-2 and 1 more"
+    assert cells[1].startswith("80 %")  # 8 of 10
+    assert cells[2:] == ["60 %", "7"]
 
 
 def test_figures_lie_beside_the_page_and_stale_ones_go(tmp_path):
     gif = gif_bytes(np.zeros((1, 2, 2, 3), np.uint8))
     lines = {"agent": [{"update": 1, "solve_rate": 0.5}]}
     write_report(tmp_path, [evaluation()], gifs={"a": gif, "b": gif}, curves=lines, bootstrap=QUICK)
-    names = {path.name for path in tmp_path.iterdir()}
+    (tmp_path / "standing-of-old.png").write_bytes(b"")
+    names = {path.name for path in tmp_path.iterdir() if "standing" not in path.name}
     pngs = {"intervals.png", "profile.png", "learning.png"}
     assert names == pngs | {"report.html", "episode-0.gif", "episode-1.gif"}
     write_report(tmp_path, [evaluation()], gifs={"a": gif}, bootstrap=QUICK)
     names = {path.name for path in tmp_path.iterdir()}
+    assert "standing-of-old.png" not in names
+    names = {name for name in names if "standing" not in name}
     assert names == {"intervals.png", "profile.png", "report.html", "episode-0.gif"}
 
 
@@ -194,7 +264,7 @@ def test_the_table_says_when_an_interval_is_over_attempts_only():
 
 def test_the_table_of_a_large_suite_shows_the_hardest_and_says_so():
     printed = _printed([evaluation(levels=60)])
-    assert printed.count("level-") == 40
+    assert sum(row.strip().startswith("level-") for row in printed.splitlines()) == 40
     assert "The 40 hardest of 60 levels; all are in results.csv." in printed
 
 
@@ -218,41 +288,6 @@ def test_a_family_without_success_is_reported_by_its_return(tmp_path, success):
     assert ("solve rate" in _printed([e])) is success
 
 
-def test_gif_frames_come_back_exactly_and_the_last_is_held():
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 6, (5, 8, 10, 3), dtype=np.uint8) * 50
-    with Image.open(io.BytesIO(gif_bytes(frames, fps=20, hold=2))) as gif:
-        shown, times = [], []
-        for frame in ImageSequence.Iterator(gif):
-            shown.append(np.asarray(frame.convert("RGB")))
-            times.append(frame.info["duration"])
-        assert gif.info["loop"] == 0
-    np.testing.assert_array_equal(shown, frames)
-    assert times == [50, 50, 50, 50, 2050]
-
-
-def test_gif_of_many_colours_is_close():
-    ramp = np.linspace(0, 255, 32).astype(np.uint8)
-    frame = np.stack([*np.meshgrid(ramp, ramp), np.zeros((32, 32), np.uint8)], axis=-1)
-    frames = np.stack([frame, frame[::-1]])
-    with Image.open(io.BytesIO(gif_bytes(frames))) as gif:
-        error = np.abs(np.asarray(gif.convert("RGB"), int) - frames[0])
-    assert error.mean() < 10
-
-
-@pytest.mark.parametrize(
-    ("shape", "fps", "message"),
-    [
-        ((0, 2, 2, 3), 10, "must be uint8"),
-        ((1, 2, 2, 3), 99, "at most 50"),
-        ((1, 2, 2, 3), 0, "50"),
-    ],
-)
-def test_a_gif_that_cannot_be_is_refused(shape, fps, message):
-    with pytest.raises(ValueError, match=message):
-        gif_bytes(np.zeros(shape, np.uint8), fps)
-
-
 def _drawn(line):
     return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)
 
@@ -273,6 +308,19 @@ def test_learning_curves_forgive_missing_and_damaged_lines(tmp_path):
     assert returns.get_xlabel() == "env steps (all but evaluation)"
     np.testing.assert_allclose(_drawn(returns.lines[-1]), [[15, 30], [1.0, 2.5]])
     np.testing.assert_allclose(_drawn(rate.lines[-1]), [[30], [0.5]])
+
+
+def test_learning_curves_are_drawn_against_each_cost():
+    lines = [metrics_line(i) for i in range(1, 5)]
+    for cost, spent in {"gradient_updates": 4, "wall_seconds": 0.5, "env_steps": 100}.items():
+        figure = curves.learning_curves({"run": lines}, cost=cost)
+        x, y = _drawn(figure.axes[0].lines[-1])
+        np.testing.assert_allclose(x, spent * np.arange(1, 5))
+        np.testing.assert_allclose(y, 0.1 * np.arange(1, 5))  # of the seed that ended episodes
+        assert figure.axes[0].get_xlabel() == curves.COSTS[cost]
+    with pytest.raises(ValueError, match="cost='price' is not known; take one of env_steps"):
+        curves.learning_curves({"run": lines}, cost="price")
+    assert not curves.has_curves({"run": [{"update": 1, "solve_rate": [0.5]}]}, "wall_seconds")
 
 
 def test_long_learning_curves_are_averaged_not_thinned():

@@ -1,4 +1,4 @@
-"""The animation in a report: the shortest solved episode on the hardest level that was solved."""
+"""The animations in a report: a failed episode on the worst level, and the best ones solved."""
 
 import io
 from dataclasses import dataclass
@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from PIL import Image, ImageSequence
 
 from rlgen.envs import maze
-from rlgen.evaluation.showcase import episode_gif, level_images
+from rlgen.evaluation.images import gif_bytes
+from rlgen.evaluation.showcase import Tries, _best, _told, _worst, level_images, replays
+from rlgen.evaluation.suites import take
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite, make_level_set
 
@@ -57,7 +60,77 @@ def test_evaluation_and_animation_of_a_policy_that_is_known():
     np.testing.assert_array_equal(found.length[0, :, 0], [2, 4, 2, 20])
     np.testing.assert_allclose(found.relative_return[:, :3], 1.0, rtol=1e-6)
 
-    ((caption, gif),) = episode_gif(policies, suite, found).items()
-    assert "far: 4 steps" in caption
-    assert len(list(ImageSequence.Iterator(Image.open(io.BytesIO(gif))))) == 4
+    failed, solved = replays(policies, suite, found).items()
+    assert failed[0] == (
+        "forward, seed 0, on never: not solved in 20 steps (solved 0 % of the time, 2 × 3 episodes)"  # noqa: RUF001
+    )
+    assert "far: solved in 4 steps (solved 100 % of the time" in solved[0]
+    assert [num_frames(gif) for _, gif in (failed, solved)] == pytest.approx([20, 4], abs=0.3)
     assert list(level_images(suite)) == ["near", "far", "left", "never"]
+
+    easy = suite._replace(levels=take(suite.levels, slice(3)))
+    (caption,) = replays(policies, easy, evaluate(policies, easy, attempts=3))
+    assert "far: solved in 4 steps" in caption  # of levels that tie, the longest; none was failed
+
+
+def num_frames(gif):
+    """By how long it takes, at 12 a second and a second at the end: equal ones become one."""
+    shown = ImageSequence.Iterator(Image.open(io.BytesIO(gif)))
+    return (sum(frame.info["duration"] for frame in shown) - 1000) * 12 / 1000
+
+
+def tries(solved, length, total, over=True):
+    return Tries(solved, np.full(len(length), over), np.array(length), np.array(total), ())
+
+
+def test_the_first_failure_and_the_shortest_success_are_picked():
+    some = tries(np.array([True, False, True, False]), [9, 20, 5, 18], [1.0, 0, 1, 0])
+    assert (_worst(some), _best(some)) == (1, 2)
+    assert _worst(tries(np.ones(2, bool), [9, 7], [1.0, 1])) is None
+    assert _best(tries(np.zeros(2, bool), [9, 7], [0.0, 0])) is None
+
+
+def test_without_success_the_lowest_and_the_highest_return_are_picked():
+    some = tries((), [9, 20, 5], [0.5, -2.0, 3.25])
+    assert (_worst(some), _best(some)) == (1, 2)
+    assert _told(some, 2, "return over all 1") == "return 3.25 in 5 steps (return over all 1)"
+
+
+def test_an_episode_that_was_not_seen_to_its_end_is_told_as_such():
+    some = tries(np.zeros(1, bool), [400], [0.0], over=False)
+    assert _told(some, 0, "of all") == "not solved within the first 400 steps (of all)"
+
+
+def test_gif_frames_come_back_exactly_and_the_last_is_held():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 6, (5, 8, 10, 3), dtype=np.uint8) * 50
+    with Image.open(io.BytesIO(gif_bytes(frames, fps=20, hold=2))) as gif:
+        shown, times = [], []
+        for frame in ImageSequence.Iterator(gif):
+            shown.append(np.asarray(frame.convert("RGB")))
+            times.append(frame.info["duration"])
+        assert gif.info["loop"] == 0
+    np.testing.assert_array_equal(shown, frames)
+    assert times == [50, 50, 50, 50, 2050]
+
+
+def test_gif_of_many_colours_is_close():
+    ramp = np.linspace(0, 255, 32).astype(np.uint8)
+    frame = np.stack([*np.meshgrid(ramp, ramp), np.zeros((32, 32), np.uint8)], axis=-1)
+    frames = np.stack([frame, frame[::-1]])
+    with Image.open(io.BytesIO(gif_bytes(frames))) as gif:
+        error = np.abs(np.asarray(gif.convert("RGB"), int) - frames[0])
+    assert error.mean() < 10
+
+
+@pytest.mark.parametrize(
+    ("shape", "fps", "message"),
+    [
+        ((0, 2, 2, 3), 10, "must be uint8"),
+        ((1, 2, 2, 3), 99, "at most 50"),
+        ((1, 2, 2, 3), 0, "50"),
+    ],
+)
+def test_a_gif_that_cannot_be_is_refused(shape, fps, message):
+    with pytest.raises(ValueError, match=message):
+        gif_bytes(np.zeros(shape, np.uint8), fps)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rlgen.evaluation import page
 from rlgen.evaluation.calibration import calibrate, words
 from rlgen.evaluation.curves import read_metrics
+from rlgen.evaluation.cvar import CVaR
 from rlgen.evaluation.figures import THEMES, png_bytes
 from rlgen.evaluation.generalisation import Gaps
 from rlgen.evaluation.generalisation_report import gap_curves
@@ -26,6 +27,8 @@ class Story(NamedTuple):
     words: str = ""
     measured: Mapping[str, bytes] = NOT_DRAWN  # the same of gaps and information over training
     gaps: Gaps | tuple[()] = ()  # of the trained policy
+    worst: CVaR | tuple[()] = ()  # of it on its worst levels, played again
+    missing: str = ""  # why there is no history, where there should be one
 
 
 def tell(run: Path, allow_imports: bool = False, limit: int = MAX_LEVELS) -> Story | None:
@@ -54,6 +57,8 @@ def curricula_section(stories: Mapping[str, Story], labels: list[str]) -> str:
         if story.drawn:
             parts.append(page.picture(story.drawn, f"Curriculum of {run} over time"))
             parts.append(f'<p class="note">{page.text(story.words)}</p>')
+        if story.missing:
+            parts.append(f'<p class="note">Not drawn: {page.text(story.missing)}</p>')
         if story.measured:
             parts.append(page.picture(story.measured, f"Gap and information of {run} over time"))
             parts.append(f'<p class="note">{_MEASURED}</p>')

@@ -1,4 +1,8 @@
-"""Learning curves from the `metrics.jsonl` of runs."""
+"""Learning curves from the `metrics.jsonl` of runs, against what they cost.
+
+Costs are of one seed: env steps of every kind but those of evaluation, gradient updates, seconds of
+the running program (compilation apart, of all seeds, which train side by side).
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,9 +21,12 @@ POINTS_OF_LIVES = 30  # of what few updates tell: in most of them no agent's lif
 
 
 def learning_curves(
-    curves: Mapping[str, Sequence[Mapping]], theme: str = "light", labels: Sequence[str] = ()
+    curves: Mapping[str, Sequence[Mapping]],
+    theme: str = "light",
+    labels: Sequence[str] = (),
+    cost: str = "env_steps",
 ) -> Figure:
-    """Training against env steps: mean and single seeds, a panel for each number that there is.
+    """Training against its cost: mean and single seeds, a panel for each number that there is.
 
     Solve rate and return of episodes; of a run that learns a rule, what its agents earn.
 
@@ -28,15 +35,12 @@ def learning_curves(
             that are missing are skipped.
         theme: `light` or `dark`.
         labels: runs in the order of other figures, so that each keeps its colour.
+        cost: the abscissa, one of `COSTS`.
 
     Raises:
-        ValueError: no run has a line with any of these.
+        ValueError: no run has a line with any of these, or an unknown cost.
     """
-    look = THEMES[theme]
-    every = {key: {run: series(lines, key) for run, lines in curves.items()} for key in _CURVES}
-    if not has_curves(curves):
-        raise ValueError(f"no learning curve: the metrics hold none of {', '.join(_CURVES)}")
-    panels = {key: runs for key, runs in every.items() if any(len(x) for x, _, _ in runs.values())}
+    look, panels = THEMES[theme], _panels(curves, cost)
     figure, all_axes = blank(look, 0.8 + 2.3 * len(panels), [1.0] * len(panels))
     labels = [*labels, *(run for run in curves if run not in labels)]
     nothing = series((), "")
@@ -61,9 +65,28 @@ def learning_curves(
     return figure
 
 
-def has_curves(curves: Mapping[str, Sequence[Mapping]]) -> bool:
+def _panels(curves: Mapping[str, Sequence[Mapping]], cost: str) -> dict[str, dict[str, tuple]]:
+    """The series of each run, by the numbers that any run has.
+
+    Raises:
+        ValueError: an unknown cost, or no number at all.
+    """
+    if cost not in COSTS:
+        raise ValueError(f"cost={cost!r} is not known; take one of {', '.join(COSTS)}")
+    every = {
+        key: {run: series(lines, key, cost) for run, lines in curves.items()} for key in _CURVES
+    }
+    found = {key: runs for key, runs in every.items() if any(len(x) for x, _, _ in runs.values())}
+    if not found:
+        raise ValueError(
+            f"no learning curve: the metrics hold none of {', '.join(_CURVES)} with {cost}"
+        )
+    return found
+
+
+def has_curves(curves: Mapping[str, Sequence[Mapping]], cost: str = "env_steps") -> bool:
     """Whether there is anything for `learning_curves` to draw."""
-    return any(len(series(lines, key)[0]) for lines in curves.values() for key in _CURVES)
+    return any(len(series(lines, key, cost)[0]) for lines in curves.values() for key in _CURVES)
 
 
 def read_metrics(path: Path | str) -> list[dict]:
@@ -79,6 +102,11 @@ def read_metrics(path: Path | str) -> list[dict]:
     return lines
 
 
+COSTS = {
+    "env_steps": "env steps (all but evaluation)",
+    "gradient_updates": "gradient updates",
+    "wall_seconds": "seconds (compilation apart)",
+}
 _CURVES = {
     "solve_rate": "solve rate, training",
     "episode_return": "return, training",
@@ -90,19 +118,22 @@ _CURVES = {
 
 
 def series(
-    lines: Sequence[Mapping], key: str
+    lines: Sequence[Mapping], key: str, cost: str = "env_steps"
 ) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K S"], str]:
-    """Abscissa, the values of each seed, and the abscissa's unit, of the lines that have both."""
-    unit = "env_steps" if any("env_steps" in line for line in lines) else "update"
+    """Abscissa, the values of each seed, and the abscissa's unit, of the lines that have both.
+
+    Lines that know of no env steps at all are drawn against updates instead.
+    """
+    steps = any("env_steps" in line for line in lines)
+    unit = "update" if cost == "env_steps" and not steps else cost
     rows = [(_number(line.get(unit)), _numbers(line.get(key))) for line in lines]
     rows = [(x, y) for x, y in rows if np.isfinite(x) and np.isfinite(y).any()]
     seeds = max((len(y) for _, y in rows), default=0)
     rows = [(x, y) for x, y in rows if len(y) == seeds]
     x = np.array([x for x, _ in rows], float)
     y = np.array([y for _, y in rows], float).reshape(len(rows), seeds)
-    names = {"env_steps": "env steps (all but evaluation)", "update": "updates"}
     points = POINTS_OF_LIVES if key.startswith("life_") else POINTS
-    return *_binned(x, y, points), names[unit]
+    return *_binned(x, y, points), COSTS.get(unit, "updates")
 
 
 def _binned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from rlgen.evaluation.wording import interval_name
 MAX_LEVELS = 40  # rows of an interval figure; of a larger suite, the hardest
 MARKERS = "osD^vPX"  # one more than colours, so that many runs differ in one or the other
 WIDTH = 5.4  # inches
+LEGEND = 66  # letters that a row of a legend holds, where each label takes 6 more
 
 
 class Theme(NamedTuple):
@@ -139,7 +140,7 @@ def _points(axes: Axes, shown: Sequence[Interval], r: int, num_runs: int, look: 
 
 
 def _rows(axes: Axes, names: Sequence[str], look: Theme) -> None:
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -164,14 +165,15 @@ def add_legend(figure: Figure, runs: Mapping[int, str], look: Theme, markers: bo
         marker = MARKERS[r % len(MARKERS)] if markers else ""
         handles.append(Line2D([], [], color=colour, marker=marker, linewidth=2))
     # The space: matplotlib hides a label that begins with an underscore.
-    texts = [f" {_short(label)}" for label in runs.values()]
-    columns = min(3, len(runs))
+    texts = [f" {short(label)}" for label in runs.values()]
+    longest = max(map(len, texts), default=1)
+    columns = max(1, min(3, len(runs), LEGEND // (longest + 6)))
     legend = figure.legend(handles, texts, loc="outside upper left", ncols=columns, frameon=False)
     for text in legend.get_texts():
         text.set(color=look.ink, fontsize=9.5)
 
 
-def _short(text: str, limit: int = 30) -> str:
+def short(text: str, limit: int = 30) -> str:
     """Text for matplotlib: not too long, no control characters, dollars not taken for formulas."""
     text = printable(text)
     text = text if len(text) <= limit else text[: limit - 1] + "…"

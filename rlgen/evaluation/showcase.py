@@ -1,12 +1,16 @@
-"""Pictures for a report: every level of a suite, and an episode that the policy solved."""
+"""Pictures for a report: every level of a suite, and episodes on those that a run does worst on."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.images import gif_bytes
+from rlgen.evaluation.wording import show
 from rlgen.evaluation.zero_shot import Policies
 from rlgen.levels import Suite
 from rlgen.rollout import Record, rollout
@@ -15,6 +19,16 @@ from rlgen.types import PyTree
 MAX_PICTURES = 64
 MAX_FRAMES = 400
 TRIES = 16
+
+
+class Tries(NamedTuple):
+    """Some episodes of one policy on one level, side by side."""
+
+    solved: Bool[np.ndarray, " N"] | tuple[()]  # () where the family has no such notion
+    over: Bool[np.ndarray, " N"]  # ended within the frames that are shown
+    length: Int[np.ndarray, " N"]  # steps, as far as shown
+    total: Float[np.ndarray, " N"]  # reward
+    states: PyTree  # [T, N, ...]
 
 
 def level_images(suite: Suite) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
@@ -26,50 +40,123 @@ def level_images(suite: Suite) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
     return {suite.levels.names[i]: np.asarray(draw(_level(suite, i))) for i in shown}
 
 
-def episode_gif(
-    policies: Policies, suite: Suite, evaluation: Evaluation, seed: int = 0
+def replays(
+    policies: Policies, suite: Suite, evaluation: Evaluation, seed: int = 0, num_worst: int = 1
 ) -> dict[str, bytes]:
-    """An animation of the shortest of some solved episodes on the hardest level that was solved.
+    """Animations of episodes on a run's worst levels, and on the hardest that it solved.
 
-    Of an episode longer than `MAX_FRAMES` steps the beginning is shown and judged.
+    On each of the worst levels (ties: the longest by its optimum) a failed episode, the first of 16
+    by the seed that does worst there, and beside it, if the level was ever solved, the shortest
+    solved one by the seed that does best. Where success is not a notion of the family, the episodes
+    of the lowest and of the highest return. Of an episode longer than `MAX_FRAMES` steps the
+    beginning is shown and judged.
+
+    Args:
+        policies: of the run.
+        suite: that was played.
+        evaluation: of these policies on it.
+        seed: of the episodes' random numbers.
+        num_worst: levels.
 
     Returns:
-        Caption to GIF; empty if nothing was solved or the environment cannot draw.
+        Caption to GIF; empty if the environment cannot draw.
     """
     draw = getattr(suite.env, "render", None)
-    if draw is None or isinstance(evaluation.success, tuple) or not evaluation.success.any():
+    if draw is None:
         return {}
-    solve_rate = evaluation.success.mean(axis=2)  # [S, M]
-    hardest = _hardest(solve_rate.mean(0), evaluation.optimal_steps)
-    who = int(solve_rate[:, hardest].argmax())
-    level = _level(suite, int(hardest))
-    part = getattr(policies.learner, "bptt_steps", 0) or 1  # a rollout is made of whole parts
-    limit = -(-min(int(level.max_steps_in_episode), MAX_FRAMES) // part) * part
-    state = jax.tree.map(lambda x: x[who], policies.states)
-    queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (TRIES, 1, *x.shape)), level)
+    score = evaluation.score[1].mean(axis=2)  # [S, M]
+    rate, steps = score.mean(axis=0), evaluation.optimal_steps
+    worst = [int(i) for i in np.lexsort((-steps, rate))[:num_worst]]
+    wanted = [(i, int(score[:, i].argmin()), _worst) for i in worst]
+    wanted += [(i, int(score[:, i].argmax()), _best) for i in worst]
+    if not isinstance(evaluation.success, tuple) and evaluation.success.any():
+        hard = _hardest(rate, steps)
+        wanted.append((hard, int(score[:, hard].argmax()), _best))
+    wanted = sorted(dict.fromkeys(wanted), key=lambda one: [*worst, one[0]].index(one[0]))
+    play = _player(policies, suite, seed, [i for i, _, _ in wanted])
+    found = {}
+    for i, who, pick in wanted:
+        tries = play(i, who)
+        slot = pick(tries)
+        if slot is not None:
+            told = _told(tries, slot, _overall(evaluation, i))
+            caption = f"{policies.label}, seed {who}, on {suite.levels.names[i]}: {told}"
+            found[caption] = _gif(draw, _level(suite, i), tries, slot)
+    return found
+
+
+def _player(
+    policies: Policies, suite: Suite, seed: int, levels: list[int]
+) -> Callable[[int, int], Tries]:
+    """`(level, policy) -> episodes`; one program for all of the given levels."""
+    learner = policies.learner
+    part = getattr(learner, "bptt_steps", 0) or 1  # a rollout is made of whole parts
+    longest = max(int(_level(suite, i).max_steps_in_episode) for i in levels)
+    limit = -(-min(longest, MAX_FRAMES) // part) * part
 
     @jax.jit
-    def run(queue: PyTree) -> tuple:
-        key = jax.random.key(seed)
-        learner = policies.learner
-        played, states = rollout(key, suite.env, learner, state, queue, limit, Record(lambda s: s))
+    def run(state: PyTree, queue: PyTree) -> tuple:
+        key, record = jax.random.key(seed), Record(lambda s: s)
+        played, states = rollout(key, suite.env, learner, state, queue, limit, record)
         return played.reward, played.terminated, played.done, states
 
-    reward, terminated, done, states = jax.device_get(run(queue))
-    length = np.where(done.any(0), done.argmax(0) + 1, limit)  # of each slot's first episode
-    total = (reward * (np.arange(limit)[:, None] < length[None])).sum(0)
-    ended = np.take_along_axis(terminated, length[None] - 1, axis=0)[0]
-    solved = np.asarray(getattr(suite.env, "success")(*map(jnp.asarray, (total, ended))))  # noqa: B009
-    if not solved.any():
-        return {}
-    slot = int(np.where(solved, length, np.iinfo(int).max).argmin())
+    def play(i: int, who: int) -> Tries:
+        state = jax.tree.map(lambda x: x[who], policies.states)
+        level = _level(suite, i)
+        queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (TRIES, 1, *x.shape)), level)
+        reward, terminated, done, states = jax.device_get(run(state, queue))
+        length = np.where(done.any(0), done.argmax(0) + 1, limit)  # of each slot's first episode
+        total = (reward * (np.arange(limit)[:, None] < length[None])).sum(0)
+        ended = np.take_along_axis(terminated, length[None] - 1, axis=0)[0]
+        own = getattr(suite.env, "success", None)
+        solved = () if own is None else np.asarray(own(*map(jnp.asarray, (total, ended))))
+        return Tries(solved, done.any(0), length, total, states)
+
+    return play
+
+
+def _worst(tries: Tries) -> int | None:
+    """The first failed episode; where there is no success, the one of the lowest return."""
+    if isinstance(tries.solved, tuple):
+        return int(tries.total.argmin())
+    return None if tries.solved.all() else int((~tries.solved).argmax())
+
+
+def _best(tries: Tries) -> int | None:
+    """The shortest solved episode; where there is no success, the one of the highest return."""
+    if isinstance(tries.solved, tuple):
+        return int(tries.total.argmax())
+    if not tries.solved.any():
+        return None
+    return int(np.where(tries.solved, tries.length, np.iinfo(int).max).argmin())
+
+
+def _told(tries: Tries, slot: int, overall: str) -> str:
+    """What became of one episode, and how the level was done over all."""
+    length = int(tries.length[slot])
+    steps = f"{length} steps" if tries.over[slot] else f"the first {length} steps"
+    if isinstance(tries.solved, tuple):
+        return f"return {tries.total[slot]:.3g} in {steps} ({overall})"
+    if tries.solved[slot]:
+        return f"solved in {steps} ({overall})"
+    return f"not solved {'in' if tries.over[slot] else 'within'} {steps} ({overall})"
+
+
+def _overall(evaluation: Evaluation, i: int) -> str:
+    """How all seeds did on level i, in words."""
+    name, score = evaluation.score
+    value = show(float(score[:, i].mean()), name, 0)
+    what = "solved" if name == "solve rate" else f"{name} over all"
+    of = f"{what} {value}" + " of the time" * (name == "solve rate")
+    return f"{of}, {evaluation.shape[0]} × {evaluation.shape[2]} episodes"  # noqa: RUF001
+
+
+def _gif(draw: Any, level: PyTree, tries: Tries, slot: int) -> bytes:
     frames = [
-        np.asarray(draw(level, jax.tree.map(lambda x, t=t: x[t, slot], states)))
-        for t in range(length[slot])
+        np.asarray(draw(level, jax.tree.map(lambda x, t=t: x[t, slot], tries.states)))
+        for t in range(tries.length[slot])
     ]
-    name = suite.levels.names[int(hardest)]
-    caption = f"{policies.label}, seed {who}, on {name}: {length[slot]} steps"
-    return {caption: gif_bytes(np.stack(frames), fps=min(max(12, len(frames) // 10), 40))}
+    return gif_bytes(np.stack(frames), fps=min(max(12, len(frames) // 10), 40))
 
 
 def _hardest(solve_rate: Float[np.ndarray, " M"], optimal_steps: Int[np.ndarray, " M"]) -> int:

@@ -1,0 +1,172 @@
+"""`rlgen compare`: several methods on one suite, in one report."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+
+from rlgen._cli_parse import Field, flag, make_options, option, parse
+
+ABOUT = (
+    "Compare methods on held-out levels: their order and how sure it is, each against each, what "
+    "they cost. RUN is the folder of a run, or plr=RUN,RUN for a method of several runs with "
+    "different seeds. Saved results of just this evaluation are used again; other runs play, and "
+    "that is counted as a look at the suite."
+)
+SUITE = "heldout"
+
+
+class Prepared(NamedTuple):
+    """What is to be compared, after everything that can be refused has been."""
+
+    names: list[str]
+    runs: list[list[Any]]  # comparison_runs.Opened, of each method
+    suite: Any
+    out: Path
+
+
+def compare(args: Sequence[str]) -> int:
+    """Play what is not saved, compare, write, print."""
+    given: Any = parse(make_options("Options", _fields()), "rlgen compare", ABOUT, args)
+    if given.attempts < 1:
+        raise ValueError(f"attempts must be at least 1, got {given.attempts}")
+    from rich.console import Console
+
+    from rlgen._cli_eval import metrics_of
+    from rlgen.evaluation import comparison_methods as methods
+    from rlgen.evaluation import comparison_report as report
+    from rlgen.evaluation import results
+    from rlgen.evaluation.comparison_cost import pool_metrics
+    from rlgen.evaluation.report_sections import looks
+    from rlgen.evaluation.showcase import level_images
+
+    prepared = _prepare(given)
+    played = [[_evaluation(run, prepared.suite, given) for run in some] for some in prepared.runs]
+    pairs = list(zip(prepared.names, prepared.runs, strict=True))
+    evaluations = [
+        methods.pool(name, found) for name, found in zip(prepared.names, played, strict=True)
+    ]
+    logs = {name: metrics_of({str(run.path): run.path for run in some}) for name, some in pairs}
+    costs = [_cost(name, some, logs[name]) for name, some in pairs]
+    found = report.compared(evaluations, costs, methods.unlike(pairs))
+    results.save(prepared.out, evaluations, given.overwrite)
+    told = report.to_dict(found)
+    text = json.dumps(told, indent=1, allow_nan=False)
+    results.write(prepared.out / "comparison.json", text.encode())
+    whole = {
+        name: list(logs[name].values()) for name, some in pairs if len(logs[name]) == len(some)
+    }
+    curves = {name: pool_metrics(lines) for name, lines in whole.items()}
+    page = report.write_comparison(prepared.out, found, level_images(prepared.suite), curves)
+    if given.json:
+        print(json.dumps(told, allow_nan=False))
+        return 0
+    from rlgen.evaluation.comparison_table import print_comparison
+
+    print_comparison(found, Console())
+    for line in looks(evaluations):
+        print(line)
+    print(f"The report is {page}")
+    return 0
+
+
+def _prepare(given: Any) -> Prepared:
+    """Open and check everything; nothing has been played when it fails."""
+    from rlgen.evaluation import comparison_methods, results
+    from rlgen.evaluation import comparison_runs as checks
+    from rlgen.evaluation.suites import load_suite
+
+    methods = comparison_methods.parse(given.runs)
+    methods = _baseline_first(methods, given.baseline)
+    name = given.suite or SUITE
+    out = Path(given.out or Path("comparison") / name.replace("/", "-"))
+    results.check_free(out, given.overwrite)
+    at = None if given.checkpoint < 0 else given.checkpoint
+    runs = [[checks.open_run(run, at, given.allow_imports) for run in m.runs] for m in methods]
+    every = [run for some in runs for run in some]
+    rules = [str(run.path) for run in every if run.is_rule]
+    if rules:
+        raise ValueError(
+            f"{', '.join(rules)} learned a rule, which is judged by the agents that it trains; "
+            "compare rules with rlgen eval RUN RUN"
+        )
+    for method, some in zip(methods, runs, strict=True):
+        comparison_methods.check_method(method.name, some)
+    envs = {str(run.path): run.env for run in every}
+    checks.check_environments(envs)
+    suite = load_suite(every[0].env, name)
+    checks.check_playable(envs, suite)
+    checks.check_countable([run.path for run in every], suite)
+    return Prepared([method.name for method in methods], runs, suite, out)
+
+
+def _baseline_first(methods: list[Any], baseline: str) -> list[Any]:
+    """The methods, the one that others are compared with before them."""
+    if not baseline:
+        return methods
+    chosen = [m for m in methods if baseline == m.name or Path(baseline) in m.runs]
+    if not chosen:
+        names = ", ".join(method.name for method in methods)
+        raise ValueError(f"--baseline {baseline} is none of the methods; they are {names}")
+    return [*chosen, *(method for method in methods if method not in chosen)]
+
+
+def _evaluation(run: Any, suite: Any, given: Any) -> Any:
+    """The run's saved results of just this evaluation, or what it plays now, which is saved."""
+    from rlgen.evaluation import comparison_runs, results, zero_shot
+    from rlgen.runs.progress import counter
+
+    saved, passed = comparison_runs.find_saved(run, suite, given.attempts, given.seed)
+    for reason in passed if saved is None else ():
+        print(f"not used: {reason}", file=sys.stderr)
+    if saved is not None:
+        return saved
+    policies = zero_shot.load_policies(run.path, run.update, False, given.allow_imports)
+    progress = counter(str(run.path), "episodes")
+    found = comparison_runs.play(policies, suite, given.attempts, given.seed, progress, run.path)
+    place = comparison_runs.saved_folder(run, suite, given.attempts, given.seed)
+    results.save(place, [found], overwrite=True)
+    return found
+
+
+def _cost(name: str, runs: list[Any], logs: dict[str, list[dict]]) -> Any:
+    """What the method's training cost, as far as its runs kept account."""
+    from rlgen.evaluation.comparison_cost import cost_of, pool_costs
+
+    costs = [
+        cost_of(
+            name,
+            logs.get(str(run.path), []),
+            run.update,
+            run.spec.seeds,
+            str(run.record.get("device", "")),
+        )
+        for run in runs
+    ]
+    return pool_costs(name, costs)
+
+
+def _fields() -> list[Field]:
+    runs = tyro.conf.arg(metavar="RUN", help="two methods or more: RUN, or NAME=RUN,RUN")
+    return [
+        (
+            "runs",
+            Annotated[tyro.conf.Positional[list[str]], runs],
+            dataclasses.field(default_factory=list),
+        ),
+        option(str, "", "suite", "the suite, such as maze/heldout; by default heldout"),
+        option(int, 10, "attempts", "episodes on each level by each seed"),
+        option(int, 0, "seed", "of the evaluation's random numbers"),
+        option(
+            str, "", "baseline", "the method (or its run) that others are compared with; the first"
+        ),
+        option(str, "", "out", "folder of results and report; by default comparison/SUITE"),
+        flag("overwrite", "replace results that are in the folder"),
+        flag("json", "print only the results, as JSON, on standard output"),
+        option(int, -1, "checkpoint", "update of an older checkpoint of every run; -1: the newest"),
+        flag("allow-imports", "import code from outside rlgen that the runs name"),
+    ]

@@ -1,0 +1,197 @@
+"""Several methods on one suite: their order, how sure it is, and each against each.
+
+Intervals of differences are made wide enough to hold for all pairs together: with K methods there
+are K(K - 1)/2 pairs, and each is given an equal share of the error (Bonferroni's inequality). A
+difference is settled if zero lies outside that interval, both with seeds drawn independently on
+each level and, where there are several seeds, with whole seeds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from rlgen.evaluation import statistics
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
+from rlgen.evaluation.summary import compare
+from rlgen.evaluation.wording import show
+
+
+class Pair(NamedTuple):
+    """One method minus another, on the same levels."""
+
+    run: str
+    other: str
+    iqm: Interval
+    iqm_whole_seeds: Interval  # no interval where either has one seed
+    improvement: Interval  # probability that a seed of the run beats one of the other on a level
+    num_better: int  # levels on which the run's mean is higher
+    num_worse: int
+    is_settled: bool
+
+    def turned(self) -> "Pair":
+        """The other one minus this one."""
+        return Pair(
+            self.other,
+            self.run,
+            _turned(self.iqm, 0.0),
+            _turned(self.iqm_whole_seeds, 0.0),
+            _turned(self.improvement, 1.0),
+            self.num_worse,
+            self.num_better,
+            self.is_settled,
+        )
+
+
+class Place(NamedTuple):
+    """A method's place in the order by IQM, and the places that settled differences leave to it."""
+
+    run: str
+    iqm: Interval
+    rank: int  # 1 is the best
+    best: int
+    worst: int
+
+
+class Ranking(NamedTuple):
+    """Methods in order of their IQM, the best first, and their differences."""
+
+    score: str  # solve rate, relative return or return
+    confidence: float  # of all differences together, and of each IQM by itself
+    over: str  # what was resampled: seeds, whole-seeds, attempts or none
+    places: tuple[Place, ...]
+    pairs: tuple[Pair, ...]  # each of two once, the better by IQM minus the other
+
+    def pair(self, run: str, other: str) -> Pair:
+        """One of two methods minus the other."""
+        for one in self.pairs:
+            if (one.run, one.other) == (run, other):
+                return one
+            if (one.run, one.other) == (other, run):
+                return one.turned()
+        raise KeyError(f"{run} and {other}")
+
+    def improvement(self, runs: Sequence[str]) -> Float[np.ndarray, "K K"]:
+        """Probability that a seed of the row's method beats one of the column's; NaN for itself."""
+        found = np.full((len(runs), len(runs)), np.nan)
+        for i, j in permutations(range(len(runs)), 2):
+            found[i, j] = self.pair(runs[i], runs[j]).improvement.value
+        return found
+
+
+def rank(
+    evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
+) -> Ranking:
+    """The order of two or more methods by IQM, and every difference with its interval.
+
+    Raises:
+        ValueError: fewer than two, labels that repeat, or different levels or kinds of score.
+    """
+    if len(evaluations) < 2:
+        raise ValueError(f"a ranking takes two methods or more, got {len(evaluations)}")
+    over = bootstrap.resolve(*(e.episode_return for e in evaluations))
+    bootstrap = bootstrap if over == "none" else replace(bootstrap, over=over)
+    iqm = [_iqm(e, bootstrap, seed) for e in evaluations]
+    order = sorted(range(len(iqm)), key=lambda i: -float(iqm[i].value))  # ties: as given
+    num_pairs = len(order) * (len(order) - 1) // 2
+    each = replace(bootstrap, confidence=1 - (1 - bootstrap.confidence) / num_pairs)
+    pairs = tuple(
+        _pair(evaluations[i], evaluations[j], each, seed)
+        for a, i in enumerate(order)
+        for j in order[a + 1 :]
+    )
+    lost = {e.run: sum(p.is_settled and p.other == e.run for p in pairs) for e in evaluations}
+    won = {e.run: sum(p.is_settled and p.run == e.run for p in pairs) for e in evaluations}
+    places = []
+    for position, i in enumerate(order):
+        run = evaluations[i].run
+        best, worst = 1 + lost[run], len(order) - won[run]
+        places.append(Place(run, iqm[i], position + 1, best, worst))
+    score = evaluations[0].score[0]
+    return Ranking(score, bootstrap.confidence, over, tuple(places), pairs)
+
+
+def sentences(ranking: Ranking) -> dict[str, list[str]]:
+    """Every difference in a sentence, under what is known of it: settled, not, or no interval."""
+    found: dict[str, list[str]] = {"Settled": [], "Not settled": [], "No interval": []}
+    for pair in ranking.pairs:
+        known = "Settled" if pair.is_settled else "Not settled"
+        kind = "No interval" if np.isnan(pair.iqm.low) else known
+        found[kind].append(_told(pair, ranking))
+    return {kind: told for kind, told in found.items() if told}
+
+
+def answer(ranking: Ranking, suite: str) -> str:
+    """The comparison in a sentence: the best method, and which others it is settled to beat."""
+    best = ranking.places[0]
+    span = _span(best.iqm, ranking.score, signed=False)
+    head = f"{best.run} comes first on {suite} with a {ranking.score} of "
+    head += f"{show(float(best.iqm.value), ranking.score)} (interquartile mean{span})"
+    pairs = [ranking.pair(best.run, place.run) for place in ranking.places[1:]]
+    beaten = [pair.other for pair in pairs if pair.is_settled]
+    others = [pair.other for pair in pairs if not pair.is_settled]
+    if not others:
+        return f"{head}, and is better than {_listed(beaten)} by a settled difference."
+    if not beaten:
+        return f"{head}, but no difference from {_listed(others)} is settled."
+    return (
+        f"{head}. It is better than {_listed(beaten)}; against {_listed(others)} it is not settled."
+    )
+
+
+def together(ranking: Ranking) -> str:
+    """What the intervals of differences hold for, in words."""
+    per_cent = f"{100 * ranking.confidence:g} %"
+    num = len(ranking.pairs)
+    return per_cent if num == 1 else f"{per_cent} for all {num} pairs together"
+
+
+def _told(pair: Pair, ranking: Ranking) -> str:
+    unit = "" if ranking.score == "return" else " points"
+    value = f"{show(float(pair.iqm.value), ranking.score, signed=True)}{unit}"
+    span = _span(pair.iqm, ranking.score)
+    won = f"P(better) {show(float(pair.improvement.value), 'solve rate', 0)}"
+    levels = f"higher on {pair.num_better} levels, lower on {pair.num_worse}"
+    wide = ""
+    if pair.iqm.excludes_zero and not pair.is_settled:  # so it is the whole seeds that say no
+        wide = f"; over whole seeds{_span(pair.iqm_whole_seeds, ranking.score)}"
+    verb = "is better than" if pair.is_settled else "against"
+    return f"{pair.run} {verb} {pair.other}: {value}{span}{wide}; {won}; {levels}."
+
+
+def _span(one: Interval, score: str, signed: bool = True) -> str:
+    if np.isnan(one.low):
+        return ""
+    low, high = (show(float(x), score, signed=signed) for x in (one.low, one.high))
+    return f" ({low} to {high})" if signed else f", {low} to {high}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _iqm(e: Evaluation, bootstrap: Bootstrap, seed: int) -> Interval:
+    return bootstrap.interval(np.random.default_rng(seed), statistics.iqm, e.score[1])
+
+
+def _pair(e: Evaluation, other: Evaluation, bootstrap: Bootstrap, seed: int) -> Pair:
+    found = compare(e, other, bootstrap, seed)
+    gap = found.levels.value
+    return Pair(
+        e.run,
+        other.run,
+        found.iqm,
+        found.iqm_whole_seeds,
+        found.improvement,
+        int((gap > 0).sum()),
+        int((gap < 0).sum()),
+        found.is_clear,
+    )
+
+
+def _turned(one: Interval, total: float) -> Interval:
+    return Interval(total - one.value, total - one.high, total - one.low, one.over)

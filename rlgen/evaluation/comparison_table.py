@@ -1,0 +1,87 @@
+"""A comparison in the terminal, readable at 80 columns."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlgen.evaluation.comparison import answer, sentences, together
+from rlgen.evaluation.comparison_report import Compared, count, ranks
+from rlgen.evaluation.episodes import printable
+from rlgen.evaluation.wording import show, show_interval
+
+RUNS_ACROSS = 6  # columns of a matrix that fit beside names
+NAME = 22
+
+
+def print_comparison(found: Compared, console: Console) -> None:
+    """Print the answer, ranking, matrix, costs, and every difference in words."""
+    ranking, first = found.ranking, found.evaluations[0]
+    suite = f"the {first.shape[1]} levels of {first.suite} v{first.suite_version}"
+    console.print(Text(printable(answer(ranking, suite)), style="bold"))
+    console.print(_ranking(found))
+    for table in _matrices(found):
+        console.print(table)
+    console.print(_costs(found))
+    for kind, told in sentences(ranking).items():
+        console.print(Text(f"{kind}:", style="bold"))
+        for sentence in told:
+            console.print(Text(f"  {printable(sentence)}"))
+    notes = [*found.notes, f"Intervals of differences hold with {together(ranking)}."]
+    for note in notes:
+        console.print(Text(printable(note), style="dim"))
+
+
+def _ranking(found: Compared) -> Table:
+    ranking = found.ranking
+    table = _table("Ranking", ("method", "rank", "IQM", "ranks left open"))
+    for place in ranking.places:
+        score = show_interval(place.iqm, ranking.score)
+        table.add_row(_name(place.run), str(place.rank), score, ranks(place))
+    return table
+
+
+def _matrices(found: Compared) -> list[Table]:
+    """P(row better than column), so many columns a table."""
+    runs = [place.run for place in found.ranking.places]
+    matrix = found.ranking.improvement(runs)
+    tables = []
+    for start in range(0, len(runs), RUNS_ACROSS):
+        part = slice(start, start + RUNS_ACROSS)
+        heads = [_cut(run, 8) for run in runs[part]]
+        table = _table("P(row better than column)", ("", *heads))
+        for run, row in zip(runs, matrix[:, part], strict=True):
+            cells = ["-" if np.isnan(x) else show(float(x), "solve rate", 0) for x in row]
+            table.add_row(_name(run), *cells)
+        tables.append(table)
+    return tables
+
+
+def _costs(found: Compared) -> Table:
+    heads = ("method", "seeds", "env steps\nof a seed", "gradient\nupdates", "seconds,\nall seeds")
+    table = _table("What training cost", heads)
+    for cost in found.costs:
+        numbers = (cost.total_steps, cost.gradient_updates, cost.wall_seconds)
+        table.add_row(_name(cost.run), str(cost.seeds), *map(count, numbers))
+    return table
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    heading = Text(title, style="bold")
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.min_width = len(title)  # or the title is broken where columns are narrow
+    for i, name in enumerate(columns):
+        table.add_column(Text(name), justify="right" if i else "left", no_wrap=True)
+    return table
+
+
+def _name(text: str) -> Text:
+    return Text(_cut(text, NAME))
+
+
+def _cut(text: str, limit: int) -> str:
+    text = printable(text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
