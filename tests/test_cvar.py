@@ -1,15 +1,20 @@
 """CVaR against all orders of ties, its want of bias, its intervals and refusals."""
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.evaluation.cvar import ALPHAS, cvar, cvar_figure, worst_means
+from rlgen.envs import maze
+from rlgen.evaluation.cvar import ALPHAS, cvar, cvar_figure, worst_levels, worst_means
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.figures import png_bytes
 from rlgen.evaluation.statistics import Bootstrap
+from rlgen.evaluation.zero_shot import Policies, evaluate
+from rlgen.levels import Suite, make_level_set
 
 FEW = Bootstrap(reps=200)
 
@@ -185,3 +190,79 @@ def test_a_figure_of_several_suites_is_refused():
         cvar_figure([one, one._replace(suite="maze/test-60")])
     with pytest.raises(ValueError, match="got none"):
         cvar_figure([])
+
+
+def test_a_missing_score_is_refused_it_would_rank_as_the_best():
+    whole, lacking = np.ones((2, 4)), np.ones((2, 4))
+    lacking[1, 2] = np.nan
+    for pair, what in (((lacking, whole), "ranking"), ((whole, lacking), "measured")):
+        with pytest.raises(ValueError, match=f"{what} of seed 1 on level 2 is not a number"):
+            worst_means(*pair, np.array([1]))
+
+
+@dataclass(frozen=True)
+class Wavering:
+    """Walks straight on or turns, by chance."""
+
+    bptt_steps: int = 5
+
+    def init(self, key):
+        return ()
+
+    def initial_carry(self, num_slots):
+        return ()
+
+    def act(self, key, state, carry, obs, first):
+        zero = jnp.zeros(first.shape)
+        moves = jax.random.bernoulli(key, 0.4, first.shape)
+        return carry, jnp.where(moves, maze.FORWARD, maze.FORWARD - 1), zero, zero
+
+    def value(self, state, carry, obs, first):
+        return jnp.zeros(first.shape)
+
+    def update(self, key, state, rollout, weight):
+        return state, {}
+
+
+@pytest.fixture(scope="module")
+def played():
+    """Two policies, a suite of corridors and the first evaluation."""
+    env = maze.tiny()
+    rows = (">.G..\n", ">...G\n", "G.<..\n", "G.>..\n")
+    levels = [env.from_text(row + "#####\n" * 4) for row in rows]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *levels)
+    suite = Suite("maze/rows", env, make_level_set(env, stacked, ("near", "far", "left", "never")))
+    policies = Policies("wavering", env, Wavering(), jnp.zeros(2), {"update": 7})
+    return policies, suite, evaluate(policies, suite, 6, seed=3)
+
+
+def test_worst_levels_are_played_again_with_fresh_keys(played):
+    policies, suite, first = played
+    found = worst_levels(policies, suite, first, alpha=(0.25, 1.0))
+    second = evaluate(policies, suite, 6, seed=4)
+    assert (second.length != first.length).any()  # another evaluation, not the same again
+    expected = worst_means(
+        first.score[1].mean(axis=-1), second.score[1].mean(axis=-1), np.array([1, 4])
+    )
+    np.testing.assert_array_equal(found.each_seed, expected)
+    assert found.run == "wavering"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p, s, e: (p, s, e, 6, 3), "with the same seed, 3"),
+        (lambda p, s, e: (p._replace(label="b"), s, e), "run differs, 'wavering' and 'b'"),
+        (lambda p, s, e: (p._replace(meta={}), s, e), "update differs, 7 and None"),
+        (lambda p, s, e: (p._replace(states=jnp.zeros(1)), s, e), "number of seeds differs, 2"),
+        (lambda p, s, e: (p, s._replace(name="maze/x"), e), "suite differs, 'maze/rows'"),
+        (
+            lambda p, s, e: (p, s, replace(e, level_hashes=e.level_hashes + 1)),
+            "different levels of maze/rows",
+        ),
+    ],
+)
+def test_what_cannot_be_played_again_is_refused_before_it_is(played, change, message, monkeypatch):
+    monkeypatch.setattr("rlgen.evaluation.cvar.evaluate", lambda *args: pytest.fail("played"))
+    with pytest.raises(ValueError, match=message):
+        worst_levels(*change(*played))

@@ -300,3 +300,33 @@ def test_nothing_saved_is_pickled(tmp_path):
         headers = [archive.read(name)[:128] for name in archive.namelist()]
     assert len(headers) == 3
     assert not any(b"|O" in header for header in headers)
+
+
+def test_levels_that_a_run_lacks_are_named():
+    whole = evaluation()
+    keep = {
+        name: getattr(whole, name)[:2]
+        for name in ("level_names", "level_hashes", "optimal_steps", "optimal_return")
+    }
+    episodes = {
+        name: getattr(whole, name)[:, :2] for name in ("episode_return", "length", "success")
+    }
+    part = replace(whole, run="part", **keep, **episodes)
+    with pytest.raises(ValueError, match=r"'part' lacks 'Walled'\); evaluate both"):
+        summarise([whole, part])
+    other = replace(
+        whole, run="b", level_hashes=whole.level_hashes + np.array([[0], [1], [0]], np.uint32)
+    )
+    with pytest.raises(ValueError, match="'Labyrinth' differ in content"):
+        summarise([whole, other])
+
+
+def test_seeds_that_never_solved_a_level_are_named_with_its_steps():
+    a, b = summarise([by_hand()]).runs[0].levels
+    assert (a.unsolved_by, b.unsolved_by) == ((), (0,))
+
+
+def test_a_summary_that_is_asked_for_again_is_not_computed_again():
+    runs = [evaluation()]
+    assert summarise(runs) is summarise(list(runs))
+    assert summarise(runs, seed=1) is not summarise(runs)

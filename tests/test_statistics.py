@@ -216,3 +216,28 @@ def test_an_interval_holds_its_estimate_where_the_bootstrap_of_a_median_misses_i
     found = Bootstrap().interval(_rng(), statistics.median, _attempts(scores))
     assert found.value == pytest.approx(0.975)
     assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize("statistic", ["iqm", "performance_profile", "probability_of_improvement"])
+def test_what_would_sort_or_count_a_missing_score_away_refuses_it(statistic):
+    x = np.ones((3, 8))
+    x[2, 5] = np.nan
+    rest = {"performance_profile": [np.array([0.5])], "probability_of_improvement": [x]}
+    with pytest.raises(ValueError, match=r"run 0 .* at \[2, 5\] is not a number"):
+        getattr(statistics, statistic)(x, *rest.get(statistic, []))
+
+
+@pytest.mark.parametrize("over", ["seeds", "whole-seeds", "attempts"])
+def test_an_interval_of_scores_with_a_missing_attempt_is_refused_with_its_place(over):
+    x, y = np.ones((2, 3, 4)), np.ones((2, 3, 4))
+    y[1, 0, 3] = np.nan
+    with pytest.raises(ValueError, match=r"run 1 .* at \[1, 0, 3\] .*; 1 of its 24"):
+        Bootstrap(over, reps=10).interval(_rng(), difference(mean), x, y)
+    with pytest.raises(ValueError, match=r"run 1 .* at \[1, 0, 3\]"):
+        Bootstrap(over, reps=10).gap(_rng(), x, y)
+
+
+def test_the_profile_is_that_of_a_loop_for_thresholds_in_any_order():
+    x, tau = _rng().integers(0, 5, (2, 3, 7)) / 4, np.array([1.0, 0.0, 0.25, -1.0, 0.6])
+    slow = [[(one > t).mean() for t in tau] for one in x.reshape(2, -1)]
+    np.testing.assert_array_equal(statistics.performance_profile(x, tau), slow)

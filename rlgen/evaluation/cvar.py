@@ -10,10 +10,11 @@ every order at once, by the exact mean over all orders, and not in the order of 
 interval is a bootstrap over seeds and not a standard error.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
@@ -22,6 +23,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.figures import THEMES, add_legend, blank
 from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval, level_means
+from rlgen.evaluation.zero_shot import Policies, evaluate
+from rlgen.levels import Suite
 
 ALPHAS = (1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Shares of levels that are published."""
@@ -78,6 +81,37 @@ def cvar(
     return CVaR(first.run, first.suite, name, num_levels, shares, num_worst, each_seed, mean)
 
 
+def worst_levels(
+    policies: Policies,
+    suite: Suite,
+    first: Evaluation,
+    attempts: int | None = None,
+    seed: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+    alpha: Sequence[float] = ALPHAS,
+) -> CVaR:
+    """Play a suite once more, with fresh keys, and say how the policies do where they did worst.
+
+    Args:
+        policies: those that `first` is of.
+        suite: the one that `first` is on; all is played: each seed has worst levels of its own.
+        first: ranks the levels.
+        attempts: episodes on each level; as many as in `first` by default.
+        seed: of the second evaluation's random numbers, another than the first's; by default the
+            next one.
+        progress: called with the episodes done and all of them.
+        alpha: shares of the levels.
+
+    Raises:
+        ValueError: before anything is played, if the policies, the suite or the seed are not fit.
+    """
+    seed = int(first.meta.get("evaluation_seed") or 0) + 1 if seed is None else seed
+    _check_again(policies, suite, first, seed)
+    attempts = first.shape[2] if attempts is None else attempts
+    second = evaluate(policies, suite, attempts, seed, progress)
+    return cvar(np.random.default_rng(seed), first, second, alpha)
+
+
 def worst_means(
     ranking: Float[np.ndarray, "S M"],
     measured: Float[np.ndarray, "S M"],
@@ -87,7 +121,14 @@ def worst_means(
 
     That is the mean over all orders of levels that tie: if only some of a tie are among the worst,
     each is with equal probability, and so counts with the mean of its tie.
+
+    Raises:
+        ValueError: a score is not a number; as a rank it would pass for the best.
     """
+    for what, x in (("ranking", ranking), ("measured", measured)):
+        if np.isnan(x).any():
+            seed, level = (int(i) for i in np.argwhere(np.isnan(x))[0])
+            raise ValueError(f"{what} of seed {seed} on level {level} is not a number")
     found = np.empty((len(ranking), len(num_worst)))
     for s, (rank, value) in enumerate(zip(ranking, measured, strict=True)):
         _, tie, size = np.unique(rank, return_inverse=True, return_counts=True)
@@ -128,6 +169,27 @@ def cvar_figure(results: Sequence[CVaR], theme: str = "light") -> Figure:
     return figure
 
 
+def _check_again(policies: Policies, suite: Suite, first: Evaluation, seed: int) -> None:
+    """Refuse a second evaluation that could not be put beside the first; nothing is played yet."""
+    if first.meta.get("evaluation_seed") == seed:
+        raise ValueError(_same_luck(seed))
+    facts = {
+        "run": (first.run, policies.label),
+        "update": (first.meta.get("update"), policies.meta.get("update")),
+        "number of seeds": (first.shape[0], jax.tree.leaves(policies.states)[0].shape[0]),
+        "suite": (first.suite, suite.name),
+        "suite version": (first.suite_version, suite.levels.version),
+        "number of levels": (first.shape[1], len(suite.levels)),
+    }
+    advice = "give the policies and the suite of the first evaluation"
+    for what, (one, other) in facts.items():
+        if one != other:
+            found = f"{one!r} and {other!r}"
+            raise ValueError(f"CVaR of evaluations whose {what} differs, {found}; {advice}")
+    if (np.asarray(suite.levels.hash) != first.level_hashes).any():
+        raise ValueError(f"CVaR of evaluations on different levels of {suite.name}; {advice}")
+
+
 def _check_pair(first: Evaluation, second: Evaluation) -> None:
     """Refuse what are not two independent evaluations of one run."""
     advice = "evaluate the same run twice on one suite, with another seed"
@@ -148,7 +210,11 @@ def _check_pair(first: Evaluation, second: Evaluation) -> None:
         raise ValueError(f"CVaR of evaluations on different levels of {first.suite}; {advice}")
     seeds = [e.meta.get("evaluation_seed") for e in (first, second)]
     if first is second or (seeds[0] is not None and seeds[0] == seeds[1]):
-        raise ValueError(
-            f"CVaR of two evaluations with the same seed, {seeds[0]}: the levels would be chosen "
-            f"and measured by the same luck; {advice}"
-        )
+        raise ValueError(_same_luck(seeds[0]))
+
+
+def _same_luck(seed: object) -> str:
+    return (
+        f"CVaR of two evaluations with the same seed, {seed}: the levels would be chosen and "
+        "measured by the same luck; evaluate the same run twice on one suite, with another seed"
+    )

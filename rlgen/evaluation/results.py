@@ -1,7 +1,8 @@
 """Results of evaluations as plain files: a folder that is safe to open and to share.
 
-`results.json` (summary and tables), `results.csv` (one row a run, seed and level) and
-`episodes.npz` (every episode, so that a saved evaluation can be compared with a later one).
+`results.json` (summary, tables, classes, percentiles, and what else was measured: gaps, CVaR),
+`results.csv` (one row a run, seed and level) and `episodes.npz` (every episode, so that a saved
+evaluation can be compared with a later one).
 """
 
 import csv
@@ -12,18 +13,29 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlgen.evaluation.classes import by_class
+from rlgen.evaluation.cvar import CVaR
 from rlgen.evaluation.episodes import Evaluation, Json, hex_hash, plain, printable
-from rlgen.evaluation.generalisation import Gaps
+from rlgen.evaluation.generalisation import Gap, Gaps, LevelInformation
 from rlgen.evaluation.relative import compare_all
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap
-from rlgen.evaluation.summary import TAU, summarise
+from rlgen.evaluation.standing import standing
+from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
+from rlgen.evaluation.summary import TAU, some, summarise
 
 FORMAT = "rlgen-results-1"
 FILES = ("results.json", "results.csv", "episodes.npz")
+
+
+class Results(NamedTuple):
+    """What a folder of results holds."""
+
+    evaluations: tuple[Evaluation, ...]
+    gaps: tuple[Gaps, ...]  # of the runs over a finite training set
+    worst: tuple[CVaR, ...]  # of the runs whose worst levels were played again
 
 
 def to_json(
@@ -31,10 +43,13 @@ def to_json(
     bootstrap: Bootstrap = DEFAULT,
     seed: int = 0,
     gaps: Sequence[Gaps] = (),
+    worst: Sequence[CVaR] = (),
 ) -> dict[str, Json]:
     """Everything but the single episodes as plain JSON values; NaN becomes null.
 
-    Runs over a finite training set also have a block `generalisation`, if their gaps are given.
+    Runs over a finite training set also have a block `generalisation`, if their gaps are given,
+    and those whose worst levels were played again a block `cvar`; `classes` and `standing` are
+    there where the levels differ in difficulty, and where returns can be normalised.
     """
     summary = summarise(evaluations, bootstrap, seed)
     first = evaluations[0]
@@ -45,13 +60,7 @@ def to_json(
         "score": summary.score,
         "interval": {"meaning": summary.meaning, "of_levels": summary.level_meaning, "seed": seed}
         | asdict(bootstrap),
-        "levels": [
-            {"name": name, "hash": hex_hash(bits), "optimal_steps": steps, "optimal_return": best}
-            for name, bits, steps, best in zip(
-                first.level_names, first.level_hashes, first.optimal_steps, first.optimal_return,
-                strict=True,
-            )
-        ],
+        "levels": _levels(first),
         "profile_tau": TAU,
         "runs": [
             {
@@ -64,12 +73,18 @@ def to_json(
             for e, result in zip(evaluations, summary.runs, strict=True)
         ],
         "comparisons": [_fields(c) for c in summary.comparisons],
-    }  # fmt: skip
+    }
     relative = compare_all(evaluations, bootstrap, seed)
     if relative:
         content["relative"] = [_fields(one) for one in relative]
     if gaps:
         content["generalisation"] = [_known(_fields(one)) for one in gaps]
+    blocks = {"classes": by_class, "standing": standing}
+    for name, found in ((k, make(evaluations, bootstrap, seed)) for k, make in blocks.items()):
+        if found is not None:
+            content[name] = _fields(found)
+    if worst:
+        content["cvar"] = [_fields(one) for one in worst]
     return {name: plain(value) for name, value in content.items()}
 
 
@@ -80,6 +95,7 @@ def save(
     bootstrap: Bootstrap = DEFAULT,
     seed: int = 0,
     gaps: Sequence[Gaps] = (),
+    worst: Sequence[CVaR] = (),
 ) -> None:
     """Write `results.json`, `results.csv` and `episodes.npz`; each appears whole or not at all.
 
@@ -88,7 +104,8 @@ def save(
     """
     folder = Path(folder)
     check_free(folder, overwrite)
-    content = json.dumps(to_json(evaluations, bootstrap, seed, gaps), indent=1, allow_nan=False)
+    found = to_json(evaluations, bootstrap, seed, gaps, worst)
+    content = json.dumps(found, indent=1, allow_nan=False)
     arrays = {
         f"{i}/{name}": getattr(e, name)
         for i, e in enumerate(evaluations)
@@ -104,10 +121,16 @@ def save(
 
 
 def load(folder: Path | str) -> tuple[Evaluation, ...]:
+    """The evaluations that `save` wrote; see `read` for what else is there, and for errors."""
+    return read(folder).evaluations
+
+
+def read(folder: Path | str) -> Results:
     """Read what `save` wrote; nothing in the folder is executed or unpickled.
 
     Raises:
-        ValueError: no results there, results of another format, or damaged ones.
+        ValueError: no results there, results of another format, or damaged ones; seeds or levels
+            that are missing are named.
     """
     folder = Path(folder)
     path = folder / "results.json"
@@ -123,9 +146,15 @@ def load(folder: Path | str) -> tuple[Evaluation, ...]:
     try:
         with np.load(folder / "episodes.npz", allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return tuple(_evaluation(content, arrays, i) for i in range(len(content["runs"])))
+        return Results(
+            tuple(_evaluation(content, arrays, i) for i in range(len(content["runs"]))),
+            tuple(_gaps(one) for one in content.get("generalisation", [])),
+            tuple(_cvar(one) for one in content.get("cvar", [])),
+        )
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{folder}: episodes.npz is missing, damaged or of other runs") from error
+        raise ValueError(
+            f"{folder}: episodes.npz is missing, damaged or of other runs ({error})"
+        ) from error
 
 
 def check_free(folder: Path | str, overwrite: bool = False) -> None:
@@ -213,11 +242,14 @@ def _evaluation(content: dict, arrays: dict[str, np.ndarray], i: int) -> Evaluat
     run, levels = content["runs"][i], content["levels"]
     bits = [[int(level["hash"][:8], 16), int(level["hash"][8:], 16)] for level in levels]
     optimum = [level["optimal_return"] for level in levels]
+    names = tuple(level["name"] for level in levels)
+    needed = ("episode_return", "length", *(("success",) * (content["score"] == "solve rate")))
+    _check_whole(run, names, {name: arrays.get(f"{i}/{name}") for name in needed})
     return Evaluation(
         run=run["run"],
         suite=content["suite"],
         suite_version=content["suite_version"],
-        level_names=tuple(level["name"] for level in levels),
+        level_names=names,
         level_hashes=np.array(bits, np.uint32),
         optimal_steps=np.array([level["optimal_steps"] for level in levels]),
         optimal_return=np.array([np.nan if x is None else x for x in optimum]),
@@ -225,4 +257,74 @@ def _evaluation(content: dict, arrays: dict[str, np.ndarray], i: int) -> Evaluat
         length=arrays[f"{i}/length"],
         success=arrays.get(f"{i}/success", ()),
         meta=run["meta"],
+    )
+
+
+def _check_whole(run: dict, names: tuple[str, ...], episodes: dict[str, np.ndarray | None]) -> None:
+    """Refuse a run of which seeds, levels or attempts are missing, and say which."""
+    asked = (run["num_seeds"], len(names), run["num_attempts"])
+    for what, x in episodes.items():
+        if x is None or x.shape != asked:
+            found = "is missing" if x is None else f"has {_counts(x.shape)}"
+            raise ValueError(
+                f"run {run['run']!r}: {what} {found}, where results.json has {_counts(asked)}"
+            )
+        seeds, levels = np.nonzero(~np.isfinite(x).all(axis=-1))
+        if len(seeds):
+            where = [f"seed {s} on {names[m]}" for s, m in zip(seeds[:1000], levels, strict=False)]
+            raise ValueError(f"run {run['run']!r}: {what} is not there for {some(where)}")
+
+
+def _counts(shape: tuple[int, ...]) -> str:
+    """Seeds, levels and attempts in words."""
+    if len(shape) != 3:
+        return f"shape {shape}"
+    return f"{shape[0]} seeds, {shape[1]} levels and {shape[2]} attempts"
+
+
+def _array(values: Any) -> np.ndarray:
+    """Numbers with null for NaN, as an array of floats."""
+    return np.array(values, np.float64)  # None becomes NaN
+
+
+def _interval(fields: dict) -> Interval:
+    value, low, high = (_array(fields[name]) for name in ("value", "low", "high"))
+    return Interval(value, low, high, fields["over"])
+
+
+def _gap(fields: dict) -> Gap:
+    train, test, gap, whole = (_interval(fields[name]) for name in Gap._fields[:-1])
+    return Gap(train, test, gap, whole, _array(fields["per_seed"]))
+
+
+def _gaps(fields: dict) -> Gaps:
+    """As `_known` left it: what is unknown is absent."""
+    return Gaps(
+        fields["run"],
+        num_levels=fields["num_levels"],
+        num_played=fields["num_played"],
+        num_unseen=fields["num_unseen"],
+        num_suite=fields["num_suite"],
+        returns=_gap(fields["returns"]),
+        solve_rate=_gap(fields["solve_rate"]) if "solve_rate" in fields else (),
+        information=_information(fields["information"]) if "information" in fields else (),
+        shift_gap=_array(fields["shift_gap"]) if "shift_gap" in fields else (),
+    )
+
+
+def _information(fields: dict) -> LevelInformation:
+    per_seed, raw, online, accuracy = (_array(fields[k]) for k in LevelInformation._fields[:-1])
+    return LevelInformation(per_seed, raw, online, accuracy, fields["most"])
+
+
+def _cvar(fields: dict) -> CVaR:
+    return CVaR(
+        fields["run"],
+        fields["suite"],
+        fields["score"],
+        fields["num_levels"],
+        _array(fields["alpha"]),
+        np.array(fields["num_worst"], np.int64),
+        _array(fields["each_seed"]),
+        _interval(fields["mean"]),
     )

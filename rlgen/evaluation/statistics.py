@@ -6,7 +6,8 @@ aggregate takes any number of leading axes, so that thousands of resamples are o
 Source: Agarwal et al., 2021, "Deep Reinforcement Learning at the Edge of the Statistical
 Precipice" (IQM, optimality gap, performance profile, stratified bootstrap).
 Differs from rliable: every draw comes from the caller's generator, so an interval is reproducible;
-whole seeds can be resampled; with one seed the attempts are resampled, and the result says so.
+whole seeds can be resampled; with one seed the attempts are resampled, and the result says so; a
+score that is not a number is refused, where trimming and counting would drop it without a word.
 """
 
 from collections.abc import Callable
@@ -49,6 +50,7 @@ def mean(x: Float[np.ndarray, "*B S M"]) -> Float[np.ndarray, "*B"]:
 
 def iqm(x: Float[np.ndarray, "*B S M"]) -> Float[np.ndarray, "*B"]:
     """Interquartile mean: the mean of the S·M entries without the lowest and highest quarter."""
+    _check_numbers(x)  # it would be sorted to the end and cut off
     entries = np.sort(x.reshape(*x.shape[:-2], -1), axis=-1)
     cut = entries.shape[-1] // 4
     return np.asarray(entries[..., cut : entries.shape[-1] - cut].mean(axis=-1))
@@ -73,7 +75,11 @@ def performance_profile(
     x: Float[np.ndarray, "*B S M"], tau: Float[np.ndarray, " K"]
 ) -> Float[np.ndarray, "*B K"]:
     """Share of the S·M entries strictly above each threshold of `tau`."""
-    return np.stack([(x > t).mean(axis=(-2, -1)) for t in tau], axis=-1)
+    _check_numbers(x)  # it would count as above every threshold
+    entries = np.sort(x.reshape(-1, x.shape[-2] * x.shape[-1]), axis=-1)
+    num = entries.shape[-1]
+    above = [num - np.searchsorted(one, tau, side="right") for one in entries]
+    return np.reshape(above, (*x.shape[:-2], len(tau))) / num
 
 
 def probability_of_improvement(
@@ -83,6 +89,7 @@ def probability_of_improvement(
 
     Per level the Mann-Whitney U over S·R, then the mean over levels.
     """
+    _check_numbers(x, y)  # it would lose every comparison
     x, y = x[..., :, None, :], y[..., None, :, :]
     above, at_least = (won.mean(axis=(-3, -2, -1)) for won in (x > y, x >= y))
     return np.asarray((above + at_least) / 2)
@@ -154,7 +161,11 @@ class Bootstrap:
             statistic: takes as many `[..., S, M]` matrices as there are runs; gives `[...]` or
                 `[..., K]`.
             scores: per attempt, [S, M, A], one array a run; seeds and attempts may differ.
+
+        Raises:
+            ValueError: a score is not a number, or there is nothing to draw from.
         """
+        _check_numbers(*scores)
         over = self.resolve(*scores)
         value = np.asarray(statistic(*(x.mean(axis=-1, dtype=np.float64) for x in scores)))
         if over == "none" and not self.resample_levels:
@@ -172,7 +183,11 @@ class Bootstrap:
 
         What is drawn, levels too if they are, is drawn independently on the two sides; only whole
         seeds are the same on both.
+
+        Raises:
+            ValueError: a score is not a number, or there is nothing to draw from.
         """
+        _check_numbers(x, y)
         over = self.resolve(x, y)
         value = np.asarray(x.mean(dtype=np.float64) - y.mean(dtype=np.float64))
         if over == "none" and not self.resample_levels:
@@ -244,6 +259,20 @@ class Bootstrap:
 
 
 DEFAULT = Bootstrap()
+
+
+def _check_numbers(*scores: np.ndarray) -> None:
+    """Refuse scores that are not numbers, and say where they are."""
+    for run, x in enumerate(scores):
+        missing = np.isnan(x)
+        if not missing.any():
+            continue
+        place = [int(i) for i in np.argwhere(missing)[0]]
+        raise ValueError(
+            f"the score of run {run} (counted from 0) at {place} is not a number (seed, level and, "
+            f"of three, attempt); {int(missing.sum())} of its {x.size} are not. Evaluate what is "
+            "missing, or leave the whole seed or level out and say so"
+        )
 
 
 def _resample(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,9 @@ class LevelResult(NamedTuple):
     mean_return: float
     relative_return: float
     mean_length: float  # steps, of all episodes
-    solved_length: float  # steps, of the solved ones
+    solved_length: float  # steps, of the solved ones; mean over the seeds that solved any
     optimal_steps: float
+    unsolved_by: tuple[int, ...] = ()  # seeds, counted from 0, that `solved_length` is not of
 
 
 class RunResult(NamedTuple):
@@ -72,10 +74,17 @@ def summarise(
 ) -> Summary:
     """Aggregates, intervals, and comparisons with the first evaluation; the same at every call.
 
+    The last results are kept: table, files and report ask for the same.
+
     Raises:
         ValueError: no evaluations, labels that repeat, or different levels or kinds of score.
     """
-    _check_comparable(evaluations)
+    return _summarise(tuple(evaluations), bootstrap, seed)
+
+
+@lru_cache(maxsize=2)  # evaluations are told apart by identity and do not change
+def _summarise(evaluations: tuple[Evaluation, ...], bootstrap: Bootstrap, seed: int) -> Summary:
+    check_comparable(evaluations)
     # One way of resampling for all runs, so that their intervals mean the same.
     over = bootstrap.resolve(*(e.episode_return for e in evaluations))
     bootstrap = bootstrap if over == "none" else replace(bootstrap, over=over)
@@ -83,7 +92,7 @@ def summarise(
     seeds, attempts = (min(e.shape[axis] for e in evaluations) for axis in (0, 2))
     meaning = bootstrap.explain(over, seeds, attempts)
     if any(e.shape[::2] != (seeds, attempts) for e in evaluations):
-        meaning += " (numbers of the run with the fewest)"
+        meaning += f" (numbers of the run with the fewest: {_numbers(evaluations)})"
     per_level = meaning
     if over == "attempts" and seeds == 1 and not isinstance(first.success, tuple):
         per_level = (
@@ -106,7 +115,7 @@ def compare(
     evaluation: Evaluation, baseline: Evaluation, bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> Comparison:
     """One run minus another: paired on levels, seeds of the two drawn independently."""
-    _check_comparable((evaluation, baseline))
+    check_comparable((evaluation, baseline))
     rng = np.random.default_rng(seed)
     x, y = evaluation.score[1], baseline.score[1]
     of_iqm = statistics.difference(statistics.iqm)
@@ -163,13 +172,15 @@ def _summarise_run(e: Evaluation, bootstrap: Bootstrap, seed: int) -> RunResult:
 
 
 def _level_results(e: Evaluation, scores: Interval) -> tuple[LevelResult, ...]:
-    count = np.isfinite(e.solved_length).sum(axis=0)
-    steps = np.nansum(e.solved_length, axis=0)
+    steps = e.solved_length
+    solved = np.isfinite(steps)
+    count = solved.sum(axis=0)
+    total = np.where(solved, steps, 0.0).sum(axis=0)
     columns = (
         e.episode_return.mean(axis=(0, 2)),
         e.relative_return.mean(axis=(0, 2)),
         e.length.mean(axis=(0, 2)),
-        np.divide(steps, count, out=np.full(count.shape, np.nan), where=count > 0),
+        np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0),
         np.where(e.optimal_steps < 0, np.nan, e.optimal_steps),
     )
     return tuple(
@@ -178,12 +189,14 @@ def _level_results(e: Evaluation, scores: Interval) -> tuple[LevelResult, ...]:
             hex_hash(e.level_hashes[i]),
             scores.at(i),
             *(float(column[i]) for column in columns),
+            unsolved_by=tuple(np.flatnonzero(~solved[:, i]).tolist()) if count[i] else (),
         )
         for i, name in enumerate(e.level_names)
     )
 
 
-def _check_comparable(evaluations: Sequence[Evaluation]) -> None:
+def check_comparable(evaluations: Sequence[Evaluation]) -> None:
+    """Refuse what cannot be told together: repeated labels, other levels, other kinds of score."""
     if not evaluations:
         raise ValueError("no evaluations; give at least one run")
     first = evaluations[0]
@@ -194,11 +207,38 @@ def _check_comparable(evaluations: Sequence[Evaluation]) -> None:
         if e.level_names != first.level_names or (e.level_hashes != first.level_hashes).any():
             raise ValueError(
                 f"{e.run!r} and {first.run!r} were evaluated on different levels "
-                f"({e.suite} {e.suite_version}, {first.suite} {first.suite_version}); "
-                "evaluate both with the same --suite"
+                f"({e.suite} {e.suite_version}, {first.suite} {first.suite_version}; "
+                f"{_differences(e, first)}); evaluate both with the same --suite"
             )
         if e.score[0] != first.score[0]:
             raise ValueError(
                 f"{e.run!r} is judged by {e.score[0]} and {first.run!r} by {first.score[0]}; "
                 "runs compared must be of one environment family"
             )
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """A few of the names, and how many there are besides."""
+    rest = len(names) - most
+    return ", ".join(map(repr, names[:most])) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _differences(e: Evaluation, other: Evaluation) -> str:
+    """Which levels one of two lacks, or which are others under the same name."""
+    own, others = set(e.level_names), set(other.level_names)
+    told = []
+    for one, there, known in ((e, other, own), (other, e, others)):
+        lacking = [name for name in there.level_names if name not in known]
+        told += [f"{one.run!r} lacks {some(lacking)}"] if lacking else []
+    if told:
+        return "; ".join(told)
+    hashes = dict(zip(other.level_names, map(hex_hash, other.level_hashes), strict=True))
+    pairs = zip(e.level_names, map(hex_hash, e.level_hashes), strict=True)
+    changed = [name for name, bits in pairs if hashes[name] != bits]
+    return f"{some(changed)} differ in content" if changed else "in another order"
+
+
+def _numbers(evaluations: Sequence[Evaluation]) -> str:
+    """Seeds and attempts of each run."""
+    counts = (f"{e.run} {e.shape[0]} seeds and {e.shape[2]} attempts" for e in evaluations)
+    return ", ".join(counts)

@@ -1,6 +1,7 @@
 """Results in the terminal, readable at 80 columns."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from rich import box
@@ -8,13 +9,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rlgen.evaluation.classes import ByClass, by_class
+from rlgen.evaluation.cvar import CVaR
 from rlgen.evaluation.episodes import Evaluation, printable
+from rlgen.evaluation.standing import NO_SCALE, Standing, standing
 from rlgen.evaluation.statistics import DEFAULT, Bootstrap
-from rlgen.evaluation.summary import RunResult, Summary, hardest, summarise
+from rlgen.evaluation.summary import RunResult, Summary, hardest, some, summarise
 from rlgen.evaluation.wording import AGGREGATES, interval_name, level_details, show_interval
 
 MAX_LEVELS = 40  # rows; of a larger suite, the hardest
 RUNS_ACROSS = 3  # columns of runs that fit beside the levels' names
+FEWEST_LEVELS = 8  # from which on the worst class and participation are told
+_SHARES_ACROSS = 3  # columns of shares of levels that fit beside the runs' names
+
+
+class _Details(NamedTuple):
+    """What is told of many levels; None where there is nothing to tell."""
+
+    classes: ByClass | None
+    standing: Standing | None
 
 
 def print_table(
@@ -30,17 +43,40 @@ def print_table(
     """
     summary = summarise(evaluations, bootstrap, seed)
     shown = hardest(summary, MAX_LEVELS)
-    tables = [_one_run(summary, shown)] if len(summary.runs) == 1 else []
+    details, many = _Details(None, None), len(summary.runs[0].levels) >= FEWEST_LEVELS
+    if many:
+        asked = (evaluations, bootstrap, seed)
+        details = _Details(by_class(*asked), standing(*asked))
+    tables = [_one_run(summary, shown, details)] if len(summary.runs) == 1 else []
     if not tables:
         groups = range(0, len(summary.runs), RUNS_ACROSS)
         tables = [_levels(summary, shown, start) for start in groups] + [_runs(summary)]
+        tables += [_standing(summary, details)] if any(details) else []
     for table in tables:
         console.print(table)
-    for note in _notes(summary, len(shown)):
+    last = [f"{NO_SCALE}."] if many and details.standing is None else []
+    for note in _notes(summary, evaluations[0], len(shown)) + _notes_of(details) + last:
         console.print(Text(note, style="dim"))
 
 
-def _one_run(summary: Summary, shown: list[int]) -> Table:
+def print_worst(results: Sequence[CVaR], console: Console) -> None:
+    """Print the mean score on the worst levels by run, for a few shares of them."""
+    if not results:
+        return
+    num_levels, score = results[0].num_levels, results[0].score
+    _, kept = np.unique(results[0].num_worst, return_index=True)
+    picked = np.linspace(0, len(kept) - 1, min(_SHARES_ACROSS, len(kept))).round().astype(int)
+    kept = kept[np.unique(picked)]
+    heads = [f"{results[0].num_worst[k]:,} of {num_levels:,}" for k in kept]
+    table = _table(f"{score.capitalize()} on the worst levels, played again", ["run", *heads])
+    for one in results:
+        cells = (show_interval(one.mean.at(int(k)), score) for k in kept)
+        table.add_row(_name(one.run, 18), *cells)
+    console.print(table)
+    console.print(Text("Each seed's worst levels; whole seeds drawn.", style="dim"))
+
+
+def _one_run(summary: Summary, shown: list[int], details: _Details) -> Table:
     run, score = summary.runs[0], summary.score
     title = f"{printable(run.run)} on {printable(summary.suite)}"
     last = ("return", "of\noptimal", "steps /\noptimal")
@@ -54,7 +90,32 @@ def _one_run(summary: Summary, shown: list[int]) -> Table:
         if key in run.aggregate:
             text = show_interval(run.aggregate[key], score)
             table.add_row(name, text, style="bold" if key == "iqm" else "")
+    if details.classes:
+        worst, mean = _worst_class(details.classes, 0)
+        table.add_row(_name(f"worst: {worst}"), mean)
+    if details.standing:
+        share = details.standing.runs[0].participation
+        table.add_row("participation", show_interval(share, "ratio"))
     return table
+
+
+def _standing(summary: Summary, details: _Details) -> Table:
+    """One row a run: its worst class of levels, and on how many levels it gets anywhere."""
+    shares = {} if details.standing is None else {x.run: x for x in details.standing.runs}
+    table = _table("Worst class of levels", ("run", "class", summary.score, "participation"))
+    for r, run in enumerate(summary.runs):
+        worst = _worst_class(details.classes, r) if details.classes else ("-", "-")
+        found = shares.get(run.run)
+        share = "-" if found is None else show_interval(found.participation, "ratio", 0)
+        table.add_row(_name(run.run, 18), _cut(worst[0], 18), worst[1], share)
+    return table
+
+
+def _worst_class(found: ByClass, r: int) -> tuple[str, str]:
+    """Name of the class that run r is worst at, and its mean score there."""
+    run = found.runs[r]
+    place = [one.name for one in found.classes].index(run.worst)
+    return run.worst, show_interval(run.mean.at(place), found.score, 0)
 
 
 def _levels(summary: Summary, shown: list[int], start: int) -> Table:
@@ -90,23 +151,54 @@ def _runs(summary: Summary) -> Table:
 
 
 def _iqm(summary: Summary, run: RunResult) -> tuple[Text, str]:
-    return _name(run.run), show_interval(run.aggregate["iqm"], summary.score)
+    return _name(run.run, 18), show_interval(run.aggregate["iqm"], summary.score)
 
 
-def _notes(summary: Summary, num_shown: int) -> list[str]:
+def _notes(summary: Summary, first: Evaluation, num_shown: int) -> list[str]:
     notes = [f"Interval: {summary.meaning}."]
     if summary.level_meaning != summary.meaning:
         notes.append(f"Levels: {summary.level_meaning}.")
     if summary.over == "seeds":
         notes.append("Whole seeds: the same seeds drawn for all levels; the safer interval.")
     if len(summary.runs) == 1 and summary.score == "solve rate":
-        notes.append("Steps are those of solved episodes.")
+        notes.append("Steps are those of solved episodes" + _unsolved(summary.runs[0]) + ".")
+    known = np.isfinite(first.optimal_return)
+    if summary.score == "return" and known.any():
+        names = [name for name, ok in zip(first.level_names, known, strict=True) if not ok]
+        why = f"unknown: {some(names)}" if names else "not positive everywhere"
+        notes.append(f"Judged by bare return: the optimum is {why}.")
     if summary.comparisons and summary.score != "return":
         notes.append("Differences of rates are in percentage points.")
     num_levels = len(summary.runs[0].levels)
     if num_shown < num_levels:
         notes.append(f"The {num_shown} hardest of {num_levels} levels; all are in results.csv.")
     return notes
+
+
+def _unsolved(run: RunResult) -> str:
+    """Levels that some seeds never solved, so that their steps are of the others."""
+    found = [
+        f"{one.name} (seed {_listed(one.unsolved_by)})" for one in run.levels if one.unsolved_by
+    ]
+    return f"; not of seeds that solved none: {printable(some(found))}" if found else ""
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds[:5])) + ", …" * (len(seeds) > 5)
+
+
+def _notes_of(details: _Details) -> list[str]:
+    notes = []
+    if details.classes:
+        notes.append(f"Worst: of classes by {details.classes.by}; whole seeds drawn.")
+        if details.classes.over == "attempts":
+            notes[-1] = f"Worst: of classes by {details.classes.by}."
+    if details.standing:
+        left = (*details.standing.without_span, *details.standing.without_reference)
+        without = f" (without {some(left)})" if left else ""
+        scale = details.standing.scale
+        notes.append(f"Participation: levels with more than {scale.low_name}{without}.")
+    return [printable(note) for note in notes]
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

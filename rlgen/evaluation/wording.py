@@ -31,7 +31,7 @@ def show(value: float, score: str, digits: int = 1, signed: bool = False) -> str
         return "-"
     if score == "return":
         return f"{value:+.3g}" if signed else f"{value:.3g}"
-    return f"{100 * value:{'+' * signed}.{digits}f}" + " %" * (not signed)
+    return f"{100 * value:{'+' * signed}z.{digits}f}" + " %" * (not signed)
 
 
 def show_interval(one: Interval, score: str, digits: int = 1, signed: bool = False) -> str:
