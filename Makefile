@@ -11,6 +11,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 WORKERS ?= 2
@@ -19,7 +20,7 @@ REPORT := report/tests.xml
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: $(READY)  ## train an agent on generated mazes, evaluate it on mazes it never saw
+demo: $(INSTALLED)  ## train an agent on generated mazes, evaluate it on mazes it never saw
 	@$(BIN)/python scripts/demo.py
 
 test: $(READY)  ## the test suite (CPU)
@@ -35,7 +36,7 @@ types: $(READY)  ## pyright
 docs: $(READY)  ## the documentation site, into site/; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean $(ARGS)
 
-benchmark: $(READY)  ## speed of stepping and training on this machine
+benchmark: $(INSTALLED)  ## speed of stepping and training on this machine
 	@$(BIN)/python scripts/benchmark.py $(ARGS)
 
 test-versions:  ## the suite on the oldest and newest supported versions, from clean environments
@@ -46,7 +47,19 @@ clean:  ## remove environments, caches and builds; runs/ and report/ stay
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The lock is made on Python 3.11 and fits 3.11 to 3.13; elsewhere the newest admitted versions do.
-$(READY): pyproject.toml requirements.lock
+# The demo needs rlgen alone; tests and the site bring much more, which is installed when it is needed.
+define install
+	@$(PIP) install -e "$(1)" -c requirements.lock || { \
+	  echo "requirements.lock does not fit here; installing the newest versions that pyproject.toml admits"; \
+	  $(PIP) install -e "$(1)"; }
+	@touch $@
+endef
+
+$(READY): $(INSTALLED)
+	@echo "Adding what tests, checks and the site need, about a minute, once"
+	$(call install,.[dev])
+
+$(INSTALLED): pyproject.toml requirements.lock
 	@test -n "$(PYTHON)" || { \
 	  echo "rlgen needs Python 3.11 or newer and found none; make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c '$(NEW_ENOUGH)' || { \
@@ -55,7 +68,4 @@ $(READY): pyproject.toml requirements.lock
 	  echo "$(PYTHON) has no venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version), about a minute, once"
 	@$(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) install -e ".[dev]" -c requirements.lock || { \
-	  echo "requirements.lock does not fit here; installing the newest versions that pyproject.toml admits"; \
-	  $(PIP) install -e ".[dev]"; }
-	@touch $@
+	$(call install,.)
