@@ -81,7 +81,7 @@ def sets_of(
 def fewest_steps(sets: Sets, facing: Bool[Array, "4"]) -> Int[Array, ""]:
     """Moves and turns to the goal from the best of the given directions; -1 if there is no way."""
     seed = jnp.where(facing[:, None, None], sets.start, 0)
-    return _rounds_to(lambda reached: _turn_or_move(reached, sets.free), seed, sets.goal)
+    return _rounds_to(lambda reached: turn_or_move(reached, sets.free), seed, sets.goal)
 
 
 def fewest_moves(sets: Sets) -> Int[Array, ""]:
@@ -109,14 +109,14 @@ def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Arr
 
     def once(loop: tuple) -> tuple:
         near, value, worth, _ = loop
-        wider = _turn_or_move(near, sets.free, forward=False)
+        wider = turn_or_move(near, sets.free, forward=False)
         value = jnp.where(cells(whole(wider) & ~whole(near)), worth, value)
         return wider, value, worth * discount, jnp.any(wider != near)
 
     near = jnp.broadcast_to(sets.goal, (4, *sets.goal.shape[1:]))
     loop = (near, jnp.zeros(height * width), jnp.float32(discount), jnp.bool_(True))
     value = jax.lax.while_loop(lambda loop: loop[3], once, loop)[1]
-    return jnp.where(cells(_all_within(sets)), value, 0.0)
+    return jnp.where(cells(all_within(sets)), value, 0.0)
 
 
 def solution_of(
@@ -153,7 +153,7 @@ def _rounds_to(spread: Callable[[Cells], Cells], seed: Cells, goal: Cells) -> In
     return jnp.where(met, rounds, -1)
 
 
-def _all_within(sets: Sets) -> Cells:
+def all_within(sets: Sets) -> Cells:
     """Where the agent can get before an episode ends."""
     free = sets.free & ~sets.goal
 
@@ -164,7 +164,7 @@ def _all_within(sets: Sets) -> Cells:
     return jax.lax.while_loop(lambda loop: loop[1], once, (sets.start, jnp.bool_(True)))[0]
 
 
-def _turn_or_move(reached: Cells, free: Cells, forward: bool = True) -> Cells:
+def turn_or_move(reached: Cells, free: Cells, forward: bool = True) -> Cells:
     """A set of directions and cells, and what is one step after it; or before it."""
     moved = jnp.stack([_move(reached[d], d if forward else (d + 2) % 4) for d in range(4)])
     return reached | jnp.roll(reached, 1, 0) | jnp.roll(reached, -1, 0) | (moved & free)

@@ -5,6 +5,7 @@ of `Family`, a generator `sample_level`, and says what it has of doors.
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -15,7 +16,7 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import levels as level_sets
-from rlgen.envs import _quest_obs, _quest_pictures, _quest_solver, _quest_step
+from rlgen.envs import _quest_obs, _quest_pictures, _quest_solver, _quest_states, _quest_step
 from rlgen.envs._quest_bits import Level, State, start_of, unpack_rows
 from rlgen.types import Key, PyTree, Solution
 
@@ -186,6 +187,17 @@ def success(
 def solve(self: Self, level: Level) -> Solution:
     """Fewest steps and what they earn within the level's time limit, exactly."""
     return _quest_solver.solve(level, self.shuts)
+
+
+def labelled_states(self: Self) -> Callable[[Key, Level, int], tuple[State, Bool[Array, "S 5"]]]:
+    """`labelled_states(key, level, num)`: states drawn evenly, each with the best actions.
+
+    Raises:
+        AttributeError: doors jam, so that the fewest steps are a matter of luck.
+    """
+    if self.jams:
+        raise AttributeError("where doors jam, the best actions are not those of the fewest steps")
+    return functools.partial(_quest_states.labelled_states, shuts=self.shuts)
 
 
 def position(self: Self, state: State, level: Level) -> Int[Array, ""]:

@@ -23,7 +23,7 @@ from rlgen.envs import _physics_levels, _physics_pictures, _physics_step, _physi
 from rlgen.envs._physics_codec import PhysicsCodec
 from rlgen.envs._physics_editor import PhysicsEditor
 from rlgen.envs._physics_levels import Ranges
-from rlgen.levels import LevelSet
+from rlgen.levels import LevelSet, Shift
 from rlgen.types import Key, PyTree
 
 __all__ = ["CartPole", "Level", "build", "tiny"]
@@ -187,6 +187,10 @@ class CartPole(environment.Environment[Any, Any]):
     def suites(self) -> dict:
         """Held-out levels inside and outside the usual ranges; see `_physics_suites`."""
         return _physics_suites.suites(self, "cart-pole")
+
+    def ladder(self) -> dict[str, Shift]:
+        """What lies beyond the usual ranges; see `rlgen.evaluation.ladder`."""
+        return _physics_suites.LADDER
 
 
 def build(**fields) -> CartPole:

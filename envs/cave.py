@@ -33,6 +33,7 @@ from rlgen.envs import (
     _cave_solver,
     _cave_text,
     _cave_view,
+    _maze_states,
 )
 from rlgen.envs._cave_bits import (
     EMPTY,
@@ -217,6 +218,10 @@ class Cave(environment.Environment[Any, Any]):
         """Fewest steps and best return within the time limit, from the luckiest direction."""
         return _cave_solver.solve(level)
 
+    def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 7"]]:
+        """States drawn evenly, each with the actions that lead to the goal by the fewest steps."""
+        return _maze_states.labelled_states(key, level, num)
+
     def codec(self) -> CaveCodec:
         """The parts of a level: tiles, goal and start."""
         return CaveCodec(self.height, self.width, self.max_steps)
@@ -279,6 +284,17 @@ class Cave(environment.Environment[Any, Any]):
         from rlgen.envs import _cave_suites  # it builds environments of this class
 
         return _cave_suites.suites(self)
+
+    def ladder(self) -> dict[str, level_sets.Shift]:
+        """What lies beyond the caves of its training set; see `rlgen.evaluation.ladder`."""
+        return {
+            "few-cues": level_sets.Shift("V2", "with little moss", "few-cues"),
+            "large": level_sets.Shift("V2", "of 43 x 43 cells", "large"),
+            "unseen": level_sets.Shift("V3", "of fourteen other structures", "unseen"),
+            "lava": level_sets.Shift(
+                "V3", "of other structures, with much lava and little moss", "lava"
+            ),
+        }
 
 
 def build(**fields) -> Cave:

@@ -26,7 +26,7 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.envs import _corridors_render
-from rlgen.levels import Suite, make_level_set
+from rlgen.levels import Shift, Suite, make_level_set
 from rlgen.types import Key, Solution
 
 __all__ = ["VARIANTS", "Corridors", "Level", "State", "build", "tiny"]
@@ -252,6 +252,12 @@ class Corridors(environment.Environment[Any, Any]):
     def suites(self) -> dict[str, Callable[[], Suite]]:
         """`test`: each corridor pays once. `shared`: 100 levels as this environment draws them."""
         return {"test": partial(_each, self), "shared": partial(_drawn, self)}
+
+    def ladder(self) -> dict[str, Shift]:
+        """Corridors that share less, or nothing; see `rlgen.evaluation.ladder`."""
+        if self.sharing == 0:
+            return {}
+        return {"unshared": Shift("V2", "any of whose corridors pays", "test")}
 
     # Host side.
 

@@ -205,6 +205,10 @@ class Houses(environment.Environment[Any, Any]):
 
         return _houses_suites.suites(self)
 
+    def ladder(self) -> dict[str, level_sets.Shift]:
+        """Houses of more rooms than any that is trained on; see `rlgen.evaluation.ladder`."""
+        return {"crowded": level_sets.Shift("V2", "of 13 to 15 rooms", "crowded")}
+
     # Host side.
 
     def level_image(self, level: Level) -> np.ndarray:

@@ -218,6 +218,12 @@ class KeyCorridor(environment.Environment[Any, Any]):
             for name in names
         }
 
+    def ladder(self) -> dict[str, level_sets.Shift]:
+        """Corridors of another size; see `rlgen.evaluation.ladder`."""
+        others = [size for size in (3, 4, 5, 6) if size != self.room_size]
+        about = "of rooms of {} cells across"
+        return {f"s{n}r3": level_sets.Shift("V2", about.format(n), f"s{n}r3") for n in others}
+
     def _plan(self) -> _minigrid_corridor.Plan:
         return _minigrid_corridor.plan(self.room_size, self.num_rows)
 

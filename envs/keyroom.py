@@ -23,6 +23,7 @@ from rlgen.envs import _quest_family, _quest_suites
 from rlgen.envs._quest_bits import MAX_SIDE, Level, State, nothing, pack
 from rlgen.envs._quest_obs import PackedObs
 from rlgen.envs._quest_rock import at, pick
+from rlgen.levels import Shift
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "KeyRoom", "Level", "PackedObs", "State", "build", "tiny"]
@@ -83,6 +84,7 @@ class KeyRoom(environment.Environment[Any, Any]):
     unpack = _quest_family.unpack
     success = _quest_family.success
     solve = _quest_family.solve
+    labelled_states = property(_quest_family.labelled_states, doc="States, best actions.")
     position = _quest_family.position
     num_positions = _quest_family.num_positions
     event = _quest_family.event
@@ -127,6 +129,10 @@ class KeyRoom(environment.Environment[Any, Any]):
         """`test` is of the environment's own fields; `large` has MiniHack's largest room."""
         members = {"test": self, "large": replace(self, **VARIANTS["s15"])}
         return _quest_suites.suites("keyroom", members)
+
+    def ladder(self) -> dict[str, Shift]:
+        """A larger room; see `rlgen.evaluation.ladder`."""
+        return {"large": Shift("V2", "of the largest room", "large")} if self.size < 15 else {}
 
 
 def build(**fields) -> KeyRoom:

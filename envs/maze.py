@@ -27,6 +27,7 @@ from rlgen.envs import (
     _maze_generation,
     _maze_render,
     _maze_solver,
+    _maze_states,
     _maze_text,
     _maze_view,
 )
@@ -219,6 +220,10 @@ class Maze(environment.Environment[Any, Any]):
         """Fewest steps and best return within the level's time limit, exactly."""
         return _maze_solver.solve(level, self.penalize_time)
 
+    def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 7"]]:
+        """States drawn evenly, each with the actions that lead to the goal by the fewest steps."""
+        return _maze_states.labelled_states(key, level, num)
+
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
         """Equal for equal mazes, whatever their time limits."""
         rows = interior(level.walls, level.height)
@@ -294,6 +299,24 @@ class Maze(environment.Environment[Any, Any]):
         from rlgen.envs import _maze_suites  # it builds environments of this class
 
         return _maze_suites.suites(self)
+
+    def ladder(self) -> dict[str, level_sets.Shift]:
+        """What lies beyond the mazes of its training; see `rlgen.evaluation.ladder`."""
+        cells, walls = self.height * self.width, self.num_walls
+        many = round(0.36 * cells)
+        dense = level_sets.Shift("V2", f"with {many} walls", fields={"num_walls": many})
+        height, width = (3 * side // 2 + (side == 1) for side in (self.height, self.width))
+        growth = height * width / cells
+        size = {"height": height, "width": width}
+        size |= {"num_walls": round(growth * walls), "max_steps": round(growth * self.max_steps)}
+        about = f"of {height} x {width} cells, as dense"
+        return ({"dense": dense} if walls < many else {}) | {
+            "large": level_sets.Shift("V2", about, fields=size),
+            "named": level_sets.Shift("V3", "with the eight named layouts", "heldout"),
+            "four-rooms": level_sets.Shift("V3", "of four rooms", "four-rooms"),
+            "crossing": level_sets.Shift("V3", "with walls to cross", "crossing"),
+            "perfect": level_sets.Shift("V3", "that are perfect mazes, 13 x 13", "perfect-13"),
+        }
 
 
 def build(**fields) -> Maze:

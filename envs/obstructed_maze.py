@@ -202,6 +202,11 @@ class ObstructedMaze(environment.Environment[Any, Any]):
             for name in ("1dlhb", "2dlhb", "2q", "full")
         }
 
+    def ladder(self) -> dict[str, level_sets.Shift]:
+        """Mazes of other kinds; see `rlgen.evaluation.ladder`."""
+        others = [kind for kind in ("1dlhb", "2dlhb", "2q", "full") if kind != self.kind]
+        return {kind: level_sets.Shift("V3", f"of the kind {kind}", kind) for kind in others}
+
     def _num_locks(self) -> int:
         return len(_KINDS[self.kind][0].locks)
 

@@ -23,6 +23,7 @@ from gymnax.environments import environment
 from rlgen.envs import _quest_family, _quest_rock, _quest_suites
 from rlgen.envs._quest_bits import Level, State, nothing, pack
 from rlgen.envs._quest_obs import PackedObs
+from rlgen.levels import Shift
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "RhoRooms", "State", "build", "tiny"]
@@ -88,6 +89,7 @@ class RhoRooms(environment.Environment[Any, Any]):
     unpack = _quest_family.unpack
     success = _quest_family.success
     solve = _quest_family.solve
+    labelled_states = property(_quest_family.labelled_states, doc="States, best actions.")
     position = _quest_family.position
     num_positions = _quest_family.num_positions
     event = _quest_family.event
@@ -133,6 +135,15 @@ class RhoRooms(environment.Environment[Any, Any]):
             "fresh": replace(self, sharing=0.0, layout="fresh"),
         }
         return _quest_suites.suites("rho-rooms", members)
+
+    def ladder(self) -> dict[str, Shift]:
+        """Other places of the goal, and other rooms; see `rlgen.evaluation.ladder`."""
+        found = {}
+        if self.sharing > 0:
+            found["unshared"] = Shift("V2", "that share nothing", fields={"sharing": 0.0})
+        if self.layout == "fixed":
+            found["fresh"] = Shift("V3", "with walls of their own", "fresh")
+        return found
 
 
 def build(**fields) -> RhoRooms:

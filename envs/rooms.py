@@ -21,6 +21,7 @@ from gymnax.environments import environment
 from rlgen.envs import _quest_chain, _quest_family, _quest_suites
 from rlgen.envs._quest_bits import MAX_SIDE, Level, State, nothing, pack
 from rlgen.envs._quest_obs import PackedObs
+from rlgen.levels import Shift
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "Rooms", "State", "build", "tiny"]
@@ -110,6 +111,7 @@ class Rooms(environment.Environment[Any, Any]):
     unpack = _quest_family.unpack
     success = _quest_family.success
     solve = _quest_family.solve
+    labelled_states = property(_quest_family.labelled_states, doc="States, best actions.")
     position = _quest_family.position
     num_positions = _quest_family.num_positions
     event = _quest_family.event
@@ -152,6 +154,15 @@ class Rooms(environment.Environment[Any, Any]):
             shape = {"max_room_size": 10, "size": 25, "max_steps": 0, **VARIANTS[name]}
             members[name] = replace(self, **{"num_rooms": 6, **shape})
         return _quest_suites.suites("rooms", members)
+
+    def ladder(self) -> dict[str, Shift]:
+        """More rooms, and rooms of another make; see `rlgen.evaluation.ladder`."""
+        found = {}
+        if self.num_rooms < 10 and self.size >= 25:
+            found["n10"] = Shift("V2", "of ten rooms", fields={"num_rooms": 10})
+        if self.doors == "closed":
+            found["open"] = Shift("V3", "without doors", fields={"doors": "open"})
+        return found
 
 
 def build(**fields) -> Rooms:

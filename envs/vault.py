@@ -24,6 +24,7 @@ from gymnax.environments import environment
 from rlgen.envs import _quest_family, _quest_suites, _quest_vault
 from rlgen.envs._quest_bits import MAX_SIDE, Level, State, pack
 from rlgen.envs._quest_obs import PackedObs
+from rlgen.levels import Shift
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "State", "Vault", "build", "tiny"]
@@ -139,6 +140,10 @@ class Vault(environment.Environment[Any, Any]):
             "test": functools.partial(_quest_suites.single, "vault/test", self, (self,)),
             "others": functools.partial(_quest_suites.single, "vault/others", self, _others(self)),
         }
+
+    def ladder(self) -> dict[str, Shift]:
+        """Other vaults; see `rlgen.evaluation.ladder`."""
+        return {"others": Shift("V3", "of other seeds", "others")}
 
 
 def build(**fields) -> Vault:

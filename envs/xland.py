@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 from rlgen import registry
 from rlgen.envs import _xland_package as package
 from rlgen.envs._xland_rulesets import MAX_DEPTH, MAX_DISTRACTORS, Ruleset, sample_ruleset
-from rlgen.levels import Suite, make_level_set
+from rlgen.levels import Shift, Suite, make_level_set
 from rlgen.types import Key, PyTree
 
 __all__ = ["EXTRA", "VARIANTS", "Level", "Ruleset", "State", "XLand", "build", "tiny"]
@@ -185,6 +185,17 @@ class XLand(environment.Environment[Any, Any]):
     def suites(self) -> dict[str, Callable[[], Suite]]:
         """`heldout` and `heldout-1k`: levels of keys of their own, of the same task."""
         return {name: functools.partial(_suite, self, name) for name in SUITES}
+
+    def ladder(self) -> dict[str, Shift]:
+        """Of ruled worlds: a larger one, and one of longer chains of rules."""
+        rooms = self.task.split("-")[0]
+        larger = [task for task in package.RULED if task.split("-")[0] == rooms]
+        larger = larger[larger.index(self.task) + 1 :][:1] if self.task in larger else []
+        found = {task: Shift("V2", f"of the task {task}", fields={"task": task}) for task in larger}
+        if self.task in package.RULED and self.max_depth < MAX_DEPTH:
+            deeper = {"max_depth": self.max_depth + 1}
+            found["deeper"] = Shift("V3", "of longer chains of rules", fields=deeper)
+        return found
 
 
 def build(**fields) -> XLand:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -238,6 +239,31 @@ def _check_presets(env: Any, level: PyTree, walks: _Walk) -> None:
         type(env)(**fields)
 
 
+def _check_ladder(env: Any, level: PyTree, walks: _Walk) -> None:
+    """Whoever plays the environment can play what lies beyond it.
+
+    Suites are looked up and not made, which takes a while of some; `rlgen ladder` checks them.
+    """
+    suites = env.suites() if registry.has(env, "suites") else {}
+    for name, shift in env.ladder().items():
+        assert bool(shift.suite) != bool(shift.fields), f"{name} of the ladder: a suite or fields"
+        known = not shift.suite or shift.suite in suites
+        assert known, f"{name} of the ladder names the suite {shift.suite}, which is not there"
+        if shift.suite:
+            continue
+        other = replace(env, **shift.fields)
+        assert other.num_actions == env.num_actions, f"{name} of the ladder has other actions"
+        sentence = f"{name} of the ladder has other observations"
+        assert_shapes(_first_obs(other), _first_obs(env), sentence)
+        if registry.has(env, "num_states"):
+            assert other.num_states() == env.num_states(), sentence
+
+
+def _first_obs(env: Any) -> PyTree:
+    key = jax.random.key(0)
+    return jax.eval_shape(lambda: env.reset_env(key, env.sample_level(key))[0])
+
+
 _ABILITIES: dict[str, Callable[[Any, PyTree, _Walk], None]] = {
     "level_hash": _check_hash,
     "solve": _check_solve,
@@ -248,6 +274,7 @@ _ABILITIES: dict[str, Callable[[Any, PyTree, _Walk], None]] = {
     "render": _check_picture,
     "level_image": _check_picture,
     "presets": _check_presets,
+    "ladder": _check_ladder,
 }
 
 

@@ -2,8 +2,10 @@
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, no_type_check
+from types import MappingProxyType
+from typing import Literal, NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +48,19 @@ class Suite(NamedTuple):
     name: str
     env: LevelEnv
     levels: LevelSet
+
+
+class Shift(NamedTuple):
+    """Levels outside an environment's training distribution: a suite, or a change of its fields.
+
+    What `ladder()` of an environment is made of. An agent of the environment can play them as it
+    is: observations and actions are the same.
+    """
+
+    rung: Literal["V2", "V3"]  # V2: beyond the range (size, density, …); V3: new combinations
+    about: str  # a few words, after "levels"
+    suite: str = ""  # of the environment, without the family; or
+    fields: Mapping[str, object] = MappingProxyType({})  # the environment's fields that change
 
 
 def level_hash(level: PyTree) -> UInt32[Array, "2"]:

@@ -93,8 +93,8 @@ def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, i
         levels: what to choose from.
         hashes: of the levels that must not occur.
     """
-    seen, kept = set(_words(hashes)), []
-    for i, word in enumerate(_words(levels.hash)):
+    seen, kept = set(words(hashes)), []
+    for i, word in enumerate(words(levels.hash)):
         if word not in seen:
             kept.append(i)
             seen.add(word)
@@ -103,10 +103,11 @@ def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, i
 
 def disjoint(train: UInt32[Array, "K 2"], test: UInt32[Array, "M 2"]) -> bool:
     """Whether two sets of level hashes share none."""
-    return set(_words(train)).isdisjoint(_words(test))
+    return set(words(train)).isdisjoint(words(test))
 
 
-def _words(hashes: UInt32[Array, "K 2"]) -> list[int]:
+def words(hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]) -> list[int]:
+    """Hashes as one whole number each."""
     high, low = np.asarray(hashes).astype(np.uint64).T
     return ((high << np.uint64(32)) | low).tolist()
 

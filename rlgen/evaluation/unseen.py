@@ -43,7 +43,7 @@ def unseen_levels(env: Any, sampler: Any, num: int) -> LevelSet | None:
     chosen = getattr(sampler, "level_set", None)
     if chosen is None:
         return None
-    if _is_sampled(sampler):
+    if is_sampled(sampler):
         return _fresh(env, chosen, num)
     known = getattr(env, "suites")() if registry.has(env, "suites") else {}  # noqa: B009
     if not {"train", "test"} <= set(known):
@@ -75,7 +75,7 @@ def _fresh(env: LevelEnv, chosen: LevelSet, num: int) -> LevelSet | None:
     return take(others, slice(num)) if len(others) else None
 
 
-def _is_sampled(sampler: Any) -> bool:
+def is_sampled(sampler: Any) -> bool:
     """Whether the set is of the environment's `sample_level`: not from a file or from elsewhere."""
     owner = _owner(sampler)
     given = getattr(owner, "levels", ())

@@ -1,0 +1,72 @@
+"""Moments of episodes among doors and keys, drawn evenly, and the best actions in them."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, UInt32
+
+from rlgen.envs import _quest_step
+from rlgen.envs._quest_bits import MARGIN, Level, State, first_opened, unpack_rows
+from rlgen.envs._quest_solver import Map, before, map_of, reachable
+from rlgen.types import Key
+
+NUM_ACTIONS = 5
+_WORD = 32
+
+
+def labelled_states(
+    key: Key, level: Level, num: int, shuts: bool = True
+) -> tuple[State, Bool[Array, "S 5"]]:
+    """S states of time 0 and the actions that lead to the goal by the fewest steps; see registry.
+
+    They come evenly from all combinations of cell, open doors and held keys that an episode can
+    meet, the goal left out. Doors that jam are not for this: whether they open is chance.
+
+    Args:
+        key, level: one level.
+        num: S.
+        shuts: whether any door of the family is ever shut.
+    """
+    here = map_of(level, shuts)
+    alive = reachable(here) & ~here.goal[None]
+    states = _draw(key, level, alive, num, shuts)
+    actions = jnp.arange(NUM_ACTIONS)
+    step = jax.vmap(lambda state, action: _quest_step.step(state, action, level), (None, 0))
+    outcome = jax.vmap(step, (0, None))(states, actions)
+    now, after = _fewest(here, states, shuts), _fewest(here, outcome.state, shuts)
+    return states, (after >= 0) & (after < now[:, None])
+
+
+def _draw(key: Key, level: Level, alive: UInt32[Array, "P lines words"], num: int, shuts: bool):
+    """States drawn evenly from a set."""
+    cells = jax.vmap(lambda rows: unpack_rows(rows, level.height, level.width))(alive)
+    total = jnp.cumsum(cells.reshape(-1).astype(jnp.int32))
+    wanted = jnp.floor(jax.random.uniform(key, (num,)) * total[-1]).astype(jnp.int32)
+    place = jnp.searchsorted(total, wanted, side="right").astype(jnp.int32)
+    plane, cell = jnp.divmod(place, level.height * level.width)
+    y, x = jnp.divmod(cell, level.width)
+    zero = jnp.zeros_like(x)
+    num_doors = level.doors.shape[0] if shuts else 0
+    opened = plane & (2**num_doors - 1) if shuts else zero + first_opened(level)
+    return State(x, y, zero, opened, plane >> num_doors, zero)
+
+
+def _fewest(here: Map, states: State, shuts: bool) -> Int[Array, "*S"]:
+    """Fewest steps to the goal from each state; -1 where there is no way."""
+    num_doors = len(here.beside) if shuts else 0
+    plane = states.held << num_doors
+    plane = plane | (states.opened & (2**num_doors - 1))
+    bit, line = states.x + MARGIN, states.y + MARGIN
+
+    def met(reached: UInt32[Array, "P lines words"]) -> Bool[Array, "*S"]:
+        return (reached[plane, line, bit // _WORD] >> (bit % _WORD).astype(jnp.uint32)) & 1 == 1
+
+    def once(loop: tuple) -> tuple:
+        reached, found, rounds, _ = loop
+        wider = reached | before(here, reached)
+        found = jnp.where((found < 0) & met(wider), rounds, found)
+        return wider, found, rounds + 1, jnp.any(wider != reached) & jnp.any(found < 0)
+
+    first = jnp.broadcast_to(here.goal[None], here.open.shape)
+    found = jnp.where(met(first), 0, -1)
+    loop = (first, found, jnp.int32(1), jnp.bool_(True))
+    return jax.lax.while_loop(lambda loop: loop[3], once, loop)[1]

@@ -1,0 +1,251 @@
+"""`rlgen ladder`: how runs do on their own levels, on new ones, and on ever stranger ones."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import tyro
+
+from rlgen._cli_parse import Field, flag, make_options, option, parse
+
+ABOUT = (
+    "Climb the ladder: V0 the levels of training, V1 new ones like them, V2 ones beyond the range "
+    "of training, V3 new combinations. No two streams share a level; test streams are sealed, and "
+    "each look is counted in the run's folder. With --validation only V0 and levels that may be "
+    "looked at freely; with --env and without a run, the ladder itself."
+)
+FILES = ("ladder.json", "ladder.csv", "report.html")
+
+
+class Prepared(NamedTuple):
+    """What is to be played, after everything that can be refused has been."""
+
+    runs: dict[str, Path]  # by label
+    loaded: dict[str, Any]  # zero_shot.Loaded
+    ladder: Any
+    out: Path
+    updates: tuple[int, ...]  # points of adaptation curves; () for none
+
+
+def ladder(args: Sequence[str]) -> int:
+    """Climb, save, print."""
+    given: Any = parse(make_options("Options", _fields()), "rlgen ladder", ABOUT, args)
+    chosen = tuple(name for name in given.rungs.replace(" ", "").split(",") if name)
+    updates = _numbers(given.few_shot)
+    _check(given, chosen, updates)
+    if not given.runs:
+        return _show_ladder(given, chosen)
+    from rich.console import Console
+
+    from rlgen.evaluation import ladder_report, ladder_score
+    from rlgen.evaluation.ladder_table import print_scores
+    from rlgen.evaluation.results import write
+
+    prepared = _prepare(given, chosen, updates)
+    played, adapted = _play(prepared, given)
+    found = ladder_score.score_all(prepared.ladder, played, adapted)
+    prepared.out.mkdir(parents=True, exist_ok=True)
+    told = ladder_score.to_dict(found)
+    write(prepared.out / "ladder.csv", ladder_score.to_csv(found).encode())
+    text = json.dumps(told, indent=1, allow_nan=False)
+    write(prepared.out / "ladder.json", text.encode())
+    page = ladder_report.write_page(prepared.out, found)
+    if given.json:
+        print(json.dumps(told, allow_nan=False))
+        return 0
+    print_scores(found, Console())
+    print(f"The report is {page}")
+    return 0
+
+
+def _check(given: Any, chosen: Sequence[str], updates: Sequence[int]) -> None:
+    """Refuse options that are wrong by themselves."""
+    from rlgen.evaluation import few_shot, ladder
+
+    if given.runs and given.env:
+        raise ValueError("give runs or --env, not both: a run knows its environment")
+    if not given.runs and not given.env:
+        raise ValueError("name the folder of a run (rlgen ladder RUN), or --env maze")
+    ladder.check(given.levels, chosen)
+    if given.attempts < 1:
+        raise ValueError(f"attempts must be at least 1, got {given.attempts}")
+    if given.adapt_levels < 1:
+        raise ValueError(f"adapt-levels must be at least 1, got {given.adapt_levels}")
+    if updates:
+        few_shot.check_updates(updates)
+
+
+def _show_ladder(given: Any, chosen: Sequence[str]) -> int:
+    """The ladder of an environment as data."""
+    from rich.console import Console
+
+    from rlgen import registry
+    from rlgen.evaluation.ladder import climb
+    from rlgen.evaluation.ladder_score import ladder_dict
+    from rlgen.evaluation.ladder_table import print_ladder
+
+    env = registry.make_env(given.env)
+    found = climb(env, given.levels, chosen=chosen, validation=given.validation)
+    if given.json:
+        print(json.dumps(ladder_dict(found), allow_nan=False))
+    else:
+        print_ladder(found, Console())
+    return 0
+
+
+def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Prepared:
+    """Open and check everything; nothing has been played when it fails."""
+    from rlgen.evaluation import comparison_runs as checks
+    from rlgen.evaluation import few_shot, zero_shot
+    from rlgen.evaluation.ladder import climb, trained_on
+
+    at = None if given.checkpoint < 0 else given.checkpoint
+    opened = [checks.open_run(Path(run), at, given.allow_imports) for run in given.runs]
+    rules = [str(run.path) for run in opened if run.is_rule]
+    if rules:
+        raise ValueError(
+            f"{', '.join(rules)} learned a rule, which is judged by the agents that it trains: "
+            "rlgen eval RUN --horizons 10,50,250"
+        )
+    checks.check_labels([(run.path.name, str(run.path)) for run in opened])
+    envs = {str(run.path): run.env for run in opened}
+    checks.check_environments(envs)
+    _check_distribution(envs)
+    out = Path(given.out) if given.out else opened[0].path / "eval" / _name(given.validation)
+    _check_free(out, given.overwrite)
+    loaded, trained = {}, {}
+    for run in opened:
+        with checks.naming(run.path):
+            one = zero_shot.load_states(run.path, at, False, given.allow_imports)
+            loaded[one.label] = one
+            trained[one.label] = trained_on(run.path, one, given.allow_imports)
+            if updates:
+                few_shot.student_of(one.curriculum, one.env)
+    curricula = [one.curriculum for one in loaded.values()]
+    found = climb(opened[0].env, given.levels, trained, curricula, chosen, given.validation)
+    runs = {label: run.path for label, run in zip(loaded, opened, strict=True)}
+    for rung in found.rungs:
+        checks.check_playable(envs, rung.stream.suite)
+        checks.check_countable(list(runs.values()), rung.stream.suite)
+    if not any(found.of(run) for run in runs):
+        raise ValueError(f"there is nothing to play: {'; '.join(found.missing)}")
+    return Prepared(runs, loaded, found, out, updates)
+
+
+def _check_distribution(envs: dict[str, Any]) -> None:
+    """Refuse runs whose levels were drawn in different ways: V1 would be new to one of them."""
+    from rlgen import config
+
+    (first, env), *others = envs.items()
+    for run, other in others:
+        one, two = config.flatten(env), config.flatten(other)
+        unlike = [f"{k} {one.get(k)} and {two.get(k)}" for k in one if one.get(k) != two.get(k)]
+        if unlike:
+            raise ValueError(
+                f"{first} and {run} draw their levels in different ways ({', '.join(unlike[:3])}), "
+                "so they have no V1 in common; climb the ladder with each apart"
+            )
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; name a folder for the results")
+    taken = [name for name in FILES if (out / name).exists()]
+    if taken and not overwrite:
+        raise ValueError(
+            f"{out} already holds {taken[0]}; add --overwrite to replace it, or name another "
+            "folder with --out"
+        )
+
+
+def _play(prepared: Prepared, given: Any) -> tuple[dict[str, list], dict[str, list]]:
+    """Evaluations of every rung by run, and adaptation curves."""
+    from rlgen.evaluation import zero_shot
+    from rlgen.evaluation.comparison_runs import play
+    from rlgen.runs.progress import counter
+
+    played, adapted = {}, {}
+    for label, run in prepared.runs.items():
+        policies = zero_shot.policies_of(prepared.loaded[label])
+        played[label] = [
+            play(
+                policies,
+                rung.stream.suite,
+                given.attempts,
+                given.seed,
+                counter(f"{label} on {rung.rung} {rung.name}", "episodes"),
+                run,
+            )
+            for rung in prepared.ladder.of(label)
+        ]
+        adapted[label] = [
+            (rung, _adapt(prepared, label, policies, rung, given))
+            for rung in prepared.ladder.rungs
+            if prepared.updates and len(rung.stream.suite.levels) > 1
+        ]
+    return played, adapted
+
+
+def _adapt(prepared: Prepared, label: str, policies: Any, rung: Any, given: Any) -> Any:
+    """One adaptation curve; of a short stream half the levels are left to be scored on."""
+    from rlgen.evaluation import few_shot
+    from rlgen.runs.looks import look
+    from rlgen.runs.progress import counter
+
+    suite = rung.stream.suite
+    num = min(given.adapt_levels, len(suite.levels) // 2)
+    levels, rest = few_shot.split(suite, num)
+    found = few_shot.adapt(
+        policies,
+        prepared.loaded[label].curriculum,
+        rest,
+        levels,
+        prepared.updates,
+        few_shot.Play(given.attempts, given.seed),
+        counter(f"{label} adapts on {rung.rung} {rung.name}", "points"),
+    )
+    facts = {"update": policies.meta.get("update"), "few_shot": num, "seed": given.seed}
+    levels = suite.levels
+    num = look(prepared.runs[label], suite.name, levels.version, levels.split, **facts)
+    return found._replace(look=num)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(one) for one in text.split(",") if one.strip())
+    except ValueError as error:
+        raise ValueError(
+            f"few-shot must be numbers of updates, such as 0,1,2,5,10,20; got {text!r}"
+        ) from error
+
+
+def _name(validation: bool) -> str:
+    return "ladder-validation" if validation else "ladder"
+
+
+def _fields() -> list[Field]:
+    runs = tyro.conf.arg(metavar="RUN", help="folders of runs in one environment")
+    return [
+        (
+            "runs",
+            Annotated[tyro.conf.Positional[list[str]], runs],
+            dataclasses.field(default_factory=list),
+        ),
+        option(str, "", "env", "without a run: print the ladder of this environment"),
+        option(int, 100, "levels", "of each stream; suites give at most as many as they have"),
+        option(int, 10, "attempts", "episodes on each level by each seed"),
+        option(str, "V0,V1,V2,V3", "rungs", "which to climb"),
+        option(
+            str, "", "few-shot", "also adapt, and score after so many updates, such as 0,1,2,5,10"
+        ),
+        option(int, 16, "adapt-levels", "levels of each rung to adapt on; at most half of them"),
+        flag("validation", "V0 and the validation stream only, which is not sealed"),
+        option(int, 0, "seed", "of the evaluation's random numbers"),
+        option(str, "", "out", "folder of results; by default RUN/eval/ladder"),
+        flag("overwrite", "replace results that are in the folder"),
+        flag("json", "print only the results, as JSON, on standard output"),
+        option(int, -1, "checkpoint", "update of an older checkpoint; -1: the newest"),
+        flag("allow-imports", "import code from outside rlgen that the runs name"),
+    ]

@@ -1,0 +1,201 @@
+"""The page of `rlgen ladder`, and its figures: scores rung by rung, and adaptation curves."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from rlgen.evaluation import page
+from rlgen.evaluation.figures import MARKERS, THEMES, add_legend, blank, png_bytes, short
+from rlgen.evaluation.ladder_score import Curve, Score, Scores
+from rlgen.evaluation.ladder_table import looks, notes
+from rlgen.evaluation.results import write
+from rlgen.evaluation.statistics import Interval
+from rlgen.evaluation.streams import REASONS, digest
+from rlgen.evaluation.wording import show, show_interval
+
+FIGURES = ("ladder", "few-shot")
+
+
+def write_page(folder: Path, found: Scores) -> Path:
+    """Write `report.html`, `ladder.png` and, with adaptation curves, `few-shot.png`."""
+    makers = {"ladder": partial(ladder_figure, found)}
+    if found.curves:
+        makers["few-shot"] = partial(few_shot_figure, found)
+    drawn = {name: {t: png_bytes(make(t)) for t in THEMES} for name, make in makers.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FIGURES:
+        if name in drawn:
+            write(folder / f"{name}.png", drawn[name]["light"])
+        else:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+    path = folder / "report.html"
+    write(path, _page(found, drawn).encode())
+    return path
+
+
+def ladder_figure(found: Scores, theme: str = "light") -> Figure:
+    """Mean scores, a row a rung, runs side by side."""
+    look, num = THEMES[theme], len(found.runs)
+    rows = list(dict.fromkeys((one.rung, one.name) for one in found.scores))
+    names = _rows_of(rows)
+    step = max(0.3, 0.13 * num + 0.1)
+    figure, (axes,) = blank(look, step * len(names) + 1.1, [1.0])
+    for r, run in enumerate(found.runs):
+        colour = look.runs[r % len(look.runs)]
+        for one in found.of(run):
+            y = names.index(_row_of(one)) + (r - (num - 1) / 2) * 0.72 / num
+            axes.plot([one.mean.low, one.mean.high], [y, y], color=colour, lw=2.6, alpha=0.55)
+            marker = MARKERS[r % len(MARKERS)]
+            axes.plot(one.mean.value, y, marker, color=colour, markersize=5, clip_on=False)
+    axes.set_yticks(range(len(names)), [short(name) for name in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color=look.grid, linewidth=0.6)
+    axes.set_xlabel(f"mean {found.score}, with its interval")
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if found.score != "return":
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    if found.score == "solve rate":
+        axes.set_xlim(-0.01, 1.01)
+    add_legend(figure, dict(enumerate(found.runs)), look)
+    return figure
+
+
+def few_shot_figure(found: Scores, theme: str = "light") -> Figure:
+    """Mean scores against updates, axes for each rung, a line a run with its interval."""
+    look = THEMES[theme]
+    rungs = list(dict.fromkeys((one.rung, one.name) for one in found.curves))
+    figure, every = blank(look, 1.75 * len(rungs) + 0.9, [1.0] * len(rungs))
+    for axes, place in zip(every, rungs, strict=True):
+        for one in (c for c in found.curves if (c.rung, c.name) == place):
+            r = found.runs.index(one.run)
+            colour = look.runs[r % len(look.runs)]
+            value, low, high = (np.array([getattr(m, k) for m in one.mean]) for k in _PARTS)
+            marker = MARKERS[r % len(MARKERS)]
+            axes.plot(one.updates, value, color=colour, marker=marker, markersize=4, lw=1.8)
+            axes.fill_between(one.updates, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.set_title(short(" ".join(place)), loc="left", color=look.ink, fontsize=10)
+        axes.grid(color=look.grid, linewidth=0.6)
+        if found.score != "return":
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        if found.score == "solve rate":
+            axes.set_ylim(-0.03, 1.03)
+    every[-1].set_xlabel("updates on other levels of the rung")
+    add_legend(figure, dict(enumerate(found.runs)), look)
+    return figure
+
+
+def headline(found: Scores) -> str:
+    """What the first run keeps of its score on the way up."""
+    run = found.runs[0]
+    scores = found.of(run)
+    first, worst = scores[0], found.worst(run)
+    told = f"{run}: {_value(first.mean, found)} on {_where(first)}"
+    steps = [one for one in scores if one.rung == "V1" and one is not first]
+    told += "".join(f", {_value(one.mean, found)} on {_where(one)}" for one in steps)
+    if worst not in (first, *steps):
+        told += f", and at worst {_value(worst.mean, found)} on {_where(worst)}"
+    return f"{told} (mean {found.score})"
+
+
+def _page(found: Scores, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
+    picture = page.picture(drawn["ladder"], "Mean scores of every run on each rung")
+    body = [page.section("", picture)]
+    for r, run in enumerate(found.runs):
+        scores = found.of(run)
+        body.append(page.section(f"Rungs of {run}", _rungs(found, r, scores)))
+    if found.curves:
+        curves = page.picture(drawn["few-shot"], "Adaptation curves on each rung")
+        body.append(page.section("Few-shot", curves + _curves(found), _FEW_SHOT))
+    body.append(page.section("Streams", _streams(found), _STREAMS))
+    items = "".join(f"<li>{page.text(line)}</li>" for line in (*notes(found), *looks(found)))
+    body.append(page.section("What the numbers are", f'<ul class="plain">{items}</ul>'))
+    title = f"{found.ladder.family}: the ladder of {', '.join(found.runs)}"
+    above = f"The protocol ladder of {found.ladder.family}"
+    return page.frame(title, above, (headline(found), _settled(found)), body)
+
+
+def _settled(found: Scores) -> str:
+    """Which gaps of the first run are settled over whole seeds."""
+    scores = [one for one in found.of(found.runs[0]) if isinstance(one.whole_seeds, Interval)]
+    if not scores:
+        return "One seed was trained: the intervals say nothing of another one."
+    clear = [one.name for one in scores if one.whole_seeds.excludes_zero]  # pyright: ignore
+    return f"Gaps that whole seeds settle: {', '.join(clear) or 'none'}."
+
+
+def _rungs(found: Scores, r: int, scores: Sequence[Score]) -> str:
+    heads = ["rung", "levels", "mean", "IQM", "of optimal", "gap", "whole seeds", "look"]
+    rows = []
+    for one in scores:
+        signed = [_cell(x, found.score, signed=True) for x in (one.gap, one.whole_seeds)]
+        cells = [_cell(x, found.score) for x in (one.mean, one.iqm)]
+        cells.append(_cell(one.normalised, "relative return"))
+        name = page.label(r, f"{one.rung} {one.name}")
+        look = str(one.look) if one.look else "not sealed"
+        rows.append([name, f"{one.num_levels:,}", *map(page.text, (*cells, *signed, look))])
+    return page.table(heads, rows)
+
+
+def _curves(found: Scores) -> str:
+    """The first and the last point of every curve, and the gain between them."""
+    heads = ["rung", "run", "before", "after", "updates", "env steps", "gain"]
+    return page.table(heads, [_curve_cells(found, one) for one in found.curves])
+
+
+def _curve_cells(found: Scores, one: Curve) -> list[str]:
+    ends = (_cell(one.mean[0], found.score), _cell(one.mean[-1], found.score))
+    counts = (f"{one.updates[-1]:,}", f"{one.env_steps[-1]:,}")
+    cells = (*ends, *counts, _cell(one.gain, found.score, signed=True))
+    label = page.label(found.runs.index(one.run), one.run)
+    return [page.text(f"{one.rung} {one.name}"), label, *map(page.text, cells)]
+
+
+def _streams(found: Scores) -> str:
+    heads = ["stream", "levels are", "number", *map(page.text, REASONS), "digest"]
+    rows = []
+    every = [*((f" of {run}", rung) for run, rung in found.ladder.own.items())]
+    every += [("", rung) for rung in found.ladder.rungs]
+    for of_run, rung in every:
+        levels, rejected = rung.stream.suite.levels, rung.stream.rejected
+        counts = [f"{len(levels):,}", *(f"{rejected[name]:,}" for name in REASONS)]
+        start = (f"{rung.rung} {rung.name}{of_run}", rung.about)
+        rows.append([*map(page.text, (*start, *counts, digest(levels)))])
+    return page.table(heads, rows)
+
+
+def _rows_of(places: Sequence[tuple[str, str]]) -> list[str]:
+    """Names of a figure's rows; V0 of all runs is one row, and rungs keep their order."""
+    names = dict.fromkeys("V0" if rung == "V0" else f"{rung} {name}" for rung, name in places)
+    return sorted(names, key=lambda name: name[:2])
+
+
+def _row_of(one: Score) -> str:
+    return "V0" if one.rung == "V0" else f"{one.rung} {one.name}"
+
+
+def _cell(one: Interval | tuple[()], score: str, signed: bool = False) -> str:
+    return show_interval(one, score, 1, signed) if isinstance(one, Interval) else "-"
+
+
+def _value(one: Interval, found: Scores) -> str:
+    return show(float(one.value), found.score)
+
+
+def _where(one: Score) -> str:
+    return f"{one.rung} ({one.name})"
+
+
+_PARTS = ("value", "low", "high")
+_FEW_SHOT = (
+    "The policy goes on learning, with its own learner, optimiser and settings, on a few levels of "
+    "the rung, and is scored on others of it. Random numbers are the same for all runs."
+)
+_STREAMS = (
+    "No two streams share a level; levels are told apart by their hashes. The numbers between are "
+    "of levels that were drawn and rejected, by reason."
+)

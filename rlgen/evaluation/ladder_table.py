@@ -1,0 +1,140 @@
+"""The ladder in the terminal, readable at 80 columns."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlgen.evaluation.episodes import printable
+from rlgen.evaluation.ladder import Ladder, Rung
+from rlgen.evaluation.ladder_score import Scores
+from rlgen.evaluation.statistics import Interval
+from rlgen.evaluation.streams import REASONS, digest
+from rlgen.evaluation.wording import show_interval
+
+_POINTS_ACROSS = 4  # of a few-shot curve that fit beside a stream's name
+_SHORT = ("again", "earlier", "unsolvable")  # names of `REASONS` as heads of columns
+
+
+def print_ladder(ladder: Ladder, console: Console) -> None:
+    """The ladder as data: a row a stream, what was rejected, and what its levels are."""
+    title = f"The ladder of {ladder.family}"
+    heads = ("", "stream", "levels", *_SHORT, "digest")
+    table = _table(title, heads)
+    every = (*_distinct(ladder), *ladder.rungs)
+    for rung in every:
+        table.add_row(rung.rung, Text(_cut(rung.name, 18)), *_facts(rung))
+    console.print(table)
+    sealed = [r.name for r in every if r.stream.suite.levels.split not in ("train", "validation")]
+    notes = [f"{one.rung} {one.name}: levels {one.about}." for one in every]
+    notes += [f"{one}." for one in ladder.missing]
+    notes.append(f"Drawn anew: {'; '.join(map(': '.join, zip(_SHORT, _ABOUT, strict=True)))}.")
+    notes += [f"Sealed: {', '.join(sealed)}."] if sealed else []
+    _note(notes, console)
+
+
+def print_scores(found: Scores, console: Console) -> None:
+    """A table a run: its rungs with mean, IQM and gap; then adaptation curves and what it means."""
+    for run in found.runs:
+        heads = ("", "stream", "levels", "mean", "IQM", "gap")
+        table = _table(f"{printable(run)}: {_unit(found.score)} on the ladder", heads)
+        worst = found.worst(run)
+        for one in found.of(run):
+            cells = [_shown(x, found.score) for x in (one.mean, one.iqm)]
+            gap = _shown(one.gap, found.score, signed=True)
+            name, style = Text(_cut(one.name, 14)), "bold" if one is worst else ""
+            table.add_row(one.rung, name, str(one.num_levels), *cells, gap, style=style)
+        console.print(table)
+    for run in found.runs:
+        curves = [one for one in found.curves if one.run == run]
+        if curves:
+            console.print(_few_shot(run, found))
+    _note(notes(found), console)
+    _note(looks(found), console)
+
+
+def notes(found: Scores) -> list[str]:
+    """What the numbers are, in sentences."""
+    points = "" if found.score == "return" else " in points of a per cent"
+    told = [f"{name}: worst on {found.worst(name).name}." for name in found.runs]
+    told.append(f"Gap{points}: of V1 what is lost from V0 on, of V2 and V3 what is lost from V1.")
+    told.append(f"Interval: {found.meaning}.")
+    told += [f"{one}." for one in found.ladder.missing]
+    if found.curves:
+        told.append(
+            "Few-shot: the mean on levels of the rung, after updates on other levels of the rung."
+        )
+    return told
+
+
+def looks(found: Scores) -> list[str]:
+    """Which look at which sealed stream the scores and the curves of a run are."""
+    told = []
+    for run in found.runs:
+        counts: dict[str, list[str]] = {}
+        for one in (*found.scores, *found.curves):
+            if one.run == run and one.look:
+                counts.setdefault(f"{one.rung} {one.name}", []).append(str(one.look))
+        parts = [f"{' and '.join(nums)} at {where}" for where, nums in counts.items()]
+        told += [f"{run}: look {', '.join(parts)}."] if parts else []
+    return told
+
+
+def _few_shot(run: str, found: Scores) -> Table:
+    curves = [one for one in found.curves if one.run == run]
+    updates = curves[0].updates
+    shown = np.unique(np.linspace(0, len(updates) - 1, _POINTS_ACROSS).round().astype(int))
+    heads = ("", "stream", *(f"after {updates[i]}" for i in shown), "gain")
+    table = _table(f"{printable(run)}: few-shot, {_unit(found.score)}", heads)
+    for one in curves:
+        cells = [_shown(one.mean[i], found.score).split(" [")[0] for i in shown]
+        gain = _shown(one.gain, found.score, signed=True)
+        table.add_row(one.rung, Text(_cut(one.name, 14)), *cells, gain)
+    return table
+
+
+def _distinct(ladder: Ladder) -> list[Rung]:
+    """V0 of every run; one that all share once."""
+    found: list[Rung] = []
+    for rung in ladder.own.values():
+        if all(rung is not one for one in found):
+            found.append(rung)
+    return found
+
+
+def _facts(rung: Rung) -> list[str]:
+    levels = rung.stream.suite.levels
+    return [f"{len(levels):,}", *(f"{rung.stream.rejected[r]:,}" for r in REASONS), digest(levels)]
+
+
+def _shown(one: Interval | tuple[()], score: str, signed: bool = False) -> str:
+    """With its unit in the title: six columns are to fit."""
+    return show_interval(one, score, 0, signed).replace(" %", "") if one else "-"
+
+
+def _unit(score: str) -> str:
+    return score if score == "return" else f"{score} in %"
+
+
+def _table(title: str, heads: Sequence[str]) -> Table:
+    heading = Text(title, style="bold")
+    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(heads):
+        table.add_column(Text(name), justify="right" if i > 1 else "left", no_wrap=True)
+    return table
+
+
+def _note(lines: Sequence[str], console: Console) -> None:
+    for line in lines:
+        console.print(Text(printable(line), style="dim"))
+
+
+def _cut(text: str, limit: int) -> str:
+    text = printable(text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+_ABOUT = ("came before in the stream", "came in an earlier one", "cannot be solved")
