@@ -1,0 +1,190 @@
+"""The difficulty card of a family: how hard its levels are, without training anybody.
+
+A card is a dict of plain numbers, as `card.json` holds it: how many levels there are, how long they
+take, what acting at random and acting best earn, what levels share, and the bits of generalisation.
+What is not known is null and has a reason under `unknown`. The same arguments give the same card.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from rlgen import config, registry
+from rlgen.evaluation import card_bits, card_levels
+from rlgen.evaluation.card_states import TooFewError
+from rlgen.evaluation.suites import family_of
+from rlgen.types import Key, PyTree
+
+FORMAT = "rlgen-card-1"
+
+_PICTURES = 0x9C7  # stream of levels to show
+
+_NEEDS = {
+    "solver": ("solve", "fewest steps and best return of a level"),
+    "features": ("level_features", "what describes a level"),
+    "structure": ("feature_values", "what the states are worth that look alike"),
+    "solve_rate": ("success", "whether an episode was solved"),
+    "bits": ("labelled_states", "states with their best actions"),
+}
+"""Parts of a card, each with the ability that it takes, in words."""
+
+Progress = Callable[[str], None]
+
+
+def _quietly(text: str) -> None:
+    """Says nothing."""
+
+
+class Ask(NamedTuple):
+    """What a card is made of."""
+
+    sampled: int = 1000  # levels, M
+    seed: int = 0
+    curves: card_bits.Asked = card_bits.Asked()
+
+
+DEFAULT = Ask()
+
+
+def check(ask: Ask) -> None:
+    """Refuse impossible sizes before anything is compiled.
+
+    Raises:
+        ValueError: names the option, the value and what is allowed.
+    """
+    levels, rhos = ask.curves
+    if ask.sampled < 2:
+        raise ValueError(f"sampled must be at least 2 levels, usually 1000; got {ask.sampled}")
+    if not levels or min(levels) < 1 or list(levels) != sorted(set(levels)):
+        raise ValueError(
+            f"levels must be numbers of training levels that rise, such as 16,64,256,1024; got "
+            f"{_list(levels)}"
+        )
+    if levels[-1] > card_bits.MOST_LEVELS:
+        raise ValueError(
+            f"levels={_list(levels)}: more than {card_bits.MOST_LEVELS:,} training levels make "
+            "matrices that need many GB; take fewer"
+        )
+    if not rhos or not all(0 < rho < 1 for rho in rhos) or len(set(rhos)) != len(rhos):
+        raise ValueError(
+            f"rho must be different shares between 0 and 1, such as .5,.25,.1; got {_list(rhos)}"
+        )
+
+
+def card(env: Any, name: str, ask: Ask = DEFAULT, say: Progress = _quietly) -> dict[str, Any]:
+    """Measure a family.
+
+    Args:
+        env: the family.
+        name: what it is called on the card.
+        ask: sizes and seed.
+        say: called with what is done next.
+
+    Raises:
+        ValueError: impossible sizes; or a measured number that is not finite.
+    """
+    check(ask)
+    key_levels, key_play, key_bits = jax.random.split(jax.random.key(ask.seed), 3)
+    say(f"sampling {ask.sampled:,} levels")
+    sample = card_levels.sample_levels(key_levels, env, ask.sampled)
+    parts: dict[str, tuple[str, Callable[[], Any]]] = {
+        "solver": ("solving them", lambda: card_levels.solved(env, sample)),
+        "features": ("describing them", lambda: card_levels.features(env, sample)),
+        "structure": ("comparing them", lambda: card_levels.structure(env, sample)),
+        "random": ("playing at random", lambda: card_levels.random_policy(key_play, env, sample)),
+    }
+    unknown = {
+        part: f"{type(env).__name__} has no `{ability}`: {words}"
+        for part, (ability, words) in _NEEDS.items()
+        if not registry.has(env, ability)
+    }
+    found: dict[str, Any] = dict.fromkeys(parts)
+    for part in (part for part in parts if part not in unknown):
+        doing, measure = parts[part]
+        say(doing)
+        found[part] = measure()
+    head, distinct = _head(env, name, ask), card_levels.distinct(sample.words)._asdict()
+    bits = _bits(key_bits, env, ask, say, unknown)
+    return _plain({**head, "distinct": distinct, **found, **bits, "unknown": unknown})
+
+
+def first_levels(env: Any, seed: int, num: int) -> PyTree:
+    """Levels [num, ...] of the family for pictures, always the same for a seed."""
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), _PICTURES), num)
+    return jax.jit(jax.vmap(env.sample_level))(keys)
+
+
+def to_json(made: dict[str, Any]) -> str:
+    """The text of `card.json`."""
+    return json.dumps(made, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _head(env: Any, name: str, ask: Ask) -> dict[str, Any]:
+    obs, _ = jax.eval_shape(
+        lambda key: env.reset_env(key, env.sample_level(key)), jax.random.key(0)
+    )
+    leaves = jax.tree_util.tree_leaves_with_path(obs)
+    shapes = {
+        jax.tree_util.keystr(path).strip(".[]'\"") or "observation": f"{x.dtype}{list(x.shape)}"
+        for path, x in leaves
+    }
+    return {
+        "format": FORMAT,
+        "env": name,
+        "family": family_of(env),
+        "fields": config.to_json(config.flatten(env)),
+        "seed": ask.seed,
+        "sampled": ask.sampled,
+        "levels": ask.curves.levels,
+        "num_actions": env.num_actions,
+        "observation": shapes,
+    }
+
+
+def _bits(key: Key, env: Any, ask: Ask, say: Progress, unknown: dict[str, str]) -> dict[str, Any]:
+    """Kernel, table and closed-form bits, as far as they are known; adds to what is not."""
+    bits, reference = None, None
+    if "bits" not in unknown:
+        say("labelling states, for bits of generalisation")
+        try:
+            bits, reference = card_bits.measure(
+                key, env, ask.curves, lambda done, of: say(f"bits: draw {done} of {of}")
+            )
+        except TooFewError as error:
+            unknown["bits"] = str(error)
+    if reference is None:
+        say("observing random play")
+        reference = card_bits.reference_of(key, env)
+    closed = card_bits.closed_form(reference, ask.curves)
+    if "why" in closed:
+        unknown["closed_form"] = closed.pop("why")
+    return {"bits": _told(bits) if bits else None, "closed_form": closed}
+
+
+def _told(bits: card_bits.Bits) -> dict[str, Any]:
+    return {
+        "protocol": card_bits.PROTOCOL,
+        "aliasing": bits.aliasing._asdict(),
+        "new_observations": bits.new,
+        "kernel": [curve._asdict() for curve in bits.kernel],
+        "table": [curve._asdict() for curve in bits.table],
+    }
+
+
+def _plain(x: Any) -> Any:
+    """Numbers as JSON has them; not-a-number and infinity are null."""
+    if isinstance(x, dict):
+        return {str(key): _plain(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [_plain(value) for value in x]
+    if isinstance(x, np.generic):
+        x = x.item()
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def _list(values: tuple) -> str:
+    return ",".join(map(str, values)) or "nothing"

@@ -1,0 +1,225 @@
+"""What a difficulty card tells of levels: how many there are, how long they take, what they pay.
+
+Of M sampled levels and one episode on each by a policy that acts at random.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+from scipy.stats import chi2
+from scipy.stats import t as student
+
+from rlgen import registry
+from rlgen.evaluation.statistics import wilson
+from rlgen.evaluation.structure import FEATURES, shared_structure
+from rlgen.evaluation.suites import words
+from rlgen.levels import hash_of
+from rlgen.protocols import LevelEnv
+from rlgen.rollout import Played, play
+from rlgen.types import Key, PyTree
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+CONFIDENCE = 0.95
+STRUCTURE_LEVELS = 200  # of the sample, for the shared structure
+
+_BATCH = 64  # levels solved at a time
+
+
+@dataclass(frozen=True)
+class RandomActor:
+    """Whoever takes every action equally often."""
+
+    num_actions: int
+
+    def initial_carry(self, num_slots: int) -> PyTree:
+        """It has no memory."""
+        return ()
+
+    def act(
+        self, key: Key, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
+        """Carry, actions, their log-probabilities, and values of 0."""
+        action = jax.random.randint(key, first.shape, 0, self.num_actions, jnp.int32)
+        zero = jnp.zeros(first.shape)
+        return carry, action, zero - math.log(self.num_actions), zero
+
+    def value(
+        self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> Float[Array, " N"]:
+        """0."""
+        return jnp.zeros(first.shape)
+
+
+class Distinct(NamedTuple):
+    """How many levels a family has, as far as a sample tells."""
+
+    sampled: int  # M
+    seen: int  # different ones among them
+    pairs: int  # of equal ones
+    estimate: float  # of as many equally likely levels as would collide as often; NaN: no pair
+    low: float  # with 95 % confidence
+    high: float  # infinite where there is no pair
+    coverage: float  # estimated chance that a further level is one of those seen
+
+
+class Sample(NamedTuple):
+    """Levels of a family."""
+
+    level: PyTree  # [M, ...]
+    words: list[int]  # hash of each
+    rows: Int[np.ndarray, " U"]  # of the U different ones, in the order in which they came
+    where: Int[np.ndarray, " M"]  # place of each among those
+
+
+def sample_levels(key: Key, env: LevelEnv, num: int) -> Sample:
+    """M levels of the base distribution, and which are different by their hashes."""
+
+    @jax.jit
+    def draw(keys: Key) -> tuple[PyTree, Array]:
+        level = jax.vmap(env.sample_level)(keys)
+        return level, jax.vmap(lambda one: hash_of(env, one))(level)
+
+    level, hashes = draw(jax.random.split(key, num))
+    found = words(hashes)
+    place: dict[int, int] = {}
+    where = np.array([place.setdefault(word, len(place)) for word in found])
+    rows = np.unique(where, return_index=True)[1]
+    return Sample(level, found, rows, where)
+
+
+def distinct(hashes: Sequence[int]) -> Distinct:
+    """How many levels there are, from how many pairs of a sample are equal.
+
+    M levels drawn evenly from N have M (M - 1) / 2 N equal pairs on average. Where some levels come
+    more often than others, that N is the inverse of the chance that two levels are equal, which is
+    less than their number. Without any equal pair only a lower end is known. The interval takes the
+    number of pairs for Poisson distributed, the coverage is Good and Turing's.
+
+    Sources: the birthday problem; Good, 1953, "The Population Frequencies of Species and the
+    Estimation of Population Parameters".
+    """
+    counts = np.unique(np.asarray(hashes, np.uint64), return_counts=True)[1].astype(float)
+    num = len(hashes)
+    every, pairs = num * (num - 1) / 2, float((counts * (counts - 1) / 2).sum())
+    most = float(chi2.ppf((1 + CONFIDENCE) / 2 if pairs else CONFIDENCE, 2 * pairs + 2)) / 2
+    least = float(chi2.ppf((1 - CONFIDENCE) / 2, 2 * pairs)) / 2 if pairs else 0.0
+    low = max(every / most, len(counts) if every / most < len(counts) and not pairs else 0.0)
+    return Distinct(
+        num,
+        len(counts),
+        int(pairs),
+        every / pairs if pairs else math.nan,
+        low,
+        every / least if least else math.inf,
+        1 - float((counts == 1).sum()) / num,
+    )
+
+
+def quantiles(x: np.ndarray, bins: int = 20) -> dict[str, Any]:
+    """Mean, quantiles and a histogram of numbers.
+
+    Raises:
+        ValueError: one is not a number.
+    """
+    x = np.asarray(x, float)
+    if not np.isfinite(x).all():
+        raise ValueError(f"{(~np.isfinite(x)).sum()} of {x.size} values are not finite")
+    edges = _edges(x, bins)
+    counts = np.histogram(x, edges)[0]
+    found = {f"q{round(100 * q):02d}": float(np.quantile(x, q)) for q in QUANTILES}
+    shape = {"counts": counts.tolist(), "edges": edges.tolist()}
+    return {"mean": float(x.mean()), **found, "histogram": shape}
+
+
+def _edges(x: Float[np.ndarray, " M"], bins: int) -> Float[np.ndarray, " B"]:
+    """Of equal bins; each holds as many whole numbers as any other if all values are such."""
+    low, high = float(x.min()), float(x.max())
+    if (x == np.round(x)).all():
+        step = max(1, math.ceil((high - low + 1) / bins))
+        return np.arange(low, high + step + 1, step) - 0.5
+    return np.linspace(low, high, bins + 1)
+
+
+def mean_interval(x: np.ndarray) -> dict[str, float]:
+    """Mean of one number a level, with Student's interval for the family.
+
+    Raises:
+        ValueError: one is not a number.
+    """
+    x = np.asarray(x, float)
+    if not np.isfinite(x).all():
+        raise ValueError(f"{(~np.isfinite(x)).sum()} of {x.size} values are not finite")
+    mean, half = float(x.mean()), math.nan
+    if x.size > 1:
+        spread = float(x.std(ddof=1)) / math.sqrt(x.size)
+        half = float(student.ppf((1 + CONFIDENCE) / 2, x.size - 1)) * spread
+    return {"value": mean, "low": mean - half, "high": mean + half}
+
+
+def rate(flags: np.ndarray) -> dict[str, float]:
+    """Share of levels, with Wilson's interval."""
+    low, high = wilson(np.asarray(flags.sum()), flags.size, CONFIDENCE)
+    return {"value": float(flags.mean()), "low": float(low), "high": float(high)}
+
+
+def solved(env: Any, sample: Sample) -> dict[str, Any]:
+    """Solvable share, fewest steps, and what the solver earns; each different level solved once."""
+    solution = _expand(sample, _each(env.solve, sample))
+    solvable = np.asarray(solution.solvable, bool)
+    steps = np.asarray(solution.steps)[solvable]
+    return {
+        "solvable": rate(solvable),
+        "optimal_steps": quantiles(steps) if steps.size else None,
+        "num_unsolvable": int((~solvable).sum()),
+        "return": mean_interval(np.asarray(solution.optimal_return)),
+    }
+
+
+def features(env: Any, sample: Sample) -> dict[str, Any]:
+    """Quantiles of every feature; flags are shares."""
+    found = _expand(sample, _each(env.level_features, sample))
+    return {
+        name: {"mean": float(x.mean())} if x.dtype == bool else quantiles(x)
+        for name, x in found.items()
+    }
+
+
+def random_policy(key: Key, env: Any, sample: Sample) -> dict[str, Any]:
+    """Return, length and solve rate of an episode of random actions on each level."""
+    level, actor = sample.level, RandomActor(env.num_actions)
+    limit = jnp.asarray(getattr(level, "max_steps_in_episode")).max()  # noqa: B009
+
+    @jax.jit
+    def run(key: Key, level: PyTree, limit: Array) -> Played:
+        return play(key, env, actor, (), level, limit)
+
+    played = jax.device_get(run(key, level, limit))
+    told = {"return": mean_interval(played.episode_return), "steps": mean_interval(played.length)}
+    if registry.has(env, "success"):
+        success = env.success(jnp.asarray(played.episode_return), jnp.asarray(played.terminated))
+        told["solve_rate"] = rate(np.asarray(success))
+    return told
+
+
+def structure(env: Any, sample: Sample) -> list[dict[str, Any]]:
+    """Dispersion and coverage of every feature that the environment has; see `structure`."""
+    level = jax.tree.map(lambda x: x[:STRUCTURE_LEVELS], sample.level)
+    names = [name for name in FEATURES if registry.has(env, name)]
+    return [shared_structure(env, level, name)._asdict() for name in names]
+
+
+def _each(function: Callable[[PyTree], PyTree], sample: Sample) -> PyTree:
+    """A function of each different level, some at a time: all at once would take more memory."""
+    level = jax.tree.map(lambda x: x[sample.rows], sample.level)
+    run = jax.jit(lambda level: jax.lax.map(function, level, batch_size=_BATCH))
+    return jax.device_get(run(level))
+
+
+def _expand(sample: Sample, found: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: np.asarray(x)[sample.where], found)

@@ -1,0 +1,176 @@
+"""States of a family's levels with what is right to do in them, as kernels and tables take them."""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from rlgen._network_parts import unpacker
+from rlgen.evaluation.card_levels import RandomActor
+from rlgen.evaluation.suites import words
+from rlgen.levels import hash_of
+from rlgen.protocols import LevelEnv
+from rlgen.rollout import rollout
+from rlgen.types import Key, PyTree
+
+_BATCH = 128  # levels labelled at a time
+_SPARE = 1.3  # levels drawn, in levels needed: some repeat, some have no solution
+_ROUNDS = 8
+_WALK = (64, 64)  # levels and steps of random play
+
+
+class TooFewError(ValueError):
+    """A family has fewer levels than a card asks for."""
+
+
+class States(NamedTuple):
+    """Observations of states of K levels, S each, and the best actions."""
+
+    inputs: Float[np.ndarray, "K S F"]  # float32
+    best: Bool[np.ndarray, "K S A"]
+    words: list[int]  # hash of each level
+
+    def take(self, rows: list[int]) -> "States":
+        """Some of the levels."""
+        return States(self.inputs[rows], self.best[rows], [self.words[i] for i in rows])
+
+
+class Aliasing(NamedTuple):
+    """What observations do not tell, in units of the error of answering 0."""
+
+    floor: float  # over all states; at least that
+    of_repeated: float  # over those whose observation was met more than once; NaN: none was
+    repeated: float  # their share
+
+
+class Draw(NamedTuple):
+    """A training set and a test set that share no level."""
+
+    train: States
+    test: States  # one state each, of different levels
+
+
+def sampler(env: Any, num: int, states: int) -> Callable[[Key], States]:
+    """A function of a key: at least `num` levels with labelled states, those with a solution."""
+    flat, size = unpacker(env), _BATCH * -(-round(_SPARE * num) // _BATCH)
+
+    def one(key: Key) -> tuple[Array, Array, Array]:
+        key_level, key_states, key_obs = jax.random.split(key, 3)
+        level = env.sample_level(key_level)
+        state, best = env.labelled_states(key_states, level, states)
+        keys = jax.random.split(key_obs, states)
+        obs = jax.vmap(lambda key, state: env.observe(key, state, None, level))(keys, state)
+        return vectors(flat(obs), states), best, hash_of(env, level)
+
+    run = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=_BATCH))
+
+    def sample(key: Key) -> States:
+        inputs, best, hashes = jax.device_get(run(jax.random.split(key, size)))
+        kept = np.flatnonzero(best.any(2).all(1))
+        found = words(hashes)
+        return States(inputs[kept], best[kept], [found[i] for i in kept.tolist()])
+
+    return sample
+
+
+def draw(key: Key, sample: Callable[[Key], States], num_train: int, num_test: int) -> Draw:
+    """A training and a test set: the first different levels are for tests, others for training.
+
+    Training levels may repeat, as in training; none is a level of the test set.
+
+    Raises:
+        TooFewError: the family does not have that many levels with a solution.
+    """
+    parts: list[States] = []
+    for i in range(_ROUNDS):
+        parts.append(sample(jax.random.fold_in(key, i)))
+        inputs = np.concatenate([part.inputs for part in parts])
+        best = np.concatenate([part.best for part in parts])
+        found = States(inputs, best, _words(parts))
+        tests = _first_different(found.words, num_test)
+        held = {found.words[row] for row in tests}
+        rest = [row for row, word in enumerate(found.words) if word not in held]
+        if len(tests) == num_test and len(rest) >= num_train:
+            test = found.take(tests)
+            test = States(test.inputs[:, :1], test.best[:, :1], test.words)
+            return Draw(found.take(rest[:num_train]), test)
+    raise TooFewError(
+        f"of {len(_words(parts)):,} sampled levels with a solution, {num_test} different ones to "
+        f"test on and {num_train:,} others to train on were not found"
+    )
+
+
+def random_observations(key: Key, env: LevelEnv) -> Float[np.ndarray, "N F"]:
+    """Observations of random play, for families whose best actions nobody knows."""
+    num, steps = _WALK
+    key_level, key_play = jax.random.split(key)
+    flat, actor = unpacker(env), RandomActor(env.num_actions)
+
+    @jax.jit
+    def run(key_level: Key, key_play: Key) -> Array:
+        level = jax.vmap(env.sample_level)(jax.random.split(key_level, num))
+        slots = jax.tree.map(lambda x: jnp.asarray(x)[:, None], level)
+        played, _ = rollout(key_play, env, actor, (), slots, steps)
+        obs = jax.tree.map(lambda x: x.reshape(num * steps, *x.shape[2:]), played.obs)
+        return vectors(flat(obs), num * steps)
+
+    return np.asarray(run(key_level, key_play))
+
+
+def vectors(features: PyTree, num: int) -> Float[Array, "N F"]:
+    """All leaves [N, ...] side by side."""
+    leaves = [jnp.asarray(x, jnp.float32).reshape(num, -1) for x in jax.tree.leaves(features)]
+    return jnp.concatenate(leaves, -1)
+
+
+def targets(best: Bool[np.ndarray, "N A"]) -> Float[np.ndarray, "N A"]:
+    """y_a = 1[a optimal] / number of optimal actions - 1 / A: what a kernel is to find."""
+    return best / best.sum(1, keepdims=True) - 1 / best.shape[1]
+
+
+def digests(inputs: Float[np.ndarray, "N F"]) -> list[bytes]:
+    """16 bytes for each row; the same for equal ones."""
+    rows = np.ascontiguousarray(inputs + 0.0)  # minus 0 is 0
+    return [blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+
+
+def aliasing(observed: Sequence[Hashable], target: Float[np.ndarray, "N A"]) -> Aliasing:
+    """Squared error that no function of the observation avoids.
+
+    Within each group of equal observations it is the unbiased variance of the target. Observations
+    that were met once count as telling all, so the mean over all states is a lower end.
+
+    Args:
+        observed: what tells equal observations from others.
+        target: for each.
+    """
+    place: dict[Hashable, int] = {}
+    group = np.array([place.setdefault(one, len(place)) for one in observed])
+    size = np.bincount(group).astype(float)
+    mean = np.stack([np.bincount(group, column) for column in target.T], 1) / size[:, None]
+    squares = np.bincount(group, ((target - mean[group]) ** 2).sum(1))
+    repeated = size > 1
+    lost = float((squares[repeated] * size[repeated] / (size[repeated] - 1)).sum())
+    square = (target**2).sum(1)
+    of_repeated = float(square[repeated[group]].sum())
+    return Aliasing(
+        lost / float(square.sum()) if square.any() else 0.0,
+        lost / of_repeated if of_repeated else math.nan,
+        float(repeated[group].mean()),
+    )
+
+
+def _words(parts: list[States]) -> list[int]:
+    return [word for part in parts for word in part.words]
+
+
+def _first_different(found: list[int], num: int) -> list[int]:
+    first: dict[int, int] = {}
+    for row, word in enumerate(found):
+        first.setdefault(word, row)
+    return list(first.values())[:num]

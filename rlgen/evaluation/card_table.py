@@ -1,0 +1,162 @@
+"""A difficulty card in the terminal, readable at 80 columns."""
+
+import textwrap
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlgen.evaluation.episodes import printable
+
+Facts = dict[str, Any]
+"""A card, or a part of it; see `card`."""
+
+_WIDTH = 78
+
+
+def print_card(card: Facts, console: Console) -> None:
+    """Print the family's facts, the bits of generalisation, its features, and what is unknown."""
+    console.print(_facts(card))
+    if card["bits"] or card["closed_form"].get("curves"):
+        console.print(_bits(card))
+    if card["features"]:
+        console.print(_features(card["features"]))
+    for note in notes(card):
+        console.print(Text(note, style="dim"))
+
+
+def facts(card: Facts) -> dict[str, str]:
+    """What a card says in words and numbers, by what it is about."""
+    told = {"levels": distinct_words(card["distinct"])}
+    solver, played = card["solver"], card["random"]
+    if solver:
+        told["solvable"] = interval(solver["solvable"], percent=True)
+        told["fewest steps"] = _spread(solver["optimal_steps"])
+    told["random return"] = interval(played["return"])
+    if "solve_rate" in played:
+        told["random solves"] = interval(played["solve_rate"], percent=True)
+    if solver:
+        told["best return"] = interval(solver["return"])
+    for one in card["structure"] or []:
+        about = f"{one['feature']}: D {one['dispersion']:.2f}, κ {one['coverage']:.2f}"
+        told["shared structure"] = "; ".join(filter(None, [told.get("shared structure"), about]))
+    told["actions"] = str(card["num_actions"])
+    told["observation"] = ", ".join(f"{k} {v}" for k, v in card["observation"].items())
+    dimension = card["closed_form"].get("dimension")
+    told["dimension"] = "-" if dimension is None else f"{dimension:.1f} of observations"
+    if card["bits"]:
+        told["ambiguous"] = aliasing_words(card["bits"]["aliasing"])
+    return told
+
+
+def distinct_words(found: Facts) -> str:
+    """How many levels there are."""
+    sampled, seen = found["sampled"], found["seen"]
+    if seen == 1:
+        return f"one: all {sampled:,} samples are the same"
+    if found["estimate"] is None:
+        return f"{sampled:,} sampled, all different: at least {_rough(found['low'])} (95 %)"
+    high = "∞" if found["high"] is None else _rough(found["high"])
+    text = f"{seen:,} different of {sampled:,}; as if from {_rough(found['estimate'])}"
+    return f"{text} [{_rough(found['low'])}, {high}]"
+
+
+def aliasing_words(found: Facts) -> str:
+    """What observations do not tell."""
+    if found["of_repeated"] is None:
+        return "no observation was met twice"
+    text = f"at least {found['floor']:.0%} of the error cannot be avoided"
+    return f"{text} ({found['of_repeated']:.0%} where observations recur)"
+
+
+def interval(one: Facts, percent: bool = False) -> str:
+    """A mean with its interval."""
+    show = (lambda x: f"{x:.1%}") if percent else (lambda x: f"{x:.3g}")
+    if one["low"] is None:
+        return show(one["value"])
+    return f"{show(one['value'])} [{show(one['low'])}, {show(one['high'])}]"
+
+
+def notes(card: Facts) -> list[str]:
+    """What has to be known to read the numbers, and what is not known, and why."""
+    told = ["Intervals: 95 %, over levels. D: dispersion, κ: coverage."]
+    if card["bits"]:
+        told.append(
+            "Kernel and table: bits for each state, to have at most rho times the error of who "
+            f"knows nothing on new levels; mean and deviation over draws ({card['bits']['protocol']})."
+        )
+        if any(curve["doubtful"] for curve in card["bits"]["kernel"]):
+            told.append(
+                "?: states that look alike ask for different actions, so that the number measures "
+                "what cannot be seen rather than what is hard; give memory, or see more."
+            )
+    told += [f"Not known: {part.replace('_', ' ')}. {why}." for part, why in _unknown(card)]
+    return ["\n".join(textwrap.wrap(printable(note), _WIDTH)) for note in told]
+
+
+def cell(curve: Facts, j: int) -> str:
+    """Bits at one number of levels."""
+    if curve["mean"][j] is None:
+        return "unreachable"
+    mark = "?" if curve["doubtful"] else ""
+    return f"{curve['mean'][j]:.2f} ±{curve['sd'][j]:.2f}{mark}"
+
+
+def log_cell(log10_bits: float | None) -> str:
+    """Bits in closed form."""
+    return "0" if log10_bits is None else f"10^{log10_bits:.1f}"
+
+
+def _facts(card: Facts) -> Table:
+    name = printable(card["env"])
+    table = Table(box=box.SIMPLE_HEAD, title=f"Difficulty card: {name}", show_header=False)
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for about, text in facts(card).items():
+        table.add_row(about, Text(printable(text)))
+    return table
+
+
+def _bits(card: Facts) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Bits of generalisation, by training levels")
+    table.add_column("")
+    table.add_column("rho", justify="right")
+    bits, closed = card["bits"], card["closed_form"]
+    for num in card["levels"]:
+        table.add_column(f"{num:,}", justify="right", no_wrap=True)
+    for kind in ("kernel", "table") if bits else ():
+        for curve in bits[kind]:
+            cells = [cell(curve, j) for j in range(len(card["levels"]))]
+            table.add_row(kind, f"{curve['rho']:g}", *cells)
+        table.add_section()
+    for curve in closed.get("curves", ()):
+        rho = "-" if curve["rho"] is None else f"{curve['rho']:g}"
+        table.add_row("bound", rho, *map(log_cell, curve["log10_bits"]))
+    return table
+
+
+def _features(found: Facts) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="Features of levels")
+    table.add_column("")
+    for column in ("mean", "5 %", "median", "95 %"):
+        table.add_column(column, justify="right")
+    for name, x in found.items():
+        numbers = [x.get(key) for key in ("mean", "q05", "q50", "q95")]
+        table.add_row(name, *("-" if n is None else f"{n:.4g}" for n in numbers))
+    return table
+
+
+def _spread(x: Facts | None) -> str:
+    if x is None:
+        return "no sampled level has a solution"
+    return f"median {x['q50']:.4g}, 90 % from {x['q05']:.4g} to {x['q95']:.4g}"
+
+
+def _rough(x: float) -> str:
+    return f"{x:,.0f}" if x < 1e6 else f"{x:.2g}"
+
+
+def _unknown(card: Facts) -> list[tuple[str, str]]:
+    return list(card["unknown"].items())
