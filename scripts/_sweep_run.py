@@ -1,0 +1,160 @@
+"""One point of a sweep: trained or gone on with, evaluated, and told in one row.
+
+Imports nothing of this folder, so that it can be sent to another machine by value.
+"""
+
+import traceback
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rlgen.evaluation import comparison_runs, results, zero_shot
+from rlgen.evaluation.curves import read_metrics
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.streams import draw_streams
+from rlgen.evaluation.suites import load_suite
+from rlgen.evaluation.summary import summarise
+from rlgen.levels import Suite
+from rlgen.runs import checkpoint, folder, training
+from rlgen.runs.progress import Reporter, Silent, counter
+from rlgen.runs.spec import RunSpec
+
+Row = dict[str, Any]  # plain JSON values
+
+VALIDATION = "validation"
+"""Instead of a suite's name: new levels of the training distribution, made to choose by."""
+DONE, FAILED, CUT, WAITING = "done", "failed", "cut", "waiting"
+TAIL = 0.1  # of the updates, over which the training solve rate is a mean
+
+
+class Job(NamedTuple):
+    """What is to be done with one point."""
+
+    spec: RunSpec
+    path: Path  # its run folder
+    suite: str  # its name, `VALIDATION`, or "" for no evaluation
+    num_levels: int  # of `VALIDATION`
+    attempts: int
+    seed: int  # of the evaluation
+
+
+def run_point(job: Job, reporter: Reporter) -> Row:
+    """Train what is not trained and play what is not played; whatever goes wrong is in the row.
+
+    Raises:
+        KeyboardInterrupt: the user wants no more, and did not wait for the running chunk.
+    """
+    try:
+        if not is_trained(job.path):
+            _train(job, reporter)
+        return {"state": DONE, "error": "", "exit_code": 0, **measure(job)}
+    except training.RunStoppedError as stopped:
+        state = FAILED if stopped.exit_code == 1 else CUT
+        return {"state": state, "error": str(stopped), "exit_code": stopped.exit_code}
+    except Exception as error:  # one point that fails must not take the others with it
+        return {"state": FAILED, "error": _told(job.path, error), "exit_code": 1}
+
+
+def run_quietly(job: Job) -> Row:
+    """`run_point` on another machine, whose words nobody reads."""
+    return run_point(job, Silent())
+
+
+def find_suite(env: Any, name: str, num_levels: int) -> Suite:
+    """A suite by name, or the stream `validation` of an environment.
+
+    Raises:
+        ValueError: no such suite, or the family has too few levels.
+    """
+    if name != VALIDATION:
+        return load_suite(env, name)
+    _, stream = draw_streams(env, ("train", VALIDATION), num_levels, set())
+    return stream.suite
+
+
+def is_trained(path: Path) -> bool:
+    """Whether a run has reached its end."""
+    if not folder.is_run(path):
+        return False
+    known = checkpoint.updates(path)
+    return bool(known) and known[-1] >= folder.read(path)["plan"]["num_updates"]
+
+
+def measure(job: Job) -> Row:
+    """Costs, training solve rate and the score on the suite, which is played unless it was."""
+    lines = read_metrics(job.path / "metrics.jsonl")
+    last = lines[-1]
+    row = {
+        "train_solve_rate": train_solve_rate(lines),
+        "env_steps": sum(last["env_steps"].values()),
+        "seconds": round(last["wall_seconds"] + last["compile_seconds"], 3),
+    }
+    return row | (_scores(_evaluate(job)) if job.suite else {})
+
+
+def train_solve_rate(lines: list[dict]) -> float | None:
+    """Mean over seeds and over the last tenth of the updates; of those in which episodes ended.
+
+    None where there is no such number for every seed.
+    """
+    tail = lines[-max(round(TAIL * len(lines)), 1) :]
+    every = [line["solve_rate"] for line in tail if "solve_rate" in line]
+    seeds = [[x for x in column if x is not None] for column in zip(*every, strict=True)]
+    if not seeds or not all(seeds):
+        return None
+    return sum(sum(x) / len(x) for x in seeds) / len(seeds)
+
+
+def _train(job: Job, reporter: Reporter) -> None:
+    options = training.Options(reporter)
+    if folder.is_run(job.path):
+        # The caller has compared its record with what was asked for, by the user himself.
+        training.resume(job.path, allow_imports=True, options=options)
+    else:
+        training.train(job.spec, job.path, options)
+
+
+def _evaluate(job: Job) -> Evaluation:
+    """The saved evaluation, if there is one of exactly this; a suite is not looked at twice."""
+    opened = comparison_runs.open_run(job.path, allow_imports=True)
+    suite = find_suite(opened.env, job.suite, job.num_levels)
+    saved, _ = comparison_runs.find_saved(opened, suite, job.attempts, job.seed)
+    if saved is not None:
+        return saved
+    policies = zero_shot.load_policies(job.path, allow_imports=True)
+    progress = counter(policies.label, "episodes")
+    found = comparison_runs.play(policies, suite, job.attempts, job.seed, progress, job.path)
+    where = comparison_runs.saved_folder(opened, suite, job.attempts, job.seed)
+    results.save(where, [found], overwrite=True)
+    return found
+
+
+def _scores(evaluation: Evaluation) -> Row:
+    summary = summarise([evaluation])
+    aggregate = summary.runs[0].aggregate
+    iqm, whole = aggregate["iqm"], aggregate.get("iqm_whole_seeds")
+    row = {
+        "score": summary.score,
+        "interval": summary.meaning,
+        "iqm": float(iqm.value),
+        "iqm_low": _number(iqm.low),
+        "iqm_high": _number(iqm.high),
+        "look": evaluation.meta.get("look"),
+    }
+    if whole is not None:
+        row |= {"whole_low": _number(whole.low), "whole_high": _number(whole.high)}
+    return row
+
+
+def _number(value: Any) -> float | None:
+    """A bound, or None where a single number has no interval."""
+    return float(value) if value == value else None
+
+
+def _told(path: Path, error: Exception) -> str:
+    """An error in one line; what nobody foresaw leaves its traceback beside the run."""
+    if isinstance(error, ValueError):
+        return str(error)
+    place = path.with_name(f"{path.name}.error.txt")
+    place.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    first = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {first} (traceback: {place})"

@@ -1,0 +1,203 @@
+"""What a sweep found: one table, as CSV, Markdown, JSON and in the terminal."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from _sweep_points import describe, short_names
+from _sweep_run import CUT, DONE, FAILED, VALIDATION, WAITING, Row
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rlgen.evaluation.wording import show
+from rlgen.runs.folder import write_atomically
+from rlgen.runs.progress import duration
+
+FORMAT = "rlgen-sweep-1"
+FILES = ("sweep.csv", "sweep.md", "sweep.json")
+NUMBERS = (
+    "iqm", "iqm_low", "iqm_high", "whole_low", "whole_high", "train_solve_rate", "env_steps",
+    "seconds", "look",
+)  # fmt: skip
+
+
+def ranked(rows: Sequence[Row]) -> list[Row]:
+    """The best score first, without a suite the best training solve rate; then what has none."""
+    by_score = any(row.get("iqm") is not None for row in rows)
+    key = "iqm" if by_score else "train_solve_rate"
+    known = [row for row in rows if row["state"] == DONE and row.get(key) is not None]
+    rest = [row for row in rows if not any(row is one for one in known)]
+    return [*sorted(known, key=lambda row: -row[key]), *rest]
+
+
+def write(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
+    """`sweep.csv`, `sweep.md` and `sweep.json`, best first; each appears whole or not at all.
+
+    Args:
+        out: folder of the sweep.
+        rows: of the points.
+        facts: of the whole sweep: `suite`, `attempts`, `evaluation_seed`, `split`, `options`.
+    """
+    ordered = ranked(rows)
+    options = _options(ordered)
+    write_atomically(out / "sweep.csv", _csv(ordered, options))
+    write_atomically(out / "sweep.md", _markdown(ordered, options, facts))
+    content = {"format": FORMAT, **facts, "points": ordered}
+    write_atomically(out / "sweep.json", json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read(out: Path) -> dict[str, Any] | None:
+    """What `write` wrote; None where no sweep was begun.
+
+    Raises:
+        ValueError: the file is damaged or of another format.
+    """
+    path = out / "sweep.json"
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(content["format"])
+        _ = dict(content["options"])
+        _ = [
+            row["name"] + row["fingerprint"] + describe(row["values"]) for row in content["points"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is damaged or not of the format {FORMAT}; it is left as it is: choose another "
+            "--out, or remove the file (the runs beside it stay and are gone on with)"
+        ) from error
+    return content
+
+
+def show_table(
+    out: Path, rows: Sequence[Row], facts: Mapping[str, Any], console: Console | None = None
+) -> None:
+    """The table in the terminal, readable at 80 columns, and what one should know of it."""
+    console = console or Console()
+    ordered = ranked(rows)
+    title = Text(str(out), style="bold")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("point", overflow="fold")
+    for head in _heads(ordered, facts):
+        table.add_column(Text(head), justify="right", no_wrap=True)
+    for row in ordered:
+        table.add_row(Text(_label(row)), *map(Text, _cells(row)))
+    console.print(table)
+    for note in _notes(ordered, facts):
+        console.print(Text(note, style="dim"))
+    scored = [out / row["name"] for row in ordered if row.get("iqm") is not None]
+    if len(scored) > 1:
+        console.print(Text(_next(scored, facts)), soft_wrap=True)
+    for row in ordered:
+        if row["state"] == FAILED:
+            said = Text(f"{row['name']} failed: {row['error']}", style="red")
+            console.print(said, soft_wrap=True)
+
+
+def _notes(ordered: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
+    notes = []
+    scored = [row for row in ordered if row.get("iqm") is not None]
+    if scored:
+        notes.append(f"Interval: {scored[0]['interval']}.")
+    if any(row.get("train_solve_rate") is not None for row in ordered):
+        notes.append("Training: solve rate of the last tenth of the updates, mean over seeds.")
+    left = [row for row in ordered if row["state"] in (CUT, WAITING)]
+    if left:
+        notes.append(
+            f"{len(left)} of {len(ordered)} points are not done; the same command goes on."
+        )
+    if scored and len(ordered) > 1:
+        notes.append(_warning(facts, len(scored)))
+    return notes
+
+
+def _next(scored: Sequence[Path], facts: Mapping[str, Any]) -> str:
+    """The command that one wants next."""
+    if facts["suite"] == VALIDATION:
+        return f"What the best one is worth: rlgen ladder {scored[0]}"
+    command = f"rlgen compare {scored[0]} {scored[1]} --suite {facts['suite']}"
+    return f"Is the first clearly better? {command}"
+
+
+def _warning(facts: Mapping[str, Any], num_scored: int) -> str:
+    """What choosing by this table does to the score of the chosen."""
+    suite = facts["suite"]
+    if facts["split"] in ("train", "validation"):
+        return (
+            f"Levels of the split {facts['split']} are there to choose by. The best of "
+            f"{num_scored} scores is too high as a result: state the chosen point's on others."
+        )
+    return (
+        f"Choosing by {suite} is a look at a test suite, counted in every point's folder, and the "
+        f"best of {num_scored} scores is too high as a result. State the chosen point's score on a "
+        "suite that chose nothing."
+    )
+
+
+def _heads(ordered: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
+    kind = next((row["score"] for row in ordered if row.get("score")), "")
+    score = [f"{kind or 'score'}, IQM\n{facts['suite']}"] if facts["suite"] else []
+    return [*score, "training", "time", "state"]
+
+
+def _label(row: Row) -> str:
+    number = row["name"].partition("-")[0]
+    return f"{number}  " + describe(row["values"]).replace(", ", "\n" + " " * (len(number) + 2))
+
+
+def _cells(row: Row) -> list[str]:
+    score = [_score(row)] if "score" in row else []
+    train, seconds = row.get("train_solve_rate"), row.get("seconds")
+    return [
+        *score,
+        "-" if train is None else f"{100 * train:.1f} %",
+        "-" if seconds is None else duration(seconds),
+        row["state"],
+    ]
+
+
+def _score(row: Row) -> str:
+    if row["iqm"] is None:
+        return "-"
+    value = show(row["iqm"], row["score"])
+    if row["iqm_low"] is None:
+        return value
+    low, high = (show(row[k], row["score"]).removesuffix(" %") for k in ("iqm_low", "iqm_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _options(rows: Sequence[Row]) -> dict[str, str]:
+    """Every option that varies, by its shortest name."""
+    return short_names({name: "" for row in rows for name in row["values"]})
+
+
+def _csv(rows: Sequence[Row], options: Mapping[str, str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["point", *options, "score", *NUMBERS, "state", "error"])
+    for row in rows:
+        values = [row["values"].get(name, "") for name in options]
+        numbers = [row.get(name) for name in NUMBERS]
+        score = row.get("score", "")
+        writer.writerow([row["name"], *values, score, *numbers, row["state"], row["error"]])
+    return text.getvalue()
+
+
+def _markdown(rows: Sequence[Row], options: Mapping[str, str], facts: Mapping[str, Any]) -> str:
+    heads = ["point", *options.values(), *(x.replace("\n", ", ") for x in _heads(rows, facts))]
+    lines = [heads, ["---"] * len(heads)]
+    for row in rows:
+        values = [row["values"].get(name, "") for name in options]
+        lines.append([row["name"], *values, *_cells(row)])
+    text = "\n".join(
+        "| " + " | ".join(x.replace("|", "\\|") for x in line) + " |" for line in lines
+    )
+    failed = [f"- {row['name']} failed: {row['error']}" for row in rows if row["state"] == FAILED]
+    return "\n".join([text, "", *failed, ""])

@@ -1,0 +1,292 @@
+"""Train a method at every point of a grid or a list, and put all of them into one table.
+
+    python scripts/sweep.py plr --env maze --steps 1e6 --seeds 4 \
+        --grid sampler.temperature=0.1,0.3 --grid student.learner.learning-rate=1e-4,3e-4 \
+        --out runs/sweep
+
+Options are those of `rlgen train`. Points are sorted by their score on new levels of the training
+distribution, the stream `validation`, or on the suite that --suite names. Every point is an
+ordinary run folder below --out: the same command goes on with what was cut, leaves alone what is
+done, and tries again what failed. With --ray the points run side by side, here or on the machines
+of a cluster.
+"""
+
+import argparse
+import fcntl
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import _sweep_ray
+import _sweep_table as tables
+from _sweep_points import Point, Values, describe, expand, make_points, read_grid, read_list
+from _sweep_run import CUT, FAILED, VALIDATION, WAITING, Job, Row, find_suite, run_point
+
+from rlgen import config
+from rlgen.runs import folder
+from rlgen.runs.progress import choose
+
+Run = Callable[[Sequence[Job]], Iterator[tuple[int, Row]]]
+
+INTERRUPTED = 130  # as shells report Ctrl-C
+
+
+class Sweep(NamedTuple):
+    """A sweep after everything that can be refused has been."""
+
+    out: Path
+    points: list[Point]
+    facts: dict[str, Any]  # of the evaluation
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check every point, train what is missing, write the table.
+
+    Returns:
+        0; 1 if a point failed; 2 for bad input, before anything is trained; 130 or 143 if stopped.
+    """
+    given, rest = _parser().parse_known_args(arguments)
+    try:
+        _check(given)
+        machines = _sweep_ray.Machines(given.workers, given.cores, given.gpus, given.address)
+        with _sweep_ray.started(machines) if given.ray else nullcontext() as ray:
+            sweep = _prepare(given, rest)
+            with _alone(sweep.out):
+                by_ray = functools.partial(_side_by_side, ray, machines)
+                return _go(sweep, by_ray if given.ray else _in_turn)
+    except ValueError as error:
+        print(f"sweep.py: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "Train a method at every point of a grid or a list, and put all of them into one table."
+    more = "All other options are those of `rlgen train`, which every point has in common."
+    parser = argparse.ArgumentParser(
+        prog="sweep.py", description=about, epilog=more, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add("recipe", nargs="?", default="", help="see `rlgen list recipes`; or --grid recipe=plr,dr")
+    add("--grid", action="append", default=[], metavar="NAME=A,B", help="values; may be repeated")
+    add("--list", default="", metavar="FILE.json", help="points: a list of {option: value}")
+    add(
+        "--suite",
+        default=VALIDATION,
+        help="what points are sorted by: 'validation' (default), a suite's name, or '' for none",
+    )
+    add("--levels", type=int, default=100, help="of the stream validation (100)")
+    add("--attempts", type=int, default=10, help="episodes on each level by each seed (10)")
+    add("--eval-seed", type=int, default=0, help="of the evaluation's random numbers (0)")
+    add("--out", help="folder of the sweep")
+    add("--ray", action="store_true", help='points side by side by ray: pip install "rlgen[ray]"')
+    add("--workers", type=int, default=2, help="with --ray: points at a time (2)")
+    add("--cores", type=int, default=1, help="with --ray: CPU cores of each (1)")
+    add("--gpus", type=float, default=0, help="with --ray: GPUs of each (0)")
+    add("--address", default="", help="with --ray: of a running cluster; by default none but this")
+    return parser
+
+
+def _check(given: Any) -> None:
+    """Refuse what can be refused without building anything."""
+    if not given.out:
+        raise ValueError("name a folder for the sweep: --out runs/sweep")
+    least_of = {"attempts": 1, "levels": 1, "eval_seed": 0, "workers": 1, "cores": 1}
+    for name, least in least_of.items():
+        if getattr(given, name) < least:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}")
+
+
+def _prepare(given: Any, rest: Sequence[str]) -> Sweep:
+    recipe = {"recipe": given.recipe} if given.recipe else {}
+    common = {**recipe, **_options(rest)}
+    listed = read_list(given.list) if given.list else []
+    varied = expand(common, read_grid(given.grid), listed)
+    _choose_devices({**common, **varied[0]}, by_ray=given.ray)
+    points = make_points(common, varied)
+    split = _check_suite(points, given.suite, given.levels)
+    facts = {"suite": given.suite, "split": split, "levels": given.levels}
+    facts |= {"attempts": given.attempts, "evaluation_seed": given.eval_seed, "options": common}
+    points = _in_folder(Path(given.out), points, common)
+    return Sweep(Path(given.out), points, facts)
+
+
+def _options(rest: Sequence[str]) -> Values:
+    """`--name value` and `--name=value`, as they were typed."""
+    options, left = {}, list(rest)
+    while left:
+        written, equals, value = left.pop(0).partition("=")
+        if not written.startswith("--"):
+            raise ValueError(f"unexpected argument {written!r}; options are --name value")
+        if not equals and (not left or left[0].startswith("--")):
+            raise ValueError(f"option {written} lacks a value")
+        name = written.removeprefix("--").replace("-", "_")
+        if name in options:
+            raise ValueError(f"option {written} is given twice")
+        options[name] = value if equals else left.pop(0)
+    return options
+
+
+def _choose_devices(values: Values, by_ray: bool) -> None:
+    """Simulated CPU devices, as in `rlgen train`; who only hands out work needs no accelerator."""
+    import jax
+
+    if by_ray:
+        jax.config.update("jax_platforms", "cpu")
+    devices = values.get("devices", "1")
+    if devices.isdecimal() and int(devices) > 1:
+        jax.config.update("jax_num_cpu_devices", min(int(devices), os.cpu_count() or 1))
+
+
+def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
+    """Refuse what a point cannot play, or levels that differ between points; the suite's split.
+
+    "" for no suite.
+    """
+    from rlgen.evaluation.comparison_runs import check_playable
+
+    split, seen, levels = "", set(), {}
+    for point in points if name else ():
+        if hasattr(point.curriculum.student, "taught"):
+            raise ValueError(
+                f"point {point.name}: {point.spec.recipe} learns a rule, which plays no suite; "
+                "sweep with --suite '' and judge the rules by `rlgen eval`"
+            )
+        key = (point.spec.env, tuple(sorted(config.flatten(point.env).items())))
+        if key not in seen:
+            suite = find_suite(point.env, name, num_levels)
+            check_playable({f"point {point.name}": point.env}, suite)
+            split = suite.levels.split
+            levels[suite.levels.hash.tobytes()] = point.name
+        seen.add(key)
+    if len(levels) > 1:
+        one, other, *_ = levels.values()
+        raise ValueError(
+            f"the points {one} and {other} train on different levels, so that their {name} levels "
+            "differ; name a suite for both (see `rlgen list suites`)"
+        )
+    return split
+
+
+def _in_folder(out: Path, points: list[Point], common: Values) -> list[Point]:
+    """The points by the names that they have in the folder, whatever their order was.
+
+    Raises:
+        ValueError: the folder holds another sweep, or a point's run folder another run.
+    """
+    before = tables.read(out)
+    if before is not None:
+        was = {row["fingerprint"]: row for row in before["points"]}
+        if was.keys() != {point.fingerprint for point in points}:
+            change = _change(before, points, common)
+            raise ValueError(
+                f"{out} holds another sweep, of {len(was)} points: {change}. Ask for the same grid "
+                "and options, or choose another --out"
+            )
+        points = [point._replace(name=was[point.fingerprint]["name"]) for point in points]
+    for point in points:
+        path = out / point.name
+        if folder.is_run(path) and folder.fingerprint(folder.read(path)) != point.fingerprint:
+            raise ValueError(
+                f"{path} is a run of other options, or of another version of rlgen, than this "
+                "point; choose another --out"
+            )
+    return points
+
+
+def _change(before: dict[str, Any], points: list[Point], common: Values) -> str:
+    """What makes another sweep of it: common options, or points that were or are not there."""
+    old = before["options"]
+    for name in sorted(old.keys() | common.keys()):
+        was, now = old.get(name, "not given"), common.get(name, "not given")
+        if was != now:
+            return f"its {name} was {was}, and is {now} now"
+    known = {row["fingerprint"] for row in before["points"]}
+    now = {point.fingerprint for point in points}
+    gone = sorted(row["name"] for row in before["points"] if row["fingerprint"] not in now)
+    new = [describe(point.values) for point in points if point.fingerprint not in known]
+    told = [f"its point {name} is not asked for now" for name in gone[:1]]
+    return ", and ".join(told + [f"it lacks the point {label!r}" for label in new[:1]])
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the folder, so that two sweeps do not train the same runs; a kill lets go of it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        file = open(out / ".lock", "w")  # noqa: SIM115 (held until the sweep ends)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {out}: {error.strerror}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"another sweep is at work in {out}; wait for it to end") from error
+        yield
+
+
+def _go(sweep: Sweep, run: Run) -> int:
+    """Run what is to be run, and write the table after every point."""
+    rows = [_row(point) for point in sweep.points]
+    tables.write(sweep.out, rows, sweep.facts)
+    jobs = [_job(sweep, point) for point in sweep.points]
+    code = 0
+    try:
+        for number, found in run(jobs):
+            rows[number] |= found
+            tables.write(sweep.out, rows, sweep.facts)
+            code = rows[number]["exit_code"] if found["state"] == CUT else code
+    except KeyboardInterrupt:
+        print("sweep.py: abandoned", file=sys.stderr)
+        code = INTERRUPTED
+    for row, job in zip(rows, jobs, strict=True):
+        if row["state"] == WAITING and folder.is_run(job.path):
+            row["state"] = CUT
+    tables.write(sweep.out, rows, sweep.facts)
+    tables.show_table(sweep.out, rows, sweep.facts)
+    print(f"The table is {sweep.out / 'sweep.md'}, and sweep.csv and sweep.json beside it")
+    return code or int(any(row["state"] == FAILED for row in rows))
+
+
+def _in_turn(jobs: Sequence[Job]) -> Iterator[tuple[int, Row]]:
+    """The number of each point and its row, one after the other; a stop ends them."""
+    import jax
+
+    for number, job in enumerate(jobs):
+        print(f"point {number + 1} of {len(jobs)}: {job.path.name}", file=sys.stderr, flush=True)
+        row = run_point(job, choose())
+        yield number, row
+        if row["state"] == CUT:
+            return
+        jax.clear_caches()  # or the programs of all points would stay in memory
+
+
+def _side_by_side(
+    ray: Any, machines: _sweep_ray.Machines, jobs: Sequence[Job]
+) -> Iterator[tuple[int, Row]]:
+    """The same by ray, as they end."""
+    print(f"{len(jobs)} points, {machines.workers} at a time", file=sys.stderr, flush=True)
+    for done, (number, row) in enumerate(_sweep_ray.run_all(ray, jobs, machines), 1):
+        said = f"{done} of {len(jobs)}: {jobs[number].path.name} {row['state']}"
+        print(said, file=sys.stderr, flush=True)
+        yield number, row
+
+
+def _row(point: Point) -> Row:
+    same = {"name": point.name, "values": point.values, "fingerprint": point.fingerprint}
+    return {**same, "state": WAITING, "error": "", "exit_code": 0}
+
+
+def _job(sweep: Sweep, point: Point) -> Job:
+    facts = sweep.facts
+    path = sweep.out / point.name
+    what = (facts["suite"], facts["levels"], facts["attempts"], facts["evaluation_seed"])
+    return Job(point.spec, path, *what)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    sys.exit(main())
