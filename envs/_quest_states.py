@@ -32,8 +32,9 @@ def labelled_states(
     actions = jnp.arange(NUM_ACTIONS)
     step = jax.vmap(lambda state, action: _quest_step.step(state, action, level), (None, 0))
     outcome = jax.vmap(step, (0, None))(states, actions)
-    now, after = _fewest(here, states, shuts), _fewest(here, outcome.state, shuts)
-    return states, (after >= 0) & (after < now[:, None])
+    both = jax.tree.map(lambda x, y: jnp.concatenate([x[:, None], y], 1), states, outcome.state)
+    fewest = _fewest(here, both, shuts)  # of now, and after each action
+    return states, (fewest[:, 1:] >= 0) & (fewest[:, 1:] < fewest[:, :1])
 
 
 def _draw(key: Key, level: Level, alive: UInt32[Array, "P lines words"], num: int, shuts: bool):

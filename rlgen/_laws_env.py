@@ -188,6 +188,25 @@ def _check_solve(env: Any, level: PyTree, walks: _Walk) -> None:
     assert (total <= solution.optimal_return + 1e-5)[solved].all(), "a return above the optimum"
 
 
+def _check_labels(env: Any, level: PyTree, walks: _Walk) -> None:
+    """Labelled states are the environment's, and best actions there are where there is a way."""
+
+    def label(key: Array, level: PyTree) -> PyTree:
+        state, best = env.labelled_states(key, level, 4)
+        obs = jax.vmap(lambda one: env.observe(key, one, None, level))(state)
+        return state, best, obs
+
+    keys = jax.random.split(jax.random.key(3), len(jax.tree.leaves(level)[0]))
+    state, best, obs = jax.jit(jax.vmap(label))(keys, level)
+    assert_shapes(state, jax.tree.map(lambda x: x[:, :4], walks.state), "a labelled state is none")
+    assert_shapes(obs, jax.tree.map(lambda x: x[:, :4], walks.obs), "a labelled state looks unlike")
+    assert best.shape[2] == env.num_actions and best.dtype == bool, f"best actions are {best.dtype}"
+    if registry.has(env, "solve"):
+        solvable = np.asarray(jax.jit(jax.vmap(env.solve))(level).solvable)
+        known = np.asarray(best).any((1, 2))
+        assert (known == solvable).all(), "best actions in a level without a solution, or none"
+
+
 def _check_mutate(env: Any, level: PyTree, walks: _Walk) -> None:
     key, other = jax.random.split(jax.random.key(2))
     mutate = jax.jit(lambda key, level: env.mutate_levels(key, level, 4))
@@ -267,6 +286,7 @@ def _first_obs(env: Any) -> PyTree:
 _ABILITIES: dict[str, Callable[[Any, PyTree, _Walk], None]] = {
     "level_hash": _check_hash,
     "solve": _check_solve,
+    "labelled_states": _check_labels,
     "mutate_levels": _check_mutate,
     "level_features": _check_features,
     "unpack": _check_unpack,

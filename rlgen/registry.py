@@ -32,8 +32,8 @@ ABILITIES = {
     "mutate_levels": "mutate_levels(key, levels[N], num_edits) -> levels[N]",
     "editor": "editor() -> environment whose episodes build levels (`rlgen.protocols.Editor`)",
     "solve": "solve(level) -> Solution: exact solvability, fewest steps, optimal return",
-    "labelled_states": "labelled_states(key, level, num) -> (state[num], bool[num, A]): states drawn "
-    "evenly, each with the actions that lead to success by the fewest steps; none if none does",
+    "labelled_states": "labelled_states(key, level, num) -> (state[num], bool[num, A]): states "
+    "drawn evenly, each with the actions that lead to success by the fewest steps, if any does",
     "num_states": "num_states() -> int: how many values its observation, one integer, can have",
     "expected_return": "expected_return(level, log_policy[S, A]) -> float: undiscounted, exact",
     "lifetime": "lifetime() -> int: updates that an agent is trained for in meta-learning",

@@ -1,5 +1,6 @@
 """A difficulty card as one picture: levels, how long they take, bits, what they are like."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,7 +82,7 @@ def _curves(axes: Axes, card: Facts, look: Theme) -> None:
     dress(axes, look)
     axes.set_title("Bits of generalisation for each state", loc="left", color=look.ink, fontsize=10)
     if not card["bits"]:
-        return _say(axes, "best actions are not known", look)
+        return _say(axes, textwrap.fill(card["unknown"]["bits"], 44), look)
     drawn = [
         _curve(axes, curve, card["levels"], r, kind == "table", look)
         for kind in ("kernel", "table")
@@ -93,7 +94,7 @@ def _curves(axes: Axes, card: Facts, look: Theme) -> None:
     axes.set_xticks(card["levels"], [f"{num:,}" for num in card["levels"]])
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", which="minor", length=0)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.35 * axes.get_ylim()[1])  # room for the legend
     axes.set(xlabel="training levels", ylabel="bits")
     axes.grid(axis="y", color=look.grid, linewidth=0.6)
     _legend(axes, card, look)
@@ -131,7 +132,7 @@ def _legend(axes: Axes, card: Facts, look: Theme) -> None:
     if any(curve["doubtful"] for curve in card["bits"]["kernel"]):
         handles.append(Line2D([], [], color=look.ink, marker="o", markerfacecolor="none", ls=""))
         texts.append("ambiguous")
-    legend = axes.legend(handles, texts, frameon=False, fontsize=8.5, ncols=2, loc="best")
+    legend = axes.legend(handles, texts, frameon=False, fontsize=8.5, ncols=2, loc="upper left")
     for text in legend.get_texts():
         text.set_color(look.ink)
 

@@ -109,7 +109,7 @@ def distinct(hashes: Sequence[int]) -> Distinct:
     every, pairs = num * (num - 1) / 2, float((counts * (counts - 1) / 2).sum())
     most = float(chi2.ppf((1 + CONFIDENCE) / 2 if pairs else CONFIDENCE, 2 * pairs + 2)) / 2
     least = float(chi2.ppf((1 - CONFIDENCE) / 2, 2 * pairs)) / 2 if pairs else 0.0
-    low = max(every / most, len(counts) if every / most < len(counts) and not pairs else 0.0)
+    low = every / most if pairs else max(every / most, float(num))
     return Distinct(
         num,
         len(counts),

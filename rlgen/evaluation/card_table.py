@@ -85,7 +85,8 @@ def notes(card: Facts) -> list[str]:
     if card["bits"]:
         told.append(
             "Kernel and table: bits for each state, to have at most rho times the error of who "
-            f"knows nothing on new levels; mean and deviation over draws ({card['bits']['protocol']})."
+            "knows nothing on new levels; mean and deviation over draws "
+            f"({card['bits']['protocol']})."
         )
         if any(curve["doubtful"] for curve in card["bits"]["kernel"]):
             told.append(

@@ -63,11 +63,10 @@ def looks(run: Path) -> list[dict]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             one = json.loads(line)
-            one["suite"], one["version"]
+            found.append({"suite": one["suite"], "version": one["version"], **one})
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}, line {number}, is damaged: the looks at sealed levels can no longer be "
                 "counted; mend or remove the line"
             ) from error
-        found.append(one)
     return found
