@@ -206,6 +206,16 @@ def test_a_bad_number_stops_the_run_at_its_chunk(tmp_path, field, at, update, na
     assert np.isfinite(state.student.place).all()
 
 
+def test_an_update_in_which_no_episode_ends_is_not_bad():
+    """Of tenancies longer than an update; it used to stop the run."""
+    long = {"weight": np.ones((3, 2)), "num_episodes": np.array([[4, 2], [0, 3], [1, 1]])}
+    for name in ("episode_length", "episode_return", "solve_rate"):
+        long[name] = np.where(long["num_episodes"] > 0, 1.0, np.nan)
+    assert metrics.first_bad(0, long, {}) is None
+    long["episode_return"][2, 1] = np.nan
+    assert metrics.first_bad(0, long, {}) == (3, 1, "episode_return")
+
+
 def test_the_first_bad_quantity_is_named():
     good = {"weight": np.ones((3, 2)), "loss": np.ones((3, 2)), "kl": np.ones((3, 2))}
     fine = {"params.w": np.array([True, True])}

@@ -28,6 +28,7 @@ from rlgen.types import PyTree
 
 from ._drift import Drift
 from ._rule import Rule
+from ._rule import RuleInputs as RuleInputs  # what a loaded rule is asked with
 
 FORMAT = "rlgen-rule-1"
 CONVENTION = "ascent"  # agents ascend π̂ log π

@@ -31,6 +31,8 @@ SKIPPED = "skipped_"
 
 ALWAYS = ("weight", "score", "episode_return", "episode_length")
 """Metrics that exist in every update, also in one that trained nothing."""
+OF_EPISODES = ("episode_return", "episode_length", "solve_rate")
+"""But these only where an episode ended: of long tenancies many updates see no end."""
 
 
 class Counters(NamedTuple):
@@ -131,9 +133,11 @@ def first_bad(
 
     An update that trained nothing has no learner metrics, so NaN is allowed there; so has one whose
     teacher was not paid no metrics of the teacher, one in which no agent's life ended none of lives
-    (`life_…`), and one whose meta-gradient was skipped none of it (`meta_…`).
+    (`life_…`), and one whose meta-gradient was skipped none of it (`meta_…`); one in which no
+    episode ended (`num_episodes`) has nothing to say of episodes.
     """
     trained = metrics["weight"] > 0
+    ended = metrics.get("num_episodes", np.ones(trained.shape)) > 0
     taught = np.isfinite(metrics.get("teacher_return", np.full(trained.shape, np.nan)))
 
     counted = [x > 0 for name, x in metrics.items() if name.startswith(SKIPPED)]
@@ -145,7 +149,7 @@ def first_bad(
 
     def exists(name: str) -> np.ndarray:
         kind = name.partition("_")[0] + "_"
-        return exist.get(kind, trained) | (name in ALWAYS)
+        return (exist.get(kind, trained) | (name in ALWAYS)) & (ended | (name not in OF_EPISODES))
 
     wrong = {name: ~np.isfinite(x) & exists(name) for name, x in metrics.items()}
     hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
