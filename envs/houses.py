@@ -14,7 +14,7 @@ Episodic Bonuses for Exploration in Contextual MDPs". Differs from it in being a
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -204,6 +204,10 @@ class Houses(environment.Environment[Any, Any]):
         from rlgen.envs import _houses_suites  # it builds environments of this class
 
         return _houses_suites.suites(self)
+
+    def for_evaluation(self) -> "Houses":
+        """The same with coverage paid: a reward-free agent is judged by what it covers."""
+        return replace(self, pay_coverage=True)
 
     def ladder(self) -> dict[str, level_sets.Shift]:
         """Houses of more rooms than any that is trained on; see `rlgen.evaluation.ladder`."""

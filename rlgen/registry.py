@@ -48,6 +48,7 @@ ABILITIES = {
     "render": "render(level, state) -> uint8[H, W, 3]",
     "level_image": "level_image(level) -> uint8[H, W, 3]",
     "suites": "suites() -> {name: function that makes a Suite}",
+    "for_evaluation": "for_evaluation() -> environment that scores what is trained without reward",
     "ladder": "ladder() -> {name: `rlgen.levels.Shift`}: levels beyond those it is trained on",
     "codec": "codec() -> `rlgen.codec.LevelCodec`: the parts that make up its levels",
     "presets": "presets() -> {preset: {field: value}}",

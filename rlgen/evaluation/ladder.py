@@ -120,7 +120,8 @@ def climb(
         ValueError: an unknown rung, less than one level, or a family with too few.
     """
     check(num_levels, chosen)
-    env = _paid(env)
+    if registry.has(env, "for_evaluation"):
+        env = getattr(env, "for_evaluation")()  # noqa: B009
     known = {run: one for run, one in trained.items() if one is not None}
     taken = {word for one in known.values() for word in words(one.hashes)}
     own = {run: _familiar(env, one, num_levels) for run, one in known.items()}
@@ -224,11 +225,6 @@ def is_one_level(env: LevelEnv) -> bool:
     """Whether whatever an environment samples is one and the same."""
     level = jax.jit(jax.vmap(env.sample_level))(jax.random.split(_key(), 16))
     return all(bool((x == x[:1]).all()) for x in map(np.asarray, jax.tree.leaves(level)))
-
-
-def _paid(env: Any) -> Any:
-    """The environment with its reward; one that is trained without is scored with it (houses)."""
-    return replace(env, pay_coverage=True) if hasattr(env, "pay_coverage") else env
 
 
 def _hashes(env: LevelEnv, level: PyTree) -> UInt32[np.ndarray, "M 2"]:
