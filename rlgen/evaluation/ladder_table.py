@@ -75,9 +75,9 @@ def looks(found: Scores) -> list[str]:
     told = []
     for run in found.runs:
         counts: dict[str, list[str]] = {}
-        for one in (*found.scores, *found.curves):
-            if one.run == run and one.look:
-                counts.setdefault(f"{one.rung} {one.name}", []).append(str(one.look))
+        every = (*found.scores, *found.curves)
+        for one in (each for each in every if each.run == run and each.look):
+            counts.setdefault(f"{one.rung} {one.name}", []).append(str(one.look))
         parts = [f"{' and '.join(nums)} at {where}" for where, nums in counts.items()]
         told += [f"{run}: look {', '.join(parts)}."] if parts else []
     return told
