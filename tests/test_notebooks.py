@@ -141,6 +141,7 @@ def test_it_runs_from_a_wheel(path, wheel, python, tmp_path):
         timeout=600,
         resources={"metadata": {"path": str(tmp_path / "here")}},
     )
+    client.owns_km = True  # to shut the kernel down, which holds a gigabyte
     client.execute(env=environment(wheel))
     *cells, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
     (found,) = last.outputs
