@@ -56,12 +56,14 @@ def evaluate(args: Sequence[str]) -> int:
 
 def _are_rules(given: Any) -> bool:
     """Whether rules are named, and not policies; a record that is no good is refused by name."""
-    from rlgen._cli_meta import all_are_rules
+    from rlgen._cli_meta import MixedError, all_are_rules
     from rlgen.evaluation.comparison_runs import naming, rebuild
     from rlgen.runs import folder
 
     try:
         return all_are_rules(given.runs, given.allow_imports)
+    except MixedError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError):
         for run in (Path(name) for name in given.runs if Path(name).is_dir()):
             with naming(run):  # which of them it is

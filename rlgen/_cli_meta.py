@@ -10,11 +10,16 @@ ATTEMPTS = 4
 BASELINE = "a2c"
 
 
+class MixedError(ValueError):
+    """Rules and policies are named together."""
+
+
 def all_are_rules(names: list[str], allow_imports: bool) -> bool:
     """Whether what is named are rules, rather than policies.
 
     Raises:
-        ValueError: some are and some are not, or one is neither a run nor a rule.
+        MixedError: some are and some are not.
+        ValueError: one is neither a run nor a rule.
     """
     from rlgen.evaluation.trainees import is_rule, learns_rule
 
@@ -22,7 +27,7 @@ def all_are_rules(names: list[str], allow_imports: bool) -> bool:
     rules = [name for name, is_one in kinds.items() if is_one]
     if rules and len(rules) < len(kinds):
         others = ", ".join(name for name, is_one in kinds.items() if not is_one)
-        raise ValueError(
+        raise MixedError(
             f"{', '.join(rules)} learned a rule and {others} a policy, which are judged in "
             "different ways; evaluate them apart"
         )
