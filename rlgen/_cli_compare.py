@@ -1,15 +1,12 @@
 """`rlgen compare`: several methods on one suite, in one report."""
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import tyro
-
-from rlgen._cli_parse import Field, flag, make_options, option, parse
+from rlgen._cli_parse import Field, flag, make_options, option, parse, positional_runs
 
 ABOUT = (
     "Compare methods on held-out levels: their order and how sure it is, each against each, what "
@@ -151,13 +148,8 @@ def _cost(name: str, runs: list[Any], logs: dict[str, list[dict]]) -> Any:
 
 
 def _fields() -> list[Field]:
-    runs = tyro.conf.arg(metavar="RUN", help="two methods or more: RUN, or NAME=RUN,RUN")
     return [
-        (
-            "runs",
-            Annotated[tyro.conf.Positional[list[str]], runs],
-            dataclasses.field(default_factory=list),
-        ),
+        positional_runs("two methods or more: RUN, or NAME=RUN,RUN"),
         option(str, "", "suite", "the suite, such as maze/heldout; by default heldout"),
         option(int, 10, "attempts", "episodes on each level by each seed"),
         option(int, 0, "seed", "of the evaluation's random numbers"),

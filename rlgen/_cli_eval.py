@@ -1,14 +1,11 @@
 """`rlgen eval`: runs on a suite of held-out levels, as a table, files and a report."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import tyro
-
-from rlgen._cli_parse import Field, flag, make_options, option, parse
+from rlgen._cli_parse import Field, flag, make_options, option, parse, positional_runs
 
 ABOUT = (
     "Play every level of a suite with runs that never saw it, and compare them: the first run is "
@@ -245,13 +242,8 @@ def curricula_of(runs: dict[str, Path], allow_imports: bool) -> dict[str, Any]:
 
 
 def _fields() -> list[Field]:
-    runs = tyro.conf.arg(metavar="RUN", help="folders of one run or more, or rules")
     return [
-        (
-            "runs",
-            Annotated[tyro.conf.Positional[list[str]], runs],
-            dataclasses.field(default_factory=list),
-        ),
+        positional_runs("folders of one run or more, or rules"),
         option(
             str,
             "",

@@ -1,14 +1,11 @@
 """`rlgen ladder`: how runs do on their own levels, on new ones, and on ever stranger ones."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import tyro
-
-from rlgen._cli_parse import Field, flag, make_options, option, parse
+from rlgen._cli_parse import Field, flag, make_options, option, parse, positional_runs
 
 ABOUT = (
     "Climb the ladder: V0 the levels of training, V1 new ones like them, V2 ones beyond the range "
@@ -98,7 +95,7 @@ def _show_ladder(given: Any, chosen: Sequence[str]) -> int:
 def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Prepared:
     """Open and check everything; nothing has been played when it fails."""
     from rlgen.evaluation import comparison_runs as checks
-    from rlgen.evaluation import few_shot, zero_shot
+    from rlgen.evaluation import few_shot, results, zero_shot
     from rlgen.evaluation.ladder import climb, trained_on
 
     at = None if given.checkpoint < 0 else given.checkpoint
@@ -114,7 +111,7 @@ def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Pre
     checks.check_environments(envs)
     _check_distribution(envs)
     out = Path(given.out) if given.out else opened[0].path / "eval" / _name(given.validation)
-    _check_free(out, given.overwrite)
+    results.check_free(out, given.overwrite, FILES)
     loaded, trained = {}, {}
     for run in opened:
         with checks.naming(run.path):
@@ -147,17 +144,6 @@ def _check_distribution(envs: dict[str, Any]) -> None:
                 f"{first} and {run} draw their levels in different ways ({', '.join(unlike[:3])}), "
                 "so they have no V1 in common; climb the ladder with each apart"
             )
-
-
-def _check_free(out: Path, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the results")
-    taken = [name for name in FILES if (out / name).exists()]
-    if taken and not overwrite:
-        raise ValueError(
-            f"{out} already holds {taken[0]}; add --overwrite to replace it, or name another "
-            "folder with --out"
-        )
 
 
 def _play(prepared: Prepared, given: Any) -> tuple[dict[str, list], dict[str, list]]:
@@ -226,13 +212,8 @@ def _name(validation: bool) -> str:
 
 
 def _fields() -> list[Field]:
-    runs = tyro.conf.arg(metavar="RUN", help="folders of runs in one environment")
     return [
-        (
-            "runs",
-            Annotated[tyro.conf.Positional[list[str]], runs],
-            dataclasses.field(default_factory=list),
-        ),
+        positional_runs("folders of runs in one environment"),
         option(str, "", "env", "without a run: print the ladder of this environment"),
         option(int, 100, "levels", "of each stream; suites give at most as many as they have"),
         option(int, 10, "attempts", "episodes on each level by each seed"),

@@ -62,6 +62,13 @@ def flag(name: str, about: str) -> Field:
     return (_identifier(name), kind, False)
 
 
+def positional_runs(about: str) -> Field:
+    """The folders of runs that a command is given, without an option's name."""
+    settings = tyro.conf.arg(metavar="RUN", help=about)
+    kind = Annotated[tyro.conf.Positional[list[str]], settings]
+    return ("runs", kind, dataclasses.field(default_factory=list))
+
+
 def make_options(name: str, fields: Iterable[Field]) -> type:
     """A dataclass of options."""
     return dataclasses.make_dataclass(name, list(fields), frozen=True)

@@ -157,12 +157,12 @@ def read(folder: Path | str) -> Results:
         ) from error
 
 
-def check_free(folder: Path | str, overwrite: bool = False) -> None:
+def check_free(folder: Path | str, overwrite: bool = False, files: Sequence[str] = FILES) -> None:
     """Refuse a folder that results would overwrite; call it before an evaluation begins."""
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name a folder for the results")
-    taken = [name for name in FILES if (folder / name).exists()]
+    taken = [name for name in files if (folder / name).exists()]
     if taken and not overwrite:
         raise ValueError(
             f"{folder} already holds {taken[0]}; add --overwrite to replace it, or name another "
