@@ -20,7 +20,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.levels import Shift, Suite, make_level_set
+from rlgen.levels import DistributionShift, Suite, make_level_set
 from rlgen.types import Key, Solution
 
 __all__ = ["VARIANTS", "Chain", "Level", "State", "build", "tiny"]
@@ -200,13 +200,15 @@ class Chain(environment.Environment[Any, Any]):
         """`test`: chains of several lengths between the shortest and the longest."""
         return {"test": partial(_test_suite, self)}
 
-    def ladder(self) -> dict[str, Shift]:
+    def ladder(self) -> dict[str, DistributionShift]:
         """Longer chains, if no table has to know them, and those that pay in the other way."""
         low, high = self.length[1] + 1, 2 * self.length[1]
-        longer = Shift("V2", f"of {low} to {high} steps", fields={"length": (low, high)})
+        longer = DistributionShift(
+            "V2", f"of {low} to {high} steps", fields={"length": (low, high)}
+        )
         other = "that pay for sure" if self.noisy else "that pay at random"
         return ({"longer": longer} if self.num_distractors else {}) | {
-            "other-pay": Shift("V3", other, fields={"noisy": not self.noisy})
+            "other-pay": DistributionShift("V3", other, fields={"noisy": not self.noisy})
         }
 
     def _level(self, length: Int[Array, "*M"], right: Int[Array, "*M"]) -> Level:

@@ -4,8 +4,8 @@ A run is three choices: who learns (a student), which levels it meets (a sampler
 judged (a score). `rlgen.curriculum.Curriculum` joins them into one compiled loop.
 """
 
-from rlgen import _gymnax_hook
+from rlgen import gymnax_hook
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-_gymnax_hook.install()  # `gymnax.make("rlgen/Maze-v0")`; imports neither gymnax nor jax
+gymnax_hook.install()  # `gymnax.make("rlgen/Maze-v0")`; imports neither gymnax nor jax

@@ -2,7 +2,7 @@
 
 import sys
 
-from rlgen.cli import main
+from rlgen.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen import registry
-from rlgen.normalization import Normalizer
+from rlgen.nn.normalization import Normalizer
 from rlgen.protocols import Bonus, LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from rlgen.registry import suggestion
+from rlgen.registry import did_you_mean
 from rlgen.types import Key, PyTree
 
 PriorityKind = Literal["rank", "proportional"]
@@ -32,7 +32,7 @@ class LevelBuffer(NamedTuple):
     """K rows, of which the first `size` are filled; the clock counts draws and insertions."""
 
     level: PyTree  # [K, ...]
-    memory: PyTree  # [K, ...] what the score remembers of each level
+    level_info: PyTree  # [K, ...] what the sampler keeps with each level: the score's state, ...
     score: Float[Array, " K"]  # -inf: never observed
     timestamp: Int[Array, " K"]  # the clock when the row was last drawn or written
     hash: UInt32[Array, "K 2"]  # content of the level
@@ -44,7 +44,7 @@ class Arrivals(NamedTuple):
     """n levels on offer for the buffer, with what was found out about them."""
 
     level: PyTree  # [n, ...]
-    memory: PyTree  # [n, ...]
+    level_info: PyTree  # [n, ...]
     score: Float[Array, " n"]
     hash: UInt32[Array, "n 2"]
     valid: Bool[Array, " n"]  # whether the entry is on offer at all
@@ -90,7 +90,7 @@ class Priority:
     def __post_init__(self):
         if self.kind not in get_args(PriorityKind):
             raise ValueError(
-                f"unknown priority {self.kind!r}; {suggestion(self.kind, get_args(PriorityKind))}"
+                f"unknown priority {self.kind!r}; {did_you_mean(self.kind, get_args(PriorityKind))}"
             )
         if not self.temperature > 0:
             raise ValueError(
@@ -142,7 +142,7 @@ def staleness_weights(buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Arr
     return _normalised((buffer.clock - buffer.timestamp).astype(jnp.float32), rows)
 
 
-def make_buffer(capacity: int, level: PyTree, memory: PyTree) -> LevelBuffer:
+def make_buffer(capacity: int, level: PyTree, level_info: PyTree) -> LevelBuffer:
     """An empty buffer of K rows for levels and memories like the two given."""
 
     def rows(tree: PyTree) -> PyTree:
@@ -150,7 +150,7 @@ def make_buffer(capacity: int, level: PyTree, memory: PyTree) -> LevelBuffer:
 
     return LevelBuffer(
         level=rows(level),
-        memory=rows(memory),
+        level_info=rows(level_info),
         score=jnp.full(capacity, -jnp.inf),
         timestamp=jnp.zeros(capacity, jnp.int32),
         hash=jnp.zeros((capacity, 2), jnp.uint32),
@@ -245,10 +245,10 @@ def update(
     buffer: LevelBuffer,
     row: Int[Array, " n"],
     score: Float[Array, " n"],
-    memory: PyTree,
+    level_info: PyTree,
     valid: Bool[Array, " n"],
 ) -> LevelBuffer:
-    """Overwrite score and memory of rows that were played again.
+    """Overwrite score and level info of rows that were played again.
 
     A row below 0 and a score of `-inf` change nothing. If a row was drawn more than once, the last
     of its entries counts. The clock and the timestamps stay: they moved when the row was drawn.
@@ -257,7 +257,8 @@ def update(
     valid = _last_of_each(row[:, None] == row[None], valid)
     at = jnp.where(valid, row, buffer.score.size)
     return buffer._replace(
-        score=buffer.score.at[at].set(score, mode="drop"), memory=_put(buffer.memory, at, memory)
+        score=buffer.score.at[at].set(score, mode="drop"),
+        level_info=_put(buffer.level_info, at, level_info),
     )
 
 
@@ -272,7 +273,7 @@ def insert(
     """Offer n levels to the buffer.
 
     A level goes to the next empty row, or replaces the row of lowest priority if it scores higher
-    than that row. A level that the buffer already holds overwrites its row instead, memory
+    than that row. A level that the buffer already holds overwrites its row instead, level info
     included, as published. Every level on offer with a finite score moves the clock, accepted or
     not; one with score `-inf` is ignored.
 
@@ -330,7 +331,7 @@ def _write(
     """Arrivals written to rows `at`, all different; those out of bounds are dropped."""
     return buffer._replace(
         level=_put(buffer.level, at, arrivals.level),
-        memory=_put(buffer.memory, at, arrivals.memory),
+        level_info=_put(buffer.level_info, at, arrivals.level_info),
         score=buffer.score.at[at].set(arrivals.score, mode="drop"),
         timestamp=buffer.timestamp.at[at].set(stamp, mode="drop"),
         hash=buffer.hash.at[at].set(arrivals.hash, mode="drop"),

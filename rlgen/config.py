@@ -23,7 +23,7 @@ from typing import (
     get_type_hints,
 )
 
-from rlgen.registry import suggestion
+from rlgen.registry import did_you_mean
 
 Value: TypeAlias = bool | int | float | str | tuple
 Component = TypeVar("Component")
@@ -94,7 +94,7 @@ def convert(kind: Any, value: object, name: str = "value") -> Any:
     if get_origin(kind) is Literal:
         options = {str(option): option for option in get_args(kind)}
         if str(value) not in options:
-            raise ValueError(f"{name}={value!r} is unknown; {suggestion(str(value), options)}")
+            raise ValueError(f"{name}={value!r} is unknown; {did_you_mean(str(value), options)}")
         return options[str(value)]
     if kind is tuple or get_origin(kind) is tuple:
         return _convert_tuple(kind, value, name)
@@ -115,7 +115,7 @@ def to_json(values: Mapping[str, Value]) -> dict[str, Any]:
 
 def nearest(name: str, known: list[str]) -> str:
     """The tail of an error message for an unknown name among many: only the likely ones."""
-    return suggestion(name, difflib.get_close_matches(name, known, n=4, cutoff=0.5) or known)
+    return did_you_mean(name, difflib.get_close_matches(name, known, n=4, cutoff=0.5) or known)
 
 
 def _places(component: object, prefix: str = "") -> dict[int, dict[str, object]]:

@@ -7,9 +7,20 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from rlgen.branching import where
+from rlgen.parallel.seeds import tree_where
 from rlgen.protocols import Sampler, Score, Student
-from rlgen.types import NEW, Key, Keys, Lives, Met, Metrics, Outcome, PyTree, Slots, TrainState
+from rlgen.types import (
+    NEW,
+    Key,
+    Keys,
+    LifetimeResults,
+    Metrics,
+    Outcome,
+    PyTree,
+    Slots,
+    TrainState,
+    UpdateRecord,
+)
 
 
 @dataclass(frozen=True)
@@ -18,8 +29,8 @@ class Curriculum:
 
     Attributes:
         num_slots: N, levels in play at a time.
-        num_queued: R, levels that a slot meets one after the other within an update. 1 replays one
-            level for the whole rollout, as published curricula do.
+        levels_per_slot: R, levels that a slot plays one after the other within an update. 1
+            replays one level for the whole rollout, as published curricula do.
 
     Raises:
         ValueError: no slot or an empty queue.
@@ -29,26 +40,26 @@ class Curriculum:
     sampler: Sampler
     score: Score
     num_slots: int = 32
-    num_queued: int = 1
+    levels_per_slot: int = 1
 
     def __post_init__(self):
-        for name in ("num_slots", "num_queued"):
+        for name in ("num_slots", "levels_per_slot"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        most = getattr(self.student, "max_queued", self.num_queued)
-        if self.num_queued > most:
+        most = getattr(self.student, "max_queued", self.levels_per_slot)
+        if self.levels_per_slot > most:
             raise ValueError(
-                f"num_queued={self.num_queued}, but this student's slots hold at most {most} level"
-                f"{'s' if most > 1 else ''} at a time; set num_queued to {most}"
+                f"levels_per_slot={self.levels_per_slot}, but this student's slots hold at most "
+                f"{most} level{'s' if most > 1 else ''} at a time; set levels_per_slot to {most}"
             )
         check = getattr(self.student, "check", None)
         if check is not None:
             check(self.num_slots)
         check = getattr(self.sampler, "check", None)
         if check is not None:
-            check(self.num_slots * self.num_queued)
+            check(self.num_slots * self.levels_per_slot)
         _check_blocks(self)
-        if getattr(self.student, "whole_lives", False) and not hasattr(
+        if getattr(self.student, "full_lifetime", False) and not hasattr(
             self.sampler, "mean_lifetime"
         ):
             raise ValueError(
@@ -59,14 +70,14 @@ class Curriculum:
     def init(self, key: Key) -> TrainState:
         """A run before its first update; the slots are all free and hold blank levels."""
         key_student, key_sampler = jax.random.split(key)
-        shape = (self.num_slots, self.num_queued)
+        shape = (self.num_slots, self.levels_per_slot)
         slots = Slots(
-            level=_repeat(self.sampler.blank(), shape),
-            memory=_repeat(self.score.memory(), shape),
-            row=jnp.full(shape, -1, jnp.int32),
+            level=_repeat(self.sampler.example_level(), shape),
+            score_state=_repeat(self.score.initial_state(), shape),
+            buffer_index=jnp.full(shape, -1, jnp.int32),
             origin=jnp.full(self.num_slots, NEW, jnp.int32),
             weight=jnp.ones(self.num_slots),
-            note=_repeat(note_of(self.sampler), shape),
+            level_info=_repeat(level_info_of(self.sampler), shape),
         )
         student = self.student.init(key_student, self.num_slots)
         sampler = self.sampler.init(key_sampler)
@@ -76,27 +87,29 @@ class Curriculum:
         """Propose levels, play and learn, score, observe."""
         return self.update_and_show(ts, keys)[:2]
 
-    def update_and_show(self, ts: TrainState, keys: Keys) -> tuple[TrainState, Metrics, Met]:
+    def update_and_show(
+        self, ts: TrainState, keys: Keys
+    ) -> tuple[TrainState, Metrics, UpdateRecord]:
         """The same, and what was found out about the levels that were met."""
         key_propose, key_run, key_score, key_observe = jax.random.split(keys.own, 4)
         shared_propose, shared_observe = jax.random.split(keys.shared)
         sampler, slots = self.sampler.propose(
             Keys(key_propose, shared_propose), ts.sampler, ts.slots, ts.free
         )
-        unseen = ts.free[:, None] & (slots.row < 0)
-        memory = _repeat(self.score.memory(), unseen.shape)
-        slots = slots._replace(memory=where(unseen, memory, slots.memory))
+        unseen = ts.free[:, None] & (slots.buffer_index < 0)
+        memory = _repeat(self.score.initial_state(), unseen.shape)
+        slots = slots._replace(score_state=tree_where(unseen, memory, slots.score_state))
         student, outcome, metrics = self.student.run(key_run, ts.student, slots, ts.free)
         score, memory = self.score(key_score, slots, outcome)
         score = jnp.where(_is_judged(outcome)[:, None], score, -jnp.inf)
-        slots = slots._replace(memory=memory)
+        slots = slots._replace(score_state=memory)
         sampler = self.sampler.observe(
             Keys(key_observe, shared_observe), sampler, slots, score, outcome
         )
         metrics = metrics | self._sampler_metrics(sampler) | _summary(slots, score)
         lineage = getattr(self.sampler, "lineage", None)
         past = lineage(sampler, slots) if lineage else {}
-        met = Met(slots, score, outcome.episodes, past)
+        met = UpdateRecord(slots, score, outcome.episodes, past)
         return TrainState(student, sampler, slots, free=outcome.done), metrics, met
 
     def train(
@@ -115,7 +128,7 @@ class Curriculum:
         keys: Keys,
         start: Int[Array, ""],
         num_updates: int,
-        show: Callable[[Met], PyTree],
+        show: Callable[[UpdateRecord], PyTree],
     ) -> tuple[TrainState, Metrics, PyTree]:
         """The same, and what `show` keeps of each update, stacked `[num_updates]`."""
 
@@ -132,16 +145,16 @@ class Curriculum:
         return own(state) if own else {}
 
 
-def note_of(sampler: Sampler) -> PyTree:
+def level_info_of(sampler: Sampler) -> PyTree:
     """What a sampler notes of one level; `()` if it notes nothing."""
-    note = getattr(sampler, "note", None)
-    return note() if note else ()
+    own = getattr(sampler, "level_info", None)
+    return own() if own else ()
 
 
 def _is_judged(outcome: Outcome) -> Bool[Array, " N"]:
     """Slots whose tenancy is over, and where the evidence is of a whole life if it is of lives."""
-    if isinstance(outcome.lives, Lives):
-        return outcome.done & outcome.lives.complete
+    if isinstance(outcome.lifetimes, LifetimeResults):
+        return outcome.done & outcome.lifetimes.complete
     return outcome.done
 
 

@@ -1,20 +1,24 @@
-"""Sets of levels as data: indexable inside jit, hashed, saved as plain `.npz`."""
+"""Levels as data: sets that are indexable inside jit, hashed and saved as plain `.npz`; tasks.
+
+A task is what a meta-learner's agent is trained on: a level and the length of its lifetime.
+"""
 
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, no_type_check
+from typing import Any, Literal, NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen.protocols import LevelEnv
-from rlgen.types import PyTree
+from rlgen.types import EpisodeStats, Key, LifetimeResults, PyTree
 
 FORMAT = "rlgen-levels-1"
 KNOWN = ("hash", "optimal_steps", "optimal_return")
@@ -50,7 +54,7 @@ class Suite(NamedTuple):
     levels: LevelSet
 
 
-class Shift(NamedTuple):
+class DistributionShift(NamedTuple):
     """Levels outside an environment's training distribution: a suite, or a change of its fields.
 
     What `ladder()` of an environment is made of. An agent of the environment can play them as it
@@ -171,3 +175,119 @@ def _words(leaf: PyTree) -> UInt32[Array, " W"]:
     if jnp.issubdtype(x.dtype, jnp.floating):
         return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     return x.astype(jnp.uint32)
+
+
+class Task(NamedTuple):
+    """The level of a meta-learner's curriculum; [N, R, ...] in its slots."""
+
+    level: PyTree  # of the environment
+    lifetime: Int[Array, "*B"]  # updates for which an agent is trained on it
+
+
+def as_episodes(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> EpisodeStats:
+    """The ended lives in the form of episodes, [N, 1]."""
+    ended = (done & lifetimes.complete)[:, None]
+    value = jnp.where(ended, lifetimes.student_return[:, None], 0.0)
+    return EpisodeStats(
+        num=ended.astype(jnp.int32),
+        num_success=jnp.zeros_like(ended, jnp.int32),
+        mean_return=value,
+        max_return=jnp.where(ended, value, -jnp.inf),
+        mean_length=jnp.zeros_like(value),
+    )
+
+
+def plain_level(level: PyTree) -> PyTree:
+    """The environment's level, whether or not it is part of a task."""
+    return level.level if isinstance(level, Task) else level
+
+
+@dataclass(frozen=True)
+class TaskEnv:
+    """An environment whose levels are tasks, for samplers and scores that look into levels.
+
+    Everything but the lifetime is the environment's own. Optional abilities that tell levels apart
+    or judge them are passed on where the environment has them.
+    """
+
+    env: LevelEnv
+    lifetime: int = 1  # of the tasks that `sample_level` makes; samplers give their own
+
+    @property
+    def num_actions(self) -> int:
+        """Number of discrete actions."""
+        return self.env.num_actions
+
+    def sample_level(self, key: Key) -> Task:
+        """A level of the family, with the one lifetime."""
+        return Task(self.env.sample_level(key), jnp.int32(self.lifetime))
+
+    def reset_env(self, key: Key, params: Task) -> tuple[PyTree, PyTree]:
+        """Start of an episode."""
+        return self.env.reset_env(key, params.level)
+
+    def step_env(
+        self, key: Key, state: PyTree, action: Int[Array, ""], params: Task
+    ) -> tuple[PyTree, PyTree, Array, Array, dict]:
+        """One step."""
+        return self.env.step_env(key, state, action, params.level)
+
+    def is_truncated(self, state: PyTree, params: Task) -> Bool[Array, ""]:
+        """At the level's time limit."""
+        return self.env.is_truncated(state, params.level)
+
+    def level_hash(self, level: Task) -> UInt32[Array, "2"]:
+        """Equal for equal levels with equal lifetimes."""
+        mixed = level.lifetime.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
+        return hash_of(self.env, level.level) ^ jnp.stack([mixed, mixed ^ (mixed >> 16)])
+
+    def __getattr__(self, name: str) -> Any:
+        """`solve` and the like, of the task's level."""
+        if name not in ("solve", "level_features", "level_image", "lowest_return"):
+            raise AttributeError(name)
+        own = getattr(self.env, name)
+        return (lambda task: own(task.level)) if callable(own) else own
+
+
+def take(levels: LevelSet, rows: np.ndarray | slice | list[int]) -> LevelSet:
+    """Some levels of a set: by indices, a mask or a slice. On the host."""
+    rows = np.arange(len(levels))[rows]
+    part = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), levels)
+    return replace(part, names=tuple(levels.names[i] for i in rows))
+
+
+def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, int]:
+    """The levels that are not among some others, say a training set's, and how many were.
+
+    Also drops all but the first of equal levels. On the host.
+
+    Args:
+        levels: what to choose from.
+        hashes: of the levels that must not occur.
+    """
+    seen, kept = set(words(hashes)), []
+    for i, word in enumerate(words(levels.hash)):
+        if word not in seen:
+            kept.append(i)
+            seen.add(word)
+    return take(levels, np.array(kept, int)), len(levels) - len(kept)
+
+
+def disjoint(train: UInt32[Array, "K 2"], test: UInt32[Array, "M 2"]) -> bool:
+    """Whether two sets of level hashes share none."""
+    return set(words(train)).isdisjoint(words(test))
+
+
+def words(hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]) -> list[int]:
+    """Hashes as one whole number each."""
+    high, low = np.asarray(hashes).astype(np.uint64).T
+    return ((high << np.uint64(32)) | low).tolist()
+
+
+def level_stream(seed: int, number: int) -> np.random.PCG64:
+    """The random stream of one level of a suite that is drawn on the host.
+
+    The raw 64-bit words of PCG64, which numpy promises never to change (its derived distributions
+    may): level i of a suite does not depend on how many are made, and is the same for ever.
+    """
+    return np.random.PCG64([seed, number])

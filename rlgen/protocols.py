@@ -17,7 +17,7 @@ class LevelEnv(Protocol):
 
     Implementations subclass `gymnax.environments.environment.Environment` and are frozen
     dataclasses, so that equal environments share compilations. Abilities are optional methods,
-    listed in `rlgen.registry.ABILITIES`; who needs one asks with `rlgen.registry.require`.
+    listed in `rlgen.registry.OPTIONAL_METHODS`; who needs one asks with `rlgen.registry.require`.
     """
 
     @property
@@ -174,7 +174,7 @@ class Bonus(Protocol):
 class Score(Protocol):
     """How a level is judged by what happened on it."""
 
-    def memory(self) -> PyTree:
+    def initial_state(self) -> PyTree:
         """What is remembered of one unseen level (say, its best return so far)."""
         ...
 
@@ -193,7 +193,7 @@ class Sampler(Protocol):
         """State of a sampler that has seen nothing."""
         ...
 
-    def blank(self) -> PyTree:
+    def example_level(self) -> PyTree:
         """Any one level, of the shapes and dtypes that this sampler proposes."""
         ...
 
@@ -218,8 +218,8 @@ class Sampler(Protocol):
 
         A sampler may have further methods, which need not be there:
 
-        - `note()`, of one level, what `Slots.note` is made of: data that `propose` keeps with a
-          level for `observe` to read;
+        - `level_info()`, of one level, what `Slots.level_info` is made of: data that `propose`
+          keeps with a level for `observe` to read;
         - `metrics(state) -> Metrics`, of the update just done, such as a teacher's loss; one whose
           name begins with `steps_` joins the accounts;
         - `mean_lifetime`, of a sampler of tasks: updates that an agent lives for, on average;
@@ -278,15 +278,15 @@ class Student(Protocol):
     - `check(num_slots)`, which refuses sizes that do not fit;
     - `max_queued`, the most levels that a slot may hold, R;
     - `num_steps`, env steps in each slot and update, by which `--steps` is counted;
-    - `whole_lives`, whether an update is the whole life of agents; then `num_steps` counts those in
-      one of an agent's updates, and the sampler's `mean_lifetime` says how many there are;
+    - `full_lifetime`, whether an update is the whole life of agents; then `num_steps` counts those
+      in one of an agent's updates, and the sampler's `mean_lifetime` says how many there are;
     - `split_over(mesh)`, the same student with its slots divided over devices by itself;
     - `per_slot(state)`, a tree prefix of the state that says which parts have an axis of slots in
       front, to be split over devices with them;
     - `files(states) -> {name: bytes}`, written into the run folder with every checkpoint, of the
       states [S, ...] of S seeds;
-    - `taught(states, env) -> (learner, rules [S, ...])`, of a student that learns a rule: a learner
-      for any environment, a `RuleLearner`, and each seed's rule.
+    - `learner_with_rule(states, env) -> (learner, rules [S, ...])`, of a student that learns a
+      rule: a learner for any environment, a `RuleLearner`, and each seed's rule.
     """
 
     def init(self, key: Key, num_slots: int) -> PyTree:

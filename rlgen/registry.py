@@ -1,15 +1,20 @@
 """Components by name. The file name is the registration: a new component touches no other file.
 
-`algos/samplers/plr.py` is the sampler `plr`; `ppo_lstm.py` is `ppo-lstm`. Anything from outside is
-named by its dotted path, `my_package.my_module`. A module offers `build(...)`, which returns the
-component, and `tiny(...)`, its smallest instance, which the law tests pick up.
+`algos/samplers/plr.py` is the sampler `plr`; `ppo_lstm.py` is `ppo-lstm`. A component is a module
+or a package whose source defines `build(...)`, which returns the component, and `tiny(...)`, its
+smallest instance, which the law tests pick up. Components may stand one folder deeper
+(`algos/recipes/ued/plr.py`); their names do not say so. Anything from outside is named by its
+dotted path, `my_package.my_module`.
 """
 
+import ast
 import difflib
+import functools
 import importlib
 import importlib.util
-import pkgutil
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,13 +24,13 @@ KINDS = {
     "samplers": "rlgen.algos.samplers",
     "scores": "rlgen.algos.scores",
     "bonuses": "rlgen.algos.bonuses",
-    "level-models": "rlgen.algos.generative",
+    "level-models": "rlgen.algos.level_models",
     "recipes": "rlgen.algos.recipes",
 }
 
 _SINGULAR = {"bonuses": "bonus"}
 
-ABILITIES = {
+OPTIONAL_METHODS = {
     "unpack": "unpack(obs) -> pytree of float arrays: the observation as the network sees it",
     "success": "success(episode_return, terminated) -> bool: whether an episode was solved",
     "sample_simple_level": "sample_simple_level(key) -> level: one of the simplest kind",
@@ -49,7 +54,7 @@ ABILITIES = {
     "level_image": "level_image(level) -> uint8[H, W, 3]",
     "suites": "suites() -> {name: function that makes a Suite}",
     "for_evaluation": "for_evaluation() -> environment that scores what is trained without reward",
-    "ladder": "ladder() -> {name: `rlgen.levels.Shift`}: levels beyond those it is trained on",
+    "ladder": "ladder() -> {name: `rlgen.levels.DistributionShift`}: levels beyond training",
     "codec": "codec() -> `rlgen.codec.LevelCodec`: the parts that make up its levels",
     "presets": "presets() -> {preset: {field: value}}",
     "load_levels": "load_levels(path) -> LevelSet of a .npz or text file",
@@ -63,9 +68,31 @@ def names(kind: str) -> list[str]:
     Raises:
         ValueError: the kind is unknown.
     """
+    return sorted(modules(kind))
+
+
+@functools.cache  # files do not change while a program runs
+def modules(kind: str) -> dict[str, str]:
+    """The dotted path of every component of a kind by its name; no component is imported.
+
+    Raises:
+        ValueError: the kind is unknown.
+    """
     package = importlib.import_module(KINDS[_known(kind, KINDS, "kind of component")])
-    found = (m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
-    return sorted(name.replace("_", "-") for name in found)
+    found: dict[str, str] = {}
+    for name, module in _components(Path(package.__path__[0]), package.__name__):
+        if name in found:
+            raise ValueError(f"two {kind} are called {name!r}: {found[name]} and {module}")
+        found[name] = module
+    return found
+
+
+def name_of(kind: str, module: str) -> str:
+    """The name of the component that a module belongs to; the module's own path outside rlgen."""
+    for name, known in modules(kind).items():
+        if module == known or module.startswith(f"{known}."):
+            return name
+    return module
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -80,7 +107,7 @@ def load(kind: str, name: str) -> ModuleType:
         except ModuleNotFoundError as error:
             raise ValueError(f"cannot import {name!r} as one of the {kind}: {error}") from error
     known = _known(name, names(kind), _SINGULAR.get(kind, kind.removesuffix("s")))
-    return importlib.import_module(f"{KINDS[kind]}.{known.replace('-', '_')}")
+    return importlib.import_module(modules(kind)[known])
 
 
 def make_env(name: str) -> Any:
@@ -99,7 +126,7 @@ def make_env(name: str) -> Any:
     if variant not in known:
         if not known:
             raise ValueError(f"unknown environment {name!r}: {family} has no variants")
-        near = suggestion(variant, known)
+        near = did_you_mean(variant, known)
         raise ValueError(f"unknown variant {variant!r} of the environment {family}; {near}")
     return module.build(**known[variant])
 
@@ -136,7 +163,7 @@ def make_bonus(name: str, env: Any) -> Any:
     module = load("bonuses", family)
     known = variants(module)
     if slash and variant not in known:
-        told = suggestion(variant, known) if known else "it has none."
+        told = did_you_mean(variant, known) if known else "it has none."
         raise ValueError(f"unknown variant {variant!r} of the bonus {family}; {told}")
     return module.build(env, **known[variant] if slash else {})
 
@@ -148,7 +175,7 @@ def variants(module: ModuleType) -> dict[str, dict[str, Any]]:
 
 def has(env: object, ability: str) -> bool:
     """Whether an environment offers an optional ability."""
-    assert ability in ABILITIES, ability
+    assert ability in OPTIONAL_METHODS, ability
     return callable(getattr(env, ability, None))
 
 
@@ -161,7 +188,7 @@ def require(env: object, ability: str, needed_by: str) -> None:
     if not has(env, ability):
         able = ", ".join(_able(ability)) or "none of those that ship"
         raise ValueError(
-            f"{needed_by} needs an environment with {ABILITIES[ability]}; "
+            f"{needed_by} needs an environment with {OPTIONAL_METHODS[ability]}; "
             f"{type(env).__name__} has no {ability}. Those that have it: {able}. Choose one of "
             "them, or add the method."
         )
@@ -172,7 +199,7 @@ def _able(ability: str) -> list[str]:
     return [name for name in names("envs") if has(load("envs", name).build(), ability)]
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of an error message for an unknown name: the nearest known one, and all."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -183,4 +210,31 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def _known(name: str, known: Iterable[str], what: str) -> str:
     if name in known:
         return name
-    raise ValueError(f"unknown {what} {name!r}; {suggestion(name, known)}")
+    raise ValueError(f"unknown {what} {name!r}; {did_you_mean(name, known)}")
+
+
+def _components(folder: Path, package: str, depth: int = 1) -> Iterator[tuple[str, str]]:
+    """Name and dotted path of each component in a folder, `depth` folders deep at most."""
+    for path in sorted(folder.iterdir()):
+        module = f"{package}.{path.stem}"
+        inside = path / "__init__.py"
+        if path.suffix == ".py" and _defines_build(path):
+            yield path.stem.replace("_", "-"), module
+        elif inside.is_file() and _defines_build(inside):
+            yield path.name.replace("_", "-"), module
+        elif inside.is_file() and depth:
+            yield from _components(path, module, depth - 1)
+
+
+def _defines_build(path: Path) -> bool:
+    """Whether a source file binds the name `build`; a package may import it from inside."""
+    source = path.read_text()
+    if path.name != "__init__.py":
+        return re.search(r"(?m)^def build\b", source) is not None
+    if "build" not in source:
+        return False
+    nodes = ast.parse(source).body
+    imported = {a.asname or a.name for n in nodes if isinstance(n, ast.ImportFrom) for a in n.names}
+    return "build" in imported or any(
+        isinstance(n, ast.FunctionDef) and n.name == "build" for n in nodes
+    )

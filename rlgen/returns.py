@@ -1,10 +1,16 @@
-"""Returns and advantages from a rollout `[T, N]`; one formula, one function."""
+"""Returns, advantages and episodes of a rollout `[T, N]`; one formula, one function.
+
+The second half is the evidence that scores of levels read from an outcome.
+"""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.types import Episodes, Rollout
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.types import EpisodeStats, Outcome, Rollout, Slots
 
 
 def gae(
@@ -46,21 +52,21 @@ def gae(
 
 def episodes(
     rollout: Rollout,
-    num_queued: int,
+    levels_per_slot: int,
     success: Bool[Array, "T N"],
     before: tuple[Float[Array, " N"], Float[Array, " N"]] | tuple[()] = (),
-) -> Episodes:
+) -> EpisodeStats:
     """Statistics of the completed episodes of each queued level.
 
     Args:
         rollout: [T, N].
-        num_queued: R.
+        levels_per_slot: R.
         success: whether the episode that ends with step t was solved; read only where done.
         before: as for `episode_progress`.
     """
     total, length = episode_progress(rollout, before)
     done = rollout.done
-    here = rollout.turn[..., None] == jnp.arange(num_queued)[None, None]  # [T, N, R]
+    here = rollout.level_index[..., None] == jnp.arange(levels_per_slot)[None, None]  # [T, N, R]
     ended = here & done[..., None]
     num = ended.sum(0)
 
@@ -69,7 +75,7 @@ def episodes(
 
     best = jnp.where(ended, total[..., None], -jnp.inf).max(0)
     num_success = (ended & success[..., None]).sum(0)
-    return Episodes(num, num_success, mean(total), best, mean(length))
+    return EpisodeStats(num, num_success, mean(total), best, mean(length))
 
 
 def episode_progress(
@@ -96,14 +102,14 @@ def episode_progress(
 
 
 def mean_per_level(
-    x: Float[Array, "T N"], rollout: Rollout, num_queued: int, completed_only: bool = False
+    x: Float[Array, "T N"], rollout: Rollout, levels_per_slot: int, completed_only: bool = False
 ) -> Float[Array, "N R"]:
     """Mean over episodes of the mean over steps of `x`, for each queued level.
 
     Args:
         x: one number a step.
         rollout: [T, N].
-        num_queued: R.
+        levels_per_slot: R.
         completed_only: whether the last, unfinished episode of a slot is left out (as in JaxUED).
 
     Returns:
@@ -124,8 +130,64 @@ def mean_per_level(
     xs = progress, rollout.done, last
     length, complete = jax.lax.scan(back, start, xs, reverse=True, unroll=8)[1]
     counts = complete if completed_only else jnp.ones_like(complete)
-    here = rollout.turn[..., None] == jnp.arange(num_queued)[None, None]
+    here = rollout.level_index[..., None] == jnp.arange(levels_per_slot)[None, None]
     weight = (counts / length)[..., None] * here
     num = (here & rollout.first[..., None] & counts[..., None]).sum(0)
     mean = (weight * x[..., None]).sum(0) / jnp.maximum(num, 1)
     return jnp.where(num > 0, mean, -jnp.inf)
+
+
+def protagonist(outcome: Outcome) -> Rollout:
+    """The rollout [T, N] of member 0 of the population."""
+    return jax.tree.map(lambda x: x[0], outcome.rollout)
+
+
+def extrinsic_advantage(
+    rollout: Rollout, discount: float, gae_lambda: float, bootstrap_truncation: bool
+) -> Float[Array, "T N"]:
+    """GAE of the extrinsic reward alone, so that exploration bonuses cannot raise a score."""
+    return gae(rollout, discount, gae_lambda, bootstrap_truncation, include_bonus=False)
+
+
+def learner_fields(learner: Learner) -> dict[str, Any]:
+    """What the advantages of a score share with the learner's, of the fields that it has.
+
+    Where a rule teaches an agent, it is the agent that discounts.
+    """
+    shared = ("discount", "gae_lambda", "bootstrap_truncation")
+    owner = getattr(learner, "agent", learner)
+    return {name: getattr(owner, name) for name in shared if hasattr(owner, name)}
+
+
+def completed(outcome: Outcome, levels_per_slot: int) -> EpisodeStats:
+    """The episodes of each level, [N, R]: those that the student reports, else the rollout's.
+
+    A meta-learner reports what its agents earn at the end of their lives, of which the batches that
+    it learns from show little. An on-policy student reports those of its rollout.
+    """
+    if isinstance(outcome.episodes, EpisodeStats):
+        return outcome.episodes
+    rollout = protagonist(outcome)
+    return episodes(rollout, levels_per_slot, success=jnp.zeros_like(rollout.terminated))
+
+
+def best_return(slots: Slots, outcome: Outcome) -> Float[Array, "N R"]:
+    """R_max: the highest undiscounted return of a completed episode on each level so far.
+
+    Args:
+        slots: whose memory is R_max before this outcome, [N, R].
+        outcome: of member 0.
+    """
+    return jnp.maximum(
+        slots.score_state, completed(outcome, slots.buffer_index.shape[1]).max_return
+    )
+
+
+def at_each_step(x: Float[Array, "N R"], turn: Int[Array, "T N"]) -> Float[Array, "T N"]:
+    """A number of each level, at the steps that were played on it."""
+    return jnp.take_along_axis(x, turn.T, axis=1).T
+
+
+def environment_fields(env: LevelEnv) -> dict[str, Any]:
+    """The least return there is, where the environment says that it is not 0."""
+    return {"floor": float(getattr(env, "lowest_return", 0.0))}

@@ -1,4 +1,8 @@
-"""The only two scans over environment steps: `rollout` for learning, `play` for evaluation."""
+"""The only two scans over environment steps: `rollout` for learning, `play` for evaluation.
+
+`evaluate_policy` gives the expected return of a policy on one level: exactly where the environment
+and the learner allow it, else by playing.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,18 +11,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.branching import any_seed, where
+from rlgen import registry
+from rlgen.parallel.seeds import any_over_seeds, tree_where
 from rlgen.protocols import Actor, LevelEnv
 from rlgen.types import Key, PyTree, Rollout, Visit
 
 
-class Running(NamedTuple):
+class RolloutCarry(NamedTuple):
     """Where N slots are between two steps."""
 
     state: PyTree  # [N, ...]
     obs: PyTree
     first: Bool[Array, " N"]  # obs is the first of an episode
-    turn: Int[Array, " N"]  # which queued level is being played
+    level_index: Int[Array, " N"]  # which queued level is being played
     carry: PyTree
 
 
@@ -64,24 +69,24 @@ def rollout(
     """
     key_reset, key_steps = jax.random.split(key)
     starts = _starts(key_reset, env, level)
-    slots = _Slots(env, learner, learner_state, level, starts, record)
+    slots = _RolloutContext(env, learner, learner_state, level, starts, record)
     return _play_on(key_steps, slots, _at_start(learner, starts), num_steps)[:2]
 
 
-def begin(key: Key, env: LevelEnv, learner: Actor, level: PyTree) -> Running:
-    """Slots at the start of an episode on their first levels [N, R, ...]; see `roll_on`."""
+def reset_slots(key: Key, env: LevelEnv, learner: Actor, level: PyTree) -> RolloutCarry:
+    """Slots at the start of an episode on their first levels [N, R, ...]."""
     return _at_start(learner, _starts(key, env, level))
 
 
-def roll_on(
+def continue_rollout(
     key: Key,
     env: LevelEnv,
     player: tuple[Actor, PyTree],
     level: PyTree,
-    running: Running,
+    running: RolloutCarry,
     num_steps: int,
     record: Record = NOTHING_MORE,
-) -> tuple[Rollout, Running]:
+) -> tuple[Rollout, RolloutCarry]:
     """Play T further steps from where the slots are, as `rollout` does from the start.
 
     Episodes go on from one call to the next; the starts of those that begin within the call are
@@ -89,12 +94,12 @@ def roll_on(
 
     Args:
         player: who acts, and its state.
-        running: the slots, of `begin` or of an earlier call.
+        running: the slots, of `reset_slots` or of an earlier call.
         key, env, level, num_steps, record: as in `rollout`.
     """
     key_reset, key_steps = jax.random.split(key)
     starts = _starts(key_reset, env, level)
-    slots = _Slots(env, *player, level, starts, record)
+    slots = _RolloutContext(env, *player, level, starts, record)
     played, _, end = _play_on(key_steps, slots, running, num_steps)
     return played, end
 
@@ -105,19 +110,19 @@ def _starts(key: Key, env: LevelEnv, level: PyTree) -> PyTree:
     return jax.vmap(jax.vmap(env.reset_env))(keys, level)
 
 
-def _at_start(learner: Actor, starts: PyTree) -> Running:
+def _at_start(learner: Actor, starts: PyTree) -> RolloutCarry:
     num_slots = jax.tree.leaves(starts)[0].shape[0]
     turn, first = jnp.zeros(num_slots, jnp.int32), jnp.ones(num_slots, bool)
     obs, state = _at(starts, turn)
-    return Running(state, obs, first, turn, learner.initial_carry(num_slots))
+    return RolloutCarry(state, obs, first, turn, learner.initial_carry(num_slots))
 
 
 def _play_on(
-    key: Key, slots: "_Slots", running: Running, num_steps: int
-) -> tuple[Rollout, PyTree, Running]:
+    key: Key, slots: "_RolloutContext", running: RolloutCarry, num_steps: int
+) -> tuple[Rollout, PyTree, RolloutCarry]:
     learner, learner_state = slots.learner, slots.learner_state
 
-    def part(now: Running, keys: Key) -> tuple[Running, tuple]:
+    def part(now: RolloutCarry, keys: Key) -> tuple[RolloutCarry, tuple]:
         end, rows = jax.lax.scan(slots.step, now, keys)
         return end, (rows, now.carry)
 
@@ -149,7 +154,7 @@ def _part(learner: Actor, num_steps: int) -> int:
     return length
 
 
-class _Slots(NamedTuple):
+class _RolloutContext(NamedTuple):
     """What stays the same during a rollout."""
 
     env: LevelEnv
@@ -159,14 +164,14 @@ class _Slots(NamedTuple):
     starts: PyTree  # first (obs, state) of each, [N, R, ...]
     record: Record
 
-    def step(self, now: Running, key: Key) -> tuple[Running, tuple[Rollout, PyTree]]:
+    def step(self, now: RolloutCarry, key: Key) -> tuple[RolloutCarry, tuple[Rollout, PyTree]]:
         """One step of all slots; `next_value` is filled in only where a time limit cut."""
         learner, learner_state = self.learner, self.learner_state
         key_act, key_step = jax.random.split(key)
         carry, action, log_prob, value = learner.act(
             key_act, learner_state, now.carry, now.obs, now.first
         )
-        here = _at(self.level, now.turn)
+        here = _at(self.level, now.level_index)
         obs, state, reward, terminated, truncated = _step(
             key_step, self.env, now.state, action, here
         )
@@ -175,12 +180,14 @@ class _Slots(NamedTuple):
         # Only a time limit needs the value of an observation that nobody acts on: a branch, since
         # time limits are rare and a forward pass is dear.
         cut_value = jax.lax.cond(
-            any_seed(truncated.any()),
+            any_over_seeds(truncated.any()),
             lambda: learner.value(learner_state, carry, obs, jnp.zeros_like(done)),
             lambda: jnp.zeros_like(value),
         )
-        turn = jnp.where(done, (now.turn + 1) % jax.tree.leaves(self.level)[0].shape[1], now.turn)
-        obs, state = where(done, _at(self.starts, turn), (obs, state))
+        turn = jnp.where(
+            done, (now.level_index + 1) % jax.tree.leaves(self.level)[0].shape[1], now.level_index
+        )
+        obs, state = tree_where(done, _at(self.starts, turn), (obs, state))
         row = Rollout(
             obs=now.obs,
             action=action,
@@ -190,13 +197,13 @@ class _Slots(NamedTuple):
             first=now.first,
             terminated=terminated,
             truncated=truncated,
-            turn=now.turn,
+            level_index=now.level_index,
             reward=reward,
             bonus=(),  # pyright: ignore[reportArgumentType]  # zeros, made once at the end
             carry=(),
             visits=visits,
         )
-        return Running(state, obs, done, turn, carry), (row, self.record.trace(now.state))
+        return RolloutCarry(state, obs, done, turn, carry), (row, self.record.trace(now.state))
 
     def _visits(self, state: PyTree, after: PyTree, level: PyTree) -> dict[str, Visit] | tuple[()]:
         """The features of the states before and after a step, before any reset."""
@@ -209,7 +216,7 @@ class _Slots(NamedTuple):
         return visits
 
 
-class Played(NamedTuple):
+class EpisodeResult(NamedTuple):
     """One episode on each of B levels."""
 
     episode_return: Float[Array, " B"]  # undiscounted
@@ -225,7 +232,7 @@ def play(
     level: PyTree,
     max_steps: int | Int[Array, ""],
     steps_per_check: int = 16,
-) -> Played:
+) -> EpisodeResult:
     """Play one episode on each level, without resets, until all have ended.
 
     Args:
@@ -241,7 +248,7 @@ def play(
     key_reset, key_steps = jax.random.split(key)
     obs, state = jax.vmap(env.reset_env)(jax.random.split(key_reset, num_levels), level)
     zero, fresh = jnp.zeros(num_levels, jnp.int32), jnp.ones(num_levels, bool)
-    running = Running(state, obs, fresh, zero, learner.initial_carry(num_levels))
+    running = RolloutCarry(state, obs, fresh, zero, learner.initial_carry(num_levels))
 
     def step(carry: tuple, t: Array) -> tuple[tuple, None]:
         now, active, played = carry
@@ -249,7 +256,7 @@ def play(
         hidden, action, _, _ = learner.act(key_act, learner_state, now.carry, now.obs, now.first)
         obs, state, reward, terminated, truncated = _step(key_step, env, now.state, action, level)
         active &= t < max_steps
-        now = Running(state, obs, jnp.zeros_like(fresh), now.turn, hidden)
+        now = RolloutCarry(state, obs, jnp.zeros_like(fresh), now.level_index, hidden)
         played = _count(played, active, reward, terminated)
         return (now, active & ~(terminated | truncated), played), None
 
@@ -262,12 +269,12 @@ def play(
         t, (_, active, _) = carry
         return (t < max_steps) & active.any()
 
-    start = (running, fresh, Played(jnp.zeros(num_levels), zero, ~fresh))
+    start = (running, fresh, EpisodeResult(jnp.zeros(num_levels), zero, ~fresh))
     return jax.lax.while_loop(unfinished, some, (0, start))[1][2]
 
 
-def _count(played: Played, active: Array, reward: Array, terminated: Array) -> Played:
-    return Played(
+def _count(played: EpisodeResult, active: Array, reward: Array, terminated: Array) -> EpisodeResult:
+    return EpisodeResult(
         played.episode_return + jnp.where(active, reward, 0.0),
         played.length + active,
         played.terminated | (active & terminated),
@@ -290,3 +297,53 @@ def _at(queue: PyTree, turn: Int[Array, " N"]) -> PyTree:
         return x[jnp.arange(x.shape[0]), turn]
 
     return jax.tree.map(take, queue)
+
+
+def is_exact(env: LevelEnv, learner: Actor) -> bool:
+    """Whether `policy_return` needs no playing.
+
+    The environment enumerates its observations and has `expected_return`; the learner has no memory
+    and can tell its policy by `log_policy(state, obs [B]) -> [B, A]`.
+    """
+    if jax.tree.leaves(learner.initial_carry(1)):
+        return False
+    enumerable = registry.has(env, "expected_return") and registry.has(env, "num_states")
+    return enumerable and hasattr(learner, "log_policy")
+
+
+def policy_return(
+    key: Key,
+    env: LevelEnv,
+    learner: Actor,
+    state: PyTree,
+    level: PyTree,
+    num_episodes: int = 64,
+) -> Float[Array, ""]:
+    """Expected undiscounted return of an episode on one level.
+
+    Args:
+        key: consumed, if episodes are played.
+        env: one environment.
+        learner, state: whose policy.
+        level: one level.
+        num_episodes: to average over where no exact answer is to be had.
+    """
+    return evaluate_policy(key, env, learner, state, level, num_episodes)[0]
+
+
+def evaluate_policy(
+    key: Key,
+    env: LevelEnv,
+    learner: Actor,
+    state: PyTree,
+    level: PyTree,
+    num_episodes: int = 64,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Expected return as by `policy_return`, and the env steps played for it: 0 if it is exact."""
+    if is_exact(env, learner):
+        every_obs = jnp.arange(getattr(env, "num_states")())  # noqa: B009 (an optional ability)
+        log_policy = getattr(learner, "log_policy")(state, every_obs)  # noqa: B009
+        return getattr(env, "expected_return")(level, log_policy), jnp.zeros(())  # noqa: B009
+    copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *jnp.shape(x))), level)
+    played = play(key, env, learner, state, copies, level.max_steps_in_episode)
+    return played.episode_return.mean(), played.length.sum().astype(jnp.float32)

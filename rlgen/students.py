@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlgen.branching import any_seed, where
-from rlgen.protocols import Bonus, Learner, LevelEnv
+from rlgen import registry
+from rlgen.parallel.seeds import any_over_seeds, tree_where
+from rlgen.protocols import Bonus, Learner, LevelEnv, Score
 from rlgen.registry import require
 from rlgen.returns import episode_progress, episodes
-from rlgen.rollout import Record, Running, begin, roll_on, rollout
-from rlgen.types import NEW, Episodes, Key, Metrics, Outcome, PyTree, Rollout, Slots
+from rlgen.rollout import Record, RolloutCarry, continue_rollout, reset_slots, rollout
+from rlgen.types import NEW, EpisodeStats, Key, Metrics, Outcome, PyTree, Rollout, Slots
 
 
 class OnPolicyState(NamedTuple):
@@ -21,16 +22,16 @@ class OnPolicyState(NamedTuple):
     learner: PyTree
     bonus: PyTree
     # Of tenancies longer than an update; `()` otherwise.
-    running: Running | tuple[()] = ()  # [P, N, ...] where the slots are
+    running: RolloutCarry | tuple[()] = ()  # [P, N, ...] where the slots are
     progress: tuple[Array, Array] | tuple[()] = ()  # [P, N] return and steps of the last episode
     age: PyTree = ()  # Int [P, N]; updates for which a slot has had its levels
 
 
 @dataclass(frozen=True)
 class OnPolicy:
-    """Roll out, add the bonus, learn; every slot is free again after `tenancy` updates, usually 1.
+    """Roll out, add the bonus, learn; a slot is free again after `updates_per_level` updates.
 
-    In a longer tenancy the episodes run on from one update to the next, so that short rollouts
+    With more than one, the episodes run on from one update to the next, so that short rollouts
     see the ends of long episodes. The reported episodes are whole, also those that began in earlier
     updates. The rollout that is scored is the last update's alone, as if an episode began with its
     first step: a score by returns then judges the parts of episodes that it sees.
@@ -46,8 +47,8 @@ class OnPolicy:
         train_share: share of the slots that can have weight at once; the update computes with that
             many alone. A parallel curriculum trains on one block of its slots.
         bonus: intrinsic reward, or `()`.
-        tenancy: updates for which a slot keeps its levels. Above 1, episodes run on from one update
-            to the next.
+        updates_per_level: updates for which a slot keeps its levels. Above 1, episodes run on
+            from one update to the next.
 
     Raises:
         ValueError: a field outside its range.
@@ -59,10 +60,10 @@ class OnPolicy:
     population: int = 1
     train_share: float = 1.0
     bonus: Bonus | tuple[()] = ()
-    tenancy: int = 1
+    updates_per_level: int = 1
 
     def __post_init__(self):
-        for name in ("num_steps", "population", "tenancy"):
+        for name in ("num_steps", "population", "updates_per_level"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for feature in self._record.features:
@@ -88,12 +89,12 @@ class OnPolicy:
         if not isinstance(self.bonus, tuple):
             keys_bonus = jax.random.split(key_bonus, self.population)
             bonus = jax.vmap(self.bonus.init, in_axes=(0, None))(keys_bonus, num_slots)
-        if self.tenancy == 1:
+        if self.updates_per_level == 1:
             return OnPolicyState(learner, bonus)
         # Never played, as the first slots are all fresh: any level and key will do.
         blank = self.env.sample_level(jax.random.key(0))
         level = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, 1, *jnp.shape(x))), blank)
-        running = begin(jax.random.key(0), self.env, self.learner, level)
+        running = reset_slots(jax.random.key(0), self.env, self.learner, level)
         zero = jnp.zeros(num_slots)
         going = (running, (zero, zero), jnp.zeros(num_slots, jnp.int32))
         going = jax.tree.map(lambda x: jnp.stack([x] * self.population), going)
@@ -123,8 +124,8 @@ class OnPolicy:
             told = ("episode_return", "episode_length", "solve_rate")
             metrics |= {f"antagonist_{n}": every[n][1] for n in told if n in every}
         done = jnp.ones_like(fresh)
-        if self.tenancy > 1:
-            done = state.age[0] >= self.tenancy
+        if self.updates_per_level > 1:
+            done = state.age[0] >= self.updates_per_level
             rollouts = rollouts._replace(first=rollouts.first.at[:, 0].set(True))
         outcome = Outcome(
             done=done,
@@ -135,12 +136,12 @@ class OnPolicy:
 
     def _run_one(
         self, key: Key, state: OnPolicyState, slots: Slots, fresh: Bool[Array, " N"]
-    ) -> tuple[OnPolicyState, Rollout, Episodes, Metrics]:
+    ) -> tuple[OnPolicyState, Rollout, EpisodeStats, Metrics]:
         key_rollout, key_bonus, key_update = jax.random.split(key, 3)
         before = state.progress
         played, state = self._play(key_rollout, state, slots.level, fresh)
         solved = successes(self.env, played, before)
-        stats = episodes(played, slots.row.shape[1], solved, before)
+        stats = episodes(played, slots.buffer_index.shape[1], solved, before)
         metrics = self._episode_metrics(played, stats, solved)
         new, played, told = self._learn((key_bonus, key_update), state, played, slots.weight)
         return new, played, stats, metrics | told
@@ -155,21 +156,21 @@ class OnPolicy:
         self, key: Key, state: OnPolicyState, level: PyTree, fresh: Bool[Array, " N"]
     ) -> tuple[Rollout, OnPolicyState]:
         """T steps, from the start or from where the slots are; only `fresh` ones begin anew."""
-        if self.tenancy == 1:
+        if self.updates_per_level == 1:
             played, _ = rollout(
                 key, self.env, self.learner, state.learner, level, self.num_steps, self._record
             )
             return played, state
         key_begin, key_roll = jax.random.split(key)
 
-        def start() -> Running:
-            new = begin(key_begin, self.env, self.learner, level)
-            return where(fresh, new, state.running)
+        def start() -> RolloutCarry:
+            new = reset_slots(key_begin, self.env, self.learner, level)
+            return tree_where(fresh, new, state.running)
 
         # Most updates are in the middle of a tenancy, where no start need be computed.
-        running = jax.lax.cond(any_seed(fresh.any()), start, lambda: state.running)
+        running = jax.lax.cond(any_over_seeds(fresh.any()), start, lambda: state.running)
         player = (self.learner, state.learner)
-        played, running = roll_on(
+        played, running = continue_rollout(
             key_roll, self.env, player, level, running, self.num_steps, self._record
         )
         progress = jax.tree.map(lambda x: x[-1], episode_progress(played, state.progress))
@@ -207,9 +208,9 @@ class OnPolicy:
             metrics = jax.eval_shape(learn)[1]
             return old, {name: jnp.full(m.shape, jnp.nan) for name, m in metrics.items()}
 
-        new, metrics = jax.lax.cond(any_seed(trains), learn, skip)
+        new, metrics = jax.lax.cond(any_over_seeds(trains), learn, skip)
         metrics = {name: jnp.where(trains, m, jnp.nan) for name, m in metrics.items()}
-        learner, bonus_state, bonus = where(trains, new, old)
+        learner, bonus_state, bonus = tree_where(trains, new, old)
         state = state._replace(learner=learner, bonus=bonus_state)
         return state, played._replace(bonus=bonus), metrics
 
@@ -228,13 +229,13 @@ class OnPolicy:
         return played._replace(last_obs=())
 
     def _episode_metrics(
-        self, played: Rollout, stats: Episodes, solved: Bool[Array, "T N"]
+        self, played: Rollout, stats: EpisodeStats, solved: Bool[Array, "T N"]
     ) -> Metrics:
         num = jnp.maximum(stats.num.sum(), 1)
         mean = {"episode_return": stats.mean_return, "episode_length": stats.mean_length}
         metrics = {name: (x * stats.num).sum() / num for name, x in mean.items()}
         metrics["num_episodes"] = stats.num.sum()
-        if self.tenancy > 1:  # an update may see no episode's end
+        if self.updates_per_level > 1:  # an update may see no episode's end
             if hasattr(self.env, "success"):
                 metrics["solve_rate"] = stats.num_success.sum() / num
             ended = {name for name in metrics if name != "num_episodes"}
@@ -275,3 +276,9 @@ def successes(
     total, _ = episode_progress(played, before)
     own = getattr(env, "success", None)
     return played.done & (own(total, played.terminated) if own else total > 0)
+
+
+def student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[OnPolicy, Score]:
+    """A student and a score by name; the score is built to agree with the learner's discounting."""
+    built = registry.load("learners", learner).build(env)
+    return OnPolicy(env, built), registry.load("scores", score).build(env, built)

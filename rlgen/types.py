@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 PyTree: TypeAlias = Any
 Key: TypeAlias = jax.Array
 Metrics: TypeAlias = dict[str, Array]
+Preset: TypeAlias = dict[str, bool | int | float | str]
 
 NEW, REPLAY, MUTANT = 0, 1, 2
 """Where a slot's levels came from; the values of `Slots.origin`."""
@@ -33,11 +34,11 @@ class Slots(NamedTuple):
     """What each of N slots is working on: a queue of R levels, met one after the other."""
 
     level: PyTree  # [N, R, ...]; opaque to all but the environment
-    memory: PyTree  # [N, R, ...]; what the score remembers of each level
-    row: Int[Array, "N R"]  # row in the sampler's buffer, -1 if none
+    score_state: PyTree  # [N, R, ...]; what the score remembers of each level
+    buffer_index: Int[Array, "N R"]  # row in the sampler's buffer, -1 if none
     origin: Int[Array, " N"]  # NEW, REPLAY or MUTANT
     weight: Float[Array, " N"]  # share of the slot's data in the learner's loss
-    note: PyTree = ()  # [N, R, ...]; what the sampler notes of each level until it observes it
+    level_info: PyTree = ()  # [N, R, ...]; what the sampler keeps with each level
 
 
 class Visit(NamedTuple):
@@ -58,7 +59,7 @@ class Rollout(NamedTuple):
     first: Bool[Array, "T N"]  # obs is the first of an episode
     terminated: Bool[Array, "T N"]
     truncated: Bool[Array, "T N"]  # ended by the time limit alone
-    turn: Int[Array, "T N"]  # which queued level, 0 .. R-1, the step was played on
+    level_index: Int[Array, "T N"]  # which queued level, 0 .. R-1, the step was played on
     reward: Float[Array, "T N"]  # extrinsic; never overwritten
     bonus: Float[Array, "T N"]  # intrinsic; added to the reward only inside the advantage
     carry: PyTree  # [T/L, N, ...] recurrent state before every L-th step; L = T by default
@@ -71,7 +72,7 @@ class Rollout(NamedTuple):
         return self.terminated | self.truncated
 
 
-class Episodes(NamedTuple):
+class EpisodeStats(NamedTuple):
     """The episodes that ended within a rollout, by queued level."""
 
     num: Int[Array, "N R"]  # completed episodes
@@ -81,7 +82,7 @@ class Episodes(NamedTuple):
     mean_length: Float[Array, "N R"]  # steps; 0 if none
 
 
-class Lives(NamedTuple):
+class LifetimeResults(NamedTuple):
     """What became of N agents of a meta-learner; read only where `Outcome.done`."""
 
     student_return: Float[Array, " N"]  # undiscounted, of the agent that the rule trained
@@ -94,16 +95,16 @@ class Outcome(NamedTuple):
 
     done: Bool[Array, " N"]  # the slot's tenancy is over
     rollout: Rollout | tuple[()] = ()  # [P, T, N] of an on-policy student
-    lives: Lives | tuple[()] = ()  # of a meta-learner's agents
-    episodes: Episodes | tuple[()] = ()  # of member 0, or of a meta-learner's agents
+    lifetimes: LifetimeResults | tuple[()] = ()  # of a meta-learner's agents
+    episodes: EpisodeStats | tuple[()] = ()  # of member 0, or of a meta-learner's agents
 
 
-class Met(NamedTuple):
+class UpdateRecord(NamedTuple):
     """What one update found out about the levels in its slots; what the curriculum log keeps."""
 
     slots: Slots  # as played, with the memories that the score left
     score: Float[Array, "N R"]
-    episodes: Episodes | tuple[()]
+    episodes: EpisodeStats | tuple[()]
     lineage: dict[str, Array]  # [N, R] each; what the sampler knows of the levels' past
 
 

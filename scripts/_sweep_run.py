@@ -7,12 +7,14 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlgen.evaluation import comparison_runs, results, zero_shot
-from rlgen.evaluation.curves import read_metrics
+from rlgen.evaluation import load_runs, zero_shot
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.streams import draw_streams
+from rlgen.evaluation.generalisation.during_training import GapTracking
+from rlgen.evaluation.ladder.streams import draw_streams
+from rlgen.evaluation.report import results, saved_results
+from rlgen.evaluation.report.learning_curves import read_metrics
+from rlgen.evaluation.stats.summary import summarise
 from rlgen.evaluation.suites import load_suite
-from rlgen.evaluation.summary import summarise
 from rlgen.levels import Suite
 from rlgen.runs import checkpoint, folder, training
 from rlgen.runs.progress import Reporter, Silent, counter
@@ -105,7 +107,7 @@ def train_solve_rate(lines: list[dict]) -> float | None:
 
 
 def _train(job: Job, reporter: Reporter) -> None:
-    options = training.Options(reporter)
+    options = training.Options(reporter, callbacks=(GapTracking(),))
     if folder.is_run(job.path):
         # The caller has compared its record with what was asked for, by the user himself.
         training.resume(job.path, allow_imports=True, options=options)
@@ -115,15 +117,15 @@ def _train(job: Job, reporter: Reporter) -> None:
 
 def _evaluate(job: Job) -> Evaluation:
     """The saved evaluation, if there is one of exactly this; a suite is not looked at twice."""
-    opened = comparison_runs.open_run(job.path, allow_imports=True)
+    opened = load_runs.open_run(job.path, allow_imports=True)
     suite = find_suite(opened.env, job.suite, job.num_levels)
-    saved, _ = comparison_runs.find_saved(opened, suite, job.attempts, job.seed)
+    saved, _ = saved_results.find_saved(opened, suite, job.attempts, job.seed)
     if saved is not None:
         return saved
     policies = zero_shot.load_policies(job.path, allow_imports=True)
     progress = counter(policies.label, "episodes")
-    found = comparison_runs.play(policies, suite, job.attempts, job.seed, progress, job.path)
-    where = comparison_runs.saved_folder(opened, suite, job.attempts, job.seed)
+    found = load_runs.play(policies, suite, job.attempts, job.seed, progress, job.path)
+    where = saved_results.saved_folder(opened, suite, job.attempts, job.seed)
     results.save(where, [found], overwrite=True)
     return found
 

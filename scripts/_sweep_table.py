@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlgen.evaluation.wording import show
+from rlgen.evaluation.stats.formatting import show
 from rlgen.runs.folder import write_atomically
 from rlgen.runs.progress import duration
 

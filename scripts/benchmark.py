@@ -145,7 +145,7 @@ def evaluation(suite: str, seeds: int, attempts: int) -> dict[str, float]:
 
 def _published_teacher(curriculum: Any) -> Any:
     """The same with a teacher of the size of JaxUED's: 128 filters, flattened, into an LSTM."""
-    from rlgen.networks import ActorCritic
+    from rlgen.nn.actor_critic import ActorCritic
 
     network = ActorCritic(core="lstm", hidden_size=256, conv_features=128, vector_features=10)
     sampler = curriculum.sampler

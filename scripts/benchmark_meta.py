@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlgen.algos.meta._lives import give_birth, play
+from rlgen.algos.meta.population import play, spawn_agents
 from rlgen.curriculum import Curriculum
+from rlgen.levels import Task
 from rlgen.runs.spec import RunSpec, build
-from rlgen.tasks import Task
 from rlgen.types import Keys
 
 LIFETIME, AGENTS, WORKERS, STEPS, INNER, WIDTH = 250, 8, 64, 20, 5, 256
@@ -28,14 +28,14 @@ def measure_rollout(repeats: int = 100) -> dict[str, float]:
     key = jax.random.key(0)
     level = jax.vmap(student.env.sample_level)(jax.random.split(key, AGENTS))
     task = Task(level, jnp.full(AGENTS, LIFETIME, jnp.int32))
-    folk = jax.jit(lambda: give_birth(student, key, task, jnp.zeros(AGENTS, jnp.int32)))()
+    population = jax.jit(lambda: spawn_agents(student, key, task, jnp.zeros(AGENTS, jnp.int32)))()
 
     @jax.jit
     def run(keys: jax.Array, running: Any) -> Any:
-        return play(student, keys, student.pupil, folk.agents, level, running)
+        return play(student, keys, student.inner_agent, population.agents, level, running)
 
     keys = jax.random.split(key, AGENTS)
-    running = jax.block_until_ready(run(keys, folk.running))[1]
+    running = jax.block_until_ready(run(keys, population.running))[1]
     timed = []
     for _ in range(5):
         before = _cpu_seconds()
@@ -60,7 +60,7 @@ def measure_meta_step(recipe: str, overrides: dict[str, Any] | None = None) -> d
     return {
         "CPU-s a meta-step": min(timed[1:]),
         "CPU-s an agent": min(timed[1:]) / AGENTS,
-        "lives ended": float(metrics["lives_ended"].sum()),
+        "lives ended": float(metrics["lifetimes_ended"].sum()),
         "returns computed": float(metrics["returns_computed"].sum()),
         "env steps of antagonists": float(metrics["steps_antagonist"].sum()),
     }
@@ -90,7 +90,7 @@ def measure_evolution(width: int = WIDTH, pairs: int = 4, generations: int = 3) 
     """
     fields = {
         "num_slots": pairs,
-        "student.pairs_at_a_time": 1,
+        "student.pair_batch_size": 1,
         "student.num_workers": WORKERS,
         "student.rollout_steps": STEPS,
         "student.learner.net.hidden_size": width,
@@ -120,7 +120,7 @@ def measure_ask_and_tell(population: int = 512, size: int = 50_000) -> dict[str,
     from evosax.algorithms import Open_ES
     from evosax.core.fitness_shaping import centered_rank_fitness_shaping_fn
 
-    from rlgen.algos.meta._strategy import Strategy
+    from rlgen.algos.meta.evosax_strategy import Strategy
 
     like, key = jnp.zeros(size), jax.random.key(0)
     strategy = Strategy()

@@ -59,7 +59,7 @@ suite() { # suite LANE REQUIREMENT ...
   install "$lane" -e ".[test]" "${@:2}"
   ".venv-$lane/bin/python" -c 'import sys, jax, flax, numpy
 print(f"python {sys.version.split()[0]}, jax {jax.__version__}, flax {flax.__version__}, numpy {numpy.__version__}")'
-  ".venv-$lane/bin/python" -m pytest -q -n 2 --dist loadfile
+  ".venv-$lane/bin/python" -m pytest -q -n 2 --dist loadfile -m "not slow"
 }
 
 build() { # the wheel and the source distribution, into $scratch/dist

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from rlgen.cli import main as rlgen
+from rlgen.cli.main import main as rlgen
 from rlgen.runs import checkpoint, folder
 
 RUN = Path("runs/demo")

@@ -19,22 +19,45 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
+from rlgen import registry
+
 ROOT = Path(__file__).parent.parent
 COPIED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
 """Files of the repository that are pages, too."""
 HOME = {"README.md": "index.md"}
-LIBRARY = {"Core": "", "Evaluation": "evaluation", "Runs": "runs"}
+LIBRARY = {
+    "Core": "rlgen",
+    "Networks": "rlgen/nn",
+    "Seeds and devices": "rlgen/parallel",
+    "Runs": "rlgen/runs",
+    "Evaluation": "rlgen/evaluation",
+    "Statistics": "rlgen/evaluation/stats",
+    "Generalisation": "rlgen/evaluation/generalisation",
+    "Protocol ladder": "rlgen/evaluation/ladder",
+    "Difficulty": "rlgen/evaluation/difficulty",
+    "Meta-tests": "rlgen/evaluation/meta",
+    "Reports": "rlgen/evaluation/report",
+    "gymnax": "rlgen/gymnax",
+    "Learned rules": "algos/rules",
+    "Meta-learning": "algos/meta",
+}
+"""Sections of the API reference, and the folders of their modules."""
+FRONTS = {
+    "rlgen/cli/main.py": "Core",
+    "rlgen/testing/__init__.py": "Core",
+    "rlgen/gymnax/__init__.py": "gymnax",
+}
+"""What is public of packages that are used through one module, and the sections of these."""
 PARTS = {
     "Environments": "envs",
-    "Recipes": "algos/recipes",
-    "Learners": "algos/learners",
-    "Samplers": "algos/samplers",
-    "Scores": "algos/scores",
-    "Bonuses": "algos/bonuses",
-    "Learned rules": "algos/meta",
-    "Level models": "algos/generative",
+    "Recipes": "recipes",
+    "Learners": "learners",
+    "Samplers": "samplers",
+    "Scores": "scores",
+    "Bonuses": "bonuses",
+    "Level models": "level-models",
 }
-"""Sections of the API reference, and where their modules are."""
+"""Sections of components, and their kinds."""
 
 _FENCED = re.compile(r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$)", re.M | re.S)
 _CODE = re.compile(r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$|``[^\n]+?``|`[^`\n]+`)", re.M | re.S)
@@ -45,13 +68,14 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 def modules() -> dict[str, dict[str, Path]]:
     """Public modules by section of the API reference: files by dotted name."""
-    places = {title: ("rlgen", sub) for title, sub in LIBRARY.items()}
-    places |= {title: (*sub.split("/", 1), "")[:2] for title, sub in PARTS.items()}
     found: dict[str, dict[str, Path]] = {}
-    for title, (top, below) in places.items():
-        folder = ROOT / top / below
-        names = sorted(p for p in folder.glob("*.py") if not p.stem.startswith("_"))
-        found[title] = {_dotted(path): path for path in names}
+    for title, folder in LIBRARY.items():
+        paths = [p for p in (ROOT / folder).glob("*.py") if not p.stem.startswith("_")]
+        paths += [ROOT / front for front, section in FRONTS.items() if section == title]
+        found[title] = dict(sorted((docs_tables.dotted(path), path) for path in paths))
+    for title, kind in PARTS.items():
+        names = registry.modules(kind)
+        found[title] = {names[name]: docs_tables.source(kind, name) for name in sorted(names)}
     return found
 
 
@@ -59,7 +83,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """The API reference's part of the navigation, and pages that no one has written yet."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     sections = [
-        {title: [{name.rpartition(".")[2]: _reference(name)} for name in names]}
+        {title: [{_short(name): _reference(name)} for name in names]}
         for title, names in modules().items()
     ]
     new = [{Path(page).stem: page} for page in docs_tables.unwritten()]
@@ -77,7 +101,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     generated |= docs_tables.unwritten()
     generated["reference/index.md"] = _contents()
     for names in modules().values():
-        generated |= {_reference(name): f"# {name}\n\n::: {name}\n" for name in names}
+        generated |= {
+            _reference(name): f"# {name}\n\n::: {docs_tables.dotted(path)}\n"
+            for name, path in names.items()
+        }
     for page, content in generated.items():
         files.append(File.generated(config, page, content=content))
     return files
@@ -120,9 +147,9 @@ def _outside(code: re.Pattern[str], change: Callable[[str], str], markdown: str)
     return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
 
 
-def _dotted(path: Path) -> str:
-    name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-    return name if name.startswith("rlgen.") else f"rlgen.{name}"
+def _short(name: str) -> str:
+    """A module's name in the navigation; of a package's main file the package's."""
+    return name.removesuffix(".main").rpartition(".")[2]
 
 
 def _reference(name: str) -> str:

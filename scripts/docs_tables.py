@@ -47,7 +47,7 @@ def expand(kind: str, what: str) -> str:
         ValueError: an unknown kind of table, or a component that there is not.
     """
     if kind not in TABLES:
-        raise ValueError(f"unknown table {kind!r}; {registry.suggestion(kind, TABLES)}")
+        raise ValueError(f"unknown table {kind!r}; {registry.did_you_mean(kind, TABLES)}")
     return TABLES[kind](what)
 
 
@@ -66,7 +66,7 @@ def facts(what: str) -> str:
     rows = [row for row in rows if row[1]]
     variants = _codes(f"{name}/{variant}" for variant in registry.variants(module))
     suites = env.suites() if registry.has(env, "suites") else {}
-    able = [ability for ability in registry.ABILITIES if registry.has(env, ability)]
+    able = [ability for ability in registry.OPTIONAL_METHODS if registry.has(env, ability)]
     rows += [("variants", variants), ("suites", _codes(f"{name}/{suite}" for suite in suites))]
     rows += [("[abilities](../environments.md#abilities)", _codes(able))]
     return _table(("", ""), [row for row in rows if row[1]])
@@ -85,8 +85,22 @@ def page_of(kind: str, name: str) -> str:
     page, _, anchor = PAGES[kind].format(name).partition("#")
     if not anchor or f"\n## {name}\n" in (ROOT / "docs" / page).read_text():
         return PAGES[kind].format(name)
-    module = f"{registry.KINDS[kind]}.{name.replace('-', '_')}"
-    return f"reference/{module.removeprefix('rlgen.')}.md"
+    return f"reference/{registry.modules(kind)[name].removeprefix('rlgen.')}.md"
+
+
+def source(kind: str, name: str) -> Path:
+    """The file of a component: its module, or the one of its package that defines `build`."""
+    place = ROOT / registry.modules(kind)[name].removeprefix("rlgen.").replace(".", "/")
+    if not place.is_dir():
+        return place.with_suffix(".py")
+    return next(p for p in sorted(place.glob("*.py")) if "\ndef build(" in p.read_text())
+
+
+def dotted(path: Path) -> str:
+    """The dotted name of a file of the library; of an `__init__.py` its package's."""
+    name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    name = name.removesuffix(".__init__")
+    return name if name.startswith("rlgen.") else f"rlgen.{name}"
 
 
 def unwritten() -> dict[str, str]:
@@ -102,8 +116,7 @@ def unwritten() -> dict[str, str]:
 
 def _from_docstring(kind: str, name: str) -> str:
     """What a new component says of itself, and its defaults."""
-    path = ROOT / registry.KINDS[kind].removeprefix("rlgen.").replace(".", "/")
-    text = ast.get_docstring(ast.parse((path / f"{name.replace('-', '_')}.py").read_text())) or name
+    text = ast.get_docstring(ast.parse(source(kind, name).read_text())) or name
     return f"# {name}\n\n{text}\n\n## Defaults\n\n<!-- defaults: {kind}/{name} -->\n"
 
 
@@ -266,10 +279,9 @@ def _names(kind: str) -> list[str]:
 
 
 def _abilities() -> dict[str, str]:
-    return {name: f"`{text}`" for name, text in registry.ABILITIES.items()}
+    return {name: f"`{text}`" for name, text in registry.OPTIONAL_METHODS.items()}
 
 
 def _first_line(kind: str, name: str) -> str:
-    folder = registry.KINDS[kind].removeprefix("rlgen.").replace(".", "/")
-    text = (ROOT / folder / f"{name.replace('-', '_')}.py").read_text()
+    text = source(kind, name).read_text()
     return (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0]

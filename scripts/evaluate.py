@@ -10,11 +10,11 @@ import argparse
 
 from rich.console import Console
 
-from rlgen.evaluation import results
-from rlgen.evaluation.report import write_report
-from rlgen.evaluation.showcase import level_images, replays
+from rlgen.evaluation.report import results
+from rlgen.evaluation.report.report import write_report
+from rlgen.evaluation.report.showcase import level_images, replays
+from rlgen.evaluation.report.terminal import print_table
 from rlgen.evaluation.suites import load_suite
-from rlgen.evaluation.table import print_table
 from rlgen.evaluation.zero_shot import evaluate, load_policies
 
 

@@ -3,11 +3,11 @@
     python scripts/make_cave_levels.py --out levels            # minutes on two cores
     python scripts/make_cave_levels.py --out levels --small    # seconds
 
-Layouts resemble the drawings in `envs/_cave_data/drawings.txt`, four for training and its test, the
-others for tests alone; see `rlgen.envs._cave_layouts` and `_cave_decoration`. What is done is kept
-in `--parts`, a file for each set and structure, so that an interrupted call goes on where it
-stopped; after a change of the drawings or the code it begins anew. The same seed gives the same
-levels, whatever the number of processes.
+Layouts resemble the drawings in `envs/cave/data/drawings.txt`, four for training and its test, the
+others for tests alone; see `wave_function_collapse` and `decoration` in `rlgen.envs.cave`. What is
+done is kept in `--parts`, a file for each set and structure, so that an interrupted call goes on
+where it stopped; after a change of the drawings or the code it begins anew. The same seed gives the
+same levels, whatever the number of processes.
 
 Source of the sets: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design". Layouts of fewer than 20 free cells are left out.
@@ -26,8 +26,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from rlgen.envs import _cave_decoration, _cave_layouts
-from rlgen.envs._cave_decoration import (
+from rlgen.envs.cave import decoration, wave_function_collapse
+from rlgen.envs.cave.decoration import (
     LAVA,
     MOSS,
     WALL,
@@ -37,7 +37,7 @@ from rlgen.envs._cave_decoration import (
     distances,
     largest_part,
 )
-from rlgen.envs._cave_layouts import DRAWINGS, layout, patterns_of, read_drawings
+from rlgen.envs.cave.wave_function_collapse import DRAWINGS, layout, patterns_of, read_drawings
 
 TRAINING = ("boulders", "partitions", "winding", "offices")
 FEWEST = 20
@@ -105,7 +105,7 @@ def _recipe(drawings: Path) -> str:
     made_by = (
         drawings,
         Path(__file__),
-        *(Path(m.__file__ or "") for m in (_cave_layouts, _cave_decoration)),
+        *(Path(m.__file__ or "") for m in (wave_function_collapse, decoration)),
     )
     return hashlib.sha256(b"".join(path.read_bytes() for path in made_by)).hexdigest()[:12]
 

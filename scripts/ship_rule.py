@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from rlgen.algos.meta import files
-from rlgen.evaluation import relative, results
-from rlgen.evaluation.curves import read_metrics
+from rlgen.algos.rules import files
 from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.report import results
+from rlgen.evaluation.report.learning_curves import read_metrics
+from rlgen.evaluation.stats import relative
 from rlgen.runs import folder
 
 RULES = Path(__file__).parent.parent / "algos" / "rules"

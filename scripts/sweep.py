@@ -146,11 +146,11 @@ def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
 
     "" for no suite.
     """
-    from rlgen.evaluation.comparison_runs import check_playable
+    from rlgen.evaluation.load_runs import check_playable
 
     split, seen, levels = "", set(), {}
     for point in points if name else ():
-        if hasattr(point.curriculum.student, "taught"):
+        if hasattr(point.curriculum.student, "learner_with_rule"):
             raise ValueError(
                 f"point {point.name}: {point.spec.recipe} learns a rule, which plays no suite; "
                 "sweep with --suite '' and judge the rules by `rlgen eval`"

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt16, UInt32
 
-from rlgen.algos.bonuses._keys import Visits, lanes
+from rlgen.algos.bonuses.state_keys import Visits, lanes
 
 MOST_EPISODES = 2**16 - 2
 """Episodes that one call can tell apart, and so the most steps of a rollout."""
@@ -37,8 +37,8 @@ class Marks(NamedTuple):
     stamp: UInt32[Array, " N"]  # of the running episode
 
 
-class Met(NamedTuple):
-    """What a walk through an episodic table found, for each step."""
+class EpisodicCounts(NamedTuple):
+    """Counts of each step in an episodic table."""
 
     times: Int[Array, "T N"]  # that the successor's key was met in this episode, now included
     lost: Bool[Array, "T N"]  # another key of the same episode had to leave the cell
@@ -116,7 +116,7 @@ def mark_visits(
     tags: Around,
     first: Bool[Array, "T N"],
     known: Bool[Array, "T N"],
-) -> tuple[Marks, Met]:
+) -> tuple[Marks, EpisodicCounts]:
     """Follow each slot's episodes; where one begins, all is forgotten and its first state is met.
 
     Two keys of an episode on one cell drive each other out, so that a return looks new: `lost`.
@@ -136,7 +136,7 @@ def mark_visits(
             f"{MOST_EPISODES} that an episodic table tells apart; take shorter rollouts"
         )
 
-    def step(marks: Marks, xs: tuple) -> tuple[Marks, Met]:
+    def step(marks: Marks, xs: tuple) -> tuple[Marks, EpisodicCounts]:
         cell, tag, begins, knows = xs
         stamp = marks.stamp + begins.astype(jnp.uint32)
         word = Around(*((stamp << 16) | x for x in tag))
@@ -148,7 +148,7 @@ def mark_visits(
 
 def _meet(
     marks: Marks, cell: Int[Array, " N"], word: UInt32[Array, " N"], meets: Bool[Array, " N"]
-) -> tuple[Marks, Met]:
+) -> tuple[Marks, EpisodicCounts]:
     slots = jnp.arange(cell.size)
     old = marks.mark[slots, cell]
     seen = old == word
@@ -156,11 +156,11 @@ def _meet(
     # What is written depends on what was read: else XLA copies the table at every step.
     mark = marks.mark.at[slots, cell].set(jnp.where(meets & ~seen, word, old))
     if isinstance(marks.num_met, tuple):
-        return marks._replace(mark=mark), Met(jnp.where(seen, 2, 1), lost)
+        return marks._replace(mark=mark), EpisodicCounts(jnp.where(seen, 2, 1), lost)
     had = marks.num_met[slots, cell]
     times = jnp.where(seen, jnp.minimum(had, 2**16 - 2), 0) + 1
     num_met = marks.num_met.at[slots, cell].set(jnp.where(meets, times, had).astype(jnp.uint16))
-    return marks._replace(mark=mark, num_met=num_met), Met(times.astype(jnp.int32), lost)
+    return marks._replace(mark=mark, num_met=num_met), EpisodicCounts(times.astype(jnp.int32), lost)
 
 
 def _restamped(marks: Marks) -> Marks:

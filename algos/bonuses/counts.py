@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
-from rlgen.algos.bonuses import _keys, _tables
+from rlgen.algos.bonuses import count_tables, state_keys
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, Rollout
 
@@ -27,7 +27,7 @@ TABLES = ("auto", "exact", "count-min")
 FULL = 0.3
 """Share of used cells above which a hashed table is too small; a new key then looks old with
 probability 0.3 to the power of the number of rows, 9 % with two."""
-VARIANTS: dict[str, dict] = {name: {"key": name} for name in _keys.KEYS}
+VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
 
 class CountsState(NamedTuple):
@@ -58,7 +58,7 @@ class Counts:
     """
 
     env: LevelEnv
-    key: _keys.KeyName = "position"
+    key: state_keys.KeyName = "position"
     table: Literal["auto", "exact", "count-min"] = "auto"
     log_size: int = 20
     num_rows: int = 2
@@ -66,10 +66,10 @@ class Counts:
     bins: int = 10
 
     def __post_init__(self):
-        _keys.check_key(self.env, self.key, "counts")
-        _keys.check_table(self.key, self.table, TABLES, "counts")
+        state_keys.check_key(self.env, self.key, "counts")
+        state_keys.check_table(self.key, self.table, TABLES, "counts")
         bounds = {"log_size": (1, 28), "num_rows": (1, 8), "num_groups": (1, 2**20)}
-        _keys.check_ranges(self, {**bounds, "bins": (0, 2**20)}, "counts")
+        state_keys.check_ranges(self, {**bounds, "bins": (0, 2**20)}, "counts")
         groups, rows, cells = self._shape
         if groups * rows * cells >= 2**31:
             raise ValueError(
@@ -80,7 +80,7 @@ class Counts:
     @property
     def features(self) -> tuple[str, ...]:
         """The feature that is counted, if it is one."""
-        return _keys.features_of(self.key)
+        return state_keys.features_of(self.key)
 
     @property
     def pairs(self) -> bool:
@@ -91,13 +91,13 @@ class Counts:
     def _exact(self) -> bool:
         if self.table != "auto":
             return self.table == "exact"
-        return 0 < _keys.num_values(self.env, self.key) <= 2**self.log_size
+        return 0 < state_keys.num_values(self.env, self.key) <= 2**self.log_size
 
     @property
     def _shape(self) -> tuple[int, int, int]:
         """Groups, rows and cells."""
         if self._exact:
-            return self.num_groups, 1, _keys.num_values(self.env, self.key)
+            return self.num_groups, 1, state_keys.num_values(self.env, self.key)
         return self.num_groups, self.num_rows, 2**self.log_size
 
     def init(self, key: Key, num_slots: int) -> CountsState:
@@ -117,14 +117,14 @@ class Counts:
         self, key: Key, state: CountsState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[CountsState, Float[Array, "T N"], Metrics]:
         """See `rlgen.protocols.Bonus`; a slot of weight 0 reads the counts of the others."""
-        visits = _keys.read_visits(rollout, self.key, self.bins)
+        visits = state_keys.read_visits(rollout, self.key, self.bins)
         if self._exact:
-            own = _tables.own_cells(visits)
-            cells = _tables.Around(own.before[..., None], own.after[..., None])
+            own = count_tables.own_cells(visits)
+            cells = count_tables.Around(own.before[..., None], own.after[..., None])
         else:
-            cells = _tables.hashed_rows(visits, 2**self.log_size, self.num_rows)
+            cells = count_tables.hashed_rows(visits, 2**self.log_size, self.num_rows)
         counts = (weight > 0)[None]
-        table, times = _tables.count_visits(
+        table, times = count_tables.count_visits(
             state.table, cells, rollout.first & counts, visits.known & counts
         )
         novelty = 1 / jnp.sqrt(jnp.maximum(times, 1).astype(jnp.float32))
@@ -146,14 +146,14 @@ class Counts:
     def _distinct(self, full: Float[Array, ""]) -> Float[Array, ""]:
         """Different keys met, a group: counted, or estimated from the share of used cells."""
         if self._exact:
-            return full * _keys.num_values(self.env, self.key)
+            return full * state_keys.num_values(self.env, self.key)
         size = 2**self.log_size
         return -size * jnp.log1p(-jnp.minimum(full, 1 - 1 / size))
 
 
 def build(env: LevelEnv, **fields) -> Counts:
     """Counts for an environment: of positions if it has any, else of observations."""
-    return Counts(env, **{"key": _keys.default_key(env), **fields})
+    return Counts(env, **{"key": state_keys.default_key(env), **fields})
 
 
 def tiny(env: LevelEnv) -> Counts:

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.algos.bonuses import _encoders
-from rlgen.algos.bonuses._training import Fit, Training
-from rlgen.approximators import Approximator
+from rlgen.algos.bonuses import encoders
+from rlgen.algos.bonuses.training import Fit, Training
+from rlgen.nn.approximators import Approximator
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -78,21 +78,21 @@ class Dynamics:
         num_actions, d = self.env.num_actions, self.num_features
         params = {
             "encoder": self.encoder.init(key_encoder, self.env, d),
-            "inverse": _encoders.head(key_inverse, (2 * d, self.hidden, num_actions)),
+            "inverse": encoders.head(key_inverse, (2 * d, self.hidden, num_actions)),
         }
         if self.forward_coef > 0:
             sizes = (d + num_actions, self.hidden, d)
-            params["forward"] = _encoders.head(key_forward, sizes)
+            params["forward"] = encoders.head(key_forward, sizes)
         return self.training.begin(params)
 
     def encode(self, params: PyTree, obs: PyTree) -> Float[Array, "B d"]:
         """φ of observations [B, ...]."""
         phi = self.encoder.apply(self.env, params["encoder"], obs)
-        return _encoders.layer_norm(phi) if self.normalize else phi
+        return encoders.layer_norm(phi) if self.normalize else phi
 
     def look(self, params: PyTree, rollout: Rollout) -> Seen:
         """All of a rollout's observations, encoded in one call."""
-        obs = _encoders.every_obs(rollout)
+        obs = encoders.every_obs(rollout)
         return Seen(obs, self.encode(params, obs), rollout.action, rollout.done)
 
     def forward_error(
@@ -100,8 +100,8 @@ class Dynamics:
     ) -> Float[Array, " B"]:
         """How far the forward model is from what followed, ‖φ̂' − φ'‖."""
         taken = jax.nn.one_hot(action, self.env.num_actions)
-        guess = _encoders.apply_head(params["forward"], jnp.concatenate([phi, taken], 1))
-        return _encoders.length(guess - after)
+        guess = encoders.apply_head(params["forward"], jnp.concatenate([phi, taken], 1))
+        return encoders.length(guess - after)
 
     def learn(
         self, key: Key, fit: Fit, seen: Seen, weight: Float[Array, " N"]
@@ -120,8 +120,8 @@ class Dynamics:
         self, params: PyTree, seen: Seen, rows: Int[Array, " B"], action: Int[Array, " B"]
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         both = jnp.concatenate([rows, rows + seen.action.shape[1]])
-        phi, after = jnp.split(self.encode(params, _encoders.take(seen.obs, both)), 2)
-        logits = _encoders.apply_head(params["inverse"], jnp.concatenate([phi, after], 1))
+        phi, after = jnp.split(self.encode(params, encoders.take(seen.obs, both)), 2)
+        logits = encoders.apply_head(params["inverse"], jnp.concatenate([phi, after], 1))
         inverse = optax.softmax_cross_entropy_with_integer_labels(logits, action)
         told = {
             "inverse_loss": inverse,

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen import registry
-from rlgen.algos.bonuses import _ellipse, _encoders
-from rlgen.algos.bonuses._dynamics import Dynamics
-from rlgen.algos.bonuses._training import Fit, Training
+from rlgen.algos.bonuses import ellipse, encoders
+from rlgen.algos.bonuses.dynamics import Dynamics
+from rlgen.algos.bonuses.training import Fit, Training
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, Rollout, Visit
 
@@ -74,11 +74,11 @@ class E3B:
     ridge: float = 0.1
     credit: Literal["successor", "current"] = "successor"
     zero_first: bool = False
-    form: _ellipse.Form = "dual"
+    form: ellipse.Form = "dual"
     chunk: int = 16
 
     def __post_init__(self):
-        known = {"embedding": EMBEDDINGS, "credit": CREDITS, "form": _ellipse.FORMS}
+        known = {"embedding": EMBEDDINGS, "credit": CREDITS, "form": ellipse.FORMS}
         for name, allowed in known.items():
             value = getattr(self, name)
             if value not in allowed:
@@ -110,7 +110,7 @@ class E3B:
         if self.features:
             num = getattr(self.dynamics.env, "num_positions")()  # noqa: B009 (an ability)
             return E3BState((), jnp.full((num_slots, num), 1 / self.ridge))
-        inverse = _ellipse.round_ellipse(num_slots, self.dynamics.num_features, self.ridge)
+        inverse = ellipse.round_ellipse(num_slots, self.dynamics.num_features, self.ridge)
         return E3BState(self.dynamics.init(key), inverse)
 
     def apply(
@@ -124,11 +124,11 @@ class E3B:
         num_steps, num_slots = rollout.first.shape
         phi = seen.phi.reshape(-1, num_slots, seen.phi.shape[-1])
         if self.credit == "successor":
-            steps = _ellipse.Steps(phi[1:], phi[:-1], rollout.first, ~rollout.done)
+            steps = ellipse.Steps(phi[1:], phi[:-1], rollout.first, ~rollout.done)
         else:
             always = jnp.ones_like(rollout.first)
-            steps = _ellipse.Steps(phi[:num_steps], (), rollout.first, always)
-        found = _ellipse.follow(state.inverse, steps, self.ridge, self.form, self.chunk)
+            steps = ellipse.Steps(phi[:num_steps], (), rollout.first, always)
+        found = ellipse.follow(state.inverse, steps, self.ridge, self.form, self.chunk)
         if self.embedding == "inverse":
             fit, metrics = self.dynamics.learn(key, fit, seen, weight)
         resets = jnp.where(weight > 0, found.resets, 0).sum().astype(jnp.float32)
@@ -150,10 +150,10 @@ class E3B:
     ) -> tuple[E3BState, Float[Array, "T N"], Metrics]:
         assert isinstance(rollout.visits, dict)
         visit: Visit = rollout.visits["position"]
-        places = _ellipse.Places(visit.after, visit.before, rollout.first)
+        places = ellipse.Places(visit.after, visit.before, rollout.first)
         if self.credit == "current":
-            places = _ellipse.Places(visit.before, (), rollout.first)
-        inverse, bonus = _ellipse.follow_places(state.inverse, places, self.ridge)
+            places = ellipse.Places(visit.before, (), rollout.first)
+        inverse, bonus = ellipse.follow_places(state.inverse, places, self.ridge)
         return E3BState((), inverse), self._first_too(bonus, rollout), {}
 
     def _first_too(self, bonus: Float[Array, "T N"], rollout: Rollout) -> Float[Array, "T N"]:
@@ -175,12 +175,12 @@ def build(
         embedding, ridge, credit, zero_first: as in `E3B`.
         fields: those of the dynamics, such as `num_features`.
     """
-    own = {"encoder": _encoders.encoder_for(env), "normalize": True}
+    own = {"encoder": encoders.encoder_for(env), "normalize": True}
     return E3B(Dynamics(env, **{**own, **fields}), embedding, ridge, credit, zero_first)
 
 
 def tiny(env: LevelEnv) -> E3B:
     """The smallest instance, for tests of laws."""
     training = Training(share=0.5, num_minibatches=2)
-    encoder = _encoders.encoder_for(env, 8)
+    encoder = encoders.encoder_for(env, 8)
     return build(env, encoder=encoder, num_features=4, hidden=8, training=training)

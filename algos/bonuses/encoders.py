@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rlgen import registry
-from rlgen.approximators import MLP, Approximator, Conv, approximator_for
+from rlgen.nn.approximators import MLP, Approximator, Conv, approximator_for
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Rollout
 
@@ -16,7 +16,7 @@ from rlgen.types import Key, PyTree, Rollout
 class Embedding:
     """A row of numbers for every state, random at first; the observation is the row's number.
 
-    A `rlgen.approximators.Table` begins with zeros, by which no two states could be told apart.
+    A `rlgen.nn.approximators.Table` begins with zeros, by which no two states could be told apart.
     """
 
     def check(self, env: LevelEnv) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.algos.bonuses import _keys, _tables
+from rlgen.algos.bonuses import count_tables, state_keys
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, Rollout
 
@@ -25,7 +25,7 @@ __all__ = ["LOST", "VARIANTS", "Episodic", "build", "tiny"]
 TABLES = ("auto", "exact", "stamped")
 LOST = 0.01
 """Share of steps that drive out another key above which a table is too small."""
-VARIANTS: dict[str, dict] = {name: {"key": name} for name in _keys.KEYS}
+VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,21 @@ class Episodic:
     """
 
     env: LevelEnv
-    key: _keys.KeyName = "position"
+    key: state_keys.KeyName = "position"
     table: Literal["auto", "exact", "stamped"] = "auto"
     decay: bool = False
     log_size: int = 12
     bins: int = 10
 
     def __post_init__(self):
-        _keys.check_key(self.env, self.key, "episodic")
-        _keys.check_table(self.key, self.table, TABLES, "episodic")
-        _keys.check_ranges(self, {"log_size": (1, 24), "bins": (0, 2**20)}, "episodic")
+        state_keys.check_key(self.env, self.key, "episodic")
+        state_keys.check_table(self.key, self.table, TABLES, "episodic")
+        state_keys.check_ranges(self, {"log_size": (1, 24), "bins": (0, 2**20)}, "episodic")
 
     @property
     def features(self) -> tuple[str, ...]:
         """The feature that is counted, if it is one."""
-        return _keys.features_of(self.key)
+        return state_keys.features_of(self.key)
 
     @property
     def pairs(self) -> bool:
@@ -76,24 +76,24 @@ class Episodic:
     def _exact(self) -> bool:
         if self.table != "auto":
             return self.table == "exact"
-        return 0 < _keys.num_values(self.env, self.key) <= 2**self.log_size
+        return 0 < state_keys.num_values(self.env, self.key) <= 2**self.log_size
 
-    def init(self, key: Key, num_slots: int) -> _tables.Marks:
+    def init(self, key: Key, num_slots: int) -> count_tables.Marks:
         """No episode has met anything."""
-        size = _keys.num_values(self.env, self.key) if self._exact else 2**self.log_size
-        return _tables.no_marks(num_slots, size, self.decay)
+        size = state_keys.num_values(self.env, self.key) if self._exact else 2**self.log_size
+        return count_tables.no_marks(num_slots, size, self.decay)
 
     def apply(
-        self, key: Key, state: _tables.Marks, rollout: Rollout, weight: Float[Array, " N"]
-    ) -> tuple[_tables.Marks, Float[Array, "T N"], Metrics]:
+        self, key: Key, state: count_tables.Marks, rollout: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[count_tables.Marks, Float[Array, "T N"], Metrics]:
         """See `rlgen.protocols.Bonus`; nothing is shared, so weights only choose what is told."""
-        visits = _keys.read_visits(rollout, self.key, self.bins)
+        visits = state_keys.read_visits(rollout, self.key, self.bins)
         if self._exact:
-            cells = _tables.own_cells(visits)
-            tags = _tables.Around(*(jnp.zeros_like(x, jnp.uint32) for x in cells))
+            cells = count_tables.own_cells(visits)
+            tags = count_tables.Around(*(jnp.zeros_like(x, jnp.uint32) for x in cells))
         else:
-            cells, tags = _tables.hashed_cells(visits, 2**self.log_size)
-        marks, met = _tables.mark_visits(state, cells, tags, rollout.first, visits.known)
+            cells, tags = count_tables.hashed_cells(visits, 2**self.log_size)
+        marks, met = count_tables.mark_visits(state, cells, tags, rollout.first, visits.known)
         novelty = (met.times == 1).astype(jnp.float32)
         if self.decay:
             novelty = 1 / jnp.sqrt(met.times.astype(jnp.float32))
@@ -118,7 +118,7 @@ class Episodic:
 
 def build(env: LevelEnv, **fields) -> Episodic:
     """Episodic counts for an environment: of positions if it has any, else of observations."""
-    return Episodic(env, **{"key": _keys.default_key(env), **fields})
+    return Episodic(env, **{"key": state_keys.default_key(env), **fields})
 
 
 def tiny(env: LevelEnv) -> Episodic:

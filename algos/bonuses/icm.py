@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.algos.bonuses import _encoders
-from rlgen.algos.bonuses._dynamics import Dynamics
-from rlgen.algos.bonuses._training import Fit, Training
+from rlgen.algos.bonuses import encoders
+from rlgen.algos.bonuses.dynamics import Dynamics
+from rlgen.algos.bonuses.training import Fit, Training
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, Rollout
 
@@ -64,7 +64,7 @@ class ICM:
 
 def build(env: LevelEnv, inverse_coef: float = 0.1, forward_coef: float = 1.0, **fields) -> ICM:
     """Networks that suit an environment; fields are those of its dynamics."""
-    encoder = fields.pop("encoder", None) or _encoders.encoder_for(env)
+    encoder = fields.pop("encoder", None) or encoders.encoder_for(env)
     coefs = {"inverse_coef": inverse_coef, "forward_coef": forward_coef}
     return ICM(Dynamics(env, encoder, **coefs, **fields))
 
@@ -72,5 +72,5 @@ def build(env: LevelEnv, inverse_coef: float = 0.1, forward_coef: float = 1.0, *
 def tiny(env: LevelEnv) -> ICM:
     """The smallest instance, for tests of laws."""
     training = Training(share=0.5, num_minibatches=2)
-    encoder = _encoders.encoder_for(env, 8)
+    encoder = encoders.encoder_for(env, 8)
     return build(env, encoder=encoder, num_features=4, hidden=8, training=training)

@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.algos.bonuses import _encoders, episodic, icm
-from rlgen.algos.bonuses._dynamics import Dynamics
-from rlgen.algos.bonuses._training import Fit
+from rlgen.algos.bonuses import encoders, episodic, icm
+from rlgen.algos.bonuses.dynamics import Dynamics
+from rlgen.algos.bonuses.training import Fit
 from rlgen.protocols import Bonus, LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -68,7 +68,7 @@ class RIDE:
         key_networks, key_counts = jax.random.split(key)
         seen = self.dynamics.look(state.networks.params, rollout)
         phi = seen.phi.reshape(-1, rollout.first.shape[1], seen.phi.shape[-1])
-        bonus = jnp.where(rollout.done, 0.0, _encoders.length(phi[1:] - phi[:-1]))
+        bonus = jnp.where(rollout.done, 0.0, encoders.length(phi[1:] - phi[:-1]))
         networks, metrics = self.dynamics.learn(key_networks, state.networks, seen, weight)
         if isinstance(self.discount, tuple):
             return RIDEState(networks, ()), bonus, metrics

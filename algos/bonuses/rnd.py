@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.algos.bonuses import _encoders
-from rlgen.algos.bonuses._training import Fit, Training
-from rlgen.approximators import Approximator
+from rlgen.algos.bonuses import encoders
+from rlgen.algos.bonuses.training import Fit, Training
+from rlgen.nn.approximators import Approximator
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -95,7 +95,7 @@ class RND:
 
     def judge(self, state: RNDState, rollout: Rollout) -> Judged:
         """How new each observation is, the one after the last step included."""
-        obs = _encoders.every_obs(rollout)
+        obs = encoders.every_obs(rollout)
         target = self.net.apply(self.env, state.target, obs)
         error = ((self.net.apply(self.env, state.fit.params, obs) - target) ** 2).sum(1)
         novelty = error if self.norm == "sq" else jnp.sqrt(error)
@@ -107,7 +107,7 @@ class RND:
         """Bring the predictor nearer to its target, on what was acted on in slots with weight."""
 
         def loss(params: PyTree, rows: Array) -> tuple[Array, dict[str, Array]]:
-            found = self.net.apply(self.env, params, _encoders.take(judged.obs, rows))
+            found = self.net.apply(self.env, params, encoders.take(judged.obs, rows))
             error = ((found - judged.target[rows]) ** 2).mean(1)
             return error, {"rnd_loss": error}
 
@@ -119,10 +119,10 @@ class RND:
 
 def build(env: LevelEnv, **fields) -> RND:
     """Networks that suit an environment."""
-    return RND(env, **{"net": _encoders.encoder_for(env), **fields})
+    return RND(env, **{"net": encoders.encoder_for(env), **fields})
 
 
 def tiny(env: LevelEnv) -> RND:
     """The smallest instance, for tests of laws."""
     training = Training(share=0.5, num_minibatches=2)
-    return RND(env, _encoders.encoder_for(env, 8), num_outputs=4, training=training)
+    return RND(env, encoders.encoder_for(env, 8), num_outputs=4, training=training)

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.branching import where
-from rlgen.optimizers import Optimizer
+from rlgen.nn.optimizers import Optimizer
+from rlgen.parallel.seeds import tree_where
 from rlgen.types import Key, Metrics, PyTree
 
 RowLoss = Callable[[PyTree, Int[Array, " B"]], tuple[Float[Array, " B"], dict[str, Array]]]
@@ -124,4 +124,4 @@ class Training:
         grads, metrics = jax.grad(total, has_aux=True)(fit.params)
         new = self._optimizer.step(fit.params, fit.opt_state, grads, self.learning_rate)
         # Adam would go on by its momentum.
-        return where(num > 0, Fit(*new), fit), (metrics, num)
+        return tree_where(num > 0, Fit(*new), fit), (metrics, num)

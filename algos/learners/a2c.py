@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen import distributions, registry
-from rlgen.approximators import MLP, Separate, Table, check_actions
-from rlgen.networks import ActorCritic, Network
-from rlgen.optimizers import Optimizer, global_norm
+from rlgen import registry
+from rlgen.nn import distributions
+from rlgen.nn.actor_critic import ActorCritic, Network
+from rlgen.nn.approximators import MLP, Separate, Table, check_actions
+from rlgen.nn.optimizers import Optimizer, global_norm
 from rlgen.protocols import LevelEnv
 from rlgen.returns import gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
@@ -41,7 +42,7 @@ class A2C:
     """One gradient step a rollout; rollouts are best short, episodes running on between them.
 
     Each step's log-probability is weighted by its own advantage. Where the network's parameters
-    fall into groups that share nothing (`rlgen.approximators.Separate`), each has its own
+    fall into groups that share nothing (`rlgen.nn.approximators.Separate`), each has its own
     optimiser state, clipping and step size.
 
     Attributes:

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.networks import ActorCritic
+from rlgen.algos.learners.ppo import PPO
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.protocols import LevelEnv
-
-from .ppo import PPO
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.algos.meta._clock import known_lifetime
-from rlgen.algos.meta._drift import Drift
-from rlgen.algos.meta.files import UNTRAINED, load_rule, net_of, rule_keepsake
-from rlgen.networks import ActorCritic
+from rlgen.algos.learners.ppo import PPO, PPOState
+from rlgen.algos.rules.files import UNTRAINED, load_rule, net_of, rule_pinned_file
+from rlgen.algos.rules.networks import Drift, known_lifetime
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
-
-from .ppo import PPO, PPOState
 
 
 class LPOState(NamedTuple):
@@ -156,9 +154,9 @@ class LPO:
         )
         return state._replace(agent=agent), metrics
 
-    def keepsakes(self) -> dict[str, bytes]:
+    def pinned_files(self) -> dict[str, bytes]:
         """A hash of the rule that is followed, for a run to notice if its file changes."""
-        return rule_keepsake(self.rule, Drift)
+        return rule_pinned_file(self.rule, Drift)
 
 
 def build(env: LevelEnv, **fields: Any) -> LPO:

@@ -11,14 +11,12 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen import distributions
-from rlgen.branching import any_seed, where
-from rlgen.networks import ActorCritic, Network
+from rlgen.nn import distributions
+from rlgen.nn.actor_critic import ActorCritic, Network
+from rlgen.parallel.seeds import any_over_seeds, tree_where
 from rlgen.protocols import LevelEnv
 from rlgen.returns import gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
-
-from ._streams import IntrinsicStream
 
 
 class PPOState(NamedTuple):
@@ -50,6 +48,57 @@ class Surrogate(Protocol):
     ) -> Float[Array, "*B"]:
         """The gain, to be maximised; its gradient at ratio 1 is that of the ratio × advantage."""
         ...
+
+
+@dataclass(frozen=True)
+class IntrinsicStream:
+    """How the bonus is summed where it has a value of its own.
+
+    Attributes:
+        discount: γ of the bonus, per step.
+        gae_lambda: λ of its advantage estimate.
+        episodic: whether its return ends with the episode; else it runs on into the next ones, so
+            that dying costs what could still be found.
+        coef: weight of its advantage.
+        extrinsic_coef: weight of the reward's advantage beside it.
+
+    Raises:
+        ValueError: a discount or λ outside [0, 1].
+    Source: Burda et al., 2019, "Exploration by Random Network Distillation", 2.3; the weights are
+    1 and 2 there.
+    """
+
+    discount: float = 0.99
+    gae_lambda: float = 0.95
+    episodic: bool = False
+    coef: float = 1.0
+    extrinsic_coef: float = 1.0
+
+    def __post_init__(self):
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"intrinsic.{name} must lie in [0, 1], got {getattr(self, name)}")
+
+    def advantage(
+        self, rollout: Rollout, values: Float[Array, "following N"]
+    ) -> Float[Array, "T N"]:
+        """Generalised advantage estimates of the bonus alone.
+
+        Args:
+            rollout: [T, N].
+            values: [T + 1, N], the bonus's, of every observation and of what follows the last step.
+                Where an episode ended, what follows is the next one's start.
+        """
+        follows = jnp.where(rollout.done & self.episodic, 0.0, self.discount)
+        delta = rollout.bonus + follows * values[1:] - values[:-1]
+
+        def step(advantage: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
+            delta_t, follows_t = xs
+            advantage = delta_t + follows_t * self.gae_lambda * advantage
+            return advantage, advantage
+
+        start = jnp.zeros_like(delta[0])
+        return jax.lax.scan(step, start, (delta, follows), reverse=True, unroll=8)[1]
 
 
 @dataclass(frozen=True)
@@ -281,8 +330,8 @@ class PPO:
             shapes = jax.eval_shape(learn, params, opt_state)[1]
             return (params, opt_state), {name: jnp.zeros(s.shape) for name, s in shapes.items()}
 
-        new, metrics = jax.lax.cond(any_seed(going), lambda: learn(params, opt_state), stop)
-        params, opt_state = where(going, new, (params, opt_state))
+        new, metrics = jax.lax.cond(any_over_seeds(going), lambda: learn(params, opt_state), stop)
+        params, opt_state = tree_where(going, new, (params, opt_state))
         metrics = {name: jnp.where(going, x, 0.0) for name, x in metrics.items()}
         metrics["epochs_run"] = going.astype(jnp.float32)
         return (params, opt_state, going & (metrics["kl"] <= self.target_kl)), metrics
@@ -308,7 +357,7 @@ class PPO:
         updates, new_opt_state = self._optimizer().update(grads, opt_state, params)
         new_params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
         # A minibatch without weight is no step: Adam would go on by its momentum.
-        state = where(batch.weight.sum() > 0, (new_params, new_opt_state), (params, opt_state))
+        state = tree_where(batch.weight.sum() > 0, (new_params, new_opt_state), (params, opt_state))
         return state, metrics | {"grad_norm": _norm(grads)}
 
     def _loss(self, params: PyTree, batch: Batch) -> tuple[Array, Metrics]:

@@ -4,10 +4,9 @@ Source: as `ppo`, with the core of Cho et al., 2014, "Learning Phrase Representa
 Encoder-Decoder for Statistical Machine Translation".
 """
 
-from rlgen.networks import ActorCritic
+from rlgen.algos.learners.ppo import PPO
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.protocols import LevelEnv
-
-from .ppo import PPO
 
 
 def build(env: LevelEnv, **fields: object) -> PPO:

@@ -3,10 +3,9 @@
 Source: as `ppo`, with the core of Feng et al., 2024, "Were RNNs All We Needed?".
 """
 
-from rlgen.networks import ActorCritic
+from rlgen.algos.learners.ppo import PPO
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.protocols import LevelEnv
-
-from .ppo import PPO
 
 
 def build(env: LevelEnv, **fields: object) -> PPO:

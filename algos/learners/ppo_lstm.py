@@ -4,10 +4,9 @@ Source: as `ppo`; trained through time over whole rollouts, or over parts that s
 states after Kapturowski et al., 2019, "Recurrent Experience Replay in Distributed RL".
 """
 
-from rlgen.networks import ActorCritic
+from rlgen.algos.learners.ppo import PPO
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.protocols import LevelEnv
-
-from .ppo import PPO
 
 
 def build(env: LevelEnv, **fields: object) -> PPO:

@@ -1,6 +1,6 @@
 """Fitted models of levels as files: plain arrays and one JSON header, nothing pickled.
 
-from rlgen.algos.generative._files import load_model
+from rlgen.algos.level_models.files import load_model
 saved = load_model("runs/vae/generator.npz")
 levels, parents = saved.model.propose(key, saved.fitted, 36)
 """
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, Float, UInt32
 
 import rlgen
 from rlgen import config, registry
@@ -25,11 +25,24 @@ from rlgen.codec import LevelCodec
 from rlgen.protocols import LevelEnv, LevelModel
 from rlgen.types import PyTree
 
-from ._vae import Fitted
-
 FORMAT = "rlgen-level-model-1"
 NAME = "generator.npz"
 """The file in a folder that `rlgen fit-generator` wrote."""
+
+
+class Generator(NamedTuple):
+    """What proposals need."""
+
+    decoder: PyTree
+    mean: Float[Array, "M L"]  # of the latent of every level of the set
+    std: Float[Array, "M L"]
+
+
+class Fitted(NamedTuple):
+    """A fitted model; `encoder` can be dropped, `fitted._replace(encoder=())`, to propose."""
+
+    generator: Generator
+    encoder: PyTree = ()
 
 
 class Saved(NamedTuple):
@@ -207,9 +220,7 @@ def _blank(model: LevelModel, env: LevelEnv, num_levels: int) -> Callable[[Array
 
 def _kind_of(model: LevelModel) -> str:
     """The name under which a model is registered; its dotted path outside rlgen."""
-    module = type(model).__module__
-    inside = module.removeprefix("rlgen.algos.generative.")
-    return inside.replace("_", "-") if inside != module else module
+    return registry.name_of("level-models", type(model).__module__)
 
 
 def _described(codec: LevelCodec) -> list[dict[str, Any]]:

@@ -17,16 +17,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from rlgen.algos.level_models.heads import Heads, Values
+from rlgen.algos.level_models.layers import Decoder, Linear, NormRelu, Posterior
+from rlgen.algos.level_models.level_graph import Graph, features, graph_of, sum_neighbours
+from rlgen.algos.level_models.objective import Objective
+from rlgen.algos.level_models.vae import VAE, Fitted, Settings, Training
 from rlgen.codec import Cells, Choice, Flags, LevelCodec, Part, Place
 from rlgen.protocols import LevelEnv
 from rlgen.registry import require
 from rlgen.types import Key, Metrics, PyTree
-
-from ._heads import Heads, Values
-from ._layers import Decoder, Linear, NormRelu, Posterior
-from ._level_graph import Graph, features, graph_of, sum_neighbours
-from ._objective import Objective
-from ._vae import VAE, Fitted, Settings, Training
 
 __all__ = ["GraphEncoder", "GraphVAE", "build", "tiny"]
 

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from rlgen.algos.level_models import cell_heads, number_heads
+from rlgen.algos.level_models.objective import Objective
 from rlgen.codec import Cells, Choice, Flags, Numbers, Part, Place
 from rlgen.types import Key
-
-from . import _cells, _numbers
-from ._objective import Objective
 
 Outputs = Float[Array, " D"]
 Values = dict[str, Array]
@@ -64,7 +63,7 @@ class Heads:
             head, value = heads[part.name], values[part.name]
             if isinstance(part, Cells):
                 under = self.under_places(part, values)
-                found[part.name] = _cells.log_likelihood(part, head, value, under)
+                found[part.name] = cell_heads.log_likelihood(part, head, value, under)
             elif isinstance(part, Place):
                 legal = self._true_mask(part, values)
                 found[part.name] = jax.nn.log_softmax(jnp.where(legal, head, -jnp.inf))[value]
@@ -74,7 +73,7 @@ class Heads:
                 sign = jnp.where(value, 1.0, -1.0)
                 found[part.name] = jax.nn.log_sigmoid(sign * head).mean()
             else:
-                found[part.name] = _numbers.log_likelihood(self.objective, head, value)
+                found[part.name] = number_heads.log_likelihood(self.objective, head, value)
         return found
 
     def weighted(self, found: dict[str, Float[Array, "..."]]) -> Float[Array, "..."]:
@@ -99,12 +98,12 @@ class Heads:
         for part, key_part in zip(self.parts, jax.random.split(key, len(self.parts)), strict=True):
             head = heads[part.name]
             if isinstance(part, Cells):
-                made[part.name], is_free = _cells.sample(key_part, part, head)
+                made[part.name], is_free = cell_heads.sample(key_part, part, head)
                 free[part.name] = is_free.reshape(-1)
             elif isinstance(part, Place):
                 taken = [made[name] for name in part.apart_from]
                 shunned = [likeliest[name] for name in part.apart_from]
-                place, likeliest[part.name] = _cells.sample_place(
+                place, likeliest[part.name] = cell_heads.sample_place(
                     key_part, head, free[part.on], taken, shunned
                 )
                 made[part.name] = place
@@ -114,7 +113,7 @@ class Heads:
             elif isinstance(part, Flags):
                 made[part.name] = jax.random.bernoulli(key_part, jax.nn.sigmoid(head))
             else:
-                made[part.name] = _numbers.sample(key_part, self.objective, head)
+                made[part.name] = number_heads.sample(key_part, self.objective, head)
         return self._cleared(made)
 
     def accuracy(self, outputs: Outputs, values: Values) -> dict[str, Float[Array, ""]]:
@@ -128,7 +127,7 @@ class Heads:
             head, value = heads[part.name], values[part.name]
             if isinstance(part, Cells):
                 under = self.under_places(part, values)
-                right = _cells.is_right(part, head, value, under).mean()
+                right = cell_heads.is_right(part, head, value, under).mean()
             elif isinstance(part, Place):
                 likeliest = jnp.where(self._true_mask(part, values), head, -jnp.inf).argmax()
                 right = likeliest == value
@@ -137,7 +136,7 @@ class Heads:
             elif isinstance(part, Flags):
                 right = ((head > 0) == value).mean()
             else:
-                right = jnp.abs(_numbers.mean_of(self.objective, head) - value).mean()
+                right = jnp.abs(number_heads.mean_of(self.objective, head) - value).mean()
             found[part.name] = jnp.asarray(right, jnp.float32)
         return found
 
@@ -148,7 +147,7 @@ class Heads:
     def under_places(self, cells: Cells, values: Values) -> Bool[Array, "H W"]:
         """The cells on which a place of the level lies."""
         at = [values[place.name] for place in self.places_on(cells)]
-        return _cells.marked(at, int(np.prod(cells.shape))).reshape(cells.shape)
+        return cell_heads.marked(at, int(np.prod(cells.shape))).reshape(cells.shape)
 
     def _true_mask(self, place: Place, values: Values) -> Bool[Array, " C"]:
         """Where a place may lie, the true cells and places before it given; always where it does.
@@ -156,17 +155,17 @@ class Heads:
         All places count as free ground, whatever stands under them.
         """
         cells = self._cells_of(place)
-        free = _cells.is_free(cells, values[cells.name]) | self.under_places(cells, values)
-        taken = _cells.marked([values[name] for name in place.apart_from], free.size)
+        free = cell_heads.is_free(cells, values[cells.name]) | self.under_places(cells, values)
+        taken = cell_heads.marked([values[name] for name in place.apart_from], free.size)
         legal = free.reshape(-1) & ~taken
         return legal.at[values[place.name]].set(True)
 
     def _cleared(self, made: Values) -> Values:
         """The parts with nothing, the first of the free kinds, under every place."""
-        for cells in (part for part in self.parts if isinstance(part, Cells)):
-            under = self.under_places(cells, made)
-            nothing = cells.kinds.index(cells.free[0]) if cells.free else 0
-            made[cells.name] = jnp.where(under, nothing, made[cells.name])
+        for part in (part for part in self.parts if isinstance(part, Cells)):
+            under = self.under_places(part, made)
+            nothing = part.kinds.index(part.free[0]) if part.free else 0
+            made[part.name] = jnp.where(under, nothing, made[part.name])
         return made
 
     def _cells_of(self, place: Place) -> Cells:

@@ -16,9 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from rlgen.algos.level_models.cell_heads import free_kinds, marked
 from rlgen.codec import Cells
-
-from ._cells import free_kinds, marked
 
 STEPS = ((0, 1), (0, -1), (1, 1), (1, -1))
 """To the four neighbours of a cell: the axis of the grid, and which way along it."""

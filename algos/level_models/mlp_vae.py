@@ -16,15 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from rlgen.algos.level_models.heads import Heads, Values
+from rlgen.algos.level_models.layers import Decoder, Linear, Posterior
+from rlgen.algos.level_models.objective import Objective
+from rlgen.algos.level_models.vae import VAE, Fitted, Settings, Training
 from rlgen.codec import Cells, Choice, Flags, LevelCodec, Numbers, Part, Place
 from rlgen.protocols import LevelEnv
 from rlgen.registry import require
 from rlgen.types import Key, Metrics, PyTree
-
-from ._heads import Heads, Values
-from ._layers import Decoder, Linear, Posterior
-from ._objective import Objective
-from ._vae import VAE, Fitted, Settings, Training
 
 __all__ = ["MLPVAE", "FlatEncoder", "build", "tiny"]
 

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from rlgen.algos.level_models.files import Fitted, Generator
+from rlgen.algos.level_models.heads import Heads, Values
+from rlgen.algos.level_models.interpolation import Points, draw_points, lerp, slerp
 from rlgen.codec import LevelCodec
 from rlgen.types import Key, Metrics, PyTree
-
-from ._heads import Heads, Values
-from ._interpolation import Points, draw_points, lerp, slerp
 
 
 class Training(NamedTuple):
@@ -27,21 +27,6 @@ class Training(NamedTuple):
     variables: PyTree  # of encoder and decoder: `params` and running statistics
     optimizer: PyTree
     order: Int[Array, " M"]  # the levels, those held out last
-
-
-class Generator(NamedTuple):
-    """What proposals need."""
-
-    decoder: PyTree
-    mean: Float[Array, "M L"]  # of the latent of every level of the set
-    std: Float[Array, "M L"]
-
-
-class Fitted(NamedTuple):
-    """A fitted model; `encoder` can be dropped, `fitted._replace(encoder=())`, to propose."""
-
-    generator: Generator
-    encoder: PyTree = ()
 
 
 @dataclass(frozen=True)

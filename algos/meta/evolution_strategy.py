@@ -21,17 +21,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.branching import most_of_seeds, where
-from rlgen.optimizers import global_norm
-from rlgen.policy_return import policy_worth
+from rlgen.algos.meta.evosax_strategy import Strategy
+from rlgen.algos.rules.files import NO_POLICY, rule_files
+from rlgen.levels import Task, as_episodes
+from rlgen.nn.optimizers import global_norm
+from rlgen.parallel.seeds import max_over_seeds, tree_where
 from rlgen.protocols import Learner, LevelEnv, RuleLearner
-from rlgen.rollout import begin, roll_on
-from rlgen.tasks import Task
-from rlgen.types import Key, Lives, Metrics, Outcome, PyTree, Slots
-
-from ._lives_metrics import as_episodes
-from ._strategy import Strategy
-from .files import NO_POLICY, rule_files
+from rlgen.rollout import continue_rollout, evaluate_policy, reset_slots
+from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Slots
 
 
 class ESState(NamedTuple):
@@ -41,7 +38,7 @@ class ESState(NamedTuple):
     num_updates: Int[Array, ""]  # generations
 
 
-class Tried(NamedTuple):
+class CandidateFitness(NamedTuple):
     """What became of the two agents of a task."""
 
     fitness: Float[Array, " 2"]  # expected return of the final policy
@@ -60,7 +57,7 @@ class MetaES:
             network's initial ones; of an untrained rule.
         rollout_steps: T, env steps of each worker in one of an agent's updates.
         num_workers: W, environments of each agent, all on its level.
-        pairs_at_a_time: tasks that are lived through side by side; all of them take as long as the
+        pair_batch_size: tasks that are lived through side by side; all of them take as long as the
             longest. They are sorted by length before, so that little is waited for. 1 wastes
             nothing and suits a CPU; a GPU needs many.
         eval_episodes: played to judge an agent at its end, where there is no exact way.
@@ -75,15 +72,15 @@ class MetaES:
     from_zeros: bool = False
     rollout_steps: int = 20
     num_workers: int = 64
-    pairs_at_a_time: int = 1
+    pair_batch_size: int = 1
     eval_episodes: int = 64
     mesh: Mesh | tuple[()] = field(default=(), metadata={"config": False})
 
     max_queued = 1
-    whole_lives = True
+    full_lifetime = True
 
     def __post_init__(self):
-        for name in ("rollout_steps", "num_workers", "pairs_at_a_time", "eval_episodes"):
+        for name in ("rollout_steps", "num_workers", "pair_batch_size", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         net = self.learner.rule_net
@@ -101,11 +98,11 @@ class MetaES:
     def check(self, num_slots: int) -> None:
         """Refuse pairs that do not divide into groups, before anything is compiled."""
         devices = self.mesh.size if isinstance(self.mesh, Mesh) else 1
-        if num_slots % (devices * self.pairs_at_a_time):
+        if num_slots % (devices * self.pair_batch_size):
             per = f" on each of {devices} devices" if devices > 1 else ""
             raise ValueError(
                 f"num_slots={num_slots} pairs do not divide into groups of "
-                f"pairs_at_a_time={self.pairs_at_a_time}{per}; choose a divisor, such as 1"
+                f"pair_batch_size={self.pair_batch_size}{per}; choose a divisor, such as 1"
             )
 
     def split_over(self, mesh: Mesh) -> "MetaES":
@@ -134,12 +131,12 @@ class MetaES:
         """
         raise ValueError(NO_POLICY)
 
-    def taught(self, states: ESState, env: LevelEnv) -> tuple[RuleLearner, PyTree]:
+    def learner_with_rule(self, states: ESState, env: LevelEnv) -> tuple[RuleLearner, PyTree]:
         """A learner for any environment that learns by the rules, and the rules [S, ...]."""
         return self.learner.for_env(env), jax.vmap(self.rule)(states)
 
     def files(self, states: ESState, origin: Mapping[str, Any]) -> dict[str, bytes]:
-        """Each seed's rule as a file that `rlgen.algos.meta.files.load_rule` reads.
+        """Each seed's rule as a file that `rlgen.algos.rules.files.load_rule` reads.
 
         Args:
             states: of S seeds.
@@ -160,67 +157,75 @@ class MetaES:
         pairs = jax.tree.map(
             lambda x: x.reshape(2, num_pairs, *x.shape[1:]).swapaxes(0, 1), candidates
         )
-        tried, lived = self._try(jax.random.split(key_live, num_pairs), pairs, task)
-        strategy = self.strategy.tell(key_tell, asked, candidates, tried.fitness.T.ravel())
+        fitness_of_pairs, lived = self._try(jax.random.split(key_live, num_pairs), pairs, task)
+        strategy = self.strategy.tell(
+            key_tell, asked, candidates, fitness_of_pairs.fitness.T.ravel()
+        )
         new = ESState(strategy, state.num_updates + 1)
         unjudged = jnp.full(num_pairs, jnp.nan)
-        lives = Lives(tried.fitness.mean(1), unjudged, jnp.ones(num_pairs, bool))
+        lifetimes = LifetimeResults(
+            fitness_of_pairs.fitness.mean(1), unjudged, jnp.ones(num_pairs, bool)
+        )
         done = jnp.ones(num_pairs, bool)
-        metrics = self._told(state, new, tried, task, lived)
-        return new, Outcome(done, (), lives, as_episodes(lives, done)), metrics
+        metrics = self._metrics(state, new, fitness_of_pairs, task, lived)
+        return new, Outcome(done, (), lifetimes, as_episodes(lifetimes, done)), metrics
 
     def _like(self) -> PyTree:
         """Shapes of a rule's parameters."""
         return jax.eval_shape(self.learner.rule_net.init, jax.random.key(0))
 
-    def _try(self, keys: Key, rules: PyTree, task: Task) -> tuple[Tried, Int[Array, ""]]:
+    def _try(self, keys: Key, rules: PyTree, task: Task) -> tuple[CandidateFitness, Int[Array, ""]]:
         """Live all tasks, those of like length together; also the updates executed, [N, ...]."""
-        num_pairs, size = task.lifetime.size, self.pairs_at_a_time
+        num_pairs, size = task.lifetime.size, self.pair_batch_size
         devices = self.mesh.size if isinstance(self.mesh, Mesh) else 1
         order = jnp.argsort(task.lifetime)
         # Groups are dealt out to the devices, so that all of them get short and long lives.
         order = order.reshape(-1, devices, size).swapaxes(0, 1).ravel()
         xs = jax.tree.map(lambda x: x[order], (keys, rules, task))
-        live = self._live_groups
+        live = self._run_groups
         if isinstance(self.mesh, Mesh):
             split = PartitionSpec(self.mesh.axis_names[0])
             live = jax.shard_map(
                 live, mesh=self.mesh, in_specs=split, out_specs=split, check_vma=False
             )
-        tried, trips = live(*xs)
+        fitness_of_pairs, num_iterations = live(*xs)
         back = jnp.zeros_like(order).at[order].set(jnp.arange(num_pairs))
-        return jax.tree.map(lambda x: x[back], tried), trips.sum() * size
+        return jax.tree.map(lambda x: x[back], fitness_of_pairs), num_iterations.sum() * size
 
-    def _live_groups(
+    def _run_groups(
         self, keys: Key, rules: PyTree, task: Task
-    ) -> tuple[Tried, Int[Array, " groups"]]:
+    ) -> tuple[CandidateFitness, Int[Array, " groups"]]:
         """Live sorted tasks, group by group; how many updates each group took."""
 
-        def group(xs: tuple) -> tuple[Tried, Array]:
-            trips = most_of_seeds(xs[2].lifetime.max())
-            live = jax.vmap(lambda *pair: self._live(trips, *pair))
-            return live(*xs), trips
+        def group(xs: tuple) -> tuple[CandidateFitness, Array]:
+            num_iterations = max_over_seeds(xs[2].lifetime.max())
+            live = jax.vmap(lambda *pair: self._run_pair(num_iterations, *pair))
+            return live(*xs), num_iterations
 
         xs = jax.tree.map(
-            lambda x: x.reshape(-1, self.pairs_at_a_time, *x.shape[1:]), (keys, rules, task)
+            lambda x: x.reshape(-1, self.pair_batch_size, *x.shape[1:]), (keys, rules, task)
         )
-        tried, trips = jax.lax.map(group, xs)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tried), trips
+        fitness_of_pairs, num_iterations = jax.lax.map(group, xs)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), fitness_of_pairs), num_iterations
 
-    def _live(self, trips: Int[Array, ""], key: Key, rules: PyTree, task: Task) -> Tried:
+    def _run_pair(
+        self, num_iterations: Int[Array, ""], key: Key, rules: PyTree, task: Task
+    ) -> CandidateFitness:
         """Two lives of one task, by two rules [2, ...], with the same random numbers."""
 
         def one(rule: PyTree) -> tuple[Array, Array]:
-            state = self._life(trips, key, rule, task)
+            state = self._run_lifetime(num_iterations, key, rule, task)
             key_end = jax.random.fold_in(key, 1)
-            return policy_worth(
+            return evaluate_policy(
                 key_end, self.env, self.learner, state, task.level, self.eval_episodes
             )
 
         fitness, steps = jax.vmap(one)(rules)
-        return Tried(fitness, steps.sum())
+        return CandidateFitness(fitness, steps.sum())
 
-    def _life(self, trips: Int[Array, ""], key: Key, rule: PyTree, task: Task) -> PyTree:
+    def _run_lifetime(
+        self, num_iterations: Int[Array, ""], key: Key, rule: PyTree, task: Task
+    ) -> PyTree:
         """The learner's state at the end of one life.
 
         Args:
@@ -234,40 +239,45 @@ class MetaES:
         state = learner.init_with(key_birth, rule, task.lifetime)
         shape = (self.num_workers, 1)
         queue = jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), task.level)
-        running = begin(key_begin, self.env, learner, queue)
+        running = reset_slots(key_begin, self.env, learner, queue)
         everyone = jnp.ones(self.num_workers)
 
         def update(n: Array, carry: tuple) -> tuple:
             state, running = carry
             key_play, key_learn = jax.random.split(jax.random.fold_in(key_life, n))
             player = (learner, state)
-            played, running = roll_on(
+            played, running = continue_rollout(
                 key_play, self.env, player, queue, running, self.rollout_steps
             )
             learned, _ = learner.update(key_learn, state, played, everyone)
-            return where(n < task.lifetime, learned, state), running
+            return tree_where(n < task.lifetime, learned, state), running
 
-        return jax.lax.fori_loop(0, trips, update, (state, running))[0]
+        return jax.lax.fori_loop(0, num_iterations, update, (state, running))[0]
 
-    def _told(
-        self, old: ESState, new: ESState, tried: Tried, task: Task, executed: Int[Array, ""]
+    def _metrics(
+        self,
+        old: ESState,
+        new: ESState,
+        fitness_of_pairs: CandidateFitness,
+        task: Task,
+        executed: Int[Array, ""],
     ) -> Metrics:
         before, after = self.rule(old), self.rule(new)
         moved = jax.tree.map(jnp.subtract, after, before)
-        fitness, useful = tried.fitness, task.lifetime.sum()
+        fitness, useful = fitness_of_pairs.fitness, task.lifetime.sum()
         there = jnp.isfinite(fitness)
         mean = jnp.where(there, fitness, 0.0).sum() / jnp.maximum(there.sum(), 1)
         gap = jnp.abs(fitness[:, 0] - fitness[:, 1])
         steps = jnp.float32(self.num_steps)
         return {
-            "life_return": mean,
-            "life_gap": jnp.where(jnp.isfinite(gap), gap, 0.0).mean(),
+            "lifetime_return": mean,
+            "lifetime_gap": jnp.where(jnp.isfinite(gap), gap, 0.0).mean(),
             "ties": (fitness[:, 0] == fitness[:, 1]).mean(),
-            "lost_agents": (~there).mean(),
+            "diverged_agents": (~there).mean(),
             "rule_norm": global_norm(after),
             "rule_step": global_norm(moved),
             "useful_updates": useful / executed,
             "steps_train": steps * useful,
             "steps_surplus": steps * (executed - useful),
-            "steps_evaluate": tried.steps_judged.sum(),
+            "steps_evaluate": fitness_of_pairs.steps_judged.sum(),
         }

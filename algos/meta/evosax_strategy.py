@@ -21,7 +21,7 @@ from evosax.core.fitness_shaping import weights_fitness_shaping_fn
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from rlgen.registry import suggestion
+from rlgen.registry import did_you_mean
 from rlgen.types import Key, PyTree
 
 Shaping = Literal["pair-rank", "centred-rank", "none"]
@@ -68,7 +68,7 @@ class Strategy:
 
     def __post_init__(self):
         if self.name not in strategies():
-            known = suggestion(self.name, sorted(strategies()))
+            known = did_you_mean(self.name, sorted(strategies()))
             raise ValueError(f"unknown evolution strategy {self.name!r}; {known}")
         if self.shaping not in get_args(Shaping):
             raise ValueError(

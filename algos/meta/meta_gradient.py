@@ -19,19 +19,26 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.algos.learners.lpg import LPG
-from rlgen.branching import where
-from rlgen.optimizers import global_norm
-from rlgen.protocols import Learner, LevelEnv
-from rlgen.rollout import Running
-from rlgen.tasks import Task
-from rlgen.types import Key, Metrics, Outcome, PyTree, Rollout, Slots
-
-from ._agent import Agent, AgentState
-from ._lives import Population, bury, end_lives, fold, follow, give_birth, play
-from ._lives_metrics import as_episodes, of_lessons, of_lives
-from ._rule import Rule, RuleInputs, Targets
-from .files import NO_POLICY, rule_files
+from rlgen import registry
+from rlgen.algos.learners import lpg
+from rlgen.algos.learners.lpg import LPG, Agent, AgentState, build_agent
+from rlgen.algos.meta.population import (
+    Population,
+    evaluate_finished,
+    flatten_workers,
+    play,
+    reset_diverged,
+    spawn_agents,
+    train_antagonists,
+)
+from rlgen.algos.rules.files import NO_POLICY, rule_files
+from rlgen.algos.rules.networks import Rule, RuleInputs, Targets
+from rlgen.levels import Task, TaskEnv, as_episodes
+from rlgen.nn.optimizers import global_norm
+from rlgen.parallel.seeds import tree_where
+from rlgen.protocols import Learner, LevelEnv, Score
+from rlgen.rollout import RolloutCarry
+from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Rollout, Slots
 
 
 class MetaState(NamedTuple):
@@ -47,18 +54,18 @@ class Batch(NamedTuple):
     """What the meta-loss of n agents is computed from, [n, ...]."""
 
     agents: AgentState
-    running: Running  # [n, W, ...]
+    running: RolloutCarry  # [n, W, ...]
     level: PyTree
     left: Int[Array, " n"]  # updates that each has still to live
     share: Float[Array, " n"]  # in the mean over agents
     key: Key
 
 
-class Lessons(NamedTuple):
+class InnerLoopOutput(NamedTuple):
     """What comes out of K inner updates beside the loss, [n, ...]."""
 
     agents: AgentState
-    running: Running
+    running: RolloutCarry
     last: Rollout  # [n, T, W]: played after the last update, the evidence of the meta-loss
     entropy: Float[Array, " n"]
     target_rms: Float[Array, " n"]
@@ -133,7 +140,7 @@ class MetaGradient:
         self.agent.for_rule(self.rule)
 
     @property
-    def pupil(self) -> Agent:
+    def inner_agent(self) -> Agent:
         """The agent, with as many predictions as the rule has."""
         return self.agent.for_rule(self.rule)
 
@@ -157,7 +164,7 @@ class MetaGradient:
         level = self.env.sample_level(key_level)
         level = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, *jnp.shape(x))), level)
         task = Task(level, jnp.ones(num_slots, jnp.int32))
-        population = give_birth(self, key_agents, task, jnp.zeros(num_slots, jnp.int32))
+        population = spawn_agents(self, key_agents, task, jnp.zeros(num_slots, jnp.int32))
         return MetaState(params, self._optimizer().init(params), population, jnp.int32(0))
 
     def policy(self, states: MetaState) -> tuple[Learner, PyTree]:
@@ -168,7 +175,7 @@ class MetaGradient:
         """
         raise ValueError(NO_POLICY)
 
-    def taught(self, states: MetaState, env: LevelEnv) -> tuple[LPG, PyTree]:
+    def learner_with_rule(self, states: MetaState, env: LevelEnv) -> tuple[LPG, PyTree]:
         """A learner for any environment that learns by the rules, and the rules [S, ...].
 
         Agents in the family that the rule was trained on keep their hyperparameters; elsewhere they
@@ -178,7 +185,7 @@ class MetaGradient:
         return learner.for_env(env), states.rule
 
     def files(self, states: MetaState, origin: Mapping[str, Any]) -> dict[str, bytes]:
-        """Each seed's rule as a file that `rlgen.algos.meta.files.load_rule` reads.
+        """Each seed's rule as a file that `rlgen.algos.rules.files.load_rule` reads.
 
         Args:
             states: of S seeds.
@@ -197,29 +204,37 @@ class MetaGradient:
         """K updates of every agent by the rule, and one of the rule."""
         key_birth, key_learn, key_follow, key_end = jax.random.split(key, 4)
         task: Task = jax.tree.map(lambda x: x[:, 0], slots.level)
-        folk = self._replace(key_birth, state, task, fresh)
+        population = self._replace(key_birth, state, task, fresh)
         share = slots.weight / jnp.maximum(slots.weight.sum(), 1e-8)
         batch = Batch(
-            folk.agents,
-            folk.running,
+            population.agents,
+            population.running,
             task.level,
-            task.lifetime - folk.age,
+            task.lifetime - population.age,
             share,
             jax.random.split(key_learn, share.size),
         )
-        loss, gradient, lessons = self._gradient(state.rule, batch)
+        loss, gradient, inner_output = self._gradient(state.rule, batch)
         rule, opt_state, metrics = self._improve(state, loss, gradient)
-        unseen = slots.row[:, 0] < 0
-        folk = follow(self, key_follow, folk, task, unseen)
-        age = folk.age + self.num_inner_updates
-        folk = folk._replace(agents=lessons.agents, running=lessons.running, age=age)
-        folk, sick = bury(folk)
-        done = (age >= task.lifetime) | sick
-        lives, steps = end_lives(self, key_end, folk, task, done & folk.complete, unseen)
-        outcome = Outcome(done, fold(lessons.last), lives, as_episodes(lives, done))
-        metrics |= of_lessons(*lessons[2:], share=share) | of_lives(lives, done)
-        metrics |= self._accounts(folk, unseen, share.size, steps)
-        return MetaState(rule, opt_state, folk, state.num_updates + 1), outcome, metrics
+        unseen = slots.buffer_index[:, 0] < 0
+        population = train_antagonists(self, key_follow, population, task, unseen)
+        age = population.age + self.num_inner_updates
+        population = population._replace(
+            agents=inner_output.agents, running=inner_output.running, age=age
+        )
+        population, diverged = reset_diverged(population)
+        done = (age >= task.lifetime) | diverged
+        lifetimes, steps = evaluate_finished(
+            self, key_end, population, task, done & population.complete, unseen
+        )
+        outcome = Outcome(
+            done, flatten_workers(inner_output.last), lifetimes, as_episodes(lifetimes, done)
+        )
+        metrics |= _inner_loop_metrics(*inner_output[2:], share=share) | _lifetime_metrics(
+            lifetimes, done
+        )
+        metrics |= self._accounts(population, unseen, share.size, steps)
+        return MetaState(rule, opt_state, population, state.num_updates + 1), outcome, metrics
 
     def _replace(
         self, key: Key, state: MetaState, task: Task, fresh: Bool[Array, " N"]
@@ -229,7 +244,7 @@ class MetaGradient:
         num_chunks = jnp.maximum(task.lifetime // self.num_inner_updates, 1)
         age = jax.random.randint(key_age, fresh.shape, 0, num_chunks) * self.num_inner_updates
         age = jnp.where(self.stagger & (state.num_updates == 0), age, 0)
-        return give_birth(self, key_birth, task, age, fresh, state.population)
+        return spawn_agents(self, key_birth, task, age, fresh, state.population)
 
     def _optimizer(self) -> optax.GradientTransformation:
         adam = optax.adam(self.learning_rate)
@@ -245,7 +260,7 @@ class MetaGradient:
         good = jnp.isfinite(norm) & jnp.isfinite(loss)
         updates, opt_state = self._optimizer().update(gradient, state.opt_state, state.rule)
         rule = optax.apply_updates(state.rule, updates)
-        rule, opt_state = where(good, (rule, opt_state), (state.rule, state.opt_state))
+        rule, opt_state = tree_where(good, (rule, opt_state), (state.rule, state.opt_state))
         metrics = {
             "meta_loss": jnp.where(good, loss, jnp.nan),
             "meta_grad_norm": jnp.where(good, norm, jnp.nan),
@@ -253,36 +268,38 @@ class MetaGradient:
         }
         return rule, opt_state, metrics
 
-    def _gradient(self, rule: PyTree, batch: Batch) -> tuple[Float[Array, ""], PyTree, Lessons]:
+    def _gradient(
+        self, rule: PyTree, batch: Batch
+    ) -> tuple[Float[Array, ""], PyTree, InnerLoopOutput]:
         """The meta-loss and its gradient, of all agents at once or chunk by chunk."""
         value_and_grad = jax.value_and_grad(self._meta_loss, has_aux=True)
         num_agents = batch.left.size
         size = self.agents_per_chunk or num_agents
         if size == num_agents:
-            (loss, lessons), gradient = value_and_grad(rule, batch)
-            return loss, gradient, lessons
+            (loss, inner_output), gradient = value_and_grad(rule, batch)
+            return loss, gradient, inner_output
         chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
 
-        def add(total: tuple, chunk: Batch) -> tuple[tuple, Lessons]:
-            (loss, lessons), gradient = value_and_grad(rule, chunk)
-            return jax.tree.map(jnp.add, total, (loss, gradient)), lessons
+        def add(total: tuple, chunk: Batch) -> tuple[tuple, InnerLoopOutput]:
+            (loss, inner_output), gradient = value_and_grad(rule, chunk)
+            return jax.tree.map(jnp.add, total, (loss, gradient)), inner_output
 
         zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, rule)
-        (loss, gradient), lessons = jax.lax.scan(add, zero, chunks)
-        lessons = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lessons)
-        return loss, gradient, lessons
+        (loss, gradient), inner_output = jax.lax.scan(add, zero, chunks)
+        inner_output = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), inner_output)
+        return loss, gradient, inner_output
 
-    def _meta_loss(self, rule: PyTree, batch: Batch) -> tuple[Float[Array, ""], Lessons]:
+    def _meta_loss(self, rule: PyTree, batch: Batch) -> tuple[Float[Array, ""], InnerLoopOutput]:
         """Of K updates and the batch played after them, a weighted sum over agents."""
 
         def update(carry: tuple, k: Array) -> tuple[tuple, tuple]:
             agents, running = carry
             keys = jax.vmap(lambda key: jax.random.fold_in(key, k))(batch.key)
             frozen = jax.lax.stop_gradient(agents)
-            played, running = play(self, keys, self.pupil, frozen, batch.level, running)
+            played, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
             learned, cost, told = learn(rule, agents, played)
             active = k < batch.left
-            agents = where(active, learned, agents)
+            agents = tree_where(active, learned, agents)
             return (agents, running), (jnp.where(active, cost, 0.0), told)
 
         learn = jax.checkpoint(self._inner_update) if self.remat else self._inner_update
@@ -290,27 +307,27 @@ class MetaGradient:
         (agents, running), (costs, told) = jax.lax.scan(update, batch[:2], steps)
         keys = jax.vmap(lambda key: jax.random.fold_in(key, steps.size))(batch.key)
         frozen = jax.lax.stop_gradient(agents)
-        last, running = play(self, keys, self.pupil, frozen, batch.level, running)
+        last, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
         num_active = jnp.clip(batch.left, 1, steps.size)
         loss = jax.vmap(self._policy_loss)(agents, last) + costs.sum(0) / num_active
         taught, critic_loss = jax.vmap(self._learn_critic)(frozen, last)
         alive = batch.left > 0
-        agents = where(
+        agents = tree_where(
             alive, agents._replace(critic=taught.critic, critic_opt=taught.critic_opt), agents
         )
         entropy, target_rms = (x.mean(0) for x in told)
-        lessons = Lessons(agents, running, last, entropy, target_rms, critic_loss)
-        return (batch.share * loss).sum(), jax.lax.stop_gradient(lessons)
+        inner_output = InnerLoopOutput(agents, running, last, entropy, target_rms, critic_loss)
+        return (batch.share * loss).sum(), jax.lax.stop_gradient(inner_output)
 
     def _inner_update(
         self, rule: PyTree, agents: AgentState, played: Rollout
     ) -> tuple[AgentState, Float[Array, " n"], tuple]:
         """One update of n agents by the rule; their regularisers' costs; what is told of it."""
         asked = agents if self.meta_grad_through_inputs else jax.lax.stop_gradient(agents)
-        inputs = jax.vmap(self.pupil.inputs)(asked, played)
-        targets = self._consult(rule, inputs)
+        inputs = jax.vmap(self.inner_agent.inputs)(asked, played)
+        targets = self._apply_update_rule(rule, inputs)
         everyone = jnp.ones(self.num_workers)
-        learned, stats = jax.vmap(self.pupil.learn, in_axes=(0, 0, 0, None))(
+        learned, stats = jax.vmap(self.inner_agent.learn, in_axes=(0, 0, 0, None))(
             agents, played, targets, everyone
         )
         taught, _ = jax.vmap(self._learn_critic)(jax.lax.stop_gradient(agents), played)
@@ -324,7 +341,7 @@ class MetaGradient:
         )
         return learned, cost, (stats.entropy, jnp.sqrt(square))
 
-    def _consult(self, rule: PyTree, inputs: RuleInputs) -> Targets:
+    def _apply_update_rule(self, rule: PyTree, inputs: RuleInputs) -> Targets:
         """The rule's targets for n agents, [n, T, W], by one pass over all their workers."""
         num_agents, num_workers = inputs.reward.shape[0], inputs.reward.shape[2]
 
@@ -339,25 +356,85 @@ class MetaGradient:
         return jax.tree.map(back, self.rule(rule, jax.tree.map(flat, inputs)))
 
     def _learn_critic(self, state: AgentState, played: Rollout) -> tuple[AgentState, Array]:
-        return self.pupil.learn_critic(state, played, jnp.ones(self.num_workers))
+        return self.inner_agent.learn_critic(state, played, jnp.ones(self.num_workers))
 
     def _policy_loss(self, state: AgentState, last: Rollout) -> Float[Array, ""]:
         """Minus the gain of one agent's policy on the batch [T, W] that it played last."""
-        advantage = self.pupil.advantage(last)
+        advantage = self.inner_agent.advantage(last)
         if self.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), last.obs)
-        log_policy = self.pupil.log_policy(state, obs)
+        log_policy = self.inner_agent.log_policy(state, obs)
         log_prob = jnp.take_along_axis(log_policy, last.action.reshape(-1, 1), axis=1)[:, 0]
         return -(log_prob * jax.lax.stop_gradient(advantage).ravel()).mean()
 
     def _accounts(
-        self, folk: Population, unseen: Bool[Array, " N"], num_agents: int, steps: Array
+        self, population: Population, unseen: Bool[Array, " N"], num_agents: int, steps: Array
     ) -> Metrics:
-        followed = (unseen & folk.complete).sum() if self.antagonist else 0
+        followed = (unseen & population.complete).sum() if self.antagonist else 0
         inner = self.num_inner_updates * self.rollout_steps * self.num_workers
         return {
             "steps_train": jnp.full((), num_agents * self.num_steps, jnp.float32),
             "steps_antagonist": jnp.float32(followed * inner),
             "steps_evaluate": steps,
         }
+
+
+def rule_student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[MetaGradient, Score]:
+    """Who learns a rule, and what judges its tasks, by name.
+
+    Args:
+        env: where the agents live.
+        learner: the antagonist, trained by hand beside the agents; "" for none.
+        score: built to agree with the agents' discounting.
+    """
+    agent = build_agent(env)
+    antagonist = registry.load("learners", learner).build(env) if learner else ()
+    judge = registry.load("scores", score).build(TaskEnv(env), lpg.build(env, agent=agent))
+    return MetaGradient(env, agent, antagonist=antagonist), judge
+
+
+def _inner_loop_metrics(
+    last: Rollout, entropy: Array, target_rms: Array, critic_loss: Array, share: Float[Array, " N"]
+) -> Metrics:
+    """Means over the agents, weighted by their share.
+
+    Args:
+        last: [N, T, W], the batch of the meta-loss.
+        entropy, target_rms, critic_loss: [N].
+        share: [N].
+    """
+
+    def mean(x: Array) -> Array:
+        return jnp.where(jnp.isfinite(x), share * x, 0.0).sum()
+
+    return {
+        "reward": mean(last.reward.mean((1, 2))),
+        "policy_entropy": mean(entropy),
+        "target_rms": mean(target_rms),
+        "critic_loss": mean(critic_loss),
+    }
+
+
+def _lifetime_metrics(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> Metrics:
+    """How many lives ended, and what they reached; NaN where none did.
+
+    A life that was cut is no evidence: it began in the middle, at the start of a run, or the
+    agent's parameters were no longer numbers.
+    """
+    ended = done & lifetimes.complete
+
+    def mean(x: Array, of: Array) -> Array:
+        total = jnp.where(of, x, 0.0).sum()
+        return jnp.where(of.any(), total / jnp.maximum(of.sum(), 1), jnp.nan)
+
+    compared = ended & jnp.isfinite(lifetimes.antagonist_return)
+    gap = lifetimes.antagonist_return - lifetimes.student_return
+    return {
+        "lifetimes_ended": ended.sum().astype(jnp.float32),
+        "lifetimes_truncated": (done & ~lifetimes.complete).sum().astype(jnp.float32),
+        "returns_computed": (ended.sum() + compared.sum()).astype(jnp.float32),
+        "lifetime_return": mean(lifetimes.student_return, ended),
+        "lifetime_antagonist_return": mean(lifetimes.antagonist_return, compared),
+        "lifetime_regret": mean(gap, compared),
+    }

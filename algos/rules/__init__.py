@@ -1,1 +1,1 @@
-"""Learned update rules that ship with rlgen, `NAME.npz`; `rlgen.algos.meta.files` loads them."""
+"""Learned update rules that ship with rlgen, `NAME.npz`; `rlgen.algos.rules.files` loads them."""

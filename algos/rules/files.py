@@ -1,6 +1,6 @@
 """Learned rules as small files: plain arrays and one JSON header, nothing pickled.
 
-from rlgen.algos.meta.files import load_rule
+from rlgen.algos.rules.files import load_rule
 learned = load_rule("runs/groove")  # a run, a file, a rule that ships with rlgen
 targets = learned.rule(learned.params, inputs)
 """
@@ -14,21 +14,18 @@ import zlib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from rlgen.config import convert
+from rlgen.algos.rules.networks import Drift, Rule
+from rlgen.algos.rules.networks import RuleInputs as RuleInputs
 from rlgen.protocols import RuleNet
-from rlgen.registry import suggestion
+from rlgen.registry import did_you_mean
 from rlgen.types import PyTree
-
-from ._drift import Drift
-from ._rule import Rule
-from ._rule import RuleInputs as RuleInputs  # what a loaded rule is asked with
 
 FORMAT = "rlgen-rule-1"
 CONVENTION = "ascent"  # agents ascend π̂ log π
@@ -101,7 +98,7 @@ def rule_files(
     return found
 
 
-def rule_keepsake(source: str, kind: type = Rule) -> dict[str, bytes]:
+def rule_pinned_file(source: str, kind: type = Rule) -> dict[str, bytes]:
     """A hash of the rule that a run follows, to notice if its file changes; none if untrained."""
     if source == UNTRAINED:
         return {}
@@ -165,7 +162,7 @@ def _find(source: Path | str, kind: type) -> LearnedRule:
         raise ValueError(f"no rule at {source}: no such run or file")
     shipped = shipped_rules()
     if path.name not in shipped:
-        known = suggestion(path.name, [*shipped, UNTRAINED])
+        known = did_you_mean(path.name, [*shipped, UNTRAINED])
         raise ValueError(
             f"no rule {path.name!r}: no run, no file and none that ships with rlgen; {known}"
         )
@@ -245,11 +242,24 @@ def _rule(path: Path, kind: object, fields: object) -> Any:
             f"{path} states the rule's fields {', '.join(sorted(fields))}; this rlgen knows "
             f"{', '.join(sorted(known))}"
         )
-    kinds = get_type_hints(made)
     try:
-        return made(**{name: convert(kinds[name], value, name) for name, value in fields.items()})
+        _check_kinds(fields, get_type_hints(made))
+        return made(**fields)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _check_kinds(fields: dict[str, Any], kinds: dict[str, Any]) -> None:
+    """Refuse values of another type than their field, or none of its options."""
+    wanted = {bool: "true or false", int: "a whole number", float: "a number"}
+    for name, value in fields.items():
+        kind = kinds[name]
+        options = get_args(kind)
+        if options and value not in options:
+            raise ValueError(f"{name}={value!r} is unknown; {did_you_mean(str(value), options)}")
+        fits = type(value) is kind or (kind is float and type(value) is int)
+        if kind in wanted and not fits:
+            raise ValueError(f"{name} must be {wanted[kind]}, got {value!r}")
 
 
 def _kind_of(made: type) -> str:

@@ -25,10 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlgen.registry import suggestion
-
-from ._rule import Rule
-from .files import LearnedRule
+from rlgen.algos.rules.files import LearnedRule
+from rlgen.algos.rules.networks import Rule
+from rlgen.registry import did_you_mean
 
 Arrays = dict[str, np.ndarray]
 
@@ -171,7 +170,7 @@ def _describe(path: Path) -> Description:
         ) from error
     layout = str(told.get("layout", ""))
     if layout and layout not in GATES:
-        raise ValueError(f"{path}: unknown layout {layout!r}; {suggestion(layout, GATES)}")
+        raise ValueError(f"{path}: unknown layout {layout!r}; {did_you_mean(layout, GATES)}")
     default = [name for name in INPUTS if name != "discount"]
     inputs = tuple(map(str, told.get("inputs", default)))
     _check_inputs(path, inputs)

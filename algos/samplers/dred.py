@@ -17,23 +17,46 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from rlgen.algos.samplers.fixed import Fixed
+from rlgen.algos.samplers.random import Random
+from rlgen.algos.samplers.replay.lineage import Lineage, SlotInfo, easiest_rows, edit_into
+from rlgen.algos.samplers.replay.mixture import Mixture, MixtureNow
+from rlgen.algos.samplers.replay.pool import (
+    first_info,
+    generate,
+    lineage_of,
+    recall,
+    source_metrics,
+    tell_source,
+)
 from rlgen.algos.scores.l1_value_loss import L1ValueLoss
-from rlgen.branching import any_seed, same_for_all_seeds, where
-from rlgen.buffer import Arrivals, LevelBuffer, draw, insert, make_buffer, observed
+from rlgen.buffer import Arrivals, LevelBuffer, draw, insert, make_buffer, observed, update
 from rlgen.levels import LevelSet, hash_of
+from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds, tree_where
 from rlgen.protocols import LevelEnv, Sampler, Score
-from rlgen.types import REPLAY, Episodes, Key, Keys, Metrics, Outcome, PyTree, Slots
-
-from ._finite import Known, Trial, check_fields, first_known, judge, take_back
-from ._lineage import Note, easiest_rows
-from ._mixture import Mixture, MixtureNow
-from ._mutants import edit_into
-from ._pool import first_note, generate, lineage_of, recall, source_metrics, tell_source
-from .fixed import Fixed
-from .random import Random
+from rlgen.registry import require
+from rlgen.types import REPLAY, EpisodeStats, Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _DRAW, _EDIT = 0x44524400, 0x44524401
 """Folded into keys that the source gets as they are."""
+
+
+class Known(NamedTuple):
+    """What the buffer keeps of each level beside its score; [K, ...] there."""
+
+    score_state: PyTree  # the score's
+    lineage: Lineage
+    solved: Bool[Array, "*K"]  # at least once
+    mean_return: Float[Array, "*K"]  # when it was last played to an end; -inf: never
+
+
+class Trial(NamedTuple):
+    """What came of the proposal in each slot, over all places of its queue."""
+
+    score: Float[Array, " N"]
+    solved: Bool[Array, " N"]
+    mean_return: Float[Array, " N"]  # -inf if no episode was completed
+    score_state: PyTree  # [N, ...]
 
 
 class DREDState(NamedTuple):
@@ -43,7 +66,7 @@ class DREDState(NamedTuple):
     buffer: LevelBuffer  # the set in its first rows, for ever
     num_met: Int[Array, ""]  # levels of the set handed out for the first time; equal for all seeds
     num_updates: Int[Array, ""]
-    looks_next: Bool[Array, ""]  # the last update replayed; equal for all seeds
+    explore_next: Bool[Array, ""]  # the last update replayed; equal for all seeds
     easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 for none
     shift_gap: Float[Array, ""]  # as of the last update
 
@@ -98,7 +121,39 @@ class DRED:
     sequential: bool = False
 
     def __post_init__(self):
-        check_fields(self)
+        self._check_fields()
+
+    def _check_fields(self) -> None:
+        """Refuse fields of a `DRED` that are out of range or at odds.
+
+        Raises:
+            ValueError: with what is allowed instead.
+        """
+        num_data = len(self.data.level_set)
+        needed = num_data + self.has_proposals
+        if self.capacity < needed:
+            raise ValueError(
+                f"capacity={self.capacity} is below the {num_data} levels of the set"
+                f"{' and a row for proposals' if self.has_proposals else ''}; set it to at least "
+                f"{needed}"
+            )
+        if self.num_edits < 0 or self.num_parents < 1:
+            raise ValueError(
+                f"num_edits must be at least 0 and num_parents at least 1, got "
+                f"{self.num_edits} and {self.num_parents}"
+            )
+        if self.num_edits > 0:
+            require(self.env, "mutate_levels", "a curriculum that edits levels (num_edits > 0)")
+            if not isinstance(self.source, tuple):
+                raise ValueError(
+                    f"num_edits={self.num_edits} makes proposals by edits, and a source is given "
+                    "too; set num_edits to 0 or source to ()"
+                )
+        for name, known in (("parents", ("batch", "easiest")), ("admit", ("solved", "any"))):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name} must be {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}"
+                )
 
     @property
     def level_set(self) -> LevelSet:
@@ -128,9 +183,9 @@ class DRED:
 
     def init(self, key: Key) -> DREDState:
         """The set in the first rows, nothing known of it."""
-        unseen = first_known(self.score, self.note().lineage)
+        unseen = first_known(self.score, self.level_info().lineage)
         zero, chosen = jnp.zeros((), jnp.int32), self.level_set
-        empty = make_buffer(self.capacity, self.blank(), unseen)
+        empty = make_buffer(self.capacity, self.example_level(), unseen)
         rows = jnp.arange(self.capacity) < len(chosen)
         buffer = empty._replace(
             level=jax.tree.map(lambda x, y: x.at[: len(chosen)].set(y), empty.level, chosen.level),
@@ -142,22 +197,22 @@ class DRED:
         source = self._source.init(key)
         return DREDState(source, buffer, zero, zero, jnp.zeros((), bool), none, jnp.zeros(()))
 
-    def blank(self) -> PyTree:
+    def example_level(self) -> PyTree:
         """The first level of the set."""
-        return self.data.blank()
+        return self.data.example_level()
 
-    def note(self) -> Note:
+    def level_info(self) -> SlotInfo:
         """Of a level without a past."""
-        return first_note(self._source)
+        return first_info(self._source)
 
     def propose(
         self, keys: Keys, state: DREDState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[DREDState, Slots]:
         """Levels of the buffer for all free slots, or levels to look at."""
-        looks = free & same_for_all_seeds(state.looks_next)
+        explores = free & same_for_all_seeds(state.explore_next)
         warms = same_for_all_seeds(state.num_met) < len(self.level_set)
-        before, replay = slots, free & ~looks
-        source, slots = self._look(keys, state, slots, looks)
+        before, replay = slots, free & ~explores
+        source, slots = self._propose_new(keys, state, slots, explores)
         weight = jnp.where(warms, float(self.train_in_warmup), 1.0)
 
         def choose() -> Int[Array, "N R"]:
@@ -169,9 +224,9 @@ class DRED:
         slots = recall(state.buffer, choose, slots, replay, weight)
         num_met = jnp.minimum(state.num_met + replay.sum(), len(self.level_set))
         # Looking begins with the update after the first replay that follows the warm-up.
-        next_looks = replay.any() & ~warms & self.has_proposals
-        looks_next = jnp.where(free.any(), next_looks, state.looks_next)
-        return state._replace(source=source, num_met=num_met, looks_next=looks_next), slots
+        explore_next = replay.any() & ~warms & self.has_proposals
+        explore_next = jnp.where(free.any(), explore_next, state.explore_next)
+        return state._replace(source=source, num_met=num_met, explore_next=explore_next), slots
 
     def observe(
         self,
@@ -186,7 +241,7 @@ class DRED:
         Raises:
             ValueError: the student does not report its episodes.
         """
-        if not isinstance(outcome.episodes, Episodes):
+        if not isinstance(outcome.episodes, EpisodeStats):
             raise ValueError("DRED needs a student that reports its episodes")
         source = tell_source(self._source, keys, state.source, slots, score, outcome)
         easiest = state.easiest
@@ -220,7 +275,7 @@ class DRED:
 
     def lineage(self, state: DREDState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
         """Updates since each level was first met, and edits between it and the set."""
-        return lineage_of(slots, state.num_updates) | {"depth": slots.note.lineage.depth}
+        return lineage_of(slots, state.num_updates) | {"depth": slots.level_info.lineage.depth}
 
     @property
     def _source(self) -> Sampler:
@@ -228,7 +283,7 @@ class DRED:
         return self.data if isinstance(self.source, tuple) else self.source
 
     def _now(self, state: DREDState, buffer: LevelBuffer) -> MixtureNow:
-        return self.mixture.at(state.num_updates, self._is_data(), buffer.memory.solved)
+        return self.mixture.at(state.num_updates, self._is_data(), buffer.level_info.solved)
 
     def _is_data(self) -> Bool[Array, " K"]:
         return jnp.arange(self.capacity) < len(self.level_set)
@@ -238,54 +293,62 @@ class DRED:
         num_data = len(self.level_set)
         order = jnp.asarray(np.random.default_rng(0).permutation(num_data), jnp.int32)
         row = order[(state.num_met + jnp.cumsum(free) - 1) % num_data]
-        return jnp.broadcast_to(row[:, None], slots.row.shape)
+        return jnp.broadcast_to(row[:, None], slots.buffer_index.shape)
 
     def _draw(
         self, key: Key, state: DREDState, before: Slots, slots: Slots, free: Bool[Array, " N"]
     ) -> Int[Array, "N R"]:
         rows = observed(state.buffer) & ~_held(before, ~free, self.capacity)
-        used = jnp.repeat(free, slots.row.shape[1])
+        used = jnp.repeat(free, slots.buffer_index.shape[1])
         now = self._now(state, state.buffer)
         # The stamps of the draws are dropped: rows are stamped when they are played.
-        return draw(key, state.buffer, now, rows, used, self.sequential)[1].reshape(slots.row.shape)
+        return draw(key, state.buffer, now, rows, used, self.sequential)[1].reshape(
+            slots.buffer_index.shape
+        )
 
-    def _look(
-        self, keys: Keys, state: DREDState, slots: Slots, looks: Bool[Array, " N"]
+    def _propose_new(
+        self, keys: Keys, state: DREDState, slots: Slots, explores: Bool[Array, " N"]
     ) -> tuple[PyTree, Slots]:
-        """One proposal for each slot that `looks`, in all places of its queue."""
+        """One proposal for each slot that `explores`, in all places of its queue."""
         if not self.has_proposals:
             return state.source, slots
-        narrow = jax.tree.map(lambda x: x[:, :1], (slots.level, slots.memory, slots.row))
-        note = jax.tree.map(lambda x: x[:, :1], slots.note)
-        one = slots._replace(level=narrow[0], memory=narrow[1], row=narrow[2], note=note)
+        narrow = jax.tree.map(
+            lambda x: x[:, :1], (slots.level, slots.score_state, slots.buffer_index)
+        )
+        note = jax.tree.map(lambda x: x[:, :1], slots.level_info)
+        one = slots._replace(
+            level=narrow[0], score_state=narrow[1], buffer_index=narrow[2], level_info=note
+        )
         now = state.num_updates
         if self.num_edits > 0:
             key = jax.random.fold_in(keys.own, _EDIT)
             parents = self._parents(state, one)
             source = state.source
-            new = edit_into(key, self.env, parents, self.num_edits, one, looks, now)
+            new = edit_into(key, self.env, parents, self.num_edits, one, explores, now)
         else:
             weight = jnp.float32(self.train_on_new)
-            source, new = generate(self._source, keys, state.source, one, looks, weight, now)
+            source, new = generate(self._source, keys, state.source, one, explores, weight, now)
         wide = jax.tree.map(
             lambda x, y: jnp.broadcast_to(x, y.shape),
-            (new.level, new.memory, new.row, new.note),
-            (slots.level, slots.memory, slots.row, slots.note),
+            (new.level, new.score_state, new.buffer_index, new.level_info),
+            (slots.level, slots.score_state, slots.buffer_index, slots.level_info),
         )
         new = Slots(wide[0], wide[1], wide[2], new.origin, new.weight, wide[3])
-        return source, where(looks, new, slots)
+        return source, tree_where(explores, new, slots)
 
     def _parents(
         self, state: DREDState, one: Slots
     ) -> Callable[[], tuple[PyTree, Int[Array, "N 1"]]]:
         """Of edits: what each slot has just replayed, or the easiest of all that."""
         if self.parents == "batch":
-            return lambda: (one.level, one.note.lineage.depth)
+            return lambda: (one.level, one.level_info.lineage.depth)
 
         def easiest() -> tuple[PyTree, Int[Array, "N 1"]]:
             num_known = jnp.maximum((state.easiest >= 0).sum(), 1)
-            row = jnp.maximum(state.easiest[jnp.arange(one.row.size) % num_known], 0)[:, None]
-            held = state.buffer.level, state.buffer.memory.lineage.depth
+            row = jnp.maximum(state.easiest[jnp.arange(one.buffer_index.size) % num_known], 0)[
+                :, None
+            ]
+            held = state.buffer.level, state.buffer.level_info.lineage.depth
             return jax.tree.map(lambda x: x[row], held)
 
         return easiest
@@ -310,8 +373,8 @@ class DRED:
         def take_in() -> LevelBuffer:
             level = jax.tree.map(lambda x: x[:, 0], slots.level)
             hashes = jax.vmap(lambda one: hash_of(self.env, one))(level)
-            lineage = jax.tree.map(lambda x: x[:, 0], slots.note.lineage)
-            known = Known(trial.memory, lineage, trial.solved, trial.mean_return)
+            lineage = jax.tree.map(lambda x: x[:, 0], slots.level_info.lineage)
+            known = Known(trial.score_state, lineage, trial.solved, trial.mean_return)
             return insert(
                 buffer,
                 Arrivals(level, known, worth, hashes, offered),
@@ -320,10 +383,10 @@ class DRED:
                 sequential=self.sequential,
             )
 
-        return jax.lax.cond(any_seed(offered.any()), take_in, lambda: buffer)
+        return jax.lax.cond(any_over_seeds(offered.any()), take_in, lambda: buffer)
 
     def _shift_gap(self, state: DREDState) -> Float[Array, ""]:
-        seen = state.buffer.memory.mean_return
+        seen = state.buffer.level_info.mean_return
         data, known = self._is_data(), jnp.isfinite(seen)
         probability = jnp.where(known, self.replay_probability(state), 0.0)
         mean = jnp.where(data & known, seen, 0.0).sum() / jnp.maximum((data & known).sum(), 1)
@@ -331,9 +394,84 @@ class DRED:
         return drawn / jnp.maximum(probability.sum(), 1e-9) - mean
 
 
+def first_known(score: Score, lineage: Lineage) -> Known:
+    """Of a level that was never played."""
+    return Known(score.initial_state(), lineage, jnp.zeros((), bool), jnp.full((), -jnp.inf))
+
+
+def take_back(
+    buffer: LevelBuffer, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
+) -> LevelBuffer:
+    """The buffer once it has taken in what came of the levels that it had given away.
+
+    Rows are stamped if they were played. If a row was in several places, the last of those with a
+    score counts, and it is solved if it was in any.
+    """
+    stats = outcome.episodes
+    assert isinstance(stats, EpisodeStats)
+    given = (outcome.done & (slots.origin == REPLAY))[:, None] & (slots.buffer_index >= 0)
+    row = jnp.where(given, slots.buffer_index, buffer.score.size)  # out of bounds is dropped
+    safe = jnp.where(given, slots.buffer_index, 0)
+    held = jax.tree.map(lambda x: x[safe], buffer.level_info)
+    solved = given & (stats.num_success > 0)
+    mean = jnp.where(stats.num > 0, stats.mean_return, held.mean_return)
+    known = Known(slots.score_state, slots.level_info.lineage, held.solved | solved, mean)
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), known)
+    buffer = update(buffer, slots.buffer_index.ravel(), score.ravel(), flat, given.ravel())
+    played = given & _played(outcome, slots.buffer_index.shape)
+    stamp = buffer.clock + jnp.cumsum(played.ravel()).reshape(played.shape)
+    at = jnp.where(played, row, buffer.score.size)
+    level_info = buffer.level_info._replace(
+        solved=buffer.level_info.solved.at[row].max(solved, mode="drop")
+    )
+    return buffer._replace(
+        level_info=level_info,
+        timestamp=buffer.timestamp.at[at].max(stamp, mode="drop"),
+        clock=buffer.clock + played.sum(),
+    )
+
+
+def judge(slots: Slots, score: Float[Array, "N R"], outcome: Outcome, single_chance: bool) -> Trial:
+    """What came of the proposals, of which every slot has one in all its places.
+
+    Scores and returns are means over the places that have any. The memory is that of the place with
+    the best episode.
+
+    Args:
+        slots: as played.
+        score: of each place.
+        outcome: with episodes.
+        single_chance: judge by the first place alone.
+    """
+    stats = outcome.episodes
+    assert isinstance(stats, EpisodeStats)
+    if single_chance:
+        score, stats = jax.tree.map(lambda x: x[:, :1], (score, stats))
+    scored = jnp.isfinite(score)
+    mean = jnp.where(scored, score, 0.0).sum(1) / jnp.maximum(scored.sum(1), 1)
+    num = stats.num.sum(1)
+    mean_return = (stats.mean_return * stats.num).sum(1) / jnp.maximum(num, 1)
+    best = stats.max_return.argmax(1)
+    return Trial(
+        score=jnp.where(scored.any(1), mean, -jnp.inf),
+        solved=(stats.num_success > 0).any(1),
+        mean_return=jnp.where(num > 0, mean_return, -jnp.inf),
+        score_state=jax.tree.map(lambda x: x[jnp.arange(best.size), best], slots.score_state),
+    )
+
+
+def _played(outcome: Outcome, shape: tuple[int, ...]) -> Bool[Array, "N R"]:
+    """Which places were reached within the update."""
+    if not outcome.rollout:
+        return jnp.ones(shape, bool)
+    turn = outcome.rollout.level_index[0]
+    here: Int[Array, "N R"] = jnp.broadcast_to(jnp.arange(shape[1])[None], shape)
+    return (turn[:, :, None] == here[None]).any(0)
+
+
 def _held(slots: Slots, busy: Bool[Array, " N"], capacity: int) -> Bool[Array, " K"]:
     """Rows whose levels busy slots are working on."""
-    row = jnp.where(busy[:, None] & (slots.row >= 0), slots.row, capacity)
+    row = jnp.where(busy[:, None] & (slots.buffer_index >= 0), slots.buffer_index, capacity)
     return jnp.zeros(capacity, bool).at[row].set(True, mode="drop")
 
 

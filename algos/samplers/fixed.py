@@ -16,12 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from rlgen.algos.samplers.random import fill_new
 from rlgen.levels import LevelSet, hash_of
 from rlgen.protocols import LevelEnv
-from rlgen.registry import has, require, suggestion
+from rlgen.registry import did_you_mean, has, require
 from rlgen.types import Keys, Outcome, PyTree, Slots
-
-from .random import fill_new
 
 _MAX_ROUNDS = 8
 
@@ -88,7 +87,7 @@ class Fixed:
         zero = jnp.zeros((), jnp.int32)
         return FixedState(jax.random.bits(key), zero, zero)
 
-    def blank(self) -> PyTree:
+    def example_level(self) -> PyTree:
         """The first level of the set."""
         return jax.tree.map(lambda x: x[0], self.level_set.level)
 
@@ -98,10 +97,10 @@ class Fixed:
         """Levels of the set, of weight 1, for the free slots."""
         if self.shuffle:
             state, index = self._next_of_epoch(
-                state, jnp.broadcast_to(free[:, None], slots.row.shape)
+                state, jnp.broadcast_to(free[:, None], slots.buffer_index.shape)
             )
         else:
-            index = jax.random.randint(keys.own, slots.row.shape, 0, len(self.level_set))
+            index = jax.random.randint(keys.own, slots.buffer_index.shape, 0, len(self.level_set))
         level = jax.tree.map(lambda x: x[index], self.level_set.level)
         return state, fill_new(slots, free, level)
 
@@ -158,7 +157,7 @@ def _load(env: LevelEnv, path: str) -> LevelSet:
     if known and not Path(path).suffix and not Path(path).exists():
         raise ValueError(
             f"{path!r} is no level file, nor a suite of {type(env).__name__}; "
-            f"{suggestion(path, known)}"
+            f"{did_you_mean(path, known)}"
         )
     require(env, "load_levels", needed_by=f"Fixed(path={path!r})")
     load = getattr(env, "load_levels", None)

@@ -11,14 +11,13 @@ import jax
 from jaxtyping import Array, Bool, Float
 
 from rlgen import registry
-from rlgen.algos.generative._files import load_fitted
+from rlgen.algos.level_models.files import load_fitted
+from rlgen.algos.samplers.fixed import Fixed, own_set
+from rlgen.algos.samplers.random import fill_new
 from rlgen.codec import Cells
 from rlgen.protocols import LevelEnv, LevelModel
 from rlgen.registry import require
 from rlgen.types import Key, Keys, Outcome, PyTree, Slots
-
-from .fixed import Fixed, own_set
-from .random import fill_new
 
 
 class GeneratedState(NamedTuple):
@@ -75,15 +74,15 @@ class Generated:
         )
         return GeneratedState(self.model.fit(key, levels)._replace(encoder=()))
 
-    def blank(self) -> PyTree:
+    def example_level(self) -> PyTree:
         """The first level of the set."""
-        return self.data.blank()
+        return self.data.example_level()
 
     def propose(
         self, keys: Keys, state: GeneratedState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[GeneratedState, Slots]:
         """Generated levels, of weight 1, for the free slots."""
-        level, _ = self.model.propose(keys.own, state.fitted, slots.row.size)
+        level, _ = self.model.propose(keys.own, state.fitted, slots.buffer_index.size)
         level = jax.tree.map(lambda x, y: x.reshape(y.shape), level, slots.level)
         return state, fill_new(slots, free, level)
 

@@ -13,13 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.branching import where
-from rlgen.curriculum import note_of
+from rlgen.algos.samplers.random import Random
+from rlgen.curriculum import level_info_of
+from rlgen.levels import Task
+from rlgen.parallel.seeds import tree_where
 from rlgen.protocols import LevelEnv, Sampler
-from rlgen.tasks import Task
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
-
-from .random import Random
 
 DEFAULT_LIFETIME = 250
 """Updates, in environments that do not say for how long an agent is trained in them."""
@@ -102,13 +101,13 @@ class Lifetimes:
         """The source's."""
         return self.source.init(key)
 
-    def blank(self) -> Task:
+    def example_level(self) -> Task:
         """The source's blank level, with the longest lifetime."""
-        return Task(self.source.blank(), jnp.int32(self.bounds[1]))
+        return Task(self.source.example_level(), jnp.int32(self.bounds[1]))
 
-    def note(self) -> PyTree:
+    def level_info(self) -> PyTree:
         """The source's."""
-        return note_of(self.source)
+        return level_info_of(self.source)
 
     def propose(
         self, keys: Keys, state: PyTree, slots: Slots, free: Bool[Array, " N"]
@@ -118,7 +117,7 @@ class Lifetimes:
         state, new = self.source.propose(keys, state, _of_source(slots), free)
         key = jax.random.fold_in(keys.shared if self.common else keys.own, _OWN)
         drawn = self._draw(key, before.lifetime.shape)
-        lifetime = where(free, drawn, before.lifetime)
+        lifetime = tree_where(free, drawn, before.lifetime)
         return state, new._replace(level=Task(new.level, lifetime))
 
     def observe(

@@ -12,18 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.algos.scores.learnability import Learnability
-from rlgen.branching import same_for_all_seeds
-from rlgen.buffer import LevelBuffer, filled, observed, update
-from rlgen.protocols import LevelEnv, Sampler, Score
-from rlgen.simplex import project
-from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
-
-from ._lineage import Note
-from ._pool import (
+from rlgen.algos.samplers.random import Random
+from rlgen.algos.samplers.replay.lineage import SlotInfo
+from rlgen.algos.samplers.replay.pool import (
     check_capacity,
     empty_buffer,
-    first_note,
+    first_info,
     generate,
     keep_best,
     lineage_of,
@@ -32,7 +26,11 @@ from ._pool import (
     source_metrics,
     tell_source,
 )
-from .random import Random
+from rlgen.algos.scores.learnability import Learnability
+from rlgen.buffer import LevelBuffer, filled, observed, update
+from rlgen.parallel.seeds import same_for_all_seeds
+from rlgen.protocols import LevelEnv, Sampler, Score
+from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _OWN = 0x4E434300
 """Folded into keys that the source gets as they are: alone or under NCC, it draws the same."""
@@ -153,21 +151,21 @@ class NCC:
         adversary = Adversary(uniform, first)
         return NCCState(self.source.init(key), buffer, adversary, jnp.zeros((), jnp.int32))
 
-    def blank(self) -> PyTree:
+    def example_level(self) -> PyTree:
         """The source's blank level."""
-        return self.source.blank()
+        return self.source.example_level()
 
-    def note(self) -> Note:
+    def level_info(self) -> SlotInfo:
         """Of a level without a past."""
-        return first_note(self.source)
+        return first_info(self.source)
 
     def propose(
         self, keys: Keys, state: NCCState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[NCCState, Slots]:
         """The next rows of a sweep, new candidates, or levels drawn from the distribution."""
-        stage, buffer = self._stage(state, slots.row.size), state.buffer
-        place = jnp.arange(slots.row.size).reshape(slots.row.shape)
-        swept = stage.position * slots.row.size + place
+        stage, buffer = self._stage(state, slots.buffer_index.size), state.buffer
+        place = jnp.arange(slots.buffer_index.size).reshape(slots.buffer_index.shape)
+        swept = stage.position * slots.buffer_index.size + place
         replays = (stage.sweeping & (swept[:, 0] < buffer.size)) | stage.training
         replay = free & replays & (buffer.size > 0)
         weight = 1.0 * stage.training
@@ -178,7 +176,7 @@ class NCC:
         def choose() -> Int[Array, "N R"]:
             key = jax.random.fold_in(keys.own, _OWN)
             likely = jnp.where(filled(buffer), state.adversary.y, 0.0)
-            drawn = jax.random.choice(key, self.capacity, slots.row.shape, p=likely)
+            drawn = jax.random.choice(key, self.capacity, slots.buffer_index.shape, p=likely)
             return jnp.where(stage.training, drawn, jnp.clip(swept, 0, buffer.size - 1))
 
         slots = recall(buffer, choose, slots, replay, weight)
@@ -193,12 +191,15 @@ class NCC:
         outcome: Outcome,
     ) -> NCCState:
         """New scores for known rows, better levels for poor ones, and once a cycle a step of y."""
-        stage = self._stage(state, slots.row.size)
+        stage = self._stage(state, slots.buffer_index.size)
         source = tell_source(self.source, keys, state.source, slots, score, outcome)
-        row, finished = slots.row.ravel(), jnp.repeat(outcome.done, slots.row.shape[1])
+        row, finished = (
+            slots.buffer_index.ravel(),
+            jnp.repeat(outcome.done, slots.buffer_index.shape[1]),
+        )
         memory = remembered(slots)[1]
         buffer = update(state.buffer, row, score.ravel(), memory, finished)
-        offered = outcome.done[:, None] & (slots.row < 0)
+        offered = outcome.done[:, None] & (slots.buffer_index < 0)
         held = jnp.where(finished | (row < 0), self.capacity, row)
         busy = jnp.zeros(self.capacity, bool).at[held].set(True, mode="drop")
         buffer = keep_best(self.env, buffer, slots, score, offered, protected=busy)
@@ -246,6 +247,30 @@ def known_scores(buffer: LevelBuffer) -> Float[Array, " K"]:
     known = observed(buffer)
     lowest = jnp.where(known, buffer.score, jnp.inf).min()
     return jnp.where(known, buffer.score, jnp.where(known.any(), lowest, 0.0))
+
+
+def project(x: Float[Array, " K"], floor: float = 0.0) -> Float[Array, " K"]:
+    """The distribution nearest to `x` in which nothing is less likely than `floor`.
+
+    The minimiser of ‖y − x‖² over {y: Σ y = 1, y_i ≥ floor} is max(x_i − θ, floor), and θ follows
+    from the sorted entries. Adding a constant to all of `x` changes nothing.
+
+    Args:
+        x: any finite numbers.
+        floor: at least 0 and at most 1 / K; at 1 / K only the uniform distribution is left.
+
+    Source: Duchi et al., 2008, "Efficient Projections onto the l1-Ball for Learning in High
+    Dimensions", figure 1; the floor by shifting the simplex.
+    """
+    mass = 1.0 - floor * x.size  # what is left to give away above the floor
+    x = x - x.max()  # so that sums of large numbers do not swallow the differences
+    descending = -jnp.sort(-x)
+    excess = jnp.cumsum(descending) - mass
+    rank = jnp.arange(1, x.size + 1)
+    # How many entries stay above the floor; at least one, also where no mass is left for it.
+    above = jnp.maximum((descending * rank > excess).sum(), 1)
+    threshold = excess[above - 1] / above
+    return jnp.maximum(x - threshold, 0.0) + floor
 
 
 def build(env: LevelEnv, score: Score, **fields: Any) -> NCC:

@@ -15,15 +15,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.learners.ppo import PPO
-from rlgen.branching import any_seed, where
-from rlgen.cells import CellActorCritic
-from rlgen.networks import ActorCritic
+from rlgen.algos.samplers.random import fill_new
+from rlgen.nn.actor_critic import ActorCritic
+from rlgen.nn.cell_actor_critic import CellActorCritic
+from rlgen.parallel.seeds import any_over_seeds, tree_where
 from rlgen.protocols import Editor, Learner, LevelEnv
 from rlgen.registry import has, require
 from rlgen.rollout import Record, rollout
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Rollout, Slots
-
-from .random import fill_new
 
 _TOLD = ("loss", "entropy")
 """Of the teacher's metrics, those that are reported if it has them."""
@@ -76,7 +75,7 @@ class Paired:
         teacher = self.teacher.init(key)
         # Which metrics it will have: asked with as many episodes as fill its minibatches.
         num = getattr(self.teacher, "num_minibatches", 1)
-        played = jax.tree.map(lambda x: jnp.stack([x] * num, axis=1), self.note())
+        played = jax.tree.map(lambda x: jnp.stack([x] * num, axis=1), self.level_info())
         told = jax.eval_shape(self.teacher.update, key, teacher, played, jnp.ones(num))[1]
         unknown = jnp.float32(jnp.nan)
         return PairedState(
@@ -87,12 +86,12 @@ class Paired:
             num_steps=jnp.zeros((), jnp.int32),
         )
 
-    def blank(self) -> PyTree:
+    def example_level(self) -> PyTree:
         """What the editor starts from."""
         key = jax.random.key(0)
         return self.editor.level_of(self.editor.reset_env(key, self.editor.sample_level(key))[1])
 
-    def note(self) -> Rollout:
+    def level_info(self) -> Rollout:
         """The teacher's episode behind one level, [T, ...]: zeros."""
 
         def one(key: Key) -> Rollout:
@@ -107,14 +106,14 @@ class Paired:
         """Levels of the teacher, of weight 1, for the free slots; a branch, as they are dear."""
 
         def build() -> Slots:
-            shape = slots.row.shape
-            played, level = self._build(keys.own, state.teacher, slots.row.size)
+            shape = slots.buffer_index.shape
+            played, level = self._build(keys.own, state.teacher, slots.buffer_index.size)
             played = jax.tree.map(lambda x: x.swapaxes(0, 1), played)
             played, level = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (played, level))
             new = fill_new(slots, free, level)
-            return new._replace(note=where(free, played, slots.note))
+            return new._replace(level_info=tree_where(free, played, slots.level_info))
 
-        slots = jax.lax.cond(any_seed(free.any()), build, lambda: slots)
+        slots = jax.lax.cond(any_over_seeds(free.any()), build, lambda: slots)
         return state._replace(has_built=state.has_built | free.any()), slots
 
     def observe(
@@ -132,13 +131,13 @@ class Paired:
         unknown = {name: jnp.full_like(x, jnp.nan) for name, x in state.told.items()}
 
         def learn() -> tuple[PyTree, Metrics]:
-            played = _paid(slots.note, reward)
+            played = _paid(slots.level_info, reward)
             teacher, told = self.teacher.update(keys.own, state.teacher, played, weight)
             return teacher, {name: told[name] for name in unknown}
 
-        new = jax.lax.cond(any_seed(learns), learn, lambda: (state.teacher, unknown))
-        teacher, told = where(learns, new, (state.teacher, unknown))
-        steps = slots.row.size * self.editor.horizon
+        new = jax.lax.cond(any_over_seeds(learns), learn, lambda: (state.teacher, unknown))
+        teacher, told = tree_where(learns, new, (state.teacher, unknown))
+        steps = slots.buffer_index.size * self.editor.horizon
         return PairedState(
             teacher,
             has_built=jnp.zeros_like(state.has_built),

@@ -16,8 +16,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from rlgen.algos.samplers.random import Random
+from rlgen.algos.samplers.replay.lineage import (
+    Lineage,
+    SlotInfo,
+    StoredInfo,
+    born,
+    easiest_rows,
+    edit_into,
+)
 from rlgen.algos.scores.max_mc import MaxMC
-from rlgen.branching import any_seed, same_for_all_seeds, where
 from rlgen.buffer import (
     Arrivals,
     LevelBuffer,
@@ -30,15 +38,12 @@ from rlgen.buffer import (
     observed,
     update,
 )
-from rlgen.curriculum import note_of
+from rlgen.curriculum import level_info_of
 from rlgen.levels import hash_of
+from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds, tree_where
 from rlgen.protocols import LevelEnv, Sampler, Score
+from rlgen.registry import require
 from rlgen.types import NEW, REPLAY, Key, Keys, Metrics, Outcome, PyTree, Slots
-
-from ._lineage import Lineage, Note, Remembered, born, easiest_rows
-from ._mutants import edit_into
-from ._plr_fields import check_fields
-from .random import Random
 
 _OWN, _EDIT, _COIN = 0x504C5200, 0x504C5201, 0x504C5202
 """Folded into keys that the source gets as they are: alone or under PLR, it draws the same."""
@@ -116,8 +121,52 @@ class PLR:
     per_slot: bool = False
 
     def __post_init__(self):
-        check_fields(self)
+        self._check_fields()
         self._priority()
+
+    def _check_fields(self) -> None:
+        """Refuse fields of a `PLR` that are out of range or do not go together.
+
+        Raises:
+            ValueError: with what is allowed instead.
+        """
+        for name, least in (("capacity", 1), ("num_edits", 0), ("num_parents", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("replay_prob", "min_fill"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.priority == "proportional" and getattr(self.score, "may_be_negative", False):
+            raise ValueError(
+                f"priority='proportional' needs scores of 0 or more, and those of "
+                f"{type(self.score).__name__} may be negative; use priority='rank'"
+            )
+        if self.num_edits > 0:
+            require(self.env, "mutate_levels", "a curriculum that edits levels (num_edits > 0)")
+        if self.parents not in ("batch", "easiest"):
+            raise ValueError(f"parents must be 'batch' or 'easiest', got {self.parents!r}")
+        if self.parallel and self.parents == "easiest":
+            raise ValueError(
+                "parents='easiest' asks how the parents went, and a parallel update plays them "
+                "beside their mutants; use parents='batch'"
+            )
+        if self.per_slot:
+            self._check_alone()
+
+    def _check_alone(self) -> None:
+        """Refuse what is decided for whole updates where each slot decides for itself."""
+        wrong = {
+            f"num_edits={self.num_edits}": self.num_edits > 0,
+            "parallel=True": self.parallel,
+            "sequential=True": self.sequential,
+        }
+        for what, is_set in wrong.items():
+            if is_set:
+                raise ValueError(
+                    f"per_slot=True does not go with {what}: slots come free at different times, "
+                    "and mutants, blocks and draws one by one are of whole updates; unset one of "
+                    "the two"
+                )
 
     @property
     def num_blocks(self) -> int:
@@ -146,7 +195,7 @@ class PLR:
         if self.capacity < num_levels:
             raise ValueError(
                 f"capacity={self.capacity} is below the {num_levels} levels of one update; "
-                f"set it to at least {num_levels}, or lower num_slots or num_queued"
+                f"set it to at least {num_levels}, or lower num_slots or levels_per_slot"
             )
         check = getattr(self.source, "check", None)
         if check is not None:
@@ -154,25 +203,27 @@ class PLR:
 
     def init(self, key: Key) -> PLRState:
         """An empty buffer."""
-        unseen = Remembered(self.score.memory(), self.note().lineage)
+        unseen = StoredInfo(self.score.initial_state(), self.level_info().lineage)
         zero, never = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
         return PLRState(
             source=self.source.init(key),
-            buffer=make_buffer(self.capacity, self.blank(), unseen),
+            buffer=make_buffer(self.capacity, self.example_level(), unseen),
             num_new=zero,
             num_updates=zero,
             edits_next=never,
             easiest=jnp.full(self.num_parents, -1, jnp.int32),
         )
 
-    def blank(self) -> PyTree:
+    def example_level(self) -> PyTree:
         """The source's blank level."""
-        return self.source.blank()
+        return self.source.example_level()
 
-    def note(self) -> Note:
+    def level_info(self) -> SlotInfo:
         """Of a level without a past."""
         zero = jnp.zeros((), jnp.int32)
-        return Note(note_of(self.source), Lineage(jnp.full((), NEW, jnp.int32), zero, zero))
+        return SlotInfo(
+            level_info_of(self.source), Lineage(jnp.full((), NEW, jnp.int32), zero, zero)
+        )
 
     def propose(
         self, keys: Keys, state: PLRState, slots: Slots, free: Bool[Array, " N"]
@@ -188,7 +239,7 @@ class PLR:
         mutant = playing & edits & self._has_parent(state, before)
         new = free & ~replay & ~mutant
         # Counted by what was decided, which is equal for all seeds, and not by what could be done.
-        taken_in = state.num_new + ((free & ~replays & ~edits).sum() * slots.row.shape[1])
+        taken_in = state.num_new + ((free & ~replays & ~edits).sum() * slots.buffer_index.shape[1])
         source, slots = self._generate(keys, state, slots, new)
         buffer, slots = self._recall(keys.own, state.buffer, rows, slots, replay)
         slots = self._edit(keys.own, state, before, slots, mutant)
@@ -211,17 +262,17 @@ class PLR:
         """Update the replayed rows, offer the other levels to the buffer."""
         done = outcome.done
         of_source = outcome._replace(done=done & (slots.origin == NEW))
-        own_slots = slots._replace(note=slots.note.source)
+        own_slots = slots._replace(level_info=slots.level_info.source)
         source = self.source.observe(keys, state.source, own_slots, score, of_source)
         easiest = state.easiest
         if self.parents == "easiest":
             easiest = easiest_rows(slots, score, outcome, self.num_parents)
-        remembered = Remembered(slots.memory, slots.note.lineage)
+        remembered = StoredInfo(slots.score_state, slots.level_info.lineage)
         level, memory = jax.tree.map(
             lambda x: x.reshape(-1, *x.shape[2:]), (slots.level, remembered)
         )
-        row, score = slots.row.ravel(), score.ravel()
-        finished = jnp.repeat(done, slots.row.shape[1])
+        row, score = slots.buffer_index.ravel(), score.ravel()
+        finished = jnp.repeat(done, slots.buffer_index.shape[1])
         buffer = update(state.buffer, row, score, memory, finished)
         offered = finished & (row < 0)
 
@@ -237,7 +288,7 @@ class PLR:
             )
 
         # A replay offers nothing, and insertion one by one is dear.
-        buffer = jax.lax.cond(any_seed(offered.any()), take_in, lambda: buffer)
+        buffer = jax.lax.cond(any_over_seeds(offered.any()), take_in, lambda: buffer)
         return state._replace(
             source=source, buffer=buffer, num_updates=state.num_updates + 1, easiest=easiest
         )
@@ -253,8 +304,8 @@ class PLR:
 
     def lineage(self, state: PLRState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
         """Updates since each level was first met, and edits between it and the source."""
-        age = state.num_updates - 1 - slots.note.lineage.born
-        return {"age": age, "depth": slots.note.lineage.depth}
+        age = state.num_updates - 1 - slots.level_info.lineage.born
+        return {"age": age, "depth": slots.level_info.lineage.depth}
 
     def _decide(
         self, key: Key, state: PLRState, num_slots: int
@@ -284,7 +335,7 @@ class PLR:
         warm = observed(state.buffer).sum() >= self.min_fill * self.capacity
         coins = jax.random.bernoulli(jax.random.fold_in(key, _COIN), self.replay_prob, free.shape)
         wanted = free & coins & warm
-        enough = jnp.cumsum(wanted) * slots.row.shape[1] <= rows.sum()
+        enough = jnp.cumsum(wanted) * slots.buffer_index.shape[1] <= rows.sum()
         return wanted & enough, jnp.zeros_like(free)
 
     def _generate(
@@ -293,17 +344,19 @@ class PLR:
         """New levels from the source for the `fresh` slots; a branch, as they may be dear."""
 
         def generate() -> tuple[PyTree, Slots]:
-            own_slots = slots._replace(note=slots.note.source)
+            own_slots = slots._replace(level_info=slots.level_info.source)
             after, new = self.source.propose(keys, state.source, own_slots, fresh)
             new = new._replace(
-                row=jnp.full_like(slots.row, -1),
+                buffer_index=jnp.full_like(slots.buffer_index, -1),
                 origin=jnp.full_like(slots.origin, NEW),
                 weight=jnp.full_like(slots.weight, float(self.train_on_new)),
-                note=Note(new.note, born(NEW, jnp.zeros_like(slots.row), state.num_updates)),
+                level_info=SlotInfo(
+                    new.level_info, born(NEW, jnp.zeros_like(slots.buffer_index), state.num_updates)
+                ),
             )
-            return where(fresh.any(), after, state.source), where(fresh, new, slots)
+            return tree_where(fresh.any(), after, state.source), tree_where(fresh, new, slots)
 
-        return jax.lax.cond(any_seed(fresh.any()), generate, lambda: (state.source, slots))
+        return jax.lax.cond(any_over_seeds(fresh.any()), generate, lambda: (state.source, slots))
 
     def _recall(
         self,
@@ -316,26 +369,26 @@ class PLR:
         """Levels of the buffer for the `replay` slots; only what changes leaves the branch."""
 
         def recall() -> tuple[Array, Array, Slots]:
-            used = jnp.repeat(replay, slots.row.shape[1])
+            used = jnp.repeat(replay, slots.buffer_index.shape[1])
             key_draw = jax.random.fold_in(key, _OWN)
             if self.per_slot:
                 drawn, row = draw_distinct(key_draw, buffer, self._priority(), rows, used)
             else:
                 drawn, row = draw(key_draw, buffer, self._priority(), rows, used, self.sequential)
-            row = row.reshape(slots.row.shape)
-            level, memory = jax.tree.map(lambda x: x[row], (buffer.level, buffer.memory))
+            row = row.reshape(slots.buffer_index.shape)
+            level, info = jax.tree.map(lambda x: x[row], (buffer.level, buffer.level_info))
             old = Slots(
                 level,
-                memory.score,
+                info.score_state,
                 row,
                 origin=jnp.full_like(slots.origin, REPLAY),
                 weight=jnp.ones_like(slots.weight),
-                note=Note(slots.note.source, memory.lineage),
+                level_info=SlotInfo(slots.level_info.source, info.lineage),
             )
-            return drawn.timestamp, drawn.clock, where(replay, old, slots)
+            return drawn.timestamp, drawn.clock, tree_where(replay, old, slots)
 
         timestamp, clock, slots = jax.lax.cond(
-            any_seed(replay.any()), recall, lambda: (buffer.timestamp, buffer.clock, slots)
+            any_over_seeds(replay.any()), recall, lambda: (buffer.timestamp, buffer.clock, slots)
         )
         return buffer._replace(timestamp=timestamp, clock=clock), slots
 
@@ -366,19 +419,23 @@ class PLR:
     def _parents(self, state: PLRState, slots: Slots) -> tuple[PyTree, Int[Array, "N R"]]:
         """A parent for each place [N, R], and how deep it is."""
         if self.parents == "batch":
-            shift = slots.row.shape[0] // 3 if self.parallel else 0  # from the block before
+            shift = (
+                slots.buffer_index.shape[0] // 3 if self.parallel else 0
+            )  # from the block before
             return jax.tree.map(
-                lambda x: jnp.roll(x, shift, axis=0), (slots.level, slots.note.lineage.depth)
+                lambda x: jnp.roll(x, shift, axis=0), (slots.level, slots.level_info.lineage.depth)
             )
         num_known = jnp.maximum((state.easiest >= 0).sum(), 1)
-        place = jnp.arange(slots.row.size) % num_known
-        row = state.easiest[place].reshape(slots.row.shape)
-        held = state.buffer.level, state.buffer.memory.lineage.depth
+        place = jnp.arange(slots.buffer_index.size) % num_known
+        row = state.easiest[place].reshape(slots.buffer_index.shape)
+        held = state.buffer.level, state.buffer.level_info.lineage.depth
         return jax.tree.map(lambda x: x[row], held)
 
     def _held(self, slots: Slots, busy: Bool[Array, " N"]) -> Bool[Array, " K"]:
         """Rows whose levels busy slots are working on."""
-        row = jnp.where(busy[:, None] & (slots.row >= 0), slots.row, self.capacity)
+        row = jnp.where(
+            busy[:, None] & (slots.buffer_index >= 0), slots.buffer_index, self.capacity
+        )
         return jnp.zeros(self.capacity, bool).at[row].set(True, mode="drop")
 
     def _priority(self) -> Priority:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlgen.branching import where
+from rlgen.parallel.seeds import tree_where
 from rlgen.protocols import LevelEnv
 from rlgen.registry import require
 from rlgen.types import NEW, Key, Keys, Outcome, PyTree, Slots
@@ -40,7 +40,7 @@ class Random:
         del key
         return ()
 
-    def blank(self) -> PyTree:
+    def example_level(self) -> PyTree:
         """One level of the family, always the same."""
         return self._sample(jax.random.key(0))
 
@@ -48,7 +48,7 @@ class Random:
         self, keys: Keys, state: tuple[()], slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[tuple[()], Slots]:
         """New levels, of weight 1, for the free slots."""
-        keys_level = jax.random.split(keys.own, slots.row.shape)
+        keys_level = jax.random.split(keys.own, slots.buffer_index.shape)
         level = jax.vmap(jax.vmap(self._sample))(keys_level)
         return state, fill_new(slots, free, level)
 
@@ -73,13 +73,13 @@ def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:
     """The slots with levels [N, R, ...] without a past in the free ones, to be trained on."""
     new = Slots(
         level=level,
-        memory=slots.memory,
-        row=jnp.full_like(slots.row, -1),
+        score_state=slots.score_state,
+        buffer_index=jnp.full_like(slots.buffer_index, -1),
         origin=jnp.full_like(slots.origin, NEW),
         weight=jnp.ones_like(slots.weight),
-        note=slots.note,
+        level_info=slots.level_info,
     )
-    return where(free, new, slots)
+    return tree_where(free, new, slots)
 
 
 def build(env: LevelEnv, **fields: Any) -> Random:

@@ -11,17 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.algos.scores.learnability import Learnability
-from rlgen.branching import same_for_all_seeds
-from rlgen.buffer import LevelBuffer, filled
-from rlgen.protocols import LevelEnv, Sampler, Score
-from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
-
-from ._lineage import Note
-from ._pool import (
+from rlgen.algos.samplers.random import Random
+from rlgen.algos.samplers.replay.lineage import SlotInfo
+from rlgen.algos.samplers.replay.pool import (
     check_capacity,
     empty_buffer,
-    first_note,
+    first_info,
     generate,
     keep_best,
     lineage_of,
@@ -29,7 +24,11 @@ from ._pool import (
     source_metrics,
     tell_source,
 )
-from .random import Random
+from rlgen.algos.scores.learnability import Learnability
+from rlgen.buffer import LevelBuffer, filled
+from rlgen.parallel.seeds import same_for_all_seeds
+from rlgen.protocols import LevelEnv, Sampler, Score
+from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _OWN = 0x53464C00
 """Folded into keys that the source gets as they are: alone or under SFL, it draws the same."""
@@ -129,27 +128,27 @@ class SFL:
         buffer = empty_buffer(self.source, self.score, self.capacity)
         return SFLState(self.source.init(key), buffer, jnp.zeros((), jnp.int32))
 
-    def blank(self) -> PyTree:
+    def example_level(self) -> PyTree:
         """The source's blank level."""
-        return self.source.blank()
+        return self.source.example_level()
 
-    def note(self) -> Note:
+    def level_info(self) -> SlotInfo:
         """Of a level without a past."""
-        return first_note(self.source)
+        return first_info(self.source)
 
     def propose(
         self, keys: Keys, state: SFLState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[SFLState, Slots]:
         """Candidates for all free slots, or levels of the pool for some and new ones for others."""
-        stage = self._stage(state, slots.row.size)
+        stage = self._stage(state, slots.buffer_index.size)
         buffer = _emptied(state.buffer, stage.position == 0)
-        in_batch = (slots.note.lineage.born >= stage.batch).all(-1)
+        in_batch = (slots.level_info.lineage.born >= stage.batch).all(-1)
         again = free & stage.collecting & (stage.turn > 0) & in_batch
         trained = jnp.arange(free.size) < round(self.sampled_share * free.size)
         sampled = free & ~stage.collecting & trained & (buffer.size > 0)
         # A row, so that the memory goes on: a candidate's place among those of its batch.
-        place = jnp.arange(slots.row.size).reshape(slots.row.shape)
-        slots = slots._replace(row=jnp.where(again[:, None], place, slots.row))
+        place = jnp.arange(slots.buffer_index.size).reshape(slots.buffer_index.shape)
+        slots = slots._replace(buffer_index=jnp.where(again[:, None], place, slots.buffer_index))
         weight = 1.0 - stage.collecting
         now = state.num_updates
         fresh = free & ~again & ~sampled
@@ -157,7 +156,7 @@ class SFL:
 
         def choose() -> Int[Array, "N R"]:
             key = jax.random.fold_in(keys.own, _OWN)
-            return jax.random.randint(key, slots.row.shape, 0, jnp.maximum(buffer.size, 1))
+            return jax.random.randint(key, slots.buffer_index.shape, 0, jnp.maximum(buffer.size, 1))
 
         slots = recall(buffer, choose, slots, sampled, weight)
         return SFLState(source, buffer, now), slots
@@ -171,9 +170,9 @@ class SFL:
         outcome: Outcome,
     ) -> SFLState:
         """Keep the best of the candidates that have been played as often as they are to be."""
-        stage = self._stage(state, slots.row.size)
+        stage = self._stage(state, slots.buffer_index.size)
         source = tell_source(self.source, keys, state.source, slots, score, outcome)
-        when = slots.note.lineage.born
+        when = slots.level_info.lineage.born
         played_out = (stage.turn == self.scout_updates - 1) | (when < stage.batch)
         candidate = stage.collecting & outcome.done[:, None] & (when >= stage.collection)
         unprotected = jnp.zeros(self.capacity, bool)  # no slot plays a level of this pool yet

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.types import Key, Lives, Outcome, Slots
+from rlgen.types import Key, LifetimeResults, Outcome, Slots
 
 UNKNOWN = jnp.nan
 """The antagonist's return on a level on which none was trained yet."""
@@ -27,7 +27,7 @@ class AlgorithmicRegret:
 
     may_be_negative = True
 
-    def memory(self) -> Float[Array, ""]:
+    def initial_state(self) -> Float[Array, ""]:
         """The antagonist's return on an unseen level."""
         return jnp.float32(UNKNOWN)
 
@@ -40,18 +40,18 @@ class AlgorithmicRegret:
             ValueError: the student tells nothing of lives.
         """
         del key
-        lives = outcome.lives
-        if not isinstance(lives, Lives):
+        lifetimes = outcome.lifetimes
+        if not isinstance(lifetimes, LifetimeResults):
             raise ValueError(
                 "algorithmic-regret compares agents that a rule and an antagonist trained, and the "
                 "student reports none; use it with the recipe groove, or choose another score"
             )
-        unknown = jnp.isnan(slots.memory)
-        antagonist = jnp.where(unknown, lives.antagonist_return[:, None], slots.memory)
-        over = (outcome.done & lives.complete)[:, None]
-        regret = antagonist - lives.student_return[:, None]
+        unknown = jnp.isnan(slots.score_state)
+        antagonist = jnp.where(unknown, lifetimes.antagonist_return[:, None], slots.score_state)
+        over = (outcome.done & lifetimes.complete)[:, None]
+        regret = antagonist - lifetimes.student_return[:, None]
         score = jnp.where(over & jnp.isfinite(regret), regret, -jnp.inf)
-        return score, jnp.where(over, antagonist, slots.memory)
+        return score, jnp.where(over, antagonist, slots.score_state)
 
 
 def build(env: LevelEnv, learner: Learner) -> AlgorithmicRegret:

@@ -11,16 +11,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.returns import mean_per_level
-from rlgen.types import Key, Outcome, Slots
-
-from ._value_loss import (
+from rlgen.returns import (
     best_return,
     environment_fields,
     extrinsic_advantage,
     learner_fields,
+    mean_per_level,
     protagonist,
 )
+from rlgen.types import Key, Outcome, Slots
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class GroundedL1ValueLoss:
     completed_only: bool = False
     floor: float = 0.0
 
-    def memory(self) -> Float[Array, ""]:
+    def initial_state(self) -> Float[Array, ""]:
         """Best return on an unseen level."""
         return jnp.float32(self.floor)
 
@@ -62,7 +61,7 @@ class GroundedL1ValueLoss:
             rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
         )
         size = jnp.abs(advantage)
-        loss = mean_per_level(size, rollout, slots.row.shape[1], self.completed_only)
+        loss = mean_per_level(size, rollout, slots.buffer_index.shape[1], self.completed_only)
         # Zero, and not `-inf`, where nothing was achieved: the level was judged, and found wanting.
         futile = jnp.isfinite(loss) & (best <= self.floor)
         return jnp.where(futile, 0.0, loss), best

@@ -11,10 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.returns import mean_per_level
+from rlgen.returns import at_each_step, best_return, environment_fields, mean_per_level, protagonist
 from rlgen.types import Key, Outcome, Slots
-
-from ._value_loss import at_each_step, best_return, environment_fields, protagonist
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class GroundedPositiveValueLoss:
     completed_only: bool = False
     floor: float = 0.0
 
-    def memory(self) -> Float[Array, ""]:
+    def initial_state(self) -> Float[Array, ""]:
         """R_max of an unseen level."""
         return jnp.float32(self.floor)
 
@@ -47,8 +45,8 @@ class GroundedPositiveValueLoss:
         del key
         rollout = protagonist(outcome)
         best = best_return(slots, outcome)
-        missed = jnp.maximum(at_each_step(best, rollout.turn) - rollout.value, 0.0)
-        score = mean_per_level(missed, rollout, slots.row.shape[1], self.completed_only)
+        missed = jnp.maximum(at_each_step(best, rollout.level_index) - rollout.value, 0.0)
+        score = mean_per_level(missed, rollout, slots.buffer_index.shape[1], self.completed_only)
         return jnp.where(jnp.isfinite(best), score, -jnp.inf), best
 
 

@@ -41,7 +41,7 @@ class Learnability:
     unbiased: bool = False
     accumulate: bool = False
 
-    def memory(self) -> Tally | tuple[()]:
+    def initial_state(self) -> Tally | tuple[()]:
         """No episodes yet; nothing is remembered unless they accumulate."""
         zero = jnp.zeros((), jnp.int32)
         return Tally(zero, zero) if self.accumulate else ()
@@ -52,17 +52,17 @@ class Learnability:
         """Score from 0 to 1/4 (1/2 if unbiased); reads member 0 of the population."""
         del key
         rollout = jax.tree.map(lambda x: x[0], outcome.rollout)
-        stats = episodes(rollout, slots.row.shape[1], successes(self.env, rollout))
+        stats = episodes(rollout, slots.buffer_index.shape[1], successes(self.env, rollout))
         tally = Tally(stats.num, stats.num_success)
         if self.accumulate:
-            tally = jax.tree.map(jnp.add, slots.memory, tally)
+            tally = jax.tree.map(jnp.add, slots.score_state, tally)
         least = 2 if self.unbiased else 1
         p = tally.num_success / jnp.maximum(tally.num, 1)
         score = p * (1 - p)
         if self.unbiased:
             score *= tally.num / jnp.maximum(tally.num - 1, 1)
         score = jnp.where(tally.num >= least, score, -jnp.inf)
-        return score, tally if self.accumulate else slots.memory
+        return score, tally if self.accumulate else slots.score_state
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> Learnability:

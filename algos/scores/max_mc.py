@@ -11,10 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.returns import mean_per_level
+from rlgen.returns import best_return, environment_fields, mean_per_level, protagonist
 from rlgen.types import Key, Outcome, Slots
-
-from ._value_loss import best_return, environment_fields, protagonist
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class MaxMC:
 
     may_be_negative = True
 
-    def memory(self) -> Float[Array, ""]:
+    def initial_state(self) -> Float[Array, ""]:
         """R_max of an unseen level."""
         return jnp.float32(self.floor)
 
@@ -48,7 +46,9 @@ class MaxMC:
         del key
         rollout = protagonist(outcome)
         best = best_return(slots, outcome)
-        value = mean_per_level(rollout.value, rollout, slots.row.shape[1], self.completed_only)
+        value = mean_per_level(
+            rollout.value, rollout, slots.buffer_index.shape[1], self.completed_only
+        )
         known = jnp.isfinite(value) & jnp.isfinite(best)
         return jnp.where(known, best - value, -jnp.inf), best
 

@@ -9,7 +9,7 @@ from rlgen.types import Rollout
 
 
 def member_returns(
-    rollouts: Rollout, num_queued: int, completed_only: bool
+    rollouts: Rollout, levels_per_slot: int, completed_only: bool
 ) -> tuple[Float[Array, "P N R"], Float[Array, "P N R"]]:
     """Mean and maximum undiscounted extrinsic return of each learner on each queued level.
 
@@ -19,7 +19,7 @@ def member_returns(
 
     Args:
         rollouts: [P, T, N].
-        num_queued: R.
+        levels_per_slot: R.
         completed_only: never count an episode that was cut off.
 
     Returns:
@@ -28,10 +28,10 @@ def member_returns(
 
     def member(rollout: Rollout) -> tuple[Array, Array]:
         unasked = jnp.zeros_like(rollout.terminated)
-        stats = episodes(rollout, num_queued, success=unasked)
+        stats = episodes(rollout, levels_per_slot, success=unasked)
         so_far = jnp.full(stats.num.shape, -jnp.inf)
         if not completed_only:
-            last = rollout.turn[-1][:, None] == jnp.arange(num_queued)[None]
+            last = rollout.level_index[-1][:, None] == jnp.arange(levels_per_slot)[None]
             running = last & ~rollout.done[-1][:, None]
             so_far = jnp.where(running, episode_progress(rollout)[0][-1][:, None], so_far)
         some = stats.num > 0

@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rlgen.algos.scores.member_returns import member_returns
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.types import Key, Outcome, PyTree, Slots
-
-from ._returns import member_returns
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class NegativeReturn:
 
     may_be_negative = True
 
-    def memory(self) -> tuple[()]:
+    def initial_state(self) -> tuple[()]:
         """Nothing is remembered."""
         return ()
 
@@ -41,8 +40,8 @@ class NegativeReturn:
         """Score in units of return; reads member 0 of the population."""
         del key
         member = jax.tree.map(lambda x: x[:1], outcome.rollout)
-        mean = member_returns(member, slots.row.shape[1], self.completed_only)[0][0]
-        return jnp.where(jnp.isfinite(mean), -mean, -jnp.inf), slots.memory
+        mean = member_returns(member, slots.buffer_index.shape[1], self.completed_only)[0][0]
+        return jnp.where(jnp.isfinite(mean), -mean, -jnp.inf), slots.score_state
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> NegativeReturn:

@@ -13,7 +13,7 @@ from rlgen.types import Key, Outcome, PyTree, Slots
 class NoScore:
     """Says of no level that anything was learned about it."""
 
-    def memory(self) -> tuple[()]:
+    def initial_state(self) -> tuple[()]:
         """Nothing is remembered."""
         return ()
 
@@ -22,7 +22,7 @@ class NoScore:
     ) -> tuple[Float[Array, "N R"], PyTree]:
         """`-inf` for every level."""
         del key, outcome
-        return jnp.full(slots.row.shape, -jnp.inf), slots.memory
+        return jnp.full(slots.buffer_index.shape, -jnp.inf), slots.score_state
 
 
 def build(env: LevelEnv, learner: Learner) -> NoScore:

@@ -13,12 +13,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.branching import any_seed
+from rlgen.parallel.seeds import any_over_seeds
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.registry import require
+from rlgen.returns import completed
 from rlgen.types import Key, Outcome, PyTree, Slots
-
-from ._value_loss import completed
 
 UNASKED, NO_WAY = jnp.inf, -jnp.inf
 """Optimal return of a level before it is solved (no bound is known), and where none succeeds."""
@@ -44,7 +43,7 @@ class OracleRegret:
     def __post_init__(self):
         require(self.env, "solve", "the score oracle-regret")
 
-    def memory(self) -> Float[Array, ""]:
+    def initial_state(self) -> Float[Array, ""]:
         """Optimal return of an unseen level."""
         return jnp.float32(UNASKED)
 
@@ -56,8 +55,8 @@ class OracleRegret:
         A level without a completed episode has no score.
         """
         del key
-        stats = completed(outcome, slots.row.shape[1])
-        best = self._optimal(slots.level, slots.memory)
+        stats = completed(outcome, slots.buffer_index.shape[1])
+        best = self._optimal(slots.level, slots.score_state)
         # An agent as good as the solver may be a rounding error better.
         regret = jnp.where(best == NO_WAY, 0.0, jnp.maximum(best - stats.mean_return, 0.0))
         return jnp.where(stats.num > 0, regret, -jnp.inf), best
@@ -71,7 +70,7 @@ class OracleRegret:
             return jnp.where(unknown, best, known)
 
         # A branch, not a choice: solving costs more than all other scores together.
-        return jax.lax.cond(any_seed(unknown.any()), solve, lambda: known)
+        return jax.lax.cond(any_over_seeds(unknown.any()), solve, lambda: known)
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> OracleRegret:

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.returns import mean_per_level
+from rlgen.returns import extrinsic_advantage, learner_fields, mean_per_level, protagonist
 from rlgen.types import Key, Outcome, PyTree, Slots
-
-from ._value_loss import extrinsic_advantage, learner_fields, protagonist
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class PositiveValueLoss:
     bootstrap_truncation: bool = True
     completed_only: bool = False
 
-    def memory(self) -> tuple[()]:
+    def initial_state(self) -> tuple[()]:
         """Nothing is remembered."""
         return ()
 
@@ -49,8 +47,8 @@ class PositiveValueLoss:
             rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
         )
         positive = jnp.maximum(advantage, 0.0)
-        score = mean_per_level(positive, rollout, slots.row.shape[1], self.completed_only)
-        return score, slots.memory
+        score = mean_per_level(positive, rollout, slots.buffer_index.shape[1], self.completed_only)
+        return score, slots.score_state
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> PositiveValueLoss:

@@ -10,10 +10,9 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rlgen.algos.scores.member_returns import member_returns
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.types import Key, Outcome, PyTree, Rollout, Slots
-
-from ._returns import member_returns
 
 KINDS = ("max-mean", "mean-mean", "population")
 
@@ -50,7 +49,7 @@ class Regret:
         """Whether priorities can only go by rank."""
         return self.kind != "population" and not self.non_negative
 
-    def memory(self) -> tuple[()]:
+    def initial_state(self) -> tuple[()]:
         """Nothing is remembered."""
         return ()
 
@@ -60,7 +59,7 @@ class Regret:
         """Score in units of return."""
         del key
         rollouts = self._rollouts(outcome)
-        mean, best = member_returns(rollouts, slots.row.shape[1], self.completed_only)
+        mean, best = member_returns(rollouts, slots.buffer_index.shape[1], self.completed_only)
         met = jnp.isfinite(mean).all(0)
         mean, best = jnp.where(met[None], mean, 0.0), jnp.where(met[None], best, 0.0)
         if self.kind == "population":
@@ -69,7 +68,7 @@ class Regret:
             regret = (best if self.kind == "max-mean" else mean)[1] - mean[0]
         if self.non_negative:
             regret = jnp.maximum(regret, 0.0)
-        return jnp.where(met, regret, -jnp.inf), slots.memory
+        return jnp.where(met, regret, -jnp.inf), slots.score_state
 
     def _rollouts(self, outcome: Outcome) -> Rollout:
         """Those of the population, if it has the size that is asked for."""

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from rlgen.envs._cave_bits import KINDS, LAVA, WALL, Grid, Level, make_level, to_grid
+from rlgen.envs.cave.level import KINDS, LAVA, WALL, Grid, Level, make_level, to_grid
 
 
 @jax.jit

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from rlgen.codec import Cells, Part, Place
-from rlgen.envs._cave_bits import KINDS, Level, make_level, size_of, to_grid
+from rlgen.envs.cave.level import KINDS, Level, make_level, size_of, to_grid
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,11 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
-from rlgen.envs import (
-    _cave_files,
-    _cave_generation,
-    _cave_render,
-    _cave_solver,
-    _cave_text,
-    _cave_view,
-    _maze_states,
-)
-from rlgen.envs._cave_bits import (
+from rlgen.envs.cave import files, generator, render, solver, suites, view
+from rlgen.envs.cave.check import check_levels
+from rlgen.envs.cave.codec import CaveCodec
+from rlgen.envs.cave.files import save_plain
+from rlgen.envs.cave.level import (
     EMPTY,
     KINDS,
     LAVA,
@@ -47,14 +42,13 @@ from rlgen.envs._cave_bits import (
     size_of,
     to_grid,
 )
-from rlgen.envs._cave_check import check_levels
-from rlgen.envs._cave_codec import CaveCodec
-from rlgen.envs._cave_files import save_plain
-from rlgen.envs._cave_solver import distances, path_length
-from rlgen.envs._cave_text import to_text
-from rlgen.envs._cave_view import PackedObs, unpack
-from rlgen.envs._maze_bits import FORWARD, VIEW, State, after, cell_ahead, interior, is_set
-from rlgen.envs._maze_view import HIDDEN
+from rlgen.envs.cave.solver import distances, path_length
+from rlgen.envs.cave.text import from_text as read_text
+from rlgen.envs.cave.text import to_text
+from rlgen.envs.cave.view import PackedObs, unpack
+from rlgen.envs.grid import flood
+from rlgen.envs.grid.bitboard import FORWARD, VIEW, State, after, cell_ahead, interior, is_set
+from rlgen.envs.grid.view import HIDDEN
 from rlgen.types import Key, PyTree, Solution
 
 __all__ = [
@@ -82,7 +76,7 @@ __all__ = [
     "unpack",
 ]
 
-_VIEWS = {"packed": _cave_view.packed_view, "image": _cave_view.image_view}
+_VIEWS = {"packed": view.packed_view, "image": view.image_view}
 
 
 @dataclass(frozen=True)
@@ -177,18 +171,18 @@ class Cave(environment.Environment[Any, Any]):
 
     def sample_level(self, key: Key) -> Level:
         """A room with up to `num_objects` random walls, lava and moss; it may have no solution."""
-        return _cave_generation.sample_level(
+        return generator.sample_level(
             key, self.height, self.width, self.num_objects, self.max_steps
         )
 
     def sample_simple_level(self, key: Key) -> Level:
         """An empty room; start and goal as in `sample_level`."""
-        return _cave_generation.sample_level(key, self.height, self.width, 0, self.max_steps)
+        return generator.sample_level(key, self.height, self.width, 0, self.max_steps)
 
     def mutate_levels(self, key: Key, levels: Level, num_edits: int) -> Level:
         """Levels `[N, ...]`, each with up to `num_edits` cells rewritten at random."""
         keys = jax.random.split(key, levels.start.shape[0])
-        return jax.vmap(lambda key, level: _cave_generation.edit_cells(key, level, num_edits))(
+        return jax.vmap(lambda key, level: generator.edit_cells(key, level, num_edits))(
             keys, levels
         )
 
@@ -212,15 +206,15 @@ class Cave(environment.Environment[Any, Any]):
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
         """The least value of each position, 0 where an episode never is; see the registry."""
-        return _cave_solver.values(level, feature, discount)
+        return solver.values(level, feature, discount)
 
     def solve(self, level: Level) -> Solution:
         """Fewest steps and best return within the time limit, from the luckiest direction."""
-        return _cave_solver.solve(level)
+        return solver.solve(level)
 
     def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 7"]]:
         """States drawn evenly, each with the actions that lead to the goal by the fewest steps."""
-        return _maze_states.labelled_states(key, level, num)
+        return flood.labelled_states(key, solver.cave_sets(level), size_of(level), num)
 
     def codec(self) -> CaveCodec:
         """The parts of a level: tiles, goal and start."""
@@ -233,13 +227,13 @@ class Cave(environment.Environment[Any, Any]):
 
     def level_features(self, level: Level) -> dict[str, Array]:
         """Scalars that describe a level; lengths are -1 where there is nothing to measure."""
-        return _cave_solver.features(level)
+        return solver.features(level)
 
     # Host side.
 
     def level_image(self, level: Level) -> np.ndarray:
         """Picture of a level, uint8[H * tile, W * tile, 3]."""
-        return _cave_render.level_image(level)
+        return render.level_image(level)
 
     def render(
         self, level: Level | State, state: State | Level, highlight: bool = True
@@ -248,31 +242,31 @@ class Cave(environment.Environment[Any, Any]):
         if isinstance(level, State):
             level, state = state, level
         assert isinstance(level, Level) and isinstance(state, State)
-        return _cave_render.render(level, state, highlight)
+        return render.render(level, state, highlight)
 
     def from_text(self, text: str) -> Level:
-        """The cave of a text of the environment's size; see `_cave_text`.
+        """The cave of a text of the environment's size; see `text`.
 
         Raises:
             ValueError: malformed or of another size.
         """
-        return _cave_text.from_text(text, self.height, self.width, self.max_steps)
+        return read_text(text, self.height, self.width, self.max_steps)
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
-        """Levels of an `.npz` of rlgen, or of a plain one (see `_cave_files`).
+        """Levels of an `.npz` of rlgen, or of a plain one (see `files`).
 
         Raises:
             ValueError: unreadable, of another size than the environment's, or with a level that is
                 not well-formed; names file and level.
         """
-        arrays = _cave_files.arrays_of(path)
+        arrays = files.arrays_of(path)
         if "header" in arrays:
             levels = level_sets.load_levels(path, self.default_params)
             check_levels(levels.level, f"{path}: ")
             return levels
-        plain = _cave_files.read_plain(path, arrays)
-        _cave_files.check_size(path, plain.tiles.shape[1:], self.height, self.width)
-        stacked = _cave_files.stack(plain, self.max_steps)
+        plain = files.read_plain(path, arrays)
+        files.check_size(path, plain.tiles.shape[1:], self.height, self.width)
+        stacked = files.stack(plain, self.max_steps)
         return level_sets.make_level_set(self, stacked, plain.names, plain.split)
 
     def presets(self) -> dict[str, dict[str, int]]:
@@ -281,17 +275,15 @@ class Cave(environment.Environment[Any, Any]):
 
     def suites(self) -> dict:
         """The suites: name to a function that makes one."""
-        from rlgen.envs import _cave_suites  # it builds environments of this class
+        return suites.suites(self)
 
-        return _cave_suites.suites(self)
-
-    def ladder(self) -> dict[str, level_sets.Shift]:
-        """What lies beyond the caves of its training set; see `rlgen.evaluation.ladder`."""
+    def ladder(self) -> dict[str, level_sets.DistributionShift]:
+        """What lies beyond the caves of its training set; see `rlgen.evaluation.ladder.ladder`."""
         return {
-            "few-cues": level_sets.Shift("V2", "with little moss", "few-cues"),
-            "large": level_sets.Shift("V2", "of 43 x 43 cells", "large"),
-            "unseen": level_sets.Shift("V3", "of fourteen other structures", "unseen"),
-            "lava": level_sets.Shift(
+            "few-cues": level_sets.DistributionShift("V2", "with little moss", "few-cues"),
+            "large": level_sets.DistributionShift("V2", "of 43 x 43 cells", "large"),
+            "unseen": level_sets.DistributionShift("V3", "of fourteen other structures", "unseen"),
+            "lava": level_sets.DistributionShift(
                 "V3", "of other structures, with much lava and little moss", "lava"
             ),
         }

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rlgen.envs._cave_bits import Level, make_level, to_grid
-from rlgen.envs._cave_check import check_tiles
+from rlgen.envs.cave.check import check_tiles
+from rlgen.envs.cave.level import Level, make_level, to_grid
 
 _NEEDED, _TEXTS = ("tiles", "start", "goal"), ("structure", "split", "names")
 

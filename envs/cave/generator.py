@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt32
 
-from rlgen.envs._cave_bits import EMPTY, MOSS, WALL, Level, make_level, size_of, to_grid
+from rlgen.envs.cave.level import EMPTY, MOSS, WALL, Level, make_level, size_of, to_grid
 from rlgen.types import Key
 
 _AGENT, _GOAL = MOSS + 1, MOSS + 2

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, ArrayLike, Bool, Int, Integer, UInt32
 
-from rlgen.envs._maze_bits import interior, pack_lines, unpack_rows, width_of
+from rlgen.envs.grid.bitboard import interior, pack_lines, unpack_rows, width_of
 
 EMPTY, WALL, LAVA, MOSS = range(4)
 KINDS = ("empty", "wall", "lava", "moss")

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from rlgen.envs import _maze_render as maze
-from rlgen.envs._cave_bits import LAVA, MOSS, Level, to_grid
-from rlgen.envs._maze_bits import State
+from rlgen.envs.cave.level import LAVA, MOSS, Level, to_grid
+from rlgen.envs.grid import draw as maze
+from rlgen.envs.grid.bitboard import State
 
 # By code of the tile: empty, wall, lava, moss.
 COLOURS = np.array([maze.FREE, maze.WALL, (240, 110, 40), (205, 228, 184)])

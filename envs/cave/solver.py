@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs._cave_bits import LAVA, MOSS, WALL, Level, size_of, to_grid
-from rlgen.envs._maze_bits import unpack_rows
-from rlgen.envs._maze_solver import (
+from rlgen.envs.cave.level import LAVA, MOSS, WALL, Level, size_of, to_grid
+from rlgen.envs.grid.bitboard import unpack_rows
+from rlgen.envs.grid.flood import (
     Sets,
     cell_values,
     check_feature,
@@ -30,28 +30,28 @@ def solve(level: Level) -> Solution:
     Source: breadth-first search over the 4 directions x cells of the cave.
     """
     facing = (level.direction < 0) | (jnp.arange(4) == level.direction)
-    return solution_of(fewest_steps(_sets(level), facing), level.max_steps_in_episode)
+    return solution_of(fewest_steps(cave_sets(level), facing), level.max_steps_in_episode)
 
 
 def values(level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-    """The least value of each position; see `rlgen.envs._maze_solver.cell_values`.
+    """The least value of each position; see `rlgen.envs.grid.flood.cell_values`.
 
     Raises:
         ValueError: a feature that caves do not have.
     """
     check_feature(feature)
-    return cell_values(_sets(level), size_of(level), discount)
+    return cell_values(cave_sets(level), size_of(level), discount)
 
 
 def path_length(level: Level) -> Int[Array, ""]:
     """Cells to walk from the start to the goal by the shortest way; -1 if there is none."""
-    return fewest_moves(_sets(level))
+    return fewest_moves(cave_sets(level))
 
 
 def distances(level: Level) -> Int[Array, "H W"]:
     """Cells to walk from each cell to the goal; -1 on walls and lava and where there is no way."""
     height, width = size_of(level)
-    sets = _sets(level)
+    sets = cave_sets(level)
 
     def cells(rows: Array) -> Bool[Array, "H W"]:
         return unpack_rows(rows[0, 1 : height + 1], width)
@@ -91,7 +91,8 @@ def features(level: Level) -> dict[str, Array]:
     }
 
 
-def _sets(level: Level) -> Sets:
+def cave_sets(level: Level) -> Sets:
+    """The sets of cells of a cave."""
     return sets_of(level.blocked, level.height, level.start, level.goal)
 
 

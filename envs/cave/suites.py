@@ -1,6 +1,6 @@
 """Caves of known make: training and test sets, and tests of what training did not show.
 
-They ship as plain files (see `_cave_files`); `train` is no test but the set to learn from, and all
+They ship as plain files (see `files`); `train` is no test but the set to learn from, and all
 others share no level with it. Every level is solvable.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from rlgen.envs._cave_files import read_plain, stack
-from rlgen.envs.cave import Cave
+from rlgen.envs.cave.files import read_plain, stack
 from rlgen.levels import Suite, make_level_set
 
 VERSION = "1"
-FOLDER = Path(__file__).parent / "_cave_data"
+FOLDER = Path(__file__).parent / "data"
 
 LIMITS = {
     # Name of the suite and of its file, and the time limit in steps.
@@ -30,12 +30,12 @@ LIMITS = {
 }
 
 
-def suites(env: Cave) -> dict[str, Callable[[], Suite]]:
+def suites(env: Any) -> dict[str, Callable[[], Suite]]:
     """The suites by name, each a function that makes it in a copy of `env` of the right size."""
     return {name: partial(suite, env, name, FOLDER) for name in LIMITS}
 
 
-def suite(env: Cave, name: str, folder: Path) -> Suite:
+def suite(env: Any, name: str, folder: Path) -> Suite:
     """The suite of one file of a folder.
 
     Raises:

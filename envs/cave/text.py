@@ -6,7 +6,7 @@
 
 import numpy as np
 
-from rlgen.envs._cave_bits import ANY_DIRECTION, Level, make_level, to_grid
+from rlgen.envs.cave.level import ANY_DIRECTION, Level, make_level, to_grid
 
 TILES = '.#~"'
 """Characters of EMPTY, WALL, LAVA and MOSS."""

@@ -1,7 +1,7 @@
 """What the agent sees of a cave: the maze's 5x5 window, with lava and moss in it.
 
-Codes and orientation are those of MiniGrid, see `_maze_view`. The agent's own cell looks empty
-whatever it stands on; walls and lava hide nothing behind them.
+Codes and orientation are those of MiniGrid, see `rlgen.envs.grid.view`. The agent's own cell looks
+empty whatever it stands on; walls and lava hide nothing behind them.
 """
 
 from typing import NamedTuple
@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int8, UInt32
 
-from rlgen.envs._cave_bits import Level
-from rlgen.envs._maze_bits import VIEW, State
-from rlgen.envs._maze_view import (
+from rlgen.envs.cave.level import Level
+from rlgen.envs.grid.bitboard import VIEW, State
+from rlgen.envs.grid.view import (
     EMPTY_CODE,
     GOAL_CODE,
     WALL_CODE,

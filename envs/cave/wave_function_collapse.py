@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-DRAWINGS = Path(__file__).parent / "_cave_data" / "drawings.txt"
+DRAWINGS = Path(__file__).parent / "data" / "drawings.txt"
 
 _STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # to the neighbours, rows and columns
 

@@ -19,11 +19,11 @@ from gymnax.environments import environment, spaces
 from gymnax.environments.classic_control import cartpole as _gymnax
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs import _physics_levels, _physics_pictures, _physics_step, _physics_suites
-from rlgen.envs._physics_codec import PhysicsCodec
-from rlgen.envs._physics_editor import PhysicsEditor
-from rlgen.envs._physics_levels import Ranges
-from rlgen.levels import LevelSet, Shift
+from rlgen.envs.classic_control import gymnax_dynamics, parameters, render, suites
+from rlgen.envs.classic_control.codec import PhysicsCodec
+from rlgen.envs.classic_control.editor import PhysicsEditor
+from rlgen.envs.classic_control.parameters import Ranges
+from rlgen.levels import DistributionShift, LevelSet
 from rlgen.types import Key, PyTree
 
 __all__ = ["CartPole", "Level", "build", "tiny"]
@@ -64,7 +64,7 @@ class CartPole(environment.Environment[Any, Any]):
 
     def __post_init__(self):
         """Refuse ranges that are none and impossible time limits."""
-        _physics_levels.check_fields(self, NOMINAL)
+        parameters.check_fields(self, NOMINAL)
 
     # What gymnax asks for.
 
@@ -97,13 +97,13 @@ class CartPole(environment.Environment[Any, Any]):
 
     def reset_env(self, key: Key, params: Level) -> tuple[Float[Array, "4"], PyTree]:
         """Start of an episode; all four numbers of the state are uniform in -0.05 .. 0.05."""
-        return _physics_step.reset(_gymnax.CartPole(), key, _params(params))
+        return gymnax_dynamics.reset(_gymnax.CartPole(), key, _params(params))
 
     def step_env(
         self, key: Key, state: PyTree, action: Int[Array, ""] | int | float, params: Level
     ) -> tuple[Float[Array, "4"], PyTree, Float[Array, ""], Bool[Array, ""], dict]:
         """One step: `(obs, state, reward, terminated, info)`."""
-        return _physics_step.step(_gymnax.CartPole(), key, state, action, _params(params))
+        return gymnax_dynamics.step(_gymnax.CartPole(), key, state, action, _params(params))
 
     def observe(
         self, key: Key, state: PyTree, action: Int[Array, ""] | int | float | None, params: Level
@@ -115,23 +115,23 @@ class CartPole(environment.Environment[Any, Any]):
 
     def ranges(self) -> Ranges:
         """The parameters, in the order of the level's fields, and their ranges."""
-        return _physics_levels.ranges_of(self, NOMINAL)
+        return parameters.ranges_of(self, NOMINAL)
 
     def make_level(self, values: Float[Array, "*M D"] | Float[np.ndarray, "*M D"]) -> Level:
         """The level, or levels [M], of parameters in that order; its time limit is `max_steps`."""
-        return _physics_levels.make_level(Level, values, self.max_steps)
+        return parameters.make_level(Level, values, self.max_steps)
 
     def sample_level(self, key: Key) -> Level:
         """Parameters log-uniformly from their ranges, independently."""
-        return self.make_level(_physics_levels.sample(key, self.ranges()))
+        return self.make_level(parameters.sample(key, self.ranges()))
 
     def sample_simple_level(self, key: Key) -> Level:
         """Gymnax's own system, but for differences too small to matter."""
-        return self.make_level(_physics_levels.sample_near(key, self.ranges()))
+        return self.make_level(parameters.sample_near(key, self.ranges()))
 
     def mutate_levels(self, key: Key, levels: Level, num_edits: int) -> Level:
         """Levels [N], each with `num_edits` small changes of one parameter, inside the ranges."""
-        return _physics_levels.mutate(key, levels, self.ranges(), num_edits)
+        return parameters.mutate(key, levels, self.ranges(), num_edits)
 
     def editor(self) -> PhysicsEditor:
         """The environment in which a teacher builds levels of this family."""
@@ -139,7 +139,7 @@ class CartPole(environment.Environment[Any, Any]):
 
     def unpack(self, obs: Float[Array, "*B 4"]) -> Float[Array, "*B 4"]:
         """Observations such that all numbers are about as large as 1."""
-        return _physics_step.scaled(obs, (2.4, 2.0, 0.21, 2.0))
+        return gymnax_dynamics.scaled(obs, (2.4, 2.0, 0.21, 2.0))
 
     def success(
         self, episode_return: Float[Array, "*B"], terminated: Bool[Array, "*B"]
@@ -164,13 +164,13 @@ class CartPole(environment.Environment[Any, Any]):
 
     def level_image(self, level: Level) -> np.ndarray:
         """Picture of a level, uint8[H, W, 3]."""
-        return _physics_pictures.cart_pole(level)
+        return render.cart_pole(level)
 
     def render(self, level: Level | PyTree, state: PyTree) -> np.ndarray:
         """Picture of a moment of an episode, uint8[H, W, 3]; also takes `(state, level)`."""
         if not isinstance(level, Level):
             level, state = state, level
-        return _physics_pictures.cart_pole(level, state)
+        return render.cart_pole(level, state)
 
     def load_levels(self, path: Path | str) -> LevelSet:
         """Levels of an `.npz` of rlgen.
@@ -178,19 +178,19 @@ class CartPole(environment.Environment[Any, Any]):
         Raises:
             ValueError: unreadable, of another family, or with a parameter that is not positive.
         """
-        return _physics_levels.load_levels(path, self.default_params)
+        return parameters.load_levels(path, self.default_params)
 
     def presets(self) -> dict[str, dict[str, float]]:
         """The same levels in all presets."""
         return {"parity": {}, "strong": {}, "fast": {}}
 
     def suites(self) -> dict:
-        """Held-out levels inside and outside the usual ranges; see `_physics_suites`."""
-        return _physics_suites.suites(self, "cart-pole")
+        """Held-out levels inside and outside the usual ranges; see `suites`."""
+        return suites.suites(self, "cart-pole")
 
-    def ladder(self) -> dict[str, Shift]:
-        """What lies beyond the usual ranges; see `rlgen.evaluation.ladder`."""
-        return _physics_suites.LADDER
+    def ladder(self) -> dict[str, DistributionShift]:
+        """What lies beyond the usual ranges; see `rlgen.evaluation.ladder.ladder`."""
+        return suites.LADDER
 
 
 def build(**fields) -> CartPole:

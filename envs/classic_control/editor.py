@@ -15,7 +15,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs._physics_levels import Ranges
+from rlgen.envs.classic_control.parameters import Ranges
 from rlgen.types import Key, PyTree
 
 

@@ -19,11 +19,11 @@ from gymnax.environments import environment, spaces
 from gymnax.environments.classic_control import mountain_car as _gymnax
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs import _physics_levels, _physics_pictures, _physics_step, _physics_suites
-from rlgen.envs._physics_codec import PhysicsCodec
-from rlgen.envs._physics_editor import PhysicsEditor
-from rlgen.envs._physics_levels import Ranges
-from rlgen.levels import LevelSet, Shift
+from rlgen.envs.classic_control import gymnax_dynamics, parameters, render, suites
+from rlgen.envs.classic_control.codec import PhysicsCodec
+from rlgen.envs.classic_control.editor import PhysicsEditor
+from rlgen.envs.classic_control.parameters import Ranges
+from rlgen.levels import DistributionShift, LevelSet
 from rlgen.types import Key, PyTree
 
 __all__ = ["Level", "MountainCar", "build", "tiny"]
@@ -52,7 +52,7 @@ class MountainCar(environment.Environment[Any, Any]):
 
     def __post_init__(self):
         """Refuse ranges that are none and impossible time limits."""
-        _physics_levels.check_fields(self, NOMINAL)
+        parameters.check_fields(self, NOMINAL)
 
     # What gymnax asks for.
 
@@ -84,13 +84,13 @@ class MountainCar(environment.Environment[Any, Any]):
 
     def reset_env(self, key: Key, params: Level) -> tuple[Float[Array, "2"], PyTree]:
         """Start of an episode; at rest, anywhere in -0.6 .. -0.4."""
-        return _physics_step.reset(_gymnax.MountainCar(), key, _params(params))
+        return gymnax_dynamics.reset(_gymnax.MountainCar(), key, _params(params))
 
     def step_env(
         self, key: Key, state: PyTree, action: Int[Array, ""] | int | float, params: Level
     ) -> tuple[Float[Array, "2"], PyTree, Float[Array, ""], Bool[Array, ""], dict]:
         """One step: `(obs, state, reward, terminated, info)`."""
-        return _physics_step.step(_gymnax.MountainCar(), key, state, action, _params(params))
+        return gymnax_dynamics.step(_gymnax.MountainCar(), key, state, action, _params(params))
 
     def observe(
         self, key: Key, state: PyTree, action: Int[Array, ""] | int | float | None, params: Level
@@ -102,15 +102,15 @@ class MountainCar(environment.Environment[Any, Any]):
 
     def ranges(self) -> Ranges:
         """The parameters, in the order of the level's fields, and their ranges."""
-        return _physics_levels.ranges_of(self, NOMINAL)
+        return parameters.ranges_of(self, NOMINAL)
 
     def make_level(self, values: Float[Array, "*M D"] | Float[np.ndarray, "*M D"]) -> Level:
         """The level, or levels [M], of parameters in that order; its time limit is `max_steps`."""
-        return _physics_levels.make_level(Level, values, self.max_steps)
+        return parameters.make_level(Level, values, self.max_steps)
 
     def sample_level(self, key: Key) -> Level:
         """Parameters log-uniformly from their ranges, independently."""
-        return self.make_level(_physics_levels.sample(key, self.ranges()))
+        return self.make_level(parameters.sample(key, self.ranges()))
 
     def sample_simple_level(self, key: Key) -> Level:
         """About the easiest level of the ranges: the strongest motor in the weakest gravity.
@@ -120,11 +120,11 @@ class MountainCar(environment.Environment[Any, Any]):
         """
         ranges = self.ranges()
         easiest = np.array([self.force[1], self.gravity[0]], np.float32)
-        return self.make_level(_physics_levels.sample_near(key, ranges, easiest))
+        return self.make_level(parameters.sample_near(key, ranges, easiest))
 
     def mutate_levels(self, key: Key, levels: Level, num_edits: int) -> Level:
         """Levels [N], each with `num_edits` small changes of one parameter, inside the ranges."""
-        return _physics_levels.mutate(key, levels, self.ranges(), num_edits)
+        return parameters.mutate(key, levels, self.ranges(), num_edits)
 
     def editor(self) -> PhysicsEditor:
         """The environment in which a teacher builds levels of this family."""
@@ -132,7 +132,7 @@ class MountainCar(environment.Environment[Any, Any]):
 
     def unpack(self, obs: Float[Array, "*B 2"]) -> Float[Array, "*B 2"]:
         """Observations such that all numbers are about as large as 1."""
-        return _physics_step.scaled(obs, (1.0, 0.07))
+        return gymnax_dynamics.scaled(obs, (1.0, 0.07))
 
     def success(
         self, episode_return: Float[Array, "*B"], terminated: Bool[Array, "*B"]
@@ -157,13 +157,13 @@ class MountainCar(environment.Environment[Any, Any]):
 
     def level_image(self, level: Level) -> np.ndarray:
         """Picture of a level, uint8[H, W, 3]."""
-        return _physics_pictures.mountain_car(level)
+        return render.mountain_car(level)
 
     def render(self, level: Level | PyTree, state: PyTree) -> np.ndarray:
         """Picture of a moment of an episode, uint8[H, W, 3]; also takes `(state, level)`."""
         if not isinstance(level, Level):
             level, state = state, level
-        return _physics_pictures.mountain_car(level, state)
+        return render.mountain_car(level, state)
 
     def load_levels(self, path: Path | str) -> LevelSet:
         """Levels of an `.npz` of rlgen.
@@ -171,19 +171,19 @@ class MountainCar(environment.Environment[Any, Any]):
         Raises:
             ValueError: unreadable, of another family, or with a parameter that is not positive.
         """
-        return _physics_levels.load_levels(path, self.default_params)
+        return parameters.load_levels(path, self.default_params)
 
     def presets(self) -> dict[str, dict[str, float]]:
         """The same levels in all presets."""
         return {"parity": {}, "strong": {}, "fast": {}}
 
     def suites(self) -> dict:
-        """Held-out levels inside and outside the usual ranges; see `_physics_suites`."""
-        return _physics_suites.suites(self, "mountain-car")
+        """Held-out levels inside and outside the usual ranges; see `suites`."""
+        return suites.suites(self, "mountain-car")
 
-    def ladder(self) -> dict[str, Shift]:
-        """What lies beyond the usual ranges; see `rlgen.evaluation.ladder`."""
-        return _physics_suites.LADDER
+    def ladder(self) -> dict[str, DistributionShift]:
+        """What lies beyond the usual ranges; see `rlgen.evaluation.ladder.ladder`."""
+        return suites.LADDER
 
 
 def build(**fields) -> MountainCar:

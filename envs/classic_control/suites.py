@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from rlgen.envs._physics_levels import Ranges
-from rlgen.levels import Shift, Suite, make_level_set
+from rlgen.envs.classic_control.parameters import Ranges
+from rlgen.levels import DistributionShift, Suite, make_level_set
 
 VERSION = "1"
 NUM_INSIDE = 200
 NUM_OUTSIDE = 8  # levels a parameter and side
 LADDER = {
-    "beyond": Shift("V2", "with one parameter a little outside its range", "beyond"),
-    "far": Shift("V2", "with one parameter far outside its range", "far"),
+    "beyond": DistributionShift("V2", "with one parameter a little outside its range", "beyond"),
+    "far": DistributionShift("V2", "with one parameter far outside its range", "far"),
 }
 DISTANCE = {"beyond": (0.02, 0.25), "far": (0.3, 0.5)}
 

@@ -25,8 +25,8 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs import _corridors_render
-from rlgen.levels import Shift, Suite, make_level_set
+from rlgen.envs.corridors import render
+from rlgen.levels import DistributionShift, Suite, make_level_set
 from rlgen.types import Key, Solution
 
 __all__ = ["VARIANTS", "Corridors", "Level", "State", "build", "tiny"]
@@ -253,11 +253,11 @@ class Corridors(environment.Environment[Any, Any]):
         """`test`: each corridor pays once. `shared`: 100 levels as this environment draws them."""
         return {"test": partial(_each, self), "shared": partial(_drawn, self)}
 
-    def ladder(self) -> dict[str, Shift]:
-        """Corridors that share less, or nothing; see `rlgen.evaluation.ladder`."""
+    def ladder(self) -> dict[str, DistributionShift]:
+        """Corridors that share less, or nothing; see `rlgen.evaluation.ladder.ladder`."""
         if self.sharing == 0:
             return {}
-        return {"unshared": Shift("V2", "any of whose corridors pays", "test")}
+        return {"unshared": DistributionShift("V2", "any of whose corridors pays", "test")}
 
     # Host side.
 
@@ -272,7 +272,7 @@ class Corridors(environment.Environment[Any, Any]):
         assert isinstance(level, Level) and isinstance(state, State)
         visited = [bool(int(state.visited) >> m & 1) for m in range(self.num_corridors)]
         agent = int(state.corridor), int(state.depth)
-        return _corridors_render.star(self.length, int(level.rewarded), visited, agent)
+        return render.star(self.length, int(level.rewarded), visited, agent)
 
     def _after(self, state: State, action: Int[Array, ""] | int | float) -> State:
         forward, back = self.num_corridors, self.num_corridors + 1

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rlgen.envs._maze_render import AGENT, FREE, GOAL, LINE, SEEN, WALL
+from rlgen.envs.grid.draw import AGENT, FREE, GOAL, LINE, SEEN, WALL
 
 SIDE = 420  # pixels
 WIDEST = 22.0  # of a corridor, pixels

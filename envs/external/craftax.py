@@ -28,7 +28,7 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from rlgen import registry
-from rlgen.envs import _craftax_package as package
+from rlgen.envs.external import craftax_adapter as package
 from rlgen.levels import Suite, make_level_set
 from rlgen.types import Key, PyTree
 
@@ -77,7 +77,7 @@ class Craftax(environment.Environment[Any, Any]):
 
     def __post_init__(self):
         if self.game not in package.GAMES:
-            hint = registry.suggestion(str(self.game), package.GAMES)
+            hint = registry.did_you_mean(str(self.game), package.GAMES)
             raise ValueError(f"Craftax: game={self.game!r} is unknown; {hint}")
         if not 0 <= self.max_steps < package.NEVER:
             raise ValueError(

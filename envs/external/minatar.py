@@ -55,7 +55,7 @@ class MinAtar(environment.Environment[Any, Any]):
 
     def __post_init__(self):
         if self.game not in IDS:
-            hint = registry.suggestion(str(self.game), IDS)
+            hint = registry.did_you_mean(str(self.game), IDS)
             raise ValueError(f"MinAtar: game={self.game!r} is unknown; {hint}")
 
     @property

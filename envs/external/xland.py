@@ -11,7 +11,7 @@ Source: Nikulin et al., 2024, "XLand-MiniGrid: Scalable Meta-Reinforcement Learn
 JAX"; Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld: Modular & Customizable Reinforcement
 Learning Environments for Goal-Oriented Tasks". Differs from the package in the rewards, which do
 not shrink with time, in that the layout is the level's and not drawn at each reset, and in the
-rulesets, which are none of the published benchmarks (see `_xland_rulesets`).
+rulesets, which are none of the published benchmarks (see `xland_rulesets`).
 """
 
 import functools
@@ -27,9 +27,9 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from rlgen import registry
-from rlgen.envs import _xland_package as package
-from rlgen.envs._xland_rulesets import MAX_DEPTH, MAX_DISTRACTORS, Ruleset, sample_ruleset
-from rlgen.levels import Shift, Suite, make_level_set
+from rlgen.envs.external import xland_adapter as package
+from rlgen.envs.external.xland_rulesets import MAX_DEPTH, MAX_DISTRACTORS, Ruleset, sample_ruleset
+from rlgen.levels import DistributionShift, Suite, make_level_set
 from rlgen.types import Key, PyTree
 
 __all__ = ["EXTRA", "VARIANTS", "Level", "Ruleset", "State", "XLand", "build", "tiny"]
@@ -78,7 +78,7 @@ class XLand(environment.Environment[Any, Any]):
 
     def __post_init__(self):
         if self.task not in package.TASKS:
-            hint = registry.suggestion(str(self.task), package.TASKS)
+            hint = registry.did_you_mean(str(self.task), package.TASKS)
             raise ValueError(f"XLand: task={self.task!r} is unknown; {hint}")
         bounds = {
             "max_depth": MAX_DEPTH,
@@ -186,15 +186,18 @@ class XLand(environment.Environment[Any, Any]):
         """`heldout` and `heldout-1k`: levels of keys of their own, of the same task."""
         return {name: functools.partial(_suite, self, name) for name in SUITES}
 
-    def ladder(self) -> dict[str, Shift]:
+    def ladder(self) -> dict[str, DistributionShift]:
         """Of ruled worlds: a larger one, and one of longer chains of rules."""
         rooms = self.task.split("-")[0]
         larger = [task for task in package.RULED if task.split("-")[0] == rooms]
         larger = larger[larger.index(self.task) + 1 :][:1] if self.task in larger else []
-        found = {task: Shift("V2", f"of the task {task}", fields={"task": task}) for task in larger}
+        found = {
+            task: DistributionShift("V2", f"of the task {task}", fields={"task": task})
+            for task in larger
+        }
         if self.task in package.RULED and self.max_depth < MAX_DEPTH:
             deeper = {"max_depth": self.max_depth + 1}
-            found["deeper"] = Shift("V3", "of longer chains of rules", fields=deeper)
+            found["deeper"] = DistributionShift("V3", "of longer chains of rules", fields=deeper)
         return found
 
 

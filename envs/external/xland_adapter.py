@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt8, UInt32
 
-from rlgen.envs._xland_rulesets import Ruleset
+from rlgen.envs.external.xland_rulesets import Ruleset
 from rlgen.types import PyTree
 
 EXTRA = "xminigrid"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rlgen.envs._maze_bits import LEFT, MARGIN, UP, VIEW, Level, State, to_grid
+from rlgen.envs.grid.bitboard import LEFT, MARGIN, UP, VIEW, Level, State, to_grid
 
 FREE, LINE, WALL = (250, 249, 246), (229, 227, 221), (84, 88, 97)
 WALL_EDGE, GOAL, AGENT, SEEN = (66, 70, 78), (46, 160, 96), (214, 69, 61), (255, 221, 120)

@@ -1,7 +1,8 @@
 """Exact shortest ways through a maze, all cells of a row at once.
 
 A set of cells is one bit a cell, by rows. A breadth-first search is then a loop of shifts and masks
-that ends at a fixed point: as many rounds as the longest way needed, whatever the grid's size.
+that ends at a fixed point: as many rounds as the longest way needed, whatever the grid's size. The
+same sets give states with their best actions.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from rlgen.envs._maze_bits import DOWN, LEFT, MARGIN, RIGHT, UP, Level, size_of, unpack_rows
-from rlgen.types import Solution
+from rlgen.envs.grid.bitboard import (
+    DOWN,
+    FORWARD,
+    LEFT,
+    MARGIN,
+    RIGHT,
+    TURN_LEFT,
+    TURN_RIGHT,
+    UP,
+    Level,
+    State,
+    cell_ahead,
+    size_of,
+    unpack_rows,
+)
+from rlgen.types import Key, Solution
 
 Cells: TypeAlias = UInt32[Array, "... rows words"]
 
@@ -30,7 +45,7 @@ def solve(level: Level, penalize_time: bool = True) -> Solution:
 
     Source: breadth-first search over the 4 directions x cells of the maze.
     """
-    steps = fewest_steps(_sets(level), jnp.arange(4) == level.direction)
+    steps = fewest_steps(maze_sets(level), jnp.arange(4) == level.direction)
     return solution_of(steps, level.max_steps_in_episode, penalize_time)
 
 
@@ -41,7 +56,7 @@ def values(level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
         ValueError: a feature that mazes do not have.
     """
     check_feature(feature)
-    return cell_values(_sets(level), size_of(level), discount)
+    return cell_values(maze_sets(level), size_of(level), discount)
 
 
 def check_feature(feature: str) -> None:
@@ -56,7 +71,7 @@ def check_feature(feature: str) -> None:
 
 def path_length(level: Level) -> Int[Array, ""]:
     """Cells to walk from the start to the goal by the shortest way; -1 if there is none."""
-    return fewest_moves(_sets(level))
+    return fewest_moves(maze_sets(level))
 
 
 def sets_of(
@@ -183,5 +198,66 @@ def _move(cells: Cells, direction: int) -> Cells:
     return (cells >> 1) | (jnp.roll(cells, -1, -1) << 31)
 
 
-def _sets(level: Level) -> Sets:
+def maze_sets(level: Level) -> Sets:
+    """The sets of cells of a maze."""
     return sets_of(level.walls, level.height, level.start, level.goal)
+
+
+NUM_ACTIONS = 7
+
+
+def labelled_states(
+    key: Key, sets: Sets, size: tuple[int, int], num: int
+) -> tuple[State, Bool[Array, "S 7"]]:
+    """S states of time 0 and the actions that lead to the goal by the fewest steps; see registry.
+
+    Cells come evenly from those that an episode can be on, the goal left out, and directions evenly
+    from all four. Where the goal is out of reach no action leads there.
+
+    Args:
+        key: consumed.
+        sets: of the level.
+        size: cells high and wide.
+        num: S.
+    """
+    key_cell, key_direction = jax.random.split(key)
+    within = unpack_rows(all_within(sets)[0, 1:-1], size[1]).reshape(-1)
+    cell = jax.random.categorical(key_cell, jnp.where(within, 0.0, -jnp.inf), shape=(num,))
+    y, x = jnp.divmod(cell.astype(jnp.int32), size[1])
+    direction = jax.random.randint(key_direction, (num,), 0, 4, jnp.int32)
+    states = State(x, y, direction, jnp.zeros_like(x))
+    distance = distances(sets, size)
+    return states, jax.vmap(lambda state: best_actions(distance, state))(states)
+
+
+def distances(sets: Sets, size: tuple[int, int]) -> Int[Array, "4 H W"]:
+    """Fewest steps to the goal from each direction and cell, turns included; -1 for no way."""
+    height, width = size
+
+    def poses(rows: Array) -> Bool[Array, "4 H W"]:
+        return jax.vmap(lambda one: unpack_rows(one[1 : height + 1], width))(rows)
+
+    def once(loop: tuple) -> tuple:
+        near, distance, rounds, _ = loop
+        wider = turn_or_move(near, sets.free, forward=False)
+        distance = jnp.where(poses(wider & ~near), rounds, distance)
+        return wider, distance, rounds + 1, jnp.any(wider != near)
+
+    near = jnp.broadcast_to(sets.goal, (4, *sets.goal.shape[1:]))
+    start = jnp.where(poses(near), 0, -1)
+    loop = (near, start, jnp.int32(1), jnp.bool_(True))
+    return jax.lax.while_loop(lambda loop: loop[3], once, loop)[1]
+
+
+def best_actions(distance: Int[Array, "4 H W"], state: State) -> Bool[Array, "7"]:
+    """The actions after which the goal is one step nearer."""
+    x, y = cell_ahead(state)
+    ahead = jnp.pad(distance, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+    after = {
+        TURN_LEFT: distance[(state.direction + 3) % 4, state.y, state.x],
+        TURN_RIGHT: distance[(state.direction + 1) % 4, state.y, state.x],
+        FORWARD: ahead[state.direction, y + 1, x + 1],
+    }
+    here = distance[state.direction, state.y, state.x]
+    nearer = [(after[a] >= 0) & (after[a] < here) for a in range(len(after))]
+    return jnp.stack([*nearer, *[jnp.bool_(False)] * (NUM_ACTIONS - len(after))])

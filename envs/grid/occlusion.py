@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt32
 
-from rlgen.envs._quest_bits import MARGIN, VIEW, take_word
+from rlgen.envs.grid.rows import MARGIN, VIEW, take_word
 
 STRIDE = 8
 """Bits a row of a window."""
@@ -52,7 +52,7 @@ def window(rows: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, 
     """The part of a set of cells that is in view from a cell of the grid.
 
     Args:
-        rows: as `_quest_bits.pack` makes them; a set without rows is empty.
+        rows: as `rows.pack` makes them; a set without rows is empty.
         x, y: where the agent is.
     """
     if not rows.shape[0]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int, Int8, UInt32
 
-from rlgen.envs._maze_bits import MARGIN, VIEW, Level, State, take_word
+from rlgen.envs.grid.bitboard import MARGIN, VIEW, Level, State, take_word
 from rlgen.types import PyTree
 
 HIDDEN = VIEW * VIEW

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs._gridworld_draw import distinct_cells
-from rlgen.envs._gridworld_types import DOWN, LEFT, RIGHT, UP, Level, State
+from rlgen.envs.gridworld.generator import distinct_cells
+from rlgen.envs.gridworld.level import DOWN, LEFT, RIGHT, UP, Level, State
 from rlgen.types import Key
 
 

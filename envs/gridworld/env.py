@@ -24,19 +24,12 @@ import numpy as np
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs import (
-    _gridworld_draw,
-    _gridworld_pictures,
-    _gridworld_solver,
-    _gridworld_step,
-    _gridworld_suites,
-    _gridworld_view,
-)
-from rlgen.envs._gridworld_tables import MODES
-from rlgen.envs._gridworld_types import NUM_ACTIONS, Level, State
-from rlgen.envs._gridworld_view import Places
+from rlgen.envs.gridworld import dynamics, generator, observation, render, solver, suites
+from rlgen.envs.gridworld.level import NUM_ACTIONS, Level, State
+from rlgen.envs.gridworld.modes import MODES
+from rlgen.envs.gridworld.observation import Places
 from rlgen.levels import Suite
-from rlgen.registry import suggestion
+from rlgen.registry import did_you_mean
 from rlgen.types import Key, PyTree, Solution
 
 __all__ = ["VARIANTS", "GridWorld", "Level", "Places", "State", "build", "tiny"]
@@ -66,7 +59,7 @@ class GridWorld(environment.Environment[Any, Any]):
         if self.mode not in MODES:
             raise ValueError(
                 f"GridWorld: mode={self.mode!r} is none of those there are; "
-                + suggestion(str(self.mode), MODES)
+                + did_you_mean(str(self.mode), MODES)
             )
 
     # Sizes, which all levels of a mode share.
@@ -123,16 +116,14 @@ class GridWorld(environment.Environment[Any, Any]):
 
     def reset_env(self, key: Key, params: Level) -> tuple[PyTree, State]:
         """Start of an episode on a level: all objects are there."""
-        state = _gridworld_step.reset(key, params, self.is_tabular)
+        state = dynamics.reset(key, params, self.is_tabular)
         return self.observe(key, state, None, params), state
 
     def step_env(
         self, key: Key, state: State, action: Int[Array, ""] | int | float, params: Level
     ) -> tuple[PyTree, State, Float[Array, ""], Bool[Array, ""], dict]:
         """One step: `(obs, state, reward, terminated, info)`."""
-        state, reward, terminated = _gridworld_step.step(
-            key, state, action, params, self.is_tabular
-        )
+        state, reward, terminated = dynamics.step(key, state, action, params, self.is_tabular)
         return self.observe(key, state, action, params), state, reward, terminated, {}
 
     def observe(
@@ -140,16 +131,16 @@ class GridWorld(environment.Environment[Any, Any]):
     ) -> PyTree:
         """The number of the state, `cell + C * present`, or `Places`."""
         if self.is_tabular:
-            return _gridworld_view.number(params, state)
-        return _gridworld_view.places(params, state, self.max_size)
+            return observation.number(params, state)
+        return observation.places(params, state, self.max_size)
 
     # What makes it a family of levels.
 
     def sample_level(self, key: Key) -> Level:
         """A level of the mode. Nothing says that its objects can be reached."""
         table = _table(self.mode)
-        uniform = jax.random.uniform(key, (_gridworld_draw.num_draws(table),))
-        level = _gridworld_draw.draw(table, uniform, jnp)
+        uniform = jax.random.uniform(key, (generator.num_draws(table),))
+        level = generator.draw(table, uniform, jnp)
         if self.is_tabular:
             return level
         return replace(level, object_pos=jnp.full_like(level.object_pos, -1))
@@ -159,10 +150,10 @@ class GridWorld(environment.Environment[Any, Any]):
         return MODES[self.mode].lifetime
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
-        """Floats: of tabular modes `cell` and `objects`, else `image`; see `_gridworld_view`."""
+        """Floats: of tabular modes `cell` and `objects`, else `image`; see `observation`."""
         if self.is_tabular:
-            return _gridworld_view.unpack_number(obs, self.max_size**2, self.max_objects)
-        return _gridworld_view.unpack_places(obs, self.max_size, self.num_types)
+            return observation.unpack_number(obs, self.max_size**2, self.max_objects)
+        return observation.unpack_places(obs, self.max_size, self.num_types)
 
     @property
     def lowest_return(self) -> float:
@@ -198,31 +189,31 @@ class GridWorld(environment.Environment[Any, Any]):
 
         `steps` are those to the nearest object that pays.
         """
-        best = _gridworld_solver.optimal_return(level, self.max_objects)
-        length = _gridworld_step.path_length(level)
+        best = solver.optimal_return(level, self.max_objects)
+        length = dynamics.path_length(level)
         solvable = (best > 0) & (length > 0)
         return Solution(solvable, jnp.where(solvable, length, -1), jnp.where(solvable, best, 0.0))
 
     def _expected_return(self, level: Level, log_policy: Float[Array, "S A"]) -> Float[Array, ""]:
-        """What a policy earns in an episode on average, exactly; see `_gridworld_solver`."""
-        return _gridworld_solver.expected_return(level, log_policy, self.max_objects)
+        """What a policy earns in an episode on average, exactly; see `solver`."""
+        return solver.expected_return(level, log_policy, self.max_objects)
 
     # Host side.
 
     def level_image(self, level: Level) -> np.ndarray:
         """Picture of a level, uint8[H, W, 3]."""
-        return _gridworld_pictures.draw(level)
+        return render.draw(level)
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
         """Picture of a moment of an episode, uint8[H, W, 3]; also takes `(state, level)`."""
         if isinstance(level, State):
             level, state = state, level
         assert isinstance(level, Level) and isinstance(state, State)
-        return _gridworld_pictures.draw(level, state)
+        return render.draw(level, state)
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
         """The held-out suites: name to a function that makes one, in an environment of its mode."""
-        return _gridworld_suites.suites(GridWorld)
+        return suites.suites(GridWorld)
 
 
 def build(**fields) -> GridWorld:
@@ -236,8 +227,8 @@ def tiny() -> GridWorld:
 
 
 @functools.cache
-def _table(mode: str) -> _gridworld_draw.Table:
-    return _gridworld_draw.table_of(MODES[mode])
+def _table(mode: str) -> generator.Table:
+    return generator.table_of(MODES[mode])
 
 
 @functools.cache
@@ -245,8 +236,8 @@ def _example(mode: str) -> Level:
     # Drawn by numpy, as compiling the generator takes seconds; concrete even when asked for under
     # a trace, as gymnax's own `step` does.
     table = _table(mode)
-    uniform = np.random.default_rng(0).uniform(size=_gridworld_draw.num_draws(table))
-    level = _gridworld_draw.draw(table, uniform, np)
+    uniform = np.random.default_rng(0).uniform(size=generator.num_draws(table))
+    level = generator.draw(table, uniform, np)
     if not MODES[mode].is_tabular:
         level = replace(level, object_pos=np.full_like(level.object_pos, -1))
     with jax.ensure_compile_time_eval():

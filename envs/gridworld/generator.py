@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs._gridworld_tables import Family, Mode
-from rlgen.envs._gridworld_types import Level
+from rlgen.envs.gridworld.level import Level
+from rlgen.envs.gridworld.modes import Family, Mode
 
 Numbers: TypeAlias = Any  # of JAX or numpy, where a scalar is no array
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rlgen.envs._gridworld_step import from_bits
-from rlgen.envs._gridworld_types import Level, State
+from rlgen.envs.gridworld.dynamics import from_bits
+from rlgen.envs.gridworld.level import Level, State
 
 
 class Places(NamedTuple):

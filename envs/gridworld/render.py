@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from rlgen.envs._gridworld_types import Level, State
+from rlgen.envs.gridworld.level import Level, State
 
 FREE, LINE, WALL = (250, 249, 246), (229, 227, 221), (84, 88, 97)
 GOOD, BAD, NEUTRAL, RING, AGENT = (

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs._gridworld_types import DOWN, LEFT, NUM_ACTIONS, RIGHT, STAY, UP, Level
+from rlgen.envs.gridworld.level import DOWN, LEFT, NUM_ACTIONS, RIGHT, STAY, UP, Level
 
 
 class _World(NamedTuple):

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlgen.envs import _gridworld_draw
-from rlgen.envs._gridworld_tables import DESIGNS, MAZES, MODES
-from rlgen.envs._gridworld_types import Level
+from rlgen.envs.gridworld import generator
+from rlgen.envs.gridworld.level import Level
+from rlgen.envs.gridworld.modes import DESIGNS, MAZES, MODES
 from rlgen.levels import Suite, make_level_set
 
 VERSION = "1"
@@ -41,20 +41,20 @@ def suites(make: Callable[[str], Any]) -> dict[str, Callable[[], Suite]]:
 
 
 def _suite(make: Callable[[str], Any], name: str, mode: str, draw: Callable) -> Suite:
-    names, levels = zip(*draw(_gridworld_draw.table_of(MODES[mode])), strict=True)
+    names, levels = zip(*draw(generator.table_of(MODES[mode])), strict=True)
     stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *levels)
     env = make(mode)
     return Suite(f"gridworld/{name}", env, make_level_set(env, stacked, names, version=VERSION))
 
 
-def _unseen(num: int, table: _gridworld_draw.Table) -> Iterator[tuple[str, Level]]:
+def _unseen(num: int, table: generator.Table) -> Iterator[tuple[str, Level]]:
     stream = _Stream("gridworld/unseen")
     for i in range(num):
         yield f"unseen-{i:04d}", _level(table, stream)
 
 
 def _each_family(
-    families: tuple[str, ...], num: int, table: _gridworld_draw.Table
+    families: tuple[str, ...], num: int, table: generator.Table
 ) -> Iterator[tuple[str, Level]]:
     for i, family in enumerate(families):
         stream = _Stream(f"gridworld/{family}")
@@ -63,9 +63,9 @@ def _each_family(
             yield f"{family}-{k}", _level(one, stream)
 
 
-def _level(table: _gridworld_draw.Table, stream: "_Stream") -> Level:
-    uniform = stream.uniform(_gridworld_draw.num_draws(table))
-    level = _gridworld_draw.draw(table, uniform, np)
+def _level(table: generator.Table, stream: "_Stream") -> Level:
+    uniform = stream.uniform(generator.num_draws(table))
+    level = generator.draw(table, uniform, np)
     names = ("reward", "terminate_prob", "respawn_prob")
     return replace(level, **{name: _rounded(getattr(level, name)) for name in names})
 

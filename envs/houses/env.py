@@ -24,9 +24,10 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
-from rlgen.envs import _houses_layout, _houses_render
-from rlgen.envs._houses_layout import Shape, most_rooms
-from rlgen.envs._houses_view import (
+from rlgen.envs.grid.rows import MAX_SIDE, MOVES, is_set
+from rlgen.envs.houses import generator, render, suites
+from rlgen.envs.houses.generator import Shape, most_rooms
+from rlgen.envs.houses.view import (
     Level,
     Obs,
     State,
@@ -38,7 +39,6 @@ from rlgen.envs._houses_view import (
     unpack,
     walls_of,
 )
-from rlgen.envs._quest_bits import MAX_SIDE, MOVES, is_set
 from rlgen.types import Key
 
 __all__ = [
@@ -164,11 +164,11 @@ class Houses(environment.Environment[Any, Any]):
 
     def num_draws(self) -> int:
         """How many numbers `level_of` asks for."""
-        return _houses_layout.num_draws(self._shape())
+        return generator.num_draws(self._shape())
 
     def level_of(self, draws: Float[Array, " D"]) -> Level:
         """The house that some numbers in [0, 1) make: uniform ones, for a random house."""
-        return make_level(*_houses_layout.layout(self._shape(), draws), self.max_steps)
+        return make_level(*generator.layout(self._shape(), draws), self.max_steps)
 
     def unpack(self, obs: Obs) -> dict[str, Float[Array, "..."]]:
         """`image` [..., 7, 7, 2], walls and all that is seen, and `vector` [..., 2], the place."""
@@ -200,31 +200,29 @@ class Houses(environment.Environment[Any, Any]):
         }
 
     def suites(self) -> dict[str, Callable[[], level_sets.Suite]]:
-        """The suites by name, see `_houses_suites`; all of the usual size, and coverage pays."""
-        from rlgen.envs import _houses_suites  # it builds environments of this class
-
-        return _houses_suites.suites(self)
+        """The suites by name, see `suites`; all of the usual size, and coverage pays."""
+        return suites.suites(self)
 
     def for_evaluation(self) -> "Houses":
         """The same with coverage paid: a reward-free agent is judged by what it covers."""
         return replace(self, pay_coverage=True)
 
-    def ladder(self) -> dict[str, level_sets.Shift]:
+    def ladder(self) -> dict[str, level_sets.DistributionShift]:
         """Houses of more rooms than any that is trained on; see `rlgen.evaluation.ladder`."""
-        return {"crowded": level_sets.Shift("V2", "of 13 to 15 rooms", "crowded")}
+        return {"crowded": level_sets.DistributionShift("V2", "of 13 to 15 rooms", "crowded")}
 
     # Host side.
 
     def level_image(self, level: Level) -> np.ndarray:
         """Picture of a level with the agent at its start, uint8[H, W, 3]."""
-        return _houses_render.level_image(level)
+        return render.level_image(level)
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
         """Picture of a moment, what was seen tinted; also takes `(state, level)`, as gymnax."""
         if isinstance(level, State):
             level, state = state, level
         assert isinstance(level, Level) and isinstance(state, State)
-        return _houses_render.render(level, state)
+        return render.render(level, state)
 
     def _shape(self) -> Shape:
         return Shape(self.size, self.num_rooms, self.min_side)

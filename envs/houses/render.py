@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from rlgen.envs import _maze_render as pictures
-from rlgen.envs._houses_view import Level, State, cells_seen, walls_of
-from rlgen.envs._quest_bits import MARGIN
+from rlgen.envs.grid import draw as pictures
+from rlgen.envs.grid.rows import MARGIN
+from rlgen.envs.houses.view import Level, State, cells_seen, walls_of
 
 
 def level_image(level: Level) -> np.ndarray:

@@ -7,15 +7,13 @@ so that the return of an episode is its coverage.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlgen.envs._maze_layouts import stream
-from rlgen.envs.houses import Houses
-from rlgen.evaluation.suites import exclude, take
-from rlgen.levels import LevelSet, Suite, make_level_set
+from rlgen.levels import LevelSet, Suite, exclude, level_stream, make_level_set, take
 
 VERSION = "1"
 
@@ -29,13 +27,13 @@ SPARE = 8
 """Houses drawn beyond those wanted, in case that some occur twice or in the training set."""
 
 
-def suites(env: Houses) -> dict[str, Callable[[], Suite]]:
+def suites(env: Any) -> dict[str, Callable[[], Suite]]:
     """The suites by name, each a function that makes it in a copy of `env` of the usual size."""
     return {name: partial(_suite, env, name) for name in SETS}
 
 
-def _suite(env: Houses, name: str) -> Suite:
-    usual, (num_levels, num_rooms, _) = Houses(), SETS[name]
+def _suite(env: Any, name: str) -> Suite:
+    usual, (num_levels, num_rooms, _) = type(env)(), SETS[name]
     env = replace(
         env,
         size=usual.size,
@@ -44,18 +42,18 @@ def _suite(env: Houses, name: str) -> Suite:
         max_steps=usual.max_steps,
         pay_coverage=True,
     )
-    others = _drawn("train").hash if name != "train" else jnp.zeros((0, 2), jnp.uint32)
-    levels, _ = exclude(_drawn(name), others)
+    others = _drawn(type(env), "train").hash if name != "train" else jnp.zeros((0, 2), jnp.uint32)
+    levels, _ = exclude(_drawn(type(env), name), others)
     names = tuple(f"{name}-{i:04d}" for i in range(num_levels))
     return Suite(f"houses/{name}", env, replace(take(levels, slice(num_levels)), names=names))
 
 
 @cache
-def _drawn(name: str) -> LevelSet:
+def _drawn(family: Any, name: str) -> LevelSet:
     """Candidates of a set; each house has a random stream of its own."""
     num_levels, num_rooms, seed = SETS[name]
-    env = Houses(num_rooms=num_rooms)
-    words = [stream(seed, i).random_raw(env.num_draws()) for i in range(num_levels + SPARE)]
+    env = family(num_rooms=num_rooms)
+    words = [level_stream(seed, i).random_raw(env.num_draws()) for i in range(num_levels + SPARE)]
     draws = (np.stack(words) >> np.uint64(40)) * np.float64(2.0**-24)  # exact in float32
     drawn = jax.jit(jax.vmap(env.level_of))(jnp.asarray(draws, jnp.float32))
     return make_level_set(env, drawn, version=VERSION)

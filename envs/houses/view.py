@@ -1,7 +1,7 @@
 """What is seen of a house, and what has been seen of it: the level, the state, the observation.
 
-Sets of cells are rows of bits, as in `_quest_bits`; what is in view is a `Window` of 7x7 cells
-around the agent, in which walls hide what is behind them, as in `_quest_view`.
+Sets of cells are rows of bits, as in `rlgen.envs.grid.rows`; what is in view is a `Window` of 7x7
+cells around the agent, in which walls hide what is behind them, as in `rlgen.envs.grid.occlusion`.
 """
 
 from typing import NamedTuple, no_type_check
@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Int8, UInt32
 
-from rlgen.envs import _quest_view as view
-from rlgen.envs._quest_bits import pack, unpack_rows
-from rlgen.envs._quest_view import SPLIT, STRIDE, VIEW, Window
+from rlgen.envs.grid import occlusion as view
+from rlgen.envs.grid.occlusion import SPLIT, STRIDE, VIEW, Window
+from rlgen.envs.grid.rows import pack, unpack_rows
 
 
 @no_type_check  # JAX also builds it with axes or None for arrays: no check of the fields' types

@@ -19,7 +19,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from rlgen.envs._maze_bits import MARGIN, Level, border, cell_bits, interior, num_words
+from rlgen.envs.grid.bitboard import MARGIN, Level, border, cell_bits, interior, num_words
 from rlgen.types import Key
 
 NUM_NOISE = 16

@@ -21,17 +21,8 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
-from rlgen.envs import (
-    _maze_codec,
-    _maze_editor,
-    _maze_generation,
-    _maze_render,
-    _maze_solver,
-    _maze_states,
-    _maze_text,
-    _maze_view,
-)
-from rlgen.envs._maze_bits import (
+from rlgen.envs.grid import draw, flood, view
+from rlgen.envs.grid.bitboard import (
     FORWARD,
     VIEW,
     Grid,
@@ -45,8 +36,10 @@ from rlgen.envs._maze_bits import (
     size_of,
     to_grid,
 )
-from rlgen.envs._maze_text import check_level, check_levels, to_text
-from rlgen.envs._maze_view import HIDDEN, PackedObs, unpack
+from rlgen.envs.grid.view import HIDDEN, PackedObs, unpack
+from rlgen.envs.maze import codec, generator, suites
+from rlgen.envs.maze.codec import MazeCodec, check_level, check_levels, to_text
+from rlgen.envs.maze.editor import MazeEditor
 from rlgen.types import Key, PyTree, Solution
 
 __all__ = [
@@ -67,11 +60,11 @@ __all__ = [
 ]
 
 _VIEWS = {
-    "packed": _maze_view.packed_view,
-    "image": _maze_view.image_view,
-    "flat": _maze_view.flat_view,
+    "packed": view.packed_view,
+    "image": view.image_view,
+    "flat": view.flat_view,
 }
-_MUTATIONS = {"flip": _maze_generation.flip_edits, "cells": _maze_generation.cell_edits}
+_MUTATIONS = {"flip": generator.flip_edits, "cells": generator.cell_edits}
 
 
 @dataclass(frozen=True)
@@ -176,17 +169,17 @@ class Maze(environment.Environment[Any, Any]):
 
     def sample_level(self, key: Key) -> Level:
         """A maze of random walls; about one in 250 (25 walls) or in 6 (60) cannot be solved."""
-        return _maze_generation.sample_level(
+        return generator.sample_level(
             key, self.height, self.width, self.num_walls, self.sample_num_walls, self.max_steps
         )
 
     def sample_simple_level(self, key: Key) -> Level:
         """An empty room; agent, direction and goal as in `sample_level`."""
-        return _maze_generation.sample_level(key, self.height, self.width, 0, False, self.max_steps)
+        return generator.sample_level(key, self.height, self.width, 0, False, self.max_steps)
 
-    def editor(self) -> _maze_editor.MazeEditor:
+    def editor(self) -> MazeEditor:
         """The environment in which a teacher builds mazes of this size."""
-        return _maze_editor.MazeEditor(self.height, self.width, self.max_steps)
+        return MazeEditor(self.height, self.width, self.max_steps)
 
     def mutate_levels(self, key: Key, levels: Level, num_edits: int) -> Level:
         """Levels `[N, ...]`, each changed by `num_edits` random edits of the chosen family."""
@@ -214,15 +207,15 @@ class Maze(environment.Environment[Any, Any]):
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
         """The least value of each position, 0 where an episode never is; see the registry."""
-        return _maze_solver.values(level, feature, discount)
+        return flood.values(level, feature, discount)
 
     def solve(self, level: Level) -> Solution:
         """Fewest steps and best return within the level's time limit, exactly."""
-        return _maze_solver.solve(level, self.penalize_time)
+        return flood.solve(level, self.penalize_time)
 
     def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 7"]]:
         """States drawn evenly, each with the actions that lead to the goal by the fewest steps."""
-        return _maze_states.labelled_states(key, level, num)
+        return flood.labelled_states(key, flood.maze_sets(level), size_of(level), num)
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
         """Equal for equal mazes, whatever their time limits."""
@@ -234,21 +227,21 @@ class Maze(environment.Environment[Any, Any]):
         solution = self.solve(level)
         return {
             "num_walls": to_grid(level).walls.sum(),
-            "path_length": _maze_solver.path_length(level),
+            "path_length": flood.path_length(level),
             "optimal_steps": solution.steps,
             "solvable": solution.solvable,
             "distance": jnp.abs(level.start - level.goal).sum(),
         }
 
-    def codec(self) -> _maze_codec.MazeCodec:
+    def codec(self) -> MazeCodec:
         """The parts of a level, for generative models."""
-        return _maze_codec.MazeCodec(self.height, self.width, self.max_steps)
+        return MazeCodec(self.height, self.width, self.max_steps)
 
     # Host side.
 
     def level_image(self, level: Level) -> np.ndarray:
         """Picture of a level, uint8[H * tile, W * tile, 3]."""
-        return _maze_render.level_image(level)
+        return draw.level_image(level)
 
     def render(
         self, level: Level | State, state: State | Level, highlight: bool = True
@@ -257,7 +250,7 @@ class Maze(environment.Environment[Any, Any]):
         if isinstance(level, State):
             level, state = state, level
         assert isinstance(level, Level) and isinstance(state, State)
-        return _maze_render.render(level, state, highlight)
+        return draw.render(level, state, highlight)
 
     def from_text(self, text: str) -> Level:
         """The maze of a text; see `load_levels`.
@@ -265,10 +258,10 @@ class Maze(environment.Environment[Any, Any]):
         Raises:
             ValueError: malformed or larger than the environment; the message names the line.
         """
-        return _maze_text.from_text(text, self.height, self.width, self.max_steps)
+        return codec.from_text(text, self.height, self.width, self.max_steps)
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
-        """Levels of an `.npz` of rlgen, or of a text file (see `_maze_text`).
+        """Levels of an `.npz` of rlgen, or of a text file (see `codec`).
 
         Raises:
             ValueError: unreadable or with a level that is not well-formed; names file and line.
@@ -285,7 +278,7 @@ class Maze(environment.Environment[Any, Any]):
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot be read: {error}") from error
-        mazes = _maze_text.read_mazes(text, self.height, self.width, self.max_steps)
+        mazes = codec.read_mazes(text, self.height, self.width, self.max_steps)
         names = tuple(maze.name or f"{path.stem}-{i:04d}" for i, maze in enumerate(mazes))
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *(maze.level for maze in mazes))
         return level_sets.make_level_set(self, stacked, names)
@@ -296,26 +289,26 @@ class Maze(environment.Environment[Any, Any]):
 
     def suites(self) -> dict:
         """The held-out suites: name to a function that makes one."""
-        from rlgen.envs import _maze_suites  # it builds environments of this class
+        return suites.suites(self)
 
-        return _maze_suites.suites(self)
-
-    def ladder(self) -> dict[str, level_sets.Shift]:
-        """What lies beyond the mazes of its training; see `rlgen.evaluation.ladder`."""
+    def ladder(self) -> dict[str, level_sets.DistributionShift]:
+        """What lies beyond the mazes of its training; see `rlgen.evaluation.ladder.ladder`."""
         cells, walls = self.height * self.width, self.num_walls
         many = round(0.36 * cells)
-        dense = level_sets.Shift("V2", f"with {many} walls", fields={"num_walls": many})
+        dense = level_sets.DistributionShift("V2", f"with {many} walls", fields={"num_walls": many})
         height, width = (3 * side // 2 + (side == 1) for side in (self.height, self.width))
         growth = height * width / cells
         size = {"height": height, "width": width}
         size |= {"num_walls": round(growth * walls), "max_steps": round(growth * self.max_steps)}
         about = f"of {height} x {width} cells, as dense"
         return ({"dense": dense} if walls < many else {}) | {
-            "large": level_sets.Shift("V2", about, fields=size),
-            "named": level_sets.Shift("V3", "with the eight named layouts", "heldout"),
-            "four-rooms": level_sets.Shift("V3", "of four rooms", "four-rooms"),
-            "crossing": level_sets.Shift("V3", "with walls to cross", "crossing"),
-            "perfect": level_sets.Shift("V3", "that are perfect mazes, 13 x 13", "perfect-13"),
+            "large": level_sets.DistributionShift("V2", about, fields=size),
+            "named": level_sets.DistributionShift("V3", "with the eight named layouts", "heldout"),
+            "four-rooms": level_sets.DistributionShift("V3", "of four rooms", "four-rooms"),
+            "crossing": level_sets.DistributionShift("V3", "with walls to cross", "crossing"),
+            "perfect": level_sets.DistributionShift(
+                "V3", "that are perfect mazes, 13 x 13", "perfect-13"
+            ),
         }
 
 

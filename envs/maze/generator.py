@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt32
 
-from rlgen.envs._maze_bits import MARGIN, Level, border, cell_bits, interior, size_of
+from rlgen.envs.grid.bitboard import MARGIN, Level, border, cell_bits, interior, size_of
 from rlgen.types import Key
 
 

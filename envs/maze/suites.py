@@ -7,23 +7,21 @@ Sources: the eight mazes of `heldout` go back to Dennis et al., 2020, "Emergent 
 Zero-shot Transfer via Unsupervised Environment Design", and Jiang et al., 2021, "Replay-Guided
 Adversarial Environment Design"; they are read as in Coward et al., 2024, "JaxUED", whose time limit
 for them is 250 steps (450 in the older code). Corridors, four rooms, crossings and perfect mazes
-follow Jiang et al., 2023, "minimax"; see `_maze_layouts`.
+follow Jiang et al., 2023, "minimax: Efficient Baselines for
+Autocurricula in JAX", which took them over from MiniGrid and the code of Dennis et al., 2020. They
+are drawn on the host, the same for ever, on every version of jax and numpy.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
 
-from rlgen.envs import _maze_layouts as layouts
-from rlgen.envs._maze_bits import Level, make_level
-from rlgen.envs._maze_layouts import Layout
-from rlgen.envs.maze import Maze
-from rlgen.evaluation.suites import exclude, take
-from rlgen.levels import Suite, make_level_set
+from rlgen.envs.grid.bitboard import Level, make_level
+from rlgen.levels import Suite, exclude, level_stream, make_level_set, take
 
 VERSION = "1"
 
@@ -81,22 +79,37 @@ FRESH = {
     "cvar-60": (60, 1000, 25_160),
 }
 
+Cell = tuple[int, int]
+
+
+RIGHT, DOWN = (1, 0), (0, 1)
+
+
+class Layout(NamedTuple):
+    """A maze before it is a level. Cells are x, y; walls are indexed y, x."""
+
+    walls: np.ndarray  # bool[H, W]
+    start: Cell
+    direction: int  # 0 right, 1 down, 2 left, 3 up
+    goal: Cell
+
+
 Mazes: TypeAlias = Iterable[tuple[str, Layout]]  # with their names
 
 
-def suites(env: Maze) -> dict[str, Callable[[], Suite]]:
+def suites(env: Any) -> dict[str, Callable[[], Suite]]:
     """The suites by name, each a function that makes it in a copy of `env` of the right size."""
     fixed: dict[str, tuple[Callable[[], Mazes], int]] = {
         "heldout": (named, 250),
-        "trivial": (layouts.trivial, 250),
-        "small-corridor": (partial(layouts.corridors, 13), 450),
-        "large-corridor": (partial(layouts.corridors, 19), 882),
-        "four-rooms": (partial(_drawn, "four-rooms", 64, 17_001, layouts.four_rooms), 250),
-        "crossing": (partial(_drawn, "crossing", 64, 9_001, layouts.crossing), 484),
+        "trivial": (trivial, 250),
+        "small-corridor": (partial(corridors, 13), 450),
+        "large-corridor": (partial(corridors, 19), 882),
+        "four-rooms": (partial(_drawn, "four-rooms", 64, 17_001, four_rooms), 250),
+        "crossing": (partial(_drawn, "crossing", 64, 9_001, crossing), 484),
     }
     for size, num_levels in ((13, 100), (19, 100), (51, 50), (101, 10)):
         name = f"perfect-{size}"
-        draw = partial(layouts.perfect, size=size)
+        draw = partial(perfect, size=size)
         fixed[name] = (partial(_drawn, name, num_levels, size, draw), 2 * (size + 2) ** 2)
     made = {name: partial(_suite, env, name, *entry) for name, entry in fixed.items()}
     return made | {name: partial(_fresh, env, name) for name in FRESH}
@@ -113,10 +126,10 @@ def _drawn(
     name: str, num_levels: int, seed: int, draw: Callable[[np.random.PCG64], Layout]
 ) -> Mazes:
     for i in range(num_levels):
-        yield f"{name}-{i:03d}", draw(layouts.stream(seed, i))
+        yield f"{name}-{i:03d}", draw(level_stream(seed, i))
 
 
-def _suite(env: Maze, name: str, mazes: Callable[[], Mazes], limit: int) -> Suite:
+def _suite(env: Any, name: str, mazes: Callable[[], Mazes], limit: int) -> Suite:
     names, drawn = zip(*mazes(), strict=True)
     height, width = drawn[0].walls.shape
     num_walls = min(env.num_walls, height * width - 2)
@@ -125,10 +138,10 @@ def _suite(env: Maze, name: str, mazes: Callable[[], Mazes], limit: int) -> Suit
     return Suite(f"maze/{name}", env, levels)
 
 
-def _fresh(env: Maze, name: str) -> Suite:
+def _fresh(env: Any, name: str) -> Suite:
     """Solvable 13 x 13 mazes of random walls, none of them in two suites of this kind."""
     num_walls, num_levels, seed = FRESH[name]
-    draw = partial(layouts.random_walls, num_walls=num_walls)
+    draw = partial(random_walls, num_walls=num_walls)
     candidates = partial(_drawn, name, num_levels * 3 // 2, seed, draw)
     suite = _suite(env, name, candidates, limit=250)
     levels = take(suite.levels, np.asarray(suite.levels.optimal_steps) >= 0)
@@ -143,3 +156,100 @@ def _stack(drawn: tuple[Layout, ...], limit: int) -> Level:
     walls, start, direction, goal = (np.array(x) for x in zip(*drawn, strict=True))
     make = jax.jit(jax.vmap(partial(make_level, max_steps=limit)))
     return make(walls, *(x.astype(np.int32) for x in (start, direction, goal)))
+
+
+def corridors(size: int) -> Iterator[tuple[str, Layout]]:
+    """Two combs of dead ends around a middle wall, the goal at the bottom of one of them.
+
+    Size 13 has 10 dead ends, size 19 has 16; the agent starts left of the middle wall.
+    """
+    middle = size // 2
+    walls = np.zeros((size, size), bool)
+    walls[1:-1, 1:-1:2] = True
+    walls[middle, 1:-1] = True
+    for y in (middle - 1, middle + 1):
+        for x in range(2, size - 2, 2):
+            yield f"dead-end-{x}-{y}", Layout(walls, (0, middle), 0, (x, y))
+
+
+def trivial() -> Iterator[tuple[str, Layout]]:
+    """Open squares of 3, 5 and 7 cells a side, a short wall between agent and goal, in 13 x 13."""
+    for size, name in ((3, "TrivialMaze"), (5, "TrivialMaze2"), (7, "TrivialMaze3")):
+        walls = np.ones((13, 13), bool)
+        walls[:size, :size] = False
+        walls[size // 2 : size, size // 2] = True
+        yield name, Layout(walls, (0, size - 1), 0, (size - 1, size - 1))
+
+
+def four_rooms(bits: np.random.PCG64, size: int = 17) -> Layout:
+    """Four rooms around a cross of walls with one door in each arm; agent and goal in the rooms."""
+    middle = size // 2
+    walls = np.zeros((size, size), bool)
+    walls[middle], walls[:, middle] = True, True
+    inside = ~walls
+    for first in (0, middle + 1):
+        walls[middle, first + _below(bits, middle)] = False
+        walls[first + _below(bits, middle), middle] = False
+    return Layout(walls, *_placed(bits, inside))
+
+
+def crossing(bits: np.random.PCG64, size: int = 9, num_crossings: int = 5) -> Layout:
+    """Full rows and columns of wall, with gaps along one random monotone path between corners."""
+    odd = range(1, size - 1, 2)
+    lines = [(axis, place) for axis in (0, 1) for place in odd]
+    walls = np.zeros((size, size), bool)
+    for _ in range(num_crossings):
+        axis, place = lines.pop(_below(bits, len(lines)))
+        walls[(place, slice(None)) if axis == 0 else (slice(None), place)] = True
+    x, y, step, in_wall = 0, 0, RIGHT, False
+    while (x, y) != (size - 1, size - 1):
+        if not in_wall:  # a wall is crossed straight
+            step = (RIGHT, DOWN)[_below(bits, 2)]
+            at_border = x == size - 1 if step == RIGHT else y == size - 1
+            step = (DOWN if step == RIGHT else RIGHT) if at_border else step
+        x, y = x + step[0], y + step[1]
+        in_wall = bool(walls[y, x])
+        walls[y, x] = False
+    return Layout(walls, (0, 0), 0, (size - 1, size - 1))
+
+
+def perfect(bits: np.random.PCG64, size: int) -> Layout:
+    """A spanning tree of the cells with even coordinates, made by a random depth-first walk."""
+    walls = np.ones((size, size), bool)
+    x, y = (2 * _below(bits, size // 2 + 1) for _ in range(2))
+    walls[y, x] = False
+    trail = [(x, y)]
+    while trail:
+        x, y = trail[-1]
+        unseen = [
+            (dx, dy)
+            for dx, dy in (RIGHT, DOWN, (-1, 0), (0, -1))
+            if 0 <= x + 2 * dx < size and 0 <= y + 2 * dy < size and walls[y + 2 * dy, x + 2 * dx]
+        ]
+        if not unseen:
+            trail.pop()
+            continue
+        dx, dy = unseen[_below(bits, len(unseen))]
+        walls[y + dy, x + dx] = walls[y + 2 * dy, x + 2 * dx] = False
+        trail.append((x + 2 * dx, y + 2 * dy))
+    return Layout(walls, *_placed(bits, ~walls))
+
+
+def random_walls(bits: np.random.PCG64, num_walls: int, size: int = 13) -> Layout:
+    """Walls drawn with replacement, then agent and goal on free cells; perhaps unsolvable."""
+    walls = np.zeros(size * size, bool)
+    walls[(bits.random_raw(num_walls) % np.uint64(size * size)).astype(int)] = True
+    walls = walls.reshape(size, size)
+    return Layout(walls, *_placed(bits, ~walls))
+
+
+def _placed(bits: np.random.PCG64, free: np.ndarray) -> tuple[Cell, int, Cell]:
+    """Start, direction and goal, uniform over the free cells."""
+    cells = [(int(x), int(y)) for y, x in np.argwhere(free)]
+    start, goal = (cells.pop(_below(bits, len(cells))) for _ in range(2))
+    return start, _below(bits, 4), goal
+
+
+def _below(bits: np.random.PCG64, bound: int) -> int:
+    """Uniform in 0 .. bound - 1, but for a bias below bound / 2**64."""
+    return int(bits.random_raw()) % bound

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs import _minigrid_rooms as rooms
-from rlgen.envs._minigrid_level import (
+from rlgen.envs.minigrid import room_grid as rooms
+from rlgen.envs.minigrid.level import (
     BALL,
     COLOURS,
     KEY,

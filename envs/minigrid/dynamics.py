@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from rlgen.envs._minigrid_level import (
+from rlgen.envs.minigrid.level import (
     BALL,
     BOX,
     CLOSED,

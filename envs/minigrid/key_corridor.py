@@ -22,16 +22,16 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
-from rlgen.envs import (
-    _minigrid_corridor,
-    _minigrid_render,
-    _minigrid_rooms,
-    _minigrid_solver,
-    _minigrid_step,
-    _minigrid_suites,
-    _minigrid_view,
+from rlgen.envs.minigrid import (
+    corridor_generator,
+    dynamics,
+    render,
+    room_grid,
+    solver,
+    suites,
+    view,
 )
-from rlgen.envs._minigrid_level import (
+from rlgen.envs.minigrid.level import (
     EVENTS,
     LONGEST,
     NOWHERE,
@@ -41,7 +41,7 @@ from rlgen.envs._minigrid_level import (
     hash_parts,
     position_of,
 )
-from rlgen.envs._minigrid_view import PackedObs
+from rlgen.envs.minigrid.view import PackedObs
 from rlgen.types import Key, Solution
 
 __all__ = ["EVENTS", "VARIANTS", "KeyCorridor", "Level", "PackedObs", "State", "build", "tiny"]
@@ -83,7 +83,7 @@ class KeyCorridor(environment.Environment[Any, Any]):
                 f"KeyCorridor: num_rows={self.num_rows} is not in 1 .. {min(most, 8)}, the most "
                 f"for room_size={self.room_size}; usual are 1 .. 3"
             )
-        _minigrid_view.check_encoding("KeyCorridor", self.encoding)
+        view.check_encoding("KeyCorridor", self.encoding)
 
     # What gymnax asks for.
 
@@ -108,7 +108,7 @@ class KeyCorridor(environment.Environment[Any, Any]):
 
     def observation_space(self, params: Level | None = None) -> spaces.Dict:
         """Of the packed view."""
-        return _minigrid_view.observation_space()
+        return view.observation_space()
 
     def reset_env(self, key: Key, params: Level) -> tuple[PackedObs, State]:
         """Start of an episode on a level; nothing about it is random."""
@@ -119,34 +119,34 @@ class KeyCorridor(environment.Environment[Any, Any]):
         self, key: Key, state: State, action: Int[Array, ""] | int | float, params: Level
     ) -> tuple[PackedObs, State, Float[Array, ""], Bool[Array, ""], dict]:
         """One step: `(obs, state, reward, terminated, info)`."""
-        state, success = _minigrid_step.after(params, state, action)
-        reward = _minigrid_step.reward(params, state, success, self.penalize_time)
+        state, success = dynamics.after(params, state, action)
+        reward = dynamics.reward(params, state, success, self.penalize_time)
         return self.observe(key, state, action, params), state, reward, success, {}
 
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> PackedObs:
         """The 7x7 cells ahead, as far as they are not hidden, and the direction."""
-        return _minigrid_view.packed_view(params, state)
+        return view.packed_view(params, state)
 
     # What makes it a family of levels.
 
     def sample_level(self, key: Key) -> Level:
         """A corridor as upstream draws them; each can be solved."""
-        return self.level_of(_minigrid_rooms.uniforms(key, self.num_draws()))
+        return self.level_of(room_grid.uniforms(key, self.num_draws()))
 
     def level_of(self, uniform: Float[Array, " n"]) -> Level:
         """The level of `num_draws()` numbers from 0 to below 1."""
         limit = 30 * self.room_size**2
-        return _minigrid_corridor.level_of(uniform, self.room_size, self.num_rows, limit)
+        return corridor_generator.level_of(uniform, self.room_size, self.num_rows, limit)
 
     def num_draws(self) -> int:
         """How many uniform numbers make a level."""
-        return _minigrid_corridor.num_draws(self.num_rows)
+        return corridor_generator.num_draws(self.num_rows)
 
     def unpack(self, obs: PackedObs) -> dict[str, Float[Array, "..."]]:
         """`image` [..., 7, 7, 3 or 17] and one-hot `direction` [..., 4]."""
-        return _minigrid_view.unpack(obs, self.encoding)
+        return view.unpack(obs, self.encoding)
 
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
@@ -156,7 +156,7 @@ class KeyCorridor(environment.Environment[Any, Any]):
 
     def solve(self, level: Level) -> Solution:
         """Fewest steps and best return within the level's time limit, exactly."""
-        return _minigrid_solver.solve(level, self.penalize_time)
+        return solver.solve(level, self.penalize_time)
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
         """The agent's cell, row by row."""
@@ -192,14 +192,14 @@ class KeyCorridor(environment.Environment[Any, Any]):
 
     def level_image(self, level: Level) -> np.ndarray:
         """Picture of a level, uint8[H * tile, W * tile, 3]."""
-        return _minigrid_render.render(level)
+        return render.render(level)
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
         """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
         if isinstance(level, State):
             level, state = state, level
         assert isinstance(level, Level) and isinstance(state, State)
-        return _minigrid_render.render(level, state)
+        return render.render(level, state)
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
         """Levels of an `.npz` of rlgen.
@@ -213,19 +213,19 @@ class KeyCorridor(environment.Environment[Any, Any]):
         """Held-out levels of four sizes: name to a function that makes a suite."""
         make = functools.partial(_variant, self)
         names = ("s3r3", "s4r3", "s5r3", "s6r3")
-        return {
-            name: functools.partial(_minigrid_suites.suite, "key-corridor", name, make)
-            for name in names
-        }
+        return {name: functools.partial(suites.suite, "key-corridor", name, make) for name in names}
 
-    def ladder(self) -> dict[str, level_sets.Shift]:
-        """Corridors of another size; see `rlgen.evaluation.ladder`."""
+    def ladder(self) -> dict[str, level_sets.DistributionShift]:
+        """Corridors of another size; see `rlgen.evaluation.ladder.ladder`."""
         others = [size for size in (3, 4, 5, 6) if size != self.room_size]
         about = "of rooms of {} cells across"
-        return {f"s{n}r3": level_sets.Shift("V2", about.format(n), f"s{n}r3") for n in others}
+        return {
+            f"s{n}r3": level_sets.DistributionShift("V2", about.format(n), f"s{n}r3")
+            for n in others
+        }
 
-    def _plan(self) -> _minigrid_corridor.Plan:
-        return _minigrid_corridor.plan(self.room_size, self.num_rows)
+    def _plan(self) -> corridor_generator.Plan:
+        return corridor_generator.plan(self.room_size, self.num_rows)
 
 
 def build(**fields) -> KeyCorridor:
@@ -240,7 +240,7 @@ def tiny() -> KeyCorridor:
 
 @functools.lru_cache(maxsize=64)
 def _example(env: KeyCorridor) -> Level:
-    return _minigrid_suites.example(env, "key-corridor")
+    return suites.example(env, "key-corridor")
 
 
 def _variant(env: KeyCorridor, name: str) -> KeyCorridor:

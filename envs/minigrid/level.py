@@ -118,7 +118,7 @@ def to_walls(level: Level) -> np.ndarray:
 
 
 def line_of(level: Level, at: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    """One line of walls; `at` must be in range. Fast under `vmap`: see `_maze_bits.take_word`."""
+    """One line of walls; `at` must be in range. Fast under `vmap`, as `take_word`."""
     return level.walls.at[at].get(mode="promise_in_bounds")
 
 

@@ -22,17 +22,10 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
-from rlgen.envs import (
-    _minigrid_obstructed,
-    _minigrid_render,
-    _minigrid_rooms,
-    _minigrid_step,
-    _minigrid_suites,
-    _minigrid_view,
-)
-from rlgen.envs._minigrid_level import EVENTS, Level, State, first_state, hash_parts, position_of
-from rlgen.envs._minigrid_obstructed import ROOM_SIZE, nine_rooms, two_rooms
-from rlgen.envs._minigrid_view import PackedObs
+from rlgen.envs.minigrid import dynamics, obstructed_generator, render, room_grid, suites, view
+from rlgen.envs.minigrid.level import EVENTS, Level, State, first_state, hash_parts, position_of
+from rlgen.envs.minigrid.obstructed_generator import ROOM_SIZE, nine_rooms, two_rooms
+from rlgen.envs.minigrid.view import PackedObs
 from rlgen.types import Key
 
 __all__ = ["EVENTS", "VARIANTS", "Level", "ObstructedMaze", "PackedObs", "State", "build", "tiny"]
@@ -76,7 +69,7 @@ class ObstructedMaze(environment.Environment[Any, Any]):
         if self.kind not in _KINDS:
             known = ", ".join(_KINDS)
             raise ValueError(f"ObstructedMaze: kind={self.kind!r} is none of {known}")
-        _minigrid_view.check_encoding("ObstructedMaze", self.encoding)
+        view.check_encoding("ObstructedMaze", self.encoding)
 
     # What gymnax asks for.
 
@@ -101,7 +94,7 @@ class ObstructedMaze(environment.Environment[Any, Any]):
 
     def observation_space(self, params: Level | None = None) -> spaces.Dict:
         """Of the packed view."""
-        return _minigrid_view.observation_space()
+        return view.observation_space()
 
     def reset_env(self, key: Key, params: Level) -> tuple[PackedObs, State]:
         """Start of an episode on a level; nothing about it is random."""
@@ -112,34 +105,34 @@ class ObstructedMaze(environment.Environment[Any, Any]):
         self, key: Key, state: State, action: Int[Array, ""] | int | float, params: Level
     ) -> tuple[PackedObs, State, Float[Array, ""], Bool[Array, ""], dict]:
         """One step: `(obs, state, reward, terminated, info)`."""
-        state, success = _minigrid_step.after(params, state, action)
-        reward = _minigrid_step.reward(params, state, success, self.penalize_time)
+        state, success = dynamics.after(params, state, action)
+        reward = dynamics.reward(params, state, success, self.penalize_time)
         return self.observe(key, state, action, params), state, reward, success, {}
 
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> PackedObs:
         """The 7x7 cells ahead, as far as they are not hidden, and the direction."""
-        return _minigrid_view.packed_view(params, state)
+        return view.packed_view(params, state)
 
     # What makes it a family of levels.
 
     def sample_level(self, key: Key) -> Level:
         """A maze as upstream draws them; each can be solved."""
-        return self.level_of(_minigrid_rooms.uniforms(key, self.num_draws()))
+        return self.level_of(room_grid.uniforms(key, self.num_draws()))
 
     def level_of(self, uniform: Float[Array, " n"]) -> Level:
         """The level of `num_draws()` numbers from 0 to below 1."""
         plan, num_rooms = _KINDS[self.kind]
-        return _minigrid_obstructed.level_of(uniform, plan, 4 * num_rooms * ROOM_SIZE**2)
+        return obstructed_generator.level_of(uniform, plan, 4 * num_rooms * ROOM_SIZE**2)
 
     def num_draws(self) -> int:
         """How many uniform numbers make a level."""
-        return _minigrid_obstructed.num_draws(_KINDS[self.kind][0])
+        return obstructed_generator.num_draws(_KINDS[self.kind][0])
 
     def unpack(self, obs: PackedObs) -> dict[str, Float[Array, "..."]]:
         """`image` [..., 7, 7, 3 or 17] and one-hot `direction` [..., 4]."""
-        return _minigrid_view.unpack(obs, self.encoding)
+        return view.unpack(obs, self.encoding)
 
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
@@ -177,14 +170,14 @@ class ObstructedMaze(environment.Environment[Any, Any]):
 
     def level_image(self, level: Level) -> np.ndarray:
         """Picture of a level, uint8[H * tile, W * tile, 3]."""
-        return _minigrid_render.render(level)
+        return render.render(level)
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
         """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
         if isinstance(level, State):
             level, state = state, level
         assert isinstance(level, Level) and isinstance(state, State)
-        return _minigrid_render.render(level, state)
+        return render.render(level, state)
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
         """Levels of an `.npz` of rlgen.
@@ -198,14 +191,16 @@ class ObstructedMaze(environment.Environment[Any, Any]):
         """Held-out levels of four kinds: name to a function that makes a suite."""
         make = functools.partial(_variant, self)
         return {
-            name: functools.partial(_minigrid_suites.suite, "obstructed-maze", name, make)
+            name: functools.partial(suites.suite, "obstructed-maze", name, make)
             for name in ("1dlhb", "2dlhb", "2q", "full")
         }
 
-    def ladder(self) -> dict[str, level_sets.Shift]:
-        """Mazes of other kinds; see `rlgen.evaluation.ladder`."""
+    def ladder(self) -> dict[str, level_sets.DistributionShift]:
+        """Mazes of other kinds; see `rlgen.evaluation.ladder.ladder`."""
         others = [kind for kind in ("1dlhb", "2dlhb", "2q", "full") if kind != self.kind]
-        return {kind: level_sets.Shift("V3", f"of the kind {kind}", kind) for kind in others}
+        return {
+            kind: level_sets.DistributionShift("V3", f"of the kind {kind}", kind) for kind in others
+        }
 
     def _num_locks(self) -> int:
         return len(_KINDS[self.kind][0].locks)
@@ -223,7 +218,7 @@ def tiny() -> ObstructedMaze:
 
 @functools.lru_cache(maxsize=64)
 def _example(env: ObstructedMaze) -> Level:
-    return _minigrid_suites.example(env, "obstructed-maze")
+    return suites.example(env, "obstructed-maze")
 
 
 def _variant(env: ObstructedMaze, name: str) -> ObstructedMaze:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rlgen.envs._maze_render import (
+from rlgen.envs.grid.draw import (
     AGENT,
     FREE,
     LINE,
@@ -17,7 +17,7 @@ from rlgen.envs._maze_render import (
     tile_size,
     triangle,
 )
-from rlgen.envs._minigrid_level import (
+from rlgen.envs.minigrid.level import (
     BALL,
     BOX,
     CLOSED_DOOR,

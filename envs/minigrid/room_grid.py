@@ -13,10 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs._minigrid_level import (
-    STRIDE,
-    cell_at,
-)
+from rlgen.envs.minigrid.level import STRIDE, cell_at
 from rlgen.types import Key
 
 _DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))

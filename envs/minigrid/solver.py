@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
-from rlgen.envs._minigrid_level import MARGIN, STRIDE, Level, size_of
+from rlgen.envs.minigrid.level import MARGIN, STRIDE, Level, size_of
 from rlgen.types import Solution
 
 Poses: TypeAlias = UInt32[Array, "... 4 H"]

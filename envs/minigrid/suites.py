@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rlgen.envs._minigrid_level import Level
+from rlgen.envs.minigrid.level import Level
 from rlgen.levels import Suite, make_level_set
 from rlgen.protocols import LevelEnv
 

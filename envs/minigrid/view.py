@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 from jaxtyping import Array, Float32, Int, Int8, UInt32
 
-from rlgen.envs._minigrid_level import (
+from rlgen.envs.minigrid.level import (
     EMPTY,
     GREY,
     MARGIN,

@@ -16,8 +16,11 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import levels as level_sets
-from rlgen.envs import _quest_obs, _quest_pictures, _quest_solver, _quest_states, _quest_step
-from rlgen.envs._quest_bits import Level, State, start_of, unpack_rows
+from rlgen.envs.grid.rows import unpack_rows
+from rlgen.envs.rooms import dynamics, observation, solver
+from rlgen.envs.rooms import labelled_states as best_actions
+from rlgen.envs.rooms import render as pictures
+from rlgen.envs.rooms.level import Level, State, start_of
 from rlgen.types import Key, PyTree, Solution
 
 OBSERVATIONS = ("packed", "full")
@@ -53,12 +56,12 @@ class Family(Protocol):
         ...
 
     @property
-    def shuts(self) -> bool:
+    def doors_closed(self) -> bool:
         """Whether a door may be shut."""
         ...
 
     @property
-    def jams(self) -> bool:
+    def doors_jam(self) -> bool:
         """Whether a closed door may stay shut when it is walked into."""
         ...
 
@@ -130,7 +133,7 @@ def observation_space(self: Self, params: Level | None = None) -> spaces.Dict:
     """Of the observation that the fields chose."""
     key = jax.random.key(0)
     obs = jax.eval_shape(lambda: self.reset_env(key, self.sample_level(key))[0])
-    return _quest_obs.space_of(obs)
+    return observation.space_of(obs)
 
 
 def reset_env(self: Self, key: Key, params: Level) -> tuple[PyTree, State]:
@@ -143,11 +146,11 @@ def step_env(
     self: Self, key: Key, state: State, action: Int[Array, ""] | int | float, params: Level
 ) -> tuple[PyTree, State, Float[Array, ""], Bool[Array, ""], dict]:
     """One step: `(obs, state, reward, terminated, info)`."""
-    gives = True
-    if self.jams:
+    door_opens = True
+    if self.doors_jam:
         key_door, key = jax.random.split(key)
-        gives = jax.random.bernoulli(key_door, OPENING_PROB)
-    outcome = _quest_step.step(state, action, params, gives)
+        door_opens = jax.random.bernoulli(key_door, OPENING_PROB)
+    outcome = dynamics.step(state, action, params, door_opens)
     obs = observe(self, key, outcome.state, action, params)
     return obs, outcome.state, outcome.reward, outcome.terminated, {}
 
@@ -161,8 +164,8 @@ def observe(
 ) -> PyTree:
     """What the agent sees, in the kind that the fields chose."""
     full = self.observation == "full"
-    options = _quest_obs.Options(full, self.occlusion, self.clock, self.noise)
-    return _quest_obs.observe(key, state, params, options)
+    options = observation.Options(full, self.occlusion, self.clock, self.noise)
+    return observation.observe(key, state, params, options)
 
 
 OPENING_PROB = 1 / 3
@@ -173,8 +176,8 @@ OPENING_PROB = 1 / 3
 
 
 def unpack(self: Self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
-    """Any observation as `image` [..., H, W, C] and `vector` [..., F]; see `_quest_obs`."""
-    return _quest_obs.unpack(obs)
+    """Any observation as `image` [..., H, W, C] and `vector` [..., F]; see `observation`."""
+    return observation.unpack(obs)
 
 
 def success(
@@ -186,7 +189,7 @@ def success(
 
 def solve(self: Self, level: Level) -> Solution:
     """Fewest steps and what they earn within the level's time limit, exactly."""
-    return _quest_solver.solve(level, self.shuts)
+    return solver.solve(level, self.doors_closed)
 
 
 def labelled_states(self: Self) -> Callable[[Key, Level, int], tuple[State, Bool[Array, "S 5"]]]:
@@ -195,9 +198,9 @@ def labelled_states(self: Self) -> Callable[[Key, Level, int], tuple[State, Bool
     Raises:
         AttributeError: doors jam, so that the fewest steps are a matter of luck.
     """
-    if self.jams:
+    if self.doors_jam:
         raise AttributeError("where doors jam, the best actions are not those of the fewest steps")
-    return functools.partial(_quest_states.labelled_states, shuts=self.shuts)
+    return functools.partial(best_actions.labelled_states, doors_closed=self.doors_closed)
 
 
 def position(self: Self, state: State, level: Level) -> Int[Array, ""]:
@@ -213,13 +216,13 @@ def num_positions(self: Self) -> int:
 
 
 def event(self: Self, state: State, level: Level) -> Int[Array, ""]:
-    """What the last step did: see `_quest_step`."""
+    """What the last step did: see `dynamics`."""
     return state.event
 
 
 def num_events(self: Self) -> int:
     """Nothing and eight events."""
-    return _quest_step.NUM_EVENTS
+    return dynamics.NUM_EVENTS
 
 
 def feature_values(
@@ -236,16 +239,16 @@ def feature_values(
         ValueError: another feature.
     """
     if feature == "position":
-        return _quest_solver.position_values(level, discount, self.shuts)
+        return solver.position_values(level, discount, self.doors_closed)
     if feature == "event":
-        return _quest_solver.event_values(level, discount, self.shuts, self.jams)
+        return solver.event_values(level, discount, self.doors_closed, self.doors_jam)
     raise ValueError(f"feature={feature!r} is none of position, event")
 
 
 def level_features(self: Self, level: Level) -> dict[str, Array]:
     """Scalars that describe a level; `coverage` is the time limit in cells that can be reached."""
-    here = _quest_solver.map_of(level, self.shuts)
-    visited = _quest_solver.any_plane(_quest_solver.reachable(here))
+    here = solver.map_of(level, self.doors_closed)
+    visited = solver.any_plane(solver.reachable(here))
     num_reached = unpack_rows(visited, level.height, level.width).sum()
     solution = self.solve(level)
     return {
@@ -262,7 +265,7 @@ def level_features(self: Self, level: Level) -> dict[str, Array]:
 
 def level_image(self: Self, level: Level) -> np.ndarray:
     """Picture of a level, uint8[H * tile, W * tile, 3]."""
-    return _quest_pictures.level_image(level)
+    return pictures.level_image(level)
 
 
 def render(
@@ -272,7 +275,7 @@ def render(
     if isinstance(level, State):
         level, state = state, level
     assert isinstance(level, Level) and isinstance(state, State)
-    return _quest_pictures.render(level, state, highlight)
+    return pictures.render(level, state, highlight)
 
 
 def load_levels(self: Self, path: Path | str) -> level_sets.LevelSet:

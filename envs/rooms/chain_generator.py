@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs._quest_bits import DOWN, LEFT, RIGHT, UP
+from rlgen.envs.grid.rows import DOWN, LEFT, RIGHT, UP
 from rlgen.types import Key
 
 TRIES, ATTEMPTS = 32, 4

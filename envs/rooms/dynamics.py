@@ -10,18 +10,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs._quest_bits import (
-    DOWN,
-    INTERACT,
-    LEFT,
-    RIGHT,
-    UP,
-    Level,
-    State,
-    is_set,
-    things_at,
-    things_beside,
-)
+from rlgen.envs.grid.rows import DOWN, INTERACT, LEFT, RIGHT, UP, is_set
+from rlgen.envs.rooms.level import Level, State, things_at, things_beside
 
 NOTHING, ON_KEY, GOT_KEY, BUMPED_DOOR, OPENED, BUMPED_WALL, IN_DOORWAY, SUCCESS, DEATH = range(9)
 """Events: stepped onto a key, picked one up, a door stayed shut, a door opened, ..."""

@@ -19,11 +19,12 @@ import jax.numpy as jnp
 from gymnax.environments import environment
 from jaxtyping import Array, Bool, Int
 
-from rlgen.envs import _quest_family, _quest_suites
-from rlgen.envs._quest_bits import MAX_SIDE, Level, State, nothing, pack
-from rlgen.envs._quest_obs import PackedObs
-from rlgen.envs._quest_rock import at, pick
-from rlgen.levels import Shift
+from rlgen.envs.grid.rows import MAX_SIDE, nothing, pack
+from rlgen.envs.rooms import base, suites
+from rlgen.envs.rooms.level import Level, State
+from rlgen.envs.rooms.observation import PackedObs
+from rlgen.envs.rooms.rock_generator import at, pick
+from rlgen.levels import DistributionShift
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "KeyRoom", "Level", "PackedObs", "State", "build", "tiny"]
@@ -62,8 +63,8 @@ class KeyRoom(environment.Environment[Any, Any]):
     noise: bool = False
 
     def __post_init__(self):
-        _quest_family.check_options(self)
-        _quest_family.check_ranges(
+        base.check_options(self)
+        base.check_ranges(
             self,
             ("size", 4, MAX_SIDE),
             ("inner", 1, self.size - 3),  # its walls, and a way past at least one of two
@@ -72,28 +73,28 @@ class KeyRoom(environment.Environment[Any, Any]):
 
     name = property(lambda self: "KeyRoom", doc="Name of the family.")
     sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
-    shuts = property(lambda self: True, doc="The door is shut.")
-    jams = property(lambda self: False, doc="A fitting key always opens it.")
-    num_actions = property(_quest_family.num_actions, doc="Four moves and interact.")
-    default_params = property(_quest_family.default_params, doc="An example level.")
-    action_space = _quest_family.action_space
-    observation_space = _quest_family.observation_space
-    reset_env = _quest_family.reset_env
-    step_env = _quest_family.step_env
-    observe = _quest_family.observe
-    unpack = _quest_family.unpack
-    success = _quest_family.success
-    solve = _quest_family.solve
-    labelled_states = property(_quest_family.labelled_states, doc="States, best actions.")
-    position = _quest_family.position
-    num_positions = _quest_family.num_positions
-    event = _quest_family.event
-    num_events = _quest_family.num_events
-    feature_values = _quest_family.feature_values
-    level_features = _quest_family.level_features
-    level_image = _quest_family.level_image
-    render = _quest_family.render
-    load_levels = _quest_family.load_levels
+    doors_closed = property(lambda self: True, doc="The door is shut.")
+    doors_jam = property(lambda self: False, doc="A fitting key always opens it.")
+    num_actions = property(base.num_actions, doc="Four moves and interact.")
+    default_params = property(base.default_params, doc="An example level.")
+    action_space = base.action_space
+    observation_space = base.observation_space
+    reset_env = base.reset_env
+    step_env = base.step_env
+    observe = base.observe
+    unpack = base.unpack
+    success = base.success
+    solve = base.solve
+    labelled_states = property(base.labelled_states, doc="States, best actions.")
+    position = base.position
+    num_positions = base.num_positions
+    event = base.event
+    num_events = base.num_events
+    feature_values = base.feature_values
+    level_features = base.level_features
+    level_image = base.level_image
+    render = base.render
+    load_levels = base.load_levels
 
     def sample_level(self, key: Key) -> Level:
         """The inner room, its door, goal, key and agent anywhere where they can be."""
@@ -128,11 +129,15 @@ class KeyRoom(environment.Environment[Any, Any]):
     def suites(self) -> dict:
         """`test` is of the environment's own fields; `large` has MiniHack's largest room."""
         members = {"test": self, "large": replace(self, **VARIANTS["s15"])}
-        return _quest_suites.suites("keyroom", members)
+        return suites.suites("keyroom", members)
 
-    def ladder(self) -> dict[str, Shift]:
-        """A larger room; see `rlgen.evaluation.ladder`."""
-        return {"large": Shift("V2", "of the largest room", "large")} if self.size < 15 else {}
+    def ladder(self) -> dict[str, DistributionShift]:
+        """A larger room; see `rlgen.evaluation.ladder.ladder`."""
+        return (
+            {"large": DistributionShift("V2", "of the largest room", "large")}
+            if self.size < 15
+            else {}
+        )
 
 
 def build(**fields) -> KeyRoom:

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt32
 
-from rlgen.envs import _quest_step
-from rlgen.envs._quest_bits import MARGIN, Level, State, first_opened, unpack_rows
-from rlgen.envs._quest_solver import Map, before, map_of, reachable
+from rlgen.envs.grid.rows import MARGIN, unpack_rows
+from rlgen.envs.rooms import dynamics
+from rlgen.envs.rooms.level import Level, State, first_opened
+from rlgen.envs.rooms.solver import Map, before, map_of, reachable
 from rlgen.types import Key
 
 NUM_ACTIONS = 5
@@ -14,7 +15,7 @@ _WORD = 32
 
 
 def labelled_states(
-    key: Key, level: Level, num: int, shuts: bool = True
+    key: Key, level: Level, num: int, doors_closed: bool = True
 ) -> tuple[State, Bool[Array, "S 5"]]:
     """S states of time 0 and the actions that lead to the goal by the fewest steps; see registry.
 
@@ -26,18 +27,20 @@ def labelled_states(
         num: S.
         shuts: whether any door of the family is ever shut.
     """
-    here = map_of(level, shuts)
+    here = map_of(level, doors_closed)
     alive = reachable(here) & ~here.goal[None]
-    states = _draw(key, level, alive, num, shuts)
+    states = _draw(key, level, alive, num, doors_closed)
     actions = jnp.arange(NUM_ACTIONS)
-    step = jax.vmap(lambda state, action: _quest_step.step(state, action, level), (None, 0))
+    step = jax.vmap(lambda state, action: dynamics.step(state, action, level), (None, 0))
     outcome = jax.vmap(step, (0, None))(states, actions)
     both = jax.tree.map(lambda x, y: jnp.concatenate([x[:, None], y], 1), states, outcome.state)
-    fewest = _fewest(here, both, shuts)  # of now, and after each action
+    fewest = _fewest(here, both, doors_closed)  # of now, and after each action
     return states, (fewest[:, 1:] >= 0) & (fewest[:, 1:] < fewest[:, :1])
 
 
-def _draw(key: Key, level: Level, alive: UInt32[Array, "P lines words"], num: int, shuts: bool):
+def _draw(
+    key: Key, level: Level, alive: UInt32[Array, "P lines words"], num: int, doors_closed: bool
+):
     """States drawn evenly from a set."""
     cells = jax.vmap(lambda rows: unpack_rows(rows, level.height, level.width))(alive)
     total = jnp.cumsum(cells.reshape(-1).astype(jnp.int32))
@@ -46,14 +49,14 @@ def _draw(key: Key, level: Level, alive: UInt32[Array, "P lines words"], num: in
     plane, cell = jnp.divmod(place, level.height * level.width)
     y, x = jnp.divmod(cell, level.width)
     zero = jnp.zeros_like(x)
-    num_doors = level.doors.shape[0] if shuts else 0
-    opened = plane & (2**num_doors - 1) if shuts else zero + first_opened(level)
+    num_doors = level.doors.shape[0] if doors_closed else 0
+    opened = plane & (2**num_doors - 1) if doors_closed else zero + first_opened(level)
     return State(x, y, zero, opened, plane >> num_doors, zero)
 
 
-def _fewest(here: Map, states: State, shuts: bool) -> Int[Array, "*S"]:
+def _fewest(here: Map, states: State, doors_closed: bool) -> Int[Array, "*S"]:
     """Fewest steps to the goal from each state; -1 where there is no way."""
-    num_doors = len(here.beside) if shuts else 0
+    num_doors = len(here.beside) if doors_closed else 0
     plane = states.held << num_doors
     plane = plane | (states.opened & (2**num_doors - 1))
     bit, line = states.x + MARGIN, states.y + MARGIN

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, Int8, UInt8, UInt32
 
-from rlgen.envs import _quest_view as view
-from rlgen.envs._quest_bits import Level, State, unpack_rows
-from rlgen.envs._quest_step import NUM_EVENTS
-from rlgen.envs._quest_view import HIDDEN, Window
+from rlgen.envs.grid import occlusion as view
+from rlgen.envs.grid.occlusion import HIDDEN, Window
+from rlgen.envs.grid.rows import unpack_rows
+from rlgen.envs.rooms.dynamics import NUM_EVENTS
+from rlgen.envs.rooms.level import Level, State
 from rlgen.types import Key, PyTree
 
 NUM_COLOURS = 2**24

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 import numpy as np
 
-from rlgen.envs import _maze_render as maze
-from rlgen.envs._quest_bits import MARGIN, Level, State, first_opened, unpack_rows
+from rlgen.envs.grid import draw as maze
+from rlgen.envs.grid.rows import MARGIN, unpack_rows
+from rlgen.envs.rooms.level import Level, State, first_opened
 
 LAVA, LAVA_EDGE = (240, 110, 40), (231, 98, 32)
 DOOR, GOAL, AGENT = (150, 108, 66), maze.GOAL, maze.AGENT

@@ -20,10 +20,11 @@ import jax
 import jax.numpy as jnp
 from gymnax.environments import environment
 
-from rlgen.envs import _quest_family, _quest_rock, _quest_suites
-from rlgen.envs._quest_bits import Level, State, nothing, pack
-from rlgen.envs._quest_obs import PackedObs
-from rlgen.levels import Shift
+from rlgen.envs.grid.rows import nothing, pack
+from rlgen.envs.rooms import base, rock_generator, suites
+from rlgen.envs.rooms.level import Level, State
+from rlgen.envs.rooms.observation import PackedObs
+from rlgen.levels import DistributionShift
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "RhoRooms", "State", "build", "tiny"]
@@ -66,9 +67,9 @@ class RhoRooms(environment.Environment[Any, Any]):
     noise: bool = False
 
     def __post_init__(self):
-        _quest_family.check_options(self)
-        _quest_family.check_choices(self, layout=("fixed", "fresh"))
-        _quest_family.check_ranges(
+        base.check_options(self)
+        base.check_choices(self, layout=("fixed", "fresh"))
+        base.check_ranges(
             self,
             ("size", 3, 32),
             ("sharing", 0.0, 1.0),
@@ -77,40 +78,40 @@ class RhoRooms(environment.Environment[Any, Any]):
 
     name = property(lambda self: "RhoRooms", doc="Name of the family.")
     sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
-    shuts = property(lambda self: False, doc="There is no door.")
-    jams = property(lambda self: False, doc="There is no door.")
-    num_actions = property(_quest_family.num_actions, doc="Four moves and interact.")
-    default_params = property(_quest_family.default_params, doc="An example level.")
-    action_space = _quest_family.action_space
-    observation_space = _quest_family.observation_space
-    reset_env = _quest_family.reset_env
-    step_env = _quest_family.step_env
-    observe = _quest_family.observe
-    unpack = _quest_family.unpack
-    success = _quest_family.success
-    solve = _quest_family.solve
-    labelled_states = property(_quest_family.labelled_states, doc="States, best actions.")
-    position = _quest_family.position
-    num_positions = _quest_family.num_positions
-    event = _quest_family.event
-    num_events = _quest_family.num_events
-    feature_values = _quest_family.feature_values
-    level_features = _quest_family.level_features
-    level_image = _quest_family.level_image
-    render = _quest_family.render
-    load_levels = _quest_family.load_levels
+    doors_closed = property(lambda self: False, doc="There is no door.")
+    doors_jam = property(lambda self: False, doc="There is no door.")
+    num_actions = property(base.num_actions, doc="Four moves and interact.")
+    default_params = property(base.default_params, doc="An example level.")
+    action_space = base.action_space
+    observation_space = base.observation_space
+    reset_env = base.reset_env
+    step_env = base.step_env
+    observe = base.observe
+    unpack = base.unpack
+    success = base.success
+    solve = base.solve
+    labelled_states = property(base.labelled_states, doc="States, best actions.")
+    position = base.position
+    num_positions = base.num_positions
+    event = base.event
+    num_events = base.num_events
+    feature_values = base.feature_values
+    level_features = base.level_features
+    level_image = base.level_image
+    render = base.render
+    load_levels = base.load_levels
 
     def sample_level(self, key: Key) -> Level:
         """The goal in its corner or anywhere but at the start, and obstacles, fixed or fresh."""
         key_layout, key_goal = jax.random.split(key)
         if self.layout == "fresh":
-            rock = _quest_rock.fresh_layout(key_layout, self.size)
+            rock = rock_generator.fresh_layout(key_layout, self.size)
         else:
-            rock = jnp.asarray(_quest_rock.fixed_layout(self.size))
-        start = jnp.array(_quest_rock.start_of(self.size), jnp.int32)
-        shared = jnp.array(_quest_rock.shared_goal(self.size), jnp.int32)
+            rock = jnp.asarray(rock_generator.fixed_layout(self.size))
+        start = jnp.array(rock_generator.start_of(self.size), jnp.int32)
+        shared = jnp.array(rock_generator.shared_goal(self.size), jnp.int32)
         draws = jax.random.uniform(key_goal, (self.size + 1, self.size))
-        anywhere = _quest_rock.pick(draws[1:], ~rock & ~_quest_rock.at(start, self.size))
+        anywhere = rock_generator.pick(draws[1:], ~rock & ~rock_generator.at(start, self.size))
         goal = jnp.where(draws[0, 0] < self.sharing, shared, anywhere)
         limit = jnp.round(self.coverage * (~rock).sum()).astype(jnp.int32)
         return Level(
@@ -134,15 +135,17 @@ class RhoRooms(environment.Environment[Any, Any]):
             "unshared": replace(self, sharing=0.0),
             "fresh": replace(self, sharing=0.0, layout="fresh"),
         }
-        return _quest_suites.suites("rho-rooms", members)
+        return suites.suites("rho-rooms", members)
 
-    def ladder(self) -> dict[str, Shift]:
-        """Other places of the goal, and other rooms; see `rlgen.evaluation.ladder`."""
+    def ladder(self) -> dict[str, DistributionShift]:
+        """Other places of the goal, and other rooms; see `rlgen.evaluation.ladder.ladder`."""
         found = {}
         if self.sharing > 0:
-            found["unshared"] = Shift("V2", "that share nothing", fields={"sharing": 0.0})
+            found["unshared"] = DistributionShift(
+                "V2", "that share nothing", fields={"sharing": 0.0}
+            )
         if self.layout == "fixed":
-            found["fresh"] = Shift("V3", "with walls of their own", "fresh")
+            found["fresh"] = DistributionShift("V3", "with walls of their own", "fresh")
         return found
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs._quest_bits import pack
-from rlgen.envs._quest_solver import around
+from rlgen.envs.grid.rows import pack
+from rlgen.envs.rooms.solver import around
 from rlgen.types import Key
 
 ROCK = 0.17

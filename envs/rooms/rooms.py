@@ -18,10 +18,11 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from gymnax.environments import environment
 
-from rlgen.envs import _quest_chain, _quest_family, _quest_suites
-from rlgen.envs._quest_bits import MAX_SIDE, Level, State, nothing, pack
-from rlgen.envs._quest_obs import PackedObs
-from rlgen.levels import Shift
+from rlgen.envs.grid.rows import MAX_SIDE, nothing, pack
+from rlgen.envs.rooms import base, chain_generator, suites
+from rlgen.envs.rooms.level import Level, State
+from rlgen.envs.rooms.observation import PackedObs
+from rlgen.levels import DistributionShift
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "Rooms", "State", "build", "tiny"]
@@ -78,18 +79,16 @@ class Rooms(environment.Environment[Any, Any]):
     noise: bool = False
 
     def __post_init__(self):
-        _quest_family.check_options(self)
-        least = _quest_chain.MIN_ROOM
-        _quest_family.check_ranges(
+        base.check_options(self)
+        least = chain_generator.MIN_ROOM
+        base.check_ranges(
             self,
             ("num_rooms", 2, MAX_ROOMS),
             ("size", 2 * least - 1, MAX_SIDE),
             ("max_room_size", least, self.size - least + 1),
             ("max_steps", 0, 10**6),
         )
-        _quest_family.check_choices(
-            self, walls=("lava", "solid"), doors=("open", "closed", "locked")
-        )
+        base.check_choices(self, walls=("lava", "solid"), doors=("open", "closed", "locked"))
         usual = (least + self.max_room_size) / 2
         if self.num_rooms * usual**2 > CROWDED * self.size**2:
             raise ValueError(
@@ -98,41 +97,41 @@ class Rooms(environment.Environment[Any, Any]):
             )
 
     name = property(lambda self: "Rooms", doc="Name of the family.")
-    num_actions = property(_quest_family.num_actions, doc="Four moves and interact.")
-    default_params = property(_quest_family.default_params, doc="An example level.")
+    num_actions = property(base.num_actions, doc="Four moves and interact.")
+    default_params = property(base.default_params, doc="An example level.")
     sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
-    shuts = property(lambda self: self.doors != "open", doc="Whether a door may be shut.")
-    jams = property(lambda self: self.doors == "locked", doc="Whether it may stay so.")
-    action_space = _quest_family.action_space
-    observation_space = _quest_family.observation_space
-    reset_env = _quest_family.reset_env
-    step_env = _quest_family.step_env
-    observe = _quest_family.observe
-    unpack = _quest_family.unpack
-    success = _quest_family.success
-    solve = _quest_family.solve
-    labelled_states = property(_quest_family.labelled_states, doc="States, best actions.")
-    position = _quest_family.position
-    num_positions = _quest_family.num_positions
-    event = _quest_family.event
-    num_events = _quest_family.num_events
-    feature_values = _quest_family.feature_values
-    level_features = _quest_family.level_features
-    level_image = _quest_family.level_image
-    render = _quest_family.render
-    load_levels = _quest_family.load_levels
+    doors_closed = property(lambda self: self.doors != "open", doc="Whether a door may be shut.")
+    doors_jam = property(lambda self: self.doors == "locked", doc="Whether it may stay so.")
+    action_space = base.action_space
+    observation_space = base.observation_space
+    reset_env = base.reset_env
+    step_env = base.step_env
+    observe = base.observe
+    unpack = base.unpack
+    success = base.success
+    solve = base.solve
+    labelled_states = property(base.labelled_states, doc="States, best actions.")
+    position = base.position
+    num_positions = base.num_positions
+    event = base.event
+    num_events = base.num_events
+    feature_values = base.feature_values
+    level_features = base.level_features
+    level_image = base.level_image
+    render = base.render
+    load_levels = base.load_levels
 
     def sample_level(self, key: Key) -> Level:
         """A complete chain; start and goal anywhere in its first and last room."""
-        shape = _quest_chain.Shape(self.num_rooms, self.max_room_size, self.size)
-        chain = _quest_chain.sample_chain(key, shape)
+        shape = chain_generator.Shape(self.num_rooms, self.max_room_size, self.size)
+        chain = chain_generator.sample_chain(key, shape)
         doors = chain.rooms.door[1:]
-        floor = _quest_chain.floor_of(chain.rooms, self.size)
+        floor = chain_generator.floor_of(chain.rooms, self.size)
         row, column = jnp.arange(self.size)[None, :, None], jnp.arange(self.size)[None, None]
         floor |= jnp.any((row == doors[:, 1, None, None]) & (column == doors[:, 0, None, None]), 0)
         around, none = pack(~floor, outside=True), nothing(self.size)
         lava = self.walls == "lava"
-        closed = 2 ** (self.num_rooms - 1) - 1 if self.shuts else 0
+        closed = 2 ** (self.num_rooms - 1) - 1 if self.doors_closed else 0
         return Level(
             none if lava else around,
             around if lava else none,
@@ -153,15 +152,15 @@ class Rooms(environment.Environment[Any, Any]):
         for name in ("n4", "n6", "n10"):
             shape = {"max_room_size": 10, "size": 25, "max_steps": 0, **VARIANTS[name]}
             members[name] = replace(self, **{"num_rooms": 6, **shape})
-        return _quest_suites.suites("rooms", members)
+        return suites.suites("rooms", members)
 
-    def ladder(self) -> dict[str, Shift]:
-        """More rooms, and rooms of another make; see `rlgen.evaluation.ladder`."""
+    def ladder(self) -> dict[str, DistributionShift]:
+        """More rooms, and rooms of another make; see `rlgen.evaluation.ladder.ladder`."""
         found = {}
         if self.num_rooms < 10 and self.size >= 25:
-            found["n10"] = Shift("V2", "of ten rooms", fields={"num_rooms": 10})
+            found["n10"] = DistributionShift("V2", "of ten rooms", fields={"num_rooms": 10})
         if self.doors == "closed":
-            found["open"] = Shift("V3", "without doors", fields={"doors": "open"})
+            found["open"] = DistributionShift("V3", "without doors", fields={"doors": "open"})
         return found
 
 

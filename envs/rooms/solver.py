@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from rlgen.envs import _quest_step as happened
-from rlgen.envs._quest_bits import MARGIN, Level, first_opened, unpack_rows
+from rlgen.envs.grid.rows import MARGIN, unpack_rows
+from rlgen.envs.rooms import dynamics as happened
+from rlgen.envs.rooms.level import Level, first_opened
 from rlgen.types import Solution
 
 Cells: TypeAlias = UInt32[Array, "... lines words"]
@@ -45,22 +46,22 @@ class Map(NamedTuple):
     wants: tuple[Flags, ...]  # planes in which each key is not held
 
 
-def solve(level: Level, shuts: bool = True) -> Solution:
+def solve(level: Level, doors_closed: bool = True) -> Solution:
     """Fewest steps to the goal and what they earn within the time limit.
 
     Args:
         level: one level.
         shuts: whether any door of the family is ever shut; else no plane is spent on doors.
     """
-    steps = fewest_steps(level, shuts)
+    steps = fewest_steps(level, doors_closed)
     limit = level.max_steps_in_episode
     in_time = (steps >= 0) & (steps <= limit)
     return Solution(steps >= 0, steps, in_time.astype(jnp.float32))
 
 
-def fewest_steps(level: Level, shuts: bool = True) -> Int[Array, ""]:
+def fewest_steps(level: Level, doors_closed: bool = True) -> Int[Array, ""]:
     """Steps from the start to the goal; -1 if there is no way."""
-    here = map_of(level, shuts)
+    here = map_of(level, doors_closed)
 
     def unfinished(loop: tuple) -> Bool[Array, ""]:
         _, _, met, grows = loop
@@ -78,13 +79,15 @@ def fewest_steps(level: Level, shuts: bool = True) -> Int[Array, ""]:
     return jnp.where(met, rounds, -1)
 
 
-def position_values(level: Level, discount: Discount, shuts: bool = True) -> Float[Array, " HW"]:
+def position_values(
+    level: Level, discount: Discount, doors_closed: bool = True
+) -> Float[Array, " HW"]:
     """For each cell, row by row, the least optimal value of the states that can be reached there.
 
     The value of a state is `discount` to the power of the fewest steps to success; 0 of states
     without a way, and of cells that no way from the start leads to. Time limits play no part.
     """
-    here = map_of(level, shuts)
+    here = map_of(level, doors_closed)
     states = reachable(here)
 
     def grid(cells: Cells) -> Bool[Array, " HW"]:
@@ -96,7 +99,7 @@ def position_values(level: Level, discount: Discount, shuts: bool = True) -> Flo
 
 
 def event_values(
-    level: Level, discount: Discount, shuts: bool = True, jams: bool = False
+    level: Level, discount: Discount, doors_closed: bool = True, doors_jam: bool = False
 ) -> Float[Array, " Z"]:
     """The same for each event: of the states to which a step with this event can lead.
 
@@ -104,8 +107,8 @@ def event_values(
         level, discount, shuts: as above.
         jams: whether a closed door may stay shut when it is walked into.
     """
-    here = map_of(level, shuts)
-    states = after_events(here, reachable(here), jams)
+    here = map_of(level, doors_closed)
+    states = after_events(here, reachable(here), doors_jam)
     met = jnp.any(states != 0, (1, 2, 3))
     steps, done = _worst_steps(
         here, lambda reached: jnp.all((~states | reached[None]) == ALL, (1, 2, 3))
@@ -113,13 +116,13 @@ def event_values(
     return jnp.where(met & done, discount ** steps.astype(jnp.float32), 0.0)
 
 
-def map_of(level: Level, shuts: bool) -> Map:
+def map_of(level: Level, doors_closed: bool) -> Map:
     """The sets that a search needs."""
     lines = level.height + 2 * MARGIN
     words = max(level.walls.shape[1], level.lava.shape[1])
     none = jnp.zeros((lines, words), jnp.uint32)
     walls, lava = (rows if rows.shape[0] else none for rows in (level.walls, level.lava))
-    num_doors, num_keys = level.doors.shape[0] if shuts else 0, level.keys.shape[0]
+    num_doors, num_keys = level.doors.shape[0] if doors_closed else 0, level.keys.shape[0]
     opened, held = _plane_flags(num_doors, num_keys)
     doors = [_cell(level.doors[i], lines, words) for i in range(level.doors.shape[0])]
     stuck, pushed, unlocks = [], [], []
@@ -130,11 +133,11 @@ def map_of(level: Level, shuts: bool) -> Map:
         for k in range(num_keys):
             fits |= held[k] & ((level.locks[k] >> i) & 1 == 1)
         blocked |= jnp.where(shut, door[None], 0)
-        gives = (level.closed >> i) & 1 == 1
-        pushed.append(shut & gives)
-        stuck.append(shut & ~gives)
+        door_opens = (level.closed >> i) & 1 == 1
+        pushed.append(shut & door_opens)
+        stuck.append(shut & ~door_opens)
         unlocks.append(shut & fits)
-    first = first_opened(level) if shuts else 0
+    first = first_opened(level) if doors_closed else 0
     plane = jnp.arange(opened.shape[1])[:, None, None]
     start = jnp.where(plane == first, _cell(level.start, lines, words)[None], 0)
     ground = ~(walls | lava)
@@ -184,13 +187,13 @@ def before(here: Map, reached: Sets) -> Sets:
     return states & here.open & ~here.goal[None]
 
 
-def after_events(here: Map, states: Sets, jams: bool) -> UInt32[Array, "Z P lines words"]:
+def after_events(here: Map, states: Sets, doors_jam: bool) -> UInt32[Array, "Z P lines words"]:
     """The states to which a step with each event can lead, from a set of states, and the start."""
     alive = states & ~here.goal[None]
     near, doors, shut = around(alive), here.doorways, jnp.zeros_like(alive)
     keys = jnp.zeros_like(alive)
     for i, beside in enumerate(here.beside):
-        shut |= jnp.where(here.stuck[i] | (here.pushed[i] & jams), beside[None], 0)
+        shut |= jnp.where(here.stuck[i] | (here.pushed[i] & doors_jam), beside[None], 0)
     for k, cell in enumerate(here.keys):
         keys |= jnp.where(here.wants[k], cell[None], 0)
     entered = near & here.open

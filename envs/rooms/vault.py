@@ -21,10 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import environment
 
-from rlgen.envs import _quest_family, _quest_suites, _quest_vault
-from rlgen.envs._quest_bits import MAX_SIDE, Level, State, pack
-from rlgen.envs._quest_obs import PackedObs
-from rlgen.levels import Shift
+from rlgen.envs.grid.rows import MAX_SIDE, pack
+from rlgen.envs.rooms import base, suites, vault_generator
+from rlgen.envs.rooms.level import Level, State
+from rlgen.envs.rooms.observation import PackedObs
+from rlgen.levels import DistributionShift
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "State", "Vault", "build", "tiny"]
@@ -75,8 +76,8 @@ class Vault(environment.Environment[Any, Any]):
     noise: bool = False
 
     def __post_init__(self):
-        _quest_family.check_options(self)
-        _quest_family.check_ranges(
+        base.check_options(self)
+        base.check_ranges(
             self,
             ("seed", 0, 2**31 - 1),
             ("columns", 2, 16),
@@ -96,27 +97,27 @@ class Vault(environment.Environment[Any, Any]):
         lambda self: tuple(n * (self.room_size + 1) + 1 for n in (self.rows, self.columns)),
         doc="Height and width of the grid.",
     )
-    shuts = property(lambda self: True, doc="Doors are shut.")
-    jams = property(lambda self: False, doc="A fitting key always opens one.")
-    num_actions = property(_quest_family.num_actions, doc="Four moves and interact.")
-    default_params = property(_quest_family.default_params, doc="An example level.")
-    action_space = _quest_family.action_space
-    observation_space = _quest_family.observation_space
-    reset_env = _quest_family.reset_env
-    step_env = _quest_family.step_env
-    observe = _quest_family.observe
-    unpack = _quest_family.unpack
-    success = _quest_family.success
-    solve = _quest_family.solve
-    position = _quest_family.position
-    num_positions = _quest_family.num_positions
-    event = _quest_family.event
-    num_events = _quest_family.num_events
-    feature_values = _quest_family.feature_values
-    level_features = _quest_family.level_features
-    level_image = _quest_family.level_image
-    render = _quest_family.render
-    load_levels = _quest_family.load_levels
+    doors_closed = property(lambda self: True, doc="Doors are shut.")
+    doors_jam = property(lambda self: False, doc="A fitting key always opens one.")
+    num_actions = property(base.num_actions, doc="Four moves and interact.")
+    default_params = property(base.default_params, doc="An example level.")
+    action_space = base.action_space
+    observation_space = base.observation_space
+    reset_env = base.reset_env
+    step_env = base.step_env
+    observe = base.observe
+    unpack = base.unpack
+    success = base.success
+    solve = base.solve
+    position = base.position
+    num_positions = base.num_positions
+    event = base.event
+    num_events = base.num_events
+    feature_values = base.feature_values
+    level_features = base.level_features
+    level_image = base.level_image
+    render = base.render
+    load_levels = base.load_levels
 
     def sample_level(self, key: Key) -> Level:
         """The one level.
@@ -124,7 +125,7 @@ class Vault(environment.Environment[Any, Any]):
         Raises:
             ValueError: no vault of this design has a solution of the wanted length.
         """
-        design = _quest_vault.Design(
+        design = vault_generator.Design(
             self.columns,
             self.rows,
             self.room_size,
@@ -137,13 +138,13 @@ class Vault(environment.Environment[Any, Any]):
     def suites(self) -> dict:
         """`test` is the one level; `others` are the vaults of eight other seeds."""
         return {
-            "test": functools.partial(_quest_suites.single, "vault/test", self, (self,)),
-            "others": functools.partial(_quest_suites.single, "vault/others", self, _others(self)),
+            "test": functools.partial(suites.single, "vault/test", self, (self,)),
+            "others": functools.partial(suites.single, "vault/others", self, _others(self)),
         }
 
-    def ladder(self) -> dict[str, Shift]:
-        """Other vaults; see `rlgen.evaluation.ladder`."""
-        return {"others": Shift("V3", "of other seeds", "others")}
+    def ladder(self) -> dict[str, DistributionShift]:
+        """Other vaults; see `rlgen.evaluation.ladder.ladder`."""
+        return {"others": DistributionShift("V3", "of other seeds", "others")}
 
 
 def build(**fields) -> Vault:
@@ -161,9 +162,9 @@ def _others(env: Vault) -> tuple[Vault, ...]:
 
 
 @functools.lru_cache(maxsize=64)
-def _level(seed: int, design: _quest_vault.Design, max_steps: int) -> Level:
+def _level(seed: int, design: vault_generator.Design, max_steps: int) -> Level:
     # Concrete even when asked for under a trace, which would else leak into later calls.
-    plan = _quest_vault.draw_plan(seed, design)
+    plan = vault_generator.draw_plan(seed, design)
     height, width = plan.walls.shape
     with jax.ensure_compile_time_eval():
         return Level(
@@ -171,7 +172,7 @@ def _level(seed: int, design: _quest_vault.Design, max_steps: int) -> Level:
             pack(jnp.asarray(plan.lava), outside=False),
             jnp.asarray(plan.doors, jnp.int32),
             jnp.int32(0),
-            jnp.asarray(1 << np.arange(_quest_vault.NUM_KEYS), jnp.int32),
+            jnp.asarray(1 << np.arange(vault_generator.NUM_KEYS), jnp.int32),
             jnp.asarray(plan.keys, jnp.int32),
             jnp.asarray(plan.start, jnp.int32),
             jnp.asarray(plan.goal, jnp.int32),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlgen import config, registry
-from rlgen._cli_parse import Field, changed, flag, group, make_options, option, parse, wants_help
+from rlgen.cli.options import Field, changed, flag, group, make_options, option, parse, wants_help
 
 ABOUT = (
     "The difficulty card of an environment: how many levels it has, how long they take, what "
@@ -29,8 +29,8 @@ def card(args: Sequence[str]) -> int:
     out = Path(given.out or f"card-{name.replace('/', '-')}")
     ask = _ask(given)
     _check_folder(out, given.overwrite)
-    from rlgen.evaluation.card import card as measure  # JAX is slow to import
-    from rlgen.evaluation.card import to_json
+    from rlgen.evaluation.difficulty.card import card as measure
+    from rlgen.evaluation.difficulty.card import to_json
 
     began = time.monotonic()
     made = measure(env, name, ask, _progress(name))
@@ -40,7 +40,7 @@ def card(args: Sequence[str]) -> int:
         return 0
     from rich.console import Console
 
-    from rlgen.evaluation.card_table import print_card
+    from rlgen.evaluation.difficulty.table import print_card
 
     print_card(made, Console())
     print(f"Card in {out}, after {time.monotonic() - began:.0f} s")
@@ -65,8 +65,8 @@ def _name(args: Sequence[str]) -> tuple[str, list[str]]:
 
 def _ask(given: Any) -> Any:
     """Sizes, checked before anything is compiled."""
-    from rlgen.evaluation.card import Ask, check
-    from rlgen.evaluation.card_bits import Asked
+    from rlgen.evaluation.difficulty.card import Ask, check
+    from rlgen.evaluation.difficulty.inductive_bias import Asked
 
     ask = Ask(given.sampled, given.seed, Asked(given.levels, given.rho))
     check(ask)
@@ -81,8 +81,8 @@ def _check_folder(out: Path, overwrite: bool) -> None:
 
 
 def _write(out: Path, text: str, made: dict[str, Any], env: Any) -> None:
-    from rlgen.evaluation.card_figure import card_figure
-    from rlgen.evaluation.figures import png_bytes
+    from rlgen.evaluation.difficulty.figure import card_figure
+    from rlgen.evaluation.report.figures import png_bytes
 
     pictures = _images(env, made["seed"])
     out.mkdir(parents=True, exist_ok=True)
@@ -97,8 +97,8 @@ def _images(env: Any, seed: int) -> list[Any]:
         return []
     import jax
 
-    from rlgen.evaluation.card import first_levels
-    from rlgen.evaluation.card_figure import NUM_LEVELS
+    from rlgen.evaluation.difficulty.card import first_levels
+    from rlgen.evaluation.difficulty.figure import NUM_LEVELS
 
     levels = first_levels(env, seed, NUM_LEVELS)
     rows = range(jax.tree.leaves(levels)[0].shape[0])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlgen._cli_parse import Field, flag, make_options, option, parse, positional_runs
+from rlgen.cli.options import Field, flag, make_options, option, parse, positional_runs
 
 ABOUT = (
     "Compare methods on held-out levels: their order and how sure it is, each against each, what "
@@ -33,13 +33,13 @@ def compare(args: Sequence[str]) -> int:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
     from rich.console import Console
 
-    from rlgen._cli_eval import metrics_of
-    from rlgen.evaluation import comparison_methods as methods
-    from rlgen.evaluation import comparison_report as report
-    from rlgen.evaluation import results
-    from rlgen.evaluation.comparison_cost import pool_metrics
-    from rlgen.evaluation.report_sections import looks
-    from rlgen.evaluation.showcase import level_images
+    from rlgen.evaluation.report import comparison as report
+    from rlgen.evaluation.report import results
+    from rlgen.evaluation.report.curricula import metrics_of
+    from rlgen.evaluation.report.sections import access_counts
+    from rlgen.evaluation.report.showcase import level_images
+    from rlgen.evaluation.stats import pooling as methods
+    from rlgen.evaluation.stats.cost import pool_metrics
 
     prepared = _prepare(given)
     played = [[_evaluation(run, prepared.suite, given) for run in some] for some in prepared.runs]
@@ -62,10 +62,10 @@ def compare(args: Sequence[str]) -> int:
     if given.json:
         print(json.dumps(told, allow_nan=False))
         return 0
-    from rlgen.evaluation.comparison_table import print_comparison
+    from rlgen.evaluation.report.comparison_terminal import print_comparison
 
     print_comparison(found, Console())
-    for line in looks(evaluations):
+    for line in access_counts(evaluations):
         print(line)
     print(f"The report is {page}")
     return 0
@@ -73,11 +73,12 @@ def compare(args: Sequence[str]) -> int:
 
 def _prepare(given: Any) -> Prepared:
     """Open and check everything; nothing has been played when it fails."""
-    from rlgen.evaluation import comparison_methods, results
-    from rlgen.evaluation import comparison_runs as checks
+    from rlgen.evaluation import load_runs as checks
+    from rlgen.evaluation.report import results
+    from rlgen.evaluation.stats import pooling
     from rlgen.evaluation.suites import load_suite
 
-    methods = comparison_methods.parse(given.runs)
+    methods = pooling.parse(given.runs)
     methods = _baseline_first(methods, given.baseline)
     name = given.suite or SUITE
     out = Path(given.out or Path("comparison") / name.replace("/", "-"))
@@ -92,7 +93,7 @@ def _prepare(given: Any) -> Prepared:
             "compare rules with rlgen eval RUN RUN"
         )
     for method, some in zip(methods, runs, strict=True):
-        comparison_methods.check_method(method.name, some)
+        pooling.check_method(method.name, some)
     envs = {str(run.path): run.env for run in every}
     checks.check_environments(envs)
     suite = load_suite(every[0].env, name)
@@ -114,25 +115,26 @@ def _baseline_first(methods: list[Any], baseline: str) -> list[Any]:
 
 def _evaluation(run: Any, suite: Any, given: Any) -> Any:
     """The run's saved results of just this evaluation, or what it plays now, which is saved."""
-    from rlgen.evaluation import comparison_runs, results, zero_shot
+    from rlgen.evaluation import load_runs, zero_shot
+    from rlgen.evaluation.report import results, saved_results
     from rlgen.runs.progress import counter
 
-    saved, passed = comparison_runs.find_saved(run, suite, given.attempts, given.seed)
+    saved, passed = saved_results.find_saved(run, suite, given.attempts, given.seed)
     for reason in passed if saved is None else ():
         print(f"not used: {reason}", file=sys.stderr)
     if saved is not None:
         return saved
     policies = zero_shot.load_policies(run.path, run.update, False, given.allow_imports)
     progress = counter(str(run.path), "episodes")
-    found = comparison_runs.play(policies, suite, given.attempts, given.seed, progress, run.path)
-    place = comparison_runs.saved_folder(run, suite, given.attempts, given.seed)
+    found = load_runs.play(policies, suite, given.attempts, given.seed, progress, run.path)
+    place = saved_results.saved_folder(run, suite, given.attempts, given.seed)
     results.save(place, [found], overwrite=True)
     return found
 
 
 def _cost(name: str, runs: list[Any], logs: dict[str, list[dict]]) -> Any:
     """What the method's training cost, as far as its runs kept account."""
-    from rlgen.evaluation.comparison_cost import cost_of, pool_costs
+    from rlgen.evaluation.stats.cost import cost_of, pool_costs
 
     costs = [
         cost_of(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlgen._cli_parse import Field, flag, make_options, option, parse, positional_runs
+from rlgen.cli.options import Field, flag, make_options, option, parse, positional_runs
 
 ABOUT = (
     "Play every level of a suite with runs that never saw it, and compare them: the first run is "
@@ -39,7 +39,7 @@ def evaluate(args: Sequence[str]) -> int:
         raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
     if given.attempts != -1 and given.attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
-    from rlgen._cli_meta import evaluate_rules
+    from rlgen.cli.eval_rules import evaluate_rules
 
     if _are_rules(given):
         if given.worst:
@@ -53,8 +53,8 @@ def evaluate(args: Sequence[str]) -> int:
 
 def _are_rules(given: Any) -> bool:
     """Whether rules are named, and not policies; a record that is no good is refused by name."""
-    from rlgen._cli_meta import MixedError, all_are_rules
-    from rlgen.evaluation.comparison_runs import naming, rebuild
+    from rlgen.cli.eval_rules import MixedError, all_are_rules
+    from rlgen.evaluation.load_runs import naming, rebuild
     from rlgen.runs import folder
 
     try:
@@ -71,10 +71,10 @@ def _are_rules(given: Any) -> bool:
 def _evaluate_policies(given: Any) -> int:
     from rich.console import Console
 
-    from rlgen.evaluation import results
-    from rlgen.evaluation.generalisation_report import print_gaps
-    from rlgen.evaluation.report_sections import looks
-    from rlgen.evaluation.table import print_table, print_worst
+    from rlgen.evaluation.report import results
+    from rlgen.evaluation.report.gap_section import print_gaps
+    from rlgen.evaluation.report.sections import access_counts
+    from rlgen.evaluation.report.terminal import print_table, print_worst
 
     prepared = _prepare(given)
     evaluations = _play(prepared, given)
@@ -89,7 +89,7 @@ def _evaluate_policies(given: Any) -> int:
         print_table(evaluations, Console())
         print_worst(more["worst"], Console())
         print_gaps(more["gaps"], Console())
-        for line in looks(evaluations):
+        for line in access_counts(evaluations):
             print(line)
     told = {label: {"gaps": x} for label, x in gaps.items()}
     for label, found in worst.items():
@@ -104,8 +104,9 @@ def _evaluate_policies(given: Any) -> int:
 
 def _prepare(given: Any) -> Prepared:
     """Read and check everything that will be needed; nothing has been played when it fails."""
-    from rlgen.evaluation import comparison_runs as checks
-    from rlgen.evaluation import results, zero_shot
+    from rlgen.evaluation import load_runs as checks
+    from rlgen.evaluation import zero_shot
+    from rlgen.evaluation.report import results
     from rlgen.evaluation.suites import load_suite
 
     runs, name = [Path(run) for run in given.runs], given.suite or SUITE
@@ -133,7 +134,7 @@ def _prepare(given: Any) -> Prepared:
 
 def _play(prepared: Prepared, given: Any) -> list[Any]:
     """Evaluations of the baseline, if any, and of every run; each run's look is counted."""
-    from rlgen.evaluation.comparison_runs import play
+    from rlgen.evaluation.load_runs import play
     from rlgen.runs.progress import counter
 
     folders = [None] * len(prepared.baseline) + prepared.runs
@@ -157,26 +158,19 @@ def _write_report(
     allow_imports: bool,
 ) -> Path:
     """The report; `told` is what was measured of each run beside the suite, by its label."""
-    from rlgen.evaluation.curriculum_report import Story
-    from rlgen.evaluation.report import write_report
-    from rlgen.evaluation.showcase import level_images, replays
+    from rlgen.evaluation.report.curricula import curricula_of, metrics_of
+    from rlgen.evaluation.report.curriculum_section import CurriculumSummary
+    from rlgen.evaluation.report.report import write_report
+    from rlgen.evaluation.report.showcase import level_images, replays
 
     runs = {x.label: run for x, run in zip(prepared.loaded, prepared.runs, strict=True)}
     curricula = curricula_of(runs, allow_imports)
     for label, found in told.items():
-        curricula[label] = curricula.get(label, Story())._replace(**found)
+        curricula[label] = curricula.get(label, CurriculumSummary())._replace(**found)
     first = evaluations[len(prepared.baseline)]
     gifs = replays(prepared.policies[0], prepared.suite, first)
     images, curves = level_images(prepared.suite), metrics_of(runs)
     return write_report(prepared.out, evaluations, images, gifs, curves, curricula=curricula)
-
-
-def metrics_of(runs: dict[str, Path]) -> dict[str, list[dict]]:
-    """Lines of the metrics of every run that has any, by its label."""
-    from rlgen.evaluation.curves import read_metrics
-
-    logs = {label: run / "metrics.jsonl" for label, run in runs.items()}
-    return {label: read_metrics(log) for label, log in logs.items() if log.is_file()}
 
 
 def _reference(env: Any, gaps: str) -> Any:
@@ -191,7 +185,7 @@ def _reference(env: Any, gaps: str) -> Any:
 
 def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) -> dict[str, Any]:
     """What runs owe to their training sets, by label; of those without a finite set nothing."""
-    from rlgen.evaluation.generalisation import measure
+    from rlgen.evaluation.generalisation.gap import measure
     from rlgen.runs.progress import counter
 
     found = {}
@@ -203,7 +197,7 @@ def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) ->
 
 def _worst_of(prepared: Prepared, tested: list[Any]) -> dict[str, Any]:
     """How runs do on the levels that they did worst on, played once more; by label."""
-    from rlgen.evaluation.cvar import worst_levels
+    from rlgen.evaluation.stats.cvar import worst_levels
     from rlgen.runs.progress import counter
 
     found = {}
@@ -220,25 +214,6 @@ def _refuse_options_of_rules(given: Any) -> None:
             raise ValueError(
                 f"--{name} is for runs that learned a rule; {given.runs[0]} learned a policy"
             )
-
-
-def curricula_of(runs: dict[str, Path], allow_imports: bool) -> dict[str, Any]:
-    """What the report tells of each run's training, where the run kept a log.
-
-    A log that cannot be read is no reason to throw away what was played: the report says so.
-    """
-    from rlgen.evaluation.curriculum_report import Story, tell
-    from rlgen.runs.progress import counter
-
-    progress = counter("curricula", "runs")
-    stories = {}
-    for i, (label, run) in enumerate(runs.items()):
-        try:
-            stories[label] = tell(run, allow_imports)
-        except ValueError as error:
-            stories[label] = Story(missing=str(error))
-        progress(i + 1, len(runs))
-    return {label: story for label, story in stories.items() if story is not None}
 
 
 def _fields() -> list[Field]:

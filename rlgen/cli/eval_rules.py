@@ -21,7 +21,7 @@ def all_are_rules(names: list[str], allow_imports: bool) -> bool:
         MixedError: some are and some are not.
         ValueError: one is neither a run nor a rule.
     """
-    from rlgen.evaluation.trainees import is_rule, learns_rule
+    from rlgen.evaluation.meta.trainees import is_rule, learns_rule
 
     kinds = {name: is_rule(name) or learns_rule(name, allow_imports) for name in names}
     rules = [name for name, is_one in kinds.items() if is_one]
@@ -38,10 +38,12 @@ def evaluate_rules(given: Any) -> int:
     """Train, save, print."""
     from rich.console import Console
 
-    from rlgen.evaluation import meta_test, relative, results, trainees
-    from rlgen.evaluation.relative_report import print_relative
-    from rlgen.evaluation.report import write_report
-    from rlgen.evaluation.table import print_table
+    from rlgen.evaluation.meta import meta_test, trainees
+    from rlgen.evaluation.report import results
+    from rlgen.evaluation.report.relative_section import print_relative
+    from rlgen.evaluation.report.report import write_report
+    from rlgen.evaluation.report.terminal import print_table
+    from rlgen.evaluation.stats import relative
     from rlgen.runs.progress import counter
 
     if given.horizons:
@@ -89,7 +91,8 @@ def _evaluate_horizons(given: Any) -> int:
     from rich.markdown import Markdown
 
     from rlgen.config import convert
-    from rlgen.evaluation import horizons, meta_test, results, trainees
+    from rlgen.evaluation.meta import horizons, meta_test, trainees
+    from rlgen.evaluation.report import results
     from rlgen.runs.progress import counter
 
     name = given.suite or SUITE
@@ -133,7 +136,7 @@ def _evaluate_horizons(given: Any) -> int:
 
 def trainees_of(given: Any) -> list:
     """The untrained rules if asked for, the rules, and the baseline."""
-    from rlgen.evaluation import trainees
+    from rlgen.evaluation.meta import trainees
 
     at = None if given.checkpoint < 0 else given.checkpoint
     found = []
@@ -162,8 +165,8 @@ def trainees_of(given: Any) -> list:
 
 def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Metrics and curriculum of the runs that are tested, by label; a rule by itself has none."""
-    from rlgen._cli_eval import curricula_of
-    from rlgen.evaluation.curves import read_metrics
+    from rlgen.evaluation.report.curricula import curricula_of
+    from rlgen.evaluation.report.learning_curves import read_metrics
 
     runs = {Path(name).name: Path(name) for name in given.runs if Path(name).is_dir()}
     logs = {label: run / "metrics.jsonl" for label, run in runs.items()}
@@ -173,7 +176,7 @@ def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def default_folder(run: str, suite: str) -> Path:
     """Within the run; of a rule by itself, a folder of its name right here."""
-    from rlgen.evaluation.trainees import is_rule
+    from rlgen.evaluation.meta.trainees import is_rule
 
     inside = Path("eval") / Path(run).stem if is_rule(run) else Path(run) / "eval"
     return inside / suite.replace("/", "-")
@@ -181,8 +184,8 @@ def default_folder(run: str, suite: str) -> Path:
 
 def _images(suites: list) -> dict:
     """Pictures of the levels, by the names that they have in the results."""
-    from rlgen.evaluation.meta_test import level_names
-    from rlgen.evaluation.showcase import level_images
+    from rlgen.evaluation.meta.meta_test import level_names
+    from rlgen.evaluation.report.showcase import level_images
 
     names = iter(level_names(suites))
     found = {}

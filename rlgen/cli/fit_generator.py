@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from rlgen import config, registry
-from rlgen._cli_parse import Field, changed, flag, group, make_options, option, parse, peek
+from rlgen.cli.options import Field, changed, flag, group, make_options, option, parse, peek
 from rlgen.levels import Suite
 from rlgen.protocols import LevelModel
 from rlgen.runs import progress
@@ -61,8 +61,8 @@ def fit_generator(args: Sequence[str]) -> int:
 
 def _write(fit: Fit, out: Path, given: Any) -> None:
     """The folder's files, and a few words on them."""
-    from rlgen._cli_fit_report import page, report, samples
-    from rlgen.algos.generative import _files as files
+    from rlgen.algos.level_models import files as files
+    from rlgen.cli.fit_generator_report import page, report, samples
 
     digest = files.digest_of(np.asarray(fit.suite.levels.hash))
     out.mkdir(parents=True, exist_ok=True)

@@ -11,10 +11,10 @@ from jaxtyping import Array
 from matplotlib.figure import Figure
 
 from rlgen import config, registry
-from rlgen.algos.generative import _measures
+from rlgen.algos.level_models import measures
 from rlgen.codec import Cells, Numbers, Part
-from rlgen.evaluation import page as html
-from rlgen.evaluation.figures import THEMES, png_bytes
+from rlgen.evaluation.report import html as html
+from rlgen.evaluation.report.figures import THEMES, png_bytes
 from rlgen.levels import hash_of
 from rlgen.types import Key, PyTree
 
@@ -99,8 +99,8 @@ def page(found: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
         html.section("Reconstruction", html.table(["part", "right"], told), note),
         html.section("Settings", html.folded("all fields", html.table(["field", "value"], fields))),
     ]
-    aside = f"Fitted in {found['seconds']:.0f} s; {found['levels']['name']}."
-    return html.frame("A generative model of levels", about, (found["headline"], aside), sections)
+    caveat = f"Fitted in {found['seconds']:.0f} s; {found['levels']['name']}."
+    return html.frame("A generative model of levels", about, (found["headline"], caveat), sections)
 
 
 _DRAWN = (
@@ -151,9 +151,9 @@ def _measured(fit: Any, tools: Tools, one: LevelSample, data: LevelSample) -> di
         found["solvable"] = tools.solvable(one.level).mean()
     for cells in (part for part in parts if isinstance(part, Cells)):
         found |= _of_cells(parts, one.values, cells)
-    there = _measures.histograms(parts, data.values)
-    here = _measures.histograms(parts, one.values)
-    found["divergence"] = {n: _measures.divergence(there[n], here[n]) for n in there}
+    there = measures.histograms(parts, data.values)
+    here = measures.histograms(parts, one.values)
+    found["divergence"] = {n: measures.divergence(there[n], here[n]) for n in there}
     return found
 
 
@@ -163,11 +163,11 @@ def _of_cells(
     """Ways between places, numbers of kinds, and how far landmarks are from their hub."""
     found: dict[str, Any] = {}
     if cells.free:
-        found["connected"] = _measures.connected(parts, values, cells).mean()
+        found["connected"] = measures.connected(parts, values, cells).mean()
     for i, kind in enumerate(cells.kinds):
         found[f"cells of {kind}"] = (values[cells.name] == i).sum((1, 2)).mean()
     if cells.hub:
-        for kind, steps in _measures.to_hub(parts, values, cells).items():
+        for kind, steps in measures.to_hub(parts, values, cells).items():
             near = steps[np.isfinite(steps)]
             found[f"steps from {cells.hub} to {kind}"] = near.mean() if near.size else None
     return found

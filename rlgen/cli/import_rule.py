@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from rlgen._cli_parse import flag, make_options, option, parse
+from rlgen.cli.options import flag, make_options, option, parse
 
 ABOUT = (
     "Turn an LPG-like update rule given as arrays (.npz, or .npy of one vector) and a JSON that "
@@ -34,14 +34,14 @@ def import_rule(args: Sequence[str]) -> int:
     given: Any = parse(make_options("Options", fields), "rlgen import-rule", ABOUT, args)
     if not given.arrays or not given.description:
         raise ValueError("name two files: rlgen import-rule ARRAYS DESCRIPTION --out rule.npz")
-    from rlgen.algos.meta import files, foreign
+    from rlgen.algos.rules import files, import_groove
 
     out = Path(given.out)
     if out.suffix != ".npz":
         raise ValueError(f"--out {out}: rules are written as .npz")
     if out.exists() and not given.overwrite:
         raise ValueError(f"{out} is there already; add --overwrite, or name another with --out")
-    learned = foreign.import_rule(given.arrays, given.description)
+    learned = import_groove.import_rule(given.arrays, given.description)
     files.save_rule(out, learned.rule, learned.params, learned.meta)
     print(f"{out}: a rule with a {learned.rule.core} of {learned.rule.hidden_size} units. Try it:")
     print(f"  rlgen eval {out} --suite gridworld/unseen")

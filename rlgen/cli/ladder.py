@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlgen._cli_parse import Field, flag, make_options, option, parse, positional_runs
+from rlgen.cli.options import Field, flag, make_options, option, parse, positional_runs
 
 ABOUT = (
     "Climb the ladder: V0 the levels of training, V1 new ones like them, V2 ones beyond the range "
@@ -36,19 +36,19 @@ def ladder(args: Sequence[str]) -> int:
         return _show_ladder(given, chosen)
     from rich.console import Console
 
-    from rlgen.evaluation import ladder_report, ladder_score
-    from rlgen.evaluation.ladder_table import print_scores
-    from rlgen.evaluation.results import write
+    from rlgen.evaluation.ladder import report, score
+    from rlgen.evaluation.ladder.table import print_scores
+    from rlgen.evaluation.report.results import write
 
     prepared = _prepare(given, chosen, updates)
     played, adapted = _play(prepared, given)
-    found = ladder_score.score_all(prepared.ladder, played, adapted)
+    found = score.score_all(prepared.ladder, played, adapted)
     prepared.out.mkdir(parents=True, exist_ok=True)
-    told = ladder_score.to_dict(found)
-    write(prepared.out / "ladder.csv", ladder_score.to_csv(found).encode())
+    told = score.to_dict(found)
+    write(prepared.out / "ladder.csv", score.to_csv(found).encode())
     text = json.dumps(told, indent=1, allow_nan=False)
     write(prepared.out / "ladder.json", text.encode())
-    page = ladder_report.write_page(prepared.out, found)
+    page = report.write_page(prepared.out, found)
     if given.json:
         print(json.dumps(told, allow_nan=False))
         return 0
@@ -59,7 +59,7 @@ def ladder(args: Sequence[str]) -> int:
 
 def _check(given: Any, chosen: Sequence[str], updates: Sequence[int]) -> None:
     """Refuse options that are wrong by themselves."""
-    from rlgen.evaluation import few_shot, ladder
+    from rlgen.evaluation.ladder import few_shot, ladder
 
     if given.runs and given.env:
         raise ValueError("give runs or --env, not both: a run knows its environment")
@@ -79,9 +79,9 @@ def _show_ladder(given: Any, chosen: Sequence[str]) -> int:
     from rich.console import Console
 
     from rlgen import registry
-    from rlgen.evaluation.ladder import climb
-    from rlgen.evaluation.ladder_score import ladder_dict
-    from rlgen.evaluation.ladder_table import print_ladder
+    from rlgen.evaluation.ladder.ladder import climb
+    from rlgen.evaluation.ladder.score import ladder_dict
+    from rlgen.evaluation.ladder.table import print_ladder
 
     env = registry.make_env(given.env)
     found = climb(env, given.levels, chosen=chosen, validation=given.validation)
@@ -94,9 +94,11 @@ def _show_ladder(given: Any, chosen: Sequence[str]) -> int:
 
 def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Prepared:
     """Open and check everything; nothing has been played when it fails."""
-    from rlgen.evaluation import comparison_runs as checks
-    from rlgen.evaluation import few_shot, results, zero_shot
-    from rlgen.evaluation.ladder import climb, trained_on
+    from rlgen.evaluation import load_runs as checks
+    from rlgen.evaluation import zero_shot
+    from rlgen.evaluation.ladder import few_shot
+    from rlgen.evaluation.ladder.ladder import climb, trained_on
+    from rlgen.evaluation.report import results
 
     at = None if given.checkpoint < 0 else given.checkpoint
     opened = [checks.open_run(Path(run), at, given.allow_imports) for run in given.runs]
@@ -149,7 +151,7 @@ def _check_distribution(envs: dict[str, Any]) -> None:
 def _play(prepared: Prepared, given: Any) -> tuple[dict[str, list], dict[str, list]]:
     """Evaluations of every rung by run, and adaptation curves."""
     from rlgen.evaluation import zero_shot
-    from rlgen.evaluation.comparison_runs import play
+    from rlgen.evaluation.load_runs import play
     from rlgen.runs.progress import counter
 
     played, adapted = {}, {}
@@ -176,9 +178,9 @@ def _play(prepared: Prepared, given: Any) -> tuple[dict[str, list], dict[str, li
 
 def _adapt(prepared: Prepared, label: str, policies: Any, rung: Any, given: Any) -> Any:
     """One adaptation curve; of a short stream half the levels are left to be scored on."""
-    from rlgen.evaluation import few_shot
-    from rlgen.runs.looks import look
+    from rlgen.evaluation.ladder import few_shot
     from rlgen.runs.progress import counter
+    from rlgen.runs.test_set_access import count_access
 
     suite = rung.stream.suite
     num = min(given.adapt_levels, len(suite.levels) // 2)
@@ -194,7 +196,7 @@ def _adapt(prepared: Prepared, label: str, policies: Any, rung: Any, given: Any)
     )
     facts = {"update": policies.meta.get("update"), "few_shot": num, "seed": given.seed}
     levels = suite.levels
-    num = look(prepared.runs[label], suite.name, levels.version, levels.split, **facts)
+    num = count_access(prepared.runs[label], suite.name, levels.version, levels.split, **facts)
     return found._replace(look=num)
 
 

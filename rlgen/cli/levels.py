@@ -11,8 +11,8 @@ import numpy as np
 
 from rlgen import config, registry
 from rlgen import levels as level_sets
-from rlgen._cli_parse import Field, changed, flag, group, make_options, option, parse, peek
-from rlgen.tasks import plain_level
+from rlgen.cli.options import Field, changed, flag, group, make_options, option, parse, peek
+from rlgen.levels import plain_level
 from rlgen.types import PyTree
 
 ABOUT = (
@@ -78,22 +78,20 @@ def draw(shown: Shown, out: Path) -> None:
 
 def _curriculum(given: Any, out: Path) -> int:
     """Draw a run's curriculum log, over time or against what scores are meant to tell."""
-    from rlgen.evaluation import calibration
-    from rlgen.evaluation.figures import png_bytes
-    from rlgen.evaluation.history import history
-    from rlgen.evaluation.level_facts import find_facts, open_log
+    from rlgen.evaluation.generalisation import score_calibration
+    from rlgen.evaluation.generalisation.level_facts import find_facts, open_log
+    from rlgen.evaluation.report.calibration_figure import calibration_figure
+    from rlgen.evaluation.report.curriculum_figure import history
+    from rlgen.evaluation.report.figures import png_bytes
 
     env, log = open_log(Path(given.run), given.allow_imports)
     facts = find_facts(env, log)
-    found = calibration.calibrate(log, facts)
-    if given.what == "history":
-        figure = history(log, facts, env)
-    else:
-        figure = calibration.calibration_figure(found)
+    found = score_calibration.calibrate(log, facts)
+    figure = history(log, facts, env) if given.what == "history" else calibration_figure(found)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(png_bytes(figure))
     print(f"{given.what} of {log.score.size:,} levels in {out}")
-    print(calibration.words(found))
+    print(score_calibration.words(found))
     return 0
 
 
@@ -119,7 +117,9 @@ def _of_run(given: Any) -> Shown:
     if not (path / "levels.npz").is_file():
         print(f"{path} holds no replay buffer: these are fresh levels of its environment")
         return _of_env(given, env)
-    held = level_sets.load_levels(path / "levels.npz", plain_level(curriculum.sampler.blank()))
+    held = level_sets.load_levels(
+        path / "levels.npz", plain_level(curriculum.sampler.example_level())
+    )
     with np.load(path / "levels.npz", allow_pickle=False) as file:
         score = file["score"]
     best = np.argsort(-score, kind="stable")[: given.num]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlgen import registry
-from rlgen._cli_parse import flag, make_options, option, parse
+from rlgen.cli.options import flag, make_options, option, parse
 
 ABOUT = (
     "How much structure levels share (dispersion D: 0, what is valuable is the same in all levels; "
@@ -52,7 +52,7 @@ def _able() -> list[str]:
 
 
 def _measure(envs: dict[str, Any], given: Any) -> list[tuple[str, Any]]:
-    from rlgen.evaluation.structure import structures  # JAX is slow to import
+    from rlgen.evaluation.generalisation.shared_structure import structures
 
     rows = []
     for name, env in envs.items():

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         if args[0] not in COMMANDS:
-            known = registry.suggestion(args[0], COMMANDS)
+            known = registry.did_you_mean(args[0], COMMANDS)
             raise ValueError(f"unknown command {args[0]!r}; {known}")
         return COMMANDS[args[0]](args[1:])
     except SystemExit as stop:  # help was printed
@@ -81,7 +81,7 @@ def list_names(args: Sequence[str]) -> int:
     wanted = [arg for arg in args if arg != "--json"]
     for arg in wanted:
         if arg not in kinds:
-            raise ValueError(f"unknown kind {arg!r}; {registry.suggestion(arg, kinds)}")
+            raise ValueError(f"unknown kind {arg!r}; {registry.did_you_mean(arg, kinds)}")
     # Suites are made by their environments, whose import takes seconds: only on request.
     found = {kind: _described(kind) for kind in wanted or registry.KINDS}
     if "--json" in args:
@@ -99,7 +99,7 @@ def list_names(args: Sequence[str]) -> int:
 
 
 def _shared_structure(args: Sequence[str]) -> int:
-    from rlgen._cli_structure import show_structures
+    from rlgen.cli.list_structure import show_structures
 
     if args and not args[0].startswith("-"):
         if args[0] != "envs":
@@ -114,19 +114,17 @@ def _described(kind: str) -> dict[str, str]:
 
         return dict.fromkeys(suite_names(), "")
     if kind == "rules":
-        from rlgen.evaluation.trainees import described
+        from rlgen.evaluation.meta.trainees import described
 
         return described()
-    package = registry.KINDS[kind]
-    modules = {name: f"{package}.{name.replace('-', '_')}" for name in registry.names(kind)}
-    return {name: _first_line(module) for name, module in modules.items()}
+    return {name: _first_line(module) for name, module in sorted(registry.modules(kind).items())}
 
 
 def _cards(wanted: Sequence[str]) -> dict[str, dict]:
     """Of rules, all that their files say: command, budget, measured meta-tests."""
     if "rules" not in wanted:
         return {}
-    from rlgen.evaluation.trainees import cards
+    from rlgen.evaluation.meta.trainees import cards
 
     return {"rules": cards()}
 
@@ -148,56 +146,56 @@ def _first_line(module: str) -> str:
 
 def train(args: Sequence[str]) -> int:
     """`rlgen train`."""
-    from rlgen._cli_train import train
+    from rlgen.cli.train import train
 
     return train(args)
 
 
 def evaluate(args: Sequence[str]) -> int:
     """`rlgen eval`."""
-    from rlgen._cli_eval import evaluate
+    from rlgen.cli.eval import evaluate
 
     return evaluate(args)
 
 
 def compare(args: Sequence[str]) -> int:
     """`rlgen compare`."""
-    from rlgen._cli_compare import compare
+    from rlgen.cli.compare import compare
 
     return compare(args)
 
 
 def ladder(args: Sequence[str]) -> int:
     """`rlgen ladder`."""
-    from rlgen._cli_ladder import ladder
+    from rlgen.cli.ladder import ladder
 
     return ladder(args)
 
 
 def card(args: Sequence[str]) -> int:
     """`rlgen card`."""
-    from rlgen._cli_card import card
+    from rlgen.cli.card import card
 
     return card(args)
 
 
 def levels(args: Sequence[str]) -> int:
     """`rlgen levels`."""
-    from rlgen._cli_levels import levels
+    from rlgen.cli.levels import levels
 
     return levels(args)
 
 
 def import_rule(args: Sequence[str]) -> int:
     """`rlgen import-rule`."""
-    from rlgen._cli_import import import_rule
+    from rlgen.cli.import_rule import import_rule
 
     return import_rule(args)
 
 
 def fit_generator(args: Sequence[str]) -> int:
     """`rlgen fit-generator`."""
-    from rlgen._cli_fit import fit_generator
+    from rlgen.cli.fit_generator import fit_generator
 
     return fit_generator(args)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from rlgen import registry
-from rlgen._cli_parse import (
+from rlgen.cli.options import (
     Field,
     changed,
     flag,
@@ -43,13 +43,13 @@ def train(args: Sequence[str]) -> int:
         if wants_help(args):
             parse(_general_options(), "rlgen train", ABOUT, args)
         raise ValueError(
-            f"name a recipe first: rlgen train RECIPE; {registry.suggestion('', _recipes())}"
+            f"name a recipe first: rlgen train RECIPE; {registry.did_you_mean('', _recipes())}"
         )
     return _guarded(_train, args)
 
 
 def _train(args: Sequence[str]) -> Path:
-    from rlgen.runs import progress, training
+    from rlgen.runs import training
     from rlgen.runs.spec import RunSpec, build, with_names
 
     names: dict[str, Any] = {name: peek(args, name, getattr(RunSpec, name)) for name in NAMES}
@@ -72,22 +72,28 @@ def _train(args: Sequence[str]) -> Path:
         overrides=changed(given, of_run),
     )
     out = Path(given.out or f"runs/{spec.recipe}-{spec.env.replace('/', '-')}-{spec.seed}")
-    return training.train(spec, out, training.Options(progress.choose(), given.tensorboard))
+    return training.train(spec, out, _options(given))
 
 
 def _resume(args: Sequence[str]) -> Path:
-    from rlgen.runs import progress, training
+    from rlgen.runs import training
 
     kind = make_options("Options", _resume_fields())
     given: Any = parse(kind, "rlgen train", RESUME_ABOUT, args)
-    options = training.Options(progress.choose(), given.tensorboard)
     at = None if given.checkpoint < 0 else given.checkpoint
     devices = given.devices or None
-    return training.resume(given.resume, at, devices, given.allow_imports, options)
+    return training.resume(given.resume, at, devices, given.allow_imports, _options(given))
+
+
+def _options(given: Any) -> Any:
+    from rlgen.evaluation.generalisation.during_training import GapTracking
+    from rlgen.runs import progress, training
+
+    return training.Options(progress.choose(), given.tensorboard, (GapTracking(),))
 
 
 def _guarded(command: Any, args: Sequence[str]) -> int:
-    from rlgen.evaluation.trainees import learns_rule
+    from rlgen.evaluation.meta.trainees import learns_rule
     from rlgen.runs import folder
     from rlgen.runs.training import RunStoppedError
 

@@ -1,15 +1,11 @@
 """Suites by name, `maze/heldout`, and sets of levels that share none with what was trained on."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, UInt32
 
 from rlgen import registry
-from rlgen.levels import LevelSet, Suite, load_levels, make_level_set
+from rlgen.levels import Suite, load_levels, make_level_set
 from rlgen.protocols import LevelEnv
 
 
@@ -39,12 +35,12 @@ def load_suite(env: LevelEnv, name: str) -> Suite:
     if asked and asked != family:
         raise ValueError(
             f"suite {name!r} is of another family than the environment, {family}; "
-            + registry.suggestion(name, [f"{family}/{one}" for one in known])
+            + registry.did_you_mean(name, [f"{family}/{one}" for one in known])
         )
     if short not in known:
         raise ValueError(
             f"unknown suite {name!r}; "
-            + registry.suggestion(f"{family}/{short}", [f"{family}/{one}" for one in known])
+            + registry.did_you_mean(f"{family}/{short}", [f"{family}/{one}" for one in known])
         )
     return known[short]()
 
@@ -72,44 +68,7 @@ def levels_from_file(env: LevelEnv, path: Path | str) -> Suite:
 
 def family_of(env: LevelEnv) -> str:
     """Name under which an environment's family is registered; a dotted path outside rlgen."""
-    module = type(env).__module__
-    inside = module.removeprefix("rlgen.envs.")
-    return inside.split(".")[0].replace("_", "-") if inside != module else module
-
-
-def take(levels: LevelSet, rows: np.ndarray | slice | list[int]) -> LevelSet:
-    """Some levels of a set: by indices, a mask or a slice. On the host."""
-    rows = np.arange(len(levels))[rows]
-    part = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), levels)
-    return replace(part, names=tuple(levels.names[i] for i in rows))
-
-
-def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, int]:
-    """The levels that are not among some others, say a training set's, and how many were.
-
-    Also drops all but the first of equal levels. On the host.
-
-    Args:
-        levels: what to choose from.
-        hashes: of the levels that must not occur.
-    """
-    seen, kept = set(words(hashes)), []
-    for i, word in enumerate(words(levels.hash)):
-        if word not in seen:
-            kept.append(i)
-            seen.add(word)
-    return take(levels, np.array(kept, int)), len(levels) - len(kept)
-
-
-def disjoint(train: UInt32[Array, "K 2"], test: UInt32[Array, "M 2"]) -> bool:
-    """Whether two sets of level hashes share none."""
-    return set(words(train)).isdisjoint(words(test))
-
-
-def words(hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]) -> list[int]:
-    """Hashes as one whole number each."""
-    high, low = np.asarray(hashes).astype(np.uint64).T
-    return ((high << np.uint64(32)) | low).tolist()
+    return registry.name_of("envs", type(env).__module__)
 
 
 def _suites(env: LevelEnv) -> dict:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.levels import Suite
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.rollout import Played, play
+from rlgen.rollout import EpisodeResult, play
 from rlgen.runs import checkpoint, folder, program, training
 from rlgen.types import Key, PyTree
 
@@ -32,8 +32,8 @@ class Policies(NamedTuple):
     meta: dict[str, Any]  # where they come from
 
 
-class Episodes(NamedTuple):
-    """`rlgen.rollout.Played`, of S policies, M levels and A attempts."""
+class EpisodeArrays(NamedTuple):
+    """`rlgen.rollout.EpisodeResult`, of S policies, M levels and A attempts."""
 
     episode_return: Float[np.ndarray, "S M A"]
     length: Int[np.ndarray, "S M A"]
@@ -166,7 +166,7 @@ def _play(
     attempts: int,
     seed: int,
     progress: Callable[[int, int], None],
-) -> Episodes:
+) -> EpisodeArrays:
     """Every episode, in order."""
     num_seeds = jax.tree.leaves(policies.states)[0].shape[0]
     num_levels = len(suite.levels)
@@ -182,10 +182,10 @@ def _play(
         progress(min((i + 1) * len(rows), row.size) * num_seeds, row.size * num_seeds)
     shape = (num_seeds, num_levels, attempts)
     columns = (np.concatenate(x, axis=1)[:, : row.size] for x in zip(*found, strict=True))
-    return Episodes(*(x.reshape(shape) for x in columns))
+    return EpisodeArrays(*(x.reshape(shape) for x in columns))
 
 
-def _compiled(learner: Learner, env: LevelEnv, limit: int) -> Callable[..., Played]:
+def _compiled(learner: Learner, env: LevelEnv, limit: int) -> Callable[..., EpisodeResult]:
     """Plays given rows of levels [M, ...] with policies [S, ...]; runs alike share a program."""
     try:
         return _shared(learner, env, limit)
@@ -193,12 +193,12 @@ def _compiled(learner: Learner, env: LevelEnv, limit: int) -> Callable[..., Play
         return _program(learner, env, limit)
 
 
-def _program(learner: Learner, env: LevelEnv, limit: int) -> Callable[..., Played]:
+def _program(learner: Learner, env: LevelEnv, limit: int) -> Callable[..., EpisodeResult]:
     @jax.jit
-    def run(keys: Key, states: PyTree, level: PyTree, rows: Int[Array, " B"]) -> Played:
+    def run(keys: Key, states: PyTree, level: PyTree, rows: Int[Array, " B"]) -> EpisodeResult:
         levels = jax.tree.map(lambda x: x[rows], level)
 
-        def one(key: Key, state: PyTree) -> Played:
+        def one(key: Key, state: PyTree) -> EpisodeResult:
             return play(key, env, learner, state, levels, limit)
 
         return jax.vmap(one)(keys, states)

@@ -35,7 +35,7 @@ def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "One
     if source == "MNISTBandit-bsuite":
         raise ValueError(f"{source} downloads data when it is made; make it and pass it instead")
     if source not in gymnax.registered_envs:
-        hint = registry.suggestion(source, gymnax.registered_envs)
+        hint = registry.did_you_mean(source, gymnax.registered_envs)
         raise ValueError(f"unknown gymnax environment {source!r}; {hint}")
     env, _ = gymnax.make(source, **kwargs)
     return OneLevel(source, tuple(sorted((k, _hashable(v)) for k, v in kwargs.items())), env)

@@ -1,23 +1,4 @@
-"""The bridge to gymnax, both ways.
-
-rlgen in gymnax code: `import rlgen` registers these ids, and gymnax's wrappers take them as they
-are.
-
-    import gymnax, jax, rlgen
-
-    env, params = gymnax.make("rlgen/Maze-v0")            # a new maze each episode, 1 of 4,096
-    env, params = gymnax.make("rlgen/Maze-v0", num_walls=60, num_levels=200, seed=1)
-    obs, state = env.reset(jax.random.key(0), params)
-    obs, state, reward, terminated, truncated, info = env.step(
-        jax.random.key(1), state, env.action_space(params).sample(jax.random.key(2)), params
-    )
-    params = env.params_of(suite.levels.level)            # the same agent on held-out mazes
-
-    env, level = gymnax.make("rlgen/MazeLevel-v0")        # params is one maze: vmap over your own
-
-gymnax environments in rlgen: `from_gymnax("CartPole-v1")` is a family of one level, which every
-learner, bonus and curriculum of rlgen takes.
-"""
+"""Level environments as plain gymnax expects them: each reset draws a level from a pool."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -31,11 +12,8 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Int
 
 from rlgen import registry
-from rlgen._from_gymnax import OneLevel, from_gymnax
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
-
-__all__ = ["LevelPool", "OneLevel", "Pool", "PoolState", "from_gymnax", "maze_level", "maze_pool"]
 
 
 @no_type_check  # JAX also builds both of what is not an array

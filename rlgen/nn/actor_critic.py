@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlgen import _network_cores as cores
-from rlgen import _network_parts as parts
+from rlgen.nn import layers as parts
+from rlgen.nn import linear_recurrence
+from rlgen.nn.gated_recurrence import Recurrent, gru_zeros, lstm_zeros
+from rlgen.nn.linear_recurrence import Linear
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
@@ -66,8 +68,8 @@ class ActorCritic:
     Raises:
         ValueError: an unknown core or activation, or a size out of range.
     Source: network sizes as in Coward et al., 2024, "JaxUED: A simple and useable UED library in
-    Jax"; they go back to Dennis et al., 2020. The cores' sources stand in `rlgen.lstm`, `rlgen.gru`
-    and `rlgen.linear_recurrence`.
+    Jax"; they go back to Dennis et al., 2020. The cores' sources stand in
+    `rlgen.nn.gated_recurrence` and `rlgen.nn.linear_recurrence`.
     """
 
     core: Literal["lstm", "gru", "linear", "none"] = "lstm"
@@ -104,7 +106,7 @@ class ActorCritic:
 
     def initial_carry(self, num_slots: int) -> PyTree:
         """Recurrent state at the start of an episode, [N, ...]; `()` without a core."""
-        return cores.zeros(self.core, self._depth, num_slots, self.hidden_size)
+        return _zeros(self.core, self._depth, num_slots, self.hidden_size)
 
     def step(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
@@ -173,7 +175,7 @@ class _Network(nn.Module):
     def _remember(self, carry: PyTree, x: Array, first: Array) -> tuple[PyTree, Array]:
         core, size, depth = self.sizes.core, self.sizes.hidden_size, self.depth
         if core == "linear":
-            return cores.Linear(size, depth, name=core)(carry, x, first)
+            return Linear(size, depth, name=core)(carry, x, first)
         if core == "none":
             for i in range(depth):
                 x = parts.dense(size, 2**0.5, _numbered("trunk", i))(x)
@@ -181,7 +183,7 @@ class _Network(nn.Module):
             return carry, x
         ends = []
         for i, start in enumerate((carry,) if depth == 1 else carry):
-            end, x = cores.Recurrent(core, size, name=_numbered(core, i))(start, x, first)
+            end, x = Recurrent(core, size, name=_numbered(core, i))(start, x, first)
             ends.append(end)
         return ends[0] if depth == 1 else tuple(ends), x
 
@@ -189,3 +191,13 @@ class _Network(nn.Module):
 def _numbered(name: str, i: int) -> str:
     """A layer's name; the first has no number, so that a core of one layer is called as such."""
     return f"{name}_{i}" if i else name
+
+
+def _zeros(core: str, num_layers: int, num_slots: int, hidden_size: int) -> PyTree:
+    """Recurrent state of a core at the start of an episode, [N, ...]; `()` without a core."""
+    if core == "none":
+        return ()
+    if core == "linear":
+        return linear_recurrence.zeros(num_slots, num_layers, hidden_size)
+    one = {"lstm": lstm_zeros, "gru": gru_zeros}[core](num_slots, hidden_size)
+    return one if num_layers == 1 else (one,) * num_layers

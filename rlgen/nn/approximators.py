@@ -14,7 +14,7 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float
 
 from rlgen import registry
-from rlgen._network_parts import convolve, first_obs, unpacker
+from rlgen.nn.layers import convolve, first_obs, unpacker
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
@@ -169,7 +169,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Separate:
-    """A policy and a value that share nothing, as a `rlgen.networks.Network`.
+    """A policy and a value that share nothing, as a `rlgen.nn.actor_critic.Network`.
 
     A learner may give each of the `groups` of its parameters its own optimiser.
 

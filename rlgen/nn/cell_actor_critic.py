@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from rlgen import _network_parts as parts
+from rlgen.nn import layers as parts
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 

@@ -7,12 +7,18 @@ What one unit cannot do, to let a memory decide what is remembered, a second lay
 
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from rlgen.nn.layers import by_gate, dense, orthogonal
+from rlgen.types import Key
 
-class Weights(NamedTuple):
+LONGEST = 100  # steps, the time constant with which the slowest units of a linear core begin
+
+
+class MinGRUWeights(NamedTuple):
     """Update gate and candidate along the last axis."""
 
     inputs: Float[Array, "I 2H"]
@@ -25,7 +31,7 @@ def zeros(num_slots: int, num_layers: int, hidden_size: int) -> Float[Array, "N 
 
 
 def min_gru_step(
-    weights: Weights,
+    weights: MinGRUWeights,
     hidden: Float[Array, "N H"],
     x: Float[Array, "N I"],
     first: Bool[Array, " N"],
@@ -39,7 +45,7 @@ def min_gru_step(
 
 
 def min_gru(
-    weights: Weights,
+    weights: MinGRUWeights,
     hidden: Float[Array, "N H"],
     x: Float[Array, "T N I"],
     first: Bool[Array, "T N"],
@@ -89,7 +95,7 @@ def _solve(start: Array, decay: Array, push: Array) -> Array:
     return jax.lax.platform_dependent(start, decay, push, cpu=sequential, default=parallel)
 
 
-def _decay_and_push(weights: Weights, x: Array, first: Array) -> tuple[Array, Array]:
+def _decay_and_push(weights: MinGRUWeights, x: Array, first: Array) -> tuple[Array, Array]:
     bias = weights.bias.reshape((1,) * (x.ndim - 1) + (-1,))
     gate, candidate = jnp.split(x @ weights.inputs + bias, 2, axis=-1)
     update = jax.nn.sigmoid(gate)
@@ -111,3 +117,50 @@ def _backward(saved: tuple, grad_states: Array) -> tuple[Array, Array, Array]:
 
 
 recurrence.defvjp(_forward, _backward)
+
+
+class Linear(nn.Module):
+    """Blocks of a minGRU and a gated linear unit, each on the normalised sum of those before it.
+
+    The unit after the recurrence (Dauphin et al., 2017, "Language Modeling with Gated Convolutional
+    Networks", here without a product for what is gated) lets memories multiply each other, and the
+    gates of the next block see what comes of it.
+    """
+
+    hidden_size: int
+    num_layers: int
+
+    @nn.compact
+    def __call__(
+        self, carry: Float[Array, "N L H"], x: Array, first: Array
+    ) -> tuple[Float[Array, "N L H"], Array]:
+        """One step if `first` is [N], a sequence if it is [T, N]."""
+        x = dense(self.hidden_size, 1.0, "embed")(x)
+        ends = []
+        for i in range(self.num_layers):
+            normal = nn.LayerNorm(use_bias=False, name=f"norm_{i}")(x)
+            weights = self._weights(i)
+            if first.ndim == 2:
+                end, hidden = min_gru(weights, carry[:, i], normal, first)
+            else:
+                end = min_gru_step(weights, carry[:, i], normal, first)
+                hidden = end
+            ends.append(end)
+            x = x + hidden * jax.nn.sigmoid(dense(self.hidden_size, 1.0, f"glu_{i}")(hidden))
+        return jnp.stack(ends, axis=1), nn.LayerNorm(name="norm")(x)
+
+    def _weights(self, i: int) -> MinGRUWeights:
+        size = self.hidden_size
+        inputs = self.param(f"inputs_{i}", by_gate(orthogonal(), 2), (size, size))
+        return MinGRUWeights(inputs, self.param(f"bias_{i}", _spread, (2 * size,)))
+
+
+def _spread(key: Key, shape: tuple[int]) -> Float[Array, " B"]:
+    """Biases whose update gates forget within 1 to `LONGEST` steps, on a logarithmic scale.
+
+    Source: after Tallec and Ollivier, 2018, "Can recurrent neural networks warp time?", section 3,
+    with fixed in place of random time constants.
+    """
+    del key
+    size = shape[0] // 2
+    return jnp.concatenate([-jnp.log(jnp.geomspace(1.0, LONGEST, size)), jnp.zeros(size)])

@@ -1,9 +1,11 @@
-"""Branches and loops that stay what they are when seeds are a `vmap` axis.
+"""Branches and loops that skip work: also when seeds are a `vmap` axis, and for some of many.
 
 `vmap` turns a `lax.cond` with a batched predicate into "run both, select": every seed would pay for
-the update that it skips. These functions return what is *not* batched: one answer for all seeds.
-All are the identity for a single seed.
+the update that it skips. `any_over_seeds`, `same_for_all_seeds` and `max_over_seeds` return what is
+*not* batched, one answer for all seeds; all are the identity for a single seed.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +16,15 @@ from rlgen.types import PyTree
 
 
 @custom_vmap
-def any_seed(predicate: Bool[Array, ""]) -> Bool[Array, ""]:
+def any_over_seeds(predicate: Bool[Array, ""]) -> Bool[Array, ""]:
     """Whether the predicate holds for any seed: do the work if somebody needs it."""
     return predicate
 
 
-@any_seed.def_vmap
+@any_over_seeds.def_vmap
 def _any_seed_vmap(axis_size: int, in_batched: list, predicate: Array) -> tuple[Array, bool]:
     del axis_size
-    return any_seed(predicate.any() if in_batched[0] else predicate), False
+    return any_over_seeds(predicate.any() if in_batched[0] else predicate), False
 
 
 @custom_vmap
@@ -38,18 +40,18 @@ def _same_vmap(axis_size: int, in_batched: list, value: Array) -> tuple[Array, b
 
 
 @custom_vmap
-def most_of_seeds(number: Int[Array, ""]) -> Int[Array, ""]:
+def max_over_seeds(number: Int[Array, ""]) -> Int[Array, ""]:
     """The largest number of any seed: go on for as long as somebody needs it."""
     return number
 
 
-@most_of_seeds.def_vmap
+@max_over_seeds.def_vmap
 def _most_vmap(axis_size: int, in_batched: list, number: Array) -> tuple[Array, bool]:
     del axis_size
-    return most_of_seeds(number.max() if in_batched[0] else number), False
+    return max_over_seeds(number.max() if in_batched[0] else number), False
 
 
-def where(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
+def tree_where(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
     """Select leaf by leaf; the mask's axes are the leading axes of every leaf."""
 
     def select(x: Array, y: Array) -> Array:
@@ -57,3 +59,44 @@ def where(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
         return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, y)
 
     return jax.tree.map(select, new, old)
+
+
+def map_where(
+    mask: Bool[Array, " N"],
+    function: Callable[[PyTree], PyTree],
+    xs: PyTree,
+    old: PyTree,
+    size: int,
+) -> PyTree:
+    """`function` of the rows of `xs` where the mask holds; elsewhere the rows of `old`.
+
+    The rows are gathered into blocks of `size`, and only as many blocks run as are needed: none if
+    the mask holds nowhere. The last block is filled up with rows whose results are dropped. Cannot
+    be differentiated in reverse.
+
+    Args:
+        mask: [N].
+        function: of rows [size, ...] to rows [size, ...] like those of `old`.
+        xs: [N, ...].
+        old: [N, ...].
+        size: rows at a time.
+    """
+    total = mask.shape[0]
+    size = min(size, total)
+    order = jnp.argsort(~mask, stable=True)  # those with work first
+    order = jnp.concatenate([order, jnp.zeros(-total % size, order.dtype)])
+    num = mask.sum()
+
+    def unfinished(carry: tuple[Int[Array, ""], PyTree]) -> Bool[Array, ""]:
+        return carry[0] < num
+
+    def block(carry: tuple[Int[Array, ""], PyTree]) -> tuple[Int[Array, ""], PyTree]:
+        done, result = carry
+        rows = jax.lax.dynamic_slice_in_dim(order, done, size)
+        new = function(jax.tree.map(lambda x: x[rows], xs))
+        valid = done + jnp.arange(size) < num
+        at = jnp.where(valid, rows, total)  # out of bounds is dropped
+        result = jax.tree.map(lambda x, y: x.at[at].set(y, mode="drop"), result, new)
+        return done + size, result
+
+    return jax.lax.while_loop(unfinished, block, (jnp.zeros_like(num), old))[1]

@@ -5,7 +5,6 @@ Otherwise the slots are split: every device plays its share of the levels, and X
 gradients that the parameters, which all devices hold whole, need.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +13,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool
 
-from rlgen.curriculum import Curriculum
 from rlgen.protocols import Learner, Student
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots, TrainState
 
@@ -100,14 +98,13 @@ def over_seeds(mesh: Mesh, chunk: Callable[..., tuple]) -> Callable[..., tuple]:
     )
 
 
-def over_slots(mesh: Mesh, curriculum: Curriculum) -> Curriculum:
-    """The same curriculum, whose student plays its slots split over the devices.
+def over_slots(mesh: Mesh, student: Student) -> Student:
+    """The same student, with its slots split over the devices.
 
     A student that has loops of its own for each slot says itself how they are split.
     """
-    own = getattr(curriculum.student, "split_over", None)
-    student = own(mesh) if own else SplitSlots(curriculum.student, mesh)
-    return dataclasses.replace(curriculum, student=student)
+    own = getattr(student, "split_over", None)
+    return own(mesh) if own else SplitSlots(student, mesh)
 
 
 @dataclass(frozen=True)

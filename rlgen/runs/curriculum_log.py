@@ -19,9 +19,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from rlgen.levels import Task, plain_level
 from rlgen.runs import metrics
-from rlgen.tasks import Task, plain_level
-from rlgen.types import Episodes, Met, PyTree
+from rlgen.types import EpisodeStats, PyTree, UpdateRecord
 
 FORMAT = "rlgen-curriculum-1"
 FOLDER = "curriculum"
@@ -38,7 +38,7 @@ class Kept(NamedTuple):
     weight: Float[Array, " n"]
     row: Int[Array, " n"]  # in the sampler's buffer, -1 if none
     lineage: dict[str, Array]  # [n] each
-    episodes: Episodes | tuple[()]  # [n]; () of students that count none
+    episodes: EpisodeStats | tuple[()]  # [n]; () of students that count none
 
 
 class LevelLog(NamedTuple):
@@ -54,7 +54,7 @@ class LevelLog(NamedTuple):
     weight: Float[np.ndarray, "U S n"]
     row: Int[np.ndarray, "U S n"]
     lineage: dict[str, np.ndarray]  # [U, S, n] each; {} if the sampler knows of none
-    episodes: PyTree  # `Episodes` of [U, S, n]; () of students that count none
+    episodes: PyTree  # `EpisodeStats` of [U, S, n]; () of students that count none
 
 
 def kept_slots(num_slots: int, num_kept: int) -> Int[np.ndarray, " n"]:
@@ -63,17 +63,18 @@ def kept_slots(num_slots: int, num_kept: int) -> Int[np.ndarray, " n"]:
     return ((np.arange(num) + 0.5) * num_slots / max(num, 1)).astype(np.int32)
 
 
-def keep(met: Met, num_kept: int) -> Kept | tuple[()]:
+def keep(met: UpdateRecord, num_kept: int) -> Kept | tuple[()]:
     """What the log keeps of one update: nothing if `num_kept` is 0."""
     if num_kept == 0:
         return ()
     slots = met.slots
-    at = kept_slots(slots.row.shape[0], num_kept)
+    at = kept_slots(slots.buffer_index.shape[0], num_kept)
     past = dict(met.lineage)
     if isinstance(slots.level, Task):
         past["lifetime"] = slots.level.lifetime
     level, row, score, lineage, episodes = jax.tree.map(
-        lambda x: x[at, 0], (plain_level(slots.level), slots.row, met.score, past, met.episodes)
+        lambda x: x[at, 0],
+        (plain_level(slots.level), slots.buffer_index, met.score, past, met.episodes),
     )
     return Kept(level, score, slots.origin[at], slots.weight[at], row, lineage, episodes)
 
@@ -147,7 +148,9 @@ def read(run: Path, like: PyTree) -> LevelLog:
     level = jax.tree.unflatten(jax.tree.structure(like), [whole[name] for name in leaves])
     lineage = {name.removeprefix("lineage."): whole[name] for name in _below(names, "lineage.")}
     counted = _below(names, "episodes.")
-    episodes = Episodes._make(whole[f"episodes.{n}"] for n in Episodes._fields) if counted else ()
+    episodes = (
+        EpisodeStats._make(whole[f"episodes.{n}"] for n in EpisodeStats._fields) if counted else ()
+    )
     own = {name: whole[name] for name in ("score", "origin", "weight", "row")}
     slot = np.asarray(parts[0][0]["slots"])
     return LevelLog(

@@ -20,7 +20,9 @@ from rlgen import __version__, config
 from rlgen.curriculum import Curriculum
 from rlgen.runs.spec import RunSpec, build, plan
 
-FORMAT = "rlgen-run-1"
+FORMAT = "rlgen-run-2"
+OLD_FORMATS = {"rlgen-run-1": "0.1"}
+"""Formats that this version cannot read, and the versions that wrote them."""
 NAMES = ("recipe", "env", "learner", "score", "bonus")
 
 
@@ -88,20 +90,38 @@ def read(path: Path) -> dict[str, Any]:
     """The record of a run folder.
 
     Raises:
-        ValueError: not a run folder, or its config.json is damaged.
+        ValueError: not a run folder, one of an older rlgen, or its config.json is damaged.
     """
     if not is_run(path):
         raise ValueError(f"{path} is not a run folder: it has no config.json")
-    try:
-        record = json.loads((path / "config.json").read_text())
-        parts = [record[part] for part in ("spec", "plan", "env", "fields", "versions")]
-        if record["format"] != FORMAT or not all(isinstance(part, dict) for part in parts):
-            raise ValueError
-    except (ValueError, KeyError, TypeError) as error:
+    record = _parsed(path / "config.json")
+    if record.get("format") in OLD_FORMATS:
+        raise ValueError(_old_run(path, OLD_FORMATS[record["format"]]))
+    parts = ("spec", "plan", "env", "fields", "versions")
+    if record.get("format") != FORMAT or not all(isinstance(record.get(x), dict) for x in parts):
         raise ValueError(
             f"{path / 'config.json'} is damaged or not of the format {FORMAT}; left as it is"
-        ) from error
+        )
     return record
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; {} if it holds none."""
+    try:
+        record = json.loads(path.read_text())
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _old_run(path: Path, version: str) -> str:
+    rules = sorted(path.glob("rules/seed-*.npz"))
+    also = f". Its learned rule can be used as it is: {rules[0]}" if rules else ""
+    return (
+        f"{path} is a run of rlgen {version}, whose fields and states have other names than those "
+        f"of rlgen {__version__}; it is left as it is. Use rlgen {version} for it, or train it "
+        f"again{also}"
+    )
 
 
 def is_run(path: Path) -> bool:

@@ -133,17 +133,17 @@ def first_bad(
 
     An update that trained nothing has no learner metrics, so NaN is allowed there; so has one whose
     teacher was not paid no metrics of the teacher, one in which no agent's life ended none of lives
-    (`life_…`), and one whose meta-gradient was skipped none of it (`meta_…`); one in which no
+    (`lifetime_…`), and one whose meta-gradient was skipped none of it (`meta_…`); one in which no
     episode ended (`num_episodes`) has nothing to say of episodes.
     """
     trained = metrics["weight"] > 0
     ended = metrics.get("num_episodes", np.ones(trained.shape)) > 0
-    taught = np.isfinite(metrics.get("teacher_return", np.full(trained.shape, np.nan)))
+    teacher_learned = np.isfinite(metrics.get("teacher_return", np.full(trained.shape, np.nan)))
 
     counted = [x > 0 for name, x in metrics.items() if name.startswith(SKIPPED)]
     exist = {
-        "teacher_": taught,
-        "life_": np.zeros_like(trained),  # of some lives alone: whose levels have no past, say
+        "teacher_": teacher_learned,
+        "lifetime_": np.zeros_like(trained),  # of some lives alone: whose levels have no past, say
         "meta_": trained & ~np.any([np.zeros_like(trained), *counted], axis=0),
     }
 

@@ -3,6 +3,7 @@
 Everything here has a leading axis of seeds, `[S, ...]`, also for one seed.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from rlgen import sharding
 from rlgen.curriculum import Curriculum
+from rlgen.parallel import sharding
 from rlgen.runs.curriculum_log import Kept, keep
 from rlgen.runs.spec import Plan, RunSpec
-from rlgen.types import Key, Keys, Met, Metrics, PyTree, TrainState
+from rlgen.types import Key, Keys, Metrics, PyTree, TrainState, UpdateRecord
 
 OWN_STREAM, SHARED_STREAM = 0, 1
 
@@ -96,9 +97,10 @@ def chunk_function(
     curriculum log holds of each update. Not jitted.
     """
     if mesh is not None and mesh.axis_names == (sharding.SLOTS,):
-        curriculum = sharding.over_slots(mesh, curriculum)
+        student = sharding.over_slots(mesh, curriculum.student)
+        curriculum = dataclasses.replace(curriculum, student=student)
 
-    def show(met: Met) -> Kept | tuple[()]:
+    def show(met: UpdateRecord) -> Kept | tuple[()]:
         return keep(met, log_levels)
 
     def one(ts: TrainState, keys: Keys, start: Any) -> tuple:

@@ -138,7 +138,7 @@ def describe(status: Status) -> str:
         f"{duration(status.seconds_left)} left",
     ]
     of_lives = (
-        {} if "episode_return" in status.metrics else {"life_return": "return of ended lives"}
+        {} if "episode_return" in status.metrics else {"lifetime_return": "return of ended lives"}
     )
     shares = {"solve_rate": "solved", "levels_replay": "replay"}
     for name, label in ({"episode_return": "return"} | of_lives | shares).items():

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from rlgen import __version__, levels, registry
-from rlgen.tasks import Task, plain_level
+from rlgen.levels import Task, plain_level
 from rlgen.types import PyTree, TrainState
 
 
@@ -83,7 +83,7 @@ def save_buffer(path: Path, env: Any, states: TrainState, features: bool = False
 
 def _past(sampler: Any, seed: np.ndarray, row: np.ndarray) -> dict[str, np.ndarray]:
     """What a sampler that keeps lineages (PLR's) knows of some of its rows."""
-    lineage = getattr(sampler.buffer.memory, "lineage", None)
+    lineage = getattr(sampler.buffer.level_info, "lineage", None)
     if lineage is None:
         return {}
     found = {name: np.asarray(x)[seed, row] for name, x in lineage._asdict().items()}
@@ -106,7 +106,7 @@ def keep_training_set(run: Path, sampler: Any) -> None:
         levels.save_levels(part, chosen)
         part.replace(path)
         return
-    like = plain_level(sampler.blank())
+    like = plain_level(sampler.example_level())
     if not np.array_equal(levels.load_levels(path, like).hash, chosen.hash):
         raise ValueError(
             f"the run began with the levels in {path}, and its settings now give others; "
@@ -114,17 +114,17 @@ def keep_training_set(run: Path, sampler: Any) -> None:
         )
 
 
-def keepsakes(run: Path, student: Any) -> None:
+def pinned_files(run: Path, student: Any) -> None:
     """Write down what the learner was given from outside the run, or compare with it.
 
-    A learner may have the method `keepsakes() -> {name: bytes}`, small files that stay the same as
-    long as what it was given does, such as a hash of the rule that it follows.
+    A learner may have the method `pinned_files() -> {name: bytes}`, small files that stay the same
+    as long as what it was given does, such as a hash of the rule that it follows.
 
     Raises:
         ValueError: a resumed run would go on with something else than it began with.
         OSError: no space.
     """
-    own = getattr(getattr(student, "learner", None), "keepsakes", None)
+    own = getattr(getattr(student, "learner", None), "pinned_files", None)
     for name, content in (own() if own else {}).items():
         path = run / name
         if not path.exists():

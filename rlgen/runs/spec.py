@@ -120,7 +120,7 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
     known = {*presets, *env_presets}
     if spec.preset and known and spec.preset not in known:
         raise ValueError(
-            f"unknown preset {spec.preset!r}; {registry.suggestion(spec.preset, known)}"
+            f"unknown preset {spec.preset!r}; {registry.did_you_mean(spec.preset, known)}"
         )
     env = config.override(env, {**env_presets.get(spec.preset, {}), **spec.env_fields})
     curriculum = recipe.build(env, **_chosen(spec, recipe))
@@ -168,7 +168,7 @@ def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
     student = curriculum.student
     per_update = curriculum.num_slots * getattr(student, "num_steps", 1)
     per_update *= getattr(student, "population", 1)
-    if getattr(student, "whole_lives", False):
+    if getattr(student, "full_lifetime", False):
         per_update = round(per_update * curriculum.sampler.mean_lifetime)  # pyright: ignore[reportAttributeAccessIssue]
     asked = math.ceil(steps_of(spec) / per_update)
     longest = min(spec.chunk or max(min(asked // 50, 100), 1), asked)
@@ -239,7 +239,7 @@ def _with_length(curriculum: Curriculum, num_updates: int, chosen: dict[str, Any
     have fewer.
     """
     share = getattr(curriculum.sampler, "trained_updates", lambda num_levels: 1.0)
-    learned = max(round(num_updates * share(curriculum.num_slots * curriculum.num_queued)), 1)
+    learned = max(round(num_updates * share(curriculum.num_slots * curriculum.levels_per_slot)), 1)
     lengths = {
         ".learner.num_updates": learned,
         ".teacher.num_updates": num_updates,

@@ -16,21 +16,22 @@ import numpy as np
 
 from rlgen import __version__
 from rlgen.curriculum import Curriculum
-from rlgen.runs import checkpoint, curriculum_log, folder, generalisation, metrics
+from rlgen.parallel.sharding import make_mesh
+from rlgen.runs import checkpoint, curriculum_log, folder, metrics
+from rlgen.runs.callbacks import ActiveRun, Callback
 from rlgen.runs.metrics import Counters
 from rlgen.runs.program import Program, abstract_states, compile_run
 from rlgen.runs.progress import Reporter, Silent, Status
 from rlgen.runs.records import (
     check_tensorboard,
     keep_training_set,
-    keepsakes,
+    pinned_files,
     save_buffer,
     save_files,
     tensorboard_writer,
 )
 from rlgen.runs.signals import catch_stop
 from rlgen.runs.spec import Plan, RunSpec, build, with_names
-from rlgen.sharding import make_mesh
 from rlgen.types import TrainState
 
 
@@ -64,10 +65,13 @@ class Options:
     Attributes:
         reporter: where progress goes.
         tensorboard: also write TensorBoard files; needs the extra `tensorboard`.
+        callbacks: work between chunks, such as `GapTracking` of
+            `rlgen.evaluation.generalisation.during_training`.
     """
 
     reporter: Reporter = dataclasses.field(default_factory=Silent)
     tensorboard: bool = False
+    callbacks: tuple[Callback, ...] = ()
 
 
 def train(spec: RunSpec, path: Path | str, options: Options | None = None) -> Path:
@@ -83,7 +87,7 @@ def train(spec: RunSpec, path: Path | str, options: Options | None = None) -> Pa
     env, curriculum = build(spec)
     _check(spec, curriculum, options)
     record = folder.create(path, spec, env, curriculum)
-    return _go(Run(path, spec, env, curriculum, record, _plan(record), options), None)
+    return _run(Run(path, spec, env, curriculum, record, _plan(record), options), None)
 
 
 def resume(
@@ -116,14 +120,14 @@ def resume(
     run = Run(path, spec, env, curriculum, record, _plan(record), options)
     known = checkpoint.updates(path)
     if at is None and not known:
-        return _go(run, None)
+        return _run(run, None)
     at = known[-1] if at is None else at
     restored = restore(run.path, record, abstract_states(spec, curriculum), at)
     if at >= run.length.num_updates:
         raise ValueError(f"{path} has ended: all {at} updates are done")
     for moved in checkpoint.set_aside(path, at):
         run.options.reporter.say(f"set aside {moved}")
-    return _go(run, restored)
+    return _run(run, restored)
 
 
 def restore(
@@ -161,17 +165,16 @@ def _plan(record: dict[str, Any]) -> Plan:
     return Plan(**record["plan"])
 
 
-def _go(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
+def _run(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
     reporter = run.options.reporter
     counters = restored[1] if restored else Counters()
     with tensorboard_writer(run.path, run.options.tensorboard) as board:
         try:
             keep_training_set(run.path, run.curriculum.sampler)
-            keepsakes(run.path, run.curriculum.student)
+            pinned_files(run.path, run.curriculum.student)
             metrics.cut(run.path / "metrics.jsonl", counters.update)
-            metrics.cut(run.path / generalisation.FILE, counters.update)
             curriculum_log.cut(run.path, counters.update)
-            reporter.say(_first_words(run, counters))
+            reporter.say(_start_message(run, counters))
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
             preparation = getattr(run.curriculum.sampler, "preparation", "")
@@ -181,7 +184,7 @@ def _go(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
             seconds = time.perf_counter() - start
             reporter.say(f"compiled in {seconds:.1f} s")
             counters = counters._replace(compile_seconds=counters.compile_seconds + seconds)
-            _loop(run, program, states, counters, board)
+            _train_loop(run, program, states, counters, board)
         except OSError as error:
             raise RunStoppedError(_disk_trouble(run, error)) from error
         finally:
@@ -189,30 +192,36 @@ def _go(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
     return run.path
 
 
-def _loop(run: Run, program: Program, states: TrainState, now: Counters, board: Any) -> None:
+def _train_loop(run: Run, program: Program, states: TrainState, now: Counters, board: Any) -> None:
     def notice() -> None:
         run.options.reporter.say("stopping after the running chunk; once more to abandon it")
 
     last = run.length.num_updates
-    gauge = generalisation.prepare(run.spec, run.env, run.curriculum, run.length)
-    if gauge is not None:
-        run.options.reporter.say(gauge.first_words())
+    active = ActiveRun(run.path, run.spec, run.env, run.curriculum, run.length)
+    callbacks = run.options.callbacks
+    _say(run, [callback.start(active, now.update) for callback in callbacks])
     with catch_stop(notice) as stop:
         while now.update < last and not stop:
-            states, found, seconds = _chunk(program, states, now.update)
-            now = _take_in(run, found, now, seconds, board)
-            if gauge is not None and gauge.is_due(now.update):
-                gauge.measure(run.path, states, now)
+            states, found, seconds = _run_chunk(program, states, now.update)
+            now = _log_chunk(run, found, now, seconds, board)
+            for callback in callbacks:
+                callback.after_chunk(active, states, now)
             chunks = now.update // run.length.chunk
             if chunks % run.spec.checkpoint_every == 0 or now.update == last or stop:
                 _save(run, states, now)
-    if gauge is not None and gauge.done:
-        run.options.reporter.say(gauge.last_words())
+    _say(run, [callback.finish(active) for callback in callbacks])
     if stop and now.update < last:
         raise RunStoppedError(_how_to_resume(run, now), stop.exit_code)
 
 
-def _chunk(program: Program, states: TrainState, update: int) -> tuple[TrainState, tuple, float]:
+def _say(run: Run, messages: list[str]) -> None:
+    for message in filter(None, messages):
+        run.options.reporter.say(message)
+
+
+def _run_chunk(
+    program: Program, states: TrainState, update: int
+) -> tuple[TrainState, tuple, float]:
     """Run one chunk; signals are heard while it runs, since the wait is in Python."""
     start = time.perf_counter()
     states, *found = program.chunk(states, update)
@@ -223,7 +232,7 @@ def _chunk(program: Program, states: TrainState, update: int) -> tuple[TrainStat
     return states, host, time.perf_counter() - start
 
 
-def _take_in(run: Run, found: tuple, now: Counters, seconds: float, board: Any) -> Counters:
+def _log_chunk(run: Run, found: tuple, now: Counters, seconds: float, board: Any) -> Counters:
     """Write a chunk's metrics and levels, and refuse what is not a number."""
     values = {name: np.asarray(x).swapaxes(0, 1) for name, x in found[0].items()}  # [U, S]
     learner = getattr(run.curriculum.student, "learner", None)
@@ -274,7 +283,7 @@ def _mean(values: np.ndarray) -> float:
     return float(there.mean()) if there.size else float("nan")
 
 
-def _first_words(run: Run, counters: Counters) -> str:
+def _start_message(run: Run, counters: Counters) -> str:
     total = run.length.num_updates * run.length.steps_per_update
     seeds = f"{run.spec.seeds} seeds x " if run.spec.seeds > 1 else ""
     return (

@@ -9,18 +9,12 @@ Each `check_…` raises `AssertionError` with a sentence and says nothing otherw
 small programs and take seconds. `solve_probes` trains a learner on seven questions at once.
 """
 
-from rlgen._laws_bonus import check_bonus
-from rlgen._laws_common import (
-    assert_close,
-    assert_same,
-    assert_shapes,
-    new_slots,
-    random_rollout,
-)
-from rlgen._laws_curriculum import check_sampler, check_score
-from rlgen._laws_env import check_env
-from rlgen._laws_learner import check_fields_matter, check_learner
-from rlgen._probes import PROBES, Answer, Probe, ProbeLevel, solve_probes
+from rlgen.testing.bonus import check_bonus
+from rlgen.testing.common import assert_close, assert_same, assert_shapes, new_slots, random_rollout
+from rlgen.testing.curriculum import check_sampler, check_score
+from rlgen.testing.env import check_env
+from rlgen.testing.learner import check_fields_matter, check_learner
+from rlgen.testing.probes import PROBES, Answer, Probe, ProbeLevel, solve_probes
 
 __all__ = [
     "PROBES",

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rlgen._laws_common import assert_close, assert_shapes
 from rlgen.protocols import Bonus, LevelEnv
-from rlgen.rollout import Record, begin, roll_on
+from rlgen.rollout import Record, continue_rollout, reset_slots
+from rlgen.testing.common import assert_close, assert_shapes
 from rlgen.types import Key, PyTree, Rollout
 
 _SLOTS, _STEPS, _PART = 4, 16, 4
@@ -90,8 +90,8 @@ def _play(env: LevelEnv, features: tuple[str, ...]) -> Rollout:
         limits = jnp.minimum(level.max_steps_in_episode, 5 + jnp.arange(2 * _SLOTS))
         level = level.replace(max_steps_in_episode=limits)
         queue = jax.tree.map(lambda x: x.reshape(_SLOTS, 2, *x.shape[1:]), level)
-        running = begin(key_begin, env, player, queue)
-        return roll_on(key_roll, env, (player, ()), queue, running, 3 * _STEPS, record)[0]
+        running = reset_slots(key_begin, env, player, queue)
+        return continue_rollout(key_roll, env, (player, ()), queue, running, 3 * _STEPS, record)[0]
 
     # numpy's, since each operation on a JAX array outside jit is a program to compile.
     return jax.tree.map(np.asarray, play())

@@ -40,7 +40,7 @@ def differs(x: PyTree, y: PyTree) -> bool:
     return any(x.tobytes() != y.tobytes() for _, x, y in _pairs(x, y))
 
 
-def random_rollout(seed: int, num_steps: int, num_slots: int, num_queued: int) -> Rollout:
+def random_rollout(seed: int, num_steps: int, num_slots: int, levels_per_slot: int) -> Rollout:
     """A made-up rollout [T, N] whose episodes fit together; about a fifth of the steps end one."""
     rng = np.random.default_rng(seed)
     shape = (num_steps, num_slots)
@@ -59,7 +59,7 @@ def random_rollout(seed: int, num_steps: int, num_slots: int, num_queued: int) -
         first=jnp.asarray(np.concatenate([np.ones((1, num_slots), bool), done[:-1]])),
         terminated=jnp.asarray(terminated),
         truncated=jnp.asarray(truncated),
-        turn=jnp.asarray(ended_before % num_queued, jnp.int32),
+        level_index=jnp.asarray(ended_before % levels_per_slot, jnp.int32),
         reward=jnp.asarray(rng.normal(size=shape), jnp.float32),
         bonus=jnp.zeros(shape),
         carry=(),
@@ -81,11 +81,11 @@ def new_slots(level: PyTree, memory: PyTree, note: PyTree = ()) -> Slots:
 
     return Slots(
         level=level,
-        memory=repeated(memory),
-        row=jnp.full(shape, -1, jnp.int32),
+        score_state=repeated(memory),
+        buffer_index=jnp.full(shape, -1, jnp.int32),
         origin=jnp.full(shape[0], NEW, jnp.int32),
         weight=jnp.ones(shape[0]),
-        note=repeated(note),
+        level_info=repeated(note),
     )
 
 

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlgen._laws_common import assert_close, assert_same, assert_shapes, new_slots, random_rollout
-from rlgen.curriculum import note_of
+from rlgen.curriculum import level_info_of
 from rlgen.protocols import Sampler, Score
 from rlgen.returns import episodes
-from rlgen.types import MUTANT, NEW, Keys, Lives, Outcome, PyTree, Rollout, Slots
+from rlgen.testing.common import assert_close, assert_same, assert_shapes, new_slots, random_rollout
+from rlgen.types import MUTANT, NEW, Keys, LifetimeResults, Outcome, PyTree, Rollout, Slots
 
 
-def check_sampler(sampler: Sampler, num_slots: int = 4, num_queued: int = 2) -> None:
+def check_sampler(sampler: Sampler, num_slots: int = 4, levels_per_slot: int = 2) -> None:
     """A sampler leaves busy slots alone, keeps its shapes, and replays only what was observed.
 
     Runs 24 updates with random scores, in which half of the slots end their tenancy each time.
@@ -22,22 +22,24 @@ def check_sampler(sampler: Sampler, num_slots: int = 4, num_queued: int = 2) -> 
     - Rows lie in -1 .. `capacity` - 1; weights are finite and 0 or more.
     - A level with a row has been observed before, with a score, or is of the sampler's finite set.
     """
-    memory = getattr(getattr(sampler, "score", None), "memory", tuple)()
-    shape = (num_slots, num_queued)
-    level = jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.blank())
-    slots = new_slots(level, memory, note_of(sampler))
+    memory = getattr(getattr(sampler, "score", None), "initial_state", tuple)()
+    shape = (num_slots, levels_per_slot)
+    level = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.example_level()
+    )
+    slots = new_slots(level, memory, level_info_of(sampler))
     state = jax.jit(sampler.init)(jax.random.key(0))
     free = jnp.ones(num_slots, bool)
-    played = random_rollout(0, 24, num_slots, num_queued)
+    played = random_rollout(0, 24, num_slots, levels_per_slot)
     rollout = jax.tree.map(lambda x: jnp.stack([x, x]), played)
-    stats = episodes(played, num_queued, played.terminated)
+    stats = episodes(played, levels_per_slot, played.terminated)
 
     @jax.jit
     def update(key: Array, state: PyTree, slots: Slots, free: Array) -> tuple:
         key_sampler, key_score, key_done = jax.random.split(key, 3)
         keys = Keys(key_sampler, key_sampler)
         proposed, slots = sampler.propose(keys, state, slots, free)
-        score = jax.random.uniform(key_score, slots.row.shape)
+        score = jax.random.uniform(key_score, slots.buffer_index.shape)
         done = jax.random.bernoulli(key_done, 0.5, free.shape)
         outcome = Outcome(done, rollout, episodes=stats)
         return sampler.observe(keys, proposed, slots, score, outcome), slots, done
@@ -57,11 +59,11 @@ def check_sampler(sampler: Sampler, num_slots: int = 4, num_queued: int = 2) -> 
         assert_same(kept, before, "propose changed a busy slot")
         _check_proposed(sampler, after, observed)
         ended = np.flatnonzero(done).tolist()
-        observed |= {_bytes(after.level, n, r) for n in ended for r in range(num_queued)}
+        observed |= {_bytes(after.level, n, r) for n in ended for r in range(levels_per_slot)}
         slots, free = after, done
 
 
-def check_score(score: Score, num_queued: int = 2, population: int = 2) -> None:
+def check_score(score: Score, levels_per_slot: int = 2, population: int = 2) -> None:
     """A score is a matter of each slot's own extrinsic evidence.
 
     - Scores are [N, R], never NaN; memories keep structure, shapes and dtypes.
@@ -69,57 +71,61 @@ def check_score(score: Score, num_queued: int = 2, population: int = 2) -> None:
     - A bonus changes nothing.
 
     Args:
-        num_queued: R.
+        levels_per_slot: R.
         population: P, learners whose rollouts are scored.
     """
     num_slots = 6
-    rollouts = [random_rollout(seed, 40, num_slots, num_queued) for seed in range(population)]
+    rollouts = [random_rollout(seed, 40, num_slots, levels_per_slot) for seed in range(population)]
     rollout = jax.tree.map(lambda *x: jnp.stack(x), *rollouts)
-    slots = new_slots(_levels(score, num_slots, num_queued), score.memory())
-    lives, done = _lives(num_slots), jnp.ones(num_slots, bool)
+    slots = new_slots(_levels(score, num_slots, levels_per_slot), score.initial_state())
+    lifetimes, done = _lives(num_slots), jnp.ones(num_slots, bool)
 
     @jax.jit
-    def judge(slots: Slots, rollout: Rollout, lives: Lives) -> tuple:
+    def judge(slots: Slots, rollout: Rollout, lifetimes: LifetimeResults) -> tuple:
         one = jax.tree.map(lambda x: x[0], rollout)
-        stats = episodes(one, num_queued, one.terminated)
-        return score(jax.random.key(0), slots, Outcome(done, rollout, lives, stats))
+        stats = episodes(one, levels_per_slot, one.terminated)
+        return score(jax.random.key(0), slots, Outcome(done, rollout, lifetimes, stats))
 
-    value, memory = judge(slots, rollout, lives)
-    assert value.shape == (num_slots, num_queued), f"scores have shape {value.shape}, not [N, R]"
+    value, memory = judge(slots, rollout, lifetimes)
+    assert value.shape == (num_slots, levels_per_slot), (
+        f"scores have shape {value.shape}, not [N, R]"
+    )
     assert not np.isnan(value).any(), "a score is NaN"
-    assert_shapes(memory, slots.memory, "the memories of levels")
+    assert_shapes(memory, slots.score_state, "the memories of levels")
 
     order = np.array([3, 0, 5, 1, 4, 2])
     moved = rollout._replace(carry=())
     moved = jax.tree.map(lambda x: x[:, :, order], moved)._replace(carry=rollout.carry)
     slots_moved, lives_moved, expected = jax.tree.map(
-        lambda x: x[order], (slots, lives, (value, memory))
+        lambda x: x[order], (slots, lifetimes, (value, memory))
     )
     judged = judge(slots_moved, moved, lives_moved)
     assert_close(judged, expected, "scores depend on the order of the slots")
     curious = rollout._replace(bonus=rollout.bonus + 7.0)
-    assert_same(judge(slots, curious, lives), (value, memory), "a bonus changed a score")
+    assert_same(judge(slots, curious, lifetimes), (value, memory), "a bonus changed a score")
 
 
-def _lives(num_slots: int) -> Lives:
+def _lives(num_slots: int) -> LifetimeResults:
     """Made-up lives: some without an antagonist, some incomplete."""
     rng = np.random.default_rng(0)
     student, antagonist = jnp.asarray(rng.normal(size=(2, num_slots)), jnp.float32)
     slot = jnp.arange(num_slots)
-    return Lives(student, jnp.where(slot % 3 == 1, jnp.nan, antagonist), complete=slot % 4 != 2)
+    return LifetimeResults(
+        student, jnp.where(slot % 3 == 1, jnp.nan, antagonist), complete=slot % 4 != 2
+    )
 
 
-def _levels(score: Score, num_slots: int, num_queued: int) -> PyTree:
+def _levels(score: Score, num_slots: int, levels_per_slot: int) -> PyTree:
     """Levels [N, R, ...] of the score's environment, if it has one."""
     env = getattr(score, "env", None)
     if env is None:
-        return jnp.zeros((num_slots, num_queued))
-    keys = jax.random.split(jax.random.key(1), (num_slots, num_queued))
+        return jnp.zeros((num_slots, levels_per_slot))
+    keys = jax.random.split(jax.random.key(1), (num_slots, levels_per_slot))
     return jax.jit(jax.vmap(jax.vmap(env.sample_level)))(keys)
 
 
 def _check_proposed(sampler: Sampler, slots: Slots, observed: set[bytes]) -> None:
-    row, weight, origin = (np.asarray(x) for x in (slots.row, slots.weight, slots.origin))
+    row, weight, origin = (np.asarray(x) for x in (slots.buffer_index, slots.weight, slots.origin))
     capacity = getattr(sampler, "capacity", None)
     assert (row >= -1).all(), f"row {row.min()} is below -1"
     assert capacity is None or (row < capacity).all(), f"row {row.max()} of {capacity}"

@@ -13,10 +13,10 @@ from gymnax.environments import spaces
 from jaxtyping import Array
 
 from rlgen import registry
-from rlgen._laws_common import assert_close, assert_same, assert_shapes, differs
-from rlgen.branching import where
 from rlgen.levels import hash_of
+from rlgen.parallel.seeds import tree_where
 from rlgen.protocols import LevelEnv
+from rlgen.testing.common import assert_close, assert_same, assert_shapes, differs
 from rlgen.types import PyTree
 
 
@@ -43,7 +43,7 @@ def check_env(
     - The same keys give the same episode, alone or in a batch.
     - No episode outlives its level's `max_steps_in_episode`.
     - gymnax's own `step` runs, and agrees on shapes.
-    - The abilities that it has (see `rlgen.registry.ABILITIES`) do what they say.
+    - The abilities that it has (see `rlgen.registry.OPTIONAL_METHODS`) do what they say.
 
     Args:
         num_steps: length of the random episodes; best above the time limit.
@@ -130,7 +130,7 @@ def _walk(env: LevelEnv, num_steps: int, key: Array, level: PyTree) -> _Walk:
         obs, state, reward, terminated, _ = env.step_env(key_step, walk.state, action, level)
         at_limit = env.is_truncated(state, level)
         new = _Walk(obs, state, reward, terminated, at_limit, terminated | at_limit)
-        walk = where(walk.done, walk._replace(reward=jnp.zeros_like(reward)), new)
+        walk = tree_where(walk.done, walk._replace(reward=jnp.zeros_like(reward)), new)
         return walk, walk
 
     start = _Walk(obs, state, jnp.float32(0), jnp.bool_(False), jnp.bool_(False), jnp.bool_(False))

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlgen._laws_common import assert_close, assert_same, differs, new_slots
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.rollout import rollout
 from rlgen.students import OnPolicy
+from rlgen.testing.common import assert_close, assert_same, differs, new_slots
 from rlgen.types import PyTree, Rollout
 
 
@@ -62,7 +62,12 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
         _check_rerun(env, learner, one.params, played)
 
 
-def check_fields_matter(env: LevelEnv, learner: Learner, unused: tuple[str, ...] = ()) -> None:
+def check_fields_matter(
+    env: LevelEnv,
+    learner: Learner,
+    unused: tuple[str, ...] = (),
+    covered: Callable[[Any], bool] = lambda component: False,
+) -> None:
     """Every hyperparameter of a learner, its network's included, changes the compiled program.
 
     A field that does nothing alone must do something beside one switched option.
@@ -70,13 +75,14 @@ def check_fields_matter(env: LevelEnv, learner: Learner, unused: tuple[str, ...]
     Args:
         env: an environment for which all fields can matter (an image, for a convolution).
         unused: names of fields that cannot matter here.
+        covered: whether a component's own fields are checked elsewhere and skipped here.
     """
     program = _Programs(env, {})
     base = program(learner)
     assert program(learner) == base, "tracing one learner twice gave two programs"
     options = [(path, not value) for path, value in _fields(learner) if isinstance(value, bool)]
     for path, value in _fields(learner):
-        if path[-1] in unused:
+        if path[-1] in unused or covered(_get(learner, path[:-1])):
             continue
         changed = _set(learner, path, _other(learner, path, value))
         if program(changed) != base:
@@ -162,6 +168,12 @@ def _fields(component: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tupl
             yield (*prefix, field.name), value
 
 
+def _get(component: Any, path: tuple[str, ...]) -> Any:
+    for name in path:
+        component = getattr(component, name)
+    return component
+
+
 def _set(component: Any, path: tuple[str, ...], value: object) -> Any:
     name, *rest = path
     if rest:
@@ -177,7 +189,6 @@ def _other(component: Any, path: tuple[str, ...], value: object) -> object:
         return 2 * value or 4
     if isinstance(value, float):
         return 0.5 * value or 0.25
-    for name in path[:-1]:
-        component = getattr(component, name)
-    allowed = typing.get_args(typing.get_type_hints(type(component))[path[-1]])
+    owner = type(_get(component, path[:-1]))
+    allowed = typing.get_args(typing.get_type_hints(owner)[path[-1]])
     return next((other for other in allowed if other != value), f"another {value}")

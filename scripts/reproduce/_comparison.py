@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlgen.cli import main as rlgen
-from rlgen.evaluation.curves import read_metrics
+from rlgen.cli.main import main as rlgen
+from rlgen.evaluation.report.learning_curves import read_metrics
 from rlgen.runs import checkpoint, folder
 
 

@@ -8,8 +8,8 @@ from _exploration_run import Cell, Task, make_env
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from rlgen.evaluation.figures import MARKERS, THEMES, WIDTH, add_legend, dress
-from rlgen.evaluation.statistics import DEFAULT, Interval, iqm, mean
+from rlgen.evaluation.report.figures import MARKERS, THEMES, WIDTH, add_legend, dress
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Interval, iqm, mean
 
 LOOK = THEMES["light"]
 Cells = Mapping[str, Mapping[str, Cell]]  # by task and bonus

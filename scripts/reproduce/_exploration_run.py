@@ -72,10 +72,10 @@ class Contexts:
     def init(self, key: Key) -> Pool:
         """An empty pool, to be replaced."""
         del key
-        level = jax.tree.map(lambda x: jnp.stack([x] * POOL), self.blank())
+        level = jax.tree.map(lambda x: jnp.stack([x] * POOL), self.example_level())
         return Pool(level, jnp.int32(0))
 
-    def blank(self) -> PyTree:
+    def example_level(self) -> PyTree:
         """Any level."""
         return self.env.sample_level(jax.random.key(0))
 
@@ -84,7 +84,7 @@ class Contexts:
     ) -> tuple[Pool, Slots]:
         """Levels of the pool, or fresh ones if it has no end."""
         key_index, key_level = jax.random.split(keys.own)
-        shape = slots.row.shape
+        shape = slots.buffer_index.shape
         index = jax.random.randint(key_index, shape, 0, jnp.maximum(state.num, 1))
         known = jax.tree.map(lambda x: x[index], state.level)
         sample = jax.vmap(jax.vmap(self.env.sample_level))

@@ -17,9 +17,9 @@ def four(key: str, episodic: float, counts: float, product: float) -> dict:
 
 PPO = {
     "num_slots": 64,
-    "num_queued": 4,
+    "levels_per_slot": 4,
     "student.num_steps": 128,
-    "student.tenancy": 8,
+    "student.updates_per_level": 8,
     "student.learner.network.hidden_size": 128,
     "student.learner.learning_rate": 3e-4,
     "student.learner.entropy_coef": 0.01,

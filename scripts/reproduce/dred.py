@@ -29,10 +29,10 @@ import numpy as np
 from _comparison import costs, parser_of, refuse_other, run_command, table, train, train_options
 
 from rlgen import registry
-from rlgen.evaluation import results
-from rlgen.evaluation.figures import MARKERS, THEMES, WIDTH, add_legend, dress, png_bytes
-from rlgen.evaluation.summary import Summary, summarise
-from rlgen.evaluation.wording import show_interval
+from rlgen.evaluation.report import results
+from rlgen.evaluation.report.figures import MARKERS, THEMES, WIDTH, add_legend, dress, png_bytes
+from rlgen.evaluation.stats.formatting import show_interval
+from rlgen.evaluation.stats.summary import Summary, summarise
 from rlgen.runs.spec import RunSpec, build
 
 _UED = "--score positive-value-loss --sampler.temperature 0.3 --sampler.staleness-coef 0.3"
@@ -105,7 +105,7 @@ def _steps(method: str, options: Any) -> int:
             overrides[name.removeprefix("--")] = value
     curriculum = build(dataclasses.replace(spec, overrides=overrides))[1]
     share = getattr(curriculum.sampler, "trained_updates", lambda num_levels: 1.0)
-    return round(float(options.steps) / share(curriculum.num_slots * curriculum.num_queued))
+    return round(float(options.steps) / share(curriculum.num_slots * curriculum.levels_per_slot))
 
 
 def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> str:

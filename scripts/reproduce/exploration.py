@@ -32,8 +32,8 @@ from _exploration_run import Cell, run_cell
 from _exploration_tasks import TASKS
 from rich.progress import Progress
 
-from rlgen.evaluation import results
-from rlgen.registry import suggestion
+from rlgen.evaluation.report import results
+from rlgen.registry import did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,11 +65,11 @@ def _parse(arguments: Sequence[str] | None) -> Any:
     options = parser.parse_args(arguments)
     for task in options.tasks:
         if task not in TASKS:
-            parser.error(f"unknown task {task!r}; {suggestion(task, TASKS)}")
+            parser.error(f"unknown task {task!r}; {did_you_mean(task, TASKS)}")
     known = {bonus for task in options.tasks for bonus in TASKS[task].bonuses}
     for bonus in options.bonuses or ():
         if bonus not in known:
-            parser.error(f"unknown bonus {bonus!r}; {suggestion(bonus, known)}")
+            parser.error(f"unknown bonus {bonus!r}; {did_you_mean(bonus, known)}")
     if options.seeds < 1 or options.steps < 0:
         parser.error("--seeds must be at least 1, and --steps 0 or more")
     return options
@@ -125,7 +125,7 @@ def _load(path: Path, task: str, options: Any) -> Cell:
 def _draw(cells: dict[str, dict[str, Cell]], out: Path) -> None:
     from _exploration_figures import episode, visits, winners  # matplotlib is slow to import
 
-    from rlgen.evaluation.figures import png_bytes
+    from rlgen.evaluation.report.figures import png_bytes
 
     results.write(out / "winners.png", png_bytes(winners(cells, TASKS)))
     for task, of_task in cells.items():

@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 from _comparison import check_runs, costs, parser_of, run_command, table, train, train_options
 
-from rlgen.evaluation import relative, results
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.relative import Relative
-from rlgen.evaluation.statistics import Bootstrap, Interval
-from rlgen.evaluation.summary import compare
-from rlgen.evaluation.wording import show_interval
+from rlgen.evaluation.report import results
+from rlgen.evaluation.stats import relative
+from rlgen.evaluation.stats.bootstrap import Bootstrap, Interval
+from rlgen.evaluation.stats.formatting import show_interval
+from rlgen.evaluation.stats.relative import Relative
+from rlgen.evaluation.stats.summary import compare
 
 METHODS = ("lpg", "groove")
 SUITES = ("gridworld/unseen", "gridworld/handcrafted", "gridworld/mazes")

@@ -25,12 +25,13 @@ from typing import Any
 import numpy as np
 from _comparison import check_runs, costs, parser_of, run_command, table, train, train_options
 
-from rlgen.evaluation import results
-from rlgen.evaluation.cvar import CVaR, cvar, cvar_figure
-from rlgen.evaluation.figures import png_bytes
+from rlgen.evaluation.report import results
+from rlgen.evaluation.report.cvar_figure import cvar_figure
+from rlgen.evaluation.report.figures import png_bytes
+from rlgen.evaluation.stats.cvar import CVaR, cvar
+from rlgen.evaluation.stats.formatting import show_interval
+from rlgen.evaluation.stats.summary import summarise
 from rlgen.evaluation.suites import load_suite
-from rlgen.evaluation.summary import summarise
-from rlgen.evaluation.wording import show_interval
 from rlgen.evaluation.zero_shot import evaluate, load_policies
 
 METHODS = ("dr", "plr", "robust-plr", "accel", "sfl")

@@ -4,14 +4,13 @@ Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning
 Data-Regularised Environment Design", a baseline there.
 """
 
-from rlgen.algos.samplers._mixture import Mixture
+from rlgen.algos.recipes.presets.finite import UNMIXED
 from rlgen.algos.samplers.dred import DRED
 from rlgen.algos.samplers.fixed import own_set
+from rlgen.algos.samplers.replay.mixture import Mixture
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._dred_presets import UNMIXED
-from ._parts import student_and_score
+from rlgen.students import student_and_score
 
 PRESETS = UNMIXED
 
@@ -23,4 +22,4 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     sampler = DRED(
         env, own_set(env), judge, mixture=mixture, num_edits=5, parents="easiest", admit="any"
     )
-    return Curriculum(student, sampler, judge, num_queued=8)
+    return Curriculum(student, sampler, judge, levels_per_slot=8)

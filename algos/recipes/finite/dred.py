@@ -4,14 +4,13 @@ Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning
 Data-Regularised Environment Design".
 """
 
+from rlgen.algos.recipes.presets.finite import GROUNDED
 from rlgen.algos.samplers.dred import DRED
 from rlgen.algos.samplers.fixed import own_set
 from rlgen.algos.samplers.generated import Generated, model_for
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._dred_presets import GROUNDED
-from ._parts import student_and_score
+from rlgen.students import student_and_score
 
 PRESETS = GROUNDED
 
@@ -22,4 +21,4 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     student, judge = student_and_score(env, learner, score)
     data = own_set(env)
     sampler = DRED(env, data, judge, Generated(env, model, data))
-    return Curriculum(student, sampler, judge, num_queued=8)
+    return Curriculum(student, sampler, judge, levels_per_slot=8)

@@ -4,13 +4,12 @@ Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning
 Data-Regularised Environment Design".
 """
 
+from rlgen.algos.recipes.presets.finite import EDITED
 from rlgen.algos.samplers.dred import DRED
 from rlgen.algos.samplers.fixed import own_set
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._dred_presets import EDITED
-from ._parts import student_and_score
+from rlgen.students import student_and_score
 
 PRESETS = EDITED
 
@@ -19,4 +18,4 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
     student, judge = student_and_score(env, learner, score)
     sampler = DRED(env, own_set(env), judge, num_edits=5, parents="easiest")
-    return Curriculum(student, sampler, judge, num_queued=8)
+    return Curriculum(student, sampler, judge, levels_per_slot=8)

@@ -3,12 +3,11 @@
 Source of the protocol: Cobbe et al., 2019, "Quantifying Generalization in Reinforcement Learning".
 """
 
+from rlgen.algos.recipes.presets.finite import UNIFORM
 from rlgen.algos.samplers.fixed import own_set
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._dred_presets import UNIFORM
-from ._parts import student_and_score
+from rlgen.students import student_and_score
 
 PRESETS = UNIFORM
 

@@ -4,14 +4,13 @@ Source: Jiang et al., 2021, "Prioritized Level Replay", whose levels are a finit
 settings are those of Garcin et al., 2024, "DRED".
 """
 
-from rlgen.algos.samplers._mixture import Mixture
+from rlgen.algos.recipes.presets.finite import DATA_ONLY
 from rlgen.algos.samplers.dred import DRED
 from rlgen.algos.samplers.fixed import own_set
+from rlgen.algos.samplers.replay.mixture import Mixture
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._dred_presets import DATA_ONLY
-from ._parts import student_and_score
+from rlgen.students import student_and_score
 
 PRESETS = DATA_ONLY
 
@@ -20,4 +19,4 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
     student, judge = student_and_score(env, learner, score)
     sampler = DRED(env, own_set(env), judge, mixture=Mixture(share_end=0.0))
-    return Curriculum(student, sampler, judge, num_queued=8)
+    return Curriculum(student, sampler, judge, levels_per_slot=8)

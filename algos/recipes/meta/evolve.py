@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlgen import registry
-from rlgen.algos.meta.evolution import MetaES
+from rlgen.algos.meta.evolution_strategy import MetaES
 from rlgen.algos.samplers.lifetimes import Lifetimes
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum

@@ -4,15 +4,14 @@ Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algori
 Adversarial Environment Design".
 """
 
+from rlgen.algos.meta.meta_gradient import rule_student_and_score
+from rlgen.algos.recipes.presets.meta_gradient import REPLAY, RULE_STEPS
 from rlgen.algos.samplers.lifetimes import Lifetimes
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
+from rlgen.levels import TaskEnv
 from rlgen.protocols import LevelEnv
-from rlgen.tasks import TaskEnv
-
-from ._meta_parts import rule_student_and_score
-from ._meta_presets import REPLAY, RULE_STEPS
 
 PRESETS, STEPS = REPLAY, RULE_STEPS
 NEEDS_ANTAGONIST = "algorithmic-regret"

@@ -3,13 +3,12 @@
 Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms".
 """
 
+from rlgen.algos.meta.meta_gradient import rule_student_and_score
+from rlgen.algos.recipes.presets.meta_gradient import LEARNING, RULE_STEPS
 from rlgen.algos.samplers.lifetimes import Lifetimes
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._meta_parts import rule_student_and_score
-from ._meta_presets import LEARNING, RULE_STEPS
 
 PRESETS, STEPS = LEARNING, RULE_STEPS
 

@@ -6,12 +6,11 @@ Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms". Unlike
 
 from rlgen import registry
 from rlgen.algos.learners import lpg
+from rlgen.algos.recipes.presets.meta_gradient import AGENT
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
 from rlgen.students import OnPolicy
-
-from ._meta_presets import AGENT
 
 PRESETS = AGENT
 
@@ -29,5 +28,5 @@ def build(env: LevelEnv, learner: str = "lpg", score: str = "none") -> Curriculu
         )
     built = lpg.build(env)
     judge = registry.load("scores", score).build(env, built)
-    student = OnPolicy(env, built, num_steps=20, tenancy=25)
+    student = OnPolicy(env, built, num_steps=20, updates_per_level=25)
     return Curriculum(student, Random(env), judge, num_slots=64)

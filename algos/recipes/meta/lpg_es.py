@@ -4,11 +4,10 @@ Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learni
 which LPG is trained by evolution as well.
 """
 
+from rlgen.algos.recipes.meta.evolve import curriculum_of
+from rlgen.algos.recipes.presets.evolution import EVOLUTION_STEPS, TIMELESS
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._evolution import curriculum_of
-from ._evolution_presets import EVOLUTION_STEPS, TIMELESS
 
 PRESETS, STEPS = TIMELESS, EVOLUTION_STEPS
 

@@ -4,13 +4,12 @@ Source of the protocol: Jackson et al., 2023, "Discovering General Reinforcement
 with Adversarial Environment Design", whose rules were trained on 1 to 1024 levels.
 """
 
+from rlgen.algos.meta.meta_gradient import rule_student_and_score
+from rlgen.algos.recipes.presets.meta_gradient import LEARNING, RULE_STEPS
 from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.samplers.lifetimes import Lifetimes
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._meta_parts import rule_student_and_score
-from ._meta_presets import LEARNING, RULE_STEPS
 
 PRESETS, STEPS = LEARNING, RULE_STEPS
 

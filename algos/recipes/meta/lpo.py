@@ -3,11 +3,10 @@
 Source: Lu et al., 2022, "Discovered Policy Optimisation".
 """
 
+from rlgen.algos.recipes.meta.evolve import curriculum_of
+from rlgen.algos.recipes.presets.evolution import DRIFT, DRIFT_STEPS
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._evolution import curriculum_of
-from ._evolution_presets import DRIFT, DRIFT_STEPS
 
 PRESETS, STEPS = DRIFT, DRIFT_STEPS
 

@@ -3,11 +3,10 @@
 Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms".
 """
 
+from rlgen.algos.recipes.meta.evolve import curriculum_of
+from rlgen.algos.recipes.presets.evolution import DRIFT_STEPS, TEMPORAL_DRIFT
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._evolution import curriculum_of
-from ._evolution_presets import DRIFT_STEPS, TEMPORAL_DRIFT
 
 PRESETS, STEPS = TEMPORAL_DRIFT, DRIFT_STEPS
 

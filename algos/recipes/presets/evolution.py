@@ -8,7 +8,7 @@ et al., 2022, "Discovered Policy Optimisation"; Goldie et al., 2025, "How Should
 Reinforcement Learning Algorithms?", for LPO on MinAtar.
 """
 
-from ._presets import Preset
+from rlgen.types import Preset
 
 _MEAN_LIFE = 75  # updates, of lifetimes log-uniform from 10 to 250
 _PUBLISHED_STEPS = 2_500 * 1_024 * _MEAN_LIFE * 1_280
@@ -23,7 +23,7 @@ _PARITY: Preset = {
     "num_slots": 512,
     "student.rollout_steps": 20,
     "student.num_workers": 64,
-    "student.pairs_at_a_time": 32,
+    "student.pair_batch_size": 32,
     "student.from_zeros": True,
     "student.strategy.name": "open-es",
     "student.strategy.shaping": "pair-rank",
@@ -52,7 +52,7 @@ _FAST: Preset = {
     **_STRONG,
     "num_slots": 32,
     "student.num_workers": 16,
-    "student.pairs_at_a_time": 1,
+    "student.pair_batch_size": 1,
     "student.strategy.learning_rate": 0.03,
     "student.strategy.beta1": 0.9,
     "student.learner.net.hidden_size": 32,
@@ -83,7 +83,7 @@ _DRIFT_PARITY: Preset = {
     "num_slots": 32,
     "student.rollout_steps": 128,
     "student.num_workers": 64,
-    "student.pairs_at_a_time": 32,
+    "student.pair_batch_size": 32,
     "student.from_zeros": False,
     "student.strategy.name": "open-es",
     "student.strategy.shaping": "centred-rank",
@@ -107,7 +107,7 @@ _DRIFT_PARITY: Preset = {
 _DRIFT_FAST: Preset = {
     **_DRIFT_PARITY,
     "num_slots": 16,
-    "student.pairs_at_a_time": 1,
+    "student.pair_batch_size": 1,
     "student.rollout_steps": 64,
     "student.num_workers": 32,
     "student.eval_episodes": 16,

@@ -1,4 +1,4 @@
-"""What the presets say of curricula over a finite set; see `_presets` for the rest.
+"""What the presets say of curricula over a finite set; see `ued` for the rest.
 
 `parity`: the agent, the sizes and the quirks of the released code. `strong`: the same agent without
 the quirks. `fast`: small batches as everywhere, and priorities that are less greedy, as short runs
@@ -8,9 +8,10 @@ Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning
 Data-Regularised Environment Design", and the code released with it.
 """
 
-from ._presets import FAST, PARITY, Preset
+from rlgen.algos.recipes.presets.ued import FAST, PARITY
+from rlgen.types import Preset
 
-_QUEUE: Preset = {"num_queued": 8}
+_QUEUE: Preset = {"levels_per_slot": 8}
 """Levels drawn for each slot; episodes of a good agent are short."""
 
 _AGENT: Preset = {

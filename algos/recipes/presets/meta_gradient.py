@@ -3,13 +3,13 @@
 `parity`: the settings of the code released with GROOVE, for comparison. `strong`: the papers', with
 the discount as an input of the rule, clipped meta-gradients, and agents of all ages from the start.
 `fast`: small enough for a CPU. How an agent learns (its step sizes, and whether it is a table)
-follows from the environment; see `rlgen.algos.meta._agent.build_agent`.
+follows from the environment; see `rlgen.algos.learners.lpg.build_agent`.
 
 Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms"; Jackson et al., 2023,
 "Discovering General Reinforcement Learning Algorithms with Adversarial Environment Design".
 """
 
-from ._presets import Preset
+from rlgen.types import Preset
 
 _PUBLISHED_STEPS = 5_000 * 512 * 7_680  # meta-steps × agents × env steps of each agent in one
 RULE_STEPS = {"fast": 320 * 32 * 7_680, "strong": _PUBLISHED_STEPS, "parity": _PUBLISHED_STEPS}
@@ -112,9 +112,9 @@ REPLAY: dict[str, Preset] = {
 
 _AGENT: Preset = {
     "num_slots": 64,
-    "num_queued": 1,
+    "levels_per_slot": 1,
     "student.num_steps": 20,
-    "student.tenancy": 25,
+    "student.updates_per_level": 25,
     "student.learner.agent.kl_coef": 0.5,
 }
 

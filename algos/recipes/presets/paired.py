@@ -1,11 +1,12 @@
-"""What the presets say of curricula with a teacher; students and buffers are as in `_presets`.
+"""What the presets say of curricula with a teacher; students and buffers are as in `ued`.
 
 Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax" (`parity`, where the
 teacher learns as the students do); Jiang et al., 2023, "minimax: Efficient Baselines for
 Autocurricula in JAX" (`strong`, an entropy bonus fifty times the students'; 60 walls).
 """
 
-from ._presets import LEARNING, REPLAY, Preset
+from rlgen.algos.recipes.presets.ued import LEARNING, REPLAY
+from rlgen.types import Preset
 
 _TEACHER_PARITY: Preset = {
     "editor.horizon": 50,

@@ -9,9 +9,7 @@ Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax";
 "minimax: Efficient Baselines for Autocurricula in JAX".
 """
 
-from typing import TypeAlias
-
-Preset: TypeAlias = dict[str, bool | int | float | str]
+from rlgen.types import Preset
 
 
 def _advantage(discount: float, gae_lambda: float, bootstrap_truncation: bool) -> Preset:
@@ -27,7 +25,7 @@ def _advantage(discount: float, gae_lambda: float, bootstrap_truncation: bool) -
 
 PARITY: Preset = {
     "num_slots": 32,
-    "num_queued": 1,
+    "levels_per_slot": 1,
     "student.num_steps": 256,
     "student.learner.network.hidden_size": 256,
     "student.learner.learning_rate": 1e-4,

@@ -5,13 +5,12 @@ levels grow out of simple ones (`sampler.source.simple`, preset `strong`); JaxUE
 ones (`parity`).
 """
 
+from rlgen.algos.recipes.presets.ued import EDITING
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._parts import student_and_score
-from ._presets import EDITING
+from rlgen.students import student_and_score
 
 PRESETS = EDITING
 

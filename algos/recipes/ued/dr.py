@@ -4,12 +4,11 @@ Source: Tobin et al., 2017, "Domain Randomization for Transferring Deep Neural N
 Simulation to the Real World".
 """
 
+from rlgen.algos.recipes.presets.ued import LEARNING
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._parts import student_and_score
-from ._presets import LEARNING
+from rlgen.students import student_and_score
 
 PRESETS = LEARNING
 

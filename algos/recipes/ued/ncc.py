@@ -5,13 +5,13 @@ Source: Monette et al., 2025, "An Optimisation Framework for Unsupervised Enviro
 `--sampler.entropy-coef 0.032 --sampler.step-size 0.005` it is NCC-Reg.
 """
 
+from rlgen.algos.recipes.presets.ued import FAST, PARITY, STRONG
 from rlgen.algos.samplers.ncc import NCC
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._parts import student_and_score
-from ._presets import FAST, PARITY, STRONG, Preset
+from rlgen.students import student_and_score
+from rlgen.types import Preset
 
 # One epoch and one minibatch: few gradient steps of a high rate. The released learner takes
 # TiAda's steps, of a rate tuned for them; Adam takes the same rate here.

@@ -7,12 +7,11 @@ Environment Design".
 from dataclasses import replace
 from typing import Literal
 
+from rlgen.algos.recipes.presets.paired import TAUGHT
 from rlgen.algos.samplers import paired
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._parts import student_and_score
-from ._teacher_presets import TAUGHT
+from rlgen.students import student_and_score
 
 PRESETS = TAUGHT
 

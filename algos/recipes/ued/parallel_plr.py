@@ -5,13 +5,12 @@ Source: Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in J
 
 import dataclasses
 
+from rlgen.algos.recipes.presets.ued import REPLAY, in_blocks
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._parts import student_and_score
-from ._presets import REPLAY, in_blocks
+from rlgen.students import student_and_score
 
 PRESETS = in_blocks(REPLAY, 2)
 

@@ -4,13 +4,12 @@ Source: Jiang et al., 2021, "Prioritized Level Replay"; with the score and the s
 successor on mazes, see `robust_plr`.
 """
 
+from rlgen.algos.recipes.presets.ued import REPLAY
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._parts import student_and_score
-from ._presets import REPLAY
+from rlgen.students import student_and_score
 
 PRESETS = REPLAY
 

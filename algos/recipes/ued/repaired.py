@@ -8,13 +8,12 @@ Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", sect
 from dataclasses import replace
 from typing import Literal
 
+from rlgen.algos.recipes.presets.paired import TAUGHT_REPLAY
 from rlgen.algos.samplers import paired
 from rlgen.algos.samplers.plr import PLR
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._parts import student_and_score
-from ._teacher_presets import TAUGHT_REPLAY
+from rlgen.students import student_and_score
 
 PRESETS = TAUGHT_REPLAY
 

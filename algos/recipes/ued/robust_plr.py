@@ -3,13 +3,12 @@
 Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design".
 """
 
+from rlgen.algos.recipes.presets.ued import ROBUST
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._parts import student_and_score
-from ._presets import ROBUST
+from rlgen.students import student_and_score
 
 PRESETS = ROBUST
 

@@ -6,14 +6,14 @@ Curriculum Discovery".
 
 from dataclasses import replace
 
+from rlgen.algos.recipes.presets.ued import FAST, PARITY, STRONG
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.samplers.sfl import SFL
 from rlgen.algos.scores.learnability import Learnability
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
-
-from ._parts import student_and_score
-from ._presets import FAST, PARITY, STRONG, Preset
+from rlgen.students import student_and_score
+from rlgen.types import Preset
 
 _LEARNER: Preset = {
     "num_slots": 256,

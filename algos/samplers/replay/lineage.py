@@ -1,12 +1,15 @@
-"""Where replayed and edited levels come from, and which of them become parents."""
+"""The lineage of levels: where they come from, which become parents, and how they are edited."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.types import Outcome, PyTree, Slots
+from rlgen.parallel.seeds import any_over_seeds, tree_where
+from rlgen.protocols import LevelEnv
+from rlgen.types import MUTANT, Key, Outcome, PyTree, Slots
 
 
 class Lineage(NamedTuple):
@@ -17,14 +20,14 @@ class Lineage(NamedTuple):
     born: Int[Array, "*B"]  # the update in which it was first met
 
 
-class Remembered(NamedTuple):
+class StoredInfo(NamedTuple):
     """What the buffer keeps of each level beside its score."""
 
-    score: PyTree  # the score's memory
+    score_state: PyTree  # the score's
     lineage: Lineage
 
 
-class Note(NamedTuple):
+class SlotInfo(NamedTuple):
     """What is noted of each level in the slots."""
 
     source: PyTree  # the source's own
@@ -53,11 +56,50 @@ def easiest_rows(
     if not outcome.episodes:
         raise ValueError("parents='easiest' needs a student that reports its episodes")
     ease = outcome.episodes.mean_return - score
-    known = (outcome.episodes.num > 0) & jnp.isfinite(score) & (slots.row >= 0)
+    known = (outcome.episodes.num > 0) & jnp.isfinite(score) & (slots.buffer_index >= 0)
     ease = jnp.where(known & outcome.done[:, None], ease, -jnp.inf).ravel()
-    row = slots.row.ravel()
+    row = slots.buffer_index.ravel()
     earlier = jnp.tril((row[:, None] == row[None]) & jnp.isfinite(ease)[None], k=-1).any(-1)
     num = min(num_parents, row.size)
     best, place = jax.lax.top_k(jnp.where(earlier, -jnp.inf, ease), num)
     chosen = jnp.where(jnp.isfinite(best), row[place], -1)
     return jnp.concatenate([chosen, jnp.full(num_parents - num, -1, jnp.int32)])
+
+
+def edit_into(
+    key: Key,
+    env: LevelEnv,
+    parents: Callable[[], tuple[PyTree, Int[Array, "N R"]]],
+    num_edits: int,
+    slots: Slots,
+    mutant: Bool[Array, " N"],
+    now: Int[Array, ""],
+) -> Slots:
+    """The slots with mutants, of weight 0, in those that are to have some; a branch.
+
+    Args:
+        key: consumed.
+        env: which edits.
+        parents: a parent for each place, [N, R, ...], and how deep it is.
+        num_edits: of each mutant.
+        slots: as they were; their `level_info` is a `SlotInfo`.
+        mutant: which slots to fill.
+        now: number of this update, which the mutants are born in.
+    """
+
+    def edit() -> Slots:
+        level, depth = parents()
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), level)
+        mutate = getattr(env, "mutate_levels")  # noqa: B009 (an optional ability)
+        flat = mutate(key, flat, num_edits)
+        child = Slots(
+            level=jax.tree.map(lambda x, y: x.reshape(y.shape), flat, slots.level),
+            score_state=slots.score_state,
+            buffer_index=jnp.full_like(slots.buffer_index, -1),
+            origin=jnp.full_like(slots.origin, MUTANT),
+            weight=jnp.zeros_like(slots.weight),
+            level_info=SlotInfo(slots.level_info.source, born(MUTANT, depth + 1, now)),
+        )
+        return tree_where(mutant, child, slots)
+
+    return jax.lax.cond(any_over_seeds(mutant.any()), edit, lambda: slots)

@@ -6,29 +6,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.branching import any_seed, where
+from rlgen.algos.samplers.replay.lineage import Lineage, SlotInfo, StoredInfo, born
 from rlgen.buffer import Arrivals, LevelBuffer, Priority, insert, make_buffer
-from rlgen.curriculum import note_of
+from rlgen.curriculum import level_info_of
 from rlgen.levels import hash_of
+from rlgen.parallel.seeds import any_over_seeds, tree_where
 from rlgen.protocols import LevelEnv, Sampler, Score
 from rlgen.types import NEW, REPLAY, Keys, Metrics, Outcome, PyTree, Slots
-
-from ._lineage import Lineage, Note, Remembered, born
 
 BY_SCORE = Priority("rank", temperature=1.0, staleness_coef=0.0)
 """With it a level replaces the row of lowest score, and the buffer keeps the K best."""
 
 
-def first_note(source: Sampler) -> Note:
+def first_info(source: Sampler) -> SlotInfo:
     """Of a level without a past."""
     zero = jnp.zeros((), jnp.int32)
-    return Note(note_of(source), Lineage(jnp.full((), NEW, jnp.int32), zero, zero))
+    return SlotInfo(level_info_of(source), Lineage(jnp.full((), NEW, jnp.int32), zero, zero))
 
 
 def empty_buffer(source: Sampler, score: Score, capacity: int) -> LevelBuffer:
     """K rows for the source's levels, with the score's memory and the lineage of each."""
-    unseen = Remembered(score.memory(), first_note(source).lineage)
-    return make_buffer(capacity, source.blank(), unseen)
+    unseen = StoredInfo(score.initial_state(), first_info(source).lineage)
+    return make_buffer(capacity, source.example_level(), unseen)
 
 
 def check_capacity(capacity: int, source: Sampler, num_levels: int) -> None:
@@ -40,7 +39,7 @@ def check_capacity(capacity: int, source: Sampler, num_levels: int) -> None:
     if capacity < num_levels:
         raise ValueError(
             f"capacity={capacity} is below the {num_levels} levels of one update; "
-            f"set it to at least {num_levels}, or lower num_slots or num_queued"
+            f"set it to at least {num_levels}, or lower num_slots or levels_per_slot"
         )
     check = getattr(source, "check", None)
     if check is not None:
@@ -75,17 +74,17 @@ def generate(
     """
 
     def propose() -> tuple[PyTree, Slots]:
-        own_slots = slots._replace(note=slots.note.source)
+        own_slots = slots._replace(level_info=slots.level_info.source)
         after, new = source.propose(keys, state, own_slots, fresh)
         new = new._replace(
-            row=jnp.full_like(slots.row, -1),
+            buffer_index=jnp.full_like(slots.buffer_index, -1),
             origin=jnp.full_like(slots.origin, NEW),
             weight=jnp.full_like(slots.weight, 1.0) * weight,
-            note=Note(new.note, born(NEW, jnp.zeros_like(slots.row), now)),
+            level_info=SlotInfo(new.level_info, born(NEW, jnp.zeros_like(slots.buffer_index), now)),
         )
-        return where(fresh.any(), after, state), where(fresh, new, slots)
+        return tree_where(fresh.any(), after, state), tree_where(fresh, new, slots)
 
-    return jax.lax.cond(any_seed(fresh.any()), propose, lambda: (state, slots))
+    return jax.lax.cond(any_over_seeds(fresh.any()), propose, lambda: (state, slots))
 
 
 def recall(
@@ -99,18 +98,18 @@ def recall(
 
     def take() -> Slots:
         row = choose()
-        level, memory = jax.tree.map(lambda x: x[row], (buffer.level, buffer.memory))
+        level, info = jax.tree.map(lambda x: x[row], (buffer.level, buffer.level_info))
         old = Slots(
             level,
-            memory.score,
+            info.score_state,
             row,
             origin=jnp.full_like(slots.origin, REPLAY),
             weight=jnp.full_like(slots.weight, 1.0) * weight,
-            note=Note(slots.note.source, memory.lineage),
+            level_info=SlotInfo(slots.level_info.source, info.lineage),
         )
-        return where(replay, old, slots)
+        return tree_where(replay, old, slots)
 
-    return jax.lax.cond(any_seed(replay.any()), take, lambda: slots)
+    return jax.lax.cond(any_over_seeds(replay.any()), take, lambda: slots)
 
 
 def tell_source(
@@ -122,15 +121,15 @@ def tell_source(
     outcome: Outcome,
 ) -> PyTree:
     """The source's state once it has seen how the levels went that it has just proposed."""
-    first_time = (slots.origin == NEW) & (slots.row < 0).all(-1)
-    own_slots = slots._replace(note=slots.note.source)
+    first_time = (slots.origin == NEW) & (slots.buffer_index < 0).all(-1)
+    own_slots = slots._replace(level_info=slots.level_info.source)
     of_source = outcome._replace(done=outcome.done & first_time)
     return source.observe(keys, state, own_slots, score, of_source)
 
 
-def remembered(slots: Slots) -> tuple[PyTree, Remembered]:
+def remembered(slots: Slots) -> tuple[PyTree, StoredInfo]:
     """Levels and what to remember of them, [N · R, ...], in the order of the slots."""
-    held = slots.level, Remembered(slots.memory, slots.note.lineage)
+    held = slots.level, StoredInfo(slots.score_state, slots.level_info.lineage)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), held)
 
 
@@ -153,9 +152,9 @@ def keep_best(
         arrivals = Arrivals(level, memory, score.ravel(), hashes, offered.ravel())
         return insert(buffer, arrivals, BY_SCORE, protected, deduplicate=False)
 
-    return jax.lax.cond(any_seed(offered.any()), merge, lambda: buffer)
+    return jax.lax.cond(any_over_seeds(offered.any()), merge, lambda: buffer)
 
 
 def lineage_of(slots: Slots, num_updates: Int[Array, ""]) -> dict[str, Int[Array, "N R"]]:
     """Updates since each level was first met, `num_updates` of the run being done."""
-    return {"age": num_updates - 1 - slots.note.lineage.born}
+    return {"age": num_updates - 1 - slots.level_info.lineage.born}

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from rlgen import config, registry
-from rlgen.evaluation import card_bits, card_levels
-from rlgen.evaluation.card_states import TooFewError
+from rlgen.evaluation.difficulty import inductive_bias, levels
+from rlgen.evaluation.difficulty.states import TooFewError
 from rlgen.evaluation.suites import family_of
 from rlgen.types import Key, PyTree
 
@@ -44,7 +44,7 @@ class Ask(NamedTuple):
 
     sampled: int = 1000  # levels, M
     seed: int = 0
-    curves: card_bits.Asked = card_bits.Asked()
+    curves: inductive_bias.Asked = inductive_bias.Asked()
 
 
 DEFAULT = Ask()
@@ -64,10 +64,10 @@ def check(ask: Ask) -> None:
             f"levels must be numbers of training levels that rise, such as 16,64,256,1024; got "
             f"{_list(levels)}"
         )
-    if levels[-1] > card_bits.MOST_LEVELS:
+    if levels[-1] > inductive_bias.MOST_LEVELS:
         raise ValueError(
-            f"levels={_list(levels)}: more than {card_bits.MOST_LEVELS:,} training levels make "
-            "matrices that need many GB; take fewer"
+            f"levels={_list(levels)}: more than {inductive_bias.MOST_LEVELS:,} training levels "
+            "make matrices that need many GB; take fewer"
         )
     if not rhos or not all(0 < rho < 1 for rho in rhos) or len(set(rhos)) != len(rhos):
         raise ValueError(
@@ -90,12 +90,12 @@ def card(env: Any, name: str, ask: Ask = DEFAULT, say: Progress = _quietly) -> d
     check(ask)
     key_levels, key_play, key_bits = jax.random.split(jax.random.key(ask.seed), 3)
     say(f"sampling {ask.sampled:,} levels")
-    sample = card_levels.sample_levels(key_levels, env, ask.sampled)
+    sample = levels.sample_levels(key_levels, env, ask.sampled)
     parts: dict[str, tuple[str, Callable[[], Any]]] = {
-        "solver": ("solving them", lambda: card_levels.solved(env, sample)),
-        "features": ("describing them", lambda: card_levels.features(env, sample)),
-        "structure": ("comparing them", lambda: card_levels.structure(env, sample)),
-        "random": ("playing at random", lambda: card_levels.random_policy(key_play, env, sample)),
+        "solver": ("solving them", lambda: levels.solved(env, sample)),
+        "features": ("describing them", lambda: levels.features(env, sample)),
+        "structure": ("comparing them", lambda: levels.structure(env, sample)),
+        "random": ("playing at random", lambda: levels.random_policy(key_play, env, sample)),
     }
     unknown = {
         part: f"{type(env).__name__} has no `{ability}`: {words}"
@@ -107,7 +107,7 @@ def card(env: Any, name: str, ask: Ask = DEFAULT, say: Progress = _quietly) -> d
         doing, measure = parts[part]
         say(doing)
         found[part] = measure()
-    head, distinct = _head(env, name, ask), card_levels.distinct(sample.words)._asdict()
+    head, distinct = _head(env, name, ask), levels.distinct(sample.words)._asdict()
     bits = _bits(key_bits, env, ask, say, unknown)
     return _plain({**head, "distinct": distinct, **found, **bits, "unknown": unknown})
 
@@ -151,23 +151,23 @@ def _bits(key: Key, env: Any, ask: Ask, say: Progress, unknown: dict[str, str]) 
     if "bits" not in unknown:
         say("labelling states, for bits of generalisation")
         try:
-            bits, reference = card_bits.measure(
+            bits, reference = inductive_bias.measure(
                 key, env, ask.curves, lambda done, of: say(f"bits: draw {done} of {of}")
             )
         except TooFewError as error:
             unknown["bits"] = str(error)
     if reference is None:
         say("observing random play")
-        reference = card_bits.reference_of(key, env)
-    closed = card_bits.closed_form(reference, ask.curves)
+        reference = inductive_bias.reference_of(key, env)
+    closed = inductive_bias.closed_form(reference, ask.curves)
     if "why" in closed:
         unknown["closed_form"] = closed.pop("why")
     return {"bits": _told(bits) if bits else None, "closed_form": closed}
 
 
-def _told(bits: card_bits.Bits) -> dict[str, Any]:
+def _told(bits: inductive_bias.Bits) -> dict[str, Any]:
     return {
-        "protocol": card_bits.PROTOCOL,
+        "protocol": inductive_bias.PROTOCOL,
         "aliasing": bits.aliasing._asdict(),
         "new_observations": bits.new,
         "kernel": [curve._asdict() for curve in bits.kernel],

@@ -12,8 +12,8 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from rlgen.evaluation.card_table import Facts, distinct_words, interval
-from rlgen.evaluation.figures import MARKERS, THEMES, Theme, dress, short
+from rlgen.evaluation.difficulty.table import Facts, distinct_words, interval
+from rlgen.evaluation.report.figures import MARKERS, THEMES, Theme, dress, short
 
 NUM_LEVELS = 6
 SIZE = (11.0, 6.2)  # inches: a slide

@@ -18,8 +18,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from rlgen import registry
-from rlgen.evaluation import closed_form_bits as closed
-from rlgen.evaluation.card_states import (
+from rlgen.evaluation.difficulty import closed_form_bound as closed
+from rlgen.evaluation.difficulty.kernel_bound import (
+    Labelled,
+    bits_per_test,
+    error_laws,
+    median_width,
+)
+from rlgen.evaluation.difficulty.states import (
     Aliasing,
     Draw,
     TooFewError,
@@ -30,8 +36,7 @@ from rlgen.evaluation.card_states import (
     sampler,
     targets,
 )
-from rlgen.evaluation.kernel_bits import Labelled, bits_per_test, error_laws, median_width
-from rlgen.evaluation.table_bits import table_bits
+from rlgen.evaluation.difficulty.table_bound import table_bits
 from rlgen.types import Key
 
 PROTOCOL = "card v1"

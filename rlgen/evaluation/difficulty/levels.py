@@ -16,12 +16,11 @@ from scipy.stats import chi2
 from scipy.stats import t as student
 
 from rlgen import registry
-from rlgen.evaluation.statistics import wilson
-from rlgen.evaluation.structure import FEATURES, shared_structure
-from rlgen.evaluation.suites import words
-from rlgen.levels import hash_of
+from rlgen.evaluation.generalisation.shared_structure import FEATURES, shared_structure
+from rlgen.evaluation.stats.bootstrap import wilson
+from rlgen.levels import hash_of, words
 from rlgen.protocols import LevelEnv
-from rlgen.rollout import Played, play
+from rlgen.rollout import EpisodeResult, play
 from rlgen.types import Key, PyTree
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -196,7 +195,7 @@ def random_policy(key: Key, env: Any, sample: Sample) -> dict[str, Any]:
     limit = jnp.asarray(getattr(level, "max_steps_in_episode")).max()  # noqa: B009
 
     @jax.jit
-    def run(key: Key, level: PyTree, limit: Array) -> Played:
+    def run(key: Key, level: PyTree, limit: Array) -> EpisodeResult:
         return play(key, env, actor, (), level, limit)
 
     played = jax.device_get(run(key, level, limit))

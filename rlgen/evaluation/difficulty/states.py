@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from rlgen._network_parts import unpacker
-from rlgen.evaluation.card_levels import RandomActor
-from rlgen.evaluation.suites import words
-from rlgen.levels import hash_of
+from rlgen.evaluation.difficulty.levels import RandomActor
+from rlgen.levels import hash_of, words
+from rlgen.nn.layers import unpacker
 from rlgen.protocols import LevelEnv
 from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree

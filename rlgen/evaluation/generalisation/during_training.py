@@ -4,13 +4,13 @@ One line a measurement, made between two chunks, with a list over seeds of each 
 
     train_return, test_return, gap   undiscounted; the gap is the first less the second
     train_solve_rate, test_solve_rate, solve_rate_gap   where the family has a notion of success
-    level_information   nats, at most `max_information`; see `rlgen.evaluation.information`
+    level_information   nats, at most `max_information`; see `level_information`
     level_information_raw   the same before it is cut off at 0
 
 and `update`, `env_steps` as in `metrics.jsonl`, the numbers of levels and episodes on either side
 (two on each training level, as the information needs them, one on each unseen level), and
 `evaluation_steps`, env steps of one seed for this measurement, which no other account includes.
-Where no unseen levels are known, see `rlgen.evaluation.unseen`, their side is missing.
+Where no unseen levels are known, see `unseen_levels`, their side is missing.
 """
 
 import json
@@ -26,16 +26,17 @@ import numpy as np
 from jaxtyping import Array
 
 from rlgen.curriculum import Curriculum
-from rlgen.evaluation.information import (
+from rlgen.evaluation.generalisation.level_information import (
     has_features,
     heldout,
     in_halves,
     play_on,
     some_features,
 )
-from rlgen.evaluation.unseen import some_levels, training_set, unseen_levels
+from rlgen.evaluation.generalisation.unseen_levels import some_levels, training_set, unseen_levels
 from rlgen.levels import LevelSet
-from rlgen.runs.metrics import Counters
+from rlgen.runs.callbacks import ActiveRun, Callback
+from rlgen.runs.metrics import Counters, cut
 from rlgen.runs.spec import Plan, RunSpec
 from rlgen.types import Key, PyTree, TrainState
 
@@ -59,7 +60,7 @@ class Size(NamedTuple):
     num_levels: int
 
 
-class Gauge:
+class GapTracker:
     """Measures a run now and then; its program is compiled at the first measurement."""
 
     def __init__(self, spec: RunSpec, env: Any, curriculum: Curriculum, length: Plan, size: Size):
@@ -126,13 +127,38 @@ class Gauge:
         )
 
 
-def prepare(spec: RunSpec, env: Any, curriculum: Curriculum, length: Plan) -> Gauge | None:
+class GapTracking(Callback):
+    """Measures the generalisation gap of runs over a finite training set, some 20 times a run.
+
+    Writes `generalisation.jsonl` in the run folder. How often is the spec's `gap_every`.
+    """
+
+    def __init__(self):
+        self._tracker: GapTracker | None = None
+
+    def start(self, run: ActiveRun, update: int) -> str:
+        """Choose the levels, and drop measurements later than `update`."""
+        cut(run.path / FILE, update)
+        self._tracker = prepare(run.spec, run.env, run.curriculum, run.length)
+        return self._tracker.first_words() if self._tracker else ""
+
+    def after_chunk(self, run: ActiveRun, states: TrainState, now: Counters) -> None:
+        """Measure if it is due."""
+        if self._tracker and self._tracker.is_due(now.update):
+            self._tracker.measure(run.path, states, now)
+
+    def finish(self, run: ActiveRun) -> str:
+        """How long the measurements took."""
+        return self._tracker.last_words() if self._tracker and self._tracker.done else ""
+
+
+def prepare(spec: RunSpec, env: Any, curriculum: Curriculum, length: Plan) -> GapTracker | None:
     """What measures a run; None where it has no finite set, or is not to be measured."""
     chosen = training_set(curriculum)
     if chosen is None or spec.gap_every == NEVER:
         return None
     size = size_of(spec.gap_every, length, _limit({"train": chosen}))
-    return Gauge(spec, env, curriculum, length, size) if size is not None else None
+    return GapTracker(spec, env, curriculum, length, size) if size is not None else None
 
 
 def size_of(gap_every: int, length: Plan, num_steps: int) -> Size | None:

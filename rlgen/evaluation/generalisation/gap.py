@@ -2,7 +2,7 @@
 
     generalisation gap   mean return on the training set less that on levels outside it
     shift gap            mean return on levels as the sampler draws them less that on the set
-    level information    see `rlgen.evaluation.information`
+    level information    see `rlgen.evaluation.generalisation.level_information`
 
 The first two add up: return as drawn = return on unseen levels + shift gap + generalisation gap.
 
@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.information import (
+from rlgen.evaluation.generalisation.level_information import (
     Estimate,
     has_features,
     heldout,
@@ -30,8 +30,8 @@ from rlgen.evaluation.information import (
     play_on,
     some_features,
 )
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval, mean
-from rlgen.evaluation.unseen import some_levels, training_set
+from rlgen.evaluation.generalisation.unseen_levels import some_levels, training_set
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, mean
 from rlgen.evaluation.zero_shot import Loaded, Policies, evaluate, policies_of
 from rlgen.levels import LevelSet, Suite
 from rlgen.rollout import play

@@ -37,7 +37,7 @@ def open_log(run: Path, allow_imports: bool = False) -> tuple[Any, LevelLog]:
         ValueError: not a run, no log in it, or a damaged one.
     """
     _, env, curriculum = folder.rebuild(folder.read(run), allow_imports)
-    return env, read(run, jax.device_get(curriculum.sampler.blank()))
+    return env, read(run, jax.device_get(curriculum.sampler.example_level()))
 
 
 def find_facts(env: Any, log: LevelLog, limit: int = MAX_LEVELS) -> Facts:

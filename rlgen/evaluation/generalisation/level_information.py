@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.initializers import orthogonal
+from rlgen.nn.layers import orthogonal
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree, Rollout

@@ -14,13 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
 from scipy import stats
 
-from rlgen.evaluation.figures import THEMES, Theme, dress
-from rlgen.evaluation.level_facts import Facts
+from rlgen.evaluation.generalisation.level_facts import Facts
 from rlgen.runs.curriculum_log import LevelLog
 
 TENTHS = 10
@@ -87,7 +83,7 @@ def words(found: Calibration) -> str:
     """The result in a few sentences."""
     if not found.measures:
         return f"Calibration: {found.missing}."
-    told = [f"{m.name} {_signed(m.overall)}{_from_to(m.tenths)}" for m in found.measures]
+    told = [f"{m.name} {signed(m.overall)}{_from_to(m.tenths)}" for m in found.measures]
     unfinished = found.num_levels - found.num_used
     sentences = [
         f"Rank correlation (Spearman) of a level's score with {', with '.join(told)}; of "
@@ -97,36 +93,6 @@ def words(found: Calibration) -> str:
         CAVEAT,
     ]
     return " ".join(one for one in sentences if one)
-
-
-def calibration_figure(found: Calibration, theme: str = "light") -> Figure:
-    """Scores against each measure, and the rank correlation over the run.
-
-    Raises:
-        ValueError: there is nothing to compare scores with.
-    """
-    if not found.measures or not found.num_used:
-        raise ValueError(found.missing or "no level was scored and had a completed episode")
-    look = THEMES[theme]
-    rows = len(found.measures)
-    figure = Figure(figsize=(5.4, 2.35 * rows + 0.75), facecolor=look.paper, layout="constrained")
-    axes = figure.subplots(rows, 2, squeeze=False)
-    for (left, right), measure in zip(axes, found.measures, strict=True):
-        dress(left, look)
-        dress(right, look)
-        _scatter(left, measure, look)
-        _over_time(right, measure, found.ends, look)
-    figure.suptitle(
-        f"Score against {' and '.join(m.name for m in found.measures)}",
-        color=look.ink, fontsize=10, x=0.01, ha="left",
-    )  # fmt: skip
-    left_out = found.num_levels - found.num_used
-    note = (
-        f"{found.num_used:,} levels; {left_out:,} without a score or a completed episode are left "
-        "out.\nScore and measure are of the same rollout: luck they share raises the correlation."
-    )
-    figure.supxlabel(note, color=look.ink, fontsize=7.5, x=0.01, ha="left")
-    return figure
 
 
 def _measure(
@@ -140,41 +106,8 @@ def _measure(
     return Measure(name, score, value, rank_correlation(score, value), tenths)
 
 
-def _scatter(axes: Axes, measure: Measure, look: Theme) -> None:
-    """Every level as a dot; median and quartiles of each tenth of the levels by score."""
-    axes.plot(
-        measure.score, measure.value, ".", color=look.runs[0], alpha=0.25, markersize=3,
-        markeredgewidth=0, rasterized=True,
-    )  # fmt: skip
-    order = np.argsort(measure.score, kind="stable")
-    for part in np.array_split(order, min(TENTHS, max(len(order) // FEWEST, 1))):
-        low, middle, high = np.percentile(measure.value[part], (25, 50, 75))
-        x = np.median(measure.score[part])
-        axes.plot([x, x], [low, high], color=look.ink, linewidth=1.2)
-        axes.plot(x, middle, "o", color=look.ink, markersize=3.5)
-    axes.grid(color=look.grid, linewidth=0.6)
-    axes.set_xlabel("score")
-    axes.set_ylabel(measure.name)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-
-
-def _over_time(axes: Axes, measure: Measure, ends: Float[np.ndarray, "10"], look: Theme) -> None:
-    """The correlation in each tenth of the run."""
-    known = bool(np.isfinite(ends).all())
-    x = ends if known else np.arange(1, TENTHS + 1)
-    axes.axhline(0, color=look.ink, linewidth=0.6)
-    axes.plot(x, measure.tenths, "o-", color=look.runs[1], markersize=3.5, linewidth=1.6)
-    axes.grid(color=look.grid, linewidth=0.6)
-    axes.set_ylim(-1.05, 1.05)
-    axes.set_xlim(0, 1.03 * x[-1])
-    axes.set_ylabel("rank correlation")
-    axes.set_title(f"whole run: {_signed(measure.overall)}", color=look.ink, fontsize=9, loc="left")
-    axes.set_xlabel("env steps" if known else "tenth of the run")
-    if known:
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-
-
-def _signed(value: float) -> str:
+def signed(value: float) -> str:
+    """A correlation with its sign; `unknown` where it is not a number."""
     return "unknown" if np.isnan(value) else f"{value:+.2f}".replace("-", "−")  # noqa: RUF001
 
 
@@ -182,5 +115,5 @@ def _from_to(tenths: Float[np.ndarray, "10"]) -> str:
     """First and last tenth of the run, if any has a value."""
     if np.isnan(tenths).all():
         return ""
-    first, last = _signed(tenths[0]), _signed(tenths[-1])
+    first, last = signed(tenths[0]), signed(tenths[-1])
     return f" ({first} in the run's first tenth, {last} in its last)"

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from rlgen import registry
-from rlgen.evaluation.suites import exclude, take
-from rlgen.levels import LevelSet, hash_of
+from rlgen.levels import LevelSet, exclude, hash_of, take
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
@@ -20,7 +19,7 @@ _ROUNDS = 4
 
 def training_set(curriculum: Any) -> LevelSet | None:
     """The finite set that a curriculum trains on; None if there is none, or if it trains a rule."""
-    if hasattr(curriculum.student, "taught"):
+    if hasattr(curriculum.student, "learner_with_rule"):
         return None
     return getattr(curriculum.sampler, "level_set", None)
 

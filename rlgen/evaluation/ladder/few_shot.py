@@ -17,9 +17,8 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.suites import take
 from rlgen.evaluation.zero_shot import Policies, evaluate
-from rlgen.levels import LevelSet, Suite
+from rlgen.levels import LevelSet, Suite, take
 from rlgen.students import OnPolicy, OnPolicyState
 from rlgen.types import NEW, Key, PyTree, Slots
 
@@ -91,7 +90,7 @@ def student_of(curriculum: Any, env: Any) -> OnPolicy:
     learner: Any = student.learner
     if getattr(learner, "anneal", False):
         learner = dataclasses.replace(learner, anneal=False)
-    alone = {"population": 1, "train_share": 1.0, "bonus": (), "tenancy": 1}
+    alone = {"population": 1, "train_share": 1.0, "bonus": (), "updates_per_level": 1}
     return dataclasses.replace(student, env=env, learner=learner, **alone)
 
 
@@ -157,11 +156,11 @@ def _update(student: OnPolicy, num_slots: int, key: Key, learner: PyTree, level:
     row = jax.random.randint(key_level, (num_slots, 1), 0, num_levels)
     slots = Slots(
         level=jax.tree.map(lambda x: x[row], level),
-        memory=(),
-        row=jnp.full((num_slots, 1), -1, jnp.int32),
+        score_state=(),
+        buffer_index=jnp.full((num_slots, 1), -1, jnp.int32),
         origin=jnp.full(num_slots, NEW, jnp.int32),
         weight=jnp.ones(num_slots),
-        note=(),
+        level_info=(),
     )
     state = OnPolicyState(jax.tree.map(lambda x: x[None], learner), ())
     fresh = jnp.ones(num_slots, bool)

@@ -5,8 +5,8 @@
     V2  outside it: larger, denser, beyond the range of a parameter
     V3  new combinations: layouts, rules or structures that training never put together
 
-Each rung is a stream of levels (see `rlgen.evaluation.streams`), and no two share one. What lies
-on V2 and V3 an environment states as data, by its method `ladder`.
+Each rung is a stream of levels (see `rlgen.evaluation.ladder.streams`), and no two share one. What
+lies on V2 and V3 an environment states as data, by its method `ladder`.
 
 Source of the idea: the ladder of multi-task and meta-learning benchmarks, Yu et al., 2020,
 "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta Reinforcement Learning".
@@ -26,11 +26,11 @@ import numpy as np
 from jaxtyping import Array, UInt32
 
 from rlgen import registry
-from rlgen.evaluation.level_facts import open_log
-from rlgen.evaluation.streams import Stream, draw_streams, suite_stream
-from rlgen.evaluation.suites import family_of, load_suite, words
-from rlgen.evaluation.unseen import is_sampled, training_set, unseen_levels
-from rlgen.levels import Shift, Suite, hash_of, make_level_set
+from rlgen.evaluation.generalisation.level_facts import open_log
+from rlgen.evaluation.generalisation.unseen_levels import is_sampled, training_set, unseen_levels
+from rlgen.evaluation.ladder.streams import Stream, draw_streams, suite_stream
+from rlgen.evaluation.suites import family_of, load_suite
+from rlgen.levels import DistributionShift, Suite, hash_of, make_level_set, words
 from rlgen.protocols import LevelEnv
 from rlgen.runs.curriculum_log import has_log
 from rlgen.types import PyTree
@@ -156,12 +156,12 @@ def check(num_levels: int, chosen: Sequence[str]) -> None:
         raise ValueError(f"no rung is asked for; choose from {', '.join(RUNGS)}")
 
 
-def shifts_of(env: LevelEnv) -> dict[str, Shift]:
+def shifts_of(env: LevelEnv) -> dict[str, DistributionShift]:
     """What an environment says lies beyond its training distribution; {} if nothing."""
     return dict(getattr(env, "ladder")()) if registry.has(env, "ladder") else {}  # noqa: B009
 
 
-def shifted(env: Any, name: str, shift: Shift, num: int, taken: set[int]) -> Stream:
+def shifted(env: Any, name: str, shift: DistributionShift, num: int, taken: set[int]) -> Stream:
     """The stream `ood-NAME` of a shift; of a suite at most as many levels as it has.
 
     Raises:

@@ -8,14 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rlgen.evaluation import page
-from rlgen.evaluation.figures import MARKERS, THEMES, add_legend, blank, png_bytes, short
-from rlgen.evaluation.ladder_score import Curve, Score, Scores
-from rlgen.evaluation.ladder_table import looks, notes
-from rlgen.evaluation.results import write
-from rlgen.evaluation.statistics import Interval
-from rlgen.evaluation.streams import REASONS, digest
-from rlgen.evaluation.wording import show, show_interval
+from rlgen.evaluation.ladder.score import Curve, Score, Scores
+from rlgen.evaluation.ladder.streams import REASONS, digest
+from rlgen.evaluation.ladder.table import access_counts, notes
+from rlgen.evaluation.report import html
+from rlgen.evaluation.report.figures import MARKERS, THEMES, add_legend, blank, png_bytes, short
+from rlgen.evaluation.report.results import write
+from rlgen.evaluation.stats.bootstrap import Interval
+from rlgen.evaluation.stats.formatting import show, show_interval
 
 FIGURES = ("ladder", "few-shot")
 
@@ -103,20 +103,22 @@ def headline(found: Scores) -> str:
 
 
 def _page(found: Scores, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
-    picture = page.picture(drawn["ladder"], "Mean scores of every run on each rung")
-    body = [page.section("", picture)]
+    picture = html.picture(drawn["ladder"], "Mean scores of every run on each rung")
+    body = [html.section("", picture)]
     for r, run in enumerate(found.runs):
         scores = found.of(run)
-        body.append(page.section(f"Rungs of {run}", _rungs(found, r, scores)))
+        body.append(html.section(f"Rungs of {run}", _rungs(found, r, scores)))
     if found.curves:
-        curves = page.picture(drawn["few-shot"], "Adaptation curves on each rung")
-        body.append(page.section("Few-shot", curves + _curves(found), _FEW_SHOT))
-    body.append(page.section("Streams", _streams(found), _STREAMS))
-    items = "".join(f"<li>{page.text(line)}</li>" for line in (*notes(found), *looks(found)))
-    body.append(page.section("What the numbers are", f'<ul class="plain">{items}</ul>'))
+        curves = html.picture(drawn["few-shot"], "Adaptation curves on each rung")
+        body.append(html.section("Few-shot", curves + _curves(found), _FEW_SHOT))
+    body.append(html.section("Streams", _streams(found), _STREAMS))
+    items = "".join(
+        f"<li>{html.text(line)}</li>" for line in (*notes(found), *access_counts(found))
+    )
+    body.append(html.section("What the numbers are", f'<ul class="plain">{items}</ul>'))
     title = f"{found.ladder.family}: the ladder of {', '.join(found.runs)}"
     above = f"The protocol ladder of {found.ladder.family}"
-    return page.frame(title, above, (headline(found), _settled(found)), body)
+    return html.frame(title, above, (headline(found), _settled(found)), body)
 
 
 def _settled(found: Scores) -> str:
@@ -135,28 +137,28 @@ def _rungs(found: Scores, r: int, scores: Sequence[Score]) -> str:
         signed = [_cell(x, found.score, signed=True) for x in (one.gap, one.whole_seeds)]
         cells = [_cell(x, found.score) for x in (one.mean, one.iqm)]
         cells.append(_cell(one.normalised, "relative return"))
-        name = page.label(r, f"{one.rung} {one.name}")
+        name = html.label(r, f"{one.rung} {one.name}")
         look = str(one.look) if one.look else "not sealed"
-        rows.append([name, f"{one.num_levels:,}", *map(page.text, (*cells, *signed, look))])
-    return page.table(heads, rows)
+        rows.append([name, f"{one.num_levels:,}", *map(html.text, (*cells, *signed, look))])
+    return html.table(heads, rows)
 
 
 def _curves(found: Scores) -> str:
     """The first and the last point of every curve, and the gain between them."""
     heads = ["rung", "run", "before", "after", "updates", "env steps", "gain"]
-    return page.table(heads, [_curve_cells(found, one) for one in found.curves])
+    return html.table(heads, [_curve_cells(found, one) for one in found.curves])
 
 
 def _curve_cells(found: Scores, one: Curve) -> list[str]:
     ends = (_cell(one.mean[0], found.score), _cell(one.mean[-1], found.score))
     counts = (f"{one.updates[-1]:,}", f"{one.env_steps[-1]:,}")
     cells = (*ends, *counts, _cell(one.gain, found.score, signed=True))
-    label = page.label(found.runs.index(one.run), one.run)
-    return [page.text(f"{one.rung} {one.name}"), label, *map(page.text, cells)]
+    label = html.label(found.runs.index(one.run), one.run)
+    return [html.text(f"{one.rung} {one.name}"), label, *map(html.text, cells)]
 
 
 def _streams(found: Scores) -> str:
-    heads = ["stream", "levels are", "number", *map(page.text, REASONS), "digest"]
+    heads = ["stream", "levels are", "number", *map(html.text, REASONS), "digest"]
     rows = []
     every = [*((f" of {run}", rung) for run, rung in found.ladder.own.items())]
     every += [("", rung) for rung in found.ladder.rungs]
@@ -164,8 +166,8 @@ def _streams(found: Scores) -> str:
         levels, rejected = rung.stream.suite.levels, rung.stream.rejected
         counts = [f"{len(levels):,}", *(f"{rejected[name]:,}" for name in REASONS)]
         start = (f"{rung.rung} {rung.name}{of_run}", rung.about)
-        rows.append([*map(page.text, (*start, *counts, digest(levels)))])
-    return page.table(heads, rows)
+        rows.append([*map(html.text, (*start, *counts, digest(levels)))])
+    return html.table(heads, rows)
 
 
 def _rows_of(places: Sequence[tuple[str, str]]) -> list[str]:

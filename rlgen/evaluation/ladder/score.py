@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlgen.evaluation import statistics
 from rlgen.evaluation.episodes import Evaluation, Json, plain, printable
-from rlgen.evaluation.few_shot import Adaptation
-from rlgen.evaluation.ladder import Ladder, Rung
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
-from rlgen.evaluation.streams import digest
+from rlgen.evaluation.ladder.few_shot import Adaptation
+from rlgen.evaluation.ladder.ladder import Ladder, Rung
+from rlgen.evaluation.ladder.streams import digest
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, difference, iqm, mean
 
 FORMAT = "rlgen-ladder-1"
 
@@ -182,9 +181,9 @@ def _of_run(
                 rung.name,
                 rung.about,
                 e.shape[1],
-                levels.interval(_rng(), statistics.mean, x),
-                levels.interval(_rng(), statistics.iqm, x),
-                levels.interval(_rng(), statistics.mean, relative) if known else (),
+                levels.interval(_rng(), mean, x),
+                levels.interval(_rng(), iqm, x),
+                levels.interval(_rng(), mean, relative) if known else (),
                 gap,
                 whole,
                 int(e.meta.get("look") or 0),
@@ -202,10 +201,10 @@ def _gaps(x: np.ndarray, y: np.ndarray, bootstrap: Bootstrap) -> tuple[Interval,
 
 def _curve(run: str, rung: Rung, found: Adaptation, kind: str, bootstrap: Bootstrap) -> Curve:
     points = [_matrix(e, kind) for e in found.evaluations]
-    means = tuple(bootstrap.interval(_rng(), statistics.mean, x) for x in points)
+    means = tuple(bootstrap.interval(_rng(), mean, x) for x in points)
     gain = ()
     if len(points) > 1:
-        change = statistics.difference(statistics.mean)
+        change = difference(mean)
         gain = bootstrap.interval(_rng(), change, points[-1], points[0])
     steps = tuple(n * found.steps_per_update for n in found.updates)
     num_levels = points[0].shape[1]

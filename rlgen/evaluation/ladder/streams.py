@@ -2,7 +2,7 @@
 
     train        levels of the training distribution, for whoever needs some
     validation   others: look at them as often as you like, to choose settings or checkpoints
-    test         others, sealed: every look is counted (`rlgen.runs.looks`)
+    test         others, sealed: every look is counted (`rlgen.runs.test_set_access`)
     ood-NAME     beyond the training distribution, sealed as well
 
 A stream is drawn by rejection: a level that came before in it or in an earlier stream, or that
@@ -22,8 +22,8 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from rlgen import registry
-from rlgen.evaluation.suites import family_of, take, words
-from rlgen.levels import LevelSet, Suite, hash_of
+from rlgen.evaluation.suites import family_of
+from rlgen.levels import LevelSet, Suite, hash_of, take, words
 from rlgen.types import Key, PyTree, Solution
 
 VERSION = "1"

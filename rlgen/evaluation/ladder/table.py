@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from rlgen.evaluation.episodes import printable
-from rlgen.evaluation.ladder import Ladder, Rung
-from rlgen.evaluation.ladder_score import Scores
-from rlgen.evaluation.statistics import Interval
-from rlgen.evaluation.streams import REASONS, digest
-from rlgen.evaluation.wording import show_interval
+from rlgen.evaluation.ladder.ladder import Ladder, Rung
+from rlgen.evaluation.ladder.score import Scores
+from rlgen.evaluation.ladder.streams import REASONS, digest
+from rlgen.evaluation.stats.bootstrap import Interval
+from rlgen.evaluation.stats.formatting import show_interval
 
 _POINTS_ACROSS = 4  # of a few-shot curve that fit beside a stream's name
 _SHORT = ("again", "earlier", "unsolvable")  # names of `REASONS` as heads of columns
@@ -53,7 +53,7 @@ def print_scores(found: Scores, console: Console) -> None:
         if curves:
             console.print(_few_shot(run, found))
     _note(notes(found), console)
-    _note(looks(found), console)
+    _note(access_counts(found), console)
 
 
 def notes(found: Scores) -> list[str]:
@@ -70,7 +70,7 @@ def notes(found: Scores) -> list[str]:
     return told
 
 
-def looks(found: Scores) -> list[str]:
+def access_counts(found: Scores) -> list[str]:
     """Which look at which sealed stream the scores and the curves of a run are."""
     told = []
     for run in found.runs:

@@ -17,13 +17,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rlgen.evaluation import page, relative, results
 from rlgen.evaluation.episodes import Evaluation, printable
-from rlgen.evaluation.figures import THEMES, Theme, blank, dress, png_bytes
-from rlgen.evaluation.meta_test import PROBES, Protocol, Trainee, evaluate
-from rlgen.evaluation.relative import Relative
-from rlgen.evaluation.summary import compare
-from rlgen.evaluation.wording import show_interval
+from rlgen.evaluation.meta.meta_test import PROBES, Protocol, Trainee, evaluate
+from rlgen.evaluation.report import html, results
+from rlgen.evaluation.report.figures import THEMES, Theme, blank, dress, png_bytes
+from rlgen.evaluation.stats import relative
+from rlgen.evaluation.stats.formatting import show_interval
+from rlgen.evaluation.stats.relative import Relative
+from rlgen.evaluation.stats.summary import compare
 from rlgen.levels import Suite
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.types import PyTree
@@ -237,10 +238,10 @@ def sentence(found: Found) -> str:
 def _page(found: Found, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
     blocks = []
     for title, heads, rows in tables(found):
-        cells = [[page.text(row.head), *map(page.text, row.cells)] for row in rows]
-        blocks.append(page.section(title, page.table(["N", *map(page.text, heads)], cells)))
+        cells = [[html.text(row.head), *map(html.text, row.cells)] for row in rows]
+        blocks.append(html.section(title, html.table(["N", *map(html.text, heads)], cells)))
     pictures = [
-        page.section(title, page.picture(drawn[name], title), note)
+        html.section(title, html.picture(drawn[name], title), note)
         for name, title, note in (
             ("horizons", "Scores by horizon", "Bands are the tables' intervals."),
             ("probes", "What agents go through", "Means over levels and agents; a line is an N."),
@@ -248,7 +249,7 @@ def _page(found: Found, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
     ]
     suite = next(iter(found.values()))[0].suite
     lead = ("How long agents live, and what they reach", sentence(found))
-    return page.frame(f"{suite}: horizons", f"Meta-test on {suite}", lead, [*blocks, *pictures])
+    return html.frame(f"{suite}: horizons", f"Meta-test on {suite}", lead, [*blocks, *pictures])
 
 
 def _baseline(found: Found) -> str:

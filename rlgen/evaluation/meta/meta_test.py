@@ -24,9 +24,8 @@ from jaxtyping import Array, Float, Int
 from rlgen import registry
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.levels import Suite
-from rlgen.policy_return import is_exact, policy_return
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.rollout import begin, roll_on
+from rlgen.rollout import continue_rollout, is_exact, policy_return, reset_slots
 from rlgen.runs import folder
 from rlgen.types import Key, PyTree
 
@@ -122,13 +121,15 @@ def train_agent(
     state = getattr(learner, "init_with")(key_init, rule) if has_rule else learner.init(key_init)  # noqa: B009
     shape = (life.num_workers, 1)
     queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), level)
-    running = begin(key_begin, env, learner, queue)
+    running = reset_slots(key_begin, env, learner, queue)
     weight = jnp.ones(life.num_workers)
 
     def update(carry: tuple, key: Key) -> tuple[tuple, dict[str, Array]]:
         state, running = carry
         key_play, key_learn = jax.random.split(key)
-        played, running = roll_on(key_play, env, (learner, state), queue, running, life.num_steps)
+        played, running = continue_rollout(
+            key_play, env, (learner, state), queue, running, life.num_steps
+        )
         state, metrics = learner.update(key_learn, state, played, weight)
         told = {name: metrics[name] for name in PROBES if name in metrics}
         return (state, running), told | {"reward": played.reward.mean()}

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from rlgen import registry
-from rlgen.evaluation.meta_test import Trainee
-from rlgen.evaluation.suites import load_suite, suite_names, take
+from rlgen.evaluation.meta.meta_test import Trainee
+from rlgen.evaluation.suites import load_suite, suite_names
 from rlgen.evaluation.zero_shot import load_states
-from rlgen.levels import Suite
+from rlgen.levels import Suite, take
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.runs import folder
 from rlgen.types import PyTree
@@ -31,7 +31,7 @@ def learns_rule(run: Path | str, allow_imports: bool = False) -> bool:
         ValueError: not a run, or a foreign one.
     """
     _, _, curriculum = folder.rebuild(folder.read(Path(run)), allow_imports)
-    return hasattr(curriculum.student, "taught")
+    return hasattr(curriculum.student, "learner_with_rule")
 
 
 def is_rule(name: Path | str) -> bool:
@@ -82,7 +82,7 @@ def from_run(
     num_seeds = jax.tree.leaves(states)[0].shape[0]
 
     def build(env: LevelEnv) -> tuple[Learner, PyTree]:
-        return curriculum.student.taught(states, env)
+        return curriculum.student.learner_with_rule(states, env)
 
     return Trainee(label, build, num_seeds, meta)
 
@@ -140,7 +140,7 @@ def suites_of(name: str, num_levels: int = 0) -> list[Suite]:
     family, _, short = name.partition("/")
     if family not in registry.names("envs") and "." not in family:
         known = [*registry.names("envs"), *suite_names()]
-        raise ValueError(f"unknown suite {name!r}; {registry.suggestion(name, known)}")
+        raise ValueError(f"unknown suite {name!r}; {registry.did_you_mean(name, known)}")
     env = registry.load("envs", family).build()
     registry.require(env, "suites", f"suite {name!r}")
     names = [f"{family}/{one}" for one in getattr(env, "suites")()]  # noqa: B009

@@ -13,25 +13,25 @@ from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from rlgen.evaluation import figures, page
-from rlgen.evaluation import report_sections as sections
-from rlgen.evaluation.comparison import Place, Ranking, answer, rank, sentences, together
-from rlgen.evaluation.comparison_cost import KINDS, Cost
 from rlgen.evaluation.episodes import Evaluation, plain, printable
-from rlgen.evaluation.figures import THEMES, Theme
-from rlgen.evaluation.report import (
+from rlgen.evaluation.report import figures, html
+from rlgen.evaluation.report import sections as sections
+from rlgen.evaluation.report.figures import THEMES, Theme
+from rlgen.evaluation.report.normalised_section import normalised_section
+from rlgen.evaluation.report.report import (
     LEARNING,
     Curves,
     draw,
     themes,
     training_section,
-    write_standing,
+    write_normalised,
 )
-from rlgen.evaluation.results import to_json, write
-from rlgen.evaluation.standing_report import standing_section
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap
-from rlgen.evaluation.summary import Summary, summarise
-from rlgen.evaluation.wording import aside, show_interval
+from rlgen.evaluation.report.results import to_json, write
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap
+from rlgen.evaluation.stats.comparison import Place, Ranking, answer, rank, sentences, together
+from rlgen.evaluation.stats.cost import KINDS, Cost
+from rlgen.evaluation.stats.formatting import caveat, show_interval
+from rlgen.evaluation.stats.summary import Summary, summarise
 
 MOST_NUMBERED = 12  # methods in a matrix that still has numbers
 MOST_TOLD = 12  # differences that are listed without a click
@@ -88,11 +88,11 @@ def write_comparison(
             write(folder / f"{name}.png", drawn[name]["light"])
         else:
             (folder / f"{name}.png").unlink(missing_ok=True)
-    write_standing(folder, found.evaluations)
+    write_normalised(folder, found.evaluations)
     write(folder / "comparison.csv", to_csv(found).encode())
     path = folder / "report.html"
-    standing = standing_section(found.evaluations, bootstrap)
-    write(path, _page(found, summary, images, drawn, standing).encode())
+    normalised_scores = normalised_section(found.evaluations, bootstrap)
+    write(path, _page(found, summary, images, drawn, normalised_scores).encode())
     return path
 
 
@@ -180,19 +180,19 @@ def _page(
     summary: Summary,
     images: Mapping[str, np.ndarray],
     drawn: dict[str, dict[str, bytes]],
-    standing: str,
+    normalised_scores: str,
 ) -> str:
     ranking, names = found.ranking, [e.run for e in found.evaluations]
     about = f"Intervals of differences hold with {together(ranking)}."
     body = (
         sections.key_numbers(summary, found.evaluations),
-        page.section("Ranking", _ranking(ranking, names), _RANKING),
-        page.section("Which differences are settled", _differences(ranking), about),
-        page.section("", page.picture(drawn["intervals"], "Scores and intervals of every method")),
-        page.section("Each against each", page.picture(drawn["improvement"], _ALT), _MATRIX),
-        page.section("What training cost", _costs(found.costs, names), _COSTS),
+        html.section("Ranking", _ranking(ranking, names), _RANKING),
+        html.section("Which differences are settled", _differences(ranking), about),
+        html.section("", html.picture(drawn["intervals"], "Scores and intervals of every method")),
+        html.section("Each against each", html.picture(drawn["improvement"], _ALT), _MATRIX),
+        html.section("What training cost", _costs(found.costs, names), _COSTS),
         _profile(drawn),
-        standing,
+        normalised_scores,
         training_section(drawn),
         sections.worst_section(summary, found.evaluations, NOTHING),
         sections.each_level(summary, "steps / optimal"),
@@ -202,17 +202,17 @@ def _page(
     )
     title = f"{summary.suite}: {', '.join(names)}"
     lead = answer(ranking, f"the {len(summary.runs[0].levels)} levels of {summary.suite}")
-    below = " ".join(one for one in (aside(summary), *found.notes) if one)
-    return page.frame(title, f"{len(names)} methods on {summary.suite}", (lead, below), body)
+    below = " ".join(one for one in (caveat(summary), *found.notes) if one)
+    return html.frame(title, f"{len(names)} methods on {summary.suite}", (lead, below), body)
 
 
 def _ranking(ranking: Ranking, names: Sequence[str]) -> str:
     rows = []
     for place in ranking.places:
-        label = page.label(names.index(place.run), place.run)
+        label = html.label(names.index(place.run), place.run)
         score = show_interval(place.iqm, ranking.score)
         rows.append([label, str(place.rank), score, ranks(place)])
-    return page.table(["method", "rank", f"IQM of {ranking.score}", "ranks left open"], rows)
+    return html.table(["method", "rank", f"IQM of {ranking.score}", "ranks left open"], rows)
 
 
 def ranks(place: Place) -> str:
@@ -225,11 +225,11 @@ def _differences(ranking: Ranking) -> str:
     """Every difference in words; of many pairs those that are not settled are folded."""
     blocks = []
     for title, told in sentences(ranking).items():
-        items = "".join(f"<li>{page.text(one)}</li>" for one in told)
+        items = "".join(f"<li>{html.text(one)}</li>" for one in told)
         listed = f'<ul class="plain">{items}</ul>'
         many = len(told) > MOST_TOLD
         head = f"{title} ({len(told)})"
-        blocks.append(page.folded(head, listed) if many else f"<h3>{page.text(head)}</h3>{listed}")
+        blocks.append(html.folded(head, listed) if many else f"<h3>{html.text(head)}</h3>{listed}")
     return "".join(blocks)
 
 
@@ -242,9 +242,9 @@ def _costs(costs: Sequence[Cost], names: Sequence[str]) -> str:
         steps = [cost.env_steps.get(kind, 0.0 if cost.env_steps else np.nan) for kind in kinds]
         numbers = [*steps, cost.total_steps, cost.gradient_updates, cost.wall_seconds]
         shown = [count(x) for x in (*numbers, cost.compile_seconds)]
-        label = page.label(names.index(cost.run), cost.run)
-        rows.append([label, str(cost.seeds), *shown, page.text(", ".join(cost.devices))])
-    return page.table(heads, rows)
+        label = html.label(names.index(cost.run), cost.run)
+        rows.append([label, str(cost.seeds), *shown, html.text(", ".join(cost.devices))])
+    return html.table(heads, rows)
 
 
 def _cell(text: str) -> str:
@@ -267,8 +267,8 @@ def count(x: float) -> str:
 def _profile(drawn: Mapping[str, Mapping[str, bytes]]) -> str:
     if "profile" not in drawn:
         return ""
-    picture = page.picture(drawn["profile"], "Performance profiles of all methods")
-    return page.section("Performance profiles", picture, _PROFILE)
+    picture = html.picture(drawn["profile"], "Performance profiles of all methods")
+    return html.section("Performance profiles", picture, _PROFILE)
 
 
 _ALT = "Probability of improvement of each method over each other one"

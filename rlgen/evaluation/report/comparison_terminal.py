@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlgen.evaluation.comparison import answer, sentences, together
-from rlgen.evaluation.comparison_report import Compared, count, ranks
 from rlgen.evaluation.episodes import printable
-from rlgen.evaluation.wording import show, show_interval
+from rlgen.evaluation.report.comparison import Compared, count, ranks
+from rlgen.evaluation.stats.comparison import answer, sentences, together
+from rlgen.evaluation.stats.formatting import show, show_interval
 
 RUNS_ACROSS = 6  # columns of a matrix that fit beside names
 NAME = 22

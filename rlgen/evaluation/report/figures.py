@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from rlgen.evaluation.episodes import printable
-from rlgen.evaluation.statistics import Interval
-from rlgen.evaluation.summary import TAU, Summary, hardest
-from rlgen.evaluation.wording import interval_name
+from rlgen.evaluation.stats.bootstrap import Interval
+from rlgen.evaluation.stats.formatting import interval_name
+from rlgen.evaluation.stats.summary import TAU, Summary, hardest
 
 MAX_LEVELS = 40  # rows of an interval figure; of a larger suite, the hardest
 MARKERS = "osD^vPX"  # one more than colours, so that many runs differ in one or the other

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlgen.evaluation import page
-from rlgen.evaluation.curves import draw_curve, series
 from rlgen.evaluation.episodes import printable
-from rlgen.evaluation.figures import MARKERS, THEMES, Theme, add_legend, blank
-from rlgen.evaluation.generalisation import Gap, Gaps, LevelInformation
-from rlgen.evaluation.statistics import Interval
-from rlgen.evaluation.wording import show, show_interval
+from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
+from rlgen.evaluation.report import html
+from rlgen.evaluation.report.figures import MARKERS, THEMES, Theme, add_legend, blank
+from rlgen.evaluation.report.learning_curves import draw_curve, series
+from rlgen.evaluation.stats.bootstrap import Interval
+from rlgen.evaluation.stats.formatting import show, show_interval
 
 HEADS = ("run", "train", "test", "gap", "information", "shift gap")
 SIDES = {"train": "-", "test": "--"}  # how their lines are drawn
@@ -41,10 +41,10 @@ def gaps_section(every: Mapping[int, Gaps], drawn: Mapping[str, bytes]) -> str:
     """HTML of the gaps of runs, by their places among all runs; "" without any."""
     if not every:
         return ""
-    rows = [[page.label(r, gaps.run), *map(page.text, _cells(gaps))] for r, gaps in every.items()]
-    figure = page.picture(drawn, "Training, test and gap of every run; information against gap")
-    body = page.table(HEADS, rows) + figure
-    return page.section("Generalisation", body, notes(list(every.values())))
+    rows = [[html.label(r, gaps.run), *map(html.text, _cells(gaps))] for r, gaps in every.items()]
+    figure = html.picture(drawn, "Training, test and gap of every run; information against gap")
+    body = html.table(HEADS, rows) + figure
+    return html.section("Generalisation", body, notes(list(every.values())))
 
 
 def notes(every: Sequence[Gaps]) -> str:

@@ -101,7 +101,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def frame(title: str, above: str, lead: tuple[str, str], sections: Sequence[str]) -> str:
     """The whole page; `lead` is the headline and what is to be said right below it."""
     body = "\n".join(one for one in sections if one)
-    named = {"title": title, "above": above, "headline": lead[0], "aside": lead[1]}
+    named = {"title": title, "above": above, "headline": lead[0], "caveat": lead[1]}
     parts = {"style": _STYLE, "body": body, "contents": _contents(body)}
     return _FRAME.format(**parts, **{k: text(v) for k, v in named.items()})
 
@@ -130,7 +130,7 @@ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <header>
 <p class="note">{above}</p>
 <h1>{headline}</h1>
-<p class="note">{aside}</p>
+<p class="note">{caveat}</p>
 {contents}
 </header>
 {body}

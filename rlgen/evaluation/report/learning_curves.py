@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
-from rlgen.evaluation.figures import THEMES, add_legend, blank
+from rlgen.evaluation.report.figures import THEMES, add_legend, blank
+from rlgen.evaluation.stats.cost import COSTS
 
 POINTS = 150  # points of a learning curve; more updates than that are averaged in bins
 POINTS_OF_LIVES = 30  # of what few updates tell: in most of them no agent's life ends
@@ -102,18 +103,13 @@ def read_metrics(path: Path | str) -> list[dict]:
     return lines
 
 
-COSTS = {
-    "env_steps": "env steps (all but evaluation)",
-    "gradient_updates": "gradient updates",
-    "wall_seconds": "seconds (compilation apart)",
-}
 _CURVES = {
     "solve_rate": "solve rate, training",
     "episode_return": "return, training",
     # Of a run that learns a rule:
     "reward": "reward a step of its agents",
-    "life_return": "return at lives' ends",
-    "life_regret": "algorithmic regret",
+    "lifetime_return": "return at lives' ends",
+    "lifetime_regret": "algorithmic regret",
 }
 
 
@@ -132,7 +128,7 @@ def series(
     rows = [(x, y) for x, y in rows if len(y) == seeds]
     x = np.array([x for x, _ in rows], float)
     y = np.array([y for _, y in rows], float).reshape(len(rows), seeds)
-    points = POINTS_OF_LIVES if key.startswith("life_") else POINTS
+    points = POINTS_OF_LIVES if key.startswith("lifetime_") else POINTS
     return *_binned(x, y, points), COSTS.get(unit, "updates")
 
 

@@ -6,21 +6,28 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from rlgen.evaluation import page
-from rlgen.evaluation.classes import ByClass, by_class
-from rlgen.evaluation.cvar import CVaR, cvar_figure
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.figures import THEMES, add_legend, blank, png_bytes
-from rlgen.evaluation.standing import NO_SCALE, Standing, notes, standing, verdicts
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
-from rlgen.evaluation.summary import some
-from rlgen.evaluation.wording import show_interval
+from rlgen.evaluation.report import html
+from rlgen.evaluation.report.cvar_figure import cvar_figure
+from rlgen.evaluation.report.figures import THEMES, add_legend, blank, png_bytes
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
+from rlgen.evaluation.stats.by_class import ByClass, by_class
+from rlgen.evaluation.stats.cvar import CVaR
+from rlgen.evaluation.stats.formatting import show_interval
+from rlgen.evaluation.stats.normalised_scores import (
+    NO_SCALE,
+    NormalisedScores,
+    normalised_scores,
+    notes,
+    verdicts,
+)
+from rlgen.evaluation.stats.summary import some
 
 MAX_VERDICTS = 10  # pairs of runs that are told of; of more, those with the first run
 OVER = {"whole-seeds": "over whole seeds", "attempts": "over attempts only", "none": "not there"}
 
 
-def standing_section(
+def normalised_section(
     evaluations: Sequence[Evaluation],
     bootstrap: Bootstrap = DEFAULT,
     worst: Sequence[CVaR] = (),
@@ -32,8 +39,8 @@ def standing_section(
         bootstrap: its `reps` and `confidence` are used.
         worst: of the runs whose worst levels were played again.
     """
-    classes, found = by_class(evaluations, bootstrap), standing(evaluations, bootstrap)
-    drawn = standing_figures(evaluations, worst, found)
+    classes, found = by_class(evaluations, bootstrap), normalised_scores(evaluations, bootstrap)
+    drawn = normalised_figures(evaluations, worst, found)
     places = {e.run: r for r, e in enumerate(evaluations)}
     parts = [
         _classes(classes, places) if classes else "",
@@ -43,22 +50,22 @@ def standing_section(
     if not any(parts):
         return ""
     note = "" if found else f"{NO_SCALE}."
-    return page.section("From the worst level up", "".join(parts), note)
+    return html.section("From the worst level up", "".join(parts), note)
 
 
-def standing_figures(
+def normalised_figures(
     evaluations: Sequence[Evaluation],
     worst: Sequence[CVaR] = (),
-    found: Standing | None = None,
+    found: NormalisedScores | None = None,
 ) -> dict[str, dict[str, bytes]]:
     """PNG by name, `percentiles` and `cvar`, and theme; what there is nothing to draw of is absent.
 
     Args:
         evaluations: of the report.
         worst: of the runs whose worst levels were played again.
-        found: what `standing` says of the evaluations, if it has been asked.
+        found: what `normalised_scores` says of the evaluations, if it has been asked.
     """
-    found = standing(evaluations) if found is None else found
+    found = normalised_scores(evaluations) if found is None else found
     places = {e.run: r for r, e in enumerate(evaluations)}
     drawn: dict[str, dict[str, bytes]] = {}
     if found is not None:
@@ -70,7 +77,7 @@ def standing_figures(
 
 
 def percentile_figure(
-    found: Standing, places: Mapping[str, int] | None = None, theme: str = "light"
+    found: NormalisedScores, places: Mapping[str, int] | None = None, theme: str = "light"
 ) -> Figure:
     """Normalised return from the worst level to the best one, with intervals; higher is better.
 
@@ -96,33 +103,33 @@ def percentile_figure(
 
 
 def _classes(found: ByClass, places: Mapping[str, int]) -> str:
-    heads = [found.by, "levels", *(page.label(places[one.run], one.run) for one in found.runs)]
+    heads = [found.by, "levels", *(html.label(places[one.run], one.run) for one in found.runs)]
     rows = [
         [
-            page.text(one.name),
+            html.text(one.name),
             f"{len(one.levels):,}",
             *(_shown(run.mean.at(c), found.score, one.name == run.worst) for run in found.runs),
         ]
         for c, one in enumerate(found.classes)
     ]
     gaps = [show_interval(run.gap, found.score, signed=True) for run in found.runs]
-    rows.append(["best less worst", "", *map(page.text, gaps)])
+    rows.append(["best less worst", "", *map(html.text, gaps)])
     unit = "" if found.score == "return" else " in points;"
     note = f"Mean {found.score} of levels that are alike; best less worst{unit} intervals "
     note += f"{OVER.get(found.over, found.over)}. Bold: the run's worst class."
     if not all(one.counts for one in found.classes):
         note += " Levels without a solution do not count as a class to be worst or best at."
     title = f"By {found.by}"
-    return f"<h3>{page.text(title)}</h3>{page.table(heads, rows)}{_note(note)}"
+    return f"<h3>{html.text(title)}</h3>{html.table(heads, rows)}{_note(note)}"
 
 
 def _shown(one: Interval, score: str, bold: bool) -> str:
-    text = page.text(show_interval(one, score))
+    text = html.text(show_interval(one, score))
     return f"<b>{text}</b>" if bold else text
 
 
 def _percentiles(
-    found: Standing, places: Mapping[str, int], drawn: Mapping[str, Mapping[str, bytes]]
+    found: NormalisedScores, places: Mapping[str, int], drawn: Mapping[str, Mapping[str, bytes]]
 ) -> str:
     shown = (0, 10, 50)
     heads = ["", "participation", "worst level", *(f"{q}th percentile" for q in shown[1:])]
@@ -130,15 +137,15 @@ def _percentiles(
     for one in found.runs:
         cells = [one.participation]
         cells += [one.percentile.at(found.percentiles.index(q)) for q in shown]
-        label = page.label(places[one.run], one.run)
-        rows.append([label, *(page.text(show_interval(x, "ratio")) for x in cells)])
+        label = html.label(places[one.run], one.run)
+        rows.append([label, *(html.text(show_interval(x, "ratio")) for x in cells)])
     told = verdicts(found)
     if len(told) > MAX_VERDICTS:
         told = told[: len(found.runs) - 1]
-    picture = page.picture(drawn["percentiles"], "Normalised return by percentile of the levels")
-    body = page.table(heads, rows) + picture
+    picture = html.picture(drawn["percentiles"], "Normalised return by percentile of the levels")
+    body = html.table(heads, rows) + picture
     if told:
-        body += f'<ul class="plain">{"".join(f"<li>{page.text(t)}</li>" for t in told)}</ul>'
+        body += f'<ul class="plain">{"".join(f"<li>{html.text(t)}</li>" for t in told)}</ul>'
     note = " ".join([*notes(found), _PARTICIPATION])
     return f"<h3>Percentiles of levels</h3>{body}{_note(note)}"
 
@@ -151,17 +158,17 @@ def _worst(
     heads = ["", *(f"{n:,} of {first.num_levels:,}" for n in first.num_worst[kept])]
     rows = []
     for one in worst:
-        cells = (page.text(show_interval(one.mean.at(int(k)), one.score)) for k in kept)
-        rows.append([page.label(places.get(one.run, 0), one.run), *cells])
+        cells = (html.text(show_interval(one.mean.at(int(k)), one.score)) for k in kept)
+        rows.append([html.label(places.get(one.run, 0), one.run), *cells])
     missing = [run for run in places if run not in {one.run for one in worst}]
     note = _CVAR + (f" Not played again: {some(missing)}." if missing else "")
-    title = f"<h3>Mean {page.text(first.score)} on the worst levels (CVaR)</h3>"
-    picture = page.picture(drawn["cvar"], "Score on the worst levels against their share")
-    return title + page.table(heads, rows) + picture + _note(note)
+    title = f"<h3>Mean {html.text(first.score)} on the worst levels (CVaR)</h3>"
+    picture = html.picture(drawn["cvar"], "Score on the worst levels against their share")
+    return title + html.table(heads, rows) + picture + _note(note)
 
 
 def _note(words: str) -> str:
-    return f'<p class="note">{page.text(words)}</p>'
+    return f'<p class="note">{html.text(words)}</p>'
 
 
 _PARTICIPATION = (

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlgen.evaluation import page
 from rlgen.evaluation.episodes import Evaluation, printable
-from rlgen.evaluation.figures import THEMES, add_legend, blank
-from rlgen.evaluation.relative import THRESHOLD, Relative
-from rlgen.evaluation.wording import show_interval
+from rlgen.evaluation.report import html
+from rlgen.evaluation.report.figures import THEMES, add_legend, blank
+from rlgen.evaluation.stats.formatting import show_interval
+from rlgen.evaluation.stats.relative import THRESHOLD, Relative
 
 HEADS = ("mean", "IQM", f"levels below {100 * THRESHOLD:g} %", "levels")
 
@@ -84,17 +84,17 @@ def relative_section(evaluations: Sequence[Evaluation], relatives: Sequence[Rela
     runs = [e.run for e in evaluations]
 
     def label(run: str) -> str:
-        return page.label(runs.index(run), run)
+        return html.label(runs.index(run), run)
 
     blocks = []
     for to in dict.fromkeys(one.to for one in relatives):
         labelled = _rows(relatives, to)
         heads = ["whole seeds" if one is None else label(one.run) for one, _ in labelled]
         rows = [[head, *cells] for head, (_, cells) in zip(heads, labelled, strict=True)]
-        title = f"<h3>Return relative to {page.text(to)}</h3>"
-        blocks.append(title + page.table(["", *map(page.text, HEADS)], rows))
+        title = f"<h3>Return relative to {html.text(to)}</h3>"
+        blocks.append(title + html.table(["", *map(html.text, HEADS)], rows))
     note = " ".join([sentence(evaluations), *notes(relatives), _RATIO])
-    return page.section("Against other learners and the optimum", "".join(blocks), note)
+    return html.section("Against other learners and the optimum", "".join(blocks), note)
 
 
 def has_curves(evaluations: Sequence[Evaluation]) -> bool:

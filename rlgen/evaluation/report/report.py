@@ -14,22 +14,23 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from rlgen.evaluation import figures, page
-from rlgen.evaluation import report_sections as sections
-from rlgen.evaluation.curriculum_report import Story, curricula_section
-from rlgen.evaluation.curves import COSTS, has_curves, learning_curves
-from rlgen.evaluation.cvar import CVaR
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.generalisation import Gaps
-from rlgen.evaluation.generalisation_report import gap_figure, gaps_section
-from rlgen.evaluation.relative import compare_all
-from rlgen.evaluation.relative_report import agent_curves, is_meta_test, relative_section
-from rlgen.evaluation.relative_report import has_curves as has_agent_curves
-from rlgen.evaluation.results import write
-from rlgen.evaluation.standing_report import standing_figures, standing_section
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap
-from rlgen.evaluation.summary import Summary, summarise
-from rlgen.evaluation.wording import aside, headline
+from rlgen.evaluation.generalisation.gap import Gaps
+from rlgen.evaluation.report import figures, html
+from rlgen.evaluation.report import sections as sections
+from rlgen.evaluation.report.curriculum_section import CurriculumSummary, curricula_section
+from rlgen.evaluation.report.gap_section import gap_figure, gaps_section
+from rlgen.evaluation.report.learning_curves import has_curves, learning_curves
+from rlgen.evaluation.report.normalised_section import normalised_figures, normalised_section
+from rlgen.evaluation.report.relative_section import agent_curves, is_meta_test, relative_section
+from rlgen.evaluation.report.relative_section import has_curves as has_agent_curves
+from rlgen.evaluation.report.results import write
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap
+from rlgen.evaluation.stats.cost import COSTS
+from rlgen.evaluation.stats.cvar import CVaR
+from rlgen.evaluation.stats.formatting import caveat, headline
+from rlgen.evaluation.stats.relative import compare_all
+from rlgen.evaluation.stats.summary import Summary, summarise
 
 LEARNING = {
     "env_steps": "learning",
@@ -43,18 +44,18 @@ COST_NAMES = {
 }
 FIGURES = ("intervals", "profile", *LEARNING.values(), "agents", "generalisation")
 _EPISODE, _CURRICULUM, _MEASURED = "episode-{}.gif", "curriculum-{}.png", "gap-over-time-{}.png"
-_STANDING = "standing-{}.png"
+_NORMALISED = "normalised-{}.png"
 NOTHING: Mapping = MappingProxyType({})
 
 Curves = Mapping[str, Sequence[Mapping]]
 
 
-class Told(NamedTuple):
+class Sections(NamedTuple):
     """Sections that others make, as HTML; "" where there is nothing to say."""
 
     relative: str
     gaps: str
-    standing: str
+    normalised_scores: str
     curricula: str
 
 
@@ -65,7 +66,7 @@ def write_report(
     gifs: Mapping[str, bytes] = NOTHING,
     curves: Curves = NOTHING,
     bootstrap: Bootstrap = DEFAULT,
-    curricula: Mapping[str, Story] = NOTHING,
+    curricula: Mapping[str, CurriculumSummary] = NOTHING,
 ) -> Path:
     """Write `report.html` and its figures as files: `intervals.png`, `profile.png`, and so on.
 
@@ -94,12 +95,12 @@ def write_report(
         drawn["generalisation"] = themes(lambda theme: gap_figure(gaps, theme))
     _write_pictures(folder, drawn, gifs, curricula)
     worst = [s.worst for s in curricula.values() if isinstance(s.worst, CVaR)]
-    write_standing(folder, evaluations, worst)
+    write_normalised(folder, evaluations, worst)
     path = folder / "report.html"
-    told = Told(
+    told = Sections(
         relative_section(evaluations, compare_all(evaluations, bootstrap)),
         gaps_section(gaps, drawn.get("generalisation", NOTHING)),
-        standing_section(evaluations, bootstrap, worst),
+        normalised_section(evaluations, bootstrap, worst),
         curricula_section(curricula, labels),
     )
     write(path, _page(summary, evaluations, images, gifs, drawn, told).encode())
@@ -110,7 +111,7 @@ def _write_pictures(
     folder: Path,
     drawn: Mapping[str, Mapping[str, bytes]],
     gifs: Mapping[str, bytes],
-    curricula: Mapping[str, Story],
+    curricula: Mapping[str, CurriculumSummary],
 ) -> None:
     """Every picture of the page as a file; those of an earlier page go."""
     for name, of_theme in drawn.items():
@@ -130,13 +131,13 @@ def _write_pictures(
         path.unlink(missing_ok=True)
 
 
-def write_standing(
+def write_normalised(
     folder: Path, evaluations: Sequence[Evaluation], worst: Sequence[CVaR] = ()
 ) -> None:
     """The figures of how runs stand over the levels, as files; those of an earlier report go."""
-    figures_of = standing_figures(evaluations, worst)
-    drawn = {_STANDING.format(name): of_theme for name, of_theme in figures_of.items()}
-    for path in folder.glob(_STANDING.format("*")):
+    figures_of = normalised_figures(evaluations, worst)
+    drawn = {_NORMALISED.format(name): of_theme for name, of_theme in figures_of.items()}
+    for path in folder.glob(_NORMALISED.format("*")):
         if path.name not in drawn:
             path.unlink()
     for name, of_theme in drawn.items():
@@ -149,7 +150,7 @@ def _page(
     images: Mapping[str, np.ndarray],
     gifs: Mapping[str, bytes],
     drawn: dict[str, dict[str, bytes]],
-    told: Told,
+    told: Sections,
 ) -> str:
     fresh = is_meta_test(evaluations)
     body = (
@@ -158,7 +159,7 @@ def _page(
         sections.aggregates(summary),
         told.relative,
         told.gaps,
-        told.standing,
+        told.normalised_scores,
         sections.worst_section(summary, evaluations, gifs),
         sections.each_level(summary, "env steps trained" if fresh else "steps / optimal"),
         sections.gallery(summary, images),
@@ -170,17 +171,17 @@ def _page(
     )
     title = f"{summary.suite}: {', '.join(run.run for run in summary.runs)}"
     above = f"{'Meta-test' if fresh else 'Zero-shot evaluation'} on {summary.suite}"
-    return page.frame(title, above, (headline(summary), aside(summary, fresh)), body)
+    return html.frame(title, above, (headline(summary), caveat(summary, fresh)), body)
 
 
 def training_section(drawn: Mapping[str, Mapping[str, bytes]]) -> str:
     """Learning curves against each cost that is known, one at a time; "" without any."""
     names = {cost: name for cost, name in LEARNING.items() if name in drawn}
     panels = {
-        COST_NAMES[cost]: page.picture(drawn[name], f"Learning curves, {COSTS[cost]}")
+        COST_NAMES[cost]: html.picture(drawn[name], f"Learning curves, {COSTS[cost]}")
         for cost, name in names.items()
     }
-    return page.section("Training", page.tabs("training", panels), _LEARNING) if panels else ""
+    return html.section("Training", html.tabs("training", panels), _LEARNING) if panels else ""
 
 
 def _stale(folder: Path, drawn: Mapping, numbered: Mapping[str, int]) -> list[Path]:
@@ -218,7 +219,7 @@ def _picture(drawn: dict, name: str, alt: str, title: str = "", note: str = "") 
     """A figure that follows the reader's light or dark setting."""
     if name not in drawn:
         return ""
-    return page.section(title, page.picture(drawn[name], alt), note)
+    return html.section(title, html.picture(drawn[name], alt), note)
 
 
 _PROFILE = "Share of seeds and levels that score above each threshold: a higher line is better."

@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlgen.evaluation.classes import by_class
-from rlgen.evaluation.cvar import CVaR
 from rlgen.evaluation.episodes import Evaluation, Json, hex_hash, plain, printable
-from rlgen.evaluation.generalisation import Gap, Gaps, LevelInformation
-from rlgen.evaluation.relative import compare_all
-from rlgen.evaluation.standing import standing
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
-from rlgen.evaluation.summary import TAU, some, summarise
+from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
+from rlgen.evaluation.stats.by_class import by_class
+from rlgen.evaluation.stats.cvar import CVaR
+from rlgen.evaluation.stats.normalised_scores import normalised_scores
+from rlgen.evaluation.stats.relative import compare_all
+from rlgen.evaluation.stats.summary import TAU, some, summarise
 
 FORMAT = "rlgen-results-1"
 FILES = ("results.json", "results.csv", "episodes.npz")
@@ -48,8 +48,9 @@ def to_json(
     """Everything but the single episodes as plain JSON values; NaN becomes null.
 
     Runs over a finite training set also have a block `generalisation`, if their gaps are given,
-    and those whose worst levels were played again a block `cvar`; `classes` and `standing` are
-    there where the levels differ in difficulty, and where returns can be normalised.
+    and those whose worst levels were played again a block `cvar`; `classes` and
+    `normalised_scores` are there where the levels differ in difficulty, and where returns can be
+    normalised.
     """
     summary = summarise(evaluations, bootstrap, seed)
     first = evaluations[0]
@@ -79,7 +80,7 @@ def to_json(
         content["relative"] = [_fields(one) for one in relative]
     if gaps:
         content["generalisation"] = [_known(_fields(one)) for one in gaps]
-    blocks = {"classes": by_class, "standing": standing}
+    blocks = {"classes": by_class, "normalised_scores": normalised_scores}
     for name, found in ((k, make(evaluations, bootstrap, seed)) for k, make in blocks.items()):
         if found is not None:
             content[name] = _fields(found)

@@ -5,25 +5,25 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rlgen.evaluation import page
 from rlgen.evaluation.episodes import Evaluation, hex_hash
-from rlgen.evaluation.images import image_bytes
-from rlgen.evaluation.relative_report import is_meta_test
-from rlgen.evaluation.summary import Comparison, Summary, hardest
-from rlgen.evaluation.wording import (
+from rlgen.evaluation.report import html
+from rlgen.evaluation.report.images import image_bytes
+from rlgen.evaluation.report.relative_section import is_meta_test
+from rlgen.evaluation.stats.formatting import (
     AGGREGATES,
     interval_name,
     level_details,
     show,
     show_interval,
 )
+from rlgen.evaluation.stats.summary import Comparison, Summary, hardest
 
 MAX_CARDS = 60  # levels in the gallery; of a larger suite, the hardest
 MAX_NUMBERS = 6  # runs among the key numbers; of more, the best
 NOT_TOLD = ("curve", "look")  # of what an evaluation says of itself: told elsewhere
 
 
-def looks(evaluations: Sequence[Evaluation]) -> list[str]:
+def access_counts(evaluations: Sequence[Evaluation]) -> list[str]:
     """Of each run that has had looks at a sealed suite, which look this one is."""
     told = {e.run: e.meta["look"] for e in evaluations if e.meta.get("look")}
     return [f"{run}: look {num} at this suite" for run, num in told.items()]
@@ -38,7 +38,7 @@ def key_numbers(summary: Summary, evaluations: Sequence[Evaluation]) -> str:
         value, _, span = show_interval(run.aggregate["iqm"], summary.score).partition(" [")
         rest = [f"[{span}" if span else "no interval"]
         rest += [f"look {look} at this suite"] if look else []
-        facts.append((page.label(r, run.run), value, "; ".join(rest)))
+        facts.append((html.label(r, run.run), value, "; ".join(rest)))
     seeds = sorted({e.shape[0] for e in evaluations})
     attempts = sorted({e.shape[2] for e in evaluations})
     what = "agents" if is_meta_test(evaluations) else "episodes"
@@ -50,13 +50,13 @@ def key_numbers(summary: Summary, evaluations: Sequence[Evaluation]) -> str:
     note = f"Interquartile mean of the {summary.score}, {interval_name(summary)}."
     left = len(order) - MAX_NUMBERS
     note += f" The best {MAX_NUMBERS} of {len(order)} runs." if left > 0 else ""
-    return page.section("In short", page.numbers(facts), note)
+    return html.section("In short", html.numbers(facts), note)
 
 
 def aggregates(summary: Summary) -> str:
     """Aggregates by runs, and how the other runs differ from the first."""
     runs, score = summary.runs, summary.score
-    labels = [page.label(r, run.run) for r, run in enumerate(runs)]
+    labels = [html.label(r, run.run) for r, run in enumerate(runs)]
     rows = [
         [name, *(show_interval(run.aggregate[key], score) for run in runs)]
         for name, key in AGGREGATES.items()
@@ -65,7 +65,7 @@ def aggregates(summary: Summary) -> str:
     rows.append(
         ["mean return", *(show_interval(run.aggregate["return"], "return") for run in runs)]
     )
-    blocks = [page.table(["", *labels], rows)]
+    blocks = [html.table(["", *labels], rows)]
     if summary.comparisons:
         rows = [
             [
@@ -78,9 +78,9 @@ def aggregates(summary: Summary) -> str:
         better = (show_interval(c.improvement, "solve rate", 0) for c in summary.comparisons)
         rows.append(["P(better)", *better])
         unit = "" if score == "return" else ", in percentage points"
-        title = f"<h3>Difference from {page.text(runs[0].run)}{unit}</h3>"
-        blocks.append(title + page.table(["", *labels[1:]], rows))
-    return page.section("All levels", "".join(blocks))
+        title = f"<h3>Difference from {html.text(runs[0].run)}{unit}</h3>"
+        blocks.append(title + html.table(["", *labels[1:]], rows))
+    return html.section("All levels", "".join(blocks))
 
 
 def each_level(summary: Summary, steps: str) -> str:
@@ -96,16 +96,16 @@ def each_level(summary: Summary, steps: str) -> str:
         heads = ["level", summary.score, "return", "of optimal", steps]
         rows = [
             [
-                page.text(level.name),
+                html.text(level.name),
                 show_interval(level.score, summary.score, 0),
                 *level_details(level, summary.score),
             ]
             for level in run.levels
         ]
-        table = page.table(heads, rows)
-        folded = page.folded(f"{run.run} in detail", table)
+        table = html.table(heads, rows)
+        folded = html.folded(f"{run.run} in detail", table)
         blocks.append(folded if several else table)
-    return page.section("Each level", "".join(blocks), _BEST if several else "")
+    return html.section("Each level", "".join(blocks), _BEST if several else "")
 
 
 def _scores_of_levels(summary: Summary) -> str:
@@ -117,14 +117,14 @@ def _scores_of_levels(summary: Summary) -> str:
     for run, bold in zip(summary.runs, best, strict=True):
         cells = [show_interval(level.score, summary.score, 0) for level in run.levels]
         columns.append([f"<b>{c}</b>" if b else c for c, b in zip(cells, bold, strict=True)])
-    heads = ["level", *(page.label(r, run.run) for r, run in enumerate(summary.runs))]
+    heads = ["level", *(html.label(r, run.run) for r, run in enumerate(summary.runs))]
     if len(summary.runs) == 2:
         gaps = summary.comparisons[0].levels
         shown = (gaps.at(i) for i in range(len(names)))
         columns.append([show_interval(gap, summary.score, 0, signed=True) for gap in shown])
         heads.append("difference")
-    cells = zip(map(page.text, names), *columns, strict=True)
-    return page.table(heads, [list(row) for row in cells])
+    cells = zip(map(html.text, names), *columns, strict=True)
+    return html.table(heads, [list(row) for row in cells])
 
 
 def gallery(summary: Summary, images: Mapping[str, np.ndarray]) -> str:
@@ -136,20 +136,20 @@ def gallery(summary: Summary, images: Mapping[str, np.ndarray]) -> str:
         name = summary.runs[0].levels[i].name
         picture = ""
         if name in images:
-            source = page.embed("png", image_bytes(np.asarray(images[name])))
-            picture = f'<img src="{source}" alt="Map of {page.text(name)}">'
+            source = html.embed("png", image_bytes(np.asarray(images[name])))
+            picture = f'<img src="{source}" alt="Map of {html.text(name)}">'
         scores = "".join(
-            f"<li>{page.label(r, run.run)}<span>"
+            f"<li>{html.label(r, run.run)}<span>"
             f"{show(float(run.levels[i].score.value), summary.score, 0)}</span></li>"
             for r, run in enumerate(summary.runs)
         )
         cards.append(
-            f"<figure>{picture}<figcaption>{page.text(name)}<ul>{scores}</ul></figcaption></figure>"
+            f"<figure>{picture}<figcaption>{html.text(name)}<ul>{scores}</ul></figcaption></figure>"
         )
     total = len(summary.runs[0].levels)
     note = f"The {len(cards)} hardest of {total} levels." if len(cards) < total else ""
     body = f'<div class="gallery">{"".join(cards)}</div>'
-    return page.section(f"The levels, with {summary.score}", body, note)
+    return html.section(f"The levels, with {summary.score}", body, note)
 
 
 def worst_section(
@@ -168,8 +168,8 @@ def worst_section(
         spread = f"{show(float(seeds.min()), summary.score, 0)}"
         rows.append(
             [
-                page.label(r, run.run),
-                page.text(level.name + also),
+                html.label(r, run.run),
+                html.text(level.name + also),
                 show_interval(level.score, summary.score, 0),
                 spread,
                 "-" if np.isnan(level.optimal_steps) else f"{level.optimal_steps:.0f}",
@@ -177,12 +177,12 @@ def worst_section(
         )
     heads = ["", "worst level", summary.score, "its worst seed", "optimal steps"]
     shown = "".join(
-        f'<figure><img src="{page.embed("gif", gif)}" alt="Episode: {page.text(caption)}">'
-        f"<figcaption>{page.text(caption)}</figcaption></figure>"
+        f'<figure><img src="{html.embed("gif", gif)}" alt="Episode: {html.text(caption)}">'
+        f"<figcaption>{html.text(caption)}</figcaption></figure>"
         for caption, gif in gifs.items()
     )
     episodes = f'<h3>Episodes</h3><div class="episodes">{shown}</div>' if gifs else ""
-    return page.section("Worst levels", page.table(heads, rows) + episodes, _WORST)
+    return html.section("Worst levels", html.table(heads, rows) + episodes, _WORST)
 
 
 def method(summary: Summary, evaluations: Sequence[Evaluation]) -> str:
@@ -195,8 +195,8 @@ def method(summary: Summary, evaluations: Sequence[Evaluation]) -> str:
     seeds = min(e.shape[0] for e in evaluations)
     if summary.over in ("seeds", "whole-seeds") and seeds < 10:
         facts.append(("Few seeds", f"{seeds} seeds. {_FEW_SEEDS}"))
-    if looks(evaluations):
-        facts.append(("Looks", f"{'; '.join(looks(evaluations))}. {_LOOKS}"))
+    if access_counts(evaluations):
+        facts.append(("Looks", f"{'; '.join(access_counts(evaluations))}. {_LOOKS}"))
     facts += [("IQM", _IQM), ("P(better)", _BETTER), ("Optimality gap", _GAP)]
     for e in evaluations:
         num_seeds, num_levels, attempts = e.shape
@@ -206,17 +206,17 @@ def method(summary: Summary, evaluations: Sequence[Evaluation]) -> str:
             f"{name}: {_value(value)}" for name, value in e.meta.items() if name not in NOT_TOLD
         ]
         facts.append((e.run, "; ".join([played, *rest])))
-    items = "".join(f"<dt>{page.text(k)}</dt><dd>{page.text(v)}</dd>" for k, v in facts)
+    items = "".join(f"<dt>{html.text(k)}</dt><dd>{html.text(v)}</dd>" for k, v in facts)
     first = evaluations[0]
     rows = [
-        [page.text(name), f"<code>{hex_hash(bits)}</code>", str(steps) if steps >= 0 else "-"]
+        [html.text(name), f"<code>{hex_hash(bits)}</code>", str(steps) if steps >= 0 else "-"]
         for name, bits, steps in zip(
             first.level_names, first.level_hashes, first.optimal_steps, strict=True
         )
     ]
-    hashes = page.table(["level", "hash", "optimal steps"], rows)
-    folded = page.folded("Hashes of the levels", hashes)
-    return page.section("How it was measured", f"<dl>{items}</dl>{folded}")
+    hashes = html.table(["level", "hash", "optimal steps"], rows)
+    folded = html.folded("Hashes of the levels", hashes)
+    return html.section("How it was measured", f"<dl>{items}</dl>{folded}")
 
 
 def _value(value: object) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.images import gif_bytes
-from rlgen.evaluation.wording import show
+from rlgen.evaluation.report.images import gif_bytes
+from rlgen.evaluation.stats.formatting import show
 from rlgen.evaluation.zero_shot import Policies
 from rlgen.levels import Suite
 from rlgen.rollout import Record, rollout

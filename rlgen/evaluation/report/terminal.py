@@ -9,13 +9,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rlgen.evaluation.classes import ByClass, by_class
-from rlgen.evaluation.cvar import CVaR
 from rlgen.evaluation.episodes import Evaluation, printable
-from rlgen.evaluation.standing import NO_SCALE, Standing, standing
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap
-from rlgen.evaluation.summary import RunResult, Summary, hardest, some, summarise
-from rlgen.evaluation.wording import AGGREGATES, interval_name, level_details, show_interval
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap
+from rlgen.evaluation.stats.by_class import ByClass, by_class
+from rlgen.evaluation.stats.cvar import CVaR
+from rlgen.evaluation.stats.formatting import (
+    AGGREGATES,
+    interval_name,
+    level_details,
+    show_interval,
+)
+from rlgen.evaluation.stats.normalised_scores import NO_SCALE, NormalisedScores, normalised_scores
+from rlgen.evaluation.stats.summary import RunResult, Summary, hardest, some, summarise
 
 MAX_LEVELS = 40  # rows; of a larger suite, the hardest
 RUNS_ACROSS = 3  # columns of runs that fit beside the levels' names
@@ -27,7 +32,7 @@ class _Details(NamedTuple):
     """What is told of many levels; None where there is nothing to tell."""
 
     classes: ByClass | None
-    standing: Standing | None
+    normalised_scores: NormalisedScores | None
 
 
 def print_table(
@@ -46,15 +51,15 @@ def print_table(
     details, many = _Details(None, None), len(summary.runs[0].levels) >= FEWEST_LEVELS
     if many:
         asked = (evaluations, bootstrap, seed)
-        details = _Details(by_class(*asked), standing(*asked))
+        details = _Details(by_class(*asked), normalised_scores(*asked))
     tables = [_one_run(summary, shown, details)] if len(summary.runs) == 1 else []
     if not tables:
         groups = range(0, len(summary.runs), RUNS_ACROSS)
         tables = [_levels(summary, shown, start) for start in groups] + [_runs(summary)]
-        tables += [_standing(summary, details)] if any(details) else []
+        tables += [_normalised_scores(summary, details)] if any(details) else []
     for table in tables:
         console.print(table)
-    last = [f"{NO_SCALE}."] if many and details.standing is None else []
+    last = [f"{NO_SCALE}."] if many and details.normalised_scores is None else []
     for note in _notes(summary, evaluations[0], len(shown)) + _notes_of(details) + last:
         console.print(Text(note, style="dim"))
 
@@ -93,15 +98,19 @@ def _one_run(summary: Summary, shown: list[int], details: _Details) -> Table:
     if details.classes:
         worst, mean = _worst_class(details.classes, 0)
         table.add_row(_name(f"worst: {worst}"), mean)
-    if details.standing:
-        share = details.standing.runs[0].participation
+    if details.normalised_scores:
+        share = details.normalised_scores.runs[0].participation
         table.add_row("participation", show_interval(share, "ratio"))
     return table
 
 
-def _standing(summary: Summary, details: _Details) -> Table:
+def _normalised_scores(summary: Summary, details: _Details) -> Table:
     """One row a run: its worst class of levels, and on how many levels it gets anywhere."""
-    shares = {} if details.standing is None else {x.run: x for x in details.standing.runs}
+    shares = (
+        {}
+        if details.normalised_scores is None
+        else {x.run: x for x in details.normalised_scores.runs}
+    )
     table = _table("Worst class of levels", ("run", "class", summary.score, "participation"))
     for r, run in enumerate(summary.runs):
         worst = _worst_class(details.classes, r) if details.classes else ("-", "-")
@@ -193,10 +202,13 @@ def _notes_of(details: _Details) -> list[str]:
         notes.append(f"Worst: of classes by {details.classes.by}; whole seeds drawn.")
         if details.classes.over == "attempts":
             notes[-1] = f"Worst: of classes by {details.classes.by}."
-    if details.standing:
-        left = (*details.standing.without_span, *details.standing.without_reference)
+    if details.normalised_scores:
+        left = (
+            *details.normalised_scores.without_span,
+            *details.normalised_scores.without_reference,
+        )
         without = f" (without {some(left)})" if left else ""
-        scale = details.standing.scale
+        scale = details.normalised_scores.scale
         notes.append(f"Participation: levels with more than {scale.low_name}{without}.")
     return [printable(note) for note in notes]
 

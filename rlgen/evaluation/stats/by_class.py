@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from rlgen.evaluation.cvar import worst_means
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.standing import of_agents
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval, level_means
-from rlgen.evaluation.summary import check_comparable
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, level_means
+from rlgen.evaluation.stats.cvar import worst_means
+from rlgen.evaluation.stats.normalised_scores import of_agents
+from rlgen.evaluation.stats.summary import check_comparable
 
 MOST_CLASSES = 5
 FEWEST_LEVELS = 4  # of a class, on average

@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from rlgen.evaluation import statistics
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
-from rlgen.evaluation.summary import compare
-from rlgen.evaluation.wording import show
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, iqm
+from rlgen.evaluation.stats.formatting import show
+from rlgen.evaluation.stats.summary import compare
 
 
 class Pair(NamedTuple):
@@ -175,7 +174,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _iqm(e: Evaluation, bootstrap: Bootstrap, seed: int) -> Interval:
-    return bootstrap.interval(np.random.default_rng(seed), statistics.iqm, e.score[1])
+    return bootstrap.interval(np.random.default_rng(seed), iqm, e.score[1])
 
 
 def _pair(e: Evaluation, other: Evaluation, bootstrap: Bootstrap, seed: int) -> Pair:

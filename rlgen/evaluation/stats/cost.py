@@ -10,8 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlgen.evaluation.curves import COSTS
-
+COSTS = {
+    "env_steps": "env steps (all but evaluation)",
+    "gradient_updates": "gradient updates",
+    "wall_seconds": "seconds (compilation apart)",
+}
+"""What training can be measured by: keys of `metrics.jsonl` and their names on an axis."""
 KINDS = ("train", "scout", "score", "antagonist", "teacher", "evaluate")
 """Env steps by what they were for, in the order of tables; see `rlgen.runs.metrics`."""
 

@@ -17,12 +17,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float, Int
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.figures import THEMES, add_legend, blank
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval, level_means
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, level_means
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite
 
@@ -136,37 +133,6 @@ def worst_means(
         total = np.cumsum(np.repeat(of_tie, size))
         found[s] = total[num_worst - 1] / num_worst
     return found
-
-
-def cvar_figure(results: Sequence[CVaR], theme: str = "light") -> Figure:
-    """Score on the worst levels against their share, with intervals; a higher line is better.
-
-    Raises:
-        ValueError: no results, or of different suites or scores.
-    """
-    kinds = {(one.suite, one.score, one.num_levels) for one in results}
-    if len(kinds) != 1:
-        found = ", ".join(f"{score} on {suite}" for suite, score, _ in sorted(kinds)) or "none"
-        raise ValueError(f"a figure of CVaR takes runs of one suite and score, got {found}")
-    look, score, num_levels = THEMES[theme], results[0].score, results[0].num_levels
-    figure, (axes,) = blank(look, 3.4, [1.0])
-    for r, one in enumerate(results):
-        # Shares that come to the same number of levels are one point.
-        num_worst, kept = np.unique(one.num_worst, return_index=True)
-        value, low, high = (x[kept] for x in one.mean[:3])
-        share, colour = num_worst / num_levels, look.runs[r % len(look.runs)]
-        axes.plot(share, value, color=colour, linewidth=1.8, marker="o", markersize=3.5)
-        axes.fill_between(share, low, high, color=colour, alpha=0.2, linewidth=0)
-    axes.grid(color=look.grid, linewidth=0.6)
-    axes.set(xscale="log", xlabel=f"worst levels, of {num_levels:,}", ylabel=score)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    if score != "return":
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
-    if score == "solve rate":
-        axes.set_ylim(-0.02, 1.02)
-    add_legend(figure, {r: one.run for r, one in enumerate(results)}, look, markers=False)
-    return figure
 
 
 def _check_again(policies: Policies, suite: Suite, first: Evaluation, seed: int) -> None:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from rlgen.evaluation.statistics import Interval
-from rlgen.evaluation.summary import Comparison, LevelResult, Summary
+from rlgen.evaluation.stats.bootstrap import Interval
+from rlgen.evaluation.stats.summary import Comparison, LevelResult, Summary
 
 AGGREGATES = {  # as tables call them
     "IQM": "iqm",
@@ -72,7 +72,7 @@ def headline(summary: Summary) -> str:
     return f"{sentence}{verdict(compared, score, -1 if first_is_best else 1)}."
 
 
-def aside(summary: Summary, fresh_agents: bool = False) -> str:
+def caveat(summary: Summary, fresh_agents: bool = False) -> str:
     """What the headline's interval leaves out, in a sentence; empty if nothing.
 
     Args:

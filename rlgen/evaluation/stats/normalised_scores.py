@@ -18,9 +18,9 @@ import numpy as np
 from jaxtyping import Float
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.percentiles import Dominance, Q, dominance, participation, percentiles
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval, level_means
-from rlgen.evaluation.summary import check_comparable, some
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, level_means
+from rlgen.evaluation.stats.percentiles import Dominance, Q, dominance, participation, percentiles
+from rlgen.evaluation.stats.summary import check_comparable, some
 
 FEW_ATTEMPTS = 16  # fewer episodes a level bias low percentiles noticeably
 NO_SCALE = (
@@ -48,7 +48,7 @@ class RunStanding(NamedTuple):
     each_seed: Float[np.ndarray, "S K"]
 
 
-class Standing(NamedTuple):
+class NormalisedScores(NamedTuple):
     """Runs on one suite by their normalised returns."""
 
     suite: str
@@ -62,9 +62,9 @@ class Standing(NamedTuple):
     dominance: tuple[Dominance, ...]  # of every two runs
 
 
-def standing(
+def normalised_scores(
     evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
-) -> Standing | None:
+) -> NormalisedScores | None:
     """Percentile curves, participation and dominance; None if no level has a normalised score.
 
     Intervals are over whole seeds, as an agent plays every level; dominance is resampled over
@@ -73,13 +73,13 @@ def standing(
     Raises:
         ValueError: no evaluations, labels that repeat, or different levels or kinds of score.
     """
-    return _standing(tuple(evaluations), bootstrap, seed)
+    return _normalised_scores(tuple(evaluations), bootstrap, seed)
 
 
 @lru_cache(maxsize=2)  # evaluations are told apart by identity and do not change
-def _standing(
+def _normalised_scores(
     evaluations: tuple[Evaluation, ...], bootstrap: Bootstrap, seed: int
-) -> Standing | None:
+) -> NormalisedScores | None:
     check_comparable(evaluations)
     low = untrained_of(evaluations)
     runs = [e for e in evaluations if e is not low]
@@ -91,7 +91,7 @@ def _standing(
     unknown = np.isnan(scale.high)
     scores = [normalise(e, scale)[:, counts] for e in runs]
     rng, reps = np.random.default_rng(seed), min(bootstrap.reps, 1000)
-    return Standing(
+    return NormalisedScores(
         f"{runs[0].suite} v{runs[0].suite_version}",
         scale,
         Q,
@@ -154,7 +154,7 @@ def of_agents(bootstrap: Bootstrap, *scores: Float[np.ndarray, "_ _ _"]) -> Boot
     return replace(bootstrap, over=named.get(over, over), resample_levels=False)
 
 
-def notes(found: Standing) -> list[str]:
+def notes(found: NormalisedScores) -> list[str]:
     """What was divided by what, which levels are left out, and what to beware of."""
     told = [
         f"Normalised return: 0 is {found.scale.low_name}, 1 is {found.scale.high_name}; "
@@ -174,7 +174,7 @@ def notes(found: Standing) -> list[str]:
     return told
 
 
-def verdicts(found: Standing) -> list[str]:
+def verdicts(found: NormalisedScores) -> list[str]:
     """A sentence for every two runs."""
     told = []
     for one in found.dominance:

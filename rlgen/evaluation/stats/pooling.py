@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlgen import config
-from rlgen.evaluation.comparison_runs import Opened
 from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.load_runs import Opened
 
 BESIDE = (
     "seed",

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
 
 THRESHOLD = 0.75
 

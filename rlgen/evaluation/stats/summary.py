@@ -7,9 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rlgen.evaluation import statistics
 from rlgen.evaluation.episodes import Evaluation, hex_hash
-from rlgen.evaluation.statistics import DEFAULT, Bootstrap, Interval
+from rlgen.evaluation.stats.bootstrap import (
+    DEFAULT,
+    Bootstrap,
+    Interval,
+    difference,
+    iqm,
+    level_means,
+    mean,
+    median,
+    optimality_gap,
+    performance_profile,
+    probability_of_improvement,
+    wilson,
+)
 
 TAU = np.linspace(0, 1, 101)  # thresholds of the performance profile
 
@@ -118,21 +130,21 @@ def compare(
     check_comparable((evaluation, baseline))
     rng = np.random.default_rng(seed)
     x, y = evaluation.score[1], baseline.score[1]
-    of_iqm = statistics.difference(statistics.iqm)
+    of_iqm = difference(iqm)
     of_levels = replace(bootstrap, resample_levels=False)
-    iqm = bootstrap.interval(rng, of_iqm, x, y)
-    unknown = np.full_like(iqm.value, np.nan)
-    wide = Interval(iqm.value, unknown, unknown, "none")
+    iqms = bootstrap.interval(rng, of_iqm, x, y)
+    unknown = np.full_like(iqms.value, np.nan)
+    wide = Interval(iqms.value, unknown, unknown, "none")
     if min(len(x), len(y)) > 1:
         wide = replace(bootstrap, over="whole-seeds").interval(rng, of_iqm, x, y)
     return Comparison(
         evaluation.run,
         baseline.run,
-        bootstrap.interval(rng, statistics.difference(statistics.mean), x, y),
-        iqm,
+        bootstrap.interval(rng, difference(mean), x, y),
+        iqms,
         wide,
-        bootstrap.interval(rng, statistics.probability_of_improvement, x, y),
-        of_levels.interval(rng, statistics.difference(statistics.level_means), x, y),
+        bootstrap.interval(rng, probability_of_improvement, x, y),
+        of_levels.interval(rng, difference(level_means), x, y),
     )
 
 
@@ -146,27 +158,27 @@ def _summarise_run(e: Evaluation, bootstrap: Bootstrap, seed: int) -> RunResult:
     rng = np.random.default_rng(seed)
     x = e.score[1]
     num_seeds = e.shape[0]
-    names = ("mean", "iqm", "median", "optimality_gap")
+    functions = (mean, iqm, median, optimality_gap)
 
     def aggregates(matrix: np.ndarray) -> np.ndarray:
-        return np.stack([getattr(statistics, name)(matrix) for name in names], axis=-1)
+        return np.stack([function(matrix) for function in functions], axis=-1)
 
     together = bootstrap.interval(rng, aggregates, x)
-    aggregate = {name: together.at(i) for i, name in enumerate(names)}
-    aggregate["return"] = bootstrap.interval(rng, statistics.mean, e.episode_return)
+    aggregate = {function.__name__: together.at(i) for i, function in enumerate(functions)}
+    aggregate["return"] = bootstrap.interval(rng, mean, e.episode_return)
     if num_seeds > 1:
         whole = replace(bootstrap, over="whole-seeds")
-        aggregate["iqm_whole_seeds"] = whole.interval(rng, statistics.iqm, x)
+        aggregate["iqm_whole_seeds"] = whole.interval(rng, iqm, x)
     if e.score[0] == "return":
         del aggregate["optimality_gap"]  # there is no 1 to fall short of
     # The band is a picture: a thousand resamples are plenty and the profile is the dearest one.
     coarse = replace(bootstrap, reps=min(bootstrap.reps, 1000))
-    profile = coarse.interval(rng, lambda m: statistics.performance_profile(m, TAU), x)
+    profile = coarse.interval(rng, lambda m: performance_profile(m, TAU), x)
     of_levels = replace(bootstrap, resample_levels=False)
-    scores = of_levels.interval(rng, statistics.level_means, x)
+    scores = of_levels.interval(rng, level_means, x)
     if scores.over == "attempts" and num_seeds == 1 and e.score[0] == "solve rate":
         solved = x.sum(axis=(0, 2)).astype(np.int64)
-        bounds = statistics.wilson(solved, e.shape[2], bootstrap.confidence)
+        bounds = wilson(solved, e.shape[2], bootstrap.confidence)
         scores = Interval(scores.value, *bounds, scores.over)
     return RunResult(e.run, aggregate, profile, _level_results(e, scores))
 

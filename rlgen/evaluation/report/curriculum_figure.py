@@ -14,8 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from rlgen import registry
-from rlgen.evaluation.figures import THEMES, WIDTH, Theme, dress
-from rlgen.evaluation.level_facts import Facts
+from rlgen.evaluation.generalisation.level_facts import Facts
+from rlgen.evaluation.report.figures import THEMES, WIDTH, Theme, dress
 from rlgen.runs.curriculum_log import ORIGINS, LevelLog
 from rlgen.types import NEW
 
@@ -44,7 +44,7 @@ def history(log: LevelLog, facts: Facts, env: Any, theme: str = "light") -> Figu
 
     Args:
         log: see `rlgen.runs.curriculum_log.read`.
-        facts: see `rlgen.evaluation.level_facts.find_facts`.
+        facts: see `rlgen.evaluation.generalisation.level_facts.find_facts`.
         env: whose `level_image` draws the examples; without it there are none.
         theme: `light` or `dark`.
     """

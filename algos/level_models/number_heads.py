@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rlgen.algos.level_models.objective import Objective
 from rlgen.types import Key
-
-from ._objective import Objective
 
 LEAST_SCALE = 1e-2
 """Below this a learned scale does not fall: a likelihood without bound is no objective."""

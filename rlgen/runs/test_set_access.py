@@ -18,7 +18,9 @@ OPEN = ("train", "validation")
 """Splits that may be looked at as often as one likes."""
 
 
-def look(run: Path, suite: str, version: str, split: str, **facts: str | int | float | None) -> int:
+def count_access(
+    run: Path, suite: str, version: str, split: str, **facts: str | int | float | None
+) -> int:
     """Write down one look at a suite; how many this run has had of it, this one included.
 
     0, and nothing is written, of splits that are not sealed.
@@ -35,7 +37,7 @@ def look(run: Path, suite: str, version: str, split: str, **facts: str | int | f
     """
     if split in OPEN:
         return 0
-    before = sum(one["suite"] == suite and one["version"] == version for one in looks(run))
+    before = sum(one["suite"] == suite and one["version"] == version for one in accesses(run))
     when = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({"suite": suite, "version": version, "split": split, **facts, "when": when})
     try:
@@ -50,7 +52,7 @@ def look(run: Path, suite: str, version: str, split: str, **facts: str | int | f
     return before + 1
 
 
-def looks(run: Path) -> list[dict]:
+def accesses(run: Path) -> list[dict]:
     """Every look that a run has had, oldest first.
 
     Raises:

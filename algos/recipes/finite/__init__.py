@@ -1,0 +1,1 @@
+"""Recipes over a finite training set."""

@@ -1,0 +1,1 @@
+"""Recipes that learn an update rule, or train agents with one."""

@@ -1,0 +1,1 @@
+"""Recipes of unsupervised environment design and domain randomisation."""

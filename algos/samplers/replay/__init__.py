@@ -1,0 +1,1 @@
+"""Parts that samplers with a level buffer share."""

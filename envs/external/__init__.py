@@ -1,0 +1,1 @@
+"""Adapters of environments that other packages implement."""

@@ -1,0 +1,27 @@
+"""Houses: see as much as can be seen of six to twelve rooms; there is no goal and no reward."""
+
+from rlgen.envs.houses.env import (
+    VARIANTS,
+    Houses,
+    Level,
+    Obs,
+    State,
+    build,
+    cells_seen,
+    make_level,
+    tiny,
+    walls_of,
+)
+
+__all__ = [
+    "VARIANTS",
+    "Houses",
+    "Level",
+    "Obs",
+    "State",
+    "build",
+    "cells_seen",
+    "make_level",
+    "tiny",
+    "walls_of",
+]

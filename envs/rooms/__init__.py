@@ -1,0 +1,1 @@
+"""Rooms behind doors: grids of walls, lava, doors and keys, the families for exploration."""

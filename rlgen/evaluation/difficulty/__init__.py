@@ -1,0 +1,1 @@
+"""Difficulty reports: how hard an environment's levels are."""

@@ -1,0 +1,1 @@
+"""Generalisation gaps, level information and the history of a curriculum."""

@@ -1,0 +1,1 @@
+"""The protocol ladder: levels ordered by distance from the training distribution."""

@@ -1,0 +1,61 @@
+"""Saved results of a run: where `rlgen compare` keeps them, and whether they answer a question."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.load_runs import Opened
+from rlgen.evaluation.report import results
+from rlgen.levels import Suite
+
+
+def saved_folder(run: Opened, suite: Suite, attempts: int, seed: int) -> Path:
+    """Where `rlgen compare` keeps what it played; `rlgen eval` has a folder of its own."""
+    name = suite.name.replace("/", "-")
+    return run.path / "eval" / f"{name}-{attempts}-attempts-seed-{seed}-update-{run.update}"
+
+
+def find_saved(
+    run: Opened, suite: Suite, attempts: int, seed: int
+) -> tuple[Evaluation | None, list[str]]:
+    """A run's saved results of exactly this evaluation, and why others were not taken."""
+    by_eval = run.path / "eval" / suite.name.replace("/", "-")
+    places = (saved_folder(run, suite, attempts, seed), by_eval)
+    passed = []
+    for place in places:
+        if not (place / "results.json").is_file():
+            continue
+        try:
+            every = results.load(place)
+        except ValueError as error:
+            passed.append(str(error))
+            continue
+        own = [e for e in every if e.run == run.path.name]
+        wrong = _other_than(own[0], run, suite, attempts, seed) if own else "of other runs"
+        if not wrong:
+            return dataclasses.replace(own[0], meta=own[0].meta | {"saved_in": str(place)}), passed
+        passed.append(f"{place} is {wrong}")
+    return None, passed
+
+
+def _other_than(e: Evaluation, run: Opened, suite: Suite, attempts: int, seed: int) -> str:
+    """In what a saved evaluation is not the one asked for; "" if it is."""
+    bits = np.asarray(suite.levels.hash)
+    same_levels = e.level_names == suite.levels.names and np.array_equal(e.level_hashes, bits)
+    facts = {
+        "suite": (e.suite, suite.name),
+        "suite version": (e.suite_version, suite.levels.version),
+        "levels": (same_levels, True),
+        "seeds": (e.meta.get("seeds"), [run.seeds.start, run.seeds.stop - 1]),
+        "number of seeds": (e.shape[0], run.spec.seeds),
+        "update": (e.meta.get("update"), run.update),
+        "env steps": (e.meta.get("env_steps"), run.env_steps),
+        "attempts": (e.shape[2], attempts),
+        "evaluation seed": (e.meta.get("evaluation_seed"), seed),
+    }
+    for name, (found, asked) in facts.items():
+        if found != asked:
+            return "of other levels" if name == "levels" else f"of {name} {found}, not {asked}"
+    return ""

@@ -1,0 +1,1 @@
+"""Seeds, slots and devices as axes of one program."""
