@@ -2,7 +2,7 @@
 # `make help` lists the targets; `make test ARGS="-k maze"` passes arguments on.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs benchmark test-versions clean
+.PHONY: help demo test test-all test-thorough test-slow lint types docs benchmark test-versions clean
 
 # The first Python that is new enough; `make PYTHON=/path/to/python3.12 test` chooses another.
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -23,9 +23,20 @@ help:  ## this list
 demo: $(INSTALLED)  ## train an agent on generated mazes, evaluate it on mazes it never saw
 	@$(BIN)/python scripts/demo.py
 
-test: $(READY)  ## the test suite (CPU)
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --junitxml=$(REPORT)
+
+test: $(READY)  ## the tests, in minutes (CPU): every component's laws, and whatever is quick
 	@echo "pytest, $(WORKERS) workers; the results are also written to $(REPORT)"
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --junitxml=$(REPORT) $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-all: $(READY)  ## the same and the thorough tests, which take longer
+	@$(PYTEST) -m "not slow" $(ARGS)
+
+test-thorough: $(READY)  ## the thorough tests alone, as CI runs them after `make test`
+	@$(PYTEST) -m "thorough and not slow" $(ARGS)
+
+test-slow: $(READY)  ## learning curves: tests that train for minutes each
+	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: $(READY)  ## ruff: style and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

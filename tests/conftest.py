@@ -1,5 +1,7 @@
 """Settings of every test: CPU, two simulated devices, strict shapes, a compilation cache."""
 
+import ctypes
+import gc
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +17,12 @@ os.environ["XLA_FLAGS"] = (
 )
 if [int(x) for x in version("jaxlib").split(".")[:2]] < [0, 11]:  # where the flag is known to be
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    # One part a program: the workers take all cores already.
+    os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 
 import hypothesis
 import jax
+import pytest
 
 CACHE = Path(__file__).parent.parent / ".jax_cache"
 
@@ -32,3 +37,36 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 # The same examples each time: a failure seen once is seen again, by everyone.
 hypothesis.settings.register_profile("rlgen", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("rlgen")
+
+# Tracing makes millions of short-lived objects; collecting them less often saves a tenth of it.
+gc.set_threshold(200_000, 20, 100)
+
+LARGE, ENOUGH = 2**30, 3 * 2**29
+"""Bytes of a worker beyond which compiled programs are dropped after a module, and after a test."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Drop compiled programs where a worker has grown; modules share few of them."""
+    result = yield
+    module_ends = nextitem is None or nextitem.path != item.path
+    forget_programs(LARGE if module_ends else ENOUGH)
+    return result
+
+
+def forget_programs(limit: int) -> None:
+    """Drop compiled programs if this process holds more than `limit` bytes."""
+    if resident() > limit:
+        jax.clear_caches()
+        gc.collect()
+        if hasattr(LIBC, "malloc_trim"):  # glibc keeps what was freed
+            LIBC.malloc_trim(0)
+
+
+LIBC = ctypes.CDLL(None)
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") if statm.exists() else 0

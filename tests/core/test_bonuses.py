@@ -9,7 +9,7 @@ import pytest
 
 from rlgen import registry, testing
 from rlgen.bonuses import Combined, Scale, Shaped, gate, parse, product, weighted_sum
-from rlgen.normalization import SMALLEST_SHARE, Normalizer
+from rlgen.nn.normalization import SMALLEST_SHARE, Normalizer
 from rlgen.students import OnPolicy
 
 T, N = 12, 4
@@ -256,6 +256,7 @@ def test_a_step_without_successor_counts_in_no_statistic():
     assert (heard[~done] != plain[~done]).any()
 
 
+@pytest.mark.thorough
 def test_a_shaped_combination_keeps_the_laws():
     tiny = [registry.load("bonuses", name).tiny(MAZE) for name in ("episodic", "counts")]
     seeing = replace(tiny[1], key="observation")
@@ -285,6 +286,7 @@ class Idle:
         return jnp.stack([rollout.reward.sum(), rollout.bonus.sum()]), {}
 
 
+@pytest.mark.thorough
 def test_a_student_is_paid_the_bonus_beside_the_reward():
     env = testing.Probe("policy")
     level = jax.vmap(env.sample_level)(jax.random.split(KEY, N))

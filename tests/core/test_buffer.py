@@ -95,7 +95,7 @@ def assert_same(buffer, slow):
     assert int(buffer.clock) == slow.clock
     columns = {
         "level": buffer.level["id"],
-        "memory": buffer.memory,
+        "memory": buffer.level_info,
         "score": buffer.score,
         "timestamp": buffer.timestamp,
     }
@@ -168,6 +168,7 @@ class Trace:
             self.slow.update(*entry)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("deduplicate", [True, False])
 @pytest.mark.parametrize("priority", PRIORITIES, ids=lambda p: f"{p.kind}-{p.staleness_coef}")
 def test_the_sequential_mode_equals_a_slow_implementation_on_random_traces(priority, deduplicate):
@@ -182,6 +183,7 @@ def test_the_sequential_mode_equals_a_slow_implementation_on_random_traces(prior
         assert len(trace.slow.rows) == K  # the trace went on beyond a full buffer
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("priority", PRIORITIES, ids=lambda p: f"{p.kind}-{p.staleness_coef}")
 def test_priorities_are_a_distribution_over_observed_rows_and_equal_the_slow_ones(priority):
     slow, buffer = SlowBuffer(priority), empty()
@@ -216,6 +218,7 @@ def test_rank_priorities_worked_by_hand():
     np.testing.assert_allclose(weights[:3], expected, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_row_never_observed_is_never_drawn_even_where_the_cumulative_sum_rounds():
     num_rows = 4000
     buffer = make_buffer(num_rows, {"id": jnp.int32(0)}, jnp.float32(0))
@@ -334,6 +337,7 @@ def test_an_update_without_evidence_or_row_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, after, buffer)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sequential", [True, False])
 def test_seeds_under_vmap_equal_single_buffers(sequential):
     inserting, drawing, updating = compiled(Priority(), sequential)
@@ -349,11 +353,11 @@ def test_seeds_under_vmap_equal_single_buffers(sequential):
         keys = jax.random.split(jax.random.key(step), num_seeds)
         many = jax.vmap(inserting, in_axes=(0, 0, None))(many, stacked, mask([]))
         many, drawn = jax.vmap(drawing, in_axes=(0, 0, None, 0))(keys, many, mask([]), used)
-        many = jax.vmap(updating)(many, rows, stacked.score, stacked.memory, used)
+        many = jax.vmap(updating)(many, rows, stacked.score, stacked.level_info, used)
         for i, batch in enumerate(batches):
             buffer, row = drawing(keys[i], inserting(single[i], batch, mask([])), mask([]), used[i])
             np.testing.assert_array_equal(row, drawn[i])
-            single[i] = updating(buffer, rows[i], batch.score, batch.memory, used[i])
+            single[i] = updating(buffer, rows[i], batch.score, batch.level_info, used[i])
     for i, buffer in enumerate(single):
         jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), many, buffer)
 

@@ -10,8 +10,8 @@ import pytest
 
 from rlgen import registry
 from rlgen.codec import Cells, Choice, Flags, LevelCodec, Numbers, Place
-from rlgen.envs._physics_codec import PhysicsCodec
-from rlgen.envs.cart_pole import CartPole
+from rlgen.envs.classic_control.cart_pole import CartPole
+from rlgen.envs.classic_control.codec import PhysicsCodec
 from rlgen.envs.maze import Maze, make_level
 
 ABLE = [n for n in registry.names("envs") if registry.has(registry.load("envs", n).tiny(), "codec")]
@@ -30,6 +30,7 @@ def test_grids_and_parameter_vectors_have_codecs():
     assert {"maze", *PHYSICS} <= set(ABLE)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ABLE)
 def test_decoding_inverts_encoding(name):
     env = tiny(name)
@@ -41,6 +42,7 @@ def test_decoding_inverts_encoding(name):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ABLE)
 def test_parts_are_what_they_say(name):
     env = tiny(name)

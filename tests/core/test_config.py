@@ -174,7 +174,7 @@ def test_checks_of_all_components_run_on_the_final_values_alone():
 
 def test_no_hyperparameter_of_a_real_recipe_is_lost():
     """Every plain field of every component of a built curriculum has a path."""
-    from rlgen.algos.recipes import robust_plr
+    from rlgen.algos.recipes.ued import robust_plr
     from rlgen.envs import maze
 
     built: Any = robust_plr.build(maze.tiny())

@@ -10,7 +10,7 @@ from rlgen.types import Rollout
 T, N, R = 24, 5, 3
 
 
-def random_rollout(seed, num_queued=R, end_prob=0.25):
+def random_rollout(seed, levels_per_slot=R, end_prob=0.25):
     """Hand-made evidence: several episodes a slot, ended either way, the queue turning round."""
     rng = np.random.default_rng(seed)
     first = np.zeros((T, N), bool)
@@ -20,7 +20,7 @@ def random_rollout(seed, num_queued=R, end_prob=0.25):
     terminated = done & (rng.random((T, N)) < 0.6)
     first[0] = True
     first[1:] = done[:-1]
-    turn[1:] = np.cumsum(done[:-1], 0) % num_queued
+    turn[1:] = np.cumsum(done[:-1], 0) % levels_per_slot
     floats = [rng.normal(size=(T, N)).astype(np.float32) for _ in range(4)]
     value, next_value, reward, bonus = map(jnp.asarray, floats)
     return Rollout(
@@ -32,7 +32,7 @@ def random_rollout(seed, num_queued=R, end_prob=0.25):
         first=jnp.asarray(first),
         terminated=jnp.asarray(terminated),
         truncated=jnp.asarray(done & ~terminated),
-        turn=jnp.asarray(turn),
+        level_index=jnp.asarray(turn),
         reward=reward,
         bonus=bonus,
         carry=(),
@@ -44,7 +44,7 @@ def slow_episodes(rollout, slot):
     pieces = []
     for t in range(T):
         if bool(rollout.first[t, slot]):
-            pieces.append([int(rollout.turn[t, slot]), [], False])
+            pieces.append([int(rollout.level_index[t, slot]), [], False])
         pieces[-1][1].append(t)
         pieces[-1][2] = bool(rollout.terminated[t, slot] | rollout.truncated[t, slot])
     return pieces
@@ -106,7 +106,7 @@ def one_slot(terminated, truncated, **fields):
         "next_value": np.zeros(num_steps),
         "reward": np.zeros(num_steps),
         "bonus": np.zeros(num_steps),
-        "turn": np.zeros(num_steps, np.int32),
+        "level_index": np.zeros(num_steps, np.int32),
         "log_prob": np.zeros(num_steps),
         "action": np.zeros(num_steps, np.int32),
         "first": first,
@@ -135,11 +135,11 @@ def test_gae_of_a_time_limit_worked_by_hand():
     )
 
 
-@pytest.mark.parametrize("num_queued", [1, R])
-def test_episode_statistics_equal_a_slow_loop(num_queued):
-    rollout = random_rollout(2, num_queued)
+@pytest.mark.parametrize("levels_per_slot", [1, R])
+def test_episode_statistics_equal_a_slow_loop(levels_per_slot):
+    rollout = random_rollout(2, levels_per_slot)
     success = jnp.asarray(np.random.default_rng(3).random((T, N)) < 0.5)
-    stats = episodes(rollout, num_queued, success)
+    stats = episodes(rollout, levels_per_slot, success)
     total, length = episode_progress(rollout)
     for n in range(N):
         pieces = slow_episodes(rollout, n)
@@ -148,7 +148,7 @@ def test_episode_statistics_equal_a_slow_loop(num_queued):
                 total[steps, n], np.cumsum(rollout.reward[steps, n]), rtol=1e-4, atol=1e-5
             )
             np.testing.assert_array_equal(length[steps, n], np.arange(len(steps)) + 1)
-        for r in range(num_queued):
+        for r in range(levels_per_slot):
             ended = [steps for turn, steps, complete in pieces if turn == r and complete]
             returns = [float(rollout.reward[steps, n].sum()) for steps in ended]
             assert stats.num[n, r] == len(ended)
@@ -161,10 +161,10 @@ def test_episode_statistics_equal_a_slow_loop(num_queued):
             np.testing.assert_allclose(stats.mean_length[n, r], mean, rtol=1e-6)
 
 
-def slow_mean_per_level(x, rollout, num_queued, completed_only):
-    out = np.full((N, num_queued), -np.inf)
+def slow_mean_per_level(x, rollout, levels_per_slot, completed_only):
+    out = np.full((N, levels_per_slot), -np.inf)
     for n in range(N):
-        for r in range(num_queued):
+        for r in range(levels_per_slot):
             means = [
                 np.mean([float(x[t, n]) for t in steps])
                 for turn, steps, complete in slow_episodes(rollout, n)
@@ -176,18 +176,18 @@ def slow_mean_per_level(x, rollout, num_queued, completed_only):
 
 
 @pytest.mark.parametrize("completed_only", [True, False])
-@pytest.mark.parametrize("num_queued", [1, R])
-def test_mean_per_level_equals_a_slow_loop(num_queued, completed_only):
+@pytest.mark.parametrize("levels_per_slot", [1, R])
+def test_mean_per_level_equals_a_slow_loop(levels_per_slot, completed_only):
     for seed in range(3):
-        rollout = random_rollout(seed, num_queued, end_prob=0.1 + 0.2 * seed)
-        fast = mean_per_level(rollout.value, rollout, num_queued, completed_only)
-        slow = slow_mean_per_level(rollout.value, rollout, num_queued, completed_only)
+        rollout = random_rollout(seed, levels_per_slot, end_prob=0.1 + 0.2 * seed)
+        fast = mean_per_level(rollout.value, rollout, levels_per_slot, completed_only)
+        slow = slow_mean_per_level(rollout.value, rollout, levels_per_slot, completed_only)
         np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5)
 
 
 def test_a_level_that_the_queue_did_not_reach_has_no_mean():
     rollout = one_slot(
-        terminated=[0, 1, 0], truncated=[0, 0, 0], turn=[0, 0, 1], value=[1.0, 3.0, 7.0]
+        terminated=[0, 1, 0], truncated=[0, 0, 0], level_index=[0, 0, 1], value=[1.0, 3.0, 7.0]
     )
     every = mean_per_level(rollout.value, rollout, 3)[0]
     np.testing.assert_array_equal(every, [2.0, 7.0, -np.inf])

@@ -97,7 +97,7 @@ def loop(levels, luck, num_steps):
         "first",
         "terminated",
         "truncated",
-        "turn",
+        "level_index",
         "reward",
         "carry",
     ]
@@ -117,7 +117,7 @@ def loop(levels, luck, num_steps):
             rows["next_value"][t, n] = 0 if over else after
             rows["first"][t, n] = time == 0
             rows["terminated"][t, n], rows["truncated"][t, n] = over, cut
-            rows["turn"][t, n] = turn
+            rows["level_index"][t, n] = turn
             rows["reward"][t, n] = number + DISCOUNT_ACTION * action + 0.01 * (time + 1)
             rows["carry"][t, n] = count  # before the step, of the episode or left from the last
             time, count = time + 1, count + 1
@@ -150,7 +150,7 @@ def first_luck(rollout):
     """What luck each level's first episode began with; levels that were not met have none."""
     luck = np.full((N, R), np.nan)
     for t, n in np.argwhere(rollout.first)[::-1]:
-        luck[n, rollout.turn[t, n]] = rollout.obs[t, n, 2]
+        luck[n, rollout.level_index[t, n]] = rollout.obs[t, n, 2]
     return luck
 
 
@@ -162,7 +162,7 @@ NAMES = [
     "first",
     "terminated",
     "truncated",
-    "turn",
+    "level_index",
     "reward",
 ]
 
@@ -174,7 +174,7 @@ def test_rollout_is_a_slow_loop(played, expected):
 
 
 def test_queue_is_met_in_order_and_wraps_round(played):
-    turn, first = np.asarray(played[0].turn), np.asarray(played[0].first)
+    turn, first = np.asarray(played[0].level_index), np.asarray(played[0].first)
     for n in range(N):
         begun = turn[first[:, n], n]
         np.testing.assert_array_equal(begun, np.arange(len(begun)) % R)
@@ -234,6 +234,7 @@ def slow_play(levels, max_steps):
     return [np.array(column) for column in zip(*results, strict=True)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("max_steps", [10**9, 2])
 def test_play_counts_the_first_episode_of_each_level_and_stops(levels, max_steps):
     # A billion steps are allowed: that this test ends shows that it stops when all are done.

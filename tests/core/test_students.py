@@ -12,9 +12,9 @@ from rlgen.algos.learners.ppo import PPO
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.max_mc import MaxMC
-from rlgen.branching import any_seed, same_for_all_seeds
 from rlgen.curriculum import Curriculum
-from rlgen.networks import ActorCritic
+from rlgen.nn.actor_critic import ActorCritic
+from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds
 from rlgen.students import OnPolicy, OnPolicyState, successes
 from rlgen.testing import Probe, assert_close, assert_same, new_slots, random_rollout
 from rlgen.types import Keys
@@ -44,6 +44,7 @@ FREE = jnp.ones(N, bool)
 SEEDS = Keys(0, None)  # pyright: ignore[reportArgumentType]  # axes, not keys
 
 
+@pytest.mark.thorough
 def test_no_weight_skips_the_update_of_every_member(pair):
     _, state, run = pair
     after, outcome, metrics = run(jax.random.key(2), jnp.zeros(N))
@@ -53,6 +54,7 @@ def test_no_weight_skips_the_update_of_every_member(pair):
     assert outcome.done.all() and outcome.rollout.reward.shape == (2, NUM_STEPS, N)
 
 
+@pytest.mark.thorough
 def test_weights_train_and_are_counted(pair):
     _, _, run = pair
     weight = jnp.asarray([1.0, 0.0, 0.5, 0.0])
@@ -62,6 +64,7 @@ def test_weights_train_and_are_counted(pair):
     np.testing.assert_array_equal(after.learner.num_updates, [1, 1])
 
 
+@pytest.mark.thorough
 def test_population_of_two_is_two_members_with_the_same_keys(pair, slots):
     student, state, run = pair
     key = jax.random.key(2)
@@ -74,6 +77,7 @@ def test_population_of_two_is_two_members_with_the_same_keys(pair, slots):
         assert_close(found, expected, f"member {i} differs from a single one", 1e-4)
 
 
+@pytest.mark.thorough
 def test_members_differ(pair):
     _, state, _ = pair
     kernels = state.learner.params["actor"]["kernel"]
@@ -97,7 +101,7 @@ def test_a_student_of_nothing_is_refused(field):
         OnPolicy(ENV, LEARNER, **{field: 0})  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("field", ["num_slots", "num_queued"])
+@pytest.mark.parametrize("field", ["num_slots", "levels_per_slot"])
 def test_a_curriculum_without_levels_is_refused(field):
     student = OnPolicy(ENV, LEARNER, NUM_STEPS)
     with pytest.raises(ValueError, match=f"{field} must be at least 1, got 0"):
@@ -149,8 +153,8 @@ def test_a_seed_without_weight_stays_as_it_is_beside_one_that_learns():
 def test_a_shared_predicate_is_one_answer_for_all_seeds():
     wants = jnp.asarray([[False, True, False], [False, False, False]])
     for row, expected in zip(wants, (True, False), strict=True):
-        np.testing.assert_array_equal(jax.vmap(any_seed)(row), [expected] * 3)
-    assert any_seed(jnp.bool_(True)) and not any_seed(jnp.bool_(False))
+        np.testing.assert_array_equal(jax.vmap(any_over_seeds)(row), [expected] * 3)
+    assert any_over_seeds(jnp.bool_(True)) and not any_over_seeds(jnp.bool_(False))
     counter = jnp.full((3,), 5)
     np.testing.assert_array_equal(jax.vmap(same_for_all_seeds)(counter), counter)
 
@@ -185,6 +189,7 @@ def vmapped(robust):
     return jax.vmap(lambda keys: train(robust, keys), in_axes=(SEEDS,))
 
 
+@pytest.mark.thorough
 def test_seeds_side_by_side_are_single_runs(vmapped, one_by_one):
     side_by_side = jax.jit(vmapped)(all_keys())
     trained = np.isfinite(one_by_one[1]["loss"])
@@ -209,6 +214,7 @@ def is_jaxpr(value):
     return hasattr(value, "eqns") or hasattr(value, "jaxpr")
 
 
+@pytest.mark.thorough
 def test_no_branch_becomes_a_select_when_seeds_are_an_axis(robust, vmapped):
     keys = all_keys()
     single = jax.make_jaxpr(lambda keys: train(robust, keys))(Keys(keys.own[0], keys.shared))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.approximators import Table
 from rlgen.config import flatten, override
 from rlgen.envs.chain import VARIANTS, Chain, Level, build
 from rlgen.evaluation.suites import load_suite
+from rlgen.nn.approximators import Table
 
 LEVELS = Level(
     right=jnp.array([0, 1, 0, 1]),

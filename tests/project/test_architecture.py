@@ -3,72 +3,54 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from rlgen import registry
+from tests.paths import ROOT
 
 # A part imports from its own layer and those above it here. A new one is added where it belongs.
 LAYERS = (
-    {"__init__", "types"},
+    {"__init__", "gymnax_hook", "types"},
     {"protocols"},
-    {
-        "bonuses",
-        "branching",
-        "buffer",
-        "codec",
-        "distributions",
-        "gru",
-        "initializers",
-        "levels",
-        "linear_recurrence",
-        "lstm",
-        "normalization",
-        "registry",
-        "returns",
-        "optimizers",
-        "packing",
-        "simplex",
-        "tasks",
-    },
-    {"approximators", "cells", "config", "networks", "rollout"},
-    {"policy_return"},
-    {"curriculum", "evaluation", "gymnax", "runs", "sharding", "students", "testing"},
+    {"buffer", "codec", "config", "levels", "nn", "parallel", "registry", "returns"},
+    {"bonuses", "rollout"},
+    {"curriculum", "students"},
+    {"gymnax", "runs", "testing"},
+    {"evaluation"},
     {"envs", "algos"},
     {"__main__", "cli"},
 )
-PIECES = {  # private modules, by how their names begin, and the part that they belong to
-    "_cli_": "cli",
-    "_from_gymnax": "gymnax",
-    "_gymnax_hook": "__init__",
-    "_laws_": "testing",
-    "_network_": "networks",
-    "_probes": "testing",
-}
 STRANGERS = {"envs", "algos"}  # of one layer, but neither knows the other
+ALGOS = (
+    {"level_models", "rules"},
+    {"bonuses", "learners", "scores"},
+    {"meta", "samplers"},
+    {"recipes"},
+)
+"""The same of the folders of `rlgen.algos`."""
 
-STEPPERS = {"envs", "gymnax", "rollout", "tasks", "testing"}
-UNJITTED = {
-    "approximators",
-    "optimizers",
-    "packing",
-    "policy_return",
-    "rollout",
-    "students",
-    "curriculum",
-    "returns",
-    "buffer",
-    "networks",
-    "cells",
-    "branching",
+MOST_FILES = 24
+"""Files of one folder."""
+OPENED = {  # files of ours that a reader of a component opens, at most; itself included
+    "rlgen.algos.learners.ppo": 10,
+    "rlgen.algos.recipes.ued.plr": 16,
+    "rlgen.algos.recipes.finite.dred": 24,
+    "rlgen.algos.recipes.meta.groove": 26,
+    "rlgen.envs.maze": 14,
 }
+
+STEPPERS = {"envs", "gymnax", "levels", "rollout", "testing"}
+UNJITTED = {"buffer", "curriculum", "nn", "parallel", "returns", "rollout", "students"}
 HOST_JITS = {"rlgen.algos.samplers.fixed"}  # samples its training set once, before the run
 
 
-def library() -> dict[str, ast.Module]:
+@cache
+def library() -> Mapping[str, ast.Module]:
     """Syntax tree of every module of rlgen by its dotted name; packages end in `.__init__`."""
     trees = {}
     for top, package in (("rlgen", "rlgen"), ("envs", "rlgen.envs"), ("algos", "rlgen.algos")):
@@ -105,18 +87,18 @@ def resolved(target: str, known: set[str]) -> str:
 
 
 def part(module: str) -> str:
-    """What the layers speak of: a folder or a module of rlgen, whose pieces count as the whole."""
-    name = module.split(".")[1]
-    return next((whole for piece, whole in PIECES.items() if name.startswith(piece)), name)
+    """What the layers speak of: a folder or a module of rlgen."""
+    return module.split(".")[1]
 
 
-def layer(module: str) -> int:
-    ranks = [rank for rank, parts in enumerate(LAYERS) if part(module) in parts]
-    assert ranks, f"{module} is in no layer; add {part(module)!r} to LAYERS"
+def layer(module: str, layers: tuple[set[str], ...] = LAYERS, depth: int = 1) -> int:
+    name = module.split(".")[depth]
+    ranks = [rank for rank, parts in enumerate(layers) if name in parts]
+    assert ranks, f"{module} is in no layer; add {name!r} to the layers"
     return ranks[0]
 
 
-def outward_imports(trees: dict[str, ast.Module], known: set[str]) -> list[str]:
+def outward_imports(trees: Mapping[str, ast.Module], known: set[str]) -> list[str]:
     """Imports, among the known modules, of one that its importer should not know of."""
     wrong = []
     for name, tree in trees.items():
@@ -127,10 +109,39 @@ def outward_imports(trees: dict[str, ast.Module], known: set[str]) -> list[str]:
     return wrong
 
 
-def circular_imports(trees: dict[str, ast.Module]) -> list[str]:
-    """A ring of modules that import each other when loaded; imports inside functions are lazy."""
-    known = set(trees)
-    graph = {name: imports(name, iter(tree.body), known) - {name} for name, tree in trees.items()}
+def wrong_algos(trees: Mapping[str, ast.Module], known: set[str]) -> list[str]:
+    """Imports within `rlgen.algos` of a folder that the importer's should not know of."""
+    inside = {n: t for n, t in trees.items() if n.startswith("rlgen.algos.") and n.count(".") > 2}
+    wrong = []
+    for name, tree in inside.items():
+        for target in imports(name, ast.walk(tree), known) & set(inside):
+            if layer(target, ALGOS, 2) > layer(name, ALGOS, 2):
+                wrong.append(f"{name} imports {target}")
+    return wrong
+
+
+def graph_of(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
+    """Which module imports which, imports inside functions and for types included."""
+    known, tops = set(trees), {"rlgen.__init__", "rlgen.envs.__init__", "rlgen.algos.__init__"}
+    return {n: imports(n, ast.walk(tree), known) - {n} - tops for n, tree in trees.items()}
+
+
+def folders_of(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same of folders; the loose files of the three top folders stand for themselves."""
+
+    def folder(name: str) -> str:
+        parts = name.split(".")
+        top = 2 if parts[1] in STRANGERS else 1
+        return ".".join(parts[:-1]) if len(parts) > top + 1 else name
+
+    found: dict[str, set[str]] = {}
+    for name, targets in graph.items():
+        found.setdefault(folder(name), set()).update(map(folder, targets))
+    return {name: targets - {name} for name, targets in found.items()}
+
+
+def circle_in(graph: dict[str, set[str]]) -> list[str]:
+    """Nodes that import each other in a ring; [] if there is none."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -138,7 +149,26 @@ def circular_imports(trees: dict[str, ast.Module]) -> list[str]:
     return []
 
 
-def uses_of(trees: dict[str, ast.Module], names: set[str]) -> list[str]:
+def opened(start: str, trees: Mapping[str, ast.Module], graph: dict[str, set[str]]) -> set[str]:
+    """The files that a reader of a module opens: what it imports, directly or not.
+
+    A package's `__init__` that only hands on names is looked through, unless reading begins there.
+    """
+    seen: set[str] = set()
+    through: set[str] = set()
+    todo = [start if start in trees else f"{start}.__init__"]
+    while todo:
+        name = todo.pop()
+        if name in seen | through:
+            continue
+        empty = not any(isinstance(n, ast.FunctionDef | ast.ClassDef) for n in trees[name].body)
+        handed_on = name.endswith(".__init__") and empty and bool(seen)
+        (through if handed_on else seen).add(name)
+        todo += graph[name]
+    return seen
+
+
+def uses_of(trees: Mapping[str, ast.Module], names: set[str]) -> list[str]:
     """Where an attribute or an imported name of the given names is used."""
     found = []
     for module, tree in trees.items():
@@ -153,38 +183,78 @@ def uses_of(trees: dict[str, ast.Module], names: set[str]) -> list[str]:
     return found
 
 
-def outside_steppers(trees: dict[str, ast.Module]) -> dict[str, ast.Module]:
+def outside_steppers(trees: Mapping[str, ast.Module]) -> Mapping[str, ast.Module]:
     return {m: t for m, t in trees.items() if part(m) not in STEPPERS}
 
 
-def never_jitted(trees: dict[str, ast.Module]) -> dict[str, ast.Module]:
+def never_jitted(trees: Mapping[str, ast.Module]) -> Mapping[str, ast.Module]:
     inside = UNJITTED | {"algos"}
     return {m: t for m, t in trees.items() if part(m) in inside and m not in HOST_JITS}
 
 
+@pytest.mark.thorough
 def test_imports_point_inwards():
     assert "\n".join(outward_imports(library(), set(library()))) == ""
 
 
-def test_no_modules_import_each_other_in_a_ring():
-    assert circular_imports(library()) == []
+def test_no_files_import_each_other_in_a_ring():
+    assert circle_in(graph_of(library())) == []
 
 
+def test_no_folders_import_each_other_in_a_ring(graph):
+    assert circle_in(folders_of(graph)) == []
+
+
+def test_algorithms_import_one_way():
+    assert "\n".join(wrong_algos(library(), set(library()))) == ""
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return graph_of(library())
+
+
+@pytest.mark.parametrize(("start", "most"), OPENED.items())
+def test_a_reader_opens_few_files(graph, start, most):
+    files = opened(start, library(), graph)
+    assert len(files) <= most, f"{start} takes {len(files)} files: {', '.join(sorted(files))}"
+
+
+def test_how_many_files_a_reader_opens_is_printed(capsys, graph):
+    trees = library()
+    kinds = ("learners", "scores", "bonuses")
+    components = [module for kind in kinds for module in registry.modules(kind).values()]
+    counts = {module: len(opened(module, trees, graph)) for module in components}
+    with capsys.disabled():
+        print("\nfiles opened to read:", end=" ")
+        print(", ".join(f"{name.rpartition('.')[2]} {n}" for name, n in counts.items()))
+    assert max(counts.values()) <= 20  # ten is the aim; declared interfaces take them there
+
+
+def test_no_folder_is_crowded():
+    folders = Counter(name.rpartition(".")[0] for name in library())
+    assert {name: n for name, n in folders.items() if n > MOST_FILES} == {}
+
+
+@pytest.mark.thorough
 def test_only_the_rollout_steps_environments():
     assert "\n".join(uses_of(outside_steppers(library()), {"step_env"})) == ""
 
 
+@pytest.mark.thorough
 def test_training_code_never_jits():
     assert "\n".join(uses_of(never_jitted(library()), {"jit", "pmap", "filter_jit"})) == ""
 
 
+@pytest.mark.thorough
 def test_the_checks_see_the_whole_library():
     names = set(library())
-    assert {"rlgen.types", "rlgen.envs.maze", "rlgen.algos.learners.ppo"} <= names
+    assert {"rlgen.types", "rlgen.envs.maze.env", "rlgen.algos.learners.ppo"} <= names
     shipped = {p for p in (ROOT / "rlgen").iterdir() if p.suffix == ".py"}
     assert len([n for n in names if n.count(".") == 1]) == len(shipped)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("module", "source"),
     [
@@ -200,9 +270,32 @@ def test_an_outward_import_is_seen(module, source):
     assert outward_imports({module: ast.parse(source)}, set(library())) != []
 
 
-def test_a_ring_of_imports_is_seen():
-    ring = {"rlgen.types": "import rlgen.levels", "rlgen.levels": "from rlgen.types import Key"}
-    assert circular_imports({name: ast.parse(source) for name, source in ring.items()}) != []
+@pytest.mark.parametrize(
+    "first", ["import rlgen.levels", "def f():\n    from rlgen.levels import Suite"]
+)
+def test_a_ring_of_imports_is_seen(first):
+    sources = {"rlgen.types": first, "rlgen.levels": "from rlgen.types import Key"}
+    ring = {name: ast.parse(source) for name, source in sources.items()}
+    assert circle_in(graph_of(ring)) != []
+
+
+def test_a_ring_of_folders_is_seen():
+    sources = {
+        "rlgen.runs.a": "import rlgen.evaluation.b",
+        "rlgen.evaluation.b": "",
+        "rlgen.evaluation.c": "import rlgen.runs.d",
+        "rlgen.runs.d": "",
+    }
+    graph = graph_of({name: ast.parse(source) for name, source in sources.items()})
+    assert circle_in(graph) == [] and circle_in(folders_of(graph)) != []
+
+
+def test_a_wrong_import_among_algorithms_is_seen():
+    trees = {
+        **library(),
+        "rlgen.algos.learners.mine": ast.parse("from rlgen.algos.meta import population"),
+    }
+    assert wrong_algos(trees, set(trees)) != []
 
 
 @pytest.mark.parametrize(
@@ -254,11 +347,13 @@ def changes_on_import(*arguments: str, program: str = IMPORT_ALL) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 def test_importing_changes_nothing_global():
     modules = [name.removesuffix(".__init__") for name in library() if part(name) != "__main__"]
     assert changes_on_import(*modules).strip() == "changed:"
 
 
+@pytest.mark.thorough
 def test_a_global_change_is_seen():
     program = IMPORT_ALL.replace("after =", "jax.config.update('jax_enable_x64', True)\nafter =")
     assert changes_on_import(program=program).strip() == "changed: jax.config"

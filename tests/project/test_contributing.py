@@ -3,7 +3,6 @@
 import importlib
 import re
 import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,9 @@ from rlgen import registry, testing
 from rlgen.curriculum import Curriculum
 from rlgen.students import OnPolicy
 from rlgen.types import Keys
+from tests.paths import ROOT
 
-TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 EXAMPLES = dict(re.findall(r"^### An? (\w+)\n.*?^```python\n(.*?)^```", TEXT, re.M | re.S))
 
 
@@ -40,6 +40,7 @@ def test_environment(example):
     testing.check_env(example("environment").tiny(), num_steps=6)
 
 
+@pytest.mark.thorough
 def test_sampler(example):
     testing.check_sampler(example("sampler").tiny(example("environment").tiny()))
 
@@ -48,6 +49,7 @@ def test_score(example):
     testing.check_score(example("score").tiny(example("environment").tiny()))
 
 
+@pytest.mark.thorough
 def test_learner(example):
     env = example("environment").tiny()
     testing.check_learner(env, example("learner").tiny(env))
@@ -55,7 +57,7 @@ def test_learner(example):
 
 def test_bonus_counts_and_looks_at_no_later_step(example):
     bonus = example("bonus").RareAction(num_actions=7)
-    rollout = testing.random_rollout(0, num_steps=6, num_slots=2, num_queued=1)
+    rollout = testing.random_rollout(0, num_steps=6, num_slots=2, levels_per_slot=1)
     key = jax.random.key(0)
     weight = jnp.ones(2)
     state, value, _ = bonus.apply(key, bonus.init(key, 2), rollout, weight)
@@ -69,6 +71,7 @@ def test_bonus_counts_and_looks_at_no_later_step(example):
     np.testing.assert_allclose(value, np.array(expected), rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_all_of_them_train_together(example):
     env = example("environment").tiny()
     bonus = example("bonus").tiny(env)

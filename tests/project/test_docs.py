@@ -11,15 +11,15 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from rlgen import cli, config, registry
+from rlgen import config, registry
+from rlgen.cli import main
 from rlgen.runs.spec import RunSpec, build, with_names
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text() for path in DOCS.rglob("*.md")}
 TEXTS = {DOCS / name: text for name, text in PAGES.items()} | {
@@ -159,6 +159,7 @@ def test_links_lead_somewhere(path):
             assert anchor in headings(TEXTS[there]), f"{target} has no #{anchor}"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_training_commands_are_understood(path, fields):
     lines = [args for args in commands(TEXTS[path]) if args[0] == "train"]
@@ -176,6 +177,7 @@ def test_training_commands_are_understood(path, fields):
                 config.convert(known[option].kind, value, option)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", registry.names("recipes"))
 def test_options_told_of_a_method_are_its_own(name, fields, hooks):
     where = hooks.docs_tables.ENVS.get(name, "maze")
@@ -183,10 +185,10 @@ def test_options_told_of_a_method_are_its_own(name, fields, hooks):
     assert told - {*fields({"recipe": name, "env": where})} == set()
 
 
-@pytest.mark.parametrize("command", sorted({*cli.COMMANDS} - {"train", "list"}))
+@pytest.mark.parametrize("command", sorted({*main.COMMANDS} - {"train", "list"}))
 def test_other_commands_are_understood(command, capsys):
     try:
-        cli.main([command, "--help"])
+        main.main([command, "--help"])
     except SystemExit as stop:
         assert not stop.code
     known = {*re.findall(r"(?<![\w-])--?[a-z][\w.-]*", capsys.readouterr().out)}

@@ -16,9 +16,9 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 
 from tests.conftest import CACHE
-from tests.test_packaging import run, tree  # noqa: F401 (a fixture)
+from tests.paths import ROOT
+from tests.project.test_packaging import run, tree  # noqa: F401 (a fixture)
 
-ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [
     "01_train_and_evaluate",
@@ -78,7 +78,7 @@ def test_what_it_points_at_is_there(path):
     text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     named = re.findall(r"`((?:docs|scripts|rlgen)/[\w/.-]+\.\w+|[A-Z]+\.md)`", text)
     assert named and [name for name in named if not (ROOT / name).is_file()] == []
-    from rlgen.cli import COMMANDS
+    from rlgen.cli.main import COMMANDS
 
     assert set(re.findall(r"`rlgen ([a-z-]+)", text)) <= set(COMMANDS)
     assert {x + "_" for x in re.findall(r"\b(0\d): ", text)} <= {name[:3] for name in NAMES}
@@ -130,6 +130,7 @@ def environment(wheel: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.thorough
 def test_it_runs_from_a_wheel(path, wheel, python, tmp_path):
     notebook = read(path)
     notebook.cells.append(nbformat.v4.new_code_cell("print(rlgen.__file__)"))

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import rlgen
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
 FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
@@ -106,11 +106,13 @@ def contents(wheel: Path) -> set[str]:
     return set(zipfile.ZipFile(wheel).namelist())
 
 
+@pytest.mark.thorough
 def test_the_wheel_adds_one_name_to_site_packages(built):
     tops = {name.split("/")[0] for name in contents(built["wheel"])}
     assert tops == {"rlgen", f"rlgen-{rlgen.__version__}.dist-info"}
 
 
+@pytest.mark.thorough
 def test_the_wheel_holds_every_module(built):
     assert set(library_files().values()) | {"rlgen/py.typed"} <= contents(built["wheel"])
 
@@ -126,6 +128,7 @@ def test_the_source_distribution_holds_each_module_once(built):
     assert not any("rlgen/envs" in name or "rlgen/algos" in name for name in names)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["wheel", "sdist", "editable"])
 def test_it_runs_from_another_folder(kind, built, tree, tmp_path):
     target, elsewhere = tmp_path / "target", tmp_path / "elsewhere"

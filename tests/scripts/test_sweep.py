@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rlgen.evaluation import results
+from rlgen.evaluation.report import results
 from rlgen.runs import checkpoint, folder, program, training
-from rlgen.runs.looks import looks
-from tests.test_reproduce import SMALL
-from tests.test_runs import same
+from rlgen.runs.test_set_access import accesses
+from tests.algos.recipes.test_reproduce import SMALL
+from tests.core.runs.test_runs import same
+from tests.paths import ROOT, TESTS
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = ROOT / "scripts"
 TRIAL = (  # trains in no time: 16 env steps an update, 6 updates in chunks of 3
     "standins.trial --env standins.arm --steps 96 --chunk 3 --seeds 2 --log-levels 0 --suite= --out"
 )
@@ -30,7 +31,7 @@ RATES = "student.learner.rate=0.1,0.2"
 def sweep():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPTS)
-        patch.syspath_prepend(Path(__file__).parent)
+        patch.syspath_prepend(TESTS)
         spec = importlib.util.spec_from_file_location("sweep", SCRIPTS / "sweep.py")
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -65,6 +66,7 @@ def whole(sweep, tmp_path_factory):
     return out
 
 
+@pytest.mark.thorough
 def test_every_point_is_an_ordinary_run_of_its_values(whole):
     found = {name: folder.read(whole / name) for name in points(whole)}
     assert sorted(found) == ["1-rate-0.1", "2-rate-0.2"]
@@ -76,8 +78,9 @@ def test_every_point_is_an_ordinary_run_of_its_values(whole):
     assert all(checkpoint.updates(whole / name)[-1] == 6 for name in found)
 
 
+@pytest.mark.thorough
 def test_a_point_is_the_run_that_train_makes_of_the_same_options(whole, tmp_path):
-    from rlgen.cli import main
+    from rlgen.cli.main import main
 
     options = TRIAL.replace("--suite= --out", "--preset strong --student.learner.rate 0.2 --out")
     assert main(["train", *options.split(), str(tmp_path / "run")]) == 0
@@ -164,6 +167,7 @@ def test_a_list_has_points_of_different_options(sweep, tmp_path):
         read_list(listed)
 
 
+@pytest.mark.thorough
 def test_a_point_that_fails_is_named_and_stops_no_other(sweep, tmp_path, capsys):
     out = tmp_path / "sweep"
     assert trial(sweep, out, "--grid", "student.learner.bad-update=4,-1") == 1
@@ -178,6 +182,7 @@ def test_a_point_that_fails_is_named_and_stops_no_other(sweep, tmp_path, capsys)
     assert checkpoint.updates(out / "1-bad-update-4")[-1] == 3
 
 
+@pytest.mark.thorough
 def test_what_was_killed_is_gone_on_with_bit_for_bit(sweep, whole, tmp_path):
     """A kill -9 in the middle of the second point."""
     out = tmp_path / "sweep"
@@ -193,7 +198,7 @@ def test_what_was_killed_is_gone_on_with_bit_for_bit(sweep, whole, tmp_path):
         "training._save = then_die\n"
         "sys.exit(sweep.main(sys.argv[3:]))"
     )
-    command = [sys.executable, "-c", killer, str(SCRIPTS), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", killer, str(SCRIPTS), str(TESTS)]
     died = subprocess.run([*command, *TRIAL.split(), str(out), *grid], capture_output=True)
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     assert checkpoint.updates(out / "2-rate-0.2") == [3]
@@ -205,6 +210,7 @@ def test_what_was_killed_is_gone_on_with_bit_for_bit(sweep, whole, tmp_path):
         same(trained(out / name), trained(whole / name))
 
 
+@pytest.mark.thorough
 def test_a_signal_ends_the_sweep_after_the_chunk(sweep, tmp_path, monkeypatch, capsys):
     save = training._save
 
@@ -234,11 +240,12 @@ def test_without_ray_there_is_one_clear_line(sweep, tmp_path, monkeypatch, capsy
     assert not (tmp_path / "sweep").exists()
 
 
+@pytest.mark.thorough
 def test_ray_gives_the_same_runs_with_two_workers(whole, tmp_path):
     pytest.importorskip("ray")
     out = tmp_path / "sweep"
     command = [*TRIAL.split(), str(out), "--grid", RATES, "--preset", "strong", "--ray"]
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(SCRIPTS / "sweep.py"), *command],
         env=os.environ | {"PYTHONPATH": path},
@@ -255,7 +262,7 @@ def test_ray_gives_the_same_runs_with_two_workers(whole, tmp_path):
 
 @pytest.fixture(scope="module")
 def scored(sweep, tmp_path_factory):
-    """A point that plays a suite; the programs are those of tests/test_reproduce.py."""
+    """A point that plays a suite; the programs are those of test_reproduce.py."""
     out = tmp_path_factory.mktemp("scored") / "sweep"
     command = ["dr", "--env", "cart-pole", *SMALL.split(), "--seeds", "2", "--steps", "128"]
     command += ["--grid", "seed=0", "--out", str(out)]
@@ -264,6 +271,7 @@ def scored(sweep, tmp_path_factory):
     return out, command
 
 
+@pytest.mark.thorough
 def test_the_score_is_that_of_the_saved_evaluation(scored, tmp_path):
     out, _ = scored
     (row,) = csv.DictReader((out / "sweep.csv").open())
@@ -276,15 +284,17 @@ def test_the_score_is_that_of_the_saved_evaluation(scored, tmp_path):
     assert evaluation.shape[0] == 2 and evaluation.shape[2] == 2
 
 
+@pytest.mark.thorough
 def test_what_was_played_is_not_played_again(sweep, scored):
     out, command = scored
     before = {p: p.stat().st_mtime_ns for p in out.glob("*/eval/*/episodes.npz")}
     assert sweep.main(command) == 0
     after = {p: p.stat().st_mtime_ns for p in out.glob("*/eval/*/episodes.npz")}
     assert len(before) == 1 and before == after
-    assert points(out)["1-seed-0"]["look"] == 1 == len(looks(out / "1-seed-0"))
+    assert points(out)["1-seed-0"]["look"] == 1 == len(accesses(out / "1-seed-0"))
 
 
+@pytest.mark.thorough
 def test_a_suite_that_a_point_cannot_play_is_refused(sweep, tmp_path, capsys):
     command = ["dr", "--env", "cart-pole", "--grid", "seed=0,9", "--suite", "maze/heldout"]
     assert sweep.main([*command, "--out", str(tmp_path / "sweep")]) == 2

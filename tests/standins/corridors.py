@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rlgen.envs import maze
+from rlgen.envs.grid.bitboard import FORWARD
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import LevelSet, Suite, make_level_set
 
@@ -23,7 +24,7 @@ class Forward:
 
     def act(self, key, state, carry, obs, first):
         zero = jnp.zeros(first.shape)
-        return carry, jnp.full(first.shape, maze.FORWARD), zero, zero
+        return carry, jnp.full(first.shape, FORWARD), zero, zero
 
     def value(self, state, carry, obs, first):
         return jnp.zeros(first.shape)

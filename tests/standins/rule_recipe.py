@@ -1,8 +1,8 @@
 """A recipe that learns a tiny rule on fresh levels."""
 
-from rlgen.algos.meta._agent import build_agent
-from rlgen.algos.meta._rule import Rule
+from rlgen.algos.learners.lpg import build_agent
 from rlgen.algos.meta.meta_gradient import MetaGradient
+from rlgen.algos.rules.networks import Rule
 from rlgen.algos.samplers.lifetimes import build as build_lifetimes
 from rlgen.algos.scores.none import NoScore
 from rlgen.curriculum import Curriculum

@@ -82,12 +82,12 @@ class Sampler:
     def init(self, key):
         return jnp.zeros((0,))  # an array of size 0: orbax would refuse it
 
-    def blank(self):
+    def example_level(self):
         return jnp.float32(0.0)
 
     def propose(self, keys, state, slots, free):
-        keys = jax.random.split(keys.own, slots.row.size)
-        level = jax.vmap(self.env.sample_level)(keys).reshape(slots.row.shape)
+        keys = jax.random.split(keys.own, slots.buffer_index.size)
+        level = jax.vmap(self.env.sample_level)(keys).reshape(slots.buffer_index.shape)
         return state, slots._replace(level=level, weight=jnp.full_like(slots.weight, self.weight))
 
     def observe(self, keys, state, slots, score, outcome):
@@ -96,11 +96,11 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Score:
-    def memory(self):
+    def initial_state(self):
         return ()
 
     def __call__(self, key, slots, outcome):
-        return jnp.zeros(slots.row.shape), slots.memory
+        return jnp.zeros(slots.buffer_index.shape), slots.score_state
 
 
 def key_bits(key):

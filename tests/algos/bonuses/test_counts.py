@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rlgen import registry, testing
-from rlgen.algos.bonuses import _keys, _tables, counts, episodic
+from rlgen.algos.bonuses import count_tables, counts, episodic, state_keys
 from rlgen.envs import cave, maze
 from rlgen.types import Visit
 
@@ -184,21 +184,21 @@ def test_staying_where_an_episode_begins_is_nothing_new():
 
 
 def test_a_rollout_longer_than_there_are_stamps_is_refused():
-    cells = _tables.Around(*[jnp.zeros((2**16, 1), jnp.int32)] * 2)
-    tags = _tables.Around(*[jnp.zeros((2**16, 1), jnp.uint32)] * 2)
+    cells = count_tables.Around(*[jnp.zeros((2**16, 1), jnp.int32)] * 2)
+    tags = count_tables.Around(*[jnp.zeros((2**16, 1), jnp.uint32)] * 2)
     flags = jnp.ones((2**16, 1), bool)
     with pytest.raises(ValueError, match="take shorter rollouts"):
-        _tables.mark_visits(_tables.no_marks(1, 4, False), cells, tags, flags, flags)
+        count_tables.mark_visits(count_tables.no_marks(1, 4, False), cells, tags, flags, flags)
 
 
 def test_the_most_episodes_of_one_call_are_told_apart():
-    shape = (_tables.MOST_EPISODES, 1)
+    shape = (count_tables.MOST_EPISODES, 1)
     key = np.arange(shape[0])[:, None] % 3
-    cells = _tables.Around(*[jnp.asarray(x, jnp.int32) for x in (key, (key + 1) % 3)])
-    tags = _tables.Around(*[jnp.zeros(shape, jnp.uint32)] * 2)
+    cells = count_tables.Around(*[jnp.asarray(x, jnp.int32) for x in (key, (key + 1) % 3)])
+    tags = count_tables.Around(*[jnp.zeros(shape, jnp.uint32)] * 2)
     flags = jnp.ones(shape, bool)
-    marks = _tables.no_marks(1, 3, False)
-    marks, met = jax.jit(_tables.mark_visits)(marks, cells, tags, flags, flags)
+    marks = count_tables.no_marks(1, 3, False)
+    marks, met = jax.jit(count_tables.mark_visits)(marks, cells, tags, flags, flags)
     assert (np.asarray(met.times) == 1).all()
     end = np.asarray(marks.mark >> 16)[0]
     last = [int(key[-1, 0]), int(key[-1, 0] + 1) % 3]
@@ -206,7 +206,7 @@ def test_the_most_episodes_of_one_call_are_told_apart():
 
 
 def test_hashes_tell_keys_apart():
-    pair = np.asarray(jax.jit(_keys.lanes)(jnp.arange(2**15).reshape(1, -1)))[0]
+    pair = np.asarray(jax.jit(state_keys.lanes)(jnp.arange(2**15).reshape(1, -1)))[0]
     assert len(np.unique(pair, axis=0)) == 2**15
     for lane in pair.T:  # as even as throws of a die: 128 +- 11 in each of 256 cells
         filled = np.bincount(lane & 255, minlength=256)
@@ -224,7 +224,7 @@ def test_floats_are_rounded_and_integers_are_not(bins, num_different):
         terminated=np.zeros((4, 1), bool),
         truncated=np.zeros((4, 1), bool),
     )
-    visits = jax.jit(lambda rollout: _keys.read_visits(rollout, "observation", bins))(rollout)
+    visits = jax.jit(lambda rollout: state_keys.read_visits(rollout, "observation", bins))(rollout)
     assert len(np.unique(visits.before[:, 0], axis=0)) == num_different
     assert (visits.after[-1] != visits.before[-1]).any()  # the integer alone differs
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rlgen import registry, testing
-from rlgen.algos.bonuses import _ellipse, e3b, rnd
-from rlgen.algos.bonuses._training import Training
+from rlgen.algos.bonuses import e3b, ellipse, rnd
+from rlgen.algos.bonuses.training import Training
 from rlgen.bonuses import parse, product
 from rlgen.envs import maze
 from rlgen.rollout import Record, rollout
@@ -21,7 +21,7 @@ from rlgen.types import Visit
 T, N, D, RIDGE = 24, 6, 5, 0.1
 KEY = jax.random.key(0)
 FORMS = ("scan", "dual")
-Steps: Any = _ellipse.Steps  # of numpy arrays here
+Steps: Any = ellipse.Steps  # of numpy arrays here
 
 
 def made_up(seed=0, num_steps=T, num_slots=N):
@@ -59,9 +59,10 @@ def steps():
 
 @partial(jax.jit, static_argnums=2)
 def follow(inverse, steps, form):
-    return _ellipse.follow(inverse, steps, RIDGE, form, chunk=10)  # which divides no length here
+    return ellipse.follow(inverse, steps, RIDGE, form, chunk=10)  # which divides no length here
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("judged", ["successor", "current"])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_the_dense_inverse_and_a_rollout_can_be_split(form, judged, steps):
@@ -88,7 +89,7 @@ def test_every_form_is_the_dense_inverse_and_a_rollout_can_be_split(form, judged
 def test_the_bonuses_of_an_episode_add_up_to_the_growth_of_the_ellipse(steps):
     first = np.arange(T)[:, None] == np.zeros((1, N))
     found = follow(
-        _ellipse.round_ellipse(N, D, RIDGE),
+        ellipse.round_ellipse(N, D, RIDGE),
         Steps(steps.phi, (), first, np.ones_like(first)),
         "dual",
     )
@@ -107,7 +108,7 @@ def test_rounding_does_not_add_up_over_ten_thousand_steps(form):
     phi = phi.astype(np.float32)[:, None]
     first = (np.arange(length) == 0)[:, None]
     steps = Steps(phi, (), first, np.ones_like(first))
-    found = follow(_ellipse.round_ellipse(1, size, RIDGE), steps, form)
+    found = follow(ellipse.round_ellipse(1, size, RIDGE), steps, form)
     assert np.isfinite(found.bonus).all() and (np.asarray(found.bonus) >= 0).all()
     covariance = RIDGE * np.eye(size) + np.einsum(
         "ti,tj->ij", phi[:-1, 0], phi[:-1, 0], dtype=float
@@ -120,7 +121,7 @@ def test_rounding_does_not_add_up_over_ten_thousand_steps(form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_not_finite_is_paid_nothing_and_forgotten_by_its_slot_alone(form, steps):
-    inverse = _ellipse.round_ellipse(N, D, RIDGE)
+    inverse = ellipse.round_ellipse(N, D, RIDGE)
     plain = follow(inverse, steps, form)
     t = int(np.flatnonzero(steps.known[:, 4])[3])
     wild = steps.phi.copy()
@@ -156,6 +157,7 @@ def test_positions_are_counted_as_one_hot_features_would_be(credit):
             times[judged] += 1
 
 
+@pytest.mark.thorough
 def test_credit_says_which_observation_a_step_is_paid_for():
     data = made_up()
     current = replace(e3b.tiny(Probe()), embedding="random", credit="current")
@@ -177,6 +179,7 @@ def test_credit_says_which_observation_a_step_is_paid_for():
     assert (paid["successor"][-1] > 0).sum() == (~done[-1]).sum()
 
 
+@pytest.mark.thorough
 def test_nothing_is_learned_across_episodes_or_from_slots_without_weight():
     bonus = e3b.tiny(Probe())
     bonus = replace(bonus, dynamics=replace(bonus.dynamics, training=Training(share=1.0)))
@@ -211,6 +214,7 @@ class Aimless:
         return jnp.zeros(first.shape)
 
 
+@pytest.mark.thorough
 def test_inverse_dynamics_learn_which_action_was_taken_in_a_maze():
     env = maze.tiny()
     bonus = e3b.tiny(env)
@@ -258,6 +262,7 @@ def test_without_learning_a_rollout_can_be_split_in_the_middle_of_episodes():
     np.testing.assert_allclose(np.concatenate([before, after]), whole, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_products_are_of_one_and_the_same_state():
     env, data, weight = Probe(), made_up(), jnp.ones(N)
     both = product(e3b.tiny(env), rnd.tiny(env))

@@ -2,15 +2,15 @@
 
 import importlib
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from rlgen.types import Keys
+from tests.paths import ROOT
 
-FOLDER = str(Path(__file__).parents[1] / "scripts" / "reproduce")
+FOLDER = str(ROOT / "scripts" / "reproduce")
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +39,12 @@ def small(study, monkeypatch):
     return run, script, task
 
 
+@pytest.mark.thorough
 def test_a_pool_has_exactly_as_many_levels_as_there_are_contexts(study, monkeypatch):
     run, tasks, _ = study
     monkeypatch.setattr(run, "POOL", 8)
     task = tasks.TASKS["rooms"]._replace(
-        env="keyroom/s5", settings={"num_slots": 16, "num_queued": 2}
+        env="keyroom/s5", settings={"num_slots": 16, "levels_per_slot": 2}
     )
     curriculum = run.method(task, "none")
     state = jax.jit(curriculum.init)(jax.random.key(0))
@@ -60,6 +61,7 @@ def test_a_pool_has_exactly_as_many_levels_as_there_are_contexts(study, monkeypa
     assert met(0) > 8  # more than the pool holds: fresh ones
 
 
+@pytest.mark.thorough
 def test_a_study_is_written_resumed_and_drawn(small, tmp_path, monkeypatch):
     _, script, task = small
     arguments = ["--tasks", "corridors", "--seeds", "2", "--out", str(tmp_path)]

@@ -9,7 +9,7 @@ import pytest
 
 from rlgen import testing
 from rlgen.algos.bonuses import icm, ride
-from rlgen.algos.bonuses._training import Training
+from rlgen.algos.bonuses.training import Training
 from rlgen.testing import Probe, random_rollout
 
 T, N = 16, 6
@@ -41,6 +41,7 @@ def judged():
     return data, state, phi, apply(KEY, state, data, ONES)
 
 
+@pytest.mark.thorough
 def test_curiosity_is_how_far_the_forward_model_is_off(judged):
     data, state, phi, (_, bonus, metrics) = judged
     taken = np.eye(2)[np.asarray(data.action)]
@@ -68,6 +69,7 @@ def test_the_losses_are_means_over_the_pairs_that_are_of_one_episode(judged):
     np.testing.assert_allclose(told["forward_loss"], error[counts].mean(), rtol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("module", [icm, ride])
 def test_nothing_is_learned_across_episodes_or_from_slots_without_weight(module):
     bonus = module.tiny(Probe())
@@ -94,6 +96,7 @@ def test_nothing_is_learned_across_episodes_or_from_slots_without_weight(module)
         testing.assert_same(learn(other), plain, "of what counts, too")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("through", [True, False])
 def test_whether_the_encoder_learns_from_the_forward_model(through):
     changes = {"inverse_coef": 0.0, "train_through": through}
@@ -137,6 +140,7 @@ def test_what_can_be_foreseen_is_soon_not_paid_and_what_cannot_is():
     assert paid[-1][:, ~foreseen].mean() > 3 * paid[-1][:, foreseen].mean()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("counted", [True, False])
 def test_ride_pays_how_far_a_step_moved_and_less_for_each_return(counted, judged):
     _, networks, _, _ = judged

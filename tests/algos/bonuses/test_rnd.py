@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rlgen import registry, testing
-from rlgen.algos.bonuses import _encoders, episodic, noveld, rnd
-from rlgen.algos.bonuses._training import Training
+from rlgen.algos.bonuses import encoders, episodic, noveld, rnd
+from rlgen.algos.bonuses.training import Training
 from rlgen.envs import chain
 from rlgen.testing import Probe, random_rollout
 
@@ -42,6 +42,7 @@ def judged():
     return data, state, apply(KEY, state, data, ONES)
 
 
+@pytest.mark.thorough
 def test_what_is_paid_is_the_error_on_the_successor_before_learning(judged):
     data, state, (_, bonus, metrics) = judged
     obs = jnp.concatenate([data.obs, data.last_obs]).reshape(-1, 4)
@@ -96,6 +97,7 @@ def test_nothing_is_learned_from_slots_without_weight_or_beyond_the_rollout(judg
         testing.assert_same(plain, state, "it did")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("gate", ["first", "isqrt", "none"])
 def test_noveld_pays_the_gain_in_novelty_once_an_episode(gate, judged):
     _, state, _ = judged
@@ -123,6 +125,7 @@ def test_noveld_pays_the_gain_in_novelty_once_an_episode(gate, judged):
             np.testing.assert_allclose(found[t, slot], gain, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_where_everything_is_as_new_noveld_pays_no_return():
     same = with_obs(made_up(), np.ones((T + 1, N, 4)))
     gated, ungated = (noveld.build(Probe(), gate=gate, num_outputs=4) for gate in ("first", "none"))
@@ -159,14 +162,15 @@ def test_the_loss_is_the_mean_over_the_rows_that_count():
     assert idle.run(KEY, fit, loss, valid) == (fit, {})
 
 
+@pytest.mark.thorough
 def test_states_that_are_numbers_are_told_apart():
     env = chain.Chain()
-    assert isinstance(_encoders.encoder_for(env), _encoders.Embedding)
-    rows = _encoders.Embedding().init(KEY, env, 8)
-    found = _encoders.Embedding().apply(env, rows, jnp.array([3, 5, 3]))
+    assert isinstance(encoders.encoder_for(env), encoders.Embedding)
+    rows = encoders.Embedding().init(KEY, env, 8)
+    found = encoders.Embedding().apply(env, rows, jnp.array([3, 5, 3]))
     np.testing.assert_array_equal(found[0], found[2])
     assert np.linalg.norm(found[0] - found[1]) > 1
-    testing.check_bonus(env, rnd.RND(env, _encoders.Embedding(), num_outputs=4), learns=True)
+    testing.check_bonus(env, rnd.RND(env, encoders.Embedding(), num_outputs=4), learns=True)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,7 @@ def test_states_that_are_numbers_are_told_apart():
     [
         (BONUS, "norm", "l1", "rnd: norm='l1' is none of l2, sq"),
         (BONUS, "num_outputs", 0, "rnd: num_outputs must be at least 1, got 0"),
-        (BONUS, "net", _encoders.Embedding(), "an embedding needs an environment with num_states"),
+        (BONUS, "net", encoders.Embedding(), "an embedding needs an environment with num_states"),
         (noveld.NovelD(BONUS), "scale", -1.0, "noveld: scale must be 0 or more, got -1.0"),
         (Training(), "share", 1.5, "training.share must lie in"),
         (Training(), "num_epochs", 0, "training.num_epochs must be at least 1, got 0"),

@@ -11,10 +11,10 @@ from flax import struct
 from gymnax.environments.environment import Environment
 
 from rlgen.algos.learners.a2c import A2C, build
-from rlgen.approximators import MLP, Separate, Table
-from rlgen.networks import ActorCritic
-from rlgen.optimizers import Optimizer
-from rlgen.rollout import begin, roll_on
+from rlgen.nn.actor_critic import ActorCritic
+from rlgen.nn.approximators import MLP, Separate, Table
+from rlgen.nn.optimizers import Optimizer
+from rlgen.rollout import continue_rollout, reset_slots
 from rlgen.testing import PROBES, Probe, assert_close, assert_same, random_rollout, solve_probes
 
 S, A, T, N = 5, 2, 6, 3
@@ -168,6 +168,7 @@ def test_the_value_loss_falls_on_one_rollout():
 # Learning.
 
 
+@pytest.mark.thorough
 def test_tables_learn_a_corridor():
     """The settings of the tabular agent; from random walking to the shortest way."""
     env, workers, num_steps = Walk(), 16, 20
@@ -177,13 +178,13 @@ def test_tables_learn_a_corridor():
 
     def update(carry, key):
         state, running = carry
-        played, running = roll_on(key, env, (learner, state), level, running, num_steps)
+        played, running = continue_rollout(key, env, (learner, state), level, running, num_steps)
         state, metrics = learner.update(key, state, played, jnp.ones(workers))
         return (state, running), (played.reward.mean(), metrics["value_loss"])
 
     @jax.jit
     def train(key):
-        running = begin(key, env, learner, level)
+        running = reset_slots(key, env, learner, level)
         carry = (learner.init(key), running)
         return jax.lax.scan(update, carry, jax.random.split(key, 120))
 
@@ -203,6 +204,7 @@ def answers(network, probes, num_updates):
     return solve_probes(make, probes, num_updates)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "network", [Separate(MLP((16,))), ActorCritic(core="none", hidden_size=16, head_size=16)]
 )
@@ -212,6 +214,7 @@ def test_every_probe_but_memory_is_solved(network):
     assert {name for name, answer in found.items() if answer.solved} == set(asked)
 
 
+@pytest.mark.thorough
 def test_a_recurrent_network_solves_memory():
     network = ActorCritic(core="gru", hidden_size=16, head_size=16)
     assert answers(network, ("memory",), 400)["memory"].solved
@@ -220,6 +223,7 @@ def test_a_recurrent_network_solves_memory():
 # What it tells, and what it refuses.
 
 
+@pytest.mark.thorough
 def test_log_policy_is_the_policy_that_acts():
     learner = A2C(Probe(), Separate(MLP((4,))))
     state, obs = learner.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (50, 4))
@@ -229,6 +233,7 @@ def test_log_policy_is_the_policy_that_acts():
     assert_close(log_prob, log_policy[jnp.arange(50), action], "acts by another policy")
 
 
+@pytest.mark.thorough
 def test_log_policy_of_a_network_with_memory_is_refused():
     learner = A2C(Probe(), ActorCritic(core="gru", hidden_size=4, head_size=4))
     state = learner.init(jax.random.key(0))

@@ -7,10 +7,10 @@ import pytest
 from gymnax.environments import spaces
 
 from rlgen.algos.learners import lpg
-from rlgen.algos.meta._agent import Agent, build_agent
-from rlgen.algos.meta._rule import Rule
-from rlgen.algos.meta.files import save_rule
-from rlgen.approximators import MLP, Conv
+from rlgen.algos.learners.lpg import Agent, build_agent
+from rlgen.algos.rules.files import save_rule
+from rlgen.algos.rules.networks import Rule
+from rlgen.nn.approximators import MLP, Conv
 from rlgen.rollout import rollout
 from rlgen.testing import Probe, random_rollout
 
@@ -33,6 +33,7 @@ def path(tmp_path):
     return str(tmp_path / "rule.npz")
 
 
+@pytest.mark.thorough
 def test_it_does_what_the_rule_in_a_file_says(path):
     """The agent makes as many predictions as the rule; then a step, by hand."""
     learner, agent = lpg.build(ENV, rule=path), build_agent(ENV, num_predictions=M)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.algos.meta._agent import Agent, build_agent
-from rlgen.algos.meta._rule import Rule, Targets
-from rlgen.approximators import MLP, Table
-from rlgen.optimizers import Optimizer
+from rlgen.algos.learners.lpg import Agent, build_agent
+from rlgen.algos.rules.networks import Rule, Targets
+from rlgen.nn.approximators import MLP, Table
+from rlgen.nn.optimizers import Optimizer
 from rlgen.testing import Probe, random_rollout
 
 S, A, M, T, W = 5, 3, 4, 6, 3
@@ -104,6 +104,7 @@ def close(found, expected, tolerance=1e-5):
         np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.thorough
 def test_the_loss_is_that_of_the_paper():
     """Step after step, by a table's rows; the KL's first argument is the agent's."""
     agent = agent_of(Table(), kl_coef=0.7)
@@ -121,6 +122,7 @@ def test_the_loss_is_that_of_the_paper():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("weight", [ONES, WEIGHT], ids=["equal", "unequal"])
 @pytest.mark.parametrize("network", [Table(), MLP((6,), "tanh")], ids=["table", "mlp"])
 def test_the_closed_form_is_the_gradient_of_the_loss(network, weight):
@@ -138,6 +140,7 @@ def test_the_closed_form_is_the_gradient_of_the_loss(network, weight):
     assert learned.num_updates == 1
 
 
+@pytest.mark.thorough
 def test_a_table_is_the_one_hot_agent_in_values_and_meta_gradients():
     """Through two updates by a rule and its inputs; the gradient is the rule's."""
     rule = Rule(hidden_size=4, num_predictions=M, embedding_size=3)
@@ -187,6 +190,7 @@ def test_predictions_move_to_their_targets():
     assert after.kl < before.kl
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", [Table(), MLP((6,))], ids=["table", "mlp"])
 def test_a_worker_without_weight_leaves_no_trace(network):
     agent = agent_of(network, Optimizer("adam"))
@@ -246,6 +250,7 @@ def test_acting_follows_the_policy_that_it_tells():
     np.testing.assert_allclose(shares, np.exp(log_pi), atol=0.03)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", [Table(), MLP((6,))], ids=["table", "mlp"])
 def test_the_critic_learns(network):
     """GROOVE's released critic has a gradient of exactly 0."""
@@ -280,6 +285,7 @@ def test_the_critic_steps_towards_the_return(bootstraps):
     np.testing.assert_allclose(loss, (targets**2).mean(), rtol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("network", [Table(), MLP((6,), "tanh")], ids=["table", "mlp"])
 def test_derivatives_through_two_updates_are_finite_differences(network):
     """Of clipped descent, with respect to the targets and the state, along a random direction."""

@@ -9,8 +9,8 @@ import pytest
 
 from rlgen.algos.learners import dpo, lpo, ppo
 from rlgen.algos.learners.dpo import DiscoveredDrift
-from rlgen.algos.meta._drift import MARGIN, Drift, clipping_drift
-from rlgen.algos.meta.files import save_rule
+from rlgen.algos.rules.files import save_rule
+from rlgen.algos.rules.networks import MARGIN, Drift, clipping_drift
 from rlgen.rollout import rollout
 from tests.standins.two_states import TwoStates
 
@@ -182,6 +182,7 @@ def by_ppo():
     return learned(ppo.tiny(ENV))
 
 
+@pytest.mark.thorough
 def test_a_drift_without_weights_learns_as_ppo_does(by_ppo, tmp_path):
     net = Drift(hidden_size=4)
     zeros = jax.tree.map(jnp.zeros_like, net.init(jax.random.key(0)))
@@ -191,6 +192,7 @@ def test_a_drift_without_weights_learns_as_ppo_does(by_ppo, tmp_path):
     assert_close(found.params, by_ppo[0].params)
 
 
+@pytest.mark.thorough
 def test_other_surrogates_learn_otherwise(by_ppo):
     for learner in (dpo.tiny(ENV), replace(lpo.tiny(ENV), net=Drift(on_clipping=False))):
         learner = replace(learner, num_epochs=2) if isinstance(learner, ppo.PPO) else learner

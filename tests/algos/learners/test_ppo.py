@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from rlgen.algos.learners.ppo import PPO
-from rlgen.networks import ActorCritic
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.rollout import rollout
 from rlgen.testing import PROBES, Probe, assert_close, solve_probes
 
@@ -61,6 +61,7 @@ def probe_learner(core, **fields):
     return build
 
 
+@pytest.mark.thorough
 def test_recurrent_ppo_solves_every_probe():
     answers = solve_probes(probe_learner("lstm"))
     assert {question: answer.solved for question, answer in answers.items()} == dict.fromkeys(
@@ -68,12 +69,14 @@ def test_recurrent_ppo_solves_every_probe():
     )
 
 
+@pytest.mark.thorough
 def test_feed_forward_ppo_solves_every_probe_but_memory():
     answers = solve_probes(probe_learner("none"))
     assert answers.pop("memory").reward < 0.5  # 0 is chance: the cue is gone when it is asked for
     assert all(answer.solved for answer in answers.values()), answers
 
 
+@pytest.mark.thorough
 def test_without_bootstrapping_a_time_limit_is_worth_its_finite_sum():
     build = probe_learner("none", bootstrap_truncation=False)
     answer = solve_probes(build, probes=("time-limit",))["time-limit"]
@@ -124,6 +127,7 @@ def reference_terms(logits, value, played, advantage, weight):
     }
 
 
+@pytest.mark.thorough
 def test_one_minibatch_is_the_reference_with_optax(agent):
     """Old log-probabilities and values are moved, so that clipping takes place on both sides."""
     state, played = agent
@@ -162,6 +166,7 @@ def test_one_minibatch_is_the_reference_with_optax(agent):
     assert_close(new.params, expected, "the step is not optax's", tolerance=1e-4)
 
 
+@pytest.mark.thorough
 def test_an_update_starts_at_ratio_one_also_from_stored_states():
     """Sequences, their order and their starting states belong together (`bptt_steps`)."""
     learner = make_ppo("lstm", bptt_steps=2)
@@ -176,6 +181,7 @@ def test_an_update_starts_at_ratio_one_also_from_stored_states():
     assert float(metrics["kl"]) > 1e-4, "the carries did not matter, so this test shows nothing"
 
 
+@pytest.mark.thorough
 def test_a_minibatch_without_weight_is_no_step(agent):
     state, played = agent
     one = jax.tree.map(lambda x: x[:, :1], played)
@@ -190,6 +196,7 @@ def test_a_minibatch_without_weight_is_no_step(agent):
 # Options.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ruin", [np.nan, np.inf])
 def test_what_is_not_a_number_in_a_slot_without_weight_leaves_no_trace(agent, ruin):
     state, played = agent
@@ -205,6 +212,7 @@ def test_what_is_not_a_number_in_a_slot_without_weight_leaves_no_trace(agent, ru
     assert all(np.isfinite(x).all() for x in clean[1].values())
 
 
+@pytest.mark.thorough
 def test_learning_rate_anneals_to_zero_over_learned_rollouts(agent):
     state, played = agent
     learner = make_ppo(anneal=True, num_updates=4, learning_rate=0.1)
@@ -218,6 +226,7 @@ def test_learning_rate_anneals_to_zero_over_learned_rollouts(agent):
     assert_close(states[-1].params, states[-2].params, "a rate of 0 moved the parameters", 0.0)
 
 
+@pytest.mark.thorough
 def test_kl_early_stop_ends_the_epochs(agent):
     """The first epoch of one minibatch sees no change, the second too much: no third."""
     state, played = agent
@@ -240,6 +249,7 @@ def test_a_huge_gradient_is_clipped_to_the_global_norm(agent):
     np.testing.assert_allclose(global_norm(moments) / 0.1, 0.3, rtol=1e-4)  # 1 - b1 = 0.1
 
 
+@pytest.mark.thorough
 def test_a_huge_gradient_is_left_alone_without_clipping(agent):
     state, played = agent
     learner = make_ppo(max_grad_norm=0.0, value_clip=0.0)

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.algos.learners._streams import IntrinsicStream
-from rlgen.algos.learners.ppo import PPO
-from rlgen.approximators import MLP, Separate
-from rlgen.networks import ActorCritic
+from rlgen.algos.learners.ppo import PPO, IntrinsicStream
+from rlgen.nn.actor_critic import ActorCritic
+from rlgen.nn.approximators import MLP, Separate
 from rlgen.rollout import rollout
 from rlgen.testing import Probe, assert_close, random_rollout
 
@@ -54,6 +53,7 @@ def test_the_bonus_is_summed_over_episodes_or_over_the_whole_life(episodic):
     np.testing.assert_allclose(found, slow_advantage(stream, data, values), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_values_of_the_bonus_are_those_of_its_head_step_by_step(played):
     state, data = played
     batch = LEARNER._batch(state.params, data, jnp.ones(N))
@@ -65,6 +65,7 @@ def test_the_values_of_the_bonus_are_those_of_its_head_step_by_step(played):
         np.testing.assert_allclose(both[:, 1], batch.bonus_value[t], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_reward_and_bonus_are_mixed_in_the_advantage_alone(played):
     state, data = played
     one = replace(LEARNER, two_streams=False)
@@ -76,6 +77,7 @@ def test_reward_and_bonus_are_mixed_in_the_advantage_alone(played):
     assert_close(found.target, plain.target, "the bonus is in the reward's value")
 
 
+@pytest.mark.thorough
 def test_a_slot_without_weight_leaves_no_trace_in_either_stream(played):
     state, data = played
     weight = jnp.ones(N).at[1].set(0.0)

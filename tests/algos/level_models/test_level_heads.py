@@ -7,9 +7,9 @@ import pytest
 import scipy.stats
 from jaxtyping import Array
 
-from rlgen.algos.generative import _level_graph
-from rlgen.algos.generative._heads import Heads
-from rlgen.algos.generative._objective import Objective
+from rlgen.algos.level_models import level_graph
+from rlgen.algos.level_models.heads import Heads
+from rlgen.algos.level_models.objective import Objective
 from rlgen.codec import Cells, Choice, Flags, Numbers, Place
 from tests.standins.caves import EMPTY, FREE, KINDS, LAVA, MOSS, WALL, cave_levels, cave_parts
 
@@ -50,30 +50,32 @@ def reference_adjacency(level: dict[str, np.ndarray]) -> np.ndarray:
     return edges
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(4))
 def test_shifts_sum_what_the_matrix_of_adjacency_does(seed):
     cells = cave_parts(3, 4)[0]
     level = jax.tree.map(lambda x: x[0], cave_levels(1, 3, 4, seed))
-    graph = _level_graph.graph_of(cells, level["layout"], {k: level[k] for k in ("goal", "start")})
+    graph = level_graph.graph_of(cells, level["layout"], {k: level[k] for k in ("goal", "start")})
     edges = reference_adjacency(jax.device_get(level))
-    np.testing.assert_array_equal(_level_graph.adjacency(graph), edges)
+    np.testing.assert_array_equal(level_graph.adjacency(graph), edges)
     x = jnp.asarray(np.random.default_rng(seed).normal(size=(12, 5)), jnp.float32)
-    np.testing.assert_allclose(_level_graph.sum_neighbours(graph, x), edges @ x, atol=1e-5)
+    np.testing.assert_allclose(level_graph.sum_neighbours(graph, x), edges @ x, atol=1e-5)
 
 
 def test_a_node_under_a_place_is_that_place_only():
     cells = cave_parts(1, 3)[0]
     places = {"goal": jnp.asarray(0), "start": jnp.asarray(2)}
-    found = _level_graph.features(cells, jnp.array([[EMPTY, LAVA, EMPTY]]), places)
+    found = level_graph.features(cells, jnp.array([[EMPTY, LAVA, EMPTY]]), places)
     expected = [[0, 0, 0, 0, 1, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1]]
     assert found.tolist() == expected
 
 
+@pytest.mark.thorough
 def test_three_places_on_one_cell_are_joined_once():
     cells = Cells("layout", (1, 4), KINDS, ("empty",))
     places = {name: jnp.asarray(at) for name, at in (("a", 0), ("b", 0), ("c", 3))}
-    graph = _level_graph.graph_of(cells, jnp.zeros((1, 4), jnp.int32), places)
-    edges = _level_graph.adjacency(graph)
+    graph = level_graph.graph_of(cells, jnp.zeros((1, 4), jnp.int32), places)
+    edges = level_graph.adjacency(graph)
     assert float(edges[0, 0]) == 0
     assert float(edges[0, 3]) == float(edges[3, 0]) == 1
 
@@ -137,6 +139,7 @@ def degenerate(heads: Heads, which: str) -> Array:
     return jnp.zeros_like(outputs) if which == "zeros" else outputs
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("which", ["random", "zeros", "walls", "one free cell", "two free cells"])
 def test_sampled_levels_are_always_legal(which):
     heads = Heads(MIXED, Objective())
@@ -156,6 +159,7 @@ def test_sampled_levels_are_always_legal(which):
     assert expected is None or (free == expected).all()
 
 
+@pytest.mark.thorough
 def test_a_start_avoids_where_the_goal_was_likeliest():
     heads = Heads(cave_parts(1, 3), Objective())
     layout = jnp.zeros((3, 4)).at[:, EMPTY].set(99.0).reshape(-1)
@@ -166,6 +170,7 @@ def test_a_start_avoids_where_the_goal_was_likeliest():
     assert set(made["start"]) == {1, 2}
 
 
+@pytest.mark.thorough
 def test_masks_of_true_levels_never_make_an_infinite_loss():
     heads = Heads(cave_parts(), Objective())
     levels = cave_levels(8)

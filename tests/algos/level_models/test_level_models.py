@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from jaxtyping import Array
 
 from rlgen import config, registry
-from rlgen.algos.generative import _interpolation, _measures, _vae, graph_vae, mlp_vae
-from rlgen.algos.generative._objective import Objective
-from rlgen.algos.generative.graph_vae import GraphVAE
-from rlgen.algos.generative.mlp_vae import MLPVAE
+from rlgen.algos.level_models import graph_vae, interpolation, measures, mlp_vae, vae
+from rlgen.algos.level_models.graph_vae import GraphVAE
+from rlgen.algos.level_models.mlp_vae import MLPVAE
+from rlgen.algos.level_models.objective import Objective
 from rlgen.codec import LevelCodec
-from rlgen.envs.cart_pole import CartPole
+from rlgen.envs.classic_control.cart_pole import CartPole
 from rlgen.envs.maze import Maze
 from rlgen.protocols import LevelModel
 from tests.standins.caves import EMPTY, WALL, Parts, cave_levels, cave_parts
@@ -44,44 +44,45 @@ def test_the_size_of_the_model_at_a_cave_of_169_cells():
 
 def test_slerp_begins_and_ends_at_its_ends():
     a, b = jax.random.normal(jax.random.key(0), (2, 8))
-    np.testing.assert_allclose(_interpolation.slerp(jnp.asarray(0.0), a, b), a, atol=1e-5)
-    np.testing.assert_allclose(_interpolation.slerp(jnp.asarray(1.0), a, b), b, atol=1e-5)
+    np.testing.assert_allclose(interpolation.slerp(jnp.asarray(0.0), a, b), a, atol=1e-5)
+    np.testing.assert_allclose(interpolation.slerp(jnp.asarray(1.0), a, b), b, atol=1e-5)
 
 
 def test_slerp_of_right_angles_by_hand():
-    found = _interpolation.slerp(jnp.asarray(1 / 3), jnp.array([2.0, 0.0]), jnp.array([0.0, 2.0]))
+    found = interpolation.slerp(jnp.asarray(1 / 3), jnp.array([2.0, 0.0]), jnp.array([0.0, 2.0]))
     np.testing.assert_allclose(found, [3**0.5, 1.0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("cosine", [0.96, -0.96, 1.0, -1.0])
 def test_nearly_parallel_vectors_are_joined_by_a_line(cosine):
     a, b = jnp.array([1.0, 0.0]), 3 * jnp.array([cosine, (1 - cosine**2) ** 0.5])
-    found = _interpolation.slerp(jnp.asarray(0.25), a, b)
+    found = interpolation.slerp(jnp.asarray(0.25), a, b)
     np.testing.assert_allclose(found, 0.75 * a + 0.25 * b, rtol=1e-6)
 
 
 def test_at_a_cosine_below_the_bound_it_is_an_arc():
     a, b = jnp.array([1.0, 0.0]), jnp.array([0.95, (1 - 0.95**2) ** 0.5])
-    found = _interpolation.slerp(jnp.asarray(0.5), a, b)
+    found = interpolation.slerp(jnp.asarray(0.5), a, b)
     assert float((found**2).sum()) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_zero_vector_makes_no_nan():
-    found = _interpolation.slerp(jnp.asarray(0.5), jnp.zeros(3), jnp.ones(3))
+    found = interpolation.slerp(jnp.asarray(0.5), jnp.zeros(3), jnp.ones(3))
     assert found.tolist() == [0.5] * 3
 
 
 def test_pairs_are_of_distinct_levels_and_points_in_a_row():
-    points = _interpolation.draw_points(jax.random.key(0), 12, 36, 6)
+    points = interpolation.draw_points(jax.random.key(0), 12, 36, 6)
     pairs = np.asarray(points.parents)[::6]
     assert sorted(pairs.reshape(-1)) == list(range(12))
     np.testing.assert_array_equal(np.asarray(points.parents), np.repeat(pairs, 6, 0))
     np.testing.assert_allclose(points.position[:6], [0, 0.2, 0.4, 0.6, 0.8, 1], atol=1e-6)
 
 
+@pytest.mark.thorough
 @given(st.integers(1, 9), st.integers(1, 20), st.integers(0, 99))
 def test_in_small_sets_only_the_two_of_a_pair_differ(num_levels, num, seed):
-    points = _interpolation.draw_points(jax.random.key(seed), num_levels, num, 3)
+    points = interpolation.draw_points(jax.random.key(seed), num_levels, num, 3)
     parents = np.asarray(points.parents)
     assert parents.shape == (num, 2) and points.position.shape == (num,)
     assert parents.min() >= 0 and parents.max() < num_levels
@@ -94,8 +95,8 @@ def test_in_small_sets_only_the_two_of_a_pair_differ(num_levels, num, seed):
 def test_the_divergence_is_the_mean_of_the_closed_form():
     mean, std = jax.random.normal(jax.random.key(0), (3, 5)), jnp.full((3, 5), 0.7)
     each = -np.log(0.7) + (0.7**2 + np.asarray(mean) ** 2) / 2 - 0.5
-    np.testing.assert_allclose(_vae.kl(mean, std), each.mean(1), rtol=1e-5)
-    assert float(_vae.kl(jnp.zeros((1, 4)), jnp.ones((1, 4)))[0]) == 0
+    np.testing.assert_allclose(vae.kl(mean, std), each.mean(1), rtol=1e-5)
+    assert float(vae.kl(jnp.zeros((1, 4)), jnp.ones((1, 4)))[0]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,7 @@ def overfitted():
     return model, levels, jax.jit(model.finish)(state, levels), metrics
 
 
+@pytest.mark.thorough
 def test_eight_levels_are_learned_by_heart(overfitted):
     model, levels, fitted, metrics = overfitted
     found = jax.jit(model.reconstruct)(fitted, levels)
@@ -126,6 +128,7 @@ def test_eight_levels_are_learned_by_heart(overfitted):
     assert float(metrics["loss"][-1]) < 0.2 * float(metrics["loss"][0])
 
 
+@pytest.mark.thorough
 def test_proposals_are_told_by_the_key_and_lie_between_their_parents(overfitted):
     model, levels, fitted, _ = overfitted
     propose = jax.jit(model.propose, static_argnums=2)
@@ -145,6 +148,7 @@ def some_levels(env: Any, num: int) -> Any:
     return jax.jit(jax.vmap(env.sample_level))(jax.random.split(jax.random.key(0), num))
 
 
+@pytest.mark.thorough
 def test_holding_out_leaves_levels_for_the_measure():
     env = CartPole()
     model = config.override(mlp_vae.tiny(env), {"holdout": 0.3})
@@ -158,7 +162,7 @@ def test_holding_out_leaves_levels_for_the_measure():
 
 
 @pytest.mark.parametrize("name", registry.names("level-models"))
-@pytest.mark.parametrize("num_levels", [1, 5])
+@pytest.mark.parametrize("num_levels", [pytest.param(1, marks=pytest.mark.thorough), 5])
 def test_every_model_keeps_the_protocol(name, num_levels):
     env = Maze(height=3, width=4, num_walls=3)
     model = registry.load("level-models", name).tiny(env)
@@ -176,6 +180,7 @@ def test_every_model_keeps_the_protocol(name, num_levels):
     assert parents.shape == (7, 2) and int(parents.max()) < num_levels
 
 
+@pytest.mark.thorough
 def test_vectors_of_parameters_are_learned():
     env = CartPole()
     levels = some_levels(env, 64)
@@ -216,18 +221,18 @@ def test_fields_that_make_no_model_are_refused(fields, message):
 
 def test_distances_by_hand():
     free = np.array([[[1, 1, 0, 1], [0, 1, 0, 0]]], bool)
-    found = _measures.distances(free, np.array([0]))
+    found = measures.distances(free, np.array([0]))
     assert found[0].tolist() == [[0, 1, 2, np.inf], [1, 2, 3, 4]]
     parts = cave_parts(2, 4)
     values = {"layout": np.where(free, EMPTY, WALL), "goal": np.array([0]), "start": np.array([3])}
-    assert not _measures.connected(parts, values, parts[0])[0]
-    assert _measures.connected(parts, values | {"start": np.array([5])}, parts[0])[0]
+    assert not measures.connected(parts, values, parts[0])[0]
+    assert measures.connected(parts, values | {"start": np.array([5])}, parts[0])[0]
 
 
 def test_divergence_is_between_0_and_1_bit():
     a, b = np.array([3.0, 1.0, 0.0]), np.array([0.0, 0.0, 5.0])
-    assert _measures.divergence(a, 2 * a) == pytest.approx(0)
-    assert _measures.divergence(a, b) == pytest.approx(1)
+    assert measures.divergence(a, 2 * a) == pytest.approx(0)
+    assert measures.divergence(a, b) == pytest.approx(1)
     c = np.array([1.0, 1.0, 2.0])
     expected = scipy.spatial.distance.jensenshannon(a, c, 2) ** 2
-    assert _measures.divergence(a, c) == pytest.approx(expected)
+    assert measures.divergence(a, c) == pytest.approx(expected)

@@ -10,19 +10,19 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from rlgen.algos.learners import a2c, lpg, lpo, ppo
-from rlgen.algos.meta._agent import Agent, build_agent
-from rlgen.algos.meta._rule import Rule
-from rlgen.algos.meta._strategy import Strategy
-from rlgen.algos.meta.evolution import MetaES
-from rlgen.algos.meta.files import load_rule
+from rlgen.algos.learners.lpg import Agent, build_agent
+from rlgen.algos.meta.evolution_strategy import MetaES
+from rlgen.algos.meta.evosax_strategy import Strategy
+from rlgen.algos.rules.files import load_rule
+from rlgen.algos.rules.networks import Rule
 from rlgen.algos.samplers.lifetimes import Lifetimes
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.none import NoScore
 from rlgen.curriculum import Curriculum
-from rlgen.evaluation.meta_test import Life, train_agent
-from rlgen.policy_return import policy_return
+from rlgen.evaluation.meta.meta_test import Life, train_agent
+from rlgen.levels import Task
+from rlgen.rollout import policy_return
 from rlgen.runs.spec import RunSpec, build, plan
-from rlgen.tasks import Task
 from rlgen.types import Keys, Slots
 from tests.standins.two_states import TwoStates
 
@@ -60,14 +60,18 @@ def one_by_one():
     return run(make())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [2, 3, 6])
 def test_groups_by_lifetime_give_what_lives_one_by_one_give(one_by_one, size):
     """A group of all is plain masking: every agent is trained for the longest life."""
-    student = make(pairs_at_a_time=size)
+    student = make(pair_batch_size=size)
     state, outcome, metrics = run(student)
     expected, expected_outcome, _ = one_by_one
     np.testing.assert_allclose(
-        outcome.lives.student_return, expected_outcome.lives.student_return, rtol=1e-4, atol=1e-5
+        outcome.lifetimes.student_return,
+        expected_outcome.lifetimes.student_return,
+        rtol=1e-4,
+        atol=1e-5,
     )
     np.testing.assert_allclose(rule(student, state), rule(student, expected), atol=1e-4)
     groups = np.sort(LIVES).reshape(-1, size)
@@ -76,17 +80,22 @@ def test_groups_by_lifetime_give_what_lives_one_by_one_give(one_by_one, size):
     )
 
 
+@pytest.mark.thorough
 def test_devices_share_the_pairs(one_by_one):
     mesh = Mesh(np.asarray(jax.devices()[:2]), ("slots",), axis_types=(AxisType.Auto,))
     student = make().split_over(mesh)
     state, outcome, metrics = run(student)
     np.testing.assert_allclose(
-        outcome.lives.student_return, one_by_one[1].lives.student_return, rtol=1e-4, atol=1e-5
+        outcome.lifetimes.student_return,
+        one_by_one[1].lifetimes.student_return,
+        rtol=1e-4,
+        atol=1e-5,
     )
     np.testing.assert_allclose(rule(student, state), rule(student, one_by_one[0]), atol=1e-4)
     assert metrics["useful_updates"] == 1.0
 
 
+@pytest.mark.thorough
 def test_a_life_is_that_of_a_meta_test():
     """An independent account: `train_agent` is another loop, and knows of no pairs."""
     student, life = make(), 5
@@ -96,7 +105,7 @@ def test_a_life_is_that_of_a_meta_test():
     keys = jax.random.split(jax.random.key(5), 400)
 
     def ours(key):
-        state = student._life(jnp.int32(life), key, params, task)
+        state = student._run_lifetime(jnp.int32(life), key, params, task)
         return policy_return(key, ENV, student.learner, state, level)
 
     def theirs(key):
@@ -108,19 +117,25 @@ def test_a_life_is_that_of_a_meta_test():
     assert spread > 0 and abs(one.mean() - other.mean()) < 4 * spread
 
 
+@pytest.mark.thorough
 def test_equal_rules_of_a_pair_tie():
     """They share the task, the newborn agent and all random numbers."""
     student = make()
     params = NET.init(jax.random.key(3))
     pairs = jax.tree.map(lambda x: jnp.broadcast_to(x, (PAIRS, 2, *x.shape)), params)
     task = jax.tree.map(lambda x: x[:, 0], slots().level)
-    tried, _ = jax.jit(student._try)(jax.random.split(jax.random.key(1), PAIRS), pairs, task)
-    np.testing.assert_array_equal(tried.fitness[:, 0], tried.fitness[:, 1])
-    assert len(np.unique(tried.fitness[:, 0])) == PAIRS  # but pairs do not share with each other
+    fitness_of_pairs, _ = jax.jit(student._try)(
+        jax.random.split(jax.random.key(1), PAIRS), pairs, task
+    )
+    np.testing.assert_array_equal(fitness_of_pairs.fitness[:, 0], fitness_of_pairs.fitness[:, 1])
+    assert (
+        len(np.unique(fitness_of_pairs.fitness[:, 0])) == PAIRS
+    )  # but pairs do not share with each other
 
 
+@pytest.mark.thorough
 def test_the_agents_of_a_pair_differ_by_their_rules_alone(one_by_one):
-    assert one_by_one[2]["life_gap"] > 0 and one_by_one[2]["ties"] == 0
+    assert one_by_one[2]["lifetime_gap"] > 0 and one_by_one[2]["ties"] == 0
 
 
 def test_the_clock_runs_from_birth_to_the_end_of_a_life(monkeypatch):
@@ -135,7 +150,7 @@ def test_the_clock_runs_from_birth_to_the_end_of_a_life(monkeypatch):
 
     monkeypatch.setattr(Agent, "inputs", watched)
     task = Task(ENV.sample_level(jax.random.key(4)), jnp.int32(4))
-    student._life(jnp.int32(4), jax.random.key(0), NET.init(jax.random.key(1)), task)
+    student._run_lifetime(jnp.int32(4), jax.random.key(0), NET.init(jax.random.key(1)), task)
     jax.effects_barrier()
     horizon = np.log(4 / 50) / np.log(5)
     np.testing.assert_allclose(sorted(seen), [(n / 4, horizon) for n in range(4)], rtol=1e-5)
@@ -148,7 +163,7 @@ def test_at_ten_to_250_updates_most_updates_executed_are_useful():
     useful = {n: drawn.sum() / (drawn.reshape(20, -1, n).max(2).sum() * n) for n in (8, 32)}
     assert useful[32] > 0.85 and useful[8] > 0.97, useful
     curriculum: Any = build(RunSpec(recipe="ta-lpg", env="gridworld", preset="parity"))[1]
-    assert (curriculum.num_slots, curriculum.student.pairs_at_a_time) == (512, 32)
+    assert (curriculum.num_slots, curriculum.student.pair_batch_size) == (512, 32)
     assert drawn.sum() / (250 * drawn.size) < 0.35  # of masking all to the longest
     np.testing.assert_allclose(sampler.mean_lifetime, drawn.mean(), rtol=0.03)
 
@@ -170,6 +185,7 @@ def test_seeds_side_by_side_wait_for_none_of_each_others_lives():
     assert drawn[False].sum() < 0.97 * 2 * longest.sum()
 
 
+@pytest.mark.thorough
 def test_evolution_finds_a_rule_that_teaches():
     """From rules that know nothing to agents near the optimum of their levels."""
     net = replace(NET, hidden_size=8)
@@ -181,45 +197,52 @@ def test_evolution_finds_a_rule_that_teaches():
     keys = Keys(*jax.random.split(jax.random.key(1)))
     _, metrics = jax.jit(lambda ts: curriculum.train(ts, keys, jnp.int32(0), 80))(ts)
     first, last = (
-        np.asarray(metrics["life_return"][x]).mean() for x in (slice(5), slice(-10, None))
+        np.asarray(metrics["lifetime_return"][x]).mean() for x in (slice(5), slice(-10, None))
     )
     assert last > first + 0.5, (first, last)
 
 
+@pytest.mark.thorough
 def test_seeds_side_by_side_are_seeds_apart(one_by_one):
     """`vmap` over seeds, whose lives differ in length, keeps every seed's loop its own."""
-    student, lives = make(), jnp.stack([LIVES, LIVES[::-1] + 3])
+    student, lifetimes = make(), jnp.stack([LIVES, LIVES[::-1] + 3])
     keys = jax.random.split(jax.random.key(1), 2)
     init = jax.vmap(lambda key: student.init(key, PAIRS))
     states = init(jax.random.split(jax.random.key(0), 2))
-    both = jax.vmap(slots)(lives)
+    both = jax.vmap(slots)(lifetimes)
     fresh = jnp.ones((2, PAIRS), bool)
     together = jax.jit(jax.vmap(student.run))(keys, states, both, fresh)
     apart = jax.jit(student.run)(keys[1], *jax.tree.map(lambda x: x[1], (states, both, fresh)))
     np.testing.assert_allclose(
-        together[1].lives.student_return[1], apart[1].lives.student_return, rtol=1e-4, atol=1e-5
+        together[1].lifetimes.student_return[1],
+        apart[1].lifetimes.student_return,
+        rtol=1e-4,
+        atol=1e-5,
     )
     np.testing.assert_allclose(
         rule(student, jax.tree.map(lambda x: x[1], together[0])), rule(student, apart[0]), atol=1e-4
     )
 
 
+@pytest.mark.thorough
 def test_steps_are_counted_by_what_they_were_for():
-    _, _, metrics = run(make(pairs_at_a_time=6))
+    _, _, metrics = run(make(pair_batch_size=6))
     each = 2 * 3 * 4
     assert metrics["steps_train"] == each * LIVES.sum()
     assert metrics["steps_surplus"] == each * (6 * 7 - LIVES.sum())
     assert metrics["steps_evaluate"] == 0  # the stand-in's returns are exact
 
 
+@pytest.mark.thorough
 def test_a_broken_agent_loses_and_breaks_nothing():
     learner = replace(make().learner, agent=replace(make().learner.agent, learning_rate=1e30))
     state, _, metrics = run(make(learner=learner))
     leaves = [x for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)]
     assert all(jnp.isfinite(x).all() for x in leaves)
-    assert np.isfinite(metrics["life_return"])
+    assert np.isfinite(metrics["lifetime_return"])
 
 
+@pytest.mark.thorough
 def test_the_mean_begins_at_the_network_at_zeros_or_at_a_trained_rule():
     given = NET.init(jax.random.split(jax.random.split(jax.random.key(0))[0])[0])
     student = make()
@@ -234,6 +257,7 @@ def test_the_mean_begins_at_the_network_at_zeros_or_at_a_trained_rule():
     np.testing.assert_array_equal(rule(trained, trained.init(jax.random.key(0), PAIRS)), shipped)
 
 
+@pytest.mark.thorough
 def test_every_seed_becomes_a_file(tmp_path):
     student = make()
     states = jax.vmap(lambda key: student.init(key, PAIRS))(jax.random.split(jax.random.key(0)))
@@ -274,7 +298,7 @@ def whole(student, num_slots=PAIRS, sampler=None):
             lambda: make(learner=lpo.tiny(ENV), from_zeros=True),
             "two mirrored Drifts around 0 are one and the same",
         ),
-        (lambda: whole(make(pairs_at_a_time=4)), "num_slots=6 pairs do not divide into groups"),
+        (lambda: whole(make(pair_batch_size=4)), "num_slots=6 pairs do not divide into groups"),
         (lambda: whole(make(), sampler=Random(ENV)), "wrap it in rlgen.algos.samplers.lifetimes"),
         (
             lambda: build(RunSpec(recipe="ta-lpg", env="gridworld", learner="a2c")),

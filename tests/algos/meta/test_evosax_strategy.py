@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.algos.meta._strategy import MIRRORED, Strategy, shaped, strategies
+from rlgen.algos.meta.evosax_strategy import MIRRORED, Strategy, shaped, strategies
 
 LIKE = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
 TARGET = jnp.array([0.5, -1.0, 0.3, 0.0, 0.7, -0.2, 0.9])
@@ -42,6 +42,7 @@ def test_the_mean_moves_along_the_analytic_gradient_of_a_quadratic(monkeypatch):
     assert error.max() < 0.05  # so that a wrong factor or sign would be seen
 
 
+@pytest.mark.thorough
 def test_mirrored_candidates_stand_half_a_population_apart():
     for name in MIRRORED:
         strategy = Strategy(name)
@@ -105,6 +106,7 @@ def test_the_released_step_of_open_es_by_hand():
     np.testing.assert_allclose(jnp.abs(moved), 0.01, rtol=1e-3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["open-es", "pgpe", "snes", "sep-cma-es"])
 def test_strategies_climb_the_quadratic(name):
     shaping = "pair-rank" if name in MIRRORED else "centred-rank"
@@ -128,6 +130,7 @@ def test_strategies_climb_the_quadratic(name):
     assert all(jnp.isfinite(x).all() for x in leaves)
 
 
+@pytest.mark.thorough
 def test_step_sizes_fall_to_their_ends():
     strategy = Strategy(sigma=0.2, sigma_decay=0.5, sigma_end=0.06)
     state = strategy.init(jax.random.key(0), LIKE, 4)
@@ -140,6 +143,7 @@ def test_step_sizes_fall_to_their_ends():
     np.testing.assert_allclose(sigmas, [0.2, 0.1, 0.06, 0.06, 0.06], rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_every_strategy_that_is_offered_asks_and_tells():
     for name in strategies():
         strategy = Strategy(name, shaping="centred-rank")

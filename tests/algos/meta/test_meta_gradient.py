@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen._laws_common import new_slots
 from rlgen.algos.learners.a2c import build as build_a2c
-from rlgen.algos.meta._agent import build_agent
-from rlgen.algos.meta._lives import fold, play
-from rlgen.algos.meta._rule import Rule
+from rlgen.algos.learners.lpg import build_agent
 from rlgen.algos.meta.meta_gradient import Batch, MetaGradient
+from rlgen.algos.meta.population import flatten_workers, play
+from rlgen.algos.rules.networks import Rule
+from rlgen.levels import Task
 from rlgen.returns import gae
-from rlgen.tasks import Task
+from rlgen.testing.common import new_slots
 from tests.standins.two_states import TwoStates
 
 ENV = TwoStates()
@@ -40,10 +40,10 @@ def batch():
     """Agents that have learned a little, so that no gradient vanishes by symmetry."""
     state = STUDENT.init(jax.random.key(0), N)
     state, _, _ = jax.jit(STUDENT.run)(jax.random.key(1), state, slots_of(), jnp.ones(N, bool))
-    folk = state.population
+    population = state.population
     share, keys = jnp.array([0.4, 0.3, 0.2, 0.1]), jax.random.split(jax.random.key(2), N)
     left = jnp.array([4, 4, 1, 2])
-    return state.rule, Batch(folk.agents, folk.running, levels(), left, share, keys)
+    return state.rule, Batch(population.agents, population.running, levels(), left, share, keys)
 
 
 def direction(tree, seed):
@@ -67,6 +67,7 @@ def inner(x, y):
     return float(sum((a * b).sum() for a, b in zip(*map(jax.tree.leaves, (x, y)), strict=True)))
 
 
+@pytest.mark.thorough
 def test_the_meta_gradient_is_the_slope_of_the_meta_loss(batch):
     rule, agents = batch
     loss = jax.jit(lambda rule: STUDENT._meta_loss(rule, agents)[0])
@@ -80,7 +81,7 @@ def test_the_meta_gradient_is_the_slope_of_the_meta_loss(batch):
 
 def by_hand(rule, agents, recorded=()):
     """The meta-loss, agent by agent and update by update; asks the rule with `recorded` inputs."""
-    pupil, everyone, total, asked = STUDENT.pupil, jnp.ones(W), 0.0, []
+    inner_agent, everyone, total, asked = STUDENT.inner_agent, jnp.ones(W), 0.0, []
     for i in range(N):
         one = jax.tree.map(lambda x, i=i: x[i : i + 1], agents)
         state, running = jax.tree.map(lambda x: x[0], one.agents), one.running
@@ -88,14 +89,14 @@ def by_hand(rule, agents, recorded=()):
         for k in range(min(K, int(one.left[0]))):
             key = jax.random.fold_in(one.key[0], k)[None]
             frozen = jax.tree.map(lambda x: jax.lax.stop_gradient(x)[None], state)
-            played, running = play(STUDENT, key, pupil, frozen, one.level, running)
+            played, running = play(STUDENT, key, inner_agent, frozen, one.level, running)
             played = jax.tree.map(lambda x: x[0], played)
-            inputs = pupil.inputs(state, played)
+            inputs = inner_agent.inputs(state, played)
             asked.append(inputs)
             inputs = recorded[len(asked) - 1] if recorded else inputs
             targets = RULE(rule, inputs)
-            critic = pupil.learn_critic(state, played, everyone)[0]
-            state, stats = pupil.learn(state, played, targets, everyone)
+            critic = inner_agent.learn_critic(state, played, everyone)[0]
+            state, stats = inner_agent.learn(state, played, targets, everyone)
             state = state._replace(critic=critic.critic, critic_opt=critic.critic_opt)
             squares = jnp.exp(2 * targets.log_prediction).sum(-1).mean()
             costs.append(
@@ -107,13 +108,13 @@ def by_hand(rule, agents, recorded=()):
         for k in range(len(costs), K):  # an agent past its life plays on and learns nothing
             key = jax.random.fold_in(one.key[0], k)[None]
             frozen = jax.tree.map(lambda x: jax.lax.stop_gradient(x)[None], state)
-            _, running = play(STUDENT, key, pupil, frozen, one.level, running)
+            _, running = play(STUDENT, key, inner_agent, frozen, one.level, running)
         key = jax.random.fold_in(one.key[0], K)[None]
         frozen = jax.tree.map(lambda x: jax.lax.stop_gradient(x)[None], state)
-        last, _ = play(STUDENT, key, pupil, frozen, one.level, running)
+        last, _ = play(STUDENT, key, inner_agent, frozen, one.level, running)
         last = jax.tree.map(lambda x: x[0], last)
         log_policy = jax.nn.log_softmax(state.actor)
-        advantage = gae(last, pupil.discount, pupil.gae_lambda)
+        advantage = gae(last, inner_agent.discount, inner_agent.gae_lambda)
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         gains = [
             log_policy[last.obs[t, w], last.action[t, w]] * advantage[t, w]
@@ -124,6 +125,7 @@ def by_hand(rule, agents, recorded=()):
     return total, asked
 
 
+@pytest.mark.thorough
 def test_the_meta_loss_is_the_sum_over_agents_updates_and_steps(batch):
     rule, agents = batch
     loss, _ = jax.jit(STUDENT._meta_loss)(rule, agents)
@@ -131,6 +133,7 @@ def test_the_meta_loss_is_the_sum_over_agents_updates_and_steps(batch):
     assert float(loss) == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.thorough
 def test_without_the_input_path_what_the_rule_is_told_counts_as_given(batch):
     rule, agents = batch
     _, told = by_hand(rule, agents)
@@ -146,6 +149,7 @@ def test_without_the_input_path_what_the_rule_is_told_counts_as_given(batch):
     assert inner(gap, gap) > 1e-6 * inner(full, full)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("change", [{"remat": True}, {"agents_per_chunk": 2}])
 def test_saving_memory_does_not_change_the_gradient(batch, change):
     rule, agents = batch
@@ -155,6 +159,7 @@ def test_saving_memory_does_not_change_the_gradient(batch, change):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_critics_learn_what_a_policy_is_worth():
     """Against the values of each state in closed form; in released code a critic never changes."""
     student = replace(STUDENT, num_workers=32)
@@ -189,11 +194,12 @@ def with_rivals():
     task = slots_of()
     task = task._replace(
         level=task.level._replace(lifetime=jnp.array([K, 2 * K, 3 * K, 3 * K - 1])[:, None]),
-        row=jnp.array([-1, 3, -1, -1])[:, None],
+        buffer_index=jnp.array([-1, 3, -1, -1])[:, None],
     )
     return live(student, task, 6), task
 
 
+@pytest.mark.thorough
 def test_an_agent_lives_as_long_as_its_task_says(with_rivals):
     told, _ = with_rivals
     done = np.array([outcome.done for outcome, _, _ in told])
@@ -203,18 +209,21 @@ def test_an_agent_lives_as_long_as_its_task_says(with_rivals):
     np.testing.assert_array_equal(last, [K, K, 3 * K, 3 * K - 1])  # the odd one stopped in time
 
 
+@pytest.mark.thorough
 def test_returns_are_computed_for_the_dead_alone_and_antagonists_on_unknown_levels(with_rivals):
     told, task = with_rivals
     for outcome, metrics, state in told:
-        done, unseen = np.asarray(outcome.done), np.asarray(task.row[:, 0] < 0)
+        done, unseen = np.asarray(outcome.done), np.asarray(task.buffer_index[:, 0] < 0)
         assert metrics["returns_computed"] == done.sum() + (done & unseen).sum()
-        np.testing.assert_array_equal(np.isfinite(outcome.lives.student_return), done)
-        np.testing.assert_array_equal(np.isfinite(outcome.lives.antagonist_return), done & unseen)
+        np.testing.assert_array_equal(np.isfinite(outcome.lifetimes.student_return), done)
+        np.testing.assert_array_equal(
+            np.isfinite(outcome.lifetimes.antagonist_return), done & unseen
+        )
         assert metrics["steps_antagonist"] == unseen.sum() * K * T * W
         policy = jax.nn.log_softmax(state.population.agents.actor)
         worth = jax.vmap(ENV.expected_return)(levels(), policy)
         np.testing.assert_allclose(
-            outcome.lives.student_return[done], worth[done], rtol=1e-4, atol=1e-5
+            outcome.lifetimes.student_return[done], worth[done], rtol=1e-4, atol=1e-5
         )
 
 
@@ -226,36 +235,39 @@ def test_a_busy_agent_goes_on_where_it_was(with_rivals):
     np.testing.assert_array_equal(counts[:3, 2], [K, 2 * K, 3 * K])
 
 
+@pytest.mark.thorough
 def test_a_staggered_run_begins_with_all_ages_and_calls_none_of_them_evidence():
     student = replace(STUDENT, stagger=True)
     told = live(student, slots_of(5 * K, num=64), 6, num=64)
     ages = np.asarray(told[0][2].population.age)
     assert set(ages) == {K * i for i in range(1, 6)}
-    first = [np.asarray(outcome.done & ~outcome.lives.complete) for outcome, _, _ in told[:4]]
+    first = [np.asarray(outcome.done & ~outcome.lifetimes.complete) for outcome, _, _ in told[:4]]
     for outcome, _, _ in told[:4]:
-        assert not np.isfinite(np.asarray(outcome.lives.student_return)).any()
+        assert not np.isfinite(np.asarray(outcome.lifetimes.student_return)).any()
     assert all(mask.any() for mask in first)
     ended = np.asarray(told[4][0].done)
-    assert ended.any() and np.isfinite(np.asarray(told[4][0].lives.student_return)[ended]).all()
+    assert ended.any() and np.isfinite(np.asarray(told[4][0].lifetimes.student_return)[ended]).all()
 
 
+@pytest.mark.thorough
 def test_a_gradient_that_is_no_number_is_skipped_and_its_agent_dies():
     state = STUDENT.init(jax.random.key(0), N)
     run = jax.jit(STUDENT.run)
     state, outcome, _ = run(jax.random.key(1), state, slots_of(), jnp.ones(N, bool))
     agents = state.population.agents
     agents = agents._replace(actor=agents.actor.at[1].set(jnp.nan))
-    sick = state._replace(population=state.population._replace(agents=agents))
-    after, outcome, metrics = run(jax.random.key(2), sick, slots_of(), outcome.done)
+    diverged = state._replace(population=state.population._replace(agents=agents))
+    after, outcome, metrics = run(jax.random.key(2), diverged, slots_of(), outcome.done)
     assert metrics["skipped_meta_gradients"] == 1
     np.testing.assert_array_equal(outcome.done, [False, True, False, False])
-    assert not outcome.lives.complete[1]
-    for x, y in zip(*map(jax.tree.leaves, (after.rule, sick.rule)), strict=True):
+    assert not outcome.lifetimes.complete[1]
+    for x, y in zip(*map(jax.tree.leaves, (after.rule, diverged.rule)), strict=True):
         np.testing.assert_array_equal(x, y)
     after, _, metrics = run(jax.random.key(3), after, slots_of(), outcome.done)
     assert metrics["skipped_meta_gradients"] == 0 and np.isfinite(metrics["meta_loss"])
 
 
+@pytest.mark.thorough
 def test_a_slot_without_weight_teaches_the_rule_nothing(batch):
     rule, agents = batch
     none = agents._replace(share=jnp.array([0.5, 0.5, 0.0, 0.0]))
@@ -267,16 +279,20 @@ def test_a_slot_without_weight_teaches_the_rule_nothing(batch):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.thorough
 def test_the_folded_rollout_has_the_advantages_of_each_worker(batch):
     _, agents = batch
-    last, _ = play(STUDENT, agents.key, STUDENT.pupil, agents.agents, agents.level, agents.running)
-    flat = jax.tree.map(lambda x: x[0], fold(last))
+    last, _ = play(
+        STUDENT, agents.key, STUDENT.inner_agent, agents.agents, agents.level, agents.running
+    )
+    flat = jax.tree.map(lambda x: x[0], flatten_workers(last))
     found = gae(flat, 0.99, 0.95).reshape(W, T, N)
     for i in range(N):
         own = gae(jax.tree.map(lambda x, i=i: x[i], last), 0.99, 0.95)
         np.testing.assert_allclose(found[:, :, i].T, own, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_meta_training_teaches_the_rule_something():
     """On the toy, agents end their lives better off after some meta-training than before."""
     student = replace(STUDENT, num_workers=16, rollout_steps=8, learning_rate=1e-2, target_coef=0.0)
@@ -288,7 +304,7 @@ def test_meta_training_teaches_the_rule_something():
         def step(carry, key):
             state, fresh = carry
             state, outcome, metrics = student.run(key, state, slots, fresh)
-            return (state, outcome.done), metrics["life_return"]
+            return (state, outcome.done), metrics["lifetime_return"]
 
         return jax.lax.scan(step, (state, fresh), jax.random.split(key, 160))
 
@@ -315,6 +331,7 @@ def test_what_cannot_be_is_refused(change, words):
         replace(STUDENT, agents_per_chunk=3).check(4)
 
 
+@pytest.mark.thorough
 def test_a_rule_has_no_policy_to_play():
     with pytest.raises(ValueError, match="learned an update rule, not a policy"):
         STUDENT.policy(STUDENT.init(jax.random.key(0), 2))

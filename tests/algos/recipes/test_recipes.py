@@ -19,6 +19,7 @@ def build(name, **choices):
     return load("recipes", name).build(load("envs", "maze").tiny(), **choices)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_path_of_a_preset_is_one_of_the_method_or_of_another_score(name):
     known = config.flatten(build(name))
@@ -27,6 +28,7 @@ def test_every_path_of_a_preset_is_one_of_the_method_or_of_another_score(name):
         assert all(path.startswith("score.") for path in unknown), unknown
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SCORED)
 @pytest.mark.parametrize("score", ["positive-value-loss", "l1-value-loss"])
 def test_learner_and_score_discount_alike_under_every_preset(name, score):

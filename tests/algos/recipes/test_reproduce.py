@@ -3,11 +3,12 @@
 import importlib.util
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "scripts" / "reproduce"
+from tests.paths import ROOT
+
+FOLDER = ROOT / "scripts" / "reproduce"
 SMALL = (
     "--learner ppo --num-slots 4 --student.num-steps 16 --student.learner.num-minibatches 1 "
     "--student.learner.bptt-steps 0 --student.learner.network.hidden-size 8 --log-levels 2"
@@ -47,6 +48,7 @@ def compared(ued, tmp_path_factory):
     return out
 
 
+@pytest.mark.thorough
 def test_it_trains_evaluates_and_compares(compared):
     written = (compared / "comparison.md").read_text()
     assert "| env steps: train | 128 |" in written
@@ -55,6 +57,7 @@ def test_it_trains_evaluates_and_compares(compared):
     assert (compared / "heldout" / "report.html").is_file()
 
 
+@pytest.mark.thorough
 def test_a_second_call_trains_only_what_is_missing(ued, compared, capsys):
     before = (compared / "dr" / "metrics.jsonl").read_bytes()
     assert compare(ued, compared, "--methods", "dr", "robust-plr", "--steps", "128") == 0

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from rlgen.algos.meta._rule import RuleInputs
-from rlgen.algos.meta.files import load_rule
-from rlgen.algos.meta.foreign import import_rule
-from rlgen.cli import main
+from rlgen.algos.rules.files import load_rule
+from rlgen.algos.rules.import_groove import import_rule
+from rlgen.algos.rules.networks import RuleInputs
+from rlgen.cli.main import main
 
 M, H, T, B = 4, 5, 7, 3
 FIVE = ["reward", "done", "action_prob", "prediction", "next_prediction"]
@@ -84,6 +84,7 @@ def write(folder, arrays, **description):
     return folder / "rule.npz", folder / "rule.json"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 @pytest.mark.parametrize("order", [FIVE, ["discount", *FIVE[::-1]]], ids=["five", "six"])
 @pytest.mark.parametrize("convention", ["descent", "ascent"])
@@ -123,6 +124,7 @@ def renamed(arrays, old, new):
     return {name.replace(old, new): x for name, x in arrays.items()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("change", "description", "sentence"),
     [

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.algos.meta._rule import Rule, RuleInputs
+from rlgen.algos.rules.networks import Rule, RuleInputs
 
 T, B, M = 6, 3, 4
 RULES = [
@@ -93,6 +93,7 @@ def slow(rule, params, inputs, b):
     return policy, log_y
 
 
+@pytest.mark.thorough
 def test_it_is_a_plain_loop_from_last_to_first(case):
     rule, params, call = case
     inputs = make_inputs()
@@ -103,6 +104,7 @@ def test_it_is_a_plain_loop_from_last_to_first(case):
         np.testing.assert_allclose(targets.log_prediction[:, b], log_y, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("s", range(T))
 def test_a_step_is_heard_as_far_back_as_its_episode_began(case, s):
     """An edit reaches the steps before it up to an end, and nobody else's."""
@@ -143,6 +145,7 @@ def test_what_follows_an_end_is_not_read(case):
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.thorough
 def test_one_batch_of_all_agents_is_each_agent_by_itself(case):
     """In targets, and in the gradient of their sum, which is one product for all."""
     rule, params, _ = case

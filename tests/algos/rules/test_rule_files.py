@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from rlgen.algos.meta import files
-from rlgen.algos.meta._rule import Rule
-from rlgen.evaluation import trainees
+from rlgen.algos.rules import files
+from rlgen.algos.rules.networks import Rule
+from rlgen.evaluation.meta import trainees
 
 RULE = Rule("lstm", hidden_size=3, num_predictions=4, embedding_size=2, discount_input=False)
 META = {"env": "gridworld", "updates": 7}

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.algos.samplers._lineage import easiest_rows
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
+from rlgen.algos.samplers.replay.lineage import easiest_rows
 from rlgen.algos.scores.max_mc import MaxMC
-from rlgen.curriculum import Curriculum, note_of
+from rlgen.curriculum import Curriculum, level_info_of
 from rlgen.students import OnPolicy
-from rlgen.types import MUTANT, NEW, REPLAY, Episodes, Keys, Outcome, Slots
+from rlgen.types import MUTANT, NEW, REPLAY, EpisodeStats, Keys, Outcome, Slots
 from tests.standins.numbers import Numbers
 
 N, R, K = 6, 1, 24
@@ -32,15 +32,16 @@ def make(**fields):
 def first_slots(sampler):
     shape = (N, R)
     blank, note = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), (sampler.blank(), note_of(sampler))
+        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)),
+        (sampler.example_level(), level_info_of(sampler)),
     )
     return Slots(
         blank,
-        memory=jnp.zeros(shape),
-        row=jnp.full(shape, -1, jnp.int32),
+        score_state=jnp.zeros(shape),
+        buffer_index=jnp.full(shape, -1, jnp.int32),
         origin=jnp.full(N, NEW, jnp.int32),
         weight=jnp.ones(N),
-        note=note,
+        level_info=note,
     )
 
 
@@ -56,7 +57,7 @@ def history(sampler, own=0, num_updates=60):
         keys = Keys(*(jax.random.fold_in(jax.random.key(k), t) for k in (own, 7)))
         free, zero = jnp.ones(N, bool), jnp.zeros((N, R))
         state, slots = sampler.propose(keys, state, slots, free)
-        stats = Episodes(jnp.ones((N, R), jnp.int32), zero.astype(jnp.int32), zero, zero, zero)
+        stats = EpisodeStats(jnp.ones((N, R), jnp.int32), zero.astype(jnp.int32), zero, zero, zero)
         outcome = Outcome(free, episodes=stats)
         state = sampler.observe(keys, state, slots, score_of(slots.level["number"]), outcome)
         return (state, slots), (state, slots, sampler.lineage(state, slots))
@@ -80,6 +81,7 @@ def test_accel_with_zero_edits_is_robust_plr():
     assert set(np.unique(slots.origin)) == {NEW, REPLAY} and not states.edits_next.any()
 
 
+@pytest.mark.thorough
 def test_every_replay_is_followed_by_mutants_of_the_levels_just_replayed():
     states, slots, lineage = run(make(num_edits=3))
     origin, number = np.asarray(slots.origin)[:, 0], np.asarray(slots.level["number"])
@@ -92,7 +94,7 @@ def test_every_replay_is_followed_by_mutants_of_the_levels_just_replayed():
             np.testing.assert_array_equal(number[t], number[t - 1] + 3 * CHILD)
             np.testing.assert_array_equal(lineage["depth"][t], lineage["depth"][t - 1] + 1)
     np.testing.assert_array_equal(slots.weight, np.asarray(slots.origin) == REPLAY)
-    assert (np.asarray(slots.row)[origin == MUTANT] == -1).all()
+    assert (np.asarray(slots.buffer_index)[origin == MUTANT] == -1).all()
     # Depth counts generations, and age the updates since a level was first met.
     np.testing.assert_array_equal(lineage["depth"], number // (3 * CHILD))
     met = {}
@@ -102,7 +104,7 @@ def test_every_replay_is_followed_by_mutants_of_the_levels_just_replayed():
             assert lineage["age"][t, n, 0] == expected
         if kinds[t] != REPLAY:  # met again, a level takes its row over as if it were new
             met |= {int(x): t for x in number[t].ravel()}
-    held = states.buffer.memory.lineage
+    held = states.buffer.level_info.lineage
     size = int(states.buffer.size[-1])
     expected = np.where(np.asarray(held.depth[-1])[:size] > 0, MUTANT, NEW)
     np.testing.assert_array_equal(held.origin[-1][:size], expected)
@@ -116,8 +118,8 @@ def test_easiest_parents_are_those_of_highest_return_minus_score():
         mean = rng.normal(size=(N, 2))
         num, done = rng.integers(0, 2, (N, 2)), rng.random(N) < 0.8
         zero = jnp.zeros((N, 2))
-        stats = Episodes(jnp.asarray(num), zero.astype(int), jnp.asarray(mean), zero, zero)
-        slots = first_slots(make())._replace(row=jnp.asarray(row, jnp.int32))
+        stats = EpisodeStats(jnp.asarray(num), zero.astype(int), jnp.asarray(mean), zero, zero)
+        slots = first_slots(make())._replace(buffer_index=jnp.asarray(row, jnp.int32))
         found = easiest_rows(
             slots, jnp.asarray(score), Outcome(jnp.asarray(done), (), (), stats), 3
         )
@@ -142,6 +144,7 @@ def test_the_easiest_parents_share_the_mutants():
     assert (np.asarray(states.easiest)[origin == NEW] == -1).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("num_edits", "blocks"), [(0, 2), (2, 3)])
 def test_parallel_curricula_play_equal_blocks_and_learn_from_the_replayed_one(num_edits, blocks):
     sampler = make(parallel=True, num_edits=num_edits)
@@ -159,6 +162,7 @@ def test_parallel_curricula_play_equal_blocks_and_learn_from_the_replayed_one(nu
         np.testing.assert_array_equal(number[warm:, 2 * size :], parents + num_edits * CHILD)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "fields", [{"num_edits": 2}, {"num_edits": 1, "parents": "easiest"}, {"parallel": True}]
 )

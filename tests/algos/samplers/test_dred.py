@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from rlgen.algos.samplers._finite import judge
-from rlgen.algos.samplers._mixture import Mixture
-from rlgen.algos.samplers.dred import DRED
+from rlgen.algos.samplers.dred import DRED, judge
 from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.samplers.random import Random
+from rlgen.algos.samplers.replay.mixture import Mixture
 from rlgen.algos.scores.l1_value_loss import L1ValueLoss
 from rlgen.buffer import Priority, make_buffer, observed
-from rlgen.curriculum import note_of
-from rlgen.types import MUTANT, NEW, REPLAY, Episodes, Keys, Outcome, Slots
+from rlgen.curriculum import level_info_of
+from rlgen.types import MUTANT, NEW, REPLAY, EpisodeStats, Keys, Outcome, Slots
 from tests.standins.numbers import Numbers
 
 N, R, M, K = 4, 3, 10, 16
@@ -28,7 +27,7 @@ ENV = Numbers(num_kinds=1000, child=CHILD)
 class Rolled:
     """All that DRED reads of a rollout: which place of the queue was played."""
 
-    turn: jax.Array
+    level_index: jax.Array
 
     def __bool__(self):
         return True
@@ -42,7 +41,8 @@ def make(**fields):
 def first_slots(sampler):
     shape = (N, R)
     blank, note = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), (sampler.blank(), note_of(sampler))
+        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)),
+        (sampler.example_level(), level_info_of(sampler)),
     )
     origin, row = jnp.full(N, NEW, jnp.int32), jnp.full(shape, -1, jnp.int32)
     return Slots(blank, (), row, origin, jnp.ones(N), note)
@@ -55,7 +55,7 @@ def outcome_of(number, solves):
     one = jnp.ones(number.shape, jnp.int32)
     best = jnp.where(solved, 1.0, 0.0)
     return Outcome(
-        jnp.ones(N, bool), episodes=Episodes(one, solved.astype(jnp.int32), won, best, won)
+        jnp.ones(N, bool), episodes=EpisodeStats(one, solved.astype(jnp.int32), won, best, won)
     )
 
 
@@ -165,6 +165,7 @@ def test_on_the_set_alone_it_is_prioritised_replay():
 # The sampler.
 
 
+@pytest.mark.thorough
 def test_every_level_of_the_set_is_met_once_before_any_is_replayed():
     sampler = make(train_in_warmup=False)
     _, slots, _ = run(sampler, 0, 8)
@@ -179,6 +180,7 @@ def test_every_level_of_the_set_is_met_once_before_any_is_replayed():
     assert (run(make(), 0, 8)[1].weight[:warmup] == 1).all()
 
 
+@pytest.mark.thorough
 def test_replay_and_looking_take_turns():
     _, slots, _ = run(make(), 0, 20)
     origin, weight = np.asarray(slots.origin), np.asarray(slots.weight)
@@ -196,10 +198,11 @@ def test_replay_and_looking_take_turns():
 def test_without_proposals_every_update_replays_the_set():
     states, slots, metrics = run(make(source=()), 0, 12)
     assert (slots.origin == REPLAY).all() and (slots.weight == 1).all()
-    assert (np.asarray(slots.row) < M).all()
+    assert (np.asarray(slots.buffer_index) < M).all()
     assert (states.buffer.size == M).all() and (metrics["generated_share"] == 0).all()
 
 
+@pytest.mark.thorough
 def test_the_set_is_never_lost_and_the_unsolved_never_enters():
     sampler = make(mixture=Mixture(1.0, num_updates=60))
     states, _, metrics = run(sampler, 1, 120)
@@ -211,12 +214,13 @@ def test_the_set_is_never_lost_and_the_unsolved_never_enters():
     for t in range(len(size)):
         added = number[t, M : size[t]]
         assert (added % 2 == 0).all()  # the odd ones are not solved
-        assert np.asarray(states.buffer.memory.solved)[t, M : size[t]].all()
+        assert np.asarray(states.buffer.level_info.solved)[t, M : size[t]].all()
     assert len(np.unique(number[:, M:])) > 2 * (K - M)  # they do come and go
     shares = np.asarray(metrics["generated_share"])
     assert shares[0] == 0 and shares[-1] > 0.2
 
 
+@pytest.mark.thorough
 def test_a_solved_proposal_replaces_the_added_level_least_likely_to_be_drawn():
     sampler = make(mixture=Mixture(1.0, share_start=1.0))
     states, slots, _ = run(sampler, 2, 120)
@@ -240,12 +244,13 @@ def test_a_solved_proposal_replaces_the_added_level_least_likely_to_be_drawn():
     assert replaced > 3
 
 
+@pytest.mark.thorough
 def test_any_admits_the_unsolved_with_a_score_of_zero_while_there_is_room():
     sampler = make(admit="any")
     states, _, _ = run(sampler, 0, 40, lambda number: number < 0)
     assert int(states.buffer.size[-1]) == K
     assert (np.asarray(states.buffer.score)[-1, M:] == 0).all()
-    assert not states.buffer.memory.solved.any()
+    assert not states.buffer.level_info.solved.any()
 
 
 def test_edits_are_of_what_was_just_replayed():
@@ -257,6 +262,7 @@ def test_edits_are_of_what_was_just_replayed():
         np.testing.assert_array_equal(number[t, :, 0], number[t - 1, :, 0] + 3 * CHILD)
 
 
+@pytest.mark.thorough
 def test_seeds_side_by_side_are_the_same_runs():
     sampler = make()
     both = jax.jit(jax.vmap(lambda own: history(sampler, own, 20)))(jnp.arange(2))
@@ -288,7 +294,7 @@ def test_a_level_is_drawn_when_it_is_played_and_not_when_it_is_queued():
         )
     )
     after = observe(turn)
-    played = np.unique(np.asarray(slots.row)[:, 0])
+    played = np.unique(np.asarray(slots.buffer_index)[:, 0])
     assert int(after.clock) == N
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(after.timestamp)), played)
 
@@ -302,25 +308,26 @@ def test_a_proposal_is_judged_by_all_its_episodes_or_by_the_first_place():
     best = jnp.asarray([[0.0, 0.9, -jnp.inf], [-jnp.inf, 0.7, -jnp.inf]])
     blank = jnp.zeros(2)
     slots = Slots((), jnp.arange(6.0).reshape(shape), jnp.zeros(shape, jnp.int32), blank, blank)
-    outcome = Outcome(jnp.ones(2, bool), episodes=Episodes(num, won, mean, best, mean))
+    outcome = Outcome(jnp.ones(2, bool), episodes=EpisodeStats(num, won, mean, best, mean))
     trial = judge(slots, score, outcome, single_chance=False)
     np.testing.assert_allclose(trial.score, [0.4, 0.5])
     np.testing.assert_allclose(trial.mean_return, [0.3, 0.7])
     np.testing.assert_array_equal(trial.solved, [True, True])
-    np.testing.assert_array_equal(trial.memory, [1.0, 4.0])
+    np.testing.assert_array_equal(trial.score_state, [1.0, 4.0])
     once = judge(slots, score, outcome, single_chance=True)
     np.testing.assert_allclose(once.score, [0.2, -jnp.inf])
     np.testing.assert_array_equal(once.solved, [False, False])
-    np.testing.assert_array_equal(once.memory, [0.0, 3.0])
+    np.testing.assert_array_equal(once.score_state, [0.0, 3.0])
 
 
+@pytest.mark.thorough
 def test_the_shift_gap_is_the_mean_return_under_the_mixture_less_that_over_the_set():
     sampler = make(mixture=Mixture(1.0, share_start=1.0))
     states, _, metrics = run(sampler, 0, 30)
     last = jax.tree.map(lambda x: x[-2], states)  # the gap is of the distribution drawn from
     last = last._replace(buffer=jax.tree.map(lambda x: x[-1], states.buffer))
     p = np.asarray(sampler.replay_probability(last))
-    seen = np.asarray(last.buffer.memory.mean_return)
+    seen = np.asarray(last.buffer.level_info.mean_return)
     assert np.isfinite(seen).all() and 0 < seen[:M].mean() < 1
     np.testing.assert_allclose(metrics["shift_gap"][-1], (p * seen).sum() - seen[:M].mean(), 1e-4)
 
@@ -330,7 +337,7 @@ def test_uniform_is_uniform():
     env = Numbers(num_kinds=100_000)
     sampler = Fixed(env, num_levels=512)
     slots = Slots(
-        jax.tree.map(lambda x: jnp.broadcast_to(x, (36, 8)), sampler.blank()),
+        jax.tree.map(lambda x: jnp.broadcast_to(x, (36, 8)), sampler.example_level()),
         (),
         jnp.full((36, 8), -1, jnp.int32),
         jnp.zeros(36, jnp.int32),

@@ -14,7 +14,7 @@ from rlgen.types import Keys
 
 SMALL = {
     "num_slots": 4,
-    "num_queued": 2,
+    "levels_per_slot": 2,
     "student.num_steps": 24,
     "student.learner.network.hidden_size": 8,
     "student.learner.num_minibatches": 1,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.algos.generative._files import digest_of, save_model
+from rlgen.algos.level_models.files import digest_of, save_model
 from rlgen.algos.samplers import generated
 from rlgen.algos.samplers.dred import DRED
 from rlgen.algos.samplers.fixed import Fixed
-from rlgen.curriculum import note_of
+from rlgen.curriculum import level_info_of
 from rlgen.types import NEW, Keys, Slots
 
 ENV = registry.load("envs", "cart-pole").build()
@@ -30,12 +30,14 @@ def state(sampler):
 
 def slots_of(sampler, shape=(4, 2)):
     level, note = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), (sampler.blank(), note_of(sampler))
+        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)),
+        (sampler.example_level(), level_info_of(sampler)),
     )
     row = jnp.full(shape, -1, jnp.int32)
     return Slots(level, (), row, jnp.full(4, NEW, jnp.int32), jnp.zeros(4), note)
 
 
+@pytest.mark.thorough
 def test_all_seeds_share_the_model_that_is_fitted_with_the_first_state(sampler, state):
     both = jax.jit(jax.vmap(sampler.init))(jax.random.split(jax.random.key(1), 2))
     for i in range(2):
@@ -55,7 +57,7 @@ def test_free_slots_get_levels_of_the_family_and_busy_ones_keep_theirs(sampler, 
         assert (value >= low * 0.999).all() and (value <= high * 1.001).all()
         np.testing.assert_array_equal(value[1], getattr(slots.level, name)[1])
     np.testing.assert_array_equal(filled.weight, [1, 0, 1, 1])
-    assert (np.asarray(filled.row) == -1).all()
+    assert (np.asarray(filled.buffer_index) == -1).all()
 
 
 def test_a_fitted_model_is_read_from_its_file(sampler, state, tmp_path):

@@ -16,11 +16,11 @@ from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.algos.scores.none import NoScore
 from rlgen.algos.scores.oracle_regret import OracleRegret
 from rlgen.buffer import Priority, draw_distinct, make_buffer
-from rlgen.curriculum import note_of
+from rlgen.curriculum import level_info_of
 from rlgen.envs import maze
-from rlgen.tasks import Task, TaskEnv
+from rlgen.levels import Task, TaskEnv
 from rlgen.testing import new_slots, random_rollout
-from rlgen.types import NEW, REPLAY, Episodes, Keys, Lives, Outcome
+from rlgen.types import NEW, REPLAY, EpisodeStats, Keys, LifetimeResults, Outcome
 from tests.standins.numbers import Numbers
 
 N, K = 12, 40
@@ -44,7 +44,11 @@ def judged(slots, done, complete):
 
 def history(sampler, own, num_updates=120):
     """Slots, states, and who was free, of a run whose slots come free at different times."""
-    level, memory, note = sampler.blank(), sampler.score.memory(), note_of(sampler)
+    level, memory, note = (
+        sampler.example_level(),
+        sampler.score.initial_state(),
+        level_info_of(sampler),
+    )
     level = jax.tree.map(lambda x: jnp.broadcast_to(x, (N, 1, *jnp.shape(x))), level)
     start = sampler.init(jax.random.key(own)), new_slots(level, memory, note), jnp.ones(N, bool)
     key_done = jax.random.fold_in(jax.random.key(99), own)
@@ -72,6 +76,7 @@ def played():
     return jax.device_get(run(make(), 3))
 
 
+@pytest.mark.thorough
 def test_slots_decide_for_themselves_and_replay_their_share():
     origins = []
     for own in range(6):
@@ -101,18 +106,18 @@ def test_busy_slots_stay_as_they_are_and_their_rows_are_neither_drawn_nor_replac
         busy = ~free[t]
         kept = jax.tree.map(lambda x, t=t, busy=busy: (x[t][busy] == x[t - 1][busy]).all(), slots)
         same_memory = np.array_equal(
-            slots.memory[t][busy], slots.memory[t - 1][busy], equal_nan=True
+            slots.score_state[t][busy], slots.score_state[t - 1][busy], equal_nan=True
         )
         assert same_memory
-        assert all(jax.tree.leaves(kept._replace(memory=True)))
-        rows = slots.row[t].ravel()
+        assert all(jax.tree.leaves(kept._replace(score_state=True)))
+        rows = slots.buffer_index[t].ravel()
         rows = rows[rows >= 0]
         assert len(set(rows)) == len(rows)  # no row is in play twice
-        playing = slots.level.level["number"][t][slots.row[t] >= 0]
+        playing = slots.level.level["number"][t][slots.buffer_index[t] >= 0]
         buffer = states.buffer.level.level["number"]
         np.testing.assert_array_equal(buffer[t - 1][rows], playing)
         if t + 1 < len(free):  # in play during update t and beyond
-            held = slots.row[t][~free[t + 1]].ravel()
+            held = slots.buffer_index[t][~free[t + 1]].ravel()
             held = held[held >= 0]
             num_held += len(held)
             np.testing.assert_array_equal(buffer[t][held], buffer[t - 1][held])
@@ -125,11 +130,12 @@ def test_levels_without_evidence_never_enter_the_buffer(played):
     assert last == K
     assert np.isfinite(states.buffer.score[-1][:last]).all()
     assert (states.buffer.level.level["number"][-1] % 5 > 0).all()
-    replayed = slots.level.level["number"][slots.row >= 0]
+    replayed = slots.level.level["number"][slots.buffer_index >= 0]
     assert len(replayed) > 100
     assert (replayed % 5 > 0).all()
 
 
+@pytest.mark.thorough
 def test_without_a_score_nothing_is_replayed_and_the_source_is_as_if_alone():
     sampler = make(NoScore(), min_fill=0.0, replay_prob=1.0)
     _, slots, _ = run(sampler, 1, 30)
@@ -138,6 +144,7 @@ def test_without_a_score_nothing_is_replayed_and_the_source_is_as_if_alone():
     jax.tree.map(np.testing.assert_array_equal, slots, alone)
 
 
+@pytest.mark.thorough
 def test_two_seeds_under_vmap_equal_two_single_runs():
     sampler = make()
     many = jax.jit(jax.vmap(lambda own: history(sampler, own)))(jnp.arange(2))
@@ -180,10 +187,13 @@ def test_draws_without_replacement_follow_the_priorities():
     np.testing.assert_allclose(both, pairs, atol=4 * 0.5 / np.sqrt(8000))
 
 
+@pytest.mark.thorough
 def test_lifetimes_are_log_uniform_and_those_of_the_environment_by_default():
     env = maze.tiny()
     sampler = Lifetimes(env, Random(env), 10, 250)
-    level = jax.tree.map(lambda x: jnp.broadcast_to(x, (4000, 1, *x.shape)), sampler.blank())
+    level = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, (4000, 1, *x.shape)), sampler.example_level()
+    )
     keys = Keys(jax.random.key(0), jax.random.key(0))
     _, slots = sampler.propose(keys, (), new_slots(level, ()), jnp.ones(4000, bool))
     found = np.asarray(slots.level.lifetime)
@@ -196,6 +206,7 @@ def test_lifetimes_are_log_uniform_and_those_of_the_environment_by_default():
         Lifetimes(env, Random(env), 300)
 
 
+@pytest.mark.thorough
 def test_a_source_under_lifetimes_draws_what_it_draws_alone_and_its_set_is_kept():
     env = maze.tiny()
     source = Fixed(env, num_levels=3, shuffle=True)
@@ -203,7 +214,7 @@ def test_a_source_under_lifetimes_draws_what_it_draws_alone_and_its_set_is_kept(
     assert sampler.level_set is source.level_set
     assert not hasattr(Lifetimes(env, Random(env)), "level_set")
     keys, free = Keys(jax.random.key(1), jax.random.key(2)), jnp.array([True, False, True])
-    level = jax.tree.map(lambda x: jnp.broadcast_to(x, (3, 1, *x.shape)), sampler.blank())
+    level = jax.tree.map(lambda x: jnp.broadcast_to(x, (3, 1, *x.shape)), sampler.example_level())
     slots, state = new_slots(level, ()), source.init(jax.random.key(0))
     _, new = sampler.propose(keys, state, slots, free)
     _, alone = source.propose(keys, state, slots._replace(level=slots.level.level), free)
@@ -212,15 +223,19 @@ def test_a_source_under_lifetimes_draws_what_it_draws_alone_and_its_set_is_kept(
 
 
 def test_algorithmic_regret_takes_the_antagonist_from_the_memory_where_it_is_known():
-    slots = new_slots(jnp.zeros((5, 1)), AlgorithmicRegret().memory())
-    slots = slots._replace(memory=jnp.array([jnp.nan, jnp.nan, 7.0, jnp.nan, jnp.nan])[:, None])
-    lives = Lives(
+    slots = new_slots(jnp.zeros((5, 1)), AlgorithmicRegret().initial_state())
+    slots = slots._replace(
+        score_state=jnp.array([jnp.nan, jnp.nan, 7.0, jnp.nan, jnp.nan])[:, None]
+    )
+    lifetimes = LifetimeResults(
         student_return=jnp.array([1.0, 1.0, 1.0, 1.0, 1.0]),
         antagonist_return=jnp.array([3.0, 3.0, jnp.nan, 3.0, jnp.nan]),
         complete=jnp.array([True, False, True, True, True]),
     )
     done = jnp.array([True, True, True, False, True])
-    score, memory = AlgorithmicRegret()(jax.random.key(0), slots, Outcome(done, lives=lives))
+    score, memory = AlgorithmicRegret()(
+        jax.random.key(0), slots, Outcome(done, lifetimes=lifetimes)
+    )
     inf, nan = np.inf, np.nan
     np.testing.assert_array_equal(score[:, 0], [2.0, -inf, 6.0, -inf, -inf])
     np.testing.assert_array_equal(memory[:, 0], [3.0, nan, 7.0, nan, nan])
@@ -228,16 +243,17 @@ def test_algorithmic_regret_takes_the_antagonist_from_the_memory_where_it_is_kno
         AlgorithmicRegret()(jax.random.key(0), slots, Outcome(done))
 
 
+@pytest.mark.thorough
 def test_scores_of_returns_read_the_lives_that_a_meta_learner_reports():
     family = maze.tiny()
     env = TaskEnv(family)
     level = jax.vmap(jax.vmap(env.sample_level))(jax.random.split(jax.random.key(0), (3, 1)))
     rollout = jax.tree.map(lambda x: x[None], random_rollout(0, 8, 3, 1))
     num = jnp.array([[1], [0], [1]])
-    stats = Episodes(num, num * 0, num * 0.25, jnp.where(num > 0, 0.25, -jnp.inf), num * 1.0)
+    stats = EpisodeStats(num, num * 0, num * 0.25, jnp.where(num > 0, 0.25, -jnp.inf), num * 1.0)
     outcome, key = Outcome(jnp.ones(3, bool), rollout, episodes=stats), jax.random.key(1)
     oracle = OracleRegret(env)
-    score, best = oracle(key, new_slots(level, oracle.memory()), outcome)
+    score, best = oracle(key, new_slots(level, oracle.initial_state()), outcome)
     solution = jax.vmap(jax.vmap(family.solve))(level.level)
     optimal = np.where(solution.solvable, solution.optimal_return, 0.25)
     expected = np.where(num > 0, optimal - 0.25, -np.inf)
@@ -246,6 +262,7 @@ def test_scores_of_returns_read_the_lives_that_a_meta_learner_reports():
     np.testing.assert_allclose(best[:, 0], [0.25, 0.1, 0.25])
 
 
+@pytest.mark.thorough
 def test_equal_levels_with_other_lifetimes_are_other_tasks():
     env = TaskEnv(maze.tiny())
     task = env.sample_level(jax.random.key(0))

@@ -32,8 +32,8 @@ def make(**fields):
 
 
 def first_slots(sampler):
-    blank = jax.tree.map(lambda x: jnp.broadcast_to(x, (N, R)), sampler.blank())
-    return testing.new_slots(blank, jnp.float32(0), sampler.note())
+    blank = jax.tree.map(lambda x: jnp.broadcast_to(x, (N, R)), sampler.example_level())
+    return testing.new_slots(blank, jnp.float32(0), sampler.level_info())
 
 
 def score_of(number):
@@ -44,8 +44,8 @@ def score_of(number):
 def cycle(sampler, state, slots, keys, free, done):
     """One update of the loop; the memory of a level counts how often it was played."""
     state, slots = sampler.propose(keys, state, slots, free)
-    unseen = free[:, None] & (slots.row < 0)
-    slots = slots._replace(memory=jnp.where(unseen, 0.0, slots.memory) + 1)
+    unseen = free[:, None] & (slots.buffer_index < 0)
+    slots = slots._replace(score_state=jnp.where(unseen, 0.0, slots.score_state) + 1)
     state = sampler.observe(keys, state, slots, score_of(slots.level["number"]), Outcome(done))
     return state, slots
 
@@ -89,12 +89,12 @@ def test_every_row_is_scored_once_a_sweep_in_order(ran):
     for begun in range(CYCLE, 4 * CYCLE, CYCLE):
         size = int(states.buffer.size[begun - 1])
         full += size == K
-        swept = slots.row[begun : begun + SWEEP].ravel()
+        swept = slots.buffer_index[begun : begun + SWEEP].ravel()
         np.testing.assert_array_equal(swept[:size], np.arange(size))
         # The rest of the last update: the last row once more, or new levels in place of rows.
         assert (np.isin(swept[size:], [-1, size - 1])).all()
         for t in range(begun, begun + SWEEP):
-            row, number = slots.row[t], slots.level["number"][t]
+            row, number = slots.buffer_index[t], slots.level["number"][t]
             replayed = row >= 0
             held = states.buffer.level["number"][t - 1]
             np.testing.assert_array_equal(held[row[replayed]], number[replayed])
@@ -109,7 +109,7 @@ def test_the_best_levels_stay_and_bring_their_memory(ran):
     best = met[np.argsort(-scores)][:K]
     assert final.size == K and set(final.level["number"]) == set(best)
     np.testing.assert_allclose(final.score, score_of(final.level["number"]))
-    for number, plays in zip(final.level["number"], final.memory.score, strict=True):
+    for number, plays in zip(final.level["number"], final.level_info.score_state, strict=True):
         times = (slots.level["number"] == number).reshape(4 * CYCLE, -1).any(1).sum()
         assert plays == times  # drawn twice in an update, the last play counts
 
@@ -196,7 +196,7 @@ def test_training_draws_follow_the_distribution():
     sampler = make(train_updates=800, entropy_coef=0.3)
     states, slots = jax.tree.map(np.asarray, run(sampler, SWEEP + 1 + 800))
     size, y = states.buffer.size[-1], states.adversary.y[-1].astype(np.float64)
-    rows = slots.row[SWEEP + 1 :].ravel()
+    rows = slots.buffer_index[SWEEP + 1 :].ravel()
     expected = np.where(np.arange(K) < size, y, 0)
     expected *= rows.size / expected.sum()
     counts = np.bincount(rows, minlength=K)
@@ -214,6 +214,7 @@ def test_without_any_evidence_training_goes_on_with_new_levels():
     np.testing.assert_array_equal(slots.weight[SWEEP + 1 : CYCLE], 1)
 
 
+@pytest.mark.thorough
 def test_busy_slots_keep_their_levels_and_their_rows():
     sampler = make()
     state, slots = sampler.init(jax.random.key(0)), first_slots(sampler)
@@ -223,11 +224,14 @@ def test_busy_slots_keep_their_levels_and_their_rows():
         done = jnp.asarray(rng.random(N) < 0.5)
         before, busy = slots, np.flatnonzero(~np.asarray(free))
         state, slots = step(state, slots, Keys(jax.random.key(t), jax.random.key(t)), free, done)
-        for name in ("row", "origin", "weight"):
+        for name in ("buffer_index", "origin", "weight"):
             x, y = getattr(before, name), getattr(slots, name)
             np.testing.assert_array_equal(x[busy], y[busy])
         still = np.asarray(~done)
-        rows, numbers = np.asarray(slots.row)[still], np.asarray(slots.level["number"])[still]
+        rows, numbers = (
+            np.asarray(slots.buffer_index)[still],
+            np.asarray(slots.level["number"])[still],
+        )
         kept = np.asarray(state.buffer.level["number"])[rows[rows >= 0]]
         np.testing.assert_array_equal(kept, numbers[rows >= 0])
         num_held += (rows >= 0).sum()
@@ -235,6 +239,7 @@ def test_busy_slots_keep_their_levels_and_their_rows():
     assert num_held > 20
 
 
+@pytest.mark.thorough
 def test_seeds_under_vmap_equal_single_runs():
     sampler, seeds = make(), jnp.arange(3)
     many = jax.jit(jax.vmap(lambda own: history(sampler, 4 * CYCLE, own)))(seeds)

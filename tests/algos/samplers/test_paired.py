@@ -13,9 +13,9 @@ from rlgen.algos.samplers import paired
 from rlgen.algos.samplers.paired import Paired
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.scores.regret import Regret
-from rlgen.curriculum import note_of
+from rlgen.curriculum import level_info_of
 from rlgen.envs.maze import tiny, to_grid
-from rlgen.networks import ActorCritic
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.registry import load
 from rlgen.runs.metrics import first_bad
 from rlgen.types import NEW, REPLAY, Keys, Outcome
@@ -63,10 +63,12 @@ class Recorder:
         return Seen(kept, weight, state.num_updates + 1), {"loss": weight.sum()}
 
 
-def first_slots(sampler, num_slots=N, num_queued=R, memory=()):
-    shape = (num_slots, num_queued)
-    level = jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.blank())
-    return testing.new_slots(level, memory, note_of(sampler))
+def first_slots(sampler, num_slots=N, levels_per_slot=R, memory=()):
+    shape = (num_slots, levels_per_slot)
+    level = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.example_level()
+    )
+    return testing.new_slots(level, memory, level_info_of(sampler))
 
 
 def keys(number):
@@ -92,6 +94,7 @@ def built(actions):
     return walls.reshape(5, 5), [goal % 5, goal // 5], agent != goal
 
 
+@pytest.mark.thorough
 def test_the_teacher_is_paid_the_score_at_its_last_step_and_nothing_before():
     state, slots = began()
     score = jnp.arange(8.0).reshape(N, R).at[1, 1].set(-jnp.inf).at[2, 0].set(jnp.nan) + 1
@@ -113,6 +116,7 @@ def test_the_teacher_is_paid_the_score_at_its_last_step_and_nothing_before():
     assert metrics["steps_teacher"] == N * R * T
 
 
+@pytest.mark.thorough
 def test_levels_are_what_the_teacher_built_also_in_slots_that_stay_busy():
     state, slots = began()
     free = jnp.asarray([False, True, True, False])
@@ -126,11 +130,15 @@ def test_levels_are_what_the_teacher_built_also_in_slots_that_stay_busy():
         if known:
             np.testing.assert_array_equal(to_grid(level).walls, walls)
     assert len({tuple(x) for x in actions.reshape(-1, T)}) == N * R
-    assert (slots.origin == NEW).all() and (slots.weight == 1).all() and (slots.row == -1).all()
+    assert (
+        (slots.origin == NEW).all()
+        and (slots.weight == 1).all()
+        and (slots.buffer_index == -1).all()
+    )
 
 
 def test_every_place_and_every_update_has_noise_of_its_own():
-    noise = [np.asarray(began(number)[1].note.obs.noise) for number in (0, 1)]
+    noise = [np.asarray(began(number)[1].level_info.obs.noise) for number in (0, 1)]
     seen = np.stack(noise)  # [updates, N, R, T, 16]
     np.testing.assert_array_equal(seen, seen[..., :1, :].repeat(T, axis=3))
     assert len(np.unique(seen[..., 0, :].reshape(-1, 16), axis=0)) == 2 * N * R
@@ -178,6 +186,7 @@ def updates(curriculum, num, own=0):
     return jax.lax.scan(body, curriculum.init(jax.random.key(own)), jnp.arange(num))[1]
 
 
+@pytest.mark.thorough
 def test_the_regret_is_the_antagonists_return_minus_the_protagonists_on_the_same_levels():
     made = small("paired")
     judge = Regret("mean-mean", non_negative=False)
@@ -206,6 +215,7 @@ def test_the_regret_is_the_antagonists_return_minus_the_protagonists_on_the_same
         np.testing.assert_allclose(score[n, 0], total[1] - total[0], atol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "env", "score"),
     [
@@ -231,6 +241,7 @@ POLE = load("envs", "cart-pole").tiny()  # compiles in half the time of a maze
 single = jax.jit(updates, static_argnums=(0, 1))
 
 
+@pytest.mark.thorough
 def test_seeds_under_vmap_equal_single_runs():
     made = small("repaired", POLE, **REPAIRED)
     many = jax.jit(jax.vmap(lambda own: updates(made, 12, own)[1]))(jnp.arange(2))
@@ -240,6 +251,7 @@ def test_seeds_under_vmap_equal_single_runs():
         testing.assert_close(alone, one, "a seed is another under vmap", 1e-4)
 
 
+@pytest.mark.thorough
 def test_replays_train_the_students_and_new_levels_the_teacher():
     made = small("repaired", POLE, **REPAIRED)
     sampler, metrics, _ = single(made, 12, 0)
@@ -276,6 +288,7 @@ def primitives(jaxpr, under_cond=False):
                     yield from primitives(inner, inside)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["propose", "observe"])
 def test_under_seeds_the_teachers_episode_and_its_update_stay_branches(kind):
     source = paired.tiny(ENV)

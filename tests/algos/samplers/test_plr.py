@@ -11,7 +11,7 @@ import pytest
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.max_mc import MaxMC
-from rlgen.curriculum import note_of
+from rlgen.curriculum import level_info_of
 from rlgen.types import NEW, REPLAY, Keys, Outcome, Slots
 from tests.standins.numbers import Numbers
 
@@ -30,15 +30,16 @@ def make(**fields):
 
 def first_slots(sampler):
     blank, note = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, (N, R, *jnp.shape(x))), (sampler.blank(), note_of(sampler))
+        lambda x: jnp.broadcast_to(x, (N, R, *jnp.shape(x))),
+        (sampler.example_level(), level_info_of(sampler)),
     )
     return Slots(
         blank,
-        memory=jnp.zeros((N, R)),
-        row=jnp.full((N, R), -1, jnp.int32),
+        score_state=jnp.zeros((N, R)),
+        buffer_index=jnp.full((N, R), -1, jnp.int32),
         origin=jnp.full(N, NEW, jnp.int32),
         weight=jnp.ones(N),
-        note=note,
+        level_info=note,
     )
 
 
@@ -50,8 +51,8 @@ def score_of(number):
 def cycle(sampler, state, slots, keys, free, done):
     """One update of the loop; the memory of a level counts how often it was played."""
     state, slots = sampler.propose(keys, state, slots, free)
-    unseen = free[:, None] & (slots.row < 0)
-    slots = slots._replace(memory=jnp.where(unseen, 0.0, slots.memory) + 1)
+    unseen = free[:, None] & (slots.buffer_index < 0)
+    slots = slots._replace(score_state=jnp.where(unseen, 0.0, slots.score_state) + 1)
     state = sampler.observe(keys, state, slots, score_of(slots.level["number"]), Outcome(done))
     return state, slots
 
@@ -73,13 +74,15 @@ def history(sampler, num_updates=40, own=0, shared=0):
 run = jax.jit(history, static_argnums=(0, 1))
 
 
+@pytest.mark.thorough
 def test_replaying_never_is_the_source_alone_bit_for_bit():
     states, slots = run(make(replay_prob=0.0))
     _, expected = run(Random(ENV))
-    jax.tree.map(np.testing.assert_array_equal, slots._replace(note=()), expected)
+    jax.tree.map(np.testing.assert_array_equal, slots._replace(level_info=()), expected)
     assert int(states.buffer.size[-1]) == K
 
 
+@pytest.mark.thorough
 def test_robust_plr_differs_from_plr_by_the_weight_of_new_levels_alone():
     states, slots = run(make(replay_prob=1.0))
     robust, robust_slots = run(make(replay_prob=1.0, train_on_new=False))
@@ -93,6 +96,7 @@ def test_robust_plr_differs_from_plr_by_the_weight_of_new_levels_alone():
     assert (robust_slots.weight[begun:] == 1.0).all()
 
 
+@pytest.mark.thorough
 def test_replay_begins_when_enough_levels_were_taken_in_and_then_keeps_its_share():
     states, slots = run(make(replay_prob=1.0))
     origin = np.asarray(slots.origin)
@@ -108,22 +112,23 @@ def test_replay_begins_when_enough_levels_were_taken_in_and_then_keeps_its_share
     assert abs(np.mean(decisions) - 0.5) < 0.075  # four standard deviations
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("sequential", [True, False])
 def test_what_is_replayed_was_observed_and_brings_its_memory(sequential):
     states, slots = run(make(sequential=sequential))
     plays = {}
     for t in range(40):
-        level, row = np.asarray(slots.level["number"][t]), np.asarray(slots.row[t])
+        level, row = np.asarray(slots.level["number"][t]), np.asarray(slots.buffer_index[t])
         if slots.origin[t, 0] == REPLAY:
             held = np.asarray(states.buffer.level["number"][t - 1])
             np.testing.assert_array_equal(held[row], level)
             assert all(number in plays for number in level.ravel())
             expected = np.vectorize(plays.get)(level) + 1
-            np.testing.assert_array_equal(slots.memory[t], expected)
+            np.testing.assert_array_equal(slots.score_state[t], expected)
         else:
             assert (row == -1).all()
-            np.testing.assert_array_equal(slots.memory[t], 1)
-        for number, memory in zip(level.ravel(), slots.memory[t].ravel(), strict=True):
+            np.testing.assert_array_equal(slots.score_state[t], 1)
+        for number, memory in zip(level.ravel(), slots.score_state[t].ravel(), strict=True):
             plays[number] = int(memory)
     size = int(states.buffer.size[-1])
     final = states.buffer
@@ -135,6 +140,7 @@ def test_what_is_replayed_was_observed_and_brings_its_memory(sequential):
     assert len(np.unique(final.level["number"][-1])) == K
 
 
+@pytest.mark.thorough
 def test_a_family_of_few_levels_fills_few_rows_and_is_replayed_all_the_same():
     few = Numbers(num_kinds=5)
     sampler = PLR(few, Random(few), MaxMC(), capacity=K, replay_prob=1.0)
@@ -143,6 +149,7 @@ def test_a_family_of_few_levels_fills_few_rows_and_is_replayed_all_the_same():
     assert (slots.origin[-1] == REPLAY).all()
 
 
+@pytest.mark.thorough
 def test_busy_slots_keep_their_levels_and_their_rows():
     sampler = make(replay_prob=1.0, min_fill=0.1, staleness_coef=0.0)
     step = jax.jit(lambda *args: cycle(sampler, *args))
@@ -157,23 +164,27 @@ def test_busy_slots_keep_their_levels_and_their_rows():
             state = state._replace(num_new=jnp.int32(0))
         before, busy = slots, np.flatnonzero(~np.asarray(free))
         state, slots = step(state, slots, keys, free, done)
-        for name in ("row", "origin", "weight"):
+        for name in ("buffer_index", "origin", "weight"):
             x, y = getattr(before, name), getattr(slots, name)
             np.testing.assert_array_equal(x[busy], y[busy])
         np.testing.assert_array_equal(before.level["number"][busy], slots.level["number"][busy])
-        np.testing.assert_array_equal(before.memory[busy] + 1, slots.memory[busy])
-        held = set(np.asarray(before.row)[busy].ravel()) - {-1}
+        np.testing.assert_array_equal(before.score_state[busy] + 1, slots.score_state[busy])
+        held = set(np.asarray(before.buffer_index)[busy].ravel()) - {-1}
         num_held += len(held)
-        fresh = set(np.asarray(slots.row)[np.asarray(free)].ravel()) - {-1}
+        fresh = set(np.asarray(slots.buffer_index)[np.asarray(free)].ravel()) - {-1}
         assert not held & fresh  # a level in play is not drawn a second time
         still = np.asarray(~done)
-        rows, numbers = np.asarray(slots.row)[still], np.asarray(slots.level["number"])[still]
+        rows, numbers = (
+            np.asarray(slots.buffer_index)[still],
+            np.asarray(slots.level["number"])[still],
+        )
         kept = np.asarray(state.buffer.level["number"])[rows[rows >= 0]]
         np.testing.assert_array_equal(kept, numbers[rows >= 0])
         free = done
     assert num_held > 12
 
 
+@pytest.mark.thorough
 def test_seeds_under_vmap_equal_single_runs_and_decide_together():
     seeds, sampler = jnp.arange(3), make()
     many = jax.jit(jax.vmap(lambda own: history(sampler, 40, own)))(seeds)
@@ -185,6 +196,7 @@ def test_seeds_under_vmap_equal_single_runs_and_decide_together():
     assert set(np.unique(origin)) == {NEW, REPLAY}
 
 
+@pytest.mark.thorough
 def test_a_seed_without_any_row_goes_on_with_new_levels_while_others_replay():
     sampler = make(replay_prob=1.0)
     state = run(sampler)[0]
@@ -197,7 +209,7 @@ def test_a_seed_without_any_row_goes_on_with_new_levels_while_others_replay():
     propose = jax.jit(jax.vmap(sampler.propose, in_axes=(AXES, 0, None, None)))
     after, proposed = propose(keys, both, slots, free)
     np.testing.assert_array_equal(proposed.origin, [[REPLAY] * N, [NEW] * N])
-    assert (proposed.row[1] == -1).all()
+    assert (proposed.buffer_index[1] == -1).all()
     np.testing.assert_array_equal(after.buffer.clock - both.buffer.clock, [N * R, 0])
     alone = jax.jit(sampler.propose)(Keys(own[1], keys.shared), empty, slots, free)[1]
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1], y), proposed, alone)

@@ -46,11 +46,13 @@ class Filed(Numbers):
 
 
 def slots_of(sampler, shape=(N, R)):
-    blank = jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.blank())
+    blank = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.example_level()
+    )
     return Slots(
         level=blank,
-        memory=jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape),
-        row=jnp.full(shape, 7, jnp.int32),
+        score_state=jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape),
+        buffer_index=jnp.full(shape, 7, jnp.int32),
         origin=jnp.full(shape[0], REPLAY, jnp.int32),
         weight=jnp.full(shape[0], 0.25),
     )
@@ -73,6 +75,7 @@ SAMPLERS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_free_slots_get_levels_without_a_past_and_busy_ones_stay_bit_for_bit(name):
     sampler = SAMPLERS[name]
@@ -82,7 +85,7 @@ def test_free_slots_get_levels_without_a_past_and_busy_ones_stay_bit_for_bit(nam
     for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert (x.shape, x.dtype) == (y.shape, y.dtype)
         np.testing.assert_array_equal(x[~free], y[~free])
-    assert (after.row[free] == -1).all()
+    assert (after.buffer_index[free] == -1).all()
     assert (after.origin[free] == 0).all()
     assert (after.weight[free] == 1.0).all()
     assert (after.level["number"][free] != before.level["number"][free]).any()
@@ -129,6 +132,7 @@ def propose_numbers(sampler, seed):
     return sampler.propose(keys, state, slots_of(sampler), free)[1].level["number"]
 
 
+@pytest.mark.thorough
 def test_shuffled_epochs_hand_out_every_level_once():
     for num_levels in (5, 18, 50):  # smaller than, equal to and larger than a batch
         sampler = Fixed(Numbers(), num_levels=num_levels, shuffle=True)
@@ -185,6 +189,7 @@ def test_impossible_training_sets_are_refused_with_the_reason():
         Fixed(Numbers(), path="1-2")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_seeds_under_vmap_equal_single_ones(name):
     sampler, seeds = SAMPLERS[name], jnp.arange(3)

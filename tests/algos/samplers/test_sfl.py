@@ -16,7 +16,7 @@ from rlgen.algos.samplers.sfl import SFL
 from rlgen.algos.scores.learnability import Learnability
 from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.curriculum import Curriculum
-from rlgen.networks import ActorCritic
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.registry import load
 from rlgen.returns import episodes
 from rlgen.students import OnPolicy
@@ -44,8 +44,8 @@ def make(**fields):
 
 
 def first_slots(sampler, num_slots=N):
-    blank = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, R)), sampler.blank())
-    return testing.new_slots(blank, jnp.float32(0), sampler.note())
+    blank = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, R)), sampler.example_level())
+    return testing.new_slots(blank, jnp.float32(0), sampler.level_info())
 
 
 def final_score(number):
@@ -62,9 +62,9 @@ def score_of(number, plays):
 def cycle(sampler, state, slots, keys, free, done):
     """One update of the loop; the memory of a level counts how often it was played."""
     state, slots = sampler.propose(keys, state, slots, free)
-    unseen = free[:, None] & (slots.row < 0)
-    slots = slots._replace(memory=jnp.where(unseen, 0.0, slots.memory) + 1)
-    score = score_of(slots.level["number"], slots.memory)
+    unseen = free[:, None] & (slots.buffer_index < 0)
+    slots = slots._replace(score_state=jnp.where(unseen, 0.0, slots.score_state) + 1)
+    score = score_of(slots.level["number"], slots.score_state)
     return sampler.observe(keys, state, slots, score, Outcome(done)), slots
 
 
@@ -85,6 +85,7 @@ def history(sampler, num_updates=3 * CYCLE, own=0, shared=0, num_slots=N):
 run = jax.jit(history, static_argnums=(0, 1, 4))
 
 
+@pytest.mark.thorough
 def test_the_turns_come_in_order_and_only_training_has_weight():
     states, slots = run(make())
     position = np.arange(3 * CYCLE) % CYCLE
@@ -93,16 +94,18 @@ def test_the_turns_come_in_order_and_only_training_has_weight():
     assert (slots.origin[collecting] == NEW).all()
     # ρ = 1/2: of four slots two train on the pool, with its rows, and two on fresh levels.
     np.testing.assert_array_equal(slots.origin[~collecting], [[REPLAY] * 2 + [NEW] * 2] * 3 * TRAIN)
-    assert (slots.row[~collecting][:, :2] >= 0).all() and (slots.row[~collecting][:, 2:] < 0).all()
+    assert (slots.buffer_index[~collecting][:, :2] >= 0).all() and (
+        slots.buffer_index[~collecting][:, 2:] < 0
+    ).all()
     # A batch of candidates stays for two updates, and only the second goes on with a memory.
-    rows, numbers = np.asarray(slots.row), np.asarray(slots.level["number"])
+    rows, numbers = np.asarray(slots.buffer_index), np.asarray(slots.level["number"])
     first, second = position < 0, position < 0
     first[collecting] = position[collecting] % PLAYS == 0
     second[collecting] = position[collecting] % PLAYS == 1
     assert (rows[first] == -1).all()
     np.testing.assert_array_equal(rows[second], [np.arange(N * R).reshape(N, R)] * (second.sum()))
     np.testing.assert_array_equal(numbers[first], numbers[second])
-    np.testing.assert_array_equal(slots.memory[second], PLAYS)
+    np.testing.assert_array_equal(slots.score_state[second], PLAYS)
     fresh = numbers[~collecting][:, 2:]
     assert len(np.unique(numbers[first])) == 3 * M and len(np.unique(fresh)) == fresh.size
     np.testing.assert_array_equal(states.num_updates, np.arange(1, 3 * CYCLE + 1))
@@ -120,14 +123,16 @@ def test_each_collection_keeps_the_best_of_all_its_candidates_and_nothing_older(
             assert pool.size == K
             assert set(pool.level["number"]) == set(best)
             np.testing.assert_allclose(pool.score, final_score(pool.level["number"]))
-            np.testing.assert_array_equal(pool.memory.score, PLAYS)
+            np.testing.assert_array_equal(pool.level_info.score_state, PLAYS)
         assert states.buffer.size[begun + 1] <= N * R  # begun anew
 
 
 def test_training_draws_uniformly_from_the_pool():
     sampler = make(train_updates=400, sampled_share=0.75)
     states, slots = run(sampler, COLLECT + 400)
-    rows, numbers = (np.asarray(x)[COLLECT:, :3] for x in (slots.row, slots.level["number"]))
+    rows, numbers = (
+        np.asarray(x)[COLLECT:, :3] for x in (slots.buffer_index, slots.level["number"])
+    )
     np.testing.assert_array_equal(np.asarray(states.buffer.level["number"][-1])[rows], numbers)
     counts = np.bincount(rows.ravel(), minlength=K)
     expected = rows.size / K
@@ -137,6 +142,7 @@ def test_training_draws_uniformly_from_the_pool():
     assert abs(repeated - 1 / K) < 0.03  # drawn anew in every update
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("share", "num_sampled"), [(0.0, 0), (0.5, 3), (0.6, 4), (1.0, 6)])
 def test_the_share_of_the_pool_is_exact(share, num_sampled):
     sampler = make(sampled_share=share, scout_updates=1, num_candidates=12, capacity=12)
@@ -167,7 +173,10 @@ def test_a_busy_candidate_is_considered_when_it_is_done_and_busy_slots_stay():
         before = slots
         state, slots = step(state, slots, Keys(jax.random.key(t), jax.random.key(t)), free, done)
         busy = np.flatnonzero(~np.asarray(free))
-        for x, y in ((before.level["number"], slots.level["number"]), (before.row, slots.row)):
+        for x, y in (
+            (before.level["number"], slots.level["number"]),
+            (before.buffer_index, slots.buffer_index),
+        ):
             np.testing.assert_array_equal(x[busy], y[busy])
         ended = np.asarray(done)
         met |= set(np.asarray(slots.level["number"])[ended].ravel().tolist())
@@ -178,6 +187,7 @@ def test_a_busy_candidate_is_considered_when_it_is_done_and_busy_slots_stay():
     assert len(held) == K
 
 
+@pytest.mark.thorough
 def test_ages_are_counted_in_updates_from_the_first_meeting():
     sampler = make()
     states, slots = run(sampler)
@@ -191,6 +201,7 @@ def test_ages_are_counted_in_updates_from_the_first_meeting():
         assert age[n, r] == CYCLE - 1 - born
 
 
+@pytest.mark.thorough
 def test_seeds_under_vmap_equal_single_runs():
     sampler, seeds = make(), jnp.arange(3)
     many = jax.jit(jax.vmap(lambda own: history(sampler, CYCLE + COLLECT, own)))(seeds)
@@ -237,17 +248,18 @@ class Lucky(testing.Probe):
         return episode_return > 0.5
 
 
+@pytest.mark.thorough
 def test_accumulated_learnability_is_that_of_the_pooled_episodes():
     env, num_slots = Lucky(), 3
     score = Learnability(env, accumulate=True)
-    slots = testing.new_slots(jnp.zeros((num_slots, R)), score.memory())
+    slots = testing.new_slots(jnp.zeros((num_slots, R)), score.initial_state())
     num = num_success = np.zeros((num_slots, R))
     rollouts = [testing.random_rollout(seed, 30, num_slots, R) for seed in range(4)]
     outcome, value = Outcome(jnp.ones(num_slots, bool)), num
     for played in rollouts:
         outcome = outcome._replace(rollout=jax.tree.map(lambda x: x[None], played))
         value, memory = score(jax.random.key(0), slots, outcome)
-        slots = slots._replace(memory=memory)
+        slots = slots._replace(score_state=memory)
         returns = np.zeros(num_slots)
         solved = np.zeros((30, num_slots), bool)
         for t in range(30):
@@ -257,13 +269,14 @@ def test_accumulated_learnability_is_that_of_the_pooled_episodes():
         num, num_success = num + one.num, num_success + one.num_success
         p = num_success / np.maximum(num, 1)
         np.testing.assert_allclose(value, np.where(num > 0, p * (1 - p), -np.inf), rtol=1e-5)
-    np.testing.assert_array_equal(slots.memory.num, num)
+    np.testing.assert_array_equal(slots.score_state.num, num)
     assert num.sum() > 10 and 0 < num_success.sum() < num.sum()
-    single, nothing = Learnability(env)(jax.random.key(0), slots._replace(memory=()), outcome)
+    single, nothing = Learnability(env)(jax.random.key(0), slots._replace(score_state=()), outcome)
     assert nothing == () and not np.allclose(single, value)
     testing.check_score(Learnability(env, accumulate=True, unbiased=True))
 
 
+@pytest.mark.thorough
 def test_looking_shows_up_in_the_step_accounts_and_training_does_not_look():
     env = load("envs", "maze").tiny()
     network = ActorCritic(core="none", hidden_size=4, head_size=4)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from rlgen.simplex import project
+from rlgen.algos.samplers.ncc import project
 
 SIZE = 5  # one shape, one compilation
 numbers = st.floats(-4, 4, width=32)

@@ -12,11 +12,11 @@ from rlgen.algos.learners.ppo import PPO
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.l1_value_loss import L1ValueLoss
-from rlgen.approximators import MLP, Separate
 from rlgen.curriculum import Curriculum
-from rlgen.networks import ActorCritic
+from rlgen.nn.actor_critic import ActorCritic
+from rlgen.nn.approximators import MLP, Separate
 from rlgen.returns import episode_progress
-from rlgen.rollout import begin, roll_on
+from rlgen.rollout import continue_rollout, reset_slots
 from rlgen.students import OnPolicy
 from rlgen.testing import Probe, assert_same, new_slots, random_rollout
 from rlgen.types import Keys
@@ -47,15 +47,15 @@ class Clock:
         return state + 1, {"loss": jnp.float32(0)}
 
 
-def some_slots(num_queued=1):
-    keys = jax.random.split(jax.random.key(0), (N, num_queued))
+def some_slots(levels_per_slot=1):
+    keys = jax.random.split(jax.random.key(0), (N, levels_per_slot))
     return new_slots(jax.vmap(jax.vmap(ENV.sample_level))(keys), ())
 
 
 def in_a_row(student, num_updates, slots, fresh=None):
     """A few updates; what each gave, stacked."""
     state = student.init(jax.random.key(1), N)
-    fresh = jnp.arange(num_updates) % student.tenancy == 0 if fresh is None else fresh
+    fresh = jnp.arange(num_updates) % student.updates_per_level == 0 if fresh is None else fresh
 
     def update(state, xs):
         key, fresh = xs
@@ -68,9 +68,12 @@ def in_a_row(student, num_updates, slots, fresh=None):
 
 @pytest.fixture(scope="module")
 def two_tenancies():
-    return in_a_row(OnPolicy(ENV, Clock(), T, tenancy=TENANCY), 2 * TENANCY, some_slots(2))
+    return in_a_row(
+        OnPolicy(ENV, Clock(), T, updates_per_level=TENANCY), 2 * TENANCY, some_slots(2)
+    )
 
 
+@pytest.mark.thorough
 def test_a_tenancy_ends_after_its_updates(two_tenancies):
     done = np.asarray(two_tenancies[1].done)
     ends = np.arange(1, 2 * TENANCY + 1) % TENANCY == 0
@@ -81,7 +84,9 @@ def test_whole_episodes_are_reported_also_those_that_began_before(two_tenancies)
     """By hand, over the updates of each tenancy one after another."""
     _, outcome, metrics = two_tenancies
     rollouts = jax.tree.map(lambda x: x[:, 0], outcome.rollout)
-    reward, turn, done = (np.asarray(x) for x in (rollouts.reward, rollouts.turn, rollouts.done))
+    reward, turn, done = (
+        np.asarray(x) for x in (rollouts.reward, rollouts.level_index, rollouts.done)
+    )
     num, total = np.zeros((2 * TENANCY, N, 2)), np.zeros((2 * TENANCY, N, 2))
     best, length = np.full((2 * TENANCY, N, 2), -np.inf), np.zeros((2 * TENANCY, N, 2))
     for n in range(N):
@@ -114,20 +119,21 @@ def test_episodes_run_on_within_a_tenancy_and_begin_anew_with_the_next(two_tenan
     np.testing.assert_array_equal(value, np.repeat(count[..., None], N, axis=2))
 
 
+@pytest.mark.thorough
 def test_a_tenancy_is_one_long_rollout():
-    """With a learner that does not change, the same steps as `begin` and `roll_on` by hand."""
-    student, slots = OnPolicy(ENV, Clock(), T, tenancy=TENANCY), some_slots()
+    """With a learner that does not change, the steps of `reset_slots` and `continue_rollout`."""
+    student, slots = OnPolicy(ENV, Clock(), T, updates_per_level=TENANCY), some_slots()
     keys = jax.random.split(jax.random.key(2), TENANCY)
     player = Clock(), jnp.int32(0)
 
     @jax.jit
     def by_hand():
         key_begin = jax.random.split(jax.random.split(jax.random.split(keys[0], 1)[0], 3)[0])[0]
-        running, played = begin(key_begin, ENV, Clock(), slots.level), []
+        running, played = reset_slots(key_begin, ENV, Clock(), slots.level), []
         for i in range(TENANCY):
             key_member = jax.random.split(keys[i], 1)[0]
             key_roll = jax.random.split(jax.random.split(key_member, 3)[0])[1]
-            part, running = roll_on(key_roll, ENV, player, slots.level, running, T)
+            part, running = continue_rollout(key_roll, ENV, player, slots.level, running, T)
             played.append(part)
         return jax.tree.map(lambda *x: jnp.stack(x), *played)
 
@@ -139,7 +145,9 @@ def test_a_tenancy_is_one_long_rollout():
 
 def test_slots_may_be_fresh_at_different_times():
     fresh = jnp.asarray([[True] * N, [False, True, False, True], [False] * N])
-    states, outcome, _ = in_a_row(OnPolicy(ENV, Clock(), T, tenancy=3), 3, some_slots(), fresh)
+    states, outcome, _ = in_a_row(
+        OnPolicy(ENV, Clock(), T, updates_per_level=3), 3, some_slots(), fresh
+    )
     np.testing.assert_array_equal(states.age[:, 0], [[1, 1, 1, 1], [2, 1, 2, 1], [3, 2, 3, 2]])
     np.testing.assert_array_equal(outcome.done[2], [True, False, True, False])
     value = np.asarray(outcome.rollout.value)[1, 0]  # steps 4 1 2 of those that go on, else 1 2 3
@@ -147,19 +155,20 @@ def test_slots_may_be_fresh_at_different_times():
 
 
 def test_members_of_a_population_have_their_own_episodes():
-    student = OnPolicy(ENV, Clock(), T, population=2, tenancy=TENANCY)
+    student = OnPolicy(ENV, Clock(), T, population=2, updates_per_level=TENANCY)
     states, outcome, metrics = in_a_row(student, TENANCY, some_slots())
-    assert states.running.turn.shape == (TENANCY, 2, N)
+    assert states.running.level_index.shape == (TENANCY, 2, N)
     action = np.asarray(outcome.rollout.action)
     assert (action[:, 0] != action[:, 1]).any()
     assert np.isfinite(metrics["antagonist_episode_length"][1:]).all()
     np.testing.assert_array_equal(outcome.rollout.value[:, 0], outcome.rollout.value[:, 1])
 
 
+@pytest.mark.thorough
 def test_a_recurrent_learner_learns_across_updates():
     network = ActorCritic(core="gru", hidden_size=4, head_size=4)
     learner = PPO(ENV, network, learning_rate=0.01, num_epochs=1)
-    states, _, metrics = in_a_row(OnPolicy(ENV, learner, T, tenancy=2), 4, some_slots())
+    states, _, metrics = in_a_row(OnPolicy(ENV, learner, T, updates_per_level=2), 4, some_slots())
     assert np.isfinite(metrics["loss"]).all() and states.learner.num_updates[-1] == 4
     carry = np.asarray(states.running.carry)
     assert carry.shape == (4, 1, N, 4) and carry.any()
@@ -172,8 +181,8 @@ def test_an_update_a_tenancy_leaves_the_state_as_it_was():
 
 
 def test_a_tenancy_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="tenancy must be at least 1, got 0"):
-        OnPolicy(ENV, Clock(), T, tenancy=0)
+    with pytest.raises(ValueError, match="updates_per_level must be at least 1, got 0"):
+        OnPolicy(ENV, Clock(), T, updates_per_level=0)
 
 
 # Beside a sampler.
@@ -185,10 +194,11 @@ def samplers():
     return {"random": Random(ENV), "plr": plr}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["random", "plr"])
 def test_levels_and_weights_stay_while_a_slot_is_busy(name):
     learner = A2C(ENV, Separate(MLP((4,))))
-    student = OnPolicy(ENV, learner, T, tenancy=3)
+    student = OnPolicy(ENV, learner, T, updates_per_level=3)
     curriculum = Curriculum(student, samplers()[name], L1ValueLoss(), num_slots=8)
     num_updates, keys = 24, Keys(jax.random.key(5), jax.random.key(6))
 
@@ -200,7 +210,7 @@ def test_levels_and_weights_stay_while_a_slot_is_busy(name):
         )
 
     ts, metrics, (slots, score) = train()
-    held = slots._replace(memory=())
+    held = slots._replace(score_state=())
     for leaf in jax.tree.leaves(held):
         each = np.asarray(leaf).reshape(num_updates // 3, 3, -1)
         np.testing.assert_array_equal(each, np.repeat(each[:, :1], 3, axis=1))
@@ -216,6 +226,7 @@ def test_levels_and_weights_stay_while_a_slot_is_busy(name):
     assert ts.free.all()
 
 
+@pytest.mark.thorough
 def test_progress_from_before_is_added_to_the_first_episode_alone():
     whole = random_rollout(3, 12, N, 1)
     total, length = episode_progress(whole)

@@ -15,8 +15,7 @@ from rlgen.algos.scores.oracle_regret import NO_WAY, UNASKED, OracleRegret
 from rlgen.envs.maze import Maze
 from rlgen.registry import load
 from rlgen.types import Outcome, Rollout, Solution
-
-from .test_scores import CASES, KEY, Family, N, Slow, evidence, worked_by_hand
+from tests.algos.scores.test_scores import CASES, KEY, Family, N, Slow, evidence, worked_by_hand
 
 FOREVER = jnp.inf  # of a stub level: it cannot be solved
 
@@ -47,13 +46,14 @@ def slow_best(slow, memory):
     return np.maximum(now, memory)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("completed_only", [True, False])
 def test_grounded_positive_value_loss_is_the_mean_of_what_the_critic_misses(completed_only):
-    for seed, num_queued in CASES:
-        slots, outcome = evidence(seed, num_queued)
+    for seed, levels_per_slot in CASES:
+        slots, outcome = evidence(seed, levels_per_slot)
         score, memory = GroundedPositiveValueLoss(completed_only)(KEY, slots, outcome)
-        slow = Slow(outcome, num_queued)
-        best = slow_best(slow, slots.memory)
+        slow = Slow(outcome, levels_per_slot)
+        best = slow_best(slow, slots.score_state)
         np.testing.assert_allclose(memory, best, rtol=1e-5)
 
         def judge(n, r, slow=slow, best=best):
@@ -71,13 +71,13 @@ def test_grounded_positive_value_loss_is_the_mean_of_what_the_critic_misses(comp
 @pytest.mark.parametrize("floor", [0.0, 1.5])
 def test_grounded_l1_value_loss_is_zero_where_nothing_was_achieved(completed_only, floor):
     kinds = set()
-    for seed, num_queued in CASES:
-        slots, outcome = evidence(seed, num_queued)
+    for seed, levels_per_slot in CASES:
+        slots, outcome = evidence(seed, levels_per_slot)
         score, memory = GroundedL1ValueLoss(0.9, 0.8, True, completed_only, floor)(
             KEY, slots, outcome
         )
-        slow = Slow(outcome, num_queued)
-        best = slow_best(slow, slots.memory)
+        slow = Slow(outcome, levels_per_slot)
+        best = slow_best(slow, slots.score_state)
         np.testing.assert_allclose(memory, best, rtol=1e-5)
         loss = slow.mean(np.abs(slow.advantage(0.9, 0.8, True)), completed_only)
         expected = np.where(np.isfinite(loss) & (best <= floor), 0.0, loss)
@@ -98,7 +98,7 @@ def test_numbers_worked_by_hand():
     score, _ = GroundedL1ValueLoss(0.5, 0.5, floor=0.125)(KEY, slots, outcome)
     np.testing.assert_allclose(score, [[(0.3125 / 2 + 0.5) / 2, 0.0]])
     # Mean returns .75 and 0.
-    known = slots._replace(memory=jnp.asarray([[2.0, 0.5]]), level=jnp.zeros((1, 2)))
+    known = slots._replace(score_state=jnp.asarray([[2.0, 0.5]]), level=jnp.zeros((1, 2)))
     score, _ = OracleRegret(Solved())(KEY, known, outcome)
     np.testing.assert_allclose(score, [[1.25, 0.5]])
 
@@ -111,21 +111,23 @@ def test_l1_value_loss_without_a_trace_is_the_one_step_td_error():
     np.testing.assert_allclose(score, slow.mean(np.abs(delta), False), rtol=1e-4, atol=1e-5)
 
 
-def unsolved(seed, num_queued):
+def unsolved(seed, levels_per_slot):
     """Evidence on levels that no one has solved yet; about a third of them cannot be."""
-    slots, outcome = evidence(seed, num_queued)
+    slots, outcome = evidence(seed, levels_per_slot)
     rng = np.random.default_rng(seed + 99)
-    best = np.where(rng.random((N, num_queued)) < 0.3, FOREVER, rng.normal(size=(N, num_queued)))
-    level, memory = jnp.asarray(best, jnp.float32), jnp.full((N, num_queued), UNASKED)
-    return slots._replace(level=level, memory=memory), outcome
+    best = np.where(
+        rng.random((N, levels_per_slot)) < 0.3, FOREVER, rng.normal(size=(N, levels_per_slot))
+    )
+    level, memory = jnp.asarray(best, jnp.float32), jnp.full((N, levels_per_slot), UNASKED)
+    return slots._replace(level=level, score_state=memory), outcome
 
 
 def test_oracle_regret_is_the_optimum_less_the_mean_return():
     kinds = set()
-    for seed, num_queued in CASES:
-        slots, outcome = unsolved(seed, num_queued)
+    for seed, levels_per_slot in CASES:
+        slots, outcome = unsolved(seed, levels_per_slot)
         score, memory = OracleRegret(Solved())(KEY, slots, outcome)
-        slow, best = Slow(outcome, num_queued), np.asarray(slots.level)
+        slow, best = Slow(outcome, levels_per_slot), np.asarray(slots.level)
         np.testing.assert_array_equal(memory, np.where(best == FOREVER, NO_WAY, best))
 
         def judge(n, r, slow=slow, best=best):
@@ -148,14 +150,14 @@ def test_a_level_is_solved_once():
     jax.effects_barrier()
     assert env.num_solved == 1
     # Other levels behind the same memories: were they solved again, the score would tell.
-    seen = slots._replace(level=slots.level + 5.0, memory=memory)
+    seen = slots._replace(level=slots.level + 5.0, score_state=memory)
     again, kept = score(KEY, seen, outcome)
     jax.effects_barrier()
     assert env.num_solved == 1
     np.testing.assert_array_equal(again, first)
     np.testing.assert_array_equal(kept, memory)
     # One new level among known ones: all are solved, it alone is changed.
-    _, new = score(KEY, seen._replace(memory=memory.at[1, 0].set(UNASKED)), outcome)
+    _, new = score(KEY, seen._replace(score_state=memory.at[1, 0].set(UNASKED)), outcome)
     expected = np.asarray(memory).copy()
     expected[1, 0] = NO_WAY if slots.level[1, 0] == FOREVER else slots.level[1, 0] + 5.0
     np.testing.assert_array_equal(new, expected)
@@ -167,7 +169,7 @@ def test_the_solver_stays_in_a_branch_when_seeds_are_an_axis():
     slots, outcome = evidence(0, 2)
     keys = jax.random.split(KEY, (N, 2))
     level = jax.vmap(jax.vmap(env.sample_level))(keys)
-    slots = slots._replace(level=level, memory=jnp.full((N, 2), UNASKED))
+    slots = slots._replace(level=level, score_state=jnp.full((N, 2), UNASKED))
     seeds = jax.tree.map(lambda x: jnp.stack([x, x]), (slots, outcome))
     one = jax.make_jaxpr(score)(KEY, slots, outcome)
     two = jax.make_jaxpr(jax.vmap(score, in_axes=(None, 0, 0)))(KEY, *seeds)
@@ -197,7 +199,7 @@ def test_the_floor_is_the_environments_lowest_return(name):
     for env, floor in ((Family(), 0.0), (Negative(), -200.0)):
         score = build(env, LEARNER)
         assert score.floor == floor
-        assert float(score.memory()) == floor
+        assert float(score.initial_state()) == floor
         assert getattr(score, "discount", 0.7) == 0.7
     assert build(Negative(), LEARNER, floor=-3.0).floor == -3.0
 
@@ -211,16 +213,16 @@ def test_a_negative_floor_lets_negative_returns_count():
     best = slow_best(Slow(costly, 1), unseen)
     assert ((best > -200) & (best < 0)).any()
     for score in (MaxMC(floor=-200.0), GroundedPositiveValueLoss(floor=-200.0)):
-        memory = score(KEY, slots._replace(memory=unseen), costly)[1]
+        memory = score(KEY, slots._replace(score_state=unseen), costly)[1]
         np.testing.assert_allclose(memory, best, rtol=1e-5)
     grounded = GroundedL1ValueLoss(floor=-200.0)
-    judged = grounded(KEY, slots._replace(memory=unseen), costly)[0]
+    judged = grounded(KEY, slots._replace(score_state=unseen), costly)[0]
     np.testing.assert_array_equal(np.asarray(judged) > 0, best > -200)
 
 
 def test_an_unknown_best_return_is_no_score():
     slots, outcome = evidence(0, 1)
-    unseen = slots._replace(memory=jnp.full((N, 1), -jnp.inf))
+    unseen = slots._replace(score_state=jnp.full((N, 1), -jnp.inf))
     score, _ = GroundedPositiveValueLoss(floor=-np.inf)(KEY, unseen, outcome)
     assert score[0, 0] == -np.inf  # the slot without a completed episode
     assert np.isfinite(score[1:]).all()

@@ -16,12 +16,12 @@ N = 6
 KEY = jax.random.key(0)
 
 
-def evidence(num_members, num_queued, seed=0, num_steps=20):
+def evidence(num_members, levels_per_slot, seed=0, num_steps=20):
     members = [
-        testing.random_rollout(seed + i, num_steps, N, num_queued) for i in range(num_members)
+        testing.random_rollout(seed + i, num_steps, N, levels_per_slot) for i in range(num_members)
     ]
     rollouts = jax.tree.map(lambda *x: jnp.stack(x), *members)
-    slots = testing.new_slots(jnp.zeros((N, num_queued)), ())
+    slots = testing.new_slots(jnp.zeros((N, levels_per_slot)), ())
     return slots, Outcome(jnp.ones(N, bool), rollouts)
 
 
@@ -34,7 +34,7 @@ def by_hand(rewards, lasts):
     begins = np.concatenate([np.ones_like(done[:, :1]), done[:, :-1]], 1)
     zero, whole = np.zeros_like(reward), np.zeros(reward.shape, np.int32)
     columns: dict[str, Any] = dict.fromkeys(("log_prob", "value", "next_value", "bonus"), zero)
-    columns |= {"action": whole, "turn": whole, "reward": reward, "first": begins}
+    columns |= {"action": whole, "level_index": whole, "reward": reward, "first": begins}
     columns |= {"terminated": done, "truncated": np.zeros_like(done)}
     rollout = Rollout(obs=(), carry=(), **columns)
     rollout = jax.tree.map(jnp.asarray, rollout)
@@ -48,17 +48,17 @@ def slow_returns(rollout, member, slot, turn, completed_only):
     for t in range(len(r.reward)):
         total = r.reward[t] if r.first[t] else total + r.reward[t]
         ended = r.terminated[t] or r.truncated[t]
-        if ended and r.turn[t] == turn:
+        if ended and r.level_index[t] == turn:
             complete.append(total)
-    if not complete and not completed_only and not ended and r.turn[-1] == turn:
+    if not complete and not completed_only and not ended and r.level_index[-1] == turn:
         return [total]
     return complete
 
 
-def slow(judge, outcome, num_queued, completed_only):
+def slow(judge, outcome, levels_per_slot, completed_only):
     num_members = outcome.rollout.reward.shape[0]
-    score = np.full((N, num_queued), -np.inf)
-    for n, r in np.ndindex(N, num_queued):
+    score = np.full((N, levels_per_slot), -np.inf)
+    for n, r in np.ndindex(N, levels_per_slot):
         returns = [
             slow_returns(outcome.rollout, p, n, r, completed_only) for p in range(num_members)
         ]
@@ -74,12 +74,13 @@ JUDGES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("completed_only", [True, False])
-@pytest.mark.parametrize("num_queued", [1, 3])
+@pytest.mark.parametrize("levels_per_slot", [1, 3])
 @pytest.mark.parametrize("kind", list(JUDGES))
-def test_regret_is_its_definition(kind, num_queued, completed_only):
-    slots, outcome = evidence(3 if kind == "population" else 2, num_queued)
-    expected = slow(JUDGES[kind], outcome, num_queued, completed_only)
+def test_regret_is_its_definition(kind, levels_per_slot, completed_only):
+    slots, outcome = evidence(3 if kind == "population" else 2, levels_per_slot)
+    expected = slow(JUDGES[kind], outcome, levels_per_slot, completed_only)
     for non_negative in (True, False):
         score = Regret(kind, non_negative, completed_only)(KEY, slots, outcome)[0]
         least = 0.0 if non_negative else -np.inf
@@ -88,11 +89,12 @@ def test_regret_is_its_definition(kind, num_queued, completed_only):
     assert np.isfinite(expected).any() and (kind == "population" or (expected < 0).any())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("completed_only", [True, False])
-@pytest.mark.parametrize("num_queued", [1, 3])
-def test_negative_return_is_its_definition(num_queued, completed_only):
-    slots, outcome = evidence(1, num_queued)
-    expected = slow(lambda x: -np.mean(x[0]), outcome, num_queued, completed_only)
+@pytest.mark.parametrize("levels_per_slot", [1, 3])
+def test_negative_return_is_its_definition(levels_per_slot, completed_only):
+    slots, outcome = evidence(1, levels_per_slot)
+    expected = slow(lambda x: -np.mean(x[0]), outcome, levels_per_slot, completed_only)
     score, memory = NegativeReturn(completed_only)(KEY, slots, outcome)
     np.testing.assert_allclose(score, expected, atol=1e-5)
     assert memory == ()
@@ -121,6 +123,7 @@ def test_regret_is_the_antagonists_return_minus_the_protagonists_and_turns_round
     assert Regret("mean-mean")(KEY, slots, equal)[0] == 0.0
 
 
+@pytest.mark.thorough
 def test_a_protagonist_that_never_finishes_has_what_it_gathered_so_far():
     slots, outcome = by_hand([[0, 1, 0], [0, 5, 0]], [(), (1,)])
     assert Regret()(KEY, slots, outcome)[0] == 4.0

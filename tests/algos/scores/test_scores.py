@@ -45,14 +45,14 @@ class Strict(Family):
         return (episode_return > 0.75) & terminated
 
 
-def evidence(seed, num_queued, end_prob=0.25):
+def evidence(seed, levels_per_slot, end_prob=0.25):
     """Slots and outcome of two learners; member 1 is there to be ignored."""
     rng = np.random.default_rng(seed)
     done = rng.random((T, N)) < end_prob
     done[:, 0] = False  # one slot never finishes
     terminated = done & (rng.random((T, N)) < 0.6)
     first = np.concatenate([np.ones((1, N), bool), done[:-1]])
-    turn = np.concatenate([np.zeros((1, N)), np.cumsum(done[:-1], 0)]) % num_queued
+    turn = np.concatenate([np.zeros((1, N)), np.cumsum(done[:-1], 0)]) % levels_per_slot
     value, after, reward, bonus = rng.normal(size=(4, T, N)).astype(np.float32)
     columns: dict[str, Any] = {
         "action": np.zeros((T, N), np.int32),
@@ -62,7 +62,7 @@ def evidence(seed, num_queued, end_prob=0.25):
         "first": first,
         "terminated": terminated,
         "truncated": done & ~terminated,
-        "turn": turn.astype(np.int32),
+        "level_index": turn.astype(np.int32),
         "reward": reward,
         "bonus": bonus,
     }
@@ -71,8 +71,8 @@ def evidence(seed, num_queued, end_prob=0.25):
     population = jax.tree.map(lambda *x: jnp.stack(x), member, other)
     slots = Slots(
         level=(),
-        memory=jnp.asarray(rng.normal(size=(N, num_queued)), jnp.float32),
-        row=jnp.full((N, num_queued), -1, jnp.int32),
+        score_state=jnp.asarray(rng.normal(size=(N, levels_per_slot)), jnp.float32),
+        buffer_index=jnp.full((N, levels_per_slot), -1, jnp.int32),
         origin=jnp.zeros(N, jnp.int32),
         weight=jnp.ones(N),
     )
@@ -82,9 +82,9 @@ def evidence(seed, num_queued, end_prob=0.25):
 class Slow:
     """The definitions, episode by episode."""
 
-    def __init__(self, outcome, num_queued):
+    def __init__(self, outcome, levels_per_slot):
         self.rollout = jax.tree.map(lambda x: np.asarray(x[0], np.float64), outcome.rollout)
-        self.num_queued = num_queued
+        self.levels_per_slot = levels_per_slot
 
     def episodes(self, slot, turn, completed_only):
         r, steps = self.rollout, []
@@ -92,11 +92,11 @@ class Slow:
             steps = [t] if r.first[t, slot] else [*steps, t]
             complete = bool(r.terminated[t, slot] or r.truncated[t, slot])
             cut_off = t == T - 1 and not complete
-            if (complete or (cut_off and not completed_only)) and r.turn[t, slot] == turn:
+            if (complete or (cut_off and not completed_only)) and r.level_index[t, slot] == turn:
                 yield steps
 
     def per_level(self, judge):
-        pairs = [[judge(n, r) for r in range(self.num_queued)] for n in range(N)]
+        pairs = [[judge(n, r) for r in range(self.levels_per_slot)] for n in range(N)]
         return np.asarray(pairs)
 
     def mean(self, x, completed_only):
@@ -123,17 +123,18 @@ class Slow:
         return out
 
 
-CASES = [(seed, num_queued) for seed in range(2) for num_queued in (1, 3)]
+CASES = [(seed, levels_per_slot) for seed in range(2) for levels_per_slot in (1, 3)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("completed_only", [True, False])
 def test_max_mc_is_the_best_return_less_the_mean_value(completed_only):
-    for seed, num_queued in CASES:
-        slots, outcome = evidence(seed, num_queued)
+    for seed, levels_per_slot in CASES:
+        slots, outcome = evidence(seed, levels_per_slot)
         score, memory = MaxMC(completed_only)(KEY, slots, outcome)
-        slow = Slow(outcome, num_queued)
+        slow = Slow(outcome, levels_per_slot)
         best = slow.per_level(lambda n, r, slow=slow: max(slow.returns(n, r), default=-np.inf))
-        best = np.maximum(best, slots.memory)
+        best = np.maximum(best, slots.score_state)
         value = slow.mean(slow.rollout.value, completed_only)
         np.testing.assert_allclose(memory, best, rtol=1e-5)
         expected = np.where(np.isfinite(value), best - value, -np.inf)
@@ -141,12 +142,13 @@ def test_max_mc_is_the_best_return_less_the_mean_value(completed_only):
         assert not completed_only or (score[0] == -np.inf).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("completed_only", [True, False])
 @pytest.mark.parametrize("bootstrap", [True, False])
 def test_value_losses_are_mean_advantages(completed_only, bootstrap):
-    for seed, num_queued in CASES:
-        slots, outcome = evidence(seed, num_queued)
-        slow = Slow(outcome, num_queued)
+    for seed, levels_per_slot in CASES:
+        slots, outcome = evidence(seed, levels_per_slot)
+        slow = Slow(outcome, levels_per_slot)
         advantage = slow.advantage(0.9, 0.8, bootstrap)
         for build, part in (
             (PositiveValueLoss, np.maximum(advantage, 0)),
@@ -157,11 +159,12 @@ def test_value_losses_are_mean_advantages(completed_only, bootstrap):
             np.testing.assert_allclose(score, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("unbiased", [True, False])
 def test_learnability_is_the_variance_of_success(unbiased):
-    for seed, num_queued in CASES:
-        slots, outcome = evidence(seed, num_queued)
-        slow = Slow(outcome, num_queued)
+    for seed, levels_per_slot in CASES:
+        slots, outcome = evidence(seed, levels_per_slot)
+        slow = Slow(outcome, levels_per_slot)
 
         def judge(n, r, slow=slow):
             wins = [total > 0 for total in slow.returns(n, r)]
@@ -196,7 +199,7 @@ def worked_by_hand():
         "terminated": [False, True, False, False, True],
         "truncated": [False, False, False, True, False],
         "first": [True, False, True, False, True],
-        "turn": [0, 0, 1, 1, 0],
+        "level_index": [0, 0, 1, 1, 0],
         "action": [0] * 5,
         "log_prob": [0.0] * 5,
         "bonus": [9.0] * 5,
@@ -206,14 +209,15 @@ def worked_by_hand():
     )
     slots = Slots(
         level=(),
-        memory=jnp.asarray([[0.25, 0.125]]),
-        row=jnp.full((1, 2), -1, jnp.int32),
+        score_state=jnp.asarray([[0.25, 0.125]]),
+        buffer_index=jnp.full((1, 2), -1, jnp.int32),
         origin=jnp.zeros(1, jnp.int32),
         weight=jnp.ones(1),
     )
     return slots, Outcome(jnp.ones(1, bool), rollout)
 
 
+@pytest.mark.thorough
 def test_numbers_worked_by_hand():
     slots, outcome = worked_by_hand()
     # Returns 1 and .5; 0. Mean values ((.5 + .75)/2 + 1)/2 = .8125 and .375.
@@ -241,6 +245,7 @@ SCORES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SCORES)
 def test_scores_follow_the_slots_and_see_neither_bonus_nor_other_learners(name):
     score = SCORES[name]
@@ -275,9 +280,9 @@ def test_a_score_is_registered_and_takes_its_discounting_from_the_learner(name):
 
 
 def test_the_memory_of_max_mc_starts_at_its_floor():
-    assert float(MaxMC().memory()) == 0.0
+    assert float(MaxMC().initial_state()) == 0.0
     slots, outcome = evidence(0, 1)
-    unseen = slots._replace(memory=jnp.full((N, 1), MaxMC(floor=-np.inf).memory()))
+    unseen = slots._replace(score_state=jnp.full((N, 1), MaxMC(floor=-np.inf).initial_state()))
     score, memory = MaxMC(floor=-np.inf)(KEY, unseen, outcome)
     assert memory[0, 0] == -np.inf  # the slot without a completed episode
     assert score[0, 0] == -np.inf
@@ -288,4 +293,4 @@ def test_no_score_says_nothing():
     slots, outcome = evidence(0, 3)
     score, memory = NoScore()(KEY, slots, outcome)
     assert (score == -np.inf).all()
-    assert memory is slots.memory
+    assert memory is slots.score_state

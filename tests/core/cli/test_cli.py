@@ -3,14 +3,14 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from rlgen import cli
+from rlgen.cli import main
 from rlgen.runs import metrics
+from tests.paths import ROOT
 
 TINY = ["--learner", "ppo", "--env.height", "5", "--env.width", "5", "--env.num-walls", "4"]
 TINY += ["--env.max-steps", "20", "--num-slots", "8", "--student.num-steps", "16"]
@@ -20,7 +20,7 @@ TINY += ["--steps", "1.2e3", "--chunk", "2"]
 
 
 def rlgen(capsys, *args: str) -> tuple[int, str, str]:
-    code = cli.main(args)
+    code = main.main(args)
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -29,14 +29,14 @@ def rlgen(capsys, *args: str) -> tuple[int, str, str]:
 def run(tmp_path_factory):
     """A tiny run of two seeds, by the command line."""
     path = tmp_path_factory.mktemp("runs") / "tiny"
-    assert cli.main(["train", "robust-plr", *TINY, "--seeds", "2", "--out", str(path)]) == 0
+    assert main.main(["train", "robust-plr", *TINY, "--seeds", "2", "--out", str(path)]) == 0
     return path
 
 
 @pytest.mark.parametrize("args", [["--help"], [], ["list", "--help"], ["list"], ["--version"]])
 def test_help_and_lists_need_nothing_heavy(args):
     program = (
-        "import sys; from rlgen import cli; code = cli.main(sys.argv[1:]);"
+        "import sys; from rlgen.cli.main import main; code = main(sys.argv[1:]);"
         "heavy = {'jax', 'gymnax', 'flax', 'tyro'} & set(sys.modules);"
         "print(*heavy, file=sys.stderr); sys.exit(code)"
     )
@@ -81,6 +81,7 @@ def test_every_command_explains_its_options(capsys, command):
         assert "--student.learner.num-updates" not in text  # follows from --steps
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -131,6 +132,7 @@ def test_wrong_input_ends_with_one_clear_line(capsys, tmp_path, monkeypatch, arg
     assert list(tmp_path.iterdir()) == []  # refused before anything was made
 
 
+@pytest.mark.thorough
 def test_a_run_records_what_was_asked(run):
     record = json.loads((run / "config.json").read_text())
     assert record["spec"]["recipe"] == "robust-plr"
@@ -146,6 +148,7 @@ def test_a_run_records_what_was_asked(run):
     assert 0 < last["gradient_updates"] <= 18
 
 
+@pytest.mark.thorough
 def test_an_existing_run_is_not_overwritten(run, capsys):
     before = (run / "metrics.jsonl").read_bytes()
     code, _, err = rlgen(capsys, "train", "robust-plr", *TINY, "--out", str(run))
@@ -157,6 +160,7 @@ def test_an_existing_run_is_not_overwritten(run, capsys):
     assert (run / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.thorough
 def test_the_buffer_is_kept_as_levels_and_drawn_best_first(run, capsys, tmp_path):
     with np.load(run / "levels.npz", allow_pickle=False) as file:
         assert file["score"].shape == file["seed"].shape == file["feature.num_walls"].shape
@@ -169,6 +173,7 @@ def test_the_buffer_is_kept_as_levels_and_drawn_best_first(run, capsys, tmp_path
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 4
 
 
+@pytest.mark.thorough
 def test_eval_prints_only_json_on_request(run, capsys, tmp_path):
     args = ["eval", str(run), "--attempts", "2", "--json", "--untrained", "--out"]
     code, out, _ = rlgen(capsys, *args, str(tmp_path / "report"))
@@ -181,8 +186,9 @@ def test_eval_prints_only_json_on_request(run, capsys, tmp_path):
     assert "--overwrite" in err
 
 
+@pytest.mark.thorough
 def test_the_script_does_the_same_in_fewer_lines():
-    text = (Path(__file__).parent.parent / "scripts" / "train.py").read_text()
+    text = (ROOT / "scripts" / "train.py").read_text()
     assert len(text.splitlines()) < 60
     text = text.replace("SEEDS, UPDATES, CHUNK = 2, 200, 10", "SEEDS, UPDATES, CHUNK = 2, 2, 1")
     text = text.replace("Maze(num_walls=25)", "Maze(5, 5, num_walls=4, max_steps=20)")

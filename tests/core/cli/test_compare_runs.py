@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from rlgen import cli
-from rlgen.envs import cart_pole
-from rlgen.evaluation import comparison_runs, figures, results, showcase, zero_shot
-from rlgen.evaluation.suites import load_suite, take
+from rlgen.cli import main
+from rlgen.envs.classic_control import cart_pole
+from rlgen.evaluation import load_runs, zero_shot
+from rlgen.evaluation.report import figures, results, saved_results, showcase
+from rlgen.evaluation.suites import load_suite
+from rlgen.levels import take
 from rlgen.runs import folder
-from rlgen.runs.looks import looks
+from rlgen.runs.test_set_access import accesses
 
 TINY = ["--learner", "ppo", "--num-slots", "4", "--student.num-steps", "8", "--steps", "32"]
 TINY += ["--env.height", "5", "--env.width", "5", "--env.num-walls", "4", "--env.max-steps", "20"]
@@ -22,7 +24,7 @@ NAME = "maze-heldout-1-attempts-seed-0-update-1"
 
 
 def rlgen(capsys, *args) -> tuple[int, str, str]:
-    code = cli.main([str(arg) for arg in args])
+    code = main.main([str(arg) for arg in args])
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -32,7 +34,7 @@ def trained(tmp_path_factory):
     """A run of seed 0, and the same as if it were of seed 1."""
     folder_of_runs = tmp_path_factory.mktemp("runs")
     one, other = folder_of_runs / "a", folder_of_runs / "b"
-    assert cli.main(["train", "dr", *TINY, "--out", str(one)]) == 0
+    assert main.main(["train", "dr", *TINY, "--out", str(one)]) == 0
     shutil.copytree(one, other)
     record = folder.read(other)
     record["spec"]["seed"] = 1
@@ -63,6 +65,7 @@ def unplayed(monkeypatch):
     return monkeypatch
 
 
+@pytest.mark.thorough
 def test_a_comparison_plays_once_and_counts_one_look(runs, capsys):
     args = ["compare", "both=runs/a,runs/b", "one=runs/again", *PLAY, "--json"]
     shutil.copytree(runs / "a", runs / "again")
@@ -77,16 +80,17 @@ def test_a_comparison_plays_once_and_counts_one_look(runs, capsys):
     assert made <= files
     assert json.loads(Path("first/comparison.json").read_text()) == found
     for run in ("a", "b", "again"):
-        assert len(looks(runs / run)) == 1
+        assert len(accesses(runs / run)) == 1
         assert results.load(runs / run / "eval" / NAME)[0].meta["look"] == 1
 
     code, out, err = rlgen(capsys, *args, "--out", "second")
     again = json.loads(out)
     assert "episodes" not in err  # nothing was played
     assert again["comparison"] == found["comparison"]
-    assert len(looks(runs / "a")) == 1
+    assert len(accesses(runs / "a")) == 1
 
 
+@pytest.mark.thorough
 def test_eval_counts_a_look_and_saves_what_compare_takes(runs, capsys):
     """Of the first run: the second's results lie in the first one's folder, and are not its own."""
     for log in (runs / "a" / "curriculum").iterdir():
@@ -100,27 +104,27 @@ def test_eval_counts_a_look_and_saves_what_compare_takes(runs, capsys):
     page = (place / "report.html").read_text()
     assert "look 1 at this suite" in page
     assert "Not drawn: " in page  # the log that was cut
-    assert [one["suite"] for one in looks(runs / "b")] == ["maze/heldout"]
+    assert [one["suite"] for one in accesses(runs / "b")] == ["maze/heldout"]
     assert [one.run for one in results.read(place).worst] == ["a", "b"]
-    assert (place / "standing-cvar.png").is_file()
+    assert (place / "normalised-cvar.png").is_file()
 
-    one, other = (comparison_runs.open_run(runs / name) for name in ("a", "b"))
+    one, other = (load_runs.open_run(runs / name) for name in ("a", "b"))
     suite = load_suite(one.env, "maze/heldout")
-    saved, passed = comparison_runs.find_saved(one, suite, 1, 0)
+    saved, passed = saved_results.find_saved(one, suite, 1, 0)
     assert saved is not None
     assert (saved.run, saved.meta["look"], passed) == ("a", 1, [])
-    assert comparison_runs.find_saved(other, suite, 1, 0) == (None, [])
+    assert saved_results.find_saved(other, suite, 1, 0) == (None, [])
     why = {
-        "of attempts 1, not 2": comparison_runs.find_saved(one, suite, 2, 0),
-        "of evaluation seed 0, not 3": comparison_runs.find_saved(one, suite, 1, 3),
-        "of update 1, not 7": comparison_runs.find_saved(one._replace(update=7), suite, 1, 0),
-        "of other levels": comparison_runs.find_saved(one, shuffled(suite), 1, 0),
+        "of attempts 1, not 2": saved_results.find_saved(one, suite, 2, 0),
+        "of evaluation seed 0, not 3": saved_results.find_saved(one, suite, 1, 3),
+        "of update 1, not 7": saved_results.find_saved(one._replace(update=7), suite, 1, 0),
+        "of other levels": saved_results.find_saved(one, shuffled(suite), 1, 0),
     }
     for said, (found, reasons) in why.items():
         assert found is None
         assert said in reasons[0]
     (place / "episodes.npz").write_bytes(b"cut")
-    found, reasons = comparison_runs.find_saved(one, suite, 1, 0)
+    found, reasons = saved_results.find_saved(one, suite, 1, 0)
     assert found is None
     assert "episodes.npz is missing, damaged" in reasons[0]
 
@@ -175,6 +179,7 @@ def rebuild(record, allow_imports=False, original=folder.rebuild):
     return spec, cart_pole.build() if record.get("pole") else env, curriculum
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["eval", "compare"])
 @pytest.mark.parametrize(
     ("damage", "message"),
@@ -199,9 +204,10 @@ def test_a_bad_run_is_refused_by_name_unplayed(runs, capsys, unplayed, command, 
     assert err.startswith("rlgen: ")
     assert err.count("\n") == 1
     assert not Path("report").exists()
-    assert looks(runs / "a") == []
+    assert accesses(runs / "a") == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", ["eval", "compare"])
 @pytest.mark.parametrize(
     ("args", "message"),
@@ -218,6 +224,7 @@ def test_what_cannot_be_played_is_refused_unplayed(runs, capsys, unplayed, comma
     assert message in err
 
 
+@pytest.mark.thorough
 def test_two_runs_of_a_name_and_seeds_that_count_twice_are_refused(runs, capsys, unplayed):
     shutil.copytree(runs / "a", runs / "more" / "a")
     code, _, err = rlgen(capsys, "eval", runs / "a", runs / "more" / "a", *PLAY)

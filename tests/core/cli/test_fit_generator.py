@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlgen import cli, registry
-from rlgen.algos.generative import _files as files
-from rlgen.algos.generative import graph_vae, mlp_vae
-from rlgen.envs.cart_pole import CartPole
+from rlgen import registry
+from rlgen.algos.level_models import files as files
+from rlgen.algos.level_models import graph_vae, mlp_vae
+from rlgen.cli import main
+from rlgen.envs.classic_control.cart_pole import CartPole
 from rlgen.envs.maze import Maze
 from rlgen.levels import make_level_set, save_levels
 
@@ -50,6 +51,7 @@ def same(a: Any, b: Any) -> bool:
 # Files.
 
 
+@pytest.mark.thorough
 def test_a_model_comes_back_as_it_was(saved):
     path, model, fitted = saved
     found = files.load_model(path, MAZE)
@@ -62,6 +64,7 @@ def test_a_model_comes_back_as_it_was(saved):
     assert same(ours, theirs)
 
 
+@pytest.mark.thorough
 def test_without_its_encoder_a_file_still_proposes(saved, tmp_path):
     _, model, fitted = saved
     bare = fitted._replace(encoder=())
@@ -70,6 +73,7 @@ def test_without_its_encoder_a_file_still_proposes(saved, tmp_path):
     assert same(files.load_fitted(tmp_path / "bare.npz", model, MAZE), bare)
 
 
+@pytest.mark.thorough
 def test_what_was_learned_is_read_for_a_model_at_hand(saved):
     path, model, fitted = saved
     assert same(files.load_fitted(path, model, MAZE), fitted._replace(encoder=()))
@@ -80,6 +84,7 @@ def test_what_was_learned_is_read_for_a_model_at_hand(saved):
         files.load_fitted(path, mlp_vae.tiny(MAZE), MAZE)
 
 
+@pytest.mark.thorough
 def test_models_of_other_environments_are_refused(saved):
     path = saved[0]
     with pytest.raises(ValueError, match=r"fitted on levels of maze.*shape=\[4, 3\].*\[13, 13\]"):
@@ -97,6 +102,7 @@ def edited(path: Path, out: Path, **header: Any) -> Path:
     return out
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("header", "message"),
     [
@@ -116,6 +122,7 @@ def test_other_headers_are_refused(saved, tmp_path, header, message):
     assert "other.npz" in str(refused.value)
 
 
+@pytest.mark.thorough
 def test_what_is_no_model_is_refused(saved, level_file, tmp_path):
     whole = saved[0].read_bytes()
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
@@ -137,11 +144,12 @@ def test_the_list_names_models_only():
 
 
 def rlgen(capsys, *args: str) -> tuple[int, str, str]:
-    code = cli.main(args)
+    code = main.main(args)
     out, err = capsys.readouterr()
     return code, out, err
 
 
+@pytest.mark.thorough
 def test_the_whole_command_on_mazes(capsys, level_file, tmp_path):
     out = tmp_path / "vae"
     args = ["fit-generator", "--env", "maze", "--levels", str(level_file), "--out", str(out), *TINY]
@@ -166,6 +174,7 @@ def test_the_whole_command_on_mazes(capsys, level_file, tmp_path):
     assert rlgen(capsys, *args)[0] == 2  # it is there already
 
 
+@pytest.mark.thorough
 def test_the_whole_command_on_parameters(capsys, tmp_path):
     save_levels(tmp_path / "set.npz", make_level_set(CartPole(), some_levels(CartPole(), 6)))
     args = ["--env", "cart-pole", "--model", "mlp-vae", "--levels", str(tmp_path / "set.npz")]

@@ -9,9 +9,9 @@ import pytest
 from flax import struct
 from gymnax.environments.environment import Environment
 
-from rlgen._network_parts import Conv
 from rlgen.algos.learners.ppo import PPO
-from rlgen.networks import CORES, ActorCritic
+from rlgen.nn.actor_critic import CORES, ActorCritic
+from rlgen.nn.layers import Conv
 from rlgen.testing import solve_probes
 
 
@@ -75,6 +75,7 @@ def test_convolution_is_that_of_lax(size):
     np.testing.assert_allclose(found, expected.reshape(3, 2, -1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("core", "num_layers"), [*((core, 0) for core in CORES), ("gru", 2)])
 def test_unroll_is_many_steps(core, num_layers):
     network = ActorCritic(core, hidden_size=8, num_layers=num_layers, head_size=8)
@@ -94,6 +95,7 @@ def test_unroll_is_many_steps(core, num_layers):
         np.testing.assert_allclose(step_value, value[t], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("core", "num_gates"), [("lstm", 4), ("gru", 3)])
 def test_recurrent_weights_of_each_gate_are_orthogonal(core, num_gates):
     network = ActorCritic(core, hidden_size=8, head_size=8, conv_features=2)
@@ -102,6 +104,7 @@ def test_recurrent_weights_of_each_gate_are_orthogonal(core, num_gates):
         np.testing.assert_allclose(block @ block.T, np.eye(8), atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("core", "by_default", "name"),
     [("lstm", 1, "lstm"), ("gru", 1, "gru"), ("none", 1, "trunk"), ("linear", 2, "linear")],
@@ -119,6 +122,7 @@ def test_a_core_of_its_own_depth_is_one_of_that_many_layers(core, by_default, na
     )
 
 
+@pytest.mark.thorough
 def test_first_policy_is_nearly_uniform():
     network = ActorCritic(hidden_size=16)
     obs = {"image": 10 * jnp.ones((2, 5, 5, 3)), "direction": jnp.ones((2, 4))}
@@ -148,6 +152,7 @@ def test_impossible_networks_are_refused(fields, message):
         unchecked.__post_init__()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("core", ["gru", "linear"])  # the LSTM answers every probe in test_ppo
 def test_a_core_learns_to_remember(core):
     def build(env):

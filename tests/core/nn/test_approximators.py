@@ -10,8 +10,8 @@ import pytest
 from flax import linen as nn
 from gymnax.environments.environment import Environment
 
-from rlgen.approximators import MLP, Conv, Separate, Table, approximator_for
-from rlgen.networks import Network
+from rlgen.nn.actor_critic import Network
+from rlgen.nn.approximators import MLP, Conv, Separate, Table, approximator_for
 from rlgen.testing import Probe, assert_close
 
 S, A, B = 7, 3, 40
@@ -77,6 +77,7 @@ def test_a_table_starts_at_zero():
     assert params.shape == (S, A) and not params.any()
 
 
+@pytest.mark.thorough
 def test_an_mlp_is_flax_dense_layers_side_by_side():
     env, net = Pictures(), MLP((6, 5), "tanh")
     params = net.init(jax.random.key(0), env, 4)
@@ -110,6 +111,7 @@ def test_a_convolution_is_flax_layers():
     assert_close(net.apply(env, params, (vector, image)), x, "not flax's layers", 1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("net", [Table(), MLP((4,)), Conv(2, (4,))])
 def test_agents_are_an_axis(net):
     env = States() if net == Table() else Pictures(((5, 4, 2),))

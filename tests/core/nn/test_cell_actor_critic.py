@@ -12,8 +12,8 @@ from gymnax.environments.environment import Environment
 
 from rlgen import config, testing
 from rlgen.algos.learners.ppo import PPO
-from rlgen.cells import CellActorCritic
-from rlgen.networks import ActorCritic, Network
+from rlgen.nn.actor_critic import ActorCritic, Network
+from rlgen.nn.cell_actor_critic import CellActorCritic
 
 HEIGHT, WIDTH, STEPS = 4, 5, 6
 NETWORK = CellActorCritic(features=4, num_layers=2, head_size=8)
@@ -81,6 +81,7 @@ def logits_of(params, obs):
     return np.asarray(run(obs, first)[1])
 
 
+@pytest.mark.thorough
 def test_unroll_is_many_steps(params):
     obs, first = boards(), jnp.zeros((3, 2), bool)
     carry, logits, value = NETWORK.unroll(Painter(), params, (), obs, first)
@@ -122,6 +123,7 @@ def test_first_policy_is_nearly_uniform():
     np.testing.assert_allclose(found, 1 / (HEIGHT * WIDTH), rtol=0.2)
 
 
+@pytest.mark.thorough
 def test_ppo_with_it_obeys_the_laws_of_learners():
     learner = PPO(Painter(), NETWORK, learning_rate=1e-3, num_epochs=2, num_minibatches=2)
     testing.check_learner(Painter(), learner, num_steps=2 * STEPS)

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.special
 import scipy.stats
 
-from rlgen import distributions
+from rlgen.nn import distributions
 
 LOGITS = np.random.default_rng(0).normal(scale=3.0, size=(2, 5, 4)).astype(np.float32)
 MASKED = np.where(np.arange(4) == 2, -np.inf, LOGITS).astype(np.float32)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.initializers import orthogonal
+from rlgen.nn.layers import orthogonal
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (12, 4), (4, 12), (3, 1), (64, 64)])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen import linear_recurrence as lr
+from rlgen.nn import linear_recurrence as lr
 
 T, N, I, H = 12, 3, 4, 5  # noqa: E741, N is the number of slots, I of inputs
 
@@ -16,7 +16,7 @@ T, N, I, H = 12, 3, 4, 5  # noqa: E741, N is the number of slots, I of inputs
 def inputs():
     """Weights, a start that is not zero, a sequence, and where episodes begin within it."""
     keys = jax.random.split(jax.random.key(0), 5)
-    weights = lr.Weights(jax.random.normal(keys[0], (I, 2 * H)), jnp.linspace(-2, 2, 2 * H))
+    weights = lr.MinGRUWeights(jax.random.normal(keys[0], (I, 2 * H)), jnp.linspace(-2, 2, 2 * H))
     start, x = jax.random.normal(keys[1], (N, H)), jax.random.normal(keys[2], (T, N, I))
     first = jax.random.bernoulli(keys[3], 0.2, (T, N))
     assert first[1:].any() and not first[0].all()

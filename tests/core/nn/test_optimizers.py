@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from rlgen.optimizers import AdamState, Optimizer, global_norm
+from rlgen.nn.optimizers import AdamState, Optimizer, global_norm
 from rlgen.testing import assert_close
 
 PARAMS = {"table": jnp.asarray([[0.5, -1.0], [2.0, 0.25]]), "bias": jnp.asarray([0.1])}

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen import config, sharding
-from rlgen.algos.recipes import plr
+from rlgen import config
+from rlgen.algos.recipes.ued import plr
 from rlgen.envs import maze
+from rlgen.parallel import sharding
 from rlgen.runs.program import compile_run
 from rlgen.runs.spec import Plan, RunSpec
 from rlgen.types import Outcome, Slots
@@ -35,9 +36,9 @@ def trained(seeds: int, devices: int):
     curriculum = config.override(plr.build(maze.tiny(), learner="ppo"), SMALL)
     program = compile_run(spec, curriculum, Plan(UPDATES, UPDATES, 32))
     states = program.init()
-    spread = len(states.slots.row.sharding.device_set)
+    spread = len(states.slots.buffer_index.sharding.device_set)
     states, metrics, finite, _ = program.chunk(states, 0)
-    assert len(states.slots.row.sharding.device_set) == spread == devices
+    assert len(states.slots.buffer_index.sharding.device_set) == spread == devices
     assert all(x.all() for x in jax.device_get(finite).values())
     return jax.device_get(states), jax.device_get(metrics)
 
@@ -51,6 +52,7 @@ def assert_close(x, y):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), x, y)
 
 
+@pytest.mark.thorough
 def test_the_reference_trains(on_one):
     """Otherwise the comparisons below would compare nothing."""
     assert on_one[1]["levels_replay"].sum() > 0
@@ -58,10 +60,12 @@ def test_the_reference_trains(on_one):
     assert on_one[0].student.learner.num_updates.tolist() == [[UPDATES], [UPDATES]]
 
 
+@pytest.mark.thorough
 def test_seeds_over_two_devices_are_seeds_on_one(on_one):
     assert_close(trained(seeds=2, devices=2), on_one)
 
 
+@pytest.mark.thorough
 def test_slots_over_two_devices_are_slots_on_one(on_one):
     first = jax.tree.map(lambda x: x[:1], on_one)
     assert_close(trained(seeds=1, devices=2), first)
@@ -89,7 +93,9 @@ def test_each_device_plays_its_own_slots():
     @jax.jit
     def run():
         weight = jnp.arange(4.0)  # made inside, as levels are
-        slots = Slots(level=rows, memory=(), row=rows, origin=rows[:, 0], weight=weight)
+        slots = Slots(
+            level=rows, score_state=(), buffer_index=rows, origin=rows[:, 0], weight=weight
+        )
         return student.run(jax.random.key(0), (), slots, jnp.ones(4, bool))[0]
 
     out = run()

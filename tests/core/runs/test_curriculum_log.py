@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from rlgen import config
-from rlgen.algos.recipes import plr
+from rlgen.algos.recipes.ued import plr
 from rlgen.envs import maze
 from rlgen.runs import checkpoint, curriculum_log, training
 from rlgen.runs.program import compile_run, run_keys
 from rlgen.runs.records import find_buffer
 from rlgen.runs.spec import Plan, RunSpec
 from rlgen.types import Keys
+from tests.paths import TESTS
 
 UPDATES, SLOTS, KEPT = 6, 4, 2
 SMALL = {
@@ -36,7 +37,7 @@ SMALL = {
 @pytest.fixture(autouse=True, scope="module")
 def _standins():
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parent)
+        patch.syspath_prepend(TESTS)
         yield
 
 
@@ -84,13 +85,14 @@ def by_hand(asked: RunSpec, curriculum: Any, seed: int) -> list:
     return found
 
 
+@pytest.mark.thorough
 def test_the_log_holds_exactly_what_the_slots_met(plr_run, tmp_path):
     """Two seeds side by side, against each of them stepped alone and update by update."""
     asked, curriculum, (_, _, kept) = plr_run
     slot = curriculum_log.kept_slots(SLOTS, KEPT)
     assert slot.tolist() == [1, 3]
     curriculum_log.write(tmp_path, 0, slot, kept)
-    log = curriculum_log.read(tmp_path, curriculum.sampler.blank())
+    log = curriculum_log.read(tmp_path, curriculum.sampler.example_level())
     assert log.update.tolist() == [1, 2, 3, 4, 5, 6]
     assert np.isnan(log.env_steps).all()  # there is no metrics.jsonl
     assert set(np.unique(log.origin)) == {0, 1}  # it did replay
@@ -99,7 +101,7 @@ def test_the_log_holds_exactly_what_the_slots_met(plr_run, tmp_path):
             jax.tree.map(
                 lambda x, y, at=(u, seed): np.testing.assert_array_equal(x[at], y[slot, 0]),
                 (log.level, log.row, log.lineage),
-                (met.slots.level, met.slots.row, met.lineage),
+                (met.slots.level, met.slots.buffer_index, met.lineage),
             )
             np.testing.assert_array_equal(log.origin[u, seed], met.slots.origin[slot])
             np.testing.assert_array_equal(log.weight[u, seed], met.slots.weight[slot])
@@ -107,6 +109,7 @@ def test_the_log_holds_exactly_what_the_slots_met(plr_run, tmp_path):
             np.testing.assert_allclose(log.score[u, seed], met.score[slot, 0], atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_replayed_level_is_as_old_as_the_updates_since_it_was_first_met(plr_run):
     """Of replayed levels that the log itself saw when they were new."""
     _, _, (_, _, kept) = plr_run
@@ -123,16 +126,18 @@ def test_a_replayed_level_is_as_old_as_the_updates_since_it_was_first_met(plr_ru
     assert (kept.lineage["depth"] == 0).all()
 
 
+@pytest.mark.thorough
 def test_the_buffers_file_tells_origin_depth_and_age(plr_run):
     _, _, (states, _, _) = plr_run
     found = find_buffer(states)
     assert found is not None
-    born = np.asarray(states.sampler.buffer.memory.lineage.born)[found.seed, found.row]
+    born = np.asarray(states.sampler.buffer.level_info.lineage.born)[found.seed, found.row]
     np.testing.assert_array_equal(found.past["age"], UPDATES - 1 - born)
     assert (found.past["age"] > 0).any()
     assert found.past["origin"].shape == found.past["depth"].shape == found.score.shape
 
 
+@pytest.mark.thorough
 def test_slots_split_over_devices_are_logged_as_on_one(plr_run):
     asked, curriculum, (_, _, kept) = plr_run
     split = dataclasses.replace(asked, seeds=1, devices=2)
@@ -143,6 +148,7 @@ def test_slots_split_over_devices_are_logged_as_on_one(plr_run):
     np.testing.assert_allclose(found.score, alone.score, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_seeds_split_over_devices_are_logged_as_on_one(tmp_path):
     training.train(spec(seeds=2), tmp_path / "one")
     training.train(spec(seeds=2, devices=2), tmp_path / "two")
@@ -150,6 +156,7 @@ def test_seeds_split_over_devices_are_logged_as_on_one(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
+@pytest.mark.thorough
 def test_students_without_episodes_and_samplers_without_a_past_have_a_log(whole, tmp_path):
     training.train(spec(seeds=3), tmp_path / "run")
     log = curriculum_log.read(tmp_path / "run", np.float32(0))
@@ -161,6 +168,7 @@ def test_students_without_episodes_and_samplers_without_a_past_have_a_log(whole,
     np.testing.assert_array_equal(log.level[:, :1], alone.level)
 
 
+@pytest.mark.thorough
 def test_a_killed_and_resumed_run_has_the_log_of_a_whole_one(whole, tmp_path, monkeypatch):
     number = iter(range(99))
 

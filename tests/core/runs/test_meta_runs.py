@@ -10,15 +10,17 @@ import jax
 import numpy as np
 import pytest
 
-from rlgen import cli, registry, sharding
-from rlgen.algos.meta.files import load_rule
-from rlgen.evaluation.history import history
-from rlgen.evaluation.level_facts import find_facts, open_log
+from rlgen import registry
+from rlgen.algos.rules.files import load_rule
+from rlgen.cli import main
+from rlgen.evaluation.generalisation.level_facts import find_facts, open_log
+from rlgen.evaluation.report.curriculum_figure import history
 from rlgen.levels import load_levels
+from rlgen.parallel import sharding
 from rlgen.runs import folder, metrics, program, training
 from rlgen.runs.checkpoint import restore
 from rlgen.runs.progress import Status, counter, describe
-from rlgen.runs.records import keepsakes, save_files
+from rlgen.runs.records import pinned_files, save_files
 from rlgen.runs.spec import RunSpec, build, plan
 from rlgen.types import TrainState
 
@@ -41,7 +43,7 @@ AGENT = RunSpec(
     "gridworld/debug",
     steps=4 * 4 * 20,
     chunk=2,
-    overrides={"num_slots": 4, "student.tenancy": 2},
+    overrides={"num_slots": 4, "student.updates_per_level": 2},
 )
 
 
@@ -59,6 +61,7 @@ def states_of(run: Path, update: int = 12) -> TrainState:
     return restore(run, update, program.abstract_states(spec, curriculum))
 
 
+@pytest.mark.thorough
 def test_a_run_holds_its_rule_as_a_file_and_counts_every_kind_of_step(groove):
     learned, states = load_rule(groove), states_of(groove)
     np.testing.assert_array_equal(
@@ -71,11 +74,12 @@ def test_a_run_holds_its_rule_as_a_file_and_counts_every_kind_of_step(groove):
     assert found[-1]["env_steps"]["train"] == 12 * STEPS
     assert found[-1]["env_steps"]["antagonist"] > 0
     for line in found:
-        assert (line["life_return"][0] is None) == (line["lives_ended"][0] == 0)
-    assert any(line["lives_ended"][0] > 0 for line in found)
+        assert (line["lifetime_return"][0] is None) == (line["lifetimes_ended"][0] == 0)
+    assert any(line["lifetimes_ended"][0] > 0 for line in found)
     assert any(line["levels_replay"][0] > 0 for line in found)
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_is_the_same_run_bit_for_bit(groove, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(groove, copy)
@@ -86,6 +90,7 @@ def test_a_resumed_run_is_the_same_run_bit_for_bit(groove, tmp_path):
     assert (copy / name).read_bytes() == (groove / name).read_bytes()
 
 
+@pytest.mark.thorough
 def test_the_buffer_and_the_log_hold_levels_beside_their_lifetimes(groove):
     env, log = open_log(groove)
     assert {"lifetime", "age", "depth"} == set(log.lineage)
@@ -100,12 +105,13 @@ def test_the_buffer_and_the_log_hold_levels_beside_their_lifetimes(groove):
         assert file["lifetime"].shape == (len(levels),)
 
 
+@pytest.mark.thorough
 def test_levels_are_drawn_and_a_rule_is_suggested_for_use(groove, tmp_path, capsys):
-    assert cli.main(["levels", "--run", str(groove), "-n", "2", "--out", f"{tmp_path}/a.png"]) == 0
+    assert main.main(["levels", "--run", str(groove), "-n", "2", "--out", f"{tmp_path}/a.png"]) == 0
     out = tmp_path / "agent"
     args = ["lpg-agent", "--env", "gridworld/debug", "--rule", str(groove), "--out", str(out)]
-    sizes = ["--num-slots", "4", "--steps", "80", "--student.tenancy", "2"]
-    assert cli.main(["train", *args, *sizes]) == 0
+    sizes = ["--num-slots", "4", "--steps", "80", "--student.updates-per-level", "2"]
+    assert main.main(["train", *args, *sizes]) == 0
     assert "--suite gridworld/" in capsys.readouterr().out
     record = folder.read(out)
     assert record["spec"]["rule"] == str(groove)
@@ -113,23 +119,24 @@ def test_levels_are_drawn_and_a_rule_is_suggested_for_use(groove, tmp_path, caps
     folder.rebuild(record)
 
 
+@pytest.mark.thorough
 def test_a_rule_that_has_changed_is_noticed(groove, tmp_path):
     rule = tmp_path / "rule.npz"
     shutil.copy(groove / "rules" / "seed-000.npz", rule)
     student = build(dataclasses.replace(AGENT, rule=str(rule)))[1].student
-    keepsakes(tmp_path, student)
-    keepsakes(tmp_path, student)
+    pinned_files(tmp_path, student)
+    pinned_files(tmp_path, student)
     assert json.loads((tmp_path / "rule.json").read_text())["rule"] == str(rule)
     with np.load(rule) as file:
         arrays = dict(file)
     name = next(name for name in arrays if name != "header")
     np.savez(rule, **{**arrays, name: arrays[name] + 1})
     with pytest.raises(ValueError, match="has changed since"):
-        keepsakes(tmp_path, student)
+        pinned_files(tmp_path, student)
 
 
 def test_an_untrained_rule_leaves_no_keepsake(tmp_path):
-    keepsakes(tmp_path, build(AGENT)[1].student)
+    pinned_files(tmp_path, build(AGENT)[1].student)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,7 +149,7 @@ def test_an_untrained_rule_leaves_no_keepsake(tmp_path):
             "give either --rule x or --student.learner.rule y",
         ),
         (dataclasses.replace(AGENT, rule="nowhere/rule.npz"), "no rule at nowhere/rule.npz"),
-        (RunSpec("lpg", overrides={"num_queued": 2}), "slots hold at most 1 level at a time"),
+        (RunSpec("lpg", overrides={"levels_per_slot": 2}), "slots hold at most 1 level at a time"),
         (RunSpec("lpg", "gridworld/dens"), "unknown variant 'dens'.*did you mean 'dense'"),
         (RunSpec("lpg", "maze/dense"), "maze has no variants"),
         (RunSpec("lpg-agent", learner="ppo"), "has the learner lpg, not 'ppo'"),
@@ -179,7 +186,12 @@ def test_the_scores_discount_follows_the_agents():
 
 def test_numbers_that_need_not_be_there_do_not_stop_a_run():
     nan, one = np.array([[np.nan], [1.0]]), np.ones((2, 1))
-    found = {"weight": one, "life_return": nan, "meta_loss": nan, "skipped_meta_gradients": 1 - one}
+    found = {
+        "weight": one,
+        "lifetime_return": nan,
+        "meta_loss": nan,
+        "skipped_meta_gradients": 1 - one,
+    }
     bad = metrics.first_bad(0, found, {})
     assert bad is not None
     assert bad.name == "meta_loss"
@@ -192,9 +204,9 @@ def test_numbers_that_need_not_be_there_do_not_stop_a_run():
 
 
 def test_progress_tells_of_lives_where_there_are_no_episodes():
-    status = Status(1, 2, 10.0, 1.0, 1.0, {"life_return": 1.5})
+    status = Status(1, 2, 10.0, 1.0, 1.0, {"lifetime_return": 1.5})
     assert "return of ended lives 1.50" in describe(status)
-    status = status._replace(metrics={"life_return": 1.5, "episode_return": 2.0})
+    status = status._replace(metrics={"lifetime_return": 1.5, "episode_return": 2.0})
     assert "lives" not in describe(status)
 
 
@@ -205,6 +217,7 @@ def test_where_there_is_no_terminal_a_count_is_told_now_and_then_and_at_its_end(
     assert capsys.readouterr().err == "lpg: 0 of 1,200 agents\nlpg: 1,200 of 1,200 agents\n"
 
 
+@pytest.mark.thorough
 def test_agents_are_split_over_devices_with_their_slots():
     _, curriculum = build(GROOVE)
     states = program.abstract_states(GROOVE, curriculum)
@@ -214,7 +227,9 @@ def test_agents_are_split_over_devices_with_their_slots():
     assert {x.spec for x in jax.tree.leaves(placed.population)} == {split}
     assert {x.spec for x in jax.tree.leaves(placed.rule)} == {jax.sharding.PartitionSpec()}
     updated = jax.eval_shape(
-        lambda ts, keys: sharding.over_slots(mesh, curriculum).update(ts, keys),
+        lambda ts, keys: dataclasses.replace(
+            curriculum, student=sharding.over_slots(mesh, curriculum.student)
+        ).update(ts, keys),
         jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), states),
         jax.tree.map(lambda key: key[0] if key.ndim else key, program.run_keys(GROOVE)[1]),
     )
@@ -235,5 +250,5 @@ def test_files_of_a_student_are_written_whole(tmp_path):
 
 
 def test_variants_are_listed(capsys):
-    assert cli.main(["list", "envs"]) == 0
+    assert main.main(["list", "envs"]) == 0
     assert "gridworld/dense" in capsys.readouterr().out

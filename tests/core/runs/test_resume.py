@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from rlgen.runs import checkpoint, folder, metrics, program, training
+from tests.paths import TESTS
 
-HERE = Path(__file__).parent
+HERE = TESTS
 UPDATES, CHUNK = 60, 2
 TRAIN = ["train", "standins.trial", "--env", "standins.arm", "--steps", str(UPDATES * 16)]
 TRAIN += ["--chunk", str(CHUNK), "--seeds", "2", "--student.learner.width", "400", "--out"]
@@ -22,7 +23,7 @@ RESUME = ["train", "--allow-imports", "--resume"]
 
 KILL_IN_SAVE = """
 import os, signal, sys
-from rlgen import cli
+from rlgen.cli import main as cli
 from rlgen.runs import checkpoint
 number = iter(range(99))
 def dies(original):
@@ -37,7 +38,7 @@ cli.main(sys.argv[2:])
 
 SMALL_FILES = """
 import resource, sys
-from rlgen import cli
+from rlgen.cli import main as cli
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
 sys.exit(cli.main(sys.argv[2:]))
 """
@@ -105,6 +106,7 @@ def finish(run: Path) -> None:
     assert process.returncode == 0, err
 
 
+@pytest.mark.thorough
 def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path, whole):
     run, rng = tmp_path / "run", random.Random(0)
     process = start(*TRAIN, str(run))
@@ -121,6 +123,7 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path, whole):
     assert_same(run, whole)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("where", ["_flush", "_layout"])
 def test_killed_in_a_save_it_loses_one_chunk(tmp_path, whole, where):
     run = tmp_path / "run"
@@ -133,6 +136,7 @@ def test_killed_in_a_save_it_loses_one_chunk(tmp_path, whole, where):
         assert_same(run, whole)
 
 
+@pytest.mark.thorough
 def test_a_stop_signal_leaves_a_run_that_goes_on(tmp_path, whole):
     run = tmp_path / "run"
     commands = {signal.SIGTERM: [*TRAIN, str(run)], signal.SIGINT: [*RESUME, str(run)]}

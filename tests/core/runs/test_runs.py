@@ -18,11 +18,12 @@ import pytest
 from rlgen.runs import checkpoint, folder, metrics, program, training
 from rlgen.runs.metrics import Counters
 from rlgen.runs.spec import OF_RECIPE, RunSpec, build, plan, steps_of, with_names
+from tests.paths import TESTS
 
 
 @pytest.fixture(autouse=True)
 def _standins(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.syspath_prepend(TESTS)
 
 
 def spec(**changes) -> RunSpec:
@@ -114,6 +115,7 @@ def test_schedules_span_the_whole_run():
     assert built(chosen)[1].student.learner.num_updates == 99
 
 
+@pytest.mark.thorough
 def test_one_run_of_three_seeds_is_three_runs_of_one(tmp_path):
     together = spec(seed=5, seeds=3)
     training.train(together, tmp_path / "all")
@@ -142,6 +144,7 @@ def test_the_shared_key_is_of_the_branch_seed_alone():
     assert len({str(bits(key)) for key in [*init, *keys.own, keys.shared]}) == 9
 
 
+@pytest.mark.thorough
 def test_the_length_of_chunks_changes_nothing(tmp_path):
     training.train(spec(), tmp_path / "a")
     training.train(spec(chunk=4), tmp_path / "b")
@@ -268,6 +271,7 @@ def test_an_existing_folder_is_left_alone(tmp_path):
         training.resume(tmp_path / "run", allow_imports=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("damage", ["cut", "flip", "missing", "meta"])
 def test_a_damaged_checkpoint_is_refused_by_name_and_left(tmp_path, damage):
     run = tmp_path / "run"
@@ -317,6 +321,18 @@ def test_a_checkpoint_of_another_version_is_refused_as_such(tmp_path):
         training.resume(run, allow_imports=True)
 
 
+def test_a_run_of_version_0_1_is_refused_by_its_version_and_its_rule_is_named(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"format": "rlgen-run-1", "spec": {}}))
+    with pytest.raises(ValueError, match=r"is a run of rlgen 0\.1, .* Use rlgen 0\.1 for it"):
+        folder.read(tmp_path)
+    rule = tmp_path / "rules" / "seed-000.npz"
+    rule.parent.mkdir()
+    rule.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"Its learned rule can be used as it is: .*seed-000\.npz"):
+        folder.read(tmp_path)
+
+
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["python", "orbax"])
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, kind):
     number = iter(range(100))

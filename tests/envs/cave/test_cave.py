@@ -102,6 +102,7 @@ def play(env, levels, actions, keys):
     return (first_obs, first), jax.lax.scan(step, first, actions)[1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("height", "width", "num"), [(SIZE, SIZE, LEVELS), (43, 30, 100)])
 def test_observation_reward_and_ends_equal_the_reference_on_random_levels(height, width, num):
     rng = np.random.default_rng(0)
@@ -156,6 +157,7 @@ def triples(text):
     return np.array([[named[row[x]] for row in text] for x in range(5)], np.float32) / 10
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("direction", range(4))
 def test_view_of_a_cave_by_hand_in_four_directions(direction):
     env, level = by_hand()
@@ -249,6 +251,7 @@ def test_episodes_start_in_every_direction_alike_or_in_the_one_of_the_level():
     assert set(np.asarray(reset(keys, fixed).direction)) == {2}
 
 
+@pytest.mark.thorough
 def test_laws_of_environments():
     testing.check_env(tiny())
 

@@ -3,18 +3,17 @@
 from collections import deque
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rlgen.envs import _cave_decoration as decoration
-from rlgen.envs._cave_decoration import EMPTY, LAVA, MOSS, WALL, Share, decorate
-from rlgen.envs._cave_layouts import Drawing, layout, patterns_of, read_drawings
-from rlgen.envs._cave_suites import FOLDER
+from rlgen.envs.cave import decoration as decoration
+from rlgen.envs.cave.decoration import EMPTY, LAVA, MOSS, WALL, Share, decorate
+from rlgen.envs.cave.suites import FOLDER
+from rlgen.envs.cave.wave_function_collapse import Drawing, layout, patterns_of, read_drawings
+from tests.paths import ROOT
 
 DRAWINGS = read_drawings()
-ROOT = Path(__file__).parent.parent
 SIZES = {"train": 512, "test": 2048, "unseen": 112, "few-cues": 112, "lava": 112, "large": 108}
 USUAL = Share(0.1, 0.25)
 
@@ -40,6 +39,7 @@ def windows(walls, size):
 # Layouts.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", list(DRAWINGS))
 def test_a_layout_holds_only_patterns_of_its_drawing(name):
     drawing = DRAWINGS[name]
@@ -69,6 +69,7 @@ def test_a_layout_that_wraps_goes_on_over_its_edges():
     assert {window.tobytes() for window in windows(over, 2)} <= known
 
 
+@pytest.mark.thorough
 def test_what_is_ruled_out_is_what_has_no_layout():
     """Every layout of a tiny drawing, by brute force: all of them are found, and no others."""
     drawing = Drawing("tiny", np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0]], bool), 2, wraps=True)
@@ -154,6 +155,7 @@ def decorated():
     return found
 
 
+@pytest.mark.thorough
 def test_the_start_is_half_way_and_lava_was_rock(decorated):
     for walls, (tiles, start, goal) in decorated:
         free = np.isin(tiles, (EMPTY, MOSS))
@@ -262,6 +264,7 @@ def test_the_sets_are_as_large_as_they_say_and_share_no_level(shipped):
     assert len(set(shipped["large"]["structure"])) == 18
 
 
+@pytest.mark.thorough
 def test_every_level_is_one_part_with_the_start_half_way(shipped):
     for name, arrays in shipped.items():
         every = 8 if name == "test" else 1  # its 2,048 are made as the training set is
@@ -283,6 +286,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.thorough
 def test_the_training_set_is_like_what_was_measured_elsewhere(shipped):
     arrays, everywhere = shipped["train"], []
     for structure, expected in EXPECTED.items():

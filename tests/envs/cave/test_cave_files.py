@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.envs import _cave_suites
-from rlgen.envs.cave import LAVA, MOSS, WALL, Cave, save_plain, size_of, to_grid
-from rlgen.evaluation.suites import disjoint, levels_from_file, load_suite
-from rlgen.levels import make_level_set, save_levels
+from rlgen.envs.cave import LAVA, MOSS, WALL, Cave, save_plain, size_of, suites, to_grid
+from rlgen.evaluation.suites import levels_from_file, load_suite
+from rlgen.levels import disjoint, make_level_set, save_levels
 
 KEY = jax.random.key(0)
 
@@ -39,6 +38,7 @@ def same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.thorough
 def test_plain_files_say_what_was_saved(tmp_path):
     path = tmp_path / "four.npz"
     levels = jax.jit(jax.vmap(env().sample_level))(jax.random.split(KEY, 4))
@@ -116,6 +116,7 @@ def test_what_is_no_whole_npz_is_refused(tmp_path):
         env().load_levels(path)
 
 
+@pytest.mark.thorough
 def test_files_of_rlgen_come_back_unchanged_and_faulty_ones_are_refused(tmp_path):
     path = tmp_path / "levels.npz"
     levels = jax.jit(jax.vmap(env().sample_level))(jax.random.split(KEY, 3))
@@ -142,19 +143,20 @@ def test_files_of_rlgen_come_back_unchanged_and_faulty_ones_are_refused(tmp_path
 def test_a_suite_is_its_file_in_an_environment_of_its_size(tmp_path):
     saved(tmp_path / "large.npz", split=np.array(["test"] * 4), structure=np.array(list("abab")))
     trained = Cave(num_objects=30, observation="image")
-    name, played, levels = _cave_suites.suite(trained, "large", tmp_path)
+    name, played, levels = suites.suite(trained, "large", tmp_path)
     assert name == "cave/large"
     assert played == Cave(5, 5, 23, max_steps=2250, observation="image")
     assert (levels.names, levels.split) == (("a-0000", "b-0001", "a-0002", "b-0003"), "test")
     assert (np.asarray(levels.level.max_steps_in_episode) == 2250).all()
     assert (np.asarray(levels.optimal_steps) > 0).all()
     with pytest.raises(ValueError, match=r"there is no file .*lava\.npz"):
-        _cave_suites.suite(trained, "lava", tmp_path)
+        suites.suite(trained, "lava", tmp_path)
 
 
 SHIPPED = {"train": 512, "test": 2048, "unseen": 112, "few-cues": 112, "lava": 112, "large": 108}
 
 
+@pytest.mark.thorough
 def test_suites_that_ship_are_solvable_and_apart_from_the_training_set():
     suites = {name: load_suite(Cave(), f"cave/{name}") for name in Cave().suites()}
     assert {name: len(suite.levels) for name, suite in suites.items()} == SHIPPED

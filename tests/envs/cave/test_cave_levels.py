@@ -84,6 +84,7 @@ def same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("height", "width", "num_objects", "num"), [(13, 13, 100, 100), (43, 43, 1100, 20)]
 )
@@ -164,6 +165,7 @@ def test_simple_levels_are_empty_and_full_ones_keep_two_cells_free():
     assert (grids(full).tiles != EMPTY).sum((1, 2)).max() == 4
 
 
+@pytest.mark.thorough
 def test_edits_rewrite_at_most_as_many_cells_with_all_six_alike():
     env, num = Cave(num_objects=59), 6000
     levels = jax.jit(jax.vmap(env.sample_simple_level))(jax.random.split(jax.random.key(0), num))
@@ -180,6 +182,7 @@ def test_edits_rewrite_at_most_as_many_cells_with_all_six_alike():
         assert abs(moved - (1 - (5 / 6) ** distinct) - (5 / 6) ** distinct * distinct / 169) < 0.03
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [(1, 2), (3, 3)])
 def test_edits_keep_the_smallest_and_the_fullest_caves_well_formed(size):
     env = Cave(*size, num_objects=size[0] * size[1] - 2)

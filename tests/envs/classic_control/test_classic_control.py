@@ -11,12 +11,12 @@ import pytest
 from gymnax.environments.classic_control import cartpole, mountain_car, pendulum
 
 from rlgen import registry
-from rlgen.envs._physics_levels import EDIT, NEARBY
-from rlgen.envs.cart_pole import CartPole
-from rlgen.envs.mountain_car import MountainCar
-from rlgen.envs.pendulum import Pendulum
-from rlgen.evaluation.suites import disjoint, load_suite
-from rlgen.levels import level_hash, make_level_set, save_levels
+from rlgen.envs.classic_control.cart_pole import CartPole
+from rlgen.envs.classic_control.mountain_car import MountainCar
+from rlgen.envs.classic_control.parameters import EDIT, NEARBY
+from rlgen.envs.classic_control.pendulum import Pendulum
+from rlgen.evaluation.suites import load_suite
+from rlgen.levels import disjoint, level_hash, make_level_set, save_levels
 
 ENVS = {"cart-pole": CartPole(), "pendulum": Pendulum(), "mountain-car": MountainCar()}
 THEIRS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlgen import registry, testing
-from rlgen.envs._physics_editor import PhysicsEditor
+from rlgen.envs.classic_control.editor import PhysicsEditor
 from rlgen.protocols import Editor
 
 NAMES = ("cart-pole", "pendulum", "mountain-car")
@@ -36,6 +36,7 @@ def played(editor, actions, key=0):
     return level, moments
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 def test_laws(name):
     editor = editor_of(name)

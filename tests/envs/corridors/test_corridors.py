@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.approximators import Table
 from rlgen.envs.corridors import VARIANTS, Corridors, Level, State, build, tiny
 from rlgen.evaluation.suites import load_suite
+from rlgen.nn.approximators import Table
 
 ENV = Corridors(num_corridors=3, length=2, max_steps=12, sharing=0.25, show_visited=True)
 

@@ -13,10 +13,10 @@ import pytest
 from gymnax.environments.environment import Environment
 
 from rlgen import registry, testing
-from rlgen.envs import _craftax_package, _xland_package
-from rlgen.envs import _xland_rulesets as rulesets
-from rlgen.envs.craftax import Craftax
-from rlgen.envs.xland import XLand
+from rlgen.envs.external import craftax_adapter, xland_adapter
+from rlgen.envs.external import xland_rulesets as rulesets
+from rlgen.envs.external.craftax import Craftax
+from rlgen.envs.external.xland import XLand
 from rlgen.protocols import LevelEnv
 
 NAMES = {"craftax": "craftax", "xland": "xminigrid"}
@@ -24,7 +24,7 @@ ONE_OF_EACH = (
     *("r2-9x9", "r4-9x9", "r6-13x13", "r9-16x16", "door-key-5x5", "four-rooms", "locked-room"),
     *("empty-random-5x5", "memory-s8", "unlock", "unlock-pick-up", "blocked-unlock-pick-up"),
 )
-PACKAGES = {"craftax": _craftax_package, "xland": _xland_package}
+PACKAGES = {"craftax": craftax_adapter, "xland": xland_adapter}
 needs_craftax = pytest.mark.skipif(find_spec("craftax") is None, reason="without craftax")
 needs_xland = pytest.mark.skipif(find_spec("xminigrid") is None, reason="without xminigrid")
 
@@ -153,7 +153,7 @@ def test_no_reaction_of_distractors_uses_up_what_is_needed(drawn):
 @needs_xland
 def test_what_is_said_of_the_tasks_is_so_and_none_with_a_goal_is_missing():
     package = importlib.import_module("xminigrid")
-    known = {task.id: task[1:] for task in _xland_package.TASKS.values()}
+    known = {task.id: task[1:] for task in xland_adapter.TASKS.values()}
     names = set(package.registered_environments()) - {"MiniGrid-Playground"}
     params = {name: package.make(name)[1] for name in names}
     assert known == {n: (p.height, p.width, p.view_size, p.max_steps) for n, p in params.items()}
@@ -233,10 +233,10 @@ def test_random_play_meets_every_kind_of_goal_and_rule():
 
 
 @needs_craftax
-@pytest.mark.parametrize("game", _craftax_package.GAMES)
+@pytest.mark.parametrize("game", craftax_adapter.GAMES)
 def test_what_is_said_of_a_game_is_so(game):
-    env, facts = Craftax(game), _craftax_package.GAMES[game]
-    inner, level = _craftax_package.load(game), env.default_params
+    env, facts = Craftax(game), craftax_adapter.GAMES[game]
+    inner, level = craftax_adapter.load(game), env.default_params
     static = inner.static_env_params
     assert facts.shape == (getattr(static, "num_levels", 1), *static.map_size)
     assert facts.max_steps == inner.default_params.max_timesteps

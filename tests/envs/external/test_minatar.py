@@ -10,7 +10,7 @@ import pytest
 
 from rlgen import registry
 from rlgen.config import flatten, override
-from rlgen.envs.minatar import IDS, VARIANTS, MinAtar, build
+from rlgen.envs.external.minatar import IDS, VARIANTS, MinAtar, build
 from rlgen.evaluation.suites import load_suite
 
 GAMES = list(IDS)
@@ -30,6 +30,7 @@ def reset(env, key):
     return env.reset_env(key, env.default_params)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("game", GAMES)
 def test_observations_are_raw_and_the_time_limit_is_no_termination(game):
     """Over the last ten steps before the time limit."""
@@ -93,7 +94,7 @@ def test_equal_games_are_equal_and_the_game_is_the_whole_configuration():
 
 
 def test_a_game_that_is_first_met_inside_a_trace_leaves_no_tracer_behind():
-    from rlgen.envs import minatar
+    from rlgen.envs.external import minatar
 
     minatar._gymnax.cache_clear()
     env = MinAtar("breakout")
@@ -103,6 +104,7 @@ def test_a_game_that_is_first_met_inside_a_trace_leaves_no_tracer_behind():
     assert fresh(state)[1].pos == 5  # the arrays of the actions are read here
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("game", GAMES)
 def test_a_suite_is_one_level_of_its_own_game(game):
     suite = load_suite(MinAtar(), f"minatar/{game}")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.envs._gridworld_step import path_length
-from rlgen.envs._gridworld_types import DOWN, LEFT, RIGHT, STAY, UP
 from rlgen.envs.gridworld import VARIANTS, GridWorld, Level, State, build
+from rlgen.envs.gridworld.dynamics import path_length
+from rlgen.envs.gridworld.level import DOWN, LEFT, RIGHT, STAY, UP
 from rlgen.testing import check_env
 
 MOVES = {UP: (-1, 0), DOWN: (1, 0), LEFT: (0, -1), RIGHT: (0, 1), STAY: (0, 0)}
@@ -77,6 +77,7 @@ def moved(level, pos, action):
     return place[0] * size + place[1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["small", "longer", "labyrinth", "rand-small", "rand-all"])
 def test_every_step_follows_the_rules(mode):
     played, num = walks(mode), GridWorld(mode).max_objects
@@ -101,6 +102,7 @@ def test_every_step_follows_the_rules(mode):
     assert collections > 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["small", "dense", "rand-dense"])
 def test_objects_return_and_end_episodes_as_often_as_the_level_says(mode):
     """Counts are within four standard deviations of the sums of their probabilities."""
@@ -180,6 +182,7 @@ def test_the_end_and_a_return_are_independent():
         assert abs(events.mean() - prob) < 4 * np.sqrt(prob * (1 - prob) / 10_000)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["rand-small", "rand-all", "rand-tiny"])
 def test_moving_objects_lie_in_free_cells_alone(mode):
     played, num = walks(mode), GridWorld(mode).max_objects
@@ -260,6 +263,7 @@ def nearest(level):
     return -1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["all", "labyrinth"])
 def test_path_lengths_are_those_of_breadth_first_search(mode):
     levels = walks(mode).level
@@ -295,6 +299,7 @@ def test_an_unknown_mode_is_answered_with_the_nearest():
         build(mode="rand_dense")
 
 
+@pytest.mark.thorough
 def test_moving_objects_keep_the_laws():
     check_env(GridWorld("rand-tiny"), num_levels=4)
 

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.envs._gridworld_draw import distinct_cells, draw, num_draws, table_of
-from rlgen.envs._gridworld_tables import LAYOUTS, MODES
-from rlgen.envs._maze_suites import NAMED
 from rlgen.envs.gridworld import VARIANTS, GridWorld
+from rlgen.envs.gridworld.generator import distinct_cells, draw, num_draws, table_of
+from rlgen.envs.gridworld.modes import LAYOUTS, MODES
+from rlgen.envs.maze.suites import NAMED
 from rlgen.levels import level_hash
 
 NUM_LEVELS = 4000
@@ -57,6 +57,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", PUBLISHED)
 def test_random_levels_have_the_published_statistics(mode):
     level, (size, num, (num_walls, num_cells), limit) = levels(mode), PUBLISHED[mode]
@@ -87,6 +88,7 @@ def test_random_objects_have_the_published_statistics(mode):
     assert abs(np.corrcoef(drawn)[0, 1]) < 4 / np.sqrt(rest.sum())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["all", "debug", "rand-all", "handcrafted", "mazes", "rand-small"])
 def test_starts_and_objects_lie_in_free_cells_and_nothing_is_left_in_unused_entries(mode):
     level, tabular = levels(mode), GridWorld(mode).is_tabular
@@ -145,6 +147,7 @@ def contents(level, i):
     return int(level.size[i]), int(level.max_steps_in_episode[i]), objects, walls
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", SETS)
 def test_hand_designed_sets_are_the_published_ones(mode):
     size, limit, objects, walls = SETS[mode]
@@ -225,6 +228,7 @@ def test_a_level_too_full_loses_its_last_objects():
     assert (level.object_pos == -1).all() and not level.reward.any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["all", "handcrafted", "mazes"])
 def test_numpy_draws_the_levels_that_jax_draws(mode):
     table = table_of(MODES[mode])
@@ -245,6 +249,7 @@ SUITES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SUITES)
 def test_suites_are_the_same_on_every_machine_and_solvable(name):
     num, mode, first, last, digest = SUITES[name]
@@ -257,10 +262,11 @@ def test_suites_are_the_same_on_every_machine_and_solvable(name):
     assert (np.asarray(suite.levels.optimal_return) > 0).all()
 
 
+@pytest.mark.thorough
 def test_the_large_suite_begins_with_the_small_one_and_shares_none_with_training(monkeypatch):
     suites = GridWorld().suites()
     small = np.asarray(suites["unseen"]().levels.hash)
-    solver = "rlgen.envs._gridworld_solver.optimal_return"  # takes minutes, for 1,024 levels
+    solver = "rlgen.envs.gridworld.solver.optimal_return"  # takes minutes, for 1,024 levels
     monkeypatch.setattr(solver, lambda level, max_objects: jnp.float32(1.0))
     large = np.asarray(suites["unseen-1024"]().levels.hash)
     np.testing.assert_array_equal(large[:64], small)

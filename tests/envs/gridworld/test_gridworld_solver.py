@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.envs._gridworld_solver import expected_return, optimal_return
-from rlgen.envs._gridworld_types import Level
 from rlgen.envs.gridworld import GridWorld
+from rlgen.envs.gridworld.level import Level
+from rlgen.envs.gridworld.solver import expected_return, optimal_return
 
 NUM_CELLS, NUM_OBJECTS = 9, 2  # of the arrays; the levels themselves may have fewer
 NUM_STATES = NUM_CELLS * 2**NUM_OBJECTS
@@ -183,6 +183,7 @@ def sampled(num):
     return env, jax.jit(jax.vmap(env.sample_level))(keys), jax.nn.log_softmax(logits)
 
 
+@pytest.mark.thorough
 def test_the_exact_return_is_the_mean_of_what_is_played():
     """Within three standard errors on each of 100 levels.
 

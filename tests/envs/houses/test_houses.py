@@ -11,9 +11,10 @@ import pytest
 from scipy import ndimage
 
 from rlgen import registry
-from rlgen.envs._houses_layout import Shape, layout, most_rooms, num_draws
 from rlgen.envs.houses import VARIANTS, Houses, build, cells_seen, make_level, tiny, walls_of
-from rlgen.evaluation.suites import disjoint, load_suite
+from rlgen.envs.houses.generator import Shape, layout, most_rooms, num_draws
+from rlgen.evaluation.suites import load_suite
+from rlgen.levels import disjoint
 
 ENV = Houses(max_steps=60, pay_coverage=True)
 NUM_STEPS = 60
@@ -64,6 +65,7 @@ def drawn():
     return jax.jit(jax.vmap(ENV.sample_level))(keys)
 
 
+@pytest.mark.thorough
 def test_houses_have_the_rooms_and_doors_that_are_promised(drawn):
     walls = np.array(jax.vmap(walls_of)(drawn))
     found = [check_house(*house, ENV._shape()) for house in zip(walls, drawn.start, strict=True)]
@@ -81,6 +83,7 @@ def test_houses_have_the_rooms_and_doors_that_are_promised(drawn):
     assert len({x.tobytes() for x in walls}) == 160
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "shape", [Shape(11, (2, 6), 2), Shape(41, (15, 15), 5), Shape(23, (16, 16), 2)]
 )
@@ -132,6 +135,7 @@ def played(drawn):
     return levels, np.array(actions), *jax.tree.map(np.array, play(levels, actions))
 
 
+@pytest.mark.thorough
 def test_the_agent_walks_and_walls_stop_it(played):
     levels, actions, (_, first), (_, state, _, terminated, truncated) = played
     walls = np.pad(
@@ -165,6 +169,7 @@ def sight(walls, x, y):
     return free | {(u, v) for u, v in around if max(abs(u), abs(v)) <= 3 and blocked(u, v)}
 
 
+@pytest.mark.thorough
 def test_walls_hide_what_is_behind_them_and_what_was_seen_is_kept(played):
     levels, _, (_, first), (obs, state, reward, *_) = played
     image = np.array(ENV.unpack(obs)["image"])  # [16, T, 7, 7, 2]
@@ -210,6 +215,7 @@ def test_the_network_sees_where_it_is(played):
     assert ENV.num_positions() == 1681
 
 
+@pytest.mark.thorough
 def test_a_reward_free_episode_pays_nothing_and_sees_as_much(played):
     levels, actions, (_, start), (_, state, reward, *_) = played
     free = replace(ENV, pay_coverage=False)
@@ -224,6 +230,7 @@ def test_a_reward_free_episode_pays_nothing_and_sees_as_much(played):
     assert not np.array_equal(now.seen, start.seen[0])
 
 
+@pytest.mark.thorough
 def test_a_hall_is_seen_by_walking_to_and_fro():
     env = Houses(size=14, min_side=2, num_rooms=(2, 2), pay_coverage=True)
     level = make_level(np.zeros((14, 14), bool), (3, 3), 500)
@@ -247,6 +254,7 @@ def test_alike_houses_hash_alike_whatever_their_time_limits(drawn):
     assert (ENV.level_hash(level) != ENV.level_hash(other)).any()
 
 
+@pytest.mark.thorough
 def test_suites_share_no_house_and_pay_coverage():
     train, test, crowded = (
         load_suite(tiny(), f"houses/{name}") for name in ("train", "test", "crowded")

@@ -104,6 +104,7 @@ def played():
     return ReferenceMaze(*grids, limit), actions, first_obs, trace
 
 
+@pytest.mark.thorough
 def test_observation_reward_and_ends_equal_the_reference_on_random_levels_and_actions():
     reference, actions, first_obs, (obs, reward, terminated, truncated) = played()
     assert terminated.sum() > 1000 and (truncated & ~terminated).sum() > 1000

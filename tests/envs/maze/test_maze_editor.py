@@ -40,6 +40,7 @@ def episodes(editor, num, seed=0):
     return actions, many(editor, actions, keys)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "editor", [tiny().editor(), Maze(height=1, width=2, num_walls=0).editor()], ids=str
 )
@@ -75,6 +76,7 @@ def test_an_agent_on_the_goal_goes_to_any_other_cell():
     assert counts.max() < 45  # 17.6 expected in each; six standard deviations
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "env", [tiny(), Maze(height=1, width=2, num_walls=0), Maze(), ENV], ids=str
 )
@@ -106,6 +108,7 @@ def test_two_keys_give_the_teacher_two_observations():
     testing.assert_same(obs, again, "noise is a matter of the level alone")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("env", [ENV, Maze(height=3, width=40, num_walls=4)], ids=str)
 def test_the_teacher_sees_the_maze_so_far_and_nothing_that_is_not_placed_yet(env):
     editor = env.editor()

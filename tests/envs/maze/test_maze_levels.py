@@ -45,6 +45,7 @@ def names(levels):
     return tuple(str(i) for i in range(len(levels.start)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("height", "width", "num_walls"), [(13, 13, 55), (7, 40, 90), (30, 3, 20)])
 def test_solver_equals_breadth_first_search(height, width, num_walls):
     env = Maze(height, width, num_walls)
@@ -75,6 +76,7 @@ def test_solver_finds_the_long_way_through_a_comb_of_101_by_101():
     np.testing.assert_allclose(solution.optimal_return, 1 - 0.9 * 5300 / 20_000, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_labyrinth_takes_96_cells_and_113_steps():
     rows = "0000 0FFE 0802 0BFA 0A0A 0AEA 0AAA 0AAA 088A 0FFA 0082 1EBE 0080"
     walls = np.array(
@@ -91,6 +93,7 @@ def test_labyrinth_takes_96_cells_and_113_steps():
     assert float(Maze(penalize_time=False).solve(level).optimal_return) == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("num_walls", "distinct", "solvable", "path", "steps", "late"),
     [(25, 23.3, 0.996, 9.0, 11.4, 20), (60, 50.6, 0.846, 10.8, 14.9, 29)],
@@ -123,6 +126,7 @@ def test_agent_goal_and_walls_are_uniform_over_the_cells():
     assert abs(np.bincount(grids.direction) - 2000).max() < 5 * np.sqrt(2000)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "env",
     [Maze(), Maze(num_walls=0), Maze(1, 3, 1), Maze(40, 33, 600), Maze(sample_num_walls=True)],
@@ -136,6 +140,7 @@ def test_sampled_mazes_are_well_formed(env):
         assert count.min() == 0 and abs(count.mean() - 11.9) < 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("num_edits", [1, 6])
 def test_flips_change_at_most_one_wall_or_the_goal_an_edit(num_edits):
     env = Maze(num_walls=40)
@@ -154,6 +159,7 @@ def test_flips_change_at_most_one_wall_or_the_goal_an_edit(num_edits):
         assert abs(removed - np.asarray(before.walls).sum() / 3000 / 167) < 0.06
 
 
+@pytest.mark.thorough
 def test_cell_edits_rewrite_at_most_as_many_cells_and_replace_what_they_removed():
     env = Maze(mutation="cells", num_walls=40)
     levels = sampled(env, 3000)
@@ -172,6 +178,7 @@ def test_cell_edits_rewrite_at_most_as_many_cells_and_replace_what_they_removed(
     assert abs(displaced - 4.94 / 169) < 0.015
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("mutation", ["flip", "cells"])
 @pytest.mark.parametrize("size", [(1, 2), (5, 5)])
 def test_edits_keep_the_smallest_and_the_fullest_mazes_well_formed(mutation, size):

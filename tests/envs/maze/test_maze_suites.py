@@ -9,19 +9,11 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.envs import _maze_layouts as layouts
 from rlgen.envs.maze import Maze, check_levels, to_grid
-from rlgen.evaluation.suites import (
-    disjoint,
-    exclude,
-    family_of,
-    levels_from_file,
-    load_suite,
-    suite_names,
-    take,
-)
+from rlgen.envs.maze import suites as layouts
+from rlgen.evaluation.suites import family_of, levels_from_file, load_suite, suite_names
 from rlgen.gymnax import from_gymnax
-from rlgen.levels import make_level_set, save_levels
+from rlgen.levels import disjoint, exclude, make_level_set, save_levels, take
 
 ENV = Maze()
 SUITES = list(ENV.suites())
@@ -121,6 +113,7 @@ def test_named_mazes_flipped_left_to_right_only_where_they_should_be():
     assert (goal[flipped] == goal[mirrored]).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SUITES)
 def test_every_level_is_well_formed_solvable_and_unlike_the_others(name):
     played, levels = suite(name), suite(name).levels
@@ -143,6 +136,7 @@ def test_every_level_is_well_formed_solvable_and_unlike_the_others(name):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SUITES)
 def test_levels_stay_the_same_for_ever(name):
     assert (len(suite(name).levels), content(name)) == PINNED[name]
@@ -158,6 +152,7 @@ def test_suites_keep_all_of_the_environment_but_its_size():
     assert isinstance(small, Maze) and small.num_walls == 79  # two of 9 x 9 cells stay free
 
 
+@pytest.mark.thorough
 def test_levels_can_be_played_in_their_environment():
     played = suite("perfect-51")
     level = jax.tree.map(lambda x: x[0], played.levels.level)
@@ -235,7 +230,7 @@ def reachable(free):
 
 
 def test_random_mazes_are_placed_uniformly():
-    open_rooms = [layouts.random_walls(layouts.stream(8, i), 0, 3) for i in range(3600)]
+    open_rooms = [layouts.random_walls(layouts.level_stream(8, i), 0, 3) for i in range(3600)]
     for where in ("start", "goal"):
         counts = collections.Counter(getattr(room, where) for room in open_rooms)
         assert len(counts) == 9 and max(abs(n - 400) for n in counts.values()) < 100  # 5 sigma
@@ -243,6 +238,7 @@ def test_random_mazes_are_placed_uniformly():
     assert max(abs(turns[d] - 900) for d in range(4)) < 130
 
 
+@pytest.mark.thorough
 def test_fresh_mazes_are_of_the_training_distribution():
     """Mean fewest steps of solvable mazes of 25 and 60 walls are 11.4 and 14.9."""
     for name, mean in (("test-25", 11.4), ("test-60", 14.9), ("cvar-60", 14.9)):

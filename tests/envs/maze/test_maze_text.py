@@ -40,6 +40,7 @@ def test_text_says_what_the_grid_says_and_comes_back_unchanged():
     same(make_level(*grid, max_steps=30), level)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [(13, 13), (40, 33)])
 def test_sampled_mazes_survive_text(size):
     env = Maze(*size, num_walls=60)
@@ -64,6 +65,7 @@ def test_text_file_holds_several_mazes_with_and_without_names(tmp_path):
     np.testing.assert_array_equal(levels.optimal_steps, [16, 17])
 
 
+@pytest.mark.thorough
 def test_npz_files_come_back_unchanged_and_foreign_ones_are_refused(tmp_path):
     env, path = small(), tmp_path / "levels.npz"
     levels = jax.vmap(env.sample_level)(jax.random.split(jax.random.key(0), 3))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.envs import key_corridor
-from rlgen.envs._minigrid_corridor import num_draws
-from rlgen.envs._minigrid_level import BALL, KEY, NOWHERE, to_walls
-from rlgen.envs.key_corridor import VARIANTS, KeyCorridor
+from rlgen.envs.minigrid import key_corridor
+from rlgen.envs.minigrid.corridor_generator import num_draws
+from rlgen.envs.minigrid.key_corridor import VARIANTS, KeyCorridor
+from rlgen.envs.minigrid.level import BALL, KEY, NOWHERE, to_walls
 from tests.standins.minigrid_worlds import AHEAD, World, fewest_steps
 
 NUM = 600
@@ -40,6 +40,7 @@ def room(cell):
     return cell % 32 // 2, cell // 32 // 2
 
 
+@pytest.mark.thorough
 def test_the_solver_is_exact(levels, solutions):
     """Dropping the key anywhere and closing doors are among what can be done."""
     for i in range(12):

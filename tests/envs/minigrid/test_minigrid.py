@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.envs import _minigrid_view as view
-from rlgen.envs.key_corridor import EVENTS, KeyCorridor
-from rlgen.envs.obstructed_maze import ObstructedMaze
+from rlgen.envs.minigrid import view as view
+from rlgen.envs.minigrid.key_corridor import EVENTS, KeyCorridor
+from rlgen.envs.minigrid.obstructed_maze import ObstructedMaze
 from tests.standins.minigrid_worlds import TOGGLE, Walker, World, sight
 
 HOW = "codes", "one-hot"
@@ -60,6 +60,7 @@ def played(request):
     return env.penalize_time, levels, actions, np.asarray(image), np.asarray(obs.direction), told
 
 
+@pytest.mark.thorough
 def test_steps_and_views_are_those_of_the_rules(played):
     penalize_time, levels, actions, image, direction, told = played
     position, event, reward, terminated = told

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.envs import _minigrid_suites, obstructed_maze
-from rlgen.envs._minigrid_level import BALL, BLUE, BOX, GREEN, GREY, KEY, first_state
-from rlgen.envs.obstructed_maze import VARIANTS, ObstructedMaze
+from rlgen.envs.minigrid import obstructed_maze, suites
+from rlgen.envs.minigrid.level import BALL, BLUE, BOX, GREEN, GREY, KEY, first_state
+from rlgen.envs.minigrid.obstructed_maze import VARIANTS, ObstructedMaze
 from tests.standins.minigrid_worlds import AHEAD, LOCKED, Walker, World, fewest_steps
 
 LIMITS = {"1": 288, "2": 576, "1q": 720, "2q": 1584, "full": 3600}  # upstream's
@@ -30,9 +30,10 @@ def one(levels, i):
 @cache
 def some(name):
     """200 levels; drawn without compiling anything for each variant but the generator."""
-    return jax.device_get(_minigrid_suites.draw(ObstructedMaze(name), f"test/{name}", 200))
+    return jax.device_get(suites.draw(ObstructedMaze(name), f"test/{name}", 200))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "num"), [("1dlhb", 40), ("2dlhb", 20), ("full", 2)])
 def test_levels_can_be_solved(name, num):
     for i in range(num):

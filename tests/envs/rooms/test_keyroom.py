@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.envs import keyroom
-from rlgen.envs._quest_bits import INTERACT, unpack_rows
+from rlgen.envs.grid.rows import INTERACT, unpack_rows
+from rlgen.envs.rooms import keyroom
 
 NUM_LEVELS, SIZE = 256, 10
 MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
@@ -59,6 +59,7 @@ def test_every_level_can_be_solved_in_time(sampled):
     assert (solution.steps >= least).all() and (solution.steps == least).mean() > 0.3
 
 
+@pytest.mark.thorough
 def test_a_game_by_hand():
     """Key to the right of the agent, then the door, and the goal behind it."""
     cells = np.zeros((5, 5), bool)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.envs import _quest_chain, _quest_family, _quest_rock, rho_rooms, rooms
-from rlgen.envs._quest_bits import unpack_rows
+from rlgen.envs.grid.rows import unpack_rows
+from rlgen.envs.rooms import base, chain_generator, rho_rooms, rock_generator, rooms
 
 NUM_LEVELS = 256
 
@@ -36,9 +36,9 @@ def shared_structure(values):
 @pytest.fixture(scope="module")
 def chains():
     """Rooms and completeness of single attempts, six rooms of up to ten cells."""
-    shape = _quest_chain.Shape(6, 10, 25)
+    shape = chain_generator.Shape(6, 10, 25)
     draws = jax.random.uniform(jax.random.key(1), (1024, 6, 32, 5))
-    found, complete = jax.jit(jax.vmap(lambda draw: _quest_chain.attempt(draw, shape)))(draws)
+    found, complete = jax.jit(jax.vmap(lambda draw: chain_generator.attempt(draw, shape)))(draws)
     return jax.tree.map(np.asarray, found), np.asarray(complete)
 
 
@@ -92,6 +92,7 @@ def covered(room, margin=0):
     }
 
 
+@pytest.mark.thorough
 def test_six_rooms_are_as_large_as_measured(six):
     """Mean way 34 steps, 95% up to 42, 126 free cells, by an independent program."""
     env, levels = six
@@ -104,6 +105,7 @@ def test_six_rooms_are_as_large_as_measured(six):
     assert (features["coverage"] == 240 / features["num_reached"]).all()
 
 
+@pytest.mark.thorough
 def test_all_but_rooms_and_doors_is_lava(six):
     _, levels = six
     free = ~grids(levels, "lava", 25)
@@ -141,6 +143,7 @@ def four():
     return env, sample(env, 32)
 
 
+@pytest.mark.thorough
 def test_shut_doors_cost_a_step_each(four):
     env, levels = four
     solve = jax.jit(jax.vmap(env.solve))
@@ -150,6 +153,7 @@ def test_shut_doors_cost_a_step_each(four):
     assert (shut.optimal_return == 1).all()
 
 
+@pytest.mark.thorough
 def test_a_jammed_door_opens_one_time_in_three(four):
     env = replace(four[0], doors="locked", noise=True, clock=True)
     level = jax.tree.map(lambda x: jnp.asarray(x[0]), four[1])
@@ -172,7 +176,7 @@ def test_a_jammed_door_opens_one_time_in_three(four):
 def test_an_unknown_name_is_refused():
     doors = SimpleNamespace(doors="ajar")  # the tests' type checks would refuse it in a family
     with pytest.raises(ValueError, match="doors='ajar' is none of open, closed"):
-        _quest_family.check_choices(doors, doors=("open", "closed"))
+        base.check_choices(doors, doors=("open", "closed"))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +252,7 @@ def test_fresh_layouts_are_connected():
 
 def test_the_fixed_layout_is_what_the_bits_say():
     """Host and device agree on what is connected."""
-    rock = jnp.asarray(_quest_rock.fixed_layout(9))
-    assert _quest_rock.is_connected(rock)
+    rock = jnp.asarray(rock_generator.fixed_layout(9))
+    assert rock_generator.is_connected(rock)
     cut = rock.at[0, 1].set(True).at[1, 0].set(True)
-    assert not _quest_rock.is_connected(cut)
+    assert not rock_generator.is_connected(cut)

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.envs import _quest_obs, _quest_solver, _quest_view
-from rlgen.envs import _quest_step as happened
-from rlgen.envs._quest_bits import Level, State, pack, start_of
-from rlgen.envs._quest_view import HIDDEN, Window
+from rlgen.envs.grid import occlusion
+from rlgen.envs.grid.occlusion import HIDDEN, Window
+from rlgen.envs.grid.rows import pack
+from rlgen.envs.rooms import dynamics as happened
+from rlgen.envs.rooms import observation, solver
+from rlgen.envs.rooms.level import Level, State, start_of
 
 HEIGHT, WIDTH, LEVELS = 6, 30, 24  # wide enough for two words a row
 WALL, LAVA = 1, 2
@@ -187,14 +189,14 @@ def test_a_door_that_does_not_give_stays_shut(drawn, levels):
     x, y = drawn[i].doors[door]
     state = jax.tree.map(jnp.asarray, state_of(x - 1, y, (), False))
     level = jax.tree.map(lambda a: a[i], levels)
-    for gives in (False, True):
-        out = happened.step(state, 0, level, jnp.bool_(gives))
-        assert (out.state.x, out.state.opened) == (x - 1, gives << door)
-        assert out.state.event == (happened.OPENED if gives else happened.BUMPED_DOOR)
+    for door_opens in (False, True):
+        out = happened.step(state, 0, level, jnp.bool_(door_opens))
+        assert (out.state.x, out.state.opened) == (x - 1, door_opens << door)
+        assert out.state.event == (happened.OPENED if door_opens else happened.BUMPED_DOOR)
 
 
 def test_the_fewest_steps_are_those_of_a_plain_search(levels, explored):
-    solution = jax.jit(jax.vmap(_quest_solver.solve))(levels)
+    solution = jax.jit(jax.vmap(solver.solve))(levels)
     expected = [steps.get(first, -1) for first, _, steps, _ in explored]
     assert solution.steps.tolist() == expected
     assert -1 in expected and len(set(expected)) > 5
@@ -203,7 +205,7 @@ def test_the_fewest_steps_are_those_of_a_plain_search(levels, explored):
 
 
 def test_position_values_are_the_least_of_all_states(levels, explored):
-    values = jax.jit(jax.vmap(lambda level: _quest_solver.position_values(level, DISCOUNT)))(levels)
+    values = jax.jit(jax.vmap(lambda level: solver.position_values(level, DISCOUNT)))(levels)
     for value, (_, _, steps, found) in zip(np.asarray(values), explored, strict=True):
         expected = np.full((HEIGHT, WIDTH), np.inf)
         for state in found:
@@ -214,7 +216,7 @@ def test_position_values_are_the_least_of_all_states(levels, explored):
 
 
 def test_event_values_are_the_least_of_all_states(levels, explored):
-    values = jax.jit(jax.vmap(lambda level: _quest_solver.event_values(level, DISCOUNT)))(levels)
+    values = jax.jit(jax.vmap(lambda level: solver.event_values(level, DISCOUNT)))(levels)
     for value, (first, moves, steps, _) in zip(np.asarray(values), explored, strict=True):
         expected = np.full(happened.NUM_EVENTS, np.inf)
         for after, event in [(first, happened.NOTHING), *((s, e) for _, s, e in moves)]:
@@ -229,6 +231,7 @@ def around(flags, x, y):
     return np.pad(flags, 3)[y : y + 7, x : x + 7]
 
 
+@pytest.mark.thorough
 def test_the_view_is_a_part_of_the_grid(drawn, levels):
     """Image and vector, everywhere in some levels."""
     spots = [(i, x, y) for i in range(LEVELS) for x in range(0, WIDTH, 3) for y in range(HEIGHT)]
@@ -255,9 +258,9 @@ def test_the_view_is_a_part_of_the_grid(drawn, levels):
 
 def look(state, level, **options):
     """Observations as networks see them."""
-    chosen = _quest_obs.Options(**options)
-    one = jax.vmap(lambda state, level: _quest_obs.observe(KEY, state, level, chosen))
-    return jax.tree.map(np.asarray, jax.jit(lambda *x: _quest_obs.unpack(one(*x)))(state, level))
+    chosen = observation.Options(**options)
+    one = jax.vmap(lambda state, level: observation.observe(KEY, state, level, chosen))
+    return jax.tree.map(np.asarray, jax.jit(lambda *x: observation.unpack(one(*x)))(state, level))
 
 
 def assert_hidden(image, unhidden):
@@ -310,7 +313,7 @@ def test_sight_is_that_of_a_plain_search():
     blocked = rng.random((256, 7, 7)) < rng.uniform(0, 0.8, (256, 1, 1))
     blocked[:, 3, 3] = False
     windows = jax.tree.map(lambda *x: np.stack(x), *map(as_window, blocked))
-    shown = np.asarray(_quest_view.bits(jax.jit(jax.vmap(_quest_view.sight))(windows)))
+    shown = np.asarray(occlusion.bits(jax.jit(jax.vmap(occlusion.sight))(windows)))
     expected = np.stack([reference_sight(each) for each in blocked])
     assert (shown == expected).all()
     assert 0.2 < expected.mean() < 0.9
@@ -318,8 +321,8 @@ def test_sight_is_that_of_a_plain_search():
 
 def test_a_window_without_rows_is_empty():
     rows = jnp.zeros((0, 1), jnp.uint32)
-    assert not any(_quest_view.window(rows, jnp.int32(3), jnp.int32(4)))
-    assert not _quest_view.holds(as_window(np.ones((7, 7))), jnp.int32(HIDDEN))
+    assert not any(occlusion.window(rows, jnp.int32(3), jnp.int32(4)))
+    assert not occlusion.holds(as_window(np.ones((7, 7))), jnp.int32(HIDDEN))
 
 
 def test_episodes_start_with_the_doors_that_stand_open(drawn, levels):

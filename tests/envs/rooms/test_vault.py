@@ -4,18 +4,18 @@ import jax
 import numpy as np
 import pytest
 
-from rlgen.envs import _quest_vault, vault
-from rlgen.envs._quest_bits import unpack_rows
+from rlgen.envs.grid.rows import unpack_rows
+from rlgen.envs.rooms import vault, vault_generator
 
 SEEDS = range(6)
 KEY = jax.random.key(0)
-DESIGN = _quest_vault.Design(6, 4, 7, 0.15, 180, 320)
+DESIGN = vault_generator.Design(6, 4, 7, 0.15, 180, 320)
 MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 @pytest.fixture(scope="module")
 def plans():
-    return [_quest_vault.draw_plan(seed, DESIGN) for seed in SEEDS]
+    return [vault_generator.draw_plan(seed, DESIGN) for seed in SEEDS]
 
 
 def flood(plan, closed=()):
@@ -60,10 +60,11 @@ def test_rooms_are_joined_as_a_tree(plans):
         assert 0.1 < plan.lava.sum() / (24 * 49) < 0.15
 
 
+@pytest.mark.thorough
 def test_solutions_are_as_long_as_wanted(plans):
     """The bit-parallel search and the plain one agree, lava and all."""
     for seed, plan in zip(SEEDS, plans, strict=True):
-        way = _quest_vault.solution(plan)
+        way = vault_generator.solution(plan)
         assert 180 <= len(way) - 1 <= 320
         assert len({tuple(cell) for cell in plan.keys}) == 3
         if seed < 2:
@@ -92,6 +93,7 @@ def test_the_level_is_the_plan(plans):
     assert level.locks.tolist() == [1, 2, 4]
 
 
+@pytest.mark.thorough
 def test_the_suite_of_others_has_other_levels():
     env = vault.build(columns=3, rows=2, room_size=3, max_steps=80)
     suite = env.suites()["others"]()

@@ -9,15 +9,24 @@ import pytest
 from PIL import Image
 
 from rlgen import registry
-from rlgen.cli import main
-from rlgen.evaluation import card_bits, card_levels
-from rlgen.evaluation.card import FORMAT, Ask, card
-from rlgen.evaluation.card_bits import Asked, kernel_of, table_of
-from rlgen.evaluation.card_levels import distinct, mean_interval, quantiles, rate
-from rlgen.evaluation.card_states import Draw, States, TooFewError, aliasing, digests, draw, targets
-from rlgen.evaluation.card_table import distinct_words
-from rlgen.evaluation.kernel_bits import Labelled, bits_per_test, error_laws
-from rlgen.evaluation.table_bits import table_bits
+from rlgen.cli.main import main
+from rlgen.evaluation.difficulty import inductive_bias
+from rlgen.evaluation.difficulty import levels as card_levels
+from rlgen.evaluation.difficulty.card import FORMAT, Ask, card
+from rlgen.evaluation.difficulty.inductive_bias import Asked, kernel_of, table_of
+from rlgen.evaluation.difficulty.kernel_bound import Labelled, bits_per_test, error_laws
+from rlgen.evaluation.difficulty.levels import distinct, mean_interval, quantiles, rate
+from rlgen.evaluation.difficulty.states import (
+    Draw,
+    States,
+    TooFewError,
+    aliasing,
+    digests,
+    draw,
+    targets,
+)
+from rlgen.evaluation.difficulty.table import distinct_words
+from rlgen.evaluation.difficulty.table_bound import table_bits
 
 ARGS = ["card", "rho-rooms/fresh", "--env.size", "5", "--env.observation", "full"]
 ARGS += ["--sampled", "40", "--levels", "4,8", "--rho", ".5,.1"]
@@ -28,8 +37,8 @@ def run(tmp_path_factory):
     """The folder of a small card, by the command."""
     folder = tmp_path_factory.mktemp("card") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(card_bits, "TESTS", 20)
-        patch.setattr(card_bits, "DRAWS", 2)
+        patch.setattr(inductive_bias, "TESTS", 20)
+        patch.setattr(inductive_bias, "DRAWS", 2)
         assert main([*ARGS, "--out", str(folder)]) == 0
     return folder
 
@@ -40,6 +49,7 @@ def found(run):
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
+@pytest.mark.thorough
 def test_a_card_says_what_it_is_of(found):
     assert found["format"] == FORMAT == "rlgen-card-1"
     named = (found["env"], found["family"], found["num_actions"])
@@ -49,6 +59,7 @@ def test_a_card_says_what_it_is_of(found):
     assert found["distinct"]["sampled"] == 40
 
 
+@pytest.mark.thorough
 def test_the_protocol_is_frozen(found):
     """Recorded when `card v1` was: a change of these numbers is a change of the protocol."""
     assert found["bits"]["protocol"] == "card v1"
@@ -58,6 +69,7 @@ def test_the_protocol_is_frozen(found):
     assert np.ravel(table) == pytest.approx([0.6329114, 0.6329114, 1.7529088, 1.7529088], rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_numbers_of_a_card_fit_together(found):
     solver, played = found["solver"], found["random"]
     assert solver["solvable"]["value"] == 1 and solver["num_unsolvable"] == 0

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rlgen.evaluation.closed_form_bits import (
+from rlgen.evaluation.difficulty.closed_form_bound import (
     Sphere,
     Torus,
     intrinsic_dimension,

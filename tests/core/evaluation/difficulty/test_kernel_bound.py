@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from scipy.linalg import inv
 
-from rlgen.evaluation.kernel_bits import (
+from rlgen.evaluation.difficulty.kernel_bound import (
     ErrorLaw,
     Labelled,
     bits_per_test,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.envs import cave, keyroom, maze, rho_rooms, rooms
+from rlgen.envs import cave, maze
+from rlgen.envs.rooms import keyroom, rho_rooms, rooms
 from rlgen.types import PyTree
 
 TINY = {
@@ -61,6 +62,7 @@ def steps_to_go(graph: dict) -> dict:
     return distance
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", TINY)
 def test_states_and_best_actions_are_those_of_enumeration(name):
     env = TINY[name]

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rlgen.evaluation.table_bits import table_bits
+from rlgen.evaluation.difficulty.table_bound import table_bits
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,15 @@ from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.scores import none
 from rlgen.curriculum import Curriculum
 from rlgen.envs import maze
-from rlgen.evaluation.curriculum_report import tell
+from rlgen.evaluation.generalisation.during_training import (
+    FILE,
+    GapTracking,
+    Size,
+    prepare,
+    size_of,
+)
+from rlgen.evaluation.report.curriculum_section import tell
 from rlgen.runs import folder, metrics, program, training
-from rlgen.runs.generalisation import FILE, Size, prepare, size_of
 from rlgen.runs.spec import Plan, RunSpec
 from rlgen.students import OnPolicy
 from tests.standins.corridors import Forward, corridors, worth
@@ -59,16 +65,21 @@ def spec(**changes: Any) -> RunSpec:
     return dataclasses.replace(base, env_fields=tiny, overrides=SMALL, **changes)
 
 
+def measured():
+    return training.Options(callbacks=(GapTracking(),))
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The same run, measured and not."""
     folder = tmp_path_factory.mktemp("runs")
     return (
-        training.train(spec(), folder / "measured"),
-        training.train(spec(gap_every=-1), folder / "plain"),
+        training.train(spec(), folder / "measured", measured()),
+        training.train(spec(gap_every=-1), folder / "plain", measured()),
     )
 
 
+@pytest.mark.thorough
 def test_a_run_is_measured_between_its_chunks(runs):
     lines = metrics.read(runs[0] / FILE)
     assert [line["update"] for line in lines] == [2, 4, 6]
@@ -85,6 +96,7 @@ def test_a_run_is_measured_between_its_chunks(runs):
     assert [set(story.measured) for story in stories if story] == [{"light", "dark"}, set()]
 
 
+@pytest.mark.thorough
 def test_measuring_changes_nothing_of_the_training(runs):
     states = []
     for run in runs:
@@ -101,22 +113,24 @@ def test_measuring_changes_nothing_of_the_training(runs):
     assert one == other
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_measures_the_same(runs, tmp_path):
     run = shutil.copytree(runs[0], tmp_path / "copy")
-    training.resume(run, at=2)
+    training.resume(run, at=2, options=measured())
     assert (run / FILE).read_bytes() == (runs[0] / FILE).read_bytes()
 
 
+@pytest.mark.thorough
 def test_a_measurement_is_of_the_first_episode_on_each_level(tmp_path):
     env = maze.tiny()
     sampler = Fixed(env, levels=corridors())
     curriculum = Curriculum(OnPolicy(env, Forward()), sampler, none.build(env, Forward()))
-    gauge = prepare(RunSpec("fixed", gap_every=1), env, curriculum, Plan(4, 1, 10))
-    assert gauge is not None
+    tracker = prepare(RunSpec("fixed", gap_every=1), env, curriculum, Plan(4, 1, 10))
+    assert tracker is not None
     states = jax.vmap(curriculum.init)(jax.random.split(jax.random.key(0), 1))
-    gauge.measure(tmp_path, states, metrics.Counters(1))
+    tracker.measure(tmp_path, states, metrics.Counters(1))
     (line,) = metrics.read(tmp_path / FILE)
     np.testing.assert_allclose(line["train_return"], [worth().mean()], rtol=1e-5)
     np.testing.assert_allclose(line["train_solve_rate"], [2 / 3], rtol=1e-5)
     assert "gap" not in line and "level_information" not in line  # no unseen levels, no features
-    assert "3 training levels" in gauge.first_words()
+    assert "3 training levels" in tracker.first_words()

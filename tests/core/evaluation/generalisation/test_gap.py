@@ -14,10 +14,9 @@ from rich.console import Console
 from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.samplers.random import Random
 from rlgen.envs import maze
-from rlgen.evaluation import generalisation, results
-from rlgen.evaluation.curriculum_report import Story
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.generalisation import (
+from rlgen.evaluation.generalisation import gap
+from rlgen.evaluation.generalisation.gap import (
     Gap,
     Gaps,
     LevelInformation,
@@ -26,13 +25,14 @@ from rlgen.evaluation.generalisation import (
     measure,
     shift_gap,
 )
-from rlgen.evaluation.generalisation_report import print_gaps
-from rlgen.evaluation.report import write_report
-from rlgen.evaluation.statistics import Bootstrap
-from rlgen.evaluation.suites import take
-from rlgen.evaluation.unseen import some_levels, unseen_levels
+from rlgen.evaluation.generalisation.unseen_levels import some_levels, unseen_levels
+from rlgen.evaluation.report import results
+from rlgen.evaluation.report.curriculum_section import CurriculumSummary
+from rlgen.evaluation.report.gap_section import print_gaps
+from rlgen.evaluation.report.report import write_report
+from rlgen.evaluation.stats.bootstrap import Bootstrap
 from rlgen.evaluation.zero_shot import Loaded, evaluate, policies_of
-from rlgen.levels import Suite
+from rlgen.levels import Suite, take
 from tests.standins.corridors import Forward, corridors, worth
 
 QUICK = Bootstrap(reps=400)
@@ -203,9 +203,10 @@ def loaded(sampler: Any, states: Any, learner: Any = None) -> Loaded:
     return Loaded("run", maze.tiny(), curriculum, jnp.zeros(2), {}, states)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("most", [512, 2])
 def test_the_shift_gap_is_of_returns_as_drawn(most, monkeypatch):
-    monkeypatch.setattr(generalisation, "MOST_LEVELS", most)
+    monkeypatch.setattr(gap, "MOST_LEVELS", most)
     weight = np.array([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]], np.float32)
     if most == 2:  # of three levels that may be drawn, two are: one level, all but always
         weight = np.array([[1e-9, 1.0, 1e-9], [1.0, 1e-9, 1e-9]], np.float32)
@@ -224,6 +225,7 @@ def test_without_a_buffer_nothing_shifts_and_without_weights_nothing_is_known():
     assert shift_gap(hidden, policies_of(hidden), train) == ()
 
 
+@pytest.mark.thorough
 def test_what_is_seen_in_corridors_tells_what_it_should():
     run, levels = loaded(None, (), Looking()), corridors()
     every = level_information(policies_of(run), levels)
@@ -236,6 +238,7 @@ def test_what_is_seen_in_corridors_tells_what_it_should():
     assert level_information(policies_of(loaded(None, ())), corridors()) == ()
 
 
+@pytest.mark.thorough
 def test_a_run_is_measured_against_its_set_and_a_suite():
     env = maze.tiny()
     levels = corridors()
@@ -272,6 +275,7 @@ def made_up(run: str, told: bool = True) -> tuple[Evaluation, Gaps]:
     return test, gaps._replace(num_levels=9)
 
 
+@pytest.mark.thorough
 def test_gaps_are_in_the_table_and_on_the_page(tmp_path):
     (first, gaps), (second, others) = made_up("<b>one</b>"), made_up("two", told=False)
     console = Console(record=True, width=80)
@@ -279,7 +283,7 @@ def test_gaps_are_in_the_table_and_on_the_page(tmp_path):
     text = console.export_text()
     assert "1.00 of 1.70" in text and "a random 4 of 9 levels" in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
-    stories = {first.run: Story(gaps=gaps), second.run: Story(gaps=others)}
+    stories = {first.run: CurriculumSummary(gaps=gaps), second.run: CurriculumSummary(gaps=others)}
     page = write_report(tmp_path, [first, second], bootstrap=QUICK, curricula=stories).read_text()
     assert "<h2>Generalisation</h2>" in page and "<b>one" not in page
     assert "<h2>Curriculum</h2>" not in page

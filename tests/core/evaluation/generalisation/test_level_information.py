@@ -11,7 +11,7 @@ from rlgen.algos.learners import a2c, ppo
 from rlgen.algos.learners.a2c import A2C
 from rlgen.algos.learners.ppo import PPO
 from rlgen.envs import maze
-from rlgen.evaluation.information import (
+from rlgen.evaluation.generalisation.level_information import (
     Probe,
     has_features,
     heldout,
@@ -20,7 +20,7 @@ from rlgen.evaluation.information import (
     play_on,
     some_features,
 )
-from rlgen.networks import ActorCritic
+from rlgen.nn.actor_critic import ActorCritic
 
 SIZE = 640  # steps in each half
 
@@ -40,6 +40,7 @@ def noise(label: np.ndarray, num: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(*label.shape, num))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("num_levels", [2, 16])
 def test_features_that_name_the_level_tell_everything(num_levels):
     label = labels(num_levels)
@@ -149,6 +150,7 @@ def heads(params: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return dense("actor", actor), dense("critic", critic)[..., 0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("core", ["lstm", "gru", "linear", "none"])
 @pytest.mark.parametrize("kind", [PPO, A2C])
 def test_heads_on_the_features_give_policy_and_value(core, kind):
@@ -177,6 +179,7 @@ def test_features_are_of_networks_whose_heads_share_a_trunk():
     assert not has_features(object())
 
 
+@pytest.mark.thorough
 def test_kept_steps_are_spread_over_the_whole_play():
     env = maze.tiny()
     learner = ppo.tiny(env)

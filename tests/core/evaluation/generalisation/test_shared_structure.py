@@ -7,9 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.cli import main
+from rlgen.cli.main import main
 from rlgen.envs import corridors, maze
-from rlgen.evaluation.structure import dispersion_of, shared_structure, structures, visits_of
+from rlgen.evaluation.generalisation.shared_structure import (
+    dispersion_of,
+    shared_structure,
+    structures,
+    visits_of,
+)
 
 
 def test_dispersion_is_that_of_a_slow_loop_over_what_any_level_has():
@@ -52,6 +57,7 @@ def test_a_star_of_corridors_is_measured_exactly():
     np.testing.assert_allclose((found.dispersion, found.variance), expected, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_what_an_environment_does_not_tell_is_refused():
     env = maze.tiny()
     levels = jax.vmap(env.sample_level)(jax.random.split(jax.random.key(0), 2))

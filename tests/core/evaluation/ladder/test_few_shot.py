@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from rlgen.algos.learners.ppo import PPO
-from rlgen.evaluation import few_shot, zero_shot
+from rlgen.evaluation import zero_shot
+from rlgen.evaluation.ladder import few_shot
 from rlgen.levels import Suite, make_level_set
-from rlgen.networks import ActorCritic
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.students import OnPolicy, OnPolicyState
 from rlgen.testing import Probe
 from rlgen.types import Slots
@@ -41,12 +42,14 @@ def found(policies, suite):
     return few_shot.adapt(policies, CURRICULUM, rest, levels, POINTS, play), levels, rest
 
 
+@pytest.mark.thorough
 def test_before_the_first_update_it_is_zero_shot_bit_for_bit(policies, found):
     adaptation, _, rest = found
     plain = zero_shot.evaluate(policies, rest, 8, 5)
     np.testing.assert_array_equal(adaptation.evaluations[0].episode_return, plain.episode_return)
 
 
+@pytest.mark.thorough
 def test_every_point_is_what_the_student_learns_one_update_at_a_time(policies, found):
     adaptation, levels, rest = found
     student = few_shot.student_of(CURRICULUM, ENV)
@@ -68,6 +71,7 @@ def test_every_point_is_what_the_student_learns_one_update_at_a_time(policies, f
     np.testing.assert_array_equal(third.episode_return, plain.episode_return)
 
 
+@pytest.mark.thorough
 def test_learning_helps_and_an_annealed_rate_starts_over(found):
     first, *_, last = (e.episode_return.mean() for e in found[0].evaluations)
     assert last > 0.9 > first + 0.3

@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rlgen import cli
+from rlgen.cli import main
 from rlgen.envs.chain import Chain
-from rlgen.evaluation import ladder_report, zero_shot
+from rlgen.evaluation import zero_shot
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.few_shot import Adaptation
-from rlgen.evaluation.ladder import Ladder, Rung
-from rlgen.evaluation.ladder_score import score_all, to_csv, to_dict
-from rlgen.evaluation.ladder_table import print_ladder, print_scores
-from rlgen.evaluation.statistics import Bootstrap, Interval
-from rlgen.evaluation.streams import Stream
+from rlgen.evaluation.ladder import report
+from rlgen.evaluation.ladder.few_shot import Adaptation
+from rlgen.evaluation.ladder.ladder import Ladder, Rung
+from rlgen.evaluation.ladder.score import score_all, to_csv, to_dict
+from rlgen.evaluation.ladder.streams import Stream
+from rlgen.evaluation.ladder.table import print_ladder, print_scores
+from rlgen.evaluation.stats.bootstrap import Bootstrap, Interval
 from rlgen.levels import LevelSet, Suite
 from rlgen.runs import folder
-from rlgen.runs.looks import looks
+from rlgen.runs.test_set_access import accesses
 
 QUICK = Bootstrap(reps=200)
 NASTY = "<script>=1+1[red]\x1b[31m$x$"
@@ -140,7 +141,7 @@ def test_the_terminal_and_the_page_show_it_at_80_columns_and_escaped(found, tmp_
         and "\x1b" not in text
     )
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
-    html = ladder_report.write_page(tmp_path, found).read_text()
+    html = report.write_page(tmp_path, found).read_text()
     assert "<script" not in html and "http" not in html.replace("http-equiv", "")
     assert {path.name for path in tmp_path.iterdir()} == {
         "report.html", "ladder.png", "few-shot.png",
@@ -148,7 +149,7 @@ def test_the_terminal_and_the_page_show_it_at_80_columns_and_escaped(found, tmp_
 
 
 def rlgen(capsys, *args) -> tuple[int, str, str]:
-    code = cli.main([str(arg) for arg in args])
+    code = main.main([str(arg) for arg in args])
     out, err = capsys.readouterr()
     return code, out, err
 
@@ -156,7 +157,7 @@ def rlgen(capsys, *args) -> tuple[int, str, str]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "a"
-    assert cli.main(["train", "dr", *TINY, "--out", str(run)]) == 0
+    assert main.main(["train", "dr", *TINY, "--out", str(run)]) == 0
     return run
 
 
@@ -164,10 +165,11 @@ def trained(tmp_path_factory):
 def run(trained, tmp_path, monkeypatch):
     shutil.copytree(trained, tmp_path / "a")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ladder_report, "png_bytes", lambda figure: b"figure")
+    monkeypatch.setattr(report, "png_bytes", lambda figure: b"figure")
     return Path("a")
 
 
+@pytest.mark.thorough
 def test_every_look_at_a_sealed_stream_is_counted(run, capsys):
     told = []
     for i, more in enumerate(([], ["--overwrite", "--few-shot", "0,1"], ["--validation"])):
@@ -175,7 +177,7 @@ def test_every_look_at_a_sealed_stream_is_counted(run, capsys):
         assert code == 0, err
         told.append(json.loads(out))
         # Adapting is a look as well, after which the streams are scored on again.
-        assert [one["suite"] for one in looks(run)] == ["cart-pole/test"] * (1, 3, 3)[i]
+        assert [one["suite"] for one in accesses(run)] == ["cart-pole/test"] * (1, 3, 3)[i]
     found = [[one["look"] for one in each["runs"]["a"]["rungs"]] for each in told]
     assert found == [[0, 1], [0, 2], [0, 0]]
     streams = [each["rungs"][0]["stream"] for each in told]
@@ -189,6 +191,7 @@ def test_every_look_at_a_sealed_stream_is_counted(run, capsys):
     assert code == 2 and "already holds ladder.json; add --overwrite" in err
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_climbed_is_refused_unplayed(run, capsys, monkeypatch):
     monkeypatch.setattr(zero_shot, "evaluate", lambda *args: pytest.fail("played"))
     other = Path("other")
@@ -212,7 +215,7 @@ def test_what_cannot_be_climbed_is_refused_unplayed(run, capsys, monkeypatch):
     for args, message in said.items():
         code, _, err = rlgen(capsys, "ladder", run, *args)
         assert code == 2 and message in err, err
-    assert looks(run) == []
+    assert accesses(run) == []
 
 
 def test_the_ladder_of_an_environment_needs_no_run(capsys):

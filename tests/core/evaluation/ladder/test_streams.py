@@ -10,14 +10,20 @@ import numpy as np
 import pytest
 
 from rlgen.algos.samplers.fixed import Fixed
-from rlgen.envs.cart_pole import CartPole
 from rlgen.envs.chain import Chain
+from rlgen.envs.classic_control.cart_pole import CartPole
 from rlgen.envs.corridors import Corridors
 from rlgen.envs.maze import Maze
-from rlgen.evaluation.ladder import Trained, climb, is_one_level, shifted, shifts_of, trained_on
-from rlgen.evaluation.streams import VERSION, TooFewError, digest, draw_streams, suite_stream
-from rlgen.evaluation.suites import words
-from rlgen.levels import Shift, Suite, make_level_set
+from rlgen.evaluation.ladder.ladder import (
+    Trained,
+    climb,
+    is_one_level,
+    shifted,
+    shifts_of,
+    trained_on,
+)
+from rlgen.evaluation.ladder.streams import VERSION, TooFewError, digest, draw_streams, suite_stream
+from rlgen.levels import DistributionShift, Suite, make_level_set, words
 
 NAMES = ("train", "validation", "test")
 SHORT = Chain(length=(2, 6))  # ten levels
@@ -133,7 +139,9 @@ def test_a_suite_gives_the_levels_that_are_left():
 
 
 def test_shifts_change_what_they_say():
-    denser = shifted(SMALL, "dense", Shift("V2", "of no walls", fields={"num_walls": 0}), 2, set())
+    denser = shifted(
+        SMALL, "dense", DistributionShift("V2", "of no walls", fields={"num_walls": 0}), 2, set()
+    )
     assert denser.suite.env == replace(SMALL, num_walls=0)
     beyond = climb(CartPole(), 4, chosen=("V2",)).rungs
     assert [(one.rung, one.name) for one in beyond] == [("V2", "beyond"), ("V2", "far")]
@@ -143,7 +151,7 @@ def test_shifts_change_what_they_say():
     pairs = zip(names, levels, strict=True)
     assert all((x < low or x > high) == name.startswith("gravity") for name, x in pairs)
     with pytest.raises(ValueError, match="needs a suite or fields, not both"):
-        shifted(SMALL, "none", Shift("V2", "nothing"), 2, set())
+        shifted(SMALL, "none", DistributionShift("V2", "nothing"), 2, set())
 
 
 def test_a_ladder_follows_from_the_fields():

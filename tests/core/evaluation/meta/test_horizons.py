@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from rlgen.algos.learners import lpg
-from rlgen.algos.meta._clock import log_horizon
-from rlgen.algos.meta._rule import Rule
-from rlgen.algos.meta.files import save_rule
-from rlgen.cli import main
-from rlgen.evaluation import horizons, results, trainees
+from rlgen.algos.rules.files import save_rule
+from rlgen.algos.rules.networks import Rule, log_horizon
+from rlgen.cli.main import main
+from rlgen.evaluation.meta import horizons, trainees
+from rlgen.evaluation.report import results
 from tests.standins.two_states import TwoStates
 
 NET = Rule(hidden_size=4, num_predictions=3, embedding_size=2, clock=True)
@@ -34,6 +34,7 @@ def tested(rule):
     return out
 
 
+@pytest.mark.thorough
 def test_every_horizon_has_results_of_all_and_the_page_tells_them_together(tested):
     pictures = {"horizons.png", "probes.png"}
     written = {x.name for x in tested.iterdir()}
@@ -49,6 +50,7 @@ def test_every_horizon_has_results_of_all_and_the_page_tells_them_together(teste
     assert page.count("<picture>") == 2 and "shuffled N" in page
 
 
+@pytest.mark.thorough
 def test_probes_are_means_over_levels_and_agents(tested):
     probes = results.load(tested / "updates-00003")[0].meta["probes"]["gridworld/mazes"]
     assert set(probes) == {"entropy", "policy_step", "policy_target_size"}
@@ -58,6 +60,7 @@ def test_probes_are_means_over_levels_and_agents(tested):
     assert np.array(probes["policy_step"]).min() >= 0
 
 
+@pytest.mark.thorough
 def test_differences_are_from_the_first_rule(tested):
     found = {n: results.load(tested / f"updates-{n:05d}") for n in (2, 3)}
     heads, rows = horizons.difference_rows(found)
@@ -80,7 +83,7 @@ def told(**fields):
     sizes = {name: getattr(NET, name) for name in NET.__dataclass_fields__}
     learner = lpg.build(ENV, net=Watched(**sizes), num_updates=4, **fields)
     state = learner.init(jax.random.key(1))
-    from tests.test_drift import played
+    from tests.algos.learners.test_lpo import played
 
     state, _ = learner.update(jax.random.key(2), state, played(learner, state), jnp.ones(4))
     learner.update(jax.random.key(2), state, played(learner, state), jnp.ones(4))
@@ -89,6 +92,7 @@ def told(**fields):
     return float(life_used[0, 0]), float(horizon[0, 0])
 
 
+@pytest.mark.thorough
 def test_clocks_tell_the_truth_or_nothing():
     true = float(log_horizon(jnp.int32(4)))
     np.testing.assert_allclose(told(), (0.25, true), rtol=1e-6)
@@ -102,6 +106,7 @@ def test_the_horizon_is_seen_on_a_logarithmic_scale(lifetime, seen):
     np.testing.assert_allclose(log_horizon(jnp.int32(lifetime)), seen, atol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -125,6 +130,7 @@ def test_a_rule_without_a_clock_has_no_controls(tmp_path, capsys):
     assert "none of the rules has one" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_results_are_not_overwritten(rule, tested, capsys):
     before = (tested / "horizons.md").read_bytes()
     command = f"eval {rule} --suite gridworld/mazes --horizons 2 --out {tested}"
@@ -133,6 +139,7 @@ def test_results_are_not_overwritten(rule, tested, capsys):
     assert (tested / "horizons.md").read_bytes() == before
 
 
+@pytest.mark.thorough
 def test_json_holds_every_horizon(rule, tmp_path, capsys):
     command = f"eval {rule} --suite gridworld/mazes --levels 2 --workers 2 --attempts 2 --json"
     assert main([*command.split(), "--horizons", "2", "--out", str(tmp_path / "out")]) == 0

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen import cli
-from rlgen.evaluation import meta_test, results, trainees
-from rlgen.evaluation.meta_test import Life, Protocol, Trainee, evaluate, train_agent
-from rlgen.evaluation.relative import relative_to
-from rlgen.evaluation.relative_report import sentence
+from rlgen.cli import main
+from rlgen.evaluation.meta import meta_test, trainees
+from rlgen.evaluation.meta.meta_test import Life, Protocol, Trainee, evaluate, train_agent
+from rlgen.evaluation.report import results
+from rlgen.evaluation.report.relative_section import sentence
+from rlgen.evaluation.stats.relative import relative_to
 from rlgen.registry import load
 from tests.standins.held_out import HeldOut
 
@@ -91,6 +92,7 @@ def test_a_family_is_all_its_suites_and_levels_can_be_fewer(suites):
     assert len(trainees.suites_of(f"{FAMILY}/worth", 2)[0].levels) == 2
 
 
+@pytest.mark.thorough
 def test_a_rule_that_makes_no_difference_ends_where_the_learner_ends(suites, tested):
     """Levels, starts, actions: whoever trains meets the same random numbers."""
     rule = evaluate(handed(), suites, PROTOCOL)
@@ -103,12 +105,14 @@ def test_a_rule_that_makes_no_difference_ends_where_the_learner_ends(suites, tes
     assert (own.length == 6 * 3 * 5).all()
 
 
+@pytest.mark.thorough
 def test_each_seed_learns_by_its_own_rule(suites, tested):
     other = evaluate(handed(scales=True, rules=(1.0, 1.0)), suites, PROTOCOL)
     np.testing.assert_array_equal(other.episode_return[0], tested[0].episode_return[0])
     assert (other.episode_return[1] != tested[0].episode_return[1]).all()
 
 
+@pytest.mark.thorough
 def test_more_agents_trained_otherwise_many_at_a_time_end_alike(suites, tested, monkeypatch):
     monkeypatch.setattr(meta_test, "AGENTS_AT_A_TIME", 5)
     told, protocol = [], replace(PROTOCOL, attempts=3)  # nine agents: five, and four and a filler
@@ -188,15 +192,16 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "tiny"
     # A slot of a meta-learner counts as many steps as its agents play.
     sizes = ["--seeds", "2", "--steps", "60", "--chunk", "1", "--log-levels", "0"]
-    assert cli.main([*RECIPE, *sizes, "--out", str(path)]) == 0
+    assert main.main([*RECIPE, *sizes, "--out", str(path)]) == 0
     return path
 
 
+@pytest.mark.thorough
 def test_eval_trains_agents_by_a_runs_rules(run, capsys, tmp_path):
     options = ["--suite", FAMILY, "--lifetime", "3", "--workers", "2", "--attempts", "2"]
     out = tmp_path / "report"
     args = ["eval", str(run), *options, "--allow-imports", "--untrained", "--out", str(out)]
-    assert cli.main(args) == 0
+    assert main.main(args) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "Return relative to a2c" in printed
     assert "3 of 6 levels, on which a2c earned nothing, are left out of the ratios." in printed
@@ -209,17 +214,19 @@ def test_eval_trains_agents_by_a_runs_rules(run, capsys, tmp_path):
     assert (out / "agents.png").is_file()
 
 
+@pytest.mark.thorough
 def test_a_rule_file_stands_in_for_a_run(run, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rule = run / "rules" / "seed-000.npz"
     args = ["eval", str(rule), "--suite", f"{FAMILY}/worth", "--levels", "1", "--lifetime", "2"]
-    assert cli.main([*args, "--workers", "2", "--attempts", "1", "--json"]) == 0
+    assert main.main([*args, "--workers", "2", "--attempts", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [one["run"] for one in found["runs"]] == ["seed-000", "a2c"]
     folder = f"{FAMILY.replace('/', '-')}-worth"
     assert (tmp_path / "eval" / "seed-000" / folder / "report.html").is_file()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -234,16 +241,17 @@ def test_a_rule_file_stands_in_for_a_run(run, capsys, tmp_path, monkeypatch):
 )
 def test_wrong_input_is_refused_before_anything_is_trained(run, capsys, tmp_path, args, message):
     out = tmp_path / "report"
-    code = cli.main(["eval", str(run), *args, "--allow-imports", "--out", str(out)])
+    code = main.main(["eval", str(run), *args, "--allow-imports", "--out", str(out)])
     err = capsys.readouterr().err
     assert (code, err.count("\n")) == (2, 1)
     assert message in err
     assert not out.exists()
 
 
+@pytest.mark.thorough
 def test_rules_and_policies_are_not_compared(run, capsys, monkeypatch):
     monkeypatch.setattr(trainees, "learns_rule", lambda name, allow_imports: name == str(run))
-    assert cli.main(["eval", str(run), "other"]) == 2
+    assert main.main(["eval", str(run), "other"]) == 2
     assert "tiny learned a rule and other a policy" in capsys.readouterr().err
-    assert cli.main(["eval", "other", "--levels", "3"]) == 2
+    assert main.main(["eval", "other", "--levels", "3"]) == 2
     assert "--levels is for runs that learned a rule" in capsys.readouterr().err

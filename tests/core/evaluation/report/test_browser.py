@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlgen.evaluation.comparison_cost import cost_of
-from rlgen.evaluation.comparison_report import compared, write_comparison
-from rlgen.evaluation.curriculum_report import Story
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.figures import THEMES
-from rlgen.evaluation.images import gif_bytes
-from rlgen.evaluation.report import write_report
-from rlgen.evaluation.statistics import Bootstrap
+from rlgen.evaluation.report.comparison import compared, write_comparison
+from rlgen.evaluation.report.curriculum_section import CurriculumSummary
+from rlgen.evaluation.report.figures import THEMES
+from rlgen.evaluation.report.images import gif_bytes
+from rlgen.evaluation.report.report import write_report
+from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.cost import cost_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PHONE = 390  # CSS pixels across
@@ -113,7 +113,7 @@ def pages(tmp_path_factory):
     images = {name: rng.integers(0, 255, (40, 40, 3), np.uint8) for name in runs[0].level_names}
     gifs = {f"{LONG}: not solved": gif_bytes(np.zeros((3, 40, 40, 3), np.uint8))}
     curves = {run.run: metrics() for run in runs}
-    stories = {run.run: Story(missing=f"{LONG} is damaged") for run in runs}
+    stories = {run.run: CurriculumSummary(missing=f"{LONG} is damaged") for run in runs}
     report = write_report(folder / "report", runs, images, gifs, curves, QUICK, stories)
     methods = [*runs, *(evaluation(f"method-{i}", 0.2 * i, i) for i in range(3))]
     costs = [cost_of(m.run, metrics(), 9, 3, "1 x cpu (cpu)") for m in methods]
@@ -179,10 +179,12 @@ def test_a_page_follows_the_readers_scheme(chromium, pages, tmp_path, scheme):
         assert (np.abs(pixels.astype(int) - rgb(colour)).sum(axis=-1) < 30).sum() > 100
 
 
+@pytest.mark.thorough
 def test_pages_are_not_heavy(pages):
     assert max(page.stat().st_size for page in pages.values()) < 5e6
 
 
+@pytest.mark.thorough
 def test_every_figure_is_drawn_for_both_schemes(pages):
     pairs = r'<source[^>]*srcset="([^"]*)"><img class="figure" src="([^"]*)"'
     found = re.findall(pairs, pages["report"].read_text())

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rlgen.envs import cart_pole, maze
-from rlgen.evaluation import comparison_methods as methods
-from rlgen.evaluation.comparison import answer, rank, sentences, together
-from rlgen.evaluation.comparison_cost import cost_of, pool_costs, pool_metrics
-from rlgen.evaluation.comparison_report import compared, matrix_figure, to_csv, write_comparison
-from rlgen.evaluation.comparison_runs import Opened, check_environments, check_labels
-from rlgen.evaluation.comparison_table import print_comparison
+from rlgen.envs import maze
+from rlgen.envs.classic_control import cart_pole
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.statistics import Bootstrap
-from rlgen.evaluation.summary import compare
+from rlgen.evaluation.load_runs import Opened, check_environments, check_labels
+from rlgen.evaluation.report.comparison import compared, matrix_figure, to_csv, write_comparison
+from rlgen.evaluation.report.comparison_terminal import print_comparison
+from rlgen.evaluation.stats import pooling as methods
+from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.comparison import answer, rank, sentences, together
+from rlgen.evaluation.stats.cost import cost_of, pool_costs, pool_metrics
+from rlgen.evaluation.stats.summary import compare
 from rlgen.runs.spec import RunSpec
 
 QUICK = Bootstrap(reps=400)
@@ -266,6 +267,7 @@ def test_the_table_fits_80_columns_and_holds_ranks_matrix_costs_and_words(three)
     assert costs_of_bad == ["bad", "6", "900", "36", "4"]
 
 
+@pytest.mark.thorough
 def test_files_hold_the_ranking_and_no_name_leaves_the_text(three, tmp_path):
     runs = [replace(three[0], run=NASTY), *three[1:]]
     costs = [cost_of(e.run, [line(9)], 9, 6, NASTY) for e in runs]

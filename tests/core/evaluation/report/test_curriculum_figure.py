@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rlgen import cli
-from rlgen.evaluation import calibration, level_facts
-from rlgen.evaluation.curriculum_report import Story, curricula_section
-from rlgen.evaluation.figures import THEMES, png_bytes
-from rlgen.evaluation.history import history, in_pieces, quartiles
+from rlgen.cli import main
+from rlgen.evaluation.generalisation import level_facts, score_calibration
+from rlgen.evaluation.report.calibration_figure import calibration_figure
+from rlgen.evaluation.report.curriculum_figure import history, in_pieces, quartiles
+from rlgen.evaluation.report.curriculum_section import CurriculumSummary, curricula_section
+from rlgen.evaluation.report.figures import THEMES, png_bytes
 from rlgen.runs.curriculum_log import LevelLog
-from rlgen.types import Episodes, Solution
+from rlgen.types import EpisodeStats, Solution
 
 UPDATES, SEEDS, KEPT = 40, 2, 3
 SHAPE = (UPDATES, SEEDS, KEPT)
@@ -50,7 +51,7 @@ def made_up(seed: int = 0, **changes: Any) -> LevelLog:
     weight[::2] = 1.0
     zeros = np.zeros(SHAPE)
     solved = rng.integers(0, 5, SHAPE)
-    episodes = Episodes._make((np.full(SHAPE, 4), solved, zeros, zeros, zeros))
+    episodes = EpisodeStats._make((np.full(SHAPE, 4), solved, zeros, zeros, zeros))
     log = LevelLog(
         update=np.arange(1, UPDATES + 1),
         env_steps=np.arange(1, UPDATES + 1) * 100.0,
@@ -74,12 +75,12 @@ def titles(figure) -> list[str]:
 def test_rank_correlations_equal_a_case_worked_by_hand():
     """ρ = 1 - 6 Σ d² / n (n² - 1) without ties: d² = 1 + 1 + 0 + 1 + 1, n = 5."""
     x, y = np.array([10.0, 20.0, 30.0, 40.0, 50.0]), np.array([2.0, 1.0, 3.0, 5.0, 4.0])
-    assert calibration.rank_correlation(x, y) == pytest.approx(1 - 6 * 4 / (5 * 24))
-    assert calibration.rank_correlation(x, -(x**3)) == pytest.approx(-1)
+    assert score_calibration.rank_correlation(x, y) == pytest.approx(1 - 6 * 4 / (5 * 24))
+    assert score_calibration.rank_correlation(x, -(x**3)) == pytest.approx(-1)
     tied = np.array([1.0, 1.0, 2.0, 2.0, 3.0])  # ranks 1.5 1.5 3.5 3.5 5: r = 9 / √(10 · 9)
-    assert calibration.rank_correlation(x, tied) == pytest.approx(9 / np.sqrt(90))
-    assert np.isnan(calibration.rank_correlation(x, np.ones(5)))
-    assert np.isnan(calibration.rank_correlation(x[:4], y[:4]))  # too few to tell
+    assert score_calibration.rank_correlation(x, tied) == pytest.approx(9 / np.sqrt(90))
+    assert np.isnan(score_calibration.rank_correlation(x, np.ones(5)))
+    assert np.isnan(score_calibration.rank_correlation(x[:4], y[:4]))  # too few to tell
 
 
 def test_scores_that_are_true_regret_are_calibrated_in_every_tenth():
@@ -88,7 +89,7 @@ def test_scores_that_are_true_regret_are_calibrated_in_every_tenth():
     optimal = np.where(log.level < 0.9, 2 * log.level, 0.0)
     np.testing.assert_allclose(facts.optimal_return, optimal.ravel(), rtol=1e-6)
     played = log.episodes._replace(mean_return=0.3 * optimal)
-    found = calibration.calibrate(log._replace(episodes=played, score=optimal), facts)
+    found = score_calibration.calibrate(log._replace(episodes=played, score=optimal), facts)
     regret, learnability = found.measures
     assert regret.overall == pytest.approx(1)
     np.testing.assert_allclose(regret.tenths, 1)
@@ -105,7 +106,7 @@ def test_each_tenth_has_its_own_correlation():
     log = log._replace(score=sign * log.level)
     log = log._replace(episodes=log.episodes._replace(mean_return=-log.level * 1.0))
     facts = level_facts.find_facts(Solved(), log)._replace(optimal_return=np.zeros(240))
-    regret = calibration.calibrate(log, facts).measures[0]
+    regret = score_calibration.calibrate(log, facts).measures[0]
     np.testing.assert_allclose(regret.tenths, [1] * 5 + [-1] * 5)
 
 
@@ -115,26 +116,27 @@ def test_levels_without_a_score_or_a_completed_episode_are_left_out_and_counted(
     num[:10] = 0
     score[10:15] = -np.inf
     log = log._replace(score=score, episodes=log.episodes._replace(num=num))
-    found = calibration.calibrate(log, level_facts.find_facts(Solved(), log))
+    found = score_calibration.calibrate(log, level_facts.find_facts(Solved(), log))
     assert found.num_used == 25 * SEEDS * KEPT == len(found.measures[0].score)
     assert np.isnan(found.measures[0].tenths[:2]).all()
-    assert "of 150 levels, without 90" in calibration.words(found)
-    assert "same rollouts" in calibration.words(found)
+    assert "of 150 levels, without 90" in score_calibration.words(found)
+    assert "same rollouts" in score_calibration.words(found)
 
 
 def test_without_solver_or_episodes_it_says_what_is_missing():
     log = made_up()
     facts = level_facts.find_facts(Numbers(), log)
-    found = calibration.calibrate(log, facts)
+    found = score_calibration.calibrate(log, facts)
     assert facts.optimal_return == ()
     assert [m.name.split()[0] for m in found.measures] == ["learnability"]
-    assert "There is no true regret, since the environment has no solver" in calibration.words(
-        found
+    assert (
+        "There is no true regret, since the environment has no solver"
+        in score_calibration.words(found)
     )
-    found = calibration.calibrate(log._replace(episodes=()), facts)
-    assert "student does not report its episodes" in calibration.words(found)
+    found = score_calibration.calibrate(log._replace(episodes=()), facts)
+    assert "student does not report its episodes" in score_calibration.words(found)
     with pytest.raises(ValueError, match="does not report its episodes"):
-        calibration.calibration_figure(found)
+        calibration_figure(found)
 
 
 def test_facts_are_of_the_levels_that_they_stand_beside(monkeypatch):
@@ -167,6 +169,7 @@ def test_updates_are_the_abscissa_where_steps_are_unknown():
     np.testing.assert_allclose(pieces.x, [5.5, 15.5, 25.5, 35.5])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("theme", list(THEMES))
 def test_the_history_shows_what_was_trained_on_beside_what_was_new(theme):
     log = made_up()
@@ -208,7 +211,7 @@ def test_a_run_of_one_update_and_no_abilities_is_drawn():
 def test_the_calibration_figure_names_its_measures():
     log = made_up()
     facts = level_facts.find_facts(Solved(), log)
-    figure = calibration.calibration_figure(calibration.calibrate(log, facts))
+    figure = calibration_figure(score_calibration.calibrate(log, facts))
     labels = [axes.get_ylabel() for axes in figure.axes]
     assert labels[0] == "true regret"
     assert labels[2].startswith("learnability")
@@ -217,7 +220,9 @@ def test_the_calibration_figure_names_its_measures():
 
 def test_names_in_the_reports_section_cannot_leave_the_text():
     nasty = '<script>alert("1")</script>'
-    html = curricula_section({nasty: Story({"light": b"a", "dark": b"b"}, nasty)}, [nasty])
+    html = curricula_section(
+        {nasty: CurriculumSummary({"light": b"a", "dark": b"b"}, nasty)}, [nasty]
+    )
     assert "<script" not in html
     assert html.count("data:image/png;base64,") == 2
     assert curricula_section({}, [nasty]) == ""
@@ -233,16 +238,17 @@ TINY += " --sampler.capacity 8 --steps 1e3"
 def runs(tmp_path_factory):
     """A tiny run with a log and one without, by the command line."""
     folder = tmp_path_factory.mktemp("runs")
-    assert cli.main(["train", "plr", *TINY.split(), "--out", str(folder / "logged")]) == 0
+    assert main.main(["train", "plr", *TINY.split(), "--out", str(folder / "logged")]) == 0
     bare = shutil.copytree(folder / "logged", folder / "bare")
     shutil.rmtree(bare / "curriculum")  # as runs of earlier versions are
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("what", ["history", "calibration"])
 def test_levels_draws_a_runs_curriculum(runs, tmp_path, monkeypatch, capsys, what):
     monkeypatch.chdir(tmp_path)
-    code = cli.main(["levels", "--run", str(runs / "logged"), "--what", what])
+    code = main.main(["levels", "--run", str(runs / "logged"), "--what", what])
     out = capsys.readouterr().out
     assert code == 0
     assert f"{what} of 32 levels in {what}.png" in out
@@ -250,6 +256,7 @@ def test_levels_draws_a_runs_curriculum(runs, tmp_path, monkeypatch, capsys, wha
     assert Image.open(tmp_path / f"{what}.png").size[0] > 800
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -262,22 +269,23 @@ def test_what_cannot_be_drawn_is_said_in_one_line(
     runs, tmp_path, monkeypatch, capsys, args, message
 ):
     monkeypatch.chdir(tmp_path)
-    code = cli.main(["levels", *args.format(bare=runs / "bare").split()])
+    code = main.main(["levels", *args.format(bare=runs / "bare").split()])
     err = capsys.readouterr().err
     assert code == 2
     assert err.count("\n") == 1
     assert message in err
 
 
+@pytest.mark.thorough
 def test_the_report_tells_the_curriculum_of_each_run_that_kept_a_log(runs, tmp_path, capsys):
     args = ["eval", str(runs / "logged"), str(runs / "bare"), "--attempts", "1", "--json", "--out"]
-    assert cli.main([*args, str(tmp_path)]) == 0
+    assert main.main([*args, str(tmp_path)]) == 0
     text = (tmp_path / "report.html").read_text()
     assert text.count("<h2>Curriculum</h2>") == 1
     assert text.count("Curriculum of logged over time") == 1
     assert "Curriculum of bare" not in text
     assert "Rank correlation (Spearman)" in text
     assert (tmp_path / "curriculum-0.png").is_file()
-    assert cli.main(["eval", str(runs / "bare"), *args[3:], str(tmp_path), "--overwrite"]) == 0
+    assert main.main(["eval", str(runs / "bare"), *args[3:], str(tmp_path), "--overwrite"]) == 0
     assert not (tmp_path / "curriculum-0.png").exists()
     assert "<h2>Curriculum</h2>" not in (tmp_path / "report.html").read_text()

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rlgen.evaluation import curves, figures
-from rlgen.evaluation.curriculum_report import Story
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.images import gif_bytes
-from rlgen.evaluation.report import write_report
-from rlgen.evaluation.report_sections import each_level, looks, worst_section
-from rlgen.evaluation.statistics import Bootstrap
-from rlgen.evaluation.summary import summarise
-from rlgen.evaluation.table import print_table
+from rlgen.evaluation.report import figures, learning_curves
+from rlgen.evaluation.report.curriculum_section import CurriculumSummary
+from rlgen.evaluation.report.images import gif_bytes
+from rlgen.evaluation.report.report import write_report
+from rlgen.evaluation.report.sections import access_counts, each_level, worst_section
+from rlgen.evaluation.report.terminal import print_table
+from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.cost import COSTS
+from rlgen.evaluation.stats.summary import summarise
 
 QUICK = Bootstrap(reps=200)
 NASTY = '<script>alert("1")</script>&$x_{$[red]\x1b[31m{0}'
@@ -74,7 +75,7 @@ def written(tmp_path_factory):
     images = {name: np.full((4, 4, 3), 9, np.uint8) for name in runs[0].level_names}
     gifs = {"accel on level-0": gif_bytes(np.zeros((2, 4, 4, 3), np.uint8))}
     lines = [metrics_line(i) for i in range(9)]
-    stories = {"accel": Story(missing="curriculum/log.npz is damaged <&>")}
+    stories = {"accel": CurriculumSummary(missing="curriculum/log.npz is damaged <&>")}
     path = write_report(folder, runs, images, gifs, {"accel": lines}, QUICK, stories)
     return folder, path.read_text()
 
@@ -85,6 +86,7 @@ def metrics_line(i):
     return {"update": i, "solve_rate": [0.1 * i, None], **spent}
 
 
+@pytest.mark.thorough
 def test_the_page_is_well_formed_and_headline_comes_first(written):
     page = Page(written[1])
     assert page.open == []
@@ -95,12 +97,13 @@ def test_the_page_is_well_formed_and_headline_comes_first(written):
     assert headline < words.index("All levels")
 
 
+@pytest.mark.thorough
 def test_the_page_holds_table_pictures_gif_curve_and_method(written):
     page = Page(written[1])
     sources = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
     kinds = [source.split(";")[0] for source in sources]
-    standing = len(list(written[0].glob("standing-*.png")))
-    assert kinds.count("data:image/png") == 5 + standing + 3  # the figures and the levels
+    normalised_scores = len(list(written[0].glob("normalised-*.png")))
+    assert kinds.count("data:image/png") == 5 + normalised_scores + 3  # the figures and the levels
     assert kinds.count("data:image/gif") == 1
     for said in ("How it was measured", "3 × 3 × 5 episodes", "Few seeds", "0000000000000001"):  # noqa: RUF001
         assert said in written[1]
@@ -143,7 +146,7 @@ def test_the_parts_are_listed_at_the_top_and_each_is_there_once(written):
 def test_training_is_shown_against_steps_updates_and_seconds(written):
     page = Page(written[1])
     alts = [value for _, name, value in page.attributes if name == "alt"]
-    for cost in curves.COSTS.values():
+    for cost in COSTS.values():
         assert f"Learning curves, {cost}" in alts
     assert sum(name == "checked" for _, name, _ in page.attributes) == 1
 
@@ -155,7 +158,7 @@ def test_a_curriculum_that_cannot_be_read_is_named(written):
 def test_looks_are_told_with_the_score(tmp_path):
     runs = [evaluation("a"), evaluation("b", seed=1)]
     runs[0] = replace(runs[0], meta=runs[0].meta | {"look": 3})
-    assert looks(runs) == ["a: look 3 at this suite"]
+    assert access_counts(runs) == ["a: look 3 at this suite"]
     text = write_report(tmp_path, runs, bootstrap=QUICK).read_text()
     numbers = text[text.index('class="numbers"') : text.index("All levels</h2>")]
     assert numbers.count("look 3 at this suite") == 1
@@ -185,21 +188,23 @@ def test_worst_levels_are_those_of_the_lowest_mean_then_of_the_longest_optimum()
     assert cells[2:] == ["60 %", "7"]
 
 
+@pytest.mark.thorough
 def test_figures_lie_beside_the_page_and_stale_ones_go(tmp_path):
     gif = gif_bytes(np.zeros((1, 2, 2, 3), np.uint8))
     lines = {"agent": [{"update": 1, "solve_rate": 0.5}]}
     write_report(tmp_path, [evaluation()], gifs={"a": gif, "b": gif}, curves=lines, bootstrap=QUICK)
-    (tmp_path / "standing-of-old.png").write_bytes(b"")
-    names = {path.name for path in tmp_path.iterdir() if "standing" not in path.name}
+    (tmp_path / "normalised-of-old.png").write_bytes(b"")
+    names = {path.name for path in tmp_path.iterdir() if "normalised" not in path.name}
     pngs = {"intervals.png", "profile.png", "learning.png"}
     assert names == pngs | {"report.html", "episode-0.gif", "episode-1.gif"}
     write_report(tmp_path, [evaluation()], gifs={"a": gif}, bootstrap=QUICK)
     names = {path.name for path in tmp_path.iterdir()}
-    assert "standing-of-old.png" not in names
-    names = {name for name in names if "standing" not in name}
+    assert "normalised-of-old.png" not in names
+    names = {name for name in names if "normalised" not in name}
     assert names == {"intervals.png", "profile.png", "report.html", "episode-0.gif"}
 
 
+@pytest.mark.thorough
 def test_a_strangers_names_cannot_leave_the_text(tmp_path):
     e = replace(
         evaluation(NASTY, names=(NASTY, "b", "c")),
@@ -301,9 +306,9 @@ def test_learning_curves_forgive_missing_and_damaged_lines(tmp_path):
         '{"update": 3, "env_steps": 30, "episode_return": [2.0, 3.0], "solve_rate": 0.5}\n'
         '{"update": 4, "env_st'
     )
-    lines = curves.read_metrics(path)
+    lines = learning_curves.read_metrics(path)
     assert len(lines) == 4
-    figure = curves.learning_curves({"run": lines})
+    figure = learning_curves.learning_curves({"run": lines})
     rate, returns = figure.axes
     assert returns.get_xlabel() == "env steps (all but evaluation)"
     np.testing.assert_allclose(_drawn(returns.lines[-1]), [[15, 30], [1.0, 2.5]])
@@ -313,39 +318,41 @@ def test_learning_curves_forgive_missing_and_damaged_lines(tmp_path):
 def test_learning_curves_are_drawn_against_each_cost():
     lines = [metrics_line(i) for i in range(1, 5)]
     for cost, spent in {"gradient_updates": 4, "wall_seconds": 0.5, "env_steps": 100}.items():
-        figure = curves.learning_curves({"run": lines}, cost=cost)
+        figure = learning_curves.learning_curves({"run": lines}, cost=cost)
         x, y = _drawn(figure.axes[0].lines[-1])
         np.testing.assert_allclose(x, spent * np.arange(1, 5))
         np.testing.assert_allclose(y, 0.1 * np.arange(1, 5))  # of the seed that ended episodes
-        assert figure.axes[0].get_xlabel() == curves.COSTS[cost]
+        assert figure.axes[0].get_xlabel() == COSTS[cost]
     with pytest.raises(ValueError, match="cost='price' is not known; take one of env_steps"):
-        curves.learning_curves({"run": lines}, cost="price")
-    assert not curves.has_curves({"run": [{"update": 1, "solve_rate": [0.5]}]}, "wall_seconds")
+        learning_curves.learning_curves({"run": lines}, cost="price")
+    assert not learning_curves.has_curves(
+        {"run": [{"update": 1, "solve_rate": [0.5]}]}, "wall_seconds"
+    )
 
 
 def test_long_learning_curves_are_averaged_not_thinned():
     lines = [{"update": i, "solve_rate": [float(i % 2)]} for i in range(3000)]
-    x, y = _drawn(curves.learning_curves({"run": lines}).axes[0].lines[-1])
-    assert len(x) == curves.POINTS
+    x, y = _drawn(learning_curves.learning_curves({"run": lines}).axes[0].lines[-1])
+    assert len(x) == learning_curves.POINTS
     np.testing.assert_allclose(y, 0.5)
 
 
 def test_lives_which_end_seldom_are_averaged_over_more_updates():
-    lines = [{"update": i, "life_return": [None if i % 10 else 2.0]} for i in range(3000)]
-    x, y = _drawn(curves.learning_curves({"run": lines}).axes[0].lines[-1])
-    assert len(x) == curves.POINTS_OF_LIVES
+    lines = [{"update": i, "lifetime_return": [None if i % 10 else 2.0]} for i in range(3000)]
+    x, y = _drawn(learning_curves.learning_curves({"run": lines}).axes[0].lines[-1])
+    assert len(x) == learning_curves.POINTS_OF_LIVES
     np.testing.assert_allclose(y, 2.0)
 
 
 def test_no_curve_at_all_is_refused_and_left_out_of_the_report():
-    assert not curves.has_curves({"run": [{"update": 1}]})
+    assert not learning_curves.has_curves({"run": [{"update": 1}]})
     with pytest.raises(ValueError, match="solve_rate, episode_return"):
-        curves.learning_curves({"run": [{"update": 1}]})
+        learning_curves.learning_curves({"run": [{"update": 1}]})
 
 
 def test_a_run_keeps_its_colour_in_every_figure():
     lines = [{"update": i, "solve_rate": [0.1]} for i in range(3)]
-    figure = curves.learning_curves({"b": lines}, labels=("a", "b"))
+    figure = learning_curves.learning_curves({"b": lines}, labels=("a", "b"))
     assert figure.axes[0].lines[-1].get_color() == figures.THEMES["light"].runs[1]
 
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.evaluation import results
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.statistics import Bootstrap
-from rlgen.evaluation.summary import compare, hardest, summarise
-from rlgen.evaluation.wording import aside, headline
+from rlgen.evaluation.report import results
+from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.formatting import caveat, headline
+from rlgen.evaluation.stats.summary import compare, hardest, summarise
 
 
 def evaluation(run="agent", solve=0.5, seeds=3, attempts=8, seed=0, **changes):
@@ -151,8 +151,8 @@ def test_the_headline_tells_the_best_run_and_its_gap_whichever_comes_first():
 def test_what_the_headlines_interval_leaves_out_is_said_beside_it():
     many = summarise([evaluation()])
     wide = many.runs[0].aggregate["iqm_whole_seeds"]
-    assert f"safer interval is {100 * wide.low:.1f} % to {100 * wide.high:.1f} %" in aside(many)
-    assert "says nothing of another one" in aside(summarise([evaluation(seeds=1)]))
+    assert f"safer interval is {100 * wide.low:.1f} % to {100 * wide.high:.1f} %" in caveat(many)
+    assert "says nothing of another one" in caveat(summarise([evaluation(seeds=1)]))
 
 
 def test_the_hardest_levels_are_kept_in_the_order_of_the_suite():

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, ImageSequence
 
 from rlgen.envs import maze
-from rlgen.evaluation.images import gif_bytes
-from rlgen.evaluation.showcase import Tries, _best, _told, _worst, level_images, replays
-from rlgen.evaluation.suites import take
+from rlgen.envs.grid.bitboard import FORWARD
+from rlgen.evaluation.report.images import gif_bytes
+from rlgen.evaluation.report.showcase import Tries, _best, _told, _worst, level_images, replays
 from rlgen.evaluation.zero_shot import Policies, evaluate
-from rlgen.levels import Suite, make_level_set
+from rlgen.levels import Suite, make_level_set, take
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Forward:
 
     def act(self, key, state, carry, obs, first):
         zero = jnp.zeros(first.shape)
-        return carry, jnp.full(first.shape, maze.FORWARD), zero, zero
+        return carry, jnp.full(first.shape, FORWARD), zero, zero
 
     def value(self, state, carry, obs, first):
         return jnp.zeros(first.shape)
@@ -50,6 +50,7 @@ def make_suite():
     return Suite("maze/rows", env, make_level_set(env, stacked, names))
 
 
+@pytest.mark.thorough
 def test_evaluation_and_animation_of_a_policy_that_is_known():
     suite = make_suite()
     policies = Policies("forward", suite.env, Forward(), jnp.zeros(2), {})

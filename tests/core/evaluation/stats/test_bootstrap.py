@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from rlgen.evaluation import statistics
-from rlgen.evaluation.statistics import Bootstrap, difference, iqm, mean, probability_of_improvement
+from rlgen.evaluation.stats import bootstrap
+from rlgen.evaluation.stats.bootstrap import (
+    Bootstrap,
+    difference,
+    iqm,
+    mean,
+    probability_of_improvement,
+)
 
 
 def _rng(seed=0):
@@ -28,10 +34,10 @@ def test_iqm_is_scipys_trimmed_mean_for_any_number_of_entries(shape):
 def test_aggregates_worked_by_hand():
     x = np.array([[0.0, 0.5, 2.0], [1.0, 0.5, 2.0]])  # level means 0.5, 0.5, 2
     assert mean(x) == 1.0
-    assert statistics.median(x) == 0.5
-    assert statistics.optimality_gap(x) == pytest.approx(1 - (0 + 0.5 + 1 + 1 + 0.5 + 1) / 6)
+    assert bootstrap.median(x) == 0.5
+    assert bootstrap.optimality_gap(x) == pytest.approx(1 - (0 + 0.5 + 1 + 1 + 0.5 + 1) / 6)
     # Entries equal to the threshold are not above it.
-    profile = statistics.performance_profile(x, np.array([-1.0, 0.0, 0.5, 1.0, 2.0]))
+    profile = bootstrap.performance_profile(x, np.array([-1.0, 0.0, 0.5, 1.0, 2.0]))
     np.testing.assert_allclose(profile, [1, 5 / 6, 3 / 6, 2 / 6, 0])
 
 
@@ -46,7 +52,7 @@ def test_probability_of_improvement_is_mann_whitney_with_ties_and_unequal_seeds(
 @pytest.mark.parametrize("trials", [1, 20])
 def test_wilson_is_scipys_and_not_empty_at_the_ends(trials):
     successes = np.array([0, trials // 2, trials])
-    low, high = statistics.wilson(successes, trials, 0.9)
+    low, high = bootstrap.wilson(successes, trials, 0.9)
     for i, k in enumerate(successes):
         expected = scipy.stats.binomtest(int(k), trials).proportion_ci(0.9, method="wilson")
         np.testing.assert_allclose([low[i], high[i]], expected, atol=1e-12)
@@ -69,6 +75,7 @@ def _slow_draw(rng, x, over):
     return drawn
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("over", ["seeds", "whole-seeds", "attempts"])
 @pytest.mark.parametrize("binary", [True, False])
 def test_intervals_are_those_of_a_slow_loop(over, binary):
@@ -146,7 +153,7 @@ def test_every_draw_comes_from_the_callers_generator():
 
 
 def test_chunks_make_up_exactly_the_resamples_asked_for(monkeypatch):
-    monkeypatch.setattr(statistics, "_CHUNK", 100)
+    monkeypatch.setattr(bootstrap, "_CHUNK", 100)
     drawn = []
 
     def watched(x):
@@ -160,7 +167,7 @@ def test_chunks_make_up_exactly_the_resamples_asked_for(monkeypatch):
 
 def test_statistics_with_an_axis_of_their_own_keep_it():
     x = _rng().random((3, 4, 5))
-    one = Bootstrap(reps=300).interval(_rng(), statistics.level_means, x)
+    one = Bootstrap(reps=300).interval(_rng(), bootstrap.level_means, x)
     assert one.low.shape == (4,)
     assert (one.low <= one.value).all()
     assert one.at(2).value == pytest.approx(x[:, 2].mean())
@@ -213,7 +220,7 @@ def test_an_interval_holds_its_estimate_where_the_bootstrap_of_a_median_misses_i
     """Half of the levels have one seed below 1, which most resamples of four seeds leave out."""
     scores = np.ones((4, 200))
     scores[0, :104] = 0.9
-    found = Bootstrap().interval(_rng(), statistics.median, _attempts(scores))
+    found = Bootstrap().interval(_rng(), bootstrap.median, _attempts(scores))
     assert found.value == pytest.approx(0.975)
     assert found.low <= found.value <= found.high
 
@@ -224,7 +231,7 @@ def test_what_would_sort_or_count_a_missing_score_away_refuses_it(statistic):
     x[2, 5] = np.nan
     rest = {"performance_profile": [np.array([0.5])], "probability_of_improvement": [x]}
     with pytest.raises(ValueError, match=r"run 0 .* at \[2, 5\] is not a number"):
-        getattr(statistics, statistic)(x, *rest.get(statistic, []))
+        getattr(bootstrap, statistic)(x, *rest.get(statistic, []))
 
 
 @pytest.mark.parametrize("over", ["seeds", "whole-seeds", "attempts"])
@@ -240,4 +247,4 @@ def test_an_interval_of_scores_with_a_missing_attempt_is_refused_with_its_place(
 def test_the_profile_is_that_of_a_loop_for_thresholds_in_any_order():
     x, tau = _rng().integers(0, 5, (2, 3, 7)) / 4, np.array([1.0, 0.0, 0.25, -1.0, 0.6])
     slow = [[(one > t).mean() for t in tau] for one in x.reshape(2, -1)]
-    np.testing.assert_array_equal(statistics.performance_profile(x, tau), slow)
+    np.testing.assert_array_equal(bootstrap.performance_profile(x, tau), slow)

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from rlgen.evaluation.classes import Class, by_class, by_name, by_quantiles, classes_of, shortfall
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.statistics import Bootstrap
+from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.by_class import (
+    Class,
+    by_class,
+    by_name,
+    by_quantiles,
+    classes_of,
+    shortfall,
+)
 
 FEW = Bootstrap(reps=300)
 

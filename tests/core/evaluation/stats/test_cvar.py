@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from rlgen.envs import maze
-from rlgen.evaluation.cvar import ALPHAS, cvar, cvar_figure, worst_levels, worst_means
+from rlgen.envs.grid.bitboard import FORWARD
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.figures import png_bytes
-from rlgen.evaluation.statistics import Bootstrap
+from rlgen.evaluation.report.cvar_figure import cvar_figure
+from rlgen.evaluation.report.figures import png_bytes
+from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.cvar import ALPHAS, cvar, worst_levels, worst_means
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite, make_level_set
 
@@ -215,7 +217,7 @@ class Wavering:
     def act(self, key, state, carry, obs, first):
         zero = jnp.zeros(first.shape)
         moves = jax.random.bernoulli(key, 0.4, first.shape)
-        return carry, jnp.where(moves, maze.FORWARD, maze.FORWARD - 1), zero, zero
+        return carry, jnp.where(moves, FORWARD, FORWARD - 1), zero, zero
 
     def value(self, state, carry, obs, first):
         return jnp.zeros(first.shape)
@@ -236,6 +238,7 @@ def played():
     return policies, suite, evaluate(policies, suite, 6, seed=3)
 
 
+@pytest.mark.thorough
 def test_worst_levels_are_played_again_with_fresh_keys(played):
     policies, suite, first = played
     found = worst_levels(policies, suite, first, alpha=(0.25, 1.0))
@@ -248,6 +251,7 @@ def test_worst_levels_are_played_again_with_fresh_keys(played):
     assert found.run == "wavering"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -263,6 +267,6 @@ def test_worst_levels_are_played_again_with_fresh_keys(played):
     ],
 )
 def test_what_cannot_be_played_again_is_refused_before_it_is(played, change, message, monkeypatch):
-    monkeypatch.setattr("rlgen.evaluation.cvar.evaluate", lambda *args: pytest.fail("played"))
+    monkeypatch.setattr("rlgen.evaluation.stats.cvar.evaluate", lambda *args: pytest.fail("played"))
     with pytest.raises(ValueError, match=message):
         worst_levels(*change(*played))

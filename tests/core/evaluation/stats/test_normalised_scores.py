@@ -6,13 +6,20 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rlgen.evaluation.cvar import cvar
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.percentiles import Q, percentiles
-from rlgen.evaluation.standing import normalise, notes, scale_of, standing, untrained_of, verdicts
-from rlgen.evaluation.standing_report import standing_figures, standing_section
-from rlgen.evaluation.statistics import Bootstrap
-from rlgen.evaluation.table import print_table, print_worst
+from rlgen.evaluation.report.normalised_section import normalised_figures, normalised_section
+from rlgen.evaluation.report.terminal import print_table, print_worst
+from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.cvar import cvar
+from rlgen.evaluation.stats.normalised_scores import (
+    normalise,
+    normalised_scores,
+    notes,
+    scale_of,
+    untrained_of,
+    verdicts,
+)
+from rlgen.evaluation.stats.percentiles import Q, percentiles
 
 FEW = Bootstrap(reps=200)
 
@@ -38,7 +45,7 @@ def evaluation(value, run="a", optimum: object = np.nan, attempts=4, **changes):
 
 def stand(runs, bootstrap=FEW):
     """Where there is something to say."""
-    found = standing(runs, bootstrap)
+    found = normalised_scores(runs, bootstrap)
     assert found is not None
     return found
 
@@ -97,7 +104,7 @@ def test_without_a_solver_the_best_run_is_the_reference_and_one_run_alone_has_no
     np.testing.assert_allclose(found.runs[1].each_seed, [percentiles(np.array([1, 0.5]))])
     assert "1 is the best mean return of these runs; 2 levels" in notes(found)[0]
     assert "'l2' (1 in all)" in " ".join(notes(found))
-    assert standing([a], FEW) is None
+    assert normalised_scores([a], FEW) is None
 
 
 def test_levels_that_have_no_score_are_named_with_the_reason():
@@ -163,7 +170,7 @@ def worst(runs):
 
 
 def test_the_section_tells_classes_percentiles_and_worst_levels_escaped(runs, worst):
-    told = standing_section(runs, FEW, worst)
+    told = normalised_section(runs, FEW, worst)
     for words in ("By optimal steps", "no solution", "Percentiles of levels", "best less worst"):
         assert words in told
     assert "&lt;b&gt;" in told and "plr <b>" not in told
@@ -174,12 +181,12 @@ def test_the_section_tells_classes_percentiles_and_worst_levels_escaped(runs, wo
 
 
 def test_there_is_no_section_without_anything_to_say():
-    assert standing_section([evaluation(np.ones((2, 3)))], FEW) == ""
-    assert standing_figures([evaluation(np.ones((2, 3)))]) == {}
+    assert normalised_section([evaluation(np.ones((2, 3)))], FEW) == ""
+    assert normalised_figures([evaluation(np.ones((2, 3)))]) == {}
 
 
 def test_figures_are_there_in_both_themes(runs, worst):
-    drawn = standing_figures(runs, worst)
+    drawn = normalised_figures(runs, worst)
     assert list(drawn) == ["percentiles", "cvar"]
     for themes in drawn.values():
         assert set(themes) == {"light", "dark"}
@@ -228,7 +235,7 @@ def test_where_nothing_can_be_normalised_it_is_said_what_to_add():
     e = replace(suite_of("a", 1.0), optimal_return=np.full(12, -1.0))
     told = printed(lambda console: print_table([e], console, FEW))
     assert "Returns are not normalised" in told and "add --untrained" in " ".join(told.split())
-    assert "add --untrained" in standing_section([e], FEW)
+    assert "add --untrained" in normalised_section([e], FEW)
 
 
 def test_the_worst_levels_are_printed_in_80_columns(worst):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlgen.evaluation.percentiles import Q, dominance, dominates, participation, percentiles
+from rlgen.evaluation.stats.percentiles import Q, dominance, dominates, participation, percentiles
 
 A = np.array([0, 0, 0.2, 0.5, 1, 1, 1, 1, 1, 0.9])
 B = np.array([0.1, 0.1, 0.2, 0.6, 1, 1, 1, 1, 1, 0.9])
@@ -97,7 +97,7 @@ def test_every_two_runs_are_compared_as_they_would_be_alone():
 
 def test_levels_are_drawn_in_chunks_that_change_nothing(monkeypatch):
     whole = _pairs(3, b=B, c=C)
-    monkeypatch.setattr("rlgen.evaluation.percentiles._CHUNK", 200)
+    monkeypatch.setattr("rlgen.evaluation.stats.percentiles._CHUNK", 200)
     assert _pairs(3, b=B, c=C) == whole
 
 

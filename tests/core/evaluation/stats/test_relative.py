@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rlgen.evaluation import relative
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.statistics import Bootstrap
+from rlgen.evaluation.stats import relative
+from rlgen.evaluation.stats.bootstrap import Bootstrap
 
 M = 7
 
@@ -77,6 +77,7 @@ def test_many_resamples_at_once_are_each_as_loops_have_it():
     np.testing.assert_allclose(relative.aggregates(x, base), expected, rtol=1e-9)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("over", ["seeds", "attempts"])
 def test_intervals_are_those_of_a_bootstrap_by_hand(over):
     rng = np.random.default_rng(3)

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from rlgen.evaluation import results
-from rlgen.evaluation.cvar import cvar
-from rlgen.evaluation.generalisation import Gap, Gaps, LevelInformation
-from rlgen.evaluation.statistics import Bootstrap, Interval
-from tests.test_results import evaluation
+from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
+from rlgen.evaluation.report import results
+from rlgen.evaluation.stats.bootstrap import Bootstrap, Interval
+from rlgen.evaluation.stats.cvar import cvar
+from tests.core.evaluation.report.test_results import evaluation
 
 
 def _interval(i):
@@ -51,9 +51,9 @@ def test_gaps_and_worst_levels_are_read_back(tmp_path):
 def test_classes_and_standing_are_in_the_json(tmp_path):
     results.save(tmp_path, [evaluation("a"), evaluation("b", 0.2)], bootstrap=Bootstrap(reps=50))
     content = json.loads((tmp_path / "results.json").read_text())
-    assert content["standing"]["without_span"] == ["Walled"]
-    assert np.shape(content["standing"]["runs"][0]["percentile"]["value"]) == (11,)
-    assert content["standing"]["dominance"][0]["run"] == "a"
+    assert content["normalised_scores"]["without_span"] == ["Walled"]
+    assert np.shape(content["normalised_scores"]["runs"][0]["percentile"]["value"]) == (11,)
+    assert content["normalised_scores"]["dominance"][0]["run"] == "a"
     assert "classes" not in content  # of two levels with a solution there is one
     assert results.read(tmp_path).gaps == ()
 
