@@ -1,4 +1,4 @@
-"""Suites by name, `maze/heldout`, and sets of levels that share none with what was trained on."""
+"""Suites by name, `maze/heldout`, and from files."""
 
 from pathlib import Path
 

@@ -51,7 +51,7 @@ def draw_streams(env: Any, names: Sequence[str], num: int, taken: set[int]) -> l
         env: whose `sample_level` is drawn from.
         names: of the streams, in order; with the family a name decides which levels come.
         num: levels of each.
-        taken: hashes (see `rlgen.evaluation.suites.words`) of levels that must not occur; those of
+        taken: hashes (see `rlgen.levels.words`) of levels that must not occur; those of
             the streams are added.
 
     Raises:
