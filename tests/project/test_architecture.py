@@ -192,7 +192,6 @@ def never_jitted(trees: Mapping[str, ast.Module]) -> Mapping[str, ast.Module]:
     return {m: t for m, t in trees.items() if part(m) in inside and m not in HOST_JITS}
 
 
-@pytest.mark.thorough
 def test_imports_point_inwards():
     assert "\n".join(outward_imports(library(), set(library()))) == ""
 
@@ -236,17 +235,14 @@ def test_no_folder_is_crowded():
     assert {name: n for name, n in folders.items() if n > MOST_FILES} == {}
 
 
-@pytest.mark.thorough
 def test_only_the_rollout_steps_environments():
     assert "\n".join(uses_of(outside_steppers(library()), {"step_env"})) == ""
 
 
-@pytest.mark.thorough
 def test_training_code_never_jits():
     assert "\n".join(uses_of(never_jitted(library()), {"jit", "pmap", "filter_jit"})) == ""
 
 
-@pytest.mark.thorough
 def test_the_checks_see_the_whole_library():
     names = set(library())
     assert {"rlgen.types", "rlgen.envs.maze.env", "rlgen.algos.learners.ppo"} <= names
@@ -254,7 +250,6 @@ def test_the_checks_see_the_whole_library():
     assert len([n for n in names if n.count(".") == 1]) == len(shipped)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("module", "source"),
     [

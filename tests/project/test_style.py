@@ -110,13 +110,11 @@ def breaches(check: Check, *folders: str) -> str:
     return "\n".join(f"{name}: {said}" for name, tree in trees.items() for said in check(tree))
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("check", [long_functions, wide_functions, shadowing_fields, loose_imports])
 def test_every_file_keeps(check):
     assert breaches(check) == ""
 
 
-@pytest.mark.thorough
 def test_the_library_nests_little():
     assert breaches(deep_functions, *LIBRARY) == ""
 
