@@ -198,9 +198,9 @@ def test_other_commands_are_understood(command, capsys):
         assert {option for option in options if option not in known} == set(), args
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_python_is_python_and_imports_what_there_is(page):
-    for block in re.findall(r"^```python\n(.*?)^```", PAGES[page], re.M | re.S):
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_python_is_python_and_imports_what_there_is(path):
+    for block in re.findall(r"^```python\n(.*?)^```", TEXTS[path], re.M | re.S):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and str(node.module).startswith("rlgen"):
                 module = importlib.import_module(str(node.module))
