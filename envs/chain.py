@@ -11,16 +11,17 @@ two published reproductions; the other draws it for each episode and shows it in
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.levels import DistributionShift, Suite, make_level_set
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Solution
 
 __all__ = ["VARIANTS", "Chain", "Level", "State", "build", "tiny"]
@@ -57,7 +58,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Chain(environment.Environment[Any, Any]):
+class Chain(LevelEnv):
     """Delayed chains.
 
     Without distractors the observation is one integer, position and branch, so that agents can be
@@ -92,11 +93,6 @@ class Chain(environment.Environment[Any, Any]):
     # What gymnax asks for.
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "Chain"
-
-    @property
     def num_actions(self) -> int:
         """Two branches."""
         return 2
@@ -105,10 +101,6 @@ class Chain(environment.Environment[Any, Any]):
     def default_params(self) -> Level:
         """The shortest chain, with the first action right."""
         return self._level(jnp.int32(self.length[0]), jnp.int32(0))
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """The same on every level."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Box | spaces.Discrete:
         """Integers, or bits with distractors."""

@@ -36,7 +36,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Combined:
+class Combined(Bonus):
     """Two bonuses as one; see `product`, `weighted_sum` and `gate`.
 
     Attributes:
@@ -86,7 +86,7 @@ class Combined:
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """What both have to say of the metrics of an update."""
         of_right = {name.removesuffix(RIGHT): x for name, x in metrics.items() if RIGHT in name}
-        return _warnings(self.left, metrics) + _warnings(self.right, {**metrics, **of_right})
+        return self.left.warnings(metrics) + self.right.warnings({**metrics, **of_right})
 
     def _together(self, left: Float[Array, "T N"], right: Float[Array, "T N"]) -> Array:
         if self.how == "product":
@@ -112,7 +112,7 @@ def gate(left: Bonus, right: Bonus, threshold: float = 0.5) -> Combined:
 
 
 @dataclass(frozen=True)
-class Scale:
+class Scale(Bonus):
     """A bonus times a number.
 
     Attributes:
@@ -145,7 +145,7 @@ class Scale:
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """What the bonus has to say of the metrics of an update."""
-        return _warnings(self.bonus, metrics)
+        return self.bonus.warnings(metrics)
 
 
 class ShapedState(NamedTuple):
@@ -156,7 +156,7 @@ class ShapedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shaped:
+class Shaped(Bonus):
     """A bonus as a learner meets it: normalised, then times a coefficient.
 
     What is not finite is paid as 0 and counted in the metric `bonus_nonfinite`.
@@ -218,7 +218,7 @@ class Shaped:
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """What a user should hear of the metrics of an update."""
-        told, bad = _warnings(self.novelty, metrics), float(metrics.get("bonus_nonfinite", 0.0))
+        told, bad = self.novelty.warnings(metrics), float(metrics.get("bonus_nonfinite", 0.0))
         if bad > 0:
             told.append(f"the bonus was not finite in {bad:g} steps of an update; they were paid 0")
         return told
@@ -280,14 +280,9 @@ def _parse_product(term: str, text: str, env: LevelEnv) -> Bonus:
 
 
 def _features(*bonuses: Bonus) -> tuple[str, ...]:
-    every = [name for bonus in bonuses for name in getattr(bonus, "features", ())]
+    every = [name for bonus in bonuses for name in bonus.features]
     return tuple(dict.fromkeys(every))
 
 
-def _warnings(bonus: Bonus, metrics: Mapping[str, Any]) -> list[str]:
-    own = getattr(bonus, "warnings", None)
-    return own(metrics) if own else []
-
-
 def _pairs(*bonuses: Bonus) -> bool:
-    return any(getattr(bonus, "pairs", False) for bonus in bonuses)
+    return any(bonus.pairs for bonus in bonuses)

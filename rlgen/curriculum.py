@@ -18,6 +18,7 @@ from rlgen.types import (
     Outcome,
     PyTree,
     Slots,
+    Spent,
     TrainState,
     UpdateRecord,
 )
@@ -46,22 +47,17 @@ class Curriculum:
         for name in ("num_slots", "levels_per_slot"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        most = getattr(self.student, "max_queued", self.levels_per_slot)
-        if self.levels_per_slot > most:
+        most = self.student.max_levels_per_slot
+        if most is not None and self.levels_per_slot > most:
             raise ValueError(
                 f"levels_per_slot={self.levels_per_slot}, but this student's slots hold at most "
                 f"{most} level{'s' if most > 1 else ''} at a time; set levels_per_slot to {most}"
             )
-        check = getattr(self.student, "check", None)
-        if check is not None:
-            check(self.num_slots)
-        check = getattr(self.sampler, "check", None)
-        if check is not None:
-            check(self.num_slots * self.levels_per_slot)
+        self.student.check(self.num_slots)
+        self.sampler.check(self.num_slots * self.levels_per_slot, self.score)
+        _check_evidence(self)
         _check_blocks(self)
-        if getattr(self.student, "full_lifetime", False) and not hasattr(
-            self.sampler, "mean_lifetime"
-        ):
+        if self.student.full_lifetime and self.sampler.mean_lifetime is None:
             raise ValueError(
                 "this student lives whole lives of agents, and the sampler does not say how long "
                 "they are: wrap it in rlgen.algos.samplers.lifetimes.Lifetimes"
@@ -77,10 +73,10 @@ class Curriculum:
             buffer_index=jnp.full(shape, -1, jnp.int32),
             origin=jnp.full(self.num_slots, NEW, jnp.int32),
             weight=jnp.ones(self.num_slots),
-            level_info=_repeat(level_info_of(self.sampler), shape),
+            level_info=_repeat(self.sampler.level_info(), shape),
         )
         student = self.student.init(key_student, self.num_slots)
-        sampler = self.sampler.init(key_sampler)
+        sampler = self.sampler.init(key_sampler, self.score.initial_state())
         return TrainState(student, sampler, slots, jnp.ones(self.num_slots, bool))
 
     def update(self, ts: TrainState, keys: Keys) -> tuple[TrainState, Metrics]:
@@ -106,9 +102,9 @@ class Curriculum:
         sampler = self.sampler.observe(
             Keys(key_observe, shared_observe), sampler, slots, score, outcome
         )
-        metrics = metrics | self._sampler_metrics(sampler) | _summary(slots, score)
-        lineage = getattr(self.sampler, "lineage", None)
-        past = lineage(sampler, slots) if lineage else {}
+        metrics = metrics | _costs(outcome) | self.sampler.metrics(sampler)
+        metrics |= _summary(slots, score)
+        past = self.sampler.lineage(sampler, slots)
         met = UpdateRecord(slots, score, outcome.episodes, past)
         return TrainState(student, sampler, slots, free=outcome.done), metrics, met
 
@@ -140,16 +136,6 @@ class Curriculum:
         ts, (metrics, shown) = jax.lax.scan(body, ts, start + jnp.arange(num_updates))
         return ts, metrics, shown
 
-    def _sampler_metrics(self, state: PyTree) -> Metrics:
-        own = getattr(self.sampler, "metrics", None)
-        return own(state) if own else {}
-
-
-def level_info_of(sampler: Sampler) -> PyTree:
-    """What a sampler notes of one level; `()` if it notes nothing."""
-    own = getattr(sampler, "level_info", None)
-    return own() if own else ()
-
 
 def _is_judged(outcome: Outcome) -> Bool[Array, " N"]:
     """Slots whose tenancy is over, and where the evidence is of a whole life if it is of lives."""
@@ -162,6 +148,31 @@ def _repeat(tree: PyTree, shape: tuple[int, ...]) -> PyTree:
     return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), tree)
 
 
+def _costs(outcome: Outcome) -> Metrics:
+    """What the update cost, as metrics for the accounts; nothing if the student does not count."""
+    if not isinstance(outcome.spent, Spent):
+        return {}
+    steps = {f"steps_{kind}": num for kind, num in outcome.spent.env_steps.items()}
+    return steps | {"gradient_steps": jnp.asarray(outcome.spent.gradient_steps, jnp.float32)}
+
+
+def _check_evidence(curriculum: Curriculum) -> None:
+    """Refuse a score or a sampler that reads what the student does not report.
+
+    Raises:
+        ValueError: with what is missing.
+    """
+    student = curriculum.student
+    for reader in (curriculum.score, curriculum.sampler):
+        missing = sorted(reader.reads - student.gives)
+        if missing:
+            raise ValueError(
+                f"{type(reader).__name__} reads the outcome's {' and '.join(missing)}, and "
+                f"{type(student).__name__} gives {', '.join(sorted(student.gives)) or 'nothing'}; "
+                "choose another score or sampler, or a student that gives it"
+            )
+
+
 def _check_blocks(curriculum: Curriculum) -> None:
     """Refuse slots that do not divide into the sampler's blocks, or that would not be learned from.
 
@@ -169,15 +180,15 @@ def _check_blocks(curriculum: Curriculum) -> None:
         ValueError: with the numbers that fit.
     """
     num_slots, sampler = curriculum.num_slots, curriculum.sampler
-    blocks = getattr(sampler, "num_blocks", 1)
+    blocks = sampler.num_blocks
     if num_slots % blocks:
         fits = num_slots + -num_slots % blocks
         raise ValueError(
             f"num_slots={num_slots} does not divide into the sampler's {blocks} equal blocks; "
             f"choose a multiple of {blocks}, such as {fits}"
         )
-    needed = getattr(sampler, "train_share", 1.0)
-    share = getattr(curriculum.student, "train_share", 1.0)
+    needed = sampler.train_share
+    share = curriculum.student.train_share
     if round(share * num_slots) < round(needed * num_slots):
         raise ValueError(
             f"student.train_share={share:.3g} learns from {round(share * num_slots)} of "

@@ -5,20 +5,22 @@ A task is what a meta-learner's agent is trained on: a level and the length of i
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, no_type_check
+from typing import Literal, NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen.protocols import LevelEnv
-from rlgen.types import EpisodeStats, Key, LifetimeResults, PyTree
+from rlgen.registry import has
+from rlgen.types import EpisodeStats, Key, LifetimeResults, PyTree, Solution
 
 FORMAT = "rlgen-levels-1"
 KNOWN = ("hash", "optimal_steps", "optimal_return")
@@ -87,8 +89,7 @@ def level_hash(level: PyTree) -> UInt32[Array, "2"]:
 
 def hash_of(env: LevelEnv, level: PyTree) -> UInt32[Array, "2"]:
     """The environment's own hash of a level where it has one, the general one otherwise."""
-    own = getattr(env, "level_hash", None)
-    return own(level) if own else level_hash(level)
+    return env.level_hash(level) if has(env, LevelEnv.level_hash) else level_hash(level)
 
 
 def make_level_set(
@@ -108,12 +109,11 @@ def make_level_set(
     if len(names) != num_levels:
         raise ValueError(f"{len(names)} names for {num_levels} levels; give one name a level")
     hashes = jax.jit(jax.vmap(lambda one: hash_of(env, one)))(level)
-    solve = getattr(env, "solve", None)
-    if solve is None:
-        steps, optimal = jnp.full(num_levels, -1, jnp.int32), jnp.full(num_levels, jnp.nan)
-    else:
-        solution = jax.jit(jax.vmap(solve))(level)
+    if has(env, LevelEnv.solve):
+        solution = jax.jit(jax.vmap(env.solve))(level)
         steps, optimal = solution.steps, solution.optimal_return
+    else:
+        steps, optimal = jnp.full(num_levels, -1, jnp.int32), jnp.full(num_levels, jnp.nan)
     return LevelSet(level, hashes, steps, optimal, names, split, version)
 
 
@@ -203,7 +203,7 @@ def plain_level(level: PyTree) -> PyTree:
 
 
 @dataclass(frozen=True)
-class TaskEnv:
+class TaskEnv(LevelEnv):
     """An environment whose levels are tasks, for samplers and scores that look into levels.
 
     Everything but the lifetime is the environment's own. Optional abilities that tell levels apart
@@ -221,6 +221,10 @@ class TaskEnv:
     def sample_level(self, key: Key) -> Task:
         """A level of the family, with the one lifetime."""
         return Task(self.env.sample_level(key), jnp.int32(self.lifetime))
+
+    def observation_space(self, params: Task | None = None) -> spaces.Space:
+        """The level's."""
+        return self.env.observation_space(None if params is None else params.level)
 
     def reset_env(self, key: Key, params: Task) -> tuple[PyTree, PyTree]:
         """Start of an episode."""
@@ -241,12 +245,27 @@ class TaskEnv:
         mixed = level.lifetime.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
         return hash_of(self.env, level.level) ^ jnp.stack([mixed, mixed ^ (mixed >> 16)])
 
-    def __getattr__(self, name: str) -> Any:
-        """`solve` and the like, of the task's level."""
-        if name not in ("solve", "level_features", "level_image", "lowest_return"):
-            raise AttributeError(name)
-        own = getattr(self.env, name)
-        return (lambda task: own(task.level)) if callable(own) else own
+    def offers(self, capability: Callable) -> bool:
+        """Of the level's capabilities those that make sense of a task, and its own hash."""
+        own = capability is LevelEnv.level_hash
+        return own or (super().offers(capability) and self.env.offers(capability))
+
+    @property
+    def lowest_return(self) -> float:
+        """The level's."""
+        return self.env.lowest_return
+
+    def solve(self, level: Task) -> Solution:
+        """Of the task's level."""
+        return self.env.solve(level.level)
+
+    def level_features(self, level: Task) -> dict[str, Array]:
+        """Of the task's level."""
+        return self.env.level_features(level.level)
+
+    def level_image(self, level: Task) -> np.ndarray:
+        """Of the task's level."""
+        return self.env.level_image(level.level)
 
 
 def take(levels: LevelSet, rows: np.ndarray | slice | list[int]) -> LevelSet:

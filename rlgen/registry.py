@@ -12,8 +12,9 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,36 +31,9 @@ KINDS = {
 
 _SINGULAR = {"bonuses": "bonus"}
 
-OPTIONAL_METHODS = {
-    "unpack": "unpack(obs) -> pytree of float arrays: the observation as the network sees it",
-    "success": "success(episode_return, terminated) -> bool: whether an episode was solved",
-    "sample_simple_level": "sample_simple_level(key) -> level: one of the simplest kind",
-    "mutate_levels": "mutate_levels(key, levels[N], num_edits) -> levels[N]",
-    "editor": "editor() -> environment whose episodes build levels (`rlgen.protocols.Editor`)",
-    "solve": "solve(level) -> Solution: exact solvability, fewest steps, optimal return",
-    "labelled_states": "labelled_states(key, level, num) -> (state[num], bool[num, A]): states "
-    "drawn evenly, each with the actions that lead to success by the fewest steps, if any does",
-    "num_states": "num_states() -> int: how many values its observation, one integer, can have",
-    "expected_return": "expected_return(level, log_policy[S, A]) -> float: undiscounted, exact",
-    "lifetime": "lifetime() -> int: updates that an agent is trained for in meta-learning",
-    "position": "position(state, level) -> int below num_positions(): where the agent is",
-    "num_positions": "num_positions() -> int: how many values position can have",
-    "event": "event(state, level) -> int below num_events(): what happened with the last step",
-    "num_events": "num_events() -> int: how many values event can have; 0 is nothing",
-    "feature_values": "feature_values(level, feature, discount) -> float[Z]: the least optimal "
-    "value of the states that look alike under position or event; 0 where there is none",
-    "level_hash": "level_hash(level) -> uint32[2]: equal for equal levels",
-    "level_features": "level_features(level) -> dict of scalars that describe a level",
-    "render": "render(level, state) -> uint8[H, W, 3]",
-    "level_image": "level_image(level) -> uint8[H, W, 3]",
-    "suites": "suites() -> {name: function that makes a Suite}",
-    "for_evaluation": "for_evaluation() -> environment that scores what is trained without reward",
-    "ladder": "ladder() -> {name: `rlgen.levels.DistributionShift`}: levels beyond training",
-    "codec": "codec() -> `rlgen.codec.LevelCodec`: the parts that make up its levels",
-    "presets": "presets() -> {preset: {field: value}}",
-    "load_levels": "load_levels(path) -> LevelSet of a .npz or text file",
-}
-"""The optional methods of an environment, with their signatures."""
+
+class MissingCapability(ValueError):  # noqa: N818 (what it says is no fault of a program)
+    """A component lacks an optional method that somebody needs."""
 
 
 def names(kind: str) -> list[str]:
@@ -173,30 +147,50 @@ def variants(module: ModuleType) -> dict[str, dict[str, Any]]:
     return getattr(module, "VARIANTS", {})
 
 
-def has(env: object, ability: str) -> bool:
-    """Whether an environment offers an optional ability."""
-    assert ability in OPTIONAL_METHODS, ability
-    return callable(getattr(env, ability, None))
-
-
-def require(env: object, ability: str, needed_by: str) -> None:
-    """Refuse, before anything is compiled, an environment that lacks an ability.
+def has(component: Any, capability: Callable) -> bool:
+    """Whether a component offers a capability: an optional method, `LevelEnv.solve`.
 
     Raises:
-        ValueError: the environment has no such method.
+        TypeError: what is asked is no component.
     """
-    if not has(env, ability):
-        able = ", ".join(_able(ability)) or "none of those that ship"
-        raise ValueError(
-            f"{needed_by} needs an environment with {OPTIONAL_METHODS[ability]}; "
-            f"{type(env).__name__} has no {ability}. Those that have it: {able}. Choose one of "
-            "them, or add the method."
+    return _component(component).offers(capability)
+
+
+def require(env: Any, capability: Callable, needed_by: str) -> None:
+    """Refuse, before anything is compiled, an environment that lacks a capability.
+
+    Raises:
+        MissingCapability: the environment has no such method.
+        TypeError: it is no `rlgen.protocols.LevelEnv`.
+    """
+    if not has(env, capability):
+        able = ", ".join(_able(capability)) or "none of those that ship"
+        raise MissingCapability(
+            f"{needed_by} needs an environment with {described(capability)} "
+            f"{type(env).__name__} has no {capability.__name__}. Those that have it: {able}. "
+            "Choose one of them, or add the method."
         )
 
 
-def _able(ability: str) -> list[str]:
-    """The environments that ship with rlgen and have an ability."""
-    return [name for name in names("envs") if has(load("envs", name).build(), ability)]
+def described(capability: Callable) -> str:
+    """A capability's name, its arguments, and what it gives, from its own declaration."""
+    arguments = [name for name in inspect.signature(capability).parameters if name != "self"]
+    about = inspect.cleandoc(capability.__doc__ or "").partition("\n")[0]
+    return f"{capability.__name__}({', '.join(arguments)}) ({about.rstrip('.')});"
+
+
+def _able(capability: Callable) -> list[str]:
+    """The environments that ship with rlgen and have a capability."""
+    return [name for name in names("envs") if has(load("envs", name).build(), capability)]
+
+
+def _component(component: Any) -> Any:
+    if hasattr(component, "offers"):  # not by its class: the protocols take seconds to import
+        return component
+    raise TypeError(
+        f"{type(component).__name__} is no component of rlgen: subclass LevelEnv, Sampler or "
+        "another class of rlgen.protocols; rlgen.gymnax.from_gymnax wraps a gymnax environment"
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

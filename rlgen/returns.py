@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import LevelEnv
 from rlgen.types import EpisodeStats, Outcome, Rollout, Slots
 
 
@@ -149,14 +149,13 @@ def extrinsic_advantage(
     return gae(rollout, discount, gae_lambda, bootstrap_truncation, include_bonus=False)
 
 
-def learner_fields(learner: Learner) -> dict[str, Any]:
-    """What the advantages of a score share with the learner's, of the fields that it has.
-
-    Where a rule teaches an agent, it is the agent that discounts.
-    """
-    shared = ("discount", "gae_lambda", "bootstrap_truncation")
-    owner = getattr(learner, "agent", learner)
-    return {name: getattr(owner, name) for name in shared if hasattr(owner, name)}
+def discounting(learner: Any) -> dict[str, Any]:
+    """The fields of a learner's advantages that a score's share with them."""
+    return {
+        "discount": learner.discount,
+        "gae_lambda": learner.gae_lambda,
+        "bootstrap_truncation": learner.bootstrap_truncation,
+    }
 
 
 def completed(outcome: Outcome, levels_per_slot: int) -> EpisodeStats:
@@ -190,4 +189,4 @@ def at_each_step(x: Float[Array, "N R"], turn: Int[Array, "T N"]) -> Float[Array
 
 def environment_fields(env: LevelEnv) -> dict[str, Any]:
     """The least return there is, where the environment says that it is not 0."""
-    return {"floor": float(getattr(env, "lowest_return", 0.0))}
+    return {"floor": float(env.lowest_return)}

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen import registry
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import Actor, LevelEnv
+from rlgen.protocols import Actor, LevelEnv, feature_of
 from rlgen.types import Key, PyTree, Rollout, Visit
 
 
@@ -30,11 +29,11 @@ class RolloutCarry(NamedTuple):
 class Record(NamedTuple):
     """What to keep of a rollout beside what every learner needs.
 
-    A learner whose attribute `needs_last_obs` is true gets `last_obs` in any case.
+    A learner that `reads` `last_obs` gets it in any case.
     """
 
     trace: Callable[[PyTree], PyTree] = lambda state: ()  # what to keep of each environment state
-    features: tuple[str, ...] = ()  # abilities of the environment, for `Rollout.visits`
+    features: tuple[str, ...] = ()  # names in `rlgen.protocols.FEATURES`, for `Rollout.visits`
     last_obs: bool = False  # whether to keep what follows the last step
 
 
@@ -54,7 +53,7 @@ def rollout(
 
     The starts of all queued levels are computed once, so that a reset is a gather; so within one
     rollout a level always starts from the same state. The recurrent state is kept every
-    `learner.bptt_steps` steps, if the learner has such a field, else before the first step alone.
+    `learner.bptt_steps` steps; if that is 0, before the first step alone.
 
     Args:
         key: consumed.
@@ -137,7 +136,7 @@ def _play_on(
     trace = slots.record.trace(end.state)
     kept = jax.tree.map(lambda x, last: jnp.concatenate([x, last[None]]), kept, trace)
     last_obs = ()
-    if slots.record.last_obs or getattr(learner, "needs_last_obs", False):
+    if slots.record.last_obs or "last_obs" in learner.reads:
         last_obs = jax.tree.map(lambda x: x[None], end.obs)
     played = played._replace(
         next_value=next_value, bonus=jnp.zeros_like(next_value), carry=carries, last_obs=last_obs
@@ -146,7 +145,7 @@ def _play_on(
 
 
 def _part(learner: Actor, num_steps: int) -> int:
-    length = getattr(learner, "bptt_steps", 0) or num_steps
+    length = learner.bptt_steps or num_steps
     if num_steps % length:
         raise ValueError(
             f"num_steps={num_steps} is no multiple of the learner's bptt_steps={length}"
@@ -211,7 +210,7 @@ class _RolloutContext(NamedTuple):
             return ()
         visits = {}
         for name in self.record.features:
-            of = jax.vmap(getattr(self.env, name))
+            of = jax.vmap(feature_of(self.env, name))
             visits[name] = Visit(of(state, level), of(after, level))
         return visits
 
@@ -303,12 +302,12 @@ def is_exact(env: LevelEnv, learner: Actor) -> bool:
     """Whether `policy_return` needs no playing.
 
     The environment enumerates its observations and has `expected_return`; the learner has no memory
-    and can tell its policy by `log_policy(state, obs [B]) -> [B, A]`.
+    and has `log_policy`.
     """
     if jax.tree.leaves(learner.initial_carry(1)):
         return False
-    enumerable = registry.has(env, "expected_return") and registry.has(env, "num_states")
-    return enumerable and hasattr(learner, "log_policy")
+    needed = (LevelEnv.expected_return, LevelEnv.num_states)
+    return learner.offers(Actor.log_policy) and all(map(env.offers, needed))
 
 
 def policy_return(
@@ -341,9 +340,8 @@ def evaluate_policy(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Expected return as by `policy_return`, and the env steps played for it: 0 if it is exact."""
     if is_exact(env, learner):
-        every_obs = jnp.arange(getattr(env, "num_states")())  # noqa: B009 (an optional ability)
-        log_policy = getattr(learner, "log_policy")(state, every_obs)  # noqa: B009
-        return getattr(env, "expected_return")(level, log_policy), jnp.zeros(())  # noqa: B009
+        log_policy = learner.log_policy(state, jnp.arange(env.num_states()))
+        return env.expected_return(level, log_policy), jnp.zeros(())
     copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_episodes, *jnp.shape(x))), level)
     played = play(key, env, learner, state, copies, level.max_steps_in_episode)
     return played.episode_return.mean(), played.length.sum().astype(jnp.float32)

@@ -1,7 +1,8 @@
 """Students made of one policy (or a population of them) that learns on-policy."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,11 +10,10 @@ from jaxtyping import Array, Bool, Float
 
 from rlgen import registry
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import Bonus, Learner, LevelEnv, Score
-from rlgen.registry import require
+from rlgen.protocols import Bonus, Learner, LevelEnv, Score, Student, require_feature
 from rlgen.returns import episode_progress, episodes
 from rlgen.rollout import Record, RolloutCarry, continue_rollout, reset_slots, rollout
-from rlgen.types import NEW, EpisodeStats, Key, Metrics, Outcome, PyTree, Rollout, Slots
+from rlgen.types import NEW, EpisodeStats, Key, Metrics, Outcome, PyTree, Rollout, Slots, Spent
 
 
 class OnPolicyState(NamedTuple):
@@ -28,7 +28,7 @@ class OnPolicyState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OnPolicy:
+class OnPolicy(Student):
     """Roll out, add the bonus, learn; a slot is free again after `updates_per_level` updates.
 
     With more than one, the episodes run on from one update to the next, so that short rollouts
@@ -67,15 +67,38 @@ class OnPolicy:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for feature in self._record.features:
-            require(self.env, feature, f"the bonus {type(self.bonus).__name__}")
+            require_feature(self.env, feature, f"the bonus {type(self.bonus).__name__}")
         if not 0 < self.train_share <= 1:
             raise ValueError(f"train_share must lie in (0, 1], got {self.train_share}")
 
     def check(self, num_slots: int) -> None:
         """Refuse sizes that the learner cannot take, before anything is compiled."""
-        check = getattr(self.learner, "check", None)
-        if check is not None:
-            check(self.num_steps, self.num_trained(num_slots))
+        self.learner.check(self.num_steps, self.num_trained(num_slots))
+
+    @property
+    def gives(self) -> frozenset[str]:
+        """The population's rollouts, and member 0's episodes."""
+        return frozenset({"rollout", "episodes"})
+
+    def discounting(self) -> dict[str, Any]:
+        """The learner's."""
+        return self.learner.discounting()
+
+    def pinned_files(self) -> dict[str, bytes]:
+        """The learner's."""
+        return self.learner.pinned_files()
+
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        """The bonus's."""
+        return [] if isinstance(self.bonus, tuple) else self.bonus.warnings(metrics)
+
+    def spanning(self, num_updates: int) -> "OnPolicy":
+        """The same, with the learner's schedules."""
+        return replace(self, learner=self.learner.spanning(num_updates))
+
+    def with_bonus(self, bonus: Bonus) -> "OnPolicy":
+        """The same, paid a bonus."""
+        return replace(self, bonus=bonus)
 
     def num_trained(self, num_slots: int) -> int:
         """How many slots the update computes with."""
@@ -119,7 +142,8 @@ class OnPolicy:
         else:
             played = jax.vmap(member)(keys, state)
         state, rollouts, stats, every = played
-        metrics = {name: value[0] for name, value in every.items()} | self._accounts(slots)
+        metrics = {name: value[0] for name, value in every.items()}
+        gradient_steps = metrics.pop("gradient_steps")
         if self.population > 1:
             told = ("episode_return", "episode_length", "solve_rate")
             metrics |= {f"antagonist_{n}": every[n][1] for n in told if n in every}
@@ -131,6 +155,7 @@ class OnPolicy:
             done=done,
             rollout=rollouts,
             episodes=jax.tree.map(lambda x: x[0], stats),
+            spent=Spent(gradient_steps, self._env_steps(slots)),
         )
         return state, outcome, metrics
 
@@ -149,8 +174,9 @@ class OnPolicy:
     @property
     def _record(self) -> Record:
         """What the bonus needs to be kept of a rollout."""
-        features = getattr(self.bonus, "features", ())
-        return Record(features=features, last_obs=getattr(self.bonus, "pairs", False))
+        if isinstance(self.bonus, tuple):
+            return Record()
+        return Record(features=self.bonus.features, last_obs=self.bonus.pairs)
 
     def _play(
         self, key: Key, state: OnPolicyState, level: PyTree, fresh: Bool[Array, " N"]
@@ -201,7 +227,8 @@ class OnPolicy:
                 share = weight[chosen]
             learner, metrics = self.learner.update(key_update, state.learner, part, share)
             # Floats, so that a skipped update can say NaN.
-            metrics = {name: jnp.asarray(m, jnp.float32) for name, m in (told | metrics).items()}
+            metrics = {"gradient_steps": 1.0} | told | metrics
+            metrics = {name: jnp.asarray(m, jnp.float32) for name, m in metrics.items()}
             return (learner, bonus_state, bonus), metrics
 
         def skip() -> tuple[tuple, Metrics]:
@@ -210,6 +237,7 @@ class OnPolicy:
 
         new, metrics = jax.lax.cond(any_over_seeds(trains), learn, skip)
         metrics = {name: jnp.where(trains, m, jnp.nan) for name, m in metrics.items()}
+        metrics["gradient_steps"] = jnp.where(trains, metrics["gradient_steps"], 0.0)
         learner, bonus_state, bonus = tree_where(trains, new, old)
         state = state._replace(learner=learner, bonus=bonus_state)
         return state, played._replace(bonus=bonus), metrics
@@ -224,7 +252,7 @@ class OnPolicy:
     def _as_learned(self, played: Rollout) -> Rollout:
         """The rollout without what was kept for the bonus alone."""
         played = played._replace(visits=())
-        if getattr(self.learner, "needs_last_obs", False):
+        if "last_obs" in self.learner.reads:
             return played
         return played._replace(last_obs=())
 
@@ -236,26 +264,26 @@ class OnPolicy:
         metrics = {name: (x * stats.num).sum() / num for name, x in mean.items()}
         metrics["num_episodes"] = stats.num.sum()
         if self.updates_per_level > 1:  # an update may see no episode's end
-            if hasattr(self.env, "success"):
+            if registry.has(self.env, LevelEnv.success):
                 metrics["solve_rate"] = stats.num_success.sum() / num
             ended = {name for name in metrics if name != "num_episodes"}
             none = stats.num.sum() == 0
             return metrics | {name: jnp.where(none, jnp.nan, metrics[name]) for name in ended}
-        if hasattr(self.env, "success"):
+        if registry.has(self.env, LevelEnv.success):
             # Of each slot's first episode, solved or not by the rollout's end: over all completed
             # episodes, those that fail would hardly count, as they are long and often cut off.
             on_first = jnp.cumsum(played.first, axis=0) == 1
             metrics["solve_rate"] = (solved & on_first).any(0).mean()
         return metrics
 
-    def _accounts(self, slots: Slots) -> Metrics:
+    def _env_steps(self, slots: Slots) -> dict[str, Array]:
         """Env steps by what they were for: learning, looking at new levels, judging known ones."""
         trained, new = slots.weight > 0, slots.origin == NEW
         num = {"train": trained, "scout": ~trained & new, "score": ~trained & ~new}
-        steps = {f"steps_{kind}": used.sum() * self.num_steps for kind, used in num.items()}
+        steps = {kind: used.sum() * self.num_steps for kind, used in num.items()}
         if self.population > 1:
             others = (self.population - 1) * slots.weight.size * self.num_steps
-            steps["steps_antagonist"] = jnp.full_like(steps["steps_train"], others)
+            steps["antagonist"] = jnp.full_like(steps["train"], others)
         return steps
 
 
@@ -266,16 +294,13 @@ def successes(
 ) -> Bool[Array, "T N"]:
     """Whether the episode that ends with each step was solved, by the environment's own notion.
 
-    An environment without `success` has solved an episode if it ended with a positive return.
-
     Args:
         env: one environment.
         played: [T, N].
         before: as for `rlgen.returns.episode_progress`.
     """
     total, _ = episode_progress(played, before)
-    own = getattr(env, "success", None)
-    return played.done & (own(total, played.terminated) if own else total > 0)
+    return played.done & env.success(total, played.terminated)
 
 
 def student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[OnPolicy, Score]:

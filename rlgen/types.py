@@ -90,13 +90,21 @@ class LifetimeResults(NamedTuple):
     complete: Bool[Array, " N"]  # lived from birth to the end of the lifetime; else no evidence
 
 
+class Spent(NamedTuple):
+    """What an update cost, counted where it was spent; of one seed."""
+
+    gradient_steps: Array | float  # of what is evaluated; 0 in an update that trained nothing
+    env_steps: dict[str, Array]  # by what they were for: `train`, `scout`, `score`, ...
+
+
 class Outcome(NamedTuple):
-    """What a student hands back: who has finished, and the evidence for the score."""
+    """What a student hands back: who has finished, the evidence for the score, and the costs."""
 
     done: Bool[Array, " N"]  # the slot's tenancy is over
     rollout: Rollout | tuple[()] = ()  # [P, T, N] of an on-policy student
     lifetimes: LifetimeResults | tuple[()] = ()  # of a meta-learner's agents
     episodes: EpisodeStats | tuple[()] = ()  # of member 0, or of a meta-learner's agents
+    spent: Spent | tuple[()] = ()  # () if it is not counted
 
 
 class UpdateRecord(NamedTuple):

@@ -16,6 +16,7 @@ import jax
 from rlgen import registry
 from rlgen.bonuses import Shaped, parse
 from rlgen.config import Leaf, Value, leaves, override
+from rlgen.protocols import OPTIONAL_METHODS
 from rlgen.runs.spec import RunSpec, build, steps_of, with_names
 
 PRESETS = ("fast", "strong", "parity")
@@ -65,8 +66,8 @@ def facts(what: str) -> str:
     rows = [("observation", _observation(name, env)), ("actions", str(env.num_actions))]
     rows = [row for row in rows if row[1]]
     variants = _codes(f"{name}/{variant}" for variant in registry.variants(module))
-    suites = env.suites() if registry.has(env, "suites") else {}
-    able = [ability for ability in registry.OPTIONAL_METHODS if registry.has(env, ability)]
+    suites = env.suites()
+    able = [name for name, method in OPTIONAL_METHODS.items() if registry.has(env, method)]
     rows += [("variants", variants), ("suites", _codes(f"{name}/{suite}" for suite in suites))]
     rows += [("[abilities](../environments.md#abilities)", _codes(able))]
     return _table(("", ""), [row for row in rows if row[1]])
@@ -147,7 +148,7 @@ def _of_recipe(name: str) -> str:
 
 def _of_env(name: str) -> str:
     env = registry.load("envs", name).build()
-    presets = env.presets() if registry.has(env, "presets") else {}
+    presets = env.presets()
     known = [preset for preset in PRESETS if preset in presets]
     columns = {p: _shown(override(env, presets[p]), "env.") for p in known}
     columns = columns or {"default": _shown(env, "env.")}
@@ -255,7 +256,7 @@ def _observation(name: str, env: Any) -> str:
     def seen(key: jax.Array) -> Any:
         key_level, key_reset = jax.random.split(key)
         obs = env.reset_env(key_reset, env.sample_level(key_level))[0]
-        return env.unpack(obs) if registry.has(env, "unpack") else obs
+        return env.unpack(obs)
 
     shape = jax.eval_shape(seen, jax.random.key(0))
     arrays = jax.tree_util.tree_flatten_with_path(shape)[0]
@@ -279,7 +280,7 @@ def _names(kind: str) -> list[str]:
 
 
 def _abilities() -> dict[str, str]:
-    return {name: f"`{text}`" for name, text in registry.OPTIONAL_METHODS.items()}
+    return {name: registry.described(method) for name, method in OPTIONAL_METHODS.items()}
 
 
 def _first_line(kind: str, name: str) -> str:

@@ -27,6 +27,7 @@ from _sweep_points import Point, Values, describe, expand, make_points, read_gri
 from _sweep_run import CUT, FAILED, VALIDATION, WAITING, Job, Row, find_suite, run_point
 
 from rlgen import config
+from rlgen.protocols import Student
 from rlgen.runs import folder
 from rlgen.runs.progress import choose
 
@@ -150,7 +151,7 @@ def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
 
     split, seen, levels = "", set(), {}
     for point in points if name else ():
-        if hasattr(point.curriculum.student, "learner_with_rule"):
+        if point.curriculum.student.offers(Student.learner_with_rule):
             raise ValueError(
                 f"point {point.name}: {point.spec.recipe} learns a rule, which plays no suite; "
                 "sweep with --suite '' and judge the rules by `rlgen eval`"

@@ -26,7 +26,7 @@ learner = ppo_lstm.build(env, learning_rate=5e-4, num_epochs=2, num_minibatches=
 score = MaxMC()
 method = Curriculum(
     student=OnPolicy(env, learner, num_steps=128),
-    sampler=PLR(env, Random(env), score, capacity=1000, train_on_new=False),  # robust PLR
+    sampler=PLR(env, Random(env), capacity=1000, train_on_new=False),  # robust PLR
     score=score,
     num_slots=128,
 )

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
 from rlgen.algos.bonuses import count_tables, state_keys
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import Bonus, LevelEnv
 from rlgen.types import Key, Metrics, Rollout
 
 __all__ = ["FULL", "VARIANTS", "Counts", "CountsState", "build", "tiny"]
@@ -37,7 +37,7 @@ class CountsState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Counts:
+class Counts(Bonus):
     """A table of all visits of a run, exact where keys are few, a count-min sketch otherwise.
 
     A sketch never counts too little. A key that lands on used cells in all rows is taken for known:

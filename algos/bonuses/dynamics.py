@@ -15,8 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.bonuses import encoders
 from rlgen.algos.bonuses.training import Fit, Training
-from rlgen.nn.approximators import Approximator
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import Approximator, LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 

@@ -20,11 +20,10 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen import registry
 from rlgen.algos.bonuses import ellipse, encoders
 from rlgen.algos.bonuses.dynamics import Dynamics
 from rlgen.algos.bonuses.training import Fit, Training
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import Bonus, LevelEnv, require_feature
 from rlgen.types import Key, Metrics, Rollout, Visit
 
 __all__ = ["E3B", "VARIANTS", "E3BState", "build", "tiny"]
@@ -47,7 +46,7 @@ class E3BState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class E3B:
+class E3B(Bonus):
     """An ellipse for each slot's running episode.
 
     What is not finite, once features grow without bound, is paid as 0; that slot forgets its
@@ -92,8 +91,8 @@ class E3B:
                 "e3b: zero_first=True needs credit='current': the first observation of an episode "
                 "is not paid in any case where a step is paid for its successor"
             )
-        for ability in ("position", "num_positions") if self.features else ():
-            registry.require(self.dynamics.env, ability, "e3b with embedding=position")
+        for feature in self.features:
+            require_feature(self.dynamics.env, feature, "e3b with embedding=position")
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -108,7 +107,7 @@ class E3B:
     def init(self, key: Key, num_slots: int) -> E3BState:
         """Untrained networks, and nothing seen."""
         if self.features:
-            num = getattr(self.dynamics.env, "num_positions")()  # noqa: B009 (an ability)
+            num = self.dynamics.env.num_positions()
             return E3BState((), jnp.full((num_slots, num), 1 / self.ridge))
         inverse = ellipse.round_ellipse(num_slots, self.dynamics.num_features, self.ridge)
         return E3BState(self.dynamics.init(key), inverse)

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from rlgen import registry
-from rlgen.nn.approximators import MLP, Approximator, Conv, approximator_for
-from rlgen.protocols import LevelEnv
+from rlgen.nn.approximators import MLP, Conv, approximator_for
+from rlgen.protocols import Approximator, LevelEnv
 from rlgen.types import Key, PyTree, Rollout
 
 
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(Approximator):
     """A row of numbers for every state, random at first; the observation is the row's number.
 
     A `rlgen.nn.approximators.Table` begins with zeros, by which no two states could be told apart.
@@ -25,13 +25,12 @@ class Embedding:
         Raises:
             ValueError: it has no `num_states`.
         """
-        registry.require(env, "num_states", "an embedding")
+        registry.require(env, LevelEnv.num_states, "an embedding")
 
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> Float[Array, "S K"]:
         """Standard normal numbers."""
         self.check(env)
-        num_states = getattr(env, "num_states")()  # noqa: B009 (an ability)
-        return jax.random.normal(key, (num_states, num_outputs))
+        return jax.random.normal(key, (env.num_states(), num_outputs))
 
     def apply(self, env: LevelEnv, params: Float[Array, "S K"], obs: Array) -> Float[Array, "B K"]:
         """The rows of the states `obs` [B]."""

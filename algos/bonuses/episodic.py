@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.algos.bonuses import count_tables, state_keys
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import Bonus, LevelEnv
 from rlgen.types import Key, Metrics, Rollout
 
 __all__ = ["LOST", "VARIANTS", "Episodic", "build", "tiny"]
@@ -29,7 +29,7 @@ VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
 
 @dataclass(frozen=True)
-class Episodic:
+class Episodic(Bonus):
     """A table of each slot's running episode, exact where keys are few, hashed otherwise.
 
     In a hashed table two keys of an episode on one cell drive each other out, so that a return may

@@ -15,14 +15,14 @@ from jaxtyping import Array, Float
 from rlgen.algos.bonuses import encoders
 from rlgen.algos.bonuses.dynamics import Dynamics
 from rlgen.algos.bonuses.training import Fit, Training
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import Bonus, LevelEnv
 from rlgen.types import Key, Metrics, Rollout
 
 __all__ = ["ICM", "build", "tiny"]
 
 
 @dataclass(frozen=True)
-class ICM:
+class ICM(Bonus):
     """The error of a forward model over a whole run, shared by all slots.
 
     Attributes:

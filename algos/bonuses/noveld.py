@@ -39,7 +39,7 @@ class NovelDState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NovelD:
+class NovelD(Bonus):
     """The clipped difference of novelty across a step, times an episodic bonus.
 
     Attributes:
@@ -62,7 +62,7 @@ class NovelD:
     @property
     def features(self) -> tuple[str, ...]:
         """What the gate counts."""
-        return getattr(self.gate, "features", ())
+        return () if isinstance(self.gate, tuple) else self.gate.features
 
     @property
     def pairs(self) -> bool:
@@ -93,8 +93,7 @@ class NovelD:
 
     def warnings(self, metrics: dict[str, Array]) -> list[str]:
         """What the gate has to say of the metrics of an update."""
-        warn = getattr(self.gate, "warnings", None)
-        return warn(metrics) if warn else []
+        return [] if isinstance(self.gate, tuple) else self.gate.warnings(metrics)
 
 
 def build(

@@ -32,7 +32,7 @@ class RIDEState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RIDE:
+class RIDE(Bonus):
     """Impact in features that the dynamics are learned in, discounted by an episodic count.
 
     Attributes:
@@ -46,7 +46,7 @@ class RIDE:
     @property
     def features(self) -> tuple[str, ...]:
         """What is counted."""
-        return getattr(self.discount, "features", ())
+        return () if isinstance(self.discount, tuple) else self.discount.features
 
     @property
     def pairs(self) -> bool:
@@ -77,8 +77,7 @@ class RIDE:
 
     def warnings(self, metrics: dict[str, Array]) -> list[str]:
         """What the counts have to say of the metrics of an update."""
-        warn = getattr(self.discount, "warnings", None)
-        return warn(metrics) if warn else []
+        return [] if isinstance(self.discount, tuple) else self.discount.warnings(metrics)
 
 
 def build(env: LevelEnv, counted: bool = True, key: str = "", **fields) -> RIDE:

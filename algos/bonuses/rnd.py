@@ -16,8 +16,7 @@ from jaxtyping import Array, Float
 
 from rlgen.algos.bonuses import encoders
 from rlgen.algos.bonuses.training import Fit, Training
-from rlgen.nn.approximators import Approximator
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import Approximator, Bonus, LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 __all__ = ["RND", "VARIANTS", "Judged", "RNDState", "build", "tiny"]
@@ -42,7 +41,7 @@ class Judged(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RND:
+class RND(Bonus):
     """Novelty over a whole run, shared by all slots.
 
     Observations are not whitened: those of grids are bits. All that are acted on are learned from,

@@ -17,12 +17,11 @@ from jaxtyping import Array, Bool, Shaped, UInt32
 
 from rlgen import registry
 from rlgen.levels import level_hash
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import FEATURES, LevelEnv, num_feature_values, require_feature
 from rlgen.types import PyTree, Rollout, Visit
 
 KeyName: TypeAlias = Literal["position", "event", "observation"]
 KEYS = ("position", "event", "observation")
-_NUM_VALUES = {"position": "num_positions", "event": "num_events"}
 
 
 class Visits(NamedTuple):
@@ -35,7 +34,7 @@ class Visits(NamedTuple):
 
 def default_key(env: LevelEnv) -> KeyName:
     """The agent's position, or what it sees if the environment says no positions."""
-    return "position" if registry.has(env, "position") else "observation"
+    return "position" if registry.has(env, LevelEnv.position) else "observation"
 
 
 def check_key(env: LevelEnv, key: str, needed_by: str) -> None:
@@ -46,9 +45,8 @@ def check_key(env: LevelEnv, key: str, needed_by: str) -> None:
     """
     if key not in KEYS:
         raise ValueError(f"{needed_by}: key={key!r} is none of {', '.join(KEYS)}")
-    if key in _NUM_VALUES:
-        for ability in (key, _NUM_VALUES[key]):
-            registry.require(env, ability, f"{needed_by} with key={key}")
+    if key in FEATURES:
+        require_feature(env, key, f"{needed_by} with key={key}")
 
 
 def check_table(key: str, table: str, tables: tuple[str, ...], needed_by: str) -> None:
@@ -59,7 +57,7 @@ def check_table(key: str, table: str, tables: tuple[str, ...], needed_by: str) -
     """
     if table not in tables:
         raise ValueError(f"{needed_by}: table={table!r} is none of {', '.join(tables)}")
-    if table == "exact" and key not in _NUM_VALUES:
+    if table == "exact" and key not in FEATURES:
         raise ValueError(
             f"{needed_by}: table=exact has a cell for each value of the key, and key={key} has "
             f"too many; choose table={tables[-1]}"
@@ -80,12 +78,12 @@ def check_ranges(component: object, bounds: dict[str, tuple[int, int]], needed_b
 
 def num_values(env: LevelEnv, key: str) -> int:
     """How many values the key can have; 0 if they are not enumerated."""
-    return getattr(env, _NUM_VALUES[key])() if key in _NUM_VALUES else 0
+    return num_feature_values(env, key) if key in FEATURES else 0
 
 
 def features_of(key: str) -> tuple[str, ...]:
     """The features that a rollout has to record for the key."""
-    return (key,) if key in _NUM_VALUES else ()
+    return (key,) if key in FEATURES else ()
 
 
 def read_visits(rollout: Rollout, key: str, bins: int) -> Visits:
@@ -96,7 +94,7 @@ def read_visits(rollout: Rollout, key: str, bins: int) -> Visits:
         key: one of `KEYS`.
         bins: cells a unit into which floats of an observation are rounded; 0 keeps all their bits.
     """
-    if key in _NUM_VALUES:
+    if key in FEATURES:
         assert isinstance(rollout.visits, dict)
         visit: Visit = rollout.visits[key]
         return Visits(visit.before, visit.after, jnp.ones_like(rollout.first))

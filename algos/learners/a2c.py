@@ -5,7 +5,7 @@ workers in step with one another.
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import registry
 from rlgen.nn import distributions
-from rlgen.nn.actor_critic import ActorCritic, Network
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.approximators import MLP, Separate, Table, check_actions
 from rlgen.nn.optimizers import Optimizer, global_norm
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Network
 from rlgen.returns import gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -38,7 +38,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class A2C:
+class A2C(Learner):
     """One gradient step a rollout; rollouts are best short, episodes running on between them.
 
     Each step's log-probability is weighted by its own advantage. Where the network's parameters
@@ -87,15 +87,26 @@ class A2C:
         """
         del num_steps, num_slots
         check_actions(self.env)
-        check = getattr(self.network, "check", None)
-        if check is not None:
-            check(self.env)
+        self.network.check(self.env)
 
     def init(self, key: Key) -> A2CState:
         """An untrained agent."""
         params = self.network.init(key, self.env)
         groups = {name: self.optimizer.init(part) for name, part in self._groups(params).items()}
         return A2CState(params, groups, jnp.int32(0))
+
+    def in_env(self, env: LevelEnv) -> "A2C":
+        """The same in another environment; itself in its own."""
+        return self if env == self.env else replace(self, env=env)
+
+    def discounting(self) -> dict[str, Any]:
+        """What the advantages of a score share with this learner's."""
+        return discounting(self)
+
+    def offers(self, capability: Callable) -> bool:
+        """Features, if the network has them."""
+        missing = capability is Learner.features and not self.network.offers(Network.trunk)
+        return super().offers(capability) and not missing
 
     def initial_carry(self, num_slots: int) -> PyTree:
         """Recurrent state at the start of an episode, [N, ...]."""
@@ -119,7 +130,7 @@ class A2C:
         self, state: A2CState, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
         """New carry and what policy and value are computed from, of networks with a `trunk`."""
-        return getattr(self.network, "trunk")(self.env, state.params, carry, obs, first)  # noqa: B009
+        return self.network.trunk(self.env, state.params, carry, obs, first)
 
     def log_policy(self, state: A2CState, obs: PyTree) -> Float[Array, "B A"]:
         """Log-probabilities of all actions, of a network without memory.
@@ -154,7 +165,7 @@ class A2C:
 
     @property
     def _has_groups(self) -> bool:
-        return bool(getattr(self.network, "groups", ()))
+        return bool(self.network.groups)
 
     def _groups(self, params: PyTree) -> dict[str, PyTree]:
         return dict(params) if self._has_groups else {"all": params}
@@ -191,13 +202,13 @@ class A2C:
         }
 
 
-def build(env: LevelEnv, **fields) -> A2C:
+def build(env: LevelEnv, **fields: Any) -> A2C:
     """Tables and plain gradient steps where the environment enumerates its states, else a network.
 
     Source: the tabular agent's step sizes are the antagonist's in Jackson et al., 2023,
     "Discovering General Reinforcement Learning Algorithms with Adversarial Environment Design".
     """
-    if not registry.has(env, "num_states"):
+    if not registry.has(env, LevelEnv.num_states):
         return A2C(env, **fields)
     tabular = {
         "network": Separate(Table()),

@@ -4,6 +4,7 @@ Source: Lu et al., 2022, "Discovered Policy Optimisation".
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ class DiscoveredDrift:
         return jnp.where(advantage >= 0, for_good, for_bad)
 
 
-def build(env: LevelEnv, **fields: object) -> PPO:
+def build(env: LevelEnv, **fields: Any) -> PPO:
     """Feed-forward PPO for an environment, with this drift."""
     return PPO(env, **({"surrogate": DiscoveredDrift()} | fields))
 

@@ -15,10 +15,10 @@ from jaxtyping import Array, Bool, Float, Int
 from rlgen.algos.rules.files import UNTRAINED, load_rule, net_of, rule_pinned_file
 from rlgen.algos.rules.networks import Rule, RuleInputs, Targets, known_lifetime, log_horizon
 from rlgen.nn import distributions
-from rlgen.nn.approximators import Approximator, Table, approximator_for, check_actions
+from rlgen.nn.approximators import Table, approximator_for, check_actions
 from rlgen.nn.optimizers import Optimizer
-from rlgen.protocols import LevelEnv
-from rlgen.returns import gae
+from rlgen.protocols import Actor, Approximator, LevelEnv, RuleLearner
+from rlgen.returns import discounting, gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 _TOLD = 0x544F4C44
@@ -49,7 +49,7 @@ class AgentStats(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Agent:
+class Agent(Actor):
     """Acts, tells the rule what it did, and does what the rule says.
 
     One gradient step of -mean(π̂ log π(a|s)) + kl_coef · mean KL(y(s) ‖ ŷ), in which π̂ and ŷ are
@@ -73,7 +73,7 @@ class Agent:
             whose observations the network cannot take.
     """
 
-    needs_last_obs: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset({"last_obs"})
 
     env: LevelEnv
     network: Approximator
@@ -328,7 +328,7 @@ class LPGState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LPG:
+class LPG(RuleLearner):
     """Does what a learned rule says, once a rollout.
 
     The rollout's slots are the workers of one agent. A bonus counts as reward.
@@ -349,7 +349,7 @@ class LPG:
             with a clock and a life of unknown length.
     """
 
-    needs_last_obs: ClassVar[bool] = True
+    reads: ClassVar[frozenset[str]] = frozenset({"last_obs"})
 
     env: LevelEnv
     agent: Agent
@@ -392,6 +392,14 @@ class LPG:
             told = jax.random.choice(jax.random.fold_in(key, _TOLD), horizons)
             agent = agent._replace(told_lifetime=told)
         return LPGState(rule, agent)
+
+    def spanning(self, num_updates: int) -> "LPG":
+        """The same, whose agent lives for so many updates."""
+        return replace(self, num_updates=num_updates)
+
+    def discounting(self) -> dict[str, Any]:
+        """The agent's."""
+        return discounting(self.agent)
 
     def for_env(self, env: LevelEnv) -> "LPG":
         """The same in another environment.

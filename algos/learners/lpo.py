@@ -15,7 +15,7 @@ from rlgen.algos.learners.ppo import PPO, PPOState
 from rlgen.algos.rules.files import UNTRAINED, load_rule, net_of, rule_pinned_file
 from rlgen.algos.rules.networks import Drift, known_lifetime
 from rlgen.nn.actor_critic import ActorCritic
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, RuleLearner
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
@@ -48,7 +48,7 @@ class Surrogate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LPO:
+class LPO(RuleLearner):
     """PPO whose surrogate is a rule's.
 
     Attributes:
@@ -84,23 +84,30 @@ class LPO:
         return self.agent.bptt_steps
 
     @property
-    def needs_last_obs(self) -> bool:
-        """The agent's."""
-        return self.agent.needs_last_obs
+    def reads(self) -> frozenset[str]:
+        """What the agent reads."""
+        return self.agent.reads
 
     @property
-    def num_epochs(self) -> int:
+    def least_slots(self) -> int:
         """The agent's."""
-        return self.agent.num_epochs
+        return self.agent.least_slots
 
-    @property
-    def num_minibatches(self) -> int:
+    def discounting(self) -> dict[str, Any]:
         """The agent's."""
-        return self.agent.num_minibatches
+        return self.agent.discounting()
 
     def check(self, num_steps: int, num_slots: int) -> None:
         """Refuse rollouts that the agent refuses."""
         self.agent.check(num_steps, num_slots)
+
+    def spanning(self, num_updates: int) -> "LPO":
+        """The same, whose agent learns from so many updates."""
+        return replace(self, num_updates=num_updates, agent=self.agent.spanning(num_updates))
+
+    def without_schedule(self) -> "LPO":
+        """The same, its agent with a constant learning rate."""
+        return replace(self, agent=self.agent.without_schedule())
 
     def for_env(self, env: LevelEnv) -> "LPO":
         """The same in another environment."""

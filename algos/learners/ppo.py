@@ -12,9 +12,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.nn import distributions
-from rlgen.nn.actor_critic import ActorCritic, Network
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Network
 from rlgen.returns import gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -102,7 +102,7 @@ class IntrinsicStream:
 
 
 @dataclass(frozen=True)
-class PPO:
+class PPO(Learner):
     """PPO with the field's usual options, each a field; the defaults are JaxUED's for mazes.
 
     Attributes:
@@ -170,16 +170,21 @@ class PPO:
             _refuse(not getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         for name in ("discount", "gae_lambda", "anneal_end"):
             _refuse(not 0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
-        if self.two_streams and not hasattr(self.network, "values"):
+        if self.two_streams and not self.network.offers(Network.values):
             raise ValueError(
                 f"PPO's two_streams needs a network with several values, such as ActorCritic; "
                 f"{type(self.network).__name__} has one"
             )
 
     @property
-    def needs_last_obs(self) -> bool:
-        """Whether what follows a rollout's last step is needed, for the bonus's value of it."""
-        return self.two_streams
+    def reads(self) -> frozenset[str]:
+        """What follows a rollout's last step, where the bonus has a value of its own."""
+        return frozenset({"last_obs"} if self.two_streams else ())
+
+    @property
+    def least_slots(self) -> int:
+        """One for each minibatch."""
+        return self.num_minibatches
 
     @property
     def _network(self) -> Any:
@@ -211,6 +216,27 @@ class PPO:
         params = self._network.init(key, self.env)
         return PPOState(params, self._optimizer().init(params), jnp.int32(0))
 
+    def spanning(self, num_updates: int) -> "PPO":
+        """The same, annealing over so many updates."""
+        return replace(self, num_updates=num_updates)
+
+    def without_schedule(self) -> "PPO":
+        """The same, with a constant learning rate."""
+        return replace(self, anneal=False)
+
+    def in_env(self, env: LevelEnv) -> "PPO":
+        """The same in another environment; itself in its own."""
+        return self if env == self.env else replace(self, env=env)
+
+    def discounting(self) -> dict[str, Any]:
+        """What the advantages of a score share with this learner's."""
+        return discounting(self)
+
+    def offers(self, capability: Callable) -> bool:
+        """Features, if the network has them."""
+        missing = capability is Learner.features and not self.network.offers(Network.trunk)
+        return super().offers(capability) and not missing
+
     def initial_carry(self, num_slots: int) -> PyTree:
         """Recurrent state at the start of an episode, [N, ...]."""
         return self._network.initial_carry(num_slots)
@@ -233,7 +259,7 @@ class PPO:
         self, state: PPOState, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
         """New carry and what policy and value are computed from, of networks with a `trunk`."""
-        return getattr(self._network, "trunk")(self.env, state.params, carry, obs, first)  # noqa: B009
+        return self._network.trunk(self.env, state.params, carry, obs, first)
 
     def update(
         self, key: Key, state: PPOState, rollout: Rollout, weight: Float[Array, " N"]
@@ -254,6 +280,7 @@ class PPO:
         metrics = {name: values.sum() / num_run for name, values in metrics.items()}
         if self.target_kl > 0:
             metrics["epochs_run"] = num_run
+        metrics["gradient_steps"] = jnp.float32(num_run * self.num_minibatches)
         metrics["learning_rate"] = rate
         metrics["param_norm"] = _norm(params)
         return PPOState(params, opt_state, state.num_updates + 1), metrics
@@ -415,7 +442,7 @@ class PPO:
         return jnp.maximum(error, (near - target) ** 2)
 
 
-def build(env: LevelEnv, **fields: object) -> PPO:
+def build(env: LevelEnv, **fields: Any) -> PPO:
     """Feed-forward PPO for an environment."""
     return PPO(env, **fields)
 

@@ -4,12 +4,14 @@ Source: as `ppo`, with the core of Cho et al., 2014, "Learning Phrase Representa
 Encoder-Decoder for Statistical Machine Translation".
 """
 
+from typing import Any
+
 from rlgen.algos.learners.ppo import PPO
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.protocols import LevelEnv
 
 
-def build(env: LevelEnv, **fields: object) -> PPO:
+def build(env: LevelEnv, **fields: Any) -> PPO:
     """Recurrent PPO for an environment."""
     return PPO(env, ActorCritic(core="gru"), **fields)
 

@@ -3,12 +3,14 @@
 Source: as `ppo`, with the core of Feng et al., 2024, "Were RNNs All We Needed?".
 """
 
+from typing import Any
+
 from rlgen.algos.learners.ppo import PPO
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.protocols import LevelEnv
 
 
-def build(env: LevelEnv, **fields: object) -> PPO:
+def build(env: LevelEnv, **fields: Any) -> PPO:
     """Recurrent PPO for an environment."""
     return PPO(env, ActorCritic(core="linear"), **fields)
 

@@ -4,12 +4,14 @@ Source: as `ppo`; trained through time over whole rollouts, or over parts that s
 states after Kapturowski et al., 2019, "Recurrent Experience Replay in Distributed RL".
 """
 
+from typing import Any
+
 from rlgen.algos.learners.ppo import PPO
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.protocols import LevelEnv
 
 
-def build(env: LevelEnv, **fields: object) -> PPO:
+def build(env: LevelEnv, **fields: Any) -> PPO:
     """Recurrent PPO for an environment."""
     return PPO(env, ActorCritic(core="lstm"), **fields)
 

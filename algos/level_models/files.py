@@ -80,7 +80,7 @@ def save_model(
         fitted: with or without the encoder, which proposals do not need.
         digest: of the levels it was fitted on, see `digest_of`.
     """
-    codec: LevelCodec = getattr(model, "codec")  # noqa: B009
+    codec: LevelCodec = model.codec
     header = {
         "format": FORMAT,
         "rlgen": rlgen.__version__,
@@ -177,8 +177,8 @@ def _read(path: Path | str) -> _File:
 
 def _check_parts(file: _File, env: LevelEnv) -> None:
     """Refuse a model of other levels than the environment's."""
-    registry.require(env, "codec", f"the model in {file.path}")
-    codec: LevelCodec = getattr(env, "codec")()  # noqa: B009
+    registry.require(env, LevelEnv.codec, f"the model in {file.path}")
+    codec: LevelCodec = env.codec()
     theirs, ours = file.header["parts"], _described(codec)
     if theirs == ours:
         return

@@ -15,23 +15,22 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from rlgen.algos.level_models.heads import Heads, Values
 from rlgen.algos.level_models.layers import Decoder, Linear, NormRelu, Posterior
 from rlgen.algos.level_models.level_graph import Graph, features, graph_of, sum_neighbours
 from rlgen.algos.level_models.objective import Objective
-from rlgen.algos.level_models.vae import VAE, Fitted, Settings, Training
+from rlgen.algos.level_models.vae import VAE, Settings, VAEModel
 from rlgen.codec import Cells, Choice, Flags, LevelCodec, Part, Place
 from rlgen.protocols import LevelEnv
 from rlgen.registry import require
-from rlgen.types import Key, Metrics, PyTree
 
 __all__ = ["GraphEncoder", "GraphVAE", "build", "tiny"]
 
 
 @dataclass(frozen=True)
-class GraphVAE:
+class GraphVAE(VAEModel):
     """A variational autoencoder of levels with one grid of cells.
 
     Differs from the original in fitting all levels of the set, not nine in ten; in the last batch
@@ -79,30 +78,6 @@ class GraphVAE:
             if getattr(self, name) < 1:
                 raise ValueError(f"GraphVAE: {name}={getattr(self, name)} must be at least 1")
         self.vae()  # whose parts check the other fields
-
-    def begin(self, key: Key, levels: PyTree) -> Training:
-        """A model that has seen nothing of levels [M, ...]."""
-        return self.vae().begin(key, levels)
-
-    def train(self, state: Training, levels: PyTree, num_epochs: int) -> tuple[Training, Metrics]:
-        """Further passes through levels [M, ...]; metrics [num_epochs]."""
-        return self.vae().train(state, levels, num_epochs)
-
-    def finish(self, state: Training, levels: PyTree) -> Fitted:
-        """What was learned, and the latents of levels [M, ...]."""
-        return self.vae().finish(state, levels)
-
-    def fit(self, key: Key, levels: PyTree) -> Fitted:
-        """The model of levels [M, ...] after `num_epochs`."""
-        return self.vae().fit(key, levels, self.num_epochs)
-
-    def propose(self, key: Key, fitted: Fitted, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
-        """New levels [num, ...] and the rows of the two levels that each lies between."""
-        return self.vae().propose(key, fitted, num)
-
-    def reconstruct(self, fitted: Fitted, levels: PyTree) -> dict[str, Float[Array, " M"]]:
-        """By part, the accuracy with which levels [M, ...] are told from their latents."""
-        return self.vae().reconstruct(fitted, levels)
 
     def vae(self) -> VAE:
         """The model's networks with what they learn."""
@@ -189,8 +164,8 @@ def build(env: LevelEnv, **fields: Any) -> GraphVAE:
     Raises:
         ValueError: the environment has no codec, or its levels are no grids.
     """
-    require(env, "codec", "the level model graph-vae")
-    return GraphVAE(getattr(env, "codec")(), **fields)  # noqa: B009
+    require(env, LevelEnv.codec, "the level model graph-vae")
+    return GraphVAE(env.codec(), **fields)
 
 
 def tiny(env: LevelEnv) -> GraphVAE:

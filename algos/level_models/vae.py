@@ -4,6 +4,7 @@ Sources: Kingma and Welling, 2014, "Auto-Encoding Variational Bayes"; Garcin et 
 Zero-Shot Transfer in Reinforcement Learning via Data-Regularised Environment Design".
 """
 
+import abc
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from rlgen.algos.level_models.files import Fitted, Generator
 from rlgen.algos.level_models.heads import Heads, Values
 from rlgen.algos.level_models.interpolation import Points, draw_points, lerp, slerp
 from rlgen.codec import LevelCodec
+from rlgen.protocols import LevelModel
 from rlgen.types import Key, Metrics, PyTree
 
 
@@ -48,6 +50,40 @@ class Settings:
             raise ValueError(f"holdout={self.holdout} is a share: 0 .. 1, and less than 1")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
+
+
+class VAEModel(LevelModel, abstract=True):
+    """A level model whose fields make up a `VAE`, which does the work."""
+
+    num_epochs: int
+
+    @abc.abstractmethod
+    def vae(self) -> "VAE":
+        """The model's networks with what they learn."""
+
+    def begin(self, key: Key, levels: PyTree) -> Training:
+        """A model that has seen nothing of levels [M, ...]."""
+        return self.vae().begin(key, levels)
+
+    def train(self, state: Training, levels: PyTree, num_epochs: int) -> tuple[Training, Metrics]:
+        """Further passes through levels [M, ...]; metrics [num_epochs]."""
+        return self.vae().train(state, levels, num_epochs)
+
+    def finish(self, state: Training, levels: PyTree) -> Fitted:
+        """What was learned, and the latents of levels [M, ...]."""
+        return self.vae().finish(state, levels)
+
+    def fit(self, key: Key, levels: PyTree) -> Fitted:
+        """The model of levels [M, ...] after `num_epochs`."""
+        return self.vae().fit(key, levels, self.num_epochs)
+
+    def propose(self, key: Key, fitted: Fitted, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
+        """New levels [num, ...] and the rows of the two levels that each lies between."""
+        return self.vae().propose(key, fitted, num)
+
+    def reconstruct(self, fitted: Fitted, levels: PyTree) -> dict[str, Float[Array, " M"]]:
+        """By part, the accuracy with which levels [M, ...] are told from their latents."""
+        return self.vae().reconstruct(fitted, levels)
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from rlgen.algos.rules.files import NO_POLICY, rule_files
 from rlgen.levels import Task, as_episodes
 from rlgen.nn.optimizers import global_norm
 from rlgen.parallel.seeds import max_over_seeds, tree_where
-from rlgen.protocols import Learner, LevelEnv, RuleLearner
+from rlgen.protocols import Learner, LevelEnv, RuleLearner, Student
 from rlgen.rollout import continue_rollout, evaluate_policy, reset_slots
-from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Slots
+from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Slots, Spent
 
 
 class ESState(NamedTuple):
@@ -46,7 +46,7 @@ class CandidateFitness(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MetaES:
+class MetaES(Student):
     """The student whose learning is a learning rule, by an evolution strategy.
 
     Attributes:
@@ -76,15 +76,16 @@ class MetaES:
     eval_episodes: int = 64
     mesh: Mesh | tuple[()] = field(default=(), metadata={"config": False})
 
-    max_queued = 1
+    max_levels_per_slot = 1
     full_lifetime = True
+    gives = frozenset({"lifetimes", "episodes"})
 
     def __post_init__(self):
         for name in ("rollout_steps", "num_workers", "pair_batch_size", "eval_episodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         net = self.learner.rule_net
-        if self.from_zeros and getattr(net, "is_even", False):
+        if self.from_zeros and net.is_even:
             raise ValueError(
                 f"from_zeros: two mirrored {type(net).__name__}s around 0 are one and the same, so "
                 "that a search from there would learn from noise alone; leave it false"
@@ -105,6 +106,10 @@ class MetaES:
                 f"pair_batch_size={self.pair_batch_size}{per}; choose a divisor, such as 1"
             )
 
+    def spanning(self, num_updates: int) -> "MetaES":
+        """The same, with the learner's schedules."""
+        return replace(self, learner=self.learner.spanning(num_updates))
+
     def split_over(self, mesh: Mesh) -> "MetaES":
         """The same student with its tasks divided among devices, each with its own loops."""
         return replace(self, mesh=mesh)
@@ -113,8 +118,7 @@ class MetaES:
         """A distribution around the learner's rule."""
         key_rule, key_strategy = jax.random.split(key)
         # Born for any number of updates: the agent itself is not kept.
-        learner = replace(self.learner, num_updates=1)  # pyright: ignore[reportCallIssue]
-        rule = learner.init(key_rule).rule
+        rule = self.learner.spanning(1).init(key_rule).rule
         if self.from_zeros:
             rule = jax.tree.map(jnp.zeros_like, rule)
         return ESState(self.strategy.init(key_strategy, rule, 2 * num_slots), jnp.int32(0))
@@ -168,7 +172,9 @@ class MetaES:
         )
         done = jnp.ones(num_pairs, bool)
         metrics = self._metrics(state, new, fitness_of_pairs, task, lived)
-        return new, Outcome(done, (), lifetimes, as_episodes(lifetimes, done)), metrics
+        spent = self._spent(fitness_of_pairs, task, lived)
+        outcome = Outcome(done, (), lifetimes, as_episodes(lifetimes, done), spent)
+        return new, outcome, metrics
 
     def _like(self) -> PyTree:
         """Shapes of a rule's parameters."""
@@ -268,7 +274,6 @@ class MetaES:
         there = jnp.isfinite(fitness)
         mean = jnp.where(there, fitness, 0.0).sum() / jnp.maximum(there.sum(), 1)
         gap = jnp.abs(fitness[:, 0] - fitness[:, 1])
-        steps = jnp.float32(self.num_steps)
         return {
             "lifetime_return": mean,
             "lifetime_gap": jnp.where(jnp.isfinite(gap), gap, 0.0).mean(),
@@ -277,7 +282,16 @@ class MetaES:
             "rule_norm": global_norm(after),
             "rule_step": global_norm(moved),
             "useful_updates": useful / executed,
-            "steps_train": steps * useful,
-            "steps_surplus": steps * (executed - useful),
-            "steps_evaluate": fitness_of_pairs.steps_judged.sum(),
         }
+
+    def _spent(
+        self, fitness_of_pairs: CandidateFitness, task: Task, executed: Int[Array, ""]
+    ) -> Spent:
+        """One step of the rule; the env steps of agents until their ends, beyond, and after."""
+        steps, useful = jnp.float32(self.num_steps), task.lifetime.sum()
+        env_steps = {
+            "train": steps * useful,
+            "surplus": steps * (executed - useful),
+            "evaluate": fitness_of_pairs.steps_judged.sum(),
+        }
+        return Spent(1.0, env_steps)

@@ -36,9 +36,10 @@ from rlgen.algos.rules.networks import Rule, RuleInputs, Targets
 from rlgen.levels import Task, TaskEnv, as_episodes
 from rlgen.nn.optimizers import global_norm
 from rlgen.parallel.seeds import tree_where
-from rlgen.protocols import Learner, LevelEnv, Score
+from rlgen.protocols import Learner, LevelEnv, Score, Student
+from rlgen.returns import discounting
 from rlgen.rollout import RolloutCarry
-from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Rollout, Slots
+from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Rollout, Slots, Spent
 
 
 class MetaState(NamedTuple):
@@ -73,7 +74,7 @@ class InnerLoopOutput(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MetaGradient:
+class MetaGradient(Student):
     """The student whose learning is a learning rule.
 
     Only what the rule puts out is differentiated: the sampling of the data is not, nor are the
@@ -127,7 +128,8 @@ class MetaGradient:
     eval_episodes: int = 64
     block: int = 8
 
-    max_queued = 1
+    max_levels_per_slot = 1
+    gives = frozenset({"rollout", "lifetimes", "episodes"})
 
     def __post_init__(self):
         least = {"num_inner_updates": 1, "rollout_steps": 1, "num_workers": 1, "block": 1}
@@ -228,12 +230,15 @@ class MetaGradient:
             self, key_end, population, task, done & population.complete, unseen
         )
         outcome = Outcome(
-            done, flatten_workers(inner_output.last), lifetimes, as_episodes(lifetimes, done)
+            done,
+            flatten_workers(inner_output.last),
+            lifetimes,
+            as_episodes(lifetimes, done),
+            self._spent(population, unseen, share.size, steps),
         )
         metrics |= _inner_loop_metrics(*inner_output[2:], share=share) | _lifetime_metrics(
             lifetimes, done
         )
-        metrics |= self._accounts(population, unseen, share.size, steps)
         return MetaState(rule, opt_state, population, state.num_updates + 1), outcome, metrics
 
     def _replace(
@@ -368,16 +373,22 @@ class MetaGradient:
         log_prob = jnp.take_along_axis(log_policy, last.action.reshape(-1, 1), axis=1)[:, 0]
         return -(log_prob * jax.lax.stop_gradient(advantage).ravel()).mean()
 
-    def _accounts(
+    def _spent(
         self, population: Population, unseen: Bool[Array, " N"], num_agents: int, steps: Array
-    ) -> Metrics:
+    ) -> Spent:
+        """One step of the rule; the env steps of the agents, their antagonists and their judges."""
         followed = (unseen & population.complete).sum() if self.antagonist else 0
         inner = self.num_inner_updates * self.rollout_steps * self.num_workers
-        return {
-            "steps_train": jnp.full((), num_agents * self.num_steps, jnp.float32),
-            "steps_antagonist": jnp.float32(followed * inner),
-            "steps_evaluate": steps,
+        env_steps = {
+            "train": jnp.full((), num_agents * self.num_steps, jnp.float32),
+            "antagonist": jnp.float32(followed * inner),
+            "evaluate": steps,
         }
+        return Spent(1.0, env_steps)
+
+    def discounting(self) -> dict[str, Any]:
+        """The agents'."""
+        return discounting(self.agent)
 
 
 def rule_student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[MetaGradient, Score]:

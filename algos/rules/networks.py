@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.nn.gated_recurrence import GRUWeights, LSTMWeights, gru, gru_zeros, lstm, lstm_zeros
 from rlgen.nn.layers import orthogonal
+from rlgen.protocols import RuleNet
 from rlgen.types import Key, PyTree
 
 CORES = ("gru", "lstm")
@@ -54,7 +55,7 @@ class Targets(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(RuleNet):
     """The network U_η. Its parameters stand apart; these are its sizes.
 
     A recurrent core reads the steps from last to first and begins anew before every step that ended
@@ -154,7 +155,7 @@ MARGIN = 1e-4
 
 
 @dataclass(frozen=True)
-class Drift:
+class Drift(RuleNet):
     """A network without biases, of features that are all 0 at ρ = 1. Its parameters stand apart.
 
     The features are l = log ρ, l², 1 - ρ, (1 - ρ)², and A times each of them. With a clock there

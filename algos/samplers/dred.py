@@ -9,8 +9,8 @@ Data-Regularised Environment Design".
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +26,8 @@ from rlgen.algos.samplers.replay.pool import (
     generate,
     lineage_of,
     recall,
-    source_metrics,
     tell_source,
 )
-from rlgen.algos.scores.l1_value_loss import L1ValueLoss
 from rlgen.buffer import Arrivals, LevelBuffer, draw, insert, make_buffer, observed, update
 from rlgen.levels import LevelSet, hash_of
 from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds, tree_where
@@ -72,7 +70,7 @@ class DREDState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DRED:
+class DRED(Sampler):
     """A finite set in the first rows of a buffer, in the others the best of what is added to it.
 
     First every level of the set is met once. Then updates of replay, of weight 1, take turns with
@@ -87,7 +85,6 @@ class DRED:
         env: whose hash tells levels apart, and which edits levels.
         data: the finite set, M levels.
         source: where proposals come from; `()` for none.
-        score: what judges the levels.
         mixture: which levels are replayed.
         capacity: K, rows; those beyond M are for proposals.
         num_edits: if above 0, proposals are edits of levels just replayed, and there is no source.
@@ -105,9 +102,10 @@ class DRED:
         ValueError: fields out of range or at odds, or a capacity below M.
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"episodes"})
+
     env: LevelEnv
     data: Fixed
-    score: Score = field(metadata={"config": False})  # the curriculum's own; has its paths there
     source: Sampler | tuple[()] = ()
     mixture: Mixture = field(default_factory=Mixture)
     capacity: int = 4000
@@ -143,7 +141,9 @@ class DRED:
                 f"{self.num_edits} and {self.num_parents}"
             )
         if self.num_edits > 0:
-            require(self.env, "mutate_levels", "a curriculum that edits levels (num_edits > 0)")
+            require(
+                self.env, LevelEnv.mutate_levels, "a curriculum that edits levels (num_edits > 0)"
+            )
             if not isinstance(self.source, tuple):
                 raise ValueError(
                     f"num_edits={self.num_edits} makes proposals by edits, and a source is given "
@@ -161,6 +161,11 @@ class DRED:
         return self.data.level_set
 
     @property
+    def is_set_sampled(self) -> bool:
+        """Whether the environment drew it."""
+        return self.data.is_set_sampled
+
+    @property
     def has_proposals(self) -> bool:
         """Whether there is anything beside the set."""
         return self.num_edits > 0 or not isinstance(self.source, tuple)
@@ -168,22 +173,31 @@ class DRED:
     @property
     def preparation(self) -> str:
         """What the source does at first."""
-        return getattr(self._source, "preparation", "")
+        return self._source.preparation
 
     def trained_updates(self, num_levels: int) -> float:
         """Share of the updates that are learned from, in the long run."""
         del num_levels
         return 0.5 if self.has_proposals and not self.train_on_new else 1.0
 
-    def check(self, num_levels: int) -> None:
+    def check(self, num_levels: int, score: Score) -> None:
         """Refuse what the source refuses."""
-        check = getattr(self.source, "check", None)
-        if check is not None:
-            check(num_levels)
+        self._source.check(num_levels, score)
 
-    def init(self, key: Key) -> DREDState:
+    def spanning(self, num_updates: int) -> "DRED":
+        """The same, with the schedules of the mixture and of the source."""
+        mixture = replace(self.mixture, num_updates=num_updates)
+        if isinstance(self.source, tuple):
+            return replace(self, mixture=mixture)
+        return replace(self, mixture=mixture, source=self.source.spanning(num_updates))
+
+    def buffer(self, state: DREDState) -> LevelBuffer:
+        """The set, and what was added to it."""
+        return state.buffer
+
+    def init(self, key: Key, memory: PyTree) -> DREDState:
         """The set in the first rows, nothing known of it."""
-        unseen = first_known(self.score, self.level_info().lineage)
+        unseen = first_known(memory, self.level_info().lineage)
         zero, chosen = jnp.zeros((), jnp.int32), self.level_set
         empty = make_buffer(self.capacity, self.example_level(), unseen)
         rows = jnp.arange(self.capacity) < len(chosen)
@@ -194,7 +208,7 @@ class DRED:
             size=zero + len(chosen),
         )
         none = jnp.full(self.num_parents, -1, jnp.int32)
-        source = self._source.init(key)
+        source = self._source.init(key, memory)
         return DREDState(source, buffer, zero, zero, jnp.zeros((), bool), none, jnp.zeros(()))
 
     def example_level(self) -> PyTree:
@@ -236,13 +250,7 @@ class DRED:
         score: Float[Array, "N R"],
         outcome: Outcome,
     ) -> DREDState:
-        """Update the replayed rows, offer what was looked at to the buffer.
-
-        Raises:
-            ValueError: the student does not report its episodes.
-        """
-        if not isinstance(outcome.episodes, EpisodeStats):
-            raise ValueError("DRED needs a student that reports its episodes")
+        """Update the replayed rows, offer what was looked at to the buffer."""
         source = tell_source(self._source, keys, state.source, slots, score, outcome)
         easiest = state.easiest
         if self.parents == "easiest":
@@ -271,7 +279,7 @@ class DRED:
             "generated_levels": state.buffer.size - num_data,
             "effective_levels": 1.0 / jnp.maximum((probability**2).sum(), 1e-9),
         }
-        return source_metrics(self._source, state.source) | told
+        return self._source.metrics(state.source) | told
 
     def lineage(self, state: DREDState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
         """Updates since each level was first met, and edits between it and the set."""
@@ -394,9 +402,9 @@ class DRED:
         return drawn / jnp.maximum(probability.sum(), 1e-9) - mean
 
 
-def first_known(score: Score, lineage: Lineage) -> Known:
+def first_known(memory: PyTree, lineage: Lineage) -> Known:
     """Of a level that was never played."""
-    return Known(score.initial_state(), lineage, jnp.zeros((), bool), jnp.full((), -jnp.inf))
+    return Known(memory, lineage, jnp.zeros((), bool), jnp.full((), -jnp.inf))
 
 
 def take_back(
@@ -475,11 +483,11 @@ def _held(slots: Slots, busy: Bool[Array, " N"], capacity: int) -> Bool[Array, "
     return jnp.zeros(capacity, bool).at[row].set(True, mode="drop")
 
 
-def build(env: LevelEnv, score: Score, **fields: Any) -> DRED:
+def build(env: LevelEnv, **fields: Any) -> DRED:
     """A finite set of sampled levels, with random ones as proposals."""
-    return DRED(env, Fixed(env), score, Random(env), **fields)
+    return DRED(env, Fixed(env), Random(env), **fields)
 
 
 def tiny(env: LevelEnv) -> DRED:
     """The smallest instance, for tests of laws."""
-    return DRED(env, Fixed(env, num_levels=6), L1ValueLoss(), Random(env), capacity=16)
+    return DRED(env, Fixed(env, num_levels=6), Random(env), capacity=16)

@@ -14,13 +14,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Int, UInt32
 
 from rlgen.algos.samplers.random import fill_new
 from rlgen.levels import LevelSet, hash_of
-from rlgen.protocols import LevelEnv
-from rlgen.registry import did_you_mean, has, require
-from rlgen.types import Keys, Outcome, PyTree, Slots
+from rlgen.protocols import LevelEnv, Sampler
+from rlgen.registry import did_you_mean, require
+from rlgen.types import Key, Keys, PyTree, Slots
 
 _MAX_ROUNDS = 8
 
@@ -34,7 +34,7 @@ class FixedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Sampler):
     """Each free slot, and each place of its queue, gets its own uniform draw from the set.
 
     The set is a constant of the program: the same for all seeds of a run, whatever their keys. It
@@ -82,7 +82,12 @@ class Fixed:
         object.__setattr__(self, "level_set", chosen)
         object.__setattr__(self, "digest", _digest(np.asarray(chosen.hash)))
 
-    def init(self, key: jax.Array) -> FixedState:
+    @property
+    def is_set_sampled(self) -> bool:
+        """Not if it is of a file or made elsewhere."""
+        return not self.path and not isinstance(self.levels, LevelSet)
+
+    def init(self, key: Key, memory: PyTree) -> FixedState:
         """An epoch that begins."""
         zero = jnp.zeros((), jnp.int32)
         return FixedState(jax.random.bits(key), zero, zero)
@@ -103,18 +108,6 @@ class Fixed:
             index = jax.random.randint(keys.own, slots.buffer_index.shape, 0, len(self.level_set))
         level = jax.tree.map(lambda x: x[index], self.level_set.level)
         return state, fill_new(slots, free, level)
-
-    def observe(
-        self,
-        keys: Keys,
-        state: FixedState,
-        slots: Slots,
-        score: Float[Array, "N R"],
-        outcome: Outcome,
-    ) -> FixedState:
-        """The set is what it is, however its levels went."""
-        del keys, slots, score, outcome
-        return state
 
     def _next_of_epoch(
         self, state: FixedState, wanted: Bool[Array, "N R"]
@@ -159,15 +152,13 @@ def _load(env: LevelEnv, path: str) -> LevelSet:
             f"{path!r} is no level file, nor a suite of {type(env).__name__}; "
             f"{did_you_mean(path, known)}"
         )
-    require(env, "load_levels", needed_by=f"Fixed(path={path!r})")
-    load = getattr(env, "load_levels", None)
-    assert load is not None
-    return load(path)
+    require(env, LevelEnv.load_levels, needed_by=f"Fixed(path={path!r})")
+    return env.load_levels(path)
 
 
 def suite_names(env: LevelEnv) -> tuple[str, ...]:
     """The suites that the environment has."""
-    return tuple(getattr(env, "suites")()) if has(env, "suites") else ()  # noqa: B009
+    return tuple(env.suites())
 
 
 @functools.lru_cache(maxsize=4)  # a changed field elsewhere need not read again
@@ -177,7 +168,7 @@ def _shipped(env: LevelEnv, name: str) -> LevelSet:
     Raises:
         ValueError: they are of another size.
     """
-    suite = getattr(env, "suites")()[name]()  # noqa: B009
+    suite = env.suites()[name]()
     ours = jax.eval_shape(env.sample_level, jax.random.key(0))
     theirs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), suite.levels.level)
     same = jax.tree.structure(ours) == jax.tree.structure(theirs)

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from rlgen import registry
 from rlgen.algos.level_models.files import load_fitted
 from rlgen.algos.samplers.fixed import Fixed, own_set
 from rlgen.algos.samplers.random import fill_new
 from rlgen.codec import Cells
-from rlgen.protocols import LevelEnv, LevelModel
+from rlgen.protocols import LevelEnv, LevelModel, Sampler
 from rlgen.registry import require
-from rlgen.types import Key, Keys, Outcome, PyTree, Slots
+from rlgen.types import Key, Keys, PyTree, Slots
 
 
 class GeneratedState(NamedTuple):
@@ -27,7 +27,7 @@ class GeneratedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Generated:
+class Generated(Sampler):
     """Fills each free slot, and each place of its queue, with a level between two of the set.
 
     The model is fitted before the first update, inside the program that makes the run's first
@@ -51,7 +51,7 @@ class Generated:
     path: str = ""
 
     def __post_init__(self):
-        require(self.env, "codec", "a generative model of levels")
+        require(self.env, LevelEnv.codec, "a generative model of levels")
         if self.path:
             self._read()
 
@@ -63,9 +63,9 @@ class Generated:
         kind, num = type(self.model).__name__, len(self.data.level_set)
         return f"fitting a {kind} on {num} levels, {self.model.num_epochs} epochs"
 
-    def init(self, key: Key) -> GeneratedState:
+    def init(self, key: Key, memory: PyTree) -> GeneratedState:
         """The fitted model; the key is not used, as all seeds share it."""
-        del key
+        del key, memory
         if self.path:
             return GeneratedState(self._read())
         # Behind a barrier, or the compiler would try to fit the model itself.
@@ -86,18 +86,6 @@ class Generated:
         level = jax.tree.map(lambda x, y: x.reshape(y.shape), level, slots.level)
         return state, fill_new(slots, free, level)
 
-    def observe(
-        self,
-        keys: Keys,
-        state: GeneratedState,
-        slots: Slots,
-        score: Float[Array, "N R"],
-        outcome: Outcome,
-    ) -> GeneratedState:
-        """The model is what it is, however its levels went."""
-        del keys, slots, score, outcome
-        return state
-
     def _read(self) -> PyTree:
         return load_fitted(self.path, self.model, self.env)
 
@@ -108,8 +96,8 @@ def model_for(env: LevelEnv) -> LevelModel:
     Raises:
         ValueError: the environment has no codec.
     """
-    require(env, "codec", "a generative model of levels")
-    parts = getattr(env, "codec")().parts  # noqa: B009
+    require(env, LevelEnv.codec, "a generative model of levels")
+    parts = env.codec().parts
     name = "graph-vae" if any(isinstance(part, Cells) for part in parts) else "mlp-vae"
     return registry.load("level-models", name).build(env)
 

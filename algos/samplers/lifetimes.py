@@ -5,7 +5,8 @@ of updates on a level drawn for them); Jackson et al., 2024, "Discovering Tempor
 Reinforcement Learning Algorithms" (log-uniform lifetimes).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -14,10 +15,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.random import Random
-from rlgen.curriculum import level_info_of
 from rlgen.levels import Task
 from rlgen.parallel.seeds import tree_where
-from rlgen.protocols import LevelEnv, Sampler
+from rlgen.protocols import LevelEnv, Sampler, Score
+from rlgen.registry import has
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
 
 DEFAULT_LIFETIME = 250
@@ -28,7 +29,7 @@ _OWN = 0x4C494645
 
 
 @dataclass(frozen=True)
-class Lifetimes:
+class Lifetimes(Sampler):
     """Fills each free slot with a level of the source and an independent lifetime.
 
     Lifetimes are whole numbers, log-uniform from `shortest` to `longest`: 10 to 20 is as likely as
@@ -67,8 +68,8 @@ class Lifetimes:
     @property
     def bounds(self) -> tuple[int, int]:
         """The shortest and the longest lifetime, both of at least one update."""
-        own = getattr(self.env, "lifetime", None)
-        longest = self.longest or (int(own()) if own else DEFAULT_LIFETIME)
+        known = has(self.env, LevelEnv.lifetime)
+        longest = self.longest or (int(self.env.lifetime()) if known else DEFAULT_LIFETIME)
         return self.shortest or longest, longest
 
     @property
@@ -84,22 +85,43 @@ class Lifetimes:
 
     @property
     def level_set(self) -> Any:
-        """The levels of a source that is a finite set; of other sources there is none.
+        """The levels of a source that is a finite set; None of another."""
+        return self.source.level_set
 
-        Raises:
-            AttributeError: the source has none.
-        """
-        return getattr(self.source, "level_set")  # noqa: B009 (of some sources only)
-
-    def check(self, num_levels: int) -> None:
-        """Refuse what the source refuses."""
-        check = getattr(self.source, "check", None)
-        if check is not None:
-            check(num_levels)
-
-    def init(self, key: Key) -> PyTree:
+    @property
+    def is_set_sampled(self) -> bool:
         """The source's."""
-        return self.source.init(key)
+        return self.source.is_set_sampled
+
+    @property
+    def preparation(self) -> str:
+        """The source's."""
+        return self.source.preparation
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the source reads."""
+        return self.source.reads
+
+    def offers(self, capability: Callable) -> bool:
+        """What the source offers."""
+        return self.source.offers(capability)
+
+    def check(self, num_levels: int, score: Score) -> None:
+        """Refuse what the source refuses."""
+        self.source.check(num_levels, score)
+
+    def spanning(self, num_updates: int) -> "Lifetimes":
+        """The same, with the source's schedules."""
+        return replace(self, source=self.source.spanning(num_updates))
+
+    def buffer(self, state: PyTree) -> Any:
+        """The source's."""
+        return self.source.buffer(state)
+
+    def init(self, key: Key, memory: PyTree) -> PyTree:
+        """The source's."""
+        return self.source.init(key, memory)
 
     def example_level(self) -> Task:
         """The source's blank level, with the longest lifetime."""
@@ -107,7 +129,7 @@ class Lifetimes:
 
     def level_info(self) -> PyTree:
         """The source's."""
-        return level_info_of(self.source)
+        return self.source.level_info()
 
     def propose(
         self, keys: Keys, state: PyTree, slots: Slots, free: Bool[Array, " N"]
@@ -133,18 +155,19 @@ class Lifetimes:
 
     def metrics(self, state: PyTree) -> Metrics:
         """The source's."""
-        own = getattr(self.source, "metrics", None)
-        return own(state) if own else {}
+        return self.source.metrics(state)
 
     def lineage(self, state: PyTree, slots: Slots) -> dict[str, Int[Array, "N R"]]:
         """The source's."""
-        own = getattr(self.source, "lineage", None)
-        return own(state, _of_source(slots)) if own else {}
+        return self.source.lineage(state, _of_source(slots))
 
     def trained_updates(self, num_levels: int) -> float:
         """The source's."""
-        own = getattr(self.source, "trained_updates", None)
-        return own(num_levels) if own else 1.0
+        return self.source.trained_updates(num_levels)
+
+    def replay_probability(self, state: PyTree) -> Float[Array, " K"]:
+        """The source's."""
+        return self.source.replay_probability(state)
 
     def _draw(self, key: Key, shape: tuple[int, ...]) -> Int[Array, "N R"]:
         shortest, longest = self.bounds

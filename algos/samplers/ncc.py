@@ -5,7 +5,7 @@ step sizes are those of Li et al., 2023, "TiAda: A Time-scale Adaptive Algorithm
 Minimax Optimization".
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -23,10 +23,8 @@ from rlgen.algos.samplers.replay.pool import (
     lineage_of,
     recall,
     remembered,
-    source_metrics,
     tell_source,
 )
-from rlgen.algos.scores.learnability import Learnability
 from rlgen.buffer import LevelBuffer, filled, observed, update
 from rlgen.parallel.seeds import same_for_all_seeds
 from rlgen.protocols import LevelEnv, Sampler, Score
@@ -65,7 +63,7 @@ class _Stage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NCC:
+class NCC(Sampler):
     """Cycles: every level is scored again, the distribution takes one step, and training follows.
 
     A *sweep* plays all K rows in order with weight 0, and new candidates in place of rows that are
@@ -85,7 +83,6 @@ class NCC:
     Attributes:
         env: whose hash goes with each level.
         source: where levels come from.
-        score: what judges the levels.
         capacity: K, rows.
         entropy_coef: η; 0 puts all that the floor leaves on the best level.
         step_size: of the gradient step; divided by (summed squares of gradients)^0.4.
@@ -103,7 +100,6 @@ class NCC:
 
     env: LevelEnv
     source: Sampler
-    score: Score = field(metadata={"config": False})  # the curriculum's own; has its paths there
     capacity: int = 4000
     entropy_coef: float = 0.05
     step_size: float = 0.1
@@ -127,13 +123,14 @@ class NCC:
                 f"{0.04 / self.capacity:.1g}"
             )
 
-    def check(self, num_levels: int) -> None:
+    def check(self, num_levels: int, score: Score) -> None:
         """Refuse a buffer that cannot take the levels of one update.
 
         Raises:
             ValueError: with the size that is needed.
         """
-        check_capacity(self.capacity, self.source, num_levels)
+        check_capacity(self.capacity, num_levels)
+        self.source.check(num_levels, score)
 
     def num_sweeping(self, num_levels: int) -> int:
         """Updates of a sweep, `num_levels` being met in each."""
@@ -144,12 +141,20 @@ class NCC:
         judged = self.num_sweeping(num_levels) + self.num_fresh_updates
         return self.train_updates / (judged + self.train_updates)
 
-    def init(self, key: Key) -> NCCState:
+    def spanning(self, num_updates: int) -> "NCC":
+        """The same, with the source's schedules."""
+        return replace(self, source=self.source.spanning(num_updates))
+
+    def buffer(self, state: NCCState) -> LevelBuffer:
+        """The levels that it keeps."""
+        return state.buffer
+
+    def init(self, key: Key, memory: PyTree) -> NCCState:
         """An empty buffer and a uniform distribution."""
-        buffer = empty_buffer(self.source, self.score, self.capacity)
+        buffer = empty_buffer(self.source, memory, self.capacity)
         uniform, first = jnp.full(self.capacity, 1 / self.capacity), jnp.full(self.capacity, _FIRST)
         adversary = Adversary(uniform, first)
-        return NCCState(self.source.init(key), buffer, adversary, jnp.zeros((), jnp.int32))
+        return NCCState(self.source.init(key, memory), buffer, adversary, jnp.zeros((), jnp.int32))
 
     def example_level(self) -> PyTree:
         """The source's blank level."""
@@ -229,7 +234,7 @@ class NCC:
             "level_prob_max": y.max(),
             "level_score": y @ known_scores(state.buffer),
         }
-        return source_metrics(self.source, state.source) | own
+        return self.source.metrics(state.source) | own
 
     def lineage(self, state: NCCState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
         """Updates since each level was first met."""
@@ -273,12 +278,11 @@ def project(x: Float[Array, " K"], floor: float = 0.0) -> Float[Array, " K"]:
     return jnp.maximum(x - threshold, 0.0) + floor
 
 
-def build(env: LevelEnv, score: Score, **fields: Any) -> NCC:
+def build(env: LevelEnv, **fields: Any) -> NCC:
     """NCC over an environment's base distribution."""
-    return NCC(env, Random(env), score, **fields)
+    return NCC(env, Random(env), **fields)
 
 
 def tiny(env: LevelEnv) -> NCC:
     """The smallest instance, for tests of laws."""
-    score = Learnability(env)
-    return NCC(env, Random(env), score, capacity=12, floor=1e-3, train_updates=2)
+    return NCC(env, Random(env), capacity=12, floor=1e-3, train_updates=2)

@@ -19,7 +19,7 @@ from rlgen.algos.samplers.random import fill_new
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.cell_actor_critic import CellActorCritic
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import Editor, Learner, LevelEnv
+from rlgen.protocols import Editor, Learner, LevelEnv, Sampler, Score
 from rlgen.registry import has, require
 from rlgen.rollout import Record, rollout
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Rollout, Slots
@@ -39,7 +39,7 @@ class PairedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Paired:
+class Paired(Sampler):
     """A teacher plays the editor once for every place of a free slot; what it built is the level.
 
     Its episode is kept with the slot until the level has been judged. Then the score is the reward
@@ -60,21 +60,23 @@ class Paired:
 
     def __post_init__(self):
         # So that a changed field of the editor, such as its horizon, is the teacher's as well.
-        if getattr(self.teacher, "env", self.editor) != self.editor:
-            teacher: Any = self.teacher
-            object.__setattr__(self, "teacher", replace(teacher, env=self.editor))
+        object.__setattr__(self, "teacher", self.teacher.in_env(self.editor))
 
-    def check(self, num_levels: int) -> None:
+    def check(self, num_levels: int, score: Score) -> None:
         """Refuse sizes that the teacher cannot take."""
-        check = getattr(self.teacher, "check", None)
-        if check is not None:
-            check(self.editor.horizon, num_levels)
+        del score
+        self.teacher.check(self.editor.horizon, num_levels)
 
-    def init(self, key: Key) -> PairedState:
+    def spanning(self, num_updates: int) -> "Paired":
+        """The same, with the teacher's schedules."""
+        return replace(self, teacher=self.teacher.spanning(num_updates))
+
+    def init(self, key: Key, memory: PyTree) -> PairedState:
         """An untrained teacher."""
+        del memory
         teacher = self.teacher.init(key)
         # Which metrics it will have: asked with as many episodes as fill its minibatches.
-        num = getattr(self.teacher, "num_minibatches", 1)
+        num = self.teacher.least_slots
         played = jax.tree.map(lambda x: jnp.stack([x] * num, axis=1), self.level_info())
         told = jax.eval_shape(self.teacher.update, key, teacher, played, jnp.ones(num))[1]
         unknown = jnp.float32(jnp.nan)
@@ -222,13 +224,13 @@ def _paid(note: Rollout, reward: Float[Array, "N R"]) -> Rollout:
 
 def _shows_cells(editor: Editor) -> bool:
     """Whether the teacher sees an image with as many cells as it has actions."""
-    if not has(editor, "unpack"):
+    if not has(editor, LevelEnv.unpack):
         return False
     key = jax.random.key(0)
 
     def first_view(key: Key) -> PyTree:
         obs, _ = editor.reset_env(key, editor.sample_level(key))
-        return editor.unpack(obs)  # pyright: ignore[reportAttributeAccessIssue]
+        return editor.unpack(obs)
 
     shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(first_view, key))]
     images = [shape for shape in shapes if len(shape) == 3]
@@ -236,5 +238,5 @@ def _shows_cells(editor: Editor) -> bool:
 
 
 def _editor_of(env: LevelEnv) -> Editor:
-    require(env, "editor", needed_by="PAIRED's teacher")
-    return env.editor()  # pyright: ignore[reportAttributeAccessIssue]
+    require(env, LevelEnv.editor, needed_by="PAIRED's teacher")
+    return env.editor()

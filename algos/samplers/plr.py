@@ -9,7 +9,7 @@ et al., 2022, "Evolving Curricula with Regret-Based Environment Design" (ACCEL);
 "minimax: Efficient Baselines for Autocurricula in JAX" (the parallel variants).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -18,14 +18,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.samplers.replay.lineage import (
-    Lineage,
     SlotInfo,
     StoredInfo,
     born,
     easiest_rows,
     edit_into,
 )
-from rlgen.algos.scores.max_mc import MaxMC
+from rlgen.algos.samplers.replay.pool import check_capacity, empty_buffer, first_info
 from rlgen.buffer import (
     Arrivals,
     LevelBuffer,
@@ -34,11 +33,9 @@ from rlgen.buffer import (
     draw,
     draw_distinct,
     insert,
-    make_buffer,
     observed,
     update,
 )
-from rlgen.curriculum import level_info_of
 from rlgen.levels import hash_of
 from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds, tree_where
 from rlgen.protocols import LevelEnv, Sampler, Score
@@ -61,7 +58,7 @@ class PLRState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PLR:
+class PLR(Sampler):
     """Replays levels of a buffer with some probability; takes new ones from another sampler.
 
     Whether to replay is decided once an update, for all slots and all seeds, and only the work
@@ -73,7 +70,6 @@ class PLR:
     Attributes:
         env: whose hash tells levels apart, and which edits levels.
         source: where new levels come from; it sees only the slots that it filled.
-        score: what judges the levels; its memory is kept with each of them.
         capacity: K, rows.
         replay_prob: share of updates that replay; 0 is the source alone.
         temperature: β of the priorities.
@@ -98,13 +94,12 @@ class PLR:
             in what they do. Not with edits or blocks, which belong to whole updates.
 
     Raises:
-        ValueError: a field outside its range, fields that exclude each other, proportional
-            priorities of a score that may be negative, or edits in an environment that has none.
+        ValueError: a field outside its range, fields that exclude each other, or edits in an
+            environment that has none.
     """
 
     env: LevelEnv
     source: Sampler
-    score: Score = field(metadata={"config": False})  # the curriculum's own; has its paths there
     capacity: int = 4000
     replay_prob: float = 0.8
     temperature: float = 0.3
@@ -136,13 +131,10 @@ class PLR:
         for name in ("replay_prob", "min_fill"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.priority == "proportional" and getattr(self.score, "may_be_negative", False):
-            raise ValueError(
-                f"priority='proportional' needs scores of 0 or more, and those of "
-                f"{type(self.score).__name__} may be negative; use priority='rank'"
-            )
         if self.num_edits > 0:
-            require(self.env, "mutate_levels", "a curriculum that edits levels (num_edits > 0)")
+            require(
+                self.env, LevelEnv.mutate_levels, "a curriculum that edits levels (num_edits > 0)"
+            )
         if self.parents not in ("batch", "easiest"):
             raise ValueError(f"parents must be 'batch' or 'easiest', got {self.parents!r}")
         if self.parallel and self.parents == "easiest":
@@ -169,6 +161,12 @@ class PLR:
                 )
 
     @property
+    def reads(self) -> frozenset[str]:
+        """Episodes, to tell which parents are easiest; and what the source reads."""
+        own = {"episodes"} if self.parents == "easiest" else set()
+        return self.source.reads | own
+
+    @property
     def num_blocks(self) -> int:
         """Equal blocks that the slots divide into."""
         return (3 if self.num_edits > 0 else 2) if self.parallel else 1
@@ -186,28 +184,35 @@ class PLR:
         learned = 1.0 if self.train_on_new else self.replay_prob
         return learned / (1 + self.replay_prob * (self.num_edits > 0))
 
-    def check(self, num_levels: int) -> None:
-        """Refuse a buffer that cannot take the levels of one update.
+    def check(self, num_levels: int, score: Score) -> None:
+        """Refuse a buffer that cannot take the levels of one update, and what the source refuses.
 
         Raises:
-            ValueError: fewer rows than levels.
+            ValueError: fewer rows than levels, or proportional priorities of a score that may be
+                negative.
         """
-        if self.capacity < num_levels:
+        check_capacity(self.capacity, num_levels)
+        if self.priority == "proportional" and score.may_be_negative:
             raise ValueError(
-                f"capacity={self.capacity} is below the {num_levels} levels of one update; "
-                f"set it to at least {num_levels}, or lower num_slots or levels_per_slot"
+                f"priority='proportional' needs scores of 0 or more, and those of "
+                f"{type(score).__name__} may be negative; use priority='rank'"
             )
-        check = getattr(self.source, "check", None)
-        if check is not None:
-            check(num_levels)
+        self.source.check(num_levels, score)
 
-    def init(self, key: Key) -> PLRState:
+    def spanning(self, num_updates: int) -> "PLR":
+        """The same, with the source's schedules."""
+        return replace(self, source=self.source.spanning(num_updates))
+
+    def buffer(self, state: PLRState) -> LevelBuffer:
+        """What has been seen."""
+        return state.buffer
+
+    def init(self, key: Key, memory: PyTree) -> PLRState:
         """An empty buffer."""
-        unseen = StoredInfo(self.score.initial_state(), self.level_info().lineage)
         zero, never = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
         return PLRState(
-            source=self.source.init(key),
-            buffer=make_buffer(self.capacity, self.example_level(), unseen),
+            source=self.source.init(key, memory),
+            buffer=empty_buffer(self.source, memory, self.capacity),
             num_new=zero,
             num_updates=zero,
             edits_next=never,
@@ -220,10 +225,7 @@ class PLR:
 
     def level_info(self) -> SlotInfo:
         """Of a level without a past."""
-        zero = jnp.zeros((), jnp.int32)
-        return SlotInfo(
-            level_info_of(self.source), Lineage(jnp.full((), NEW, jnp.int32), zero, zero)
-        )
+        return first_info(self.source)
 
     def propose(
         self, keys: Keys, state: PLRState, slots: Slots, free: Bool[Array, " N"]
@@ -295,8 +297,7 @@ class PLR:
 
     def metrics(self, state: PLRState) -> Metrics:
         """The source's."""
-        own = getattr(self.source, "metrics", None)
-        return own(state.source) if own else {}
+        return self.source.metrics(state.source)
 
     def replay_probability(self, state: PLRState) -> Float[Array, " K"]:
         """Of each row, in an update that replays."""
@@ -442,11 +443,11 @@ class PLR:
         return Priority(self.priority, self.temperature, self.staleness_coef)
 
 
-def build(env: LevelEnv, score: Score, **fields: Any) -> PLR:
+def build(env: LevelEnv, **fields: Any) -> PLR:
     """PLR over an environment's base distribution."""
-    return PLR(env, Random(env), score, **fields)
+    return PLR(env, Random(env), **fields)
 
 
 def tiny(env: LevelEnv) -> PLR:
     """The smallest instance, for tests of laws."""
-    return PLR(env, Random(env), MaxMC(), capacity=16, replay_prob=0.5)
+    return PLR(env, Random(env), capacity=16, replay_prob=0.5)

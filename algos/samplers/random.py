@@ -9,16 +9,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from rlgen.parallel.seeds import tree_where
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, Sampler
 from rlgen.registry import require
-from rlgen.types import NEW, Key, Keys, Outcome, PyTree, Slots
+from rlgen.types import NEW, Key, Keys, PyTree, Slots
 
 
 @dataclass(frozen=True)
-class Random:
+class Random(Sampler):
     """Fills each free slot, and each place of its queue, with a new level.
 
     Attributes:
@@ -33,11 +33,13 @@ class Random:
 
     def __post_init__(self):
         if self.simple:
-            require(self.env, "sample_simple_level", "a source of simple levels (simple=True)")
+            require(
+                self.env, LevelEnv.sample_simple_level, "a source of simple levels (simple=True)"
+            )
 
-    def init(self, key: jax.Array) -> tuple[()]:
+    def init(self, key: Key, memory: PyTree) -> tuple[()]:
         """There is nothing to remember."""
-        del key
+        del key, memory
         return ()
 
     def example_level(self) -> PyTree:
@@ -52,21 +54,8 @@ class Random:
         level = jax.vmap(jax.vmap(self._sample))(keys_level)
         return state, fill_new(slots, free, level)
 
-    def observe(
-        self,
-        keys: Keys,
-        state: tuple[()],
-        slots: Slots,
-        score: Float[Array, "N R"],
-        outcome: Outcome,
-    ) -> tuple[()]:
-        """Random levels do not depend on how earlier ones went."""
-        del keys, slots, score, outcome
-        return state
-
     def _sample(self, key: Key) -> PyTree:
-        name = "sample_simple_level" if self.simple else "sample_level"
-        return getattr(self.env, name)(key)
+        return self.env.sample_simple_level(key) if self.simple else self.env.sample_level(key)
 
 
 def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:

@@ -4,7 +4,7 @@ Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret
 Curriculum Discovery", algorithm 1 (SFL).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -21,10 +21,8 @@ from rlgen.algos.samplers.replay.pool import (
     keep_best,
     lineage_of,
     recall,
-    source_metrics,
     tell_source,
 )
-from rlgen.algos.scores.learnability import Learnability
 from rlgen.buffer import LevelBuffer, filled
 from rlgen.parallel.seeds import same_for_all_seeds
 from rlgen.protocols import LevelEnv, Sampler, Score
@@ -53,7 +51,7 @@ class _Stage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SFL:
+class SFL(Sampler):
     """Turns of two kinds: collecting a pool of levels, and training on it.
 
     Collecting, all slots play candidates with weight 0, each batch of them for `scout_updates`
@@ -67,8 +65,6 @@ class SFL:
     Attributes:
         env: whose hash goes with each level.
         source: where candidates and fresh levels come from.
-        score: what judges the candidates; its memory goes on over the plays of a candidate, so a
-            score that accumulates is one over all of them.
         num_candidates: M, levels looked at in a collection, rounded up to whole batches.
         scout_updates: updates in which each candidate is played; the published 2,000 steps are
             about 8 of 256.
@@ -77,12 +73,11 @@ class SFL:
         sampled_share: ρ, share of the slots that train on the pool; rounded to whole slots.
 
     Raises:
-        ValueError: a field outside its range, or a score that would judge by the last play alone.
+        ValueError: a field outside its range.
     """
 
     env: LevelEnv
     source: Sampler
-    score: Score = field(metadata={"config": False})  # the curriculum's own; has its paths there
     num_candidates: int = 5000
     scout_updates: int = 8
     capacity: int = 1000
@@ -100,20 +95,22 @@ class SFL:
             )
         if not 0 <= self.sampled_share <= 1:
             raise ValueError(f"sampled_share must lie in [0, 1], got {self.sampled_share}")
-        if self.scout_updates > 1 and not getattr(self.score, "accumulate", True):
-            raise ValueError(
-                f"scout_updates={self.scout_updates} plays a candidate more than once, and "
-                f"{type(self.score).__name__} would judge it by the last play alone; set the "
-                "score's accumulate=True, or scout_updates=1"
-            )
 
-    def check(self, num_levels: int) -> None:
-        """Refuse a pool of fewer rows than the levels of one update.
+    def check(self, num_levels: int, score: Score) -> None:
+        """Refuse a pool of fewer rows than the levels of one update, and a forgetful score.
 
         Raises:
-            ValueError: with the size that is needed.
+            ValueError: with the size that is needed; or a score that would judge by the last play
+                alone.
         """
-        check_capacity(self.capacity, self.source, num_levels)
+        if self.scout_updates > 1 and not score.accumulate:
+            raise ValueError(
+                f"scout_updates={self.scout_updates} plays a candidate more than once, and "
+                f"{type(score).__name__} would judge it by the last play alone; set the "
+                "score's accumulate=True, or scout_updates=1"
+            )
+        check_capacity(self.capacity, num_levels)
+        self.source.check(num_levels, score)
 
     def num_collecting(self, num_levels: int) -> int:
         """Updates of a collection, `num_levels` being met in each."""
@@ -123,10 +120,18 @@ class SFL:
         """Share of the updates that are learned from."""
         return self.train_updates / (self.num_collecting(num_levels) + self.train_updates)
 
-    def init(self, key: Key) -> SFLState:
+    def spanning(self, num_updates: int) -> "SFL":
+        """The same, with the source's schedules."""
+        return replace(self, source=self.source.spanning(num_updates))
+
+    def buffer(self, state: SFLState) -> LevelBuffer:
+        """The levels that it keeps."""
+        return state.buffer
+
+    def init(self, key: Key, memory: PyTree) -> SFLState:
         """An empty pool, before the first collection."""
-        buffer = empty_buffer(self.source, self.score, self.capacity)
-        return SFLState(self.source.init(key), buffer, jnp.zeros((), jnp.int32))
+        buffer = empty_buffer(self.source, memory, self.capacity)
+        return SFLState(self.source.init(key, memory), buffer, jnp.zeros((), jnp.int32))
 
     def example_level(self) -> PyTree:
         """The source's blank level."""
@@ -185,7 +190,7 @@ class SFL:
         """How many levels the pool has, and their mean score when they were collected."""
         held, size = filled(state.buffer), state.buffer.size
         mean = jnp.where(held, state.buffer.score, 0.0).sum() / jnp.maximum(size, 1)
-        return source_metrics(self.source, state.source) | {"pool_size": size, "pool_score": mean}
+        return self.source.metrics(state.source) | {"pool_size": size, "pool_score": mean}
 
     def lineage(self, state: SFLState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
         """Updates since each level was first met."""
@@ -199,15 +204,14 @@ class SFL:
         return _Stage(position, position < num_collecting, turn, now - position, now - turn)
 
 
-def build(env: LevelEnv, score: Score, **fields: Any) -> SFL:
+def build(env: LevelEnv, **fields: Any) -> SFL:
     """SFL over an environment's base distribution."""
-    return SFL(env, Random(env), score, **fields)
+    return SFL(env, Random(env), **fields)
 
 
 def tiny(env: LevelEnv) -> SFL:
     """The smallest instance, for tests of laws."""
-    score = Learnability(env, accumulate=True)
-    return SFL(env, Random(env), score, 16, scout_updates=2, capacity=8, train_updates=4)
+    return SFL(env, Random(env), 16, scout_updates=2, capacity=8, train_updates=4)
 
 
 def _emptied(buffer: LevelBuffer, empties: Bool[Array, ""]) -> LevelBuffer:

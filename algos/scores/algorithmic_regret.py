@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Score
 from rlgen.types import Key, LifetimeResults, Outcome, Slots
 
 UNKNOWN = jnp.nan
@@ -17,7 +17,7 @@ UNKNOWN = jnp.nan
 
 
 @dataclass(frozen=True)
-class AlgorithmicRegret:
+class AlgorithmicRegret(Score):
     """The return of the antagonist's agent less that of the rule's, both at the end of a lifetime.
 
     The antagonist's does not depend on the rule: it is the level's memory, so that a level that is

@@ -10,12 +10,11 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Score
 from rlgen.returns import (
     best_return,
     environment_fields,
     extrinsic_advantage,
-    learner_fields,
     mean_per_level,
     protagonist,
 )
@@ -23,7 +22,7 @@ from rlgen.types import Key, Outcome, Slots
 
 
 @dataclass(frozen=True)
-class GroundedL1ValueLoss:
+class GroundedL1ValueLoss(Score):
     """The L1 value loss where some episode so far beat the floor, 0 elsewhere.
 
     The L1 value loss is the mean over episodes of the mean over steps of |A_t|, A_t the GAE
@@ -69,7 +68,7 @@ class GroundedL1ValueLoss:
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> GroundedL1ValueLoss:
     """The score with the learner's own discounting and the environment's lowest return."""
-    return GroundedL1ValueLoss(**(learner_fields(learner) | environment_fields(env) | fields))
+    return GroundedL1ValueLoss(**(learner.discounting() | environment_fields(env) | fields))
 
 
 def tiny(env: LevelEnv) -> GroundedL1ValueLoss:

@@ -10,13 +10,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Score
 from rlgen.returns import at_each_step, best_return, environment_fields, mean_per_level, protagonist
 from rlgen.types import Key, Outcome, Slots
 
 
 @dataclass(frozen=True)
-class GroundedPositiveValueLoss:
+class GroundedPositiveValueLoss(Score):
     """Mean over episodes of the mean over steps of max(R_max − V_t, 0).
 
     R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode

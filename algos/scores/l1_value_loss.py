@@ -10,13 +10,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv
-from rlgen.returns import extrinsic_advantage, learner_fields, mean_per_level, protagonist
+from rlgen.protocols import Learner, LevelEnv, Score
+from rlgen.returns import extrinsic_advantage, mean_per_level, protagonist
 from rlgen.types import Key, Outcome, PyTree, Slots
 
 
 @dataclass(frozen=True)
-class L1ValueLoss:
+class L1ValueLoss(Score):
     """Mean over episodes of the mean over steps of |A_t|, A_t the GAE advantage.
 
     Measured on extrinsic reward alone, so exploration bonuses cannot raise it.
@@ -33,10 +33,6 @@ class L1ValueLoss:
     gae_lambda: float = 0.98
     bootstrap_truncation: bool = True
     completed_only: bool = False
-
-    def initial_state(self) -> tuple[()]:
-        """Nothing is remembered."""
-        return ()
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
@@ -55,7 +51,7 @@ class L1ValueLoss:
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> L1ValueLoss:
     """The score with the learner's own γ, λ and treatment of time limits."""
     del env
-    return L1ValueLoss(**(learner_fields(learner) | fields))
+    return L1ValueLoss(**(learner.discounting() | fields))
 
 
 def tiny(env: LevelEnv) -> L1ValueLoss:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Score
 from rlgen.returns import episodes
 from rlgen.students import successes
 from rlgen.types import Key, Outcome, PyTree, Slots
@@ -25,7 +25,7 @@ class Tally(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Learnability:
+class Learnability(Score):
     """p (1 − p), with p the share of completed episodes on the level that were solved.
 
     Attributes:

@@ -10,13 +10,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Score
 from rlgen.returns import best_return, environment_fields, mean_per_level, protagonist
 from rlgen.types import Key, Outcome, Slots
 
 
 @dataclass(frozen=True)
-class MaxMC:
+class MaxMC(Score):
     """Mean over episodes of the mean over steps of R_max − V_t.
 
     R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode

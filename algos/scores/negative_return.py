@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.algos.scores.member_returns import member_returns
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Score
 from rlgen.types import Key, Outcome, PyTree, Slots
 
 
 @dataclass(frozen=True)
-class NegativeReturn:
+class NegativeReturn(Score):
     """Minus the mean undiscounted extrinsic return on the level.
 
     Attributes:
@@ -29,10 +29,6 @@ class NegativeReturn:
     completed_only: bool = False
 
     may_be_negative = True
-
-    def initial_state(self) -> tuple[()]:
-        """Nothing is remembered."""
-        return ()
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome

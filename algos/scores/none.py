@@ -5,17 +5,13 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Score
 from rlgen.types import Key, Outcome, PyTree, Slots
 
 
 @dataclass(frozen=True)
-class NoScore:
+class NoScore(Score):
     """Says of no level that anything was learned about it."""
-
-    def initial_state(self) -> tuple[()]:
-        """Nothing is remembered."""
-        return ()
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.parallel.seeds import any_over_seeds
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Score
 from rlgen.registry import require
 from rlgen.returns import completed
 from rlgen.types import Key, Outcome, PyTree, Slots
@@ -24,7 +24,7 @@ UNASKED, NO_WAY = jnp.inf, -jnp.inf
 
 
 @dataclass(frozen=True)
-class OracleRegret:
+class OracleRegret(Score):
     """The optimal return less the mean return of the completed episodes; 0 if none can succeed.
 
     The optimum is of an agent that knows the whole level, so a partially observing one keeps some
@@ -41,7 +41,7 @@ class OracleRegret:
     env: LevelEnv
 
     def __post_init__(self):
-        require(self.env, "solve", "the score oracle-regret")
+        require(self.env, LevelEnv.solve, "the score oracle-regret")
 
     def initial_state(self) -> Float[Array, ""]:
         """Optimal return of an unseen level."""
@@ -65,7 +65,7 @@ class OracleRegret:
         unknown = known == UNASKED
 
         def solve() -> Float[Array, "N R"]:
-            solution = jax.vmap(jax.vmap(getattr(self.env, "solve")))(level)  # noqa: B009
+            solution = jax.vmap(jax.vmap(self.env.solve))(level)
             best = jnp.where(solution.solvable, solution.optimal_return, NO_WAY)
             return jnp.where(unknown, best, known)
 

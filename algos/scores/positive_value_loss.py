@@ -9,13 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv
-from rlgen.returns import extrinsic_advantage, learner_fields, mean_per_level, protagonist
+from rlgen.protocols import Learner, LevelEnv, Score
+from rlgen.returns import extrinsic_advantage, mean_per_level, protagonist
 from rlgen.types import Key, Outcome, PyTree, Slots
 
 
 @dataclass(frozen=True)
-class PositiveValueLoss:
+class PositiveValueLoss(Score):
     """Mean over episodes of the mean over steps of max(A_t, 0), A_t the GAE advantage.
 
     Measured on extrinsic reward alone, so exploration bonuses cannot raise it.
@@ -32,10 +32,6 @@ class PositiveValueLoss:
     gae_lambda: float = 0.98
     bootstrap_truncation: bool = True
     completed_only: bool = False
-
-    def initial_state(self) -> tuple[()]:
-        """Nothing is remembered."""
-        return ()
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
@@ -54,7 +50,7 @@ class PositiveValueLoss:
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> PositiveValueLoss:
     """The score with the learner's own γ, λ and treatment of time limits."""
     del env
-    return PositiveValueLoss(**(learner_fields(learner) | fields))
+    return PositiveValueLoss(**(learner.discounting() | fields))
 
 
 def tiny(env: LevelEnv) -> PositiveValueLoss:

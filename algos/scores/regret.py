@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.algos.scores.member_returns import member_returns
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Score
 from rlgen.types import Key, Outcome, PyTree, Rollout, Slots
 
 KINDS = ("max-mean", "mean-mean", "population")
 
 
 @dataclass(frozen=True)
-class Regret:
+class Regret(Score):
     """The antagonist's return minus the protagonist's, on the same level.
 
     Member 0 of the population is the protagonist, member 1 the antagonist. A level that either of
@@ -48,10 +48,6 @@ class Regret:
     def may_be_negative(self) -> bool:
         """Whether priorities can only go by rank."""
         return self.kind != "population" and not self.non_negative
-
-    def initial_state(self) -> tuple[()]:
-        """Nothing is remembered."""
-        return ()
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome

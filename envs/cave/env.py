@@ -17,12 +17,12 @@ episode was painted on the start of the next.
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
@@ -49,6 +49,7 @@ from rlgen.envs.cave.view import PackedObs, unpack
 from rlgen.envs.grid import flood
 from rlgen.envs.grid.bitboard import FORWARD, VIEW, State, after, cell_ahead, interior, is_set
 from rlgen.envs.grid.view import HIDDEN
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
 __all__ = [
@@ -80,7 +81,7 @@ _VIEWS = {"packed": view.packed_view, "image": view.image_view}
 
 
 @dataclass(frozen=True)
-class Cave(environment.Environment[Any, Any]):
+class Cave(LevelEnv):
     """The family of caves of one size. Equal instances share compilations."""
 
     height: int = 13
@@ -110,11 +111,6 @@ class Cave(environment.Environment[Any, Any]):
     # What gymnax asks for.
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "Cave"
-
-    @property
     def num_actions(self) -> int:
         """Left, right, forward and four that do nothing."""
         return 7
@@ -123,10 +119,6 @@ class Cave(environment.Environment[Any, Any]):
     def default_params(self) -> PyTree:
         """An example level, always the same."""
         return _example(self)
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """Seven actions on every level."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Space:
         """Of the observation that the field `observation` chose."""

@@ -15,7 +15,7 @@ from typing import Any, no_type_check
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from gymnax.environments.classic_control import cartpole as _gymnax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -24,6 +24,7 @@ from rlgen.envs.classic_control.codec import PhysicsCodec
 from rlgen.envs.classic_control.editor import PhysicsEditor
 from rlgen.envs.classic_control.parameters import Ranges
 from rlgen.levels import DistributionShift, LevelSet
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 __all__ = ["CartPole", "Level", "build", "tiny"]
@@ -52,7 +53,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class CartPole(environment.Environment[Any, Any]):
+class CartPole(LevelEnv):
     """Carts and poles; each field `(low, high)` is the range of a parameter in training levels."""
 
     gravity: tuple[float, float] = (7.0, 13.0)  # m/s²
@@ -69,11 +70,6 @@ class CartPole(environment.Environment[Any, Any]):
     # What gymnax asks for.
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "CartPole"
-
-    @property
     def num_actions(self) -> int:
         """Left and right."""
         return 2
@@ -82,10 +78,6 @@ class CartPole(environment.Environment[Any, Any]):
     def default_params(self) -> Level:
         """Gymnax's own system, whatever the ranges; its time limit is `max_steps`."""
         return self.make_level(np.array(list(NOMINAL.values()), np.float32))
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """The same on every level."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
         """Position, angle and their speeds; speeds have no limit."""

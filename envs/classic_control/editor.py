@@ -6,16 +6,17 @@ can make many levels of the same kind.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol, no_type_check, runtime_checkable
+from typing import Protocol, no_type_check, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.envs.classic_control.parameters import Ranges
+from rlgen.protocols import Editor
 from rlgen.types import Key, PyTree
 
 
@@ -51,7 +52,7 @@ class EditorState:
 
 
 @dataclass(frozen=True)
-class PhysicsEditor(environment.Environment[Any, Any]):
+class PhysicsEditor(Editor):
     """Step i sets parameter i to one of `num_choices` values; those not set yet are nominal.
 
     The values lie on a logarithmic grid over the parameter's range for training, both ends
@@ -89,10 +90,6 @@ class PhysicsEditor(environment.Environment[Any, Any]):
     def default_params(self) -> EditorLevel:
         """No noise."""
         return EditorLevel(jnp.zeros(self.num_noise), jnp.int32(self.horizon))
-
-    def action_space(self, params: EditorLevel | None = None) -> spaces.Discrete:
-        """The same at every step."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: EditorLevel | None = None) -> spaces.Dict:
         """See `observe`; all numbers are from 0 to 1."""

@@ -15,7 +15,7 @@ from typing import Any, no_type_check
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from gymnax.environments.classic_control import mountain_car as _gymnax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -24,6 +24,7 @@ from rlgen.envs.classic_control.codec import PhysicsCodec
 from rlgen.envs.classic_control.editor import PhysicsEditor
 from rlgen.envs.classic_control.parameters import Ranges
 from rlgen.levels import DistributionShift, LevelSet
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 __all__ = ["Level", "MountainCar", "build", "tiny"]
@@ -43,7 +44,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class MountainCar(environment.Environment[Any, Any]):
+class MountainCar(LevelEnv):
     """Cars on hills; each field `(low, high)` is the range of a parameter in training levels."""
 
     force: tuple[float, float] = (0.0009, 0.003)  # of the motor: speed gained in a step
@@ -57,11 +58,6 @@ class MountainCar(environment.Environment[Any, Any]):
     # What gymnax asks for.
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "MountainCar"
-
-    @property
     def num_actions(self) -> int:
         """Back, nothing, forward."""
         return 3
@@ -70,10 +66,6 @@ class MountainCar(environment.Environment[Any, Any]):
     def default_params(self) -> Level:
         """Gymnax's own system, whatever the ranges."""
         return self.make_level(np.array(list(NOMINAL.values()), np.float32))
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """The same on every level."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
         """Position and speed."""

@@ -15,7 +15,7 @@ from typing import Any, no_type_check
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from gymnax.environments.classic_control import pendulum as _gymnax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -24,6 +24,7 @@ from rlgen.envs.classic_control.codec import PhysicsCodec
 from rlgen.envs.classic_control.editor import PhysicsEditor
 from rlgen.envs.classic_control.parameters import Ranges
 from rlgen.levels import DistributionShift, LevelSet
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 __all__ = ["Level", "Pendulum", "build", "tiny"]
@@ -45,7 +46,7 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Pendulum(environment.Environment[Any, Any]):
+class Pendulum(LevelEnv):
     """Rods; each field `(low, high)` is the range of a parameter in training levels."""
 
     gravity: tuple[float, float] = (8.0, 12.5)  # m/s²
@@ -67,11 +68,6 @@ class Pendulum(environment.Environment[Any, Any]):
     # What gymnax asks for.
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "Pendulum"
-
-    @property
     def num_actions(self) -> int:
         """The torques, from the lowest to the highest."""
         return self.num_torques
@@ -80,10 +76,6 @@ class Pendulum(environment.Environment[Any, Any]):
     def default_params(self) -> Level:
         """Gymnax's own system, whatever the ranges."""
         return self.make_level(np.array(list(NOMINAL.values()), np.float32))
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """The same on every level."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
         """Cosine and sine of the angle, and its speed."""

@@ -16,17 +16,18 @@ Exploration in Contextual MDPs". Differs from it in going on to many levels and 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.envs.corridors import render
 from rlgen.levels import DistributionShift, Suite, make_level_set
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Solution
 
 __all__ = ["VARIANTS", "Corridors", "Level", "State", "build", "tiny"]
@@ -75,7 +76,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Corridors(environment.Environment[Any, Any]):
+class Corridors(LevelEnv):
     """Stars of corridors of one shape.
 
     Attributes:
@@ -118,11 +119,6 @@ class Corridors(environment.Environment[Any, Any]):
     # What gymnax asks for.
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "Corridors"
-
-    @property
     def num_actions(self) -> int:
         """One for each corridor, forward and back."""
         return self.num_corridors + 2
@@ -131,10 +127,6 @@ class Corridors(environment.Environment[Any, Any]):
     def default_params(self) -> Level:
         """The star whose first corridor pays."""
         return self._level(jnp.int32(0))
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """The same on every level."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Discrete:
         """Positions, times sets of visited ends if they are shown."""

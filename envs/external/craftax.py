@@ -18,18 +18,19 @@ the time limit truncates and does not terminate.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from rlgen import registry
 from rlgen.envs.external import craftax_adapter as package
 from rlgen.levels import Suite, make_level_set
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 __all__ = ["EXTRA", "VARIANTS", "Craftax", "Level", "State", "build", "tiny"]
@@ -60,7 +61,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Craftax(environment.Environment[Any, Any]):
+class Craftax(LevelEnv):
     """Worlds of one game.
 
     Attributes:
@@ -101,10 +102,6 @@ class Craftax(environment.Environment[Any, Any]):
     def default_params(self) -> Level:
         """The world of key 0."""
         return self.sample_level(jax.random.key(0))
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """The same in every world."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
         """A vector without bounds: most entries are 0 or 1, but health and enchantments pass 1."""

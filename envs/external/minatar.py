@@ -12,16 +12,16 @@ Adversarial Environment Design", in not dividing the observations by 255.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import registry
 from rlgen.gymnax import OneLevel, from_gymnax
 from rlgen.levels import Suite, make_level_set
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 __all__ = ["VARIANTS", "MinAtar", "build", "tiny"]
@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict] = {game: {"game": game} for game in IDS}
 
 
 @dataclass(frozen=True)
-class MinAtar(environment.Environment[Any, Any]):
+class MinAtar(LevelEnv):
     """One game.
 
     Episodes end at the latest after 1,000 steps, of Freeway after 2,500.

@@ -17,19 +17,20 @@ rulesets, which are none of the published benchmarks (see `xland_rulesets`).
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from rlgen import registry
 from rlgen.envs.external import xland_adapter as package
 from rlgen.envs.external.xland_rulesets import MAX_DEPTH, MAX_DISTRACTORS, Ruleset, sample_ruleset
 from rlgen.levels import DistributionShift, Suite, make_level_set
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 __all__ = ["EXTRA", "VARIANTS", "Level", "Ruleset", "State", "XLand", "build", "tiny"]
@@ -57,7 +58,7 @@ State = PyTree
 
 
 @dataclass(frozen=True)
-class XLand(environment.Environment[Any, Any]):
+class XLand(LevelEnv):
     """Levels of one task.
 
     Attributes:
@@ -105,10 +106,6 @@ class XLand(environment.Environment[Any, Any]):
     def default_params(self) -> Level:
         """The level of key 0."""
         return self.sample_level(jax.random.key(0))
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """The same on every level."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
         """What lies before the agent, walls or not: kind and colour of each tile."""

@@ -16,12 +16,11 @@ is not part of the observation, and observations are integers, which `unpack` ex
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.envs.gridworld import dynamics, generator, observation, render, solver, suites
@@ -29,6 +28,7 @@ from rlgen.envs.gridworld.level import NUM_ACTIONS, Level, State
 from rlgen.envs.gridworld.modes import MODES
 from rlgen.envs.gridworld.observation import Places
 from rlgen.levels import Suite
+from rlgen.protocols import LevelEnv
 from rlgen.registry import did_you_mean
 from rlgen.types import Key, PyTree, Solution
 
@@ -37,11 +37,11 @@ __all__ = ["VARIANTS", "GridWorld", "Level", "Places", "State", "build", "tiny"]
 VARIANTS = {mode: {"mode": mode} for mode in MODES}
 """Fields of the environment by the name of its mode."""
 
-_TABULAR_ONLY = ("num_states", "solve", "expected_return")
+_TABULAR_ONLY = (LevelEnv.num_states, LevelEnv.solve, LevelEnv.expected_return)
 
 
 @dataclass(frozen=True)
-class GridWorld(environment.Environment[Any, Any]):
+class GridWorld(LevelEnv):
     """The grid worlds of one mode. Equal instances share compilations.
 
     Attributes:
@@ -87,11 +87,6 @@ class GridWorld(environment.Environment[Any, Any]):
     # What gymnax asks for.
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "GridWorld"
-
-    @property
     def num_actions(self) -> int:
         """Up, down, left, right, stay."""
         return NUM_ACTIONS
@@ -101,15 +96,11 @@ class GridWorld(environment.Environment[Any, Any]):
         """An example level, always the same."""
         return _example(self.mode)
 
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """Five actions on every level."""
-        return spaces.Discrete(self.num_actions)
-
     def observation_space(self, params: Level | None = None) -> spaces.Space:
         """The number of the state, or `Places`."""
         num_cells = self.max_size**2
         if self.is_tabular:
-            return spaces.Discrete(self._num_states())
+            return spaces.Discrete(self.num_states())
         highest = self.num_types * num_cells - 1
         objects = spaces.Box(-1, highest, (self.max_objects,), jnp.int32)
         return spaces.Dict({"agent": spaces.Discrete(num_cells), "objects": objects})
@@ -174,17 +165,15 @@ class GridWorld(environment.Environment[Any, Any]):
             "max_steps": level.max_steps_in_episode,
         }
 
-    def __getattr__(self, name: str) -> Callable:
-        """`num_states`, `solve` and `expected_return`, which only tabular modes have."""
-        if name in _TABULAR_ONLY and self.is_tabular:
-            return getattr(self, f"_{name}")
-        raise AttributeError(f"{type(self).__name__} has no {name!r}")
+    def offers(self, capability: Callable) -> bool:
+        """`num_states`, `solve` and `expected_return` are of tabular modes alone."""
+        return super().offers(capability) and (self.is_tabular or capability not in _TABULAR_ONLY)
 
-    def _num_states(self) -> int:
+    def num_states(self) -> int:
         """How many observations there are, C * 2^n, reachable or not."""
         return self.max_size**2 * 2**self.max_objects
 
-    def _solve(self, level: Level) -> Solution:
+    def solve(self, level: Level) -> Solution:
         """The best expected return within the time limit, exactly; unsolvable if it is 0.
 
         `steps` are those to the nearest object that pays.
@@ -194,7 +183,7 @@ class GridWorld(environment.Environment[Any, Any]):
         solvable = (best > 0) & (length > 0)
         return Solution(solvable, jnp.where(solvable, length, -1), jnp.where(solvable, best, 0.0))
 
-    def _expected_return(self, level: Level, log_policy: Float[Array, "S A"]) -> Float[Array, ""]:
+    def expected_return(self, level: Level, log_policy: Float[Array, "S A"]) -> Float[Array, ""]:
         """What a policy earns in an episode on average, exactly; see `solver`."""
         return solver.expected_return(level, log_policy, self.max_objects)
 

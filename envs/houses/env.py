@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
@@ -39,6 +39,7 @@ from rlgen.envs.houses.view import (
     unpack,
     walls_of,
 )
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key
 
 __all__ = [
@@ -58,7 +59,7 @@ VARIANTS: dict[str, dict] = {"reward-free": {}, "paid": {"pay_coverage": True}}
 
 
 @dataclass(frozen=True)
-class Houses(environment.Environment[Any, Any]):
+class Houses(LevelEnv):
     """The houses of one size.
 
     Attributes:
@@ -96,11 +97,6 @@ class Houses(environment.Environment[Any, Any]):
     # What gymnax asks for.
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "Houses"
-
-    @property
     def num_actions(self) -> int:
         """Right, down, left, up."""
         return 4
@@ -110,10 +106,6 @@ class Houses(environment.Environment[Any, Any]):
         """A hall without walls, the agent in the middle."""
         hall = jnp.zeros((self.size, self.size), bool)
         return make_level(hall, (self.size // 2, self.size // 2), self.max_steps)
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """The same on every level."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Dict:
         """Words of cells and the agent's place."""

@@ -11,15 +11,16 @@ is placed yet, and observations are packed, to be expanded at the network.
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, no_type_check
+from typing import NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen.envs.grid.bitboard import MARGIN, Level, border, cell_bits, interior, num_words
+from rlgen.protocols import Editor
 from rlgen.types import Key
 
 NUM_NOISE = 16
@@ -61,7 +62,7 @@ class PackedEditorObs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MazeEditor(environment.Environment[Any, Any]):
+class MazeEditor(Editor):
     """Builds mazes of one size; `rlgen.protocols.Editor`.
 
     Attributes:
@@ -87,11 +88,6 @@ class MazeEditor(environment.Environment[Any, Any]):
             )
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "MazeEditor"
-
-    @property
     def num_actions(self) -> int:
         """One for each cell."""
         return self.height * self.width
@@ -100,10 +96,6 @@ class MazeEditor(environment.Environment[Any, Any]):
     def default_params(self) -> Noise:
         """An example of noise, always the same."""
         return _example(self)
-
-    def action_space(self, params: Noise | None = None) -> spaces.Discrete:
-        """One action for each cell, in row order."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Noise | None = None) -> spaces.Dict:
         """Of the packed observation."""

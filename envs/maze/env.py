@@ -12,12 +12,12 @@ a level as data, the gymnax `params`, and the observation as 6 bytes, which `unp
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
@@ -40,6 +40,7 @@ from rlgen.envs.grid.view import HIDDEN, PackedObs, unpack
 from rlgen.envs.maze import codec, generator, suites
 from rlgen.envs.maze.codec import MazeCodec, check_level, check_levels, to_text
 from rlgen.envs.maze.editor import MazeEditor
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
 __all__ = [
@@ -68,7 +69,7 @@ _MUTATIONS = {"flip": generator.flip_edits, "cells": generator.cell_edits}
 
 
 @dataclass(frozen=True)
-class Maze(environment.Environment[Any, Any]):
+class Maze(LevelEnv):
     """The family of mazes of one size. Equal instances share compilations."""
 
     height: int = 13
@@ -109,11 +110,6 @@ class Maze(environment.Environment[Any, Any]):
     # What gymnax asks for.
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "Maze"
-
-    @property
     def num_actions(self) -> int:
         """Left, right, forward and four that do nothing."""
         return 7
@@ -122,10 +118,6 @@ class Maze(environment.Environment[Any, Any]):
     def default_params(self) -> PyTree:
         """An example level, always the same."""
         return _example(self)
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """Seven actions on every level."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Space:
         """Of the observation that the field `observation` chose."""

@@ -15,10 +15,10 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict] = {name: {"kind": name} for name in _KINDS}
 
 
 @dataclass(frozen=True)
-class ObstructedMaze(environment.Environment[Any, Any]):
+class ObstructedMaze(suites.Drawn):
     """The family of obstructed mazes of one kind. Equal instances share compilations.
 
     Attributes:
@@ -74,11 +74,6 @@ class ObstructedMaze(environment.Environment[Any, Any]):
     # What gymnax asks for.
 
     @property
-    def name(self) -> str:
-        """Name of the family."""
-        return "ObstructedMaze"
-
-    @property
     def num_actions(self) -> int:
         """Left, right, forward, pick up, drop, toggle, and one that does nothing."""
         return 7
@@ -87,10 +82,6 @@ class ObstructedMaze(environment.Environment[Any, Any]):
     def default_params(self) -> Level:
         """An example level, always the same."""
         return _example(self)
-
-    def action_space(self, params: Level | None = None) -> spaces.Discrete:
-        """Seven actions on every level."""
-        return spaces.Discrete(self.num_actions)
 
     def observation_space(self, params: Level | None = None) -> spaces.Dict:
         """Of the packed view."""

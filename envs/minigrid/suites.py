@@ -4,8 +4,8 @@ Training levels are drawn from all levels there are; in the smallest worlds, of 
 some of them will be among those held out.
 """
 
+import abc
 from collections.abc import Callable
-from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +20,16 @@ VERSION = "1"
 NUM_LEVELS = 100
 
 
-class Drawn(LevelEnv, Protocol):
+class Drawn(LevelEnv, abstract=True):
     """An environment whose levels are functions of uniform numbers."""
 
+    @abc.abstractmethod
     def num_draws(self) -> int:
         """How many make a level."""
-        ...
 
+    @abc.abstractmethod
     def level_of(self, uniform: Float[Array, " n"]) -> Level:
         """The level of some."""
-        ...
 
 
 def suite(family: str, name: str, make: Callable[[str], Drawn]) -> Suite:

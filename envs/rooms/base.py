@@ -21,6 +21,7 @@ from rlgen.envs.rooms import dynamics, observation, solver
 from rlgen.envs.rooms import labelled_states as best_actions
 from rlgen.envs.rooms import render as pictures
 from rlgen.envs.rooms.level import Level, State, start_of
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
 OBSERVATIONS = ("packed", "full")
@@ -192,15 +193,17 @@ def solve(self: Self, level: Level) -> Solution:
     return solver.solve(level, self.doors_closed)
 
 
-def labelled_states(self: Self) -> Callable[[Key, Level, int], tuple[State, Bool[Array, "S 5"]]]:
-    """`labelled_states(key, level, num)`: states drawn evenly, each with the best actions.
+def offers(self: Self, capability: Callable) -> bool:
+    """No labelled states where doors jam: the best actions are not those of the fewest steps."""
+    jams = capability is LevelEnv.labelled_states and self.doors_jam
+    return LevelEnv.offers(self, capability) and not jams
 
-    Raises:
-        AttributeError: doors jam, so that the fewest steps are a matter of luck.
-    """
-    if self.doors_jam:
-        raise AttributeError("where doors jam, the best actions are not those of the fewest steps")
-    return functools.partial(best_actions.labelled_states, doors_closed=self.doors_closed)
+
+def labelled_states(
+    self: Self, key: Key, level: Level, num: int
+) -> tuple[State, Bool[Array, "S 5"]]:
+    """States drawn evenly, each with the best actions."""
+    return best_actions.labelled_states(key, level, num, doors_closed=self.doors_closed)
 
 
 def position(self: Self, state: State, level: Level) -> Int[Array, ""]:

@@ -12,11 +12,10 @@ room and the time limit of the 10 x 10 room are rlgen's own, as they are not pub
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from gymnax.environments import environment
 from jaxtyping import Array, Bool, Int
 
 from rlgen.envs.grid.rows import MAX_SIDE, nothing, pack
@@ -25,6 +24,7 @@ from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
 from rlgen.envs.rooms.rock_generator import at, pick
 from rlgen.levels import DistributionShift
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "KeyRoom", "Level", "PackedObs", "State", "build", "tiny"]
@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class KeyRoom(environment.Environment[Any, Any]):
+class KeyRoom(LevelEnv):
     """Rooms with a locked room inside.
 
     Attributes:
@@ -71,7 +71,6 @@ class KeyRoom(environment.Environment[Any, Any]):
             ("max_steps", 1, 10**6),
         )
 
-    name = property(lambda self: "KeyRoom", doc="Name of the family.")
     sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
     doors_closed = property(lambda self: True, doc="The door is shut.")
     doors_jam = property(lambda self: False, doc="A fitting key always opens it.")
@@ -85,7 +84,8 @@ class KeyRoom(environment.Environment[Any, Any]):
     unpack = base.unpack
     success = base.success
     solve = base.solve
-    labelled_states = property(base.labelled_states, doc="States, best actions.")
+    offers = base.offers
+    labelled_states = base.labelled_states
     position = base.position
     num_positions = base.num_positions
     event = base.event

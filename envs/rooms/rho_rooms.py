@@ -14,17 +14,17 @@ Bonuses for Exploration in Contextual MDPs".
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from gymnax.environments import environment
 
 from rlgen.envs.grid.rows import nothing, pack
 from rlgen.envs.rooms import base, rock_generator, suites
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
 from rlgen.levels import DistributionShift
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "RhoRooms", "State", "build", "tiny"]
@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class RhoRooms(environment.Environment[Any, Any]):
+class RhoRooms(LevelEnv):
     """Goals in a room with obstacles.
 
     Attributes:
@@ -76,7 +76,6 @@ class RhoRooms(environment.Environment[Any, Any]):
             ("coverage", 0.1, 1000.0),
         )
 
-    name = property(lambda self: "RhoRooms", doc="Name of the family.")
     sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
     doors_closed = property(lambda self: False, doc="There is no door.")
     doors_jam = property(lambda self: False, doc="There is no door.")
@@ -90,7 +89,8 @@ class RhoRooms(environment.Environment[Any, Any]):
     unpack = base.unpack
     success = base.success
     solve = base.solve
-    labelled_states = property(base.labelled_states, doc="States, best actions.")
+    offers = base.offers
+    labelled_states = base.labelled_states
     position = base.position
     num_positions = base.num_positions
     event = base.event

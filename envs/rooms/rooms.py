@@ -13,16 +13,16 @@ et al., 2023, "Minigrid & Miniworld". Time limits are MiniHack's.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
-from gymnax.environments import environment
 
 from rlgen.envs.grid.rows import MAX_SIDE, nothing, pack
 from rlgen.envs.rooms import base, chain_generator, suites
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
 from rlgen.levels import DistributionShift
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "Rooms", "State", "build", "tiny"]
@@ -48,7 +48,7 @@ CROWDED = 0.8
 
 
 @dataclass(frozen=True)
-class Rooms(environment.Environment[Any, Any]):
+class Rooms(LevelEnv):
     """Chains of rooms.
 
     Attributes:
@@ -96,7 +96,6 @@ class Rooms(environment.Environment[Any, Any]):
                 f"hardly fit into size={self.size}; take fewer, smaller rooms or a larger grid"
             )
 
-    name = property(lambda self: "Rooms", doc="Name of the family.")
     num_actions = property(base.num_actions, doc="Four moves and interact.")
     default_params = property(base.default_params, doc="An example level.")
     sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
@@ -110,7 +109,8 @@ class Rooms(environment.Environment[Any, Any]):
     unpack = base.unpack
     success = base.success
     solve = base.solve
-    labelled_states = property(base.labelled_states, doc="States, best actions.")
+    offers = base.offers
+    labelled_states = base.labelled_states
     position = base.position
     num_positions = base.num_positions
     event = base.event

@@ -14,18 +14,18 @@ Source: rlgen's own.
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import environment
 
 from rlgen.envs.grid.rows import MAX_SIDE, pack
 from rlgen.envs.rooms import base, suites, vault_generator
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
 from rlgen.levels import DistributionShift
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "State", "Vault", "build", "tiny"]
@@ -44,7 +44,7 @@ FIRST_OTHER = 1_000_003
 
 
 @dataclass(frozen=True)
-class Vault(environment.Environment[Any, Any]):
+class Vault(LevelEnv):
     """A vault.
 
     Attributes:
@@ -92,7 +92,6 @@ class Vault(environment.Environment[Any, Any]):
                 f"make a grid of {self.sides} cells; at most {MAX_SIDE} a side are possible"
             )
 
-    name = property(lambda self: "Vault", doc="Name of the family.")
     sides = property(
         lambda self: tuple(n * (self.room_size + 1) + 1 for n in (self.rows, self.columns)),
         doc="Height and width of the grid.",

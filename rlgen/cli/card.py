@@ -8,6 +8,7 @@ from typing import Any
 
 from rlgen import config, registry
 from rlgen.cli.options import Field, changed, flag, group, make_options, option, parse, wants_help
+from rlgen.protocols import LevelEnv
 
 ABOUT = (
     "The difficulty card of an environment: how many levels it has, how long they take, what "
@@ -93,7 +94,7 @@ def _write(out: Path, text: str, made: dict[str, Any], env: Any) -> None:
 
 def _images(env: Any, seed: int) -> list[Any]:
     """Pictures of the first sampled levels, if the environment draws any."""
-    if not registry.has(env, "level_image"):
+    if not registry.has(env, LevelEnv.level_image):
         return []
     import jax
 

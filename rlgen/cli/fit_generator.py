@@ -108,7 +108,7 @@ def _levels(env: Any, path: str) -> Suite:
 
     if path:
         suite = levels_from_file(env, path)
-    elif registry.has(env, "suites") and "train" in env.suites():
+    elif "train" in env.suites():
         suite = load_suite(env, "train")
     else:
         raise ValueError(

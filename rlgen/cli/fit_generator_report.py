@@ -16,6 +16,7 @@ from rlgen.codec import Cells, Numbers, Part
 from rlgen.evaluation.report import html as html
 from rlgen.evaluation.report.figures import THEMES, png_bytes
 from rlgen.levels import hash_of
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 NUM_EDITS = 5
@@ -62,7 +63,7 @@ def report(fit: Any, num: int, seed: int) -> tuple[dict[str, Any], dict[str, Lev
 
 def samples(fit: Any, sets: Mapping[str, LevelSample]) -> dict[str, bytes]:
     """Levels of the data beside those proposed between them, by theme; none without pictures."""
-    if not registry.has(fit.env, "level_image"):
+    if not registry.has(fit.env, LevelEnv.level_image):
         return {}
     rows = _pictures(fit, sets)
     return {theme: png_bytes(_figure(rows, theme), dpi=110) for theme in ("light", "dark")}
@@ -110,7 +111,7 @@ _DRAWN = (
 
 
 def _tools(env: Any) -> Tools:
-    solve = getattr(env, "solve", None)
+    solve = env.solve if registry.has(env, LevelEnv.solve) else None
     return Tools(
         jax.jit(jax.vmap(env.codec().encode)),
         jax.jit(jax.vmap(lambda level: hash_of(env, level))),
@@ -132,7 +133,7 @@ def _sets(fit: Any, tools: Tools, num: int, key: Key) -> dict[str, LevelSample]:
         return LevelSample(jax.device_get(level), jax.device_get(tools.encode(level)), parents)
 
     found = {DATA: sample(data), PROPOSALS: sample(levels, parents)}
-    if registry.has(fit.env, "mutate_levels"):
+    if registry.has(fit.env, LevelEnv.mutate_levels):
         rows = jax.random.randint(key_rows, (num,), 0, len(fit.suite.levels))
         some = jax.tree.map(lambda x: jnp.asarray(x)[rows], data)
         edit = jax.jit(fit.env.mutate_levels, static_argnums=2)

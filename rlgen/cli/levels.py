@@ -13,6 +13,7 @@ from rlgen import config, registry
 from rlgen import levels as level_sets
 from rlgen.cli.options import Field, changed, flag, group, make_options, option, parse, peek
 from rlgen.levels import plain_level
+from rlgen.protocols import LevelEnv
 from rlgen.types import PyTree
 
 ABOUT = (
@@ -52,7 +53,7 @@ def levels(args: Sequence[str]) -> int:
         return _curriculum(given, out)
     env = config.override(env, changed(given.env_group, of_env))
     shown = _of_run(given) if given.run else _of_env(given, env)
-    registry.require(shown.env, "level_image", "rlgen levels")
+    registry.require(shown.env, LevelEnv.level_image, "rlgen levels")
     draw(shown, out)
     print(f"{len(shown.captions)} levels in {out}")
     return 0
@@ -129,7 +130,7 @@ def _of_run(given: Any) -> Shown:
 
 
 def _with_features(env: Any, level: PyTree, captions: list[str]) -> Shown:
-    if not registry.has(env, "level_features"):
+    if not registry.has(env, LevelEnv.level_features):
         return Shown(env, level, captions)
     found = jax.device_get(jax.jit(jax.vmap(env.level_features))(level))
     for i, caption in enumerate(captions):

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from rlgen import registry
 from rlgen.cli.options import flag, make_options, option, parse
+from rlgen.protocols import LevelEnv
 
 ABOUT = (
     "How much structure levels share (dispersion D: 0, what is valuable is the same in all levels; "
@@ -33,7 +34,7 @@ def show_structures(args: Sequence[str]) -> int:
     chosen = [name for name in given.envs.split(",") if name] or _able()
     envs = {name: registry.make_env(name) for name in chosen}
     for env in envs.values():
-        registry.require(env, "feature_values", "--shared-structure")
+        registry.require(env, LevelEnv.feature_values, "--shared-structure")
     rows = _measure(envs, given)
     if given.json:
         print(json.dumps([{"env": name, **row._asdict()} for name, row in rows]))
@@ -47,7 +48,7 @@ def _able() -> list[str]:
     return [
         name
         for name in names
-        if registry.has(registry.load("envs", name).build(), "feature_values")
+        if registry.has(registry.load("envs", name).build(), LevelEnv.feature_values)
     ]
 
 

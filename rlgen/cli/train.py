@@ -124,7 +124,7 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
 def _first_suite(name: str, wanted: str) -> str:
     """The wanted suite where the environment has it, else `heldout`, `test` or the first one."""
     env = registry.make_env(name)
-    suites = env.suites() if registry.has(env, "suites") else {}
+    suites = env.suites()
     likely = [suite for suite in (wanted, "heldout", "test", *sorted(suites)) if suite in suites]
     chosen = likely[0] if likely else wanted
     return f"{name.partition('/')[0]}/{chosen}"

@@ -20,7 +20,7 @@ from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.suites import family_of
 from rlgen.evaluation.zero_shot import Policies
 from rlgen.levels import Suite
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, Student
 from rlgen.runs import checkpoint, folder
 from rlgen.runs.spec import RunSpec
 from rlgen.runs.test_set_access import FILE, OPEN, accesses, count_access
@@ -81,7 +81,7 @@ def open_run(run: Path, at: int | None = None, allow_imports: bool = False) -> O
                 "that file was edited"
             )
     steps = sum(meta["counters"]["steps"].values())
-    is_rule = hasattr(curriculum.student, "learner_with_rule")
+    is_rule = curriculum.student.offers(Student.learner_with_rule)
     return Opened(run, record, spec, env, update, steps, is_rule)
 
 

@@ -29,7 +29,7 @@ def load_suite(env: LevelEnv, name: str) -> Suite:
     Raises:
         ValueError: the suite is unknown or of another family, or the environment has none.
     """
-    registry.require(env, "suites", f"suite {name!r}")
+    registry.require(env, LevelEnv.suites, f"suite {name!r}")
     family, known = family_of(env), _suites(env)
     asked, _, short = name.rpartition("/")
     if asked and asked != family:
@@ -57,11 +57,11 @@ def levels_from_file(env: LevelEnv, path: Path | str) -> Suite:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no file {path} to read levels from")
-    if registry.has(env, "load_levels"):
-        levels = getattr(env, "load_levels")(path)  # noqa: B009
+    if registry.has(env, LevelEnv.load_levels):
+        levels = env.load_levels(path)
     else:
         levels = load_levels(path, env.sample_level(jax.random.key(0)))
-    if registry.has(env, "solve"):
+    if registry.has(env, LevelEnv.solve):
         levels = make_level_set(env, levels.level, levels.names, levels.split, levels.version)
     return Suite(path.stem, env, levels)
 
@@ -72,4 +72,4 @@ def family_of(env: LevelEnv) -> str:
 
 
 def _suites(env: LevelEnv) -> dict:
-    return getattr(env, "suites")() if registry.has(env, "suites") else {}  # noqa: B009
+    return env.suites()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from rlgen import registry
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.levels import Suite
 from rlgen.protocols import Learner, LevelEnv
@@ -137,7 +138,7 @@ def evaluate(
         raise ValueError(f"attempts must be at least 1, got {attempts}")
     _check_family(policies, suite)
     played = _play(policies, suite, attempts, seed, progress)
-    own = getattr(suite.env, "success", None)
+    own = suite.env.success if registry.has(suite.env, LevelEnv.success) else None
     success = (
         ()
         if own is None

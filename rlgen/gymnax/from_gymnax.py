@@ -11,6 +11,7 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import registry
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 
@@ -42,7 +43,7 @@ def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "One
 
 
 @dataclass(frozen=True)
-class OneLevel(environment.Environment):
+class OneLevel(LevelEnv):
     """What `from_gymnax` makes; equal if made alike.
 
     Observations and rewards are float32, a discrete observation is one-hot, no type is weak.

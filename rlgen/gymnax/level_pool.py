@@ -141,7 +141,7 @@ class LevelPool(environment.Environment):
 
     def render(self, state: PoolState, params: Pool) -> np.ndarray:
         """Picture of a moment of an episode, uint8[H, W, 3], if the family has a renderer."""
-        registry.require(self.env, "render", "rendering")
+        registry.require(self.env, LevelEnv.render, "rendering")
         level = self.level(state, params)
         return self.env.render(level, state.inner)  # pyright: ignore[reportAttributeAccessIssue]
 

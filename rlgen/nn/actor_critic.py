@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -13,40 +13,15 @@ from rlgen.nn import layers as parts
 from rlgen.nn import linear_recurrence
 from rlgen.nn.gated_recurrence import Recurrent, gru_zeros, lstm_zeros
 from rlgen.nn.linear_recurrence import Linear
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, Network
 from rlgen.types import Key, PyTree
 
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
 CORES = ("lstm", "gru", "linear", "none")
 
 
-@runtime_checkable
-class Network(Protocol):
-    """What a learner asks of a network with a policy and a value: a frozen dataclass with these."""
-
-    def init(self, key: Key, env: LevelEnv) -> PyTree:
-        """Parameters for an environment's observations and actions."""
-        ...
-
-    def initial_carry(self, num_slots: int) -> PyTree:
-        """Recurrent state at the start of an episode, [N, ...]; `()` if there is none."""
-        ...
-
-    def step(
-        self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
-    ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
-        """New carry, logits and value of one step; the carry is zeroed where `first`."""
-        ...
-
-    def unroll(
-        self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
-    ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
-        """New carry, logits and values of a sequence; equal to T steps."""
-        ...
-
-
 @dataclass(frozen=True)
-class ActorCritic:
+class ActorCritic(Network):
     """Encoder, recurrent core, and two heads; the defaults are JaxUED's maze network.
 
     Observations are pytrees: images (rank 3) pass a convolution, flags and vectors a small dense
@@ -145,7 +120,7 @@ class ActorCritic:
         return self._module(env).apply({"params": params}, *inputs)
 
     def _module(self, env: LevelEnv) -> "_Network":
-        return _Network(self, self._depth, parts.unpacker(env), env.num_actions)
+        return _Network(self, self._depth, env.unpack, env.num_actions)
 
 
 class _Network(nn.Module):

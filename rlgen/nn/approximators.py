@@ -6,7 +6,7 @@ stays cheap.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,37 +14,16 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float
 
 from rlgen import registry
-from rlgen.nn.layers import convolve, first_obs, unpacker
-from rlgen.protocols import LevelEnv
+from rlgen.nn.layers import convolve, first_obs
+from rlgen.protocols import Approximator, LevelEnv, Network
 from rlgen.types import Key, PyTree
 
 Activation = Literal["relu", "tanh"]
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
 
-@runtime_checkable
-class Approximator(Protocol):
-    """A function of the observation with K outputs; a frozen dataclass with these."""
-
-    def check(self, env: LevelEnv) -> None:
-        """Refuse an environment whose observations it cannot take.
-
-        Raises:
-            ValueError: with what to choose instead.
-        """
-        ...
-
-    def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:
-        """Parameters for an environment's observations; the environment is checked."""
-        ...
-
-    def apply(self, env: LevelEnv, params: PyTree, obs: PyTree) -> Float[Array, "B K"]:
-        """K outputs of each of B observations."""
-        ...
-
-
 @dataclass(frozen=True)
-class Table:
+class Table(Approximator):
     """A row of numbers for every state, zeros at first; the observation is the row's number.
 
     A bias-free dense layer on the one-hot state, without the one-hot: a gather forwards, a
@@ -57,13 +36,13 @@ class Table:
         Raises:
             ValueError: it has no `num_states`.
         """
-        registry.require(env, "num_states", "a table")
+        registry.require(env, LevelEnv.num_states, "a table")
 
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> Float[Array, "S K"]:
         """Zeros; the key is not used."""
         del key
         self.check(env)
-        return jnp.zeros((getattr(env, "num_states")(), num_outputs))  # noqa: B009 (an ability)
+        return jnp.zeros((env.num_states(), num_outputs))
 
     def apply(self, env: LevelEnv, params: Float[Array, "S K"], obs: Array) -> Float[Array, "B K"]:
         """The rows of the states `obs` [B]."""
@@ -72,7 +51,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class MLP:
+class MLP(Approximator):
     """Dense layers over the observation, flattened, all parts side by side.
 
     Attributes:
@@ -90,9 +69,6 @@ class MLP:
         _check_sizes("hidden", self.hidden)
         _check_activation(self.activation)
 
-    def check(self, env: LevelEnv) -> None:
-        """Any observation will do."""
-
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:
         """Weights as flax's dense layers have them at first."""
         num_inputs = sum(leaf.size for leaf in _leaves(env))
@@ -100,12 +76,12 @@ class MLP:
 
     def apply(self, env: LevelEnv, params: PyTree, obs: PyTree) -> Float[Array, "B K"]:
         """K outputs of each of B observations."""
-        leaves = jax.tree.leaves(unpacker(env)(obs))
+        leaves = jax.tree.leaves(env.unpack(obs))
         return _dense(params, _side_by_side(leaves), ACTIVATIONS[self.activation])
 
 
 @dataclass(frozen=True)
-class Conv:
+class Conv(Approximator):
     """A 3×3 convolution without padding over images, then dense layers.
 
     What stands beside an image goes into the dense layers as it is.
@@ -158,7 +134,7 @@ class Conv:
 
     def apply(self, env: LevelEnv, params: PyTree, obs: PyTree) -> Float[Array, "B K"]:
         """K outputs of each of B observations."""
-        act, leaves = ACTIVATIONS[self.activation], jax.tree.leaves(unpacker(env)(obs))
+        act, leaves = ACTIVATIONS[self.activation], jax.tree.leaves(env.unpack(obs))
         for i, leaf in enumerate(leaves):
             if f"conv_{i}" in params:
                 layer = params[f"conv_{i}"]
@@ -168,7 +144,7 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class Separate:
+class Separate(Network):
     """A policy and a value that share nothing, as a `rlgen.nn.actor_critic.Network`.
 
     A learner may give each of the `groups` of its parameters its own optimiser.
@@ -223,7 +199,7 @@ class Separate:
 
 def approximator_for(env: LevelEnv) -> Approximator:
     """What suits an environment: a table of its states, a convolution over images, or an MLP."""
-    if registry.has(env, "num_states"):
+    if registry.has(env, LevelEnv.num_states):
         return Table()
     return Conv() if any(map(_is_image, _leaves(env))) else MLP()
 
@@ -263,7 +239,7 @@ def _said(what: Callable[[], Any]) -> Any:
 def _leaves(env: LevelEnv) -> list[jax.ShapeDtypeStruct]:
     """The parts of one observation as a network sees it; nothing is computed."""
     key = jax.random.key(0)
-    obs = jax.eval_shape(lambda: unpacker(env)(first_obs(key, key, env)))
+    obs = jax.eval_shape(lambda: env.unpack(first_obs(key, key, env)))
     return [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(obs)]
 
 

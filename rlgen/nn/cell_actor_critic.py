@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rlgen.nn import layers as parts
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, Network
 from rlgen.types import Key, PyTree
 
 
 @dataclass(frozen=True)
-class CellActorCritic:
+class CellActorCritic(Network):
     """Convolutions over a board, a summary of it fed back to every cell, and a logit for each.
 
     Observations, unpacked, hold one image [H, W, C] and any vectors (time, noise). Each layer is a
@@ -50,7 +50,7 @@ class CellActorCritic:
         """Parameters for an environment's observations and cells."""
         key_level, key_reset, key_params = jax.random.split(key, 3)
         obs = parts.first_obs(key_level, key_reset, env)
-        _refuse_other_boards(env, jax.eval_shape(parts.unpacker(env), obs))
+        _refuse_other_boards(env, jax.eval_shape(env.unpack, obs))
         return self._module(env).init(key_params, obs, jnp.ones(1, bool))["params"]
 
     def initial_carry(self, num_slots: int) -> PyTree:
@@ -74,7 +74,7 @@ class CellActorCritic:
         return self._module(env).apply({"params": params}, obs, first)
 
     def _module(self, env: LevelEnv) -> "_Cells":
-        return _Cells(self, parts.unpacker(env))
+        return _Cells(self, env.unpack)
 
 
 class _Cells(nn.Module):

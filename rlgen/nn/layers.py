@@ -23,11 +23,6 @@ def first_obs(key_level: Key, key_reset: Key, env: LevelEnv) -> PyTree:
     return jax.tree.map(lambda x: jnp.asarray(x)[None], obs)
 
 
-def unpacker(env: LevelEnv) -> Callable[[PyTree], PyTree]:
-    """What makes float arrays of an environment's observations."""
-    return getattr(env, "unpack", _as_floats)
-
-
 def dense(features: int, scale: float, name: str) -> nn.Dense:
     """A dense layer with orthogonal weights."""
     return nn.Dense(features, kernel_init=orthogonal(scale), name=name)
@@ -83,10 +78,6 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         out = convolve(image.reshape(-1, *image.shape[-3:]), kernel) + bias[None, None, None]
         return out.reshape(*image.shape[:-3], -1)
-
-
-def _as_floats(obs: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), obs)
 
 
 Initializer = Callable[..., Array]

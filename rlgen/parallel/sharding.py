@@ -42,13 +42,13 @@ def make_mesh(num_devices: int, seeds: int, num_slots: int) -> Mesh:
     return Mesh(chosen, (SEEDS if split_seeds else SLOTS,), axis_types=(AxisType.Auto,))
 
 
-def state_shardings(mesh: Mesh, states: TrainState, student: Student | None = None) -> TrainState:
+def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainState:
     """Where each leaf `[S, ...]` of the training state lies.
 
     Args:
         mesh: see `make_mesh`.
         states: arrays or shapes.
-        student: whose states these are; says what belongs to its slots, if anything does.
+        student: whose states these are; says what belongs to its slots.
     """
 
     def place(tree: PyTree, *axes: str | None) -> PyTree:
@@ -69,10 +69,9 @@ def state_shardings(mesh: Mesh, states: TrainState, student: Student | None = No
     )
 
 
-def per_slot(student: object, state: PyTree) -> PyTree:
+def per_slot(student: Student, state: PyTree) -> PyTree:
     """A tree prefix of a student's state: which parts have an axis of slots in front."""
-    own = getattr(student, "per_slot", None)
-    return own(state) if own else jax.tree.map(lambda _: False, state)
+    return student.per_slot(state)
 
 
 def keys_shardings(mesh: Mesh) -> Keys:
@@ -103,12 +102,12 @@ def over_slots(mesh: Mesh, student: Student) -> Student:
 
     A student that has loops of its own for each slot says itself how they are split.
     """
-    own = getattr(student, "split_over", None)
-    return own(mesh) if own else SplitSlots(student, mesh)
+    own = student.offers(Student.split_over)
+    return student.split_over(mesh) if own else SplitSlots(student, mesh)
 
 
 @dataclass(frozen=True)
-class SplitSlots:
+class SplitSlots(Student):
     """A student whose slots are split over a mesh; all else is left to XLA to place.
 
     Levels are drawn anew in every update, so saying once where the first ones lie is not enough.

@@ -24,6 +24,8 @@ import numpy as np
 
 COUNTED = "steps_"
 """How the names of counted metrics begin: env steps of one update, by kind."""
+GRADIENT_STEPS = "gradient_steps"
+"""The name of the counted metric of gradient steps."""
 NO_STEPS: Mapping[str, float] = MappingProxyType({})
 
 SKIPPED = "skipped_"
@@ -58,26 +60,22 @@ class Bad(NamedTuple):
     name: str
 
 
-def advance(
-    counters: Counters, metrics: dict[str, np.ndarray], seconds: float, gradient_steps: int
-) -> list[Counters]:
+def advance(counters: Counters, metrics: dict[str, np.ndarray], seconds: float) -> list[Counters]:
     """The counters after each update of a chunk, from its metrics `[U, S]`.
 
     Args:
         counters: before the chunk.
         metrics: of the chunk.
         seconds: that the chunk took.
-        gradient_steps: of one update that was not skipped.
     """
     num_updates = len(metrics["weight"])
     per = {n.removeprefix(COUNTED): x.mean(1) for n, x in metrics.items() if n.startswith(COUNTED)}
-    trained = (metrics["weight"] > 0) * metrics.get("epochs_run", np.float32(1.0))
+    taken = metrics.get(GRADIENT_STEPS, np.zeros((num_updates, 1))).mean(1)
     after = []
     for i in range(num_updates):
         counters = counters._replace(
             update=counters.update + 1,
-            gradient_updates=counters.gradient_updates
-            + float(np.nan_to_num(trained[i]).mean()) * gradient_steps,
+            gradient_updates=counters.gradient_updates + float(taken[i]),
             wall_seconds=counters.wall_seconds + seconds / num_updates,
             steps={kind: counters.steps.get(kind, 0.0) + float(x[i]) for kind, x in per.items()},
         )
@@ -93,7 +91,11 @@ def append(
     Raises:
         OSError: no space.
     """
-    rest = {name: values for name, values in metrics.items() if not name.startswith(COUNTED)}
+    rest = {
+        name: values
+        for name, values in metrics.items()
+        if not name.startswith(COUNTED) and name != GRADIENT_STEPS
+    }
     with open(path, "a") as file:
         for i, now in enumerate(after):
             line = {**_head(now, steps_per_second), **{n: _list(x[i]) for n, x in rest.items()}}

@@ -13,6 +13,7 @@ import numpy as np
 
 from rlgen import __version__, levels, registry
 from rlgen.levels import Task, plain_level
+from rlgen.protocols import LevelEnv, Sampler, Student
 from rlgen.types import PyTree, TrainState
 
 
@@ -28,22 +29,24 @@ class Buffer(NamedTuple):
     # also `lifetime` of tasks, whose levels these are
 
 
-def find_buffer(states: TrainState) -> Buffer | None:
+def find_buffer(sampler: Sampler, states: TrainState) -> Buffer | None:
     """The levels that a sampler holds, out of numpy states [S, ...]; None if it keeps none."""
-    held = getattr(states.sampler, "buffer", None)
-    if held is None or not hasattr(held, "score"):
+    held = sampler.buffer(states.sampler)
+    if held is None:
         return None
     score = np.asarray(held.score)  # [S, K]
     filled = np.arange(score.shape[1]) < np.asarray(held.size)[:, None]
     seed, row = np.nonzero(filled)
     level, hashes = jax.tree.map(lambda x: np.asarray(x)[seed, row], (held.level, held.hash))
-    past = _past(states.sampler, seed, row)
+    past = _past(held, states.sampler, seed, row)
     if isinstance(level, Task):
         past["lifetime"] = np.asarray(level.lifetime)
     return Buffer(plain_level(level), score[seed, row], hashes, seed, row, past)
 
 
-def save_buffer(path: Path, env: Any, states: TrainState, features: bool = False) -> None:
+def save_buffer(
+    path: Path, env: Any, sampler: Sampler, states: TrainState, features: bool = False
+) -> None:
     """Write the sampler's levels, if it holds any; nothing is pickled.
 
     The file is one that `rlgen.levels.load_levels` reads, with the arrays `score`, `seed`, where
@@ -55,14 +58,14 @@ def save_buffer(path: Path, env: Any, states: TrainState, features: bool = False
     Raises:
         OSError: no space.
     """
-    buffer = find_buffer(states)
+    buffer = find_buffer(sampler, states)
     if buffer is None or buffer.score.size == 0:
         return
     names = [f"seed-{s}-row-{r:04d}" for s, r in zip(buffer.seed, buffer.row, strict=True)]
     header = {"format": levels.FORMAT, "names": names, "split": "train", "version": "1"}
     flat = jax.tree_util.tree_flatten_with_path(buffer.level)[0]
     arrays = {f"level{jax.tree_util.keystr(where)}": leaf for where, leaf in flat}
-    if features and registry.has(env, "level_features"):
+    if features and registry.has(env, LevelEnv.level_features):
         found = jax.jit(jax.vmap(env.level_features))(buffer.level)
         arrays |= {f"feature.{name}": np.asarray(values) for name, values in found.items()}
     part = path.with_name(f".{path.name}.part")
@@ -81,24 +84,24 @@ def save_buffer(path: Path, env: Any, states: TrainState, features: bool = False
     part.replace(path)
 
 
-def _past(sampler: Any, seed: np.ndarray, row: np.ndarray) -> dict[str, np.ndarray]:
+def _past(held: Any, state: Any, seed: np.ndarray, row: np.ndarray) -> dict[str, np.ndarray]:
     """What a sampler that keeps lineages (PLR's) knows of some of its rows."""
-    lineage = getattr(sampler.buffer.level_info, "lineage", None)
+    lineage = getattr(held.level_info, "lineage", None)  # a sampler's own notes; some have none
     if lineage is None:
         return {}
     found = {name: np.asarray(x)[seed, row] for name, x in lineage._asdict().items()}
-    last_update = np.asarray(sampler.num_updates)[seed] - 1
+    last_update = np.asarray(state.num_updates)[seed] - 1
     return {"origin": found["origin"], "depth": found["depth"], "age": last_update - found["born"]}
 
 
-def keep_training_set(run: Path, sampler: Any) -> None:
+def keep_training_set(run: Path, sampler: Sampler) -> None:
     """Write a finite training set into the run folder as `train_levels.npz`, or compare with it.
 
     Raises:
         ValueError: a resumed run would go on with other levels than it began with.
         OSError: no space.
     """
-    chosen, path = getattr(sampler, "level_set", None), run / "train_levels.npz"
+    chosen, path = sampler.level_set, run / "train_levels.npz"
     if chosen is None:
         return
     if not path.exists():
@@ -114,18 +117,16 @@ def keep_training_set(run: Path, sampler: Any) -> None:
         )
 
 
-def pinned_files(run: Path, student: Any) -> None:
+def pinned_files(run: Path, student: Student) -> None:
     """Write down what the learner was given from outside the run, or compare with it.
 
-    A learner may have the method `pinned_files() -> {name: bytes}`, small files that stay the same
-    as long as what it was given does, such as a hash of the rule that it follows.
+    They stay the same as long as what it was given does, such as a hash of the rule it follows.
 
     Raises:
         ValueError: a resumed run would go on with something else than it began with.
         OSError: no space.
     """
-    own = getattr(getattr(student, "learner", None), "pinned_files", None)
-    for name, content in (own() if own else {}).items():
+    for name, content in student.pinned_files().items():
         path = run / name
         if not path.exists():
             _write(path, content)
@@ -135,26 +136,23 @@ def pinned_files(run: Path, student: Any) -> None:
             )
 
 
-def save_files(run: Path, student: Any, states: TrainState, spec: Mapping[str, Any]) -> None:
+def save_files(run: Path, student: Student, states: TrainState, spec: Mapping[str, Any]) -> None:
     """Write the files that a student makes of its states [S, ...], if it makes any.
 
     They may leave the run: the student is told of what run they are, to say so in them.
 
     Args:
         run: its folder.
-        student: may have the method `files(states, origin) -> {name: bytes}`.
+        student: whose files.
         states: after the last update.
         spec: of the run's record, which is the same after a resumption.
 
     Raises:
         OSError: no space; older files are untouched.
     """
-    own = getattr(student, "files", None)
-    if own is None:
-        return
     origin = {name: spec[name] for name in ("recipe", "env", "preset", "seed")}
     origin["rlgen"] = __version__
-    for name, content in own(states.student, origin).items():
+    for name, content in student.files(states.student, origin).items():
         (run / name).parent.mkdir(parents=True, exist_ok=True)
         _write(run / name, content)
 

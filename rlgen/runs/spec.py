@@ -8,7 +8,7 @@ run is rebuilt from its own record even after a preset has changed.
 import dataclasses
 import inspect
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from rlgen import config, registry
 from rlgen.bonuses import Shaped, parse
 from rlgen.curriculum import Curriculum
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, Student
 
 NO_FIELDS: Any = MappingProxyType({})
 
@@ -26,8 +26,6 @@ OF_RECIPE = -1
 """For steps: leave it to the recipe."""
 
 RULE = "student.learner.rule"
-LEARNERS = ("student.learner", "student.learner.agent", "student.agent")
-"""Whose discounting the score shares: that of an agent, or of those that a rule trains."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
     presets = getattr(recipe, "PRESETS", {})
     registry.require_extra(spec.env)
     env = registry.make_env(spec.env)
-    env_presets = env.presets() if registry.has(env, "presets") else {}
+    env_presets = env.presets()
     known = {*presets, *env_presets}
     if spec.preset and known and spec.preset not in known:
         raise ValueError(
@@ -130,8 +128,12 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
     # A preset also holds values of learners that were not chosen, such as the size of a memory.
     values = {p: v for p, v in presets.get(spec.preset, {}).items() if p in known_paths}
     overrides = _with_rule(spec, known_paths)
-    curriculum = config.override(curriculum, {**values, **_for_both(overrides, known_paths)})
-    return env, _with_length(curriculum, plan(spec, curriculum).num_updates, overrides)
+    of_student = {p.removeprefix("student."): v for p, v in values.items() if p[:8] == "student."}
+    before = config.override(curriculum.student, of_student).discounting()
+    curriculum = config.override(curriculum, {**values, **overrides})
+    curriculum = _spanning(curriculum, plan(spec, curriculum).num_updates)
+    shared = _for_score(curriculum, before, known_paths)
+    return env, config.override(curriculum, {**shared, **overrides})
 
 
 def _with_bonus(curriculum: Curriculum, spec: RunSpec, env: LevelEnv) -> Curriculum:
@@ -140,14 +142,14 @@ def _with_bonus(curriculum: Curriculum, spec: RunSpec, env: LevelEnv) -> Curricu
     Raises:
         ValueError: the expression cannot be read, or the recipe's student takes no bonus.
     """
-    student: Any = curriculum.student
-    if not hasattr(student, "bonus"):
+    student = curriculum.student
+    if not student.offers(Student.with_bonus):
         raise ValueError(
             f"--bonus {spec.bonus}: the recipe {spec.recipe} learns a rule from whole lives of "
             "agents, and pays no bonus; leave it out, or train an agent by the rule (lpg-agent)"
         )
     shaped = Shaped(parse(spec.bonus, env))
-    return dataclasses.replace(curriculum, student=dataclasses.replace(student, bonus=shaped))
+    return dataclasses.replace(curriculum, student=student.with_bonus(shaped))
 
 
 def _chosen(spec: RunSpec, recipe: Any) -> dict[str, str]:
@@ -166,10 +168,11 @@ def _chosen(spec: RunSpec, recipe: Any) -> dict[str, str]:
 def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
     """How many updates the asked steps are, rounded up to whole chunks."""
     student = curriculum.student
-    per_update = curriculum.num_slots * getattr(student, "num_steps", 1)
-    per_update *= getattr(student, "population", 1)
-    if getattr(student, "full_lifetime", False):
-        per_update = round(per_update * curriculum.sampler.mean_lifetime)  # pyright: ignore[reportAttributeAccessIssue]
+    per_update = curriculum.num_slots * student.num_steps
+    per_update *= student.population
+    if student.full_lifetime:
+        assert curriculum.sampler.mean_lifetime is not None, "the curriculum checks it"
+        per_update = round(per_update * curriculum.sampler.mean_lifetime)
     asked = math.ceil(steps_of(spec) / per_update)
     longest = min(spec.chunk or max(min(asked // 50, 100), 1), asked)
     num_chunks = math.ceil(asked / longest)
@@ -221,35 +224,25 @@ def _with_rule(spec: RunSpec, known: Collection[str]) -> dict[str, Any]:
     return {**spec.overrides, RULE: spec.rule}
 
 
-def _for_both(overrides: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """What is set for the learner's discounting also holds for the score's, unless that is set."""
-    copied = {}
-    for written, value in overrides.items():
-        path = written.replace("-", "_")
-        of_score = "score." + path.rpartition(".")[2]
-        if path.rpartition(".")[0] in LEARNERS and of_score in known:
-            copied[of_score] = value
-    return {**copied, **overrides}
+def _for_score(
+    curriculum: Curriculum, before: Mapping[str, Any], known: Collection[str]
+) -> dict[str, Any]:
+    """Where the learner's discounting is another than `before`, the same for the score's."""
+    now = curriculum.student.discounting()
+    changed = {f"score.{name}": x for name, x in now.items() if x != before.get(name)}
+    return {path: x for path, x in changed.items() if path in known}
 
 
-def _with_length(curriculum: Curriculum, num_updates: int, chosen: dict[str, Any]) -> Curriculum:
-    """Schedules span the run, unless the user said otherwise.
+def _spanning(curriculum: Curriculum, num_updates: int) -> Curriculum:
+    """Schedules span the run.
 
-    Those of learning rates are counted in updates that are learned from, of which some samplers
-    have fewer.
+    Those of students are counted in updates that are learned from, of which some samplers have
+    fewer.
     """
-    share = getattr(curriculum.sampler, "trained_updates", lambda num_levels: 1.0)
-    learned = max(round(num_updates * share(curriculum.num_slots * curriculum.levels_per_slot)), 1)
-    lengths = {
-        ".learner.num_updates": learned,
-        ".teacher.num_updates": num_updates,
-        ".mixture.num_updates": num_updates,
-    }
-    chosen = {path.replace("-", "_"): value for path, value in chosen.items()}
-    spans = {
-        path: length
-        for path in config.flatten(curriculum)
-        for end, length in lengths.items()
-        if path.endswith(end) and path not in chosen
-    }
-    return config.override(curriculum, spans)
+    sampler = curriculum.sampler
+    share = sampler.trained_updates(curriculum.num_slots * curriculum.levels_per_slot)
+    return dataclasses.replace(
+        curriculum,
+        student=curriculum.student.spanning(max(round(num_updates * share), 1)),
+        sampler=sampler.spanning(num_updates),
+    )

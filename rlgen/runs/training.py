@@ -177,7 +177,7 @@ def _run(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
             reporter.say(_start_message(run, counters))
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
-            preparation = getattr(run.curriculum.sampler, "preparation", "")
+            preparation = run.curriculum.sampler.preparation
             if preparation and not restored:
                 reporter.say(f"{preparation} ...")
             states = program.place(restored[0]) if restored else program.init()
@@ -235,9 +235,7 @@ def _run_chunk(
 def _log_chunk(run: Run, found: tuple, now: Counters, seconds: float, board: Any) -> Counters:
     """Write a chunk's metrics and levels, and refuse what is not a number."""
     values = {name: np.asarray(x).swapaxes(0, 1) for name, x in found[0].items()}  # [U, S]
-    learner = getattr(run.curriculum.student, "learner", None)
-    steps = getattr(learner, "num_epochs", 1) * getattr(learner, "num_minibatches", 1)
-    after = metrics.advance(now, values, seconds, steps)
+    after = metrics.advance(now, values, seconds)
     rate = run.length.chunk * run.length.steps_per_update * run.spec.seeds / seconds
     metrics.append(run.path / "metrics.jsonl", after, values, rate)
     slot = curriculum_log.kept_slots(run.curriculum.num_slots, run.spec.log_levels)
@@ -260,10 +258,7 @@ def _log_chunk(run: Run, found: tuple, now: Counters, seconds: float, board: Any
 
 def _warnings(run: Run, means: dict[str, float], update: int) -> list[str]:
     """What a bonus has to say at the end of the run, such as of a table too small for it."""
-    bonus: Any = getattr(run.curriculum.student, "bonus", ())
-    if update < run.length.num_updates or not hasattr(bonus, "warnings"):
-        return []
-    return bonus.warnings(means)
+    return run.curriculum.student.warnings(means) if update == run.length.num_updates else []
 
 
 def _save(run: Run, states: TrainState, now: Counters) -> None:
@@ -275,7 +270,7 @@ def _save(run: Run, states: TrainState, now: Counters) -> None:
     checkpoint.save(run.path, now.update, states, meta, run.spec.keep_checkpoints)
     save_files(run.path, run.curriculum.student, states, run.record["spec"])
     features = now.update == run.length.num_updates  # solving levels takes seconds
-    save_buffer(run.path / "levels.npz", run.env, states, features)
+    save_buffer(run.path / "levels.npz", run.env, run.curriculum.sampler, states, features)
 
 
 def _mean(values: np.ndarray) -> float:

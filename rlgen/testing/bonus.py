@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Bonus, LevelEnv
+from rlgen.protocols import Actor, Bonus, LevelEnv
 from rlgen.rollout import Record, continue_rollout, reset_slots
 from rlgen.testing.common import assert_close, assert_shapes
 from rlgen.types import Key, PyTree, Rollout
@@ -17,14 +17,11 @@ _SLOTS, _STEPS, _PART = 4, 16, 4
 _ONES = np.ones(_SLOTS, np.float32)
 
 
-class _Player:
+class _Player(Actor):
     """Acts at random and remembers nothing."""
 
     def __init__(self, num_actions: int):
         self.num_actions = num_actions
-
-    def initial_carry(self, num_slots: int) -> tuple[()]:
-        return ()
 
     def act(self, key: Key, state: PyTree, carry: PyTree, obs: PyTree, first: Array) -> tuple:
         action = jax.random.randint(key, first.shape, 0, self.num_actions)
@@ -58,7 +55,7 @@ def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
         learns: whether `apply` trains a network, so that a rollout's parts are judged by others.
     """
     key_init, key_apply = jax.random.split(jax.random.key(0))
-    played = _play(env, getattr(bonus, "features", ()))
+    played = _play(env, bonus.features)
     state = jax.jit(lambda key: bonus.init(key, _SLOTS))(key_init)
 
     @jax.jit
@@ -115,7 +112,7 @@ def _check_form(bonus: Bonus, state: PyTree, judged: _Judged, rollout: Rollout) 
     assert np.isfinite(judged.bonus).all(), f"the bonus is not finite:\n{judged.bonus}"
     for name, value in judged.metrics.items():
         assert np.shape(value) == () and np.isfinite(value), f"metric {name} is {value}"
-    if getattr(bonus, "pairs", False):
+    if bonus.pairs:
         blind = np.asarray(judged.bonus)[rollout.terminated | rollout.truncated]
         assert (blind == 0).all(), f"a bonus for a successor that is not in the rollout: {blind}"
 

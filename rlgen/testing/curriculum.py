@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlgen.curriculum import level_info_of
 from rlgen.protocols import Sampler, Score
 from rlgen.returns import episodes
 from rlgen.testing.common import assert_close, assert_same, assert_shapes, new_slots, random_rollout
 from rlgen.types import MUTANT, NEW, Keys, LifetimeResults, Outcome, PyTree, Rollout, Slots
 
 
-def check_sampler(sampler: Sampler, num_slots: int = 4, levels_per_slot: int = 2) -> None:
+def check_sampler(
+    sampler: Sampler, num_slots: int = 4, levels_per_slot: int = 2, memory: PyTree = 0.0
+) -> None:
     """A sampler leaves busy slots alone, keeps its shapes, and replays only what was observed.
 
     Runs 24 updates with random scores, in which half of the slots end their tenancy each time.
@@ -21,14 +22,18 @@ def check_sampler(sampler: Sampler, num_slots: int = 4, levels_per_slot: int = 2
     - States and slots keep structure, shapes and dtypes, so that updates can be scanned.
     - Rows lie in -1 .. `capacity` - 1; weights are finite and 0 or more.
     - A level with a row has been observed before, with a score, or is of the sampler's finite set.
+
+    Args:
+        num_slots, levels_per_slot: N and R.
+        memory: what a score is to remember of an unseen level.
     """
-    memory = getattr(getattr(sampler, "score", None), "initial_state", tuple)()
+    memory = jax.tree.map(jnp.asarray, memory)
     shape = (num_slots, levels_per_slot)
     level = jax.tree.map(
         lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.example_level()
     )
-    slots = new_slots(level, memory, level_info_of(sampler))
-    state = jax.jit(sampler.init)(jax.random.key(0))
+    slots = new_slots(level, memory, sampler.level_info())
+    state = jax.jit(sampler.init)(jax.random.key(0), memory)
     free = jnp.ones(num_slots, bool)
     played = random_rollout(0, 24, num_slots, levels_per_slot)
     rollout = jax.tree.map(lambda x: jnp.stack([x, x]), played)
@@ -49,7 +54,7 @@ def check_sampler(sampler: Sampler, num_slots: int = 4, levels_per_slot: int = 2
         (state, slots),
         f"{type(sampler).__name__}'s state and slots",
     )
-    chosen = getattr(sampler, "level_set", None)
+    chosen = sampler.level_set
     given = () if chosen is None else jax.tree.map(lambda x: x[:, None], chosen.level)
     observed = set() if chosen is None else {_bytes(given, m, 0) for m in range(len(chosen))}
     for i in range(24):
@@ -57,7 +62,8 @@ def check_sampler(sampler: Sampler, num_slots: int = 4, levels_per_slot: int = 2
         busy = ~np.asarray(free)
         kept, before = jax.tree.map(lambda x, busy=busy: x[busy], (after, slots))
         assert_same(kept, before, "propose changed a busy slot")
-        _check_proposed(sampler, after, observed)
+        held = sampler.buffer(state)
+        _check_proposed(after, observed, None if held is None else held.score.shape[0])
         ended = np.flatnonzero(done).tolist()
         observed |= {_bytes(after.level, n, r) for n in ended for r in range(levels_per_slot)}
         slots, free = after, done
@@ -117,16 +123,15 @@ def _lives(num_slots: int) -> LifetimeResults:
 
 def _levels(score: Score, num_slots: int, levels_per_slot: int) -> PyTree:
     """Levels [N, R, ...] of the score's environment, if it has one."""
-    env = getattr(score, "env", None)
+    env = getattr(score, "env", None)  # a field of some
     if env is None:
         return jnp.zeros((num_slots, levels_per_slot))
     keys = jax.random.split(jax.random.key(1), (num_slots, levels_per_slot))
     return jax.jit(jax.vmap(jax.vmap(env.sample_level)))(keys)
 
 
-def _check_proposed(sampler: Sampler, slots: Slots, observed: set[bytes]) -> None:
+def _check_proposed(slots: Slots, observed: set[bytes], capacity: int | None) -> None:
     row, weight, origin = (np.asarray(x) for x in (slots.buffer_index, slots.weight, slots.origin))
-    capacity = getattr(sampler, "capacity", None)
     assert (row >= -1).all(), f"row {row.min()} is below -1"
     assert capacity is None or (row < capacity).all(), f"row {row.max()} of {capacity}"
     assert np.isfinite(weight).all() and (weight >= 0).all(), f"weights {weight}"

@@ -43,7 +43,7 @@ def check_env(
     - The same keys give the same episode, alone or in a batch.
     - No episode outlives its level's `max_steps_in_episode`.
     - gymnax's own `step` runs, and agrees on shapes.
-    - The abilities that it has (see `rlgen.registry.OPTIONAL_METHODS`) do what they say.
+    - The abilities that it has (see `rlgen.protocols.OPTIONAL_METHODS`) do what they say.
 
     Args:
         num_steps: length of the random episodes; best above the time limit.
@@ -163,9 +163,6 @@ def _parts(path: str, obs: PyTree, space: spaces.Space) -> list[tuple]:
     return [leaf for part in inner for leaf in _parts(*part)]
 
 
-# Abilities are no part of the protocol `LevelEnv`, hence `Any` below.
-
-
 def _check_hash(env: Any, level: PyTree, walks: _Walk) -> None:
     hashes = np.asarray(jax.jit(jax.vmap(partial(hash_of, env)))(level))
     assert hashes.dtype == np.uint32 and hashes.shape[1:] == (2,), "level_hash is not uint32[2]"
@@ -201,7 +198,7 @@ def _check_labels(env: Any, level: PyTree, walks: _Walk) -> None:
     assert_shapes(state, jax.tree.map(lambda x: x[:, :4], walks.state), "a labelled state is none")
     assert_shapes(obs, jax.tree.map(lambda x: x[:, :4], walks.obs), "a labelled state looks unlike")
     assert best.shape[2] == env.num_actions and best.dtype == bool, f"best actions are {best.dtype}"
-    if registry.has(env, "solve"):
+    if registry.has(env, LevelEnv.solve):
         solvable = np.asarray(jax.jit(jax.vmap(env.solve))(level).solvable)
         known = np.asarray(best).any((1, 2))
         assert (known == solvable).all(), "best actions in a level without a solution, or none"
@@ -242,11 +239,11 @@ def _check_success(env: Any, level: PyTree, walks: _Walk) -> None:
 def _check_picture(env: Any, level: PyTree, walks: _Walk) -> None:
     """Of one moment."""
     pictures = {}
-    if registry.has(env, "render"):
+    if registry.has(env, LevelEnv.render):
         pictures["render"] = env.render(
             _row(level, 0), jax.tree.map(lambda x: x[0, 0], walks.state)
         )
-    if registry.has(env, "level_image"):
+    if registry.has(env, LevelEnv.level_image):
         pictures["level_image"] = env.level_image(_row(level, 0))
     for name, x in pictures.items():
         right = x.dtype == np.uint8 and x.ndim == 3 and x.shape[2] == 3
@@ -263,7 +260,7 @@ def _check_ladder(env: Any, level: PyTree, walks: _Walk) -> None:
 
     Suites are looked up and not made, which takes a while of some; `rlgen ladder` checks them.
     """
-    suites = env.suites() if registry.has(env, "suites") else {}
+    suites = env.suites()
     for name, shift in env.ladder().items():
         assert bool(shift.suite) != bool(shift.fields), f"{name} of the ladder: a suite or fields"
         known = not shift.suite or shift.suite in suites
@@ -274,7 +271,7 @@ def _check_ladder(env: Any, level: PyTree, walks: _Walk) -> None:
         assert other.num_actions == env.num_actions, f"{name} of the ladder has other actions"
         sentence = f"{name} of the ladder has other observations"
         assert_shapes(_first_obs(other), _first_obs(env), sentence)
-        if registry.has(env, "num_states"):
+        if registry.has(env, LevelEnv.num_states):
             assert other.num_states() == env.num_states(), sentence
 
 
@@ -283,18 +280,18 @@ def _first_obs(env: Any) -> PyTree:
     return jax.eval_shape(lambda: env.reset_env(key, env.sample_level(key))[0])
 
 
-_ABILITIES: dict[str, Callable[[Any, PyTree, _Walk], None]] = {
-    "level_hash": _check_hash,
-    "solve": _check_solve,
-    "labelled_states": _check_labels,
-    "mutate_levels": _check_mutate,
-    "level_features": _check_features,
-    "unpack": _check_unpack,
-    "success": _check_success,
-    "render": _check_picture,
-    "level_image": _check_picture,
-    "presets": _check_presets,
-    "ladder": _check_ladder,
+_ABILITIES: dict[Callable, Callable[[Any, PyTree, _Walk], None]] = {
+    LevelEnv.level_hash: _check_hash,
+    LevelEnv.solve: _check_solve,
+    LevelEnv.labelled_states: _check_labels,
+    LevelEnv.mutate_levels: _check_mutate,
+    LevelEnv.level_features: _check_features,
+    LevelEnv.unpack: _check_unpack,
+    LevelEnv.success: _check_success,
+    LevelEnv.render: _check_picture,
+    LevelEnv.level_image: _check_picture,
+    LevelEnv.presets: _check_presets,
+    LevelEnv.ladder: _check_ladder,
 }
 
 

@@ -9,16 +9,15 @@ time limits are added here.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, no_type_check
+from typing import NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import spaces
-from gymnax.environments.environment import Environment
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.protocols import Learner
+from rlgen.protocols import Learner, LevelEnv
 from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree, Rollout
 
@@ -74,7 +73,7 @@ PROBES = tuple(_QUESTIONS)
 
 
 @dataclass(frozen=True)
-class Probe(Environment[Any, Any]):
+class Probe(LevelEnv, abstract=True):
     """One question, with a random cue as its level.
 
     - `constant`: one step, reward 1: does the value move at all?
@@ -224,7 +223,8 @@ def solve_probes(
 
 
 def _answer(learner: Learner, question: _Question, played: Rollout, cue: Array) -> Answer:
-    discount = getattr(learner, "discount", 1.0)
+    own = learner.discounting()
+    discount = own.get("discount", 1.0)
     limited = question.time_limit < question.num_steps
     length = min(question.num_steps, question.time_limit)
     value = jnp.stack([played.value[:length, cue == c].mean(1) for c in (0, 1)])  # [cue, step]
@@ -232,7 +232,7 @@ def _answer(learner: Learner, question: _Question, played: Rollout, cue: Array) 
     every = (1 - discount**left) / (1 - discount)
     right = discount ** (left - 1.0) if question.paid_last else every
     right = jnp.stack([-right, right]) if question.paid_for == CUE else jnp.stack([right, right])
-    if limited and getattr(learner, "bootstrap_truncation", True):
+    if limited and own.get("bootstrap_truncation", True):
         right = jnp.full_like(right, 1 / (1 - discount))
     if limited:  # nothing tells a feed-forward learner the steps apart
         value, right = value.mean(1, keepdims=True), right.mean(1, keepdims=True)

@@ -19,10 +19,10 @@ from rlgen import config, registry
 from rlgen.algos.samplers.random import fill_new
 from rlgen.bonuses import Shaped, parse
 from rlgen.curriculum import Curriculum
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, Sampler
 from rlgen.rollout import Record, play, rollout
 from rlgen.students import OnPolicy
-from rlgen.types import Key, Keys, Outcome, PyTree, Slots
+from rlgen.types import Key, Keys, PyTree, Slots
 
 POOL = 4096
 ATTEMPTS = 256
@@ -64,14 +64,14 @@ class Cell(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Contexts:
+class Contexts(Sampler):
     """Levels of a pool that is part of the state, so that a `vmap` axis can have a pool each."""
 
     env: LevelEnv
 
-    def init(self, key: Key) -> Pool:
+    def init(self, key: Key, memory: PyTree) -> Pool:
         """An empty pool, to be replaced."""
-        del key
+        del key, memory
         level = jax.tree.map(lambda x: jnp.stack([x] * POOL), self.example_level())
         return Pool(level, jnp.int32(0))
 
@@ -91,13 +91,6 @@ class Contexts:
         fresh = sample(jax.random.split(key_level, shape))
         level = jax.tree.map(lambda x, y: jnp.where(state.num > 0, x, y), known, fresh)
         return state, fill_new(slots, free, level)
-
-    def observe(
-        self, keys: Keys, state: Pool, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
-    ) -> Pool:
-        """The levels are what they are."""
-        del keys, slots, score, outcome
-        return state
 
 
 def make_env(task: Task, value: float | None = None) -> Any:
@@ -208,11 +201,11 @@ def _look(
 
     def score(agent: PyTree, level: PyTree) -> Array:
         played = play(jax.random.key(3), env, learner, agent, level, limit)
-        own = getattr(env, "success", lambda total, terminated: total)
+        own = env.success
         return own(played.episode_return, played.terminated).astype(jnp.float32).mean()
 
     new = np.asarray(jax.jit(jax.vmap(score))(agents, levels)).reshape(shape)
-    part = getattr(learner, "bptt_steps", 0) or 1  # a rollout is made of whole parts
+    part = learner.bptt_steps or 1  # a rollout is made of whole parts
     limit = -(-limit // part) * part
     first = jax.tree.map(lambda x: x[:: shape[1]], (agents, states.student, states.sampler))
     visits, paid = jax.jit(jax.vmap(partial(_watch, student, limit)))(*first)

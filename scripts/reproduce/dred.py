@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code:
             return code
     names = " ".join(shlex.quote(str(run)) for run in runs.values())
-    known = getattr(registry.make_env(options.env), "suites", dict)()
+    known = registry.make_env(options.env).suites()
     reference = "train" if "train" in known else "auto"  # also of methods that have no set
     for suite in options.suites:
         code = run_command(
@@ -104,7 +104,7 @@ def _steps(method: str, options: Any) -> int:
         if name.startswith("--sampler."):
             overrides[name.removeprefix("--")] = value
     curriculum = build(dataclasses.replace(spec, overrides=overrides))[1]
-    share = getattr(curriculum.sampler, "trained_updates", lambda num_levels: 1.0)
+    share = curriculum.sampler.trained_updates
     return round(float(options.steps) / share(curriculum.num_slots * curriculum.levels_per_slot))
 
 

@@ -19,7 +19,5 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
     student, judge = student_and_score(env, learner, score)
     mixture = Mixture(secondary_temperature=0.1, share_start=1.0, stale="all")
-    sampler = DRED(
-        env, own_set(env), judge, mixture=mixture, num_edits=5, parents="easiest", admit="any"
-    )
+    sampler = DRED(env, own_set(env), mixture=mixture, num_edits=5, parents="easiest", admit="any")
     return Curriculum(student, sampler, judge, levels_per_slot=8)

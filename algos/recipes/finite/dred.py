@@ -20,5 +20,5 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     model = model_for(env)
     student, judge = student_and_score(env, learner, score)
     data = own_set(env)
-    sampler = DRED(env, data, judge, Generated(env, model, data))
+    sampler = DRED(env, data, Generated(env, model, data))
     return Curriculum(student, sampler, judge, levels_per_slot=8)

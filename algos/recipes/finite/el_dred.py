@@ -17,5 +17,5 @@ PRESETS = EDITED
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
     """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
     student, judge = student_and_score(env, learner, score)
-    sampler = DRED(env, own_set(env), judge, num_edits=5, parents="easiest")
+    sampler = DRED(env, own_set(env), num_edits=5, parents="easiest")
     return Curriculum(student, sampler, judge, levels_per_slot=8)

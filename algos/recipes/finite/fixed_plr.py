@@ -18,5 +18,5 @@ PRESETS = DATA_ONLY
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
     """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
     student, judge = student_and_score(env, learner, score)
-    sampler = DRED(env, own_set(env), judge, mixture=Mixture(share_end=0.0))
+    sampler = DRED(env, own_set(env), mixture=Mixture(share_end=0.0))
     return Curriculum(student, sampler, judge, levels_per_slot=8)

@@ -22,5 +22,5 @@ def build(env: LevelEnv, learner: str = "a2c", score: str = "algorithmic-regret"
     antagonist = learner if score == NEEDS_ANTAGONIST else ""
     student, judge = rule_student_and_score(env, antagonist, score)
     source = Lifetimes(env, Random(env))
-    sampler = PLR(TaskEnv(env), source, judge, replay_prob=0.5, per_slot=True)
+    sampler = PLR(TaskEnv(env), source, replay_prob=0.5, per_slot=True)
     return Curriculum(student, sampler, judge)

@@ -18,5 +18,5 @@ PRESETS = EDITING
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
     """Robust PLR that follows every update of replay with one of mutants, of weight 0."""
     student, judge = student_and_score(env, learner, score)
-    sampler = PLR(env, Random(env), judge, train_on_new=False, num_edits=5)
+    sampler = PLR(env, Random(env), train_on_new=False, num_edits=5)
     return Curriculum(student, sampler, judge)

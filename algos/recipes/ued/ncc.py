@@ -68,4 +68,4 @@ PRESETS: dict[str, Preset] = {
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "learnability") -> Curriculum:
     """NCC; `sampler.entropy_coef` is in units of the score."""
     student, judge = student_and_score(env, learner, score)
-    return Curriculum(student, NCC(env, Random(env), judge), judge)
+    return Curriculum(student, NCC(env, Random(env)), judge)

@@ -18,6 +18,6 @@ PRESETS = in_blocks(EDITING, 3)
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
     """A third of the slots are learned from, so every update has a gradient once replay began."""
     student, judge = student_and_score(env, learner, score)
-    sampler = PLR(env, Random(env), judge, train_on_new=False, num_edits=5, parallel=True)
+    sampler = PLR(env, Random(env), train_on_new=False, num_edits=5, parallel=True)
     student = dataclasses.replace(student, train_share=sampler.train_share)
     return Curriculum(student, sampler, judge, num_slots=96)

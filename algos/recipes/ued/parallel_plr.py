@@ -18,6 +18,6 @@ PRESETS = in_blocks(REPLAY, 2)
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
     """Half of the slots are learned from, so every update has a gradient once replay has begun."""
     student, judge = student_and_score(env, learner, score)
-    sampler = PLR(env, Random(env), judge, train_on_new=False, parallel=True)
+    sampler = PLR(env, Random(env), train_on_new=False, parallel=True)
     student = dataclasses.replace(student, train_share=sampler.train_share)
     return Curriculum(student, sampler, judge, num_slots=64)

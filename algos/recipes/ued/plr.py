@@ -17,4 +17,4 @@ PRESETS = REPLAY
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
     """PLR: replay four updates in five, once 2,000 levels have been seen."""
     student, judge = student_and_score(env, learner, score)
-    return Curriculum(student, PLR(env, Random(env), judge, train_on_new=True), judge)
+    return Curriculum(student, PLR(env, Random(env), train_on_new=True), judge)

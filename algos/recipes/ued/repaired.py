@@ -27,5 +27,5 @@ def build(
     """Two students; the regret is both the teacher's pay and the priority of replay."""
     student, judge = student_and_score(env, learner, score)
     source = paired.build(env, network)
-    sampler = PLR(env, source, judge, replay_prob=0.95, train_on_new=False)
+    sampler = PLR(env, source, replay_prob=0.95, train_on_new=False)
     return Curriculum(replace(student, population=2), sampler, judge)

@@ -16,4 +16,4 @@ PRESETS = ROBUST
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
     """PLR whose new levels have weight 0: an update with new levels trains nothing."""
     student, judge = student_and_score(env, learner, score)
-    return Curriculum(student, PLR(env, Random(env), judge, train_on_new=False), judge)
+    return Curriculum(student, PLR(env, Random(env), train_on_new=False), judge)

@@ -68,4 +68,4 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "learnability")
     student, judge = student_and_score(env, learner, score)
     if isinstance(judge, Learnability):
         judge = replace(judge, accumulate=True)
-    return Curriculum(student, SFL(env, Random(env), judge), judge)
+    return Curriculum(student, SFL(env, Random(env)), judge)

@@ -49,12 +49,8 @@ def easiest_rows(
     Source: Parker-Holder et al., 2022, "Evolving Curricula with Regret-Based Environment Design":
     the levels that the agent solves with the least regret. (The code released with it sorts by the
     same difference but takes the lowest values.)
-
-    Raises:
-        ValueError: the student does not report its episodes.
     """
-    if not outcome.episodes:
-        raise ValueError("parents='easiest' needs a student that reports its episodes")
+    assert outcome.episodes, "samplers that ask declare that they read episodes"
     ease = outcome.episodes.mean_return - score
     known = (outcome.episodes.num > 0) & jnp.isfinite(score) & (slots.buffer_index >= 0)
     ease = jnp.where(known & outcome.done[:, None], ease, -jnp.inf).ravel()
@@ -90,8 +86,7 @@ def edit_into(
     def edit() -> Slots:
         level, depth = parents()
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), level)
-        mutate = getattr(env, "mutate_levels")  # noqa: B009 (an optional ability)
-        flat = mutate(key, flat, num_edits)
+        flat = env.mutate_levels(key, flat, num_edits)
         child = Slots(
             level=jax.tree.map(lambda x, y: x.reshape(y.shape), flat, slots.level),
             score_state=slots.score_state,

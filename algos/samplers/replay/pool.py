@@ -8,11 +8,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.replay.lineage import Lineage, SlotInfo, StoredInfo, born
 from rlgen.buffer import Arrivals, LevelBuffer, Priority, insert, make_buffer
-from rlgen.curriculum import level_info_of
 from rlgen.levels import hash_of
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import LevelEnv, Sampler, Score
-from rlgen.types import NEW, REPLAY, Keys, Metrics, Outcome, PyTree, Slots
+from rlgen.protocols import LevelEnv, Sampler
+from rlgen.types import NEW, REPLAY, Keys, Outcome, PyTree, Slots
 
 BY_SCORE = Priority("rank", temperature=1.0, staleness_coef=0.0)
 """With it a level replaces the row of lowest score, and the buffer keeps the K best."""
@@ -21,35 +20,26 @@ BY_SCORE = Priority("rank", temperature=1.0, staleness_coef=0.0)
 def first_info(source: Sampler) -> SlotInfo:
     """Of a level without a past."""
     zero = jnp.zeros((), jnp.int32)
-    return SlotInfo(level_info_of(source), Lineage(jnp.full((), NEW, jnp.int32), zero, zero))
+    return SlotInfo(source.level_info(), Lineage(jnp.full((), NEW, jnp.int32), zero, zero))
 
 
-def empty_buffer(source: Sampler, score: Score, capacity: int) -> LevelBuffer:
+def empty_buffer(source: Sampler, memory: PyTree, capacity: int) -> LevelBuffer:
     """K rows for the source's levels, with the score's memory and the lineage of each."""
-    unseen = StoredInfo(score.initial_state(), first_info(source).lineage)
+    unseen = StoredInfo(memory, first_info(source).lineage)
     return make_buffer(capacity, source.example_level(), unseen)
 
 
-def check_capacity(capacity: int, source: Sampler, num_levels: int) -> None:
+def check_capacity(capacity: int, num_levels: int) -> None:
     """Refuse a buffer that cannot take the levels of one update.
 
     Raises:
-        ValueError: fewer rows than levels, or what the source refuses.
+        ValueError: fewer rows than levels.
     """
     if capacity < num_levels:
         raise ValueError(
             f"capacity={capacity} is below the {num_levels} levels of one update; "
             f"set it to at least {num_levels}, or lower num_slots or levels_per_slot"
         )
-    check = getattr(source, "check", None)
-    if check is not None:
-        check(num_levels)
-
-
-def source_metrics(source: Sampler, state: PyTree) -> Metrics:
-    """What the source has to tell."""
-    own = getattr(source, "metrics", None)
-    return own(state) if own else {}
 
 
 def generate(

@@ -17,6 +17,7 @@ from rlgen import config, registry
 from rlgen.evaluation.difficulty import inductive_bias, levels
 from rlgen.evaluation.difficulty.states import TooFewError
 from rlgen.evaluation.suites import family_of
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 FORMAT = "rlgen-card-1"
@@ -24,13 +25,13 @@ FORMAT = "rlgen-card-1"
 _PICTURES = 0x9C7  # stream of levels to show
 
 _NEEDS = {
-    "solver": ("solve", "fewest steps and best return of a level"),
-    "features": ("level_features", "what describes a level"),
-    "structure": ("feature_values", "what the states are worth that look alike"),
-    "solve_rate": ("success", "whether an episode was solved"),
-    "bits": ("labelled_states", "states with their best actions"),
+    "solver": (LevelEnv.solve, "fewest steps and best return of a level"),
+    "features": (LevelEnv.level_features, "what describes a level"),
+    "structure": (LevelEnv.feature_values, "what the states are worth that look alike"),
+    "solve_rate": (LevelEnv.success, "whether an episode was solved"),
+    "bits": (LevelEnv.labelled_states, "states with their best actions"),
 }
-"""Parts of a card, each with the ability that it takes, in words."""
+"""Parts of a card, each with the capability that it takes, in words."""
 
 Progress = Callable[[str], None]
 
@@ -98,9 +99,9 @@ def card(env: Any, name: str, ask: Ask = DEFAULT, say: Progress = _quietly) -> d
         "random": ("playing at random", lambda: levels.random_policy(key_play, env, sample)),
     }
     unknown = {
-        part: f"{type(env).__name__} has no `{ability}`: {words}"
-        for part, (ability, words) in _NEEDS.items()
-        if not registry.has(env, ability)
+        part: f"{type(env).__name__} has no `{capability.__name__}`: {words}"
+        for part, (capability, words) in _NEEDS.items()
+        if not registry.has(env, capability)
     }
     found: dict[str, Any] = dict.fromkeys(parts)
     for part in (part for part in parts if part not in unknown):

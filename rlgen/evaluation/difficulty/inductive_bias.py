@@ -37,6 +37,7 @@ from rlgen.evaluation.difficulty.states import (
     targets,
 )
 from rlgen.evaluation.difficulty.table_bound import table_bits
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key
 
 PROTOCOL = "card v1"
@@ -95,7 +96,7 @@ def measure(
         TooFewError: the environment has too few levels, or its observations do not differ.
         ValueError: it does not tell best actions.
     """
-    registry.require(env, "labelled_states", "bits of generalisation")
+    registry.require(env, LevelEnv.labelled_states, "bits of generalisation")
     key_reference, key_draws = jax.random.split(key)
     num = max(asked.levels)
     sample = sampler(env, num + TESTS, STATES)

@@ -16,10 +16,10 @@ from scipy.stats import chi2
 from scipy.stats import t as student
 
 from rlgen import registry
-from rlgen.evaluation.generalisation.shared_structure import FEATURES, shared_structure
+from rlgen.evaluation.generalisation.shared_structure import shared_structure
 from rlgen.evaluation.stats.bootstrap import wilson
 from rlgen.levels import hash_of, words
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import FEATURES, Actor, LevelEnv, has_feature
 from rlgen.rollout import EpisodeResult, play
 from rlgen.types import Key, PyTree
 
@@ -31,14 +31,10 @@ _BATCH = 64  # levels solved at a time
 
 
 @dataclass(frozen=True)
-class RandomActor:
+class RandomActor(Actor):
     """Whoever takes every action equally often."""
 
     num_actions: int
-
-    def initial_carry(self, num_slots: int) -> PyTree:
-        """It has no memory."""
-        return ()
 
     def act(
         self, key: Key, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
@@ -192,7 +188,7 @@ def features(env: Any, sample: Sample) -> dict[str, Any]:
 def random_policy(key: Key, env: Any, sample: Sample) -> dict[str, Any]:
     """Return, length and solve rate of an episode of random actions on each level."""
     level, actor = sample.level, RandomActor(env.num_actions)
-    limit = jnp.asarray(getattr(level, "max_steps_in_episode")).max()  # noqa: B009
+    limit = jnp.asarray(level.max_steps_in_episode).max()
 
     @jax.jit
     def run(key: Key, level: PyTree, limit: Array) -> EpisodeResult:
@@ -200,7 +196,7 @@ def random_policy(key: Key, env: Any, sample: Sample) -> dict[str, Any]:
 
     played = jax.device_get(run(key, level, limit))
     told = {"return": mean_interval(played.episode_return), "steps": mean_interval(played.length)}
-    if registry.has(env, "success"):
+    if registry.has(env, LevelEnv.success):
         success = env.success(jnp.asarray(played.episode_return), jnp.asarray(played.terminated))
         told["solve_rate"] = rate(np.asarray(success))
     return told
@@ -209,7 +205,7 @@ def random_policy(key: Key, env: Any, sample: Sample) -> dict[str, Any]:
 def structure(env: Any, sample: Sample) -> list[dict[str, Any]]:
     """Dispersion and coverage of every feature that the environment has; see `structure`."""
     level = jax.tree.map(lambda x: x[:STRUCTURE_LEVELS], sample.level)
-    names = [name for name in FEATURES if registry.has(env, name)]
+    names = [name for name in FEATURES if has_feature(env, name)]
     return [shared_structure(env, level, name)._asdict() for name in names]
 
 

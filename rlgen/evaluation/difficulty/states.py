@@ -12,7 +12,6 @@ from jaxtyping import Array, Bool, Float
 
 from rlgen.evaluation.difficulty.levels import RandomActor
 from rlgen.levels import hash_of, words
-from rlgen.nn.layers import unpacker
 from rlgen.protocols import LevelEnv
 from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree
@@ -56,7 +55,7 @@ class Draw(NamedTuple):
 
 def sampler(env: Any, num: int, states: int) -> Callable[[Key], States]:
     """A function of a key: at least `num` levels with labelled states, those with a solution."""
-    flat, size = unpacker(env), _BATCH * -(-round(_SPARE * num) // _BATCH)
+    flat, size = env.unpack, _BATCH * -(-round(_SPARE * num) // _BATCH)
 
     def one(key: Key) -> tuple[Array, Array, Array]:
         key_level, key_states, key_obs = jax.random.split(key, 3)
@@ -108,7 +107,7 @@ def random_observations(key: Key, env: LevelEnv) -> Float[np.ndarray, "N F"]:
     """Observations of random play, for families whose best actions nobody knows."""
     num, steps = _WALK
     key_level, key_play = jax.random.split(key)
-    flat, actor = unpacker(env), RandomActor(env.num_actions)
+    flat, actor = env.unpack, RandomActor(env.num_actions)
 
     @jax.jit
     def run(key_level: Key, key_play: Key) -> Array:

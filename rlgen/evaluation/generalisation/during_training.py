@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from rlgen import registry
 from rlgen.curriculum import Curriculum
 from rlgen.evaluation.generalisation.level_information import (
-    has_features,
     heldout,
     in_halves,
     play_on,
@@ -35,6 +35,7 @@ from rlgen.evaluation.generalisation.level_information import (
 )
 from rlgen.evaluation.generalisation.unseen_levels import some_levels, training_set, unseen_levels
 from rlgen.levels import LevelSet
+from rlgen.protocols import Learner, LevelEnv
 from rlgen.runs.callbacks import ActiveRun, Callback
 from rlgen.runs.metrics import Counters, cut
 from rlgen.runs.spec import Plan, RunSpec
@@ -75,8 +76,9 @@ class GapTracker:
         self.num_levels = {side: len(levels) for side, levels in sides.items()}
         self.num_steps = _limit(sides)
         self._policy = curriculum.student.policy
-        seeds = spec.seed + np.arange(spec.seeds)
-        self._run: Any = _program(env, curriculum, sides, self.num_steps, seeds)
+        self._env, self._sides = env, sides
+        self._seeds = spec.seed + np.arange(spec.seeds)
+        self._run: Any = None
 
     def is_due(self, update: int) -> bool:
         """Whether to measure after an update, the last of a chunk."""
@@ -90,9 +92,11 @@ class GapTracker:
             OSError: no space.
         """
         start = time.perf_counter()
-        policy = jax.tree.map(jnp.asarray, jax.device_get(self._policy(states.student)[1]))
+        learner, policy = self._policy(states.student)
+        policy = jax.tree.map(jnp.asarray, jax.device_get(policy))
         if self.done == 0:
-            self._run = self._run.lower(policy, jnp.int32(0)).compile()
+            run = _program(self._env, learner, self._sides, self.num_steps, self._seeds)
+            self._run = run.lower(policy, jnp.int32(0)).compile()
             self.compile_seconds = time.perf_counter() - start
             start = time.perf_counter()
         found = jax.device_get(self._run(policy, jnp.int32(now.update)))
@@ -190,14 +194,13 @@ def _limit(sides: dict[str, LevelSet]) -> int:
 
 
 def _program(
-    env: Any,
-    curriculum: Curriculum,
+    env: LevelEnv,
+    learner: Learner,
     sides: dict[str, LevelSet],
     num_steps: int,
     seeds: np.ndarray,
 ) -> Any:
     """`jit` of `(policies [S, ...], update) -> numbers [S]`."""
-    learner: Any = getattr(curriculum.student, "learner")  # noqa: B009
     repeated = [x.level for side, x in sides.items() for _ in range(_EPISODES[side])]
     level = jax.tree.map(lambda *x: jnp.concatenate(x), *repeated)
     num_train = len(sides["train"])
@@ -209,14 +212,14 @@ def _program(
         of_first = jnp.cumsum(played.first, axis=0) == 1
         total = (played.reward * of_first).sum(0)
         each = {"return": total}
-        if hasattr(env, "success"):
+        if registry.has(env, LevelEnv.success):
             solved = env.success(total, (played.terminated & of_first).any(0))
             each["solve_rate"] = solved.astype(jnp.float32)
         told = {f"{side}_{n}": x[place[side]].mean() for n, x in each.items() for side in sides}
         if "test" in sides:
             gaps = {name: told[f"train_{name}"] - told[f"test_{name}"] for name in each}
             told |= {"gap" if n == "return" else f"{n}_gap": x for n, x in gaps.items()}
-        if has_features(learner):
+        if learner.offers(Learner.features):
             obs, first = jax.tree.map(lambda x: x[:, place["train"]], (played.obs, played.first))
             feature = some_features(key_pick, learner, state, obs, first, KEPT_STEPS)
             found = heldout(*in_halves(feature, num_train), num_train)

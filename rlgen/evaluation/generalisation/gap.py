@@ -23,7 +23,6 @@ from jaxtyping import Array, Bool, Float, Int
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.generalisation.level_information import (
     Estimate,
-    has_features,
     heldout,
     in_halves,
     online,
@@ -34,6 +33,7 @@ from rlgen.evaluation.generalisation.unseen_levels import some_levels, training_
 from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, mean
 from rlgen.evaluation.zero_shot import Loaded, Policies, evaluate, policies_of
 from rlgen.levels import LevelSet, Suite
+from rlgen.protocols import Learner, Sampler
 from rlgen.rollout import play
 from rlgen.types import Key, PyTree
 
@@ -143,7 +143,7 @@ def level_information(policies: Policies, levels: LevelSet, seed: int = 0) -> An
     Every level is played in two or more slots, whose episodes make the two halves.
     """
     num_levels = len(levels)
-    if not has_features(policies.learner) or num_levels < 2:
+    if not policies.learner.offers(Learner.features) or num_levels < 2:
         return ()
     collect = _collector(policies, levels)
     estimate = jax.jit(_both, static_argnums=3)
@@ -168,10 +168,10 @@ def shift_gap(
     `()` where it has none.
     """
     sampler, states = loaded.curriculum.sampler, loaded.sampler
-    buffer = getattr(states, "buffer", None)
+    buffer = sampler.buffer(states)
     if buffer is None:
         return np.zeros(train.shape[0]) if has_set else ()
-    if not hasattr(sampler, "replay_probability"):
+    if not sampler.offers(Sampler.replay_probability):
         return ()
     probability = np.asarray(jax.jit(jax.vmap(sampler.replay_probability))(states))
     if not np.isfinite(probability).all() or (probability.sum(1) <= 0).any():

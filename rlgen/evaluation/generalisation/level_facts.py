@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rlgen import registry
+from rlgen.protocols import LevelEnv
 from rlgen.runs import folder
 from rlgen.runs.curriculum_log import LevelLog, read
 from rlgen.types import PyTree
@@ -48,8 +49,12 @@ def find_facts(env: Any, log: LevelLog, limit: int = MAX_LEVELS) -> Facts:
     """
     place = np.unravel_index(_evenly(log.score.size, limit), log.score.shape)
     level = jax.tree.map(lambda x: x[place], log.level)
-    features = dict(_batched(env.level_features, level)) if _has(env, "level_features") else {}
-    if not _has(env, "solve"):
+    features = (
+        dict(_batched(env.level_features, level))
+        if registry.has(env, LevelEnv.level_features)
+        else {}
+    )
+    if not registry.has(env, LevelEnv.solve):
         return Facts(place, features, ())
     solution = _batched(env.solve, level)
     features.setdefault("solvable", solution.solvable)
@@ -83,7 +88,3 @@ def _masked(feature: np.ndarray, solvable: np.ndarray) -> np.ndarray:
     if feature.dtype == bool:
         return feature
     return np.where(~solvable & (feature < 0), np.nan, feature.astype(float))
-
-
-def _has(env: Any, ability: str) -> bool:
-    return registry.has(env, ability)

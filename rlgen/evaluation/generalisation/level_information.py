@@ -13,7 +13,7 @@ so that learning them by heart counts for nothing; `online` is as released.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.nn.layers import orthogonal
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Actor, Learner, LevelEnv
 from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree, Rollout
 
@@ -116,12 +116,6 @@ def online(
     return Estimate(jnp.log(num_levels) - loss.mean(), right.mean())
 
 
-def has_features(learner: Any) -> bool:
-    """Whether a learner can say what its policy and value are both computed from."""
-    network = getattr(learner, "network", None)
-    return hasattr(learner, "features") and (network is None or hasattr(network, "trunk"))
-
-
 def play_on(
     key: Key, env: LevelEnv, learner: Learner, state: PyTree, level: PyTree, num_steps: int
 ) -> Rollout:
@@ -141,8 +135,7 @@ def some_features(
     """The features of some steps of a rollout from the start of episodes, spread evenly over it."""
     num_steps, num_slots = first.shape
     kept = min(num_kept, num_steps)
-    features: Any = getattr(learner, "features")  # noqa: B009 (of some learners only)
-    found = features(state, learner.initial_carry(num_slots), obs, first)[1]
+    found = learner.features(state, learner.initial_carry(num_slots), obs, first)[1]
     offset = jax.random.uniform(key)
     return found[((jnp.arange(kept) + offset) * num_steps / kept).astype(jnp.int32)]
 
@@ -163,7 +156,7 @@ def in_halves(
 
 
 @dataclass(frozen=True)
-class _Player:
+class _Player(Actor):
     """A learner that only acts: no stored states, no values of what it will not learn from."""
 
     learner: Learner

@@ -20,10 +20,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rlgen import registry
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import FEATURES, LevelEnv, has_feature, require_feature
 from rlgen.types import PyTree
 
-FEATURES = ("position", "event")
 DISCOUNT = 0.99
 
 
@@ -49,12 +48,12 @@ def shared_structure(
     Raises:
         ValueError: the environment does not tell such values, or has no such feature.
     """
-    registry.require(env, "feature_values", "shared structure")
-    registry.require(env, feature, f"shared structure of {feature}")
-    of = partial(getattr(env, "feature_values"), feature=feature, discount=discount)  # noqa: B009
+    registry.require(env, LevelEnv.feature_values, "shared structure")
+    require_feature(env, feature, f"shared structure of {feature}")
+    of = partial(env.feature_values, feature=feature, discount=discount)  # noqa: B009
     # One after the other: the values of all at once would take more memory than the levels.
     values = np.asarray(jax.jit(lambda levels: jax.lax.map(of, levels))(levels), np.float64)
-    limit = np.asarray(getattr(levels, "max_steps_in_episode"), np.float64)  # noqa: B009
+    limit = np.asarray(levels.max_steps_in_episode, np.float64)
     num_values = np.maximum((values > 0).sum(1), 1)
     dispersion, variance = dispersion_of(values)
     coverage = float((limit / num_values).mean())
@@ -75,7 +74,7 @@ def structures(env: LevelEnv, num_levels: int, seed: int = 0) -> Iterator[Struct
     keys = jax.random.split(jax.random.key(seed), num_levels)
     levels = jax.jit(jax.vmap(env.sample_level))(keys)
     for feature in FEATURES:
-        if registry.has(env, feature):
+        if has_feature(env, feature):
             yield shared_structure(env, levels, feature)
 
 

@@ -1,6 +1,5 @@
 """Finite training sets and what goes with them: the set of a run, and levels that are not in it."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -8,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlgen import registry
 from rlgen.levels import LevelSet, exclude, hash_of, take
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, Student
 from rlgen.types import Key, PyTree
 
 _STREAM = 0x7E57  # of levels to test on; training sets are drawn from other keys
@@ -19,9 +17,9 @@ _ROUNDS = 4
 
 def training_set(curriculum: Any) -> LevelSet | None:
     """The finite set that a curriculum trains on; None if there is none, or if it trains a rule."""
-    if hasattr(curriculum.student, "learner_with_rule"):
+    if curriculum.student.offers(Student.learner_with_rule):
         return None
-    return getattr(curriculum.sampler, "level_set", None)
+    return curriculum.sampler.level_set
 
 
 def some_levels(levels: LevelSet, num: int) -> LevelSet:
@@ -39,12 +37,12 @@ def unseen_levels(env: Any, sampler: Any, num: int) -> LevelSet | None:
     has the suites `train` and `test`, the suite `test`; otherwise nothing is known of where the
     set's levels come from, and there are none.
     """
-    chosen = getattr(sampler, "level_set", None)
+    chosen = sampler.level_set
     if chosen is None:
         return None
-    if is_sampled(sampler):
+    if sampler.is_set_sampled:
         return _fresh(env, chosen, num)
-    known = getattr(env, "suites")() if registry.has(env, "suites") else {}  # noqa: B009
+    known = env.suites()
     if not {"train", "test"} <= set(known):
         return None
     others = exclude(known["test"]().levels, chosen.hash)[0]
@@ -72,22 +70,6 @@ def _fresh(env: LevelEnv, chosen: LevelSet, num: int) -> LevelSet | None:
         if len(others) >= num:
             break
     return take(others, slice(num)) if len(others) else None
-
-
-def is_sampled(sampler: Any) -> bool:
-    """Whether the set is of the environment's `sample_level`: not from a file or from elsewhere."""
-    owner = _owner(sampler)
-    given = getattr(owner, "levels", ())
-    return getattr(owner, "path", None) == "" and not isinstance(given, LevelSet)
-
-
-def _owner(sampler: Any) -> Any:
-    """The innermost part of a sampler that has the set."""
-    if not dataclasses.is_dataclass(sampler):
-        return sampler
-    parts = (getattr(sampler, field.name, None) for field in dataclasses.fields(sampler))
-    inner = [part for part in parts if hasattr(part, "level_set")]
-    return _owner(inner[0]) if inner else sampler
 
 
 def _shapes(levels: LevelSet) -> list:

@@ -87,9 +87,7 @@ def student_of(curriculum: Any, env: Any) -> OnPolicy:
             f"adaptation curves are of policies, and the run trained a {type(student).__name__}; "
             "of rules the lives of agents are such curves: rlgen eval RUN --horizons 10,50,250"
         )
-    learner: Any = student.learner
-    if getattr(learner, "anneal", False):
-        learner = dataclasses.replace(learner, anneal=False)
+    learner = student.learner.without_schedule()
     alone = {"population": 1, "train_share": 1.0, "bonus": (), "updates_per_level": 1}
     return dataclasses.replace(student, env=env, learner=learner, **alone)
 

@@ -25,9 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt32
 
-from rlgen import registry
 from rlgen.evaluation.generalisation.level_facts import open_log
-from rlgen.evaluation.generalisation.unseen_levels import is_sampled, training_set, unseen_levels
+from rlgen.evaluation.generalisation.unseen_levels import training_set, unseen_levels
 from rlgen.evaluation.ladder.streams import Stream, draw_streams, suite_stream
 from rlgen.evaluation.suites import family_of, load_suite
 from rlgen.levels import DistributionShift, Suite, hash_of, make_level_set, words
@@ -120,8 +119,7 @@ def climb(
         ValueError: an unknown rung, less than one level, or a family with too few.
     """
     check(num_levels, chosen)
-    if registry.has(env, "for_evaluation"):
-        env = getattr(env, "for_evaluation")()  # noqa: B009
+    env = env.for_evaluation()
     known = {run: one for run, one in trained.items() if one is not None}
     taken = {word for one in known.values() for word in words(one.hashes)}
     own = {run: _familiar(env, one, num_levels) for run, one in known.items()}
@@ -158,7 +156,7 @@ def check(num_levels: int, chosen: Sequence[str]) -> None:
 
 def shifts_of(env: LevelEnv) -> dict[str, DistributionShift]:
     """What an environment says lies beyond its training distribution; {} if nothing."""
-    return dict(getattr(env, "ladder")()) if registry.has(env, "ladder") else {}  # noqa: B009
+    return dict(env.ladder())
 
 
 def shifted(env: Any, name: str, shift: DistributionShift, num: int, taken: set[int]) -> Stream:
@@ -205,8 +203,8 @@ def _new_levels(
     env: Any, num: int, curricula: Sequence[Any], taken: set[int]
 ) -> tuple[dict[str, Stream], str]:
     """Streams of the training distribution by name; what is missing, and why."""
-    samplers = [getattr(one, "sampler", None) for one in curricula]
-    fixed = [x for x in samplers if getattr(x, "level_set", None) is not None and not is_sampled(x)]
+    samplers = [one.sampler for one in curricula]
+    fixed = [x for x in samplers if x.level_set is not None and not x.is_set_sampled]
     if fixed:
         others = unseen_levels(env, fixed[0], num)
         if others is None:

@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool
 from rlgen import registry
 from rlgen.evaluation.suites import family_of
 from rlgen.levels import LevelSet, Suite, hash_of, take, words
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
 VERSION = "1"
@@ -96,7 +97,7 @@ def suite_stream(suite: Suite, name: str, num: int, taken: set[int]) -> Stream:
     """
     rejected = Counter(dict.fromkeys(REASONS, 0))
     can = np.asarray(suite.levels.optimal_steps) >= 0
-    if not registry.has(suite.env, "solve"):
+    if not registry.has(suite.env, LevelEnv.solve):
         can[:] = True
     found = words(suite.levels.hash)
     own = _chosen(found, can, len(found), (set(), taken), rejected)
@@ -126,7 +127,7 @@ def _sampler(env: Any) -> Callable:
     def sample(key: Key) -> tuple[PyTree, Array, Solution]:
         level = env.sample_level(key)
         unknown = Solution(jnp.bool_(True), jnp.int32(-1), jnp.float32(jnp.nan))
-        solution = env.solve(level) if registry.has(env, "solve") else unknown
+        solution = env.solve(level) if registry.has(env, LevelEnv.solve) else unknown
         return level, hash_of(env, level), solution
 
     return lambda key: jax.device_get(sample(jax.random.split(key, _BATCH)))

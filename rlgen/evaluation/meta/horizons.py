@@ -62,7 +62,7 @@ def controls(trainee: Trainee, suite: Suite, horizons: Sequence[int]) -> list[Tr
     drawn for each agent.
     """
     learner: Any = trainee.build(suite.env)[0]
-    if not getattr(learner.rule_net, "clock", False) or not hasattr(learner, "frozen_clock"):
+    if not learner.rule_net.clock or learner.frozen_clock is None:
         return []
 
     def changed(label: str, **fields: Any) -> Trainee:

@@ -10,7 +10,6 @@ Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms wit
 Environment Design".
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from rlgen import registry
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.levels import Suite
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, RuleLearner
 from rlgen.rollout import continue_rollout, is_exact, policy_return, reset_slots
 from rlgen.runs import folder
 from rlgen.types import Key, PyTree
@@ -71,7 +70,7 @@ class Protocol:
 
     def life(self, env: LevelEnv) -> "Life":
         """What it comes to in one environment."""
-        own = getattr(env, "lifetime")() if registry.has(env, "lifetime") else DEFAULT_LIFETIME  # noqa: B009
+        own = env.lifetime() if registry.has(env, LevelEnv.lifetime) else DEFAULT_LIFETIME
         return Life(self.lifetime or int(own), self.num_workers, self.num_steps)
 
 
@@ -111,14 +110,17 @@ def train_agent(
     Args:
         key: consumed.
         env: one environment.
-        learner: who learns; has `init_with(key, rule)` if there is a rule.
+        learner: who learns; a `RuleLearner` if there is a rule.
         rule: of one seed, or `()`.
         level: one level.
         life: updates, workers, steps.
     """
     key_init, key_begin, key_life, key_end = jax.random.split(key, 4)
-    has_rule = bool(jax.tree.leaves(rule))
-    state = getattr(learner, "init_with")(key_init, rule) if has_rule else learner.init(key_init)  # noqa: B009
+    if jax.tree.leaves(rule):
+        assert isinstance(learner, RuleLearner), "a rule is for learners that follow one"
+        state = learner.init_with(key_init, rule)
+    else:
+        state = learner.init(key_init)
     shape = (life.num_workers, 1)
     queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), level)
     running = reset_slots(key_begin, env, learner, queue)
@@ -194,11 +196,8 @@ def evaluate(
 
 
 def _for_life(learner: Learner, rules: PyTree, life: Life) -> tuple[Learner, PyTree]:
-    """The learner knows how many updates it will have, if it has a field for that."""
-    known: Any = learner
-    if hasattr(known, "num_updates"):
-        learner = dataclasses.replace(known, num_updates=life.num_updates)
-    return learner, rules
+    """The learner knows how many updates it will have."""
+    return learner.spanning(life.num_updates), rules
 
 
 def level_names(suites: Sequence[Suite]) -> tuple[str, ...]:

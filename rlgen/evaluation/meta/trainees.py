@@ -16,7 +16,7 @@ from rlgen.evaluation.meta.meta_test import Trainee
 from rlgen.evaluation.suites import load_suite, suite_names
 from rlgen.evaluation.zero_shot import load_states
 from rlgen.levels import Suite, take
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Student
 from rlgen.runs import folder
 from rlgen.types import PyTree
 
@@ -31,7 +31,7 @@ def learns_rule(run: Path | str, allow_imports: bool = False) -> bool:
         ValueError: not a run, or a foreign one.
     """
     _, _, curriculum = folder.rebuild(folder.read(Path(run)), allow_imports)
-    return hasattr(curriculum.student, "learner_with_rule")
+    return curriculum.student.offers(Student.learner_with_rule)
 
 
 def is_rule(name: Path | str) -> bool:
@@ -142,8 +142,8 @@ def suites_of(name: str, num_levels: int = 0) -> list[Suite]:
         known = [*registry.names("envs"), *suite_names()]
         raise ValueError(f"unknown suite {name!r}; {registry.did_you_mean(name, known)}")
     env = registry.load("envs", family).build()
-    registry.require(env, "suites", f"suite {name!r}")
-    names = [f"{family}/{one}" for one in getattr(env, "suites")()]  # noqa: B009
+    registry.require(env, LevelEnv.suites, f"suite {name!r}")
+    names = [f"{family}/{one}" for one in env.suites()]
     found = [load_suite(env, one) for one in ([name] if short else names)]
     if num_levels:
         first = slice(num_levels)

@@ -16,6 +16,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from rlgen import registry
 from rlgen.evaluation.generalisation.level_facts import Facts
 from rlgen.evaluation.report.figures import THEMES, WIDTH, Theme, dress
+from rlgen.protocols import LevelEnv
 from rlgen.runs.curriculum_log import ORIGINS, LevelLog
 from rlgen.types import NEW
 
@@ -51,7 +52,7 @@ def history(log: LevelLog, facts: Facts, env: Any, theme: str = "light") -> Figu
     look, pieces = THEMES[theme], in_pieces(log)
     panels = _panels(log, facts, pieces, look)
     rows = (len(panels) + 1) // 2
-    pictures = registry.has(env, "level_image")
+    pictures = registry.has(env, LevelEnv.level_image)
     heights = [1.55 * rows + 0.55, *([3.1] if pictures else [])]
     size = (WIDTH, sum(heights))
     figure = Figure(figsize=size, facecolor=look.paper, layout="constrained")

@@ -90,7 +90,7 @@ def _player(
 ) -> Callable[[int, int], Tries]:
     """`(level, policy) -> episodes`; one program for all of the given levels."""
     learner = policies.learner
-    part = getattr(learner, "bptt_steps", 0) or 1  # a rollout is made of whole parts
+    part = learner.bptt_steps or 1  # a rollout is made of whole parts
     longest = max(int(_level(suite, i).max_steps_in_episode) for i in levels)
     limit = -(-min(longest, MAX_FRAMES) // part) * part
 

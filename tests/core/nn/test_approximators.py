@@ -10,7 +10,6 @@ import pytest
 from flax import linen as nn
 from gymnax.environments.environment import Environment
 
-from rlgen.nn.actor_critic import Network
 from rlgen.nn.approximators import MLP, Conv, Separate, Table, approximator_for
 from rlgen.testing import Probe, assert_close
 

@@ -12,7 +12,8 @@ from gymnax.environments.environment import Environment
 
 from rlgen import config, testing
 from rlgen.algos.learners.ppo import PPO
-from rlgen.nn.actor_critic import ActorCritic, Network
+from rlgen.protocols import Network
+from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.cell_actor_critic import CellActorCritic
 
 HEIGHT, WIDTH, STEPS = 4, 5, 6
