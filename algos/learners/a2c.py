@@ -4,7 +4,8 @@ Source: Mnih et al., 2016, "Asynchronous Methods for Deep Reinforcement Learning
 workers in step with one another.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.approximators import MLP, Separate, Table, check_actions
 from rlgen.nn.optimizers import Optimizer, global_norm
 from rlgen.protocols import Learner, LevelEnv, Network
-from rlgen.returns import gae
+from rlgen.returns import discounting, gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 

@@ -3,6 +3,7 @@
 Source: Schulman et al., 2017, "Proximal Policy Optimization Algorithms".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ from rlgen.nn import distributions
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.parallel.seeds import any_over_seeds, tree_where
 from rlgen.protocols import Learner, LevelEnv, Network
-from rlgen.returns import gae
+from rlgen.returns import discounting, gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
