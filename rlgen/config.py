@@ -23,6 +23,8 @@ from typing import (
     get_type_hints,
 )
 
+import docstring_parser
+
 from rlgen.registry import did_you_mean
 
 Value: TypeAlias = bool | int | float | str | tuple
@@ -144,22 +146,19 @@ def _children(component: object) -> Iterator[tuple[str, Any, Any, str]]:
             yield field.name, value, hints.get(field.name), texts.get(field.name, "")
 
 
-def attributes(kind: type) -> dict[str, str]:
-    """What a class says of its fields, each on one line: its Attributes section, else comments."""
-    text = inspect.cleandoc(kind.__doc__ or "")  # Python 3.13 strips the indentation by itself
-    section = re.search(r"Attributes:\n(.*?)(?:\n[A-Z]\w+:\n|\Z)", text, re.S)
-    found: dict[str, list[str]] = {}
-    for line in (section.group(1) if section else "").splitlines():
-        entry = re.match(r" {4}(\w+): (.*)", line)
-        if entry:
-            found[entry.group(1)] = [entry.group(2)]
-        elif found and line.startswith(" " * 5):
-            found[list(found)[-1]].append(line.strip())
-    comments = dict(re.findall(r"(?m)^    (\w+): .*?  # (.*)$", _source(kind)))
-    return comments | {name: " ".join(lines) for name, lines in found.items()}
+@functools.cache  # asked for at every look at a component, and slow to read
+def attributes(kind: type) -> Mapping[str, str]:
+    """Descriptions of a class's fields, each on one line: its Attributes section, else comments."""
+    comments = re.findall(r"(?m)^    (\w+): .*?  # (.*)$", _source(kind))
+    docstring = docstring_parser.parse(kind.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
+    section = {
+        field.arg_name: " ".join((field.description or "").split())
+        for field in docstring.params
+        if field.args[0] == "attribute"
+    }
+    return dict(comments) | section
 
 
-@functools.cache  # reading it anew for every field that is asked for took seconds
 def _source(kind: type) -> str:
     try:
         return inspect.getsource(kind)
@@ -177,7 +176,7 @@ def _hints(kind: type) -> dict[str, Any]:
 def _is_component(value: object) -> bool:
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return False
-    frozen = getattr(type(value), "__dataclass_params__").frozen  # noqa: B009 (unknown to pyright)
+    frozen = type(value).__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
     return frozen and not hasattr(value, "_flax_dataclass")  # flax structs are data
 
 

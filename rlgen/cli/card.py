@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rlgen import config, registry
-from rlgen.cli.options import Field, changed, flag, group, make_options, option, parse, wants_help
+from rlgen.cli.options import Field, changed, flag, group, option, parse, wants_help
 from rlgen.protocols import LevelEnv
 
 ABOUT = (
@@ -24,8 +24,7 @@ def card(args: Sequence[str]) -> int:
     registry.require_extra(name)
     env = registry.make_env(name)
     of_env = list(config.leaves(env))
-    kind = make_options("Options", [*_fields(), group("env", of_env)])
-    given: Any = parse(kind, "rlgen card ENV", ABOUT, rest)
+    given = parse([*_fields(), group("env", of_env)], "rlgen card ENV", ABOUT, rest)
     env = config.override(env, changed(given.env_group, of_env))
     out = Path(given.out or f"card-{name.replace('/', '-')}")
     ask = _ask(given)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlgen.cli.options import Field, flag, make_options, option, parse, positional_runs
+from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
     "Compare methods on held-out levels: their order and how sure it is, each against each, what "
@@ -28,7 +28,7 @@ class Prepared(NamedTuple):
 
 def compare(args: Sequence[str]) -> int:
     """Play what is not saved, compare, write, print."""
-    given: Any = parse(make_options("Options", _fields()), "rlgen compare", ABOUT, args)
+    given = parse(_fields(), "rlgen compare", ABOUT, args)
     if given.attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
     from rich.console import Console

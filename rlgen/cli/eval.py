@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlgen.cli.options import Field, flag, make_options, option, parse, positional_runs
+from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
     "Play every level of a suite with runs that never saw it, and compare them: the first run is "
@@ -34,7 +34,7 @@ class Prepared(NamedTuple):
 
 def evaluate(args: Sequence[str]) -> int:
     """Play, save, print; runs that learned a rule go their own way."""
-    given: Any = parse(make_options("Options", _fields()), "rlgen eval", ABOUT, args)
+    given = parse(_fields(), "rlgen eval", ABOUT, args)
     if not given.runs:
         raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
     if given.attempts != -1 and given.attempts < 1:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from rlgen import config, registry
-from rlgen.cli.options import Field, changed, flag, group, make_options, option, parse, peek
+from rlgen.cli.options import Field, changed, flag, group, option, parse, peek
 from rlgen.levels import Suite
 from rlgen.protocols import LevelModel
 from rlgen.runs import progress
@@ -40,21 +40,21 @@ class Fit(NamedTuple):
 
 def fit_generator(args: Sequence[str]) -> int:
     """Fit, save, report."""
-    name = peek(args, "env", "cave")
-    env = registry.make_env(name)
-    module = registry.load("level-models", peek(args, "model", "graph-vae"))
+    named = peek(args, env="cave", model="graph-vae")
+    env = registry.make_env(named.env)
+    module = registry.load("level-models", named.model)
     base = module.build(env)
     of_env = list(config.leaves(env))
     of_model = [leaf for leaf in config.leaves(base) if leaf.path != "num_epochs"]
     fields = [*_fields(base.num_epochs), group("env", of_env), group("model", of_model)]
-    given: Any = parse(make_options("Options", fields), "rlgen fit-generator", ABOUT, args)
+    given = parse(fields, "rlgen fit-generator", ABOUT, args)
     out = Path(given.out)
     _check(given, out)
     env = config.override(env, changed(given.env_group, of_env))
     values = changed(given.model_group, of_model) | {"num_epochs": given.epochs}
     model = config.override(module.build(env), values)
     suite = _levels(env, given.levels)
-    fit = _fit(name, suite, model, given.seed)
+    fit = _fit(named.env, suite, model, given.seed)
     _write(fit, out, given)
     return 0
 

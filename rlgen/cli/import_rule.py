@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
-import tyro
-
-from rlgen.cli.options import flag, make_options, option, parse
+from rlgen.cli.options import flag, option, parse, positional
 
 ABOUT = (
     "Turn an LPG-like update rule given as arrays (.npz, or .npy of one vector) and a JSON that "
@@ -18,20 +15,13 @@ ABOUT = (
 
 def import_rule(args: Sequence[str]) -> int:
     """Read, convert, write."""
-    positional = [
-        (
-            name,
-            Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar=name.upper(), help=about)],
-            "",
-        )
-        for name, about in (("arrays", "file of the arrays"), ("description", "JSON of them"))
-    ]
     fields = [
-        *positional,
+        positional("arrays", "file of the arrays", default=""),
+        positional("description", "JSON of them", default=""),
         option(str, "rule.npz", "out", "file to write"),
         flag("overwrite", "replace a file that is there"),
     ]
-    given: Any = parse(make_options("Options", fields), "rlgen import-rule", ABOUT, args)
+    given = parse(fields, "rlgen import-rule", ABOUT, args)
     if not given.arrays or not given.description:
         raise ValueError("name two files: rlgen import-rule ARRAYS DESCRIPTION --out rule.npz")
     from rlgen.algos.rules import files, import_groove

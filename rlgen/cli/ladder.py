@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlgen.cli.options import Field, flag, make_options, option, parse, positional_runs
+from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
     "Climb the ladder: V0 the levels of training, V1 new ones like them, V2 ones beyond the range "
@@ -28,7 +28,7 @@ class Prepared(NamedTuple):
 
 def ladder(args: Sequence[str]) -> int:
     """Climb, save, print."""
-    given: Any = parse(make_options("Options", _fields()), "rlgen ladder", ABOUT, args)
+    given = parse(_fields(), "rlgen ladder", ABOUT, args)
     chosen = tuple(name for name in given.rungs.replace(" ", "").split(",") if name)
     updates = _numbers(given.few_shot)
     _check(given, chosen, updates)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rlgen import config, registry
 from rlgen import levels as level_sets
-from rlgen.cli.options import Field, changed, flag, group, make_options, option, parse, peek
+from rlgen.cli.options import Field, changed, flag, group, option, parse, peek
 from rlgen.levels import plain_level
 from rlgen.protocols import LevelEnv
 from rlgen.types import PyTree
@@ -35,10 +35,9 @@ class Shown(NamedTuple):
 
 def levels(args: Sequence[str]) -> int:
     """Draw a grid of levels into a file."""
-    env = registry.make_env(peek(args, "env", "maze"))
+    env = registry.make_env(peek(args, env="maze").env)
     of_env = list(config.leaves(env))
-    kind = make_options("Options", [*_fields(), group("env", of_env)])
-    given: Any = parse(kind, "rlgen levels", ABOUT, args)
+    given = parse([*_fields(), group("env", of_env)], "rlgen levels", ABOUT, args)
     if given.num < 1:
         raise ValueError(f"num must be at least 1, got {given.num}")
     sources = [name for name in ("run", "suite", "file") if getattr(given, name)]

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlgen import registry
-from rlgen.cli.options import flag, make_options, option, parse
+from rlgen.cli.options import flag, option, parse, positional
 from rlgen.protocols import LevelEnv
 
 ABOUT = (
@@ -22,13 +22,16 @@ ABOUT = (
 def show_structures(args: Sequence[str]) -> int:
     """Measure and print, one line an environment and feature."""
     fields = [
+        positional("kind", "envs, as nothing else shares structure", default="envs"),
+        flag("shared-structure", "measure, in the place of listing names"),
         option(str, "", "envs", "which, separated by commas, such as rooms/n6,corridors; else all"),
         option(int, 200, "levels", "levels sampled of each family"),
         option(int, 0, "seed", "of the levels"),
         flag("json", "print only JSON"),
     ]
-    kind = make_options("Options", fields)
-    given: Any = parse(kind, "rlgen list envs --shared-structure", ABOUT, args)
+    given = parse(fields, "rlgen list", ABOUT, args)
+    if given.kind != "envs":
+        raise ValueError(f"--shared-structure is of envs, not {given.kind}: rlgen list envs")
     if given.levels < 1:
         raise ValueError(f"levels must be at least 1, got {given.levels}")
     chosen = [name for name in given.envs.split(",") if name] or _able()

@@ -1,81 +1,109 @@
-"""Command lines out of typed fields, and one line for whatever is wrong with them."""
+"""Command lines made of typed fields by tyro, and one line for whatever is wrong with them.
+
+tyro draws a `ValueError` as a box of several lines. Values are therefore converted by functions of
+ours, which raise an exception that tyro passes on, and unknown options are returned by tyro. What
+it still reports itself is an option without its value.
+"""
 
 import contextlib
 import dataclasses
 import io
-import re
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import tyro
 
-from rlgen.config import Leaf, convert, nearest
-
-Options = TypeVar("Options")
-Field = tuple[str, Any, Any]
+from rlgen.config import Leaf, Value, convert, nearest
 
 
-class Tree(NamedTuple):
-    """Options generated from hyperparameters, as a nested dataclass."""
+class Field(NamedTuple):
+    """One option, positional argument or group of options of a command."""
 
-    kind: type
-    flags: list[str]
+    identifier: str  # its attribute in the parsed options
+    type: Any  # as tyro reads it
+    default: Any
+    flags: Mapping[str, bool]  # every way to write it: whether a value follows
 
 
-def parse(kind: type[Options], prog: str, about: str, args: Sequence[str]) -> Options:
-    """The options of one command; `--help` prints and exits.
+def parse(fields: Sequence[Field], prog: str, about: str, args: Sequence[str]) -> Any:
+    """The options of one command as a dataclass; `--help` prints and exits.
 
     Raises:
         ValueError: an unknown option or a wrong value, in one line.
     """
-    shown = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(shown):
-            options, unknown = tyro.cli(
-                kind, prog=prog, description=about, args=list(args), return_unknown_args=True
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(_one_line(shown.getvalue())) from None
+    options, unknown = _read(fields, args, prog=prog, description=about)
     if unknown:
-        raise ValueError(_unknown(unknown[0], _flags(kind)))
+        raise ValueError(_unknown(unknown[0], list(_flags(fields))))
     return options
 
 
-def option(kind: Any, default: Any, name: str, about: str, *aliases: str) -> Any:
-    """A dataclass field `(name, type, default)` of one option, converted like a config value."""
+def peek(args: Sequence[str], **defaults: Value) -> Any:
+    """The options that decide which others there are, before the rest can be understood.
+
+    Args:
+        args: a command line; what is not named in `defaults` is ignored.
+        defaults: by the option's name; not tuples.
+
+    Raises:
+        ValueError: a wrong value of one of them.
+    """
+    fields = [option(type(value), value, name, "") for name, value in defaults.items()]
+    return _read(fields, args, add_help=False)[0]
+
+
+def wants_help(args: Sequence[str]) -> bool:
+    """Whether help is asked for."""
+    return "-h" in args or "--help" in args
+
+
+def option(kind: Any, default: Any, name: str, about: str, *aliases: str) -> Field:
+    """One option with a value, which is converted like a config value."""
     spec = tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar=_metavar(kind),
-        instance_from_str=lambda texts: convert(kind, texts[0], name),
+        instance_from_str=lambda texts: _converted(kind, texts[0], name),
         is_instance=lambda value: True,
         str_from_instance=lambda value: [_text(value)],
     )
     settings = tyro.conf.arg(name=name, help=about, aliases=aliases or None)
-    return (_identifier(name), Annotated[Any, spec, settings], default)
+    flags = dict.fromkeys((f"--{name}", *aliases), True)
+    return Field(_identifier(name), Annotated[Any, spec, settings], default, flags)
 
 
 def flag(name: str, about: str) -> Field:
     """A switch that is off unless given."""
     kind = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name=name, help=about)]
-    return (_identifier(name), kind, False)
+    return Field(_identifier(name), kind, False, {f"--{name}": False})
+
+
+def positional(name: str, about: str, default: Any = dataclasses.MISSING) -> Field:
+    """One argument without an option's name; required, where it has no default."""
+    settings = tyro.conf.arg(metavar=name.upper(), help=about)
+    return Field(name, Annotated[tyro.conf.Positional[str], settings], default, {})
 
 
 def positional_runs(about: str) -> Field:
     """The folders of runs that a command is given, without an option's name."""
     settings = tyro.conf.arg(metavar="RUN", help=about)
     kind = Annotated[tyro.conf.Positional[list[str]], settings]
-    return ("runs", kind, dataclasses.field(default_factory=list))
-
-
-def make_options(name: str, fields: Iterable[Field]) -> type:
-    """A dataclass of options."""
-    return dataclasses.make_dataclass(name, list(fields), frozen=True)
+    return Field("runs", kind, dataclasses.field(default_factory=list), {})
 
 
 def group(name: str, leaves: Sequence[Leaf]) -> Field:
     """A nested group of options, one for every hyperparameter below one name."""
+    fields = fields_of(leaves)
+    kind = _options_class(name, fields)
+    written = name.replace("_", "-")
+    flags = {f"--{written}.{inner[2:]}": takes for inner, takes in _flags(fields).items()}
+    settings = tyro.conf.arg(name=written)
+    default = dataclasses.field(default=kind())
+    return Field(_group_identifier(name), Annotated[kind, settings], default, flags)
+
+
+def fields_of(leaves: Sequence[Leaf]) -> list[Field]:
+    """An option for every hyperparameter: a component's own, then a group for each of its parts."""
     own, below = [], {}
     for leaf in leaves:
         head, _, rest = leaf.path.partition(".")
@@ -83,10 +111,7 @@ def group(name: str, leaves: Sequence[Leaf]) -> Field:
             below.setdefault(head, []).append(leaf._replace(path=rest))
         else:
             own.append(option(leaf.kind, leaf.value, head.replace("_", "-"), leaf.help))
-    nested = [group(head, parts) for head, parts in below.items()]
-    kind = make_options(_identifier(name), [*own, *nested])
-    settings = tyro.conf.arg(name=name.replace("_", "-"))
-    return (_group_identifier(name), Annotated[kind, settings], dataclasses.field(default=kind()))
+    return [*own, *(group(head, parts) for head, parts in below.items())]
 
 
 def changed(options: Any, leaves: Sequence[Leaf]) -> dict[str, Any]:
@@ -103,19 +128,49 @@ def changed(options: Any, leaves: Sequence[Leaf]) -> dict[str, Any]:
     return found
 
 
-def peek(args: Sequence[str], name: str, default: str) -> str:
-    """The value of one option, before the rest can be understood."""
-    for i, arg in enumerate(args):
-        if arg == f"--{name}" and i + 1 < len(args):
-            default = args[i + 1]
-        elif arg.startswith(f"--{name}="):
-            default = arg.partition("=")[2]
-    return default
+class _RefusedError(Exception):
+    """A value that cannot be converted. Not a `ValueError`, which tyro would catch and draw."""
 
 
-def wants_help(args: Sequence[str]) -> bool:
-    """Whether help is asked for."""
-    return any(arg in ("-h", "--help") for arg in args)
+def _converted(kind: Any, text: str, name: str) -> Any:
+    try:
+        return convert(kind, text, name)
+    except ValueError as error:
+        raise _RefusedError(str(error)) from error
+
+
+def _read(fields: Sequence[Field], args: Sequence[str], **settings: Any) -> tuple[Any, list[str]]:
+    """The options, and the arguments that are none of them."""
+    kind = _options_class("Options", fields)
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(shown):
+            return tyro.cli(kind, args=list(args), return_unknown_args=True, **settings)
+    except _RefusedError as refused:
+        raise ValueError(str(refused)) from refused
+    except SystemExit as stop:
+        if stop.code:
+            _check_values(args, _flags(fields))
+        sys.stderr.write(shown.getvalue())
+        raise
+
+
+def _check_values(args: Sequence[str], flags: Mapping[str, bool]) -> None:
+    """Reject an option that ends the line, or that another option follows, instead of its value."""
+    for arg, after in itertools.pairwise([*args, "--"]):
+        is_option = after == "--" or (after.startswith("-") and after.lstrip("-")[:1].isalpha())
+        if is_option and flags.get(arg.replace("_", "-")):
+            raise ValueError(f"Missing value for argument '{arg}'")
+
+
+def _options_class(name: str, fields: Sequence[Field]) -> type:
+    """The dataclass that tyro fills."""
+    parts = [(field.identifier, field.type, field.default) for field in fields]
+    return dataclasses.make_dataclass(_identifier(name), parts, frozen=True)
+
+
+def _flags(fields: Sequence[Field]) -> dict[str, bool]:
+    return {written: takes for field in fields for written, takes in field.flags.items()}
 
 
 def _identifier(name: str) -> str:
@@ -125,19 +180,6 @@ def _identifier(name: str) -> str:
 
 def _group_identifier(name: str) -> str:
     return f"{_identifier(name)}_group"  # `--env` and `--env.num-walls` are different fields
-
-
-def _flags(kind: Any, prefix: str = "") -> list[str]:
-    found = []
-    for field in dataclasses.fields(kind):
-        inner, *extras = get_args(field.type) or (field.type,)
-        written = [extra.name for extra in extras if getattr(extra, "name", None)]
-        name = prefix + (written[0] if written else field.name.replace("_", "-"))
-        if dataclasses.is_dataclass(inner):
-            found += _flags(inner, f"{name}.")
-        else:
-            found.append(f"--{name}")
-    return found
 
 
 def _unknown(given: str, flags: list[str]) -> str:
@@ -158,16 +200,3 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _one_line(box: str) -> str:
-    """What a framed message says below its title and above the next rule, on one line."""
-    lines = [re.sub(r"^[\s│|]+|[\s│|]+$", "", line) for line in box.splitlines()]
-    body = []
-    for line in lines[1:]:
-        if not re.fullmatch(r"[─╭╮╰╯+-]*", line):
-            body.append(line)
-        elif body:
-            break
-    text = re.sub(r"^Error parsing \S+: ", "", " ".join(body))
-    return text or "these options make no sense together; see --help"

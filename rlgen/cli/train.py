@@ -6,23 +6,22 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
-
-import tyro
+from typing import Any
 
 from rlgen import registry
 from rlgen.cli.options import (
     Field,
     changed,
+    fields_of,
     flag,
     group,
-    make_options,
     option,
     parse,
     peek,
+    positional,
     wants_help,
 )
-from rlgen.config import convert, leaves
+from rlgen.config import flatten, leaves
 
 ABOUT = (
     "Train a method on an environment; or go on with a run: rlgen train --resume RUN. Every option "
@@ -36,8 +35,9 @@ IMPORTS = "import code from outside rlgen that the run names; only if you trust 
 
 def train(args: Sequence[str]) -> int:
     """Train or resume; 0, or the exit code of a run that stopped."""
-    _use_cpu_devices(convert(int, peek(args, "devices", "1"), "devices"))
-    if any(arg.partition("=")[0] == "--resume" for arg in args):
+    named = peek(args, resume="", devices=1)
+    _use_cpu_devices(named.devices)
+    if named.resume:
         return _guarded(_resume, args)
     if not args or args[0].startswith("-"):
         if wants_help(args):
@@ -52,16 +52,16 @@ def _train(args: Sequence[str]) -> Path:
     from rlgen.runs import training
     from rlgen.runs.spec import RunSpec, build, with_names
 
-    names: dict[str, Any] = {name: peek(args, name, getattr(RunSpec, name)) for name in NAMES}
-    base = with_names(RunSpec(recipe=args[0], **names))
+    base = RunSpec(recipe=args[0])
+    named = peek(args[1:], **{name: x for name, x in flatten(base).items() if name in NAMES})
+    base = with_names(dataclasses.replace(base, **dataclasses.asdict(named)))
     env, curriculum = build(base)
     of_env = list(leaves(env))
     # The length of schedules follows from --steps.
     of_run = [x for x in leaves(curriculum) if not x.path.endswith(".learner.num_updates")]
     plain = _plain_options(base)
-    groups = [group("env", of_env), *_groups(of_run)]
-    kind = make_options("Options", [*plain, *groups])
-    given: Any = parse(kind, f"rlgen train {args[0]}", ABOUT, args[1:])
+    fields = [*plain, group("env", of_env), *fields_of(of_run)]
+    given = parse(fields, f"rlgen train {args[0]}", ABOUT, args[1:])
     values = {
         leaf.path: getattr(given, leaf.path) for leaf in leaves(base) if leaf.path != "recipe"
     }
@@ -78,8 +78,7 @@ def _train(args: Sequence[str]) -> Path:
 def _resume(args: Sequence[str]) -> Path:
     from rlgen.runs import training
 
-    kind = make_options("Options", _resume_fields())
-    given: Any = parse(kind, "rlgen train", RESUME_ABOUT, args)
+    given = parse(_resume_fields(), "rlgen train", RESUME_ABOUT, args)
     at = None if given.checkpoint < 0 else given.checkpoint
     devices = given.devices or None
     return training.resume(given.resume, at, devices, given.allow_imports, _options(given))
@@ -143,11 +142,6 @@ def _recipes() -> list[str]:
     return registry.names("recipes")
 
 
-def _recipe() -> Field:
-    settings = tyro.conf.arg(metavar="RECIPE", help="see `rlgen list recipes`")
-    return ("recipe", Annotated[tyro.conf.Positional[str], settings], dataclasses.MISSING)
-
-
 def _plain_options(base: Any) -> list[Field]:
     """The run's own options; `base` is a RunSpec that holds the names already given."""
     fields = [
@@ -159,17 +153,11 @@ def _plain_options(base: Any) -> list[Field]:
     return [*fields, out, flag("tensorboard", TENSORBOARD)]
 
 
-def _groups(of_run: list) -> list[Field]:
-    """The curriculum's options: its own fields beside one group a component."""
-    whole = group("curriculum", of_run)
-    kind = whole[1].__origin__
-    return [(f.name, f.type, f.default) for f in dataclasses.fields(kind)]
-
-
-def _general_options() -> type:
+def _general_options() -> list[Field]:
     from rlgen.runs.spec import RunSpec
 
-    return make_options("Options", [_recipe(), *_plain_options(RunSpec(recipe="RECIPE"))])
+    recipe = positional("recipe", "see `rlgen list recipes`")
+    return [recipe, *_plain_options(RunSpec(recipe="RECIPE"))]
 
 
 def _resume_fields() -> list[Field]:

@@ -21,7 +21,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
 FOLDERS = PROJECT["tool"]["setuptools"]["package-dir"]
 EXTRAS = PROJECT["project"]["optional-dependencies"]
-MODULES = {"orbax-checkpoint": "orbax", "pillow": "pil", "pyyaml": "yaml"}
+MODULES = {
+    "docstring-parser": "docstring_parser",
+    "orbax-checkpoint": "orbax",
+    "pillow": "pil",
+    "pyyaml": "yaml",
+}
 
 # Runs with the site-packages of this environment but without its `.pth` files, so that the
 # editable rlgen installed here cannot stand in for what the built package lacks.

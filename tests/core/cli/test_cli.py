@@ -120,6 +120,12 @@ def test_every_command_explains_its_options(capsys, command):
         ("levels --suite maze/heldou", "did you mean 'maze/heldout'?"),
         ("levels --suite a --file b", "give only one of --suite and --file"),
         ("levels -n 0", "num must be at least 1"),
+        ("levels -n", "Missing value for argument '-n'"),
+        ("train plr --env --seeds 2", "Missing value for argument '--env'"),
+        ("train --resume", "Missing value for argument '--resume'"),
+        ("train plr --student.learner.normalize_advantage maybe", "must be true or false"),
+        ("import-rule a b --overwrit", "did you mean '--overwrite'?"),
+        ("list --jsn", "unknown option '--jsn'; see `rlgen list --help`"),
     ],
 )
 def test_wrong_input_ends_with_one_clear_line(capsys, tmp_path, monkeypatch, args, message):
