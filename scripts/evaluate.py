@@ -10,9 +10,9 @@ import argparse
 
 from rich.console import Console
 
+from rlgen.evaluation.from_runs.showcase import level_images, replays
 from rlgen.evaluation.report import results
 from rlgen.evaluation.report.report import write_report
-from rlgen.evaluation.report.showcase import level_images, replays
 from rlgen.evaluation.report.terminal import print_table
 from rlgen.evaluation.suites import load_suite
 from rlgen.evaluation.zero_shot import evaluate, load_policies

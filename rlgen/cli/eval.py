@@ -158,10 +158,11 @@ def _write_report(
     allow_imports: bool,
 ) -> Path:
     """The report; `told` is what was measured of each run beside the suite, by its label."""
-    from rlgen.evaluation.report.curricula import curricula_of, metrics_of
+    from rlgen.evaluation.from_runs.curricula import curricula_of
+    from rlgen.evaluation.from_runs.metrics import metrics_of
+    from rlgen.evaluation.from_runs.showcase import level_images, replays
     from rlgen.evaluation.report.curriculum_section import CurriculumSummary
     from rlgen.evaluation.report.report import write_report
-    from rlgen.evaluation.report.showcase import level_images, replays
 
     runs = {x.label: run for x, run in zip(prepared.loaded, prepared.runs, strict=True)}
     curricula = curricula_of(runs, allow_imports)

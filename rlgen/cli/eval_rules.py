@@ -165,13 +165,11 @@ def trainees_of(given: Any) -> list:
 
 def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Metrics and curriculum of the runs that are tested, by label; a rule by itself has none."""
-    from rlgen.evaluation.report.curricula import curricula_of
-    from rlgen.evaluation.report.learning_curves import read_metrics
+    from rlgen.evaluation.from_runs.curricula import curricula_of
+    from rlgen.evaluation.from_runs.metrics import metrics_of
 
     runs = {Path(name).name: Path(name) for name in given.runs if Path(name).is_dir()}
-    logs = {label: run / "metrics.jsonl" for label, run in runs.items()}
-    curves = {label: read_metrics(log) for label, log in logs.items() if log.is_file()}
-    return curves, curricula_of(runs, given.allow_imports)
+    return metrics_of(runs), curricula_of(runs, given.allow_imports)
 
 
 def default_folder(run: str, suite: str) -> Path:
@@ -184,8 +182,8 @@ def default_folder(run: str, suite: str) -> Path:
 
 def _images(suites: list) -> dict:
     """Pictures of the levels, by the names that they have in the results."""
+    from rlgen.evaluation.from_runs.showcase import level_images
     from rlgen.evaluation.meta.meta_test import level_names
-    from rlgen.evaluation.report.showcase import level_images
 
     names = iter(level_names(suites))
     found = {}

@@ -1,21 +1,12 @@
 """A run's curriculum as a part of the report: its history as a figure, its calibration in words."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from rlgen.evaluation.generalisation.during_training import FILE
 from rlgen.evaluation.generalisation.gap import Gaps
-from rlgen.evaluation.generalisation.level_facts import MAX_LEVELS, find_facts, open_log
-from rlgen.evaluation.generalisation.score_calibration import calibrate, words
 from rlgen.evaluation.report import html
-from rlgen.evaluation.report.curriculum_figure import history
-from rlgen.evaluation.report.figures import THEMES, png_bytes
-from rlgen.evaluation.report.gap_section import gap_curves
-from rlgen.evaluation.report.learning_curves import read_metrics
 from rlgen.evaluation.stats.cvar import CVaR
-from rlgen.runs.curriculum_log import has_log
 
 NOT_DRAWN: Mapping[str, bytes] = MappingProxyType({})
 
@@ -29,25 +20,6 @@ class CurriculumSummary(NamedTuple):
     gaps: Gaps | tuple[()] = ()  # of the trained policy
     worst: CVaR | tuple[()] = ()  # of it on its worst levels, played again
     missing: str = ""  # why there is no history, where there should be one
-
-
-def tell(
-    run: Path, allow_imports: bool = False, limit: int = MAX_LEVELS
-) -> CurriculumSummary | None:
-    """The story of a run's curriculum; None if it kept neither a log nor measurements.
-
-    Raises:
-        ValueError: not a run, or a damaged log; the file is named.
-    """
-    lines = read_metrics(run / FILE) if (run / FILE).is_file() else []
-    curves = {theme: gap_curves(lines, theme) for theme in THEMES}
-    measured = {theme: png_bytes(one) for theme, one in curves.items() if one is not None}
-    if not has_log(run):
-        return CurriculumSummary(measured=measured) if measured else None
-    env, log = open_log(run, allow_imports)
-    facts = find_facts(env, log, limit)
-    drawn = {theme: png_bytes(history(log, facts, env, theme)) for theme in THEMES}
-    return CurriculumSummary(drawn, words(calibrate(log, facts)), measured)
 
 
 def curricula_section(stories: Mapping[str, CurriculumSummary], labels: list[str]) -> str:

@@ -4,9 +4,7 @@ Costs are of one seed: env steps of every kind but those of evaluation, gradient
 the running program (compilation apart, of all seeds, which train side by side).
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -32,8 +30,8 @@ def learning_curves(
     Solve rate and return of episodes; of a run that learns a rule, what its agents earn.
 
     Args:
-        curves: the lines of each run's `metrics.jsonl` (see `read_metrics`); lines and numbers
-            that are missing are skipped.
+        curves: the lines of each run's `metrics.jsonl` (see `from_runs.metrics.read_metrics`);
+            lines and numbers that are missing are skipped.
         theme: `light` or `dark`.
         labels: runs in the order of other figures, so that each keeps its colour.
         cost: the abscissa, one of `COSTS`.
@@ -88,19 +86,6 @@ def _panels(curves: Mapping[str, Sequence[Mapping]], cost: str) -> dict[str, dic
 def has_curves(curves: Mapping[str, Sequence[Mapping]], cost: str = "env_steps") -> bool:
     """Whether there is anything for `learning_curves` to draw."""
     return any(len(series(lines, key, cost)[0]) for lines in curves.values() for key in _CURVES)
-
-
-def read_metrics(path: Path | str) -> list[dict]:
-    """The lines of a `metrics.jsonl`; what is not a JSON object (a line cut short) is skipped."""
-    lines = []
-    for text in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
 
 
 _CURVES = {

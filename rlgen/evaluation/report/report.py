@@ -75,10 +75,10 @@ def write_report(
         evaluations: runs on one suite; the first is what the others are compared with.
         images: a picture of each level, by its name; levels without one have no picture.
         gifs: episodes (see `images.gif_bytes`) by caption.
-        curves: lines of `metrics.jsonl` (see `curves.read_metrics`) by run label.
+        curves: lines of `metrics.jsonl` (see `from_runs.metrics.read_metrics`) by run label.
         bootstrap: how intervals are made.
-        curricula: what is told of each run's training (see `curriculum_report.tell`) by label, and
-            where it has them its gaps and its worst levels, played again.
+        curricula: what is told of each run's training (see `from_runs.curricula.tell`) by label,
+            and where it has them its gaps and its worst levels, played again.
 
     Returns:
         The path of the page.

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.from_runs.metrics import read_metrics
 from rlgen.evaluation.report import figures, learning_curves
 from rlgen.evaluation.report.curriculum_section import CurriculumSummary
 from rlgen.evaluation.report.images import gif_bytes
@@ -306,7 +307,7 @@ def test_learning_curves_forgive_missing_and_damaged_lines(tmp_path):
         '{"update": 3, "env_steps": 30, "episode_return": [2.0, 3.0], "solve_rate": 0.5}\n'
         '{"update": 4, "env_st'
     )
-    lines = learning_curves.read_metrics(path)
+    lines = read_metrics(path)
     assert len(lines) == 4
     figure = learning_curves.learning_curves({"run": lines})
     rate, returns = figure.axes
