@@ -75,6 +75,7 @@ def _evaluate_policies(given: Any) -> int:
     from rlgen.evaluation.report.gap_section import print_gaps
     from rlgen.evaluation.report.sections import access_counts
     from rlgen.evaluation.report.terminal import print_table, print_worst
+    from rlgen.evaluation.stats.findings import analyse
 
     prepared = _prepare(given)
     evaluations = _play(prepared, given)
@@ -86,7 +87,7 @@ def _evaluate_policies(given: Any) -> int:
     more: dict[str, Any] = {"gaps": list(gaps.values()), "worst": list(worst.values())}
     results.save(prepared.out, evaluations, given.overwrite, **more)
     if not given.json:  # first of all: curricula and animations take a while to draw
-        print_table(evaluations, Console())
+        print_table(analyse(evaluations), Console())
         print_worst(more["worst"], Console())
         print_gaps(more["gaps"], Console())
         for line in access_counts(evaluations):

@@ -43,7 +43,7 @@ def evaluate_rules(given: Any) -> int:
     from rlgen.evaluation.report.relative_section import print_relative
     from rlgen.evaluation.report.report import write_report
     from rlgen.evaluation.report.terminal import print_table
-    from rlgen.evaluation.stats import relative
+    from rlgen.evaluation.stats.findings import analyse
     from rlgen.runs.progress import counter
 
     if given.horizons:
@@ -79,8 +79,9 @@ def evaluate_rules(given: Any) -> int:
         print(json.dumps(results.to_json(evaluations), allow_nan=False))
         return 0
     console = Console()
-    print_table(evaluations, console)
-    print_relative(evaluations, relative.compare_all(evaluations), console)
+    findings = analyse(evaluations)
+    print_table(findings, console)
+    print_relative(evaluations, findings.relatives, console)
     print(f"The report is {page}")
     return 0
 

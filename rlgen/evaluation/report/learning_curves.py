@@ -15,6 +15,8 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 from rlgen.evaluation.report.figures import THEMES, add_legend, blank
 from rlgen.evaluation.stats.cost import COSTS
 
+Series = tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K S"], str]
+"""Abscissa, the values of each seed, and the abscissa's unit."""
 POINTS = 150  # points of a learning curve; more updates than that are averaged in bins
 POINTS_OF_LIVES = 30  # of what few updates tell: in most of them no agent's life ends
 
@@ -64,7 +66,7 @@ def learning_curves(
     return figure
 
 
-def _panels(curves: Mapping[str, Sequence[Mapping]], cost: str) -> dict[str, dict[str, tuple]]:
+def _panels(curves: Mapping[str, Sequence[Mapping]], cost: str) -> dict[str, dict[str, Series]]:
     """The series of each run, by the numbers that any run has.
 
     Raises:
@@ -98,9 +100,7 @@ _CURVES = {
 }
 
 
-def series(
-    lines: Sequence[Mapping], key: str, cost: str = "env_steps"
-) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K S"], str]:
+def series(lines: Sequence[Mapping], key: str, cost: str = "env_steps") -> Series:
     """Abscissa, the values of each seed, and the abscissa's unit, of the lines that have both.
 
     Lines that know of no env steps at all are drawn against updates instead.
