@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from rlgen.evaluation import load_runs, zero_shot
 from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.from_runs import saved_results
+from rlgen.evaluation.from_runs.metrics import read_metrics
 from rlgen.evaluation.generalisation.during_training import GapTracking
 from rlgen.evaluation.ladder.streams import draw_streams
-from rlgen.evaluation.report import results, saved_results
-from rlgen.evaluation.report.learning_curves import read_metrics
+from rlgen.evaluation.report import results
 from rlgen.evaluation.stats.summary import summarise
 from rlgen.evaluation.suites import load_suite
 from rlgen.levels import Suite

@@ -37,6 +37,7 @@ LIBRARY = {
     "Difficulty": "rlgen/evaluation/difficulty",
     "Meta-tests": "rlgen/evaluation/meta",
     "Reports": "rlgen/evaluation/report",
+    "Inputs of reports": "rlgen/evaluation/from_runs",
     "gymnax": "rlgen/gymnax",
     "Learned rules": "algos/rules",
     "Meta-learning": "algos/meta",

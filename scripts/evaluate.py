@@ -10,10 +10,11 @@ import argparse
 
 from rich.console import Console
 
+from rlgen.evaluation.from_runs.showcase import level_images, replays
 from rlgen.evaluation.report import results
 from rlgen.evaluation.report.report import write_report
-from rlgen.evaluation.report.showcase import level_images, replays
 from rlgen.evaluation.report.terminal import print_table
+from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.suites import load_suite
 from rlgen.evaluation.zero_shot import evaluate, load_policies
 
@@ -32,7 +33,7 @@ def main() -> None:
     suite = load_suite(policies[0].env, options.suite)
     evaluations = [evaluate(who, suite, options.attempts) for who in policies]
 
-    print_table(evaluations, Console())
+    print_table(analyse(evaluations), Console())
     results.save(options.out, evaluations)
     gifs = replays(policies[0], suite, evaluations[0])
     print(write_report(options.out, evaluations, level_images(suite), gifs))

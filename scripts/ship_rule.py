@@ -19,8 +19,8 @@ import numpy as np
 
 from rlgen.algos.rules import files
 from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.from_runs.metrics import read_metrics
 from rlgen.evaluation.report import results
-from rlgen.evaluation.report.learning_curves import read_metrics
 from rlgen.evaluation.stats import relative
 from rlgen.runs import folder
 

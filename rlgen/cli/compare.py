@@ -33,11 +33,11 @@ def compare(args: Sequence[str]) -> int:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
     from rich.console import Console
 
+    from rlgen.evaluation.from_runs.metrics import metrics_of
+    from rlgen.evaluation.from_runs.showcase import level_images
     from rlgen.evaluation.report import comparison as report
     from rlgen.evaluation.report import results
-    from rlgen.evaluation.report.curricula import metrics_of
     from rlgen.evaluation.report.sections import access_counts
-    from rlgen.evaluation.report.showcase import level_images
     from rlgen.evaluation.stats import pooling as methods
     from rlgen.evaluation.stats.cost import pool_metrics
 
@@ -116,7 +116,8 @@ def _baseline_first(methods: list[Any], baseline: str) -> list[Any]:
 def _evaluation(run: Any, suite: Any, given: Any) -> Any:
     """The run's saved results of just this evaluation, or what it plays now, which is saved."""
     from rlgen.evaluation import load_runs, zero_shot
-    from rlgen.evaluation.report import results, saved_results
+    from rlgen.evaluation.from_runs import saved_results
+    from rlgen.evaluation.report import results
     from rlgen.runs.progress import counter
 
     saved, passed = saved_results.find_saved(run, suite, given.attempts, given.seed)

@@ -75,6 +75,7 @@ def _evaluate_policies(given: Any) -> int:
     from rlgen.evaluation.report.gap_section import print_gaps
     from rlgen.evaluation.report.sections import access_counts
     from rlgen.evaluation.report.terminal import print_table, print_worst
+    from rlgen.evaluation.stats.findings import analyse
 
     prepared = _prepare(given)
     evaluations = _play(prepared, given)
@@ -86,7 +87,7 @@ def _evaluate_policies(given: Any) -> int:
     more: dict[str, Any] = {"gaps": list(gaps.values()), "worst": list(worst.values())}
     results.save(prepared.out, evaluations, given.overwrite, **more)
     if not given.json:  # first of all: curricula and animations take a while to draw
-        print_table(evaluations, Console())
+        print_table(analyse(evaluations), Console())
         print_worst(more["worst"], Console())
         print_gaps(more["gaps"], Console())
         for line in access_counts(evaluations):
@@ -158,10 +159,11 @@ def _write_report(
     allow_imports: bool,
 ) -> Path:
     """The report; `told` is what was measured of each run beside the suite, by its label."""
-    from rlgen.evaluation.report.curricula import curricula_of, metrics_of
+    from rlgen.evaluation.from_runs.curricula import curricula_of
+    from rlgen.evaluation.from_runs.metrics import metrics_of
+    from rlgen.evaluation.from_runs.showcase import level_images, replays
     from rlgen.evaluation.report.curriculum_section import CurriculumSummary
     from rlgen.evaluation.report.report import write_report
-    from rlgen.evaluation.report.showcase import level_images, replays
 
     runs = {x.label: run for x, run in zip(prepared.loaded, prepared.runs, strict=True)}
     curricula = curricula_of(runs, allow_imports)

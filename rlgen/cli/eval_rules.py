@@ -43,7 +43,7 @@ def evaluate_rules(given: Any) -> int:
     from rlgen.evaluation.report.relative_section import print_relative
     from rlgen.evaluation.report.report import write_report
     from rlgen.evaluation.report.terminal import print_table
-    from rlgen.evaluation.stats import relative
+    from rlgen.evaluation.stats.findings import analyse
     from rlgen.runs.progress import counter
 
     if given.horizons:
@@ -79,8 +79,9 @@ def evaluate_rules(given: Any) -> int:
         print(json.dumps(results.to_json(evaluations), allow_nan=False))
         return 0
     console = Console()
-    print_table(evaluations, console)
-    print_relative(evaluations, relative.compare_all(evaluations), console)
+    findings = analyse(evaluations)
+    print_table(findings, console)
+    print_relative(evaluations, findings.relatives, console)
     print(f"The report is {page}")
     return 0
 
@@ -165,13 +166,11 @@ def trainees_of(given: Any) -> list:
 
 def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Metrics and curriculum of the runs that are tested, by label; a rule by itself has none."""
-    from rlgen.evaluation.report.curricula import curricula_of
-    from rlgen.evaluation.report.learning_curves import read_metrics
+    from rlgen.evaluation.from_runs.curricula import curricula_of
+    from rlgen.evaluation.from_runs.metrics import metrics_of
 
     runs = {Path(name).name: Path(name) for name in given.runs if Path(name).is_dir()}
-    logs = {label: run / "metrics.jsonl" for label, run in runs.items()}
-    curves = {label: read_metrics(log) for label, log in logs.items() if log.is_file()}
-    return curves, curricula_of(runs, given.allow_imports)
+    return metrics_of(runs), curricula_of(runs, given.allow_imports)
 
 
 def default_folder(run: str, suite: str) -> Path:
@@ -184,8 +183,8 @@ def default_folder(run: str, suite: str) -> Path:
 
 def _images(suites: list) -> dict:
     """Pictures of the levels, by the names that they have in the results."""
+    from rlgen.evaluation.from_runs.showcase import level_images
     from rlgen.evaluation.meta.meta_test import level_names
-    from rlgen.evaluation.report.showcase import level_images
 
     names = iter(level_names(suites))
     found = {}

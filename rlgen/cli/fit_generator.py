@@ -63,6 +63,7 @@ def _write(fit: Fit, out: Path, given: Any) -> None:
     """The folder's files, and a few words on them."""
     from rlgen.algos.level_models import files as files
     from rlgen.cli.fit_generator_report import page, report, samples
+    from rlgen.evaluation.report.html import write_page
 
     digest = files.digest_of(np.asarray(fit.suite.levels.hash))
     out.mkdir(parents=True, exist_ok=True)
@@ -71,9 +72,7 @@ def _write(fit: Fit, out: Path, given: Any) -> None:
     found["levels"]["digest"] = digest
     (out / "report.json").write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
     drawn = samples(fit, sets)
-    if drawn:
-        (out / "samples.png").write_bytes(drawn["light"])
-    (out / "report.html").write_text(page(found, drawn), encoding="utf-8")
+    write_page(out, page(found, drawn), {"samples.png": drawn["light"]} if drawn else {})
     if given.json:
         print(json.dumps(found, allow_nan=False))
         return

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rlgen import config, registry
 from rlgen.algos.level_models import measures
 from rlgen.codec import Cells, Numbers, Part
-from rlgen.evaluation.report import html as html
+from rlgen.evaluation.report import html
 from rlgen.evaluation.report.figures import THEMES, png_bytes
 from rlgen.levels import hash_of
 from rlgen.protocols import LevelEnv
@@ -69,41 +69,48 @@ def samples(fit: Any, sets: Mapping[str, LevelSample]) -> dict[str, bytes]:
     return {theme: png_bytes(_figure(rows, theme), dpi=110) for theme in ("light", "dark")}
 
 
-def page(found: Mapping[str, Any], drawn: Mapping[str, bytes]) -> str:
-    """The page, which stands for itself."""
-    names = list(found["sets"])
-    heads = ["", *map(html.text, names)]
-    measures = [name for name in found["sets"][PROPOSALS] if name != "divergence"]
-    rows = [
-        [html.text(what), *(_cell(found["sets"][name].get(what)) for name in names)]
-        for what in measures
+def page(found: Mapping[str, Any], drawn: html.Pictures) -> html.Page:
+    """The page's numbers and pictures.
+
+    Args:
+        found: see `report`.
+        drawn: see `samples`; without pictures there is no part of them.
+    """
+    sets = found["sets"]
+    names, others = list(sets), [name for name in sets if name != DATA]
+    alike = [
+        [what, *(_cell(sets[name].get(what)) for name in names)]
+        for what in sets[PROPOSALS]
+        if what != "divergence"
     ]
-    apart = found["sets"][PROPOSALS]["divergence"]
-    others = [name for name in names if name != DATA]
     divergence = [
-        [html.text(what), *(_cell(found["sets"][name]["divergence"][what]) for name in others)]
-        for what in apart
+        [what, *(_cell(sets[name]["divergence"][what]) for name in others)]
+        for what in sets[PROPOSALS]["divergence"]
     ]
-    told = [[html.text(name), _cell(value)] for name, value in found["reconstruction"].items()]
-    fields = [[html.text(name), html.text(str(value))] for name, value in found["fields"].items()]
-    about = f"{found['model']} of {found['levels']['num']} levels of {found['env']}"
-    note = "Shares of parts told right from a level's latent; of numbers, the mean error."
-    far = "Jensen-Shannon divergence from the data, in bits: 0 if alike, 1 if disjoint."
-    sections = [
-        html.section("Samples", html.picture(drawn, "levels, and proposals between them"), _DRAWN)
-        if drawn
-        else "",
-        html.section("What levels are like", html.table(heads, rows)),
-        html.section(
-            "How far from the data", html.table(["", *map(html.text, others)], divergence), far
-        ),
-        html.section("Reconstruction", html.table(["part", "right"], told), note),
-        html.section("Settings", html.folded("all fields", html.table(["field", "value"], fields))),
-    ]
-    caveat = f"Fitted in {found['seconds']:.0f} s; {found['levels']['name']}."
-    return html.frame("A generative model of levels", about, (found["headline"], caveat), sections)
+    right = [[name, _cell(value)] for name, value in found["reconstruction"].items()]
+    fields = [[name, str(value)] for name, value in found["fields"].items()]
+    tables = (
+        ("What levels are like", html.Table(["", *names], alike)),
+        ("How far from the data", html.Table(["", *others], divergence, _FAR)),
+        ("Reconstruction", html.Table(["part", "right"], right, _RIGHT)),
+    )
+    sections = [html.Section(title, "table.html", table) for title, table in tables]
+    settings = html.Table(["field", "value"], fields)
+    sections.append(html.Section("Settings", "settings.html", settings))
+    if drawn:
+        figure = html.Figure(drawn, "levels, and proposals between them", _DRAWN)
+        sections.insert(0, html.Section("Samples", "figure.html", figure))
+    return html.Page(
+        "A generative model of levels",
+        f"{found['model']} of {found['levels']['num']} levels of {found['env']}",
+        found["headline"],
+        f"Fitted in {found['seconds']:.0f} s; {found['levels']['name']}.",
+        sections,
+    )
 
 
+_FAR = "Jensen-Shannon divergence from the data, in bits: 0 if alike, 1 if disjoint."
+_RIGHT = "Shares of parts told right from a level's latent; of numbers, the mean error."
 _DRAWN = (
     "Left and right two levels of the data, between them those that were proposed from the first "
     "to the second, both ends included."
@@ -241,7 +248,7 @@ def _words(hashes: Any) -> list[int]:
 def _cell(value: Any) -> str:
     if value is None:
         return "none"
-    return html.text(f"{value:,}" if isinstance(value, int) else f"{value:.3g}")
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
 def _plain(value: Any) -> Any:

@@ -78,6 +78,7 @@ def draw(shown: Shown, out: Path) -> None:
 
 def _curriculum(given: Any, out: Path) -> int:
     """Draw a run's curriculum log, over time or against what scores are meant to tell."""
+    from rlgen.evaluation.from_runs.curricula import find_examples
     from rlgen.evaluation.generalisation import score_calibration
     from rlgen.evaluation.generalisation.level_facts import find_facts, open_log
     from rlgen.evaluation.report.calibration_figure import calibration_figure
@@ -87,7 +88,10 @@ def _curriculum(given: Any, out: Path) -> int:
     env, log = open_log(Path(given.run), given.allow_imports)
     facts = find_facts(env, log)
     found = score_calibration.calibrate(log, facts)
-    figure = history(log, facts, env) if given.what == "history" else calibration_figure(found)
+    if given.what == "history":
+        figure = history(log, facts, find_examples(env, log))
+    else:
+        figure = calibration_figure(found)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(png_bytes(figure))
     print(f"{given.what} of {log.score.size:,} levels in {out}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlgen.cli.main import main as rlgen
-from rlgen.evaluation.report.learning_curves import read_metrics
+from rlgen.evaluation.from_runs.metrics import read_metrics
 from rlgen.runs import checkpoint, folder
 
 

@@ -122,6 +122,13 @@ def test_the_wheel_holds_every_module(built):
     assert set(library_files().values()) | {"rlgen/py.typed"} <= contents(built["wheel"])
 
 
+def test_the_wheel_holds_the_templates_of_pages(built):
+    folder = "rlgen/evaluation/report/templates"
+    names = {path.name for path in (ROOT / folder).iterdir()}
+    assert {"page.html", "style.css"} < names
+    assert {f"{folder}/{name}" for name in names} <= contents(built["wheel"])
+
+
 def test_a_wheel_from_the_source_distribution_lacks_nothing(built):
     assert contents(built["wheel"]) == contents(built["direct"])
 

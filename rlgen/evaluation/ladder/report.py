@@ -8,16 +8,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from rlgen.evaluation.ladder.score import Curve, Score, Scores
+from rlgen.evaluation.ladder.score import Score, Scores
 from rlgen.evaluation.ladder.streams import REASONS, digest
 from rlgen.evaluation.ladder.table import access_counts, notes
 from rlgen.evaluation.report import html
 from rlgen.evaluation.report.figures import MARKERS, THEMES, add_legend, blank, png_bytes, short
-from rlgen.evaluation.report.results import write
 from rlgen.evaluation.stats.bootstrap import Interval
 from rlgen.evaluation.stats.formatting import show, show_interval
 
-FIGURES = ("ladder", "few-shot")
+FILES = ("ladder.png", "few-shot.png")
 
 
 def write_page(folder: Path, found: Scores) -> Path:
@@ -26,15 +25,8 @@ def write_page(folder: Path, found: Scores) -> Path:
     if found.curves:
         makers["few-shot"] = partial(few_shot_figure, found)
     drawn = {name: {t: png_bytes(make(t)) for t in THEMES} for name, make in makers.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FIGURES:
-        if name in drawn:
-            write(folder / f"{name}.png", drawn[name]["light"])
-        else:
-            (folder / f"{name}.png").unlink(missing_ok=True)
-    path = folder / "report.html"
-    write(path, _page(found, drawn).encode())
-    return path
+    files = {f"{name}.png": of_theme["light"] for name, of_theme in drawn.items()}
+    return html.write_page(folder, _page(found, drawn), files, FILES)
 
 
 def ladder_figure(found: Scores, theme: str = "light") -> Figure:
@@ -74,7 +66,7 @@ def few_shot_figure(found: Scores, theme: str = "light") -> Figure:
         for one in (c for c in found.curves if (c.rung, c.name) == place):
             r = found.runs.index(one.run)
             colour = look.runs[r % len(look.runs)]
-            value, low, high = (np.array([getattr(m, k) for m in one.mean]) for k in _PARTS)
+            value, low, high = np.array([m[:3] for m in one.mean]).T
             marker = MARKERS[r % len(MARKERS)]
             axes.plot(one.updates, value, color=colour, marker=marker, markersize=4, lw=1.8)
             axes.fill_between(one.updates, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -102,72 +94,70 @@ def headline(found: Scores) -> str:
     return f"{told} (mean {found.score})"
 
 
-def _page(found: Scores, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
-    picture = html.picture(drawn["ladder"], "Mean scores of every run on each rung")
-    body = [html.section("", picture)]
+def _page(found: Scores, drawn: Mapping[str, html.Pictures]) -> html.Page:
+    """The page's numbers and pictures."""
+    figure = html.Figure(drawn["ladder"], "Mean scores of every run on each rung")
+    sections = [html.Section("", "figure.html", figure)]
     for r, run in enumerate(found.runs):
-        scores = found.of(run)
-        body.append(html.section(f"Rungs of {run}", _rungs(found, r, scores)))
+        sections.append(html.Section(f"Rungs of {run}", "table.html", _rungs(found, r)))
     if found.curves:
-        curves = html.picture(drawn["few-shot"], "Adaptation curves on each rung")
-        body.append(html.section("Few-shot", curves + _curves(found), _FEW_SHOT))
-    body.append(html.section("Streams", _streams(found), _STREAMS))
-    items = "".join(
-        f"<li>{html.text(line)}</li>" for line in (*notes(found), *access_counts(found))
-    )
-    body.append(html.section("What the numbers are", f'<ul class="plain">{items}</ul>'))
+        figure = html.Figure(drawn["few-shot"], "Adaptation curves on each rung", _FEW_SHOT)
+        sections.append(html.Section("Few-shot", "few_shot.html", (figure, _curves(found))))
+    sections.append(html.Section("Streams", "table.html", _streams(found)))
+    told = (*notes(found), *access_counts(found))
+    sections.append(html.Section("What the numbers are", "bullets.html", told))
     title = f"{found.ladder.family}: the ladder of {', '.join(found.runs)}"
     above = f"The protocol ladder of {found.ladder.family}"
-    return html.frame(title, above, (headline(found), _settled(found)), body)
+    return html.Page(title, above, headline(found), _settled(found), sections)
 
 
 def _settled(found: Scores) -> str:
     """Which gaps of the first run are settled over whole seeds."""
-    scores = [one for one in found.of(found.runs[0]) if isinstance(one.whole_seeds, Interval)]
-    if not scores:
+    scores = [(one.name, one.whole_seeds) for one in found.of(found.runs[0])]
+    gaps = [(name, gap) for name, gap in scores if isinstance(gap, Interval)]
+    if not gaps:
         return "One seed was trained: the intervals say nothing of another one."
-    clear = [one.name for one in scores if one.whole_seeds.excludes_zero]  # pyright: ignore
+    clear = [name for name, gap in gaps if gap.excludes_zero]
     return f"Gaps that whole seeds settle: {', '.join(clear) or 'none'}."
 
 
-def _rungs(found: Scores, r: int, scores: Sequence[Score]) -> str:
+def _rungs(found: Scores, r: int) -> html.Table:
+    """A row a rung, of run r."""
     heads = ["rung", "levels", "mean", "IQM", "of optimal", "gap", "whole seeds", "look"]
     rows = []
-    for one in scores:
-        signed = [_cell(x, found.score, signed=True) for x in (one.gap, one.whole_seeds)]
-        cells = [_cell(x, found.score) for x in (one.mean, one.iqm)]
+    for one in found.of(found.runs[r]):
+        cells = [f"{one.num_levels:,}", *(_cell(x, found.score) for x in (one.mean, one.iqm))]
         cells.append(_cell(one.normalised, "relative return"))
-        name = html.label(r, f"{one.rung} {one.name}")
-        look = str(one.look) if one.look else "not sealed"
-        rows.append([name, f"{one.num_levels:,}", *map(html.text, (*cells, *signed, look))])
-    return html.table(heads, rows)
+        cells += [_cell(x, found.score, signed=True) for x in (one.gap, one.whole_seeds)]
+        cells.append(str(one.look) if one.look else "not sealed")
+        rows.append([html.RunLabel(f"{one.rung} {one.name}", r), *cells])
+    return html.Table(heads, rows)
 
 
-def _curves(found: Scores) -> str:
+def _curves(found: Scores) -> html.Table:
     """The first and the last point of every curve, and the gain between them."""
     heads = ["rung", "run", "before", "after", "updates", "env steps", "gain"]
-    return html.table(heads, [_curve_cells(found, one) for one in found.curves])
+    rows = []
+    for one in found.curves:
+        label = html.RunLabel(one.run, found.runs.index(one.run))
+        ends = (_cell(one.mean[0], found.score), _cell(one.mean[-1], found.score))
+        counts = (f"{one.updates[-1]:,}", f"{one.env_steps[-1]:,}")
+        gain = _cell(one.gain, found.score, signed=True)
+        rows.append([f"{one.rung} {one.name}", label, *ends, *counts, gain])
+    return html.Table(heads, rows)
 
 
-def _curve_cells(found: Scores, one: Curve) -> list[str]:
-    ends = (_cell(one.mean[0], found.score), _cell(one.mean[-1], found.score))
-    counts = (f"{one.updates[-1]:,}", f"{one.env_steps[-1]:,}")
-    cells = (*ends, *counts, _cell(one.gain, found.score, signed=True))
-    label = html.label(found.runs.index(one.run), one.run)
-    return [html.text(f"{one.rung} {one.name}"), label, *map(html.text, cells)]
-
-
-def _streams(found: Scores) -> str:
-    heads = ["stream", "levels are", "number", *map(html.text, REASONS), "digest"]
+def _streams(found: Scores) -> html.Table:
+    """A row a stream: its levels, what was rejected, its digest."""
+    heads = ["stream", "levels are", "number", *REASONS, "digest"]
     rows = []
     every = [*((f" of {run}", rung) for run, rung in found.ladder.own.items())]
     every += [("", rung) for rung in found.ladder.rungs]
     for of_run, rung in every:
         levels, rejected = rung.stream.suite.levels, rung.stream.rejected
         counts = [f"{len(levels):,}", *(f"{rejected[name]:,}" for name in REASONS)]
-        start = (f"{rung.rung} {rung.name}{of_run}", rung.about)
-        rows.append([*map(html.text, (*start, *counts, digest(levels)))])
-    return html.table(heads, rows)
+        rows.append([f"{rung.rung} {rung.name}{of_run}", rung.about, *counts, digest(levels)])
+    return html.Table(heads, rows, _STREAMS)
 
 
 def _rows_of(places: Sequence[tuple[str, str]]) -> list[str]:
@@ -192,7 +182,6 @@ def _where(one: Score) -> str:
     return f"{one.rung} ({one.name})"
 
 
-_PARTS = ("value", "low", "high")
 _FEW_SHOT = (
     "The policy goes on learning, with its own learner, optimiser and settings, on a few levels of "
     "the rung, and is scored on others of it. Random numbers are the same for all runs."

@@ -13,7 +13,7 @@ from rlgen.evaluation.ladder.ladder import Ladder, Rung
 from rlgen.evaluation.ladder.score import Scores
 from rlgen.evaluation.ladder.streams import REASONS, digest
 from rlgen.evaluation.stats.bootstrap import Interval
-from rlgen.evaluation.stats.formatting import show_interval
+from rlgen.evaluation.stats.formatting import show, show_interval
 
 _POINTS_ACROSS = 4  # of a few-shot curve that fit beside a stream's name
 _SHORT = ("again", "earlier", "unsolvable")  # names of `REASONS` as heads of columns
@@ -90,7 +90,7 @@ def _few_shot(run: str, found: Scores) -> Table:
     heads = ("", "stream", *(f"after {updates[i]}" for i in shown), "gain")
     table = _table(f"{printable(run)}: few-shot, {_unit(found.score)}", heads)
     for one in curves:
-        cells = [_shown(one.mean[i], found.score).split(" [")[0] for i in shown]
+        cells = [show(float(one.mean[i].value), found.score, 0, unit=False) for i in shown]
         gain = _shown(one.gain, found.score, signed=True)
         table.add_row(one.rung, Text(_cut(one.name, 14)), *cells, gain)
     return table
@@ -111,8 +111,8 @@ def _facts(rung: Rung) -> list[str]:
 
 
 def _shown(one: Interval | tuple[()], score: str, signed: bool = False) -> str:
-    """With its unit in the title: six columns are to fit."""
-    return show_interval(one, score, 0, signed).replace(" %", "") if one else "-"
+    """A number without its unit, which stands in the title: six columns are to fit."""
+    return show_interval(one, score, 0, signed, unit=False) if one else "-"
 
 
 def _unit(score: str) -> str:

@@ -192,14 +192,13 @@ def write(folder: Path, found: Found, overwrite: bool = False) -> Path:
     """
     for horizon, evaluations in found.items():
         results.save(folder / f"updates-{horizon:05d}", evaluations, overwrite)
-    drawn = {}
-    for name, draw in (("horizons", scores_figure), ("probes", probes_figure)):
-        drawn[name] = {theme: png_bytes(draw(found, theme), dpi=130) for theme in THEMES}
-        results.write(folder / f"{name}.png", drawn[name]["light"])
-    results.write(folder / "horizons.md", markdown(found).encode())
-    path = folder / "report.html"
-    results.write(path, _page(found, drawn).encode())
-    return path
+    drawn = {
+        name: {theme: png_bytes(draw(found, theme), dpi=130) for theme in THEMES}
+        for name, draw in (("horizons", scores_figure), ("probes", probes_figure))
+    }
+    files = {f"{name}.png": of_theme["light"] for name, of_theme in drawn.items()}
+    files["horizons.md"] = markdown(found).encode()
+    return html.write_page(folder, _page(found, drawn), files)
 
 
 def tables(found: Found) -> list[tuple[str, list[str], list[Row]]]:
@@ -235,21 +234,22 @@ def sentence(found: Found) -> str:
     )
 
 
-def _page(found: Found, drawn: Mapping[str, Mapping[str, bytes]]) -> str:
-    blocks = []
+def _page(found: Found, drawn: Mapping[str, html.Pictures]) -> html.Page:
+    """The page's numbers and pictures."""
+    sections = []
     for title, heads, rows in tables(found):
-        cells = [[html.text(row.head), *map(html.text, row.cells)] for row in rows]
-        blocks.append(html.section(title, html.table(["N", *map(html.text, heads)], cells)))
-    pictures = [
-        html.section(title, html.picture(drawn[name], title), note)
-        for name, title, note in (
-            ("horizons", "Scores by horizon", "Bands are the tables' intervals."),
-            ("probes", "What agents go through", "Means over levels and agents; a line is an N."),
-        )
-    ]
+        table = html.Table(["N", *heads], [[row.head, *row.cells] for row in rows])
+        sections.append(html.Section(title, "table.html", table))
+    for name, title, note in (
+        ("horizons", "Scores by horizon", "Bands are the tables' intervals."),
+        ("probes", "What agents go through", "Means over levels and agents; a line is an N."),
+    ):
+        figure = html.Figure(drawn[name], title, note)
+        sections.append(html.Section(title, "figure.html", figure))
     suite = next(iter(found.values()))[0].suite
-    lead = ("How long agents live, and what they reach", sentence(found))
-    return html.frame(f"{suite}: horizons", f"Meta-test on {suite}", lead, [*blocks, *pictures])
+    lead = "How long agents live, and what they reach"
+    above = f"Meta-test on {suite}"
+    return html.Page(f"{suite}: horizons", above, lead, sentence(found), sections)
 
 
 def _baseline(found: Found) -> str:

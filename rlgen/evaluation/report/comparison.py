@@ -2,41 +2,41 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from itertools import permutations
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from rlgen.evaluation.episodes import Evaluation, plain, printable
-from rlgen.evaluation.report import figures, html
-from rlgen.evaluation.report import sections as sections
-from rlgen.evaluation.report.figures import THEMES, Theme
+from rlgen.evaluation.report import figures
+from rlgen.evaluation.report.figures import THEMES, Theme, both_themes
+from rlgen.evaluation.report.html import Page, Pictures, Section, write_page
 from rlgen.evaluation.report.normalised_section import normalised_section
 from rlgen.evaluation.report.report import (
-    LEARNING,
+    NOTHING,
+    PROFILE,
+    SUITE_FILES,
     Curves,
-    draw,
-    themes,
+    figure_section,
+    gallery_section,
+    light,
+    suite_figures,
     training_section,
-    write_normalised,
 )
-from rlgen.evaluation.report.results import to_json, write
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap
-from rlgen.evaluation.stats.comparison import Place, Ranking, answer, rank, sentences, together
+from rlgen.evaluation.report.results import to_json
+from rlgen.evaluation.report.sections import Images, SuiteData, suite_data
+from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
+from rlgen.evaluation.stats.comparison import Ranking, answer, rank, sentences, together
 from rlgen.evaluation.stats.cost import KINDS, Cost
-from rlgen.evaluation.stats.formatting import caveat, show_interval
-from rlgen.evaluation.stats.summary import Summary, summarise
+from rlgen.evaluation.stats.findings import Findings, analyse
+from rlgen.evaluation.stats.formatting import caveat
 
 MOST_NUMBERED = 12  # methods in a matrix that still has numbers
-MOST_TOLD = 12  # differences that are listed without a click
-NOTHING: Mapping = MappingProxyType({})
-FIGURES = ("intervals", "profile", "improvement", *LEARNING.values())
 
 
 class Compared(NamedTuple):
@@ -58,10 +58,26 @@ def compared(
     return Compared(tuple(evaluations), rank(evaluations, bootstrap), tuple(costs), tuple(notes))
 
 
+class ComparisonData(NamedTuple):
+    """Everything that the page shows: numbers, texts and pictures."""
+
+    analysed: Findings
+    suite: SuiteData
+    ranking: Ranking
+    places: dict[str, int]  # of the methods as they were given, for their colours
+    sentences: dict[str, list[str]]  # on every difference, by what is known of it
+    together: str  # what intervals of differences hold with
+    costs: tuple[Cost, ...]
+    kinds: list[str]  # of env steps that any method took
+    kind_heads: list[str]  # their heads in the table
+    notes: tuple[str, ...]
+    drawn: dict[str, Pictures]  # figures by the names of their files
+
+
 def write_comparison(
     folder: Path | str,
     found: Compared,
-    images: Mapping[str, UInt8[np.ndarray, "H W 3"]] = NOTHING,
+    images: Images = NOTHING,
     curves: Curves = NOTHING,
     bootstrap: Bootstrap = DEFAULT,
 ) -> Path:
@@ -77,23 +93,62 @@ def write_comparison(
     Returns:
         The path of the page.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    summary = summarise(found.evaluations, bootstrap)
-    drawn = draw(summary, curves)
+    data = comparison_data(found, images, curves, bootstrap)
+    files = light(data.drawn) | {"comparison.csv": to_csv(found).encode()}
+    return write_page(folder, comparison_page(data), files, (*SUITE_FILES, "improvement.png"))
+
+
+def comparison_data(
+    found: Compared, images: Images, curves: Curves, bootstrap: Bootstrap
+) -> ComparisonData:
+    """Everything that the page shows; for the arguments see `write_comparison`."""
+    ranking, kinds = found.ranking, _kinds(found.costs)
     names = [e.run for e in found.evaluations]
-    drawn["improvement"] = themes(lambda theme: matrix_figure(found.ranking, names, theme))
-    for name in FIGURES:
-        if name in drawn:
-            write(folder / f"{name}.png", drawn[name]["light"])
-        else:
-            (folder / f"{name}.png").unlink(missing_ok=True)
-    write_normalised(folder, found.evaluations)
-    write(folder / "comparison.csv", to_csv(found).encode())
-    path = folder / "report.html"
-    normalised_scores = normalised_section(found.evaluations, bootstrap)
-    write(path, _page(found, summary, images, drawn, normalised_scores).encode())
-    return path
+    analysed = analyse(found.evaluations, bootstrap)
+    drawn = suite_figures(analysed, curves)
+    drawn["improvement"] = both_themes(partial(matrix_figure, ranking, names))
+    return ComparisonData(
+        analysed,
+        suite_data(found.evaluations, analysed.summary, images, NOTHING),
+        ranking,
+        {name: place for place, name in enumerate(names)},
+        sentences(ranking),
+        together(ranking),
+        found.costs,
+        kinds,
+        [f"{kind} steps" for kind in kinds],
+        found.notes,
+        drawn,
+    )
+
+
+def comparison_page(data: ComparisonData) -> Page:
+    """The parts of the page; those of which there is nothing are left out."""
+    drawn, suite, names = data.drawn, data.suite, list(data.places)
+    sections = (
+        Section("In short", "key_numbers.html", suite),
+        Section("Ranking", "ranking.html", data),
+        Section("Which differences are settled", "differences.html", data),
+        figure_section(drawn, "intervals", "Scores and intervals of every method"),
+        figure_section(drawn, "improvement", _ALT, "Each against each", _MATRIX),
+        Section("What training cost", "costs.html", data),
+        figure_section(drawn, "profile", _PROFILES, "Performance profiles", PROFILE),
+        normalised_section(data.analysed, drawn),
+        training_section(drawn),
+        Section("Worst levels", "worst_levels.html", suite),
+        Section("Each level", "each_level.html", suite),
+        gallery_section(suite),
+        Section("All levels", "aggregates.html", suite),
+        Section("How it was measured", "method.html", suite),
+    )
+    summary = suite.summary
+    return Page(
+        f"{summary.suite}: {', '.join(names)}",
+        f"{len(names)} methods on {summary.suite}",
+        answer(data.ranking, f"the {suite.played.levels} levels of {summary.suite}"),
+        " ".join(one for one in (caveat(summary), *data.notes) if one),
+        [section for section in sections if section],
+    )
 
 
 def to_dict(found: Compared, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
@@ -105,7 +160,7 @@ def to_dict(found: Compared, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
         "ranking": [place._asdict() | {"iqm": place.iqm._asdict()} for place in ranking.places],
         "pairs": [
             {
-                name: x._asdict() if hasattr(x, "_asdict") else x
+                name: x._asdict() if isinstance(x, Interval) else x
                 for name, x in pair._asdict().items()
             }
             for pair in ranking.pairs
@@ -175,78 +230,6 @@ def _numbers(axes: Any, ranking: Ranking, names: Sequence[str], look: Theme) -> 
         )  # fmt: skip
 
 
-def _page(
-    found: Compared,
-    summary: Summary,
-    images: Mapping[str, np.ndarray],
-    drawn: dict[str, dict[str, bytes]],
-    normalised_scores: str,
-) -> str:
-    ranking, names = found.ranking, [e.run for e in found.evaluations]
-    about = f"Intervals of differences hold with {together(ranking)}."
-    body = (
-        sections.key_numbers(summary, found.evaluations),
-        html.section("Ranking", _ranking(ranking, names), _RANKING),
-        html.section("Which differences are settled", _differences(ranking), about),
-        html.section("", html.picture(drawn["intervals"], "Scores and intervals of every method")),
-        html.section("Each against each", html.picture(drawn["improvement"], _ALT), _MATRIX),
-        html.section("What training cost", _costs(found.costs, names), _COSTS),
-        _profile(drawn),
-        normalised_scores,
-        training_section(drawn),
-        sections.worst_section(summary, found.evaluations, NOTHING),
-        sections.each_level(summary, "steps / optimal"),
-        sections.gallery(summary, images),
-        sections.aggregates(summary),
-        sections.method(summary, found.evaluations),
-    )
-    title = f"{summary.suite}: {', '.join(names)}"
-    lead = answer(ranking, f"the {len(summary.runs[0].levels)} levels of {summary.suite}")
-    below = " ".join(one for one in (caveat(summary), *found.notes) if one)
-    return html.frame(title, f"{len(names)} methods on {summary.suite}", (lead, below), body)
-
-
-def _ranking(ranking: Ranking, names: Sequence[str]) -> str:
-    rows = []
-    for place in ranking.places:
-        label = html.label(names.index(place.run), place.run)
-        score = show_interval(place.iqm, ranking.score)
-        rows.append([label, str(place.rank), score, ranks(place)])
-    return html.table(["method", "rank", f"IQM of {ranking.score}", "ranks left open"], rows)
-
-
-def ranks(place: Place) -> str:
-    """The ranks that settled differences leave to a method."""
-    alone = place.best == place.worst
-    return f"{place.best}" if alone else f"{place.best} to {place.worst}"
-
-
-def _differences(ranking: Ranking) -> str:
-    """Every difference in words; of many pairs those that are not settled are folded."""
-    blocks = []
-    for title, told in sentences(ranking).items():
-        items = "".join(f"<li>{html.text(one)}</li>" for one in told)
-        listed = f'<ul class="plain">{items}</ul>'
-        many = len(told) > MOST_TOLD
-        head = f"{title} ({len(told)})"
-        blocks.append(html.folded(head, listed) if many else f"<h3>{html.text(head)}</h3>{listed}")
-    return "".join(blocks)
-
-
-def _costs(costs: Sequence[Cost], names: Sequence[str]) -> str:
-    kinds = _kinds(costs)
-    heads = ["", "seeds", *(f"{kind} steps" for kind in kinds), "all steps", "gradient updates"]
-    heads += ["seconds", "compiling", "device"]
-    rows = []
-    for cost in costs:
-        steps = [cost.env_steps.get(kind, 0.0 if cost.env_steps else np.nan) for kind in kinds]
-        numbers = [*steps, cost.total_steps, cost.gradient_updates, cost.wall_seconds]
-        shown = [count(x) for x in (*numbers, cost.compile_seconds)]
-        label = html.label(names.index(cost.run), cost.run)
-        rows.append([label, str(cost.seeds), *shown, html.text(", ".join(cost.devices))])
-    return html.table(heads, rows)
-
-
 def _cell(text: str) -> str:
     """Text that a spreadsheet does not take for a formula."""
     text = printable(text)
@@ -259,29 +242,9 @@ def _kinds(costs: Sequence[Cost]) -> list[str]:
     return [*(kind for kind in KINDS if kind in taken), *sorted(taken - set(KINDS))]
 
 
-def count(x: float) -> str:
-    """A number of steps or seconds, in whole; a dash where it is not known."""
-    return "-" if np.isnan(x) else f"{x:,.0f}"
-
-
-def _profile(drawn: Mapping[str, Mapping[str, bytes]]) -> str:
-    if "profile" not in drawn:
-        return ""
-    picture = html.picture(drawn["profile"], "Performance profiles of all methods")
-    return html.section("Performance profiles", picture, _PROFILE)
-
-
 _ALT = "Probability of improvement of each method over each other one"
-_RANKING = (
-    "By interquartile mean, each with its own interval. Ranks left open: those that the method "
-    "may have with the differences that are settled."
-)
+_PROFILES = "Performance profiles of all methods"
 _MATRIX = (
     "Probability that a random seed of the row's method beats one of the column's on a random "
     "level; a tie counts half. Over one half: the row is better."
 )
-_COSTS = (
-    "Up to the checkpoint that was played. Env steps and gradient updates are of one seed; seconds "
-    "are of all seeds together, compilation apart, and tell as much of the device as of the method."
-)
-_PROFILE = "Share of seeds and levels that score above each threshold: a higher line is better."

@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rlgen.evaluation.episodes import printable
-from rlgen.evaluation.report.comparison import Compared, count, ranks
+from rlgen.evaluation.report.comparison import Compared
 from rlgen.evaluation.stats.comparison import answer, sentences, together
-from rlgen.evaluation.stats.formatting import show, show_interval
+from rlgen.evaluation.stats.formatting import show, show_count, show_interval
 
 RUNS_ACROSS = 6  # columns of a matrix that fit beside names
 NAME = 22
@@ -40,7 +40,8 @@ def _ranking(found: Compared) -> Table:
     table = _table("Ranking", ("method", "rank", "IQM", "ranks left open"))
     for place in ranking.places:
         score = show_interval(place.iqm, ranking.score)
-        table.add_row(_name(place.run), str(place.rank), score, ranks(place))
+        ranks = str(place.best) if place.best == place.worst else f"{place.best} to {place.worst}"
+        table.add_row(_name(place.run), str(place.rank), score, ranks)
     return table
 
 
@@ -65,7 +66,7 @@ def _costs(found: Compared) -> Table:
     table = _table("What training cost", heads)
     for cost in found.costs:
         numbers = (cost.total_steps, cost.gradient_updates, cost.wall_seconds)
-        table.add_row(_name(cost.run), str(cost.seeds), *map(count, numbers))
+        table.add_row(_name(cost.run), str(cost.seeds), *map(show_count, numbers))
     return table
 
 

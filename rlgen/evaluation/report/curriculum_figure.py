@@ -3,20 +3,16 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from rlgen import registry
 from rlgen.evaluation.generalisation.level_facts import Facts
 from rlgen.evaluation.report.figures import THEMES, WIDTH, Theme, dress
-from rlgen.protocols import LevelEnv
 from rlgen.runs.curriculum_log import ORIGINS, LevelLog
 from rlgen.types import NEW
 
@@ -34,10 +30,21 @@ class Pieces(NamedTuple):
 
     of_update: Int[np.ndarray, " U"]
     x: Float[np.ndarray, " B"]
-    unit: str
+    noun: str  # env steps or updates
+    unit: str  # the same, as an axis is called
 
 
-def history(log: LevelLog, facts: Facts, env: Any, theme: str = "light") -> Figure:
+class Examples(NamedTuple):
+    """Images of levels that were trained on, in B parts of a run; see `choose_examples`."""
+
+    x: Float[np.ndarray, " B"]
+    noun: str  # env steps or updates
+    images: tuple[UInt8[np.ndarray, "H W 3"] | None, ...]  # part by part, in the order of `RANKS`
+
+
+def history(
+    log: LevelLog, facts: Facts, examples: Examples | None = None, theme: str = "light"
+) -> Figure:
     """Origins, scores, past and features of the levels that were trained on, against env steps.
 
     Lines are medians and bands quartiles over levels, slots and seeds; the dashed line is the
@@ -46,14 +53,13 @@ def history(log: LevelLog, facts: Facts, env: Any, theme: str = "light") -> Figu
     Args:
         log: see `rlgen.runs.curriculum_log.read`.
         facts: see `rlgen.evaluation.generalisation.level_facts.find_facts`.
-        env: whose `level_image` draws the examples; without it there are none.
+        examples: see `rlgen.evaluation.from_runs.curricula.find_examples`; None shows none.
         theme: `light` or `dark`.
     """
     look, pieces = THEMES[theme], in_pieces(log)
     panels = _panels(log, facts, pieces, look)
     rows = (len(panels) + 1) // 2
-    pictures = registry.has(env, LevelEnv.level_image)
-    heights = [1.55 * rows + 0.55, *([3.1] if pictures else [])]
+    heights = [1.55 * rows + 0.55, *([3.1] if examples else [])]
     size = (WIDTH, sum(heights))
     figure = Figure(figsize=size, facecolor=look.paper, layout="constrained")
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -71,8 +77,8 @@ def history(log: LevelLog, facts: Facts, env: Any, theme: str = "light") -> Figu
         axes.set_axis_off()
     parts[0].supxlabel(pieces.unit, color=look.ink, fontsize=9)
     _legend(parts[0], log, look)
-    if pictures:
-        _examples(parts[1], log, env, pieces, look)
+    if examples:
+        _examples(parts[1], examples, look)
     return figure
 
 
@@ -84,7 +90,24 @@ def in_pieces(log: LevelLog, num: int = BINS) -> Pieces:
     known = bool(np.isfinite(log.env_steps).all())
     x = log.env_steps if known else log.update.astype(float)
     middle = np.bincount(of_update, x) / np.bincount(of_update)
-    return Pieces(of_update, middle, "env steps (all but evaluation)" if known else "updates")
+    names = ("env steps", "env steps (all but evaluation)") if known else ("updates", "updates")
+    return Pieces(of_update, middle, *names)
+
+
+def choose_examples(log: LevelLog, times: Pieces) -> tuple[Int[np.ndarray, "3"] | None, ...]:
+    """Places [U, S, n] of levels trained on in each piece: of high, middling and low score.
+
+    None where a piece has no level with a score.
+    """
+    of_update = np.broadcast_to(times.of_update[:, None, None], log.score.shape)
+    candidates = trained_on(log) & np.isfinite(log.score)
+    found = []
+    for piece in range(len(times.x)):
+        here = np.argwhere(candidates & (of_update == piece))
+        order = here[np.argsort([log.score[tuple(at)] for at in here], kind="stable")]
+        last = len(order) - 1
+        found += [order[round(q * last)] if len(order) else None for q in RANKS.values()]
+    return tuple(found)
 
 
 def trained_on(log: LevelLog) -> Bool[np.ndarray, "U S n"]:
@@ -160,35 +183,21 @@ def _shares(axes: Axes, log: LevelLog, pieces: Pieces, look: Theme) -> None:
     axes.set_ylim(0, 1)
 
 
-def _examples(part: Any, log: LevelLog, env: Any, pieces: Pieces, look: Theme) -> None:
-    """Levels trained on in each sixth of the run: of high, middling and low score."""
-    times = in_pieces(log, TIMES)
-    num = len(times.x)
-    grid = part.subplots(len(RANKS), num, squeeze=False)
-    of_update = np.broadcast_to(times.of_update[:, None, None], log.score.shape)
-    candidates = trained_on(log) & np.isfinite(log.score)
-    for column in range(num):
-        here = np.argwhere(candidates & (of_update == column))
-        order = here[np.argsort([log.score[tuple(at)] for at in here], kind="stable")]
-        picks = [order[round(q * (len(order) - 1)) :][:1] for q in RANKS.values()]
-        for axes, pick in zip(grid[:, column], picks, strict=True):
-            _picture(axes, log, env, pick)
-        shown = EngFormatter(sep="", places=0)(times.x[column])
-        grid[0, column].set_title(shown, color=look.ink, fontsize=8)
+def _examples(part: Any, examples: Examples, look: Theme) -> None:
+    """Levels trained on, a column for each part of the run, a row for each rank of the score."""
+    grid = part.subplots(len(RANKS), len(examples.x), squeeze=False)
+    for axes, image in zip(grid.T.flat, examples.images, strict=True):
+        axes.set(xticks=[], yticks=[])
+        axes.patch.set_visible(False)
+        axes.spines[:].set_visible(False)
+        if image is not None:
+            axes.imshow(image, interpolation="none")
+    for axes, x in zip(grid[0], examples.x, strict=True):
+        axes.set_title(EngFormatter(sep="", places=0)(x), color=look.ink, fontsize=8)
     for axes, name in zip(grid[:, 0], RANKS, strict=True):
         axes.set_ylabel(f"{name} score", color=look.ink, fontsize=8)
-    title = f"Levels trained on around the given {pieces.unit.partition(' (')[0]}"
+    title = f"Levels trained on around the given {examples.noun}"
     part.suptitle(title, color=look.ink, fontsize=9, x=0.01, ha="left")
-
-
-def _picture(axes: Axes, log: LevelLog, env: Any, pick: Int[np.ndarray, "n 3"]) -> None:
-    """The level at a place [U, S, n], or nothing if there is none."""
-    axes.set(xticks=[], yticks=[])
-    axes.patch.set_visible(False)
-    axes.spines[:].set_visible(False)
-    for at in pick:
-        level = jax.tree.map(lambda x, at=tuple(at): jnp.asarray(x[at]), log.level)
-        axes.imshow(np.asarray(env.level_image(level)), interpolation="none")
 
 
 def _legend(part: Any, log: LevelLog, look: Theme) -> None:

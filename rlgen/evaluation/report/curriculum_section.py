@@ -1,79 +1,39 @@
-"""A run's curriculum as a part of the report: its history as a figure, its calibration in words."""
+"""What the report shows of a run's curriculum, and of what came of it."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from rlgen.evaluation.generalisation.during_training import FILE
 from rlgen.evaluation.generalisation.gap import Gaps
-from rlgen.evaluation.generalisation.level_facts import MAX_LEVELS, find_facts, open_log
-from rlgen.evaluation.generalisation.score_calibration import calibrate, words
-from rlgen.evaluation.report import html
-from rlgen.evaluation.report.curriculum_figure import history
-from rlgen.evaluation.report.figures import THEMES, png_bytes
-from rlgen.evaluation.report.gap_section import gap_curves
-from rlgen.evaluation.report.learning_curves import read_metrics
+from rlgen.evaluation.report.html import Pictures, RunLabel, Section
 from rlgen.evaluation.stats.cvar import CVaR
-from rlgen.runs.curriculum_log import has_log
 
-NOT_DRAWN: Mapping[str, bytes] = MappingProxyType({})
+NOT_DRAWN: Pictures = MappingProxyType({})
 
 
 class CurriculumSummary(NamedTuple):
-    """What a report tells of one run's curriculum and of what came of it."""
+    """What a report shows of one run's curriculum and of what came of it."""
 
-    drawn: Mapping[str, bytes] = NOT_DRAWN  # PNG of the history by theme
-    words: str = ""
-    measured: Mapping[str, bytes] = NOT_DRAWN  # the same of gaps and information over training
+    drawn: Pictures = NOT_DRAWN  # the history
+    words: str = ""  # on how well scores are calibrated
+    measured: Pictures = NOT_DRAWN  # gaps and information over training
     gaps: Gaps | tuple[()] = ()  # of the trained policy
     worst: CVaR | tuple[()] = ()  # of it on its worst levels, played again
     missing: str = ""  # why there is no history, where there should be one
 
 
-def tell(
-    run: Path, allow_imports: bool = False, limit: int = MAX_LEVELS
-) -> CurriculumSummary | None:
-    """The story of a run's curriculum; None if it kept neither a log nor measurements.
+def curricula_section(
+    stories: Mapping[str, CurriculumSummary], labels: list[str]
+) -> Section | None:
+    """The part of the report on curricula; None if there is nothing to show.
 
-    Raises:
-        ValueError: not a run, or a damaged log; the file is named.
+    Args:
+        stories: by the run's label.
+        labels: of all runs of the report, which give the colours.
     """
-    lines = read_metrics(run / FILE) if (run / FILE).is_file() else []
-    curves = {theme: gap_curves(lines, theme) for theme in THEMES}
-    measured = {theme: png_bytes(one) for theme, one in curves.items() if one is not None}
-    if not has_log(run):
-        return CurriculumSummary(measured=measured) if measured else None
-    env, log = open_log(run, allow_imports)
-    facts = find_facts(env, log, limit)
-    drawn = {theme: png_bytes(history(log, facts, env, theme)) for theme in THEMES}
-    return CurriculumSummary(drawn, words(calibrate(log, facts)), measured)
-
-
-def curricula_section(stories: Mapping[str, CurriculumSummary], labels: list[str]) -> str:
-    """HTML of all stories, in the colours that the runs have elsewhere; "" without any."""
-    blocks = []
-    for run, story in stories.items():
-        place = labels.index(run) if run in labels else len(labels)
-        parts = []
-        if story.drawn:
-            parts.append(html.picture(story.drawn, f"Curriculum of {run} over time"))
-            parts.append(f'<p class="note">{html.text(story.words)}</p>')
-        if story.missing:
-            parts.append(f'<p class="note">Not drawn: {html.text(story.missing)}</p>')
-        if story.measured:
-            parts.append(html.picture(story.measured, f"Gap and information of {run} over time"))
-            parts.append(f'<p class="note">{_MEASURED}</p>')
-        if parts:
-            blocks.append(f"<h3>{html.label(place, run)}</h3>{''.join(parts)}")
-    return html.section("Curriculum", "".join(blocks), _NOTE) if blocks else ""
-
-
-_NOTE = (
-    "Levels that each run met in training, a few of every update: medians and quartiles of those "
-    "it trained on, and as a dashed line the median of all new ones."
-)
-_MEASURED = (
-    "Measured in training, on levels of the training set and on others like them: fewer levels and "
-    "episodes than above."
-)
+    shown = [
+        (RunLabel(run, labels.index(run) if run in labels else len(labels)), one)
+        for run, one in stories.items()
+        if one.drawn or one.missing or one.measured
+    ]
+    return Section("Curriculum", "curricula.html", shown) if shown else None

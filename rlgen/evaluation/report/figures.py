@@ -6,7 +6,7 @@ colour-blind readers (Okabe and Ito, 2008, "Color Universal Design") and runs by
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -98,6 +98,15 @@ def png_bytes(figure: Figure, dpi: int = 170) -> bytes:
     # No software tag: the same results give the same bytes.
     figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
     return out.getvalue()
+
+
+def both_themes(make: Callable[[str], Figure]) -> Mapping[str, bytes]:
+    """A figure as PNG, by theme.
+
+    Args:
+        make: draws it in a theme.
+    """
+    return {theme: png_bytes(make(theme)) for theme in THEMES}
 
 
 _BAR = {"alpha": 0.55, "solid_capstyle": "butt"}

@@ -1,6 +1,7 @@
 """Gaps and level information for the terminal, the report page, and as curves over training."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,12 +16,20 @@ from rlgen.evaluation.episodes import printable
 from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
 from rlgen.evaluation.report import html
 from rlgen.evaluation.report.figures import MARKERS, THEMES, Theme, add_legend, blank
-from rlgen.evaluation.report.learning_curves import draw_curve, series
+from rlgen.evaluation.report.learning_curves import Series, draw_curve, series
 from rlgen.evaluation.stats.bootstrap import Interval
 from rlgen.evaluation.stats.formatting import show, show_interval
 
 HEADS = ("run", "train", "test", "gap", "information", "shift gap")
 SIDES = {"train": "-", "test": "--"}  # how their lines are drawn
+
+
+class GapData(NamedTuple):
+    """Gaps of runs, as a template shows them."""
+
+    note: str
+    table: html.Table
+    drawn: html.Pictures
 
 
 def print_gaps(every: Sequence[Gaps], console: Console) -> None:
@@ -37,14 +46,18 @@ def print_gaps(every: Sequence[Gaps], console: Console) -> None:
     console.print(Text(notes(every), style="dim"))
 
 
-def gaps_section(every: Mapping[int, Gaps], drawn: Mapping[str, bytes]) -> str:
-    """HTML of the gaps of runs, by their places among all runs; "" without any."""
+def gaps_section(every: Mapping[int, Gaps], drawn: html.Pictures) -> html.Section | None:
+    """The part of the report on gaps; None without any.
+
+    Args:
+        every: gaps by the run's place among all runs.
+        drawn: their figure, see `gap_figure`.
+    """
     if not every:
-        return ""
-    rows = [[html.label(r, gaps.run), *map(html.text, _cells(gaps))] for r, gaps in every.items()]
-    figure = html.picture(drawn, "Training, test and gap of every run; information against gap")
-    body = html.table(HEADS, rows) + figure
-    return html.section("Generalisation", body, notes(list(every.values())))
+        return None
+    rows = [[html.RunLabel(gaps.run, r), *_cells(gaps)] for r, gaps in every.items()]
+    data = GapData(notes(list(every.values())), html.Table(HEADS, rows), drawn)
+    return html.Section("Generalisation", "generalisation.html", data)
 
 
 def notes(every: Sequence[Gaps]) -> str:
@@ -84,7 +97,11 @@ def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
     """
     look, shown = THEMES[theme], list(every.items())
     score = of_score(shown[0][1])[0]
-    informed = [(r, gaps) for r, gaps in shown if isinstance(gaps.information, LevelInformation)]
+    informed = [
+        (r, gaps, gaps.information)
+        for r, gaps in shown
+        if isinstance(gaps.information, LevelInformation)
+    ]
     rows = 0.75 + 0.34 * len(shown)
     heights = [rows + 0.34 * len(shown), rows, *([2.4] if informed else [])]
     figure, axes = blank(look, 0.7 + sum(heights), heights)
@@ -103,9 +120,8 @@ def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
         one.set_ylim(last + 0.5, -0.5)
         one.grid(axis="x", color=look.grid, linewidth=0.6)
         _in_unit(one, score)
-    for r, gaps in informed:
-        information = getattr(gaps.information, "per_seed", ())
-        points = (information, of_score(gaps)[1].per_seed)
+    for r, gaps, information in informed:
+        points = (information.per_seed, of_score(gaps)[1].per_seed)
         axes[2].plot(*points, MARKERS[r % len(MARKERS)], color=look.runs[r % len(look.runs)])
         axes[2].set(xlabel="level information, nats (each seed)", ylabel="gap")
         axes[2].grid(color=look.grid, linewidth=0.6)
@@ -131,10 +147,10 @@ def gap_curves(lines: Sequence[Mapping], theme: str = "light") -> Figure | None:
         "information, nats": {"level_information": "train"},
     }
     panels = {
-        title: {key: (SIDES[side], series(lines, key)) for key, side in keys.items()}
+        title: [(side, series(lines, key)) for key, side in keys.items()]
         for title, keys in names.items()
     }
-    panels = {t: p for t, p in panels.items() if any(len(found[0]) for _, found in p.values())}
+    panels = {t: p for t, p in panels.items() if any(len(found[0]) for _, found in p)}
     if not panels:
         return None
     figure, every = blank(look, 0.5 + 1.7 * len(panels), [1.0] * len(panels))
@@ -142,17 +158,17 @@ def gap_curves(lines: Sequence[Mapping], theme: str = "light") -> Figure | None:
         _panel(axes, title, shown, look)
         if solved and not title.startswith("information"):
             axes.yaxis.set_major_formatter(PercentFormatter(1))
-    found = [one for shown in panels.values() for _, one in shown.values()]
+    found = [one for shown in panels.values() for _, one in shown]
     every[-1].set_xlabel(next(unit for x, _, unit in found if len(x)))
     return figure
 
 
-def _panel(axes: Axes, title: str, shown: Mapping, look: Theme) -> None:
-    """Lines by the keys of their numbers: each a style and a series, those of two sides named."""
-    for i, (key, (style, (x, y, _))) in enumerate(shown.items()):
-        draw_curve(axes, x, y, look.runs[i], style)
+def _panel(axes: Axes, title: str, shown: Sequence[tuple[str, Series]], look: Theme) -> None:
+    """One line, or a line for each side with its name."""
+    for i, (side, (x, y, _)) in enumerate(shown):
+        draw_curve(axes, x, y, look.runs[i], SIDES[side])
         if len(shown) > 1 and len(x):
-            axes.plot([], [], style, color=look.runs[i], label=key.partition("_")[0])
+            axes.plot([], [], SIDES[side], color=look.runs[i], label=side)
     axes.set_ylabel(title)
     axes.grid(color=look.grid, linewidth=0.6)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -163,9 +179,10 @@ def _panel(axes: Axes, title: str, shown: Mapping, look: Theme) -> None:
 
 def _cells(gaps: Gaps) -> tuple[str, ...]:
     score, gap = of_score(gaps)
-    known = getattr(gaps.information, "per_seed", np.array([np.nan])).mean()
-    most = getattr(gaps.information, "most", np.nan)
-    information = "-" if np.isnan(known) else f"{known:.2f} of {most:.2f}"
+    information = "-"
+    if isinstance(gaps.information, LevelInformation):
+        known, most = float(gaps.information.per_seed.mean()), gaps.information.most
+        information = "-" if np.isnan(known) else f"{known:.2f} of {most:.2f}"
     shift = np.mean(gaps.shift_gap) if len(gaps.shift_gap) else np.nan
     return (
         show(float(gap.train.value), score),

@@ -4,9 +4,7 @@ Costs are of one seed: env steps of every kind but those of evaluation, gradient
 the running program (compilation apart, of all seeds, which train side by side).
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +15,8 @@ from matplotlib.ticker import EngFormatter, PercentFormatter
 from rlgen.evaluation.report.figures import THEMES, add_legend, blank
 from rlgen.evaluation.stats.cost import COSTS
 
+Series = tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K S"], str]
+"""Abscissa, the values of each seed, and the abscissa's unit."""
 POINTS = 150  # points of a learning curve; more updates than that are averaged in bins
 POINTS_OF_LIVES = 30  # of what few updates tell: in most of them no agent's life ends
 
@@ -32,8 +32,8 @@ def learning_curves(
     Solve rate and return of episodes; of a run that learns a rule, what its agents earn.
 
     Args:
-        curves: the lines of each run's `metrics.jsonl` (see `read_metrics`); lines and numbers
-            that are missing are skipped.
+        curves: the lines of each run's `metrics.jsonl` (see `from_runs.metrics.read_metrics`);
+            lines and numbers that are missing are skipped.
         theme: `light` or `dark`.
         labels: runs in the order of other figures, so that each keeps its colour.
         cost: the abscissa, one of `COSTS`.
@@ -66,7 +66,7 @@ def learning_curves(
     return figure
 
 
-def _panels(curves: Mapping[str, Sequence[Mapping]], cost: str) -> dict[str, dict[str, tuple]]:
+def _panels(curves: Mapping[str, Sequence[Mapping]], cost: str) -> dict[str, dict[str, Series]]:
     """The series of each run, by the numbers that any run has.
 
     Raises:
@@ -90,19 +90,6 @@ def has_curves(curves: Mapping[str, Sequence[Mapping]], cost: str = "env_steps")
     return any(len(series(lines, key, cost)[0]) for lines in curves.values() for key in _CURVES)
 
 
-def read_metrics(path: Path | str) -> list[dict]:
-    """The lines of a `metrics.jsonl`; what is not a JSON object (a line cut short) is skipped."""
-    lines = []
-    for text in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
-
-
 _CURVES = {
     "solve_rate": "solve rate, training",
     "episode_return": "return, training",
@@ -113,9 +100,7 @@ _CURVES = {
 }
 
 
-def series(
-    lines: Sequence[Mapping], key: str, cost: str = "env_steps"
-) -> tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K S"], str]:
+def series(lines: Sequence[Mapping], key: str, cost: str = "env_steps") -> Series:
     """Abscissa, the values of each seed, and the abscissa's unit, of the lines that have both.
 
     Lines that know of no env steps at all are drawn against updates instead.

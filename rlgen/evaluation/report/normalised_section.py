@@ -1,78 +1,103 @@
-"""What an average over levels hides, for the report: classes, percentiles, the worst levels."""
+"""Classes of levels, percentiles and worst levels, for the report: what an average hides."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.report import html
 from rlgen.evaluation.report.cvar_figure import cvar_figure
-from rlgen.evaluation.report.figures import THEMES, add_legend, blank, png_bytes
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
-from rlgen.evaluation.stats.by_class import ByClass, by_class
+from rlgen.evaluation.report.figures import THEMES, add_legend, blank, both_themes
+from rlgen.evaluation.stats.by_class import ByClass
 from rlgen.evaluation.stats.cvar import CVaR
-from rlgen.evaluation.stats.formatting import show_interval
-from rlgen.evaluation.stats.normalised_scores import (
-    NO_SCALE,
-    NormalisedScores,
-    normalised_scores,
-    notes,
-    verdicts,
-)
+from rlgen.evaluation.stats.findings import Findings
+from rlgen.evaluation.stats.normalised_scores import NO_SCALE, NormalisedScores, notes, verdicts
 from rlgen.evaluation.stats.summary import some
 
 MAX_VERDICTS = 10  # pairs of runs that are told of; of more, those with the first run
 OVER = {"whole-seeds": "over whole seeds", "attempts": "over attempts only", "none": "not there"}
 
 
+class NormalisedData(NamedTuple):
+    """Classes of levels, percentiles and the worst levels of runs, as a template shows them."""
+
+    places: dict[str, int]  # of the runs among all of the page
+    drawn: Mapping[str, html.Pictures]  # see `normalised_figures`
+    classes: ByClass | None
+    labels: list[html.RunLabel]  # of the runs by classes
+    interval_name: str  # of the intervals of classes
+    scores: NormalisedScores | None
+    no_scale: str  # why there are no normalised scores
+    notes: Sequence[str]
+    verdicts: Sequence[str]
+    worst: Sequence[CVaR]
+    shares: tuple[int, ...]  # shares of `worst` that come to different numbers of levels
+    worst_heads: tuple[str, ...]
+    not_replayed: str  # runs that are not among `worst`
+
+
 def normalised_section(
-    evaluations: Sequence[Evaluation],
-    bootstrap: Bootstrap = DEFAULT,
-    worst: Sequence[CVaR] = (),
-) -> str:
-    """A part of the report; "" if there is nothing to say.
+    found: Findings, drawn: Mapping[str, html.Pictures], worst: Sequence[CVaR] = ()
+) -> html.Section | None:
+    """The part of the report on what an average over levels hides; None if there is nothing to say.
 
     Args:
-        evaluations: of the report; the first is what the others are compared with.
-        bootstrap: its `reps` and `confidence` are used.
+        found: of the report's runs; the first is what the others are compared with.
+        drawn: see `normalised_figures`.
         worst: of the runs whose worst levels were played again.
     """
-    classes, found = by_class(evaluations, bootstrap), normalised_scores(evaluations, bootstrap)
-    drawn = normalised_figures(evaluations, worst, found)
-    places = {e.run: r for r, e in enumerate(evaluations)}
-    parts = [
-        _classes(classes, places) if classes else "",
-        _percentiles(found, places, drawn) if found else "",
-        _worst(worst, places, drawn) if worst else "",
-    ]
-    if not any(parts):
-        return ""
-    note = "" if found else f"{NO_SCALE}."
-    return html.section("From the worst level up", "".join(parts), note)
+    classes, scores = found.classes, found.normalised
+    if not (classes or scores or worst):
+        return None
+    places = {e.run: r for r, e in enumerate(found.evaluations)}
+    told = verdicts(scores) if scores else []
+    if scores and len(told) > MAX_VERDICTS:
+        told = told[: len(scores.runs) - 1]
+    runs = classes.runs if classes else ()
+    shares, heads = _shares(worst[0]) if worst else ((), ())
+    replayed = {one.run for one in worst}
+    missing = [run for run in places if run not in replayed]
+    data = NormalisedData(
+        places,
+        drawn,
+        classes,
+        [html.RunLabel(one.run, places[one.run]) for one in runs],
+        OVER.get(classes.over, classes.over) if classes else "",
+        scores,
+        NO_SCALE,
+        notes(scores) if scores else (),
+        told,
+        worst,
+        shares,
+        ("", *heads),
+        some(missing) if missing else "",
+    )
+    return html.Section("From the worst level up", "normalised.html", data)
 
 
-def normalised_figures(
-    evaluations: Sequence[Evaluation],
-    worst: Sequence[CVaR] = (),
-    found: NormalisedScores | None = None,
-) -> dict[str, dict[str, bytes]]:
-    """PNG by name, `percentiles` and `cvar`, and theme; what there is nothing to draw of is absent.
+def _shares(one: CVaR) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Places of the shares that come to different numbers of levels, and these numbers in words."""
+    num_worst, kept = np.unique(one.num_worst, return_index=True)
+    return tuple(map(int, kept)), tuple(f"{n:,} of {one.num_levels:,}" for n in num_worst)
+
+
+def normalised_figures(found: Findings, worst: Sequence[CVaR] = ()) -> dict[str, html.Pictures]:
+    """PNG by file name, `normalised-percentiles` and `normalised-cvar`, and theme, if there is any.
 
     Args:
-        evaluations: of the report.
+        found: of the report's runs.
         worst: of the runs whose worst levels were played again.
-        found: what `normalised_scores` says of the evaluations, if it has been asked.
     """
-    found = normalised_scores(evaluations) if found is None else found
-    places = {e.run: r for r, e in enumerate(evaluations)}
-    drawn: dict[str, dict[str, bytes]] = {}
-    if found is not None:
-        pictures = {theme: percentile_figure(found, places, theme) for theme in THEMES}
-        drawn["percentiles"] = {theme: png_bytes(one) for theme, one in pictures.items()}
+    places = {e.run: r for r, e in enumerate(found.evaluations)}
+    drawn: dict[str, html.Pictures] = {}
+    scores = found.normalised
+    if scores is not None:
+        drawn["normalised-percentiles"] = both_themes(partial(percentile_figure, scores, places))
     if worst:
-        drawn["cvar"] = {theme: png_bytes(cvar_figure(worst, theme)) for theme in THEMES}
+        drawn["normalised-cvar"] = both_themes(partial(cvar_figure, worst))
     return drawn
 
 
@@ -100,82 +125,3 @@ def percentile_figure(
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     add_legend(figure, {places[one.run]: one.run for one in found.runs}, look, markers=False)
     return figure
-
-
-def _classes(found: ByClass, places: Mapping[str, int]) -> str:
-    heads = [found.by, "levels", *(html.label(places[one.run], one.run) for one in found.runs)]
-    rows = [
-        [
-            html.text(one.name),
-            f"{len(one.levels):,}",
-            *(_shown(run.mean.at(c), found.score, one.name == run.worst) for run in found.runs),
-        ]
-        for c, one in enumerate(found.classes)
-    ]
-    gaps = [show_interval(run.gap, found.score, signed=True) for run in found.runs]
-    rows.append(["best less worst", "", *map(html.text, gaps)])
-    unit = "" if found.score == "return" else " in points;"
-    note = f"Mean {found.score} of levels that are alike; best less worst{unit} intervals "
-    note += f"{OVER.get(found.over, found.over)}. Bold: the run's worst class."
-    if not all(one.counts for one in found.classes):
-        note += " Levels without a solution do not count as a class to be worst or best at."
-    title = f"By {found.by}"
-    return f"<h3>{html.text(title)}</h3>{html.table(heads, rows)}{_note(note)}"
-
-
-def _shown(one: Interval, score: str, bold: bool) -> str:
-    text = html.text(show_interval(one, score))
-    return f"<b>{text}</b>" if bold else text
-
-
-def _percentiles(
-    found: NormalisedScores, places: Mapping[str, int], drawn: Mapping[str, Mapping[str, bytes]]
-) -> str:
-    shown = (0, 10, 50)
-    heads = ["", "participation", "worst level", *(f"{q}th percentile" for q in shown[1:])]
-    rows = []
-    for one in found.runs:
-        cells = [one.participation]
-        cells += [one.percentile.at(found.percentiles.index(q)) for q in shown]
-        label = html.label(places[one.run], one.run)
-        rows.append([label, *(html.text(show_interval(x, "ratio")) for x in cells)])
-    told = verdicts(found)
-    if len(told) > MAX_VERDICTS:
-        told = told[: len(found.runs) - 1]
-    picture = html.picture(drawn["percentiles"], "Normalised return by percentile of the levels")
-    body = html.table(heads, rows) + picture
-    if told:
-        body += f'<ul class="plain">{"".join(f"<li>{html.text(t)}</li>" for t in told)}</ul>'
-    note = " ".join([*notes(found), _PARTICIPATION])
-    return f"<h3>Percentiles of levels</h3>{body}{_note(note)}"
-
-
-def _worst(
-    worst: Sequence[CVaR], places: Mapping[str, int], drawn: Mapping[str, Mapping[str, bytes]]
-) -> str:
-    first = worst[0]
-    _, kept = np.unique(first.num_worst, return_index=True)
-    heads = ["", *(f"{n:,} of {first.num_levels:,}" for n in first.num_worst[kept])]
-    rows = []
-    for one in worst:
-        cells = (html.text(show_interval(one.mean.at(int(k)), one.score)) for k in kept)
-        rows.append([html.label(places.get(one.run, 0), one.run), *cells])
-    missing = [run for run in places if run not in {one.run for one in worst}]
-    note = _CVAR + (f" Not played again: {some(missing)}." if missing else "")
-    title = f"<h3>Mean {html.text(first.score)} on the worst levels (CVaR)</h3>"
-    picture = html.picture(drawn["cvar"], "Score on the worst levels against their share")
-    return title + html.table(heads, rows) + picture + _note(note)
-
-
-def _note(words: str) -> str:
-    return f'<p class="note">{html.text(words)}</p>'
-
-
-_PARTICIPATION = (
-    "Participation: share of levels on which an agent is better than 0. Every seed has its own "
-    "curve, and the run's is their mean; intervals draw whole seeds."
-)
-_CVAR = (
-    "Each seed's worst levels, found by one evaluation and measured by another with fresh keys, so "
-    "that bad luck does not count as difficulty; intervals draw whole seeds."
-)

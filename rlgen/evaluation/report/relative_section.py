@@ -4,7 +4,7 @@ Everything is told from evaluations alone, so that saved results can be told aga
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,7 +20,15 @@ from rlgen.evaluation.report.figures import THEMES, add_legend, blank
 from rlgen.evaluation.stats.formatting import show_interval
 from rlgen.evaluation.stats.relative import THRESHOLD, Relative
 
-HEADS = ("mean", "IQM", f"levels below {100 * THRESHOLD:g} %", "levels")
+_PER_CENT = f"{100 * THRESHOLD:g}"
+HEADS = ("mean", "IQM", f"levels below {_PER_CENT} %", "levels")
+
+
+class RelativeData(NamedTuple):
+    """Returns relative to others, as a template shows them."""
+
+    notes: list[str]
+    tables: dict[str, html.Table]  # by what returns are divided by
 
 
 def is_meta_test(evaluations: Sequence[Evaluation]) -> bool:
@@ -51,10 +59,11 @@ def print_relative(
     evaluations: Sequence[Evaluation], relatives: Sequence[Relative], console: Console
 ) -> None:
     """Print the returns relative to the baseline and to the optimum."""
+    heads = ("", "mean", "IQM", f"levels \nbelow {_PER_CENT} %", "levels")
     for to in dict.fromkeys(one.to for one in relatives):
         heading = Text(f"Return relative to {printable(to)}", style="bold")
         table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for i, name in enumerate(("", *HEADS[:2], HEADS[2].replace("below", "\nbelow"), HEADS[3])):
+        for i, name in enumerate(heads):
             table.add_column(Text(name), justify="right" if i else "left", no_wrap=True)
         for one, cells in _rows(relatives, to, digits=0):
             name = "  whole seeds" if one is None else printable(one.run)[:22]
@@ -77,24 +86,22 @@ def notes(relatives: Sequence[Relative]) -> list[str]:
     return told
 
 
-def relative_section(evaluations: Sequence[Evaluation], relatives: Sequence[Relative]) -> str:
-    """A part of the report; empty without a baseline."""
+def relative_section(
+    evaluations: Sequence[Evaluation], relatives: Sequence[Relative]
+) -> html.Section | None:
+    """The part of the report on returns relative to others; None without a baseline."""
     if not relatives:
-        return ""
-    runs = [e.run for e in evaluations]
-
-    def label(run: str) -> str:
-        return html.label(runs.index(run), run)
-
-    blocks = []
+        return None
+    places = {e.run: r for r, e in enumerate(evaluations)}
+    tables = {}
     for to in dict.fromkeys(one.to for one in relatives):
-        labelled = _rows(relatives, to)
-        heads = ["whole seeds" if one is None else label(one.run) for one, _ in labelled]
-        rows = [[head, *cells] for head, (_, cells) in zip(heads, labelled, strict=True)]
-        title = f"<h3>Return relative to {html.text(to)}</h3>"
-        blocks.append(title + html.table(["", *map(html.text, HEADS)], rows))
-    note = " ".join([sentence(evaluations), *notes(relatives), _RATIO])
-    return html.section("Against other learners and the optimum", "".join(blocks), note)
+        rows = []
+        for one, cells in _rows(relatives, to):
+            head = "whole seeds" if one is None else html.RunLabel(one.run, places[one.run])
+            rows.append([head, *cells])
+        tables[to] = html.Table(["", *HEADS], rows)
+    data = RelativeData([sentence(evaluations), *notes(relatives)], tables)
+    return html.Section("Against other learners and the optimum", "relative.html", data)
 
 
 def has_curves(evaluations: Sequence[Evaluation]) -> bool:
@@ -145,9 +152,3 @@ def _cells(one: Relative, digits: int) -> list[str]:
     """Mean, interquartile mean, share of levels below, and levels that count."""
     shown = [show_interval(x, "ratio", digits) for x in (one.mean, one.iqm, one.below)]
     return [*shown, f"{one.num_levels} of {one.num_levels + one.num_excluded}"]
-
-
-_RATIO = (
-    "Each level's mean return is divided by the other's mean return there; intervals hold the "
-    "uncertainty of both."
-)

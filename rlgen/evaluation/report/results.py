@@ -20,11 +20,9 @@ import numpy as np
 from rlgen.evaluation.episodes import Evaluation, Json, hex_hash, plain, printable
 from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
 from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
-from rlgen.evaluation.stats.by_class import by_class
 from rlgen.evaluation.stats.cvar import CVaR
-from rlgen.evaluation.stats.normalised_scores import normalised_scores
-from rlgen.evaluation.stats.relative import compare_all
-from rlgen.evaluation.stats.summary import TAU, some, summarise
+from rlgen.evaluation.stats.findings import analyse
+from rlgen.evaluation.stats.summary import TAU, some
 
 FORMAT = "rlgen-results-1"
 FILES = ("results.json", "results.csv", "episodes.npz")
@@ -52,8 +50,8 @@ def to_json(
     `normalised_scores` are there where the levels differ in difficulty, and where returns can be
     normalised.
     """
-    summary = summarise(evaluations, bootstrap, seed)
-    first = evaluations[0]
+    found = analyse(evaluations, bootstrap, seed)
+    summary, first = found.summary, evaluations[0]
     content = {
         "format": FORMAT,
         "suite": first.suite,
@@ -75,15 +73,14 @@ def to_json(
         ],
         "comparisons": [_fields(c) for c in summary.comparisons],
     }
-    relative = compare_all(evaluations, bootstrap, seed)
-    if relative:
-        content["relative"] = [_fields(one) for one in relative]
+    if found.relatives:
+        content["relative"] = [_fields(one) for one in found.relatives]
     if gaps:
         content["generalisation"] = [_known(_fields(one)) for one in gaps]
-    blocks = {"classes": by_class, "normalised_scores": normalised_scores}
-    for name, found in ((k, make(evaluations, bootstrap, seed)) for k, make in blocks.items()):
-        if found is not None:
-            content[name] = _fields(found)
+    if found.classes is not None:
+        content["classes"] = _fields(found.classes)
+    if found.normalised is not None:
+        content["normalised_scores"] = _fields(found.normalised)
     if worst:
         content["cvar"] = [_fields(one) for one in worst]
     return {name: plain(value) for name, value in content.items()}
@@ -107,12 +104,11 @@ def save(
     check_free(folder, overwrite)
     found = to_json(evaluations, bootstrap, seed, gaps, worst)
     content = json.dumps(found, indent=1, allow_nan=False)
-    arrays = {
-        f"{i}/{name}": getattr(e, name)
-        for i, e in enumerate(evaluations)
-        for name in ("episode_return", "length", "success")
-        if not isinstance(getattr(e, name), tuple)
-    }
+    arrays = {}
+    for i, e in enumerate(evaluations):
+        arrays |= {f"{i}/episode_return": e.episode_return, f"{i}/length": e.length}
+        if not isinstance(e.success, tuple):
+            arrays[f"{i}/success"] = e.success
     archive = io.BytesIO()
     np.savez_compressed(archive, **arrays)
     folder.mkdir(parents=True, exist_ok=True)
@@ -223,15 +219,20 @@ def _cell(text: str) -> str:
 def _fields(record: Any) -> dict:
     """A record, a named tuple, as a dict, and records within it too."""
 
-    def convert(x):
-        if hasattr(x, "_asdict"):
+    def convert(x: Any) -> Any:
+        if _is_record(x):
             return _fields(x)
         if isinstance(x, dict):
             return {name: convert(value) for name, value in x.items()}
-        is_records = isinstance(x, tuple) and x and hasattr(x[0], "_asdict")
+        is_records = isinstance(x, tuple) and x and _is_record(x[0])
         return [_fields(one) for one in x] if is_records else x
 
     return {name: convert(value) for name, value in record._asdict().items()}
+
+
+def _is_record(x: Any) -> bool:
+    """Whether a value is a named tuple."""
+    return isinstance(x, tuple) and type(x) is not tuple
 
 
 def _known(fields: dict) -> dict:

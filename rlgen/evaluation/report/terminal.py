@@ -10,17 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from rlgen.evaluation.episodes import Evaluation, printable
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap
-from rlgen.evaluation.stats.by_class import ByClass, by_class
+from rlgen.evaluation.stats.by_class import ByClass
 from rlgen.evaluation.stats.cvar import CVaR
+from rlgen.evaluation.stats.findings import Findings
 from rlgen.evaluation.stats.formatting import (
     AGGREGATES,
     interval_name,
     level_details,
     show_interval,
 )
-from rlgen.evaluation.stats.normalised_scores import NO_SCALE, NormalisedScores, normalised_scores
-from rlgen.evaluation.stats.summary import RunResult, Summary, hardest, some, summarise
+from rlgen.evaluation.stats.normalised_scores import NO_SCALE, NormalisedScores
+from rlgen.evaluation.stats.summary import RunResult, Summary, hardest, some
 
 MAX_LEVELS = 40  # rows; of a larger suite, the hardest
 RUNS_ACROSS = 3  # columns of runs that fit beside the levels' names
@@ -29,29 +29,24 @@ _SHARES_ACROSS = 3  # columns of shares of levels that fit beside the runs' name
 
 
 class _Details(NamedTuple):
-    """What is told of many levels; None where there is nothing to tell."""
+    """Statistics that are shown of many levels; None where there are none."""
 
     classes: ByClass | None
     normalised_scores: NormalisedScores | None
 
 
-def print_table(
-    evaluations: Sequence[Evaluation],
-    console: Console,
-    bootstrap: Bootstrap = DEFAULT,
-    seed: int = 0,
-) -> None:
+def print_table(found: Findings, console: Console) -> None:
     """Print every level and the aggregates, and for several runs how they compare.
 
-    Raises:
-        ValueError: the runs cannot be compared (see `summary.summarise`).
+    Args:
+        found: see `findings.analyse`.
+        console: where to print.
     """
-    summary = summarise(evaluations, bootstrap, seed)
+    summary = found.summary
     shown = hardest(summary, MAX_LEVELS)
     details, many = _Details(None, None), len(summary.runs[0].levels) >= FEWEST_LEVELS
     if many:
-        asked = (evaluations, bootstrap, seed)
-        details = _Details(by_class(*asked), normalised_scores(*asked))
+        details = _Details(found.classes, found.normalised)
     tables = [_one_run(summary, shown, details)] if len(summary.runs) == 1 else []
     if not tables:
         groups = range(0, len(summary.runs), RUNS_ACROSS)
@@ -60,7 +55,7 @@ def print_table(
     for table in tables:
         console.print(table)
     last = [f"{NO_SCALE}."] if many and details.normalised_scores is None else []
-    for note in _notes(summary, evaluations[0], len(shown)) + _notes_of(details) + last:
+    for note in _notes(summary, found.evaluations[0], len(shown)) + _notes_of(details) + last:
         console.print(Text(note, style="dim"))
 
 

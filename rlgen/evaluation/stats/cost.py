@@ -38,6 +38,10 @@ class Cost(NamedTuple):
         steps = [x for kind, x in self.env_steps.items() if kind != "evaluate"]
         return float(sum(steps)) if self.env_steps else float("nan")
 
+    def steps_of(self, kind: str) -> float:
+        """Env steps of one kind; NaN if no steps are known."""
+        return self.env_steps.get(kind, 0.0 if self.env_steps else float("nan"))
+
 
 def cost_of(run: str, lines: Sequence[Mapping], update: int, seeds: int, device: str) -> Cost:
     """The cost of a run's first `update` updates, from its metrics; NaN where they do not say.

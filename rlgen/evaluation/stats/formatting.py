@@ -25,22 +25,42 @@ def interval_name(summary: Summary, short: bool = False) -> str:
     return f"{summary.confidence * 100:g} % {what} {' and '.join(drawn)}"
 
 
-def show(value: float, score: str, digits: int = 1, signed: bool = False) -> str:
-    """A score in its unit: per cent for rates, three significant digits for a bare return."""
+def show(value: float, score: str, digits: int = 1, signed: bool = False, unit: bool = True) -> str:
+    """A score: per cent for rates, three significant digits for a bare return.
+
+    Args:
+        value: NaN is a dash.
+        score: its name; `return` is no rate.
+        digits: of a rate, after the point.
+        signed: with its sign and without a unit, for a difference in points of a per cent.
+        unit: whether a rate is followed by the sign of per cent.
+    """
     if np.isnan(value):
         return "-"
     if score == "return":
         return f"{value:+.3g}" if signed else f"{value:.3g}"
-    return f"{100 * value:{'+' * signed}z.{digits}f}" + " %" * (not signed)
+    return f"{100 * value:{'+' * signed}z.{digits}f}" + " %" * (unit and not signed)
 
 
-def show_interval(one: Interval, score: str, digits: int = 1, signed: bool = False) -> str:
-    """A score and its interval in brackets; signed for a difference, in points of a per cent."""
-    value = show(float(one.value), score, digits, signed)
+def show_span(one: Interval, score: str, digits: int = 1, signed: bool = False) -> str:
+    """The ends of an interval in brackets, without a unit; empty if there is no interval."""
     if np.isnan(one.low):
-        return value
-    low, high = (show(float(x), score, digits, signed).removesuffix(" %") for x in one[1:3])
-    return f"{value} [{low}, {high}]"
+        return ""
+    low, high = (show(float(x), score, digits, signed, unit=False) for x in (one.low, one.high))
+    return f"[{low}, {high}]"
+
+
+def show_interval(
+    one: Interval, score: str, digits: int = 1, signed: bool = False, unit: bool = True
+) -> str:
+    """A score and its interval in brackets; for the arguments see `show`."""
+    value = show(float(one.value), score, digits, signed, unit)
+    return " ".join(filter(None, (value, show_span(one, score, digits, signed))))
+
+
+def show_count(x: float) -> str:
+    """A number of steps or seconds, in whole; a dash where it is not known."""
+    return "-" if np.isnan(x) else f"{x:,.0f}"
 
 
 def level_details(level: LevelResult, score: str) -> tuple[str, str, str]:

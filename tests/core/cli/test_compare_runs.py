@@ -9,7 +9,8 @@ import pytest
 from rlgen.cli import main
 from rlgen.envs.classic_control import cart_pole
 from rlgen.evaluation import load_runs, zero_shot
-from rlgen.evaluation.report import figures, results, saved_results, showcase
+from rlgen.evaluation.from_runs import saved_results, showcase
+from rlgen.evaluation.report import figures, results
 from rlgen.evaluation.suites import load_suite
 from rlgen.levels import take
 from rlgen.runs import folder

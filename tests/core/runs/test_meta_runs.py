@@ -13,6 +13,7 @@ import pytest
 from rlgen import registry
 from rlgen.algos.rules.files import load_rule
 from rlgen.cli import main
+from rlgen.evaluation.from_runs.curricula import find_examples
 from rlgen.evaluation.generalisation.level_facts import find_facts, open_log
 from rlgen.evaluation.report.curriculum_figure import history
 from rlgen.levels import load_levels
@@ -99,7 +100,7 @@ def test_the_buffer_and_the_log_hold_levels_beside_their_lifetimes(groove):
     scored = np.isfinite(log.score)
     assert scored.any()
     assert (log.episodes.num[scored] == 1).all()  # of lives that ended, and were whole
-    history(log, find_facts(env, log, 20), env)
+    history(log, find_facts(env, log, 20), find_examples(env, log))
     levels = load_levels(groove / "levels.npz", env.sample_level(jax.random.key(0)))
     with np.load(groove / "levels.npz") as file:
         assert file["lifetime"].shape == (len(levels),)

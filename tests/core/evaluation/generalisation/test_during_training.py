@@ -12,6 +12,7 @@ from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.scores import none
 from rlgen.curriculum import Curriculum
 from rlgen.envs import maze
+from rlgen.evaluation.from_runs.curricula import tell
 from rlgen.evaluation.generalisation.during_training import (
     FILE,
     GapTracking,
@@ -19,7 +20,6 @@ from rlgen.evaluation.generalisation.during_training import (
     prepare,
     size_of,
 )
-from rlgen.evaluation.report.curriculum_section import tell
 from rlgen.runs import folder, metrics, program, training
 from rlgen.runs.spec import Plan, RunSpec
 from rlgen.students import OnPolicy

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 from rlgen.cli import main
+from rlgen.evaluation.from_runs.curricula import find_examples
 from rlgen.evaluation.generalisation import level_facts, score_calibration
 from rlgen.evaluation.report.calibration_figure import calibration_figure
 from rlgen.evaluation.report.curriculum_figure import history, in_pieces, quartiles
 from rlgen.evaluation.report.curriculum_section import CurriculumSummary, curricula_section
 from rlgen.evaluation.report.figures import THEMES, png_bytes
+from rlgen.evaluation.report.html import Page, render
 from rlgen.runs.curriculum_log import LevelLog
 from rlgen.types import EpisodeStats, Solution
 
@@ -175,7 +177,8 @@ def test_the_history_shows_what_was_trained_on_beside_what_was_new(theme):
     log = made_up()
     score = np.where(log.weight > 0, 5.0, 1.0)
     log = log._replace(score=score)
-    figure = history(log, level_facts.find_facts(Solved(), log), Solved(), theme)
+    facts, examples = level_facts.find_facts(Solved(), log), find_examples(Solved(), log)
+    figure = history(log, facts, examples, theme)
     shown = titles(figure)  # no panel of edits: there were none
     assert shown[:3] == ["levels by origin", "score", "age (updates)"]
     assert sorted(shown[3:]) == ["hard", "solvable", "walls"]
@@ -192,7 +195,7 @@ def test_the_history_shows_what_was_trained_on_beside_what_was_new(theme):
 def test_examples_are_levels_that_were_trained_on_ordered_by_score():
     log = made_up()
     log = log._replace(level=np.where(log.weight > 0, log.score / 2, 1.0).astype(np.float32))
-    figure = history(log, level_facts.find_facts(Numbers(), log), Numbers())
+    figure = history(log, level_facts.find_facts(Numbers(), log), find_examples(Numbers(), log))
     grey = [np.asarray(axes.images[0].get_array()).flat[0] for axes in figure.axes if axes.images]
     grey = np.array(grey, int).reshape(3, 6)
     assert (grey < 255).all()
@@ -203,7 +206,8 @@ def test_a_run_of_one_update_and_no_abilities_is_drawn():
     cut = jax.tree.map(lambda x: x[:1], made_up()._replace(slot=np.arange(1)))
     log = cut._replace(slot=np.arange(KEPT), lineage={})
     env = object()
-    figure = history(log, level_facts.find_facts(env, log), env)
+    assert find_examples(env, log) is None
+    figure = history(log, level_facts.find_facts(env, log))
     assert titles(figure) == ["levels by origin", "score"]
     assert len(png_bytes(figure)) > 1000
 
@@ -220,12 +224,13 @@ def test_the_calibration_figure_names_its_measures():
 
 def test_names_in_the_reports_section_cannot_leave_the_text():
     nasty = '<script>alert("1")</script>'
-    html = curricula_section(
-        {nasty: CurriculumSummary({"light": b"a", "dark": b"b"}, nasty)}, [nasty]
-    )
-    assert "<script" not in html
-    assert html.count("data:image/png;base64,") == 2
-    assert curricula_section({}, [nasty]) == ""
+    story = CurriculumSummary({"light": b"a", "dark": b"b"}, nasty)
+    section = curricula_section({nasty: story}, [nasty])
+    assert section is not None
+    text = render(Page(nasty, nasty, nasty, nasty, [section]))
+    assert "<script" not in text
+    assert text.count("data:image/png;base64,") == 2
+    assert curricula_section({}, [nasty]) is None
 
 
 TINY = "--learner ppo --env.height 5 --env.width 5 --env.num-walls 4 --env.max-steps 20"

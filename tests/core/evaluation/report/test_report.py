@@ -11,14 +11,16 @@ import pytest
 from rich.console import Console
 
 from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.from_runs.metrics import read_metrics
 from rlgen.evaluation.report import figures, learning_curves
 from rlgen.evaluation.report.curriculum_section import CurriculumSummary
 from rlgen.evaluation.report.images import gif_bytes
 from rlgen.evaluation.report.report import write_report
-from rlgen.evaluation.report.sections import access_counts, each_level, worst_section
+from rlgen.evaluation.report.sections import access_counts, suite_data
 from rlgen.evaluation.report.terminal import print_table
 from rlgen.evaluation.stats.bootstrap import Bootstrap
 from rlgen.evaluation.stats.cost import COSTS
+from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.summary import summarise
 
 QUICK = Bootstrap(reps=200)
@@ -165,27 +167,32 @@ def test_looks_are_told_with_the_score(tmp_path):
     assert "look:" not in text  # not once more among what else is known of the run
 
 
-def test_the_best_of_a_level_is_bold_and_nobody_where_all_tie():
+def test_the_best_of_a_level_is_bold_and_nobody_where_all_tie(tmp_path):
     success = np.zeros((2, 3, 5), bool)
     success[:, 0], success[0, 1] = True, True
     a = replace(evaluation("a", seeds=2), success=success, episode_return=success * 0.8)
     b = replace(a, run="b", success=success & False, episode_return=0.0 * success)
-    text = each_level(summarise([a, b], QUICK), "steps")
+    text = write_report(tmp_path, [a, b], bootstrap=QUICK).read_text()
     rows = re.findall(r'<th scope="row">level-(\d)</th>(.*?)</tr>', text)[:3]
     bold = {name: [cell.startswith("<b>") for cell in row.split("<td>")[1:3]] for name, row in rows}
     assert bold == {"0": [True, False], "1": [True, False], "2": [False, False]}
 
 
-def test_worst_levels_are_those_of_the_lowest_mean_then_of_the_longest_optimum():
+def test_worst_levels_are_those_of_the_lowest_mean_then_of_the_longest_optimum(tmp_path):
     success = np.ones((2, 4, 5), bool)
     success[0, 1:3, :2] = False  # two levels tie
     e = evaluation("a", seeds=2, levels=4)
     e = replace(e, success=success, optimal_steps=np.array([9, 5, 7, -1]))
-    text = worst_section(summarise([e], QUICK), [e], {})
-    cells = re.findall(r"<td>(.*?)</td>", text)
+    summary = summarise([e], QUICK)
+    (worst,) = suite_data([e], summary, {}, {}).worst
+    assert (worst.level, worst.num_ties) == (summary.runs[0].levels[2], 1)
+    assert worst.level.score.value == pytest.approx(0.8)  # 8 of 10
+    assert (worst.worst_seed, worst.optimal_steps) == (pytest.approx(0.6), 7)
+    text = write_report(tmp_path, [e], bootstrap=QUICK).read_text()
+    cells = re.findall(r"<td>(.*?)</td>", text[text.index("its worst seed") :])
     assert cells[0] == "level-2 and 1 more"
-    assert cells[1].startswith("80 %")  # 8 of 10
-    assert cells[2:] == ["60 %", "7"]
+    assert cells[1].startswith("80 %")
+    assert cells[2:4] == ["60 %", "7"]
 
 
 @pytest.mark.thorough
@@ -227,7 +234,8 @@ def test_a_strangers_names_cannot_leave_the_text(tmp_path):
 
 def _printed(runs, width=80):
     out = io.StringIO()
-    print_table(runs, Console(width=width, file=out, force_terminal=True, color_system=None), QUICK)
+    console = Console(width=width, file=out, force_terminal=True, color_system=None)
+    print_table(analyse(runs, QUICK), console)
     return out.getvalue()
 
 
@@ -306,7 +314,7 @@ def test_learning_curves_forgive_missing_and_damaged_lines(tmp_path):
         '{"update": 3, "env_steps": 30, "episode_return": [2.0, 3.0], "solve_rate": 0.5}\n'
         '{"update": 4, "env_st'
     )
-    lines = learning_curves.read_metrics(path)
+    lines = read_metrics(path)
     assert len(lines) == 4
     figure = learning_curves.learning_curves({"run": lines})
     rate, returns = figure.axes

@@ -7,10 +7,12 @@ import pytest
 from rich.console import Console
 
 from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.report.html import Page, render
 from rlgen.evaluation.report.normalised_section import normalised_figures, normalised_section
 from rlgen.evaluation.report.terminal import print_table, print_worst
 from rlgen.evaluation.stats.bootstrap import Bootstrap
 from rlgen.evaluation.stats.cvar import cvar
+from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.normalised_scores import (
     normalise,
     normalised_scores,
@@ -169,25 +171,33 @@ def worst(runs):
     return [cvar(np.random.default_rng(0), runs[0], again, (0.1, 0.5, 1.0), FEW)]
 
 
+def page_of(found, worst=()):
+    """A page of nothing but the section."""
+    section = normalised_section(found, normalised_figures(found, worst), worst)
+    assert section is not None
+    return render(Page("", "", "", "", [section]))
+
+
 def test_the_section_tells_classes_percentiles_and_worst_levels_escaped(runs, worst):
-    told = normalised_section(runs, FEW, worst)
+    told = page_of(analyse(runs, FEW), worst)
     for words in ("By optimal steps", "no solution", "Percentiles of levels", "best less worst"):
         assert words in told
     assert "&lt;b&gt;" in told and "plr <b>" not in told
     assert "on the worst levels (CVaR)" in told
     assert "6 of 12" in told
-    assert "Not played again: &#x27;accel&#x27;." in told
+    assert "Not played again: &#39;accel&#39;." in told
     assert told.count("<picture>") == 2
 
 
 def test_there_is_no_section_without_anything_to_say():
-    assert normalised_section([evaluation(np.ones((2, 3)))], FEW) == ""
-    assert normalised_figures([evaluation(np.ones((2, 3)))]) == {}
+    found = analyse([evaluation(np.ones((2, 3)))], FEW)
+    assert normalised_section(found, {}) is None
+    assert normalised_figures(found) == {}
 
 
 def test_figures_are_there_in_both_themes(runs, worst):
-    drawn = normalised_figures(runs, worst)
-    assert list(drawn) == ["percentiles", "cvar"]
+    drawn = normalised_figures(analyse(runs, FEW), worst)
+    assert list(drawn) == ["normalised-percentiles", "normalised-cvar"]
     for themes in drawn.values():
         assert set(themes) == {"light", "dark"}
         assert themes["light"] != themes["dark"]
@@ -201,11 +211,11 @@ def printed(show, *what):
 
 
 def test_the_table_tells_the_worst_class_and_participation_in_80_columns(runs):
-    one = printed(lambda console: print_table(runs[:1], console, FEW))
+    one = printed(lambda console: print_table(analyse(runs[:1], FEW), console))
     assert "worst: 20 to 32 steps" in one
     assert "participation" in one
     assert "(without 'l11')" in one
-    both = printed(lambda console: print_table(runs, console, FEW))
+    both = printed(lambda console: print_table(analyse(runs, FEW), console))
     assert "Worst class of levels" in both
     assert both.count("20 to 32 steps") == 2
     assert "…" not in both
@@ -214,28 +224,30 @@ def test_the_table_tells_the_worst_class_and_participation_in_80_columns(runs):
 
 def test_few_levels_have_no_such_lines():
     few = [suite_of("a", 1.0, num_levels=7)]
-    assert "participation" not in printed(lambda console: print_table(few, console, FEW))
+    assert "participation" not in printed(lambda console: print_table(analyse(few, FEW), console))
 
 
 def test_seeds_that_never_solved_a_level_are_named_where_its_steps_are_told():
     e = suite_of("a", 1.0)
     success = np.ones_like(e.success)
     success[1, 3] = False
-    told = printed(lambda console: print_table([replace(e, success=success)], console, FEW))
+    told = printed(
+        lambda console: print_table(analyse([replace(e, success=success)], FEW), console)
+    )
     assert "not of seeds that solved none: 'l3 (seed 1)'" in " ".join(told.split())
 
 
 def test_levels_without_an_optimum_are_named_where_they_decide_the_score():
     e = evaluation(np.ones((2, 3)), optimum=[1, np.nan, 1])
-    told = printed(lambda console: print_table([e], console, FEW))
+    told = printed(lambda console: print_table(analyse([e], FEW), console))
     assert "Judged by bare return: the optimum is unknown: 'l1'." in told
 
 
 def test_where_nothing_can_be_normalised_it_is_said_what_to_add():
     e = replace(suite_of("a", 1.0), optimal_return=np.full(12, -1.0))
-    told = printed(lambda console: print_table([e], console, FEW))
+    told = printed(lambda console: print_table(analyse([e], FEW), console))
     assert "Returns are not normalised" in told and "add --untrained" in " ".join(told.split())
-    assert "add --untrained" in normalised_section([e], FEW)
+    assert "add --untrained" in page_of(analyse([e], FEW))
 
 
 def test_the_worst_levels_are_printed_in_80_columns(worst):

@@ -13,6 +13,8 @@ from rlgen.evaluation.report.images import gif_bytes
 from rlgen.evaluation.stats.formatting import show
 from rlgen.evaluation.zero_shot import Policies
 from rlgen.levels import Suite
+from rlgen.protocols import LevelEnv
+from rlgen.registry import has
 from rlgen.rollout import Record, rollout
 from rlgen.types import PyTree
 
@@ -33,9 +35,9 @@ class Tries(NamedTuple):
 
 def level_images(suite: Suite) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
     """A picture of each level by its name; none if the environment cannot draw."""
-    draw = getattr(suite.env, "level_image", None)
-    if draw is None:
+    if not has(suite.env, LevelEnv.level_image):
         return {}
+    draw = suite.env.level_image
     shown = range(min(len(suite.levels), MAX_PICTURES))
     return {suite.levels.names[i]: np.asarray(draw(_level(suite, i))) for i in shown}
 
@@ -61,7 +63,7 @@ def replays(
     Returns:
         Caption to GIF; empty if the environment cannot draw.
     """
-    draw = getattr(suite.env, "render", None)
+    draw = suite.env.render if has(suite.env, LevelEnv.render) else None
     if draw is None:
         return {}
     score = evaluation.score[1].mean(axis=2)  # [S, M]
@@ -108,7 +110,7 @@ def _player(
         length = np.where(done.any(0), done.argmax(0) + 1, limit)  # of each slot's first episode
         total = (reward * (np.arange(limit)[:, None] < length[None])).sum(0)
         ended = np.take_along_axis(terminated, length[None] - 1, axis=0)[0]
-        own = getattr(suite.env, "success", None)
+        own = suite.env.success if has(suite.env, LevelEnv.success) else None
         solved = () if own is None else np.asarray(own(*map(jnp.asarray, (total, ended))))
         return Tries(solved, done.any(0), length, total, states)
 

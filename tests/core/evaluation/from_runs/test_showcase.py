@@ -11,8 +11,8 @@ from PIL import Image, ImageSequence
 
 from rlgen.envs import maze
 from rlgen.envs.grid.bitboard import FORWARD
+from rlgen.evaluation.from_runs.showcase import Tries, _best, _told, _worst, level_images, replays
 from rlgen.evaluation.report.images import gif_bytes
-from rlgen.evaluation.report.showcase import Tries, _best, _told, _worst, level_images, replays
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite, make_level_set, take
 

@@ -1,0 +1,78 @@
+"""Curricula of runs: their logs are read, levels described, and figures drawn for the report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rlgen import registry
+from rlgen.evaluation.from_runs.metrics import read_metrics
+from rlgen.evaluation.generalisation.during_training import FILE
+from rlgen.evaluation.generalisation.level_facts import MAX_LEVELS, find_facts, open_log
+from rlgen.evaluation.generalisation.score_calibration import calibrate, words
+from rlgen.evaluation.report.curriculum_figure import (
+    TIMES,
+    Examples,
+    choose_examples,
+    history,
+    in_pieces,
+)
+from rlgen.evaluation.report.curriculum_section import CurriculumSummary
+from rlgen.evaluation.report.figures import THEMES, png_bytes
+from rlgen.evaluation.report.gap_section import gap_curves
+from rlgen.protocols import LevelEnv
+from rlgen.runs.curriculum_log import LevelLog, has_log
+from rlgen.runs.progress import counter
+
+
+def curricula_of(runs: Mapping[str, Path], allow_imports: bool) -> dict[str, CurriculumSummary]:
+    """The curriculum of each run that kept a log, by its label.
+
+    A log that cannot be read is no reason to throw away what was played: the report says so.
+    """
+    progress = counter("curricula", "runs")
+    stories = {}
+    for i, (label, run) in enumerate(runs.items()):
+        try:
+            stories[label] = tell(run, allow_imports)
+        except ValueError as error:
+            stories[label] = CurriculumSummary(missing=str(error))
+        progress(i + 1, len(runs))
+    return {label: story for label, story in stories.items() if story is not None}
+
+
+def tell(
+    run: Path, allow_imports: bool = False, limit: int = MAX_LEVELS
+) -> CurriculumSummary | None:
+    """Summarise a run's curriculum; None if it kept neither a log nor measurements.
+
+    Raises:
+        ValueError: not a run, or a damaged log; the file is named.
+    """
+    lines = read_metrics(run / FILE) if (run / FILE).is_file() else []
+    curves = {theme: gap_curves(lines, theme) for theme in THEMES}
+    measured = {theme: png_bytes(one) for theme, one in curves.items() if one is not None}
+    if not has_log(run):
+        return CurriculumSummary(measured=measured) if measured else None
+    env, log = open_log(run, allow_imports)
+    facts = find_facts(env, log, limit)
+    examples = find_examples(env, log)
+    drawn = {theme: png_bytes(history(log, facts, examples, theme)) for theme in THEMES}
+    return CurriculumSummary(drawn, words(calibrate(log, facts)), measured)
+
+
+def find_examples(env: Any, log: LevelLog) -> Examples | None:
+    """Images of levels trained on in each sixth of a run; None if the environment draws none."""
+    if not registry.has(env, LevelEnv.level_image):
+        return None
+    times = in_pieces(log, TIMES)
+    images = [None if at is None else _image(env, log, at) for at in choose_examples(log, times)]
+    return Examples(times.x, times.noun, tuple(images))
+
+
+def _image(env: Any, log: LevelLog, at: np.ndarray) -> np.ndarray:
+    """The level at a place [U, S, n] of the log."""
+    return np.asarray(env.level_image(jax.tree.map(lambda x: jnp.asarray(x[tuple(at)]), log.level)))
