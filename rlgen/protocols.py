@@ -23,7 +23,6 @@ from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
-from rlgen.registry import MissingCapability, require
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Rollout, Slots, Solution
 
 __all__ = [
@@ -48,8 +47,11 @@ __all__ = [
     "feature_of",
     "has_feature",
     "num_feature_values",
-    "require_feature",
 ]
+
+
+class MissingCapability(ValueError):  # noqa: N818 (what it says is no fault of a program)
+    """A component lacks an optional method that somebody needs."""
 
 
 class Component(abc.ABC):
@@ -74,8 +76,9 @@ class Component(abc.ABC):
         """
         return getattr(type(self), capability.__name__) is not capability
 
-    def _lacks(self, capability: str) -> MissingCapability:
-        return MissingCapability(f"{type(self).__name__} has no {capability}")
+    def missing(self, capability: Callable, message: str = "") -> MissingCapability:
+        """What to raise where a capability is called that this component does not offer."""
+        return MissingCapability(message or f"{type(self).__name__} has no {capability.__name__}")
 
 
 class LevelEnv(Component, Environment[Any, Any], abstract=True):
@@ -157,53 +160,53 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
 
     def sample_simple_level(self, key: Key) -> PyTree:
         """A level of the simplest kind."""
-        raise self._lacks("sample_simple_level")
+        raise self.missing(LevelEnv.sample_simple_level)
 
     def mutate_levels(self, key: Key, levels: PyTree, num_edits: int) -> PyTree:
         """Levels [N, ...], each with `num_edits` random edits."""
-        raise self._lacks("mutate_levels")
+        raise self.missing(LevelEnv.mutate_levels)
 
     def editor(self) -> "Editor":
         """An environment whose episodes build levels of this one."""
-        raise self._lacks("editor")
+        raise self.missing(LevelEnv.editor)
 
     def solve(self, level: PyTree) -> Solution:
         """Exact solvability, fewest steps and optimal return of a level."""
-        raise self._lacks("solve")
+        raise self.missing(LevelEnv.solve)
 
     def labelled_states(
         self, key: Key, level: PyTree, num: int
     ) -> tuple[PyTree, Bool[Array, "S A"]]:
         """States [num] drawn evenly, each with the actions that lead to success by the fewest steps."""
-        raise self._lacks("labelled_states")
+        raise self.missing(LevelEnv.labelled_states)
 
     def num_states(self) -> int:
         """How many values its observation, one integer, can have."""
-        raise self._lacks("num_states")
+        raise self.missing(LevelEnv.num_states)
 
     def expected_return(self, level: PyTree, log_policy: Float[Array, "S A"]) -> Float[Array, ""]:
         """Exact expected undiscounted return of a policy given in every state."""
-        raise self._lacks("expected_return")
+        raise self.missing(LevelEnv.expected_return)
 
     def lifetime(self) -> int:
         """Updates that an agent is trained for in meta-learning."""
-        raise self._lacks("lifetime")
+        raise self.missing(LevelEnv.lifetime)
 
     def position(self, state: PyTree, level: PyTree) -> Int[Array, ""]:
         """Where the agent is: an integer below `num_positions()`."""
-        raise self._lacks("position")
+        raise self.missing(LevelEnv.position)
 
     def num_positions(self) -> int:
         """How many values `position` can have."""
-        raise self._lacks("num_positions")
+        raise self.missing(LevelEnv.num_positions)
 
     def event(self, state: PyTree, level: PyTree) -> Int[Array, ""]:
         """What happened with the last step: an integer below `num_events()`; 0 is nothing."""
-        raise self._lacks("event")
+        raise self.missing(LevelEnv.event)
 
     def num_events(self) -> int:
         """How many values `event` can have."""
-        raise self._lacks("num_events")
+        raise self.missing(LevelEnv.num_events)
 
     def feature_values(self, level: PyTree, feature: str, discount: float) -> Float[Array, " Z"]:
         """The least optimal value of the states that are equal in a feature (`position`, `event`).
@@ -211,31 +214,31 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         The value of a state is `discount` to the power of the fewest steps to success; 0 where
         there is no way, and for values of the feature that no state has.
         """
-        raise self._lacks("feature_values")
+        raise self.missing(LevelEnv.feature_values)
 
     def level_hash(self, level: PyTree) -> UInt32[Array, "2"]:
         """Equal for equal levels; where there is none, `rlgen.levels.hash_of` hashes all leaves."""
-        raise self._lacks("level_hash")
+        raise self.missing(LevelEnv.level_hash)
 
     def level_features(self, level: PyTree) -> dict[str, Array]:
         """Scalars that describe a level, by name."""
-        raise self._lacks("level_features")
+        raise self.missing(LevelEnv.level_features)
 
     def render(self, level: PyTree, state: PyTree) -> UInt8[np.ndarray, "H W 3"]:
         """Picture of a moment of an episode."""
-        raise self._lacks("render")
+        raise self.missing(LevelEnv.render)
 
     def level_image(self, level: PyTree) -> UInt8[np.ndarray, "H W 3"]:
         """Picture of a level."""
-        raise self._lacks("level_image")
+        raise self.missing(LevelEnv.level_image)
 
     def codec(self) -> Any:
         """The parts that make up its levels: a `rlgen.codec.LevelCodec`."""
-        raise self._lacks("codec")
+        raise self.missing(LevelEnv.codec)
 
     def load_levels(self, path: Path | str) -> Any:
         """The `rlgen.levels.LevelSet` of a `.npz` or text file."""
-        raise self._lacks("load_levels")
+        raise self.missing(LevelEnv.load_levels)
 
 
 OPTIONAL_METHODS: dict[str, Callable] = {
@@ -258,16 +261,6 @@ FEATURES: dict[str, tuple[Callable, Callable]] = {
 def has_feature(env: LevelEnv, feature: str) -> bool:
     """Whether an environment tells a feature, a name in `FEATURES`, of its states."""
     return all(map(env.offers, FEATURES[feature]))
-
-
-def require_feature(env: LevelEnv, feature: str, needed_by: str) -> None:
-    """Refuse an environment that does not tell a feature, a name in `FEATURES`, of its states.
-
-    Raises:
-        MissingCapability: it lacks the feature or the number of its values.
-    """
-    for capability in FEATURES[feature]:
-        require(env, capability, needed_by)
 
 
 def feature_of(env: LevelEnv, feature: str) -> Callable[[PyTree, PyTree], Int[Array, ""]]:
@@ -341,13 +334,13 @@ class Network(Component, abstract=True):
 
         Of a step [N] or a sequence [T, N].
         """
-        raise self._lacks("values")
+        raise self.missing(Network.values)
 
     def trunk(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
         """Capability: new carry and, of a sequence, what policy and value are computed from."""
-        raise self._lacks("trunk")
+        raise self.missing(Network.trunk)
 
 
 class Approximator(Component, abstract=True):
@@ -395,7 +388,7 @@ class Actor(Component, abstract=True):
 
     def log_policy(self, state: PyTree, obs: PyTree) -> Float[Array, "B A"]:
         """Capability of an actor without memory: log-probabilities of all actions."""
-        raise self._lacks("log_policy")
+        raise self.missing(Actor.log_policy)
 
 
 class Learner(Actor, abstract=True):
@@ -444,7 +437,7 @@ class Learner(Actor, abstract=True):
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
         """Capability: the new carry, and what policy and value are both computed from."""
-        raise self._lacks("features")
+        raise self.missing(Learner.features)
 
 
 class RuleNet(Component, abstract=True):
@@ -627,7 +620,7 @@ class Sampler(Component, abstract=True):
 
     def replay_probability(self, state: PyTree) -> Float[Array, " K"]:
         """Capability of a sampler with a `buffer`: how likely each of its rows is played."""
-        raise self._lacks("replay_probability")
+        raise self.missing(Sampler.replay_probability)
 
 
 class LevelModel(Component, abstract=True):
@@ -731,12 +724,12 @@ class Student(Component, abstract=True):
 
     def split_over(self, mesh: jax.sharding.Mesh) -> "Student":
         """Capability: the same student, whose slots are divided over devices by itself."""
-        raise self._lacks("split_over")
+        raise self.missing(Student.split_over)
 
     def with_bonus(self, bonus: Bonus) -> "Student":
         """Capability: the same student, paid for exploration."""
-        raise self._lacks("with_bonus")
+        raise self.missing(Student.with_bonus)
 
     def learner_with_rule(self, states: PyTree, env: LevelEnv) -> tuple[RuleLearner, PyTree]:
         """Capability: a learner for any environment, and each seed's rule [S, ...]."""
-        raise self._lacks("learner_with_rule")
+        raise self.missing(Student.learner_with_rule)

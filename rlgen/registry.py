@@ -32,10 +32,6 @@ KINDS = {
 _SINGULAR = {"bonuses": "bonus"}
 
 
-class MissingCapability(ValueError):  # noqa: N818 (what it says is no fault of a program)
-    """A component lacks an optional method that somebody needs."""
-
-
 def names(kind: str) -> list[str]:
     """All names of a kind that ship with rlgen, sorted.
 
@@ -165,11 +161,18 @@ def require(env: Any, capability: Callable, needed_by: str) -> None:
     """
     if not has(env, capability):
         able = ", ".join(_able(capability)) or "none of those that ship"
-        raise MissingCapability(
+        raise env.missing(
+            capability,
             f"{needed_by} needs an environment with {described(capability)} "
             f"{type(env).__name__} has no {capability.__name__}. Those that have it: {able}. "
-            "Choose one of them, or add the method."
+            "Choose one of them, or add the method.",
         )
+
+
+def require_all(env: Any, capabilities: Iterable[Callable], needed_by: str) -> None:
+    """Refuse an environment that lacks one of some capabilities; see `require`."""
+    for capability in capabilities:
+        require(env, capability, needed_by)
 
 
 def described(capability: Callable) -> str:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from rlgen import registry
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import Bonus, Learner, LevelEnv, Score, Student, require_feature
+from rlgen.protocols import FEATURES, Bonus, Learner, LevelEnv, Score, Student
 from rlgen.returns import episode_progress, episodes
 from rlgen.rollout import Record, RolloutCarry, continue_rollout, reset_slots, rollout
 from rlgen.types import NEW, EpisodeStats, Key, Metrics, Outcome, PyTree, Rollout, Slots, Spent
@@ -67,7 +67,9 @@ class OnPolicy(Student):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for feature in self._record.features:
-            require_feature(self.env, feature, f"the bonus {type(self.bonus).__name__}")
+            registry.require_all(
+                self.env, FEATURES[feature], f"the bonus {type(self.bonus).__name__}"
+            )
         if not 0 < self.train_share <= 1:
             raise ValueError(f"train_share must lie in (0, 1], got {self.train_share}")
 

@@ -20,10 +20,11 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from rlgen import registry
 from rlgen.algos.bonuses import ellipse, encoders
 from rlgen.algos.bonuses.dynamics import Dynamics
 from rlgen.algos.bonuses.training import Fit, Training
-from rlgen.protocols import Bonus, LevelEnv, require_feature
+from rlgen.protocols import FEATURES, Bonus, LevelEnv
 from rlgen.types import Key, Metrics, Rollout, Visit
 
 __all__ = ["E3B", "VARIANTS", "E3BState", "build", "tiny"]
@@ -92,7 +93,9 @@ class E3B(Bonus):
                 "is not paid in any case where a step is paid for its successor"
             )
         for feature in self.features:
-            require_feature(self.dynamics.env, feature, "e3b with embedding=position")
+            registry.require_all(
+                self.dynamics.env, FEATURES[feature], "e3b with embedding=position"
+            )
 
     @property
     def features(self) -> tuple[str, ...]:

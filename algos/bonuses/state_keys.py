@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Shaped, UInt32
 
 from rlgen import registry
 from rlgen.levels import level_hash
-from rlgen.protocols import FEATURES, LevelEnv, num_feature_values, require_feature
+from rlgen.protocols import FEATURES, LevelEnv, num_feature_values
 from rlgen.types import PyTree, Rollout, Visit
 
 KeyName: TypeAlias = Literal["position", "event", "observation"]
@@ -46,7 +46,7 @@ def check_key(env: LevelEnv, key: str, needed_by: str) -> None:
     if key not in KEYS:
         raise ValueError(f"{needed_by}: key={key!r} is none of {', '.join(KEYS)}")
     if key in FEATURES:
-        require_feature(env, key, f"{needed_by} with key={key}")
+        registry.require_all(env, FEATURES[key], f"{needed_by} with key={key}")
 
 
 def check_table(key: str, table: str, tables: tuple[str, ...], needed_by: str) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from rlgen import registry
-from rlgen.protocols import FEATURES, LevelEnv, has_feature, require_feature
+from rlgen.protocols import FEATURES, LevelEnv, has_feature
 from rlgen.types import PyTree
 
 DISCOUNT = 0.99
@@ -49,7 +49,7 @@ def shared_structure(
         ValueError: the environment does not tell such values, or has no such feature.
     """
     registry.require(env, LevelEnv.feature_values, "shared structure")
-    require_feature(env, feature, f"shared structure of {feature}")
+    registry.require_all(env, FEATURES[feature], f"shared structure of {feature}")
     of = partial(env.feature_values, feature=feature, discount=discount)  # noqa: B009
     # One after the other: the values of all at once would take more memory than the levels.
     values = np.asarray(jax.jit(lambda levels: jax.lax.map(of, levels))(levels), np.float64)
