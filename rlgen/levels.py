@@ -69,29 +69,6 @@ class DistributionShift(NamedTuple):
     fields: Mapping[str, object] = MappingProxyType({})  # the environment's fields that change
 
 
-def level_hash(level: PyTree) -> UInt32[Array, "2"]:
-    """64 bits of content hash of one level of any family, from its arrays' bits.
-
-    Two multiplicative mixes with unlike constants (the finaliser of MurmurHash3), so that equal
-    levels hash alike and K different ones collide with probability about K²/2⁶⁵.
-    """
-    words = jnp.concatenate([_words(leaf) for leaf in jax.tree.leaves(level)])
-    position = jnp.arange(words.size, dtype=jnp.uint32)
-
-    def mix(salt: int) -> Array:
-        x = words ^ (position * jnp.uint32(0x9E3779B1) + jnp.uint32(salt))
-        x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-        x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-        return (x ^ (x >> 16)).sum(dtype=jnp.uint32)
-
-    return jnp.stack([mix(0x243F6A88), mix(0xB7E15162)])
-
-
-def hash_of(env: LevelEnv, level: PyTree) -> UInt32[Array, "2"]:
-    """The environment's own hash of a level where it has one, the general one otherwise."""
-    return env.level_hash(level) if has(env, LevelEnv.level_hash) else level_hash(level)
-
-
 def make_level_set(
     env: LevelEnv,
     level: PyTree,
@@ -108,7 +85,7 @@ def make_level_set(
     names = names or tuple(f"{split}-{i:04d}" for i in range(num_levels))
     if len(names) != num_levels:
         raise ValueError(f"{len(names)} names for {num_levels} levels; give one name a level")
-    hashes = jax.jit(jax.vmap(lambda one: hash_of(env, one)))(level)
+    hashes = jax.jit(jax.vmap(env.level_hash))(level)
     if has(env, LevelEnv.solve):
         solution = jax.jit(jax.vmap(env.solve))(level)
         steps, optimal = solution.steps, solution.optimal_return
@@ -168,13 +145,6 @@ def _read(path: Path | str) -> tuple[dict, dict]:
 
 def _leaves(tree: PyTree) -> list:
     return jax.tree_util.tree_flatten_with_path(tree)[0]
-
-
-def _words(leaf: PyTree) -> UInt32[Array, " W"]:
-    x = jnp.ravel(jnp.asarray(leaf))
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-    return x.astype(jnp.uint32)
 
 
 class Task(NamedTuple):
@@ -243,12 +213,11 @@ class TaskEnv(LevelEnv):
     def level_hash(self, level: Task) -> UInt32[Array, "2"]:
         """Equal for equal levels with equal lifetimes."""
         mixed = level.lifetime.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
-        return hash_of(self.env, level.level) ^ jnp.stack([mixed, mixed ^ (mixed >> 16)])
+        return self.env.level_hash(level.level) ^ jnp.stack([mixed, mixed ^ (mixed >> 16)])
 
     def offers(self, capability: Callable) -> bool:
-        """Of the level's capabilities those that make sense of a task, and its own hash."""
-        own = capability is LevelEnv.level_hash
-        return own or (super().offers(capability) and self.env.offers(capability))
+        """Of the level's capabilities those that make sense of a task."""
+        return super().offers(capability) and self.env.offers(capability)
 
     @property
     def lowest_return(self) -> float:

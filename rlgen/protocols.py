@@ -46,6 +46,7 @@ __all__ = [
     "example_level",
     "feature_of",
     "has_feature",
+    "level_hash",
     "num_feature_values",
 ]
 
@@ -140,6 +141,10 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         """
         return episode_return > 0
 
+    def level_hash(self, level: PyTree) -> UInt32[Array, "2"]:
+        """Equal for equal levels; of all arrays of the level, by default."""
+        return level_hash(level)
+
     def for_evaluation(self) -> "LevelEnv":
         """The environment that scores what is trained without reward; the same by default."""
         return self
@@ -216,10 +221,6 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         """
         raise self.missing(LevelEnv.feature_values)
 
-    def level_hash(self, level: PyTree) -> UInt32[Array, "2"]:
-        """Equal for equal levels; where there is none, `rlgen.levels.hash_of` hashes all leaves."""
-        raise self.missing(LevelEnv.level_hash)
-
     def level_features(self, level: PyTree) -> dict[str, Array]:
         """Scalars that describe a level, by name."""
         raise self.missing(LevelEnv.level_features)
@@ -271,6 +272,31 @@ def feature_of(env: LevelEnv, feature: str) -> Callable[[PyTree, PyTree], Int[Ar
 def num_feature_values(env: LevelEnv, feature: str) -> int:
     """How many values a feature can have."""
     return {"position": env.num_positions, "event": env.num_events}[feature]()
+
+
+def level_hash(level: PyTree) -> UInt32[Array, "2"]:
+    """64 bits of content hash of one level of any family, from its arrays' bits.
+
+    Two multiplicative mixes with unlike constants (the finaliser of MurmurHash3), so that equal
+    levels hash alike and K different ones collide with probability about K²/2⁶⁵.
+    """
+    words = jnp.concatenate([_words(leaf) for leaf in jax.tree.leaves(level)])
+    position = jnp.arange(words.size, dtype=jnp.uint32)
+
+    def mix(salt: int) -> Array:
+        x = words ^ (position * jnp.uint32(0x9E3779B1) + jnp.uint32(salt))
+        x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+        x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+        return (x ^ (x >> 16)).sum(dtype=jnp.uint32)
+
+    return jnp.stack([mix(0x243F6A88), mix(0xB7E15162)])
+
+
+def _words(leaf: PyTree) -> UInt32[Array, " W"]:
+    x = jnp.ravel(jnp.asarray(leaf))
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    return x.astype(jnp.uint32)
 
 
 @functools.lru_cache(maxsize=64)

@@ -42,7 +42,9 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
         written, equals, rest = text.partition("=")
         name = _plain(written)
         if not equals or not name:
-            raise ValueError(f"--grid {text}: write it as --grid sampler.temperature=0.1,0.3")
+            raise ValueError(
+                f"--grid {text}: write it as --grid sampler.priority.temperature=0.1,0.3"
+            )
         values = [value.strip() for value in rest.split(";" if ";" in rest else ",")]
         if name in grid:
             raise ValueError(f"--grid {name} is given twice; write all its values in one")
@@ -53,7 +55,7 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def read_list(path: Path | str) -> list[Values]:
-    """The points of a JSON file: a list of objects, `[{"sampler.temperature": 0.1}, ...]`.
+    """The points of a JSON file: a list of objects, `[{"sampler.priority.temperature": 0.1}, ...]`.
 
     Raises:
         ValueError: no such file, or not of this form; the entry is named by its number.
@@ -62,7 +64,7 @@ def read_list(path: Path | str) -> list[Values]:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"--list {path} cannot be read as JSON: {error}") from error
-    wanted = 'a list of objects such as [{"sampler.temperature": 0.1}]'
+    wanted = 'a list of objects such as [{"sampler.priority.temperature": 0.1}]'
     if not isinstance(found, list) or not found:
         raise ValueError(f"--list {path} must be {wanted}")
     points = []

@@ -81,7 +81,6 @@ def buffer_insertion() -> dict[str, float]:
 
     from rlgen.buffer import Arrivals, Priority, insert, make_buffer
     from rlgen.envs.maze import Maze
-    from rlgen.levels import hash_of
 
     env, capacity, num = Maze(), 4000, 32
     num_batches = capacity // num + 20
@@ -90,7 +89,7 @@ def buffer_insertion() -> dict[str, float]:
     def arrivals(i: int) -> Arrivals:
         key_level, key_score = jax.random.split(jax.random.key(i))
         level = sample(jax.random.split(key_level, num))
-        hashes = jax.vmap(lambda one: hash_of(env, one))(level)
+        hashes = jax.vmap(env.level_hash)(level)
         score = jax.random.uniform(key_score, (num,))
         return Arrivals(level, score, score, hashes, jnp.ones(num, bool))
 
@@ -159,17 +158,17 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
     "parity DR": lambda: training("dr", "parity"),
     "parity DR, 1 epoch": lambda: training("dr", "parity", {"student.learner.num_epochs": 1}),
     "parity robust PLR, a cycle that does not train": lambda: training(
-        "robust-plr", "parity", {"sampler.replay_prob": 0.0}
+        "robust-plr", "parity", {"sampler.decision.replay_prob": 0.0}
     ),
     "parity DR, 4 seeds": lambda: training("dr", "parity", seeds=4),
     "parity DR, 2 devices (slots)": lambda: training("dr", "parity", devices=2),
     "parity DR, 2 seeds": lambda: training("dr", "parity", seeds=2),
     "parity DR, 2 seeds on 2 devices": lambda: training("dr", "parity", seeds=2, devices=2),
     "parity robust PLR, a cycle that trains": lambda: training(
-        "robust-plr", "parity", {"sampler.min_fill": 0.0, "sampler.replay_prob": 1.0}
+        "robust-plr", "parity", {"sampler.min_fill": 0.0, "sampler.decision.replay_prob": 1.0}
     ),
     "parity ACCEL, replay and mutants in turn": lambda: training(
-        "accel", "parity", {"sampler.min_fill": 0.0, "sampler.replay_prob": 1.0}
+        "accel", "parity", {"sampler.min_fill": 0.0, "sampler.decision.replay_prob": 1.0}
     ),
     "parity PLR, 10 seeds": lambda: training("plr", "parity", seeds=10),
     "parity PLR": lambda: training("plr", "parity"),
@@ -184,7 +183,7 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
         "meta_step", "lpg", {"student.remat": True}
     ),
     "GROOVE meta-step, an antagonist beside every agent": lambda: learned_rules(
-        "meta_step", "groove", {"sampler.replay_prob": 0.0}
+        "meta_step", "groove", {"sampler.decision.replay_prob": 0.0}
     ),
     "TA-LPG, whole lives, rule of 256 units": lambda: learned_rules("evolution"),
     "TA-LPG, whole lives, rule of 32 units": lambda: learned_rules("evolution", 32),

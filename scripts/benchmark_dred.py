@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlgen.levels import hash_of
 from rlgen.runs.spec import RunSpec, build
 from rlgen.types import Keys
 
@@ -53,7 +52,7 @@ def measure_proposals(repeats: int = 20) -> dict[str, float]:
     @jax.jit
     def propose(key: jax.Array) -> Any:
         level, _ = source.model.propose(key, state.fitted, curriculum.num_slots)
-        return level, jax.vmap(lambda one: hash_of(env, one))(level)
+        return level, jax.vmap(env.level_hash)(level)
 
     def some(i: int) -> None:
         for j in range(repeats):

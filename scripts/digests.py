@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 RENAMED: dict[str, str] = {
     "num_queued": "levels_per_slot",
+    "sampler.replay_prob": "sampler.decision.replay_prob",
     "slots.memory": "slots.score_state",
     "slots.row": "slots.buffer_index",
     "slots.note": "slots.level_info",

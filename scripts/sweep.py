@@ -1,7 +1,7 @@
 """Train a method at every point of a grid or a list, and put all of them into one table.
 
     python scripts/sweep.py plr --env maze --steps 1e6 --seeds 4 \
-        --grid sampler.temperature=0.1,0.3 --grid student.learner.learning-rate=1e-4,3e-4 \
+        --grid sampler.priority.temperature=0.1,0.3 --grid student.learner.learning-rate=1e-4,3e-4 \
         --out runs/sweep
 
 Options are those of `rlgen train`. Points are sorted by their score on new levels of the training

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Shaped, UInt32
 
 from rlgen import registry
-from rlgen.levels import level_hash
-from rlgen.protocols import FEATURES, LevelEnv, num_feature_values
+from rlgen.protocols import FEATURES, LevelEnv, level_hash, num_feature_values
 from rlgen.types import PyTree, Rollout, Visit
 
 KeyName: TypeAlias = Literal["position", "event", "observation"]

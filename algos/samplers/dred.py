@@ -19,17 +19,31 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.samplers.random import Random
-from rlgen.algos.samplers.replay.lineage import Lineage, SlotInfo, easiest_rows, edit_into
-from rlgen.algos.samplers.replay.mixture import Mixture, MixtureNow
 from rlgen.algos.samplers.replay.pool import (
+    Lineage,
+    Mutator,
+    SlotInfo,
+    easiest_rows,
+    edit_into,
     first_info,
     generate,
+    held_rows,
     lineage_of,
     recall,
     tell_source,
 )
-from rlgen.buffer import Arrivals, LevelBuffer, draw, insert, make_buffer, observed, update
-from rlgen.levels import LevelSet, hash_of
+from rlgen.buffer import (
+    Arrivals,
+    LevelBuffer,
+    draw,
+    insert,
+    make_buffer,
+    observed,
+    rank_weights,
+    staleness_weights,
+    update,
+)
+from rlgen.levels import LevelSet
 from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds, tree_where
 from rlgen.protocols import LevelEnv, Sampler, Score
 from rlgen.registry import require
@@ -70,6 +84,90 @@ class DREDState(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """P = (1 − ρ) [(1 − η) P_S + η P_S'] + ρ P_R, of which P_S and P_R know the data alone.
+
+    P_S and P_S' are by rank: of the score among the levels of the set, and of the score, 0 where a
+    level was never solved, among all. P_R is by staleness. η grows linearly over the run.
+
+    Attributes:
+        temperature: β of P_S; at 0.1 its best level has 0.999 of it.
+        secondary_temperature: β of P_S'.
+        staleness_coef: ρ.
+        share_start: η in the first update.
+        share_end: η in the last update.
+        num_updates: over which η goes from the one to the other; the length of the run, unless set.
+        stale: whether P_R is over the `data` or over `all` levels.
+
+    Raises:
+        ValueError: a field outside its range.
+    """
+
+    temperature: float = 0.1
+    secondary_temperature: float = 1.0
+    staleness_coef: float = 0.3
+    share_start: float = 0.0
+    share_end: float = 1.0
+    num_updates: int = 1000
+    stale: Literal["data", "all"] = "data"
+
+    def __post_init__(self):
+        for name in ("temperature", "secondary_temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"{name} must be positive, got {getattr(self, name)}; for the greediest "
+                    "choice use a small one, such as 0.05"
+                )
+        for name in ("staleness_coef", "share_start", "share_end"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        if self.num_updates < 1:
+            raise ValueError(f"num_updates must be at least 1, got {self.num_updates}")
+        if self.stale not in ("data", "all"):
+            raise ValueError(f"stale must be 'data' or 'all', got {self.stale!r}")
+
+    def share(self, num_updates: Int[Array, ""]) -> Float[Array, ""]:
+        """η, that many updates being done."""
+        done = jnp.clip(num_updates / self.num_updates, 0.0, 1.0)
+        return self.share_start + (self.share_end - self.share_start) * done
+
+    def at(
+        self, num_updates: Int[Array, ""], data: Bool[Array, " K"], solved: Bool[Array, " K"]
+    ) -> "MixtureNow":
+        """The distribution at some point of the run, of which row is of the set, which solved."""
+        return MixtureNow(self, self.share(num_updates), data, solved)
+
+
+class MixtureNow(NamedTuple):
+    """P at one moment, of a buffer whose scores are the primary ones (`rlgen.buffer.Weighting`)."""
+
+    mixture: Mixture
+    share: Float[Array, ""]
+    data: Bool[Array, " K"]
+    solved: Bool[Array, " K"]
+
+    def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
+        """P, 0 outside `rows`."""
+        return self.with_staleness(self.by_score(buffer, rows), buffer, rows)
+
+    def by_score(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
+        """(1 − η) P_S + η P_S'."""
+        own = self.mixture
+        primary = rank_weights(buffer.score, rows & self.data, own.temperature)
+        grounded = jnp.where(self.solved, buffer.score, 0.0)
+        secondary = rank_weights(grounded, rows, own.secondary_temperature)
+        return (1 - self.share) * primary + self.share * secondary
+
+    def with_staleness(
+        self, by_score: Float[Array, " K"], buffer: LevelBuffer, rows: Bool[Array, " K"]
+    ) -> Float[Array, " K"]:
+        """P, of what `by_score` gave and the staleness of the moment."""
+        own = self.mixture
+        stale = staleness_weights(buffer, rows & self.data if own.stale == "data" else rows)
+        return (1 - own.staleness_coef) * by_score + own.staleness_coef * stale
+
+
+@dataclass(frozen=True)
 class DRED(Sampler):
     """A finite set in the first rows of a buffer, in the others the best of what is added to it.
 
@@ -87,9 +185,7 @@ class DRED(Sampler):
         source: where proposals come from; `()` for none.
         mixture: which levels are replayed.
         capacity: K, rows; those beyond M are for proposals.
-        num_edits: if above 0, proposals are edits of levels just replayed, and there is no source.
-        parents: of these edits, as for `PLR`: `batch`, or the `num_parents` that are `easiest`.
-        num_parents: of `easiest`.
+        mutator: if it edits, proposals are mutants of levels just replayed, and there is no source.
         admit: `solved` proposals alone, or `any`, an unsolved one having the score 0.
         train_in_warmup: whether levels of the set that are met for the first time are learned from;
             not as published.
@@ -109,9 +205,7 @@ class DRED(Sampler):
     source: Sampler | tuple[()] = ()
     mixture: Mixture = field(default_factory=Mixture)
     capacity: int = 4000
-    num_edits: int = 0
-    parents: Literal["batch", "easiest"] = "batch"
-    num_parents: int = 4
+    mutator: Mutator = field(default_factory=lambda: Mutator(num_edits=0))
     admit: Literal["solved", "any"] = "solved"
     train_in_warmup: bool = True
     train_on_new: bool = False
@@ -135,25 +229,17 @@ class DRED(Sampler):
                 f"{' and a row for proposals' if self.has_proposals else ''}; set it to at least "
                 f"{needed}"
             )
-        if self.num_edits < 0 or self.num_parents < 1:
-            raise ValueError(
-                f"num_edits must be at least 0 and num_parents at least 1, got "
-                f"{self.num_edits} and {self.num_parents}"
-            )
-        if self.num_edits > 0:
+        if self._edits:
             require(
                 self.env, LevelEnv.mutate_levels, "a curriculum that edits levels (num_edits > 0)"
             )
             if not isinstance(self.source, tuple):
                 raise ValueError(
-                    f"num_edits={self.num_edits} makes proposals by edits, and a source is given "
-                    "too; set num_edits to 0 or source to ()"
+                    f"mutator.num_edits={self.mutator.num_edits} makes proposals by edits, and a "
+                    "source is given too; set num_edits to 0 or source to ()"
                 )
-        for name, known in (("parents", ("batch", "easiest")), ("admit", ("solved", "any"))):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name} must be {known[0]!r} or {known[1]!r}, got {getattr(self, name)!r}"
-                )
+        if self.admit not in ("solved", "any"):
+            raise ValueError(f"admit must be 'solved' or 'any', got {self.admit!r}")
 
     @property
     def level_set(self) -> LevelSet:
@@ -166,9 +252,13 @@ class DRED(Sampler):
         return self.data.is_set_sampled
 
     @property
+    def _edits(self) -> bool:
+        return self.mutator.num_edits > 0
+
+    @property
     def has_proposals(self) -> bool:
         """Whether there is anything beside the set."""
-        return self.num_edits > 0 or not isinstance(self.source, tuple)
+        return self._edits or not isinstance(self.source, tuple)
 
     @property
     def preparation(self) -> str:
@@ -207,7 +297,7 @@ class DRED(Sampler):
             score=jnp.where(rows, 0.0, empty.score),  # to be drawn before anything is known of it
             size=zero + len(chosen),
         )
-        none = jnp.full(self.num_parents, -1, jnp.int32)
+        none = self.mutator.none_easiest()
         source = self._source.init(key, memory)
         return DREDState(source, buffer, zero, zero, jnp.zeros((), bool), none, jnp.zeros(()))
 
@@ -253,8 +343,8 @@ class DRED(Sampler):
         """Update the replayed rows, offer what was looked at to the buffer."""
         source = tell_source(self._source, keys, state.source, slots, score, outcome)
         easiest = state.easiest
-        if self.parents == "easiest":
-            easiest = easiest_rows(slots, score, outcome, self.num_parents)
+        if self.mutator.reads:
+            easiest = easiest_rows(slots, score, outcome, self.mutator.num_parents)
         buffer = take_back(state.buffer, slots, score, outcome)
         trial = judge(slots, score, outcome, self.single_chance)
         buffer = self._take_in(state, buffer, slots, trial, outcome.done)
@@ -306,7 +396,7 @@ class DRED(Sampler):
     def _draw(
         self, key: Key, state: DREDState, before: Slots, slots: Slots, free: Bool[Array, " N"]
     ) -> Int[Array, "N R"]:
-        rows = observed(state.buffer) & ~_held(before, ~free, self.capacity)
+        rows = observed(state.buffer) & ~held_rows(before, ~free, self.capacity)
         used = jnp.repeat(free, slots.buffer_index.shape[1])
         now = self._now(state, state.buffer)
         # The stamps of the draws are dropped: rows are stamped when they are played.
@@ -328,11 +418,11 @@ class DRED(Sampler):
             level=narrow[0], score_state=narrow[1], buffer_index=narrow[2], level_info=note
         )
         now = state.num_updates
-        if self.num_edits > 0:
+        if self._edits:
             key = jax.random.fold_in(keys.own, _EDIT)
             parents = self._parents(state, one)
             source = state.source
-            new = edit_into(key, self.env, parents, self.num_edits, one, explores, now)
+            new = edit_into(key, self.env, parents, self.mutator.num_edits, one, explores, now)
         else:
             weight = jnp.float32(self.train_on_new)
             source, new = generate(self._source, keys, state.source, one, explores, weight, now)
@@ -348,7 +438,7 @@ class DRED(Sampler):
         self, state: DREDState, one: Slots
     ) -> Callable[[], tuple[PyTree, Int[Array, "N 1"]]]:
         """Of edits: what each slot has just replayed, or the easiest of all that."""
-        if self.parents == "batch":
+        if self.mutator.parents == "batch":
             return lambda: (one.level, one.level_info.lineage.depth)
 
         def easiest() -> tuple[PyTree, Int[Array, "N 1"]]:
@@ -380,14 +470,14 @@ class DRED(Sampler):
 
         def take_in() -> LevelBuffer:
             level = jax.tree.map(lambda x: x[:, 0], slots.level)
-            hashes = jax.vmap(lambda one: hash_of(self.env, one))(level)
+            hashes = jax.vmap(self.env.level_hash)(level)
             lineage = jax.tree.map(lambda x: x[:, 0], slots.level_info.lineage)
             known = Known(trial.score_state, lineage, trial.solved, trial.mean_return)
             return insert(
                 buffer,
                 Arrivals(level, known, worth, hashes, offered),
                 self._now(state, buffer),
-                protected=self._is_data() | _held(slots, ~done, self.capacity),
+                protected=self._is_data() | held_rows(slots, ~done, self.capacity),
                 sequential=self.sequential,
             )
 
@@ -475,12 +565,6 @@ def _played(outcome: Outcome, shape: tuple[int, ...]) -> Bool[Array, "N R"]:
     turn = outcome.rollout.level_index[0]
     here: Int[Array, "N R"] = jnp.broadcast_to(jnp.arange(shape[1])[None], shape)
     return (turn[:, :, None] == here[None]).any(0)
-
-
-def _held(slots: Slots, busy: Bool[Array, " N"], capacity: int) -> Bool[Array, " K"]:
-    """Rows whose levels busy slots are working on."""
-    row = jnp.where(busy[:, None] & (slots.buffer_index >= 0), slots.buffer_index, capacity)
-    return jnp.zeros(capacity, bool).at[row].set(True, mode="drop")
 
 
 def build(env: LevelEnv, **fields: Any) -> DRED:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
 from rlgen.algos.samplers.random import fill_new
-from rlgen.levels import LevelSet, hash_of
+from rlgen.levels import LevelSet
 from rlgen.protocols import LevelEnv, Sampler
 from rlgen.registry import did_you_mean, require
 from rlgen.types import Key, Keys, PyTree, Slots
@@ -191,7 +191,7 @@ def _sample(env: LevelEnv, num_levels: int, seed: int) -> LevelSet:
     def batch(number: Int[Array, ""]) -> tuple[PyTree, Array]:
         key = jax.random.fold_in(jax.random.key(seed), number)
         level = jax.vmap(env.sample_level)(jax.random.split(key, num_levels))
-        return level, jax.vmap(lambda one: hash_of(env, one))(level)
+        return level, jax.vmap(env.level_hash)(level)
 
     level, hashes = jax.device_get(batch(jnp.int32(0)))
     for i in range(1, _MAX_ROUNDS):

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.random import Random
-from rlgen.algos.samplers.replay.lineage import SlotInfo
 from rlgen.algos.samplers.replay.pool import (
+    SlotInfo,
     check_capacity,
     empty_buffer,
     first_info,

@@ -1,7 +1,7 @@
 """Prioritised level replay: new levels, or old ones from which there was most to learn.
 
-With edits it is ACCEL, which grows new levels out of replayed ones; with blocks of slots it is the
-parallel variant of either.
+With a mutator it is ACCEL, which grows new levels out of replayed ones; with `Blocks` for a
+decision it is the parallel variant of either.
 
 Sources: Jiang et al., 2021, "Prioritized Level Replay"; Jiang et al., 2021, "Replay-Guided
 Adversarial Environment Design", algorithm 1 (robust PLR: no training on new levels); Parker-Holder
@@ -9,36 +9,40 @@ et al., 2022, "Evolving Curricula with Regret-Based Environment Design" (ACCEL);
 "minimax: Efficient Baselines for Autocurricula in JAX" (the parallel variants).
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+import abc
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.random import Random
-from rlgen.algos.samplers.replay.lineage import (
+from rlgen.algos.samplers.replay.pool import (
+    Mutator,
     SlotInfo,
-    StoredInfo,
-    born,
+    check_capacity,
     easiest_rows,
     edit_into,
+    empty_buffer,
+    first_info,
+    generate,
+    held_rows,
+    lineage_of,
+    remembered,
 )
-from rlgen.algos.samplers.replay.pool import check_capacity, empty_buffer, first_info
 from rlgen.buffer import (
     Arrivals,
     LevelBuffer,
     Priority,
-    PriorityKind,
     draw,
     draw_distinct,
     insert,
     observed,
     update,
 )
-from rlgen.levels import hash_of
 from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds, tree_where
-from rlgen.protocols import LevelEnv, Sampler, Score
+from rlgen.protocols import Component, LevelEnv, Sampler, Score
 from rlgen.registry import require
 from rlgen.types import NEW, REPLAY, Key, Keys, Metrics, Outcome, PyTree, Slots
 
@@ -51,47 +55,148 @@ class PLRState(NamedTuple):
 
     source: PyTree
     buffer: LevelBuffer
-    num_new: Int[Array, ""]  # new levels asked for, up to the capacity; see `PLR._decide`
+    num_new: Int[Array, ""]  # new levels asked for, up to the capacity; see `Alternate`
     num_updates: Int[Array, ""]
     edits_next: Bool[Array, ""]  # the last update replayed, so this one edits; equal for all seeds
     easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 for none
 
 
+class Situation(NamedTuple):
+    """What a decision knows of an update; K rows, N slots."""
+
+    state: PLRState
+    free: Bool[Array, " N"]  # slots to be filled
+    levels_per_slot: int
+    rows: Bool[Array, " K"]  # that may be replayed
+    least: float  # rows that must have been taken in before replay begins
+    edits: bool  # whether there are mutants at all
+
+
+Choice = tuple[Bool[Array, " N"], Bool[Array, " N"]]
+"""The slots that are to replay, and those that are to play mutants, if possible."""
+
+
+class Decision(Component, abstract=True):
+    """Which slots replay, which play mutants, and which play new levels."""
+
+    whole_updates: bool = True
+    """Whether the slots of an update are decided together; mutants are of whole updates."""
+
+    @abc.abstractmethod
+    def choose(self, keys: Keys, now: Situation) -> Choice:
+        """Decide about the slots of one update."""
+
+    def num_blocks(self, edits: bool) -> int:
+        """Equal blocks that the slots divide into, with or without mutants."""
+        return 1
+
+    def trained_updates(self, learned: float, edits: bool) -> float:
+        """Share of the updates that are learned from; of those without mutants, `learned` is."""
+        return 1.0
+
+
+def _is_warm(now: Situation) -> Bool[Array, ""]:
+    """Whether so many levels were asked of the source; equal for all seeds."""
+    return same_for_all_seeds(now.state.num_new) >= now.least
+
+
+@dataclass(frozen=True)
+class Alternate(Decision):
+    """All slots do the same: one coin an update, for all seeds, so that other work is skipped.
+
+    With a mutator, the update after one that replayed plays mutants of the levels just replayed.
+    Replay begins once so many levels have been taken from the source. (JaxUED waits for that many
+    *rows*, which a family of few distinct levels never fills, and which differ between seeds.)
+
+    Attributes:
+        replay_prob: share of updates that replay, of those without mutants; 0 is the source alone.
+
+    Raises:
+        ValueError: a share outside [0, 1].
+    """
+
+    replay_prob: float = 0.8
+
+    def __post_init__(self):
+        _check_share("replay_prob", self.replay_prob)
+
+    def choose(self, keys: Keys, now: Situation) -> Choice:
+        """The same for all slots and all seeds."""
+        edits = same_for_all_seeds(now.state.edits_next)
+        coin = jax.random.bernoulli(jax.random.fold_in(keys.shared, _OWN), self.replay_prob)
+        num_slots = now.free.size
+        return jnp.tile(_is_warm(now) & coin & ~edits, num_slots), jnp.tile(edits, num_slots)
+
+    def trained_updates(self, learned: float, edits: bool) -> float:
+        """One more, of mutants, follows each that replays."""
+        share = learned + (1 - learned) * self.replay_prob
+        return share / (1 + self.replay_prob * edits)
+
+
+@dataclass(frozen=True)
+class Blocks(Decision):
+    """New levels, replayed ones and mutants of these side by side, in equal blocks of slots."""
+
+    def choose(self, keys: Keys, now: Situation) -> Choice:
+        """By the place of a slot, once replay has begun."""
+        num_slots, warm = now.free.size, _is_warm(now)
+        block = jnp.arange(num_slots) * self.num_blocks(now.edits) // num_slots
+        return warm & (block == 1), warm & (block == 2)
+
+    def num_blocks(self, edits: bool) -> int:
+        """New, replayed, and perhaps mutants."""
+        return 3 if edits else 2
+
+
+@dataclass(frozen=True)
+class EachSlot(Decision):
+    """Each free slot decides for itself; for students whose slots come free at different times.
+
+    Replay begins once so many levels have been scored, long after they were taken in. No row is in
+    play twice: rows are drawn without replacement, and a slot for which none is left takes a new
+    level. Seeds differ in what they do. Mutants and blocks belong to whole updates.
+
+    Attributes:
+        replay_prob: chance that a slot replays.
+
+    Raises:
+        ValueError: a chance outside [0, 1].
+    """
+
+    replay_prob: float = 0.8
+    whole_updates = False
+
+    def __post_init__(self):
+        _check_share("replay_prob", self.replay_prob)
+
+    def choose(self, keys: Keys, now: Situation) -> Choice:
+        """A coin a slot, as far as there are rows; no slot edits."""
+        # What was taken in may be much without evidence: lives cut short, and those that go on.
+        warm = observed(now.state.buffer).sum() >= now.least
+        key = jax.random.fold_in(keys.own, _COIN)
+        wanted = now.free & jax.random.bernoulli(key, self.replay_prob, now.free.shape) & warm
+        enough = jnp.cumsum(wanted) * now.levels_per_slot <= now.rows.sum()
+        return wanted & enough, jnp.zeros_like(now.free)
+
+
 @dataclass(frozen=True)
 class PLR(Sampler):
-    """Replays levels of a buffer with some probability; takes new ones from another sampler.
+    """Replays levels of a buffer, those from which there is most to learn; takes new ones, too.
 
-    Whether to replay is decided once an update, for all slots and all seeds, and only the work
-    that was decided for is done. Replay begins once `min_fill · capacity` levels have been taken
-    from the source. (JaxUED waits for that many *rows*, which a family of few distinct levels
-    never fills, and which differ between seeds.) A seed whose buffer is still empty by then goes
-    on with new levels. Rows held by busy slots are neither drawn nor replaced.
+    A seed whose buffer is still empty when replay begins goes on with new levels. Rows held by busy
+    slots are neither drawn nor replaced.
 
     Attributes:
         env: whose hash tells levels apart, and which edits levels.
         source: where new levels come from; it sees only the slots that it filled.
+        decision: `Alternate`, `Blocks` or `EachSlot`.
+        mutator: how mutants are made, which have weight 0; without edits there are none.
+        priority: which levels are replayed.
         capacity: K, rows.
-        replay_prob: share of updates that replay; 0 is the source alone.
-        temperature: β of the priorities.
-        staleness_coef: ρ of the priorities.
         min_fill: share of the capacity to be taken in before replay begins.
-        priority: `rank` or `proportional`; see `rlgen.buffer.Priority`.
         train_on_new: whether new levels have weight 1; `False` is robust PLR.
-        num_edits: edits of each mutant; 0 is PLR without mutants. After every update that replays,
-            the next one plays mutants of the levels just replayed, with weight 0.
-        parents: `batch`, every level just replayed has one mutant; `easiest`, the `num_parents`
-            easiest of them share the mutants.
-        num_parents: of `easiest`: the levels of highest mean return minus score, on which the
-            agent does well and has little left to learn.
-        parallel: new levels, replayed ones and mutants of these side by side in equal blocks of
-            slots, in every update. `replay_prob` has no meaning then.
         sequential: draw and insert levels one after the other, as published; see `rlgen.buffer`.
         deduplicate: whether equal levels share a row.
-        per_slot: each free slot decides for itself whether to replay; for students whose slots
-            come free at different times (GROOVE). Replay begins once `min_fill · capacity` levels
-            have been scored, long after they were taken in. No row is in play twice: rows are drawn
-            without replacement, and a slot for which none is left takes a new level. Seeds differ
-            in what they do. Not with edits or blocks, which belong to whole updates.
 
     Raises:
         ValueError: a field outside its range, fields that exclude each other, or edits in an
@@ -100,89 +205,63 @@ class PLR(Sampler):
 
     env: LevelEnv
     source: Sampler
+    decision: Decision = field(default_factory=Alternate)
+    mutator: Mutator = field(default_factory=lambda: Mutator(num_edits=0))
+    priority: Priority = field(default_factory=Priority)
     capacity: int = 4000
-    replay_prob: float = 0.8
-    temperature: float = 0.3
-    staleness_coef: float = 0.3
     min_fill: float = 0.5
-    priority: PriorityKind = "rank"
     train_on_new: bool = True
-    num_edits: int = 0
-    parents: Literal["batch", "easiest"] = "batch"
-    num_parents: int = 4
-    parallel: bool = False
     sequential: bool = False
     deduplicate: bool = True
-    per_slot: bool = False
 
     def __post_init__(self):
-        self._check_fields()
-        self._priority()
-
-    def _check_fields(self) -> None:
-        """Refuse fields of a `PLR` that are out of range or do not go together.
-
-        Raises:
-            ValueError: with what is allowed instead.
-        """
-        for name, least in (("capacity", 1), ("num_edits", 0), ("num_parents", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("replay_prob", "min_fill"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        if self.num_edits > 0:
-            require(
-                self.env, LevelEnv.mutate_levels, "a curriculum that edits levels (num_edits > 0)"
-            )
-        if self.parents not in ("batch", "easiest"):
-            raise ValueError(f"parents must be 'batch' or 'easiest', got {self.parents!r}")
-        if self.parallel and self.parents == "easiest":
+        if self.capacity < 1:
+            raise ValueError(f"capacity must be at least 1, got {self.capacity}")
+        _check_share("min_fill", self.min_fill)
+        if not self._edits:
+            pass
+        elif self.decision.num_blocks(True) > 1 and self.mutator.parents == "easiest":
             raise ValueError(
                 "parents='easiest' asks how the parents went, and a parallel update plays them "
                 "beside their mutants; use parents='batch'"
             )
-        if self.per_slot:
-            self._check_alone()
-
-    def _check_alone(self) -> None:
-        """Refuse what is decided for whole updates where each slot decides for itself."""
-        wrong = {
-            f"num_edits={self.num_edits}": self.num_edits > 0,
-            "parallel=True": self.parallel,
-            "sequential=True": self.sequential,
-        }
-        for what, is_set in wrong.items():
-            if is_set:
+        else:
+            what = "a curriculum that edits levels (num_edits > 0)"
+            require(self.env, LevelEnv.mutate_levels, what)
+        for given, is_set in (
+            (f"mutator.num_edits={self.mutator.num_edits}", self._edits),
+            ("sequential=True", self.sequential),
+        ):
+            if is_set and not self.decision.whole_updates:
                 raise ValueError(
-                    f"per_slot=True does not go with {what}: slots come free at different times, "
-                    "and mutants, blocks and draws one by one are of whole updates; unset one of "
-                    "the two"
+                    f"{type(self.decision).__name__} does not go with {given}: slots come free at "
+                    "different times, and mutants and draws one by one are of whole updates; "
+                    "unset it, or choose Alternate"
                 )
 
     @property
+    def _edits(self) -> bool:
+        return self.mutator.num_edits > 0
+
+    @property
     def reads(self) -> frozenset[str]:
-        """Episodes, to tell which parents are easiest; and what the source reads."""
-        own = {"episodes"} if self.parents == "easiest" else set()
-        return self.source.reads | own
+        """What the mutator and the source read."""
+        return self.source.reads | self.mutator.reads
 
     @property
     def num_blocks(self) -> int:
         """Equal blocks that the slots divide into."""
-        return (3 if self.num_edits > 0 else 2) if self.parallel else 1
+        return self.decision.num_blocks(self._edits)
 
     @property
     def train_share(self) -> float:
         """Share of the slots that can have weight in one update."""
-        return 1 / self.num_blocks if self.parallel and not self.train_on_new else 1.0
+        return 1.0 if self.train_on_new else 1 / self.num_blocks
 
     def trained_updates(self, num_levels: int) -> float:
         """Share of the updates that are learned from once replay has begun."""
         del num_levels
-        if self.parallel or self.per_slot:
-            return 1.0
-        learned = 1.0 if self.train_on_new else self.replay_prob
-        return learned / (1 + self.replay_prob * (self.num_edits > 0))
+        return self.decision.trained_updates(float(self.train_on_new), self._edits)
 
     def check(self, num_levels: int, score: Score) -> None:
         """Refuse a buffer that cannot take the levels of one update, and what the source refuses.
@@ -192,10 +271,10 @@ class PLR(Sampler):
                 negative.
         """
         check_capacity(self.capacity, num_levels)
-        if self.priority == "proportional" and score.may_be_negative:
+        if self.priority.kind == "proportional" and score.may_be_negative:
             raise ValueError(
-                f"priority='proportional' needs scores of 0 or more, and those of "
-                f"{type(score).__name__} may be negative; use priority='rank'"
+                f"priority.kind='proportional' needs scores of 0 or more, and those of "
+                f"{type(score).__name__} may be negative; use priority.kind='rank'"
             )
         self.source.check(num_levels, score)
 
@@ -216,7 +295,7 @@ class PLR(Sampler):
             num_new=zero,
             num_updates=zero,
             edits_next=never,
-            easiest=jnp.full(self.num_parents, -1, jnp.int32),
+            easiest=self.mutator.none_easiest(),
         )
 
     def example_level(self) -> PyTree:
@@ -231,25 +310,28 @@ class PLR(Sampler):
         self, keys: Keys, state: PLRState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[PLRState, Slots]:
         """Replayed levels for all free slots, or new ones, or mutants; or a block of each."""
-        rows = observed(state.buffer) & ~self._held(slots, ~free)
-        if self.per_slot:
-            replays, edits = self._decide_each(keys.own, state, slots, free, rows)
-        else:
-            replays, edits = self._decide(keys.shared, state, free.size)
+        rows = observed(state.buffer) & ~held_rows(slots, ~free, self.capacity)
+        levels_per_slot = slots.buffer_index.shape[1]
+        least = self.min_fill * self.capacity
+        now = Situation(state, free, levels_per_slot, rows, least, self._edits)
+        replays, edits = self.decision.choose(keys, now)
         before, playing = slots, free & rows.any()
         replay = playing & replays
         mutant = playing & edits & self._has_parent(state, before)
-        new = free & ~replay & ~mutant
+        fresh = free & ~replay & ~mutant
         # Counted by what was decided, which is equal for all seeds, and not by what could be done.
-        taken_in = state.num_new + ((free & ~replays & ~edits).sum() * slots.buffer_index.shape[1])
-        source, slots = self._generate(keys, state, slots, new)
+        taken_in = state.num_new + ((free & ~replays & ~edits).sum() * levels_per_slot)
+        weight = jnp.float32(self.train_on_new)
+        source, slots = generate(
+            self.source, keys, state.source, slots, fresh, weight, state.num_updates
+        )
         buffer, slots = self._recall(keys.own, state.buffer, rows, slots, replay)
         slots = self._edit(keys.own, state, before, slots, mutant)
         state = state._replace(
             source=source,
             buffer=buffer,
             num_new=jnp.minimum(taken_in, self.capacity),
-            edits_next=replays.any() & (self.num_edits > 0),
+            edits_next=replays.any() & self._edits,
         )
         return state, slots
 
@@ -267,24 +349,21 @@ class PLR(Sampler):
         own_slots = slots._replace(level_info=slots.level_info.source)
         source = self.source.observe(keys, state.source, own_slots, score, of_source)
         easiest = state.easiest
-        if self.parents == "easiest":
-            easiest = easiest_rows(slots, score, outcome, self.num_parents)
-        remembered = StoredInfo(slots.score_state, slots.level_info.lineage)
-        level, memory = jax.tree.map(
-            lambda x: x.reshape(-1, *x.shape[2:]), (slots.level, remembered)
-        )
+        if self.mutator.reads:
+            easiest = easiest_rows(slots, score, outcome, self.mutator.num_parents)
+        level, memory = remembered(slots)
         row, score = slots.buffer_index.ravel(), score.ravel()
         finished = jnp.repeat(done, slots.buffer_index.shape[1])
         buffer = update(state.buffer, row, score, memory, finished)
         offered = finished & (row < 0)
 
         def take_in() -> LevelBuffer:
-            hashes = jax.vmap(lambda one: hash_of(self.env, one))(level)
+            hashes = jax.vmap(self.env.level_hash)(level)
             return insert(
                 buffer,
                 Arrivals(level, memory, score, hashes, offered),
-                self._priority(),
-                protected=self._held(slots, ~done),
+                self.priority,
+                protected=held_rows(slots, ~done, self.capacity),
                 sequential=self.sequential,
                 deduplicate=self.deduplicate,
             )
@@ -301,63 +380,11 @@ class PLR(Sampler):
 
     def replay_probability(self, state: PLRState) -> Float[Array, " K"]:
         """Of each row, in an update that replays."""
-        return self._priority()(state.buffer, observed(state.buffer))
+        return self.priority(state.buffer, observed(state.buffer))
 
     def lineage(self, state: PLRState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
         """Updates since each level was first met, and edits between it and the source."""
-        age = state.num_updates - 1 - slots.level_info.lineage.born
-        return {"age": age, "depth": slots.level_info.lineage.depth}
-
-    def _decide(
-        self, key: Key, state: PLRState, num_slots: int
-    ) -> tuple[Bool[Array, " N"], Bool[Array, " N"]]:
-        """Which slots are to replay and which to edit, if possible; equal for all seeds.
-
-        So is `num_new`, which counts what was decided, unless each slot decides for itself.
-        """
-        warm = same_for_all_seeds(state.num_new) >= self.min_fill * self.capacity
-        if self.parallel:
-            block = jnp.arange(num_slots) * self.num_blocks // num_slots
-            return warm & (block == 1), warm & (block == 2)
-        edits = same_for_all_seeds(state.edits_next)
-        coin = jax.random.bernoulli(jax.random.fold_in(key, _OWN), self.replay_prob)
-        return jnp.tile(warm & coin & ~edits, num_slots), jnp.tile(edits, num_slots)
-
-    def _decide_each(
-        self,
-        key: Key,
-        state: PLRState,
-        slots: Slots,
-        free: Bool[Array, " N"],
-        rows: Bool[Array, " K"],
-    ) -> tuple[Bool[Array, " N"], Bool[Array, " N"]]:
-        """The same by a coin of each slot's own, as far as there are rows; no slot edits."""
-        # What was taken in may be much without evidence: lives cut short, and those that go on.
-        warm = observed(state.buffer).sum() >= self.min_fill * self.capacity
-        coins = jax.random.bernoulli(jax.random.fold_in(key, _COIN), self.replay_prob, free.shape)
-        wanted = free & coins & warm
-        enough = jnp.cumsum(wanted) * slots.buffer_index.shape[1] <= rows.sum()
-        return wanted & enough, jnp.zeros_like(free)
-
-    def _generate(
-        self, keys: Keys, state: PLRState, slots: Slots, fresh: Bool[Array, " N"]
-    ) -> tuple[PyTree, Slots]:
-        """New levels from the source for the `fresh` slots; a branch, as they may be dear."""
-
-        def generate() -> tuple[PyTree, Slots]:
-            own_slots = slots._replace(level_info=slots.level_info.source)
-            after, new = self.source.propose(keys, state.source, own_slots, fresh)
-            new = new._replace(
-                buffer_index=jnp.full_like(slots.buffer_index, -1),
-                origin=jnp.full_like(slots.origin, NEW),
-                weight=jnp.full_like(slots.weight, float(self.train_on_new)),
-                level_info=SlotInfo(
-                    new.level_info, born(NEW, jnp.zeros_like(slots.buffer_index), state.num_updates)
-                ),
-            )
-            return tree_where(fresh.any(), after, state.source), tree_where(fresh, new, slots)
-
-        return jax.lax.cond(any_over_seeds(fresh.any()), generate, lambda: (state.source, slots))
+        return lineage_of(slots, state.num_updates) | {"depth": slots.level_info.lineage.depth}
 
     def _recall(
         self,
@@ -372,10 +399,10 @@ class PLR(Sampler):
         def recall() -> tuple[Array, Array, Slots]:
             used = jnp.repeat(replay, slots.buffer_index.shape[1])
             key_draw = jax.random.fold_in(key, _OWN)
-            if self.per_slot:
-                drawn, row = draw_distinct(key_draw, buffer, self._priority(), rows, used)
+            if self.decision.whole_updates:
+                drawn, row = draw(key_draw, buffer, self.priority, rows, used, self.sequential)
             else:
-                drawn, row = draw(key_draw, buffer, self._priority(), rows, used, self.sequential)
+                drawn, row = draw_distinct(key_draw, buffer, self.priority, rows, used)
             row = row.reshape(slots.buffer_index.shape)
             level, info = jax.tree.map(lambda x: x[row], (buffer.level, buffer.level_info))
             old = Slots(
@@ -401,28 +428,26 @@ class PLR(Sampler):
         Their parents are the levels that the slots held before, or, in a parallel update, those
         that another block has just been given.
         """
-        if self.num_edits == 0:
+        if not self._edits:
             return slots
-        held = slots if self.parallel else before
+        held = slots if self.num_blocks > 1 else before
 
         def parents() -> tuple[PyTree, Int[Array, "N R"]]:
             return self._parents(state, held)
 
-        key_edit = jax.random.fold_in(key, _EDIT)
-        now = state.num_updates
-        return edit_into(key_edit, self.env, parents, self.num_edits, slots, mutant, now)
+        key_edit, num_edits = jax.random.fold_in(key, _EDIT), self.mutator.num_edits
+        return edit_into(key_edit, self.env, parents, num_edits, slots, mutant, state.num_updates)
 
     def _has_parent(self, state: PLRState, before: Slots) -> Bool[Array, " N"]:
-        if self.parents == "easiest":
+        if self.mutator.reads:
             return jnp.tile((state.easiest >= 0).any(), before.origin.size)
-        return (before.origin == REPLAY) | self.parallel
+        return (before.origin == REPLAY) | (self.num_blocks > 1)
 
     def _parents(self, state: PLRState, slots: Slots) -> tuple[PyTree, Int[Array, "N R"]]:
         """A parent for each place [N, R], and how deep it is."""
-        if self.parents == "batch":
-            shift = (
-                slots.buffer_index.shape[0] // 3 if self.parallel else 0
-            )  # from the block before
+        if self.mutator.parents == "batch":
+            # Of blocks, from the block before.
+            shift = slots.buffer_index.shape[0] // 3 if self.num_blocks > 1 else 0
             return jax.tree.map(
                 lambda x: jnp.roll(x, shift, axis=0), (slots.level, slots.level_info.lineage.depth)
             )
@@ -432,16 +457,6 @@ class PLR(Sampler):
         held = state.buffer.level, state.buffer.level_info.lineage.depth
         return jax.tree.map(lambda x: x[row], held)
 
-    def _held(self, slots: Slots, busy: Bool[Array, " N"]) -> Bool[Array, " K"]:
-        """Rows whose levels busy slots are working on."""
-        row = jnp.where(
-            busy[:, None] & (slots.buffer_index >= 0), slots.buffer_index, self.capacity
-        )
-        return jnp.zeros(self.capacity, bool).at[row].set(True, mode="drop")
-
-    def _priority(self) -> Priority:
-        return Priority(self.priority, self.temperature, self.staleness_coef)
-
 
 def build(env: LevelEnv, **fields: Any) -> PLR:
     """PLR over an environment's base distribution."""
@@ -450,4 +465,9 @@ def build(env: LevelEnv, **fields: Any) -> PLR:
 
 def tiny(env: LevelEnv) -> PLR:
     """The smallest instance, for tests of laws."""
-    return PLR(env, Random(env), capacity=16, replay_prob=0.5)
+    return PLR(env, Random(env), Alternate(replay_prob=0.5), capacity=16)
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must lie in [0, 1], got {value}")

@@ -49,7 +49,7 @@ from rlgen.envs.cave.view import PackedObs, unpack
 from rlgen.envs.grid import flood
 from rlgen.envs.grid.bitboard import FORWARD, VIEW, State, after, cell_ahead, interior, is_set
 from rlgen.envs.grid.view import HIDDEN
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, level_hash
 from rlgen.types import Key, PyTree, Solution
 
 __all__ = [
@@ -215,7 +215,7 @@ class Cave(LevelEnv):
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
         """Equal for equal caves, whatever their time limits and start directions."""
         rows = (interior(lines, level.height) for lines in (level.blocked, level.marked))
-        return level_sets.level_hash((*rows, level.start, level.goal))
+        return level_hash((*rows, level.start, level.goal))
 
     def level_features(self, level: Level) -> dict[str, Array]:
         """Scalars that describe a level; lengths are -1 where there is nothing to measure."""

@@ -39,7 +39,7 @@ from rlgen.envs.houses.view import (
     unpack,
     walls_of,
 )
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, level_hash
 from rlgen.types import Key
 
 __all__ = [
@@ -180,7 +180,7 @@ class Houses(LevelEnv):
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
         """Equal for equal houses with equal starts, whatever their time limits."""
-        return level_sets.level_hash((level.walls, level.start))
+        return level_hash((level.walls, level.start))
 
     def level_features(self, level: Level) -> dict[str, Array]:
         """Numbers of cells, and the coverage of an episode that does not move."""

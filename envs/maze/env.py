@@ -40,7 +40,7 @@ from rlgen.envs.grid.view import HIDDEN, PackedObs, unpack
 from rlgen.envs.maze import codec, generator, suites
 from rlgen.envs.maze.codec import MazeCodec, check_level, check_levels, to_text
 from rlgen.envs.maze.editor import MazeEditor
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, level_hash
 from rlgen.types import Key, PyTree, Solution
 
 __all__ = [
@@ -212,7 +212,7 @@ class Maze(LevelEnv):
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
         """Equal for equal mazes, whatever their time limits."""
         rows = interior(level.walls, level.height)
-        return level_sets.level_hash((rows, level.start, level.direction, level.goal))
+        return level_hash((rows, level.start, level.direction, level.goal))
 
     def level_features(self, level: Level) -> dict[str, Array]:
         """Scalars that describe a level; lengths are -1 where the goal cannot be reached."""

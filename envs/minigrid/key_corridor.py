@@ -42,6 +42,7 @@ from rlgen.envs.minigrid.level import (
     position_of,
 )
 from rlgen.envs.minigrid.view import PackedObs
+from rlgen.protocols import level_hash
 from rlgen.types import Key, Solution
 
 __all__ = ["EVENTS", "VARIANTS", "KeyCorridor", "Level", "PackedObs", "State", "build", "tiny"]
@@ -168,7 +169,7 @@ class KeyCorridor(suites.Drawn):
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
         """Equal for equal worlds, whatever their time limits."""
-        return level_sets.level_hash(hash_parts(level))
+        return level_hash(hash_parts(level))
 
     def level_features(self, level: Level) -> dict[str, Array]:
         """Scalars that describe a level."""

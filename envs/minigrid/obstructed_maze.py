@@ -26,6 +26,7 @@ from rlgen.envs.minigrid import dynamics, obstructed_generator, render, room_gri
 from rlgen.envs.minigrid.level import EVENTS, Level, State, first_state, hash_parts, position_of
 from rlgen.envs.minigrid.obstructed_generator import ROOM_SIZE, nine_rooms, two_rooms
 from rlgen.envs.minigrid.view import PackedObs
+from rlgen.protocols import level_hash
 from rlgen.types import Key
 
 __all__ = ["EVENTS", "VARIANTS", "Level", "ObstructedMaze", "PackedObs", "State", "build", "tiny"]
@@ -149,7 +150,7 @@ class ObstructedMaze(suites.Drawn):
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
         """Equal for equal worlds, whatever their time limits."""
-        return level_sets.level_hash(hash_parts(level))
+        return level_hash(hash_parts(level))
 
     def level_features(self, level: Level) -> dict[str, Array]:
         """Scalars that describe a level; distances are in cells, walls not minded."""

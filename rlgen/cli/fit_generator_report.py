@@ -15,7 +15,6 @@ from rlgen.algos.level_models import measures
 from rlgen.codec import Cells, Numbers, Part
 from rlgen.evaluation.report import html
 from rlgen.evaluation.report.figures import THEMES, png_bytes
-from rlgen.levels import hash_of
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
@@ -121,7 +120,7 @@ def _tools(env: Any) -> Tools:
     solve = env.solve if registry.has(env, LevelEnv.solve) else None
     return Tools(
         jax.jit(jax.vmap(env.codec().encode)),
-        jax.jit(jax.vmap(lambda level: hash_of(env, level))),
+        jax.jit(jax.vmap(env.level_hash)),
         jax.jit(jax.vmap(lambda level: solve(level).solvable)) if solve else None,
     )
 

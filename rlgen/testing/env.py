@@ -13,7 +13,6 @@ from gymnax.environments import spaces
 from jaxtyping import Array
 
 from rlgen import registry
-from rlgen.levels import hash_of
 from rlgen.parallel.seeds import tree_where
 from rlgen.protocols import LevelEnv
 from rlgen.testing.common import assert_close, assert_same, assert_shapes, differs
@@ -164,7 +163,7 @@ def _parts(path: str, obs: PyTree, space: spaces.Space) -> list[tuple]:
 
 
 def _check_hash(env: Any, level: PyTree, walks: _Walk) -> None:
-    hashes = np.asarray(jax.jit(jax.vmap(partial(hash_of, env)))(level))
+    hashes = np.asarray(jax.jit(jax.vmap(env.level_hash))(level))
     assert hashes.dtype == np.uint32 and hashes.shape[1:] == (2,), "level_hash is not uint32[2]"
     contents = [_bytes(_row(level, i)) for i in range(len(hashes))]
     if len(set(contents)) > 1:

@@ -35,12 +35,12 @@ from rlgen.evaluation.stats.formatting import show_interval
 from rlgen.evaluation.stats.summary import Summary, summarise
 from rlgen.runs.spec import RunSpec, build
 
-_UED = "--score positive-value-loss --sampler.temperature 0.3 --sampler.staleness-coef 0.3"
+_UED = "--score positive-value-loss --sampler.priority.temperature 0.3 --sampler.priority.staleness-coef 0.3"
 METHODS = {
     "uniform": ("fixed", ""),
     "plr": ("fixed-plr", ""),
     "dr": ("dr", ""),
-    "robust-plr": ("robust-plr", f"{_UED} --sampler.replay-prob 0.5"),
+    "robust-plr": ("robust-plr", f"{_UED} --sampler.decision.replay-prob 0.5"),
     "accel": ("accel", f"{_UED} --sampler.source.simple true"),
     "accel-d": ("accel-d", ""),
     "el-dred": ("el-dred", ""),

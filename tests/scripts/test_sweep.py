@@ -321,7 +321,7 @@ def test_the_terminal_table_fits_80_columns(sweep):
     console = Console(width=80, record=True, force_terminal=False)
     base = {"error": "", "exit_code": 0, "score": "solve rate", "interval": "95 %", "look": 1}
     base |= {"train_solve_rate": 0.5, "env_steps": 1e7, "seconds": 8000.0, "state": "done"}
-    values = {"sampler.temperature": "0.3", "student.learner.learning_rate": "0.0003"}
+    values = {"sampler.priority.temperature": "0.3", "student.learner.learning_rate": "0.0003"}
     scores = (0.25, 0.75, None)
     rows = [
         {"name": f"{i}-x", "values": values, **base, "iqm": x, "iqm_low": x, "iqm_high": x}

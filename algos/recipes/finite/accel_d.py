@@ -5,9 +5,9 @@ Data-Regularised Environment Design", a baseline there.
 """
 
 from rlgen.algos.recipes.presets.finite import UNMIXED
-from rlgen.algos.samplers.dred import DRED
+from rlgen.algos.samplers.dred import DRED, Mixture
 from rlgen.algos.samplers.fixed import own_set
-from rlgen.algos.samplers.replay.mixture import Mixture
+from rlgen.algos.samplers.replay.pool import Mutator
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
 from rlgen.students import student_and_score
@@ -19,5 +19,7 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
     student, judge = student_and_score(env, learner, score)
     mixture = Mixture(secondary_temperature=0.1, share_start=1.0, stale="all")
-    sampler = DRED(env, own_set(env), mixture=mixture, num_edits=5, parents="easiest", admit="any")
+    sampler = DRED(
+        env, own_set(env), mixture=mixture, mutator=Mutator(parents="easiest"), admit="any"
+    )
     return Curriculum(student, sampler, judge, levels_per_slot=8)

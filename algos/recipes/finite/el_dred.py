@@ -7,6 +7,7 @@ Data-Regularised Environment Design".
 from rlgen.algos.recipes.presets.finite import EDITED
 from rlgen.algos.samplers.dred import DRED
 from rlgen.algos.samplers.fixed import own_set
+from rlgen.algos.samplers.replay.pool import Mutator
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
 from rlgen.students import student_and_score
@@ -17,5 +18,5 @@ PRESETS = EDITED
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
     """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
     student, judge = student_and_score(env, learner, score)
-    sampler = DRED(env, own_set(env), num_edits=5, parents="easiest")
+    sampler = DRED(env, own_set(env), mutator=Mutator(parents="easiest"))
     return Curriculum(student, sampler, judge, levels_per_slot=8)

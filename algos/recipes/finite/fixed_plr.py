@@ -5,9 +5,8 @@ settings are those of Garcin et al., 2024, "DRED".
 """
 
 from rlgen.algos.recipes.presets.finite import DATA_ONLY
-from rlgen.algos.samplers.dred import DRED
+from rlgen.algos.samplers.dred import DRED, Mixture
 from rlgen.algos.samplers.fixed import own_set
-from rlgen.algos.samplers.replay.mixture import Mixture
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
 from rlgen.students import student_and_score

@@ -7,7 +7,7 @@ Adversarial Environment Design".
 from rlgen.algos.meta.meta_gradient import rule_student_and_score
 from rlgen.algos.recipes.presets.meta_gradient import REPLAY, RULE_STEPS
 from rlgen.algos.samplers.lifetimes import Lifetimes
-from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.plr import PLR, EachSlot
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
 from rlgen.levels import TaskEnv
@@ -22,5 +22,5 @@ def build(env: LevelEnv, learner: str = "a2c", score: str = "algorithmic-regret"
     antagonist = learner if score == NEEDS_ANTAGONIST else ""
     student, judge = rule_student_and_score(env, antagonist, score)
     source = Lifetimes(env, Random(env))
-    sampler = PLR(TaskEnv(env), source, replay_prob=0.5, per_slot=True)
+    sampler = PLR(TaskEnv(env), source, EachSlot(replay_prob=0.5))
     return Curriculum(student, sampler, judge)

@@ -55,7 +55,11 @@ GROUNDED: dict[str, Preset] = {
 }
 """A finite set and what is added to it."""
 
-_EDITS: Preset = {"sampler.num_edits": 5, "sampler.parents": "easiest", "sampler.num_parents": 4}
+_EDITS: Preset = {
+    "sampler.mutator.num_edits": 5,
+    "sampler.mutator.parents": "easiest",
+    "sampler.mutator.num_parents": 4,
+}
 
 EDITED: dict[str, Preset] = {name: {**preset, **_EDITS} for name, preset in GROUNDED.items()}
 """The same, where edits are added."""

@@ -83,18 +83,18 @@ LEARNING: dict[str, Preset] = {
 # agents: a low temperature and no staleness come close.
 _REPLAY_PARITY: Preset = {
     "sampler.capacity": 4000,
-    "sampler.replay_prob": 0.5,
-    "sampler.temperature": 0.1,
-    "sampler.staleness_coef": 0.0,
+    "sampler.decision.replay_prob": 0.5,
+    "sampler.priority.temperature": 0.1,
+    "sampler.priority.staleness_coef": 0.0,
     "sampler.min_fill": 0.128,
-    "sampler.priority": "rank",
+    "sampler.priority.kind": "rank",
     **_living("sampler.source", 0, 250),
 }
 
 _REPLAY_STRONG: Preset = {
     **_REPLAY_PARITY,
-    "sampler.temperature": 0.3,
-    "sampler.staleness_coef": 0.2,
+    "sampler.priority.temperature": 0.3,
+    "sampler.priority.staleness_coef": 0.2,
 }
 
 _REPLAY_FAST: Preset = {

@@ -72,6 +72,6 @@ TAUGHT = _with_teacher(LEARNING, "sampler")
 
 _REPAIRED = _with_teacher(REPLAY, "sampler.source")
 TAUGHT_REPLAY: dict[str, Preset] = {
-    name: {**preset, "sampler.replay_prob": 0.95} for name, preset in _REPAIRED.items()
+    name: {**preset, "sampler.decision.replay_prob": 0.95} for name, preset in _REPAIRED.items()
 }
 """A teacher's levels, kept in a buffer and replayed nineteen times in twenty."""

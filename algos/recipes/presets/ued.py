@@ -73,22 +73,26 @@ LEARNING: dict[str, Preset] = {"parity": PARITY, "strong": STRONG, "fast": FAST}
 
 _PLR_PARITY: Preset = {
     "sampler.capacity": 4000,
-    "sampler.replay_prob": 0.8,
-    "sampler.temperature": 0.3,
-    "sampler.staleness_coef": 0.3,
+    "sampler.decision.replay_prob": 0.8,
+    "sampler.priority.temperature": 0.3,
+    "sampler.priority.staleness_coef": 0.3,
     "sampler.min_fill": 0.5,
-    "sampler.priority": "rank",
+    "sampler.priority.kind": "rank",
     "sampler.sequential": True,
     "sampler.deduplicate": True,
 }
 
-_PLR_STRONG: Preset = {**_PLR_PARITY, "sampler.replay_prob": 0.5, "sampler.sequential": False}
+_PLR_STRONG: Preset = {
+    **_PLR_PARITY,
+    "sampler.decision.replay_prob": 0.5,
+    "sampler.sequential": False,
+}
 
 # With a temperature of 0.3 most of a batch is one level; short runs need replay to begin early.
 _PLR_FAST: Preset = {
     **_PLR_PARITY,
     "sampler.sequential": False,
-    "sampler.temperature": 1.0,
+    "sampler.priority.temperature": 1.0,
     "sampler.min_fill": 0.1,
 }
 
@@ -107,13 +111,13 @@ ROBUST: dict[str, Preset] = {
 }
 """The same, trained on replayed levels alone."""
 
-_EDITS: Preset = {"sampler.num_edits": 5, "sampler.source.simple": False}
+_EDITS: Preset = {"sampler.mutator.num_edits": 5, "sampler.source.simple": False}
 
 # From simple levels, four times the edits and more staleness: minimax's settings.
 _EDITS_STRONG: Preset = {
-    "sampler.num_edits": 20,
-    "sampler.replay_prob": 0.8,
-    "sampler.staleness_coef": 0.5,
+    "sampler.mutator.num_edits": 20,
+    "sampler.decision.replay_prob": 0.8,
+    "sampler.priority.staleness_coef": 0.5,
     "sampler.source.simple": True,
 }
 
@@ -131,8 +135,7 @@ def in_blocks(presets: dict[str, Preset], num_blocks: int) -> dict[str, Preset]:
     The staleness coefficient is minimax's for its parallel runs.
     """
     own: Preset = {
-        "sampler.staleness_coef": 0.5,
-        "sampler.parallel": True,
+        "sampler.priority.staleness_coef": 0.5,
         "student.learner.anneal_end": 0.0,
     }
     return {

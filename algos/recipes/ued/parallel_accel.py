@@ -6,8 +6,9 @@ Source: Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in J
 import dataclasses
 
 from rlgen.algos.recipes.presets.ued import EDITING, in_blocks
-from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.plr import PLR, Blocks
 from rlgen.algos.samplers.random import Random
+from rlgen.algos.samplers.replay.pool import Mutator
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
 from rlgen.students import student_and_score
@@ -18,6 +19,8 @@ PRESETS = in_blocks(EDITING, 3)
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
     """A third of the slots are learned from, so every update has a gradient once replay began."""
     student, judge = student_and_score(env, learner, score)
-    sampler = PLR(env, Random(env), train_on_new=False, num_edits=5, parallel=True)
+    sampler = PLR(
+        env, Random(env), train_on_new=False, mutator=Mutator(num_edits=5), decision=Blocks()
+    )
     student = dataclasses.replace(student, train_share=sampler.train_share)
     return Curriculum(student, sampler, judge, num_slots=96)

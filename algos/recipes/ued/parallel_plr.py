@@ -6,7 +6,7 @@ Source: Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in J
 import dataclasses
 
 from rlgen.algos.recipes.presets.ued import REPLAY, in_blocks
-from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.plr import PLR, Blocks
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
@@ -18,6 +18,6 @@ PRESETS = in_blocks(REPLAY, 2)
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
     """Half of the slots are learned from, so every update has a gradient once replay has begun."""
     student, judge = student_and_score(env, learner, score)
-    sampler = PLR(env, Random(env), train_on_new=False, parallel=True)
+    sampler = PLR(env, Random(env), train_on_new=False, decision=Blocks())
     student = dataclasses.replace(student, train_share=sampler.train_share)
     return Curriculum(student, sampler, judge, num_slots=64)

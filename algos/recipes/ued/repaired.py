@@ -10,7 +10,7 @@ from typing import Literal
 
 from rlgen.algos.recipes.presets.paired import TAUGHT_REPLAY
 from rlgen.algos.samplers import paired
-from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.plr import PLR, Alternate
 from rlgen.curriculum import Curriculum
 from rlgen.protocols import LevelEnv
 from rlgen.students import student_and_score
@@ -27,5 +27,5 @@ def build(
     """Two students; the regret is both the teacher's pay and the priority of replay."""
     student, judge = student_and_score(env, learner, score)
     source = paired.build(env, network)
-    sampler = PLR(env, source, replay_prob=0.95, train_on_new=False)
+    sampler = PLR(env, source, Alternate(replay_prob=0.95), train_on_new=False)
     return Curriculum(replace(student, population=2), sampler, judge)

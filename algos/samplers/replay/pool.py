@@ -1,17 +1,150 @@
-"""What samplers have in common that keep levels of another sampler in a buffer."""
+"""What samplers have in common that keep levels of another sampler in a buffer.
+
+Where levels come from (`Lineage`), how they are edited (`Mutator`), and the branches of an update:
+new levels of the source, levels of the buffer, edited ones, and what is told and kept afterwards.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.algos.samplers.replay.lineage import Lineage, SlotInfo, StoredInfo, born
 from rlgen.buffer import Arrivals, LevelBuffer, Priority, insert, make_buffer
-from rlgen.levels import hash_of
 from rlgen.parallel.seeds import any_over_seeds, tree_where
 from rlgen.protocols import LevelEnv, Sampler
-from rlgen.types import NEW, REPLAY, Keys, Outcome, PyTree, Slots
+from rlgen.types import MUTANT, NEW, REPLAY, Key, Keys, Outcome, PyTree, Slots
+
+Parents = Literal["batch", "easiest"]
+
+
+class Lineage(NamedTuple):
+    """Where a level comes from; [K] in the buffer, [N, R] in the slots."""
+
+    origin: Int[Array, "*B"]  # NEW or MUTANT
+    depth: Int[Array, "*B"]  # edits of edits: 0 from the source, 1 its child, ...
+    born: Int[Array, "*B"]  # the update in which it was first met
+
+
+class StoredInfo(NamedTuple):
+    """What the buffer keeps of each level beside its score."""
+
+    score_state: PyTree  # the score's
+    lineage: Lineage
+
+
+class SlotInfo(NamedTuple):
+    """What is noted of each level in the slots."""
+
+    source: PyTree  # the source's own
+    lineage: Lineage
+
+
+@dataclass(frozen=True)
+class Mutator:
+    """How levels that were replayed are edited.
+
+    Attributes:
+        num_edits: edits of each mutant; 0 makes none.
+        parents: `batch`, every level just replayed has one mutant; `easiest`, the `num_parents`
+            easiest of them share the mutants.
+        num_parents: of `easiest`: the levels of highest mean return minus score, on which the
+            agent does well and has little left to learn.
+
+    Raises:
+        ValueError: a field outside its range.
+    """
+
+    num_edits: int = 5
+    parents: Parents = "batch"
+    num_parents: int = 4
+
+    def __post_init__(self):
+        if self.num_edits < 0 or self.num_parents < 1:
+            raise ValueError(
+                f"num_edits must be at least 0 and num_parents at least 1, got "
+                f"{self.num_edits} and {self.num_parents}"
+            )
+        if self.parents not in get_args(Parents):
+            raise ValueError(f"parents must be 'batch' or 'easiest', got {self.parents!r}")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Fields of the outcome: episodes, to tell which parents are easiest."""
+        return frozenset({"episodes"} if self.num_edits and self.parents == "easiest" else ())
+
+    def none_easiest(self) -> Int[Array, " P"]:
+        """The rows of the easiest levels before any was replayed."""
+        return jnp.full(self.num_parents, -1, jnp.int32)
+
+
+def born(origin: int, depth: Int[Array, "N R"], update: Int[Array, ""]) -> Lineage:
+    """The lineage of levels that are met for the first time."""
+    return Lineage(jnp.full_like(depth, origin), depth, jnp.ones_like(depth) * update)
+
+
+def easiest_rows(
+    slots: Slots, score: Float[Array, "N R"], outcome: Outcome, num_parents: int
+) -> Int[Array, " P"]:
+    """Rows of the replayed levels of highest mean return minus score; -1 where there are fewer.
+
+    A row that was drawn twice counts once; one without a completed episode or a score, not at all.
+
+    Source: Parker-Holder et al., 2022, "Evolving Curricula with Regret-Based Environment Design":
+    the levels that the agent solves with the least regret. (The code released with it sorts by the
+    same difference but takes the lowest values.)
+    """
+    assert outcome.episodes, "samplers that ask declare that they read episodes"
+    ease = outcome.episodes.mean_return - score
+    known = (outcome.episodes.num > 0) & jnp.isfinite(score) & (slots.buffer_index >= 0)
+    ease = jnp.where(known & outcome.done[:, None], ease, -jnp.inf).ravel()
+    row = slots.buffer_index.ravel()
+    earlier = jnp.tril((row[:, None] == row[None]) & jnp.isfinite(ease)[None], k=-1).any(-1)
+    num = min(num_parents, row.size)
+    best, place = jax.lax.top_k(jnp.where(earlier, -jnp.inf, ease), num)
+    chosen = jnp.where(jnp.isfinite(best), row[place], -1)
+    return jnp.concatenate([chosen, jnp.full(num_parents - num, -1, jnp.int32)])
+
+
+def edit_into(
+    key: Key,
+    env: LevelEnv,
+    parents: Callable[[], tuple[PyTree, Int[Array, "N R"]]],
+    num_edits: int,
+    slots: Slots,
+    mutant: Bool[Array, " N"],
+    now: Int[Array, ""],
+) -> Slots:
+    """The slots with mutants, of weight 0, in those that are to have some; a branch.
+
+    Args:
+        key: consumed.
+        env: which edits.
+        parents: a parent for each place, [N, R, ...], and how deep it is.
+        num_edits: of each mutant.
+        slots: as they were; their `level_info` is a `SlotInfo`.
+        mutant: which slots to fill.
+        now: number of this update, which the mutants are born in.
+    """
+
+    def edit() -> Slots:
+        level, depth = parents()
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), level)
+        flat = env.mutate_levels(key, flat, num_edits)
+        child = Slots(
+            level=jax.tree.map(lambda x, y: x.reshape(y.shape), flat, slots.level),
+            score_state=slots.score_state,
+            buffer_index=jnp.full_like(slots.buffer_index, -1),
+            origin=jnp.full_like(slots.origin, MUTANT),
+            weight=jnp.zeros_like(slots.weight),
+            level_info=SlotInfo(slots.level_info.source, born(MUTANT, depth + 1, now)),
+        )
+        return tree_where(mutant, child, slots)
+
+    return jax.lax.cond(any_over_seeds(mutant.any()), edit, lambda: slots)
+
 
 BY_SCORE = Priority("rank", temperature=1.0, staleness_coef=0.0)
 """With it a level replaces the row of lowest score, and the buffer keeps the K best."""
@@ -138,11 +271,17 @@ def keep_best(
 
     def merge() -> LevelBuffer:
         level, memory = remembered(slots)
-        hashes = jax.vmap(lambda one: hash_of(env, one))(level)
+        hashes = jax.vmap(env.level_hash)(level)
         arrivals = Arrivals(level, memory, score.ravel(), hashes, offered.ravel())
         return insert(buffer, arrivals, BY_SCORE, protected, deduplicate=False)
 
     return jax.lax.cond(any_over_seeds(offered.any()), merge, lambda: buffer)
+
+
+def held_rows(slots: Slots, busy: Bool[Array, " N"], capacity: int) -> Bool[Array, " K"]:
+    """Rows whose levels busy slots are working on."""
+    row = jnp.where(busy[:, None] & (slots.buffer_index >= 0), slots.buffer_index, capacity)
+    return jnp.zeros(capacity, bool).at[row].set(True, mode="drop")
 
 
 def lineage_of(slots: Slots, num_updates: Int[Array, ""]) -> dict[str, Int[Array, "N R"]]:

@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from rlgen import registry
 from rlgen.evaluation.generalisation.shared_structure import shared_structure
 from rlgen.evaluation.stats.bootstrap import wilson
-from rlgen.levels import hash_of, words
+from rlgen.levels import words
 from rlgen.protocols import FEATURES, Actor, LevelEnv, has_feature
 from rlgen.rollout import EpisodeResult, play
 from rlgen.types import Key, PyTree
@@ -78,7 +78,7 @@ def sample_levels(key: Key, env: LevelEnv, num: int) -> Sample:
     @jax.jit
     def draw(keys: Key) -> tuple[PyTree, Array]:
         level = jax.vmap(env.sample_level)(keys)
-        return level, jax.vmap(lambda one: hash_of(env, one))(level)
+        return level, jax.vmap(env.level_hash)(level)
 
     level, hashes = draw(jax.random.split(key, num))
     found = words(hashes)

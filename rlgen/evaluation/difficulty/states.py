@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from rlgen.evaluation.difficulty.levels import RandomActor
-from rlgen.levels import hash_of, words
+from rlgen.levels import words
 from rlgen.protocols import LevelEnv
 from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree
@@ -63,7 +63,7 @@ def sampler(env: Any, num: int, states: int) -> Callable[[Key], States]:
         state, best = env.labelled_states(key_states, level, states)
         keys = jax.random.split(key_obs, states)
         obs = jax.vmap(lambda key, state: env.observe(key, state, None, level))(keys, state)
-        return vectors(flat(obs), states), best, hash_of(env, level)
+        return vectors(flat(obs), states), best, env.level_hash(level)
 
     run = jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=_BATCH))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from rlgen.levels import LevelSet, exclude, hash_of, take
+from rlgen.levels import LevelSet, exclude, take
 from rlgen.protocols import LevelEnv, Student
 from rlgen.types import Key, PyTree
 
@@ -56,7 +56,7 @@ def _fresh(env: LevelEnv, chosen: LevelSet, num: int) -> LevelSet | None:
     @jax.jit
     def sample(keys: Key) -> tuple[PyTree, Array]:
         level = jax.vmap(env.sample_level)(keys)
-        return level, jax.vmap(lambda one: hash_of(env, one))(level)
+        return level, jax.vmap(env.level_hash)(level)
 
     others, found = take(chosen, []), []
     for i in range(_ROUNDS):

@@ -15,7 +15,6 @@ Differs from it: disjointness is enforced by the levels' hashes, not trusted to 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ from rlgen.evaluation.generalisation.level_facts import open_log
 from rlgen.evaluation.generalisation.unseen_levels import training_set, unseen_levels
 from rlgen.evaluation.ladder.streams import Stream, draw_streams, suite_stream
 from rlgen.evaluation.suites import family_of, load_suite
-from rlgen.levels import DistributionShift, Suite, hash_of, make_level_set, words
+from rlgen.levels import DistributionShift, Suite, make_level_set, words
 from rlgen.protocols import LevelEnv
 from rlgen.runs.curriculum_log import has_log
 from rlgen.types import PyTree
@@ -228,7 +227,7 @@ def is_one_level(env: LevelEnv) -> bool:
 def _hashes(env: LevelEnv, level: PyTree) -> UInt32[np.ndarray, "M 2"]:
     num = jax.tree.leaves(level)[0].shape[0]
     size = min(_HASHED, num)
-    call = jax.jit(jax.vmap(partial(hash_of, env)))
+    call = jax.jit(jax.vmap(env.level_hash))
     found = []
     for start in range(0, num, size):
         at = np.minimum(np.arange(start, start + size), num - 1)

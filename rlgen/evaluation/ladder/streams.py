@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool
 
 from rlgen import registry
 from rlgen.evaluation.suites import family_of
-from rlgen.levels import LevelSet, Suite, hash_of, take, words
+from rlgen.levels import LevelSet, Suite, take, words
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
@@ -128,7 +128,7 @@ def _sampler(env: Any) -> Callable:
         level = env.sample_level(key)
         unknown = Solution(jnp.bool_(True), jnp.int32(-1), jnp.float32(jnp.nan))
         solution = env.solve(level) if registry.has(env, LevelEnv.solve) else unknown
-        return level, hash_of(env, level), solution
+        return level, env.level_hash(level), solution
 
     return lambda key: jax.device_get(sample(jax.random.split(key, _BATCH)))
 

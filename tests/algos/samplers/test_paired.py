@@ -236,7 +236,7 @@ def test_a_recipe_runs_and_every_update_teaches(name, env, score):
     np.testing.assert_array_equal(played, students * N * 24)
 
 
-REPAIRED = {"sampler.replay_prob": 0.6}
+REPAIRED = {"sampler.decision.replay_prob": 0.6}
 POLE = load("envs", "cart-pole").tiny()  # compiles in half the time of a maze
 single = jax.jit(updates, static_argnums=(0, 1))
 

@@ -30,7 +30,7 @@ SMALL = {
     "student.learner.num_epochs": 1,
     "sampler.capacity": 8,
     "sampler.min_fill": 0.5,
-    "sampler.replay_prob": 0.5,
+    "sampler.decision.replay_prob": 0.5,
 }
 
 

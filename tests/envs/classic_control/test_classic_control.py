@@ -16,7 +16,8 @@ from rlgen.envs.classic_control.mountain_car import MountainCar
 from rlgen.envs.classic_control.parameters import EDIT, NEARBY
 from rlgen.envs.classic_control.pendulum import Pendulum
 from rlgen.evaluation.suites import load_suite
-from rlgen.levels import disjoint, level_hash, make_level_set, save_levels
+from rlgen.levels import disjoint, make_level_set, save_levels
+from rlgen.protocols import level_hash
 
 ENVS = {"cart-pole": CartPole(), "pendulum": Pendulum(), "mountain-car": MountainCar()}
 THEIRS = {

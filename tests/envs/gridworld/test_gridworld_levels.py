@@ -13,7 +13,7 @@ from rlgen.envs.gridworld import VARIANTS, GridWorld
 from rlgen.envs.gridworld.generator import distinct_cells, draw, num_draws, table_of
 from rlgen.envs.gridworld.modes import LAYOUTS, MODES
 from rlgen.envs.maze.suites import NAMED
-from rlgen.levels import level_hash
+from rlgen.protocols import level_hash
 
 NUM_LEVELS = 4000
 DESIGNS = ("dense", "sparse", "long", "longer", "long-dense")
