@@ -137,6 +137,19 @@ class Curriculum:
         return ts, metrics, shown
 
 
+def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:
+    """The slots with levels [N, R, ...] without a past in the free ones, to be trained on."""
+    new = Slots(
+        level=level,
+        score_state=slots.score_state,
+        buffer_index=jnp.full_like(slots.buffer_index, -1),
+        origin=jnp.full_like(slots.origin, NEW),
+        weight=jnp.ones_like(slots.weight),
+        level_info=slots.level_info,
+    )
+    return tree_where(free, new, slots)
+
+
 def _is_judged(outcome: Outcome) -> Bool[Array, " N"]:
     """Slots whose tenancy is over, and where the evidence is of a whole life if it is of lives."""
     if isinstance(outcome.lifetimes, LifetimeResults):

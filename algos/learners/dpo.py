@@ -59,7 +59,8 @@ class DiscoveredDrift:
 
 def build(env: LevelEnv, **fields: Any) -> PPO:
     """Feed-forward PPO for an environment, with this drift."""
-    return PPO(env, **({"surrogate": DiscoveredDrift()} | fields))
+    fields.setdefault("surrogate", DiscoveredDrift())
+    return PPO(env, **fields)
 
 
 def tiny(env: LevelEnv) -> PPO:

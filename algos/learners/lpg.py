@@ -121,8 +121,8 @@ class Agent(Actor):
         critic = self.network.init(key_critic, self.env, 1)
         start = self.optimizer.init
         opts = start(actor), start(bootstrap), start(critic)
-        lifetime = jnp.int32(lifetime)
-        return AgentState(actor, bootstrap, critic, *opts, jnp.int32(0), lifetime, lifetime)
+        known = jnp.int32(lifetime)
+        return AgentState(actor, bootstrap, critic, *opts, jnp.int32(0), known, known)
 
     def initial_carry(self, num_slots: int) -> tuple[()]:
         """Nothing is remembered from step to step."""
@@ -384,9 +384,10 @@ class LPG(RuleLearner):
             rule: parameters.
             lifetime: updates of its life; `()` for the field `num_updates`.
         """
-        if isinstance(lifetime, tuple):
-            lifetime = known_lifetime(self.rule_net.clock, self.num_updates)
-        agent = self._agent.init(key, lifetime)
+        known = lifetime
+        if isinstance(known, tuple):
+            known = known_lifetime(self.rule_net.clock, self.num_updates)
+        agent = self._agent.init(key, known)
         if self.told_horizons:
             horizons = jnp.asarray(self.told_horizons, jnp.int32)
             told = jax.random.choice(jax.random.fold_in(key, _TOLD), horizons)

@@ -130,9 +130,10 @@ class LPO(RuleLearner):
             rule: parameters.
             lifetime: updates of its life; `()` for the field `num_updates`.
         """
-        if isinstance(lifetime, tuple):
-            lifetime = known_lifetime(self.rule_net.clock, self.num_updates)
-        return LPOState(rule, self.agent.init(key), jnp.int32(lifetime))
+        known = lifetime
+        if isinstance(known, tuple):
+            known = known_lifetime(self.rule_net.clock, self.num_updates)
+        return LPOState(rule, self.agent.init(key), jnp.int32(known))
 
     def initial_carry(self, num_slots: int) -> PyTree:
         """Recurrent state at the start of an episode, [N, ...]."""

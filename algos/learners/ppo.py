@@ -190,7 +190,8 @@ class PPO(Learner):
     @property
     def _network(self) -> Any:
         """The network, with as many values as there are streams."""
-        return replace(self.network, num_values=2) if self.two_streams else self.network
+        network: Any = self.network
+        return replace(network, num_values=2) if self.two_streams else network
 
     def check(self, num_steps: int, num_slots: int) -> None:
         """Refuse rollouts that do not divide into this learner's sequences and minibatches.
@@ -341,7 +342,8 @@ class PPO(Learner):
     def _epoch(self, key: Key, carry: tuple, batch: Batch, rate: Array) -> tuple[tuple, Metrics]:
         def learn(params: PyTree, opt_state: PyTree) -> tuple[tuple, Metrics]:
             def minibatch(carry: tuple, part: Batch) -> tuple[tuple, Metrics]:
-                return self._step(*carry, part, rate)
+                params, opt_state = carry
+                return self._step(params, opt_state, part, rate)
 
             parts = self._shuffle(key, batch)
             if self.num_minibatches == 1:
@@ -407,6 +409,8 @@ class PPO(Learner):
         value_loss = 0.5 * mean(self._value_error(value, old.value, batch.target))
         streams = {}
         if self.two_streams:
+            assert not isinstance(batch.bonus_value, tuple)
+            assert not isinstance(batch.bonus_target, tuple)
             error = self._value_error(bonus_value, batch.bonus_value, batch.bonus_target)
             streams["bonus_value_loss"] = 0.5 * mean(error)
             value_loss += streams["bonus_value_loss"]

@@ -20,7 +20,7 @@ Sign: the agent *ascends* π̂ log π, as the papers write. The code of GROOVE d
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -146,8 +146,8 @@ class Rule(RuleNet):
         features = [inputs.reward, inputs.done.astype(jnp.float32)]
         features += [inputs.discount] if self.discount_input else []
         features += [inputs.action_prob, embed(inputs.prediction), following]
-        features += [inputs.life_used, inputs.log_horizon] if self.clock else []
-        return jnp.stack(features, axis=-1)
+        clock: Any = [inputs.life_used, inputs.log_horizon]  # () where there is none
+        return jnp.stack(features + (clock if self.clock else []), axis=-1)
 
 
 MARGIN = 1e-4

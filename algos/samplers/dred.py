@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.fixed import Fixed
-from rlgen.algos.samplers.random import Random
 from rlgen.algos.samplers.replay.pool import (
     Lineage,
     Mutator,
@@ -568,10 +567,10 @@ def _played(outcome: Outcome, shape: tuple[int, ...]) -> Bool[Array, "N R"]:
 
 
 def build(env: LevelEnv, **fields: Any) -> DRED:
-    """A finite set of sampled levels, with random ones as proposals."""
-    return DRED(env, Fixed(env), Random(env), **fields)
+    """A finite set of sampled levels; proposals only if a `source` or a `mutator` is given."""
+    return DRED(env, Fixed(env), **fields)
 
 
 def tiny(env: LevelEnv) -> DRED:
     """The smallest instance, for tests of laws."""
-    return DRED(env, Fixed(env, num_levels=6), Random(env), capacity=16)
+    return DRED(env, Fixed(env, num_levels=6), Fixed(env, num_levels=9, seed=1), capacity=16)

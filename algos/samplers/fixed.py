@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
-from rlgen.algos.samplers.random import fill_new
+from rlgen.curriculum import fill_new
 from rlgen.levels import LevelSet
 from rlgen.protocols import LevelEnv, Sampler
 from rlgen.registry import did_you_mean, require

@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool
 from rlgen import registry
 from rlgen.algos.level_models.files import load_fitted
 from rlgen.algos.samplers.fixed import Fixed, own_set
-from rlgen.algos.samplers.random import fill_new
 from rlgen.codec import Cells
+from rlgen.curriculum import fill_new
 from rlgen.protocols import LevelEnv, LevelModel, Sampler
 from rlgen.registry import require
 from rlgen.types import Key, Keys, PyTree, Slots

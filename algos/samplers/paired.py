@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.learners.ppo import PPO
-from rlgen.algos.samplers.random import fill_new
+from rlgen.curriculum import fill_new
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.cell_actor_critic import CellActorCritic
 from rlgen.parallel.seeds import any_over_seeds, tree_where

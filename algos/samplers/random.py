@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from rlgen.parallel.seeds import tree_where
+from rlgen.curriculum import fill_new
 from rlgen.protocols import LevelEnv, Sampler
 from rlgen.registry import require
-from rlgen.types import NEW, Key, Keys, PyTree, Slots
+from rlgen.types import Key, Keys, PyTree, Slots
 
 
 @dataclass(frozen=True)
@@ -56,19 +55,6 @@ class Random(Sampler):
 
     def _sample(self, key: Key) -> PyTree:
         return self.env.sample_simple_level(key) if self.simple else self.env.sample_level(key)
-
-
-def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:
-    """The slots with levels [N, R, ...] without a past in the free ones, to be trained on."""
-    new = Slots(
-        level=level,
-        score_state=slots.score_state,
-        buffer_index=jnp.full_like(slots.buffer_index, -1),
-        origin=jnp.full_like(slots.origin, NEW),
-        weight=jnp.ones_like(slots.weight),
-        level_info=slots.level_info,
-    )
-    return tree_where(free, new, slots)
 
 
 def build(env: LevelEnv, **fields: Any) -> Random:

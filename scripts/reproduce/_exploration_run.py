@@ -16,9 +16,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import config, registry
-from rlgen.algos.samplers.random import fill_new
 from rlgen.bonuses import Shaped, parse
-from rlgen.curriculum import Curriculum
+from rlgen.curriculum import Curriculum, fill_new
 from rlgen.protocols import LevelEnv, Sampler
 from rlgen.rollout import Record, play, rollout
 from rlgen.students import OnPolicy
