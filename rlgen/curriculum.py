@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from rlgen.parallel.seeds import tree_where
-from rlgen.protocols import Sampler, Score, Student
+from rlgen.protocols import Sampler, Score, Student, check_numbers
 from rlgen.types import (
     NEW,
     Key,
@@ -44,9 +44,7 @@ class Curriculum:
     levels_per_slot: int = 1
 
     def __post_init__(self):
-        for name in ("num_slots", "levels_per_slot"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "num_slots", "levels_per_slot", least=1)
         most = self.student.max_levels_per_slot
         if most is not None and self.levels_per_slot > most:
             raise ValueError(

@@ -43,6 +43,7 @@ __all__ = [
     "Sampler",
     "Score",
     "Student",
+    "check_numbers",
     "example_level",
     "feature_of",
     "has_feature",
@@ -80,6 +81,43 @@ class Component(abc.ABC):
     def missing(self, capability: Callable, message: str = "") -> MissingCapability:
         """What to raise where a capability is called that this component does not offer."""
         return MissingCapability(message or f"{type(self).__name__} has no {capability.__name__}")
+
+
+def check_numbers(
+    component: object,
+    *names: str,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    owner: str = "",
+) -> None:
+    """Refuse numbers outside their range, and NaN.
+
+    Args:
+        component: whose fields are checked.
+        names: of the fields.
+        least, above, most, below: the bounds, two at most, the first two of which exclude another.
+        owner: what stands before the name in a message, such as `network.`.
+
+    Raises:
+        ValueError: with the field, what is allowed and what it is.
+    """
+    low = above if least is None else least
+    high = below if most is None else most
+    if high is not None:
+        brackets = "(" if least is None else "[", ")" if most is None else "]"
+        allowed = f"lie in {brackets[0]}{low}, {high}{brackets[1]}"
+    else:
+        allowed = f"be above {low}" if least is None else f"be at least {low}"
+        allowed = "be 0 or more" if least == 0 else allowed
+    for name in names:
+        value = getattr(component, name)
+        fits = (value >= least if least is not None else above is None or value > above) and (
+            value <= most if most is not None else below is None or value < below
+        )
+        if not fits:
+            raise ValueError(f"{owner}{name} must {allowed}, got {value}")
 
 
 class LevelEnv(Component, Environment[Any, Any], abstract=True):

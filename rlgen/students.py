@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from rlgen import registry
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import FEATURES, Bonus, Learner, LevelEnv, Score, Student
+from rlgen.protocols import FEATURES, Bonus, Learner, LevelEnv, Score, Student, check_numbers
 from rlgen.returns import episode_progress, episodes
 from rlgen.rollout import Record, RolloutCarry, continue_rollout, reset_slots, rollout
 from rlgen.types import NEW, EpisodeStats, Key, Metrics, Outcome, PyTree, Rollout, Slots, Spent
@@ -63,9 +63,7 @@ class OnPolicy(Student):
     updates_per_level: int = 1
 
     def __post_init__(self):
-        for name in ("num_steps", "population", "updates_per_level"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "num_steps", "population", "updates_per_level", least=1)
         for feature in self._record.features:
             registry.require_all(
                 self.env, FEATURES[feature], f"the bonus {type(self.bonus).__name__}"

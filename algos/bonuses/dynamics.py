@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.bonuses import encoders
 from rlgen.algos.bonuses.training import Fit, Training
-from rlgen.protocols import Approximator, LevelEnv
+from rlgen.protocols import Approximator, LevelEnv, check_numbers
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
@@ -63,12 +63,8 @@ class Dynamics:
     training: Training = field(default_factory=lambda: Training(share=0.125))
 
     def __post_init__(self):
-        for name in ("num_features", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"dynamics.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("inverse_coef", "forward_coef"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"dynamics.{name} must be 0 or more, got {getattr(self, name)}")
+        check_numbers(self, "num_features", "hidden", least=1, owner="dynamics.")
+        check_numbers(self, "inverse_coef", "forward_coef", least=0, owner="dynamics.")
         self.encoder.check(self.env)
 
     def init(self, key: Key) -> Fit:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.nn.optimizers import Optimizer
 from rlgen.parallel.seeds import tree_where
+from rlgen.protocols import check_numbers
 from rlgen.types import Key, Metrics, PyTree
 
 RowLoss = Callable[[PyTree, Int[Array, " B"]], tuple[Float[Array, " B"], dict[str, Array]]]
@@ -55,9 +56,7 @@ class Training:
     def __post_init__(self):
         if not 0 <= self.share <= 1:
             raise ValueError(f"training.share must lie in [0, 1], got {self.share}")
-        for name in ("num_epochs", "num_minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training.{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "num_epochs", "num_minibatches", least=1, owner="training.")
         if not self.learning_rate > 0:
             raise ValueError(f"training.learning_rate must be above 0, got {self.learning_rate}")
         if not self.max_grad_norm >= 0:

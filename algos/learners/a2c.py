@@ -17,7 +17,7 @@ from rlgen.nn import distributions
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.approximators import MLP, Separate, Table, check_actions
 from rlgen.nn.optimizers import Optimizer, global_norm
-from rlgen.protocols import Learner, LevelEnv, Network
+from rlgen.protocols import Learner, LevelEnv, Network, check_numbers
 from rlgen.returns import discounting, gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -73,12 +73,9 @@ class A2C(Learner):
     bootstrap_truncation: bool = True
 
     def __post_init__(self):
-        for name in ("learning_rate", "critic_learning_rate"):
-            _refuse(not getattr(self, name) > 0, name, getattr(self, name), "above 0")
-        for name in ("entropy_coef", "value_coef"):
-            _refuse(not getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("discount", "gae_lambda"):
-            _refuse(not 0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        check_numbers(self, "learning_rate", "critic_learning_rate", above=0, owner="A2C's ")
+        check_numbers(self, "entropy_coef", "value_coef", least=0, owner="A2C's ")
+        check_numbers(self, "discount", "gae_lambda", least=0, most=1, owner="A2C's ")
 
     def check(self, num_steps: int, num_slots: int) -> None:
         """Refuse an environment that the network cannot take; any rollout will do.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from rlgen.algos.learners.ppo import PPO
 from rlgen.nn.actor_critic import ActorCritic
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import LevelEnv, check_numbers
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ class DiscoveredDrift:
     beta: float = 0.6
 
     def __post_init__(self):
-        for name in ("alpha", "beta"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"surrogate.{name} must be above 0, got {getattr(self, name)}")
+        check_numbers(self, "alpha", "beta", above=0, owner="surrogate.")
 
     def __call__(
         self, log_ratio: Float[Array, "*B"], advantage: Float[Array, "*B"]

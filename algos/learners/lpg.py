@@ -17,7 +17,7 @@ from rlgen.algos.rules.networks import Rule, RuleInputs, Targets, known_lifetime
 from rlgen.nn import distributions
 from rlgen.nn.approximators import Table, approximator_for, check_actions
 from rlgen.nn.optimizers import Optimizer
-from rlgen.protocols import Actor, Approximator, LevelEnv, RuleLearner
+from rlgen.protocols import Actor, Approximator, LevelEnv, RuleLearner, check_numbers
 from rlgen.returns import discounting, gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -90,11 +90,16 @@ class Agent(Actor):
     def __post_init__(self):
         check_actions(self.env)
         self.network.check(self.env)
-        for name in ("learning_rate", "bootstrap_learning_rate", "critic_learning_rate"):
-            _refuse(not getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        check_numbers(
+            self,
+            "learning_rate",
+            "bootstrap_learning_rate",
+            "critic_learning_rate",
+            above=0,
+            owner="the agent's ",
+        )
         _refuse(not self.kl_coef >= 0, "kl_coef", self.kl_coef, "0 or more")
-        for name in ("discount", "gae_lambda"):
-            _refuse(not 0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        check_numbers(self, "discount", "gae_lambda", least=0, most=1, owner="the agent's ")
         wrong = self.num_predictions < 0 or self.num_predictions == 1
         _refuse(wrong, "num_predictions", self.num_predictions, "at least 2, or 0 for the rule's")
 

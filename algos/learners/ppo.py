@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from rlgen.nn import distributions
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import Learner, LevelEnv, Network
+from rlgen.protocols import Learner, LevelEnv, Network, check_numbers
 from rlgen.returns import discounting, gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -76,9 +76,7 @@ class IntrinsicStream:
     extrinsic_coef: float = 1.0
 
     def __post_init__(self):
-        for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"intrinsic.{name} must lie in [0, 1], got {getattr(self, name)}")
+        check_numbers(self, "discount", "gae_lambda", least=0, most=1, owner="intrinsic.")
 
     def advantage(
         self, rollout: Rollout, values: Float[Array, "following N"]
@@ -162,15 +160,11 @@ class PPO(Learner):
     surrogate: Surrogate | tuple[()] = ()
 
     def __post_init__(self):
-        for name in ("num_epochs", "num_minibatches"):
-            _refuse(getattr(self, name) < 1, name, getattr(self, name), "at least 1")
-        for name in ("learning_rate", "clip", "adam_eps"):
-            _refuse(not getattr(self, name) > 0, name, getattr(self, name), "above 0")
+        check_numbers(self, "num_epochs", "num_minibatches", least=1, owner="PPO's ")
+        check_numbers(self, "learning_rate", "clip", "adam_eps", above=0, owner="PPO's ")
         at_least_zero = ("value_clip", "entropy_coef", "value_coef", "bptt_steps", "max_grad_norm")
-        for name in (*at_least_zero, "target_kl", "num_updates"):
-            _refuse(not getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("discount", "gae_lambda", "anneal_end"):
-            _refuse(not 0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+        check_numbers(self, *at_least_zero, "target_kl", "num_updates", least=0, owner="PPO's ")
+        check_numbers(self, "discount", "gae_lambda", "anneal_end", least=0, most=1, owner="PPO's ")
         if self.two_streams and not self.network.offers(Network.values):
             raise ValueError(
                 f"PPO's two_streams needs a network with several values, such as ActorCritic; "

@@ -26,7 +26,7 @@ from rlgen.algos.rules.files import NO_POLICY, rule_files
 from rlgen.levels import Task, as_episodes
 from rlgen.nn.optimizers import global_norm
 from rlgen.parallel.seeds import max_over_seeds, tree_where
-from rlgen.protocols import Learner, LevelEnv, RuleLearner, Student
+from rlgen.protocols import Learner, LevelEnv, RuleLearner, Student, check_numbers
 from rlgen.rollout import continue_rollout, evaluate_policy, reset_slots
 from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Slots, Spent
 
@@ -81,9 +81,9 @@ class MetaES(Student):
     gives = frozenset({"lifetimes", "episodes"})
 
     def __post_init__(self):
-        for name in ("rollout_steps", "num_workers", "pair_batch_size", "eval_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(
+            self, "rollout_steps", "num_workers", "pair_batch_size", "eval_episodes", least=1
+        )
         net = self.learner.rule_net
         if self.from_zeros and net.is_even:
             raise ValueError(

@@ -21,6 +21,7 @@ from evosax.core.fitness_shaping import weights_fitness_shaping_fn
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from rlgen.protocols import check_numbers
 from rlgen.registry import did_you_mean
 from rlgen.types import Key, PyTree
 
@@ -75,12 +76,16 @@ class Strategy:
                 f"strategy.shaping must be one of {', '.join(get_args(Shaping))}, got "
                 f"{self.shaping!r}"
             )
-        for name in ("learning_rate", "sigma", "learning_rate_decay", "sigma_decay"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"strategy.{name} must be above 0, got {getattr(self, name)}")
-        for name in ("learning_rate_end", "sigma_end"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"strategy.{name} must be 0 or more, got {getattr(self, name)}")
+        check_numbers(
+            self,
+            "learning_rate",
+            "sigma",
+            "learning_rate_decay",
+            "sigma_decay",
+            above=0,
+            owner="strategy.",
+        )
+        check_numbers(self, "learning_rate_end", "sigma_end", least=0, owner="strategy.")
         if not 0 <= self.beta1 < 1:
             raise ValueError(f"strategy.beta1 must lie in [0, 1), got {self.beta1}")
         if self.shaping == "pair-rank" and self.name not in MIRRORED:

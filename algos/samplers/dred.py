@@ -44,7 +44,7 @@ from rlgen.buffer import (
 )
 from rlgen.levels import LevelSet
 from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds, tree_where
-from rlgen.protocols import LevelEnv, Sampler, Score
+from rlgen.protocols import LevelEnv, Sampler, Score, check_numbers
 from rlgen.registry import require
 from rlgen.types import REPLAY, EpisodeStats, Key, Keys, Metrics, Outcome, PyTree, Slots
 
@@ -117,9 +117,7 @@ class Mixture:
                     f"{name} must be positive, got {getattr(self, name)}; for the greediest "
                     "choice use a small one, such as 0.05"
                 )
-        for name in ("staleness_coef", "share_start", "share_end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        check_numbers(self, "staleness_coef", "share_start", "share_end", least=0, most=1)
         if self.num_updates < 1:
             raise ValueError(f"num_updates must be at least 1, got {self.num_updates}")
         if self.stale not in ("data", "all"):

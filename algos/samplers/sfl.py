@@ -25,7 +25,7 @@ from rlgen.algos.samplers.replay.pool import (
 )
 from rlgen.buffer import LevelBuffer, filled
 from rlgen.parallel.seeds import same_for_all_seeds
-from rlgen.protocols import LevelEnv, Sampler, Score
+from rlgen.protocols import LevelEnv, Sampler, Score, check_numbers
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _OWN = 0x53464C00
@@ -85,9 +85,7 @@ class SFL(Sampler):
     sampled_share: float = 0.5
 
     def __post_init__(self):
-        for name in ("num_candidates", "scout_updates", "capacity", "train_updates"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "num_candidates", "scout_updates", "capacity", "train_updates", least=1)
         if self.capacity > self.num_candidates:
             raise ValueError(
                 f"capacity={self.capacity} is more than num_candidates={self.num_candidates}; a "

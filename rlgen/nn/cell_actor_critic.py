@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from rlgen.nn import layers as parts
-from rlgen.protocols import LevelEnv, Network
+from rlgen.protocols import LevelEnv, Network, check_numbers
 from rlgen.types import Key, PyTree
 
 
@@ -42,9 +42,7 @@ class CellActorCritic(Network):
     head_size: int = 32
 
     def __post_init__(self):
-        for name in ("features", "num_layers", "head_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"network.{name} must be at least 1, got {getattr(self, name)}")
+        check_numbers(self, "features", "num_layers", "head_size", least=1, owner="network.")
 
     def init(self, key: Key, env: LevelEnv) -> PyTree:
         """Parameters for an environment's observations and cells."""

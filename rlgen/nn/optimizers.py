@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from rlgen.protocols import check_numbers
 from rlgen.types import PyTree
 
 Kind = Literal["sgd", "adam"]
@@ -56,9 +57,7 @@ class Optimizer:
                 f"optimizer.max_grad_norm must be above 0, or 0 for no clipping, "
                 f"got {self.max_grad_norm}"
             )
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"optimizer.{name} must lie in [0, 1), got {getattr(self, name)}")
+        check_numbers(self, "beta1", "beta2", least=0, below=1, owner="optimizer.")
         if not self.eps > 0:
             raise ValueError(f"optimizer.eps must be above 0, got {self.eps}")
 

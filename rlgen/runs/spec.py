@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from rlgen import config, registry
 from rlgen.bonuses import Shaped, parse
 from rlgen.curriculum import Curriculum
-from rlgen.protocols import LevelEnv, Student
+from rlgen.protocols import LevelEnv, Student, check_numbers
 
 NO_FIELDS: Any = MappingProxyType({})
 
@@ -82,12 +82,8 @@ class RunSpec:
     overrides: dict[str, Any] = field(default_factory=dict, metadata={"config": False})
 
     def __post_init__(self):
-        for name in ("seeds", "devices", "checkpoint_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("seed", "branch_seed", "chunk", "log_levels"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        check_numbers(self, "seeds", "devices", "checkpoint_every", "keep_checkpoints", least=1)
+        check_numbers(self, "seed", "branch_seed", "chunk", "log_levels", least=0)
         if self.steps < 1 and self.steps != OF_RECIPE:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.gap_every < -1:
