@@ -60,7 +60,9 @@ class Bad(NamedTuple):
     name: str
 
 
-def advance(counters: Counters, metrics: dict[str, np.ndarray], seconds: float) -> list[Counters]:
+def advance(
+    counters: Counters, metrics: Mapping[str, np.ndarray], seconds: float
+) -> list[Counters]:
     """The counters after each update of a chunk, from its metrics `[U, S]`.
 
     Args:
@@ -84,7 +86,7 @@ def advance(counters: Counters, metrics: dict[str, np.ndarray], seconds: float) 
 
 
 def append(
-    path: Path, after: list[Counters], metrics: dict[str, np.ndarray], steps_per_second: float
+    path: Path, after: list[Counters], metrics: Mapping[str, np.ndarray], steps_per_second: float
 ) -> None:
     """Write a chunk's lines and force them to the disk, before any checkpoint claims them.
 
@@ -129,7 +131,7 @@ def read(path: Path) -> list[dict]:
 
 
 def first_bad(
-    before: int, metrics: dict[str, np.ndarray], finite: dict[str, np.ndarray]
+    before: int, metrics: Mapping[str, np.ndarray], finite: Mapping[str, np.ndarray]
 ) -> Bad | None:
     """The first metric `[U, S]`, or else parameter `[S]` at the chunk's end, that is not finite.
 
@@ -164,7 +166,7 @@ def first_bad(
     return None
 
 
-def skipped(metrics: dict[str, np.ndarray]) -> list[str]:
+def skipped(metrics: Mapping[str, np.ndarray]) -> list[str]:
     """A sentence for each kind of update that was skipped in a chunk `[U, S]`."""
     told = []
     for name, values in metrics.items():

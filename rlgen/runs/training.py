@@ -8,8 +8,9 @@ whatever happens in between costs at most the work since the last checkpoint.
 
 import dataclasses
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,45 +18,30 @@ import numpy as np
 from rlgen import __version__
 from rlgen.curriculum import Curriculum
 from rlgen.parallel.sharding import make_mesh
-from rlgen.runs import checkpoint, curriculum_log, folder, metrics
-from rlgen.runs.callbacks import ActiveRun, Callback
+from rlgen.runs import checkpoint, folder, metrics
+from rlgen.runs.callbacks import ActiveRun, Callback, Chunk, RunStoppedError
 from rlgen.runs.metrics import Counters
 from rlgen.runs.program import Program, abstract_states, compile_run
-from rlgen.runs.progress import Reporter, Silent, Status
+from rlgen.runs.progress import Reporter, Silent
+from rlgen.runs.recording import (
+    Checkpoints,
+    CurriculumLog,
+    MetricsLog,
+    ProgressReport,
+    RefuseNonFinite,
+    TensorBoard,
+    kept,
+    resume_command,
+)
 from rlgen.runs.records import (
     check_tensorboard,
     keep_training_set,
     pinned_files,
-    save_buffer,
-    save_files,
     tensorboard_writer,
 )
 from rlgen.runs.signals import catch_stop
 from rlgen.runs.spec import Plan, RunSpec, build, with_names
 from rlgen.types import TrainState
-
-
-class RunStoppedError(Exception):
-    """A run ended before its time; it can be resumed from its last checkpoint.
-
-    `exit_code` is 130 after Ctrl-C, 143 after SIGTERM, 1 after a failure.
-    """
-
-    def __init__(self, message: str, exit_code: int = 1):
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class Run(NamedTuple):
-    """A run that is about to go on."""
-
-    path: Path
-    spec: RunSpec
-    env: Any
-    curriculum: Curriculum
-    record: dict[str, Any]
-    length: Plan
-    options: "Options"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +73,7 @@ def train(spec: RunSpec, path: Path | str, options: Options | None = None) -> Pa
     env, curriculum = build(spec)
     _check(spec, curriculum, options)
     record = folder.create(path, spec, env, curriculum)
-    return _run(Run(path, spec, env, curriculum, record, _plan(record), options), None)
+    return _run(ActiveRun(path, spec, env, curriculum, _plan(record), record), options, None)
 
 
 def resume(
@@ -117,17 +103,17 @@ def resume(
         spec = dataclasses.replace(spec, devices=devices)
     options = options or Options()
     _check(spec, curriculum, options)
-    run = Run(path, spec, env, curriculum, record, _plan(record), options)
+    run = ActiveRun(path, spec, env, curriculum, _plan(record), record)
     known = checkpoint.updates(path)
     if at is None and not known:
-        return _run(run, None)
+        return _run(run, options, None)
     at = known[-1] if at is None else at
     restored = restore(run.path, record, abstract_states(spec, curriculum), at)
     if at >= run.length.num_updates:
         raise ValueError(f"{path} has ended: all {at} updates are done")
     for moved in checkpoint.set_aside(path, at):
-        run.options.reporter.say(f"set aside {moved}")
-    return _run(run, restored)
+        options.reporter.say(f"set aside {moved}")
+    return _run(run, options, restored)
 
 
 def restore(
@@ -165,26 +151,23 @@ def _plan(record: dict[str, Any]) -> Plan:
     return Plan(**record["plan"])
 
 
-def _run(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
-    reporter = run.options.reporter
+def _run(run: ActiveRun, options: Options, restored: tuple[TrainState, Counters] | None) -> Path:
+    reporter = options.reporter
     counters = restored[1] if restored else Counters()
-    with tensorboard_writer(run.path, run.options.tensorboard) as board:
+    with tensorboard_writer(run.path, options.tensorboard) as board:
         try:
             keep_training_set(run.path, run.curriculum.sampler)
             pinned_files(run.path, run.curriculum.student)
-            metrics.cut(run.path / "metrics.jsonl", counters.update)
-            curriculum_log.cut(run.path, counters.update)
             reporter.say(_start_message(run, counters))
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
-            preparation = run.curriculum.sampler.preparation
-            if preparation and not restored:
-                reporter.say(f"{preparation} ...")
+            if run.curriculum.sampler.preparation and not restored:
+                reporter.say(f"{run.curriculum.sampler.preparation} ...")
             states = program.place(restored[0]) if restored else program.init()
             seconds = time.perf_counter() - start
             reporter.say(f"compiled in {seconds:.1f} s")
             counters = counters._replace(compile_seconds=counters.compile_seconds + seconds)
-            _train_loop(run, program, states, counters, board)
+            _train_loop(run, program, states, counters, reporter, _callbacks(options, board))
         except OSError as error:
             raise RunStoppedError(_disk_trouble(run, error)) from error
         finally:
@@ -192,93 +175,63 @@ def _run(run: Run, restored: tuple[TrainState, Counters] | None) -> Path:
     return run.path
 
 
-def _train_loop(run: Run, program: Program, states: TrainState, now: Counters, board: Any) -> None:
+def _callbacks(options: Options, board: Any) -> list[Callback]:
+    """All of a run, in their order: a checkpoint comes last."""
+    return [
+        MetricsLog(),
+        CurriculumLog(),
+        RefuseNonFinite(),
+        ProgressReport(options.reporter),
+        *([TensorBoard(board)] if board is not None else []),
+        *options.callbacks,
+        Checkpoints(),
+    ]
+
+
+def _train_loop(
+    run: ActiveRun,
+    program: Program,
+    states: TrainState,
+    now: Counters,
+    reporter: Reporter,
+    callbacks: Sequence[Callback],
+) -> None:
     def notice() -> None:
-        run.options.reporter.say("stopping after the running chunk; once more to abandon it")
+        reporter.say("stopping after the running chunk; once more to abandon it")
+
+    def say(messages: Iterable[str]) -> None:
+        for message in filter(None, messages):
+            reporter.say(message)
 
     last = run.length.num_updates
-    active = ActiveRun(run.path, run.spec, run.env, run.curriculum, run.length)
-    callbacks = run.options.callbacks
-    _say(run, [callback.start(active, now.update) for callback in callbacks])
+    say(callback.start(run, now.update) for callback in callbacks)
     with catch_stop(notice) as stop:
         while now.update < last and not stop:
-            states, found, seconds = _run_chunk(program, states, now.update)
-            now = _log_chunk(run, found, now, seconds, board)
+            states, chunk = _run_chunk(program, states, now)
+            now = chunk.now
             for callback in callbacks:
-                callback.after_chunk(active, states, now)
-            chunks = now.update // run.length.chunk
-            if chunks % run.spec.checkpoint_every == 0 or now.update == last or stop:
-                _save(run, states, now)
-    _say(run, [callback.finish(active) for callback in callbacks])
+                is_last = now.update == last or bool(stop)
+                callback.after_chunk(run, chunk._replace(is_last=is_last))
+    say(callback.finish(run) for callback in callbacks)
     if stop and now.update < last:
         raise RunStoppedError(_how_to_resume(run, now), stop.exit_code)
 
 
-def _say(run: Run, messages: list[str]) -> None:
-    for message in filter(None, messages):
-        run.options.reporter.say(message)
-
-
-def _run_chunk(
-    program: Program, states: TrainState, update: int
-) -> tuple[TrainState, tuple, float]:
+def _run_chunk(program: Program, states: TrainState, now: Counters) -> tuple[TrainState, Chunk]:
     """Run one chunk; signals are heard while it runs, since the wait is in Python."""
     start = time.perf_counter()
-    states, *found = program.chunk(states, update)
+    states, *found = program.chunk(states, now.update)
     leaves = jax.tree.leaves(found)  # all results of a program are ready together
     while not all(leaf.is_ready() for leaf in leaves):
         time.sleep(min(0.05, 0.02 * (time.perf_counter() - start) + 1e-4))
-    host = jax.device_get(tuple(found))
-    return states, host, time.perf_counter() - start
+    told, finite, levels = jax.device_get(tuple(found))
+    seconds = time.perf_counter() - start
+    values = {name: np.asarray(x).swapaxes(0, 1) for name, x in told.items()}  # [U, S]
+    counters = metrics.advance(now, values, seconds)
+    return states, Chunk(states, values, levels, finite, counters, seconds, is_last=False)
 
 
-def _log_chunk(run: Run, found: tuple, now: Counters, seconds: float, board: Any) -> Counters:
-    """Write a chunk's metrics and levels, and refuse what is not a number."""
-    values = {name: np.asarray(x).swapaxes(0, 1) for name, x in found[0].items()}  # [U, S]
-    after = metrics.advance(now, values, seconds)
-    rate = run.length.chunk * run.length.steps_per_update * run.spec.seeds / seconds
-    metrics.append(run.path / "metrics.jsonl", after, values, rate)
-    slot = curriculum_log.kept_slots(run.curriculum.num_slots, run.spec.log_levels)
-    curriculum_log.write(run.path, now.update, slot, found[2])
-    bad = metrics.first_bad(now.update, values, found[1])
-    if bad is not None:
-        raise RunStoppedError(_not_finite(run, bad))
-    means = {name: _mean(x) for name, x in values.items()}
-    for sentence in metrics.skipped(values) + _warnings(run, means, after[-1].update):
-        run.options.reporter.say(sentence)
-    if board is not None:
-        for name, mean in means.items():
-            board.add_scalar(name, mean, after[-1].steps_total)
-    left = (run.length.num_updates - after[-1].update) / run.length.chunk * seconds
-    run.options.reporter.show(
-        Status(after[-1].update, run.length.num_updates, after[-1].steps_total, rate, left, means)
-    )
-    return after[-1]
-
-
-def _warnings(run: Run, means: dict[str, float], update: int) -> list[str]:
-    """What a bonus has to say at the end of the run, such as of a table too small for it."""
-    return run.curriculum.student.warnings(means) if update == run.length.num_updates else []
-
-
-def _save(run: Run, states: TrainState, now: Counters) -> None:
-    states = jax.device_get(states)
-    meta = {
-        "run": folder.fingerprint(run.record),
-        "counters": now._asdict() | {"steps": dict(now.steps)},
-    }
-    checkpoint.save(run.path, now.update, states, meta, run.spec.keep_checkpoints)
-    save_files(run.path, run.curriculum.student, states, run.record["spec"])
-    features = now.update == run.length.num_updates  # solving levels takes seconds
-    save_buffer(run.path / "levels.npz", run.env, run.curriculum.sampler, states, features)
-
-
-def _mean(values: np.ndarray) -> float:
-    there = values[np.isfinite(values)]
-    return float(there.mean()) if there.size else float("nan")
-
-
-def _start_message(run: Run, counters: Counters) -> str:
+def _start_message(run: ActiveRun, counters: Counters) -> str:
     total = run.length.num_updates * run.length.steps_per_update
     seeds = f"{run.spec.seeds} seeds x " if run.spec.seeds > 1 else ""
     return (
@@ -288,30 +241,12 @@ def _start_message(run: Run, counters: Counters) -> str:
     )
 
 
-def _kept(run: Run) -> str:
-    known = checkpoint.updates(run.path)
-    if not known:
-        return "There is no checkpoint yet."
-    return f"The checkpoint of update {known[-1]} is kept: {_resume_command(run)}"
+def _disk_trouble(run: ActiveRun, error: OSError) -> str:
+    return f"cannot write to {run.path}: {error.strerror or error}. {kept(run)}"
 
 
-def _not_finite(run: Run, bad: metrics.Bad) -> str:
-    return (
-        f"update {bad.update}: {bad.name} of seed {run.spec.seed + bad.seed} is not finite. "
-        f"{_kept(run)}"
-    )
-
-
-def _disk_trouble(run: Run, error: OSError) -> str:
-    return f"cannot write to {run.path}: {error.strerror or error}. {_kept(run)}"
-
-
-def _how_to_resume(run: Run, now: Counters) -> str:
+def _how_to_resume(run: ActiveRun, now: Counters) -> str:
     return (
         f"stopped at update {now.update} of {run.length.num_updates}. "
-        f"Go on with: {_resume_command(run)}"
+        f"Go on with: {resume_command(run)}"
     )
-
-
-def _resume_command(run: Run) -> str:
-    return f"rlgen train --resume {run.path}{folder.trust_flag(run.record)}"

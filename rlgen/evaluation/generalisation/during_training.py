@@ -36,7 +36,7 @@ from rlgen.evaluation.generalisation.level_information import (
 from rlgen.evaluation.generalisation.unseen_levels import some_levels, training_set, unseen_levels
 from rlgen.levels import LevelSet
 from rlgen.protocols import Learner, LevelEnv
-from rlgen.runs.callbacks import ActiveRun, Callback
+from rlgen.runs.callbacks import ActiveRun, Callback, Chunk
 from rlgen.runs.metrics import Counters, cut
 from rlgen.runs.spec import Plan, RunSpec
 from rlgen.types import Key, PyTree, TrainState
@@ -146,10 +146,10 @@ class GapTracking(Callback):
         self._tracker = prepare(run.spec, run.env, run.curriculum, run.length)
         return self._tracker.first_words() if self._tracker else ""
 
-    def after_chunk(self, run: ActiveRun, states: TrainState, now: Counters) -> None:
+    def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
         """Measure if it is due."""
-        if self._tracker and self._tracker.is_due(now.update):
-            self._tracker.measure(run.path, states, now)
+        if self._tracker and self._tracker.is_due(chunk.now.update):
+            self._tracker.measure(run.path, chunk.states, chunk.now)
 
     def finish(self, run: ActiveRun) -> str:
         """How long the measurements took."""

@@ -1,0 +1,127 @@
+"""The callbacks of every run: what it writes down, refuses and reports after each chunk."""
+
+from typing import Any
+
+import jax
+
+from rlgen.runs import checkpoint, curriculum_log, folder, metrics
+from rlgen.runs.callbacks import ActiveRun, Callback, Chunk, RunStoppedError
+from rlgen.runs.progress import Reporter, Status
+from rlgen.runs.records import save_buffer, save_files
+
+
+class MetricsLog(Callback):
+    """Writes `metrics.jsonl`, a line an update."""
+
+    def start(self, run: ActiveRun, update: int) -> str:
+        """Drop the lines after `update`."""
+        metrics.cut(run.path / "metrics.jsonl", update)
+        return ""
+
+    def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
+        """Append the chunk's lines."""
+        path, rate = run.path / "metrics.jsonl", steps_per_second(run, chunk)
+        metrics.append(path, chunk.counters, chunk.metrics, rate)
+
+
+class CurriculumLog(Callback):
+    """Writes which levels some slots met, how they went and how they were scored."""
+
+    def start(self, run: ActiveRun, update: int) -> str:
+        """Drop what is later than `update`."""
+        curriculum_log.cut(run.path, update)
+        return ""
+
+    def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
+        """Write the chunk's levels."""
+        slot = curriculum_log.kept_slots(run.curriculum.num_slots, run.spec.log_levels)
+        curriculum_log.write(run.path, chunk.before, slot, chunk.levels)
+
+
+class RefuseNonFinite(Callback):
+    """Ends a run in which a metric or a parameter is no longer a number."""
+
+    def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
+        """Look at all metrics and parameters.
+
+        Raises:
+            RunStoppedError: names the first bad one, its update and its seed.
+        """
+        bad = metrics.first_bad(chunk.before, chunk.metrics, chunk.finite)
+        if bad is not None:
+            raise RunStoppedError(
+                f"update {bad.update}: {bad.name} of seed {run.spec.seed + bad.seed} is not "
+                f"finite. {kept(run)}"
+            )
+
+
+class ProgressReport(Callback):
+    """Tells a reporter how the run goes, and the student's warnings at its end."""
+
+    def __init__(self, reporter: Reporter):
+        self._reporter = reporter
+
+    def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
+        """Say what was skipped, then show the state of the run."""
+        now, num_updates, means = chunk.now, run.length.num_updates, chunk.means()
+        for sentence in metrics.skipped(chunk.metrics):
+            self._reporter.say(sentence)
+        if now.update == num_updates:
+            for sentence in run.curriculum.student.warnings(means):
+                self._reporter.say(sentence)
+        left = (num_updates - now.update) / run.length.chunk * chunk.seconds
+        rate = steps_per_second(run, chunk)
+        self._reporter.show(Status(now.update, num_updates, now.steps_total, rate, left, means))
+
+
+class TensorBoard(Callback):
+    """Writes the means of a chunk's metrics for TensorBoard."""
+
+    def __init__(self, writer: Any):
+        self._writer = writer
+
+    def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
+        """A point of each curve."""
+        for name, mean in chunk.means().items():
+            self._writer.add_scalar(name, mean, chunk.now.steps_total)
+
+
+class Checkpoints(Callback):
+    """Saves the state now and then, and with it the student's files and the sampler's levels."""
+
+    def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
+        """Save if it is due."""
+        num_chunks = chunk.now.update // run.length.chunk
+        if chunk.is_last or num_chunks % run.spec.checkpoint_every == 0:
+            save(run, chunk)
+
+
+def save(run: ActiveRun, chunk: Chunk) -> None:
+    """Write a checkpoint of the state after a chunk, and what belongs to it."""
+    states, now = jax.device_get(chunk.states), chunk.now
+    meta = {
+        "run": folder.fingerprint(run.record),
+        "counters": now._asdict() | {"steps": dict(now.steps)},
+    }
+    checkpoint.save(run.path, now.update, states, meta, run.spec.keep_checkpoints)
+    save_files(run.path, run.curriculum.student, states, run.record["spec"])
+    features = now.update == run.length.num_updates  # solving levels takes seconds
+    save_buffer(run.path / "levels.npz", run.env, run.curriculum.sampler, states, features)
+
+
+def steps_per_second(run: ActiveRun, chunk: Chunk) -> float:
+    """Env steps of all seeds, by the program's own time."""
+    return run.length.chunk * run.length.steps_per_update * run.spec.seeds / chunk.seconds
+
+
+def kept(run: ActiveRun) -> str:
+    """A sentence on the newest checkpoint, and how to go on from it."""
+    known = checkpoint.updates(run.path)
+    if not known:
+        return "There is no checkpoint yet."
+    return f"The checkpoint of update {known[-1]} is kept: {resume_command(run)}"
+
+
+def resume_command(run: ActiveRun) -> str:
+    """What to type to go on."""
+    return f"rlgen train --resume {run.path}{folder.trust_flag(run.record)}"
