@@ -86,10 +86,10 @@ class Component(abc.ABC):
 def check_numbers(
     component: object,
     *names: str,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
+    least: int | float | None = None,
+    above: int | float | None = None,
+    most: int | float | None = None,
+    below: int | float | None = None,
     owner: str = "",
 ) -> None:
     """Refuse numbers outside their range, and NaN.

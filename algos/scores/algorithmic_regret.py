@@ -5,6 +5,7 @@ Adversarial Environment Design" (GROOVE), section 3.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,6 +26,7 @@ class AlgorithmicRegret(Score):
     lifetime has no score.
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"lifetimes"})
     may_be_negative = True
 
     def initial_state(self) -> Float[Array, ""]:

@@ -5,7 +5,7 @@ Data-Regularised Environment Design".
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -38,6 +38,8 @@ class GroundedL1ValueLoss(Score):
         floor: the return of an episode that achieved nothing; `build` asks the environment for its
             `lowest_return`. 0 as published.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
 
     discount: float = 0.995
     gae_lambda: float = 0.98

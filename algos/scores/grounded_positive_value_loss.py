@@ -5,7 +5,7 @@ where this is the positive part of MaxMC at each step.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -30,6 +30,8 @@ class GroundedPositiveValueLoss(Score):
             its `lowest_return`. With `-inf` a level has no score before its first completed
             episode.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
 
     completed_only: bool = False
     floor: float = 0.0

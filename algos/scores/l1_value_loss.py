@@ -5,7 +5,7 @@ Source: Jiang et al., 2021, "Prioritized Level Replay", section 3.1 (GAE magnitu
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -28,6 +28,8 @@ class L1ValueLoss(Score):
         completed_only: whether the episode that the rollout's end cuts off is left out, as in
             published code; a level without a completed episode then has no score.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
 
     discount: float = 0.995
     gae_lambda: float = 0.98

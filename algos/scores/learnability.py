@@ -5,7 +5,7 @@ Curriculum Discovery" (SFL); earlier Tzannetos et al., 2023, "Proximal Curriculu
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,8 @@ class Learnability(Score):
             of, not those of the last alone: p is known better, but of a policy that has changed
             since, if it trained between. For samplers that look at a level several times in a row.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
 
     env: LevelEnv
     unbiased: bool = False

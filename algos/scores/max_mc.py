@@ -5,7 +5,7 @@ Monte Carlo").
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -29,6 +29,8 @@ class MaxMC(Score):
             its `lowest_return`. 0, as published, fits returns of 0 or more. With `-inf` a level has
             no score before its first completed episode.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
 
     completed_only: bool = False
     floor: float = 0.0

@@ -6,7 +6,7 @@ Unsupervised Environment Design".
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ class NegativeReturn(Score):
         completed_only: whether a level without a completed episode has no score, as in published
             code; else what was gathered by the rollout's end stands for it.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
 
     completed_only: bool = False
 

@@ -7,7 +7,7 @@ Environment Design" (regret), with an exact solver in the place of the antagonis
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,8 @@ class OracleRegret(Score):
     Raises:
         ValueError: the environment has no solver.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"episodes"})
 
     env: LevelEnv
 

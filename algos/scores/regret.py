@@ -5,7 +5,7 @@ Environment Design", section 5 (PAIRED) and its appendix (population).
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -35,6 +35,8 @@ class Regret(Score):
     Raises:
         ValueError: an unknown kind; when called, a population of the wrong size.
     """
+
+    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
 
     kind: Literal["max-mean", "mean-mean", "population"] = "max-mean"
     non_negative: bool = True
