@@ -54,9 +54,7 @@ def check_sampler(
         (state, slots),
         f"{type(sampler).__name__}'s state and slots",
     )
-    chosen = sampler.level_set
-    given = () if chosen is None else jax.tree.map(lambda x: x[:, None], chosen.level)
-    observed = set() if chosen is None else {_bytes(given, m, 0) for m in range(len(chosen))}
+    observed = _given(sampler)
     for i in range(24):
         state, after, done = update(jax.random.key(i), state, slots, free)
         busy = ~np.asarray(free)
@@ -67,6 +65,14 @@ def check_sampler(
         ended = np.flatnonzero(done).tolist()
         observed |= {_bytes(after.level, n, r) for n in ended for r in range(levels_per_slot)}
         slots, free = after, done
+
+
+def _given(sampler: Sampler) -> set[bytes]:
+    """The levels of the sampler's finite set."""
+    if sampler.level_set is None:
+        return set()
+    level = jax.tree.map(lambda x: x[:, None], sampler.level_set.level)
+    return {_bytes(level, m, 0) for m in range(len(sampler.level_set))}
 
 
 def check_score(score: Score, levels_per_slot: int = 2, population: int = 2) -> None:
