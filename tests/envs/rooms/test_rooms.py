@@ -176,7 +176,7 @@ def test_a_jammed_door_opens_one_time_in_three(four):
 def test_an_unknown_name_is_refused():
     doors = SimpleNamespace(doors="ajar")  # the tests' type checks would refuse it in a family
     with pytest.raises(ValueError, match="doors='ajar' is none of open, closed"):
-        base.check_choices(doors, doors=("open", "closed"))
+        base.RoomsFamily.check_choices(doors, doors=("open", "closed"))
 
 
 @pytest.mark.parametrize(
