@@ -30,20 +30,19 @@ LADDER = {
 DISTANCE = {"beyond": (0.02, 0.25), "far": (0.3, 0.5)}
 
 
-def suites(env: Any, family: str) -> dict[str, Callable[[], Suite]]:
+def suites(env: Any) -> dict[str, Callable[[], Suite]]:
     """The suites by name, each a function that makes it.
 
     Args:
-        env: whose observations and actions the suite's environment shares.
-        family: the name under which it is registered.
+        env: a `PhysicsFamily`, whose observations and actions the suite's environment shares.
     """
     made = {"nominal": _nominal, "train-range": _inside}
     made |= {name: partial(_outside, distance=distance) for name, distance in DISTANCE.items()}
-    return {name: partial(_suite, env, family, name, draw) for name, draw in made.items()}
+    return {name: partial(_suite, env, name, draw) for name, draw in made.items()}
 
 
-def _suite(env: Any, family: str, name: str, draw: Callable) -> Suite:
-    env = _with_defaults(env)
+def _suite(env: Any, name: str, draw: Callable) -> Suite:
+    env, family = _with_defaults(env), env.family
     names, values = draw(env.ranges(), _Stream(f"{family}/{name}"))
     levels = make_level_set(env, env.make_level(_rounded(values)), names, version=VERSION)
     return Suite(f"{family}/{name}", env, levels)
