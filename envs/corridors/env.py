@@ -26,11 +26,10 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.envs.corridors import render
+from rlgen.envs.grid.draw import level_first
 from rlgen.levels import DistributionShift, Suite, make_level_set
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Solution
-
-__all__ = ["VARIANTS", "Corridors", "Level", "State", "build", "tiny"]
 
 SUITE_DRAWS, SUITE_SEED = 100, 41_005
 MOST_CORRIDORS, MOST_STATES = 24, 2**22
@@ -146,10 +145,6 @@ class Corridors(LevelEnv):
         obs = self.observe(key, state, action, params)
         return obs, state, terminated.astype(jnp.float32), terminated, {}
 
-    def is_truncated(self, state: State, params: Level) -> Bool[Array, ""]:
-        """The time limit, which is never part of `terminated`."""
-        return state.time >= params.max_steps_in_episode
-
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> Int[Array, ""]:
@@ -259,9 +254,7 @@ class Corridors(LevelEnv):
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
         """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
-        if isinstance(level, State):
-            level, state = state, level
-        assert isinstance(level, Level) and isinstance(state, State)
+        level, state = level_first(level, state, Level, State)
         visited = [bool(int(state.visited) >> m & 1) for m in range(self.num_corridors)]
         agent = int(state.corridor), int(state.depth)
         return render.star(self.length, int(level.rewarded), visited, agent)

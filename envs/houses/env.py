@@ -24,6 +24,7 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
+from rlgen.envs.grid.draw import level_first
 from rlgen.envs.grid.rows import MAX_SIDE, MOVES, is_set
 from rlgen.envs.houses import generator, render, suites
 from rlgen.envs.houses.generator import Shape, most_rooms
@@ -31,29 +32,14 @@ from rlgen.envs.houses.view import (
     Level,
     Obs,
     State,
-    cells_seen,
     look,
     make_level,
     num_cells,
     remember,
     unpack,
-    walls_of,
 )
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key
-
-__all__ = [
-    "VARIANTS",
-    "Houses",
-    "Level",
-    "Obs",
-    "State",
-    "build",
-    "cells_seen",
-    "make_level",
-    "tiny",
-    "walls_of",
-]
 
 VARIANTS: dict[str, dict] = {"reward-free": {}, "paid": {"pay_coverage": True}}
 
@@ -138,10 +124,6 @@ class Houses(LevelEnv):
             reward = (num_paid - state.num_paid) / params.num_free
         return obs, State(x, y, state.time + 1, seen, num_paid), reward, jnp.bool_(False), {}
 
-    def is_truncated(self, state: State, params: Level) -> Bool[Array, ""]:
-        """The time limit, which alone ends episodes."""
-        return state.time >= params.max_steps_in_episode
-
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> Obs:
@@ -211,10 +193,7 @@ class Houses(LevelEnv):
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
         """Picture of a moment, what was seen tinted; also takes `(state, level)`, as gymnax."""
-        if isinstance(level, State):
-            level, state = state, level
-        assert isinstance(level, Level) and isinstance(state, State)
-        return render.render(level, state)
+        return render.render(*level_first(level, state, Level, State))
 
     def _shape(self) -> Shape:
         return Shape(self.size, self.num_rooms, self.min_side)
