@@ -25,6 +25,7 @@ from flax import struct
 from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
+from rlgen.envs.checks import check_ranges
 from rlgen.envs.corridors import render
 from rlgen.envs.grid.draw import level_first
 from rlgen.levels import DistributionShift, Suite, make_level_set
@@ -98,17 +99,13 @@ class Corridors(LevelEnv):
     show_visited: bool = False
 
     def __post_init__(self):
-        bounds = {
-            "num_corridors": (2, MOST_CORRIDORS),
-            "length": (1, 10**4),
-            "max_steps": (1, 10**6),
-            "sharing": (0, 1),
-        }
-        for field, (low, high) in bounds.items():
-            if not low <= getattr(self, field) <= high:
-                raise ValueError(
-                    f"Corridors: {field}={getattr(self, field)} is not in {low} .. {high}"
-                )
+        check_ranges(
+            self,
+            ("num_corridors", 2, MOST_CORRIDORS),
+            ("length", 1, 10**4),
+            ("max_steps", 1, 10**6),
+            ("sharing", 0, 1),
+        )
         if self.num_states() > MOST_STATES:
             raise ValueError(
                 f"Corridors: show_visited with num_corridors={self.num_corridors} makes "

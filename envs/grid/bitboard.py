@@ -113,7 +113,8 @@ def size_of(level: Level) -> tuple[int, int]:
 def pack_lines(cells: Bool[Array, "H W"], outside: bool = True) -> UInt32[Array, "lines words"]:
     """A set of cells, by rows and by columns; `outside` says whether the margin belongs to it."""
     words = num_words(*cells.shape)
-    return jnp.concatenate([_pack(cells, words, outside), _pack(cells.T, words, outside)])
+    both = (pack_rows(part, words, MARGIN, outside) for part in (cells, cells.T))
+    return jnp.concatenate([*both])
 
 
 def unpack_rows(rows: UInt32[Array, "H words"], width: int) -> Bool[Array, "H W"]:
@@ -249,24 +250,8 @@ def cells_in_view(
     line, bit = line.astype(jnp.uint32), bit.astype(jnp.uint32)
     window = jnp.uint32(0)
     for i in range(VIEW):
-        window |= (_five_bits(lines, line + i, bit) & 31) << (VIEW * i)
+        window |= (bits_from(lines, line + i, bit) & 31) << (VIEW * i)
     return _turn(window, state.direction)
-
-
-def _five_bits(
-    lines: UInt32[Array, "lines words"], line: UInt32[Array, ""], bit: UInt32[Array, ""]
-) -> UInt32[Array, ""]:
-    words = lines.shape[-1]
-    if words == 1:
-        return take_word(lines, line) >> bit
-    # The field may cross into the next word. Where it does not, what is shifted in from the left
-    # lies above the five bits, so the clamped index never matters. Two shifts, as one of 32 bits
-    # is not defined everywhere.
-    word, shift = bit // 32, bit % 32
-    low = take_word(lines, line * words + word) >> shift
-    following = jnp.minimum(word + 1, jnp.uint32(words - 1))
-    high = take_word(lines, line * words + following)
-    return low | ((high << 1) << (31 - shift))
 
 
 def _turn(window: UInt32[Array, ""], direction: Int[Array, ""]) -> UInt32[Array, ""]:
@@ -311,9 +296,29 @@ def one_hot(direction: Int[Array, "*batch"]) -> Float32[Array, "*batch 4"]:
     return jax.nn.one_hot(direction, 4, dtype=jnp.float32)
 
 
-def _pack(cells: Bool[Array, "R C"], words: int, outside: bool) -> UInt32[Array, "lines words"]:
-    right = 32 * words - MARGIN - cells.shape[1]
-    padded = jnp.pad(cells, ((MARGIN, MARGIN), (MARGIN, right)), constant_values=outside)
+def bits_from(
+    lines: UInt32[Array, "lines words"], line: UInt32[Array, ""], bit: UInt32[Array, ""]
+) -> UInt32[Array, ""]:
+    """A line's bits from one on, as a word; those beyond the line's end are undefined."""
+    words = lines.shape[-1]
+    if words == 1:
+        return take_word(lines, line) >> bit
+    # The field may cross into the next word. Where it does not, what is shifted in from the left
+    # lies above its bits, so the clamped index never matters. Two shifts, as one of 32 bits is not
+    # defined everywhere.
+    word, shift = bit // 32, bit % 32
+    low = take_word(lines, line * words + word) >> shift
+    following = jnp.minimum(word + 1, jnp.uint32(words - 1))
+    high = take_word(lines, line * words + following)
+    return low | ((high << 1) << (31 - shift))
+
+
+def pack_rows(
+    cells: Bool[Array, "R C"], words: int, margin: int, outside: bool
+) -> UInt32[Array, "lines words"]:
+    """Rows of bits of a set of cells, with a margin around them; `outside` says what is in it."""
+    right = 32 * words - margin - cells.shape[1]
+    padded = jnp.pad(cells, ((margin, margin), (margin, right)), constant_values=outside)
     bits = padded.reshape(padded.shape[0], words, 32).astype(jnp.uint32)
     place = jnp.arange(32, dtype=jnp.uint32)[None, None]
     return (bits << place).sum(-1, dtype=jnp.uint32)

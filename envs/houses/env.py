@@ -24,6 +24,7 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
+from rlgen.envs.checks import check_ranges
 from rlgen.envs.grid.draw import level_first
 from rlgen.envs.grid.rows import MAX_SIDE, MOVES, is_set
 from rlgen.envs.houses import generator, render, suites
@@ -66,12 +67,9 @@ class Houses(LevelEnv):
     pay_coverage: bool = False
 
     def __post_init__(self):
-        bounds = {"size": (5, MAX_SIDE), "min_side": (2, self.size), "max_steps": (1, 10**6)}
-        for field, (low, high) in bounds.items():
-            if not low <= getattr(self, field) <= high:
-                raise ValueError(
-                    f"Houses: {field}={getattr(self, field)} is not in {low} .. {high}"
-                )
+        check_ranges(
+            self, ("size", 5, MAX_SIDE), ("min_side", 2, self.size), ("max_steps", 1, 10**6)
+        )
         most = most_rooms(self.size, self.min_side)
         fewest, wanted = self.num_rooms
         if not 1 <= fewest <= wanted <= most or wanted < 2:

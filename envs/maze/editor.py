@@ -137,11 +137,7 @@ class MazeEditor(Editor):
         return obs, state, jnp.float32(0), jnp.bool_(False), {}
 
     def observe(
-        self,
-        key: Key,
-        state: EditorState,
-        action: Int[Array, ""] | float | None,
-        params: Noise,
+        self, key: Key, state: EditorState, action: Int[Array, ""] | float | None, params: Noise
     ) -> PackedEditorObs:
         """What the teacher sees, packed: all that was placed, the step and the noise."""
         nowhere = self.num_actions

@@ -19,6 +19,7 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
+from rlgen.envs.checks import check_choices
 from rlgen.envs.grid.draw import level_first
 from rlgen.envs.minigrid import dynamics, room_grid, view
 from rlgen.envs.minigrid import render as pictures
@@ -50,6 +51,10 @@ class MiniGridFamily(LevelEnv, abstract=True):
     """Fields by the variant's name."""
     held_out: ClassVar[tuple[str, ...]]
     """The variants that are suites."""
+
+    def __post_init__(self):
+        """Refuse an unknown encoding."""
+        check_choices(self, encoding=("codes", "one-hot"))
 
     @abc.abstractmethod
     def num_draws(self) -> int:

@@ -17,7 +17,8 @@ from typing import Literal
 from jaxtyping import Array, Float
 
 from rlgen import levels as level_sets
-from rlgen.envs.minigrid import corridor_generator, solver, view
+from rlgen.envs.checks import check_ranges
+from rlgen.envs.minigrid import corridor_generator, solver
 from rlgen.envs.minigrid.base import MiniGridFamily
 from rlgen.envs.minigrid.level import EVENTS, LONGEST, NOWHERE, Level, State
 from rlgen.envs.minigrid.view import PackedObs
@@ -57,16 +58,14 @@ class KeyCorridor(MiniGridFamily):
     held_out = ("s3r3", "s4r3", "s5r3", "s6r3")
 
     def __post_init__(self):
-        widest = (LONGEST - 1) // 3 + 1
-        if not 3 <= self.room_size <= widest:
-            raise ValueError(f"KeyCorridor: room_size={self.room_size} is not in 3 .. {widest}")
+        check_ranges(self, ("room_size", 3, (LONGEST - 1) // 3 + 1))
         most = (LONGEST - 1) // (self.room_size - 1)
         if not 1 <= self.num_rows <= min(most, 8):
             raise ValueError(
                 f"KeyCorridor: num_rows={self.num_rows} is not in 1 .. {min(most, 8)}, the most "
                 f"for room_size={self.room_size}; usual are 1 .. 3"
             )
-        view.check_encoding("KeyCorridor", self.encoding)
+        super().__post_init__()
 
     def level_of(self, uniform: Float[Array, " n"]) -> Level:
         """The level of `num_draws()` numbers from 0 to below 1."""

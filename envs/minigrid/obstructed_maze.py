@@ -17,7 +17,8 @@ from typing import Literal
 from jaxtyping import Array, Float
 
 from rlgen import levels as level_sets
-from rlgen.envs.minigrid import obstructed_generator, view
+from rlgen.envs.checks import check_choices
+from rlgen.envs.minigrid import obstructed_generator
 from rlgen.envs.minigrid.base import MiniGridFamily
 from rlgen.envs.minigrid.level import EVENTS, Level, State
 from rlgen.envs.minigrid.obstructed_generator import ROOM_SIZE, nine_rooms, two_rooms
@@ -65,10 +66,8 @@ class ObstructedMaze(MiniGridFamily):
     held_out = ("1dlhb", "2dlhb", "2q", "full")
 
     def __post_init__(self):
-        if self.kind not in _KINDS:
-            known = ", ".join(_KINDS)
-            raise ValueError(f"ObstructedMaze: kind={self.kind!r} is none of {known}")
-        view.check_encoding("ObstructedMaze", self.encoding)
+        check_choices(self, kind=tuple(_KINDS))
+        super().__post_init__()
 
     def level_of(self, uniform: Float[Array, " n"]) -> Level:
         """The level of `num_draws()` numbers from 0 to below 1."""

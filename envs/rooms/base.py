@@ -12,6 +12,7 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import levels as level_sets
+from rlgen.envs.checks import check_choices
 from rlgen.envs.grid.draw import level_first
 from rlgen.envs.grid.rows import unpack_rows
 from rlgen.envs.rooms import dynamics, observation, solver
@@ -21,7 +22,6 @@ from rlgen.envs.rooms.level import Level, State, start_of
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
-OBSERVATIONS = ("packed", "full")
 OPENING_PROB = 1 / 3
 """Chance that a jammed door opens to who walks into it."""
 
@@ -44,20 +44,15 @@ class RoomsFamily(LevelEnv, abstract=True):
     clock: bool
     noise: bool
 
+    doors_closed: bool = True
+    """Whether a door may be shut."""
+    doors_jam: bool = False
+    """Whether a closed door may stay shut when it is walked into."""
+
     @property
     @abc.abstractmethod
     def sides(self) -> tuple[int, int]:
         """Height and width of the grid."""
-
-    @property
-    @abc.abstractmethod
-    def doors_closed(self) -> bool:
-        """Whether a door may be shut."""
-
-    @property
-    def doors_jam(self) -> bool:
-        """Whether a closed door may stay shut when it is walked into; no door, by default."""
-        return False
 
     @abc.abstractmethod
     def sample_level(self, key: Key) -> Level:
@@ -69,36 +64,12 @@ class RoomsFamily(LevelEnv, abstract=True):
         Raises:
             ValueError: the message names the field.
         """
-        self.check_choices(observation=OBSERVATIONS)
+        check_choices(self, observation=("packed", "full"))
         if self.observation == "full" and self.occlusion:
             raise ValueError(
                 f"{type(self).__name__}: occlusion=True is for observation='packed'; "
                 "set it to False"
             )
-
-    def check_ranges(self, *ranges: tuple[str, int | float, int | float]) -> None:
-        """Refuse fields outside their ranges, each given as name, least and greatest value.
-
-        Raises:
-            ValueError: the message names the field, its value and what is allowed.
-        """
-        for field, low, high in ranges:
-            value = getattr(self, field)
-            if not low <= value <= high:
-                name = type(self).__name__
-                raise ValueError(f"{name}: {field}={value} is not in {low} .. {high}")
-
-    def check_choices(self, **choices: tuple[str, ...]) -> None:
-        """Refuse fields that are none of the given values.
-
-        Raises:
-            ValueError: the message names the field, its value and what is allowed.
-        """
-        for field, known in choices.items():
-            value = getattr(self, field)
-            if value not in known:
-                name = type(self).__name__
-                raise ValueError(f"{name}: {field}={value!r} is none of {', '.join(known)}")
 
     # What gymnax asks for.
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from rlgen.envs.checks import check_ranges
 from rlgen.envs.grid.rows import MAX_SIDE, nothing, pack
 from rlgen.envs.rooms import suites
 from rlgen.envs.rooms.base import RoomsFamily
@@ -64,7 +65,8 @@ class KeyRoom(RoomsFamily):
 
     def __post_init__(self):
         self.check_options()
-        self.check_ranges(
+        check_ranges(
+            self,
             ("size", 4, MAX_SIDE),
             ("inner", 1, self.size - 3),  # its walls, and a way past at least one of two
             ("max_steps", 1, 10**6),
@@ -74,11 +76,6 @@ class KeyRoom(RoomsFamily):
     def sides(self) -> tuple[int, int]:
         """Height and width of the grid."""
         return self.size, self.size
-
-    @property
-    def doors_closed(self) -> bool:
-        """The door is shut."""
-        return True
 
     def sample_level(self, key: Key) -> Level:
         """The inner room, its door, goal, key and agent anywhere where they can be."""

@@ -19,6 +19,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from rlgen.envs.checks import check_choices, check_ranges
 from rlgen.envs.grid.rows import nothing, pack
 from rlgen.envs.rooms import rock_generator, suites
 from rlgen.envs.rooms.base import RoomsFamily
@@ -66,10 +67,13 @@ class RhoRooms(RoomsFamily):
     clock: bool = False
     noise: bool = False
 
+    doors_closed = False  # there is none
+
     def __post_init__(self):
         self.check_options()
-        self.check_choices(layout=("fixed", "fresh"))
-        self.check_ranges(
+        check_choices(self, layout=("fixed", "fresh"))
+        check_ranges(
+            self,
             ("size", 3, 32),
             ("sharing", 0.0, 1.0),
             ("coverage", 0.1, 1000.0),
@@ -79,11 +83,6 @@ class RhoRooms(RoomsFamily):
     def sides(self) -> tuple[int, int]:
         """Height and width of the grid."""
         return self.size, self.size
-
-    @property
-    def doors_closed(self) -> bool:
-        """There is no door."""
-        return False
 
     def sample_level(self, key: Key) -> Level:
         """The goal in its corner or anywhere but at the start, and obstacles, fixed or fresh."""

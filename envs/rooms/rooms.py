@@ -17,6 +17,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from rlgen.envs.checks import check_choices, check_ranges
 from rlgen.envs.grid.rows import MAX_SIDE, nothing, pack
 from rlgen.envs.rooms import chain_generator, suites
 from rlgen.envs.rooms.base import RoomsFamily
@@ -81,13 +82,14 @@ class Rooms(RoomsFamily):
     def __post_init__(self):
         self.check_options()
         least = chain_generator.MIN_ROOM
-        self.check_ranges(
+        check_ranges(
+            self,
             ("num_rooms", 2, MAX_ROOMS),
             ("size", 2 * least - 1, MAX_SIDE),
             ("max_room_size", least, self.size - least + 1),
             ("max_steps", 0, 10**6),
         )
-        self.check_choices(walls=("lava", "solid"), doors=("open", "closed", "locked"))
+        check_choices(self, walls=("lava", "solid"), doors=("open", "closed", "locked"))
         usual = (least + self.max_room_size) / 2
         if self.num_rooms * usual**2 > CROWDED * self.size**2:
             raise ValueError(

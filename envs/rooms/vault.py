@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlgen.envs.checks import check_ranges
 from rlgen.envs.grid.rows import MAX_SIDE, pack
 from rlgen.envs.rooms import suites, vault_generator
 from rlgen.envs.rooms.base import RoomsFamily
@@ -77,7 +78,8 @@ class Vault(RoomsFamily):
 
     def __post_init__(self):
         self.check_options()
-        self.check_ranges(
+        check_ranges(
+            self,
             ("seed", 0, 2**31 - 1),
             ("columns", 2, 16),
             ("rows", 2, 16),
@@ -96,11 +98,6 @@ class Vault(RoomsFamily):
         """Height and width of the grid."""
         pitch = self.room_size + 1
         return self.rows * pitch + 1, self.columns * pitch + 1
-
-    @property
-    def doors_closed(self) -> bool:
-        """Doors are shut."""
-        return True
 
     def sample_level(self, key: Key) -> Level:
         """The one level.
