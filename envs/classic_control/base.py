@@ -30,14 +30,12 @@ class PhysicsFamily(ParameterFamily, abstract=True):
     """The environment in gymnax."""
     typical: ClassVar[tuple[float, ...]]
     """About how large each number of the observation is."""
+    picture: ClassVar[Callable[..., np.ndarray]]
+    """Draws a level, or a moment of an episode if a state follows, uint8[H, W, 3]."""
 
     @abc.abstractmethod
     def system_params(self, level: PyTree) -> Any:
         """Gymnax's params of a level."""
-
-    @abc.abstractmethod
-    def picture(self, level: PyTree, state: PyTree | None = None) -> np.ndarray:
-        """A moment of an episode, or the level where there is none, uint8[H, W, 3]."""
 
     def reset_env(self, key: Key, params: PyTree) -> tuple[Float[Array, " F"], PyTree]:
         """Start of an episode, `(obs, state)`, as gymnax draws it."""

@@ -20,7 +20,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.envs.classic_control import render
 from rlgen.envs.classic_control.base import PhysicsFamily
-from rlgen.types import PyTree
 
 __all__ = ["CartPole", "Level", "build", "tiny"]
 
@@ -66,6 +65,7 @@ class CartPole(PhysicsFamily):
     level_type = Level
     nominal = NOMINAL
     typical = (2.4, 2.0, 0.21, 2.0)
+    picture = staticmethod(render.cart_pole)
 
     @property
     def num_actions(self) -> int:
@@ -99,10 +99,6 @@ class CartPole(PhysicsFamily):
             "max_steps_in_episode": level.max_steps_in_episode,
         }
         return _gymnax.EnvParams(**fields)
-
-    def picture(self, level: Level, state: PyTree | None = None) -> np.ndarray:
-        """A moment of an episode, or the level where there is none, uint8[H, W, 3]."""
-        return render.cart_pole(level, state)
 
 
 def build(**fields) -> CartPole:

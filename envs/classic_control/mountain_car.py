@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.envs.classic_control import parameters, render
 from rlgen.envs.classic_control.base import PhysicsFamily
-from rlgen.types import Key, PyTree
+from rlgen.types import Key
 
 __all__ = ["Level", "MountainCar", "build", "tiny"]
 
@@ -54,6 +54,7 @@ class MountainCar(PhysicsFamily):
     level_type = Level
     nominal = NOMINAL
     typical = (1.0, 0.07)
+    picture = staticmethod(render.mountain_car)
 
     @property
     def num_actions(self) -> int:
@@ -95,10 +96,6 @@ class MountainCar(PhysicsFamily):
             "max_steps_in_episode": level.max_steps_in_episode,
         }
         return _gymnax.EnvParams(**fields)
-
-    def picture(self, level: Level, state: PyTree | None = None) -> np.ndarray:
-        """A moment of an episode, or the level where there is none, uint8[H, W, 3]."""
-        return render.mountain_car(level, state)
 
 
 def build(**fields) -> MountainCar:

@@ -60,6 +60,7 @@ class Pendulum(PhysicsFamily):
     level_type = Level
     nominal = NOMINAL
     typical = (1.0, 1.0, 8.0)
+    picture = staticmethod(render.pendulum)
 
     def __post_init__(self):
         """Refuse ranges that are none, impossible time limits and too few torques."""
@@ -113,10 +114,6 @@ class Pendulum(PhysicsFamily):
             "max_steps_in_episode": level.max_steps_in_episode,
         }
         return _gymnax.EnvParams(**fields)
-
-    def picture(self, level: Level, state: PyTree | None = None) -> np.ndarray:
-        """A moment of an episode, or the level where there is none, uint8[H, W, 3]."""
-        return render.pendulum(level, state)
 
 
 def build(**fields) -> Pendulum:
