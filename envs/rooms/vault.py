@@ -13,6 +13,7 @@ Source: rlgen's own.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,6 +28,7 @@ from rlgen.envs.rooms.base import RoomsFamily
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
 from rlgen.levels import DistributionShift
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "State", "Vault", "build", "tiny"]
@@ -98,6 +100,10 @@ class Vault(RoomsFamily):
         """Height and width of the grid."""
         pitch = self.room_size + 1
         return self.rows * pitch + 1, self.columns * pitch + 1
+
+    def offers(self, capability: Callable) -> bool:
+        """No labelled states, which are for comparing training levels with others: it has one."""
+        return super().offers(capability) and capability is not LevelEnv.labelled_states
 
     def sample_level(self, key: Key) -> Level:
         """The one level.
