@@ -106,7 +106,7 @@ class Chain(LevelEnv):
         """Integers, or bits with distractors."""
         if self.num_distractors:
             return spaces.Box(0.0, 1.0, (NUM_RELEVANT + self.num_distractors,), jnp.float32)
-        return spaces.Discrete(self._num_states())
+        return spaces.Discrete(self.num_states())
 
     def reset_env(self, key: Key, params: Level) -> tuple[Array, State]:
         """Start of an episode, the same each time but for distractors."""
@@ -125,10 +125,6 @@ class Chain(LevelEnv):
         outcome = jnp.where(branch == params.right, 1.0, -1.0)
         reward = jnp.where(at_end, outcome, noise)
         return self.observe(key_obs, state, None, params), state, reward, at_end, {}
-
-    def is_truncated(self, state: State, params: Level) -> Bool[Array, ""]:
-        """Never before the end of the chain, which terminates."""
-        return state.time >= params.max_steps_in_episode
 
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
@@ -154,7 +150,7 @@ class Chain(LevelEnv):
         """The bits, or the integer's unit vector, as floats."""
         if self.num_distractors:
             return obs.astype(jnp.float32)
-        return jax.nn.one_hot(obs, self._num_states(), dtype=jnp.float32)
+        return jax.nn.one_hot(obs, self.num_states(), dtype=jnp.float32)
 
     def solve(self, level: Level) -> Solution:
         """The right action first; the return is an expectation where there is noise."""
@@ -168,25 +164,21 @@ class Chain(LevelEnv):
         """Updates of an agent: as on small grid worlds; no published figure was at hand."""
         return 250
 
-    # An ability that some instances lack has to be missing, not only to fail when it is called.
+    def offers(self, capability: Callable) -> bool:
+        """`num_states` and `expected_return` only without distractors: those are not enumerated."""
+        tabular = capability in (LevelEnv.num_states, LevelEnv.expected_return)
+        return super().offers(capability) and not (tabular and self.num_distractors)
 
-    @property
-    def num_states(self) -> Callable[[], int]:
-        """`num_states()`: values that the observation can have.
+    def num_states(self) -> int:
+        """Values that the observation can have, without distractors."""
+        return 2 * (self.length[1] + 1)
 
-        Raises:
-            AttributeError: with distractors, whose observations are not enumerated.
+    def expected_return(self, level: Level, log_policy: Float[Array, "S 2"]) -> Float[Array, ""]:
+        """Twice the probability of the right action in the first state, less 1.
+
+        The first state is state 0, and the noise has mean 0.
         """
-        return self._if_tabular(self._num_states)
-
-    @property
-    def expected_return(self) -> Callable[[Level, Float[Array, "S 2"]], Float[Array, ""]]:
-        """`expected_return(level, log_policy[S, A])`: the noise has mean 0.
-
-        Raises:
-            AttributeError: with distractors.
-        """
-        return self._if_tabular(_expected_return)
+        return 2 * jnp.exp(log_policy[0, level.right]) - 1
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
         """`test`: chains of several lengths between the shortest and the longest."""
@@ -206,14 +198,6 @@ class Chain(LevelEnv):
     def _level(self, length: Int[Array, "*M"], right: Int[Array, "*M"]) -> Level:
         return Level(right, jnp.full(jnp.shape(length), self.noisy), length)
 
-    def _num_states(self) -> int:
-        return 2 * (self.length[1] + 1)
-
-    def _if_tabular(self, method: Callable) -> Callable:
-        if self.num_distractors:
-            raise AttributeError(f"with num_distractors={self.num_distractors} there is no table")
-        return method
-
 
 def build(**fields) -> Chain:
     """The environment with the given fields."""
@@ -223,11 +207,6 @@ def build(**fields) -> Chain:
 def tiny() -> Chain:
     """Short chains, for tests of laws."""
     return Chain(length=(2, 6))
-
-
-def _expected_return(level: Level, log_policy: Float[Array, "S 2"]) -> Float[Array, ""]:
-    """Twice the probability of the right action in the first state, state 0, less 1."""
-    return 2 * jnp.exp(log_policy[0, level.right]) - 1
 
 
 def _test_suite(env: Chain) -> Suite:

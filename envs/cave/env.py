@@ -29,53 +29,22 @@ from rlgen import levels as level_sets
 from rlgen.envs.cave import files, generator, render, solver, suites, view
 from rlgen.envs.cave.check import check_levels
 from rlgen.envs.cave.codec import CaveCodec
-from rlgen.envs.cave.files import save_plain
-from rlgen.envs.cave.level import (
-    EMPTY,
-    KINDS,
-    LAVA,
-    MOSS,
-    WALL,
-    Grid,
-    Level,
-    make_level,
-    size_of,
-    to_grid,
-)
-from rlgen.envs.cave.solver import distances, path_length
+from rlgen.envs.cave.level import MOSS, WALL, Level, make_level, size_of
 from rlgen.envs.cave.text import from_text as read_text
-from rlgen.envs.cave.text import to_text
-from rlgen.envs.cave.view import PackedObs, unpack
 from rlgen.envs.grid import flood
-from rlgen.envs.grid.bitboard import FORWARD, VIEW, State, after, cell_ahead, interior, is_set
-from rlgen.envs.grid.view import HIDDEN
+from rlgen.envs.grid.bitboard import (
+    FORWARD,
+    HIDDEN,
+    VIEW,
+    State,
+    after,
+    cell_ahead,
+    interior,
+    is_set,
+)
+from rlgen.envs.grid.draw import level_first
 from rlgen.protocols import LevelEnv, level_hash
 from rlgen.types import Key, PyTree, Solution
-
-__all__ = [
-    "EMPTY",
-    "KINDS",
-    "LAVA",
-    "MOSS",
-    "WALL",
-    "Cave",
-    "CaveCodec",
-    "Grid",
-    "Level",
-    "PackedObs",
-    "State",
-    "build",
-    "check_levels",
-    "distances",
-    "make_level",
-    "path_length",
-    "save_plain",
-    "size_of",
-    "tiny",
-    "to_grid",
-    "to_text",
-    "unpack",
-]
 
 _VIEWS = {"packed": view.packed_view, "image": view.image_view}
 
@@ -180,7 +149,7 @@ class Cave(LevelEnv):
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
         """Any observation as `image` [..., 5, 5, 3] and one-hot `direction` [..., 4]."""
-        return unpack(obs)
+        return view.unpack(obs)
 
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
@@ -231,10 +200,7 @@ class Cave(LevelEnv):
         self, level: Level | State, state: State | Level, highlight: bool = True
     ) -> np.ndarray:
         """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
-        if isinstance(level, State):
-            level, state = state, level
-        assert isinstance(level, Level) and isinstance(state, State)
-        return render.render(level, state, highlight)
+        return render.render(*level_first(level, state, Level, State), highlight)
 
     def from_text(self, text: str) -> Level:
         """The cave of a text of the environment's size; see `text`.

@@ -1,7 +1,7 @@
 """What the agent sees of a cave: the maze's 5x5 window, with lava and moss in it.
 
-Codes and orientation are those of MiniGrid, see `rlgen.envs.grid.view`. The agent's own cell looks
-empty whatever it stands on; walls and lava hide nothing behind them.
+Codes and orientation are those of MiniGrid, see `rlgen.envs.grid.bitboard`. The agent's own cell
+looks empty whatever it stands on; walls and lava hide nothing behind them.
 """
 
 from typing import NamedTuple
@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Float32, Int8, UInt32
 
 from rlgen.envs.cave.level import Level
-from rlgen.envs.grid.bitboard import VIEW, State
-from rlgen.envs.grid.view import (
+from rlgen.envs.grid.bitboard import (
     EMPTY_CODE,
     GOAL_CODE,
+    VIEW,
     WALL_CODE,
+    State,
     cells_in_view,
     goal_in_view,
     one_hot,

@@ -1,13 +1,13 @@
 """The parts of a physical system, for generative models: places in its ranges."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from rlgen.codec import Numbers, Part
+from rlgen.envs.classic_control.parameters import ParameterFamily
 from rlgen.types import PyTree
 
 NAME = "parameters"
@@ -18,10 +18,10 @@ class PhysicsCodec:
     """Levels of one family as the places, 0 .. 1, of their parameters in logarithmic ranges.
 
     Attributes:
-        env: with `ranges()`, which names the parameters, and `make_level(values)`.
+        env: names the parameters and their ranges, and makes levels of them.
     """
 
-    env: Any
+    env: ParameterFamily
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -6,7 +6,7 @@ can make many levels of the same kind.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, no_type_check, runtime_checkable
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +15,9 @@ from flax import struct
 from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs.classic_control.parameters import Ranges
+from rlgen.envs.classic_control.parameters import ParameterFamily
 from rlgen.protocols import Editor
 from rlgen.types import Key, PyTree
-
-
-@runtime_checkable
-class PhysicsFamily(Protocol):
-    """What an editor asks of the environment whose levels it builds."""
-
-    def ranges(self) -> Ranges:
-        """The parameters and their ranges."""
-        ...
-
-    def make_level(self, values: Float[Array, " D"]) -> PyTree:
-        """The level of parameters."""
-        ...
 
 
 @no_type_check  # JAX also builds it of what is not an array
@@ -59,7 +46,7 @@ class PhysicsEditor(Editor):
     included. Episodes end at the time limit alone and pay nothing.
     """
 
-    env: PhysicsFamily
+    env: ParameterFamily
     num_choices: int = 11
     num_noise: int = 16
 

@@ -11,7 +11,7 @@ Sources: training ranges and held-out ones beyond them, of these systems, go bac
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 
 from rlgen.levels import LevelSet
 from rlgen.levels import load_levels as load_level_set
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 EDIT = 0.1
@@ -48,42 +49,90 @@ class Ranges(NamedTuple):
         return np.log(values / low) / np.where(wide, np.log(high / low), 1.0) * wide
 
 
-def ranges_of(env: Any, nominal: Mapping[str, float]) -> Ranges:
-    """The ranges that stand in the fields of an environment.
+class ParameterFamily(LevelEnv, abstract=True):
+    """A family whose levels are D positive numbers and a time limit.
 
-    Args:
-        env: with one field `(low, high)` for every parameter.
-        nominal: value of each parameter in gymnax; its order is that of the level's fields.
+    A family is a frozen dataclass with a field `(low, high)` for every parameter: its range in
+    training levels.
+
+    Attributes:
+        max_steps: time limit of the levels made here.
     """
-    low, high = np.array([getattr(env, name) for name in nominal], np.float32).T
-    centre = np.clip(np.array(list(nominal.values()), np.float32), low, high)
-    return Ranges(tuple(nominal), low, high, centre)
 
+    max_steps: int
 
-def check_fields(env: Any, nominal: Mapping[str, float]) -> None:
-    """Refuse ranges that are none, and impossible time limits.
+    nominal: ClassVar[Mapping[str, float]]
+    """Value of each parameter in gymnax, in the order of the level's fields."""
+    level_type: ClassVar[type]
+    """Made of the parameters and `max_steps_in_episode`."""
 
-    Raises:
-        ValueError: names the field, its value and what would do.
-    """
-    kind = type(env).__name__
-    for name in nominal:
-        value = getattr(env, name)
-        if not _is_range(value):
-            usual = getattr(type(env), name)
-            raise ValueError(
-                f"{kind}: {name}={value!r} must be two positive numbers, the lower one first, "
-                f"such as {name}={usual}"
-            )
-    if not 1 <= env.max_steps <= 10**6:
-        raise ValueError(f"{kind}: max_steps={env.max_steps} is not in 1 .. 1000000")
+    def __post_init__(self):
+        """Refuse ranges that are none, and impossible time limits.
 
+        Raises:
+            ValueError: names the field, its value and what would do.
+        """
+        kind = type(self).__name__
+        for name in self.nominal:
+            value = getattr(self, name)
+            if not _is_range(value):
+                usual = getattr(type(self), name)
+                raise ValueError(
+                    f"{kind}: {name}={value!r} must be two positive numbers, the lower one first, "
+                    f"such as {name}={usual}"
+                )
+        if not 1 <= self.max_steps <= 10**6:
+            raise ValueError(f"{kind}: max_steps={self.max_steps} is not in 1 .. 1000000")
 
-def make_level(kind: type, values: Array | np.ndarray, max_steps: int) -> PyTree:
-    """The level, or levels [M], of parameters [D] or [M, D], in the order of the level's fields."""
-    steps = jnp.full(values.shape[:-1], max_steps, jnp.int32)
-    columns = (jnp.asarray(values[..., i], jnp.float32) for i in range(values.shape[-1]))
-    return kind(*columns, max_steps_in_episode=steps)
+    def ranges(self) -> Ranges:
+        """The parameters, in the order of the level's fields, and their ranges."""
+        low, high = np.array([getattr(self, name) for name in self.nominal], np.float32).T
+        centre = np.clip(np.array(list(self.nominal.values()), np.float32), low, high)
+        return Ranges(tuple(self.nominal), low, high, centre)
+
+    def make_level(self, values: Float[Array, "*M D"] | Float[np.ndarray, "*M D"]) -> PyTree:
+        """The level, or levels [M], of parameters in that order; its time limit is `max_steps`."""
+        steps = jnp.full(values.shape[:-1], self.max_steps, jnp.int32)
+        columns = (jnp.asarray(values[..., i], jnp.float32) for i in range(values.shape[-1]))
+        return self.level_type(*columns, max_steps_in_episode=steps)
+
+    @property
+    def default_params(self) -> PyTree:
+        """Gymnax's own system, whatever the ranges; its time limit is `max_steps`."""
+        return self.make_level(np.array(list(self.nominal.values()), np.float32))
+
+    def sample_level(self, key: Key) -> PyTree:
+        """Parameters log-uniformly from their ranges, independently."""
+        return self.make_level(sample(key, self.ranges()))
+
+    def sample_simple_level(self, key: Key) -> PyTree:
+        """Gymnax's own system, but for differences too small to matter."""
+        return self.make_level(sample_near(key, self.ranges()))
+
+    def mutate_levels(self, key: Key, levels: PyTree, num_edits: int) -> PyTree:
+        """Levels [N], each with `num_edits` small changes of one parameter, inside the ranges."""
+        return mutate(key, levels, self.ranges(), num_edits)
+
+    def level_features(self, level: PyTree) -> dict[str, Array]:
+        """The parameters."""
+        return {name: getattr(level, name) for name in self.nominal}
+
+    def load_levels(self, path: Path | str) -> LevelSet:
+        """Levels of an `.npz` of rlgen.
+
+        Raises:
+            ValueError: unreadable, of another family, or with a parameter that is not positive.
+        """
+        levels = load_level_set(path, self.default_params)
+        for name, values in vars(levels.level).items():
+            good = np.isfinite(values) & (np.asarray(values) > 0)
+            if not good.all():
+                first = int(np.argmin(good))
+                raise ValueError(
+                    f"{path}: {name} of level {levels.names[first]!r} is "
+                    f"{np.asarray(values)[first]}; it must be a positive number"
+                )
+        return levels
 
 
 def sample(key: Key, ranges: Ranges) -> Float[Array, " D"]:
@@ -115,24 +164,6 @@ def mutate(key: Key, levels: PyTree, ranges: Ranges, num_edits: int) -> PyTree:
     keys = jax.random.split(key, values.shape[0])
     edited = jax.vmap(lambda key, one: _edit(key, one, ranges, num_edits))(keys, values)
     return levels.replace(**{name: edited[:, i] for i, name in enumerate(ranges.names)})
-
-
-def load_levels(path: Path | str, like: PyTree) -> LevelSet:
-    """Levels of an `.npz` of rlgen.
-
-    Raises:
-        ValueError: unreadable, of another family, or with a parameter that is not positive.
-    """
-    levels = load_level_set(path, like)
-    for name, values in vars(levels.level).items():
-        good = np.isfinite(values) & (np.asarray(values) > 0)
-        if not good.all():
-            first = int(np.argmin(good))
-            raise ValueError(
-                f"{path}: {name} of level {levels.names[first]!r} is {np.asarray(values)[first]}; "
-                "it must be a positive number"
-            )
-    return levels
 
 
 def _edit(

@@ -9,7 +9,6 @@ largest torque as data, and in a grid of torques for a continuous one.
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, no_type_check
 
 import jax.numpy as jnp
@@ -19,12 +18,8 @@ from gymnax.environments import spaces
 from gymnax.environments.classic_control import pendulum as _gymnax
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.envs.classic_control import gymnax_dynamics, parameters, render, suites
-from rlgen.envs.classic_control.codec import PhysicsCodec
-from rlgen.envs.classic_control.editor import PhysicsEditor
-from rlgen.envs.classic_control.parameters import Ranges
-from rlgen.levels import DistributionShift, LevelSet
-from rlgen.protocols import LevelEnv
+from rlgen.envs.classic_control import render
+from rlgen.envs.classic_control.base import PhysicsFamily
 from rlgen.types import Key, PyTree
 
 __all__ = ["Level", "Pendulum", "build", "tiny"]
@@ -46,8 +41,11 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Pendulum(LevelEnv):
-    """Rods; each field `(low, high)` is the range of a parameter in training levels."""
+class Pendulum(PhysicsFamily):
+    """Rods; each field `(low, high)` is the range of a parameter in training levels.
+
+    Episodes start at any angle, with a speed in -1 .. 1.
+    """
 
     gravity: tuple[float, float] = (8.0, 12.5)  # m/s²
     mass: tuple[float, float] = (0.7, 1.4)  # kg
@@ -57,34 +55,30 @@ class Pendulum(LevelEnv):
     success_reward: float = -2.5  # a level is solved by a mean reward a step of at least this
     max_steps: int = 200  # time limit of the levels made here
 
+    family = "pendulum"
+    system = _gymnax.Pendulum
+    level_type = Level
+    nominal = NOMINAL
+    typical = (1.0, 1.0, 8.0)
+    picture = staticmethod(render.pendulum)
+
     def __post_init__(self):
-        """Refuse ranges that are none and impossible time limits."""
-        parameters.check_fields(self, NOMINAL)
+        """Refuse ranges that are none, impossible time limits and too few torques."""
+        super().__post_init__()
         if self.num_torques < 2:
             raise ValueError(
                 f"Pendulum: num_torques={self.num_torques} must be at least 2, one to either side"
             )
-
-    # What gymnax asks for.
 
     @property
     def num_actions(self) -> int:
         """The torques, from the lowest to the highest."""
         return self.num_torques
 
-    @property
-    def default_params(self) -> Level:
-        """Gymnax's own system, whatever the ranges."""
-        return self.make_level(np.array(list(NOMINAL.values()), np.float32))
-
     def observation_space(self, params: Level | None = None) -> spaces.Box:
-        """Cosine and sine of the angle, and its speed."""
+        """Cosine and sine of the angle (counterclockwise, from upright), and its speed."""
         high: Any = np.array([1.0, 1.0, _gymnax.EnvParams().max_speed], np.float32)
         return spaces.Box(-high, high, (3,), jnp.float32)
-
-    def reset_env(self, key: Key, params: Level) -> tuple[Float[Array, "3"], PyTree]:
-        """Start of an episode; any angle, and a speed in -1 .. 1."""
-        return gymnax_dynamics.reset(_gymnax.Pendulum(), key, _params(params))
 
     def step_env(
         self, key: Key, state: PyTree, action: Int[Array, ""] | int | float, params: Level
@@ -92,43 +86,7 @@ class Pendulum(LevelEnv):
         """One step: `(obs, state, reward, terminated, info)`."""
         grid = jnp.linspace(-1.0, 1.0, self.num_torques, dtype=jnp.float32)
         torque = params.max_torque * grid[jnp.asarray(action, jnp.int32)]
-        return gymnax_dynamics.step(_gymnax.Pendulum(), key, state, torque, _params(params))
-
-    def observe(
-        self, key: Key, state: PyTree, action: Int[Array, ""] | int | float | None, params: Level
-    ) -> Float[Array, "3"]:
-        """Cosine and sine of the angle (counterclockwise, from upright), and its speed."""
-        return _gymnax.Pendulum().get_obs(state)
-
-    # What makes it a family of levels.
-
-    def ranges(self) -> Ranges:
-        """The parameters, in the order of the level's fields, and their ranges."""
-        return parameters.ranges_of(self, NOMINAL)
-
-    def make_level(self, values: Float[Array, "*M D"] | Float[np.ndarray, "*M D"]) -> Level:
-        """The level, or levels [M], of parameters in that order; its time limit is `max_steps`."""
-        return parameters.make_level(Level, values, self.max_steps)
-
-    def sample_level(self, key: Key) -> Level:
-        """Parameters log-uniformly from their ranges, independently."""
-        return self.make_level(parameters.sample(key, self.ranges()))
-
-    def sample_simple_level(self, key: Key) -> Level:
-        """Gymnax's own system, but for differences too small to matter."""
-        return self.make_level(parameters.sample_near(key, self.ranges()))
-
-    def mutate_levels(self, key: Key, levels: Level, num_edits: int) -> Level:
-        """Levels [N], each with `num_edits` small changes of one parameter, inside the ranges."""
-        return parameters.mutate(key, levels, self.ranges(), num_edits)
-
-    def editor(self) -> PhysicsEditor:
-        """The environment in which a teacher builds levels of this family."""
-        return PhysicsEditor(self)
-
-    def unpack(self, obs: Float[Array, "*B 3"]) -> Float[Array, "*B 3"]:
-        """Observations such that all numbers are about as large as 1."""
-        return gymnax_dynamics.scaled(obs, (1.0, 1.0, 8.0))
+        return self.step_system(key, state, torque, params)
 
     def success(
         self, episode_return: Float[Array, "*B"], terminated: Bool[Array, "*B"]
@@ -146,45 +104,16 @@ class Pendulum(LevelEnv):
         speed, torque = _gymnax.EnvParams().max_speed, self.max_torque[1]
         return -self.max_steps * (math.pi**2 + 0.1 * speed**2 + 0.001 * torque**2)
 
-    def level_features(self, level: Level) -> dict[str, Array]:
-        """The parameters."""
-        return {name: getattr(level, name) for name in NOMINAL}
-
-    def codec(self) -> PhysicsCodec:
-        """The places of the parameters in their ranges, for generative models."""
-        return PhysicsCodec(self)
-
-    # Host side.
-
-    def level_image(self, level: Level) -> np.ndarray:
-        """Picture of a level, uint8[H, W, 3]."""
-        return render.pendulum(level)
-
-    def render(self, level: Level | PyTree, state: PyTree) -> np.ndarray:
-        """Picture of a moment of an episode, uint8[H, W, 3]; also takes `(state, level)`."""
-        if not isinstance(level, Level):
-            level, state = state, level
-        return render.pendulum(level, state)
-
-    def load_levels(self, path: Path | str) -> LevelSet:
-        """Levels of an `.npz` of rlgen.
-
-        Raises:
-            ValueError: unreadable, of another family, or with a parameter that is not positive.
-        """
-        return parameters.load_levels(path, self.default_params)
-
-    def presets(self) -> dict[str, dict[str, float]]:
-        """The same levels in all presets."""
-        return {"parity": {}, "strong": {}, "fast": {}}
-
-    def suites(self) -> dict:
-        """Held-out levels inside and outside the usual ranges; see `suites`."""
-        return suites.suites(self, "pendulum")
-
-    def ladder(self) -> dict[str, DistributionShift]:
-        """What lies beyond the usual ranges; see `rlgen.evaluation.ladder.ladder`."""
-        return suites.LADDER
+    def system_params(self, level: Level) -> _gymnax.EnvParams:
+        """Gymnax's params of a level."""
+        fields: dict[str, Any] = {
+            "max_torque": level.max_torque,
+            "g": level.gravity,
+            "m": level.mass,
+            "l": level.length,
+            "max_steps_in_episode": level.max_steps_in_episode,
+        }
+        return _gymnax.EnvParams(**fields)
 
 
 def build(**fields) -> Pendulum:
@@ -195,15 +124,3 @@ def build(**fields) -> Pendulum:
 def tiny() -> Pendulum:
     """With a short time limit, for tests of laws."""
     return Pendulum(max_steps=20)
-
-
-def _params(level: Level) -> _gymnax.EnvParams:
-    """Gymnax's params of a level."""
-    fields: dict[str, Any] = {
-        "max_torque": level.max_torque,
-        "g": level.gravity,
-        "m": level.mass,
-        "l": level.length,
-        "max_steps_in_episode": level.max_steps_in_episode,
-    }
-    return _gymnax.EnvParams(**fields)

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from rlgen.envs.classic_control.parameters import Ranges
+from rlgen.envs.streams import Stream, rounded
 from rlgen.levels import DistributionShift, Suite, make_level_set
 
 VERSION = "1"
@@ -30,22 +30,21 @@ LADDER = {
 DISTANCE = {"beyond": (0.02, 0.25), "far": (0.3, 0.5)}
 
 
-def suites(env: Any, family: str) -> dict[str, Callable[[], Suite]]:
+def suites(env: Any) -> dict[str, Callable[[], Suite]]:
     """The suites by name, each a function that makes it.
 
     Args:
-        env: whose observations and actions the suite's environment shares.
-        family: the name under which it is registered.
+        env: a `PhysicsFamily`, whose observations and actions the suite's environment shares.
     """
     made = {"nominal": _nominal, "train-range": _inside}
     made |= {name: partial(_outside, distance=distance) for name, distance in DISTANCE.items()}
-    return {name: partial(_suite, env, family, name, draw) for name, draw in made.items()}
+    return {name: partial(_suite, env, name, draw) for name, draw in made.items()}
 
 
-def _suite(env: Any, family: str, name: str, draw: Callable) -> Suite:
-    env = _with_defaults(env)
-    names, values = draw(env.ranges(), _Stream(f"{family}/{name}"))
-    levels = make_level_set(env, env.make_level(_rounded(values)), names, version=VERSION)
+def _suite(env: Any, name: str, draw: Callable) -> Suite:
+    env, family = _with_defaults(env), env.family
+    names, values = draw(env.ranges(), Stream(f"{family}/{name}"))
+    levels = make_level_set(env, env.make_level(rounded(values)), names, version=VERSION)
     return Suite(f"{family}/{name}", env, levels)
 
 
@@ -56,17 +55,17 @@ def _with_defaults(env: Any) -> Any:
     return dataclasses.replace(env, **usual)
 
 
-def _nominal(ranges: Ranges, stream: "_Stream") -> tuple[tuple[str, ...], np.ndarray]:
+def _nominal(ranges: Ranges, stream: Stream) -> tuple[tuple[str, ...], np.ndarray]:
     return ("nominal",), ranges.nominal[None].astype(float)
 
 
-def _inside(ranges: Ranges, stream: "_Stream") -> tuple[tuple[str, ...], np.ndarray]:
+def _inside(ranges: Ranges, stream: Stream) -> tuple[tuple[str, ...], np.ndarray]:
     names = tuple(f"train-range-{i:03d}" for i in range(NUM_INSIDE))
     return names, ranges.values(stream.uniform(NUM_INSIDE, len(ranges.names)))
 
 
 def _outside(
-    ranges: Ranges, stream: "_Stream", distance: tuple[float, float]
+    ranges: Ranges, stream: Stream, distance: tuple[float, float]
 ) -> tuple[tuple[str, ...], np.ndarray]:
     names, places = [], []
     for i, name in enumerate(ranges.names):
@@ -77,18 +76,3 @@ def _outside(
             names += [f"{name}-{side}-{k}" for k in range(NUM_OUTSIDE)]
             places.append(place)
     return tuple(names), ranges.values(np.concatenate(places))
-
-
-def _rounded(values: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "M D"]:
-    return np.vectorize(lambda x: float(f"{x:.4g}"))(values).astype(np.float32)
-
-
-class _Stream:
-    """Uniform numbers in [0, 1) that follow from a name alone, in every version of numpy."""
-
-    def __init__(self, name: str):
-        self._bits = np.random.PCG64(np.random.SeedSequence(list(name.encode())))
-
-    def uniform(self, *shape: int) -> np.ndarray:
-        raw = self._bits.random_raw(int(np.prod(shape)))
-        return (raw >> np.uint64(11)).reshape(shape) * 2.0**-53

@@ -25,12 +25,12 @@ from flax import struct
 from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
+from rlgen.envs.checks import check_ranges
 from rlgen.envs.corridors import render
+from rlgen.envs.grid.draw import level_first
 from rlgen.levels import DistributionShift, Suite, make_level_set
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Solution
-
-__all__ = ["VARIANTS", "Corridors", "Level", "State", "build", "tiny"]
 
 SUITE_DRAWS, SUITE_SEED = 100, 41_005
 MOST_CORRIDORS, MOST_STATES = 24, 2**22
@@ -99,17 +99,13 @@ class Corridors(LevelEnv):
     show_visited: bool = False
 
     def __post_init__(self):
-        bounds = {
-            "num_corridors": (2, MOST_CORRIDORS),
-            "length": (1, 10**4),
-            "max_steps": (1, 10**6),
-            "sharing": (0, 1),
-        }
-        for field, (low, high) in bounds.items():
-            if not low <= getattr(self, field) <= high:
-                raise ValueError(
-                    f"Corridors: {field}={getattr(self, field)} is not in {low} .. {high}"
-                )
+        check_ranges(
+            self,
+            ("num_corridors", 2, MOST_CORRIDORS),
+            ("length", 1, 10**4),
+            ("max_steps", 1, 10**6),
+            ("sharing", 0, 1),
+        )
         if self.num_states() > MOST_STATES:
             raise ValueError(
                 f"Corridors: show_visited with num_corridors={self.num_corridors} makes "
@@ -145,10 +141,6 @@ class Corridors(LevelEnv):
         terminated = (state.depth == self.length) & (state.corridor == params.rewarded)
         obs = self.observe(key, state, action, params)
         return obs, state, terminated.astype(jnp.float32), terminated, {}
-
-    def is_truncated(self, state: State, params: Level) -> Bool[Array, ""]:
-        """The time limit, which is never part of `terminated`."""
-        return state.time >= params.max_steps_in_episode
 
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
@@ -259,9 +251,7 @@ class Corridors(LevelEnv):
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
         """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
-        if isinstance(level, State):
-            level, state = state, level
-        assert isinstance(level, Level) and isinstance(state, State)
+        level, state = level_first(level, state, Level, State)
         visited = [bool(int(state.visited) >> m & 1) for m in range(self.num_corridors)]
         agent = int(state.corridor), int(state.depth)
         return render.star(self.length, int(level.rewarded), visited, agent)

@@ -98,11 +98,6 @@ class Craftax(LevelEnv):
         """Moves, tools and recipes: 43, or 17 in the classic game."""
         return package.GAMES[self.game].num_actions
 
-    @property
-    def default_params(self) -> Level:
-        """The world of key 0."""
-        return self.sample_level(jax.random.key(0))
-
     def observation_space(self, params: Level | None = None) -> spaces.Box:
         """A vector without bounds: most entries are 0 or 1, but health and enchantments pass 1."""
         num_inputs = package.GAMES[self.game].num_inputs

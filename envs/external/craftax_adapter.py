@@ -7,13 +7,13 @@ told from a cut. Their states are held to the types that they start with.
 """
 
 import functools
-import importlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from rlgen.envs.external.adapter import as_type, import_module, typed_as
 from rlgen.types import Key, PyTree
 
 EXTRA = "craftax"
@@ -81,7 +81,7 @@ def begin(game: str, world: UInt32[Array, "2"]) -> tuple[Float[Array, " F"], PyT
     """The first moment of the world that grows from a key."""
     env = load(game)
     obs, state = env.reset_env(world, _params(env))
-    return obs.astype(jnp.float32), jax.tree.map(lambda x: _as(x, jnp.result_type(x)), state)
+    return obs.astype(jnp.float32), typed_as(state, state)
 
 
 def step(game: str, key: Key, state: PyTree, action: Int[Array, ""]) -> Step:
@@ -90,8 +90,8 @@ def step(game: str, key: Key, state: PyTree, action: Int[Array, ""]) -> Step:
     # The state keeps a key, of the old kind as the world's is.
     raw = jax.random.key_data(key)
     obs, new, reward, over, _ = env.step_env(raw, state, action, _params(env))
-    new = jax.tree.map(lambda x, old: _as(x, jnp.result_type(old)), new, state)
-    return Step(obs.astype(jnp.float32), new, _as(reward, jnp.float32), _as(over, bool))
+    new = typed_as(new, state)
+    return Step(obs.astype(jnp.float32), new, as_type(reward, jnp.float32), as_type(over, bool))
 
 
 def floor_of(game: str, state: PyTree) -> Int[Array, ""]:
@@ -108,19 +108,8 @@ def painter(game: str) -> Any:
 
 
 def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the environment craftax needs the package craftax ({error}): "
-            'pip install "rlgen[craftax]"'
-        ) from error
+    return import_module(name, "craftax", EXTRA)
 
 
 def _params(env: Any) -> PyTree:
     return env.default_params.replace(max_timesteps=NEVER)
-
-
-def _as(x: Any, dtype: Any) -> Array:
-    """An array that is not weakly typed, so that loops keep its type."""
-    return jax.lax.convert_element_type(x, dtype)

@@ -73,10 +73,6 @@ class MinAtar(LevelEnv):
         """The one level."""
         return _gymnax(self.game).default_params
 
-    def action_space(self, params: PyTree = None) -> spaces.Space:
-        """The actions."""
-        return _gymnax(self.game).action_space(params)
-
     def observation_space(self, params: PyTree = None) -> spaces.Space:
         """Images [10, 10, channels]."""
         return _gymnax(self.game).observation_space(params)

@@ -27,6 +27,7 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 from rlgen import registry
+from rlgen.envs.checks import check_ranges
 from rlgen.envs.external import xland_adapter as package
 from rlgen.envs.external.xland_rulesets import MAX_DEPTH, MAX_DISTRACTORS, Ruleset, sample_ruleset
 from rlgen.levels import DistributionShift, Suite, make_level_set
@@ -81,14 +82,12 @@ class XLand(LevelEnv):
         if self.task not in package.TASKS:
             hint = registry.did_you_mean(str(self.task), package.TASKS)
             raise ValueError(f"XLand: task={self.task!r} is unknown; {hint}")
-        bounds = {
-            "max_depth": MAX_DEPTH,
-            "num_distractors": MAX_DISTRACTORS,
-            "max_steps": package.NEVER,
-        }
-        for name, high in bounds.items():
-            if not 0 <= getattr(self, name) <= high:
-                raise ValueError(f"XLand: {name}={getattr(self, name)} is not in 0 .. {high}")
+        check_ranges(
+            self,
+            ("max_depth", 0, MAX_DEPTH),
+            ("num_distractors", 0, MAX_DISTRACTORS),
+            ("max_steps", 0, package.NEVER),
+        )
 
     # What gymnax asks for.
 
@@ -101,11 +100,6 @@ class XLand(LevelEnv):
     def num_actions(self) -> int:
         """Forward, two turns, pick up, put down, toggle."""
         return 6
-
-    @property
-    def default_params(self) -> Level:
-        """The level of key 0."""
-        return self.sample_level(jax.random.key(0))
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
         """What lies before the agent, walls or not: kind and colour of each tile."""

@@ -6,13 +6,12 @@ Its tasks are taken without their own time limit and without the reward's decay 
 """
 
 import functools
-import importlib
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt8, UInt32
 
+from rlgen.envs.external.adapter import import_module, typed_as
 from rlgen.envs.external.xland_rulesets import Ruleset
 from rlgen.types import PyTree
 
@@ -96,7 +95,7 @@ def begin(
         params = params.replace(ruleset=_module("xminigrid.types").RuleSet(*ruleset))
     with jax.numpy_rank_promotion("allow"):  # it relies on it, whatever the user has chosen
         moment = env.reset(params, world)
-    state = jax.tree.map(lambda x: _as(x, jnp.result_type(x)), moment.state)
+    state = typed_as(moment.state, moment.state)
     return moment.observation, state
 
 
@@ -108,7 +107,7 @@ def step(task: str, state: PyTree, action: Int[Array, ""]) -> Step:
     )
     with jax.numpy_rank_promotion("allow"):
         moment = env.step(params, before, action)
-    new = jax.tree.map(lambda x, old: _as(x, jnp.result_type(old)), moment.state, state)
+    new = typed_as(moment.state, state)
     return Step(moment.observation, new, moment.reward > 0, moment.discount == 0)
 
 
@@ -120,15 +119,4 @@ def paint(task: str, state: PyTree) -> Any:
 
 
 def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"the environment xland needs the package xminigrid ({error}): "
-            'pip install "rlgen[xland]"'
-        ) from error
-
-
-def _as(x: Any, dtype: Any) -> Array:
-    """An array that is not weakly typed, so that loops keep its type."""
-    return jax.lax.convert_element_type(x, dtype)
+    return import_module(name, "xland", EXTRA)

@@ -1,5 +1,7 @@
 """Pictures of mazes as plain arrays, drawn on the host with numpy."""
 
+from typing import TypeVar
+
 import numpy as np
 
 from rlgen.envs.grid.bitboard import LEFT, MARGIN, UP, VIEW, Level, State, to_grid
@@ -7,6 +9,8 @@ from rlgen.envs.grid.bitboard import LEFT, MARGIN, UP, VIEW, Level, State, to_gr
 FREE, LINE, WALL = (250, 249, 246), (229, 227, 221), (84, 88, 97)
 WALL_EDGE, GOAL, AGENT, SEEN = (66, 70, 78), (46, 160, 96), (214, 69, 61), (255, 221, 120)
 TINTED = 0.55  # how much of the colour of a cell in view is `SEEN`
+L = TypeVar("L")
+S = TypeVar("S")
 _SAMPLES = 4  # a side: shapes are drawn this much larger and averaged, for smooth edges
 
 
@@ -23,6 +27,16 @@ def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
         uint8[H * tile, W * tile, 3]; a tile is 32 pixels for the usual 13 x 13, less if larger.
     """
     return _draw(level, np.array([state.x, state.y]), int(state.direction), highlight)
+
+
+def level_first(
+    level: L | S, state: S | L, level_type: type[L], state_type: type[S]
+) -> tuple[L, S]:
+    """The arguments of `render`, a level and a state, also if given in gymnax's order."""
+    if isinstance(level, state_type):
+        level, state = state, level
+    assert isinstance(level, level_type) and isinstance(state, state_type)
+    return level, state
 
 
 def tile_size(height: int, width: int) -> int:

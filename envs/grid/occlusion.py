@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt32
 
-from rlgen.envs.grid.rows import MARGIN, VIEW, take_word
+from rlgen.envs.grid.bitboard import bits_from
+from rlgen.envs.grid.rows import MARGIN, VIEW
 
 STRIDE = 8
 """Bits a row of a window."""
@@ -58,7 +59,7 @@ def window(rows: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, 
     if not rows.shape[0]:
         return empty()
     line, bit = y.astype(jnp.uint32), x.astype(jnp.uint32)  # the margin is as wide as the reach
-    lines = [(_bits(rows, line + i, bit) & _ROW) << (STRIDE * (i % SPLIT)) for i in range(VIEW)]
+    lines = [(bits_from(rows, line + i, bit) & _ROW) << (STRIDE * (i % SPLIT)) for i in range(VIEW)]
     upper, lower = lines[0], lines[SPLIT]
     for i in range(1, SPLIT):
         upper |= lines[i]
@@ -118,21 +119,6 @@ def place_bits(place: Int[Array, "*batch"]) -> Bool[Array, "*batch 7 7"]:
     row, column = jnp.arange(VIEW), jnp.arange(VIEW)
     cell = (STRIDE * row[:, None] + column[None]).reshape(*[1] * place.ndim, VIEW, VIEW)
     return place[..., None, None] == cell
-
-
-def _bits(
-    rows: UInt32[Array, "lines words"], line: UInt32[Array, ""], bit: UInt32[Array, ""]
-) -> UInt32[Array, ""]:
-    words = rows.shape[-1]
-    if words == 1:
-        return take_word(rows, line) >> bit
-    # Where the field does not cross into the next word, what is shifted in lies above its seven
-    # bits, so that the clamped index never matters. Two shifts, as one of 32 bits is not defined.
-    word, shift = bit // 32, bit % 32
-    low = take_word(rows, line * words + word) >> shift
-    following = jnp.minimum(word + 1, jnp.uint32(words - 1))
-    high = take_word(rows, line * words + following)
-    return low | ((high << 1) << (31 - shift))
 
 
 def _sideways(cells: Window, side: int) -> Window:

@@ -7,6 +7,8 @@ needs a bounds check. A set that a family never uses has no rows at all, and cos
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, UInt32
 
+from rlgen.envs.grid.bitboard import pack_rows, take_word
+
 VIEW = 7
 """Side of the square that the agent sees; it stands in the middle."""
 MARGIN = VIEW // 2
@@ -21,12 +23,7 @@ MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 def pack(cells: Bool[Array, "H W"], outside: bool) -> UInt32[Array, "lines words"]:
     """A set of cells as rows of bits; `outside` says whether all else belongs to it, too."""
-    words = num_words(cells.shape[1])
-    right = 32 * words - MARGIN - cells.shape[1]
-    padded = jnp.pad(cells, ((MARGIN, MARGIN), (MARGIN, right)), constant_values=outside)
-    bits = padded.reshape(padded.shape[0], words, 32).astype(jnp.uint32)
-    place = jnp.arange(32, dtype=jnp.uint32)[None, None]
-    return (bits << place).sum(-1, dtype=jnp.uint32)
+    return pack_rows(cells, num_words(cells.shape[1]), MARGIN, outside)
 
 
 def nothing(width: int) -> UInt32[Array, "0 words"]:
@@ -57,8 +54,3 @@ def is_set(
         return jnp.bool_(False)
     bit, line = (x + MARGIN).astype(jnp.uint32), (y + MARGIN).astype(jnp.uint32)
     return (take_word(rows, line * words + bit // 32) >> (bit % 32)) & 1 == 1
-
-
-def take_word(rows: UInt32[Array, "lines words"], at: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    """One word by its flat position, which must be in range; scalar, as fused steps want it."""
-    return rows.reshape(-1).at[at].get(mode="promise_in_bounds")

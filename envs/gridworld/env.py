@@ -23,16 +23,14 @@ import numpy as np
 from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
+from rlgen.envs.grid.draw import level_first
 from rlgen.envs.gridworld import dynamics, generator, observation, render, solver, suites
 from rlgen.envs.gridworld.level import NUM_ACTIONS, Level, State
 from rlgen.envs.gridworld.modes import MODES
-from rlgen.envs.gridworld.observation import Places
 from rlgen.levels import Suite
 from rlgen.protocols import LevelEnv
 from rlgen.registry import did_you_mean
 from rlgen.types import Key, PyTree, Solution
-
-__all__ = ["VARIANTS", "GridWorld", "Level", "Places", "State", "build", "tiny"]
 
 VARIANTS = {mode: {"mode": mode} for mode in MODES}
 """Fields of the environment by the name of its mode."""
@@ -195,10 +193,7 @@ class GridWorld(LevelEnv):
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
         """Picture of a moment of an episode, uint8[H, W, 3]; also takes `(state, level)`."""
-        if isinstance(level, State):
-            level, state = state, level
-        assert isinstance(level, Level) and isinstance(state, State)
-        return render.draw(level, state)
+        return render.draw(*level_first(level, state, Level, State))
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
         """The held-out suites: name to a function that makes one, in an environment of its mode."""

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from rlgen.envs.grid.draw import FREE, LINE, WALL
 from rlgen.envs.gridworld.level import Level, State
 
-FREE, LINE, WALL = (250, 249, 246), (229, 227, 221), (84, 88, 97)
 GOOD, BAD, NEUTRAL, RING, AGENT = (
     (46, 160, 96),
     (214, 69, 61),

@@ -17,6 +17,7 @@ import numpy as np
 from rlgen.envs.gridworld import generator
 from rlgen.envs.gridworld.level import Level
 from rlgen.envs.gridworld.modes import DESIGNS, MAZES, MODES
+from rlgen.envs.streams import Stream, rounded
 from rlgen.levels import Suite, make_level_set
 
 VERSION = "1"
@@ -48,7 +49,7 @@ def _suite(make: Callable[[str], Any], name: str, mode: str, draw: Callable) -> 
 
 
 def _unseen(num: int, table: generator.Table) -> Iterator[tuple[str, Level]]:
-    stream = _Stream("gridworld/unseen")
+    stream = Stream("gridworld/unseen")
     for i in range(num):
         yield f"unseen-{i:04d}", _level(table, stream)
 
@@ -57,28 +58,14 @@ def _each_family(
     families: tuple[str, ...], num: int, table: generator.Table
 ) -> Iterator[tuple[str, Level]]:
     for i, family in enumerate(families):
-        stream = _Stream(f"gridworld/{family}")
+        stream = Stream(f"gridworld/{family}")
         one = jax.tree.map(lambda x, i=i: x[i : i + 1], table)
         for k in range(num):
             yield f"{family}-{k}", _level(one, stream)
 
 
-def _level(table: generator.Table, stream: "_Stream") -> Level:
+def _level(table: generator.Table, stream: Stream) -> Level:
     uniform = stream.uniform(generator.num_draws(table))
     level = generator.draw(table, uniform, np)
     names = ("reward", "terminate_prob", "respawn_prob")
-    return replace(level, **{name: _rounded(getattr(level, name)) for name in names})
-
-
-def _rounded(values: np.ndarray) -> np.ndarray:
-    return np.array([float(f"{x:.4g}") for x in values], np.float32)
-
-
-class _Stream:
-    """Uniform numbers in [0, 1) that follow from a name alone, in every version of numpy."""
-
-    def __init__(self, name: str):
-        self._bits = np.random.PCG64(np.random.SeedSequence(list(name.encode())))
-
-    def uniform(self, num: int) -> np.ndarray:
-        return (self._bits.random_raw(num) >> np.uint64(11)) * 2.0**-53
+    return replace(level, **{name: rounded(getattr(level, name)) for name in names})

@@ -1,17 +1,7 @@
 """Houses: see as much as can be seen of six to twelve rooms; there is no goal and no reward."""
 
-from rlgen.envs.houses.env import (
-    VARIANTS,
-    Houses,
-    Level,
-    Obs,
-    State,
-    build,
-    cells_seen,
-    make_level,
-    tiny,
-    walls_of,
-)
+from rlgen.envs.houses.env import VARIANTS, Houses, build, tiny
+from rlgen.envs.houses.view import Level, Obs, State, cells_seen, make_level, walls_of
 
 __all__ = [
     "VARIANTS",

@@ -24,6 +24,8 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
+from rlgen.envs.checks import check_ranges
+from rlgen.envs.grid.draw import level_first
 from rlgen.envs.grid.rows import MAX_SIDE, MOVES, is_set
 from rlgen.envs.houses import generator, render, suites
 from rlgen.envs.houses.generator import Shape, most_rooms
@@ -31,29 +33,14 @@ from rlgen.envs.houses.view import (
     Level,
     Obs,
     State,
-    cells_seen,
     look,
     make_level,
     num_cells,
     remember,
     unpack,
-    walls_of,
 )
 from rlgen.protocols import LevelEnv, level_hash
 from rlgen.types import Key
-
-__all__ = [
-    "VARIANTS",
-    "Houses",
-    "Level",
-    "Obs",
-    "State",
-    "build",
-    "cells_seen",
-    "make_level",
-    "tiny",
-    "walls_of",
-]
 
 VARIANTS: dict[str, dict] = {"reward-free": {}, "paid": {"pay_coverage": True}}
 
@@ -80,12 +67,9 @@ class Houses(LevelEnv):
     pay_coverage: bool = False
 
     def __post_init__(self):
-        bounds = {"size": (5, MAX_SIDE), "min_side": (2, self.size), "max_steps": (1, 10**6)}
-        for field, (low, high) in bounds.items():
-            if not low <= getattr(self, field) <= high:
-                raise ValueError(
-                    f"Houses: {field}={getattr(self, field)} is not in {low} .. {high}"
-                )
+        check_ranges(
+            self, ("size", 5, MAX_SIDE), ("min_side", 2, self.size), ("max_steps", 1, 10**6)
+        )
         most = most_rooms(self.size, self.min_side)
         fewest, wanted = self.num_rooms
         if not 1 <= fewest <= wanted <= most or wanted < 2:
@@ -137,10 +121,6 @@ class Houses(LevelEnv):
             num_paid = num_cells(seen)
             reward = (num_paid - state.num_paid) / params.num_free
         return obs, State(x, y, state.time + 1, seen, num_paid), reward, jnp.bool_(False), {}
-
-    def is_truncated(self, state: State, params: Level) -> Bool[Array, ""]:
-        """The time limit, which alone ends episodes."""
-        return state.time >= params.max_steps_in_episode
 
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
@@ -211,10 +191,7 @@ class Houses(LevelEnv):
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
         """Picture of a moment, what was seen tinted; also takes `(state, level)`, as gymnax."""
-        if isinstance(level, State):
-            level, state = state, level
-        assert isinstance(level, Level) and isinstance(state, State)
-        return render.render(level, state)
+        return render.render(*level_first(level, state, Level, State))
 
     def _shape(self) -> Shape:
         return Shape(self.size, self.num_rooms, self.min_side)

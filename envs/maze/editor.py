@@ -9,7 +9,6 @@ both in that the noise really is noise, the teacher sees which way the agent fac
 is placed yet, and observations are packed, to be expanded at the network.
 """
 
-import functools
 from dataclasses import dataclass, field
 from typing import NamedTuple, no_type_check
 
@@ -92,11 +91,6 @@ class MazeEditor(Editor):
         """One for each cell."""
         return self.height * self.width
 
-    @property
-    def default_params(self) -> Noise:
-        """An example of noise, always the same."""
-        return _example(self)
-
     def observation_space(self, params: Noise | None = None) -> spaces.Dict:
         """Of the packed observation."""
         rows = (self.height, num_words(self.height, self.width))
@@ -143,11 +137,7 @@ class MazeEditor(Editor):
         return obs, state, jnp.float32(0), jnp.bool_(False), {}
 
     def observe(
-        self,
-        key: Key,
-        state: EditorState,
-        action: Int[Array, ""] | float | None,
-        params: Noise,
+        self, key: Key, state: EditorState, action: Int[Array, ""] | float | None, params: Noise
     ) -> PackedEditorObs:
         """What the teacher sees, packed: all that was placed, the step and the noise."""
         nowhere = self.num_actions
@@ -192,10 +182,3 @@ class MazeEditor(Editor):
     def _point(self, cell: Int[Array, ""]) -> Int[Array, "2"]:
         """x, y of a cell in row order."""
         return jnp.stack([cell % self.width, cell // self.width])
-
-
-@functools.lru_cache(maxsize=64)
-def _example(env: MazeEditor) -> Noise:
-    # Concrete even when asked for under a trace, as gymnax's own `step` does.
-    with jax.ensure_compile_time_eval():
-        return env.sample_level(jax.random.key(0))

@@ -21,11 +21,11 @@ from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen import levels as level_sets
-from rlgen.envs.grid import draw, flood, view
+from rlgen.envs.grid import bitboard, draw, flood
 from rlgen.envs.grid.bitboard import (
     FORWARD,
+    HIDDEN,
     VIEW,
-    Grid,
     Level,
     State,
     after,
@@ -36,34 +36,16 @@ from rlgen.envs.grid.bitboard import (
     size_of,
     to_grid,
 )
-from rlgen.envs.grid.view import HIDDEN, PackedObs, unpack
 from rlgen.envs.maze import codec, generator, suites
-from rlgen.envs.maze.codec import MazeCodec, check_level, check_levels, to_text
+from rlgen.envs.maze.codec import MazeCodec, check_levels
 from rlgen.envs.maze.editor import MazeEditor
 from rlgen.protocols import LevelEnv, level_hash
 from rlgen.types import Key, PyTree, Solution
 
-__all__ = [
-    "Grid",
-    "Level",
-    "Maze",
-    "PackedObs",
-    "State",
-    "build",
-    "check_level",
-    "check_levels",
-    "make_level",
-    "size_of",
-    "tiny",
-    "to_grid",
-    "to_text",
-    "unpack",
-]
-
 _VIEWS = {
-    "packed": view.packed_view,
-    "image": view.image_view,
-    "flat": view.flat_view,
+    "packed": bitboard.packed_view,
+    "image": bitboard.image_view,
+    "flat": bitboard.flat_view,
 }
 _MUTATIONS = {"flip": generator.flip_edits, "cells": generator.cell_edits}
 
@@ -181,7 +163,7 @@ class Maze(LevelEnv):
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
         """Any observation as `image` [..., 5, 5, 3] and one-hot `direction` [..., 4]."""
-        return unpack(obs)
+        return bitboard.unpack(obs)
 
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
@@ -239,10 +221,7 @@ class Maze(LevelEnv):
         self, level: Level | State, state: State | Level, highlight: bool = True
     ) -> np.ndarray:
         """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
-        if isinstance(level, State):
-            level, state = state, level
-        assert isinstance(level, Level) and isinstance(state, State)
-        return draw.render(level, state, highlight)
+        return draw.render(*draw.level_first(level, state, Level, State), highlight)
 
     def from_text(self, text: str) -> Level:
         """The maze of a text; see `load_levels`.

@@ -124,16 +124,6 @@ def objects_colours_states(obs: PackedObs) -> tuple[Int[Array, "*batch 7 7"], ..
     return objects, colours, jnp.where(is_door, kind - OPEN_DOOR, 0)
 
 
-def check_encoding(family: str, encoding: str) -> None:
-    """Refuse what `unpack` does not know.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if encoding not in ("codes", "one-hot"):
-        raise ValueError(f"{family}: encoding={encoding!r} is none of codes, one-hot")
-
-
 def observation_space() -> spaces.Dict:
     """Of the packed observation."""
     planes = spaces.Box(0, 2 ** (VIEW * FAR) - 1, (2 * NUM_BITS,), jnp.uint32)

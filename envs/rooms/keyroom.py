@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from rlgen.envs.checks import check_ranges
 from rlgen.envs.grid.rows import MAX_SIDE, nothing, pack
-from rlgen.envs.rooms import base, suites
+from rlgen.envs.rooms import suites
+from rlgen.envs.rooms.base import RoomsFamily
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
 from rlgen.envs.rooms.rock_generator import at, pick
 from rlgen.levels import DistributionShift
-from rlgen.protocols import LevelEnv
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "KeyRoom", "Level", "PackedObs", "State", "build", "tiny"]
@@ -38,7 +39,7 @@ VARIANTS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class KeyRoom(LevelEnv):
+class KeyRoom(RoomsFamily):
     """Rooms with a locked room inside.
 
     Attributes:
@@ -63,38 +64,18 @@ class KeyRoom(LevelEnv):
     noise: bool = False
 
     def __post_init__(self):
-        base.check_options(self)
-        base.check_ranges(
+        self.check_options()
+        check_ranges(
             self,
             ("size", 4, MAX_SIDE),
             ("inner", 1, self.size - 3),  # its walls, and a way past at least one of two
             ("max_steps", 1, 10**6),
         )
 
-    sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
-    doors_closed = property(lambda self: True, doc="The door is shut.")
-    doors_jam = property(lambda self: False, doc="A fitting key always opens it.")
-    num_actions = property(base.num_actions, doc="Four moves and interact.")
-    default_params = property(base.default_params, doc="An example level.")
-    action_space = base.action_space
-    observation_space = base.observation_space
-    reset_env = base.reset_env
-    step_env = base.step_env
-    observe = base.observe
-    unpack = base.unpack
-    success = base.success
-    solve = base.solve
-    offers = base.offers
-    labelled_states = base.labelled_states
-    position = base.position
-    num_positions = base.num_positions
-    event = base.event
-    num_events = base.num_events
-    feature_values = base.feature_values
-    level_features = base.level_features
-    level_image = base.level_image
-    render = base.render
-    load_levels = base.load_levels
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the grid."""
+        return self.size, self.size
 
     def sample_level(self, key: Key) -> Level:
         """The inner room, its door, goal, key and agent anywhere where they can be."""

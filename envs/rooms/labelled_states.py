@@ -25,7 +25,7 @@ def labelled_states(
     Args:
         key, level: one level.
         num: S.
-        shuts: whether any door of the family is ever shut.
+        doors_closed: whether any door of the family is ever shut.
     """
     here = map_of(level, doors_closed)
     alive = reachable(here) & ~here.goal[None]

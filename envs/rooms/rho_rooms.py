@@ -19,12 +19,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from rlgen.envs.checks import check_choices, check_ranges
 from rlgen.envs.grid.rows import nothing, pack
-from rlgen.envs.rooms import base, rock_generator, suites
+from rlgen.envs.rooms import rock_generator, suites
+from rlgen.envs.rooms.base import RoomsFamily
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
 from rlgen.levels import DistributionShift
-from rlgen.protocols import LevelEnv
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "RhoRooms", "State", "build", "tiny"]
@@ -40,7 +41,7 @@ VARIANTS: dict[str, dict] = {
 
 
 @dataclass(frozen=True)
-class RhoRooms(LevelEnv):
+class RhoRooms(RoomsFamily):
     """Goals in a room with obstacles.
 
     Attributes:
@@ -66,40 +67,22 @@ class RhoRooms(LevelEnv):
     clock: bool = False
     noise: bool = False
 
+    doors_closed = False  # there is none
+
     def __post_init__(self):
-        base.check_options(self)
-        base.check_choices(self, layout=("fixed", "fresh"))
-        base.check_ranges(
+        self.check_options()
+        check_choices(self, layout=("fixed", "fresh"))
+        check_ranges(
             self,
             ("size", 3, 32),
             ("sharing", 0.0, 1.0),
             ("coverage", 0.1, 1000.0),
         )
 
-    sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
-    doors_closed = property(lambda self: False, doc="There is no door.")
-    doors_jam = property(lambda self: False, doc="There is no door.")
-    num_actions = property(base.num_actions, doc="Four moves and interact.")
-    default_params = property(base.default_params, doc="An example level.")
-    action_space = base.action_space
-    observation_space = base.observation_space
-    reset_env = base.reset_env
-    step_env = base.step_env
-    observe = base.observe
-    unpack = base.unpack
-    success = base.success
-    solve = base.solve
-    offers = base.offers
-    labelled_states = base.labelled_states
-    position = base.position
-    num_positions = base.num_positions
-    event = base.event
-    num_events = base.num_events
-    feature_values = base.feature_values
-    level_features = base.level_features
-    level_image = base.level_image
-    render = base.render
-    load_levels = base.load_levels
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the grid."""
+        return self.size, self.size
 
     def sample_level(self, key: Key) -> Level:
         """The goal in its corner or anywhere but at the start, and obstacles, fixed or fresh."""

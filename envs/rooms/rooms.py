@@ -17,12 +17,13 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from rlgen.envs.checks import check_choices, check_ranges
 from rlgen.envs.grid.rows import MAX_SIDE, nothing, pack
-from rlgen.envs.rooms import base, chain_generator, suites
+from rlgen.envs.rooms import chain_generator, suites
+from rlgen.envs.rooms.base import RoomsFamily
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
 from rlgen.levels import DistributionShift
-from rlgen.protocols import LevelEnv
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "Rooms", "State", "build", "tiny"]
@@ -48,7 +49,7 @@ CROWDED = 0.8
 
 
 @dataclass(frozen=True)
-class Rooms(LevelEnv):
+class Rooms(RoomsFamily):
     """Chains of rooms.
 
     Attributes:
@@ -79,16 +80,16 @@ class Rooms(LevelEnv):
     noise: bool = False
 
     def __post_init__(self):
-        base.check_options(self)
+        self.check_options()
         least = chain_generator.MIN_ROOM
-        base.check_ranges(
+        check_ranges(
             self,
             ("num_rooms", 2, MAX_ROOMS),
             ("size", 2 * least - 1, MAX_SIDE),
             ("max_room_size", least, self.size - least + 1),
             ("max_steps", 0, 10**6),
         )
-        base.check_choices(self, walls=("lava", "solid"), doors=("open", "closed", "locked"))
+        check_choices(self, walls=("lava", "solid"), doors=("open", "closed", "locked"))
         usual = (least + self.max_room_size) / 2
         if self.num_rooms * usual**2 > CROWDED * self.size**2:
             raise ValueError(
@@ -96,30 +97,20 @@ class Rooms(LevelEnv):
                 f"hardly fit into size={self.size}; take fewer, smaller rooms or a larger grid"
             )
 
-    num_actions = property(base.num_actions, doc="Four moves and interact.")
-    default_params = property(base.default_params, doc="An example level.")
-    sides = property(lambda self: (self.size, self.size), doc="Height and width of the grid.")
-    doors_closed = property(lambda self: self.doors != "open", doc="Whether a door may be shut.")
-    doors_jam = property(lambda self: self.doors == "locked", doc="Whether it may stay so.")
-    action_space = base.action_space
-    observation_space = base.observation_space
-    reset_env = base.reset_env
-    step_env = base.step_env
-    observe = base.observe
-    unpack = base.unpack
-    success = base.success
-    solve = base.solve
-    offers = base.offers
-    labelled_states = base.labelled_states
-    position = base.position
-    num_positions = base.num_positions
-    event = base.event
-    num_events = base.num_events
-    feature_values = base.feature_values
-    level_features = base.level_features
-    level_image = base.level_image
-    render = base.render
-    load_levels = base.load_levels
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the grid."""
+        return self.size, self.size
+
+    @property
+    def doors_closed(self) -> bool:
+        """Whether a door may be shut."""
+        return self.doors != "open"
+
+    @property
+    def doors_jam(self) -> bool:
+        """Whether it may stay so."""
+        return self.doors == "locked"
 
     def sample_level(self, key: Key) -> Level:
         """A complete chain; start and goal anywhere in its first and last room."""

@@ -13,6 +13,7 @@ Source: rlgen's own.
 """
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,8 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlgen.envs.checks import check_ranges
 from rlgen.envs.grid.rows import MAX_SIDE, pack
-from rlgen.envs.rooms import base, suites, vault_generator
+from rlgen.envs.rooms import suites, vault_generator
+from rlgen.envs.rooms.base import RoomsFamily
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
 from rlgen.levels import DistributionShift
@@ -44,7 +47,7 @@ FIRST_OTHER = 1_000_003
 
 
 @dataclass(frozen=True)
-class Vault(LevelEnv):
+class Vault(RoomsFamily):
     """A vault.
 
     Attributes:
@@ -76,8 +79,8 @@ class Vault(LevelEnv):
     noise: bool = False
 
     def __post_init__(self):
-        base.check_options(self)
-        base.check_ranges(
+        self.check_options()
+        check_ranges(
             self,
             ("seed", 0, 2**31 - 1),
             ("columns", 2, 16),
@@ -92,31 +95,15 @@ class Vault(LevelEnv):
                 f"make a grid of {self.sides} cells; at most {MAX_SIDE} a side are possible"
             )
 
-    sides = property(
-        lambda self: tuple(n * (self.room_size + 1) + 1 for n in (self.rows, self.columns)),
-        doc="Height and width of the grid.",
-    )
-    doors_closed = property(lambda self: True, doc="Doors are shut.")
-    doors_jam = property(lambda self: False, doc="A fitting key always opens one.")
-    num_actions = property(base.num_actions, doc="Four moves and interact.")
-    default_params = property(base.default_params, doc="An example level.")
-    action_space = base.action_space
-    observation_space = base.observation_space
-    reset_env = base.reset_env
-    step_env = base.step_env
-    observe = base.observe
-    unpack = base.unpack
-    success = base.success
-    solve = base.solve
-    position = base.position
-    num_positions = base.num_positions
-    event = base.event
-    num_events = base.num_events
-    feature_values = base.feature_values
-    level_features = base.level_features
-    level_image = base.level_image
-    render = base.render
-    load_levels = base.load_levels
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of the grid."""
+        pitch = self.room_size + 1
+        return self.rows * pitch + 1, self.columns * pitch + 1
+
+    def offers(self, capability: Callable) -> bool:
+        """No labelled states, which are for comparing training levels with others: it has one."""
+        return super().offers(capability) and capability is not LevelEnv.labelled_states
 
     def sample_level(self, key: Key) -> Level:
         """The one level.

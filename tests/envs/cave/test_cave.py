@@ -10,6 +10,7 @@ from gymnax.environments import spaces
 
 from rlgen import testing
 from rlgen.envs.cave import EMPTY, LAVA, MOSS, WALL, Cave, State, make_level, tiny
+from tests.standins.random_play import play
 
 SIZE, LEVELS, STEPS = 13, 400, 20
 AHEAD = [(1, 0), (0, 1), (-1, 0), (0, -1)]  # x, y of a step right, down, left, up
@@ -84,22 +85,6 @@ def random_caves(rng, num_levels, height=SIZE, width=SIZE):
     for cell in (start, goal):
         tiles[np.arange(num_levels), cell[:, 1], cell[:, 0]] = EMPTY
     return tiles.astype(np.int32), start, goal
-
-
-def play(env, levels, actions, keys):
-    """Observations, states and ends of all steps; an episode that ends goes on from its start."""
-    first_obs, first = jax.vmap(env.reset_env)(keys, levels)
-
-    def step(state, action):
-        obs, state, reward, terminated, _ = jax.vmap(
-            lambda s, a, level: env.step_env(KEY, s, a, level)
-        )(state, action, levels)
-        truncated = jax.vmap(env.is_truncated)(state, levels)
-        done = terminated | truncated
-        state = jax.tree.map(lambda start, now: jnp.where(done, start, now), first, state)
-        return state, (obs, reward, terminated, truncated)
-
-    return (first_obs, first), jax.lax.scan(step, first, actions)[1]
 
 
 @pytest.mark.thorough

@@ -11,6 +11,7 @@ from gymnax.environments import spaces
 from gymnax.wrappers import FlattenObservationWrapper, GymnaxToGymWrapper, LogWrapper
 
 from rlgen.envs.maze import Maze, State, make_level, tiny, to_grid
+from tests.standins.random_play import play
 
 SIZE, LEVELS, STEPS = 13, 10_000, 24
 AHEAD = [(1, 0), (0, 1), (-1, 0), (0, -1)]  # x, y of a step right, down, left, up
@@ -85,22 +86,9 @@ def played():
     grids, limit = random_grids(rng), rng.integers(5, STEPS, LEVELS)
     actions = rng.choice(7, (STEPS, LEVELS), p=[0.15, 0.15, 0.54, 0.04, 0.04, 0.04, 0.04])
     env = Maze(observation="image")
-
-    def play(levels, actions):
-        first_obs, first = jax.vmap(lambda level: env.reset_env(KEY, level))(levels)
-
-        def step(state, action):
-            obs, state, reward, terminated, _ = jax.vmap(
-                lambda s, a, level: env.step_env(KEY, s, a, level)
-            )(state, action, levels)
-            truncated = jax.vmap(env.is_truncated)(state, levels)
-            done = terminated | truncated
-            state = jax.tree.map(lambda start, now: jnp.where(done, start, now), first, state)
-            return state, (obs, reward, terminated, truncated)
-
-        return first_obs, jax.lax.scan(step, first, actions)[1]
-
-    first_obs, trace = jax.tree.map(np.asarray, jax.jit(play)(batch(*grids, limit), actions))
+    program = jax.jit(functools.partial(play, env))
+    played = program(batch(*grids, limit), actions, jax.random.split(KEY, LEVELS))
+    (first_obs, _), trace = jax.tree.map(np.asarray, played)
     return ReferenceMaze(*grids, limit), actions, first_obs, trace
 
 
@@ -154,7 +142,7 @@ def test_a_maze_in_a_grid_of_several_words_is_seen_and_walked_as_in_one_word():
     large = batch(wide, start + offset, direction, goal + offset, np.full(256, 9))
     action = rng.choice(4, (12, 256), p=[0.2, 0.2, 0.5, 0.1])
 
-    def play(env, levels):
+    def walk(env, levels):
         def step(state, action):
             obs, state, reward, terminated, _ = jax.vmap(
                 lambda s, a, level: env.step_env(KEY, s, a, level)
@@ -164,8 +152,8 @@ def test_a_maze_in_a_grid_of_several_words_is_seen_and_walked_as_in_one_word():
         _, state = jax.vmap(lambda level: env.reset_env(KEY, level))(levels)
         return jax.lax.scan(step, state, action)[1]
 
-    narrow_trace = jax.jit(lambda levels: play(Maze(), levels))(small)
-    wide_trace = jax.jit(lambda levels: play(Maze(70, 40), levels))(large)
+    narrow_trace = jax.jit(lambda levels: walk(Maze(), levels))(small)
+    wide_trace = jax.jit(lambda levels: walk(Maze(70, 40), levels))(large)
     jax.tree.map(np.testing.assert_array_equal, narrow_trace, wide_trace)
 
 

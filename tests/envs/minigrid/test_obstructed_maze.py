@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.envs.minigrid import obstructed_maze, suites
+from rlgen.envs.minigrid import base, obstructed_maze
 from rlgen.envs.minigrid.level import BALL, BLUE, BOX, GREEN, GREY, KEY, first_state
 from rlgen.envs.minigrid.obstructed_maze import VARIANTS, ObstructedMaze
 from tests.standins.minigrid_worlds import AHEAD, LOCKED, Walker, World, fewest_steps
@@ -30,7 +30,7 @@ def one(levels, i):
 @cache
 def some(name):
     """200 levels; drawn without compiling anything for each variant but the generator."""
-    return jax.device_get(suites.draw(ObstructedMaze(name), f"test/{name}", 200))
+    return jax.device_get(base.draw(ObstructedMaze(name), f"test/{name}", 200))
 
 
 @pytest.mark.thorough

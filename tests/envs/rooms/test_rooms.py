@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlgen.envs.checks import check_choices
 from rlgen.envs.grid.rows import unpack_rows
-from rlgen.envs.rooms import base, chain_generator, rho_rooms, rock_generator, rooms
+from rlgen.envs.rooms import chain_generator, rho_rooms, rock_generator, rooms
 
 NUM_LEVELS = 256
 
@@ -176,7 +177,7 @@ def test_a_jammed_door_opens_one_time_in_three(four):
 def test_an_unknown_name_is_refused():
     doors = SimpleNamespace(doors="ajar")  # the tests' type checks would refuse it in a family
     with pytest.raises(ValueError, match="doors='ajar' is none of open, closed"):
-        base.check_choices(doors, doors=("open", "closed"))
+        check_choices(doors, doors=("open", "closed"))
 
 
 @pytest.mark.parametrize(
