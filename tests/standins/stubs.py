@@ -1,0 +1,44 @@
+"""Bases of stand-ins: an environment that nobody plays, a learner that learns nothing."""
+
+import jax.numpy as jnp
+
+from rlgen.protocols import Learner, LevelEnv
+
+
+class Unplayed(LevelEnv, abstract=True):
+    """An environment of two actions; what a test needs of it, its own class adds."""
+
+    @property
+    def num_actions(self):
+        return 2
+
+    def sample_level(self, key):
+        raise NotImplementedError
+
+    def reset_env(self, key, params):
+        raise NotImplementedError
+
+    def step_env(self, key, state, action, params):
+        raise NotImplementedError
+
+    def is_truncated(self, state, params):
+        raise NotImplementedError
+
+    def observation_space(self, params=None):
+        raise NotImplementedError
+
+
+class Untaught(Learner, abstract=True):
+    """A learner without parameters whose value is 0; how it acts, its own class says."""
+
+    def init(self, key):
+        return ()
+
+    def act(self, key, state, carry, obs, first):
+        raise NotImplementedError
+
+    def value(self, state, carry, obs, first):
+        return jnp.zeros(first.shape)
+
+    def update(self, key, state, rollout, weight):
+        return state, {}
