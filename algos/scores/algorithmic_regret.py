@@ -25,6 +25,7 @@ class AlgorithmicRegret(Score):
     lifetime has no score.
     """
 
+    reads = frozenset({"lifetimes"})
     may_be_negative = True
 
     def initial_state(self) -> Float[Array, ""]:

@@ -45,6 +45,8 @@ class GroundedL1ValueLoss(Score):
     completed_only: bool = False
     floor: float = 0.0
 
+    reads = frozenset({"rollout"})
+
     def initial_state(self) -> Float[Array, ""]:
         """Best return on an unseen level."""
         return jnp.float32(self.floor)

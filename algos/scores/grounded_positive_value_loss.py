@@ -34,6 +34,8 @@ class GroundedPositiveValueLoss(Score):
     completed_only: bool = False
     floor: float = 0.0
 
+    reads = frozenset({"rollout"})
+
     def initial_state(self) -> Float[Array, ""]:
         """R_max of an unseen level."""
         return jnp.float32(self.floor)

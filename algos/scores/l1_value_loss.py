@@ -34,6 +34,8 @@ class L1ValueLoss(Score):
     bootstrap_truncation: bool = True
     completed_only: bool = False
 
+    reads = frozenset({"rollout"})
+
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:

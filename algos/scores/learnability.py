@@ -41,6 +41,8 @@ class Learnability(Score):
     unbiased: bool = False
     accumulate: bool = False
 
+    reads = frozenset({"rollout"})
+
     def initial_state(self) -> Tally | tuple[()]:
         """No episodes yet; nothing is remembered unless they accumulate."""
         zero = jnp.zeros((), jnp.int32)

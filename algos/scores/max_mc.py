@@ -33,6 +33,7 @@ class MaxMC(Score):
     completed_only: bool = False
     floor: float = 0.0
 
+    reads = frozenset({"rollout"})
     may_be_negative = True
 
     def initial_state(self) -> Float[Array, ""]:

@@ -28,6 +28,7 @@ class NegativeReturn(Score):
 
     completed_only: bool = False
 
+    reads = frozenset({"rollout"})
     may_be_negative = True
 
     def __call__(

@@ -40,6 +40,8 @@ class OracleRegret(Score):
 
     env: LevelEnv
 
+    reads = frozenset({"episodes"})
+
     def __post_init__(self):
         require(self.env, LevelEnv.solve, "the score oracle-regret")
 

@@ -40,6 +40,8 @@ class Regret(Score):
     non_negative: bool = True
     completed_only: bool = False
 
+    reads = frozenset({"rollout"})
+
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
