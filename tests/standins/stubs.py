@@ -1,8 +1,8 @@
-"""Bases of stand-ins: an environment that nobody plays, a learner that learns nothing."""
+"""Bases of stand-ins: an environment nobody plays, an ignorant learner, an idle sampler."""
 
 import jax.numpy as jnp
 
-from rlgen.protocols import Learner, LevelEnv
+from rlgen.protocols import Learner, LevelEnv, Sampler
 
 
 class Unplayed(LevelEnv, abstract=True):
@@ -42,3 +42,16 @@ class Untaught(Learner, abstract=True):
 
     def update(self, key, state, rollout, weight):
         return state, {}
+
+
+class Unasked(Sampler, abstract=True):
+    """A sampler that is asked for no levels."""
+
+    def init(self, key, memory):
+        raise NotImplementedError
+
+    def example_level(self):
+        raise NotImplementedError
+
+    def propose(self, keys, state, slots, free):
+        raise NotImplementedError

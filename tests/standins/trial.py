@@ -49,6 +49,7 @@ class Student(protocols.Student):
     env: Any
     learner: Learner = field(default_factory=Learner)
     num_steps: int = 4
+    gives: frozenset[str] = frozenset()
 
     def init(self, key, num_slots):
         width = self.learner.width
