@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 
-class Component(abc.ABC):
+class Component(abc.ABC):  # noqa: B024 (what is abstract, its subclasses declare)
     """Base of all components: abstract or final; knows which capabilities it offers."""
 
     _is_abstract: ClassVar[bool] = True
@@ -174,7 +174,7 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
     def labelled_states(
         self, key: Key, level: PyTree, num: int
     ) -> tuple[PyTree, Bool[Array, "S A"]]:
-        """States [num] drawn evenly, each with the actions that lead to success by the fewest steps."""
+        """States [num] drawn evenly, each with the actions that begin a shortest way to success."""
         raise self._lacks("labelled_states")
 
     def num_states(self) -> int:
@@ -486,6 +486,10 @@ class RuleLearner(Learner, abstract=True):
     @abc.abstractmethod
     def for_env(self, env: LevelEnv) -> "RuleLearner":
         """The same in another environment."""
+
+    def in_env(self, env: LevelEnv) -> "RuleLearner":
+        """The same in another environment; equal to itself in its own."""
+        return self.for_env(env)
 
 
 class Bonus(Component, abstract=True):
