@@ -19,13 +19,14 @@ from rlgen.evaluation.report.curriculum_section import CurriculumSummary, curric
 from rlgen.evaluation.report.figures import THEMES, png_bytes
 from rlgen.runs.curriculum_log import LevelLog
 from rlgen.types import EpisodeStats, Solution
+from tests.standins.stubs import Unplayed
 
 UPDATES, SEEDS, KEPT = 40, 2, 3
 SHAPE = (UPDATES, SEEDS, KEPT)
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(Unplayed, abstract=True):
     """A level is a number; it is worth twice that, and cannot be solved from 0.9 on."""
 
     def level_features(self, level):
@@ -202,7 +203,7 @@ def test_examples_are_levels_that_were_trained_on_ordered_by_score():
 def test_a_run_of_one_update_and_no_abilities_is_drawn():
     cut = jax.tree.map(lambda x: x[:1], made_up()._replace(slot=np.arange(1)))
     log = cut._replace(slot=np.arange(KEPT), lineage={})
-    env = object()
+    env = Unplayed()
     figure = history(log, level_facts.find_facts(env, log), env)
     assert titles(figure) == ["levels by origin", "score"]
     assert len(png_bytes(figure)) > 1000
