@@ -62,7 +62,7 @@ class Chain(LevelEnv):
     """Delayed chains.
 
     Without distractors the observation is one integer, position and branch, so that agents can be
-    tables; `num_states` and `expected_return` exist only then.
+    tables; `num_states` and `expected_return` are offered only then.
 
     Attributes:
         length: shortest and longest chain of training levels, in steps; drawn uniformly.
@@ -168,25 +168,32 @@ class Chain(LevelEnv):
         """Updates of an agent: as on small grid worlds; no published figure was at hand."""
         return 250
 
-    # An ability that some instances lack has to be missing, not only to fail when it is called.
+    def offers(self, capability: Callable) -> bool:
+        """`num_states` and `expected_return` are of chains without distractors alone."""
+        tabular = capability in (LevelEnv.num_states, LevelEnv.expected_return)
+        return super().offers(capability) and not (tabular and self.num_distractors)
 
-    @property
-    def num_states(self) -> Callable[[], int]:
-        """`num_states()`: values that the observation can have.
-
-        Raises:
-            AttributeError: with distractors, whose observations are not enumerated.
-        """
-        return self._if_tabular(self._num_states)
-
-    @property
-    def expected_return(self) -> Callable[[Level, Float[Array, "S 2"]], Float[Array, ""]]:
-        """`expected_return(level, log_policy[S, A])`: the noise has mean 0.
+    def num_states(self) -> int:
+        """Values that the observation can have.
 
         Raises:
-            AttributeError: with distractors.
+            MissingCapability: with distractors, whose observations are not enumerated.
         """
-        return self._if_tabular(_expected_return)
+        if self.num_distractors:
+            raise self._lacks("num_states")
+        return self._num_states()
+
+    def expected_return(self, level: Level, log_policy: Float[Array, "S 2"]) -> Float[Array, ""]:
+        """Twice the probability of the right action in the first state, state 0, less 1.
+
+        The noise has mean 0.
+
+        Raises:
+            MissingCapability: with distractors.
+        """
+        if self.num_distractors:
+            raise self._lacks("expected_return")
+        return 2 * jnp.exp(log_policy[0, level.right]) - 1
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
         """`test`: chains of several lengths between the shortest and the longest."""
@@ -209,11 +216,6 @@ class Chain(LevelEnv):
     def _num_states(self) -> int:
         return 2 * (self.length[1] + 1)
 
-    def _if_tabular(self, method: Callable) -> Callable:
-        if self.num_distractors:
-            raise AttributeError(f"with num_distractors={self.num_distractors} there is no table")
-        return method
-
 
 def build(**fields) -> Chain:
     """The environment with the given fields."""
@@ -223,11 +225,6 @@ def build(**fields) -> Chain:
 def tiny() -> Chain:
     """Short chains, for tests of laws."""
     return Chain(length=(2, 6))
-
-
-def _expected_return(level: Level, log_policy: Float[Array, "S 2"]) -> Float[Array, ""]:
-    """Twice the probability of the right action in the first state, state 0, less 1."""
-    return 2 * jnp.exp(log_policy[0, level.right]) - 1
 
 
 def _test_suite(env: Chain) -> Suite:
