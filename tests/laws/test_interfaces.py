@@ -49,7 +49,7 @@ from rlgen.protocols import (
     Score,
     Student,
 )
-from rlgen.registry import load, missing_extra, names
+from rlgen.registry import load, missing_extra, names, variants
 from rlgen.students import OnPolicy
 from rlgen.types import Keys, Outcome
 from tests.standins.stubs import Untaught
@@ -449,7 +449,12 @@ def test_the_optional_methods_of_an_environment_are_those_that_it_declares():
 
 @pytest.mark.parametrize("name", names("envs"))
 def test_an_environment_offers_what_it_has(name):
-    env: Any = load("envs", name).tiny()
+    module = load("envs", name)
+    for env in (module.tiny(), *(module.build(**x) for x in variants(module).values())):
+        check_offers(env)
+
+
+def check_offers(env: Any) -> None:
     decides = type(env).offers is not Component.offers  # by its fields
     for base, ability in CAPABILITIES:
         capability = vars(base)[ability]
@@ -462,6 +467,7 @@ def test_an_environment_offers_what_it_has(name):
                 inspect.unwrap(capability)(env, *nothing)
         else:
             assert env.offers(capability) or decides, ability
+            assert inspect.isfunction(getattr(type(env), ability)), f"{ability} is no method"
 
 
 def test_a_task_offers_what_its_level_does():

@@ -1,8 +1,8 @@
-"""Bases of stand-ins: an environment nobody plays, an ignorant learner, an idle sampler."""
+"""Bases of stand-ins, one for each kind of component that a test does not come to use."""
 
 import jax.numpy as jnp
 
-from rlgen.protocols import Learner, LevelEnv, Sampler
+from rlgen.protocols import Learner, LevelEnv, Sampler, Student
 
 
 class Unplayed(LevelEnv, abstract=True):
@@ -54,4 +54,17 @@ class Unasked(Sampler, abstract=True):
         raise NotImplementedError
 
     def propose(self, keys, state, slots, free):
+        raise NotImplementedError
+
+
+class Unrun(Student, abstract=True):
+    """A student that is not run."""
+
+    def init(self, key, num_slots):
+        raise NotImplementedError
+
+    def run(self, key, state, slots, fresh):
+        raise NotImplementedError
+
+    def policy(self, states):
         raise NotImplementedError

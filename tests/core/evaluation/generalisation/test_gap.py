@@ -33,8 +33,9 @@ from rlgen.evaluation.report.report import write_report
 from rlgen.evaluation.stats.bootstrap import Bootstrap
 from rlgen.evaluation.zero_shot import Loaded, evaluate, policies_of
 from rlgen.levels import Suite, take
+from rlgen.protocols import Learner
 from tests.standins.corridors import Forward, corridors, worth
-from tests.standins.stubs import Unasked, Unplayed
+from tests.standins.stubs import Unasked, Unplayed, Unrun
 
 QUICK = Bootstrap(reps=400)
 
@@ -211,9 +212,18 @@ class Hidden(Unasked):
         return state.buffer
 
 
+@dataclasses.dataclass(frozen=True)
+class Evaluated(Unrun):
+    """What its states are, its learner's are."""
+
+    learner: Learner
+
+    def policy(self, states):
+        return self.learner, states
+
+
 def loaded(sampler: Any, states: Any, learner: Any = None) -> Loaded:
-    chosen = learner or Forward()
-    student = SimpleNamespace(policy=lambda states: (chosen, states))
+    student = Evaluated(learner or Forward())
     curriculum = SimpleNamespace(sampler=sampler, student=student)
     return Loaded("run", maze.tiny(), curriculum, jnp.zeros(2), {}, states)
 
