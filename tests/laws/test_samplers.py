@@ -1,6 +1,7 @@
 """The laws of samplers and scores over the registry, and each law broken on purpose."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -70,7 +71,7 @@ class Wrong(Score):
     breach: str
 
     def __call__(self, key, slots, outcome):
-        rollout = outcome.rollout
+        rollout: Any = outcome.rollout
         if self.breach == "bonus":
             rollout = rollout._replace(reward=rollout.reward + rollout.bonus)
         score, memory = L1ValueLoss()(key, slots, outcome._replace(rollout=rollout))

@@ -32,7 +32,7 @@ class Filed(Numbers):
     """The same from a "file" whose name lists the numbers."""
 
     def load_levels(self, path):
-        numbers = jnp.asarray([int(x) for x in path.split("-")])
+        numbers = jnp.asarray([int(x) for x in str(path).split("-")])
         return make_level_set(self, {"number": numbers, "root": jnp.sqrt(numbers)})
 
 
