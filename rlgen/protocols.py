@@ -544,6 +544,10 @@ class RuleLearner(Learner, abstract=True):
     def for_env(self, env: LevelEnv) -> "RuleLearner":
         """The same in another environment."""
 
+    def in_env(self, env: LevelEnv) -> "RuleLearner":
+        """The same in another environment; equal to itself in its own."""
+        return self.for_env(env)
+
 
 class Bonus(Component, abstract=True):
     """Intrinsic reward as a function of the rollout."""

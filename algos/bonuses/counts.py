@@ -11,6 +11,7 @@ Episodic Bonuses for Exploration in Contextual MDPs". Differs from the study's c
 actors are slots), and where a step that ends an episode is filed under the next one's first state.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -132,7 +133,7 @@ class Counts(Bonus):
         metrics = {"counts_full": full, "counts_distinct": self._distinct(full)}
         return CountsState(table), jnp.where(visits.known, novelty, 0.0), metrics
 
-    def warnings(self, metrics: dict[str, Any]) -> list[str]:
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """What a user should hear of the metrics of an update: a table too small for the run."""
         full = float(metrics["counts_full"])
         if self._exact or not full > FULL:

@@ -10,6 +10,7 @@ where a step that ends an episode is filed under the next one's first state, whi
 in its own episode.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -104,7 +105,7 @@ class Episodic(Bonus):
         metrics = {"episodic_lost": lost, "episodic_full": full}
         return marks, jnp.where(visits.known, novelty, 0.0), metrics
 
-    def warnings(self, metrics: dict[str, Any]) -> list[str]:
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """What a user should hear of the metrics of an update: a table too small for episodes."""
         lost, full = (float(metrics[name]) for name in ("episodic_lost", "episodic_full"))
         if not lost > LOST:

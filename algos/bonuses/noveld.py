@@ -11,8 +11,9 @@ Episodic Bonuses for Exploration in Contextual MDPs". Differs from their code, w
 straddles the end of an episode; here such a step is paid 0.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ class NovelD(Bonus):
         counts, gate, told = self.gate.apply(key_gate, state.counts, rollout, weight)
         return NovelDState(networks, counts), bonus * gate, told | metrics
 
-    def warnings(self, metrics: dict[str, Array]) -> list[str]:
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """What the gate has to say of the metrics of an update."""
         return [] if isinstance(self.gate, tuple) else self.gate.warnings(metrics)
 

@@ -6,8 +6,9 @@ Source: Raileanu and Rocktäschel, 2020, "RIDE: Rewarding Impact-Driven Explorat
 Procedurally-Generated Environments". A step that ends an episode is paid 0.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +76,7 @@ class RIDE(Bonus):
         counts, share, told = self.discount.apply(key_counts, state.counts, rollout, weight)
         return RIDEState(networks, counts), bonus * share, told | metrics
 
-    def warnings(self, metrics: dict[str, Array]) -> list[str]:
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """What the counts have to say of the metrics of an update."""
         return [] if isinstance(self.discount, tuple) else self.discount.warnings(metrics)
 

@@ -10,7 +10,9 @@ import pytest
 from rlgen import registry, testing
 from rlgen.bonuses import Combined, Scale, Shaped, gate, parse, product, weighted_sum
 from rlgen.nn.normalization import SMALLEST_SHARE, Normalizer
+from rlgen.protocols import Bonus
 from rlgen.students import OnPolicy
+from tests.standins.stubs import Untaught
 
 T, N = 12, 4
 KEY = jax.random.key(0)
@@ -20,7 +22,7 @@ ROLLOUT = testing.random_rollout(0, T, N, 1)
 
 
 @dataclass(frozen=True)
-class Told:
+class Told(Bonus):
     """Pays what stands in a field of the rollout."""
 
     field: str
@@ -36,7 +38,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Ones:
+class Ones(Bonus):
     def init(self, key, num_slots):
         return jnp.zeros(num_slots)
 
@@ -264,13 +266,10 @@ def test_a_shaped_combination_keeps_the_laws():
 
 
 @dataclass(frozen=True)
-class Idle:
+class Idle(Untaught):
     """A learner that keeps the sum of what it is paid."""
 
     env: testing.Probe
-
-    def initial_carry(self, num_slots):
-        return ()
 
     def init(self, key):
         return jnp.zeros(2)
@@ -278,9 +277,6 @@ class Idle:
     def act(self, key, state, carry, obs, first):
         zero = jnp.zeros(first.shape)
         return carry, jax.random.randint(key, first.shape, 0, 2), zero, zero
-
-    def value(self, state, carry, obs, first):
-        return jnp.zeros(first.shape)
 
     def update(self, key, state, rollout, weight):
         return jnp.stack([rollout.reward.sum(), rollout.bonus.sum()]), {}

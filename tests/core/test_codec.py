@@ -1,6 +1,5 @@
 """Levels as parts and back, in every environment that has a codec."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,8 +12,14 @@ from rlgen.codec import Cells, Choice, Flags, LevelCodec, Numbers, Place
 from rlgen.envs.classic_control.cart_pole import CartPole
 from rlgen.envs.classic_control.codec import PhysicsCodec
 from rlgen.envs.maze import Maze, make_level
+from rlgen.protocols import LevelEnv
+from tests.standins.stubs import Unplayed
 
-ABLE = [n for n in registry.names("envs") if registry.has(registry.load("envs", n).tiny(), "codec")]
+ABLE = [
+    n
+    for n in registry.names("envs")
+    if registry.has(registry.load("envs", n).tiny(), LevelEnv.codec)
+]
 PHYSICS = ["cart-pole", "mountain-car", "pendulum"]
 
 
@@ -106,9 +111,8 @@ def test_a_range_of_one_number_has_place_0():
 
 
 def test_an_environment_without_a_codec_is_refused_by_name():
-    @dataclass(frozen=True)
-    class Bare:
+    class Bare(Unplayed):
         """Has no abilities."""
 
     with pytest.raises(ValueError, match=r"Bare has no codec\. Those that have it: .*maze"):
-        registry.require(Bare(), "codec", "this test")
+        registry.require(Bare(), LevelEnv.codec, "this test")

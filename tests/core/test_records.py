@@ -1,11 +1,10 @@
 """The finite training set that a run keeps in its folder."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from rlgen.algos.samplers.fixed import Fixed
+from rlgen.algos.samplers.random import Random
 from rlgen.envs import maze
 from rlgen.levels import load_levels
 from rlgen.runs.records import keep_training_set
@@ -23,5 +22,5 @@ def test_a_run_keeps_its_training_set_and_refuses_another(tmp_path):
 
 
 def test_samplers_without_a_training_set_leave_no_file(tmp_path):
-    keep_training_set(tmp_path, SimpleNamespace())
+    keep_training_set(tmp_path, Random(maze.tiny()))
     assert list(tmp_path.iterdir()) == []

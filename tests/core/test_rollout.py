@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from gymnax.environments.environment import Environment
 
+from rlgen.protocols import Learner, LevelEnv
 from rlgen.rollout import Record, play, rollout
 
 T, N, R = 14, 3, 3
@@ -29,7 +29,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Counter(Environment):
+class Counter(LevelEnv):
     """Shows its level's number, the time, and what luck the reset drew."""
 
     @property
@@ -51,9 +51,12 @@ class Counter(Environment):
         reward = params.number + DISCOUNT_ACTION * action + 0.01 * state.time
         return self.observe(state, params), state, reward, state.time >= params.num_steps, {}
 
+    def observation_space(self, params=None):
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
-class Stub:
+class Stub(Learner):
     """Acts and values by a rule; its carry counts the steps of the episode."""
 
     bptt_steps: int = 0

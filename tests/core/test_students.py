@@ -18,6 +18,7 @@ from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds
 from rlgen.students import OnPolicy, OnPolicyState, successes
 from rlgen.testing import Probe, assert_close, assert_same, new_slots, random_rollout
 from rlgen.types import Keys
+from tests.standins.stubs import Untaught
 
 ENV = Probe("memory")
 NETWORK = ActorCritic(core="none", hidden_size=4, head_size=4)
@@ -49,8 +50,9 @@ def test_no_weight_skips_the_update_of_every_member(pair):
     _, state, run = pair
     after, outcome, metrics = run(jax.random.key(2), jnp.zeros(N))
     assert_same(after, state, "a skipped update changed the student")
-    assert np.isnan(metrics["loss"]) and metrics["steps_train"] == 0
-    assert metrics["steps_scout"] == N * NUM_STEPS
+    assert np.isnan(metrics["loss"]) and outcome.spent.gradient_steps == 0
+    assert outcome.spent.env_steps["train"] == 0
+    assert outcome.spent.env_steps["scout"] == N * NUM_STEPS
     assert outcome.done.all() and outcome.rollout.reward.shape == (2, NUM_STEPS, N)
 
 
@@ -58,9 +60,12 @@ def test_no_weight_skips_the_update_of_every_member(pair):
 def test_weights_train_and_are_counted(pair):
     _, _, run = pair
     weight = jnp.asarray([1.0, 0.0, 0.5, 0.0])
-    after, _, metrics = run(jax.random.key(2), weight)
+    after, outcome, metrics = run(jax.random.key(2), weight)
     assert np.isfinite(metrics["loss"])
-    assert metrics["steps_train"] == metrics["steps_scout"] == 2 * NUM_STEPS
+    gradient_steps, env_steps = outcome.spent
+    assert env_steps["train"] == env_steps["scout"] == 2 * NUM_STEPS
+    assert env_steps["antagonist"] == N * NUM_STEPS  # of the second member
+    assert gradient_steps == LEARNER.num_epochs * LEARNER.num_minibatches
     np.testing.assert_array_equal(after.learner.num_updates, [1, 1])
 
 
@@ -118,21 +123,11 @@ def test_a_curriculum_refuses_what_its_learner_cannot_divide():
 
 
 @dataclass(frozen=True)
-class Tally:
+class Tally(Untaught):
     """A learner that only counts its updates, whatever their weight."""
 
     def init(self, key):
         return jnp.int32(0)
-
-    def initial_carry(self, num_slots):
-        return ()
-
-    def act(self, key, state, carry, obs, first):
-        zero = jnp.zeros(first.shape)
-        return (), jnp.zeros(first.shape, jnp.int32), zero, zero
-
-    def value(self, state, carry, obs, first):
-        return jnp.zeros(first.shape)
 
     def update(self, key, state, rollout, weight):
         return state + 1, {"loss": jnp.float32(0)}
@@ -162,7 +157,7 @@ def test_a_shared_predicate_is_one_answer_for_all_seeds():
 @pytest.fixture(scope="module")
 def robust():
     """Robust PLR: some updates train, some only score."""
-    sampler = PLR(ENV, Random(ENV), MaxMC(), capacity=8, replay_prob=0.5, train_on_new=False)
+    sampler = PLR(ENV, Random(ENV), capacity=8, replay_prob=0.5, train_on_new=False)
     student = OnPolicy(ENV, LEARNER, NUM_STEPS)
     return Curriculum(student, sampler, MaxMC(), num_slots=N)
 

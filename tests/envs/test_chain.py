@@ -12,6 +12,7 @@ from rlgen.config import flatten, override
 from rlgen.envs.chain import VARIANTS, Chain, Level, build
 from rlgen.evaluation.suites import load_suite
 from rlgen.nn.approximators import Table
+from rlgen.protocols import LevelEnv
 
 LEVELS = Level(
     right=jnp.array([0, 1, 0, 1]),
@@ -135,8 +136,10 @@ def test_distractors_are_coins_and_the_first_two_bits_tell_the_state():
 
 def test_only_enumerable_observations_have_what_tables_need():
     env = build(**VARIANTS["distractor"])
-    assert registry.has(ENV, "num_states") and registry.has(ENV, "expected_return")
-    assert not registry.has(env, "num_states") and not registry.has(env, "expected_return")
+    assert registry.has(ENV, LevelEnv.num_states) and registry.has(ENV, LevelEnv.expected_return)
+    assert not registry.has(env, LevelEnv.num_states) and not registry.has(
+        env, LevelEnv.expected_return
+    )
     Table().check(ENV)
     with pytest.raises(ValueError, match="a table needs an environment with num_states"):
         Table().check(env)

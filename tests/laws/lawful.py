@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from rlgen import testing
+from rlgen.protocols import Learner
 
 EASY = testing.Probe("constant")
 
@@ -17,7 +18,7 @@ class TableState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Mean:
+class Mean(Learner):
     """Learns the mean reward: lawful, and breaks one law if asked to."""
 
     breach: str = ""
@@ -25,9 +26,6 @@ class Mean:
 
     def init(self, key):
         return TableState({"mean": jnp.float32(0), "other": jnp.float32(0)}, jnp.int32(0))
-
-    def initial_carry(self, num_slots):
-        return ()
 
     def act(self, key, state, carry, obs, first):
         action = jax.random.randint(key, first.shape, 0, 2)

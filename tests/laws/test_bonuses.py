@@ -9,6 +9,7 @@ import pytest
 
 from rlgen import registry, testing
 from rlgen.parallel.seeds import max_over_seeds
+from rlgen.protocols import Bonus
 
 
 def tiny_env(name="maze"):
@@ -32,7 +33,7 @@ class ActionCounts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RareActions:
+class RareActions(Bonus):
     """1/√N, divided by how often the episode has acted so before; with one law broken."""
 
     breach: str

@@ -1,6 +1,7 @@
 """The laws of samplers and scores over the registry, and each law broken on purpose."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from rlgen import registry, testing
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.l1_value_loss import L1ValueLoss
+from rlgen.protocols import Sampler, Score
 from rlgen.types import REPLAY
 from tests.laws.lawful import EASY
 
@@ -28,12 +30,12 @@ def test_score(name):
 
 
 @dataclass(frozen=True)
-class Breaker:
+class Breaker(Sampler):
     """Random levels, with one law broken."""
 
     breach: str
 
-    def init(self, key):
+    def init(self, key, memory):
         return jnp.int32(0)
 
     def example_level(self):
@@ -47,9 +49,6 @@ class Breaker:
                 buffer_index=jnp.zeros_like(new.buffer_index), origin=new.origin * 0 + REPLAY
             )
         return state + (0.5 if self.breach == "dtype" else 1), new
-
-    def observe(self, keys, state, slots, score, outcome):
-        return state
 
 
 @pytest.mark.parametrize(
@@ -66,16 +65,13 @@ def test_sampler_laws_bite(breach, sentence):
 
 
 @dataclass(frozen=True)
-class Wrong:
+class Wrong(Score):
     """A score with one law broken."""
 
     breach: str
 
-    def initial_state(self):
-        return ()
-
     def __call__(self, key, slots, outcome):
-        rollout = outcome.rollout
+        rollout: Any = outcome.rollout
         if self.breach == "bonus":
             rollout = rollout._replace(reward=rollout.reward + rollout.bonus)
         score, memory = L1ValueLoss()(key, slots, outcome._replace(rollout=rollout))

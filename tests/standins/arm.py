@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import jax
 
+from .stubs import Unplayed
+
 
 @dataclass(frozen=True)
-class Arm:
+class Arm(Unplayed):
     """A level is the place of a target.
 
     Attributes:

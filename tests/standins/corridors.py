@@ -10,27 +10,16 @@ from rlgen.envs import maze
 from rlgen.envs.grid.bitboard import FORWARD
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import LevelSet, Suite, make_level_set
+from tests.standins.stubs import Untaught
 
 
 @dataclasses.dataclass(frozen=True)
-class Forward:
+class Forward(Untaught, abstract=True):
     """Walks straight on."""
-
-    def initial_carry(self, num_slots):
-        return ()
-
-    def init(self, key):
-        return ()
 
     def act(self, key, state, carry, obs, first):
         zero = jnp.zeros(first.shape)
         return carry, jnp.full(first.shape, FORWARD), zero, zero
-
-    def value(self, state, carry, obs, first):
-        return jnp.zeros(first.shape)
-
-    def update(self, key, state, rollout, weight):
-        return state, {}
 
 
 def corridors() -> LevelSet:

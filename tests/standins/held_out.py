@@ -15,7 +15,7 @@ PAYOFFS = {
 
 
 @dataclass(frozen=True)
-class HeldOut(TwoStates):
+class HeldOut(TwoStates, abstract=True):
     """Three levels that pay, and as many where whatever is done costs."""
 
     def suites(self):

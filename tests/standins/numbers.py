@@ -4,15 +4,16 @@ from dataclasses import dataclass
 
 import jax
 
+from tests.standins.stubs import Unplayed
+
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(Unplayed, abstract=True):
     """`num_kinds` levels: the multiples of `step` from 0 on; an edit adds `child` to one."""
 
     num_kinds: int = 1_000_000
     step: int = 1
     child: int = 1_000_000
-    num_actions: int = 2
 
     def sample_level(self, key):
         """Any of them."""
@@ -21,15 +22,3 @@ class Numbers:
     def mutate_levels(self, key, levels, num_edits):
         """Says how often a level was edited."""
         return {"number": levels["number"] + num_edits * self.child}
-
-    def reset_env(self, key, params):
-        """Never called."""
-        raise NotImplementedError
-
-    def step_env(self, key, state, action, params):
-        """Never called."""
-        raise NotImplementedError
-
-    def is_truncated(self, state, params):
-        """Never called."""
-        raise NotImplementedError

@@ -1,13 +1,16 @@
 """A recipe that learns to stand at the mean target: the whole machine of a run, in milliseconds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from rlgen import protocols
 from rlgen.curriculum import Curriculum
-from rlgen.types import Outcome
+from rlgen.types import Outcome, Spent
+
+from .stubs import Untaught
 
 PRESETS = {"fast": {"student.learner.rate": 0.1}, "strong": {"student.learner.rate": 0.2}}
 
@@ -20,7 +23,7 @@ class Agent(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Learner:
+class Learner(Untaught):
     """Steps towards targets.
 
     Attributes:
@@ -37,12 +40,16 @@ class Learner:
     bad_param: int = -1
     width: int = 4
 
+    def spanning(self, num_updates):
+        return replace(self, num_updates=num_updates)
+
 
 @dataclass(frozen=True)
-class Student:
+class Student(protocols.Student):
     env: Any
     learner: Learner = field(default_factory=Learner)
     num_steps: int = 4
+    gives: frozenset[str] = frozenset()
 
     def init(self, key, num_slots):
         width = self.learner.width
@@ -64,22 +71,25 @@ class Student:
             "loss": jnp.where(trains, loss, jnp.nan),
             "episode_return": place.mean(),
             "episode_length": jnp.float32(1.0),
-            "steps_train": jnp.float32(slots.weight.size * self.num_steps),
-            "steps_score": jnp.float32(0.0),
         }
+        steps = jnp.float32(slots.weight.size * self.num_steps)
+        spent = Spent(jnp.float32(trains), {"train": steps, "score": jnp.float32(0.0)})
         agent = Agent(place, drift, update + 1, key_next)
-        return agent, Outcome(done=jnp.ones_like(fresh)), metrics
+        return agent, Outcome(done=jnp.ones_like(fresh), spent=spent), metrics
 
-    def policy(self, states) -> Any:
+    def policy(self, states):
         return self.learner, states
+
+    def spanning(self, num_updates):
+        return replace(self, learner=self.learner.spanning(num_updates))
 
 
 @dataclass(frozen=True)
-class Sampler:
+class Sampler(protocols.Sampler):
     env: Any
     weight: float = 1.0
 
-    def init(self, key):
+    def init(self, key, memory):
         return jnp.zeros((0,))  # an array of size 0: orbax would refuse it
 
     def example_level(self):
@@ -90,15 +100,9 @@ class Sampler:
         level = jax.vmap(self.env.sample_level)(keys).reshape(slots.buffer_index.shape)
         return state, slots._replace(level=level, weight=jnp.full_like(slots.weight, self.weight))
 
-    def observe(self, keys, state, slots, score, outcome):
-        return state
-
 
 @dataclass(frozen=True)
-class Score:
-    def initial_state(self):
-        return ()
-
+class Score(protocols.Score):
     def __call__(self, key, slots, outcome):
         return jnp.zeros(slots.buffer_index.shape), slots.score_state
 

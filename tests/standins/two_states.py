@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import spaces
-from gymnax.environments.environment import Environment
+
+from rlgen.protocols import LevelEnv
 
 
 @no_type_check
@@ -33,7 +34,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class TwoStates(Environment):
+class TwoStates(LevelEnv, abstract=True):
     """Levels differ in which state pays, and how much."""
 
     end_prob: float = 0.2

@@ -14,6 +14,7 @@ from rlgen.algos.bonuses import e3b, ellipse, rnd
 from rlgen.algos.bonuses.training import Training
 from rlgen.bonuses import parse, product
 from rlgen.envs import maze
+from rlgen.protocols import Actor
 from rlgen.rollout import Record, rollout
 from rlgen.testing import Probe, random_rollout
 from rlgen.types import Visit
@@ -200,11 +201,8 @@ def test_nothing_is_learned_across_episodes_or_from_slots_without_weight():
         testing.assert_same(learn(other), plain, "of what counts, too")
 
 
-class Aimless:
+class Aimless(Actor):
     """Acts at random."""
-
-    def initial_carry(self, num_slots):
-        return ()
 
     def act(self, key, state, carry, obs, first):
         action = jax.random.randint(key, first.shape, 0, 7)

@@ -1,19 +1,19 @@
 """A2C: each step has its own credit, groups their own optimisers; probes, and what is refused."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from gymnax.environments.environment import Environment
+from gymnax.environments import spaces
 
 from rlgen.algos.learners.a2c import A2C, build
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.approximators import MLP, Separate, Table
 from rlgen.nn.optimizers import Optimizer
+from rlgen.protocols import LevelEnv
 from rlgen.rollout import continue_rollout, reset_slots
 from rlgen.testing import PROBES, Probe, assert_close, assert_same, random_rollout, solve_probes
 
@@ -26,7 +26,7 @@ class Corridor:
 
 
 @dataclass(frozen=True)
-class Walk(Environment[Any, Any]):
+class Walk(LevelEnv):
     """A corridor of S states; its right end pays 1 and ends the episode."""
 
     @property
@@ -49,6 +49,9 @@ class Walk(Environment[Any, Any]):
 
     def is_truncated(self, state, params):
         return state[1] >= params.max_steps_in_episode
+
+    def observation_space(self, params=None):
+        return spaces.Discrete(S)
 
 
 def tabular(**fields):

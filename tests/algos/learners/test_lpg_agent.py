@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnax.environments import spaces
 
 from rlgen.algos.learners.lpg import Agent, build_agent
 from rlgen.algos.rules.networks import Rule, Targets
 from rlgen.nn.approximators import MLP, Table
 from rlgen.nn.optimizers import Optimizer
+from rlgen.protocols import Approximator, LevelEnv
 from rlgen.testing import Probe, random_rollout
 
 S, A, M, T, W = 5, 3, 4, 6, 3
@@ -20,7 +22,7 @@ ONES = jnp.ones(W)
 
 
 @dataclass(frozen=True)
-class Cells:
+class Cells(LevelEnv):
     """Five states and three actions; only its shapes matter here."""
 
     @property
@@ -45,13 +47,13 @@ class Cells:
     def is_truncated(self, state, params):
         return jnp.bool_(False)
 
+    def observation_space(self, params=None):
+        return spaces.Discrete(S)
+
 
 @dataclass(frozen=True)
-class OneHot:
+class OneHot(Approximator):
     """A table as a product with the one-hot state."""
-
-    def check(self, env):
-        pass
 
     def init(self, key, env, num_outputs):
         return jnp.zeros((S, num_outputs))

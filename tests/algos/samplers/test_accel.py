@@ -1,6 +1,6 @@
 """ACCEL and the parallel curricula as settings of PLR: who plays what, and what is learned from."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -12,28 +12,30 @@ from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.samplers.replay.lineage import easiest_rows
 from rlgen.algos.scores.max_mc import MaxMC
-from rlgen.curriculum import Curriculum, level_info_of
+from rlgen.curriculum import Curriculum
 from rlgen.students import OnPolicy
 from rlgen.types import MUTANT, NEW, REPLAY, EpisodeStats, Keys, Outcome, Slots
 from tests.standins.numbers import Numbers
+from tests.standins.stubs import Unplayed
 
 N, R, K = 6, 1, 24
 CHILD = 1_000_000  # a child's number is its parent's plus this, for each edit
 
 
 ENV = Numbers(num_kinds=1000, child=CHILD)
+MEMORY = MaxMC().initial_state()
 
 
 def make(**fields):
     defaults = {"capacity": K, "replay_prob": 0.5, "min_fill": 0.5, "train_on_new": False}
-    return PLR(ENV, Random(ENV), MaxMC(), **(defaults | fields))
+    return PLR(ENV, Random(ENV), **(defaults | fields))
 
 
 def first_slots(sampler):
     shape = (N, R)
     blank, note = jax.tree.map(
         lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)),
-        (sampler.example_level(), level_info_of(sampler)),
+        (sampler.example_level(), sampler.level_info()),
     )
     return Slots(
         blank,
@@ -62,7 +64,7 @@ def history(sampler, own=0, num_updates=60):
         state = sampler.observe(keys, state, slots, score_of(slots.level["number"]), outcome)
         return (state, slots), (state, slots, sampler.lineage(state, slots))
 
-    start = sampler.init(jax.random.key(own)), first_slots(sampler)
+    start = sampler.init(jax.random.key(own), MEMORY), first_slots(sampler)
     return jax.lax.scan(body, start, jnp.arange(num_updates))[1]
 
 
@@ -175,7 +177,7 @@ def test_seeds_under_vmap_equal_single_runs(fields):
 
 def test_no_branch_runs_all_paths_under_seeds():
     sampler, own = make(num_edits=2), jax.vmap(jax.random.key)(jnp.arange(3))
-    state = jax.vmap(sampler.init)(own)
+    state = jax.vmap(lambda key: sampler.init(key, MEMORY))(own)
     slots = jax.tree.map(lambda x: jnp.stack([x] * 3), first_slots(sampler))
     axes = (Keys(0, None), 0, 0, 0)  # pyright: ignore[reportArgumentType]
     propose = jax.vmap(sampler.propose, in_axes=axes)
@@ -198,26 +200,17 @@ def test_impossible_settings_are_refused(fields, message):
         make(**fields)
 
 
-@dataclass(frozen=True)
-class Plain:
+class Plain(Unplayed):
     """An environment that can do nothing beside being played."""
-
-    num_actions: int = 2
 
     def sample_level(self, key):
         return jnp.int32(0)
-
-    reset_env, step_env, is_truncated = (
-        Numbers.reset_env,
-        Numbers.step_env,
-        Numbers.is_truncated,
-    )
 
 
 def test_an_environment_without_the_ability_is_refused_with_the_names_of_those_that_have_it():
     plain = Plain()
     with pytest.raises(ValueError, match=r"edits levels.*Plain has no mutate_levels.*: .*maze"):
-        PLR(plain, Random(plain), MaxMC(), num_edits=1)
+        PLR(plain, Random(plain), num_edits=1)
     with pytest.raises(ValueError, match=r"Plain has no sample_simple_level.*have it: .*maze"):
         Random(plain, simple=True)
 
@@ -225,7 +218,7 @@ def test_an_environment_without_the_ability_is_refused_with_the_names_of_those_t
 def test_slots_must_divide_into_blocks_and_all_with_weight_be_learned_from():
     env = registry.load("envs", "maze").tiny()
     learner = registry.load("learners", "ppo").tiny(env)
-    sampler = PLR(env, Random(env), MaxMC(), parallel=True, num_edits=1, train_on_new=False)
+    sampler = PLR(env, Random(env), parallel=True, num_edits=1, train_on_new=False)
     with pytest.raises(ValueError, match=r"num_slots=8 does not divide .* 3 equal blocks.* 9"):
         Curriculum(OnPolicy(env, learner), sampler, MaxMC(), num_slots=8)
     half = OnPolicy(env, learner, train_share=0.25)

@@ -12,10 +12,11 @@ from rlgen.algos.samplers.dred import DRED, judge
 from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.samplers.replay.mixture import Mixture
-from rlgen.algos.scores.l1_value_loss import L1ValueLoss
+from rlgen.algos.scores.none import NoScore
 from rlgen.buffer import Priority, make_buffer, observed
-from rlgen.curriculum import level_info_of
+from rlgen.curriculum import Curriculum
 from rlgen.types import MUTANT, NEW, REPLAY, EpisodeStats, Keys, Outcome, Slots
+from tests.standins import trial
 from tests.standins.numbers import Numbers
 
 N, R, M, K = 4, 3, 10, 16
@@ -35,14 +36,14 @@ class Rolled:
 
 def make(**fields):
     defaults = {"source": Random(ENV), "capacity": K}
-    return DRED(ENV, Fixed(ENV, num_levels=M), L1ValueLoss(), **(defaults | fields))
+    return DRED(ENV, Fixed(ENV, num_levels=M), **(defaults | fields))
 
 
 def first_slots(sampler):
     shape = (N, R)
     blank, note = jax.tree.map(
         lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)),
-        (sampler.example_level(), level_info_of(sampler)),
+        (sampler.example_level(), sampler.level_info()),
     )
     origin, row = jnp.full(N, NEW, jnp.int32), jnp.full(shape, -1, jnp.int32)
     return Slots(blank, (), row, origin, jnp.ones(N), note)
@@ -73,7 +74,7 @@ def history(sampler, own=0, num_updates=60, solves=lambda number: number % 2 == 
         state = sampler.observe(keys, state, slots, score_of(number), outcome)
         return (state, slots), (state, slots, sampler.metrics(state))
 
-    start = sampler.init(jax.random.key(own)), first_slots(sampler)
+    start = sampler.init(jax.random.key(own), ()), first_slots(sampler)
     return jax.lax.scan(body, start, jnp.arange(num_updates))[1]
 
 
@@ -275,7 +276,7 @@ def test_seeds_side_by_side_are_the_same_runs():
 
 def test_a_level_is_drawn_when_it_is_played_and_not_when_it_is_queued():
     sampler = make(source=())
-    state, slots = sampler.init(jax.random.key(0)), first_slots(sampler)
+    state, slots = sampler.init(jax.random.key(0), ()), first_slots(sampler)
     keys = Keys(jax.random.key(0), jax.random.key(1))
     # Three updates of the warm-up, of which the last row alone is known to be stamped.
     state = state._replace(num_met=jnp.int32(M))
@@ -347,7 +348,7 @@ def test_uniform_is_uniform():
 
     @jax.jit
     def draws(keys):
-        one = lambda key: sampler.propose(Keys(key, key), sampler.init(key), slots, free)[1]  # noqa: E731
+        one = lambda key: sampler.propose(Keys(key, key), sampler.init(key, ()), slots, free)[1]  # noqa: E731
         return jax.vmap(one)(keys).level["number"]
 
     number = np.asarray(draws(jax.random.split(jax.random.key(0), 400))).ravel()
@@ -386,8 +387,7 @@ def test_impossible_mixtures_are_refused(fields, sentence):
 
 
 def test_a_student_without_episodes_is_refused():
-    sampler = make()
-    state, slots = sampler.init(jax.random.key(0)), first_slots(sampler)
-    keys = Keys(jax.random.key(0), jax.random.key(0))
-    with pytest.raises(ValueError, match="reports its episodes"):
-        sampler.observe(keys, state, slots, jnp.zeros((N, R)), Outcome(jnp.ones(N, bool)))
+    silent = trial.Student(ENV)
+    with pytest.raises(ValueError, match="DRED reads the outcome's episodes, and Student gives no"):
+        Curriculum(silent, make(), NoScore(), num_slots=N)
+    Curriculum(replace(silent, gives=frozenset({"episodes"})), make(), NoScore(), num_slots=N)

@@ -12,7 +12,6 @@ from rlgen.algos.level_models.files import digest_of, save_model
 from rlgen.algos.samplers import generated
 from rlgen.algos.samplers.dred import DRED
 from rlgen.algos.samplers.fixed import Fixed
-from rlgen.curriculum import level_info_of
 from rlgen.types import NEW, Keys, Slots
 
 ENV = registry.load("envs", "cart-pole").build()
@@ -25,13 +24,13 @@ def sampler():
 
 @pytest.fixture(scope="module")
 def state(sampler):
-    return jax.jit(sampler.init)(jax.random.key(0))
+    return jax.jit(sampler.init)(jax.random.key(0), ())
 
 
 def slots_of(sampler, shape=(4, 2)):
     level, note = jax.tree.map(
         lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)),
-        (sampler.example_level(), level_info_of(sampler)),
+        (sampler.example_level(), sampler.level_info()),
     )
     row = jnp.full(shape, -1, jnp.int32)
     return Slots(level, (), row, jnp.full(4, NEW, jnp.int32), jnp.zeros(4), note)
@@ -39,10 +38,11 @@ def slots_of(sampler, shape=(4, 2)):
 
 @pytest.mark.thorough
 def test_all_seeds_share_the_model_that_is_fitted_with_the_first_state(sampler, state):
-    both = jax.jit(jax.vmap(sampler.init))(jax.random.split(jax.random.key(1), 2))
+    keys = jax.random.split(jax.random.key(1), 2)
+    both = jax.jit(jax.vmap(lambda key: sampler.init(key, ())))(keys)
     for i in range(2):
         jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), both, state)
-    other = jax.jit(replace(sampler, seed=1).init)(jax.random.key(0))
+    other = jax.jit(replace(sampler, seed=1).init)(jax.random.key(0), ())
     leaves = zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True)
     assert any((np.asarray(x) != np.asarray(y)).any() for x, y in leaves)
 
@@ -64,7 +64,7 @@ def test_a_fitted_model_is_read_from_its_file(sampler, state, tmp_path):
     path = tmp_path / "generator.npz"
     digest = digest_of(sampler.data.level_set.hash)
     save_model(path, sampler.model, "cart-pole", state.fitted, digest)
-    read = replace(sampler, path=str(path)).init(jax.random.key(5))
+    read = replace(sampler, path=str(path)).init(jax.random.key(5), ())
     jax.tree.map(np.testing.assert_array_equal, read, state)
     other = registry.load("envs", "pendulum").build()
     model = registry.load("level-models", "mlp-vae").tiny(other)

@@ -16,7 +16,6 @@ from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.algos.scores.none import NoScore
 from rlgen.algos.scores.oracle_regret import OracleRegret
 from rlgen.buffer import Priority, draw_distinct, make_buffer
-from rlgen.curriculum import level_info_of
 from rlgen.envs import maze
 from rlgen.levels import Task, TaskEnv
 from rlgen.testing import new_slots, random_rollout
@@ -27,12 +26,13 @@ N, K = 12, 40
 
 
 ENV = Numbers()
+REGRET = AlgorithmicRegret()
 
 
-def make(score=None, **fields):
+def make(**fields):
     source = Lifetimes(ENV, Random(ENV), 1, 8)
     defaults: Any = {"capacity": K, "replay_prob": 0.5, "min_fill": 0.5, "per_slot": True}
-    return PLR(TaskEnv(ENV), source, score or AlgorithmicRegret(), **(defaults | fields))
+    return PLR(TaskEnv(ENV), source, **(defaults | fields))
 
 
 def judged(slots, done, complete):
@@ -42,15 +42,13 @@ def judged(slots, done, complete):
     return jnp.where(known, (number % 997).astype(jnp.float32), -jnp.inf)
 
 
-def history(sampler, own, num_updates=120):
+def history(sampler, own, num_updates=120, judge=REGRET):
     """Slots, states, and who was free, of a run whose slots come free at different times."""
-    level, memory, note = (
-        sampler.example_level(),
-        sampler.score.initial_state(),
-        level_info_of(sampler),
-    )
+    memory = judge.initial_state()
+    level, note = sampler.example_level(), sampler.level_info()
     level = jax.tree.map(lambda x: jnp.broadcast_to(x, (N, 1, *jnp.shape(x))), level)
-    start = sampler.init(jax.random.key(own)), new_slots(level, memory, note), jnp.ones(N, bool)
+    state = sampler.init(jax.random.key(own), memory)
+    start = state, new_slots(level, memory, note), jnp.ones(N, bool)
     key_done = jax.random.fold_in(jax.random.key(99), own)
     complete = jnp.arange(N) % 4 > 0
 
@@ -60,7 +58,7 @@ def history(sampler, own, num_updates=120):
         state, slots = sampler.propose(keys, state, slots, free)
         done = jax.random.bernoulli(jax.random.fold_in(key_done, t), 0.3, (N,))
         score = judged(slots, done, complete | (t > 8))
-        if isinstance(sampler.score, NoScore):
+        if isinstance(judge, NoScore):
             score = jnp.full_like(score, -jnp.inf)
         after = sampler.observe(keys, state, slots, score, Outcome(done))
         return (after, slots, done), (after, slots, free)
@@ -68,7 +66,7 @@ def history(sampler, own, num_updates=120):
     return jax.lax.scan(body, start, jnp.arange(num_updates))[1]
 
 
-run = jax.jit(history, static_argnums=(0, 2))
+run = jax.jit(history, static_argnums=(0, 2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -137,10 +135,10 @@ def test_levels_without_evidence_never_enter_the_buffer(played):
 
 @pytest.mark.thorough
 def test_without_a_score_nothing_is_replayed_and_the_source_is_as_if_alone():
-    sampler = make(NoScore(), min_fill=0.0, replay_prob=1.0)
-    _, slots, _ = run(sampler, 1, 30)
+    sampler = make(min_fill=0.0, replay_prob=1.0)
+    _, slots, _ = run(sampler, 1, 30, NoScore())
     assert (slots.origin == NEW).all()
-    _, alone, _ = run(make(NoScore(), replay_prob=0.0), 1, 30)
+    _, alone, _ = run(make(replay_prob=0.0), 1, 30, NoScore())
     jax.tree.map(np.testing.assert_array_equal, slots, alone)
 
 
@@ -164,7 +162,7 @@ def test_what_belongs_to_whole_updates_is_refused(fields, words):
         make(**fields)
     env = maze.tiny()
     with pytest.raises(ValueError, match="does not go with num_edits=2"):
-        PLR(env, Random(env), MaxMC(), num_edits=2, per_slot=True)
+        PLR(env, Random(env), num_edits=2, per_slot=True)
 
 
 def test_draws_without_replacement_follow_the_priorities():
@@ -212,10 +210,10 @@ def test_a_source_under_lifetimes_draws_what_it_draws_alone_and_its_set_is_kept(
     source = Fixed(env, num_levels=3, shuffle=True)
     sampler = Lifetimes(env, source, 1, 9)
     assert sampler.level_set is source.level_set
-    assert not hasattr(Lifetimes(env, Random(env)), "level_set")
+    assert Lifetimes(env, Random(env)).level_set is None
     keys, free = Keys(jax.random.key(1), jax.random.key(2)), jnp.array([True, False, True])
     level = jax.tree.map(lambda x: jnp.broadcast_to(x, (3, 1, *x.shape)), sampler.example_level())
-    slots, state = new_slots(level, ()), source.init(jax.random.key(0))
+    slots, state = new_slots(level, ()), source.init(jax.random.key(0), ())
     _, new = sampler.propose(keys, state, slots, free)
     _, alone = source.propose(keys, state, slots._replace(level=slots.level.level), free)
     jax.tree.map(np.testing.assert_array_equal, new.level.level, alone.level)

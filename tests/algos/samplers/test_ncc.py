@@ -22,13 +22,14 @@ CYCLE = SWEEP + 1 + TRAIN
 
 
 ENV = Numbers()
+MEMORY = MaxMC().initial_state()
 PER_SEED: Any = (0, None)
 AXES = Keys(*PER_SEED)
 
 
 def make(**fields):
     defaults = {"capacity": K, "floor": 1e-3, "train_updates": TRAIN}
-    return NCC(ENV, Random(ENV), MaxMC(), **(defaults | fields))
+    return NCC(ENV, Random(ENV), **(defaults | fields))
 
 
 def first_slots(sampler):
@@ -60,7 +61,7 @@ def history(sampler, num_updates=4 * CYCLE, own=0, shared=0):
         carry = cycle(sampler, state, slots, keys, everyone, everyone)
         return carry, carry
 
-    start = sampler.init(jax.random.key(own)), first_slots(sampler)
+    start = sampler.init(jax.random.key(own), MEMORY), first_slots(sampler)
     return jax.lax.scan(body, start, jnp.arange(num_updates))[1]
 
 
@@ -124,7 +125,7 @@ def test_the_distribution_steps_once_a_cycle_and_stays_in_the_truncated_simplex(
 
 def climbed(sampler, score, num_steps=3000):
     """The distribution after many steps on scores that stay."""
-    start = sampler.init(jax.random.key(0)).adversary
+    start = sampler.init(jax.random.key(0), MEMORY).adversary
     climb = jax.jit(
         lambda start, score: jax.lax.scan(
             lambda at, _: (sampler.ascend(at, score), None), start, None, num_steps
@@ -185,7 +186,7 @@ def test_a_step_worked_by_hand():
 
 
 def test_rows_without_evidence_count_as_the_lowest_known():
-    state = make().init(jax.random.key(0))
+    state = make().init(jax.random.key(0), MEMORY)
     np.testing.assert_array_equal(known_scores(state.buffer), np.zeros(K))
     score = jnp.full(K, -jnp.inf).at[:3].set(jnp.asarray([0.5, -jnp.inf, 0.25]))
     buffer = state.buffer._replace(score=score, size=jnp.int32(3))
@@ -217,7 +218,7 @@ def test_without_any_evidence_training_goes_on_with_new_levels():
 @pytest.mark.thorough
 def test_busy_slots_keep_their_levels_and_their_rows():
     sampler = make()
-    state, slots = sampler.init(jax.random.key(0)), first_slots(sampler)
+    state, slots = sampler.init(jax.random.key(0), MEMORY), first_slots(sampler)
     step = jax.jit(lambda *args: cycle(sampler, *args))
     rng, free, num_held = np.random.default_rng(0), jnp.ones(N, bool), 0
     for t in range(4 * CYCLE):
@@ -267,7 +268,7 @@ def test_under_vmap_over_seeds_generating_drawing_keeping_and_stepping_stay_bran
     sampler, num_seeds = make(), 3
     own = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
     start = (
-        jax.vmap(sampler.init)(own),
+        jax.vmap(sampler.init, in_axes=PER_SEED)(own, MEMORY),
         jax.tree.map(lambda x: jnp.stack([x] * num_seeds), first_slots(sampler)),
     )
     everyone = jnp.ones(N, bool)
@@ -299,6 +300,6 @@ def test_impossible_settings_are_refused_with_the_reason(fields, message):
 
 
 def test_a_buffer_smaller_than_an_update_is_refused():
-    make().check(20)
+    make().check(20, MaxMC())
     with pytest.raises(ValueError, match="capacity=20 is below the 21 levels of one update"):
-        make().check(21)
+        make().check(21, MaxMC())

@@ -13,9 +13,9 @@ from rlgen.algos.samplers import paired
 from rlgen.algos.samplers.paired import Paired
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.scores.regret import Regret
-from rlgen.curriculum import level_info_of
 from rlgen.envs.maze import tiny, to_grid
 from rlgen.nn.actor_critic import ActorCritic
+from rlgen.protocols import Learner
 from rlgen.registry import load
 from rlgen.runs.metrics import first_bad
 from rlgen.types import NEW, REPLAY, Keys, Outcome
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recorder:
+class Recorder(Learner):
     """A teacher that builds at random and keeps what it is asked to learn from."""
 
     num_places: int = N * R
@@ -47,9 +47,6 @@ class Recorder:
         shape = (T, self.num_places)
         blank = jax.tree.map(lambda x: jnp.zeros(shape + jnp.shape(x), jnp.result_type(x)), kept)
         return Seen(blank, jnp.zeros(self.num_places), jnp.int32(0))
-
-    def initial_carry(self, num_slots):
-        return ()
 
     def act(self, key, state, carry, obs, first):
         action = jax.random.randint(key, first.shape, 0, EDITOR.num_actions)
@@ -68,7 +65,7 @@ def first_slots(sampler, num_slots=N, levels_per_slot=R, memory=()):
     level = jax.tree.map(
         lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.example_level()
     )
-    return testing.new_slots(level, memory, level_info_of(sampler))
+    return testing.new_slots(level, memory, sampler.level_info())
 
 
 def keys(number):
@@ -81,7 +78,7 @@ EVERYONE = jnp.ones(N, bool)
 
 
 def began(number=0, free=EVERYONE, since=None):
-    state, slots = since or (SAMPLER.init(jax.random.key(0)), first_slots(SAMPLER))
+    state, slots = since or (SAMPLER.init(jax.random.key(0), ()), first_slots(SAMPLER))
     return propose(keys(number), state, slots, free)
 
 
@@ -292,9 +289,9 @@ def primitives(jaxpr, under_cond=False):
 @pytest.mark.parametrize("kind", ["propose", "observe"])
 def test_under_seeds_the_teachers_episode_and_its_update_stay_branches(kind):
     source = paired.tiny(ENV)
-    sampler = PLR(ENV, source, Regret(), capacity=16, replay_prob=0.5)
+    sampler = PLR(ENV, source, capacity=16, replay_prob=0.5)
     seeds = jnp.arange(2)
-    state = jax.vmap(lambda seed: sampler.init(jax.random.key(seed)))(seeds)
+    state = jax.vmap(lambda seed: sampler.init(jax.random.key(seed), ()))(seeds)
     slots = jax.tree.map(lambda x: jnp.stack([x, x]), first_slots(sampler))
     own = Keys(jax.vmap(jax.random.key)(seeds), jax.random.key(0))
     free = jnp.ones((2, N), bool)

@@ -11,27 +11,30 @@ import pytest
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.max_mc import MaxMC
-from rlgen.curriculum import level_info_of
+from rlgen.algos.scores.none import NoScore
+from rlgen.curriculum import Curriculum
 from rlgen.types import NEW, REPLAY, Keys, Outcome, Slots
+from tests.standins import trial
 from tests.standins.numbers import Numbers
 
 N, R, K = 4, 2, 24
 
 
 ENV = Numbers()
+MEMORY = MaxMC().initial_state()
 PER_SEED: Any = (0, None)
 AXES = Keys(*PER_SEED)
 
 
 def make(**fields):
     defaults = {"capacity": K, "replay_prob": 0.5, "min_fill": 0.5}
-    return PLR(ENV, Random(ENV), MaxMC(), **(defaults | fields))
+    return PLR(ENV, Random(ENV), **(defaults | fields))
 
 
 def first_slots(sampler):
     blank, note = jax.tree.map(
         lambda x: jnp.broadcast_to(x, (N, R, *jnp.shape(x))),
-        (sampler.example_level(), level_info_of(sampler)),
+        (sampler.example_level(), sampler.level_info()),
     )
     return Slots(
         blank,
@@ -67,7 +70,7 @@ def history(sampler, num_updates=40, own=0, shared=0):
         carry = cycle(sampler, state, slots, keys, everyone, everyone)
         return carry, carry
 
-    start = sampler.init(jax.random.key(own)), first_slots(sampler)
+    start = sampler.init(jax.random.key(own), MEMORY), first_slots(sampler)
     return jax.lax.scan(body, start, jnp.arange(num_updates))[1]
 
 
@@ -143,7 +146,7 @@ def test_what_is_replayed_was_observed_and_brings_its_memory(sequential):
 @pytest.mark.thorough
 def test_a_family_of_few_levels_fills_few_rows_and_is_replayed_all_the_same():
     few = Numbers(num_kinds=5)
-    sampler = PLR(few, Random(few), MaxMC(), capacity=K, replay_prob=1.0)
+    sampler = PLR(few, Random(few), capacity=K, replay_prob=1.0)
     states, slots = run(sampler)
     assert int(states.buffer.size[-1]) == 4  # level 0 gives no evidence
     assert (slots.origin[-1] == REPLAY).all()
@@ -153,7 +156,7 @@ def test_a_family_of_few_levels_fills_few_rows_and_is_replayed_all_the_same():
 def test_busy_slots_keep_their_levels_and_their_rows():
     sampler = make(replay_prob=1.0, min_fill=0.1, staleness_coef=0.0)
     step = jax.jit(lambda *args: cycle(sampler, *args))
-    state, slots = sampler.init(jax.random.key(0)), first_slots(sampler)
+    state, slots = sampler.init(jax.random.key(0), MEMORY), first_slots(sampler)
     free = jnp.ones(N, bool)
     rng = np.random.default_rng(0)
     num_held = 0
@@ -201,7 +204,7 @@ def test_a_seed_without_any_row_goes_on_with_new_levels_while_others_replay():
     sampler = make(replay_prob=1.0)
     state = run(sampler)[0]
     filled = jax.tree.map(lambda x: x[-1], state)
-    empty = sampler.init(jax.random.key(1))._replace(num_new=filled.num_new)
+    empty = sampler.init(jax.random.key(1), MEMORY)._replace(num_new=filled.num_new)
     both = jax.tree.map(lambda x, y: jnp.stack([x, y]), filled, empty)
     slots, free = first_slots(sampler), jnp.ones(N, bool)
     own = jax.vmap(jax.random.key)(jnp.arange(2))
@@ -230,7 +233,7 @@ def primitives(jaxpr, under_cond=False):
 def test_under_vmap_over_seeds_generation_and_recall_stay_branches():
     sampler, num_seeds = make(), 3
     own = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
-    state = jax.vmap(sampler.init)(own)
+    state = jax.vmap(sampler.init, in_axes=PER_SEED)(own, MEMORY)
     slots = jax.tree.map(lambda x: jnp.stack([x] * num_seeds), first_slots(sampler))
     free = jnp.ones((num_seeds, N), bool)
     propose = jax.vmap(sampler.propose, in_axes=(AXES, 0, 0, 0))
@@ -247,7 +250,6 @@ def test_under_vmap_over_seeds_generation_and_recall_stay_branches():
         ({"replay_prob": 1.5}, r"replay_prob must lie in \[0, 1\], got 1.5"),
         ({"min_fill": -0.1}, "min_fill must lie"),
         ({"temperature": 0.0}, "temperature must be positive"),
-        ({"priority": "proportional"}, "MaxMC may be negative; use priority='rank'"),
     ],
 )
 def test_impossible_settings_are_refused_with_the_reason(fields, message):
@@ -255,9 +257,18 @@ def test_impossible_settings_are_refused_with_the_reason(fields, message):
         make(**fields)
 
 
+def test_priorities_in_proportion_to_scores_that_may_be_negative_are_refused():
+    sampler, student = make(priority="proportional"), trial.Student(ENV)
+    with pytest.raises(ValueError, match="MaxMC may be negative; use priority='rank'"):
+        Curriculum(student, sampler, MaxMC(), num_slots=N)
+    with pytest.raises(ValueError, match="MaxMC may be negative"):  # also inside another sampler
+        Curriculum(student, replace(make(), source=sampler), MaxMC(), num_slots=N)
+    Curriculum(student, sampler, NoScore(), num_slots=N)
+
+
 def test_a_buffer_smaller_than_an_update_is_refused():
     with pytest.raises(ValueError, match="capacity=24 is below the 25 levels"):
-        make().check(25)
-    make().check(24)
+        make().check(25, MaxMC())
+    make().check(24, MaxMC())
     with pytest.raises(ValueError, match="capacity=24 is below"):
-        replace(make(), capacity=100, source=make()).check(30)
+        replace(make(), capacity=100, source=make()).check(30, MaxMC())

@@ -12,36 +12,27 @@ from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.samplers.random import Random
 from rlgen.levels import LevelSet, make_level_set
 from rlgen.types import REPLAY, Keys, Outcome, Slots
+from tests.standins.stubs import Unplayed
 
 N, R = 6, 3
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(Unplayed, abstract=True):
     """A family of `num_kinds` levels: a number and its square root."""
 
     num_kinds: int = 1_000_000
-    num_actions: int = 2
 
     def sample_level(self, key):
         number = jax.random.randint(key, (), 0, self.num_kinds)
         return {"number": number, "root": jnp.sqrt(number.astype(jnp.float32))}
-
-    def reset_env(self, key, params):
-        raise NotImplementedError
-
-    def step_env(self, key, state, action, params):
-        raise NotImplementedError
-
-    def is_truncated(self, state, params):
-        raise NotImplementedError
 
 
 class Filed(Numbers):
     """The same from a "file" whose name lists the numbers."""
 
     def load_levels(self, path):
-        numbers = jnp.asarray([int(x) for x in path.split("-")])
+        numbers = jnp.asarray([int(x) for x in str(path).split("-")])
         return make_level_set(self, {"number": numbers, "root": jnp.sqrt(numbers)})
 
 
@@ -63,7 +54,7 @@ def keys_of(seed):
 
 
 def propose(sampler, seed, free=None, state=None, shape=(N, R)):
-    state = sampler.init(jax.random.key(0)) if state is None else state
+    state = sampler.init(jax.random.key(0), ()) if state is None else state
     free = jnp.ones(shape[0], bool) if free is None else free
     return sampler.propose(keys_of(seed), state, slots_of(sampler, shape), free)
 
@@ -127,7 +118,7 @@ def test_levels_of_a_training_set_are_uniform_at_every_place():
 
 def propose_numbers(sampler, seed):
     keys = Keys(jax.random.key(seed), jax.random.key(0))
-    state = sampler.init(jax.random.key(0))
+    state = sampler.init(jax.random.key(0), ())
     free = jnp.ones(N, bool)
     return sampler.propose(keys, state, slots_of(sampler), free)[1].level["number"]
 
@@ -136,7 +127,7 @@ def propose_numbers(sampler, seed):
 def test_shuffled_epochs_hand_out_every_level_once():
     for num_levels in (5, 18, 50):  # smaller than, equal to and larger than a batch
         sampler = Fixed(Numbers(), num_levels=num_levels, shuffle=True)
-        state, stream = sampler.init(jax.random.key(0)), []
+        state, stream = sampler.init(jax.random.key(0), ()), []
         free = jnp.arange(N) != 2  # only what is handed out counts
         for seed in range(20):
             state, slots = propose(sampler, seed, free, state)
@@ -195,7 +186,7 @@ def test_seeds_under_vmap_equal_single_ones(name):
     sampler, seeds = SAMPLERS[name], jnp.arange(3)
 
     def run(seed):
-        state = sampler.init(jax.random.key(seed))
+        state = sampler.init(jax.random.key(seed), ())
         keys = Keys(jax.random.key(seed), jax.random.key(0))
         free, slots = jnp.ones(N, bool), slots_of(sampler)
         state, slots = sampler.propose(keys, state, slots, free)

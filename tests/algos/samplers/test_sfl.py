@@ -21,6 +21,7 @@ from rlgen.registry import load
 from rlgen.returns import episodes
 from rlgen.students import OnPolicy
 from rlgen.types import NEW, REPLAY, Keys, Outcome
+from tests.standins import trial
 from tests.standins.numbers import Numbers
 
 N, R, M, K, PLAYS, TRAIN = 4, 2, 24, 8, 2, 5
@@ -29,6 +30,7 @@ CYCLE = COLLECT + TRAIN
 
 
 ENV = Numbers()
+MEMORY = MaxMC().initial_state()
 PER_SEED: Any = (0, None)
 AXES = Keys(*PER_SEED)
 
@@ -40,7 +42,7 @@ def make(**fields):
         "capacity": K,
         "train_updates": TRAIN,
     }
-    return SFL(ENV, Random(ENV), MaxMC(), **(defaults | fields))
+    return SFL(ENV, Random(ENV), **(defaults | fields))
 
 
 def first_slots(sampler, num_slots=N):
@@ -78,7 +80,7 @@ def history(sampler, num_updates=3 * CYCLE, own=0, shared=0, num_slots=N):
         carry = cycle(sampler, state, slots, keys, everyone, everyone)
         return carry, carry
 
-    start = sampler.init(jax.random.key(own)), first_slots(sampler, num_slots)
+    start = sampler.init(jax.random.key(own), MEMORY), first_slots(sampler, num_slots)
     return jax.lax.scan(body, start, jnp.arange(num_updates))[1]
 
 
@@ -164,7 +166,7 @@ def test_without_any_evidence_all_slots_train_on_fresh_levels():
 
 def test_a_busy_candidate_is_considered_when_it_is_done_and_busy_slots_stay():
     sampler = make(num_candidates=2 * M)
-    state, slots = sampler.init(jax.random.key(0)), first_slots(sampler)
+    state, slots = sampler.init(jax.random.key(0), MEMORY), first_slots(sampler)
     step = jax.jit(lambda *args: cycle(sampler, *args))
     rng, free, met = np.random.default_rng(0), jnp.ones(N, bool), set()
     collect = sampler.num_collecting(N * R)
@@ -226,7 +228,7 @@ def test_under_vmap_over_seeds_generating_drawing_and_keeping_stay_branches():
     sampler, num_seeds = make(), 3
     own = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
     start = (
-        jax.vmap(sampler.init)(own),
+        jax.vmap(sampler.init, in_axes=PER_SEED)(own, MEMORY),
         jax.tree.map(lambda x: jnp.stack([x] * num_seeds), first_slots(sampler)),
     )
     everyone = jnp.ones(N, bool)
@@ -282,7 +284,7 @@ def test_looking_shows_up_in_the_step_accounts_and_training_does_not_look():
     network = ActorCritic(core="none", hidden_size=4, head_size=4)
     student = OnPolicy(env, PPO(env, network, num_epochs=1), num_steps=8)
     sampler = replace(sfl.tiny(env), num_candidates=8, capacity=4, train_updates=3)
-    curriculum = Curriculum(student, sampler, sampler.score, num_slots=4)
+    curriculum = Curriculum(student, sampler, Learnability(env, accumulate=True), num_slots=4)
     keys = Keys(jax.random.key(0), jax.random.key(1))
     train = jax.jit(curriculum.train, static_argnums=3)
     ts, metrics = train(curriculum.init(keys.own), keys, jnp.int32(0), 9)
@@ -302,7 +304,6 @@ def test_looking_shows_up_in_the_step_accounts_and_training_does_not_look():
         ({"train_updates": 0}, "train_updates must be at least 1"),
         ({"capacity": 25}, "capacity=25 is more than num_candidates=24"),
         ({"sampled_share": 1.5}, r"sampled_share must lie in \[0, 1\], got 1.5"),
-        ({"score": Learnability(ENV)}, "set the score's accumulate=True, or scout_updates=1"),
     ],
 )
 def test_impossible_settings_are_refused_with_the_reason(fields, message):
@@ -310,7 +311,15 @@ def test_impossible_settings_are_refused_with_the_reason(fields, message):
         replace(make(), **fields)
 
 
+def test_a_score_that_forgets_is_refused_where_candidates_are_played_more_than_once():
+    student, score = trial.Student(ENV, gives=frozenset({"rollout"})), Learnability(ENV)
+    with pytest.raises(ValueError, match="set the score's accumulate=True, or scout_updates=1"):
+        Curriculum(student, make(), score, num_slots=N)
+    Curriculum(student, make(scout_updates=1), score, num_slots=N)
+    Curriculum(student, make(), replace(score, accumulate=True), num_slots=N)
+
+
 def test_a_pool_smaller_than_an_update_is_refused():
-    make().check(8)
+    make().check(8, MaxMC())
     with pytest.raises(ValueError, match="capacity=8 is below the 9 levels of one update"):
-        make().check(9)
+        make().check(9, MaxMC())

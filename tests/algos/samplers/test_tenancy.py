@@ -15,6 +15,7 @@ from rlgen.algos.scores.l1_value_loss import L1ValueLoss
 from rlgen.curriculum import Curriculum
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.approximators import MLP, Separate
+from rlgen.protocols import Learner
 from rlgen.returns import episode_progress
 from rlgen.rollout import continue_rollout, reset_slots
 from rlgen.students import OnPolicy
@@ -26,7 +27,7 @@ ENV = Probe("memory")
 
 
 @dataclass(frozen=True)
-class Clock:
+class Clock(Learner):
     """Acts at random, learns nothing, and remembers how long it has played the episode."""
 
     def init(self, key):
@@ -189,8 +190,7 @@ def test_a_tenancy_of_nothing_is_refused():
 
 
 def samplers():
-    score = L1ValueLoss()
-    plr = PLR(ENV, Random(ENV), score, capacity=8, replay_prob=0.5, train_on_new=False)
+    plr = PLR(ENV, Random(ENV), capacity=8, replay_prob=0.5, train_on_new=False)
     return {"random": Random(ENV), "plr": plr}
 
 

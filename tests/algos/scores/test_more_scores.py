@@ -1,7 +1,5 @@
 """Scores that remember best or optimal returns, against slow loops and numbers worked by hand."""
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +13,16 @@ from rlgen.algos.scores.oracle_regret import NO_WAY, UNASKED, OracleRegret
 from rlgen.envs.maze import Maze
 from rlgen.registry import load
 from rlgen.types import Outcome, Rollout, Solution
-from tests.algos.scores.test_scores import CASES, KEY, Family, N, Slow, evidence, worked_by_hand
+from tests.algos.scores.test_scores import (
+    CASES,
+    KEY,
+    Discounting,
+    Family,
+    N,
+    Slow,
+    evidence,
+    worked_by_hand,
+)
 
 FOREVER = jnp.inf  # of a stub level: it cannot be solved
 
@@ -189,19 +196,17 @@ def test_an_environment_without_a_solver_is_refused():
 
 
 FLOORED = ("max-mc", "grounded-positive-value-loss", "grounded-l1-value-loss")
-LEARNER = SimpleNamespace(discount=0.7, gae_lambda=0.6, bootstrap_truncation=False)
-LEARNER.init = LEARNER.initial_carry = LEARNER.act = LEARNER.value = LEARNER.update = print
 
 
 @pytest.mark.parametrize("name", FLOORED)
 def test_the_floor_is_the_environments_lowest_return(name):
     build = load("scores", name).build
     for env, floor in ((Family(), 0.0), (Negative(), -200.0)):
-        score = build(env, LEARNER)
+        score = build(env, Discounting())
         assert score.floor == floor
         assert float(score.initial_state()) == floor
         assert getattr(score, "discount", 0.7) == 0.7
-    assert build(Negative(), LEARNER, floor=-3.0).floor == -3.0
+    assert build(Negative(), Discounting(), floor=-3.0).floor == -3.0
 
 
 def test_a_negative_floor_lets_negative_returns_count():

@@ -1,6 +1,5 @@
 """Scores of levels, against slow loops over hand-made rollouts and numbers worked by hand."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -15,27 +14,14 @@ from rlgen.algos.scores.none import NoScore
 from rlgen.algos.scores.positive_value_loss import PositiveValueLoss
 from rlgen.registry import load
 from rlgen.types import Outcome, Rollout, Slots
+from tests.standins.stubs import Unplayed, Untaught
 
 T, N = 24, 5
 KEY = jax.random.key(0)
 
 
-class Family:
+class Family(Unplayed, abstract=True):
     """An environment of which only the name is asked; an episode is solved by a positive return."""
-
-    num_actions = 2
-
-    def sample_level(self, key):
-        raise NotImplementedError
-
-    def reset_env(self, key, params):
-        raise NotImplementedError
-
-    def step_env(self, key, state, action, params):
-        raise NotImplementedError
-
-    def is_truncated(self, state, params):
-        raise NotImplementedError
 
 
 class Strict(Family):
@@ -267,15 +253,20 @@ def test_scores_follow_the_slots_and_see_neither_bonus_nor_other_learners(name):
     jax.tree.map(np.testing.assert_array_equal, before, blind)
 
 
+class Discounting(Untaught):
+    """A learner with a discounting that is no score's default."""
+
+    def discounting(self):
+        return {"discount": 0.7, "gae_lambda": 0.6, "bootstrap_truncation": False}
+
+
 @pytest.mark.parametrize("name", SCORES)
 def test_a_score_is_registered_and_takes_its_discounting_from_the_learner(name):
-    learner = SimpleNamespace(discount=0.7, gae_lambda=0.6, bootstrap_truncation=False)
-    learner.init = learner.initial_carry = learner.act = learner.value = learner.update = print
-    score = load("scores", name).build(Family(), learner)
+    score = load("scores", name).build(Family(), Discounting())
     assert type(score) is type(SCORES[name])
-    for field in ("discount", "gae_lambda", "bootstrap_truncation"):
+    for field, value in Discounting().discounting().items():
         if hasattr(score, field):
-            assert getattr(score, field) == getattr(learner, field)
+            assert getattr(score, field) == value
     assert type(load("scores", name).tiny(Family())) is type(score)
 
 

@@ -3,7 +3,6 @@ import functools
 import subprocess
 import sys
 import textwrap
-from typing import NamedTuple
 
 import gymnasium
 import gymnax
@@ -27,6 +26,7 @@ from rlgen.evaluation.suites import load_suite
 from rlgen.gymnax import LevelPool, from_gymnax
 from rlgen.protocols import LevelEnv
 from rlgen.rollout import rollout
+from tests.standins.stubs import Untaught
 
 KEY = jax.random.key(0)
 SMALL = {"height": 5, "width": 5, "num_walls": 4, "max_steps": 12, "num_levels": 6}
@@ -247,27 +247,16 @@ def test_a_pool_without_levels_is_refused():
         gymnax.make("rlgen/Maze-v0", num_levels=0)
 
 
-class Uniform(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Uniform(Untaught):
     """A learner that acts at random and learns nothing."""
 
     num_actions: int
 
-    def init(self, key):
-        return ()
-
-    def initial_carry(self, num_slots):
-        return ()
-
-    def act(self, key, state, carry, obs, first) -> tuple[tuple, jax.Array, jax.Array, jax.Array]:
+    def act(self, key, state, carry, obs, first):
         action = jax.random.randint(key, first.shape, 0, self.num_actions)
         zero = jnp.zeros(first.shape)
         return carry, action, zero, zero
-
-    def value(self, state, carry, obs, first):
-        return jnp.zeros(first.shape)
-
-    def update(self, key, state, rollout, weight):
-        return state, {}
 
 
 def roll(env, num_steps=40, num_slots=3):

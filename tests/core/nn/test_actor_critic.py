@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from gymnax.environments.environment import Environment
 
 from rlgen.algos.learners.ppo import PPO
 from rlgen.nn.actor_critic import CORES, ActorCritic
 from rlgen.nn.layers import Conv
+from rlgen.protocols import LevelEnv
 from rlgen.testing import solve_probes
 
 
@@ -20,7 +20,7 @@ class Level:
     max_steps_in_episode: jax.Array
 
 
-class Looker(Environment):
+class Looker(LevelEnv):
     """Shows a 5x5 image and a direction, as a maze does; seven actions."""
 
     @property
@@ -36,6 +36,9 @@ class Looker(Environment):
     def reset_env(self, key, params):
         obs = {"image": jnp.ones((5, 5, 3)), "direction": jax.nn.one_hot(1, 4)}
         return obs, jnp.int32(0)
+
+    def observation_space(self, params=None):
+        raise NotImplementedError
 
 
 def sizes(params):

@@ -8,16 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-from gymnax.environments.environment import Environment
 
 from rlgen.nn.approximators import MLP, Conv, Separate, Table, approximator_for
+from rlgen.protocols import Network
 from rlgen.testing import Probe, assert_close
+from tests.standins.stubs import Unplayed
 
 S, A, B = 7, 3, 40
 
 
 @dataclass(frozen=True)
-class Pictures(Environment[Any, Any]):
+class Pictures(Unplayed, abstract=True):
     """Shows whatever it is told to."""
 
     shapes: tuple = ((5, 4, 2), (3,))
@@ -25,12 +26,6 @@ class Pictures(Environment[Any, Any]):
 
     def sample_level(self, key):
         return ()
-
-    def step_env(self, key, state, action, params):
-        raise NotImplementedError
-
-    def is_truncated(self, state, params):
-        raise NotImplementedError
 
     def reset_env(self, key, params):
         keys = jax.random.split(key, len(self.shapes))

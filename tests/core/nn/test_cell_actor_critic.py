@@ -8,13 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from gymnax.environments.environment import Environment
 
 from rlgen import config, testing
 from rlgen.algos.learners.ppo import PPO
-from rlgen.protocols import Network
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.cell_actor_critic import CellActorCritic
+from rlgen.protocols import LevelEnv, Network
 
 HEIGHT, WIDTH, STEPS = 4, 5, 6
 NETWORK = CellActorCritic(features=4, num_layers=2, head_size=8)
@@ -33,7 +32,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Painter(Environment):
+class Painter(LevelEnv, abstract=True):
     """Paints a cell a step and pays for cells of even number; shows board, time and noise."""
 
     num_cells: int = HEIGHT * WIDTH
@@ -53,6 +52,9 @@ class Painter(Environment):
         state = State(state.board.at[action].set(1.0), state.time + 1)
         reward = jnp.float32(action % 2 == 0)
         return self._show(state, params), state, reward, state.time >= STEPS, {}
+
+    def observation_space(self, params=None):
+        raise NotImplementedError
 
     def _show(self, state, params):
         time = jax.nn.one_hot(state.time, STEPS + 1)

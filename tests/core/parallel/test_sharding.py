@@ -12,6 +12,7 @@ from rlgen import config
 from rlgen.algos.recipes.ued import plr
 from rlgen.envs import maze
 from rlgen.parallel import sharding
+from rlgen.protocols import Student
 from rlgen.runs.program import compile_run
 from rlgen.runs.spec import Plan, RunSpec
 from rlgen.types import Outcome, Slots
@@ -71,7 +72,7 @@ def test_slots_over_two_devices_are_slots_on_one(on_one):
     assert_close(trained(seeds=1, devices=2), first)
 
 
-class Echo:
+class Echo(Student):
     """A student that hands back what it was given."""
 
     def init(self, key, num_slots):
@@ -86,8 +87,7 @@ class Echo:
 
 def test_each_device_plays_its_own_slots():
     """The levels are new in every update: where they lie is said anew each time."""
-    echo: Any = Echo()
-    student = sharding.SplitSlots(echo, sharding.make_mesh(2, 1, 4))
+    student = sharding.SplitSlots(Echo(), sharding.make_mesh(2, 1, 4))
     rows = jnp.zeros((4, 1), jnp.int32)
 
     @jax.jit

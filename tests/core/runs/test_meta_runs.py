@@ -24,6 +24,7 @@ from rlgen.runs.progress import Status, counter, describe
 from rlgen.runs.records import pinned_files, save_files
 from rlgen.runs.spec import RunSpec, build, plan
 from rlgen.types import TrainState
+from tests.standins.stubs import Unrun
 
 SMALL = {
     "num_slots": 4,
@@ -238,14 +239,14 @@ def test_agents_are_split_over_devices_with_their_slots():
 
 
 def test_files_of_a_student_are_written_whole(tmp_path):
-    class Student:
-        def files(self, state, origin):
+    class Writer(Unrun):
+        def files(self, states, origin):
             return {"a/b.bin": f"{origin['recipe']} {origin['seed']}".encode()}
 
     blank = TrainState((), (), None, None)  # pyright: ignore[reportArgumentType]
     told = {"recipe": "groove", "env": "gridworld", "preset": "fast", "seed": 0, "seeds": 2}
-    save_files(tmp_path, Student(), blank, told)
-    save_files(tmp_path, object(), blank, told)
+    save_files(tmp_path, Writer(), blank, told)
+    save_files(tmp_path, Unrun(), blank, told)
     assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")] == ["a/b.bin"]
     assert (tmp_path / "a" / "b.bin").read_text() == "groove 0"
 

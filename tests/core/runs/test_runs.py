@@ -239,13 +239,17 @@ def test_the_first_bad_quantity_is_named():
 
 
 def test_gradient_updates_count_what_was_not_skipped():
+    """Ten steps of one of two seeds are five on average; a student may count none."""
     found = {"weight": np.array([[1.0, 0.0], [0.0, 0.0]]), "steps_train": np.full((2, 2), 8.0)}
-    after = metrics.advance(Counters(update=4), found, seconds=1.0, gradient_steps=10)
+    counted = found | {"gradient_steps": np.array([[10.0, 0.0], [0.0, 0.0]])}
+    after = metrics.advance(Counters(update=4), counted, seconds=1.0)
     assert [(c.update, c.gradient_updates, c.steps["train"]) for c in after] == [
         (5, 5.0, 8.0),
         (6, 5.0, 16.0),
     ]
     assert after[-1].wall_seconds == 1.0
+    uncounted = metrics.advance(Counters(update=4), found, seconds=1.0)
+    assert [c.gradient_updates for c in uncounted] == [0.0, 0.0]
 
 
 def test_lines_after_the_checkpoint_are_cut_off(tmp_path):

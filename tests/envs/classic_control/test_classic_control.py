@@ -17,7 +17,7 @@ from rlgen.envs.classic_control.parameters import EDIT, NEARBY
 from rlgen.envs.classic_control.pendulum import Pendulum
 from rlgen.evaluation.suites import load_suite
 from rlgen.levels import disjoint, make_level_set, save_levels
-from rlgen.protocols import level_hash
+from rlgen.protocols import LevelEnv, level_hash
 
 ENVS = {"cart-pole": CartPole(), "pendulum": Pendulum(), "mountain-car": MountainCar()}
 THEIRS = {
@@ -349,7 +349,7 @@ def test_registry_and_abilities(name):
     env = registry.load("envs", name).build()
     assert env == ENVS[name]
     for ability in ("unpack", "success", "mutate_levels", "sample_simple_level", "editor"):
-        assert registry.has(env, ability)
-    assert not registry.has(env, "solve")
+        assert registry.has(env, getattr(LevelEnv, ability))
+    assert not registry.has(env, LevelEnv.solve)
     features = env.level_features(env.default_params)
     assert list(features) == list(env.ranges().names)

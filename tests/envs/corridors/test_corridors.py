@@ -13,6 +13,7 @@ from rlgen import registry
 from rlgen.envs.corridors import VARIANTS, Corridors, Level, State, build, tiny
 from rlgen.evaluation.suites import load_suite
 from rlgen.nn.approximators import Table
+from rlgen.protocols import LevelEnv
 
 ENV = Corridors(num_corridors=3, length=2, max_steps=12, sharing=0.25, show_visited=True)
 
@@ -242,7 +243,7 @@ def test_pictures_show_agent_goal_and_visited_ends():
 
 
 def test_there_are_no_events():
-    assert not registry.has(tiny(), "event")
+    assert not registry.has(tiny(), LevelEnv.event)
     with pytest.raises(ValueError, match="feature='event'; it has only 'position'"):
         ENV.feature_values(ENV.default_params, "event", 0.99)
 

@@ -5,6 +5,7 @@ import runpy
 import sys
 from collections import Counter
 from importlib.util import find_spec
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,9 +47,11 @@ def test_without_its_package_an_environment_can_be_imported_built_and_asked(abse
         env = module.build(**fields)
         assert env == module.build(**fields) and hash(env) == hash(module.build(**fields))
         assert isinstance(env, LevelEnv) and isinstance(env, Environment)  # asks for properties
-        assert registry.has(env, "position") and not registry.has(env, "feature_values")
+        assert registry.has(env, LevelEnv.position)
+        assert not registry.has(env, LevelEnv.feature_values)
         level = jax.eval_shape(env.sample_level, jax.random.key(0))
-        assert level.world.shape == (2,) and len(env.observation_space(None).shape) in (1, 3)
+        space: Any = env.observation_space(None)
+        assert level.world.shape == (2,) and len(space.shape) in (1, 3)
 
 
 def test_without_its_package_playing_says_what_to_install(absent):

@@ -12,6 +12,7 @@ from rlgen import registry
 from rlgen.config import flatten, override
 from rlgen.envs.external.minatar import IDS, VARIANTS, MinAtar, build
 from rlgen.evaluation.suites import load_suite
+from rlgen.protocols import LevelEnv
 
 GAMES = list(IDS)
 LIMITS = {"asterix": 1000, "breakout": 1000, "freeway": 2500, "space-invaders": 1000}
@@ -90,7 +91,7 @@ def test_equal_games_are_equal_and_the_game_is_the_whole_configuration():
         override(MinAtar(), {"game": "pong"})
     with pytest.raises(ValueError, match="game='brakeout' is unknown; did you mean 'breakout'"):
         MinAtar("brakeout")
-    assert not registry.has(MinAtar(), "num_states")
+    assert not registry.has(MinAtar(), LevelEnv.num_states)
 
 
 def test_a_game_that_is_first_met_inside_a_trace_leaves_no_tracer_behind():

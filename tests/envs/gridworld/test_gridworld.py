@@ -14,6 +14,7 @@ from rlgen import registry
 from rlgen.envs.gridworld import VARIANTS, GridWorld, Level, State, build
 from rlgen.envs.gridworld.dynamics import path_length
 from rlgen.envs.gridworld.level import DOWN, LEFT, RIGHT, STAY, UP
+from rlgen.protocols import LevelEnv
 from rlgen.testing import check_env
 
 MOVES = {UP: (-1, 0), DOWN: (1, 0), LEFT: (0, -1), RIGHT: (0, 1), STAY: (0, 0)}
@@ -286,12 +287,11 @@ def test_a_level_without_a_way_to_a_reward_is_unsolvable():
 
 def test_only_tabular_modes_enumerate_and_solve():
     for mode in VARIANTS:
-        able = [
-            registry.has(GridWorld(mode), x) for x in ("num_states", "solve", "expected_return")
-        ]
+        asked = (LevelEnv.num_states, LevelEnv.solve, LevelEnv.expected_return)
+        able = [registry.has(GridWorld(mode), x) for x in asked]
         assert able == [not mode.startswith("rand-")] * 3
     with pytest.raises(ValueError, match=r"needs an environment with solve.*gridworld"):
-        registry.require(GridWorld("rand-all"), "solve", "it")
+        registry.require(GridWorld("rand-all"), LevelEnv.solve, "it")
 
 
 def test_an_unknown_mode_is_answered_with_the_nearest():

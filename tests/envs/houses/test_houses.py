@@ -15,6 +15,7 @@ from rlgen.envs.houses import VARIANTS, Houses, build, cells_seen, make_level, t
 from rlgen.envs.houses.generator import Shape, layout, most_rooms, num_draws
 from rlgen.evaluation.suites import load_suite
 from rlgen.levels import disjoint
+from rlgen.protocols import LevelEnv
 
 ENV = Houses(max_steps=60, pay_coverage=True)
 NUM_STEPS = 60
@@ -278,7 +279,7 @@ RECORDED = (1520137, 2488244595)
 
 def test_what_cannot_be_known_is_not_claimed():
     for ability in ("success", "solve", "event", "feature_values"):
-        assert not registry.has(tiny(), ability)
+        assert not registry.has(tiny(), getattr(LevelEnv, ability))
     assert [build(**fields).pay_coverage for fields in VARIANTS.values()] == [False, True]
     assert build() == Houses()
 

@@ -10,6 +10,7 @@ import pytest
 from rlgen import registry
 from rlgen.envs import cave, maze
 from rlgen.envs.rooms import keyroom, rho_rooms, rooms
+from rlgen.protocols import LevelEnv
 from rlgen.types import PyTree
 
 TINY = {
@@ -96,5 +97,5 @@ def _check_even(drawn: list, known: set) -> None:
 
 
 def test_doors_that_jam_have_no_fewest_steps():
-    assert not registry.has(rooms.Rooms(doors="locked"), "labelled_states")
-    assert registry.has(rooms.Rooms(), "labelled_states")
+    assert not registry.has(rooms.Rooms(doors="locked"), LevelEnv.labelled_states)
+    assert registry.has(rooms.Rooms(), LevelEnv.labelled_states)

@@ -15,29 +15,18 @@ from rlgen.evaluation.from_runs.showcase import Tries, _best, _told, _worst, lev
 from rlgen.evaluation.report.images import gif_bytes
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite, make_level_set, take
+from tests.standins.stubs import Untaught
 
 
 @dataclass(frozen=True)
-class Forward:
+class Forward(Untaught):
     """Walks straight on; its rollouts come in parts that do not divide the time limit."""
 
     bptt_steps: int = 7
 
-    def init(self, key):
-        return ()
-
-    def initial_carry(self, num_slots):
-        return ()
-
     def act(self, key, state, carry, obs, first):
         zero = jnp.zeros(first.shape)
         return carry, jnp.full(first.shape, FORWARD), zero, zero
-
-    def value(self, state, carry, obs, first):
-        return jnp.zeros(first.shape)
-
-    def update(self, key, state, rollout, weight):
-        return state, {}
 
 
 def make_suite():

@@ -33,7 +33,9 @@ from rlgen.evaluation.report.report import write_report
 from rlgen.evaluation.stats.bootstrap import Bootstrap
 from rlgen.evaluation.zero_shot import Loaded, evaluate, policies_of
 from rlgen.levels import Suite, take
+from rlgen.protocols import Learner
 from tests.standins.corridors import Forward, corridors, worth
+from tests.standins.stubs import Unasked, Unplayed, Unrun
 
 QUICK = Bootstrap(reps=400)
 
@@ -131,7 +133,7 @@ def test_levels_from_elsewhere_have_no_unseen_ones_but_a_suites():
     assert unseen_levels(env, given, 4) is None
 
     @dataclasses.dataclass(frozen=True)
-    class Split:
+    class Split(Unplayed):
         both: tuple
 
         def suites(self):
@@ -147,12 +149,16 @@ def test_levels_from_elsewhere_have_no_unseen_ones_but_a_suites():
 
 def test_the_set_inside_another_sampler_is_found():
     @dataclasses.dataclass(frozen=True)
-    class Outer:
+    class Outer(Unasked):
         data: Fixed
 
         @property
         def level_set(self):
             return self.data.level_set
+
+        @property
+        def is_set_sampled(self):
+            return self.data.is_set_sampled
 
     env = maze.tiny()
     sampled, given = Fixed(env, num_levels=4), Fixed(env, levels=chosen_of(env, 4))
@@ -189,16 +195,35 @@ class Draws(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Weighted:
+class Weighted(Unasked):
     """Draws from a buffer by its weights."""
+
+    def buffer(self, state):
+        return state.buffer
 
     def replay_probability(self, state):
         return state.weight
 
 
+class Hidden(Unasked):
+    """Keeps levels, and does not say how likely each of them is."""
+
+    def buffer(self, state):
+        return state.buffer
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated(Unrun):
+    """What its states are, its learner's are."""
+
+    learner: Learner
+
+    def policy(self, states):
+        return self.learner, states
+
+
 def loaded(sampler: Any, states: Any, learner: Any = None) -> Loaded:
-    chosen = learner or Forward()
-    student = SimpleNamespace(policy=lambda states: (chosen, states))
+    student = Evaluated(learner or Forward())
     curriculum = SimpleNamespace(sampler=sampler, student=student)
     return Loaded("run", maze.tiny(), curriculum, jnp.zeros(2), {}, states)
 
@@ -221,7 +246,7 @@ def test_without_a_buffer_nothing_shifts_and_without_weights_nothing_is_known():
     train = evaluation(np.full((2, 4, 3), 0.5), 0)
     uniform = loaded(Fixed(maze.tiny(), num_levels=3), ())
     np.testing.assert_array_equal(shift_gap(uniform, policies_of(uniform), train), [0.0, 0.0])
-    hidden = loaded(object(), Draws(Held(()), ()))
+    hidden = loaded(Hidden(), Draws(Held(()), ()))
     assert shift_gap(hidden, policies_of(hidden), train) == ()
 
 
@@ -250,9 +275,9 @@ def test_a_run_is_measured_against_its_set_and_a_suite():
     np.testing.assert_allclose(found.returns.per_seed, worth()[:2].mean(), rtol=1e-5)
     assert float(found.solve_rate.gap.value) == 1.0
     np.testing.assert_array_equal(found.shift_gap, [0, 0])
-    assert measure(loaded(object(), ()), tested) is None
+    assert measure(loaded(Unasked(), ()), tested) is None
     # Without a set of its own, by another's levels; its sampler tells nothing of a shift.
-    beside = measure(loaded(object(), (), Looking()), tested, reference=take(levels, [0, 1]))
+    beside = measure(loaded(Unasked(), (), Looking()), tested, reference=take(levels, [0, 1]))
     assert beside is not None and beside.shift_gap == ()
     np.testing.assert_allclose(beside.returns.per_seed, found.returns.per_seed)
     assert measure(loaded(Fixed(env, levels=levels), ()), tested) is None  # all were trained on

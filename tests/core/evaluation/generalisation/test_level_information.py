@@ -13,7 +13,6 @@ from rlgen.algos.learners.ppo import PPO
 from rlgen.envs import maze
 from rlgen.evaluation.generalisation.level_information import (
     Probe,
-    has_features,
     heldout,
     in_halves,
     online,
@@ -21,6 +20,8 @@ from rlgen.evaluation.generalisation.level_information import (
     some_features,
 )
 from rlgen.nn.actor_critic import ActorCritic
+from rlgen.protocols import Learner
+from tests.standins.corridors import Forward
 
 SIZE = 640  # steps in each half
 
@@ -174,9 +175,9 @@ def test_heads_on_the_features_give_policy_and_value(core, kind):
 
 def test_features_are_of_networks_whose_heads_share_a_trunk():
     env = maze.tiny()
-    assert has_features(ppo.tiny(env))
-    assert not has_features(a2c.tiny(env))  # actor and critic apart
-    assert not has_features(object())
+    assert ppo.tiny(env).offers(Learner.features)
+    assert not a2c.tiny(env).offers(Learner.features)  # actor and critic apart
+    assert not Forward().offers(Learner.features)
 
 
 @pytest.mark.thorough

@@ -15,6 +15,7 @@ from rlgen.nn.actor_critic import ActorCritic
 from rlgen.students import OnPolicy, OnPolicyState
 from rlgen.testing import Probe
 from rlgen.types import Slots
+from tests.standins.stubs import Unrun
 
 ENV = Probe("policy")  # action 0 pays 1, action 1 costs 1
 NETWORK = ActorCritic(core="none", hidden_size=4, head_size=4)
@@ -96,4 +97,4 @@ def test_points_rise_from_zero(points):
 
 def test_a_rule_is_sent_to_the_evaluation_of_rules():
     with pytest.raises(ValueError, match="rlgen eval RUN --horizons"):
-        few_shot.student_of(SimpleNamespace(student=object()), ENV)
+        few_shot.student_of(SimpleNamespace(student=Unrun()), ENV)

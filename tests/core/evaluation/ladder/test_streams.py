@@ -24,6 +24,7 @@ from rlgen.evaluation.ladder.ladder import (
 )
 from rlgen.evaluation.ladder.streams import VERSION, TooFewError, digest, draw_streams, suite_stream
 from rlgen.levels import DistributionShift, Suite, make_level_set, words
+from tests.standins.stubs import Unrun
 
 NAMES = ("train", "validation", "test")
 SHORT = Chain(length=(2, 6))  # ten levels
@@ -96,7 +97,7 @@ def test_a_small_family_gives_all_that_it_has_and_is_refused_more():
 
 def test_levels_of_training_are_on_no_other_rung():
     sampler = Fixed(SHORT, num_levels=4, seed=3)
-    curriculum = SimpleNamespace(student=object(), sampler=sampler)
+    curriculum = SimpleNamespace(student=Unrun(), sampler=sampler)
     loaded = SimpleNamespace(env=SHORT, curriculum=curriculum)
     trained = trained_on(Path(), loaded)
     assert trained is not None

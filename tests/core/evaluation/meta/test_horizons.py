@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -74,19 +75,20 @@ ENV = TwoStates()
 def told(**fields):
     """What the rule of an agent is told of its clock in its second update of four."""
     seen: list[Any] = []
+    call = Rule.__call__
 
-    class Watched(Rule):
-        def __call__(self, params, inputs):
-            seen.append((inputs.life_used, inputs.log_horizon))
-            return super().__call__(params, inputs)
+    def watched(rule, params, inputs):
+        seen.append((inputs.life_used, inputs.log_horizon))
+        return call(rule, params, inputs)
 
-    sizes = {name: getattr(NET, name) for name in NET.__dataclass_fields__}
-    learner = lpg.build(ENV, net=Watched(**sizes), num_updates=4, **fields)
+    learner = lpg.build(ENV, net=NET, num_updates=4, **fields)
     state = learner.init(jax.random.key(1))
     from tests.algos.learners.test_lpo import played
 
-    state, _ = learner.update(jax.random.key(2), state, played(learner, state), jnp.ones(4))
-    learner.update(jax.random.key(2), state, played(learner, state), jnp.ones(4))
+    with mock.patch.object(Rule, "__call__", watched):
+        for _ in range(2):
+            rollout = played(learner, state)
+            state, _ = learner.update(jax.random.key(2), state, rollout, jnp.ones(4))
     life_used, horizon = seen[-1]
     assert len(np.unique(life_used)) == len(np.unique(horizon)) == 1
     return float(life_used[0, 0]), float(horizon[0, 0])

@@ -15,6 +15,7 @@ from rlgen.evaluation.meta.meta_test import Life, Protocol, Trainee, evaluate, t
 from rlgen.evaluation.report import results
 from rlgen.evaluation.report.relative_section import sentence
 from rlgen.evaluation.stats.relative import relative_to
+from rlgen.protocols import RuleLearner
 from rlgen.registry import load
 from tests.standins.held_out import HeldOut
 
@@ -24,7 +25,7 @@ PROTOCOL = Protocol(lifetime=6, attempts=2, num_workers=3, num_steps=5)
 
 
 @dataclass(frozen=True)
-class Handed:
+class Handed(RuleLearner):
     """A learner that is handed a rule and does not care, or has it scale its last policy."""
 
     learner: Any
@@ -33,8 +34,15 @@ class Handed:
     def init(self, key):
         return self.init_with(key, jnp.ones(()))
 
-    def init_with(self, key, rule):
+    def init_with(self, key, rule, lifetime=()):
         return self.learner.init(key), rule
+
+    @property
+    def rule_net(self):
+        raise NotImplementedError
+
+    def for_env(self, env):
+        raise NotImplementedError
 
     def act(self, key, state, carry, obs, first):
         return self.learner.act(key, state[0], carry, obs, first)

@@ -21,13 +21,14 @@ from rlgen.evaluation.report.figures import THEMES, png_bytes
 from rlgen.evaluation.report.html import Page, render
 from rlgen.runs.curriculum_log import LevelLog
 from rlgen.types import EpisodeStats, Solution
+from tests.standins.stubs import Unplayed
 
 UPDATES, SEEDS, KEPT = 40, 2, 3
 SHAPE = (UPDATES, SEEDS, KEPT)
 
 
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(Unplayed, abstract=True):
     """A level is a number; it is worth twice that, and cannot be solved from 0.9 on."""
 
     def level_features(self, level):

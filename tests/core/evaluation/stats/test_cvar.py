@@ -17,6 +17,7 @@ from rlgen.evaluation.stats.bootstrap import Bootstrap
 from rlgen.evaluation.stats.cvar import ALPHAS, cvar, worst_levels, worst_means
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite, make_level_set
+from tests.standins.stubs import Untaught
 
 FEW = Bootstrap(reps=200)
 
@@ -203,27 +204,15 @@ def test_a_missing_score_is_refused_it_would_rank_as_the_best():
 
 
 @dataclass(frozen=True)
-class Wavering:
+class Wavering(Untaught):
     """Walks straight on or turns, by chance."""
 
     bptt_steps: int = 5
-
-    def init(self, key):
-        return ()
-
-    def initial_carry(self, num_slots):
-        return ()
 
     def act(self, key, state, carry, obs, first):
         zero = jnp.zeros(first.shape)
         moves = jax.random.bernoulli(key, 0.4, first.shape)
         return carry, jnp.where(moves, FORWARD, FORWARD - 1), zero, zero
-
-    def value(self, state, carry, obs, first):
-        return jnp.zeros(first.shape)
-
-    def update(self, key, state, rollout, weight):
-        return state, {}
 
 
 @pytest.fixture(scope="module")
