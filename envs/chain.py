@@ -171,6 +171,7 @@ class Chain(LevelEnv):
 
     def num_states(self) -> int:
         """Values that the observation can have, without distractors."""
+        self.must_offer(LevelEnv.num_states)
         return 2 * (self.length[1] + 1)
 
     def expected_return(self, level: Level, log_policy: Float[Array, "S 2"]) -> Float[Array, ""]:
@@ -178,6 +179,7 @@ class Chain(LevelEnv):
 
         The first state is state 0, and the noise has mean 0.
         """
+        self.must_offer(LevelEnv.expected_return)
         return 2 * jnp.exp(log_policy[0, level.right]) - 1
 
     def suites(self) -> dict[str, Callable[[], Suite]]:

@@ -56,7 +56,7 @@ class MissingCapability(ValueError):  # noqa: N818 (what it says is no fault of 
     """A component lacks an optional method that somebody needs."""
 
 
-class Component(abc.ABC):
+class Component(abc.ABC):  # noqa: B024 (what is abstract, its subclasses declare)
     """Base of all components: abstract or final; knows which capabilities it offers."""
 
     _is_abstract: ClassVar[bool] = True
@@ -76,7 +76,16 @@ class Component(abc.ABC):
 
         A wrapper asks what it wraps; a component whose fields decide overrides this.
         """
-        return getattr(type(self), capability.__name__) is not capability
+        return getattr(type(self), capability.__name__, capability) is not capability
+
+    def must_offer(self, capability: Callable, message: str = "") -> None:
+        """Refuse a call; first line of a capability of which `offers` says no for some fields.
+
+        Raises:
+            MissingCapability: this component does not offer it.
+        """
+        if not self.offers(capability):
+            raise self.missing(capability, message)
 
     def missing(self, capability: Callable, message: str = "") -> MissingCapability:
         """What to raise where a capability is called that this component does not offer."""
@@ -220,7 +229,7 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
     def labelled_states(
         self, key: Key, level: PyTree, num: int
     ) -> tuple[PyTree, Bool[Array, "S A"]]:
-        """States [num] drawn evenly, each with the actions that lead to success by the fewest steps."""
+        """States [num] drawn evenly, each with the actions that begin a shortest way to success."""
         raise self.missing(LevelEnv.labelled_states)
 
     def num_states(self) -> int:

@@ -102,9 +102,12 @@ class A2C(Learner):
         return discounting(self)
 
     def offers(self, capability: Callable) -> bool:
-        """Features, if the network has them."""
-        missing = capability is Learner.features and not self.network.offers(Network.trunk)
-        return super().offers(capability) and not missing
+        """Features, if the network has them; a log-policy, if it has no memory."""
+        if capability is Learner.features and not self.network.offers(Network.trunk):
+            return False
+        if capability is Learner.log_policy and jax.tree.leaves(self.network.initial_carry(1)):
+            return False
+        return super().offers(capability)
 
     def initial_carry(self, num_slots: int) -> PyTree:
         """Recurrent state at the start of an episode, [N, ...]."""
@@ -134,12 +137,14 @@ class A2C(Learner):
         """Log-probabilities of all actions, of a network without memory.
 
         Raises:
-            ValueError: the network remembers, so its policy is no function of the observation.
+            MissingCapability: the network remembers, so its policy is no function of the
+                observation.
         """
+        self.must_offer(
+            Learner.log_policy, "log_policy needs a network without memory, such as core='none'"
+        )
         size = jax.tree.leaves(obs)[0].shape[0]
         carry = self.network.initial_carry(size)
-        if jax.tree.leaves(carry):
-            raise ValueError("log_policy needs a network without memory, such as core='none'")
         first = jnp.zeros(size, bool)
         return jax.nn.log_softmax(self.network.step(self.env, state.params, carry, obs, first)[1])
 

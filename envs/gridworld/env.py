@@ -169,6 +169,7 @@ class GridWorld(LevelEnv):
 
     def num_states(self) -> int:
         """How many observations there are, C * 2^n, reachable or not."""
+        self.must_offer(LevelEnv.num_states)
         return self.max_size**2 * 2**self.max_objects
 
     def solve(self, level: Level) -> Solution:
@@ -176,6 +177,7 @@ class GridWorld(LevelEnv):
 
         `steps` are those to the nearest object that pays.
         """
+        self.must_offer(LevelEnv.solve)
         best = solver.optimal_return(level, self.max_objects)
         length = dynamics.path_length(level)
         solvable = (best > 0) & (length > 0)
@@ -183,6 +185,7 @@ class GridWorld(LevelEnv):
 
     def expected_return(self, level: Level, log_policy: Float[Array, "S A"]) -> Float[Array, ""]:
         """What a policy earns in an episode on average, exactly; see `solver`."""
+        self.must_offer(LevelEnv.expected_return)
         return solver.expected_return(level, log_policy, self.max_objects)
 
     # Host side.

@@ -139,6 +139,7 @@ class RoomsFamily(LevelEnv, abstract=True):
 
     def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 5"]]:
         """States drawn evenly, each with the best actions."""
+        self.must_offer(LevelEnv.labelled_states)
         return best_actions.labelled_states(key, level, num, doors_closed=self.doors_closed)
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:

@@ -28,11 +28,7 @@ def check_sampler(
         memory: what a score is to remember of an unseen level.
     """
     memory = jax.tree.map(jnp.asarray, memory)
-    shape = (num_slots, levels_per_slot)
-    level = jax.tree.map(
-        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.example_level()
-    )
-    slots = new_slots(level, memory, sampler.level_info())
+    slots = _first_slots(sampler, (num_slots, levels_per_slot), memory)
     state = jax.jit(sampler.init)(jax.random.key(0), memory)
     free = jnp.ones(num_slots, bool)
     played = random_rollout(0, 24, num_slots, levels_per_slot)
@@ -65,6 +61,14 @@ def check_sampler(
         ended = np.flatnonzero(done).tolist()
         observed |= {_bytes(after.level, n, r) for n in ended for r in range(levels_per_slot)}
         slots, free = after, done
+
+
+def _first_slots(sampler: Sampler, shape: tuple[int, int], memory: PyTree) -> Slots:
+    """Slots with the example level in every place."""
+    level = jax.tree.map(
+        lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.example_level()
+    )
+    return new_slots(level, memory, sampler.level_info())
 
 
 def _given(sampler: Sampler) -> set[bytes]:

@@ -35,7 +35,10 @@ from rlgen.evaluation.stats.formatting import show_interval
 from rlgen.evaluation.stats.summary import Summary, summarise
 from rlgen.runs.spec import RunSpec, build
 
-_UED = "--score positive-value-loss --sampler.priority.temperature 0.3 --sampler.priority.staleness-coef 0.3"
+_UED = (
+    "--score positive-value-loss "
+    "--sampler.priority.temperature 0.3 --sampler.priority.staleness-coef 0.3"
+)
 METHODS = {
     "uniform": ("fixed", ""),
     "plr": ("fixed-plr", ""),

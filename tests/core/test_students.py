@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rlgen.algos.learners.ppo import PPO
-from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.plr import PLR, Alternate
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.curriculum import Curriculum
@@ -157,7 +157,7 @@ def test_a_shared_predicate_is_one_answer_for_all_seeds():
 @pytest.fixture(scope="module")
 def robust():
     """Robust PLR: some updates train, some only score."""
-    sampler = PLR(ENV, Random(ENV), capacity=8, replay_prob=0.5, train_on_new=False)
+    sampler = PLR(ENV, Random(ENV), capacity=8, decision=Alternate(0.5), train_on_new=False)
     student = OnPolicy(ENV, LEARNER, NUM_STEPS)
     return Curriculum(student, sampler, MaxMC(), num_slots=N)
 

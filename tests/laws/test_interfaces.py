@@ -80,7 +80,7 @@ def optional_names(base: type) -> list[str]:
 
 def is_capability(value: Any) -> bool:
     """Whether it is a method whose default says that it is lacking."""
-    return inspect.isfunction(value) and "_lacks" in inspect.unwrap(value).__code__.co_names
+    return inspect.isfunction(value) and "missing" in inspect.unwrap(value).__code__.co_names
 
 
 OPTIONAL = [(base, name) for base in BASES for name in optional_names(base) if base != Component]
@@ -243,6 +243,11 @@ def unpacks(env):
         assert jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
+def tells_levels_apart(env):
+    found = jax.eval_shape(env.level_hash, jax.eval_shape(env.sample_level, KEY))
+    assert found.shape == (2,) and found.dtype == jnp.uint32
+
+
 def tells_success(env):
     solved = env.success(jnp.array([[1.0, 0.0]]), jnp.array([[True, True]]))
     assert solved.shape == (1, 2) and solved.dtype == bool
@@ -353,6 +358,7 @@ LAWS: dict[tuple[type, str], Law] = {
     (LevelEnv, "action_space"): Law(counts_actions, given(spaces.Discrete(2))),
     (LevelEnv, "unpack"): Law(unpacks, given(jnp.ones(3))),
     (LevelEnv, "success"): Law(tells_success, lambda self, total, terminated: total > 1),
+    (LevelEnv, "level_hash"): Law(tells_levels_apart, lambda self, level: jnp.ones(2, jnp.uint32)),
     (LevelEnv, "for_evaluation"): Law(is_evaluated, given(EASY)),
     (LevelEnv, "presets"): Law(has_presets, given({"fast": {}})),
     (LevelEnv, "suites"): names_are_told("suites", callable, {"heldout": absent}),
@@ -466,13 +472,17 @@ def check_offers(env: Any) -> None:
             with pytest.raises(MissingCapability, match=f"{type(env).__name__} has no {ability}"):
                 inspect.unwrap(capability)(env, *nothing)
         else:
-            assert env.offers(capability) or decides, ability
+            nothing = [None] * (len(inspect.signature(capability).parameters) - 1)
+            if not env.offers(capability):
+                assert decides, ability
+                with pytest.raises(MissingCapability, match=f"has no {ability}"):
+                    inspect.unwrap(getattr(type(env), ability))(env, *nothing)
             assert inspect.isfunction(getattr(type(env), ability)), f"{ability} is no method"
 
 
 def test_a_task_offers_what_its_level_does():
     task = TaskEnv(EASY)
-    assert not task.offers(LevelEnv.solve) and task.offers(LevelEnv.level_hash)
+    assert not task.offers(LevelEnv.solve)
     with pytest.raises(MissingCapability, match="Probe has no solve"):
         task.solve(task.sample_level(KEY))
     assert TaskEnv(load("envs", "maze").tiny()).offers(LevelEnv.solve)

@@ -74,7 +74,7 @@ def quick():
 
 @pytest.fixture(scope="module")
 def fields(quick):
-    """The options of `rlgen train` for some names, as `--sampler.decision.replay-prob`; built once each."""
+    """The options of `rlgen train` for some names, such as `--seed`; built once each."""
     known: dict[tuple, dict[str, config.Leaf]] = {}
 
     def of(names: dict[str, str]) -> dict[str, config.Leaf]:

@@ -190,12 +190,12 @@ def test_what_was_killed_is_gone_on_with_bit_for_bit(sweep, whole, tmp_path):
     killer = (
         "import os, sys; sys.path[:0] = sys.argv[1:3]\n"
         "import sweep\n"
-        "from rlgen.runs import training\n"
-        "save, saved = training._save, []\n"
-        "def then_die(run, *args):\n"
-        "    save(run, *args); saved.append(run.path.name)\n"
+        "from rlgen.runs import checkpoint\n"
+        "save, saved = checkpoint.save, []\n"
+        "def then_die(folder, *args):\n"
+        "    save(folder, *args); saved.append(folder.name)\n"
         "    if len(saved) == 3: os.kill(os.getpid(), 9)\n"  # halfway through the second
-        "training._save = then_die\n"
+        "checkpoint.save = then_die\n"
         "sys.exit(sweep.main(sys.argv[3:]))"
     )
     command = [sys.executable, "-c", killer, str(SCRIPTS), str(TESTS)]
@@ -212,14 +212,14 @@ def test_what_was_killed_is_gone_on_with_bit_for_bit(sweep, whole, tmp_path):
 
 @pytest.mark.thorough
 def test_a_signal_ends_the_sweep_after_the_chunk(sweep, tmp_path, monkeypatch, capsys):
-    save = training._save
+    save = checkpoint.save
 
-    def then_stop(run, states, now):
-        save(run, states, now)
-        if run.path.name.startswith("1") and now.update == 3:
+    def then_stop(folder, update, *args):
+        save(folder, update, *args)
+        if folder.name.startswith("1") and update == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training, "_save", then_stop)
+    monkeypatch.setattr(checkpoint, "save", then_stop)
     assert trial(sweep, tmp_path / "sweep", "--grid", RATES) == 143
     found = points(tmp_path / "sweep")
     assert [found[name]["state"] for name in sorted(found)] == ["cut", "waiting"]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.buffer import Arrivals, LevelBuffer, Priority, insert, make_buffer
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import LevelEnv, Sampler
+from rlgen.protocols import LevelEnv, Sampler, check_numbers
 from rlgen.types import MUTANT, NEW, REPLAY, Key, Keys, Outcome, PyTree, Slots
 
 Parents = Literal["batch", "easiest"]
@@ -62,11 +62,8 @@ class Mutator:
     num_parents: int = 4
 
     def __post_init__(self):
-        if self.num_edits < 0 or self.num_parents < 1:
-            raise ValueError(
-                f"num_edits must be at least 0 and num_parents at least 1, got "
-                f"{self.num_edits} and {self.num_parents}"
-            )
+        check_numbers(self, "num_edits", least=0)
+        check_numbers(self, "num_parents", least=1)
         if self.parents not in get_args(Parents):
             raise ValueError(f"parents must be 'batch' or 'easiest', got {self.parents!r}")
 

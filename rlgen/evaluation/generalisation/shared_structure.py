@@ -50,7 +50,7 @@ def shared_structure(
     """
     registry.require(env, LevelEnv.feature_values, "shared structure")
     registry.require_all(env, FEATURES[feature], f"shared structure of {feature}")
-    of = partial(env.feature_values, feature=feature, discount=discount)  # noqa: B009
+    of = partial(env.feature_values, feature=feature, discount=discount)
     # One after the other: the values of all at once would take more memory than the levels.
     values = np.asarray(jax.jit(lambda levels: jax.lax.map(of, levels))(levels), np.float64)
     limit = np.asarray(levels.max_steps_in_episode, np.float64)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rlgen import registry
-from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.plr import PLR, Alternate, Blocks
 from rlgen.algos.samplers.random import Random
-from rlgen.algos.samplers.replay.lineage import easiest_rows
+from rlgen.algos.samplers.replay.pool import Mutator, easiest_rows
 from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.curriculum import Curriculum
 from rlgen.students import OnPolicy
@@ -27,7 +27,7 @@ MEMORY = MaxMC().initial_state()
 
 
 def make(**fields):
-    defaults = {"capacity": K, "replay_prob": 0.5, "min_fill": 0.5, "train_on_new": False}
+    defaults = {"capacity": K, "decision": Alternate(0.5), "min_fill": 0.5, "train_on_new": False}
     return PLR(ENV, Random(ENV), **(defaults | fields))
 
 
@@ -78,14 +78,14 @@ def same(x, y):
 def test_accel_with_zero_edits_is_robust_plr():
     env = registry.load("envs", "maze").tiny()
     accel, robust = (registry.load("recipes", name).build(env) for name in ("accel", "robust-plr"))
-    assert replace(accel.sampler, num_edits=0) == robust.sampler
-    states, slots, _ = run(make(num_edits=0))
+    assert replace(accel.sampler, mutator=robust.sampler.mutator) == robust.sampler
+    states, slots, _ = run(make(mutator=Mutator(0)))
     assert set(np.unique(slots.origin)) == {NEW, REPLAY} and not states.edits_next.any()
 
 
 @pytest.mark.thorough
 def test_every_replay_is_followed_by_mutants_of_the_levels_just_replayed():
-    states, slots, lineage = run(make(num_edits=3))
+    states, slots, lineage = run(make(mutator=Mutator(3)))
     origin, number = np.asarray(slots.origin)[:, 0], np.asarray(slots.level["number"])
     kinds = [int(x) for x in origin]
     assert set(kinds) == {NEW, REPLAY, MUTANT}
@@ -135,7 +135,7 @@ def test_easiest_parents_are_those_of_highest_return_minus_score():
 
 
 def test_the_easiest_parents_share_the_mutants():
-    states, slots, _ = run(make(num_edits=1, parents="easiest", num_parents=2))
+    states, slots, _ = run(make(mutator=Mutator(1, "easiest", 2)))
     origin, number = np.asarray(slots.origin)[:, 0], np.asarray(slots.level["number"])[:, :, 0]
     mutants = np.flatnonzero(origin == MUTANT)
     assert mutants.size > 3
@@ -149,7 +149,7 @@ def test_the_easiest_parents_share_the_mutants():
 @pytest.mark.thorough
 @pytest.mark.parametrize(("num_edits", "blocks"), [(0, 2), (2, 3)])
 def test_parallel_curricula_play_equal_blocks_and_learn_from_the_replayed_one(num_edits, blocks):
-    sampler = make(parallel=True, num_edits=num_edits)
+    sampler = make(decision=Blocks(), mutator=Mutator(num_edits))
     assert sampler.num_blocks == blocks and sampler.train_share == 1 / blocks
     _, slots, _ = run(sampler)
     origin, number = np.asarray(slots.origin), np.asarray(slots.level["number"])[:, :, 0]
@@ -166,7 +166,8 @@ def test_parallel_curricula_play_equal_blocks_and_learn_from_the_replayed_one(nu
 
 @pytest.mark.thorough
 @pytest.mark.parametrize(
-    "fields", [{"num_edits": 2}, {"num_edits": 1, "parents": "easiest"}, {"parallel": True}]
+    "fields",
+    [{"mutator": Mutator(2)}, {"mutator": Mutator(1, "easiest")}, {"decision": Blocks()}],
 )
 def test_seeds_under_vmap_equal_single_runs(fields):
     sampler = make(**fields)
@@ -176,7 +177,7 @@ def test_seeds_under_vmap_equal_single_runs(fields):
 
 
 def test_no_branch_runs_all_paths_under_seeds():
-    sampler, own = make(num_edits=2), jax.vmap(jax.random.key)(jnp.arange(3))
+    sampler, own = make(mutator=Mutator(2)), jax.vmap(jax.random.key)(jnp.arange(3))
     state = jax.vmap(lambda key: sampler.init(key, MEMORY))(own)
     slots = jax.tree.map(lambda x: jnp.stack([x] * 3), first_slots(sampler))
     axes = (Keys(0, None), 0, 0, 0)  # pyright: ignore[reportArgumentType]
@@ -190,14 +191,18 @@ def test_no_branch_runs_all_paths_under_seeds():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_edits": -1}, "num_edits must be at least 0"),
+        ({"num_edits": -1}, "num_edits must be 0 or more"),
         ({"num_parents": 0}, "num_parents must be at least 1"),
-        ({"parents": "easiest", "parallel": True}, "use parents='batch'"),
     ],
 )
 def test_impossible_settings_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        make(**fields)
+        Mutator(**fields)
+
+
+def test_mutants_of_the_easiest_are_not_made_beside_their_parents():
+    with pytest.raises(ValueError, match="use parents='batch'"):
+        make(mutator=Mutator(parents="easiest"), decision=Blocks())
 
 
 class Plain(Unplayed):
@@ -210,7 +215,7 @@ class Plain(Unplayed):
 def test_an_environment_without_the_ability_is_refused_with_the_names_of_those_that_have_it():
     plain = Plain()
     with pytest.raises(ValueError, match=r"edits levels.*Plain has no mutate_levels.*: .*maze"):
-        PLR(plain, Random(plain), num_edits=1)
+        PLR(plain, Random(plain), mutator=Mutator(1))
     with pytest.raises(ValueError, match=r"Plain has no sample_simple_level.*have it: .*maze"):
         Random(plain, simple=True)
 
@@ -218,7 +223,7 @@ def test_an_environment_without_the_ability_is_refused_with_the_names_of_those_t
 def test_slots_must_divide_into_blocks_and_all_with_weight_be_learned_from():
     env = registry.load("envs", "maze").tiny()
     learner = registry.load("learners", "ppo").tiny(env)
-    sampler = PLR(env, Random(env), parallel=True, num_edits=1, train_on_new=False)
+    sampler = PLR(env, Random(env), decision=Blocks(), mutator=Mutator(1), train_on_new=False)
     with pytest.raises(ValueError, match=r"num_slots=8 does not divide .* 3 equal blocks.* 9"):
         Curriculum(OnPolicy(env, learner), sampler, MaxMC(), num_slots=8)
     half = OnPolicy(env, learner, train_share=0.25)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from rlgen.algos.samplers.dred import DRED, judge
+from rlgen.algos.samplers.dred import DRED, Mixture, judge
 from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.samplers.random import Random
-from rlgen.algos.samplers.replay.mixture import Mixture
+from rlgen.algos.samplers.replay.pool import Mutator
 from rlgen.algos.scores.none import NoScore
 from rlgen.buffer import Priority, make_buffer, observed
 from rlgen.curriculum import Curriculum
@@ -255,7 +255,7 @@ def test_any_admits_the_unsolved_with_a_score_of_zero_while_there_is_room():
 
 
 def test_edits_are_of_what_was_just_replayed():
-    _, slots, _ = run(make(source=(), num_edits=3), 0, 20)
+    _, slots, _ = run(make(source=(), mutator=Mutator(3)), 0, 20)
     origin, number = np.asarray(slots.origin)[:, 0], np.asarray(slots.level["number"])
     mutants = np.flatnonzero(origin == MUTANT)
     assert mutants.size > 5
@@ -364,8 +364,7 @@ def test_uniform_is_uniform():
     ("fields", "sentence"),
     [
         ({"capacity": M}, "capacity=10 is below the 10 levels of the set and a row for proposals"),
-        ({"num_edits": 2}, "a source is given too"),
-        ({"num_edits": -1}, "num_edits must be at least 0"),
+        ({"mutator": Mutator(2)}, "a source is given too"),
     ],
 )
 def test_impossible_fields_are_refused(fields, sentence):

@@ -9,8 +9,9 @@ import pytest
 
 from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.samplers.lifetimes import Lifetimes
-from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.plr import PLR, EachSlot
 from rlgen.algos.samplers.random import Random
+from rlgen.algos.samplers.replay.pool import Mutator
 from rlgen.algos.scores.algorithmic_regret import AlgorithmicRegret
 from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.algos.scores.none import NoScore
@@ -31,7 +32,7 @@ REGRET = AlgorithmicRegret()
 
 def make(**fields):
     source = Lifetimes(ENV, Random(ENV), 1, 8)
-    defaults: Any = {"capacity": K, "replay_prob": 0.5, "min_fill": 0.5, "per_slot": True}
+    defaults: Any = {"capacity": K, "decision": EachSlot(0.5), "min_fill": 0.5}
     return PLR(TaskEnv(ENV), source, **(defaults | fields))
 
 
@@ -135,10 +136,10 @@ def test_levels_without_evidence_never_enter_the_buffer(played):
 
 @pytest.mark.thorough
 def test_without_a_score_nothing_is_replayed_and_the_source_is_as_if_alone():
-    sampler = make(min_fill=0.0, replay_prob=1.0)
+    sampler = make(min_fill=0.0, decision=EachSlot(1.0))
     _, slots, _ = run(sampler, 1, 30, NoScore())
     assert (slots.origin == NEW).all()
-    _, alone, _ = run(make(replay_prob=0.0), 1, 30, NoScore())
+    _, alone, _ = run(make(decision=EachSlot(0.0)), 1, 30, NoScore())
     jax.tree.map(np.testing.assert_array_equal, slots, alone)
 
 
@@ -153,16 +154,12 @@ def test_two_seeds_under_vmap_equal_two_single_runs():
         jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), many, one)
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [({"parallel": True}, "parallel=True"), ({"sequential": True}, "sequential=True")],
-)
-def test_what_belongs_to_whole_updates_is_refused(fields, words):
-    with pytest.raises(ValueError, match=f"per_slot=True does not go with {words}"):
-        make(**fields)
+def test_what_belongs_to_whole_updates_is_refused():
+    with pytest.raises(ValueError, match="EachSlot does not go with sequential=True"):
+        make(sequential=True)
     env = maze.tiny()
-    with pytest.raises(ValueError, match="does not go with num_edits=2"):
-        PLR(env, Random(env), num_edits=2, per_slot=True)
+    with pytest.raises(ValueError, match=r"does not go with mutator\.num_edits=2"):
+        PLR(env, Random(env), decision=EachSlot(), mutator=Mutator(2))
 
 
 def test_draws_without_replacement_follow_the_priorities():

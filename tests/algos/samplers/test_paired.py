@@ -11,7 +11,7 @@ import pytest
 from rlgen import config, testing
 from rlgen.algos.samplers import paired
 from rlgen.algos.samplers.paired import Paired
-from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.plr import PLR, Alternate
 from rlgen.algos.scores.regret import Regret
 from rlgen.envs.maze import tiny, to_grid
 from rlgen.nn.actor_critic import ActorCritic
@@ -289,7 +289,7 @@ def primitives(jaxpr, under_cond=False):
 @pytest.mark.parametrize("kind", ["propose", "observe"])
 def test_under_seeds_the_teachers_episode_and_its_update_stay_branches(kind):
     source = paired.tiny(ENV)
-    sampler = PLR(ENV, source, capacity=16, replay_prob=0.5)
+    sampler = PLR(ENV, source, capacity=16, decision=Alternate(0.5))
     seeds = jnp.arange(2)
     state = jax.vmap(lambda seed: sampler.init(jax.random.key(seed), ()))(seeds)
     slots = jax.tree.map(lambda x: jnp.stack([x, x]), first_slots(sampler))

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.plr import PLR, Alternate, EachSlot
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.algos.scores.none import NoScore
+from rlgen.buffer import Priority
 from rlgen.curriculum import Curriculum
 from rlgen.types import NEW, REPLAY, Keys, Outcome, Slots
 from tests.standins import trial
@@ -27,7 +28,7 @@ AXES = Keys(*PER_SEED)
 
 
 def make(**fields):
-    defaults = {"capacity": K, "replay_prob": 0.5, "min_fill": 0.5}
+    defaults = {"capacity": K, "decision": Alternate(0.5), "min_fill": 0.5}
     return PLR(ENV, Random(ENV), **(defaults | fields))
 
 
@@ -79,7 +80,7 @@ run = jax.jit(history, static_argnums=(0, 1))
 
 @pytest.mark.thorough
 def test_replaying_never_is_the_source_alone_bit_for_bit():
-    states, slots = run(make(replay_prob=0.0))
+    states, slots = run(make(decision=Alternate(0.0)))
     _, expected = run(Random(ENV))
     jax.tree.map(np.testing.assert_array_equal, slots._replace(level_info=()), expected)
     assert int(states.buffer.size[-1]) == K
@@ -87,8 +88,8 @@ def test_replaying_never_is_the_source_alone_bit_for_bit():
 
 @pytest.mark.thorough
 def test_robust_plr_differs_from_plr_by_the_weight_of_new_levels_alone():
-    states, slots = run(make(replay_prob=1.0))
-    robust, robust_slots = run(make(replay_prob=1.0, train_on_new=False))
+    states, slots = run(make(decision=Alternate(1.0)))
+    robust, robust_slots = run(make(decision=Alternate(1.0), train_on_new=False))
     jax.tree.map(np.testing.assert_array_equal, states, robust)
     np.testing.assert_array_equal(slots.weight, 1.0)
     np.testing.assert_array_equal(robust_slots.weight, np.where(slots.origin == NEW, 0.0, 1.0))
@@ -101,7 +102,7 @@ def test_robust_plr_differs_from_plr_by_the_weight_of_new_levels_alone():
 
 @pytest.mark.thorough
 def test_replay_begins_when_enough_levels_were_taken_in_and_then_keeps_its_share():
-    states, slots = run(make(replay_prob=1.0))
+    states, slots = run(make(decision=Alternate(1.0)))
     origin = np.asarray(slots.origin)
     needed = int(np.ceil(0.5 * K / (N * R)))
     assert (origin[:needed] == NEW).all()
@@ -146,7 +147,7 @@ def test_what_is_replayed_was_observed_and_brings_its_memory(sequential):
 @pytest.mark.thorough
 def test_a_family_of_few_levels_fills_few_rows_and_is_replayed_all_the_same():
     few = Numbers(num_kinds=5)
-    sampler = PLR(few, Random(few), capacity=K, replay_prob=1.0)
+    sampler = PLR(few, Random(few), capacity=K, decision=Alternate(1.0))
     states, slots = run(sampler)
     assert int(states.buffer.size[-1]) == 4  # level 0 gives no evidence
     assert (slots.origin[-1] == REPLAY).all()
@@ -154,7 +155,7 @@ def test_a_family_of_few_levels_fills_few_rows_and_is_replayed_all_the_same():
 
 @pytest.mark.thorough
 def test_busy_slots_keep_their_levels_and_their_rows():
-    sampler = make(replay_prob=1.0, min_fill=0.1, staleness_coef=0.0)
+    sampler = make(decision=Alternate(1.0), min_fill=0.1, priority=Priority(staleness_coef=0.0))
     step = jax.jit(lambda *args: cycle(sampler, *args))
     state, slots = sampler.init(jax.random.key(0), MEMORY), first_slots(sampler)
     free = jnp.ones(N, bool)
@@ -201,7 +202,7 @@ def test_seeds_under_vmap_equal_single_runs_and_decide_together():
 
 @pytest.mark.thorough
 def test_a_seed_without_any_row_goes_on_with_new_levels_while_others_replay():
-    sampler = make(replay_prob=1.0)
+    sampler = make(decision=Alternate(1.0))
     state = run(sampler)[0]
     filled = jax.tree.map(lambda x: x[-1], state)
     empty = sampler.init(jax.random.key(1), MEMORY)._replace(num_new=filled.num_new)
@@ -247,9 +248,7 @@ def test_under_vmap_over_seeds_generation_and_recall_stay_branches():
     ("fields", "message"),
     [
         ({"capacity": 0}, "capacity must be at least 1, got 0"),
-        ({"replay_prob": 1.5}, r"replay_prob must lie in \[0, 1\], got 1.5"),
         ({"min_fill": -0.1}, "min_fill must lie"),
-        ({"temperature": 0.0}, "temperature must be positive"),
     ],
 )
 def test_impossible_settings_are_refused_with_the_reason(fields, message):
@@ -257,9 +256,16 @@ def test_impossible_settings_are_refused_with_the_reason(fields, message):
         make(**fields)
 
 
+def test_an_impossible_share_of_replay_is_refused_with_the_reason():
+    with pytest.raises(ValueError, match=r"replay_prob must lie in \[0, 1\], got 1.5"):
+        Alternate(1.5)
+    with pytest.raises(ValueError, match="replay_prob must lie"):
+        EachSlot(-0.1)
+
+
 def test_priorities_in_proportion_to_scores_that_may_be_negative_are_refused():
-    sampler, student = make(priority="proportional"), trial.Student(ENV)
-    with pytest.raises(ValueError, match="MaxMC may be negative; use priority='rank'"):
+    sampler, student = make(priority=Priority("proportional")), trial.Student(ENV)
+    with pytest.raises(ValueError, match=r"MaxMC may be negative; use priority\.kind='rank'"):
         Curriculum(student, sampler, MaxMC(), num_slots=N)
     with pytest.raises(ValueError, match="MaxMC may be negative"):  # also inside another sampler
         Curriculum(student, replace(make(), source=sampler), MaxMC(), num_slots=N)

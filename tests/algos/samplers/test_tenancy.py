@@ -9,7 +9,7 @@ import pytest
 
 from rlgen.algos.learners.a2c import A2C
 from rlgen.algos.learners.ppo import PPO
-from rlgen.algos.samplers.plr import PLR
+from rlgen.algos.samplers.plr import PLR, Alternate
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.l1_value_loss import L1ValueLoss
 from rlgen.curriculum import Curriculum
@@ -190,7 +190,7 @@ def test_a_tenancy_of_nothing_is_refused():
 
 
 def samplers():
-    plr = PLR(ENV, Random(ENV), capacity=8, replay_prob=0.5, train_on_new=False)
+    plr = PLR(ENV, Random(ENV), capacity=8, decision=Alternate(0.5), train_on_new=False)
     return {"random": Random(ENV), "plr": plr}
 
 
