@@ -49,8 +49,8 @@ def leaves(component: object) -> Iterator[Leaf]:
     empty tuples (an absent component), and what is neither a component nor a plain value, such as
     arrays.
 
-    A component that stands in two places (PLR keeps the curriculum's score) is one component: it
-    is listed at its shortest path and changed in both.
+    A component that stands in two places (the set of DRED is also that of its source) is one
+    component: it is listed at its shortest path and changed in both.
     """
     for paths in _places(component).values():
         home = _home(paths)
