@@ -9,6 +9,7 @@ Bonuses for Exploration in Contextual MDPs". A product keeps the ranking by glob
 scale, where a sum ends as its episodic part alone, since that does not shrink over training.
 """
 
+import abc
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -111,8 +112,31 @@ def gate(left: Bonus, right: Bonus, threshold: float = 0.5) -> Combined:
     return Combined(left, right, "gate", threshold=threshold)
 
 
+class Wrapper(Bonus, abstract=True):
+    """Base of bonuses that are another one, paid differently."""
+
+    @property
+    @abc.abstractmethod
+    def inner(self) -> Bonus:
+        """The other one."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """What the bonus needs."""
+        return self.inner.features
+
+    @property
+    def pairs(self) -> bool:
+        """Whether it looks at the observation that follows."""
+        return self.inner.pairs
+
+    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
+        """What the bonus has to say of the metrics of an update."""
+        return self.inner.warnings(metrics)
+
+
 @dataclass(frozen=True)
-class Scale(Bonus):
+class Scale(Wrapper):
     """A bonus times a number.
 
     Attributes:
@@ -123,14 +147,9 @@ class Scale(Bonus):
     factor: float = 1.0
 
     @property
-    def features(self) -> tuple[str, ...]:
-        """What the bonus needs."""
-        return _features(self.bonus)
-
-    @property
-    def pairs(self) -> bool:
-        """Whether it looks at the observation that follows."""
-        return _pairs(self.bonus)
+    def inner(self) -> Bonus:
+        """The bonus."""
+        return self.bonus
 
     def init(self, key: Key, num_slots: int) -> PyTree:
         """The bonus before any data."""
@@ -143,10 +162,6 @@ class Scale(Bonus):
         state, bonus, metrics = self.bonus.apply(key, state, rollout, weight)
         return state, self.factor * bonus, metrics
 
-    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """What the bonus has to say of the metrics of an update."""
-        return self.bonus.warnings(metrics)
-
 
 class ShapedState(NamedTuple):
     """A bonus and the statistics by which it is normalised."""
@@ -156,7 +171,7 @@ class ShapedState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shaped(Bonus):
+class Shaped(Wrapper):
     """A bonus as a learner meets it: normalised, then times a coefficient.
 
     What is not finite is paid as 0 and counted in the metric `bonus_nonfinite`.
@@ -182,14 +197,9 @@ class Shaped(Bonus):
             raise ValueError(f"the bonus's clip must be 0 or more, got {self.clip}")
 
     @property
-    def features(self) -> tuple[str, ...]:
-        """What the bonus needs."""
-        return _features(self.novelty)
-
-    @property
-    def pairs(self) -> bool:
-        """Whether it looks at the observation that follows."""
-        return _pairs(self.novelty)
+    def inner(self) -> Bonus:
+        """The raw bonus."""
+        return self.novelty
 
     def init(self, key: Key, num_slots: int) -> ShapedState:
         """Before any data."""
@@ -218,7 +228,7 @@ class Shaped(Bonus):
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """What a user should hear of the metrics of an update."""
-        told, bad = self.novelty.warnings(metrics), float(metrics.get("bonus_nonfinite", 0.0))
+        told, bad = super().warnings(metrics), float(metrics.get("bonus_nonfinite", 0.0))
         if bad > 0:
             told.append(f"the bonus was not finite in {bad:g} steps of an update; they were paid 0")
         return told

@@ -148,7 +148,22 @@ def _children(component: object) -> Iterator[tuple[str, Any, Any, str]]:
 
 @functools.cache  # asked for at every look at a component, and slow to read
 def attributes(kind: type) -> Mapping[str, str]:
-    """Descriptions of a class's fields, each on one line: its Attributes section, else comments."""
+    """Descriptions of a class's fields, inherited ones included, each on one line.
+
+    From the Attributes section of a class or a dataclass that it extends, else from comments.
+    """
+    inherited = [base for base in kind.__mro__[:0:-1] if dataclasses.is_dataclass(base)]
+    comments: dict[str, str] = {}
+    sections: dict[str, str] = {}
+    for described in (*inherited, kind):
+        comment, section = _own_attributes(described)
+        comments |= comment
+        sections |= section
+    return comments | sections
+
+
+def _own_attributes(kind: type) -> tuple[dict[str, str], dict[str, str]]:
+    """By comments and by the docstring."""
     comments = re.findall(r"(?m)^    (\w+): .*?  # (.*)$", _source(kind))
     docstring = docstring_parser.parse(kind.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
     section = {
@@ -156,7 +171,7 @@ def attributes(kind: type) -> Mapping[str, str]:
         for field in docstring.params
         if field.args[0] == "attribute"
     }
-    return dict(comments) | section
+    return dict(comments), section
 
 
 def _source(kind: type) -> str:

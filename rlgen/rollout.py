@@ -299,7 +299,7 @@ def _at(queue: PyTree, turn: Int[Array, " N"]) -> PyTree:
 
 
 def is_exact(env: LevelEnv, learner: Actor) -> bool:
-    """Whether `policy_return` needs no playing.
+    """Whether `evaluate_policy` needs no playing.
 
     The environment enumerates its observations and has `expected_return`; the learner has no memory
     and has `log_policy`.
@@ -310,26 +310,6 @@ def is_exact(env: LevelEnv, learner: Actor) -> bool:
     return learner.offers(Actor.log_policy) and all(map(env.offers, needed))
 
 
-def policy_return(
-    key: Key,
-    env: LevelEnv,
-    learner: Actor,
-    state: PyTree,
-    level: PyTree,
-    num_episodes: int = 64,
-) -> Float[Array, ""]:
-    """Expected undiscounted return of an episode on one level.
-
-    Args:
-        key: consumed, if episodes are played.
-        env: one environment.
-        learner, state: whose policy.
-        level: one level.
-        num_episodes: to average over where no exact answer is to be had.
-    """
-    return evaluate_policy(key, env, learner, state, level, num_episodes)[0]
-
-
 def evaluate_policy(
     key: Key,
     env: LevelEnv,
@@ -338,7 +318,15 @@ def evaluate_policy(
     level: PyTree,
     num_episodes: int = 64,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Expected return as by `policy_return`, and the env steps played for it: 0 if it is exact."""
+    """Expected undiscounted return of an episode on one level, and the env steps played for it.
+
+    Args:
+        key: consumed, if episodes are played.
+        env: one environment.
+        learner, state: whose policy.
+        level: one level.
+        num_episodes: to average over where no exact answer, which takes 0 steps, is to be had.
+    """
     if is_exact(env, learner):
         log_policy = learner.log_policy(state, jnp.arange(env.num_states()))
         return env.expected_return(level, log_policy), jnp.zeros(())

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt32
 
 from rlgen.algos.bonuses import count_tables, state_keys
-from rlgen.protocols import Bonus, LevelEnv
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, Rollout
 
 __all__ = ["FULL", "VARIANTS", "Counts", "CountsState", "build", "tiny"]
@@ -38,7 +38,7 @@ class CountsState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Counts(Bonus):
+class Counts(state_keys.KeyedBonus):
     """A table of all visits of a run, exact where keys are few, a count-min sketch otherwise.
 
     A sketch never counts too little. A key that lands on used cells in all rows is taken for known:
@@ -46,7 +46,6 @@ class Counts(Bonus):
     too small for the run: raise `log_size` by two.
 
     Attributes:
-        key: what visits are filed under: position, event or observation.
         table: exact, count-min, or auto: exact where that is no larger.
         log_size: a row of a sketch has 2^log_size cells of 4 bytes; wants ten cells a distinct key.
         num_rows: of a sketch; a key's count is the least of its rows'.
@@ -58,8 +57,6 @@ class Counts(Bonus):
         ValueError: a field outside its range, or a key that the environment cannot give.
     """
 
-    env: LevelEnv
-    key: state_keys.KeyName = "position"
     table: Literal["auto", "exact", "count-min"] = "auto"
     log_size: int = 20
     num_rows: int = 2
@@ -79,20 +76,8 @@ class Counts(Bonus):
             )
 
     @property
-    def features(self) -> tuple[str, ...]:
-        """The feature that is counted, if it is one."""
-        return state_keys.features_of(self.key)
-
-    @property
-    def pairs(self) -> bool:
-        """Whether observations are counted, and so the one that follows."""
-        return not self.features
-
-    @property
     def _exact(self) -> bool:
-        if self.table != "auto":
-            return self.table == "exact"
-        return 0 < state_keys.num_values(self.env, self.key) <= 2**self.log_size
+        return self.wants_exact(self.table, self.log_size)
 
     @property
     def _shape(self) -> tuple[int, int, int]:

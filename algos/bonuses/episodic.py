@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.algos.bonuses import count_tables, state_keys
-from rlgen.protocols import Bonus, LevelEnv
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, Rollout
 
 __all__ = ["LOST", "VARIANTS", "Episodic", "build", "tiny"]
@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
 
 @dataclass(frozen=True)
-class Episodic(Bonus):
+class Episodic(state_keys.KeyedBonus):
     """A table of each slot's running episode, exact where keys are few, hashed otherwise.
 
     In a hashed table two keys of an episode on one cell drive each other out, so that a return may
@@ -40,7 +40,6 @@ class Episodic(Bonus):
     another one has been on its cell.
 
     Attributes:
-        key: what visits are filed under: position, event or observation.
         table: exact, stamped (hashed), or auto: exact where that is no larger.
         decay: whether a return earns 1/√Nₑ, and not 0.
         log_size: a slot's hashed table has 2^log_size cells of 4 bytes (6 with `decay`).
@@ -51,8 +50,6 @@ class Episodic(Bonus):
         ValueError: a field outside its range, or a key that the environment cannot give.
     """
 
-    env: LevelEnv
-    key: state_keys.KeyName = "position"
     table: Literal["auto", "exact", "stamped"] = "auto"
     decay: bool = False
     log_size: int = 12
@@ -64,20 +61,8 @@ class Episodic(Bonus):
         state_keys.check_ranges(self, {"log_size": (1, 24), "bins": (0, 2**20)}, "episodic")
 
     @property
-    def features(self) -> tuple[str, ...]:
-        """The feature that is counted, if it is one."""
-        return state_keys.features_of(self.key)
-
-    @property
-    def pairs(self) -> bool:
-        """Whether observations are counted, and so the one that follows."""
-        return not self.features
-
-    @property
     def _exact(self) -> bool:
-        if self.table != "auto":
-            return self.table == "exact"
-        return 0 < state_keys.num_values(self.env, self.key) <= 2**self.log_size
+        return self.wants_exact(self.table, self.log_size)
 
     def init(self, key: Key, num_slots: int) -> count_tables.Marks:
         """No episode has met anything."""

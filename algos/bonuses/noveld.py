@@ -11,19 +11,17 @@ Episodic Bonuses for Exploration in Contextual MDPs". Differs from their code, w
 straddles the end of an episode; here such a step is paid 0.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.algos.bonuses import episodic, rnd
+from rlgen.algos.bonuses.times_counts import TimesCounts
 from rlgen.protocols import Bonus, LevelEnv
-from rlgen.types import Key, Metrics, PyTree, Rollout
+from rlgen.types import Key, Metrics, Rollout
 
-__all__ = ["VARIANTS", "NovelD", "NovelDState", "build", "tiny"]
+__all__ = ["VARIANTS", "NovelD", "build", "tiny"]
 
 GATES = ("first", "isqrt", "none")
 VARIANTS: dict[str, dict] = {
@@ -32,15 +30,8 @@ VARIANTS: dict[str, dict] = {
 }
 
 
-class NovelDState(NamedTuple):
-    """The networks and the episodic counts; `()` without them."""
-
-    networks: rnd.RNDState
-    counts: PyTree
-
-
 @dataclass(frozen=True)
-class NovelD(Bonus):
+class NovelD(TimesCounts):
     """The clipped difference of novelty across a step, times an episodic bonus.
 
     Attributes:
@@ -61,40 +52,22 @@ class NovelD(Bonus):
             raise ValueError(f"noveld: scale must be 0 or more, got {self.scale}")
 
     @property
-    def features(self) -> tuple[str, ...]:
-        """What the gate counts."""
-        return () if isinstance(self.gate, tuple) else self.gate.features
+    def counts(self) -> Bonus | tuple[()]:
+        """The gate."""
+        return self.gate
 
-    @property
-    def pairs(self) -> bool:
-        """It judges what a step led to."""
-        return True
+    def init_networks(self, key: Key, num_slots: int) -> rnd.RNDState:
+        """Those of the novelty."""
+        return self.novelty.init(key, num_slots)
 
-    def init(self, key: Key, num_slots: int) -> NovelDState:
-        """Networks apart, and nothing counted."""
-        key_novelty, key_gate = jax.random.split(key)
-        networks = self.novelty.init(key_novelty, num_slots)
-        if isinstance(self.gate, tuple):
-            return NovelDState(networks, ())
-        return NovelDState(networks, self.gate.init(key_gate, num_slots))
-
-    def apply(
-        self, key: Key, state: NovelDState, rollout: Rollout, weight: Float[Array, " N"]
-    ) -> tuple[NovelDState, Float[Array, "T N"], Metrics]:
-        """See `rlgen.protocols.Bonus`."""
-        key_novelty, key_gate = jax.random.split(key)
-        judged = self.novelty.judge(state.networks, rollout)
+    def judge(
+        self, key: Key, networks: rnd.RNDState, rollout: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[rnd.RNDState, Float[Array, "T N"], Metrics]:
+        """The clipped difference of novelty across each step."""
+        judged = self.novelty.judge(networks, rollout)
         gain = jnp.maximum(judged.novelty[1:] - self.scale * judged.novelty[:-1], 0.0)
-        bonus = jnp.where(rollout.done, 0.0, gain)
-        networks, metrics = self.novelty.learn(key_novelty, state.networks, judged, weight)
-        if isinstance(self.gate, tuple):
-            return NovelDState(networks, ()), bonus, metrics
-        counts, gate, told = self.gate.apply(key_gate, state.counts, rollout, weight)
-        return NovelDState(networks, counts), bonus * gate, told | metrics
-
-    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """What the gate has to say of the metrics of an update."""
-        return [] if isinstance(self.gate, tuple) else self.gate.warnings(metrics)
+        networks, metrics = self.novelty.learn(key, networks, judged, weight)
+        return networks, jnp.where(rollout.done, 0.0, gain), metrics
 
 
 def build(

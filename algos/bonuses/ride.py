@@ -6,34 +6,25 @@ Source: Raileanu and Rocktäschel, 2020, "RIDE: Rewarding Impact-Driven Explorat
 Procedurally-Generated Environments". A step that ends an episode is paid 0.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from rlgen.algos.bonuses import encoders, episodic, icm
 from rlgen.algos.bonuses.dynamics import Dynamics
+from rlgen.algos.bonuses.times_counts import TimesCounts
 from rlgen.algos.bonuses.training import Fit
 from rlgen.protocols import Bonus, LevelEnv
-from rlgen.types import Key, Metrics, PyTree, Rollout
+from rlgen.types import Key, Metrics, Rollout
 
-__all__ = ["RIDE", "VARIANTS", "RIDEState", "build", "tiny"]
+__all__ = ["RIDE", "VARIANTS", "build", "tiny"]
 
 VARIANTS: dict[str, dict] = {"uncounted": {"counted": False}}
 
 
-class RIDEState(NamedTuple):
-    """The networks and the episodic counts; `()` without them."""
-
-    networks: Fit
-    counts: PyTree
-
-
 @dataclass(frozen=True)
-class RIDE(Bonus):
+class RIDE(TimesCounts):
     """Impact in features that the dynamics are learned in, discounted by an episodic count.
 
     Attributes:
@@ -45,40 +36,23 @@ class RIDE(Bonus):
     discount: Bonus | tuple[()] = ()
 
     @property
-    def features(self) -> tuple[str, ...]:
-        """What is counted."""
-        return () if isinstance(self.discount, tuple) else self.discount.features
+    def counts(self) -> Bonus | tuple[()]:
+        """The discount."""
+        return self.discount
 
-    @property
-    def pairs(self) -> bool:
-        """It judges what a step led to."""
-        return True
+    def init_networks(self, key: Key, num_slots: int) -> Fit:
+        """Those of the dynamics."""
+        return self.dynamics.init(key)
 
-    def init(self, key: Key, num_slots: int) -> RIDEState:
-        """Untrained networks, and nothing counted."""
-        key_networks, key_counts = jax.random.split(key)
-        networks = self.dynamics.init(key_networks)
-        if isinstance(self.discount, tuple):
-            return RIDEState(networks, ())
-        return RIDEState(networks, self.discount.init(key_counts, num_slots))
-
-    def apply(
-        self, key: Key, state: RIDEState, rollout: Rollout, weight: Float[Array, " N"]
-    ) -> tuple[RIDEState, Float[Array, "T N"], Metrics]:
-        """See `rlgen.protocols.Bonus`."""
-        key_networks, key_counts = jax.random.split(key)
-        seen = self.dynamics.look(state.networks.params, rollout)
+    def judge(
+        self, key: Key, networks: Fit, rollout: Rollout, weight: Float[Array, " N"]
+    ) -> tuple[Fit, Float[Array, "T N"], Metrics]:
+        """The length of each step in the features."""
+        seen = self.dynamics.look(networks.params, rollout)
         phi = seen.phi.reshape(-1, rollout.first.shape[1], seen.phi.shape[-1])
-        bonus = jnp.where(rollout.done, 0.0, encoders.length(phi[1:] - phi[:-1]))
-        networks, metrics = self.dynamics.learn(key_networks, state.networks, seen, weight)
-        if isinstance(self.discount, tuple):
-            return RIDEState(networks, ()), bonus, metrics
-        counts, share, told = self.discount.apply(key_counts, state.counts, rollout, weight)
-        return RIDEState(networks, counts), bonus * share, told | metrics
-
-    def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """What the counts have to say of the metrics of an update."""
-        return [] if isinstance(self.discount, tuple) else self.discount.warnings(metrics)
+        impact = encoders.length(phi[1:] - phi[:-1])
+        networks, metrics = self.dynamics.learn(key, networks, seen, weight)
+        return networks, jnp.where(rollout.done, 0.0, impact), metrics
 
 
 def build(env: LevelEnv, counted: bool = True, key: str = "", **fields) -> RIDE:

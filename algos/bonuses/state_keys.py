@@ -9,6 +9,7 @@ every step of an episode new. Source of the warning: Henaff et al., 2022, "Explo
 Elliptical Episodic Bonuses", where a turn counter in view makes the episodic count a constant.
 """
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 import jax
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Shaped, UInt32
 
 from rlgen import registry
-from rlgen.protocols import FEATURES, LevelEnv, level_hash, num_feature_values
+from rlgen.protocols import FEATURES, Bonus, LevelEnv, level_hash, num_feature_values
 from rlgen.types import PyTree, Rollout, Visit
 
 KeyName: TypeAlias = Literal["position", "event", "observation"]
@@ -29,6 +30,35 @@ class Visits(NamedTuple):
     before: Shaped[Array, "T N *lanes"]
     after: Shaped[Array, "T N *lanes"]  # of the true successor, where it is known
     known: Bool[Array, "T N"]
+
+
+@dataclass(frozen=True)
+class KeyedBonus(Bonus, abstract=True):
+    """Base of bonuses by a table of visits, exact or hashed, filed under one key.
+
+    Attributes:
+        env: which gives the key.
+        key: what visits are filed under: position, event or observation.
+    """
+
+    env: LevelEnv
+    key: KeyName = "position"
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The feature that is counted, if it is one."""
+        return features_of(self.key)
+
+    @property
+    def pairs(self) -> bool:
+        """Whether observations are counted, and so the one that follows."""
+        return not self.features
+
+    def wants_exact(self, table: str, log_size: int) -> bool:
+        """Whether to have a cell for each key: as `table` says, or where that is no larger."""
+        if table != "auto":
+            return table == "exact"
+        return 0 < num_values(self.env, self.key) <= 2**log_size
 
 
 def default_key(env: LevelEnv) -> KeyName:

@@ -5,16 +5,16 @@ workers in step with one another.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from rlgen import registry
 from rlgen.nn import distributions
-from rlgen.nn.actor_critic import ActorCritic
+from rlgen.nn.actor_critic import ActorCritic, ActorCriticLearner
 from rlgen.nn.approximators import MLP, Separate, Table, check_actions
 from rlgen.nn.optimizers import Optimizer, global_norm
 from rlgen.protocols import Learner, LevelEnv, Network, check_numbers
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class A2C(Learner):
+class A2C(ActorCriticLearner):
     """One gradient step a rollout; rollouts are best short, episodes running on between them.
 
     Each step's log-probability is weighted by its own advantage. Where the network's parameters
@@ -93,45 +93,15 @@ class A2C(Learner):
         groups = {name: self.optimizer.init(part) for name, part in self._groups(params).items()}
         return A2CState(params, groups, jnp.int32(0))
 
-    def in_env(self, env: LevelEnv) -> "A2C":
-        """The same in another environment; itself in its own."""
-        return self if env == self.env else replace(self, env=env)
-
     def discounting(self) -> dict[str, Any]:
         """What the advantages of a score share with this learner's."""
         return discounting(self)
 
     def offers(self, capability: Callable) -> bool:
-        """Features, if the network has them; a log-policy, if it has no memory."""
-        if capability is Learner.features and not self.network.offers(Network.trunk):
-            return False
+        """A log-policy, if the network has no memory; else what actor-critic learners offer."""
         if capability is Learner.log_policy and jax.tree.leaves(self.network.initial_carry(1)):
             return False
         return super().offers(capability)
-
-    def initial_carry(self, num_slots: int) -> PyTree:
-        """Recurrent state at the start of an episode, [N, ...]."""
-        return self.network.initial_carry(num_slots)
-
-    def act(
-        self, key: Key, state: A2CState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
-    ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
-        """Sample an action; see `rlgen.protocols.Learner`."""
-        carry, logits, value = self.network.step(self.env, state.params, carry, obs, first)
-        action = distributions.sample(key, logits)
-        return carry, action, distributions.log_prob(logits, action), value
-
-    def value(
-        self, state: A2CState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
-    ) -> Float[Array, " N"]:
-        """Value of an observation."""
-        return self.network.step(self.env, state.params, carry, obs, first)[2]
-
-    def features(
-        self, state: A2CState, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
-    ) -> tuple[PyTree, Float[Array, "T N F"]]:
-        """New carry and what policy and value are computed from, of networks with a `trunk`."""
-        return self.network.trunk(self.env, state.params, carry, obs, first)
 
     def log_policy(self, state: A2CState, obs: PyTree) -> Float[Array, "B A"]:
         """Log-probabilities of all actions, of a network without memory.
@@ -226,8 +196,3 @@ def build(env: LevelEnv, **fields: Any) -> A2C:
 def tiny(env: LevelEnv) -> A2C:
     """The smallest instance, for tests of laws."""
     return A2C(env, Separate(MLP((8,))), learning_rate=1e-3)
-
-
-def _refuse(wrong: bool, name: str, value: object, allowed: str) -> None:
-    if wrong:
-        raise ValueError(f"A2C's {name} must be {allowed}, got {value}")

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.algos.rules.files import UNTRAINED, load_rule, net_of, rule_pinned_file
-from rlgen.algos.rules.networks import Rule, RuleInputs, Targets, known_lifetime, log_horizon
+from rlgen.algos.rules.files import UNTRAINED, RuleFollower, load_rule
+from rlgen.algos.rules.networks import Rule, RuleInputs, Targets, log_horizon
 from rlgen.nn import distributions
 from rlgen.nn.approximators import Table, approximator_for, check_actions
 from rlgen.nn.optimizers import Optimizer
-from rlgen.protocols import Actor, Approximator, LevelEnv, RuleLearner, check_numbers
+from rlgen.protocols import Actor, Approximator, LevelEnv, check_numbers
 from rlgen.returns import discounting, gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -333,7 +333,7 @@ class LPGState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LPG(RuleLearner):
+class LPG(RuleFollower):
     """Does what a learned rule says, once a rollout.
 
     The rollout's slots are the workers of one agent. A bonus counts as reward.
@@ -367,11 +367,6 @@ class LPG(RuleLearner):
     def __post_init__(self):
         self.agent.for_rule(self.rule_net)
 
-    @property
-    def rule_net(self) -> Rule:
-        """The rule without its parameters."""
-        return net_of(self.rule, self.net)
-
     def init(self, key: Key) -> LPGState:
         """A newborn agent and the rule; an untrained one is drawn like the agent."""
         if self.rule != UNTRAINED:
@@ -379,20 +374,9 @@ class LPG(RuleLearner):
         key_rule, key_agent = jax.random.split(key)
         return self.init_with(key_agent, self.net.init(key_rule))
 
-    def init_with(
-        self, key: Key, rule: PyTree, lifetime: Int[Array, ""] | tuple[()] = ()
-    ) -> LPGState:
-        """A newborn agent that will learn by the given parameters of a rule.
-
-        Args:
-            key: consumed.
-            rule: parameters.
-            lifetime: updates of its life; `()` for the field `num_updates`.
-        """
-        known = lifetime
-        if isinstance(known, tuple):
-            known = known_lifetime(self.rule_net.clock, self.num_updates)
-        agent = self._agent.init(key, known)
+    def newborn(self, key: Key, rule: PyTree, lifetime: int | Int[Array, ""]) -> LPGState:
+        """An agent of a known lifetime that will learn by the given parameters of a rule."""
+        agent = self._agent.init(key, lifetime)
         if self.told_horizons:
             horizons = jnp.asarray(self.told_horizons, jnp.int32)
             told = jax.random.choice(jax.random.fold_in(key, _TOLD), horizons)
@@ -415,22 +399,6 @@ class LPG(RuleLearner):
         if type(env) is type(self.env):
             return replace(self, env=env, agent=replace(self.agent, env=env))
         return replace(self, env=env, agent=build_agent(env, num_predictions=0))
-
-    def initial_carry(self, num_slots: int) -> tuple[()]:
-        """Nothing is remembered from step to step."""
-        return self.agent.initial_carry(num_slots)
-
-    def act(
-        self, key: Key, state: LPGState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
-    ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
-        """Sample an action; see `rlgen.protocols.Learner`."""
-        return self.agent.act(key, state.agent, carry, obs, first)
-
-    def value(
-        self, state: LPGState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
-    ) -> Float[Array, " N"]:
-        """Value of an observation; the critic serves curricula's scores, not the rule."""
-        return self.agent.value(state.agent, carry, obs, first)
 
     def log_policy(self, state: LPGState, obs: PyTree) -> Float[Array, "B A"]:
         """Log-probabilities of all actions."""
@@ -468,10 +436,6 @@ class LPG(RuleLearner):
         before = self.agent.log_policy(state.agent, obs)
         after = self.agent.log_policy(learned, obs)
         return (jnp.exp(before) * (before - after)).sum(-1).reshape(rollout.reward.shape)
-
-    def pinned_files(self) -> dict[str, bytes]:
-        """A hash of the rule that is followed, for a run to notice if its file changes."""
-        return rule_pinned_file(self.rule, Rule)
 
     @property
     def _agent(self) -> Agent:

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from rlgen.algos.learners.ppo import PPO, PPOState
-from rlgen.algos.rules.files import UNTRAINED, load_rule, net_of, rule_pinned_file
-from rlgen.algos.rules.networks import Drift, known_lifetime
+from rlgen.algos.rules.files import UNTRAINED, RuleFollower, load_rule, net_of
+from rlgen.algos.rules.networks import Drift
 from rlgen.nn.actor_critic import ActorCritic
-from rlgen.protocols import LevelEnv, RuleLearner
+from rlgen.protocols import LevelEnv
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
@@ -48,7 +48,7 @@ class Surrogate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LPO(RuleLearner):
+class LPO(RuleFollower):
     """PPO whose surrogate is a rule's.
 
     Attributes:
@@ -72,11 +72,6 @@ class LPO(RuleLearner):
 
     def __post_init__(self):
         net_of(self.rule, self.net)  # refuses what does not fit
-
-    @property
-    def rule_net(self) -> Drift:
-        """The drift without its parameters."""
-        return net_of(self.rule, self.net)
 
     @property
     def bptt_steps(self) -> int:
@@ -120,36 +115,9 @@ class LPO(RuleLearner):
         # The rule's key is not the agent's, so that the agent is PPO's to the bit.
         return self.init_with(key, self.net.init(jax.random.fold_in(key, 1)))
 
-    def init_with(
-        self, key: Key, rule: PyTree, lifetime: Int[Array, ""] | tuple[()] = ()
-    ) -> LPOState:
-        """A newborn agent that will learn by the given parameters of a rule.
-
-        Args:
-            key: consumed.
-            rule: parameters.
-            lifetime: updates of its life; `()` for the field `num_updates`.
-        """
-        known = lifetime
-        if isinstance(known, tuple):
-            known = known_lifetime(self.rule_net.clock, self.num_updates)
-        return LPOState(rule, self.agent.init(key), jnp.int32(known))
-
-    def initial_carry(self, num_slots: int) -> PyTree:
-        """Recurrent state at the start of an episode, [N, ...]."""
-        return self.agent.initial_carry(num_slots)
-
-    def act(
-        self, key: Key, state: LPOState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
-    ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
-        """Sample an action; see `rlgen.protocols.Learner`."""
-        return self.agent.act(key, state.agent, carry, obs, first)
-
-    def value(
-        self, state: LPOState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
-    ) -> Float[Array, " N"]:
-        """Value of an observation."""
-        return self.agent.value(state.agent, carry, obs, first)
+    def newborn(self, key: Key, rule: PyTree, lifetime: int | Int[Array, ""]) -> LPOState:
+        """An agent of a known lifetime that will learn by the given parameters of a rule."""
+        return LPOState(rule, self.agent.init(key), jnp.int32(lifetime))
 
     def update(
         self, key: Key, state: LPOState, rollout: Rollout, weight: Float[Array, " N"]
@@ -161,10 +129,6 @@ class LPO(RuleLearner):
             key, state.agent, rollout, weight
         )
         return state._replace(agent=agent), metrics
-
-    def pinned_files(self) -> dict[str, bytes]:
-        """A hash of the rule that is followed, for a run to notice if its file changes."""
-        return rule_pinned_file(self.rule, Drift)
 
 
 def build(env: LevelEnv, **fields: Any) -> LPO:

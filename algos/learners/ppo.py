@@ -3,7 +3,6 @@
 Source: Schulman et al., 2017, "Proximal Policy Optimization Algorithms".
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -13,9 +12,9 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.nn import distributions
-from rlgen.nn.actor_critic import ActorCritic
+from rlgen.nn.actor_critic import ActorCritic, ActorCriticLearner
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import Learner, LevelEnv, Network, check_numbers
+from rlgen.protocols import LevelEnv, Network, check_numbers
 from rlgen.returns import discounting, gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
@@ -101,7 +100,7 @@ class IntrinsicStream:
 
 
 @dataclass(frozen=True)
-class PPO(Learner):
+class PPO(ActorCriticLearner):
     """PPO with the field's usual options, each a field; the defaults are JaxUED's for mazes.
 
     Attributes:
@@ -220,42 +219,9 @@ class PPO(Learner):
         """The same, with a constant learning rate."""
         return replace(self, anneal=False)
 
-    def in_env(self, env: LevelEnv) -> "PPO":
-        """The same in another environment; itself in its own."""
-        return self if env == self.env else replace(self, env=env)
-
     def discounting(self) -> dict[str, Any]:
         """What the advantages of a score share with this learner's."""
         return discounting(self)
-
-    def offers(self, capability: Callable) -> bool:
-        """Features, if the network has them."""
-        missing = capability is Learner.features and not self.network.offers(Network.trunk)
-        return super().offers(capability) and not missing
-
-    def initial_carry(self, num_slots: int) -> PyTree:
-        """Recurrent state at the start of an episode, [N, ...]."""
-        return self._network.initial_carry(num_slots)
-
-    def act(
-        self, key: Key, state: PPOState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
-    ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
-        """Sample an action; see `rlgen.protocols.Learner`."""
-        carry, logits, value = self._network.step(self.env, state.params, carry, obs, first)
-        action = distributions.sample(key, logits)
-        return carry, action, distributions.log_prob(logits, action), value
-
-    def value(
-        self, state: PPOState, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
-    ) -> Float[Array, " N"]:
-        """Value of an observation."""
-        return self._network.step(self.env, state.params, carry, obs, first)[2]
-
-    def features(
-        self, state: PPOState, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
-    ) -> tuple[PyTree, Float[Array, "T N F"]]:
-        """New carry and what policy and value are computed from, of networks with a `trunk`."""
-        return self._network.trunk(self.env, state.params, carry, obs, first)
 
     def update(
         self, key: Key, state: PPOState, rollout: Rollout, weight: Float[Array, " N"]
@@ -457,11 +423,6 @@ def _without(unused: Bool[Array, " N"], rollout: Rollout) -> Rollout:
     names = ("reward", "bonus", "value", "next_value")
     kept = {name: jnp.where(unused[None], 0.0, getattr(rollout, name)) for name in names}
     return rollout._replace(**kept)
-
-
-def _refuse(wrong: bool, name: str, value: object, allowed: str) -> None:
-    if wrong:
-        raise ValueError(f"PPO's {name} must be {allowed}, got {value}")
 
 
 def _norm(tree: PyTree) -> Float[Array, ""]:

@@ -21,8 +21,8 @@ from rlgen.algos.level_models.heads import Heads, Values
 from rlgen.algos.level_models.layers import Decoder, Linear, NormRelu, Posterior
 from rlgen.algos.level_models.level_graph import Graph, features, graph_of, sum_neighbours
 from rlgen.algos.level_models.objective import Objective
-from rlgen.algos.level_models.vae import VAE, Settings, VAEModel
-from rlgen.codec import Cells, Choice, Flags, LevelCodec, Part, Place
+from rlgen.algos.level_models.vae import VAE, VAEModel
+from rlgen.codec import Cells, Choice, Flags, Part, Place
 from rlgen.protocols import LevelEnv
 from rlgen.registry import require
 
@@ -35,14 +35,9 @@ class GraphVAE(VAEModel):
 
     Differs from the original in fitting all levels of the set, not nine in ten; in the last batch
     of an epoch, which is filled up, not smaller; and in giving as many proposals as are asked for,
-    not always `num_points` times six.
+    not always `num_points` times six. Other fields as in `rlgen.algos.level_models.vae.VAEModel`.
 
     Attributes:
-        codec: of the environment's levels.
-        num_epochs: passes through the set that `fit` makes.
-        batch_size: levels a step.
-        learning_rate: of Adam.
-        holdout: share of the levels that are not learned from; their loss is a metric.
         num_layers: of the encoder that sum over neighbours.
         width: of each of them.
         hidden_size: of the layers before and after the latent.
@@ -52,9 +47,6 @@ class GraphVAE(VAEModel):
         objective: how much each part of a level counts.
     """
 
-    codec: LevelCodec = field(metadata={"config": False})
-    num_epochs: int = 200
-    batch_size: int = 64
     learning_rate: float = 3.976e-4
     holdout: float = 0.0  # the original: 0.1, of which it makes no use
     num_layers: int = 3
@@ -74,10 +66,7 @@ class GraphVAE(VAEModel):
                 f"({', '.join(grids) or 'only ' + ', '.join(p.name for p in self.codec.parts)}); "
                 "use mlp-vae, which takes any levels"
             )
-        for name in ("num_epochs", "num_layers", "width", "hidden_size", "num_latents"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"GraphVAE: {name}={getattr(self, name)} must be at least 1")
-        self.vae()  # whose parts check the other fields
+        self.check_sizes("num_epochs", "num_layers", "width", "hidden_size", "num_latents")
 
     def vae(self) -> VAE:
         """The model's networks with what they learn."""
@@ -86,10 +75,7 @@ class GraphVAE(VAEModel):
             self.codec.parts, self.num_layers, self.width, self.hidden_size, self.num_latents
         )
         decoder = Decoder(heads.num_outputs, self.hidden_size, normalize=True)
-        settings = Settings(
-            self.learning_rate, self.batch_size, self.holdout, self.num_points, self.noise
-        )
-        return VAE(self.codec, encoder, decoder, heads, settings)
+        return VAE(self.codec, encoder, decoder, heads, self.settings)
 
 
 class GraphEncoder(nn.Module):

@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 from rlgen.algos.level_models.heads import Heads, Values
 from rlgen.algos.level_models.layers import Decoder, Linear, Posterior
 from rlgen.algos.level_models.objective import Objective
-from rlgen.algos.level_models.vae import VAE, Settings, VAEModel
-from rlgen.codec import Cells, Choice, Flags, LevelCodec, Numbers, Part, Place
+from rlgen.algos.level_models.vae import VAE, VAEModel
+from rlgen.codec import Cells, Choice, Flags, Numbers, Part, Place
 from rlgen.protocols import LevelEnv
 from rlgen.registry import require
 
@@ -31,12 +31,9 @@ __all__ = ["MLPVAE", "FlatEncoder", "build", "tiny"]
 class MLPVAE(VAEModel):
     """A variational autoencoder of levels as flat vectors.
 
+    Other fields as in `rlgen.algos.level_models.vae.VAEModel`.
+
     Attributes:
-        codec: of the environment's levels.
-        num_epochs: passes through the set that `fit` makes.
-        batch_size: levels a step.
-        learning_rate: of Adam.
-        holdout: share of the levels that are not learned from; their loss is a metric.
         hidden_size: of the two layers before the latent, and the two after it.
         num_latents: dimensions of the latent.
         num_points: proposals in a row between two levels, both ends included.
@@ -44,11 +41,6 @@ class MLPVAE(VAEModel):
         objective: how much each part of a level counts.
     """
 
-    codec: LevelCodec = field(metadata={"config": False})
-    num_epochs: int = 200
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    holdout: float = 0.0
     hidden_size: int = 64
     num_latents: int = 8
     num_points: int = 6
@@ -57,20 +49,14 @@ class MLPVAE(VAEModel):
 
     def __post_init__(self):
         """Refuse sizes that make no network."""
-        for name in ("num_epochs", "hidden_size", "num_latents"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"MLPVAE: {name}={getattr(self, name)} must be at least 1")
-        self.vae()  # whose parts check the other fields
+        self.check_sizes("num_epochs", "hidden_size", "num_latents")
 
     def vae(self) -> VAE:
         """The model's networks with what they learn."""
         heads = Heads(self.codec.parts, self.objective)
         encoder = FlatEncoder(heads.parts, self.hidden_size, self.num_latents)
         decoder = Decoder(heads.num_outputs, self.hidden_size, normalize=False)
-        settings = Settings(
-            self.learning_rate, self.batch_size, self.holdout, self.num_points, self.noise
-        )
-        return VAE(self.codec, encoder, decoder, heads, settings)
+        return VAE(self.codec, encoder, decoder, heads, self.settings)
 
 
 class FlatEncoder(nn.Module):

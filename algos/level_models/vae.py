@@ -5,7 +5,7 @@ Zero-Shot Transfer in Reinforcement Learning via Data-Regularised Environment De
 """
 
 import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -52,10 +52,40 @@ class Settings:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
 
 
+@dataclass(frozen=True)
 class VAEModel(LevelModel, abstract=True):
-    """A level model whose fields make up a `VAE`, which does the work."""
+    """A level model whose fields make up a `VAE`, which does the work.
 
-    num_epochs: int
+    Attributes:
+        codec: of the environment's levels.
+        num_epochs: passes through the set that `fit` makes.
+        batch_size: levels a step.
+        learning_rate: of Adam.
+        holdout: share of the levels that are not learned from; their loss is a metric.
+    """
+
+    codec: LevelCodec = field(metadata={"config": False})
+    num_epochs: int = 200
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    holdout: float = 0.0
+
+    @property
+    def settings(self) -> Settings:
+        """How the model is fitted and used."""
+        return Settings(**{field.name: getattr(self, field.name) for field in fields(Settings)})
+
+    def check_sizes(self, *names: str) -> None:
+        """Refuse the named fields below 1, and what the parts of the model refuse.
+
+        Raises:
+            ValueError: with the field and its value.
+        """
+        for name in names:
+            if getattr(self, name) < 1:
+                value = getattr(self, name)
+                raise ValueError(f"{type(self).__name__}: {name}={value} must be at least 1")
+        self.vae()
 
     @abc.abstractmethod
     def vae(self) -> "VAE":

@@ -3,8 +3,11 @@
 from rlgen.algos.rules.files import load_rule
 learned = load_rule("runs/groove")  # a run, a file, a rule that ships with rlgen
 targets = learned.rule(learned.params, inputs)
+
+And `RuleFollower`, the base of learners that follow one.
 """
 
+import abc
 import dataclasses
 import hashlib
 import io
@@ -20,12 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.algos.rules.networks import Drift, Rule
+from rlgen.algos.rules.networks import Drift, Rule, known_lifetime
 from rlgen.algos.rules.networks import RuleInputs as RuleInputs
-from rlgen.protocols import RuleNet
+from rlgen.protocols import Actor, RuleLearner, RuleNet
 from rlgen.registry import did_you_mean
-from rlgen.types import PyTree
+from rlgen.types import Key, PyTree
 
 FORMAT = "rlgen-rule-1"
 CONVENTION = "ascent"  # agents ascend π̂ log π
@@ -49,6 +53,67 @@ class LearnedRule(NamedTuple):
     rule: Any  # `Rule` or `Drift`: the sizes
     params: PyTree
     meta: dict[str, Any]  # how it was trained; empty of an untrained rule
+
+
+class RuleFollower(RuleLearner, abstract=True):
+    """Base of learners whose agent acts, and learns by a rule of this kind of file.
+
+    Their state has the agent's in `agent`. Fields are declared by the subclasses, which are
+    dataclasses.
+    """
+
+    agent: Actor
+    """Who acts."""
+    rule: str
+    """What `load_rule` takes."""
+    net: RuleNet
+    """Sizes of an untrained rule."""
+    num_updates: int
+    """Of the agent's life, for a rule with a clock."""
+
+    @property
+    def rule_net(self) -> Any:
+        """The rule without its parameters."""
+        return net_of(self.rule, self.net)
+
+    def init_with(
+        self, key: Key, rule: PyTree, lifetime: Int[Array, ""] | tuple[()] = ()
+    ) -> PyTree:
+        """A newborn agent that will learn by the given parameters of a rule.
+
+        Args:
+            key: consumed.
+            rule: parameters.
+            lifetime: updates of its life; `()` for the field `num_updates`.
+        """
+        known = lifetime
+        if isinstance(known, tuple):
+            known = known_lifetime(self.rule_net.clock, self.num_updates)
+        return self.newborn(key, rule, known)
+
+    @abc.abstractmethod
+    def newborn(self, key: Key, rule: PyTree, lifetime: int | Int[Array, ""]) -> PyTree:
+        """The same, of a known lifetime."""
+
+    def initial_carry(self, num_slots: int) -> PyTree:
+        """The agent's."""
+        return self.agent.initial_carry(num_slots)
+
+    def act(
+        self, key: Key, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
+        """The agent's."""
+        return self.agent.act(key, state.agent, carry, obs, first)
+
+    def value(
+        self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> Float[Array, " N"]:
+        """The agent's; a critic's, which serves the scores of curricula whatever the rule uses."""
+        return self.agent.value(state.agent, carry, obs, first)
+
+    def pinned_files(self) -> dict[str, bytes]:
+        """A hash of the rule that is followed, for a run to notice if its file changes."""
+        return rule_pinned_file(self.rule, type(self.net))
 
 
 def save_rule(path: Path | str, rule: RuleNet, params: PyTree, meta: dict[str, Any]) -> None:

@@ -19,17 +19,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.fixed import Fixed
 from rlgen.algos.samplers.replay.pool import (
+    BufferedSampler,
     Lineage,
     Mutator,
-    SlotInfo,
     easiest_rows,
     edit_into,
-    first_info,
     generate,
     held_rows,
-    lineage_of,
     recall,
-    tell_source,
 )
 from rlgen.buffer import (
     Arrivals,
@@ -165,7 +162,7 @@ class MixtureNow(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DRED(Sampler):
+class DRED(BufferedSampler):
     """A finite set in the first rows of a buffer, in the others the best of what is added to it.
 
     First every level of the set is met once. Then updates of replay, of weight 1, take turns with
@@ -268,7 +265,7 @@ class DRED(Sampler):
         return 0.5 if self.has_proposals and not self.train_on_new else 1.0
 
     def check(self, num_levels: int, score: Score) -> None:
-        """Refuse what the source refuses."""
+        """Refuse what the source refuses; a buffer of fewer rows than levels will do."""
         self._source.check(num_levels, score)
 
     def spanning(self, num_updates: int) -> "DRED":
@@ -277,10 +274,6 @@ class DRED(Sampler):
         if isinstance(self.source, tuple):
             return replace(self, mixture=mixture)
         return replace(self, mixture=mixture, source=self.source.spanning(num_updates))
-
-    def buffer(self, state: DREDState) -> LevelBuffer:
-        """The set, and what was added to it."""
-        return state.buffer
 
     def init(self, key: Key, memory: PyTree) -> DREDState:
         """The set in the first rows, nothing known of it."""
@@ -301,10 +294,6 @@ class DRED(Sampler):
     def example_level(self) -> PyTree:
         """The first level of the set."""
         return self.data.example_level()
-
-    def level_info(self) -> SlotInfo:
-        """Of a level without a past."""
-        return first_info(self._source)
 
     def propose(
         self, keys: Keys, state: DREDState, slots: Slots, free: Bool[Array, " N"]
@@ -329,23 +318,17 @@ class DRED(Sampler):
         explore_next = jnp.where(free.any(), explore_next, state.explore_next)
         return state._replace(source=source, num_met=num_met, explore_next=explore_next), slots
 
-    def observe(
-        self,
-        keys: Keys,
-        state: DREDState,
-        slots: Slots,
-        score: Float[Array, "N R"],
-        outcome: Outcome,
+    def take_in(
+        self, state: DREDState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> DREDState:
         """Update the replayed rows, offer what was looked at to the buffer."""
-        source = tell_source(self._source, keys, state.source, slots, score, outcome)
         easiest = state.easiest
         if self.mutator.reads:
             easiest = easiest_rows(slots, score, outcome, self.mutator.num_parents)
         buffer = take_back(state.buffer, slots, score, outcome)
         trial = judge(slots, score, outcome, self.single_chance)
-        buffer = self._take_in(state, buffer, slots, trial, outcome.done)
-        state = state._replace(source=source, buffer=buffer, easiest=easiest)
+        buffer = self._admit(state, buffer, slots, trial, outcome.done)
+        state = state._replace(buffer=buffer, easiest=easiest)
         return state._replace(num_updates=state.num_updates + 1, shift_gap=self._shift_gap(state))
 
     def replay_probability(self, state: DREDState) -> Float[Array, " K"]:
@@ -366,11 +349,11 @@ class DRED(Sampler):
             "generated_levels": state.buffer.size - num_data,
             "effective_levels": 1.0 / jnp.maximum((probability**2).sum(), 1e-9),
         }
-        return self._source.metrics(state.source) | told
+        return super().metrics(state) | told
 
     def lineage(self, state: DREDState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
         """Updates since each level was first met, and edits between it and the set."""
-        return lineage_of(slots, state.num_updates) | {"depth": slots.level_info.lineage.depth}
+        return super().lineage(state, slots) | {"depth": slots.level_info.lineage.depth}
 
     @property
     def _source(self) -> Sampler:
@@ -448,7 +431,7 @@ class DRED(Sampler):
 
         return easiest
 
-    def _take_in(
+    def _admit(
         self,
         state: DREDState,
         buffer: LevelBuffer,
@@ -465,7 +448,7 @@ class DRED(Sampler):
         if self.admit == "solved":
             worth = jnp.where(worth > 0, worth, -jnp.inf)
 
-        def take_in() -> LevelBuffer:
+        def admit() -> LevelBuffer:
             level = jax.tree.map(lambda x: x[:, 0], slots.level)
             hashes = jax.vmap(self.env.level_hash)(level)
             lineage = jax.tree.map(lambda x: x[:, 0], slots.level_info.lineage)
@@ -478,7 +461,7 @@ class DRED(Sampler):
                 sequential=self.sequential,
             )
 
-        return jax.lax.cond(any_over_seeds(offered.any()), take_in, lambda: buffer)
+        return jax.lax.cond(any_over_seeds(offered.any()), admit, lambda: buffer)
 
     def _shift_gap(self, state: DREDState) -> Float[Array, ""]:
         seen = state.buffer.level_info.mean_return

@@ -5,7 +5,7 @@ step sizes are those of Li et al., 2023, "TiAda: A Time-scale Adaptive Algorithm
 Minimax Optimization".
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -14,20 +14,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.samplers.replay.pool import (
-    SlotInfo,
-    check_capacity,
+    BufferedSampler,
     empty_buffer,
-    first_info,
     generate,
     keep_best,
-    lineage_of,
     recall,
     remembered,
-    tell_source,
 )
 from rlgen.buffer import LevelBuffer, filled, observed, update
 from rlgen.parallel.seeds import same_for_all_seeds
-from rlgen.protocols import LevelEnv, Sampler, Score
+from rlgen.protocols import LevelEnv, Sampler
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _OWN = 0x4E434300
@@ -63,7 +59,7 @@ class _Stage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NCC(Sampler):
+class NCC(BufferedSampler):
     """Cycles: every level is scored again, the distribution takes one step, and training follows.
 
     A *sweep* plays all K rows in order with weight 0, and new candidates in place of rows that are
@@ -123,15 +119,6 @@ class NCC(Sampler):
                 f"{0.04 / self.capacity:.1g}"
             )
 
-    def check(self, num_levels: int, score: Score) -> None:
-        """Refuse a buffer that cannot take the levels of one update.
-
-        Raises:
-            ValueError: with the size that is needed.
-        """
-        check_capacity(self.capacity, num_levels)
-        self.source.check(num_levels, score)
-
     def num_sweeping(self, num_levels: int) -> int:
         """Updates of a sweep, `num_levels` being met in each."""
         return -(-self.capacity // num_levels)
@@ -141,28 +128,12 @@ class NCC(Sampler):
         judged = self.num_sweeping(num_levels) + self.num_fresh_updates
         return self.train_updates / (judged + self.train_updates)
 
-    def spanning(self, num_updates: int) -> "NCC":
-        """The same, with the source's schedules."""
-        return replace(self, source=self.source.spanning(num_updates))
-
-    def buffer(self, state: NCCState) -> LevelBuffer:
-        """The levels that it keeps."""
-        return state.buffer
-
     def init(self, key: Key, memory: PyTree) -> NCCState:
         """An empty buffer and a uniform distribution."""
         buffer = empty_buffer(self.source, memory, self.capacity)
         uniform, first = jnp.full(self.capacity, 1 / self.capacity), jnp.full(self.capacity, _FIRST)
         adversary = Adversary(uniform, first)
         return NCCState(self.source.init(key, memory), buffer, adversary, jnp.zeros((), jnp.int32))
-
-    def example_level(self) -> PyTree:
-        """The source's blank level."""
-        return self.source.example_level()
-
-    def level_info(self) -> SlotInfo:
-        """Of a level without a past."""
-        return first_info(self.source)
 
     def propose(
         self, keys: Keys, state: NCCState, slots: Slots, free: Bool[Array, " N"]
@@ -187,17 +158,11 @@ class NCC(Sampler):
         slots = recall(buffer, choose, slots, replay, weight)
         return state._replace(source=source), slots
 
-    def observe(
-        self,
-        keys: Keys,
-        state: NCCState,
-        slots: Slots,
-        score: Float[Array, "N R"],
-        outcome: Outcome,
+    def take_in(
+        self, state: NCCState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> NCCState:
         """New scores for known rows, better levels for poor ones, and once a cycle a step of y."""
         stage = self._stage(state, slots.buffer_index.size)
-        source = tell_source(self.source, keys, state.source, slots, score, outcome)
         row, finished = (
             slots.buffer_index.ravel(),
             jnp.repeat(outcome.done, slots.buffer_index.shape[1]),
@@ -213,7 +178,8 @@ class NCC(Sampler):
             lambda: self.ascend(state.adversary, known_scores(buffer)),
             lambda: state.adversary,
         )
-        return NCCState(source, buffer, adversary, state.num_updates + 1)
+        num_updates = state.num_updates + 1
+        return state._replace(buffer=buffer, adversary=adversary, num_updates=num_updates)
 
     def ascend(self, adversary: Adversary, score: Float[Array, " K"]) -> Adversary:
         """One projected gradient step up yᵀs + η H(y); the scores are finite."""
@@ -234,11 +200,7 @@ class NCC(Sampler):
             "level_prob_max": y.max(),
             "level_score": y @ known_scores(state.buffer),
         }
-        return self.source.metrics(state.source) | own
-
-    def lineage(self, state: NCCState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
-        """Updates since each level was first met."""
-        return lineage_of(slots, state.num_updates)
+        return super().metrics(state) | own
 
     def _stage(self, state: NCCState, num_levels: int) -> _Stage:
         now, sweep = same_for_all_seeds(state.num_updates), self.num_sweeping(num_levels)

@@ -10,7 +10,7 @@ et al., 2022, "Evolving Curricula with Regret-Based Environment Design" (ACCEL);
 """
 
 import abc
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -19,17 +19,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.samplers.replay.pool import (
+    BufferedSampler,
     Mutator,
-    SlotInfo,
-    check_capacity,
     easiest_rows,
     edit_into,
     empty_buffer,
-    first_info,
     generate,
     held_rows,
-    lineage_of,
     remembered,
+    replayed,
 )
 from rlgen.buffer import (
     Arrivals,
@@ -44,7 +42,7 @@ from rlgen.buffer import (
 from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds, tree_where
 from rlgen.protocols import Component, LevelEnv, Sampler, Score
 from rlgen.registry import require
-from rlgen.types import NEW, REPLAY, Key, Keys, Metrics, Outcome, PyTree, Slots
+from rlgen.types import REPLAY, Key, Keys, Outcome, PyTree, Slots
 
 _OWN, _EDIT, _COIN = 0x504C5200, 0x504C5201, 0x504C5202
 """Folded into keys that the source gets as they are: alone or under PLR, it draws the same."""
@@ -180,7 +178,7 @@ class EachSlot(Decision):
 
 
 @dataclass(frozen=True)
-class PLR(Sampler):
+class PLR(BufferedSampler):
     """Replays levels of a buffer, those from which there is most to learn; takes new ones, too.
 
     A seed whose buffer is still empty when replay begins goes on with new levels. Rows held by busy
@@ -270,21 +268,12 @@ class PLR(Sampler):
             ValueError: fewer rows than levels, or proportional priorities of a score that may be
                 negative.
         """
-        check_capacity(self.capacity, num_levels)
+        super().check(num_levels, score)
         if self.priority.kind == "proportional" and score.may_be_negative:
             raise ValueError(
                 f"priority.kind='proportional' needs scores of 0 or more, and those of "
                 f"{type(score).__name__} may be negative; use priority.kind='rank'"
             )
-        self.source.check(num_levels, score)
-
-    def spanning(self, num_updates: int) -> "PLR":
-        """The same, with the source's schedules."""
-        return replace(self, source=self.source.spanning(num_updates))
-
-    def buffer(self, state: PLRState) -> LevelBuffer:
-        """What has been seen."""
-        return state.buffer
 
     def init(self, key: Key, memory: PyTree) -> PLRState:
         """An empty buffer."""
@@ -297,14 +286,6 @@ class PLR(Sampler):
             edits_next=never,
             easiest=self.mutator.none_easiest(),
         )
-
-    def example_level(self) -> PyTree:
-        """The source's blank level."""
-        return self.source.example_level()
-
-    def level_info(self) -> SlotInfo:
-        """Of a level without a past."""
-        return first_info(self.source)
 
     def propose(
         self, keys: Keys, state: PLRState, slots: Slots, free: Bool[Array, " N"]
@@ -335,20 +316,11 @@ class PLR(Sampler):
         )
         return state, slots
 
-    def observe(
-        self,
-        keys: Keys,
-        state: PLRState,
-        slots: Slots,
-        score: Float[Array, "N R"],
-        outcome: Outcome,
+    def take_in(
+        self, state: PLRState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> PLRState:
         """Update the replayed rows, offer the other levels to the buffer."""
-        done = outcome.done
-        of_source = outcome._replace(done=done & (slots.origin == NEW))
-        own_slots = slots._replace(level_info=slots.level_info.source)
-        source = self.source.observe(keys, state.source, own_slots, score, of_source)
-        easiest = state.easiest
+        done, easiest = outcome.done, state.easiest
         if self.mutator.reads:
             easiest = easiest_rows(slots, score, outcome, self.mutator.num_parents)
         level, memory = remembered(slots)
@@ -357,7 +329,7 @@ class PLR(Sampler):
         buffer = update(state.buffer, row, score, memory, finished)
         offered = finished & (row < 0)
 
-        def take_in() -> LevelBuffer:
+        def admit() -> LevelBuffer:
             hashes = jax.vmap(self.env.level_hash)(level)
             return insert(
                 buffer,
@@ -369,14 +341,8 @@ class PLR(Sampler):
             )
 
         # A replay offers nothing, and insertion one by one is dear.
-        buffer = jax.lax.cond(any_over_seeds(offered.any()), take_in, lambda: buffer)
-        return state._replace(
-            source=source, buffer=buffer, num_updates=state.num_updates + 1, easiest=easiest
-        )
-
-    def metrics(self, state: PLRState) -> Metrics:
-        """The source's."""
-        return self.source.metrics(state.source)
+        buffer = jax.lax.cond(any_over_seeds(offered.any()), admit, lambda: buffer)
+        return state._replace(buffer=buffer, num_updates=state.num_updates + 1, easiest=easiest)
 
     def replay_probability(self, state: PLRState) -> Float[Array, " K"]:
         """Of each row, in an update that replays."""
@@ -384,7 +350,7 @@ class PLR(Sampler):
 
     def lineage(self, state: PLRState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
         """Updates since each level was first met, and edits between it and the source."""
-        return lineage_of(slots, state.num_updates) | {"depth": slots.level_info.lineage.depth}
+        return super().lineage(state, slots) | {"depth": slots.level_info.lineage.depth}
 
     def _recall(
         self,
@@ -403,16 +369,7 @@ class PLR(Sampler):
                 drawn, row = draw(key_draw, buffer, self.priority, rows, used, self.sequential)
             else:
                 drawn, row = draw_distinct(key_draw, buffer, self.priority, rows, used)
-            row = row.reshape(slots.buffer_index.shape)
-            level, info = jax.tree.map(lambda x: x[row], (buffer.level, buffer.level_info))
-            old = Slots(
-                level,
-                info.score_state,
-                row,
-                origin=jnp.full_like(slots.origin, REPLAY),
-                weight=jnp.ones_like(slots.weight),
-                level_info=SlotInfo(slots.level_info.source, info.lineage),
-            )
+            old = replayed(buffer, row.reshape(slots.buffer_index.shape), slots, weight=1.0)
             return drawn.timestamp, drawn.clock, tree_where(replay, old, slots)
 
         timestamp, clock, slots = jax.lax.cond(

@@ -4,7 +4,7 @@ Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret
 Curriculum Discovery", algorithm 1 (SFL).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -13,15 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.samplers.replay.pool import (
-    SlotInfo,
-    check_capacity,
+    BufferedSampler,
     empty_buffer,
-    first_info,
     generate,
     keep_best,
-    lineage_of,
     recall,
-    tell_source,
 )
 from rlgen.buffer import LevelBuffer, filled
 from rlgen.parallel.seeds import same_for_all_seeds
@@ -51,7 +47,7 @@ class _Stage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SFL(Sampler):
+class SFL(BufferedSampler):
     """Turns of two kinds: collecting a pool of levels, and training on it.
 
     Collecting, all slots play candidates with weight 0, each batch of them for `scout_updates`
@@ -107,8 +103,7 @@ class SFL(Sampler):
                 f"{type(score).__name__} would judge it by the last play alone; set the "
                 "score's accumulate=True, or scout_updates=1"
             )
-        check_capacity(self.capacity, num_levels)
-        self.source.check(num_levels, score)
+        super().check(num_levels, score)
 
     def num_collecting(self, num_levels: int) -> int:
         """Updates of a collection, `num_levels` being met in each."""
@@ -118,26 +113,10 @@ class SFL(Sampler):
         """Share of the updates that are learned from."""
         return self.train_updates / (self.num_collecting(num_levels) + self.train_updates)
 
-    def spanning(self, num_updates: int) -> "SFL":
-        """The same, with the source's schedules."""
-        return replace(self, source=self.source.spanning(num_updates))
-
-    def buffer(self, state: SFLState) -> LevelBuffer:
-        """The levels that it keeps."""
-        return state.buffer
-
     def init(self, key: Key, memory: PyTree) -> SFLState:
         """An empty pool, before the first collection."""
         buffer = empty_buffer(self.source, memory, self.capacity)
         return SFLState(self.source.init(key, memory), buffer, jnp.zeros((), jnp.int32))
-
-    def example_level(self) -> PyTree:
-        """The source's blank level."""
-        return self.source.example_level()
-
-    def level_info(self) -> SlotInfo:
-        """Of a level without a past."""
-        return first_info(self.source)
 
     def propose(
         self, keys: Keys, state: SFLState, slots: Slots, free: Bool[Array, " N"]
@@ -164,17 +143,11 @@ class SFL(Sampler):
         slots = recall(buffer, choose, slots, sampled, weight)
         return SFLState(source, buffer, now), slots
 
-    def observe(
-        self,
-        keys: Keys,
-        state: SFLState,
-        slots: Slots,
-        score: Float[Array, "N R"],
-        outcome: Outcome,
+    def take_in(
+        self, state: SFLState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> SFLState:
         """Keep the best of the candidates that have been played as often as they are to be."""
         stage = self._stage(state, slots.buffer_index.size)
-        source = tell_source(self.source, keys, state.source, slots, score, outcome)
         when = slots.level_info.lineage.born
         played_out = (stage.turn == self.scout_updates - 1) | (when < stage.batch)
         candidate = stage.collecting & outcome.done[:, None] & (when >= stage.collection)
@@ -182,17 +155,13 @@ class SFL(Sampler):
         buffer = keep_best(
             self.env, state.buffer, slots, score, candidate & played_out, unprotected
         )
-        return SFLState(source, buffer, state.num_updates + 1)
+        return state._replace(buffer=buffer, num_updates=state.num_updates + 1)
 
     def metrics(self, state: SFLState) -> Metrics:
         """How many levels the pool has, and their mean score when they were collected."""
         held, size = filled(state.buffer), state.buffer.size
         mean = jnp.where(held, state.buffer.score, 0.0).sum() / jnp.maximum(size, 1)
-        return self.source.metrics(state.source) | {"pool_size": size, "pool_score": mean}
-
-    def lineage(self, state: SFLState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
-        """Updates since each level was first met."""
-        return lineage_of(slots, state.num_updates)
+        return super().metrics(state) | {"pool_size": size, "pool_score": mean}
 
     def _stage(self, state: SFLState, num_levels: int) -> _Stage:
         now = same_for_all_seeds(state.num_updates)

@@ -5,64 +5,44 @@ Data-Regularised Environment Design".
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv, Score
-from rlgen.returns import (
-    best_return,
-    environment_fields,
-    extrinsic_advantage,
-    mean_per_level,
-    protagonist,
-)
+from rlgen.algos.scores.best_return import BestReturnScore
+from rlgen.algos.scores.value_loss import ValueLoss
+from rlgen.protocols import Learner, LevelEnv
+from rlgen.returns import best_return, environment_fields
 from rlgen.types import Key, Outcome, Slots
 
 
 @dataclass(frozen=True)
-class GroundedL1ValueLoss(Score):
+class GroundedL1ValueLoss(ValueLoss, BestReturnScore):
     """The L1 value loss where some episode so far beat the floor, 0 elsewhere.
 
     The L1 value loss is the mean over episodes of the mean over steps of |A_t|, A_t the GAE
     advantage of the extrinsic reward. The level's memory is the highest undiscounted extrinsic
-    return of a completed episode on it so far, this rollout included.
+    return of a completed episode on it so far, this rollout included. Other fields as in
+    `rlgen.algos.scores.value_loss.ValueLoss`.
 
     Attributes:
-        discount: γ; the learner's own.
-        gae_lambda: λ; the learner's own.
-        bootstrap_truncation: whether a time limit bootstraps; as the learner does.
-        completed_only: whether the episode that the rollout's end cuts off is left out, as in
-            published code; a level without a completed episode then has no score.
         floor: the return of an episode that achieved nothing; `build` asks the environment for its
             `lowest_return`. 0 as published.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
-
-    discount: float = 0.995
-    gae_lambda: float = 0.98
-    bootstrap_truncation: bool = True
-    completed_only: bool = False
     floor: float = 0.0
 
-    def initial_state(self) -> Float[Array, ""]:
-        """Best return on an unseen level."""
-        return jnp.float32(self.floor)
+    def loss(self, advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
+        """The size of the advantage."""
+        return jnp.abs(advantage)
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
         """Score in units of reward, 0 or more, and the new best return; reads member 0."""
-        del key
-        rollout = protagonist(outcome)
+        loss, _ = super().__call__(key, slots, outcome)
         best = best_return(slots, outcome)
-        advantage = extrinsic_advantage(
-            rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
-        )
-        size = jnp.abs(advantage)
-        loss = mean_per_level(size, rollout, slots.buffer_index.shape[1], self.completed_only)
         # Zero, and not `-inf`, where nothing was achieved: the level was judged, and found wanting.
         futile = jnp.isfinite(loss) & (best <= self.floor)
         return jnp.where(futile, 0.0, loss), best

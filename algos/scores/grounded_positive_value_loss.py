@@ -5,18 +5,19 @@ where this is the positive part of MaxMC at each step.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv, Score
+from rlgen.algos.scores.best_return import BestReturnScore
+from rlgen.protocols import Learner, LevelEnv
 from rlgen.returns import at_each_step, best_return, environment_fields, mean_per_level, protagonist
 from rlgen.types import Key, Outcome, Slots
 
 
 @dataclass(frozen=True)
-class GroundedPositiveValueLoss(Score):
+class GroundedPositiveValueLoss(BestReturnScore):
     """Mean over episodes of the mean over steps of max(R_max − V_t, 0).
 
     R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode
@@ -31,14 +32,8 @@ class GroundedPositiveValueLoss(Score):
             episode.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
-
     completed_only: bool = False
     floor: float = 0.0
-
-    def initial_state(self) -> Float[Array, ""]:
-        """R_max of an unseen level."""
-        return jnp.float32(self.floor)
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome

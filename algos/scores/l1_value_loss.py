@@ -5,49 +5,26 @@ Source: Jiang et al., 2021, "Prioritized Level Replay", section 3.1 (GAE magnitu
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv, Score
-from rlgen.returns import extrinsic_advantage, mean_per_level, protagonist
-from rlgen.types import Key, Outcome, PyTree, Slots
+from rlgen.algos.scores.value_loss import ValueLoss
+from rlgen.protocols import Learner, LevelEnv
 
 
 @dataclass(frozen=True)
-class L1ValueLoss(Score):
+class L1ValueLoss(ValueLoss):
     """Mean over episodes of the mean over steps of |A_t|, A_t the GAE advantage.
 
-    Measured on extrinsic reward alone, so exploration bonuses cannot raise it.
-
-    Attributes:
-        discount: γ; the learner's own.
-        gae_lambda: λ; the learner's own.
-        bootstrap_truncation: whether a time limit bootstraps; as the learner does.
-        completed_only: whether the episode that the rollout's end cuts off is left out, as in
-            published code; a level without a completed episode then has no score.
+    Measured on extrinsic reward alone, so exploration bonuses cannot raise it; fields as in
+    `rlgen.algos.scores.value_loss.ValueLoss`.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
-
-    discount: float = 0.995
-    gae_lambda: float = 0.98
-    bootstrap_truncation: bool = True
-    completed_only: bool = False
-
-    def __call__(
-        self, key: Key, slots: Slots, outcome: Outcome
-    ) -> tuple[Float[Array, "N R"], PyTree]:
-        """Score in units of reward, 0 or more; reads member 0 of the population."""
-        del key
-        rollout = protagonist(outcome)
-        advantage = extrinsic_advantage(
-            rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
-        )
-        size = jnp.abs(advantage)
-        score = mean_per_level(size, rollout, slots.buffer_index.shape[1], self.completed_only)
-        return score, slots.score_state
+    def loss(self, advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
+        """The size of the advantage."""
+        return jnp.abs(advantage)
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> L1ValueLoss:

@@ -5,18 +5,19 @@ Monte Carlo").
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from rlgen.protocols import Learner, LevelEnv, Score
+from rlgen.algos.scores.best_return import BestReturnScore
+from rlgen.protocols import Learner, LevelEnv
 from rlgen.returns import best_return, environment_fields, mean_per_level, protagonist
 from rlgen.types import Key, Outcome, Slots
 
 
 @dataclass(frozen=True)
-class MaxMC(Score):
+class MaxMC(BestReturnScore):
     """Mean over episodes of the mean over steps of R_max − V_t.
 
     R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode
@@ -30,16 +31,10 @@ class MaxMC(Score):
             no score before its first completed episode.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
-
     completed_only: bool = False
     floor: float = 0.0
 
     may_be_negative = True
-
-    def initial_state(self) -> Float[Array, ""]:
-        """R_max of an unseen level."""
-        return jnp.float32(self.floor)
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome

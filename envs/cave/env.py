@@ -14,7 +14,6 @@ trace in its level: there, moss was erased where an episode ended on it, and the
 episode was painted on the start of the next.
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,6 +35,7 @@ from rlgen.envs.grid.bitboard import (
     FORWARD,
     HIDDEN,
     VIEW,
+    GridEnv,
     State,
     after,
     cell_ahead,
@@ -43,15 +43,17 @@ from rlgen.envs.grid.bitboard import (
     is_set,
 )
 from rlgen.envs.grid.draw import level_first
-from rlgen.protocols import LevelEnv, level_hash
+from rlgen.protocols import level_hash
 from rlgen.types import Key, PyTree, Solution
 
 _VIEWS = {"packed": view.packed_view, "image": view.image_view}
 
 
 @dataclass(frozen=True)
-class Cave(LevelEnv):
+class Cave(GridEnv):
     """The family of caves of one size. Equal instances share compilations."""
+
+    views = _VIEWS
 
     height: int = 13
     width: int = 13
@@ -78,16 +80,6 @@ class Cave(LevelEnv):
             raise ValueError(f"Cave: observation={self.observation!r} is none of {known}")
 
     # What gymnax asks for.
-
-    @property
-    def num_actions(self) -> int:
-        """Left, right, forward and four that do nothing."""
-        return 7
-
-    @property
-    def default_params(self) -> PyTree:
-        """An example level, always the same."""
-        return _example(self)
 
     def observation_space(self, params: Level | None = None) -> spaces.Space:
         """Of the observation that the field `observation` chose."""
@@ -122,13 +114,16 @@ class Cave(LevelEnv):
         reward = jnp.where(at_goal, worth, 0.0).astype(jnp.float32)
         return self.observe(key, state, action, params), state, reward, at_goal | burnt, {}
 
-    def observe(
-        self, key: Key, state: State, action: Int[Array, ""] | float | None, params: Level
-    ) -> PyTree:
-        """What the agent sees, in the kind that the field `observation` chose."""
-        return _VIEWS[self.observation](params, state)
-
     # What makes it a family of levels.
+
+    def example(self, rng: np.random.Generator) -> Level:
+        """A level drawn on the host, as compiling the generator takes seconds."""
+        tiles = np.zeros(self.height * self.width, np.int32)
+        start, goal, *cells = rng.permutation(tiles.size)[: 2 + self.num_objects // 2]
+        tiles[cells] = rng.integers(WALL, MOSS + 1, len(cells))
+        start, goal = (np.array(divmod(cell, self.width)[::-1], np.int32) for cell in (start, goal))
+        tiles = tiles.reshape(self.height, self.width)
+        return jax.jit(make_level)(tiles, start, goal, self.max_steps)
 
     def sample_level(self, key: Key) -> Level:
         """A room with up to `num_objects` random walls, lava and moss; it may have no solution."""
@@ -156,14 +151,6 @@ class Cave(LevelEnv):
     ) -> Bool[Array, "..."]:
         """An episode is solved when it paid: lava ends it, too."""
         return episode_return > 0
-
-    def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """The cell that the agent is on, counted row by row in the environment's size."""
-        return state.y * self.width + state.x
-
-    def num_positions(self) -> int:
-        """How many cells there are."""
-        return self.height * self.width
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
         """The least value of each position, 0 where an episode never is; see the registry."""
@@ -255,17 +242,3 @@ def build(**fields) -> Cave:
 def tiny() -> Cave:
     """The smallest instance that is still a cave, for law tests."""
     return Cave(height=5, width=5, num_objects=8, max_steps=20)
-
-
-@functools.lru_cache(maxsize=64)
-def _example(env: Cave) -> Level:
-    # Drawn by numpy, as compiling the generator takes seconds; concrete even when asked for under
-    # a trace, as gymnax's own `step` does.
-    rng = np.random.default_rng(0)
-    tiles = np.zeros(env.height * env.width, np.int32)
-    start, goal, *cells = rng.permutation(tiles.size)[: 2 + env.num_objects // 2]
-    tiles[cells] = rng.integers(WALL, MOSS + 1, len(cells))
-    start, goal = (np.array(divmod(cell, env.width)[::-1], np.int32) for cell in (start, goal))
-    tiles = tiles.reshape(env.height, env.width)
-    with jax.ensure_compile_time_eval():
-        return jax.jit(make_level)(tiles, start, goal, env.max_steps)

@@ -8,16 +8,23 @@ The view is a 5x5 window ahead of the agent, turned so that forward points up. I
 ahead and two to each side; walls do not hide what is behind them, and everything outside the maze
 is wall. Codes and orientation are those of MiniGrid: cell `[x, y]` of the image has x from left to
 right and y from far to near, the agent being at `[2, 4]`.
+
+`GridEnv` is what families have in common whose agent moves and sees so.
 """
 
-from typing import NamedTuple, no_type_check
+import abc
+import functools
+from collections.abc import Callable, Mapping
+from typing import ClassVar, NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, ArrayLike, Bool, Float, Float32, Int, Int8, UInt32
 
-from rlgen.types import PyTree
+from rlgen.protocols import LevelEnv
+from rlgen.types import Key, PyTree
 
 VIEW = 5
 """Side of the square that the agent sees."""
@@ -322,3 +329,55 @@ def pack_rows(
     bits = padded.reshape(padded.shape[0], words, 32).astype(jnp.uint32)
     place = jnp.arange(32, dtype=jnp.uint32)[None, None]
     return (bits << place).sum(-1, dtype=jnp.uint32)
+
+
+class GridEnv(LevelEnv, abstract=True):
+    """Base of families of grids of one size on which an agent turns and goes forward.
+
+    Fields are declared by the subclasses, which are dataclasses; `State` is their state.
+    """
+
+    height: int
+    """Cells from top to bottom."""
+    width: int
+    """Cells from left to right."""
+    observation: str
+    """Which of the views."""
+
+    views: ClassVar[Mapping[str, Callable[[PyTree, State], PyTree]]]
+    """What the agent sees of a level, by the kind of observation."""
+
+    @abc.abstractmethod
+    def example(self, rng: np.random.Generator) -> PyTree:
+        """A level, drawn by numpy."""
+
+    @property
+    def num_actions(self) -> int:
+        """Left, right, forward and four that do nothing."""
+        return 7
+
+    @property
+    def default_params(self) -> PyTree:
+        """An example level, always the same."""
+        return _example(self)
+
+    def observe(
+        self, key: Key, state: State, action: Int[Array, ""] | float | None, params: PyTree
+    ) -> PyTree:
+        """What the agent sees, in the kind that the field `observation` chose."""
+        return self.views[self.observation](params, state)
+
+    def position(self, state: State, level: PyTree) -> Int[Array, ""]:
+        """The cell that the agent is on, counted row by row in the environment's size."""
+        return state.y * self.width + state.x
+
+    def num_positions(self) -> int:
+        """How many cells there are."""
+        return self.height * self.width
+
+
+@functools.lru_cache(maxsize=64)
+def _example(env: GridEnv) -> PyTree:
+    # Concrete even when asked for under a trace, as gymnax's own `step` does.
+    with jax.ensure_compile_time_eval():
+        return env.example(np.random.default_rng(0))

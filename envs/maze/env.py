@@ -9,7 +9,6 @@ Complexity and Zero-shot Transfer via Unsupervised Environment Design". Differs 
 a level as data, the gymnax `params`, and the observation as 6 bytes, which `unpack` expands.
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +25,7 @@ from rlgen.envs.grid.bitboard import (
     FORWARD,
     HIDDEN,
     VIEW,
+    GridEnv,
     Level,
     State,
     after,
@@ -39,7 +39,7 @@ from rlgen.envs.grid.bitboard import (
 from rlgen.envs.maze import codec, generator, suites
 from rlgen.envs.maze.codec import MazeCodec, check_levels
 from rlgen.envs.maze.editor import MazeEditor
-from rlgen.protocols import LevelEnv, level_hash
+from rlgen.protocols import level_hash
 from rlgen.types import Key, PyTree, Solution
 
 _VIEWS = {
@@ -51,8 +51,10 @@ _MUTATIONS = {"flip": generator.flip_edits, "cells": generator.cell_edits}
 
 
 @dataclass(frozen=True)
-class Maze(LevelEnv):
+class Maze(GridEnv):
     """The family of mazes of one size. Equal instances share compilations."""
+
+    views = _VIEWS
 
     height: int = 13
     width: int = 13
@@ -91,16 +93,6 @@ class Maze(LevelEnv):
 
     # What gymnax asks for.
 
-    @property
-    def num_actions(self) -> int:
-        """Left, right, forward and four that do nothing."""
-        return 7
-
-    @property
-    def default_params(self) -> PyTree:
-        """An example level, always the same."""
-        return _example(self)
-
     def observation_space(self, params: Level | None = None) -> spaces.Space:
         """Of the observation that the field `observation` chose."""
         if self.observation == "flat":
@@ -133,13 +125,16 @@ class Maze(LevelEnv):
         reward = jnp.where(terminated, worth, 0.0).astype(jnp.float32)
         return self.observe(key, state, action, params), state, reward, terminated, {}
 
-    def observe(
-        self, key: Key, state: State, action: Int[Array, ""] | float | None, params: Level
-    ) -> PyTree:
-        """What the agent sees, in the kind that the field `observation` chose."""
-        return _VIEWS[self.observation](params, state)
-
     # What makes it a family of levels.
+
+    def example(self, rng: np.random.Generator) -> Level:
+        """A level drawn on the host, as compiling the generator takes seconds."""
+        walls = np.zeros(self.height * self.width, bool)
+        walls[rng.integers(0, walls.size, self.num_walls)] = True
+        start, goal = rng.choice(np.flatnonzero(~walls), 2, replace=False)
+        start, goal = (np.array(divmod(cell, self.width)[::-1], np.int32) for cell in (start, goal))
+        walls = walls.reshape(self.height, self.width)
+        return jax.jit(make_level)(walls, start, 0, goal, self.max_steps)
 
     def sample_level(self, key: Key) -> Level:
         """A maze of random walls; about one in 250 (25 walls) or in 6 (60) cannot be solved."""
@@ -170,14 +165,6 @@ class Maze(LevelEnv):
     ) -> Bool[Array, "..."]:
         """An episode is solved when the goal ended it."""
         return terminated
-
-    def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """The cell that the agent is on, counted row by row in the environment's size."""
-        return state.y * self.width + state.x
-
-    def num_positions(self) -> int:
-        """How many cells there are."""
-        return self.height * self.width
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
         """The least value of each position, 0 where an episode never is; see the registry."""
@@ -291,20 +278,6 @@ def build(**fields) -> Maze:
 def tiny() -> Maze:
     """The smallest instance that is still a maze, for law tests."""
     return Maze(height=5, width=5, num_walls=4, max_steps=20)
-
-
-@functools.lru_cache(maxsize=64)
-def _example(env: Maze) -> Level:
-    # Drawn by numpy, as compiling the generator takes seconds; concrete even when asked for under
-    # a trace, as gymnax's own `step` does.
-    rng = np.random.default_rng(0)
-    walls = np.zeros(env.height * env.width, bool)
-    walls[rng.integers(0, walls.size, env.num_walls)] = True
-    start, goal = rng.choice(np.flatnonzero(~walls), 2, replace=False)
-    start, goal = (np.array(divmod(cell, env.width)[::-1], np.int32) for cell in (start, goal))
-    walls = walls.reshape(env.height, env.width)
-    with jax.ensure_compile_time_eval():
-        return jax.jit(make_level)(walls, start, 0, goal, env.max_steps)
 
 
 def _naming(path: Path, function, *arguments):

@@ -8,7 +8,7 @@ them will be among those held out.
 import abc
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -32,18 +32,20 @@ VERSION = "1"
 NUM_LEVELS = 100
 
 
+@dataclass(frozen=True, kw_only=True)
 class MiniGridFamily(LevelEnv, abstract=True):
     """A family of MiniGrid's worlds: pick up the target within the time limit.
 
-    A family is a frozen dataclass that has the fields below among its own.
+    A family is a frozen dataclass.
 
     Attributes:
         penalize_time: whether success after t steps is worth 1 - 0.9 t / limit.
-        encoding: how `unpack` gives a cell in view.
+        encoding: how `unpack` gives a cell in view: its numbers of object, colour and state,
+            divided by ten, or one flag for each value.
     """
 
-    penalize_time: bool
-    encoding: Literal["codes", "one-hot"]
+    penalize_time: bool = False
+    encoding: Literal["codes", "one-hot"] = "codes"
 
     family: ClassVar[str]
     """Its name in the registry, from which the streams of held-out levels follow."""

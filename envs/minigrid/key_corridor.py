@@ -12,7 +12,6 @@ Navix ends its episodes on a goal instead.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Array, Float
 
@@ -40,9 +39,6 @@ class KeyCorridor(MiniGridFamily):
     Attributes:
         room_size: cells a side of a room, with the walls that it shares with its neighbours.
         num_rows: rooms on either side of the corridor.
-        penalize_time: whether success after t steps is worth 1 - 0.9 t / limit.
-        encoding: how `unpack` gives a cell in view: its numbers of object, colour and state,
-            divided by ten, or one flag for each value.
 
     Raises:
         ValueError: a size that makes no such world, or an unknown encoding.
@@ -50,8 +46,6 @@ class KeyCorridor(MiniGridFamily):
 
     room_size: int = 6
     num_rows: int = 3
-    penalize_time: bool = False
-    encoding: Literal["codes", "one-hot"] = "codes"
 
     family = "key-corridor"
     variants = VARIANTS

@@ -12,7 +12,6 @@ expands, and, unless `penalize_time` is set, the same reward early or late.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Array, Float
 
@@ -49,17 +48,12 @@ class ObstructedMaze(MiniGridFamily):
 
     Attributes:
         kind: one of `VARIANTS`.
-        penalize_time: whether success after t steps is worth 1 - 0.9 t / limit.
-        encoding: how `unpack` gives a cell in view: its numbers of object, colour and state,
-            divided by ten, or one flag for each value.
 
     Raises:
         ValueError: an unknown kind or encoding.
     """
 
     kind: str = "full"
-    penalize_time: bool = False
-    encoding: Literal["codes", "one-hot"] = "codes"
 
     family = "obstructed-maze"
     variants = VARIANTS

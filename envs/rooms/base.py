@@ -2,8 +2,9 @@
 
 import abc
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +27,11 @@ OPENING_PROB = 1 / 3
 """Chance that a jammed door opens to who walks into it."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class RoomsFamily(LevelEnv, abstract=True):
     """A family of grids of walls, lava, doors and keys.
 
-    A family is a frozen dataclass that has the fields below among its own, draws levels, and says
-    what it has of doors.
+    A family is a frozen dataclass that draws levels, and says what it has of doors.
 
     Attributes:
         observation: `packed`, the 7x7 cells around the agent, or `full`, the whole grid.
@@ -39,14 +40,14 @@ class RoomsFamily(LevelEnv, abstract=True):
         noise: whether a random colour is seen, another at every step.
     """
 
-    observation: Literal["packed", "full"]
-    occlusion: bool
-    clock: bool
-    noise: bool
+    observation: Literal["packed", "full"] = "packed"
+    occlusion: bool = False
+    clock: bool = False
+    noise: bool = False
 
-    doors_closed: bool = True
+    doors_closed: ClassVar[bool] = True
     """Whether a door may be shut."""
-    doors_jam: bool = False
+    doors_jam: ClassVar[bool] = False
     """Whether a closed door may stay shut when it is walked into."""
 
     @property

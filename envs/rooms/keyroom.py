@@ -12,7 +12,7 @@ room and the time limit of the 10 x 10 room are rlgen's own, as they are not pub
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,10 +46,6 @@ class KeyRoom(RoomsFamily):
         size: cells a side of the room; what is around it is wall.
         inner: cells a side of the inner room, without its walls, which lie inside the room, too.
         max_steps: time limit.
-        observation: `packed`, the 7x7 cells around the agent, or `full`, the whole grid.
-        occlusion: whether walls and shut doors hide what is behind them.
-        clock: whether the steps taken are seen.
-        noise: whether a random colour is seen, another at every step.
 
     Raises:
         ValueError: a field outside its range; the message says what is allowed.
@@ -58,10 +54,6 @@ class KeyRoom(RoomsFamily):
     size: int = 10
     inner: int = 3
     max_steps: int = 200
-    observation: Literal["packed", "full"] = "packed"
-    occlusion: bool = False
-    clock: bool = False
-    noise: bool = False
 
     def __post_init__(self):
         self.check_options()

@@ -49,10 +49,7 @@ class RhoRooms(RoomsFamily):
         layout: of the obstacles: `fixed`, the same on all levels, or `fresh`, another on each.
         sharing: probability of the goal to be in the corner opposite the start, else uniform.
         coverage: time limit as a multiple of the number of free cells.
-        observation: `packed`, the 7x7 cells around the agent, or `full`, the whole grid.
         occlusion: whether walls hide what is behind them.
-        clock: whether the steps taken are seen.
-        noise: whether a random colour is seen, another at every step.
 
     Raises:
         ValueError: a field outside its range; the message says what is allowed.
@@ -62,10 +59,6 @@ class RhoRooms(RoomsFamily):
     layout: Literal["fixed", "fresh"] = "fixed"
     sharing: float = 0.0
     coverage: float = 1.0
-    observation: Literal["packed", "full"] = "packed"
-    occlusion: bool = False
-    clock: bool = False
-    noise: bool = False
 
     doors_closed = False  # there is none
 

@@ -59,10 +59,6 @@ class Rooms(RoomsFamily):
         doors: `open`, `closed` or `locked`; the last are jammed, and no key helps.
         size: cells a side of the grid.
         max_steps: time limit; 0 for MiniHack's, or 40 a room for numbers of rooms that it lacks.
-        observation: `packed`, the 7x7 cells around the agent, or `full`, the whole grid.
-        occlusion: whether walls and shut doors hide what is behind them.
-        clock: whether the steps taken are seen.
-        noise: whether a random colour is seen, another at every step.
 
     Raises:
         ValueError: a field outside its range; the message says what is allowed.
@@ -74,10 +70,6 @@ class Rooms(RoomsFamily):
     doors: Literal["open", "closed", "locked"] = "closed"
     size: int = 25
     max_steps: int = 0
-    observation: Literal["packed", "full"] = "packed"
-    occlusion: bool = False
-    clock: bool = False
-    noise: bool = False
 
     def __post_init__(self):
         self.check_options()

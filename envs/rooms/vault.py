@@ -15,7 +15,6 @@ Source: rlgen's own.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,10 +57,6 @@ class Vault(RoomsFamily):
         lava: share of the free cells that become lava, of those that are not on a shortest
             solution nor beside a doorway.
         max_steps: time limit; a shortest solution has from 45% to 80% of it.
-        observation: `packed`, the 7x7 cells around the agent, or `full`, the whole grid.
-        occlusion: whether walls and shut doors hide what is behind them.
-        clock: whether the steps taken are seen.
-        noise: whether a random colour is seen, another at every step.
 
     Raises:
         ValueError: a field outside its range; the message says what is allowed.
@@ -73,10 +68,6 @@ class Vault(RoomsFamily):
     room_size: int = 7
     lava: float = 0.15
     max_steps: int = 400
-    observation: Literal["packed", "full"] = "packed"
-    occlusion: bool = False
-    clock: bool = False
-    noise: bool = False
 
     def __post_init__(self):
         self.check_options()

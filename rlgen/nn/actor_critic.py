@@ -1,19 +1,22 @@
-"""Actor-critic networks for any observation, feed-forward or recurrent."""
+"""Actor-critic networks for any observation, feed-forward or recurrent.
+
+And `ActorCriticLearner`, how a learner of policy gradients acts with one.
+"""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from rlgen.nn import distributions, linear_recurrence
 from rlgen.nn import layers as parts
-from rlgen.nn import linear_recurrence
 from rlgen.nn.gated_recurrence import Recurrent, gru_zeros, lstm_zeros
 from rlgen.nn.linear_recurrence import Linear
-from rlgen.protocols import LevelEnv, Network
+from rlgen.protocols import Learner, LevelEnv, Network
 from rlgen.types import Key, PyTree
 
 ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
@@ -121,6 +124,57 @@ class ActorCritic(Network):
 
     def _module(self, env: LevelEnv) -> "_Network":
         return _Network(self, self._depth, env.unpack, env.num_actions)
+
+
+class ActorCriticLearner(Learner, abstract=True):
+    """Base of learners whose policy and value are one `Network`, its parameters `state.params`.
+
+    Fields are declared by the subclasses, which are dataclasses.
+    """
+
+    env: LevelEnv
+    """Whose observations and actions the parameters are for."""
+    network: Network
+    """Of the policy and the value."""
+
+    @property
+    def _network(self) -> Any:
+        """The network that acts."""
+        return self.network
+
+    def in_env(self, env: LevelEnv) -> "ActorCriticLearner":
+        """The same in another environment; itself in its own."""
+        fields: Any = self
+        return self if env == self.env else replace(fields, env=env)
+
+    def offers(self, capability: Callable) -> bool:
+        """Features, if the network has them."""
+        missing = capability is Learner.features and not self.network.offers(Network.trunk)
+        return super().offers(capability) and not missing
+
+    def initial_carry(self, num_slots: int) -> PyTree:
+        """Recurrent state at the start of an episode, [N, ...]."""
+        return self._network.initial_carry(num_slots)
+
+    def act(
+        self, key: Key, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
+        """Sample an action; see `rlgen.protocols.Learner`."""
+        carry, logits, value = self._network.step(self.env, state.params, carry, obs, first)
+        action = distributions.sample(key, logits)
+        return carry, action, distributions.log_prob(logits, action), value
+
+    def value(
+        self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
+    ) -> Float[Array, " N"]:
+        """Value of an observation."""
+        return self._network.step(self.env, state.params, carry, obs, first)[2]
+
+    def features(
+        self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
+    ) -> tuple[PyTree, Float[Array, "T N F"]]:
+        """New carry and what policy and value are computed from, of networks with a `trunk`."""
+        return self._network.trunk(self.env, state.params, carry, obs, first)
 
 
 class _Network(nn.Module):

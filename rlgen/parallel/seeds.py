@@ -15,40 +15,42 @@ from jaxtyping import Array, Bool, Int, Shaped
 from rlgen.types import PyTree
 
 
-@custom_vmap
+def _over_seeds(together: Callable[[Array], Array]) -> Callable[[Callable], custom_vmap]:
+    """Turn an identity into one whose result under `vmap` is one for all seeds.
+
+    Args:
+        together: that result, of the seeds' values.
+    """
+
+    def marked(identity: Callable) -> custom_vmap:
+        function = custom_vmap(identity)
+
+        @function.def_vmap
+        def _vmap(axis_size: int, in_batched: list, value: Array) -> tuple[Array, bool]:
+            del axis_size
+            return function(together(value) if in_batched[0] else value), False
+
+        return function
+
+    return marked
+
+
+@_over_seeds(lambda predicate: predicate.any())
 def any_over_seeds(predicate: Bool[Array, ""]) -> Bool[Array, ""]:
     """Whether the predicate holds for any seed: do the work if somebody needs it."""
     return predicate
 
 
-@any_over_seeds.def_vmap
-def _any_seed_vmap(axis_size: int, in_batched: list, predicate: Array) -> tuple[Array, bool]:
-    del axis_size
-    return any_over_seeds(predicate.any() if in_batched[0] else predicate), False
-
-
-@custom_vmap
+@_over_seeds(lambda value: value[0])
 def same_for_all_seeds(value: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
     """A value that is equal for all seeds by construction (a counter), marked as such."""
     return value
 
 
-@same_for_all_seeds.def_vmap
-def _same_vmap(axis_size: int, in_batched: list, value: Array) -> tuple[Array, bool]:
-    del axis_size
-    return same_for_all_seeds(value[0] if in_batched[0] else value), False
-
-
-@custom_vmap
+@_over_seeds(lambda number: number.max())
 def max_over_seeds(number: Int[Array, ""]) -> Int[Array, ""]:
     """The largest number of any seed: go on for as long as somebody needs it."""
     return number
-
-
-@max_over_seeds.def_vmap
-def _most_vmap(axis_size: int, in_batched: list, number: Array) -> tuple[Array, bool]:
-    del axis_size
-    return max_over_seeds(number.max() if in_batched[0] else number), False
 
 
 def tree_where(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:

@@ -144,11 +144,11 @@ def versions() -> dict[str, str]:
     return {"rlgen": __version__, **found, "python": platform.python_version()}
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a kill at any moment leaves the old or the new content."""
     part = path.with_name(f".{path.name}.part")
-    with open(part, "w") as file:
-        file.write(text)
+    with open(part, "w" if isinstance(content, str) else "wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

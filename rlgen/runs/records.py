@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from rlgen import __version__, levels, registry
 from rlgen.levels import Task, plain_level
 from rlgen.protocols import LevelEnv, Sampler, Student
+from rlgen.runs.folder import write_atomically
 from rlgen.types import PyTree, TrainState
 
 
@@ -129,7 +129,7 @@ def pinned_files(run: Path, student: Student) -> None:
     for name, content in student.pinned_files().items():
         path = run / name
         if not path.exists():
-            _write(path, content)
+            write_atomically(path, content)
         elif path.read_bytes() != content:
             raise ValueError(
                 f"what the run began with, see {path}, has changed since; restore it to go on"
@@ -154,17 +154,7 @@ def save_files(run: Path, student: Student, states: TrainState, spec: Mapping[st
     origin["rlgen"] = __version__
     for name, content in student.files(states.student, origin).items():
         (run / name).parent.mkdir(parents=True, exist_ok=True)
-        _write(run / name, content)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """A file of which a kill at any moment leaves the old or the new content."""
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+        write_atomically(run / name, content)
 
 
 def check_tensorboard(wanted: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlgen.cli.main import main as rlgen
 from rlgen.evaluation.from_runs.metrics import read_metrics
+from rlgen.evaluation.report import results
 from rlgen.runs import checkpoint, folder
 
 
@@ -68,6 +69,23 @@ def refuse_other(run: Path, wanted: dict[str, Any]) -> None:
                 f"{run} was trained with {name}={spec[name]}, and this comparison asks for "
                 f"{value}; ask for the same, or choose another --out"
             )
+
+
+def train_all(options: Any) -> tuple[list[Path], int]:
+    """The folders of all methods' runs, trained as far as they were not; and the exit code."""
+    runs = [options.out / method for method in options.methods]
+    check_runs(runs, options)
+    for method, run in zip(options.methods, runs, strict=True):
+        code = train(method, run, train_options(options))
+        if code:
+            return runs, code
+    return runs, 0
+
+
+def write_comparison(text: str, options: Any) -> None:
+    """Write `comparison.md`, and show it."""
+    results.write(options.out / "comparison.md", text.encode())
+    print(f"\n{text}\nThe comparison is {options.out / 'comparison.md'}")
 
 
 def train(method: str, run: Path, options: str) -> int:

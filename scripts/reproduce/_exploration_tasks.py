@@ -51,6 +51,16 @@ normalise is noise. As in the study, the end of an episode ends the sum of bonus
 limit: values that go on beyond it are far above 0, where those of unknown states begin, and a step
 into the unknown would cost more than it pays."""
 
+RHO_ROOMS = Task(
+    env="rho-rooms",
+    dial="sharing",
+    values=(0.0, 0.5, 1.0),
+    steps=4e6,
+    settings=PPO,
+    fields={"coverage": 1.0},
+    bonuses=four("position", 0.02, 0.02, 0.02),
+)
+
 TASKS = {
     "corridors": Task(
         env="corridors",
@@ -88,24 +98,8 @@ TASKS = {
             "episodic, events": ("episodic/event", 0.02),
         },
     ),
-    "rho-rooms": Task(
-        env="rho-rooms",
-        dial="sharing",
-        values=(0.0, 0.5, 1.0),
-        steps=4e6,
-        settings=PPO,
-        fields={"coverage": 1.0},
-        bonuses=four("position", 0.02, 0.02, 0.02),
-    ),
-    "rho-rooms, short": Task(
-        env="rho-rooms",
-        dial="sharing",
-        values=(0.0, 0.5, 1.0),
-        steps=4e6,
-        settings=PPO,
-        fields={"coverage": 0.25},
-        bonuses=four("position", 0.02, 0.02, 0.02),
-    ),
+    "rho-rooms": RHO_ROOMS,
+    "rho-rooms, short": RHO_ROOMS._replace(fields={"coverage": 0.25}),
     "vault": Task(
         env="vault",
         dial="contexts",

@@ -26,7 +26,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _comparison import costs, parser_of, refuse_other, run_command, table, train, train_options
+from _comparison import (
+    costs,
+    parser_of,
+    refuse_other,
+    run_command,
+    table,
+    train,
+    train_options,
+    write_comparison,
+)
 
 from rlgen import registry
 from rlgen.evaluation.report import results
@@ -81,8 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = {suite: summarise(results.load(options.out / suite)) for suite in options.suites}
     results.write(options.out / "suites.png", png_bytes(_figure(found)))
     text = _comparison(list(runs.values()), found, options)
-    results.write(options.out / "comparison.md", text.encode())
-    print(f"\n{text}\nThe comparison is {options.out / 'comparison.md'}")
+    write_comparison(text, options)
     return 0
 
 

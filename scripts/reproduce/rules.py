@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _comparison import check_runs, costs, parser_of, run_command, table, train, train_options
+from _comparison import costs, parser_of, run_command, table, train_all, write_comparison
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.report import results
@@ -40,12 +40,9 @@ SUITES = ("gridworld/unseen", "gridworld/handcrafted", "gridworld/mazes")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, test all, write the comparison."""
     options = _parse(arguments)
-    runs = [options.out / method for method in options.methods]
-    check_runs(runs, options)
-    for method, run in zip(options.methods, runs, strict=True):
-        code = train(method, run, train_options(options))
-        if code:
-            return code
+    runs, code = train_all(options)
+    if code:
+        return code
     for suite in options.suites:
         code = run_command(_test(runs, suite, options))
         if code:
@@ -57,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table(options.methods, costs(runs)),
     ]
     text = "\n\n".join(parts) + "\n"
-    results.write(options.out / "comparison.md", text.encode())
-    print(f"\n{text}\nThe comparison is {options.out / 'comparison.md'}")
+    write_comparison(text, options)
     return 0
 
 

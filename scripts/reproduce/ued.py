@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _comparison import check_runs, costs, parser_of, run_command, table, train, train_options
+from _comparison import costs, parser_of, run_command, table, train_all, write_comparison
 
 from rlgen.evaluation.report import results
 from rlgen.evaluation.report.cvar_figure import cvar_figure
@@ -41,12 +41,9 @@ ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, evaluate all, write the comparison."""
     options = _parse(arguments)
-    runs = [options.out / method for method in options.methods]
-    check_runs(runs, options)
-    for method, run in zip(options.methods, runs, strict=True):
-        code = train(method, run, train_options(options))
-        if code:
-            return code
+    runs, code = train_all(options)
+    if code:
+        return code
     heldout = options.out / "heldout"
     names = " ".join(shlex.quote(str(run)) for run in runs)
     code = run_command(
@@ -59,8 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if worst:
         results.write(options.out / "cvar.png", png_bytes(cvar_figure(worst)))
     text = _comparison(runs, heldout, worst, options)
-    results.write(options.out / "comparison.md", text.encode())
-    print(f"\n{text}\nThe comparison is {options.out / 'comparison.md'}")
+    write_comparison(text, options)
     return 0
 
 

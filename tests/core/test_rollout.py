@@ -90,21 +90,22 @@ def make_levels():
     return Level(jnp.asarray(limit), jnp.asarray(num_steps), jnp.asarray(number, jnp.float32))
 
 
+NAMES = [
+    "obs",
+    "action",
+    "value",
+    "next_value",
+    "first",
+    "terminated",
+    "truncated",
+    "level_index",
+    "reward",
+]
+
+
 def loop(levels, luck, num_steps):
     """The same rollout, one slot and step at a time; luck is [N, R]."""
-    names = [
-        "obs",
-        "action",
-        "value",
-        "next_value",
-        "first",
-        "terminated",
-        "truncated",
-        "level_index",
-        "reward",
-        "carry",
-    ]
-    rows = {name: np.zeros((num_steps, N), object) for name in names}
+    rows = {name: np.zeros((num_steps, N), object) for name in (*NAMES, "carry")}
     for n in range(N):
         turn, time, count = 0, 0, 0
         for t in range(num_steps):
@@ -155,19 +156,6 @@ def first_luck(rollout):
     for t, n in np.argwhere(rollout.first)[::-1]:
         luck[n, rollout.level_index[t, n]] = rollout.obs[t, n, 2]
     return luck
-
-
-NAMES = [
-    "obs",
-    "action",
-    "value",
-    "next_value",
-    "first",
-    "terminated",
-    "truncated",
-    "level_index",
-    "reward",
-]
 
 
 def test_rollout_is_a_slow_loop(played, expected):

@@ -71,6 +71,13 @@ FAST: Preset = {
 LEARNING: dict[str, Preset] = {"parity": PARITY, "strong": STRONG, "fast": FAST}
 """What the presets say of the student and its rollouts, whatever the levels."""
 
+
+def on_learning(parity: Preset, strong: Preset, fast: Preset) -> dict[str, Preset]:
+    """`LEARNING` with the fields of a method, which win where both say something."""
+    own = {"parity": parity, "strong": strong, "fast": fast}
+    return {name: {**LEARNING[name], **fields} for name, fields in own.items()}
+
+
 _PLR_PARITY: Preset = {
     "sampler.capacity": 4000,
     "sampler.decision.replay_prob": 0.8,
@@ -96,11 +103,7 @@ _PLR_FAST: Preset = {
     "sampler.min_fill": 0.1,
 }
 
-REPLAY: dict[str, Preset] = {
-    "parity": {**PARITY, **_PLR_PARITY},
-    "strong": {**STRONG, **_PLR_STRONG},
-    "fast": {**FAST, **_PLR_FAST},
-}
+REPLAY = on_learning(_PLR_PARITY, _PLR_STRONG, _PLR_FAST)
 """The same with a level buffer."""
 
 # JaxUED's schedule counts learned updates and is as long as all, so that it ends above 0 where only

@@ -5,7 +5,7 @@ Source: Monette et al., 2025, "An Optimisation Framework for Unsupervised Enviro
 `--sampler.entropy-coef 0.032 --sampler.step-size 0.005` it is NCC-Reg.
 """
 
-from rlgen.algos.recipes.presets.ued import FAST, PARITY, STRONG
+from rlgen.algos.recipes.presets.ued import on_learning
 from rlgen.algos.samplers.ncc import NCC
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
@@ -58,11 +58,7 @@ _FAST: Preset = {
     "sampler.train_updates": 27,
 }
 
-PRESETS: dict[str, Preset] = {
-    "parity": {**PARITY, **_PARITY},
-    "strong": {**STRONG, **_STRONG},
-    "fast": {**FAST, **_FAST},
-}
+PRESETS = on_learning(_PARITY, _STRONG, _FAST)
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "learnability") -> Curriculum:

@@ -6,7 +6,7 @@ Curriculum Discovery".
 
 from dataclasses import replace
 
-from rlgen.algos.recipes.presets.ued import FAST, PARITY, STRONG
+from rlgen.algos.recipes.presets.ued import on_learning
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.samplers.sfl import SFL
 from rlgen.algos.scores.learnability import Learnability
@@ -56,11 +56,7 @@ _FAST: Preset = {
     "sampler.sampled_share": 0.5,
 }
 
-PRESETS: dict[str, Preset] = {
-    "parity": {**PARITY, **_PARITY},
-    "strong": {**STRONG, **_STRONG},
-    "fast": {**FAST, **_FAST},
-}
+PRESETS = on_learning(_PARITY, _STRONG, _FAST)
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "learnability") -> Curriculum:

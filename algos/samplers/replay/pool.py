@@ -1,12 +1,14 @@
 """What samplers have in common that keep levels of another sampler in a buffer.
 
-Where levels come from (`Lineage`), how they are edited (`Mutator`), and the branches of an update:
-new levels of the source, levels of the buffer, edited ones, and what is told and kept afterwards.
+Where levels come from (`Lineage`), how they are edited (`Mutator`), what such samplers do alike
+(`BufferedSampler`), and the branches of an update: new levels of the source, levels of the buffer,
+edited ones, and what is kept afterwards.
 """
 
+import abc
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.buffer import Arrivals, LevelBuffer, Priority, insert, make_buffer
 from rlgen.parallel.seeds import any_over_seeds, tree_where
-from rlgen.protocols import LevelEnv, Sampler, check_numbers
-from rlgen.types import MUTANT, NEW, REPLAY, Key, Keys, Outcome, PyTree, Slots
+from rlgen.protocols import LevelEnv, Sampler, Score, check_numbers
+from rlgen.types import MUTANT, NEW, REPLAY, Key, Keys, Metrics, Outcome, PyTree, Slots
 
 Parents = Literal["batch", "easiest"]
 
@@ -75,6 +77,85 @@ class Mutator:
     def none_easiest(self) -> Int[Array, " P"]:
         """The rows of the easiest levels before any was replayed."""
         return jnp.full(self.num_parents, -1, jnp.int32)
+
+
+class BufferedSampler(Sampler, abstract=True):
+    """Base of samplers that keep levels of another sampler, their source, in a buffer.
+
+    The state of each has the fields `source`, `buffer` and `num_updates`, and the `level_info` of
+    its slots is a `SlotInfo`. Fields are declared by the subclasses, which are dataclasses.
+    """
+
+    env: LevelEnv
+    """Its hash goes with each level."""
+    source: Any
+    """Where new levels come from."""
+    capacity: int
+    """K, rows of the buffer."""
+
+    @property
+    def _source(self) -> Sampler:
+        """The source, also where the field may be empty."""
+        return self.source
+
+    def check(self, num_levels: int, score: Score) -> None:
+        """Refuse a buffer that cannot take the levels of one update, and what the source refuses.
+
+        Raises:
+            ValueError: with the size that is needed.
+        """
+        if self.capacity < num_levels:
+            raise ValueError(
+                f"capacity={self.capacity} is below the {num_levels} levels of one update; "
+                f"set it to at least {num_levels}, or lower num_slots or levels_per_slot"
+            )
+        self._source.check(num_levels, score)
+
+    def spanning(self, num_updates: int) -> "BufferedSampler":
+        """The same, with the source's schedules."""
+        fields: Any = self
+        return replace(fields, source=self._source.spanning(num_updates))
+
+    def buffer(self, state: PyTree) -> LevelBuffer:
+        """The levels that it keeps."""
+        return state.buffer
+
+    def example_level(self) -> PyTree:
+        """The source's blank level."""
+        return self._source.example_level()
+
+    def level_info(self) -> SlotInfo:
+        """Of a level without a past."""
+        return first_info(self._source)
+
+    def observe(
+        self,
+        keys: Keys,
+        state: PyTree,
+        slots: Slots,
+        score: Float[Array, "N R"],
+        outcome: Outcome,
+    ) -> PyTree:
+        """Show the source the levels that it has just proposed, then `take_in` all of them."""
+        first_time = (slots.origin == NEW) & (slots.buffer_index < 0).all(-1)
+        own_slots = slots._replace(level_info=slots.level_info.source)
+        of_source = outcome._replace(done=outcome.done & first_time)
+        source = self._source.observe(keys, state.source, own_slots, score, of_source)
+        return self.take_in(state._replace(source=source), slots, score, outcome)
+
+    @abc.abstractmethod
+    def take_in(
+        self, state: PyTree, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
+    ) -> PyTree:
+        """The state after an update: new scores, new rows, and the number of updates."""
+
+    def metrics(self, state: PyTree) -> Metrics:
+        """The source's."""
+        return self._source.metrics(state.source)
+
+    def lineage(self, state: PyTree, slots: Slots) -> dict[str, Array]:
+        """Updates since each level was first met."""
+        return {"age": state.num_updates - 1 - slots.level_info.lineage.born}
 
 
 def born(origin: int, depth: Int[Array, "N R"], update: Int[Array, ""]) -> Lineage:
@@ -159,19 +240,6 @@ def empty_buffer(source: Sampler, memory: PyTree, capacity: int) -> LevelBuffer:
     return make_buffer(capacity, source.example_level(), unseen)
 
 
-def check_capacity(capacity: int, num_levels: int) -> None:
-    """Refuse a buffer that cannot take the levels of one update.
-
-    Raises:
-        ValueError: fewer rows than levels.
-    """
-    if capacity < num_levels:
-        raise ValueError(
-            f"capacity={capacity} is below the {num_levels} levels of one update; "
-            f"set it to at least {num_levels}, or lower num_slots or levels_per_slot"
-        )
-
-
 def generate(
     source: Sampler,
     keys: Keys,
@@ -207,6 +275,21 @@ def generate(
     return jax.lax.cond(any_over_seeds(fresh.any()), propose, lambda: (state, slots))
 
 
+def replayed(
+    buffer: LevelBuffer, row: Int[Array, "N R"], slots: Slots, weight: Float[Array, ""] | float
+) -> Slots:
+    """The levels of the given rows, of one weight, in all slots."""
+    level, info = jax.tree.map(lambda x: x[row], (buffer.level, buffer.level_info))
+    return Slots(
+        level,
+        info.score_state,
+        row,
+        origin=jnp.full_like(slots.origin, REPLAY),
+        weight=jnp.full_like(slots.weight, 1.0) * weight,
+        level_info=SlotInfo(slots.level_info.source, info.lineage),
+    )
+
+
 def recall(
     buffer: LevelBuffer,
     choose: Callable[[], Int[Array, "N R"]],
@@ -217,34 +300,10 @@ def recall(
     """Levels of the chosen rows for the `replay` slots; a branch, choosing included."""
 
     def take() -> Slots:
-        row = choose()
-        level, info = jax.tree.map(lambda x: x[row], (buffer.level, buffer.level_info))
-        old = Slots(
-            level,
-            info.score_state,
-            row,
-            origin=jnp.full_like(slots.origin, REPLAY),
-            weight=jnp.full_like(slots.weight, 1.0) * weight,
-            level_info=SlotInfo(slots.level_info.source, info.lineage),
-        )
+        old = replayed(buffer, choose(), slots, weight)
         return tree_where(replay, old, slots)
 
     return jax.lax.cond(any_over_seeds(replay.any()), take, lambda: slots)
-
-
-def tell_source(
-    source: Sampler,
-    keys: Keys,
-    state: PyTree,
-    slots: Slots,
-    score: Float[Array, "N R"],
-    outcome: Outcome,
-) -> PyTree:
-    """The source's state once it has seen how the levels went that it has just proposed."""
-    first_time = (slots.origin == NEW) & (slots.buffer_index < 0).all(-1)
-    own_slots = slots._replace(level_info=slots.level_info.source)
-    of_source = outcome._replace(done=outcome.done & first_time)
-    return source.observe(keys, state, own_slots, score, of_source)
 
 
 def remembered(slots: Slots) -> tuple[PyTree, StoredInfo]:
@@ -279,8 +338,3 @@ def held_rows(slots: Slots, busy: Bool[Array, " N"], capacity: int) -> Bool[Arra
     """Rows whose levels busy slots are working on."""
     row = jnp.where(busy[:, None] & (slots.buffer_index >= 0), slots.buffer_index, capacity)
     return jnp.zeros(capacity, bool).at[row].set(True, mode="drop")
-
-
-def lineage_of(slots: Slots, num_updates: Int[Array, ""]) -> dict[str, Int[Array, "N R"]]:
-    """Updates since each level was first met, `num_updates` of the run being done."""
-    return {"age": num_updates - 1 - slots.level_info.lineage.born}

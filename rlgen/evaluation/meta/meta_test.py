@@ -24,7 +24,7 @@ from rlgen import registry
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.levels import Suite
 from rlgen.protocols import Learner, LevelEnv, RuleLearner
-from rlgen.rollout import continue_rollout, is_exact, policy_return, reset_slots
+from rlgen.rollout import continue_rollout, evaluate_policy, is_exact, reset_slots
 from rlgen.runs import folder
 from rlgen.types import Key, PyTree
 
@@ -140,7 +140,7 @@ def train_agent(
     (state, _), told = jax.lax.scan(update, (state, running), keys)
     told = {name: _in_parts(x) for name, x in told.items()}
     reward = told.pop("reward")
-    return Trained(policy_return(key_end, env, learner, state, level), reward, told)
+    return Trained(evaluate_policy(key_end, env, learner, state, level)[0], reward, told)
 
 
 def evaluate(

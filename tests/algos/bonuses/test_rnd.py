@@ -11,19 +11,13 @@ from rlgen import registry, testing
 from rlgen.algos.bonuses import encoders, episodic, noveld, rnd
 from rlgen.algos.bonuses.training import Training
 from rlgen.envs import chain
-from rlgen.testing import Probe, random_rollout
+from rlgen.testing import Probe
+from tests.standins.rollouts import with_successors
 
 T, N = 16, 6
 KEY = jax.random.key(0)
 ONES = jnp.ones(N)
 BONUS = rnd.tiny(Probe())
-
-
-def made_up(seed=0):
-    """A rollout of random observations, with what follows the last step."""
-    data = random_rollout(seed, T, N, 1)
-    last = np.random.default_rng(seed + 1).normal(size=(1, N, 4))
-    return data._replace(last_obs=jnp.asarray(last, jnp.float32))
 
 
 def with_obs(data, obs):
@@ -35,7 +29,7 @@ def with_obs(data, obs):
 @pytest.fixture(scope="module")
 def judged():
     """A rollout, a state that has learned a little, and what it makes of the rollout."""
-    data = made_up()
+    data = with_successors(0, T, N)
     state = jax.jit(lambda: BONUS.init(KEY, N))()
     apply = jax.jit(BONUS.apply)
     state = apply(KEY, state, data, ONES)[0]
@@ -64,7 +58,7 @@ def test_novelty_wears_off_where_it_was_seen_and_nowhere_else():
     # Two observations in the slots that count, two others elsewhere.
     seen = np.arange(N) < N // 2
     which = np.random.default_rng(0).integers(0, 2, (T + 1, N)) + np.where(seen, 0, 2)
-    data = with_obs(made_up(), np.eye(4)[which])
+    data = with_obs(with_successors(0, T, N), np.eye(4)[which])
     weight = jnp.asarray(seen, jnp.float32)
 
     @jax.jit
@@ -105,7 +99,7 @@ def test_noveld_pays_the_gain_in_novelty_once_an_episode(gate, judged):
     bonus = replace(bonus, novelty=BONUS)
     cells = np.random.default_rng(5).integers(0, 5, (T + 1, N))  # few, so that they come again
     values = np.random.default_rng(6).normal(size=(5, 4))
-    data = with_obs(made_up(), values[cells])
+    data = with_obs(with_successors(0, T, N), values[cells])
     start = bonus.init(KEY, N)._replace(networks=state)
     found = np.asarray(jax.jit(bonus.apply)(KEY, start, data, ONES)[1])
     n = np.asarray(BONUS.judge(state, data).novelty)
@@ -127,7 +121,7 @@ def test_noveld_pays_the_gain_in_novelty_once_an_episode(gate, judged):
 
 @pytest.mark.thorough
 def test_where_everything_is_as_new_noveld_pays_no_return():
-    same = with_obs(made_up(), np.ones((T + 1, N, 4)))
+    same = with_obs(with_successors(0, T, N), np.ones((T + 1, N, 4)))
     gated, ungated = (noveld.build(Probe(), gate=gate, num_outputs=4) for gate in ("first", "none"))
     for bonus in (gated, replace(ungated, scale=1.0)):
         state = bonus.init(KEY, N)

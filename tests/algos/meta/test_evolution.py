@@ -21,7 +21,7 @@ from rlgen.algos.scores.none import NoScore
 from rlgen.curriculum import Curriculum
 from rlgen.evaluation.meta.meta_test import Life, train_agent
 from rlgen.levels import Task
-from rlgen.rollout import policy_return
+from rlgen.rollout import evaluate_policy
 from rlgen.runs.spec import RunSpec, build, plan
 from rlgen.types import Keys, Slots
 from tests.standins.two_states import TwoStates
@@ -106,7 +106,7 @@ def test_a_life_is_that_of_a_meta_test():
 
     def ours(key):
         state = student._run_lifetime(jnp.int32(life), key, params, task)
-        return policy_return(key, ENV, student.learner, state, level)
+        return evaluate_policy(key, ENV, student.learner, state, level)[0]
 
     def theirs(key):
         learner = replace(student.learner, num_updates=life)

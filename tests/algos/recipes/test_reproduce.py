@@ -98,7 +98,8 @@ def test_methods_over_a_finite_set_learn_from_the_same_number_of_steps(
 def test_rules_are_trained_tested_and_told_apart(tmp_path, monkeypatch):
     out, sizes = tmp_path / "rules", ["--env", "gridworld/debug", "--steps", "24", "--seeds", "2"]
     rules = script("rules", monkeypatch)
-    assert rules.train("lpg", out / "lpg", f"{' '.join(sizes)} {SMALL_RULE}") == 0
+    train = sys.modules["_comparison"].train
+    assert train("lpg", out / "lpg", f"{' '.join(sizes)} {SMALL_RULE}") == 0
     shutil.copytree(out / "lpg", out / "again")  # stands in for another method
     command = [*sizes, "--out", str(out), "--methods", "lpg", "again", "--workers", "2"]
     command += ["--suites", "gridworld/unseen", "--levels", "2", "--lifetime", "2"]

@@ -15,6 +15,7 @@ from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.types import NEW, REPLAY, Keys, Outcome
 from tests.standins.numbers import Numbers
+from tests.standins.programs import over_seeds
 
 N, R, K, TRAIN = 4, 2, 20, 4
 SWEEP = 3  # 20 rows by 8 levels an update
@@ -252,31 +253,9 @@ def test_seeds_under_vmap_equal_single_runs():
         np.testing.assert_array_equal(many[1].level["number"][i], one[1].level["number"])
 
 
-def primitives(jaxpr, under_cond=False):
-    """(name, whether inside a branch) of every operation, through all inner programs."""
-    for eqn in jaxpr.eqns:
-        yield eqn.primitive.name, under_cond
-        inside = under_cond or eqn.primitive.name == "cond"
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from primitives(inner, inside)
-
-
 def test_under_vmap_over_seeds_generating_drawing_keeping_and_stepping_stay_branches():
-    sampler, num_seeds = make(), 3
-    own = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
-    start = (
-        jax.vmap(sampler.init, in_axes=PER_SEED)(own, MEMORY),
-        jax.tree.map(lambda x: jnp.stack([x] * num_seeds), first_slots(sampler)),
-    )
-    everyone = jnp.ones(N, bool)
-    step = jax.vmap(
-        lambda keys, state, slots: cycle(sampler, state, slots, keys, everyone, everyone),
-        in_axes=(AXES, 0, 0),
-    )
-    found = list(primitives(jax.make_jaxpr(step)(Keys(own, own[0]), *start).jaxpr))
+    sampler = make()
+    found = over_seeds(cycle, sampler, MEMORY, first_slots(sampler))
     assert [name for name, _ in found].count("cond") == 4
     for work in ("sort", "top_k", "random_split", "random_bits", "log", "cumsum"):
         assert (work, True) in found and (work, False) not in found, work

@@ -23,6 +23,7 @@ from rlgen.students import OnPolicy
 from rlgen.types import NEW, REPLAY, Keys, Outcome
 from tests.standins import trial
 from tests.standins.numbers import Numbers
+from tests.standins.programs import over_seeds
 
 N, R, M, K, PLAYS, TRAIN = 4, 2, 24, 8, 2, 5
 COLLECT = M // (N * R) * PLAYS
@@ -212,31 +213,9 @@ def test_seeds_under_vmap_equal_single_runs():
         jax.tree.map(lambda x, y, i=i: np.testing.assert_array_equal(x[i], y), many, one)
 
 
-def primitives(jaxpr, under_cond=False):
-    """(name, whether inside a branch) of every operation, through all inner programs."""
-    for eqn in jaxpr.eqns:
-        yield eqn.primitive.name, under_cond
-        inside = under_cond or eqn.primitive.name == "cond"
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from primitives(inner, inside)
-
-
 def test_under_vmap_over_seeds_generating_drawing_and_keeping_stay_branches():
-    sampler, num_seeds = make(), 3
-    own = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
-    start = (
-        jax.vmap(sampler.init, in_axes=PER_SEED)(own, MEMORY),
-        jax.tree.map(lambda x: jnp.stack([x] * num_seeds), first_slots(sampler)),
-    )
-    everyone = jnp.ones(N, bool)
-    step = jax.vmap(
-        lambda keys, state, slots: cycle(sampler, state, slots, keys, everyone, everyone),
-        in_axes=(AXES, 0, 0),
-    )
-    found = list(primitives(jax.make_jaxpr(step)(Keys(own, own[0]), *start).jaxpr))
+    sampler = make()
+    found = over_seeds(cycle, sampler, MEMORY, first_slots(sampler))
     assert [name for name, _ in found].count("cond") == 3
     for work in ("sort", "top_k", "random_split", "random_bits"):
         assert (work, True) in found and (work, False) not in found, work

@@ -11,18 +11,13 @@ from PIL import Image
 from rlgen.cli import main
 from rlgen.runs import metrics
 from tests.paths import ROOT
+from tests.standins.command_line import rlgen
 
 TINY = ["--learner", "ppo", "--env.height", "5", "--env.width", "5", "--env.num-walls", "4"]
 TINY += ["--env.max-steps", "20", "--num-slots", "8", "--student.num-steps", "16"]
 TINY += ["--student.learner.num-minibatches", "1", "--student.learner.bptt-steps", "0"]
 TINY += ["--student.learner.network.hidden-size", "8", "--sampler.capacity", "16"]
 TINY += ["--steps", "1.2e3", "--chunk", "2"]
-
-
-def rlgen(capsys, *args: str) -> tuple[int, str, str]:
-    code = main.main(args)
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 @pytest.fixture(scope="module")

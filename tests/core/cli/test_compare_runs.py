@@ -15,6 +15,7 @@ from rlgen.evaluation.suites import load_suite
 from rlgen.levels import take
 from rlgen.runs import folder
 from rlgen.runs.test_set_access import accesses
+from tests.standins.command_line import rlgen
 
 TINY = ["--learner", "ppo", "--num-slots", "4", "--student.num-steps", "8", "--steps", "32"]
 TINY += ["--env.height", "5", "--env.width", "5", "--env.num-walls", "4", "--env.max-steps", "20"]
@@ -22,12 +23,6 @@ TINY += ["--student.learner.num-minibatches", "1", "--student.learner.num-epochs
 TINY += ["--student.learner.bptt-steps", "0", "--student.learner.network.hidden-size", "8"]
 PLAY = ["--suite", "maze/heldout", "--attempts", "1"]
 NAME = "maze-heldout-1-attempts-seed-0-update-1"
-
-
-def rlgen(capsys, *args) -> tuple[int, str, str]:
-    code = main.main([str(arg) for arg in args])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 @pytest.fixture(scope="module")

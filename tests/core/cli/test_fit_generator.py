@@ -12,10 +12,10 @@ from PIL import Image
 from rlgen import registry
 from rlgen.algos.level_models import files as files
 from rlgen.algos.level_models import graph_vae, mlp_vae
-from rlgen.cli import main
 from rlgen.envs.classic_control.cart_pole import CartPole
 from rlgen.envs.maze import Maze
 from rlgen.levels import make_level_set, save_levels
+from tests.standins.command_line import rlgen
 
 MAZE = Maze(height=4, width=3, num_walls=3, max_steps=20)
 TINY = ["--env.height", "4", "--env.width", "3", "--env.num-walls", "3", "--env.max-steps", "20"]
@@ -141,12 +141,6 @@ def test_the_list_names_models_only():
 
 
 # The command.
-
-
-def rlgen(capsys, *args: str) -> tuple[int, str, str]:
-    code = main.main(args)
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 @pytest.mark.thorough

@@ -26,6 +26,7 @@ from rlgen.evaluation.stats.bootstrap import Bootstrap, Interval
 from rlgen.levels import LevelSet, Suite
 from rlgen.runs import folder
 from rlgen.runs.test_set_access import accesses
+from tests.standins.command_line import rlgen
 
 QUICK = Bootstrap(reps=200)
 NASTY = "<script>=1+1[red]\x1b[31m$x$"
@@ -146,12 +147,6 @@ def test_the_terminal_and_the_page_show_it_at_80_columns_and_escaped(found, tmp_
     assert {path.name for path in tmp_path.iterdir()} == {
         "report.html", "ladder.png", "few-shot.png",
     }  # fmt: skip
-
-
-def rlgen(capsys, *args) -> tuple[int, str, str]:
-    code = main.main([str(arg) for arg in args])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 @pytest.fixture(scope="module")
