@@ -66,8 +66,9 @@ class NovelD(TimesCounts):
         """The clipped difference of novelty across each step."""
         judged = self.novelty.judge(networks, rollout)
         gain = jnp.maximum(judged.novelty[1:] - self.scale * judged.novelty[:-1], 0.0)
+        bonus = jnp.where(rollout.done, 0.0, gain)
         networks, metrics = self.novelty.learn(key, networks, judged, weight)
-        return networks, jnp.where(rollout.done, 0.0, gain), metrics
+        return networks, bonus, metrics
 
 
 def build(

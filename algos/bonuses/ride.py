@@ -50,9 +50,9 @@ class RIDE(TimesCounts):
         """The length of each step in the features."""
         seen = self.dynamics.look(networks.params, rollout)
         phi = seen.phi.reshape(-1, rollout.first.shape[1], seen.phi.shape[-1])
-        impact = encoders.length(phi[1:] - phi[:-1])
+        bonus = jnp.where(rollout.done, 0.0, encoders.length(phi[1:] - phi[:-1]))
         networks, metrics = self.dynamics.learn(key, networks, seen, weight)
-        return networks, jnp.where(rollout.done, 0.0, impact), metrics
+        return networks, bonus, metrics
 
 
 def build(env: LevelEnv, counted: bool = True, key: str = "", **fields) -> RIDE:
