@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpe
     return saved, env, curriculum
 
 
-def trust_flag(record: dict[str, Any]) -> str:
+def trust_flag(record: Mapping[str, Any]) -> str:
     """What a command about the run needs behind it: ` --allow-imports` for names from outside."""
     foreign = any("." in str(record["spec"].get(name, "")) for name in NAMES)
     return " --allow-imports" if foreign else ""
@@ -129,7 +130,7 @@ def is_run(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
-def fingerprint(record: dict[str, Any]) -> str:
+def fingerprint(record: Mapping[str, Any]) -> str:
     """A hash of all that decides what a run computes; not of devices, versions, paths or logs."""
     beside = ("devices", "keep_checkpoints", "checkpoint_every", "log_levels", "gap_every")
     spec = {name: value for name, value in record["spec"].items() if name not in beside}

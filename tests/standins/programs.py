@@ -30,7 +30,8 @@ def over_seeds(cycle: Any, sampler: Any, memory: Any, slots: Any) -> list[tuple[
         memory: of an unseen level.
         slots: of one seed, all free and done.
     """
-    num_seeds, per_seed = 3, (0, None)
+    num_seeds = 3
+    per_seed: Any = (0, None)
     own = jax.vmap(jax.random.key)(jnp.arange(num_seeds))
     states = jax.vmap(sampler.init, in_axes=per_seed)(own, memory)
     many = jax.tree.map(lambda x: jnp.stack([x] * num_seeds), slots)

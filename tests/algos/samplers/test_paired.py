@@ -19,6 +19,7 @@ from rlgen.protocols import Learner
 from rlgen.registry import load
 from rlgen.runs.metrics import first_bad
 from rlgen.types import NEW, REPLAY, Keys, Outcome
+from tests.standins.programs import primitives
 
 N, R = 4, 2
 ENV = tiny()
@@ -271,18 +272,6 @@ def test_a_run_goes_on_while_the_teacher_rests_and_stops_where_it_diverges():
     assert first_bad(0, resting, {}) is None
     lost = {**resting, "teacher_loss": np.full((2, 1), np.nan)}
     assert first_bad(0, lost, {}) == (1, 0, "teacher_loss")
-
-
-def primitives(jaxpr, under_cond=False):
-    """(name, whether inside a branch) of every operation, through all inner programs."""
-    for eqn in jaxpr.eqns:
-        yield eqn.primitive.name, under_cond
-        inside = under_cond or eqn.primitive.name == "cond"
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from primitives(inner, inside)
 
 
 @pytest.mark.thorough

@@ -17,6 +17,7 @@ from rlgen.curriculum import Curriculum
 from rlgen.types import NEW, REPLAY, Keys, Outcome, Slots
 from tests.standins import trial
 from tests.standins.numbers import Numbers
+from tests.standins.programs import primitives
 
 N, R, K = 4, 2, 24
 
@@ -217,18 +218,6 @@ def test_a_seed_without_any_row_goes_on_with_new_levels_while_others_replay():
     np.testing.assert_array_equal(after.buffer.clock - both.buffer.clock, [N * R, 0])
     alone = jax.jit(sampler.propose)(Keys(own[1], keys.shared), empty, slots, free)[1]
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1], y), proposed, alone)
-
-
-def primitives(jaxpr, under_cond=False):
-    """(name, whether inside a branch) of every operation, through all inner programs."""
-    for eqn in jaxpr.eqns:
-        yield eqn.primitive.name, under_cond
-        inside = under_cond or eqn.primitive.name == "cond"
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, tuple | list) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from primitives(inner, inside)
 
 
 def test_under_vmap_over_seeds_generation_and_recall_stay_branches():

@@ -1,6 +1,7 @@
 """MiniGrid's rules and view against the same told cell by cell; both families share them."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -126,6 +127,8 @@ def test_both_encodings_say_the_same():
 
 
 def test_an_unknown_encoding_is_refused():
-    family = SimpleNamespace(encoding="raw")  # the tests' type checks would refuse it in a family
+    family: Any = SimpleNamespace(
+        encoding="raw"
+    )  # the tests' type checks would refuse it in a family
     with pytest.raises(ValueError, match="encoding='raw' is none of codes, one-hot"):
         MiniGridFamily.__post_init__(family)
