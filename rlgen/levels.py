@@ -1,12 +1,9 @@
-"""Levels as data: sets that are indexable inside jit, hashed and saved as plain `.npz`; tasks.
-
-A task is what a meta-learner's agent is trained on: a level and the length of its lifetime.
-"""
+"""Levels as data: sets that are indexable inside jit, hashed and saved as plain `.npz`."""
 
 import json
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple, no_type_check
@@ -15,12 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import spaces
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from rlgen.protocols import LevelEnv
 from rlgen.registry import has
-from rlgen.types import EpisodeStats, Key, LifetimeResults, PyTree, Solution
+from rlgen.types import PyTree, Task
 
 FORMAT = "rlgen-levels-1"
 KNOWN = ("hash", "optimal_steps", "optimal_return")
@@ -147,94 +143,9 @@ def _leaves(tree: PyTree) -> list:
     return jax.tree_util.tree_flatten_with_path(tree)[0]
 
 
-class Task(NamedTuple):
-    """The level of a meta-learner's curriculum; [N, R, ...] in its slots."""
-
-    level: PyTree  # of the environment
-    lifetime: Int[Array, "*B"]  # updates for which an agent is trained on it
-
-
-def as_episodes(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> EpisodeStats:
-    """The ended lives in the form of episodes, [N, 1]."""
-    ended = (done & lifetimes.complete)[:, None]
-    value = jnp.where(ended, lifetimes.student_return[:, None], 0.0)
-    return EpisodeStats(
-        num=ended.astype(jnp.int32),
-        num_success=jnp.zeros_like(ended, jnp.int32),
-        mean_return=value,
-        max_return=jnp.where(ended, value, -jnp.inf),
-        mean_length=jnp.zeros_like(value),
-    )
-
-
 def plain_level(level: PyTree) -> PyTree:
     """The environment's level, whether or not it is part of a task."""
     return level.level if isinstance(level, Task) else level
-
-
-@dataclass(frozen=True)
-class TaskEnv(LevelEnv):
-    """An environment whose levels are tasks, for samplers and scores that look into levels.
-
-    Everything but the lifetime is the environment's own. Optional abilities that tell levels apart
-    or judge them are passed on where the environment has them.
-    """
-
-    env: LevelEnv
-    lifetime: int = 1  # of the tasks that `sample_level` makes; samplers give their own
-
-    @property
-    def num_actions(self) -> int:
-        """Number of discrete actions."""
-        return self.env.num_actions
-
-    def sample_level(self, key: Key) -> Task:
-        """A level of the family, with the one lifetime."""
-        return Task(self.env.sample_level(key), jnp.int32(self.lifetime))
-
-    def observation_space(self, params: Task | None = None) -> spaces.Space:
-        """The level's."""
-        return self.env.observation_space(None if params is None else params.level)
-
-    def reset_env(self, key: Key, params: Task) -> tuple[PyTree, PyTree]:
-        """Start of an episode."""
-        return self.env.reset_env(key, params.level)
-
-    def step_env(
-        self, key: Key, state: PyTree, action: Int[Array, ""], params: Task
-    ) -> tuple[PyTree, PyTree, Array, Array, dict]:
-        """One step."""
-        return self.env.step_env(key, state, action, params.level)
-
-    def is_truncated(self, state: PyTree, params: Task) -> Bool[Array, ""]:
-        """At the level's time limit."""
-        return self.env.is_truncated(state, params.level)
-
-    def level_hash(self, level: Task) -> UInt32[Array, "2"]:
-        """Equal for equal levels with equal lifetimes."""
-        mixed = level.lifetime.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
-        return self.env.level_hash(level.level) ^ jnp.stack([mixed, mixed ^ (mixed >> 16)])
-
-    def offers(self, capability: Callable) -> bool:
-        """Of the level's capabilities those that make sense of a task."""
-        return super().offers(capability) and self.env.offers(capability)
-
-    @property
-    def lowest_return(self) -> float:
-        """The level's."""
-        return self.env.lowest_return
-
-    def solve(self, level: Task) -> Solution:
-        """Of the task's level."""
-        return self.env.solve(level.level)
-
-    def level_features(self, level: Task) -> dict[str, Array]:
-        """Of the task's level."""
-        return self.env.level_features(level.level)
-
-    def level_image(self, level: Task) -> np.ndarray:
-        """Of the task's level."""
-        return self.env.level_image(level.level)
 
 
 def take(levels: LevelSet, rows: np.ndarray | slice | list[int]) -> LevelSet:

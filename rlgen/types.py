@@ -7,6 +7,7 @@ each slot.
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 PyTree: TypeAlias = Any
@@ -39,6 +40,13 @@ class Slots(NamedTuple):
     origin: Int[Array, " N"]  # NEW, REPLAY or MUTANT
     weight: Float[Array, " N"]  # share of the slot's data in the learner's loss
     level_info: PyTree = ()  # [N, R, ...]; what the sampler keeps with each level
+
+
+class Task(NamedTuple):
+    """What a meta-learner's agent is trained on, as a level of `Slots`: [N, R, ...]."""
+
+    level: PyTree  # of the environment
+    lifetime: Int[Array, "*B"]  # updates for which an agent is trained on it
 
 
 class Visit(NamedTuple):
@@ -88,6 +96,18 @@ class LifetimeResults(NamedTuple):
     student_return: Float[Array, " N"]  # undiscounted, of the agent that the rule trained
     antagonist_return: Float[Array, " N"]  # of the one that the antagonist trained; NaN if none was
     complete: Bool[Array, " N"]  # lived from birth to the end of the lifetime; else no evidence
+
+    def as_episodes(self, done: Bool[Array, " N"]) -> EpisodeStats:
+        """The lives that ended now (`done`) in the form of episodes, [N, 1]."""
+        ended = (done & self.complete)[:, None]
+        value = jnp.where(ended, self.student_return[:, None], 0.0)
+        return EpisodeStats(
+            num=ended.astype(jnp.int32),
+            num_success=jnp.zeros_like(ended, jnp.int32),
+            mean_return=value,
+            max_return=jnp.where(ended, value, -jnp.inf),
+            mean_length=jnp.zeros_like(value),
+        )
 
 
 class Spent(NamedTuple):

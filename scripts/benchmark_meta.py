@@ -12,11 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlgen.algos.meta.population import play, spawn_agents
+from rlgen.algos.meta.meta_gradient import play, spawn_agents
 from rlgen.curriculum import Curriculum
-from rlgen.levels import Task
 from rlgen.runs.spec import RunSpec, build
-from rlgen.types import Keys
+from rlgen.types import Keys, Task
 
 LIFETIME, AGENTS, WORKERS, STEPS, INNER, WIDTH = 250, 8, 64, 20, 5, 256
 MIB = 2**20

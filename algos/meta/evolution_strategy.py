@@ -23,12 +23,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.algos.meta.evosax_strategy import Strategy
 from rlgen.algos.rules.files import NO_POLICY, rule_files
-from rlgen.levels import Task, as_episodes
 from rlgen.nn.optimizers import global_norm
 from rlgen.parallel.seeds import max_over_seeds, tree_where
 from rlgen.protocols import Learner, LevelEnv, RuleLearner, Student, check_numbers
 from rlgen.rollout import continue_rollout, evaluate_policy, reset_slots
-from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Slots, Spent
+from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Slots, Spent, Task
 
 
 class ESState(NamedTuple):
@@ -173,7 +172,7 @@ class MetaES(Student):
         done = jnp.ones(num_pairs, bool)
         metrics = self._metrics(state, new, fitness_of_pairs, task, lived)
         spent = self._spent(fitness_of_pairs, task, lived)
-        outcome = Outcome(done, (), lifetimes, as_episodes(lifetimes, done), spent)
+        outcome = Outcome(done, (), lifetimes, lifetimes.as_episodes(done), spent)
         return new, outcome, metrics
 
     def _like(self) -> PyTree:

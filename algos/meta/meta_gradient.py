@@ -22,24 +22,26 @@ from jaxtyping import Array, Bool, Float, Int
 from rlgen import registry
 from rlgen.algos.learners import lpg
 from rlgen.algos.learners.lpg import LPG, Agent, AgentState, build_agent
-from rlgen.algos.meta.population import (
-    Population,
-    evaluate_finished,
-    flatten_workers,
-    play,
-    reset_diverged,
-    spawn_agents,
-    train_antagonists,
-)
 from rlgen.algos.rules.files import NO_POLICY, rule_files
 from rlgen.algos.rules.networks import Rule, RuleInputs, Targets
-from rlgen.levels import Task, TaskEnv, as_episodes
+from rlgen.algos.samplers.lifetimes import TaskEnv
 from rlgen.nn.optimizers import global_norm
-from rlgen.parallel.seeds import tree_where
-from rlgen.protocols import Learner, LevelEnv, Score, Student
+from rlgen.parallel.seeds import map_where, tree_where
+from rlgen.protocols import Actor, Learner, LevelEnv, Score, Student
 from rlgen.returns import discounting
-from rlgen.rollout import RolloutCarry
-from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Rollout, Slots, Spent
+from rlgen.rollout import RolloutCarry, continue_rollout, evaluate_policy, reset_slots
+from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Rollout, Slots, Spent, Task
+
+
+class Population(NamedTuple):
+    """N agents, each with its workers and, if there is one, a hand-designed antagonist."""
+
+    agents: AgentState
+    running: RolloutCarry  # [N, W, ...]
+    antagonists: PyTree  # [N, ...] the antagonist's; () if there is none
+    antagonists_running: RolloutCarry | tuple[()]
+    age: Int[Array, " N"]  # updates lived
+    complete: Bool[Array, " N"]  # was born at age 0
 
 
 class MetaState(NamedTuple):
@@ -233,7 +235,7 @@ class MetaGradient(Student):
             done,
             flatten_workers(inner_output.last),
             lifetimes,
-            as_episodes(lifetimes, done),
+            lifetimes.as_episodes(done),
             self._spent(population, unseen, share.size, steps),
         )
         metrics |= _inner_loop_metrics(*inner_output[2:], share=share) | _lifetime_metrics(
@@ -391,18 +393,187 @@ class MetaGradient(Student):
         return discounting(self.agent)
 
 
-def rule_student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[MetaGradient, Score]:
-    """Who learns a rule, and what judges its tasks, by name.
+def spawn_agents(
+    student: MetaGradient,
+    key: Key,
+    task: Task,
+    age: Int[Array, " N"],
+    fresh: Bool[Array, " N"] | None = None,
+    old: Population | None = None,
+) -> Population:
+    """The population with new agents where `fresh`; a whole one if there is none yet."""
+
+    def born(xs: tuple) -> tuple:
+        return jax.vmap(lambda key, task, age: _init_agent(student, key, task, age))(*xs)
+
+    xs = jax.random.split(key, age.size), task, age
+    if fresh is None or old is None:
+        agents, running, antagonists, antagonists_running = born(xs)
+        return Population(agents, running, antagonists, antagonists_running, age, age == 0)
+    parts = map_where(fresh, born, xs, old[:4], student.block)
+    return Population(
+        *parts,
+        age=jnp.where(fresh, age, old.age),
+        complete=jnp.where(fresh, age == 0, old.complete),
+    )
+
+
+def _init_agent(student: MetaGradient, key: Key, task: Task, age: Int[Array, ""]) -> tuple:
+    key_agent, key_begin, key_rival, key_theirs = jax.random.split(key, 4)
+    copies = _for_workers(student, task.level)
+    agent = student.inner_agent.init(key_agent, task.lifetime)._replace(num_updates=age)
+    running = reset_slots(key_begin, student.env, student.inner_agent, copies)
+    if isinstance(student.antagonist, tuple):
+        return agent, running, (), ()
+    rival = student.antagonist.init(key_rival)
+    return agent, running, rival, reset_slots(key_theirs, student.env, student.antagonist, copies)
+
+
+def play(
+    student: MetaGradient,
+    keys: Key,
+    learner: Actor,
+    states: PyTree,
+    level: PyTree,
+    running: RolloutCarry,
+) -> tuple[Rollout, RolloutCarry]:
+    """T further steps of n agents, [n, T, W].
 
     Args:
-        env: where the agents live.
-        learner: the antagonist, trained by hand beside the agents; "" for none.
-        score: built to agree with the agents' discounting.
+        keys: [n].
+        learner: whose states these are.
+        states, level, running: [n, ...].
     """
-    agent = build_agent(env)
-    antagonist = registry.load("learners", learner).build(env) if learner else ()
-    judge = registry.load("scores", score).build(TaskEnv(env), lpg.build(env, agent=agent))
-    return MetaGradient(env, agent, antagonist=antagonist), judge
+
+    def one(
+        key: Key, state: PyTree, level: PyTree, running: RolloutCarry
+    ) -> tuple[Rollout, RolloutCarry]:
+        copies = _for_workers(student, level)
+        player = (learner, state)
+        return continue_rollout(key, student.env, player, copies, running, student.rollout_steps)
+
+    return jax.vmap(one)(keys, states, level, running)
+
+
+def train_antagonists(
+    student: MetaGradient,
+    key: Key,
+    population: Population,
+    task: Task,
+    unseen: Bool[Array, " N"],
+) -> Population:
+    """The antagonists' own K updates, on levels without a past alone.
+
+    On a level that was lived on before, the antagonist's return is known. Nor is one trained beside
+    an agent whose life is no evidence.
+    """
+    antagonist = student.antagonist
+    if isinstance(antagonist, tuple):
+        return population
+    everyone = jnp.ones(student.num_workers)
+
+    def learn(key: Key, state: PyTree, played: Rollout) -> PyTree:
+        return antagonist.update(key, state, played, everyone)[0]
+
+    def some(xs: tuple) -> tuple:
+        keys, level, left, antagonists, running = xs
+
+        def update(carry: tuple, k: Array) -> tuple[tuple, None]:
+            antagonists, running = carry
+            pairs = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, k)))(keys)
+            played, running = play(student, pairs[:, 0], antagonist, antagonists, level, running)
+            learned = jax.vmap(learn)(pairs[:, 1], antagonists, played)
+            return (tree_where(k < left, learned, antagonists), running), None
+
+        return jax.lax.scan(update, (antagonists, running), jnp.arange(student.num_inner_updates))[
+            0
+        ]
+
+    theirs = population.antagonists, population.antagonists_running
+    keys = jax.random.split(key, population.age.size)
+    xs = keys, task.level, task.lifetime - population.age, *theirs
+    antagonists, running = map_where(unseen & population.complete, some, xs, theirs, student.block)
+    return population._replace(antagonists=antagonists, antagonists_running=running)
+
+
+def evaluate_finished(
+    student: MetaGradient,
+    key: Key,
+    population: Population,
+    task: Task,
+    ended: Bool[Array, " N"],
+    unseen: Bool[Array, " N"],
+) -> tuple[LifetimeResults, Float[Array, ""]]:
+    """What the agents whose lives have `ended` reached, and the env steps spent on finding out.
+
+    Nothing is computed for the others, nor for antagonists that were not trained.
+    """
+    keys = jax.random.split(key, (2, ended.size))
+    nothing = jnp.full(ended.shape, jnp.nan), jnp.zeros(ended.shape)
+
+    def judge(learner: Actor, keys: Key, states: PyTree, mask: Array) -> tuple[Array, Array]:
+        def one(key: Key, state: PyTree, level: PyTree) -> tuple[Array, Array]:
+            return evaluate_policy(key, student.env, learner, state, level, student.eval_episodes)
+
+        xs = keys, states, task.level
+        return map_where(mask, lambda xs: jax.vmap(one)(*xs), xs, nothing, student.block)
+
+    own, steps = judge(student.inner_agent, keys[0], population.agents, ended)
+    theirs, their_steps = nothing
+    if not isinstance(student.antagonist, tuple):
+        theirs, their_steps = judge(
+            student.antagonist, keys[1], population.antagonists, ended & unseen
+        )
+    return LifetimeResults(own, theirs, population.complete), steps.sum() + their_steps.sum()
+
+
+def reset_diverged(population: Population) -> tuple[Population, Bool[Array, " N"]]:
+    """The population without numbers that are none, and whose lives that ends.
+
+    An agent or an antagonist whose parameters have diverged is no evidence of anything.
+    """
+    diverged = _has_nonfinite(population.agents, population.age) | _has_nonfinite(
+        population.antagonists, population.age
+    )
+    agents, antagonists = (
+        tree_where(diverged, jax.tree.map(jnp.zeros_like, x), x)
+        for x in (population.agents, population.antagonists)
+    )
+    return population._replace(
+        agents=agents, antagonists=antagonists, complete=population.complete & ~diverged
+    ), diverged
+
+
+def _has_nonfinite(states: PyTree, age: Int[Array, " N"]) -> Bool[Array, " N"]:
+    found = jnp.zeros(age.shape, bool)
+    for leaf in jax.tree.leaves(states):
+        bad = ~jnp.isfinite(leaf)
+        found |= bad.reshape(bad.shape[0], -1).any(1)
+    return found
+
+
+def flatten_workers(last: Rollout) -> Rollout:
+    """The batches [N, T, W] of N agents as a rollout [1, W T, N], one worker after another.
+
+    So that scores of levels can read it: where a worker's part ends, an episode is cut off.
+    """
+    num_steps = last.reward.shape[1]
+    at_end = (jnp.arange(num_steps) == num_steps - 1)[None, :, None]
+    at_start = (jnp.arange(num_steps) == 0)[None, :, None]
+    last = last._replace(
+        obs=(),
+        carry=(),
+        last_obs=(),
+        first=last.first | at_start,
+        truncated=last.truncated | (at_end & ~last.terminated),
+    )
+    return jax.tree.map(lambda x: x.transpose(2, 1, 0).reshape(1, -1, x.shape[0]), last)
+
+
+def _for_workers(student: MetaGradient, level: PyTree) -> PyTree:
+    """One level for W workers, [W, 1, ...]."""
+    shape = (student.num_workers, 1)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), level)
 
 
 def _inner_loop_metrics(
@@ -449,3 +620,17 @@ def _lifetime_metrics(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> Me
         "lifetime_antagonist_return": mean(lifetimes.antagonist_return, compared),
         "lifetime_regret": mean(gap, compared),
     }
+
+
+def rule_student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[MetaGradient, Score]:
+    """Who learns a rule, and what judges its tasks, by name.
+
+    Args:
+        env: where the agents live.
+        learner: the antagonist, trained by hand beside the agents; "" for none.
+        score: built to agree with the agents' discounting.
+    """
+    agent = build_agent(env)
+    antagonist = registry.load("learners", learner).build(env) if learner else ()
+    judge = registry.load("scores", score).build(TaskEnv(env), lpg.build(env, agent=agent))
+    return MetaGradient(env, agent, antagonist=antagonist), judge

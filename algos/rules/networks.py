@@ -26,8 +26,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from rlgen.nn.gated_recurrence import GRUWeights, LSTMWeights, gru, gru_zeros, lstm, lstm_zeros
-from rlgen.nn.layers import orthogonal
+from rlgen.nn.layers import (
+    GRUWeights,
+    LSTMWeights,
+    gru,
+    gru_zeros,
+    lstm,
+    lstm_zeros,
+    orthogonal,
+)
 from rlgen.protocols import RuleNet
 from rlgen.types import Key, PyTree
 

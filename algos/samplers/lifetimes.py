@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from gymnax.environments import spaces
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from rlgen.algos.samplers.random import Random
-from rlgen.levels import Task
 from rlgen.parallel.seeds import tree_where
 from rlgen.protocols import LevelEnv, Sampler, Score
 from rlgen.registry import has
-from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
+from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots, Solution, Task
 
 DEFAULT_LIFETIME = 250
 """Updates, in environments that do not say for how long an agent is trained in them."""
@@ -177,6 +177,71 @@ class Lifetimes(Sampler):
         low, high = jnp.log(float(shortest)), jnp.log(longest + 1.0)
         real = jnp.exp(jax.random.uniform(key, shape, minval=low, maxval=high))
         return jnp.clip(jnp.floor(real).astype(jnp.int32), shortest, longest)
+
+
+@dataclass(frozen=True)
+class TaskEnv(LevelEnv):
+    """An environment whose levels are tasks, for samplers and scores that look into levels.
+
+    Everything but the lifetime is the environment's own. Optional abilities that tell levels apart
+    or judge them are passed on where the environment has them.
+    """
+
+    env: LevelEnv
+    lifetime: int = 1  # of the tasks that `sample_level` makes; samplers give their own
+
+    @property
+    def num_actions(self) -> int:
+        """Number of discrete actions."""
+        return self.env.num_actions
+
+    def sample_level(self, key: Key) -> Task:
+        """A level of the family, with the one lifetime."""
+        return Task(self.env.sample_level(key), jnp.int32(self.lifetime))
+
+    def observation_space(self, params: Task | None = None) -> spaces.Space:
+        """The level's."""
+        return self.env.observation_space(None if params is None else params.level)
+
+    def reset_env(self, key: Key, params: Task) -> tuple[PyTree, PyTree]:
+        """Start of an episode."""
+        return self.env.reset_env(key, params.level)
+
+    def step_env(
+        self, key: Key, state: PyTree, action: Int[Array, ""], params: Task
+    ) -> tuple[PyTree, PyTree, Array, Array, dict]:
+        """One step."""
+        return self.env.step_env(key, state, action, params.level)
+
+    def is_truncated(self, state: PyTree, params: Task) -> Bool[Array, ""]:
+        """At the level's time limit."""
+        return self.env.is_truncated(state, params.level)
+
+    def level_hash(self, level: Task) -> UInt32[Array, "2"]:
+        """Equal for equal levels with equal lifetimes."""
+        mixed = level.lifetime.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
+        return self.env.level_hash(level.level) ^ jnp.stack([mixed, mixed ^ (mixed >> 16)])
+
+    def offers(self, capability: Callable) -> bool:
+        """Of the level's capabilities those that make sense of a task."""
+        return super().offers(capability) and self.env.offers(capability)
+
+    @property
+    def lowest_return(self) -> float:
+        """The level's."""
+        return self.env.lowest_return
+
+    def solve(self, level: Task) -> Solution:
+        """Of the task's level."""
+        return self.env.solve(level.level)
+
+    def level_features(self, level: Task) -> dict[str, Array]:
+        """Of the task's level."""
+        return self.env.level_features(level.level)
+
+    def level_image(self, level: Task) -> np.ndarray:
+        """Of the task's level."""
+        return self.env.level_image(level.level)
 
 
 def _of_source(slots: Slots) -> Slots:

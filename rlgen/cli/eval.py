@@ -31,6 +31,14 @@ class Prepared(NamedTuple):
     attempts: int
     reference: Any  # levels that stand for every run's training set; None for each run's own
 
+    @property
+    def players(self) -> list[tuple[Any, Path | None]]:
+        """Who plays, the baseline first, and the folder in which that counts as a look."""
+        return [
+            *((one, None) for one in self.baseline),
+            *zip(self.policies, self.runs, strict=True),
+        ]
+
 
 def evaluate(args: Sequence[str]) -> int:
     """Play, save, print; runs that learned a rule go their own way."""
@@ -71,14 +79,26 @@ def _are_rules(given: Any) -> bool:
 def _evaluate_policies(given: Any) -> int:
     from rich.console import Console
 
+    from rlgen.evaluation.load_runs import play
     from rlgen.evaluation.report import results
     from rlgen.evaluation.report.gap_section import print_gaps
     from rlgen.evaluation.report.sections import access_counts
     from rlgen.evaluation.report.terminal import print_table, print_worst
     from rlgen.evaluation.stats.findings import analyse
+    from rlgen.runs.progress import counter
 
     prepared = _prepare(given)
-    evaluations = _play(prepared, given)
+    evaluations = [
+        play(
+            one,
+            prepared.suite,
+            prepared.attempts,
+            given.seed,
+            counter(one.label, "episodes"),
+            run,
+        )
+        for one, run in prepared.players
+    ]
     tested = evaluations[len(prepared.baseline) :]
     gaps = {}
     if given.gaps != "none":
@@ -131,25 +151,6 @@ def _prepare(given: Any) -> Prepared:
     attempts = ATTEMPTS if given.attempts == -1 else given.attempts
     policies = [zero_shot.policies_of(x) for x in loaded]
     return Prepared(runs, out, loaded, policies, baseline, suite, attempts, reference)
-
-
-def _play(prepared: Prepared, given: Any) -> list[Any]:
-    """Evaluations of the baseline, if any, and of every run; each run's look is counted."""
-    from rlgen.evaluation.load_runs import play
-    from rlgen.runs.progress import counter
-
-    folders = [None] * len(prepared.baseline) + prepared.runs
-    return [
-        play(
-            one,
-            prepared.suite,
-            prepared.attempts,
-            given.seed,
-            counter(one.label, "episodes"),
-            run,
-        )
-        for one, run in zip((*prepared.baseline, *prepared.policies), folders, strict=True)
-    ]
 
 
 def _write_report(

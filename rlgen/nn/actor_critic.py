@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen.nn import distributions, linear_recurrence
 from rlgen.nn import layers as parts
-from rlgen.nn.gated_recurrence import Recurrent, gru_zeros, lstm_zeros
+from rlgen.nn.layers import Recurrent, gru_zeros, lstm_zeros
 from rlgen.nn.linear_recurrence import Linear
 from rlgen.protocols import Learner, LevelEnv, Network
 from rlgen.types import Key, PyTree
@@ -47,7 +47,7 @@ class ActorCritic(Network):
         ValueError: an unknown core or activation, or a size out of range.
     Source: network sizes as in Coward et al., 2024, "JaxUED: A simple and useable UED library in
     Jax"; they go back to Dennis et al., 2020. The cores' sources stand in
-    `rlgen.nn.gated_recurrence` and `rlgen.nn.linear_recurrence`.
+    `rlgen.nn.layers` and `rlgen.nn.linear_recurrence`.
     """
 
     core: Literal["lstm", "gru", "linear", "none"] = "lstm"

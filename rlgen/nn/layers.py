@@ -1,4 +1,9 @@
-"""Layers that networks share: encoders of observations, dense layers and their initial weights.
+"""Layers that networks share: encoders of observations, dense and gated recurrent layers.
+
+The LSTM and the GRU have hand-derived backward passes. Automatic differentiation of a scan adds a
+weight gradient of the size of the weights at every step, each from a product with only N rows. Here
+the backward scan carries no weights: it stores the gradients of the gates, and one product after
+the scan forms each weight gradient.
 
 Orthogonal initial weights are made from matrix products alone. The usual way is a QR decomposition.
 On the CPU, batched ones (an agent a seed, under `vmap`) can wait for one another for ever: in
@@ -7,11 +12,12 @@ two at a time stop a machine of two cores.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
@@ -120,3 +126,243 @@ def by_gate(init: Initializer, num_gates: int) -> Initializer:
         return jnp.concatenate([init(k, shape, jnp.float32) for k in keys], -1)
 
     return of_all
+
+
+class LSTMWeights(NamedTuple):
+    """Gates in the order input, forget, cell, output along the last axis."""
+
+    inputs: Float[Array, "I 4H"]
+    recurrent: Float[Array, "H 4H"]
+    bias: Float[Array, " 4H"]
+
+
+class LSTMCarry(NamedTuple):
+    """Recurrent state of N sequences."""
+
+    cell: Float[Array, "N H"]
+    hidden: Float[Array, "N H"]
+
+
+def lstm_zeros(num_slots: int, hidden_size: int) -> LSTMCarry:
+    """The state at the start of an episode."""
+    return LSTMCarry(jnp.zeros((num_slots, hidden_size)), jnp.zeros((num_slots, hidden_size)))
+
+
+def lstm_step(
+    weights: LSTMWeights, carry: LSTMCarry, x: Float[Array, "N I"], first: Bool[Array, " N"]
+) -> LSTMCarry:
+    """One step; the state is zeroed before it where an episode begins.
+
+    Source: Hochreiter and Schmidhuber, 1997, "Long Short-Term Memory", with forget gates after
+    Gers et al., 2000.
+    """
+    return _lstm_step(weights, carry, x, first)[0]
+
+
+@jax.custom_vjp
+def lstm(
+    weights: LSTMWeights, carry: LSTMCarry, x: Float[Array, "T N I"], first: Bool[Array, "T N"]
+) -> tuple[LSTMCarry, Float[Array, "T N H"]]:
+    """The final state and the hidden states of a whole sequence.
+
+    Differentiable in `weights`, `carry` and `x`.
+    """
+    end, (hidden, _, _) = _lstm_scan(weights, carry, x, first)
+    return end, hidden
+
+
+def _lstm_step(
+    weights: LSTMWeights, carry: LSTMCarry, x: Array, first: Array
+) -> tuple[LSTMCarry, Array]:
+    keep = jnp.where(first, 0.0, 1.0)[:, None]
+    cell, hidden = carry.cell * keep, carry.hidden * keep
+    z = x @ weights.inputs + hidden @ weights.recurrent + weights.bias[None]
+    i, f, g, o = jnp.split(z, 4, axis=-1)
+    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    cell = f * cell + i * g
+    return LSTMCarry(cell, o * jnp.tanh(cell)), jnp.concatenate([i, f, g, o], axis=-1)
+
+
+def _lstm_scan(
+    weights: LSTMWeights, carry: LSTMCarry, x: Array, first: Array
+) -> tuple[LSTMCarry, tuple]:
+    def step(carry: LSTMCarry, xs: tuple) -> tuple[LSTMCarry, tuple]:
+        carry, gates = _lstm_step(weights, carry, *xs)
+        return carry, (carry.hidden, carry.cell, gates)
+
+    return jax.lax.scan(step, carry, (x, first))
+
+
+def _lstm_forward(weights: LSTMWeights, carry: LSTMCarry, x: Array, first: Array) -> tuple:
+    end, (hidden, cell, gates) = _lstm_scan(weights, carry, x, first)
+    return (end, hidden), (weights, carry, x, first, hidden, cell, gates)
+
+
+def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
+    weights, start, x, first, hidden, cell, gates = saved
+    (grad_end, grad_hidden) = grads
+    keep = jnp.where(first, 0.0, 1.0)[..., None]
+    prev_cell = jnp.concatenate([start.cell[None], cell[:-1]]) * keep
+    prev_hidden = jnp.concatenate([start.hidden[None], hidden[:-1]]) * keep
+    transposed = weights.recurrent.T
+
+    def step(grad: LSTMCarry, xs: tuple) -> tuple[LSTMCarry, Array]:
+        grad_out, gates, cell, prev_cell, keep = xs
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        tanh_cell = jnp.tanh(cell)
+        d_hidden = grad.hidden + grad_out
+        d_cell = grad.cell + d_hidden * o * (1 - tanh_cell**2)
+        d_gates = jnp.concatenate(
+            [
+                d_cell * g * i * (1 - i),
+                d_cell * prev_cell * f * (1 - f),
+                d_cell * i * (1 - g**2),
+                d_hidden * tanh_cell * o * (1 - o),
+            ],
+            axis=-1,
+        )
+        return LSTMCarry(d_cell * f * keep, (d_gates @ transposed) * keep), d_gates
+
+    xs = grad_hidden, gates, cell, prev_cell, keep
+    grad_start, d_gates = jax.lax.scan(step, LSTMCarry(*grad_end), xs, reverse=True)
+    grad_weights = LSTMWeights(
+        _flat(x).T @ _flat(d_gates), _flat(prev_hidden).T @ _flat(d_gates), d_gates.sum((0, 1))
+    )
+    return grad_weights, grad_start, d_gates @ weights.inputs.T, None
+
+
+def _flat(x: Float[Array, "T N F"]) -> Float[Array, "TN F"]:
+    return x.reshape(-1, x.shape[-1])
+
+
+lstm.defvjp(_lstm_forward, _lstm_backward)
+
+
+class GRUWeights(NamedTuple):
+    """Gates in the order reset, update, candidate along the last axis."""
+
+    inputs: Float[Array, "I 3H"]
+    recurrent: Float[Array, "H 3H"]
+    bias: Float[Array, " 3H"]
+    recurrent_bias: Float[Array, " H"]  # of the candidate's recurrent part, inside the reset
+
+
+def gru_zeros(num_slots: int, hidden_size: int) -> Float[Array, "N H"]:
+    """The state at the start of an episode."""
+    return jnp.zeros((num_slots, hidden_size))
+
+
+def gru_step(
+    weights: GRUWeights,
+    hidden: Float[Array, "N H"],
+    x: Float[Array, "N I"],
+    first: Bool[Array, " N"],
+) -> Float[Array, "N H"]:
+    """One step; the state is zeroed before it where an episode begins.
+
+    Source: Cho et al., 2014, "Learning Phrase Representations using RNN Encoder-Decoder for
+    Statistical Machine Translation", equations 5 to 8. Differs from it, as do flax and most
+    libraries: the update gate keeps the old state where it is 1, and the reset gate acts after the
+    recurrent product, so that one product serves all gates.
+    """
+    return _gru_step(weights, hidden, x, first)[0]
+
+
+@jax.custom_vjp
+def gru(
+    weights: GRUWeights,
+    hidden: Float[Array, "N H"],
+    x: Float[Array, "T N I"],
+    first: Bool[Array, "T N"],
+) -> tuple[Float[Array, "N H"], Float[Array, "T N H"]]:
+    """The final state and the states of a whole sequence.
+
+    Differentiable in `weights`, `hidden` and `x`.
+    """
+    end, (outputs, _) = _gru_scan(weights, hidden, x, first)
+    return end, outputs
+
+
+def _gru_step(weights: GRUWeights, hidden: Array, x: Array, first: Array) -> tuple[Array, Array]:
+    hidden = hidden * jnp.where(first, 0.0, 1.0)[:, None]
+    from_x = jnp.split(x @ weights.inputs + weights.bias[None], 3, axis=-1)
+    from_hidden = jnp.split(hidden @ weights.recurrent, 3, axis=-1)
+    r = jax.nn.sigmoid(from_x[0] + from_hidden[0])
+    z = jax.nn.sigmoid(from_x[1] + from_hidden[1])
+    recalled = from_hidden[2] + weights.recurrent_bias[None]
+    n = jnp.tanh(from_x[2] + r * recalled)
+    return (1 - z) * n + z * hidden, jnp.concatenate([r, z, n, recalled], axis=-1)
+
+
+def _gru_scan(weights: GRUWeights, hidden: Array, x: Array, first: Array) -> tuple[Array, tuple]:
+    def step(hidden: Array, xs: tuple) -> tuple[Array, tuple]:
+        hidden, gates = _gru_step(weights, hidden, *xs)
+        return hidden, (hidden, gates)
+
+    return jax.lax.scan(step, hidden, (x, first))
+
+
+def _gru_forward(weights: GRUWeights, start: Array, x: Array, first: Array) -> tuple:
+    end, (hidden, gates) = _gru_scan(weights, start, x, first)
+    return (end, hidden), (weights, start, x, first, hidden, gates)
+
+
+def _gru_backward(saved: tuple, grads: tuple) -> tuple:
+    weights, start, x, first, hidden, gates = saved
+    (grad_end, grad_hidden) = grads
+    keep = jnp.where(first, 0.0, 1.0)[..., None]
+    prev_hidden = jnp.concatenate([start[None], hidden[:-1]]) * keep
+    transposed = weights.recurrent.T
+
+    def step(grad: Array, xs: tuple) -> tuple[Array, tuple]:
+        grad_out, gates, prev_hidden, keep = xs
+        r, z, n, recalled = jnp.split(gates, 4, axis=-1)
+        d_hidden = grad + grad_out
+        d_n = d_hidden * (1 - z) * (1 - n**2)
+        d_z = d_hidden * (prev_hidden - n) * z * (1 - z)
+        d_r = d_n * recalled * r * (1 - r)
+        d_recurrent = jnp.concatenate([d_r, d_z, d_n * r], axis=-1)
+        return (d_hidden * z + d_recurrent @ transposed) * keep, (d_recurrent, d_n)
+
+    xs = grad_hidden, gates, prev_hidden, keep
+    grad_start, (d_recurrent, d_n) = jax.lax.scan(step, grad_end, xs, reverse=True)
+    size = start.shape[-1]
+    d_inputs = jnp.concatenate([d_recurrent[..., : 2 * size], d_n], axis=-1)
+    grad_weights = GRUWeights(
+        _flat(x).T @ _flat(d_inputs),
+        _flat(prev_hidden).T @ _flat(d_recurrent),
+        d_inputs.sum((0, 1)),
+        d_recurrent[..., 2 * size :].sum((0, 1)),
+    )
+    return grad_weights, grad_start, d_inputs @ weights.inputs.T, None
+
+
+gru.defvjp(_gru_forward, _gru_backward)
+
+
+class Recurrent(nn.Module):
+    """An LSTM or GRU. One step if `first` is [N], a sequence if it is [T, N]."""
+
+    core: str
+    hidden_size: int
+
+    @nn.compact
+    def __call__(self, carry: PyTree, x: Array, first: Array) -> tuple[PyTree, Array]:
+        """New state, and the output of the step or of every step."""
+        size, num_gates = self.hidden_size, {"lstm": 4, "gru": 3}[self.core]
+        lecun = by_gate(nn.initializers.lecun_normal(), num_gates)
+        inputs = self.param("inputs", lecun, (x.shape[-1], size))
+        recurrent = self.param("recurrent", by_gate(orthogonal(), num_gates), (size, size))
+        bias = self.param("bias", nn.initializers.zeros, (num_gates * size,))
+        if self.core == "gru":
+            inner = self.param("recurrent_bias", nn.initializers.zeros, (size,))
+            weights = GRUWeights(inputs, recurrent, bias, inner)
+            if first.ndim == 2:
+                return gru(weights, carry, x, first)
+            hidden = gru_step(weights, carry, x, first)
+            return hidden, hidden
+        weights = LSTMWeights(inputs, recurrent, bias)
+        if first.ndim == 2:
+            return lstm(weights, LSTMCarry(*carry), x, first)
+        carry = lstm_step(weights, LSTMCarry(*carry), x, first)
+        return carry, carry.hidden

@@ -19,9 +19,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from rlgen.levels import Task, plain_level
+from rlgen.levels import plain_level
 from rlgen.runs import metrics
-from rlgen.types import EpisodeStats, PyTree, UpdateRecord
+from rlgen.types import EpisodeStats, PyTree, Task, UpdateRecord
 
 FORMAT = "rlgen-curriculum-1"
 FOLDER = "curriculum"

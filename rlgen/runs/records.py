@@ -11,10 +11,10 @@ import jax
 import numpy as np
 
 from rlgen import __version__, levels, registry
-from rlgen.levels import Task, plain_level
+from rlgen.levels import plain_level
 from rlgen.protocols import LevelEnv, Sampler, Student
 from rlgen.runs.folder import write_atomically
-from rlgen.types import PyTree, TrainState
+from rlgen.types import PyTree, Task, TrainState
 
 
 class Buffer(NamedTuple):

@@ -20,6 +20,7 @@ from gymnax.environments import spaces
 
 from rlgen import protocols, testing
 from rlgen.algos.rules.networks import Drift, Rule
+from rlgen.algos.samplers.lifetimes import TaskEnv
 from rlgen.algos.samplers.plr import PLR
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.algorithmic_regret import AlgorithmicRegret
@@ -28,7 +29,7 @@ from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.algos.scores.none import NoScore
 from rlgen.buffer import LevelBuffer, make_buffer
 from rlgen.curriculum import Curriculum
-from rlgen.levels import TaskEnv, make_level_set
+from rlgen.levels import make_level_set
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.approximators import MLP, Conv, Separate, Table
 from rlgen.nn.cell_actor_critic import CellActorCritic

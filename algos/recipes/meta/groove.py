@@ -6,11 +6,10 @@ Adversarial Environment Design".
 
 from rlgen.algos.meta.meta_gradient import rule_student_and_score
 from rlgen.algos.recipes.presets.meta_gradient import REPLAY, RULE_STEPS
-from rlgen.algos.samplers.lifetimes import Lifetimes
+from rlgen.algos.samplers.lifetimes import Lifetimes, TaskEnv
 from rlgen.algos.samplers.plr import PLR, EachSlot
 from rlgen.algos.samplers.random import Random
 from rlgen.curriculum import Curriculum
-from rlgen.levels import TaskEnv
 from rlgen.protocols import LevelEnv
 
 PRESETS, STEPS = REPLAY, RULE_STEPS

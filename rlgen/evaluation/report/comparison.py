@@ -15,7 +15,7 @@ from matplotlib.ticker import NullLocator
 from rlgen.evaluation.episodes import Evaluation, plain, printable
 from rlgen.evaluation.report import figures
 from rlgen.evaluation.report.figures import THEMES, Theme, both_themes
-from rlgen.evaluation.report.html import Page, Pictures, Section, write_page
+from rlgen.evaluation.report.html import Page, Section, write_page
 from rlgen.evaluation.report.normalised_section import normalised_section
 from rlgen.evaluation.report.report import (
     NOTHING,
@@ -29,11 +29,11 @@ from rlgen.evaluation.report.report import (
     training_section,
 )
 from rlgen.evaluation.report.results import to_json
-from rlgen.evaluation.report.sections import Images, SuiteData, suite_data
+from rlgen.evaluation.report.sections import Images, suite_data
 from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
 from rlgen.evaluation.stats.comparison import Ranking, answer, rank, sentences, together
 from rlgen.evaluation.stats.cost import KINDS, Cost
-from rlgen.evaluation.stats.findings import Findings, analyse
+from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.formatting import caveat
 
 MOST_NUMBERED = 12  # methods in a matrix that still has numbers
@@ -59,10 +59,8 @@ def compared(
 
 
 class ComparisonData(NamedTuple):
-    """Everything that the page shows: numbers, texts and pictures."""
+    """Ranking, differences and costs, as templates show them."""
 
-    analysed: Findings
-    suite: SuiteData
     ranking: Ranking
     places: dict[str, int]  # of the methods as they were given, for their colours
     sentences: dict[str, list[str]]  # on every difference, by what is known of it
@@ -70,8 +68,6 @@ class ComparisonData(NamedTuple):
     costs: tuple[Cost, ...]
     kinds: list[str]  # of env steps that any method took
     kind_heads: list[str]  # their heads in the table
-    notes: tuple[str, ...]
-    drawn: dict[str, Pictures]  # figures by the names of their files
 
 
 def write_comparison(
@@ -93,38 +89,25 @@ def write_comparison(
     Returns:
         The path of the page.
     """
-    data = comparison_data(found, images, curves, bootstrap)
-    files = light(data.drawn) | {"comparison.csv": to_csv(found).encode()}
-    return write_page(folder, comparison_page(data), files, (*SUITE_FILES, "improvement.png"))
+    page, files = comparison_page(found, images, curves, bootstrap)
+    files["comparison.csv"] = to_csv(found).encode()
+    return write_page(folder, page, files, (*SUITE_FILES, "improvement.png"))
 
 
-def comparison_data(
+def comparison_page(
     found: Compared, images: Images, curves: Curves, bootstrap: Bootstrap
-) -> ComparisonData:
-    """Everything that the page shows; for the arguments see `write_comparison`."""
-    ranking, kinds = found.ranking, _kinds(found.costs)
+) -> tuple[Page, dict[str, bytes]]:
+    """The page's parts and its figures' files; for the arguments see `write_comparison`.
+
+    All numbers and figures are there before the parts are put together; those of which there is
+    nothing are left out.
+    """
     names = [e.run for e in found.evaluations]
     analysed = analyse(found.evaluations, bootstrap)
+    suite = suite_data(found.evaluations, analysed.summary, images, NOTHING)
     drawn = suite_figures(analysed, curves)
-    drawn["improvement"] = both_themes(partial(matrix_figure, ranking, names))
-    return ComparisonData(
-        analysed,
-        suite_data(found.evaluations, analysed.summary, images, NOTHING),
-        ranking,
-        {name: place for place, name in enumerate(names)},
-        sentences(ranking),
-        together(ranking),
-        found.costs,
-        kinds,
-        [f"{kind} steps" for kind in kinds],
-        found.notes,
-        drawn,
-    )
-
-
-def comparison_page(data: ComparisonData) -> Page:
-    """The parts of the page; those of which there is nothing are left out."""
-    drawn, suite, names = data.drawn, data.suite, list(data.places)
+    drawn["improvement"] = both_themes(partial(matrix_figure, found.ranking, names))
+    data = _comparison_data(found)
     sections = (
         Section("In short", "key_numbers.html", suite),
         Section("Ranking", "ranking.html", data),
@@ -133,7 +116,7 @@ def comparison_page(data: ComparisonData) -> Page:
         figure_section(drawn, "improvement", _ALT, "Each against each", _MATRIX),
         Section("What training cost", "costs.html", data),
         figure_section(drawn, "profile", _PROFILES, "Performance profiles", PROFILE),
-        normalised_section(data.analysed, drawn),
+        normalised_section(analysed, drawn),
         training_section(drawn),
         Section("Worst levels", "worst_levels.html", suite),
         Section("Each level", "each_level.html", suite),
@@ -142,12 +125,26 @@ def comparison_page(data: ComparisonData) -> Page:
         Section("How it was measured", "method.html", suite),
     )
     summary = suite.summary
-    return Page(
+    page = Page(
         f"{summary.suite}: {', '.join(names)}",
         f"{len(names)} methods on {summary.suite}",
-        answer(data.ranking, f"the {suite.played.levels} levels of {summary.suite}"),
-        " ".join(one for one in (caveat(summary), *data.notes) if one),
+        answer(found.ranking, f"the {suite.played.levels} levels of {summary.suite}"),
+        " ".join(one for one in (caveat(summary), *found.notes) if one),
         [section for section in sections if section],
+    )
+    return page, light(drawn)
+
+
+def _comparison_data(found: Compared) -> ComparisonData:
+    ranking, kinds = found.ranking, _kinds(found.costs)
+    return ComparisonData(
+        ranking,
+        {e.run: place for place, e in enumerate(found.evaluations)},
+        sentences(ranking),
+        together(ranking),
+        found.costs,
+        kinds,
+        [f"{kind} steps" for kind in kinds],
     )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.generalisation.gap import Gaps
@@ -53,17 +52,6 @@ Curves = Mapping[str, Sequence[Mapping]]
 Stories = Mapping[str, CurriculumSummary]
 
 
-class ReportData(NamedTuple):
-    """Everything that the report on one suite shows: numbers, texts and pictures."""
-
-    found: Findings
-    suite: SuiteData
-    gaps: dict[int, Gaps]  # by the run's place, of runs over a finite training set
-    worst: list[CVaR]  # of runs whose worst levels were played again
-    curricula: Stories
-    drawn: dict[str, Pictures]  # figures by the names of their files
-
-
 def write_report(
     folder: Path | str,
     evaluations: Sequence[Evaluation],
@@ -88,58 +76,56 @@ def write_report(
     Returns:
         The path of the page.
     """
-    data = report_data(analyse(evaluations, bootstrap), images, gifs, curves, curricula)
-    return write_page(folder, report_page(data), _files(data), FILES)
+    page, files = report_page(analyse(evaluations, bootstrap), images, gifs, curves, curricula)
+    return write_page(folder, page, files, FILES)
 
 
-def report_data(
+def report_page(
     found: Findings,
     images: Images = NOTHING,
     gifs: Mapping[str, bytes] = NOTHING,
     curves: Curves = NOTHING,
     curricula: Stories = NOTHING,
-) -> ReportData:
-    """Everything that the report shows; for the arguments see `write_report`."""
-    places = {run.run: r for r, run in enumerate(found.summary.runs)}
-    gaps = {places[run]: s.gaps for run, s in curricula.items() if isinstance(s.gaps, Gaps)}
+) -> tuple[Page, dict[str, bytes]]:
+    """The report's parts and its files by their names; for the arguments see `write_report`.
+
+    All numbers and figures are there before the parts are put together; those of which there is
+    nothing are left out.
+    """
+    summary, labels = found.summary, [run.run for run in found.summary.runs]
+    gaps = {labels.index(n): s.gaps for n, s in curricula.items() if isinstance(s.gaps, Gaps)}
     worst = [s.worst for s in curricula.values() if isinstance(s.worst, CVaR)]
+    suite = suite_data(found.evaluations, summary, images, gifs)
     drawn = suite_figures(found, curves, worst)
     if has_agent_curves(found.evaluations):
         drawn["agents"] = both_themes(partial(agent_curves, found.evaluations))
     if gaps:
         drawn["generalisation"] = both_themes(partial(gap_figure, gaps))
-    suite = suite_data(found.evaluations, found.summary, images, gifs)
-    return ReportData(found, suite, gaps, worst, curricula, drawn)
-
-
-def report_page(data: ReportData) -> Page:
-    """The parts of the report; those of which there is nothing are left out."""
-    found, suite, drawn = data.found, data.suite, data.drawn
-    labels = [label.run for label in suite.labels]
     fresh = suite.played.unit == "agents"
     sections = (
         Section("In short", "key_numbers.html", suite),
         figure_section(drawn, "intervals", _INTERVALS),
         Section("All levels", "aggregates.html", suite),
         relative_section(found.evaluations, found.relatives),
-        gaps_section(data.gaps, drawn.get("generalisation", NOTHING)),
-        normalised_section(found, drawn, data.worst),
+        gaps_section(gaps, drawn.get("generalisation", NOTHING)),
+        normalised_section(found, drawn, worst),
         Section("Worst levels", "worst_levels.html", suite),
         Section("Each level", "each_level.html", suite),
         gallery_section(suite),
         figure_section(drawn, "profile", "Performance profile", "Performance profile", PROFILE),
         figure_section(drawn, "agents", _AGENTS, "The agents' lives", _LIVES),
         training_section(drawn),
-        curricula_section(data.curricula, labels),
+        curricula_section(curricula, labels),
         Section("How it was measured", "method.html", suite),
     )
-    return Page(
-        f"{found.summary.suite}: {', '.join(labels)}",
-        f"{'Meta-test' if fresh else 'Zero-shot evaluation'} on {found.summary.suite}",
-        headline(found.summary),
-        caveat(found.summary, fresh),
+    page = Page(
+        f"{summary.suite}: {', '.join(labels)}",
+        f"{'Meta-test' if fresh else 'Zero-shot evaluation'} on {summary.suite}",
+        headline(summary),
+        caveat(summary, fresh),
         [section for section in sections if section],
     )
+    return page, light(drawn) | _numbered(gifs, curricula)
 
 
 def suite_figures(
@@ -185,16 +171,15 @@ def light(drawn: Mapping[str, Pictures]) -> dict[str, bytes]:
     return {f"{name}.png": of_theme["light"] for name, of_theme in drawn.items()}
 
 
-def _files(data: ReportData) -> dict[str, bytes]:
-    """Figures, episodes and curricula by the names of their files."""
-    stories = data.curricula.values()
+def _numbered(gifs: Mapping[str, bytes], curricula: Stories) -> dict[str, bytes]:
+    """Episodes and curricula by the names of their files."""
+    stories = curricula.values()
     kinds = {
-        "episode-{}.gif": list(data.suite.episodes.values()),
+        "episode-{}.gif": list(gifs.values()),
         "curriculum-{}.png": [one.drawn["light"] for one in stories if one.drawn],
         "gap-over-time-{}.png": [one.measured["light"] for one in stories if one.measured],
     }
-    numbered = {k.format(i): x for k, every in kinds.items() for i, x in enumerate(every)}
-    return light(data.drawn) | numbered
+    return {k.format(i): x for k, every in kinds.items() for i, x in enumerate(every)}
 
 
 PROFILE = "Share of seeds and levels that score above each threshold: a higher line is better."

@@ -171,7 +171,7 @@ class Bootstrap:
         if over == "none" and not self.resample_levels:
             return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan), over)
         draws = np.concatenate([statistic(*xs) for xs in self._resamples(rng, over, scores)])
-        return self._around(value, draws, over)
+        return Interval(value, *self._bounds(value, draws), over)
 
     def gap(
         self,
@@ -199,13 +199,14 @@ class Bootstrap:
             np.concatenate([mean(one) for (one,) in self._resamples(rng, over, (scores,))])
             for scores in (x, y)
         )
-        return self._around(value, np.subtract(*drawn), over)
+        return Interval(value, *self._bounds(value, np.subtract(*drawn)), over)
 
-    def _around(self, value: np.ndarray, draws: np.ndarray, over: str) -> Interval:
+    def _bounds(self, value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper end, neither beyond the value itself."""
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
         # The bootstrap of a median of few seeds is biased so much that it can miss the estimate.
-        return Interval(value, np.minimum(low, value), np.maximum(high, value), over)
+        return np.asarray(np.minimum(low, value)), np.asarray(np.maximum(high, value))
 
     def resolve(self, *scores: Float[np.ndarray, "_ _ _"]) -> str:
         """What `over` comes to for these runs.

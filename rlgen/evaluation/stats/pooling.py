@@ -1,6 +1,7 @@
 """Methods of one run or several: `plr=runs/a,runs/b` is one method with the seeds of both."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,25 +134,12 @@ def pool(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
                 f"{name!r}: {e.run} and {first.run} were played on other levels or with other "
                 f"numbers of attempts ({e.shape[2]} and {first.shape[2]}); play them anew"
             )
-    success = () if isinstance(first.success, tuple) else _joined("success", evaluations)
+    names = ["episode_return", "length"]
+    if not isinstance(first.success, tuple):
+        names.append("success")
+    joined = {name: np.concatenate([getattr(e, name) for e in evaluations]) for name in names}
     meta = dict(first.meta) if len(evaluations) == 1 else _pooled_meta(evaluations)
-    return Evaluation(
-        run=name,
-        suite=first.suite,
-        suite_version=first.suite_version,
-        level_names=first.level_names,
-        level_hashes=first.level_hashes,
-        optimal_steps=first.optimal_steps,
-        optimal_return=first.optimal_return,
-        episode_return=_joined("episode_return", evaluations),
-        length=_joined("length", evaluations),
-        success=success,
-        meta=meta,
-    )
-
-
-def _joined(name: str, evaluations: Sequence[Evaluation]) -> np.ndarray:
-    return np.concatenate([np.asarray(getattr(e, name)) for e in evaluations])
+    return replace(first, run=name, meta=meta, **joined)
 
 
 def _pooled_meta(evaluations: Sequence[Evaluation]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -86,16 +85,9 @@ def summarise(
 ) -> Summary:
     """Aggregates, intervals, and comparisons with the first evaluation; the same at every call.
 
-    The last results are kept: table, files and report ask for the same.
-
     Raises:
         ValueError: no evaluations, labels that repeat, or different levels or kinds of score.
     """
-    return _summarise(tuple(evaluations), bootstrap, seed)
-
-
-@lru_cache(maxsize=2)  # evaluations are told apart by identity and do not change
-def _summarise(evaluations: tuple[Evaluation, ...], bootstrap: Bootstrap, seed: int) -> Summary:
     check_comparable(evaluations)
     # One way of resampling for all runs, so that their intervals mean the same.
     over = bootstrap.resolve(*(e.episode_return for e in evaluations))

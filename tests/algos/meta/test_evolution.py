@@ -20,10 +20,9 @@ from rlgen.algos.samplers.random import Random
 from rlgen.algos.scores.none import NoScore
 from rlgen.curriculum import Curriculum
 from rlgen.evaluation.meta.meta_test import Life, train_agent
-from rlgen.levels import Task
 from rlgen.rollout import evaluate_policy
 from rlgen.runs.spec import RunSpec, build, plan
-from rlgen.types import Keys, Slots
+from rlgen.types import Keys, Slots, Task
 from tests.standins.two_states import TwoStates
 
 ENV = TwoStates()

@@ -9,12 +9,11 @@ import pytest
 
 from rlgen.algos.learners.a2c import build as build_a2c
 from rlgen.algos.learners.lpg import build_agent
-from rlgen.algos.meta.meta_gradient import Batch, MetaGradient
-from rlgen.algos.meta.population import flatten_workers, play
+from rlgen.algos.meta.meta_gradient import Batch, MetaGradient, flatten_workers, play
 from rlgen.algos.rules.networks import Rule
-from rlgen.levels import Task
 from rlgen.returns import gae
 from rlgen.testing.common import new_slots
+from rlgen.types import Task
 from tests.standins.two_states import TwoStates
 
 ENV = TwoStates()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rlgen.algos.samplers.fixed import Fixed
-from rlgen.algos.samplers.lifetimes import Lifetimes
+from rlgen.algos.samplers.lifetimes import Lifetimes, TaskEnv
 from rlgen.algos.samplers.plr import PLR, EachSlot
 from rlgen.algos.samplers.random import Random
 from rlgen.algos.samplers.replay.pool import Mutator
@@ -18,9 +18,8 @@ from rlgen.algos.scores.none import NoScore
 from rlgen.algos.scores.oracle_regret import OracleRegret
 from rlgen.buffer import Priority, draw_distinct, make_buffer
 from rlgen.envs import maze
-from rlgen.levels import Task, TaskEnv
 from rlgen.testing import new_slots, random_rollout
-from rlgen.types import NEW, REPLAY, EpisodeStats, Keys, LifetimeResults, Outcome
+from rlgen.types import NEW, REPLAY, EpisodeStats, Keys, LifetimeResults, Outcome, Task
 from tests.standins.numbers import Numbers
 
 N, K = 12, 40

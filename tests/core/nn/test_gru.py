@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.nn import gated_recurrence
+from rlgen.nn import layers
 
 T, N, I, H = 5, 2, 2, 3  # noqa: E741, N is the number of slots, I of inputs
 
@@ -16,7 +16,7 @@ def inputs():
     """Weights, a start, a sequence, and where episodes begin within it."""
     keys = jax.random.split(jax.random.key(0), 6)
     shapes = (I, 3 * H), (H, 3 * H), (3 * H,), (H,)
-    weights = gated_recurrence.GRUWeights(*map(jax.random.normal, keys[:4], shapes))
+    weights = layers.GRUWeights(*map(jax.random.normal, keys[:4], shapes))
     first = jnp.zeros((T, N), bool).at[2, 0].set(True).at[jnp.array([0, 4]), 1].set(True)
     return weights, jax.random.normal(keys[4], (N, H)), jax.random.normal(keys[5], (T, N, I)), first
 
@@ -35,7 +35,7 @@ def by_scan(weights, hidden, x, first):
     """The same sequence with JAX's own differentiation of a scan."""
 
     def step(hidden, xs):
-        hidden = gated_recurrence.gru_step(weights, hidden, *xs)
+        hidden = layers.gru_step(weights, hidden, *xs)
         return hidden, hidden
 
     return jax.lax.scan(step, hidden, (x, first))
@@ -43,7 +43,7 @@ def by_scan(weights, hidden, x, first):
 
 def test_it_is_flax_gru_cell_with_the_same_weights_and_resets(inputs):
     weights, theirs, x, first = inputs
-    end, outputs = jax.jit(gated_recurrence.gru)(*inputs)
+    end, outputs = jax.jit(layers.gru)(*inputs)
     cell, params = nn.GRUCell(H), {"params": flax_params(weights)}
     for t in range(T):
         theirs, _ = cell.apply(params, jnp.where(first[t][:, None], 0.0, theirs), x[t])
@@ -52,7 +52,7 @@ def test_it_is_flax_gru_cell_with_the_same_weights_and_resets(inputs):
 
 
 def test_a_step_is_a_sequence_of_one(inputs):
-    found, expected = jax.jit(gated_recurrence.gru)(*inputs), jax.jit(by_scan)(*inputs)
+    found, expected = jax.jit(layers.gru)(*inputs), jax.jit(by_scan)(*inputs)
     for got, want in zip(found, expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
@@ -69,7 +69,7 @@ def test_gradients_are_those_of_a_differentiated_scan(inputs):
 
         return jax.tree.leaves(jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*args))
 
-    for got, want in zip(gradient(gated_recurrence.gru), gradient(by_scan), strict=True):
+    for got, want in zip(gradient(layers.gru), gradient(by_scan), strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-4, atol=2e-5)
 
 
@@ -78,7 +78,7 @@ def test_no_gradient_passes_the_beginning_of_an_episode(inputs):
 
     def late(hidden, x):
         """Outputs of slot 0 from its second episode on."""
-        return gated_recurrence.gru(weights, hidden, x, first)[1][2:, 0].sum()
+        return layers.gru(weights, hidden, x, first)[1][2:, 0].sum()
 
     of_hidden, of_x = jax.jit(jax.grad(late, argnums=(0, 1)))(hidden, x)
     assert (of_hidden[0] == 0).all()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen.nn import gated_recurrence
+from rlgen.nn import layers
 
 T, N, I, H = 5, 2, 2, 3  # noqa: E741, N is the number of slots, I of inputs
 
@@ -43,8 +43,8 @@ def numpy_lstm(weights, carry, x, first):
 def as_jax(weights, carry, x):
     to = lambda array: jnp.asarray(array, jnp.float32)  # noqa: E731
     return (
-        gated_recurrence.LSTMWeights(*map(to, weights)),
-        gated_recurrence.LSTMCarry(*map(to, carry)),
+        layers.LSTMWeights(*map(to, weights)),
+        layers.LSTMCarry(*map(to, carry)),
         to(x),
     )
 
@@ -53,7 +53,7 @@ def by_scan(weights, carry, x, first):
     """The same sequence with JAX's own differentiation of a scan."""
 
     def step(carry, xs):
-        carry = gated_recurrence.lstm_step(weights, carry, *xs)
+        carry = layers.lstm_step(weights, carry, *xs)
         return carry, carry.hidden
 
     return jax.lax.scan(step, carry, (x, first))
@@ -70,9 +70,7 @@ def loss_of(run, first, out_coef, end_coef):
 def test_forward_is_the_textbook_lstm_with_resets(inputs):
     weights, carry, x, first, _, _ = inputs
     outputs, end = numpy_lstm(weights, carry, x, first)
-    found_end, found = jax.jit(gated_recurrence.lstm)(
-        *as_jax(weights, carry, x), jnp.asarray(first)
-    )
+    found_end, found = jax.jit(layers.lstm)(*as_jax(weights, carry, x), jnp.asarray(first))
     np.testing.assert_allclose(found, outputs, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(jnp.stack(found_end), end, rtol=1e-4, atol=1e-5)
 
@@ -81,7 +79,7 @@ def test_a_step_is_a_sequence_of_one(inputs):
     weights, carry, x, first, _, _ = inputs
     args = as_jax(weights, carry, x)
     stepped, hidden = by_scan(*args, jnp.asarray(first))
-    end, outputs = gated_recurrence.lstm(*args, jnp.asarray(first))
+    end, outputs = layers.lstm(*args, jnp.asarray(first))
     np.testing.assert_allclose(hidden, outputs, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(stepped.cell, end.cell, rtol=1e-5, atol=1e-6)
 
@@ -90,7 +88,7 @@ def test_gradients_are_those_of_a_differentiated_scan(inputs):
     weights, carry, x, first, out_coef, end_coef = inputs
     grads = [
         jax.jit(jax.grad(loss_of(run, first, out_coef, end_coef), argnums=(0, 1, 2)))
-        for run in (gated_recurrence.lstm, by_scan)
+        for run in (layers.lstm, by_scan)
     ]
     found, expected = (grad(*as_jax(weights, carry, x)) for grad in grads)
     for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -99,7 +97,7 @@ def test_gradients_are_those_of_a_differentiated_scan(inputs):
 
 def test_gradients_are_finite_differences_of_numpy(inputs):
     weights, carry, x, first, out_coef, end_coef = inputs
-    grad = jax.grad(loss_of(gated_recurrence.lstm, first, out_coef, end_coef), argnums=(0, 1, 2))
+    grad = jax.grad(loss_of(layers.lstm, first, out_coef, end_coef), argnums=(0, 1, 2))
     found = jax.tree.leaves(grad(*as_jax(weights, carry, x)))
     arrays = [*weights, carry[0], carry[1], x]
 
@@ -126,7 +124,7 @@ def test_no_gradient_passes_the_beginning_of_an_episode(inputs):
     def late(carry, x):
         """Outputs of slot 0 from its second episode on."""
         return (
-            gated_recurrence.lstm(weights, carry, x, jnp.asarray(first))[1][2:, 0] * out_coef[2:, 0]
+            layers.lstm(weights, carry, x, jnp.asarray(first))[1][2:, 0] * out_coef[2:, 0]
         ).sum()
 
     of_carry, of_x = jax.grad(late, argnums=(0, 1))(carry, x)
@@ -150,5 +148,5 @@ def test_it_is_flax_optimized_lstm_cell_with_the_same_weights(inputs):
     theirs, ours = tuple(carry), carry
     for t in range(T):
         theirs, _ = cell.apply({"params": params}, theirs, x[t])
-        ours = gated_recurrence.lstm_step(weights, ours, x[t], jnp.zeros(N, bool))
+        ours = layers.lstm_step(weights, ours, x[t], jnp.zeros(N, bool))
     np.testing.assert_allclose(jnp.stack(ours), jnp.stack(theirs), rtol=1e-5, atol=1e-6)

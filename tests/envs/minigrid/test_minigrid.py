@@ -127,8 +127,7 @@ def test_both_encodings_say_the_same():
 
 
 def test_an_unknown_encoding_is_refused():
-    family: Any = SimpleNamespace(
-        encoding="raw"
-    )  # the tests' type checks would refuse it in a family
+    # The tests' type checks would refuse it in a family.
+    family: Any = SimpleNamespace(encoding="raw")
     with pytest.raises(ValueError, match="encoding='raw' is none of codes, one-hot"):
         MiniGridFamily.__post_init__(family)

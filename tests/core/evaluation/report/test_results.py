@@ -12,6 +12,7 @@ import pytest
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.report import results
 from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.formatting import caveat, headline
 from rlgen.evaluation.stats.summary import compare, hardest, summarise
 
@@ -328,5 +329,5 @@ def test_seeds_that_never_solved_a_level_are_named_with_its_steps():
 
 def test_a_summary_that_is_asked_for_again_is_not_computed_again():
     runs = [evaluation()]
-    assert summarise(runs) is summarise(list(runs))
-    assert summarise(runs, seed=1) is not summarise(runs)
+    assert analyse(runs) is analyse(list(runs))
+    assert analyse(runs, seed=1) is not analyse(runs)
