@@ -91,7 +91,7 @@ class Torque(Probe):
     [
         (lambda: lpg.build(Torque()), "Torque has a Box of actions: its actions are continuous"),
         (lambda: Agent(ENV, Conv()), "a convolution needs an image"),
-        (lambda: build_agent(ENV, discount=1.1), "discount must be from 0 to 1, got 1.1"),
+        (lambda: build_agent(ENV, discount=1.1), "discount must lie in .0, 1., got 1.1"),
         (lambda: build_agent(ENV, learning_rate=0.0), "learning_rate must be above 0, got 0.0"),
         (lambda: build_agent(ENV, kl_coef=-1.0), "kl_coef must be 0 or more, got -1.0"),
         (lambda: build_agent(ENV, num_predictions=1), "num_predictions must be at least 2, or 0"),

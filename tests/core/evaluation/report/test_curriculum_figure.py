@@ -206,7 +206,7 @@ def test_examples_are_levels_that_were_trained_on_ordered_by_score():
 def test_a_run_of_one_update_and_no_abilities_is_drawn():
     cut = jax.tree.map(lambda x: x[:1], made_up()._replace(slot=np.arange(1)))
     log = cut._replace(slot=np.arange(KEPT), lineage={})
-    env = object()
+    env = Unplayed()
     assert find_examples(env, log) is None
     figure = history(log, level_facts.find_facts(env, log))
     assert titles(figure) == ["levels by origin", "score"]
