@@ -83,7 +83,7 @@ class Priority:
         ValueError: an unknown kind, β not positive, ρ outside [0, 1].
     """
 
-    kind: str = "rank"  # a PriorityKind, checked below with a message that helps
+    kind: PriorityKind = "rank"
     temperature: float = 0.3
     staleness_coef: float = 0.3
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Int
 
 from rlgen.parallel.seeds import tree_where
 from rlgen.protocols import Sampler, Score, Student, check_numbers
+from rlgen.registry import did_you_mean
 from rlgen.types import (
     NEW,
     Key,
@@ -44,6 +45,12 @@ class Curriculum:
     levels_per_slot: int = 1
 
     def __post_init__(self):
+        for name, base in (("student", Student), ("sampler", Sampler), ("score", Score)):
+            if not isinstance(getattr(self, name), base):
+                raise TypeError(
+                    f"{name} must be a {base.__name__} of rlgen.protocols, got "
+                    f"{type(getattr(self, name)).__name__}; let its class subclass {base.__name__}"
+                )
         check_numbers(self, "num_slots", "levels_per_slot", least=1)
         most = self.student.max_levels_per_slot
         if most is not None and self.levels_per_slot > most:
@@ -171,10 +178,16 @@ def _check_evidence(curriculum: Curriculum) -> None:
     """Refuse a score or a sampler that reads what the student does not report.
 
     Raises:
-        ValueError: with what is missing.
+        ValueError: with what is missing, or what no outcome has.
     """
     student = curriculum.student
     for reader in (curriculum.score, curriculum.sampler):
+        for name in [reader.reads] if isinstance(reader.reads, str) else sorted(reader.reads):
+            if isinstance(reader.reads, str) or name not in Outcome._fields:
+                raise ValueError(
+                    f"{type(reader).__name__}.reads must be a frozenset of fields of the outcome, "
+                    f"got {name!r}; {did_you_mean(name, Outcome._fields)}"
+                )
         missing = sorted(reader.reads - student.gives)
         if missing:
             raise ValueError(

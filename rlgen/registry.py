@@ -31,6 +31,16 @@ KINDS = {
 
 _SINGULAR = {"bonuses": "bonus"}
 
+_BASES = {
+    "envs": "LevelEnv",
+    "learners": "Learner",
+    "samplers": "Sampler",
+    "scores": "Score",
+    "bonuses": "Bonus",
+    "level-models": "LevelModel",
+}
+"""Classes of `rlgen.protocols`, by name: to import them takes seconds."""
+
 
 def names(kind: str) -> list[str]:
     """All names of a kind that ship with rlgen, sorted.
@@ -69,15 +79,50 @@ def load(kind: str, name: str) -> ModuleType:
     """The module of one component, by its name or by a dotted path from outside rlgen.
 
     Raises:
-        ValueError: the name is unknown; the message suggests the nearest known one.
+        ValueError: the name is unknown; the message suggests the nearest known one. Or the module
+            defines no `build(...)`, or extends a final class.
     """
     if "." in name:
         try:
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise ValueError(f"cannot import {name!r} as one of the {kind}: {error}") from error
+        except TypeError as error:
+            if " is final: " not in str(error):
+                raise
+            raise ValueError(f"{name}: {error}") from error
+        if "build" not in vars(module):
+            raise ValueError(f"{name} defines no build(...), which makes one of the {kind}")
+        return module
     known = _known(name, names(kind), _SINGULAR.get(kind, kind.removesuffix("s")))
     return importlib.import_module(modules(kind)[known])
+
+
+def make(kind: str, name: str, *args: Any, **fields: Any) -> Any:
+    """A component by its name or dotted path, built from what components of its kind are given.
+
+    Raises:
+        ValueError: the name is unknown, or what its module builds is no component of that kind.
+    """
+    build = load(kind, name).build
+    try:
+        inspect.signature(build).bind(*args, **fields)
+    except TypeError as error:
+        told = f"{name} is none of the {kind}, as its build does not take what they get: {error}"
+        raise ValueError(told) from error
+    try:
+        component = build(*args, **fields)
+    except TypeError as error:
+        if "instantiate abstract class" not in str(error):
+            raise
+        raise ValueError(f"{name}: {error}") from error
+    base = _BASES[kind]
+    if base not in (kin.__name__ for kin in type(component).__mro__):
+        raise ValueError(
+            f"{name} is none of the {kind}: its build returns a {type(component).__name__}, which "
+            f"is no {base}; let its class subclass rlgen.protocols.{base}"
+        )
+    return component
 
 
 def make_env(name: str) -> Any:
@@ -91,14 +136,14 @@ def make_env(name: str) -> Any:
     family, slash, variant = name.partition("/")
     module = load("envs", family)
     if not slash:
-        return module.build()
+        return make("envs", family)
     known = variants(module)
     if variant not in known:
         if not known:
             raise ValueError(f"unknown environment {name!r}: {family} has no variants")
         near = did_you_mean(variant, known)
         raise ValueError(f"unknown variant {variant!r} of the environment {family}; {near}")
-    return module.build(**known[variant])
+    return make("envs", family, **known[variant])
 
 
 def missing_extra(name: str) -> str:
@@ -135,7 +180,7 @@ def make_bonus(name: str, env: Any) -> Any:
     if slash and variant not in known:
         told = did_you_mean(variant, known) if known else "it has none."
         raise ValueError(f"unknown variant {variant!r} of the bonus {family}; {told}")
-    return module.build(env, **known[variant] if slash else {})
+    return make("bonuses", family, env, **known[variant] if slash else {})
 
 
 def variants(module: ModuleType) -> dict[str, dict[str, Any]]:

@@ -227,7 +227,7 @@ class OnPolicy(Student):
                 share = weight[chosen]
             learner, metrics = self.learner.update(key_update, state.learner, part, share)
             # Floats, so that a skipped update can say NaN.
-            metrics = {"gradient_steps": 1.0} | told | metrics
+            metrics = told | {"gradient_steps": 1.0} | metrics
             metrics = {name: jnp.asarray(m, jnp.float32) for name, m in metrics.items()}
             return (learner, bonus_state, bonus), metrics
 
@@ -305,5 +305,5 @@ def successes(
 
 def student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[OnPolicy, Score]:
     """A student and a score by name; the score is built to agree with the learner's discounting."""
-    built = registry.load("learners", learner).build(env)
-    return OnPolicy(env, built), registry.load("scores", score).build(env, built)
+    built = registry.make("learners", learner, env)
+    return OnPolicy(env, built), registry.make("scores", score, env, built)

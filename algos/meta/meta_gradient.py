@@ -631,6 +631,6 @@ def rule_student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[Met
         score: built to agree with the agents' discounting.
     """
     agent = build_agent(env)
-    antagonist = registry.load("learners", learner).build(env) if learner else ()
-    judge = registry.load("scores", score).build(TaskEnv(env), lpg.build(env, agent=agent))
+    antagonist = registry.make("learners", learner, env) if learner else ()
+    judge = registry.make("scores", score, TaskEnv(env), lpg.build(env, agent=agent))
     return MetaGradient(env, agent, antagonist=antagonist), judge

@@ -10,7 +10,7 @@ Data-Regularised Environment Design".
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -192,8 +192,6 @@ class DRED(BufferedSampler):
         ValueError: fields out of range or at odds, or a capacity below M.
     """
 
-    reads: ClassVar[frozenset[str]] = frozenset({"episodes"})
-
     env: LevelEnv
     data: Fixed
     source: Sampler | tuple[()] = ()
@@ -234,6 +232,11 @@ class DRED(BufferedSampler):
                 )
         if self.admit not in ("solved", "any"):
             raise ValueError(f"admit must be 'solved' or 'any', got {self.admit!r}")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Episodes, to tell which levels were solved, and what the source reads."""
+        return super().reads | {"episodes"}
 
     @property
     def level_set(self) -> LevelSet:

@@ -17,6 +17,7 @@ from rlgen.algos.samplers.replay.pool import (
     BufferedSampler,
     empty_buffer,
     generate,
+    held_rows,
     keep_best,
     recall,
     remembered,
@@ -163,15 +164,12 @@ class NCC(BufferedSampler):
     ) -> NCCState:
         """New scores for known rows, better levels for poor ones, and once a cycle a step of y."""
         stage = self._stage(state, slots.buffer_index.size)
-        row, finished = (
-            slots.buffer_index.ravel(),
-            jnp.repeat(outcome.done, slots.buffer_index.shape[1]),
-        )
+        row = slots.buffer_index.ravel()
+        finished = jnp.repeat(outcome.done, slots.buffer_index.shape[1])
         memory = remembered(slots)[1]
         buffer = update(state.buffer, row, score.ravel(), memory, finished)
         offered = outcome.done[:, None] & (slots.buffer_index < 0)
-        held = jnp.where(finished | (row < 0), self.capacity, row)
-        busy = jnp.zeros(self.capacity, bool).at[held].set(True, mode="drop")
+        busy = held_rows(slots, ~outcome.done, self.capacity)
         buffer = keep_best(self.env, buffer, slots, score, offered, protected=busy)
         adversary = jax.lax.cond(
             stage.ascends,

@@ -40,7 +40,7 @@ from rlgen.buffer import (
     update,
 )
 from rlgen.parallel.seeds import any_over_seeds, same_for_all_seeds, tree_where
-from rlgen.protocols import Component, LevelEnv, Sampler, Score
+from rlgen.protocols import Component, LevelEnv, Sampler, Score, check_numbers
 from rlgen.registry import require
 from rlgen.types import REPLAY, Key, Keys, Outcome, PyTree, Slots
 
@@ -48,12 +48,19 @@ _OWN, _EDIT, _COIN = 0x504C5200, 0x504C5201, 0x504C5202
 """Folded into keys that the source gets as they are: alone or under PLR, it draws the same."""
 
 
+_EXAMPLES = {
+    "decision": "Alternate(replay_prob=0.5)",
+    "mutator": "Mutator(num_edits=5)",
+    "priority": "Priority('rank', temperature=0.3)",
+}
+
+
 class PLRState(NamedTuple):
     """What has been seen, and the source's own state."""
 
     source: PyTree
     buffer: LevelBuffer
-    num_new: Int[Array, ""]  # new levels asked for, up to the capacity; see `Alternate`
+    num_new: Int[Array, ""]  # levels asked of the source, up to the capacity
     num_updates: Int[Array, ""]
     edits_next: Bool[Array, ""]  # the last update replayed, so this one edits; equal for all seeds
     easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 for none
@@ -89,12 +96,17 @@ class Decision(Component, abstract=True):
         return 1
 
     def trained_updates(self, learned: float, edits: bool) -> float:
-        """Share of the updates that are learned from; of those without mutants, `learned` is."""
+        """Share of the updates that are learned from.
+
+        Args:
+            learned: share of those with new levels that are.
+            edits: whether mutants are made.
+        """
         return 1.0
 
 
 def _is_warm(now: Situation) -> Bool[Array, ""]:
-    """Whether so many levels were asked of the source; equal for all seeds."""
+    """Whether enough levels were asked of the source to replay; equal for all seeds."""
     return same_for_all_seeds(now.state.num_new) >= now.least
 
 
@@ -103,8 +115,9 @@ class Alternate(Decision):
     """All slots do the same: one coin an update, for all seeds, so that other work is skipped.
 
     With a mutator, the update after one that replayed plays mutants of the levels just replayed.
-    Replay begins once so many levels have been taken from the source. (JaxUED waits for that many
-    *rows*, which a family of few distinct levels never fills, and which differ between seeds.)
+    Replay begins once `min_fill` of the capacity has been taken from the source. (JaxUED waits for
+    that many *rows*, which a family of few distinct levels never fills, and which differ between
+    seeds.)
 
     Attributes:
         replay_prob: share of updates that replay, of those without mutants; 0 is the source alone.
@@ -116,7 +129,7 @@ class Alternate(Decision):
     replay_prob: float = 0.8
 
     def __post_init__(self):
-        _check_share("replay_prob", self.replay_prob)
+        check_numbers(self, "replay_prob", least=0, most=1)
 
     def choose(self, keys: Keys, now: Situation) -> Choice:
         """The same for all slots and all seeds."""
@@ -150,9 +163,9 @@ class Blocks(Decision):
 class EachSlot(Decision):
     """Each free slot decides for itself; for students whose slots come free at different times.
 
-    Replay begins once so many levels have been scored, long after they were taken in. No row is in
-    play twice: rows are drawn without replacement, and a slot for which none is left takes a new
-    level. Seeds differ in what they do. Mutants and blocks belong to whole updates.
+    Replay begins once `min_fill` of the capacity has been scored, long after it was taken in. No
+    row is in play twice: rows are drawn without replacement, and a slot for which none is left
+    takes a new level. Seeds differ in what they do. Mutants and blocks belong to whole updates.
 
     Attributes:
         replay_prob: chance that a slot replays.
@@ -165,7 +178,7 @@ class EachSlot(Decision):
     whole_updates = False
 
     def __post_init__(self):
-        _check_share("replay_prob", self.replay_prob)
+        check_numbers(self, "replay_prob", least=0, most=1)
 
     def choose(self, keys: Keys, now: Situation) -> Choice:
         """A coin a slot, as far as there are rows; no slot edits."""
@@ -213,19 +226,14 @@ class PLR(BufferedSampler):
     deduplicate: bool = True
 
     def __post_init__(self):
-        if self.capacity < 1:
-            raise ValueError(f"capacity must be at least 1, got {self.capacity}")
-        _check_share("min_fill", self.min_fill)
-        if not self._edits:
-            pass
-        elif self.decision.num_blocks(True) > 1 and self.mutator.parents == "easiest":
-            raise ValueError(
-                "parents='easiest' asks how the parents went, and a parallel update plays them "
-                "beside their mutants; use parents='batch'"
-            )
-        else:
-            what = "a curriculum that edits levels (num_edits > 0)"
-            require(self.env, LevelEnv.mutate_levels, what)
+        for name, kind in (("decision", Decision), ("mutator", Mutator), ("priority", Priority)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(
+                    f"{name} must be a {kind.__name__}, such as {_EXAMPLES[name]}, got "
+                    f"{getattr(self, name)!r}"
+                )
+        check_numbers(self, "capacity", least=1)
+        check_numbers(self, "min_fill", least=0, most=1)
         for given, is_set in (
             (f"mutator.num_edits={self.mutator.num_edits}", self._edits),
             ("sequential=True", self.sequential),
@@ -234,8 +242,16 @@ class PLR(BufferedSampler):
                 raise ValueError(
                     f"{type(self.decision).__name__} does not go with {given}: slots come free at "
                     "different times, and mutants and draws one by one are of whole updates; "
-                    "unset it, or choose Alternate"
+                    "leave it at its default"
                 )
+        if not self._edits:
+            return
+        if self.decision.num_blocks(True) > 1 and self.mutator.parents == "easiest":
+            raise ValueError(
+                "parents='easiest' asks how the parents went, and a parallel update plays them "
+                "beside their mutants; use parents='batch'"
+            )
+        require(self.env, LevelEnv.mutate_levels, "a curriculum that edits levels (num_edits > 0)")
 
     @property
     def _edits(self) -> bool:
@@ -244,7 +260,7 @@ class PLR(BufferedSampler):
     @property
     def reads(self) -> frozenset[str]:
         """What the mutator and the source read."""
-        return self.source.reads | self.mutator.reads
+        return super().reads | self.mutator.reads
 
     @property
     def num_blocks(self) -> int:
@@ -300,7 +316,8 @@ class PLR(BufferedSampler):
         replay = playing & replays
         mutant = playing & edits & self._has_parent(state, before)
         fresh = free & ~replay & ~mutant
-        # Counted by what was decided, which is equal for all seeds, and not by what could be done.
+        # Counted by what was decided, and not by what could be done: of whole updates the decision
+        # is equal for all seeds, as the start of replay must be.
         taken_in = state.num_new + ((free & ~replays & ~edits).sum() * levels_per_slot)
         weight = jnp.float32(self.train_on_new)
         source, slots = generate(
@@ -423,8 +440,3 @@ def build(env: LevelEnv, **fields: Any) -> PLR:
 def tiny(env: LevelEnv) -> PLR:
     """The smallest instance, for tests of laws."""
     return PLR(env, Random(env), Alternate(replay_prob=0.5), capacity=16)
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} must lie in [0, 1], got {value}")

@@ -56,7 +56,8 @@ class SFL(BufferedSampler):
     update. The pool of one collection owes nothing to that of the one before.
 
     A slot that is still busy keeps what it has. A candidate that ends its tenancy after its batch
-    is considered then; after its collection, no more.
+    is considered then; after its collection, no more. Where a candidate is played more than once,
+    the score must accumulate: one that does not would judge it by the last play alone.
 
     Attributes:
         env: whose hash goes with each level.

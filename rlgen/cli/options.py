@@ -186,6 +186,8 @@ def _unknown(given: str, flags: list[str]) -> str:
     name = given.partition("=")[0]
     if not name.startswith("-"):
         return f"unexpected argument {given!r}"
+    if name == "--sampler":
+        return "unknown option '--sampler'; the recipe names the sampler: write one of your own"
     return f"unknown option {name!r}; {nearest(name.replace('_', '-'), flags)}"
 
 

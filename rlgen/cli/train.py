@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,15 +51,16 @@ def train(args: Sequence[str]) -> int:
 
 def _train(args: Sequence[str]) -> Path:
     from rlgen.runs import training
-    from rlgen.runs.spec import RunSpec, build, with_names
+    from rlgen.runs.spec import RunSpec, build, paths_set_by_length, with_names
 
     base = RunSpec(recipe=args[0])
     named = peek(args[1:], **{name: x for name, x in flatten(base).items() if name in NAMES})
     base = with_names(dataclasses.replace(base, **dataclasses.asdict(named)))
     env, curriculum = build(base)
     of_env = list(leaves(env))
-    # The length of schedules follows from --steps.
-    of_run = [x for x in leaves(curriculum) if not x.path.endswith(".learner.num_updates")]
+    # The length of a learner's schedules follows from --steps, if it has any.
+    set_by_run = {p for p in paths_set_by_length(curriculum) if p.endswith(".learner.num_updates")}
+    of_run = [x for x in leaves(curriculum) if x.path not in set_by_run]
     plain = _plain_options(base)
     fields = [*plain, group("env", of_env), *fields_of(of_run)]
     given = parse(fields, f"rlgen train {args[0]}", ABOUT, args[1:])
@@ -107,26 +109,33 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
         os._exit(130)  # an ordinary exit would wait for the chunk on the device
     record = folder.read(path)
     name, trust = record["spec"]["env"], folder.trust_flag(record)
+    run = shlex.quote(str(path))
     if learns_rule(path, allow_imports=True):  # its code was imported to train it
         print(f"The run and its rules are in {path}. Train fresh agents with them:")
-        print(f"  rlgen eval {path} --suite {_first_suite(name, 'unseen')}{trust}")
+        print(f"  rlgen eval {run} --suite {_first_suite(name, 'unseen')}{trust}")
         learner = record["spec"]["learner"]
         recipe = f"dr --learner {learner}" if learner == "lpo" else "lpg-agent"
-        print(f"  rlgen train {recipe} --rule {path} --env {name}")
+        print(f"  rlgen train {recipe} --rule {run} --env {name}")
         return 0
     suite = _first_suite(name, "heldout")
+    if not suite:
+        print(f"The run is in {path}. To evaluate it on levels that it never saw, give {name}")
+        print("the method suites(); see CONTRIBUTING.md.")
+        return 0
     print(f"The run is in {path}. Evaluate it:")
-    print(f"  rlgen eval {path} --suite {suite} --attempts 100{trust}")
+    print(f"  rlgen eval {run} --suite {suite} --attempts 100{trust}")
     return 0
 
 
 def _first_suite(name: str, wanted: str) -> str:
-    """The wanted suite where the environment has it, else `heldout`, `test` or the first one."""
+    """The wanted suite where the environment has it, else `heldout`, `test` or the first one.
+
+    "" if it has none.
+    """
     env = registry.make_env(name)
     suites = env.suites()
     likely = [suite for suite in (wanted, "heldout", "test", *sorted(suites)) if suite in suites]
-    chosen = likely[0] if likely else wanted
-    return f"{name.partition('/')[0]}/{chosen}"
+    return f"{name.partition('/')[0]}/{likely[0]}" if likely else ""
 
 
 def _use_cpu_devices(num_devices: int) -> None:

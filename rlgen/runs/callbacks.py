@@ -89,7 +89,10 @@ class Callback:
         del run, chunk
 
     def finish(self, run: ActiveRun) -> str:
-        """Called when the run ends or stops; returns a message, "" for none."""
+        """Called when the run ends or a signal stops it, not after an error.
+
+        Returns a message, "" for none.
+        """
         del run
         return ""
 

@@ -1,5 +1,6 @@
 """The callbacks of every run: what it writes down, refuses and reports after each chunk."""
 
+import shlex
 from typing import Any
 
 import jax
@@ -124,4 +125,4 @@ def kept(run: ActiveRun) -> str:
 
 def resume_command(run: ActiveRun) -> str:
     """What to type to go on."""
-    return f"rlgen train --resume {run.path}{folder.trust_flag(run.record)}"
+    return f"rlgen train --resume {shlex.quote(str(run.path))}{folder.trust_flag(run.record)}"

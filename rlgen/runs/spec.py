@@ -229,6 +229,12 @@ def _for_score(
     return {path: x for path, x in changed.items() if path in known}
 
 
+def paths_set_by_length(curriculum: Curriculum) -> set[str]:
+    """Dotted paths of the hyperparameters that follow from the length of a run."""
+    short, long = (config.flatten(_spanning(curriculum, length)) for length in (1, 10**6))
+    return {path for path, value in short.items() if value != long[path]}
+
+
 def _spanning(curriculum: Curriculum, num_updates: int) -> Curriculum:
     """Schedules span the run.
 

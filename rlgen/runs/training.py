@@ -210,6 +210,7 @@ def _train_loop(
             states, chunk = _run_chunk(program, states, now)
             now = chunk.now
             for callback in callbacks:
+                # Asked each time, so that a signal heard meanwhile still leads to a checkpoint.
                 is_last = now.update == last or bool(stop)
                 callback.after_chunk(run, chunk._replace(is_last=is_last))
     say(callback.finish(run) for callback in callbacks)
@@ -242,6 +243,8 @@ def _start_message(run: ActiveRun, counters: Counters) -> str:
 
 
 def _disk_trouble(run: ActiveRun, error: OSError) -> str:
+    if isinstance(error, ConnectionError | TimeoutError):  # of a callback that reports elsewhere
+        return f"{type(error).__name__}: {error.strerror or error}. {kept(run)}"
     return f"cannot write to {run.path}: {error.strerror or error}. {kept(run)}"
 
 

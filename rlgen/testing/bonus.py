@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from rlgen.protocols import Actor, Bonus, LevelEnv
 from rlgen.rollout import Record, continue_rollout, reset_slots
-from rlgen.testing.common import assert_close, assert_shapes
+from rlgen.testing.common import assert_close, assert_component, assert_shapes
 from rlgen.types import Key, PyTree, Rollout
 
 _SLOTS, _STEPS, _PART = 4, 16, 4
@@ -54,6 +54,7 @@ def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
         bonus: over 4 slots.
         learns: whether `apply` trains a network, so that a rollout's parts are judged by others.
     """
+    assert_component(bonus, Bonus)
     key_init, key_apply = jax.random.split(jax.random.key(0))
     played = _play(env, bonus.features)
     state = jax.jit(lambda key: bonus.init(key, _SLOTS))(key_init)

@@ -1,10 +1,32 @@
 """What the laws share: comparisons of trees, and made-up data."""
 
+import difflib
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from rlgen.types import NEW, PyTree, Rollout, Slots
+
+
+def assert_component(component: object, base: type) -> None:
+    """It subclasses its base, and none of its names is a misspelt one of the base.
+
+    A misspelt optional method would be taken for one that is left out.
+    """
+    kind = type(component)
+    assert isinstance(component, base), f"{kind.__name__} is no {base.__name__}"
+    known = [name for name in dir(base) if not name.startswith("_")]
+    own: dict[str, Any] = {}
+    for cls in kind.__mro__:
+        own |= vars(cls) if cls not in base.__mro__ else {}
+    for name in (x for x in own if not x.startswith("_") and x not in known):
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        assert not near, (
+            f"{kind.__name__}.{name} is no method of {base.__name__}, but {near[0]} is; if {name} "
+            "is another thing, give it another name"
+        )
 
 
 def assert_same(tree: PyTree, expected: PyTree, sentence: str) -> None:

@@ -7,7 +7,14 @@ from jaxtyping import Array
 
 from rlgen.protocols import Sampler, Score
 from rlgen.returns import episodes
-from rlgen.testing.common import assert_close, assert_same, assert_shapes, new_slots, random_rollout
+from rlgen.testing.common import (
+    assert_close,
+    assert_component,
+    assert_same,
+    assert_shapes,
+    new_slots,
+    random_rollout,
+)
 from rlgen.types import MUTANT, NEW, Keys, LifetimeResults, Outcome, PyTree, Rollout, Slots
 
 
@@ -27,6 +34,7 @@ def check_sampler(
         num_slots, levels_per_slot: N and R.
         memory: what a score is to remember of an unseen level.
     """
+    assert_component(sampler, Sampler)
     memory = jax.tree.map(jnp.asarray, memory)
     slots = _first_slots(sampler, (num_slots, levels_per_slot), memory)
     state = jax.jit(sampler.init)(jax.random.key(0), memory)
@@ -90,6 +98,7 @@ def check_score(score: Score, levels_per_slot: int = 2, population: int = 2) -> 
         levels_per_slot: R.
         population: P, learners whose rollouts are scored.
     """
+    assert_component(score, Score)
     num_slots = 6
     rollouts = [random_rollout(seed, 40, num_slots, levels_per_slot) for seed in range(population)]
     rollout = jax.tree.map(lambda *x: jnp.stack(x), *rollouts)

@@ -15,7 +15,13 @@ from jaxtyping import Array
 from rlgen import registry
 from rlgen.parallel.seeds import tree_where
 from rlgen.protocols import LevelEnv
-from rlgen.testing.common import assert_close, assert_same, assert_shapes, differs
+from rlgen.testing.common import (
+    assert_close,
+    assert_component,
+    assert_same,
+    assert_shapes,
+    differs,
+)
 from rlgen.types import PyTree
 
 
@@ -35,6 +41,7 @@ def check_env(
 ) -> None:
     """An environment is a pure function of keys and levels, and keeps what it promises.
 
+    - It is a `LevelEnv`, and no method of its own is a misspelt optional one.
     - Equal instances compare and hash alike, so that they share compilations.
     - Keys tell sampled levels apart; the same key gives the same level.
     - Observations lie in the space; states and observations never change shape or dtype.
@@ -49,6 +56,7 @@ def check_env(
         num_levels: how many random levels are tried.
         one_level: whether the family has a single level, so that keys cannot tell levels apart.
     """
+    assert_component(env, LevelEnv)
     _check_equality(env)
     keys = jax.random.split(jax.random.key(1), num_levels)
     level = jax.jit(jax.vmap(env.sample_level))(keys)

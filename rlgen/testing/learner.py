@@ -15,7 +15,7 @@ from jaxtyping import Array
 from rlgen.protocols import Learner, LevelEnv, Network
 from rlgen.rollout import rollout
 from rlgen.students import OnPolicy
-from rlgen.testing.common import assert_close, assert_same, differs, new_slots
+from rlgen.testing.common import assert_close, assert_component, assert_same, differs, new_slots
 from rlgen.types import PyTree, Rollout
 
 
@@ -33,6 +33,7 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
         num_slots: even.
         num_steps: T; best with several episodes' ends within.
     """
+    assert_component(learner, Learner)
     student = OnPolicy(env, learner, num_steps)
     student.check(num_slots)
     key_init, key_level, key_run, key_learn = jax.random.split(jax.random.key(0), 4)

@@ -1,5 +1,8 @@
 """The level buffer against a slow, obvious implementation of its published semantics."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -365,7 +368,6 @@ def test_seeds_under_vmap_equal_single_buffers(sequential):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "rang"}, "did you mean 'rank'"),
         ({"temperature": 0.0}, "temperature must be positive"),
         ({"staleness_coef": 1.5}, r"staleness_coef must lie in \[0, 1\]"),
     ],
@@ -373,3 +375,10 @@ def test_seeds_under_vmap_equal_single_buffers(sequential):
 def test_impossible_priorities_are_refused_with_the_reason(fields, message):
     with pytest.raises(ValueError, match=message):
         Priority(**fields)
+
+
+def test_an_unknown_priority_is_refused_with_the_nearest_known():
+    # The tests' type checks would refuse it in a priority.
+    priority: Any = SimpleNamespace(kind="rang")
+    with pytest.raises(ValueError, match="did you mean 'rank'"):
+        Priority.__post_init__(priority)

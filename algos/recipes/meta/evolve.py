@@ -22,13 +22,13 @@ def curriculum_of(env: LevelEnv, learner: str, clock: bool) -> Curriculum:
     Raises:
         ValueError: a learner that follows no rule.
     """
-    built: Any = registry.load("learners", learner).build(env)
+    built: Any = registry.make("learners", learner, env)
     if not isinstance(built, RuleLearner):
         raise ValueError(
             f"the learner {learner!r} follows no learned rule, so there is none to evolve; use lpg "
             "or lpo"
         )
     built = replace(built, net=replace(built.net, clock=clock))  # pyright: ignore
-    score = registry.load("scores", "none").build(env, built)
+    score = registry.make("scores", "none", env, built)
     student = MetaES(env, built)
     return Curriculum(student, Lifetimes(env, Random(env), common=True), score)

@@ -27,6 +27,6 @@ def build(env: LevelEnv, learner: str = "lpg", score: str = "none") -> Curriculu
             "random levels use the recipe dr"
         )
     built = lpg.build(env)
-    judge = registry.load("scores", score).build(env, built)
+    judge = registry.make("scores", score, env, built)
     student = OnPolicy(env, built, num_steps=20, updates_per_level=25)
     return Curriculum(student, Random(env), judge, num_slots=64)

@@ -98,6 +98,11 @@ class BufferedSampler(Sampler, abstract=True):
         """The source, also where the field may be empty."""
         return self.source
 
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the source reads."""
+        return self._source.reads
+
     def check(self, num_levels: int, score: Score) -> None:
         """Refuse a buffer that cannot take the levels of one update, and what the source refuses.
 
