@@ -182,12 +182,7 @@ def _check_evidence(curriculum: Curriculum) -> None:
     """
     student = curriculum.student
     for reader in (curriculum.score, curriculum.sampler):
-        for name in [reader.reads] if isinstance(reader.reads, str) else sorted(reader.reads):
-            if isinstance(reader.reads, str) or name not in Outcome._fields:
-                raise ValueError(
-                    f"{type(reader).__name__}.reads must be a frozenset of fields of the outcome, "
-                    f"got {name!r}; {did_you_mean(name, Outcome._fields)}"
-                )
+        _check_reads(reader)
         missing = sorted(reader.reads - student.gives)
         if missing:
             raise ValueError(
@@ -195,6 +190,19 @@ def _check_evidence(curriculum: Curriculum) -> None:
                 f"{type(student).__name__} gives {', '.join(sorted(student.gives)) or 'nothing'}; "
                 "choose another score or sampler, or a student that gives it"
             )
+
+
+def _check_reads(reader: Score | Sampler) -> None:
+    """Refuse evidence that no outcome has.
+
+    Raises:
+        ValueError: with the nearest field.
+    """
+    allowed = f"{type(reader).__name__}.reads must be a frozenset of fields of the outcome"
+    if not isinstance(reader.reads, frozenset):
+        raise ValueError(f"{allowed}, got {reader.reads!r}")
+    for name in sorted(reader.reads - set(Outcome._fields)):
+        raise ValueError(f"{allowed}, got {name!r}; {did_you_mean(name, Outcome._fields)}")
 
 
 def _check_blocks(curriculum: Curriculum) -> None:

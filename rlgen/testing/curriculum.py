@@ -39,9 +39,7 @@ def check_sampler(
     slots = _first_slots(sampler, (num_slots, levels_per_slot), memory)
     state = jax.jit(sampler.init)(jax.random.key(0), memory)
     free = jnp.ones(num_slots, bool)
-    played = random_rollout(0, 24, num_slots, levels_per_slot)
-    rollout = jax.tree.map(lambda x: jnp.stack([x, x]), played)
-    stats = episodes(played, levels_per_slot, played.terminated)
+    evidence = _evidence(num_slots, levels_per_slot)
 
     @jax.jit
     def update(key: Array, state: PyTree, slots: Slots, free: Array) -> tuple:
@@ -50,7 +48,7 @@ def check_sampler(
         proposed, slots = sampler.propose(keys, state, slots, free)
         score = jax.random.uniform(key_score, slots.buffer_index.shape)
         done = jax.random.bernoulli(key_done, 0.5, free.shape)
-        outcome = Outcome(done, rollout, episodes=stats)
+        outcome = evidence._replace(done=done)
         return sampler.observe(keys, proposed, slots, score, outcome), slots, done
 
     assert_shapes(
@@ -77,6 +75,14 @@ def _first_slots(sampler: Sampler, shape: tuple[int, int], memory: PyTree) -> Sl
         lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.example_level()
     )
     return new_slots(level, memory, sampler.level_info())
+
+
+def _evidence(num_slots: int, levels_per_slot: int) -> Outcome:
+    """Made-up play of two learners, and the episodes of the first."""
+    played = random_rollout(0, 24, num_slots, levels_per_slot)
+    rollout = jax.tree.map(lambda x: jnp.stack([x, x]), played)
+    stats = episodes(played, levels_per_slot, played.terminated)
+    return Outcome(jnp.ones(num_slots, bool), rollout, episodes=stats)
 
 
 def _given(sampler: Sampler) -> set[bytes]:
