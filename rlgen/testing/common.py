@@ -1,5 +1,6 @@
 """What the laws share: comparisons of trees, and made-up data."""
 
+import dataclasses
 import difflib
 from typing import Any
 
@@ -21,7 +22,9 @@ def assert_component(component: object, base: type) -> None:
     own: dict[str, Any] = {}
     for cls in kind.__mro__:
         own |= vars(cls) if cls not in base.__mro__ else {}
-    for name in (x for x in own if not x.startswith("_") and x not in known):
+    fields = dataclasses.fields(component) if dataclasses.is_dataclass(component) else ()
+    right = {*known, *(field.name for field in fields)}
+    for name in (x for x in own if not x.startswith("_") and x not in right):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         assert not near, (
             f"{kind.__name__}.{name} is no method of {base.__name__}, but {near[0]} is; if {name} "
