@@ -187,7 +187,7 @@ def _unknown(given: str, flags: list[str]) -> str:
     if not name.startswith("-"):
         return f"unexpected argument {given!r}"
     if name == "--sampler":
-        return "unknown option '--sampler'; the recipe names the sampler: write one of your own"
+        return "unknown option '--sampler'; a recipe names its sampler: write a recipe for yours"
     return f"unknown option {name!r}; {nearest(name.replace('_', '-'), flags)}"
 
 
