@@ -98,7 +98,7 @@ def load(kind: str, name: str) -> ModuleType:
     return importlib.import_module(modules(kind)[known])
 
 
-def make(kind: str, name: str, *args: Any, **fields: Any) -> Any:
+def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
     """A component by its name or dotted path, built from what components of its kind are given.
 
     Raises:

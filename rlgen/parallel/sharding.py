@@ -116,6 +116,44 @@ class SplitSlots(Student):
     student: Student
     mesh: Mesh
 
+    @property
+    def gives(self) -> frozenset[str]:
+        """The student's."""
+        return self.student.gives
+
+    @property
+    def num_steps(self) -> int:
+        """The student's."""
+        return self.student.num_steps
+
+    @property
+    def population(self) -> int:
+        """The student's."""
+        return self.student.population
+
+    @property
+    def train_share(self) -> float:
+        """The student's."""
+        return self.student.train_share
+
+    @property
+    def max_levels_per_slot(self) -> int | None:
+        """The student's."""
+        return self.student.max_levels_per_slot
+
+    @property
+    def full_lifetime(self) -> bool:
+        """The student's."""
+        return self.student.full_lifetime
+
+    def check(self, num_slots: int) -> None:
+        """Refuse what the student refuses."""
+        self.student.check(num_slots)
+
+    def per_slot(self, state: PyTree) -> PyTree:
+        """The student's."""
+        return self.student.per_slot(state)
+
     def init(self, key: Key, num_slots: int) -> PyTree:
         """State of an untrained student."""
         return self.student.init(key, num_slots)

@@ -135,13 +135,15 @@ EDITING: dict[str, Preset] = {
 def in_blocks(presets: dict[str, Preset], num_blocks: int) -> dict[str, Preset]:
     """The same for a parallel curriculum: as many slots are learned from, the others come on top.
 
-    The staleness coefficient is minimax's for its parallel runs.
+    The staleness coefficient is minimax's for its parallel runs. Nothing is replayed by chance.
     """
     own: Preset = {
         "sampler.priority.staleness_coef": 0.5,
         "student.learner.anneal_end": 0.0,
     }
-    return {
-        name: {**fields, **own, "num_slots": num_blocks * int(fields["num_slots"])}
-        for name, fields in presets.items()
-    }
+
+    def parallel(fields: Preset) -> Preset:
+        kept = {path: x for path, x in fields.items() if path != "sampler.decision.replay_prob"}
+        return {**kept, **own, "num_slots": num_blocks * int(fields["num_slots"])}
+
+    return {name: parallel(fields) for name, fields in presets.items()}

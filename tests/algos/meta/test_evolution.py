@@ -225,11 +225,11 @@ def test_seeds_side_by_side_are_seeds_apart(one_by_one):
 
 @pytest.mark.thorough
 def test_steps_are_counted_by_what_they_were_for():
-    _, _, metrics = run(make(pair_batch_size=6))
+    spent = run(make(pair_batch_size=6))[1].spent.env_steps
     each = 2 * 3 * 4
-    assert metrics["steps_train"] == each * LIVES.sum()
-    assert metrics["steps_surplus"] == each * (6 * 7 - LIVES.sum())
-    assert metrics["steps_evaluate"] == 0  # the stand-in's returns are exact
+    assert spent["train"] == each * LIVES.sum()
+    assert spent["surplus"] == each * (6 * 7 - LIVES.sum())
+    assert spent["evaluate"] == 0  # the stand-in's returns are exact
 
 
 @pytest.mark.thorough

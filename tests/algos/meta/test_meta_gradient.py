@@ -218,7 +218,7 @@ def test_returns_are_computed_for_the_dead_alone_and_antagonists_on_unknown_leve
         np.testing.assert_array_equal(
             np.isfinite(outcome.lifetimes.antagonist_return), done & unseen
         )
-        assert metrics["steps_antagonist"] == unseen.sum() * K * T * W
+        assert outcome.spent.env_steps["antagonist"] == unseen.sum() * K * T * W
         policy = jax.nn.log_softmax(state.population.agents.actor)
         worth = jax.vmap(ENV.expected_return)(levels(), policy)
         np.testing.assert_allclose(

@@ -88,7 +88,7 @@ def whole(tmp_path_factory):
     process = start(*TRAIN, str(run))
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert f"rlgen eval {run}" in out
+    assert f"The run is in {run}" in out
     yield content(run)
     sys.path.remove(str(HERE))
 
