@@ -33,6 +33,7 @@ from rlgen.levels import make_level_set
 from rlgen.nn.actor_critic import ActorCritic
 from rlgen.nn.approximators import MLP, Conv, Separate, Table
 from rlgen.nn.cell_actor_critic import CellActorCritic
+from rlgen.parallel.sharding import SplitSlots
 from rlgen.protocols import (
     FEATURES,
     OPTIONAL_METHODS,
@@ -487,6 +488,17 @@ def test_a_task_offers_what_its_level_does():
     with pytest.raises(MissingCapability, match="Probe has no solve"):
         task.solve(task.sample_level(KEY))
     assert TaskEnv(load("envs", "maze").tiny()).offers(LevelEnv.solve)
+
+
+def test_slots_split_over_devices_give_what_their_student_gives():
+    """Whatever is declared as an attribute; a curriculum asks for it."""
+    student = OnPolicy(EASY, load("learners", "ppo").tiny(EASY), 5, population=2, train_share=0.5)
+    split = SplitSlots(student, jax.make_mesh((1,), ("slots",)))
+    names_of = [name for base, name in DEFAULTS if base is Student]
+    attributes = [name for name in names_of if not callable(getattr(Student, name))]
+    assert len(attributes) > 5
+    for name in attributes:
+        assert getattr(split, name) == getattr(student, name), name
 
 
 # Abstract or final.
