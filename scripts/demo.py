@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 from rlgen.cli.main import main as rlgen
-from rlgen.runs import checkpoint, folder
 
 RUN = Path("runs/demo")
 STEPS = 5_000_000
@@ -22,7 +21,8 @@ EVAL = f"eval {RUN} --suite maze/heldout --untrained --attempts 50 --out {RUN}/e
 def main() -> int:
     """Train, evaluate, say where the report lies."""
     start = time.perf_counter()
-    if not folder.is_run(RUN):
+    # Nothing is imported here that starts JAX, which then would not divide the CPU into devices.
+    if not (RUN / "config.json").is_file():
         # Two seeds on two cores: each has one to itself.
         code = _type(f"{TRAIN} --devices {min(2, os.cpu_count() or 1)}")
     elif _finished():
@@ -37,6 +37,8 @@ def main() -> int:
 
 
 def _finished() -> bool:
+    from rlgen.runs import checkpoint, folder
+
     done = checkpoint.updates(RUN)
     return bool(done) and done[-1] >= folder.read(RUN)["plan"]["num_updates"]
 
