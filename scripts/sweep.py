@@ -134,11 +134,13 @@ def _options(rest: Sequence[str]) -> Values:
 def _choose_devices(values: Values, by_ray: bool) -> None:
     """Simulated CPU devices, as in `rlgen train`; who only hands out work needs no accelerator."""
     import jax
+    from jax.extend.backend import clear_backends
 
     if by_ray:
         jax.config.update("jax_platforms", "cpu")
     devices = values.get("devices", "1")
     if devices.isdecimal() and int(devices) > 1:
+        clear_backends()  # to import gymnax starts JAX; nothing has been computed yet
         jax.config.update("jax_num_cpu_devices", min(int(devices), os.cpu_count() or 1))
 
 
