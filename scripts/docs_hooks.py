@@ -114,6 +114,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Tables, links and equations, outside of code."""
     at = page.file.src_uri
+    page.meta.setdefault("search", {})["boost"] = _search_boost(at)
 
     def linked(text: str) -> str:
         text = _LINK.sub(lambda found: _link(found, at), text)
@@ -146,6 +147,15 @@ def _outside(code: re.Pattern[str], change: Callable[[str], str], markdown: str)
     """Changes of what is no code."""
     parts = code.split(markdown)  # prose, code, prose, ...
     return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
+
+
+def _search_boost(at: str) -> float:
+    """Weight of a page's matches in the site's search: guides before API pages and histories."""
+    if at.startswith("reference/"):
+        return 0.2
+    return {"changelog.md": 0.2, "getting-started.md": 4, "index.md": 1}.get(
+        at, 2 if at.startswith("guides/") else 1
+    )
 
 
 def _short(name: str) -> str:

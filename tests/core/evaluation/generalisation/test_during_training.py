@@ -24,6 +24,7 @@ from rlgen.runs import folder, metrics, program, training
 from rlgen.runs.spec import Plan, RunSpec
 from rlgen.students import OnPolicy
 from tests.standins.corridors import Forward, corridors, worth
+from tests.standins.documented import listed_keys
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,7 @@ def runs(tmp_path_factory):
 @pytest.mark.thorough
 def test_a_run_is_measured_between_its_chunks(runs):
     lines = metrics.read(runs[0] / FILE)
+    assert set(lines[0]) == set(listed_keys(FILE))
     assert [line["update"] for line in lines] == [2, 4, 6]
     for line in lines:
         assert sum(line["env_steps"].values()) == line["update"] * 48
