@@ -9,7 +9,7 @@ docs/ lead to these pages, or become plain names of files. A page is plain Markd
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import docs_tables
@@ -60,10 +60,23 @@ PARTS = {
 }
 """Sections of components, and their kinds."""
 
+NO_TERMS = ("changelog.md", "glossary.md", "index.md")
+"""Pages on which no term is linked to the glossary."""
+NOUNS = ("run", "score", "update")
+"""Terms that are also verbs, and are linked only behind an article."""
+UNLINKED = ("agent", "level", "member", "seed", "weight-of-a-slot")
+"""Terms that nearly every page uses in nearly every sentence, or in several senses."""
+
 _FENCED = re.compile(r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$)", re.M | re.S)
 _CODE = re.compile(r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$|``[^\n]+?``|`[^`\n]+`)", re.M | re.S)
+_NOT_PROSE = re.compile(
+    r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$|^(?:\||#|<)[^\n]*|``[^\n]+?``|`[^`\n]+`|\$\$.+?\$\$|\$[^$\n]+\$"
+    r"|!?\[[^\]]*\]\([^)]*\)(?:\{[^}]*\})?|<[^>\n]+>)",
+    re.M | re.S,
+)
 _TABLE = re.compile(r"<!-- (\w+): ([\w/-]+) -->")
 _MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$([^\s$](?:[^$\n]*[^\s$])?)\$(?![\w$])", re.S)
+_INTERVAL = re.compile(r"\[([-+\u2212\d.]+),\s+([-+\u2212\d.]+)\](?!\()")
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -121,6 +134,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return _TABLE.sub(lambda found: _table(found, at), text)
 
     markdown = _outside(_FENCED, linked, markdown)
+    markdown = _outside(_CODE, lambda text: _INTERVAL.sub("[\\1,\u00a0\\2]", text), markdown)
+    if at not in NO_TERMS and not at.startswith("reference/"):
+        markdown = link_terms(markdown, at, glossary())
     return _outside(_CODE, lambda text: _MATH.sub(_as_token, text), markdown)
 
 
@@ -147,6 +163,49 @@ def _outside(code: re.Pattern[str], change: Callable[[str], str], markdown: str)
     """Changes of what is no code."""
     parts = code.split(markdown)  # prose, code, prose, ...
     return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
+
+
+def glossary() -> dict[str, str]:
+    """Terms of docs/glossary.md with the page that each entry refers to, "" if none."""
+    entries = (ROOT / "docs" / "glossary.md").read_text().split("\n## ")[1:]
+    return {
+        entry.partition("\n")[0]: next(iter(re.findall(r"\(([\w/.-]+\.md)", entry)), "")
+        for entry in entries
+    }
+
+
+def link_terms(markdown: str, at: str, terms: Mapping[str, str]) -> str:
+    """Link the first occurrence of each term to the glossary.
+
+    Code, equations, headings, tables, tags and existing links stay as they are, and so does a term
+    on the page that explains it.
+
+    Args:
+        markdown: text of a page.
+        at: path of the page from docs/.
+        terms: pages that explain the terms, by term.
+    """
+    for term in sorted(terms, key=len, reverse=True):
+        anchor = term.replace(" ", "-")
+        if terms[term] == at or anchor in UNLINKED:
+            continue
+        article = r"(?<=\ba )|(?<=\bthe )|(?<=\beach )|(?<=\bevery )"
+        before = f"(?:{article})" if term in NOUNS else r"\b"
+        words = r"\s".join(term.split())
+        pattern = re.compile(rf"{before}{words}(?:s|es)?\b", re.I)
+        target = _from(at, "glossary.md")
+        markdown = _link_first(markdown, pattern, f"({target}#{anchor}){{: .term }}")
+    return markdown
+
+
+def _link_first(markdown: str, pattern: re.Pattern[str], target: str) -> str:
+    parts = _NOT_PROSE.split(markdown)  # prose, other, prose, ...
+    for i in range(0, len(parts), 2):
+        found = pattern.search(parts[i])
+        if found:
+            parts[i] = f"{parts[i][: found.start()]}[{found[0]}]{target}{parts[i][found.end() :]}"
+            break
+    return "".join(parts)
 
 
 def _search_boost(at: str) -> float:

@@ -69,14 +69,15 @@ def facts(what: str) -> str:
     suites = env.suites()
     able = [name for name, method in OPTIONAL_METHODS.items() if registry.has(env, method)]
     rows += [("variants", variants), ("suites", _codes(f"{name}/{suite}" for suite in suites))]
-    rows += [("[abilities](../environments.md#abilities)", _codes(able))]
+    rows += [("[capabilities](../environments.md#capabilities)", _codes(able))]
     return _table(("", ""), [row for row in rows if row[1]])
 
 
 def listing(what: str) -> str:
     """Everything of one kind, each with the first line of its docstring and its page."""
-    if what == "abilities":
-        return _table(("ability", "signature"), [(f"`{n}`", t) for n, t in _abilities().items()])
+    if what == "capabilities":
+        rows = [(f"`{name}`", text) for name, text in _capabilities().items()]
+        return _table(("capability", "signature"), rows)
     names = [(f"[`{n}`]({page_of(what, n)})", _first_line(what, n)) for n in _names(what)]
     return _table(("name", ""), names)
 
@@ -279,7 +280,7 @@ def _names(kind: str) -> list[str]:
     return registry.names(kind)
 
 
-def _abilities() -> dict[str, str]:
+def _capabilities() -> dict[str, str]:
     return {name: registry.described(method) for name, method in OPTIONAL_METHODS.items()}
 
 
