@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md are whole, work, and keep the laws that they are to show."""
+"""The examples in the guide on components are complete, work, and keep the laws of their kind."""
 
 import importlib
 import re
@@ -16,8 +16,8 @@ from rlgen.students import OnPolicy
 from rlgen.types import Keys
 from tests.paths import ROOT
 
-TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-EXAMPLES = dict(re.findall(r"^### An? (\w+)\n.*?^```python\n(.*?)^```", TEXT, re.M | re.S))
+TEXT = (ROOT / "docs" / "guides" / "own-components.md").read_text()
+EXAMPLES = dict(re.findall(r"^## An? (\w+)\n.*?^```python\n(.*?)^```", TEXT, re.M | re.S))
 
 
 @pytest.fixture(scope="module")
