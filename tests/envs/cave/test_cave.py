@@ -257,7 +257,10 @@ def test_observation_lies_in_its_space(observation):
     [
         ({"height": 0}, "height=0"),
         ({"height": 1, "width": 1, "num_objects": 0}, "width=1"),
-        ({"num_objects": 168}, "num_objects=168 is not in 0 .. 167, so that start and goal"),
+        (
+            {"num_objects": 168},
+            "num_objects=168 is not in 0 .. 167, which leaves room for start and goal",
+        ),
         ({"max_steps": 0}, "max_steps=0"),
     ],
 )

@@ -81,9 +81,12 @@ def changed(name, row, value):
             "are 7 x 6 cells .* 5 x 5; set height=7 and wid",
         ),
         ({"tiles": np.zeros((4, 25), np.uint8)}, r"tiles should have shape \[n, H, W\], found"),
-        ({"tiles": np.zeros((4, 5, 5))}, "tiles is float64, not whole numbers$"),
+        ({"tiles": np.zeros((4, 5, 5))}, "tiles is float64, not integers$"),
         ({"tiles": np.array([np.zeros((5, 5)), 0], object)}, "tiles holds Python objects"),
-        ({"start": np.zeros((3, 2), int)}, r"start should have shape \[4, 2\], one row a level, f"),
+        (
+            {"start": np.zeros((3, 2), int)},
+            r"start should have shape \[4, 2\], one row per level, f",
+        ),
         ({"names": np.array(["a"])}, r"names should have shape \[4\]"),
         ({"split": np.array(["train", "test"] * 2)}, "mixes the splits test, train; keep each"),
         (changed("tiles", 2, 7), "level 2: tile 7 is none of 0 empty, 1 wall, 2 lava, 3 moss$"),
@@ -91,7 +94,7 @@ def changed(name, row, value):
         (changed("goal", 3, [0, -1]), r"level 3: the goal is at \(0, -1\), outside"),
         (changed("start", 2, [0, 0]), r"level 2: the start is on wall, at \(0, 0\)"),
         (changed("goal", 0, [1, 1]), r"level 0: the goal is on lava, at \(1, 1\)"),
-        (changed("goal", 2, [2, 4]), r"level 2: start and goal are on one cell, \(2, 4\)"),
+        (changed("goal", 2, [2, 4]), r"level 2: start and goal are on the same cell, \(2, 4\)"),
     ],
 )
 def test_faulty_plain_files_are_refused_by_name(tmp_path, changes, said):
@@ -130,7 +133,7 @@ def test_files_of_rlgen_come_back_unchanged_and_faulty_ones_are_refused(tmp_path
         Cave(4, 6, 8).load_levels(path)
     limit, marked = levels.max_steps_in_episode, levels.marked
     for fault, said in (
-        ({"goal": levels.start}, "level 0: start and goal are on one cell"),
+        ({"goal": levels.start}, "level 0: start and goal are on the same cell"),
         ({"direction": levels.direction.at[1].set(4)}, "level 1: direction 4 is none of"),
         ({"max_steps_in_episode": limit.at[2].set(0)}, "level 2: its time limit is 0"),
         ({"marked": marked.at[1, 20].set(~marked[1, 20])}, "level 1: its bit masks disagree"),
