@@ -2,7 +2,7 @@
 
 The actions are turn left, turn right and forward; four further actions do nothing, as in MiniGrid.
 Reaching the goal ends the episode with reward `1 - 0.9 t / limit` after t steps; walking into lava
-ends it with reward 0. Moving into a wall or the border leaves the agent in place and uses up a step;
+ends it with reward 0. Moving into a wall or the border leaves the agent in place and uses a step;
 moss can be walked on. The time limit truncates the episode and is never part of `terminated`. Each
 episode starts with the agent facing one of the four directions at random, unless the level sets the
 direction. In the levels of the suites moss lies near the goal and lava far from it, so that both
