@@ -244,7 +244,9 @@ def test_pictures_show_agent_goal_and_visited_ends():
 
 def test_there_are_no_events():
     assert not registry.has(tiny(), LevelEnv.event)
-    with pytest.raises(ValueError, match="feature='event'; it has only 'position'"):
+    with pytest.raises(
+        ValueError, match="feature='event' does not exist; the only one is 'position'"
+    ):
         ENV.feature_values(ENV.default_params, "event", 0.99)
 
 
