@@ -5,8 +5,8 @@ ones as float32, without scaling.
 
 Source: Young and Tian, 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible
 Reinforcement Learning Experiments". Differs from it in using the time limits of gymnax, and from
-the code released with Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
-Adversarial Environment Design", in not dividing the observations by 255.
+the code released with Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms
+with Adversarial Environment Design", in not dividing the observations by 255.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Caves from files: what comes back, what is refused, and the suites that ship."""
+"""Cave files: round trips, rejected files, and the suites that ship."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def env():
 
 
 def arrays(num=4):
-    """A plain file's arrays: rooms with one wall, one lava and one moss."""
+    """Arrays of a plain file: rooms with one wall, one lava and one moss cell."""
     tiles = np.zeros((num, 5, 5), np.uint8)
     tiles[:, 0, 0], tiles[:, 1, 1], tiles[:, 2, 2] = WALL, LAVA, MOSS
     cells = np.stack([np.arange(num) % 5, np.full(num, 4)], 1)
@@ -27,7 +27,7 @@ def arrays(num=4):
 
 
 def saved(path, **changes):
-    """A plain file, changed; an array of None is left out."""
+    """Save a plain file with changed arrays; None omits an array."""
     data = {name: x for name, x in (arrays() | changes).items() if x is not None}
     np.savez_compressed(path, **data)
     return path
@@ -57,7 +57,7 @@ def test_plain_files_say_what_was_saved(tmp_path):
 
 def test_plain_files_need_no_names_and_moss_under_a_place_is_no_fault(tmp_path):
     tiles = arrays()["tiles"]
-    tiles[0, 4, 0] = MOSS  # where the first level starts
+    tiles[0, 4, 0] = MOSS  # the start cell of the first level
     found = env().load_levels(saved(tmp_path / "rooms.npz", tiles=tiles.astype(np.int64)))
     assert found.names == ("rooms-0000", "rooms-0001", "rooms-0002", "rooms-0003")
     grid = to_grid(jax.tree.map(lambda x: x[0], found.level))
@@ -129,7 +129,9 @@ def test_files_of_rlgen_come_back_unchanged_and_faulty_ones_are_refused(tmp_path
     same(env().load_levels(path), whole)
     with pytest.raises(ValueError, match="should have shape"):
         Cave().load_levels(path)
-    with pytest.raises(ValueError, match=r"levels\.npz"):  # arrays of the same shapes
+    with pytest.raises(
+        ValueError, match=r"levels\.npz"
+    ):  # different size, but arrays of the same shapes
         Cave(4, 6, 8).load_levels(path)
     limit, marked = levels.max_steps_in_episode, levels.marked
     for fault, said in (
