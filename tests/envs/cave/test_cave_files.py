@@ -78,7 +78,7 @@ def changed(name, row, value):
         ({name: x[:0] for name, x in arrays().items()}, "holds no levels$"),
         (
             {"tiles": np.zeros((4, 7, 6), np.uint8)},
-            "are 7 x 6 cells .* 5 x 5; set height=7 and wid",
+            "have 7 x 6 cells .* 5 x 5; set height=7 and wid",
         ),
         ({"tiles": np.zeros((4, 25), np.uint8)}, r"tiles should have shape \[n, H, W\], found"),
         ({"tiles": np.zeros((4, 5, 5))}, "tiles is float64, not integers$"),
@@ -111,7 +111,7 @@ def test_what_is_no_whole_npz_is_refused(tmp_path):
     whole = saved(path).read_bytes()
     for content in (whole[:-40], whole[:100], b"", b"no levels", whole[:80] + b"?" + whole[81:]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"levels\.npz is (no \.npz file, or it is )?damaged"):
+        with pytest.raises(ValueError, match=r"levels\.npz is (not an \.npz file, or it is )?damaged"):
             env().load_levels(path)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
