@@ -56,11 +56,11 @@ class Cave(GridEnv):
 
     views = _VIEWS
 
-    height: int = 13
-    width: int = 13
-    num_objects: int = 59  # maximum count of wall, lava and moss cells in random levels
+    height: int = 13  # number of rows, without the border
+    width: int = 13  # number of columns, without the border
+    num_objects: int = 59  # maximum number of wall, lava and moss cells; uniform from 0
     max_steps: int = 250  # time limit of generated levels, in env steps
-    observation: Literal["packed", "image"] = "packed"
+    observation: Literal["packed", "image"] = "packed"  # bit masks or images, with equal contents
 
     def __post_init__(self):
         """Reject sizes and an observation kind that no cave can have."""

@@ -31,9 +31,8 @@ def sample_level(key: Key, height: int, width: int, num_objects: int, max_steps:
         max_steps: Time limit of the level.
     """
     key_order, key_kind, key_num = jax.random.split(key, 3)
-    order = jax.random.permutation(
-        key_order, height * width
-    )  # rank of each cell: 0 goal, 1 agent, then objects
+    # Rank of each cell: 0 goal, 1 agent, then objects.
+    order = jax.random.permutation(key_order, height * width)
     num = jax.random.randint(key_num, (), 0, num_objects + 1)
     kind = jax.random.randint(key_kind, (height * width,), WALL, MOSS + 1)
     tiles = jnp.where((order >= 2) & (order < 2 + num), kind, EMPTY)

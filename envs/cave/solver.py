@@ -22,9 +22,9 @@ from rlgen.types import Solution
 def solve(level: Level) -> Solution:
     """Fewest env steps to the goal, turns included, and their return within the time limit.
 
-    If the start direction is random, the best of the four directions is assumed. This bounds every
-    episode and is attained by at least one episode in four. From the other directions up to two
-    more turns are needed, and the best return is lower by up to 1.8 / limit.
+    If the start direction is random, the best of the four directions is assumed. No episode can do
+    better, and at least one of the four directions attains it. From the others up to two more turns
+    are needed, and the best return is lower by up to 1.8 / limit.
 
     Source: breadth-first search over the 4 directions x cells of the cave.
     """

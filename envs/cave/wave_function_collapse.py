@@ -35,9 +35,7 @@ class Patterns(NamedTuple):
 
     walls: Bool[np.ndarray, "P N N"]
     weight: Float[np.ndarray, " P"]  # number of occurrences in the drawing
-    fits: Float32[
-        np.ndarray, "4 P P"
-    ]  # [step, first, second]: 1 if second may lie that step from first
+    fits: Float32[np.ndarray, "4 P P"]  # 1 where the second may lie one step from the first
 
 
 def read_drawings(path: Path = DRAWINGS) -> dict[str, Drawing]:

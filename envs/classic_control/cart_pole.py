@@ -55,11 +55,11 @@ class CartPole(PhysicsFamily):
     Episodes start with all four entries of the state uniform in -0.05 .. 0.05.
     """
 
-    gravity: tuple[float, float] = (7.0, 13.0)  # m/s²
-    masscart: tuple[float, float] = (0.5, 2.0)  # kg
-    masspole: tuple[float, float] = (0.05, 0.5)  # kg
-    length: tuple[float, float] = (0.25, 1.0)  # half the length of the pole, m
-    force_mag: tuple[float, float] = (5.0, 15.0)  # force of a push, N
+    gravity: tuple[float, float] = (7.0, 13.0)  # range of gravity, m/s²
+    masscart: tuple[float, float] = (0.5, 2.0)  # range of the cart's mass, kg
+    masspole: tuple[float, float] = (0.05, 0.5)  # range of the pole's mass, kg
+    length: tuple[float, float] = (0.25, 1.0)  # range of half the pole's length, m
+    force_mag: tuple[float, float] = (5.0, 15.0)  # range of the force of a push, N
     max_steps: int = 200  # time limit of generated levels, in env steps
 
     family = "cart-pole"

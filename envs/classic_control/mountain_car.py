@@ -45,11 +45,8 @@ class MountainCar(PhysicsFamily):
     Episodes start at rest, at a position uniform in -0.6 .. -0.4.
     """
 
-    force: tuple[float, float] = (0.0009, 0.003)  # of the motor: change of velocity per step
-    gravity: tuple[float, float] = (
-        0.001,
-        0.003,
-    )  # change of velocity per step on the steepest slope
+    force: tuple[float, float] = (0.0009, 0.003)  # velocity change per step by the motor
+    gravity: tuple[float, float] = (0.001, 0.003)  # velocity change per step on the steepest slope
     max_steps: int = 200  # time limit of generated levels, in env steps
 
     family = "mountain-car"

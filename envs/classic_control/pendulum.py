@@ -47,10 +47,10 @@ class Pendulum(PhysicsFamily):
     Episodes start at a uniform angle, with an angular velocity uniform in -1 .. 1.
     """
 
-    gravity: tuple[float, float] = (8.0, 12.5)  # m/s²
-    mass: tuple[float, float] = (0.7, 1.4)  # kg
-    length: tuple[float, float] = (0.7, 1.4)  # m
-    max_torque: tuple[float, float] = (1.5, 3.0)  # of the motor, N m
+    gravity: tuple[float, float] = (8.0, 12.5)  # range of gravity, m/s²
+    mass: tuple[float, float] = (0.7, 1.4)  # range of the rod's mass, kg
+    length: tuple[float, float] = (0.7, 1.4)  # range of the rod's length, m
+    max_torque: tuple[float, float] = (1.5, 3.0)  # range of the motor's largest torque, N m
     num_torques: int = 5  # number of actions: evenly spaced torques from -max_torque to max_torque
     success_reward: float = -2.5  # mean reward per step that solves a level
     max_steps: int = 200  # time limit of generated levels, in env steps

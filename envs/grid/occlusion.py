@@ -59,10 +59,8 @@ def window(rows: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, 
     """
     if not rows.shape[0]:
         return empty()
-    line, bit = (
-        y.astype(jnp.uint32),
-        x.astype(jnp.uint32),
-    )  # top left cell of the view, including the margin
+    # The margin is as wide as the view reaches: x, y is the top left cell of the view in `rows`.
+    line, bit = y.astype(jnp.uint32), x.astype(jnp.uint32)
     lines = [(bits_from(rows, line + i, bit) & _ROW) << (STRIDE * (i % SPLIT)) for i in range(VIEW)]
     upper, lower = lines[0], lines[SPLIT]
     for i in range(1, SPLIT):

@@ -130,9 +130,8 @@ def test_distractors_are_coins_and_the_first_two_bits_tell_the_state():
     coins = np.concatenate([start[:, 2:], later[0][0][:, 2:]], 1)
     assert set(np.unique(coins)) == {0.0, 1.0}
     assert abs(coins.mean(0) - 0.5).max() < 4 * 0.5 / 20
-    correlation = np.corrcoef(coins.T) - np.eye(
-        40
-    )  # the bits of a step are independent of those of the reset
+    # The bits of a step are independent of those of the reset.
+    correlation = np.corrcoef(coins.T) - np.eye(40)
     assert abs(correlation).max() < 5 / 20
 
 

@@ -22,9 +22,8 @@ def test_environment(name):
     testing.check_env(tiny_env(name), one_level=name in ONE_LEVEL)
 
 
-@pytest.mark.parametrize(
-    "question", ["memory", "time-limit"]
-)  # they end episodes in different ways
+# They end episodes in different ways.
+@pytest.mark.parametrize("question", ["memory", "time-limit"])
 def test_probe(question):
     testing.check_env(testing.Probe(question), num_steps=6)
 

@@ -445,9 +445,8 @@ def test_a_capability_is_offered_by_those_that_have_it_and_missing_in_the_others
     assert not any(map(offers.offers, others))
     assert getattr(offers, name)(*nothing) == "an answer"
     with pytest.raises(MissingCapability, match=f"Own{base.__name__} has no {name}"):
-        inspect.unwrap(capability)(
-            lacks, *nothing
-        )  # unwrapped, because dummy arguments fail the type check
+        # Unwrapped, because dummy arguments fail the type check.
+        inspect.unwrap(capability)(lacks, *nothing)
     assert issubclass(MissingCapability, ValueError)
 
 

@@ -32,9 +32,8 @@ def test_learner_fields(name):
     seen = set().union(*map(kinds, earlier))
     unused = ["conv_features", "vector_features", "rule"]  # the learned rule is a file path
     if hasattr(learner, "rule"):
-        unused.append(
-            "num_updates"
-        )  # changes values of the initial state only; the law sees shapes
+        # Changes values of the initial state only; the law sees shapes.
+        unused.append("num_updates")
     testing.check_fields_matter(
         env,
         learner,

@@ -178,11 +178,8 @@ def test_goal_pays_less_the_later_and_walls_cost_the_step():
     assert env.success(reward, terminated)
     _, _, last, terminated, _ = env.step_env(KEY, at(3, 2, 3, time=249), FORWARD, level)
     assert bool(terminated) and np.isclose(last, 0.1) and env.success(last, terminated)
-    for x, y, direction in (
-        (1, 2, 1),
-        (0, 0, 2),
-        (4, 0, 3),
-    ):  # into a wall, and twice into the border
+    # Into a wall, and twice into the border.
+    for x, y, direction in ((1, 2, 1), (0, 0, 2), (4, 0, 3)):
         _, state, reward, terminated, _ = env.step_env(KEY, at(x, y, direction), FORWARD, level)
         assert (int(state.x), int(state.y), int(state.time)) == (x, y, 1)
         assert float(reward) == 0 and not terminated

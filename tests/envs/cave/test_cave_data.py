@@ -76,9 +76,8 @@ def test_what_is_ruled_out_is_what_has_no_layout():
     patterns = patterns_of(drawing)
     known = {pattern.tobytes() for pattern in patterns.walls}
     possible = set()
-    for bits in product(
-        (False, True), repeat=16
-    ):  # the 2 x 2 patterns of 3 x 3 cells cover 4 x 4 cells
+    # The 2 x 2 patterns of 3 x 3 cells cover 4 x 4 cells.
+    for bits in product((False, True), repeat=16):
         walls = np.array(bits).reshape(4, 4)
         if {window.tobytes() for window in windows(walls, 2)} <= known:
             possible.add(walls[:3, :3].tobytes())
@@ -233,9 +232,8 @@ def test_the_temperature_evens_out():
         drawn = [decoration._draw(np.random.default_rng(i), cells, share) for i in range(200)]
         return np.concatenate(drawn)[:, 0].mean()
 
-    assert (
-        mean_rank(1.0) < mean_rank(2.0) - 2 and mean_rank(1e6) > 28
-    )  # a uniform draw has mean 29.5
+    # A uniform draw has mean 29.5.
+    assert mean_rank(1.0) < mean_rank(2.0) - 2 and mean_rank(1e6) > 28
 
 
 # Shipped level files.
@@ -316,9 +314,8 @@ def test_the_training_set_is_like_what_was_measured_elsewhere(shipped):
             everywhere.append([behind[wall].mean(), behind[lava].mean()])
         mean = np.nanmean(found, axis=0)
         np.testing.assert_allclose(mean[[0, 3, 4, 5]], np.array(expected)[[0, 3, 4, 5]], rtol=0.2)
-        np.testing.assert_allclose(
-            mean[[1, 2]], expected[1:3], rtol=0.3
-        )  # expected from ten levels only
+        # Expected from ten levels only.
+        np.testing.assert_allclose(mean[[1, 2]], expected[1:3], rtol=0.3)
     wall, lava = np.nanmean(everywhere, axis=0)
     assert lava > wall + 1  # lava is farther away than candidate walls on average
 

@@ -111,7 +111,9 @@ def test_what_is_no_whole_npz_is_refused(tmp_path):
     whole = saved(path).read_bytes()
     for content in (whole[:-40], whole[:100], b"", b"no levels", whole[:80] + b"?" + whole[81:]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"levels\.npz is (not an \.npz file, or it is )?damaged"):
+        with pytest.raises(
+            ValueError, match=r"levels\.npz is (not an \.npz file, or it is )?damaged"
+        ):
             env().load_levels(path)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
@@ -129,9 +131,8 @@ def test_files_of_rlgen_come_back_unchanged_and_faulty_ones_are_refused(tmp_path
     same(env().load_levels(path), whole)
     with pytest.raises(ValueError, match="should have shape"):
         Cave().load_levels(path)
-    with pytest.raises(
-        ValueError, match=r"levels\.npz"
-    ):  # different size, but arrays of the same shapes
+    # Different size, but arrays of the same shapes.
+    with pytest.raises(ValueError, match=r"levels\.npz"):
         Cave(4, 6, 8).load_levels(path)
     limit, marked = levels.max_steps_in_episode, levels.marked
     for fault, said in (

@@ -123,9 +123,8 @@ def test_features_of_a_cave_by_hand():
     expected = {"num_walls": 7, "num_lava": 4, "num_moss": 3, "path_length": -1}
     assert {name: int(found[name]) for name in expected} == expected
     assert float(found["mean_distance"]) == 2  # mean of 0, 1, 2, 2, 3, 4
-    assert (
-        float(found["moss_distance"]) == 3
-    )  # mean of 2 and 4; the third moss cell cannot reach the goal
+    # Mean of 2 and 4; the third moss cell cannot reach the goal.
+    assert float(found["moss_distance"]) == 3
     np.testing.assert_allclose(found["lava_distance"], 4)  # next to cells at distance 2, 3 and 4
     bare = features(env.from_text("G.....\n......\n......\n.....S"))
     assert float(bare["moss_distance"]) == float(bare["lava_distance"]) == -1
@@ -261,9 +260,8 @@ def test_pictures_show_tiles_and_the_view():
     plain, seen = env.level_image(level), env.render(level, state)
     assert plain.shape == seen.shape == (416, 416, 3) and plain.dtype == np.uint8
     np.testing.assert_array_equal(env.render(state, level), seen)  # gymnax's order of arguments
-    assert (
-        plain != env.render(level, state, highlight=False)
-    ).any()  # the level image shows a disc, the state a triangle
+    # The level image shows a disc, the state a triangle.
+    assert (plain != env.render(level, state, highlight=False)).any()
     corner = plain.reshape(13, 32, 13, 32, 3)[:, 2, :, 2]
     tiles = np.asarray(to_grid(level).tiles)
     kinds = [np.unique(corner[tiles == k], axis=0) for k in (WALL, LAVA, MOSS)]

@@ -106,14 +106,8 @@ CAR = {"position": 0.0, "velocity": 0.0}
 EFFECTS = [
     ("cart-pole", CART, 1, "gravity", 3, 1),  # a leaning pole falls faster
     ("cart-pole", CART, 1, "masscart", 1, -1),  # an equal push moves a heavier cart less
-    (
-        "cart-pole",
-        CART | {"theta": 0.0},
-        1,
-        "masspole",
-        1,
-        -1,
-    ),  # the cart also has to move the pole
+    # The cart also has to move the pole.
+    ("cart-pole", CART | {"theta": 0.0}, 1, "masspole", 1, -1),
     ("cart-pole", CART | {"theta": 0.0}, 1, "length", 3, 1),  # a long pole tips over more slowly
     ("cart-pole", CART | {"theta": 0.0}, 0, "length", 3, -1),  # and in the other direction
     ("cart-pole", CART, 1, "force_mag", 1, 1),

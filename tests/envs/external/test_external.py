@@ -48,9 +48,8 @@ def test_without_its_package_an_environment_can_be_imported_built_and_asked(abse
     for fields in registry.variants(module).values():
         env = module.build(**fields)
         assert env == module.build(**fields) and hash(env) == hash(module.build(**fields))
-        assert isinstance(env, LevelEnv) and isinstance(
-            env, Environment
-        )  # also without the package
+        # Also without the package.
+        assert isinstance(env, LevelEnv) and isinstance(env, Environment)
         assert registry.has(env, LevelEnv.position)
         assert not registry.has(env, LevelEnv.feature_values)
         level = jax.eval_shape(env.sample_level, jax.random.key(0))

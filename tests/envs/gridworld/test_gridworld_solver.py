@@ -134,10 +134,8 @@ def worked(**changes):
         ({"steps": 9, "reward": -1.0}, 0.0),  # staying is better
         # Collected at step 1, absent during step 2, at whose end it respawns, and so on.
         ({"steps": 5, "respawn_prob": 1.0}, 3.0),
-        (
-            {"steps": 5, "respawn_prob": 1.0, "terminate_prob": 1.0},
-            1.0,
-        ),  # the reward of the last step counts
+        # The reward of the last step counts.
+        ({"steps": 5, "respawn_prob": 1.0, "terminate_prob": 1.0}, 1.0),
         ({"steps": 5, "respawn_prob": 1.0, "terminate_prob": 0.5}, 1.75),
         # Collected again at step 3 if it respawned at the end of step 2.
         ({"steps": 3, "respawn_prob": 0.3}, 1.3),

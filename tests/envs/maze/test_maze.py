@@ -135,9 +135,8 @@ def test_the_three_kinds_of_observation_carry_the_same_information():
 def test_a_maze_in_a_grid_of_several_words_is_seen_and_walked_as_in_one_word():
     rng = np.random.default_rng(2)
     walls, start, direction, goal = random_grids(rng, 256)
-    offset = np.array(
-        [19, 50]
-    )  # the maze then crosses bit 32 of the rows and bit 64 of the columns
+    # The maze then crosses bit 32 of the rows and bit 64 of the columns.
+    offset = np.array([19, 50])
     wide = np.ones((256, 70, 40), bool)
     wide[:, offset[1] :, offset[0] :][:, :SIZE, :SIZE] = walls
     small = batch(walls, start, direction, goal, np.full(256, 9))

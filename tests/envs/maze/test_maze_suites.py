@@ -210,9 +210,8 @@ def test_perfect_mazes_are_trees(size):
     edges = upright.sum((1, 2)) + level.sum((1, 2))
     num_cells = free.sum((1, 2))
     np.testing.assert_array_equal(edges, num_cells - 1)
-    assert (
-        num_cells == 2 * (size // 2 + 1) ** 2 - 1
-    ).all()  # all rooms and all passages of the spanning tree
+    # All rooms and all passages of the spanning tree.
+    assert (num_cells == 2 * (size // 2 + 1) ** 2 - 1).all()
     for one in free[:3]:
         assert reachable(one) == one.sum()
     assert size > 51 or set(direction.tolist()) == {0, 1, 2, 3}
@@ -235,9 +234,8 @@ def test_random_mazes_are_placed_uniformly():
     open_rooms = [layouts.random_walls(layouts.level_stream(8, i), 0, 3) for i in range(3600)]
     for where in ("start", "goal"):
         counts = collections.Counter(getattr(room, where) for room in open_rooms)
-        assert (
-            len(counts) == 9 and max(abs(n - 400) for n in counts.values()) < 100
-        )  # 5 standard deviations
+        # 5 standard deviations.
+        assert len(counts) == 9 and max(abs(n - 400) for n in counts.values()) < 100
     turns = collections.Counter(room.direction for room in open_rooms)
     assert max(abs(turns[d] - 900) for d in range(4)) < 130
 

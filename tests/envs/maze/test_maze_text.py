@@ -72,17 +72,14 @@ def test_npz_files_come_back_unchanged_and_foreign_ones_are_refused(tmp_path):
     saved = make_level_set(env, levels)
     save_levels(path, saved)
     same(env.load_levels(path), saved)
-    for other in (
-        Maze(),
-        Maze(4, 6, 4),
-    ):  # the second has another size, but arrays of the same shapes
+    # The second has another size, but arrays of the same shapes.
+    for other in (Maze(), Maze(4, 6, 4)):
         with pytest.raises(ValueError, match=str(path)):
             other.load_levels(path)
     crossed = replace(saved, level=replace(levels, goal=levels.start))
     save_levels(path, crossed)
-    assert load_levels(
-        path, env.default_params
-    )  # the generic loader accepts it; the maze itself rejects it
+    # The generic loader accepts it; the maze itself rejects it.
+    assert load_levels(path, env.default_params)
     with pytest.raises(ValueError, match=r"levels.npz: level 'test-0000': agent and goal"):
         env.load_levels(path)
 

@@ -104,14 +104,8 @@ def check_connected(level):
 def test_doors_are_added_in_random_order_until_all_is_connected(levels):
     """The number of doors has the distribution of a loop that adds random edges one by one."""
     rng = np.random.default_rng(0)
-    edges = [
-        (0, 1),
-        (3, 1),
-        (0, 3),
-        (1, 2),
-        (1, 5),
-        (2, 5),
-    ]  # 1 is the corridor, 5 the room of the ball
+    # 1 is the corridor, 5 the room of the ball.
+    edges = [(0, 1), (3, 1), (0, 3), (1, 2), (1, 5), (2, 5)]
     drawn = []
     for _ in range(4000):
         group, num = {0: 0, 1: 1, 2: 2, 3: 3, 5: 1}, 1

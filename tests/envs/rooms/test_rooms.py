@@ -160,12 +160,8 @@ def test_a_jammed_door_opens_one_time_in_three(four):
     level = jax.tree.map(lambda x: jnp.asarray(x[0]), four[1])
     x, y = level.doors[0]
     lava = unpack_rows(level.lava, 25, 25)
-    before = [
-        (x - 1, y),
-        (x, y - 1),
-        (x + 1, y),
-        (x, y + 1),
-    ]  # indexed by the move that leads to the door
+    # Indexed by the move that leads to the door.
+    before = [(x - 1, y), (x, y - 1), (x + 1, y), (x, y + 1)]
     action = next(a for a, (x, y) in enumerate(before) if not lava[y, x])
     x, y = before[action]
     zero = jnp.int32(0)
@@ -180,9 +176,8 @@ def test_a_jammed_door_opens_one_time_in_three(four):
 
 
 def test_an_unknown_name_is_refused():
-    doors = SimpleNamespace(
-        doors="ajar"
-    )  # the type check of the tests would already reject it in a family
+    # The type check of the tests would already reject it in a family.
+    doors = SimpleNamespace(doors="ajar")
     with pytest.raises(ValueError, match="doors='ajar' is none of open, closed"):
         check_choices(doors, doors=("open", "closed"))
 
