@@ -1,11 +1,11 @@
-"""Delayed chains: only the first of many actions matters, and what it was worth shows at the end.
+"""Delayed chains: only the first action matters, and its reward arrives at the end of the episode.
 
-An episode has as many steps as the chain is long. The first action chooses one of two branches; the
-last step pays +1 on the right one and -1 on the other. All other actions change nothing.
+An episode has as many steps as the chain is long. The first action chooses one of two branches. The
+last step gives reward +1 on the right branch and -1 on the other. All other actions have no effect.
 
 Source: the delayed chain MDPs of Oh et al., 2020, "Discovering Reinforcement Learning Algorithms",
-appendix. Which action is right is fixed for a level, and so for the life of an agent, as in one of
-two published reproductions; the other draws it for each episode and shows it in the first state.
+appendix. The right action is fixed per level, and therefore for the lifetime of an agent, as in one
+of two published reproductions; the other draws it in each episode and shows it in the first state.
 """
 
 from collections.abc import Callable
@@ -35,43 +35,45 @@ VARIANTS: dict[str, dict] = {
     "noisy-long": {"length": (5, 50), "noisy": True},
     "distractor": {"num_distractors": 20},
 }
-"""Fields of the published chains."""
+"""Fields of the published chains, by name of the variant."""
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class Level:
-    """One chain."""
+    """One delayed chain."""
 
-    right: Int[Array, "*batch"]  # the first action that leads to +1: 0 or 1
-    noisy: Bool[Array, "*batch"]  # whether every step but the last pays +1 or -1 at random
-    max_steps_in_episode: Int[Array, "*batch"]  # its length
+    right: Int[Array, "*batch"]  # the first action that leads to reward +1: 0 or 1
+    noisy: Bool[Array, "*batch"]  # whether all steps but the last have random reward +1 or -1
+    max_steps_in_episode: Int[Array, "*batch"]  # length of the chain
 
 
 @no_type_check
 @struct.dataclass
 class State:
-    """A moment of an episode."""
+    """State of an episode."""
 
-    branch: Int[Array, "*batch"]  # the first action; 0 before it
-    time: Int[Array, "*batch"]  # steps taken, the position on the chain
+    branch: Int[Array, "*batch"]  # the first action; 0 before it is taken
+    time: Int[Array, "*batch"]  # steps taken, which is the position on the chain
 
 
 @dataclass(frozen=True)
 class Chain(LevelEnv):
-    """Delayed chains.
+    """Family of delayed chains.
 
-    Without distractors the observation is one integer, position and branch, so that agents can be
-    tables; `num_states` and `expected_return` exist only then.
+    Without distractors the observation is one integer that encodes position and branch, so agents
+    can be tabular. Only then are `num_states` and `expected_return` offered.
 
     Attributes:
-        length: shortest and longest chain of training levels, in steps; drawn uniformly.
-        noisy: whether every step but the last pays +1 or -1 at random.
-        num_distractors: random bits in the observation, drawn anew each step, behind two that tell
-            whether this is the first step and which branch was chosen; 0 for the integer.
+        length: Shortest and longest chain of training levels, in steps; lengths are uniform.
+        noisy: Whether every step but the last gives reward +1 or -1 at random.
+        num_distractors: Number of random bits in the observation, resampled in each step. They
+            follow two bits for the first step and the chosen branch. With 0 the observation is an
+            integer.
 
     Raises:
-        ValueError: lengths below 2 or in the wrong order, or less than no distractors.
+        ValueError: A length is below 2, the lengths are in the wrong order, or the number of
+            distractors is negative.
     """
 
     length: tuple[int, int] = (5, 30)
@@ -82,34 +84,34 @@ class Chain(LevelEnv):
         low, high = self.length
         if not 2 <= low <= high:
             raise ValueError(
-                f"Chain: length={self.length} must be the shortest and the longest chain, at least "
-                "2 steps, such as (5, 30)"
+                f"Chain: length={self.length} must be the shortest and the longest chain in steps, "
+                "both at least 2 steps, such as (5, 30)"
             )
         if self.num_distractors < 0:
             raise ValueError(
-                f"Chain: num_distractors={self.num_distractors} must be at least 0; 20 are usual"
+                f"Chain: num_distractors={self.num_distractors} must be at least 0, typically 20"
             )
 
-    # What gymnax asks for.
+    # Methods required by gymnax.
 
     @property
     def num_actions(self) -> int:
-        """Two branches."""
+        """Two, one for each branch."""
         return 2
 
     @property
     def default_params(self) -> Level:
-        """The shortest chain, with the first action right."""
+        """Shortest chain, with action 0 as the right one."""
         return self._level(jnp.int32(self.length[0]), jnp.int32(0))
 
     def observation_space(self, params: Level | None = None) -> spaces.Box | spaces.Discrete:
-        """Integers, or bits with distractors."""
+        """Space of integers, or of bit vectors if there are distractors."""
         if self.num_distractors:
             return spaces.Box(0.0, 1.0, (NUM_RELEVANT + self.num_distractors,), jnp.float32)
         return spaces.Discrete(self.num_states())
 
     def reset_env(self, key: Key, params: Level) -> tuple[Array, State]:
-        """Start of an episode, the same each time but for distractors."""
+        """Start an episode; only the distractors are random."""
         state = State(jnp.int32(0), jnp.int32(0))
         return self.observe(key, state, None, params), state
 
@@ -121,6 +123,7 @@ class Chain(LevelEnv):
         branch = jnp.where(state.time == 0, jnp.asarray(action, jnp.int32), state.branch)
         state = State(branch, state.time + 1)
         at_end = state.time >= params.max_steps_in_episode
+        # The noise has mean 0, so expected returns are those of the last step.
         noise = jnp.where(params.noisy, jax.random.rademacher(key_noise, (), jnp.float32), 0.0)
         outcome = jnp.where(branch == params.right, 1.0, -1.0)
         reward = jnp.where(at_end, outcome, noise)
@@ -131,51 +134,52 @@ class Chain(LevelEnv):
     ) -> Array:
         """`position + (longest + 1) * branch`, or bits: first step, branch, distractors."""
         if not self.num_distractors:
+            # Clipped so that longer chains than the training range stay within `num_states`.
             longest = self.length[1]
             return jnp.minimum(state.time, longest) + (longest + 1) * state.branch
         relevant = jnp.stack([state.time == 0, state.branch == 1])
         random = jax.random.bernoulli(key, shape=(self.num_distractors,))
         return jnp.concatenate([relevant, random]).astype(jnp.float32)
 
-    # What makes it a family of levels.
+    # Methods of a level family.
 
     def sample_level(self, key: Key) -> Level:
-        """Length and right action, uniformly."""
+        """Sample the length and the right action uniformly."""
         key_length, key_right = jax.random.split(key)
         low, high = self.length
         length = jax.random.randint(key_length, (), low, high + 1, jnp.int32)
         return self._level(length, jax.random.randint(key_right, (), 0, 2, jnp.int32))
 
     def unpack(self, obs: Array) -> Float[Array, "*B F"]:
-        """The bits, or the integer's unit vector, as floats."""
+        """Convert observations to floats: the bits, or the one-hot encoding of the integer."""
         if self.num_distractors:
             return obs.astype(jnp.float32)
         return jax.nn.one_hot(obs, self.num_states(), dtype=jnp.float32)
 
     def solve(self, level: Level) -> Solution:
-        """The right action first; the return is an expectation where there is noise."""
+        """Solution by the right first action; with noise the return is an expectation."""
         return Solution(jnp.bool_(True), level.max_steps_in_episode, jnp.float32(1.0))
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Length and right action."""
+        """Length and right action of a level."""
         return {"length": level.max_steps_in_episode, "right": level.right}
 
     def lifetime(self) -> int:
-        """Updates of an agent: as on small grid worlds; no published figure was at hand."""
+        """Updates per agent, as on small grid worlds; not a published value."""
         return 250
 
     def offers(self, capability: Callable) -> bool:
-        """`num_states` and `expected_return` only without distractors: those are not enumerated."""
+        """Return whether a capability is offered; the tabular ones are not with distractors."""
         tabular = capability in (LevelEnv.num_states, LevelEnv.expected_return)
         return super().offers(capability) and not (tabular and self.num_distractors)
 
     def num_states(self) -> int:
-        """Values that the observation can have, without distractors."""
+        """Number of values of the observation without distractors."""
         self.must_offer(LevelEnv.num_states)
         return 2 * (self.length[1] + 1)
 
     def expected_return(self, level: Level, log_policy: Float[Array, "S 2"]) -> Float[Array, ""]:
-        """Twice the probability of the right action in the first state, less 1.
+        """Expected return, 2 p - 1, with p the probability of the right action in the first state.
 
         The first state is state 0, and the noise has mean 0.
         """
@@ -183,16 +187,16 @@ class Chain(LevelEnv):
         return 2 * jnp.exp(log_policy[0, level.right]) - 1
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """`test`: chains of several lengths between the shortest and the longest."""
+        """Suites by name. `test`: chains of several lengths in the training range."""
         return {"test": partial(_test_suite, self)}
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """Longer chains, if no table has to know them, and those that pay in the other way."""
+        """Longer chains, if observations are not tabular, and chains with noise switched."""
         low, high = self.length[1] + 1, 2 * self.length[1]
         longer = DistributionShift(
             "V2", f"of {low} to {high} steps", fields={"length": (low, high)}
         )
-        other = "that pay for sure" if self.noisy else "that pay at random"
+        other = "without random rewards" if self.noisy else "with random rewards"
         return ({"longer": longer} if self.num_distractors else {}) | {
             "other-pay": DistributionShift("V3", other, fields={"noisy": not self.noisy})
         }
@@ -202,12 +206,12 @@ class Chain(LevelEnv):
 
 
 def build(**fields) -> Chain:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return Chain(**fields)
 
 
 def tiny() -> Chain:
-    """Short chains, for tests of laws."""
+    """Small instance with short chains, for the tests of laws."""
     return Chain(length=(2, 6))
 
 

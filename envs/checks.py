@@ -1,13 +1,17 @@
-"""Checks of an environment's fields when it is made."""
+"""Validation of an environment's fields at construction."""
 
 from typing import Any
 
 
 def check_ranges(env: Any, *ranges: tuple[str, int | float, int | float]) -> None:
-    """Refuse fields outside their ranges, each given as name, least and greatest value.
+    """Reject fields outside their ranges.
+
+    Args:
+        env: Environment whose fields are checked.
+        ranges: Name, smallest and largest allowed value of each field.
 
     Raises:
-        ValueError: the message names the field, its value and what is allowed.
+        ValueError: A field is out of range; the message names it, its value and the range.
     """
     for field, low, high in ranges:
         value = getattr(env, field)
@@ -16,10 +20,14 @@ def check_ranges(env: Any, *ranges: tuple[str, int | float, int | float]) -> Non
 
 
 def check_choices(env: Any, **choices: tuple[str, ...]) -> None:
-    """Refuse fields that are none of the given values.
+    """Reject fields whose value is not one of the allowed ones.
+
+    Args:
+        env: Environment whose fields are checked.
+        choices: Allowed values by field name.
 
     Raises:
-        ValueError: the message names the field, its value and what is allowed.
+        ValueError: A value is not allowed; the message names the field, its value and the choices.
     """
     for field, known in choices.items():
         value = getattr(env, field)

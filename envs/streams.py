@@ -1,24 +1,25 @@
-"""Random numbers for held-out levels, the same on every machine and in every version of numpy."""
+"""Random numbers for held-out levels, identical on all machines and NumPy versions."""
 
 import numpy as np
 from jaxtyping import Float
 
 
 class Stream:
-    """Uniform numbers in [0, 1) that follow from a name alone.
+    """Stream of uniform numbers in [0, 1) that is determined by its name.
 
-    They are made of the raw words of PCG64, which numpy promises never to change.
+    It uses the raw words of PCG64, which NumPy guarantees not to change.
     """
 
     def __init__(self, name: str):
         self._bits = np.random.PCG64(np.random.SeedSequence(list(name.encode())))
 
     def uniform(self, *shape: int) -> Float[np.ndarray, "..."]:
-        """The next numbers, in an array of some shape."""
+        """Return the next numbers of the stream as an array of the given shape."""
         raw = self._bits.random_raw(int(np.prod(shape)))
+        # The upper 53 bits fill the mantissa of a float64 exactly.
         return (raw >> np.uint64(11)).reshape(shape) * 2.0**-53
 
 
 def rounded(values: Float[np.ndarray, "*n"]) -> Float[np.ndarray, "*n"]:
-    """Values with four significant digits, so that no machine's rounding tells them apart."""
+    """Round to four significant digits, so that rounding differences between machines vanish."""
     return np.vectorize(lambda x: float(f"{x:.4g}"))(values).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The check that caves are well-formed. Runs on the host."""
+"""Validation of cave levels. Runs on the host."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,19 +12,25 @@ from rlgen.envs.cave.level import KINDS, LAVA, WALL, Grid, Level, make_level, to
 @jax.jit
 @jax.vmap
 def _taken_apart(level: Level) -> tuple[Grid, Level]:
-    """The tiles of a level, and the level that they make."""
+    """Return the tiles of a level and the level built again from those tiles."""
     grid = to_grid(level)
     return grid, make_level(*grid)
 
 
 def check_levels(levels: Level, prefix: str = "") -> None:
-    """Refuse levels [M, ...] that no episode could be played on.
+    """Reject levels [M, ...] on which no episode can be played.
+
+    Args:
+        levels: Stacked levels, [M, ...].
+        prefix: Start of the error message, such as the name of a file.
 
     Raises:
-        ValueError: the message names the level, after `prefix`.
+        ValueError: A level is not well-formed; the message names the first such level.
     """
     grid, again = _taken_apart(levels)
     check_tiles(prefix, *jax.tree.map(np.asarray, grid))
+    # A level whose masks were set by hand need not survive the round trip through tiles: its row
+    # and column copies may differ, or its margin may not be wall.
     same = np.ones(len(levels.start), bool)
     for name in ("blocked", "marked"):
         same &= np.asarray(getattr(again, name) == getattr(levels, name)).all((1, 2))
@@ -36,10 +42,19 @@ def check_levels(levels: Level, prefix: str = "") -> None:
 
 
 def check_tiles(prefix: str, tiles: np.ndarray, start: np.ndarray, goal: np.ndarray) -> None:
-    """Refuse levels with unknown tiles, or whose start or goal is nowhere to be walked to or from.
+    """Reject levels with unknown tiles, or with a start or goal that the agent cannot stand on.
+
+    Start and goal must be distinct cells of the grid, neither of them wall or lava. The existence
+    of a path between them is not checked.
+
+    Args:
+        prefix: Start of the error message, such as the name of a file.
+        tiles: Tile codes, [M, H, W].
+        start: x, y of each start, [M, 2].
+        goal: x, y of each goal, [M, 2].
 
     Raises:
-        ValueError: the message names the first level at fault, after `prefix`.
+        ValueError: A level is malformed; the message names the first one.
     """
     _, height, width = tiles.shape
     unknown = (tiles < 0) | (tiles >= len(KINDS))
@@ -52,11 +67,12 @@ def check_tiles(prefix: str, tiles: np.ndarray, start: np.ndarray, goal: np.ndar
     for what, cell in (("start", start), ("goal", goal)):
         outside = ((cell < 0) | (cell >= np.array([[width, height]]))).any(1)
         _refuse(prefix, outside, partial(_outside, what, cell, (width, height)))
+        # Cells are (x, y), tiles are indexed [y, x].
         under = tiles[np.arange(len(cell)), cell[:, 1], cell[:, 0]]
         on = np.isin(under, (WALL, LAVA))
         _refuse(prefix, on, partial(_on, what, cell, under))
     same = (start == goal).all(1)
-    _refuse(prefix, same, lambda i: f"start and goal are on one cell, {_xy(start[i])}")
+    _refuse(prefix, same, lambda i: f"start and goal are on the same cell, {_xy(start[i])}")
 
 
 def _outside(what: str, cell: np.ndarray, size: tuple[int, int], i: int) -> str:

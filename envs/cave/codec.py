@@ -1,4 +1,4 @@
-"""Caves as generative models see them: the tiles, then the goal, then the start."""
+"""Codec of caves for generative models: the tiles, then the goal, then the start."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from rlgen.envs.cave.level import KINDS, Level, make_level, size_of, to_grid
 
 @dataclass(frozen=True)
 class CaveCodec:
-    """The way between caves of one size and their parts; see `rlgen.codec.LevelCodec`.
+    """Conversion between caves of one size and their parts; see `rlgen.codec.LevelCodec`.
 
     Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
     Data-Regularised Environment Design".
@@ -19,11 +19,11 @@ class CaveCodec:
 
     height: int
     width: int
-    max_steps: int  # time limit of the levels that `decode` gives
+    max_steps: int  # time limit of the levels that `decode` returns
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Tiles, goal and start; moss is near the goal and lava far from it."""
+        """Tiles, goal and start; moss lies near the goal and lava far from it."""
         layout = Cells(
             "layout",
             (self.height, self.width),
@@ -36,13 +36,13 @@ class CaveCodec:
         return layout, goal, Place("start", on="layout", apart_from=("goal",))
 
     def encode(self, level: Level) -> dict[str, Array]:
-        """`layout` [H, W], codes of tiles; `goal` and `start`, y * W + x."""
+        """Return `layout`, tile codes [H, W], and `goal` and `start`, cell indices y * W + x."""
         grid, (_, width) = to_grid(level), size_of(level)
         goal, start = (cell[1] * width + cell[0] for cell in (grid.goal, grid.start))
         return {"layout": grid.tiles, "goal": goal, "start": start}
 
     def decode(self, values: dict[str, Array]) -> Level:
-        """The level; start and goal are on empty cells, and the direction is left to chance."""
+        """Return the level; start and goal become empty cells, the start direction is random."""
         start, goal = (self._cell(values[name]) for name in ("start", "goal"))
         return make_level(values["layout"], start, goal, self.max_steps)
 

@@ -1,7 +1,7 @@
-"""From a layout of rock to a level: goal, moss near it, lava far from it, start half-way.
+"""Decoration of a wall layout: goal, moss near it, lava far from it, start at median distance.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", whose levels are decorated likewise.
+Data-Regularised Environment Design", whose levels are decorated in this manner.
 """
 
 from typing import NamedTuple
@@ -11,16 +11,16 @@ from jaxtyping import Bool, Int, UInt8
 
 EMPTY, WALL, LAVA, MOSS = range(4)
 DEPTH = 3
-"""How far behind the rock that one can see lava still lies, in cells."""
+"""Largest Manhattan distance of lava from a wall cell next to a reachable cell."""
 
 
 class Share(NamedTuple):
-    """How much of a kind there is, and how strongly it keeps to its place.
+    """Amount of moss or lava, and how strongly its cells follow the ranking by distance.
 
     Attributes:
-        low: least share of the cells that it can be in.
-        high: largest.
-        temperature: T; the cell of rank k is drawn ∝ k^(-1/T).
+        low: Smallest share of the candidate cells, 0 .. 1; the share is uniform in [low, high).
+        high: Largest share of the candidate cells, 0 .. 1.
+        temperature: T; the candidate of rank k (1 is the first) is drawn ∝ k^(-1/T).
     """
 
     low: float
@@ -29,7 +29,7 @@ class Share(NamedTuple):
 
 
 class Cave(NamedTuple):
-    """A level as plain files have it."""
+    """One level in the format of plain files (see `files`)."""
 
     tiles: UInt8[np.ndarray, "H W"]
     start: Int[np.ndarray, "2"]  # x, y
@@ -39,25 +39,25 @@ class Cave(NamedTuple):
 def decorate(
     rng: np.random.Generator, walls: Bool[np.ndarray, "H W"], moss: Share, lava: Share
 ) -> Cave:
-    """A level on the largest connected part of a layout; the other parts become rock.
+    """Decorate the largest connected part of a layout; the other parts become wall.
 
-    The goal is uniform on the free cells. Moss is drawn by rank of the distance to the goal, the
-    nearest first. Lava is drawn among the rock at most `DEPTH` cells from some that can be reached,
-    by rank of its distance, the farthest first; so it never blocks a way. The start is uniform
-    among the cells whose distance is the median.
+    The goal is uniform on the free cells. Moss is drawn from the other free cells, which are ranked
+    by distance to the goal, nearest first. Lava replaces wall cells at most `DEPTH` cells from a
+    wall cell next to a free one, ranked by `rock_distances`, farthest first; it therefore never
+    blocks a path. The start is uniform among the cells at the median distance from the goal.
 
     Args:
-        rng: of the level.
-        walls: where there is rock.
-        moss: its share of the free cells.
-        lava: its share of the rock where it can be.
+        rng: Random generator, consumed.
+        walls: True on wall cells, [H, W].
+        moss: Share of the free cells that becomes moss.
+        lava: Share of the candidate wall cells that becomes lava.
     """
     walls = ~largest_part(~walls)
     tiles = np.where(walls, WALL, EMPTY).astype(np.uint8)
     free = np.argwhere(~walls)
     goal = free[rng.integers(len(free))]
     distance = distances(~walls, goal)
-    known = distance[tuple(free.T)]
+    known = distance[tuple(free.T)]  # never -1: all free cells are connected; 0 at the goal only
     others = free[known > 0]
     nearest_first = others[np.argsort(distance[tuple(others.T)], kind="stable")]
     tiles[tuple(_draw(rng, nearest_first, moss).T)] = MOSS
@@ -65,14 +65,15 @@ def decorate(
     candidates = np.argwhere(behind >= 0)
     farthest_first = candidates[np.argsort(-behind[tuple(candidates.T)], kind="stable")]
     tiles[tuple(_draw(rng, farthest_first, lava).T)] = LAVA
+    # int() rounds a median between two distances down, so that some cell has it.
     half_way = others[distance[tuple(others.T)] == int(np.median(known))]
     start = half_way[rng.integers(len(half_way))]
     tiles[tuple(start)] = EMPTY
-    return Cave(tiles, start[::-1], goal[::-1])
+    return Cave(tiles, start[::-1], goal[::-1])  # (row, column) to (x, y)
 
 
 def largest_part(free: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """The largest set of free cells that are connected by their sides; the first of equal ones."""
+    """Return the largest 4-connected set of free cells; of equally large ones, the first."""
     left, best = free.copy(), np.zeros_like(free)
     while left.any():
         part = distances(left, np.argwhere(left)[0]) >= 0
@@ -82,7 +83,7 @@ def largest_part(free: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 
 def distances(free: Bool[np.ndarray, "H W"], goal: Int[np.ndarray, "2"]) -> Int[np.ndarray, "H W"]:
-    """Steps from each free cell to the goal (row, column); -1 where there is no way."""
+    """Return the steps from each free cell to the goal (row, column); -1 where no path exists."""
     found = np.full(free.shape, -1)
     reached = np.zeros_like(free)
     reached[tuple(goal)] = True
@@ -96,24 +97,30 @@ def distances(free: Bool[np.ndarray, "H W"], goal: Int[np.ndarray, "2"]) -> Int[
 
 
 def rock_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
-    """How far rock is from the goal, as one walks, and then straight through; -1 if too deep.
+    """Distance of each wall cell from the goal, through free cells and then straight through walls.
 
-    Rock beside a free cell is one step farther than that cell, and other rock as many more as it
-    lies from rock like that, at most `DEPTH`; of several ways the shortest counts. (As published,
-    rock beside a free cell is never nearer than that cell. Here the back of a wall two cells thick
-    is near if its front is: seen through the wall, as an agent does.)
+    A wall cell next to a free cell is one step farther than that free cell. Any other wall cell
+    adds its Manhattan distance, at most `DEPTH`, to a wall cell next to a free one. The minimum
+    over all such routes counts.
+
+    Differs from the published definition, in which a wall cell next to a free cell is never
+    nearer than that cell. Here the back of a wall that is two cells thick is near
+    the goal if its front is, because the agent sees through walls.
 
     Args:
-        distance: of the free cells, -1 where there is rock.
+        distance: Distance of each free cell from the goal, [H, W]; -1 on wall cells.
+
+    Returns:
+        Distance of each wall cell, [H, W]; -1 on free cells and on wall cells that are too deep.
     """
-    rock = distance < 0
-    far = distance.size + DEPTH + 2
-    padded = np.pad(np.where(rock, far, distance), 1, constant_values=far)
+    wall = distance < 0
+    far = distance.size + DEPTH + 2  # larger than any real distance
+    padded = np.pad(np.where(wall, far, distance), 1, constant_values=far)
     around = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
-    seen = np.where(rock, np.minimum.reduce(around) + 1, far)
-    faces = np.argwhere(rock & (seen < far))
+    seen = np.where(wall, np.minimum.reduce(around) + 1, far)
+    faces = np.argwhere(wall & (seen < far))  # wall cells next to a free cell, [n, 2]
     found = np.full(distance.shape, -1)
-    for cell in np.argwhere(rock):
+    for cell in np.argwhere(wall):
         off = np.abs(faces - cell).sum(1)
         near = off <= DEPTH
         if near.any():
@@ -122,10 +129,11 @@ def rock_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
 
 
 def _draw(rng: np.random.Generator, cells: Int[np.ndarray, "n 2"], share: Share) -> np.ndarray:
-    """Some of the cells, without replacement, the first ones the likeliest."""
+    """Draw a share of the cells without replacement; earlier cells are likelier."""
     count = int(rng.uniform(share.low, share.high) * len(cells))
     weight = np.arange(1.0, len(cells) + 1) ** (-1 / share.temperature)
-    # The largest of weight-scaled exponentials: a draw without replacement in one go.
+    # The k smallest of independent Exp(1) / weight are a weighted draw of k without replacement
+    # (exponential clocks: each next arrival is proportional to the remaining weights).
     order = np.argsort(rng.exponential(size=len(cells)) / weight, kind="stable")
     return cells[order[:count]]
 

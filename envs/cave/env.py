@@ -1,17 +1,18 @@
 """Cave: find the goal among walls, lava and moss, seeing only the 5x5 cells ahead.
 
-Turn left, turn right, go forward; four further actions do nothing, as in MiniGrid. Walking into the
-goal ends the episode with reward `1 - 0.9 t / limit` after t steps; walking into lava ends it with
-reward 0. Walls and the border stop the agent and cost the step; moss is walked on. The time limit
-truncates: it is never part of `terminated`. Episodes start facing one of the four directions at
-random, unless the level says which. In levels made with care moss grows near the goal and lava
-flows far from it, so that both tell the way.
+The actions are turn left, turn right and forward; four further actions do nothing, as in MiniGrid.
+Reaching the goal ends the episode with reward `1 - 0.9 t / limit` after t steps; walking into lava
+ends it with reward 0. Moving into a wall or the border leaves the agent in place and uses a step;
+moss can be walked on. The time limit truncates the episode and is never part of `terminated`. Each
+episode starts with the agent facing one of the four directions at random, unless the level sets the
+direction. In the levels of the suites moss lies near the goal and lava far from it, so that both
+are cues to its location.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design"; its grid and view are those of Chevalier-Boisvert et al.,
-2023, "Minigrid & Miniworld". Differs from the released environment in that an episode leaves no
-trace in its level: there, moss was erased where an episode ended on it, and the last tile of one
-episode was painted on the start of the next.
+2023, "Minigrid & Miniworld". Differs from the released environment in that an episode never changes
+its level: there, moss was erased where an episode ended on it, and the last tile of one episode was
+painted on the start of the next.
 """
 
 from dataclasses import dataclass
@@ -51,18 +52,18 @@ _VIEWS = {"packed": view.packed_view, "image": view.image_view}
 
 @dataclass(frozen=True)
 class Cave(GridEnv):
-    """The family of caves of one size. Equal instances share compilations."""
+    """Family of caves of one size. Equal instances share compilations."""
 
     views = _VIEWS
 
-    height: int = 13
-    width: int = 13
-    num_objects: int = 59  # the most walls, lava and moss of a random level, drawn from 0 upwards
-    max_steps: int = 250  # time limit of the levels made here
-    observation: Literal["packed", "image"] = "packed"
+    height: int = 13  # number of rows, without the border
+    width: int = 13  # number of columns, without the border
+    num_objects: int = 59  # maximum number of wall, lava and moss cells; uniform from 0
+    max_steps: int = 250  # time limit of generated levels, in env steps
+    observation: Literal["packed", "image"] = "packed"  # bit masks or images, with equal contents
 
     def __post_init__(self):
-        """Refuse sizes and names that make no cave."""
+        """Reject sizes and an observation kind that no cave can have."""
         for field, low, high in (
             ("height", 1, 4096),
             ("width", 1 if self.height > 1 else 2, 4096),
@@ -73,16 +74,16 @@ class Cave(GridEnv):
             if not low <= value <= high:
                 raise ValueError(
                     f"Cave: {field}={value} is not in {low} .. {high}"
-                    + (", so that start and goal find room" if field == "num_objects" else "")
+                    + (", which leaves room for start and goal" if field == "num_objects" else "")
                 )
         if self.observation not in _VIEWS:
             known = ", ".join(_VIEWS)
             raise ValueError(f"Cave: observation={self.observation!r} is none of {known}")
 
-    # What gymnax asks for.
+    # Methods required by gymnax.
 
     def observation_space(self, params: Level | None = None) -> spaces.Space:
-        """Of the observation that the field `observation` chose."""
+        """Space of the observation that the field `observation` selects."""
         if self.observation == "image":
             image = spaces.Box(0.0, 1.0, (VIEW, VIEW, 3), jnp.float32)
             return spaces.Dict({"image": image, "direction": spaces.Discrete(4)})
@@ -93,8 +94,9 @@ class Cave(GridEnv):
         )
 
     def reset_env(self, key: Key, params: Level) -> tuple[PyTree, State]:
-        """Start of an episode on a level; at most the direction is random."""
+        """Start an episode on a level; only the direction can be random."""
         x, y = params.start
+        # Two low bits of a random word are exactly uniform over the four directions.
         turned = (jax.random.bits(key, (), jnp.uint32) & 3).astype(jnp.int32)
         direction = jnp.where(params.direction < 0, turned, params.direction)
         state = State(x, y, direction, jnp.zeros_like(x))
@@ -108,16 +110,17 @@ class Cave(GridEnv):
         forward = action == FORWARD
         blocked = is_set(params.blocked, x, y)
         at_goal = forward & (x == params.goal[0]) & (y == params.goal[1])
-        burnt = forward & blocked & is_set(params.marked, x, y)
+        burnt = forward & blocked & is_set(params.marked, x, y)  # blocked and marked: lava
+        # The agent enters neither the goal nor lava: in either case the episode is over.
         state = after(state, action, forward & ~at_goal & ~blocked)
         worth = 1.0 - 0.9 * (state.time / params.max_steps_in_episode)
         reward = jnp.where(at_goal, worth, 0.0).astype(jnp.float32)
         return self.observe(key, state, action, params), state, reward, at_goal | burnt, {}
 
-    # What makes it a family of levels.
+    # Methods of a level family.
 
     def example(self, rng: np.random.Generator) -> Level:
-        """A level drawn on the host, as compiling the generator takes seconds."""
+        """Return a level drawn on the host, because compiling the generator takes seconds."""
         tiles = np.zeros(self.height * self.width, np.int32)
         start, goal, *cells = rng.permutation(tiles.size)[: 2 + self.num_objects // 2]
         tiles[cells] = rng.integers(WALL, MOSS + 1, len(cells))
@@ -126,58 +129,59 @@ class Cave(GridEnv):
         return jax.jit(make_level)(tiles, start, goal, self.max_steps)
 
     def sample_level(self, key: Key) -> Level:
-        """A room with up to `num_objects` random walls, lava and moss; it may have no solution."""
+        """Sample a room with up to `num_objects` wall, lava and moss cells; may be unsolvable."""
         return generator.sample_level(
             key, self.height, self.width, self.num_objects, self.max_steps
         )
 
     def sample_simple_level(self, key: Key) -> Level:
-        """An empty room; start and goal as in `sample_level`."""
+        """Sample an empty room; start and goal as in `sample_level`."""
         return generator.sample_level(key, self.height, self.width, 0, self.max_steps)
 
     def mutate_levels(self, key: Key, levels: Level, num_edits: int) -> Level:
-        """Levels `[N, ...]`, each with up to `num_edits` cells rewritten at random."""
+        """Rewrite up to `num_edits` random cells in each of the levels `[N, ...]`."""
         keys = jax.random.split(key, levels.start.shape[0])
         return jax.vmap(lambda key, level: generator.edit_cells(key, level, num_edits))(
             keys, levels
         )
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
-        """Any observation as `image` [..., 5, 5, 3] and one-hot `direction` [..., 4]."""
+        """Convert an observation to `image` [..., 5, 5, 3] and one-hot `direction` [..., 4]."""
         return view.unpack(obs)
 
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """An episode is solved when it paid: lava ends it, too."""
+        """True if the return is positive; termination alone may be due to lava."""
         return episode_return > 0
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-        """The least value of each position, 0 where an episode never is; see the registry."""
+        """Least optimal value per position; 0 at positions that no episode visits."""
         return solver.values(level, feature, discount)
 
     def solve(self, level: Level) -> Solution:
-        """Fewest steps and best return within the time limit, from the luckiest direction."""
+        """Fewest steps and best return within the time limit, from the best start direction."""
         return solver.solve(level)
 
     def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 7"]]:
-        """States drawn evenly, each with the actions that lead to the goal by the fewest steps."""
+        """Sample states uniformly, each with the first actions of its shortest solutions."""
         return flood.labelled_states(key, solver.cave_sets(level), size_of(level), num)
 
     def codec(self) -> CaveCodec:
-        """The parts of a level: tiles, goal and start."""
+        """Codec of a level into tiles, goal and start."""
         return CaveCodec(self.height, self.width, self.max_steps)
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
-        """Equal for equal caves, whatever their time limits and start directions."""
+        """Hash of the cells, start and goal; time limit and start direction are ignored."""
+        # The rows determine the columns: half of the bits are enough.
         rows = (interior(lines, level.height) for lines in (level.blocked, level.marked))
         return level_hash((*rows, level.start, level.goal))
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Scalars that describe a level; lengths are -1 where there is nothing to measure."""
+        """Scalars that describe a level; lengths that are not defined are -1."""
         return solver.features(level)
 
-    # Host side.
+    # Host-side methods, not traceable.
 
     def level_image(self, level: Level) -> np.ndarray:
         """Picture of a level, uint8[H * tile, W * tile, 3]."""
@@ -186,23 +190,23 @@ class Cave(GridEnv):
     def render(
         self, level: Level | State, state: State | Level, highlight: bool = True
     ) -> np.ndarray:
-        """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
+        """Picture of a state of an episode; also accepts `(state, level)`, gymnax's order."""
         return render.render(*level_first(level, state, Level, State), highlight)
 
     def from_text(self, text: str) -> Level:
-        """The cave of a text of the environment's size; see `text`.
+        """Parse a cave of the environment's size from text; see `text` for the format.
 
         Raises:
-            ValueError: malformed or of another size.
+            ValueError: The text is malformed or has another size.
         """
         return read_text(text, self.height, self.width, self.max_steps)
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
-        """Levels of an `.npz` of rlgen, or of a plain one (see `files`).
+        """Load levels from an `.npz` file written by rlgen or from a plain one (see `files`).
 
         Raises:
-            ValueError: unreadable, of another size than the environment's, or with a level that is
-                not well-formed; names file and level.
+            ValueError: The file is unreadable, its levels differ in size from the environment, or
+                a level is not well-formed. The message names the file and the level.
         """
         arrays = files.arrays_of(path)
         if "header" in arrays:
@@ -215,30 +219,32 @@ class Cave(GridEnv):
         return level_sets.make_level_set(self, stacked, plain.names, plain.split)
 
     def presets(self) -> dict[str, dict[str, int]]:
-        """Fields of each preset: all three play the published game."""
+        """Fields of each preset; all three use the published environment."""
         return {"parity": {"num_objects": 59}, "strong": {"num_objects": 59}, "fast": {}}
 
     def suites(self) -> dict:
-        """The suites: name to a function that makes one."""
+        """Suites by name, each a function that builds it."""
         return suites.suites(self)
 
     def ladder(self) -> dict[str, level_sets.DistributionShift]:
-        """What lies beyond the caves of its training set; see `rlgen.evaluation.ladder.ladder`."""
+        """Suites outside the training distribution; see `rlgen.evaluation.ladder.ladder`."""
         return {
             "few-cues": level_sets.DistributionShift("V2", "with little moss", "few-cues"),
             "large": level_sets.DistributionShift("V2", "of 43 x 43 cells", "large"),
-            "unseen": level_sets.DistributionShift("V3", "of fourteen other structures", "unseen"),
+            "unseen": level_sets.DistributionShift(
+                "V3", "with fourteen other wall structures", "unseen"
+            ),
             "lava": level_sets.DistributionShift(
-                "V3", "of other structures, with much lava and little moss", "lava"
+                "V3", "with other wall structures, much lava and little moss", "lava"
             ),
         }
 
 
 def build(**fields) -> Cave:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return Cave(**fields)
 
 
 def tiny() -> Cave:
-    """The smallest instance that is still a cave, for law tests."""
+    """Small instance for the tests of laws."""
     return Cave(height=5, width=5, num_objects=8, max_steps=20)

@@ -1,8 +1,8 @@
-"""Caves in plain `.npz` files. Runs on the host.
+"""Reading and writing caves as plain `.npz` files. Runs on the host.
 
-A plain file has the arrays `tiles`, whole numbers [n, H, W] with 0 empty, 1 wall, 2 lava, 3 moss,
-and `start` and `goal`, [n, 2], x and y; and, where its author wants them, `structure`, `split` and
-`names`, text [n]. Time limits are the environment's.
+A plain file holds the arrays `tiles`, integers [n, H, W] with 0 empty, 1 wall, 2 lava, 3 moss, and
+`start` and `goal`, integers [n, 2], x and y. The arrays `structure`, `split` and `names`, text [n],
+are optional. The time limit is that of the environment.
 """
 
 import zipfile
@@ -22,7 +22,7 @@ _NEEDED, _TEXTS = ("tiles", "start", "goal"), ("structure", "split", "names")
 
 
 class Plain(NamedTuple):
-    """What a plain file says; all of it has been checked."""
+    """Validated contents of a plain file."""
 
     tiles: np.ndarray  # [n, H, W]
     start: np.ndarray  # [n, 2]
@@ -32,20 +32,21 @@ class Plain(NamedTuple):
 
 
 def arrays_of(path: Path | str) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz`; nothing is unpickled.
+    """Read all arrays of an `.npz` file; nothing is unpickled.
 
     Raises:
-        ValueError: there is no such file, it is no `.npz`, is damaged, or holds Python objects.
+        ValueError: The file is missing, is not an `.npz` file, is damaged, or holds Python objects.
     """
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path} to read levels from")
+    # Everything that numpy and zipfile raise on truncated or altered files.
     damage = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
     try:
         file = np.load(path, allow_pickle=False)
     except damage as error:
-        raise ValueError(f"{path} is no .npz file, or it is damaged") from error
+        raise ValueError(f"{path} is not an .npz file, or it is damaged") from error
     if not isinstance(file, np.lib.npyio.NpzFile):
-        raise ValueError(f"{path} is a single array; levels are kept in an .npz file")
+        raise ValueError(f"{path} is a single array; a level file is an .npz file")
     with file:
         return {name: _array(path, file, name, damage) for name in file.files}
 
@@ -54,23 +55,25 @@ def _array(path: Path | str, file: Any, name: str, damage: tuple) -> np.ndarray:
     try:
         return file[name]
     except damage as error:
+        # numpy's message for an array that only unpickling could read; its type is ValueError, as
+        # for other damage.
         if "Object arrays" in str(error):
             raise ValueError(
-                f"{path}: {name} holds Python objects, as of levels of mixed sizes, and they are "
-                "never unpickled; save levels of one size, as arrays of numbers or of text"
+                f"{path}: {name} holds Python objects (levels of mixed sizes?), which are never "
+                "unpickled; save levels of one size, as arrays of numbers or text"
             ) from error
         raise ValueError(f"{path} is damaged: {name} cannot be read") from error
 
 
 def read_plain(path: Path | str, arrays: dict[str, np.ndarray] | None = None) -> Plain:
-    """The levels of a plain file, of whatever size.
+    """Read and validate a plain file; its levels may have any size.
 
     Args:
-        path: of the file.
-        arrays: what `arrays_of` gave, if it was read before.
+        path: Path of the file.
+        arrays: Arrays of the file, if `arrays_of` has already read them.
 
     Raises:
-        ValueError: unreadable, or a level is not well-formed; the message names which.
+        ValueError: The file is unreadable, or a level is not well-formed; the message names it.
     """
     arrays = arrays_of(path) if arrays is None else arrays
     _check_shapes(path, arrays)
@@ -84,13 +87,13 @@ def read_plain(path: Path | str, arrays: dict[str, np.ndarray] | None = None) ->
     splits = sorted(set(map(str, arrays.get("split", ("test",)))))
     if len(splits) > 1:
         raise ValueError(
-            f"{path} mixes the splits {', '.join(splits)}; keep each in a file of its own"
+            f"{path} mixes the splits {', '.join(splits)}; keep each split in a separate file"
         )
     return Plain(tiles, start, goal, names, splits[0])
 
 
 def stack(plain: Plain, max_steps: int) -> Level:
-    """The levels [n, ...] of a plain file."""
+    """Convert the contents of a plain file to levels [n, ...]."""
     make = jax.jit(jax.vmap(partial(make_level, max_steps=max_steps)))
     return make(plain.tiles, plain.start, plain.goal)
 
@@ -105,11 +108,12 @@ def save_plain(
     """Write levels [n, ...] as a plain file; time limits and start directions are not kept.
 
     Args:
-        path: of the file, which ends in `.npz`.
-        levels: stacked, as `make_level` and `vmap` give them.
-        structure: the kind of each level, n texts.
-        split: of all levels, such as `train`.
-        names: n texts; by default the reader makes them of the structures.
+        path: Path of the file, ending in `.npz`.
+        levels: Stacked levels, [n, ...], as returned by a vmapped `make_level`.
+        structure: Kind of each level, n strings.
+        split: Split of all levels, such as `train`.
+        names: Name of each level, n strings; by default `read_plain` derives them from the
+            structures.
     """
     grid = jax.tree.map(np.asarray, jax.jit(jax.vmap(to_grid))(levels))
     texts = {"structure": structure, "split": [split] * len(grid.start) if split else ()}
@@ -125,15 +129,15 @@ def save_plain(
 
 
 def check_size(path: Path | str, tiles: tuple[int, int], height: int, width: int) -> None:
-    """Refuse a file with levels of another size than the environment's.
+    """Reject a file whose levels differ in size from the environment.
 
     Raises:
-        ValueError: the message names the fields to set.
+        ValueError: The sizes differ; the message names the fields to set.
     """
     if tiles != (height, width):
         raise ValueError(
-            f"{path}: its levels are {tiles[0]} x {tiles[1]} cells (height x width), the "
-            f"environment's {height} x {width}; set height={tiles[0]} and width={tiles[1]}"
+            f"{path}: its levels have {tiles[0]} x {tiles[1]} cells (height x width), those of the "
+            f"environment {height} x {width}; set height={tiles[0]} and width={tiles[1]}"
         )
 
 
@@ -143,7 +147,7 @@ def _check_shapes(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
             found = ", ".join(arrays) or "none"
             raise ValueError(f"{path} lacks the array {name}; it has {found}")
         if not np.issubdtype(arrays[name].dtype, np.integer):
-            raise ValueError(f"{path}: {name} is {arrays[name].dtype}, not whole numbers")
+            raise ValueError(f"{path}: {name} is {arrays[name].dtype}, not integers")
     tiles = arrays["tiles"]
     if tiles.ndim != 3:
         raise ValueError(f"{path}: tiles should have shape [n, H, W], found {list(tiles.shape)}")
@@ -155,5 +159,5 @@ def _check_shapes(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
         if arrays[name].shape != shape:
             found = list(arrays[name].shape)
             raise ValueError(
-                f"{path}: {name} should have shape {list(shape)}, one row a level, found {found}"
+                f"{path}: {name} should have shape {list(shape)}, one row per level, found {found}"
             )

@@ -1,7 +1,7 @@
-"""Random caves, and random changes of some cells.
+"""Random caves and random edits of single cells.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design": its baselines' random levels and its edit operator.
+Data-Regularised Environment Design": the random levels and the edit operator of its baselines.
 """
 
 from typing import NamedTuple
@@ -14,24 +14,25 @@ from rlgen.envs.cave.level import EMPTY, MOSS, WALL, Level, make_level, size_of,
 from rlgen.types import Key
 
 _AGENT, _GOAL = MOSS + 1, MOSS + 2
-"""What an edit may write, besides the four tiles."""
+"""Codes of the two further things that an edit can write, after the four tiles."""
 
 
 def sample_level(key: Key, height: int, width: int, num_objects: int, max_steps: int) -> Level:
-    """A room with random objects in it; it may have no solution.
+    """Sample a room with random objects in it; it may be unsolvable.
 
-    The goal, the agent and n objects lie on distinct cells, drawn uniformly; n is uniform in
-    0 .. `num_objects`, and each object is a wall, lava or moss, one time in three.
+    The goal, the agent and n objects lie on distinct cells, drawn uniformly. n is uniform in
+    0 .. `num_objects`, and each object is a wall, lava or moss with probability 1/3 each.
 
     Args:
-        key: consumed.
-        height: of the cave in cells.
-        width: of the cave in cells.
-        num_objects: the most objects, at most `height * width - 2`.
-        max_steps: time limit of the level.
+        key: Random key, consumed.
+        height: Height of the cave in cells.
+        width: Width of the cave in cells.
+        num_objects: Maximum number of objects, at most `height * width - 2`.
+        max_steps: Time limit of the level.
     """
     key_order, key_kind, key_num = jax.random.split(key, 3)
-    order = jax.random.permutation(key_order, height * width)  # place of each cell in the draw
+    # Rank of each cell: 0 goal, 1 agent, then objects.
+    order = jax.random.permutation(key_order, height * width)
     num = jax.random.randint(key_num, (), 0, num_objects + 1)
     kind = jax.random.randint(key_kind, (height * width,), WALL, MOSS + 1)
     tiles = jnp.where((order >= 2) & (order < 2 + num), kind, EMPTY)
@@ -40,6 +41,8 @@ def sample_level(key: Key, height: int, width: int, num_objects: int, max_steps:
 
 
 class _Edited(NamedTuple):
+    """Level under edit, with cells as flat indices."""
+
     tiles: Int[Array, " C"]
     start: Int[Array, ""]  # y * width + x; -1 if lost
     goal: Int[Array, ""]
@@ -48,14 +51,16 @@ class _Edited(NamedTuple):
 def edit_cells(key: Key, level: Level, num_edits: int) -> Level:
     """Rewrite up to `num_edits` cells, each as a wall, empty, lava, moss, the agent or the goal.
 
-    Cells are drawn with replacement and each distinct one is rewritten once, all six equally
-    likely. The agent or the goal leaves where it was; one that was overwritten is put on an empty
-    cell, uniformly. Only if there is none does it get back a cell that was rewritten.
+    Cells are drawn with replacement, and each distinct one is rewritten once, with the six kinds
+    equally likely. Writing the agent or the goal moves it there. If the agent or the goal was
+    overwritten, it is placed on a uniformly drawn empty cell; if no cell is empty, it returns to a
+    cell that was rewritten.
     """
     height, width = size_of(level)
     key_cell, key_kind, key_place = jax.random.split(key, 3)
     cells = jax.random.randint(key_cell, (num_edits,), 0, height * width)
     kinds = jax.random.randint(key_kind, (num_edits,), 0, _GOAL + 1)
+    # True for the first draw of each distinct cell: argmax finds the first True in each row.
     first = jnp.argmax(cells[:, None] == cells[None], 1) == jnp.arange(num_edits)
     every = jnp.arange(height * width)
 
@@ -64,6 +69,7 @@ def edit_cells(key: Key, level: Level, num_edits: int) -> Level:
         tile = jnp.where(kind > MOSS, EMPTY, kind)
         tiles = jnp.where(first[i] & (every == cell), tile, edited.tiles)
         start, goal = (
+            # Moved here, overwritten here, or unchanged.
             jnp.where(kind == mine, cell, jnp.where(place == cell, -1, place))
             for mine, place in ((_AGENT, edited.start), (_GOAL, edited.goal))
         )
@@ -85,8 +91,9 @@ def edit_cells(key: Key, level: Level, num_edits: int) -> Level:
 
 
 def _put_back(key: Key, before: _Edited, edited: _Edited) -> _Edited:
-    # Who finds no empty cell goes back to where it stood or, if the other one is there now, to
-    # where that stood. Both were rewritten, or they would be empty.
+    # If no cell is empty, the agent (or the goal) returns to its own previous cell or, if the other
+    # one now stands there, to the previous cell of the other. Both cells were rewritten, otherwise
+    # they would be empty. The goal is placed first, so the start must avoid its new cell.
     bits_goal, bits_start = jax.random.bits(key, (2,), jnp.uint32)
     empty, every = edited.tiles == EMPTY, jnp.arange(edited.tiles.size)
     back = jnp.where(before.goal == edited.start, before.start, before.goal)
@@ -100,7 +107,8 @@ def _put_back(key: Key, before: _Edited, edited: _Edited) -> _Edited:
 def _place(
     bits: UInt32[Array, ""], free: Bool[Array, " C"], otherwise: Int[Array, ""]
 ) -> Int[Array, ""]:
-    """A cell of a set, uniformly."""
+    """Draw a cell of a set uniformly; `otherwise` if the set is empty."""
+    # The remainder of 32 random bits; its bias is below num_cells / 2^32.
     upto = jnp.cumsum(free)
     nth = (bits % jnp.maximum(upto[-1], 1).astype(jnp.uint32)).astype(jnp.int32)
     return jnp.where(upto[-1] > 0, jnp.argmax(upto > nth), otherwise).astype(jnp.int32)

@@ -1,7 +1,8 @@
-"""Caves as bit masks: the level, and conversion from and to tiles.
+"""Caves as bit masks: the level type and its conversion from and to tiles.
 
-Two sets of cells, each packed as a maze's walls are, tell four kinds of tile apart: `blocked`
-holds walls and lava, `marked` holds lava and moss. Around the cave lies wall.
+Two sets of cells encode the four kinds of tile: `blocked` holds wall and lava, `marked` holds lava
+and moss. Each set is packed in the same way as the walls of a maze. The margin around the cave is
+wall.
 """
 
 from typing import NamedTuple, no_type_check
@@ -14,17 +15,17 @@ from rlgen.envs.grid.bitboard import interior, pack_lines, unpack_rows, width_of
 
 EMPTY, WALL, LAVA, MOSS = range(4)
 KINDS = ("empty", "wall", "lava", "moss")
-"""Names of the tiles, by code."""
+"""Name of each tile, indexed by code."""
 ANY_DIRECTION = -1
-"""The direction of a level in which each episode starts facing one of the four at random."""
+"""Value of `Level.direction` if each episode draws its start direction uniformly."""
 
 
-@no_type_check  # JAX also builds it with axes or None for arrays: no check of the fields' types
+@no_type_check  # JAX also builds it with axes or None as fields, so field types are not checked
 @struct.dataclass
 class Level:
-    """One cave: all that an episode on it depends on. The gymnax `params` of the environment."""
+    """One cave, with everything an episode on it depends on; the gymnax `params` of `Cave`."""
 
-    blocked: UInt32[Array, "*batch lines words"]  # walls and lava; lines as of a maze
+    blocked: UInt32[Array, "*batch lines words"]  # wall and lava; lines as in `bitboard.Level`
     marked: UInt32[Array, "*batch lines words"]  # lava and moss
     start: Int[Array, "*batch 2"]  # x, y of the agent
     direction: Int[Array, "*batch"]  # of the agent: 0 right, 1 down, 2 left, 3 up, -1 any
@@ -34,7 +35,7 @@ class Level:
 
 
 class Grid(NamedTuple):
-    """A cave as people write it."""
+    """A cave as an array of tiles."""
 
     tiles: Int[Array, "H W"]  # EMPTY, WALL, LAVA or MOSS
     start: Int[Array, "2"]  # x, y
@@ -48,15 +49,15 @@ def make_level(
     max_steps: Int[ArrayLike, ""] = 250,
     direction: Int[ArrayLike, ""] = ANY_DIRECTION,
 ) -> Level:
-    """The level of a grid of tiles; nothing is checked (see `check_levels`).
+    """Build a level from a grid of tiles; nothing is checked (see `check_levels`).
 
     Args:
-        tiles: EMPTY, WALL, LAVA or MOSS; `tiles[y, x]`, y downwards. Under start and goal they
-            become EMPTY.
+        tiles: EMPTY, WALL, LAVA or MOSS, indexed `tiles[y, x]`, y downwards. The tiles at start
+            and goal become EMPTY.
         start: x, y of the agent.
-        goal: x, y.
-        max_steps: env steps after which an episode is cut off.
-        direction: in which episodes start, as in `Level`.
+        goal: x, y of the goal.
+        max_steps: Env steps after which an episode is truncated.
+        direction: Start direction, as in `Level`.
     """
     tiles = jnp.asarray(tiles)
     start, goal, max_steps, direction = (
@@ -65,12 +66,13 @@ def make_level(
     height, width = tiles.shape
     tiles = jnp.where(_at(start, height, width) | _at(goal, height, width), EMPTY, tiles)
     blocked = pack_lines((tiles == WALL) | (tiles == LAVA))
+    # The margin is wall, not lava: blocked but not marked.
     marked = pack_lines((tiles == LAVA) | (tiles == MOSS), outside=False)
     return Level(blocked, marked, start, direction, goal, max_steps, height)
 
 
 def to_grid(level: Level) -> Grid:
-    """The inverse of `make_level`, but for the time limit and the direction."""
+    """Invert `make_level`, except for the time limit and the direction."""
     height, width = size_of(level)
     blocked, marked = (
         unpack_rows(interior(lines, height), width) for lines in (level.blocked, level.marked)
@@ -80,7 +82,7 @@ def to_grid(level: Level) -> Grid:
 
 
 def size_of(level: Level) -> tuple[int, int]:
-    """Height and width of a level, or of a batch of them, from its shapes."""
+    """Return the height and width of a level, or of a batch of levels, from its shapes."""
     return level.height, width_of(level.blocked, level.height)
 
 

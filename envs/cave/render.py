@@ -1,4 +1,4 @@
-"""Pictures of caves as plain arrays, drawn on the host with numpy."""
+"""Pictures of caves as NumPy arrays, drawn on the host."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from rlgen.envs.cave.level import LAVA, MOSS, Level, to_grid
 from rlgen.envs.grid import draw as maze
 from rlgen.envs.grid.bitboard import State
 
-# By code of the tile: empty, wall, lava, moss.
+# Indexed by tile code: empty, wall, lava, moss.
 COLOURS = np.array([maze.FREE, maze.WALL, (240, 110, 40), (205, 228, 184)])
 EDGES = np.array([maze.LINE, maze.WALL_EDGE, (206, 78, 24), (178, 207, 155)])
 GLOW, TUFT, GOAL, AGENT = (255, 209, 92), (112, 160, 84), (34, 113, 206), maze.AGENT
@@ -15,16 +15,16 @@ GLOW, TUFT, GOAL, AGENT = (255, 209, 92), (112, 160, 84), (34, 113, 206), maze.A
 def level_image(level: Level) -> np.ndarray:
     """Picture of a level with the agent at its start, uint8[H * tile, W * tile, 3].
 
-    The agent is a disc where the level leaves its direction to chance.
+    The agent is drawn as a disc if its start direction is random.
     """
     return _draw(level, np.asarray(level.start), int(level.direction), highlight=False)
 
 
 def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
-    """Picture of a moment of an episode; the cells in view are tinted.
+    """Picture of a state of an episode; with `highlight` the cells in view are tinted.
 
     Returns:
-        uint8[H * tile, W * tile, 3]; a tile is 32 pixels for the usual 13 x 13, less if larger.
+        uint8[H * tile, W * tile, 3]; a tile has 32 pixels a side at 13 x 13, fewer in larger caves.
     """
     return _draw(level, np.array([state.x, state.y]), int(state.direction), highlight)
 
@@ -45,7 +45,7 @@ def _draw(level: Level, agent: np.ndarray, direction: int, highlight: bool) -> n
 
 
 def _waves(tile: int) -> np.ndarray:
-    """Two bright ripples."""
+    """Coverage of each pixel by two bright ripples, the pattern of lava."""
     u, v = maze.fine_grid(tile)
     ripple = 0.06 * np.sin(4 * np.pi * u)
     near = [abs(v - middle - ripple) < 0.05 for middle in (-0.17, 0.17)]
@@ -53,7 +53,7 @@ def _waves(tile: int) -> np.ndarray:
 
 
 def _tufts(tile: int) -> np.ndarray:
-    """A few dots."""
+    """Coverage of each pixel by a few dots, the pattern of moss."""
     u, v = maze.fine_grid(tile)
     dots = [(-0.24, -0.2, 0.08), (0.2, -0.26, 0.06), (0.04, 0.04, 0.09), (-0.18, 0.26, 0.06)]
     dots.append((0.26, 0.22, 0.08))

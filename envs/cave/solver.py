@@ -1,4 +1,4 @@
-"""Exact shortest ways through a cave, by the maze's sets of cells, and what is read off them."""
+"""Exact shortest paths through a cave, and the level features derived from them."""
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,11 @@ from rlgen.types import Solution
 
 
 def solve(level: Level) -> Solution:
-    """Fewest env steps to the goal, turns included, and what they earn within the time limit.
+    """Fewest env steps to the goal, turns included, and their return within the time limit.
 
-    Where the level leaves the direction to chance, this is what the luckiest of the four allows:
-    a bound that no episode beats, and that can be attained in one episode of four or more. From
-    the other directions it takes up to two turns more, and the best return is lower by up to
-    1.8 / limit.
+    If the start direction is random, the best of the four directions is assumed. No episode can do
+    better, and at least one of the four directions attains it. From the others up to two more turns
+    are needed, and the best return is lower by up to 1.8 / limit.
 
     Source: breadth-first search over the 4 directions x cells of the cave.
     """
@@ -34,22 +33,22 @@ def solve(level: Level) -> Solution:
 
 
 def values(level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-    """The least value of each position; see `rlgen.envs.grid.flood.cell_values`.
+    """Least optimal value per position; see `rlgen.envs.grid.flood.cell_values`.
 
     Raises:
-        ValueError: a feature that caves do not have.
+        ValueError: The feature is not one of caves.
     """
     check_feature(feature)
     return cell_values(cave_sets(level), size_of(level), discount)
 
 
 def path_length(level: Level) -> Int[Array, ""]:
-    """Cells to walk from the start to the goal by the shortest way; -1 if there is none."""
+    """Number of moves on a shortest path from the start to the goal; -1 if unsolvable."""
     return fewest_moves(cave_sets(level))
 
 
 def distances(level: Level) -> Int[Array, "H W"]:
-    """Cells to walk from each cell to the goal; -1 on walls and lava and where there is no way."""
+    """Number of moves from each cell to the goal; -1 on walls, on lava and where no path exists."""
     height, width = size_of(level)
     sets = cave_sets(level)
 
@@ -62,17 +61,19 @@ def distances(level: Level) -> Int[Array, "H W"]:
         distance = jnp.where(cells(wider & ~reached), rounds, distance)
         return wider, distance, rounds + 1, jnp.any(wider != reached)
 
+    # Breadth-first search: a cell first reached in round k is k moves away from the goal. The loop
+    # ends after the first round that reaches no new cell.
     start = jnp.where(cells(sets.goal), 0, -1)
     loop = (sets.goal, start, jnp.int32(1), jnp.bool_(True))
     return jax.lax.while_loop(lambda loop: loop[3], once, loop)[1]
 
 
 def features(level: Level) -> dict[str, Array]:
-    """Scalars that describe a level; lengths are -1 where there is nothing to measure.
+    """Scalars that describe a level; lengths that are not defined are -1.
 
-    The mean distances are in cells to the goal: of the cells from which it can be reached, of the
-    moss among them, and of the lava beside them, which is one further than the nearest of its
-    neighbours that can reach the goal.
+    The three mean distances to the goal are in moves: over the cells from which the goal can be
+    reached, over the moss among them, and over the lava next to them. The distance of a lava cell
+    is one more than the smallest among its neighbours from which the goal can be reached.
     """
     tiles, distance, solution = to_grid(level).tiles, distances(level), solve(level)
     x, y = level.start
@@ -92,12 +93,12 @@ def features(level: Level) -> dict[str, Array]:
 
 
 def cave_sets(level: Level) -> Sets:
-    """The sets of cells of a cave."""
+    """Sets of start, goal and free cells of a cave, as inputs to the searches."""
     return sets_of(level.blocked, level.height, level.start, level.goal)
 
 
 def _nearest_neighbour(distance: Int[Array, "H W"]) -> Int[Array, "H W"]:
-    """The least distance among a cell's four neighbours; -1 if none has one."""
+    """Smallest distance among each cell's four neighbours; -1 if all of theirs are -1."""
     far = distance.size
     padded = jnp.pad(jnp.where(distance < 0, far, distance), 1, constant_values=far)
     vertical = jnp.minimum(padded[:-2, 1:-1], padded[2:, 1:-1])

@@ -1,10 +1,11 @@
-"""Caves of known make: training and test sets, and tests of what training did not show.
+"""Suites of caves: a training set, its test set, and sets outside the training distribution.
 
-They ship as plain files (see `files`); `train` is no test but the set to learn from, and all
-others share no level with it. Every level is solvable.
+The suites ship as plain files (see `files`). `train` is the set to train on; the other suites share
+no level with it. Every level is solvable.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", whose sets are made likewise; the levels are rlgen's own.
+Data-Regularised Environment Design", whose sets are built in the same manner; the levels themselves
+were generated for rlgen.
 """
 
 from collections.abc import Callable
@@ -20,29 +21,30 @@ VERSION = "1"
 FOLDER = Path(__file__).parent / "data"
 
 LIMITS = {
-    # Name of the suite and of its file, and the time limit in steps.
-    "train": 250,  # four structures of rock
-    "test": 250,  # new levels of the same four
+    # Name of the suite and of its file: time limit in env steps.
+    "train": 250,  # four wall structures
+    "test": 250,  # new levels of the same four structures
     "unseen": 250,  # fourteen other structures
-    "few-cues": 250,  # the same with little moss
-    "lava": 250,  # the same with little moss and much lava
+    "few-cues": 250,  # the structures of `unseen` with little moss
+    "lava": 250,  # the structures of `unseen` with little moss and much lava
     "large": 2250,  # 43 x 43 cells
 }
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """The suites by name, each a function that makes it in a copy of `env` of the right size."""
+    """Suites by name, each a function that builds it with a copy of `env` of the right size."""
     return {name: partial(suite, env, name, FOLDER) for name in LIMITS}
 
 
 def suite(env: Any, name: str, folder: Path) -> Suite:
-    """The suite of one file of a folder.
+    """Build the suite stored as `name.npz` in a folder.
 
     Raises:
-        ValueError: the file is missing, damaged or has a level that is not well-formed.
+        ValueError: The file is missing or damaged, or a level is not well-formed.
     """
     plain = read_plain(folder / f"{name}.npz")
     _, height, width = plain.tiles.shape
+    # The field is irrelevant to stored levels, but must be valid for the size of the suite.
     num_objects = min(env.num_objects, height * width - 2)
     env = replace(env, height=height, width=width, max_steps=LIMITS[name], num_objects=num_objects)
     levels = stack(plain, env.max_steps)

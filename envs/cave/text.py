@@ -1,7 +1,7 @@
-"""Caves as text.
+"""Text format of caves.
 
-`#` is a wall, `.` empty, `~` lava, `"` moss, `G` the goal; the start is `S`, or one of `>`, `v`,
-`<` and `^` where every episode starts facing that way.
+`#` is a wall, `.` an empty cell, `~` lava, `"` moss and `G` the goal. The start is `S` if the start
+direction is random, and otherwise `>`, `v`, `<` or `^`, which gives the direction.
 """
 
 import numpy as np
@@ -9,12 +9,12 @@ import numpy as np
 from rlgen.envs.cave.level import ANY_DIRECTION, Level, make_level, to_grid
 
 TILES = '.#~"'
-"""Characters of EMPTY, WALL, LAVA and MOSS."""
-STARTS = ">v<^S"  # the last for any direction, -1
+"""Characters of EMPTY, WALL, LAVA and MOSS, indexed by code."""
+STARTS = ">v<^S"  # indexed by direction; -1, a random direction, selects the last
 
 
 def to_text(level: Level) -> str:
-    """A cave as lines of characters."""
+    """Convert a cave to lines of characters."""
     grid = to_grid(level)
     rows = np.array(list(TILES))[np.asarray(grid.tiles)]
     (x, y), (goal_x, goal_y) = np.asarray(grid.start), np.asarray(grid.goal)
@@ -24,16 +24,16 @@ def to_text(level: Level) -> str:
 
 
 def from_text(text: str, height: int, width: int, max_steps: int = 250) -> Level:
-    """The cave of a text of `height` lines with `width` characters each.
+    """Parse a cave from `height` lines of `width` characters each.
 
     Raises:
-        ValueError: the text is no such cave; the message names what is wrong.
+        ValueError: The text does not describe such a cave; the message states the reason.
     """
     rows = [row.strip() for row in text.strip("\n").split("\n")]
     if len(rows) != height or any(len(row) != width for row in rows):
         raise ValueError(
             f"the text should have {height} lines of {width} characters, the size of the "
-            f"environment; found {len(rows)} of {sorted({len(row) for row in rows})}"
+            f"environment; found {len(rows)} lines of {sorted({len(row) for row in rows})}"
         )
     unknown = sorted(set("".join(rows)) - set(TILES + STARTS + "G"))
     if unknown:
@@ -41,6 +41,7 @@ def from_text(text: str, height: int, width: int, max_steps: int = 250) -> Level
     cells = np.array([list(row) for row in rows])
     goal, start = _only(cells, "G", "goal (G)"), _only(cells, STARTS, "start (S > v < ^)")
     direction = STARTS.index(cells[start[1], start[0]])
+    # G and the start match no tile and add 0: EMPTY.
     tiles = sum(code * (cells == TILES[code]) for code in range(len(TILES)))
     return make_level(
         np.asarray(tiles, np.uint8),

@@ -1,7 +1,7 @@
-"""What the agent sees of a cave: the maze's 5x5 window, with lava and moss in it.
+"""Observation of a cave: the 5x5 view of the maze, with lava and moss in it.
 
 Codes and orientation are those of MiniGrid, see `rlgen.envs.grid.bitboard`. The agent's own cell
-looks empty whatever it stands on; walls and lava hide nothing behind them.
+appears empty even if it is moss. Walls and lava do not hide the cells behind them.
 """
 
 from typing import NamedTuple
@@ -23,22 +23,22 @@ from rlgen.envs.grid.bitboard import (
 from rlgen.types import PyTree
 
 MOSS_CODE, LAVA_CODE = (0.3, 0.2, 0.0), (0.9, 0.0, 0.0)
-"""Object, colour and state of a cell, divided by ten; the others are the maze's."""
+"""Object, colour and state of a cell, each divided by ten; other codes are in `bitboard`."""
 _OWN = VIEW * (VIEW // 2) + VIEW - 1
-"""The agent's cell, [2, 4], as a bit of the view."""
+"""Bit of the agent's own cell, [2, 4], in a packed view."""
 
 
 class PackedObs(NamedTuple):
-    """The observation in 10 bytes; `unpack` gives the image."""
+    """Observation packed into 10 bytes; `unpack` converts it to an image."""
 
-    blocked: UInt32[Array, "*batch"]  # bit 5 x + y is cell [x, y] of the view: walls and lava
-    marked: UInt32[Array, "*batch"]  # lava and moss
+    blocked: UInt32[Array, "*batch"]  # bit 5 x + y is cell [x, y] of the view: wall and lava
+    marked: UInt32[Array, "*batch"]  # lava and moss, in the same order
     goal: Int8[Array, "*batch"]  # 5 x + y, or 25 if out of view
     direction: Int8[Array, "*batch"]
 
 
 def packed_view(level: Level, state: State) -> PackedObs:
-    """What the agent sees of one cave."""
+    """Compute the packed observation of one state."""
     others = jnp.uint32(2 ** (VIEW * VIEW) - 1 - 2**_OWN)
     blocked = cells_in_view(level.blocked, level.height, state) & others
     marked = cells_in_view(level.marked, level.height, state) & others
@@ -47,12 +47,12 @@ def packed_view(level: Level, state: State) -> PackedObs:
 
 
 def image_view(level: Level, state: State) -> dict[str, Array]:
-    """The view as `{"image": float32[5, 5, 3], "direction": int32}`."""
+    """Compute the observation as `{"image": float32[5, 5, 3], "direction": int32}`."""
     return {"image": _image(packed_view(level, state)), "direction": state.direction}
 
 
 def unpack(obs: PyTree) -> dict[str, Float[Array, "..."]]:
-    """Either kind of observation as a network sees it; leading axes are free.
+    """Convert either kind of observation to network input; any leading axes are kept.
 
     Returns:
         `image`, float32[..., 5, 5, 3], and `direction`, one-hot, float32[..., 4].
@@ -64,6 +64,7 @@ def unpack(obs: PyTree) -> dict[str, Float[Array, "..."]]:
 
 def _image(obs: PackedObs) -> Float32[Array, "*batch 5 5 3"]:
     lead = obs.blocked.shape
+    # [..., 25, 1]: one entry per cell of the view, then codes broadcast over the last axis.
     cell = jnp.arange(VIEW * VIEW).reshape(*[1] * len(lead), -1, 1)
     blocked, marked = (
         (bits[..., None, None] >> cell.astype(jnp.uint32)) & 1 == 1

@@ -1,11 +1,12 @@
-"""Layouts that look like a small drawing: wave function collapse with overlapping patterns.
+"""Layouts that resemble a small drawing: wave function collapse with overlapping patterns.
 
-Every N x N window of a layout occurs in the drawing, turned or mirrored perhaps. The least decided
-cell is decided first, its pattern drawn by how often it occurs in the drawing, and what that rules
-out elsewhere is ruled out; a cell without a pattern left ends the attempt.
+Every N x N window of a layout occurs in the drawing, possibly rotated or mirrored. In each step the
+undecided cell with the fewest remaining patterns is assigned one of them, drawn in proportion to
+its frequency in the drawing. Patterns that are no longer possible are then removed from the other
+cells. The attempt fails if a cell has no pattern left.
 
 Source: Gumin, 2016, "WaveFunctionCollapse", with the choices that Garcin et al., 2024, "DRED",
-describe for their caves: no second attempt, ties broken by noise that is drawn once.
+describe for their caves: no backtracking, and ties broken by noise that is drawn once.
 """
 
 from collections.abc import Iterator
@@ -17,28 +18,28 @@ from jaxtyping import Bool, Float, Float32
 
 DRAWINGS = Path(__file__).parent / "data" / "drawings.txt"
 
-_STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # to the neighbours, rows and columns
+_STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (row, column) offsets to the four neighbours
 
 
 class Drawing(NamedTuple):
-    """What layouts are to look like."""
+    """Drawing that layouts should resemble."""
 
     name: str
     walls: Bool[np.ndarray, "h w"]
-    size: int  # N, of the patterns
-    wraps: bool  # whether the drawing's patterns go on over its edges
+    size: int  # N, side of the patterns in cells
+    wraps: bool  # whether patterns wrap around the edges of the drawing
 
 
 class Patterns(NamedTuple):
     """The P patterns of a drawing."""
 
     walls: Bool[np.ndarray, "P N N"]
-    weight: Float[np.ndarray, " P"]  # how often each occurs
+    weight: Float[np.ndarray, " P"]  # number of occurrences in the drawing
     fits: Float32[np.ndarray, "4 P P"]  # 1 where the second may lie one step from the first
 
 
 def read_drawings(path: Path = DRAWINGS) -> dict[str, Drawing]:
-    """The drawings of a text file by name; the file says how it is read."""
+    """Read the drawings of a text file, by name; the head of the file describes the format."""
     found: dict[str, Drawing] = {}
     for part in path.read_text(encoding="utf-8").split("\n= ")[1:]:
         head, *rows = part.split("\n")
@@ -49,12 +50,13 @@ def read_drawings(path: Path = DRAWINGS) -> dict[str, Drawing]:
 
 
 def patterns_of(drawing: Drawing) -> Patterns:
-    """All windows of a drawing under the eight symmetries of the square."""
+    """Collect all windows of a drawing under the eight symmetries of the square."""
     size, walls = drawing.size, drawing.walls
     if drawing.wraps:
         walls = np.pad(walls, ((0, size - 1), (0, size - 1)), mode="wrap")
     windows = np.lib.stride_tricks.sliding_window_view(walls, (size, size))
     windows = windows.reshape(-1, size, size)
+    # [8 n, N, N]: four rotations, and the mirror image of each.
     turned = [np.rot90(windows, k, (1, 2)) for k in range(4)]
     every = np.concatenate([*turned, *(x[:, :, ::-1] for x in turned)])
     found, weight = np.unique(every.reshape(len(every), -1), axis=0, return_counts=True)
@@ -64,7 +66,7 @@ def patterns_of(drawing: Drawing) -> Patterns:
 
 
 def _fits(walls: Bool[np.ndarray, "P N N"], down: int, right: int) -> Bool[np.ndarray, "P P"]:
-    """Whether the second pattern agrees with the first where they overlap, a step away."""
+    """Return whether two patterns agree where they overlap, the second one step from the first."""
     size = walls.shape[1]
     rows, columns = (slice(max(step, 0), size + min(step, 0)) for step in (down, right))
     there_rows, there_columns = (slice(max(-s, 0), size + min(-s, 0)) for s in (down, right))
@@ -76,22 +78,25 @@ def _fits(walls: Bool[np.ndarray, "P N N"], down: int, right: int) -> Bool[np.nd
 def layout(
     rng: np.random.Generator, patterns: Patterns, shape: tuple[int, int], wraps: bool = False
 ) -> Bool[np.ndarray, "H W"] | None:
-    """Where there is rock; None if the attempt came to a cell without a pattern.
+    """Generate a layout, True on wall cells; None if a cell is left without a pattern.
 
     Args:
-        rng: of the attempt.
-        patterns: to be made of.
-        shape: H, W.
-        wraps: whether the layout goes on over its edges.
+        rng: Random generator, consumed.
+        patterns: Patterns of the drawing.
+        shape: H, W of the layout.
+        wraps: Whether patterns wrap around the edges of the layout.
     """
     num_cells, num = shape[0] * shape[1], len(patterns.weight)
+    # open_to[c, p]: pattern p is still possible at cell c; left[c]: number of such patterns.
     open_to = np.ones((num_cells, num), bool)
     left = np.full(num_cells, num, float)
+    # Below 1, so that the noise breaks ties only between equal counts.
     noise = rng.random(num_cells) * 0.1
     around = [list(_neighbours(cell, shape, wraps)) for cell in range(num_cells)]
     while True:
         undecided = left > 1
         if not undecided.any():
+            # Each cell shows the top left cell of its one remaining pattern.
             first = patterns.walls[:, 0, 0]
             return first[open_to.argmax(1)].reshape(shape)
         cell = int(np.where(undecided, left + noise, np.inf).argmin())
@@ -110,12 +115,13 @@ def _rule_out(
     around: list[list[tuple[int, int]]],
     fits: Float32[np.ndarray, "4 P P"],
 ) -> bool:
-    """What a decision rules out elsewhere; False if a cell is left without a pattern."""
+    """Propagate a decision, in place; return False if a cell is left without a pattern."""
     changed = [cell]
     while changed:
         here = changed.pop()
         possible = open_to[here].astype(np.float32)
         for step, there in around[here]:
+            # A pattern stays possible if at least one pattern of `here` is compatible with it.
             open_to[there] &= possible @ fits[step] > 0
             count = int(open_to[there].sum())
             changed += [there] * bool(0 < count < left[there])

@@ -1,11 +1,13 @@
 """Cart-pole: push a cart left or right so that the pole on it stays upright.
 
-Every step pays 1. The episode ends when the pole leans by more than 12 degrees or the cart leaves
-the track; a level is solved by lasting until the time limit. Dynamics are gymnax's, step for step;
-the time limit is that of CartPole-v0, 200 steps, so that an episode fits into a usual rollout.
+Every step gives reward 1. The episode ends when the pole leans by more than 12 degrees or the cart
+leaves the track. A level is solved if the episode lasts until the time limit. The dynamics are
+exactly those of gymnax. The time limit is that of CartPole-v0, 200 steps, so that an episode fits
+into a typical rollout.
 
 Source: Barto, Sutton and Anderson, 1983, "Neuronlike Adaptive Elements That Can Solve Difficult
-Learning Control Problems". Differs from gymnax in giving masses, length, gravity and force as data.
+Learning Control Problems". Differs from gymnax in that masses, length, gravity and force are
+parameters of the level.
 """
 
 from dataclasses import dataclass
@@ -30,35 +32,35 @@ NOMINAL = {
     "length": 0.5,
     "force_mag": 10.0,
 }
-"""gymnax's own values."""
+"""Parameter values of gymnax."""
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class Level:
-    """One cart with its pole, by the names of gymnax; what its params hold besides is fixed."""
+    """One cart with its pole, named as in gymnax, whose other params are fixed."""
 
     gravity: Float[Array, "*batch"]  # m/s²
     masscart: Float[Array, "*batch"]  # kg
     masspole: Float[Array, "*batch"]  # kg
-    length: Float[Array, "*batch"]  # half of the pole's, m
-    force_mag: Float[Array, "*batch"]  # of a push, N
+    length: Float[Array, "*batch"]  # half the length of the pole, m
+    force_mag: Float[Array, "*batch"]  # force of a push, N
     max_steps_in_episode: Int[Array, "*batch"]
 
 
 @dataclass(frozen=True)
 class CartPole(PhysicsFamily):
-    """Carts and poles; each field `(low, high)` is the range of a parameter in training levels.
+    """Carts and poles; a field `(low, high)` is the range of a parameter in training levels.
 
-    Episodes start with all four numbers of the state uniform in -0.05 .. 0.05.
+    Episodes start with all four entries of the state uniform in -0.05 .. 0.05.
     """
 
-    gravity: tuple[float, float] = (7.0, 13.0)  # m/s²
-    masscart: tuple[float, float] = (0.5, 2.0)  # kg
-    masspole: tuple[float, float] = (0.05, 0.5)  # kg
-    length: tuple[float, float] = (0.25, 1.0)  # half of the pole's, m
-    force_mag: tuple[float, float] = (5.0, 15.0)  # of a push, N
-    max_steps: int = 200  # time limit of the levels made here
+    gravity: tuple[float, float] = (7.0, 13.0)  # range of gravity, m/s²
+    masscart: tuple[float, float] = (0.5, 2.0)  # range of the cart's mass, kg
+    masspole: tuple[float, float] = (0.05, 0.5)  # range of the pole's mass, kg
+    length: tuple[float, float] = (0.25, 1.0)  # range of half the pole's length, m
+    force_mag: tuple[float, float] = (5.0, 15.0)  # range of the force of a push, N
+    max_steps: int = 200  # time limit of generated levels, in env steps
 
     family = "cart-pole"
     system = _gymnax.CartPole
@@ -69,25 +71,25 @@ class CartPole(PhysicsFamily):
 
     @property
     def num_actions(self) -> int:
-        """Left and right."""
+        """Two: push left, push right."""
         return 2
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
-        """Position, speed, angle (clockwise, from upright) and its speed; speeds have no limit."""
+        """Position, velocity, angle (clockwise from upright), angular velocity; both unbounded."""
         top = np.finfo(np.float32).max
         usual = _gymnax.EnvParams()
         high = np.array([usual.x_threshold * 2, top, usual.theta_threshold_radians * 2, top])
-        bound: Any = high.astype(np.float32)  # gymnax's annotation asks for a jax array
+        bound: Any = high.astype(np.float32)  # gymnax's annotation requires a JAX array
         return spaces.Box(-bound, bound, (4,), jnp.float32)
 
     def success(
         self, episode_return: Float[Array, "*B"], terminated: Bool[Array, "*B"]
     ) -> Bool[Array, "*B"]:
-        """The pole stood, and the cart was on the track, until the time limit."""
+        """True if the pole stayed up and the cart on the track until the time limit."""
         return ~terminated
 
     def system_params(self, level: Level) -> _gymnax.EnvParams:
-        """Gymnax's params of a level, with what it keeps of sums and products."""
+        """Convert a level to gymnax's params, including the derived sum and product."""
         fields: dict[str, Any] = {
             "gravity": level.gravity,
             "masscart": level.masscart,
@@ -102,10 +104,10 @@ class CartPole(PhysicsFamily):
 
 
 def build(**fields) -> CartPole:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return CartPole(**fields)
 
 
 def tiny() -> CartPole:
-    """With a short time limit, for tests of laws."""
+    """Instance with a short time limit, for the tests of laws."""
     return CartPole(max_steps=20)

@@ -1,8 +1,8 @@
-"""Editor of a physical system: an episode chooses the parameters of a level one after the other.
+"""Editor of a physical system: an episode sets the parameters of a level one after the other.
 
-For samplers whose teacher learns to make levels: Dennis et al., 2020, "Emergent Complexity and
-Zero-shot Transfer via Unsupervised Environment Design", whose teacher also sees noise, so that it
-can make many levels of the same kind.
+Used by samplers whose teacher learns to build levels: Dennis et al., 2020, "Emergent Complexity and
+Zero-shot Transfer via Unsupervised Environment Design". As there, the teacher also observes noise,
+so that one policy can build many different levels.
 """
 
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from rlgen.protocols import Editor
 from rlgen.types import Key, PyTree
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class EditorLevel:
-    """What an episode of building starts from."""
+    """Initial conditions of an editing episode."""
 
     noise: Float[Array, "*batch Z"]  # uniform in [0, 1)
     max_steps_in_episode: Int[Array, "*batch"]  # the editor's horizon
@@ -32,18 +32,24 @@ class EditorLevel:
 @no_type_check
 @struct.dataclass
 class EditorState:
-    """A level in the making."""
+    """State of an editing episode: a partly built level."""
 
-    choice: Int[Array, "*batch D"]  # place on the grid of each parameter; -1 if not chosen yet
-    time: Int[Array, "*batch"]  # steps done
+    choice: Int[Array, "*batch D"]  # grid index per parameter; -1 if not yet chosen
+    time: Int[Array, "*batch"]  # steps taken
 
 
 @dataclass(frozen=True)
 class PhysicsEditor(Editor):
-    """Step i sets parameter i to one of `num_choices` values; those not set yet are nominal.
+    """Editor in which step i sets parameter i to one of `num_choices` values.
 
-    The values lie on a logarithmic grid over the parameter's range for training, both ends
-    included. Episodes end at the time limit alone and pay nothing.
+    Parameters that are not set yet have their nominal value. The choices lie on a logarithmic grid
+    over the training range of the parameter, both ends included. Episodes never terminate before
+    the time limit, and all rewards are 0.
+
+    Attributes:
+        env: Family whose levels are built.
+        num_choices: Number of grid values per parameter, at least 2.
+        num_noise: Length of the noise vector in the observation, at least 1.
     """
 
     env: ParameterFamily
@@ -51,7 +57,7 @@ class PhysicsEditor(Editor):
     num_noise: int = 16
 
     def __post_init__(self):
-        """Refuse an editor that has nothing to choose or no noise."""
+        """Reject an editor with fewer than two choices or without noise."""
         for name, least in (("num_choices", 2), ("num_noise", 1)):
             if getattr(self, name) < least:
                 raise ValueError(
@@ -60,36 +66,36 @@ class PhysicsEditor(Editor):
 
     @property
     def name(self) -> str:
-        """Name of the family, and that it is an editor."""
+        """Class name of the family, followed by `Editor`."""
         return f"{type(self.env).__name__}Editor"
 
     @property
     def num_actions(self) -> int:
-        """One for every value on the grid."""
+        """One action per grid value."""
         return self.num_choices
 
     @property
     def horizon(self) -> int:
-        """Steps of an episode: one a parameter."""
+        """Steps of an episode, one per parameter."""
         return len(self.env.ranges().names)
 
     @property
     def default_params(self) -> EditorLevel:
-        """No noise."""
+        """Example level: noise of zeros."""
         return EditorLevel(jnp.zeros(self.num_noise), jnp.int32(self.horizon))
 
     def observation_space(self, params: EditorLevel | None = None) -> spaces.Dict:
-        """See `observe`; all numbers are from 0 to 1."""
+        """Space of `observe`; all entries lie in 0 .. 1."""
         shapes = {"built": (self.horizon, 2), "time": (self.horizon,), "noise": (self.num_noise,)}
         return spaces.Dict({n: spaces.Box(0.0, 1.0, s, jnp.float32) for n, s in shapes.items()})
 
     def sample_level(self, key: Key) -> EditorLevel:
-        """New noise."""
+        """Sample new noise."""
         noise = jax.random.uniform(key, (self.num_noise,))
         return EditorLevel(noise, jnp.int32(self.horizon))
 
     def reset_env(self, key: Key, params: EditorLevel) -> tuple[PyTree, EditorState]:
-        """Nothing is chosen; nothing is random but the noise, which the level holds."""
+        """Start with no parameter chosen; deterministic, as the noise is part of the level."""
         state = EditorState(jnp.full(self.horizon, -1, jnp.int32), jnp.int32(0))
         return self.observe(key, state, None, params), state
 
@@ -100,7 +106,7 @@ class PhysicsEditor(Editor):
         action: Int[Array, ""] | int | float,
         params: EditorLevel,
     ) -> tuple[PyTree, EditorState, Float[Array, ""], Bool[Array, ""], dict]:
-        """Set the parameter whose turn it is: `(obs, state, reward, terminated, info)`."""
+        """Set the next parameter: `(obs, state, reward, terminated, info)`."""
         here = jnp.arange(self.horizon) == state.time
         choice = jnp.where(here, jnp.asarray(action, jnp.int32), state.choice)
         state = EditorState(choice, state.time + 1)
@@ -114,10 +120,11 @@ class PhysicsEditor(Editor):
         action: Int[Array, ""] | int | float | None,
         params: EditorLevel,
     ) -> dict[str, Float[Array, "..."]]:
-        """What the teacher sees.
+        """Compute the teacher's observation.
 
-        `built` [D, 2]: place of each parameter in its range, and whether it was chosen. `time` [D]:
-        one-hot of the parameter whose turn it is; all 0 at the end. `noise` [Z]: the level's.
+        `built` [D, 2] holds the place of each parameter in its range and whether it was chosen.
+        `time` [D] is the one-hot index of the next parameter, all 0 at the end. `noise` [Z] is the
+        noise of the level.
         """
         ranges = self.env.ranges()
         nominal = ranges.places(ranges.nominal).clip(0, 1).astype(np.float32)
@@ -130,14 +137,16 @@ class PhysicsEditor(Editor):
         }
 
     def level_of(self, state: EditorState) -> PyTree:
-        """The level that a state has built: chosen values, nominal ones for the rest."""
+        """Build the level of a state; parameters not yet chosen are nominal."""
         ranges = self.env.ranges()
+        # -1 (not chosen) reads entry 0, which the `where` below discards.
         chosen = jnp.take_along_axis(self.grid(), state.choice.clip(0)[:, None], 1)[:, 0]
         return self.env.make_level(jnp.where(state.choice >= 0, chosen, ranges.nominal))
 
     def grid(self) -> Float[Array, "D K"]:
-        """The values that each parameter can be given, from low to high."""
+        """Values that each parameter can be set to, in ascending order."""
         ranges = self.env.ranges()
         place = np.linspace(0.0, 1.0, self.num_choices)[:, None].repeat(self.horizon, 1)
         values = ranges.values(place).astype(np.float32)
+        # Rounding to float32 may leave the range by one unit in the last place.
         return jnp.asarray(values.clip(ranges.low[None], ranges.high[None]).T)

@@ -1,11 +1,11 @@
 """Mountain car: reach the flag on a hill that is too steep for the motor, by swinging.
 
-Every step costs 1 until the flag is reached, which ends the episode. Dynamics are gymnax's, step
-for step. Where the motor is strong and gravity weak the car drives straight up, so that some levels
-are far easier than gymnax's, where random actions hardly ever reach the flag.
+Every step has reward -1 until the flag is reached, which ends the episode. The dynamics are exactly
+those of gymnax. If the motor is strong and gravity is weak, the car can drive straight up; some
+levels are therefore far easier than gymnax's, in which random actions rarely reach the flag.
 
 Source: Moore, 1990, "Efficient Memory-based Learning for Robot Control". Differs from gymnax in
-giving force and gravity as data.
+that force and gravity are parameters of the level.
 """
 
 from dataclasses import dataclass
@@ -25,29 +25,29 @@ from rlgen.types import Key
 __all__ = ["Level", "MountainCar", "build", "tiny"]
 
 NOMINAL = {"force": 0.001, "gravity": 0.0025}
-"""gymnax's own values."""
+"""Parameter values of gymnax."""
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class Level:
-    """One car and its hill; the units are those of gymnax, a step of time and no mass."""
+    """One car and its hill, in gymnax's units: time in steps, and no mass."""
 
-    force: Float[Array, "*batch"]  # of the motor: speed gained in a step
-    gravity: Float[Array, "*batch"]  # speed gained in a step where the hill is steepest
+    force: Float[Array, "*batch"]  # of the motor: change of velocity per step
+    gravity: Float[Array, "*batch"]  # change of velocity per step where the hill is steepest
     max_steps_in_episode: Int[Array, "*batch"]
 
 
 @dataclass(frozen=True)
 class MountainCar(PhysicsFamily):
-    """Cars on hills; each field `(low, high)` is the range of a parameter in training levels.
+    """Cars on hills; a field `(low, high)` is the range of a parameter in training levels.
 
-    Episodes start at rest, anywhere in -0.6 .. -0.4.
+    Episodes start at rest, at a position uniform in -0.6 .. -0.4.
     """
 
-    force: tuple[float, float] = (0.0009, 0.003)  # of the motor: speed gained in a step
-    gravity: tuple[float, float] = (0.001, 0.003)  # the same of gravity, at the steepest place
-    max_steps: int = 200  # time limit of the levels made here
+    force: tuple[float, float] = (0.0009, 0.003)  # velocity change per step by the motor
+    gravity: tuple[float, float] = (0.001, 0.003)  # velocity change per step on the steepest slope
+    max_steps: int = 200  # time limit of generated levels, in env steps
 
     family = "mountain-car"
     system = _gymnax.MountainCar
@@ -58,21 +58,21 @@ class MountainCar(PhysicsFamily):
 
     @property
     def num_actions(self) -> int:
-        """Back, nothing, forward."""
+        """Three: accelerate backwards, coast, accelerate forwards."""
         return 3
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
-        """Position and speed."""
+        """Position and velocity."""
         usual = _gymnax.EnvParams()
         low: Any = np.array([usual.min_position, -usual.max_speed], np.float32)
         high: Any = np.array([usual.max_position, usual.max_speed], np.float32)
         return spaces.Box(low, high, (2,), jnp.float32)
 
     def sample_simple_level(self, key: Key) -> Level:
-        """About the easiest level of the ranges: the strongest motor in the weakest gravity.
+        """Sample near the easiest level of the ranges: strongest motor, weakest gravity.
 
-        Not gymnax's own system, on which random episodes hardly ever reach the flag; one in six
-        does here.
+        Gymnax's own system is not used, because random episodes rarely reach its flag; here one in
+        six does.
         """
         easiest = np.array([self.force[1], self.gravity[0]], np.float32)
         return self.make_level(parameters.sample_near(key, self.ranges(), easiest))
@@ -80,16 +80,16 @@ class MountainCar(PhysicsFamily):
     def success(
         self, episode_return: Float[Array, "*B"], terminated: Bool[Array, "*B"]
     ) -> Bool[Array, "*B"]:
-        """The flag was reached."""
+        """True if the flag was reached."""
         return terminated
 
     @property
     def lowest_return(self) -> float:
-        """The flag is never reached."""
+        """Return of an episode that never reaches the flag."""
         return -float(self.max_steps)
 
     def system_params(self, level: Level) -> _gymnax.EnvParams:
-        """Gymnax's params of a level."""
+        """Convert a level to gymnax's params."""
         fields: dict[str, Any] = {
             "force": level.force,
             "gravity": level.gravity,
@@ -99,10 +99,10 @@ class MountainCar(PhysicsFamily):
 
 
 def build(**fields) -> MountainCar:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return MountainCar(**fields)
 
 
 def tiny() -> MountainCar:
-    """With a short time limit, for tests of laws."""
+    """Instance with a short time limit, for the tests of laws."""
     return MountainCar(max_steps=20)

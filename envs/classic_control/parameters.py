@@ -1,11 +1,11 @@
-"""Physical systems as families of levels: ranges of parameters, drawn from, edited, checked.
+"""Physical systems as families of levels: sampling, editing and checking of parameter ranges.
 
-All ranges are logarithmic: a factor counts alike at either end. A value's *place* is 0 at the low
-end of its range and 1 at the high end.
+All ranges are logarithmic, so equal factors are equal distances. The *place* of a value is 0 at the
+low end of its range and 1 at the high end.
 
-Sources: training ranges and held-out ones beyond them, of these systems, go back to Packer et al.,
-2018, "Assessing Generalization in Deep Reinforcement Learning"; edits to Parker-Holder et al.,
-2022, "Evolving Curricula with Regret-Based Environment Design".
+Sources: training ranges and held-out ranges beyond them were introduced for such systems by Packer
+et al., 2018, "Assessing Generalization in Deep Reinforcement Learning". Edits follow Parker-Holder
+et al., 2022, "Evolving Curricula with Regret-Based Environment Design".
 """
 
 import math
@@ -24,39 +24,39 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 EDIT = 0.1
-"""The farthest that one edit moves a parameter, as a share of its range."""
+"""Largest change of a parameter by one edit, as a share of its logarithmic range."""
 NEARBY = 0.01
-"""How far from their centre the simplest levels lie to either side, as a share of the range."""
+"""Largest distance of simple levels from their centre, as a share of the logarithmic range."""
 
 
 class Ranges(NamedTuple):
-    """D parameters of a family and from where to where levels for training have them."""
+    """Training ranges of the D parameters of a family."""
 
     names: tuple[str, ...]
     low: Float[np.ndarray, " D"]
     high: Float[np.ndarray, " D"]
-    nominal: Float[np.ndarray, " D"]  # gymnax's value, or what of the range is nearest to it
+    nominal: Float[np.ndarray, " D"]  # gymnax's value, clipped to the range
 
     def values(self, place: Float[np.ndarray, "*M D"]) -> Float[np.ndarray, "*M D"]:
-        """Values at the given places, which may lie outside of 0 .. 1; on the host, in float64."""
+        """Return the values at places, also outside 0 .. 1; on the host, in float64."""
         low, high = self.low.astype(float), self.high.astype(float)
         return low * (high / low) ** place
 
     def places(self, values: Float[np.ndarray, " D"]) -> Float[np.ndarray, " D"]:
-        """The inverse of `values`; 0 where a range is a single number."""
+        """Invert `values`; 0 if a range is a single number."""
         low, high = self.low.astype(float), self.high.astype(float)
         wide = high > low
         return np.log(values / low) / np.where(wide, np.log(high / low), 1.0) * wide
 
 
 class ParameterFamily(LevelEnv, abstract=True):
-    """A family whose levels are D positive numbers and a time limit.
+    """Family whose levels consist of D positive numbers and a time limit.
 
-    A family is a frozen dataclass with a field `(low, high)` for every parameter: its range in
+    Subclasses are frozen dataclasses with a field `(low, high)` for each parameter, its range in
     training levels.
 
     Attributes:
-        max_steps: time limit of the levels made here.
+        max_steps: Time limit of generated levels, in env steps.
     """
 
     max_steps: int
@@ -64,13 +64,13 @@ class ParameterFamily(LevelEnv, abstract=True):
     nominal: ClassVar[Mapping[str, float]]
     """Value of each parameter in gymnax, in the order of the level's fields."""
     level_type: ClassVar[type]
-    """Made of the parameters and `max_steps_in_episode`."""
+    """Level class, with the parameters and `max_steps_in_episode` as fields."""
 
     def __post_init__(self):
-        """Refuse ranges that are none, and impossible time limits.
+        """Reject invalid ranges and time limits.
 
         Raises:
-            ValueError: names the field, its value and what would do.
+            ValueError: A field is invalid; the message names it, its value and a valid one.
         """
         kind = type(self).__name__
         for name in self.nominal:
@@ -85,43 +85,44 @@ class ParameterFamily(LevelEnv, abstract=True):
             raise ValueError(f"{kind}: max_steps={self.max_steps} is not in 1 .. 1000000")
 
     def ranges(self) -> Ranges:
-        """The parameters, in the order of the level's fields, and their ranges."""
+        """Parameters and their ranges, in the order of the level's fields."""
         low, high = np.array([getattr(self, name) for name in self.nominal], np.float32).T
         centre = np.clip(np.array(list(self.nominal.values()), np.float32), low, high)
         return Ranges(tuple(self.nominal), low, high, centre)
 
     def make_level(self, values: Float[Array, "*M D"] | Float[np.ndarray, "*M D"]) -> PyTree:
-        """The level, or levels [M], of parameters in that order; its time limit is `max_steps`."""
+        """Build a level, or levels [M], from parameters in the order of `ranges`."""
         steps = jnp.full(values.shape[:-1], self.max_steps, jnp.int32)
         columns = (jnp.asarray(values[..., i], jnp.float32) for i in range(values.shape[-1]))
         return self.level_type(*columns, max_steps_in_episode=steps)
 
     @property
     def default_params(self) -> PyTree:
-        """Gymnax's own system, whatever the ranges; its time limit is `max_steps`."""
+        """Gymnax's own system, even if outside the ranges; its time limit is `max_steps`."""
         return self.make_level(np.array(list(self.nominal.values()), np.float32))
 
     def sample_level(self, key: Key) -> PyTree:
-        """Parameters log-uniformly from their ranges, independently."""
+        """Sample each parameter log-uniformly from its range, independently."""
         return self.make_level(sample(key, self.ranges()))
 
     def sample_simple_level(self, key: Key) -> PyTree:
-        """Gymnax's own system, but for differences too small to matter."""
+        """Sample gymnax's own system with negligible perturbations; see `sample_near`."""
         return self.make_level(sample_near(key, self.ranges()))
 
     def mutate_levels(self, key: Key, levels: PyTree, num_edits: int) -> PyTree:
-        """Levels [N], each with `num_edits` small changes of one parameter, inside the ranges."""
+        """Apply `num_edits` small changes of one parameter to each of the levels [N]."""
         return mutate(key, levels, self.ranges(), num_edits)
 
     def level_features(self, level: PyTree) -> dict[str, Array]:
-        """The parameters."""
+        """Parameters of a level, by name."""
         return {name: getattr(level, name) for name in self.nominal}
 
     def load_levels(self, path: Path | str) -> LevelSet:
-        """Levels of an `.npz` of rlgen.
+        """Load levels from an `.npz` file written by rlgen.
 
         Raises:
-            ValueError: unreadable, of another family, or with a parameter that is not positive.
+            ValueError: The file is unreadable or of another family, or a parameter is not a
+                positive number.
         """
         levels = load_level_set(path, self.default_params)
         for name, values in vars(levels.level).items():
@@ -136,17 +137,18 @@ class ParameterFamily(LevelEnv, abstract=True):
 
 
 def sample(key: Key, ranges: Ranges) -> Float[Array, " D"]:
-    """Parameters log-uniformly from their ranges."""
+    """Sample parameters log-uniformly from their ranges, [D]."""
     place = jax.random.uniform(key, ranges.low.shape)
+    # Rounding in exp and log may leave the range by a unit in the last place.
     return jnp.clip(ranges.low * jnp.exp(place * _span(ranges)), ranges.low, ranges.high)
 
 
 def sample_near(
     key: Key, ranges: Ranges, centre: Float[np.ndarray, " D"] | None = None
 ) -> Float[Array, " D"]:
-    """Parameters within `NEARBY` of a centre, by default the nominal values.
+    """Sample parameters within `NEARBY` of a centre, by default the nominal values.
 
-    A centre at an end of its range is moved inwards, so that none of its surroundings is outside.
+    A centre near an end of its range is moved inwards, so that its neighbourhood is inside.
     """
     centre = ranges.nominal if centre is None else centre
     margin = np.exp(NEARBY * _span(ranges))
@@ -156,9 +158,11 @@ def sample_near(
 
 
 def mutate(key: Key, levels: PyTree, ranges: Ranges, num_edits: int) -> PyTree:
-    """Levels [N], each edited `num_edits` times: one parameter moves by up to `EDIT` of its range.
+    """Edit each of the levels [N] `num_edits` times.
 
-    Which one and how far are uniform; it never leaves the range. All else stays bit for bit.
+    An edit moves one parameter by up to `EDIT` of its logarithmic range. The parameter and the
+    distance are uniform, and the result is clipped to the range. All other values stay
+    bit-identical.
     """
     values = jnp.stack([getattr(levels, name) for name in ranges.names], -1)
     keys = jax.random.split(key, values.shape[0])
@@ -173,6 +177,8 @@ def _edit(
     which = jax.random.randint(key_which, (num_edits,), 0, len(ranges.names))
     steps = jax.random.uniform(key_step, (num_edits,), minval=-EDIT, maxval=EDIT)
 
+    # Sequential, because later edits may change the same parameter again. Parameters that no edit
+    # selects pass through `where` unchanged.
     def one(values: Array, draw: tuple[Array, Array]) -> tuple[Array, None]:
         index, step = draw
         moved = jnp.clip(values * jnp.exp(step * _span(ranges)), ranges.low, ranges.high)

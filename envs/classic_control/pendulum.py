@@ -1,10 +1,10 @@
-"""Pendulum: swing a rod up, with too little torque to lift it at once, and keep it there.
+"""Pendulum: swing up a rod whose motor is too weak to lift it directly, and keep it upright.
 
-A step costs `angle² + 0.1 speed² + 0.001 torque²`, with the angle from upright; nothing but the
-time limit ends an episode. Dynamics are gymnax's, step for step.
+The reward of a step is `-(angle² + 0.1 speed² + 0.001 torque²)`, with the angle measured from
+upright. Only the time limit ends an episode. The dynamics are exactly those of gymnax.
 
-Source: the pendulum of OpenAI Gym, as in gymnax. Differs in giving mass, length, gravity and the
-largest torque as data, and in a grid of torques for a continuous one.
+Source: the pendulum of OpenAI Gym, as in gymnax. Differs in that mass, length, gravity and largest
+torque are parameters of the level, and in that actions are a grid of torques instead of continuous.
 """
 
 import math
@@ -25,13 +25,13 @@ from rlgen.types import Key, PyTree
 __all__ = ["Level", "Pendulum", "build", "tiny"]
 
 NOMINAL = {"gravity": 10.0, "mass": 1.0, "length": 1.0, "max_torque": 2.0}
-"""gymnax's own values."""
+"""Parameter values of gymnax."""
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class Level:
-    """One rod and its motor."""
+    """One rod with its motor."""
 
     gravity: Float[Array, "*batch"]  # m/s²
     mass: Float[Array, "*batch"]  # kg
@@ -42,18 +42,18 @@ class Level:
 
 @dataclass(frozen=True)
 class Pendulum(PhysicsFamily):
-    """Rods; each field `(low, high)` is the range of a parameter in training levels.
+    """Rods; a field `(low, high)` is the range of a parameter in training levels.
 
-    Episodes start at any angle, with a speed in -1 .. 1.
+    Episodes start at a uniform angle, with an angular velocity uniform in -1 .. 1.
     """
 
-    gravity: tuple[float, float] = (8.0, 12.5)  # m/s²
-    mass: tuple[float, float] = (0.7, 1.4)  # kg
-    length: tuple[float, float] = (0.7, 1.4)  # m
-    max_torque: tuple[float, float] = (1.5, 3.0)  # of the motor, N m
-    num_torques: int = 5  # actions: a grid from the largest torque one way to that the other way
-    success_reward: float = -2.5  # a level is solved by a mean reward a step of at least this
-    max_steps: int = 200  # time limit of the levels made here
+    gravity: tuple[float, float] = (8.0, 12.5)  # range of gravity, m/s²
+    mass: tuple[float, float] = (0.7, 1.4)  # range of the rod's mass, kg
+    length: tuple[float, float] = (0.7, 1.4)  # range of the rod's length, m
+    max_torque: tuple[float, float] = (1.5, 3.0)  # range of the motor's largest torque, N m
+    num_torques: int = 5  # number of actions: evenly spaced torques from -max_torque to max_torque
+    success_reward: float = -2.5  # mean reward per step that solves a level
+    max_steps: int = 200  # time limit of generated levels, in env steps
 
     family = "pendulum"
     system = _gymnax.Pendulum
@@ -63,20 +63,20 @@ class Pendulum(PhysicsFamily):
     picture = staticmethod(render.pendulum)
 
     def __post_init__(self):
-        """Refuse ranges that are none, impossible time limits and too few torques."""
+        """Reject invalid ranges, time limits and numbers of torques."""
         super().__post_init__()
         if self.num_torques < 2:
             raise ValueError(
-                f"Pendulum: num_torques={self.num_torques} must be at least 2, one to either side"
+                f"Pendulum: num_torques={self.num_torques} must be at least 2, one per direction"
             )
 
     @property
     def num_actions(self) -> int:
-        """The torques, from the lowest to the highest."""
+        """One action per torque, in ascending order."""
         return self.num_torques
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
-        """Cosine and sine of the angle (counterclockwise, from upright), and its speed."""
+        """Cosine and sine of the angle (counterclockwise from upright), and angular velocity."""
         high: Any = np.array([1.0, 1.0, _gymnax.EnvParams().max_speed], np.float32)
         return spaces.Box(-high, high, (3,), jnp.float32)
 
@@ -91,21 +91,21 @@ class Pendulum(PhysicsFamily):
     def success(
         self, episode_return: Float[Array, "*B"], terminated: Bool[Array, "*B"]
     ) -> Bool[Array, "*B"]:
-        """The mean reward of a step is at least `success_reward`.
+        """True if the mean reward per step is at least `success_reward`.
 
-        By default that takes a quick swing up and a rod that stays there: one that hangs still gets
-        -9.9. The length of episodes is taken to be `max_steps`.
+        The default requires a quick swing-up and a rod that stays upright; a rod that hangs still
+        has mean reward -9.9. Episodes are assumed to have `max_steps` steps.
         """
         return episode_return >= self.success_reward * self.max_steps
 
     @property
     def lowest_return(self) -> float:
-        """Hanging at full speed and full torque throughout."""
+        """Return of hanging down with full speed and full torque in every step, a lower bound."""
         speed, torque = _gymnax.EnvParams().max_speed, self.max_torque[1]
         return -self.max_steps * (math.pi**2 + 0.1 * speed**2 + 0.001 * torque**2)
 
     def system_params(self, level: Level) -> _gymnax.EnvParams:
-        """Gymnax's params of a level."""
+        """Convert a level to gymnax's params."""
         fields: dict[str, Any] = {
             "max_torque": level.max_torque,
             "g": level.gravity,
@@ -117,10 +117,10 @@ class Pendulum(PhysicsFamily):
 
 
 def build(**fields) -> Pendulum:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return Pendulum(**fields)
 
 
 def tiny() -> Pendulum:
-    """With a short time limit, for tests of laws."""
+    """Instance with a short time limit, for the tests of laws."""
     return Pendulum(max_steps=20)

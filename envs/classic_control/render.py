@@ -1,6 +1,7 @@
-"""Pictures of the physical systems, drawn on the host with pillow.
+"""Pictures of the physical systems, drawn on the host with Pillow.
 
-Lengths are to scale, masses are areas or widths, forces are red arrows and gravity is a grey one.
+Lengths are to scale. Masses are shown as areas or widths, forces as red arrows and gravity as a
+grey arrow.
 """
 
 import math
@@ -11,22 +12,23 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 Number: TypeAlias = float | int
-Point: TypeAlias = tuple[Number, Number]  # pixels to the right and down
+Point: TypeAlias = tuple[Number, Number]  # (right, down), in pixels
 Picture: TypeAlias = UInt8[np.ndarray, "H W 3"]
 
 PAPER, LINE, BODY = (250, 249, 246), (176, 174, 168), (84, 88, 97)
 ACCENT, GOAL, FORCE, GRAVITY = (46, 111, 178), (46, 160, 96), (214, 69, 61), (150, 148, 142)
-_SAMPLES = 4  # a side: drawn this much larger and averaged, for smooth edges
+_SAMPLES = 4  # samples per pixel and side; drawn enlarged and averaged
 
-_TRACK, _METRE = 2.4, 44  # of cart-pole: half the track in metres, pixels a metre
-_ROD_METRE = 36  # of the pendulum
-_HILL_METRE, _HILL_HEIGHT = 120, 32  # of mountain car: pixels along, and half the usual height up
+_TRACK, _METRE = 2.4, 44  # of cart-pole: half the track in metres, pixels per metre
+_ROD_METRE = 36  # of the pendulum: pixels per metre
+_HILL_METRE, _HILL_HEIGHT = 120, 32  # mountain car: pixels per unit, amplitude
 
 
 def cart_pole(level: Any, state: Any = None) -> Picture:
-    """Cart and pole, the pole upright where there is no state."""
+    """Draw cart and pole; without a state the pole is upright."""
     canvas = _Canvas(240, 160)
     x, angle = (0.0, 0.0) if state is None else (float(state.x), float(state.theta))
+    # The side is the square root of the mass, so that the area of the cart shows the mass.
     ground, side = 138, math.sqrt(level.masscart) * 0.5 * _METRE
     canvas.line([(0, ground), (240, ground)], LINE, 1.5)
     for end in (-_TRACK, _TRACK):
@@ -35,7 +37,7 @@ def cart_pole(level: Any, state: Any = None) -> Picture:
     middle, top = 120 + x * _METRE, ground - 0.55 * side
     corners = [(middle - side / 2, top), (middle + side / 2, ground - 2)]
     canvas.draw.rectangle(canvas.scaled(corners), fill=BODY)
-    reach = 2 * float(level.length) * _METRE  # gymnax's length is half of the pole's
+    reach = 2 * float(level.length) * _METRE  # gymnax's length is half the length of the pole
     tip = (middle + reach * math.sin(angle), top - reach * math.cos(angle))
     canvas.line([(middle, top), tip], ACCENT, 12 * math.sqrt(level.masspole))
     if state is None:
@@ -46,14 +48,14 @@ def cart_pole(level: Any, state: Any = None) -> Picture:
 
 
 def pendulum(level: Any, state: Any = None) -> Picture:
-    """The rod, hanging where there is no state, and the torque as an arc."""
+    """Draw the rod and the torque as an arc; without a state the rod hangs down."""
     canvas = _Canvas(160, 160)
     angle, torque = math.pi, float(level.max_torque)
     if state is not None:
         angle, torque = float(state.theta), float(state.last_u)
     reach = float(level.length) * _ROD_METRE
     tip = (80 - reach * math.sin(angle), 80 - reach * math.cos(angle))
-    canvas.line([(80, 8), (80, 14)], GOAL, 3)  # where the tip should point
+    canvas.line([(80, 8), (80, 14)], GOAL, 3)  # the direction in which the tip should point
     canvas.line([(80, 80), tip], ACCENT, 10 * float(level.mass))
     canvas.disc((80, 80), 3, BODY)
     canvas.arc((80, 80), 18, torque * math.pi / 4, FORCE)
@@ -63,8 +65,9 @@ def pendulum(level: Any, state: Any = None) -> Picture:
 
 
 def mountain_car(level: Any, state: Any = None) -> Picture:
-    """The hill, as high as gravity makes it, and the car, at the bottom where there is no state."""
+    """Draw the hill, scaled by gravity, and the car; without a state it is at the bottom."""
     canvas = _Canvas(240, 160)
+    # Gymnax's force along the hill is -gravity * cos(3 x): the height is gravity * sin(3 x) / 3.
     height = _HILL_HEIGHT * float(level.gravity) / 0.0025
 
     def at(x: float) -> Point:
@@ -73,10 +76,11 @@ def mountain_car(level: Any, state: Any = None) -> Picture:
     hill = [at(x) for x in np.linspace(-1.2, 0.6, 80)]
     canvas.draw.polygon(canvas.scaled([*hill, (228, 160), (12, 160)]), fill=(226, 224, 217))
     canvas.line(hill, LINE, 1.5)
-    foot = at(0.5)
+    foot = at(0.5)  # gymnax's goal position
     canvas.line([foot, (foot[0], foot[1] - 22)], BODY, 1.5)
     flag = [(foot[0], foot[1] - 22), (foot[0] - 12, foot[1] - 17), (foot[0], foot[1] - 12)]
     canvas.draw.polygon(canvas.scaled(flag), fill=GOAL)
+    # sin(3 x) is least at x = -pi / 6.
     x = -math.pi / 6 if state is None else float(state.position)
     car = at(x)
     canvas.disc((car[0], car[1] - 6), 6, ACCENT)
@@ -87,36 +91,36 @@ def mountain_car(level: Any, state: Any = None) -> Picture:
 
 
 class _Canvas:
-    """A sheet of `width` times `height` pixels; all lengths are in pixels."""
+    """Canvas of `width` times `height` pixels; all lengths are in pixels."""
 
     def __init__(self, width: int, height: int):
         self._image = Image.new("RGB", (width * _SAMPLES, height * _SAMPLES), PAPER)
         self.draw = ImageDraw.Draw(self._image)
 
     def scaled(self, points: list[Point]) -> list[Point]:
-        """Points as the finer image has them."""
+        """Scale points to the enlarged image."""
         return [(x * _SAMPLES, y * _SAMPLES) for x, y in points]
 
     def line(self, points: list[Point], colour: tuple, width: Number) -> None:
-        """A line with round ends."""
+        """Draw a line with round ends."""
         fine = max(round(width * _SAMPLES), 1)
         self.draw.line(self.scaled(points), colour, fine, joint="curve")
         for end in (points[0], points[-1]):
             self.disc(end, fine / _SAMPLES / 2, colour)
 
     def disc(self, centre: Point, radius: Number, colour: tuple) -> None:
-        """A filled circle."""
+        """Draw a filled circle."""
         x, y = centre
         corners = [(x - radius, y - radius), (x + radius, y + radius)]
         self.draw.ellipse(self.scaled(corners), fill=colour)
 
     def arrow(self, tail: Point, head: Point, colour: tuple) -> None:
-        """A thin arrow."""
+        """Draw a thin arrow."""
         self.line([tail, head], colour, 2)
         self._point(head, math.atan2(head[1] - tail[1], head[0] - tail[0]), colour)
 
     def arc(self, centre: Point, radius: Number, angle: Number, colour: tuple) -> None:
-        """An arrow round a centre, from the top; positive angles go counterclockwise."""
+        """Draw a circular arrow from the top; positive angles are counterclockwise."""
         if abs(angle) < 0.05:
             return
         turns = [-math.pi / 2 - angle * i / 24 for i in range(25)]
@@ -125,11 +129,11 @@ class _Canvas:
         self._point(path[-1], turns[-1] - math.copysign(math.pi / 2, angle), colour)
 
     def gravity(self, length: Number) -> None:
-        """An arrow down in the upper left corner."""
+        """Draw an arrow pointing down in the upper left corner."""
         self.arrow((14, 12), (14, 12 + length), GRAVITY)
 
     def picture(self) -> Picture:
-        """The finished picture."""
+        """Return the finished picture."""
         return np.asarray(self._image.reduce(_SAMPLES))
 
     def _point(self, tip: Point, direction: Number, colour: tuple) -> None:

@@ -1,12 +1,12 @@
-"""Held-out levels of the physical systems, inside and outside the ranges for training.
+"""Held-out levels of the physical systems, inside and outside the training ranges.
 
-Ranges are those of the family's defaults, whatever those of the environment that asks, so that a
-suite is the same for every run. `train-range` has fresh levels inside them. In each level of
-`beyond` and `far` one parameter, which the level's name tells, lies outside, below or above, and
-all others inside. A distance is a share of a range's width on a logarithmic scale: 0.25 of 5 .. 15
-is a factor of 3 to the 0.25.
+The ranges are always the defaults of the family, not those of the given environment, so a suite is
+the same in every run. `train-range` has new levels inside the ranges. In each level of `beyond` and
+`far` one parameter, given in the name of the level, lies below or above its range and all others
+lie inside. Distances are shares of the width of a range on a logarithmic scale: 0.25 of 5 .. 15 is
+a factor of 3 to the power of 0.25.
 
-Numbers have four significant digits, so that no machine's rounding tells them apart.
+Values are rounded to four significant digits, so that rounding differences between machines vanish.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from rlgen.levels import DistributionShift, Suite, make_level_set
 
 VERSION = "1"
 NUM_INSIDE = 200
-NUM_OUTSIDE = 8  # levels a parameter and side
+NUM_OUTSIDE = 8  # levels per parameter and side of its range
 LADDER = {
     "beyond": DistributionShift("V2", "with one parameter a little outside its range", "beyond"),
     "far": DistributionShift("V2", "with one parameter far outside its range", "far"),
@@ -31,10 +31,10 @@ DISTANCE = {"beyond": (0.02, 0.25), "far": (0.3, 0.5)}
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """The suites by name, each a function that makes it.
+    """Suites by name, each a function that builds it.
 
     Args:
-        env: a `PhysicsFamily`, whose observations and actions the suite's environment shares.
+        env: A `PhysicsFamily`; the suite's environment has the same observations and actions.
     """
     made = {"nominal": _nominal, "train-range": _inside}
     made |= {name: partial(_outside, distance=distance) for name, distance in DISTANCE.items()}
@@ -49,7 +49,7 @@ def _suite(env: Any, name: str, draw: Callable) -> Suite:
 
 
 def _with_defaults(env: Any) -> Any:
-    """The environment with the family's usual ranges and time limit."""
+    """Return the environment with the default ranges and time limit of its family."""
     kept = (*env.ranges().names, "max_steps")
     usual = {field.name: field.default for field in dataclasses.fields(env) if field.name in kept}
     return dataclasses.replace(env, **usual)
@@ -72,6 +72,7 @@ def _outside(
         for side in ("low", "high"):
             place = stream.uniform(NUM_OUTSIDE, len(ranges.names))
             offset = distance[0] + (distance[1] - distance[0]) * place[:, i]
+            # The uniform number of this parameter is reused to set its distance.
             place[:, i] = -offset if side == "low" else 1 + offset
             names += [f"{name}-{side}-{k}" for k in range(NUM_OUTSIDE)]
             places.append(place)

@@ -1,16 +1,17 @@
-"""Star of corridors: one end pays, and nothing but walking there tells which.
+"""Star of corridors: one end gives reward, and it can be found only by walking there.
 
-Episodes start at a hub from which equal corridors lead away. At the hub an action for each corridor
-steps into it; inside, one goes forward and one back; whatever does not apply changes nothing. The
-end of the level's own corridor pays +1 and ends the episode; the others are dead ends.
+Episodes start at a hub from which corridors of equal length lead away. At the hub, action m steps
+into corridor m; inside a corridor, one further action moves forward and one moves back. Actions
+that do not apply leave the agent in place. The end of the level's rewarded corridor gives reward +1
+and ends the episode; the other corridors are dead ends.
 
-Two numbers set what an exploration bonus can do here. `sharing` is how much levels have in common:
-the chance that the first corridor pays, whatever the level. `max_steps` is how much of the star one
-episode can cover: one corridor if it is the length, all of them from `(2 num_corridors - 1) length`
-steps on.
+Two fields determine which exploration bonus can help. `sharing` sets how much levels have in
+common: with this probability the first corridor is the rewarded one in every level. `max_steps`
+sets how much of the star one episode can cover: a single corridor if it equals `length`, and all
+corridors from `(2 num_corridors - 1) length` steps on.
 
 Source: the thought experiment of Henaff et al., 2023, "A Study of Global and Episodic Bonuses for
-Exploration in Contextual MDPs". Differs from it in going on to many levels and longer episodes.
+Exploration in Contextual MDPs". Differs from it in extending it to many levels and longer episodes.
 """
 
 from collections.abc import Callable
@@ -52,44 +53,45 @@ VARIANTS: dict[str, dict] = {
         "show_visited": True,
     },
 }
-"""One level or as many as corridors; an episode as long as one corridor, or enough for them all."""
+"""One level, or one per corridor; episodes that cover one corridor, or all of them (`sweep`)."""
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class Level:
-    """One star."""
+    """One star of corridors."""
 
-    rewarded: Int[Array, "*batch"]  # the corridor whose end pays; never observed
+    rewarded: Int[Array, "*batch"]  # the corridor whose end gives reward; never observed
     max_steps_in_episode: Int[Array, "*batch"]
 
 
 @no_type_check
 @struct.dataclass
 class State:
-    """A moment of an episode."""
+    """State of an episode."""
 
-    corridor: Int[Array, "*batch"]  # 0 at the hub
-    depth: Int[Array, "*batch"]  # steps from the hub, where it is 0; `length` at an end
+    corridor: Int[Array, "*batch"]  # index of the current corridor; 0 at the hub
+    depth: Int[Array, "*batch"]  # steps from the hub: 0 at the hub, `length` at an end
     visited: Int[Array, "*batch"]  # bit m: the end of corridor m was reached in this episode
     time: Int[Array, "*batch"]  # steps taken
 
 
 @dataclass(frozen=True)
 class Corridors(LevelEnv):
-    """Stars of corridors of one shape.
+    """Family of stars with a fixed number and length of corridors.
 
     Attributes:
-        num_corridors: how many lead away from the hub.
-        length: steps from the hub to an end.
-        max_steps: time limit of the levels made here.
-        sharing: chance that the first corridor pays; else the level draws one uniformly, the first
-            included. At 1 there is a single level.
-        show_visited: whether the observation tells which ends were reached in this episode, without
-            which no policy without memory can try one corridor after the other.
+        num_corridors: Number of corridors that lead away from the hub.
+        length: Number of steps from the hub to an end.
+        max_steps: Time limit of generated levels, in env steps.
+        sharing: Probability that the first corridor is the rewarded one; otherwise the level draws
+            it uniformly from all corridors, the first included. At 1 there is a single level.
+        show_visited: Whether the observation shows the ends that were reached in this episode.
+            Otherwise no memoryless policy can try one corridor after another.
 
     Raises:
-        ValueError: a field out of its range, or more than 2**22 values of the observation.
+        ValueError: A field is out of its range, or the observation would have more than 2**22
+            values.
     """
 
     num_corridors: int = 5
@@ -109,27 +111,27 @@ class Corridors(LevelEnv):
         if self.num_states() > MOST_STATES:
             raise ValueError(
                 f"Corridors: show_visited with num_corridors={self.num_corridors} makes "
-                f"{self.num_states()} observations, more than {MOST_STATES}; 10 corridors are many"
+                f"{self.num_states()} observations, more than {MOST_STATES}; use fewer corridors"
             )
 
-    # What gymnax asks for.
+    # Methods required by gymnax.
 
     @property
     def num_actions(self) -> int:
-        """One for each corridor, forward and back."""
+        """One action per corridor, plus forward and back."""
         return self.num_corridors + 2
 
     @property
     def default_params(self) -> Level:
-        """The star whose first corridor pays."""
+        """Star whose first corridor is rewarded."""
         return self._level(jnp.int32(0))
 
     def observation_space(self, params: Level | None = None) -> spaces.Discrete:
-        """Positions, times sets of visited ends if they are shown."""
+        """Integers: positions, combined with the set of visited ends if it is shown."""
         return spaces.Discrete(self.num_states())
 
     def reset_env(self, key: Key, params: Level) -> tuple[Int[Array, ""], State]:
-        """Start at the hub; nothing about it is random."""
+        """Start an episode at the hub; deterministic."""
         state = State(*[jnp.int32(0)] * 4)
         return self.observe(key, state, None, params), state
 
@@ -145,20 +147,20 @@ class Corridors(LevelEnv):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> Int[Array, ""]:
-        """The position, plus `num_positions * visited` if that is shown."""
+        """Position, plus `num_positions * visited` if visited ends are shown."""
         return self._obs(state)
 
-    # What makes it a family of levels.
+    # Methods of a level family.
 
     def sample_level(self, key: Key) -> Level:
-        """The first corridor with the chance `sharing`, else any."""
+        """Reward the first corridor with probability `sharing`, otherwise a uniform one."""
         key_shared, key_corridor = jax.random.split(key)
         any_corridor = jax.random.randint(key_corridor, (), 0, self.num_corridors, jnp.int32)
         shared = jax.random.bernoulli(key_shared, self.sharing)
         return self._level(jnp.where(shared, 0, any_corridor))
 
     def unpack(self, obs: Array) -> Float[Array, "*B F"]:
-        """The position's unit vector, then a number for each visited end if they are shown."""
+        """One-hot position, followed by a visited flag for each end if visited ends are shown."""
         num = self.num_positions()
         position = jax.nn.one_hot(obs % num, num, dtype=jnp.float32)
         if not self.show_visited:
@@ -170,22 +172,23 @@ class Corridors(LevelEnv):
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """An episode is solved when the paying end closed it."""
+        """True if the episode terminated, which happens only at the rewarded end."""
         return terminated
 
     def solve(self, level: Level) -> Solution:
-        """Straight to the paying end, if the time limit allows it."""
+        """Solution that walks straight to the rewarded end, if the time limit allows it."""
         solvable = level.max_steps_in_episode >= self.length
         steps = jnp.where(solvable, self.length, -1)
         return Solution(solvable, steps, solvable.astype(jnp.float32))
 
     def num_states(self) -> int:
-        """Values that the observation can have."""
+        """Number of values of the observation."""
         return self.num_positions() * (2**self.num_corridors if self.show_visited else 1)
 
     def expected_return(self, level: Level, log_policy: Float[Array, "S A"]) -> Float[Array, ""]:
-        """Chance of reaching the paying end in time, by following where the agent may be."""
+        """Probability of reaching the rewarded end in time, by propagating state probabilities."""
         every = self._states()
+        # Successor of every state and action, [S, A]; `step` maps over actions for one state.
         step = jax.vmap(self._after, in_axes=(None, 0))
         after = jax.vmap(step, in_axes=(0, None))(every, jnp.arange(self.num_actions))
         won = (after.depth == self.length) & (after.corridor == level.rewarded)
@@ -194,63 +197,71 @@ class Corridors(LevelEnv):
 
         def follow(_: Int[Array, ""], now: tuple[Array, Array]) -> tuple[Array, Array]:
             at, total = now
-            flow = at[:, None] * policy
+            flow = at[:, None] * policy  # [S, A]: probability of being in s and taking a
             total += jnp.where(won, flow, 0).sum()
             return jnp.zeros_like(at).at[obs].add(jnp.where(won, 0, flow)), total
 
+        # Observation 0 is the hub with no end visited. Absorbed probability leaves the chain.
         start = jnp.zeros(self.num_states()).at[0].set(1.0), jnp.float32(0)
         return jax.lax.fori_loop(0, level.max_steps_in_episode, follow, start)[1]
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """0 at the hub, then corridor by corridor from the hub outwards."""
+        """Position of the agent: 0 at the hub, then corridor by corridor from the hub outwards."""
         return self._position(state)
 
     def num_positions(self) -> int:
-        """The hub and all cells of the corridors."""
+        """Number of positions: the hub and all cells of the corridors."""
         return 1 + self.num_corridors * self.length
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-        """Value of each position if it is reached as early as it can be.
+        """Optimal value of each position if it is reached as early as possible.
 
-        The time limit counts: a wrong corridor is worth nothing if, once in it, no time is left to
-        go back and into another. For values without it, give the level a limit of `4 * length`.
+        The time limit is taken into account: a cell of a wrong corridor has value 0 if the time
+        that is left does not suffice to go back and reach the rewarded end. To compute values
+        without a time limit, set the limit of the level to `4 * length`.
 
         Raises:
-            ValueError: a feature other than `position`.
+            ValueError: The feature is not `position`.
         """
         if feature != "position":
-            raise ValueError(f"Corridors: feature={feature!r}; it has only 'position'")
+            raise ValueError(
+                f"Corridors: feature={feature!r} does not exist; the only one is 'position'"
+            )
         cell = jnp.arange(self.num_positions())
         depth = jnp.where(cell == 0, 0, (cell - 1) % self.length + 1)
+        # Cell 0, the hub, counts as corridor -1: its distance is 0 + length.
         inside = (cell - 1) // self.length == level.rewarded
         distance = jnp.where(inside, self.length - depth, self.length + depth)
         in_time = depth + distance <= level.max_steps_in_episode
         return jnp.where(in_time, jnp.float32(discount) ** distance, 0.0)
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Which corridor pays, and how many an episode can see the end of."""
+        """Rewarded corridor, and the number of ends that one episode can reach."""
         limit = level.max_steps_in_episode
+        # The k-th end takes (2 k - 1) length steps: k - 1 corridors in both directions, then one.
         ends = jnp.clip((limit // self.length + 1) // 2, 0, self.num_corridors)
         return {"rewarded": level.rewarded, "ends_in_reach": ends}
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """`test`: each corridor pays once. `shared`: 100 levels as this environment draws them."""
+        """Suites by name. `test`: one level per corridor. `shared`: 100 levels as in training."""
         return {"test": partial(_each, self), "shared": partial(_drawn, self)}
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """Corridors that share less, or nothing; see `rlgen.evaluation.ladder.ladder`."""
+        """Levels that reward any of the corridors; see `rlgen.evaluation.ladder.ladder`."""
         if self.sharing == 0:
             return {}
-        return {"unshared": DistributionShift("V2", "any of whose corridors pays", "test")}
+        return {
+            "unshared": DistributionShift("V2", "that each reward a different corridor", "test")
+        }
 
-    # Host side.
+    # Host-side methods, not traceable.
 
     def level_image(self, level: Level) -> np.ndarray:
         """Picture of a level with the agent at the hub, uint8[H, W, 3]."""
         return self.render(level, State(*[jnp.int32(0)] * 4))
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
-        """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
+        """Picture of a state of an episode; also accepts `(state, level)`, gymnax's order."""
         level, state = level_first(level, state, Level, State)
         visited = [bool(int(state.visited) >> m & 1) for m in range(self.num_corridors)]
         agent = int(state.corridor), int(state.depth)
@@ -259,11 +270,12 @@ class Corridors(LevelEnv):
     def _after(self, state: State, action: Int[Array, ""] | int | float) -> State:
         forward, back = self.num_corridors, self.num_corridors + 1
         at_hub = state.depth == 0
+        # Actions below num_corridors have an effect only at the hub, forward and back only inside.
         enters = at_hub & (action < forward)
         moved = state.depth + jnp.where(action == forward, 1, 0) - jnp.where(action == back, 1, 0)
         depth = jnp.where(at_hub, jnp.where(enters, 1, 0), jnp.minimum(moved, self.length))
         corridor = jnp.where(enters, jnp.asarray(action, jnp.int32), state.corridor)
-        corridor = jnp.where(depth == 0, 0, corridor)
+        corridor = jnp.where(depth == 0, 0, corridor)  # canonical: the hub is one state
         at_end = jnp.where(depth == self.length, jnp.int32(1) << corridor, 0)
         return State(corridor, depth, state.visited | at_end, state.time + 1)
 
@@ -275,7 +287,7 @@ class Corridors(LevelEnv):
         return self._position(state) + seen
 
     def _states(self) -> State:
-        """A state for every observation, [S]."""
+        """Return one state per observation, [S], all at time 0."""
         obs = jnp.arange(self.num_states())
         cell = obs % self.num_positions()
         corridor = jnp.where(cell == 0, 0, (cell - 1) // self.length)
@@ -287,12 +299,12 @@ class Corridors(LevelEnv):
 
 
 def build(**fields) -> Corridors:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return Corridors(**fields)
 
 
 def tiny() -> Corridors:
-    """Three short corridors, for tests of laws."""
+    """Small instance with three short corridors, for the tests of laws."""
     return Corridors(num_corridors=3, length=2, max_steps=12, sharing=0.0, show_visited=True)
 
 
@@ -303,7 +315,7 @@ def _each(env: Corridors) -> Suite:
 
 
 def _drawn(env: Corridors) -> Suite:
-    """By raw words of PCG64, which numpy promises never to change."""
+    """Build `shared` from raw words of PCG64, which NumPy guarantees not to change."""
     words = np.random.PCG64(SUITE_SEED).random_raw(2 * SUITE_DRAWS).reshape(2, -1)
     shared = (words[0] >> np.uint64(11)) * 2.0**-53 < env.sharing
     other = (words[1] % np.uint64(env.num_corridors)).astype(np.int32)

@@ -1,21 +1,23 @@
-"""Pictures of stars of corridors as plain arrays, drawn on the host with numpy."""
+"""Pictures of stars of corridors as NumPy arrays, drawn on the host."""
 
 import numpy as np
 
 from rlgen.envs.grid.draw import AGENT, FREE, GOAL, LINE, SEEN, WALL
 
-SIDE = 420  # pixels
-WIDEST = 22.0  # of a corridor, pixels
+SIDE = 420  # of the picture, in pixels
+WIDEST = 22.0  # largest width of a corridor, in pixels
 
 
 def star(length: int, rewarded: int, visited: list[bool], agent: tuple[int, int]) -> np.ndarray:
-    """Hub in the middle, the first corridor up, the others clockwise, each cell a dot.
+    """Draw the hub in the middle, the first corridor upwards and the others clockwise.
+
+    Each cell is a dot.
 
     Args:
-        length: cells of a corridor.
-        rewarded: the corridor whose end is drawn as the goal.
-        visited: of each corridor, whether its end is tinted as seen.
-        agent: corridor and depth; depth 0 is the hub.
+        length: Number of cells of a corridor.
+        rewarded: Corridor whose end is drawn as the goal.
+        visited: Flag per corridor; its end is tinted as seen if true.
+        agent: Corridor and depth of the agent; depth 0 is the hub.
 
     Returns:
         uint8[SIDE, SIDE, 3].
@@ -24,6 +26,7 @@ def star(length: int, rewarded: int, visited: list[bool], agent: tuple[int, int]
     angle = 2 * np.pi * np.arange(num) / num
     ray = np.stack([np.sin(angle), -np.cos(angle)], 1)  # x, y downwards
     step = (SIDE / 2 - WIDEST) / length
+    # Narrow enough that neighbouring corridors stay apart near the rim, and cells within them.
     wide = min(WIDEST, 0.8 * np.pi * SIDE / 2 / num, max(1.2 * step, 8.0))
     image = np.full((SIDE, SIDE, 3), WALL, float)
     for m in range(num):
@@ -39,14 +42,14 @@ def star(length: int, rewarded: int, visited: list[bool], agent: tuple[int, int]
 
 
 def _disc(image: np.ndarray, centre: np.ndarray, radius: float, colour: tuple) -> None:
-    """Paint a disc, in place, with smooth edges."""
+    """Paint a disc with smooth edges, in place."""
     _rod(image, centre, centre, radius, colour)
 
 
 def _rod(
     image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float, colour: tuple
 ) -> None:
-    """Paint a thick line with round ends, in place; x, y from the middle, y downwards."""
+    """Paint a thick line with round ends, in place; x, y relative to the centre, y downwards."""
     reach = radius + 1
     first = np.floor(np.minimum(start, end) - reach + SIDE / 2).astype(int).clip(0, SIDE)
     last = np.ceil(np.maximum(start, end) + reach + SIDE / 2).astype(int).clip(0, SIDE)
@@ -54,7 +57,9 @@ def _rod(
     at_x, at_y = (np.arange(a, b) + 0.5 - SIDE / 2 for a, b in zip(first, last, strict=True))
     offset = np.stack(np.meshgrid(at_x, at_y), -1) - start
     line = end - start
+    # Closest point of the segment to each pixel; 1e-9 covers a disc, a segment of length 0.
     along = np.clip(offset @ line / max(line @ line, 1e-9), 0, 1)[..., None]
     distance = np.hypot(*np.moveaxis(offset - along * line, -1, 0))
+    # The coverage falls from 1 to 0 over one pixel at the edge.
     cover = np.clip(radius + 0.5 - distance, 0, 1)[..., None]
     part[:] = (1 - cover) * part + cover * np.array(colour)

@@ -1,1 +1,1 @@
-"""Adapters of environments that other packages implement."""
+"""Adapters for environments that are implemented in other packages."""

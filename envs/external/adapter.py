@@ -1,4 +1,4 @@
-"""What the adapters of other packages share: their import, and the types of their states."""
+"""Shared parts of the adapters for other packages: import and types of states."""
 
 import importlib
 from typing import Any
@@ -11,10 +11,15 @@ from rlgen.types import PyTree
 
 
 def import_module(name: str, env: str, package: str) -> Any:
-    """A module of a package that an environment needs.
+    """Import a module of a package that an environment needs.
+
+    Args:
+        name: Full name of the module.
+        env: Family that needs it, which is also the name of the extra to install.
+        package: Name of the package for the error message.
 
     Raises:
-        ValueError: the package is missing.
+        ValueError: The package is not installed; the message gives the command to install it.
     """
     try:
         return importlib.import_module(name)
@@ -26,10 +31,10 @@ def import_module(name: str, env: str, package: str) -> Any:
 
 
 def as_type(x: Any, dtype: Any) -> Array:
-    """An array that is not weakly typed, so that loops keep its type."""
+    """Convert to an array that is not weakly typed, so that loops keep its type."""
     return jax.lax.convert_element_type(x, dtype)
 
 
 def typed_as(tree: PyTree, like: PyTree) -> PyTree:
-    """A tree with the types of another one, or of itself, none of them weak."""
+    """Convert a tree to the types of another one (or of itself), none of them weak."""
     return jax.tree.map(lambda x, old: as_type(x, jnp.result_type(old)), tree, like)

@@ -2,17 +2,19 @@
 
     pip install "rlgen[craftax]"
 
-A level is the key that its world grows from, so that an agent can be trained on a finite number of
-worlds and tested on others; the creatures move anew in each episode. An achievement pays once an
-episode: 1 in the classic game, 1 to 8 in the full one; each point of health pays 0.1, up or down.
-Observations are symbols in one vector, 8,268 numbers or 1,345 in the classic game.
+A level is the random key from which its world is generated, so an agent can be trained on a finite
+number of worlds and tested on others. Creatures move differently in each episode. An achievement is
+rewarded once per episode: with 1 in the classic game and with 1 to 8 in the full game. Each point
+of health gained or lost gives +0.1 or -0.1. Observations are symbolic, one vector of 8,268 numbers,
+or 1,345 in the classic game.
 
-Growing a world is dear beside a step, and every slot starts one in each update: use long rollouts.
+Generating a world is expensive compared with a step, and every slot generates one in each update:
+use long rollouts.
 
 Source: Matthews et al., 2024, "Craftax: A Lightning-Fast Benchmark for Open-Ended Reinforcement
 Learning"; the classic game is Hafner, 2021, "Benchmarking the Spectrum of Agent Capabilities".
-Differs from the package in that the world is the level's and not drawn at each reset, and in that
-the time limit truncates and does not terminate.
+Differs from the package in that the world is fixed by the level and not drawn at each reset, and
+in that the time limit truncates the episode and does not terminate it.
 """
 
 import functools
@@ -36,41 +38,42 @@ from rlgen.types import Key, PyTree
 __all__ = ["EXTRA", "VARIANTS", "Craftax", "Level", "State", "build", "tiny"]
 
 EXTRA = package.EXTRA
-"""The package that has to be installed before anything can be played."""
+"""Name of the package that must be installed before a level can be played."""
 VARIANTS: dict[str, dict] = {game: {"game": game} for game in package.GAMES}
-"""The games; `symbolic` is the full one."""
-SUITES = {"heldout": (64, 640_001), "heldout-256": (256, 640_002)}  # worlds and seed
+"""Fields of each game; `symbolic` is the full game."""
+SUITES = {"heldout": (64, 640_001), "heldout-256": (256, 640_002)}  # number of worlds, and seed
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class Level:
-    """One world."""
+    """One world, given by its random key."""
 
-    world: UInt32[Array, "*batch 2"]  # the data of the key that it grows from
+    world: UInt32[Array, "*batch 2"]  # data of the key from which it is generated
     max_steps_in_episode: Int[Array, "*batch"]
 
 
 @no_type_check
 @struct.dataclass
 class State:
-    """A moment of an episode."""
+    """State of an episode."""
 
-    game: PyTree  # the package's state
-    event: Int[Array, "*batch"]  # 1 + the achievement that the last step unlocked; 0 for none
+    game: PyTree  # state of the package
+    event: Int[Array, "*batch"]  # 1 + index of the achievement unlocked by the last step; 0 if none
 
 
 @dataclass(frozen=True)
 class Craftax(LevelEnv):
-    """Worlds of one game.
+    """Family of the worlds of one game.
 
     Attributes:
-        game: `symbolic`, the full game, or `classic`, one floor and 22 achievements.
-        max_steps: time limit of an episode; 0 for the published 100,000, or 10,000 of `classic`.
+        game: `symbolic` for the full game, or `classic` with one floor and 22 achievements.
+        max_steps: Time limit of an episode in env steps; 0 selects the published limit, 100,000, or
+            10,000 for `classic`.
 
     Raises:
-        ValueError: an unknown game or a negative limit; and from reset, step and render, if the
-            package craftax is missing.
+        ValueError: The game is unknown or the limit is negative. Reset, step and render raise it if
+            the package craftax is not installed.
     """
 
     game: str = "symbolic"
@@ -82,11 +85,11 @@ class Craftax(LevelEnv):
             raise ValueError(f"Craftax: game={self.game!r} is unknown; {hint}")
         if not 0 <= self.max_steps < package.NEVER:
             raise ValueError(
-                f"Craftax: max_steps={self.max_steps} must be positive, or 0 for the game's own "
-                f"limit, {package.GAMES[self.game].max_steps}"
+                f"Craftax: max_steps={self.max_steps} must be positive, or 0 for the limit of the "
+                f"game, {package.GAMES[self.game].max_steps}"
             )
 
-    # What gymnax asks for.
+    # Methods required by gymnax.
 
     @property
     def name(self) -> str:
@@ -95,16 +98,16 @@ class Craftax(LevelEnv):
 
     @property
     def num_actions(self) -> int:
-        """Moves, tools and recipes: 43, or 17 in the classic game."""
+        """Number of actions (moves, tools, recipes): 43, or 17 in the classic game."""
         return package.GAMES[self.game].num_actions
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
-        """A vector without bounds: most entries are 0 or 1, but health and enchantments pass 1."""
+        """Unbounded vector; most entries are 0 or 1, but health and enchantments exceed 1."""
         num_inputs = package.GAMES[self.game].num_inputs
         return spaces.Box(-jnp.inf, jnp.inf, (num_inputs,), jnp.float32)
 
     def reset_env(self, key: Key, params: Level) -> tuple[Float[Array, " F"], State]:
-        """The first moment of the level's world, the same each time."""
+        """Start an episode in the world of the level; deterministic."""
         obs, state = package.begin(self.game, params.world)
         return obs, State(state, jnp.int32(0))
 
@@ -113,57 +116,58 @@ class Craftax(LevelEnv):
     ) -> tuple[Float[Array, " F"], State, Float[Array, ""], Bool[Array, ""], dict]:
         """One step: `(obs, state, reward, terminated, info)`."""
         step = package.step(self.game, key, state.game, jnp.asarray(action, jnp.int32))
+        # Achievements persist within an episode: a new one differs from the previous state.
         unlocked = step.state.achievements & ~state.game.achievements
         event = jnp.where(unlocked.any(), unlocked.argmax() + 1, 0).astype(jnp.int32)
         return step.obs, State(step.state, event), step.reward, step.is_over, {}
 
     def is_truncated(self, state: State, params: Level) -> Bool[Array, ""]:
-        """At the time limit."""
+        """True at the time limit of the level."""
         return state.game.timestep >= params.max_steps_in_episode
 
-    # What makes it a family of levels.
+    # Methods of a level family.
 
     def sample_level(self, key: Key) -> Level:
-        """Any world."""
+        """Sample a world."""
         limit = self.max_steps or package.GAMES[self.game].max_steps
         return Level(jax.random.key_data(key), jnp.int32(limit))
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """The cell that the agent is on: floor by floor, row by row."""
+        """Cell of the agent, counted floor by floor and row by row."""
         _, rows, columns = package.GAMES[self.game].shape
         y, x = state.game.player_position
         return (package.floor_of(self.game, state.game) * rows + y) * columns + x
 
     def num_positions(self) -> int:
-        """Cells of all floors: 20,736, or 4,096 in the classic game."""
+        """Number of cells of all floors: 20,736, or 4,096 in the classic game."""
         floors, rows, columns = package.GAMES[self.game].shape
         return floors * rows * columns
 
     def event(self, state: State, level: Level) -> Int[Array, ""]:
-        """1 + the achievement that the last step unlocked, the first in order if several."""
+        """1 + index of the achievement unlocked by the last step, the lowest if several."""
         return state.event
 
     def num_events(self) -> int:
-        """Nothing, and the achievements: 68, or 23 in the classic game."""
+        """Number of events, none or one achievement: 68, or 23 in the classic game."""
         return 1 + package.GAMES[self.game].num_achievements
 
     def render(self, level: Level, state: State) -> UInt8[np.ndarray, "H W 3"]:
-        """What the agent sees; the package's pictures, which take a while to load. On the host."""
+        """Picture of the agent's view, drawn on the host; the first call loads the textures."""
         picture = np.asarray(package.painter(self.game)(state.game))
         return np.clip(picture, 0, 255).astype(np.uint8)
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """`heldout` and `heldout-256`: worlds of keys of their own."""
+        """Suites by name. `heldout` (64 worlds) and `heldout-256`: worlds with separate keys."""
         return {name: functools.partial(_suite, self, name) for name in SUITES}
 
 
 def build(**fields) -> Craftax:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return Craftax(**fields)
 
 
 def tiny() -> Craftax:
-    """The classic game in short episodes, for tests of laws."""
+    """Instance of the classic game with short episodes, for the tests of laws."""
     return Craftax("classic", max_steps=16)
 
 

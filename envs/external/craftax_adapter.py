@@ -1,9 +1,9 @@
-"""What is asked of the package craftax; it is imported when a world is first played, not before.
+"""Interface to the package craftax, which is imported when a world is first played.
 
     pip install "rlgen[craftax]"
 
-The games are taken without their own resets and without their own time limit, so that a death is
-told from a cut. Their states are held to the types that they start with.
+The games are used without their automatic resets and without their time limit, so that termination
+can be distinguished from truncation. Their states keep the types that they have at reset.
 """
 
 import functools
@@ -17,19 +17,19 @@ from rlgen.envs.external.adapter import as_type, import_module, typed_as
 from rlgen.types import Key, PyTree
 
 EXTRA = "craftax"
-NEVER = 2**31 - 1  # a time limit
+NEVER = 2**31 - 1  # a time limit that is never reached
 
 
 class Game(NamedTuple):
-    """What is known of a game before it is loaded."""
+    """Properties of a game that are needed before the package is loaded."""
 
-    id: str  # in the package
-    module: str  # of its pictures
-    shape: tuple[int, int, int]  # floors, rows and columns of the world
+    id: str  # name in the package
+    module: str  # package of its renderer
+    shape: tuple[int, int, int]  # floors, rows, columns of the world
     num_inputs: int  # length of an observation
     num_actions: int
     num_achievements: int
-    max_steps: int  # of an episode, as published
+    max_steps: int  # published time limit of an episode
 
 
 GAMES = {
@@ -55,22 +55,22 @@ GAMES = {
 
 
 class Step(NamedTuple):
-    """What one step led to."""
+    """Result of one step."""
 
     obs: Float[Array, " F"]
     state: PyTree
     reward: Float[Array, ""]
-    is_over: Bool[Array, ""]  # by death, or the last boss's
+    is_over: Bool[Array, ""]  # by the death of the agent or of the final boss
 
 
 @functools.cache
 def load(game: str) -> Any:
-    """The package's environment without resets.
+    """Load the environment of the package, without automatic resets.
 
     Raises:
-        ValueError: the package is missing.
+        ValueError: The package is not installed.
     """
-    # Its modules keep arrays, which must be no tracers where a trace is the first to ask for them.
+    # The modules create global arrays at import. Under a trace these would be leaked tracers.
     with jax.ensure_compile_time_eval():
         return _module("craftax.craftax_env").make_craftax_env_from_name(
             GAMES[game].id, auto_reset=False
@@ -78,16 +78,16 @@ def load(game: str) -> Any:
 
 
 def begin(game: str, world: UInt32[Array, "2"]) -> tuple[Float[Array, " F"], PyTree]:
-    """The first moment of the world that grows from a key."""
+    """Start an episode in the world generated from a key, `(obs, state)`."""
     env = load(game)
     obs, state = env.reset_env(world, _params(env))
     return obs.astype(jnp.float32), typed_as(state, state)
 
 
 def step(game: str, key: Key, state: PyTree, action: Int[Array, ""]) -> Step:
-    """One step."""
+    """Step the game; it neither resets nor times out."""
     env = load(game)
-    # The state keeps a key, of the old kind as the world's is.
+    # The state stores a key; it must stay a raw uint32[2] key, like that of the world.
     raw = jax.random.key_data(key)
     obs, new, reward, over, _ = env.step_env(raw, state, action, _params(env))
     new = typed_as(new, state)
@@ -95,13 +95,13 @@ def step(game: str, key: Key, state: PyTree, action: Int[Array, ""]) -> Step:
 
 
 def floor_of(game: str, state: PyTree) -> Int[Array, ""]:
-    """On which floor the agent is; the surface is 0."""
+    """Return the floor of the agent; the surface is 0."""
     return state.player_level if GAMES[game].shape[0] > 1 else jnp.int32(0)
 
 
 @functools.cache
 def painter(game: str) -> Any:
-    """Draws what the agent sees of a state, as float [H, W, 3] up to 255."""
+    """Load the function that draws the agent's view of a state, float [H, W, 3] in 0 .. 255."""
     with jax.ensure_compile_time_eval():
         module = _module(f"{GAMES[game].module}.renderer")
         return jax.jit(module.make_craftax_pixel_renderer(16))

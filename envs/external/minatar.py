@@ -1,12 +1,12 @@
-"""MinAtar: four Atari games in miniature on 10 x 10 cells, each a family of one level.
+"""MinAtar: four miniature Atari games on 10 x 10 cells, each with a single level.
 
-The games are gymnax's, and so are their observations: images [10, 10, channels] of zeros and ones
-as float32, never scaled.
+Games and observations are those of gymnax. Observations are images [10, 10, channels] of zeros and
+ones as float32, without scaling.
 
 Source: Young and Tian, 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible
-Reinforcement Learning Experiments". Differs from it in the time limits of gymnax, and from the code
-released with Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
-Adversarial Environment Design", in not dividing the observations by 255.
+Reinforcement Learning Experiments". Differs from it in using the time limits of gymnax, and from
+the code released with Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms
+with Adversarial Environment Design", in not dividing the observations by 255.
 """
 
 import functools
@@ -32,23 +32,23 @@ IDS: dict[str, str] = {
     "freeway": "Freeway-MinAtar",
     "space-invaders": "SpaceInvaders-MinAtar",
 }
-"""Ids in gymnax. Its fifth game, Seaquest, has no part in the published meta-tests."""
+"""Ids in gymnax. Its fifth game, Seaquest, is not used in the published meta-tests."""
 
 VARIANTS: dict[str, dict] = {game: {"game": game} for game in IDS}
-"""The games."""
+"""Fields of each game."""
 
 
 @dataclass(frozen=True)
 class MinAtar(LevelEnv):
-    """One game.
+    """One game of MinAtar.
 
-    Episodes end at the latest after 1,000 steps, of Freeway after 2,500.
+    Episodes are truncated after 1,000 steps, in Freeway after 2,500.
 
     Attributes:
-        game: `asterix`, `breakout`, `freeway` or `space-invaders`.
+        game: Name of the game: `asterix`, `breakout`, `freeway` or `space-invaders`.
 
     Raises:
-        ValueError: an unknown game.
+        ValueError: The game is unknown.
     """
 
     game: str = "breakout"
@@ -65,24 +65,24 @@ class MinAtar(LevelEnv):
 
     @property
     def num_actions(self) -> int:
-        """Actions that have an effect in this game."""
+        """Number of actions that have an effect in this game."""
         return _gymnax(self.game).num_actions
 
     @property
     def default_params(self) -> PyTree:
-        """The one level."""
+        """The single level."""
         return _gymnax(self.game).default_params
 
     def observation_space(self, params: PyTree = None) -> spaces.Space:
-        """Images [10, 10, channels]."""
+        """Space of images [10, 10, channels]."""
         return _gymnax(self.game).observation_space(params)
 
     def sample_level(self, key: Key) -> PyTree:
-        """The one level."""
+        """Return the single level."""
         return self.default_params
 
     def reset_env(self, key: Key, params: PyTree) -> tuple[Float[Array, "10 10 C"], PyTree]:
-        """Start of an episode, random in most games."""
+        """Start an episode; the initial state is random in most games."""
         return _gymnax(self.game).reset_env(key, params)
 
     def step_env(
@@ -93,36 +93,37 @@ class MinAtar(LevelEnv):
         return _gymnax(self.game).step_env(key, state, action, params)
 
     def is_truncated(self, state: PyTree, params: PyTree) -> Bool[Array, ""]:
-        """At the time limit."""
+        """True at the time limit of the game."""
         return _gymnax(self.game).is_truncated(state, params)
 
     def lifetime(self) -> int:
-        """Updates of an agent, as published: at 64 environments and 20 steps, 1.28e8 env steps."""
+        """Updates per agent, as published: with 64 environments and 20 steps, 1.28e8 env steps."""
         return 100_000
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Every game as a suite of one level, whichever game asks."""
+        """Suites by name: each of the four games as a suite of one level."""
         return {game: functools.partial(_suite, self, game) for game in IDS}
 
 
 def build(**fields) -> MinAtar:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return MinAtar(**fields)
 
 
 def tiny() -> MinAtar:
-    """The game with the fewest parts, for tests of laws."""
+    """Simplest game, for the tests of laws."""
     return MinAtar("breakout")
 
 
 @functools.cache
 def _gymnax(game: str) -> OneLevel:
-    # The game keeps arrays, which must be no tracers where a trace is the first to ask for it.
+    # The game holds arrays, which would be leaked tracers if it were first created under a trace.
     with jax.ensure_compile_time_eval():
         return from_gymnax(IDS[game])
 
 
 def _suite(env: MinAtar, game: str) -> Suite:
     env = replace(env, game=game)
+    # A batch of one level: a leading axis of size 1 on every leaf.
     level = jax.tree.map(lambda x: x[None], env.default_params)
     return Suite(f"minatar/{game}", env, make_level_set(env, level, (game,)))

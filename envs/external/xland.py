@@ -1,17 +1,18 @@
-"""XLand-MiniGrid: worlds with rules of their own, and MiniGrid tasks (needs the extra `xland`).
+"""XLand-MiniGrid: worlds with random rules, and MiniGrid tasks (needs the extra `xland`).
 
     pip install "rlgen[xland]"
 
-In the ruled worlds (`xland/r1-9x9` to `xland/r9-25x25`: the number of rooms and the size) a level
-is a set of goal and rules and the key of a layout. Agents see neither goal nor rules: what pays has
-to be found out. In MiniGrid's tasks (`xland/door-key-8x8`, `xland/memory-s16`) a level is the key
-of a layout. Success pays 1 and ends the episode.
+In the worlds with rules (`xland/r1-9x9` to `xland/r9-25x25`, named by number of rooms and size) a
+level consists of a goal, a set of rules and the random key of a layout. Agents observe neither goal
+nor rules and must discover by trial which outcome is rewarded. In the MiniGrid tasks (such as
+`xland/door-key-8x8` and `xland/memory-s16`) a level is the random key of a layout. Solving the task
+gives reward 1 and ends the episode.
 
 Source: Nikulin et al., 2024, "XLand-MiniGrid: Scalable Meta-Reinforcement Learning Environments in
 JAX"; Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld: Modular & Customizable Reinforcement
-Learning Environments for Goal-Oriented Tasks". Differs from the package in the rewards, which do
-not shrink with time, in that the layout is the level's and not drawn at each reset, and in the
-rulesets, which are none of the published benchmarks (see `xland_rulesets`).
+Learning Environments for Goal-Oriented Tasks". Differs from the package in three
+points: rewards do not decrease with time, the layout is fixed by the level and not drawn at each
+reset, and rulesets are not those of the published benchmarks (see `xland_rulesets`).
 """
 
 import functools
@@ -37,40 +38,42 @@ from rlgen.types import Key, PyTree
 __all__ = ["EXTRA", "VARIANTS", "Level", "Ruleset", "State", "XLand", "build", "tiny"]
 
 EXTRA = package.EXTRA
-"""The package that has to be installed before anything can be played."""
+"""Name of the package that must be installed before a level can be played."""
 VARIANTS: dict[str, dict] = {task: {"task": task} for task in package.TASKS}
-"""Worlds with rules and MiniGrid's tasks."""
-NUM_KINDS, NUM_COLOURS = 13, 12  # of tiles
-SUITES = {"heldout": (100, 930_001), "heldout-1k": (1000, 930_002)}  # levels and seed
+"""Fields of each task: worlds with rules, and MiniGrid tasks."""
+NUM_KINDS, NUM_COLOURS = 13, 12  # values of the kind and of the colour of a tile
+SUITES = {"heldout": (100, 930_001), "heldout-1k": (1000, 930_002)}  # number of levels, and seed
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class Level:
-    """One world."""
+    """One world: its layout and, if it has rules, its ruleset."""
 
-    world: UInt32[Array, "*batch 2"]  # the data of the key that its layout grows from
-    ruleset: Ruleset | tuple[()]  # () in MiniGrid's tasks, which have one each
+    world: UInt32[Array, "*batch 2"]  # data of the key from which the layout is generated
+    ruleset: Ruleset | tuple[()]  # () in MiniGrid tasks, whose rules are fixed
     max_steps_in_episode: Int[Array, "*batch"]
 
 
 State = PyTree
-"""A moment of an episode: the package's state."""
+"""State of an episode, that of the package."""
 
 
 @dataclass(frozen=True)
 class XLand(LevelEnv):
-    """Levels of one task.
+    """Family of the levels of one task.
 
     Attributes:
-        task: which; a name in `VARIANTS`.
-        max_depth: of ruled worlds: the most rules between what lies about and the goal.
-        num_distractors: of ruled worlds: objects of no use; every two are the input of a rule.
-        max_steps: time limit of an episode; 0 for the task's own.
+        task: Name of the task, a key of `VARIANTS`.
+        max_depth: Maximum number of chained rules between the initial objects and the goal, in
+            worlds with rules.
+        num_distractors: Number of objects that the goal does not need, in worlds with rules. Each
+            pair of them is the input of a rule.
+        max_steps: Time limit of an episode in env steps; 0 selects the limit of the task.
 
     Raises:
-        ValueError: an unknown task, or a number outside its range; and from reset, step and
-            pictures, if the package xminigrid is missing.
+        ValueError: The task is unknown or a number is out of its range. Reset, step and rendering
+            raise it if the package xminigrid is not installed.
     """
 
     task: str = "r1-9x9"
@@ -89,7 +92,7 @@ class XLand(LevelEnv):
             ("max_steps", 0, package.NEVER),
         )
 
-    # What gymnax asks for.
+    # Methods required by gymnax.
 
     @property
     def name(self) -> str:
@@ -98,16 +101,16 @@ class XLand(LevelEnv):
 
     @property
     def num_actions(self) -> int:
-        """Forward, two turns, pick up, put down, toggle."""
+        """Six: forward, two turns, pick up, put down, toggle."""
         return 6
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
-        """What lies before the agent, walls or not: kind and colour of each tile."""
+        """Square view ahead of the agent, through walls: kind and colour of each tile."""
         view = package.TASKS[self.task].view
         return spaces.Box(0, NUM_KINDS - 1, (view, view, 2), jnp.uint8)
 
     def reset_env(self, key: Key, params: Level) -> tuple[UInt8[Array, "V V 2"], State]:
-        """The start of the level, the same each time."""
+        """Start an episode on a level; deterministic."""
         return package.begin(self.task, params.world, params.ruleset)
 
     def step_env(
@@ -118,13 +121,13 @@ class XLand(LevelEnv):
         return step.obs, step.state, step.solved.astype(jnp.float32), step.is_over, {}
 
     def is_truncated(self, state: State, params: Level) -> Bool[Array, ""]:
-        """At the time limit."""
+        """True at the time limit of the level."""
         return state.step_num >= params.max_steps_in_episode
 
-    # What makes it a family of levels.
+    # Methods of a level family.
 
     def sample_level(self, key: Key) -> Level:
-        """A layout and, in ruled worlds, goal and rules."""
+        """Sample a layout and, in worlds with rules, goal and rules."""
         key_world, key_rules = jax.random.split(key)
         ruleset = ()
         if self.task in package.RULED:
@@ -133,7 +136,7 @@ class XLand(LevelEnv):
         return Level(jax.random.key_data(key_world), ruleset, jnp.int32(limit))
 
     def unpack(self, obs: UInt8[Array, "*B V V 2"]) -> dict[str, Float[Array, "*B V V 25"]]:
-        """`image`: kinds and colours of tiles, each one-hot."""
+        """Return `image`, with kind and colour of each tile as one-hot vectors."""
         kind = jax.nn.one_hot(obs[..., 0], NUM_KINDS, dtype=jnp.float32)
         colour = jax.nn.one_hot(obs[..., 1], NUM_COLOURS, dtype=jnp.float32)
         return {"image": jnp.concatenate([kind, colour], axis=-1)}
@@ -141,23 +144,24 @@ class XLand(LevelEnv):
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """An episode is solved when it paid: a wrong choice ends memory tasks, too."""
+        """True if the return is positive; termination alone may be a wrong choice (memory)."""
         return episode_return > 0
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """The cell that the agent is on, row by row."""
+        """Cell of the agent, counted row by row."""
         y, x = state.agent.position
         return y * package.TASKS[self.task].width + x
 
     def num_positions(self) -> int:
-        """Cells of the grid, walls included."""
+        """Number of cells of the grid, walls included."""
         task = package.TASKS[self.task]
         return task.height * task.width
 
     def level_features(self, level: Level) -> dict[str, Int[Array, "*batch"]]:
-        """Rules and objects of ruled worlds; none of MiniGrid's tasks."""
+        """Numbers of rules and objects, and kind of goal; `{}` for MiniGrid tasks."""
         if not level.ruleset:
             return {}
+        # Rows of zeros are padding.
         rules, tiles = level.ruleset.rules, level.ruleset.tiles
         return {
             "num_rules": (rules[..., 0] > 0).sum(-1),
@@ -166,19 +170,19 @@ class XLand(LevelEnv):
         }
 
     def render(self, level: Level, state: State) -> UInt8[np.ndarray, "H W 3"]:
-        """The grid, with what the agent sees in brighter colours. On the host."""
+        """Picture of the grid with the agent's view highlighted, drawn on the host."""
         return np.asarray(package.paint(self.task, state), np.uint8)
 
     def level_image(self, level: Level) -> UInt8[np.ndarray, "H W 3"]:
-        """The start of the level. On the host."""
+        """Picture of the start of a level, drawn on the host."""
         return self.render(level, jax.jit(self.reset_env)(jax.random.key(0), level)[1])
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """`heldout` and `heldout-1k`: levels of keys of their own, of the same task."""
+        """Suites by name. `heldout` (100) and `heldout-1k`: levels of this task, separate keys."""
         return {name: functools.partial(_suite, self, name) for name in SUITES}
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """Of ruled worlds: a larger one, and one of longer chains of rules."""
+        """Shifts for worlds with rules: the next larger size, and longer chains of rules."""
         rooms = self.task.split("-")[0]
         larger = [task for task in package.RULED if task.split("-")[0] == rooms]
         larger = larger[larger.index(self.task) + 1 :][:1] if self.task in larger else []
@@ -188,17 +192,17 @@ class XLand(LevelEnv):
         }
         if self.task in package.RULED and self.max_depth < MAX_DEPTH:
             deeper = {"max_depth": self.max_depth + 1}
-            found["deeper"] = DistributionShift("V3", "of longer chains of rules", fields=deeper)
+            found["deeper"] = DistributionShift("V3", "with longer chains of rules", fields=deeper)
         return found
 
 
 def build(**fields) -> XLand:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return XLand(**fields)
 
 
 def tiny() -> XLand:
-    """A room with rules in short episodes, for tests of laws."""
+    """Instance with one room, rules and short episodes, for the tests of laws."""
     return XLand(num_distractors=0, max_steps=16)
 
 

@@ -1,8 +1,8 @@
-"""What is asked of the package xminigrid; it is imported when it is first played, not before.
+"""Interface to the package xminigrid, which is imported when a level is first played.
 
     pip install "rlgen[xland]"
 
-Its tasks are taken without their own time limit and without the reward's decay towards it.
+The tasks are used without their time limit and without the decay of the reward with time.
 """
 
 import functools
@@ -16,17 +16,17 @@ from rlgen.envs.external.xland_rulesets import Ruleset
 from rlgen.types import PyTree
 
 EXTRA = "xminigrid"
-NEVER = 2**30  # a time limit; the package's reward stays positive below it
+NEVER = 2**30  # a time limit that is never reached; rewards stay positive below it
 
 
 class Task(NamedTuple):
-    """What is known of a task before it is loaded."""
+    """Properties of a task that are needed before the package is loaded."""
 
-    id: str  # in the package
+    id: str  # name in the package
     height: int
     width: int
-    view: int  # the side of the square that an agent sees
-    max_steps: int  # of an episode, as published
+    view: int  # side of the square view, in cells
+    max_steps: int  # published time limit of an episode
 
 
 _ROOMS = {
@@ -42,7 +42,7 @@ RULED = {
     for rooms, sizes in _ROOMS.items()
     for n in sizes
 }
-"""Worlds of 1 to 9 rooms whose goals and rules are the level's."""
+"""Worlds of 1 to 9 rooms, with goal and rules given by the level."""
 FIXED = {
     **{f"door-key-{n}x{n}": Task(f"MiniGrid-DoorKey-{n}x{n}", n, n, 7, 10 * n**2) for n in _SIZES},
     **{f"empty-{n}x{n}": Task(f"MiniGrid-Empty-{n}x{n}", n, n, 7, 4 * n**2) for n in _SIZES},
@@ -60,12 +60,12 @@ FIXED = {
     "unlock-pick-up": Task("MiniGrid-UnlockPickUp", 6, 11, 7, 288),
     "blocked-unlock-pick-up": Task("MiniGrid-BlockedUnlockPickUp", 6, 11, 7, 576),
 }
-"""MiniGrid's tasks. Its playground is left out, which has no goal."""
+"""MiniGrid tasks. The playground is omitted because it has no goal."""
 TASKS = RULED | FIXED
 
 
 class Step(NamedTuple):
-    """What one step led to."""
+    """Result of one step."""
 
     obs: UInt8[Array, "V V 2"]
     state: PyTree
@@ -75,12 +75,12 @@ class Step(NamedTuple):
 
 @functools.cache
 def load(task: str) -> tuple[Any, Any]:
-    """A task of the package: environment and parameters.
+    """Load a task of the package, `(environment, parameters)`.
 
     Raises:
-        ValueError: the package is missing.
+        ValueError: The package is not installed.
     """
-    # Its modules keep arrays, which must be no tracers where a trace is the first to ask for them.
+    # The modules create global arrays at import. Under a trace these would be leaked tracers.
     with jax.ensure_compile_time_eval():
         env, params = _module("xminigrid").make(TASKS[task].id)
     return env, params.replace(max_steps=NEVER)
@@ -89,18 +89,18 @@ def load(task: str) -> tuple[Any, Any]:
 def begin(
     task: str, world: UInt32[Array, "2"], ruleset: Ruleset | tuple[()]
 ) -> tuple[UInt8[Array, "V V 2"], PyTree]:
-    """The first moment of the world that grows from a key."""
+    """Start an episode on the layout generated from a key, `(obs, state)`."""
     env, params = load(task)
     if ruleset:
         params = params.replace(ruleset=_module("xminigrid.types").RuleSet(*ruleset))
-    with jax.numpy_rank_promotion("allow"):  # it relies on it, whatever the user has chosen
+    with jax.numpy_rank_promotion("allow"):  # the package needs it, also if the user forbids it
         moment = env.reset(params, world)
     state = typed_as(moment.state, moment.state)
     return moment.observation, state
 
 
 def step(task: str, state: PyTree, action: Int[Array, ""]) -> Step:
-    """One step; the package reads nothing but the state of what went before."""
+    """Step the task; the package reads only the state of the previous `TimeStep`."""
     env, params = load(task)
     before = _module("xminigrid.types").TimeStep(
         state=state, step_type=(), reward=(), discount=(), observation=()
@@ -108,11 +108,12 @@ def step(task: str, state: PyTree, action: Int[Array, ""]) -> Step:
     with jax.numpy_rank_promotion("allow"):
         moment = env.step(params, before, action)
     new = typed_as(moment.state, state)
+    # The package signals termination by a discount of 0.
     return Step(moment.observation, new, moment.reward > 0, moment.discount == 0)
 
 
 def paint(task: str, state: PyTree) -> Any:
-    """Picture of the whole grid, uint8 [32 H, 32 W, 3]. On the host."""
+    """Picture of the whole grid, uint8 [32 H, 32 W, 3], drawn on the host."""
     module = _module("xminigrid.rendering.rgb_render")
     state = jax.device_get(state)
     return module.render(state.grid, state.agent, TASKS[task].view)

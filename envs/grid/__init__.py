@@ -1,1 +1,1 @@
-"""Grids of cells as bit masks: views, flood fills and drawing, shared by several families."""
+"""Grids as bit masks: views, flood fills and drawing, shared by several environment families."""

@@ -1,15 +1,15 @@
-"""Mazes as bit masks: the level, the episode's state, and the agent's view.
+"""Mazes as bit masks: the level, the state of an episode, and the agent's view.
 
-A maze is kept twice, by rows and by columns, one bit a cell, so that the agent's view is five short
-bit fields of five neighbouring lines whichever way it faces. Around the maze lie `MARGIN` cells of
-wall, so that no look-up needs a bounds check.
+A maze is stored twice, by rows and by columns, with one bit per cell. The agent's view is therefore
+five short bit fields of five neighbouring lines, in whichever direction it faces. A margin of
+`MARGIN` wall cells surrounds the maze, so no look-up needs a bounds check.
 
-The view is a 5x5 window ahead of the agent, turned so that forward points up. It reaches four cells
-ahead and two to each side; walls do not hide what is behind them, and everything outside the maze
-is wall. Codes and orientation are those of MiniGrid: cell `[x, y]` of the image has x from left to
-right and y from far to near, the agent being at `[2, 4]`.
+The view is a 5x5 window ahead of the agent, rotated so that forward points up. It reaches four
+cells ahead and two to each side. Walls do not hide the cells behind them, and everything outside
+the maze is wall. Codes and orientation are those of MiniGrid: cell `[x, y]` of the image has x from
+left to right and y from far to near, and the agent is at `[2, 4]`.
 
-`GridEnv` is what families have in common whose agent moves and sees so.
+`GridEnv` is the base class of the families whose agent moves and sees in this manner.
 """
 
 import abc
@@ -27,22 +27,22 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 VIEW = 5
-"""Side of the square that the agent sees."""
+"""Side of the square view, in cells."""
 MARGIN = VIEW - 1
-"""Cells of wall kept around the maze: how far the view reaches out of it."""
+"""Width of the wall margin around the maze: how far the view can reach outside it."""
 HIDDEN = VIEW * VIEW
-"""The goal's place when it is out of view."""
+"""Index of the goal in the view when it is out of view."""
 EMPTY_CODE, WALL_CODE, GOAL_CODE = (0.1, 0.0, 0.0), (0.2, 0.5, 0.0), (0.8, 0.1, 0.0)
-"""Object, colour and state of a cell, divided by ten."""
+"""Object, colour and state of a cell, each divided by ten."""
 
 RIGHT, DOWN, LEFT, UP = range(4)
 TURN_LEFT, TURN_RIGHT, FORWARD = range(3)
 
 
-@no_type_check  # JAX also builds it with axes or None for arrays: no check of the fields' types
+@no_type_check  # JAX also builds it with axes or None as fields, so field types are not checked
 @struct.dataclass
 class Level:
-    """One maze: all that an episode on it depends on. The gymnax `params` of the environment."""
+    """One maze, with everything an episode on it depends on; the gymnax `params`."""
 
     walls: UInt32[Array, "*batch lines words"]  # lines: height + 8 rows, then width + 8 columns
     start: Int[Array, "*batch 2"]  # x, y of the agent
@@ -55,7 +55,7 @@ class Level:
 @no_type_check
 @struct.dataclass
 class State:
-    """Where an episode stands. Nothing of the level is in it, so that it is cheap to carry."""
+    """State of an episode. It holds no part of the level, so it is inexpensive to carry."""
 
     x: Int[Array, "*batch"]
     y: Int[Array, "*batch"]
@@ -64,7 +64,7 @@ class State:
 
 
 class Grid(NamedTuple):
-    """A maze as people write it."""
+    """A maze as an array of walls."""
 
     walls: Bool[Array, "H W"]
     start: Int[Array, "2"]  # x, y
@@ -73,7 +73,7 @@ class Grid(NamedTuple):
 
 
 class PackedObs(NamedTuple):
-    """The observation in 6 bytes; `unpack` gives the image."""
+    """Observation packed into 6 bytes; `unpack` converts it to an image."""
 
     walls: UInt32[Array, "*batch"]  # bit 5 x + y is cell [x, y] of the view
     goal: Int8[Array, "*batch"]  # 5 x + y, or 25 if out of view
@@ -87,14 +87,14 @@ def make_level(
     goal: Int[ArrayLike, "2"] | tuple[int, int],
     max_steps: Int[ArrayLike, ""] = 250,
 ) -> Level:
-    """The level of a grid of walls; nothing is checked (see `check_levels`).
+    """Build a level from a grid of walls; nothing is checked (see `check_levels`).
 
     Args:
-        walls: true where there is a wall; `walls[y, x]`, y downwards.
+        walls: True on wall cells, indexed `walls[y, x]`, y downwards.
         start: x, y of the agent.
-        direction: 0 right, 1 down, 2 left, 3 up.
-        goal: x, y.
-        max_steps: env steps after which an episode is cut off.
+        direction: Start direction: 0 right, 1 down, 2 left, 3 up.
+        goal: x, y of the goal.
+        max_steps: Env steps after which an episode is truncated.
     """
     walls = jnp.asarray(walls)
     height, _ = walls.shape
@@ -106,53 +106,54 @@ def make_level(
 
 
 def to_grid(level: Level) -> Grid:
-    """The inverse of `make_level`, but for the time limit."""
+    """Invert `make_level`, except for the time limit."""
     height, width = size_of(level)
     walls = unpack_rows(interior(level.walls, height), width)
     return Grid(walls, level.start, level.direction, level.goal)
 
 
 def size_of(level: Level) -> tuple[int, int]:
-    """Height and width of a level, or of a batch of them, from its shapes."""
+    """Return the height and width of a level, or of a batch of levels, from its shapes."""
     return level.height, width_of(level.walls, level.height)
 
 
 def pack_lines(cells: Bool[Array, "H W"], outside: bool = True) -> UInt32[Array, "lines words"]:
-    """A set of cells, by rows and by columns; `outside` says whether the margin belongs to it."""
+    """Pack a set of cells by rows and by columns; the margin belongs to it if `outside`."""
     words = num_words(*cells.shape)
     both = (pack_rows(part, words, MARGIN, outside) for part in (cells, cells.T))
     return jnp.concatenate([*both])
 
 
 def unpack_rows(rows: UInt32[Array, "H words"], width: int) -> Bool[Array, "H W"]:
-    """The cells of some rows, such as those that `interior` gives."""
+    """Unpack rows, such as those that `interior` returns, to one flag per cell."""
     column = jnp.arange(MARGIN, MARGIN + width)
     shift = (column % 32).astype(jnp.uint32)[None]
     return (rows[:, column // 32] >> shift) & 1 == 1
 
 
 def width_of(lines: UInt32[Array, "*batch lines words"], height: int) -> int:
-    """Width of a grid of known height, from the shape of its lines."""
+    """Return the width of a grid of known height, from the shape of its lines."""
+    # lines = (height + 2 MARGIN) rows + (width + 2 MARGIN) columns.
     return lines.shape[-2] - height - 4 * MARGIN
 
 
 def num_words(height: int, width: int) -> int:
-    """32-bit words a line: one for all mazes up to 24 cells a side."""
+    """Return the number of 32-bit words per line: one for mazes of up to 24 cells a side."""
     return -(-(max(height, width) + 2 * MARGIN) // 32)
 
 
 def interior(walls: UInt32[Array, "lines words"], height: int) -> UInt32[Array, "H words"]:
-    """The rows of the maze itself; bit `x + MARGIN` of a row is cell x, all others are set."""
+    """Return the rows inside the margin; bit `x + MARGIN` is cell x, all other bits are set."""
     return walls[MARGIN : MARGIN + height]
 
 
 def border(height: int, width: int) -> UInt32[Array, "lines words"]:
-    """The lines of a maze without inner walls."""
+    """Return the lines of a maze without inner walls."""
     return make_level(jnp.zeros((height, width), bool), (0, 0), 0, (0, 0)).walls
 
 
 def cell_bits(cell: Int[Array, "2"], height: int, width: int) -> UInt32[Array, "lines words"]:
-    """Lines in which only the two bits of cell x, y are set: to add, remove or flip a wall with."""
+    """Return lines with only the two bits of cell x, y set, to add, remove or flip a wall."""
     words = num_words(height, width)
     along_row, along_column = cell[0] + MARGIN, cell[1] + MARGIN
     line = jnp.arange(height + width + 4 * MARGIN)[:, None]
@@ -162,20 +163,21 @@ def cell_bits(cell: Int[Array, "2"], height: int, width: int) -> UInt32[Array, "
         one = jnp.uint32(1) << (position % 32).astype(jnp.uint32)
         return jnp.where(word == position // 32, one, jnp.uint32(0))
 
+    # The row of the cell is addressed by its y, the column by its x, after all rows.
     in_row = line == along_column
     in_column = line == height + 2 * MARGIN + along_row
     return jnp.where(in_row, bit(along_row), 0) | jnp.where(in_column, bit(along_column), 0)
 
 
 def is_wall(level: Level, x: Int[Array, ""], y: Int[Array, ""]) -> Bool[Array, ""]:
-    """Whether a cell, up to `MARGIN` outside the maze, is a wall."""
+    """Return whether a cell is a wall; cells up to `MARGIN` outside the maze are valid."""
     return is_set(level.walls, x, y)
 
 
 def is_set(
     lines: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, ""]
 ) -> Bool[Array, ""]:
-    """Whether a cell, up to `MARGIN` outside the grid, belongs to a set."""
+    """Return whether a cell belongs to a set; cells up to `MARGIN` outside the grid are valid."""
     words = lines.shape[-1]
     bit = (x + MARGIN).astype(jnp.uint32)
     line = (y + MARGIN).astype(jnp.uint32)
@@ -183,14 +185,15 @@ def is_set(
 
 
 def cell_ahead(state: State) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """x, y of the cell that the agent faces."""
-    sign = jnp.where(state.direction < 2, 1, -1)
-    turned = (state.direction & 1) == 1
+    """Return x, y of the cell that the agent faces."""
+    sign = jnp.where(state.direction < 2, 1, -1)  # right and down increase x and y
+    turned = (state.direction & 1) == 1  # down or up
     return state.x + jnp.where(turned, 0, sign), state.y + jnp.where(turned, sign, 0)
 
 
 def after(state: State, action: Int[Array, ""] | float, moves: Bool[Array, ""]) -> State:
-    """The state one step on: turned as the action says, and on the cell ahead if it `moves`."""
+    """Return the next state: turned by the action, and on the cell ahead if `moves`."""
+    # A left turn is three right turns, modulo 4.
     turn = jnp.where(action == TURN_RIGHT, 1, 0) + jnp.where(action == TURN_LEFT, 3, 0)
     x, y = cell_ahead(state)
     return State(
@@ -202,35 +205,35 @@ def after(state: State, action: Int[Array, ""] | float, moves: Bool[Array, ""]) 
 
 
 def take_word(walls: UInt32[Array, "lines words"], at: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    """One word by its flat position, which must be in range and unsigned.
+    """Return one word by its flat index, which must be in range and unsigned.
 
-    Under `vmap`, scalar look-ups like this one stay inside the fused loop of a step; a slice or a
-    vector of indices becomes a gather of its own, which made a step up to twice as slow.
+    Under `vmap`, scalar look-ups such as this one stay inside the fused loop of a step. A slice or
+    a vector of indices becomes a separate gather, which made a step up to twice as slow.
     """
     return walls.reshape(-1).at[at].get(mode="promise_in_bounds")
 
 
 def packed_view(level: Level, state: State) -> PackedObs:
-    """What the agent sees of one maze."""
+    """Compute the packed observation of one state."""
     walls = cells_in_view(level.walls, level.height, state)
     goal = goal_in_view(level.goal, state).astype(jnp.int8)
     return PackedObs(walls, goal, state.direction.astype(jnp.int8))
 
 
 def image_view(level: Level, state: State) -> dict[str, Array]:
-    """The view as `{"image": float32[5, 5, 3], "direction": int32}`."""
+    """Compute the observation as `{"image": float32[5, 5, 3], "direction": int32}`."""
     obs = packed_view(level, state)
     return {"image": _image(obs), "direction": state.direction}
 
 
 def flat_view(level: Level, state: State) -> Float32[Array, "79"]:
-    """The view as one vector: the image's 75 numbers, then the direction as one-hot."""
+    """Compute the observation as one vector: the 75 image numbers, then the one-hot direction."""
     obs = packed_view(level, state)
     return jnp.concatenate([_image(obs).reshape(-1), one_hot(state.direction)])
 
 
 def unpack(obs: PyTree) -> dict[str, Float[Array, "..."]]:
-    """Any of the three kinds of observation as a network sees it; leading axes are free.
+    """Convert any of the three kinds of observation to network input; leading axes are kept.
 
     Returns:
         `image`, float32[..., 5, 5, 3], and `direction`, one-hot, float32[..., 4].
@@ -247,13 +250,14 @@ def unpack(obs: PyTree) -> dict[str, Float[Array, "..."]]:
 def cells_in_view(
     lines: UInt32[Array, "lines words"], height: int, state: State
 ) -> UInt32[Array, ""]:
-    """Which of the 25 cells in view belong to a set; bit 5 x + y is cell [x, y]."""
-    # Five neighbouring rows (facing right or left) or columns (up or down), five bits of each.
+    """Return the cells in view that belong to a set; bit 5 x + y is cell [x, y] of the view."""
+    # Read five bits each of five neighbouring rows (facing right or left) or columns (up or down).
     turned = (state.direction & 1) == 1
     column = height + 2 * MARGIN + state.x
     line = jnp.where(turned, column, state.y) + MARGIN - VIEW // 2
     along = jnp.where(turned, state.y, state.x)
     bit = along + jnp.where(state.direction < 2, MARGIN, 0)  # else the window ends at the agent
+    # Unsigned from here on, as `take_word` requires; the margin keeps both from being negative.
     line, bit = line.astype(jnp.uint32), bit.astype(jnp.uint32)
     window = jnp.uint32(0)
     for i in range(VIEW):
@@ -262,8 +266,10 @@ def cells_in_view(
 
 
 def _turn(window: UInt32[Array, ""], direction: Int[Array, ""]) -> UInt32[Array, ""]:
-    # Far to near runs against the bits when facing right or down, left to right against the lines
-    # when facing down or left. Masks: the first, second and middle bit of every line.
+    # The view counts from far to near, which is the reverse of the order of the bits when facing
+    # right or down, and from left to right, which is the reverse of the order of the lines when
+    # facing down or left. The first step reverses the bits of every line, the second the lines.
+    # Masks: the first, second and middle bit of every line.
     first, second, middle = 0x0108421, 0x0210842, 0x0421084
     swapped = ((window & first) << 4) | ((window >> 4) & first)
     swapped |= ((window & second) << 2) | ((window >> 2) & second) | (window & middle)
@@ -274,10 +280,11 @@ def _turn(window: UInt32[Array, ""], direction: Int[Array, ""]) -> UInt32[Array,
 
 
 def goal_in_view(goal: Int[Array, "2"], state: State) -> Int[Array, ""]:
-    """5 x + y of the goal's cell [x, y] of the view; `HIDDEN` if it is out of view."""
+    """Return 5 x + y of the goal's cell [x, y] in the view; `HIDDEN` if it is out of view."""
     dx, dy = goal[0] - state.x, goal[1] - state.y
     turned = (state.direction & 1) == 1
     sign = jnp.where(state.direction < 2, 1, -1)
+    # Offsets in the frame of the agent: cells ahead of it and to its right.
     ahead = sign * jnp.where(turned, dy, dx)
     right = sign * jnp.where(turned, -dx, dy)
     x, y = right + VIEW // 2, VIEW - 1 - ahead
@@ -299,20 +306,20 @@ def _image(obs: PackedObs) -> Float32[Array, "*batch 5 5 3"]:
 
 
 def one_hot(direction: Int[Array, "*batch"]) -> Float32[Array, "*batch 4"]:
-    """The compass as networks see it."""
+    """Return the direction as a one-hot vector."""
     return jax.nn.one_hot(direction, 4, dtype=jnp.float32)
 
 
 def bits_from(
     lines: UInt32[Array, "lines words"], line: UInt32[Array, ""], bit: UInt32[Array, ""]
 ) -> UInt32[Array, ""]:
-    """A line's bits from one on, as a word; those beyond the line's end are undefined."""
+    """Return the bits of a line from `bit` on, as a word; bits past its end are undefined."""
     words = lines.shape[-1]
     if words == 1:
         return take_word(lines, line) >> bit
-    # The field may cross into the next word. Where it does not, what is shifted in from the left
-    # lies above its bits, so the clamped index never matters. Two shifts, as one of 32 bits is not
-    # defined everywhere.
+    # The bits may continue in the next word. If they do not, the bits shifted in from that word lie
+    # above those that are used, so the clamped index does no harm. Two shifts are needed because a
+    # shift by 32 bits (at shift = 0) is undefined on some backends.
     word, shift = bit // 32, bit % 32
     low = take_word(lines, line * words + word) >> shift
     following = jnp.minimum(word + 1, jnp.uint32(words - 1))
@@ -323,7 +330,7 @@ def bits_from(
 def pack_rows(
     cells: Bool[Array, "R C"], words: int, margin: int, outside: bool
 ) -> UInt32[Array, "lines words"]:
-    """Rows of bits of a set of cells, with a margin around them; `outside` says what is in it."""
+    """Pack a set of cells by rows, with a margin around it whose bits are all `outside`."""
     right = 32 * words - margin - cells.shape[1]
     padded = jnp.pad(cells, ((margin, margin), (margin, right)), constant_values=outside)
     bits = padded.reshape(padded.shape[0], words, 32).astype(jnp.uint32)
@@ -332,52 +339,52 @@ def pack_rows(
 
 
 class GridEnv(LevelEnv, abstract=True):
-    """Base of families of grids of one size on which an agent turns and goes forward.
+    """Base class of families of grids of one size, in which an agent turns and moves forward.
 
-    Fields are declared by the subclasses, which are dataclasses; `State` is their state.
+    Subclasses are dataclasses and declare the fields; `State` is the state of all of them.
     """
 
     height: int
-    """Cells from top to bottom."""
+    """Number of cells from top to bottom."""
     width: int
-    """Cells from left to right."""
+    """Number of cells from left to right."""
     observation: str
-    """Which of the views."""
+    """Kind of observation, a key of `views`."""
 
     views: ClassVar[Mapping[str, Callable[[PyTree, State], PyTree]]]
-    """What the agent sees of a level, by the kind of observation."""
+    """Observation function of level and state, by the kind of observation."""
 
     @abc.abstractmethod
     def example(self, rng: np.random.Generator) -> PyTree:
-        """A level, drawn by numpy."""
+        """Return a level drawn with numpy."""
 
     @property
     def num_actions(self) -> int:
-        """Left, right, forward and four that do nothing."""
+        """Seven: turn left, turn right, forward, and four that do nothing."""
         return 7
 
     @property
     def default_params(self) -> PyTree:
-        """An example level, always the same."""
+        """Example level, always the same."""
         return _example(self)
 
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | float | None, params: PyTree
     ) -> PyTree:
-        """What the agent sees, in the kind that the field `observation` chose."""
+        """Compute the observation of the kind that the field `observation` selects."""
         return self.views[self.observation](params, state)
 
     def position(self, state: State, level: PyTree) -> Int[Array, ""]:
-        """The cell that the agent is on, counted row by row in the environment's size."""
+        """Cell of the agent, counted row by row in the size of the environment."""
         return state.y * self.width + state.x
 
     def num_positions(self) -> int:
-        """How many cells there are."""
+        """Number of cells."""
         return self.height * self.width
 
 
 @functools.lru_cache(maxsize=64)
 def _example(env: GridEnv) -> PyTree:
-    # Concrete even when asked for under a trace, as gymnax's own `step` does.
+    # Concrete even if first requested under a trace, as in gymnax's own `step`.
     with jax.ensure_compile_time_eval():
         return env.example(np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""Pictures of mazes as plain arrays, drawn on the host with numpy."""
+"""Pictures of mazes as NumPy arrays, drawn on the host."""
 
 from typing import TypeVar
 
@@ -8,10 +8,10 @@ from rlgen.envs.grid.bitboard import LEFT, MARGIN, UP, VIEW, Level, State, to_gr
 
 FREE, LINE, WALL = (250, 249, 246), (229, 227, 221), (84, 88, 97)
 WALL_EDGE, GOAL, AGENT, SEEN = (66, 70, 78), (46, 160, 96), (214, 69, 61), (255, 221, 120)
-TINTED = 0.55  # how much of the colour of a cell in view is `SEEN`
+TINTED = 0.55  # share of `SEEN` in the colour of a cell in view
 L = TypeVar("L")
 S = TypeVar("S")
-_SAMPLES = 4  # a side: shapes are drawn this much larger and averaged, for smooth edges
+_SAMPLES = 4  # samples per pixel and side; shapes are drawn enlarged and averaged
 
 
 def level_image(level: Level) -> np.ndarray:
@@ -21,10 +21,10 @@ def level_image(level: Level) -> np.ndarray:
 
 
 def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
-    """Picture of a moment of an episode; the cells in view are tinted.
+    """Picture of a state of an episode; with `highlight` the cells in view are tinted.
 
     Returns:
-        uint8[H * tile, W * tile, 3]; a tile is 32 pixels for the usual 13 x 13, less if larger.
+        uint8[H * tile, W * tile, 3]; a tile has 32 pixels a side at 13 x 13, fewer in larger mazes.
     """
     return _draw(level, np.array([state.x, state.y]), int(state.direction), highlight)
 
@@ -32,7 +32,7 @@ def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
 def level_first(
     level: L | S, state: S | L, level_type: type[L], state_type: type[S]
 ) -> tuple[L, S]:
-    """The arguments of `render`, a level and a state, also if given in gymnax's order."""
+    """Return the arguments of `render` as (level, state), whichever order they are given in."""
     if isinstance(level, state_type):
         level, state = state, level
     assert isinstance(level, level_type) and isinstance(state, state_type)
@@ -40,7 +40,7 @@ def level_first(
 
 
 def tile_size(height: int, width: int) -> int:
-    """Pixels a cell, such that a picture is about 420 pixels a side at most, or a cell 4."""
+    """Return pixels per cell: at most about 420 per picture side, but at least 4 per cell."""
     return int(np.clip(420 // max(height, width), 4, 32))
 
 
@@ -56,30 +56,31 @@ def _draw(level: Level, agent: np.ndarray, direction: int, highlight: bool) -> n
 
 
 def floor(colour: np.ndarray, edge: np.ndarray, tile: int, seen: tuple = ()) -> np.ndarray:
-    """Picture of the bare cells, float[H * tile, W * tile, 3].
+    """Draw the bare cells, float[H * tile, W * tile, 3].
 
     Args:
-        colour: of each cell, [H, W, 3].
-        edge: of the line to the right of each cell and below it, [H, W, 3].
-        tile: pixels a cell.
-        seen: the part of the grid that is tinted, as `window` gives it.
+        colour: Colour of each cell, [H, W, 3].
+        edge: Colour of the lines to the right of each cell and below it, [H, W, 3].
+        tile: Side of a cell in pixels.
+        seen: Part of the grid that is tinted, as returned by `window`; `()` for no part.
     """
     shade = colour.astype(float)
     if seen:
         shade[seen] = (1 - TINTED) * shade[seen] + TINTED * np.array(SEEN)
     image = shade.repeat(tile, 0).repeat(tile, 1)
-    if tile >= 8:
+    if tile >= 8:  # lines would dominate smaller cells
         position = np.arange(max(image.shape)) % tile == tile - 1
-        position[0] = True
+        position[0] = True  # the picture also begins with a line
         lines = position[: image.shape[0], None] | position[None, : image.shape[1]]
         image = np.where(lines[..., None], edge.repeat(tile, 0).repeat(tile, 1), image)
     return image
 
 
 def window(agent: np.ndarray, direction: int) -> tuple[slice, slice]:
-    """The part of the maze in view, as rows and columns."""
+    """Return the part of the maze in view, as slices of rows and columns."""
 
     def span(at: int, ahead: int) -> slice:
+        # `ahead` is the step along this axis: 1 or -1 along the line of sight, 0 across it.
         half = VIEW // 2
         first, last = {1: (at, at + MARGIN), -1: (at - MARGIN, at)}.get(
             ahead, (at - half, at + half)
@@ -95,7 +96,7 @@ def window(agent: np.ndarray, direction: int) -> tuple[slice, slice]:
 
 
 def paint(image: np.ndarray, cell: np.ndarray, cover: np.ndarray, colour: tuple) -> None:
-    """Colour the cell x, y of a picture, as far as `cover` [tile, tile] says, in place."""
+    """Blend a colour into the cell x, y of a picture, in place, with opacity `cover`."""
     tile = len(cover)
     x, y = int(cell[0]) * tile, int(cell[1]) * tile
     part = image[y : y + tile, x : x + tile]
@@ -103,24 +104,24 @@ def paint(image: np.ndarray, cell: np.ndarray, cover: np.ndarray, colour: tuple)
 
 
 def square(tile: int) -> np.ndarray:
-    """How much of each pixel of a tile a rounded square covers, in 0 .. 1."""
+    """Coverage of each pixel of a tile by a rounded square, [tile, tile] in 0 .. 1."""
     u, v = fine_grid(tile)
     return average(np.maximum(abs(u), abs(v)) + 0.25 * np.hypot(u, v) < 0.52, tile)
 
 
 def triangle(tile: int, direction: int) -> np.ndarray:
-    """The same of a triangle that points to the right, turned clockwise `direction` times."""
+    """Coverage of each pixel by a triangle pointing right, turned clockwise `direction` times."""
     u, v = fine_grid(tile)
     inside = (u > -0.34) & (abs(v) < 0.5 * (0.46 - u))
     return np.rot90(average(inside, tile), -direction)
 
 
 def fine_grid(tile: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions u to the right and v downwards in a tile, -0.5 .. 0.5; for `average`."""
+    """Return sample positions u (right) and v (down) in a tile, -0.5 .. 0.5; for `average`."""
     at = (np.arange(tile * _SAMPLES) + 0.5) / (tile * _SAMPLES) - 0.5
     return np.meshgrid(at, at)
 
 
 def average(fine: np.ndarray, tile: int) -> np.ndarray:
-    """How much of each pixel of a tile a shape covers, in 0 .. 1."""
+    """Average samples of a shape to the coverage of each pixel, [tile, tile] in 0 .. 1."""
     return fine.reshape(tile, _SAMPLES, tile, _SAMPLES).astype(float).mean((1, 3))

@@ -1,8 +1,9 @@
-"""Exact shortest ways through a maze, all cells of a row at once.
+"""Exact shortest paths through a maze by flood fill, all cells of a row at once.
 
-A set of cells is one bit a cell, by rows. A breadth-first search is then a loop of shifts and masks
-that ends at a fixed point: as many rounds as the longest way needed, whatever the grid's size. The
-same sets give states with their best actions.
+A set of cells has one bit per cell, packed by rows. A breadth-first search is then a loop of shifts
+and masks that ends at a fixed point. Its number of rounds is the length of the longest path that is
+needed, independently of the size of the grid. The module also samples states that are labelled with
+their optimal actions.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ Cells: TypeAlias = UInt32[Array, "... rows words"]
 
 
 class Sets(NamedTuple):
-    """What a way leads over; each set is `[1, H + 2, words]`, with a row of margin on each side."""
+    """Cells of a path problem; each set is `[1, H + 2, words]`, with a margin row on each side."""
 
     start: Cells  # one cell
     goal: Cells  # one cell
@@ -41,7 +42,7 @@ class Sets(NamedTuple):
 
 
 def solve(level: Level, penalize_time: bool = True) -> Solution:
-    """Fewest env steps to the goal, turns included, and what they earn within the time limit.
+    """Fewest env steps to the goal, turns included, and their return within the time limit.
 
     Source: breadth-first search over the 4 directions x cells of the maze.
     """
@@ -50,27 +51,27 @@ def solve(level: Level, penalize_time: bool = True) -> Solution:
 
 
 def values(level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-    """The least value of each position; see `cell_values`.
+    """Least optimal value per position; see `cell_values`.
 
     Raises:
-        ValueError: a feature that mazes do not have.
+        ValueError: The feature is not one of mazes.
     """
     check_feature(feature)
     return cell_values(maze_sets(level), size_of(level), discount)
 
 
 def check_feature(feature: str) -> None:
-    """Refuse all but positions.
+    """Reject every feature except `position`.
 
     Raises:
-        ValueError: names the feature.
+        ValueError: Another feature is requested; the message names it.
     """
     if feature != "position":
         raise ValueError(f"a grid has no feature {feature!r}; its cells are the feature 'position'")
 
 
 def path_length(level: Level) -> Int[Array, ""]:
-    """Cells to walk from the start to the goal by the shortest way; -1 if there is none."""
+    """Number of moves on a shortest path from the start to the goal; -1 if unsolvable."""
     return fewest_moves(maze_sets(level))
 
 
@@ -80,7 +81,8 @@ def sets_of(
     start: Int[Array, "2"],
     goal: Int[Array, "2"],
 ) -> Sets:
-    """The sets of a grid whose blocked cells are packed as a maze's walls are."""
+    """Build the sets of a grid whose blocked cells are packed like the walls of a maze."""
+    # The rows of the grid with one margin row above and below.
     rows = blocked[MARGIN - 1 : MARGIN + height + 1]
     row = jnp.arange(height + 2)[None, :, None]
     word = jnp.arange(rows.shape[1])[None, None]
@@ -94,25 +96,28 @@ def sets_of(
 
 
 def fewest_steps(sets: Sets, facing: Bool[Array, "4"]) -> Int[Array, ""]:
-    """Moves and turns to the goal from the best of the given directions; -1 if there is no way."""
+    """Fewest moves and turns to the goal from the best given direction; -1 if unsolvable."""
+    # [4, H + 2, words]: one set of cells per direction that the agent faces.
     seed = jnp.where(facing[:, None, None], sets.start, 0)
     return _rounds_to(lambda reached: turn_or_move(reached, sets.free), seed, sets.goal)
 
 
 def fewest_moves(sets: Sets) -> Int[Array, ""]:
-    """Moves alone to the goal; -1 if there is no way."""
+    """Fewest moves to the goal, turns not counted; -1 if unsolvable."""
     return _rounds_to(lambda reached: spread(reached, sets.free), sets.start, sets.goal)
 
 
 def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Array, " Z"]:
-    """The least value of each cell: discount^steps to the goal from its worst direction, turns too.
+    """Least optimal value per cell: discount^n, n the fewest steps from the worst direction.
 
-    0 where the goal is out of reach, and where an episode never is: on walls, in cells that the
-    start has no way to, and on the goal, where it is over. Cells are counted row by row.
+    The n steps to the goal include turns. The value is 0 if the goal cannot be reached, and in
+    cells that no running episode visits: walls, cells that cannot be reached from the start, and
+    the goal itself, at which the episode ends. Cells are counted row by row.
 
     Args:
-        size: height and width.
-        discount: a step.
+        sets: Start, goal and free cells of the level.
+        size: Height and width of the grid.
+        discount: Discount factor per step.
     """
     height, width = size
 
@@ -120,6 +125,7 @@ def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Arr
         return unpack_rows(rows[0, 1 : height + 1], width).reshape(-1)
 
     def whole(near: Cells) -> Cells:
+        # Cells from which the goal is near in all four directions: that includes the worst one.
         return near[:1] & near[1:2] & near[2:3] & near[3:]
 
     def once(loop: tuple) -> tuple:
@@ -128,6 +134,7 @@ def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Arr
         value = jnp.where(cells(whole(wider) & ~whole(near)), worth, value)
         return wider, value, worth * discount, jnp.any(wider != near)
 
+    # The search runs backwards, from the goal in all four directions.
     near = jnp.broadcast_to(sets.goal, (4, *sets.goal.shape[1:]))
     loop = (near, jnp.zeros(height * width), jnp.float32(discount), jnp.bool_(True))
     value = jax.lax.while_loop(lambda loop: loop[3], once, loop)[1]
@@ -137,20 +144,20 @@ def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Arr
 def solution_of(
     steps: Int[Array, ""], limit: Int[Array, ""], penalize_time: bool = True
 ) -> Solution:
-    """What reaching the goal after so many steps, -1 for never, earns within a time limit."""
+    """Build the solution from the fewest steps to the goal, -1 if unsolvable, and a time limit."""
     best = 1.0 - 0.9 * (steps / limit) if penalize_time else jnp.ones(())
     solved_in_time = (steps >= 0) & (steps <= limit)
     return Solution(steps >= 0, steps, jnp.where(solved_in_time, best, 0.0).astype(jnp.float32))
 
 
 def spread(reached: Cells, free: Cells) -> Cells:
-    """A set of cells and their free neighbours."""
+    """Return a set of cells together with its free neighbours."""
     moved = [_move(reached, direction) for direction in (RIGHT, DOWN, LEFT, UP)]
     return reached | ((moved[0] | moved[1] | moved[2] | moved[3]) & free)
 
 
 def _rounds_to(spread: Callable[[Cells], Cells], seed: Cells, goal: Cells) -> Int[Array, ""]:
-    """Rounds of `spread` until a set meets the goal; -1 if a round changes nothing first."""
+    """Count rounds of `spread` until a set contains the goal; -1 if it stops growing first."""
 
     def unfinished(loop: tuple) -> Bool[Array, ""]:
         _, _, met, grows = loop
@@ -169,8 +176,8 @@ def _rounds_to(spread: Callable[[Cells], Cells], seed: Cells, goal: Cells) -> In
 
 
 def all_within(sets: Sets) -> Cells:
-    """Where the agent can get before an episode ends."""
-    free = sets.free & ~sets.goal
+    """Cells that the agent can reach before the episode ends."""
+    free = sets.free & ~sets.goal  # the episode ends at the goal: no path leads through it
 
     def once(loop: tuple) -> tuple:
         wider = spread(loop[0], free)
@@ -180,26 +187,28 @@ def all_within(sets: Sets) -> Cells:
 
 
 def turn_or_move(reached: Cells, free: Cells, forward: bool = True) -> Cells:
-    """A set of directions and cells, and what is one step after it; or before it."""
+    """Return a set of directions and cells with its successors (`forward`) or predecessors."""
+    # Turns are their own inverses as a set (left and right), so only moves depend on `forward`.
     moved = jnp.stack([_move(reached[d], d if forward else (d + 2) % 4) for d in range(4)])
     return reached | jnp.roll(reached, 1, 0) | jnp.roll(reached, -1, 0) | (moved & free)
 
 
 def _move(cells: Cells, direction: int) -> Cells:
-    """All cells of a set one step on. The margin of wall is what keeps bits from wrapping round."""
+    """Shift all cells of a set by one step; the margin of wall keeps bits from wrapping around."""
     if direction == DOWN:
         return jnp.roll(cells, 1, -2)
     if direction == UP:
         return jnp.roll(cells, -1, -2)
     if cells.shape[-1] == 1:
         return cells << 1 if direction == RIGHT else cells >> 1
+    # With several words per row, the bit at the edge of a word carries into the neighbouring word.
     if direction == RIGHT:
         return (cells << 1) | (jnp.roll(cells, 1, -1) >> 31)
     return (cells >> 1) | (jnp.roll(cells, -1, -1) << 31)
 
 
 def maze_sets(level: Level) -> Sets:
-    """The sets of cells of a maze."""
+    """Sets of start, goal and free cells of a maze, as inputs to the searches."""
     return sets_of(level.walls, level.height, level.start, level.goal)
 
 
@@ -209,16 +218,17 @@ NUM_ACTIONS = 7
 def labelled_states(
     key: Key, sets: Sets, size: tuple[int, int], num: int
 ) -> tuple[State, Bool[Array, "S 7"]]:
-    """S states of time 0 and the actions that lead to the goal by the fewest steps; see registry.
+    """Sample S states of time 0, with the first actions of their shortest paths to the goal.
 
-    Cells come evenly from those that an episode can be on, the goal left out, and directions evenly
-    from all four. Where the goal is out of reach no action leads there.
+    Cells are uniform over those that an episode can visit, without the goal; directions are uniform
+    over all four. If the goal cannot be reached, no action is labelled as optimal. See
+    `LevelEnv.labelled_states`.
 
     Args:
-        key: consumed.
-        sets: of the level.
-        size: cells high and wide.
-        num: S.
+        key: Random key, consumed.
+        sets: Start, goal and free cells of the level.
+        size: Height and width of the grid.
+        num: Number of states, S.
     """
     key_cell, key_direction = jax.random.split(key)
     within = unpack_rows(all_within(sets)[0, 1:-1], size[1]).reshape(-1)
@@ -231,7 +241,7 @@ def labelled_states(
 
 
 def distances(sets: Sets, size: tuple[int, int]) -> Int[Array, "4 H W"]:
-    """Fewest steps to the goal from each direction and cell, turns included; -1 for no way."""
+    """Fewest steps to the goal per direction and cell, turns included; -1 if out of reach."""
     height, width = size
 
     def poses(rows: Array) -> Bool[Array, "4 H W"]:
@@ -250,8 +260,9 @@ def distances(sets: Sets, size: tuple[int, int]) -> Int[Array, "4 H W"]:
 
 
 def best_actions(distance: Int[Array, "4 H W"], state: State) -> Bool[Array, "7"]:
-    """The actions after which the goal is one step nearer."""
+    """Return the actions after which the goal is one step nearer."""
     x, y = cell_ahead(state)
+    # Padded, so that the cell ahead may lie outside the grid.
     ahead = jnp.pad(distance, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
     after = {
         TURN_LEFT: distance[(state.direction + 3) % 4, state.y, state.x],

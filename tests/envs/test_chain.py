@@ -1,4 +1,4 @@
-"""Delayed chains: the first action decides, the last step pays, and nothing else matters."""
+"""Delayed chains: only the first action determines the reward of the last step."""
 
 from functools import partial
 
@@ -24,7 +24,7 @@ NUM_STEPS = 12
 
 @partial(jax.jit, static_argnums=0)
 def play(env, key, level, policy):
-    """NUM_STEPS steps by a policy [S, 2]; what comes after the end is to be cut off by the test."""
+    """Play NUM_STEPS steps by a policy [S, 2]; the test must discard steps after the end."""
     obs, state = env.reset_env(key, level)
 
     def step(carry, key):
@@ -44,7 +44,7 @@ def play_many(env, keys, levels, policy):
 
 
 def log_policy(env, right_prob=0.7):
-    """Action 1 with one probability in the first state; something else, unlike, in all others."""
+    """Action 1 with `right_prob` in the first state, with other probabilities elsewhere."""
     prob = jnp.linspace(0.1, 0.9, env.num_states()).at[0].set(right_prob)
     return jnp.log(jnp.stack([1 - prob, prob], 1))
 
@@ -88,7 +88,7 @@ def test_the_exact_return_is_the_mean_of_what_is_played(i):
     level = jax.tree.map(lambda x: x[i], LEVELS)
     total = PLAYED[2][i][:, : int(level.max_steps_in_episode)].sum(1)
     expected = ENV.expected_return(level, log_policy(ENV))
-    assert expected == pytest.approx(0.4 if level.right else -0.4)  # 2 * 0.7 - 1, and its opposite
+    assert expected == pytest.approx(0.4 if level.right else -0.4)  # 2 * 0.7 - 1, or its negative
     assert abs(total.mean() - expected) < 3 * total.std() / np.sqrt(total.size)
 
 
@@ -130,7 +130,8 @@ def test_distractors_are_coins_and_the_first_two_bits_tell_the_state():
     coins = np.concatenate([start[:, 2:], later[0][0][:, 2:]], 1)
     assert set(np.unique(coins)) == {0.0, 1.0}
     assert abs(coins.mean(0) - 0.5).max() < 4 * 0.5 / 20
-    correlation = np.corrcoef(coins.T) - np.eye(40)  # a step's coins are not those of the reset
+    # The bits of a step are independent of those of the reset.
+    correlation = np.corrcoef(coins.T) - np.eye(40)
     assert abs(correlation).max() < 5 / 20
 
 

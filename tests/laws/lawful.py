@@ -1,4 +1,4 @@
-"""A learner and an environment that keep all laws; the learner breaks one if asked to."""
+"""A learner and an environment that satisfy all laws; the learner can break one on request."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class TableState(NamedTuple):
 
 @dataclass(frozen=True)
 class Mean(Learner):
-    """Learns the mean reward: lawful, and breaks one law if asked to."""
+    """Learner of the mean reward that satisfies all laws, except the one named by `breach`."""
 
     breach: str = ""
     rate: float = 0.5

@@ -1,4 +1,4 @@
-"""The laws of bonuses over the registry, and each law broken on purpose."""
+"""Laws of bonuses for all registered bonuses, and violations of each law that must fail."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +16,7 @@ def tiny_env(name="maze"):
     return registry.load("envs", name).tiny()
 
 
-COUNTING = {"counts", "episodic"}  # the others train networks, of which one law asks less
+COUNTING = {"counts", "episodic"}  # the others train networks, for which one law is weaker
 
 
 @pytest.mark.parametrize("name", registry.names("bonuses"))
@@ -27,14 +27,14 @@ def test_bonus(name):
 
 
 class ActionCounts(NamedTuple):
-    every: jax.Array  # [A] of all slots
+    every: jax.Array  # [A], over all slots
     episode: jax.Array  # [N, A]
     salt: jax.Array
 
 
 @dataclass(frozen=True)
 class RareActions(Bonus):
-    """1/√N, divided by how often the episode has acted so before; with one law broken."""
+    """Bonus 1/√N, divided by the action's count in the episode; breaks one law."""
 
     breach: str
 

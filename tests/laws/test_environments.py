@@ -1,4 +1,4 @@
-"""The laws of environments over the registry, and each law broken on purpose."""
+"""Laws of environments for all registered families, and violations of each law that must fail."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import pytest
 from rlgen import registry, testing
 
 ONE_LEVEL = ("minatar", "vault")
-"""Families of a single level."""
+"""Families with a single level."""
 
 
 def tiny_env(name="maze"):
@@ -22,7 +22,8 @@ def test_environment(name):
     testing.check_env(tiny_env(name), one_level=name in ONE_LEVEL)
 
 
-@pytest.mark.parametrize("question", ["memory", "time-limit"])  # each ends in its own way
+# They end episodes in different ways.
+@pytest.mark.parametrize("question", ["memory", "time-limit"])
 def test_probe(question):
     testing.check_env(testing.Probe(question), num_steps=6)
 

@@ -1,8 +1,8 @@
-"""The laws of the interfaces themselves: what is abstract, what is final, what is optional.
+"""Laws of the interfaces: abstract methods, final classes, and optional methods and attributes.
 
-The optional methods and attributes of `rlgen.protocols` are found by reflection, and each has a
-law: what callers rely on, whichever component answers. The default keeps it, an override keeps it,
-and so do the registered components. Capabilities, whose default raises, have one law together.
+The optional methods and attributes of `rlgen.protocols` are found by reflection. Each has a law
+that states what callers rely on for any component. The default, an override and all registered
+components must satisfy it. Capabilities, whose default raises, share a single law.
 """
 
 import functools
@@ -63,16 +63,16 @@ EVIDENCE = frozenset(Outcome._fields) - {"done", "spent"}
 DISCOUNTING = {"discount": 0.9, "gae_lambda": 0.8, "bootstrap_truncation": False}
 
 
-# What the bases declare.
+# Declarations of the base classes.
 
 
 def abstract_names(base: Any) -> list[str]:
-    """Of methods and properties that a component must have."""
+    """Names of the methods and properties that a component must define."""
     return sorted(base.__abstractmethods__)
 
 
 def optional_names(base: type) -> list[str]:
-    """Of methods, properties and attributes that a base itself declares with a default."""
+    """Names of methods, properties and attributes that a base declares with a default."""
     return [
         name
         for name, value in vars(base).items()
@@ -81,7 +81,7 @@ def optional_names(base: type) -> list[str]:
 
 
 def is_capability(value: Any) -> bool:
-    """Whether it is a method whose default says that it is lacking."""
+    """Return whether a value is a method whose default raises `MissingCapability`."""
     return inspect.isfunction(value) and "missing" in inspect.unwrap(value).__code__.co_names
 
 
@@ -108,17 +108,17 @@ NEEDED = {
 
 
 def made(base: type, **own: Any) -> Any:
-    """A component of what is abstract, and of what is given in the place of defaults."""
+    """Build a component that defines all abstract names and overrides the given defaults."""
     needed = {name: NEEDED.get(name, absent) for name in abstract_names(base)}
     return type(f"Own{base.__name__}", (base,), needed | own)()
 
 
 def given(answer: Any) -> Callable:
-    """A method with one answer to all questions."""
+    """Return a method that always returns `answer`."""
     return lambda self, *args, **kwargs: answer
 
 
-SAMPLERS = [name for name in names("samplers") if name != "generated"]  # it fits a model first
+SAMPLERS = [name for name in names("samplers") if name != "generated"]  # it must fit a model first
 COMPILED = {
     (LevelEnv, "default_params"),
     (LevelEnv, "unpack"),
@@ -126,12 +126,12 @@ COMPILED = {
     (Sampler, "metrics"),
     (Sampler, "lineage"),
 }
-"""Asked of components made here alone: the others' programs are checked by `rlgen.testing`."""
+"""Pairs tested only on components made here; `rlgen.testing` checks them on registered ones."""
 
 
 @functools.cache
 def registered(base: type) -> tuple:
-    """The smallest of all components of a kind that ship with rlgen."""
+    """Smallest instances of all registered components of a kind."""
     pole, maze = load("envs", "cart-pole").tiny(), load("envs", "maze").tiny()
     found: dict[type, Callable] = {
         LevelEnv: lambda: [load("envs", x).tiny() for x in names("envs") if not missing_extra(x)],
@@ -152,14 +152,14 @@ def registered(base: type) -> tuple:
 
 
 class Law(NamedTuple):
-    """What callers rely on, and an override that keeps it."""
+    """Law of an optional name, and an override that satisfies it."""
 
     holds: Callable[[Any], object]
     override: Any
 
 
 def value(name: str, holds: Callable[[Any], bool], override: Any) -> Law:
-    """The law of an attribute."""
+    """Build the law of an attribute."""
 
     def law(component):
         assert holds(getattr(component, name)), getattr(component, name)
@@ -180,7 +180,7 @@ def subset(name: str, known: frozenset[str]) -> Law:
 
 
 def accepts(*sizes: Any) -> Law:
-    """`check` says nothing of what fits, and refuses by nothing but a `ValueError`."""
+    """Law: `check` returns None for valid sizes and raises only `ValueError`s with a message."""
 
     def law(component):
         try:
@@ -267,7 +267,7 @@ def has_presets(env):
 
 
 def moves(learner):
-    """To another environment, and stays itself in its own."""
+    """Law: `in_env` moves a learner to another environment, and is the identity in its own."""
     env = getattr(learner, "env", EASY)
     assert learner.in_env(env) == learner
     if hasattr(learner, "env"):
@@ -290,7 +290,7 @@ def is_of_one_level(score):
 
 @functools.cache
 def asked(sampler: Any) -> tuple:
-    """State and slots, in shapes, of a sampler made here."""
+    """Return abstract state and slots of a sampler, as shapes."""
 
     def ask():
         level = jax.tree.map(lambda x: jnp.broadcast_to(x, (12, 1, *jnp.shape(x))), example)
@@ -302,7 +302,7 @@ def asked(sampler: Any) -> tuple:
 
 def observes(sampler):
     if type(sampler).init is not absent:
-        return  # `testing.check_sampler` runs it
+        return  # covered by `testing.check_sampler`
     state, slots = asked(sampler)
     outcome = Outcome(jnp.ones(12, bool))
     assert sampler.observe(Keys(KEY, KEY), state, slots, jnp.zeros((12, 1)), outcome) == state
@@ -324,9 +324,9 @@ def knows_the_past(sampler):
 
 
 def notes(sampler):
-    """Alike each time, as the curriculum repeats it for every slot."""
+    """Law: `level_info` is constant in shape, because the curriculum repeats it for each slot."""
     first, second = (jax.eval_shape(sampler.level_info) for _ in range(2))
-    testing.assert_shapes(first, second, "the note changed")
+    testing.assert_shapes(first, second, "level_info changed")
 
 
 def trains_a_share(sampler):
@@ -343,7 +343,7 @@ def says_what_has_slots(student):
 
 
 def names_are_told(name: str, is_right: Callable[[Any], bool], override: Any) -> Law:
-    """The law of a method that answers by name."""
+    """Build the law of a method that returns a dict keyed by name."""
 
     def law(env):
         for key, answer in getattr(env, name)().items():
@@ -423,7 +423,7 @@ LAWS: dict[tuple[type, str], Law] = {
 @pytest.mark.parametrize("pair", DEFAULTS, ids=lambda pair: f"{pair[0].__name__}.{pair[1]}")
 def test_what_is_optional_keeps_its_law_by_default_and_overridden(pair):
     base, name = pair
-    law = LAWS[pair]  # whoever adds something optional adds its law
+    law = LAWS[pair]  # every new optional name needs a law
     law.holds(made(base))
     law.holds(made(base, **{name: law.override}))
     for component in registered(base) if pair not in COMPILED else ():
@@ -445,12 +445,13 @@ def test_a_capability_is_offered_by_those_that_have_it_and_missing_in_the_others
     assert not any(map(offers.offers, others))
     assert getattr(offers, name)(*nothing) == "an answer"
     with pytest.raises(MissingCapability, match=f"Own{base.__name__} has no {name}"):
-        inspect.unwrap(capability)(lacks, *nothing)  # not type-checked: nothing is asked of it
+        # Unwrapped, because dummy arguments fail the type check.
+        inspect.unwrap(capability)(lacks, *nothing)
     assert issubclass(MissingCapability, ValueError)
 
 
 def test_the_optional_methods_of_an_environment_are_those_that_it_declares():
-    theirs = {"default_params", "action_space", "lowest_return"}  # gymnax's, and an attribute
+    theirs = {"default_params", "action_space", "lowest_return"}  # two of gymnax, and an attribute
     assert set(OPTIONAL_METHODS) == set(optional_names(LevelEnv)) - theirs
     assert all(vars(LevelEnv)[name] is method for name, method in OPTIONAL_METHODS.items())
 
@@ -463,7 +464,7 @@ def test_an_environment_offers_what_it_has(name):
 
 
 def check_offers(env: Any) -> None:
-    decides = type(env).offers is not Component.offers  # by its fields
+    decides = type(env).offers is not Component.offers  # depends on the fields of the environment
     for base, ability in CAPABILITIES:
         capability = vars(base)[ability]
         if base is not LevelEnv:
@@ -479,7 +480,7 @@ def check_offers(env: Any) -> None:
                 assert decides, ability
                 with pytest.raises(MissingCapability, match=f"has no {ability}"):
                     inspect.unwrap(getattr(type(env), ability))(env, *nothing)
-            assert inspect.isfunction(getattr(type(env), ability)), f"{ability} is no method"
+            assert inspect.isfunction(getattr(type(env), ability)), f"{ability} is not a method"
 
 
 def test_a_task_offers_what_its_level_does():
@@ -491,7 +492,7 @@ def test_a_task_offers_what_its_level_does():
 
 
 def test_slots_split_over_devices_give_what_their_student_gives():
-    """Whatever is declared as an attribute; a curriculum asks for it."""
+    """All attributes that the base declares are equal, because curricula read them."""
     student = OnPolicy(EASY, load("learners", "ppo").tiny(EASY), 5, population=2, train_share=0.5)
     split = SplitSlots(student, jax.make_mesh((1,), ("slots",)))
     names_of = [name for base, name in DEFAULTS if base is Student]
@@ -527,11 +528,11 @@ def test_a_class_declared_abstract_may_be_extended_by_one_that_is_final():
         type("Longest", (Longer,), {})
 
 
-# One score, told to the sampler.
+# The score of a curriculum is passed to its sampler.
 
 
 class Aimless(Untaught):
-    """Acts at random."""
+    """Learner that acts at random."""
 
     def act(self, key, state, carry, obs, first):
         action = jax.random.randint(key, first.shape, 0, 2)
@@ -539,7 +540,7 @@ class Aimless(Untaught):
 
 
 def plr(**changes):
-    """The recipe, with a student that is compiled in no time."""
+    """The PLR recipe with a student that compiles quickly."""
     whole = load("recipes", "plr").build(EASY, learner="ppo")
     sampler = replace(whole.sampler, capacity=8)
     small = replace(whole, num_slots=4, student=OnPolicy(EASY, Aimless(), 3), sampler=sampler)
@@ -547,7 +548,7 @@ def plr(**changes):
 
 
 def test_a_replaced_score_is_the_one_whose_memory_is_kept():
-    """It used to fail: the sampler held a score of its own, whose memory had another shape."""
+    """Regression: the sampler held a separate score whose memory had another shape."""
     whole = replace(plr(), score=Learnability(EASY, accumulate=True))
 
     @jax.jit
@@ -558,7 +559,7 @@ def test_a_replaced_score_is_the_one_whose_memory_is_kept():
     memory = held.level_info.score_state
     assert jax.tree.structure(memory) == jax.tree.structure(whole.score.initial_state())
     size = int(held.size)
-    assert size > 0 and (np.asarray(memory.num)[:size] == 3).all()  # episodes of one step
+    assert size > 0 and (np.asarray(memory.num)[:size] == 3).all()  # every episode has one step
 
 
 def test_a_replaced_score_without_memory_leaves_none_in_the_buffer():

@@ -1,4 +1,4 @@
-"""Every hyperparameter of every learner changes its program; and the law broken on purpose."""
+"""Law that every hyperparameter changes a learner's program, and a violation that must fail."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ NAMES = ["ppo", *(name for name in registry.names("learners") if name != "ppo")]
 
 
 def kinds(component) -> set:
-    """The classes of a tree of components; a network of another core is another class."""
+    """Classes of a tree of components; networks with different cores count as different."""
     own = {(type(component), getattr(component, "core", ""))}
     parts = [getattr(component, field.name) for field in dataclasses.fields(component)]
     return own.union(*(kinds(x) for x in parts if dataclasses.is_dataclass(x)))
@@ -24,15 +24,16 @@ def kinds(component) -> set:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_learner_fields(name):
-    """The fields of a class are checked in the first of the learners that have it."""
-    env = testing.Probe()  # traced more quickly than a maze; it has no image, hence `unused`
+    """The fields of a class are checked only in the first learner that contains it."""
+    env = testing.Probe()  # faster to trace than a maze, but without images: hence `unused`
     learner, *earlier = (
         registry.load("learners", one).tiny(env) for one in (name, *NAMES[: NAMES.index(name)])
     )
     seen = set().union(*map(kinds, earlier))
-    unused = ["conv_features", "vector_features", "rule"]  # a learned rule is a file
+    unused = ["conv_features", "vector_features", "rule"]  # the learned rule is a file path
     if hasattr(learner, "rule"):
-        unused.append("num_updates")  # is in the first state, of which the law sees shapes
+        # Changes values of the initial state only; the law sees shapes.
+        unused.append("num_updates")
     testing.check_fields_matter(
         env,
         learner,

@@ -1,4 +1,4 @@
-"""The laws of learners over the registry, and each law broken on purpose."""
+"""Laws of learners for all registered learners, and violations of each law that must fail."""
 
 import pytest
 

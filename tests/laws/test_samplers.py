@@ -1,4 +1,4 @@
-"""The laws of samplers and scores over the registry, and each law broken on purpose."""
+"""Laws of samplers and scores, for all registered ones, and violations that must fail."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +31,7 @@ def test_score(name):
 
 @dataclass(frozen=True)
 class Breaker(Sampler):
-    """Random levels, with one law broken."""
+    """Sampler of random levels that breaks one law."""
 
     breach: str
 
@@ -66,7 +66,7 @@ def test_sampler_laws_bite(breach, sentence):
 
 @dataclass(frozen=True)
 class Wrong(Score):
-    """A score with one law broken."""
+    """Score that breaks one law."""
 
     breach: str
 

@@ -1,1 +1,1 @@
-"""Small stand-ins for components from outside rlgen, named by dotted path."""
+"""Small stand-ins for components from outside rlgen, referenced by dotted path."""

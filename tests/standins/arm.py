@@ -1,4 +1,4 @@
-"""An environment of one number, for tests of runs that need no play."""
+"""Environment whose levels are one number, for tests of runs that play no episodes."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from .stubs import Unplayed
 
 @dataclass(frozen=True)
 class Arm(Unplayed):
-    """A level is the place of a target.
+    """Environment in which a level is the position of a target.
 
     Attributes:
-        spread: targets lie in 0 .. spread.
+        spread: Upper end of the range of targets, which starts at 0.
     """
 
     spread: float = 1.0

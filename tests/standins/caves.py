@@ -1,4 +1,4 @@
-"""Caves without an environment: their parts, a codec, random levels."""
+"""Caves without an environment: parts, a codec and random levels."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ FREE = (EMPTY, MOSS)
 
 @dataclass(frozen=True)
 class Parts:
-    """A codec whose levels are their parts."""
+    """Codec whose levels are dicts of their parts."""
 
     parts: tuple[Part, ...]
 
@@ -32,7 +32,7 @@ def cave_parts(height: int = 13, width: int = 13) -> tuple[Cells, Place, Place]:
 
 
 def cave_levels(num: int, height: int = 13, width: int = 13, seed: int = 0) -> dict[str, Array]:
-    """Random levels: well-formed, but otherwise anything."""
+    """Random levels that are well-formed but otherwise arbitrary."""
     rng = np.random.default_rng(seed)
     layout = rng.choice(4, (num, height * width), p=[0.5, 0.3, 0.1, 0.1])
     places = np.stack([rng.choice(height * width, 2, replace=False) for _ in range(num)])

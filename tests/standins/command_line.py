@@ -1,10 +1,10 @@
-"""The command line as a function."""
+"""The command line as a Python function."""
 
 from rlgen.cli import main
 
 
 def rlgen(capsys, *args) -> tuple[int, str, str]:
-    """Exit code, output and errors of `rlgen ARGS`."""
+    """Return exit code, standard output and standard error of `rlgen ARGS`."""
     code = main.main([str(arg) for arg in args])
     out, err = capsys.readouterr()
     return code, out, err

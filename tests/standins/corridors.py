@@ -1,4 +1,4 @@
-"""Three corridors and who walks straight on in them: mazes whose returns are known."""
+"""Three corridors and a learner that always walks forward: mazes with known returns."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from tests.standins.stubs import Untaught
 
 @dataclasses.dataclass(frozen=True)
 class Forward(Untaught, abstract=True):
-    """Walks straight on."""
+    """Learner that always walks forward."""
 
     def act(self, key, state, carry, obs, first):
         zero = jnp.zeros(first.shape)
@@ -23,7 +23,7 @@ class Forward(Untaught, abstract=True):
 
 
 def corridors() -> LevelSet:
-    """Straight on it takes two steps to the goal, or four, or there is none."""
+    """Corridors in which the goal is two steps ahead, four steps ahead, or behind the agent."""
     env = maze.tiny()
     rows = (">.G..\n", ">...G\n", "G.>..\n")
     levels = [env.from_text(row + "#####\n" * 4) for row in rows]
@@ -31,7 +31,7 @@ def corridors() -> LevelSet:
 
 
 def worth() -> np.ndarray:
-    """Return on each corridor."""
+    """Return of `Forward` on each corridor."""
     env = maze.tiny()
     suite = Suite("corridors", env, corridors())
     return evaluate(Policies("forward", env, Forward(), jnp.zeros(1), {}), suite, 1).episode_return[

@@ -16,7 +16,7 @@ PAYOFFS = {
 
 @dataclass(frozen=True)
 class HeldOut(TwoStates, abstract=True):
-    """Three levels that pay, and as many where whatever is done costs."""
+    """Two states with a suite of three levels with positive rewards, and one with negative ones."""
 
     def suites(self):
         return {name: partial(self.make, name) for name in PAYOFFS}

@@ -1,4 +1,4 @@
-"""MiniGrid's rules told a second time, cell by cell in plain Python, and two slow solvers."""
+"""Cell-by-cell reference for MiniGrid's rules in plain Python, and two slow solvers."""
 
 from collections import deque
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ AHEAD = [(1, 0), (0, 1), (-1, 0), (0, -1)]  # x, y of a step right, down, left, 
 LEFT, RIGHT, FORWARD, PICK_UP, DROP, TOGGLE, DONE = range(7)
 KEY, BALL, BOX = 1, 2, 3
 OPEN, CLOSED, LOCKED = 0, 1, 2
-NUMBERS = {KEY: 5, BALL: 6, BOX: 7}  # upstream's
+NUMBERS = {KEY: 5, BALL: 6, BOX: 7}  # object codes of upstream
 NOWHERE = (31, 31)
 
 
@@ -19,17 +19,17 @@ def _cell(number):
 
 @dataclass(frozen=True)
 class Moment:
-    """All that can change."""
+    """State of an episode."""
 
     cell: tuple
     direction: int
-    things: tuple  # (cell, or None while carried; code) of each
-    doors: tuple  # state of each
+    things: tuple  # (cell, code) of each object; the cell is None while it is carried
+    doors: tuple  # state of each door
     carried: int | None = None
 
 
 class World:
-    """One level."""
+    """Rules of one level."""
 
     def __init__(self, level):
         level = type(level)(**{k: np.asarray(v) for k, v in vars(level).items()})
@@ -65,7 +65,7 @@ class World:
         )
 
     def step(self, now, action):
-        """The next moment, what happened, and whether it was success."""
+        """Return the next state, the name of the event, and whether the level is solved."""
         cell = self.ahead(now)
         thing = self.thing_at(now, cell)
         if action in (LEFT, RIGHT):
@@ -112,7 +112,7 @@ class World:
         return replace(now, doors=doors), happened[was]
 
     def numbers(self, now, cell):
-        """Upstream's object, colour and state of a cell."""
+        """Object, colour and state of a cell, as encoded upstream."""
         x, y = cell
         if cell in self.walls or not (0 <= x < self.width and 0 <= y < self.height):
             return 2, 5, 0
@@ -129,7 +129,7 @@ class World:
         return NUMBERS[code >> 3], code & 7, 0
 
     def image(self, now):
-        """What the agent sees, int[7, 7, 3]."""
+        """Observation, int[7, 7, 3]."""
         ahead, right = AHEAD[now.direction], AHEAD[(now.direction + 1) % 4]
         image = np.zeros((7, 7, 3), int)
         for x in range(7):
@@ -144,7 +144,7 @@ class World:
 
 
 def sight(opaque):
-    """Cells seen from the bottom middle, one at a time in upstream's order."""
+    """Cells visible from the bottom middle, computed one by one in upstream's order."""
     seen = np.zeros((7, 7), bool)
     seen[3, 6] = True
     for y in range(6, -1, -1):
@@ -159,7 +159,7 @@ def sight(opaque):
 
 
 def fewest_steps(world, actions=(LEFT, RIGHT, FORWARD, PICK_UP, DROP, TOGGLE)):
-    """Fewest steps to success over all that can be done."""
+    """Fewest steps to success, by exhaustive search over all actions."""
     seen, layer = {world.first}, [world.first]
     for steps in range(1, 10_000):
         following = []
@@ -176,7 +176,7 @@ def fewest_steps(world, actions=(LEFT, RIGHT, FORWARD, PICK_UP, DROP, TOGGLE)):
 
 
 class Walker:
-    """Plays a level by rules of thumb, one locked door after the other."""
+    """Heuristic player that solves a level one locked door after another."""
 
     def __init__(self, world):
         self.world, self.now, self.actions, self.success = world, world.first, [], False
@@ -187,7 +187,7 @@ class Walker:
             self.actions.append(action)
 
     def route(self, is_goal):
-        """Actions to the nearest moment that is a goal, opening doors on the way; None if none."""
+        """Actions to the nearest goal state, opening doors on the path; None if unreachable."""
         first = replace(self.now)
         seen: set = {first}
         queue: deque = deque([(first, ())])
@@ -206,20 +206,20 @@ class Walker:
         return None
 
     def face(self, cell):
-        """Whether it could be done."""
+        """Turn and walk so as to face a cell; return whether it is possible."""
         actions = self.route(lambda now: self.world.ahead(now) == cell)
         self.act(*actions or ())
         return actions is not None
 
     def put_down(self):
-        """What is carried, away from doors if that can be."""
+        """Drop the carried object, away from doors if possible."""
         if self.now.carried is None:
             return
         routes = (self.route(lambda now: self._is_spot(now, gap)) for gap in (2, 0))  # noqa: B023
         self.act(*next(route for route in routes if route is not None), DROP)
 
     def _is_spot(self, now, gap):
-        """Whether a thing laid down ahead cuts nothing off."""
+        """Return whether an object dropped ahead blocks access to no cell."""
         (x, y), world = self.world.ahead(now), self.world
         near = any(max(abs(x - i), abs(y - j)) < gap for i, j in world.doors)
         if near or not world.is_empty(now, (x, y)):
@@ -227,7 +227,7 @@ class Walker:
         return gap == 0 or len(self._reach(now, (x, y))) == len(self._reach(now)) - 1
 
     def _reach(self, now, without=None):
-        """Cells to walk to, through doors that are not locked."""
+        """Cells that can be reached through doors that are not locked."""
         found, stack = {now.cell}, [now.cell]
         while stack:
             x, y = stack.pop()
@@ -242,7 +242,7 @@ class Walker:
         return found
 
     def locks(self):
-        """Cells of doors that are locked still."""
+        """Cells of doors that are still locked."""
         doors = self.world.doors.items()
         return [cell for cell, (d, _) in doors if self.now.doors[d] == LOCKED]
 
@@ -258,7 +258,7 @@ class Walker:
         return self.success
 
     def clear(self, door):
-        """Take away what lies before a door; whether it could be faced then, or before."""
+        """Remove objects in front of a door; return whether the door can then be faced."""
         for _, at, _ in self.things(BALL, BOX, KEY):
             if abs(at[0] - door[0]) + abs(at[1] - door[1]) == 1 and self.face(at):
                 self.act(PICK_UP)
@@ -280,11 +280,11 @@ class Walker:
         return False
 
     def solve(self):
-        """Actions to success."""
+        """Return actions that solve the level."""
         for _ in range(20):
             if self.take_target():
                 return self.actions
             if not any([self.unlock(lock) for lock in self.locks()]):
                 for door in self.world.doors:
-                    self.clear(door)  # something lies behind one that is not locked
+                    self.clear(door)  # an object may block a door that is not locked
         raise AssertionError("the target is out of reach")

@@ -1,4 +1,4 @@
-"""What a compiled program is made of, for tests of which work is skipped."""
+"""Operations of a program, for tests of work that is skipped by branches."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ from rlgen.types import Keys
 
 
 def primitives(jaxpr: Any, under_cond: bool = False) -> Iterator[tuple[str, bool]]:
-    """(name, whether inside a branch) of every operation, through all inner programs."""
+    """Yield (name, whether inside a `cond`) of every operation, including inner programs."""
     for eqn in jaxpr.eqns:
         yield eqn.primitive.name, under_cond
         inside = under_cond or eqn.primitive.name == "cond"
@@ -22,13 +22,13 @@ def primitives(jaxpr: Any, under_cond: bool = False) -> Iterator[tuple[str, bool
 
 
 def over_seeds(cycle: Any, sampler: Any, memory: Any, slots: Any) -> list[tuple[str, bool]]:
-    """The primitives of one update of a sampler for three seeds side by side.
+    """Return the primitives of one sampler update that is vmapped over three seeds.
 
     Args:
-        cycle: `(sampler, state, slots, keys, free, done)`, one update.
-        sampler: any.
-        memory: of an unseen level.
-        slots: of one seed, all free and done.
+        cycle: Function of `(sampler, state, slots, keys, free, done)` that does one update.
+        sampler: Any sampler.
+        memory: Score memory of an unseen level.
+        slots: Slots of one seed, all free and done.
     """
     num_seeds = 3
     per_seed: Any = (0, None)

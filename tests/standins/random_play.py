@@ -1,4 +1,4 @@
-"""Given actions played on many levels at once, for tests of an environment against a reference."""
+"""Play given actions on many levels at once, to compare an environment with a reference."""
 
 import jax
 import jax.numpy as jnp
@@ -7,15 +7,16 @@ KEY = jax.random.key(0)
 
 
 def play(env, levels, actions, keys):
-    """Observations, states and ends of all steps; an episode that ends goes on from its start.
+    """Play actions on levels; an episode that ends restarts from its initial state.
 
     Args:
-        levels: [N, ...].
-        actions: [T, N].
-        keys: of the resets, [N].
+        levels: Stacked levels, [N, ...].
+        actions: Actions, [T, N].
+        keys: Keys of the resets, [N].
+
     Returns:
-        First observation and state [N, ...]; then observation, reward, and whether the episode
-        terminated and was truncated, [T, N, ...].
+        `(first_obs, first_state)`, [N, ...], and `(obs, reward, terminated, truncated)`,
+        [T, N, ...].
     """
     first_obs, first = jax.vmap(env.reset_env)(keys, levels)
 

@@ -1,4 +1,4 @@
-"""A recipe that learns a tiny rule on fresh levels."""
+"""Recipe that meta-learns a tiny update rule on new levels."""
 
 from rlgen.algos.learners.lpg import build_agent
 from rlgen.algos.meta.meta_gradient import MetaGradient

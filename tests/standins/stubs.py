@@ -1,4 +1,4 @@
-"""Bases of stand-ins, one for each kind of component that a test does not come to use."""
+"""Base classes of stand-ins, one for each kind of component that a test needs but does not run."""
 
 import jax.numpy as jnp
 
@@ -6,7 +6,7 @@ from rlgen.protocols import Learner, LevelEnv, Sampler, Student
 
 
 class Unplayed(LevelEnv, abstract=True):
-    """An environment of two actions; what a test needs of it, its own class adds."""
+    """Environment with two actions; subclasses add the methods that a test needs."""
 
     @property
     def num_actions(self):
@@ -29,7 +29,7 @@ class Unplayed(LevelEnv, abstract=True):
 
 
 class Untaught(Learner, abstract=True):
-    """A learner without parameters whose value is 0; how it acts, its own class says."""
+    """Learner without parameters whose value is 0; subclasses define `act`."""
 
     def init(self, key):
         return ()
@@ -45,7 +45,7 @@ class Untaught(Learner, abstract=True):
 
 
 class Unasked(Sampler, abstract=True):
-    """A sampler that is asked for no levels."""
+    """Sampler that is never asked for levels."""
 
     def init(self, key, memory):
         raise NotImplementedError
@@ -58,7 +58,7 @@ class Unasked(Sampler, abstract=True):
 
 
 class Unrun(Student, abstract=True):
-    """A student that is not run."""
+    """Student that is never run."""
 
     def init(self, key, num_slots):
         raise NotImplementedError

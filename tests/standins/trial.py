@@ -1,4 +1,4 @@
-"""A recipe that learns to stand at the mean target: the whole machine of a run, in milliseconds."""
+"""Recipe that moves to the mean target: a complete run in milliseconds."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -17,21 +17,21 @@ PRESETS = {"fast": {"student.learner.rate": 0.1}, "strong": {"student.learner.ra
 
 class Agent(NamedTuple):
     place: Any  # [W]
-    drift: Any  # [W, W]; work, so that a chunk takes a while
+    drift: Any  # [W, W]; extra work, so that a chunk takes measurable time
     num_updates: Any
-    key: Any  # typed: a state may hold one
+    key: Any  # a typed key, which a state may contain
 
 
 @dataclass(frozen=True)
 class Learner(Untaught):
-    """Steps towards targets.
+    """Learner that steps towards targets.
 
     Attributes:
-        rate: of a step.
-        num_updates: length of the schedule.
-        bad_update: the update whose loss is not a number; -1 for none.
-        bad_param: the update after which a parameter is not a number; -1 for none.
-        width: of the state.
+        rate: Step size.
+        num_updates: Length of the schedule in updates.
+        bad_update: Update whose loss is NaN; -1 for none.
+        bad_param: Update after which a parameter is infinite; -1 for none.
+        width: Size of the state.
     """
 
     rate: float = 0.05
@@ -90,7 +90,7 @@ class Sampler(protocols.Sampler):
     weight: float = 1.0
 
     def init(self, key, memory):
-        return jnp.zeros((0,))  # an array of size 0: orbax would refuse it
+        return jnp.zeros((0,))  # an array of size 0, which orbax rejects
 
     def example_level(self):
         return jnp.float32(0.0)

@@ -1,7 +1,7 @@
-"""Two states, two actions: the smallest environment in which a learned rule has something to do.
+"""Two states and two actions: the smallest environment on which a rule can be meta-learned.
 
-In state 0 or 1 action 1 changes the state and pays nothing; action 0 stays and pays what the level
-says of the state. An episode ends by itself with some probability after every step.
+Action 1 switches between states 0 and 1 with reward 0. Action 0 stays, with the reward that the
+level assigns to the state. An episode terminates with a fixed probability after every step.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from rlgen.protocols import LevelEnv
 @no_type_check
 @struct.dataclass
 class Level:
-    """One payoff a state."""
+    """Level with one reward per state."""
 
-    payoff: jax.Array  # [2]
+    payoff: jax.Array  # [2], reward of action 0 in each state
     max_steps_in_episode: jax.Array
 
 
 @no_type_check
 @struct.dataclass
 class State:
-    """Where an episode is."""
+    """State of an episode."""
 
     place: jax.Array
     time: jax.Array
@@ -35,7 +35,7 @@ class State:
 
 @dataclass(frozen=True)
 class TwoStates(LevelEnv, abstract=True):
-    """Levels differ in which state pays, and how much."""
+    """Family whose levels differ in the rewards of the two states."""
 
     end_prob: float = 0.2
     max_steps: int = 8

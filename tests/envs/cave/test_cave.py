@@ -1,4 +1,4 @@
-"""The cave against a slow reference written from its rules alone, and by hand."""
+"""The cave compared with a slow reference written from its rules, and with worked examples."""
 
 import functools
 
@@ -26,7 +26,7 @@ CAVE = """\
 
 
 class ReferenceCave:
-    """One cave as a table of tiles, cell by cell."""
+    """Reference for one cave, computed cell by cell from a table of tiles."""
 
     def __init__(self, tiles, start, goal, limit):
         self.tiles, self.start, self.limit = tiles, tuple(start), limit
@@ -55,7 +55,7 @@ class ReferenceCave:
         return image / np.float32(10)
 
     def step(self, action):
-        """Reward, terminated and truncated."""
+        """Return reward, terminated and truncated."""
         self.time += 1
         late = self.time >= self.limit
         if action < 2:
@@ -73,7 +73,7 @@ class ReferenceCave:
 
 
 def random_caves(rng, num_levels, height=SIZE, width=SIZE):
-    """Tiles of every mixture, half of them with the goal a few cells from the agent."""
+    """Random caves of varying density, half of them with the goal a few cells from the agent."""
     share = rng.uniform(0, 0.25, (num_levels, 1, 1))
     draw = rng.random((num_levels, height, width))
     tiles = np.select([draw < share, draw < 1.6 * share, draw < 2.5 * share], [WALL, LAVA, MOSS])
@@ -117,7 +117,7 @@ def test_observation_reward_and_ends_equal_the_reference_on_random_levels(height
                 reference.begin(directions[0][i])
 
 
-# What is seen from (2, 2) facing right, down, left and up: far above near, left to right.
+# Views from (2, 2) facing right, down, left and up; rows from far to near, columns left to right.
 SEEN = (
     ["#####", "#####", "....#", '#G.".', '"~...'],
     ["#####", "#####", "#....", '.".#~', '...."'],
@@ -137,7 +137,7 @@ def at(x, y, direction, time=0):
 
 
 def triples(text):
-    """The view [5, 5, 3] of five rows of text."""
+    """Convert five rows of text to a view [5, 5, 3]."""
     named = dict(zip('.#~"', CODES.values(), strict=True)) | {"G": GOAL}
     return np.array([[named[row[x]] for row in text] for x in range(5)], np.float32) / 10
 
@@ -178,7 +178,8 @@ def test_goal_pays_less_the_later_and_walls_cost_the_step():
     assert env.success(reward, terminated)
     _, _, last, terminated, _ = env.step_env(KEY, at(3, 2, 3, time=249), FORWARD, level)
     assert bool(terminated) and np.isclose(last, 0.1) and env.success(last, terminated)
-    for x, y, direction in ((1, 2, 1), (0, 0, 2), (4, 0, 3)):  # a wall, the border twice
+    # Into a wall, and twice into the border.
+    for x, y, direction in ((1, 2, 1), (0, 0, 2), (4, 0, 3)):
         _, state, reward, terminated, _ = env.step_env(KEY, at(x, y, direction), FORWARD, level)
         assert (int(state.x), int(state.y), int(state.time)) == (x, y, 1)
         assert float(reward) == 0 and not terminated
@@ -190,11 +191,11 @@ def test_time_limit_truncates():
     assert not terminated and not truncated
     _, state, reward, terminated, truncated, _ = env.step(KEY, at(2, 2, 3, time=249), 3, level)
     assert (bool(terminated), bool(truncated), float(reward)) == (False, True, 0.0)
-    assert int(state.time) == 0  # gymnax's own step starts anew
+    assert int(state.time) == 0  # gymnax's step has reset the episode
 
 
 def walked_onto_moss():
-    """An episode that timed out on the moss at (0, 2), and the start of the next one."""
+    """Time out an episode on the moss at (0, 2) and start the next one."""
     env, _ = by_hand()
     text = CAVE.replace("S", "v")
     hurried, level = Cave(5, 5, 0, max_steps=3).from_text(text), env.from_text(text)
@@ -213,12 +214,12 @@ def test_moss_on_which_an_episode_ended_is_there_in_the_next():
 
 def test_start_stays_empty_after_an_episode_that_ended_on_moss():
     env, level, _, _, state = walked_onto_moss()
-    for action in (2, 1, 1):  # a step down, then turn round
+    for action in (2, 1, 1):  # one step down, then turn around
         obs, state, *_ = env.step(KEY, state, action, level)
     assert (int(state.x), int(state.y), int(state.direction)) == (1, 2, 3)
     np.testing.assert_array_equal(
         obs["image"][2, 3], np.array([0.1, 0, 0], np.float32)
-    )  # the start
+    )  # the start cell
 
 
 def test_an_episode_holds_nothing_of_its_level():
@@ -257,7 +258,10 @@ def test_observation_lies_in_its_space(observation):
     [
         ({"height": 0}, "height=0"),
         ({"height": 1, "width": 1, "num_objects": 0}, "width=1"),
-        ({"num_objects": 168}, "num_objects=168 is not in 0 .. 167, so that start and goal"),
+        (
+            {"num_objects": 168},
+            "num_objects=168 is not in 0 .. 167, which leaves room for start and goal",
+        ),
         ({"max_steps": 0}, "max_steps=0"),
     ],
 )
@@ -268,6 +272,6 @@ def test_impossible_caves_are_refused_at_construction(fields, said):
 
 def test_an_unknown_observation_is_refused_with_the_known_ones():
     env = Cave()
-    object.__setattr__(env, "observation", "other")  # a type checker would stop Cave(...) before
+    object.__setattr__(env, "observation", "other")  # the type check would already reject Cave(...)
     with pytest.raises(ValueError, match="observation='other' is none of packed, image"):
         env.__post_init__()

@@ -1,4 +1,4 @@
-"""How caves are made, and what those that ship are like."""
+"""Generation of caves, and properties of the level files that ship with rlgen."""
 
 from collections import deque
 from importlib.util import module_from_spec, spec_from_file_location
@@ -19,7 +19,7 @@ USUAL = Share(0.1, 0.25)
 
 
 def walk(free, goal):
-    """Distances by a queue, cell by cell: goal is (row, column)."""
+    """Distances to the goal, (row, column), by breadth-first search with a queue."""
     found, queue = {goal: 0}, deque([goal])
     while queue:
         row, column = queue.popleft()
@@ -71,12 +71,13 @@ def test_a_layout_that_wraps_goes_on_over_its_edges():
 
 @pytest.mark.thorough
 def test_what_is_ruled_out_is_what_has_no_layout():
-    """Every layout of a tiny drawing, by brute force: all of them are found, and no others."""
+    """All layouts of a tiny drawing, enumerated by brute force, are found, and no others."""
     drawing = Drawing("tiny", np.array([[1, 0, 0], [0, 0, 1], [0, 0, 0]], bool), 2, wraps=True)
     patterns = patterns_of(drawing)
     known = {pattern.tobytes() for pattern in patterns.walls}
     possible = set()
-    for bits in product((False, True), repeat=16):  # patterns of 3 x 3 cells reach over 4 x 4
+    # The 2 x 2 patterns of 3 x 3 cells cover 4 x 4 cells.
+    for bits in product((False, True), repeat=16):
         walls = np.array(bits).reshape(4, 4)
         if {window.tobytes() for window in windows(walls, 2)} <= known:
             possible.add(walls[:3, :3].tobytes())
@@ -86,7 +87,7 @@ def test_what_is_ruled_out_is_what_has_no_layout():
 
 
 def naive_layout(rng, patterns, shape):
-    """As `layout`, by sweeps over all cells until nothing changes; draws in the same order."""
+    """Reference for `layout` by sweeps over all cells to a fixed point, with the same draws."""
     height, width = shape
     count, size = len(patterns.weight), patterns.walls.shape[1]
 
@@ -128,7 +129,7 @@ def naive_layout(rng, patterns, shape):
 
 
 def test_layouts_and_dead_ends_are_those_of_a_naive_solver():
-    """The drawings that ship hardly ever come to a dead end, so these are random ones."""
+    """Random drawings are used, because those that ship rarely lead to a contradiction."""
     dead_ends = 0
     for seed in range(12):
         walls = np.random.default_rng(seed).random((4, 4)) < 0.5
@@ -156,18 +157,18 @@ def decorated():
 
 
 @pytest.mark.thorough
-def test_the_start_is_half_way_and_lava_was_rock(decorated):
+def test_the_start_is_half_way_and_lava_was_wall(decorated):
     for walls, (tiles, start, goal) in decorated:
         free = np.isin(tiles, (EMPTY, MOSS))
         away = walk(free, (int(goal[1]), int(goal[0])))
-        assert len(away) == free.sum()  # one part
+        assert len(away) == free.sum()  # connected
         assert not (free & walls).any()
         assert away[start[1], start[0]] == int(np.median(list(away.values())))
         assert tiles[start[1], start[0]] == EMPTY == tiles[goal[1], goal[0]]
         assert tuple(start) != tuple(goal)
 
 
-def test_nearer_cells_are_likelier_to_have_moss_and_farther_rock_lava(decorated):
+def test_nearer_cells_are_likelier_to_have_moss_and_farther_walls_lava(decorated):
     near, far = [], []
     for _, (tiles, _, goal) in decorated:
         away = decoration.distances(np.isin(tiles, (EMPTY, MOSS)), goal[::-1])
@@ -182,27 +183,28 @@ def test_nearer_cells_are_likelier_to_have_moss_and_farther_rock_lava(decorated)
         assert first > 2 * last
 
 
-def test_rock_is_as_far_as_one_walks_and_then_straight_through():
-    # A corridor of three cells with the goal on its left, in rock of five rows.
+def test_walls_are_as_far_as_one_walks_and_then_straight_through():
+    # A corridor of three cells with the goal at its left end, in five rows of wall.
     free = np.zeros((5, 7), bool)
     free[2, :3] = True
     away = decoration.distances(free, np.array([2, 0]))
     np.testing.assert_array_equal(away[2], [0, 1, 2, -1, -1, -1, -1])
     found = decoration.rock_distances(away)
-    # The faces: above and below the corridor, and its end; the rest is the nearest face's and more.
+    # Wall cells above, below and at the end of the corridor are next to free cells; all others add
+    # their distance to the nearest of these.
     np.testing.assert_array_equal(found[1], [1, 2, 3, 4, 5, 6, -1])
     np.testing.assert_array_equal(found[2], [-1, -1, -1, 3, 4, 5, 6])
     np.testing.assert_array_equal(found[0], [2, 3, 4, 5, 6, -1, -1])
 
 
 def test_the_back_of_a_thin_wall_is_as_near_as_its_front():
-    # Goal in the left lane; a wall of one cell between two lanes that meet at the far end only.
+    # Two lanes, separated by a wall of one cell, that meet only at the far end from the goal.
     free = np.ones((3, 7), bool)
     free[1, :6] = False
     away = decoration.distances(free, np.array([0, 0]))
     found = decoration.rock_distances(away)
     np.testing.assert_array_equal(found[1, :6], [1, 2, 3, 4, 5, 6])
-    # Two cells thick: the lower row touches the far lane only, and is one step behind the upper.
+    # Two cells thick: the lower wall row touches only the far lane, one step behind the upper row.
     free = np.ones((4, 7), bool)
     free[1:3, :6] = False
     away = decoration.distances(free, np.array([0, 0]))
@@ -219,8 +221,8 @@ def test_the_shares_of_moss_and_lava_are_as_asked_for():
         some = decorate(
             np.random.default_rng(seed), walls, Share(0.5, 0.5), Share(0.25, 0.25)
         ).tiles
-        assert (some == LAVA).sum() == 2  # of eight
-        assert (some == MOSS).sum() in (35, 36)  # of 72; the start's may be gone
+        assert (some == LAVA).sum() == 2  # of eight candidates
+        assert (some == MOSS).sum() in (35, 36)  # of 72; the start may have replaced one
 
 
 def test_the_temperature_evens_out():
@@ -230,10 +232,11 @@ def test_the_temperature_evens_out():
         drawn = [decoration._draw(np.random.default_rng(i), cells, share) for i in range(200)]
         return np.concatenate(drawn)[:, 0].mean()
 
-    assert mean_rank(1.0) < mean_rank(2.0) - 2 and mean_rank(1e6) > 28  # 29.5 would be uniform
+    # A uniform draw has mean 29.5.
+    assert mean_rank(1.0) < mean_rank(2.0) - 2 and mean_rank(1e6) > 28
 
 
-# What ships.
+# Shipped level files.
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +270,7 @@ def test_the_sets_are_as_large_as_they_say_and_share_no_level(shipped):
 @pytest.mark.thorough
 def test_every_level_is_one_part_with_the_start_half_way(shipped):
     for name, arrays in shipped.items():
-        every = 8 if name == "test" else 1  # its 2,048 are made as the training set is
+        every = 8 if name == "test" else 1  # 2,048 levels, generated like the training set
         for i in range(0, len(arrays["tiles"]), every):
             tiles, start, goal = (arrays[key][i] for key in ("tiles", "start", "goal"))
             free = np.isin(tiles, (EMPTY, MOSS))
@@ -277,8 +280,8 @@ def test_every_level_is_one_part_with_the_start_half_way(shipped):
 
 
 EXPECTED = {
-    # Free cells, moss, lava, mean distance, that of moss, the farthest; of the specification, there
-    # for other drawings of the same kinds, ten levels each.
+    # Free cells, moss, lava, mean distance, mean distance of moss, largest distance. The numbers
+    # are from the specification, for ten levels each of other drawings of the same kinds.
     "boulders": (123, 24, 7.5, 8.2, 5.4, 16.6),
     "partitions": (97, 15, 11.5, 9.7, 6.3, 18.9),
     "winding": (58, 10, 17, 10.6, 7.2, 20.7),
@@ -307,13 +310,14 @@ def test_the_training_set_is_like_what_was_measured_elsewhere(shipped):
                     away.max(),
                 ]
             )
-            rock = (tiles == WALL) & (behind >= 0) | lava
-            everywhere.append([behind[rock].mean(), behind[lava].mean()])
+            wall = (tiles == WALL) & (behind >= 0) | lava
+            everywhere.append([behind[wall].mean(), behind[lava].mean()])
         mean = np.nanmean(found, axis=0)
         np.testing.assert_allclose(mean[[0, 3, 4, 5]], np.array(expected)[[0, 3, 4, 5]], rtol=0.2)
-        np.testing.assert_allclose(mean[[1, 2]], expected[1:3], rtol=0.3)  # of ten levels there
-    rock, lava = np.nanmean(everywhere, axis=0)
-    assert lava > rock + 1  # farther than rock is
+        # Expected from ten levels only.
+        np.testing.assert_allclose(mean[[1, 2]], expected[1:3], rtol=0.3)
+    wall, lava = np.nanmean(everywhere, axis=0)
+    assert lava > wall + 1  # lava is farther away than candidate walls on average
 
 
 def test_the_script_makes_the_same_sets_again(tmp_path, capsys):
@@ -331,6 +335,6 @@ def test_the_script_makes_the_same_sets_again(tmp_path, capsys):
     for name in loaded[0]:
         np.testing.assert_array_equal(*(arrays[name] for arrays in loaded))
     known = script._put_together(tmp_path / "set.npz", [paths[0], paths[1]], "test", set())
-    assert len(known) == 2  # those of the second file are the first's
+    assert len(known) == 2  # the second file adds no new level
     assert "2 levels, 2 left out" in capsys.readouterr().out
     assert script._put_together(tmp_path / "other.npz", [paths[0]], "test", known) == set()

@@ -1,4 +1,4 @@
-"""Caves from files: what comes back, what is refused, and the suites that ship."""
+"""Cave files: round trips, rejected files, and the suites that ship."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ def env():
 
 
 def arrays(num=4):
-    """A plain file's arrays: rooms with one wall, one lava and one moss."""
+    """Arrays of a plain file: rooms with one wall, one lava and one moss cell."""
     tiles = np.zeros((num, 5, 5), np.uint8)
     tiles[:, 0, 0], tiles[:, 1, 1], tiles[:, 2, 2] = WALL, LAVA, MOSS
     cells = np.stack([np.arange(num) % 5, np.full(num, 4)], 1)
@@ -27,7 +27,7 @@ def arrays(num=4):
 
 
 def saved(path, **changes):
-    """A plain file, changed; an array of None is left out."""
+    """Save a plain file with changed arrays; None omits an array."""
     data = {name: x for name, x in (arrays() | changes).items() if x is not None}
     np.savez_compressed(path, **data)
     return path
@@ -57,7 +57,7 @@ def test_plain_files_say_what_was_saved(tmp_path):
 
 def test_plain_files_need_no_names_and_moss_under_a_place_is_no_fault(tmp_path):
     tiles = arrays()["tiles"]
-    tiles[0, 4, 0] = MOSS  # where the first level starts
+    tiles[0, 4, 0] = MOSS  # the start cell of the first level
     found = env().load_levels(saved(tmp_path / "rooms.npz", tiles=tiles.astype(np.int64)))
     assert found.names == ("rooms-0000", "rooms-0001", "rooms-0002", "rooms-0003")
     grid = to_grid(jax.tree.map(lambda x: x[0], found.level))
@@ -78,12 +78,15 @@ def changed(name, row, value):
         ({name: x[:0] for name, x in arrays().items()}, "holds no levels$"),
         (
             {"tiles": np.zeros((4, 7, 6), np.uint8)},
-            "are 7 x 6 cells .* 5 x 5; set height=7 and wid",
+            "have 7 x 6 cells .* 5 x 5; set height=7 and wid",
         ),
         ({"tiles": np.zeros((4, 25), np.uint8)}, r"tiles should have shape \[n, H, W\], found"),
-        ({"tiles": np.zeros((4, 5, 5))}, "tiles is float64, not whole numbers$"),
+        ({"tiles": np.zeros((4, 5, 5))}, "tiles is float64, not integers$"),
         ({"tiles": np.array([np.zeros((5, 5)), 0], object)}, "tiles holds Python objects"),
-        ({"start": np.zeros((3, 2), int)}, r"start should have shape \[4, 2\], one row a level, f"),
+        (
+            {"start": np.zeros((3, 2), int)},
+            r"start should have shape \[4, 2\], one row per level, f",
+        ),
         ({"names": np.array(["a"])}, r"names should have shape \[4\]"),
         ({"split": np.array(["train", "test"] * 2)}, "mixes the splits test, train; keep each"),
         (changed("tiles", 2, 7), "level 2: tile 7 is none of 0 empty, 1 wall, 2 lava, 3 moss$"),
@@ -91,7 +94,7 @@ def changed(name, row, value):
         (changed("goal", 3, [0, -1]), r"level 3: the goal is at \(0, -1\), outside"),
         (changed("start", 2, [0, 0]), r"level 2: the start is on wall, at \(0, 0\)"),
         (changed("goal", 0, [1, 1]), r"level 0: the goal is on lava, at \(1, 1\)"),
-        (changed("goal", 2, [2, 4]), r"level 2: start and goal are on one cell, \(2, 4\)"),
+        (changed("goal", 2, [2, 4]), r"level 2: start and goal are on the same cell, \(2, 4\)"),
     ],
 )
 def test_faulty_plain_files_are_refused_by_name(tmp_path, changes, said):
@@ -108,7 +111,9 @@ def test_what_is_no_whole_npz_is_refused(tmp_path):
     whole = saved(path).read_bytes()
     for content in (whole[:-40], whole[:100], b"", b"no levels", whole[:80] + b"?" + whole[81:]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"levels\.npz is (no \.npz file, or it is )?damaged"):
+        with pytest.raises(
+            ValueError, match=r"levels\.npz is (not an \.npz file, or it is )?damaged"
+        ):
             env().load_levels(path)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
@@ -126,11 +131,12 @@ def test_files_of_rlgen_come_back_unchanged_and_faulty_ones_are_refused(tmp_path
     same(env().load_levels(path), whole)
     with pytest.raises(ValueError, match="should have shape"):
         Cave().load_levels(path)
-    with pytest.raises(ValueError, match=r"levels\.npz"):  # arrays of the same shapes
+    # Different size, but arrays of the same shapes.
+    with pytest.raises(ValueError, match=r"levels\.npz"):
         Cave(4, 6, 8).load_levels(path)
     limit, marked = levels.max_steps_in_episode, levels.marked
     for fault, said in (
-        ({"goal": levels.start}, "level 0: start and goal are on one cell"),
+        ({"goal": levels.start}, "level 0: start and goal are on the same cell"),
         ({"direction": levels.direction.at[1].set(4)}, "level 1: direction 4 is none of"),
         ({"max_steps_in_episode": limit.at[2].set(0)}, "level 2: its time limit is 0"),
         ({"marked": marked.at[1, 20].set(~marked[1, 20])}, "level 1: its bit masks disagree"),

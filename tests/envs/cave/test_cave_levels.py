@@ -1,4 +1,4 @@
-"""Caves as a family: their distribution, edits, exact solutions, parts, hashes and features."""
+"""Caves as a family: distribution, edits, exact solutions, codec, hashes and features."""
 
 import collections
 from dataclasses import replace
@@ -52,7 +52,7 @@ def reference_distances(tiles, goal):
 
 
 def reference_steps(tiles, start, goal, directions):
-    """Fewest moves and turns from any of some directions; -1 if there is no way."""
+    """Fewest moves and turns from the best of given directions; -1 if unsolvable."""
     steps = {(*start, d): 0 for d in directions}
     queue = collections.deque(steps)
     while queue:
@@ -122,9 +122,10 @@ def test_features_of_a_cave_by_hand():
     found = features(level)
     expected = {"num_walls": 7, "num_lava": 4, "num_moss": 3, "path_length": -1}
     assert {name: int(found[name]) for name in expected} == expected
-    assert float(found["mean_distance"]) == 2  # of 0, 1, 2, 2, 3, 4
-    assert float(found["moss_distance"]) == 3  # of 2 and 4; one patch cannot reach the goal
-    np.testing.assert_allclose(found["lava_distance"], 4)  # beside cells at 2, 3 and 4
+    assert float(found["mean_distance"]) == 2  # mean of 0, 1, 2, 2, 3, 4
+    # Mean of 2 and 4; the third moss cell cannot reach the goal.
+    assert float(found["moss_distance"]) == 3
+    np.testing.assert_allclose(found["lava_distance"], 4)  # next to cells at distance 2, 3 and 4
     bare = features(env.from_text("G.....\n......\n......\n.....S"))
     assert float(bare["moss_distance"]) == float(bare["lava_distance"]) == -1
 
@@ -177,7 +178,7 @@ def test_edits_rewrite_at_most_as_many_cells_with_all_six_alike():
     for kind in (WALL, LAVA, MOSS):
         assert abs((after.tiles == kind).sum() / num - distinct / 6) < 0.07
     for one, other in ((before.start, after.start), (before.goal, after.goal)):
-        # Drawn as one of the cells, or overwritten where it was.
+        # Either it was written to one of the cells, or its own cell was overwritten.
         moved = (one != other).any(1).mean()
         assert abs(moved - (1 - (5 / 6) ** distinct) - (5 / 6) ** distinct * distinct / 169) < 0.03
 
@@ -258,8 +259,9 @@ def test_pictures_show_tiles_and_the_view():
     level, (_, state) = env.default_params, env.reset(jax.random.key(0))
     plain, seen = env.level_image(level), env.render(level, state)
     assert plain.shape == seen.shape == (416, 416, 3) and plain.dtype == np.uint8
-    np.testing.assert_array_equal(env.render(state, level), seen)  # gymnax's order
-    assert (plain != env.render(level, state, highlight=False)).any()  # a disc, a triangle
+    np.testing.assert_array_equal(env.render(state, level), seen)  # gymnax's order of arguments
+    # The level image shows a disc, the state a triangle.
+    assert (plain != env.render(level, state, highlight=False)).any()
     corner = plain.reshape(13, 32, 13, 32, 3)[:, 2, :, 2]
     tiles = np.asarray(to_grid(level).tiles)
     kinds = [np.unique(corner[tiles == k], axis=0) for k in (WALL, LAVA, MOSS)]

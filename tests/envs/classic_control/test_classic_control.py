@@ -1,4 +1,4 @@
-"""Cart-pole, pendulum and mountain car: gymnax's dynamics, and levels that are what they claim."""
+"""Cart-pole, pendulum and mountain car: gymnax's dynamics, and properties of levels."""
 
 import dataclasses
 import functools
@@ -27,8 +27,8 @@ THEIRS = {
 }
 NAMES = list(ENVS)
 
-# The suites' numbers of levels and the first digits of a hash of their contents. Levels that change
-# make another suite: give it a new version along with a new hash.
+# Number of levels of each suite, and the first digits of a hash of their contents. If the levels of
+# a suite change, give it a new version together with the new hash.
 PINNED = {
     "cart-pole/nominal": (1, "a1199edb9fc0ac54"),
     "cart-pole/train-range": (200, "b7354cf8460e2cd7"),
@@ -50,7 +50,7 @@ def suite(name):
 
 
 def table(env, levels):
-    """The parameters of levels [M] as numbers [M, D]."""
+    """Parameters of levels [M] as an array [M, D]."""
     return np.stack([np.asarray(getattr(levels, name)) for name in env.ranges().names], -1)
 
 
@@ -61,7 +61,7 @@ def sampled(env, num, method="sample_level", seed=0):
 
 
 def shares(env, values):
-    """Where in their ranges values lie, on a logarithmic scale: 0 at the low end, 1 at the high."""
+    """Logarithmic places of values in their ranges: 0 at the low end, 1 at the high end."""
     ranges = env.ranges()
     return np.log(values / ranges.low) / np.log(ranges.high / ranges.low)
 
@@ -98,20 +98,21 @@ def test_the_nominal_level_is_gymnax_step_for_step(name):
     assert env.default_params.max_steps_in_episode == 200
 
 
-# One step from a state at hand: the state, the action, and which number of the observation gets
-# larger (+1) or smaller (-1) when the parameter does. Worked out by hand from the physics.
+# Effects of one step, derived by hand from the physics: initial state, action, parameter, index of
+# the observation, and whether that entry grows (+1) or shrinks (-1) with the parameter.
 CART = {"x": 0.0, "x_dot": 0.0, "theta": 0.1, "theta_dot": 0.0}
 ROD = {"theta": 0.5, "theta_dot": 0.0, "last_u": 0.0}
 CAR = {"position": 0.0, "velocity": 0.0}
 EFFECTS = [
     ("cart-pole", CART, 1, "gravity", 3, 1),  # a leaning pole falls faster
-    ("cart-pole", CART, 1, "masscart", 1, -1),  # the same push moves a heavier cart less
-    ("cart-pole", CART | {"theta": 0.0}, 1, "masspole", 1, -1),  # the pole has to be moved along
-    ("cart-pole", CART | {"theta": 0.0}, 1, "length", 3, 1),  # a long pole is tipped more slowly
-    ("cart-pole", CART | {"theta": 0.0}, 0, "length", 3, -1),  # to the other side, too
+    ("cart-pole", CART, 1, "masscart", 1, -1),  # an equal push moves a heavier cart less
+    # The cart also has to move the pole.
+    ("cart-pole", CART | {"theta": 0.0}, 1, "masspole", 1, -1),
+    ("cart-pole", CART | {"theta": 0.0}, 1, "length", 3, 1),  # a long pole tips over more slowly
+    ("cart-pole", CART | {"theta": 0.0}, 0, "length", 3, -1),  # and in the other direction
     ("cart-pole", CART, 1, "force_mag", 1, 1),
     ("cart-pole", CART, 0, "force_mag", 1, -1),
-    ("pendulum", ROD, 2, "gravity", 2, 1),  # no torque: gravity alone
+    ("pendulum", ROD, 2, "gravity", 2, 1),  # no torque, gravity only
     ("pendulum", ROD, 2, "length", 2, -1),  # a long rod falls more slowly
     ("pendulum", ROD | {"theta": 0.0}, 4, "mass", 2, -1),
     ("pendulum", ROD | {"theta": 0.0}, 4, "length", 2, -1),
@@ -120,7 +121,7 @@ EFFECTS = [
     ("mountain-car", CAR, 2, "force", 1, 1),
     ("mountain-car", CAR, 0, "force", 1, -1),
     ("mountain-car", CAR, 1, "gravity", 1, -1),  # at 0 the hill rises to the right
-    ("mountain-car", CAR | {"position": -1.0}, 1, "gravity", 1, 1),  # there, to the left
+    ("mountain-car", CAR | {"position": -1.0}, 1, "gravity", 1, 1),  # at -1 it rises to the left
 ]
 
 
@@ -183,7 +184,7 @@ def test_an_edit_changes_one_parameter_a_little(name, num_edits):
     moved = abs(shares(env, after) - shares(env, before))
     assert moved.max() <= num_edits * EDIT + 1e-5
     if num_edits == 1:
-        assert (changed == 1).mean() > 0.9  # others were drawn at an end of the range, and stay
+        assert (changed == 1).mean() > 0.9  # the others were clipped at an end of their range
         per_parameter = (before != after).mean(0)
         np.testing.assert_allclose(per_parameter, 1 / before.shape[1], atol=0.08)
         assert moved.max() > 0.8 * EDIT
@@ -287,7 +288,7 @@ def test_success():
     returns, ended = jnp.array([500.0, 100.0]), jnp.array([False, True])
     np.testing.assert_array_equal(CartPole().success(returns, ended), [True, False])
     np.testing.assert_array_equal(MountainCar().success(-returns, ended), [False, True])
-    returns = jnp.array([-499.0, -501.0])  # 200 steps at -2.5
+    returns = jnp.array([-499.0, -501.0])  # the threshold is 200 * -2.5
     np.testing.assert_array_equal(Pendulum().success(returns, ~ended), [True, False])
 
 

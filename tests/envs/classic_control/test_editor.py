@@ -1,4 +1,4 @@
-"""Editors of physical systems: a choice a parameter builds a level, under noise that is noise."""
+"""Editors of physical systems: one choice per parameter, and noise that affects no level."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def values(editor, state):
 
 
 def played(editor, actions, key=0):
-    """All moments of an episode: observations and states, the first before any action."""
+    """Observations and states of an episode, the first ones before any action."""
     level = editor.sample_level(jax.random.key(key))
     obs, state = editor.reset_env(jax.random.key(key), level)
     moments = [(obs, state)]
@@ -57,7 +57,7 @@ def test_each_step_sets_one_parameter_to_a_value_of_the_grid(name):
         expected[i] = low ** (1 - action / 10) * high ** (action / 10)
         np.testing.assert_allclose(values(editor, moments[i + 1][1]), expected, rtol=1e-5)
     built = values(editor, moments[-1][1])
-    assert built[0] == ranges.low[0] and built[1] == ranges.high[1]  # the ends, exactly
+    assert built[0] == ranges.low[0] and built[1] == ranges.high[1]  # the ends of the range exactly
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,7 +92,7 @@ def test_two_keys_give_the_teacher_two_observations():
 def test_observation_by_hand():
     editor = PhysicsEditor(registry.load("envs", "mountain-car").build(force=(0.001, 0.01)), 5, 3)
     level, moments = played(editor, [3, 0])
-    gravity = np.log(2.5) / np.log(3)  # 0.0025 in 0.001 .. 0.003
+    gravity = np.log(2.5) / np.log(3)  # place of 0.0025 in 0.001 .. 0.003
     built = [[[0, 0], [gravity, 0]], [[0.75, 1], [gravity, 0]], [[0.75, 1], [0, 1]]]
     time = [[1, 0], [0, 1], [0, 0]]
     for (obs, _), right_built, right_time in zip(moments, built, time, strict=True):

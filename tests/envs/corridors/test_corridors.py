@@ -1,4 +1,4 @@
-"""Stars of corridors, against a model of them in plain Python."""
+"""Stars of corridors compared with a model in plain Python."""
 
 from collections import deque
 from dataclasses import replace
@@ -19,7 +19,7 @@ ENV = Corridors(num_corridors=3, length=2, max_steps=12, sharing=0.25, show_visi
 
 
 def model(env, place: tuple, action) -> tuple:
-    """Where an action leads from a place: () is the hub, (m, l) is l steps into corridor m."""
+    """Return the place after an action; () is the hub, (m, l) is l steps into corridor m."""
     if not place:
         return (action, 1) if action < env.num_corridors else ()
     corridor, depth = place
@@ -28,12 +28,12 @@ def model(env, place: tuple, action) -> tuple:
 
 
 def number(env, place: tuple) -> int:
-    """The position that the docstring promises for a place."""
+    """Return the position of a place as documented."""
     return 1 + place[0] * env.length + place[1] - 1 if place else 0
 
 
 def distances(env, rewarded):
-    """Fewest steps to the paying end from every place, and from the hub to it, by search."""
+    """Fewest steps from each place to the rewarded end, and from the hub to it, by search."""
     places: list[tuple] = [
         (),
         *((m, n + 1) for m in range(env.num_corridors) for n in range(env.length)),
@@ -56,7 +56,7 @@ def _search(edges, start) -> dict[tuple, int]:
 
 @partial(jax.jit, static_argnums=0)
 def play(env, key, level):
-    """60 steps of random actions on one level, never reset."""
+    """Play 60 random actions on one level, without resets."""
     obs, state = env.reset_env(key, level)
     # Forward is likely, so that ends are reached.
     logits = jnp.zeros(env.num_actions).at[env.num_corridors].set(1.0)
@@ -114,7 +114,7 @@ def test_values_of_positions_are_those_of_a_search_within_the_time_limit(max_ste
 def test_the_published_shared_structure_is_the_mean_variance_over_the_cells_of_corridors(
     sharing, expected
 ):
-    # 0.16 (or what p (1 - p) is in the mean) times the mean of 0.99 ** 2k over k = 0 .. 14.
+    # Mean of p (1 - p) over corridors, 0.16 if uniform, times the mean of 0.99 ** 2k, k = 0 .. 14.
     env = Corridors(sharing=sharing)
     prob = np.full(5, (1 - sharing) / 5) + sharing * (np.arange(5) == 0)
     values = jax.vmap(env.feature_values, in_axes=(0, None, None))
@@ -122,11 +122,11 @@ def test_the_published_shared_structure_is_the_mean_variance_over_the_cells_of_c
     mean = prob @ value
     variance = prob @ value**2 - mean**2
     assert variance[1:].mean() == pytest.approx(expected, abs=6e-4)
-    assert variance[0] == pytest.approx(0.0, abs=1e-6)  # the hub is worth the same everywhere
+    assert variance[0] == pytest.approx(0.0, abs=1e-6)  # the hub has the same value on every level
 
 
 def exact(env, rewarded, max_steps, log_policy):
-    """Chance of success, by a dictionary of places and visited ends."""
+    """Solve probability, by a dictionary over places and visited ends."""
     start: tuple[tuple, int] = (), 0
     at, won = {start: 1.0}, 0.0
     for _ in range(max_steps):
@@ -158,7 +158,7 @@ def test_expected_return_follows_every_way_through_the_star():
 
 
 def sweep(env):
-    """Log-policy that goes to each end in turn, by what the observation tells."""
+    """Log-policy that visits each end in turn, based on the observation."""
     choice = np.zeros(env.num_states(), int)
     for obs in range(env.num_states()):
         visited, cell = divmod(obs, env.num_positions())
@@ -218,7 +218,7 @@ def test_suites_have_every_corridor_and_what_training_draws():
     test, shared = (load_suite(env, f"corridors/{name}") for name in ("test", "shared"))
     assert sorted(test.levels.level.rewarded.tolist()) == [0, 1, 2, 3, 4]
     share = np.mean(np.array(shared.levels.level.rewarded) == 0)
-    assert len(shared.levels) == 100 and 0.45 < share < 0.75  # 0.6 is expected
+    assert len(shared.levels) == 100 and 0.45 < share < 0.75  # expected 0.6
     assert (test.levels.optimal_return == 1).all() and (shared.levels.optimal_steps == 15).all()
 
 
@@ -244,7 +244,9 @@ def test_pictures_show_agent_goal_and_visited_ends():
 
 def test_there_are_no_events():
     assert not registry.has(tiny(), LevelEnv.event)
-    with pytest.raises(ValueError, match="feature='event'; it has only 'position'"):
+    with pytest.raises(
+        ValueError, match="feature='event' does not exist; the only one is 'position'"
+    ):
         ENV.feature_values(ENV.default_params, "event", 0.99)
 
 

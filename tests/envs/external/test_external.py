@@ -1,4 +1,4 @@
-"""Environments from other packages: what holds without the package, and what with it."""
+"""Environments from other packages, tested without and with the package."""
 
 import importlib
 import runpy
@@ -26,13 +26,15 @@ ONE_OF_EACH = (
     *("empty-random-5x5", "memory-s8", "unlock", "unlock-pick-up", "blocked-unlock-pick-up"),
 )
 PACKAGES = {"craftax": craftax_adapter, "xland": xland_adapter}
-needs_craftax = pytest.mark.skipif(find_spec("craftax") is None, reason="without craftax")
-needs_xland = pytest.mark.skipif(find_spec("xminigrid") is None, reason="without xminigrid")
+needs_craftax = pytest.mark.skipif(find_spec("craftax") is None, reason="craftax is not installed")
+needs_xland = pytest.mark.skipif(
+    find_spec("xminigrid") is None, reason="xminigrid is not installed"
+)
 
 
 @pytest.fixture(params=NAMES)
 def absent(request, monkeypatch):
-    """An environment whose package cannot be imported, installed or not."""
+    """Family whose package is made impossible to import, even if it is installed."""
     monkeypatch.setitem(sys.modules, NAMES[request.param], None)
     PACKAGES[request.param].load.cache_clear()
     return request.param
@@ -41,12 +43,13 @@ def absent(request, monkeypatch):
 def test_without_its_package_an_environment_can_be_imported_built_and_asked(absent):
     module = registry.load("envs", absent)
     for path in (PACKAGES[absent].__file__, module.__file__):
-        runpy.run_path(str(path))  # as if it were imported for the first time
+        runpy.run_path(str(path))  # run the module as on its first import
     assert NAMES[absent] == module.EXTRA
     for fields in registry.variants(module).values():
         env = module.build(**fields)
         assert env == module.build(**fields) and hash(env) == hash(module.build(**fields))
-        assert isinstance(env, LevelEnv) and isinstance(env, Environment)  # asks for properties
+        # Also without the package.
+        assert isinstance(env, LevelEnv) and isinstance(env, Environment)
         assert registry.has(env, LevelEnv.position)
         assert not registry.has(env, LevelEnv.feature_values)
         level = jax.eval_shape(env.sample_level, jax.random.key(0))
@@ -85,7 +88,7 @@ def test_a_world_of_craftax_is_a_key_and_suites_share_none():
     assert (suites["heldout"].levels.level.max_steps_in_episode == 10_000).all()
 
 
-# Rulesets, against a search over bags of objects in which rules are reactions.
+# Rulesets, compared with a search over multisets of objects, in which rules are reactions.
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +103,7 @@ def pairs(numbers):
 
 
 def reactions(rules):
-    """Inputs and product of every rule, by the package's encoding."""
+    """Inputs and product of every rule, decoded as in the package."""
     found = []
     for kind, *numbers in rules.tolist():
         if kind:
@@ -116,7 +119,7 @@ def needed(goal):
 
 
 def derivable(bag, rules, wanted):
-    """Whether some order of reactions yields all wanted objects at once."""
+    """Return whether some order of reactions yields all wanted objects at the same time."""
     if not Counter(wanted) - bag:
         return True
     possible = [(ins, out) for ins, out in rules if not Counter(ins) - bag]
@@ -136,7 +139,7 @@ def test_every_goal_can_be_made_and_only_by_all_rules_of_its_chain(drawn):
             assert not derivable(bag, chain[:i] + chain[i + 1 :] + others, wanted)
         lengths[len(chain)] += 1
         kinds.update([("goal", int(goal[0]))] + [("rule", int(k)) for k in rules[:3, 0] if k])
-    assert sorted(lengths) == [0, 1, 2, 3] and min(lengths.values()) > 60  # 100 expected
+    assert sorted(lengths) == [0, 1, 2, 3] and min(lengths.values()) > 60  # expected 100
     assert set(kinds) == {("goal", k) for k in (1, 3, 4)} | {("rule", k) for k in (1, 2, 3)}
 
 
@@ -150,7 +153,7 @@ def test_no_reaction_of_distractors_uses_up_what_is_needed(drawn):
             assert set(inputs) <= set(pairs(tiles))
 
 
-# With the packages.
+# Tests that need the packages.
 
 
 @needs_xland
@@ -179,7 +182,7 @@ def test_a_walk_to_the_goal_pays_one_and_is_seen():
         _, state, reward, terminated, _ = step(jax.random.key(0), state, action, level)
         trace.append((int(env.position(state, level)), float(reward), bool(terminated)))
     assert trace == [(7, 0, 0), (8, 0, 0), (8, 0, 0), (13, 0, 0), (18, 1, 1)]
-    assert env.is_truncated(state, level)  # the limit is the level's, the goal was still paid
+    assert env.is_truncated(state, level)  # at the limit of the level the goal is still rewarded
 
 
 @needs_xland
@@ -200,7 +203,7 @@ def test_the_wrong_choice_of_a_memory_task_ends_it_unpaid():
     level, key = env.default_params, jax.random.key(0)
     step = jax.jit(env.step_env)
     ends, reward, terminated = [], 0.0, False
-    for turn in (1, 2):  # at the end of the corridor, to either side
+    for turn in (1, 2):  # at the end of the corridor, turn left or right
         _, state = env.reset_env(key, level)
         for action in (*[0] * 8, turn, 0):
             _, state, reward, terminated, _ = step(key, state, action, level)
@@ -211,7 +214,7 @@ def test_the_wrong_choice_of_a_memory_task_ends_it_unpaid():
 
 @needs_xland
 def test_random_play_meets_every_kind_of_goal_and_rule():
-    """So the encodings mean in the package what they mean here."""
+    """The encodings of goals and rules have the same meaning in the package as in rlgen."""
     env = XLand(max_depth=1)
     keys = jax.random.split(jax.random.key(1), 128)
     level = jax.jit(jax.vmap(env.sample_level))(keys)

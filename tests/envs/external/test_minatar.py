@@ -1,4 +1,4 @@
-"""MinAtar's games: gymnax's own, with raw observations and time limits that are no terminations."""
+"""MinAtar: gymnax's games with raw observations and time limits that truncate."""
 
 from functools import partial
 
@@ -34,7 +34,7 @@ def reset(env, key):
 @pytest.mark.thorough
 @pytest.mark.parametrize("game", GAMES)
 def test_observations_are_raw_and_the_time_limit_is_no_termination(game):
-    """Over the last ten steps before the time limit."""
+    """The last ten steps before the time limit are tested."""
     env, (theirs, usual) = MinAtar(game), gymnax.make(IDS[game])
     level, (obs, state) = env.default_params, reset(env, jax.random.key(3))
     their_obs, _ = jax.jit(theirs.reset_env)(jax.random.key(3), usual)
@@ -43,7 +43,7 @@ def test_observations_are_raw_and_the_time_limit_is_no_termination(game):
     state, ends = state.replace(time=level.max_steps_in_episode - 10), []
     for t, action in enumerate([0, 1, 2, 1, 0, 2, 2, 0, 1, 2]):
         obs, state, _, *end = step(env, jax.random.key(t), state, jnp.int32(action), level)
-        assert set(np.unique(obs)) == {0.0, 1.0} and obs.dtype == jnp.float32  # not one 255th
+        assert set(np.unique(obs)) == {0.0, 1.0} and obs.dtype == jnp.float32  # not divided by 255
         ends.append(tuple(map(bool, end)))
     assert ends == [(False, False)] * 9 + [(False, True)]  # terminated, truncated
     assert obs.shape == (10, 10, CHANNELS[game])
@@ -66,7 +66,7 @@ def test_freeway_is_cut_off_after_2500_steps_and_not_before():
 
     reward, terminated, truncated = play(reset(env, keys[0])[1])
     assert truncated.sum() == 1 and truncated[-1] and not terminated.any()
-    assert reward.sum() > 5  # ever upwards gets across now and then
+    assert reward.sum() > 5  # always moving up crosses the road occasionally
 
 
 def test_a_lost_ball_terminates_long_before_the_time_limit():
@@ -74,7 +74,7 @@ def test_a_lost_ball_terminates_long_before_the_time_limit():
     level = env.default_params
     _, state = reset(env, jax.random.key(0))
     for t in range(40):
-        action = jnp.int32(1 if state.ball_x > 4 else 2)  # away from the ball
+        action = jnp.int32(1 if state.ball_x > 4 else 2)  # move away from the ball
         _, state, _, terminated, truncated = step(env, jax.random.key(t), state, action, level)
         assert not truncated
         if terminated:
@@ -102,7 +102,7 @@ def test_a_game_that_is_first_met_inside_a_trace_leaves_no_tracer_behind():
     _, state = jax.jit(lambda key: env.reset_env(key, env.default_params))(jax.random.key(0))
     level = env.default_params
     fresh = jax.jit(lambda state: env.step_env(jax.random.key(0), state, jnp.int32(2), level))
-    assert fresh(state)[1].pos == 5  # the arrays of the actions are read here
+    assert fresh(state)[1].pos == 5  # reads the arrays of actions created at construction
 
 
 @pytest.mark.thorough

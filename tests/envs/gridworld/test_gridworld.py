@@ -1,4 +1,4 @@
-"""Episodes on grid worlds: rules against a plain simulator, rates against the level, views."""
+"""Episodes on grid worlds: rules, rates of random events, and observations."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ KEY = jax.random.key(3)
 
 
 class Walks(NamedTuple):
-    """Random episodes that nothing ends, as numpy arrays [levels, steps, ...]."""
+    """Random episodes that continue after termination, as NumPy arrays [levels, steps, ...]."""
 
     level: Level
     state: State  # [levels, steps + 1]
@@ -69,7 +69,7 @@ def bits(present, num):
 
 
 def moved(level, pos, action):
-    """The cell after a move, by rows and columns."""
+    """Return the cell after a move, computed with rows and columns."""
     size = int(level.size)
     place = [x + d for x, d in zip(divmod(int(pos), size), MOVES[action], strict=True)]
     outside = min(place) < 0 or max(place) >= size
@@ -92,10 +92,12 @@ def test_every_step_follows_the_rules(mode):
             got = [there[k] and before.object_pos[k] == after.pos for k in range(num)]
             kinds = [level.object_type[k] for k in range(num) if got[k]]
             np.testing.assert_allclose(played.reward[i, t], sum(level.reward[kinds]), rtol=1e-6)
-            assert not any(g and x for g, x in zip(got, then, strict=True)), "came back at once"
+            assert not any(g and x for g, x in zip(got, then, strict=True)), (
+                "an object reappeared at once"
+            )
             stays = [x for x, g, was in zip(then, got, there, strict=True) if was and not g]
             assert all(stays), "an object vanished"
-            assert not any(then[level.num_objects :]), "an object too many"
+            assert not any(then[level.num_objects :]), "more objects than the level has"
             if played.terminated[i, t]:
                 assert sum(level.terminate_prob[kinds]) > 0
             assert after.time == t + 1
@@ -106,7 +108,7 @@ def test_every_step_follows_the_rules(mode):
 @pytest.mark.thorough
 @pytest.mark.parametrize("mode", ["small", "dense", "rand-dense"])
 def test_objects_return_and_end_episodes_as_often_as_the_level_says(mode):
-    """Counts are within four standard deviations of the sums of their probabilities."""
+    """Counts lie within four standard deviations of the sums of their probabilities."""
     played, num = walks(mode), GridWorld(mode).max_objects
     level = played.level
     there = (played.state.present[..., None] >> np.arange(num) & 1).astype(bool)
@@ -128,7 +130,7 @@ def test_objects_return_and_end_episodes_as_often_as_the_level_says(mode):
 
 
 def worked(**changes):
-    """A 3 x 3 grid in the arrays of `debug`: start in the corner, an object of 0.5 beside it."""
+    """A 3 x 3 grid with arrays as in `debug`: start in a corner, an object of 0.5 next to it."""
     level = GridWorld("debug").default_params.replace(
         size=jnp.int32(3),
         walls=jnp.zeros(16, bool).at[3].set(True),
@@ -166,7 +168,7 @@ def test_the_time_limit_truncates_and_only_objects_terminate():
 
 
 def test_the_end_and_a_return_are_independent():
-    """One object is collected (the end: 0.3) while another is absent (its return: 0.4)."""
+    """One object is collected (ends with 0.3) while another is absent (respawns with 0.4)."""
     env = GridWorld("debug")
     level = worked(
         num_objects=jnp.int32(2),
@@ -209,7 +211,7 @@ def test_moving_objects_lie_in_free_cells_alone(mode):
 
 
 def test_moving_objects_are_placed_uniformly():
-    """Of 7 x 7 cells two are walls and one is the start: 46 are equally likely."""
+    """All 46 cells are equally likely: 7 x 7 without two walls and the start."""
     env = GridWorld("rand-small")
     level = env.sample_level(KEY)
     keys = jax.random.split(KEY, 4600)
@@ -249,7 +251,7 @@ def test_moving_objects_are_seen_on_the_plane_of_their_type():
 
 
 def nearest(level):
-    """Steps to the nearest object that pays, by breadth-first search; -1 if there is no way."""
+    """Steps to the nearest object with positive reward; -1 if none can be reached."""
     kinds = level.object_type[: level.num_objects]
     goals = set(level.object_pos[: level.num_objects][level.reward[kinds] > 0].tolist())
     steps, queue = {int(level.start): 0}, deque([int(level.start)])
@@ -312,8 +314,10 @@ def test_pictures_show_where_the_objects_are():
     np.testing.assert_array_equal(start, image)
     collected = env.render(
         dataclasses.replace(state, present=jnp.int32(0)), level
-    )  # gymnax's order
+    )  # gymnax's order of arguments
     changed = (start != collected).any(-1).reshape(3, 32, 3, 32).any((1, 3))
     assert changed.ravel().tolist() == [i == 1 for i in range(9)]
     costly = env.level_image(worked(reward=-jnp.ones(2)))
-    assert image[16, 48].argmax() == 1 and costly[16, 48].argmax() == 0, "green pays, red costs"
+    assert image[16, 48].argmax() == 1 and costly[16, 48].argmax() == 0, (
+        "green for positive reward, red for negative"
+    )

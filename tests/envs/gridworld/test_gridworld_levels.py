@@ -1,4 +1,4 @@
-"""Levels of grid worlds: hand-designed sets, layouts and statistics against the published ones."""
+"""Levels of grid worlds: hand-designed sets, layouts and statistics as published."""
 
 import functools
 import hashlib
@@ -26,27 +26,27 @@ def levels(mode):
 
 
 def grid(level, i):
-    """The walls of a level in rows and columns."""
+    """Walls of a level as an array [rows, columns]."""
     size = level.size[i]
-    assert not level.walls[i, size * size :].any(), "a wall outside the grid"
+    assert not level.walls[i, size * size :].any(), "a wall lies outside the grid"
     return level.walls[i, : size * size].reshape(size, size)
 
 
 def is_uniform(x):
-    """Kolmogorov and Smirnov's test at a level of about one in 10,000."""
+    """Return whether a Kolmogorov-Smirnov test passes at a level of about 1 in 10,000."""
     x = np.sort(x)
     ideal = (np.arange(x.size) + 0.5) / x.size
     return np.abs(x - ideal).max() < 2.23 / np.sqrt(x.size) + 0.5 / x.size
 
 
 def are_equal(times):
-    """Whether counts are as those of equally likely outcomes, by chi-square, four deviations."""
+    """Return whether counts fit equally likely outcomes (chi-square, 4 standard deviations)."""
     times = np.asarray(times, float)
     chi_square = ((times - times.mean()) ** 2 / times.mean()).sum()
     return chi_square < times.size - 1 + 4 * np.sqrt(2 * (times.size - 1))
 
 
-# Sizes, objects, walls drawn and largest grid, time limits.
+# Sizes, objects, (walls drawn, cells of the largest grid), time limits.
 PUBLISHED = {
     "debug": ((3, 4), (1, 2), (4, 16), (5, 10)),
     "small": ((4, 6), (1, 3), (7, 36), (20, 100)),
@@ -113,7 +113,7 @@ def test_starts_are_equally_likely_in_all_free_cells():
     assert are_equal(times[times > 0])
 
 
-# Size, time limit, objects as (reward, probability of the end, of coming back), walls.
+# Size, time limit, objects as (reward, termination probability, respawn probability), walls.
 SETS = {
     "dense": (11, 500, [(1, 0, 0.05)] * 2 + [(-1, 0.5, 0.1), (-1, 0, 0.5)], []),
     "sparse": (13, 50, [(1, 1, 0), (-1, 1, 0)], []),
@@ -152,7 +152,7 @@ def contents(level, i):
 def test_hand_designed_sets_are_the_published_ones(mode):
     size, limit, objects, walls = SETS[mode]
     assert contents(levels(mode), 0) == (size, limit, objects, sorted(walls))
-    assert len({x.tobytes() for x in levels(mode).start}) > 1, "only places are drawn"
+    assert len({x.tobytes() for x in levels(mode).start}) > 1, "all levels have the same start"
 
 
 def test_mazes_have_the_layouts_of_the_mazes_of_the_same_names():
@@ -205,7 +205,7 @@ def test_mixtures_have_all_their_members_equally_often(mode, members):
 
 
 def test_cells_are_drawn_without_replacement_all_orders_alike():
-    """Each combination of uniform numbers, at the middle of its equal parts, is one order."""
+    """Uniform numbers at the midpoints of equal parts yield each order exactly once."""
     vacant = np.array([False, True, True, False, True, True])
     middles = [(np.arange(n) + 0.5) / n for n in (4, 3, 2)]
     drawn = [
@@ -218,7 +218,7 @@ def test_cells_are_drawn_without_replacement_all_orders_alike():
 
 
 def test_a_level_too_full_loses_its_last_objects():
-    """Walls at the first 15 of 100 cells leave one free in a 4 x 4 grid."""
+    """Walls on the first 15 of 100 cells leave one free cell in a 4 x 4 grid."""
     table = table_of(MODES["all"])
     uniform = np.full(num_draws(table), 0.5)
     uniform[[1, 2]] = 0.0, 0.99  # the smallest grid, five objects
@@ -242,7 +242,7 @@ def test_numpy_draws_the_levels_that_jax_draws(mode):
 
 
 SUITES = {
-    # Number, mode, first and last name, and a digest of the levels' hashes: they never change.
+    # Number, mode, first and last name, and a digest of the level hashes, which never change.
     "unseen": (64, "all", "unseen-0000", "unseen-0063", "1f944b125b3006bf"),
     "handcrafted": (20, "handcrafted", "dense-0", "long-dense-3", "d6ff9fc57f3bf72d"),
     "mazes": (18, "mazes", "sixteen-rooms-0", "small-corridor-1", "eb01a6b04851c9af"),
@@ -266,7 +266,7 @@ def test_suites_are_the_same_on_every_machine_and_solvable(name):
 def test_the_large_suite_begins_with_the_small_one_and_shares_none_with_training(monkeypatch):
     suites = GridWorld().suites()
     small = np.asarray(suites["unseen"]().levels.hash)
-    solver = "rlgen.envs.gridworld.solver.optimal_return"  # takes minutes, for 1,024 levels
+    solver = "rlgen.envs.gridworld.solver.optimal_return"  # it would take minutes for 1,024 levels
     monkeypatch.setattr(solver, lambda level, max_objects: jnp.float32(1.0))
     large = np.asarray(suites["unseen-1024"]().levels.hash)
     np.testing.assert_array_equal(large[:64], small)

@@ -1,4 +1,4 @@
-"""Exact returns of grid worlds: against brute force over all transitions, and against playing."""
+"""Exact returns of grid worlds, compared with brute force and with played episodes."""
 
 import functools
 import itertools
@@ -13,16 +13,16 @@ from rlgen.envs.gridworld import GridWorld
 from rlgen.envs.gridworld.level import Level
 from rlgen.envs.gridworld.solver import expected_return, optimal_return
 
-NUM_CELLS, NUM_OBJECTS = 9, 2  # of the arrays; the levels themselves may have fewer
+NUM_CELLS, NUM_OBJECTS = 9, 2  # sizes of the arrays; levels may have fewer
 NUM_STATES = NUM_CELLS * 2**NUM_OBJECTS
-SEED = 0  # of the episodes played
+SEED = 0  # seed of the played episodes
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1), (0, 0))  # up, down, left, right, stay
 
 
 def level_of(seed, size=None, num_objects=None, same_cell=False):
-    """A level of 2 x 2 or 3 x 3 cells, with numpy alone; what it does not use is filled with junk.
+    """Build a level of 2 x 2 or 3 x 3 cells with NumPy; unused entries hold arbitrary values.
 
-    The junk is what the solver must not look at.
+    The solver must not read the unused entries.
     """
     rng = np.random.default_rng(seed)
     size, num = size or rng.integers(2, 4), num_objects or rng.integers(1, NUM_OBJECTS + 1)
@@ -52,7 +52,7 @@ def policy_of(seed, sharpness=1.0, num_states=NUM_STATES):
 
 
 def brute_force(level, log_policy=None):
-    """Expectation over every action and every set of objects present next, by recursion."""
+    """Expected return by recursion over all actions and all sets of present objects."""
     size, num = int(level.size), int(level.num_objects)
     walls, place = np.asarray(level.walls), np.asarray(level.object_pos)[:num]
     kind = np.asarray(level.object_type)[:num]
@@ -116,7 +116,7 @@ def test_objects_that_share_a_cell_are_collected_at_once():
 
 
 def worked(**changes):
-    """One object of reward 1 beside the start, in a corridor of two cells that a wall leaves."""
+    """Level with one object of reward 1 next to the start, in a corridor of two cells."""
     level = level_of(0, size=2, num_objects=1)
     walls = jnp.arange(NUM_CELLS) == 2
     ones = {"terminate_prob": 0.0, "respawn_prob": 0.0, "reward": 1.0}
@@ -130,13 +130,14 @@ def worked(**changes):
     ("changes", "best"),
     [
         ({"steps": 1}, 1.0),  # one step to the right
-        ({"steps": 9}, 1.0),  # it never comes back
-        ({"steps": 9, "reward": -1.0}, 0.0),  # better to stay
-        # Collected at the 1st step; absent during the 2nd, whose end brings it back; and so on.
+        ({"steps": 9}, 1.0),  # it never respawns
+        ({"steps": 9, "reward": -1.0}, 0.0),  # staying is better
+        # Collected at step 1, absent during step 2, at whose end it respawns, and so on.
         ({"steps": 5, "respawn_prob": 1.0}, 3.0),
-        ({"steps": 5, "respawn_prob": 1.0, "terminate_prob": 1.0}, 1.0),  # that step still counts
+        # The reward of the last step counts.
+        ({"steps": 5, "respawn_prob": 1.0, "terminate_prob": 1.0}, 1.0),
         ({"steps": 5, "respawn_prob": 1.0, "terminate_prob": 0.5}, 1.75),
-        # Collected again at the 3rd step if the 2nd brought it back.
+        # Collected again at step 3 if it respawned at the end of step 2.
         ({"steps": 3, "respawn_prob": 0.3}, 1.3),
     ],
 )
@@ -145,7 +146,7 @@ def test_worked_examples(changes, best):
 
 
 def test_no_policy_beats_the_optimum_and_the_best_comes_close():
-    """Over many levels; sharp policies, of which some are good."""
+    """Tested on many levels with nearly deterministic policies, some of them good."""
     levels = stacked([level_of(seed) for seed in range(60)])
     best = np.asarray(OPTIMUM(levels))
     mean = np.stack(
@@ -175,7 +176,7 @@ def test_a_policy_of_other_states_is_refused():
 
 @functools.cache
 def sampled(num):
-    """Levels of the environment itself: 3 to 4 cells a side, 5 to 10 steps."""
+    """Levels sampled by the environment, with sides of 3 to 4 cells and 5 to 10 steps."""
     env = GridWorld("debug")
     keys = jax.random.split(jax.random.key(7), num)
     shape = (num, env.num_states(), env.num_actions)
@@ -185,10 +186,10 @@ def sampled(num):
 
 @pytest.mark.thorough
 def test_the_exact_return_is_the_mean_of_what_is_played():
-    """Within three standard errors on each of 100 levels.
+    """Exact and mean returns differ by less than three standard errors on each of 100 levels.
 
-    Of 100 sound estimates one or more is further off in a quarter of all seeds, so that the seed is
-    part of the test; an error of the solver shows in the spread of all of them, whatever the seed.
+    With correct estimates at least one of 100 exceeds this in a quarter of all seeds, so the seed
+    is part of the test. An error of the solver shows in the spread of all of them, with any seed.
     """
     env, levels, policies = sampled(100)
     num_episodes, num_steps = 2000, 10
@@ -211,7 +212,7 @@ def test_the_exact_return_is_the_mean_of_what_is_played():
     many = jax.vmap(jax.vmap(episode, (0, None, None)), (None, 0, 0))
     played = np.asarray(jax.jit(many)(keys, levels, policies))
     exact = np.asarray(jax.jit(jax.vmap(env.expected_return))(levels, policies))
-    # Four unseen episodes of return 1 are allowed for: rare events have no variance until seen.
+    # Allow for four unseen episodes of return 1: a rare event adds no variance until it is seen.
     variance, unseen = played.var(1), 4 / num_episodes
     z = (played.mean(1) - exact) / np.sqrt((variance + unseen) / num_episodes)
     assert abs(z).max() < 3

@@ -1,4 +1,4 @@
-"""Houses: rooms that hang together, and a coverage that is what was seen."""
+"""Houses: connected rooms, and coverage equal to the share of cells that were seen."""
 
 from dataclasses import replace
 from functools import partial
@@ -23,7 +23,7 @@ MOVES = [(1, 0), (0, 1), (-1, 0), (0, -1)]
 
 
 def doors_of(walls):
-    """Free cells between two walls, or a wall and the border: no room is as narrow as that."""
+    """Free cells between two walls, or a wall and the border; no room is that narrow."""
     around = np.pad(walls, 1, constant_values=True)
     beside = around[1:-1, :-2] & around[1:-1, 2:]
     above = around[:-2, 1:-1] & around[2:, 1:-1]
@@ -31,14 +31,14 @@ def doors_of(walls):
 
 
 def labelled(cells) -> tuple[np.ndarray, int]:
-    """The parts of a set of cells that hang together, numbered from 1, and how many."""
+    """Connected components of a set of cells, numbered from 1, and their number."""
     label: Any = np.zeros(cells.shape, np.int32)
     ndimage.label(cells, output=label)
     return label, int(label.max())
 
 
 def rooms_of(walls):
-    """Height and width of every room; each must be a rectangle."""
+    """Return height and width of every room, and check that each is a rectangle."""
     label, num = labelled(~walls & ~doors_of(walls))
     sides = np.array(
         [[part.stop - part.start for part in at] for at in ndimage.find_objects(label)]
@@ -49,9 +49,9 @@ def rooms_of(walls):
 
 
 def check_house(walls, start, shape):
-    """All that is promised of a house; how many rooms it has."""
+    """Check all guaranteed properties of a house; return the numbers of rooms and doors."""
     assert not walls[start[1], start[0]]
-    assert labelled(~walls)[1] == 1, "a part of the house is out of reach"
+    assert labelled(~walls)[1] == 1, "a part of the house cannot be reached"
     rooms = rooms_of(walls)
     fewest, most = shape.num_rooms
     assert fewest <= len(rooms) <= most and rooms.min() >= shape.min_side
@@ -72,12 +72,12 @@ def test_houses_have_the_rooms_and_doors_that_are_promised(drawn):
     found = [check_house(*house, ENV._shape()) for house in zip(walls, drawn.start, strict=True)]
     num_rooms, num_doors = np.array(found).T
     counts = np.bincount(num_rooms, minlength=13)[6:]
-    assert counts.min() > 8 and counts.max() < 45  # 23 are expected of each
+    assert counts.min() > 8 and counts.max() < 45  # expected 23 each
     second = (num_doors - num_rooms + 1).sum() / (num_rooms - 1).sum()
-    assert 0.42 < second < 0.58  # of all walls, those with two doors
+    assert 0.42 < second < 0.58  # share of walls with two doors
     np.testing.assert_array_equal(drawn.num_free, (~walls).sum((1, 2)))
     assert (drawn.max_steps_in_episode == 60).all()
-    # Starts are anywhere, walls run either way and no two houses are alike.
+    # Starts are anywhere, walls run in both directions, and no two houses are equal.
     assert (np.abs(np.array(drawn.start).mean(0) - 20) < 3).all()
     upright, flat = walls[:, 1:-1].mean(1).max(1), walls[:, :, 1:-1].mean(2).max(1)
     assert 40 < (upright > flat).sum() < 120
@@ -100,7 +100,7 @@ def test_no_draw_makes_a_house_with_fewer_rooms_than_asked_for(shape):
 
 def test_a_house_is_split_as_its_numbers_say():
     made = jax.jit(partial(layout, Shape(7, (2, 2), 2)))
-    # Two rooms: the wall is upright if the second number is below 1/2, at 2 + floor(3 u).
+    # Two rooms: the wall is vertical if the second number is below 1/2, and lies at 2 + floor(3 u).
     shape = Shape(7, (2, 2), 2)
     draws = jnp.zeros(num_draws(shape))
     cut = draws.at[jnp.array([2, 3, 4])].set(jnp.array([0.9, 0.4, 0.7]))
@@ -113,13 +113,13 @@ def test_a_house_is_split_as_its_numbers_say():
     two_doors = made(cut.at[3].set(0.6).at[6 + 3].set(0.5).at[6 + 4].set(0.4))[0]
     expected = np.zeros((7, 7), bool)
     expected[4] = True
-    expected[4, [0, 3]] = False  # the neighbour, second by score, is left out
+    expected[4, [0, 3]] = False  # its neighbour has the second highest score and is skipped
     np.testing.assert_array_equal(two_doors, expected)
 
 
 @pytest.fixture(scope="module")
 def played(drawn):
-    """60 steps in 16 houses, each action repeated a while so that the agent gets about."""
+    """Play 60 steps in 16 houses; each action is repeated so that the agent moves around."""
     levels = jax.tree.map(lambda x: x[:16], drawn)
     actions = jnp.repeat(jax.random.randint(jax.random.key(1), (NUM_STEPS // 5, 16), 0, 4), 5, 0)
 
@@ -155,7 +155,7 @@ def test_the_agent_walks_and_walls_stop_it(played):
 
 
 def sight(walls, x, y):
-    """Cells seen from x, y, by a search for ways that never lead back towards it."""
+    """Cells visible from x, y, by a search over paths that never lead back towards it."""
     seen, free, todo = set(), set(), [(0, 0, 1), (0, 0, -1)]
     blocked = lambda u, v: walls[y + v + 8, x + u + 8]  # noqa: E731
     while todo:
@@ -240,7 +240,7 @@ def test_a_hall_is_seen_by_walking_to_and_fro():
     for action in [0] * 7 + [1] * 7 + [2] * 7:
         _, state, reward, _, _ = step(jax.random.key(0), state, jnp.int32(action), level)
         total += float(reward)
-        if action == 0:  # each step to the right shows another column of seven cells
+        if action == 0:  # each step to the right reveals a column of seven cells
             assert total == pytest.approx(7 * (state.x + 4) / 196)
     assert total == pytest.approx(1.0) == env.coverage(state, level)
     features = env.level_features(level)
@@ -269,8 +269,8 @@ def test_suites_share_no_house_and_pay_coverage():
         for i in range(0, 100, 5):
             level = _row(suite.levels.level, i)
             check_house(np.array(walls_of(level)), np.array(level.start), shape)
-    assert np.isnan(test.levels.optimal_return).all()  # so that what is reported is the return
-    # The same for ever: a change here changes published results.
+    assert np.isnan(test.levels.optimal_return).all()  # so that the return is reported
+    # Must never change: published results depend on these levels.
     assert (int(train.levels.level.num_free.sum()), int(test.levels.hash[7, 0])) == RECORDED
 
 
@@ -291,7 +291,7 @@ def test_pictures_show_walls_the_agent_and_what_was_seen(drawn, played):
     middle = picture[3::10, 3::10].astype(int).sum(-1)
     walls = np.array(walls_of(level))
     x, y = np.array(level.start)
-    walls[y, x] = True  # the agent is dark, too
+    walls[y, x] = True  # the agent is also drawn dark
     np.testing.assert_array_equal(middle < 500, walls)
     state = jax.tree.map(lambda x: x[0, -1], played[3][1])
     moment = ENV.render(level, state)

@@ -1,4 +1,4 @@
-"""The maze against a slow reference written from its rules alone, and as a gymnax environment."""
+"""The maze compared with a slow reference written from its rules, and as a gymnax environment."""
 
 import functools
 
@@ -19,7 +19,7 @@ KEY = jax.random.key(0)
 
 
 class ReferenceMaze:
-    """Many mazes as boolean maps, one cell of the observation at a time."""
+    """Reference for many mazes as boolean maps, one cell of the observation at a time."""
 
     def __init__(self, walls, start, direction, goal, limit):
         self.goal, self.limit = goal, limit
@@ -63,7 +63,7 @@ class ReferenceMaze:
 
 
 def random_grids(rng, num_levels=LEVELS, size=SIZE):
-    """Grids of every density, half of them with the goal a few cells from the agent."""
+    """Random mazes of varying density, half of them with the goal a few cells from the agent."""
     walls = rng.random((num_levels, size, size)) < rng.uniform(0, 0.5, (num_levels, 1, 1))
     start = rng.integers(0, size, (num_levels, 2))
     far = rng.integers(0, size, (num_levels, 2))
@@ -81,7 +81,7 @@ def batch(walls, start, direction, goal, limit):
 
 @functools.cache
 def played():
-    """A trace of random play: what the maze said, and the reference for the same levels."""
+    """Trace of random play in the maze, and the reference for the same levels."""
     rng = np.random.default_rng(0)
     grids, limit = random_grids(rng), rng.integers(5, STEPS, LEVELS)
     actions = rng.choice(7, (STEPS, LEVELS), p=[0.15, 0.15, 0.54, 0.04, 0.04, 0.04, 0.04])
@@ -111,7 +111,7 @@ def test_view_in_the_corner_shows_walls_outside_and_the_goal_at_its_place():
     level = make_level(np.zeros((3, 3), bool), (0, 0), 0, (2, 1), 10)
     image = np.asarray(Maze(3, 3, 0, observation="image").reset(KEY, level)[0]["image"])
     wall, goal = image[..., 0] == np.float32(0.2), image[..., 0] == np.float32(0.8)
-    # Facing right from the corner: beyond x = 2 and to the left (up) of the agent there is nothing.
+    # Facing right from the corner: cells beyond x = 2 and left of (above) the agent are outside.
     expected = np.array([[c == "#" for c in row] for row in ("##", "##", "#.", "#.", "#.")]).T
     np.testing.assert_array_equal(wall[:2], np.ones((2, 5), bool))
     np.testing.assert_array_equal(wall[2], expected[1])
@@ -135,7 +135,8 @@ def test_the_three_kinds_of_observation_carry_the_same_information():
 def test_a_maze_in_a_grid_of_several_words_is_seen_and_walked_as_in_one_word():
     rng = np.random.default_rng(2)
     walls, start, direction, goal = random_grids(rng, 256)
-    offset = np.array([19, 50])  # the maze then lies across bit 32 of the rows, 64 of the columns
+    # The maze then crosses bit 32 of the rows and bit 64 of the columns.
+    offset = np.array([19, 50])
     wide = np.ones((256, 70, 40), bool)
     wide[:, offset[1] :, offset[0] :][:, :SIZE, :SIZE] = walls
     small = batch(walls, start, direction, goal, np.full(256, 9))
@@ -165,7 +166,7 @@ def test_time_limit_truncates_and_the_goal_on_the_last_step_still_pays():
     assert not terminated and not truncated
     _, after, reward, terminated, truncated, _ = env.step(KEY, state, 3, level)
     assert (bool(terminated), bool(truncated), float(reward)) == (False, True, 0.0)
-    assert int(after.time) == 0  # gymnax's own step starts anew
+    assert int(after.time) == 0  # gymnax's step has reset the episode
     beside = State(jnp.int32(1), jnp.int32(0), jnp.int32(0), jnp.int32(1))
     _, _, reward, terminated, _, _ = env.step(KEY, beside, 2, level)
     assert bool(terminated) and np.isclose(reward, 0.1)
@@ -230,6 +231,6 @@ def test_impossible_mazes_are_refused_at_construction(fields, said):
 @pytest.mark.parametrize(("field", "known"), [("observation", "flat"), ("mutation", "cells")])
 def test_unknown_kinds_are_refused_with_the_known_ones(field, known):
     env = Maze()
-    object.__setattr__(env, field, "other")  # the tests' type checker would stop Maze(...) before
+    object.__setattr__(env, field, "other")  # the type check would already reject Maze(...)
     with pytest.raises(ValueError, match=f"{field}='other' is none of .*{known}"):
         env.__post_init__()

@@ -1,4 +1,4 @@
-"""The maze's editor: what each step does, against a slow editor of plain Python."""
+"""The maze's editor: effect of each step, compared with a slow editor in plain Python."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ EDITOR = ENV.editor()
 
 
 def build(editor, actions, key):
-    """States [T + 1] and observations of one episode."""
+    """Return states [T + 1] and observations of one episode."""
     key_noise, key_reset, key_steps = jax.random.split(key, 3)
     noise = editor.sample_level(key_noise)
     obs, state = editor.reset_env(key_reset, noise)
@@ -73,7 +73,7 @@ def test_an_agent_on_the_goal_goes_to_any_other_cell():
     agent = np.asarray(many(EDITOR, actions, keys)[1].agent[:, -1])
     counts = np.bincount(agent, minlength=35)
     assert counts[8] == 0 and (np.delete(counts, 8) > 0).all()
-    assert counts.max() < 45  # 17.6 expected in each; six standard deviations
+    assert counts.max() < 45  # expected 17.6 each; six standard deviations
 
 
 @pytest.mark.thorough

@@ -1,4 +1,4 @@
-"""Mazes as a family: their distribution, edits, exact solutions, hashes and features."""
+"""Mazes as a family: distribution, edits, exact solutions, hashes and features."""
 
 import collections
 from dataclasses import replace
@@ -14,7 +14,7 @@ AHEAD = [(1, 0), (0, 1), (-1, 0), (0, -1)]
 
 
 def breadth_first(walls, start, direction, goal, turns):
-    """Fewest moves to the goal, `turns` counted or not; -1 if it cannot be reached."""
+    """Fewest moves to the goal, with or without turns; -1 if it cannot be reached."""
     height, width = walls.shape
     first = (*start, direction)
     distance, queue = {first: 0}, collections.deque([first])
@@ -64,10 +64,10 @@ def test_solver_equals_breadth_first_search(height, width, num_walls):
 
 def test_solver_finds_the_long_way_through_a_comb_of_101_by_101():
     walls = np.zeros((101, 101), bool)
-    walls[1::4, :-1] = walls[3::4, 1:] = True  # one corridor to and fro
+    walls[1::4, :-1] = walls[3::4, 1:] = True  # a single corridor that winds back and forth
     level = make_level(walls, (0, 0), 0, (100, 100), 20_000)
     solution = jax.jit(Maze(101, 101).solve)(level)
-    # 51 corridors of 100 moves, 50 changes of 2 moves and 2 turns each
+    # 51 corridors of 100 moves, and 50 changes of corridor with 2 moves and 2 turns each
     assert (
         int(solution.steps)
         == 51 * 100 + 50 * 4
@@ -101,7 +101,7 @@ def test_labyrinth_takes_96_cells_and_113_steps():
 def test_random_mazes_have_the_published_statistics(
     num_walls, distinct, solvable, path, steps, late
 ):
-    # Tolerances: three standard errors of the difference of two means of 3,000.
+    # Tolerances: three standard errors of the difference between two means over 3,000 levels.
     found = features(Maze(num_walls=num_walls), sampled(Maze(num_walls=num_walls), 3000, seed=3))
     solved = found["solvable"]
     error = np.sqrt(2 / 3000) * 3
@@ -152,7 +152,7 @@ def test_flips_change_at_most_one_wall_or_the_goal_an_edit(num_edits):
     moved = np.asarray(before.goal != after.goal).any(1)
     np.testing.assert_array_equal(before.start, after.start)
     assert (flipped + moved).max() <= num_edits
-    if num_edits == 1:  # a third each: nothing, a wall, the goal
+    if num_edits == 1:  # with probability 1/3 each: no change, a wall, the goal
         for kind in (flipped == 1, moved):
             assert abs(kind.mean() - 1 / 3) < 4 * np.sqrt(2 / 9 / 3000)
         removed = np.asarray(before.walls & ~after.walls).sum() / flipped.sum()
@@ -167,11 +167,11 @@ def test_cell_edits_rewrite_at_most_as_many_cells_and_replace_what_they_removed(
     check_levels(edited, names(edited))
     before, after = jax.vmap(to_grid)(levels), jax.vmap(to_grid)(edited)
     assert np.asarray(before.walls != after.walls).sum((1, 2)).max() == 5
-    # Of 4.94 distinct cells each becomes a wall with probability 1/3.
+    # Each of 4.94 distinct cells (on average) becomes a wall with probability 1/3.
     density = np.asarray(before.walls).mean()
     change = np.asarray(after.walls).sum() / 3000 - np.asarray(before.walls).sum() / 3000
     assert abs(change - 4.94 * (1 / 3 - density)) < 0.1
-    # The goal moves when one of the cells became a goal, or when its own was rewritten.
+    # The goal moves if one of the cells became the goal, or if its own cell was rewritten.
     moved = np.asarray(before.goal != after.goal).any(1).mean()
     assert abs(moved - (1 - (2 / 3) ** 4.94)) < 0.05
     displaced = np.asarray(before.start != after.start).any(1).mean()

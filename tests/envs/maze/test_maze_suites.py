@@ -18,7 +18,7 @@ from rlgen.levels import disjoint, exclude, make_level_set, save_levels, take
 ENV = Maze()
 SUITES = list(ENV.suites())
 
-# Name: walls, cells to walk, fewest steps with turns, best return within 250 steps.
+# Name: number of walls, path length, fewest steps with turns, best return within 250 steps.
 TABLE = {
     "SixteenRooms": (46, 20, 26, 0.9064),
     "SixteenRooms2": (53, 22, 28, 0.8992),
@@ -30,8 +30,8 @@ TABLE = {
     "StandardMaze3": (71, 39, 54, 0.8056),
 }
 
-# Number of levels and the first digits of a hash of their contents. A suite whose levels change
-# is another suite: give it a new version along with a new hash.
+# Number of levels, and the first digits of a hash of their contents. If the levels of a suite
+# change, give it a new version together with the new hash.
 PINNED = {
     "heldout": (8, "ce29aa786ca1ed50"),
     "trivial": (3, "ea837b3e6f1b00f7"),
@@ -61,7 +61,7 @@ def grids(name):
 
 
 def search(walls, start, goal, direction=None):
-    """Breadth-first by the book: over cells, or over cells and directions if one is given."""
+    """Breadth-first search over cells, or over cells and directions if a direction is given."""
     turning = direction is not None
     first = (*map(int, start), int(direction) if turning else 0)
     steps, queue = {first: 0}, collections.deque([first])
@@ -149,7 +149,7 @@ def test_suites_keep_all_of_the_environment_but_its_size():
     assert (np.asarray(played.levels.optimal_return) == 1).all()
     crowded = dataclasses.replace(ENV, height=20, width=20, num_walls=300)
     small = load_suite(crowded, "crossing").env
-    assert isinstance(small, Maze) and small.num_walls == 79  # two of 9 x 9 cells stay free
+    assert isinstance(small, Maze) and small.num_walls == 79  # two of the 9 x 9 cells stay free
 
 
 @pytest.mark.thorough
@@ -210,7 +210,8 @@ def test_perfect_mazes_are_trees(size):
     edges = upright.sum((1, 2)) + level.sum((1, 2))
     num_cells = free.sum((1, 2))
     np.testing.assert_array_equal(edges, num_cells - 1)
-    assert (num_cells == 2 * (size // 2 + 1) ** 2 - 1).all()  # so that no room of any is missed
+    # All rooms and all passages of the spanning tree.
+    assert (num_cells == 2 * (size // 2 + 1) ** 2 - 1).all()
     for one in free[:3]:
         assert reachable(one) == one.sum()
     assert size > 51 or set(direction.tolist()) == {0, 1, 2, 3}
@@ -233,14 +234,15 @@ def test_random_mazes_are_placed_uniformly():
     open_rooms = [layouts.random_walls(layouts.level_stream(8, i), 0, 3) for i in range(3600)]
     for where in ("start", "goal"):
         counts = collections.Counter(getattr(room, where) for room in open_rooms)
-        assert len(counts) == 9 and max(abs(n - 400) for n in counts.values()) < 100  # 5 sigma
+        # 5 standard deviations.
+        assert len(counts) == 9 and max(abs(n - 400) for n in counts.values()) < 100
     turns = collections.Counter(room.direction for room in open_rooms)
     assert max(abs(turns[d] - 900) for d in range(4)) < 130
 
 
 @pytest.mark.thorough
 def test_fresh_mazes_are_of_the_training_distribution():
-    """Mean fewest steps of solvable mazes of 25 and 60 walls are 11.4 and 14.9."""
+    """The mean fewest steps of solvable mazes with 25 and 60 walls are 11.4 and 14.9."""
     for name, mean in (("test-25", 11.4), ("test-60", 14.9), ("cvar-60", 14.9)):
         steps = np.asarray(suite(name).levels.optimal_steps)
         assert abs(steps.mean() - mean) < 3.5 * steps.std() / len(steps) ** 0.5

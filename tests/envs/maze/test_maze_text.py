@@ -1,4 +1,4 @@
-"""Mazes to and from text, files and pictures, and what is said of malformed ones."""
+"""Mazes to and from text, files and pictures, and error messages for malformed ones."""
 
 from dataclasses import replace
 
@@ -72,12 +72,14 @@ def test_npz_files_come_back_unchanged_and_foreign_ones_are_refused(tmp_path):
     saved = make_level_set(env, levels)
     save_levels(path, saved)
     same(env.load_levels(path), saved)
-    for other in (Maze(), Maze(4, 6, 4)):  # the second has arrays of the same shapes
+    # The second has another size, but arrays of the same shapes.
+    for other in (Maze(), Maze(4, 6, 4)):
         with pytest.raises(ValueError, match=str(path)):
             other.load_levels(path)
     crossed = replace(saved, level=replace(levels, goal=levels.start))
     save_levels(path, crossed)
-    assert load_levels(path, env.default_params)  # what follows is the maze's own check
+    # The generic loader accepts it; the maze itself rejects it.
+    assert load_levels(path, env.default_params)
     with pytest.raises(ValueError, match=r"levels.npz: level 'test-0000': agent and goal"):
         env.load_levels(path)
 
@@ -152,7 +154,9 @@ def test_pictures_show_walls_goal_agent_and_the_cells_in_view():
         [(middle(seen, x, y) != middle(image, x, y)).any() for x in range(5)] for y in range(5)
     ]
     expected = np.zeros((5, 5), bool)
-    expected[:4, 2:] = expected[0, 0] = True  # four ahead (up) and two aside; the agent left (0, 0)
+    expected[:4, 2:] = expected[0, 0] = (
+        True  # four ahead (up), two to each side; the agent left (0, 0)
+    )
     np.testing.assert_array_equal(tinted, expected)
 
 
@@ -160,7 +164,7 @@ def test_a_turned_agent_points_the_other_way():
     env, level = small(), small().from_text(MAZE)
     tiles = [env.level_image(replace(level, direction=jnp.int32(d)))[:31, :31] for d in range(4)]
     weight = [(np.indices((31, 31)) - 15)[:, tile[..., 2] < 100].mean(1) for tile in tiles]
-    # The broad side of the triangle lies opposite to where it points: left, above, right, below.
+    # The base of the triangle is opposite to its direction: left, above, right, below.
     for (y, x), (away_x, away_y) in zip(weight, [(-1, 0), (0, -1), (1, 0), (0, 1)], strict=True):
         assert x * away_x + y * away_y > 1 > abs(x * away_y) + abs(y * away_x)
 

@@ -1,4 +1,4 @@
-"""Key corridors: what all levels keep, and the solver against a search over all there is to do."""
+"""Key corridors: invariants of all levels, and the solver against exhaustive search."""
 
 from dataclasses import replace
 
@@ -36,23 +36,23 @@ def solutions(levels):
 
 
 def room(cell):
-    """Column and row of the room of a cell that is in no wall."""
+    """Return column and row of the room of a cell that is not in a wall."""
     return cell % 32 // 2, cell // 32 // 2
 
 
 @pytest.mark.thorough
 def test_the_solver_is_exact(levels, solutions):
-    """Dropping the key anywhere and closing doors are among what can be done."""
+    """The reference search includes dropping the key anywhere and closing doors."""
     for i in range(12):
         assert solutions.steps[i] == fewest_steps(World(one(levels, i)))
     assert solutions.solvable.all() and (solutions.optimal_return == 1).all()
 
 
 def test_a_single_row_by_hand():
-    """The corridor is one cell, and so are both rooms.
+    """The corridor and both rooms have one cell each.
 
-    Turn left; open, forward, take the key; turn twice, forward, unlock; forward into the door, turn
-    twice, drop the key into the corridor, turn twice, take the ball.
+    The solution is: turn left; open, forward, take the key; turn twice, forward, unlock; forward
+    into the door, turn twice, drop the key into the corridor, turn twice, take the ball.
     """
     env = KeyCorridor(room_size=3, num_rows=1)
     level = env.default_params
@@ -61,7 +61,7 @@ def test_a_single_row_by_hand():
 
 
 def test_levels_are_as_upstream_makes_them(levels):
-    """One lock, its key on the left, the ball behind it on the right, and a way to all else."""
+    """One lock, its key on the left, the ball behind it on the right; all else is reachable."""
     lock = np.log2(levels.locked).astype(int)
     key, ball = levels.object_code.T
     assert (key >> 3 == KEY).all() and (ball >> 3 == BALL).all()
@@ -78,7 +78,7 @@ def test_levels_are_as_upstream_makes_them(levels):
 
 
 def check_connected(level):
-    """All rooms but the ball's can be reached without the key, and that one not."""
+    """All rooms except that of the ball can be reached without the key."""
     world = World(level)
     now = world.first
     assert tuple(level.start) not in world.walls and level.start[0] // 2 == 1
@@ -95,16 +95,17 @@ def check_connected(level):
     floor = {(x, y) for y in range(world.height) for x in range(world.width)} - world.walls
     lock = next(cell for cell, (d, _) in world.doors.items() if now.doors[d] == 2)
     assert floor - found == {lock, now.things[1][0]}
-    # Nothing but the locked door leads to the ball.
+    # Only the locked door leads to the ball.
     x, y = now.things[1][0]
     doors_of_room = [cell for cell in world.doors if abs(cell[0] - x) + abs(cell[1] - y) == 1]
     assert doors_of_room == [lock]
 
 
 def test_doors_are_added_in_random_order_until_all_is_connected(levels):
-    """The number of doors has the distribution of the plain loop: draw an edge, add, look."""
+    """The number of doors has the distribution of a loop that adds random edges one by one."""
     rng = np.random.default_rng(0)
-    edges = [(0, 1), (3, 1), (0, 3), (1, 2), (1, 5), (2, 5)]  # 1 is the corridor, 5 the ball's room
+    # 1 is the corridor, 5 the room of the ball.
+    edges = [(0, 1), (3, 1), (0, 3), (1, 2), (1, 5), (2, 5)]
     drawn = []
     for _ in range(4000):
         group, num = {0: 0, 1: 1, 2: 2, 3: 3, 5: 1}, 1
@@ -126,7 +127,7 @@ def test_no_agent_starts_before_the_locked_door(levels):
     ahead = np.array(AHEAD)[levels.direction] + levels.start
     lock = levels.door_cell[np.arange(NUM), np.log2(levels.locked).astype(int)]
     assert (ahead[:, 1] * 32 + ahead[:, 0] != lock).all()
-    rows = np.unique(levels.start[:, 1])  # upstream, also in the wall that was taken away
+    rows = np.unique(levels.start[:, 1])  # as upstream, including the row of the removed wall
     assert list(rows) == [2, 3] and set(levels.direction) == {0, 1, 2, 3}
 
 
@@ -145,7 +146,7 @@ def test_a_suite_is_the_same_each_time_and_solvable():
     levels = suite.levels
     assert len(levels) == 100 and suite.env == KeyCorridor(room_size=3, num_rows=3)
     assert (levels.optimal_steps > 0).all() and (levels.optimal_return == 1).all()
-    # Recorded: the stream is to give the same levels for ever.
+    # Recorded hashes: the stream must always produce the same levels.
     assert levels.hash[:2].tolist() == RECORDED
     assert to_walls(one(levels.level, 0)).sum() < 49
 

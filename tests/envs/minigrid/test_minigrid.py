@@ -1,4 +1,4 @@
-"""MiniGrid's rules and view against the same told cell by cell; both families share them."""
+"""MiniGrid's rules and view, shared by two families, against a cell-by-cell reference."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +28,7 @@ def one(levels, i):
 
 
 def script(rng, world):
-    """Random actions, then those of the walker, once it has tried the locks without a key."""
+    """Random actions, then attempts to open locks without a key, then the walker's solution."""
     walker = Walker(world)
     walker.act(*rng.choice(7, RANDOM, p=PROBS))
     walker.put_down()
@@ -41,7 +41,7 @@ def script(rng, world):
 
 @pytest.fixture(scope="module", params=ENVS)
 def played(request):
-    """Some levels, actions, and what the environment made of them."""
+    """Levels, actions, and the resulting states and observations of the environment."""
     env, rng = ENVS[request.param], np.random.default_rng(0)
     levels = jax.jit(jax.vmap(env.sample_level))(jax.random.split(jax.random.key(3), LEVELS))
     actions = np.stack([script(rng, World(one(levels, i))) for i in range(LEVELS)])
@@ -88,7 +88,7 @@ def test_steps_and_views_are_those_of_the_rules(played):
 
 
 def test_sight_spreads_as_upstream():
-    """On random windows, the agent's own cell being clear."""
+    """Tested on random windows in which the agent's own cell is clear."""
     opaque = np.random.default_rng(0).random((200, 7, 7)) < np.linspace(0, 0.7, 200)[:, None, None]
     opaque[:, 3, 6] = False
     rows = opaque.transpose(0, 2, 1).reshape(200, 49)  # [far to near, left to right]
@@ -122,12 +122,12 @@ def test_both_encodings_say_the_same():
     np.testing.assert_allclose(codes * 10, numbers, atol=1e-5)
     parts = np.split(flags, [8, 14], -1)
     for c, part in enumerate(parts):
-        known = numbers[..., c] < part.shape[-1]  # random bits give codes that do not exist, too
+        known = numbers[..., c] < part.shape[-1]  # random bits also give codes that do not exist
         assert (part.argmax(-1) == numbers[..., c])[known].all()
 
 
 def test_an_unknown_encoding_is_refused():
-    # The tests' type checks would refuse it in a family.
+    # The type check of the tests would already reject it in a family.
     family: Any = SimpleNamespace(encoding="raw")
     with pytest.raises(ValueError, match="encoding='raw' is none of codes, one-hot"):
         MiniGridFamily.__post_init__(family)

@@ -1,4 +1,4 @@
-"""Obstructed mazes: what all levels keep, and that each can be solved, by playing it."""
+"""Obstructed mazes: invariants of all levels, and solvability of each, shown by playing it."""
 
 from dataclasses import replace
 from functools import cache
@@ -14,7 +14,7 @@ from rlgen.envs.minigrid.level import BALL, BLUE, BOX, GREEN, GREY, KEY, first_s
 from rlgen.envs.minigrid.obstructed_maze import VARIANTS, ObstructedMaze
 from tests.standins.minigrid_worlds import AHEAD, LOCKED, Walker, World, fewest_steps
 
-LIMITS = {"1": 288, "2": 576, "1q": 720, "2q": 1584, "full": 3600}  # upstream's
+LIMITS = {"1": 288, "2": 576, "1q": 720, "2q": 1584, "full": 3600}  # values of upstream
 LOCKS = {"1": 1, "2": 2, "1q": 2, "2q": 4, "full": 8}
 RECORDED = [[70918501, 3298384920], [873952990, 1555636341]]
 
@@ -29,7 +29,7 @@ def one(levels, i):
 
 @cache
 def some(name):
-    """200 levels; drawn without compiling anything for each variant but the generator."""
+    """Draw 200 levels; only the generator is compiled for each variant."""
     return jax.device_get(base.draw(ObstructedMaze(name), f"test/{name}", 200))
 
 
@@ -42,7 +42,7 @@ def test_levels_can_be_solved(name, num):
 
 
 def test_no_way_round_the_lock():
-    """One room, its locked door and the ball behind: all there is to do, drops and all."""
+    """Exhaustive search in one room with a locked door and the ball behind it, drops included."""
     world = World(one(some("1dl"), 0))
     walked = len(Walker(world).solve())
     keyless = World(one(some("1dl"), 0))
@@ -59,20 +59,20 @@ def test_levels_are_as_upstream_makes_them(name):
     cells, codes, inside = levels.object_cell, levels.object_code, levels.content_code
     assert (codes[:, 0] == 8 * BALL + BLUE).all() and (levels.target == 1).all()
     assert codes.shape[1] == 1 + locks * (1 + blocked)
-    colours = levels.door_colour[:, -locks:]  # those with locks come last
+    colours = levels.door_colour[:, -locks:]  # locked doors come last
     num_doors = levels.door_cell.shape[1]
     assert (levels.locked == (1 << num_doors) - (1 << num_doors - locks)).all()
     keys = (inside if hidden else codes)[:, 1 : 1 + locks]
     assert (keys == 8 * KEY + colours).all()
     assert not hidden or (codes[:, 1 : 1 + locks] == 8 * BOX + GREY).all()
     assert (codes[:, 1 + locks :] == 8 * BALL + GREEN).all()
-    assert all(len(set(row)) == len(row) for row in cells), "two things share a cell"
+    assert all(len(set(row)) == len(row) for row in cells), "two objects share a cell"
     for i in range(40):
         check_places(one(levels, i), locks, blocked)
 
 
 def check_places(level, locks, blocked):
-    """Each key is in the room before its door, and so is the ball beside the door."""
+    """Each key is in a room next to its door, and so is the ball that blocks the door."""
     world = World(level)
     rooms = [at[0] // 5 + 3 * (at[1] // 5) for at, _ in world.first.things]
     doors = [divmod(int(cell), 32)[::-1] for cell in level.door_cell[-locks:]]
@@ -80,7 +80,7 @@ def check_places(level, locks, blocked):
         beside = [((x + dx) // 5 + 3 * ((y + dy) // 5), (x + dx, y + dy)) for dx, dy in AHEAD]
         floor = [(room, cell) for room, cell in beside if cell not in world.walls]
         near = [cell for room, cell in floor if room == rooms[1 + k]]
-        assert len(floor) == 2 and len(near) == 1, "the key is not in a room beside its door"
+        assert len(floor) == 2 and len(near) == 1, "the key is not in a room next to its door"
         assert not blocked or world.first.things[1 + locks + k][0] == near[0]
     assert world.is_empty(world.first, world.first.cell)
     ahead = world.ahead(world.first)
@@ -99,11 +99,11 @@ def test_the_target_is_in_any_enabled_corner():
 
 
 def test_nothing_lies_where_upstreams_agent_waits():
-    """In two rooms that is the cross around the middle of the right one, cell 8, 3."""
+    """With two rooms this is the cross around (8, 3), the middle of the right room."""
     cell = some("1dl").object_cell[:, 0]
     x, y = cell % 32, cell // 32
     assert (abs(x - 8) + abs(y - 3) >= 2).all()
-    assert len(set(cell)) == 16 - 5, "some free cell was never chosen"
+    assert len(set(cell)) == 16 - 5, "a free cell was never chosen"
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -121,7 +121,7 @@ def test_limits_are_upstreams(name):
 
 
 def test_opening_a_box_shows_the_key_where_it_was():
-    """By hand: face the box, open it, take the key; the lock opens to it alone."""
+    """Worked example: face the box, open it, take the key; only this key opens the lock."""
     env = obstructed_maze.tiny()
     level = jax.tree.map(jnp.asarray, one(some("1dlhb"), 0))
     walker = Walker(World(level))
@@ -149,7 +149,7 @@ def _state_of(level, walker):
 def test_a_suite_is_the_same_each_time():
     suite = obstructed_maze.tiny().suites()["1dlhb"]()
     assert len(suite.levels) == 100 and suite.env == ObstructedMaze("1dlhb")
-    assert suite.levels.hash[:2].tolist() == RECORDED  # for ever
+    assert suite.levels.hash[:2].tolist() == RECORDED  # must never change
 
 
 def test_an_unknown_kind_is_refused():

@@ -1,4 +1,4 @@
-"""Key rooms: their plans, a game by hand, and which features mean the same on every level."""
+"""Key rooms: plans, a worked example, and features that are shared by all levels."""
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +37,8 @@ def test_a_locked_room_stands_in_the_room(sampled):
         assert (ring == (box & ~inside)).all()
         near = [(x + dx, y + dy) for dx, dy in MOVES]
         within = [(a, b) for a, b in near if 0 <= a < SIZE and 0 <= b < SIZE]
-        assert sum(bool(inside[b, a]) for a, b in within) == 1  # no corner
-        assert sum(not box[b, a] for a, b in within) == 1  # and one can stand before it
+        assert sum(bool(inside[b, a]) for a, b in within) == 1  # not a corner
+        assert sum(not box[b, a] for a, b in within) == 1  # one free cell in front of it
         assert inside[goal[1], goal[0]]
         for cell in (levels.start[i], levels.keys[i, 0]):
             assert not box[cell[1], cell[0]]
@@ -55,13 +55,13 @@ def test_every_level_can_be_solved_in_time(sampled):
     distance = np.abs(levels.start - levels.keys[:, 0]).sum(1)
     distance += np.abs(levels.keys[:, 0] - levels.doors[:, 0]).sum(1)
     distance += np.abs(levels.doors[:, 0] - levels.goal).sum(1)
-    least = distance + 2  # key and door take one step each
+    least = distance + 2  # taking the key and opening the door take one step each
     assert (solution.steps >= least).all() and (solution.steps == least).mean() > 0.3
 
 
 @pytest.mark.thorough
 def test_a_game_by_hand():
-    """Key to the right of the agent, then the door, and the goal behind it."""
+    """The key is to the right of the agent, then come the door and the goal behind it."""
     cells = np.zeros((5, 5), bool)
     cells[3] = cells[:, 3] = True
     env = keyroom.build(size=5, inner=1, max_steps=24)

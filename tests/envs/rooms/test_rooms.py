@@ -1,4 +1,4 @@
-"""Chains of rooms, and rooms with shared goals: geometry, and how much levels have in common."""
+"""Chains of rooms, and rooms with shared goals: geometry, and structure shared by levels."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ def grids(levels, name, size):
 
 
 def shared_structure(values):
-    """1 less what levels [C, Z] have in common: the mean of Var V / (V̄ (1 - V̄)) over features."""
+    """1 minus the shared structure of levels [C, Z]: mean of Var V / (V̄ (1 - V̄)) over features."""
     mean = values.mean(0)
     used = (mean > 0) & (mean < 1)
     return float((values.var(0)[used] / (mean * (1 - mean))[used]).mean())
@@ -36,7 +36,7 @@ def shared_structure(values):
 
 @pytest.fixture(scope="module")
 def chains():
-    """Rooms and completeness of single attempts, six rooms of up to ten cells."""
+    """Rooms and completeness of single attempts at six rooms of up to ten cells a side."""
     shape = chain_generator.Shape(6, 10, 25)
     draws = jax.random.uniform(jax.random.key(1), (1024, 6, 32, 5))
     found, complete = jax.jit(jax.vmap(lambda draw: chain_generator.attempt(draw, shape)))(draws)
@@ -50,7 +50,7 @@ def six():
 
 
 def test_an_attempt_succeeds_as_often_as_measured(chains):
-    """52% in an independent program; three standard errors of 1,024 attempts are 0.047."""
+    """An independent program measured 52%; 3 standard errors of 1,024 attempts are 0.047."""
     assert abs(chains[1].mean() - 0.52) < 0.05
 
 
@@ -79,13 +79,13 @@ def check_room(box, i):
 
 
 def on_one_side(room, door):
-    """Whether a door is on a wall and in no corner."""
+    """Return whether a door is in a wall but not in a corner."""
     x, y = door[0] - room.x, door[1] - room.y
     return (x in (0, room.width - 1)) + (y in (0, room.height - 1)) == 1
 
 
 def covered(room, margin=0):
-    """Cells of a room, its walls included unless there is a margin."""
+    """Cells of a room, including its walls if the margin is 0."""
     return {
         (int(x), int(y))
         for x in range(room.x + margin, room.x + room.width - margin)
@@ -95,7 +95,7 @@ def covered(room, margin=0):
 
 @pytest.mark.thorough
 def test_six_rooms_are_as_large_as_measured(six):
-    """Mean way 34 steps, 95% up to 42, 126 free cells, by an independent program."""
+    """An independent program measured 34 steps (mean), 42 (95%) and 126 free cells."""
     env, levels = six
     features = jax.jit(jax.vmap(env.level_features))(levels)
     steps = np.asarray(features["optimal_steps"])
@@ -128,7 +128,7 @@ def flood(free, start):
 
 
 def test_levels_have_as_much_in_common_as_measured(six):
-    """0 for one level, 0.70 for three and 0.81 for two hundred, by an independent program."""
+    """An independent program measured 0 for one level, 0.70 for 3 and 0.81 for 200 levels."""
     env, levels = six
     value = jax.jit(jax.vmap(lambda level: env.feature_values(level, "position", 0.99)))(levels)
     value = np.asarray(value)
@@ -160,7 +160,8 @@ def test_a_jammed_door_opens_one_time_in_three(four):
     level = jax.tree.map(lambda x: jnp.asarray(x[0]), four[1])
     x, y = level.doors[0]
     lava = unpack_rows(level.lava, 25, 25)
-    before = [(x - 1, y), (x, y - 1), (x + 1, y), (x, y + 1)]  # by the move that leads to the door
+    # Indexed by the move that leads to the door.
+    before = [(x - 1, y), (x, y - 1), (x + 1, y), (x, y + 1)]
     action = next(a for a, (x, y) in enumerate(before) if not lava[y, x])
     x, y = before[action]
     zero = jnp.int32(0)
@@ -175,7 +176,8 @@ def test_a_jammed_door_opens_one_time_in_three(four):
 
 
 def test_an_unknown_name_is_refused():
-    doors = SimpleNamespace(doors="ajar")  # the tests' type checks would refuse it in a family
+    # The type check of the tests would already reject it in a family.
+    doors = SimpleNamespace(doors="ajar")
     with pytest.raises(ValueError, match="doors='ajar' is none of open, closed"):
         check_choices(doors, doors=("open", "closed"))
 
@@ -217,7 +219,7 @@ def test_other_goals_are_anywhere_but_at_the_start(half_shared):
     assert not rock[goal[:, 1], goal[:, 0]].any()
     met = np.zeros_like(rock)
     met[goal[:, 1], goal[:, 0]] = True
-    num = (~rock).sum() - 2  # neither the start nor the shared corner
+    num = (~rock).sum() - 2  # without the start and the shared corner
     assert abs(met.sum() / num - (1 - np.exp(-len(goal) / num))) < 0.02
     assert not met[0, 0]
 
@@ -231,7 +233,7 @@ def test_time_limits_follow_the_number_of_free_cells(half_shared):
 
 
 def test_sharing_is_what_levels_have_in_common(half_shared):
-    """All of it at 1, and the less, the less goals are shared."""
+    """Levels share everything at 1, and the less they share, the fewer goals are shared."""
     found = []
     for sharing in (0.0, 0.9, 1.0):
         env = rho_rooms.build(sharing=sharing)
@@ -252,7 +254,7 @@ def test_fresh_layouts_are_connected():
 
 
 def test_the_fixed_layout_is_what_the_bits_say():
-    """Host and device agree on what is connected."""
+    """Host and device agree on whether a layout is connected."""
     rock = jnp.asarray(rock_generator.fixed_layout(9))
     assert rock_generator.is_connected(rock)
     cut = rock.at[0, 1].set(True).at[1, 0].set(True)

@@ -1,4 +1,4 @@
-"""The grids of walls, lava, doors and keys against slow references written from their rules."""
+"""Grids of walls, lava, doors and keys, compared with slow references."""
 
 from collections import deque
 from typing import Any
@@ -15,7 +15,7 @@ from rlgen.envs.rooms import dynamics as happened
 from rlgen.envs.rooms import observation, solver
 from rlgen.envs.rooms.level import Level, State, start_of
 
-HEIGHT, WIDTH, LEVELS = 6, 30, 24  # wide enough for two words a row
+HEIGHT, WIDTH, LEVELS = 6, 30, 24  # wide enough for two words per row
 WALL, LAVA = 1, 2
 MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
 DISCOUNT = 0.9
@@ -23,12 +23,12 @@ KEY = jax.random.key(0)
 
 
 class Drawn:
-    """A random grid with two doors, of which key 0 may open one and walking the other."""
+    """Random grid with two doors; key 0 may open one, and walking into it the other."""
 
     def __init__(self, rng):
         self.cells = rng.choice(3, (HEIGHT, WIDTH), p=(0.75, 0.17, 0.08))
         column = int(rng.integers(4, WIDTH - 4))
-        self.cells[:, column] = WALL  # the way leads through a door, if there is one
+        self.cells[:, column] = WALL  # every path leads through a door, if one exists
         places = [int(i) for i in rng.permutation(HEIGHT)[:2]]
         self.doors = [(column, row) for row in places]
         spots = rng.permutation(HEIGHT * (column - 1))[:2]
@@ -65,7 +65,7 @@ class Drawn:
 
 
 def ref_step(drawn, state, action):
-    """Of one state: the next, the event, and whether the episode is over."""
+    """Return the next state, the event, and whether the episode is over."""
     x, y, opened, held = state
     if action == 4:
         return ref_interact(drawn, state)
@@ -102,7 +102,7 @@ def ref_interact(drawn, state):
 
 
 def explore(drawn):
-    """Every transition that the start leads to, and the fewest steps to success from each state."""
+    """All transitions reachable from the start, and the fewest steps to success per state."""
     first = (*drawn.start, drawn.opened(), False)
     steps, found, queue, moves = {}, {first}, deque([first]), []
     while queue:
@@ -157,13 +157,13 @@ def state_of(x, y, opened, held):
 
 
 def transitions(explored):
-    """Level, state and action of all states of all levels that the start leads to."""
+    """Level, state and action for all reachable states of all levels."""
     states = [sorted({s for s, _, _ in moves}, key=str) for _, moves, _, _ in explored]
     return [(i, state, a) for i, some in enumerate(states) for state in some for a in range(5)]
 
 
 def test_steps_follow_the_rules(drawn, levels, explored):
-    """A few thousand of all transitions, with every event among them."""
+    """Tested on a few thousand transitions, which include every event."""
     rows = transitions(explored)
     rows = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))[:8192]]
     state = jax.tree.map(lambda *x: np.stack(x), *(state_of(*s) for _, s, _ in rows))
@@ -227,13 +227,13 @@ def test_event_values_are_the_least_of_all_states(levels, explored):
 
 
 def around(flags, x, y):
-    """The 7x7 part of a grid [H, W] around a cell, [7, 7]."""
+    """Return the 7x7 window of a grid [H, W] around a cell."""
     return np.pad(flags, 3)[y : y + 7, x : x + 7]
 
 
 @pytest.mark.thorough
 def test_the_view_is_a_part_of_the_grid(drawn, levels):
-    """Image and vector, everywhere in some levels."""
+    """Image and vector are tested on a grid of cells in all levels."""
     spots = [(i, x, y) for i in range(LEVELS) for x in range(0, WIDTH, 3) for y in range(HEIGHT)]
     level = jax.tree.map(lambda x: x[np.array([i for i, _, _ in spots])], levels)
     held = np.arange(len(spots)) % 2
@@ -257,14 +257,14 @@ def test_the_view_is_a_part_of_the_grid(drawn, levels):
 
 
 def look(state, level, **options):
-    """Observations as networks see them."""
+    """Observations as network inputs."""
     chosen = observation.Options(**options)
     one = jax.vmap(lambda state, level: observation.observe(KEY, state, level, chosen))
     return jax.tree.map(np.asarray, jax.jit(lambda *x: observation.unpack(one(*x)))(state, level))
 
 
 def assert_hidden(image, unhidden):
-    """What is not in sight is gone, and nothing else is."""
+    """Check that exactly the cells out of sight are hidden."""
     shown = reference_sight((unhidden[..., 0] + unhidden[..., 3]) > 0)
     assert (image[..., -1] == shown).all()
     assert (image[..., :-1] == unhidden * shown[..., None]).all()
@@ -289,7 +289,7 @@ def as_window(flags):
 
 
 def reference_sight(blocked):
-    """By a plain search over cells, each step away from the middle."""
+    """Visible cells, by a plain search whose steps all lead away from the middle."""
     seen, queue = {(3, 3)}, deque([(3, 3)])
     while queue:
         r, c = queue.popleft()

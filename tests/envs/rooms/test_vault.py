@@ -1,4 +1,4 @@
-"""Vaults: their plans, that no lock can be passed without its key, and the one level."""
+"""Vaults: plans, locks that cannot be passed without their keys, and the single level."""
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ def plans():
 
 
 def flood(plan, closed=()):
-    """Cells that can be walked to, with every door but the closed ones open."""
+    """Cells that can be reached if all doors except the given closed ones are open."""
     free = ~(plan.walls | plan.lava)
     for i in closed:
         x, y = plan.doors[i]
@@ -29,7 +29,7 @@ def flood(plan, closed=()):
     grows = True
     while grows:
         before = reached.sum()
-        for dx, dy in MOVES:  # walls all round: nothing wraps
+        for dx, dy in MOVES:  # the outer walls keep roll from wrapping around
             reached |= np.roll(reached, (dy, dx), (0, 1)) & free
         grows = reached.sum() > before
     return reached
@@ -62,7 +62,7 @@ def test_rooms_are_joined_as_a_tree(plans):
 
 @pytest.mark.thorough
 def test_solutions_are_as_long_as_wanted(plans):
-    """The bit-parallel search and the plain one agree, lava and all."""
+    """The bit-parallel search and a plain one agree, also with lava."""
     for seed, plan in zip(SEEDS, plans, strict=True):
         way = vault_generator.solution(plan)
         assert 180 <= len(way) - 1 <= 320
@@ -117,6 +117,6 @@ def test_vaults_that_cannot_be_are_refused(fields, message):
 
 
 def test_a_vault_without_a_fitting_solution_is_refused():
-    env = vault.build(columns=2, rows=2)  # too few rooms on the way for three doors
+    env = vault.build(columns=2, rows=2)  # too few rooms on the path for three doors
     with pytest.raises(ValueError, match=r"solved in 180 \.\. 320 steps; take more rooms"):
         env.sample_level(jax.random.key(0))
