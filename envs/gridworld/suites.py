@@ -2,8 +2,8 @@
 
 Levels are sampled with numpy in double precision from separate random streams, and their real
 parameters are rounded to four significant digits, so that rounding on different machines gives
-identical levels. All suites are tabular: each is played in the environment of its mode, whose optimal
-return is known.
+identical levels. All suites are tabular: each is played in the environment of its mode, whose
+optimal return is known.
 """
 
 from collections.abc import Callable, Iterator
