@@ -118,10 +118,9 @@ def _place(
     word = jnp.where(line < SPLIT, cells.upper, cells.lower)
     row = (word >> ((STRIDE * line) & 31)) & (2**VIEW - 1)
     row = jnp.where(line < VIEW, row, 0)
-    ahead = x - 32 * (at % words).astype(
-        jnp.int32
-    )  # bit of each word at which the row begins; may be < 0
-    # A shift by 32 or more is undefined in XLA, hence the clips.
+    # Bit of each word at which the row begins; negative if it began in an earlier word.
+    ahead = x - 32 * (at % words).astype(jnp.int32)
+    # The clips keep both shift amounts below the size of a word.
     left = row << jnp.clip(ahead, 0, 31).astype(jnp.uint32)
     right = row >> jnp.clip(-ahead, 0, 31).astype(jnp.uint32)
     return jnp.where(ahead >= 32, 0, jnp.where(ahead >= 0, left, right)).reshape(shape)
