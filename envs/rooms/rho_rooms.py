@@ -106,7 +106,7 @@ class RhoRooms(RoomsFamily):
         )
 
     def suites(self) -> dict:
-        """`test` has this environment's fields; `unshared` has goals anywhere, `fresh` new walls, too."""
+        """`test` has these fields; `unshared` puts goals anywhere, `fresh` also changes walls."""
         members = {
             "test": self,
             "unshared": replace(self, sharing=0.0),
