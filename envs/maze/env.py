@@ -62,10 +62,10 @@ class Maze(GridEnv):
     num_walls: int = 25  # wall cells drawn, with replacement; 0 gives empty rooms
     sample_num_walls: bool = False  # draw the number of walls uniformly from 0 .. num_walls
     max_steps: int = 250  # time limit of sampled levels
-    penalize_time: bool = True  # False: the goal gives 1 at any time
-    observation: Literal["packed", "image", "flat"] = "packed"
+    penalize_time: bool = True  # the goal gives 1 - 0.9 t / limit after t steps, else 1
+    observation: Literal["packed", "image", "flat"] = "packed"  # format of the observation
     mutation: Literal["flip", "cells"] = "flip"  # edits of minimax, or of the first ACCEL code
-    view_size: int = VIEW
+    view_size: int = VIEW  # side of the view, in cells; only 5 is implemented
 
     def __post_init__(self):
         """Reject invalid sizes and names."""

@@ -95,7 +95,8 @@ def after(
         (at_lock & fits, UNLOCKED),
         (unpacks, UNPACKED),
     )
-    turn = jnp.where(action == TURN_RIGHT, 1, 0) + jnp.where(action == TURN_LEFT, 3, 0)  # mod 4
+    # Directions count clockwise modulo 4, so a left turn adds 3.
+    turn = jnp.where(action == TURN_RIGHT, 1, 0) + jnp.where(action == TURN_LEFT, 3, 0)
     return State(
         x=jnp.where(moves, ahead.x, state.x),
         y=jnp.where(moves, ahead.y, state.y),

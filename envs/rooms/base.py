@@ -123,7 +123,7 @@ class RoomsFamily(LevelEnv, abstract=True):
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """Return whether the episode gave reward; it may also have terminated in lava."""
+        """Return whether the episode is solved, that is, gave reward; lava terminates it, too."""
         return episode_return > 0
 
     def solve(self, level: Level) -> Solution:

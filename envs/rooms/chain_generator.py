@@ -18,8 +18,8 @@ from rlgen.types import Key
 
 TRIES, ATTEMPTS = 32, 4
 NUM_DRAWS = 5
-"""Random numbers per candidate: its two sides, the place of its door in its own wall, and the wall
-of the last room that has the door with the place in it."""
+"""Random numbers per candidate: width, height, the place of the door in its own wall, the wall of
+the previous room that has this door, and the place of the door in that wall."""
 MIN_ROOM = 4
 """Cells per side of the smallest room, walls included."""
 

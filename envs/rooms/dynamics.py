@@ -1,7 +1,7 @@
 """One step among walls, lava, doors and keys.
 
 A move into a wall or a shut door leaves the agent in its cell; a closed door opens instead, which
-takes the step. Lava and the goal end the episode. `INTERACT` picks up the key in the agent's cell;
+costs the step. Lava and the goal end the episode. `INTERACT` picks up the key in the agent's cell;
 if the cell has no key, it opens the locked doors next to the agent whose keys it holds.
 """
 

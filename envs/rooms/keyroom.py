@@ -5,8 +5,8 @@ picks up the key in the agent's cell or opens the locked door next to it. The ag
 cells around it, the last event, and whether it holds the key. Reaching the goal gives reward 1 and
 ends the episode.
 
-An event has the same meaning on every level, but a position has not: bonuses for new events can
-count over all episodes, whereas bonuses for new positions should only count within an episode.
+Events are equally useful on every level, but positions are not: bonuses for new events can count
+over all episodes, whereas bonuses for new positions should only count within an episode.
 
 Source: the KeyRoom task of Samvelyan et al., 2021, "MiniHack the Planet". The size of the inner
 room and the time limit of the 10 x 10 room are not published; the values here are rlgen's own.

@@ -3,8 +3,8 @@
 The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
 has no effect here. The agent observes the 7x7 cells around it, but not its own position. Reaching
 the goal gives reward 1 and ends the episode; lava ends it without reward. Doors are open; or
-closed, and open when the agent walks into them, which costs a step; or jammed, and open in one of
-three attempts.
+closed, and open when the agent walks into them, which costs a step; or jammed, and then open with
+probability 1/3 in each attempt.
 
 The agent's position carries little information across levels. Because one episode can cover a
 level, bonuses for novelty within the episode suffice to explore it; with few levels, counts over

@@ -164,7 +164,7 @@ def map_of(level: Level, doors_closed: bool) -> Map:
 
 
 def reachable(here: Map) -> Sets:
-    """All states that can be reached from the start, those at the goal but not in lava included."""
+    """All states reachable from the start, including those at the goal, excluding those in lava."""
 
     def once(loop: tuple) -> tuple:
         reached, _ = loop

@@ -8,7 +8,8 @@ reward.
 
 There is a single level, determined by the seed, and an episode covers only a small part of its
 states. Bonuses within the episode are therefore not enough, and finding the treasure requires
-memory across episodes: the role of Montezuma's Revenge in studies with pixels.
+memory across episodes. The vault plays the role that Montezuma's Revenge has in studies with
+pixels.
 
 Source: rlgen's own.
 """
