@@ -1,4 +1,4 @@
-"""Grid worlds: walk over objects that pay or cost, may end the episode and may come back."""
+"""Grid worlds: collect objects that give or cost reward, may end the episode and may respawn."""
 
 from rlgen.envs.gridworld.env import VARIANTS, GridWorld, build, tiny
 from rlgen.envs.gridworld.level import Level, State

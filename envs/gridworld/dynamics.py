@@ -1,8 +1,8 @@
-"""Rules of the grid worlds: how an episode starts and what one step does.
+"""Rules of the grid worlds: the start of an episode and one step.
 
 Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
 Adversarial Environment Design", after Oh et al., 2020, "Discovering Reinforcement Learning
-Algorithms". Differs from the code released with the former in placing no object inside a wall.
+Algorithms". Differs from the code released with the former in that no object is placed in a wall.
 """
 
 import jax
@@ -15,9 +15,9 @@ from rlgen.types import Key
 
 
 def reset(key: Key, level: Level, is_tabular: bool) -> State:
-    """Start of an episode: all objects are there."""
+    """Return the state at the start of an episode, with every object that has a cell present."""
     object_pos = level.object_pos
-    if not is_tabular:
+    if not is_tabular:  # objects get random cells in each episode
         uniform = jax.random.uniform(key, object_pos.shape)
         vacant = _free(level) & ~_among(level, level.start[None])
         object_pos = distinct_cells(uniform, vacant, jnp)
@@ -30,12 +30,15 @@ def reset(key: Key, level: Level, is_tabular: bool) -> State:
 def step(
     key: Key, state: State, action: Int[Array, ""] | int | float, level: Level, is_tabular: bool
 ) -> tuple[State, Float[Array, ""], Bool[Array, ""]]:
-    """One step: move, collect, respawn, terminate. What was collected returns a step later at best.
+    """Take one step: move, collect, respawn, terminate.
 
-    Returns state, reward, and whether an object's collection ended the episode.
+    A collected object respawns in the following step at the earliest.
+
+    Returns:
+        State, reward, and whether collecting an object ended the episode.
     """
     num = level.object_type.shape[0]
-    # All of a step's random numbers at once: a second call would cost as much as all of the rest.
+    # One call for all random numbers of a step: a second call would cost as much as the rest.
     uniform = jax.random.uniform(key, (num + 1 if is_tabular else 2 * num + 1,))
     pos = move(level, state.pos, action)
     there = from_bits(state.present, num)
@@ -44,10 +47,11 @@ def step(
         jnp.where(collected, x[level.object_type], 0.0).sum()
         for x in (level.reward, level.terminate_prob)
     )
+    # `there` is the set before this step, so what was collected just now cannot appear.
     appears = ~there & _used(level) & (uniform[:num] < level.respawn_prob[level.object_type])
     object_pos = state.object_pos
     if not is_tabular:
-        taken = jnp.append(object_pos, pos)  # by what is there, or was
+        taken = jnp.append(object_pos, pos)  # cells of objects, those of absent ones included
         vacant = _free(level) & ~_among(level, taken)
         cells = distinct_cells(uniform[num:-1], vacant, jnp)
         appears &= cells >= 0
@@ -58,7 +62,7 @@ def step(
 
 
 def move(level: Level, pos: Int[Array, ""], action: Int[Array, ""] | int | float) -> Int[Array, ""]:
-    """The cell to which an action leads: the same one if border or wall is in the way."""
+    """Return the cell that an action leads to: the current one if border or wall is in the way."""
     size = level.size
     column = pos % size
     ahead = pos + (
@@ -71,34 +75,35 @@ def move(level: Level, pos: Int[Array, ""], action: Int[Array, ""] | int | float
 
 
 def path_length(level: Level) -> Int[Array, ""]:
-    """Fewest steps from the start to an object of positive reward; -1 if there is no way."""
+    """Fewest steps from the start to an object of positive reward; -1 if no path exists."""
     cells, far = jnp.arange(level.walls.size), level.walls.size
     good = _used(level) & (level.reward[level.object_type] > 0)
     goals = _among(level, jnp.where(good, level.object_pos, -1))
-    distance = jnp.where(goals, 0, far)
+    distance = jnp.where(goals, 0, far)  # [C]; C is longer than any path
     moves = [jax.vmap(lambda cell, a=a: move(level, cell, a))(cells) for a in range(4)]
 
     def nearer(carry: tuple) -> tuple:
         _, old = carry
         new = old
-        for following in moves:  # every move can be undone, so to and from are alike
+        for following in moves:  # moves are reversible, so distances are symmetric
             new = jnp.minimum(new, old[following] + 1)
         return (new < old).any(), new
 
+    # Relax the distances of all cells at once until none changes.
     changing = jax.lax.while_loop(lambda carry: carry[0], nearer, (jnp.bool_(True), distance))
     length = changing[1][level.start]
     return jnp.where(length < far, length, -1)
 
 
 def to_bits(flags: Bool[Array, " n"]) -> Int[Array, ""]:
-    """An integer whose bit i is flag i."""
+    """Return the integer whose bit i is flag i."""
     return jnp.where(flags, 1 << jnp.arange(flags.shape[0], dtype=jnp.int32), 0).sum(
         dtype=jnp.int32
     )
 
 
 def from_bits(bits: Int[Array, "*B"], num: int) -> Bool[Array, "*B n"]:
-    """The lowest `num` bits."""
+    """Return the lowest `num` bits as flags."""
     shifts = jnp.arange(num, dtype=jnp.int32).reshape(*(1,) * bits.ndim, num)
     return (bits[..., None] >> shifts) & 1 == 1
 
@@ -112,5 +117,5 @@ def _free(level: Level) -> Bool[Array, " C"]:
 
 
 def _among(level: Level, cells: Int[Array, " m"]) -> Bool[Array, " C"]:
-    """Which cells are among the given ones."""
+    """Mask of the cells that are among the given ones; -1 matches no cell."""
     return (jnp.arange(level.walls.size)[None] == cells[:, None]).any(0)

@@ -1,11 +1,11 @@
-"""Grid worlds: walk over objects that pay or cost, may end the episode and may come back.
+"""Grid worlds: collect objects that give or cost reward, may end the episode and may respawn.
 
-Go up, down, left, right, or stay. Walking onto an object collects it: it pays its reward, ends the
-episode with a probability, and comes back with another one in each later step. The time limit
-truncates: it is never part of `terminated`. In *tabular* modes a level's objects stay where they
-are, and the observation is the number of the state; in the others, `rand-…`, objects are placed
-anew in each episode and whenever they come back. These are the environments in which learning
-rules are meta-learned.
+The actions are up, down, left, right and stay. Walking onto an object collects it: the agent
+receives its reward, the episode ends with the object's termination probability, and in each later
+step the object respawns with another probability. The time limit truncates the episode and is
+never part of `terminated`. In *tabular* modes a level's objects keep their cells, and the
+observation is the index of the state; in the other modes, `rand-…`, objects get random cells in
+each episode and whenever they respawn. Update rules are meta-learned in these environments.
 
 Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms"; Jackson et al., 2023,
 "Discovering General Reinforcement Learning Algorithms with Adversarial Environment Design".
@@ -33,78 +33,77 @@ from rlgen.registry import did_you_mean
 from rlgen.types import Key, PyTree, Solution
 
 VARIANTS = {mode: {"mode": mode} for mode in MODES}
-"""Fields of the environment by the name of its mode."""
+"""Fields of the environment, by mode."""
 
 _TABULAR_ONLY = (LevelEnv.num_states, LevelEnv.solve, LevelEnv.expected_return)
 
 
 @dataclass(frozen=True)
 class GridWorld(LevelEnv):
-    """The grid worlds of one mode. Equal instances share compilations.
+    """Grid worlds of one mode. Equal instances share compiled functions.
 
     Attributes:
-        mode: which levels: `all`, `debug`, `small`, `medium` or `large` (random ones), `dense`,
-            `sparse`, `long`, `longer` or `long-dense` (designed by hand), one of nine mazes such as
-            `labyrinth`, `handcrafted` or `mazes` (any of these five or nine), or one with moving
-            objects: `rand-all`, `rand-dense`, `rand-long`, `rand-small`, `rand-sparse`,
-            `rand-very-dense`, `rand-tiny`.
+        mode: Distribution of levels: `all`, `debug`, `small`, `medium` or `large` (random levels);
+            `dense`, `sparse`, `long`, `longer` or `long-dense` (designed by hand), or `handcrafted`
+            (any of these five); one of nine mazes such as `labyrinth`, or `mazes` (any of the
+            nine); or a mode whose objects get random cells in each episode: `rand-all`,
+            `rand-dense`, `rand-long`, `rand-small`, `rand-sparse`, `rand-very-dense`, `rand-tiny`.
     """
 
     mode: str = "all"
 
     def __post_init__(self):
-        """Refuse an unknown mode."""
+        """Reject an unknown mode."""
         if self.mode not in MODES:
             raise ValueError(
-                f"GridWorld: mode={self.mode!r} is none of those there are; "
-                + did_you_mean(str(self.mode), MODES)
+                f"GridWorld: mode={self.mode!r} is unknown; " + did_you_mean(str(self.mode), MODES)
             )
 
-    # Sizes, which all levels of a mode share.
+    # Sizes shared by all levels of a mode.
 
     @property
     def is_tabular(self) -> bool:
-        """Whether the observation is the number of the state."""
+        """True if the observation is the index of the state."""
         return MODES[self.mode].is_tabular
 
     @property
     def max_size(self) -> int:
-        """G, cells a side of the largest grid; G * G is C."""
+        """G, the number of cells per side of the largest grid; C = G * G."""
         return round(_table(self.mode).walls.shape[1] ** 0.5)
 
     @property
     def max_objects(self) -> int:
-        """The most objects of a level, n."""
+        """n, the largest number of objects in a level."""
         return _table(self.mode).object_type.shape[1]
 
     @property
     def num_types(self) -> int:
-        """The most types of objects of a level, k."""
+        """k, the largest number of object types in a level."""
         return _table(self.mode).reward.shape[1]
 
-    # What gymnax asks for.
+    # Interface of gymnax.
 
     @property
     def num_actions(self) -> int:
-        """Up, down, left, right, stay."""
+        """Number of actions: up, down, left, right and stay."""
         return NUM_ACTIONS
 
     @property
     def default_params(self) -> PyTree:
-        """An example level, always the same."""
+        """A fixed example level."""
         return _example(self.mode)
 
     def observation_space(self, params: Level | None = None) -> spaces.Space:
-        """The number of the state, or `Places`."""
+        """Space of the state index in tabular modes, else of `Places`."""
         num_cells = self.max_size**2
         if self.is_tabular:
             return spaces.Discrete(self.num_states())
-        highest = self.num_types * num_cells - 1
+        highest = self.num_types * num_cells - 1  # an object is type * C + cell, or -1 if absent
         objects = spaces.Box(-1, highest, (self.max_objects,), jnp.int32)
         return spaces.Dict({"agent": spaces.Discrete(num_cells), "objects": objects})
 
     def reset_env(self, key: Key, params: Level) -> tuple[PyTree, State]:
-        """Start of an episode on a level: all objects are there."""
+        """Start an episode on a level, with all objects present."""
         state = dynamics.reset(key, params, self.is_tabular)
         return self.observe(key, state, None, params), state
 
@@ -118,40 +117,41 @@ class GridWorld(LevelEnv):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> PyTree:
-        """The number of the state, `cell + C * present`, or `Places`."""
+        """Index of the state, `cell + C * present`, in tabular modes, else `Places`."""
         if self.is_tabular:
             return observation.number(params, state)
         return observation.places(params, state, self.max_size)
 
-    # What makes it a family of levels.
+    # Interface of a family of levels.
 
     def sample_level(self, key: Key) -> Level:
-        """A level of the mode. Nothing says that its objects can be reached."""
+        """Sample a level of the mode. Its objects are not guaranteed to be reachable."""
         table = _table(self.mode)
         uniform = jax.random.uniform(key, (generator.num_draws(table),))
         level = generator.draw(table, uniform, jnp)
         if self.is_tabular:
             return level
+        # -1: the cells of objects belong to the episode, so they must not distinguish levels.
         return replace(level, object_pos=jnp.full_like(level.object_pos, -1))
 
     def lifetime(self) -> int:
-        """Updates for which an agent is trained in this mode, as published."""
+        """Published number of updates for which an agent is trained in this mode."""
         return MODES[self.mode].lifetime
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
-        """Floats: of tabular modes `cell` and `objects`, else `image`; see `observation`."""
+        """Floats: `cell` and `objects` in tabular modes, else `image`; see `observation`."""
         if self.is_tabular:
             return observation.unpack_number(obs, self.max_size**2, self.max_objects)
         return observation.unpack_places(obs, self.max_size, self.num_types)
 
     @property
     def lowest_return(self) -> float:
-        """A bound on returns: the worst object of the mode in each of the most steps."""
+        """Lower bound on returns: the mode's lowest reward in every step of its longest episode."""
         table = _table(self.mode)
         return float(table.max_steps.max() * min(table.reward.min(), 0.0))
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Sizes, and what there is to be had."""
+        """Scalars that describe a level: sizes, counts and the largest reward."""
         used = jnp.arange(level.object_type.shape[0]) < level.num_objects
         reward = level.reward[level.object_type]
         return {
@@ -159,23 +159,25 @@ class GridWorld(LevelEnv):
             "num_walls": level.walls.sum(),
             "num_objects": level.num_objects,
             "num_good": (used & (reward > 0)).sum(),
+            # Unused objects are masked by -inf; `initial` keeps a level without objects finite.
             "max_reward": jnp.where(used, reward, -jnp.inf).max(initial=-1.0),
             "max_steps": level.max_steps_in_episode,
         }
 
     def offers(self, capability: Callable) -> bool:
-        """`num_states`, `solve` and `expected_return` are of tabular modes alone."""
+        """Only tabular modes offer `num_states`, `solve` and `expected_return`."""
         return super().offers(capability) and (self.is_tabular or capability not in _TABULAR_ONLY)
 
     def num_states(self) -> int:
-        """How many observations there are, C * 2^n, reachable or not."""
+        """Number of observations, C * 2^n, including unreachable ones."""
         self.must_offer(LevelEnv.num_states)
         return self.max_size**2 * 2**self.max_objects
 
     def solve(self, level: Level) -> Solution:
-        """The best expected return within the time limit, exactly; unsolvable if it is 0.
+        """Compute the exact best expected return within the time limit.
 
-        `steps` are those to the nearest object that pays.
+        A level is unsolvable if that return is 0 or no object of positive reward can be reached.
+        `steps` is the number of steps to the nearest object of positive reward.
         """
         self.must_offer(LevelEnv.solve)
         best = solver.optimal_return(level, self.max_objects)
@@ -184,7 +186,7 @@ class GridWorld(LevelEnv):
         return Solution(solvable, jnp.where(solvable, length, -1), jnp.where(solvable, best, 0.0))
 
     def expected_return(self, level: Level, log_policy: Float[Array, "S A"]) -> Float[Array, ""]:
-        """What a policy earns in an episode on average, exactly; see `solver`."""
+        """Compute the exact expected return of a policy in one episode; see `solver`."""
         self.must_offer(LevelEnv.expected_return)
         return solver.expected_return(level, log_policy, self.max_objects)
 
@@ -195,11 +197,11 @@ class GridWorld(LevelEnv):
         return render.draw(level)
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
-        """Picture of a moment of an episode, uint8[H, W, 3]; also takes `(state, level)`."""
+        """Picture of a state of an episode, uint8[H, W, 3]; also accepts `(state, level)`."""
         return render.draw(*level_first(level, state, Level, State))
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """The held-out suites: name to a function that makes one, in an environment of its mode."""
+        """Held-out suites: name to a function that builds one in an environment of its mode."""
         return suites.suites(GridWorld)
 
 
@@ -209,7 +211,7 @@ def build(**fields) -> GridWorld:
 
 
 def tiny() -> GridWorld:
-    """The smallest mode, for law tests."""
+    """The smallest mode, for the law tests."""
     return GridWorld("debug")
 
 
@@ -220,8 +222,8 @@ def _table(mode: str) -> generator.Table:
 
 @functools.cache
 def _example(mode: str) -> Level:
-    # Drawn by numpy, as compiling the generator takes seconds; concrete even when asked for under
-    # a trace, as gymnax's own `step` does.
+    # Drawn with numpy because compiling the generator takes seconds. The arrays are concrete even
+    # if this is called under a trace, as gymnax's own `step` does.
     table = _table(mode)
     uniform = np.random.default_rng(0).uniform(size=generator.num_draws(table))
     level = generator.draw(table, uniform, np)

@@ -1,7 +1,7 @@
-"""Levels drawn from the tables, with JAX or, for suites that all machines share, with numpy.
+"""Sampling of levels from tables, with JAX or, for suites that all machines share, with numpy.
 
-All that is random comes from uniform numbers handed in, so that both give the same levels but for
-rounding.
+All randomness comes from uniform numbers that the caller passes in, so JAX and numpy give the same
+levels up to rounding.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int
 from rlgen.envs.gridworld.level import Level
 from rlgen.envs.gridworld.modes import Family, Mode
 
-Numbers: TypeAlias = Any  # of JAX or numpy, where a scalar is no array
+Numbers: TypeAlias = Any  # JAX or numpy arrays, or numpy scalars, which are not arrays
 
 
 class Table(NamedTuple):
-    """The M families of a mode as arrays of equal shapes; what one of them does not use is 0."""
+    """The M families of a mode as arrays of equal shapes; unused entries are 0."""
 
     size: Int[np.ndarray, "M 2"]  # lowest and highest
     max_steps: Int[np.ndarray, "M 2"]
@@ -31,7 +31,7 @@ class Table(NamedTuple):
 
 
 def table_of(mode: Mode) -> Table:
-    """The arrays of a mode; its largest grid, most objects and most types give the shapes."""
+    """Return the arrays of a mode, shaped by its largest grid, most objects and most types."""
     families = mode.families
     num_cells = max(family.size[1] for family in families) ** 2
     num_objects = max(len(family.objects) for family in families)
@@ -61,37 +61,40 @@ def _row(family: Family, num_cells: int, num_objects: int, num_types: int) -> Ta
 
 
 def num_draws(table: Table) -> int:
-    """How many uniform numbers a level takes."""
+    """Number of uniform numbers that a level needs."""
     return sum(_parts(table))
 
 
 def _parts(table: Table) -> tuple[int, int, int, int]:
     (_, num_cells), (_, num_objects) = table.walls.shape, table.object_type.shape
     num_scores = num_cells if table.num_walls.any() else 0
+    # Scalars (family, size, number of objects, time limit), a score per cell for random walls,
+    # cells of start and objects, and three numbers per type.
     return 4, num_scores, num_objects + 1, 3 * table.reward.shape[1]
 
 
 def draw(table: Table, uniform: Float[Array | np.ndarray, " D"], xp: Any) -> Level:
-    """A level of one of the families.
+    """Sample a level from one of the families.
 
-    Where fewer cells are free than start and objects need, the last objects are left out; the
-    families make this all but impossible.
+    If fewer cells are free than the start and the objects need, the last objects are left out; with
+    the families defined here this is almost impossible.
 
     Args:
-        table: of the mode; the places of objects are drawn even if episodes draw them anew.
-        uniform: in [0, 1), `num_draws(table)` of them.
-        xp: `jax.numpy` or `numpy`; leaves are arrays of the same kind.
+        table: Table of the mode. Cells of objects are sampled even if each episode resamples them.
+        uniform: `num_draws(table)` numbers in [0, 1).
+        xp: `jax.numpy` or `numpy`; the level's arrays are of the same library.
     """
     ends = np.cumsum(_parts(table))
     scalar, scores, places, kinds = (uniform[a:b] for a, b in zip([0, *ends], ends, strict=False))
     row = _choose(table, scalar[0], xp)
     size = _integer(scalar[1], row.size, xp)
     walls, free = _walls(row, size, scores, xp)
-    cells = distinct_cells(places, free, xp)
+    cells = distinct_cells(places, free, xp)  # [1 + n], the start first
     num_objects = _integer(scalar[2], row.num_objects, xp)
     num_objects = xp.minimum(num_objects, free.sum() - 1).astype(np.int32)
     used = xp.arange(row.object_type.shape[0]) < num_objects
     types = xp.arange(row.reward.shape[0])
+    # Types without an object keep 0, so that equal worlds have equal arrays.
     known = ((types[:, None] == row.object_type[None]) & used[None]).any(1)
     reward, terminate, respawn = (kinds[i::3] for i in range(3))
     reward = row.reward[:, 0] + reward * (row.reward[:, 1] - row.reward[:, 0])
@@ -115,13 +118,14 @@ def draw(table: Table, uniform: Float[Array | np.ndarray, " D"], xp: Any) -> Lev
 def distinct_cells(
     uniform: Float[Array | np.ndarray, " m"], vacant: Bool[Array | np.ndarray, " C"], xp: Any
 ) -> Int[Array | np.ndarray, " m"]:
-    """Cells drawn one after another from the vacant ones, without replacement.
+    """Draw cells one after another from the vacant ones, without replacement.
 
-    The i-th draw is a rank among the cells not yet taken, moved up past those taken before it; only
-    at the end is a cell looked up by its rank. Far cheaper than scoring all cells at random.
+    The i-th draw is a rank among the cells not yet taken, moved up past the ranks taken before it;
+    cells are looked up by rank only at the end. This costs far less than giving each cell a random
+    score.
 
     Returns:
-        Cells; -1 where none was left.
+        Cells, [m]; -1 where no vacant cell was left.
     """
     count = xp.cumsum(vacant, dtype=np.int32)
     num_vacant = count[-1]
@@ -130,9 +134,10 @@ def distinct_cells(
         left = num_vacant - i
         among_rest = xp.minimum((uniform[i] * left).astype(np.int32), left - 1)
         rank = among_rest
-        for _ in ranks:  # the smallest rank with so many untaken ones below it
+        for _ in ranks:  # the smallest rank with `among_rest` untaken ranks below it
             rank = among_rest + sum((taken <= rank).astype(np.int32) for taken in ranks)
         ranks.append(rank)
+    # A rank's cell is preceded by all cells whose cumulative count does not exceed the rank.
     cells = (count[None] <= xp.stack(ranks)[:, None]).sum(1).astype(np.int32)
     return xp.where(xp.arange(len(ranks)) < num_vacant, cells, -1).astype(np.int32)
 
@@ -146,7 +151,7 @@ def _choose(table: Table, uniform: Numbers, xp: Any) -> Table:
 
 
 def _walls(row: Table, size: Numbers, scores: Numbers, xp: Any) -> tuple[Numbers, Numbers]:
-    """Walls inside the grid, and its free cells; the lowest scores are the walls drawn."""
+    """Walls inside the grid, and its free cells; cells with the lowest scores become walls."""
     cells = xp.arange(row.walls.shape[0])
     inside = cells < size * size
     walls = row.walls & inside
@@ -157,11 +162,13 @@ def _walls(row: Table, size: Numbers, scores: Numbers, xp: Any) -> tuple[Numbers
 
 def _integer(uniform: Numbers, limits: Numbers, xp: Any) -> Numbers:
     low, high = limits[0], limits[1]
+    # Rounding in the product can reach high + 1, hence the minimum.
     return xp.minimum(low + (uniform * (high - low + 1)).astype(np.int32), high).astype(np.int32)
 
 
 def _log_uniform(uniform: Numbers, limits: Numbers, xp: Any) -> Numbers:
-    """Between the ends of ranges [..., 2]; a range of one number gives just that, also 0."""
+    """Sample log-uniformly from ranges [..., 2]; equal ends, also 0, give that number."""
     low, high = limits[..., 0], limits[..., 1]
+    # The inner `where` avoids 0 / 0 in ranges with equal ends.
     ratio = xp.where(low < high, high, 1) / xp.where(low < high, low, 1)
     return xp.where(low < high, xp.clip(low * ratio**uniform, low, high), low)

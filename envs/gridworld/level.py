@@ -1,4 +1,4 @@
-"""Levels and moments of grid worlds as data, and the actions."""
+"""Levels and states of grid worlds as data, and the actions."""
 
 from typing import no_type_check
 
@@ -9,33 +9,34 @@ UP, DOWN, LEFT, RIGHT, STAY = range(5)
 NUM_ACTIONS = 5
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it from leaves that are not arrays
 @struct.dataclass
 class Level:
-    """One grid world: C cells at most, n objects at most, of k types.
+    """One grid world: at most C cells and at most n objects, of k types.
 
-    Cells are counted row by row in the level's own grid, `size` cells wide, of which only the first
-    `size * size` exist. Equal worlds have equal arrays: what is not used is False, -1 or 0.
+    Cells are numbered row by row in the level's own grid, which is `size` cells wide; only the
+    first `size * size` of the C cells exist. Unused entries are False, -1 or 0, so that equal
+    worlds have equal arrays.
     """
 
-    size: Int[Array, "*batch"]  # cells a side
+    size: Int[Array, "*batch"]  # cells per side
     walls: Bool[Array, "*batch C"]  # False beyond the level's own cells
     start: Int[Array, "*batch"]  # cell of the agent
-    num_objects: Int[Array, "*batch"]  # the first so many of the n
+    num_objects: Int[Array, "*batch"]  # only the first `num_objects` of the n entries are used
     object_type: Int[Array, "*batch n"]  # 0 .. k - 1; 0 if unused
     object_pos: Int[Array, "*batch n"]  # cell; -1 if unused, or if objects are placed each episode
-    reward: Float[Array, "*batch k"]  # for collecting one of a type; 0 if unused, as those below
-    terminate_prob: Float[Array, "*batch k"]  # that collecting one ends the episode
-    respawn_prob: Float[Array, "*batch k"]  # a step, while one is absent
+    reward: Float[Array, "*batch k"]  # for collecting one of the type; 0 if unused, as below
+    terminate_prob: Float[Array, "*batch k"]  # probability that collecting one ends the episode
+    respawn_prob: Float[Array, "*batch k"]  # probability per step while one is absent
     max_steps_in_episode: Int[Array, "*batch"]
 
 
 @no_type_check
 @struct.dataclass
 class State:
-    """A moment of an episode."""
+    """State of an episode."""
 
     pos: Int[Array, "*batch"]  # cell of the agent
-    present: Int[Array, "*batch"]  # bit i is 1 while object i is there
+    present: Int[Array, "*batch"]  # bit i is 1 while object i is present
     time: Int[Array, "*batch"]  # steps taken
-    object_pos: Int[Array, "*batch n"]  # the level's, or where objects were placed in this episode
+    object_pos: Int[Array, "*batch n"]  # cells: the level's, or those drawn in this episode

@@ -1,9 +1,10 @@
-"""Every mode of the grid worlds as data: hand-designed sets, procedural families, mazes, mixtures.
+"""All modes of the grid worlds as data: hand-designed sets, procedural families, mazes, mixtures.
 
 Sources: the hand-designed sets are those of Oh et al., 2020, "Discovering Reinforcement Learning
-Algorithms", appendix, here square as in Jackson et al., 2023, "Discovering General Reinforcement
-Learning Algorithms with Adversarial Environment Design", whose are `rand-tiny` and the procedural
-families. `longer` has 2 + 5 objects as in both papers; the code released with the second has 2 + 3.
+Algorithms", appendix, made square as in Jackson et al., 2023, "Discovering General Reinforcement
+Learning Algorithms with Adversarial Environment Design". `rand-tiny` and the procedural families
+come from Jackson et al. `longer` has 2 + 5 objects as in both papers; the code released with the
+second has 2 + 3.
 The mazes go back to Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via
 Unsupervised Environment Design", and Jiang et al., 2023, "minimax".
 """
@@ -14,41 +15,43 @@ import numpy as np
 from jaxtyping import Bool
 
 Number: TypeAlias = float | int
-Range: TypeAlias = tuple[Number, Number]  # both ends may be drawn
+Range: TypeAlias = tuple[Number, Number]  # lowest and highest value, both inclusive
 
 
 class Kind(NamedTuple):
-    """What collecting an object of one type does; each drawn from a range."""
+    """Effects of collecting an object of one type; each value is sampled from a range."""
 
-    reward: Range  # uniformly
-    terminate_prob: Range  # log-uniformly
-    respawn_prob: Range  # log-uniformly
+    reward: Range  # sampled uniformly
+    terminate_prob: Range  # sampled log-uniformly
+    respawn_prob: Range  # sampled log-uniformly
 
 
 class Family(NamedTuple):
-    """A distribution over levels. Start and objects lie anywhere free."""
+    """A distribution over levels. The start and the objects get random free cells."""
 
-    size: tuple[int, int]  # uniformly
-    max_steps: tuple[int, int]  # log-uniformly, rounded
+    size: tuple[int, int]  # cells per side, sampled uniformly
+    max_steps: tuple[int, int]  # sampled log-uniformly, rounded
     kinds: tuple[Kind, ...]
-    objects: tuple[int, ...]  # the type of each
-    num_objects: tuple[int, int]  # the first so many of them, uniformly
-    walls: Bool[np.ndarray, "C"]  # where there is always one
-    num_walls: int = 0  # more, in distinct cells of the largest size; those outside the grid vanish
+    objects: tuple[int, ...]  # type of each object
+    num_objects: tuple[int, int]  # sampled uniformly; a level has the first that many objects
+    walls: Bool[np.ndarray, "C"]  # cells that are always walls
+    # Further walls, in distinct cells of the largest grid; those outside the level are dropped.
+    num_walls: int = 0
 
 
 class Mode(NamedTuple):
     """One value of the field `mode`."""
 
-    families: tuple[Family, ...]  # one of them, uniformly
-    lifetime: int  # updates of an agent
-    is_tabular: bool = True  # else objects lie elsewhere in every episode and after respawning
+    families: tuple[Family, ...]  # each level is drawn from one of them, chosen uniformly
+    lifetime: int  # updates for which an agent is trained
+    is_tabular: bool = True  # else objects get random cells in each episode and at respawns
 
 
 def _designed(
     size: int, max_steps: int, *objects: tuple[int, Number, Number, Number], walls: tuple = ()
 ) -> Family:
-    """A hand-designed set: `(how many, reward, terminate_prob, respawn_prob)` of each type."""
+    """A hand-designed set, given as `(count, reward, terminate_prob, respawn_prob)` per type."""
+    # Ranges with equal ends: nothing about the kinds is random.
     kinds = tuple(Kind(*((x, x) for x in rest)) for _, *rest in objects)
     types = tuple(i for i, (num, *_) in enumerate(objects) for _ in range(num))
     grid = np.zeros((size, size), bool)
@@ -96,7 +99,7 @@ _ANY = Kind((-1.0, 1.0), _TERMINATE, _RESPAWN)
 def _procedural(
     size: tuple[int, int], num_objects: tuple[int, int], num_walls: int, max_steps: tuple[int, int]
 ) -> Family:
-    """Each object is of its own type; the first is never harmful."""
+    """A procedural family: each object has its own type, and the first never costs reward."""
     most = num_objects[1]
     kinds = (_GOOD, *(_ANY,) * (most - 1))
     no_walls = np.zeros(size[1] ** 2, bool)
@@ -112,7 +115,7 @@ PROCEDURAL = {
 }
 
 LAYOUTS = {
-    # 13 rows of 13 cells in hexadecimal, top to bottom, the highest bit leftmost; a wall is 1.
+    # 13 rows of 13 cells in hexadecimal, top to bottom; the highest bit is leftmost, 1 is a wall.
     "sixteen-rooms": "0248 0008 0240 176e 0200 0048 1add 0208 0240 0f6b 0248 0040 0208",
     "sixteen-rooms-2": "0208 0048 0248 1edd 0240 0048 17df 0248 0200 1b6f 0248 0040 0248",
     "labyrinth": "0000 0ffe 0802 0bfa 0a0a 0aea 0aaa 0aaa 088a 0ffa 0082 1ebe 0080",

@@ -1,8 +1,8 @@
-"""What the agent of a grid world sees: the number of the state, or where things are.
+"""Observations of the grid worlds: the index of the state, or the cells of agent and objects.
 
-A tabular level's moment is one of few: the agent's cell and which objects are there. Otherwise
-objects lie anywhere, and the observation has their cells, from which `unpack` makes an image. Walls
-are part of the level and not of what is seen, nor is time.
+A tabular level has few states: the agent's cell and the set of present objects. In other modes
+objects can lie in any cell, and the observation holds their cells, from which `unpack` makes an
+image. Neither the walls, which are part of the level, nor the time are observed.
 """
 
 from typing import NamedTuple
@@ -16,21 +16,21 @@ from rlgen.envs.gridworld.level import Level, State
 
 
 class Places(NamedTuple):
-    """An observation of objects that lie anywhere; cells by rows of the largest grid."""
+    """Cells of agent and objects, numbered row by row in the largest grid."""
 
     agent: Int[Array, "*batch"]  # cell
     objects: Int[Array, "*batch n"]  # type * G * G + cell; -1 if absent
 
 
 def number(level: Level, state: State) -> Int[Array, ""]:
-    """The state's number, `cell + C * present`, with cells counted in the level's own grid."""
+    """Index of the state, `cell + C * present`, with cells numbered in the level's own grid."""
     return state.pos + level.walls.size * state.present
 
 
 def places(level: Level, state: State, max_size: int) -> Places:
-    """Where agent and objects are."""
+    """Cells of the agent and of the present objects."""
 
-    def cell(pos: Array) -> Array:
+    def cell(pos: Array) -> Array:  # from the level's own numbering to that of the largest grid
         return pos // level.size * max_size + pos % level.size
 
     there = from_bits(state.present, level.object_type.shape[0])
@@ -41,7 +41,7 @@ def places(level: Level, state: State, max_size: int) -> Places:
 def unpack_number(
     obs: Int[Array, "*B"], num_cells: int, num_objects: int
 ) -> dict[str, Float[Array, "..."]]:
-    """`cell` [..., C], one-hot, and `objects` [..., n], 1 for those that are there."""
+    """`cell` [..., C], one-hot, and `objects` [..., n], 1 for those that are present."""
     return {
         "cell": jax.nn.one_hot(obs % num_cells, num_cells),
         "objects": from_bits(obs // num_cells, num_objects).astype(jnp.float32),
@@ -49,8 +49,9 @@ def unpack_number(
 
 
 def unpack_places(obs: Places, max_size: int, num_types: int) -> dict[str, Float[Array, "..."]]:
-    """`image` [..., G, G, 1 + k]: one plane for the agent and one for each type of object."""
+    """`image` [..., G, G, 1 + k]: one plane for the agent and one per type of object."""
     agent = jax.nn.one_hot(obs.agent, max_size**2)
+    # -1, an absent object, gives a row of zeros.
     objects = jax.nn.one_hot(obs.objects, num_types * max_size**2).sum(-2)
     planes = jnp.concatenate([agent, objects], -1)
     planes = planes.reshape(*agent.shape[:-1], 1 + num_types, max_size, max_size)

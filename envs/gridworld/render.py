@@ -1,7 +1,8 @@
 """Pictures of grid worlds, drawn on the host with pillow.
 
-Objects that pay are green discs and those that cost are red ones, the larger the more; a dark ring
-tells that collecting one is more likely than not to end the episode. The agent is a blue square.
+Objects of positive reward are green discs, those of negative reward red ones; larger discs stand
+for larger rewards or costs. A dark ring marks objects that end the episode with a probability above
+0.5. The agent is a blue square.
 """
 
 import numpy as np
@@ -18,13 +19,13 @@ GOOD, BAD, NEUTRAL, RING, AGENT = (
     WALL,
     (46, 111, 178),
 )
-_SAMPLES = 4  # a side: drawn this much larger and averaged, for smooth edges
+_SAMPLES = 4  # per side: drawn this much larger and averaged, for smooth edges
 
 
 def draw(level: Level, state: State | None = None) -> UInt8[np.ndarray, "H W 3"]:
-    """Picture of a level, or of a moment of an episode on it, up to about 420 pixels a side.
+    """Draw a level, or a state of an episode on it, up to about 420 pixels per side.
 
-    Without a moment, the agent is at its start and all objects that have a place are there.
+    Without a state, the agent is at its start and all objects that have a cell are shown.
     """
     size = int(level.size)
     tile = int(np.clip(420 // size, 16, 32))
@@ -37,7 +38,7 @@ def draw(level: Level, state: State | None = None) -> UInt8[np.ndarray, "H W 3"]
         canvas.line([(i * fine, 0), (i * fine, size * fine)], LINE, _SAMPLES)
         canvas.line([(0, i * fine), (size * fine, i * fine)], LINE, _SAMPLES)
     object_pos = np.asarray(level.object_pos if state is None else state.object_pos)
-    present = -1 if state is None else int(state.present)
+    present = -1 if state is None else int(state.present)  # -1 has all bits set
     for i in range(int(level.num_objects)):
         if object_pos[i] >= 0 and present >> i & 1:
             _object(canvas, level, i, _box(int(object_pos[i]), size, fine, _radius(level, i)))
@@ -55,12 +56,12 @@ def _object(canvas: ImageDraw.ImageDraw, level: Level, i: int, box: list) -> Non
 
 
 def _radius(level: Level, i: int) -> float:
-    """As a share of a cell."""
+    """Radius of an object's disc, as a fraction of a cell."""
     return 0.26 + 0.16 * min(abs(float(level.reward[int(level.object_type[i])])), 1.0)
 
 
 def _box(cell: int, size: int, fine: int, radius: float) -> list[tuple[float, float]]:
-    """Opposite corners of a square around the middle of a cell."""
+    """Opposite corners of a square around the centre of a cell."""
     row, column = divmod(cell, size)
     ends = ((0.5 - radius) * fine, (0.5 + radius) * fine - 1)
     return [(column * fine + end, row * fine + end) for end in ends]

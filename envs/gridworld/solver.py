@@ -1,10 +1,11 @@
-"""What the best policy and a given one earn on a tabular grid world: exact dynamic programming.
+"""Exact expected returns of the best and of a given policy on a tabular grid world.
 
-The value of all moments with so many steps to go is one array [2^n, C], for each set of present
-objects and each cell. Objects come and go independently of each other, so that a step back in time
-is n passes over that array, one an object, where a table of transitions would take 2^n times the
-work; then every action is a shift of the grid. Cells come last, for all of this to be vectorised,
-and stand in the rows of the largest grid, for shifts to be by constants.
+Dynamic programming over the number of remaining steps. The values of all states with the same
+number of remaining steps are one array [2^n, C]: a value for each set of present objects and each
+cell. Objects appear and disappear independently of each other, so one backward step is n passes
+over that array, one per object, whereas a table of transitions would take 2^n times the work; then
+every action is a shift of the grid. Cells are the last axis so that all of this is vectorised, and
+they are numbered row by row in the largest grid so that the shifts are constants.
 """
 
 from collections.abc import Callable
@@ -18,24 +19,24 @@ from rlgen.envs.gridworld.level import DOWN, LEFT, NUM_ACTIONS, RIGHT, STAY, UP,
 
 
 class _World(NamedTuple):
-    """A level as the solver wants it: M = 2^n sets of present objects, cells by rows of G."""
+    """A level in the solver's layout: M = 2^n sets of present objects, cells by rows of G."""
 
-    cell: Int[Array, " C"]  # as the level counts it; 0 where there is none
-    can_enter: dict[int, Bool[Array, " C"]]  # by action: whether the cell on that side is free
-    here: Bool[Array, "n C"]  # whether an object's place is this cell
+    cell: Int[Array, " C"]  # in the level's own numbering; 0 outside its grid
+    can_enter: dict[int, Bool[Array, " C"]]  # by action: whether the next cell is free
+    here: Bool[Array, "n C"]  # whether this is the object's cell
     respawn_prob: Float[Array, " n"]
     reward: Float[Array, "M C"]  # of stepping onto a cell
-    survival_prob: Float[Array, "M C"]  # that the episode outlasts that step
+    survival_prob: Float[Array, "M C"]  # probability that the episode continues after it
 
 
 def optimal_return(level: Level, max_objects: int) -> Float[Array, ""]:
-    """The most that any policy earns in one episode, undiscounted, on average.
+    """Compute the highest expected undiscounted return of any policy in one episode.
 
-    The best policy may depend on the time that is left.
+    The best policy may depend on the number of remaining steps.
 
     Args:
-        level: one tabular level; its episode starts with all objects present.
-        max_objects: n, of the level's arrays.
+        level: One tabular level; its episode starts with all objects present.
+        max_objects: n, the length of the level's arrays of objects.
     """
     return _solve(level, max_objects, lambda values: jnp.stack(values).max(0))
 
@@ -43,15 +44,15 @@ def optimal_return(level: Level, max_objects: int) -> Float[Array, ""]:
 def expected_return(
     level: Level, log_policy: Float[Array, "S A"], max_objects: int
 ) -> Float[Array, ""]:
-    """What a policy earns in one episode, undiscounted, on average.
+    """Compute the expected undiscounted return of a policy in one episode.
 
     Args:
-        level: one tabular level; its episode starts with all objects present.
-        log_policy: log-probabilities of the actions in each state `cell + C * present`.
-        max_objects: n, of the level's arrays.
+        level: One tabular level; its episode starts with all objects present.
+        log_policy: Log-probabilities of the actions in each state `cell + C * present`.
+        max_objects: n, the length of the level's arrays of objects.
 
     Raises:
-        ValueError: the policy is not of all states and actions.
+        ValueError: `log_policy` does not cover all states and actions.
     """
     num_cells = level.walls.shape[-1]
     expected = (num_cells * 2**max_objects, NUM_ACTIONS)
@@ -63,7 +64,7 @@ def expected_return(
 
     def mean(values: list[Array]) -> Array:
         total = policy[0] * values[0]
-        for prob, value in zip(policy[1:], values[1:], strict=True):  # stacked: 18 times slower
+        for prob, value in zip(policy[1:], values[1:], strict=True):  # a stack is 18 times slower
             total += prob * value
         return total
 
@@ -73,29 +74,29 @@ def expected_return(
 def _solve(
     level: Level, max_objects: int, choose: Callable[[list[Array]], Array]
 ) -> Float[Array, ""]:
-    """Value of the start, where `choose` makes [M, C] of the values of the 5 actions there."""
+    """Value of the start; `choose` combines the values [M, C] of the 5 actions into one [M, C]."""
     world = _world(level, max_objects)
 
     def step_back(_: Int[Array, ""], value: Float[Array, "M C"]) -> Float[Array, "M C"]:
         entered = world.reward + world.survival_prob * _before_respawn(world, value)
         return choose(_after_moving(world, entered))
 
-    start = jnp.zeros_like(world.reward)
+    start = jnp.zeros_like(world.reward)  # no step remains
     value = jax.lax.fori_loop(0, level.max_steps_in_episode, step_back, start)
-    present = (1 << level.num_objects) - 1
+    present = (1 << level.num_objects) - 1  # all objects
     row, column = jnp.divmod(level.start, level.size)
     return value[present, row * _side(value.shape[-1]) + column]
 
 
 def _before_respawn(world: _World, value: Float[Array, "M C"]) -> Float[Array, "M C"]:
-    """Expectation over the objects present next, given those present before and the cell entered.
+    """Expectation over the next set of objects, given the previous set and the cell entered.
 
-    An absent object comes back with its probability. One that was present stays, unless this is its
-    cell: then it is collected, and does not come back in the same step.
+    An absent object respawns with its probability. A present object stays, unless the entered cell
+    is its own: then it is collected and does not respawn in the same step.
     """
     num_sets, num_cells = value.shape
     for i, (respawn_prob, here) in enumerate(zip(world.respawn_prob, world.here, strict=True)):
-        by_bit = value.reshape(-1, 2, 2**i, num_cells)
+        by_bit = value.reshape(-1, 2, 2**i, num_cells)  # axis 1 is bit i of the set
         absent, present = by_bit[:, 0], by_bit[:, 1]
         was_absent = (1 - respawn_prob) * absent + respawn_prob * present
         was_present = jnp.where(here[None, None], absent, present)
@@ -107,6 +108,7 @@ def _after_moving(world: _World, entered: Float[Array, "M C"]) -> list[Float[Arr
     """Value of each action in each cell, from the value of entering each cell."""
     num_cells = entered.shape[-1]
     side = _side(num_cells)
+    # A shift by one wraps into the neighbouring row only where `can_enter` is False.
     padded = jnp.pad(entered, ((0, 0), (side, side)))
     offset = {UP: -side, DOWN: side, LEFT: -1, RIGHT: 1}
     values = {STAY: entered}
@@ -121,6 +123,7 @@ def _world(level: Level, max_objects: int) -> _World:
     row, column = _row_and_column(side)
     exists = (row < level.size) & (column < level.size)
     cell = jnp.where(exists, row * level.size + column, 0)
+    # [G + 2, G + 2]: the padding is not free, so no action leaves the grid.
     free = jnp.pad((exists & ~level.walls[cell]).reshape(side, side), 1)
     can_enter = {UP: free[:-2, 1:-1], DOWN: free[2:, 1:-1]}
     can_enter |= {LEFT: free[1:-1, :-2], RIGHT: free[1:-1, 2:]}

@@ -1,8 +1,9 @@
-"""Held-out grid worlds: fresh random ones, the hand-designed sets and the mazes.
+"""Held-out grid worlds: new random levels, the hand-designed sets and the mazes.
 
-Levels are drawn with numpy in double precision from a stream of their own, and their numbers have
-four significant digits, so that no machine's rounding tells them apart. All suites are tabular:
-each is played in the environment of its own mode, whose best return is known.
+Levels are sampled with numpy in double precision from separate random streams, and their real
+parameters are rounded to four significant digits, so that rounding on different machines gives
+identical levels. All suites are tabular: each is played in the environment of its mode, whose
+optimal return is known.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,10 +26,10 @@ NUM_UNSEEN, NUM_DESIGNED, NUM_MAZES = 64, 4, 2
 
 
 def suites(make: Callable[[str], Any]) -> dict[str, Callable[[], Suite]]:
-    """The suites by name, each a function that makes it.
+    """Return the suites by name, each as a function that builds it.
 
     Args:
-        make: the environment of a mode.
+        make: Function that returns the environment of a mode.
     """
     designed = partial(_each_family, tuple(DESIGNS), NUM_DESIGNED)
     mazes = partial(_each_family, tuple(MAZES), NUM_MAZES)
@@ -59,6 +60,7 @@ def _each_family(
 ) -> Iterator[tuple[str, Level]]:
     for i, family in enumerate(families):
         stream = Stream(f"gridworld/{family}")
+        # The table of this family alone, so that its draws do not depend on the other families.
         one = jax.tree.map(lambda x, i=i: x[i : i + 1], table)
         for k in range(num):
             yield f"{family}-{k}", _level(one, stream)

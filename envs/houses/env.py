@@ -1,16 +1,17 @@
-"""Houses: see as much as can be seen of six to twelve rooms; there is no goal and no reward.
+"""Houses: explore six to twelve rooms to see as much as possible; no goal and no reward.
 
-The agent steps right, down, left or up, sees the 7x7 cells around it, but not through walls, and
-knows where in the square it is. Episodes last until the time limit. What counts is the coverage:
-the share of the free cells that an episode saw. With `pay_coverage`, each step is paid the share
-that it saw first, so that the return of an episode is its coverage. Suites are played so, whatever
-the agent was trained with: what `rlgen eval` prints as their return is the coverage.
+The agent steps right, down, left or up. It observes the 7x7 cells around it, but not through walls,
+and its own position in the square. Episodes last until the time limit. The measure of performance
+is the coverage: the fraction of the free cells seen during an episode. With `pay_coverage`, the
+reward of a step is the fraction of cells seen for the first time, so the return of an episode is
+its coverage. Suites always use this reward, even for agents trained without it: the return that
+`rlgen eval` prints for them is the coverage.
 
-There is no `success`, as no coverage is enough, and no `solve`, as the shortest tour of a house is
-not known.
+There is no `success`, because no coverage counts as solved, and no `solve`, because the shortest
+tour of a house is not known.
 
 Source: the reward-free exploration of scanned houses in Henaff et al., 2023, "A Study of Global and
-Episodic Bonuses for Exploration in Contextual MDPs". Differs from it in being a grid.
+Episodic Bonuses for Exploration in Contextual MDPs". Differs from it in using a grid.
 """
 
 from collections.abc import Callable
@@ -47,17 +48,17 @@ VARIANTS: dict[str, dict] = {"reward-free": {}, "paid": {"pay_coverage": True}}
 
 @dataclass(frozen=True)
 class Houses(LevelEnv):
-    """The houses of one size.
+    """Houses of one size.
 
     Attributes:
-        size: cells a side.
-        num_rooms: fewest and most rooms of the houses sampled here.
-        min_side: least side of a room, in cells.
-        max_steps: time limit of the levels made here.
-        pay_coverage: whether the return of an episode is its coverage, else 0.
+        size: Number of cells per side.
+        num_rooms: Fewest and most rooms of a sampled house.
+        min_side: Smallest side of a room, in cells.
+        max_steps: Time limit of sampled levels, in steps.
+        pay_coverage: If True, the return of an episode is its coverage, else 0.
 
     Raises:
-        ValueError: a field out of its range, or more rooms than always find room.
+        ValueError: A field is out of range, or `num_rooms` allows more rooms than always fit.
     """
 
     size: int = 41
@@ -74,31 +75,31 @@ class Houses(LevelEnv):
         fewest, wanted = self.num_rooms
         if not 1 <= fewest <= wanted <= most or wanted < 2:
             raise ValueError(
-                f"Houses: num_rooms={self.num_rooms} must be the fewest and the most rooms, from 1 "
-                f"and from 2 to {most} with size={self.size} and min_side={self.min_side}"
+                f"Houses: num_rooms={self.num_rooms} must give the fewest rooms, at least 1, and "
+                f"the most, from 2 to {most} with size={self.size} and min_side={self.min_side}"
             )
 
-    # What gymnax asks for.
+    # Interface of gymnax.
 
     @property
     def num_actions(self) -> int:
-        """Right, down, left, up."""
+        """Number of actions: right, down, left and up."""
         return 4
 
     @property
     def default_params(self) -> Level:
-        """A hall without walls, the agent in the middle."""
+        """A house without inner walls, with the agent in the centre."""
         hall = jnp.zeros((self.size, self.size), bool)
         return make_level(hall, (self.size // 2, self.size // 2), self.max_steps)
 
     def observation_space(self, params: Level | None = None) -> spaces.Dict:
-        """Words of cells and the agent's place."""
+        """Space of the packed cells in view and the agent's position."""
         word, cell = (spaces.Box(0, top, (), dtype) for top, dtype in self._ranges())
         window = spaces.Dict({"upper": word, "lower": word})
         return spaces.Dict({"walls": window, "seen": window, "x": cell, "y": cell})
 
     def reset_env(self, key: Key, params: Level) -> tuple[Obs, State]:
-        """Start of an episode; nothing about it is random, and what is in view has been seen."""
+        """Start an episode; nothing is random, and the cells in view count as seen."""
         x, y = params.start[0], params.start[1]
         obs = look(params, x, y)
         seen = remember(obs, jnp.zeros_like(params.walls), x, y)
@@ -112,12 +113,12 @@ class Houses(LevelEnv):
         for number, (dx, dy) in enumerate(MOVES):
             x = x + jnp.where(action == number, dx, 0)
             y = y + jnp.where(action == number, dy, 0)
-        blocked = is_set(params.walls, x, y)
+        blocked = is_set(params.walls, x, y)  # the cells outside the square are walls, too
         x, y = jnp.where(blocked, state.x, x), jnp.where(blocked, state.y, y)
         obs = look(params, x, y)
         seen = remember(obs, state.seen, x, y)
         reward, num_paid = jnp.float32(0), state.num_paid
-        if self.pay_coverage:  # what the first observation showed is paid with the first step
+        if self.pay_coverage:  # the first step is also rewarded for the first view
             num_paid = num_cells(seen)
             reward = (num_paid - state.num_paid) / params.num_free
         return obs, State(x, y, state.time + 1, seen, num_paid), reward, jnp.bool_(False), {}
@@ -125,45 +126,45 @@ class Houses(LevelEnv):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> Obs:
-        """The cells in view and where they are."""
+        """The cells in view and the agent's position."""
         return look(params, state.x, state.y)
 
-    # What makes it a family of levels.
+    # Interface of a family of levels.
 
     def sample_level(self, key: Key) -> Level:
-        """A house of random rooms; all of it can be reached."""
+        """Sample a house of random rooms; every free cell can be reached."""
         return self.level_of(jax.random.uniform(key, (self.num_draws(),)))
 
     def num_draws(self) -> int:
-        """How many numbers `level_of` asks for."""
+        """Number of random numbers that `level_of` needs."""
         return generator.num_draws(self._shape())
 
     def level_of(self, draws: Float[Array, " D"]) -> Level:
-        """The house that some numbers in [0, 1) make: uniform ones, for a random house."""
+        """Build a house from numbers in [0, 1); uniform numbers give a random house."""
         return make_level(*generator.layout(self._shape(), draws), self.max_steps)
 
     def unpack(self, obs: Obs) -> dict[str, Float[Array, "..."]]:
-        """`image` [..., 7, 7, 2], walls and all that is seen, and `vector` [..., 2], the place."""
+        """`image` [..., 7, 7, 2], walls and cells in sight, and `vector` [..., 2], the position."""
         return unpack(obs, self.size)
 
     def coverage(self, state: State, level: Level) -> Float[Array, ""]:
-        """Share of the free cells that an episode has seen so far."""
+        """Fraction of the free cells that an episode has seen so far."""
         return num_cells(state.seen) / level.num_free
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """Cells from left to right, row by row from above."""
+        """Index of the agent's cell, counted row by row from the top left."""
         return state.y * self.size + state.x
 
     def num_positions(self) -> int:
-        """All cells, walls too."""
+        """Number of cells, walls included."""
         return self.size**2
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
-        """Equal for equal houses with equal starts, whatever their time limits."""
+        """Hash of walls and start; the time limit is ignored."""
         return level_hash((level.walls, level.start))
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Numbers of cells, and the coverage of an episode that does not move."""
+        """Numbers of free and wall cells, and the coverage of an agent that never moves."""
         start = self.reset_env(jax.random.key(0), level)[1]
         return {
             "num_free": level.num_free,
@@ -172,15 +173,15 @@ class Houses(LevelEnv):
         }
 
     def suites(self) -> dict[str, Callable[[], level_sets.Suite]]:
-        """The suites by name, see `suites`; all of the usual size, and coverage pays."""
+        """Suites by name, see `suites`; all have the default size and reward coverage."""
         return suites.suites(self)
 
     def for_evaluation(self) -> "Houses":
-        """The same with coverage paid: a reward-free agent is judged by what it covers."""
+        """Return a copy that rewards coverage, by which reward-free agents are scored."""
         return replace(self, pay_coverage=True)
 
     def ladder(self) -> dict[str, level_sets.DistributionShift]:
-        """Houses of more rooms than any that is trained on; see `rlgen.evaluation.ladder`."""
+        """Houses with more rooms than any training house; see `rlgen.evaluation.ladder`."""
         return {"crowded": level_sets.DistributionShift("V2", "of 13 to 15 rooms", "crowded")}
 
     # Host side.
@@ -190,7 +191,7 @@ class Houses(LevelEnv):
         return render.level_image(level)
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
-        """Picture of a moment, what was seen tinted; also takes `(state, level)`, as gymnax."""
+        """Picture of a state, seen cells tinted; also accepts gymnax's order `(state, level)`."""
         return render.render(*level_first(level, state, Level, State))
 
     def _shape(self) -> Shape:
@@ -206,5 +207,5 @@ def build(**fields) -> Houses:
 
 
 def tiny() -> Houses:
-    """Small houses of two to four rooms, for tests of laws."""
+    """Small houses of two to four rooms, for the law tests."""
     return Houses(size=11, num_rooms=(2, 4), min_side=2, max_steps=24, pay_coverage=True)

@@ -1,9 +1,10 @@
-"""Houses by recursive splitting: a square is cut into rooms, and every cut gets a door or two.
+"""Houses by recursive splitting: a square is cut into rooms, and every cut gets one or two doors.
 
-A layout is a function of numbers in [0, 1), so that levels drawn inside jit and those of suites,
-drawn on the host, are made by the same lines. It cannot fail: a cut parts two regions that are each
-connected by their own doors and gets a door between free cells, which is never blocked later, as
-doors come last; and a room that can be cut is left as long as rooms are wanted (see `most_rooms`).
+A layout is a function of numbers in [0, 1), so levels sampled inside jit and levels of suites,
+sampled on the host, come from the same code. It cannot fail. A cut separates two regions, each
+connected by its own doors, and gets a door between free cells; later cuts never block that door,
+because doors are placed last. A room that can still be cut exists as long as more rooms are needed
+(see `most_rooms`).
 """
 
 from typing import NamedTuple
@@ -13,29 +14,30 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 MAX_DOORS = 2
-"""Doors of one wall, at most; there is at least one."""
+"""The most doors in one wall; every wall has at least one."""
 TWO_DOORS_PROB = 0.5
+"""Probability that a wall gets a second door, where one fits."""
 
 
 class Shape(NamedTuple):
-    """What all houses of a family share."""
+    """Parameters shared by all houses of a family."""
 
-    size: int  # cells a side
-    num_rooms: tuple[int, int]  # fewest and most
-    min_side: int  # of a room, in cells
+    size: int  # cells per side
+    num_rooms: tuple[int, int]  # fewest and most rooms
+    min_side: int  # smallest side of a room, in cells
 
 
 class Cuts(NamedTuple):
     """Walls between rooms, [M]."""
 
-    upright: Bool[Array, " M"]  # runs along y; else along x
-    line: Int[Array, " M"]  # its x, or y if it is not upright
-    first: Int[Array, " M"]  # its first cell along y, or x
-    length: Int[Array, " M"]  # cells; 0 where there is no such wall
+    upright: Bool[Array, " M"]  # True: the wall runs along y, else along x
+    line: Int[Array, " M"]  # its x if upright, else its y
+    first: Int[Array, " M"]  # its first cell along y if upright, else along x
+    length: Int[Array, " M"]  # in cells; 0 if the wall does not exist
 
 
 class _Rooms(NamedTuple):
-    """All rooms so far, [R]; those to come have no cells."""
+    """All rooms so far, [R]; rooms not yet made have width and height 0."""
 
     x: Int[Array, " R"]
     y: Int[Array, " R"]
@@ -44,25 +46,29 @@ class _Rooms(NamedTuple):
 
 
 def most_rooms(size: int, min_side: int) -> int:
-    """How many rooms a house can always have, whatever was drawn.
+    """Number of rooms that a house can always have, for any random numbers.
 
-    A room that cannot be cut has at most 2 min_side cells a side and, with its walls, is one of at
-    least ((size + 1) / (2 min_side + 1))² that fill the square.
+    A room that cannot be cut has at most 2 min_side cells per side. Together with one wall per axis
+    it covers at most (2 min_side + 1)² of the (size + 1)² cells of the square and its border, so at
+    least ((size + 1) / (2 min_side + 1))² rooms exist when none can be cut.
     """
+    # Ceiling division.
     return -(-((size + 1) ** 2) // (2 * min_side + 1) ** 2)
 
 
 def num_draws(shape: Shape) -> int:
-    """How many numbers in [0, 1) a layout is made of."""
+    """Number of random numbers in [0, 1) that a layout needs."""
+    # Number of rooms and start; per cut three for the split, one for a second door, and a score
+    # for each cell of the wall.
     return 2 + (shape.num_rooms[1] - 1) * (4 + shape.size)
 
 
 def layout(shape: Shape, draws: Float[Array, " D"]) -> tuple[Bool[Array, "S S"], Int[Array, "2"]]:
-    """Walls [y, x] and the agent's start x, y of one house.
+    """Build the walls [y, x] and the agent's start x, y of one house.
 
     Args:
-        shape: of the family.
-        draws: in [0, 1), as many as `num_draws` says.
+        shape: Parameters of the family.
+        draws: `num_draws(shape)` numbers in [0, 1).
     """
     low, high = shape.num_rooms
     num_rooms = low + _below(draws[0], jnp.int32(high - low + 1))
@@ -74,7 +80,7 @@ def layout(shape: Shape, draws: Float[Array, " D"]) -> tuple[Bool[Array, "S S"],
 
 
 def _cuts(shape: Shape, num_rooms: Int[Array, ""], draws: Float[Array, "M 3"]) -> Cuts:
-    """The walls of all splits; those after the last room have length 0."""
+    """Walls of all splits; those after the last room have length 0."""
     most = shape.num_rooms[1]
     first = (jnp.arange(most) == 0).astype(jnp.int32)
     whole = _Rooms(first * 0, first * 0, first * shape.size, first * shape.size)
@@ -82,14 +88,17 @@ def _cuts(shape: Shape, num_rooms: Int[Array, ""], draws: Float[Array, "M 3"]) -
     def split(rooms: _Rooms, step: tuple[Array, Array]) -> tuple[_Rooms, Cuts]:
         number, draw = step
         can = jnp.stack([rooms.width, rooms.height]) > 2 * shape.min_side
+        # A room is chosen with probability proportional to its area, if it can be cut at all.
         weight = jnp.where(can.any(0), rooms.width * rooms.height, 0)
         chosen = jnp.arange(most) == _weighted(draw[0], weight)
         x, y, width, height = (jnp.where(chosen, side, 0).sum() for side in rooms)
         can_x, can_y = (jnp.where(chosen, flags, False).any() for flags in can)
+        # The longer side is cut more often; a side that cannot be cut never is.
         upright = jnp.where(can_x & can_y, draw[1] * (width + height) < width, can_x)
         side = jnp.where(upright, width, height)
         offset = shape.min_side + _below(draw[2], side - 2 * shape.min_side)
         wanted = number < num_rooms
+        # The chosen entry shrinks to the part before the wall; entry `number` gets the other part.
         here, there = chosen & wanted, (jnp.arange(most) == number) & wanted
         line = jnp.where(upright, x, y) + offset
         across = jnp.where(upright, y, x)
@@ -115,7 +124,7 @@ def _cuts(shape: Shape, num_rooms: Int[Array, ""], draws: Float[Array, "M 3"]) -
 
 
 def _mask(cuts: Cuts, size: int) -> Bool[Array, "S S"]:
-    """The cells of all walls."""
+    """Mask of the cells of all walls."""
     cell = jnp.arange(size)
     on_line = cell[None] == cuts.line[:, None]  # [M, S]
     along = _along(cuts, size)
@@ -135,18 +144,19 @@ def _doors(
     second: Float[Array, " M"],
     score: Float[Array, "M S"],
 ) -> Bool[Array, "S S"]:
-    """The cells of all doors, each between two free cells; two of a wall are not neighbours."""
+    """Mask of all doors, each between two free cells; doors of one wall are not adjacent."""
     size = walls.shape[0]
     cell = jnp.arange(size)[None]
 
     def beside(step: int) -> Bool[Array, "M S"]:
-        """Whether the cells on one side of each wall are free."""
+        """Mask of the cells along each wall whose neighbour on one side is free."""
         line = jnp.clip(cuts.line + step, 0, size - 1)
         return ~jnp.where(cuts.upright[:, None], walls.T[line], walls[line])
 
     possible = _along(cuts, size) & beside(-1) & beside(1)
     first = jnp.argmax(jnp.where(possible, score, -1.0), -1)[:, None]
     chosen = possible & (cell == first)
+    # If no second cell is possible, argmax gives 0, which `possible` masks out.
     possible &= (abs(cell - first) > 1) & (second < TWO_DOORS_PROB)[:, None]
     chosen |= possible & (cell == jnp.argmax(jnp.where(possible, score, -1.0), -1)[:, None])
     line = jnp.arange(size)[None] == cuts.line[:, None]
@@ -156,19 +166,19 @@ def _doors(
 
 
 def _start(walls: Bool[Array, "S S"], draw: Float[Array, ""]) -> Int[Array, "2"]:
-    """A free cell, uniformly."""
+    """A free cell x, y, chosen uniformly."""
     cell = _weighted(draw, (~walls).reshape(-1).astype(jnp.int32))
     return jnp.stack([cell % walls.shape[0], cell // walls.shape[0]])
 
 
 def _weighted(draw: Float[Array, ""], weight: Int[Array, " n"]) -> Int[Array, ""]:
-    """A place, with chances in proportion to its weight."""
+    """An index, chosen with probability proportional to its weight."""
     up_to = jnp.cumsum(weight)
     return (up_to <= _below(draw, up_to[-1])).sum(dtype=jnp.int32)
 
 
 def _below(draw: Float[Array, ""], bound: Int[Array, ""]) -> Int[Array, ""]:
-    """Uniform in 0 .. bound - 1."""
+    """A whole number in 0 .. bound - 1, uniform if `draw` is; rounding is clipped."""
     return jnp.minimum((draw * bound).astype(jnp.int32), bound - 1)
 
 

@@ -14,7 +14,7 @@ def level_image(level: Level) -> np.ndarray:
 
 
 def render(level: Level, state: State) -> np.ndarray:
-    """Picture of a moment of an episode: what was seen is tinted, and the view is framed."""
+    """Picture of a state of an episode: seen cells are tinted, and the view is framed."""
     seen = np.asarray(cells_seen(level, state))
     return _draw(np.asarray(walls_of(level)), seen, np.array([state.x, state.y]), window=True)
 
@@ -34,7 +34,7 @@ def _draw(walls: np.ndarray, seen: np.ndarray, agent: np.ndarray, window: bool) 
 
 
 def _frame(image: np.ndarray, agent: np.ndarray, tile: int) -> None:
-    """A line around the cells in view, as far as they are in the picture."""
+    """Draw a frame around the cells in view, clipped to the picture."""
     left, top = np.maximum(agent - MARGIN, 0) * tile
     right, bottom = np.minimum((agent + MARGIN + 1) * tile, image.shape[1::-1]) - 1
     for rows in (top, bottom):

@@ -1,7 +1,7 @@
-"""Houses of 41 x 41 cells to train on and to test on, the same for ever.
+"""Fixed sets of houses of 41 x 41 cells for training and testing.
 
-`train` is no test but the set to learn from; the others share no level with it. All pay coverage,
-so that the return of an episode is its coverage.
+`train` is a set to train on; the other suites share no level with it. All reward coverage, so the
+return of an episode is its coverage.
 """
 
 from collections.abc import Callable
@@ -18,17 +18,17 @@ from rlgen.levels import LevelSet, Suite, exclude, level_stream, make_level_set,
 VERSION = "1"
 
 SETS = {
-    # Levels, fewest and most rooms, seed.
+    # Number of levels, fewest and most rooms, seed.
     "train": (1000, (6, 12), 41_001),
     "test": (100, (6, 12), 41_101),
-    "crowded": (100, (13, 15), 41_201),  # more rooms than any house that is trained on
+    "crowded": (100, (13, 15), 41_201),  # more rooms than any training house
 }
 SPARE = 8
-"""Houses drawn beyond those wanted, in case that some occur twice or in the training set."""
+"""Additional houses sampled, to replace duplicates and houses of the training set."""
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """The suites by name, each a function that makes it in a copy of `env` of the usual size."""
+    """Return the suites by name, each as a function that builds it with `env` at default size."""
     return {name: partial(_suite, env, name) for name in SETS}
 
 
@@ -50,7 +50,7 @@ def _suite(env: Any, name: str) -> Suite:
 
 @cache
 def _drawn(family: Any, name: str) -> LevelSet:
-    """Candidates of a set; each house has a random stream of its own."""
+    """Candidates for a set; each house has its own random stream."""
     num_levels, num_rooms, seed = SETS[name]
     env = family(num_rooms=num_rooms)
     words = [level_stream(seed, i).random_raw(env.num_draws()) for i in range(num_levels + SPARE)]

@@ -1,4 +1,4 @@
-"""Maze: find the goal in a grid of walls, seeing only the 5x5 cells ahead."""
+"""Maze: find the goal in a grid of walls, observing only the 5x5 cells ahead."""
 
 from rlgen.envs.grid.bitboard import (
     Grid,

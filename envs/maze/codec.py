@@ -1,8 +1,9 @@
 """Mazes as text, the check that a level is well-formed, and the parts of a maze.
 
-`#` is a wall, `.` free, `G` the goal; `>`, `v`, `<` or `^` is the agent facing that way. A file may
-hold several mazes separated by empty lines, each with a line `name: ...` before it. Text and checks
-run on the host; `MazeCodec` takes a level apart for generative models, inside jit.
+`#` is a wall, `.` a free cell and `G` the goal; `>`, `v`, `<` or `^` is the agent facing that way.
+A file may hold several mazes separated by empty lines, each optionally preceded by a line
+`name: ...`. Parsing and checks run on the host; `MazeCodec` splits a level into parts for
+generative models and runs inside jit.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class NamedLevel(NamedTuple):
 
 
 def to_text(level: Level) -> str:
-    """A maze as lines of characters."""
+    """Return a maze as lines of characters."""
     grid = to_grid(level)
     rows = [["#" if wall else "." for wall in row] for row in np.asarray(grid.walls)]
     (x, y), (goal_x, goal_y) = np.asarray(grid.start), np.asarray(grid.goal)
@@ -37,17 +38,17 @@ def to_text(level: Level) -> str:
 
 
 def from_text(text: str, height: int, width: int, max_steps: int = 250, line: int = 1) -> Level:
-    """The maze of a text; one smaller than `height` by `width` gets walls to the right and below.
+    """Parse a maze; one smaller than `height` by `width` gets walls on the right and below.
 
     Args:
-        text: the maze; empty lines around it do not matter.
-        height: of the level, in cells.
-        width: of the level, in cells.
-        max_steps: time limit of the level.
-        line: number of the text's first line, for messages.
+        text: The maze; empty lines before and after it are ignored.
+        height: Height of the level, in cells.
+        width: Width of the level, in cells.
+        max_steps: Time limit of the level, in steps.
+        line: Number of the text's first line in its file, for messages.
 
     Raises:
-        ValueError: the text is no such maze; the message names the line.
+        ValueError: The text is malformed or too large; the message names the line.
     """
     body = text.strip("\n")
     line += len(text) - len(text.lstrip("\n"))
@@ -62,10 +63,10 @@ def from_text(text: str, height: int, width: int, max_steps: int = 250, line: in
 
 
 def read_mazes(text: str, height: int, width: int, max_steps: int = 250) -> list[NamedLevel]:
-    """All mazes of a text file, in order.
+    """Parse all mazes of a text file, in order.
 
     Raises:
-        ValueError: as `from_text`, or there is no maze, or a name has none after it.
+        ValueError: As for `from_text`; or the text has no maze, or a name without a maze after it.
     """
     mazes = []
     for first, block in _blocks(text):
@@ -79,12 +80,12 @@ def read_mazes(text: str, height: int, width: int, max_steps: int = 250) -> list
         level = from_text("\n".join(rows), height, width, max_steps, first + len(names))
         mazes.append(NamedLevel(name, level))
     if not mazes:
-        raise ValueError("no maze in it; expected lines of # . G and one of > v < ^")
+        raise ValueError("no maze found; expected lines of # . G and one of > v < ^")
     return mazes
 
 
 def _blocks(text: str) -> list[tuple[int, list[str]]]:
-    """Runs of lines that are not empty, each with the number of its first line."""
+    """Runs of non-empty lines, each with the number of its first line, counted from 1."""
     rows = [row.strip() for row in text.splitlines()]
     starts = [i for i, row in enumerate(rows) if row and not (i and rows[i - 1])]
     ends = [next((i for i in range(s, len(rows)) if not rows[i]), len(rows)) for s in starts]
@@ -92,12 +93,14 @@ def _blocks(text: str) -> list[tuple[int, list[str]]]:
 
 
 def check_levels(levels: Level, names: tuple[str, ...]) -> None:
-    """Refuse levels `[M, ...]` that no episode could be played on.
+    """Reject levels `[M, ...]` on which no episode can be played.
 
     Raises:
-        ValueError: agent or goal outside, on a wall or both on one cell, an unknown direction, no
-            time, or walls whose rows and columns disagree; the message names the level.
+        ValueError: Agent or goal is outside the maze or on a wall, both are on one cell, the
+            direction is unknown, the time limit is below 1, or the packed rows and columns of the
+            walls disagree; the message names the level.
     """
+    # `to_grid` reads only the rows; packing again exposes columns that disagree with them.
     grids = jax.jit(jax.vmap(to_grid))(levels)
     again = jax.jit(jax.vmap(lambda grid: make_level(*grid)))(grids)
     consistent = np.all(np.asarray(again.walls == levels.walls), axis=(1, 2))
@@ -114,7 +117,7 @@ def check_levels(levels: Level, names: tuple[str, ...]) -> None:
 
 
 def check_level(level: Level, name: str = "level") -> None:
-    """`check_levels` for a single one."""
+    """Reject a single level on which no episode can be played; see `check_levels`."""
     check_levels(jax.tree.map(lambda x: jnp.asarray(x)[None], level), (name,))
 
 
@@ -155,14 +158,14 @@ def _positions(cells: np.ndarray, kinds: str, what: str) -> list[tuple[int, int]
     return [(int(xs[0]), int(ys[0]))]
 
 
-EMPTY, WALL = 0, 1
+EMPTY, WALL = 0, 1  # values of the part `layout`
 
 
 @dataclass(frozen=True)
 class MazeCodec:
-    """Mazes of one size and time limit as parts, and back.
+    """Converts mazes of one size and time limit to parts and back.
 
-    A wall under the start or the goal, which a file may hold, is lost on the way.
+    A wall under the start or the goal, which a file may contain, is removed by `encode`.
     """
 
     height: int
@@ -171,21 +174,22 @@ class MazeCodec:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """What makes up a level, in the order of generation."""
+        """The parts of a level, in the order of generation."""
         cells = Cells("layout", (self.height, self.width), ("empty", "wall"), free=("empty",))
         goal = Place("goal", on="layout")
         return cells, goal, Place("start", "layout", apart_from=("goal",)), Choice("direction", 4)
 
     def encode(self, level: Level) -> dict[str, Array]:
-        """The parts of one level, by name."""
+        """Return the parts of one level, by name."""
         grid = to_grid(level)
         goal, start = (cell[1] * self.width + cell[0] for cell in (grid.goal, grid.start))
+        # Start and goal must be free cells of the layout, as their parts are places on it.
         layout = grid.walls.reshape(-1).at[jnp.stack([goal, start])].set(False)
         layout = layout.reshape(grid.walls.shape).astype(jnp.int32)
         return {"layout": layout, "goal": goal, "start": start, "direction": grid.direction}
 
     def decode(self, values: dict[str, Array]) -> Level:
-        """The level of some parts; its time limit is `max_steps`."""
+        """Build a level from its parts; its time limit is `max_steps`."""
         goal, start = (self._cell(values[name]) for name in ("goal", "start"))
         walls = values["layout"] == WALL
         return make_level(walls, start, values["direction"], goal, self.max_steps)

@@ -1,12 +1,13 @@
-"""The maze's editor: an environment whose episodes build mazes, one action a step.
+"""The maze editor: an environment whose episodes build mazes, one edit per step.
 
-An action names a cell, in row order. Step 0 places the goal there, step 1 turns the agent to face
-`action mod 4`, step 2 places the agent, and every further step puts up a wall or takes one away.
+An action is the index of a cell, in row order. Step 0 places the goal there, step 1 turns the agent
+to face direction `action mod 4`, step 2 places the agent, and every later step adds or removes a
+wall at the cell.
 
 Source: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
 Environment Design"; the order of the steps is that of Coward et al., 2024, "JaxUED". Differs from
-both in that the noise really is noise, the teacher sees which way the agent faces and whether it
-is placed yet, and observations are packed, to be expanded at the network.
+both in that the noise is actually random, the teacher observes which way the agent faces and
+whether it has been placed, and observations are packed and expanded by the network.
 """
 
 from dataclasses import dataclass, field
@@ -23,15 +24,15 @@ from rlgen.protocols import Editor
 from rlgen.types import Key
 
 NUM_NOISE = 16
-"""Numbers that the teacher sees, drawn anew for every maze."""
+"""Number of random numbers that the teacher observes, resampled for every maze."""
 FIRST_WALL = 3
-"""The step from which on an action is a wall's."""
+"""First step at which an action adds or removes a wall."""
 
 
-@no_type_check  # JAX also builds it with axes or None for arrays
+@no_type_check  # JAX also builds it with axes or None in place of arrays
 @struct.dataclass
 class Noise:
-    """The editor's own level: all in which one of its episodes starts unlike another."""
+    """The editor's own level: everything in which the starts of its episodes differ."""
 
     noise: Float[Array, "*batch 16"]  # uniform on [0, 1)
     max_steps_in_episode: Int[Array, "*batch"]
@@ -40,9 +41,9 @@ class Noise:
 @no_type_check
 @struct.dataclass
 class EditorState:
-    """A maze under construction; at any time a valid one, as what is not placed yet lies apart."""
+    """A maze under construction; valid at any time, as goal and agent always differ."""
 
-    walls: UInt32[Array, "*batch lines words"]  # as of a maze
+    walls: UInt32[Array, "*batch lines words"]  # in the format of a maze's `Level.walls`
     goal: Int[Array, "*batch"]  # cell in row order
     agent: Int[Array, "*batch"]  # cell in row order, never the goal's
     direction: Int[Array, "*batch"]
@@ -50,12 +51,12 @@ class EditorState:
 
 
 class PackedEditorObs(NamedTuple):
-    """The maze under construction in few bytes; what is not placed yet has the next free code."""
+    """The maze under construction, packed; what is not placed yet has the first unused code."""
 
     walls: UInt32[Array, "*batch H words"]  # bit `x + MARGIN` of row y
-    goal: Int[Array, "*batch"]  # cell, or height * width
-    agent: Int[Array, "*batch"]  # cell, or height * width
-    direction: Int[Array, "*batch"]  # 0 .. 3, or 4
+    goal: Int[Array, "*batch"]  # cell, or height * width if not placed yet
+    agent: Int[Array, "*batch"]  # cell, or height * width if not placed yet
+    direction: Int[Array, "*batch"]  # 0 .. 3, or 4 if not chosen yet
     time: Int[Array, "*batch"]
     noise: Float[Array, "*batch 16"]
 
@@ -65,16 +66,16 @@ class MazeEditor(Editor):
     """Builds mazes of one size; `rlgen.protocols.Editor`.
 
     Attributes:
-        height: of the mazes in cells.
-        width: of the mazes in cells.
-        max_steps: time limit of the mazes.
-        horizon: steps of an episode; all but the first three are walls put up or taken away.
+        height: Height of the mazes, in cells.
+        width: Width of the mazes, in cells.
+        max_steps: Time limit of the mazes, in steps.
+        horizon: Number of steps of an episode; all but the first three add or remove a wall.
 
     Raises:
-        ValueError: too few steps to place goal and agent.
+        ValueError: `horizon` is too small to place goal and agent.
     """
 
-    height: int = field(metadata={"config": False})  # as the maze's own
+    height: int = field(metadata={"config": False})  # set by the maze
     width: int = field(metadata={"config": False})
     max_steps: int = field(metadata={"config": False})
     horizon: int = 50
@@ -88,11 +89,11 @@ class MazeEditor(Editor):
 
     @property
     def num_actions(self) -> int:
-        """One for each cell."""
+        """Number of actions: one per cell."""
         return self.height * self.width
 
     def observation_space(self, params: Noise | None = None) -> spaces.Dict:
-        """Of the packed observation."""
+        """Space of the packed observation."""
         rows = (self.height, num_words(self.height, self.width))
         highest = {"goal": self.num_actions, "agent": self.num_actions, "direction": 4}
         highest["time"] = self.horizon
@@ -105,24 +106,25 @@ class MazeEditor(Editor):
         )
 
     def sample_level(self, key: Key) -> Noise:
-        """Fresh noise."""
+        """Sample new noise."""
         return Noise(jax.random.uniform(key, (NUM_NOISE,)), jnp.int32(self.horizon))
 
     def reset_env(self, key: Key, params: Noise) -> tuple[PackedEditorObs, EditorState]:
-        """An empty room."""
+        """Start with an empty room."""
         zero = jnp.int32(0)
-        # Goal and agent have cells of their own from the start, though none is shown.
+        # Goal and agent have different cells from the start, though neither is observed yet.
         state = EditorState(border(self.height, self.width), zero, jnp.int32(1), zero, zero)
         return self.observe(key, state, None, params), state
 
     def step_env(
         self, key: Key, state: EditorState, action: Int[Array, ""] | float, params: Noise
     ) -> tuple[PackedEditorObs, EditorState, Float[Array, ""], Bool[Array, ""], dict]:
-        """One edit: `(obs, state, 0, False, {})`. Random only where agent and goal collide."""
+        """One edit: `(obs, state, 0, False, {})`. Random only if agent and goal collide."""
         cell = jnp.asarray(action, jnp.int32) % self.num_actions
         goal = jnp.where(state.time == 0, cell, state.goal)
         agent = jnp.where(state.time == 2, cell, state.agent)
         skip = jax.random.randint(key, (), 1, self.num_actions)
+        # `skip` is never 0, so the agent moves to another cell, uniformly.
         agent = jnp.where(agent == goal, (goal + skip) % self.num_actions, agent)
         flips = (state.time >= FIRST_WALL) & (cell != goal) & (cell != agent)
         bits = cell_bits(self._point(cell), self.height, self.width)
@@ -139,7 +141,7 @@ class MazeEditor(Editor):
     def observe(
         self, key: Key, state: EditorState, action: Int[Array, ""] | float | None, params: Noise
     ) -> PackedEditorObs:
-        """What the teacher sees, packed: all that was placed, the step and the noise."""
+        """The teacher's packed observation: everything placed so far, the step and the noise."""
         nowhere = self.num_actions
         return PackedEditorObs(
             walls=interior(state.walls, self.height),
@@ -151,17 +153,18 @@ class MazeEditor(Editor):
         )
 
     def unpack(self, obs: PackedEditorObs) -> dict[str, Float[Array, "..."]]:
-        """The observation as a network sees it; leading axes are free.
+        """Expand an observation to network inputs, with any leading axes.
 
         Returns:
             `image` [..., H, W, 3], planes of walls, goal and agent; one-hot `direction` [..., 4]
-            and `time` [..., horizon + 1]; `noise` [..., 16], centred. What is not placed yet has
-            only zeros.
+            and `time` [..., horizon + 1]; `noise` [..., 16], centred at 0. Planes and vectors of
+            what is not placed yet are all zeros.
         """
         lead, size = obs.time.shape, (self.height, self.width)
         column = jnp.arange(MARGIN, MARGIN + self.width)
         shift = (column % 32).astype(jnp.uint32).reshape((1,) * (len(lead) + 1) + (-1,))
         walls = ((obs.walls[..., column // 32] >> shift) & 1).astype(jnp.float32)
+        # Codes past the last class, for what is not placed yet, are all zeros in a one-hot.
         objects = (
             jax.nn.one_hot(cell, self.num_actions).reshape(*lead, *size)
             for cell in (obs.goal, obs.agent)
@@ -174,7 +177,7 @@ class MazeEditor(Editor):
         }
 
     def level_of(self, state: EditorState) -> Level:
-        """The maze that a state has built so far."""
+        """Return the maze built so far."""
         start, goal = self._point(state.agent), self._point(state.goal)
         limit = jnp.int32(self.max_steps)
         return Level(state.walls, start, state.direction, goal, limit, self.height)

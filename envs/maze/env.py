@@ -1,12 +1,13 @@
-"""Maze: find the goal in a grid of walls, seeing only the 5x5 cells ahead.
+"""Maze: find the goal in a grid of walls, observing only the 5x5 cells ahead.
 
-Turn left, turn right, go forward; four further actions do nothing, as in MiniGrid. Walking into the
-goal ends the episode with reward `1 - 0.9 t / limit` after t steps; walls and the border stop the
-agent and cost the step. The time limit truncates: it is never part of `terminated`.
+The actions are turn left, turn right and go forward; four further actions do nothing, as in
+MiniGrid. Walking into the goal ends the episode with reward `1 - 0.9 t / limit` after t steps.
+Moving into a wall or the border uses up the step without moving the agent. The time limit truncates
+the episode and is never part of `terminated`.
 
 Sources: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld"; Dennis et al., 2020, "Emergent
-Complexity and Zero-shot Transfer via Unsupervised Environment Design". Differs from both in giving
-a level as data, the gymnax `params`, and the observation as 6 bytes, which `unpack` expands.
+Complexity and Zero-shot Transfer via Unsupervised Environment Design". Differs from both in that a
+level is data, the gymnax `params`, and the observation is 6 bytes, which `unpack` expands.
 """
 
 from dataclasses import dataclass
@@ -52,28 +53,28 @@ _MUTATIONS = {"flip": generator.flip_edits, "cells": generator.cell_edits}
 
 @dataclass(frozen=True)
 class Maze(GridEnv):
-    """The family of mazes of one size. Equal instances share compilations."""
+    """Mazes of one size. Equal instances share compiled functions."""
 
     views = _VIEWS
 
-    height: int = 13
-    width: int = 13
-    num_walls: int = 25  # draws of a wall cell, with replacement; 0 gives empty rooms
-    sample_num_walls: bool = False  # draw their number uniformly from 0 .. num_walls
-    max_steps: int = 250  # time limit of the levels made here
-    penalize_time: bool = True  # else the goal is worth 1 whenever it is reached
-    observation: Literal["packed", "image", "flat"] = "packed"
+    height: int = 13  # of the maze, in cells
+    width: int = 13  # of the maze, in cells
+    num_walls: int = 25  # wall cells drawn, with replacement; 0 gives empty rooms
+    sample_num_walls: bool = False  # draw the number of walls uniformly from 0 .. num_walls
+    max_steps: int = 250  # time limit of sampled levels
+    penalize_time: bool = True  # the goal gives 1 - 0.9 t / limit after t steps, else 1
+    observation: Literal["packed", "image", "flat"] = "packed"  # format of the observation
     mutation: Literal["flip", "cells"] = "flip"  # edits of minimax, or of the first ACCEL code
-    view_size: int = VIEW
+    view_size: int = VIEW  # side of the view, in cells; only 5 is implemented
 
     def __post_init__(self):
-        """Refuse sizes and names that make no maze."""
+        """Reject invalid sizes and names."""
         for field, low, high in self._bounds():
             value = getattr(self, field)
             if not low <= value <= high:
                 raise ValueError(
                     f"Maze: {field}={value} is not in {low} .. {high}"
-                    + (", so that agent and goal find room" if field == "num_walls" else "")
+                    + (", which leaves cells for agent and goal" if field == "num_walls" else "")
                 )
         if self.view_size != VIEW:
             raise ValueError(f"Maze: view_size={self.view_size}; only {VIEW} is implemented")
@@ -91,10 +92,10 @@ class Maze(GridEnv):
             ("max_steps", 1, 10**6),
         )
 
-    # What gymnax asks for.
+    # Interface of gymnax.
 
     def observation_space(self, params: Level | None = None) -> spaces.Space:
-        """Of the observation that the field `observation` chose."""
+        """Space of the kind of observation chosen by the field `observation`."""
         if self.observation == "flat":
             return spaces.Box(0.0, 1.0, (3 * VIEW * VIEW + 4,), jnp.float32)
         if self.observation == "image":
@@ -105,7 +106,7 @@ class Maze(GridEnv):
         return spaces.Dict({"walls": walls, "goal": goal, "direction": direction})
 
     def reset_env(self, key: Key, params: Level) -> tuple[PyTree, State]:
-        """Start of an episode on a level; nothing about it is random."""
+        """Start an episode on a level, without randomness."""
         x, y = params.start
         state = State(x, y, params.direction, jnp.zeros_like(x))
         return self.observe(key, state, None, params), state
@@ -117,6 +118,7 @@ class Maze(GridEnv):
         x, y = cell_ahead(state)
         forward = action == FORWARD
         terminated = forward & (x == params.goal[0]) & (y == params.goal[1])
+        # The agent stays in front of the goal in the final state.
         moves = forward & ~terminated & ~is_wall(params, x, y)
         state = after(state, action, moves)
         worth = (
@@ -125,10 +127,10 @@ class Maze(GridEnv):
         reward = jnp.where(terminated, worth, 0.0).astype(jnp.float32)
         return self.observe(key, state, action, params), state, reward, terminated, {}
 
-    # What makes it a family of levels.
+    # Interface of a family of levels.
 
     def example(self, rng: np.random.Generator) -> Level:
-        """A level drawn on the host, as compiling the generator takes seconds."""
+        """Sample a level on the host, because compiling the generator takes seconds."""
         walls = np.zeros(self.height * self.width, bool)
         walls[rng.integers(0, walls.size, self.num_walls)] = True
         start, goal = rng.choice(np.flatnonzero(~walls), 2, replace=False)
@@ -137,54 +139,54 @@ class Maze(GridEnv):
         return jax.jit(make_level)(walls, start, 0, goal, self.max_steps)
 
     def sample_level(self, key: Key) -> Level:
-        """A maze of random walls; about one in 250 (25 walls) or in 6 (60) cannot be solved."""
+        """Sample random walls; about 1 in 250 mazes (25 walls) or 1 in 6 (60) is unsolvable."""
         return generator.sample_level(
             key, self.height, self.width, self.num_walls, self.sample_num_walls, self.max_steps
         )
 
     def sample_simple_level(self, key: Key) -> Level:
-        """An empty room; agent, direction and goal as in `sample_level`."""
+        """Sample an empty room; agent, direction and goal as in `sample_level`."""
         return generator.sample_level(key, self.height, self.width, 0, False, self.max_steps)
 
     def editor(self) -> MazeEditor:
-        """The environment in which a teacher builds mazes of this size."""
+        """Return the environment in which a teacher builds mazes of this size."""
         return MazeEditor(self.height, self.width, self.max_steps)
 
     def mutate_levels(self, key: Key, levels: Level, num_edits: int) -> Level:
-        """Levels `[N, ...]`, each changed by `num_edits` random edits of the chosen family."""
+        """Return levels `[N, ...]`, each changed by `num_edits` edits of the kind `mutation`."""
         keys = jax.random.split(key, levels.walls.shape[0])
         edit = _MUTATIONS[self.mutation]
         return jax.vmap(lambda key, level: edit(key, level, num_edits))(keys, levels)
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
-        """Any observation as `image` [..., 5, 5, 3] and one-hot `direction` [..., 4]."""
+        """Expand any observation to `image` [..., 5, 5, 3] and one-hot `direction` [..., 4]."""
         return bitboard.unpack(obs)
 
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """An episode is solved when the goal ended it."""
+        """Return whether the episode is solved, that is, ended by the goal."""
         return terminated
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-        """The least value of each position, 0 where an episode never is; see the registry."""
+        """Lowest optimal value per position, 0 if unreachable; see `LevelEnv.feature_values`."""
         return flood.values(level, feature, discount)
 
     def solve(self, level: Level) -> Solution:
-        """Fewest steps and best return within the level's time limit, exactly."""
+        """Compute the fewest steps and the best return within the time limit, exactly."""
         return flood.solve(level, self.penalize_time)
 
     def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 7"]]:
-        """States drawn evenly, each with the actions that lead to the goal by the fewest steps."""
+        """States drawn uniformly, each with the actions that begin a shortest path to the goal."""
         return flood.labelled_states(key, flood.maze_sets(level), size_of(level), num)
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
-        """Equal for equal mazes, whatever their time limits."""
+        """Hash of everything but the time limit."""
         rows = interior(level.walls, level.height)
         return level_hash((rows, level.start, level.direction, level.goal))
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Scalars that describe a level; lengths are -1 where the goal cannot be reached."""
+        """Scalars that describe a level; lengths are -1 if the goal cannot be reached."""
         solution = self.solve(level)
         return {
             "num_walls": to_grid(level).walls.sum(),
@@ -195,7 +197,7 @@ class Maze(GridEnv):
         }
 
     def codec(self) -> MazeCodec:
-        """The parts of a level, for generative models."""
+        """Return the conversion of levels to parts, for generative models."""
         return MazeCodec(self.height, self.width, self.max_steps)
 
     # Host side.
@@ -207,22 +209,24 @@ class Maze(GridEnv):
     def render(
         self, level: Level | State, state: State | Level, highlight: bool = True
     ) -> np.ndarray:
-        """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
+        """Picture of a state of an episode; also accepts gymnax's order, `(state, level)`."""
         return draw.render(*draw.level_first(level, state, Level, State), highlight)
 
     def from_text(self, text: str) -> Level:
-        """The maze of a text; see `load_levels`.
+        """Parse a maze from text; see `codec` for the format.
 
         Raises:
-            ValueError: malformed or larger than the environment; the message names the line.
+            ValueError: The text is malformed or larger than the environment; the message names the
+                line.
         """
         return codec.from_text(text, self.height, self.width, self.max_steps)
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
-        """Levels of an `.npz` of rlgen, or of a text file (see `codec`).
+        """Load levels from an `.npz` file of rlgen or from a text file (see `codec`).
 
         Raises:
-            ValueError: unreadable or with a level that is not well-formed; names file and line.
+            ValueError: The file is unreadable or has a malformed level; the message names the file
+                and, for text, the line.
         """
         path = Path(path)
         if path.suffix == ".npz":
@@ -242,23 +246,24 @@ class Maze(GridEnv):
         return level_sets.make_level_set(self, stacked, names)
 
     def presets(self) -> dict[str, dict[str, int]]:
-        """Fields of each preset: as JaxUED's default, as the best published, and quick."""
+        """Fields of each preset: JaxUED's default, the best published setting, and a fast one."""
         return {"parity": {"num_walls": 25}, "strong": {"num_walls": 60}, "fast": {"num_walls": 25}}
 
     def suites(self) -> dict:
-        """The held-out suites: name to a function that makes one."""
+        """Held-out suites: name to a function that builds one."""
         return suites.suites(self)
 
     def ladder(self) -> dict[str, level_sets.DistributionShift]:
-        """What lies beyond the mazes of its training; see `rlgen.evaluation.ladder.ladder`."""
+        """Mazes outside the training distribution; see `rlgen.evaluation.ladder.ladder`."""
         cells, walls = self.height * self.width, self.num_walls
         many = round(0.36 * cells)
         dense = level_sets.DistributionShift("V2", f"with {many} walls", fields={"num_walls": many})
+        # Sides grow by half; walls and time limit grow with the area, so the density stays equal.
         height, width = (3 * side // 2 + (side == 1) for side in (self.height, self.width))
         growth = height * width / cells
         size = {"height": height, "width": width}
         size |= {"num_walls": round(growth * walls), "max_steps": round(growth * self.max_steps)}
-        about = f"of {height} x {width} cells, as dense"
+        about = f"of {height} x {width} cells, with the same density of walls"
         return ({"dense": dense} if walls < many else {}) | {
             "large": level_sets.DistributionShift("V2", about, fields=size),
             "named": level_sets.DistributionShift("V3", "with the eight named layouts", "heldout"),
@@ -276,7 +281,7 @@ def build(**fields) -> Maze:
 
 
 def tiny() -> Maze:
-    """The smallest instance that is still a maze, for law tests."""
+    """The smallest instance that is still a maze, for the law tests."""
     return Maze(height=5, width=5, num_walls=4, max_steps=20)
 
 

@@ -1,4 +1,4 @@
-"""Random mazes, and small random changes to them.
+"""Random mazes and small random edits to them.
 
 Sources: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
 Environment Design" (random blocks); Jiang et al., 2023, "minimax: Efficient Baselines for
@@ -20,19 +20,21 @@ from rlgen.types import Key
 def sample_level(
     key: Key, height: int, width: int, num_walls: int, vary_num_walls: bool, max_steps: int
 ) -> Level:
-    """A maze of random walls, agent and goal; it may have no solution.
+    """Sample a maze of random walls, agent and goal; it may be unsolvable.
 
-    Wall cells are drawn uniformly with replacement, so that fewer than `num_walls` are distinct;
-    then the agent uniformly on the free cells, its direction, and the goal on the free cells left.
+    Wall cells are drawn uniformly with replacement, so fewer than `num_walls` may be distinct. Then
+    the agent is drawn uniformly from the free cells, its direction from the four directions, and
+    the goal from the remaining free cells.
 
     Args:
-        key: consumed.
-        height: of the maze in cells.
-        width: of the maze in cells.
-        num_walls: draws, at most `height * width - 2` so that two cells stay free.
-        vary_num_walls: the number of draws is itself uniform in 0 .. `num_walls`.
-        max_steps: time limit of the level.
+        key: Consumed.
+        height: Height of the maze, in cells.
+        width: Width of the maze, in cells.
+        num_walls: Number of draws, at most `height * width - 2` so that two cells stay free.
+        vary_num_walls: If True, the number of draws is itself uniform in 0 .. `num_walls`.
+        max_steps: Time limit of the level, in steps.
     """
+    # One call for all random numbers; 32 bits modulo a small number are almost uniform.
     bits = jax.random.bits(key, (num_walls + 4,), jnp.uint32)
     bits_start, bits_goal, bits_direction, bits_count = bits[:4]
     index = (bits[4:] % (height * width)).astype(jnp.int32)
@@ -46,17 +48,18 @@ def sample_level(
     num_free = _count(free)
     start = bits_start % num_free
     goal = bits_goal % (num_free - 1)
-    goal = goal + (goal >= start)  # the start's place in the order is left out
+    goal = goal + (goal >= start)  # skips the start's rank among the free cells
     direction = (bits_direction & 3).astype(jnp.int32)
     where, steps = (_nth_cell(free, start), _nth_cell(free, goal)), jnp.int32(max_steps)
     return Level(walls, where[0], direction, where[1], steps, height)
 
 
 def flip_edits(key: Key, level: Level, num_edits: int) -> Level:
-    """Edit a maze `num_edits` times: nothing, flip a wall or move the goal, each one time in three.
+    """Edit a maze `num_edits` times: nothing, flip a wall or move the goal, each with chance 1/3.
 
-    A flip hits any cell but the agent's and the goal's; the goal moves to any other free cell. The
-    agent stays. Two edits may undo each other, so at most `num_edits` walls differ.
+    A flip adds or removes the wall of any cell except the agent's and the goal's; the goal moves to
+    any other free cell. The agent stays. Edits may undo each other, so at most `num_edits` walls
+    differ.
     """
     height, width = size_of(level)
     bits = jax.random.bits(key, (num_edits, 2), jnp.uint32)
@@ -66,6 +69,7 @@ def flip_edits(key: Key, level: Level, num_edits: int) -> Level:
         kind, draw = bits[i, 0] % 3, bits[i, 1]
         goal = _index(level.goal, width)
         cell = (draw % max(height * width - 2, 1)).astype(jnp.int32)
+        # Skip the two occupied cells, the lower one first.
         cell = cell + (cell >= jnp.minimum(agent, goal))
         cell = cell + (cell >= jnp.maximum(agent, goal))
         flip = jnp.where(kind == 1, cell_bits(_cell(cell, width), height, width), 0)
@@ -78,7 +82,7 @@ def flip_edits(key: Key, level: Level, num_edits: int) -> Level:
             level, walls=level.walls ^ flip, goal=jnp.where(goal_moves, moved, level.goal)
         )
 
-    if height * width <= 2:
+    if height * width <= 2:  # agent and goal occupy every cell
         return level
     return jax.lax.fori_loop(0, num_edits, edit, level)
 
@@ -91,11 +95,12 @@ class _Edited(NamedTuple):
 
 
 def cell_edits(key: Key, level: Level, num_edits: int) -> Level:
-    """Rewrite up to `num_edits` cells: each becomes wall, empty or the goal, one time in three.
+    """Rewrite up to `num_edits` cells: each becomes wall, empty or the goal with chance 1/3.
 
-    Cells are drawn with replacement and each distinct one is rewritten once. What stood there is
-    removed, and so is the old goal where a new one is placed; a goal or agent that is then missing
-    is put on a free cell, uniformly. Only if none is free does it get back a cell of its own.
+    Cells are drawn with replacement, and each distinct cell is rewritten once. Its previous content
+    is removed, and so is the old goal when a new one is placed. A goal or agent that is then
+    missing is placed on a free cell, uniformly; only if no cell is free does it return to the cell
+    that it had before.
     """
     height, width = size_of(level)
     key_cell, key_place = jax.random.split(key)
@@ -103,6 +108,7 @@ def cell_edits(key: Key, level: Level, num_edits: int) -> Level:
     cells = (bits[:, 0] % (height * width)).astype(jnp.int32)
 
     def edit(i: Int[Array, ""], edited: _Edited) -> _Edited:
+        # A cell drawn before has been rewritten already.
         repeated = jnp.any((cells == cells[i]) & (jnp.arange(num_edits) < i))
         return jax.tree.map(
             lambda new, old: jnp.where(repeated, old, new),
@@ -134,8 +140,8 @@ def _rewrite(
 def _replace_lost(key: Key, level: Level, edited: _Edited) -> Level:
     height, width = size_of(level)
     bits_goal, bits_agent = jax.random.bits(key, (2,), jnp.uint32)
-    # Whoever finds no free cell goes back to where it stood; the agent, where the goal took its
-    # place, to where the goal stood.
+    # A goal or agent that finds no free cell returns to its old cell. If the goal has taken the
+    # agent's old cell, the agent gets the goal's old cell.
     agent = jnp.where(edited.agent_lost, 0, cell_bits(level.start, height, width))
     goal = _place(bits_goal, edited.walls | agent, height, level.goal)
     goal = jnp.where(edited.goal_lost, goal, edited.goal)
@@ -144,7 +150,7 @@ def _replace_lost(key: Key, level: Level, edited: _Edited) -> Level:
     start = _place(bits_agent, taken, height, back)
     start = jnp.where(edited.agent_lost, start, level.start)
     walls = edited.walls
-    for cell in (goal, start):
+    for cell in (goal, start):  # an old cell may have become a wall
         walls = walls & ~cell_bits(cell, height, width)
     return replace(level, walls=walls, start=start, goal=goal)
 
@@ -166,15 +172,16 @@ def _count(cells: UInt32[Array, "H words"]) -> UInt32[Array, ""]:
 
 
 def _nth_cell(cells: UInt32[Array, "H words"], n: UInt32[Array, ""]) -> Int[Array, "2"]:
-    """x, y of the n-th cell of a set, counted from 0 by rows."""
+    """x, y of the n-th cell of a set, counted from 0, row by row."""
     words = cells.shape[1]
     flat = cells.reshape(-1)
     upto = jnp.cumsum(jax.lax.population_count(flat), dtype=jnp.uint32)
-    at = (upto <= n).sum()
+    at = (upto <= n).sum()  # index of the word that holds the cell
     here = jnp.arange(flat.size) == at
     word = jnp.where(here, flat, 0).sum(dtype=jnp.uint32)
     before = jnp.where(here, upto - jax.lax.population_count(flat), 0).sum(dtype=jnp.uint32)
-    lower = (jnp.uint32(2) << jnp.arange(32, dtype=jnp.uint32)) - 1  # 2 << 31 overflows to 0, - 1
+    lower = (jnp.uint32(2) << jnp.arange(32, dtype=jnp.uint32)) - 1  # bits 0 .. i; 2 << 31 is 0
+    # Index of the bit: the number of prefixes of the word that hold at most n - before cells.
     bit = (jax.lax.population_count(word & lower) <= n - before).sum()
     return jnp.stack([at % words * 32 + bit - MARGIN, at // words]).astype(jnp.int32)
 

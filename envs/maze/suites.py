@@ -1,15 +1,15 @@
-"""Held-out mazes: named ones, families of known layout, perfect mazes up to 101 x 101, fresh ones.
+"""Held-out mazes: named mazes, known layouts, perfect mazes up to 101 x 101, random mazes.
 
-A suite is made when it is asked for, in an environment of its size; all else about the environment
-stays as it was, so that a trained agent can be put into it. Every level is solvable.
+A suite is built when it is requested, in an environment of the suite's size; all other fields of
+the environment stay unchanged, so that a trained agent can act in it. Every level is solvable.
 
 Sources: the eight mazes of `heldout` go back to Dennis et al., 2020, "Emergent Complexity and
 Zero-shot Transfer via Unsupervised Environment Design", and Jiang et al., 2021, "Replay-Guided
 Adversarial Environment Design"; they are read as in Coward et al., 2024, "JaxUED", whose time limit
 for them is 250 steps (450 in the older code). Corridors, four rooms, crossings and perfect mazes
-follow Jiang et al., 2023, "minimax: Efficient Baselines for
-Autocurricula in JAX", which took them over from MiniGrid and the code of Dennis et al., 2020. They
-are drawn on the host, the same for ever, on every version of jax and numpy.
+follow Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in JAX", which adopted
+them from MiniGrid and the code of Dennis et al., 2020. All are built on the host and are identical
+in every version of jax and numpy.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +26,8 @@ from rlgen.levels import Suite, exclude, level_stream, make_level_set, take
 VERSION = "1"
 
 NAMED = {
-    # 13 rows of 13 cells in hexadecimal, top to bottom, the highest bit leftmost; a wall is 1.
-    # Then start x, y, direction and goal x, y.
+    # 13 rows of 13 cells in hexadecimal, top to bottom; the highest bit is leftmost, 1 is a wall.
+    # Then x, y and direction of the start, and x, y of the goal.
     "SixteenRooms": (
         "0248 0008 0240 176E 0200 0048 1ADD 0208 0240 0F6B 0248 0040 0208",
         (1, 1, 0),
@@ -71,9 +71,10 @@ NAMED = {
 }
 
 FRESH = {
-    # Walls, levels, seed; each without the mazes of those before it. The last is for the worst of
-    # many levels (CVaR), after Rutherford et al., 2024, "No Regrets: Investigating and Improving
-    # Regret Approximations for Curriculum Discovery", who draw 10,000.
+    # Number of walls, number of levels, seed. Each suite excludes the mazes of those before it. The
+    # last serves to score the worst of many levels (CVaR), after Rutherford et al., 2024, "No
+    # Regrets: Investigating and Improving Regret Approximations for Curriculum Discovery", who
+    # sample 10,000 levels.
     "test-25": (25, 200, 25_085),
     "test-60": (60, 200, 25_120),
     "cvar-60": (60, 1000, 25_160),
@@ -86,7 +87,7 @@ RIGHT, DOWN = (1, 0), (0, 1)
 
 
 class Layout(NamedTuple):
-    """A maze before it is a level. Cells are x, y; walls are indexed y, x."""
+    """A maze before it is packed as a level. Cells are x, y; walls are indexed y, x."""
 
     walls: np.ndarray  # bool[H, W]
     start: Cell
@@ -94,11 +95,12 @@ class Layout(NamedTuple):
     goal: Cell
 
 
-Mazes: TypeAlias = Iterable[tuple[str, Layout]]  # with their names
+Mazes: TypeAlias = Iterable[tuple[str, Layout]]  # names and mazes
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """The suites by name, each a function that makes it in a copy of `env` of the right size."""
+    """Return the suites by name, each as a function that builds it with `env` at its size."""
+    # Function that yields the mazes, and their time limit in steps.
     fixed: dict[str, tuple[Callable[[], Mazes], int]] = {
         "heldout": (named, 250),
         "trivial": (trivial, 250),
@@ -116,7 +118,7 @@ def suites(env: Any) -> dict[str, Callable[[], Suite]]:
 
 
 def named() -> Mazes:
-    """The eight mazes of `NAMED`."""
+    """Yield the eight mazes of `NAMED`."""
     for name, (rows, (x, y, direction), goal) in NAMED.items():
         bits = [[int(bit) for bit in f"{int(row, 16):013b}"] for row in rows.split()]
         yield name, Layout(np.array(bits, bool), (x, y), direction, goal)
@@ -132,16 +134,17 @@ def _drawn(
 def _suite(env: Any, name: str, mazes: Callable[[], Mazes], limit: int) -> Suite:
     names, drawn = zip(*mazes(), strict=True)
     height, width = drawn[0].walls.shape
-    num_walls = min(env.num_walls, height * width - 2)
+    num_walls = min(env.num_walls, height * width - 2)  # the suite's grid may be smaller
     env = replace(env, height=height, width=width, num_walls=num_walls, max_steps=limit)
     levels = make_level_set(env, _stack(drawn, limit), names, version=VERSION)
     return Suite(f"maze/{name}", env, levels)
 
 
 def _fresh(env: Any, name: str) -> Suite:
-    """Solvable 13 x 13 mazes of random walls, none of them in two suites of this kind."""
+    """Solvable 13 x 13 mazes of random walls; the suites of `FRESH` are disjoint."""
     num_walls, num_levels, seed = FRESH[name]
     draw = partial(random_walls, num_walls=num_walls)
+    # Half as many again, as unsolvable mazes and duplicates are dropped.
     candidates = partial(_drawn, name, num_levels * 3 // 2, seed, draw)
     suite = _suite(env, name, candidates, limit=250)
     levels = take(suite.levels, np.asarray(suite.levels.optimal_steps) >= 0)
@@ -159,13 +162,13 @@ def _stack(drawn: tuple[Layout, ...], limit: int) -> Level:
 
 
 def corridors(size: int) -> Iterator[tuple[str, Layout]]:
-    """Two combs of dead ends around a middle wall, the goal at the bottom of one of them.
+    """Two combs of dead ends along a middle wall; the goal is at the closed end of one of them.
 
     Size 13 has 10 dead ends, size 19 has 16; the agent starts left of the middle wall.
     """
     middle = size // 2
     walls = np.zeros((size, size), bool)
-    walls[1:-1, 1:-1:2] = True
+    walls[1:-1, 1:-1:2] = True  # the border cells stay free, so that both combs are connected
     walls[middle, 1:-1] = True
     for y in (middle - 1, middle + 1):
         for x in range(2, size - 2, 2):
@@ -173,7 +176,7 @@ def corridors(size: int) -> Iterator[tuple[str, Layout]]:
 
 
 def trivial() -> Iterator[tuple[str, Layout]]:
-    """Open squares of 3, 5 and 7 cells a side, a short wall between agent and goal, in 13 x 13."""
+    """Open squares of side 3, 5 and 7 in 13 x 13, a short wall between agent and goal."""
     for size, name in ((3, "TrivialMaze"), (5, "TrivialMaze2"), (7, "TrivialMaze3")):
         walls = np.ones((13, 13), bool)
         walls[:size, :size] = False
@@ -182,7 +185,7 @@ def trivial() -> Iterator[tuple[str, Layout]]:
 
 
 def four_rooms(bits: np.random.PCG64, size: int = 17) -> Layout:
-    """Four rooms around a cross of walls with one door in each arm; agent and goal in the rooms."""
+    """Four rooms around a cross of walls, a door in each arm; agent and goal are in rooms."""
     middle = size // 2
     walls = np.zeros((size, size), bool)
     walls[middle], walls[:, middle] = True, True
@@ -194,16 +197,17 @@ def four_rooms(bits: np.random.PCG64, size: int = 17) -> Layout:
 
 
 def crossing(bits: np.random.PCG64, size: int = 9, num_crossings: int = 5) -> Layout:
-    """Full rows and columns of wall, with gaps along one random monotone path between corners."""
+    """Full rows and columns of wall with gaps along one random monotone path between corners."""
     odd = range(1, size - 1, 2)
     lines = [(axis, place) for axis in (0, 1) for place in odd]
     walls = np.zeros((size, size), bool)
     for _ in range(num_crossings):
+        # Without replacement, so that exactly `num_crossings` lines are walls.
         axis, place = lines.pop(_below(bits, len(lines)))
         walls[(place, slice(None)) if axis == 0 else (slice(None), place)] = True
     x, y, step, in_wall = 0, 0, RIGHT, False
     while (x, y) != (size - 1, size - 1):
-        if not in_wall:  # a wall is crossed straight
+        if not in_wall:  # inside a wall the direction is kept
             step = (RIGHT, DOWN)[_below(bits, 2)]
             at_border = x == size - 1 if step == RIGHT else y == size - 1
             step = (DOWN if step == RIGHT else RIGHT) if at_border else step
@@ -214,7 +218,7 @@ def crossing(bits: np.random.PCG64, size: int = 9, num_crossings: int = 5) -> La
 
 
 def perfect(bits: np.random.PCG64, size: int) -> Layout:
-    """A spanning tree of the cells with even coordinates, made by a random depth-first walk."""
+    """A spanning tree of the cells with even coordinates, from a random depth-first search."""
     walls = np.ones((size, size), bool)
     x, y = (2 * _below(bits, size // 2 + 1) for _ in range(2))
     walls[y, x] = False
@@ -236,7 +240,7 @@ def perfect(bits: np.random.PCG64, size: int) -> Layout:
 
 
 def random_walls(bits: np.random.PCG64, num_walls: int, size: int = 13) -> Layout:
-    """Walls drawn with replacement, then agent and goal on free cells; perhaps unsolvable."""
+    """Walls drawn with replacement, then agent and goal on free cells; may be unsolvable."""
     walls = np.zeros(size * size, bool)
     walls[(bits.random_raw(num_walls) % np.uint64(size * size)).astype(int)] = True
     walls = walls.reshape(size, size)
@@ -244,12 +248,12 @@ def random_walls(bits: np.random.PCG64, num_walls: int, size: int = 13) -> Layou
 
 
 def _placed(bits: np.random.PCG64, free: np.ndarray) -> tuple[Cell, int, Cell]:
-    """Start, direction and goal, uniform over the free cells."""
+    """Start, direction and goal; the two cells are uniform over distinct free cells."""
     cells = [(int(x), int(y)) for y, x in np.argwhere(free)]
     start, goal = (cells.pop(_below(bits, len(cells))) for _ in range(2))
     return start, _below(bits, 4), goal
 
 
 def _below(bits: np.random.PCG64, bound: int) -> int:
-    """Uniform in 0 .. bound - 1, but for a bias below bound / 2**64."""
+    """Uniform in 0 .. bound - 1, except for a bias below bound / 2**64."""
     return int(bits.random_raw()) % bound

@@ -1,1 +1,1 @@
-"""Ports of MiniGrid's families: rooms with doors of colours, keys, balls and boxes."""
+"""Ports of MiniGrid's families: rooms with coloured doors, keys, balls and boxes."""

@@ -1,8 +1,8 @@
-"""Base of MiniGrid's families, whose levels are functions of uniform numbers.
+"""Base class of MiniGrid's families, whose levels are functions of uniform numbers.
 
-Held-out levels are drawn from streams of their own, the same in every version of numpy. Training
-levels are drawn from all levels there are; in the smallest worlds, of which there are few, some of
-them will be among those held out.
+Held-out levels are sampled from separate random streams, which are identical in every version of
+numpy. Training levels are sampled from all levels of a family; in the smallest worlds, which have
+few different levels, some training levels are also held-out levels.
 """
 
 import abc
@@ -34,56 +34,57 @@ NUM_LEVELS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class MiniGridFamily(LevelEnv, abstract=True):
-    """A family of MiniGrid's worlds: pick up the target within the time limit.
+    """Base class of MiniGrid's worlds: pick up the target within the time limit.
 
     A family is a frozen dataclass.
 
     Attributes:
-        penalize_time: whether success after t steps is worth 1 - 0.9 t / limit.
-        encoding: how `unpack` gives a cell in view: its numbers of object, colour and state,
-            divided by ten, or one flag for each value.
+        penalize_time: If True, solving a level after t steps gives reward 1 - 0.9 t / limit,
+            else 1.
+        encoding: Network input for a cell in view: `codes`, its numbers of object, colour and
+            state, divided by ten, or `one-hot`, a flag for each value.
     """
 
     penalize_time: bool = False
     encoding: Literal["codes", "one-hot"] = "codes"
 
     family: ClassVar[str]
-    """Its name in the registry, from which the streams of held-out levels follow."""
+    """Name in the registry; the streams of held-out levels are derived from it."""
     variants: ClassVar[Mapping[str, dict]]
-    """Fields by the variant's name."""
+    """Fields of each variant, by name."""
     held_out: ClassVar[tuple[str, ...]]
-    """The variants that are suites."""
+    """Names of the variants that have a suite of held-out levels."""
 
     def __post_init__(self):
-        """Refuse an unknown encoding."""
+        """Reject an unknown encoding."""
         check_choices(self, encoding=("codes", "one-hot"))
 
     @abc.abstractmethod
     def num_draws(self) -> int:
-        """How many uniform numbers make a level."""
+        """Number of uniform numbers that a level needs."""
 
     @abc.abstractmethod
     def level_of(self, uniform: Float[Array, " n"]) -> Level:
-        """The level of `num_draws()` numbers from 0 to below 1."""
+        """Build a level from `num_draws()` numbers in [0, 1)."""
 
-    # What gymnax asks for.
+    # Interface of gymnax.
 
     @property
     def num_actions(self) -> int:
-        """Left, right, forward, pick up, drop, toggle, and one that does nothing."""
+        """Seven actions: left, right, forward, pick up, drop, toggle, and one that does nothing."""
         return 7
 
     @property
     def default_params(self) -> Level:
-        """An example level, always the same."""
+        """A fixed example level."""
         return _example(self)
 
     def observation_space(self, params: Level | None = None) -> spaces.Dict:
-        """Of the packed view."""
+        """Space of the packed observation."""
         return view.observation_space()
 
     def reset_env(self, key: Key, params: Level) -> tuple[PackedObs, State]:
-        """Start of an episode on a level; nothing about it is random."""
+        """Start an episode on a level, without randomness."""
         state = first_state(params)
         return self.observe(key, state, None, params), state
 
@@ -98,43 +99,43 @@ class MiniGridFamily(LevelEnv, abstract=True):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> PackedObs:
-        """The 7x7 cells ahead, as far as they are not hidden, and the direction."""
+        """The visible cells of the 7x7 cells ahead, and the direction."""
         return view.packed_view(params, state)
 
-    # What makes it a family of levels.
+    # Interface of a family of levels.
 
     def sample_level(self, key: Key) -> Level:
-        """A world as upstream draws them; each can be solved."""
+        """Sample a world from MiniGrid's distribution; every world is solvable."""
         return self.level_of(room_grid.uniforms(key, self.num_draws()))
 
     def unpack(self, obs: PackedObs) -> dict[str, Float[Array, "..."]]:
-        """`image` [..., 7, 7, 3 or 17] and one-hot `direction` [..., 4]."""
+        """Expand to `image` [..., 7, 7, 3 or 17] and one-hot `direction` [..., 4]."""
         return view.unpack(obs, self.encoding)
 
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """An episode is solved when picking up the target ended it."""
+        """Return whether the episode is solved, that is, ended by picking up the target."""
         return terminated
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """The agent's cell, row by row."""
+        """Index of the agent's cell, counted row by row."""
         return position_of(state, level)
 
     @abc.abstractmethod
     def num_positions(self) -> int:
-        """Cells of the world, walls included."""
+        """Number of cells of the world, walls included."""
 
     def event(self, state: State, level: Level) -> Int[Array, ""]:
-        """What the last step did, a place in `EVENTS`."""
+        """Effect of the last step, as an index into `EVENTS`."""
         return state.event
 
     def num_events(self) -> int:
-        """Length of `EVENTS`."""
+        """Number of events, the length of `EVENTS`."""
         return len(EVENTS)
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
-        """Equal for equal worlds, whatever their time limits."""
+        """Hash of everything but the time limit."""
         return level_hash(hash_parts(level))
 
     def suites(self) -> dict[str, Callable[[], level_sets.Suite]]:
@@ -148,23 +149,24 @@ class MiniGridFamily(LevelEnv, abstract=True):
         return pictures.render(level)
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
-        """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
+        """Picture of a state of an episode; also accepts gymnax's order, `(state, level)`."""
         return pictures.render(*level_first(level, state, Level, State))
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
-        """Levels of an `.npz` of rlgen.
+        """Load levels from an `.npz` file of rlgen.
 
         Raises:
-            ValueError: unreadable, or of another size or kind.
+            ValueError: The file is unreadable, or its levels have another size or kind.
         """
         return level_sets.load_levels(path, self.default_params)
 
 
 def draw(env: MiniGridFamily, stream: str, num: int) -> Level:
-    """The first levels `[num, ...]` of a stream."""
+    """Sample the first levels `[num, ...]` of a stream."""
     bits = np.random.PCG64(np.random.SeedSequence(list(stream.encode())))
     raw = bits.random_raw(num * env.num_draws()).reshape(num, env.num_draws())
-    uniform = jnp.asarray((raw >> np.uint64(40)) * 2.0**-24, jnp.float32)  # exactly
+    # Multiples of 2**-24 are exact in float32.
+    uniform = jnp.asarray((raw >> np.uint64(40)) * 2.0**-24, jnp.float32)
     return jax.jit(jax.vmap(env.level_of))(uniform)
 
 
@@ -178,6 +180,6 @@ def _suite(env: Any, name: str) -> level_sets.Suite:
 
 @functools.lru_cache(maxsize=64)
 def _example(env: MiniGridFamily) -> Level:
-    # Concrete even when asked for under a trace, as gymnax's own `step` does.
+    # The arrays are concrete even if this is called under a trace, as gymnax's own `step` does.
     with jax.ensure_compile_time_eval():
         return jax.tree.map(lambda x: x[0], draw(env, f"{env.family}/example", 1))

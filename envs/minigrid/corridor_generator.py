@@ -1,4 +1,4 @@
-"""Key corridors by chance: which doors there are, where key, ball and agent are."""
+"""Random key corridors: the set of doors and the cells of key, ball and agent."""
 
 import functools
 from typing import NamedTuple
@@ -25,23 +25,25 @@ LEFT, MIDDLE, RIGHT = range(3)
 
 
 class Plan(NamedTuple):
-    """What all levels of a size have in common."""
+    """Everything that all levels of one size have in common."""
 
-    walls: np.ndarray  # bool[H, W]; without doors, the middle column one corridor
-    middle: np.ndarray  # bool[H, W]; where the agent may start
-    edges: tuple[rooms.Edge, ...]  # a slot for a door each: left R, then R - 1 between, right alike
+    walls: np.ndarray  # bool[H, W]; no doors; the middle column is one corridor
+    middle: np.ndarray  # bool[H, W]; cells where the agent may start
+    # Possible doors: on the left R to the corridor and R - 1 between rooms, then the same on the
+    # right.
+    edges: tuple[rooms.Edge, ...]
     doors: rooms.Doors
 
 
 @functools.lru_cache
 def plan(room_size: int, num_rows: int) -> Plan:
-    """The plan of a size."""
+    """Return the plan of a size."""
     walls = rooms.lattice(room_size, num_rows, 3)
     pitch = room_size - 1
     corridor = np.zeros_like(walls)
     corridor[1:-1, pitch + 1 : 2 * pitch] = True
     walls &= ~corridor
-    top = num_rows // 2 * pitch
+    top = num_rows // 2 * pitch  # the agent starts next to the middle row of rooms
     middle = corridor.copy()
     middle[:top] = middle[top + room_size :] = False
     edges = [rooms.right_of(LEFT, j) for j in range(num_rows)]
@@ -52,15 +54,16 @@ def plan(room_size: int, num_rows: int) -> Plan:
 
 
 def num_draws(num_rows: int) -> int:
-    """How many uniform numbers make a level."""
+    """Number of uniform numbers that a level needs."""
+    # Place, colour and order of each of the 4 R - 2 possible doors, and eight further numbers.
     return 3 * (4 * num_rows - 2) + 8
 
 
 def level_of(uniform: Float[Array, " n"], room_size: int, num_rows: int, max_steps: int) -> Level:
-    """The level of some uniform numbers; every one can be solved.
+    """Build a level from uniform numbers; every level is solvable.
 
-    The ball lies in a random room on the right, the only one behind a locked door, the key in a
-    random one on the left. Doors that are not locked are added in random order until every room
+    The ball lies in a random room on the right, the only room behind a locked door; the key lies in
+    a random room on the left. Doors that are not locked are added in random order until every room
     can be reached.
     """
     made = plan(room_size, num_rows)
@@ -68,7 +71,7 @@ def level_of(uniform: Float[Array, " n"], room_size: int, num_rows: int, max_ste
     place, colour, order = uniform[: 3 * num].reshape(3, num)
     ball_row, key_row, ball_x, ball_y, key_x, key_y, ball_colour, pose = uniform[3 * num :]
     ball_row, key_row = rooms.whole(ball_row, num_rows), rooms.whole(key_row, num_rows)
-    lock = 2 * num_rows - 1 + ball_row
+    lock = 2 * num_rows - 1 + ball_row  # index of the edge between corridor and ball room
     cell = rooms.door_cells(made.doors, rooms.whole(place, room_size - 2))
     colour = rooms.whole(colour, len(COLOURS))
     start, direction = rooms.pick_pose(pose, jnp.asarray(made.middle), cell[lock][None])
@@ -103,9 +106,10 @@ def _doors(
     made: Plan,
     num_rows: int,
 ) -> Bool[Array, " E"]:
-    """Which edges have a door: the locked one, and as many as it takes of the others.
+    """Mask of the edges that have a door: the locked one and as many others as are needed.
 
-    Each round joins the two groups of rooms on either side of the next door.
+    Rooms that doors connect form a group. Each round adds the next door and joins the groups on its
+    two sides, until a single group is left.
     """
     first, second = (
         np.array([getattr(e, side)[1] * 3 + getattr(e, side)[0] for e in made.edges])
@@ -114,14 +118,17 @@ def _doors(
     group = np.arange(3 * num_rows)
     group[MIDDLE::3] = MIDDLE  # the corridor is one room
     ball_room = 3 * ball_row + RIGHT
+    # The locked door joins the ball's room to the corridor, and no other door may lead into it.
     group = jnp.where(jnp.arange(3 * num_rows) == ball_room, MIDDLE, jnp.asarray(group))
     touches = (jnp.asarray(first) == ball_room) | (jnp.asarray(second) == ball_room)
+    # 2.0 is above all uniform numbers: doors that are not allowed come last.
     turn = jnp.argsort(jnp.where(touches, 2.0, order))
     first, second = jnp.asarray(first)[turn], jnp.asarray(second)[turn]
     allowed = ~touches[turn]
 
     def add(group: Array, door: tuple) -> tuple[Array, Array]:
         a, b, may = door
+        # Until all rooms are connected every allowed door is added, also within one group.
         added = may & (group != group[0]).any()
         joined = jnp.where(group == group[b], group[a], group)
         return jnp.where(added, joined, group), added

@@ -1,8 +1,8 @@
 """MiniGrid's rules: one step of the agent among walls, doors, keys, balls and boxes.
 
-It turns, walks, picks up what it faces if its hands are empty, drops what it carries on an empty
-cell, and toggles: a box becomes what is in it, a door opens or closes, and a locked one opens only
-to who carries the key of its colour, which is not used up.
+The agent turns, walks, picks up the object in front of it if its hands are empty, drops the carried
+object on an empty cell, and toggles: a box is replaced by its content, a door opens or closes, and
+a locked door opens only if the agent carries the key of its colour, which is not used up.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld".
 """
@@ -46,21 +46,21 @@ from rlgen.envs.minigrid.level import (
 
 
 class Ahead(NamedTuple):
-    """The cell that the agent faces; at most one of wall, door and object is there."""
+    """The cell that the agent faces; it holds at most one of wall, door and object."""
 
     x: Int[Array, ""]
     y: Int[Array, ""]
     wall: Bool[Array, ""]
-    door: UInt32[Array, ""]  # as a set of doors
-    thing: UInt32[Array, ""]  # as a set of objects
-    code: Int[Array, ""]  # of that object, else 0
-    door_colour: Int[Array, ""]  # of that door, else 0
+    door: UInt32[Array, ""]  # bit mask over the doors
+    thing: UInt32[Array, ""]  # bit mask over the objects
+    code: Int[Array, ""]  # code of that object, else 0
+    door_colour: Int[Array, ""]  # colour of that door, else 0
 
 
 def after(
     level: Level, state: State, action: Int[Array, ""] | int | float
 ) -> tuple[State, Bool[Array, ""]]:
-    """The state one step on, and whether the target was picked up."""
+    """Return the next state, and whether the target was picked up."""
     ahead = look_ahead(level, state)
     codes = codes_now(level, state)
     num = codes.shape[0]
@@ -72,9 +72,10 @@ def after(
     drops = (action == DROP) & ~hands_free & ~ahead.wall & no_thing & (ahead.door == 0)
     moves = (action == FORWARD) & ~ahead.wall & no_thing & ((ahead.door & ~state.open) == 0)
     toggles = action == TOGGLE
-    unpacks = toggles & (ahead.code >> 3 == BOX)
+    unpacks = toggles & (ahead.code >> 3 == BOX)  # a code is kind << 3 | colour
     at_door = toggles & (ahead.door != 0)
     at_lock = at_door & ((ahead.door & state.locked) != 0)
+    # `held_code` is 0 if nothing is carried, which fits no lock.
     fits = held_code == 8 * KEY + ahead.door_colour
     swings = at_door & (~at_lock | fits)
     is_open = (ahead.door & state.open) != 0
@@ -94,6 +95,7 @@ def after(
         (at_lock & fits, UNLOCKED),
         (unpacks, UNPACKED),
     )
+    # Directions count clockwise modulo 4, so a left turn adds 3.
     turn = jnp.where(action == TURN_RIGHT, 1, 0) + jnp.where(action == TURN_LEFT, 3, 0)
     return State(
         x=jnp.where(moves, ahead.x, state.x),
@@ -112,13 +114,17 @@ def after(
 def reward(
     level: Level, state: State, success: Bool[Array, ""], penalize_time: bool
 ) -> Float[Array, ""]:
-    """1 for success, or less the later it comes; `state` is that after the step."""
+    """Reward of the step that led to `state`: 1 if it solved the level, else 0.
+
+    With `penalize_time`, the reward is 1 - 0.9 t / limit after t steps.
+    """
     worth = 1.0 - 0.9 * (state.time / level.max_steps_in_episode) if penalize_time else 1.0
     return jnp.where(success, worth, 0.0).astype(jnp.float32)
 
 
 def look_ahead(level: Level, state: State) -> Ahead:
-    """What the agent faces."""
+    """Return the cell that the agent faces and its content."""
+    # Directions are right, down, left, up: odd ones run along y, the last two decrease coordinates.
     sign = jnp.where(state.direction < 2, 1, -1)
     turned = (state.direction & 1) == 1
     x = state.x + jnp.where(turned, 0, sign)
@@ -137,7 +143,7 @@ def _if(flag: Bool[Array, ""], bits: UInt32[Array, ""]) -> UInt32[Array, ""]:
 
 
 def _event(*cases: tuple[Bool[Array, ""], int]) -> Int[Array, ""]:
-    """The last case that holds."""
+    """The last case that holds: later cases are more specific and override earlier ones."""
     event = jnp.int32(NOTHING)
     for holds, which in cases:
         event = jnp.where(holds, which, event)

@@ -1,14 +1,15 @@
-"""Key corridor: fetch a ball from behind a locked door; its key lies in some room opposite.
+"""Key corridor: fetch a ball from behind a locked door; the key is in a room opposite.
 
-A corridor runs between rooms on its left and right. The ball lies in a random room on the right
-behind the only locked door, the key of its colour in a random one on the left. Picking up the ball
-ends the episode with reward 1. Hands must be empty for that, so the key has to be dropped. The time
-limit, 30 steps times the square of the size of a room, truncates: it is never part of `terminated`.
+A corridor runs between rooms on its left and right. The ball lies in a random room on the right,
+behind the only locked door; the key of the door's colour lies in a random room on the left. Picking
+up the ball ends the episode with reward 1. The agent's hands must be empty for that, so it has to
+drop the key. The time limit, 30 steps times the squared size of a room, truncates the episode and
+is never part of `terminated`.
 
-Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", `MiniGrid-KeyCorridor`, whose rules
-and distribution of levels these are. Differs from it in giving a level as data, the observation as
-49 bytes, which `unpack` expands, and, unless `penalize_time` is set, the same reward early or late.
-Navix ends its episodes on a goal instead.
+Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", `MiniGrid-KeyCorridor`, with the
+same rules and distribution of levels. Differs from it in that a level is data, the observation is
+49 bytes, which `unpack` expands, and the reward does not decrease with time unless `penalize_time`
+is set. Navix ends its episodes on a goal instead.
 """
 
 from dataclasses import dataclass
@@ -29,19 +30,19 @@ VARIANTS: dict[str, dict] = {
     f"s{size}r{rows}": {"room_size": size, "num_rows": rows}
     for size, rows in ((3, 1), (3, 2), (3, 3), (4, 3), (5, 3), (6, 3))
 }
-"""Fields of MiniGrid's corridors."""
+"""Fields of MiniGrid's key corridors, by variant."""
 
 
 @dataclass(frozen=True)
 class KeyCorridor(MiniGridFamily):
-    """The family of key corridors of one size. Equal instances share compilations.
+    """Key corridors of one size. Equal instances share compiled functions.
 
     Attributes:
-        room_size: cells a side of a room, with the walls that it shares with its neighbours.
-        num_rows: rooms on either side of the corridor.
+        room_size: Number of cells per side of a room, including the walls shared with neighbours.
+        num_rows: Number of rooms on either side of the corridor.
 
     Raises:
-        ValueError: a size that makes no such world, or an unknown encoding.
+        ValueError: A size is out of range, or the encoding is unknown.
     """
 
     room_size: int = 6
@@ -57,25 +58,25 @@ class KeyCorridor(MiniGridFamily):
         if not 1 <= self.num_rows <= min(most, 8):
             raise ValueError(
                 f"KeyCorridor: num_rows={self.num_rows} is not in 1 .. {min(most, 8)}, the most "
-                f"for room_size={self.room_size}; usual are 1 .. 3"
+                f"for room_size={self.room_size}; MiniGrid uses 1 .. 3"
             )
         super().__post_init__()
 
     def level_of(self, uniform: Float[Array, " n"]) -> Level:
-        """The level of `num_draws()` numbers from 0 to below 1."""
+        """Build a level from `num_draws()` numbers in [0, 1)."""
         limit = 30 * self.room_size**2
         return corridor_generator.level_of(uniform, self.room_size, self.num_rows, limit)
 
     def num_draws(self) -> int:
-        """How many uniform numbers make a level."""
+        """Number of uniform numbers that a level needs."""
         return corridor_generator.num_draws(self.num_rows)
 
     def solve(self, level: Level) -> Solution:
-        """Fewest steps and best return within the level's time limit, exactly."""
+        """Compute the fewest steps and the best return within the time limit, exactly."""
         return solver.solve(level, self.penalize_time)
 
     def num_positions(self) -> int:
-        """Cells of the world, walls included."""
+        """Number of cells of the world, walls included."""
         return corridor_generator.plan(self.room_size, self.num_rows).walls.size
 
     def level_features(self, level: Level) -> dict[str, Array]:
@@ -83,6 +84,7 @@ class KeyCorridor(MiniGridFamily):
         return {
             "optimal_steps": self.solve(level).steps,
             "num_doors": (level.door_cell != NOWHERE).sum(),
+            # `object_cell` lists the key, then the ball; 32 is the stride of cell numbers.
             "key_row": level.object_cell[0] // 32 // (self.room_size - 1),
             "ball_row": level.object_cell[1] // 32 // (self.room_size - 1),
         }
@@ -103,5 +105,5 @@ def build(**fields) -> KeyCorridor:
 
 
 def tiny() -> KeyCorridor:
-    """The smallest instance, for law tests."""
+    """The smallest instance, for the law tests."""
     return KeyCorridor(room_size=3, num_rows=1)

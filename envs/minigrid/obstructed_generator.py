@@ -1,4 +1,4 @@
-"""Obstructed mazes by chance: doors and their colours, blocking balls, keys, target and agent."""
+"""Random obstructed mazes: doors and their colours, blocking balls, keys, target and agent."""
 
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from rlgen.envs.minigrid.level import (
 
 ROOM_SIZE = 6
 _STEP = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
+# Rooms of the 3 x 3 grid, by quarter: the side room, and the corner where the target may be.
 _SIDES = ((2, 1), (1, 2), (0, 1), (1, 0))
 _CORNERS = ((2, 0), (2, 2), (0, 2), (0, 0))
 
@@ -33,39 +34,39 @@ Room = tuple[int, int]
 
 
 class Lock(NamedTuple):
-    """A locked door, as it is in all levels of a kind."""
+    """The properties of a locked door that all levels of a kind share."""
 
     edge: rooms.Edge
-    colour: int  # a place among the level's shuffled colours
-    room: Room  # where its key is and, right before it, the ball that blocks it
-    before: int  # from the door's cell to that ball's, as a difference of their numbers
+    colour: int  # an index into the level's shuffled colours
+    room: Room  # holds its key and, in front of the door, the ball that blocks it
+    before: int  # number of that ball's cell minus that of the door's cell
 
 
 class Plan(NamedTuple):
-    """What all levels of a kind have in common."""
+    """Everything that all levels of a kind have in common."""
 
     rows: int
     columns: int
-    plain: tuple[tuple[rooms.Edge, int], ...]  # doors without locks, with their colours
+    plain: tuple[tuple[rooms.Edge, int], ...]  # unlocked doors and their colours
     locks: tuple[Lock, ...]
-    targets: tuple[Room, ...]  # where the target may be
+    targets: tuple[Room, ...]  # rooms where the target may be
     start: Room
-    hidden: bool  # whether keys are in boxes
-    blocked: bool  # whether a ball lies before each locked door
+    hidden: bool  # keys are in boxes
+    blocked: bool  # a ball lies in front of each locked door
 
     @property
     def walls(self) -> np.ndarray:
-        """Walls without doors, bool[H, W]."""
+        """Walls of closed rooms, without openings for doors, bool[H, W]."""
         return rooms.lattice(ROOM_SIZE, self.rows, self.columns)
 
 
 def two_rooms(hidden: bool, blocked: bool) -> Plan:
-    """Two rooms side by side with a locked door between them."""
+    """Plan of two rooms side by side with a locked door between them."""
     return Plan(1, 2, (), (_lock((0, 0), 0, 0),), ((1, 0),), (0, 0), hidden, blocked)
 
 
 def nine_rooms(num_quarters: int, start: Room, hidden: bool, blocked: bool) -> Plan:
-    """Up to four side rooms around the centre, each with locked doors to the corners beside it."""
+    """Plan of 1 to 4 side rooms around the centre, each with locked doors to two corner rooms."""
     sides = list(enumerate(_SIDES[:num_quarters]))
     plain = tuple((_edge((1, 1), side), side) for side, _ in sides)
     locks = tuple(
@@ -77,21 +78,22 @@ def nine_rooms(num_quarters: int, start: Room, hidden: bool, blocked: bool) -> P
 
 
 def num_draws(plan: Plan) -> int:
-    """How many uniform numbers make a level."""
+    """Number of uniform numbers that a level needs."""
     return len(COLOURS) + len(plan.plain) + 2 * len(plan.locks) + 3
 
 
 def level_of(uniform: Float[Array, " n"], plan: Plan, max_steps: int) -> Level:
-    """The level of some uniform numbers; every one can be solved.
+    """Build a level from uniform numbers; every level is solvable.
 
-    All doors and blocking balls are placed before any key, so that no ball lies on a key: in the
-    first release of MiniGrid some did, and there was no solution.
+    All doors and blocking balls are placed before any key, so that no ball lies on a key. In the
+    first release of MiniGrid some balls did, which made those levels unsolvable.
     """
     num, num_plain = len(plan.locks), len(plan.plain)
     parts = np.cumsum([len(COLOURS), num_plain + num, num])
     for_colour, for_door, for_key, (ball_room, for_ball, pose) = jnp.split(uniform, parts)
     edges = (*(edge for edge, _ in plan.plain), *(lock.edge for lock in plan.locks))
     colour = [which for _, which in plan.plain] + [lock.colour for lock in plan.locks]
+    # argsort of uniform numbers is a random permutation of the colours.
     colour = jnp.argsort(for_colour).astype(jnp.int32)[np.array(colour)]
     place = rooms.whole(for_door, ROOM_SIZE - 2)
     cell = rooms.door_cells(rooms.places_for_doors(edges, ROOM_SIZE), place)
@@ -100,7 +102,7 @@ def level_of(uniform: Float[Array, " n"], plan: Plan, max_steps: int) -> Level:
     balls = cell[num_plain:] + before if plan.blocked else jnp.zeros(0, jnp.int32)
     keys = _keys(for_key, plan, balls)
     target = _target(ball_room, for_ball, plan, jnp.concatenate([balls, keys]))
-    cells = jnp.concatenate([target[None], keys, balls])
+    cells = jnp.concatenate([target[None], keys, balls])  # order of the level's objects
     taken = jnp.concatenate([cells, cell])
     free = _without(jnp.asarray(_space(plan, plan.start)), taken)
     start, direction = rooms.pick_pose(pose, free, taken)
@@ -111,6 +113,7 @@ def level_of(uniform: Float[Array, " n"], plan: Plan, max_steps: int) -> Level:
         direction=direction,
         door_cell=cell,
         door_colour=colour,
+        # Unlocked doors come first, so the bits of the locked ones start at `num_plain`.
         locked=jnp.uint32((1 << num_plain + num) - (1 << num_plain)),
         object_cell=cells,
         object_code=codes,
@@ -122,7 +125,7 @@ def level_of(uniform: Float[Array, " n"], plan: Plan, max_steps: int) -> Level:
 
 
 def _keys(uniform: Float[Array, " L"], plan: Plan, taken: Int[Array, " B"]) -> Int[Array, " L"]:
-    """One after the other, each in the room before its door."""
+    """Place the keys one after the other, each in the room in front of its door."""
     num = len(plan.locks)
     space = jnp.asarray(np.stack([_space(plan, lock.room) for lock in plan.locks]))
 
@@ -142,7 +145,7 @@ def _target(
 
 
 def _codes(plan: Plan, colour: Int[Array, " L"]) -> tuple[Int[Array, " K"], Int[Array, " K"]]:
-    """What the target, keys and balls look like, and what is in them."""
+    """Codes of target, keys (or their boxes) and balls, and codes of their contents."""
     num = len(plan.locks)
     keys = code_of(KEY, colour)
     boxes = jnp.full(num, 8 * BOX + GREY, jnp.int32)
@@ -159,15 +162,15 @@ def _space(plan: Plan, room: Room) -> np.ndarray:
 
 
 def _without(cells: Bool[Array, "H W"], taken: Int[Array, " T"]) -> Bool[Array, "H W"]:
-    """Those of some cells in which nothing is."""
+    """Remove the taken cells from a set of cells."""
     numbers = jnp.asarray(rooms.cell_numbers((cells.shape[0], cells.shape[1])))
     return cells & ~(numbers[..., None] == taken[None, None]).any(-1)
 
 
 def _far(plan: Plan) -> Bool[Array, "H W"]:
-    """Two cells or more from the middle of the world's middle room.
+    """Mask of the cells at least two steps from the centre of the world's middle room.
 
-    Upstream the agent waits there while objects are placed, and none is placed beside it.
+    In MiniGrid the agent stands there while objects are placed, and none is placed next to it.
     """
     y, x = np.mgrid[: plan.walls.shape[0], : plan.walls.shape[1]]
     middle_x, middle_y = (

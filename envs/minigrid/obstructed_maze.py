@@ -1,14 +1,14 @@
 """Obstructed maze: fetch the blue ball from one of the rooms behind locked doors.
 
-A locked door opens to the key of its colour, which lies in the room before it, hidden in a box
-where the variant's name has an `h`; a ball lies before the door where it has a `b`. Hands carry one
-thing at a time. Picking up the blue ball ends the episode with reward 1. The time limit truncates:
-it is never part of `terminated`.
+A locked door opens with the key of its colour, which lies in the room in front of the door. In
+variants with an `h` in their name the key is hidden in a box; in variants with a `b` a ball lies in
+front of the door. The agent carries one object at a time. Picking up the blue ball ends the episode
+with reward 1. The time limit truncates the episode and is never part of `terminated`.
 
-Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", `MiniGrid-ObstructedMaze`, whose
-rules and distribution of levels these are, those of version 1, where keys are placed after the
-balls. Differs from it in giving a level as data, the observation as 49 bytes, which `unpack`
-expands, and, unless `penalize_time` is set, the same reward early or late.
+Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", `MiniGrid-ObstructedMaze`, with the
+rules and the distribution of levels of version 1, where keys are placed after the balls. Differs
+from it in that a level is data, the observation is 49 bytes, which `unpack` expands, and the reward
+does not decrease with time unless `penalize_time` is set.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ __all__ = ["EVENTS", "VARIANTS", "Level", "ObstructedMaze", "PackedObs", "State"
 
 _SIDE, _CENTRE = (2, 1), (1, 1)
 _KINDS = {
-    # The plan, and how many rooms' cells the time limit has four steps for.
+    # The plan, and the number of rooms n in the time limit, 4 n ROOM_SIZE² steps.
     "1dl": (two_rooms(hidden=False, blocked=False), 2),
     "1dlh": (two_rooms(hidden=True, blocked=False), 2),
     "1dlhb": (two_rooms(hidden=True, blocked=True), 2),
@@ -39,18 +39,18 @@ _KINDS = {
     "full": (nine_rooms(4, _CENTRE, hidden=True, blocked=True), 25),
 }
 VARIANTS: dict[str, dict] = {name: {"kind": name} for name in _KINDS}
-"""MiniGrid's obstructed mazes: doors locked (`dl`), keys hidden, doors blocked, quarters open."""
+"""Kinds by name: `dl` locked doors, `h` hidden keys, `b` blocked doors, `q` open quarters."""
 
 
 @dataclass(frozen=True)
 class ObstructedMaze(MiniGridFamily):
-    """The family of obstructed mazes of one kind. Equal instances share compilations.
+    """Obstructed mazes of one kind. Equal instances share compiled functions.
 
     Attributes:
-        kind: one of `VARIANTS`.
+        kind: Name of a variant, from `1dl` (two rooms) to `full` (nine rooms).
 
     Raises:
-        ValueError: an unknown kind or encoding.
+        ValueError: The kind or the encoding is unknown.
     """
 
     kind: str = "full"
@@ -64,22 +64,23 @@ class ObstructedMaze(MiniGridFamily):
         super().__post_init__()
 
     def level_of(self, uniform: Float[Array, " n"]) -> Level:
-        """The level of `num_draws()` numbers from 0 to below 1."""
+        """Build a level from `num_draws()` numbers in [0, 1)."""
         plan, num_rooms = _KINDS[self.kind]
         return obstructed_generator.level_of(uniform, plan, 4 * num_rooms * ROOM_SIZE**2)
 
     def num_draws(self) -> int:
-        """How many uniform numbers make a level."""
+        """Number of uniform numbers that a level needs."""
         return obstructed_generator.num_draws(_KINDS[self.kind][0])
 
     def num_positions(self) -> int:
-        """Cells of the world, walls included."""
+        """Number of cells of the world, walls included."""
         return _KINDS[self.kind][0].walls.size
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Scalars that describe a level; distances are in cells, walls not minded."""
+        """Scalars that describe a level; distances are in cells and ignore walls."""
         x, y = level.object_cell % 32, level.object_cell // 32
         num_locks = len(_KINDS[self.kind][0].locks)
+        # Objects are the target, then the keys or their boxes, then the balls.
         far = abs(x - level.start[0]) + abs(y - level.start[1])
         return {"target_distance": far[0], "nearest_key": far[1 : 1 + num_locks].min()}
 
@@ -97,5 +98,5 @@ def build(**fields) -> ObstructedMaze:
 
 
 def tiny() -> ObstructedMaze:
-    """The smallest instance with all there is, for law tests."""
+    """The smallest kind with boxes and blocking balls, for the law tests."""
     return ObstructedMaze("1dlhb")

@@ -39,13 +39,14 @@ _COLOURS = (
     (224, 178, 32),
     (128,) * 3,
 )
-"""In the order of `COLOURS`."""
+"""RGB values, in the order of `COLOURS`."""
 
 
 def render(level: Level, state: State | None = None) -> np.ndarray:
-    """Picture of a moment of an episode, or of its start; the square in view is tinted.
+    """Picture of a state of an episode, or of its start; the square in view is tinted.
 
-    What is carried is drawn small on the agent. Sight may not reach all of the square.
+    The carried object is drawn as a small disc on the agent. Walls and doors may hide some of the
+    tinted cells from the agent.
 
     Returns:
         uint8[H * tile, W * tile, 3].
@@ -73,12 +74,13 @@ def render(level: Level, state: State | None = None) -> np.ndarray:
 
 
 def _things(level: Level, state: State | None) -> list[tuple[int, int]]:
-    """Cell and code of all doors and objects that lie somewhere."""
+    """Cell and code of all doors and objects that are in a cell."""
     opened = 0 if state is None else int(state.open)
     locked = int(level.locked if state is None else state.locked)
     cells = level.object_cell if state is None else state.object_cell
     found = []
     for d, (cell, colour) in enumerate(zip(level.door_cell, level.door_colour, strict=True)):
+        # LOCKED_DOOR follows CLOSED_DOOR.
         kind = OPEN_DOOR if opened >> d & 1 else CLOSED_DOOR + (locked >> d & 1)
         found.append((int(cell), 8 * kind + int(colour)))
     found += zip((int(cell) for cell in cells), _codes(level, state), strict=True)
@@ -92,13 +94,13 @@ def _codes(level: Level, state: State | None) -> list[int]:
 
 
 def _held(level: Level, state: State | None) -> int:
-    """Code of what is carried; 0 for nothing."""
+    """Code of the carried object; 0 if nothing is carried."""
     carried = 0 if state is None else int(state.carried)
     return sum(code for k, code in enumerate(_codes(level, state)) if carried >> k & 1)
 
 
 def _shape(kind: int, tile: int) -> np.ndarray:
-    """How much of each pixel of a tile a thing covers, in 0 .. 1."""
+    """Fraction of each pixel of a tile that an object or door covers, in 0 .. 1."""
     u, v = fine_grid(tile)
     far = np.maximum(abs(u), abs(v))
     ring = np.hypot(u + 0.05, v + 0.18)
@@ -112,13 +114,13 @@ def _shape(kind: int, tile: int) -> np.ndarray:
         OPEN_DOOR: (far < 0.47) & (u < -0.36),
         CLOSED_DOOR: frame | (np.hypot(u - 0.2, v) < 0.08),
     }
-    # A locked door is full, with a slot.
+    # A locked door is a filled square with a slot.
     locked = (far < 0.47) & ~((abs(u - 0.12) < 0.12) & (abs(v) < 0.04))
     return average(inside.get(kind, locked), tile)
 
 
 def _window(agent: np.ndarray, direction: int) -> tuple[slice, slice]:
-    """The square in view, as rows and columns."""
+    """The square in view, as slices of rows and columns."""
     half, reach = VIEW // 2, VIEW - 1
     before, behind = ((reach, 0), (0, reach))[direction < 2]  # cells up or left, down or right
     along, across = (before, behind), (half, half)

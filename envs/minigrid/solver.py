@@ -1,12 +1,12 @@
-"""The shortest way through a key corridor, exactly, all cells of a row at once.
+"""Exact shortest path through a key corridor; the search treats all cells of a row at once.
 
-Nothing is gained by closing a door, by dropping the key before its door is unlocked, or by going
-through a door on the right before that, as the corridor is open from end to end. So the way has two
-parts. To the lock with the key, a breadth-first search over cells, directions, which doors on the
-left are open, and whether the key is held. From there to the ball, for which hands must be free:
-the key can be dropped in the corridor beside the lock, or from within the door, and no other door
-leads to a nearer place. It then lies in the way, so this search is over cells, directions and the
-cell where the key lies.
+It never helps to close a door, to drop the key before its door is unlocked, or to go through a door
+on the right before that, because the corridor is open from end to end. So the path has two parts.
+The first leads to the lock with the key: a breadth-first search over cells, directions, the set of
+open doors on the left, and whether the key is held. The second leads from the lock to the ball,
+which requires free hands: the key can be dropped in the corridor next to the lock, or from within
+the door, and no other door leads to a nearer place. The dropped key blocks its cell, so this search
+is over cells, directions and the cell where the key lies.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,16 @@ from rlgen.envs.minigrid.level import MARGIN, STRIDE, Level, size_of
 from rlgen.types import Solution
 
 Poses: TypeAlias = UInt32[Array, "... 4 H"]
-"""Sets of cells for each direction, a word a row; bit x + MARGIN is cell x."""
+"""Sets of cells for each direction, one word per row; bit x + MARGIN is cell x."""
 Rows: TypeAlias = UInt32[Array, "... H"]
+"""Sets of cells, one word per row."""
 
-_KEY, _BALL = range(2)  # places in the list of objects
+_KEY, _BALL = range(2)  # indices in the list of objects
 
 
 def solve(level: Level, penalize_time: bool) -> Solution:
-    """Fewest steps to pick up the ball, and what they earn within the time limit."""
+    """Compute the fewest steps to pick up the ball, and their return within the time limit."""
+    # One step unlocks the door, and one picks up the ball.
     steps = _steps_to_lock(level) + 1 + _steps_from_lock(level) + 1
     limit = level.max_steps_in_episode
     worth = 1 - 0.9 * (steps / limit) if penalize_time else jnp.ones(())
@@ -39,7 +41,7 @@ def solve(level: Level, penalize_time: bool) -> Solution:
 def _steps_to_lock(level: Level) -> Int[Array, ""]:
     """Fewest steps from the start to facing the locked door with the key in hand."""
     height, _ = size_of(level)
-    num = level.door_cell.shape[0] // 2  # of 4 R - 2 edges, the 2 R - 1 on the left come first
+    num = level.door_cell.shape[0] // 2  # of the 4 R - 2 edges, the 2 R - 1 on the left are first
     sets = np.arange(1 << num)
     has = (sets[:, None] >> np.arange(num)) & 1 == 1  # [sets, doors]
     doors = _rows(level.door_cell, height)
@@ -47,15 +49,17 @@ def _steps_to_lock(level: Level) -> Int[Array, ""]:
     opened = _join(jnp.where(jnp.asarray(has)[..., None], doors[None, :num], jnp.uint32(0)))
     key = _rows(level.object_cell[_KEY], height)
     free = floor[None] | opened
+    # The key blocks its cell until it is held.
     free = jnp.stack([free & ~key[None], free])[:, :, None]  # [without or with key, sets, 1, H]
     facing_door = _facing(doors[:num])
     facing_key = _facing(key)
 
     def spread(reached: Poses) -> Poses:
         wider = _turn_or_move(reached, free)
-        for d in range(num):
+        for d in range(num):  # toggling door d leads to the sets in which it is open
             through = reached[:, sets & ~(1 << d)] & facing_door[d][None, None]
             wider |= jnp.where(jnp.asarray(has)[None, :, d, None, None], through, jnp.uint32(0))
+        # Picking up the key leads from plane 0 to plane 1 in the same pose.
         return wider.at[1].set(wider[1] | (reached[0] & facing_key[None]))
 
     start = _rows(level.start[1] * STRIDE + level.start[0], height)
@@ -73,7 +77,7 @@ def _steps_from_lock(level: Level) -> Int[Array, ""]:
     dropped = _rows(jnp.asarray(STRIDE * y + x, jnp.int32), height)  # [cells, H]
     ball = _rows(level.object_cell[_BALL], height)
     room = _floor(level) & ~_join(_rows(level.door_cell, height)) & ~ball
-    free = room | _lock(level)  # to walk on; nothing is dropped into a door
+    free = room | _lock(level)  # cells to walk on; nothing is dropped into a doorway
     facing_spot = _facing(jnp.where((dropped & room[None]) != 0, dropped, jnp.uint32(0)))
     free_after = free[None] & ~dropped
     facing_ball = _facing(ball)
@@ -93,13 +97,13 @@ def _steps_from_lock(level: Level) -> Int[Array, ""]:
 def _rounds(
     spread: Callable, seed: Poses | tuple[Poses, Poses], is_met: Callable
 ) -> Int[Array, ""]:
-    """Rounds until a set is met, which happens in every level that was made well."""
+    """Number of rounds until a set meets its target, which happens in every well-formed level."""
 
     def once(loop: tuple) -> tuple:
         reached, rounds = loop
         return spread(reached), rounds + 1
 
-    cap = STRIDE * STRIDE  # so that a level that was made badly does not hang a program
+    cap = STRIDE * STRIDE  # so that a malformed level does not hang the program
 
     def is_unmet(loop: tuple) -> Bool[Array, ""]:
         return ~is_met(loop[0]) & (loop[1] < cap)
@@ -113,25 +117,25 @@ def _floor(level: Level) -> Rows:
 
 
 def _rows(cell: Int[Array, "*n"], height: int) -> UInt32[Array, "*n H"]:
-    """Each cell as a set; `NOWHERE` as the empty one."""
+    """Each cell as a set; `NOWHERE` gives the empty set."""
     bit = jnp.uint32(1) << ((cell % STRIDE + MARGIN) & 31).astype(jnp.uint32)
     row = jnp.arange(height).reshape(*[1] * cell.ndim, height)
     return jnp.where(row == (cell // STRIDE)[..., None], bit[..., None], jnp.uint32(0))
 
 
 def _join(sets: UInt32[Array, "*n K H"]) -> UInt32[Array, "*n H"]:
-    """The union over the last axis but one."""
+    """Union over the second-last axis."""
     return jax.lax.reduce(sets, jnp.uint32(0), jnp.bitwise_or, (sets.ndim - 2,))
 
 
 def _facing(cells: Rows) -> Poses:
-    """The poses that face some cells, walls not minded."""
+    """The poses that face some cells, ignoring walls."""
     down, up = jnp.roll(cells, -1, -1), jnp.roll(cells, 1, -1)
     return jnp.stack([cells >> 1, down, cells << 1, up], -2)
 
 
 def _lock(level: Level) -> Rows:
-    """The cell of the locked door."""
+    """The cell of the locked door, as a set."""
     height, _ = size_of(level)
     num = jnp.arange(level.door_cell.shape[0], dtype=jnp.uint32)
     is_locked = (level.locked >> num) & 1 == 1
@@ -139,13 +143,15 @@ def _lock(level: Level) -> Rows:
 
 
 def _at_lock(level: Level) -> Poses:
-    """The pose in the corridor, facing right, before the locked door."""
+    """The pose in the corridor in front of the locked door, facing right."""
     facing = _facing(_lock(level))
     return jnp.where(jnp.arange(4)[:, None] == 0, facing, jnp.uint32(0))
 
 
 def _turn_or_move(reached: Poses, free: UInt32[Array, "..."]) -> Poses:
     right, down, left, up = (reached[..., d, :] for d in range(4))
+    # A row is one word and y runs over the last axis, so moves are shifts and rolls; the outer
+    # walls stop what wraps round.
     moved = [right << 1, jnp.roll(down, 1, -1), left >> 1, jnp.roll(up, -1, -1)]
     turned = jnp.roll(reached, 1, -2) | jnp.roll(reached, -1, -2)
     return reached | turned | (jnp.stack(moved, -2) & free)

@@ -1,14 +1,14 @@
-"""What the agent sees: the 7x7 cells ahead of it as six bit planes, 48 bytes.
+"""Observation of MiniGrid's worlds: the 7x7 cells ahead of the agent as six bit planes, 48 bytes.
 
-The window is turned so that forward points up; the agent stands at its bottom middle, `[3, 6]`,
-where it sees what it carries. Everything outside the world is wall. Sight spreads cell by cell,
-from the agent's row away: within a row first to the right and then to the left, and from each cell
-that lets it through also to the next row, straight ahead and one further in the same sense. Walls
-and doors that are not open let nothing through, but are seen.
+The view is rotated so that forward points up. The agent stands at the middle of its bottom row,
+`[3, 6]`, and this cell shows the carried object. Everything outside the world is wall. Visibility
+spreads cell by cell, row by row away from the agent: within a row first to the right and then to
+the left, and from each transparent cell also to the next row, straight ahead and one cell further
+in the direction of the spread. Walls and doors that are not open block sight but are visible.
 
-Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", whose codes, orientation and rule
-of sight these are. Differs in giving six bits a cell, which `unpack` expands, and no mission text,
-which says nothing that changes within one of the families here.
+Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", with the same codes, orientation
+and rule of visibility. Differs in using six bits per cell, which `unpack` expands, and in omitting
+the mission text, which carries no information that varies within one of the families here.
 """
 
 import functools
@@ -39,7 +39,7 @@ from rlgen.envs.minigrid.level import (
 
 FAR, LINE = 4, (1 << VIEW) - 1  # rows in the first word of a plane; bits of a row
 NUM_VALUES = (8, 6, 3)
-"""How many objects, colours and states there are."""
+"""Numbers of objects, colours and states in MiniGrid's encoding."""
 HERE = VIEW * (VIEW - 1 - FAR) + VIEW // 2  # bit of the agent's own cell, in the second word
 
 Words: TypeAlias = tuple[UInt32[Array, ""], UInt32[Array, ""]]
@@ -47,22 +47,24 @@ Words: TypeAlias = tuple[UInt32[Array, ""], UInt32[Array, ""]]
 
 
 class PackedObs(NamedTuple):
-    """The observation; `unpack` gives the image."""
+    """The packed observation; `unpack` returns the image."""
 
     planes: UInt32[Array, "*batch 12"]  # words 2 b and 2 b + 1 hold bit b of the cells' codes
     direction: Int8[Array, "*batch"]
 
 
 def packed_view(level: Level, state: State) -> PackedObs:
-    """What the agent sees in one moment."""
+    """Return the packed observation of a state."""
     codes = codes_now(level, state)
     held = jnp.where(flags_of(state.carried, codes.shape[0]), codes, 0).sum()
+    # The agent's own cell shows the carried object, or is empty.
     held = jnp.where(held == 0, EMPTY, held).astype(jnp.uint32)
     cells = jnp.concatenate([level.door_cell, state.object_cell])
     planes = _planes(state, cells, jnp.concatenate([door_codes(level, state), codes]))
     walls = _walls_in_view(level, state)
     halves = planes[0::2], planes[1::2]
-    # Of doors, whose codes alone have the highest bit, those that are not open hide what is behind.
+    # Only doors have bit 5 set. Closed and locked doors, which hide what is behind them, also have
+    # bit 3 or bit 4 set.
     shut = [wall | (x[5] & (x[4] | x[3])) for wall, x in zip(walls, halves, strict=True)]
     far_seen, near_seen = _sight((shut[0], shut[1]))
     far = [word & far_seen for word in _filled(halves[0], walls[0])]
@@ -76,7 +78,7 @@ def packed_view(level: Level, state: State) -> PackedObs:
 def _filled(
     half: tuple[UInt32[Array, ""], ...], walls: UInt32[Array, ""]
 ) -> list[UInt32[Array, ""]]:
-    """Half of the view with its walls and the cells where nothing is."""
+    """Add the codes of walls and of empty cells to one half of the view."""
     empty = ~functools.reduce(jnp.bitwise_or, half, walls)
     fill = zip(half, range(NUM_BITS), strict=True)
     zero = jnp.uint32(0)
@@ -87,14 +89,15 @@ def _filled(
 
 
 def unpack(obs: PackedObs, encoding: str) -> dict[str, Float32[Array, "..."]]:
-    """The observation as a network sees it; leading axes are free.
+    """Expand an observation to network inputs, with any leading axes.
 
     Args:
+        obs: The packed observation.
         encoding: `codes`, MiniGrid's numbers of object, colour and state, divided by ten; or
             `one-hot`, eight, six and three flags.
 
     Returns:
-        `image`, float32[..., 7, 7, 3 or 17], x from left to right, y from far to near; and
+        `image`, float32[..., 7, 7, 3 or 17], with x from left to right and y from far to near; and
         `direction`, one-hot, float32[..., 4].
     """
     channels = objects_colours_states(obs)
@@ -107,7 +110,7 @@ def unpack(obs: PackedObs, encoding: str) -> dict[str, Float32[Array, "..."]]:
 
 
 def objects_colours_states(obs: PackedObs) -> tuple[Int[Array, "*batch 7 7"], ...]:
-    """MiniGrid's three numbers of each cell `[x, y]` in view."""
+    """MiniGrid's numbers of object, colour and state for each cell `[x, y]` in view."""
     cell = jnp.arange(VIEW * VIEW, dtype=jnp.uint32)
     shift = (cell % (VIEW * FAR)).reshape(*[1] * obs.direction.ndim, -1)
     near = cell >= VIEW * FAR
@@ -119,13 +122,14 @@ def objects_colours_states(obs: PackedObs) -> tuple[Int[Array, "*batch 7 7"], ..
     code = code.reshape(*obs.direction.shape, VIEW, VIEW).swapaxes(-1, -2)
     kind, colour = code >> 3, code & 7
     is_door = kind >= OPEN_DOOR
+    # MiniGrid's objects: 0 unseen, 1 empty, 2 wall, 4 door, 5 key, 6 ball, 7 box.
     objects = jnp.where(kind == 0, code, jnp.where(is_door, 4, kind + 4))
     colours = jnp.where(kind == 0, jnp.where(code == WALL, GREY, 0), colour)
     return objects, colours, jnp.where(is_door, kind - OPEN_DOOR, 0)
 
 
 def observation_space() -> spaces.Dict:
-    """Of the packed observation."""
+    """Space of the packed observation."""
     planes = spaces.Box(0, 2 ** (VIEW * FAR) - 1, (2 * NUM_BITS,), jnp.uint32)
     return spaces.Dict({"planes": planes, "direction": spaces.Box(0, 3, (), jnp.int8)})
 
@@ -133,9 +137,9 @@ def observation_space() -> spaces.Dict:
 def _planes(
     state: State, cells: Int[Array, " n"], codes: Int[Array, " n"]
 ) -> tuple[UInt32[Array, ""], ...]:
-    """The twelve words of some things, no two of which share a cell."""
-    # The barrier keeps XLA from working out the bits once for each word; one reduction of twelve
-    # words is several times as fast as a sum over [n, 6, 2].
+    """The twelve words of doors and objects, no two of which share a cell."""
+    # The barrier keeps XLA from recomputing the bits for each word. One reduction of twelve words
+    # is several times as fast as a sum over [n, 6, 2].
     codes, bits = jax.lax.optimization_barrier((codes, _bits_in_view(state, cells)))
     zero = jnp.uint32(0)
     each = tuple(
@@ -149,11 +153,12 @@ def _planes(
 
 
 def _bits_in_view(state: State, cell: Int[Array, " n"]) -> UInt32[Array, "n 2"]:
-    """Each cell as a set; empty if it is out of view."""
+    """Each cell as a set of cells in view; empty if it is out of view."""
     dx, dy = (cell & (STRIDE - 1)) - state.x, (cell >> 5) - state.y
     turned, sign = (state.direction & 1) == 1, jnp.where(state.direction < 2, 1, -1)
     ahead = sign * jnp.where(turned, dy, dx)
     right = sign * jnp.where(turned, -dx, dy)
+    # Negative coordinates wrap to large numbers, so one comparison checks both ends.
     x = (right + VIEW // 2).astype(jnp.uint32)
     y = (VIEW - 1 - ahead).astype(jnp.uint32)
     one = jnp.uint32(1) << ((VIEW * (y & 3) + x) & 31)
@@ -168,17 +173,18 @@ def _walls_in_view(level: Level, state: State) -> Words:
     line = MARGIN + jnp.where(turned, state.y, height + 2 * MARGIN + state.x)
     shift = jnp.where(turned, state.x, state.y) + MARGIN - VIEW // 2
     line, shift = line.astype(jnp.uint32), shift.astype(jnp.uint32)
-    step = sign.astype(jnp.uint32)  # -1 wraps round
+    step = sign.astype(jnp.uint32)  # -1 becomes 2**32 - 1; sums wrap round
     words = [jnp.uint32(0), jnp.uint32(0)]
     for y in range(VIEW):
         row = (line_of(level, line + step * (VIEW - 1 - y)) >> shift) & LINE
         words[y // FAR] |= row << (VIEW * (y % FAR))
-    swap = ((state.direction + 1) & 2) == 2  # facing down or left, right runs against the bits
+    swap = ((state.direction + 1) & 2) == 2  # facing down or left, the right is at low bits
     far, near = (jnp.where(swap, _mirrored(word), word) for word in words)
     return far, near
 
 
 def _mirrored(word: UInt32[Array, ""]) -> UInt32[Array, ""]:
+    """Reverse the seven bits of each row in a word."""
     first = 0x204081  # bit 0 of each of four rows
     middle = word & (first << 3)
     for i, apart in ((0, 6), (1, 4), (2, 2)):
@@ -188,9 +194,9 @@ def _mirrored(word: UInt32[Array, ""]) -> UInt32[Array, ""]:
 
 
 def _sight(shut: Words) -> Words:
-    """The cells seen, given those that let no sight through."""
+    """Compute the visible cells, given the cells that block sight."""
     words = [jnp.uint32(0), jnp.uint32(0)]
-    reached = jnp.uint32(1 << VIEW // 2)
+    reached = jnp.uint32(1 << VIEW // 2)  # the agent's own cell
     for y in reversed(range(VIEW)):
         clear = ~(shut[y // FAR] >> (VIEW * (y % FAR))) & LINE
         rightwards = _fill_up(reached & clear, clear) & (LINE >> 1)
@@ -203,12 +209,12 @@ def _sight(shut: Words) -> Words:
 
 
 def _fill_up(seeds: UInt32[Array, ""], clear: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    """Seeds and all clear bits in one run above them: a sum carries through each run."""
+    """Seeds and the clear bits above them in their run: the carry of a sum passes through a run."""
     return (((seeds + clear) ^ clear) | seeds) & clear
 
 
 def _fill_down(seeds: UInt32[Array, ""], clear: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    """The same below them, by doubling."""
+    """Seeds and the clear bits below them in their run, found by doubling shifts."""
     for shift in (1, 2, 4):
         seeds |= clear & (seeds >> shift)
         clear &= clear >> shift

@@ -1,1 +1,1 @@
-"""Rooms behind doors: grids of walls, lava, doors and keys, the families for exploration."""
+"""Rooms behind doors: families for exploration on grids of walls, lava, doors and keys."""

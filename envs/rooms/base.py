@@ -1,4 +1,4 @@
-"""Base of the families on grids of walls, lava, doors and keys: observation, dynamics, solver."""
+"""Base class of the families on grids of walls, lava, doors and keys."""
 
 import abc
 from collections.abc import Callable
@@ -24,20 +24,20 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
 OPENING_PROB = 1 / 3
-"""Chance that a jammed door opens to who walks into it."""
+"""Probability that a jammed door opens when the agent walks into it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoomsFamily(LevelEnv, abstract=True):
-    """A family of grids of walls, lava, doors and keys.
+    """Base class with the observation, the dynamics and the solver of these families.
 
-    A family is a frozen dataclass that draws levels, and says what it has of doors.
+    A family is a frozen dataclass that samples levels and declares which kinds of doors it has.
 
     Attributes:
         observation: `packed`, the 7x7 cells around the agent, or `full`, the whole grid.
-        occlusion: whether walls and shut doors hide what is behind them.
-        clock: whether the steps taken are seen.
-        noise: whether a random colour is seen, another at every step.
+        occlusion: If True, walls and shut doors hide the cells behind them.
+        clock: If True, the number of steps taken is observed.
+        noise: If True, a random colour is observed, resampled at every step.
     """
 
     observation: Literal["packed", "full"] = "packed"
@@ -46,47 +46,47 @@ class RoomsFamily(LevelEnv, abstract=True):
     noise: bool = False
 
     doors_closed: ClassVar[bool] = True
-    """Whether a door may be shut."""
+    """True if the family has doors that can be shut."""
     doors_jam: ClassVar[bool] = False
-    """Whether a closed door may stay shut when it is walked into."""
+    """True if a closed door may stay shut when the agent walks into it."""
 
     @property
     @abc.abstractmethod
     def sides(self) -> tuple[int, int]:
-        """Height and width of the grid."""
+        """Height and width of the grid, in cells."""
 
     @abc.abstractmethod
     def sample_level(self, key: Key) -> Level:
-        """A random level that can be solved."""
+        """Sample a solvable level."""
 
     def check_options(self) -> None:
-        """Refuse options that make no observation.
+        """Reject invalid options of the observation.
 
         Raises:
-            ValueError: the message names the field.
+            ValueError: An option is unknown or does not fit another; the message names the field.
         """
         check_choices(self, observation=("packed", "full"))
         if self.observation == "full" and self.occlusion:
             raise ValueError(
-                f"{type(self).__name__}: occlusion=True is for observation='packed'; "
+                f"{type(self).__name__}: occlusion=True requires observation='packed'; "
                 "set it to False"
             )
 
-    # What gymnax asks for.
+    # Interface of gymnax.
 
     @property
     def num_actions(self) -> int:
-        """Right, down, left, up and interact."""
+        """Number of actions: right, down, left, up and interact."""
         return 5
 
     def observation_space(self, params: Level | None = None) -> spaces.Dict:
-        """Of the observation that the fields chose."""
+        """Space of the kind of observation chosen by the fields."""
         key = jax.random.key(0)
         obs = jax.eval_shape(lambda: self.reset_env(key, self.sample_level(key))[0])
         return observation.space_of(obs)
 
     def reset_env(self, key: Key, params: Level) -> tuple[PyTree, State]:
-        """Start of an episode on a level; only the noise is random."""
+        """Start an episode on a level; only the noise is random."""
         state = start_of(params)
         return self.observe(key, state, None, params), state
 
@@ -96,7 +96,7 @@ class RoomsFamily(LevelEnv, abstract=True):
         """One step: `(obs, state, reward, terminated, info)`."""
         door_opens = True
         if self.doors_jam:
-            key_door, key = jax.random.split(key)
+            key_door, key = jax.random.split(key)  # the rest is for the noise
             door_opens = jax.random.bernoulli(key_door, OPENING_PROB)
         outcome = dynamics.step(state, action, params, door_opens)
         obs = self.observe(key, outcome.state, action, params)
@@ -109,70 +109,73 @@ class RoomsFamily(LevelEnv, abstract=True):
         action: Int[Array, ""] | int | float | None,
         params: Level,
     ) -> PyTree:
-        """What the agent sees, in the kind that the fields chose."""
+        """Return the observation of a state, of the kind chosen by the fields."""
         full = self.observation == "full"
         options = observation.Options(full, self.occlusion, self.clock, self.noise)
         return observation.observe(key, state, params, options)
 
-    # What makes it a family of levels.
+    # Interface of a family of levels.
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
-        """Any observation as `image` [..., H, W, C] and `vector` [..., F]; see `observation`."""
+        """Expand to `image` [..., H, W, C] and `vector` [..., F]; see `observation`."""
         return observation.unpack(obs)
 
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """An episode is solved when it paid: lava ends it, too."""
+        """Return whether the episode is solved, that is, gave reward; lava terminates it, too."""
         return episode_return > 0
 
     def solve(self, level: Level) -> Solution:
-        """Fewest steps and what they earn within the level's time limit, exactly."""
+        """Compute the fewest steps and their return within the time limit, exactly."""
         return solver.solve(level, self.doors_closed)
 
     def offers(self, capability: Callable) -> bool:
-        """No labelled states where doors jam.
+        """Labelled states are not offered if doors jam.
 
-        The best actions are not those of the fewest steps there.
+        The best actions then differ from those of the fewest steps.
         """
         jams = capability is LevelEnv.labelled_states and self.doors_jam
         return super().offers(capability) and not jams
 
     def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 5"]]:
-        """States drawn evenly, each with the best actions."""
+        """States drawn uniformly, each with the best actions."""
         self.must_offer(LevelEnv.labelled_states)
         return best_actions.labelled_states(key, level, num, doors_closed=self.doors_closed)
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """The agent's cell, `y * width + x`; on the wall around lava, the nearest cell."""
+        """Index of the agent's cell, `y * width + x`; outside the grid, of the nearest cell."""
+        # Where lava surrounds the grid, a final state can be one step outside.
         height, width = self.sides
         return jnp.clip(state.y, 0, height - 1) * width + jnp.clip(state.x, 0, width - 1)
 
     def num_positions(self) -> int:
-        """All cells of the grid."""
+        """Number of cells of the grid."""
         height, width = self.sides
         return height * width
 
     def event(self, state: State, level: Level) -> Int[Array, ""]:
-        """What the last step did: see `dynamics`."""
+        """Event of the last step; see `dynamics`."""
         return state.event
 
     def num_events(self) -> int:
-        """Nothing and eight events."""
+        """Number of events: none and eight kinds."""
         return dynamics.NUM_EVENTS
 
     def feature_values(
         self, level: Level, feature: str, discount: float | Float[Array, ""]
     ) -> Float[Array, " Z"]:
-        """The least optimal value of the states that look alike; 0 where none leads to success.
+        """Lowest optimal value of the reachable states that share each value of a feature.
+
+        It is 0 if one of these states cannot reach the goal, or if no state has the value.
 
         Args:
-            level: one level.
+            level: One level.
             feature: `position` or `event`.
-            discount: the value of a state is this to the power of the fewest steps to success.
+            discount: Base of a state's value, raised to the fewest steps from it to the goal.
 
         Raises:
-            ValueError: another feature.
+            ValueError: The feature is unknown.
         """
         if feature == "position":
             return solver.position_values(level, discount, self.doors_closed)
@@ -181,7 +184,7 @@ class RoomsFamily(LevelEnv, abstract=True):
         raise ValueError(f"feature={feature!r} is none of position, event")
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Scalars that describe a level; `coverage` is the time limit in reachable cells."""
+        """Scalars of a level; `coverage` is the time limit divided by the reachable cells."""
         here = solver.map_of(level, self.doors_closed)
         visited = solver.any_plane(solver.reachable(here))
         num_reached = unpack_rows(visited, level.height, level.width).sum()
@@ -203,13 +206,13 @@ class RoomsFamily(LevelEnv, abstract=True):
     def render(
         self, level: Level | State, state: State | Level, highlight: bool = True
     ) -> np.ndarray:
-        """Picture of a moment of an episode; also takes `(state, level)`, gymnax's order."""
+        """Picture of a state of an episode; also accepts gymnax's order, `(state, level)`."""
         return pictures.render(*level_first(level, state, Level, State), highlight)
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
-        """Levels of an `.npz` of rlgen.
+        """Load levels from an `.npz` file of rlgen.
 
         Raises:
-            ValueError: unreadable, or of another family or size.
+            ValueError: The file is unreadable, or its levels have another family or size.
         """
         return level_sets.load_levels(path, self.default_params)

@@ -1,7 +1,7 @@
-"""Chains of rooms: each room is entered through a door in the wall that it shares with the last.
+"""Chains of rooms: each room is entered through a door in the wall shared with the room before it.
 
-`TRIES` candidates for each room are drawn at once and the first that fits is taken; an attempt
-without one fails. `ATTEMPTS` attempts run side by side until one gets all its rooms.
+`TRIES` candidates for each room are sampled at once and the first that fits is used; if none fits,
+the attempt fails. Batches of `ATTEMPTS` attempts run in parallel until one has placed all rooms.
 
 Source: the MultiRoom tasks of Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld". Differs in
 trying until the chain is complete, where others fall back on shorter chains or on a fixed one.
@@ -18,32 +18,33 @@ from rlgen.types import Key
 
 TRIES, ATTEMPTS = 32, 4
 NUM_DRAWS = 5
-"""Random numbers of a candidate: its two sides, where its door is, and where the last one's is."""
+"""Random numbers per candidate: width, height, the place of the door in its own wall, the wall of
+the previous room that has this door, and the place of the door in that wall."""
 MIN_ROOM = 4
-"""Cells a side of the smallest room, its walls included."""
+"""Cells per side of the smallest room, walls included."""
 
 
 class Shape(NamedTuple):
-    """What chains are drawn from."""
+    """Parameters of the distribution of chains."""
 
     num_rooms: int
-    max_room_size: int  # cells a side, walls included
-    size: int  # cells a side of the grid
+    max_room_size: int  # cells per side, walls included
+    size: int  # cells per side of the grid
 
 
 class Room(NamedTuple):
-    """A room, with its walls, and how one comes in."""
+    """A room, including its walls, and the door through which it is entered."""
 
     x: Int[Array, "*n"]  # left column
     y: Int[Array, "*n"]  # top row
     width: Int[Array, "*n"]
     height: Int[Array, "*n"]
-    entry: Int[Array, "*n"]  # its wall with the door: RIGHT, DOWN, LEFT or UP
+    entry: Int[Array, "*n"]  # wall with the door: RIGHT, DOWN, LEFT or UP
     door: Int[Array, "*n 2"]  # x, y
 
 
 class Chain(NamedTuple):
-    """What a level is made of."""
+    """Rooms, start and goal of a level."""
 
     rooms: Room  # [n]
     start: Int[Array, "2"]  # inside the first room
@@ -51,11 +52,11 @@ class Chain(NamedTuple):
 
 
 def sample_chain(key: Key, shape: Shape) -> Chain:
-    """A complete chain."""
+    """Sample a complete chain."""
 
     def once(loop: tuple) -> tuple:
         trial, _, _ = loop
-        # One call for all random numbers: each takes longer to compile than all else together.
+        # One call for all random numbers: a call takes longer to compile than all other code here.
         draws = jax.random.uniform(
             jax.random.fold_in(key, trial), (ATTEMPTS, shape.num_rooms, TRIES, NUM_DRAWS)
         )
@@ -70,12 +71,12 @@ def sample_chain(key: Key, shape: Shape) -> Chain:
 
 
 def attempt(draws: Float[Array, "n K 5"], shape: Shape) -> tuple[Chain, Bool[Array, ""]]:
-    """Rooms one after the other [n], and whether all found a place.
+    """Place the rooms one after the other; return the chain and whether all rooms fit.
 
     Args:
-        draws: in [0, 1); of the first room's candidates the first is taken, and the next three
-            say where it, the start and the goal are.
-        shape: what to draw from.
+        draws: Numbers in [0, 1). For the first room, the first of the K rows is its only candidate,
+            and the next three rows give its position, the start and the goal.
+        shape: Parameters of the distribution.
     """
     spare = draws[0, 1:4]
     corner = jnp.floor(spare[0, :2] * (shape.size - 2)).astype(jnp.int32)
@@ -89,7 +90,7 @@ def attempt(draws: Float[Array, "n K 5"], shape: Shape) -> tuple[Chain, Bool[Arr
         i, draw = now
         found = jax.vmap(lambda draw: _following(draw, shape, last))(draw)
         fits = jax.vmap(lambda room: _fits(room, rooms, i, shape.size))(found)
-        best = jnp.argmax(fits)
+        best = jnp.argmax(fits)  # the first that fits; if none does, `complete` becomes False
         new = jax.tree.map(lambda x: x[best], found)
         rooms = jax.tree.map(lambda all_, x: all_.at[i].set(x), rooms, new)
         return (rooms, new, complete & fits[best]), None
@@ -101,7 +102,7 @@ def attempt(draws: Float[Array, "n K 5"], shape: Shape) -> tuple[Chain, Bool[Arr
 
 
 def floor_of(rooms: Room, size: int) -> Bool[Array, "G G"]:
-    """The cells [y, x] inside the rooms, without doors."""
+    """Mask [y, x] of the cells inside the rooms, without doors."""
     at = jnp.arange(size)[None]
     in_x = (at > rooms.x[:, None]) & (at < (rooms.x + rooms.width - 1)[:, None])
     in_y = (at > rooms.y[:, None]) & (at < (rooms.y + rooms.height - 1)[:, None])
@@ -109,22 +110,24 @@ def floor_of(rooms: Room, size: int) -> Bool[Array, "G G"]:
 
 
 def _following(draw: Float[Array, "5"], shape: Shape, last: Room) -> Room:
-    """A room behind a door that is anywhere on a wall of the last one but the entry's."""
+    """A room behind a door in any wall of the last room except that room's entry wall."""
     side = (last.entry + 1 + _whole(draw[3], 0, 3)) % 4
-    across = (side == UP) | (side == DOWN)
+    across = (side == UP) | (side == DOWN)  # the wall runs along x
     along = _whole(draw[4], 1, jnp.where(across, last.width, last.height) - 1)
     x = jnp.where(across, last.x + along, jnp.where(side == RIGHT, last.x + last.width - 1, last.x))
     y = jnp.where(across, jnp.where(side == DOWN, last.y + last.height - 1, last.y), last.y + along)
+    # The new room is entered from the opposite side.
     return _entered(draw, shape, (side + 2) % 4, jnp.stack([x, y]))
 
 
 def _entered(
     draw: Float[Array, "5"], shape: Shape, entry: Int[Array, ""], door: Int[Array, "2"]
 ) -> Room:
-    """A room of random size with a door on one of its walls, at a random place between corners."""
+    """A room of random size whose door is at a random place of one wall, corners excluded."""
     width, height = (_whole(draw[i], MIN_ROOM, shape.max_room_size + 1) for i in range(2))
     across = (entry == UP) | (entry == DOWN)
     along = _whole(draw[2], 1, jnp.where(across, width, height) - 1)
+    # Distance from the room's left or top wall to the wall of the door.
     back = jnp.where(entry == RIGHT, width - 1, jnp.where(entry == DOWN, height - 1, 0))
     x = door[0] - jnp.where(across, along, back)
     y = door[1] - jnp.where(across, back, along)
@@ -132,14 +135,15 @@ def _entered(
 
 
 def _whole(draw: Float[Array, ""], low: int, high: Int[Array, ""] | int) -> Int[Array, ""]:
-    """A whole number in low .. high - 1 from one in [0, 1)."""
+    """Map a number in [0, 1) to a whole number in low .. high - 1."""
     return low + jnp.floor(draw * (high - low)).astype(jnp.int32)
 
 
 def _fits(room: Room, rooms: Room, i: Int[Array, ""], size: int) -> Bool[Array, ""]:
-    """Whether room i is on the grid and touches no room before the one that it is entered from."""
+    """True if room i is on the grid and overlaps no room before the one it is entered from."""
     apart = (room.x + room.width <= rooms.x) | (rooms.x + rooms.width <= room.x)
     apart |= (room.y + room.height <= rooms.y) | (rooms.y + rooms.height <= room.y)
+    # Room i - 1 shares the wall with the door, so it always overlaps.
     earlier = jnp.arange(rooms.x.shape[0]) < i - 1
     return _on_grid(room, size) & jnp.all(apart | ~earlier)
 
@@ -150,6 +154,6 @@ def _on_grid(room: Room, size: int) -> Bool[Array, ""]:
 
 
 def _inside(draw: Float[Array, "5"], room: Room) -> Int[Array, "2"]:
-    """A cell inside a room, uniformly."""
+    """A cell inside a room, chosen uniformly."""
     x = room.x + _whole(draw[0], 1, room.width - 1)
     return jnp.stack([x, room.y + _whole(draw[1], 1, room.height - 1)])

@@ -1,8 +1,8 @@
 """One step among walls, lava, doors and keys.
 
-A move onto a wall or a shut door leaves the agent where it is; a closed door opens by it, which
-costs the step. Lava and the goal end the episode. `INTERACT` picks up the key of the agent's own
-cell; where there is none, it opens the locked doors beside the agent whose keys are held.
+A move into a wall or a shut door leaves the agent in its cell; a closed door opens instead, which
+costs the step. Lava and the goal end the episode. `INTERACT` picks up the key in the agent's cell;
+if the cell has no key, it opens the locked doors next to the agent whose keys it holds.
 """
 
 from typing import NamedTuple
@@ -14,12 +14,13 @@ from rlgen.envs.grid.rows import DOWN, INTERACT, LEFT, RIGHT, UP, is_set
 from rlgen.envs.rooms.level import Level, State, things_at, things_beside
 
 NOTHING, ON_KEY, GOT_KEY, BUMPED_DOOR, OPENED, BUMPED_WALL, IN_DOORWAY, SUCCESS, DEATH = range(9)
-"""Events: stepped onto a key, picked one up, a door stayed shut, a door opened, ..."""
+"""Events: nothing, stepped onto a key, picked up a key, a door stayed shut, a door opened, bumped
+into a wall, is in a doorway, reached the goal, entered lava."""
 NUM_EVENTS = 9
 
 
 class Outcome(NamedTuple):
-    """What a step leads to."""
+    """Result of a step."""
 
     state: State
     reward: Float[Array, ""]  # 1 for the goal, else 0
@@ -32,11 +33,13 @@ def step(
     level: Level,
     doors_give: Bool[Array, ""] | bool = True,
 ) -> Outcome:
-    """One step.
+    """Take one step.
 
     Args:
-        state, action, level: of one episode.
-        doors_give: whether a closed door opens to who walks into it at this step.
+        state: State of one episode.
+        action: Action of the agent.
+        level: Level of the episode.
+        doors_give: Whether a closed door opens if the agent walks into it in this step.
     """
     x = state.x + (action == RIGHT) - (action == LEFT)
     y = state.y + (action == DOWN) - (action == UP)
@@ -44,6 +47,7 @@ def step(
     wall = is_set(level.walls, x, y)
     door = things_at(level.doors, x, y)
     shut = door & ~state.opened
+    # Locked doors are shut but not in `closed`, so walking into them never opens them.
     pushed = jnp.where(doors_give, shut & level.closed, 0)
     moves = ~wall & (shut == 0)
     lava = moves & is_set(level.lava, x, y)
@@ -51,6 +55,7 @@ def step(
     keys = things_at(level.keys, x, y) & ~state.held
     taken = jnp.where(interacts, keys, 0)
     unlocked = jnp.where(interacts & (keys == 0), _unlockable(level, state), 0)
+    # A step has one event: each line overrides the ones above.
     event = jnp.where(door != 0, IN_DOORWAY, NOTHING)
     event = jnp.where(keys != 0, ON_KEY, event)
     event = jnp.where(goal, SUCCESS, jnp.where(lava, DEATH, event))
@@ -70,7 +75,7 @@ def step(
 
 
 def _unlockable(level: Level, state: State) -> Int[Array, ""]:
-    """Bit mask of the locked doors beside the agent that it has keys for."""
+    """Bit mask of the locked doors next to the agent whose keys it holds."""
     if not level.keys.shape[0]:
         return jnp.int32(0)
     fitting = jnp.int32(0)

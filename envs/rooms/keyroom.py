@@ -1,14 +1,15 @@
-"""Key room: in a room lies a key, and a smaller locked room with the goal in it.
+"""Key room: a room with a key and a smaller locked room that contains the goal.
 
-Moves right, down, left and up, as the map lies; interact picks up the key of the agent's cell and
-opens the locked door beside it. The agent sees the 7x7 cells around it, what happened last, and
-whether it holds the key. Reaching the goal pays 1 and ends the episode.
+The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
+picks up the key in the agent's cell or opens the locked door next to it. The agent observes the 7x7
+cells around it, the last event, and whether it holds the key. Reaching the goal gives reward 1 and
+ends the episode.
 
-What happens is of the same use on every level, and where it happens is not: bonuses for new events
-may remember all episodes, those for new positions only the present one.
+Events are equally useful on every level, but positions are not: bonuses for new events can count
+over all episodes, whereas bonuses for new positions should only count within an episode.
 
 Source: the KeyRoom task of Samvelyan et al., 2021, "MiniHack the Planet". The size of the inner
-room and the time limit of the 10 x 10 room are rlgen's own, as they are not published.
+room and the time limit of the 10 x 10 room are not published; the values here are rlgen's own.
 """
 
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ VARIANTS: dict[str, dict] = {
     "s10": {},
     "s15": {"size": 15, "inner": 5, "max_steps": 400},
 }
-"""By the size of the room; `s5` has 7 cells a side, so that the inner room's walls find place."""
+"""Named by the size of the room; `s5` has side 7 so that the walls of the inner room fit."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,13 @@ class KeyRoom(RoomsFamily):
     """Rooms with a locked room inside.
 
     Attributes:
-        size: cells a side of the room; what is around it is wall.
-        inner: cells a side of the inner room, without its walls, which lie inside the room, too.
-        max_steps: time limit.
+        size: Number of cells per side of the room; everything around it is wall.
+        inner: Number of cells per side of the inner room, without its walls, which also lie inside
+            the room.
+        max_steps: Time limit, in steps.
 
     Raises:
-        ValueError: a field outside its range; the message says what is allowed.
+        ValueError: A field is out of range; the message states the allowed range.
     """
 
     size: int = 10
@@ -60,24 +62,26 @@ class KeyRoom(RoomsFamily):
         check_ranges(
             self,
             ("size", 4, MAX_SIDE),
-            ("inner", 1, self.size - 3),  # its walls, and a way past at least one of two
+            ("inner", 1, self.size - 3),  # leaves cells for its walls and a path past one of them
             ("max_steps", 1, 10**6),
         )
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Height and width of the grid."""
+        """Height and width of the grid, in cells."""
         return self.size, self.size
 
     def sample_level(self, key: Key) -> Level:
-        """The inner room, its door, goal, key and agent anywhere where they can be."""
+        """Sample the places of inner room, door, goal, key and agent, each uniformly."""
+        # A score per cell for each of door, goal, agent and key; two numbers of the last grid give
+        # the corner of the inner room.
         draws = jax.random.uniform(key, (5, self.size, self.size))
         box = self.inner + 2
         corner = jnp.floor(draws[4, 0, :2] * (self.size - box + 1)).astype(jnp.int32)
         across, along = (_span(self.size, at, box) for at in corner)
         covered = along.all[:, None] & across.all[None]
         inside = along.inner[:, None] & across.inner[None]
-        # A door is where a wall has the inner room on one side and the outer one on the other.
+        # Doors are in walls with the inner room on one side and the outer room on the other.
         sides = (along.free_end[:, None] & across.inner[None]) | (
             along.inner[:, None] & across.free_end[None]
         )
@@ -100,14 +104,14 @@ class KeyRoom(RoomsFamily):
         )
 
     def suites(self) -> dict:
-        """`test` is of the environment's own fields; `large` has MiniHack's largest room."""
+        """`test` has this environment's fields; `large` has MiniHack's largest room."""
         members = {"test": self, "large": replace(self, **VARIANTS["s15"])}
         return suites.suites("keyroom", members)
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """A larger room; see `rlgen.evaluation.ladder.ladder`."""
+        """Levels with a larger room; see `rlgen.evaluation.ladder.ladder`."""
         return (
-            {"large": DistributionShift("V2", "of the largest room", "large")}
+            {"large": DistributionShift("V2", "with the largest room", "large")}
             if self.size < 15
             else {}
         )
@@ -119,16 +123,16 @@ def build(**fields) -> KeyRoom:
 
 
 def tiny() -> KeyRoom:
-    """A small room, for tests of laws."""
+    """A small room, for the law tests."""
     return KeyRoom(size=5, inner=1, max_steps=24)
 
 
 class _Span(NamedTuple):
-    """Where the inner room lies along an axis, [size]."""
+    """Masks of the inner room's extent along one axis, [size]."""
 
     all: Bool[Array, " S"]  # its walls included
     inner: Bool[Array, " S"]
-    free_end: Bool[Array, " S"]  # its walls at either end, but where they touch the outer wall
+    free_end: Bool[Array, " S"]  # its walls at both ends, unless they touch the outer wall
 
 
 def _span(size: int, first: Int[Array, ""], box: int) -> _Span:

@@ -1,4 +1,4 @@
-"""Moments of episodes among doors and keys, drawn evenly, and the best actions in them."""
+"""States of episodes with doors and keys, drawn uniformly, and their best actions."""
 
 import jax
 import jax.numpy as jnp
@@ -17,35 +17,42 @@ _WORD = 32
 def labelled_states(
     key: Key, level: Level, num: int, doors_closed: bool = True
 ) -> tuple[State, Bool[Array, "S 5"]]:
-    """S states of time 0 and the actions that lead to the goal by the fewest steps; see registry.
+    """Draw S states of time 0, each with the actions that begin a shortest path to the goal.
 
-    They come evenly from all combinations of cell, open doors and held keys that an episode can
-    meet, the goal left out. Doors that jam are not for this: whether they open is chance.
+    States are uniform over all combinations of cell, open doors and held keys that an episode can
+    reach, except those at the goal. Doors that jam are not supported, because they open at random.
 
     Args:
-        key, level: one level.
-        num: S.
-        doors_closed: whether any door of the family is ever shut.
+        key: Consumed.
+        level: One level.
+        num: S, the number of states.
+        doors_closed: Whether the family has doors that can be shut.
+
+    Returns:
+        The states, and a mask of the best actions of each state.
     """
     here = map_of(level, doors_closed)
     alive = reachable(here) & ~here.goal[None]
-    states = _draw(key, level, alive, num, doors_closed)
+    states = _draw(key, level, alive, num, doors_closed)  # [S]
     actions = jnp.arange(NUM_ACTIONS)
     step = jax.vmap(lambda state, action: dynamics.step(state, action, level), (None, 0))
     outcome = jax.vmap(step, (0, None))(states, actions)
+    # [S, 1 + actions]: each state, then the state after each action.
     both = jax.tree.map(lambda x, y: jnp.concatenate([x[:, None], y], 1), states, outcome.state)
-    fewest = _fewest(here, both, doors_closed)  # of now, and after each action
+    fewest = _fewest(here, both, doors_closed)  # [S, 1 + actions]
+    # An action is best if it brings the goal nearer.
     return states, (fewest[:, 1:] >= 0) & (fewest[:, 1:] < fewest[:, :1])
 
 
 def _draw(
     key: Key, level: Level, alive: UInt32[Array, "P lines words"], num: int, doors_closed: bool
 ):
-    """States drawn evenly from a set."""
+    """Draw states uniformly from a set."""
     cells = jax.vmap(lambda rows: unpack_rows(rows, level.height, level.width))(alive)
     total = jnp.cumsum(cells.reshape(-1).astype(jnp.int32))
     wanted = jnp.floor(jax.random.uniform(key, (num,)) * total[-1]).astype(jnp.int32)
     place = jnp.searchsorted(total, wanted, side="right").astype(jnp.int32)
+    # Plane numbers hold the doors in the low bits and the keys above them.
     plane, cell = jnp.divmod(place, level.height * level.width)
     y, x = jnp.divmod(cell, level.width)
     zero = jnp.zeros_like(x)
@@ -55,7 +62,7 @@ def _draw(
 
 
 def _fewest(here: Map, states: State, doors_closed: bool) -> Int[Array, "*S"]:
-    """Fewest steps to the goal from each state; -1 where there is no way."""
+    """Fewest steps to the goal from each state; -1 if the goal cannot be reached."""
     num_doors = len(here.beside) if doors_closed else 0
     plane = states.held << num_doors
     plane = plane | (states.opened & (2**num_doors - 1))
@@ -70,6 +77,7 @@ def _fewest(here: Map, states: State, doors_closed: bool) -> Int[Array, "*S"]:
         found = jnp.where((found < 0) & met(wider), rounds, found)
         return wider, found, rounds + 1, jnp.any(wider != reached) & jnp.any(found < 0)
 
+    # Backward search from the goal, with any doors open and any keys held.
     first = jnp.broadcast_to(here.goal[None], here.open.shape)
     found = jnp.where(met(first), 0, -1)
     loop = (first, found, jnp.int32(1), jnp.bool_(True))

@@ -1,4 +1,4 @@
-"""Grids of walls, lava, doors and keys as bit masks: the level, the episode's state, conversions.
+"""Grids of walls, lava, doors and keys as bit masks: the level and the state of an episode.
 
 Sets of cells are rows of bits as in `rlgen.envs.grid.rows`.
 """
@@ -10,17 +10,17 @@ from flax import struct
 from jaxtyping import Array, Int, UInt32
 
 
-@no_type_check  # JAX also builds it with axes or None for arrays: no check of the fields' types
+@no_type_check  # JAX also builds it with axes or None in place of arrays: no type checks
 @struct.dataclass
 class Level:
-    """All that an episode depends on. The gymnax `params` of the environment.
+    """Everything that an episode depends on; the gymnax `params` of the environment.
 
-    Doors that are neither closed nor locked stand open from the start. Key k opens the doors of
-    `locks[k]`; there is at most one door for each key.
+    Doors that are neither closed nor locked are open from the start. Key k opens the doors of
+    `locks[k]`, at most one.
     """
 
-    walls: UInt32[Array, "*batch lines words"]  # cells that nobody enters; no lines if unused
-    lava: UInt32[Array, "*batch lines words"]  # cells that kill; no lines if unused
+    walls: UInt32[Array, "*batch lines words"]  # cells that cannot be entered; no lines if unused
+    lava: UInt32[Array, "*batch lines words"]  # cells that end the episode; no lines if unused
     doors: Int[Array, "*batch D 2"]  # x, y
     closed: Int[Array, "*batch"]  # bit i: door i starts closed and opens when walked into
     locks: Int[Array, "*batch K"]  # bit i: key k opens door i, which starts locked
@@ -35,18 +35,18 @@ class Level:
 @no_type_check
 @struct.dataclass
 class State:
-    """Where an episode stands."""
+    """State of an episode."""
 
     x: Int[Array, "*batch"]
     y: Int[Array, "*batch"]
     time: Int[Array, "*batch"]  # steps taken
     opened: Int[Array, "*batch"]  # bit i: door i is open
     held: Int[Array, "*batch"]  # bit k: key k has been picked up
-    event: Int[Array, "*batch"]  # what the last step did, see `dynamics`
+    event: Int[Array, "*batch"]  # event of the last step, see `dynamics`
 
 
 def start_of(level: Level) -> State:
-    """The moment at which every episode on a level begins."""
+    """Return the state at the start of an episode on a level."""
     x, y = level.start[0], level.start[1]
     zero = jnp.zeros_like(x)
     return State(x, y, zero, first_opened(level), zero, zero)
@@ -62,7 +62,8 @@ def first_opened(level: Level) -> Int[Array, ""]:
 
 
 def things_at(places: Int[Array, "D 2"], x: Int[Array, ""], y: Int[Array, ""]) -> Int[Array, ""]:
-    """Bit mask of the doors or keys that are at a cell."""
+    """Bit mask of the doors or keys in a cell."""
+    # A loop over a few doors or keys is unrolled when traced; no gather is needed.
     found = jnp.int32(0)
     for i in range(places.shape[0]):
         here = (places[i, 0] == x) & (places[i, 1] == y)
@@ -73,7 +74,7 @@ def things_at(places: Int[Array, "D 2"], x: Int[Array, ""], y: Int[Array, ""]) -
 def things_beside(
     places: Int[Array, "D 2"], x: Int[Array, ""], y: Int[Array, ""]
 ) -> Int[Array, ""]:
-    """Bit mask of the doors that are on one of the four cells around a cell."""
+    """Bit mask of the doors in one of the four cells next to a cell."""
     found = jnp.int32(0)
     for i in range(places.shape[0]):
         away = jnp.abs(places[i, 0] - x) + jnp.abs(places[i, 1] - y)

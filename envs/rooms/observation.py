@@ -1,8 +1,8 @@
 """Observations of the grids of walls, lava, doors and keys: a few packed words, or the whole grid.
 
-Fields that a family or its options do not use are `()`. Channels of the images, those in use, in
-this order: walls, lava, doors, shut doors, goal, each key, the door of each key while it is locked,
-and last what is seen (with occlusion) or where the agent is (of the whole grid).
+Fields that a family or its options do not use are `()`. Images have these channels, as far as they
+are used, in this order: walls, lava, doors, shut doors, goal, each key, the door of each key while
+it is locked, and last the visible cells (with occlusion) or the agent (on the whole grid).
 """
 
 from typing import NamedTuple
@@ -20,40 +20,40 @@ from rlgen.envs.rooms.level import Level, State
 from rlgen.types import Key, PyTree
 
 NUM_COLOURS = 2**24
-"""What the noise is drawn from: one byte each of red, green and blue."""
+"""Number of values of the noise: one byte each of red, green and blue."""
 CLOCK_SCALE = 0.01
-"""The clock in networks' inputs, a step."""
+"""Change of the clock per step in the network input."""
 
 
 class Options(NamedTuple):
-    """What is to be seen."""
+    """Choices of what is observed."""
 
-    full: bool = False  # the whole grid, else the cells around the agent
-    occlusion: bool = False  # whether walls and shut doors hide what is behind them
-    clock: bool = False  # whether the number of steps taken is seen
-    noise: bool = False  # whether a random colour is seen, another at every step
+    full: bool = False  # observe the whole grid, else the cells around the agent
+    occlusion: bool = False  # walls and shut doors hide the cells behind them
+    clock: bool = False  # the number of steps taken is observed
+    noise: bool = False  # a random colour is observed, resampled at every step
 
 
 class Messages(NamedTuple):
-    """What is seen beside the cells."""
+    """Observed quantities other than the cells."""
 
     event: Int8[Array, "*batch"]  # of the last step
-    held: Bool[Array, "*batch K"] | tuple[()]  # which keys
+    held: Bool[Array, "*batch K"] | tuple[()]  # which keys are held
     clock: Int[Array, "*batch"] | tuple[()]  # steps taken
     noise: UInt32[Array, "*batch"] | tuple[()]
 
 
 class PackedObs(NamedTuple):
-    """The cells around the agent; `unpack` gives the image."""
+    """The cells around the agent, packed; `unpack` returns the image."""
 
     walls: Window | tuple[()]
     lava: Window | tuple[()]
     doors: Window | tuple[()]
     shut: Window | tuple[()]  # doors that are not open
-    goal: Int8[Array, "*batch"]  # 8 r + c, `HIDDEN` out of view
-    keys: Int8[Array, "*batch K"] | tuple[()]  # likewise, of each key not yet held
-    locks: Int8[Array, "*batch K"] | tuple[()]  # likewise, of the door of each key while locked
-    seen: Window | tuple[()]  # with occlusion; the other fields show only what is in it
+    goal: Int8[Array, "*batch"]  # 8 r + c for row r, column c in view, else `HIDDEN`
+    keys: Int8[Array, "*batch K"] | tuple[()]  # place of each key not yet held, coded like `goal`
+    locks: Int8[Array, "*batch K"] | tuple[()]  # place of each key's door while locked
+    seen: Window | tuple[()]  # visible cells, with occlusion; other fields show only these
     messages: Messages
 
 
@@ -65,7 +65,7 @@ class FullObs(NamedTuple):
 
 
 def observe(key: Key, state: State, level: Level, options: Options) -> PackedObs | FullObs:
-    """What the agent sees at a moment; the key is for the noise."""
+    """Return the observation of a state; the key is for the noise."""
     messages = Messages(
         state.event.astype(jnp.int8),
         (state.held >> jnp.arange(level.keys.shape[0])) & 1 == 1 if level.keys.shape[0] else (),
@@ -78,18 +78,18 @@ def observe(key: Key, state: State, level: Level, options: Options) -> PackedObs
 
 
 def unpack(obs: PyTree) -> dict[str, Float[Array, "..."]]:
-    """Either kind of observation as a network sees it; leading axes are free.
+    """Expand either kind of observation to network inputs, with any leading axes.
 
     Returns:
         `image`, float32[..., 7, 7, C] (or the whole grid), and `vector`, float32[..., F]: the last
-        event as one-hot, held keys, and clock and noise if there are any.
+        event as one-hot, the held keys, and clock and noise if they are in use.
     """
     image = _image(obs) if isinstance(obs, PackedObs) else obs.image
     return {"image": image.astype(jnp.float32), "vector": _vector(obs.messages)}
 
 
 def space_of(obs: PyTree) -> spaces.Dict:
-    """The space of an observation, from its shapes."""
+    """Build the space of an observation from its shapes."""
     found = {n: x for n, x in zip(obs._fields, obs, strict=True) if not isinstance(x, tuple) or x}
     return spaces.Dict({name: _space(name, x) for name, x in found.items()})
 
@@ -97,6 +97,7 @@ def space_of(obs: PyTree) -> spaces.Dict:
 def _space(name: str, x: PyTree) -> spaces.Space:
     if isinstance(x, tuple):
         return space_of(x)
+    # Largest values of the fields that do not use the whole range of their type.
     top = {"event": NUM_EVENTS - 1, "clock": 2**31 - 1, "noise": NUM_COLOURS - 1, "image": 1}
     high = top.get(name, {"uint32": 2**32 - 1, "bool": 1}.get(x.dtype.name, HIDDEN))
     return spaces.Box(0, high, x.shape, x.dtype)
@@ -107,6 +108,7 @@ def _around(state: State, level: Level, occlusion: bool, messages: Messages) -> 
     walls, lava = (view.window(rows, x, y) for rows in (level.walls, level.lava))
     places = [view.place_in_view(level.doors[i], x, y) for i in range(level.doors.shape[0])]
     goal = view.place_in_view(level.goal, x, y)
+    # Place of each door while it is shut, else HIDDEN, which belongs to no set.
     shut_of = [jnp.where((state.opened >> i) & 1 == 1, HIDDEN, p) for i, p in enumerate(places)]
     doors, shut = _union(places), _union(shut_of)
     keys = [
@@ -115,7 +117,7 @@ def _around(state: State, level: Level, occlusion: bool, messages: Messages) -> 
     ]
     locks = [_locked_place(level.locks[k], shut_of) for k in range(level.keys.shape[0])]
     seen = ()
-    if occlusion:
+    if occlusion:  # hide everything that is not visible
         seen = view.sight(walls | shut)
         walls, lava, doors, shut = (cells & seen for cells in (walls, lava, doors, shut))
         goal, *rest = (jnp.where(view.holds(seen, p), p, HIDDEN) for p in (goal, *keys, *locks))
@@ -165,7 +167,7 @@ def _whole(state: State, level: Level) -> UInt8[Array, "H W C"]:
     if num_doors:
         planes.append(sum((at(level.doors[i]) for i in range(num_doors)), none))
         planes.append(sum((at(level.doors[i], is_shut[i]) for i in range(num_doors)), none))
-    planes.append(at(level.goal))
+    planes.append(at(level.goal))  # the order is that of `_image`
     planes += [at(level.keys[k], (state.held >> k) & 1 == 0) for k in range(num_keys)]
     for k in range(num_keys):
         locked = [is_shut[i] & ((level.locks[k] >> i) & 1 == 1) for i in range(num_doors)]
@@ -193,5 +195,5 @@ def _vector(messages: Messages) -> Float[Array, "*batch F"]:
         parts.append(messages.clock[..., None] * CLOCK_SCALE)
     if not isinstance(messages.noise, tuple):
         shift = jnp.arange(0, 24, 8, dtype=jnp.uint32).reshape(*[1] * messages.noise.ndim, 3)
-        parts.append(((messages.noise[..., None] >> shift) & 255) / 255)
+        parts.append(((messages.noise[..., None] >> shift) & 255) / 255)  # bytes to [0, 1]
     return jnp.concatenate([part.astype(jnp.float32) for part in parts], -1)

@@ -10,7 +10,7 @@ from rlgen.envs.rooms.level import Level, State, first_opened
 LAVA, LAVA_EDGE = (240, 110, 40), (231, 98, 32)
 DOOR, GOAL, AGENT = (150, 108, 66), maze.GOAL, maze.AGENT
 COLOURS = ((34, 113, 206), (222, 178, 32), (150, 70, 170), (30, 160, 160))
-"""Of the keys and their doors."""
+"""Colours of the keys and of their doors."""
 
 
 def level_image(level: Level) -> np.ndarray:
@@ -19,10 +19,10 @@ def level_image(level: Level) -> np.ndarray:
 
 
 def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
-    """Picture of a moment of an episode; the 7x7 cells around the agent are tinted.
+    """Picture of a state of an episode; the 7x7 cells around the agent are tinted.
 
     Returns:
-        uint8[H * tile, W * tile, 3]; a tile is 16 pixels for 25 x 25 cells, less if larger.
+        uint8[H * tile, W * tile, 3]; a tile has side 16 for 25 x 25 cells, less for larger grids.
     """
     agent = np.array([state.x, state.y])
     return _draw(level, agent, int(state.opened), int(state.held), highlight)
@@ -46,13 +46,14 @@ def _draw(level: Level, agent: np.ndarray, opened: int, held: int, highlight: bo
         if not held >> k & 1:
             maze.paint(image, cell, _key(tile), COLOURS[k % len(COLOURS)])
     maze.paint(image, np.asarray(level.goal), maze.square(tile), GOAL)
+    # An agent that left the grid into the lava around it is not drawn.
     if 0 <= agent[0] < level.width and 0 <= agent[1] < level.height:
         maze.paint(image, agent, _disc(tile), AGENT)
     return image.round().astype(np.uint8)
 
 
 def _colours_of_doors(level: Level) -> list[tuple]:
-    """Of the key that opens each door; doors without a lock look alike."""
+    """Colour of each door: that of its key, or `DOOR` for doors without a lock."""
     locks = [int(lock) for lock in np.asarray(level.locks)]
     keys = [[k for k, lock in enumerate(locks) if lock >> i & 1] for i in range(len(level.doors))]
     return [COLOURS[fitting[0] % len(COLOURS)] if fitting else DOOR for fitting in keys]

@@ -1,13 +1,13 @@
-"""Rho rooms: one room with obstacles, in which goals are shared by levels as far as one likes.
+"""Rho rooms: one room with obstacles; a parameter sets how often levels share their goal.
 
-Moves right, down, left and up, as the map lies, and one action, interact, without use here. The
-agent starts in the first corner and sees the 7x7 cells around it, not where they are. The goal is
-in the opposite corner with probability `sharing`, else anywhere. Reaching it pays 1 and ends the
-episode.
+The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
+has no effect here. The agent starts in the first corner and observes the 7x7 cells around it, but
+not its own position. The goal is in the opposite corner with probability `sharing`, else in a
+random cell. Reaching it gives reward 1 and ends the episode.
 
-Two numbers decide which bonuses can work: with much sharing, what was new once is of use on other
-levels, and counts over all episodes work; with a time limit that lets one episode cover the room,
-counts within the episode do.
+Two parameters determine which bonuses can work. If levels share much, novelty on one level is also
+informative on others, and counts over all episodes work. If the time limit lets one episode cover
+the room, counts within the episode work.
 
 Source: rlgen's own, after the analysis of Henaff et al., 2023, "A Study of Global and Episodic
 Bonuses for Exploration in Contextual MDPs".
@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict] = {
     "unshared-short": {"coverage": 0.25},
     "fresh": {"layout": "fresh"},
 }
-"""The ends of the family; `short` is for time limits that do not let an episode cover the room."""
+"""The extremes of the family; with `short`, an episode is too short to cover the room."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class RhoRooms(RoomsFamily):
     """Goals in a room with obstacles.
 
     Attributes:
-        size: cells a side of the room; what is around it is wall.
-        layout: of the obstacles: `fixed`, the same on all levels, or `fresh`, another on each.
-        sharing: probability of the goal to be in the corner opposite the start, else uniform.
-        coverage: time limit as a multiple of the number of free cells.
-        occlusion: whether walls hide what is behind them.
+        size: Number of cells per side of the room; everything around it is wall.
+        layout: Obstacles: `fixed`, identical on all levels, or `fresh`, random on each level.
+        sharing: Probability that the goal is in the corner opposite the start; else it is uniform.
+        coverage: Time limit as a multiple of the number of free cells.
+        occlusion: If True, walls hide the cells behind them.
 
     Raises:
-        ValueError: a field outside its range; the message says what is allowed.
+        ValueError: A field is out of range; the message states the allowed range.
     """
 
     size: int = 19
@@ -60,7 +60,7 @@ class RhoRooms(RoomsFamily):
     sharing: float = 0.0
     coverage: float = 1.0
 
-    doors_closed = False  # there is none
+    doors_closed = False  # the family has no doors
 
     def __post_init__(self):
         self.check_options()
@@ -74,24 +74,25 @@ class RhoRooms(RoomsFamily):
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Height and width of the grid."""
+        """Height and width of the grid, in cells."""
         return self.size, self.size
 
     def sample_level(self, key: Key) -> Level:
-        """The goal in its corner or anywhere but at the start, and obstacles, fixed or fresh."""
+        """Sample a goal, in its corner or anywhere but at the start, and the obstacles."""
         key_layout, key_goal = jax.random.split(key)
         if self.layout == "fresh":
-            rock = rock_generator.fresh_layout(key_layout, self.size)
+            walls = rock_generator.fresh_layout(key_layout, self.size)
         else:
-            rock = jnp.asarray(rock_generator.fixed_layout(self.size))
+            walls = jnp.asarray(rock_generator.fixed_layout(self.size))
         start = jnp.array(rock_generator.start_of(self.size), jnp.int32)
         shared = jnp.array(rock_generator.shared_goal(self.size), jnp.int32)
+        # The first row decides between the two cases, the rest is a score per cell.
         draws = jax.random.uniform(key_goal, (self.size + 1, self.size))
-        anywhere = rock_generator.pick(draws[1:], ~rock & ~rock_generator.at(start, self.size))
+        anywhere = rock_generator.pick(draws[1:], ~walls & ~rock_generator.at(start, self.size))
         goal = jnp.where(draws[0, 0] < self.sharing, shared, anywhere)
-        limit = jnp.round(self.coverage * (~rock).sum()).astype(jnp.int32)
+        limit = jnp.round(self.coverage * (~walls).sum()).astype(jnp.int32)
         return Level(
-            pack(rock, outside=True),
+            pack(walls, outside=True),
             nothing(self.size),
             jnp.zeros((0, 2), jnp.int32),
             jnp.int32(0),
@@ -105,7 +106,7 @@ class RhoRooms(RoomsFamily):
         )
 
     def suites(self) -> dict:
-        """`test` is of the environment's own fields; the others share no goal, or no obstacle."""
+        """`test` has these fields; `unshared` puts goals anywhere, `fresh` also changes walls."""
         members = {
             "test": self,
             "unshared": replace(self, sharing=0.0),
@@ -114,14 +115,14 @@ class RhoRooms(RoomsFamily):
         return suites.suites("rho-rooms", members)
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """Other places of the goal, and other rooms; see `rlgen.evaluation.ladder.ladder`."""
+        """Levels with other goals and with other walls; see `rlgen.evaluation.ladder.ladder`."""
         found = {}
         if self.sharing > 0:
             found["unshared"] = DistributionShift(
-                "V2", "that share nothing", fields={"sharing": 0.0}
+                "V2", "with goals anywhere", fields={"sharing": 0.0}
             )
         if self.layout == "fixed":
-            found["fresh"] = DistributionShift("V3", "with walls of their own", "fresh")
+            found["fresh"] = DistributionShift("V3", "each with different walls", "fresh")
         return found
 
 
@@ -131,5 +132,5 @@ def build(**fields) -> RhoRooms:
 
 
 def tiny() -> RhoRooms:
-    """A small room, for tests of laws."""
+    """A small room, for the law tests."""
     return RhoRooms(size=4, coverage=1.5)

@@ -12,11 +12,11 @@ from rlgen.envs.rooms.solver import around
 from rlgen.types import Key
 
 ROCK = 0.17
-"""Chance of a cell to be an obstacle."""
+"""Probability that a cell is an obstacle."""
 
 
 def start_of(size: int) -> tuple[int, int]:
-    """x, y of the agent: the first corner."""
+    """x, y of the agent's start: the first corner."""
     return 0, 0
 
 
@@ -27,31 +27,32 @@ def shared_goal(size: int) -> tuple[int, int]:
 
 @functools.cache
 def fixed_layout(size: int) -> tuple[tuple[bool, ...], ...]:
-    """Obstacles [y, x] of the layout of seed 0: the first connected one that its stream gives."""
+    """Obstacles [y, x] of the fixed layout: the first connected one in the stream of seed 0."""
+    # Raw bits of PCG64, as they are identical in every version of numpy.
     bits = np.random.PCG64(0)
     while True:
         draws = (bits.random_raw(size * size) >> np.uint64(11)) * 2.0**-53
-        rock = np.asarray(draws.reshape(size, size) < ROCK) & ~_kept(size)
-        if _is_connected(rock):
-            return tuple(tuple(bool(x) for x in row) for row in rock)
+        walls = np.asarray(draws.reshape(size, size) < ROCK) & ~_kept(size)
+        if _is_connected(walls):
+            return tuple(tuple(bool(x) for x in row) for row in walls)
 
 
 def fresh_layout(key: Key, size: int) -> Bool[Array, "G G"]:
-    """Obstacles [y, x] of a random connected layout."""
+    """Sample obstacles [y, x] of a random connected layout."""
     kept = jnp.asarray(_kept(size))
 
     def once(loop: tuple) -> tuple:
         trial, _, _ = loop
         draws = jax.random.uniform(jax.random.fold_in(key, trial), (size, size))
-        rock = (draws < ROCK) & ~kept
-        return trial + 1, rock, is_connected(rock)
+        walls = (draws < ROCK) & ~kept
+        return trial + 1, walls, is_connected(walls)
 
     begun = (jnp.int32(0), jnp.zeros((size, size), bool), jnp.bool_(False))
     return jax.lax.while_loop(lambda loop: ~loop[2], once, begun)[1]
 
 
 def is_connected(rock: Bool[Array, "G G"]) -> Bool[Array, ""]:
-    """Whether ways from the start lead to all cells that are free."""
+    """Return whether every free cell can be reached from the start."""
     free = ~pack(rock, outside=True)
     x, y = start_of(rock.shape[0])
     start = pack(jnp.zeros_like(rock).at[y, x].set(True), outside=False)
@@ -66,34 +67,36 @@ def is_connected(rock: Bool[Array, "G G"]) -> Bool[Array, ""]:
 
 
 def pick(draws: Float[Array, "S S"], cells: Bool[Array, "S S"]) -> Int[Array, "2"]:
-    """x, y of one of the cells, uniformly."""
+    """Choose one of the cells uniformly and return its x, y."""
+    # The largest of independent uniform numbers is at each cell with equal probability.
     best = jnp.argmax(jnp.where(cells, draws, -1.0)).astype(jnp.int32)
     return jnp.stack([best % draws.shape[1], best // draws.shape[1]])
 
 
 def at(cell: Int[Array, "2"], size: int) -> Bool[Array, "S S"]:
-    """The set of one cell x, y."""
+    """Mask of one cell x, y."""
     place = jnp.arange(size)
     return (place[:, None] == cell[1]) & (place[None] == cell[0])
 
 
 def _kept(size: int) -> np.ndarray:
+    """Mask of the cells that stay free: the start and the shared goal."""
     kept = np.zeros((size, size), bool)
     for x, y in (start_of(size), shared_goal(size)):
         kept[y, x] = True
     return kept
 
 
-def _is_connected(rock: np.ndarray) -> bool:
-    """The same on the host, without compiling."""
-    x, y = start_of(len(rock))
-    reached = np.zeros_like(rock)
+def _is_connected(walls: np.ndarray) -> bool:
+    """Like `is_connected`, but on the host and without compiling."""
+    x, y = start_of(len(walls))
+    reached = np.zeros_like(walls)
     reached[y, x] = True
-    for _ in range(rock.size):
+    for _ in range(walls.size):
         padded = np.pad(reached, 1)
         near = padded[2:, 1:-1] | padded[:-2, 1:-1] | padded[1:-1, 2:] | padded[1:-1, :-2]
-        wider = reached | (near & ~rock)
+        wider = reached | (near & ~walls)
         if (wider == reached).all():
             break
         reached = wider
-    return bool((reached == ~rock).all())
+    return bool((reached == ~walls).all())

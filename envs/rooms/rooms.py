@@ -1,12 +1,14 @@
-"""Rooms: a chain of rooms with lava, or walls, all around them; the goal is in the last one.
+"""Rooms: a chain of rooms surrounded by lava or walls; the goal is in the last room.
 
-Moves right, down, left and up, as the map lies, and one action, interact, without use here. The
-agent sees the 7x7 cells around it and not where they are. Reaching the goal pays 1 and ends the
-episode; lava ends it without reward. Doors stand open, open to who walks into them, which costs a
-step, or are jammed, and then open so one time in three.
+The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
+has no effect here. The agent observes the 7x7 cells around it, but not its own position. Reaching
+the goal gives reward 1 and ends the episode; lava ends it without reward. Doors are open; or
+closed, and open when the agent walks into them, which costs a step; or jammed, and then open with
+probability 1/3 in each attempt.
 
-The position of the agent says little across levels and, as one episode can cover a level, bonuses
-for what is new in the episode explore it; with few levels, counts over all episodes do so, too.
+The agent's position carries little information across levels. Because one episode can cover a
+level, bonuses for novelty within the episode suffice to explore it; with few levels, counts over
+all episodes suffice, too.
 
 Source: MultiRoom-N-Lava of Samvelyan et al., 2021, "MiniHack the Planet", after Chevalier-Boisvert
 et al., 2023, "Minigrid & Miniworld". Time limits are MiniHack's.
@@ -40,12 +42,13 @@ VARIANTS: dict[str, dict] = {
     "n6-clock": {"clock": True},
     "n6-noise": {"noise": True},
 }
-"""Number of rooms, and what is unusual about them."""
+"""Named by the number of rooms and by the fields that differ from their defaults."""
 
 LIMITS = {2: 40, 4: 120, 6: 240, 10: 360}
+"""MiniHack's time limits, by number of rooms."""
 MAX_ROOMS = 10
 CROWDED = 0.8
-"""The share of the grid that rooms of average size may fill."""
+"""Largest fraction of the grid that rooms of average size may cover."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +56,16 @@ class Rooms(RoomsFamily):
     """Chains of rooms.
 
     Attributes:
-        num_rooms: rooms of the chain.
-        max_room_size: most cells a side of a room, its walls included; the least is 4.
-        walls: `lava`, which kills who touches it, or `solid`.
-        doors: `open`, `closed` or `locked`; the last are jammed, and no key helps.
-        size: cells a side of the grid.
-        max_steps: time limit; 0 for MiniHack's, or 40 a room for numbers of rooms that it lacks.
+        num_rooms: Number of rooms of the chain.
+        max_room_size: Largest side of a room in cells, walls included; the smallest is 4.
+        walls: `lava`, which ends the episode when the agent enters it, or `solid`.
+        doors: `open`, `closed` or `locked`; locked doors are jammed, and no key opens them.
+        size: Number of cells per side of the grid.
+        max_steps: Time limit in steps; 0 means MiniHack's, or 40 per room for numbers of rooms that
+            MiniHack does not have.
 
     Raises:
-        ValueError: a field outside its range; the message says what is allowed.
+        ValueError: A field is out of range; the message states the allowed range.
     """
 
     num_rooms: int = 6
@@ -85,35 +89,36 @@ class Rooms(RoomsFamily):
         usual = (least + self.max_room_size) / 2
         if self.num_rooms * usual**2 > CROWDED * self.size**2:
             raise ValueError(
-                f"Rooms: num_rooms={self.num_rooms} of up to {self.max_room_size} cells a side "
-                f"hardly fit into size={self.size}; take fewer, smaller rooms or a larger grid"
+                f"Rooms: num_rooms={self.num_rooms} of up to {self.max_room_size} cells per side "
+                f"hardly fit into size={self.size}; use fewer or smaller rooms or a larger grid"
             )
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Height and width of the grid."""
+        """Height and width of the grid, in cells."""
         return self.size, self.size
 
     @property
     def doors_closed(self) -> bool:
-        """Whether a door may be shut."""
+        """True if the doors start shut."""
         return self.doors != "open"
 
     @property
     def doors_jam(self) -> bool:
-        """Whether it may stay so."""
+        """True if a shut door may stay shut when the agent walks into it."""
         return self.doors == "locked"
 
     def sample_level(self, key: Key) -> Level:
-        """A complete chain; start and goal anywhere in its first and last room."""
+        """Sample a complete chain with a random start in its first and goal in its last room."""
         shape = chain_generator.Shape(self.num_rooms, self.max_room_size, self.size)
         chain = chain_generator.sample_chain(key, shape)
-        doors = chain.rooms.door[1:]
+        doors = chain.rooms.door[1:]  # the first room has no entry
         floor = chain_generator.floor_of(chain.rooms, self.size)
         row, column = jnp.arange(self.size)[None, :, None], jnp.arange(self.size)[None, None]
         floor |= jnp.any((row == doors[:, 1, None, None]) & (column == doors[:, 0, None, None]), 0)
         around, none = pack(~floor, outside=True), nothing(self.size)
         lava = self.walls == "lava"
+        # Jammed doors are closed, too: `step_env` decides whether they open.
         closed = 2 ** (self.num_rooms - 1) - 1 if self.doors_closed else 0
         return Level(
             none if lava else around,
@@ -130,7 +135,7 @@ class Rooms(RoomsFamily):
         )
 
     def suites(self) -> dict:
-        """`test` is of the environment's own fields; the others are of 4, 6 and 10 rooms."""
+        """`test` has this environment's fields; the others have 4, 6 and 10 rooms."""
         members = {"test": self}
         for name in ("n4", "n6", "n10"):
             shape = {"max_room_size": 10, "size": 25, "max_steps": 0, **VARIANTS[name]}
@@ -138,7 +143,7 @@ class Rooms(RoomsFamily):
         return suites.suites("rooms", members)
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """More rooms, and rooms of another make; see `rlgen.evaluation.ladder.ladder`."""
+        """Levels with more rooms and with open doors; see `rlgen.evaluation.ladder.ladder`."""
         found = {}
         if self.num_rooms < 10 and self.size >= 25:
             found["n10"] = DistributionShift("V2", "of ten rooms", fields={"num_rooms": 10})
@@ -153,5 +158,5 @@ def build(**fields) -> Rooms:
 
 
 def tiny() -> Rooms:
-    """Two small rooms, for tests of laws."""
+    """Two small rooms, for the law tests."""
     return Rooms(num_rooms=2, max_room_size=4, size=9, max_steps=24)

@@ -1,11 +1,11 @@
-"""Exact shortest ways among doors and keys, all cells of a row at once.
+"""Exact shortest paths with doors and keys; the search treats all cells of a row at once.
 
-A set of states is one bit a cell in each of 2^(doors + keys) planes, one for each combination of
-open doors and held keys; bit i of a plane's number is door i, the keys follow. A breadth-first
-search is then a loop of shifts and masks that ends at a fixed point. Backwards from the goal, a
-round adds all states from which one step leads into the set.
+A set of states is one bit per cell in each of 2^(doors + keys) planes, one plane for each
+combination of open doors and held keys; bit i of a plane's number is door i, and the keys follow. A
+breadth-first search is then a loop of shifts and masks that ends at a fixed point. Backwards from
+the goal, each round adds all states from which one step leads into the set.
 
-A door that opens only sometimes when walked into counts as one that always does.
+A jammed door, which opens only sometimes, is treated as one that always opens.
 """
 
 from collections.abc import Callable
@@ -30,28 +30,29 @@ ALL = np.uint32(2**32 - 1)
 
 
 class Map(NamedTuple):
-    """What a search needs of a level."""
+    """The sets of a level that a search needs."""
 
     start: Sets
     goal: Cells
-    ground: Cells  # neither wall nor lava; doors belong to it
+    ground: Cells  # cells that are neither wall nor lava, doors included
     walls: Cells
-    open: Sets  # ground without shut doors
-    doorways: Cells  # all doors, also those that are never shut
+    open: Sets  # ground without the doors that are shut in each plane
+    doorways: Cells  # all doors, including those that are never shut
     beside: tuple[Cells, ...]  # the four cells around each door
-    stuck: tuple[Flags, ...]  # planes in which each door is shut and stays so when walked into
-    pushed: tuple[Flags, ...]  # planes in which it is shut and then opens
-    unlocks: tuple[Flags, ...]  # planes in which it is shut and its key held
+    stuck: tuple[Flags, ...]  # planes in which each door is shut and stays shut
+    pushed: tuple[Flags, ...]  # planes in which it is shut and opens when walked into
+    unlocks: tuple[Flags, ...]  # planes in which it is shut and its key is held
     keys: tuple[Cells, ...]
     wants: tuple[Flags, ...]  # planes in which each key is not held
 
 
 def solve(level: Level, doors_closed: bool = True) -> Solution:
-    """Fewest steps to the goal and what they earn within the time limit.
+    """Compute the fewest steps to the goal and their return within the time limit.
 
     Args:
-        level: one level.
-        shuts: whether any door of the family is ever shut; else no plane is spent on doors.
+        level: One level.
+        doors_closed: Whether the family has doors that can be shut; else no planes are used for
+            doors.
     """
     steps = fewest_steps(level, doors_closed)
     limit = level.max_steps_in_episode
@@ -60,7 +61,7 @@ def solve(level: Level, doors_closed: bool = True) -> Solution:
 
 
 def fewest_steps(level: Level, doors_closed: bool = True) -> Int[Array, ""]:
-    """Steps from the start to the goal; -1 if there is no way."""
+    """Fewest steps from the start to the goal; -1 if the goal cannot be reached."""
     here = map_of(level, doors_closed)
 
     def unfinished(loop: tuple) -> Bool[Array, ""]:
@@ -72,6 +73,7 @@ def fewest_steps(level: Level, doors_closed: bool = True) -> Int[Array, ""]:
         wider = reached | before(here, reached)
         return wider, rounds + 1, jnp.any(wider & here.start), jnp.any(wider != reached)
 
+    # The goal counts in every plane: any doors may be open and any keys held at the end.
     first = jnp.broadcast_to(here.goal[None], here.open.shape)
     met = jnp.any(first & here.start)
     loop = (first, jnp.int32(0), met, jnp.bool_(True))
@@ -82,10 +84,11 @@ def fewest_steps(level: Level, doors_closed: bool = True) -> Int[Array, ""]:
 def position_values(
     level: Level, discount: Discount, doors_closed: bool = True
 ) -> Float[Array, " HW"]:
-    """For each cell, row by row, the least optimal value of the states that can be reached there.
+    """Lowest optimal value of the reachable states in each cell, row by row.
 
-    The value of a state is `discount` to the power of the fewest steps to success; 0 of states
-    without a way, and of cells that no way from the start leads to. Time limits play no part.
+    The value of a state is `discount` to the power of the fewest steps to the goal, or 0 if the
+    goal cannot be reached. Cells that cannot be reached from the start have value 0. The time limit
+    is ignored.
     """
     here = map_of(level, doors_closed)
     states = reachable(here)
@@ -94,6 +97,7 @@ def position_values(
         return unpack_rows(cells, level.height, level.width).reshape(-1)
 
     visited = grid(any_plane(states))
+    # A cell is done once the goal can be reached from all its reachable states, in every plane.
     steps, done = _worst_steps(here, lambda reached: grid(_every_plane(reached | ~states)))
     return jnp.where(visited & done, discount ** steps.astype(jnp.float32), 0.0)
 
@@ -101,11 +105,13 @@ def position_values(
 def event_values(
     level: Level, discount: Discount, doors_closed: bool = True, doors_jam: bool = False
 ) -> Float[Array, " Z"]:
-    """The same for each event: of the states to which a step with this event can lead.
+    """Lowest optimal value of the states that a step with each event can lead to.
 
     Args:
-        level, discount, shuts: as above.
-        jams: whether a closed door may stay shut when it is walked into.
+        level: One level.
+        discount: As for `position_values`.
+        doors_closed: Whether the family has doors that can be shut.
+        doors_jam: Whether a closed door may stay shut when the agent walks into it.
     """
     here = map_of(level, doors_closed)
     states = after_events(here, reachable(here), doors_jam)
@@ -117,7 +123,7 @@ def event_values(
 
 
 def map_of(level: Level, doors_closed: bool) -> Map:
-    """The sets that a search needs."""
+    """Build the sets that a search needs."""
     lines = level.height + 2 * MARGIN
     words = max(level.walls.shape[1], level.lava.shape[1])
     none = jnp.zeros((lines, words), jnp.uint32)
@@ -128,7 +134,7 @@ def map_of(level: Level, doors_closed: bool) -> Map:
     stuck, pushed, unlocks = [], [], []
     blocked = jnp.zeros((opened.shape[1], lines, words), jnp.uint32)
     for i, door in enumerate(doors[:num_doors]):
-        shut = ~opened[i]
+        shut = ~opened[i]  # [P, 1, 1]
         fits = jnp.zeros_like(shut)
         for k in range(num_keys):
             fits |= held[k] & ((level.locks[k] >> i) & 1 == 1)
@@ -138,7 +144,7 @@ def map_of(level: Level, doors_closed: bool) -> Map:
         stuck.append(shut & ~door_opens)
         unlocks.append(shut & fits)
     first = first_opened(level) if doors_closed else 0
-    plane = jnp.arange(opened.shape[1])[:, None, None]
+    plane = jnp.arange(opened.shape[1])[:, None, None]  # no key is held at first: their bits are 0
     start = jnp.where(plane == first, _cell(level.start, lines, words)[None], 0)
     ground = ~(walls | lava)
     return Map(
@@ -158,11 +164,11 @@ def map_of(level: Level, doors_closed: bool) -> Map:
 
 
 def reachable(here: Map) -> Sets:
-    """All states to which the start leads, the goal included and death left out."""
+    """All states reachable from the start, including those at the goal, excluding those in lava."""
 
     def once(loop: tuple) -> tuple:
         reached, _ = loop
-        alive = reached & ~here.goal[None]
+        alive = reached & ~here.goal[None]  # the goal ends the episode
         wider = reached | (around(alive) & here.open) | _pushing(here, alive)
         wider |= _interacting(here, alive)
         return wider, jnp.any(wider != reached)
@@ -171,16 +177,18 @@ def reachable(here: Map) -> Sets:
 
 
 def before(here: Map, reached: Sets) -> Sets:
-    """The states from which one step leads into a set."""
+    """Return the states from which one step leads into a set."""
     states = around(reached)
+    # A pushed door opens while the agent stays next to it.
     for i, beside in enumerate(here.beside):
         states |= jnp.where(here.pushed[i], _with(reached, i) & beside[None], 0)
-    found = reached  # what interacting leads to, undone one part after the other
+    found = reached  # the effects of interacting, inverted in reverse order
     for i in reversed(range(len(here.beside))):
         touched = jnp.where(here.unlocks[i], here.beside[i][None], 0)
         found = (_with(found, i) & touched) | (found & ~touched)
     for k in range(len(here.keys)):
         touched = jnp.where(here.wants[k], here.keys[k][None], 0)
+        # On a cell with a key, interacting only picks up the key; no door opens.
         found = (_with(reached, len(here.beside) + k) & touched) | (found & ~touched)
     if here.keys:
         states |= found
@@ -188,7 +196,7 @@ def before(here: Map, reached: Sets) -> Sets:
 
 
 def after_events(here: Map, states: Sets, doors_jam: bool) -> UInt32[Array, "Z P lines words"]:
-    """The states to which a step with each event can lead, from a set of states, and the start."""
+    """States that a step with each event can lead to from a set; the start counts as NOTHING."""
     alive = states & ~here.goal[None]
     near, doors, shut = around(alive), here.doorways, jnp.zeros_like(alive)
     keys = jnp.zeros_like(alive)
@@ -198,7 +206,7 @@ def after_events(here: Map, states: Sets, doors_jam: bool) -> UInt32[Array, "Z P
         keys |= jnp.where(here.wants[k], cell[None], 0)
     entered = near & here.open
     plain = entered & ~(keys | doors[None] | here.goal[None])
-    idle = alive & ~keys
+    idle = alive & ~keys  # states in which interacting changes nothing
     for i, beside in enumerate(here.beside):
         idle &= ~jnp.where(here.unlocks[i], beside[None], 0)
     got = _interacting(here, alive & keys)
@@ -217,7 +225,7 @@ def after_events(here: Map, states: Sets, doors_jam: bool) -> UInt32[Array, "Z P
 
 
 def _pushing(here: Map, states: Sets) -> Sets:
-    """Where walking into closed doors leads from a set of states."""
+    """The states after walking into closed doors, from a set of states."""
     found = jnp.zeros_like(states)
     for i, beside in enumerate(here.beside):
         found |= _moved(jnp.where(here.pushed[i], states & beside[None], 0), i)
@@ -225,14 +233,14 @@ def _pushing(here: Map, states: Sets) -> Sets:
 
 
 def _interacting(here: Map, states: Sets) -> Sets:
-    """Where interacting leads from a set of states."""
+    """The states after interacting, from a set of states."""
     if not here.keys:
         return states
     found = jnp.zeros_like(states)
     for k, cell in enumerate(here.keys):
         touched = jnp.where(here.wants[k], states & cell[None], 0)
         found |= _moved(touched, len(here.beside) + k)
-        states = states & ~touched
+        states = states & ~touched  # a picked-up key is the only effect of the step
     for i, beside in enumerate(here.beside):
         touched = jnp.where(here.unlocks[i], states & beside[None], 0)
         states = (states & ~touched) | _moved(touched, i)
@@ -240,11 +248,12 @@ def _interacting(here: Map, states: Sets) -> Sets:
 
 
 def _worst_steps(here: Map, is_done: Callable[[Sets], Bool[Array, " Z"]]) -> tuple[Array, Array]:
-    """Rounds back from the goal until each feature is done, and whether it ever is."""
+    """Backward rounds from the goal until each feature value is done, and whether it ever is."""
 
     def once(loop: tuple) -> tuple:
         reached, steps, done, _ = loop
         wider = reached | before(here, reached)
+        # `steps` stops growing for values that are done.
         return wider, steps + ~done, is_done(wider), jnp.any(wider != reached)
 
     first = jnp.broadcast_to(here.goal[None], here.open.shape)
@@ -255,7 +264,7 @@ def _worst_steps(here: Map, is_done: Callable[[Sets], Bool[Array, " Z"]]) -> tup
 
 
 def _plane_flags(num_doors: int, num_keys: int) -> tuple[Bool[Array, "D P 1 1"], ...]:
-    """Which doors are open in each plane, and which keys held."""
+    """For each plane, flags of the open doors and flags of the held keys."""
     plane = np.arange(2 ** (num_doors + num_keys))
     flags = (plane[None] >> np.arange(num_doors + num_keys)[:, None]) & 1 == 1
     flags = jnp.asarray(flags[:, :, None, None])
@@ -263,29 +272,29 @@ def _plane_flags(num_doors: int, num_keys: int) -> tuple[Bool[Array, "D P 1 1"],
 
 
 def _with(states: Sets, bit: int) -> Sets:
-    """In each plane, the states of the plane that has a bit set and is otherwise the same."""
+    """For each plane, the states of the plane with that bit set and otherwise equal bits."""
     return states[np.arange(states.shape[0]) | 1 << bit]
 
 
 def _moved(states: Sets, bit: int) -> Sets:
-    """The states of planes without a bit, each in the plane with it."""
+    """Move the states of planes without a bit to the planes with it."""
     plane = np.arange(states.shape[0])
     has = (plane >> bit) & 1 == 1
     return jnp.where(has[:, None, None], states[plane & ~(1 << bit)], 0)
 
 
 def around(cells: Cells) -> Cells:
-    """The four neighbours of every cell of a set. The margin keeps bits from wrapping round."""
+    """The four neighbours of all cells of a set; the margin keeps bits from wrapping round."""
     if cells.shape[-1] == 1:
         beside = (cells << 1) | (cells >> 1)
-    else:
+    else:  # bits cross from one word of a row to the next
         beside = (cells << 1) | (jnp.roll(cells, 1, -1) >> 31)
         beside |= (cells >> 1) | (jnp.roll(cells, -1, -1) << 31)
     return beside | jnp.roll(cells, 1, -2) | jnp.roll(cells, -1, -2)
 
 
 def _cell(cell: Int[Array, "2"], lines: int, words: int) -> UInt32[Array, "lines words"]:
-    """The set of one cell x, y."""
+    """The set that contains one cell x, y."""
     bit = cell[0] + MARGIN
     here = jnp.arange(lines)[:, None] == cell[1] + MARGIN
     here &= jnp.arange(words)[None] == bit // 32
@@ -300,7 +309,7 @@ def _union(sets: list[Cells], like: Cells) -> Cells:
 
 
 def any_plane(states: Sets) -> Cells:
-    """The cells of a set of states."""
+    """The cells that occur in a set of states in any plane."""
     return jax.lax.reduce(states, jnp.uint32(0), jax.lax.bitwise_or, (0,))
 
 

@@ -1,4 +1,4 @@
-"""Held-out levels of a family: drawn from a stream of their own, which follows from their names."""
+"""Held-out levels of a family, sampled from a random stream derived from the suite's name."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,18 @@ NUM_LEVELS = 100
 
 
 def suites(family: str, members: Mapping[str, Any]) -> dict[str, Callable[[], Suite]]:
-    """The suites by name, each a function that makes it.
+    """Return the suites by name, each as a function that builds it.
 
     Args:
-        family: name of the family.
-        members: for each suite, the environment that its levels are drawn from and played in.
+        family: Name of the family.
+        members: For each suite, the environment from which its levels are sampled and in which they
+            are played.
     """
     return {name: partial(_suite, family, name, env) for name, env in members.items()}
 
 
 def single(name: str, env: Any, members: Sequence[Any]) -> Suite:
-    """A suite of the only levels of some environments, all played in `env`."""
+    """Build a suite from environments with a single level each, all played in `env`."""
     levels = [jax.tree.map(jnp.asarray, each.default_params) for each in members]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *levels)
     names = tuple(f"seed-{each.seed}" for each in members)
@@ -34,6 +35,7 @@ def single(name: str, env: Any, members: Sequence[Any]) -> Suite:
 
 def _suite(family: str, name: str, env: Any) -> Suite:
     seed = zlib.crc32(f"{family}/{name}".encode()) >> 1
+    # The implementation is named, so that JAX's default does not change the levels.
     keys = jax.random.split(jax.random.key(seed, impl="threefry2x32"), NUM_LEVELS)
     levels = jax.jit(jax.vmap(env.sample_level))(keys)
     names = tuple(f"{name}-{i:03d}" for i in range(NUM_LEVELS))

@@ -1,13 +1,15 @@
-"""Vault: one large level, rooms without a map, three locked doors, and their keys in dead ends.
+"""Vault: one large level of many rooms, with three locked doors and their keys in dead ends.
 
-Moves right, down, left and up, as the map lies; interact picks up the key of the agent's cell and
-opens the locked door beside it whose key is held. The agent sees the 7x7 cells around it, not where
-they are, what happened last, and which keys it holds. Reaching the treasure pays 1 and ends the
-episode; lava ends it without reward.
+The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
+picks up the key in the agent's cell or opens a locked door next to it whose key is held. The agent
+observes the 7x7 cells around it, but not its own position; it also observes the last event and the
+keys that it holds. Reaching the treasure gives reward 1 and ends the episode; lava ends it without
+reward.
 
-There is a single level, which the seed gives, and an episode covers a small part of its states. So
-memory that lasts over episodes is what finds the treasure, and bonuses within the episode are not
-enough: the part that Montezuma's Revenge has in studies of pixels.
+There is a single level, determined by the seed, and an episode covers only a small part of its
+states. Bonuses within the episode are therefore not enough, and finding the treasure requires
+memory across episodes. The vault plays the role that Montezuma's Revenge has in studies with
+pixels.
 
 Source: rlgen's own.
 """
@@ -36,13 +38,13 @@ VARIANTS: dict[str, dict] = {
     "small": {"columns": 3, "rows": 3, "room_size": 5, "max_steps": 150},
     "large": {},
 }
-"""By the number of rooms."""
+"""Named by size."""
 
 LEAST, MOST = 0.45, 0.8
-"""Steps of the shortest solution, in time limits."""
-NUM_OTHERS = 8
+"""Bounds on the steps of the shortest solution, as fractions of the time limit."""
+NUM_OTHERS = 8  # vaults of the suite `others`
 FIRST_OTHER = 1_000_003
-"""Seed of the first vault of the suite of others."""
+"""Seed of the first vault of the suite `others`."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,16 @@ class Vault(RoomsFamily):
     """A vault.
 
     Attributes:
-        seed: which vault.
-        columns: rooms from left to right.
-        rows: rooms from top to bottom.
-        room_size: cells a side of a room, without its walls.
-        lava: share of the free cells that become lava, of those that are not on a shortest
-            solution nor beside a doorway.
-        max_steps: time limit; a shortest solution has from 45% to 80% of it.
+        seed: Seed that determines the vault.
+        columns: Number of rooms from left to right.
+        rows: Number of rooms from top to bottom.
+        room_size: Number of cells per side of a room, without its walls.
+        lava: Fraction of lava among the free cells that have no key and are neither on the shortest
+            solution nor in or next to a doorway.
+        max_steps: Time limit in steps; the shortest solution takes 45% to 80% of it.
 
     Raises:
-        ValueError: a field outside its range; the message says what is allowed.
+        ValueError: A field is out of range; the message states the allowed range.
     """
 
     seed: int = 0
@@ -83,24 +85,24 @@ class Vault(RoomsFamily):
         if max(self.sides) > MAX_SIDE:
             raise ValueError(
                 f"Vault: columns={self.columns}, rows={self.rows} and room_size={self.room_size} "
-                f"make a grid of {self.sides} cells; at most {MAX_SIDE} a side are possible"
+                f"make a grid of {self.sides} cells; at most {MAX_SIDE} per side are possible"
             )
 
     @property
     def sides(self) -> tuple[int, int]:
-        """Height and width of the grid."""
+        """Height and width of the grid, in cells."""
         pitch = self.room_size + 1
         return self.rows * pitch + 1, self.columns * pitch + 1
 
     def offers(self, capability: Callable) -> bool:
-        """No labelled states, which are for comparing training levels with others: it has one."""
+        """Labelled states are not offered: they compare levels, and there is only one."""
         return super().offers(capability) and capability is not LevelEnv.labelled_states
 
     def sample_level(self, key: Key) -> Level:
-        """The one level.
+        """Return the single level.
 
         Raises:
-            ValueError: no vault of this design has a solution of the wanted length.
+            ValueError: No vault of this design has a solution of the required length.
         """
         design = vault_generator.Design(
             self.columns,
@@ -113,14 +115,14 @@ class Vault(RoomsFamily):
         return _level(self.seed, design, self.max_steps)
 
     def suites(self) -> dict:
-        """`test` is the one level; `others` are the vaults of eight other seeds."""
+        """`test` is the single level; `others` are the vaults of eight other seeds."""
         return {
             "test": functools.partial(suites.single, "vault/test", self, (self,)),
             "others": functools.partial(suites.single, "vault/others", self, _others(self)),
         }
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """Other vaults; see `rlgen.evaluation.ladder.ladder`."""
+        """Vaults of other seeds; see `rlgen.evaluation.ladder.ladder`."""
         return {"others": DistributionShift("V3", "of other seeds", "others")}
 
 
@@ -130,7 +132,7 @@ def build(**fields) -> Vault:
 
 
 def tiny() -> Vault:
-    """A small vault, for tests of laws."""
+    """A small vault, for the law tests."""
     return Vault(columns=3, rows=2, room_size=3, max_steps=80)
 
 
@@ -140,7 +142,8 @@ def _others(env: Vault) -> tuple[Vault, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _level(seed: int, design: vault_generator.Design, max_steps: int) -> Level:
-    # Concrete even when asked for under a trace, which would else leak into later calls.
+    # The arrays are concrete even under a trace; else tracers would leak into later calls through
+    # the cache.
     plan = vault_generator.draw_plan(seed, design)
     height, width = plan.walls.shape
     with jax.ensure_compile_time_eval():

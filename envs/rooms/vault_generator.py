@@ -1,7 +1,8 @@
-"""Plans of vaults: rooms joined as a tree, locked doors on the way, and their keys astray.
+"""Plans of vaults: rooms joined as a tree, locked doors on the path, and their keys in dead ends.
 
-Everything here runs on the host, with numpy, once for each vault. A plan is drawn again until its
-shortest solution has the wanted length; then lava is laid where it does not touch that solution.
+Everything here runs once for each vault on the host, with numpy. Plans are resampled until the
+shortest solution has the required length; then lava is placed where it does not block this
+solution.
 """
 
 from collections import deque
@@ -10,17 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 NUM_KEYS = 3
-LONGEST_SEARCH = 1000
+LONGEST_SEARCH = 1000  # plans drawn before giving up
 MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 class Design(NamedTuple):
-    """What vaults are drawn from."""
+    """Parameters of the distribution of vaults."""
 
     columns: int  # rooms from left to right
-    rows: int
-    room_size: int  # cells a side of a room, without walls
-    lava: float  # share of the free cells off the solution that become lava
+    rows: int  # rooms from top to bottom
+    room_size: int  # cells per side of a room, without walls
+    lava: float  # fraction of the free cells off the solution that become lava
     least_steps: int  # of the shortest solution
     most_steps: int
 
@@ -30,17 +31,17 @@ class Plan(NamedTuple):
 
     walls: np.ndarray  # bool[H, W]
     lava: np.ndarray  # bool[H, W]
-    doors: np.ndarray  # int[3, 2]: x, y of the locked doors, in the order of the way
-    keys: np.ndarray  # int[3, 2]: x, y of the key to each
+    doors: np.ndarray  # int[3, 2]: x, y of the locked doors, in path order
+    keys: np.ndarray  # int[3, 2]: x, y of the key to each door
     start: tuple[int, int]
     goal: tuple[int, int]
 
 
 def draw_plan(seed: int, design: Design) -> Plan:
-    """The first plan of a seed's stream with a solution of the wanted length.
+    """Return the first plan of a seed's stream with a solution of the required length.
 
     Raises:
-        ValueError: there is none among the first thousand.
+        ValueError: None of the first thousand plans has one.
     """
     bits = np.random.Generator(np.random.PCG64(seed))
     for _ in range(LONGEST_SEARCH):
@@ -55,10 +56,10 @@ def draw_plan(seed: int, design: Design) -> Plan:
 
 
 def solution(plan: Plan) -> list[tuple[int, int]]:
-    """The agent's cells in a shortest solution, one a step and the start; none if there is none."""
+    """The agent's cells in a shortest solution, start first; empty if the plan is unsolvable."""
     doors = {tuple(cell): i for i, cell in enumerate(plan.doors.tolist())}
     items = {tuple(cell): i for i, cell in enumerate(plan.keys.tolist())}
-    first = (plan.start, 0, 0)
+    first = (plan.start, 0, 0)  # cell, held keys, open doors
     origin, queue = {first: first}, deque([first])
     while queue:
         state = queue.popleft()
@@ -96,11 +97,13 @@ def _back(origin: dict, state: tuple) -> list[tuple[int, int]]:
 
 
 def _candidate(bits: np.random.Generator, design: Design) -> Plan | None:
-    """A plan of whatever length, without lava; None if too few rooms lie on the way."""
+    """A plan with a solution of any length, without lava; None if the path has too few rooms."""
     tree = _tree(bits, design)
     rooms = _steps_from((0, 0), tree)
+    # The goal is in the room farthest from the start; ties are broken by the room's number.
     last = max(rooms, key=lambda room: (rooms[room], room))
     way = _way(tree, (0, 0), last)
+    # A locked door leads from room i - 1 of the path to room i, at 1/4, 1/2 and 3/4 of the path.
     cut = [max(1, round(len(way[1:]) * part)) for part in (0.25, 0.5, 0.75)]
     if len(set(cut)) < NUM_KEYS:
         return None
@@ -123,16 +126,16 @@ def _candidate(bits: np.random.Generator, design: Design) -> Plan | None:
 
 
 def _tree(bits: np.random.Generator, design: Design) -> dict:
-    """A random spanning tree of the lattice of rooms: the neighbours of each, by column and row.
+    """A random spanning tree of the grid of rooms, as the neighbours of each room (column, row).
 
-    The walls get random weights and the tree is the lightest one, so it has many branches.
+    It is the minimum spanning tree for random weights of the walls, so it has many branches.
     """
     rooms = [(c, r) for c in range(design.columns) for r in range(design.rows)]
     pairs = [(a, (a[0] + dx, a[1] + dy)) for a in rooms for dx, dy in MOVES[:2]]
     pairs = [pair for pair in pairs if pair[1] in set(rooms)]
     tree = {room: [] for room in rooms}
     group = {room: room for room in rooms}
-    for i in bits.permutation(len(pairs)):
+    for i in bits.permutation(len(pairs)):  # Kruskal's algorithm
         a, b = pairs[i]
         if group[a] != group[b]:
             tree[a].append(b)
@@ -143,7 +146,7 @@ def _tree(bits: np.random.Generator, design: Design) -> dict:
 
 
 def _steps_from(room: tuple, tree: dict, closed: tuple = ()) -> dict:
-    """Rooms to pass to each room, without the closed pair."""
+    """Steps from a room to every room that can be reached without passing the closed pair."""
     steps, queue = {room: 0}, deque([room])
     while queue:
         room = queue.popleft()
@@ -162,9 +165,9 @@ def _way(tree: dict, first: tuple, last: tuple) -> list[tuple]:
 
 
 def _key_rooms(tree: dict, way: list[tuple], cut: list[int]) -> list[tuple]:
-    """For each locked door the dead end farthest from it among the rooms in front of it.
+    """For each locked door, the dead end farthest from it among the rooms before the door.
 
-    The start counts as a dead end only where there is no other.
+    The start counts as a dead end only if there is no other.
     """
     found = []
     for i in cut:
@@ -176,7 +179,7 @@ def _key_rooms(tree: dict, way: list[tuple], cut: list[int]) -> list[tuple]:
 
 
 def _doorway(bits: np.random.Generator, pair: tuple, side: int) -> tuple[int, int]:
-    """A cell of the wall between two rooms, not beside a corner if there is another."""
+    """A cell of the wall between two rooms, not next to a corner if the wall is long enough."""
     (column, row), (other, _) = pair
     spare = 1 if side > 4 else 0
     along = int(bits.integers(1 + spare, side - spare))
@@ -198,7 +201,7 @@ def _with_lava(bits: np.random.Generator, plan: Plan, way: list, design: Design)
     side = design.room_size + 1
     on_walls = np.zeros_like(plan.walls)
     on_walls[::side], on_walls[:, ::side] = True, True
-    for y, x in np.argwhere(~plan.walls & on_walls):  # doorways
+    for y, x in np.argwhere(~plan.walls & on_walls):  # doorways and the cells next to them
         for dx, dy in ((0, 0), *MOVES):
             kept[y + dy, x + dx] = True
     for x, y in (*way, *map(tuple, plan.keys.tolist())):

@@ -94,7 +94,7 @@ def test_npz_files_come_back_unchanged_and_foreign_ones_are_refused(tmp_path):
         (MAZE + "\n.....", "line 1: the maze is 5 x 6 cells"),
         (MAZE + "\nname: late\n", "line 6: a name belongs before"),
         ("name: alone", "line 1: the name 'alone' has no maze"),
-        ("\n\n", "no maze in it"),
+        ("\n\n", "no maze found"),
     ],
 )
 def test_malformed_text_is_refused_with_file_and_line(tmp_path, text, said):
