@@ -111,5 +111,5 @@ def build(env: LevelEnv, **fields: Any) -> MLPVAE:
 
 
 def tiny(env: LevelEnv) -> MLPVAE:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return build(env, num_epochs=2, batch_size=4, hidden_size=8, num_latents=2)

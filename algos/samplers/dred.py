@@ -376,7 +376,7 @@ class DRED(BufferedSampler):
 
     @property
     def _source(self) -> Sampler:
-        """The sampler of proposals; if there is none, the set, which then proposes no levels."""
+        """The sampler of proposals; without one, the set, which then proposes no levels."""
         return self.data if isinstance(self.source, tuple) else self.source
 
     def _now(self, state: DREDState, buffer: LevelBuffer) -> MixtureNow:
@@ -446,7 +446,7 @@ class DRED(BufferedSampler):
 
         def easiest() -> tuple[PyTree, Int[Array, "N 1"]]:
             # The mutants cycle through the known easiest rows; the clip at 0 keeps the index valid
-            # if there are none.
+            # if no row is known.
             num_known = jnp.maximum((state.easiest >= 0).sum(), 1)
             row = jnp.maximum(state.easiest[jnp.arange(one.buffer_index.size) % num_known], 0)[
                 :, None

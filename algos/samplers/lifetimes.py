@@ -60,8 +60,8 @@ class Lifetimes(Sampler):
         for name in ("shortest", "longest"):
             if getattr(self, name) < 0:
                 raise ValueError(
-                    f"{name} must be 0 or more updates, got {getattr(self, name)}; with 0 the "
-                    "environment's default is used"
+                    f"{name} must be 0 or more updates, got {getattr(self, name)}; use 0 for the "
+                    "default"
                 )
         shortest, longest = self.bounds
         if shortest > longest:
@@ -95,7 +95,7 @@ class Lifetimes(Sampler):
 
     @property
     def is_set_sampled(self) -> bool:
-        """Whether the source's finite set was sampled from the environment."""
+        """True if the source's finite set was sampled from the environment."""
         return self.source.is_set_sampled
 
     @property

@@ -208,7 +208,7 @@ def edit_into(
     mutant: Bool[Array, " N"],
     now: Int[Array, ""],
 ) -> Slots:
-    """Fill the `mutant` slots with mutants, with weight 0; a branch, skipped if there are none.
+    """Fill the `mutant` slots with mutants, with weight 0; a branch, skipped if no slot is chosen.
 
     Args:
         key: Consumed.
