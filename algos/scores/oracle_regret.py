@@ -58,7 +58,6 @@ class OracleRegret(Score):
         A level without a completed episode has no score.
         """
         del key
-        # A meta-learner reports episodes of its own; of an on-policy student the rollout is read.
         stats = completed(outcome, slots.buffer_index.shape[1])
         best = self._optimal(slots.level, slots.score_state)
         # Rounding can make the return of an optimal agent slightly larger than the solver's.
