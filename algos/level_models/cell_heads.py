@@ -108,8 +108,8 @@ def sample_place(
     open_cells = ~marked(taken, free.size)
     legal = free & open_cells
     wanted = legal & ~marked(shunned, free.size)
-    # First choice: by the logits. If no cell is wanted, all logits are -inf and the draw is replaced
-    # by the second choice: uniform over the legal cells, or else over all cells that are not taken.
+    # First choice: by the logits. If no cell is wanted, all logits are -inf and the second choice
+    # is used: uniform over the legal cells, or else over all cells that are not taken.
     first = jax.random.categorical(key_choice, jnp.where(wanted, logits, -jnp.inf))
     rest = jnp.where(legal.any(), legal, open_cells)
     second = jax.random.categorical(key_rest, jnp.where(rest, 0.0, -jnp.inf))

@@ -168,7 +168,7 @@ class Heads:
         return legal.at[values[place.name]].set(True)
 
     def _cleared(self, made: Values) -> Values:
-        """Set the cells under every place to the first of the free kinds, which is empty."""
+        """Set the cells under every place to the first free kind, which denotes an empty cell."""
         for part in (part for part in self.parts if isinstance(part, Cells)):
             under = self.under_places(part, made)
             nothing = part.kinds.index(part.free[0]) if part.free else 0
