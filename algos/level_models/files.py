@@ -187,6 +187,7 @@ def _check_parts(file: _File, env: LevelEnv) -> None:
     theirs, ours = file.header["parts"], _described(codec)
     if theirs == ours:
         return
+    # The first part that differs; without one, the numbers of parts differ.
     pairs = [(a, b) for a, b in zip(theirs, ours, strict=False) if a != b]
     stated, found = pairs[0] if pairs else (f"{len(theirs)} parts", f"{len(ours)} parts")
     raise ValueError(
@@ -198,7 +199,7 @@ def _check_parts(file: _File, env: LevelEnv) -> None:
 
 def _fitted(file: _File, model: LevelModel, env: LevelEnv, encoder: bool) -> Fitted:
     """Return the arrays in the structure of the model, after a check of shapes and values."""
-    num_levels = max(1, file.header["num_levels"])
+    num_levels = max(1, file.header["num_levels"])  # tracing needs at least one level
     # `eval_shape` gives the expected structure and shapes without computing anything.
     like = jax.eval_shape(_blank(model, env, num_levels), jax.random.key(0))
     like = like if encoder else like._replace(encoder=())

@@ -97,8 +97,8 @@ class Heads:
         If no free cell is available, it is placed on any other cell, which then becomes free.
         """
         made: Values = {}
-        free: dict[str, Bool[Array, " C"]] = {}
-        likeliest: dict[str, Int[Array, ""]] = {}
+        free: dict[str, Bool[Array, " C"]] = {}  # free cells of each grid, by name
+        likeliest: dict[str, Int[Array, ""]] = {}  # most likely cell of each place
         heads = self._split(outputs)
         for part, key_part in zip(self.parts, jax.random.split(key, len(self.parts)), strict=True):
             head = heads[part.name]

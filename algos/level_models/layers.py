@@ -61,6 +61,7 @@ class Posterior(nn.Module):
         """Return mean and standard deviation for a batch of hidden vectors."""
         mean = Linear(self.num_latents, name="mean")(x)
         std = nn.softplus(Linear(self.num_latents, name="std")(x))
+        # softplus underflows to 0 for large negative inputs.
         return mean, jnp.maximum(std, LEAST_STD)
 
 

@@ -39,7 +39,7 @@ def connected(parts: Sequence[Part], values: Values, cells: Cells) -> Bool[np.nd
     names = [part.name for part in parts if isinstance(part, Place) and part.on == cells.name]
     free = free_cells(parts, values, cells)
     if len(names) < 2:
-        return np.ones(len(free), bool)
+        return np.ones(len(free), bool)  # no pair of places to connect
     steps = distances(free, values[names[0]]).reshape(len(free), -1)
     reached = [np.isfinite(steps[np.arange(len(free)), values[name]]) for name in names[1:]]
     return np.logical_and.reduce(reached)
@@ -92,7 +92,7 @@ def divergence(a: Shaped[np.ndarray, " bins"], b: Shaped[np.ndarray, " bins"]) -
     if not a.sum() or not b.sum():
         return float("nan")
     p, q = a / a.sum(), b / b.sum()
-    middle = (p + q) / 2
+    middle = (p + q) / 2  # positive wherever p or q is, so the entropies below are finite
     return float((_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2)
 
 

@@ -147,6 +147,7 @@ class VAE:
         variables = {"encoder": encoder, "decoder": decoder}
         order = jnp.arange(_num_levels(levels))
         if self.settings.holdout:
+            # A random choice of held-out levels: the last ones of `order`, fixed for the fit.
             order = jax.random.permutation(key_order, order)
         optimizer = self._optimizer().init(_params(variables))
         return Training(key_training, variables, optimizer, order)
@@ -156,7 +157,7 @@ class VAE:
         values = jax.vmap(self.codec.encode)(levels)
         num_fitted = self.num_fitted(_num_levels(levels))
         batch_size = min(self.settings.batch_size, num_fitted)
-        num_batches = -(-num_fitted // batch_size)
+        num_batches = -(-num_fitted // batch_size)  # rounded up
 
         def batch(state: Training, rows: Array) -> tuple[Training, Metrics]:
             return self._update(state, jax.tree.map(lambda x: x[rows], values))
@@ -196,6 +197,7 @@ class VAE:
         points = draw_points(key_points, num_levels, num, self.settings.num_points)
         latent, std = between(points, generator)
         if self.settings.noise:
+            # Sample around the interpolated mean with the interpolated standard deviation.
             latent = latent + std * jax.random.normal(key_noise, latent.shape)
         outputs: Any = self.decoder.apply(generator.decoder, latent, False)
         # The heads are written for one level: one key and one row of outputs each.
@@ -254,6 +256,7 @@ class VAE:
 
     def _held_out(self, state: Training, values: Values) -> Metrics:
         """Return the loss on the held-out levels, with the networks in evaluation mode."""
+        # Static sizes: whether the metric exists is decided at trace time.
         num_fitted = self.num_fitted(state.order.size)
         if num_fitted == state.order.size:
             return {}

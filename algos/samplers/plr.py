@@ -298,7 +298,7 @@ class PLR(BufferedSampler):
         super().check(num_levels, score)
         if self.priority.kind == "proportional" and score.may_be_negative:
             raise ValueError(
-                f"priority.kind='proportional' needs scores of 0 or more, and those of "
+                f"priority.kind='proportional' needs scores of 0 or more, but those of "
                 f"{type(score).__name__} may be negative; use priority.kind='rank'"
             )
 

@@ -77,7 +77,7 @@ class Regret(Score):
         """Return the rollouts of the population, after a check of its size."""
         rollouts = outcome.rollout
         assert isinstance(rollouts, Rollout), "regret is measured on the rollouts of a population"
-        size = rollouts.reward.shape[0]
+        size = rollouts.reward.shape[0]  # P, static
         if size < 2 or (size > 2 and self.kind != "population"):
             wanted = "two or more" if self.kind == "population" else "two"
             raise ValueError(

@@ -17,5 +17,6 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "none") -> Curr
 
     `sampler.path`, `sampler.num_levels` and `sampler.seed` select another set.
     """
+    # The sampler ignores scores; a score other than `none` is only reported.
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, own_set(env), judge)

@@ -17,7 +17,7 @@ _QUEUE: Preset = {"levels_per_slot": 8}
 _AGENT: Preset = {
     **PARITY,
     **_QUEUE,
-    "num_slots": 36,
+    "num_slots": 36,  # actors of the released code
     "student.learner.network.activation": "tanh",
     "student.learner.anneal": False,
     "student.learner.entropy_coef": 0.0,
@@ -36,12 +36,14 @@ _MIXTURE: Preset = {
     "sampler.mixture.stale": "data",
 }
 
+# Behaviour of the released code that is not needed for the method.
 _QUIRKS: Preset = {
     "sampler.train_in_warmup": False,
     "sampler.single_chance": True,
     "sampler.sequential": True,
 }
 
+# Without the quirks: time limits bootstrap, and unfinished episodes count for the score.
 _WITHOUT: Preset = {
     "student.learner.bootstrap_truncation": True,
     "score.bootstrap_truncation": True,

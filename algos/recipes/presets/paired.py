@@ -30,7 +30,7 @@ _TEACHER_PARITY: Preset = {
 
 _TEACHER_STRONG: Preset = {
     **_TEACHER_PARITY,
-    "editor.horizon": 62,
+    "editor.horizon": 62,  # 60 walls, the goal and the agent
     "teacher.anneal": False,
     "teacher.entropy_coef": 0.05,
 }
