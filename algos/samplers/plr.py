@@ -136,16 +136,16 @@ class Alternate(Decision):
     def choose(self, keys: Keys, now: Situation) -> Choice:
         """Return one choice, repeated for all N slots."""
         edits = same_for_all_seeds(now.state.edits_next)
-        # `keys.shared` is equal for all seeds: under `vmap` over seeds, the predicates of
-        # `lax.cond` in `propose` stay unbatched and only one branch is executed.
+        # `keys.shared` is equal for all seeds, so that all seeds replay in the same updates and the
+        # branches of `propose` that no seed needs are skipped.
         coin = jax.random.bernoulli(jax.random.fold_in(keys.shared, _OWN), self.replay_prob)
         num_slots = now.free.size
         return jnp.tile(_is_warm(now) & coin & ~edits, num_slots), jnp.tile(edits, num_slots)
 
     def trained_updates(self, learned: float, edits: bool) -> float:
-        """Share of training updates, as each replay is followed by an update with mutants."""
-        # Per update without mutants: `share` trains, and `replay_prob` mutant updates are added,
-        # which have weight 0.
+        """Share of the updates that train; with mutants, one that does not follows each replay."""
+        # `share` of the updates without mutants train the student. With probability `replay_prob`
+        # an update without mutants is followed by one with mutants, which have weight 0.
         share = learned + (1 - learned) * self.replay_prob
         return share / (1 + self.replay_prob * edits)
 
