@@ -1,6 +1,6 @@
-"""Learners, samplers, scores and recipes, imported as `rlgen.algos`."""
+"""Learners, samplers, scores and recipes; import as `rlgen.algos`."""
 
 if __name__ != "rlgen.algos":
     raise ImportError(
-        "import this package as rlgen.algos, not algos: a second copy of every class would be made"
+        "import this package as rlgen.algos, not algos: otherwise every class would exist twice"
     )

@@ -1,1 +1,1 @@
-"""Generative models of levels; see `rlgen.protocols.LevelModel`."""
+"""Generative models of levels; the interface is `rlgen.protocols.LevelModel`."""

@@ -1,4 +1,4 @@
-"""Distributions of what stands in the cells of a grid, and of places among its free cells."""
+"""Distributions over the kinds of a grid's cells, and over places on its free cells."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ from rlgen.types import Key
 
 
 def free_kinds(cells: Cells) -> Bool[np.ndarray, " K"]:
-    """Which kinds are free."""
+    """Return a mask of the kinds that are free."""
     return np.array([kind in cells.free for kind in cells.kinds])
 
 
 def is_free(cells: Cells, value: Int[Array, "H W"]) -> Bool[Array, "H W"]:
-    """Which cells of a grid are free."""
+    """Return a mask of the cells that are free."""
     return jnp.asarray(free_kinds(cells))[value]
 
 
 def marked(places: Sequence[Int[Array, ""]], num_cells: int) -> Bool[Array, " C"]:
-    """The cells at some places."""
+    """Return a mask of the cells at the given places."""
     mask = jnp.zeros(num_cells, bool)
     for place in places:
         mask = mask.at[place].set(True)
@@ -35,14 +35,21 @@ def log_likelihood(
     value: Int[Array, "H W"],
     under: Bool[Array, "H W"],
 ) -> Float[Array, ""]:
-    """Mean over cells of the log-probability of what stands there; under places, of any free kind.
+    """Mean over cells of the log-likelihood of their kinds.
 
-    There the target is spread evenly over the free kinds.
+    Under a place the kind is unspecified; the target there is uniform over the free kinds.
+
+    Args:
+        cells: Description of the grid.
+        logits: Logits of the kinds of each cell.
+        value: True kind of each cell.
+        under: Cells on which a place lies.
     """
     log_prob = jax.nn.log_softmax(logits)
     true = jnp.take_along_axis(log_prob, value[..., None], -1)[..., 0]
     if not cells.free:
         return true.mean()
+    # Cross-entropy with the uniform target: mean log-probability of the free kinds.
     even = (log_prob * free_kinds(cells)[None, None]).sum(-1) / len(cells.free)
     return jnp.where(under, even, true).mean()
 
@@ -53,7 +60,7 @@ def is_right(
     value: Int[Array, "H W"],
     under: Bool[Array, "H W"],
 ) -> Bool[Array, "H W"]:
-    """Whether the likeliest kind of each cell is the true one, or under a place a free one."""
+    """Return a mask of the cells whose most likely kind is correct; under a place, a free kind."""
     likeliest = logits.argmax(-1)
     return jnp.where(under, is_free(cells, likeliest), likeliest == value)
 
@@ -61,10 +68,15 @@ def is_right(
 def sample(
     key: Key, cells: Cells, logits: Float[Array, "H W K"]
 ) -> tuple[Int[Array, "H W"], Bool[Array, "H W"]]:
-    """What stands in each cell, and which cells are free: those more than half likely to be."""
+    """Sample the kind of each cell; return the kinds and a mask of the free cells.
+
+    A cell is free if the free kinds have more than half of its probability.
+    """
     of_free = free_kinds(cells)[None, None]
     free_prob = jnp.where(of_free, jax.nn.softmax(logits), 0.0).sum(-1)
+    # Free or not: the more probable of the two, not sampled. Only the kind is sampled below.
     chosen = free_prob > 0.5
+    # If no kind or every kind is free, only one group has finite logits.
     if cells.free == () or len(cells.free) == len(cells.kinds):
         chosen = jnp.full_like(chosen, bool(cells.free))
     return (
@@ -80,19 +92,24 @@ def sample_place(
     taken: Sequence[Int[Array, ""]],
     shunned: Sequence[Int[Array, ""]],
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """A place on free cells, and where it was likeliest to be before others took their cells.
+    """Sample a place on the free cells; return it and its most likely cell.
 
     Args:
-        key: of the draw.
-        logits: of the place, over all cells.
-        free: where places may lie.
-        taken: where other places are, never given again.
-        shunned: avoided where there is another free cell.
+        key: Consumed.
+        logits: Logits of the place, over all cells.
+        free: Cells on which places may lie.
+        taken: Cells of other places, which are excluded.
+        shunned: Cells to avoid if another free cell is available.
+
+    Returns:
+        The sampled cell, and the most likely one among the cells considered.
     """
     key_choice, key_rest = jax.random.split(key)
     open_cells = ~marked(taken, free.size)
     legal = free & open_cells
     wanted = legal & ~marked(shunned, free.size)
+    # First choice: by the logits. If no cell is wanted, all logits are -inf and the second choice
+    # is used: uniform over the legal cells, or else over all cells that are not taken.
     first = jax.random.categorical(key_choice, jnp.where(wanted, logits, -jnp.inf))
     rest = jnp.where(legal.any(), legal, open_cells)
     second = jax.random.categorical(key_rest, jnp.where(rest, 0.0, -jnp.inf))

@@ -1,4 +1,4 @@
-"""Fitted models of levels as files: plain arrays and one JSON header, nothing pickled.
+"""Files of fitted level models: plain arrays and one JSON header, without pickle.
 
 from rlgen.algos.level_models.files import load_model
 saved = load_model("runs/vae/generator.npz")
@@ -27,36 +27,36 @@ from rlgen.types import PyTree
 
 FORMAT = "rlgen-level-model-1"
 NAME = "generator.npz"
-"""The file in a folder that `rlgen fit-generator` wrote."""
+"""Name of the file in a folder written by `rlgen fit-generator`."""
 
 
 class Generator(NamedTuple):
-    """What proposals need."""
+    """The part of a fitted model that proposals need."""
 
     decoder: PyTree
-    mean: Float[Array, "M L"]  # of the latent of every level of the set
-    std: Float[Array, "M L"]
+    mean: Float[Array, "M L"]  # posterior mean of the latent of each level of the set
+    std: Float[Array, "M L"]  # posterior standard deviation
 
 
 class Fitted(NamedTuple):
-    """A fitted model; `encoder` can be dropped, `fitted._replace(encoder=())`, to propose."""
+    """A fitted model; proposals do not need the encoder, see `fitted._replace(encoder=())`."""
 
     generator: Generator
     encoder: PyTree = ()
 
 
 class Saved(NamedTuple):
-    """A model, what it learned, and on what."""
+    """Content of a file: a model, its fitted parameters, and their origin."""
 
     model: LevelModel
     fitted: Fitted
     env_name: str
     digest: str  # of the levels, see `digest_of`
-    version: str  # of the rlgen that fitted it
+    version: str  # version of rlgen that fitted the model
 
 
 class _File(NamedTuple):
-    """A file's content."""
+    """Content of a file, before the model is built."""
 
     path: Path
     header: dict[str, Any]
@@ -64,7 +64,8 @@ class _File(NamedTuple):
 
 
 def digest_of(hashes: UInt32[Array, "M 2"] | UInt32[np.ndarray, "M 2"]) -> str:
-    """What two sets of the same levels, in the same order, have in common, and no others."""
+    """Return a SHA-256 digest that identifies a set: equal for equal levels in equal order."""
+    # Little-endian, so that the digest does not depend on the machine.
     return hashlib.sha256(np.ascontiguousarray(hashes, "<u4").tobytes()).hexdigest()
 
 
@@ -74,11 +75,11 @@ def save_model(
     """Write a fitted model as `.npz`.
 
     Args:
-        path: of the file.
-        model: one that rlgen ships.
-        env_name: of the environment, as the registry knows it.
-        fitted: with or without the encoder, which proposals do not need.
-        digest: of the levels it was fitted on, see `digest_of`.
+        path: Path of the file.
+        model: Level model that ships with rlgen.
+        env_name: Name of the environment in the registry.
+        fitted: Fitted model, with or without the encoder, which proposals do not need.
+        digest: Digest of the levels that the model was fitted on, see `digest_of`.
     """
     codec: LevelCodec = model.codec
     header = {
@@ -94,20 +95,21 @@ def save_model(
     }
     arrays = {name: np.asarray(x) for name, x in _named(fitted).items()}
     arrays["header"] = np.asarray(json.dumps(header))
+    # An open file, as `savez` would append ".npz" to a path without it.
     with Path(path).open("wb") as file:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def load_model(path: Path | str, env: LevelEnv | None = None) -> Saved:
-    """A fitted model.
+    """Load a fitted model.
 
     Args:
-        path: of the file, or of the folder that `rlgen fit-generator` wrote.
-        env: whose levels it is to propose; by default that of the name in the file.
+        path: Path of the file, or of the folder written by `rlgen fit-generator`.
+        env: Environment whose levels the model proposes; by default the one named in the file.
 
     Raises:
-        ValueError: nothing there; a file that is damaged, of another format, or of a model that
-            this rlgen does not know; or one fitted on levels of other parts.
+        ValueError: If the file is missing, damaged, has another format, holds a model unknown to
+            this version of rlgen, or was fitted on levels with other parts.
     """
     file = _read(path)
     header = file.header
@@ -123,6 +125,7 @@ def load_model(path: Path | str, env: LevelEnv | None = None) -> Saved:
         model = registry.load("level-models", header["model"]).build(its_env)
         model = config.override(model, header["fields"])
     except ValueError as error:
+        # Errors from the registry or the config do not name the file; others already do.
         text = str(error)
         raise ValueError(text if str(file.path) in text else f"{file.path}: {text}") from error
     fitted = _fitted(file, model, its_env, header["encoder"])
@@ -130,21 +133,21 @@ def load_model(path: Path | str, env: LevelEnv | None = None) -> Saved:
 
 
 def load_fitted(path: Path | str, model: LevelModel, env: LevelEnv) -> Fitted:
-    """What a model of the same kind and sizes has learned, without the encoder.
+    """Load the parameters of a fitted model into a given model, without the encoder.
 
     Args:
-        path: of the file, or of the folder that `rlgen fit-generator` wrote.
-        model: that is to propose with it.
-        env: whose levels it proposes.
+        path: Path of the file, or of the folder written by `rlgen fit-generator`.
+        model: Model of the same kind and sizes, which will propose with the parameters.
+        env: Environment whose levels it proposes.
 
     Raises:
-        ValueError: as of `load_model`, or another kind or other sizes than the model's.
+        ValueError: As for `load_model`, or if kind or sizes differ from those of `model`.
     """
     file = _read(path)
     if file.header["model"] != _kind_of(model):
         raise ValueError(
-            f"{file.path} holds a model of the kind {file.header['model']!r}; needed is one of "
-            f"{_kind_of(model)!r}"
+            f"{file.path} holds a model of the kind {file.header['model']!r}, but the kind "
+            f"{_kind_of(model)!r} is required"
         )
     _check_parts(file, env)
     return _fitted(file, model, env, False)
@@ -154,8 +157,9 @@ def _read(path: Path | str) -> _File:
     path = Path(path)
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise ValueError(f"there is no file {path} with a fitted model of levels")
-    damaged = f"{path} is not a fitted model of levels of rlgen, or it is damaged"
+        raise ValueError(f"there is no file {path} with a fitted level model")
+    damaged = f"{path} is not a fitted level model of rlgen, or it is damaged"
+    # Types of the header's fields.
     wanted = {"rlgen": str, "model": str, "fields": dict, "env": str, "parts": list}
     wanted |= {"levels": str, "num_levels": int, "encoder": bool}
     try:
@@ -163,6 +167,7 @@ def _read(path: Path | str) -> _File:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays["header"]))
         form = header["format"]
+    # Everything that a damaged zip, array or header can raise.
     except (
         *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError),
         *(zipfile.BadZipFile, zlib.error, NotImplementedError),
@@ -176,24 +181,26 @@ def _read(path: Path | str) -> _File:
 
 
 def _check_parts(file: _File, env: LevelEnv) -> None:
-    """Refuse a model of other levels than the environment's."""
+    """Check that a model was fitted on levels with the same parts as the environment's."""
     registry.require(env, LevelEnv.codec, f"the model in {file.path}")
     codec: LevelCodec = env.codec()
     theirs, ours = file.header["parts"], _described(codec)
     if theirs == ours:
         return
+    # The first part that differs; without one, the numbers of parts differ.
     pairs = [(a, b) for a, b in zip(theirs, ours, strict=False) if a != b]
     stated, found = pairs[0] if pairs else (f"{len(theirs)} parts", f"{len(ours)} parts")
     raise ValueError(
         f"{file.path} was fitted on levels of {file.header['env']}, which have {_words(stated)}; "
-        f"here it is {_words(found)}. Fit a model on this environment's levels with "
-        "`rlgen fit-generator`, or give the environment the fields that it had"
+        f"this environment has {_words(found)}. Fit a model on this environment's levels with "
+        "`rlgen fit-generator`, or use the environment with the fields that it had for the fit"
     )
 
 
 def _fitted(file: _File, model: LevelModel, env: LevelEnv, encoder: bool) -> Fitted:
-    """The arrays as the model has them, checked by shape."""
-    num_levels = max(1, file.header["num_levels"])
+    """Return the arrays in the structure of the model, after a check of shapes and values."""
+    num_levels = max(1, file.header["num_levels"])  # tracing needs at least one level
+    # `eval_shape` gives the expected structure and shapes without computing anything.
     like = jax.eval_shape(_blank(model, env, num_levels), jax.random.key(0))
     like = like if encoder else like._replace(encoder=())
     found = []
@@ -203,13 +210,13 @@ def _fitted(file: _File, model: LevelModel, env: LevelEnv, encoder: bool) -> Fit
         if array is None or shape != leaf.shape:
             raise ValueError(f"{file.path}: {name} should have shape {leaf.shape}, found {shape}")
         if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ValueError(f"{file.path}: {name} holds what is no finite number")
+            raise ValueError(f"{file.path}: {name} contains values that are not finite numbers")
         found.append(jnp.asarray(array, leaf.dtype))
     return jax.tree.unflatten(jax.tree.structure(like), found)
 
 
 def _blank(model: LevelModel, env: LevelEnv, num_levels: int) -> Callable[[Array], PyTree]:
-    """What makes a model that has learned nothing, for its shapes."""
+    """Return a function that creates an untrained model, to be traced for its shapes."""
 
     def make(key: Array) -> PyTree:
         levels = jax.vmap(env.sample_level)(jax.random.split(key, num_levels))
@@ -219,13 +226,14 @@ def _blank(model: LevelModel, env: LevelEnv, num_levels: int) -> Callable[[Array
 
 
 def _kind_of(model: LevelModel) -> str:
-    """The name under which a model is registered; its dotted path outside rlgen."""
+    """Return the name under which a model is registered, or its dotted path outside rlgen."""
     return registry.name_of("level-models", type(model).__module__)
 
 
 def _described(codec: LevelCodec) -> list[dict[str, Any]]:
-    """The parts of levels as JSON holds them."""
+    """Return the parts of levels as JSON values."""
     parts = [{"part": type(part).__name__, **dataclasses.asdict(part)} for part in codec.parts]
+    # The round trip turns tuples into lists, so that parts compare equal with those of a file.
     return json.loads(json.dumps(parts))
 
 

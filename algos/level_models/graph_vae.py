@@ -1,8 +1,9 @@
-"""Graph VAE: an autoencoder that sees a grid's levels as graphs, and levels between known ones.
+"""Graph VAE: encodes grid levels as graphs and proposes levels between known ones.
 
-The encoder sums over neighbours in the graph of a level, whose edges also join landmarks with their
-hub, and keeps each cell's place; the decoder knows nothing of graphs. Proposals lie between two
-levels of the set, whose kind of layout and whose placing of landmarks they share.
+The encoder sums over neighbours in the graph of a level, whose edges also connect landmarks with
+their hub, and keeps the position of each cell. The decoder does not use the graph. A proposal
+interpolates between two levels of the set; it resembles them in layout and in the placement of
+landmarks.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design", with the sizes and weights of its released code; the layers
@@ -33,22 +34,23 @@ __all__ = ["GraphEncoder", "GraphVAE", "build", "tiny"]
 class GraphVAE(VAEModel):
     """A variational autoencoder of levels with one grid of cells.
 
-    Differs from the original in fitting all levels of the set, not nine in ten; in the last batch
-    of an epoch, which is filled up, not smaller; and in giving as many proposals as are asked for,
-    not always `num_points` times six. Other fields as in `rlgen.algos.level_models.vae.VAEModel`.
+    Differs from the original in three points: all levels of the set are fitted, not 90 % of them;
+    the last batch of an epoch is filled up instead of being smaller; and the number of proposals is
+    the number requested, not always six times `num_points`. The other fields are described in
+    `rlgen.algos.level_models.vae.VAEModel`.
 
     Attributes:
-        num_layers: of the encoder that sum over neighbours.
-        width: of each of them.
-        hidden_size: of the layers before and after the latent.
-        num_latents: dimensions of the latent.
-        num_points: proposals in a row between two levels, both ends included.
-        noise: draw proposals about the points between two latents; else they are the points.
-        objective: how much each part of a level counts.
+        num_layers: Number of encoder layers that sum over neighbours.
+        width: Number of features per node in each of these layers.
+        hidden_size: Size of the hidden layers before and after the latent.
+        num_latents: Dimension of the latent, L.
+        num_points: Number of interpolation points per pair of levels, including both ends.
+        noise: Add noise with the interpolated standard deviation to the interpolated latents.
+        objective: Weight of each part of a level in the loss.
     """
 
     learning_rate: float = 3.976e-4
-    holdout: float = 0.0  # the original: 0.1, of which it makes no use
+    holdout: float = 0.0  # the original holds out 0.1 of the levels and does not use them
     num_layers: int = 3
     width: int = 12
     hidden_size: int = 256
@@ -58,18 +60,18 @@ class GraphVAE(VAEModel):
     objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self):
-        """Refuse levels that are no graph, and sizes that make no network."""
+        """Check that levels have exactly one grid, and that all sizes are positive."""
         grids = [part.name for part in self.codec.parts if isinstance(part, Cells)]
         if len(grids) != 1:
             raise ValueError(
                 f"GraphVAE: levels must have one grid of cells, these have {len(grids)} "
                 f"({', '.join(grids) or 'only ' + ', '.join(p.name for p in self.codec.parts)}); "
-                "use mlp-vae, which takes any levels"
+                "use mlp-vae, which accepts any levels"
             )
         self.check_sizes("num_epochs", "num_layers", "width", "hidden_size", "num_latents")
 
     def vae(self) -> VAE:
-        """The model's networks with what they learn."""
+        """Return the networks and the distributions that they parametrise."""
         heads = Heads(self.codec.parts, self.objective)
         encoder = GraphEncoder(
             self.codec.parts, self.num_layers, self.width, self.hidden_size, self.num_latents
@@ -79,14 +81,14 @@ class GraphVAE(VAEModel):
 
 
 class GraphEncoder(nn.Module):
-    """From the parts of levels to their latents.
+    """Encoder from the parts of levels to their latents.
 
     Attributes:
-        parts: of a level, one of them cells.
-        num_layers: that sum over neighbours.
-        width: of each.
-        hidden_size: of the layer before the latent.
-        num_latents: L.
+        parts: Parts of a level; exactly one is of type `Cells`.
+        num_layers: Number of layers that sum over neighbours.
+        width: Number of features per node in each of these layers.
+        hidden_size: Size of the layer before the latent.
+        num_latents: Dimension of the latent, L.
     """
 
     parts: tuple[Part, ...]
@@ -99,36 +101,39 @@ class GraphEncoder(nn.Module):
     def __call__(
         self, values: Values, training: bool
     ) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
-        """Mean and standard deviation of the latents of B levels."""
+        """Return mean and standard deviation of the latents of B levels."""
         cells = next(part for part in self.parts if isinstance(part, Cells))
         names = [part.name for part in self.parts if isinstance(part, Place)]
         places = {name: values[name] for name in names}
         layout = values[cells.name]
         graphs = jax.vmap(lambda one, at: graph_of(cells, one, at))(layout, places)
         nodes = jax.vmap(lambda one, at: features(cells, one, at))(layout, places)
+        # The features of all layers are concatenated, [B, C, F + num_layers * width].
         known = [nodes]
         for _ in range(self.num_layers):
             nodes = _Isomorphism(self.width)(graphs, nodes, training)
             known.append(nodes)
+        # Flattening instead of pooling keeps the position of each cell.
         flat = jnp.concatenate(known, -1).reshape(nodes.shape[0], -1)
         hidden = Linear(self.hidden_size)(jnp.concatenate([flat, *self._others(values)], -1))
         hidden = NormRelu(relu_first=True)(hidden, training)
         return Posterior(self.num_latents)(hidden)
 
     def _others(self, values: Values) -> list[Float[Array, "B O"]]:
-        """The parts that are not on the grid."""
+        """Return the parts that are not on the grid, as vectors."""
         found = []
         for part in self.parts:
             if isinstance(part, Choice):
                 found.append(jax.nn.one_hot(values[part.name], part.num))
             elif not isinstance(part, Cells | Place):
                 value = values[part.name]
+                # Flags become ±1.
                 found.append(2.0 * value - 1.0 if isinstance(part, Flags) else value)
         return found
 
 
 class _Isomorphism(nn.Module):
-    """A layer of a graph isomorphism network: a small network of a node and its neighbours' sum."""
+    """Layer of a graph isomorphism network: an MLP of (1 + ε) x plus the sum over neighbours."""
 
     width: int
 
@@ -136,7 +141,8 @@ class _Isomorphism(nn.Module):
     def __call__(
         self, graphs: Graph, x: Float[Array, "B C F"], training: bool
     ) -> Float[Array, "B C W"]:
-        """The next features of each node of B graphs."""
+        """Return the next features of each node of B graphs."""
+        # ε of Xu et al., 2019: a learned parameter that starts at 0.
         own = self.param("epsilon", nn.initializers.zeros, ())
         x = (1 + own) * x + jax.vmap(sum_neighbours)(graphs, x)
         for _ in range(2):
@@ -145,15 +151,15 @@ class _Isomorphism(nn.Module):
 
 
 def build(env: LevelEnv, **fields: Any) -> GraphVAE:
-    """The model of an environment's levels.
+    """Build the model for an environment's levels.
 
     Raises:
-        ValueError: the environment has no codec, or its levels are no grids.
+        ValueError: If the environment has no codec, or its levels do not have exactly one grid.
     """
     require(env, LevelEnv.codec, "the level model graph-vae")
     return GraphVAE(env.codec(), **fields)
 
 
 def tiny(env: LevelEnv) -> GraphVAE:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return build(env, num_epochs=2, batch_size=4, width=4, hidden_size=8, num_latents=4)

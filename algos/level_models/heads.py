@@ -1,7 +1,8 @@
-"""What a decoder's outputs mean: for each part of a level its distribution, and draws from all.
+"""Heads of the decoder: the distribution of each part of a level, and sampling from all of them.
 
-A head reads its own stretch of the outputs. The distribution of a place depends on the parts before
-it: true ones where the likelihood of a level is asked for, sampled ones where a level is made.
+Each head reads its own slice of the outputs. The distribution of a place depends on the parts
+before it: on the true parts when a likelihood is computed, on the sampled parts when a level is
+generated.
 """
 
 from dataclasses import dataclass
@@ -25,18 +26,19 @@ class Heads:
     """The distributions of a level's parts, given D outputs of a decoder.
 
     Attributes:
-        parts: in the order of generation.
-        objective: the scale of numbers, and how much each kind of part counts.
+        parts: Parts of a level, in the order of generation.
+        objective: Scale of numbers, and the weight of each kind of part.
 
     Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-    Data-Regularised Environment Design"; its heads for cells and places, for any environment.
+    Data-Regularised Environment Design"; its heads for cells and places, generalised to any
+    environment.
     """
 
     parts: tuple[Part, ...]
     objective: Objective
 
     def __post_init__(self):
-        """Refuse parts that refer to what is not there, or that leave no room for places."""
+        """Check that all references between parts are valid and that grids have room for places."""
         known = {part.name: part for part in self.parts}
         if len(known) < len(self.parts):
             raise ValueError(f"the parts {[p.name for p in self.parts]} must have distinct names")
@@ -49,14 +51,14 @@ class Heads:
 
     @property
     def num_outputs(self) -> int:
-        """Outputs that the decoder needs, D."""
+        """Number of outputs that the decoder needs, D."""
         return sum(self._sizes())
 
     def log_likelihood(self, outputs: Outputs, values: Values) -> dict[str, Float[Array, ""]]:
-        """Log-probability of each part of one level, the parts before it given.
+        """Return the log-probability of each part of one level, given the parts before it.
 
-        Cells, flags and numbers count on average, so that a level's size does not set the weight of
-        the part. Under a place the target is spread evenly over the free kinds.
+        Cells, flags and numbers are averaged, so that the weight of a part does not depend on its
+        size. Under a place the target is uniform over the free kinds.
         """
         found, heads = {}, self._split(outputs)
         for part in self.parts:
@@ -65,11 +67,13 @@ class Heads:
                 under = self.under_places(part, values)
                 found[part.name] = cell_heads.log_likelihood(part, head, value, under)
             elif isinstance(part, Place):
+                # Masked logits: the probability is distributed over legal cells only.
                 legal = self._true_mask(part, values)
                 found[part.name] = jax.nn.log_softmax(jnp.where(legal, head, -jnp.inf))[value]
             elif isinstance(part, Choice):
                 found[part.name] = jax.nn.log_softmax(head)[value]
             elif isinstance(part, Flags):
+                # log σ(x) for True, log(1 − σ(x)) = log σ(−x) for False.
                 sign = jnp.where(value, 1.0, -1.0)
                 found[part.name] = jax.nn.log_sigmoid(sign * head).mean()
             else:
@@ -77,23 +81,24 @@ class Heads:
         return found
 
     def weighted(self, found: dict[str, Float[Array, "..."]]) -> Float[Array, "..."]:
-        """The parts' log-likelihoods in the proportions of the objective."""
+        """Return the sum of the parts' log-likelihoods, weighted by the objective."""
         return sum(
             (self.objective.coef(part) * found[part.name] for part in self.parts),
             start=jnp.zeros(()),
         )
 
     def sample(self, key: Key, outputs: Outputs) -> Values:
-        """The parts of a level, drawn in their order; always one whose places are legal.
+        """Sample the parts of a level in their order; all places are legal.
 
-        A cell is free iff the free kinds have more than half of its probability; its kind is drawn
-        from those. A place lies on a free cell and not where the places are that it is apart from,
-        nor where they were likeliest to be; if there is no such cell, anywhere else on free ground,
-        and if there is no free ground, on any other cell, which is then made free.
+        A cell is free if and only if the free kinds have more than half of its probability; its
+        kind is then sampled from the free kinds, otherwise from the other kinds. A place is sampled
+        on a free cell. It does not share the cell of a place in `apart_from`, and avoids the most
+        likely cells of those places. If no such cell exists, it is placed on any other free cell.
+        If no free cell is available, it is placed on any other cell, which then becomes free.
         """
         made: Values = {}
-        free: dict[str, Bool[Array, " C"]] = {}
-        likeliest: dict[str, Int[Array, ""]] = {}
+        free: dict[str, Bool[Array, " C"]] = {}  # free cells of each grid, by name
+        likeliest: dict[str, Int[Array, ""]] = {}  # most likely cell of each place
         heads = self._split(outputs)
         for part, key_part in zip(self.parts, jax.random.split(key, len(self.parts)), strict=True):
             head = heads[part.name]
@@ -107,6 +112,7 @@ class Heads:
                     key_part, head, free[part.on], taken, shunned
                 )
                 made[part.name] = place
+                # Later places see this cell as free, even if it was a wall before.
                 free[part.on] = free[part.on].at[place].set(True)
             elif isinstance(part, Choice):
                 made[part.name] = jax.random.categorical(key_part, head)
@@ -117,10 +123,10 @@ class Heads:
         return self._cleared(made)
 
     def accuracy(self, outputs: Outputs, values: Values) -> dict[str, Float[Array, ""]]:
-        """How well the likeliest values agree with a level's: the share of them that are right.
+        """Return the share of each part's most likely values that agree with a level.
 
-        Of numbers it is the error instead, the mean absolute difference. A place is looked for
-        where it may lie, the true parts before it given; under a place all free kinds are right.
+        For numbers it is the mean absolute error instead. A place is predicted among its legal
+        cells, given the true parts before it. Under a place all free kinds count as correct.
         """
         found, heads = {}, self._split(outputs)
         for part in self.parts:
@@ -141,18 +147,19 @@ class Heads:
         return found
 
     def places_on(self, cells: Cells) -> tuple[Place, ...]:
-        """The places that lie on some cells."""
+        """Return the places that lie on a grid."""
         return tuple(p for p in self.parts if isinstance(p, Place) and p.on == cells.name)
 
     def under_places(self, cells: Cells, values: Values) -> Bool[Array, "H W"]:
-        """The cells on which a place of the level lies."""
+        """Return a mask of the cells on which a place of the level lies."""
         at = [values[place.name] for place in self.places_on(cells)]
         return cell_heads.marked(at, int(np.prod(cells.shape))).reshape(cells.shape)
 
     def _true_mask(self, place: Place, values: Values) -> Bool[Array, " C"]:
-        """Where a place may lie, the true cells and places before it given; always where it does.
+        """Return a mask of the legal cells of a place, given the true cells and earlier places.
 
-        All places count as free ground, whatever stands under them.
+        The cells under all places count as free. The true cell of the place is always legal, so
+        that its log-probability is finite.
         """
         cells = self._cells_of(place)
         free = cell_heads.is_free(cells, values[cells.name]) | self.under_places(cells, values)
@@ -161,7 +168,7 @@ class Heads:
         return legal.at[values[place.name]].set(True)
 
     def _cleared(self, made: Values) -> Values:
-        """The parts with nothing, the first of the free kinds, under every place."""
+        """Set the cells under every place to the first free kind, which denotes an empty cell."""
         for part in (part for part in self.parts if isinstance(part, Cells)):
             under = self.under_places(part, made)
             nothing = part.kinds.index(part.free[0]) if part.free else 0
@@ -182,11 +189,11 @@ class Heads:
         if isinstance(part, Choice):
             return part.num
         if isinstance(part, Numbers) and self.objective.learn_scale:
-            return 2 * part.size
+            return 2 * part.size  # a mean and a scale for each number
         return part.size
 
     def _split(self, outputs: Outputs) -> dict[str, Array]:
-        """Each part's own outputs; [H, W, K] of cells."""
+        """Split the outputs by part; those of cells have shape [H, W, K]."""
         cuts = np.cumsum(self._sizes())[:-1]
         heads = dict(zip([p.name for p in self.parts], jnp.split(outputs, cuts), strict=True))
         for part in self.parts:
@@ -200,7 +207,7 @@ def _check_cells(cells: Cells, known: dict[str, Part]) -> None:
         strange = [kind for kind in getattr(cells, field) if kind not in cells.kinds]
         if strange:
             raise ValueError(
-                f"{cells.name}: {field} has {strange[0]!r}, which is none of its kinds"
+                f"{cells.name}: {field} has {strange[0]!r}, which is not one of its kinds"
             )
     hub = known.get(cells.hub)
     if cells.hub and not (isinstance(hub, Place) and hub.on == cells.name):
@@ -212,6 +219,7 @@ def _check_place(place: Place, earlier: dict[str, Part]) -> None:
     if not isinstance(cells, Cells) or not cells.free:
         raise ValueError(f"{place.name}: on={place.on!r} must name earlier cells with free kinds")
     for name in place.apart_from:
+        # Only earlier places: parts are generated in order.
         other = earlier.get(name)
         if not isinstance(other, Place) or other.on != place.on:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Latent vectors between those of known levels: which pairs, and which points between them.
+"""Interpolation between the latents of known levels: choice of pairs, and points between them.
 
 Source: Garcin et al., 2024, "DRED"; the spherical interpolation is that of White, 2016, "Sampling
 Generative Networks".
@@ -13,24 +13,25 @@ from jaxtyping import Array, Float, Int
 from rlgen.types import Key
 
 NEARLY_PARALLEL = 0.955
-"""Vectors whose angle has a cosine beyond this, either way, are interpolated on a straight line."""
+"""Vectors whose cosine has an absolute value above this are interpolated on a straight line."""
 
 
 class Points(NamedTuple):
     """n points between pairs of levels."""
 
-    parents: Int[Array, "n 2"]  # rows of the two levels
-    position: Float[Array, " n"]  # 0 at the first, 1 at the second
+    parents: Int[Array, "n 2"]  # rows of the two levels in the set
+    position: Float[Array, " n"]  # 0 at the first level, 1 at the second
 
 
 def draw_points(key: Key, num_levels: int, num: int, num_points: int) -> Points:
-    """`num` points, `num_points` in a row between each pair, its ends included.
+    """Draw `num` points: pairs of levels, with `num_points` evenly spaced points per pair.
 
-    Of `num / num_points` pairs, rounded up, no level is in two, if the set is large enough; the
-    i-th drawn is paired with the i-th from the end. In a smaller set only the two of a pair differ,
-    and a single level is paired with itself. What is more than `num` is cut.
+    The points of a pair include both ends. The number of pairs is `num / num_points`, rounded up;
+    points beyond `num` are dropped. If the set is large enough, no level occurs in two pairs: the
+    i-th level of a random order is paired with the i-th from its end. In a smaller set only the two
+    levels of a pair differ from each other, and a single level is paired with itself.
     """
-    num_pairs = -(-num // num_points)
+    num_pairs = -(-num // num_points)  # rounded up
     pairs = _pairs(key, num_levels, num_pairs)
     row = jnp.linspace(0.0, 1.0, num_points) if num_points > 1 else jnp.zeros(1)
     position = jnp.tile(row, num_pairs)[:num]
@@ -40,10 +41,12 @@ def draw_points(key: Key, num_levels: int, num: int, num_points: int) -> Points:
 def slerp(
     position: Float[Array, ""], a: Float[Array, " L"], b: Float[Array, " L"]
 ) -> Float[Array, " L"]:
-    """The point at a position on the arc from a to b; on a line if they are nearly parallel."""
+    """Spherical interpolation from a to b; linear if the vectors are nearly parallel."""
+    # A zero vector has no direction; cosine 1 selects the line. The inner `where` avoids 0 / 0.
     norms = jnp.sqrt((a**2).sum() * (b**2).sum())
     cosine = jnp.where(norms > 0, (a * b).sum() / jnp.where(norms > 0, norms, 1.0), 1.0)
     curved = jnp.abs(cosine) <= NEARLY_PARALLEL
+    # On the line the angle is not used; cosine 0 keeps sin(angle) away from 0.
     angle = jnp.arccos(jnp.where(curved, cosine, 0.0))
     arc = (jnp.sin((1 - position) * angle) * a + jnp.sin(position * angle) * b) / jnp.sin(angle)
     return jnp.where(curved, arc, lerp(position, a, b))
@@ -52,7 +55,7 @@ def slerp(
 def lerp(
     position: Float[Array, ""], a: Float[Array, " L"], b: Float[Array, " L"]
 ) -> Float[Array, " L"]:
-    """The point at a position on the line from a to b."""
+    """Linear interpolation from a to b."""
     return (1 - position) * a + position * b
 
 
@@ -60,6 +63,7 @@ def _pairs(key: Key, num_levels: int, num_pairs: int) -> Int[Array, "K 2"]:
     if num_levels >= 2 * num_pairs:
         drawn = jax.random.permutation(key, num_levels)[: 2 * num_pairs]
         return jnp.stack([drawn[:num_pairs], drawn[::-1][:num_pairs]], -1)
+    # An offset of at least 1 keeps the two levels of a pair different; with one level it is 0.
     key_first, key_offset = jax.random.split(key)
     first = jax.random.randint(key_first, (num_pairs,), 0, num_levels)
     offset = jax.random.randint(key_offset, (num_pairs,), min(1, num_levels - 1), num_levels)

@@ -1,4 +1,4 @@
-"""The layers of the encoders and decoders of levels."""
+"""Layers of the encoders and decoders of level models."""
 
 import math
 
@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 from rlgen.types import Key
 
 LEAST_STD = 1e-6
-"""What a posterior's standard deviation is never below, so that its logarithm is finite."""
+"""Lower bound of the posterior's standard deviation, which keeps its logarithm finite."""
 
 
 class Linear(nn.Module):
-    """A dense layer with weights and biases from U(±1/√inputs), as PyTorch begins.
+    """Dense layer with weights and biases initialised from U(±1/√inputs), as in PyTorch.
 
     Source: He et al., 2015, "Delving Deep into Rectifiers", with PyTorch's choice of the slope √5.
     """
@@ -24,9 +24,11 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B I"]) -> Float[Array, "*B O"]:
-        """The layer's outputs."""
+        """Apply the layer."""
         bound = 1 / math.sqrt(x.shape[-1])
 
+        # An explicit bound: flax's initialisers derive it from the shape of the parameter, which
+        # for a bias does not contain the number of inputs.
         def uniform(key: Key, shape: tuple[int, ...], _: object = None) -> Array:
             return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
@@ -35,40 +37,41 @@ class Linear(nn.Module):
 
 
 class NormRelu(nn.Module):
-    """Batch normalisation over all axes but the last, and ReLU, in the given order.
+    """Batch normalisation over all axes except the last, and ReLU, in the given order.
 
-    While training, the statistics are the batch's; afterwards running means with momentum 0.9.
+    Training uses the statistics of the batch, evaluation the running means with momentum 0.9.
     """
 
     relu_first: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"], training: bool) -> Float[Array, "*B D"]:
-        """Normalised and rectified."""
+        """Normalise and rectify."""
         norm = nn.BatchNorm(use_running_average=not training, momentum=0.9, epsilon=1e-5)
         return norm(nn.relu(x)) if self.relu_first else nn.relu(norm(x))
 
 
 class Posterior(nn.Module):
-    """Mean and standard deviation of a latent vector, each by a layer of its own."""
+    """Mean and standard deviation of a latent vector, each computed by a separate layer."""
 
     num_latents: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H"]) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
-        """Of a batch of hidden vectors."""
+        """Return mean and standard deviation for a batch of hidden vectors."""
         mean = Linear(self.num_latents, name="mean")(x)
         std = nn.softplus(Linear(self.num_latents, name="std")(x))
+        # softplus underflows to 0 for large negative inputs.
         return mean, jnp.maximum(std, LEAST_STD)
 
 
 class Decoder(nn.Module):
-    """From a latent vector to all heads' outputs, by two hidden layers.
+    """Decoder from a latent vector to the outputs of all heads, with two hidden layers.
 
     Attributes:
-        num_outputs: of all heads together.
-        hidden_size: of both layers.
-        normalize: batch normalisation after each layer's ReLU.
+        num_outputs: Number of outputs of all heads together, D.
+        hidden_size: Size of both hidden layers.
+        normalize: Apply batch normalisation after the ReLU of each layer.
     """
 
     num_outputs: int
@@ -77,7 +80,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, latent: Float[Array, "B L"], training: bool) -> Float[Array, "B D"]:
-        """Outputs of a batch."""
+        """Return the outputs for a batch."""
         x = latent
         for _ in range(2):
             x = Linear(self.hidden_size)(x)

@@ -1,6 +1,6 @@
-"""How like each other two sets of levels are: distances to the hub, counts, and divergences.
+"""Comparison of two sets of levels: distances to the hub, histograms, and divergences.
 
-On the host, in numpy, of the parts of many levels at once.
+Runs on the host, in numpy, on the parts of many levels at once.
 """
 
 from collections.abc import Sequence
@@ -17,31 +17,36 @@ NUM_BINS = 20
 def distances(
     free: Bool[np.ndarray, "M H W"], source: Int[np.ndarray, " M"]
 ) -> Float[np.ndarray, "M H W"]:
-    """Steps between every cell and a source, over free cells; infinite where there is no way.
+    """Return the number of steps from a source to every cell; infinite if it is unreachable.
 
-    A cell that is not free is one step farther than the nearest cell beside it, free or not; no way
-    leads through it to free cells.
+    Paths lead over free cells. A cell that is not free is one step farther than its nearest
+    neighbour, free or not, but no path leads through it to a free cell.
+
+    Args:
+        free: Mask of the free cells of M levels.
+        source: Flat index of the source cell in each level.
     """
     num, height, width = free.shape
     steps = np.full((num, height * width), np.inf)
     steps[np.arange(num), source] = 0
+    # First over free cells only; then from the result into the remaining cells.
     steps = _spread(steps.reshape(free.shape), free)
     return _spread(steps, ~free)
 
 
 def connected(parts: Sequence[Part], values: Values, cells: Cells) -> Bool[np.ndarray, " M"]:
-    """Whether free cells lead from the first place on a grid to all others."""
+    """Return, per level, whether all places on a grid are reachable from the first one."""
     names = [part.name for part in parts if isinstance(part, Place) and part.on == cells.name]
     free = free_cells(parts, values, cells)
     if len(names) < 2:
-        return np.ones(len(free), bool)
+        return np.ones(len(free), bool)  # no pair of places to connect
     steps = distances(free, values[names[0]]).reshape(len(free), -1)
     reached = [np.isfinite(steps[np.arange(len(free)), values[name]]) for name in names[1:]]
     return np.logical_and.reduce(reached)
 
 
 def free_cells(parts: Sequence[Part], values: Values, cells: Cells) -> Bool[np.ndarray, "M H W"]:
-    """Free cells, those under places among them."""
+    """Return a mask of the free cells, including the cells under places."""
     free = np.isin(values[cells.name], [cells.kinds.index(kind) for kind in cells.free])
     flat = free.reshape(len(free), -1)
     for part in parts:
@@ -53,7 +58,10 @@ def free_cells(parts: Sequence[Part], values: Values, cells: Cells) -> Bool[np.n
 def to_hub(
     parts: Sequence[Part], values: Values, cells: Cells
 ) -> dict[str, Float[np.ndarray, " K"]]:
-    """Distances to the hub of every landmark, by kind, and of every free cell, of all levels."""
+    """Return the distances to the hub of all landmarks, by kind, and of all free cells.
+
+    The values of all levels are concatenated; the key of the free cells is "free".
+    """
     free = free_cells(parts, values, cells)
     steps = distances(free, values[cells.hub])
     layout = values[cells.name]
@@ -62,10 +70,11 @@ def to_hub(
 
 
 def histograms(parts: Sequence[Part], values: Values) -> dict[str, Float[np.ndarray, " bins"]]:
-    """What is compared between sets of levels, as histograms; by what they are of.
+    """Return the histograms by which sets of levels are compared, by name.
 
-    Of cells: how far from the hub the landmarks of a kind are, the unreachable in the last bin, and
-    which share of the cells each kind has in a level. Of places on them: nothing. Of numbers: each.
+    For cells: the distance of the landmarks of each kind to the hub, with unreachable landmarks in
+    the last bin, and the share of cells of each kind per level. For choices, the counts of the
+    options; for flags and numbers, one histogram per entry. Places have no histogram.
     """
     found: dict[str, np.ndarray] = {}
     for part in parts:
@@ -74,16 +83,16 @@ def histograms(parts: Sequence[Part], values: Values) -> dict[str, Float[np.ndar
 
 
 def divergence(a: Shaped[np.ndarray, " bins"], b: Shaped[np.ndarray, " bins"]) -> float:
-    """Jensen-Shannon divergence of two histograms, in bits: 0 if they are alike, 1 if disjoint.
+    """Jensen-Shannon divergence of two histograms, in bits: 0 if identical, 1 if disjoint.
 
-    NaN if one of them is empty.
+    NaN if one of the histograms is empty.
 
     Source: Lin, 1991, "Divergence Measures Based on the Shannon Entropy".
     """
     if not a.sum() or not b.sum():
         return float("nan")
     p, q = a / a.sum(), b / b.sum()
-    middle = (p + q) / 2
+    middle = (p + q) / 2  # positive wherever p or q is, so the entropies below are finite
     return float((_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2)
 
 
@@ -106,6 +115,7 @@ def _of_cells(parts: Sequence[Part], values: Values, cells: Cells) -> dict[str, 
     found = {}
     if cells.hub:
         steps = to_hub(parts, values, cells)
+        # No path is longer than the number of cells, so the last bin is free for "unreachable".
         farthest = int(np.prod(cells.shape))
         for kind in cells.landmarks:
             far = np.where(np.isfinite(steps[kind]), steps[kind], farthest).astype(int)
@@ -116,15 +126,16 @@ def _of_cells(parts: Sequence[Part], values: Values, cells: Cells) -> dict[str, 
 
 
 def _shares(values: Float[np.ndarray, " M"]) -> Float[np.ndarray, " bins"]:
-    """A histogram over 0 .. 1; what is outside falls into the outermost bins."""
+    """Return a histogram over 0 .. 1; values outside count in the outermost bins."""
     return np.histogram(values.clip(0, 1), NUM_BINS, (0.0, 1.0))[0].astype(float)
 
 
 def _spread(
     steps: Float[np.ndarray, "M H W"], through: Bool[np.ndarray, "M H W"]
 ) -> Float[np.ndarray, "M H W"]:
-    """Distances once they have spread over the cells that they may pass."""
+    """Propagate distances to neighbouring cells in `through` until they no longer change."""
     while True:
+        # Minimum over the four neighbours, with infinity outside the grid.
         padded = np.pad(steps, ((0, 0), (1, 1), (1, 1)), constant_values=np.inf)
         sides = (
             padded[:, :-2, 1:-1],
@@ -139,5 +150,5 @@ def _spread(
 
 
 def _relative_entropy(p: Float[np.ndarray, " bins"], q: Float[np.ndarray, " bins"]) -> float:
-    some = p > 0
+    some = p > 0  # 0 log 0 = 0
     return float((p[some] * np.log2(p[some] / q[some])).sum())

@@ -1,10 +1,10 @@
-"""MLP VAE: an autoencoder of any levels as flat vectors, and levels between known ones.
+"""MLP VAE: encodes levels of any kind as flat vectors and proposes levels between known ones.
 
-For levels that are no grids, such as the parameters of a physical system; it takes grids too, whose
-cells it sees one by one.
+Intended for levels that are not grids, such as the parameters of a physical system. It accepts
+grids too, but treats their cells as unrelated inputs.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", of which the proposals are; encoder and sizes are rlgen's own.
+Data-Regularised Environment Design", for the proposals; encoder and sizes are specific to rlgen.
 """
 
 from dataclasses import dataclass, field
@@ -31,14 +31,14 @@ __all__ = ["MLPVAE", "FlatEncoder", "build", "tiny"]
 class MLPVAE(VAEModel):
     """A variational autoencoder of levels as flat vectors.
 
-    Other fields as in `rlgen.algos.level_models.vae.VAEModel`.
+    The other fields are described in `rlgen.algos.level_models.vae.VAEModel`.
 
     Attributes:
-        hidden_size: of the two layers before the latent, and the two after it.
-        num_latents: dimensions of the latent.
-        num_points: proposals in a row between two levels, both ends included.
-        noise: draw proposals about the points between two latents; else they are the points.
-        objective: how much each part of a level counts.
+        hidden_size: Size of the two hidden layers before the latent and of the two after it.
+        num_latents: Dimension of the latent, L.
+        num_points: Number of interpolation points per pair of levels, including both ends.
+        noise: Add noise with the interpolated standard deviation to the interpolated latents.
+        objective: Weight of each part of a level in the loss.
     """
 
     hidden_size: int = 64
@@ -48,11 +48,11 @@ class MLPVAE(VAEModel):
     objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self):
-        """Refuse sizes that make no network."""
+        """Check that all sizes are positive."""
         self.check_sizes("num_epochs", "hidden_size", "num_latents")
 
     def vae(self) -> VAE:
-        """The model's networks with what they learn."""
+        """Return the networks and the distributions that they parametrise."""
         heads = Heads(self.codec.parts, self.objective)
         encoder = FlatEncoder(heads.parts, self.hidden_size, self.num_latents)
         decoder = Decoder(heads.num_outputs, self.hidden_size, normalize=False)
@@ -60,12 +60,12 @@ class MLPVAE(VAEModel):
 
 
 class FlatEncoder(nn.Module):
-    """From the parts of levels, laid out as one vector each, to their latents.
+    """Encoder from the parts of levels, flattened to one vector per level, to their latents.
 
     Attributes:
-        parts: of a level.
-        hidden_size: of two layers.
-        num_latents: L.
+        parts: Parts of a level.
+        hidden_size: Size of the two hidden layers.
+        num_latents: Dimension of the latent, L.
     """
 
     parts: tuple[Part, ...]
@@ -76,7 +76,7 @@ class FlatEncoder(nn.Module):
     def __call__(
         self, values: Values, training: bool
     ) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
-        """Mean and standard deviation of the latents of B levels."""
+        """Return mean and standard deviation of the latents of B levels."""
         x = jax.vmap(lambda one: flat(self.parts, one))(values)
         for _ in range(2):
             x = nn.relu(Linear(self.hidden_size)(x))
@@ -84,7 +84,8 @@ class FlatEncoder(nn.Module):
 
 
 def flat(parts: tuple[Part, ...], values: Values) -> Float[Array, " D"]:
-    """One level as a vector: kinds, places and choices one-hot, numbers about 0, flags ±1."""
+    """Flatten one level: kinds, places and choices one-hot, flags ±1, numbers mapped to 2x − 1."""
+    # Number of cells of each grid, the range of the places on it.
     sizes = {part.name: int(np.prod(part.shape)) for part in parts if isinstance(part, Cells)}
     found = []
     for part in parts:
@@ -101,15 +102,15 @@ def flat(parts: tuple[Part, ...], values: Values) -> Float[Array, " D"]:
 
 
 def build(env: LevelEnv, **fields: Any) -> MLPVAE:
-    """The model of an environment's levels.
+    """Build the model for an environment's levels.
 
     Raises:
-        ValueError: the environment has no codec.
+        ValueError: If the environment has no codec.
     """
     require(env, LevelEnv.codec, "the level model mlp-vae")
     return MLPVAE(env.codec(), **fields)
 
 
 def tiny(env: LevelEnv) -> MLPVAE:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return build(env, num_epochs=2, batch_size=4, hidden_size=8, num_latents=2)

@@ -1,4 +1,4 @@
-"""Distributions of vectors of real numbers: independent normal ones."""
+"""Distributions over vectors of real numbers: independent normal distributions."""
 
 import jax
 import jax.numpy as jnp
@@ -8,24 +8,24 @@ from rlgen.algos.level_models.objective import Objective
 from rlgen.types import Key
 
 LEAST_SCALE = 1e-2
-"""Below this a learned scale does not fall: a likelihood without bound is no objective."""
+"""Lower bound of a learned scale, without which the likelihood would be unbounded."""
 
 
 def mean_of(objective: Objective, head: Float[Array, " D"]) -> Float[Array, " size"]:
-    """The means that a decoder's outputs state."""
+    """Return the means given by a decoder's outputs."""
     return _mean_and_scale(objective, head)[0]
 
 
 def log_likelihood(
     objective: Objective, head: Float[Array, " D"], value: Float[Array, " size"]
 ) -> Float[Array, ""]:
-    """Mean over the numbers of their log-density."""
+    """Mean over the numbers of their log-density, in nats."""
     mean, scale = _mean_and_scale(objective, head)
     return jax.scipy.stats.norm.logpdf(value, mean, scale).mean()
 
 
 def sample(key: Key, objective: Objective, head: Float[Array, " D"]) -> Float[Array, " size"]:
-    """A vector of numbers."""
+    """Sample a vector of numbers."""
     mean, scale = _mean_and_scale(objective, head)
     return mean + scale * jax.random.normal(key, mean.shape)
 
@@ -35,5 +35,6 @@ def _mean_and_scale(
 ) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
     if not objective.learn_scale:
         return head, jnp.full_like(head, objective.number_scale)
+    # With a learned scale the head has 2 * size outputs.
     mean, raw = jnp.split(head, 2)
     return mean, jax.nn.softplus(raw) + LEAST_SCALE

@@ -1,4 +1,4 @@
-"""How much each kind of part counts when a model of levels is fitted."""
+"""Weights of the kinds of parts in the loss of a level model."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,20 @@ from rlgen.codec import Cells, Choice, Flags, Part, Place
 
 @dataclass(frozen=True)
 class Objective:
-    """Weights of the terms of the evidence lower bound.
+    """Weights of the terms of the evidence lower bound (ELBO).
 
     Attributes:
-        cells_coef: of the mean log-likelihood of a grid's cells.
-        place_coef: of the log-likelihood of each place.
-        choice_coef: of the log-likelihood of each choice.
-        numbers_coef: of the mean log-likelihood of a vector of numbers.
-        flags_coef: of the mean log-likelihood of a vector of flags.
-        kl_coef: of the Kullback-Leibler divergence of the latent from a standard normal, the *mean*
-            over its dimensions.
-        number_scale: standard deviation of numbers, if it is not learned.
-        learn_scale: let the decoder say the standard deviation of each number.
+        cells_coef: Weight of the mean log-likelihood of a grid's cells.
+        place_coef: Weight of the log-likelihood of each place.
+        choice_coef: Weight of the log-likelihood of each choice.
+        numbers_coef: Weight of the mean log-likelihood of a vector of numbers.
+        flags_coef: Weight of the mean log-likelihood of a vector of flags.
+        kl_coef: Weight of the Kullback-Leibler divergence of the latent from a standard normal
+            distribution; the divergence is the *mean* over the latent dimensions.
+        number_scale: Standard deviation of numbers, if it is not learned.
+        learn_scale: Let the decoder predict the standard deviation of each number.
 
-    Source: Garcin et al., 2024, "DRED", whose weights for cells, places and divergence these are.
+    Source: Garcin et al., 2024, "DRED", for the weights of cells, places and divergence.
     """
 
     cells_coef: float = 0.04
@@ -33,7 +33,7 @@ class Objective:
     learn_scale: bool = False
 
     def __post_init__(self):
-        """Refuse weights below zero and a scale that is none."""
+        """Check that no weight is negative and that the scale is positive."""
         for name, value in vars(self).items():
             if name.endswith("_coef") and value < 0:
                 raise ValueError(f"Objective: {name}={value} must not be negative")
@@ -41,7 +41,7 @@ class Objective:
             raise ValueError(f"Objective: number_scale={self.number_scale} must be above 0")
 
     def coef(self, part: Part) -> float:
-        """The weight of one part."""
+        """Return the weight of one part."""
         if isinstance(part, Cells):
             return self.cells_coef
         if isinstance(part, Place):

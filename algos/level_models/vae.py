@@ -1,4 +1,4 @@
-"""A variational autoencoder of levels, whatever its networks: how it learns and what it proposes.
+"""Variational autoencoder (VAE) of levels: fitting and proposals, for any pair of networks.
 
 Sources: Kingma and Welling, 2014, "Auto-Encoding Variational Bayes"; Garcin et al., 2024, "DRED:
 Zero-Shot Transfer in Reinforcement Learning via Data-Regularised Environment Design".
@@ -23,17 +23,17 @@ from rlgen.types import Key, Metrics, PyTree
 
 
 class Training(NamedTuple):
-    """A model that is being fitted."""
+    """State of a fit in progress."""
 
     key: Key
     variables: PyTree  # of encoder and decoder: `params` and running statistics
     optimizer: PyTree
-    order: Int[Array, " M"]  # the levels, those held out last
+    order: Int[Array, " M"]  # indices of the levels; the held-out ones come last
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a model is fitted and used; the fields are those of the models, which describe them."""
+    """Settings for fitting and proposing; see the models for a description of the fields."""
 
     learning_rate: float
     batch_size: int
@@ -42,26 +42,26 @@ class Settings:
     noise: bool
 
     def __post_init__(self):
-        """Refuse what makes no model."""
+        """Check that all settings are in range."""
         for name in ("batch_size", "num_points"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 <= self.holdout < 1:
-            raise ValueError(f"holdout={self.holdout} is a share: 0 .. 1, and less than 1")
+            raise ValueError(f"holdout={self.holdout} must be at least 0 and less than 1")
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
 
 
 @dataclass(frozen=True)
 class VAEModel(LevelModel, abstract=True):
-    """A level model whose fields make up a `VAE`, which does the work.
+    """Base of level models; its fields configure a `VAE`, to which all methods delegate.
 
     Attributes:
-        codec: of the environment's levels.
-        num_epochs: passes through the set that `fit` makes.
-        batch_size: levels a step.
-        learning_rate: of Adam.
-        holdout: share of the levels that are not learned from; their loss is a metric.
+        codec: Codec of the environment's levels.
+        num_epochs: Number of passes through the set in `fit`.
+        batch_size: Number of levels per gradient step.
+        learning_rate: Learning rate of Adam.
+        holdout: Share of the levels that are held out; their loss is reported as a metric.
     """
 
     codec: LevelCodec = field(metadata={"config": False})
@@ -72,60 +72,61 @@ class VAEModel(LevelModel, abstract=True):
 
     @property
     def settings(self) -> Settings:
-        """How the model is fitted and used."""
+        """The fields that configure fitting and proposing."""
         return Settings(**{field.name: getattr(self, field.name) for field in fields(Settings)})
 
     def check_sizes(self, *names: str) -> None:
-        """Refuse the named fields below 1, and what the parts of the model refuse.
+        """Check that the named fields are at least 1, and that the parts of the model are valid.
 
         Raises:
-            ValueError: with the field and its value.
+            ValueError: If a field or a part is invalid; the message names it.
         """
         for name in names:
             if getattr(self, name) < 1:
                 value = getattr(self, name)
                 raise ValueError(f"{type(self).__name__}: {name}={value} must be at least 1")
-        self.vae()
+        self.vae()  # constructs the heads and settings, which check themselves
 
     @abc.abstractmethod
     def vae(self) -> "VAE":
-        """The model's networks with what they learn."""
+        """Return the networks and the distributions that they parametrise."""
 
     def begin(self, key: Key, levels: PyTree) -> Training:
-        """A model that has seen nothing of levels [M, ...]."""
+        """Return an untrained model for levels [M, ...]."""
         return self.vae().begin(key, levels)
 
     def train(self, state: Training, levels: PyTree, num_epochs: int) -> tuple[Training, Metrics]:
-        """Further passes through levels [M, ...]; metrics [num_epochs]."""
+        """Train for a number of passes through levels [M, ...]; metrics are [num_epochs]."""
         return self.vae().train(state, levels, num_epochs)
 
     def finish(self, state: Training, levels: PyTree) -> Fitted:
-        """What was learned, and the latents of levels [M, ...]."""
+        """Return the fitted networks and the latents of levels [M, ...]."""
         return self.vae().finish(state, levels)
 
     def fit(self, key: Key, levels: PyTree) -> Fitted:
-        """The model of levels [M, ...] after `num_epochs`."""
+        """Return the model of levels [M, ...], fitted for `num_epochs`."""
         return self.vae().fit(key, levels, self.num_epochs)
 
     def propose(self, key: Key, fitted: Fitted, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
-        """New levels [num, ...] and the rows of the two levels that each lies between."""
+        """Return new levels, [num, ...], and the rows of the two parents of each, [num, 2]."""
         return self.vae().propose(key, fitted, num)
 
     def reconstruct(self, fitted: Fitted, levels: PyTree) -> dict[str, Float[Array, " M"]]:
-        """By part, the accuracy with which levels [M, ...] are told from their latents."""
+        """Return the reconstruction accuracy of each part of levels [M, ...]; see `Heads`."""
         return self.vae().reconstruct(fitted, levels)
 
 
 @dataclass(frozen=True)
 class VAE:
-    """The model of a pair of networks.
+    """A VAE that consists of an encoder, a decoder and the distributions of a level's parts.
 
     Attributes:
-        codec: of the environment's levels.
-        encoder: `(values [B, ...], training) -> mean, std` [B, L], of encoded levels.
-        decoder: `(latent [B, L], training) -> outputs` [B, D] for the heads.
-        heads: the distributions of the parts.
-        settings: how it is fitted.
+        codec: Codec of the environment's levels.
+        encoder: Network `(values [B, ...], training) -> mean, std`, [B, L] each; the input is the
+            parts of levels.
+        decoder: Network `(latent [B, L], training) -> outputs`, [B, D], for the heads.
+        heads: Distributions of the parts.
+        settings: Settings for fitting and proposing.
     """
 
     codec: LevelCodec
@@ -135,9 +136,10 @@ class VAE:
     settings: Settings
 
     def begin(self, key: Key, levels: PyTree) -> Training:
-        """A model that has seen nothing of levels [M, ...]."""
+        """Return an untrained model for levels [M, ...]."""
         key_encoder, key_decoder, key_order, key_training = jax.random.split(key, 4)
         values = jax.vmap(self.codec.encode)(levels)
+        # One level is enough to initialise the networks.
         some = jax.tree.map(lambda x: x[:1], values)
         encoder = self.encoder.init(key_encoder, some, False)
         mean, _ = self.encoder.apply(encoder, some, False)
@@ -145,16 +147,17 @@ class VAE:
         variables = {"encoder": encoder, "decoder": decoder}
         order = jnp.arange(_num_levels(levels))
         if self.settings.holdout:
+            # A random choice of held-out levels: the last ones of `order`, fixed for the fit.
             order = jax.random.permutation(key_order, order)
         optimizer = self._optimizer().init(_params(variables))
         return Training(key_training, variables, optimizer, order)
 
     def train(self, state: Training, levels: PyTree, num_epochs: int) -> tuple[Training, Metrics]:
-        """Further passes through the levels [M, ...] that are not held out."""
+        """Train for `num_epochs` passes through the levels [M, ...] that are not held out."""
         values = jax.vmap(self.codec.encode)(levels)
         num_fitted = self.num_fitted(_num_levels(levels))
         batch_size = min(self.settings.batch_size, num_fitted)
-        num_batches = -(-num_fitted // batch_size)
+        num_batches = -(-num_fitted // batch_size)  # rounded up
 
         def batch(state: Training, rows: Array) -> tuple[Training, Metrics]:
             return self._update(state, jax.tree.map(lambda x: x[rows], values))
@@ -162,7 +165,7 @@ class VAE:
         def epoch(state: Training, _: None) -> tuple[Training, Metrics]:
             key, key_order = jax.random.split(state.key)
             order = jax.random.permutation(key_order, state.order[:num_fitted])
-            # The last batch is filled up from the front: all batches are of one shape.
+            # `resize` repeats the order from its start, so that all batches have the same shape.
             rows = jnp.resize(order, (num_batches, batch_size))
             state, metrics = jax.lax.scan(batch, state._replace(key=key), rows)
             return state, jax.tree.map(jnp.mean, metrics) | self._held_out(state, values)
@@ -170,41 +173,44 @@ class VAE:
         return jax.lax.scan(epoch, state, None, num_epochs)
 
     def finish(self, state: Training, levels: PyTree) -> Fitted:
-        """The fitted model, with the latents of all levels [M, ...], held out or not."""
+        """Return the fitted model, with the latents of all levels [M, ...], held out or not."""
         encoder, decoder = state.variables["encoder"], state.variables["decoder"]
         mean, std = self.encode(encoder, levels)
         return Fitted(Generator(decoder, mean, std), encoder)
 
     def fit(self, key: Key, levels: PyTree, num_epochs: int) -> Fitted:
-        """The model of levels [M, ...] after some passes through them."""
+        """Return the model of levels [M, ...], fitted for `num_epochs` passes."""
         state, _ = self.train(self.begin(key, levels), levels, num_epochs)
         return self.finish(state, levels)
 
     def encode(self, encoder: PyTree, levels: PyTree) -> tuple[Array, Array]:
-        """Mean and standard deviation, [M, L] each, of the latents of levels [M, ...]."""
+        """Return mean and standard deviation, [M, L] each, of the latents of levels [M, ...]."""
+        # training=False: batch normalisation uses its running statistics.
         found: Any = self.encoder.apply(encoder, jax.vmap(self.codec.encode)(levels), False)
         return found
 
     def propose(self, key: Key, fitted: Fitted, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
-        """New levels [num, ...], from points between the latents of pairs of known ones."""
+        """Return new levels, [num, ...], interpolated between the latents of pairs of levels."""
         key_points, key_noise, key_decode = jax.random.split(key, 3)
         generator = fitted.generator
         num_levels = generator.mean.shape[0]
         points = draw_points(key_points, num_levels, num, self.settings.num_points)
         latent, std = between(points, generator)
         if self.settings.noise:
+            # Sample around the interpolated mean with the interpolated standard deviation.
             latent = latent + std * jax.random.normal(key_noise, latent.shape)
         outputs: Any = self.decoder.apply(generator.decoder, latent, False)
+        # The heads are written for one level: one key and one row of outputs each.
         keys = jax.random.split(key_decode, num)
         made = jax.vmap(self.heads.sample)(keys, outputs)
         return jax.vmap(self.codec.decode)(made), points.parents
 
     def reconstruct(self, fitted: Fitted, levels: PyTree) -> dict[str, Float[Array, " M"]]:
-        """How well each part of levels [M, ...] is told from its latent's mean; see `Heads`.
+        """Return the accuracy of each part, decoded from the mean of the latent; see `Heads`.
 
         Args:
-            fitted: the encoder included.
-            levels: of the set or not.
+            fitted: Fitted model, including the encoder.
+            levels: Levels [M, ...], from the set or not.
         """
         values = jax.vmap(self.codec.encode)(levels)
         mean, _ = self.encode(fitted.encoder, levels)
@@ -212,7 +218,7 @@ class VAE:
         return jax.vmap(self.heads.accuracy)(outputs, values)
 
     def num_fitted(self, num_levels: int) -> int:
-        """Levels that are learned from, of a set of a size."""
+        """Return the number of levels in a set that are not held out, at least 1."""
         return max(1, int(num_levels * (1 - self.settings.holdout)))
 
     def _update(self, state: Training, values: Values) -> tuple[Training, Metrics]:
@@ -225,6 +231,7 @@ class VAE:
 
         (_, (variables, metrics)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         steps, optimizer = self._optimizer().update(grads, state.optimizer, params)
+        # Parameters come from the optimiser, running statistics from the forward pass.
         moved: PyTree = optax.apply_updates(params, steps)
         variables = {net: {**variables[net], "params": moved[net]} for net in variables}
         return Training(key, variables, optimizer, state.order), metrics
@@ -232,11 +239,12 @@ class VAE:
     def _loss(
         self, key: Key, variables: PyTree, values: Values, training: bool
     ) -> tuple[Float[Array, ""], tuple[PyTree, Metrics]]:
-        """Minus the weighted evidence lower bound, by one draw from the posterior."""
+        """Return minus the weighted ELBO, estimated with one posterior sample per level."""
         of_encoder, of_decoder = variables["encoder"], variables["decoder"]
+        # With `mutable`, `apply` also returns the updated running statistics.
         changes = ["batch_stats"] if training else []
         (mean, std), told = self.encoder.apply(of_encoder, values, training, mutable=changes)
-        latent = mean + std * jax.random.normal(key, mean.shape)
+        latent = mean + std * jax.random.normal(key, mean.shape)  # reparametrisation trick
         outputs, heard = self.decoder.apply(of_decoder, latent, training, mutable=changes)
         found = jax.vmap(self.heads.log_likelihood)(outputs, values)
         divergence = kl(mean, std).mean()
@@ -247,7 +255,8 @@ class VAE:
         return -bound, (variables, metrics | {f"log_{name}": x for name, x in found.items()})
 
     def _held_out(self, state: Training, values: Values) -> Metrics:
-        """The loss on what is held out, in networks as they are when they are used."""
+        """Return the loss on the held-out levels, with the networks in evaluation mode."""
+        # Static sizes: whether the metric exists is decided at trace time.
         num_fitted = self.num_fitted(state.order.size)
         if num_fitted == state.order.size:
             return {}
@@ -260,15 +269,15 @@ class VAE:
 
 
 def kl(mean: Float[Array, "B L"], std: Float[Array, "B L"]) -> Float[Array, " B"]:
-    """Kullback-Leibler divergence of normal distributions from the standard one: the mean over L.
+    """Kullback-Leibler divergence of normal distributions from the standard normal, mean over L.
 
-    In nats a dimension; the closed form of Kingma and Welling, appendix B, divided by L.
+    In nats per dimension; the closed form of Kingma and Welling, appendix B, divided by L.
     """
     return -0.5 * (1 + 2 * jnp.log(std) - mean**2 - std**2).mean(-1)
 
 
 def between(points: Points, generator: Generator) -> tuple[Array, Array]:
-    """Mean (by slerp) and standard deviation (by lerp), [n, L] each, of points between levels."""
+    """Return mean (by slerp) and standard deviation (by lerp) of points between levels, [n, L]."""
     first, second = points.parents[:, 0], points.parents[:, 1]
     mean = jax.vmap(slerp)(points.position, generator.mean[first], generator.mean[second])
     std = jax.vmap(lerp)(points.position, generator.std[first], generator.std[second])

@@ -1,1 +1,1 @@
-"""Recipes: a method on one screen."""
+"""Recipes: one short module per method, which combines student, sampler and score."""

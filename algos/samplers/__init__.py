@@ -1,1 +1,1 @@
-"""Samplers: which levels the slots meet."""
+"""Samplers choose the levels that the slots play."""

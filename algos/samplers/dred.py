@@ -1,8 +1,8 @@
-"""DRED: replay of a finite set of levels, and by degrees of generated ones that were worth keeping.
+"""DRED: replays a finite set of levels and, increasingly, generated levels that the agent solved.
 
-An update that trains draws levels from a mixture over the set and the buffer; the next one only
-looks at new levels, which enter the buffer if the agent has solved them. Without new levels it is
-prioritised replay of the set.
+Training updates draw levels from a mixture over the set and the level buffer. They alternate with
+updates that only evaluate new levels, which are inserted into the buffer if the agent solved them.
+Without new levels it is prioritised level replay of the set.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design".
@@ -46,20 +46,20 @@ from rlgen.registry import require
 from rlgen.types import REPLAY, EpisodeStats, Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _DRAW, _EDIT = 0x44524400, 0x44524401
-"""Folded into keys that the source gets as they are."""
+"""Folded into `keys` for DRED's own draws; the source receives `keys` unchanged."""
 
 
 class Known(NamedTuple):
-    """What the buffer keeps of each level beside its score; [K, ...] there."""
+    """Record of a level that the buffer keeps in addition to its score; [K, ...] in the buffer."""
 
-    score_state: PyTree  # the score's
+    score_state: PyTree  # the score's memory of the level
     lineage: Lineage
     solved: Bool[Array, "*K"]  # at least once
-    mean_return: Float[Array, "*K"]  # when it was last played to an end; -inf: never
+    mean_return: Float[Array, "*K"]  # in the last update that completed an episode; -inf if none
 
 
 class Trial(NamedTuple):
-    """What came of the proposal in each slot, over all places of its queue."""
+    """Result of the proposal in each slot, over all positions of its queue."""
 
     score: Float[Array, " N"]
     solved: Bool[Array, " N"]
@@ -68,35 +68,37 @@ class Trial(NamedTuple):
 
 
 class DREDState(NamedTuple):
-    """What is known of the set and of the levels added to it, and the source's own state."""
+    """The buffer with the set and the levels added to it, counters, and the source's state."""
 
     source: PyTree
-    buffer: LevelBuffer  # the set in its first rows, for ever
-    num_met: Int[Array, ""]  # levels of the set handed out for the first time; equal for all seeds
+    buffer: LevelBuffer  # its first M rows always hold the set
+    num_met: Int[Array, ""]  # levels of the set assigned at least once; equal for all seeds
     num_updates: Int[Array, ""]
-    explore_next: Bool[Array, ""]  # the last update replayed; equal for all seeds
-    easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 for none
-    shift_gap: Float[Array, ""]  # as of the last update
+    explore_next: Bool[Array, ""]  # the next update evaluates proposals; equal for all seeds
+    easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 if fewer than P
+    shift_gap: Float[Array, ""]  # after the last update
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """P = (1 − ρ) [(1 − η) P_S + η P_S'] + ρ P_R, of which P_S and P_R know the data alone.
+    """Replay distribution P = (1 − ρ) [(1 − η) P_S + η P_S'] + ρ P_R.
 
-    P_S and P_S' are by rank: of the score among the levels of the set, and of the score, 0 where a
-    level was never solved, among all. P_R is by staleness. η grows linearly over the run.
+    P_S ranks the levels of the set by score. P_S' ranks all levels by score, where a level that was
+    never solved counts as having score 0. P_R is proportional to staleness, by default over the set
+    only. η changes linearly over the run.
 
     Attributes:
-        temperature: β of P_S; at 0.1 its best level has 0.999 of it.
-        secondary_temperature: β of P_S'.
-        staleness_coef: ρ.
-        share_start: η in the first update.
-        share_end: η in the last update.
-        num_updates: over which η goes from the one to the other; the length of the run, unless set.
-        stale: whether P_R is over the `data` or over `all` levels.
+        temperature: Temperature β of P_S; at 0.1 the level of highest score has probability 0.999.
+        secondary_temperature: Temperature β of P_S'.
+        staleness_coef: Share of the staleness term, ρ.
+        share_start: Share of P_S', η, in the first update.
+        share_end: Share of P_S', η, in the last update.
+        num_updates: Number of updates over which η changes; set to the length of the run when
+            training starts.
+        stale: Levels over which P_R is defined: those of the set (`data`) or `all`.
 
     Raises:
-        ValueError: a field outside its range.
+        ValueError: If a field is outside its range.
     """
 
     temperature: float = 0.1
@@ -121,31 +123,37 @@ class Mixture:
             raise ValueError(f"stale must be 'data' or 'all', got {self.stale!r}")
 
     def share(self, num_updates: Int[Array, ""]) -> Float[Array, ""]:
-        """η, that many updates being done."""
+        """Return η after a number of updates."""
         done = jnp.clip(num_updates / self.num_updates, 0.0, 1.0)
         return self.share_start + (self.share_end - self.share_start) * done
 
     def at(
         self, num_updates: Int[Array, ""], data: Bool[Array, " K"], solved: Bool[Array, " K"]
     ) -> "MixtureNow":
-        """The distribution at some point of the run, of which row is of the set, which solved."""
+        """Return the distribution after a number of updates.
+
+        Args:
+            num_updates: Updates done.
+            data: Rows that belong to the set.
+            solved: Rows whose level was solved at least once.
+        """
         return MixtureNow(self, self.share(num_updates), data, solved)
 
 
 class MixtureNow(NamedTuple):
-    """P at one moment, of a buffer whose scores are the primary ones (`rlgen.buffer.Weighting`)."""
+    """P at one update, as a `rlgen.buffer.Weighting`; the buffer holds the primary scores."""
 
     mixture: Mixture
-    share: Float[Array, ""]
-    data: Bool[Array, " K"]
-    solved: Bool[Array, " K"]
+    share: Float[Array, ""]  # η
+    data: Bool[Array, " K"]  # rows of the set
+    solved: Bool[Array, " K"]  # rows solved at least once
 
     def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """P, 0 outside `rows`."""
+        """Return P, which is 0 outside `rows`."""
         return self.with_staleness(self.by_score(buffer, rows), buffer, rows)
 
     def by_score(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """(1 − η) P_S + η P_S'."""
+        """Return (1 − η) P_S + η P_S'."""
         own = self.mixture
         primary = rank_weights(buffer.score, rows & self.data, own.temperature)
         grounded = jnp.where(self.solved, buffer.score, 0.0)
@@ -155,7 +163,7 @@ class MixtureNow(NamedTuple):
     def with_staleness(
         self, by_score: Float[Array, " K"], buffer: LevelBuffer, rows: Bool[Array, " K"]
     ) -> Float[Array, " K"]:
-        """P, of what `by_score` gave and the staleness of the moment."""
+        """Return P, given the result of `by_score` and the current staleness in the buffer."""
         own = self.mixture
         stale = staleness_weights(buffer, rows & self.data if own.stale == "data" else rows)
         return (1 - own.staleness_coef) * by_score + own.staleness_coef * stale
@@ -163,33 +171,36 @@ class MixtureNow(NamedTuple):
 
 @dataclass(frozen=True)
 class DRED(BufferedSampler):
-    """A finite set in the first rows of a buffer, in the others the best of what is added to it.
+    """Keeps a finite set in the first rows of a buffer and the best proposals in the other rows.
 
-    First every level of the set is met once. Then updates of replay, of weight 1, take turns with
-    updates that look at proposals, of weight 0. A proposal is played again and again in its slot.
-    It enters the buffer, in an empty row or the added one that is least likely to be drawn, if it
-    was solved at least once and scores above 0 and above that row. The set's rows never change.
+    In the warm-up every level of the set is played once. After that, replay updates with weight 1
+    alternate with updates that evaluate proposals with weight 0. Each slot plays one proposal at
+    all positions of its queue. The proposal is inserted into an empty row, or replaces the
+    generated level with the lowest replay probability, if it was solved at least once and its score
+    is above 0 and above the score of that row. The rows of the set are never replaced.
 
-    A level counts as drawn when it is played, not when it is queued. Draws of one update do not
-    see each other's staleness unless they are `sequential`.
+    A level counts as drawn when it is played, not when it is queued. Draws within one update do not
+    take each other's staleness into account unless `sequential` is set.
 
     Attributes:
-        env: whose hash tells levels apart, and which edits levels.
-        data: the finite set, M levels.
-        source: where proposals come from; `()` for none.
-        mixture: which levels are replayed.
-        capacity: K, rows; those beyond M are for proposals.
-        mutator: if it edits, proposals are mutants of levels just replayed, and there is no source.
-        admit: `solved` proposals alone, or `any`, an unsolved one having the score 0.
-        train_in_warmup: whether levels of the set that are met for the first time are learned from;
-            not as published.
-        train_on_new: whether proposals are learned from; not as published.
-        single_chance: whether the first place in a slot's queue alone decides about a proposal, as
-            published, rather than all episodes played on it.
-        sequential: whether draws and insertions are made one after the other, as published.
+        env: Environment; provides the hash that identifies equal levels, and the edits.
+        data: Finite training set of M levels.
+        source: Sampler of proposals; `()` for none.
+        mixture: Replay probability of each level.
+        capacity: Number of rows of the level buffer, K; the rows beyond M are for proposals.
+        mutator: Settings for edits. If `num_edits` is above 0, proposals are mutants of the levels
+            just replayed, and `source` must be `()`.
+        admit: Proposals that may be inserted: `solved` ones only, or `any`, where an unsolved one
+            has score 0.
+        train_in_warmup: Train on the levels of the set in the warm-up; differs from the published
+            method.
+        train_on_new: Train on proposals; differs from the published method.
+        single_chance: Evaluate a proposal by the first position of its slot's queue only, as
+            published, rather than by all episodes played on it.
+        sequential: Draw and insert levels one after the other, as published.
 
     Raises:
-        ValueError: fields out of range or at odds, or a capacity below M.
+        ValueError: If fields are out of range or exclude each other, or the capacity is below M.
     """
 
     env: LevelEnv
@@ -208,17 +219,17 @@ class DRED(BufferedSampler):
         self._check_fields()
 
     def _check_fields(self) -> None:
-        """Refuse fields of a `DRED` that are out of range or at odds.
+        """Check that the fields are in range and consistent.
 
         Raises:
-            ValueError: with what is allowed instead.
+            ValueError: If they are not; the message states the allowed values.
         """
         num_data = len(self.data.level_set)
         needed = num_data + self.has_proposals
         if self.capacity < needed:
             raise ValueError(
                 f"capacity={self.capacity} is below the {num_data} levels of the set"
-                f"{' and a row for proposals' if self.has_proposals else ''}; set it to at least "
+                f"{' plus a row for proposals' if self.has_proposals else ''}; set it to at least "
                 f"{needed}"
             )
         if self._edits:
@@ -227,25 +238,25 @@ class DRED(BufferedSampler):
             )
             if not isinstance(self.source, tuple):
                 raise ValueError(
-                    f"mutator.num_edits={self.mutator.num_edits} makes proposals by edits, and a "
-                    "source is given too; set num_edits to 0 or source to ()"
+                    f"mutator.num_edits={self.mutator.num_edits} creates proposals by edits, but a "
+                    "source is also given; set num_edits to 0 or source to ()"
                 )
         if self.admit not in ("solved", "any"):
             raise ValueError(f"admit must be 'solved' or 'any', got {self.admit!r}")
 
     @property
     def reads(self) -> frozenset[str]:
-        """Episodes, to tell which levels were solved, and what the source reads."""
+        """Fields of the outcome that are read: `episodes`, and those of the source."""
         return super().reads | {"episodes"}
 
     @property
     def level_set(self) -> LevelSet:
-        """The finite set."""
+        """The finite training set."""
         return self.data.level_set
 
     @property
     def is_set_sampled(self) -> bool:
-        """Whether the environment drew it."""
+        """True if the set was sampled from the environment."""
         return self.data.is_set_sampled
 
     @property
@@ -254,32 +265,33 @@ class DRED(BufferedSampler):
 
     @property
     def has_proposals(self) -> bool:
-        """Whether there is anything beside the set."""
+        """True if levels are added to the set, by a source or by edits."""
         return self._edits or not isinstance(self.source, tuple)
 
     @property
     def preparation(self) -> str:
-        """What the source does at first."""
+        """Short description of the work in the source's `init`."""
         return self._source.preparation
 
     def trained_updates(self, num_levels: int) -> float:
-        """Share of the updates that are learned from, in the long run."""
+        """Share of the updates that train the student, in the long run."""
         del num_levels
+        # Replay updates alternate with updates that evaluate proposals.
         return 0.5 if self.has_proposals and not self.train_on_new else 1.0
 
     def check(self, num_levels: int, score: Score) -> None:
-        """Refuse what the source refuses; a buffer of fewer rows than levels will do."""
+        """Check the source; the buffer may have fewer rows than an update has levels."""
         self._source.check(num_levels, score)
 
     def spanning(self, num_updates: int) -> "DRED":
-        """The same, with the schedules of the mixture and of the source."""
+        """Return a copy with schedules of mixture and source for `num_updates` updates."""
         mixture = replace(self.mixture, num_updates=num_updates)
         if isinstance(self.source, tuple):
             return replace(self, mixture=mixture)
         return replace(self, mixture=mixture, source=self.source.spanning(num_updates))
 
     def init(self, key: Key, memory: PyTree) -> DREDState:
-        """The set in the first rows, nothing known of it."""
+        """Return a state whose buffer holds the set in its first rows, without results."""
         unseen = first_known(memory, self.level_info().lineage)
         zero, chosen = jnp.zeros((), jnp.int32), self.level_set
         empty = make_buffer(self.capacity, self.example_level(), unseen)
@@ -287,7 +299,8 @@ class DRED(BufferedSampler):
         buffer = empty._replace(
             level=jax.tree.map(lambda x, y: x.at[: len(chosen)].set(y), empty.level, chosen.level),
             hash=empty.hash.at[: len(chosen)].set(chosen.hash),
-            score=jnp.where(rows, 0.0, empty.score),  # to be drawn before anything is known of it
+            # Only rows with a finite score can be drawn; 0 makes the set available at once.
+            score=jnp.where(rows, 0.0, empty.score),
             size=zero + len(chosen),
         )
         none = self.mutator.none_easiest()
@@ -295,13 +308,14 @@ class DRED(BufferedSampler):
         return DREDState(source, buffer, zero, zero, jnp.zeros((), bool), none, jnp.zeros(()))
 
     def example_level(self) -> PyTree:
-        """The first level of the set."""
+        """Return the first level of the set."""
         return self.data.example_level()
 
     def propose(
         self, keys: Keys, state: DREDState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[DREDState, Slots]:
-        """Levels of the buffer for all free slots, or levels to look at."""
+        """Fill the free slots with levels of the buffer, or with proposals to evaluate."""
+        # Marked as equal for all seeds, so that the branches stay branches under vmap over seeds.
         explores = free & same_for_all_seeds(state.explore_next)
         warms = same_for_all_seeds(state.num_met) < len(self.level_set)
         before, replay = slots, free & ~explores
@@ -316,15 +330,16 @@ class DRED(BufferedSampler):
 
         slots = recall(state.buffer, choose, slots, replay, weight)
         num_met = jnp.minimum(state.num_met + replay.sum(), len(self.level_set))
-        # Looking begins with the update after the first replay that follows the warm-up.
+        # Proposals are first evaluated in the update after the first replay after the warm-up.
         explore_next = replay.any() & ~warms & self.has_proposals
+        # An update without free slots does not count as one of the alternating updates.
         explore_next = jnp.where(free.any(), explore_next, state.explore_next)
         return state._replace(source=source, num_met=num_met, explore_next=explore_next), slots
 
     def take_in(
         self, state: DREDState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> DREDState:
-        """Update the replayed rows, offer what was looked at to the buffer."""
+        """Update the replayed rows and offer the evaluated proposals to the buffer."""
         easiest = state.easiest
         if self.mutator.reads:
             easiest = easiest_rows(slots, score, outcome, self.mutator.num_parents)
@@ -335,14 +350,15 @@ class DRED(BufferedSampler):
         return state._replace(num_updates=state.num_updates + 1, shift_gap=self._shift_gap(state))
 
     def replay_probability(self, state: DREDState) -> Float[Array, " K"]:
-        """P of each row, now."""
+        """Replay probability P of each row."""
         return self._now(state, state.buffer)(state.buffer, observed(state.buffer))
 
     def metrics(self, state: DREDState) -> Metrics:
-        """How far sampling is from uniform on the set, and what that does to the return.
+        """Return measures of the shift from the set to the replay distribution P.
 
-        `shift_gap` is the mean return under P less that over the set, of the returns that were last
-        seen on each level.
+        `shift_gap` is the mean return under P minus the mean return over the set, from the last
+        return recorded on each level. `generated_share` is the probability of generated levels
+        under P, and `effective_levels` is 1 / Σ P².
         """
         probability = self.replay_probability(state)
         num_data = len(self.level_set)
@@ -355,12 +371,12 @@ class DRED(BufferedSampler):
         return super().metrics(state) | told
 
     def lineage(self, state: DREDState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
-        """Updates since each level was first met, and edits between it and the set."""
+        """Age of each level in updates, and depth: generations of edits since the set."""
         return super().lineage(state, slots) | {"depth": slots.level_info.lineage.depth}
 
     @property
     def _source(self) -> Sampler:
-        """Where proposals come from; the set, which is never asked, if there are none."""
+        """The sampler of proposals; without one, the set, which then proposes no levels."""
         return self.data if isinstance(self.source, tuple) else self.source
 
     def _now(self, state: DREDState, buffer: LevelBuffer) -> MixtureNow:
@@ -370,8 +386,10 @@ class DRED(BufferedSampler):
         return jnp.arange(self.capacity) < len(self.level_set)
 
     def _unmet(self, state: DREDState, slots: Slots, free: Bool[Array, " N"]) -> Int[Array, "N R"]:
-        """The next levels of the set, in a random order that is always the same, one a slot."""
+        """Return the next levels of the set for the warm-up, in a fixed random order."""
         num_data = len(self.level_set)
+        # numpy at trace time: the order is a constant of the program, equal for all seeds. Each
+        # free slot gets one level, at all positions of its queue.
         order = jnp.asarray(np.random.default_rng(0).permutation(num_data), jnp.int32)
         row = order[(state.num_met + jnp.cumsum(free) - 1) % num_data]
         return jnp.broadcast_to(row[:, None], slots.buffer_index.shape)
@@ -382,7 +400,7 @@ class DRED(BufferedSampler):
         rows = observed(state.buffer) & ~held_rows(before, ~free, self.capacity)
         used = jnp.repeat(free, slots.buffer_index.shape[1])
         now = self._now(state, state.buffer)
-        # The stamps of the draws are dropped: rows are stamped when they are played.
+        # The timestamps written by `draw` are dropped: `take_back` stamps rows that were played.
         return draw(key, state.buffer, now, rows, used, self.sequential)[1].reshape(
             slots.buffer_index.shape
         )
@@ -390,9 +408,10 @@ class DRED(BufferedSampler):
     def _propose_new(
         self, keys: Keys, state: DREDState, slots: Slots, explores: Bool[Array, " N"]
     ) -> tuple[PyTree, Slots]:
-        """One proposal for each slot that `explores`, in all places of its queue."""
+        """Fill each slot that `explores` with one proposal at all positions of its queue."""
         if not self.has_proposals:
             return state.source, slots
+        # Slots with a queue of one level, [N, 1, ...], so that the source makes one proposal each.
         narrow = jax.tree.map(
             lambda x: x[:, :1], (slots.level, slots.score_state, slots.buffer_index)
         )
@@ -409,6 +428,7 @@ class DRED(BufferedSampler):
         else:
             weight = jnp.float32(self.train_on_new)
             source, new = generate(self._source, keys, state.source, one, explores, weight, now)
+        # Repeat the proposal along the queue, [N, 1, ...] -> [N, R, ...].
         wide = jax.tree.map(
             lambda x, y: jnp.broadcast_to(x, y.shape),
             (new.level, new.score_state, new.buffer_index, new.level_info),
@@ -420,11 +440,13 @@ class DRED(BufferedSampler):
     def _parents(
         self, state: DREDState, one: Slots
     ) -> Callable[[], tuple[PyTree, Int[Array, "N 1"]]]:
-        """Of edits: what each slot has just replayed, or the easiest of all that."""
+        """Return a function that gives the parents: the last level of each slot, or the easiest."""
         if self.mutator.parents == "batch":
             return lambda: (one.level, one.level_info.lineage.depth)
 
         def easiest() -> tuple[PyTree, Int[Array, "N 1"]]:
+            # The mutants cycle through the known easiest rows; the clip at 0 keeps the index valid
+            # if no row is known.
             num_known = jnp.maximum((state.easiest >= 0).sum(), 1)
             row = jnp.maximum(state.easiest[jnp.arange(one.buffer_index.size) % num_known], 0)[
                 :, None
@@ -442,16 +464,18 @@ class DRED(BufferedSampler):
         trial: Trial,
         done: Bool[Array, " N"],
     ) -> LevelBuffer:
-        """Offer the proposals that were played; a branch, as most updates have none."""
+        """Offer the proposals that were played to the buffer; a branch, as replay offers none."""
         if not self.has_proposals:
             return buffer
         offered = done & (slots.origin != REPLAY)
+        # Grounded score: 0 unless the proposal was solved. `insert` ignores levels with -inf.
         grounded = jnp.where(trial.solved, trial.score, 0.0)
         worth = jnp.where(jnp.isfinite(trial.score), grounded, -jnp.inf)
         if self.admit == "solved":
             worth = jnp.where(worth > 0, worth, -jnp.inf)
 
         def admit() -> LevelBuffer:
+            # All positions of a slot's queue hold the same proposal: [N, R, ...] -> [N, ...].
             level = jax.tree.map(lambda x: x[:, 0], slots.level)
             hashes = jax.vmap(self.env.level_hash)(level)
             lineage = jax.tree.map(lambda x: x[:, 0], slots.level_info.lineage)
@@ -467,6 +491,7 @@ class DRED(BufferedSampler):
         return jax.lax.cond(any_over_seeds(offered.any()), admit, lambda: buffer)
 
     def _shift_gap(self, state: DREDState) -> Float[Array, ""]:
+        # Only levels with a completed episode count; P is renormalised over them.
         seen = state.buffer.level_info.mean_return
         data, known = self._is_data(), jnp.isfinite(seen)
         probability = jnp.where(known, self.replay_probability(state), 0.0)
@@ -476,23 +501,24 @@ class DRED(BufferedSampler):
 
 
 def first_known(memory: PyTree, lineage: Lineage) -> Known:
-    """Of a level that was never played."""
+    """Return the record of a level that was never played."""
     return Known(memory, lineage, jnp.zeros((), bool), jnp.full((), -jnp.inf))
 
 
 def take_back(
     buffer: LevelBuffer, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
 ) -> LevelBuffer:
-    """The buffer once it has taken in what came of the levels that it had given away.
+    """Update the buffer with the results of the replayed levels.
 
-    Rows are stamped if they were played. If a row was in several places, the last of those with a
-    score counts, and it is solved if it was in any.
+    The timestamp of a row is updated if it was played. If a row was queued at several positions,
+    the score of the last position with a score counts, and the level counts as solved if it was
+    solved at any position.
     """
     stats = outcome.episodes
     assert isinstance(stats, EpisodeStats)
     given = (outcome.done & (slots.origin == REPLAY))[:, None] & (slots.buffer_index >= 0)
     row = jnp.where(given, slots.buffer_index, buffer.score.size)  # out of bounds is dropped
-    safe = jnp.where(given, slots.buffer_index, 0)
+    safe = jnp.where(given, slots.buffer_index, 0)  # for gathers, where -1 would wrap around
     held = jax.tree.map(lambda x: x[safe], buffer.level_info)
     solved = given & (stats.num_success > 0)
     mean = jnp.where(stats.num > 0, stats.mean_return, held.mean_return)
@@ -500,8 +526,11 @@ def take_back(
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), known)
     buffer = update(buffer, slots.buffer_index.ravel(), score.ravel(), flat, given.ravel())
     played = given & _played(outcome, slots.buffer_index.shape)
+    # Every play moves the clock by one; a row played more than once keeps the latest time (`max`).
     stamp = buffer.clock + jnp.cumsum(played.ravel()).reshape(played.shape)
     at = jnp.where(played, row, buffer.score.size)
+    # `update` keeps one position per row and skips those without a score; `max` is an "or" over
+    # all positions of a row.
     level_info = buffer.level_info._replace(
         solved=buffer.level_info.solved.at[row].max(solved, mode="drop")
     )
@@ -513,16 +542,16 @@ def take_back(
 
 
 def judge(slots: Slots, score: Float[Array, "N R"], outcome: Outcome, single_chance: bool) -> Trial:
-    """What came of the proposals, of which every slot has one in all its places.
+    """Evaluate the proposals, one per slot at all positions of its queue.
 
-    Scores and returns are means over the places that have any. The memory is that of the place with
-    the best episode.
+    The score is the mean over the positions with a score, the return the mean over all completed
+    episodes. The score's memory is taken from the position with the best episode.
 
     Args:
-        slots: as played.
-        score: of each place.
-        outcome: with episodes.
-        single_chance: judge by the first place alone.
+        slots: Slots as played.
+        score: Score of each position.
+        outcome: Outcome with episodes.
+        single_chance: Evaluate the first position only.
     """
     stats = outcome.episodes
     assert isinstance(stats, EpisodeStats)
@@ -531,6 +560,7 @@ def judge(slots: Slots, score: Float[Array, "N R"], outcome: Outcome, single_cha
     scored = jnp.isfinite(score)
     mean = jnp.where(scored, score, 0.0).sum(1) / jnp.maximum(scored.sum(1), 1)
     num = stats.num.sum(1)
+    # Mean over episodes: per-position means weighted by their number of episodes.
     mean_return = (stats.mean_return * stats.num).sum(1) / jnp.maximum(num, 1)
     best = stats.max_return.argmax(1)
     return Trial(
@@ -542,19 +572,19 @@ def judge(slots: Slots, score: Float[Array, "N R"], outcome: Outcome, single_cha
 
 
 def _played(outcome: Outcome, shape: tuple[int, ...]) -> Bool[Array, "N R"]:
-    """Which places were reached within the update."""
+    """Return a mask of the queue positions that were reached within the update."""
     if not outcome.rollout:
         return jnp.ones(shape, bool)
-    turn = outcome.rollout.level_index[0]
+    turn = outcome.rollout.level_index[0]  # [T, N], of member 0
     here: Int[Array, "N R"] = jnp.broadcast_to(jnp.arange(shape[1])[None], shape)
     return (turn[:, :, None] == here[None]).any(0)
 
 
 def build(env: LevelEnv, **fields: Any) -> DRED:
-    """A finite set of sampled levels; proposals only if a `source` or a `mutator` is given."""
+    """Build DRED over a set of sampled levels; proposals only with a `source` or a `mutator`."""
     return DRED(env, Fixed(env), **fields)
 
 
 def tiny(env: LevelEnv) -> DRED:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return DRED(env, Fixed(env, num_levels=6), Fixed(env, num_levels=9, seed=1), capacity=16)

@@ -1,4 +1,4 @@
-"""A finite training set: every level is drawn uniformly from the same M levels.
+"""A finite training set: levels are drawn uniformly from the same M levels.
 
 The protocol of the generalisation-gap literature (Cobbe et al., 2019, "Quantifying Generalization
 in Reinforcement Learning"): train on M levels, test on others.
@@ -26,35 +26,36 @@ _MAX_ROUNDS = 8
 
 
 class FixedState(NamedTuple):
-    """Where an epoch without replacement stands; unused otherwise."""
+    """Progress through the current epoch; used only with `shuffle`."""
 
-    seed: UInt32[Array, ""]
-    epoch: Int[Array, ""]
-    position: Int[Array, ""]  # levels of this epoch already handed out
+    seed: UInt32[Array, ""]  # of all permutations
+    epoch: Int[Array, ""]  # number of the current permutation
+    position: Int[Array, ""]  # levels of this epoch that were already assigned to slots
 
 
 @dataclass(frozen=True)
 class Fixed(Sampler):
-    """Each free slot, and each place of its queue, gets its own uniform draw from the set.
+    """Draws a level uniformly and independently for each queue position of each free slot.
 
-    The set is a constant of the program: the same for all seeds of a run, whatever their keys. It
-    is told apart by `digest`, from the content of its levels.
+    The set is a constant of the compiled program: all seeds of a run train on the same set,
+    regardless of their keys. `digest` identifies the set by the content of its levels.
 
     Attributes:
-        num_levels: M. Distinct levels are sampled until there are so many; of a family that has
-            fewer, all that were found make the set, with a warning. With `path` or `levels`, it
-            becomes the number of those.
-        seed: of the sampled set.
-        path: a level file to take the set from, in place of sampling; or the name of one of the
-            environment's suites, such as `train`.
-        shuffle: whether every level is played once before any is played again.
-        levels: a set made elsewhere, in place of both. Not part of the config, as it is an array;
-            `digest` is.
-        level_set: the set in use, distinct levels only.
-        digest: 16 hexadecimal digits; equal for sets of equal levels in equal order.
+        num_levels: Number of levels, M. Levels are sampled until M distinct ones are found. If the
+            family has fewer, the set consists of all levels found and a warning is issued. With
+            `path` or `levels`, this field is set to the number of levels given there.
+        seed: Seed from which the set is sampled.
+        path: Level file that contains the set, or name of one of the environment's suites, such as
+            `train`. If given, nothing is sampled.
+        shuffle: Play every level once before any level is played again.
+        levels: Set created elsewhere, instead of sampling or `path`. It is an array and therefore
+            not part of the config; `digest` is.
+        level_set: The set in use; its levels are distinct.
+        digest: 16 hexadecimal digits; equal for sets with equal levels in equal order.
 
     Raises:
-        ValueError: an empty set, a bad level file, or two sources of levels.
+        ValueError: If the set is empty, the level file is invalid, or both `path` and `levels` are
+            given.
     """
 
     env: LevelEnv
@@ -74,6 +75,7 @@ class Fixed(Sampler):
         if self.path and isinstance(self.levels, LevelSet):
             raise ValueError("give either path or levels, not both")
         given = _load(self.env, self.path) if self.path else self.levels
+        # The dataclass is frozen, so derived fields are set through `object.__setattr__`.
         if isinstance(given, LevelSet):
             chosen = _distinct(given.level, np.asarray(given.hash), given.names, len(given))
             object.__setattr__(self, "num_levels", len(chosen))
@@ -84,23 +86,25 @@ class Fixed(Sampler):
 
     @property
     def is_set_sampled(self) -> bool:
-        """Not if it is of a file or made elsewhere."""
+        """True unless the set comes from a file, a suite or `levels`."""
         return not self.path and not isinstance(self.levels, LevelSet)
 
     def init(self, key: Key, memory: PyTree) -> FixedState:
-        """An epoch that begins."""
+        """Return the state at the start of the first epoch."""
         zero = jnp.zeros((), jnp.int32)
+        # A uint32, not a typed key: `_next_of_epoch` turns it into a key again.
         return FixedState(jax.random.bits(key), zero, zero)
 
     def example_level(self) -> PyTree:
-        """The first level of the set."""
+        """Return the first level of the set."""
         return jax.tree.map(lambda x: x[0], self.level_set.level)
 
     def propose(
         self, keys: Keys, state: FixedState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[FixedState, Slots]:
-        """Levels of the set, of weight 1, for the free slots."""
+        """Fill the free slots with levels of the set, with weight 1."""
         if self.shuffle:
+            # All queue positions of a free slot need a level: [N] -> [N, R].
             state, index = self._next_of_epoch(
                 state, jnp.broadcast_to(free[:, None], slots.buffer_index.shape)
             )
@@ -112,14 +116,18 @@ class Fixed(Sampler):
     def _next_of_epoch(
         self, state: FixedState, wanted: Bool[Array, "N R"]
     ) -> tuple[FixedState, Int[Array, "N R"]]:
-        """The next entries of an endless stream of permutations of the set."""
+        """Take the next entries of an endless sequence of permutations of the set."""
         num_levels = len(self.level_set)
+        # Position in the sequence after each entry of the batch; it may exceed one epoch.
         end = state.position + jnp.cumsum(wanted.ravel())
-        # As many permutations as the batch can reach into.
+        # The largest number of permutations that the batch can span. The number is static, so all
+        # are generated, including those that this batch does not reach.
         epochs = state.epoch + jnp.arange((wanted.size - 1) // num_levels + 2)
+        # Permutation i depends only on the seed and i: a resumed run continues the same sequence.
         key = jax.random.key(state.seed)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, epochs)
         orders = jax.vmap(lambda key: jax.random.permutation(key, num_levels))(keys)
+        # -1 at the start of an epoch before the first wanted entry; such an index is not used.
         place = jnp.maximum(end - 1, 0)
         index = orders[place // num_levels, place % num_levels].reshape(wanted.shape)
         epoch, position = state.epoch + end[-1] // num_levels, end[-1] % num_levels
@@ -129,17 +137,17 @@ class Fixed(Sampler):
 def build(
     env: LevelEnv, num_levels: int = 200, seed: int = 0, levels: str = "", shuffle: bool = False
 ) -> Fixed:
-    """A training set of sampled levels, or that of a level file if `levels` names one."""
+    """Build a training set of sampled levels, or load it from the level file `levels`."""
     return Fixed(env, num_levels, seed, path=levels, shuffle=shuffle)
 
 
 def own_set(env: LevelEnv) -> Fixed:
-    """The training set that ships with the environment, its suite `train`, or sampled levels."""
+    """Return the environment's suite `train` if it ships with one, else sampled levels."""
     return Fixed(env, path="train" if "train" in suite_names(env) else "")
 
 
 def tiny(env: LevelEnv) -> Fixed:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return Fixed(env, num_levels=2)
 
 
@@ -147,9 +155,10 @@ def _load(env: LevelEnv, path: str) -> LevelSet:
     known = suite_names(env)
     if path in known:
         return _shipped(env, path)
+    # A bare word that is neither a suite nor a file is more likely a misspelt suite than a file.
     if known and not Path(path).suffix and not Path(path).exists():
         raise ValueError(
-            f"{path!r} is no level file, nor a suite of {type(env).__name__}; "
+            f"{path!r} is neither a level file nor a suite of {type(env).__name__}; "
             f"{did_you_mean(path, known)}"
         )
     require(env, LevelEnv.load_levels, needed_by=f"Fixed(path={path!r})")
@@ -157,18 +166,20 @@ def _load(env: LevelEnv, path: str) -> LevelSet:
 
 
 def suite_names(env: LevelEnv) -> tuple[str, ...]:
-    """The suites that the environment has."""
+    """Return the names of the environment's suites."""
     return tuple(env.suites())
 
 
-@functools.lru_cache(maxsize=4)  # a changed field elsewhere need not read again
+# Cached: replacing an unrelated field of `Fixed` runs `__post_init__` again.
+@functools.lru_cache(maxsize=4)
 def _shipped(env: LevelEnv, name: str) -> LevelSet:
-    """The levels of a suite, which must fit the environment as it is.
+    """Return the levels of a suite, which must have the shapes of the environment's levels.
 
     Raises:
-        ValueError: they are of another size.
+        ValueError: If they have another size.
     """
     suite = env.suites()[name]()
+    # `eval_shape` gives the shapes of a level without sampling one.
     ours = jax.eval_shape(env.sample_level, jax.random.key(0))
     theirs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), suite.levels.level)
     same = jax.tree.structure(ours) == jax.tree.structure(theirs)
@@ -177,18 +188,20 @@ def _shipped(env: LevelEnv, name: str) -> LevelSet:
         for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
     ):
         raise ValueError(
-            f"the levels of the suite {name!r} are of another size than this environment; give it "
-            f"the suite's own: {suite.env}"
+            f"the levels of the suite {name!r} do not have the size of this environment's levels; "
+            f"use the suite's own environment: {suite.env}"
         )
     return suite.levels
 
 
-@functools.lru_cache(maxsize=4)  # a changed field elsewhere need not sample again
+# Cached: replacing an unrelated field of `Fixed` runs `__post_init__` again.
+@functools.lru_cache(maxsize=4)
 def _sample(env: LevelEnv, num_levels: int, seed: int) -> LevelSet:
-    """Distinct levels of the family, the same for the same arguments."""
+    """Sample distinct levels of the family; the result depends only on the arguments."""
 
-    @jax.jit  # on the host, once
+    @jax.jit  # runs at construction, outside the training program
     def batch(number: Int[Array, ""]) -> tuple[PyTree, Array]:
+        # Folding in the batch number gives every round its own levels.
         key = jax.random.fold_in(jax.random.key(seed), number)
         level = jax.vmap(env.sample_level)(jax.random.split(key, num_levels))
         return level, jax.vmap(env.level_hash)(level)
@@ -204,21 +217,23 @@ def _sample(env: LevelEnv, num_levels: int, seed: int) -> LevelSet:
     if len(chosen) < num_levels:
         warnings.warn(
             f"num_levels={num_levels}, but {len(hashes)} sampled levels of {type(env).__name__} "
-            f"held {len(chosen)} distinct ones; the training set is these {len(chosen)}",
-            stacklevel=4,
+            f"include only {len(chosen)} distinct ones; the training set consists of these "
+            f"{len(chosen)}",
+            stacklevel=4,  # points at the caller of `Fixed`
         )
     return chosen
 
 
 def _distinct(level: PyTree, hashes: np.ndarray, names: tuple[str, ...], at_most: int) -> LevelSet:
-    """The first of each level, in order; optima are left unknown, as training does not ask."""
+    """Keep the first occurrence of each level, in order; training needs no optima: unknown."""
+    # `np.unique` sorts by hash; sorting the indices restores the order of sampling.
     first = np.sort(np.unique(hashes, axis=0, return_index=True)[1])[:at_most]
     if first.size == 0:
         raise ValueError("a training set needs at least one level, got none")
     return LevelSet(
         level=jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[first]), level),
         hash=jnp.asarray(hashes[first]),
-        optimal_steps=jnp.full(first.size, -1, jnp.int32),
+        optimal_steps=jnp.full(first.size, -1, jnp.int32),  # -1 and NaN: not computed
         optimal_return=jnp.full(first.size, jnp.nan),
         names=tuple(names[i] if names else f"train-{n:04d}" for n, i in enumerate(first)),
         split="train",
@@ -226,5 +241,6 @@ def _distinct(level: PyTree, hashes: np.ndarray, names: tuple[str, ...], at_most
 
 
 def _digest(hashes: np.ndarray) -> str:
-    """64 bits from the hashes of all levels, in order."""
+    """Return 64 bits derived from the hashes of all levels, in order."""
+    # Little-endian, so that the digest does not depend on the machine.
     return hashlib.sha256(np.ascontiguousarray(hashes, "<u4").tobytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Levels out of a generative model that was fitted on a finite set: the proposals of VAE-DRED.
+"""Levels from a generative model fitted on a finite set: the proposals of DRED.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design".
@@ -21,27 +21,29 @@ from rlgen.types import Key, Keys, PyTree, Slots
 
 
 class GeneratedState(NamedTuple):
-    """The fitted model, which never changes."""
+    """The fitted model; it stays constant during a run."""
 
     fitted: PyTree
 
 
 @dataclass(frozen=True)
 class Generated(Sampler):
-    """Fills each free slot, and each place of its queue, with a level between two of the set.
+    """Fills each queue position of each free slot with a level decoded from the model.
 
-    The model is fitted before the first update, inside the program that makes the run's first
-    state, unless `path` names one that `rlgen fit-generator` has fitted. It is the same for all
-    seeds of a run, and part of the checkpoints.
+    The latent of a proposal is an interpolation between the latents of two levels of the set. The
+    model is fitted before the first update, inside the program that creates the initial state of
+    the run, unless `path` names a model fitted by `rlgen fit-generator`. All seeds of a run share
+    it, and checkpoints contain it.
 
     Attributes:
-        model: of the environment's levels.
-        data: the set that it is fitted on.
-        seed: of the fit.
-        path: file or folder of a fitted model, of the same kind and sizes; "" to fit one.
+        model: Generative model of the environment's levels.
+        data: Finite set that the model is fitted on.
+        seed: Seed of the fit.
+        path: File or folder of a fitted model of the same kind and sizes; "" fits a new model.
 
     Raises:
-        ValueError: an environment without a codec, or a file of another model or environment.
+        ValueError: If the environment has no codec, or the file holds another kind of model or was
+            fitted on another environment.
     """
 
     env: LevelEnv
@@ -57,32 +59,35 @@ class Generated(Sampler):
 
     @property
     def preparation(self) -> str:
-        """What `init` does; "" if it only reads a file."""
+        """Short description of the work in `init`; "" if it only reads a file."""
         if self.path:
             return ""
         kind, num = type(self.model).__name__, len(self.data.level_set)
         return f"fitting a {kind} on {num} levels, {self.model.num_epochs} epochs"
 
     def init(self, key: Key, memory: PyTree) -> GeneratedState:
-        """The fitted model; the key is not used, as all seeds share it."""
+        """Return the fitted model; the key is unused, since all seeds share the model."""
         del key, memory
         if self.path:
             return GeneratedState(self._read())
-        # Behind a barrier, or the compiler would try to fit the model itself.
+        # All inputs of the fit are constants. The barrier hides this from XLA, which would
+        # otherwise try to fit the model by constant folding at compile time.
         key, levels = jax.lax.optimization_barrier(
             (jax.random.key(self.seed), self.data.level_set.level)
         )
+        # Proposals need only the decoder and the latents; dropping the encoder shrinks checkpoints.
         return GeneratedState(self.model.fit(key, levels)._replace(encoder=()))
 
     def example_level(self) -> PyTree:
-        """The first level of the set."""
+        """Return the first level of the set."""
         return self.data.example_level()
 
     def propose(
         self, keys: Keys, state: GeneratedState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[GeneratedState, Slots]:
-        """Generated levels, of weight 1, for the free slots."""
+        """Fill the free slots with generated levels, with weight 1."""
         level, _ = self.model.propose(keys.own, state.fitted, slots.buffer_index.size)
+        # [N * R, ...] -> [N, R, ...]
         level = jax.tree.map(lambda x, y: x.reshape(y.shape), level, slots.level)
         return state, fill_new(slots, free, level)
 
@@ -91,10 +96,10 @@ class Generated(Sampler):
 
 
 def model_for(env: LevelEnv) -> LevelModel:
-    """The kind of model that suits the environment's levels: of graphs for grids, else of vectors.
+    """Build the model that suits the environment's levels: graph-vae for grids, else mlp-vae.
 
     Raises:
-        ValueError: the environment has no codec.
+        ValueError: If the environment has no codec.
     """
     require(env, LevelEnv.codec, "a generative model of levels")
     parts = env.codec().parts
@@ -103,11 +108,11 @@ def model_for(env: LevelEnv) -> LevelModel:
 
 
 def build(env: LevelEnv, **fields: Any) -> Generated:
-    """Levels like those of the training set that ships with the environment, or of sampled ones."""
+    """Build a generator fitted on the environment's suite `train`, or else on sampled levels."""
     return Generated(env, model_for(env), own_set(env), **fields)
 
 
 def tiny(env: LevelEnv) -> Generated:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     model = registry.load("level-models", "mlp-vae").tiny(env)
     return Generated(env, model, Fixed(env, num_levels=4))

@@ -1,4 +1,4 @@
-"""NCC: the curriculum as a distribution over levels that climbs the gradient of their scores.
+"""NCC: a distribution over levels, optimised by gradient ascent on their scores.
 
 Source: Monette et al., 2025, "An Optimisation Framework for Unsupervised Environment Design"; the
 step sizes are those of Li et al., 2023, "TiAda: A Time-scale Adaptive Algorithm for Nonconvex
@@ -28,21 +28,22 @@ from rlgen.protocols import LevelEnv, Sampler
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _OWN = 0x4E434300
-"""Folded into keys that the source gets as they are: alone or under NCC, it draws the same."""
+"""Folded into `keys` for NCC's own draws. The source receives `keys` unchanged, so that it samples
+the same levels with and without NCC."""
 
-_EXPONENT = 0.4  # TiAda's β, of the player who maximises
-_FIRST = 0.1  # what the sum of squares begins with, as released
+_EXPONENT = 0.4  # TiAda's β, the exponent of the maximising player
+_FIRST = 0.1  # initial value of the sum of squares, as in the released code
 
 
 class Adversary(NamedTuple):
-    """A distribution over K levels, and what its steps have been like."""
+    """A distribution over K levels, and the statistics of its adaptive step size."""
 
-    y: Float[Array, " K"]
-    squares: Float[Array, " K"]  # summed squares of its gradients; all equal for joint steps
+    y: Float[Array, " K"]  # probability of each row
+    squares: Float[Array, " K"]  # sum of squared gradients; equal entries unless `per_level`
 
 
 class NCCState(NamedTuple):
-    """The levels, the distribution over them, and where the cycle stands."""
+    """The level buffer, the distribution over its rows, and the position in the cycle."""
 
     source: PyTree
     buffer: LevelBuffer
@@ -51,48 +52,50 @@ class NCCState(NamedTuple):
 
 
 class _Stage(NamedTuple):
-    """What an update is for; equal for all seeds."""
+    """Purpose of an update within the cycle; equal for all seeds."""
 
-    position: Int[Array, ""]
+    position: Int[Array, ""]  # number of the update within the cycle
     sweeping: Bool[Array, ""]
     training: Bool[Array, ""]
-    ascends: Bool[Array, ""]  # the last before training
+    ascends: Bool[Array, ""]  # the last update before training: the distribution takes its step
 
 
 @dataclass(frozen=True)
 class NCC(BufferedSampler):
-    """Cycles: every level is scored again, the distribution takes one step, and training follows.
+    """Repeats a cycle: score every level again, update the distribution, train on levels from it.
 
-    A *sweep* plays all K rows in order with weight 0, and new candidates in place of rows that are
-    still empty; the first one fills the buffer so. `num_fresh_updates` of candidates follow, which
-    replace the rows of lowest score where they are better and inherit their probability. Then y
-    takes a projected gradient step up yᵀs + η H(y), and `train_updates` updates draw all their
-    levels from it.
+    A *sweep* plays all K rows in order with weight 0. Where rows are still empty, it plays new
+    candidates instead, so that the first sweep fills the buffer. `num_fresh_updates` updates with
+    new candidates follow. A candidate that scores higher replaces one of the rows with the lowest
+    scores and inherits its probability. Then y takes a projected gradient ascent step on
+    yᵀs + η H(y), and `train_updates` updates draw all their levels from y.
 
-    A row of which a sweep learned nothing keeps its score; one that never had any counts as the
-    lowest known. A slot that is busy passes its turn, and its rows are not replaced. Without any
-    row, training goes on with new levels.
+    A row for which a sweep gives no score keeps its old score. A row that never had a score counts
+    as having the lowest known score. A busy slot skips its turn in the sweep, and its rows are not
+    replaced. If the buffer is empty, the training updates play new levels.
 
-    Differs from the released code in that training draws from the new distribution, not the one
-    before the step, in that the learner keeps its own optimiser (there it takes TiAda's steps as
-    well), and in that the step goes up: there the update is negated before it is added.
+    Differs from the released code in three points: training draws from the distribution after the
+    step, not before it; the learner keeps its own optimiser, while the released learner also takes
+    TiAda steps; and the step is an ascent, while the released code negates the update before
+    adding it.
 
     Attributes:
-        env: whose hash goes with each level.
-        source: where levels come from.
-        capacity: K, rows.
-        entropy_coef: η; 0 puts all that the floor leaves on the best level.
-        step_size: of the gradient step; divided by (summed squares of gradients)^0.4.
-        floor: least probability of a level; below 1 / K.
-        per_level: whether each row divides by its own sum of squares, as the released code does.
-            By default all divide by one sum, of the gradient within the simplex (its mean taken
-            off), so that steps settle where yᵀs + η H(y) is highest and do not depend on what is
-            added to all scores.
-        num_fresh_updates: updates with new candidates after each sweep.
-        train_updates: updates between two sweeps.
+        env: Environment; its `level_hash` is stored with each level.
+        source: Sampler of new levels.
+        capacity: Number of levels in the distribution, K.
+        entropy_coef: Entropy coefficient η; with 0 the optimum puts all probability except the
+            floor on the level of highest score.
+        step_size: Step size of the gradient step, divided by (sum of squared gradients)^0.4.
+        floor: Minimum probability of a level; below 1 / K.
+        per_level: Divide the step of each level by that level's own sum of squares, as the released
+            code does. By default all levels share one sum, and the mean of the gradient is
+            subtracted first (the component within the simplex). The steps then converge to the
+            maximum of yᵀs + η H(y) and do not change if a constant is added to all scores.
+        num_fresh_updates: Number of updates with new candidates after each sweep.
+        train_updates: Number of training updates between two sweeps.
 
     Raises:
-        ValueError: a field outside its range.
+        ValueError: If a field is outside its range.
     """
 
     env: LevelEnv
@@ -116,21 +119,22 @@ class NCC(BufferedSampler):
         if not 0 < self.floor * self.capacity < 1:
             raise ValueError(
                 f"floor must lie between 0 and 1 / capacity = {1 / self.capacity:.3g}, got "
-                f"{self.floor}; a good one is a small part of that, such as "
+                f"{self.floor}; use a small fraction of 1 / capacity, such as "
                 f"{0.04 / self.capacity:.1g}"
             )
 
     def num_sweeping(self, num_levels: int) -> int:
-        """Updates of a sweep, `num_levels` being met in each."""
+        """Number of updates in a sweep that plays `num_levels` levels per update."""
+        # Division rounded up.
         return -(-self.capacity // num_levels)
 
     def trained_updates(self, num_levels: int) -> float:
-        """Share of the updates that are learned from."""
+        """Share of the updates that train the student."""
         judged = self.num_sweeping(num_levels) + self.num_fresh_updates
         return self.train_updates / (judged + self.train_updates)
 
     def init(self, key: Key, memory: PyTree) -> NCCState:
-        """An empty buffer and a uniform distribution."""
+        """Return an empty buffer and the uniform distribution."""
         buffer = empty_buffer(self.source, memory, self.capacity)
         uniform, first = jnp.full(self.capacity, 1 / self.capacity), jnp.full(self.capacity, _FIRST)
         adversary = Adversary(uniform, first)
@@ -139,10 +143,13 @@ class NCC(BufferedSampler):
     def propose(
         self, keys: Keys, state: NCCState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[NCCState, Slots]:
-        """The next rows of a sweep, new candidates, or levels drawn from the distribution."""
+        """Fill the free slots: next rows of the sweep, new candidates, or draws from y."""
         stage, buffer = self._stage(state, slots.buffer_index.size), state.buffer
         place = jnp.arange(slots.buffer_index.size).reshape(slots.buffer_index.shape)
+        # Row that each queue position is due to play in the sweep, [N, R].
         swept = stage.position * slots.buffer_index.size + place
+        # A slot past the last filled row plays new candidates. New candidates with weight 1 are
+        # played only if the buffer is empty when training begins.
         replays = (stage.sweeping & (swept[:, 0] < buffer.size)) | stage.training
         replay = free & replays & (buffer.size > 0)
         weight = 1.0 * stage.training
@@ -152,8 +159,10 @@ class NCC(BufferedSampler):
 
         def choose() -> Int[Array, "N R"]:
             key = jax.random.fold_in(keys.own, _OWN)
+            # `choice` samples in proportion to p, which need not sum to 1 here.
             likely = jnp.where(filled(buffer), state.adversary.y, 0.0)
             drawn = jax.random.choice(key, self.capacity, slots.buffer_index.shape, p=likely)
+            # A queue that extends past the last filled row repeats that row.
             return jnp.where(stage.training, drawn, jnp.clip(swept, 0, buffer.size - 1))
 
         slots = recall(buffer, choose, slots, replay, weight)
@@ -162,7 +171,7 @@ class NCC(BufferedSampler):
     def take_in(
         self, state: NCCState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> NCCState:
-        """New scores for known rows, better levels for poor ones, and once a cycle a step of y."""
+        """Update scores, insert better candidates, and once per cycle take a step of y."""
         stage = self._stage(state, slots.buffer_index.size)
         row = slots.buffer_index.ravel()
         finished = jnp.repeat(outcome.done, slots.buffer_index.shape[1])
@@ -180,18 +189,20 @@ class NCC(BufferedSampler):
         return state._replace(buffer=buffer, adversary=adversary, num_updates=num_updates)
 
     def ascend(self, adversary: Adversary, score: Float[Array, " K"]) -> Adversary:
-        """One projected gradient step up yᵀs + η H(y); the scores are finite."""
+        """Take one projected gradient ascent step on yᵀs + η H(y); all scores must be finite."""
+        # ∂/∂y_i (yᵀs − η Σ y log y) = s_i − η (log y_i + 1); y_i ≥ floor > 0 keeps the log finite.
         gradient = score - self.entropy_coef * (jnp.log(adversary.y) + 1.0)
         if self.per_level:
             squares = adversary.squares + gradient**2
         else:
             gradient = gradient - gradient.mean()
             squares = adversary.squares + (gradient**2).sum()
+        # TiAda: the step size decays with the accumulated squared gradients.
         step = self.step_size * gradient * squares**-_EXPONENT
         return Adversary(project(adversary.y + step, self.floor), squares)
 
     def metrics(self, state: NCCState) -> Metrics:
-        """How spread the distribution is, and the mean score under it."""
+        """Return entropy and maximum of the distribution, and the mean score under it."""
         y = state.adversary.y
         own = {
             "level_entropy": -(y * jnp.log(y)).sum(),  # nats
@@ -201,6 +212,7 @@ class NCC(BufferedSampler):
         return super().metrics(state) | own
 
     def _stage(self, state: NCCState, num_levels: int) -> _Stage:
+        # Order within a cycle: sweep, new candidates, training.
         now, sweep = same_for_all_seeds(state.num_updates), self.num_sweeping(num_levels)
         before = sweep + self.num_fresh_updates
         position = now % (before + self.train_updates)
@@ -208,41 +220,42 @@ class NCC(BufferedSampler):
 
 
 def known_scores(buffer: LevelBuffer) -> Float[Array, " K"]:
-    """Scores of all rows; where nothing is known, the lowest that is (0 if none is)."""
+    """Return finite scores for all rows: unscored rows get the lowest known score, or else 0."""
     known = observed(buffer)
     lowest = jnp.where(known, buffer.score, jnp.inf).min()
     return jnp.where(known, buffer.score, jnp.where(known.any(), lowest, 0.0))
 
 
 def project(x: Float[Array, " K"], floor: float = 0.0) -> Float[Array, " K"]:
-    """The distribution nearest to `x` in which nothing is less likely than `floor`.
+    """Project `x` onto the distributions with probabilities of at least `floor`.
 
     The minimiser of ‖y − x‖² over {y: Σ y = 1, y_i ≥ floor} is max(x_i − θ, floor), and θ follows
-    from the sorted entries. Adding a constant to all of `x` changes nothing.
+    from the sorted entries. Adding a constant to all entries of `x` does not change the result.
 
     Args:
-        x: any finite numbers.
-        floor: at least 0 and at most 1 / K; at 1 / K only the uniform distribution is left.
+        x: Finite numbers.
+        floor: Minimum probability, from 0 to 1 / K; at 1 / K the result is uniform.
 
     Source: Duchi et al., 2008, "Efficient Projections onto the l1-Ball for Learning in High
     Dimensions", figure 1; the floor by shifting the simplex.
     """
-    mass = 1.0 - floor * x.size  # what is left to give away above the floor
-    x = x - x.max()  # so that sums of large numbers do not swallow the differences
+    mass = 1.0 - floor * x.size  # probability to distribute above the floor
+    x = x - x.max()  # avoids loss of precision in the sums if all entries are large
     descending = -jnp.sort(-x)
+    # If the j largest entries stay above the floor, θ = excess_j / j.
     excess = jnp.cumsum(descending) - mass
     rank = jnp.arange(1, x.size + 1)
-    # How many entries stay above the floor; at least one, also where no mass is left for it.
+    # Number of entries above the floor; at least one, even if no mass is left for it.
     above = jnp.maximum((descending * rank > excess).sum(), 1)
     threshold = excess[above - 1] / above
     return jnp.maximum(x - threshold, 0.0) + floor
 
 
 def build(env: LevelEnv, **fields: Any) -> NCC:
-    """NCC over an environment's base distribution."""
+    """Build NCC over an environment's base distribution."""
     return NCC(env, Random(env), **fields)
 
 
 def tiny(env: LevelEnv) -> NCC:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return NCC(env, Random(env), capacity=12, floor=1e-3, train_updates=2)

@@ -1,6 +1,7 @@
-"""PAIRED: a teacher builds the levels, and is paid by how they are judged.
+"""PAIRED: a teacher builds the levels and is rewarded with their scores.
 
-With regret as the score, what pays is a level that one student solves and the other does not yet.
+With regret as the score, the teacher is rewarded for levels that the antagonist solves and the
+protagonist does not solve yet.
 
 Sources: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
 Environment Design", algorithm 1; as the source of PLR's new levels, Jiang et al., 2021,
@@ -25,57 +26,59 @@ from rlgen.rollout import Record, rollout
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Rollout, Slots
 
 _TOLD = ("loss", "entropy")
-"""Of the teacher's metrics, those that are reported if it has them."""
+"""The teacher's metrics that are reported, if the teacher has them."""
 
 
 class PairedState(NamedTuple):
-    """The teacher, and what became of the last update."""
+    """The teacher's state and the metrics of the last update."""
 
     teacher: PyTree
-    has_built: Bool[Array, ""]  # since the last observation
-    told: Metrics  # the teacher's own; NaN if it did not learn
-    pay: Float[Array, ""]  # mean reward of its episodes; NaN if none was judged
-    num_steps: Int[Array, ""]  # in the editor
+    has_built: Bool[Array, ""]  # whether it built levels since the last observation
+    told: Metrics  # the teacher's own metrics; NaN if it was not updated
+    pay: Float[Array, ""]  # mean reward of its episodes; NaN if no level was scored
+    num_steps: Int[Array, ""]  # steps in the editor
 
 
 @dataclass(frozen=True)
 class Paired(Sampler):
-    """A teacher plays the editor once for every place of a free slot; what it built is the level.
+    """A teacher builds one level per queue position of a free slot, in one episode of the editor.
 
-    Its episode is kept with the slot until the level has been judged. Then the score is the reward
-    of its last step, where the episode ends, and the teacher learns from all that were judged in
-    this update; an episode whose level has no score has weight 0. Where nothing was judged (PLR
-    replayed), the teacher's update is skipped.
+    The teacher's episode is stored with the slot until the level has been scored. The score then
+    becomes the reward of the last step, where the episode terminates, and the teacher trains on all
+    episodes scored in this update. An episode whose level has no score has weight 0. If no level
+    was scored (PLR replayed), the teacher's update is skipped.
 
     Attributes:
-        editor: the environment that the teacher acts in.
-        teacher: any learner; it acts in this sampler's editor, whichever it was made for.
+        editor: Environment in which the teacher builds levels.
+        teacher: Learner that builds the levels; it is moved to `editor` if it was created for
+            another environment.
 
     Raises:
-        ValueError: when checked, an update that does not divide into the teacher's minibatches.
+        ValueError: In `check`, if an update does not divide into the teacher's minibatches.
     """
 
     editor: Editor
     teacher: Learner
 
     def __post_init__(self):
-        # So that a changed field of the editor, such as its horizon, is the teacher's as well.
+        # Replacing a field of the editor, such as its horizon, must also change the teacher's copy.
         object.__setattr__(self, "teacher", self.teacher.in_env(self.editor))
 
     def check(self, num_levels: int, score: Score) -> None:
-        """Refuse sizes that the teacher cannot take."""
+        """Check that the teacher can train on the episodes of one update."""
         del score
         self.teacher.check(self.editor.horizon, num_levels)
 
     def spanning(self, num_updates: int) -> "Paired":
-        """The same, with the teacher's schedules."""
+        """Return a copy whose teacher has schedules for `num_updates` updates."""
         return replace(self, teacher=self.teacher.spanning(num_updates))
 
     def init(self, key: Key, memory: PyTree) -> PairedState:
-        """An untrained teacher."""
+        """Return the state with an untrained teacher."""
         del memory
         teacher = self.teacher.init(key)
-        # Which metrics it will have: asked with as many episodes as fill its minibatches.
+        # Trace one teacher update, without running it, to find the names of its metrics: the state
+        # needs a fixed structure. The batch is the smallest that fills the minibatches.
         num = self.teacher.least_slots
         played = jax.tree.map(lambda x: jnp.stack([x] * num, axis=1), self.level_info())
         told = jax.eval_shape(self.teacher.update, key, teacher, played, jnp.ones(num))[1]
@@ -89,32 +92,35 @@ class Paired(Sampler):
         )
 
     def example_level(self) -> PyTree:
-        """What the editor starts from."""
+        """Return the level from which the editor starts."""
         key = jax.random.key(0)
         return self.editor.level_of(self.editor.reset_env(key, self.editor.sample_level(key))[1])
 
     def level_info(self) -> Rollout:
-        """The teacher's episode behind one level, [T, ...]: zeros."""
+        """Return a placeholder (zeros) for the teacher's episode that built one level, [T, ...]."""
 
         def one(key: Key) -> Rollout:
             return self._build(key, self.teacher.init(key), 1)[0]
 
         shapes = jax.eval_shape(one, jax.random.key(0))
+        # Axis 1 is the batch of one level.
         return jax.tree.map(lambda x: jnp.zeros((x.shape[0], *x.shape[2:]), x.dtype), shapes)
 
     def propose(
         self, keys: Keys, state: PairedState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[PairedState, Slots]:
-        """Levels of the teacher, of weight 1, for the free slots; a branch, as they are dear."""
+        """Fill the free slots with levels of the teacher, with weight 1."""
 
         def build() -> Slots:
             shape = slots.buffer_index.shape
             played, level = self._build(keys.own, state.teacher, slots.buffer_index.size)
+            # Episodes [T, N * R, ...] -> [N, R, T, ...], levels [N * R, ...] -> [N, R, ...].
             played = jax.tree.map(lambda x: x.swapaxes(0, 1), played)
             played, level = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), (played, level))
             new = fill_new(slots, free, level)
             return new._replace(level_info=tree_where(free, played, slots.level_info))
 
+        # A branch, as building levels is expensive.
         slots = jax.lax.cond(any_over_seeds(free.any()), build, lambda: slots)
         return state._replace(has_built=state.has_built | free.any()), slots
 
@@ -126,19 +132,22 @@ class Paired(Sampler):
         score: Float[Array, "N R"],
         outcome: Outcome,
     ) -> PairedState:
-        """Pay the teacher for the levels that were judged, and let it learn."""
+        """Reward the teacher for the levels that were scored, and update it."""
+        # A level without evidence has score -inf; `where` keeps it out of the reward.
         judged = outcome.done[:, None] & jnp.isfinite(score)
         learns, reward = judged.any(), jnp.where(judged, score, 0.0)
         weight = judged.ravel().astype(jnp.float32)
-        unknown = {name: jnp.full_like(x, jnp.nan) for name, x in state.told.items()}
+        unknown = {name: jnp.full_like(x, jnp.nan) for name, x in state.told.items()}  # no update
 
         def learn() -> tuple[PyTree, Metrics]:
             played = _paid(slots.level_info, reward)
             teacher, told = self.teacher.update(keys.own, state.teacher, played, weight)
             return teacher, {name: told[name] for name in unknown}
 
+        # The branch runs if any seed learns; the other seeds keep their teacher.
         new = jax.lax.cond(any_over_seeds(learns), learn, lambda: (state.teacher, unknown))
         teacher, told = tree_where(learns, new, (state.teacher, unknown))
+        # One episode per queue position, built also for slots that are not free.
         steps = slots.buffer_index.size * self.editor.horizon
         return PairedState(
             teacher,
@@ -149,15 +158,17 @@ class Paired(Sampler):
         )
 
     def metrics(self, state: PairedState) -> Metrics:
-        """Of the last update: the teacher's loss, entropy and pay, and its steps."""
+        """Return the teacher's loss, entropy, return and env steps in the last update."""
         told = {f"teacher_{name}": x for name, x in state.told.items()}
         return {**told, "teacher_return": state.pay, "steps_teacher": state.num_steps}
 
     def _build(self, key: Key, teacher: PyTree, num_levels: int) -> tuple[Rollout, PyTree]:
-        """An episode of the editor in each of B places: [T, B, ...], and the levels [B, ...]."""
+        """Play B episodes of the editor; return them, [T, B, ...], and their levels, [B, ...]."""
         key_noise, key_play = jax.random.split(key)
+        # A "level" of the editor is the noise that the teacher observes.
         noise = jax.vmap(self.editor.sample_level)(jax.random.split(key_noise, num_levels))
-        # No time limit within the episode: it would reset the editor before its level is taken.
+        # The time limit must not fall on the last step: the automatic reset would replace the
+        # final state before `level_of` reads it.
         noise = replace(noise, max_steps_in_episode=noise.max_steps_in_episode + 1)
         played, states = rollout(
             key_play,
@@ -175,16 +186,17 @@ class Paired(Sampler):
 def teacher_network(
     editor: Editor, network: Literal["lean", "published"]
 ) -> ActorCritic | CellActorCritic:
-    """A network for an editor's observations.
+    """Build a network for an editor's observations.
 
     Args:
-        editor: the environment that the teacher acts in.
-        network: `lean`, a convolution with one output a cell where the teacher sees an image whose
-            cells are its actions, else dense layers; `published`, a convolution of 128 filters, all
-            of whose outputs feed an LSTM, as in JaxUED: 16 million parameters on 13x13 mazes.
+        editor: Environment in which the teacher builds levels.
+        network: `lean` is a convolution with one output per cell if the teacher observes an image
+            whose cells are its actions, else dense layers. `published` is a convolution with 128
+            filters whose outputs all feed an LSTM, as in JaxUED: 16 million parameters on 13x13
+            mazes.
 
     Raises:
-        ValueError: another name.
+        ValueError: If `network` has another value.
     """
     if network not in ("lean", "published"):
         raise ValueError(f"network must be 'lean' or 'published', got {network!r}")
@@ -194,28 +206,30 @@ def teacher_network(
 
 
 def build(env: LevelEnv, network: Literal["lean", "published"] = "lean", **fields: Any) -> Paired:
-    """A PPO teacher in the environment's editor; `fields` are the teacher's.
+    """Build a PPO teacher in the environment's editor; `fields` are passed to the teacher.
 
     Raises:
-        ValueError: the environment has no editor.
+        ValueError: If the environment has no editor.
     """
     editor = _editor_of(env)
     return Paired(editor, PPO(editor, teacher_network(editor, network), **fields))
 
 
 def tiny(env: LevelEnv) -> Paired:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     editor = _editor_of(env)
     network = ActorCritic(core="none", hidden_size=8, head_size=8, conv_features=2)
     return Paired(editor, PPO(editor, network, num_epochs=1))
 
 
 def _paid(note: Rollout, reward: Float[Array, "N R"]) -> Rollout:
-    """The teacher's episodes [T, N * R] of all places, with their one reward at the end."""
+    """Return the teacher's episodes as [T, N * R], with the score as reward of the last step."""
+    # [N, R, T, ...] -> [N * R, T, ...] -> [T, N * R, ...]
     played = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]).swapaxes(0, 1), note)
     last = jnp.arange(played.reward.shape[0])[:, None] == played.reward.shape[0] - 1
     return played._replace(
         reward=jnp.where(last, reward.ravel()[None], 0.0),
+        # The episode terminates when the level is complete: nothing is bootstrapped after it.
         terminated=jnp.broadcast_to(last, played.terminated.shape),
         truncated=jnp.zeros_like(played.truncated),
         next_value=jnp.where(last, 0.0, played.next_value),
@@ -223,7 +237,7 @@ def _paid(note: Rollout, reward: Float[Array, "N R"]) -> Rollout:
 
 
 def _shows_cells(editor: Editor) -> bool:
-    """Whether the teacher sees an image with as many cells as it has actions."""
+    """Return whether the teacher observes one image with as many cells as it has actions."""
     if not has(editor, LevelEnv.unpack):
         return False
     key = jax.random.key(0)

@@ -1,7 +1,7 @@
-"""Prioritised level replay: new levels, or old ones from which there was most to learn.
+"""Prioritised level replay (PLR): mixes new levels with replay of the highest-scoring old ones.
 
-With a mutator it is ACCEL, which grows new levels out of replayed ones; with `Blocks` for a
-decision it is the parallel variant of either.
+With a mutator it is ACCEL, which creates new levels by editing replayed ones. With the decision
+`Blocks` it is the parallel variant of PLR or ACCEL.
 
 Sources: Jiang et al., 2021, "Prioritized Level Replay"; Jiang et al., 2021, "Replay-Guided
 Adversarial Environment Design", algorithm 1 (robust PLR: no training on new levels); Parker-Holder
@@ -45,7 +45,8 @@ from rlgen.registry import require
 from rlgen.types import REPLAY, Key, Keys, Outcome, PyTree, Slots
 
 _OWN, _EDIT, _COIN = 0x504C5200, 0x504C5201, 0x504C5202
-"""Folded into keys that the source gets as they are: alone or under PLR, it draws the same."""
+"""Folded into `keys` for PLR's own draws. The source receives `keys` unchanged, so that it samples
+the same levels with and without PLR."""
 
 
 _EXAMPLES = {
@@ -56,74 +57,75 @@ _EXAMPLES = {
 
 
 class PLRState(NamedTuple):
-    """What has been seen, and the source's own state."""
+    """The level buffer, counters, and the state of the source."""
 
     source: PyTree
     buffer: LevelBuffer
-    num_new: Int[Array, ""]  # levels asked of the source, up to the capacity
+    num_new: Int[Array, ""]  # levels requested from the source, at most the capacity
     num_updates: Int[Array, ""]
     edits_next: Bool[Array, ""]  # the last update replayed, so this one edits; equal for all seeds
-    easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 for none
+    easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 if fewer than P
 
 
 class Situation(NamedTuple):
-    """What a decision knows of an update; K rows, N slots."""
+    """Input of a decision: the state before one update; K rows, N slots."""
 
     state: PLRState
-    free: Bool[Array, " N"]  # slots to be filled
+    free: Bool[Array, " N"]  # slots to fill
     levels_per_slot: int
-    rows: Bool[Array, " K"]  # that may be replayed
-    least: float  # rows that must have been taken in before replay begins
-    edits: bool  # whether there are mutants at all
+    rows: Bool[Array, " K"]  # rows that may be replayed
+    least: float  # number of levels required before replay begins, min_fill * K
+    edits: bool  # whether the sampler has a mutator
 
 
 Choice = tuple[Bool[Array, " N"], Bool[Array, " N"]]
-"""The slots that are to replay, and those that are to play mutants, if possible."""
+"""Slots chosen to replay, and slots chosen to play mutants, where possible."""
 
 
 class Decision(Component, abstract=True):
-    """Which slots replay, which play mutants, and which play new levels."""
+    """Assigns each slot to replay, mutants or new levels."""
 
     whole_updates: bool = True
-    """Whether the slots of an update are decided together; mutants are of whole updates."""
+    """True if one decision covers all slots of an update; mutants require this."""
 
     @abc.abstractmethod
     def choose(self, keys: Keys, now: Situation) -> Choice:
-        """Decide about the slots of one update."""
+        """Choose the slots that replay and those that play mutants in one update."""
 
     def num_blocks(self, edits: bool) -> int:
-        """Equal blocks that the slots divide into, with or without mutants."""
+        """Number of equal blocks into which the slots divide, with or without mutants."""
         return 1
 
     def trained_updates(self, learned: float, edits: bool) -> float:
-        """Share of the updates that are learned from.
+        """Share of the updates that train the student.
 
         Args:
-            learned: share of those with new levels that are.
-            edits: whether mutants are made.
+            learned: Share of the updates with new levels that train the student, 0 or 1.
+            edits: Whether the sampler creates mutants.
         """
         return 1.0
 
 
 def _is_warm(now: Situation) -> Bool[Array, ""]:
-    """Whether enough levels were asked of the source to replay; equal for all seeds."""
+    """Return whether the source has supplied enough levels for replay; equal for all seeds."""
     return same_for_all_seeds(now.state.num_new) >= now.least
 
 
 @dataclass(frozen=True)
 class Alternate(Decision):
-    """All slots do the same: one coin an update, for all seeds, so that other work is skipped.
+    """Makes one random choice per update for all slots and all seeds; the other branch is skipped.
 
-    With a mutator, the update after one that replayed plays mutants of the levels just replayed.
-    Replay begins once `min_fill` of the capacity has been taken from the source. (JaxUED waits for
-    that many *rows*, which a family of few distinct levels never fills, and which differ between
-    seeds.)
+    With a mutator, each replay update is followed by an update that plays mutants of the levels
+    just replayed. Replay begins once `min_fill` times the capacity levels were requested from the
+    source. (JaxUED waits for that many filled *rows*. A family with few distinct levels never fills
+    them, and their number differs between seeds.)
 
     Attributes:
-        replay_prob: share of updates that replay, of those without mutants; 0 is the source alone.
+        replay_prob: Probability that an update replays, among updates without mutants. With 0 all
+            levels come from the source.
 
     Raises:
-        ValueError: a share outside [0, 1].
+        ValueError: If `replay_prob` lies outside [0, 1].
     """
 
     replay_prob: float = 0.8
@@ -132,46 +134,52 @@ class Alternate(Decision):
         check_numbers(self, "replay_prob", least=0, most=1)
 
     def choose(self, keys: Keys, now: Situation) -> Choice:
-        """The same for all slots and all seeds."""
+        """Return one choice, repeated for all N slots."""
         edits = same_for_all_seeds(now.state.edits_next)
+        # `keys.shared` is equal for all seeds, so that all seeds replay in the same updates and the
+        # branches of `propose` that no seed needs are skipped.
         coin = jax.random.bernoulli(jax.random.fold_in(keys.shared, _OWN), self.replay_prob)
         num_slots = now.free.size
         return jnp.tile(_is_warm(now) & coin & ~edits, num_slots), jnp.tile(edits, num_slots)
 
     def trained_updates(self, learned: float, edits: bool) -> float:
-        """One more, of mutants, follows each that replays."""
+        """Share of the updates that train; with mutants, one that does not follows each replay."""
+        # `share` of the updates without mutants train the student. With probability `replay_prob`
+        # an update without mutants is followed by one with mutants, which have weight 0.
         share = learned + (1 - learned) * self.replay_prob
         return share / (1 + self.replay_prob * edits)
 
 
 @dataclass(frozen=True)
 class Blocks(Decision):
-    """New levels, replayed ones and mutants of these side by side, in equal blocks of slots."""
+    """Plays new levels, replayed levels and mutants in parallel, in equal blocks of slots."""
 
     def choose(self, keys: Keys, now: Situation) -> Choice:
-        """By the place of a slot, once replay has begun."""
+        """Choose by the index of the slot, once replay has begun."""
         num_slots, warm = now.free.size, _is_warm(now)
+        # Block 0 plays new levels, block 1 replays, block 2 plays mutants.
         block = jnp.arange(num_slots) * self.num_blocks(now.edits) // num_slots
         return warm & (block == 1), warm & (block == 2)
 
     def num_blocks(self, edits: bool) -> int:
-        """New, replayed, and perhaps mutants."""
+        """Return 3 with mutants, else 2."""
         return 3 if edits else 2
 
 
 @dataclass(frozen=True)
 class EachSlot(Decision):
-    """Each free slot decides for itself; for students whose slots come free at different times.
+    """Chooses for each free slot separately: for students whose slots become free at any time.
 
-    Replay begins once `min_fill` of the capacity has been scored, long after it was taken in. No
-    row is in play twice: rows are drawn without replacement, and a slot for which none is left
-    takes a new level. Seeds differ in what they do. Mutants and blocks belong to whole updates.
+    Replay begins once `min_fill` times the capacity rows have a score. No row is played by two
+    slots at once: rows are drawn without replacement, and a slot for which no row is left plays a
+    new level. The choices differ between seeds. Mutants and blocks are not supported, as they
+    require one decision per update.
 
     Attributes:
-        replay_prob: chance that a slot replays.
+        replay_prob: Probability that a free slot replays.
 
     Raises:
-        ValueError: a chance outside [0, 1].
+        ValueError: If `replay_prob` lies outside [0, 1].
     """
 
     replay_prob: float = 0.8
@@ -181,37 +189,40 @@ class EachSlot(Decision):
         check_numbers(self, "replay_prob", least=0, most=1)
 
     def choose(self, keys: Keys, now: Situation) -> Choice:
-        """A coin a slot, as far as there are rows; no slot edits."""
-        # What was taken in may be much without evidence: lives cut short, and those that go on.
+        """Choose replay independently for each slot, while rows are left; no slot edits."""
+        # Scored rows count here, not `num_new`: many of the requested levels may have no score,
+        # because their lifetime is still in progress or was incomplete.
         warm = observed(now.state.buffer).sum() >= now.least
         key = jax.random.fold_in(keys.own, _COIN)
         wanted = now.free & jax.random.bernoulli(key, self.replay_prob, now.free.shape) & warm
+        # Each replaying slot needs R rows that no other slot plays.
         enough = jnp.cumsum(wanted) * now.levels_per_slot <= now.rows.sum()
         return wanted & enough, jnp.zeros_like(now.free)
 
 
 @dataclass(frozen=True)
 class PLR(BufferedSampler):
-    """Replays levels of a buffer, those from which there is most to learn; takes new ones, too.
+    """Mixes new levels with levels replayed from a buffer with probability given by the priority.
 
-    A seed whose buffer is still empty when replay begins goes on with new levels. Rows held by busy
-    slots are neither drawn nor replaced.
+    A seed whose buffer is still empty when replay begins continues with new levels. Rows held by
+    busy slots are neither drawn nor replaced.
 
     Attributes:
-        env: whose hash tells levels apart, and which edits levels.
-        source: where new levels come from; it sees only the slots that it filled.
-        decision: `Alternate`, `Blocks` or `EachSlot`.
-        mutator: how mutants are made, which have weight 0; without edits there are none.
-        priority: which levels are replayed.
-        capacity: K, rows.
-        min_fill: share of the capacity to be taken in before replay begins.
-        train_on_new: whether new levels have weight 1; `False` is robust PLR.
-        sequential: draw and insert levels one after the other, as published; see `rlgen.buffer`.
-        deduplicate: whether equal levels share a row.
+        env: Environment; provides the hash that identifies equal levels, and the edits.
+        source: Sampler of new levels; it observes only the slots that it filled.
+        decision: Rule that assigns slots to replay: `Alternate`, `Blocks` or `EachSlot`.
+        mutator: Settings for mutants, which have weight 0; with `num_edits=0` there are no mutants.
+        priority: Replay probability of each level.
+        capacity: Number of rows of the level buffer, K.
+        min_fill: Number of levels that must be collected before replay begins, as a share of the
+            capacity.
+        train_on_new: Train on new levels too (weight 1); `False` is robust PLR.
+        sequential: Draw and insert levels one after the other, as published; see `rlgen.buffer`.
+        deduplicate: Store equal levels in one row.
 
     Raises:
-        ValueError: a field outside its range, fields that exclude each other, or edits in an
-            environment that has none.
+        ValueError: If a field is outside its range, two fields exclude each other, or `mutator`
+            edits levels of an environment that supports no edits.
     """
 
     env: LevelEnv
@@ -240,16 +251,16 @@ class PLR(BufferedSampler):
         ):
             if is_set and not self.decision.whole_updates:
                 raise ValueError(
-                    f"{type(self.decision).__name__} does not go with {given}: slots come free at "
-                    "different times, and mutants and draws one by one are of whole updates; "
-                    "leave it at its default"
+                    f"{type(self.decision).__name__} does not support {given}: slots become free "
+                    "at different times, while mutants and sequential draws require one decision "
+                    "for the whole update; leave it at its default"
                 )
         if not self._edits:
             return
         if self.decision.num_blocks(True) > 1 and self.mutator.parents == "easiest":
             raise ValueError(
-                "parents='easiest' asks how the parents went, and a parallel update plays them "
-                "beside their mutants; use parents='batch'"
+                "parents='easiest' needs the results of the parents, but a parallel update plays "
+                "the parents and their mutants at the same time; use parents='batch'"
             )
         require(self.env, LevelEnv.mutate_levels, "a curriculum that edits levels (num_edits > 0)")
 
@@ -259,12 +270,12 @@ class PLR(BufferedSampler):
 
     @property
     def reads(self) -> frozenset[str]:
-        """What the mutator and the source read."""
+        """Fields of the outcome that the mutator and the source read."""
         return super().reads | self.mutator.reads
 
     @property
     def num_blocks(self) -> int:
-        """Equal blocks that the slots divide into."""
+        """Number of equal blocks into which the slots divide."""
         return self.decision.num_blocks(self._edits)
 
     @property
@@ -273,26 +284,26 @@ class PLR(BufferedSampler):
         return 1.0 if self.train_on_new else 1 / self.num_blocks
 
     def trained_updates(self, num_levels: int) -> float:
-        """Share of the updates that are learned from once replay has begun."""
+        """Share of the updates that train the student once replay has begun."""
         del num_levels
         return self.decision.trained_updates(float(self.train_on_new), self._edits)
 
     def check(self, num_levels: int, score: Score) -> None:
-        """Refuse a buffer that cannot take the levels of one update, and what the source refuses.
+        """Check capacity, priority and source against the number of levels and the score.
 
         Raises:
-            ValueError: fewer rows than levels, or proportional priorities of a score that may be
-                negative.
+            ValueError: If the buffer has fewer rows than an update has levels, priorities are
+                proportional and the score may be negative, or the source rejects them.
         """
         super().check(num_levels, score)
         if self.priority.kind == "proportional" and score.may_be_negative:
             raise ValueError(
-                f"priority.kind='proportional' needs scores of 0 or more, and those of "
+                f"priority.kind='proportional' needs scores of 0 or more, but those of "
                 f"{type(score).__name__} may be negative; use priority.kind='rank'"
             )
 
     def init(self, key: Key, memory: PyTree) -> PLRState:
-        """An empty buffer."""
+        """Return a state with an empty buffer."""
         zero, never = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
         return PLRState(
             source=self.source.init(key, memory),
@@ -306,7 +317,7 @@ class PLR(BufferedSampler):
     def propose(
         self, keys: Keys, state: PLRState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[PLRState, Slots]:
-        """Replayed levels for all free slots, or new ones, or mutants; or a block of each."""
+        """Fill the free slots with replayed levels, new levels or mutants, chosen by `decision`."""
         rows = observed(state.buffer) & ~held_rows(slots, ~free, self.capacity)
         levels_per_slot = slots.buffer_index.shape[1]
         least = self.min_fill * self.capacity
@@ -316,8 +327,9 @@ class PLR(BufferedSampler):
         replay = playing & replays
         mutant = playing & edits & self._has_parent(state, before)
         fresh = free & ~replay & ~mutant
-        # Counted by what was decided, and not by what could be done: of whole updates the decision
-        # is equal for all seeds, as the start of replay must be.
+        # Counts the slots that were assigned new levels, not those that fall back to new levels
+        # because no row or parent is available. With whole updates the assignment is equal for all
+        # seeds, so `num_new`, and with it the start of replay, is too.
         taken_in = state.num_new + ((free & ~replays & ~edits).sum() * levels_per_slot)
         weight = jnp.float32(self.train_on_new)
         source, slots = generate(
@@ -336,11 +348,12 @@ class PLR(BufferedSampler):
     def take_in(
         self, state: PLRState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> PLRState:
-        """Update the replayed rows, offer the other levels to the buffer."""
+        """Update the replayed rows and offer all other levels to the buffer."""
         done, easiest = outcome.done, state.easiest
         if self.mutator.reads:
             easiest = easiest_rows(slots, score, outcome, self.mutator.num_parents)
         level, memory = remembered(slots)
+        # One entry per queue position, [N * R].
         row, score = slots.buffer_index.ravel(), score.ravel()
         finished = jnp.repeat(done, slots.buffer_index.shape[1])
         buffer = update(state.buffer, row, score, memory, finished)
@@ -357,16 +370,16 @@ class PLR(BufferedSampler):
                 deduplicate=self.deduplicate,
             )
 
-        # A replay offers nothing, and insertion one by one is dear.
+        # A branch: a replay update offers no levels, and sequential insertion is expensive.
         buffer = jax.lax.cond(any_over_seeds(offered.any()), admit, lambda: buffer)
         return state._replace(buffer=buffer, num_updates=state.num_updates + 1, easiest=easiest)
 
     def replay_probability(self, state: PLRState) -> Float[Array, " K"]:
-        """Of each row, in an update that replays."""
+        """Replay probability of each row, in an update that replays."""
         return self.priority(state.buffer, observed(state.buffer))
 
     def lineage(self, state: PLRState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
-        """Updates since each level was first met, and edits between it and the source."""
+        """Age of each level in updates, and depth: number of generations of edits."""
         return super().lineage(state, slots) | {"depth": slots.level_info.lineage.depth}
 
     def _recall(
@@ -377,7 +390,7 @@ class PLR(BufferedSampler):
         slots: Slots,
         replay: Bool[Array, " N"],
     ) -> tuple[LevelBuffer, Slots]:
-        """Levels of the buffer for the `replay` slots; only what changes leaves the branch."""
+        """Fill the `replay` slots with levels of the buffer, and record the draws in it."""
 
         def recall() -> tuple[Array, Array, Slots]:
             used = jnp.repeat(replay, slots.buffer_index.shape[1])
@@ -387,6 +400,8 @@ class PLR(BufferedSampler):
             else:
                 drawn, row = draw_distinct(key_draw, buffer, self.priority, rows, used)
             old = replayed(buffer, row.reshape(slots.buffer_index.shape), slots, weight=1.0)
+            # Draws change only the timestamps and the clock, so only these leave the branch, not
+            # the whole buffer.
             return drawn.timestamp, drawn.clock, tree_where(replay, old, slots)
 
         timestamp, clock, slots = jax.lax.cond(
@@ -397,15 +412,16 @@ class PLR(BufferedSampler):
     def _edit(
         self, key: Key, state: PLRState, before: Slots, slots: Slots, mutant: Bool[Array, " N"]
     ) -> Slots:
-        """Mutants for the `mutant` slots.
+        """Fill the `mutant` slots with mutants.
 
-        Their parents are the levels that the slots held before, or, in a parallel update, those
-        that another block has just been given.
+        Their parents are the levels that the slots held before, or, in a parallel update, the
+        levels just assigned to the replaying block.
         """
         if not self._edits:
             return slots
         held = slots if self.num_blocks > 1 else before
 
+        # A function, so that the parents are gathered only inside the branch that edits.
         def parents() -> tuple[PyTree, Int[Array, "N R"]]:
             return self._parents(state, held)
 
@@ -413,18 +429,21 @@ class PLR(BufferedSampler):
         return edit_into(key_edit, self.env, parents, num_edits, slots, mutant, state.num_updates)
 
     def _has_parent(self, state: PLRState, before: Slots) -> Bool[Array, " N"]:
+        # `reads` is non-empty exactly for parents="easiest".
         if self.mutator.reads:
             return jnp.tile((state.easiest >= 0).any(), before.origin.size)
         return (before.origin == REPLAY) | (self.num_blocks > 1)
 
     def _parents(self, state: PLRState, slots: Slots) -> tuple[PyTree, Int[Array, "N R"]]:
-        """A parent for each place [N, R], and how deep it is."""
+        """Return a parent for each queue position, [N, R, ...], and its depth [N, R]."""
         if self.mutator.parents == "batch":
-            # Of blocks, from the block before.
+            # In a parallel update, shift by one block, so that the mutants (block 2) get the
+            # replayed levels (block 1) as parents.
             shift = slots.buffer_index.shape[0] // 3 if self.num_blocks > 1 else 0
             return jax.tree.map(
                 lambda x: jnp.roll(x, shift, axis=0), (slots.level, slots.level_info.lineage.depth)
             )
+        # The mutants cycle through the easiest rows; known rows come first, -1 after them.
         num_known = jnp.maximum((state.easiest >= 0).sum(), 1)
         place = jnp.arange(slots.buffer_index.size) % num_known
         row = state.easiest[place].reshape(slots.buffer_index.shape)
@@ -433,10 +452,10 @@ class PLR(BufferedSampler):
 
 
 def build(env: LevelEnv, **fields: Any) -> PLR:
-    """PLR over an environment's base distribution."""
+    """Build PLR over an environment's base distribution."""
     return PLR(env, Random(env), **fields)
 
 
 def tiny(env: LevelEnv) -> PLR:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return PLR(env, Random(env), Alternate(replay_prob=0.5), capacity=16)

@@ -1,4 +1,4 @@
-"""Domain randomisation: every level is a fresh draw from the environment's base distribution.
+"""Domain randomisation: every level is sampled from the environment's base distribution.
 
 Source: Tobin et al., 2017, "Domain Randomization for Transferring Deep Neural Networks from
 Simulation to the Real World".
@@ -18,13 +18,13 @@ from rlgen.types import Key, Keys, PyTree, Slots
 
 @dataclass(frozen=True)
 class Random(Sampler):
-    """Fills each free slot, and each place of its queue, with a new level.
+    """Fills each queue position of each free slot with a new level.
 
     Attributes:
-        simple: draw levels of the environment's simplest kind, from which ACCEL grows others.
+        simple: Sample levels of the environment's simplest kind, from which ACCEL evolves others.
 
     Raises:
-        ValueError: simple levels of an environment that has none.
+        ValueError: If `simple` is set and the environment has no simple levels.
     """
 
     env: LevelEnv
@@ -37,18 +37,19 @@ class Random(Sampler):
             )
 
     def init(self, key: Key, memory: PyTree) -> tuple[()]:
-        """There is nothing to remember."""
+        """Return the empty state."""
         del key, memory
         return ()
 
     def example_level(self) -> PyTree:
-        """One level of the family, always the same."""
+        """Return one level of the family, always the same."""
         return self._sample(jax.random.key(0))
 
     def propose(
         self, keys: Keys, state: tuple[()], slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[tuple[()], Slots]:
-        """New levels, of weight 1, for the free slots."""
+        """Fill the free slots with new levels, with weight 1."""
+        # One key per queue position, [N, R]; levels for busy slots are sampled too and dropped.
         keys_level = jax.random.split(keys.own, slots.buffer_index.shape)
         level = jax.vmap(jax.vmap(self._sample))(keys_level)
         return state, fill_new(slots, free, level)
@@ -58,10 +59,10 @@ class Random(Sampler):
 
 
 def build(env: LevelEnv, **fields: Any) -> Random:
-    """Domain randomisation over an environment's levels."""
+    """Build domain randomisation over an environment's levels."""
     return Random(env, **fields)
 
 
 def tiny(env: LevelEnv) -> Random:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return Random(env)

@@ -1,4 +1,4 @@
-"""Sampling for learnability: look at many random levels, train on those solved now and then.
+"""Sampling for learnability (SFL): scores many random levels, trains on those solved sometimes.
 
 Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
 Curriculum Discovery", algorithm 1 (SFL).
@@ -25,52 +25,53 @@ from rlgen.protocols import LevelEnv, Sampler, Score, check_numbers
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _OWN = 0x53464C00
-"""Folded into keys that the source gets as they are: alone or under SFL, it draws the same."""
+"""Folded into `keys` for SFL's own draws. The source receives `keys` unchanged, so that it samples
+the same levels with and without SFL."""
 
 
 class SFLState(NamedTuple):
-    """The pool, and where the cycle stands."""
+    """The pool of levels, and the position in the cycle."""
 
     source: PyTree
-    buffer: LevelBuffer  # the best candidates of this collection so far, or of the last one
+    buffer: LevelBuffer  # best candidates of the current collection so far, or of the last one
     num_updates: Int[Array, ""]  # equal for all seeds
 
 
 class _Stage(NamedTuple):
-    """What an update is for; equal for all seeds."""
+    """Purpose of an update within the cycle; equal for all seeds."""
 
     position: Int[Array, ""]  # 0 .. length of the cycle - 1
-    collecting: Bool[Array, ""]  # not training
-    turn: Int[Array, ""]  # how often the batch of candidates has been played, while collecting
+    collecting: Bool[Array, ""]  # False while training
+    turn: Int[Array, ""]  # while collecting: earlier plays of the current batch of candidates
     collection: Int[Array, ""]  # the update in which this cycle began
     batch: Int[Array, ""]  # the update in which this batch of candidates was first played
 
 
 @dataclass(frozen=True)
 class SFL(BufferedSampler):
-    """Turns of two kinds: collecting a pool of levels, and training on it.
+    """Alternates between collecting a pool of levels and training on it.
 
-    Collecting, all slots play candidates with weight 0, each batch of them for `scout_updates`
-    updates, after which the K best so far are kept. Training, some slots draw their levels
-    uniformly from that pool, and the others meet fresh levels of the source, all anew in every
-    update. The pool of one collection owes nothing to that of the one before.
+    While collecting, all slots play candidates with weight 0. Each batch of candidates is played
+    for `scout_updates` updates; then the K best candidates so far are kept. While training, some
+    slots draw their levels uniformly from the pool and the other slots play new levels from the
+    source; both are resampled in every update. Each collection starts from an empty pool.
 
-    A slot that is still busy keeps what it has. A candidate that ends its tenancy after its batch
-    is considered then; after its collection, no more. Where a candidate is played more than once,
-    the score must accumulate: one that does not would judge it by the last play alone.
+    A busy slot keeps its levels. A candidate whose slot becomes free after the end of its batch is
+    considered at that time, but not after the end of its collection. If a candidate is played more
+    than once, the score must accumulate, because otherwise only the last play would count.
 
     Attributes:
-        env: whose hash goes with each level.
-        source: where candidates and fresh levels come from.
-        num_candidates: M, levels looked at in a collection, rounded up to whole batches.
-        scout_updates: updates in which each candidate is played; the published 2,000 steps are
-            about 8 of 256.
-        capacity: K, levels that a collection keeps.
-        train_updates: updates between two collections.
-        sampled_share: ρ, share of the slots that train on the pool; rounded to whole slots.
+        env: Environment; its `level_hash` is stored with each level.
+        source: Sampler of candidates and new levels.
+        num_candidates: Number of candidates per collection, M, rounded up to whole batches.
+        scout_updates: Number of updates in which each candidate is played; the published 2,000
+            steps are about 8 updates of 256 steps.
+        capacity: Number of levels that a collection keeps, K.
+        train_updates: Number of training updates between two collections.
+        sampled_share: Share of the slots that train on the pool, ρ; rounded to whole slots.
 
     Raises:
-        ValueError: a field outside its range.
+        ValueError: If a field is outside its range.
     """
 
     env: LevelEnv
@@ -86,59 +87,67 @@ class SFL(BufferedSampler):
         if self.capacity > self.num_candidates:
             raise ValueError(
                 f"capacity={self.capacity} is more than num_candidates={self.num_candidates}; a "
-                "pool of all candidates selects nothing, so lower the one or raise the other"
+                "pool of all candidates makes no selection, so lower capacity or raise "
+                "num_candidates"
             )
         if not 0 <= self.sampled_share <= 1:
             raise ValueError(f"sampled_share must lie in [0, 1], got {self.sampled_share}")
 
     def check(self, num_levels: int, score: Score) -> None:
-        """Refuse a pool of fewer rows than the levels of one update, and a forgetful score.
+        """Check the size of the pool, and that the score accumulates if candidates are replayed.
 
         Raises:
-            ValueError: with the size that is needed; or a score that would judge by the last play
-                alone.
+            ValueError: If the pool has fewer rows than an update has levels, or if only the last of
+                several plays of a candidate would count.
         """
         if self.scout_updates > 1 and not score.accumulate:
             raise ValueError(
-                f"scout_updates={self.scout_updates} plays a candidate more than once, and "
-                f"{type(score).__name__} would judge it by the last play alone; set the "
+                f"scout_updates={self.scout_updates} plays each candidate more than once, but "
+                f"{type(score).__name__} would use only the last play; set the "
                 "score's accumulate=True, or scout_updates=1"
             )
         super().check(num_levels, score)
 
     def num_collecting(self, num_levels: int) -> int:
-        """Updates of a collection, `num_levels` being met in each."""
+        """Number of updates in a collection that plays `num_levels` levels per update."""
         return -(-self.num_candidates // num_levels) * self.scout_updates
 
     def trained_updates(self, num_levels: int) -> float:
-        """Share of the updates that are learned from."""
+        """Share of the updates that train the student."""
         return self.train_updates / (self.num_collecting(num_levels) + self.train_updates)
 
     def init(self, key: Key, memory: PyTree) -> SFLState:
-        """An empty pool, before the first collection."""
+        """Return an empty pool, before the first collection."""
         buffer = empty_buffer(self.source, memory, self.capacity)
         return SFLState(self.source.init(key, memory), buffer, jnp.zeros((), jnp.int32))
 
     def propose(
         self, keys: Keys, state: SFLState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[SFLState, Slots]:
-        """Candidates for all free slots, or levels of the pool for some and new ones for others."""
+        """Fill the free slots with candidates, or with levels of the pool and new levels."""
         stage = self._stage(state, slots.buffer_index.size)
+        # Every collection starts from an empty pool.
         buffer = _emptied(state.buffer, stage.position == 0)
         in_batch = (slots.level_info.lineage.born >= stage.batch).all(-1)
+        # Slots that keep their candidates for another play. A slot that was busy when the batch
+        # began holds older levels and gets new candidates instead.
         again = free & stage.collecting & (stage.turn > 0) & in_batch
+        # The first ρN slots train on the pool.
         trained = jnp.arange(free.size) < round(self.sampled_share * free.size)
         sampled = free & ~stage.collecting & trained & (buffer.size > 0)
-        # A row, so that the memory goes on: a candidate's place among those of its batch.
+        # The curriculum resets the score's memory of free slots with row -1. A candidate that is
+        # played again therefore gets a non-negative row, its position in the batch. That row is
+        # not used as an index of the buffer.
         place = jnp.arange(slots.buffer_index.size).reshape(slots.buffer_index.shape)
         slots = slots._replace(buffer_index=jnp.where(again[:, None], place, slots.buffer_index))
-        weight = 1.0 - stage.collecting
+        weight = 1.0 - stage.collecting  # collecting trains nothing
         now = state.num_updates
         fresh = free & ~again & ~sampled
         source, slots = generate(self.source, keys, state.source, slots, fresh, weight, now)
 
         def choose() -> Int[Array, "N R"]:
             key = jax.random.fold_in(keys.own, _OWN)
+            # At least 1: `randint` needs a non-empty range even where no slot samples the pool.
             return jax.random.randint(key, slots.buffer_index.shape, 0, jnp.maximum(buffer.size, 1))
 
         slots = recall(buffer, choose, slots, sampled, weight)
@@ -147,19 +156,21 @@ class SFL(BufferedSampler):
     def take_in(
         self, state: SFLState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> SFLState:
-        """Keep the best of the candidates that have been played as often as they are to be."""
+        """Keep the best of the candidates that have had all their plays."""
         stage = self._stage(state, slots.buffer_index.size)
         when = slots.level_info.lineage.born
+        # Last turn of the current batch, or a late candidate of an earlier batch.
         played_out = (stage.turn == self.scout_updates - 1) | (when < stage.batch)
         candidate = stage.collecting & outcome.done[:, None] & (when >= stage.collection)
-        unprotected = jnp.zeros(self.capacity, bool)  # no slot plays a level of this pool yet
+        # No row needs protection: no slot plays a level of the pool before training begins.
+        unprotected = jnp.zeros(self.capacity, bool)
         buffer = keep_best(
             self.env, state.buffer, slots, score, candidate & played_out, unprotected
         )
         return state._replace(buffer=buffer, num_updates=state.num_updates + 1)
 
     def metrics(self, state: SFLState) -> Metrics:
-        """How many levels the pool has, and their mean score when they were collected."""
+        """Return the number of levels in the pool and their mean score at collection."""
         held, size = filled(state.buffer), state.buffer.size
         mean = jnp.where(held, state.buffer.score, 0.0).sum() / jnp.maximum(size, 1)
         return super().metrics(state) | {"pool_size": size, "pool_score": mean}
@@ -168,21 +179,23 @@ class SFL(BufferedSampler):
         now = same_for_all_seeds(state.num_updates)
         num_collecting = self.num_collecting(num_levels)
         position = now % (num_collecting + self.train_updates)
+        # A collection consists of whole batches of `scout_updates` updates.
         turn = position % self.scout_updates
         return _Stage(position, position < num_collecting, turn, now - position, now - turn)
 
 
 def build(env: LevelEnv, **fields: Any) -> SFL:
-    """SFL over an environment's base distribution."""
+    """Build SFL over an environment's base distribution."""
     return SFL(env, Random(env), **fields)
 
 
 def tiny(env: LevelEnv) -> SFL:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return SFL(env, Random(env), 16, scout_updates=2, capacity=8, train_updates=4)
 
 
 def _emptied(buffer: LevelBuffer, empties: Bool[Array, ""]) -> LevelBuffer:
-    """The buffer without its rows, if it `empties`."""
+    """Return the buffer, emptied if `empties`."""
+    # Levels and hashes stay in memory; rows beyond `size` count as empty.
     size = jnp.where(empties, 0, buffer.size)
     return buffer._replace(size=size, score=jnp.where(empties, -jnp.inf, buffer.score))

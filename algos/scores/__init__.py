@@ -1,1 +1,1 @@
-"""Scores: how a level is judged."""
+"""Scores rate levels: regret, learnability, value losses."""

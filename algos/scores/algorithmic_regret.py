@@ -1,4 +1,4 @@
-"""Algorithmic regret: how much more an agent earns if a known algorithm trains it than the rule.
+"""Algorithmic regret: final return of an agent trained by a known algorithm minus the rule's.
 
 Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
 Adversarial Environment Design" (GROOVE), section 3.
@@ -14,55 +14,58 @@ from rlgen.protocols import Learner, LevelEnv, Score
 from rlgen.types import Key, LifetimeResults, Outcome, Slots
 
 UNKNOWN = jnp.nan
-"""The antagonist's return on a level on which none was trained yet."""
+"""The antagonist's return on a level on which no antagonist was trained yet."""
 
 
 @dataclass(frozen=True)
 class AlgorithmicRegret(Score):
-    """The return of the antagonist's agent less that of the rule's, both at the end of a lifetime.
+    """Final return of the antagonist's agent minus the final return of the rule's agent.
 
-    The antagonist's does not depend on the rule: it is the level's memory, so that a level that is
-    replayed needs no second antagonist. A life that did not go from birth to the end of its
-    lifetime has no score.
+    Both returns are measured at the end of a lifetime. The antagonist's return does not depend on
+    the rule. It is therefore stored as the level's memory, and a replayed level needs no second
+    antagonist. An agent that was not trained for its whole lifetime gives no score.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"lifetimes"})
     may_be_negative = True
 
     def initial_state(self) -> Float[Array, ""]:
-        """The antagonist's return on an unseen level."""
+        """Return the antagonist's return on an unseen level, NaN."""
         return jnp.float32(UNKNOWN)
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
-        """Score in units of return, and the antagonist's return where it is known.
+        """Return the score in units of return, and the antagonist's return where it is known.
 
         Raises:
-            ValueError: the student tells nothing of lives.
+            ValueError: If the student reports no lifetimes.
         """
         del key
         lifetimes = outcome.lifetimes
         if not isinstance(lifetimes, LifetimeResults):
             raise ValueError(
-                "algorithmic-regret compares agents that a rule and an antagonist trained, and the "
-                "student reports none; use it with the recipe groove, or choose another score"
+                "algorithmic-regret compares agents trained by a rule and by an antagonist, but "
+                "the student reports none; use it with the recipe groove, or choose another score"
             )
+        # [N, R]; the antagonist's return, once known, is never measured again.
         unknown = jnp.isnan(slots.score_state)
         antagonist = jnp.where(unknown, lifetimes.antagonist_return[:, None], slots.score_state)
         over = (outcome.done & lifetimes.complete)[:, None]
         regret = antagonist - lifetimes.student_return[:, None]
+        # NaN where no antagonist was trained: no score.
         score = jnp.where(over & jnp.isfinite(regret), regret, -jnp.inf)
+        # The antagonist's return is stored only after a complete lifetime.
         return score, jnp.where(over, antagonist, slots.score_state)
 
 
 def build(env: LevelEnv, learner: Learner) -> AlgorithmicRegret:
-    """Algorithmic regret; it depends on neither."""
+    """Build the score; it depends neither on the environment nor on the learner."""
     del env, learner
     return AlgorithmicRegret()
 
 
 def tiny(env: LevelEnv) -> AlgorithmicRegret:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     del env
     return AlgorithmicRegret()

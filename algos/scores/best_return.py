@@ -1,4 +1,4 @@
-"""What scores have in common that remember the best return that was ever seen on a level."""
+"""Common base of scores that store the best return seen so far on a level."""
 
 from typing import ClassVar
 
@@ -9,10 +9,10 @@ from rlgen.protocols import Score
 
 
 class BestReturnScore(Score, abstract=True):
-    """Base of scores whose memory of a level is R_max, a number.
+    """Base of scores whose memory of a level is R_max, a scalar.
 
-    That is the highest undiscounted extrinsic return of a completed episode on the level so far,
-    the rollout that is scored included; see `rlgen.returns.best_return`.
+    R_max is the highest undiscounted extrinsic return of a completed episode on the level so far,
+    including the rollout being scored; see `rlgen.returns.best_return`.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
@@ -21,5 +21,5 @@ class BestReturnScore(Score, abstract=True):
     """R_max of a level on which no episode was completed."""
 
     def initial_state(self) -> Float[Array, ""]:
-        """R_max of an unseen level."""
+        """Return R_max of an unseen level."""
         return jnp.float32(self.floor)

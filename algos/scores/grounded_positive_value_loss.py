@@ -1,7 +1,7 @@
-"""Grounded positive value loss: how far the critic is below the best return ever seen, where it is.
+"""Grounded positive value loss: best return seen so far minus the critic's value, where positive.
 
 Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", and its released code,
-where this is the positive part of MaxMC at each step.
+which takes the positive part of MaxMC at each step.
 """
 
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ class GroundedPositiveValueLoss(BestReturnScore):
     """Mean over episodes of the mean over steps of max(R_max − V_t, 0).
 
     R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode
-    on the level so far, this rollout included. What the critic expects in excess of it at one step
-    does not make up for what it misses at another, as it does in MaxMC.
+    on the level so far, including this rollout. Unlike in MaxMC, overestimates at some steps do not
+    cancel underestimates at others.
 
     Attributes:
-        completed_only: whether the episode that the rollout's end cuts off is left out, as in
+        completed_only: Ignore the episode that is unfinished at the end of the rollout, as in
             published code; a level without a completed episode then has no score.
-        floor: R_max of a level on which no episode was completed; `build` asks the environment for
-            its `lowest_return`. With `-inf` a level has no score before its first completed
-            episode.
+        floor: R_max of a level on which no episode was completed; `build` sets it to the
+            environment's `lowest_return`. With `-inf` a level has no score before its first
+            completed episode.
     """
 
     completed_only: bool = False
@@ -38,22 +38,24 @@ class GroundedPositiveValueLoss(BestReturnScore):
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
-        """Score in units of return, 0 or more, and the new R_max; reads member 0."""
+        """Return the score in units of return, at least 0, and the new R_max; reads member 0."""
         del key
         rollout = protagonist(outcome)
         best = best_return(slots, outcome)
+        # max(R_max − V_t, 0), [T, N], with R_max of the level that step t was played on.
         missed = jnp.maximum(at_each_step(best, rollout.level_index) - rollout.value, 0.0)
         score = mean_per_level(missed, rollout, slots.buffer_index.shape[1], self.completed_only)
+        # With floor = -inf, R_max may be infinite: no score yet.
         return jnp.where(jnp.isfinite(best), score, -jnp.inf), best
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> GroundedPositiveValueLoss:
-    """The score with the environment's lowest return as its floor."""
+    """Build the score with the environment's lowest return as its floor."""
     del learner
     return GroundedPositiveValueLoss(**(environment_fields(env) | fields))
 
 
 def tiny(env: LevelEnv) -> GroundedPositiveValueLoss:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     del env
     return GroundedPositiveValueLoss()

@@ -1,4 +1,4 @@
-"""L1 value loss: how wrong the critic was about a level, in either direction.
+"""L1 value loss: mean absolute GAE advantage, the size of the critic's error on a level.
 
 Source: Jiang et al., 2021, "Prioritized Level Replay", section 3.1 (GAE magnitude); with
 `gae_lambda=0` their one-step TD error.
@@ -16,24 +16,24 @@ from rlgen.protocols import Learner, LevelEnv
 
 @dataclass(frozen=True)
 class L1ValueLoss(ValueLoss):
-    """Mean over episodes of the mean over steps of |A_t|, A_t the GAE advantage.
+    """Mean over episodes of the mean over steps of |A_t|, where A_t is the GAE advantage.
 
-    Measured on extrinsic reward alone, so exploration bonuses cannot raise it; fields as in
-    `rlgen.algos.scores.value_loss.ValueLoss`.
+    Computed from the extrinsic reward alone, so exploration bonuses cannot raise it. The fields are
+    described in `rlgen.algos.scores.value_loss.ValueLoss`.
     """
 
     def loss(self, advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
-        """The size of the advantage."""
+        """Return the absolute value of the advantage."""
         return jnp.abs(advantage)
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> L1ValueLoss:
-    """The score with the learner's own γ, λ and treatment of time limits."""
+    """Build the score with the γ, λ and treatment of time limits of the learner."""
     del env
     return L1ValueLoss(**(learner.discounting() | fields))
 
 
 def tiny(env: LevelEnv) -> L1ValueLoss:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     del env
     return L1ValueLoss()

@@ -1,4 +1,4 @@
-"""Learnability: levels that are solved sometimes, neither never nor always.
+"""Learnability p (1 − p): highest for levels that the agent solves half of the time.
 
 Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
 Curriculum Discovery" (SFL); earlier Tzannetos et al., 2023, "Proximal Curriculum".
@@ -26,15 +26,18 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True)
 class Learnability(Score):
-    """p (1 − p), with p the share of completed episodes on the level that were solved.
+    """p (1 − p), where p is the solve rate: the share of completed episodes that were solved.
 
     Attributes:
-        env: says what it is to solve an episode; without a notion of its own, a positive return.
-        unbiased: multiply by n / (n − 1), n the number of episodes: with p estimated from them,
-            p (1 − p) is too small on average by just this factor. A level met once has no score.
-        accumulate: count the episodes of all rollouts on a level that the sampler keeps the memory
-            of, not those of the last alone: p is known better, but of a policy that has changed
-            since, if it trained between. For samplers that look at a level several times in a row.
+        env: Environment; defines when an episode is solved. Without its own definition, an episode
+            with positive return is solved.
+        unbiased: Multiply by n / (n − 1), where n is the number of episodes. With p estimated from
+            the same episodes, p (1 − p) is too small on average by this factor. A level with fewer
+            than two episodes then has no score.
+        accumulate: Count the episodes of all rollouts since the level's memory was reset, not only
+            those of the last rollout. The estimate of p is more precise, but covers older policies
+            if the agent trained in between. For samplers that evaluate a level several times in a
+            row.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
@@ -44,35 +47,37 @@ class Learnability(Score):
     accumulate: bool = False
 
     def initial_state(self) -> Tally | tuple[()]:
-        """No episodes yet; nothing is remembered unless they accumulate."""
+        """Return a tally of 0 episodes, or `()` if episodes do not accumulate."""
         zero = jnp.zeros((), jnp.int32)
         return Tally(zero, zero) if self.accumulate else ()
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:
-        """Score from 0 to 1/4 (1/2 if unbiased); reads member 0 of the population."""
+        """Return the score, 0 to 1/4 (1/2 if unbiased), and the memory; reads member 0."""
         del key
+        # Member 0 is the agent that is evaluated: [P, T, N] -> [T, N].
         rollout = jax.tree.map(lambda x: x[0], outcome.rollout)
         stats = episodes(rollout, slots.buffer_index.shape[1], successes(self.env, rollout))
         tally = Tally(stats.num, stats.num_success)
         if self.accumulate:
             tally = jax.tree.map(jnp.add, slots.score_state, tally)
-        least = 2 if self.unbiased else 1
+        least = 2 if self.unbiased else 1  # n / (n − 1) needs two episodes
         p = tally.num_success / jnp.maximum(tally.num, 1)
         score = p * (1 - p)
         if self.unbiased:
+            # E[p̂ (1 − p̂)] = p (1 − p) (n − 1) / n for a binomial p̂.
             score *= tally.num / jnp.maximum(tally.num - 1, 1)
         score = jnp.where(tally.num >= least, score, -jnp.inf)
         return score, tally if self.accumulate else slots.score_state
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> Learnability:
-    """Learnability by the environment's own notion of success."""
+    """Build the score with the environment's definition of a solved episode."""
     del learner
     return Learnability(env, **fields)
 
 
 def tiny(env: LevelEnv) -> Learnability:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return Learnability(env)

@@ -1,4 +1,4 @@
-"""MaxMC: how far the critic is below the best return ever seen on the level.
+"""MaxMC: best return seen so far on the level minus the critic's value, a regret estimate.
 
 Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", section 3 ("maximum
 Monte Carlo").
@@ -21,14 +21,14 @@ class MaxMC(BestReturnScore):
     """Mean over episodes of the mean over steps of R_max − V_t.
 
     R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode
-    on the level so far, this rollout included. The score may be negative.
+    on the level so far, including this rollout. The score may be negative.
 
     Attributes:
-        completed_only: whether the episode that the rollout's end cuts off is left out, as in
+        completed_only: Ignore the episode that is unfinished at the end of the rollout, as in
             published code; a level without a completed episode then has no score.
-        floor: R_max of a level on which no episode was completed; `build` asks the environment for
-            its `lowest_return`. 0, as published, fits returns of 0 or more. With `-inf` a level has
-            no score before its first completed episode.
+        floor: R_max of a level on which no episode was completed; `build` sets it to the
+            environment's `lowest_return`. 0, as published, suits returns of at least 0. With `-inf`
+            a level has no score before its first completed episode.
     """
 
     completed_only: bool = False
@@ -39,24 +39,26 @@ class MaxMC(BestReturnScore):
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
-        """Score in units of return, and the new R_max; reads member 0 of the population."""
+        """Return the score in units of return, and the new R_max; reads member 0."""
         del key
         rollout = protagonist(outcome)
         best = best_return(slots, outcome)
+        # The mean of R_max − V_t is R_max − mean(V_t), as R_max is constant within a level.
         value = mean_per_level(
             rollout.value, rollout, slots.buffer_index.shape[1], self.completed_only
         )
+        # `value` is -inf where no episode counts, `best` where floor = -inf and none was completed.
         known = jnp.isfinite(value) & jnp.isfinite(best)
         return jnp.where(known, best - value, -jnp.inf), best
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> MaxMC:
-    """MaxMC with the environment's lowest return as its floor."""
+    """Build MaxMC with the environment's lowest return as its floor."""
     del learner
     return MaxMC(**(environment_fields(env) | fields))
 
 
 def tiny(env: LevelEnv) -> MaxMC:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     del env
     return MaxMC()

@@ -13,27 +13,29 @@ def member_returns(
 ) -> tuple[Float[Array, "P N R"], Float[Array, "P N R"]]:
     """Mean and maximum undiscounted extrinsic return of each learner on each queued level.
 
-    Of completed episodes. A learner that completed none on a level has the return so far of the
-    one that the rollout's end cut off, so that a level on which somebody wanders about for all of
-    the rollout is judged by that and not passed over.
+    Completed episodes count. If a learner completed no episode on a level, the return so far of its
+    unfinished episode at the end of the rollout is used instead. A level on which a learner wanders
+    for the whole rollout therefore still gets a score.
 
     Args:
-        rollouts: [P, T, N].
-        levels_per_slot: R.
-        completed_only: never count an episode that was cut off.
+        rollouts: Rollouts of all learners, [P, T, N].
+        levels_per_slot: Number of queued levels, R.
+        completed_only: Never count an unfinished episode.
 
     Returns:
-        Both; `-inf` where no episode counts.
+        Mean and maximum; `-inf` where no episode counts.
     """
 
     def member(rollout: Rollout) -> tuple[Array, Array]:
-        unasked = jnp.zeros_like(rollout.terminated)
+        unasked = jnp.zeros_like(rollout.terminated)  # only the returns are used, not num_success
         stats = episodes(rollout, levels_per_slot, success=unasked)
         so_far = jnp.full(stats.num.shape, -jnp.inf)
         if not completed_only:
+            # The level that each slot plays at the last step, if its episode is unfinished, [N, R].
             last = rollout.level_index[-1][:, None] == jnp.arange(levels_per_slot)[None]
             running = last & ~rollout.done[-1][:, None]
             so_far = jnp.where(running, episode_progress(rollout)[0][-1][:, None], so_far)
+        # One unfinished episode serves as both the mean and the maximum.
         some = stats.num > 0
         best = jnp.where(some, stats.max_return, so_far)
         return jnp.where(some, stats.mean_return, so_far), best

@@ -1,4 +1,4 @@
-"""Negative return: what a minimax adversary is paid, however hopeless the level.
+"""Negative return: minus the agent's return, the reward of a minimax adversary.
 
 Source: Pinto et al., 2017, "Robust Adversarial Reinforcement Learning"; as a baseline of
 environment design, Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via
@@ -22,8 +22,8 @@ class NegativeReturn(Score):
     """Minus the mean undiscounted extrinsic return on the level.
 
     Attributes:
-        completed_only: whether a level without a completed episode has no score, as in published
-            code; else what was gathered by the rollout's end stands for it.
+        completed_only: Give a level without a completed episode no score, as in published code.
+            Otherwise the return collected by the end of the rollout is used.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
@@ -35,20 +35,21 @@ class NegativeReturn(Score):
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:
-        """Score in units of return; reads member 0 of the population."""
+        """Return the score in units of return, and the unchanged memory; reads member 0."""
         del key
+        # A population of size 1, [1, T, N].
         member = jax.tree.map(lambda x: x[:1], outcome.rollout)
         mean = member_returns(member, slots.buffer_index.shape[1], self.completed_only)[0][0]
         return jnp.where(jnp.isfinite(mean), -mean, -jnp.inf), slots.score_state
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> NegativeReturn:
-    """The score; it depends on neither."""
+    """Build the score; it depends neither on the environment nor on the learner."""
     del env, learner
     return NegativeReturn(**fields)
 
 
 def tiny(env: LevelEnv) -> NegativeReturn:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     del env
     return NegativeReturn()

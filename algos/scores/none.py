@@ -1,4 +1,4 @@
-"""No score, for samplers that ask for none: free of charge."""
+"""No score, at no cost; for samplers that need none."""
 
 from dataclasses import dataclass
 
@@ -11,23 +11,23 @@ from rlgen.types import Key, Outcome, PyTree, Slots
 
 @dataclass(frozen=True)
 class NoScore(Score):
-    """Says of no level that anything was learned about it."""
+    """Gives every level the score `-inf`, which means that no score is known."""
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:
-        """`-inf` for every level."""
+        """Return `-inf` for every level, and the unchanged memory."""
         del key, outcome
         return jnp.full(slots.buffer_index.shape, -jnp.inf), slots.score_state
 
 
 def build(env: LevelEnv, learner: Learner) -> NoScore:
-    """The score of a curriculum that does not choose."""
+    """Build the score for a curriculum that does not select levels by score."""
     del env, learner
     return NoScore()
 
 
 def tiny(env: LevelEnv) -> NoScore:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     del env
     return NoScore()

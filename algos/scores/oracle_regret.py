@@ -1,9 +1,9 @@
-"""Oracle regret: how far the agent falls short of the best return there is on the level.
+"""Oracle regret: optimal return of the level minus the agent's mean return.
 
-What the other regret scores estimate, exactly, where the environment has a solver.
+The exact value of the regret that other scores estimate; requires an environment with a solver.
 
 Source: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
-Environment Design" (regret), with an exact solver in the place of the antagonist.
+Environment Design" (regret), with an exact solver instead of the antagonist.
 """
 
 from dataclasses import dataclass
@@ -20,22 +20,23 @@ from rlgen.returns import completed
 from rlgen.types import Key, Outcome, PyTree, Slots
 
 UNASKED, NO_WAY = jnp.inf, -jnp.inf
-"""Optimal return of a level before it is solved (no bound is known), and where none succeeds."""
+"""Optimal return of a level before the solver ran, and of a level that cannot be solved."""
 
 
 @dataclass(frozen=True)
 class OracleRegret(Score):
-    """The optimal return less the mean return of the completed episodes; 0 if none can succeed.
+    """Optimal return minus the mean return of the completed episodes; 0 for unsolvable levels.
 
-    The optimum is of an agent that knows the whole level, so a partially observing one keeps some
-    regret however well it plays. It is the level's memory: each level is solved once, and where
-    all levels in play are known (replay), the solver does not run at all.
+    The optimum assumes full knowledge of the level, so that under partial observability the regret
+    stays positive even for the best policy. The optimal return is the level's memory: the solver
+    runs once per level, and not at all in updates where the optimum of all levels is known
+    (replay).
 
     Attributes:
-        env: has the solver, `solve(level) -> Solution`.
+        env: Environment with a solver, `solve(level) -> Solution`.
 
     Raises:
-        ValueError: the environment has no solver.
+        ValueError: If the environment has no solver.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"episodes"})
@@ -52,14 +53,14 @@ class OracleRegret(Score):
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
-        """Score in units of return, 0 or more, and the optimal returns; reads member 0.
+        """Return the score in units of return, at least 0, and the optimal returns; reads member 0.
 
         A level without a completed episode has no score.
         """
         del key
         stats = completed(outcome, slots.buffer_index.shape[1])
         best = self._optimal(slots.level, slots.score_state)
-        # An agent as good as the solver may be a rounding error better.
+        # Rounding can make the return of an optimal agent slightly larger than the solver's.
         regret = jnp.where(best == NO_WAY, 0.0, jnp.maximum(best - stats.mean_return, 0.0))
         return jnp.where(stats.num > 0, regret, -jnp.inf), best
 
@@ -67,20 +68,20 @@ class OracleRegret(Score):
         unknown = known == UNASKED
 
         def solve() -> Float[Array, "N R"]:
-            solution = jax.vmap(jax.vmap(self.env.solve))(level)
+            solution = jax.vmap(jax.vmap(self.env.solve))(level)  # over [N, R]
             best = jnp.where(solution.solvable, solution.optimal_return, NO_WAY)
             return jnp.where(unknown, best, known)
 
-        # A branch, not a choice: solving costs more than all other scores together.
+        # A branch and not `jnp.where`: the solver costs more than all other scores together.
         return jax.lax.cond(any_over_seeds(unknown.any()), solve, lambda: known)
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> OracleRegret:
-    """The regret by the environment's own solver."""
+    """Build the score with the environment's solver."""
     del learner
     return OracleRegret(env, **fields)
 
 
 def tiny(env: LevelEnv) -> OracleRegret:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     return OracleRegret(env)

@@ -1,4 +1,4 @@
-"""Positive value loss: how much better a level went than the critic foresaw.
+"""Positive value loss: mean positive part of the GAE advantage on a level, a regret estimate.
 
 Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", eq. 4.
 """
@@ -15,24 +15,24 @@ from rlgen.protocols import Learner, LevelEnv
 
 @dataclass(frozen=True)
 class PositiveValueLoss(ValueLoss):
-    """Mean over episodes of the mean over steps of max(A_t, 0), A_t the GAE advantage.
+    """Mean over episodes of the mean over steps of max(A_t, 0), where A_t is the GAE advantage.
 
-    Measured on extrinsic reward alone, so exploration bonuses cannot raise it; fields as in
-    `rlgen.algos.scores.value_loss.ValueLoss`.
+    Computed from the extrinsic reward alone, so exploration bonuses cannot raise it. The fields are
+    described in `rlgen.algos.scores.value_loss.ValueLoss`.
     """
 
     def loss(self, advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
-        """The advantage, where it is positive."""
+        """Return the positive part of the advantage."""
         return jnp.maximum(advantage, 0.0)
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> PositiveValueLoss:
-    """The score with the learner's own γ, λ and treatment of time limits."""
+    """Build the score with the γ, λ and treatment of time limits of the learner."""
     del env
     return PositiveValueLoss(**(learner.discounting() | fields))
 
 
 def tiny(env: LevelEnv) -> PositiveValueLoss:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     del env
     return PositiveValueLoss()

@@ -1,4 +1,4 @@
-"""Regret: how much better one learner of a population did on the level than another.
+"""Regret: the antagonist's return minus the protagonist's return on the level.
 
 Sources: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
 Environment Design", section 5 (PAIRED) and its appendix (population).
@@ -19,21 +19,23 @@ KINDS = ("max-mean", "mean-mean", "population")
 
 @dataclass(frozen=True)
 class Regret(Score):
-    """The antagonist's return minus the protagonist's, on the same level.
+    """The antagonist's return minus the protagonist's return on the same level.
 
-    Member 0 of the population is the protagonist, member 1 the antagonist. A level that either of
-    them did not meet has no score.
+    Member 0 of the population is the protagonist, member 1 the antagonist. A level that was not
+    played by all members has no score.
 
     Attributes:
-        kind: `max-mean`, the antagonist's best episode against the protagonist's mean;
-            `mean-mean`, their means; `population`, the best member's mean against the mean of all.
-        non_negative: raise a regret below 0, where the protagonist did better, to 0, as the first
-            PAIRED code and minimax do; JaxUED does not.
-        completed_only: whether a level on which one of them completed no episode has no score, as
-            in published code; else what that one had gathered by the rollout's end stands for it.
+        kind: Returns that are compared. `max-mean`: the antagonist's best episode and the
+            protagonist's mean; `mean-mean`: the means of both; `population`: the highest mean of
+            all members and the average of their means.
+        non_negative: Raise a negative regret, where the protagonist did better, to 0, as the
+            original PAIRED code and minimax do; JaxUED does not.
+        completed_only: Give a level no score if a member completed no episode on it, as in
+            published code. Otherwise the return that the member collected by the end of the rollout
+            is used.
 
     Raises:
-        ValueError: an unknown kind; when called, a population of the wrong size.
+        ValueError: If `kind` is unknown or, when called, the population has the wrong size.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
@@ -48,19 +50,22 @@ class Regret(Score):
 
     @property
     def may_be_negative(self) -> bool:
-        """Whether priorities can only go by rank."""
+        """True if the score can be negative; priorities must then be by rank."""
         return self.kind != "population" and not self.non_negative
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:
-        """Score in units of return."""
+        """Return the score in units of return, and the unchanged memory."""
         del key
         rollouts = self._rollouts(outcome)
+        # [P, N, R]; -inf where a member has no episode that counts.
         mean, best = member_returns(rollouts, slots.buffer_index.shape[1], self.completed_only)
         met = jnp.isfinite(mean).all(0)
+        # Replace -inf before subtracting: -inf − (−inf) would be NaN.
         mean, best = jnp.where(met[None], mean, 0.0), jnp.where(met[None], best, 0.0)
         if self.kind == "population":
+            # Never negative: the highest mean is at least the average.
             regret = mean.max(0) - mean.mean(0)
         else:
             regret = (best if self.kind == "max-mean" else mean)[1] - mean[0]
@@ -69,14 +74,14 @@ class Regret(Score):
         return jnp.where(met, regret, -jnp.inf), slots.score_state
 
     def _rollouts(self, outcome: Outcome) -> Rollout:
-        """Those of the population, if it has the size that is asked for."""
+        """Return the rollouts of the population, after a check of its size."""
         rollouts = outcome.rollout
         assert isinstance(rollouts, Rollout), "regret is measured on the rollouts of a population"
-        size = rollouts.reward.shape[0]
+        size = rollouts.reward.shape[0]  # P, static
         if size < 2 or (size > 2 and self.kind != "population"):
             wanted = "two or more" if self.kind == "population" else "two"
             raise ValueError(
-                f"regret of kind {self.kind!r} compares {wanted} learners on the same levels, and "
+                f"regret of kind {self.kind!r} compares {wanted} learners on the same levels, but "
                 f"the student has {size}; set student.population=2 (more with kind='population'), "
                 "or choose another score"
             )
@@ -84,12 +89,12 @@ class Regret(Score):
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> Regret:
-    """Regret; it depends on neither."""
+    """Build the score; it depends neither on the environment nor on the learner."""
     del env, learner
     return Regret(**fields)
 
 
 def tiny(env: LevelEnv) -> Regret:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for property tests."""
     del env
     return Regret()

@@ -1,4 +1,4 @@
-"""What value losses have in common: they are judged by the critic's advantages on a level."""
+"""Common base of value losses, which score a level by the advantages on it."""
 
 import abc
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from rlgen.types import Key, Outcome, PyTree, Slots
 class ValueLoss(Score, abstract=True):
     """Base of value losses: the mean over episodes of the mean over steps of a loss.
 
-    The loss is of A_t, the GAE advantage of the extrinsic reward alone, so exploration bonuses
-    cannot raise it.
+    The loss is a function of A_t, the GAE advantage of the extrinsic reward alone, so exploration
+    bonuses cannot raise it.
 
     Attributes:
-        discount: γ; the learner's own.
-        gae_lambda: λ; the learner's own.
-        bootstrap_truncation: whether a time limit bootstraps; as the learner does.
-        completed_only: whether the episode that the rollout's end cuts off is left out, as in
+        discount: Discount γ; `build` sets it to the learner's.
+        gae_lambda: GAE parameter λ; `build` sets it to the learner's.
+        bootstrap_truncation: Bootstrap the value at a time limit; `build` sets it to the learner's.
+        completed_only: Ignore the episode that is unfinished at the end of the rollout, as in
             published code; a level without a completed episode then has no score.
     """
 
@@ -35,14 +35,17 @@ class ValueLoss(Score, abstract=True):
 
     @abc.abstractmethod
     def loss(self, advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
-        """The loss of each step, 0 or more."""
+        """Return the loss of each step, at least 0."""
 
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:
-        """Score in units of reward, 0 or more; reads member 0 of the population."""
+        """Return the score in units of reward, at least 0, and the unchanged memory.
+
+        Reads member 0 of the population.
+        """
         del key
-        rollout = protagonist(outcome)
+        rollout = protagonist(outcome)  # [P, T, N] -> [T, N]
         advantage = extrinsic_advantage(
             rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
         )

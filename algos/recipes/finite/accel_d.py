@@ -1,7 +1,7 @@
-"""ACCEL-D: ACCEL that begins with a finite set, keeps it, and draws from all by one priority.
+"""ACCEL-D: ACCEL started from a finite set, which stays in the buffer; one priority for all levels.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", a baseline there.
+Data-Regularised Environment Design", where it is a baseline.
 """
 
 from rlgen.algos.recipes.presets.finite import UNMIXED
@@ -16,8 +16,13 @@ PRESETS = UNMIXED
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
-    """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
+    """Build ACCEL-D over the environment's suite `train`, or else over sampled levels.
+
+    `sampler.data.path` selects another set.
+    """
     student, judge = student_and_score(env, learner, score)
+    # P_S' alone (η = 1), as sharp as P_S, with staleness over all levels: set and mutants are
+    # treated alike.
     mixture = Mixture(secondary_temperature=0.1, share_start=1.0, stale="all")
     sampler = DRED(
         env, own_set(env), mixture=mixture, mutator=Mutator(parents="easiest"), admit="any"

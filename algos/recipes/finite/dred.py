@@ -1,4 +1,4 @@
-"""DRED with a generative model (VAE-DRED): levels between those of a finite set come in by degrees.
+"""DRED: trains on a finite set and, increasingly, on levels generated between those of the set.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design".
@@ -16,9 +16,13 @@ PRESETS = GROUNDED
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
-    """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
+    """Build DRED over the environment's suite `train`, or else over sampled levels.
+
+    `sampler.data.path` selects another set.
+    """
     model = model_for(env)
     student, judge = student_and_score(env, learner, score)
+    # One set for both, so that the generative model is fitted on the levels that are replayed.
     data = own_set(env)
     sampler = DRED(env, data, Generated(env, model, data))
     return Curriculum(student, sampler, judge, levels_per_slot=8)

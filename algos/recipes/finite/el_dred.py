@@ -1,4 +1,4 @@
-"""EL-DRED: DRED whose new levels are edits of those that are replayed; no generative model.
+"""EL-DRED: DRED whose new levels are edits of replayed levels, without a generative model.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design".
@@ -16,7 +16,10 @@ PRESETS = EDITED
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
-    """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
+    """Build EL-DRED over the environment's suite `train`, or else over sampled levels.
+
+    `sampler.data.path` selects another set.
+    """
     student, judge = student_and_score(env, learner, score)
     sampler = DRED(env, own_set(env), mutator=Mutator(parents="easiest"))
     return Curriculum(student, sampler, judge, levels_per_slot=8)

@@ -1,4 +1,4 @@
-"""A finite training set: train on the same M levels, and see what that does to new ones.
+"""A finite training set: trains on the same M levels, drawn uniformly.
 
 Source of the protocol: Cobbe et al., 2019, "Quantifying Generalization in Reinforcement Learning".
 """
@@ -13,9 +13,10 @@ PRESETS = UNIFORM
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "none") -> Curriculum:
-    """The training set that ships with the environment, or 200 sampled levels.
+    """Build training on the environment's suite `train`, or else on 200 sampled levels.
 
-    `sampler.path`, `.num_levels` and `.seed` say which others.
+    `sampler.path`, `sampler.num_levels` and `sampler.seed` select another set.
     """
+    # The sampler ignores scores; a score other than `none` is only reported.
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, own_set(env), judge)

@@ -1,7 +1,7 @@
-"""Prioritised level replay of a finite training set; nothing is ever added to it.
+"""Prioritised level replay of a finite training set, without new levels.
 
 Source: Jiang et al., 2021, "Prioritized Level Replay", whose levels are a finite set of seeds; the
-settings are those of Garcin et al., 2024, "DRED".
+settings are from Garcin et al., 2024, "DRED".
 """
 
 from rlgen.algos.recipes.presets.finite import DATA_ONLY
@@ -15,7 +15,11 @@ PRESETS = DATA_ONLY
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
-    """Over the training set that ships with the environment, or `sampler.data.path`, or samples."""
+    """Build PLR over the environment's suite `train`, or else over sampled levels.
+
+    `sampler.data.path` selects another set.
+    """
     student, judge = student_and_score(env, learner, score)
+    # η = 0 in every update: only the set's own distribution P_S and staleness remain.
     sampler = DRED(env, own_set(env), mixture=Mixture(share_end=0.0))
     return Curriculum(student, sampler, judge, levels_per_slot=8)

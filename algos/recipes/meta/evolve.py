@@ -1,4 +1,4 @@
-"""What recipes that evolve a rule have in common."""
+"""Common part of the recipes that meta-learn a rule by evolution."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,23 +12,24 @@ from rlgen.protocols import LevelEnv, RuleLearner
 
 
 def curriculum_of(env: LevelEnv, learner: str, clock: bool) -> Curriculum:
-    """Evolution of what a learner lives by, on random levels.
+    """Build a curriculum that evolves the rule of a learner on random levels.
 
     Args:
-        env: where the agents live.
-        learner: by name; one that follows a rule.
-        clock: whether the rule sees how much of a life is over.
+        env: Environment of the agents.
+        learner: Name of a learner with a learned rule.
+        clock: Whether the rule receives the elapsed share of the agent's lifetime as input.
 
     Raises:
-        ValueError: a learner that follows no rule.
+        ValueError: If the learner has no learned rule.
     """
     built: Any = registry.make("learners", learner, env)
     if not isinstance(built, RuleLearner):
         raise ValueError(
-            f"the learner {learner!r} follows no learned rule, so there is none to evolve; use lpg "
-            "or lpo"
+            f"the learner {learner!r} has no learned rule that could be evolved; use lpg or lpo"
         )
     built = replace(built, net=replace(built.net, clock=clock))  # pyright: ignore
     score = registry.make("scores", "none", env, built)
     student = MetaES(env, built)
+    # An update trains agents for their whole lifetime, so seeds share the lifetimes (`common`):
+    # their loops then have the same length.
     return Curriculum(student, Lifetimes(env, Random(env), common=True), score)

@@ -1,4 +1,4 @@
-"""Learn an update rule from a curriculum of levels on which it falls short (GROOVE).
+"""GROOVE: meta-learns an update rule on a curriculum of levels with high algorithmic regret.
 
 Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
 Adversarial Environment Design".
@@ -17,9 +17,11 @@ NEEDS_ANTAGONIST = "algorithmic-regret"
 
 
 def build(env: LevelEnv, learner: str = "a2c", score: str = "algorithmic-regret") -> Curriculum:
-    """PLR over tasks, each slot for itself; the learner is the antagonist of algorithmic regret."""
+    """Build GROOVE; the learner is the antagonist of algorithmic regret."""
+    # Other scores need no antagonist, so none is trained.
     antagonist = learner if score == NEEDS_ANTAGONIST else ""
     student, judge = rule_student_and_score(env, antagonist, score)
     source = Lifetimes(env, Random(env))
+    # Lifetimes end at different times, so each slot decides separately whether it replays.
     sampler = PLR(TaskEnv(env), source, EachSlot(replay_prob=0.5))
     return Curriculum(student, sampler, judge)

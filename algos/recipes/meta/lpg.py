@@ -1,4 +1,4 @@
-"""Learn an update rule from agents on random levels (LPG).
+"""LPG: meta-learns an update rule from agents on random levels, by meta-gradients.
 
 Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms".
 """
@@ -14,6 +14,6 @@ PRESETS, STEPS = LEARNING, RULE_STEPS
 
 
 def build(env: LevelEnv, learner: str = "", score: str = "none") -> Curriculum:
-    """LPG. With a learner, such as a2c, agents that it trains are compared with the rule's."""
+    """Build LPG; agents trained by an optional learner, such as a2c, serve as a comparison."""
     student, judge = rule_student_and_score(env, learner, score)
     return Curriculum(student, Lifetimes(env, Random(env)), judge)

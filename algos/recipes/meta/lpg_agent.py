@@ -1,7 +1,7 @@
-"""Train one agent by a learned update rule, on random levels; `--rule` says by which.
+"""Trains one agent with a learned update rule, given by `--rule`, on random levels.
 
-Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms". Unlike in a meta-test
-(`rlgen eval RUN`, an agent a level), the agent is a policy for all levels of an environment.
+Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms". In contrast to a meta-test
+(`rlgen eval RUN`, one agent per level), the agent is one policy for all levels of an environment.
 """
 
 from rlgen import registry
@@ -16,15 +16,15 @@ PRESETS = AGENT
 
 
 def build(env: LevelEnv, learner: str = "lpg", score: str = "none") -> Curriculum:
-    """64 workers, each on a level of its own for 25 short rollouts.
+    """Build training with 64 workers, each of which plays a separate level for 25 short rollouts.
 
     Raises:
-        ValueError: another learner.
+        ValueError: If the learner is not lpg.
     """
     if learner != "lpg":
         raise ValueError(
-            f"the recipe lpg-agent has the learner lpg, not {learner!r}; for another learner on "
-            "random levels use the recipe dr"
+            f"the recipe lpg-agent requires the learner lpg, got {learner!r}; for another learner "
+            "on random levels use the recipe dr"
         )
     built = lpg.build(env)
     judge = registry.make("scores", score, env, built)

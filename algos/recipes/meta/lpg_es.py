@@ -1,7 +1,7 @@
-"""Evolve an update rule that sees rollouts alone: what `ta-lpg` is compared with.
+"""LPG by evolution: evolves an update rule without a clock, the baseline for `ta-lpg`.
 
-Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms", in
-which LPG is trained by evolution as well.
+Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms",
+where LPG is also trained by evolution.
 """
 
 from rlgen.algos.recipes.meta.evolve import curriculum_of
@@ -13,5 +13,5 @@ PRESETS, STEPS = TIMELESS, EVOLUTION_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpg") -> Curriculum:
-    """Whole lives on random levels, of 10 to 250 updates."""
+    """Build evolution over whole lifetimes of 10 to 250 updates on random levels."""
     return curriculum_of(env, learner, clock=False)

@@ -1,4 +1,4 @@
-"""Evolve the drift of a policy's updates (LPO).
+"""LPO: evolves the drift function of the policy update.
 
 Source: Lu et al., 2022, "Discovered Policy Optimisation".
 """
@@ -12,5 +12,5 @@ PRESETS, STEPS = DRIFT, DRIFT_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpo") -> Curriculum:
-    """Whole lives of one length, of agents that begin as PPO's."""
+    """Build evolution over whole lifetimes of one length; the search starts at PPO's drift."""
     return curriculum_of(env, learner, clock=False)

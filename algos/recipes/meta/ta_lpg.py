@@ -1,4 +1,4 @@
-"""Evolve an update rule that sees how much of an agent's life is over (TA-LPG).
+"""TA-LPG: evolves an update rule with a clock, the elapsed share of the agent's lifetime.
 
 Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms".
 """
@@ -12,5 +12,5 @@ PRESETS, STEPS = TEMPORAL, EVOLUTION_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpg") -> Curriculum:
-    """Whole lives on random levels, of 10 to 250 updates; the rule has a clock."""
+    """Build evolution over whole lifetimes of 10 to 250 updates on random levels, with a clock."""
     return curriculum_of(env, learner, clock=True)

@@ -1,4 +1,4 @@
-"""Evolve the drift of a policy's updates, as a function of how much of its life is over (TA-LPO).
+"""TA-LPO: evolves a drift function that depends on the elapsed share of the agent's lifetime.
 
 Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms".
 """
@@ -12,5 +12,8 @@ PRESETS, STEPS = TEMPORAL_DRIFT, DRIFT_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpo") -> Curriculum:
-    """Whole lives of one length, of agents that begin as PPO's; the drift has a clock."""
+    """Build evolution over whole lifetimes of one length; the search starts at PPO's drift.
+
+    The drift function has a clock.
+    """
     return curriculum_of(env, learner, clock=True)

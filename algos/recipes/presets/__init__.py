@@ -1,1 +1,1 @@
-"""Settings of the recipes, as data."""
+"""Presets of the recipes, as data."""

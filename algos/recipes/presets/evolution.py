@@ -1,7 +1,8 @@
-"""The numbers of the presets of evolution, as data: dotted path of a field -> value.
+"""Presets for evolution, as data: dotted path of a field -> value.
 
-`parity`: the settings released with TA-LPG, and those of LPO's port to MinAtar. `strong`: the same
-sizes, from an initialised network, with the discount as an input. `fast`: small enough for a CPU.
+`parity`: the settings released with TA-LPG, and those of LPO's port to MinAtar. `strong`: the sizes
+of `parity`, but started from an initialised network and with the discount as an input. `fast`:
+small enough for a CPU.
 
 Sources: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms"; Lu
 et al., 2022, "Discovered Policy Optimisation"; Goldie et al., 2025, "How Should We Meta-Learn
@@ -10,14 +11,15 @@ Reinforcement Learning Algorithms?", for LPO on MinAtar.
 
 from rlgen.types import Preset
 
-_MEAN_LIFE = 75  # updates, of lifetimes log-uniform from 10 to 250
+_MEAN_LIFE = 75  # mean lifetime in updates, log-uniform from 10 to 250
+# generations × agents × updates × env steps per update (20 steps × 64 workers)
 _PUBLISHED_STEPS = 2_500 * 1_024 * _MEAN_LIFE * 1_280
 EVOLUTION_STEPS = {
     "fast": 200 * 64 * _MEAN_LIFE * 320,
     "strong": _PUBLISHED_STEPS,
     "parity": _PUBLISHED_STEPS,
 }
-"""Env steps of a run that evolves an update rule, by preset: of 2,500 generations, or of 200."""
+"""Env steps of a run that evolves an update rule, by preset: 2,500 generations, `fast` 200."""
 
 _PARITY: Preset = {
     "num_slots": 512,
@@ -66,10 +68,10 @@ def _with_clock(presets: dict[str, Preset], clock: bool) -> dict[str, Preset]:
 
 
 TIMELESS = _with_clock(_RULE, False)
-"""What the presets say of a rule that sees rollouts alone."""
+"""Presets for a rule without a clock."""
 
 TEMPORAL = _with_clock(_RULE, True)
-"""The same of a rule with a clock."""
+"""Presets for a rule with a clock."""
 
 _DRIFT_UPDATES = 1_220  # of 128 steps in 64 environments: 1e7 env steps
 DRIFT_STEPS = {
@@ -131,8 +133,8 @@ _DRIFT: dict[str, Preset] = {
 }
 
 DRIFT = _with_clock(_DRIFT, False)
-"""What the presets say of a drift. `fast` begins at a random one: PPO's is hard to better in lives
-of 20 updates, and there would be little to see."""
+"""Presets for a drift function without a clock. `fast` starts from a random drift: within lifetimes
+of 20 updates, PPO's clipping is hard to improve on and the run would show little progress."""
 
 TEMPORAL_DRIFT = _with_clock(_DRIFT, True)
-"""The same of a drift with a clock."""
+"""Presets for a drift function with a clock."""

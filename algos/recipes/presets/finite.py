@@ -1,8 +1,8 @@
-"""What the presets say of curricula over a finite set; see `ued` for the rest.
+"""Presets for curricula over a finite set, built on those in `ued`.
 
-`parity`: the agent, the sizes and the quirks of the released code. `strong`: the same agent without
-the quirks. `fast`: small batches as everywhere, and priorities that are less greedy, as short runs
-see each level only a few times.
+`parity`: the agent, the sizes and the quirks of the released code. `strong`: that agent without the
+quirks. `fast`: small batches, as in all `fast` presets, and less greedy priorities, because short
+runs play each level only a few times.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design", and the code released with it.
@@ -12,12 +12,12 @@ from rlgen.algos.recipes.presets.ued import FAST, PARITY
 from rlgen.types import Preset
 
 _QUEUE: Preset = {"levels_per_slot": 8}
-"""Levels drawn for each slot; episodes of a good agent are short."""
+"""Number of levels drawn for each slot: a good agent completes several episodes in one rollout."""
 
 _AGENT: Preset = {
     **PARITY,
     **_QUEUE,
-    "num_slots": 36,
+    "num_slots": 36,  # actors of the released code
     "student.learner.network.activation": "tanh",
     "student.learner.anneal": False,
     "student.learner.entropy_coef": 0.0,
@@ -36,12 +36,14 @@ _MIXTURE: Preset = {
     "sampler.mixture.stale": "data",
 }
 
+# Behaviour of the released code that is not needed for the method.
 _QUIRKS: Preset = {
     "sampler.train_in_warmup": False,
     "sampler.single_chance": True,
     "sampler.sequential": True,
 }
 
+# Without the quirks: time limits bootstrap, and unfinished episodes count for the score.
 _WITHOUT: Preset = {
     "student.learner.bootstrap_truncation": True,
     "score.bootstrap_truncation": True,
@@ -53,7 +55,7 @@ GROUNDED: dict[str, Preset] = {
     "strong": {**_AGENT, **_WITHOUT, **_MIXTURE},
     "fast": {**FAST, **_QUEUE, **_MIXTURE, "sampler.mixture.temperature": 1.0},
 }
-"""A finite set and what is added to it."""
+"""Presets for a finite set with generated levels."""
 
 _EDITS: Preset = {
     "sampler.mutator.num_edits": 5,
@@ -62,16 +64,17 @@ _EDITS: Preset = {
 }
 
 EDITED: dict[str, Preset] = {name: {**preset, **_EDITS} for name, preset in GROUNDED.items()}
-"""The same, where edits are added."""
+"""Presets for a finite set with levels created by edits."""
 
 
 def _from(presets: dict[str, Preset], **changes: bool | float | str) -> dict[str, Preset]:
+    # A keyword cannot contain a dot: mixture__stale stands for sampler.mixture.stale.
     own = {f"sampler.{path.replace('__', '.')}": value for path, value in changes.items()}
     return {name: {**preset, **own} for name, preset in presets.items()}
 
 
 DATA_ONLY = _from(GROUNDED, mixture__share_end=0.0)
-"""The set alone, by priority."""
+"""Presets for prioritised replay of the set alone."""
 
 UNMIXED = _from(
     EDITED,
@@ -81,11 +84,11 @@ UNMIXED = _from(
     mixture__secondary_temperature=0.1,
     admit="any",
 )
-"""The set and edits, all by one priority."""
+"""Presets for the set and edited levels under one priority."""
 
 UNIFORM: dict[str, Preset] = {
     "parity": _AGENT,
     "strong": {**_AGENT, **_WITHOUT},
     "fast": {**FAST, **_QUEUE},
 }
-"""The set alone, every level alike."""
+"""Presets for uniform sampling of the set."""

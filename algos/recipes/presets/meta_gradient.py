@@ -1,9 +1,9 @@
-"""The numbers of the presets of meta-learning, as data: dotted path of a field -> value.
+"""Presets for meta-learning by meta-gradients, as data: dotted path of a field -> value.
 
-`parity`: the settings of the code released with GROOVE, for comparison. `strong`: the papers', with
-the discount as an input of the rule, clipped meta-gradients, and agents of all ages from the start.
-`fast`: small enough for a CPU. How an agent learns (its step sizes, and whether it is a table)
-follows from the environment; see `rlgen.algos.learners.lpg.build_agent`.
+`parity`: the settings of the code released with GROOVE, for comparison. `strong`: the settings of
+the papers, with the discount as an input of the rule, clipped meta-gradients, and agents of all
+ages from the start. `fast`: small enough for a CPU. The agents' step sizes, and whether they are
+tabular, depend on the environment; see `rlgen.algos.learners.lpg.build_agent`.
 
 Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms"; Jackson et al., 2023,
 "Discovering General Reinforcement Learning Algorithms with Adversarial Environment Design".
@@ -11,13 +11,13 @@ Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms"; Jacks
 
 from rlgen.types import Preset
 
-_PUBLISHED_STEPS = 5_000 * 512 * 7_680  # meta-steps × agents × env steps of each agent in one
+_PUBLISHED_STEPS = 5_000 * 512 * 7_680  # meta-steps × agents × env steps per agent and meta-step
 RULE_STEPS = {"fast": 320 * 32 * 7_680, "strong": _PUBLISHED_STEPS, "parity": _PUBLISHED_STEPS}
 """Env steps of a run that learns a rule, by preset."""
 
 
 def _advantage(bootstrap_truncation: bool, *owners: str) -> Preset:
-    """The agents' advantages, and those of value-loss scores, which must be the same."""
+    """Return equal advantage settings for the agents and for value-loss scores."""
     fields = {
         "discount": 0.99,
         "gae_lambda": 0.95,
@@ -77,10 +77,11 @@ LEARNING: dict[str, Preset] = {
     "strong": {**_STRONG, **_living("sampler", 0, 250)},
     "fast": {**_FAST, **_living("sampler", 0, 250)},
 }
-"""What the presets say of a rule and the lives of its agents, whatever their levels."""
+"""Presets for a rule and the lifetimes of its agents, for any source of levels."""
 
-# Released code replays the levels of highest score, in order, as soon as there are as many as
-# agents: a low temperature and no staleness come close.
+# The released code replays the levels in order of decreasing score, as soon as it has as many
+# levels as agents. A low temperature without staleness approximates this; a `min_fill` of 0.128
+# of 4,000 rows is 512, the number of agents.
 _REPLAY_PARITY: Preset = {
     "sampler.capacity": 4000,
     "sampler.decision.replay_prob": 0.5,
@@ -108,7 +109,7 @@ REPLAY: dict[str, Preset] = {
     "strong": {**_STRONG, **_REPLAY_STRONG, **_advantage(True, "student.antagonist")},
     "fast": {**_FAST, **_REPLAY_FAST, **_advantage(True, "student.antagonist")},
 }
-"""The same with a level buffer, and an antagonist that discounts as the agents do."""
+"""Presets with a level buffer, and an antagonist with the agents' advantage settings."""
 
 _AGENT: Preset = {
     "num_slots": 64,
@@ -122,4 +123,4 @@ AGENT: dict[str, Preset] = {
     name: {**_AGENT, **_advantage(bootstrap, "student.learner.agent", "score")}
     for name, bootstrap in (("parity", False), ("strong", True), ("fast", True))
 }
-"""What the presets say of one agent that a rule trains."""
+"""Presets for one agent trained by a rule."""

@@ -1,8 +1,9 @@
-"""What the presets say of curricula with a teacher; students and buffers are as in `ued`.
+"""Presets for curricula with a teacher; those of students and level buffers are in `ued`.
 
 Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax" (`parity`, where the
-teacher learns as the students do); Jiang et al., 2023, "minimax: Efficient Baselines for
-Autocurricula in JAX" (`strong`, an entropy bonus fifty times the students'; 60 walls).
+teacher has the same settings as the students); Jiang et al., 2023, "minimax: Efficient Baselines
+for Autocurricula in JAX" (`strong`, where the teacher's entropy coefficient is fifty times the
+students'; 60 walls).
 """
 
 from rlgen.algos.recipes.presets.ued import LEARNING, REPLAY
@@ -29,7 +30,7 @@ _TEACHER_PARITY: Preset = {
 
 _TEACHER_STRONG: Preset = {
     **_TEACHER_PARITY,
-    "editor.horizon": 62,
+    "editor.horizon": 62,  # 60 walls, the goal and the agent
     "teacher.anneal": False,
     "teacher.entropy_coef": 0.05,
 }
@@ -56,7 +57,7 @@ _STUDENTS: dict[str, Preset] = {
 
 
 def _with_teacher(learning: dict[str, Preset], owner: str) -> dict[str, Preset]:
-    """Presets of a curriculum whose teacher's sampler is at the path `owner`."""
+    """Return presets for a curriculum whose teacher is a field of the sampler at path `owner`."""
     return {
         name: {
             **preset,
@@ -68,10 +69,10 @@ def _with_teacher(learning: dict[str, Preset], owner: str) -> dict[str, Preset]:
 
 
 TAUGHT = _with_teacher(LEARNING, "sampler")
-"""A teacher's levels, each played once."""
+"""Presets for levels built by a teacher, each played once."""
 
 _REPAIRED = _with_teacher(REPLAY, "sampler.source")
 TAUGHT_REPLAY: dict[str, Preset] = {
     name: {**preset, "sampler.decision.replay_prob": 0.95} for name, preset in _REPAIRED.items()
 }
-"""A teacher's levels, kept in a buffer and replayed nineteen times in twenty."""
+"""Presets for levels built by a teacher and kept in a buffer; 95 % of the updates replay."""

@@ -1,9 +1,9 @@
-"""The numbers of the presets, as data: dotted path of a field -> value.
+"""Presets for curricula over random levels, as data: dotted path of a field -> value.
 
 `parity`: JaxUED's published configuration, for comparison; its mazes have 25 walls. `strong`: the
-best published settings, minimax's, on 60 walls. `fast`: chosen by measured time to a held-out
-score. A path that a curriculum does not have, because another learner or score was asked for, is
-passed over. The environment's side of a preset comes from `env.presets()`.
+best published settings, those of minimax, with 60 walls. `fast`: chosen by measured time to a
+held-out score. Paths that do not exist in a curriculum, because another learner or score was
+chosen, are skipped. The environment's settings of a preset come from `env.presets()`.
 
 Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax"; Jiang et al., 2023,
 "minimax: Efficient Baselines for Autocurricula in JAX".
@@ -13,7 +13,7 @@ from rlgen.types import Preset
 
 
 def _advantage(discount: float, gae_lambda: float, bootstrap_truncation: bool) -> Preset:
-    """The learner's advantages, and those of value-loss scores, which must be the same."""
+    """Return equal advantage settings for the learner and for value-loss scores."""
     fields = {
         "discount": discount,
         "gae_lambda": gae_lambda,
@@ -55,8 +55,8 @@ STRONG: Preset = {
     **_advantage(0.999, 0.98, bootstrap_truncation=True),
 }
 
-# Small batches, often: at equal CPU time, 16 gradient steps for every 8,192 env steps learned
-# faster than 16 for every 32,768 (docs/benchmarks.md). A GPU likes more: --num-slots 256.
+# Small, frequent batches: at equal CPU time, 16 gradient steps per 8,192 env steps learned faster
+# than 16 per 32,768 (docs/benchmarks.md). On a GPU use larger batches: --num-slots 256.
 FAST: Preset = {
     **PARITY,
     "student.learner.network.hidden_size": 128,
@@ -69,11 +69,11 @@ FAST: Preset = {
 }
 
 LEARNING: dict[str, Preset] = {"parity": PARITY, "strong": STRONG, "fast": FAST}
-"""What the presets say of the student and its rollouts, whatever the levels."""
+"""Presets for the student and its rollouts, for any sampler."""
 
 
 def on_learning(parity: Preset, strong: Preset, fast: Preset) -> dict[str, Preset]:
-    """`LEARNING` with the fields of a method, which win where both say something."""
+    """Return `LEARNING` updated with the fields of a method, which take precedence."""
     own = {"parity": parity, "strong": strong, "fast": fast}
     return {name: {**LEARNING[name], **fields} for name, fields in own.items()}
 
@@ -95,7 +95,8 @@ _PLR_STRONG: Preset = {
     "sampler.sequential": False,
 }
 
-# With a temperature of 0.3 most of a batch is one level; short runs need replay to begin early.
+# At a temperature of 0.3 a single level fills most of a batch. Short runs need an early start of
+# replay.
 _PLR_FAST: Preset = {
     **_PLR_PARITY,
     "sampler.sequential": False,
@@ -104,19 +105,19 @@ _PLR_FAST: Preset = {
 }
 
 REPLAY = on_learning(_PLR_PARITY, _PLR_STRONG, _PLR_FAST)
-"""The same with a level buffer."""
+"""Presets with a level buffer."""
 
-# JaxUED's schedule counts learned updates and is as long as all, so that it ends above 0 where only
-# some are learned from: 4 in 5 of robust PLR's, 4 in 9 of ACCEL's.
+# JaxUED's learning-rate schedule is as long as all updates but advances only in updates that train.
+# It therefore ends above 0 if only some updates train: 4 of 5 in robust PLR, 4 of 9 in ACCEL.
 ROBUST: dict[str, Preset] = {
     **REPLAY,
     "parity": {**REPLAY["parity"], "student.learner.anneal_end": 1 - 4 / 5},
 }
-"""The same, trained on replayed levels alone."""
+"""Presets with a level buffer, for training on replayed levels alone."""
 
 _EDITS: Preset = {"sampler.mutator.num_edits": 5, "sampler.source.simple": False}
 
-# From simple levels, four times the edits and more staleness: minimax's settings.
+# The settings of minimax: simple initial levels, four times the edits, and more staleness.
 _EDITS_STRONG: Preset = {
     "sampler.mutator.num_edits": 20,
     "sampler.decision.replay_prob": 0.8,
@@ -129,13 +130,15 @@ EDITING: dict[str, Preset] = {
     "strong": {**REPLAY["strong"], **_EDITS_STRONG},
     "fast": {**REPLAY["fast"], **_EDITS},
 }
-"""The same with mutants."""
+"""Presets with a level buffer and mutants."""
 
 
 def in_blocks(presets: dict[str, Preset], num_blocks: int) -> dict[str, Preset]:
-    """The same for a parallel curriculum: as many slots are learned from, the others come on top.
+    """Adapt presets to a parallel curriculum with `num_blocks` equal blocks of slots.
 
-    The staleness coefficient is minimax's for its parallel runs. Nothing is replayed by chance.
+    The number of training slots is unchanged; the slots of the other blocks are added to them. The
+    staleness coefficient is that of minimax's parallel runs. There is no replay probability, as one
+    block replays in every update.
     """
     own: Preset = {
         "sampler.priority.staleness_coef": 0.5,

@@ -1,8 +1,8 @@
-"""ACCEL: robust PLR whose replayed levels are edited, and the edits kept where they are worth it.
+"""ACCEL: robust PLR that also edits replayed levels and keeps the mutants with high scores.
 
-Source: Parker-Holder et al., 2022, "Evolving Curricula with Regret-Based Environment Design". Its
-levels grow out of simple ones (`sampler.source.simple`, preset `strong`); JaxUED's out of random
-ones (`parity`).
+Source: Parker-Holder et al., 2022, "Evolving Curricula with Regret-Based Environment Design". The
+paper starts from simple levels (`sampler.source.simple`, preset `strong`); JaxUED starts from
+random levels (preset `parity`).
 """
 
 from rlgen.algos.recipes.presets.ued import EDITING
@@ -17,7 +17,7 @@ PRESETS = EDITING
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
-    """Robust PLR that follows every update of replay with one of mutants, of weight 0."""
+    """Build ACCEL: each replay update is followed by an update with mutants of weight 0."""
     student, judge = student_and_score(env, learner, score)
     sampler = PLR(env, Random(env), train_on_new=False, mutator=Mutator(num_edits=5))
     return Curriculum(student, sampler, judge)

@@ -1,4 +1,4 @@
-"""Domain randomisation: train on fresh random levels.
+"""Domain randomisation (DR): trains on new random levels in every update.
 
 Source: Tobin et al., 2017, "Domain Randomization for Transferring Deep Neural Networks from
 Simulation to the Real World".
@@ -14,6 +14,6 @@ PRESETS = LEARNING
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "none") -> Curriculum:
-    """DR; a score other than `none` is only reported."""
+    """Build DR; a score other than `none` is only reported."""
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, Random(env), judge)

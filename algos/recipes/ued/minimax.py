@@ -1,6 +1,6 @@
-"""Minimax adversary: a teacher paid for the student's failure; a baseline that goes astray.
+"""Minimax adversary: a teacher rewarded with minus the student's return; a weak baseline.
 
-Nothing keeps it from levels that cannot be solved, which is what regret was proposed against.
+The teacher may build unsolvable levels, a failure mode that regret was proposed to avoid.
 
 Source: as a baseline of environment design, Dennis et al., 2020, "Emergent Complexity and Zero-shot
 Transfer via Unsupervised Environment Design".
@@ -23,6 +23,6 @@ def build(
     score: str = "negative-return",
     network: Literal["lean", "published"] = "lean",
 ) -> Curriculum:
-    """One student; what it loses, the teacher gains."""
+    """Build a zero-sum game between one student and the teacher."""
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, paired.build(env, network), judge)

@@ -1,8 +1,8 @@
-"""NCC: a distribution over levels that climbs their learnability while the agent learns.
+"""NCC: trains on a distribution over levels that is optimised for learnability by gradient ascent.
 
 Source: Monette et al., 2025, "An Optimisation Framework for Unsupervised Environment Design"
-(NCC-Learn). With `score="oracle-regret"`, an environment that has a solver, and the settings
-`--sampler.entropy-coef 0.032 --sampler.step-size 0.005` it is NCC-Reg.
+(NCC-Learn). NCC-Reg uses `score="oracle-regret"`, an environment with a solver, and the settings
+`--sampler.entropy-coef 0.032 --sampler.step-size 0.005`.
 """
 
 from rlgen.algos.recipes.presets.ued import on_learning
@@ -13,8 +13,8 @@ from rlgen.protocols import LevelEnv
 from rlgen.students import student_and_score
 from rlgen.types import Preset
 
-# One epoch and one minibatch: few gradient steps of a high rate. The released learner takes
-# TiAda's steps, of a rate tuned for them; Adam takes the same rate here.
+# One epoch and one minibatch: few gradient steps at a high learning rate. The released learner uses
+# TiAda, for which the learning rate was tuned; here Adam uses that rate.
 _LEARNER: Preset = {
     "num_slots": 256,
     "student.learner.learning_rate": 1.466e-3,
@@ -29,8 +29,8 @@ _LEARNER: Preset = {
     "score.gae_lambda": 0.98,
 }
 
-# The released settings, but for one scoring play of a level where theirs has five. 17 updates
-# score for each that trains.
+# The released settings, except that a level is scored by one play instead of five. 17 updates score
+# levels for each update that trains.
 _PARITY: Preset = {
     **_LEARNER,
     "sampler.capacity": 4000,
@@ -42,12 +42,13 @@ _PARITY: Preset = {
     "sampler.train_updates": 1,
 }
 
-# As many updates train as score, where the published balance would train in one of 18; and joint
-# steps, which settle at the optimum that the paper states.
+# Equally many updates train and score levels, while the published settings would train in 1 of 18.
+# With one shared step size the distribution converges to the optimum stated in the paper.
 _STRONG: Preset = {**_PARITY, "sampler.per_level": False, "sampler.train_updates": 17}
 
-# 9 updates score for every 27 that train, a quarter of the env steps, and training begins after
-# 73,728 of them. A level is met 3 times a cycle on average, and 32 new ones are looked at.
+# 9 updates score levels for every 27 that train: scoring takes a quarter of the env steps, and
+# training begins after 73,728 env steps. A level is played 3 times per cycle on average, and 32 new
+# levels are evaluated per cycle.
 _FAST: Preset = {
     "sampler.capacity": 256,
     "sampler.entropy_coef": 0.05,
@@ -62,6 +63,6 @@ PRESETS = on_learning(_PARITY, _STRONG, _FAST)
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "learnability") -> Curriculum:
-    """NCC; `sampler.entropy_coef` is in units of the score."""
+    """Build NCC; `sampler.entropy_coef` is in units of the score."""
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, NCC(env, Random(env)), judge)

@@ -1,4 +1,4 @@
-"""PAIRED: a teacher builds levels that the antagonist solves and the protagonist does not yet.
+"""PAIRED: a teacher is rewarded for levels that the antagonist solves and the protagonist does not.
 
 Source: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
 Environment Design".
@@ -22,6 +22,10 @@ def build(
     score: str = "regret",
     network: Literal["lean", "published"] = "lean",
 ) -> Curriculum:
-    """Two students on the same levels, of which the first is evaluated; their regret is the pay."""
+    """Build PAIRED: the teacher's reward is the regret of two students on the same levels.
+
+    The protagonist, member 0 of the population, is the agent that is evaluated.
+    """
     student, judge = student_and_score(env, learner, score)
+    # Member 0 is the protagonist, member 1 the antagonist.
     return Curriculum(replace(student, population=2), paired.build(env, network), judge)

@@ -1,4 +1,4 @@
-"""Parallel ACCEL: new levels, replayed ones and their mutants side by side in every update.
+"""Parallel ACCEL: every update plays new levels, replayed levels and their mutants.
 
 Source: Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in JAX".
 """
@@ -17,10 +17,11 @@ PRESETS = in_blocks(EDITING, 3)
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
-    """A third of the slots are learned from, so every update has a gradient once replay began."""
+    """Build parallel ACCEL: once replay has begun, every update trains on a third of the slots."""
     student, judge = student_and_score(env, learner, score)
     sampler = PLR(
         env, Random(env), train_on_new=False, mutator=Mutator(num_edits=5), decision=Blocks()
     )
+    # Batches of the learner hold only the slots that can have weight.
     student = dataclasses.replace(student, train_share=sampler.train_share)
     return Curriculum(student, sampler, judge, num_slots=96)

@@ -1,4 +1,4 @@
-"""Parallel robust PLR: new levels and replayed ones side by side in every update.
+"""Parallel robust PLR: every update plays new and replayed levels and trains on the replayed ones.
 
 Source: Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in JAX".
 """
@@ -16,8 +16,9 @@ PRESETS = in_blocks(REPLAY, 2)
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
-    """Half of the slots are learned from, so every update has a gradient once replay has begun."""
+    """Build parallel PLR: once replay has begun, every update trains on half of the slots."""
     student, judge = student_and_score(env, learner, score)
     sampler = PLR(env, Random(env), train_on_new=False, decision=Blocks())
+    # Batches of the learner hold only the slots that can have weight.
     student = dataclasses.replace(student, train_share=sampler.train_share)
     return Curriculum(student, sampler, judge, num_slots=64)

@@ -1,6 +1,6 @@
-"""Prioritised level replay, trained on new and on replayed levels.
+"""Prioritised level replay (PLR): trains on new levels and on replayed levels with high scores.
 
-Source: Jiang et al., 2021, "Prioritized Level Replay"; with the score and the settings of its
+Source: Jiang et al., 2021, "Prioritized Level Replay"; score and settings are those of its
 successor on mazes, see `robust_plr`.
 """
 
@@ -15,6 +15,6 @@ PRESETS = REPLAY
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
-    """PLR: replay four updates in five, once 2,000 levels have been seen."""
+    """Build PLR: 80 % of the updates replay, once 2,000 new levels were played."""
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, PLR(env, Random(env), train_on_new=True), judge)

@@ -1,6 +1,6 @@
 """REPAIRED: robust PLR over the levels of a PAIRED teacher.
 
-The students learn on replayed levels alone, the teacher from new ones alone.
+The students train on replayed levels only, the teacher on new levels only.
 
 Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", section 5.
 """
@@ -24,8 +24,9 @@ def build(
     score: str = "regret",
     network: Literal["lean", "published"] = "lean",
 ) -> Curriculum:
-    """Two students; the regret is both the teacher's pay and the priority of replay."""
+    """Build REPAIRED: the students' regret is the teacher's reward and sets the replay priority."""
     student, judge = student_and_score(env, learner, score)
     source = paired.build(env, network)
     sampler = PLR(env, source, Alternate(replay_prob=0.95), train_on_new=False)
+    # Member 0 is the protagonist, member 1 the antagonist.
     return Curriculum(replace(student, population=2), sampler, judge)

@@ -1,4 +1,4 @@
-"""Robust PLR: new levels are only looked at, and the agent trains on replayed ones alone.
+"""Robust PLR: evaluates new levels without training on them and trains on replayed levels only.
 
 Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design".
 """
@@ -14,6 +14,6 @@ PRESETS = ROBUST
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
-    """PLR whose new levels have weight 0: an update with new levels trains nothing."""
+    """Build robust PLR: new levels have weight 0, so updates with new levels train nothing."""
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, PLR(env, Random(env), train_on_new=False), judge)

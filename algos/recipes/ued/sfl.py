@@ -1,4 +1,4 @@
-"""SFL: look at many random levels now and then, train on the most learnable of them.
+"""SFL: scores many random levels at intervals and trains on those with the highest learnability.
 
 Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
 Curriculum Discovery".
@@ -30,8 +30,8 @@ _LEARNER: Preset = {
     "sampler.sampled_share": 0.5,
 }
 
-# The released code's: 784 updates of looking for every 100 of training. Its mazes have 60 walls;
-# like every parity preset, this one leaves them at JaxUED's 25.
+# The settings of the released code: 784 updates evaluate candidates for every 100 that train. Its
+# mazes have 60 walls; like every parity preset, this one keeps JaxUED's 25.
 _PARITY: Preset = {
     **_LEARNER,
     "sampler.num_candidates": 25_000,
@@ -40,14 +40,14 @@ _PARITY: Preset = {
     "sampler.train_updates": 100,
 }
 
-# A fifth of the candidates, twice as often, as quoted of the paper. It still looks at levels for
-# 160 updates and trains for 50, so that env steps are what this preset is not frugal with.
+# A fifth of the candidates, evaluated twice as often, the values quoted from the paper. It still
+# evaluates candidates in 160 updates for every 50 that train, so it needs many env steps.
 _STRONG: Preset = {**_PARITY, "sampler.num_candidates": 5000, "sampler.train_updates": 50}
 
-# 32 updates of looking for every 96 of training, a quarter of the env steps, and training begins
-# after 262,144 of them. Two plays of a level, as one of 256 steps may hold but one failed episode,
-# whose learnability is 0. A level of the pool is met 12 times, and one candidate in four is kept
-# (published: 13 times, and one in 5 or 25).
+# 32 updates evaluate candidates for every 96 that train: a quarter of the env steps, and training
+# begins after 262,144 env steps. A candidate is played twice, because one play of 256 steps may
+# contain a single failed episode, with learnability 0. A level of the pool is played 12 times, and
+# 1 candidate in 4 is kept (published: 13 times, and 1 in 5 or 1 in 25).
 _FAST: Preset = {
     "sampler.num_candidates": 512,
     "sampler.scout_updates": 2,
@@ -60,8 +60,9 @@ PRESETS = on_learning(_PARITY, _STRONG, _FAST)
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "learnability") -> Curriculum:
-    """SFL; learnability counts the episodes of all plays of a candidate."""
+    """Build SFL; learnability counts the episodes of all plays of a candidate."""
     student, judge = student_and_score(env, learner, score)
+    # A candidate is played in several updates, and SFL rejects a score that forgets earlier plays.
     if isinstance(judge, Learnability):
         judge = replace(judge, accumulate=True)
     return Curriculum(student, SFL(env, Random(env)), judge)

@@ -1,1 +1,1 @@
-"""Parts that samplers with a level buffer share."""
+"""Parts shared by samplers with a level buffer."""

@@ -1,8 +1,8 @@
-"""What samplers have in common that keep levels of another sampler in a buffer.
+"""Common parts of samplers that keep levels of another sampler in a buffer.
 
-Where levels come from (`Lineage`), how they are edited (`Mutator`), what such samplers do alike
-(`BufferedSampler`), and the branches of an update: new levels of the source, levels of the buffer,
-edited ones, and what is kept afterwards.
+Contains the origin of levels (`Lineage`), the settings for edits (`Mutator`), the base class
+(`BufferedSampler`) and the branches of an update: `generate` new levels from the source, `recall`
+levels of the buffer, edit levels (`edit_into`), and `keep_best` afterwards.
 """
 
 import abc
@@ -23,40 +23,40 @@ Parents = Literal["batch", "easiest"]
 
 
 class Lineage(NamedTuple):
-    """Where a level comes from; [K] in the buffer, [N, R] in the slots."""
+    """Origin of a level; [K] in the buffer, [N, R] in the slots."""
 
     origin: Int[Array, "*B"]  # NEW or MUTANT
-    depth: Int[Array, "*B"]  # edits of edits: 0 from the source, 1 its child, ...
-    born: Int[Array, "*B"]  # the update in which it was first met
+    depth: Int[Array, "*B"]  # generations of edits: 0 from the source, 1 its mutant, ...
+    born: Int[Array, "*B"]  # the update in which the level was first played
 
 
 class StoredInfo(NamedTuple):
-    """What the buffer keeps of each level beside its score."""
+    """Record of a level that the buffer keeps in addition to its score."""
 
-    score_state: PyTree  # the score's
+    score_state: PyTree  # the score's memory of the level
     lineage: Lineage
 
 
 class SlotInfo(NamedTuple):
-    """What is noted of each level in the slots."""
+    """Record of a level in a slot."""
 
-    source: PyTree  # the source's own
+    source: PyTree  # the source's own `level_info`
     lineage: Lineage
 
 
 @dataclass(frozen=True)
 class Mutator:
-    """How levels that were replayed are edited.
+    """Settings for the mutation of replayed levels.
 
     Attributes:
-        num_edits: edits of each mutant; 0 makes none.
-        parents: `batch`, every level just replayed has one mutant; `easiest`, the `num_parents`
-            easiest of them share the mutants.
-        num_parents: of `easiest`: the levels of highest mean return minus score, on which the
-            agent does well and has little left to learn.
+        num_edits: Number of edits per mutant; 0 disables mutation.
+        parents: Levels that are edited. `batch`: each level just replayed gets one mutant;
+            `easiest`: the `num_parents` easiest levels just replayed share the mutants.
+        num_parents: Number of parents with `easiest`. The easiest levels have the highest mean
+            return minus score: the agent does well on them and has little left to learn.
 
     Raises:
-        ValueError: a field outside its range.
+        ValueError: If a field is outside its range.
     """
 
     num_edits: int = 5
@@ -71,43 +71,44 @@ class Mutator:
 
     @property
     def reads(self) -> frozenset[str]:
-        """Fields of the outcome: episodes, to tell which parents are easiest."""
+        """Fields of the outcome that are needed: `episodes`, to find the easiest parents."""
         return frozenset({"episodes"} if self.num_edits and self.parents == "easiest" else ())
 
     def none_easiest(self) -> Int[Array, " P"]:
-        """The rows of the easiest levels before any was replayed."""
+        """Rows of the easiest levels before any level was replayed: all -1."""
         return jnp.full(self.num_parents, -1, jnp.int32)
 
 
 class BufferedSampler(Sampler, abstract=True):
     """Base of samplers that keep levels of another sampler, their source, in a buffer.
 
-    The state of each has the fields `source`, `buffer` and `num_updates`, and the `level_info` of
-    its slots is a `SlotInfo`. Fields are declared by the subclasses, which are dataclasses.
+    The state of a subclass has the fields `source`, `buffer` and `num_updates`, and the
+    `level_info` of its slots is a `SlotInfo`. The subclasses are dataclasses and declare the fields
+    below.
     """
 
     env: LevelEnv
-    """Its hash goes with each level."""
+    """Environment; its `level_hash` is stored with each level."""
     source: Any
-    """Where new levels come from."""
+    """Sampler of new levels."""
     capacity: int
-    """K, rows of the buffer."""
+    """Number of rows of the buffer, K."""
 
     @property
     def _source(self) -> Sampler:
-        """The source, also where the field may be empty."""
+        """The source; overridden where the field may be empty."""
         return self.source
 
     @property
     def reads(self) -> frozenset[str]:
-        """What the source reads."""
+        """Fields of the outcome that the source reads."""
         return self._source.reads
 
     def check(self, num_levels: int, score: Score) -> None:
-        """Refuse a buffer that cannot take the levels of one update, and what the source refuses.
+        """Check that the buffer can hold the levels of one update, and check the source.
 
         Raises:
-            ValueError: with the size that is needed.
+            ValueError: If the capacity is too small, with the size needed; or as the source raises.
         """
         if self.capacity < num_levels:
             raise ValueError(
@@ -117,20 +118,20 @@ class BufferedSampler(Sampler, abstract=True):
         self._source.check(num_levels, score)
 
     def spanning(self, num_updates: int) -> "BufferedSampler":
-        """The same, with the source's schedules."""
+        """Return a copy whose source has schedules for `num_updates` updates."""
         fields: Any = self
         return replace(fields, source=self._source.spanning(num_updates))
 
     def buffer(self, state: PyTree) -> LevelBuffer:
-        """The levels that it keeps."""
+        """Return the level buffer."""
         return state.buffer
 
     def example_level(self) -> PyTree:
-        """The source's blank level."""
+        """Return the source's example level."""
         return self._source.example_level()
 
     def level_info(self) -> SlotInfo:
-        """Of a level without a past."""
+        """Return the record of a new level."""
         return first_info(self._source)
 
     def observe(
@@ -141,7 +142,9 @@ class BufferedSampler(Sampler, abstract=True):
         score: Float[Array, "N R"],
         outcome: Outcome,
     ) -> PyTree:
-        """Show the source the levels that it has just proposed, then `take_in` all of them."""
+        """Let the source observe the levels that it has just proposed, then call `take_in`."""
+        # For the source, only its own levels on their first play are done. Replayed levels and
+        # mutants are hidden from it.
         first_time = (slots.origin == NEW) & (slots.buffer_index < 0).all(-1)
         own_slots = slots._replace(level_info=slots.level_info.source)
         of_source = outcome._replace(done=outcome.done & first_time)
@@ -152,42 +155,47 @@ class BufferedSampler(Sampler, abstract=True):
     def take_in(
         self, state: PyTree, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> PyTree:
-        """The state after an update: new scores, new rows, and the number of updates."""
+        """Return the state after an update: new scores, inserted levels, number of updates."""
 
     def metrics(self, state: PyTree) -> Metrics:
-        """The source's."""
+        """Return the source's metrics."""
         return self._source.metrics(state.source)
 
     def lineage(self, state: PyTree, slots: Slots) -> dict[str, Array]:
-        """Updates since each level was first met."""
+        """Age of each level: updates since it was first played."""
+        # Called after `observe`, which has already counted the current update: hence the - 1.
         return {"age": state.num_updates - 1 - slots.level_info.lineage.born}
 
 
 def born(origin: int, depth: Int[Array, "N R"], update: Int[Array, ""]) -> Lineage:
-    """The lineage of levels that are met for the first time."""
+    """Return the lineage of levels that are played for the first time."""
     return Lineage(jnp.full_like(depth, origin), depth, jnp.ones_like(depth) * update)
 
 
 def easiest_rows(
     slots: Slots, score: Float[Array, "N R"], outcome: Outcome, num_parents: int
 ) -> Int[Array, " P"]:
-    """Rows of the replayed levels of highest mean return minus score; -1 where there are fewer.
+    """Return the rows of the replayed levels with the highest mean return minus score.
 
-    A row that was drawn twice counts once; one without a completed episode or a score, not at all.
+    If there are fewer than `num_parents`, the remaining entries are -1. A row that was drawn twice
+    counts once. A row without a completed episode or without a score is ignored.
 
     Source: Parker-Holder et al., 2022, "Evolving Curricula with Regret-Based Environment Design":
     the levels that the agent solves with the least regret. (The code released with it sorts by the
     same difference but takes the lowest values.)
     """
-    assert outcome.episodes, "samplers that ask declare that they read episodes"
+    assert outcome.episodes, "samplers that use easiest_rows must declare that they read episodes"
+    # [N, R]; -inf excludes an entry from top_k.
     ease = outcome.episodes.mean_return - score
     known = (outcome.episodes.num > 0) & jnp.isfinite(score) & (slots.buffer_index >= 0)
     ease = jnp.where(known & outcome.done[:, None], ease, -jnp.inf).ravel()
     row = slots.buffer_index.ravel()
+    # True for an entry whose row already occurs, with a finite value, earlier in the batch.
     earlier = jnp.tril((row[:, None] == row[None]) & jnp.isfinite(ease)[None], k=-1).any(-1)
     num = min(num_parents, row.size)
     best, place = jax.lax.top_k(jnp.where(earlier, -jnp.inf, ease), num)
     chosen = jnp.where(jnp.isfinite(best), row[place], -1)
+    # A batch smaller than `num_parents` is padded, as the state has a fixed shape.
     return jnp.concatenate([chosen, jnp.full(num_parents - num, -1, jnp.int32)])
 
 
@@ -200,20 +208,24 @@ def edit_into(
     mutant: Bool[Array, " N"],
     now: Int[Array, ""],
 ) -> Slots:
-    """The slots with mutants, of weight 0, in those that are to have some; a branch.
+    """Fill the `mutant` slots with mutants, with weight 0; a branch, skipped if no slot is chosen.
 
     Args:
-        key: consumed.
-        env: which edits.
-        parents: a parent for each place, [N, R, ...], and how deep it is.
-        num_edits: of each mutant.
-        slots: as they were; their `level_info` is a `SlotInfo`.
-        mutant: which slots to fill.
-        now: number of this update, which the mutants are born in.
+        key: Consumed.
+        env: Environment that edits levels.
+        parents: Function that returns a parent for each queue position, [N, R, ...], and its depth.
+        num_edits: Number of edits per mutant.
+        slots: Current slots; their `level_info` is a `SlotInfo`.
+        mutant: Slots to fill.
+        now: Number of the current update, recorded as `born`.
+
+    Returns:
+        The slots.
     """
 
     def edit() -> Slots:
         level, depth = parents()
+        # `mutate_levels` takes one batch axis: [N, R, ...] -> [N * R, ...] and back.
         flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), level)
         flat = env.mutate_levels(key, flat, num_edits)
         child = Slots(
@@ -230,17 +242,18 @@ def edit_into(
 
 
 BY_SCORE = Priority("rank", temperature=1.0, staleness_coef=0.0)
-"""With it a level replaces the row of lowest score, and the buffer keeps the K best."""
+"""Priority by score alone: a level replaces the row of lowest score, so the buffer keeps the K
+best."""
 
 
 def first_info(source: Sampler) -> SlotInfo:
-    """Of a level without a past."""
+    """Return the record of a new level."""
     zero = jnp.zeros((), jnp.int32)
     return SlotInfo(source.level_info(), Lineage(jnp.full((), NEW, jnp.int32), zero, zero))
 
 
 def empty_buffer(source: Sampler, memory: PyTree, capacity: int) -> LevelBuffer:
-    """K rows for the source's levels, with the score's memory and the lineage of each."""
+    """Return an empty buffer of K rows for the source's levels, score memory and lineage."""
     unseen = StoredInfo(memory, first_info(source).lineage)
     return make_buffer(capacity, source.example_level(), unseen)
 
@@ -254,16 +267,19 @@ def generate(
     weight: Float[Array, ""],
     now: Int[Array, ""],
 ) -> tuple[PyTree, Slots]:
-    """New levels from the source for the `fresh` slots; a branch, as they may be dear.
+    """Fill the `fresh` slots with new levels from the source; a branch, as they may be expensive.
 
     Args:
-        source: gets the keys as they are.
-        keys: of this update.
-        state: the source's.
-        slots: as they were.
-        fresh: which slots to fill.
-        weight: of those slots.
-        now: number of this update, which the new levels are born in.
+        source: Sampler of new levels; it receives `keys` unchanged.
+        keys: Keys of this update.
+        state: State of the source.
+        slots: Current slots.
+        fresh: Slots to fill.
+        weight: Weight of those slots in the student's loss.
+        now: Number of the current update, recorded as `born`.
+
+    Returns:
+        State of the source, and the slots.
     """
 
     def propose() -> tuple[PyTree, Slots]:
@@ -275,6 +291,8 @@ def generate(
             weight=jnp.full_like(slots.weight, 1.0) * weight,
             level_info=SlotInfo(new.level_info, born(NEW, jnp.zeros_like(slots.buffer_index), now)),
         )
+        # Under vmap over seeds, the branch runs if any seed needs it; a seed without fresh slots
+        # keeps its source's state.
         return tree_where(fresh.any(), after, state), tree_where(fresh, new, slots)
 
     return jax.lax.cond(any_over_seeds(fresh.any()), propose, lambda: (state, slots))
@@ -283,7 +301,7 @@ def generate(
 def replayed(
     buffer: LevelBuffer, row: Int[Array, "N R"], slots: Slots, weight: Float[Array, ""] | float
 ) -> Slots:
-    """The levels of the given rows, of one weight, in all slots."""
+    """Return slots that all hold the levels of the given rows, with one weight."""
     level, info = jax.tree.map(lambda x: x[row], (buffer.level, buffer.level_info))
     return Slots(
         level,
@@ -302,7 +320,7 @@ def recall(
     replay: Bool[Array, " N"],
     weight: Float[Array, ""],
 ) -> Slots:
-    """Levels of the chosen rows for the `replay` slots; a branch, choosing included."""
+    """Fill the `replay` slots with the rows returned by `choose`, which runs inside the branch."""
 
     def take() -> Slots:
         old = replayed(buffer, choose(), slots, weight)
@@ -312,7 +330,7 @@ def recall(
 
 
 def remembered(slots: Slots) -> tuple[PyTree, StoredInfo]:
-    """Levels and what to remember of them, [N · R, ...], in the order of the slots."""
+    """Return the levels and their records, [N · R, ...], in the order of the slots."""
     held = slots.level, StoredInfo(slots.score_state, slots.level_info.lineage)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), held)
 
@@ -325,9 +343,9 @@ def keep_best(
     offered: Bool[Array, "N R"],
     protected: Bool[Array, " K"],
 ) -> LevelBuffer:
-    """The K best of the buffer's levels and the offered ones; a branch, skipped if there are none.
+    """Keep the K best of the buffer's levels and the offered ones; skipped if none is offered.
 
-    A level with a score of `-inf` never enters, and protected rows stay.
+    A level with a score of `-inf` is never inserted, and protected rows are not replaced.
     """
 
     def merge() -> LevelBuffer:
@@ -340,6 +358,7 @@ def keep_best(
 
 
 def held_rows(slots: Slots, busy: Bool[Array, " N"], capacity: int) -> Bool[Array, " K"]:
-    """Rows whose levels busy slots are working on."""
+    """Return the rows whose levels are held by busy slots."""
+    # Positions without a row get the index `capacity`, which is out of bounds and dropped.
     row = jnp.where(busy[:, None] & (slots.buffer_index >= 0), slots.buffer_index, capacity)
     return jnp.zeros(capacity, bool).at[row].set(True, mode="drop")

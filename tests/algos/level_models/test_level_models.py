@@ -193,7 +193,7 @@ def test_vectors_of_parameters_are_learned():
 
 
 def test_levels_that_are_no_grid_are_refused_by_the_graph_model():
-    with pytest.raises(ValueError, match="use mlp-vae, which takes any levels"):
+    with pytest.raises(ValueError, match="use mlp-vae, which accepts any levels"):
         graph_vae.build(CartPole())
 
 

@@ -301,7 +301,7 @@ def whole(student, num_slots=PAIRS, sampler=None):
         (lambda: whole(make(), sampler=Random(ENV)), "wrap it in rlgen.algos.samplers.lifetimes"),
         (
             lambda: build(RunSpec(recipe="ta-lpg", env="gridworld", learner="a2c")),
-            "the learner 'a2c' follows no learned rule",
+            "the learner 'a2c' has no learned rule",
         ),
         (
             lambda: build(RunSpec(recipe="ta-lpg", env="gridworld", score="max-mc")),

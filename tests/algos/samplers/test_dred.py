@@ -363,8 +363,8 @@ def test_uniform_is_uniform():
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"capacity": M}, "capacity=10 is below the 10 levels of the set and a row for proposals"),
-        ({"mutator": Mutator(2)}, "a source is given too"),
+        ({"capacity": M}, "capacity=10 is below the 10 levels of the set plus a row for proposals"),
+        ({"mutator": Mutator(2)}, "but a source is also given"),
     ],
 )
 def test_impossible_fields_are_refused(fields, sentence):

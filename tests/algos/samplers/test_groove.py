@@ -154,10 +154,10 @@ def test_two_seeds_under_vmap_equal_two_single_runs():
 
 
 def test_what_belongs_to_whole_updates_is_refused():
-    with pytest.raises(ValueError, match="EachSlot does not go with sequential=True"):
+    with pytest.raises(ValueError, match="EachSlot does not support sequential=True"):
         make(sequential=True)
     env = maze.tiny()
-    with pytest.raises(ValueError, match=r"does not go with mutator\.num_edits=2"):
+    with pytest.raises(ValueError, match=r"does not support mutator\.num_edits=2"):
         PLR(env, Random(env), decision=EachSlot(), mutator=Mutator(2))
 
 

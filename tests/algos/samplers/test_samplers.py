@@ -152,7 +152,7 @@ def test_a_training_set_is_the_same_whatever_the_keys_and_another_for_another_se
 
 
 def test_a_small_family_gives_the_levels_it_has_with_a_warning():
-    with pytest.warns(UserWarning, match="num_levels=100, but .* held 7 distinct ones"):
+    with pytest.warns(UserWarning, match="num_levels=100, but .* include only 7 distinct ones"):
         sampler = Fixed(Numbers(num_kinds=7), num_levels=100)
     assert len(sampler.level_set) == 7
     assert sorted(np.asarray(sampler.level_set.level["number"])) == list(range(7))

@@ -80,7 +80,7 @@ def test_what_was_learned_is_read_for_a_model_at_hand(saved):
     larger = graph_vae.build(MAZE, hidden_size=9, num_latents=4)
     with pytest.raises(ValueError, match=r"generator\.npz: fitted.*should have shape"):
         files.load_fitted(path, larger, MAZE)
-    with pytest.raises(ValueError, match="of the kind 'graph-vae'; needed is one of 'mlp-vae'"):
+    with pytest.raises(ValueError, match="kind 'graph-vae', but the kind 'mlp-vae' is required"):
         files.load_fitted(path, mlp_vae.tiny(MAZE), MAZE)
 
 
@@ -89,7 +89,7 @@ def test_models_of_other_environments_are_refused(saved):
     path = saved[0]
     with pytest.raises(ValueError, match=r"fitted on levels of maze.*shape=\[4, 3\].*\[13, 13\]"):
         files.load_model(path)  # the environment of that name has other sizes by default
-    with pytest.raises(ValueError, match=r"here it is Numbers\(name=parameters, size=5\)"):
+    with pytest.raises(ValueError, match=r"environment has Numbers\(name=parameters, size=5\)"):
         files.load_model(path, CartPole())
 
 
@@ -128,7 +128,7 @@ def test_what_is_no_model_is_refused(saved, level_file, tmp_path):
     (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.npz").write_text("hello")
     for path in (tmp_path / "cut.npz", tmp_path / "text.npz"):
-        with pytest.raises(ValueError, match="is not a fitted model of levels of rlgen, or it is"):
+        with pytest.raises(ValueError, match="is not a fitted level model of rlgen, or it is"):
             files.load_model(path, MAZE)
     with pytest.raises(ValueError, match="of the format 'rlgen-levels-1'"):
         files.load_model(level_file, MAZE)
@@ -185,7 +185,7 @@ def test_the_whole_command_on_parameters(capsys, tmp_path):
     [
         ("--env chain", "needs an environment with codec()"),
         ("--env maze --model graph-va", "did you mean 'graph-vae'?"),
-        ("--env cart-pole", "use mlp-vae, which takes any levels"),
+        ("--env cart-pole", "use mlp-vae, which accepts any levels"),
         ("--env maze", "has no suite `train`; name a file of levels with --levels"),
         ("--env maze --levels nowhere.npz", "there is no file nowhere.npz"),
         ("--env maze --levels bad.npz", "bad.npz is not a level file of rlgen, or it is damaged"),

@@ -154,7 +154,7 @@ def test_an_untrained_rule_leaves_no_keepsake(tmp_path):
         (RunSpec("lpg", overrides={"levels_per_slot": 2}), "slots hold at most 1 level at a time"),
         (RunSpec("lpg", "gridworld/dens"), "unknown variant 'dens'.*did you mean 'dense'"),
         (RunSpec("lpg", "maze/dense"), "maze has no variants"),
-        (RunSpec("lpg-agent", learner="ppo"), "has the learner lpg, not 'ppo'"),
+        (RunSpec("lpg-agent", learner="ppo"), "requires the learner lpg, got 'ppo'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_saying_what_can(spec, message):
