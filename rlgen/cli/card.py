@@ -115,8 +115,8 @@ def _progress(name: str) -> Callable[[str], None]:
 
 def _fields() -> list[Field]:
     return [
-        option(tuple[int, ...], (16, 64, 256, 1024), "levels", "numbers of training levels, for the inductive bias"),
-        option(tuple[float, ...], (0.5, 0.25, 0.1), "rho", "error targets, as fractions of the error of guessing"),
+        option(tuple[int, ...], (16, 64, 256, 1024), "levels", "training-set sizes, in levels"),
+        option(tuple[float, ...], (0.5, 0.25, 0.1), "rho", "error targets, relative to guessing"),
         option(int, 1000, "sampled", "number of sampled levels"),
         option(int, 0, "seed", "random seed"),
         option(str, "", "out", "output folder; by default card-ENV"),

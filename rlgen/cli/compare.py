@@ -90,7 +90,7 @@ def _prepare(given: Any) -> Prepared:
     rules = [str(run.path) for run in every if run.is_rule]
     if rules:
         raise ValueError(
-            f"{', '.join(rules)} learned a rule, which is tested through the agents that it trains; "
+            f"{', '.join(rules)} learned a rule, which is tested by training agents with it; "
             "compare rules with rlgen eval RUN RUN"
         )
     for method, some in zip(methods, runs, strict=True):
@@ -158,11 +158,11 @@ def _fields() -> list[Field]:
         option(int, 10, "attempts", "episodes per level and seed"),
         option(int, 0, "seed", "random seed of the evaluation"),
         option(
-            str, "", "baseline", "method (or its run) that others are compared with; by default the first"
+            str, "", "baseline", "method (or run) that others are compared with; default: the first"
         ),
         option(str, "", "out", "folder for results and report; by default comparison/SUITE"),
         flag("overwrite", "replace existing results in the folder"),
         flag("json", "print only the results, as JSON, to standard output"),
-        option(int, -1, "checkpoint", "update of the checkpoint to load from every run; -1 for the newest"),
+        option(int, -1, "checkpoint", "update of the checkpoint to load; -1 for the newest"),
         flag("allow-imports", "import code outside rlgen that the runs refer to"),
     ]

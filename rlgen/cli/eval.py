@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
-    "Evaluate runs on every level of a held-out suite. With several runs, the first is the baseline "
-    "of the comparison. If a run learned an update rule, new agents are trained with it on every "
-    "level, and with A2C as the baseline; RUN may then also be a rule's .npz file, or the name of a "
-    "rule that ships with rlgen."
+    "Evaluate runs on every level of a held-out suite. The other runs are compared with the first "
+    "one. If a run learned an update rule, new agents are trained with it on every level, and with "
+    "A2C as the baseline; RUN may then also be the .npz file of a rule, or the name of a rule in "
+    "rlgen."
 )
 
 
@@ -234,16 +234,16 @@ def _fields() -> list[Field]:
         option(
             int, -1, "attempts", "episodes (or agents, for rules) per level and seed; -1: 10 (or 4)"
         ),
-        option(int, 0, "lifetime", "rules: number of updates of each agent; 0 for the environment's own"),
+        option(int, 0, "lifetime", "rules: updates per agent; 0 for the environment's lifetime"),
         option(
             str,
             "",
             "horizons",
             "rules: evaluate at each of these lifetimes, such as 10,50,250, and compare them",
         ),
-        flag("controls", "with --horizons: also test rules that have a clock with uninformative clocks"),
+        flag("controls", "with --horizons: also test rules with uninformative clocks"),
         option(int, 64, "workers", "rules: number of parallel environments per agent"),
-        option(int, 0, "levels", "rules: use only the first levels of the suite, up to this many; 0 for all"),
+        option(int, 0, "levels", "rules: use only this many first levels of the suite; 0 for all"),
         option(int, 0, "seed", "random seed of the evaluation"),
         option(
             str,

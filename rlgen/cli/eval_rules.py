@@ -49,9 +49,7 @@ def evaluate_rules(given: Any) -> int:
     if given.horizons:
         return _evaluate_horizons(given)
     if given.controls:
-        raise ValueError(
-            "--controls requires --horizons, such as --horizons 10,50,250"
-        )
+        raise ValueError("--controls requires --horizons, such as --horizons 10,50,250")
     name = given.suite or SUITE
     out = Path(given.out) if given.out else default_folder(given.runs[0], name)
     results.check_free(out, given.overwrite)

@@ -6,7 +6,8 @@
         check_env(MyEnvironment())
 
 Each `check_…` function raises `AssertionError` with an explanation if a law is violated. It
-compiles a few small programs and takes seconds. `solve_probes` trains a learner on seven questions at once.
+compiles a few small programs and takes seconds. `solve_probes` trains a learner on seven questions
+at once.
 """
 
 from rlgen.testing.bonus import check_bonus

@@ -109,9 +109,7 @@ def _check_shapes(env: Any, level: PyTree) -> None:
         assert flag.shape == () and flag.dtype == bool, f"{name} is {flag}, not one flag"
     assert isinstance(info, dict), f"info is {type(info).__name__}, not a dict"
     theirs = jax.eval_shape(env.step, key, state, action, level)
-    assert_shapes(
-        theirs[:2], (obs, state), "gymnax's step differs from reset in form"
-    )
+    assert_shapes(theirs[:2], (obs, state), "gymnax's step differs from reset in form")
     assert env.action_space(level).n == env.num_actions, "action_space and num_actions disagree"
 
 
@@ -225,9 +223,7 @@ def _check_labels(env: Any, level: PyTree, walks: _Walk) -> None:
     if registry.has(env, LevelEnv.solve):
         solvable = np.asarray(jax.jit(jax.vmap(env.solve))(level).solvable)
         known = np.asarray(best).any((1, 2))
-        assert (known == solvable).all(), (
-            "best actions of an unsolvable level, or none"
-        )
+        assert (known == solvable).all(), "best actions of an unsolvable level, or none"
 
 
 def _check_mutate(env: Any, level: PyTree, walks: _Walk) -> None:
@@ -288,9 +284,7 @@ def _check_ladder(env: Any, level: PyTree, walks: _Walk) -> None:
     """
     suites = env.suites()
     for name, shift in env.ladder().items():
-        assert bool(shift.suite) != bool(shift.fields), (
-            f"{name} of the ladder: suite or fields"
-        )
+        assert bool(shift.suite) != bool(shift.fields), f"{name} of the ladder: suite or fields"
         known = not shift.suite or shift.suite in suites
         assert known, f"{name} of the ladder names the suite {shift.suite}, which does not exist"
         if shift.suite:
