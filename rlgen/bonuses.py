@@ -229,7 +229,7 @@ class Shaped(Wrapper):
         num = jnp.maximum(counted.sum(), 1)  # 1 if no step counts; the sums are then 0 as well
         means = {"bonus": paid, "bonus_raw": raw}
         metrics |= {name: jnp.where(counted, x, 0.0).sum() / num for name, x in means.items()}
-        metrics["bonus_divisor"] = divisor[-1].mean()
+        metrics["bonus_divisor"] = divisor[-1].mean()  # after the whole rollout
         return ShapedState(novelty, statistics), paid, metrics
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:

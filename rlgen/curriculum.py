@@ -93,6 +93,7 @@ class Curriculum:
         self, ts: TrainState, keys: Keys
     ) -> tuple[TrainState, Metrics, UpdateRecord]:
         """Like `update`, and also return the record of the levels that were played."""
+        # Only the sampler makes decisions that all seeds share.
         key_propose, key_run, key_score, key_observe = jax.random.split(keys.own, 4)
         shared_propose, shared_observe = jax.random.split(keys.shared)
         sampler, slots = self.sampler.propose(

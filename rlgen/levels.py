@@ -92,6 +92,7 @@ def make_level_set(
 
 def save_levels(path: Path | str, levels: LevelSet) -> None:
     """Save a level set as `.npz` with plain arrays and a JSON header; nothing is pickled."""
+    # Named by path, such as `level.walls`, so that the file can be read without rlgen.
     arrays = {f"level{jax.tree_util.keystr(p)}": np.asarray(x) for p, x in _leaves(levels.level)}
     header = {
         "format": FORMAT,

@@ -242,6 +242,7 @@ class OnPolicy(Student):
 
         # Skipped only if no seed trains; the selection below is per seed.
         new, metrics = jax.lax.cond(any_over_seeds(trains), learn, skip)
+        # Gradient steps are counted, so a skipped update has 0 and not NaN.
         metrics = {name: jnp.where(trains, m, jnp.nan) for name, m in metrics.items()}
         metrics["gradient_steps"] = jnp.where(trains, metrics["gradient_steps"], 0.0)
         learner, bonus_state, bonus = tree_where(trains, new, old)

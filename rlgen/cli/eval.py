@@ -50,6 +50,7 @@ def evaluate(args: Sequence[str]) -> int:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
     from rlgen.cli.eval_rules import evaluate_rules
 
+    # Rules and policies have different options, which are rejected for the other kind.
     if _are_rules(given):
         if given.worst:
             raise ValueError(

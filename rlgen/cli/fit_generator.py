@@ -51,6 +51,7 @@ def fit_generator(args: Sequence[str]) -> int:
     out = Path(given.out)
     _check(given, out)
     env = config.override(env, changed(given.env_group, of_env))
+    # Built again, as the model's codec may depend on the environment's fields.
     values = changed(given.model_group, of_model) | {"num_epochs": given.epochs}
     model = config.override(module.build(env), values)
     suite = _levels(env, given.levels)

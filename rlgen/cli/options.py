@@ -61,7 +61,7 @@ def wants_help(args: Sequence[str]) -> bool:
 def option(kind: Any, default: Any, name: str, about: str, *aliases: str) -> Field:
     """Define an option with a value, which is converted like a config value."""
     spec = tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
+        nargs=1,  # a tuple is one argument, separated by commas
         metavar=_metavar(kind),
         instance_from_str=lambda texts: _converted(kind, texts[0], name),
         is_instance=lambda value: True,
@@ -96,6 +96,7 @@ def group(name: str, leaves: Sequence[Leaf]) -> Field:
     fields = fields_of(leaves)
     kind = _options_class(name, fields)
     written = name.replace("_", "-")
+    # `[2:]` removes the dashes of the inner option.
     flags = {f"--{written}.{inner[2:]}": takes for inner, takes in _flags(fields).items()}
     settings = tyro.conf.arg(name=written)
     default = dataclasses.field(default=kind())
@@ -123,6 +124,7 @@ def changed(options: Any, leaves: Sequence[Leaf]) -> dict[str, Any]:
         for head in heads:
             at = getattr(at, _group_identifier(head))
         value = getattr(at, _identifier(last))
+        # The types differ for 1 and 1.0 or True, which compare equal.
         if value != leaf.value or type(value) is not type(leaf.value):
             found[leaf.path] = value
     return found

@@ -36,6 +36,7 @@ IMPORTS = "import code outside rlgen that the run refers to; only if you trust t
 
 def train(args: Sequence[str]) -> int:
     """Run `rlgen train`: train or resume; returns 0, or the exit code of a run that stopped."""
+    # The number of CPU devices must be set before JAX initialises, so it is read first.
     named = peek(args, resume="", devices=1)
     _use_cpu_devices(named.devices)
     if named.resume:
@@ -54,6 +55,7 @@ def _train(args: Sequence[str]) -> Path:
     from rlgen.runs.spec import RunSpec, build, paths_set_by_length, with_names
 
     base = RunSpec(recipe=args[0])
+    # Names decide which components, and therefore which options, exist.
     named = peek(args[1:], **{name: x for name, x in flatten(base).items() if name in NAMES})
     base = with_names(dataclasses.replace(base, **dataclasses.asdict(named)))
     env, curriculum = build(base)

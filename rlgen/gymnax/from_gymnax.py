@@ -52,6 +52,7 @@ class OneLevel(LevelEnv):
 
     source: str | environment.Environment
     kwargs: tuple[tuple[str, Hashable], ...]
+    # Not compared: gymnax environments compare by identity; `source` and `kwargs` identify this.
     env: environment.Environment = field(compare=False, repr=False)
 
     def __post_init__(self):
@@ -86,6 +87,7 @@ class OneLevel(LevelEnv):
     ) -> tuple[PyTree, PyTree, Float[Array, ""], Bool[Array, ""], dict]:
         """One step: `(obs, state, reward, terminated, info)`."""
         obs, state, reward, terminated, info = self.env.step_env(key, state, action, params)
+        # Scans need one shape and dtype, regardless of what the environment returns.
         reward = jnp.asarray(reward, jnp.float32).reshape(())
         terminated = jnp.asarray(terminated, bool).reshape(())
         return self._floats(obs), jax.tree.map(_array, state), reward, terminated, info

@@ -121,6 +121,7 @@ class Conv(Approximator):
         """Initial weights, distributed as in flax's layers."""
         self.check(env)
         leaves = _leaves(env)
+        # One key per leaf, of which only images use theirs.
         key_dense, *keys = jax.random.split(key, 1 + len(leaves))
         params, num_inputs = {}, 0
         for i, (key_leaf, leaf) in enumerate(zip(keys, leaves, strict=True)):
@@ -192,6 +193,7 @@ class Separate(Network):
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
         """Return the carry, logits and values of a sequence."""
+        # Without memory, time and slots are one batch axis, [T · N].
         flat = jax.tree.map(lambda x: x.reshape(first.size, *x.shape[2:]), obs)
         _, logits, value = self.step(env, params, carry, flat, first.reshape(-1))
         return carry, logits.reshape(*first.shape, -1), value.reshape(first.shape)
@@ -267,6 +269,7 @@ def _dense_layers(key: Key, sizes: tuple[int, ...]) -> dict[str, dict[str, Array
 def _dense(
     params: PyTree, x: Float[Array, "B F"], act: Callable[[Array], Array]
 ) -> Float[Array, "B K"]:
+    # `params` may also hold convolutions; the last dense layer has no activation.
     last = sum(name.startswith("dense_") for name in params) - 1
     for i in range(last + 1):
         layer = params[f"dense_{i}"]

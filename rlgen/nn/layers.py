@@ -46,6 +46,7 @@ def encode(
         vector_features: number of units of the dense layers for leaves that accompany an image.
     """
     leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(features)]
+    # Rank 3 behind the axes of time and slots: [H, W, C].
     has_image = any(leaf.ndim - num_axes == 3 for leaf in leaves)
     encoded = []
     for i, leaf in enumerate(leaves):
@@ -107,6 +108,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
     def init(key: Key, shape: tuple[int, int], dtype: object = jnp.float32) -> Float[Array, "I O"]:
         rows, columns = shape
         few, many = sorted(shape)
+        # Tall, so that the Gram matrix below has the smaller size, [few, few].
         x = jax.random.normal(key, (many, few), jnp.float32)
         x /= jnp.sqrt((x**2).sum())  # the Frobenius norm bounds the singular values by 1
 
@@ -177,6 +179,7 @@ def lstm(
 def _lstm_step(
     weights: LSTMWeights, carry: LSTMCarry, x: Array, first: Array
 ) -> tuple[LSTMCarry, Array]:
+    # A product with 0 or 1, not a `where`: the backward pass multiplies by the same factor.
     keep = jnp.where(first, 0.0, 1.0)[:, None]
     cell, hidden = carry.cell * keep, carry.hidden * keep
     z = x @ weights.inputs + hidden @ weights.recurrent + weights.bias[None]  # [N, 4H]
@@ -219,6 +222,7 @@ def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         tanh_cell = jnp.tanh(cell)
         d_hidden = grad.hidden + grad_out  # from step t + 1, and from the output h_t
+        # c_t reaches the loss through c_{t+1} and through h_t = o tanh(c_t).
         d_cell = grad.cell + d_hidden * o * (1 - tanh_cell**2)
         d_gates = jnp.concatenate(
             [
@@ -237,7 +241,7 @@ def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
     grad_weights = LSTMWeights(
         _flat(x).T @ _flat(d_gates), _flat(prev_hidden).T @ _flat(d_gates), d_gates.sum((0, 1))
     )
-    return grad_weights, grad_start, d_gates @ weights.inputs.T, None
+    return grad_weights, grad_start, d_gates @ weights.inputs.T, None  # `first` has no gradient
 
 
 def _flat(x: Float[Array, "T N F"]) -> Float[Array, "TN F"]:
@@ -328,6 +332,7 @@ def _gru_backward(saved: tuple, grads: tuple) -> tuple:
     def step(grad: Array, xs: tuple) -> tuple[Array, tuple]:
         grad_out, gates, prev_hidden, keep = xs
         r, z, n, recalled = jnp.split(gates, 4, axis=-1)
+        # h_t = (1 − z) n + z h_{t-1} with n = tanh(W_n x + r (U_n h_{t-1} + b_n)).
         d_hidden = grad + grad_out
         d_n = d_hidden * (1 - z) * (1 - n**2)
         d_z = d_hidden * (prev_hidden - n) * z * (1 - z)

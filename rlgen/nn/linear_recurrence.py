@@ -85,6 +85,7 @@ def parallel(start: Array, decay: Array, push: Array) -> Array:
     Source: Blelloch, 1990, "Prefix Sums and Their Applications", section 1.4.
     """
 
+    # Composition of h -> d1 h + p1 and then h -> d2 h + p2: h -> d1 d2 h + (d2 p1 + p2).
     def after(early: tuple[Array, Array], late: tuple[Array, Array]) -> tuple[Array, Array]:
         return early[0] * late[0], late[0] * early[1] + late[1]
 
@@ -112,6 +113,7 @@ def _forward(start: Array, decay: Array, push: Array) -> tuple[Array, tuple]:
 def _backward(saved: tuple, grad_states: Array) -> tuple[Array, Array, Array]:
     start, decay, states = saved
     # The total gradient by h_t is its direct gradient plus decay_{t+1} times that by h_{t+1}.
+    # The factor of the last step is 0, as nothing follows it; time is reversed for `_solve`.
     later = jnp.concatenate([decay[1:], jnp.zeros_like(decay[:1])])
     reaching = _solve(jnp.zeros_like(start), later[::-1], grad_states[::-1])[::-1]
     before = jnp.concatenate([start[None], states[:-1]])

@@ -135,5 +135,6 @@ def _moments_upto(before: Moments, x: Float[Array, "T N"], counted: Bool[Array, 
     squares = jnp.where(counted, (x - mean[:, None]) ** 2, 0.0).sum(1)
     # Moments of each step's N slots, merged along T: unlike Σx² − n mean², this does not cancel.
     upto = jax.lax.associative_scan(merge, Moments(num, mean, squares))
+    # `merge` is associative, so that the moments before the rollout can be added last.
     start = Moments(*(jnp.broadcast_to(m, num.shape) for m in before))
     return merge(start, upto)

@@ -111,6 +111,7 @@ def clipped(grads: PyTree, max_norm: float) -> PyTree:
     """Scale gradients down to a maximum global norm; 0 returns them unchanged."""
     if max_norm == 0:
         return grads
+    # No division by the norm where it is small, and no branch: the factor is 1 up to `max_norm`.
     scale = max_norm / jnp.maximum(global_norm(grads), max_norm)
     return jax.tree.map(lambda g: scale * g, grads)
 

@@ -32,6 +32,7 @@ def make_mesh(num_devices: int, seeds: int, num_slots: int) -> Mesh:
             "at most that. (The command line turns each CPU core into a device; in Python, call "
             "jax.config.update('jax_num_cpu_devices', N) before anything else)"
         )
+    # Seeds are preferred, as they need no communication.
     split_seeds = seeds > 1 and seeds % num_devices == 0
     if not split_seeds and num_slots % num_devices:
         raise ValueError(

@@ -45,7 +45,7 @@ def check_sampler(
     @jax.jit
     def update(key: Array, state: PyTree, slots: Slots, free: Array) -> tuple:
         key_sampler, key_score, key_done = jax.random.split(key, 3)
-        keys = Keys(key_sampler, key_sampler)
+        keys = Keys(key_sampler, key_sampler)  # one seed: own and shared need not differ
         proposed, slots = sampler.propose(keys, state, slots, free)
         score = jax.random.uniform(key_score, slots.buffer_index.shape)
         done = jax.random.bernoulli(key_done, 0.5, free.shape)

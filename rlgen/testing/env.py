@@ -81,6 +81,7 @@ def _check_equality(env: Any) -> None:
         traces.append(env)
         return env.sample_level(key)
 
+    # A static argument of jit: equal environments must share one trace.
     twin = copy.deepcopy(env)
     assert twin == env and hash(twin) == hash(env), "two equal environments do not compare equal"
     for each in (env, twin):

@@ -51,10 +51,11 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     for name, value in metrics.items():
         assert np.isfinite(value).all(), f"metric {name} is {value} after an ordinary update"
 
+    # Without the axis of the population, which has one learner.
     played = jax.tree.map(lambda x: x[0], outcome.rollout)
     one = jax.tree.map(lambda x: x[0], state.learner)
     update = jax.jit(lambda rollout, weight: learner.update(key_learn, one, rollout, weight)[0])
-    half = jnp.arange(num_slots) % 2.0
+    half = jnp.arange(num_slots) % 2.0  # weights 0, 1, 0, 1, ...
     spoilt, ones = _spoil(played, half == 0), jnp.ones(num_slots)
     sentence = "what happened in a slot of weight 0 was learned from"
     assert_same(update(spoilt, half), update(played, half), sentence)

@@ -218,6 +218,7 @@ def solve_probes(
 
     def update(state: PyTree, key: Key) -> tuple[PyTree, tuple]:
         key_level, key_one = jax.random.split(key)
+        # Leading axes [question, slot, 1], where 1 is the queue.
         each = [jax.vmap(new)(jax.random.split(key_level, 32)) for new in sample]
         level = jax.tree.map(lambda *x: jnp.stack(x)[:, :, None], *each)
         state, played = jax.vmap(one)(jax.random.split(key_one, len(probes)), state, level)
