@@ -1,7 +1,8 @@
 """Reinforcement-learning generalisation in pure JAX.
 
-A run is three choices: who learns (a student), which levels it meets (a sampler), how a level is
-judged (a score). `rlgen.curriculum.Curriculum` joins them into one compiled loop.
+A training method has three parts: a student, which learns; a sampler, which chooses the levels that
+the student plays; and a score, which sets the priority of a level.
+`rlgen.curriculum.Curriculum` combines them into one compiled loop.
 """
 
 from rlgen import gymnax_hook

@@ -1,4 +1,4 @@
-"""`python -m rlgen` is `rlgen`."""
+"""Entry point of `python -m rlgen`, the same command as `rlgen`."""
 
 import sys
 

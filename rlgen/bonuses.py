@@ -1,12 +1,13 @@
-"""Bonuses made of bonuses: products, sums, gates, scales, and the wrapper that a learner meets.
+"""Combinations of bonuses (products, sums, gates, scales), and the wrapper that learners use.
 
-A bonus is raw novelty until `Shaped` normalises it and sets how much of it is paid; so whatever is
-combined is normalised once, at the end. On a command line bonuses are written as expressions of
-names: `e3b*rnd`, `episodic+0.5*rnd`, `rnd|episodic` (see `parse`).
+A bonus is raw novelty until `Shaped` normalises it and multiplies it by a coefficient. A
+combination of bonuses is therefore normalised once, at the end. On the command line, bonuses are
+written as expressions of names: `e3b*rnd`, `episodic+0.5*rnd`, `rnd|episodic` (see `parse`).
 
 Source of the combinations: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic
 Bonuses for Exploration in Contextual MDPs". A product keeps the ranking by global novelty at every
-scale, where a sum ends as its episodic part alone, since that does not shrink over training.
+scale. In a sum the episodic part dominates in the end, since only the global part shrinks over
+training.
 """
 
 import abc
@@ -26,7 +27,7 @@ from rlgen.types import Key, Metrics, PyTree, Rollout
 
 WAYS = ("product", "sum", "gate")
 RIGHT = "_right"
-"""Behind the name of a metric of the right one of two, where the left one has it, too."""
+"""Suffix of a metric of the right bonus if the left bonus has a metric of the same name."""
 
 
 class Pair(NamedTuple):
@@ -38,15 +39,15 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Combined(Bonus):
-    """Two bonuses as one; see `product`, `weighted_sum` and `gate`.
+    """Combination of two bonuses; see `product`, `weighted_sum` and `gate`.
 
     Attributes:
         how: `product`, `sum` or `gate`.
-        right_weight: β, what the right one is multiplied by in a sum.
-        threshold: above it, the right one opens a gate.
+        right_weight: β, factor of the right bonus in a sum.
+        threshold: a gate lets the left bonus through where the right one is above this value.
 
     Raises:
-        ValueError: an unknown way to combine.
+        ValueError: unknown `how`.
     """
 
     left: Bonus
@@ -57,20 +58,20 @@ class Combined(Bonus):
 
     def __post_init__(self):
         if self.how not in WAYS:
-            raise ValueError(f"how={self.how!r} combines no bonuses; choose from {', '.join(WAYS)}")
+            raise ValueError(f"how must be one of {', '.join(WAYS)}, got {self.how!r}")
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What either needs."""
+        """Features that either bonus reads."""
         return _features(self.left, self.right)
 
     @property
     def pairs(self) -> bool:
-        """Whether either looks at the observation that follows."""
+        """True if either bonus depends on the next observation."""
         return _pairs(self.left, self.right)
 
     def init(self, key: Key, num_slots: int) -> Pair:
-        """Both, before any data."""
+        """Initial states of both bonuses."""
         key_left, key_right = jax.random.split(key)
         return Pair(self.left.init(key_left, num_slots), self.right.init(key_right, num_slots))
 
@@ -81,11 +82,12 @@ class Combined(Bonus):
         key_left, key_right = jax.random.split(key)
         left_state, left, metrics = self.left.apply(key_left, state.left, rollout, weight)
         right_state, right, others = self.right.apply(key_right, state.right, rollout, weight)
+        # Two bonuses of one kind report the same names: those of the right one get a suffix.
         others = {name + RIGHT if name in metrics else name: x for name, x in others.items()}
         return Pair(left_state, right_state), self._together(left, right), others | metrics
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """What both have to say of the metrics of an update."""
+        """Warnings of both bonuses about the metrics of an update."""
         of_right = {name.removesuffix(RIGHT): x for name, x in metrics.items() if RIGHT in name}
         return self.left.warnings(metrics) + self.right.warnings({**metrics, **of_right})
 
@@ -98,7 +100,7 @@ class Combined(Bonus):
 
 
 def product(left: Bonus, right: Bonus) -> Combined:
-    """`left` times `right`: new to both."""
+    """`left` times `right`: high where both are high."""
     return Combined(left, right, "product")
 
 
@@ -108,39 +110,42 @@ def weighted_sum(left: Bonus, right: Bonus, right_weight: float = 1.0) -> Combin
 
 
 def gate(left: Bonus, right: Bonus, threshold: float = 0.5) -> Combined:
-    """`left` where `right` is above a threshold, such as an episodic count, 1 or 0; else 0."""
+    """`left` where `right` is above a threshold, else 0.
+
+    `right` is typically an episodic bonus, 1 at the first visit in the episode and 0 afterwards.
+    """
     return Combined(left, right, "gate", threshold=threshold)
 
 
 class Wrapper(Bonus, abstract=True):
-    """Base of bonuses that are another one, paid differently."""
+    """Base class of bonuses that rescale another bonus."""
 
     @property
     @abc.abstractmethod
     def inner(self) -> Bonus:
-        """The other one."""
+        """The wrapped bonus."""
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What the bonus needs."""
+        """Features that the wrapped bonus reads."""
         return self.inner.features
 
     @property
     def pairs(self) -> bool:
-        """Whether it looks at the observation that follows."""
+        """True if the wrapped bonus depends on the next observation."""
         return self.inner.pairs
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """What the bonus has to say of the metrics of an update."""
+        """Warnings of the wrapped bonus about the metrics of an update."""
         return self.inner.warnings(metrics)
 
 
 @dataclass(frozen=True)
 class Scale(Wrapper):
-    """A bonus times a number.
+    """A bonus times a constant.
 
     Attributes:
-        factor: the number.
+        factor: the constant.
     """
 
     bonus: Bonus
@@ -148,11 +153,11 @@ class Scale(Wrapper):
 
     @property
     def inner(self) -> Bonus:
-        """The bonus."""
+        """The wrapped bonus."""
         return self.bonus
 
     def init(self, key: Key, num_slots: int) -> PyTree:
-        """The bonus before any data."""
+        """Initial state of the wrapped bonus."""
         return self.bonus.init(key, num_slots)
 
     def apply(
@@ -164,7 +169,7 @@ class Scale(Wrapper):
 
 
 class ShapedState(NamedTuple):
-    """A bonus and the statistics by which it is normalised."""
+    """State of a bonus and of its normaliser."""
 
     novelty: PyTree
     statistics: PyTree
@@ -172,19 +177,19 @@ class ShapedState(NamedTuple):
 
 @dataclass(frozen=True)
 class Shaped(Wrapper):
-    """A bonus as a learner meets it: normalised, then times a coefficient.
+    """Bonus as added to the reward: normalised, then multiplied by a coefficient.
 
-    What is not finite is paid as 0 and counted in the metric `bonus_nonfinite`.
+    Values that are not finite are replaced by 0 and counted in the metric `bonus_nonfinite`.
 
     Attributes:
         novelty: the raw bonus.
-        normalizer: what it is divided by.
-        coef: α; what is paid is α times the normalised bonus. The default is small beside a
-            reward of 1, as values follow large sums of bonuses slowly (docs/exploration.md).
-        clip: bounds what is paid to [-clip, clip]; 0 does not.
+        normalizer: running statistic by which the raw bonus is divided.
+        coef: α, factor of the normalised bonus. The default is small compared with a reward of 1,
+            because values follow large sums of bonuses slowly (docs/exploration.md).
+        clip: bound of the scaled bonus, which is clipped to [-clip, clip]; 0 disables clipping.
 
     Raises:
-        ValueError: a negative clip.
+        ValueError: negative `clip`.
     """
 
     novelty: Bonus
@@ -202,63 +207,65 @@ class Shaped(Wrapper):
         return self.novelty
 
     def init(self, key: Key, num_slots: int) -> ShapedState:
-        """Before any data."""
+        """Initial states of the bonus and its normaliser."""
         return ShapedState(self.novelty.init(key, num_slots), self.normalizer.init(num_slots))
 
     def apply(
         self, key: Key, state: ShapedState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[ShapedState, Float[Array, "T N"], Metrics]:
-        """What is paid for each step; see `rlgen.protocols.Bonus`."""
+        """Return the scaled bonus of each step; see `rlgen.protocols.Bonus`."""
         novelty, raw, metrics = self.novelty.apply(key, state.novelty, rollout, weight)
         finite = jnp.isfinite(raw)
         metrics["bonus_nonfinite"] = (~finite).sum().astype(jnp.float32)
         raw = jnp.where(finite, raw, 0.0)
         counted = jnp.broadcast_to((weight > 0)[None], raw.shape)
         if self.pairs:
+            # The last step of an episode has no next observation: its 0 is not a measurement.
             counted &= ~rollout.done
         statistics, divisor = self.normalizer.update(state.statistics, raw, counted)
         paid = self.coef * raw / divisor
         if self.clip > 0:
             paid = jnp.clip(paid, -self.clip, self.clip)
-        num = jnp.maximum(counted.sum(), 1)
+        num = jnp.maximum(counted.sum(), 1)  # 1 if no step counts; the sums are then 0 as well
         means = {"bonus": paid, "bonus_raw": raw}
         metrics |= {name: jnp.where(counted, x, 0.0).sum() / num for name, x in means.items()}
-        metrics["bonus_divisor"] = divisor[-1].mean()
+        metrics["bonus_divisor"] = divisor[-1].mean()  # after the whole rollout
         return ShapedState(novelty, statistics), paid, metrics
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """What a user should hear of the metrics of an update."""
+        """Warnings of the raw bonus, and one if it was not finite."""
         told, bad = super().warnings(metrics), float(metrics.get("bonus_nonfinite", 0.0))
         if bad > 0:
-            told.append(f"the bonus was not finite in {bad:g} steps of an update; they were paid 0")
+            told.append(f"the bonus was not finite in {bad:g} steps of an update; these got 0")
         return told
 
 
 COMBINATORS = {
-    "*": "product: new to both",
+    "*": "product: high where both are high",
     "+": "sum",
-    "|": "gate: the left one where the right one, an episodic count, is new",
+    "|": "gate: the left one where the right one, such as an episodic count, is high",
 }
-"""What stands between names in an expression, loosest binding last."""
+"""Operators between names in an expression, with a description of each."""
 
 
 def parse(text: str, env: LevelEnv) -> Bonus:
-    """The raw bonus that an expression of names describes, for an environment.
+    """Build the raw bonus that an expression describes, for an environment.
 
-    `*` binds more tightly than `|`, and that more than `+`. A number may stand before `*`:
-    `e3b+0.5*rnd`. A name is one of `rlgen list bonuses`, of a variant (`counts/event`) or of a
-    module of your own, by its dotted path.
+    `*` binds more tightly than `|`, and `|` more tightly than `+`. A factor of a product may be a
+    number: `e3b+0.5*rnd`. A name is one of `rlgen list bonuses`, with or without a variant
+    (`counts/event`), or the dotted path of a module outside rlgen.
 
     Raises:
-        ValueError: an unknown name or combinator, or a bonus that the environment cannot have.
+        ValueError: unknown name or combinator, or a bonus that the environment does not support.
     """
     unknown = re.sub(r"[\w./*+| -]", "", text)
     if unknown:
         raise ValueError(
-            f"unknown combinator {unknown[0]!r} in the bonus {text!r}; between names stand "
+            f"unknown combinator {unknown[0]!r} in the bonus {text!r}; the combinators are "
             + ", ".join(f"{sign} ({what})" for sign, what in COMBINATORS.items())
         )
     terms = [_parse_gated(term, text, env) for term in text.split("+")]
+    # A number before the first term scales it; elsewhere it is the weight of the sum.
     whole = terms[0]
     for term in terms[1:]:
         part, factor = (term.bonus, term.factor) if isinstance(term, Scale) else (term, 1.0)
@@ -278,18 +285,19 @@ def _parse_product(term: str, text: str, env: LevelEnv) -> Bonus:
     for written in term.split("*"):
         name = written.strip()
         if not name:
-            raise ValueError(f"the bonus {text!r} lacks a name beside a combinator")
+            raise ValueError(f"the bonus {text!r} lacks a name next to a combinator")
         if re.fullmatch(r"[0-9.]+(e-?[0-9]+)?", name):
             factor *= float(name)
             continue
         built = registry.make_bonus(name, env)
         whole = built if whole is None else product(whole, built)
     if whole is None:
-        raise ValueError(f"the bonus {text!r} has a number where a name should be")
+        raise ValueError(f"the bonus {text!r} has a number in place of a name")
     return whole if factor == 1.0 else Scale(whole, factor)
 
 
 def _features(*bonuses: Bonus) -> tuple[str, ...]:
+    # Without duplicates, in order of first use.
     every = [name for bonus in bonuses for name in bonus.features]
     return tuple(dict.fromkeys(every))
 

@@ -1,18 +1,20 @@
-"""Levels worth another look: a buffer, its priorities, draws and insertions, as pure functions.
+"""Level buffer for replay: priorities, draws and insertions as pure functions.
 
-Draws and insertions have two modes. `sequential` treats the levels of a batch one after the other,
-each seeing what the ones before it changed, as published implementations do; it is the reference.
-The default treats a batch at once. It differs in that priorities are computed once a batch, so
+Draws and insertions have two modes. `sequential` processes the levels of a batch one after the
+other, each with the buffer as changed by the previous ones, as published implementations do; it is
+the reference. The default mode processes a batch at once and computes priorities once per batch.
+It differs from the reference as follows:
 
-- a draw does not yet know that the batch has just drawn the same row (it would be a little less
-  likely: its staleness is 0); draws are independent;
-- the best arrivals compete for the empty rows and for the rows of lowest priority, best with
-  lowest, whatever the order of arrival, and no row is replaced twice within a batch;
-- of equal levels in a batch only the last is considered.
+- Draws of a batch are independent. In the reference, a row that the batch has just drawn has
+  staleness 0 and is therefore a little less likely to be drawn again.
+- The arrivals with the highest scores compete for the empty rows and for the rows of lowest
+  priority, the best with the lowest, regardless of their order in the batch. No row is replaced
+  twice within a batch.
+- Among equal levels in a batch only the last one is considered.
 
 Sources: Jiang et al., 2021, "Prioritized Level Replay"; Jiang et al., 2021, "Replay-Guided
 Adversarial Environment Design" (robust PLR). The sequential mode has the semantics of JaxUED
-(Coward et al., 2024), except that a level without evidence (score `-inf`) never enters.
+(Coward et al., 2024), except that a level without data (score `-inf`) is never inserted.
 """
 
 from dataclasses import dataclass
@@ -29,58 +31,62 @@ PriorityKind = Literal["rank", "proportional"]
 
 
 class LevelBuffer(NamedTuple):
-    """K rows, of which the first `size` are filled; the clock counts draws and insertions."""
+    """Buffer of K rows. The first `size` rows are filled; the clock counts draws and insertions."""
 
     level: PyTree  # [K, ...]
-    level_info: PyTree  # [K, ...] what the sampler keeps with each level: the score's state, ...
-    score: Float[Array, " K"]  # -inf: never observed
-    timestamp: Int[Array, " K"]  # the clock when the row was last drawn or written
-    hash: UInt32[Array, "K 2"]  # content of the level
+    level_info: PyTree  # [K, ...] data stored with each level: the score's memory, ...
+    score: Float[Array, " K"]  # -inf if never observed
+    timestamp: Int[Array, " K"]  # value of the clock when the row was last drawn or written
+    hash: UInt32[Array, "K 2"]  # content hash of the level
     size: Int[Array, ""]
     clock: Int[Array, ""]
 
 
 class Arrivals(NamedTuple):
-    """n levels on offer for the buffer, with what was found out about them."""
+    """n candidate levels for the buffer, with the data to store."""
 
     level: PyTree  # [n, ...]
     level_info: PyTree  # [n, ...]
     score: Float[Array, " n"]
     hash: UInt32[Array, "n 2"]
-    valid: Bool[Array, " n"]  # whether the entry is on offer at all
+    valid: Bool[Array, " n"]  # False for entries to ignore
 
 
 @runtime_checkable
 class Weighting(Protocol):
-    """Which rows are worth a draw, and worth keeping: all that draws and insertions ask for."""
+    """Interface of priorities, used for draws and for replacement.
+
+    A priority combines a part that depends on scores with one that depends on staleness.
+    Draws change the second part only, so the first is computed once for a batch of draws.
+    """
 
     def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
         """Probability of each row: 0 outside `rows`, summing to 1 unless no row is in it."""
         ...
 
     def by_score(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """The part of it that draws do not change."""
+        """The part of the priority that does not depend on staleness."""
         ...
 
     def with_staleness(
         self, by_score: Float[Array, " K"], buffer: LevelBuffer, rows: Bool[Array, " K"]
     ) -> Float[Array, " K"]:
-        """The whole, of that part and the staleness of the moment."""
+        """Priority from the part `by_score` and the current staleness."""
         ...
 
 
 @dataclass(frozen=True)
 class Priority:
-    """How likely each row is drawn: P = (1 − ρ) w_score + ρ w_stale.
+    """Replay distribution over the rows: P = (1 − ρ) w_score + ρ w_stale.
 
     Attributes:
-        kind: `rank`, w_score ∝ (1 / rank)^(1/β), rank 1 the highest score, ties by row; or
-            `proportional`, w_score ∝ score^(1/β), negative scores counting as 0.
+        kind: `rank`: w_score ∝ (1 / rank)^(1/β), where rank 1 is the highest score and ties are
+            broken by row. `proportional`: w_score ∝ score^(1/β), where negative scores count as 0.
         temperature: β; lower is greedier.
-        staleness_coef: ρ, the share of w_stale ∝ clock − timestamp.
+        staleness_coef: ρ, weight of w_stale ∝ clock − timestamp.
 
     Raises:
-        ValueError: an unknown kind, β not positive, ρ outside [0, 1].
+        ValueError: unknown kind, β not positive or ρ outside [0, 1].
     """
 
     kind: PriorityKind = "rank"
@@ -105,14 +111,14 @@ class Priority:
         return self.with_staleness(self.by_score(buffer, rows), buffer, rows)
 
     def by_score(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """w_score, which draws do not change."""
+        """w_score, which does not depend on staleness."""
         weights = rank_weights if self.kind == "rank" else proportional_weights
         return weights(buffer.score, rows, self.temperature)
 
     def with_staleness(
         self, by_score: Float[Array, " K"], buffer: LevelBuffer, rows: Bool[Array, " K"]
     ) -> Float[Array, " K"]:
-        """P, of w_score and the staleness of the moment."""
+        """P from w_score and the current staleness."""
         stale = staleness_weights(buffer, rows)
         return (1 - self.staleness_coef) * by_score + self.staleness_coef * stale
 
@@ -121,6 +127,7 @@ def rank_weights(
     score: Float[Array, " K"], rows: Bool[Array, " K"], temperature: float
 ) -> Float[Array, " K"]:
     """Weights ∝ (1 / rank)^(1/β) over the chosen rows, rank 1 for the highest score."""
+    # `order[r]` is the row of rank r + 1; rows not chosen come last and get weight 0 below.
     order = jnp.argsort(jnp.where(rows, -score, jnp.inf), stable=True)
     by_rank = jnp.arange(1.0, score.size + 1.0) ** (-1.0 / temperature)
     weights = jnp.zeros_like(score).at[order].set(by_rank, unique_indices=True)
@@ -133,17 +140,23 @@ def proportional_weights(
     """Weights ∝ score^(1/β) over the chosen rows; uniform if no score is positive."""
     score = jnp.where(rows, jnp.maximum(score, 0.0), 0.0)
     best = score.max()
-    # Relative to the best, so that no power over- or underflows altogether.
+    # Relative to the best score: a power of raw scores could overflow, or underflow to 0 for all.
     return _normalised((score / jnp.where(best > 0, best, 1.0)) ** (1.0 / temperature), rows)
 
 
 def staleness_weights(buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-    """Weights ∝ ticks since the row was last drawn or written; uniform if all are 0."""
+    """Weights ∝ clock ticks since the row was last drawn or written; uniform if all are 0."""
     return _normalised((buffer.clock - buffer.timestamp).astype(jnp.float32), rows)
 
 
 def make_buffer(capacity: int, level: PyTree, level_info: PyTree) -> LevelBuffer:
-    """An empty buffer of K rows for levels and memories like the two given."""
+    """Empty buffer.
+
+    Args:
+        capacity: number of rows, K.
+        level: example of a level, for shapes and dtypes.
+        level_info: example of the data stored with a level.
+    """
 
     def rows(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (capacity, *jnp.shape(x))), tree)
@@ -160,12 +173,12 @@ def make_buffer(capacity: int, level: PyTree, level_info: PyTree) -> LevelBuffer
 
 
 def filled(buffer: LevelBuffer) -> Bool[Array, " K"]:
-    """Which rows hold a level."""
+    """True for rows that hold a level."""
     return jnp.arange(buffer.score.size) < buffer.size
 
 
 def observed(buffer: LevelBuffer) -> Bool[Array, " K"]:
-    """Which rows hold a level of which something is known: those that may be replayed."""
+    """True for rows that hold a level with a finite score: the rows that can be replayed."""
     return filled(buffer) & jnp.isfinite(buffer.score)
 
 
@@ -177,15 +190,15 @@ def draw(
     used: Bool[Array, " n"],
     sequential: bool = False,
 ) -> tuple[LevelBuffer, Int[Array, " n"]]:
-    """Draw n rows with replacement; each draw moves the clock and stamps its row.
+    """Draw n rows with replacement; each draw advances the clock and stamps its row.
 
     Args:
         key: consumed.
         buffer: only its clock and timestamps change.
         priority: probabilities.
-        rows: the rows that may be drawn; if there is none, the result means nothing.
-        used: which draws count; the others leave no trace.
-        sequential: whether each draw sees the staleness that the draws before it left.
+        rows: rows that can be drawn; without any, the result is undefined.
+        used: draws that count; the others leave the buffer unchanged.
+        sequential: compute each draw from the staleness after the previous draws.
 
     Returns:
         The buffer and the rows.
@@ -196,14 +209,14 @@ def draw(
     def batch(buffer: LevelBuffer, draws: tuple) -> tuple[LevelBuffer, Array]:
         uniform, used = draws
         row = _pick(priority.with_staleness(by_score, buffer, rows), uniform)
-        stamp = buffer.clock + jnp.cumsum(used)
+        stamp = buffer.clock + jnp.cumsum(used)  # [n], the clock after each draw
         at = jnp.where(used, row, rows.size)  # out of bounds is dropped
-        timestamp = buffer.timestamp.at[at].max(stamp, mode="drop")  # the last draw's, if several
+        timestamp = buffer.timestamp.at[at].max(stamp, mode="drop")  # last draw of a row wins
         return buffer._replace(timestamp=timestamp, clock=buffer.clock + used.sum()), row
 
     if not sequential:
         return batch(buffer, (uniform, used))
-    ones = jax.tree.map(lambda x: x[:, None], (uniform, used))
+    ones = jax.tree.map(lambda x: x[:, None], (uniform, used))  # n batches of one draw
     buffer, row = jax.lax.scan(batch, buffer, ones)
     return buffer, row[:, 0]
 
@@ -215,26 +228,28 @@ def draw_distinct(
     rows: Bool[Array, " K"],
     used: Bool[Array, " n"],
 ) -> tuple[LevelBuffer, Int[Array, " n"]]:
-    """Draw without replacement: the next row is drawn from those that are left, by the priorities.
+    """Draw rows without replacement: each draw is from the remaining rows, by their priorities.
 
     Args:
         key: consumed.
         buffer: only its clock and timestamps change.
-        priority: probabilities of the first draw; those of the rows left keep their proportions.
-        rows: the rows that may be drawn, no fewer than the draws that count.
-        used: which of n ≤ K draws count; the others leave no trace, and their rows mean nothing.
+        priority: probabilities of the first draw; later draws renormalise over the remaining rows.
+        rows: rows that can be drawn, at least as many as there are draws that count.
+        used: draws that count, among n ≤ K; the others leave the buffer unchanged, and their rows
+            are undefined.
 
     Returns:
-        The buffer and the rows; those of the draws that count are all different.
+        The buffer and the rows; the rows of draws that count are distinct.
 
     Source: Gumbel-top-k, e.g. Kool et al., 2019, "Stochastic Beams and Where to Find Them".
     """
     probability = priority(buffer, rows)
-    # Rows that may be drawn come before all others, even if their probability underflows to 0.
+    # The lower bound keeps the log finite: a row that can be drawn must precede all others, even
+    # if its probability underflows to 0.
     tiny = jnp.finfo(probability.dtype).tiny
     perturbed = jnp.log(jnp.maximum(probability, tiny)) + jax.random.gumbel(key, rows.shape)
     best = jax.lax.top_k(jnp.where(rows, perturbed, -jnp.inf), used.size)[1]
-    order = jnp.cumsum(used)
+    order = jnp.cumsum(used)  # the k-th draw that counts takes the k-th best row
     row = best[jnp.maximum(order - 1, 0)]
     at = jnp.where(used, row, rows.size)  # out of bounds is dropped
     timestamp = buffer.timestamp.at[at].set(buffer.clock + order, mode="drop")
@@ -248,14 +263,15 @@ def update(
     level_info: PyTree,
     valid: Bool[Array, " n"],
 ) -> LevelBuffer:
-    """Overwrite score and level info of rows that were played again.
+    """Overwrite the score and the level info of rows that were played again.
 
-    A row below 0 and a score of `-inf` change nothing. If a row was drawn more than once, the last
-    of its entries counts. The clock and the timestamps stay: they moved when the row was drawn.
+    Entries with a row below 0 or a score of `-inf` are ignored. If a row was drawn more than once,
+    its last entry counts. The clock and the timestamps do not change: they advanced when the row
+    was drawn.
     """
     valid = valid & (row >= 0) & jnp.isfinite(score)
     valid = _last_of_each(row[:, None] == row[None], valid)
-    at = jnp.where(valid, row, buffer.score.size)
+    at = jnp.where(valid, row, buffer.score.size)  # out of bounds is dropped
     return buffer._replace(
         score=buffer.score.at[at].set(score, mode="drop"),
         level_info=_put(buffer.level_info, at, level_info),
@@ -270,20 +286,20 @@ def insert(
     sequential: bool = False,
     deduplicate: bool = True,
 ) -> LevelBuffer:
-    """Offer n levels to the buffer.
+    """Insert up to n levels into the buffer.
 
-    A level goes to the next empty row, or replaces the row of lowest priority if it scores higher
-    than that row. A level that the buffer already holds overwrites its row instead, level info
-    included, as published. Every level on offer with a finite score moves the clock, accepted or
-    not; one with score `-inf` is ignored.
+    A level goes to the next empty row, or replaces the row of lowest priority if its score is
+    higher than that row's score. A level that the buffer already holds overwrites its own row
+    instead, including the level info, as published. Every valid level with a finite score advances
+    the clock, whether it is inserted or not; a level with score `-inf` is ignored.
 
     Args:
         buffer: K rows.
         arrivals: n levels, n ≤ K.
-        priority: what makes a row worth keeping.
-        protected: filled rows that must not be replaced, say because a slot is busy with them.
-        sequential: whether the levels are taken one after the other.
-        deduplicate: whether equal levels (by hash) share a row.
+        priority: decides which rows are replaced first.
+        protected: filled rows that must not be replaced, such as those that a slot is playing.
+        sequential: insert the levels one after the other.
+        deduplicate: store equal levels (by hash) in a single row.
     """
     if not sequential:
         return _insert_batch(buffer, arrivals, priority, protected, deduplicate)
@@ -312,12 +328,14 @@ def _insert_batch(
         at = jnp.where(waiting & held, known.argmax(-1), capacity)
         buffer = _write(buffer, at, arrivals, stamp)
         waiting = waiting & ~held
-    # Empty rows come first, in their order, then the rows of lowest priority.
+    # Targets: empty rows first, in their order (worth -1), then filled rows by rising priority;
+    # protected rows last.
     worth = jnp.where(protected, jnp.inf, priority(buffer, observed(buffer)))
     worth = jnp.where(filled(buffer), worth, -1.0)
     target = jax.lax.top_k(-worth, num_arrivals)[1]
     best_first = jnp.argsort(jnp.where(waiting, -arrivals.score, jnp.inf), stable=True)
     arrivals, stamp, waiting = jax.tree.map(lambda x: x[best_first], (arrivals, stamp, waiting))
+    # The best arrival is paired with the first target, and so on.
     empty = target >= buffer.size
     better = (arrivals.score > buffer.score[target]) & ~protected[target]
     accepted = waiting & (empty | better)
@@ -328,7 +346,7 @@ def _insert_batch(
 def _write(
     buffer: LevelBuffer, at: Int[Array, " n"], arrivals: Arrivals, stamp: Int[Array, " n"]
 ) -> LevelBuffer:
-    """Arrivals written to rows `at`, all different; those out of bounds are dropped."""
+    """Write arrivals to the rows `at`, which are distinct; rows out of bounds are dropped."""
     return buffer._replace(
         level=_put(buffer.level, at, arrivals.level),
         level_info=_put(buffer.level_info, at, arrivals.level_info),
@@ -343,8 +361,9 @@ def _put(tree: PyTree, at: Int[Array, " n"], values: PyTree) -> PyTree:
 
 
 def _pick(probability: Float[Array, " K"], uniform: Float[Array, " n"]) -> Int[Array, " n"]:
-    """Rows by inversion of the cumulative distribution."""
+    """Sample rows by inverting the cumulative distribution."""
     edges = jnp.cumsum(probability)
+    # Scaled by the last edge, which rounding may leave a little off 1.
     row = jnp.searchsorted(edges, uniform * edges[-1], side="right")
     row = jnp.minimum(row, probability.size - 1)
     # Rounding in the cumulative sum may point to a row of probability 0, about once in 10⁷ draws.
@@ -352,7 +371,7 @@ def _pick(probability: Float[Array, " K"], uniform: Float[Array, " n"]) -> Int[A
 
 
 def _normalised(weights: Float[Array, " K"], rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-    """Weights over the chosen rows as a distribution, uniform if they are all 0."""
+    """Normalise weights over the chosen rows to a distribution, uniform if they are all 0."""
     weights = jnp.where(rows, weights, 0.0)
     total = weights.sum()
     uniform = rows / jnp.maximum(rows.sum(), 1)
@@ -364,6 +383,6 @@ def _equal(x: UInt32[Array, "n 2"], y: UInt32[Array, "m 2"]) -> Bool[Array, "n m
 
 
 def _last_of_each(same: Bool[Array, "n n"], valid: Bool[Array, " n"]) -> Bool[Array, " n"]:
-    """Of the valid entries that are the same, the last."""
+    """True for the last of each group of equal valid entries; `same[i, j]` marks equal entries."""
     later = jnp.triu(same & valid[None], k=1)
     return valid & ~later.any(-1)

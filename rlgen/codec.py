@@ -1,8 +1,9 @@
-"""Levels as a generative model sees them: named parts, each with its own kind of distribution.
+"""Decomposition of levels into named parts, each with its own kind of distribution.
 
-An environment with the ability `codec` says which parts make up its levels; a model that knows the
-five kinds of part can then learn the levels of any environment. Parts are generated in their order,
-so that one may depend on those before it: a place lies on free cells, and apart from other places.
+An environment with the capability `codec` declares the parts of its levels. A generative model that
+supports the five kinds of part can then learn the levels of any environment. Parts are generated in
+order, so that a part can depend on earlier ones: a place lies on a free cell, apart from other
+places.
 
 Source of the idea: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design", whose model has such heads for cells, start and goal.
@@ -18,18 +19,18 @@ from rlgen.types import PyTree
 
 @dataclass(frozen=True)
 class Cells:
-    """What stands in each cell of a grid; int [H, W], a number into `kinds`.
+    """Content of each cell of a grid; int [H, W], an index into `kinds`.
 
-    Under a place the kind is that of `kinds` which stands for nothing there, and models take any of
-    the `free` kinds for as good as another.
+    A cell that holds a place has the kind of an empty cell. For such a cell, models treat all
+    `free` kinds as equivalent.
 
     Attributes:
-        name: of the part.
-        shape: H, W.
-        kinds: names of what a cell may hold.
-        free: the kinds on which places may lie; the cells that can be walked on.
-        landmarks: kinds that stand in relation to the place `hub`, wherever they are.
-        hub: name of that place; "" if there is none.
+        name: name of the part.
+        shape: height and width of the grid, H and W.
+        kinds: names of the possible contents of a cell.
+        free: kinds on which places may lie; the cells that the agent can enter.
+        landmarks: kinds whose positions depend on the place `hub`.
+        hub: name of that place; "" for none.
     """
 
     name: str
@@ -42,12 +43,12 @@ class Cells:
 
 @dataclass(frozen=True)
 class Place:
-    """One cell of a grid; int [], row · W + column.
+    """One cell of a grid, such as the goal's; int [], row · W + column.
 
     Attributes:
-        name: of the part.
-        on: name of the `Cells` among whose free cells it lies.
-        apart_from: names of earlier places, whose cells it cannot share.
+        name: name of the part.
+        on: name of the `Cells` on whose free cells the place lies.
+        apart_from: names of earlier places; the place never shares their cells.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few options; int []."""
+    """One of `num` options; int [], in 0 .. `num` - 1."""
 
     name: str
     num: int
@@ -65,7 +66,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A vector of real numbers, of the order of 1; float [size]."""
+    """A vector of real numbers with magnitudes of about 1; float [size]."""
 
     name: str
     size: int
@@ -73,7 +74,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Flags:
-    """A vector of yes and no; bool [size]."""
+    """A vector of flags; bool [size]."""
 
     name: str
     size: int
@@ -84,17 +85,17 @@ Part: TypeAlias = Cells | Place | Choice | Numbers | Flags
 
 @runtime_checkable
 class LevelCodec(Protocol):
-    """The way between an environment's levels and their parts: a frozen dataclass."""
+    """Conversion between an environment's levels and their parts; a frozen dataclass."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """What makes up a level, in the order of generation; names are distinct."""
+        """Parts of a level, in the order of generation; their names are distinct."""
         ...
 
     def encode(self, level: PyTree) -> dict[str, Array]:
-        """The parts of one level, by name."""
+        """Return the parts of one level, by name."""
         ...
 
     def decode(self, values: dict[str, Array]) -> PyTree:
-        """The level of some parts; the inverse of `encode`, up to what no part holds."""
+        """Build a level from its parts; inverts `encode`, except for data that no part holds."""
         ...

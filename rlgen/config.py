@@ -1,8 +1,9 @@
 """Hyperparameters as data: every field of a tree of components has a dotted path.
 
-A component is a frozen dataclass whose fields are hyperparameters or other components, so a built
-curriculum *is* its configuration: `sampler.capacity`, `student.learner.learning_rate`. Overriding
-goes through `dataclasses.replace`, so that every component's own checks run again.
+A component is a frozen dataclass whose fields are hyperparameters or other components. A built
+curriculum is therefore its own configuration, with paths such as `sampler.capacity` and
+`student.learner.learning_rate`. Values are overridden by `dataclasses.replace`, so that each
+component validates its fields again.
 """
 
 import dataclasses
@@ -43,14 +44,14 @@ class Leaf(NamedTuple):
 
 
 def leaves(component: object) -> Iterator[Leaf]:
-    """Every hyperparameter of a tree of components, each component's own before its parts'.
+    """Iterate over the hyperparameters of a tree of components.
 
-    Left out are environments (fields named `env`), fields with the metadata `{"config": False}`,
-    empty tuples (an absent component), and what is neither a component nor a plain value, such as
-    arrays.
+    A component's own hyperparameters come before those of its parts. Left out are environments
+    (fields named `env`), fields with the metadata `{"config": False}`, empty tuples (an absent
+    component), and values that are neither components nor plain values, such as arrays.
 
-    A component that stands in two places (the set of DRED is also that of its source) is one
-    component: it is listed at its shortest path and changed in both.
+    A component that occurs at two paths (DRED's level set is also that of its source) is treated as
+    one component: it is listed at its shortest path, and an override changes both.
     """
     for paths in _places(component).values():
         home = _home(paths)
@@ -60,17 +61,18 @@ def leaves(component: object) -> Iterator[Leaf]:
 
 
 def flatten(component: object) -> dict[str, Value]:
-    """Values of all hyperparameters by their dotted paths."""
+    """Return the values of all hyperparameters by their dotted paths."""
     return {leaf.path: leaf.value for leaf in leaves(component)}
 
 
 def override(component: Component, values: Mapping[str, Any]) -> Component:
-    """A copy with other values at some dotted paths; `-` and `_` are the same in a path.
+    """Return a copy with new values at some dotted paths; `-` and `_` are equivalent in a path.
 
-    Values are converted to the field's type where nothing is lost: "5e6" is an int, 1 a float.
+    Values are converted to the field's type if the conversion is lossless: "5e6" to an int, 1 to a
+    float.
 
     Raises:
-        ValueError: an unknown path, a value of the wrong type, or one that a component refuses.
+        ValueError: unknown path, value of the wrong type, or value that a component rejects.
     """
     known = {leaf.path: leaf for leaf in leaves(component)}
     converted = {}
@@ -79,6 +81,7 @@ def override(component: Component, values: Mapping[str, Any]) -> Component:
         if path not in known:
             raise ValueError(f"unknown field {written!r}; {nearest(path, list(known))}")
         converted[path] = convert(known[path].kind, value, path)
+    # A component at several paths gets its new values at each of them.
     for paths in _places(component).values():
         home = _home(paths)
         own = {path: v for path, v in converted.items() if path.rpartition(".")[0] + "." == home}
@@ -88,10 +91,10 @@ def override(component: Component, values: Mapping[str, Any]) -> Component:
 
 
 def convert(kind: Any, value: object, name: str = "value") -> Any:
-    """A value, as written on a command line or in JSON, as the type of a field.
+    """Convert a value from a command line or from JSON to the type of a field.
 
     Raises:
-        ValueError: it cannot be one without loss; the message says what is allowed.
+        ValueError: no lossless conversion exists; the message states what is allowed.
     """
     if get_origin(kind) is Literal:
         options = {str(option): option for option in get_args(kind)}
@@ -108,20 +111,20 @@ def convert(kind: Any, value: object, name: str = "value") -> Any:
 
 
 def to_json(values: Mapping[str, Value]) -> dict[str, Any]:
-    """Leaves as JSON can hold them: tuples as lists, infinities and NaN as text.
+    """Convert values to JSON: tuples become lists, infinities and NaN become text.
 
-    The way back is `override`, whose conversions undo both.
+    `override` converts both back.
     """
     return {path: _jsonable(value) for path, value in values.items()}
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """The tail of an error message for an unknown name among many: only the likely ones."""
+    """End of an error message for an unknown name among many; lists only similar names."""
     return did_you_mean(name, difflib.get_close_matches(name, known, n=4, cutoff=0.5) or known)
 
 
 def _places(component: object, prefix: str = "") -> dict[int, dict[str, object]]:
-    """Every component of a tree, by identity: the paths, each with a dot behind, at which it is."""
+    """Map each component, by `id`, to its paths; a path ends in a dot, except the root's."""
     found: dict[int, dict[str, object]] = {id(component): {prefix: component}}
     parts = [(n, x) for n, x, _, _ in _children(component) if _is_component(x) or _is_group(x)]
     for name, part in parts:
@@ -131,10 +134,12 @@ def _places(component: object, prefix: str = "") -> dict[int, dict[str, object]]
 
 
 def _home(paths: dict[str, object]) -> str:
+    """Shortest path of a component, at which its hyperparameters are listed."""
     return min(paths, key=lambda path: path.count("."))
 
 
 def _children(component: object) -> Iterator[tuple[str, Any, Any, str]]:
+    """Name, value, annotation and description of each field, or of each item of a tuple."""
     if isinstance(component, tuple):
         yield from ((str(i), child, type(child), "") for i, child in enumerate(component))
         return
@@ -146,12 +151,14 @@ def _children(component: object) -> Iterator[tuple[str, Any, Any, str]]:
             yield field.name, value, hints.get(field.name), texts.get(field.name, "")
 
 
-@functools.cache  # asked for at every look at a component, and slow to read
+@functools.cache  # called for every component of every tree, and slow: it parses source
 def attributes(kind: type) -> Mapping[str, str]:
-    """Descriptions of a class's fields, inherited ones included, each on one line.
+    """Return descriptions of a class's fields, including inherited ones, each on one line.
 
-    From the Attributes section of a class or a dataclass that it extends, else from comments.
+    They come from the Attributes section of the class or of a dataclass that it extends, otherwise
+    from comments.
     """
+    # Base classes first, so that a subclass's descriptions replace inherited ones.
     inherited = [base for base in kind.__mro__[:0:-1] if dataclasses.is_dataclass(base)]
     comments: dict[str, str] = {}
     sections: dict[str, str] = {}
@@ -163,7 +170,7 @@ def attributes(kind: type) -> Mapping[str, str]:
 
 
 def _own_attributes(kind: type) -> tuple[dict[str, str], dict[str, str]]:
-    """By comments and by the docstring."""
+    """Descriptions of the class's own fields, from comments and from the docstring."""
     comments = re.findall(r"(?m)^    (\w+): .*?  # (.*)$", _source(kind))
     docstring = docstring_parser.parse(kind.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
     section = {
@@ -177,14 +184,14 @@ def _own_attributes(kind: type) -> tuple[dict[str, str], dict[str, str]]:
 def _source(kind: type) -> str:
     try:
         return inspect.getsource(kind)
-    except (OSError, TypeError):  # made at run time
+    except (OSError, TypeError):  # a class that was created at run time has no source
         return ""
 
 
 def _hints(kind: type) -> dict[str, Any]:
     try:
         return get_type_hints(kind)
-    except (NameError, TypeError):  # a third party's unresolvable annotation: go by the value
+    except (NameError, TypeError):  # unresolvable: the value's own type is used
         return {}
 
 
@@ -206,7 +213,7 @@ def _is_value(value: object) -> bool:
 
 
 def _plain_kind(kind: Any, value: Value) -> Any:
-    """The annotation where it says enough to convert by, else the type of the present value."""
+    """The annotation if values can be converted by it, else the type of the current value."""
     if kind in PLAIN or get_origin(kind) is Literal:
         return kind
     if isinstance(value, tuple):
@@ -215,7 +222,7 @@ def _plain_kind(kind: Any, value: Value) -> Any:
 
 
 def _replace(component: Any, values: dict[str, Any], done: dict[int, Any]) -> Any:
-    """A copy with new values below it; `done` keeps what was one object one object."""
+    """Copy a component with new values; `done` maps ids to copies, so that parts stay shared."""
     if id(component) in done:
         return done[id(component)]
     own, below = {}, {}
@@ -244,11 +251,13 @@ def _convert_tuple(kind: Any, value: Any, name: str) -> tuple:
     kinds = [k for k in get_args(kind) if k is not Ellipsis]
     if get_args(kind)[-1:] != (Ellipsis,) and len(items) != len(kinds):
         raise ValueError(f"{name} must have {len(kinds)} values, got {value!r}")
+    # `tuple[int, ...]` has one kind for all items, `tuple[int, str]` one for each.
     each = kinds * len(items) if get_args(kind)[-1:] == (Ellipsis,) else kinds
     return tuple(convert(k, item, name) for k, item in zip(each, items, strict=True))
 
 
 def _to_bool(value: object) -> bool:
+    # A ValueError or TypeError of these functions becomes the message of `convert`.
     if isinstance(value, bool):
         return value
     try:
@@ -258,14 +267,14 @@ def _to_bool(value: object) -> bool:
 
 
 def _to_int(value: Any) -> int:
-    if isinstance(value, bool):
+    if isinstance(value, bool):  # a bool is an int in Python, but not a number here
         raise TypeError
     if isinstance(value, int):
         return value
     try:
         return int(value) if isinstance(value, str) else _whole(value)
     except ValueError:
-        return _whole(float(value))
+        return _whole(float(value))  # "5e6"
 
 
 def _whole(value: float) -> int:

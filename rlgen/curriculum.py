@@ -1,4 +1,4 @@
-"""The one outer loop: levels flow in, evidence flows out."""
+"""Training loop of all methods: propose levels, train on them, score them, observe the scores."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,15 +27,16 @@ from rlgen.types import (
 
 @dataclass(frozen=True)
 class Curriculum:
-    """A method: who learns, which levels it meets, how a level is judged.
+    """A training method: a student, a sampler of its levels and a score of levels.
 
     Attributes:
-        num_slots: N, levels in play at a time.
-        levels_per_slot: R, levels that a slot plays one after the other within an update. 1
-            replays one level for the whole rollout, as published curricula do.
+        num_slots: N, number of levels that are played in parallel.
+        levels_per_slot: R, number of levels that a slot plays in turn within an update. With 1, a
+            slot plays one level for the whole rollout, as in published curricula.
 
     Raises:
-        ValueError: no slot or an empty queue.
+        ValueError: `num_slots` or `levels_per_slot` below 1, or components that do not fit
+            together.
     """
 
     student: Student
@@ -64,12 +65,12 @@ class Curriculum:
         _check_blocks(self)
         if self.student.full_lifetime and self.sampler.mean_lifetime is None:
             raise ValueError(
-                "this student lives whole lives of agents, and the sampler does not say how long "
-                "they are: wrap it in rlgen.algos.samplers.lifetimes.Lifetimes"
+                "this student trains agents for whole lifetimes, and the sampler does not set "
+                "their length: wrap it in rlgen.algos.samplers.lifetimes.Lifetimes"
             )
 
     def init(self, key: Key) -> TrainState:
-        """A run before its first update; the slots are all free and hold blank levels."""
+        """Initial state of a run; all slots are free and hold placeholder levels."""
         key_student, key_sampler = jax.random.split(key)
         shape = (self.num_slots, self.levels_per_slot)
         slots = Slots(
@@ -85,23 +86,26 @@ class Curriculum:
         return TrainState(student, sampler, slots, jnp.ones(self.num_slots, bool))
 
     def update(self, ts: TrainState, keys: Keys) -> tuple[TrainState, Metrics]:
-        """Propose levels, play and learn, score, observe."""
+        """Run one update: propose levels, train on them, score them, observe the scores."""
         return self.update_and_show(ts, keys)[:2]
 
     def update_and_show(
         self, ts: TrainState, keys: Keys
     ) -> tuple[TrainState, Metrics, UpdateRecord]:
-        """The same, and what was found out about the levels that were met."""
+        """Like `update`, and also return the record of the levels that were played."""
+        # Only the sampler makes decisions that all seeds share.
         key_propose, key_run, key_score, key_observe = jax.random.split(keys.own, 4)
         shared_propose, shared_observe = jax.random.split(keys.shared)
         sampler, slots = self.sampler.propose(
             Keys(key_propose, shared_propose), ts.sampler, ts.slots, ts.free
         )
+        # A new level in a free slot gets a fresh memory; a level from the buffer brings its own.
         unseen = ts.free[:, None] & (slots.buffer_index < 0)
         memory = _repeat(self.score.initial_state(), unseen.shape)
         slots = slots._replace(score_state=tree_where(unseen, memory, slots.score_state))
         student, outcome, metrics = self.student.run(key_run, ts.student, slots, ts.free)
         score, memory = self.score(key_score, slots, outcome)
+        # Only levels whose tenancy has ended are scored; `-inf` is ignored by samplers.
         score = jnp.where(_is_judged(outcome)[:, None], score, -jnp.inf)
         slots = slots._replace(score_state=memory)
         sampler = self.sampler.observe(
@@ -116,10 +120,17 @@ class Curriculum:
     def train(
         self, ts: TrainState, keys: Keys, start: Int[Array, ""], num_updates: int
     ) -> tuple[TrainState, Metrics]:
-        """A chunk of updates as one scan, metrics stacked `[num_updates]`.
+        """Run a chunk of updates as one scan; metrics are stacked, `[num_updates]`.
 
-        Update `t` of a run uses `fold_in(key, t)`, so a run cut into other chunks, or resumed, is
-        the same run. For several seeds: `jax.vmap(train, in_axes=(0, Keys(0, None), None, None))`.
+        Update `t` of a run uses `fold_in(key, t)`, so that the results do not depend on the chunk
+        size or on interruptions. For several seeds, use
+        `jax.vmap(train, in_axes=(0, Keys(0, None), None, None))`.
+
+        Args:
+            ts: state after `start` updates.
+            keys: keys of the whole run.
+            start: number of updates done so far.
+            num_updates: number of updates in the chunk.
         """
         return self.train_and_show(ts, keys, start, num_updates, lambda met: ())[:2]
 
@@ -131,7 +142,7 @@ class Curriculum:
         num_updates: int,
         show: Callable[[UpdateRecord], PyTree],
     ) -> tuple[TrainState, Metrics, PyTree]:
-        """The same, and what `show` keeps of each update, stacked `[num_updates]`."""
+        """Like `train`, and also return `show` of each update's record, stacked `[num_updates]`."""
 
         def body(ts: TrainState, t: Array) -> tuple[TrainState, tuple]:
             keys_now = Keys(*(jax.random.fold_in(key, t) for key in keys))
@@ -143,7 +154,7 @@ class Curriculum:
 
 
 def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:
-    """The slots with levels [N, R, ...] without a past in the free ones, to be trained on."""
+    """Put new levels, of `level` [N, R, ...], into the free slots, with weight 1."""
     new = Slots(
         level=level,
         score_state=slots.score_state,
@@ -156,18 +167,22 @@ def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:
 
 
 def _is_judged(outcome: Outcome) -> Bool[Array, " N"]:
-    """Slots whose tenancy is over, and where the evidence is of a whole life if it is of lives."""
+    """True for slots whose tenancy has ended, so that their levels are scored.
+
+    A meta-learner's agent must also have been trained for its whole lifetime.
+    """
     if isinstance(outcome.lifetimes, LifetimeResults):
         return outcome.done & outcome.lifetimes.complete
     return outcome.done
 
 
 def _repeat(tree: PyTree, shape: tuple[int, ...]) -> PyTree:
+    """Repeat the data of one level to leading axes `shape`, such as [N, R]."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), tree)
 
 
 def _costs(outcome: Outcome) -> Metrics:
-    """What the update cost, as metrics for the accounts; nothing if the student does not count."""
+    """Costs of the update as metrics; empty if the student does not count them."""
     if not isinstance(outcome.spent, Spent):
         return {}
     steps = {f"steps_{kind}": num for kind, num in outcome.spent.env_steps.items()}
@@ -175,10 +190,10 @@ def _costs(outcome: Outcome) -> Metrics:
 
 
 def _check_evidence(curriculum: Curriculum) -> None:
-    """Refuse a score or a sampler that reads what the student does not report.
+    """Reject a score or a sampler that reads fields that the student does not fill.
 
     Raises:
-        ValueError: with what is missing, or what no outcome has.
+        ValueError: names the missing fields, or the fields that no outcome has.
     """
     student = curriculum.student
     for reader in (curriculum.score, curriculum.sampler):
@@ -188,15 +203,15 @@ def _check_evidence(curriculum: Curriculum) -> None:
             raise ValueError(
                 f"{type(reader).__name__} reads the outcome's {' and '.join(missing)}, and "
                 f"{type(student).__name__} gives {', '.join(sorted(student.gives)) or 'nothing'}; "
-                "choose another score or sampler, or a student that gives it"
+                "choose another score or sampler, or a student that provides it"
             )
 
 
 def _check_reads(reader: Score | Sampler) -> None:
-    """Refuse evidence that no outcome has.
+    """Reject names that are not fields of `Outcome`.
 
     Raises:
-        ValueError: with the nearest field.
+        ValueError: suggests the nearest field.
     """
     allowed = f"{type(reader).__name__}.reads must be a frozenset of fields of the outcome"
     if not isinstance(reader.reads, frozenset):
@@ -206,15 +221,15 @@ def _check_reads(reader: Score | Sampler) -> None:
 
 
 def _check_blocks(curriculum: Curriculum) -> None:
-    """Refuse slots that do not divide into the sampler's blocks, or that would not be learned from.
+    """Reject slots that do not divide into the sampler's blocks, or too small a `train_share`.
 
     Raises:
-        ValueError: with the numbers that fit.
+        ValueError: suggests valid numbers.
     """
     num_slots, sampler = curriculum.num_slots, curriculum.sampler
     blocks = sampler.num_blocks
     if num_slots % blocks:
-        fits = num_slots + -num_slots % blocks
+        fits = num_slots + -num_slots % blocks  # the next multiple of `blocks`
         raise ValueError(
             f"num_slots={num_slots} does not divide into the sampler's {blocks} equal blocks; "
             f"choose a multiple of {blocks}, such as {fits}"
@@ -224,13 +239,15 @@ def _check_blocks(curriculum: Curriculum) -> None:
     if round(share * num_slots) < round(needed * num_slots):
         raise ValueError(
             f"student.train_share={share:.3g} learns from {round(share * num_slots)} of "
-            f"{num_slots} slots, and the sampler gives weight to {round(needed * num_slots)}; "
+            f"{num_slots} slots, but the sampler gives weight to {round(needed * num_slots)}; "
             f"set it to {needed:.3g}"
         )
 
 
 def _summary(slots: Slots, score: Array) -> Metrics:
+    """Mean score of the scored levels, mean weight, and the shares of the slots by origin."""
     scored = jnp.isfinite(score)
+    # 0 if no level was scored.
     mean = jnp.where(scored, score, 0.0).sum() / jnp.maximum(scored.sum(), 1)
     shares = {
         f"levels_{name}": (slots.origin == origin).mean()

@@ -1,7 +1,8 @@
-"""Make rlgen's environments known to gymnax without importing it.
+"""Register rlgen's environments with gymnax without importing it.
 
-`import gymnax` takes seconds, so `import rlgen` only leaves a note: as soon as somebody imports
-gymnax, before or after, its registry gets rlgen's ids. What an id builds is in `rlgen.gymnax`.
+`import gymnax` takes seconds. `import rlgen` therefore only installs a hook, which adds rlgen's ids
+to gymnax's registry as soon as gymnax is imported, or at once if it already is. The environments
+behind the ids are defined in `rlgen.gymnax`.
 """
 
 import functools
@@ -13,21 +14,21 @@ from types import ModuleType
 REGISTRATION = "gymnax.registration"
 
 FACTORIES = {"rlgen/Maze-v0": "maze_pool", "rlgen/MazeLevel-v0": "maze_level"}
-"""Id to the function of `rlgen.gymnax` that builds the environment."""
+"""Maps each id to the function of `rlgen.gymnax` that builds its environment."""
 
 
 def install() -> None:
-    """Register now if gymnax is imported, else when it will be. Safe to call again."""
+    """Register now if gymnax is imported, otherwise when it is; safe to call repeatedly."""
     sys.meta_path[:] = [_AfterImport(), *_other_finders()]
     if REGISTRATION in sys.modules:
         _register(sys.modules[REGISTRATION])
 
 
 class _AfterImport:
-    """An import finder that finds nothing itself: it adds one call after one module's import."""
+    """Import finder that finds no modules itself; it adds a call after the import of one module."""
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
-        """The spec that the other finders have, with a loader that registers when it is done."""
+        """Return the other finders' spec of gymnax's registry, with a loader that registers."""
         if name != REGISTRATION:
             return None
         specs = (finder.find_spec(name, path, target) for finder in _other_finders())
@@ -45,14 +46,14 @@ class _AfterImport:
 
 
 def _other_finders() -> list:
-    # By name: a second import of this file, as in notebooks, makes a second class.
+    # Compared by name: a second import of this file, as in notebooks, creates a second class.
     hook = (_AfterImport.__module__, _AfterImport.__name__)
     return [f for f in sys.meta_path if (type(f).__module__, type(f).__name__) != hook]
 
 
 def _register(registration: ModuleType) -> None:
     for env_id, factory in FACTORIES.items():
-        # gymnax refuses an id that it has, and notebooks import rlgen again and again.
+        # gymnax rejects an id that is registered, and notebooks may import rlgen repeatedly.
         if env_id not in registration.registered_envs:
             registration.register(env_id, functools.partial(_build, factory))
 

@@ -1,4 +1,4 @@
-"""Levels as data: sets that are indexable inside jit, hashed and saved as plain `.npz`."""
+"""Sets of levels: indexable inside jit, with content hashes, saved as plain `.npz` files."""
 
 import json
 import zipfile
@@ -22,13 +22,13 @@ FORMAT = "rlgen-levels-1"
 KNOWN = ("hash", "optimal_steps", "optimal_return")
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it with leaves that are not arrays
 @struct.dataclass
 class LevelSet:
-    """M stacked levels and what is known of each.
+    """M stacked levels with their hashes, optima and names.
 
-    `optimal_steps` is -1 and `optimal_return` NaN where the environment has no solver; unsolvable
-    levels have -1 and 0.
+    Without a solver, `optimal_steps` is -1 and `optimal_return` NaN for all levels. With one,
+    unsolvable levels have -1 and 0.
     """
 
     level: PyTree  # [M, ...]
@@ -53,16 +53,16 @@ class Suite(NamedTuple):
 
 
 class DistributionShift(NamedTuple):
-    """Levels outside an environment's training distribution: a suite, or a change of its fields.
+    """Levels outside an environment's training distribution: a suite, or changed fields.
 
-    What `ladder()` of an environment is made of. An agent of the environment can play them as it
-    is: observations and actions are the same.
+    `LevelEnv.ladder()` returns these. Agents of the environment can play the levels without
+    changes, since observations and actions are the same.
     """
 
     rung: Literal["V2", "V3"]  # V2: beyond the range (size, density, …); V3: new combinations
-    about: str  # a few words, after "levels"
-    suite: str = ""  # of the environment, without the family; or
-    fields: Mapping[str, object] = MappingProxyType({})  # the environment's fields that change
+    about: str  # a few words that continue "levels ..."
+    suite: str = ""  # name of a suite of the environment, without the family; or ...
+    fields: Mapping[str, object] = MappingProxyType({})  # changed fields of the environment
 
 
 def make_level_set(
@@ -72,15 +72,15 @@ def make_level_set(
     split: str = "test",
     version: str = "1",
 ) -> LevelSet:
-    """Stack of levels `[M, ...]` with hashes and, where the environment can solve, optima.
+    """Build a set from levels `[M, ...]`: adds hashes and, if the environment has a solver, optima.
 
     Raises:
-        ValueError: the number of names is not the number of levels.
+        ValueError: the number of names differs from the number of levels.
     """
     num_levels = jax.tree.leaves(level)[0].shape[0]
     names = names or tuple(f"{split}-{i:04d}" for i in range(num_levels))
     if len(names) != num_levels:
-        raise ValueError(f"{len(names)} names for {num_levels} levels; give one name a level")
+        raise ValueError(f"{len(names)} names for {num_levels} levels; give one name per level")
     hashes = jax.jit(jax.vmap(env.level_hash))(level)
     if has(env, LevelEnv.solve):
         solution = jax.jit(jax.vmap(env.solve))(level)
@@ -91,7 +91,8 @@ def make_level_set(
 
 
 def save_levels(path: Path | str, levels: LevelSet) -> None:
-    """Write a level set as `.npz` with plain arrays and one JSON header; nothing is pickled."""
+    """Save a level set as `.npz` with plain arrays and a JSON header; nothing is pickled."""
+    # Named by path, such as `level.walls`, so that the file can be read without rlgen.
     arrays = {f"level{jax.tree_util.keystr(p)}": np.asarray(x) for p, x in _leaves(levels.level)}
     header = {
         "format": FORMAT,
@@ -105,10 +106,11 @@ def save_levels(path: Path | str, levels: LevelSet) -> None:
 
 
 def load_levels(path: Path | str, like: PyTree) -> LevelSet:
-    """Read a level set of the family to which the level `like` belongs.
+    """Load a level set of the family to which the level `like` belongs.
 
     Raises:
-        ValueError: not such a file, damaged, or of another family; the message names the array.
+        ValueError: the file is not a level set, is damaged, or is of another family; the message
+            then names the first array that does not fit.
     """
     data, header = _read(path)
     num = len(header["names"])
@@ -122,6 +124,7 @@ def load_levels(path: Path | str, like: PyTree) -> LevelSet:
             raise ValueError(f"{path}: {name} should have shape {shape}, found {found}")
     arrays = {n: jnp.asarray(data[n], jnp.asarray(leaf).dtype) for n, leaf in wanted.items()}
     known = {name: arrays.pop(name) for name in KNOWN}
+    # `arrays` kept the order of the leaves of `like`.
     level = jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
     names, split, version = tuple(header["names"]), header["split"], header["version"]
     return LevelSet(level, names=names, split=split, version=version, **known)
@@ -144,25 +147,28 @@ def _leaves(tree: PyTree) -> list:
 
 
 def plain_level(level: PyTree) -> PyTree:
-    """The environment's level, whether or not it is part of a task."""
+    """Return the environment's level: the level of a task, or the argument itself."""
     return level.level if isinstance(level, Task) else level
 
 
 def take(levels: LevelSet, rows: np.ndarray | slice | list[int]) -> LevelSet:
-    """Some levels of a set: by indices, a mask or a slice. On the host."""
+    """Select levels of a set by indices, a mask or a slice; runs on the host."""
     rows = np.arange(len(levels))[rows]
     part = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), levels)
     return replace(part, names=tuple(levels.names[i] for i in rows))
 
 
 def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, int]:
-    """The levels that are not among some others, say a training set's, and how many were.
+    """Remove the levels that occur in another set, such as a training set.
 
-    Also drops all but the first of equal levels. On the host.
+    Keeps only the first of equal levels. Runs on the host.
 
     Args:
-        levels: what to choose from.
-        hashes: of the levels that must not occur.
+        levels: set to select from.
+        hashes: hashes of the levels to remove.
+
+    Returns:
+        The remaining levels and the number of removed ones.
     """
     seen, kept = set(words(hashes)), []
     for i, word in enumerate(words(levels.hash)):
@@ -173,20 +179,25 @@ def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, i
 
 
 def disjoint(train: UInt32[Array, "K 2"], test: UInt32[Array, "M 2"]) -> bool:
-    """Whether two sets of level hashes share none."""
+    """Return True if two sets of level hashes have none in common."""
     return set(words(train)).isdisjoint(words(test))
 
 
 def words(hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]) -> list[int]:
-    """Hashes as one whole number each."""
+    """Convert each hash to one 64-bit Python integer."""
     high, low = np.asarray(hashes).astype(np.uint64).T
     return ((high << np.uint64(32)) | low).tolist()
 
 
 def level_stream(seed: int, number: int) -> np.random.PCG64:
-    """The random stream of one level of a suite that is drawn on the host.
+    """Random stream of one level of a suite that is generated on the host.
 
-    The raw 64-bit words of PCG64, which numpy promises never to change (its derived distributions
-    may): level i of a suite does not depend on how many are made, and is the same for ever.
+    Generators use the raw 64-bit words of PCG64, which NumPy guarantees never to change; its
+    distributions may change. Level i of a suite therefore never changes, and does not depend on the
+    number of levels generated.
+
+    Args:
+        seed: seed of the suite.
+        number: index of the level.
     """
     return np.random.PCG64([seed, number])

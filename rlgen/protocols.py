@@ -1,12 +1,14 @@
-"""The interfaces, as base classes. A component is a frozen dataclass that subclasses one of them.
+"""Interfaces of all components, as abstract base classes.
 
-A class is abstract or final: what is not declared with `abstract=True` is wrapped, not extended.
-Every optional method and attribute is declared here, once, with its default. Some methods are
-*capabilities*: by default they raise `MissingCapability`, `component.offers(Base.method)` says
-whether a component has its own, and `rlgen.registry.require` refuses an environment without it.
+A component is a frozen dataclass that subclasses one of them. A class is either abstract (declared
+with `abstract=True`) or final: a final class cannot be subclassed, only wrapped. Every optional
+method and attribute is declared here, once, with its default. Some methods are *capabilities*: by
+default they raise `MissingCapability`. `component.offers(Base.method)` returns whether a component
+implements one, and `rlgen.registry.require` rejects an environment without it.
 
-Every random method takes its key first and consumes it. Nothing here is jitted: the caller jits
-once, around many updates. States are pytrees of arrays, opaque to everyone but their owner.
+Every random method takes its key as the first argument and consumes it. No method is jitted: the
+caller compiles once, around many updates. States are pytrees of arrays, opaque to all components
+except the one that creates them.
 """
 
 import abc
@@ -52,12 +54,15 @@ __all__ = [
 ]
 
 
-class MissingCapability(ValueError):  # noqa: N818 (what it says is no fault of a program)
-    """A component lacks an optional method that somebody needs."""
+class MissingCapability(ValueError):  # noqa: N818 (unsupported input, not a programming error)
+    """A component lacks an optional method that another component needs."""
 
 
-class Component(abc.ABC):  # noqa: B024 (what is abstract, its subclasses declare)
-    """Base of all components: abstract or final; knows which capabilities it offers."""
+class Component(abc.ABC):  # noqa: B024 (its subclasses declare the abstract methods)
+    """Base class of all components; reports the capabilities of each.
+
+    Subclasses are abstract, declared as `class X(Component, abstract=True)`, or final.
+    """
 
     _is_abstract: ClassVar[bool] = True
 
@@ -72,23 +77,34 @@ class Component(abc.ABC):  # noqa: B024 (what is abstract, its subclasses declar
         cls._is_abstract = abstract
 
     def offers(self, capability: Callable) -> bool:
-        """Whether this component has a capability, given as the base's method: `Base.method`.
+        """Return whether this component has a capability.
 
-        A wrapper asks what it wraps; a component whose fields decide overrides this.
+        A wrapper delegates to the component that it wraps. A component whose capabilities depend
+        on its fields overrides this method.
+
+        Args:
+            capability: method of the base class, such as `LevelEnv.solve`.
         """
+        # By name: a component offers a method if its class overrides the base's.
         return getattr(type(self), capability.__name__, capability) is not capability
 
     def must_offer(self, capability: Callable, message: str = "") -> None:
-        """Refuse a call; first line of a capability of which `offers` says no for some fields.
+        """Raise unless this component offers a capability.
+
+        Called first in a capability's method if `offers` depends on the component's fields.
+
+        Args:
+            capability: method of the base class, such as `LevelEnv.solve`.
+            message: error message; by default it names the class and the method.
 
         Raises:
-            MissingCapability: this component does not offer it.
+            MissingCapability: the component does not offer the capability.
         """
         if not self.offers(capability):
             raise self.missing(capability, message)
 
     def missing(self, capability: Callable, message: str = "") -> MissingCapability:
-        """What to raise where a capability is called that this component does not offer."""
+        """Return the error to raise when a missing capability is called."""
         return MissingCapability(message or f"{type(self).__name__} has no {capability.__name__}")
 
 
@@ -101,16 +117,20 @@ def check_numbers(
     below: int | float | None = None,
     owner: str = "",
 ) -> None:
-    """Refuse numbers outside their range, and NaN.
+    """Reject numbers outside their range, and NaN.
 
     Args:
-        component: whose fields are checked.
-        names: of the fields.
-        least, above, most, below: the bounds, two at most, the first two of which exclude another.
-        owner: what stands before the name in a message, such as `network.`.
+        component: object whose fields are checked.
+        names: names of the fields.
+        least: inclusive lower bound. At most one of `least` and `above` is given.
+        above: exclusive lower bound.
+        most: inclusive upper bound. At most one of `most` and `below` is given.
+        below: exclusive upper bound.
+        owner: prefix of the field's name in a message, such as `network.`.
 
     Raises:
-        ValueError: with the field, what is allowed and what it is.
+        ValueError: a number is out of range; the message states the field, the allowed range and
+            the value.
     """
     low = above if least is None else least
     high = below if most is None else most
@@ -122,6 +142,7 @@ def check_numbers(
         allowed = "be 0 or more" if least == 0 else allowed
     for name in names:
         value = getattr(component, name)
+        # Comparisons with NaN are False, so that NaN never fits.
         fits = (value >= least if least is not None else above is None or value > above) and (
             value <= most if most is not None else below is None or value < below
         )
@@ -132,12 +153,13 @@ def check_numbers(
 class LevelEnv(Component, Environment[Any, Any], abstract=True):
     """A family of levels: a gymnax environment whose `params` are one level.
 
-    Frozen dataclasses, so that equal environments share compilations. A level has the field
-    `max_steps_in_episode`, and a state the field `time`, unless `is_truncated` is overridden.
+    Environments are frozen dataclasses, so that equal ones share compiled programs. A level has
+    the field `max_steps_in_episode` and a state has the field `time`, unless `is_truncated` is
+    overridden.
     """
 
     lowest_return: float = 0.0
-    """A lower bound of the return of any episode."""
+    """Lower bound on the return of every episode."""
 
     @property
     @abc.abstractmethod
@@ -146,76 +168,79 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
 
     @abc.abstractmethod
     def sample_level(self, key: Key) -> PyTree:
-        """One level of the family's base distribution."""
+        """Sample a level from the family's base distribution."""
 
     @abc.abstractmethod
     def reset_env(self, key: Key, params: PyTree) -> tuple[PyTree, PyTree]:
-        """First `(obs, state)` of an episode on the level `params`."""
+        """Return the first `(obs, state)` of an episode on the level `params`."""
 
     @abc.abstractmethod
     def step_env(
         self, key: Key, state: PyTree, action: Int[Array, ""] | int | float, params: PyTree
     ) -> tuple[PyTree, PyTree, Array, Array, dict]:
-        """One step: `(obs, state, reward, terminated, info)`; never resets, never times out."""
+        """Take one step and return `(obs, state, reward, terminated, info)`.
+
+        The step neither resets the episode nor applies the time limit.
+        """
 
     @abc.abstractmethod
     def observation_space(self, params: PyTree | None = None) -> spaces.Space:
-        """Of what the agent sees; the same on every level."""
+        """Space of the agent's observations; the same for all levels."""
 
-    # What gymnax asks for besides. (`is_truncated`, at the level's time limit, is gymnax's own.)
+    # Required by gymnax. `is_truncated`, true at the level's time limit, is gymnax's own.
 
     @property
     def default_params(self) -> PyTree:
-        """An example level, always the same."""
+        """A fixed example level."""
         return example_level(self)
 
     def action_space(self, params: PyTree | None = None) -> spaces.Discrete:
-        """The same on every level."""
+        """Space of the discrete actions; the same for all levels."""
         return spaces.Discrete(self.num_actions)
 
-    # Methods with a default that serves.
+    # Optional methods with a default.
 
     def unpack(self, obs: PyTree) -> PyTree:
-        """Observations [...] as a network sees them: float arrays, one after the other if many."""
+        """Convert observations [...] to a network's inputs: one float array or a pytree of them."""
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), obs)
 
     def success(
         self, episode_return: Float[Array, "*B"], terminated: Bool[Array, "*B"]
     ) -> Bool[Array, "*B"]:
-        """Whether an episode was solved; a positive return, where nothing else is said.
+        """Return whether an episode was solved; by default, whether its return is positive.
 
-        Solve rates are reported of environments with a notion of their own.
+        Solve rates are reported only for environments that override this method.
         """
         return episode_return > 0
 
     def level_hash(self, level: PyTree) -> UInt32[Array, "2"]:
-        """Equal for equal levels; of all arrays of the level, by default."""
+        """64-bit content hash of a level, by default of all its arrays; equal for equal levels."""
         return level_hash(level)
 
     def for_evaluation(self) -> "LevelEnv":
-        """The environment that scores what is trained without reward; the same by default."""
+        """Environment to evaluate in, if training is without reward; by default this one."""
         return self
 
     def presets(self) -> dict[str, dict[str, Any]]:
-        """Values of fields by the preset's name: `{preset: {field: value}}`."""
+        """Field values of each preset: `{preset: {field: value}}`."""
         return {}
 
     def suites(self) -> dict[str, Callable]:
-        """Held-out levels: name to a function that makes a `rlgen.levels.Suite`."""
+        """Suites of held-out levels: name to a function that makes a `rlgen.levels.Suite`."""
         return {}
 
     def ladder(self) -> dict[str, Any]:
-        """Levels beyond training: name to `rlgen.levels.DistributionShift`."""
+        """Levels outside the training distribution: name to `rlgen.levels.DistributionShift`."""
         return {}
 
-    # Capabilities.
+    # Capabilities. The first line of each docstring is shown in errors and in the documentation.
 
     def sample_simple_level(self, key: Key) -> PyTree:
-        """A level of the simplest kind."""
+        """Sample a level of the simplest kind."""
         raise self.missing(LevelEnv.sample_simple_level)
 
     def mutate_levels(self, key: Key, levels: PyTree, num_edits: int) -> PyTree:
-        """Levels [N, ...], each with `num_edits` random edits."""
+        """Apply `num_edits` random edits to each of the levels [N, ...]."""
         raise self.missing(LevelEnv.mutate_levels)
 
     def editor(self) -> "Editor":
@@ -229,42 +254,43 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
     def labelled_states(
         self, key: Key, level: PyTree, num: int
     ) -> tuple[PyTree, Bool[Array, "S A"]]:
-        """States [num] drawn evenly, each with the actions that begin a shortest way to success."""
+        """Uniformly sampled states [num], each with the actions that begin a shortest solution."""
         raise self.missing(LevelEnv.labelled_states)
 
     def num_states(self) -> int:
-        """How many values its observation, one integer, can have."""
+        """Number of values of the observation, which is one integer."""
         raise self.missing(LevelEnv.num_states)
 
     def expected_return(self, level: PyTree, log_policy: Float[Array, "S A"]) -> Float[Array, ""]:
-        """Exact expected undiscounted return of a policy given in every state."""
+        """Exact expected undiscounted return of a policy that is given for every state."""
         raise self.missing(LevelEnv.expected_return)
 
     def lifetime(self) -> int:
-        """Updates that an agent is trained for in meta-learning."""
+        """Number of updates for which meta-learning trains an agent."""
         raise self.missing(LevelEnv.lifetime)
 
     def position(self, state: PyTree, level: PyTree) -> Int[Array, ""]:
-        """Where the agent is: an integer below `num_positions()`."""
+        """Position of the agent, an integer below `num_positions()`."""
         raise self.missing(LevelEnv.position)
 
     def num_positions(self) -> int:
-        """How many values `position` can have."""
+        """Number of values of `position`."""
         raise self.missing(LevelEnv.num_positions)
 
     def event(self, state: PyTree, level: PyTree) -> Int[Array, ""]:
-        """What happened with the last step: an integer below `num_events()`; 0 is nothing."""
+        """Event of the last step, an integer below `num_events()`; 0 means no event."""
         raise self.missing(LevelEnv.event)
 
     def num_events(self) -> int:
-        """How many values `event` can have."""
+        """Number of values of `event`."""
         raise self.missing(LevelEnv.num_events)
 
     def feature_values(self, level: PyTree, feature: str, discount: float) -> Float[Array, " Z"]:
-        """The least optimal value of the states that are equal in a feature (`position`, `event`).
+        """Lowest optimal value over the states that share each value of a feature.
 
-        The value of a state is `discount` to the power of the fewest steps to success; 0 where
-        there is no way, and for values of the feature that no state has.
+        The features are `position` and `event`. The optimal value of a state is `discount` to the
+        power of the fewest steps that solve the level from it, and 0 if none do. The result is
+        also 0 for feature values that no state has.
         """
         raise self.missing(LevelEnv.feature_values)
 
@@ -273,7 +299,7 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.level_features)
 
     def render(self, level: PyTree, state: PyTree) -> UInt8[np.ndarray, "H W 3"]:
-        """Picture of a moment of an episode."""
+        """Picture of one state of an episode."""
         raise self.missing(LevelEnv.render)
 
     def level_image(self, level: PyTree) -> UInt8[np.ndarray, "H W 3"]:
@@ -281,11 +307,11 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.level_image)
 
     def codec(self) -> Any:
-        """The parts that make up its levels: a `rlgen.codec.LevelCodec`."""
+        """Decomposition of the levels into parts: a `rlgen.codec.LevelCodec`."""
         raise self.missing(LevelEnv.codec)
 
     def load_levels(self, path: Path | str) -> Any:
-        """The `rlgen.levels.LevelSet` of a `.npz` or text file."""
+        """Load the `rlgen.levels.LevelSet` in a `.npz` or text file."""
         raise self.missing(LevelEnv.load_levels)
 
 
@@ -297,37 +323,39 @@ OPTIONAL_METHODS: dict[str, Callable] = {
     and not method.__dict__.get("__isabstractmethod__", False)
     and name not in vars(Environment)
 }
-"""The optional methods of an environment, by name."""
+"""Optional methods of an environment, by name."""
 
 FEATURES: dict[str, tuple[Callable, Callable]] = {
     "position": (LevelEnv.position, LevelEnv.num_positions),
     "event": (LevelEnv.event, LevelEnv.num_events),
 }
-"""Integers that states can be told apart by: the capability, and that of the number of values."""
+"""Integer features of states: the capability that computes each, and that for its value count."""
 
 
 def has_feature(env: LevelEnv, feature: str) -> bool:
-    """Whether an environment tells a feature, a name in `FEATURES`, of its states."""
+    """Return whether an environment has a feature, a name in `FEATURES`."""
     return all(map(env.offers, FEATURES[feature]))
 
 
 def feature_of(env: LevelEnv, feature: str) -> Callable[[PyTree, PyTree], Int[Array, ""]]:
-    """The function of state and level that gives a feature."""
+    """Return the function of state and level that computes a feature."""
     return {"position": env.position, "event": env.event}[feature]
 
 
 def num_feature_values(env: LevelEnv, feature: str) -> int:
-    """How many values a feature can have."""
+    """Number of values of a feature."""
     return {"position": env.num_positions, "event": env.num_events}[feature]()
 
 
 def level_hash(level: PyTree) -> UInt32[Array, "2"]:
-    """64 bits of content hash of one level of any family, from its arrays' bits.
+    """64-bit content hash of one level of any family, from the bits of its arrays.
 
-    Two multiplicative mixes with unlike constants (the finaliser of MurmurHash3), so that equal
-    levels hash alike and K different ones collide with probability about K²/2⁶⁵.
+    The hash consists of two 32-bit multiplicative mixes (the finaliser of MurmurHash3) with
+    different constants. Equal levels have equal hashes; among K different levels, two collide with
+    a probability of about K²/2⁶⁵.
     """
     words = jnp.concatenate([_words(leaf) for leaf in jax.tree.leaves(level)])
+    # Each word is mixed with its position, as the sum below does not depend on the order.
     position = jnp.arange(words.size, dtype=jnp.uint32)
 
     def mix(salt: int) -> Array:
@@ -342,93 +370,95 @@ def level_hash(level: PyTree) -> UInt32[Array, "2"]:
 def _words(leaf: PyTree) -> UInt32[Array, " W"]:
     x = jnp.ravel(jnp.asarray(leaf))
     if jnp.issubdtype(x.dtype, jnp.floating):
+        # The bits of a float, as a conversion of the value would drop its fraction.
         return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     return x.astype(jnp.uint32)
 
 
 @functools.lru_cache(maxsize=64)
 def example_level(env: LevelEnv) -> PyTree:
-    """The level that an environment draws with key 0."""
-    # Concrete even when asked for under a trace, as gymnax's own `step` does.
+    """Level that an environment samples with key 0; cached."""
+    # Concrete arrays even during tracing: gymnax's `step` reads `default_params` inside jit.
     with jax.ensure_compile_time_eval():
         return jax.jit(env.sample_level)(jax.random.key(0))
 
 
 class Editor(LevelEnv, abstract=True):
-    """An environment whose episodes build levels of another one; what a teacher acts in.
+    """Environment in which a teacher builds levels of another environment.
 
-    Its own level is the noise that the teacher sees. Episodes never terminate and pay nothing: the
-    sampler that trains a teacher pays it once the students have played what it built.
+    The editor's own level is the random noise that the teacher observes. Episodes never terminate
+    and give no reward: the sampler that trains the teacher rewards it after the students have
+    played the level.
     """
 
     @property
     @abc.abstractmethod
     def horizon(self) -> int:
-        """Steps of an episode."""
+        """Number of steps of an episode."""
 
     @abc.abstractmethod
     def level_of(self, state: PyTree) -> PyTree:
-        """The level that a state has built; a valid one at any time."""
+        """Level built so far; valid in every state."""
 
 
 class Network(Component, abstract=True):
-    """What a learner asks of a network with a policy and a value: a frozen dataclass with these."""
+    """Network with a policy and a value: the interface that learners use."""
 
     groups: tuple[str, ...] = ()
-    """Names of the parts of the parameters that share nothing; () if they are one."""
+    """Top-level keys of `params` that share no computation; () if `params` is not divided."""
 
     @abc.abstractmethod
     def init(self, key: Key, env: LevelEnv) -> PyTree:
-        """Parameters for an environment's observations and actions."""
+        """Initial parameters for an environment's observations and actions."""
 
     def check(self, env: LevelEnv) -> None:
-        """Refuse an environment whose observations it cannot take."""
+        """Reject an environment whose observations the network does not support."""
 
     def initial_carry(self, num_slots: int) -> PyTree:
-        """Recurrent state at the start of an episode, [N, ...]; `()` if there is none."""
+        """Recurrent state at the start of an episode, [N, ...]; `()` for feed-forward networks."""
         return ()
 
     @abc.abstractmethod
     def step(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
-        """New carry, logits and value of one step; the carry is zeroed where `first`."""
+        """Return the new carry, logits and value of one step; zeroes the carry where `first`."""
 
     @abc.abstractmethod
     def unroll(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
-        """New carry, logits and values of a sequence; equal to T steps."""
+        """Return the new carry, logits and values of a sequence; equivalent to T steps."""
 
     def values(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Float[Array, "*B A"], Float[Array, "*B V"]]:
-        """Capability of a field `num_values`: new carry, logits and several values.
+        """Capability: new carry, logits and V values, for a network with a field `num_values`.
 
-        Of a step [N] or a sequence [T, N].
+        Takes one step [N] or a sequence [T, N].
         """
         raise self.missing(Network.values)
 
     def trunk(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
-        """Capability: new carry and, of a sequence, what policy and value are computed from."""
+        """Capability: new carry, and the features of a sequence that feed both policy and value."""
         raise self.missing(Network.trunk)
 
 
 class Approximator(Component, abstract=True):
-    """A function of the observation with K outputs; a frozen dataclass with these."""
+    """Function of the observation with K outputs."""
 
     def check(self, env: LevelEnv) -> None:
-        """Refuse an environment whose observations it cannot take; takes any by default.
+        """Reject an environment whose observations are not supported; by default, accept all.
 
         Raises:
-            ValueError: with what to choose instead.
+            ValueError: the observations do not fit; the message names an alternative.
         """
 
     @abc.abstractmethod
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:
-        """Parameters for an environment's observations; the environment is checked."""
+        """Initial parameters for an environment's observations; calls `check` first."""
 
     @abc.abstractmethod
     def apply(self, env: LevelEnv, params: PyTree, obs: PyTree) -> Float[Array, "B K"]:
@@ -436,219 +466,231 @@ class Approximator(Component, abstract=True):
 
 
 class Actor(Component, abstract=True):
-    """Who plays: all that a rollout asks of a learner."""
+    """Acting interface used by rollouts."""
 
     bptt_steps: int = 0
-    """Steps between two recurrent states that a rollout keeps; 0 keeps the first alone."""
+    """Number of steps between stored recurrent states in a rollout; 0 stores only the first."""
     reads: frozenset[str] = frozenset()
-    """Optional fields of `Rollout` that it learns from: `last_obs`."""
+    """Optional fields of `Rollout` that the learner reads: `last_obs` or none."""
 
     @abc.abstractmethod
     def act(
         self, key: Key, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
-        """Sample `(carry, action, log_prob, value)`; the carry is zeroed where `first`."""
+        """Sample an action and return `(carry, action, log_prob, value)`.
+
+        The carry is zeroed where `first`.
+        """
 
     @abc.abstractmethod
     def value(
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> Float[Array, " N"]:
-        """Value of `obs` alone, for bootstrapping."""
+        """Value of `obs`, for bootstrapping."""
 
     def initial_carry(self, num_slots: int) -> PyTree:
-        """Recurrent state at the start of an episode, `[N, ...]`; `()` if there is none."""
+        """Recurrent state at the start of an episode, `[N, ...]`; `()` for feed-forward actors."""
         return ()
 
     def log_policy(self, state: PyTree, obs: PyTree) -> Float[Array, "B A"]:
-        """Capability of an actor without memory: log-probabilities of all actions."""
+        """Capability: log-probabilities of all actions, for an actor without memory."""
         raise self.missing(Actor.log_policy)
 
 
 class Learner(Actor, abstract=True):
-    """Who learns from a rollout."""
+    """Algorithm that learns from rollouts."""
 
     least_slots: int = 1
-    """The fewest slots that `update` can take."""
+    """Minimum number of slots for `update`."""
 
     @abc.abstractmethod
     def init(self, key: Key) -> PyTree:
-        """State of an untrained learner: parameters, optimiser, counters."""
+        """Initial state of a learner: parameters, optimiser state and counters."""
 
     @abc.abstractmethod
     def update(
         self, key: Key, state: PyTree, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PyTree, Metrics]:
-        """Learn from a rollout `[T, N]`; a slot of weight 0 has no influence.
+        """Learn from a rollout `[T, N]`; slots of weight 0 have no influence.
 
-        The metrics have `gradient_steps`, the number taken, unless every update takes one.
+        The metrics contain `gradient_steps`, the number of gradient steps taken, unless every
+        update takes exactly one.
         """
 
     def check(self, num_steps: int, num_slots: int) -> None:
-        """Refuse sizes of rollouts that do not fit, before anything is compiled."""
+        """Reject unsupported rollout sizes, before anything is compiled."""
 
     def in_env(self, env: LevelEnv) -> "Learner":
-        """The same learner in another environment, for one that keeps its environment."""
+        """Return this learner for another environment; itself if it has no field `env`."""
         return self
 
     def spanning(self, num_updates: int) -> "Learner":
-        """The same, its schedules as long as a run that learns from `num_updates` updates."""
+        """Return this learner with schedules that span `num_updates` training updates."""
         return self
 
     def without_schedule(self) -> "Learner":
-        """The same, no quantity of which depends on how much of the run is over."""
+        """Return this learner with every schedule constant."""
         return self
 
     def discounting(self) -> dict[str, Any]:
-        """Fields of its advantages that a score shares: `discount`, `gae_lambda` and the like."""
+        """Advantage fields that scores share, such as `discount` and `gae_lambda`."""
         return {}
 
     def pinned_files(self) -> dict[str, bytes]:
-        """Small files, by name, that a run keeps, to notice if what it depends on has changed."""
+        """Small input files by name, which a run copies so that later changes are detected."""
         return {}
 
     def features(
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
-        """Capability: the new carry, and what policy and value are both computed from."""
+        """Capability: new carry, and the features that feed both policy and value."""
         raise self.missing(Learner.features)
 
 
 class RuleNet(Component, abstract=True):
-    """The network of a learned rule: a frozen dataclass of sizes, which files of rules state."""
+    """Network of a learned rule; its fields are sizes, which a rule file records."""
 
     is_even: bool = False
-    """Whether parameters and their negatives are the same rule."""
+    """True if negating all parameters gives the same rule."""
 
     @property
     @abc.abstractmethod
     def clock(self) -> bool:
-        """Whether the rule sees how much of a life is over."""
+        """True if the elapsed fraction of the agent's lifetime is an input of the rule."""
 
     @abc.abstractmethod
     def init(self, key: Key) -> PyTree:
-        """Parameters of an untrained rule."""
+        """Initial parameters of the rule."""
 
 
 class RuleLearner(Learner, abstract=True):
-    """A learner whose way of learning is itself learned: a network, its rule, says what to do.
+    """Learner whose update rule is a meta-learned network.
 
-    Its state has the rule's parameters in `rule`, and they never change.
+    The learner's state holds the rule's parameters in the field `rule`; `update` never changes
+    them.
     """
 
     frozen_clock: bool | None = None
-    """Control experiment: whether the rule is told that half of a life is over; None: no such."""
+    """Control experiment: the rule's clock always shows half of the lifetime; None: unsupported."""
 
     @property
     @abc.abstractmethod
     def rule_net(self) -> RuleNet:
-        """The rule without its parameters."""
+        """The rule's network, without parameters."""
 
     @abc.abstractmethod
     def init_with(
         self, key: Key, rule: PyTree, lifetime: Int[Array, ""] | tuple[()] = ()
     ) -> PyTree:
-        """A newborn that will learn by `rule` for `lifetime` updates; `()`: it knows how many."""
+        """State of a new agent that learns by `rule` for `lifetime` updates.
+
+        `()` takes the learner's own number of updates.
+        """
 
     @abc.abstractmethod
     def for_env(self, env: LevelEnv) -> "RuleLearner":
-        """The same in another environment."""
+        """Return this learner for another environment."""
 
     def in_env(self, env: LevelEnv) -> "RuleLearner":
-        """The same in another environment; equal to itself in its own."""
+        """Return this learner for another environment; equal to itself for its own."""
         return self.for_env(env)
 
 
 class Bonus(Component, abstract=True):
-    """Intrinsic reward as a function of the rollout."""
+    """Intrinsic reward, computed from a rollout and a state carried between rollouts."""
 
     features: tuple[str, ...] = ()
-    """Names in `FEATURES` whose values around each step it finds in `Rollout.visits`."""
+    """Names in `FEATURES`; their values before and after each step are in `Rollout.visits`."""
     pairs: bool = False
-    """Whether it judges a step by the observation that follows.
+    """True if the bonus of a step depends on the observation that follows it.
 
-    Then the rollout comes with `last_obs`, and a step that ends an episode, whose successor nobody
-    keeps, has bonus 0 and counts in no statistic.
+    In that case the rollout contains `last_obs`. A step that ends an episode, whose next
+    observation is not stored, has bonus 0 and is left out of all statistics.
     """
 
     @abc.abstractmethod
     def init(self, key: Key, num_slots: int) -> PyTree:
-        """State of the bonus before any data, what each slot's episode has seen included."""
+        """Initial state, including the episodic memory of each slot."""
 
     @abc.abstractmethod
     def apply(
         self, key: Key, state: PyTree, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "T N"], Metrics]:
-        """New state, bonus of each step, metrics. Later steps never change earlier bonuses.
+        """Return the new state, the bonus of each step and metrics.
 
-        A slot of weight 0 changes nothing for the others: no shared count, no statistic and no
-        gradient. Where `rollout.first`, an episode begins and what was seen in the last one is
-        forgotten; a rollout may begin in the middle of an episode.
+        The bonus of a step does not depend on later steps. A slot of weight 0 does not affect
+        other slots: it adds nothing to shared counts, statistics or gradients. Where
+        `rollout.first`, an episode begins and the slot's episodic memory is cleared. A rollout may
+        begin in the middle of an episode.
         """
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Sentences for a user at the end of a run, given the means of its last updates."""
+        """Warnings to print at the end of a run, given mean metrics of its last updates."""
         return []
 
 
 class Score(Component, abstract=True):
-    """How a level is judged by what happened on it."""
+    """Priority of a level, computed from the student's data on it."""
 
     reads: frozenset[str] = frozenset()
-    """Fields of `Outcome` that the student must give."""
+    """Fields of `Outcome` that the score reads; the student must provide them."""
     may_be_negative: bool = False
-    """Whether priorities can only go by rank."""
+    """True if scores can be negative, so that only rank priorities are valid."""
     accumulate: bool = True
-    """False where a score can count all plays of a level that is kept and is set not to."""
+    """False if the score could combine all plays of a stored level but is configured not to."""
 
     def initial_state(self) -> PyTree:
-        """What is remembered of one unseen level (say, its best return so far)."""
+        """Initial memory of one level, such as its best return so far."""
         return ()
 
     @abc.abstractmethod
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:
-        """Score of every queued level and its new memory; `-inf` where nothing was learned."""
+        """Return the score and the new memory of every queued level; `-inf` without data."""
 
 
 class Sampler(Component, abstract=True):
-    """Which levels the slots meet. It is told scores and never holds what makes them."""
+    """Chooses the levels that each slot trains on.
+
+    A sampler receives scores through `observe`; it does not depend on the student or the score.
+    """
 
     reads: frozenset[str] = frozenset()
-    """Fields of `Outcome` that the student must give."""
+    """Fields of `Outcome` that the sampler reads; the student must provide them."""
     num_blocks: int = 1
-    """Equal blocks that the slots divide into."""
+    """Number of equal blocks into which the slots are divided; must divide `num_slots`."""
     train_share: float = 1.0
-    """Share of the slots that can have weight in one update."""
+    """Maximum fraction of the slots with positive weight in one update."""
     mean_lifetime: float | None = None
-    """Of a sampler of tasks: updates that an agent lives for, on average."""
+    """Mean lifetime of an agent in updates, for samplers of tasks; None for other samplers."""
     preparation: str = ""
-    """A few words on what `init` does, where it takes minutes."""
+    """Short description of the work in `init`, if it takes minutes; shown as progress."""
     level_set: Any = None
-    """The `rlgen.levels.LevelSet` of a sampler over a finite set."""
+    """The `rlgen.levels.LevelSet` of a sampler over a finite set; None for other samplers."""
     is_set_sampled: bool = False
-    """Whether that set was drawn by the environment's `sample_level`, not taken from elsewhere."""
+    """True if `level_set` was sampled by the environment's `sample_level`, not loaded."""
 
     @abc.abstractmethod
     def init(self, key: Key, memory: PyTree) -> PyTree:
-        """State of a sampler that has seen nothing.
+        """Initial state of the sampler.
 
         Args:
             key: consumed.
-            memory: what the score remembers of one unseen level, `Score.initial_state()`.
+            memory: the score's memory of one new level, `Score.initial_state()`.
         """
 
     @abc.abstractmethod
     def example_level(self) -> PyTree:
-        """Any one level, of the shapes and dtypes that this sampler proposes."""
+        """An arbitrary level with the shapes and dtypes of those that the sampler proposes."""
 
     @abc.abstractmethod
     def propose(
         self, keys: Keys, state: PyTree, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[PyTree, Slots]:
-        """Fill the free slots; a busy slot is returned bit for bit as it was.
+        """Put levels into the free slots; busy slots are returned unchanged, bit for bit.
 
-        Rows of -1 mark levels without a past: the curriculum gives them a fresh memory.
+        A `buffer_index` of -1 marks a new level; the curriculum resets its score memory.
         """
 
     def observe(
@@ -659,154 +701,156 @@ class Sampler(Component, abstract=True):
         score: Float[Array, "N R"],
         outcome: Outcome,
     ) -> PyTree:
-        """Take in the scores of the slots whose tenancy is over, `outcome.done`."""
+        """Record the scores of the slots whose tenancy has ended (`outcome.done`)."""
         return state
 
     def check(self, num_levels: int, score: Score) -> None:
-        """Refuse numbers of levels an update that do not fit, and scores that cannot serve."""
+        """Reject an unsupported number of levels per update, or an unsupported score."""
 
     def spanning(self, num_updates: int) -> "Sampler":
-        """The same, its schedules as long as a run of `num_updates` updates."""
+        """Return this sampler with schedules that span a run of `num_updates` updates."""
         return self
 
     def buffer(self, state: PyTree) -> Any:
-        """The `rlgen.buffer.LevelBuffer` that it keeps levels in; None if it keeps none."""
+        """The `rlgen.buffer.LevelBuffer` in the state; None for a sampler without a buffer."""
         return None
 
     def level_info(self) -> PyTree:
-        """Of one level, what `Slots.level_info` is made of: kept with it for `observe` to read."""
+        """Initial `Slots.level_info` of one level: data stored with it, for `observe` to read."""
         return ()
 
     def metrics(self, state: PyTree) -> Metrics:
-        """Of the update just done; a name that begins with `steps_` joins the accounts."""
+        """Metrics of the last update; names that begin with `steps_` are counted as env steps."""
         return {}
 
     def trained_updates(self, num_levels: int) -> float:
-        """Share of the updates that are learned from, in the long run.
+        """Long-run fraction of updates in which the student trains.
 
-        A learner's schedule is as long as the updates of a run times this.
+        A learner's schedules span this fraction of a run's updates.
         """
         return 1.0
 
     def lineage(self, state: PyTree, slots: Slots) -> dict[str, Array]:
-        """What it knows of the levels' past, [N, R] each.
+        """History of the levels in the slots, [N, R] each, for the curriculum log.
 
-        `age`, in updates since a level was first met; `depth`, edits between it and the source.
+        `age` is the number of updates since the level was first played; `depth` is the number of
+        edits between the level and the sampled one that it derives from.
         """
         return {}
 
     def replay_probability(self, state: PyTree) -> Float[Array, " K"]:
-        """Capability of a sampler with a `buffer`: how likely each of its rows is played."""
+        """Capability: replay probability of each buffer row, for a sampler with a `buffer`."""
         raise self.missing(Sampler.replay_probability)
 
 
 class LevelModel(Component, abstract=True):
-    """A generative model of an environment's levels, learned from a finite set of them.
+    """Generative model of an environment's levels, fitted on a finite set of them.
 
-    What it learned is `fitted`, a named tuple of which proposals need all but the field `encoder`.
-    All is pure, so that a model can be fitted inside a compiled program (`fit`) or with progress
-    between epochs (`begin`, `train`, `finish`). The field `codec` is a `rlgen.codec.LevelCodec`.
+    Fitting returns `fitted`, a named tuple; `propose` needs all of its fields except `encoder`.
+    All methods are pure, so that a model can be fitted inside a compiled program (`fit`) or with
+    progress reports between epochs (`begin`, `train`, `finish`). The field `codec` is a
+    `rlgen.codec.LevelCodec`.
     """
 
     codec: Any
     num_epochs: int
-    """Passes through the set that `fit` makes."""
+    """Number of passes of `fit` through the set."""
 
     @abc.abstractmethod
     def begin(self, key: Key, levels: PyTree) -> PyTree:
-        """The model's training state before it has seen levels [M, ...]."""
+        """Initial training state for the levels [M, ...]."""
 
     @abc.abstractmethod
     def train(self, state: PyTree, levels: PyTree, num_epochs: int) -> tuple[PyTree, Metrics]:
-        """Further passes through levels [M, ...]; metrics [num_epochs]."""
+        """Train for `num_epochs` passes through the levels [M, ...]; metrics are [num_epochs]."""
 
     @abc.abstractmethod
     def finish(self, state: PyTree, levels: PyTree) -> PyTree:
-        """`fitted`: what `propose` needs, the latents of levels [M, ...] included."""
+        """Return `fitted`, which includes the latents of the levels [M, ...]."""
 
     @abc.abstractmethod
     def propose(self, key: Key, fitted: PyTree, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
-        """New levels [n, ...] and the two levels of the set that each lies between."""
+        """Sample levels [n, ...], each with the two levels of the set that it lies between."""
 
     @abc.abstractmethod
     def fit(self, key: Key, levels: PyTree) -> PyTree:
-        """`fitted` after `num_epochs`."""
+        """Fit for `num_epochs` epochs and return `fitted`."""
 
 
 class Student(Component, abstract=True):
-    """What is trained: an agent, a population of them, or a learning rule."""
+    """Agent, population of agents or update rule that is trained on the slots' levels."""
 
     gives: frozenset[str] = frozenset()
-    """Fields of `Outcome` that are not `()`."""
+    """Fields of `Outcome` that `run` fills."""
     num_steps: int = 1
-    """Env steps in each slot and update, by which `--steps` is counted."""
+    """Env steps per slot and update; `--steps` counts these."""
     population: int = 1
-    """P, learners that each play all slots' levels."""
+    """P, the number of learners; each plays the levels of all slots."""
     train_share: float = 1.0
-    """Share of the slots that an update can learn from."""
+    """Fraction of the slots that an update can learn from."""
     max_levels_per_slot: int | None = None
-    """The most levels that a slot may hold; None for no limit."""
+    """Maximum number of levels per slot; None for no limit."""
     full_lifetime: bool = False
-    """Whether an update is the whole life of agents.
+    """True if every update trains agents for a whole lifetime.
 
-    Then `num_steps` counts those in one of an agent's updates, and the sampler's `mean_lifetime`
-    says how many there are.
+    In that case `num_steps` is the number of env steps in one of an agent's updates, and the
+    sampler's `mean_lifetime` is the number of these updates.
     """
 
     @abc.abstractmethod
     def init(self, key: Key, num_slots: int) -> PyTree:
-        """State of an untrained student that will play `num_slots` slots."""
+        """Initial state of a student with `num_slots` slots."""
 
     @abc.abstractmethod
     def run(
         self, key: Key, state: PyTree, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[PyTree, Outcome, Metrics]:
-        """Play the slots' levels and learn from them; `fresh` slots begin a tenancy."""
+        """Play the slots' levels and learn from them; `fresh` slots have new levels."""
 
     @abc.abstractmethod
     def policy(self, states: PyTree) -> tuple[Learner, PyTree]:
-        """Who is evaluated, and its states [S, ...], out of the student's states of S seeds."""
+        """Return the learner to evaluate and its states [S, ...], from the states of S seeds."""
 
     def check(self, num_slots: int) -> None:
-        """Refuse sizes that do not fit, before anything is compiled."""
+        """Reject an unsupported number of slots, before anything is compiled."""
 
     def spanning(self, num_updates: int) -> "Student":
-        """The same, its schedules as long as a run that learns from `num_updates` updates."""
+        """Return this student with schedules that span `num_updates` training updates."""
         return self
 
     def per_slot(self, state: PyTree) -> PyTree:
-        """Which parts of the state have an axis of slots in front, as a tree prefix of it."""
+        """Tree prefix of the state: True for the parts whose leading axis is the slots."""
         return jax.tree.map(lambda _: False, state)
 
     def discounting(self) -> dict[str, Any]:
-        """Fields of its learner's advantages that a score shares."""
+        """The learner's `discounting`; see `Learner.discounting`."""
         return {}
 
     def files(self, states: PyTree, origin: Mapping[str, Any]) -> dict[str, bytes]:
-        """Files by name, of the states [S, ...] of S seeds, written with every checkpoint.
+        """Files to write with every checkpoint, by name.
 
         Args:
-            states: of S seeds.
-            origin: the run that they are of; `seed` is the first seed's.
+            states: the student's states [S, ...] of S seeds.
+            origin: description of the run; its `seed` is that of the first state.
         """
         return {}
 
     def pinned_files(self) -> dict[str, bytes]:
-        """Those of its learner; see `Learner.pinned_files`."""
+        """The learner's files; see `Learner.pinned_files`."""
         return {}
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Sentences for a user at the end of a run, given the means of its last updates."""
+        """Warnings to print at the end of a run, given mean metrics of its last updates."""
         return []
 
     def split_over(self, mesh: jax.sharding.Mesh) -> "Student":
-        """Capability: the same student, whose slots are divided over devices by itself."""
+        """Capability: this student, dividing its slots over the devices of `mesh` itself."""
         raise self.missing(Student.split_over)
 
     def with_bonus(self, bonus: Bonus) -> "Student":
-        """Capability: the same student, paid for exploration."""
+        """Capability: this student, rewarded with an exploration bonus."""
         raise self.missing(Student.with_bonus)
 
     def learner_with_rule(self, states: PyTree, env: LevelEnv) -> tuple[RuleLearner, PyTree]:
-        """Capability: a learner for any environment, and each seed's rule [S, ...]."""
+        """Capability: the learner for another environment, and each seed's rule [S, ...]."""
         raise self.missing(Student.learner_with_rule)

@@ -1,10 +1,10 @@
-"""Components by name. The file name is the registration: a new component touches no other file.
+"""Lookup of components by name. The file name is the name, so no registration is needed.
 
 `algos/samplers/plr.py` is the sampler `plr`; `ppo_lstm.py` is `ppo-lstm`. A component is a module
-or a package whose source defines `build(...)`, which returns the component, and `tiny(...)`, its
-smallest instance, which the law tests pick up. Components may stand one folder deeper
-(`algos/recipes/ued/plr.py`); their names do not say so. Anything from outside is named by its
-dotted path, `my_package.my_module`.
+or a package whose source defines `build(...)`, which returns the component, and `tiny(...)`, which
+returns its smallest instance for the law tests. A component may lie one folder deeper
+(`algos/recipes/ued/plr.py`); the folder is not part of its name. Components outside rlgen are named
+by their dotted path, `my_package.my_module`.
 """
 
 import ast
@@ -39,24 +39,24 @@ _BASES = {
     "bonuses": "Bonus",
     "level-models": "LevelModel",
 }
-"""Classes of `rlgen.protocols`, by name: to import them takes seconds."""
+"""Names of base classes in `rlgen.protocols`, which takes seconds to import."""
 
 
 def names(kind: str) -> list[str]:
-    """All names of a kind that ship with rlgen, sorted.
+    """Return the sorted names of all components of a kind that ship with rlgen.
 
     Raises:
-        ValueError: the kind is unknown.
+        ValueError: unknown kind.
     """
     return sorted(modules(kind))
 
 
-@functools.cache  # files do not change while a program runs
+@functools.cache  # scanning folders is slow, and files do not change while a program runs
 def modules(kind: str) -> dict[str, str]:
-    """The dotted path of every component of a kind by its name; no component is imported.
+    """Map the names of a kind's components to dotted paths; no component is imported.
 
     Raises:
-        ValueError: the kind is unknown.
+        ValueError: unknown kind.
     """
     package = importlib.import_module(KINDS[_known(kind, KINDS, "kind of component")])
     found: dict[str, str] = {}
@@ -68,7 +68,7 @@ def modules(kind: str) -> dict[str, str]:
 
 
 def name_of(kind: str, module: str) -> str:
-    """The name of the component that a module belongs to; the module's own path outside rlgen."""
+    """Name of the component that a module belongs to; outside rlgen, the module's dotted path."""
     for name, known in modules(kind).items():
         if module == known or module.startswith(f"{known}."):
             return name
@@ -76,39 +76,46 @@ def name_of(kind: str, module: str) -> str:
 
 
 def load(kind: str, name: str) -> ModuleType:
-    """The module of one component, by its name or by a dotted path from outside rlgen.
+    """Import the module of a component, by its name or by a dotted path outside rlgen.
 
     Raises:
-        ValueError: the name is unknown; the message suggests the nearest known one. Or the module
-            defines no `build(...)`, or extends a final class.
+        ValueError: the name is unknown (the message suggests the nearest known one), or the module
+            defines no `build(...)` or extends a final class.
     """
     if "." in name:
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise ValueError(f"cannot import {name!r} as one of the {kind}: {error}") from error
-        except TypeError as error:
+        except TypeError as error:  # raised by `Component.__init_subclass__`
             if " is final: " not in str(error):
                 raise
             raise ValueError(f"{name}: {error}") from error
         if "build" not in vars(module):
-            raise ValueError(f"{name} defines no build(...), which makes one of the {kind}")
+            raise ValueError(f"{name} defines no build(...), which must return one of the {kind}")
         return module
     known = _known(name, names(kind), _SINGULAR.get(kind, kind.removesuffix("s")))
     return importlib.import_module(modules(kind)[known])
 
 
 def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
-    """A component by its name or dotted path, built from what components of its kind are given.
+    """Build a component from its name or dotted path.
+
+    Args:
+        kind: kind of component, a key of `KINDS`.
+        name: name or dotted path.
+        *args: arguments that every `build` of this kind takes, such as the environment.
+        **fields: further arguments of `build`.
 
     Raises:
-        ValueError: the name is unknown, or what its module builds is no component of that kind.
+        ValueError: the name is unknown, or the module builds no component of that kind.
     """
     build = load(kind, name).build
+    # Bound before the call, so that a TypeError inside `build` is not reported as a wrong call.
     try:
         inspect.signature(build).bind(*args, **fields)
     except TypeError as error:
-        told = f"{name} is none of the {kind}, as its build does not take what they get: {error}"
+        told = f"{name} is not one of the {kind}: its build does not take their arguments: {error}"
         raise ValueError(told) from error
     try:
         component = build(*args, **fields)
@@ -119,19 +126,19 @@ def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
     base = _BASES[kind]
     if base not in (kin.__name__ for kin in type(component).__mro__):
         raise ValueError(
-            f"{name} is none of the {kind}: its build returns a {type(component).__name__}, which "
-            f"is no {base}; let its class subclass rlgen.protocols.{base}"
+            f"{name} is not one of the {kind}: its build returns a {type(component).__name__}, "
+            f"which is no {base}; let its class subclass rlgen.protocols.{base}"
         )
     return component
 
 
 def make_env(name: str) -> Any:
-    """An environment by name: `gridworld`, or `gridworld/dense` for one of its variants.
+    """Build an environment by name: `gridworld`, or `gridworld/dense` for one of its variants.
 
-    A module's variants are fields of its `build`, by name: `VARIANTS = {"dense": {...}}`.
+    A module declares its variants as arguments of `build`: `VARIANTS = {"dense": {...}}`.
 
     Raises:
-        ValueError: the family or the variant is unknown.
+        ValueError: unknown family or variant.
     """
     family, slash, variant = name.partition("/")
     module = load("envs", family)
@@ -147,19 +154,19 @@ def make_env(name: str) -> Any:
 
 
 def missing_extra(name: str) -> str:
-    """The package that an environment's family needs beside rlgen and that is not installed; or "".
+    """Name of the additional package that an environment needs, if it is not installed; else "".
 
-    A module names it: `EXTRA = "craftax"`.
+    A module declares the package as `EXTRA = "craftax"`.
     """
     package = getattr(load("envs", name.partition("/")[0]), "EXTRA", "")
     return package if package and importlib.util.find_spec(package) is None else ""
 
 
 def require_extra(name: str) -> None:
-    """Refuse an environment whose package is not installed, before anything is made.
+    """Reject an environment whose additional package is not installed.
 
     Raises:
-        ValueError: with what to install.
+        ValueError: names the package to install.
     """
     package, family = missing_extra(name), name.partition("/")[0]
     if package:
@@ -169,43 +176,48 @@ def require_extra(name: str) -> None:
 
 
 def make_bonus(name: str, env: Any) -> Any:
-    """A raw bonus for an environment by name: `rnd`, or `counts/event` for one of its variants.
+    """Build a raw bonus for an environment: `rnd`, or `counts/event` for one of its variants.
 
     Raises:
-        ValueError: the bonus or the variant is unknown, or the environment cannot have it.
+        ValueError: unknown bonus or variant, or a bonus that the environment does not support.
     """
     family, slash, variant = name.partition("/")
     module = load("bonuses", family)
     known = variants(module)
     if slash and variant not in known:
-        told = did_you_mean(variant, known) if known else "it has none."
+        told = did_you_mean(variant, known) if known else "it has no variants."
         raise ValueError(f"unknown variant {variant!r} of the bonus {family}; {told}")
     return make("bonuses", family, env, **known[variant] if slash else {})
 
 
 def variants(module: ModuleType) -> dict[str, dict[str, Any]]:
-    """The variants of an environment's or a bonus's module; {} if it has none."""
+    """Variants that the module of an environment or a bonus declares; {} if it declares none."""
     return getattr(module, "VARIANTS", {})
 
 
 def has(component: Any, capability: Callable) -> bool:
-    """Whether a component offers a capability: an optional method, `LevelEnv.solve`.
+    """Return whether a component offers a capability, an optional method such as `LevelEnv.solve`.
 
     Raises:
-        TypeError: what is asked is no component.
+        TypeError: the argument is not a component.
     """
     return _component(component).offers(capability)
 
 
 def require(env: Any, capability: Callable, needed_by: str) -> None:
-    """Refuse, before anything is compiled, an environment that lacks a capability.
+    """Reject an environment that lacks a capability, before anything is compiled.
+
+    Args:
+        env: environment.
+        capability: method of the base class, such as `LevelEnv.solve`.
+        needed_by: subject of the error message, such as "accel".
 
     Raises:
-        MissingCapability: the environment has no such method.
-        TypeError: it is no `rlgen.protocols.LevelEnv`.
+        MissingCapability: the environment does not offer the capability.
+        TypeError: the argument is not a component.
     """
     if not has(env, capability):
-        able = ", ".join(_able(capability)) or "none of those that ship"
+        able = ", ".join(_able(capability)) or "none that ships with rlgen"
         raise env.missing(
             capability,
             f"{needed_by} needs an environment with {described(capability)} "
@@ -215,25 +227,25 @@ def require(env: Any, capability: Callable, needed_by: str) -> None:
 
 
 def require_all(env: Any, capabilities: Iterable[Callable], needed_by: str) -> None:
-    """Refuse an environment that lacks one of some capabilities; see `require`."""
+    """Reject an environment that lacks any of several capabilities; see `require`."""
     for capability in capabilities:
         require(env, capability, needed_by)
 
 
 def described(capability: Callable) -> str:
-    """A capability's name, its arguments, and what it gives, from its own declaration."""
+    """Signature of a capability and the first line of its docstring, for error messages."""
     arguments = [name for name in inspect.signature(capability).parameters if name != "self"]
     about = inspect.cleandoc(capability.__doc__ or "").partition("\n")[0]
     return f"{capability.__name__}({', '.join(arguments)}) ({about.rstrip('.')});"
 
 
 def _able(capability: Callable) -> list[str]:
-    """The environments that ship with rlgen and have a capability."""
+    """Names of the environments in rlgen that offer a capability."""
     return [name for name in names("envs") if has(load("envs", name).build(), capability)]
 
 
 def _component(component: Any) -> Any:
-    if hasattr(component, "offers"):  # not by its class: the protocols take seconds to import
+    if hasattr(component, "offers"):  # not isinstance, as rlgen.protocols takes seconds to import
         return component
     raise TypeError(
         f"{type(component).__name__} is no component of rlgen: subclass LevelEnv, Sampler or "
@@ -242,7 +254,7 @@ def _component(component: Any) -> Any:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The tail of an error message for an unknown name: the nearest known one, and all."""
+    """End of an error message for an unknown name: the nearest known name, and all names."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -256,7 +268,7 @@ def _known(name: str, known: Iterable[str], what: str) -> str:
 
 
 def _components(folder: Path, package: str, depth: int = 1) -> Iterator[tuple[str, str]]:
-    """Name and dotted path of each component in a folder, `depth` folders deep at most."""
+    """Name and dotted path of each component in a folder and up to `depth` levels below it."""
     for path in sorted(folder.iterdir()):
         module = f"{package}.{path.stem}"
         inside = path / "__init__.py"
@@ -269,9 +281,10 @@ def _components(folder: Path, package: str, depth: int = 1) -> Iterator[tuple[st
 
 
 def _defines_build(path: Path) -> bool:
-    """Whether a source file binds the name `build`; a package may import it from inside."""
+    """Return whether a source file defines `build`; a package may also import it."""
     source = path.read_text()
     if path.name != "__init__.py":
+        # A search is enough here and avoids parsing the file.
         return re.search(r"(?m)^def build\b", source) is not None
     if "build" not in source:
         return False

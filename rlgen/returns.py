@@ -1,6 +1,6 @@
-"""Returns, advantages and episodes of a rollout `[T, N]`; one formula, one function.
+"""Returns, advantages and episode statistics of a rollout `[T, N]`, one formula per function.
 
-The second half is the evidence that scores of levels read from an outcome.
+The functions from `protagonist` on extract the data that level scores read from an outcome.
 """
 
 from typing import Any
@@ -23,21 +23,26 @@ def gae(
     """Generalised advantage estimates.
 
     δ_t = r_t + γ v'_t − v_t with v' the value of the true next observation, 0 where the episode
-    terminated; A_t = δ_t + γλ A_{t+1}, the trace cut wherever an episode ends. At a time limit the
-    value is bootstrapped: the level went on, only the clock did not.
+    terminated; A_t = δ_t + γλ A_{t+1}, where the sum stops at the end of each episode. At a time
+    limit the value is bootstrapped: the episode could have continued; only the step limit was
+    reached.
 
     Args:
         rollout: [T, N].
-        discount: γ, per step.
+        discount: γ, discount per step.
         gae_lambda: λ.
         bootstrap_truncation: `False` treats a time limit as a termination, as JaxUED does.
-        include_bonus: whether the intrinsic bonus counts as reward.
+        include_bonus: add the intrinsic bonus to the reward.
+
+    Returns:
+        Advantages, [T, N], in units of reward.
     Source: Schulman et al., 2016, "High-Dimensional Continuous Control Using Generalized Advantage
     Estimation", eq. 16; time limits after Pardo et al., 2018, "Time Limits in Reinforcement
     Learning".
     """
     ended = rollout.terminated if bootstrap_truncation else rollout.done
     next_value = jnp.where(ended, 0.0, rollout.next_value)
+    # The bonus enters here alone, so that `rollout.reward` stays extrinsic.
     reward = rollout.reward + rollout.bonus if include_bonus else rollout.reward
     delta = reward + discount * next_value - rollout.value
 
@@ -60,9 +65,12 @@ def episodes(
 
     Args:
         rollout: [T, N].
-        levels_per_slot: R.
-        success: whether the episode that ends with step t was solved; read only where done.
+        levels_per_slot: R, number of queued levels.
+        success: True where the episode that ends with step t was solved; valid only where done.
         before: as for `episode_progress`.
+
+    Returns:
+        Statistics, [N, R].
     """
     total, length = episode_progress(rollout, before)
     done = rollout.done
@@ -81,16 +89,20 @@ def episodes(
 def episode_progress(
     rollout: Rollout, before: tuple[Float[Array, " N"], Float[Array, " N"]] | tuple[()] = ()
 ) -> tuple[Float[Array, "T N"], Float[Array, "T N"]]:
-    """Extrinsic return and number of steps of the running episode, up to and with each step.
+    """Extrinsic return and number of steps of the current episode, up to and including each step.
 
     Args:
         rollout: [T, N].
-        before: return and steps of the episode that the rollout begins in the middle of, the last
-            row of an earlier answer; not counted if the rollout's first step begins an episode.
+        before: return and number of steps so far, [N] each, of episodes that began before the
+            rollout; the last row of an earlier result. Ignored where the rollout's first step
+            begins an episode.
+
+    Returns:
+        Return and number of steps, [T, N] each.
     """
 
     def step(carry: tuple, xs: tuple) -> tuple:
-        total, length = carry
+        total, length = carry  # [N]; lengths are floats, like the returns, for the mean over them
         reward, first = xs
         total = jnp.where(first, 0.0, total) + reward
         length = jnp.where(first, 0.0, length) + 1.0
@@ -104,16 +116,16 @@ def episode_progress(
 def mean_per_level(
     x: Float[Array, "T N"], rollout: Rollout, levels_per_slot: int, completed_only: bool = False
 ) -> Float[Array, "N R"]:
-    """Mean over episodes of the mean over steps of `x`, for each queued level.
+    """Mean of `x` over the steps of an episode, averaged over episodes, for each queued level.
 
     Args:
-        x: one number a step.
+        x: a number for each step.
         rollout: [T, N].
-        levels_per_slot: R.
-        completed_only: whether the last, unfinished episode of a slot is left out (as in JaxUED).
+        levels_per_slot: R, number of queued levels.
+        completed_only: leave out a slot's last episode if it is unfinished (as in JaxUED).
 
     Returns:
-        The means; `-inf` for a level of which no episode counts.
+        Means, [N, R]; `-inf` for a level without an episode that counts.
     """
     progress = episode_progress(rollout)[1]
 
@@ -124,21 +136,22 @@ def mean_per_level(
         complete = jnp.where(last_t, done_t, complete)
         return (length, complete), (length, complete)
 
-    # Walking back from the end, every step learns its episode's length and whether it finished.
+    # A backward scan gives each step its episode's length and whether the episode finished. `last`
+    # marks the last step of each episode, including one that the rollout's end interrupts.
     last = jnp.concatenate([rollout.first[1:], jnp.ones_like(rollout.first[:1])]) | rollout.done
     start = jnp.zeros_like(progress[0]), jnp.zeros_like(rollout.first[0])
     xs = progress, rollout.done, last
     length, complete = jax.lax.scan(back, start, xs, reverse=True, unroll=8)[1]
     counts = complete if completed_only else jnp.ones_like(complete)
     here = rollout.level_index[..., None] == jnp.arange(levels_per_slot)[None, None]
-    weight = (counts / length)[..., None] * here
+    weight = (counts / length)[..., None] * here  # [T, N, R]; sums to 1 over an episode's steps
     num = (here & rollout.first[..., None] & counts[..., None]).sum(0)
     mean = (weight * x[..., None]).sum(0) / jnp.maximum(num, 1)
     return jnp.where(num > 0, mean, -jnp.inf)
 
 
 def protagonist(outcome: Outcome) -> Rollout:
-    """The rollout [T, N] of member 0 of the population."""
+    """Rollout [T, N] of the protagonist, member 0 of the population."""
     return jax.tree.map(lambda x: x[0], outcome.rollout)
 
 
@@ -150,7 +163,7 @@ def extrinsic_advantage(
 
 
 def discounting(learner: Any) -> dict[str, Any]:
-    """The fields of a learner's advantages that a score's share with them."""
+    """Fields of a learner's advantage estimate that scores use as well."""
     return {
         "discount": learner.discount,
         "gae_lambda": learner.gae_lambda,
@@ -159,10 +172,10 @@ def discounting(learner: Any) -> dict[str, Any]:
 
 
 def completed(outcome: Outcome, levels_per_slot: int) -> EpisodeStats:
-    """The episodes of each level, [N, R]: those that the student reports, else the rollout's.
+    """Episode statistics of each level, [N, R]: those that the student reports, else the rollout's.
 
-    A meta-learner reports what its agents earn at the end of their lives, of which the batches that
-    it learns from show little. An on-policy student reports those of its rollout.
+    An on-policy student reports the episodes of its rollout. A meta-learner reports the final
+    returns of its agents, which its training batches do not contain.
     """
     if isinstance(outcome.episodes, EpisodeStats):
         return outcome.episodes
@@ -174,8 +187,8 @@ def best_return(slots: Slots, outcome: Outcome) -> Float[Array, "N R"]:
     """R_max: the highest undiscounted return of a completed episode on each level so far.
 
     Args:
-        slots: whose memory is R_max before this outcome, [N, R].
-        outcome: of member 0.
+        slots: slots whose `score_state` is R_max before this outcome, [N, R].
+        outcome: result of the student.
     """
     return jnp.maximum(
         slots.score_state, completed(outcome, slots.buffer_index.shape[1]).max_return
@@ -183,10 +196,15 @@ def best_return(slots: Slots, outcome: Outcome) -> Float[Array, "N R"]:
 
 
 def at_each_step(x: Float[Array, "N R"], turn: Int[Array, "T N"]) -> Float[Array, "T N"]:
-    """A number of each level, at the steps that were played on it."""
+    """Expand a value per queued level, [N, R], to the steps played on the level, [T, N].
+
+    Args:
+        x: a value for each queued level.
+        turn: index of the queued level at each step, `Rollout.level_index`.
+    """
     return jnp.take_along_axis(x, turn.T, axis=1).T
 
 
 def environment_fields(env: LevelEnv) -> dict[str, Any]:
-    """The least return there is, where the environment says that it is not 0."""
+    """Arguments of scores that depend on the environment: `floor`, its lowest return."""
     return {"floor": float(env.lowest_return)}

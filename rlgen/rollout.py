@@ -1,7 +1,7 @@
-"""The only two scans over environment steps: `rollout` for learning, `play` for evaluation.
+"""The two scans over environment steps: `rollout` for learning, `play` for evaluation.
 
-`evaluate_policy` gives the expected return of a policy on one level: exactly where the environment
-and the learner allow it, else by playing.
+`evaluate_policy` computes the expected return of a policy on one level, exactly if the environment
+and the learner support it, otherwise by sampling episodes.
 """
 
 from collections.abc import Callable
@@ -17,24 +17,24 @@ from rlgen.types import Key, PyTree, Rollout, Visit
 
 
 class RolloutCarry(NamedTuple):
-    """Where N slots are between two steps."""
+    """State of N slots between two steps."""
 
     state: PyTree  # [N, ...]
-    obs: PyTree
+    obs: PyTree  # [N, ...]
     first: Bool[Array, " N"]  # obs is the first of an episode
-    level_index: Int[Array, " N"]  # which queued level is being played
-    carry: PyTree
+    level_index: Int[Array, " N"]  # index of the queued level being played
+    carry: PyTree  # [N, ...]; recurrent state of the actor
 
 
 class Record(NamedTuple):
-    """What to keep of a rollout beside what every learner needs.
+    """Data to record in addition to the fields that every learner needs.
 
-    A learner that `reads` `last_obs` gets it in any case.
+    `last_obs` is also recorded if it is in the learner's `reads`.
     """
 
-    trace: Callable[[PyTree], PyTree] = lambda state: ()  # what to keep of each environment state
-    features: tuple[str, ...] = ()  # names in `rlgen.protocols.FEATURES`, for `Rollout.visits`
-    last_obs: bool = False  # whether to keep what follows the last step
+    trace: Callable[[PyTree], PyTree] = lambda state: ()  # of each environment state, to record
+    features: tuple[str, ...] = ()  # names in `rlgen.protocols.FEATURES`; fills `Rollout.visits`
+    last_obs: bool = False  # record the observation after the last step
 
 
 NOTHING_MORE = Record()
@@ -49,22 +49,25 @@ def rollout(
     num_steps: int,
     record: Record = NOTHING_MORE,
 ) -> tuple[Rollout, PyTree]:
-    """Play T steps in every slot; an episode that ends is followed by one on the next queued level.
+    """Play T steps in every slot; after an episode, the slot continues with the next queued level.
 
-    The starts of all queued levels are computed once, so that a reset is a gather; so within one
-    rollout a level always starts from the same state. The recurrent state is kept every
-    `learner.bptt_steps` steps; if that is 0, before the first step alone.
+    The initial states of all queued levels are computed once, so that a reset is a gather. Within
+    one rollout, all episodes on a level therefore start from the same state. The recurrent state is
+    stored every `learner.bptt_steps` steps, or only before the first step if that is 0.
 
     Args:
         key: consumed.
         env: one environment; batched here.
-        learner, learner_state: who acts.
-        level: [N, R, ...].
+        learner: actor that selects the actions.
+        learner_state: its state.
+        level: levels, [N, R, ...].
         num_steps: T.
-        record: what else to keep; nothing by default.
+        record: additional data to record; none by default.
 
-    Returns the rollout (its bonus is 0), and the trace [T + 1, N, ...]: before each step and at the
-    end, where a slot whose last step ended an episode is at the start of the next.
+    Returns:
+        The rollout, with bonus 0, and the trace [T + 1, N, ...] of `record.trace`: before each step
+        and at the end, where a slot whose last step ended an episode is at the start of the next
+        one.
     """
     key_reset, key_steps = jax.random.split(key)
     starts = _starts(key_reset, env, level)
@@ -73,7 +76,7 @@ def rollout(
 
 
 def reset_slots(key: Key, env: LevelEnv, learner: Actor, level: PyTree) -> RolloutCarry:
-    """Slots at the start of an episode on their first levels [N, R, ...]."""
+    """Start an episode in every slot, on the first of its queued levels [N, R, ...]."""
     return _at_start(learner, _starts(key, env, level))
 
 
@@ -86,15 +89,22 @@ def continue_rollout(
     num_steps: int,
     record: Record = NOTHING_MORE,
 ) -> tuple[Rollout, RolloutCarry]:
-    """Play T further steps from where the slots are, as `rollout` does from the start.
+    """Play T further steps from the slots' current states; otherwise like `rollout`.
 
-    Episodes go on from one call to the next; the starts of those that begin within the call are
-    drawn anew in each call.
+    Episodes continue from one call to the next. The initial states of episodes that begin within a
+    call are sampled again in each call.
 
     Args:
-        player: who acts, and its state.
-        running: the slots, of `reset_slots` or of an earlier call.
-        key, env, level, num_steps, record: as in `rollout`.
+        key: consumed.
+        env: one environment; batched here.
+        player: the actor and its state.
+        level: levels, [N, R, ...].
+        running: state of the slots, from `reset_slots` or an earlier call.
+        num_steps: T.
+        record: additional data to record; none by default.
+
+    Returns:
+        The rollout, with bonus 0, and the state of the slots after it.
     """
     key_reset, key_steps = jax.random.split(key)
     starts = _starts(key_reset, env, level)
@@ -104,7 +114,7 @@ def continue_rollout(
 
 
 def _starts(key: Key, env: LevelEnv, level: PyTree) -> PyTree:
-    """The first `(obs, state)` of every queued level."""
+    """First `(obs, state)` of an episode on every queued level, [N, R, ...]."""
     keys = jax.random.split(key, jax.tree.leaves(level)[0].shape[:2])
     return jax.vmap(jax.vmap(env.reset_env))(keys, level)
 
@@ -121,6 +131,7 @@ def _play_on(
 ) -> tuple[Rollout, PyTree, RolloutCarry]:
     learner, learner_state = slots.learner, slots.learner_state
 
+    # An outer scan over parts of `length` steps returns the recurrent state before each part.
     def part(now: RolloutCarry, keys: Key) -> tuple[RolloutCarry, tuple]:
         end, rows = jax.lax.scan(slots.step, now, keys)
         return end, (rows, now.carry)
@@ -128,8 +139,10 @@ def _play_on(
     length = _part(learner, num_steps)
     keys = jax.random.split(key, (num_steps // length, length))
     end, (rows, carries) = jax.lax.scan(part, running, keys)
+    # [T/L, L, N, ...] to [T, N, ...]
     played, kept = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), rows)
     last_value = learner.value(learner_state, end.carry, end.obs, end.first)
+    # The value of the next observation is that of the next row, except where an episode ended.
     following = jnp.concatenate([played.value[1:], last_value[None]])
     following = jnp.where(played.terminated, 0.0, following)
     next_value = jnp.where(played.truncated, played.next_value, following)
@@ -148,23 +161,23 @@ def _part(learner: Actor, num_steps: int) -> int:
     length = learner.bptt_steps or num_steps
     if num_steps % length:
         raise ValueError(
-            f"num_steps={num_steps} is no multiple of the learner's bptt_steps={length}"
+            f"num_steps={num_steps} is not a multiple of the learner's bptt_steps={length}"
         )
     return length
 
 
 class _RolloutContext(NamedTuple):
-    """What stays the same during a rollout."""
+    """Constants of a rollout."""
 
     env: LevelEnv
     learner: Actor
     learner_state: PyTree
     level: PyTree  # [N, R, ...]
-    starts: PyTree  # first (obs, state) of each, [N, R, ...]
+    starts: PyTree  # first (obs, state) on each level, [N, R, ...]
     record: Record
 
     def step(self, now: RolloutCarry, key: Key) -> tuple[RolloutCarry, tuple[Rollout, PyTree]]:
-        """One step of all slots; `next_value` is filled in only where a time limit cut."""
+        """Take one step in all slots; computes `next_value` only where an episode is truncated."""
         learner, learner_state = self.learner, self.learner_state
         key_act, key_step = jax.random.split(key)
         carry, action, log_prob, value = learner.act(
@@ -176,8 +189,8 @@ class _RolloutContext(NamedTuple):
         )
         visits = self._visits(now.state, state, here)
         done = terminated | truncated
-        # Only a time limit needs the value of an observation that nobody acts on: a branch, since
-        # time limits are rare and a forward pass is dear.
+        # Only a truncated episode needs the value of an observation without an action. `lax.cond`,
+        # not `where`: truncations are rare and a forward pass is expensive.
         cut_value = jax.lax.cond(
             any_over_seeds(truncated.any()),
             lambda: learner.value(learner_state, carry, obs, jnp.zeros_like(done)),
@@ -186,6 +199,7 @@ class _RolloutContext(NamedTuple):
         turn = jnp.where(
             done, (now.level_index + 1) % jax.tree.leaves(self.level)[0].shape[1], now.level_index
         )
+        # A finished episode is replaced by the stored start of the next level in the queue.
         obs, state = tree_where(done, _at(self.starts, turn), (obs, state))
         row = Rollout(
             obs=now.obs,
@@ -198,14 +212,14 @@ class _RolloutContext(NamedTuple):
             truncated=truncated,
             level_index=now.level_index,
             reward=reward,
-            bonus=(),  # pyright: ignore[reportArgumentType]  # zeros, made once at the end
+            bonus=(),  # pyright: ignore[reportArgumentType]  # zeros, added once at the end
             carry=(),
             visits=visits,
         )
         return RolloutCarry(state, obs, done, turn, carry), (row, self.record.trace(now.state))
 
     def _visits(self, state: PyTree, after: PyTree, level: PyTree) -> dict[str, Visit] | tuple[()]:
-        """The features of the states before and after a step, before any reset."""
+        """State features before and after a step, without resets in between."""
         if not self.record.features:
             return ()
         visits = {}
@@ -216,11 +230,11 @@ class _RolloutContext(NamedTuple):
 
 
 class EpisodeResult(NamedTuple):
-    """One episode on each of B levels."""
+    """Results of one episode on each of B levels."""
 
     episode_return: Float[Array, " B"]  # undiscounted
     length: Int[Array, " B"]  # steps
-    terminated: Bool[Array, " B"]  # ended before the time limit
+    terminated: Bool[Array, " B"]  # terminated before the time limit
 
 
 def play(
@@ -232,16 +246,17 @@ def play(
     max_steps: int | Int[Array, ""],
     steps_per_check: int = 16,
 ) -> EpisodeResult:
-    """Play one episode on each level, without resets, until all have ended.
+    """Play one episode on each level, without resets, until all episodes have ended.
 
     Args:
         key: consumed.
         env: one environment; batched here.
-        learner: who acts, by sampling from its policy.
+        learner: actor whose policy is sampled.
         learner_state: its state.
-        level: [B, ...].
-        max_steps: no level's time limit is longer; an episode cut by it counts as not terminated.
-        steps_per_check: steps between two looks at whether all are done.
+        level: levels, [B, ...].
+        max_steps: upper bound on the levels' time limits; an episode that reaches it counts as not
+            terminated.
+        steps_per_check: number of steps between two checks whether all episodes have ended.
     """
     num_levels = jax.tree.leaves(level)[0].shape[0]
     key_reset, key_steps = jax.random.split(key)
@@ -251,10 +266,11 @@ def play(
 
     def step(carry: tuple, t: Array) -> tuple[tuple, None]:
         now, active, played = carry
+        # Folded in, so that the randomness of a step does not depend on `steps_per_check`.
         key_act, key_step = jax.random.split(jax.random.fold_in(key_steps, t))
         hidden, action, _, _ = learner.act(key_act, learner_state, now.carry, now.obs, now.first)
         obs, state, reward, terminated, truncated = _step(key_step, env, now.state, action, level)
-        active &= t < max_steps
+        active &= t < max_steps  # the last block of steps may go beyond
         now = RolloutCarry(state, obs, jnp.zeros_like(fresh), now.level_index, hidden)
         played = _count(played, active, reward, terminated)
         return (now, active & ~(terminated | truncated), played), None
@@ -283,15 +299,16 @@ def _count(played: EpisodeResult, active: Array, reward: Array, terminated: Arra
 def _step(key: Key, env: LevelEnv, state: PyTree, action: Array, level: PyTree) -> tuple:
     keys = jax.random.split(key, action.shape[0])
     obs, state, reward, terminated, _ = jax.vmap(env.step_env)(keys, state, action, level)
+    # A step that terminates at the time limit counts as terminated alone.
     truncated = jax.vmap(env.is_truncated)(state, level) & ~terminated
     return obs, state, reward.astype(jnp.float32), terminated, truncated
 
 
 def _at(queue: PyTree, turn: Int[Array, " N"]) -> PyTree:
-    """The entries `[N, ...]` of a queue `[N, R, ...]` at each slot's turn."""
+    """Select from a queue `[N, R, ...]` the entry at each slot's index, `[N, ...]`."""
 
     def take(x: Array) -> Array:
-        if x.shape[1] == 1:
+        if x.shape[1] == 1:  # a slice in place of a gather
             return x[:, 0]
         return x[jnp.arange(x.shape[0]), turn]
 
@@ -299,10 +316,10 @@ def _at(queue: PyTree, turn: Int[Array, " N"]) -> PyTree:
 
 
 def is_exact(env: LevelEnv, learner: Actor) -> bool:
-    """Whether `evaluate_policy` needs no playing.
+    """Return whether `evaluate_policy` is exact.
 
-    The environment enumerates its observations and has `expected_return`; the learner has no memory
-    and has `log_policy`.
+    The environment must have `num_states` and `expected_return`; the learner must have `log_policy`
+    and no recurrent state.
     """
     if jax.tree.leaves(learner.initial_carry(1)):
         return False
@@ -318,14 +335,18 @@ def evaluate_policy(
     level: PyTree,
     num_episodes: int = 64,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Expected undiscounted return of an episode on one level, and the env steps played for it.
+    """Expected undiscounted return of an episode on one level.
 
     Args:
-        key: consumed, if episodes are played.
+        key: consumed if episodes are sampled.
         env: one environment.
-        learner, state: whose policy.
+        learner: actor whose policy is evaluated.
+        state: its state.
         level: one level.
-        num_episodes: to average over where no exact answer, which takes 0 steps, is to be had.
+        num_episodes: number of sampled episodes, unless the evaluation is exact.
+
+    Returns:
+        The return, and the number of env steps played, which is 0 for an exact evaluation.
     """
     if is_exact(env, learner):
         log_policy = learner.log_policy(state, jnp.arange(env.num_states()))

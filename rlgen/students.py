@@ -1,4 +1,4 @@
-"""Students made of one policy (or a population of them) that learns on-policy."""
+"""On-policy student: one policy, or a population of policies, that learns from rollouts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,41 +17,42 @@ from rlgen.types import NEW, EpisodeStats, Key, Metrics, Outcome, PyTree, Rollou
 
 
 class OnPolicyState(NamedTuple):
-    """`[P, ...]` on every leaf."""
+    """State of an `OnPolicy` student; every leaf is `[P, ...]`."""
 
     learner: PyTree
     bonus: PyTree
-    # Of tenancies longer than an update; `()` otherwise.
-    running: RolloutCarry | tuple[()] = ()  # [P, N, ...] where the slots are
-    progress: tuple[Array, Array] | tuple[()] = ()  # [P, N] return and steps of the last episode
-    age: PyTree = ()  # Int [P, N]; updates for which a slot has had its levels
+    # The remaining fields are `()` if slots get new levels in every update.
+    running: RolloutCarry | tuple[()] = ()  # [P, N, ...]; state of the slots
+    progress: tuple[Array, Array] | tuple[()] = ()  # [P, N]; return and steps of current episodes
+    age: PyTree = ()  # Int [P, N]; number of updates for which a slot has had its levels
 
 
 @dataclass(frozen=True)
 class OnPolicy(Student):
-    """Roll out, add the bonus, learn; a slot is free again after `updates_per_level` updates.
+    """Student that plays a rollout, adds the bonus and learns from it in every update.
 
-    With more than one, the episodes run on from one update to the next, so that short rollouts
-    see the ends of long episodes. The reported episodes are whole, also those that began in earlier
-    updates. The rollout that is scored is the last update's alone, as if an episode began with its
-    first step: a score by returns then judges the parts of episodes that it sees.
+    A slot keeps its levels for `updates_per_level` updates. Above 1, episodes continue from one
+    update to the next, so that short rollouts contain the ends of long episodes. The reported
+    episodes are complete, including those that began in earlier updates. The score gets only the
+    rollout of the last update, with its first step marked as the first of an episode. A score
+    based on returns therefore sees only the part of an episode that lies in this rollout.
 
-    A slot of weight 0 is played and scored but not learned from. If no slot has weight, the bonus
-    and the learner's update are skipped altogether: an optimiser step on a zero gradient would
-    still move the parameters.
+    A slot of weight 0 is played and scored but not trained on. If no slot has weight, the bonus and
+    the learner's update are skipped entirely, since an optimiser step on a zero gradient would
+    still change the parameters.
 
     Attributes:
-        num_steps: T, env steps in each slot and update.
-        population: P, learners that each play all slots' levels (PAIRED's students: the protagonist
-            and the antagonist).
-        train_share: share of the slots that can have weight at once; the update computes with that
-            many alone. A parallel curriculum trains on one block of its slots.
-        bonus: intrinsic reward, or `()`.
-        updates_per_level: updates for which a slot keeps its levels. Above 1, episodes run on
-            from one update to the next.
+        num_steps: T, env steps per slot and update.
+        population: P, number of learners; each plays the levels of all slots (in PAIRED, the
+            protagonist and the antagonist).
+        train_share: maximum fraction of the slots with positive weight; the update computes on this
+            many slots only. A parallel curriculum trains on one block of its slots.
+        bonus: intrinsic reward; `()` for none.
+        updates_per_level: number of updates for which a slot keeps its levels. Above 1, episodes
+            continue from one update to the next.
 
     Raises:
-        ValueError: a field outside its range.
+        ValueError: a field is out of range.
     """
 
     env: LevelEnv
@@ -72,40 +73,40 @@ class OnPolicy(Student):
             raise ValueError(f"train_share must lie in (0, 1], got {self.train_share}")
 
     def check(self, num_slots: int) -> None:
-        """Refuse sizes that the learner cannot take, before anything is compiled."""
+        """Reject sizes that the learner does not support, before anything is compiled."""
         self.learner.check(self.num_steps, self.num_trained(num_slots))
 
     @property
     def gives(self) -> frozenset[str]:
-        """The population's rollouts, and member 0's episodes."""
+        """The rollouts of all learners and the episode statistics of member 0."""
         return frozenset({"rollout", "episodes"})
 
     def discounting(self) -> dict[str, Any]:
-        """The learner's."""
+        """The learner's advantage fields that scores share."""
         return self.learner.discounting()
 
     def pinned_files(self) -> dict[str, bytes]:
-        """The learner's."""
+        """The learner's files; see `Learner.pinned_files`."""
         return self.learner.pinned_files()
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """The bonus's."""
+        """Warnings of the bonus, if it has one."""
         return [] if isinstance(self.bonus, tuple) else self.bonus.warnings(metrics)
 
     def spanning(self, num_updates: int) -> "OnPolicy":
-        """The same, with the learner's schedules."""
+        """Return this student with a learner whose schedules span `num_updates` updates."""
         return replace(self, learner=self.learner.spanning(num_updates))
 
     def with_bonus(self, bonus: Bonus) -> "OnPolicy":
-        """The same, paid a bonus."""
+        """Return this student with an exploration bonus."""
         return replace(self, bonus=bonus)
 
     def num_trained(self, num_slots: int) -> int:
-        """How many slots the update computes with."""
+        """Number of slots on which the update computes; at least 1."""
         return max(round(self.train_share * num_slots), 1)
 
     def init(self, key: Key, num_slots: int) -> OnPolicyState:
-        """Untrained learners."""
+        """Initial state: untrained learners and, if configured, their bonuses."""
         key_learner, key_bonus = jax.random.split(key)
         learner = jax.vmap(self.learner.init)(jax.random.split(key_learner, self.population))
         bonus = ()
@@ -114,7 +115,7 @@ class OnPolicy(Student):
             bonus = jax.vmap(self.bonus.init, in_axes=(0, None))(keys_bonus, num_slots)
         if self.updates_per_level == 1:
             return OnPolicyState(learner, bonus)
-        # Never played, as the first slots are all fresh: any level and key will do.
+        # Placeholders: all slots are fresh in the first update, so that no level here is played.
         blank = self.env.sample_level(jax.random.key(0))
         level = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, 1, *jnp.shape(x))), blank)
         running = reset_slots(jax.random.key(0), self.env, self.learner, level)
@@ -124,7 +125,7 @@ class OnPolicy(Student):
         return OnPolicyState(learner, bonus, *going)
 
     def policy(self, states: OnPolicyState) -> tuple[Learner, PyTree]:
-        """Who is evaluated: the learner and the states [S, ...] of its first member, of S seeds."""
+        """Return the learner and the states [S, ...] of member 0, for S seeds."""
         return self.learner, jax.tree.map(lambda x: x[:, 0], states.learner)
 
     def run(
@@ -136,7 +137,7 @@ class OnPolicy(Student):
             return self._run_one(key, state, slots, fresh)
 
         keys = jax.random.split(key, self.population)
-        if self.population == 1:  # a vmap axis of one would only slow the matrix products down
+        if self.population == 1:  # a vmap axis of size 1 would only slow down the matrix products
             one = jax.tree.map(lambda x: x[0], (keys, state))
             played = jax.tree.map(lambda x: x[None], member(*one))
         else:
@@ -149,7 +150,8 @@ class OnPolicy(Student):
             metrics |= {f"antagonist_{n}": every[n][1] for n in told if n in every}
         done = jnp.ones_like(fresh)
         if self.updates_per_level > 1:
-            done = state.age[0] >= self.updates_per_level
+            done = state.age[0] >= self.updates_per_level  # the same for all learners
+            # Scores read a rollout whose episodes begin within it.
             rollouts = rollouts._replace(first=rollouts.first.at[:, 0].set(True))
         outcome = Outcome(
             done=done,
@@ -173,7 +175,7 @@ class OnPolicy(Student):
 
     @property
     def _record(self) -> Record:
-        """What the bonus needs to be kept of a rollout."""
+        """Data that the bonus needs from a rollout."""
         if isinstance(self.bonus, tuple):
             return Record()
         return Record(features=self.bonus.features, last_obs=self.bonus.pairs)
@@ -181,7 +183,7 @@ class OnPolicy(Student):
     def _play(
         self, key: Key, state: OnPolicyState, level: PyTree, fresh: Bool[Array, " N"]
     ) -> tuple[Rollout, OnPolicyState]:
-        """T steps, from the start or from where the slots are; only `fresh` ones begin anew."""
+        """Play T steps; slots that are not `fresh` continue their episodes if they keep levels."""
         if self.updates_per_level == 1:
             played, _ = rollout(
                 key, self.env, self.learner, state.learner, level, self.num_steps, self._record
@@ -193,7 +195,7 @@ class OnPolicy(Student):
             new = reset_slots(key_begin, self.env, self.learner, level)
             return tree_where(fresh, new, state.running)
 
-        # Most updates are in the middle of a tenancy, where no start need be computed.
+        # `lax.cond`: most updates are in the middle of a tenancy and need no initial states.
         running = jax.lax.cond(any_over_seeds(fresh.any()), start, lambda: state.running)
         player = (self.learner, state.learner)
         played, running = continue_rollout(
@@ -210,7 +212,10 @@ class OnPolicy(Student):
         played: Rollout,
         weight: Float[Array, " N"],
     ) -> tuple[OnPolicyState, Rollout, Metrics]:
-        """New learner and bonus, the rollout with its bonus, and metrics; NaN if nothing trains."""
+        """Train learner and bonus; returns the state, the rollout with its bonus, and metrics.
+
+        If no slot has weight, the state does not change and the metrics are NaN.
+        """
         trains = (weight > 0).any()
         old = (state.learner, state.bonus, played.bonus)
 
@@ -221,21 +226,23 @@ class OnPolicy(Student):
             num_trained = self.num_trained(weight.size)
             part, share = seen, weight
             if num_trained < weight.size:
-                # Stable, so that the slots with weight keep their order.
+                # Slots with weight come first; a stable sort keeps their order.
                 chosen = jnp.argsort(weight <= 0, stable=True)[:num_trained]
                 part = jax.tree.map(lambda x: x[:, chosen], seen)
                 share = weight[chosen]
             learner, metrics = self.learner.update(key_update, state.learner, part, share)
-            # Floats, so that a skipped update can say NaN.
+            # Floats, so that the metrics of a skipped update can be NaN.
             metrics = told | {"gradient_steps": 1.0} | metrics
             metrics = {name: jnp.asarray(m, jnp.float32) for name, m in metrics.items()}
             return (learner, bonus_state, bonus), metrics
 
         def skip() -> tuple[tuple, Metrics]:
-            metrics = jax.eval_shape(learn)[1]
+            metrics = jax.eval_shape(learn)[1]  # the names; nothing is computed
             return old, {name: jnp.full(m.shape, jnp.nan) for name, m in metrics.items()}
 
+        # Skipped only if no seed trains; the selection below is per seed.
         new, metrics = jax.lax.cond(any_over_seeds(trains), learn, skip)
+        # Gradient steps are counted, so a skipped update has 0 and not NaN.
         metrics = {name: jnp.where(trains, m, jnp.nan) for name, m in metrics.items()}
         metrics["gradient_steps"] = jnp.where(trains, metrics["gradient_steps"], 0.0)
         learner, bonus_state, bonus = tree_where(trains, new, old)
@@ -250,7 +257,7 @@ class OnPolicy(Student):
         return self.bonus.apply(key, state, played, weight)
 
     def _as_learned(self, played: Rollout) -> Rollout:
-        """The rollout without what was kept for the bonus alone."""
+        """Drop the data that was recorded only for the bonus."""
         played = played._replace(visits=())
         if "last_obs" in self.learner.reads:
             return played
@@ -263,21 +270,21 @@ class OnPolicy(Student):
         mean = {"episode_return": stats.mean_return, "episode_length": stats.mean_length}
         metrics = {name: (x * stats.num).sum() / num for name, x in mean.items()}
         metrics["num_episodes"] = stats.num.sum()
-        if self.updates_per_level > 1:  # an update may see no episode's end
+        if self.updates_per_level > 1:  # an update may contain no end of an episode
             if registry.has(self.env, LevelEnv.success):
                 metrics["solve_rate"] = stats.num_success.sum() / num
             ended = {name for name in metrics if name != "num_episodes"}
             none = stats.num.sum() == 0
             return metrics | {name: jnp.where(none, jnp.nan, metrics[name]) for name in ended}
         if registry.has(self.env, LevelEnv.success):
-            # Of each slot's first episode, solved or not by the rollout's end: over all completed
-            # episodes, those that fail would hardly count, as they are long and often cut off.
+            # Over each slot's first episode, solved or not by the end of the rollout. A mean over
+            # completed episodes would be biased: failed ones are long and often unfinished.
             on_first = jnp.cumsum(played.first, axis=0) == 1
             metrics["solve_rate"] = (solved & on_first).any(0).mean()
         return metrics
 
     def _env_steps(self, slots: Slots) -> dict[str, Array]:
-        """Env steps by what they were for: learning, looking at new levels, judging known ones."""
+        """Env steps by purpose: training, scoring new levels (`scout`), rescoring known ones."""
         trained, new = slots.weight > 0, slots.origin == NEW
         num = {"train": trained, "scout": ~trained & new, "score": ~trained & ~new}
         steps = {kind: used.sum() * self.num_steps for kind, used in num.items()}
@@ -292,7 +299,7 @@ def successes(
     played: Rollout,
     before: tuple[Float[Array, " N"], Float[Array, " N"]] | tuple[()] = (),
 ) -> Bool[Array, "T N"]:
-    """Whether the episode that ends with each step was solved, by the environment's own notion.
+    """True where a step ends an episode that was solved, as defined by the environment.
 
     Args:
         env: one environment.
@@ -304,6 +311,6 @@ def successes(
 
 
 def student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[OnPolicy, Score]:
-    """A student and a score by name; the score is built to agree with the learner's discounting."""
+    """Build a student and a score by name; the score uses the learner's discounting."""
     built = registry.make("learners", learner, env)
     return OnPolicy(env, built), registry.make("scores", score, env, built)

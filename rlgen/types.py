@@ -1,6 +1,6 @@
-"""The shared vocabulary: what flows between students, samplers, scores and environments.
+"""Data types passed between students, samplers, scores and environments.
 
-Axes, in the order in which they nest: `P` population, `T` time, `N` slots, `R` levels queued in
+Axes, from the outermost to the innermost: `P` population, `T` time, `N` slots, `R` levels queued in
 each slot.
 """
 
@@ -16,48 +16,54 @@ Metrics: TypeAlias = dict[str, Array]
 Preset: TypeAlias = dict[str, bool | int | float | str]
 
 NEW, REPLAY, MUTANT = 0, 1, 2
-"""Where a slot's levels came from; the values of `Slots.origin`."""
+"""Origins of a slot's levels; the values of `Slots.origin`."""
 
 
 class Keys(NamedTuple):
-    """Randomness of one update, in two kinds.
+    """The two random keys of one update.
 
-    Decisions about which work to do (replay or not) are drawn from `shared`, which all seeds of a
-    run have in common, so that under `vmap` over seeds a `lax.cond` stays a branch. Everything
-    else comes from `own`.
+    Decisions about which work to do (such as whether to replay) are drawn from `shared`, which is
+    the same for all seeds of a run. Under `vmap` over seeds a `lax.cond` on such a decision stays
+    a branch. All other randomness comes from `own`.
     """
 
-    own: Key
-    shared: Key
+    own: Key  # [S] under `vmap` over seeds
+    shared: Key  # without a seed axis
 
 
 class Slots(NamedTuple):
-    """What each of N slots is working on: a queue of R levels, met one after the other."""
+    """State of N parallel slots, each with a queue of R levels that it plays in turn.
 
-    level: PyTree  # [N, R, ...]; opaque to all but the environment
-    score_state: PyTree  # [N, R, ...]; what the score remembers of each level
-    buffer_index: Int[Array, "N R"]  # row in the sampler's buffer, -1 if none
+    A slot keeps its levels for one or more updates, its *tenancy*. Then it is free for new ones.
+    """
+
+    level: PyTree  # [N, R, ...]; opaque to every component but the environment
+    score_state: PyTree  # [N, R, ...]; the score's memory of each level
+    buffer_index: Int[Array, "N R"]  # row in the sampler's buffer, -1 if not in it
     origin: Int[Array, " N"]  # NEW, REPLAY or MUTANT
-    weight: Float[Array, " N"]  # share of the slot's data in the learner's loss
-    level_info: PyTree = ()  # [N, R, ...]; what the sampler keeps with each level
+    weight: Float[Array, " N"]  # weight of the slot's data in the learner's loss; 0: not trained on
+    level_info: PyTree = ()  # [N, R, ...]; data that the sampler stores with each level
 
 
 class Task(NamedTuple):
-    """What a meta-learner's agent is trained on, as a level of `Slots`: [N, R, ...]."""
+    """A level and a lifetime: the task of one of a meta-learner's agents.
 
-    level: PyTree  # of the environment
-    lifetime: Int[Array, "*B"]  # updates for which an agent is trained on it
+    A meta-learner has tasks [N, R, ...] in place of levels in `Slots.level`.
+    """
+
+    level: PyTree  # a level of the environment
+    lifetime: Int[Array, "*B"]  # number of updates for which an agent is trained on it
 
 
 class Visit(NamedTuple):
-    """A feature of the environment's state, such as the agent's position, around each step."""
+    """Value of a state feature, such as the agent's position, before and after each step."""
 
     before: Int[Array, "T N"]
-    after: Int[Array, "T N"]  # of the true successor, also where the episode ended
+    after: Int[Array, "T N"]  # of the true successor state, even where the episode ended
 
 
 class Rollout(NamedTuple):
-    """T steps of N slots, time-major; `[P, T, N, ...]` where a population learns."""
+    """T steps of N slots, time-major; `[P, T, N, ...]` for a population."""
 
     obs: PyTree  # [T, N, ...]
     action: Int[Array, "T N"]
@@ -66,88 +72,91 @@ class Rollout(NamedTuple):
     next_value: Float[Array, "T N"]  # value of the true next observation; 0 where terminated
     first: Bool[Array, "T N"]  # obs is the first of an episode
     terminated: Bool[Array, "T N"]
-    truncated: Bool[Array, "T N"]  # ended by the time limit alone
-    level_index: Int[Array, "T N"]  # which queued level, 0 .. R-1, the step was played on
-    reward: Float[Array, "T N"]  # extrinsic; never overwritten
+    truncated: Bool[Array, "T N"]  # reached the time limit without terminating
+    level_index: Int[Array, "T N"]  # index in the slot's queue, 0 .. R-1, of the level played
+    reward: Float[Array, "T N"]  # extrinsic; never modified
     bonus: Float[Array, "T N"]  # intrinsic; added to the reward only inside the advantage
     carry: PyTree  # [T/L, N, ...] recurrent state before every L-th step; L = T by default
-    last_obs: PyTree = ()  # [1, N, ...] what follows the last step; for who needs it
-    visits: PyTree = ()  # {feature: Visit}, of those that the bonus needs
+    last_obs: PyTree = ()  # [1, N, ...] observation after the last step; `()` unless requested
+    visits: PyTree = ()  # {feature: Visit} for the features that the bonus reads
 
     @property
     def done(self) -> Bool[Array, "*P T N"]:
-        """The episode ended with this step, by itself or by the time limit."""
+        """True where the episode ended with this step, terminated or truncated."""
         return self.terminated | self.truncated
 
 
 class EpisodeStats(NamedTuple):
-    """The episodes that ended within a rollout, by queued level."""
+    """Statistics of the episodes that ended within a rollout, for each queued level."""
 
     num: Int[Array, "N R"]  # completed episodes
-    num_success: Int[Array, "N R"]
+    num_success: Int[Array, "N R"]  # of these, the solved ones
     mean_return: Float[Array, "N R"]  # undiscounted, extrinsic; 0 if none
     max_return: Float[Array, "N R"]  # -inf if none
     mean_length: Float[Array, "N R"]  # steps; 0 if none
 
 
 class LifetimeResults(NamedTuple):
-    """What became of N agents of a meta-learner; read only where `Outcome.done`."""
+    """Final returns of N agents of a meta-learner; valid only where `Outcome.done`."""
 
-    student_return: Float[Array, " N"]  # undiscounted, of the agent that the rule trained
-    antagonist_return: Float[Array, " N"]  # of the one that the antagonist trained; NaN if none was
-    complete: Bool[Array, " N"]  # lived from birth to the end of the lifetime; else no evidence
+    student_return: Float[Array, " N"]  # undiscounted, of the agent trained by the rule
+    antagonist_return: Float[Array, " N"]  # of the antagonist's agent; NaN without one
+    complete: Bool[Array, " N"]  # trained for its whole lifetime; otherwise not scored
 
     def as_episodes(self, done: Bool[Array, " N"]) -> EpisodeStats:
-        """The lives that ended now (`done`) in the form of episodes, [N, 1]."""
+        """Lifetimes that ended in this update (`done`), as episode statistics [N, 1]."""
         ended = (done & self.complete)[:, None]
         value = jnp.where(ended, self.student_return[:, None], 0.0)
         return EpisodeStats(
             num=ended.astype(jnp.int32),
-            num_success=jnp.zeros_like(ended, jnp.int32),
+            num_success=jnp.zeros_like(ended, jnp.int32),  # lifetimes are not solved or failed
             mean_return=value,
-            max_return=jnp.where(ended, value, -jnp.inf),
+            max_return=jnp.where(ended, value, -jnp.inf),  # -inf: no episode, see `EpisodeStats`
             mean_length=jnp.zeros_like(value),
         )
 
 
 class Spent(NamedTuple):
-    """What an update cost, counted where it was spent; of one seed."""
+    """Cost of one update for one seed, counted by the component that incurs it."""
 
-    gradient_steps: Array | float  # of what is evaluated; 0 in an update that trained nothing
-    env_steps: dict[str, Array]  # by what they were for: `train`, `scout`, `score`, ...
+    gradient_steps: Array | float  # of the evaluated learner; 0 if it was not trained
+    env_steps: dict[str, Array]  # by purpose: `train`, `scout`, `score`, ...
 
 
 class Outcome(NamedTuple):
-    """What a student hands back: who has finished, the evidence for the score, and the costs."""
+    """Result of `Student.run`: finished slots, data for the score, and costs."""
 
-    done: Bool[Array, " N"]  # the slot's tenancy is over
-    rollout: Rollout | tuple[()] = ()  # [P, T, N] of an on-policy student
-    lifetimes: LifetimeResults | tuple[()] = ()  # of a meta-learner's agents
+    done: Bool[Array, " N"]  # the slot's tenancy has ended: it gets new levels
+    rollout: Rollout | tuple[()] = ()  # [P, T, N], from on-policy students
+    lifetimes: LifetimeResults | tuple[()] = ()  # from meta-learners
     episodes: EpisodeStats | tuple[()] = ()  # of member 0, or of a meta-learner's agents
-    spent: Spent | tuple[()] = ()  # () if it is not counted
+    spent: Spent | tuple[()] = ()  # `()` if the student does not count
 
 
 class UpdateRecord(NamedTuple):
-    """What one update found out about the levels in its slots; what the curriculum log keeps."""
+    """Per-update record for the curriculum log."""
 
-    slots: Slots  # as played, with the memories that the score left
+    slots: Slots  # as played, with the memory updated by the score
     score: Float[Array, "N R"]
     episodes: EpisodeStats | tuple[()]
-    lineage: dict[str, Array]  # [N, R] each; what the sampler knows of the levels' past
+    lineage: dict[str, Array]  # [N, R] each; history of the levels, from `Sampler.lineage`
 
 
 class TrainState(NamedTuple):
-    """The whole of a run; with the number of updates done, all that a checkpoint holds."""
+    """Complete state of a run.
+
+    A checkpoint holds this state and the number of updates done.
+    """
 
     student: PyTree
     sampler: PyTree
     slots: Slots
-    free: Bool[Array, " N"]
+    free: Bool[Array, " N"]  # slots that get new levels in the next update
 
 
 class Solution(NamedTuple):
-    """What an exact solver says of one level."""
+    """Result of an exact solver on one level."""
 
     solvable: Bool[Array, ""]
-    steps: Int[Array, ""]  # fewest env steps to success; -1 if unsolvable
+    steps: Int[Array, ""]  # fewest env steps to solve it; -1 if unsolvable
     optimal_return: Float[Array, ""]  # undiscounted; 0 if unsolvable within the time limit

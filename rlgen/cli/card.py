@@ -1,4 +1,4 @@
-"""`rlgen card`: how hard the levels of an environment are, without training anybody."""
+"""`rlgen card`: measure the difficulty of an environment's levels without training agents."""
 
 import sys
 import time
@@ -11,15 +11,16 @@ from rlgen.cli.options import Field, changed, flag, group, option, parse, wants_
 from rlgen.protocols import LevelEnv
 
 ABOUT = (
-    "The difficulty card of an environment: how many levels it has, how long they take, what "
-    "acting at random and acting best earn, what levels share, and how many bits a learner must "
-    "bring along to act well on new ones. Writes card.json, card.png and card-dark.png."
+    "Measure the difficulty of an environment: number of distinct levels, episode lengths, returns "
+    "of random and of optimal actions, shared structure of the levels, and the bits of inductive "
+    "bias that a learner needs to act well on new levels. Writes card.json, card.png and "
+    "card-dark.png."
 )
 _PICTURES = {"light": "card.png", "dark": "card-dark.png"}
 
 
 def card(args: Sequence[str]) -> int:
-    """Measure, write, print."""
+    """Run `rlgen card`: measure, write the files, print; returns the exit code."""
     name, rest = _name(args)
     registry.require_extra(name)
     env = registry.make_env(name)
@@ -48,15 +49,15 @@ def card(args: Sequence[str]) -> int:
 
 
 def _name(args: Sequence[str]) -> tuple[str, list[str]]:
-    """The environment, wherever it stands among the options.
+    """Split the arguments into the environment's name and the options.
 
     Raises:
-        ValueError: none is named.
+        ValueError: no environment is named.
     """
     if args and not args[0].startswith("-"):
         return args[0], list(args[1:])
     if wants_help(args):
-        return "maze", list(args)
+        return "maze", list(args)  # help shows the fields of some environment
     raise ValueError(
         "name an environment first, such as `rlgen card maze` or `rlgen card rooms/n6`; "
         f"known: {', '.join(registry.names('envs'))}"
@@ -64,7 +65,7 @@ def _name(args: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _ask(given: Any) -> Any:
-    """Sizes, checked before anything is compiled."""
+    """Return the requested sizes, validated before anything is compiled."""
     from rlgen.evaluation.difficulty.card import Ask, check
     from rlgen.evaluation.difficulty.inductive_bias import Asked
 
@@ -77,7 +78,7 @@ def _check_folder(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; name a folder")
     if (out / "card.json").exists() and not overwrite:
-        raise ValueError(f"{out} holds a card already; add --overwrite, or name another --out")
+        raise ValueError(f"{out} already holds a card; add --overwrite, or choose another --out")
 
 
 def _write(out: Path, text: str, made: dict[str, Any], env: Any) -> None:
@@ -92,7 +93,7 @@ def _write(out: Path, text: str, made: dict[str, Any], env: Any) -> None:
 
 
 def _images(env: Any, seed: int) -> list[Any]:
-    """Pictures of the first sampled levels, if the environment draws any."""
+    """Pictures of the first sampled levels; empty if the environment has no `level_image`."""
     if not registry.has(env, LevelEnv.level_image):
         return []
     import jax
@@ -114,11 +115,11 @@ def _progress(name: str) -> Callable[[str], None]:
 
 def _fields() -> list[Field]:
     return [
-        option(tuple[int, ...], (16, 64, 256, 1024), "levels", "training levels, for the bits"),
-        option(tuple[float, ...], (0.5, 0.25, 0.1), "rho", "errors allowed, relative to guessing"),
-        option(int, 1000, "sampled", "levels sampled"),
-        option(int, 0, "seed", "of everything that is drawn"),
-        option(str, "", "out", "the folder to write; by default card-ENV"),
-        flag("overwrite", "replace a card that is in the folder"),
+        option(tuple[int, ...], (16, 64, 256, 1024), "levels", "training-set sizes, in levels"),
+        option(tuple[float, ...], (0.5, 0.25, 0.1), "rho", "error targets, relative to guessing"),
+        option(int, 1000, "sampled", "number of sampled levels"),
+        option(int, 0, "seed", "random seed"),
+        option(str, "", "out", "output folder; by default card-ENV"),
+        flag("overwrite", "replace an existing card in the folder"),
         flag("json", "print only JSON"),
     ]

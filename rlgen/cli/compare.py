@@ -1,4 +1,4 @@
-"""`rlgen compare`: several methods on one suite, in one report."""
+"""`rlgen compare`: compare several methods on one suite, in one report."""
 
 import json
 import sys
@@ -9,25 +9,25 @@ from typing import Any, NamedTuple
 from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
-    "Compare methods on held-out levels: their order and how sure it is, each against each, what "
-    "they cost. RUN is the folder of a run, or plr=RUN,RUN for a method of several runs with "
-    "different seeds. Saved results of just this evaluation are used again; other runs play, and "
-    "that is counted as a look at the suite."
+    "Compare methods on held-out levels: ranking with its uncertainty, pairwise differences and "
+    "costs. RUN is the folder of a run, or plr=RUN,RUN for a method with several runs of different "
+    "seeds. Saved results of exactly this evaluation are reused; all other runs are evaluated now, "
+    "which counts as an access to the suite."
 )
 SUITE = "heldout"
 
 
 class Prepared(NamedTuple):
-    """What is to be compared, after everything that can be refused has been."""
+    """Validated inputs of a comparison."""
 
     names: list[str]
-    runs: list[list[Any]]  # comparison_runs.Opened, of each method
+    runs: list[list[Any]]  # load_runs.Opened, for each method
     suite: Any
     out: Path
 
 
 def compare(args: Sequence[str]) -> int:
-    """Play what is not saved, compare, write, print."""
+    """Run `rlgen compare`: evaluate what is not saved, compare, write the report, print."""
     given = parse(_fields(), "rlgen compare", ABOUT, args)
     if given.attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
@@ -54,6 +54,7 @@ def compare(args: Sequence[str]) -> int:
     told = report.to_dict(found)
     text = json.dumps(told, indent=1, allow_nan=False)
     results.write(prepared.out / "comparison.json", text.encode())
+    # Curves only for methods whose runs all have a metrics log.
     whole = {
         name: list(logs[name].values()) for name, some in pairs if len(logs[name]) == len(some)
     }
@@ -72,7 +73,7 @@ def compare(args: Sequence[str]) -> int:
 
 
 def _prepare(given: Any) -> Prepared:
-    """Open and check everything; nothing has been played when it fails."""
+    """Open and validate all inputs, before anything is played."""
     from rlgen.evaluation import load_runs as checks
     from rlgen.evaluation.report import results
     from rlgen.evaluation.stats import pooling
@@ -89,7 +90,7 @@ def _prepare(given: Any) -> Prepared:
     rules = [str(run.path) for run in every if run.is_rule]
     if rules:
         raise ValueError(
-            f"{', '.join(rules)} learned a rule, which is judged by the agents that it trains; "
+            f"{', '.join(rules)} learned a rule, which is tested by training agents with it; "
             "compare rules with rlgen eval RUN RUN"
         )
     for method, some in zip(methods, runs, strict=True):
@@ -103,18 +104,18 @@ def _prepare(given: Any) -> Prepared:
 
 
 def _baseline_first(methods: list[Any], baseline: str) -> list[Any]:
-    """The methods, the one that others are compared with before them."""
+    """Reorder the methods so that the baseline comes first."""
     if not baseline:
         return methods
     chosen = [m for m in methods if baseline == m.name or Path(baseline) in m.runs]
     if not chosen:
         names = ", ".join(method.name for method in methods)
-        raise ValueError(f"--baseline {baseline} is none of the methods; they are {names}")
+        raise ValueError(f"--baseline {baseline} is not one of the methods; they are {names}")
     return [*chosen, *(method for method in methods if method not in chosen)]
 
 
 def _evaluation(run: Any, suite: Any, given: Any) -> Any:
-    """The run's saved results of just this evaluation, or what it plays now, which is saved."""
+    """Return the run's saved results of this evaluation; otherwise evaluate now and save."""
     from rlgen.evaluation import load_runs, zero_shot
     from rlgen.evaluation.from_runs import saved_results
     from rlgen.evaluation.report import results
@@ -122,7 +123,7 @@ def _evaluation(run: Any, suite: Any, given: Any) -> Any:
 
     saved, passed = saved_results.find_saved(run, suite, given.attempts, given.seed)
     for reason in passed if saved is None else ():
-        print(f"not used: {reason}", file=sys.stderr)
+        print(f"saved results not used: {reason}", file=sys.stderr)
     if saved is not None:
         return saved
     policies = zero_shot.load_policies(run.path, run.update, False, given.allow_imports)
@@ -134,7 +135,7 @@ def _evaluation(run: Any, suite: Any, given: Any) -> Any:
 
 
 def _cost(name: str, runs: list[Any], logs: dict[str, list[dict]]) -> Any:
-    """What the method's training cost, as far as its runs kept account."""
+    """Training cost of a method, as far as its runs recorded it."""
     from rlgen.evaluation.stats.cost import cost_of, pool_costs
 
     costs = [
@@ -152,16 +153,16 @@ def _cost(name: str, runs: list[Any], logs: dict[str, list[dict]]) -> Any:
 
 def _fields() -> list[Field]:
     return [
-        positional_runs("two methods or more: RUN, or NAME=RUN,RUN"),
-        option(str, "", "suite", "the suite, such as maze/heldout; by default heldout"),
-        option(int, 10, "attempts", "episodes on each level by each seed"),
-        option(int, 0, "seed", "of the evaluation's random numbers"),
+        positional_runs("two or more methods: RUN, or NAME=RUN,RUN"),
+        option(str, "", "suite", "suite, such as maze/heldout; by default heldout"),
+        option(int, 10, "attempts", "episodes per level and seed"),
+        option(int, 0, "seed", "random seed of the evaluation"),
         option(
-            str, "", "baseline", "the method (or its run) that others are compared with; the first"
+            str, "", "baseline", "method (or run) that others are compared with; default: the first"
         ),
-        option(str, "", "out", "folder of results and report; by default comparison/SUITE"),
-        flag("overwrite", "replace results that are in the folder"),
-        flag("json", "print only the results, as JSON, on standard output"),
-        option(int, -1, "checkpoint", "update of an older checkpoint of every run; -1: the newest"),
-        flag("allow-imports", "import code from outside rlgen that the runs name"),
+        option(str, "", "out", "folder for results and report; by default comparison/SUITE"),
+        flag("overwrite", "replace existing results in the folder"),
+        flag("json", "print only the results, as JSON, to standard output"),
+        option(int, -1, "checkpoint", "update of the checkpoint to load; -1 for the newest"),
+        flag("allow-imports", "import code outside rlgen that the runs refer to"),
     ]

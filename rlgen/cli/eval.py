@@ -1,4 +1,4 @@
-"""`rlgen eval`: runs on a suite of held-out levels, as a table, files and a report."""
+"""`rlgen eval`: evaluate runs on a suite of held-out levels, with a table and a report."""
 
 import json
 from collections.abc import Sequence
@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
-    "Play every level of a suite with runs that never saw it, and compare them: the first run is "
-    "what the others are compared with. Where a run learned a rule, fresh agents are trained by it "
-    "on every level, and by A2C; RUN may then also be a rule's .npz, or the name of one that ships."
+    "Evaluate runs on every level of a held-out suite. The other runs are compared with the first "
+    "one. If a run learned an update rule, new agents are trained with it on every level, and with "
+    "A2C as the baseline; RUN may then also be the .npz file of a rule, or the name of a rule in "
+    "rlgen."
 )
 
 
@@ -20,20 +21,20 @@ OF_RULES = {"lifetime": 0, "horizons": "", "controls": False, "workers": 64, "le
 
 
 class Prepared(NamedTuple):
-    """What is to be played, after everything that can be refused has been."""
+    """Validated inputs of an evaluation."""
 
     runs: list[Path]
     out: Path
-    loaded: list[Any]  # zero_shot.Loaded, one a run
-    policies: list[Any]  # zero_shot.Policies, one a run
-    baseline: list[Any]  # the first run's before training, if they are asked for
+    loaded: list[Any]  # zero_shot.Loaded, one per run
+    policies: list[Any]  # zero_shot.Policies, one per run
+    baseline: list[Any]  # the first run's policies before training; empty without --untrained
     suite: Any
     attempts: int
-    reference: Any  # levels that stand for every run's training set; None for each run's own
+    reference: Any  # levels in place of every run's training set; None: each run's own
 
     @property
     def players(self) -> list[tuple[Any, Path | None]]:
-        """Who plays, the baseline first, and the folder in which that counts as a look."""
+        """Policies to evaluate, baseline first, each with the folder that counts the access."""
         return [
             *((one, None) for one in self.baseline),
             *zip(self.policies, self.runs, strict=True),
@@ -41,7 +42,7 @@ class Prepared(NamedTuple):
 
 
 def evaluate(args: Sequence[str]) -> int:
-    """Play, save, print; runs that learned a rule go their own way."""
+    """Run `rlgen eval`: evaluate, save, print; runs that learned a rule have a separate path."""
     given = parse(_fields(), "rlgen eval", ABOUT, args)
     if not given.runs:
         raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
@@ -49,10 +50,11 @@ def evaluate(args: Sequence[str]) -> int:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
     from rlgen.cli.eval_rules import evaluate_rules
 
+    # Rules and policies have different options, which are rejected for the other kind.
     if _are_rules(given):
         if given.worst:
             raise ValueError(
-                f"--worst plays a policy again on its worst levels; {given.runs[0]} learned a rule"
+                f"--worst replays a policy on its worst levels, but {given.runs[0]} learned a rule"
             )
         return evaluate_rules(given)
     _refuse_options_of_rules(given)
@@ -60,7 +62,7 @@ def evaluate(args: Sequence[str]) -> int:
 
 
 def _are_rules(given: Any) -> bool:
-    """Whether rules are named, and not policies; a record that is no good is refused by name."""
+    """Return whether the runs are rules, not policies; an invalid run is reported by name."""
     from rlgen.cli.eval_rules import MixedError, all_are_rules
     from rlgen.evaluation.load_runs import naming, rebuild
     from rlgen.runs import folder
@@ -71,7 +73,7 @@ def _are_rules(given: Any) -> bool:
         raise
     except (ValueError, KeyError, TypeError, AttributeError):
         for run in (Path(name) for name in given.runs if Path(name).is_dir()):
-            with naming(run):  # which of them it is
+            with naming(run):  # adds the run's name to the error
                 rebuild(run, folder.read(run), given.allow_imports)
         raise
 
@@ -106,7 +108,7 @@ def _evaluate_policies(given: Any) -> int:
     worst = _worst_of(prepared, tested) if given.worst else {}
     more: dict[str, Any] = {"gaps": list(gaps.values()), "worst": list(worst.values())}
     results.save(prepared.out, evaluations, given.overwrite, **more)
-    if not given.json:  # first of all: curricula and animations take a while to draw
+    if not given.json:  # before the report, since curricula and animations take a while to draw
         print_table(analyse(evaluations), Console())
         print_worst(more["worst"], Console())
         print_gaps(more["gaps"], Console())
@@ -124,7 +126,7 @@ def _evaluate_policies(given: Any) -> int:
 
 
 def _prepare(given: Any) -> Prepared:
-    """Read and check everything that will be needed; nothing has been played when it fails."""
+    """Read and validate all inputs, before anything is played."""
     from rlgen.evaluation import load_runs as checks
     from rlgen.evaluation import zero_shot
     from rlgen.evaluation.report import results
@@ -159,7 +161,7 @@ def _write_report(
     told: dict[str, dict[str, Any]],
     allow_imports: bool,
 ) -> Path:
-    """The report; `told` is what was measured of each run beside the suite, by its label."""
+    """Write the report; `told` holds each run's gaps and worst levels, by label."""
     from rlgen.evaluation.from_runs.curricula import curricula_of
     from rlgen.evaluation.from_runs.metrics import metrics_of
     from rlgen.evaluation.from_runs.showcase import level_images, replays
@@ -177,7 +179,7 @@ def _write_report(
 
 
 def _reference(env: Any, gaps: str) -> Any:
-    """The levels that stand for the training set of every run; None for each run's own."""
+    """Levels in place of every run's training set; None to use each run's own."""
     from rlgen.evaluation.suites import levels_from_file, load_suite
 
     if gaps in ("auto", "none"):
@@ -187,7 +189,7 @@ def _reference(env: Any, gaps: str) -> Any:
 
 
 def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) -> dict[str, Any]:
-    """What runs owe to their training sets, by label; of those without a finite set nothing."""
+    """Generalisation gaps by label; runs without a finite training set are left out."""
     from rlgen.evaluation.generalisation.gap import measure
     from rlgen.runs.progress import counter
 
@@ -199,7 +201,7 @@ def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) ->
 
 
 def _worst_of(prepared: Prepared, tested: list[Any]) -> dict[str, Any]:
-    """How runs do on the levels that they did worst on, played once more; by label."""
+    """Scores on each run's worst levels, which are played again; by label."""
     from rlgen.evaluation.stats.cvar import worst_levels
     from rlgen.runs.progress import counter
 
@@ -211,55 +213,56 @@ def _worst_of(prepared: Prepared, tested: list[Any]) -> dict[str, Any]:
 
 
 def _refuse_options_of_rules(given: Any) -> None:
-    """Refuse what would be without effect."""
+    """Reject options that have no effect on policies."""
     for name, default in OF_RULES.items():
         if getattr(given, name) != default:
             raise ValueError(
-                f"--{name} is for runs that learned a rule; {given.runs[0]} learned a policy"
+                f"--{name} is for runs that learned a rule, but {given.runs[0]} learned a policy"
             )
 
 
 def _fields() -> list[Field]:
     return [
-        positional_runs("folders of one run or more, or rules"),
+        positional_runs("folders of one or more runs, or rules"),
         option(
             str,
             "",
             "suite",
-            "the suite, such as maze/heldout; see rlgen list suites. By default heldout; for rules "
-            "gridworld/unseen, and a family's name alone, such as minatar, is all its suites",
+            "suite, such as maze/heldout; see rlgen list suites. By default heldout, or "
+            "gridworld/unseen for rules. For rules, the name of a family, such as minatar, stands "
+            "for all its suites",
         ),
         option(
-            int, -1, "attempts", "episodes (10) or agents (4) on each level by each seed; -1: these"
+            int, -1, "attempts", "episodes (or agents, for rules) per level and seed; -1: 10 (or 4)"
         ),
-        option(int, 0, "lifetime", "rules: updates of each agent; 0 for the environment's own"),
+        option(int, 0, "lifetime", "rules: updates per agent; 0 for the environment's lifetime"),
         option(
             str,
             "",
             "horizons",
-            "rules: test at each of these lifetimes, such as 10,50,250, and compare them",
+            "rules: evaluate at each of these lifetimes, such as 10,50,250, and compare them",
         ),
-        flag("controls", "with --horizons: rules with a clock also with clocks that tell nothing"),
-        option(int, 64, "workers", "rules: environments that each agent learns from at a time"),
-        option(int, 0, "levels", "rules: only so many first levels of the suite; 0 for all"),
-        option(int, 0, "seed", "of the evaluation's random numbers"),
+        flag("controls", "with --horizons: also test rules with uninformative clocks"),
+        option(int, 64, "workers", "rules: number of parallel environments per agent"),
+        option(int, 0, "levels", "rules: use only this many first levels of the suite; 0 for all"),
+        option(int, 0, "seed", "random seed of the evaluation"),
         option(
             str,
             "auto",
             "gaps",
-            "auto: runs over a finite training set play it too, for the generalisation gap and the "
-            "level information; none: they do not; the name of a suite or a .npz: all runs play "
-            "these levels as if they had been trained on them",
+            "auto: also evaluate runs with a finite training set on that set, for the "
+            "generalisation gap and the level information; none: do not; name of a suite or a .npz "
+            "file: treat its levels as the training set of every run",
         ),
         flag(
             "worst",
-            "play the suite once more, with other random numbers, for the score on the levels that "
-            "each seed did worst on (CVaR)",
+            "play the suite again, with other random numbers, for the score on each seed's worst "
+            "levels (CVaR)",
         ),
-        flag("untrained", "also the first run's agents before training, as the baseline"),
-        option(str, "", "out", "folder of results and report; by default RUN/eval/SUITE"),
-        flag("overwrite", "replace results that are in the folder"),
-        flag("json", "print only the results, as JSON, on standard output"),
-        option(int, -1, "checkpoint", "update of an older checkpoint; -1 for the newest"),
-        flag("allow-imports", "import code from outside rlgen that the run names"),
+        flag("untrained", "add the first run's agents before training, as the baseline"),
+        option(str, "", "out", "folder for results and report; by default RUN/eval/SUITE"),
+        flag("overwrite", "replace existing results in the folder"),
+        flag("json", "print only the results, as JSON, to standard output"),
+        option(int, -1, "checkpoint", "update of the checkpoint to load; -1 for the newest"),
+        flag("allow-imports", "import code outside rlgen that the run refers to"),
     ]

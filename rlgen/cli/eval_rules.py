@@ -1,4 +1,4 @@
-"""`rlgen eval` for runs that learned a rule: fresh agents are trained by it on held-out levels."""
+"""`rlgen eval` for update rules: train new agents with the rules on held-out levels."""
 
 import json
 from functools import cache, partial
@@ -11,15 +11,15 @@ BASELINE = "a2c"
 
 
 class MixedError(ValueError):
-    """Rules and policies are named together."""
+    """Rules and policies were given together."""
 
 
 def all_are_rules(names: list[str], allow_imports: bool) -> bool:
-    """Whether what is named are rules, rather than policies.
+    """Return True if all names are rules, False if all are policies.
 
     Raises:
-        MixedError: some are and some are not.
-        ValueError: one is neither a run nor a rule.
+        MixedError: some are rules and some are policies.
+        ValueError: a name is neither a run nor a rule.
     """
     from rlgen.evaluation.meta.trainees import is_rule, learns_rule
 
@@ -28,14 +28,14 @@ def all_are_rules(names: list[str], allow_imports: bool) -> bool:
     if rules and len(rules) < len(kinds):
         others = ", ".join(name for name, is_one in kinds.items() if not is_one)
         raise MixedError(
-            f"{', '.join(rules)} learned a rule and {others} a policy, which are judged in "
-            "different ways; evaluate them apart"
+            f"{', '.join(rules)} learned a rule and {others} a policy, which are tested in "
+            "different ways; evaluate them separately"
         )
     return bool(rules)
 
 
 def evaluate_rules(given: Any) -> int:
-    """Train, save, print."""
+    """Train new agents with each rule, save the results, print."""
     from rich.console import Console
 
     from rlgen.evaluation.meta import meta_test, trainees
@@ -49,9 +49,7 @@ def evaluate_rules(given: Any) -> int:
     if given.horizons:
         return _evaluate_horizons(given)
     if given.controls:
-        raise ValueError(
-            "--controls belongs to --horizons; name some, such as --horizons 10,50,250"
-        )
+        raise ValueError("--controls requires --horizons, such as --horizons 10,50,250")
     name = given.suite or SUITE
     out = Path(given.out) if given.out else default_folder(given.runs[0], name)
     results.check_free(out, given.overwrite)
@@ -63,7 +61,7 @@ def evaluate_rules(given: Any) -> int:
     )
     found = trainees_of(given)
     suites = trainees.suites_of(name, given.levels)
-    for one in found:  # what cannot be tested is refused before the first hour of training
+    for one in found:  # rejects incompatible rules and suites before hours of training
         for suite in suites:
             one.build(suite.env)
     evaluations = [
@@ -87,7 +85,7 @@ def evaluate_rules(given: Any) -> int:
 
 
 def _evaluate_horizons(given: Any) -> int:
-    """Train at several lifetimes, save, print."""
+    """Train new agents at each of several lifetimes, save the results, print."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -106,7 +104,7 @@ def _evaluate_horizons(given: Any) -> int:
     suites = trainees.suites_of(name, given.levels)
     if len(suites) > 1:
         raise ValueError(
-            f"--horizons tests on one suite, and {name!r} is {len(suites)}; name one of "
+            f"--horizons needs a single suite, but {name!r} is {len(suites)}; choose one of "
             + ", ".join(suite.name for suite in suites)
         )
     found = trainees_of(given)
@@ -114,13 +112,14 @@ def _evaluate_horizons(given: Any) -> int:
         *rules, baseline = found
         more = [horizons.controls(one, suites[0], lives) for one in rules]
         if not any(more):
-            raise ValueError("--controls tests clocks, and none of the rules has one")
+            raise ValueError("--controls tests clocks, but none of the rules has one")
         found = [*rules, *(one for some in more for one in some), baseline]
     protocol = meta_test.Protocol(
         attempts=ATTEMPTS if given.attempts < 0 else given.attempts,
         num_workers=given.workers,
         seed=given.seed,
     )
+    # One progress counter per label, as the labels alternate.
     counters = cache(partial(counter, what="agents"))
     tested = horizons.evaluate_all(
         found, suites[0], protocol, lives, lambda label, *count: counters(label)(*count)
@@ -136,7 +135,7 @@ def _evaluate_horizons(given: Any) -> int:
 
 
 def trainees_of(given: Any) -> list:
-    """The untrained rules if asked for, the rules, and the baseline."""
+    """Rules to test: the untrained ones if requested, the given ones, and the baseline."""
     from rlgen.evaluation.meta import trainees
 
     at = None if given.checkpoint < 0 else given.checkpoint
@@ -145,7 +144,7 @@ def trainees_of(given: Any) -> list:
         if trainees.is_rule(given.runs[0]):
             raise ValueError(
                 f"--untrained needs a run, whose rule before training is known; {given.runs[0]} is "
-                "a rule by itself"
+                "a rule without a run"
             )
         found.append(trainees.from_run(given.runs[0], None, True, given.allow_imports))
     for name in given.runs:
@@ -165,7 +164,7 @@ def trainees_of(given: Any) -> list:
 
 
 def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metrics and curriculum of the runs that are tested, by label; a rule by itself has none."""
+    """Metrics and curricula of the tested runs, by label; a rule without a run has none."""
     from rlgen.evaluation.from_runs.curricula import curricula_of
     from rlgen.evaluation.from_runs.metrics import metrics_of
 
@@ -174,7 +173,7 @@ def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def default_folder(run: str, suite: str) -> Path:
-    """Within the run; of a rule by itself, a folder of its name right here."""
+    """Default output folder: inside the run, or ./eval/RULE for a rule without a run."""
     from rlgen.evaluation.meta.trainees import is_rule
 
     inside = Path("eval") / Path(run).stem if is_rule(run) else Path(run) / "eval"
@@ -182,7 +181,7 @@ def default_folder(run: str, suite: str) -> Path:
 
 
 def _images(suites: list) -> dict:
-    """Pictures of the levels, by the names that they have in the results."""
+    """Pictures of the levels, by their names in the results."""
     from rlgen.evaluation.from_runs.showcase import level_images
     from rlgen.evaluation.meta.meta_test import level_names
 

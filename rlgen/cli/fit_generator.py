@@ -1,4 +1,4 @@
-"""`rlgen fit-generator`: a generative model of a set of levels, and a report on what it makes."""
+"""`rlgen fit-generator`: fit a generative model on a set of levels and report on its proposals."""
 
 import json
 import sys
@@ -19,15 +19,15 @@ from rlgen.runs import progress
 from rlgen.types import Metrics, PyTree
 
 ABOUT = (
-    "Fit a generative model on a set of levels: those of a file, or of the suite `train` of the "
-    "environment. The folder --out then holds generator.npz, which DRED can propose levels with, "
-    "and a report: how well levels are reconstructed, how many of the proposals can be solved, "
-    "and how like the data they are, beside random edits of the data and random levels."
+    "Fit a generative model on a set of levels: those of a file, or of the environment's suite "
+    "`train`. Writes generator.npz, with which DRED can propose levels, and a report to the folder "
+    "--out. The report shows the reconstruction accuracy, the fraction of solvable proposals, and "
+    "the proposals' similarity to the data, compared with random edits and random levels."
 )
 
 
 class Fit(NamedTuple):
-    """A model that was fitted, on what, and how that went."""
+    """A fitted model with its data, metrics and duration."""
 
     env: Any
     env_name: str
@@ -39,7 +39,7 @@ class Fit(NamedTuple):
 
 
 def fit_generator(args: Sequence[str]) -> int:
-    """Fit, save, report."""
+    """Run `rlgen fit-generator`: fit, save, report; returns the exit code."""
     named = peek(args, env="cave", model="graph-vae")
     env = registry.make_env(named.env)
     module = registry.load("level-models", named.model)
@@ -51,6 +51,7 @@ def fit_generator(args: Sequence[str]) -> int:
     out = Path(given.out)
     _check(given, out)
     env = config.override(env, changed(given.env_group, of_env))
+    # Built again, as the model's codec may depend on the environment's fields.
     values = changed(given.model_group, of_model) | {"num_epochs": given.epochs}
     model = config.override(module.build(env), values)
     suite = _levels(env, given.levels)
@@ -60,7 +61,7 @@ def fit_generator(args: Sequence[str]) -> int:
 
 
 def _write(fit: Fit, out: Path, given: Any) -> None:
-    """The folder's files, and a few words on them."""
+    """Write the files of the output folder and print a summary."""
     from rlgen.algos.level_models import files as files
     from rlgen.cli.fit_generator_report import page, report, samples
     from rlgen.evaluation.report.html import write_page
@@ -81,10 +82,11 @@ def _write(fit: Fit, out: Path, given: Any) -> None:
 
 
 def _fit(name: str, suite: Suite, model: LevelModel, seed: int) -> Fit:
-    """The model after its epochs, one call of the compiled program each, for the bar's sake."""
+    """Fit the model with one call of the compiled program per epoch, to report progress."""
     began = time.monotonic()
     levels = suite.levels.level
     state = jax.jit(model.begin)(jax.random.key(seed), levels)
+    # The state is donated, so that its buffers are reused.
     train = jax.jit(lambda state, levels: model.train(state, levels, 1), donate_argnums=0)
     told: list[Metrics] = []
     with _bar(model.num_epochs) as show:
@@ -98,10 +100,11 @@ def _fit(name: str, suite: Suite, model: LevelModel, seed: int) -> Fit:
 
 
 def _levels(env: Any, path: str) -> Suite:
-    """The levels to fit, of a file or of the environment's own training set.
+    """Load the levels to fit, from a file or from the environment's suite `train`.
 
     Raises:
-        ValueError: neither is there, or the levels have other sizes than the environment.
+        ValueError: neither exists, there are no levels, or they belong to an environment of other
+            sizes.
     """
     from rlgen.evaluation.suites import levels_from_file, load_suite
 
@@ -114,10 +117,10 @@ def _levels(env: Any, path: str) -> Suite:
             f"{type(env).__name__} has no suite `train`; name a file of levels with --levels"
         )
     if not len(suite.levels):
-        raise ValueError(f"{path or suite.name} holds no level; a model needs one at least")
+        raise ValueError(f"{path or suite.name} holds no level; a model needs at least one")
     if suite.env != env:
         raise ValueError(
-            f"{suite.name} is a suite of another environment than asked for, {suite.env}; give "
+            f"{suite.name} is a suite of another environment than requested, {suite.env}; set "
             "its sizes with --env."
         )
     return suite
@@ -125,7 +128,7 @@ def _levels(env: Any, path: str) -> Suite:
 
 @contextmanager
 def _bar(num_epochs: int) -> Iterator[Any]:
-    """What is called with the epochs done and the loss: a bar on a terminal, lines elsewhere."""
+    """Yield a function of epochs done and loss: a bar on a terminal, lines elsewhere."""
     if not sys.stderr.isatty():
         count = progress.counter("fitting", "epochs")
         yield lambda done, loss: count(done, num_epochs)
@@ -148,20 +151,20 @@ def _check(given: Any, out: Path) -> None:
             flag_name = name.replace("_", "-")
             raise ValueError(f"--{flag_name} must be at least 1, got {getattr(given, name)}")
     if out.is_file():
-        raise ValueError(f"--out {out}: there is a file of that name; name a folder")
+        raise ValueError(f"--out {out} is a file; name a folder")
     if (out / "generator.npz").exists() and not given.overwrite:
-        raise ValueError(f"{out} holds a model already; add --overwrite, or name another --out")
+        raise ValueError(f"{out} already holds a model; add --overwrite, or choose another --out")
 
 
 def _fields(num_epochs: int) -> list[Field]:
     return [
         option(str, "cave", "env", "the environment's name or dotted path"),
-        option(str, "graph-vae", "model", "the level model, see `rlgen list level-models`"),
-        option(str, "", "levels", "a file of levels; by default the environment's suite `train`"),
-        option(str, "runs/generator", "out", "the folder to write"),
-        option(int, num_epochs, "epochs", "passes through the levels"),
-        option(int, 0, "seed", "of the fit and of the samples"),
-        option(int, 1000, "num-samples", "levels of each kind that the report compares"),
-        flag("overwrite", "replace a model that is in the folder"),
-        flag("json", "print only the report, as JSON, on standard output"),
+        option(str, "graph-vae", "model", "level model; see `rlgen list level-models`"),
+        option(str, "", "levels", "file of levels; by default the environment's suite `train`"),
+        option(str, "runs/generator", "out", "output folder"),
+        option(int, num_epochs, "epochs", "number of passes through the levels"),
+        option(int, 0, "seed", "random seed of the fit and of the samples"),
+        option(int, 1000, "num-samples", "number of levels of each kind that the report compares"),
+        flag("overwrite", "replace an existing model in the folder"),
+        flag("json", "print only the report, as JSON, to standard output"),
     ]

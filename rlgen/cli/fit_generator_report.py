@@ -1,4 +1,4 @@
-"""The report of `rlgen fit-generator`: measures of a model, pictures, the page."""
+"""Report of `rlgen fit-generator`: measures of a model, pictures and the page."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -20,29 +20,29 @@ from rlgen.types import Key, PyTree
 
 NUM_EDITS = 5
 BATCH = 36
-"""Proposals that are drawn at once, as many as DRED's slots."""
+"""Number of proposals sampled at once, equal to DRED's number of slots."""
 NUM_PICTURES = 6
 DATA, PROPOSALS, EDITS, RANDOM = "data", "proposals", f"{NUM_EDITS} edits", "random"
 
 
 class Tools(NamedTuple):
-    """Compiled once for all kinds of levels."""
+    """Functions on batches of levels, compiled once for all kinds of levels."""
 
     encode: Callable[[PyTree], dict[str, Array]]
     hash: Callable[[PyTree], Array]
-    solvable: Callable[[PyTree], Array] | None  # where the environment can tell
+    solvable: Callable[[PyTree], Array] | None  # None without a solver
 
 
 class LevelSample(NamedTuple):
-    """Levels of one kind, on the host."""
+    """Levels of one kind (data, proposals, edits or random), on the host."""
 
     level: PyTree  # [n, ...]
-    values: dict[str, np.ndarray]  # their parts
-    parents: np.ndarray | None = None  # [n, 2] of proposals
+    values: dict[str, np.ndarray]  # parts of the levels, by name
+    parents: np.ndarray | None = None  # [n, 2]; of proposals: end points of each
 
 
 def report(fit: Any, num: int, seed: int) -> tuple[dict[str, Any], dict[str, LevelSample]]:
-    """All measures, as JSON holds them, and the levels that they are of."""
+    """Compute all measures, as JSON values, and return them with the measured levels."""
     tools = _tools(fit.env)
     sets = _sets(fit, tools, num, jax.random.fold_in(jax.random.key(seed), 1))
     found: dict[str, Any] = {
@@ -61,7 +61,7 @@ def report(fit: Any, num: int, seed: int) -> tuple[dict[str, Any], dict[str, Lev
 
 
 def samples(fit: Any, sets: Mapping[str, LevelSample]) -> dict[str, bytes]:
-    """Levels of the data beside those proposed between them, by theme; none without pictures."""
+    """Figure of data levels and the proposals between them, by theme; empty without pictures."""
     if not registry.has(fit.env, LevelEnv.level_image):
         return {}
     rows = _pictures(fit, sets)
@@ -69,11 +69,11 @@ def samples(fit: Any, sets: Mapping[str, LevelSample]) -> dict[str, bytes]:
 
 
 def page(found: Mapping[str, Any], drawn: html.Pictures) -> html.Page:
-    """The page's numbers and pictures.
+    """Content of the report page.
 
     Args:
-        found: see `report`.
-        drawn: see `samples`; without pictures there is no part of them.
+        found: measures from `report`.
+        drawn: figures from `samples`; if empty, the page has no section for them.
     """
     sets = found["sets"]
     names, others = list(sets), [name for name in sets if name != DATA]
@@ -89,15 +89,15 @@ def page(found: Mapping[str, Any], drawn: html.Pictures) -> html.Page:
     right = [[name, _cell(value)] for name, value in found["reconstruction"].items()]
     fields = [[name, str(value)] for name, value in found["fields"].items()]
     tables = (
-        ("What levels are like", html.Table(["", *names], alike)),
-        ("How far from the data", html.Table(["", *others], divergence, _FAR)),
-        ("Reconstruction", html.Table(["part", "right"], right, _RIGHT)),
+        ("Properties of the levels", html.Table(["", *names], alike)),
+        ("Distance from the data", html.Table(["", *others], divergence, _FAR)),
+        ("Reconstruction", html.Table(["part", "accuracy"], right, _RIGHT)),
     )
     sections = [html.Section(title, "table.html", table) for title, table in tables]
     settings = html.Table(["field", "value"], fields)
     sections.append(html.Section("Settings", "settings.html", settings))
     if drawn:
-        figure = html.Figure(drawn, "levels, and proposals between them", _DRAWN)
+        figure = html.Figure(drawn, "data levels and the proposals between them", _DRAWN)
         sections.insert(0, html.Section("Samples", "figure.html", figure))
     return html.Page(
         "A generative model of levels",
@@ -108,11 +108,11 @@ def page(found: Mapping[str, Any], drawn: html.Pictures) -> html.Page:
     )
 
 
-_FAR = "Jensen-Shannon divergence from the data, in bits: 0 if alike, 1 if disjoint."
-_RIGHT = "Shares of parts told right from a level's latent; of numbers, the mean error."
+_FAR = "Jensen-Shannon divergence from the data, in bits: 0 if equal, 1 if disjoint."
+_RIGHT = "Fraction of each part that is decoded correctly; for numbers, the mean error."
 _DRAWN = (
-    "Left and right two levels of the data, between them those that were proposed from the first "
-    "to the second, both ends included."
+    "The leftmost and rightmost levels of a row are from the data. Between them are the proposals "
+    "on the way from the first to the second, including the reconstructions of both."
 )
 
 
@@ -126,11 +126,12 @@ def _tools(env: Any) -> Tools:
 
 
 def _sets(fit: Any, tools: Tools, num: int, key: Key) -> dict[str, LevelSample]:
-    """The data, as many proposals, and where the environment can, edits and random levels."""
+    """Levels of all kinds; edits only if the environment has `mutate_levels`."""
     key_propose, key_rows, key_edit, key_random = jax.random.split(key, 4)
     data = fit.suite.levels.level
     propose = jax.jit(fit.model.propose, static_argnums=2)
     batches = []
+    # In batches of DRED's size: a batch holds whole sequences of proposals between pairs of levels.
     for one in jax.random.split(key_propose, math.ceil(num / BATCH)):
         batches.append(jax.device_get(propose(one, fit.fitted, BATCH)))
     levels, parents = jax.tree.map(lambda *x: np.concatenate(x)[:num], *batches)
@@ -149,7 +150,7 @@ def _sets(fit: Any, tools: Tools, num: int, key: Key) -> dict[str, LevelSample]:
 
 
 def _measured(fit: Any, tools: Tools, one: LevelSample, data: LevelSample) -> dict[str, Any]:
-    """What levels of one kind are like."""
+    """Measures of the levels of one kind."""
     parts = fit.env.codec().parts
     ours, known = (_words(tools.hash(x.level)) for x in (one, data))
     found: dict[str, Any] = {"levels": len(ours), "distinct": len(set(ours)) / len(ours)}
@@ -167,7 +168,7 @@ def _measured(fit: Any, tools: Tools, one: LevelSample, data: LevelSample) -> di
 def _of_cells(
     parts: tuple[Part, ...], values: dict[str, np.ndarray], cells: Cells
 ) -> dict[str, Any]:
-    """Ways between places, numbers of kinds, and how far landmarks are from their hub."""
+    """Measures of a grid: connectivity, cells of each kind, steps from landmarks to the hub."""
     found: dict[str, Any] = {}
     if cells.free:
         found["connected"] = measures.connected(parts, values, cells).mean()
@@ -186,7 +187,7 @@ def _reconstruction(fit: Any) -> dict[str, float]:
 
 
 def _headline(fit: Any, found: Mapping[str, Any]) -> str:
-    """The most important in a sentence."""
+    """Sentence with the main results."""
     proposals = found["sets"][PROPOSALS]
     share = proposals.get("solvable", proposals.get("connected"))
     new = f"{proposals['not in the data']:.0%} of the proposals are new"
@@ -198,7 +199,7 @@ def _headline(fit: Any, found: Mapping[str, Any]) -> str:
 
 
 def _pictures(fit: Any, sets: Mapping[str, LevelSample]) -> list[list[np.ndarray]]:
-    """Rows of a level of the data, the proposals from it to another, and that other."""
+    """Rows of pictures: a data level, the proposals from it to another one, and the other one."""
     parents = sets[PROPOSALS].parents
     assert parents is not None
     found = []
@@ -225,7 +226,7 @@ def _figure(rows: list[list[np.ndarray]], theme: str) -> Figure:
 
 
 def _runs_of(parents: np.ndarray) -> list[list[int]]:
-    """Rows of proposals in a row between the same two levels."""
+    """Indices of consecutive proposals between the same two levels, grouped."""
     groups: list[list[int]] = []
     for i, pair in enumerate(parents):
         if groups and np.array_equal(parents[groups[-1][0]], pair):
@@ -251,7 +252,7 @@ def _cell(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers as JSON holds them; none for what is none."""
+    """Convert numbers for JSON; None if a number is not finite."""
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

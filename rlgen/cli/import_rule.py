@@ -1,4 +1,4 @@
-"""`rlgen import-rule`: an update rule that was trained elsewhere, as a rule file of rlgen."""
+"""`rlgen import-rule`: convert an update rule that was trained elsewhere to a rule file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,20 +6,20 @@ from pathlib import Path
 from rlgen.cli.options import flag, option, parse, positional
 
 ABOUT = (
-    "Turn an LPG-like update rule given as arrays (.npz, or .npy of one vector) and a JSON that "
-    "describes them into a rule file. The JSON holds `shapes` (by name, in order), `convention` "
-    "(ascent or descent of the target times log-probability) and, where they differ from released "
-    "code, `inputs` and `layout`; what is not known is refused by name."
+    "Convert an LPG-like update rule to a rule file. The rule is given as arrays (.npz, or .npy of "
+    "one vector) and a JSON file that describes them. The JSON contains `shapes` (by name, in "
+    "order), `convention` (ascent or descent of the target times log-probability) and, if they "
+    "differ from the released code, `inputs` and `layout`. Unknown values are rejected."
 )
 
 
 def import_rule(args: Sequence[str]) -> int:
-    """Read, convert, write."""
+    """Run `rlgen import-rule`: read, convert, write; returns the exit code."""
     fields = [
-        positional("arrays", "file of the arrays", default=""),
-        positional("description", "JSON of them", default=""),
-        option(str, "rule.npz", "out", "file to write"),
-        flag("overwrite", "replace a file that is there"),
+        positional("arrays", "file with the arrays", default=""),
+        positional("description", "JSON file that describes the arrays", default=""),
+        option(str, "rule.npz", "out", "output file"),
+        flag("overwrite", "replace an existing file"),
     ]
     given = parse(fields, "rlgen import-rule", ABOUT, args)
     if not given.arrays or not given.description:
@@ -30,7 +30,7 @@ def import_rule(args: Sequence[str]) -> int:
     if out.suffix != ".npz":
         raise ValueError(f"--out {out}: rules are written as .npz")
     if out.exists() and not given.overwrite:
-        raise ValueError(f"{out} is there already; add --overwrite, or name another with --out")
+        raise ValueError(f"{out} already exists; add --overwrite, or choose another --out")
     learned = import_groove.import_rule(given.arrays, given.description)
     files.save_rule(out, learned.rule, learned.params, learned.meta)
     print(f"{out}: a rule with a {learned.rule.core} of {learned.rule.hidden_size} units. Try it:")

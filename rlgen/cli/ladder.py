@@ -1,4 +1,4 @@
-"""`rlgen ladder`: how runs do on their own levels, on new ones, and on ever stranger ones."""
+"""`rlgen ladder`: evaluate runs on training levels, on new ones and under distribution shift."""
 
 import json
 from collections.abc import Sequence
@@ -8,26 +8,27 @@ from typing import Any, NamedTuple
 from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
-    "Climb the ladder: V0 the levels of training, V1 new ones like them, V2 ones beyond the range "
-    "of training, V3 new combinations. No two streams share a level; test streams are sealed, and "
-    "each look is counted in the run's folder. With --validation only V0 and levels that may be "
-    "looked at freely; with --env and without a run, the ladder itself."
+    "Evaluate runs on the protocol ladder. V0: training levels; V1: new levels of the same "
+    "distribution; V2: levels beyond the training range; V3: new combinations. The levels of all "
+    "streams are disjoint. Test streams are sealed: each access is counted in the run's folder. "
+    "With --validation, evaluate on V0 and on validation levels, which are not sealed. With --env "
+    "and no run, print the ladder of the environment."
 )
 FILES = ("ladder.json", "ladder.csv", "report.html")
 
 
 class Prepared(NamedTuple):
-    """What is to be played, after everything that can be refused has been."""
+    """Validated inputs of an evaluation on the ladder."""
 
     runs: dict[str, Path]  # by label
     loaded: dict[str, Any]  # zero_shot.Loaded
     ladder: Any
     out: Path
-    updates: tuple[int, ...]  # points of adaptation curves; () for none
+    updates: tuple[int, ...]  # numbers of updates in adaptation curves; () for none
 
 
 def ladder(args: Sequence[str]) -> int:
-    """Climb, save, print."""
+    """Run `rlgen ladder`: evaluate every rung, save, print; returns the exit code."""
     given = parse(_fields(), "rlgen ladder", ABOUT, args)
     chosen = tuple(name for name in given.rungs.replace(" ", "").split(",") if name)
     updates = _numbers(given.few_shot)
@@ -58,11 +59,11 @@ def ladder(args: Sequence[str]) -> int:
 
 
 def _check(given: Any, chosen: Sequence[str], updates: Sequence[int]) -> None:
-    """Refuse options that are wrong by themselves."""
+    """Reject options that are invalid regardless of the runs."""
     from rlgen.evaluation.ladder import few_shot, ladder
 
     if given.runs and given.env:
-        raise ValueError("give runs or --env, not both: a run knows its environment")
+        raise ValueError("give runs or --env, not both: the environment of a run is known")
     if not given.runs and not given.env:
         raise ValueError("name the folder of a run (rlgen ladder RUN), or --env maze")
     ladder.check(given.levels, chosen)
@@ -75,7 +76,7 @@ def _check(given: Any, chosen: Sequence[str], updates: Sequence[int]) -> None:
 
 
 def _show_ladder(given: Any, chosen: Sequence[str]) -> int:
-    """The ladder of an environment as data."""
+    """Print the ladder of an environment."""
     from rich.console import Console
 
     from rlgen import registry
@@ -93,7 +94,7 @@ def _show_ladder(given: Any, chosen: Sequence[str]) -> int:
 
 
 def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Prepared:
-    """Open and check everything; nothing has been played when it fails."""
+    """Open and validate all inputs, before anything is played."""
     from rlgen.evaluation import load_runs as checks
     from rlgen.evaluation import zero_shot
     from rlgen.evaluation.ladder import few_shot
@@ -105,7 +106,7 @@ def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Pre
     rules = [str(run.path) for run in opened if run.is_rule]
     if rules:
         raise ValueError(
-            f"{', '.join(rules)} learned a rule, which is judged by the agents that it trains: "
+            f"{', '.join(rules)} learned a rule, which is tested by training agents with it: use "
             "rlgen eval RUN --horizons 10,50,250"
         )
     checks.check_labels([(run.path.name, str(run.path)) for run in opened])
@@ -129,12 +130,12 @@ def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Pre
         checks.check_playable(envs, rung.stream.suite)
         checks.check_countable(list(runs.values()), rung.stream.suite)
     if not any(found.of(run) for run in runs):
-        raise ValueError(f"there is nothing to play: {'; '.join(found.missing)}")
+        raise ValueError(f"no levels to evaluate on: {'; '.join(found.missing)}")
     return Prepared(runs, loaded, found, out, updates)
 
 
 def _check_distribution(envs: dict[str, Any]) -> None:
-    """Refuse runs whose levels were drawn in different ways: V1 would be new to one of them."""
+    """Reject runs with different training distributions, as these have no common V1."""
     from rlgen import config
 
     (first, env), *others = envs.items()
@@ -143,13 +144,13 @@ def _check_distribution(envs: dict[str, Any]) -> None:
         unlike = [f"{k} {one.get(k)} and {two.get(k)}" for k in one if one.get(k) != two.get(k)]
         if unlike:
             raise ValueError(
-                f"{first} and {run} draw their levels in different ways ({', '.join(unlike[:3])}), "
-                "so they have no V1 in common; climb the ladder with each apart"
+                f"{first} and {run} sample their levels differently ({', '.join(unlike[:3])}), "
+                "so they have no common V1; run rlgen ladder for each separately"
             )
 
 
 def _play(prepared: Prepared, given: Any) -> tuple[dict[str, list], dict[str, list]]:
-    """Evaluations of every rung by run, and adaptation curves."""
+    """Evaluations and adaptation curves on every rung, by run."""
     from rlgen.evaluation import zero_shot
     from rlgen.evaluation.load_runs import play
     from rlgen.runs.progress import counter
@@ -177,7 +178,7 @@ def _play(prepared: Prepared, given: Any) -> tuple[dict[str, list], dict[str, li
 
 
 def _adapt(prepared: Prepared, label: str, policies: Any, rung: Any, given: Any) -> Any:
-    """One adaptation curve; of a short stream half the levels are left to be scored on."""
+    """One adaptation curve; at least half of the stream's levels are kept for scoring."""
     from rlgen.evaluation.ladder import few_shot
     from rlgen.runs.progress import counter
     from rlgen.runs.test_set_access import count_access
@@ -215,20 +216,20 @@ def _name(validation: bool) -> str:
 
 def _fields() -> list[Field]:
     return [
-        positional_runs("folders of runs in one environment"),
+        positional_runs("folders of runs in the same environment"),
         option(str, "", "env", "without a run: print the ladder of this environment"),
-        option(int, 100, "levels", "of each stream; suites give at most as many as they have"),
-        option(int, 10, "attempts", "episodes on each level by each seed"),
-        option(str, "V0,V1,V2,V3", "rungs", "which to climb"),
+        option(int, 100, "levels", "number of levels of each stream; suites may have fewer"),
+        option(int, 10, "attempts", "episodes per level and seed"),
+        option(str, "V0,V1,V2,V3", "rungs", "rungs to evaluate"),
         option(
-            str, "", "few-shot", "also adapt, and score after so many updates, such as 0,1,2,5,10"
+            str, "", "few-shot", "also adapt; score after these numbers of updates, e.g. 0,1,2,5"
         ),
         option(int, 16, "adapt-levels", "levels of each rung to adapt on; at most half of them"),
-        flag("validation", "V0 and the validation stream only, which is not sealed"),
-        option(int, 0, "seed", "of the evaluation's random numbers"),
-        option(str, "", "out", "folder of results; by default RUN/eval/ladder"),
-        flag("overwrite", "replace results that are in the folder"),
-        flag("json", "print only the results, as JSON, on standard output"),
-        option(int, -1, "checkpoint", "update of an older checkpoint; -1: the newest"),
-        flag("allow-imports", "import code from outside rlgen that the runs name"),
+        flag("validation", "use only V0 and the validation stream, which is not sealed"),
+        option(int, 0, "seed", "random seed of the evaluation"),
+        option(str, "", "out", "folder for results; by default RUN/eval/ladder"),
+        flag("overwrite", "replace existing results in the folder"),
+        flag("json", "print only the results, as JSON, to standard output"),
+        option(int, -1, "checkpoint", "update of the checkpoint to load; -1 for the newest"),
+        flag("allow-imports", "import code outside rlgen that the runs refer to"),
     ]

@@ -1,4 +1,4 @@
-"""`rlgen levels`: a picture of levels, each with what is known of it; or of a run's curriculum."""
+"""`rlgen levels`: draw levels with their features, or the curriculum of a run."""
 
 import math
 from collections.abc import Sequence
@@ -17,16 +17,17 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import PyTree
 
 ABOUT = (
-    "Draw levels: fresh ones of an environment, those of a suite or of a file, or the best-scored "
-    "ones of a run's replay buffer. Of a run also its curriculum: --what history draws the levels "
-    "that it met over time, --what calibration what their scores were worth."
+    "Draw levels: newly sampled ones of an environment, those of a suite or a file, or those with "
+    "the highest scores in a run's replay buffer. For a run, also draw its curriculum: --what "
+    "history shows the levels played over time, --what calibration how well their scores correlate "
+    "with regret and learnability."
 )
 _What = Literal["buffer", "history", "calibration"]
 NAMES = {"buffer": "levels.png", "history": "history.png", "calibration": "calibration.png"}
 
 
 class Shown(NamedTuple):
-    """Levels to draw."""
+    """Levels to draw, with captions."""
 
     env: Any
     level: PyTree  # [n, ...] numpy
@@ -34,7 +35,7 @@ class Shown(NamedTuple):
 
 
 def levels(args: Sequence[str]) -> int:
-    """Draw a grid of levels into a file."""
+    """Run `rlgen levels`: draw to a file; returns the exit code."""
     env = registry.make_env(peek(args, env="maze").env)
     of_env = list(config.leaves(env))
     given = parse([*_fields(), group("env", of_env)], "rlgen levels", ABOUT, args)
@@ -44,7 +45,7 @@ def levels(args: Sequence[str]) -> int:
     if len(sources) > 1:
         raise ValueError(f"give only one of --{sources[0]} and --{sources[1]}")
     if given.what != "buffer" and not given.run:
-        raise ValueError(f"--what {given.what} is of a run; name its folder with --run")
+        raise ValueError(f"--what {given.what} needs a run; name its folder with --run")
     out = Path(given.out or NAMES[given.what])
     if out.suffix.lower() != ".png":
         raise ValueError(f"--out {out}: levels are drawn as .png")
@@ -59,7 +60,7 @@ def levels(args: Sequence[str]) -> int:
 
 
 def draw(shown: Shown, out: Path) -> None:
-    """A grid of pictures, each with its caption, as PNG."""
+    """Draw a grid of pictures with captions to a PNG file."""
     from matplotlib.figure import Figure  # slow to import
 
     num = len(shown.captions)
@@ -77,7 +78,7 @@ def draw(shown: Shown, out: Path) -> None:
 
 
 def _curriculum(given: Any, out: Path) -> int:
-    """Draw a run's curriculum log, over time or against what scores are meant to tell."""
+    """Draw a run's curriculum log over time, or the calibration of its scores."""
     from rlgen.evaluation.from_runs.curricula import find_examples
     from rlgen.evaluation.generalisation import score_calibration
     from rlgen.evaluation.generalisation.level_facts import find_facts, open_log
@@ -113,13 +114,13 @@ def _of_env(given: Any, env: Any) -> Shown:
 
 
 def _of_run(given: Any) -> Shown:
-    """The levels in a run's buffer, best first; fresh ones of its environment if it has none."""
+    """Levels in a run's buffer, highest score first; without a buffer, newly sampled ones."""
     from rlgen.runs import folder
 
     path = Path(given.run)
     _, env, curriculum = folder.rebuild(folder.read(path), given.allow_imports)
     if not (path / "levels.npz").is_file():
-        print(f"{path} holds no replay buffer: these are fresh levels of its environment")
+        print(f"{path} has no replay buffer: these are newly sampled levels of its environment")
         return _of_env(given, env)
     held = level_sets.load_levels(
         path / "levels.npz", plain_level(curriculum.sampler.example_level())
@@ -156,12 +157,12 @@ def _at(tree: PyTree, i: int) -> PyTree:
 def _fields() -> list[Field]:
     return [
         option(str, "maze", "env", "the environment's name or dotted path"),
-        option(str, "", "run", "a run folder: its replay buffer, best scores first"),
-        option(str, "", "suite", "a suite, such as maze/heldout"),
-        option(str, "", "file", "a file of levels: .npz, or text where the environment reads it"),
-        option(int, 16, "num", "how many levels", "-n"),
-        option(int, 0, "seed", "of freshly sampled levels"),
-        option(_What, "buffer", "what", "of a run: its replay buffer, or the levels that it met"),
-        option(str, "", "out", f"the picture to write; by default {', '.join(NAMES.values())}"),
-        flag("allow-imports", "import code from outside rlgen that the run names"),
+        option(str, "", "run", "folder of a run: its replay buffer, highest scores first"),
+        option(str, "", "suite", "suite, such as maze/heldout"),
+        option(str, "", "file", "file of levels: .npz, or text if the environment supports it"),
+        option(int, 16, "num", "number of levels", "-n"),
+        option(int, 0, "seed", "random seed of newly sampled levels"),
+        option(_What, "buffer", "what", "for a run: its replay buffer, or its curriculum"),
+        option(str, "", "out", f"output file; by default {', '.join(NAMES.values())}"),
+        flag("allow-imports", "import code outside rlgen that the run refers to"),
     ]

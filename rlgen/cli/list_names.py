@@ -1,7 +1,7 @@
-"""`rlgen list`: names of what ships with rlgen, each with its first line of documentation.
+"""`rlgen list`: names of the components in rlgen, each with the first line of its documentation.
 
-Its options are read by argparse: tyro, which reads those of the other commands, takes longer to
-import than the names take to list.
+This command uses argparse. The other commands use tyro, whose import takes longer than listing the
+names.
 """
 
 import argparse
@@ -15,15 +15,15 @@ from pathlib import Path
 from rlgen import registry
 
 ABOUT = (
-    "Names of what ships with rlgen, each with a line on what it is. Components of your own go by "
-    "their dotted path: --env my_package.my_env"
+    "List the components that ship with rlgen, each with a short description. Other components are "
+    "named by their dotted path: --env my_package.my_env"
 )
 KINDS = (*registry.KINDS, "suites", "rules")
 
 
 def list_names(args: Sequence[str]) -> int:
-    """Print the names of some kinds, or of all."""
-    if "--shared-structure" in args:  # has options of its own
+    """Run `rlgen list`: print the names of the given kinds, or of all."""
+    if "--shared-structure" in args:  # has its own options
         from rlgen.cli.list_structure import show_structures
 
         return show_structures(args)
@@ -33,7 +33,7 @@ def list_names(args: Sequence[str]) -> int:
     for kind in given.kinds:
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}; {registry.did_you_mean(kind, KINDS)}")
-    # Suites are made by their environments, whose import takes seconds: only on request.
+    # Suites are defined by environments, whose import takes seconds: listed only on request.
     found = {kind: _described(kind) for kind in given.kinds or registry.KINDS}
     if given.json:
         print(json.dumps(found | _cards(given.kinds)))
@@ -51,10 +51,10 @@ def list_names(args: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("rlgen list", description=ABOUT, allow_abbrev=False)
-    some = f"some of {', '.join(KINDS)}; by default all but the last two"
+    some = f"one or more of {', '.join(KINDS)}; by default all except the last two"
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=some)
     parser.add_argument("--json", action="store_true", help="print only JSON")
-    structure = "of envs: measure what their levels have in common; has options of its own"
+    structure = "with envs: measure the structure that their levels share; has its own options"
     parser.add_argument("--shared-structure", action="store_true", help=structure)
     return parser
 
@@ -72,7 +72,7 @@ def _described(kind: str) -> dict[str, str]:
 
 
 def _cards(wanted: Sequence[str]) -> dict[str, dict]:
-    """Of rules, all that their files say: command, budget, measured meta-tests."""
+    """Metadata in the files of rules: command, budget, meta-test results."""
     if "rules" not in wanted:
         return {}
     from rlgen.evaluation.meta.trainees import cards
@@ -81,7 +81,7 @@ def _cards(wanted: Sequence[str]) -> dict[str, dict]:
 
 
 def _variants(name: str) -> list[str]:
-    """The variants of an environment, in lines; imports it, which takes a moment."""
+    """Variants of an environment, in lines; imports the environment's module."""
     known = [f"{name}/{variant}" for variant in registry.variants(registry.load("envs", name))]
     return textwrap.wrap(", ".join(known), width=76, break_on_hyphens=False)
 

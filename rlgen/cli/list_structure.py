@@ -1,4 +1,4 @@
-"""`rlgen list envs --shared-structure`: what the levels of each family have in common."""
+"""`rlgen list envs --shared-structure`: measure the structure that levels share."""
 
 import json
 import sys
@@ -13,25 +13,26 @@ from rlgen.cli.options import flag, option, parse, positional
 from rlgen.protocols import LevelEnv
 
 ABOUT = (
-    "How much structure levels share (dispersion D: 0, what is valuable is the same in all levels; "
-    "1, it differs) and how much of a level an episode can cover (κ: steps for each of the "
-    "feature's values). Global bonuses need a small D, episodic ones a κ of 1 or more."
+    "Measure how much structure levels share (dispersion D: 0 if the same feature values are "
+    "valuable in all levels, 1 if they differ as much as possible) and how much of a level an "
+    "episode can cover (κ: steps per feature value). Global bonuses need a small D, episodic ones "
+    "a κ of 1 or more."
 )
 
 
 def show_structures(args: Sequence[str]) -> int:
-    """Measure and print, one line an environment and feature."""
+    """Measure and print, one line per environment and feature."""
     fields = [
-        positional("kind", "envs, as nothing else shares structure", default="envs"),
-        flag("shared-structure", "measure, in the place of listing names"),
-        option(str, "", "envs", "which, separated by commas, such as rooms/n6,corridors; else all"),
-        option(int, 200, "levels", "levels sampled of each family"),
-        option(int, 0, "seed", "of the levels"),
+        positional("kind", "envs, the only kind with shared structure", default="envs"),
+        flag("shared-structure", "measure instead of listing names"),
+        option(str, "", "envs", "names, separated by commas, such as rooms/n6,corridors; else all"),
+        option(int, 200, "levels", "number of sampled levels of each family"),
+        option(int, 0, "seed", "random seed of the levels"),
         flag("json", "print only JSON"),
     ]
     given = parse(fields, "rlgen list", ABOUT, args)
     if given.kind != "envs":
-        raise ValueError(f"--shared-structure is of envs, not {given.kind}: rlgen list envs")
+        raise ValueError(f"--shared-structure is for envs, not {given.kind}: rlgen list envs")
     if given.levels < 1:
         raise ValueError(f"levels must be at least 1, got {given.levels}")
     chosen = [name for name in given.envs.split(",") if name] or _able()

@@ -1,12 +1,13 @@
-"""The command `rlgen`: list, train, eval and more. `python -m rlgen` is the same.
+"""The command `rlgen` with its subcommands; `python -m rlgen` is equivalent.
 
-Nothing heavy is imported before a command needs it, so that help and lists are quick: a command is
-named by where its function stands, and not by the function. Subcommands of tyro or argparse would
-need every option of a command before it is chosen, and those of `rlgen train RECIPE` are the fields
-of components that its arguments name.
+Slow imports are deferred until a command needs them, so that help and lists are fast. Commands are
+therefore given by the path of a function, not by the function. Subcommands of tyro or argparse are
+not used: they need all options of a command before it is chosen, whereas the options of
+`rlgen train RECIPE` are the fields of components that its arguments name.
 
-Wrong input ends with one line on standard error and exit code 2; a run that stopped on its own with
-1, by Ctrl-C with 130, by SIGTERM with 143. With `RLGEN_TRACEBACK=1` errors keep their traceback.
+Invalid input ends with one line on standard error and exit code 2. A run that stops on its own ends
+with exit code 1, by Ctrl-C with 130, by SIGTERM with 143. With `RLGEN_TRACEBACK=1`, errors show
+their traceback.
 """
 
 import os
@@ -27,7 +28,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "list": Command(
-        "what there is: recipes, environments, learners, samplers, scores, suites, rules",
+        "list the recipes, environments, learners, samplers, scores, suites and rules",
         "rlgen.cli.list_names:list_names",
     ),
     "train": Command(
@@ -35,38 +36,38 @@ COMMANDS = {
         "rlgen.cli.train:train",
     ),
     "eval": Command(
-        "how runs do on a suite of held-out levels, with confidence intervals and a report",
+        "evaluate runs on held-out levels, with confidence intervals and a report",
         "rlgen.cli.eval:evaluate",
     ),
     "compare": Command(
-        "runs of several methods in one report: ranks, differences, costs",
+        "compare several methods in one report: ranks, differences, costs",
         "rlgen.cli.compare:compare",
     ),
     "ladder": Command(
-        "how runs do on ever stranger levels: the same, new ones, beyond the training range",
+        "evaluate runs on training levels, new ones, and levels beyond the training range",
         "rlgen.cli.ladder:ladder",
     ),
     "card": Command(
-        "how hard an environment's levels are, without training anybody",
+        "measure the difficulty of an environment's levels without training agents",
         "rlgen.cli.card:card",
     ),
     "levels": Command(
-        "a picture of levels: sampled ones, a suite, a file, or a run's replay buffer",
+        "draw levels: sampled ones, a suite, a file, or a run's replay buffer",
         "rlgen.cli.levels:levels",
     ),
     "import-rule": Command(
-        "an update rule that was trained elsewhere, as a rule file",
+        "convert an update rule that was trained elsewhere to a rule file",
         "rlgen.cli.import_rule:import_rule",
     ),
     "fit-generator": Command(
-        "a generative model of a set of levels, for DRED, with a report on what it makes",
+        "fit a generative model on a set of levels, for DRED, with a report",
         "rlgen.cli.fit_generator:fit_generator",
     ),
 }
 
 HELP = """usage: rlgen COMMAND ...
 
-Train agents on procedurally generated levels, and see how they do on levels they never saw.
+Train agents on procedurally generated levels and evaluate them on unseen levels.
 
 commands:
 {commands}
@@ -74,12 +75,12 @@ commands:
   rlgen train robust-plr --env maze --steps 5e6 --seeds 4 --out runs/plr
   rlgen eval runs/plr --suite maze/heldout --attempts 100 --out report
 
-`rlgen COMMAND --help` lists the options of a command, and `rlgen train RECIPE --help` every
+`rlgen COMMAND --help` lists the options of a command, `rlgen train RECIPE --help` every
 hyperparameter of a method with its default."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command and return its exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help"):
         width = max(map(len, COMMANDS))
@@ -101,6 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"rlgen: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `rlgen list | head`
+    except BrokenPipeError:  # such as `rlgen list | head`; the flush at exit must not raise again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -1,8 +1,8 @@
-"""Command lines made of typed fields by tyro, and one line for whatever is wrong with them.
+"""Command-line parsing with tyro from typed fields, with one-line error messages.
 
-tyro draws a `ValueError` as a box of several lines. Values are therefore converted by functions of
-ours, which raise an exception that tyro passes on, and unknown options are returned by tyro. What
-it still reports itself is an option without its value.
+tyro prints a `ValueError` as a box of several lines. Values are therefore converted by rlgen's own
+functions, which raise an exception that tyro does not catch, and unknown options are returned by
+tyro. tyro itself reports only an option without its value.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from rlgen.config import Leaf, Value, convert, nearest
 class Field(NamedTuple):
     """One option, positional argument or group of options of a command."""
 
-    identifier: str  # its attribute in the parsed options
-    type: Any  # as tyro reads it
+    identifier: str  # name of its attribute in the parsed options
+    type: Any  # type annotation for tyro
     default: Any
-    flags: Mapping[str, bool]  # every way to write it: whether a value follows
+    flags: Mapping[str, bool]  # each spelling, with whether a value follows
 
 
 def parse(fields: Sequence[Field], prog: str, about: str, args: Sequence[str]) -> Any:
-    """The options of one command as a dataclass; `--help` prints and exits.
+    """Parse the options of one command to a dataclass; `--help` prints and exits.
 
     Raises:
-        ValueError: an unknown option or a wrong value, in one line.
+        ValueError: unknown option or invalid value; the message is one line.
     """
     options, unknown = _read(fields, args, prog=prog, description=about)
     if unknown:
@@ -40,28 +40,28 @@ def parse(fields: Sequence[Field], prog: str, about: str, args: Sequence[str]) -
 
 
 def peek(args: Sequence[str], **defaults: Value) -> Any:
-    """The options that decide which others there are, before the rest can be understood.
+    """Parse only the options that determine which other options exist.
 
     Args:
-        args: a command line; what is not named in `defaults` is ignored.
-        defaults: by the option's name; not tuples.
+        args: command line; options that are not in `defaults` are ignored.
+        **defaults: default values by option name; not tuples.
 
     Raises:
-        ValueError: a wrong value of one of them.
+        ValueError: invalid value of one of these options.
     """
     fields = [option(type(value), value, name, "") for name, value in defaults.items()]
     return _read(fields, args, add_help=False)[0]
 
 
 def wants_help(args: Sequence[str]) -> bool:
-    """Whether help is asked for."""
+    """Return whether the arguments request help."""
     return "-h" in args or "--help" in args
 
 
 def option(kind: Any, default: Any, name: str, about: str, *aliases: str) -> Field:
-    """One option with a value, which is converted like a config value."""
+    """Define an option with a value, which is converted like a config value."""
     spec = tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
+        nargs=1,  # a tuple is one argument, separated by commas
         metavar=_metavar(kind),
         instance_from_str=lambda texts: _converted(kind, texts[0], name),
         is_instance=lambda value: True,
@@ -73,29 +73,30 @@ def option(kind: Any, default: Any, name: str, about: str, *aliases: str) -> Fie
 
 
 def flag(name: str, about: str) -> Field:
-    """A switch that is off unless given."""
+    """Define a switch that is off by default."""
     kind = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name=name, help=about)]
     return Field(_identifier(name), kind, False, {f"--{name}": False})
 
 
 def positional(name: str, about: str, default: Any = dataclasses.MISSING) -> Field:
-    """One argument without an option's name; required, where it has no default."""
+    """Define a positional argument; it is required if it has no default."""
     settings = tyro.conf.arg(metavar=name.upper(), help=about)
     return Field(name, Annotated[tyro.conf.Positional[str], settings], default, {})
 
 
 def positional_runs(about: str) -> Field:
-    """The folders of runs that a command is given, without an option's name."""
+    """Define a list of positional arguments: folders of runs."""
     settings = tyro.conf.arg(metavar="RUN", help=about)
     kind = Annotated[tyro.conf.Positional[list[str]], settings]
     return Field("runs", kind, dataclasses.field(default_factory=list), {})
 
 
 def group(name: str, leaves: Sequence[Leaf]) -> Field:
-    """A nested group of options, one for every hyperparameter below one name."""
+    """Define a nested group of options, one per hyperparameter below `name`."""
     fields = fields_of(leaves)
     kind = _options_class(name, fields)
     written = name.replace("_", "-")
+    # `[2:]` removes the dashes of the inner option.
     flags = {f"--{written}.{inner[2:]}": takes for inner, takes in _flags(fields).items()}
     settings = tyro.conf.arg(name=written)
     default = dataclasses.field(default=kind())
@@ -103,7 +104,7 @@ def group(name: str, leaves: Sequence[Leaf]) -> Field:
 
 
 def fields_of(leaves: Sequence[Leaf]) -> list[Field]:
-    """An option for every hyperparameter: a component's own, then a group for each of its parts."""
+    """Define an option per hyperparameter: the component's own first, then a group per part."""
     own, below = [], {}
     for leaf in leaves:
         head, _, rest = leaf.path.partition(".")
@@ -115,7 +116,7 @@ def fields_of(leaves: Sequence[Leaf]) -> list[Field]:
 
 
 def changed(options: Any, leaves: Sequence[Leaf]) -> dict[str, Any]:
-    """The values below a group of options that are not the hyperparameters' own."""
+    """Return the values in a group of options that differ from the hyperparameters' own."""
     found = {}
     for leaf in leaves:
         *heads, last = leaf.path.split(".")
@@ -123,13 +124,14 @@ def changed(options: Any, leaves: Sequence[Leaf]) -> dict[str, Any]:
         for head in heads:
             at = getattr(at, _group_identifier(head))
         value = getattr(at, _identifier(last))
+        # The types differ for 1 and 1.0 or True, which compare equal.
         if value != leaf.value or type(value) is not type(leaf.value):
             found[leaf.path] = value
     return found
 
 
 class _RefusedError(Exception):
-    """A value that cannot be converted. Not a `ValueError`, which tyro would catch and draw."""
+    """Invalid value. Not a `ValueError`, which tyro would catch and print as a box."""
 
 
 def _converted(kind: Any, text: str, name: str) -> Any:
@@ -140,7 +142,7 @@ def _converted(kind: Any, text: str, name: str) -> Any:
 
 
 def _read(fields: Sequence[Field], args: Sequence[str], **settings: Any) -> tuple[Any, list[str]]:
-    """The options, and the arguments that are none of them."""
+    """Parse the known options; returns them and the remaining arguments."""
     kind = _options_class("Options", fields)
     shown = io.StringIO()
     try:
@@ -149,22 +151,23 @@ def _read(fields: Sequence[Field], args: Sequence[str], **settings: Any) -> tupl
     except _RefusedError as refused:
         raise ValueError(str(refused)) from refused
     except SystemExit as stop:
-        if stop.code:
+        if stop.code:  # an error; 0 means that help was printed
             _check_values(args, _flags(fields))
         sys.stderr.write(shown.getvalue())
         raise
 
 
 def _check_values(args: Sequence[str], flags: Mapping[str, bool]) -> None:
-    """Reject an option that ends the line, or that another option follows, instead of its value."""
+    """Raise if an option that needs a value is last or is followed by another option."""
     for arg, after in itertools.pairwise([*args, "--"]):
+        # A letter after the dashes: a negative number is a value.
         is_option = after == "--" or (after.startswith("-") and after.lstrip("-")[:1].isalpha())
         if is_option and flags.get(arg.replace("_", "-")):
             raise ValueError(f"Missing value for argument '{arg}'")
 
 
 def _options_class(name: str, fields: Sequence[Field]) -> type:
-    """The dataclass that tyro fills."""
+    """Create the dataclass that tyro fills."""
     parts = [(field.identifier, field.type, field.default) for field in fields]
     return dataclasses.make_dataclass(_identifier(name), parts, frozen=True)
 
@@ -187,7 +190,7 @@ def _unknown(given: str, flags: list[str]) -> str:
     if not name.startswith("-"):
         return f"unexpected argument {given!r}"
     if name == "--sampler":
-        return "unknown option '--sampler'; a recipe names its sampler: write a recipe for yours"
+        return "unknown option '--sampler'; recipes set it: write a recipe for another sampler"
     return f"unknown option {name!r}; {nearest(name.replace('_', '-'), flags)}"
 
 

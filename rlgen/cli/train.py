@@ -1,4 +1,4 @@
-"""`rlgen train`: options made of the fields of the chosen components, then the run."""
+"""`rlgen train`: parse options, which include the fields of the chosen components, and train."""
 
 import contextlib
 import dataclasses
@@ -25,17 +25,18 @@ from rlgen.cli.options import (
 from rlgen.config import flatten, leaves
 
 ABOUT = (
-    "Train a method on an environment; or go on with a run: rlgen train --resume RUN. Every option "
-    "with a dot is a field of a component; its default is the preset's."
+    "Train a method on an environment, or continue a run: rlgen train --resume RUN. Options with a "
+    "dot are fields of components; their defaults are those of the preset."
 )
-RESUME_ABOUT = "Go on with a run from its newest checkpoint, bit for bit as if it had not stopped."
+RESUME_ABOUT = "Continue a run from its newest checkpoint, with bit-identical results."
 NAMES = ("env", "preset", "learner", "score", "bonus", "rule")
-TENSORBOARD = "also write TensorBoard files into the run folder (extra `tensorboard`)"
-IMPORTS = "import code from outside rlgen that the run names; only if you trust the run"
+TENSORBOARD = "also write TensorBoard files to the run folder (needs the extra `tensorboard`)"
+IMPORTS = "import code outside rlgen that the run refers to; only if you trust the run"
 
 
 def train(args: Sequence[str]) -> int:
-    """Train or resume; 0, or the exit code of a run that stopped."""
+    """Run `rlgen train`: train or resume; returns 0, or the exit code of a run that stopped."""
+    # The number of CPU devices must be set before JAX initialises, so it is read first.
     named = peek(args, resume="", devices=1)
     _use_cpu_devices(named.devices)
     if named.resume:
@@ -54,11 +55,12 @@ def _train(args: Sequence[str]) -> Path:
     from rlgen.runs.spec import RunSpec, build, paths_set_by_length, with_names
 
     base = RunSpec(recipe=args[0])
+    # Names decide which components, and therefore which options, exist.
     named = peek(args[1:], **{name: x for name, x in flatten(base).items() if name in NAMES})
     base = with_names(dataclasses.replace(base, **dataclasses.asdict(named)))
     env, curriculum = build(base)
     of_env = list(leaves(env))
-    # The length of a learner's schedules follows from --steps, if it has any.
+    # The length of a learner's schedules, if it has any, follows from --steps: not an option.
     set_by_run = {p for p in paths_set_by_length(curriculum) if p.endswith(".learner.num_updates")}
     of_run = [x for x in leaves(curriculum) if x.path not in set_by_run]
     plain = _plain_options(base)
@@ -94,6 +96,7 @@ def _options(given: Any) -> Any:
 
 
 def _guarded(command: Any, args: Sequence[str]) -> int:
+    """Run a training command, handle stops, and print how to evaluate the run."""
     from rlgen.evaluation.meta.trainees import learns_rule
     from rlgen.runs import folder
     from rlgen.runs.training import RunStoppedError
@@ -104,14 +107,14 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
         print(f"rlgen: {stopped}", file=sys.stderr)
         return stopped.exit_code
     except KeyboardInterrupt:
-        print("rlgen: abandoned; `rlgen train --resume RUN` goes on from the last checkpoint")
+        print("rlgen: aborted; `rlgen train --resume RUN` continues from the last checkpoint")
         sys.stdout.flush()
-        os._exit(130)  # an ordinary exit would wait for the chunk on the device
+        os._exit(130)  # a normal exit would wait for the chunk that the device is computing
     record = folder.read(path)
     name, trust = record["spec"]["env"], folder.trust_flag(record)
     run = shlex.quote(str(path))
-    if learns_rule(path, allow_imports=True):  # its code was imported to train it
-        print(f"The run and its rules are in {path}. Train fresh agents with them:")
+    if learns_rule(path, allow_imports=True):  # training has already imported its code
+        print(f"The run and its rules are in {path}. Train new agents with them:")
         print(f"  rlgen eval {run} --suite {_first_suite(name, 'unseen')}{trust}")
         learner = record["spec"]["learner"]
         recipe = f"dr --learner {learner}" if learner == "lpo" else "lpg-agent"
@@ -119,8 +122,8 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
         return 0
     suite = _first_suite(name, "heldout")
     if not suite:
-        print(f"The run is in {path}. To evaluate it on levels that it never saw, give {name}")
-        print("the method suites(); see CONTRIBUTING.md.")
+        print(f"The run is in {path}. To evaluate it on unseen levels, add the method suites() to")
+        print(f"{name}; see CONTRIBUTING.md.")
         return 0
     print(f"The run is in {path}. Evaluate it:")
     print(f"  rlgen eval {run} --suite {suite} --attempts 100{trust}")
@@ -128,9 +131,9 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
 
 
 def _first_suite(name: str, wanted: str) -> str:
-    """The wanted suite where the environment has it, else `heldout`, `test` or the first one.
+    """Name of the wanted suite if it exists, else of `heldout`, `test` or the first suite.
 
-    "" if it has none.
+    Returns "" if the environment has no suites.
     """
     env = registry.make_env(name)
     suites = env.suites()
@@ -139,11 +142,11 @@ def _first_suite(name: str, wanted: str) -> str:
 
 
 def _use_cpu_devices(num_devices: int) -> None:
-    """Ask for simulated CPU devices, which has to happen before JAX starts."""
+    """Request simulated CPU devices; this must happen before JAX initialises its devices."""
     import jax
 
     if num_devices > 1:
-        with contextlib.suppress(RuntimeError):  # it has started: then these devices it is
+        with contextlib.suppress(RuntimeError):  # JAX has started: its devices are used as they are
             jax.config.update("jax_num_cpu_devices", min(num_devices, os.cpu_count() or 1))
 
 
@@ -152,13 +155,13 @@ def _recipes() -> list[str]:
 
 
 def _plain_options(base: Any) -> list[Field]:
-    """The run's own options; `base` is a RunSpec that holds the names already given."""
+    """Options of the run itself; `base` is a RunSpec with the names that are already known."""
     fields = [
         option(leaf.kind, leaf.value, leaf.path.replace("_", "-"), leaf.help)
         for leaf in leaves(base)
         if leaf.path != "recipe"
     ]
-    out = option(str, "", "out", "the run's folder; by default runs/RECIPE-ENV-SEED")
+    out = option(str, "", "out", "folder of the run; by default runs/RECIPE-ENV-SEED")
     return [*fields, out, flag("tensorboard", TENSORBOARD)]
 
 
@@ -171,9 +174,9 @@ def _general_options() -> list[Field]:
 
 def _resume_fields() -> list[Field]:
     return [
-        option(str, "", "resume", "the folder of the run to go on with"),
-        option(int, -1, "checkpoint", "update of an older checkpoint; -1 for the newest"),
-        option(int, 0, "devices", "number of devices; 0 for as many as before"),
+        option(str, "", "resume", "folder of the run to continue"),
+        option(int, -1, "checkpoint", "update of the checkpoint to load; -1 for the newest"),
+        option(int, 0, "devices", "number of devices; 0 for the previous number"),
         flag("allow-imports", IMPORTS),
         flag("tensorboard", TENSORBOARD),
     ]

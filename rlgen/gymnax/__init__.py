@@ -1,11 +1,11 @@
-"""The bridge to gymnax, both ways.
+"""Bridge to gymnax, in both directions.
 
-rlgen in gymnax code: `import rlgen` registers these ids, and gymnax's wrappers take them as they
-are.
+rlgen environments in gymnax code: `import rlgen` registers the following ids, and the environments
+work with gymnax's wrappers.
 
     import gymnax, jax, rlgen
 
-    env, params = gymnax.make("rlgen/Maze-v0")            # a new maze each episode, 1 of 4,096
+    env, params = gymnax.make("rlgen/Maze-v0")            # each episode in one of 4,096 mazes
     env, params = gymnax.make("rlgen/Maze-v0", num_walls=60, num_levels=200, seed=1)
     obs, state = env.reset(jax.random.key(0), params)
     obs, state, reward, terminated, truncated, info = env.step(
@@ -13,10 +13,10 @@ are.
     )
     params = env.params_of(suite.levels.level)            # the same agent on held-out mazes
 
-    env, level = gymnax.make("rlgen/MazeLevel-v0")        # params is one maze: vmap over your own
+    env, level = gymnax.make("rlgen/MazeLevel-v0")        # params is one maze: vmap over levels
 
-gymnax environments in rlgen: `from_gymnax("CartPole-v1")` is a family of one level, which every
-learner, bonus and curriculum of rlgen takes.
+gymnax environments in rlgen: `from_gymnax("CartPole-v1")` is a family of one level that works with
+every learner, bonus and curriculum of rlgen.
 """
 
 from rlgen.gymnax.from_gymnax import OneLevel, from_gymnax

@@ -1,4 +1,4 @@
-"""Environments of gymnax as families of one level; public as `rlgen.gymnax.from_gymnax`."""
+"""gymnax environments as families of one level; public as `rlgen.gymnax.from_gymnax`."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -16,25 +16,25 @@ from rlgen.types import Key, PyTree
 
 
 def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "OneLevel":
-    """A gymnax environment as a family of one level, its default params.
+    """Convert a gymnax environment to a family of one level: its default params.
 
         env = from_gymnax("CartPole-v1")
         level = env.sample_level(jax.random.key(0)).replace(gravity=jnp.float32(5.0))
 
     Args:
-        source: a registered id, or an environment of your own.
-        **kwargs: of the environment's constructor, with an id only.
+        source: a registered id, or a gymnax environment.
+        **kwargs: arguments of the environment's constructor; only with an id.
 
     Raises:
-        ValueError: unknown id; continuous actions; an environment that downloads data, that reads
-            its params as Python values, or whose state changes type from reset to step.
+        ValueError: unknown id; continuous actions; or an environment that downloads data, reads its
+            params as Python values, or has states whose type differs between reset and step.
     """
     if not isinstance(source, str):
         if kwargs:
-            raise ValueError(f"{sorted(kwargs)} belong to an id; make the environment with them")
+            raise ValueError(f"{sorted(kwargs)} belong to an id; pass them to the constructor")
         return OneLevel(source, (), source)
     if source == "MNISTBandit-bsuite":
-        raise ValueError(f"{source} downloads data when it is made; make it and pass it instead")
+        raise ValueError(f"{source} downloads data at construction; pass an instance instead")
     if source not in gymnax.registered_envs:
         hint = registry.did_you_mean(source, gymnax.registered_envs)
         raise ValueError(f"unknown gymnax environment {source!r}; {hint}")
@@ -44,13 +44,15 @@ def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "One
 
 @dataclass(frozen=True)
 class OneLevel(LevelEnv):
-    """What `from_gymnax` makes; equal if made alike.
+    """Environment returned by `from_gymnax`; equal for equal arguments.
 
-    Observations and rewards are float32, a discrete observation is one-hot, no type is weak.
+    Observations and rewards are float32. A discrete observation is converted to one-hot. No array
+    is weakly typed.
     """
 
     source: str | environment.Environment
     kwargs: tuple[tuple[str, Hashable], ...]
+    # Not compared: gymnax environments compare by identity; `source` and `kwargs` identify this.
     env: environment.Environment = field(compare=False, repr=False)
 
     def __post_init__(self):
@@ -85,20 +87,21 @@ class OneLevel(LevelEnv):
     ) -> tuple[PyTree, PyTree, Float[Array, ""], Bool[Array, ""], dict]:
         """One step: `(obs, state, reward, terminated, info)`."""
         obs, state, reward, terminated, info = self.env.step_env(key, state, action, params)
+        # Scans need one shape and dtype, regardless of what the environment returns.
         reward = jnp.asarray(reward, jnp.float32).reshape(())
         terminated = jnp.asarray(terminated, bool).reshape(())
         return self._floats(obs), jax.tree.map(_array, state), reward, terminated, info
 
     def is_truncated(self, state: PyTree, params: PyTree) -> Bool[Array, ""]:
-        """At the time limit."""
+        """True at the time limit."""
         return jnp.asarray(self.env.is_truncated(state, params), bool).reshape(())
 
     def action_space(self, params: PyTree = None) -> spaces.Space:
-        """As in gymnax."""
+        """Action space of the gymnax environment."""
         return self.env.action_space(self.env.default_params if params is None else params)
 
     def observation_space(self, params: PyTree = None) -> spaces.Space:
-        """As in gymnax; of a discrete one, the unit vectors."""
+        """Observation space of the gymnax environment; one-hot vectors for a discrete one."""
         space = self.env.observation_space(self.env.default_params if params is None else params)
         if isinstance(space, spaces.Discrete):
             return spaces.Box(0.0, 1.0, (space.n,), jnp.float32)
@@ -114,7 +117,7 @@ class OneLevel(LevelEnv):
 
 
 def _check(env: OneLevel) -> None:
-    """Refuse, without running anything, what could not be played inside a compiled loop."""
+    """Reject environments that cannot be stepped inside a compiled loop; nothing is run."""
     level, key = env.default_params, jax.random.key(0)
     space = env.env.action_space(env.env.default_params)
     if not isinstance(space, spaces.Discrete):
@@ -125,24 +128,24 @@ def _check(env: OneLevel) -> None:
     try:
         _, state = jax.eval_shape(env.reset_env, key, level)
         _, after, *_ = jax.eval_shape(env.step_env, key, state, jnp.int32(0), level)
-    except TypeError as error:  # what jax raises where a traced value is needed in Python
+    except TypeError as error:  # raised by JAX where Python needs a concrete value
         raise ValueError(
-            f"{env.name} reads its params as Python values, or fails with arrays in their place; "
+            f"{env.name} reads its params as Python values, or fails if they are arrays; "
             f"move what decides shapes or branches to its constructor ({error})"
         ) from error
     if jax.tree.structure(state) != jax.tree.structure(after):
-        raise ValueError(f"{env.name}: a step's state has other fields than a reset's")
+        raise ValueError(f"{env.name}: the state after a step has other fields than after a reset")
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     for (where, before), then in zip(leaves, jax.tree.leaves(after), strict=True):
         if (before.shape, before.dtype) != (then.shape, then.dtype):
             raise ValueError(
                 f"{env.name}: state{jax.tree_util.keystr(where)} is {before.dtype}{before.shape} "
-                f"after a reset and {then.dtype}{then.shape} after a step; make them alike"
+                f"after a reset and {then.dtype}{then.shape} after a step; make them equal"
             )
 
 
 def _array(x: PyTree) -> Array:
-    """An array that is not weakly typed, so that arithmetic and loops keep its type."""
+    """Convert to an array that is not weakly typed, so that arithmetic and loops keep its type."""
     if not isinstance(x, jax.Array):
         x = np.asarray(x)
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -157,7 +160,7 @@ def _hashable(value: object) -> Hashable:
         hash(value)
     except TypeError as error:
         raise ValueError(
-            f"an argument of type {type(value).__name__} cannot be compared; make the environment "
-            "yourself and pass it to from_gymnax"
+            f"an argument of type {type(value).__name__} cannot be compared; create the "
+            "environment yourself and pass it to from_gymnax"
         ) from error
     return value

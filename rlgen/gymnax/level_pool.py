@@ -1,4 +1,4 @@
-"""Level environments as plain gymnax expects them: each reset draws a level from a pool."""
+"""Level environments in plain gymnax form: each reset samples a level from a pool."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -16,15 +16,13 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 
-@no_type_check  # JAX also builds both of what is not an array
+@no_type_check  # JAX also builds both with leaves that are not arrays
 @struct.dataclass
 class Pool:
-    """K levels, of which each episode is played on one: the params of a `LevelPool`."""
+    """Params of a `LevelPool`: K levels, one of which is sampled for each episode."""
 
     level: PyTree  # [K, ...]
-    max_steps_in_episode: (
-        int | Int[Array, "*batch"]
-    )  # cuts episodes that their own level would let go on
+    max_steps_in_episode: int | Int[Array, "*batch"]  # overrides longer limits of the levels
 
 
 @no_type_check
@@ -33,22 +31,24 @@ class PoolState:
     """An episode on one level of a pool."""
 
     inner: PyTree  # state of the environment
-    index: Int[Array, "*batch"]  # of the level in the pool
+    index: Int[Array, "*batch"]  # index of the level in the pool
     time: Int[Array, "*batch"]  # steps taken
 
 
-# Not frozen: gymnax's vector wrapper assigns to attributes of its copy. Equality is by fields.
+# Not frozen: gymnax's vector wrapper assigns to attributes of its copy. `unsafe_hash` hashes by
+# fields, so that equal pools share compiled programs.
 @dataclass(unsafe_hash=True)
 class LevelPool(environment.Environment):
-    """A level environment as plain gymnax expects one: each reset draws a level from a pool.
+    """Level environment in plain gymnax form: each reset samples a level from a pool.
 
-    The pool lies in the params. gymnax's `step` computes a reset with every step, so that drawing
-    a level from a pool is a gather where generating one would cost more than the step itself.
+    The params hold the pool. gymnax's `step` computes a reset in every step; sampling a level from
+    a pool is a gather, whereas generating one would cost more than the step itself.
 
     Attributes:
-        env: the family of levels.
-        num_levels: K of the default params, drawn from the family's base distribution.
-        seed: of that draw.
+        env: family of levels.
+        num_levels: K, number of levels in the default params, sampled from the family's base
+            distribution.
+        seed: random seed for sampling these levels.
 
     Raises:
         ValueError: `num_levels` below 1.
@@ -74,30 +74,30 @@ class LevelPool(environment.Environment):
 
     @property
     def default_params(self) -> Pool:
-        """The pool of `num_levels` levels that `seed` stands for."""
+        """Pool of `num_levels` levels sampled with `seed`."""
         return _default_pool(self)
 
     def params_of(self, level: PyTree) -> Pool:
-        """Params that play the given levels `[K, ...]`, say those of a suite."""
+        """Params for playing the given levels `[K, ...]`, such as those of a suite."""
         return Pool(level, int(np.max(level.max_steps_in_episode)))
 
     def level(self, state: PoolState, params: Pool) -> PyTree:
-        """The level that an episode is played on."""
+        """Level on which an episode is played."""
         return jax.tree.map(lambda x: jnp.asarray(x).at[state.index].get(mode="clip"), params.level)
 
     def reset_env(self, key: Key, params: Pool) -> tuple[PyTree, PoolState]:
-        """Draw a level, uniformly, and start an episode on it."""
+        """Sample a level uniformly and start an episode on it."""
         key_level, key_reset = jax.random.split(key)
         num_levels = jax.tree.leaves(params.level)[0].shape[0]
         index = jax.random.randint(key_level, (), 0, num_levels, jnp.int32)
-        state = PoolState((), index, jnp.int32(0))
+        state = PoolState((), index, jnp.int32(0))  # for `level`, which reads the index only
         obs, inner = self.env.reset_env(key_reset, self.level(state, params))
         return obs, replace(state, inner=inner)
 
     def step_env(
         self, key: Key, state: PoolState, action: Int[Array, ""], params: Pool
     ) -> tuple[PyTree, PoolState, Array, Array, dict]:
-        """One step on the episode's level."""
+        """Take one step on the episode's level."""
         level = self.level(state, params)
         obs, inner, reward, terminated, info = self.env.step_env(key, state.inner, action, level)
         return obs, replace(state, inner=inner, time=state.time + 1), reward, terminated, info
@@ -106,11 +106,11 @@ class LevelPool(environment.Environment):
     def step(
         self, key: Key, state: PoolState, action: Int[Array, ""], params: Pool | None = None
     ) -> tuple[PyTree, PoolState, Array, Array, Array, dict]:
-        """As gymnax's `step`, which resets by itself, but several times faster on mazes.
+        """Like gymnax's auto-resetting `step`, but several times faster on mazes.
 
-        Gymnax observes the end of the step and the start of the next episode and chooses between
-        the two; here the state is chosen and then observed. `observe` of the family must not be
-        random, or what it gives twice for one state may differ; a family without one is stepped
+        gymnax computes the observations of both the step's final state and the next episode's first
+        state, then selects one. This method selects the state first and observes it once. It is
+        only valid if the family's `observe` is deterministic. A family without `observe` is stepped
         by gymnax's own code.
         """
         if type(self._gymnax).observe is environment.Environment.observe:
@@ -121,26 +121,27 @@ class LevelPool(environment.Environment):
         truncated = self.is_truncated(last, params)
         _, start = self.reset_env(key_reset, params)
         state = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), start, last)
+        # Also computed where no reset happened, hence the need for a deterministic `observe`.
         obs = self._gymnax.observe(key_step, state.inner, None, self.level(state, params))
         info = {**info, "terminated": terminated, "truncated": truncated}
         info["final_observation"] = last_obs
         return obs, state, reward, terminated, truncated, info
 
     def is_truncated(self, state: PoolState, params: Pool) -> Bool[Array, ""]:
-        """At the time limit of the level, or of the params if that is shorter."""
+        """True at the level's time limit, or at that of the params if it is shorter."""
         own = self.env.is_truncated(state.inner, self.level(state, params))
         return own | (state.time >= params.max_steps_in_episode)
 
     def action_space(self, params: Pool | None = None) -> spaces.Space:
-        """The family's; it is the same on all levels."""
+        """Action space of the family; the same for all levels."""
         return self._gymnax.action_space(_first(self, params))
 
     def observation_space(self, params: Pool | None = None) -> spaces.Space:
-        """The family's; it is the same on all levels."""
+        """Observation space of the family; the same for all levels."""
         return self._gymnax.observation_space(_first(self, params))
 
     def render(self, state: PoolState, params: Pool) -> np.ndarray:
-        """Picture of a moment of an episode, uint8[H, W, 3], if the family has a renderer."""
+        """Picture of a state, uint8[H, W, 3], if the family has the capability `render`."""
         registry.require(self.env, LevelEnv.render, "rendering")
         level = self.level(state, params)
         return self.env.render(level, state.inner)  # pyright: ignore[reportAttributeAccessIssue]
@@ -153,12 +154,12 @@ class LevelPool(environment.Environment):
 def maze_pool(
     num_levels: int = 4096, seed: int = 0, observation: str = "flat", **fields
 ) -> LevelPool:
-    """`rlgen/Maze-v0`: a pool of mazes; further arguments are fields of the maze environment."""
+    """Build `rlgen/Maze-v0`, a pool of mazes; `fields` are fields of the maze environment."""
     return LevelPool(maze_level(observation, **fields), num_levels, seed)
 
 
 def maze_level(observation: str = "flat", **fields) -> LevelEnv:
-    """`rlgen/MazeLevel-v0`: mazes whose params are one level, to be mapped over by the caller."""
+    """Build `rlgen/MazeLevel-v0`: mazes whose params are one level; the caller vmaps over them."""
     return registry.load("envs", "maze").build(observation=observation, **fields)
 
 
@@ -169,7 +170,7 @@ def _first(env: LevelPool, params: Pool | None) -> PyTree:
 
 @functools.lru_cache(maxsize=16)
 def _default_pool(env: LevelPool) -> Pool:
-    # Concrete even when asked for under a trace, as gymnax's own `step` does without params.
+    # Concrete arrays even during tracing: `step` without params calls this inside jit.
     with jax.ensure_compile_time_eval():
         keys = jax.random.split(jax.random.key(env.seed), env.num_levels)
         return env.params_of(jax.jit(jax.vmap(env.env.sample_level))(keys))

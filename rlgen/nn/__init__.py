@@ -1,1 +1,1 @@
-"""Networks, their layers and optimisers."""
+"""Networks, layers, normalisers and optimisers."""

@@ -1,6 +1,6 @@
-"""Actor-critic networks for any observation, feed-forward or recurrent.
+"""Actor-critic networks for arbitrary observations, feed-forward or recurrent.
 
-And `ActorCriticLearner`, how a learner of policy gradients acts with one.
+`ActorCriticLearner` is the base class of policy-gradient learners that act with such a network.
 """
 
 from collections.abc import Callable
@@ -25,29 +25,30 @@ CORES = ("lstm", "gru", "linear", "none")
 
 @dataclass(frozen=True)
 class ActorCritic(Network):
-    """Encoder, recurrent core, and two heads; the defaults are JaxUED's maze network.
+    """Encoder, core and two heads; the defaults are JaxUED's maze network.
 
-    Observations are pytrees: images (rank 3) pass a convolution, flags and vectors a small dense
-    layer if there is an image beside them; all is concatenated.
+    Observations are pytrees. Images (rank 3) are encoded by a convolution. Other leaves are encoded
+    by a small dense layer if the observation contains an image, and are passed on unchanged
+    otherwise. All encodings are concatenated.
 
     Attributes:
-        core: `lstm`; `gru`, with three gates for its four; `linear`, blocks of a minGRU, which are
-            trained in parallel over time; or `none` for a feed-forward policy, dense layers.
-        hidden_size: units of the core.
-        num_layers: layers of the core, one on another; 0 is the core's own choice, 2 for `linear`
-            (whose gates see the layer below and no memory of their own) and 1 for the others.
-        head_size: units of the hidden layer of the actor's and of the critic's head.
-        conv_features: filters of the 3×3 convolution over images.
-        vector_features: units of the dense layer over what accompanies an image.
-        activation: nonlinearity of the actor's head and of the feed-forward core.
-        num_values: heads of the critic. The first gives the value; a learner that tells several
-            apart asks for them by `values`.
+        core: `lstm`, `gru`, `linear` (blocks with a minGRU, trained in parallel over time) or
+            `none` (dense layers, a feed-forward policy).
+        hidden_size: number of units of the core.
+        num_layers: number of stacked layers of the core; 0 uses the default of the core, 2 for
+            `linear` (whose gates depend on the layer below only) and 1 for the others.
+        head_size: number of hidden units of the actor's head and of the critic's.
+        conv_features: number of filters of the 3×3 convolution over images.
+        vector_features: number of units of the dense layers for vectors and flags that accompany an
+            image.
+        activation: activation function of the actor's head and of the feed-forward core.
+        num_values: number of critic heads. The first one is the value; `values` returns all.
 
     Raises:
-        ValueError: an unknown core or activation, or a size out of range.
+        ValueError: unknown core or activation, or a size out of range.
     Source: network sizes as in Coward et al., 2024, "JaxUED: A simple and useable UED library in
-    Jax"; they go back to Dennis et al., 2020. The cores' sources stand in
-    `rlgen.nn.layers` and `rlgen.nn.linear_recurrence`.
+    Jax"; they go back to Dennis et al., 2020. For the sources of the cores, see `rlgen.nn.layers`
+    and `rlgen.nn.linear_recurrence`.
     """
 
     core: Literal["lstm", "gru", "linear", "none"] = "lstm"
@@ -71,12 +72,12 @@ class ActorCritic(Network):
                 raise ValueError(f"network.{name} must be at least 1, got {getattr(self, name)}")
         if self.num_layers < 0:
             raise ValueError(
-                f"network.num_layers must be at least 1, or 0 for the core's own choice, "
+                f"network.num_layers must be at least 1, or 0 for the default of the core, "
                 f"got {self.num_layers}"
             )
 
     def init(self, key: Key, env: LevelEnv) -> PyTree:
-        """Parameters for an environment's observations and actions."""
+        """Initial parameters for an environment's observations and actions."""
         key_level, key_reset, key_params = jax.random.split(key, 3)
         obs = parts.first_obs(key_level, key_reset, env)
         carry, first = self.initial_carry(1), jnp.ones(1, bool)
@@ -89,19 +90,19 @@ class ActorCritic(Network):
     def step(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
-        """New carry, logits and value of one step."""
+        """Return the new carry, logits and value of one step."""
         return self._first(*self.values(env, params, carry, obs, first))
 
     def unroll(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
-        """New carry, logits and values of a sequence; equal to T steps."""
+        """Return the new carry, logits and values of a sequence; equivalent to T steps."""
         return self._first(*self.values(env, params, carry, obs, first))
 
     def values(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Float[Array, "*B A"], Float[Array, "*B V"]]:
-        """New carry, logits and the values of all heads, of a step [N] or a sequence [T, N]."""
+        """Return the new carry, logits and all heads' values of a step [N] or a sequence [T, N]."""
         return self._apply(env, params, carry, obs, first)
 
     @staticmethod
@@ -111,7 +112,7 @@ class ActorCritic(Network):
     def trunk(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
-        """New carry and, of a sequence, what both heads are computed from: the core's output."""
+        """Return the new carry and the output of the core, the input of all heads."""
         return self._apply(env, params, carry, obs, first, False)
 
     @property
@@ -127,28 +128,28 @@ class ActorCritic(Network):
 
 
 class ActorCriticLearner(Learner, abstract=True):
-    """Base of learners whose policy and value are one `Network`, its parameters `state.params`.
+    """Base class of learners whose policy and value are one `Network`.
 
-    Fields are declared by the subclasses, which are dataclasses.
+    The network's parameters are `state.params`. Subclasses are dataclasses that declare the fields.
     """
 
     env: LevelEnv
-    """Whose observations and actions the parameters are for."""
+    """Environment whose observations and actions the parameters fit."""
     network: Network
-    """Of the policy and the value."""
+    """Network of the policy and the value."""
 
     @property
     def _network(self) -> Any:
-        """The network that acts."""
+        """The network used for acting."""
         return self.network
 
     def in_env(self, env: LevelEnv) -> "ActorCriticLearner":
-        """The same in another environment; itself in its own."""
+        """Return this learner for another environment; itself for its own."""
         fields: Any = self
         return self if env == self.env else replace(fields, env=env)
 
     def offers(self, capability: Callable) -> bool:
-        """Features, if the network has them."""
+        """Return whether a capability is offered; `features` requires a network with a `trunk`."""
         missing = capability is Learner.features and not self.network.offers(Network.trunk)
         return super().offers(capability) and not missing
 
@@ -167,17 +168,19 @@ class ActorCriticLearner(Learner, abstract=True):
     def value(
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> Float[Array, " N"]:
-        """Value of an observation."""
+        """Value of `obs`, for bootstrapping."""
         return self._network.step(self.env, state.params, carry, obs, first)[2]
 
     def features(
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
-        """New carry and what policy and value are computed from, of networks with a `trunk`."""
+        """Return the new carry and the features that feed both policy and value."""
         return self._network.trunk(self.env, state.params, carry, obs, first)
 
 
 class _Network(nn.Module):
+    """Flax module of `ActorCritic`."""
+
     sizes: ActorCritic
     depth: int
     unpack: Callable[[PyTree], PyTree]
@@ -185,13 +188,14 @@ class _Network(nn.Module):
 
     @nn.compact
     def __call__(self, carry: PyTree, obs: PyTree, first: Array, with_heads: bool = True) -> tuple:
-        """One step if `first` is [N], a sequence if it is [T, N]; without heads, their input."""
+        """Apply to one step, `first` [N], or to a sequence, [T, N]; the heads are optional."""
         sizes, act = self.sizes, ACTIVATIONS[self.sizes.activation]
         features = self.unpack(obs)
         x = parts.encode(features, first.ndim, sizes.conv_features, sizes.vector_features)
         carry, x = self._remember(carry, x, first)
         if not with_heads:
             return carry, x
+        # Small output weights, 0.01, make the initial policy nearly uniform.
         actor = act(parts.dense(sizes.head_size, 2.0, "actor_hidden")(x))
         logits = parts.dense(self.num_actions, 0.01, "actor")(actor)
         values = [self._value(x, i) for i in range(sizes.num_values)]
@@ -207,10 +211,12 @@ class _Network(nn.Module):
             return Linear(size, depth, name=core)(carry, x, first)
         if core == "none":
             for i in range(depth):
+                # 2**0.5 is the gain for a ReLU, which zeroes half of its inputs.
                 x = parts.dense(size, 2**0.5, _numbered("trunk", i))(x)
                 x = ACTIVATIONS[self.sizes.activation](x)
             return carry, x
         ends = []
+        # The carry of a single layer is not wrapped in a tuple, see `_zeros`.
         for i, start in enumerate((carry,) if depth == 1 else carry):
             end, x = Recurrent(core, size, name=_numbered(core, i))(start, x, first)
             ends.append(end)
@@ -218,7 +224,7 @@ class _Network(nn.Module):
 
 
 def _numbered(name: str, i: int) -> str:
-    """A layer's name; the first has no number, so that a core of one layer is called as such."""
+    """Name of layer i; the first one has no number, so that a single layer has a plain name."""
     return f"{name}_{i}" if i else name
 
 

@@ -1,7 +1,7 @@
-"""Functions of the observation with K outputs: a table, a perceptron, a small convolution.
+"""Functions of the observation with K outputs: a table, an MLP and a small convolutional network.
 
-Parameters are plain trees and `apply` a few products, so that a `vmap` over agents inside a scan
-stays cheap.
+Parameters are plain pytrees and `apply` consists of a few matrix products, so that a `vmap` over
+agents inside a scan is inexpensive.
 """
 
 from collections.abc import Callable
@@ -24,42 +24,42 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh":
 
 @dataclass(frozen=True)
 class Table(Approximator):
-    """A row of numbers for every state, zeros at first; the observation is the row's number.
+    """Table with a row of outputs for every state; the observation is the index of the row.
 
-    A bias-free dense layer on the one-hot state, without the one-hot: a gather forwards, a
-    scatter-add backwards.
+    Equivalent to a bias-free dense layer on the one-hot state, but computed as a gather, whose
+    gradient is a scatter-add. All outputs are initially zero.
     """
 
     def check(self, env: LevelEnv) -> None:
-        """Refuse an environment that does not enumerate its observations.
+        """Reject an environment that does not enumerate its observations.
 
         Raises:
-            ValueError: it has no `num_states`.
+            ValueError: the environment has no `num_states`.
         """
         registry.require(env, LevelEnv.num_states, "a table")
 
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> Float[Array, "S K"]:
-        """Zeros; the key is not used."""
+        """Zeros; the key is unused."""
         del key
         self.check(env)
         return jnp.zeros((env.num_states(), num_outputs))
 
     def apply(self, env: LevelEnv, params: Float[Array, "S K"], obs: Array) -> Float[Array, "B K"]:
-        """The rows of the states `obs` [B]."""
+        """Rows of the states `obs` [B]."""
         del env
         return params[obs]
 
 
 @dataclass(frozen=True)
 class MLP(Approximator):
-    """Dense layers over the observation, flattened, all parts side by side.
+    """Dense layers on the observation, whose leaves are flattened and concatenated.
 
     Attributes:
-        hidden: units of each hidden layer; none makes it linear.
-        activation: nonlinearity of the hidden layers.
+        hidden: number of units of each hidden layer; empty for a linear function.
+        activation: activation function of the hidden layers.
 
     Raises:
-        ValueError: a size below 1 or an unknown activation.
+        ValueError: a size below 1, or unknown activation.
     """
 
     hidden: tuple[int, ...] = (32,)
@@ -70,7 +70,7 @@ class MLP(Approximator):
         _check_activation(self.activation)
 
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:
-        """Weights as flax's dense layers have them at first."""
+        """Initial weights, distributed as in flax's dense layers."""
         num_inputs = sum(leaf.size for leaf in _leaves(env))
         return _dense_layers(key, (num_inputs, *self.hidden, num_outputs))
 
@@ -82,17 +82,17 @@ class MLP(Approximator):
 
 @dataclass(frozen=True)
 class Conv(Approximator):
-    """A 3×3 convolution without padding over images, then dense layers.
+    """A 3×3 convolution without padding over images, followed by dense layers.
 
-    What stands beside an image goes into the dense layers as it is.
+    Leaves of the observation that are not images go directly into the dense layers.
 
     Attributes:
-        features: filters.
-        hidden: units of each dense layer between the filters and the outputs.
-        activation: nonlinearity of all but the last layer.
+        features: number of filters.
+        hidden: number of units of each hidden dense layer.
+        activation: activation function of all layers except the last.
 
     Raises:
-        ValueError: a size below 1 or an unknown activation.
+        ValueError: a size below 1, or unknown activation.
     """
 
     features: int = 16
@@ -105,7 +105,7 @@ class Conv(Approximator):
         _check_activation(self.activation)
 
     def check(self, env: LevelEnv) -> None:
-        """Refuse an environment without images.
+        """Reject an environment without images.
 
         Raises:
             ValueError: no part of the observation is an image of at least 3×3 cells.
@@ -118,9 +118,10 @@ class Conv(Approximator):
             )
 
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:
-        """Weights as flax's layers have them at first."""
+        """Initial weights, distributed as in flax's layers."""
         self.check(env)
         leaves = _leaves(env)
+        # One key per leaf, of which only images use theirs.
         key_dense, *keys = jax.random.split(key, 1 + len(leaves))
         params, num_inputs = {}, 0
         for i, (key_leaf, leaf) in enumerate(zip(keys, leaves, strict=True)):
@@ -129,7 +130,7 @@ class Conv(Approximator):
                 continue
             height, width, channels = leaf.shape
             params[f"conv_{i}"] = _weights(key_leaf, (3, 3, channels, self.features))
-            num_inputs += (height - 2) * (width - 2) * self.features
+            num_inputs += (height - 2) * (width - 2) * self.features  # no padding
         return params | _dense_layers(key_dense, (num_inputs, *self.hidden, num_outputs))
 
     def apply(self, env: LevelEnv, params: PyTree, obs: PyTree) -> Float[Array, "B K"]:
@@ -145,12 +146,12 @@ class Conv(Approximator):
 
 @dataclass(frozen=True)
 class Separate(Network):
-    """A policy and a value that share nothing, as a `rlgen.nn.actor_critic.Network`.
+    """Policy and value network without shared parameters.
 
-    A learner may give each of the `groups` of its parameters its own optimiser.
+    A learner can use a separate optimiser for each of the parameter `groups`.
 
     Attributes:
-        approximator: of both.
+        approximator: architecture of the policy and of the value.
     """
 
     groups: ClassVar[tuple[str, str]] = ("actor", "critic")
@@ -158,16 +159,16 @@ class Separate(Network):
     approximator: Approximator = field(default_factory=MLP)
 
     def check(self, env: LevelEnv) -> None:
-        """Refuse an environment whose observations or actions do not fit.
+        """Reject an environment whose observations or actions are not supported.
 
         Raises:
-            ValueError: with what to choose instead.
+            ValueError: the observations or actions do not fit; the message names an alternative.
         """
         check_actions(env)
         self.approximator.check(env)
 
     def init(self, key: Key, env: LevelEnv) -> PyTree:
-        """Parameters of both, by group."""
+        """Initial parameters of both parts, by group."""
         self.check(env)
         key_actor, key_critic = jax.random.split(key)
         return {
@@ -176,14 +177,14 @@ class Separate(Network):
         }
 
     def initial_carry(self, num_slots: int) -> tuple[()]:
-        """Nothing is remembered."""
+        """`()`, as the network is feed-forward."""
         del num_slots
         return ()
 
     def step(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
-        """Carry, logits and value of one step."""
+        """Return the carry, logits and value of one step."""
         del first
         logits = self.approximator.apply(env, params["actor"], obs)
         return carry, logits, self.approximator.apply(env, params["critic"], obs)[:, 0]
@@ -191,25 +192,26 @@ class Separate(Network):
     def unroll(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
-        """Carry, logits and values of a sequence."""
+        """Return the carry, logits and values of a sequence."""
+        # Without memory, time and slots are one batch axis, [T · N].
         flat = jax.tree.map(lambda x: x.reshape(first.size, *x.shape[2:]), obs)
         _, logits, value = self.step(env, params, carry, flat, first.reshape(-1))
         return carry, logits.reshape(*first.shape, -1), value.reshape(first.shape)
 
 
 def approximator_for(env: LevelEnv) -> Approximator:
-    """What suits an environment: a table of its states, a convolution over images, or an MLP."""
+    """Default approximator for an environment: `Table`, `Conv` for images, else `MLP`."""
     if registry.has(env, LevelEnv.num_states):
         return Table()
     return Conv() if any(map(_is_image, _leaves(env))) else MLP()
 
 
 def check_actions(env: LevelEnv) -> None:
-    """Refuse an environment whose actions are not numbered.
+    """Reject an environment without discrete actions.
 
     Raises:
-        ValueError: it has no `num_actions`, or a box of actions beside it, as gymnax's environments
-            with continuous actions have.
+        ValueError: the environment has no `num_actions`, or its action space is a `Box`, as in
+            gymnax's environments with continuous actions.
     """
     if _said(lambda: env.num_actions) is None:
         said = "has no num_actions"
@@ -218,9 +220,9 @@ def check_actions(env: LevelEnv) -> None:
     else:
         return
     raise ValueError(
-        f"{type(env).__name__} {said}: its actions are continuous, and agents here choose among a "
-        "number of them. Choose an environment with discrete actions, or wrap this one in one that "
-        "numbers its actions."
+        f"{type(env).__name__} {said}: its actions are continuous, but agents choose among a "
+        "finite number of them. Choose an environment with discrete actions, or wrap this one in "
+        "an environment that numbers its actions."
     )
 
 
@@ -229,7 +231,7 @@ def _action_space(env: Any) -> Any:
 
 
 def _said(what: Callable[[], Any]) -> Any:
-    """What an environment says of itself, if it says it; gymnax's base class raises."""
+    """Return `what()`, or None if the environment does not define it and gymnax's base raises."""
     try:
         return what()
     except (AttributeError, NotImplementedError):
@@ -237,9 +239,10 @@ def _said(what: Callable[[], Any]) -> Any:
 
 
 def _leaves(env: LevelEnv) -> list[jax.ShapeDtypeStruct]:
-    """The parts of one observation as a network sees it; nothing is computed."""
+    """Shapes and dtypes of the leaves of one unpacked observation, without computing it."""
     key = jax.random.key(0)
     obs = jax.eval_shape(lambda: env.unpack(first_obs(key, key, env)))
+    # `first_obs` has a leading axis of one slot.
     return [jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in jax.tree.leaves(obs)]
 
 
@@ -266,6 +269,7 @@ def _dense_layers(key: Key, sizes: tuple[int, ...]) -> dict[str, dict[str, Array
 def _dense(
     params: PyTree, x: Float[Array, "B F"], act: Callable[[Array], Array]
 ) -> Float[Array, "B K"]:
+    # `params` may also hold convolutions; the last dense layer has no activation.
     last = sum(name.startswith("dense_") for name in params) - 1
     for i in range(last + 1):
         layer = params[f"dense_{i}"]

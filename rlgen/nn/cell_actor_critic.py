@@ -1,7 +1,8 @@
-"""A lean actor-critic for boards where every action is a cell: a convolution, not a flat layer.
+"""Small convolutional actor-critic for boards on which every action is a cell.
 
-A teacher that edits levels looks at the whole board to choose a cell. Flattening the board into a
-recurrent layer makes it the dearest part of a run; here weights are shared between cells.
+A teacher that edits levels observes the whole board and chooses a cell. With a recurrent layer on
+the flattened board, the teacher is the most expensive part of a run; this network shares its
+weights between cells.
 """
 
 from collections.abc import Callable
@@ -19,21 +20,22 @@ from rlgen.types import Key, PyTree
 
 @dataclass(frozen=True)
 class CellActorCritic(Network):
-    """Convolutions over a board, a summary of it fed back to every cell, and a logit for each.
+    """Convolutions over a board with global features, and a logit for each cell.
 
-    Observations, unpacked, hold one image [H, W, C] and any vectors (time, noise). Each layer is a
-    3×3 convolution; to its maps are added a learned map, which tells the cells apart, and a dense
-    layer of the vectors and of the mean of the maps below, which each cell hears. It is
-    feed-forward: the board shows what was done.
+    Unpacked observations contain one image [H, W, C] and any number of vectors (time, noise). Each
+    layer is a 3×3 convolution. To its output maps it adds a learned map, which distinguishes the
+    cells, and, equally at every cell, a dense layer of the vectors and the spatial mean of the
+    input maps. The network is feed-forward, as the board shows all previous actions.
 
     Attributes:
-        features: maps of each convolution.
-        num_layers: convolutions; a cell sees as far as this many cells, and the mean of all.
-        head_size: units of the hidden layer of the critic, which sees the means and the vectors.
+        features: number of maps of each convolution.
+        num_layers: number of convolutions; the receptive field of a cell extends this many cells in
+            each direction, plus the spatial means.
+        head_size: number of hidden units of the critic, whose inputs are the means and the vectors.
 
     Raises:
-        ValueError: a size below 1; at `init`, an environment without such a board.
-    Source: in place of the teacher of Dennis et al., 2020, "Emergent Complexity and Zero-shot
+        ValueError: a size below 1; in `init`, an environment without such a board.
+    Source: replaces the teacher of Dennis et al., 2020, "Emergent Complexity and Zero-shot
     Transfer via Unsupervised Environment Design" (appendix), which flattens 128 maps into an LSTM.
     """
 
@@ -45,27 +47,27 @@ class CellActorCritic(Network):
         check_numbers(self, "features", "num_layers", "head_size", least=1, owner="network.")
 
     def init(self, key: Key, env: LevelEnv) -> PyTree:
-        """Parameters for an environment's observations and cells."""
+        """Initial parameters for an environment's observations and cells."""
         key_level, key_reset, key_params = jax.random.split(key, 3)
         obs = parts.first_obs(key_level, key_reset, env)
         _refuse_other_boards(env, jax.eval_shape(env.unpack, obs))
         return self._module(env).init(key_params, obs, jnp.ones(1, bool))["params"]
 
     def initial_carry(self, num_slots: int) -> PyTree:
-        """`()`: nothing is remembered."""
+        """`()`, as the network is feed-forward."""
         del num_slots
         return ()
 
     def step(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
-        """The empty carry, logits and value of one step."""
+        """Return the empty carry, logits and value of one step."""
         return carry, *self._apply(env, params, obs, first)
 
     def unroll(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
-        """The empty carry, logits and values of a sequence."""
+        """Return the empty carry, logits and values of a sequence."""
         return carry, *self._apply(env, params, obs, first)
 
     def _apply(self, env: LevelEnv, params: PyTree, obs: PyTree, first: Array) -> PyTree:
@@ -76,30 +78,33 @@ class CellActorCritic(Network):
 
 
 class _Cells(nn.Module):
+    """Flax module of `CellActorCritic`."""
+
     sizes: CellActorCritic
     unpack: Callable[[PyTree], PyTree]
 
     @nn.compact
     def __call__(self, obs: PyTree, first: Array) -> tuple[Array, Array]:
-        """One step if `first` is [N], a sequence if it is [T, N]."""
+        """Apply to one step, `first` [N], or a sequence, [T, N]."""
         image, vectors = _split(self.unpack(obs), first.ndim)
-        x = image.reshape(-1, *image.shape[-3:])
+        x = image.reshape(-1, *image.shape[-3:])  # [B, H, W, C], B = N or T · N
         seen = [leaf.reshape(x.shape[0], -1) for leaf in vectors]
         for i in range(self.sizes.num_layers):
             x = self._layer(i, x, jnp.concatenate([*seen, x.mean((1, 2))], axis=-1))
-        logits = parts.dense(1, 0.01, "actor")(x)
+        logits = parts.dense(1, 0.01, "actor")(x)  # [B, H, W, 1]; action = row · W + column
         pooled = jnp.concatenate([*seen, x.mean((1, 2))], axis=-1)
         critic = nn.relu(parts.dense(self.sizes.head_size, 2**0.5, "critic_hidden")(pooled))
         value = parts.dense(1, 1.0, "critic")(critic)
         return logits.reshape(*first.shape, -1), value.reshape(first.shape)
 
     def _layer(self, i: int, x: Array, everywhere: Array) -> Float[Array, "B H W F"]:
-        """The next maps; `everywhere` is what all cells of a board hear, [B, ...]."""
+        """Apply one layer; `everywhere` [B, ...] holds features that all cells of a board share."""
         height, width, channels = x.shape[1:]
         size = self.sizes.features
         lecun, normal = nn.initializers.lecun_normal(), nn.initializers.normal(1.0)
         kernel = self.param(f"conv_{i}", lecun, (3, 3, channels, size))
         place = self.param(f"place_{i}", normal, (height, width, size))
+        # Padded by one cell, so that every cell keeps an output.
         maps = parts.convolve(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel)
         heard = parts.dense(size, 2**0.5, f"everywhere_{i}")(everywhere)
         return nn.relu(maps + place[None] + heard[:, None, None])
@@ -117,12 +122,12 @@ def _refuse_other_boards(env: LevelEnv, features: PyTree) -> None:
     name = type(env).__name__
     if len(boards) != 1:
         raise ValueError(
-            f"CellActorCritic needs observations with one image [H, W, C], {name} shows "
+            f"CellActorCritic needs observations with one image [H, W, C], but {name} has "
             f"{len(boards)} among the shapes {shapes}; use ActorCritic"
         )
     height, width, _ = boards[0]
     if env.num_actions != height * width:
         raise ValueError(
-            f"CellActorCritic needs one action for each cell, {name} has {env.num_actions} for "
+            f"CellActorCritic needs one action for each cell, but {name} has {env.num_actions} for "
             f"{height}x{width} = {height * width} cells; use ActorCritic"
         )

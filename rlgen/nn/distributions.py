@@ -1,4 +1,4 @@
-"""The categorical distribution, from logits; what discrete policies need and no more."""
+"""Categorical distribution from logits: sampling, log-probabilities and entropy."""
 
 import jax
 import jax.numpy as jnp
@@ -8,22 +8,23 @@ from rlgen.types import Key
 
 
 def sample(key: Key, logits: Float[Array, "*B A"]) -> Int[Array, "*B"]:
-    """One action a row, by the Gumbel trick; logits of `-inf` are never drawn."""
+    """Sample one action per row by the Gumbel trick; actions with logit `-inf` are never drawn."""
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
 
 def log_prob(logits: Float[Array, "*B A"], action: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """Log-probability of each row's action, in nats.
 
-    Selected by a one-hot sum, which has a dense gradient: a gather's would be a scatter.
+    The action is selected by a one-hot sum, whose gradient is dense; that of a gather would be a
+    scatter.
     """
     chosen = jax.nn.one_hot(action, logits.shape[-1], dtype=bool)
     return jnp.where(chosen, jax.nn.log_softmax(logits), 0.0).sum(-1)
 
 
 def entropy(logits: Float[Array, "*B A"]) -> Float[Array, "*B"]:
-    """Entropy in nats; masked actions, of logit `-inf`, contribute nothing."""
+    """Entropy in nats; masked actions (logit `-inf`) contribute 0."""
     log_p = jax.nn.log_softmax(logits)
-    # Selected before the product, not after: the gradient of 0 · inf would be NaN.
+    # Replaced before the product, not after it: the gradient of 0 · inf would be NaN.
     log_p = jnp.where(jnp.isfinite(log_p), log_p, 0.0)
     return -(jnp.exp(log_p) * log_p).sum(-1)

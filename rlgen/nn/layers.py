@@ -1,14 +1,14 @@
-"""Layers that networks share: encoders of observations, dense and gated recurrent layers.
+"""Shared layers of networks: observation encoders, dense layers and gated recurrent layers.
 
-The LSTM and the GRU have hand-derived backward passes. Automatic differentiation of a scan adds a
-weight gradient of the size of the weights at every step, each from a product with only N rows. Here
-the backward scan carries no weights: it stores the gradients of the gates, and one product after
-the scan forms each weight gradient.
+The LSTM and the GRU have hand-derived backward passes. Automatic differentiation of a scan
+accumulates a full weight gradient at every step, each from a matrix product with only N rows. Here,
+the backward scan does not carry weight gradients: it stores the gradients of the gates, and one
+product after the scan computes each weight gradient.
 
-Orthogonal initial weights are made from matrix products alone. The usual way is a QR decomposition.
-On the CPU, batched ones (an agent a seed, under `vmap`) can wait for one another for ever: in
-jaxlib 0.10 each takes a thread of the pool and waits for work that it queued on the same pool, so
-two at a time stop a machine of two cores.
+Orthogonal initial weights are computed with matrix products alone, not with a QR decomposition. On
+the CPU, batched QR decompositions (one agent per seed under `vmap`) can deadlock: in jaxlib 0.10
+each occupies a thread of the pool and waits for work that it has queued on the same pool, so that
+two at a time block a machine with two cores.
 """
 
 from collections.abc import Callable
@@ -24,28 +24,29 @@ from rlgen.types import Key, PyTree
 
 
 def first_obs(key_level: Key, key_reset: Key, env: LevelEnv) -> PyTree:
-    """An observation of one slot, [1, ...], to make parameters for."""
+    """Example observation of one slot, [1, ...], for initialising parameters."""
     obs, _ = env.reset_env(key_reset, env.sample_level(key_level))
     return jax.tree.map(lambda x: jnp.asarray(x)[None], obs)
 
 
 def dense(features: int, scale: float, name: str) -> nn.Dense:
-    """A dense layer with orthogonal weights."""
+    """Dense layer with orthogonal initial weights, scaled by `scale`."""
     return nn.Dense(features, kernel_init=orthogonal(scale), name=name)
 
 
 def encode(
     features: PyTree, num_axes: int, conv_features: int, vector_features: int
 ) -> Float[Array, "*B F"]:
-    """All leaves as one vector, each image through a convolution; inside a compact module.
+    """Encode all leaves of an observation and concatenate them; call inside a compact module.
 
     Args:
-        features: floats, with `num_axes` axes of time and slots in front.
+        features: unpacked observations, with `num_axes` leading axes of time and slots.
         num_axes: 1 or 2.
-        conv_features: filters over images.
-        vector_features: units of the dense layers over what accompanies an image.
+        conv_features: number of filters over images.
+        vector_features: number of units of the dense layers for leaves that accompany an image.
     """
     leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(features)]
+    # Rank 3 behind the axes of time and slots: [H, W, C].
     has_image = any(leaf.ndim - num_axes == 3 for leaf in leaves)
     encoded = []
     for i, leaf in enumerate(leaves):
@@ -61,10 +62,11 @@ def encode(
 def convolve(
     image: Float[Array, "B H W C"], kernel: Float[Array, "3 3 C F"]
 ) -> Float[Array, "B H-2 W-2 F"]:
-    """A 3×3 convolution without padding, as one product with the shifted images side by side.
+    """3×3 convolution without padding, computed as one matrix product.
 
-    XLA's own convolution is fast on the CPU outside of loops, and an order of magnitude slower in
-    the body of one, where every epoch of a learner is.
+    The nine shifted images are concatenated along the channels. On the CPU, XLA's own convolution
+    is fast outside loops but an order of magnitude slower inside a loop body, where learners run
+    their epochs.
     """
     height, width = image.shape[1] - 2, image.shape[2] - 2
     shifted = [image[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
@@ -72,13 +74,13 @@ def convolve(
 
 
 class Conv(nn.Module):
-    """A 3×3 convolution without padding, flattened."""
+    """3×3 convolution without padding, with flattened output."""
 
     features: int
 
     @nn.compact
     def __call__(self, image: Float[Array, "*B H W C"]) -> Float[Array, "*B F"]:
-        """Features of each image."""
+        """Return the features of each image."""
         shape = (3, 3, image.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -88,15 +90,16 @@ class Conv(nn.Module):
 
 Initializer = Callable[..., Array]
 
-NUM_ITERATIONS = 50
+NUM_ITERATIONS = 50  # of the Newton–Schulz iteration; small singular values grow by 3/2 in each
 
 
 def orthogonal(scale: float = 1.0) -> Initializer:
-    """Matrices [I, O] with orthonormal rows or columns, whichever are fewer, times `scale`.
+    """Initialiser of matrices [I, O] with orthonormal rows or columns, times `scale`.
 
-    The polar factor of a Gaussian matrix is uniformly (Haar) distributed over such matrices, as is
-    the signed Q factor. Found by the Newton–Schulz iteration X ← 3/2 X − 1/2 X XᵀX, which drives
-    all singular values to 1 from anywhere in (0, √3).
+    The rows are orthonormal if I ≤ O, the columns if I ≥ O. The polar factor of a Gaussian matrix
+    is uniformly (Haar) distributed over such matrices, as is the signed Q factor of a QR
+    decomposition. It is computed by the Newton–Schulz iteration X ← 3/2 X − 1/2 X XᵀX, which
+    converges to singular values of 1 from all starting values in (0, √3).
 
     Source: Saxe et al., 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear
     neural networks"; Higham, 2008, "Functions of Matrices", section 8.3.
@@ -105,10 +108,12 @@ def orthogonal(scale: float = 1.0) -> Initializer:
     def init(key: Key, shape: tuple[int, int], dtype: object = jnp.float32) -> Float[Array, "I O"]:
         rows, columns = shape
         few, many = sorted(shape)
+        # Tall, so that the Gram matrix below has the smaller size, [few, few].
         x = jax.random.normal(key, (many, few), jnp.float32)
         x /= jnp.sqrt((x**2).sum())  # the Frobenius norm bounds the singular values by 1
 
         def step(_: Array, x: Array) -> Array:
+            # Full precision, as the error of lower-precision products would remain in the result.
             gram = jnp.matmul(x.T, x, precision="highest")
             return 1.5 * x - 0.5 * jnp.matmul(x, gram, precision="highest")
 
@@ -119,7 +124,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
 
 
 def by_gate(init: Initializer, num_gates: int) -> Initializer:
-    """Each gate's block drawn by itself, so that an orthogonal block is orthogonal."""
+    """Initialise the block of each gate separately, so that each is orthogonal, not the whole."""
 
     def of_all(key: Key, shape: tuple[int, int]) -> Array:
         keys = jax.random.split(key, num_gates)
@@ -129,7 +134,7 @@ def by_gate(init: Initializer, num_gates: int) -> Initializer:
 
 
 class LSTMWeights(NamedTuple):
-    """Gates in the order input, forget, cell, output along the last axis."""
+    """LSTM weights; the gates input, forget, cell and output lie along the last axis."""
 
     inputs: Float[Array, "I 4H"]
     recurrent: Float[Array, "H 4H"]
@@ -137,21 +142,21 @@ class LSTMWeights(NamedTuple):
 
 
 class LSTMCarry(NamedTuple):
-    """Recurrent state of N sequences."""
+    """Recurrent state of an LSTM for N sequences."""
 
     cell: Float[Array, "N H"]
     hidden: Float[Array, "N H"]
 
 
 def lstm_zeros(num_slots: int, hidden_size: int) -> LSTMCarry:
-    """The state at the start of an episode."""
+    """State of an LSTM at the start of an episode."""
     return LSTMCarry(jnp.zeros((num_slots, hidden_size)), jnp.zeros((num_slots, hidden_size)))
 
 
 def lstm_step(
     weights: LSTMWeights, carry: LSTMCarry, x: Float[Array, "N I"], first: Bool[Array, " N"]
 ) -> LSTMCarry:
-    """One step; the state is zeroed before it where an episode begins.
+    """Apply one LSTM step; the state is zeroed before it where an episode begins.
 
     Source: Hochreiter and Schmidhuber, 1997, "Long Short-Term Memory", with forget gates after
     Gers et al., 2000.
@@ -163,7 +168,7 @@ def lstm_step(
 def lstm(
     weights: LSTMWeights, carry: LSTMCarry, x: Float[Array, "T N I"], first: Bool[Array, "T N"]
 ) -> tuple[LSTMCarry, Float[Array, "T N H"]]:
-    """The final state and the hidden states of a whole sequence.
+    """Return the final state of an LSTM and its hidden states for a whole sequence.
 
     Differentiable in `weights`, `carry` and `x`.
     """
@@ -174,9 +179,10 @@ def lstm(
 def _lstm_step(
     weights: LSTMWeights, carry: LSTMCarry, x: Array, first: Array
 ) -> tuple[LSTMCarry, Array]:
+    # A product with 0 or 1, not a `where`: the backward pass multiplies by the same factor.
     keep = jnp.where(first, 0.0, 1.0)[:, None]
     cell, hidden = carry.cell * keep, carry.hidden * keep
-    z = x @ weights.inputs + hidden @ weights.recurrent + weights.bias[None]
+    z = x @ weights.inputs + hidden @ weights.recurrent + weights.bias[None]  # [N, 4H]
     i, f, g, o = jnp.split(z, 4, axis=-1)
     i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
     cell = f * cell + i * g
@@ -199,8 +205,13 @@ def _lstm_forward(weights: LSTMWeights, carry: LSTMCarry, x: Array, first: Array
 
 
 def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
+    """Backward pass through time; `d_x` is the derivative of the loss by the variable x.
+
+    `d_gates` is by the gates' inputs z = W x + U h + b, hence σ' = σ (1 − σ) and tanh' = 1 − tanh².
+    """
     weights, start, x, first, hidden, cell, gates = saved
     (grad_end, grad_hidden) = grads
+    # c_{t-1} and h_{t-1} as the step saw them: zeroed where an episode began.
     keep = jnp.where(first, 0.0, 1.0)[..., None]
     prev_cell = jnp.concatenate([start.cell[None], cell[:-1]]) * keep
     prev_hidden = jnp.concatenate([start.hidden[None], hidden[:-1]]) * keep
@@ -210,7 +221,8 @@ def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
         grad_out, gates, cell, prev_cell, keep = xs
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         tanh_cell = jnp.tanh(cell)
-        d_hidden = grad.hidden + grad_out
+        d_hidden = grad.hidden + grad_out  # from step t + 1, and from the output h_t
+        # c_t reaches the loss through c_{t+1} and through h_t = o tanh(c_t).
         d_cell = grad.cell + d_hidden * o * (1 - tanh_cell**2)
         d_gates = jnp.concatenate(
             [
@@ -225,10 +237,11 @@ def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
 
     xs = grad_hidden, gates, cell, prev_cell, keep
     grad_start, d_gates = jax.lax.scan(step, LSTMCarry(*grad_end), xs, reverse=True)
+    # One product over all T · N rows for each weight, as derived above.
     grad_weights = LSTMWeights(
         _flat(x).T @ _flat(d_gates), _flat(prev_hidden).T @ _flat(d_gates), d_gates.sum((0, 1))
     )
-    return grad_weights, grad_start, d_gates @ weights.inputs.T, None
+    return grad_weights, grad_start, d_gates @ weights.inputs.T, None  # `first` has no gradient
 
 
 def _flat(x: Float[Array, "T N F"]) -> Float[Array, "TN F"]:
@@ -239,16 +252,16 @@ lstm.defvjp(_lstm_forward, _lstm_backward)
 
 
 class GRUWeights(NamedTuple):
-    """Gates in the order reset, update, candidate along the last axis."""
+    """GRU weights; reset gate, update gate and candidate lie along the last axis."""
 
     inputs: Float[Array, "I 3H"]
     recurrent: Float[Array, "H 3H"]
     bias: Float[Array, " 3H"]
-    recurrent_bias: Float[Array, " H"]  # of the candidate's recurrent part, inside the reset
+    recurrent_bias: Float[Array, " H"]  # of the candidate, inside the reset gate
 
 
 def gru_zeros(num_slots: int, hidden_size: int) -> Float[Array, "N H"]:
-    """The state at the start of an episode."""
+    """State of a GRU at the start of an episode."""
     return jnp.zeros((num_slots, hidden_size))
 
 
@@ -258,11 +271,11 @@ def gru_step(
     x: Float[Array, "N I"],
     first: Bool[Array, " N"],
 ) -> Float[Array, "N H"]:
-    """One step; the state is zeroed before it where an episode begins.
+    """Apply one GRU step; the state is zeroed before it where an episode begins.
 
     Source: Cho et al., 2014, "Learning Phrase Representations using RNN Encoder-Decoder for
-    Statistical Machine Translation", equations 5 to 8. Differs from it, as do flax and most
-    libraries: the update gate keeps the old state where it is 1, and the reset gate acts after the
+    Statistical Machine Translation", equations 5 to 8. Differs from the paper as flax and most
+    libraries do: an update gate of 1 keeps the old state, and the reset gate is applied after the
     recurrent product, so that one product serves all gates.
     """
     return _gru_step(weights, hidden, x, first)[0]
@@ -275,7 +288,7 @@ def gru(
     x: Float[Array, "T N I"],
     first: Bool[Array, "T N"],
 ) -> tuple[Float[Array, "N H"], Float[Array, "T N H"]]:
-    """The final state and the states of a whole sequence.
+    """Return the final state of a GRU and its states for a whole sequence.
 
     Differentiable in `weights`, `hidden` and `x`.
     """
@@ -289,6 +302,7 @@ def _gru_step(weights: GRUWeights, hidden: Array, x: Array, first: Array) -> tup
     from_hidden = jnp.split(hidden @ weights.recurrent, 3, axis=-1)
     r = jax.nn.sigmoid(from_x[0] + from_hidden[0])
     z = jax.nn.sigmoid(from_x[1] + from_hidden[1])
+    # U_n h + b_n, which the reset gate multiplies; saved for the backward pass.
     recalled = from_hidden[2] + weights.recurrent_bias[None]
     n = jnp.tanh(from_x[2] + r * recalled)
     return (1 - z) * n + z * hidden, jnp.concatenate([r, z, n, recalled], axis=-1)
@@ -308,6 +322,7 @@ def _gru_forward(weights: GRUWeights, start: Array, x: Array, first: Array) -> t
 
 
 def _gru_backward(saved: tuple, grads: tuple) -> tuple:
+    """Backward pass through time; `d_x` is the derivative of the loss by the input of gate x."""
     weights, start, x, first, hidden, gates = saved
     (grad_end, grad_hidden) = grads
     keep = jnp.where(first, 0.0, 1.0)[..., None]
@@ -317,16 +332,19 @@ def _gru_backward(saved: tuple, grads: tuple) -> tuple:
     def step(grad: Array, xs: tuple) -> tuple[Array, tuple]:
         grad_out, gates, prev_hidden, keep = xs
         r, z, n, recalled = jnp.split(gates, 4, axis=-1)
+        # h_t = (1 − z) n + z h_{t-1} with n = tanh(W_n x + r (U_n h_{t-1} + b_n)).
         d_hidden = grad + grad_out
         d_n = d_hidden * (1 - z) * (1 - n**2)
         d_z = d_hidden * (prev_hidden - n) * z * (1 - z)
         d_r = d_n * recalled * r * (1 - r)
+        # By U h, in the order of the weights; the candidate's part passes through the reset gate.
         d_recurrent = jnp.concatenate([d_r, d_z, d_n * r], axis=-1)
         return (d_hidden * z + d_recurrent @ transposed) * keep, (d_recurrent, d_n)
 
     xs = grad_hidden, gates, prev_hidden, keep
     grad_start, (d_recurrent, d_n) = jax.lax.scan(step, grad_end, xs, reverse=True)
     size = start.shape[-1]
+    # By W x: as `d_recurrent`, but the candidate's part does not pass through the reset gate.
     d_inputs = jnp.concatenate([d_recurrent[..., : 2 * size], d_n], axis=-1)
     grad_weights = GRUWeights(
         _flat(x).T @ _flat(d_inputs),
@@ -341,14 +359,14 @@ gru.defvjp(_gru_forward, _gru_backward)
 
 
 class Recurrent(nn.Module):
-    """An LSTM or GRU. One step if `first` is [N], a sequence if it is [T, N]."""
+    """LSTM or GRU; takes one step if `first` is [N], a sequence if it is [T, N]."""
 
     core: str
     hidden_size: int
 
     @nn.compact
     def __call__(self, carry: PyTree, x: Array, first: Array) -> tuple[PyTree, Array]:
-        """New state, and the output of the step or of every step."""
+        """Return the new state and the output of the step, or of every step of a sequence."""
         size, num_gates = self.hidden_size, {"lstm": 4, "gru": 3}[self.core]
         lecun = by_gate(nn.initializers.lecun_normal(), num_gates)
         inputs = self.param("inputs", lecun, (x.shape[-1], size))

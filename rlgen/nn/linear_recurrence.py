@@ -1,8 +1,9 @@
-"""A recurrent unit without products between steps: minGRU, trained in parallel over time.
+"""minGRU, a recurrent unit with an elementwise linear recurrence, trained in parallel over time.
 
-Its gates look at the input alone, so a sequence is one matrix product for all steps and the
-elementwise recurrence h_t = a_t h_{t-1} + b_t, which an associative scan solves in log T rounds.
-What one unit cannot do, to let a memory decide what is remembered, a second layer above it can.
+The gates depend on the input alone. A sequence therefore takes one matrix product for all steps and
+the elementwise recurrence h_t = a_t h_{t-1} + b_t, which an associative scan solves in log T
+rounds. The gates of a single unit cannot depend on its memory; those of a second layer can depend
+on the memory of the first.
 """
 
 from typing import NamedTuple
@@ -15,18 +16,18 @@ from jaxtyping import Array, Bool, Float
 from rlgen.nn.layers import by_gate, dense, orthogonal
 from rlgen.types import Key
 
-LONGEST = 100  # steps, the time constant with which the slowest units of a linear core begin
+LONGEST = 100  # steps; initial time constant of the slowest units of a linear core
 
 
 class MinGRUWeights(NamedTuple):
-    """Update gate and candidate along the last axis."""
+    """minGRU weights; update gate and candidate lie along the last axis."""
 
     inputs: Float[Array, "I 2H"]
     bias: Float[Array, " 2H"]
 
 
 def zeros(num_slots: int, num_layers: int, hidden_size: int) -> Float[Array, "N L H"]:
-    """The state of all layers at the start of an episode."""
+    """State of all layers at the start of an episode."""
     return jnp.zeros((num_slots, num_layers, hidden_size))
 
 
@@ -36,7 +37,7 @@ def min_gru_step(
     x: Float[Array, "N I"],
     first: Bool[Array, " N"],
 ) -> Float[Array, "N H"]:
-    """One step, h_t = (1 - z_t) h_{t-1} + z_t h̃_t; h_{t-1} counts as 0 where an episode begins.
+    """Apply one step, h_t = (1 - z_t) h_{t-1} + z_t h̃_t; h_{t-1} is 0 where an episode begins.
 
     Source: Feng et al., 2024, "Were RNNs All We Needed?", section 3.1.
     """
@@ -50,7 +51,7 @@ def min_gru(
     x: Float[Array, "T N I"],
     first: Bool[Array, "T N"],
 ) -> tuple[Float[Array, "N H"], Float[Array, "T N H"]]:
-    """The final state and the states of a whole sequence; equal to T steps."""
+    """Return the final state and the states of a whole sequence; equivalent to T steps."""
     states = recurrence(hidden, *_decay_and_push(weights, x, first))
     return states[-1], states
 
@@ -59,17 +60,17 @@ def min_gru(
 def recurrence(
     start: Float[Array, "N H"], decay: Float[Array, "T N H"], push: Float[Array, "T N H"]
 ) -> Float[Array, "T N H"]:
-    """All h_t = decay_t h_{t-1} + push_t, from h_{-1} = start.
+    """Return all h_t = decay_t h_{t-1} + push_t, from h_{-1} = start.
 
-    A parallel scan, but for CPUs, where the loop takes 7 ms for [256, 32, 256] with its gradient
-    and the scan 36, or 53 if differentiated by JAX: it passes over memory log T times. The
-    gradient is a recurrence of the same kind, backwards.
+    Computed by a parallel scan, except on CPUs. There, for [256, 32, 256] with gradient, the loop
+    takes 7 ms and the scan 36 ms, or 53 ms if differentiated by JAX, because the scan passes over
+    memory log T times. The gradient is a recurrence of the same form, backwards in time.
     """
     return _solve(start, decay, push)
 
 
 def sequential(start: Array, decay: Array, push: Array) -> Array:
-    """The recurrence as a loop over time: T rounds, each array read once."""
+    """Solve the recurrence by a loop over time: T rounds that read each array once."""
 
     def step(hidden: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
         hidden = xs[0] * hidden + xs[1]
@@ -79,14 +80,16 @@ def sequential(start: Array, decay: Array, push: Array) -> Array:
 
 
 def parallel(start: Array, decay: Array, push: Array) -> Array:
-    """The recurrence as an associative scan over maps h -> decay h + push: log T rounds.
+    """Solve the recurrence by an associative scan over maps h -> decay h + push: log T rounds.
 
     Source: Blelloch, 1990, "Prefix Sums and Their Applications", section 1.4.
     """
 
+    # Composition of h -> d1 h + p1 and then h -> d2 h + p2: h -> d1 d2 h + (d2 p1 + p2).
     def after(early: tuple[Array, Array], late: tuple[Array, Array]) -> tuple[Array, Array]:
         return early[0] * late[0], late[0] * early[1] + late[1]
 
+    # The first push absorbs the start, so that the composed maps apply to 0.
     push = push.at[0].add(decay[0] * start)
     return jax.lax.associative_scan(after, (decay, push))[1]
 
@@ -98,7 +101,7 @@ def _solve(start: Array, decay: Array, push: Array) -> Array:
 def _decay_and_push(weights: MinGRUWeights, x: Array, first: Array) -> tuple[Array, Array]:
     bias = weights.bias.reshape((1,) * (x.ndim - 1) + (-1,))
     gate, candidate = jnp.split(x @ weights.inputs + bias, 2, axis=-1)
-    update = jax.nn.sigmoid(gate)
+    update = jax.nn.sigmoid(gate)  # z_t; the first step of an episode has decay 0
     return jnp.where(first[..., None], 0.0, 1.0 - update), update * candidate
 
 
@@ -109,7 +112,8 @@ def _forward(start: Array, decay: Array, push: Array) -> tuple[Array, tuple]:
 
 def _backward(saved: tuple, grad_states: Array) -> tuple[Array, Array, Array]:
     start, decay, states = saved
-    # What reaches h_t: its own gradient, and decay_{t+1} times what reaches h_{t+1}.
+    # The total gradient by h_t is its direct gradient plus decay_{t+1} times that by h_{t+1}.
+    # The factor of the last step is 0, as nothing follows it; time is reversed for `_solve`.
     later = jnp.concatenate([decay[1:], jnp.zeros_like(decay[:1])])
     reaching = _solve(jnp.zeros_like(start), later[::-1], grad_states[::-1])[::-1]
     before = jnp.concatenate([start[None], states[:-1]])
@@ -120,11 +124,11 @@ recurrence.defvjp(_forward, _backward)
 
 
 class Linear(nn.Module):
-    """Blocks of a minGRU and a gated linear unit, each on the normalised sum of those before it.
+    """Residual blocks of a minGRU and a gated linear unit, with layer normalisation before each.
 
-    The unit after the recurrence (Dauphin et al., 2017, "Language Modeling with Gated Convolutional
-    Networks", here without a product for what is gated) lets memories multiply each other, and the
-    gates of the next block see what comes of it.
+    The gated linear unit after the recurrence (Dauphin et al., 2017, "Language Modeling with Gated
+    Convolutional Networks", here without weights for the gated signal) multiplies memories with
+    each other; the gates of the next block depend on the result.
     """
 
     hidden_size: int
@@ -134,9 +138,9 @@ class Linear(nn.Module):
     def __call__(
         self, carry: Float[Array, "N L H"], x: Array, first: Array
     ) -> tuple[Float[Array, "N L H"], Array]:
-        """One step if `first` is [N], a sequence if it is [T, N]."""
+        """Apply to one step, `first` [N], or a sequence, [T, N]."""
         x = dense(self.hidden_size, 1.0, "embed")(x)
-        ends = []
+        ends = []  # final state of each layer, [N, H]
         for i in range(self.num_layers):
             normal = nn.LayerNorm(use_bias=False, name=f"norm_{i}")(x)
             weights = self._weights(i)
@@ -156,11 +160,12 @@ class Linear(nn.Module):
 
 
 def _spread(key: Key, shape: tuple[int]) -> Float[Array, " B"]:
-    """Biases whose update gates forget within 1 to `LONGEST` steps, on a logarithmic scale.
+    """Initial biases: the units' time constants are spaced logarithmically in 1 .. `LONGEST` steps.
 
     Source: after Tallec and Ollivier, 2018, "Can recurrent neural networks warp time?", section 3,
-    with fixed in place of random time constants.
+    with fixed instead of random time constants.
     """
     del key
     size = shape[0] // 2
+    # z = σ(−log τ) = 1 / (1 + τ) forgets within about τ steps; candidates have bias 0.
     return jnp.concatenate([-jnp.log(jnp.geomspace(1.0, LONGEST, size)), jnp.zeros(size)])

@@ -1,4 +1,4 @@
-"""Running statistics of a bonus, and what it is divided by."""
+"""Normalisation of a bonus by a running standard deviation."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ SMALLEST_SHARE = 0.1
 
 
 class Moments(NamedTuple):
-    """Count, mean and sum of squared deviations of what was seen."""
+    """Number of samples, their mean, and the sum of squared deviations from it."""
 
     num: Float[Array, "*B"]
     mean: Float[Array, "*B"]
@@ -20,30 +20,30 @@ class Moments(NamedTuple):
 
 
 class NormalizerState(NamedTuple):
-    """Everything seen in a run."""
+    """Running statistics over a run."""
 
     moments: Moments
-    running_return: Float[Array, " N"]  # discounted, of each slot; 0 unless the mode needs it
+    running_return: Float[Array, " N"]  # discounted sum; 0 unless the mode needs it
 
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Divides a bonus by a running deviation; nothing is subtracted, so that its sign stays.
+    """Divides a bonus by a running standard deviation; no mean is subtracted, so the sign is kept.
 
-    The divisor of a step is of all that was seen up to and with it, over all slots, so later steps
-    never change an earlier bonus. A deviation below a tenth of the root mean square counts as that
-    much: a bonus that hardly varies would otherwise be blown up.
+    The divisor of a step is computed from all steps up to and including it, over all slots. Later
+    steps therefore never change an earlier bonus. The divisor is at least a tenth of the root mean
+    square, since a bonus that hardly varies would otherwise be scaled up without bound.
 
     Attributes:
-        mode: `std`, the bonus's own deviation; `return-std`, that of its discounted sum so far in
-            each slot, episodes notwithstanding; `legacy`, what the code of E3B and of the study of
-            global and episodic bonuses arrives at, which counts one sample for every
-            `legacy_batch`; `none`, 1.
-        discount: of `return-std`.
-        legacy_batch: B, trajectories of a batch in the code that `legacy` reproduces.
+        mode: `std`: standard deviation of the bonus. `return-std`: standard deviation of its
+            discounted sum in each slot, accumulated across episodes. `legacy`: divisor of the code
+            of E3B and of the study of global and episodic bonuses, which counts one sample for
+            every `legacy_batch`. `none`: 1.
+        discount: discount factor per step for `return-std`.
+        legacy_batch: B, number of trajectories in a batch of the code that `legacy` reproduces.
 
     Raises:
-        ValueError: an unknown mode or a number outside its range.
+        ValueError: unknown mode, or a number out of range.
     Source: merging of moments: Chan, Golub and LeVeque, 1979, "Updating Formulae and a Pairwise
     Algorithm for Computing Sample Variances"; `return-std`: Burda et al., 2019, "Exploration by
     Random Network Distillation", 2.4.
@@ -55,14 +55,16 @@ class Normalizer:
 
     def __post_init__(self):
         if self.mode not in MODES:
-            raise ValueError(f"normalizer.mode={self.mode!r} is none of {', '.join(MODES)}")
+            raise ValueError(
+                f"normalizer.mode must be one of {', '.join(MODES)}, got {self.mode!r}"
+            )
         if not 0 <= self.discount < 1:
             raise ValueError(f"normalizer.discount must lie in [0, 1), got {self.discount}")
         if self.legacy_batch < 1:
             raise ValueError(f"normalizer.legacy_batch must be at least 1, got {self.legacy_batch}")
 
     def init(self, num_slots: int) -> NormalizerState:
-        """Nothing seen."""
+        """Statistics before any data."""
         zero = jnp.zeros(())
         return NormalizerState(Moments(zero, zero, zero), jnp.zeros(num_slots))
 
@@ -72,11 +74,15 @@ class Normalizer:
         raw: Float[Array, "T N"],
         counted: Bool[Array, "T N"],
     ) -> tuple[NormalizerState, Float[Array, "T 1"]]:
-        """Take in a rollout; the new state and each step's divisor.
+        """Update the statistics with a rollout; return them and the divisor of each step.
 
         Args:
-            raw: the bonus.
-            counted: whether a step counts for the statistics.
+            state: statistics so far.
+            raw: bonus, [T, N].
+            counted: steps that count for the statistics, [T, N].
+
+        Returns:
+            The new statistics and the divisors, [T, 1].
         """
         if self.mode == "none":
             return state, jnp.ones((raw.shape[0], 1))
@@ -84,6 +90,7 @@ class Normalizer:
         if self.mode == "return-std":
             measured, returns = self._returns(returns, raw, counted)
         upto = _moments_upto(state.moments, measured, counted)
+        # 1 as long as no step has counted.
         divisor = jnp.where(upto.num > 0, self._divisor(upto), 1.0)
         last = Moments(*(x[-1] for x in upto))
         return NormalizerState(last, returns), divisor[:, None]
@@ -91,6 +98,7 @@ class Normalizer:
     def _returns(
         self, before: Float[Array, " N"], raw: Float[Array, "T N"], counted: Bool[Array, "T N"]
     ) -> tuple[Float[Array, "T N"], Float[Array, " N"]]:
+        # Not reset where an episode begins.
         def step(total: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
             bonus, counts = xs
             total = jnp.where(counts, self.discount * total + bonus, total)
@@ -103,26 +111,30 @@ class Normalizer:
         variance = seen.squares / jnp.maximum(seen.num, 1.0)
         if self.mode == "legacy":
             batch = self.legacy_batch
+            # √(B (σ² + (B − 1)² μ²)): one sample is counted for every B (docs/exploration.md).
             return jnp.sqrt(batch * (variance + (batch - 1) ** 2 * seen.mean**2)) + 1e-8
-        power = variance + seen.mean**2
+        power = variance + seen.mean**2  # mean square; the variance is at least 1 % of it
         return jnp.sqrt(jnp.maximum(variance, SMALLEST_SHARE**2 * power)) + 1e-8
 
 
 def merge(left: Moments, right: Moments) -> Moments:
-    """The moments of two samples taken together."""
+    """Return the moments of the union of two samples."""
     num = left.num + right.num
     share = right.num / jnp.maximum(num, 1.0)
     apart = right.mean - left.mean
     mean = left.mean + apart * share
+    # Σ(x − mean)² of the union exceeds the parts' sums by (apart)² · n_left n_right / n.
     squares = left.squares + right.squares + apart**2 * left.num * share
     return Moments(num, mean, squares)
 
 
 def _moments_upto(before: Moments, x: Float[Array, "T N"], counted: Bool[Array, "T N"]) -> Moments:
-    """The moments of all that was seen up to and with each step, [T]."""
+    """Moments of all steps up to and including each one, [T]."""
     num = counted.sum(1).astype(jnp.float32)
     mean = jnp.where(counted, x, 0.0).sum(1) / jnp.maximum(num, 1.0)
     squares = jnp.where(counted, (x - mean[:, None]) ** 2, 0.0).sum(1)
+    # Moments of each step's N slots, merged along T: unlike Σx² − n mean², this does not cancel.
     upto = jax.lax.associative_scan(merge, Moments(num, mean, squares))
+    # `merge` is associative, so that the moments before the rollout can be added last.
     start = Moments(*(jnp.broadcast_to(m, num.shape) for m in before))
     return merge(start, upto)

@@ -1,4 +1,4 @@
-"""Optimisers that can be differentiated through: an agent's, inside a meta-gradient."""
+"""Optimisers that meta-gradients can differentiate through."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
@@ -14,7 +14,7 @@ Kind = Literal["sgd", "adam"]
 
 
 class AdamState(NamedTuple):
-    """Running moments of the gradient, like the parameters."""
+    """Running moments of the gradient; `mean` and `square` have the shapes of the parameters."""
 
     mean: PyTree
     square: PyTree
@@ -23,21 +23,21 @@ class AdamState(NamedTuple):
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Gradient descent on clipped gradients; the step size is given at each step.
+    """Gradient descent on clipped gradients; the learning rate is an argument of each step.
 
-    Every kind clips. Two points are singular, and derivatives pass neither: the gradient's norm is
-    taken as √(Σ g² + 1e-12), and Adam's denominator counts as a constant, for its derivative is
+    Both kinds clip. Two singular derivatives are avoided: the gradient's norm is computed as
+    √(Σ g² + 1e-12), and Adam's denominator is treated as a constant, since its derivative is
     infinite where a second moment is 0.
 
     Attributes:
         kind: `sgd` or `adam`.
-        max_grad_norm: clips the gradient's global norm; 0 turns it off.
-        beta1: Adam's decay of the first moment.
-        beta2: Adam's decay of the second moment.
-        eps: Adam's ε, outside the root.
+        max_grad_norm: maximum global norm of the gradient; 0 disables clipping.
+        beta1: Adam's decay rate of the first moment.
+        beta2: Adam's decay rate of the second moment.
+        eps: Adam's ε, added outside the square root.
 
     Raises:
-        ValueError: an unknown kind or a field outside its range.
+        ValueError: unknown kind, or a field out of range.
     Source: Kingma and Ba, 2015, "Adam: A Method for Stochastic Optimization", algorithm 1; the
     constant denominator as in Oh et al., 2025, "Discovering state-of-the-art reinforcement learning
     algorithms".
@@ -62,7 +62,7 @@ class Optimizer:
             raise ValueError(f"optimizer.eps must be above 0, got {self.eps}")
 
     def init(self, params: PyTree) -> PyTree:
-        """State before the first step; `()` of what needs none."""
+        """Initial state; `()` for `sgd`."""
         if self.kind == "sgd":
             return ()
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -75,12 +75,12 @@ class Optimizer:
         grads: PyTree,
         learning_rate: float | Float[Array, ""],
     ) -> tuple[PyTree, PyTree]:
-        """New parameters, a step down the gradients, and the new state.
+        """Take one descent step and return the new parameters and the new state.
 
         Args:
-            params: any tree of floats.
-            opt_state: from `init` or the last step.
-            grads: like `params`; clipped here.
+            params: pytree of floats.
+            opt_state: state from `init` or the previous step.
+            grads: gradients in the structure of `params`; clipped here.
             learning_rate: step size.
         """
         direction = clipped(grads, self.max_grad_norm)
@@ -95,9 +95,11 @@ class Optimizer:
         square = jax.tree.map(
             lambda v, g: self.beta2 * v + (1 - self.beta2) * g**2, state.square, grads
         )
-        # Before the root, and in the state: later denominators are constants as well.
+        # Applied before the root and to the stored state, so that later denominators are constants
+        # as well.
         square = jax.lax.stop_gradient(square)
         t = num_steps.astype(jnp.float32)
+        # m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) correct the bias of zero-initialised moments.
         unbias1, unbias2 = 1 - self.beta1**t, 1 - self.beta2**t
         direction = jax.tree.map(
             lambda m, v: (m / unbias1) / (jnp.sqrt(v / unbias2) + self.eps), mean, square
@@ -106,13 +108,14 @@ class Optimizer:
 
 
 def clipped(grads: PyTree, max_norm: float) -> PyTree:
-    """Gradients scaled down to a global norm, if theirs is larger; 0 leaves them as they are."""
+    """Scale gradients down to a maximum global norm; 0 returns them unchanged."""
     if max_norm == 0:
         return grads
+    # No division by the norm where it is small, and no branch: the factor is 1 up to `max_norm`.
     scale = max_norm / jnp.maximum(global_norm(grads), max_norm)
     return jax.tree.map(lambda g: scale * g, grads)
 
 
 def global_norm(tree: PyTree) -> Float[Array, ""]:
-    """L2 norm over all leaves, of finite derivative at 0."""
+    """L2 norm over all leaves, with a finite derivative at 0."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)) + 1e-12)

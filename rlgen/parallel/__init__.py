@@ -1,1 +1,1 @@
-"""Seeds, slots and devices as axes of one program."""
+"""Seeds, slots and devices as array axes of one compiled program."""

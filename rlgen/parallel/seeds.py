@@ -1,8 +1,9 @@
-"""Branches and loops that skip work: also when seeds are a `vmap` axis, and for some of many.
+"""Branches and loops that skip work, even under a `vmap` over seeds or for a subset of rows.
 
-`vmap` turns a `lax.cond` with a batched predicate into "run both, select": every seed would pay for
-the update that it skips. `any_over_seeds`, `same_for_all_seeds` and `max_over_seeds` return what is
-*not* batched, one answer for all seeds; all are the identity for a single seed.
+`vmap` turns a `lax.cond` with a batched predicate into the execution of both branches and a
+selection, so that every seed would compute the update that it skips. `any_over_seeds`,
+`same_for_all_seeds` and `max_over_seeds` return one *unbatched* value for all seeds. All three are
+the identity for a single seed.
 """
 
 from collections.abc import Callable
@@ -16,10 +17,10 @@ from rlgen.types import PyTree
 
 
 def _over_seeds(together: Callable[[Array], Array]) -> Callable[[Callable], custom_vmap]:
-    """Turn an identity into one whose result under `vmap` is one for all seeds.
+    """Decorate an identity function so that `vmap` over seeds gives one unbatched result.
 
     Args:
-        together: that result, of the seeds' values.
+        together: reduction of the seeds' values to this result.
     """
 
     def marked(identity: Callable) -> custom_vmap:
@@ -28,6 +29,8 @@ def _over_seeds(together: Callable[[Array], Array]) -> Callable[[Callable], cust
         @function.def_vmap
         def _vmap(axis_size: int, in_batched: list, value: Array) -> tuple[Array, bool]:
             del axis_size
+            # Calls itself, so that a second `vmap` around the first is reduced as well. `False`:
+            # the result is not batched.
             return function(together(value) if in_batched[0] else value), False
 
         return function
@@ -37,24 +40,24 @@ def _over_seeds(together: Callable[[Array], Array]) -> Callable[[Callable], cust
 
 @_over_seeds(lambda predicate: predicate.any())
 def any_over_seeds(predicate: Bool[Array, ""]) -> Bool[Array, ""]:
-    """Whether the predicate holds for any seed: do the work if somebody needs it."""
+    """True if the predicate holds for any seed: the work is done if at least one seed needs it."""
     return predicate
 
 
 @_over_seeds(lambda value: value[0])
 def same_for_all_seeds(value: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """A value that is equal for all seeds by construction (a counter), marked as such."""
+    """Mark a value as equal for all seeds, which it must be by construction (such as a counter)."""
     return value
 
 
 @_over_seeds(lambda number: number.max())
 def max_over_seeds(number: Int[Array, ""]) -> Int[Array, ""]:
-    """The largest number of any seed: go on for as long as somebody needs it."""
+    """Maximum over all seeds: a loop runs for as long as at least one seed needs it."""
     return number
 
 
 def tree_where(mask: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
-    """Select leaf by leaf; the mask's axes are the leading axes of every leaf."""
+    """Apply `jnp.where` to every leaf; the mask's axes are the leading axes of every leaf."""
 
     def select(x: Array, y: Array) -> Array:
         x, y = jnp.asarray(x), jnp.asarray(y)
@@ -70,22 +73,23 @@ def map_where(
     old: PyTree,
     size: int,
 ) -> PyTree:
-    """`function` of the rows of `xs` where the mask holds; elsewhere the rows of `old`.
+    """Apply `function` to the rows of `xs` where the mask is True; elsewhere keep those of `old`.
 
-    The rows are gathered into blocks of `size`, and only as many blocks run as are needed: none if
-    the mask holds nowhere. The last block is filled up with rows whose results are dropped. Cannot
-    be differentiated in reverse.
+    The rows are gathered into blocks of `size`, and only as many blocks are computed as needed;
+    none if the mask is False everywhere. The last block is padded with rows whose results are
+    dropped. Reverse-mode differentiation is not supported.
 
     Args:
-        mask: [N].
-        function: of rows [size, ...] to rows [size, ...] like those of `old`.
-        xs: [N, ...].
-        old: [N, ...].
-        size: rows at a time.
+        mask: rows to compute, [N].
+        function: maps rows [size, ...] of `xs` to rows [size, ...] of `old`.
+        xs: inputs, [N, ...].
+        old: results for the other rows, [N, ...].
+        size: number of rows in a block.
     """
     total = mask.shape[0]
     size = min(size, total)
-    order = jnp.argsort(~mask, stable=True)  # those with work first
+    order = jnp.argsort(~mask, stable=True)  # rows to compute come first
+    # Padded to a multiple of `size`: `dynamic_slice` would shift a block that goes beyond the end.
     order = jnp.concatenate([order, jnp.zeros(-total % size, order.dtype)])
     num = mask.sum()
 

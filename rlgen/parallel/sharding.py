@@ -1,8 +1,8 @@
-"""Devices as an axis: seeds or slots spread over a mesh.
+"""Distribution of seeds or slots over devices.
 
-If the seeds divide among the devices, each device runs its own seeds and nothing is exchanged.
-Otherwise the slots are split: every device plays its share of the levels, and XLA adds the sums of
-gradients that the parameters, which all devices hold whole, need.
+If the number of seeds is a multiple of the number of devices, each device runs its own seeds and
+nothing is communicated. Otherwise the slots are split: every device plays its share of the levels,
+the parameters are replicated on all devices, and XLA inserts the sums of gradients over devices.
 """
 
 from collections.abc import Callable
@@ -20,18 +20,19 @@ SEEDS, SLOTS = "seeds", "slots"
 
 
 def make_mesh(num_devices: int, seeds: int, num_slots: int) -> Mesh:
-    """A mesh of one axis, named by what is split over it: `seeds` if they divide, else `slots`.
+    """Mesh with one axis, `seeds` if the devices divide the seeds, else `slots`.
 
     Raises:
-        ValueError: fewer devices than asked, or neither seeds nor slots divide among them.
+        ValueError: too few devices, or their number divides neither seeds nor slots.
     """
     devices = jax.devices()
     if num_devices > len(devices):
         raise ValueError(
-            f"devices={num_devices}, but there are {len(devices)} ({devices[0].platform}); ask for "
-            "at most that. (The command line makes one of every CPU core; in Python, call "
+            f"devices={num_devices}, but there are {len(devices)} ({devices[0].platform}); request "
+            "at most that. (The command line turns each CPU core into a device; in Python, call "
             "jax.config.update('jax_num_cpu_devices', N) before anything else)"
         )
+    # Seeds are preferred, as they need no communication.
     split_seeds = seeds > 1 and seeds % num_devices == 0
     if not split_seeds and num_slots % num_devices:
         raise ValueError(
@@ -43,12 +44,12 @@ def make_mesh(num_devices: int, seeds: int, num_slots: int) -> Mesh:
 
 
 def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainState:
-    """Where each leaf `[S, ...]` of the training state lies.
+    """Sharding of each leaf `[S, ...]` of the training state.
 
     Args:
         mesh: see `make_mesh`.
-        states: arrays or shapes.
-        student: whose states these are; says what belongs to its slots.
+        states: training state of S seeds, as arrays or shapes.
+        student: its student, which determines the leaves with an axis of slots.
     """
 
     def place(tree: PyTree, *axes: str | None) -> PyTree:
@@ -56,6 +57,7 @@ def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainSt
 
     if mesh.axis_names == (SEEDS,):
         return place(states, SEEDS)
+    # Axis 0 is the seeds, axis 1 the slots.
     own = jax.tree.map(
         lambda split, part: place(part, *((None, SLOTS) if split else ())),
         per_slot(student, states.student),
@@ -70,21 +72,21 @@ def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainSt
 
 
 def per_slot(student: Student, state: PyTree) -> PyTree:
-    """A tree prefix of a student's state: which parts have an axis of slots in front."""
+    """Tree prefix of a student's state: True for the parts whose leading axis is the slots."""
     return student.per_slot(state)
 
 
 def keys_shardings(mesh: Mesh) -> Keys:
-    """Where the keys of a run lie, `own` being `[S]`."""
+    """Shardings of the keys of a run; `own` is `[S]`."""
     own = PartitionSpec(SEEDS) if mesh.axis_names == (SEEDS,) else PartitionSpec()
     return Keys._make((NamedSharding(mesh, own), NamedSharding(mesh, PartitionSpec())))
 
 
 def over_seeds(mesh: Mesh, chunk: Callable[..., tuple]) -> Callable[..., tuple]:
-    """The same chunk with its seeds split over the devices, each of which runs its own loop.
+    """Split the seeds of a chunk of updates over the devices, each of which runs its own loop.
 
     Args:
-        mesh: with the axis `seeds`.
+        mesh: mesh with the axis `seeds`.
         chunk: `(states [S], keys, start) -> (states [S], metrics [S, ...], checks [S, ...])`.
     """
     split, whole = PartitionSpec(SEEDS), PartitionSpec()
@@ -93,14 +95,14 @@ def over_seeds(mesh: Mesh, chunk: Callable[..., tuple]) -> Callable[..., tuple]:
         mesh=mesh,
         in_specs=(split, Keys(split, whole), whole),  # pyright: ignore[reportArgumentType]
         out_specs=split,
-        check_vma=False,  # loops start from constants, which the check takes for replicated
+        check_vma=False,  # the check treats the constants at the start of loops as replicated
     )
 
 
 def over_slots(mesh: Mesh, student: Student) -> Student:
-    """The same student, with its slots split over the devices.
+    """Return the student with its slots split over the devices.
 
-    A student that has loops of its own for each slot says itself how they are split.
+    A student with separate loops for each slot offers `Student.split_over` and splits them itself.
     """
     own = student.offers(Student.split_over)
     return student.split_over(mesh) if own else SplitSlots(student, mesh)
@@ -108,9 +110,10 @@ def over_slots(mesh: Mesh, student: Student) -> Student:
 
 @dataclass(frozen=True)
 class SplitSlots(Student):
-    """A student whose slots are split over a mesh; all else is left to XLA to place.
+    """Student whose slots are split over a mesh; XLA places all other arrays.
 
-    Levels are drawn anew in every update, so saying once where the first ones lie is not enough.
+    The constraint is applied in every update, since the levels are resampled and the placement of
+    the initial ones does not carry over.
     """
 
     student: Student
@@ -118,54 +121,54 @@ class SplitSlots(Student):
 
     @property
     def gives(self) -> frozenset[str]:
-        """The student's."""
+        """Fields of `Outcome` that the student fills."""
         return self.student.gives
 
     @property
     def num_steps(self) -> int:
-        """The student's."""
+        """The student's env steps per slot and update."""
         return self.student.num_steps
 
     @property
     def population(self) -> int:
-        """The student's."""
+        """The student's number of learners."""
         return self.student.population
 
     @property
     def train_share(self) -> float:
-        """The student's."""
+        """Fraction of the slots that the student can learn from."""
         return self.student.train_share
 
     @property
     def max_levels_per_slot(self) -> int | None:
-        """The student's."""
+        """The student's maximum number of levels per slot."""
         return self.student.max_levels_per_slot
 
     @property
     def full_lifetime(self) -> bool:
-        """The student's."""
+        """True if the student trains agents for whole lifetimes."""
         return self.student.full_lifetime
 
     def check(self, num_slots: int) -> None:
-        """Refuse what the student refuses."""
+        """Reject slot counts that the student does not support."""
         self.student.check(num_slots)
 
     def per_slot(self, state: PyTree) -> PyTree:
-        """The student's."""
+        """The student's parts with an axis of slots; see `Student.per_slot`."""
         return self.student.per_slot(state)
 
     def init(self, key: Key, num_slots: int) -> PyTree:
-        """State of an untrained student."""
+        """Initial state of the student."""
         return self.student.init(key, num_slots)
 
     def policy(self, states: PyTree) -> tuple[Learner, PyTree]:
-        """Who is evaluated."""
+        """The student's learner and its states; see `Student.policy`."""
         return self.student.policy(states)
 
     def run(
         self, key: Key, state: PyTree, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[PyTree, Outcome, Metrics]:
-        """Play the slots, each device its own."""
+        """Play the slots and learn from them; each device plays its own slots."""
         split = NamedSharding(self.mesh, PartitionSpec(SLOTS))
         slots, fresh = jax.lax.with_sharding_constraint((slots, fresh), split)
         state = jax.tree.map(

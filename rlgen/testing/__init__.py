@@ -1,12 +1,13 @@
-"""Laws that every component keeps, and probe environments with known answers; for your own tests.
+"""Laws that every component must satisfy, and probe environments with known answers, for tests.
 
     from rlgen.testing import check_env
 
     def test_laws():
         check_env(MyEnvironment())
 
-Each `check_…` raises `AssertionError` with a sentence and says nothing otherwise. All compile a few
-small programs and take seconds. `solve_probes` trains a learner on seven questions at once.
+Each `check_…` function raises `AssertionError` with an explanation if a law is violated. It
+compiles a few small programs and takes seconds. `solve_probes` trains a learner on seven questions
+at once.
 """
 
 from rlgen.testing.bonus import check_bonus

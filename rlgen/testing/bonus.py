@@ -1,4 +1,4 @@
-"""Laws of bonuses; see `rlgen.testing`."""
+"""Laws that bonuses must satisfy; see `rlgen.testing`."""
 
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ _ONES = np.ones(_SLOTS, np.float32)
 
 
 class _Player(Actor):
-    """Acts at random and remembers nothing."""
+    """Actor with uniformly random actions and no memory."""
 
     def __init__(self, num_actions: int):
         self.num_actions = num_actions
@@ -32,27 +32,30 @@ class _Player(Actor):
 
 
 class _Judged(NamedTuple):
+    """Results of `Bonus.apply`."""
+
     state: PyTree
     bonus: Float[Array, "T N"]
     metrics: dict
 
 
 def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
-    """A bonus is a causal function of what was seen, whose episodes and slots are kept apart.
+    """Check that a bonus is causal and does not mix episodes or slots.
 
-    - One finite float32 for each step, 0 where a pair-based bonus has no successor to look at;
-      states keep their shapes and dtypes; metrics are finite numbers.
+    - The bonus is one finite float32 per step, and 0 where a bonus with `pairs` has no next
+      observation. States keep their shapes and dtypes; metrics are finite numbers.
     - Later steps never change earlier bonuses.
-    - It is paid for what was seen and done: rewards and values change nothing.
-    - What happened in a slot of weight 0 changes nothing for the others, then and later.
+    - The bonus depends on observations, actions and visits only: rewards and values change nothing.
+    - Slots of weight 0 do not affect other slots, in the same or later rollouts.
     - Where `first`, an episode begins as if the slot had never been played.
-    - A rollout played in parts gives the bonuses of the whole, unless the bonus learns in between.
-    - Agents under `vmap` are agents by themselves.
+    - A rollout played in parts gives the bonuses of the whole rollout, unless the bonus learns in
+      between.
+    - Agents under `vmap` get the same bonuses as separate agents.
 
     Args:
-        env: one with the features that the bonus asks for.
-        bonus: over 4 slots.
-        learns: whether `apply` trains a network, so that a rollout's parts are judged by others.
+        env: environment with the features that the bonus reads.
+        bonus: bonus to check; it is applied to 4 slots.
+        learns: True if `apply` trains a network, so that bonuses change between parts of a rollout.
     """
     assert_component(bonus, Bonus)
     key_init, key_apply = jax.random.split(jax.random.key(0))
@@ -63,6 +66,7 @@ def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
     def judge(state: PyTree, rollout: Rollout, weight: Array) -> _Judged:
         return _Judged(*bonus.apply(key_apply, state, rollout, weight))
 
+    # Three consecutive rollouts: one to fill the state, one under test, and a later one.
     before, rollout, after = (_cut(played, k * _STEPS, (k + 1) * _STEPS) for k in range(3))
     known = judge(state, before, _ONES).state
     base = judge(known, rollout, _ONES)
@@ -75,9 +79,9 @@ def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
     _check_agents(bonus, rollout)
 
 
-@lru_cache(maxsize=8)  # as the laws of many bonuses are checked on one environment
+@lru_cache(maxsize=8)  # the laws of many bonuses are checked on the same environment
 def _play(env: LevelEnv, features: tuple[str, ...]) -> Rollout:
-    """Three times T steps, whose episodes end at different times in different slots."""
+    """Play 3 T steps whose episodes end at different times in different slots."""
     key_level, key_begin, key_roll = jax.random.split(jax.random.key(1), 3)
     player = _Player(env.num_actions)
     record = Record(features=features, last_obs=True)
@@ -91,12 +95,12 @@ def _play(env: LevelEnv, features: tuple[str, ...]) -> Rollout:
         running = reset_slots(key_begin, env, player, queue)
         return continue_rollout(key_roll, env, (player, ()), queue, running, 3 * _STEPS, record)[0]
 
-    # numpy's, since each operation on a JAX array outside jit is a program to compile.
+    # NumPy arrays, since each operation on a JAX array outside jit compiles a program.
     return jax.tree.map(np.asarray, play())
 
 
 def _cut(rollout: Rollout, start: int, end: int) -> Rollout:
-    """Some steps of a rollout, as a rollout of their own."""
+    """Return the steps `start` .. `end` - 1 of a rollout as a separate rollout."""
     num_steps = rollout.reward.shape[0]
     whole = rollout._replace(carry=(), last_obs=())
     part = jax.tree.map(lambda x: x[start:end], whole)
@@ -115,16 +119,21 @@ def _check_form(bonus: Bonus, state: PyTree, judged: _Judged, rollout: Rollout) 
         assert np.shape(value) == () and np.isfinite(value), f"metric {name} is {value}"
     if bonus.pairs:
         blind = np.asarray(judged.bonus)[rollout.terminated | rollout.truncated]
-        assert (blind == 0).all(), f"a bonus for a successor that is not in the rollout: {blind}"
+        assert (blind == 0).all(), (
+            f"bonus for a next observation that is not in the rollout: {blind}"
+        )
 
 
 def _check_causal(judge: Any, base: _Judged, rollout: Rollout) -> None:
+    """Check that neither later steps nor rewards and values affect a bonus."""
     now = _STEPS // 2
 
-    def other(x: np.ndarray) -> np.ndarray:  # all slots as the first, so that sums change, too
+    def other(
+        x: np.ndarray,
+    ) -> np.ndarray:  # slot 0 in all slots, so that sums change, too
         return np.concatenate([x[: now + 1], np.repeat(x[now + 1 :, :1], _SLOTS, axis=1)])
 
-    # Row `now` stays, as its observation is what step `now - 1` led to.
+    # Row `now` is kept, since its observation is the next observation of step `now - 1`.
     changed = jax.tree.map(other, rollout._replace(last_obs=()))
     last = jax.tree.map(lambda x: np.repeat(x[:, :1], _SLOTS, axis=1), rollout.last_obs)
     later = judge(changed._replace(last_obs=last), _ONES).bonus
@@ -136,7 +145,10 @@ def _check_causal(judge: Any, base: _Judged, rollout: Rollout) -> None:
 
 
 def _check_weight(judge: Any, judge_from: Any, rollout: Rollout, after: Rollout) -> None:
-    """Another past in slot 0, of weight 0, up to the beginning of its last episode."""
+    """Check that a slot of weight 0 does not affect other slots, or its own next episode.
+
+    The data of slot 0, which has weight 0, is replaced up to the beginning of its last episode.
+    """
     begins = np.flatnonzero(np.asarray(rollout.first[:, 0]))
     assert begins.size, "no episode began within 16 steps, whose limit is 5"
     start = int(begins[-1])
@@ -158,7 +170,8 @@ def _check_weight(judge: Any, judge_from: Any, rollout: Rollout, after: Rollout)
 
 
 def _check_forgetting(judge: Any, state: PyTree, before: Rollout, rollout: Rollout) -> None:
-    """Of weight 0, a rollout leaves behind nothing but what the slots' episodes have seen."""
+    """Check that a rollout of weight 0 affects nothing but the slots' current episodes."""
+    # All episodes begin again, so that no memory of the earlier rollout may remain.
     first = rollout.first | (np.arange(_STEPS) == 0)[:, None]
     begun = rollout._replace(first=first)
     seen = judge(state, before, 0 * _ONES).state
@@ -167,6 +180,7 @@ def _check_forgetting(judge: Any, state: PyTree, before: Rollout, rollout: Rollo
 
 
 def _check_parts(judge: Any, state: PyTree, base: _Judged, rollout: Rollout) -> None:
+    """Check that a rollout in parts of `_PART` steps has the bonuses of the whole rollout."""
     parts = []
     for start in range(0, _STEPS, _PART):
         judged = judge(state, _cut(rollout, start, start + _PART), _ONES)
@@ -177,7 +191,7 @@ def _check_parts(judge: Any, state: PyTree, base: _Judged, rollout: Rollout) -> 
 
 
 def _check_agents(bonus: Bonus, rollout: Rollout) -> None:
-    """Two agents, of which the second sees the first's slots in another order."""
+    """Check two agents under `vmap`; the second has the first one's slots in another order."""
     rollout = _cut(rollout, 0, _PART)
     keys = jax.random.split(jax.random.key(2), 2)
     both = [rollout, jax.tree.map(lambda x: np.roll(x, 1, axis=1), rollout)]

@@ -1,4 +1,4 @@
-"""What the laws share: comparisons of trees, and made-up data."""
+"""Shared by the laws: comparisons of pytrees, and synthetic data."""
 
 import dataclasses
 import difflib
@@ -12,9 +12,9 @@ from rlgen.types import NEW, PyTree, Rollout, Slots
 
 
 def assert_component(component: object, base: type) -> None:
-    """It subclasses its base, and none of its names is a misspelt one of the base.
+    """Check that a component subclasses `base` and misspells none of its names.
 
-    A misspelt optional method would be taken for one that is left out.
+    A misspelt optional method would otherwise be treated as missing.
     """
     kind = type(component)
     assert isinstance(component, base), f"{kind.__name__} is no {base.__name__}"
@@ -28,19 +28,22 @@ def assert_component(component: object, base: type) -> None:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         assert not near, (
             f"{kind.__name__}.{name} is no method of {base.__name__}, but {near[0]} is; if {name} "
-            "is another thing, give it another name"
+            "has another purpose, rename it"
         )
 
 
 def assert_same(tree: PyTree, expected: PyTree, sentence: str) -> None:
-    """Equal bit for bit, NaN equal to itself; else the sentence and the first unequal leaf."""
+    """Check that two trees are equal bit for bit, where NaN equals itself.
+
+    The error shows the sentence and the first leaf that differs.
+    """
     assert_shapes(tree, expected, sentence)
     for path, x, y in _pairs(tree, expected):
         assert not differs(x, y), f"{sentence}: {path or 'value'}\n{x}\n{y}"
 
 
 def assert_close(tree: PyTree, expected: PyTree, sentence: str, tolerance: float = 1e-5) -> None:
-    """Floats equal to a relative and absolute tolerance, all else exactly."""
+    """Check that floats agree to a relative and absolute tolerance and all other leaves exactly."""
     assert_shapes(tree, expected, sentence)
     for path, x, y in _pairs(tree, expected):
         if np.issubdtype(x.dtype, np.inexact):
@@ -51,7 +54,7 @@ def assert_close(tree: PyTree, expected: PyTree, sentence: str, tolerance: float
 
 
 def assert_shapes(tree: PyTree, expected: PyTree, sentence: str) -> None:
-    """Equal structures, shapes and dtypes."""
+    """Check that two trees have equal structures, shapes and dtypes."""
     found, right = jax.tree.structure(tree), jax.tree.structure(expected)
     assert found == right, f"{sentence}: structure {found}, not {right}"
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -61,12 +64,12 @@ def assert_shapes(tree: PyTree, expected: PyTree, sentence: str) -> None:
 
 
 def differs(x: PyTree, y: PyTree) -> bool:
-    """Whether any bit of any leaf differs."""
+    """Return whether any bit of any leaf differs."""
     return any(x.tobytes() != y.tobytes() for _, x, y in _pairs(x, y))
 
 
 def random_rollout(seed: int, num_steps: int, num_slots: int, levels_per_slot: int) -> Rollout:
-    """A made-up rollout [T, N] whose episodes fit together; about a fifth of the steps end one."""
+    """Synthetic consistent rollout [T, N]; about a fifth of the steps end an episode."""
     rng = np.random.default_rng(seed)
     shape = (num_steps, num_slots)
     terminated = rng.random(shape) < 0.15
@@ -74,6 +77,7 @@ def random_rollout(seed: int, num_steps: int, num_slots: int, levels_per_slot: i
     done = terminated | truncated
     ended_before = np.concatenate([np.zeros((1, num_slots), int), done.cumsum(0)[:-1]])
     value, after = rng.normal(size=(2, *shape))
+    # The next row's value, except after a truncation: the next row is of another episode.
     next_value = np.where(truncated, after, np.concatenate([value[1:], after[-1:]]))
     return Rollout(
         obs=jnp.asarray(rng.normal(size=(*shape, 4)), jnp.float32),
@@ -92,12 +96,12 @@ def random_rollout(seed: int, num_steps: int, num_slots: int, levels_per_slot: i
 
 
 def new_slots(level: PyTree, memory: PyTree, note: PyTree = ()) -> Slots:
-    """Slots that hold the levels [N, R, ...], new and of weight 1.
+    """Slots with new levels [N, R, ...] and weight 1.
 
     Args:
-        level: [N, R, ...].
-        memory: of one level; repeated.
-        note: of one level; repeated.
+        level: levels, [N, R, ...].
+        memory: the score's memory of one level; repeated for all levels.
+        note: the sampler's data of one level (`level_info`); repeated for all levels.
     """
     shape = jax.tree.leaves(level)[0].shape[:2]
 

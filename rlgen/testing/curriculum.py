@@ -1,4 +1,4 @@
-"""Laws of samplers and scores; see `rlgen.testing`."""
+"""Laws that samplers and scores must satisfy; see `rlgen.testing`."""
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +21,19 @@ from rlgen.types import MUTANT, NEW, Keys, LifetimeResults, Outcome, PyTree, Rol
 def check_sampler(
     sampler: Sampler, num_slots: int = 4, levels_per_slot: int = 2, memory: PyTree = 0.0
 ) -> None:
-    """A sampler leaves busy slots alone, keeps its shapes, and replays only what was observed.
+    """Check that a sampler keeps busy slots and shapes, and replays only observed levels.
 
-    Runs 24 updates with random scores, in which half of the slots end their tenancy each time.
+    Runs 24 updates with random scores; in each, half of the slots end their tenancy on average.
 
-    - A busy slot comes back bit for bit.
-    - States and slots keep structure, shapes and dtypes, so that updates can be scanned.
+    - Busy slots are returned unchanged, bit for bit.
+    - States and slots keep their structure, shapes and dtypes, so that updates can be scanned.
     - Rows lie in -1 .. `capacity` - 1; weights are finite and 0 or more.
-    - A level with a row has been observed before, with a score, or is of the sampler's finite set.
+    - A level with a row was observed before, with a score, or belongs to the sampler's finite set.
 
     Args:
+        sampler: sampler to check.
         num_slots, levels_per_slot: N and R.
-        memory: what a score is to remember of an unseen level.
+        memory: initial memory of a score for one level.
     """
     assert_component(sampler, Sampler)
     memory = jax.tree.map(jnp.asarray, memory)
@@ -44,7 +45,7 @@ def check_sampler(
     @jax.jit
     def update(key: Array, state: PyTree, slots: Slots, free: Array) -> tuple:
         key_sampler, key_score, key_done = jax.random.split(key, 3)
-        keys = Keys(key_sampler, key_sampler)
+        keys = Keys(key_sampler, key_sampler)  # one seed: own and shared need not differ
         proposed, slots = sampler.propose(keys, state, slots, free)
         score = jax.random.uniform(key_score, slots.buffer_index.shape)
         done = jax.random.bernoulli(key_done, 0.5, free.shape)
@@ -70,7 +71,7 @@ def check_sampler(
 
 
 def _first_slots(sampler: Sampler, shape: tuple[int, int], memory: PyTree) -> Slots:
-    """Slots with the example level in every place."""
+    """Slots that hold the example level everywhere."""
     level = jax.tree.map(
         lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.example_level()
     )
@@ -78,7 +79,7 @@ def _first_slots(sampler: Sampler, shape: tuple[int, int], memory: PyTree) -> Sl
 
 
 def _evidence(num_slots: int, levels_per_slot: int) -> Outcome:
-    """Made-up play of two learners, and the episodes of the first."""
+    """Synthetic outcome of two learners, with the episode statistics of the first."""
     played = random_rollout(0, 24, num_slots, levels_per_slot)
     rollout = jax.tree.map(lambda x: jnp.stack([x, x]), played)
     stats = episodes(played, levels_per_slot, played.terminated)
@@ -86,7 +87,7 @@ def _evidence(num_slots: int, levels_per_slot: int) -> Outcome:
 
 
 def _given(sampler: Sampler) -> set[bytes]:
-    """The levels of the sampler's finite set."""
+    """Levels of the sampler's finite set, as bytes."""
     if sampler.level_set is None:
         return set()
     level = jax.tree.map(lambda x: x[:, None], sampler.level_set.level)
@@ -94,15 +95,16 @@ def _given(sampler: Sampler) -> set[bytes]:
 
 
 def check_score(score: Score, levels_per_slot: int = 2, population: int = 2) -> None:
-    """A score is a matter of each slot's own extrinsic evidence.
+    """Check that the score of a slot depends only on the slot's own extrinsic data.
 
-    - Scores are [N, R], never NaN; memories keep structure, shapes and dtypes.
-    - Slots in another order have their scores in that order.
-    - A bonus changes nothing.
+    - Scores are [N, R] and never NaN; memories keep their structure, shapes and dtypes.
+    - Reordering the slots reorders the scores accordingly.
+    - Scores do not depend on the bonus.
 
     Args:
+        score: score to check.
         levels_per_slot: R.
-        population: P, learners whose rollouts are scored.
+        population: P, number of learners whose rollouts are scored.
     """
     assert_component(score, Score)
     num_slots = 6
@@ -137,7 +139,7 @@ def check_score(score: Score, levels_per_slot: int = 2, population: int = 2) -> 
 
 
 def _lives(num_slots: int) -> LifetimeResults:
-    """Made-up lives: some without an antagonist, some incomplete."""
+    """Synthetic lifetimes, some without an antagonist and some incomplete."""
     rng = np.random.default_rng(0)
     student, antagonist = jnp.asarray(rng.normal(size=(2, num_slots)), jnp.float32)
     slot = jnp.arange(num_slots)
@@ -147,8 +149,8 @@ def _lives(num_slots: int) -> LifetimeResults:
 
 
 def _levels(score: Score, num_slots: int, levels_per_slot: int) -> PyTree:
-    """Levels [N, R, ...] of the score's environment, if it has one."""
-    env = getattr(score, "env", None)  # a field of some
+    """Levels [N, R, ...] of the score's environment; zeros if the score has none."""
+    env = getattr(score, "env", None)  # a field of some scores only
     if env is None:
         return jnp.zeros((num_slots, levels_per_slot))
     keys = jax.random.split(jax.random.key(1), (num_slots, levels_per_slot))

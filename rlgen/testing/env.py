@@ -1,4 +1,4 @@
-"""Laws of environments; see `rlgen.testing`."""
+"""Laws that environments must satisfy; see `rlgen.testing`."""
 
 import copy
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from rlgen.types import PyTree
 
 
 class _Walk(NamedTuple):
-    """A random episode, [S, ...]; what follows its end repeats its last moment."""
+    """A random episode, [S, ...]; its last step is repeated after its end, with reward 0."""
 
     obs: PyTree
     state: PyTree
@@ -39,22 +39,25 @@ class _Walk(NamedTuple):
 def check_env(
     env: LevelEnv, num_steps: int = 32, num_levels: int = 8, one_level: bool = False
 ) -> None:
-    """An environment is a pure function of keys and levels, and keeps what it promises.
+    """Check that an environment is a pure function of keys and levels and fulfils its interface.
 
-    - It is a `LevelEnv`, and no method of its own is a misspelt optional one.
-    - Equal instances compare and hash alike, so that they share compilations.
-    - Keys tell sampled levels apart; the same key gives the same level.
-    - Observations lie in the space; states and observations never change shape or dtype.
-    - Rewards are one number, `terminated` and the time limit one flag each.
+    - The environment is a `LevelEnv`, and none of its methods is a misspelt optional one.
+    - Equal instances compare equal and have equal hashes, so that they share compiled programs.
+    - Different keys give different levels; the same key gives the same level.
+    - Observations lie in the observation space; states and observations never change shape or
+      dtype.
+    - The reward is a scalar; `terminated` and `is_truncated` are one flag each.
     - The same keys give the same episode, alone or in a batch.
-    - No episode outlives its level's `max_steps_in_episode`.
-    - gymnax's own `step` runs, and agrees on shapes.
-    - The abilities that it has (see `rlgen.protocols.OPTIONAL_METHODS`) do what they say.
+    - No episode continues beyond its level's `max_steps_in_episode`.
+    - gymnax's own `step` runs and has the same shapes.
+    - The optional methods that the environment has (see `rlgen.protocols.OPTIONAL_METHODS`) fulfil
+      their own laws.
 
     Args:
-        num_steps: length of the random episodes; best above the time limit.
-        num_levels: how many random levels are tried.
-        one_level: whether the family has a single level, so that keys cannot tell levels apart.
+        env: environment to check.
+        num_steps: length of the random episodes; ideally above the time limit.
+        num_levels: number of random levels.
+        one_level: True if the family consists of a single level, which every key then gives.
     """
     assert_component(env, LevelEnv)
     _check_equality(env)
@@ -70,6 +73,7 @@ def check_env(
 
 
 def _check_equality(env: Any) -> None:
+    """Check that a copy of the environment is equal to it and does not cause a recompilation."""
     traces = []
 
     @partial(jax.jit, static_argnums=0)
@@ -77,6 +81,7 @@ def _check_equality(env: Any) -> None:
         traces.append(env)
         return env.sample_level(key)
 
+    # A static argument of jit: equal environments must share one trace.
     twin = copy.deepcopy(env)
     assert twin == env and hash(twin) == hash(env), "two equal environments do not compare equal"
     for each in (env, twin):
@@ -96,8 +101,8 @@ def _check_shapes(env: Any, level: PyTree) -> None:
     key, action = jax.random.key(0), jnp.int32(0)
     obs, state = jax.eval_shape(env.reset_env, key, level)
     step = jax.eval_shape(env.step_env, key, state, action, level)
-    assert_shapes(step[0], obs, "the observation after a step is unlike that after a reset")
-    assert_shapes(step[1], state, "the state after a step is unlike that after a reset")
+    assert_shapes(step[0], obs, "the observation after a step differs from that after a reset")
+    assert_shapes(step[1], state, "the state after a step differs from that after a reset")
     reward, terminated, info = step[2:]
     assert reward.shape == () and reward.dtype == jnp.float32, f"the reward is {reward}"
     truncated = jax.eval_shape(env.is_truncated, state, level)
@@ -105,7 +110,7 @@ def _check_shapes(env: Any, level: PyTree) -> None:
         assert flag.shape == () and flag.dtype == bool, f"{name} is {flag}, not one flag"
     assert isinstance(info, dict), f"info is {type(info).__name__}, not a dict"
     theirs = jax.eval_shape(env.step, key, state, action, level)
-    assert_shapes(theirs[:2], (obs, state), "gymnax's step is unlike reset")
+    assert_shapes(theirs[:2], (obs, state), "gymnax's step differs from reset in form")
     assert env.action_space(level).n == env.num_actions, "action_space and num_actions disagree"
 
 
@@ -117,8 +122,10 @@ def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _
         sentence = "an episode played alone differs from the same one in a batch"
         assert_close(alone(keys[i], _row(level, i)), _row(walks, i), sentence)
     limit = np.asarray(level.max_steps_in_episode)
+    # Steps up to and including the first with `done`; `num_steps` + 1 if the episode did not end.
     length = (~np.asarray(walks.done)).sum(1) + 1
     assert (length <= limit)[limit <= num_steps].all(), "an episode went on after the time limit"
+    # Row t of a walk is the state after t + 1 steps.
     early = np.asarray(walks.at_limit & ~walks.terminated) & (
         np.arange(1, num_steps + 1) < limit[:, None]
     )
@@ -128,6 +135,7 @@ def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _
 
 
 def _walk(env: LevelEnv, num_steps: int, key: Array, level: PyTree) -> _Walk:
+    """Play an episode with uniformly random actions, for `num_steps` steps."""
     key_reset, key_steps = jax.random.split(key)
     obs, state = env.reset_env(key_reset, level)
 
@@ -159,7 +167,7 @@ def _check_space(env: Any, level: PyTree, obs: PyTree) -> None:
 
 
 def _parts(path: str, obs: PyTree, space: spaces.Space) -> list[tuple]:
-    """Leaves of an observation beside their spaces."""
+    """Path, value and space of each leaf of an observation."""
     if isinstance(space, spaces.Dict):
         get = obs.__getitem__ if isinstance(obs, dict) else partial(getattr, obs)
         inner = ((f"{path}.{name}", get(name), each) for name, each in space.spaces.items())
@@ -175,11 +183,11 @@ def _check_hash(env: Any, level: PyTree, walks: _Walk) -> None:
     assert hashes.dtype == np.uint32 and hashes.shape[1:] == (2,), "level_hash is not uint32[2]"
     contents = [_bytes(_row(level, i)) for i in range(len(hashes))]
     if len(set(contents)) > 1:
-        assert len({x.tobytes() for x in hashes}) > 1, "unlike levels hash alike"
+        assert len({x.tobytes() for x in hashes}) > 1, "different levels have equal hashes"
 
 
 def _check_solve(env: Any, level: PyTree, walks: _Walk) -> None:
-    """No random episode beats the solver."""
+    """Check that the optima are consistent and no random episode beats them."""
     solution = jax.tree.map(np.asarray, jax.jit(jax.vmap(env.solve))(level))
     unsolvable = ~solution.solvable
     assert (solution.steps[unsolvable] == -1).all(), "an unsolvable level has optimal steps"
@@ -193,7 +201,7 @@ def _check_solve(env: Any, level: PyTree, walks: _Walk) -> None:
 
 
 def _check_labels(env: Any, level: PyTree, walks: _Walk) -> None:
-    """Labelled states are the environment's, and best actions there are where there is a way."""
+    """Check the form of labelled states, and that best actions exist iff a level is solvable."""
 
     def label(key: Array, level: PyTree) -> PyTree:
         state, best = env.labelled_states(key, level, 4)
@@ -202,32 +210,40 @@ def _check_labels(env: Any, level: PyTree, walks: _Walk) -> None:
 
     keys = jax.random.split(jax.random.key(3), len(jax.tree.leaves(level)[0]))
     state, best, obs = jax.jit(jax.vmap(label))(keys, level)
-    assert_shapes(state, jax.tree.map(lambda x: x[:, :4], walks.state), "a labelled state is none")
-    assert_shapes(obs, jax.tree.map(lambda x: x[:, :4], walks.obs), "a labelled state looks unlike")
+    assert_shapes(
+        state,
+        jax.tree.map(lambda x: x[:, :4], walks.state),
+        "a labelled state differs from the environment's",
+    )
+    assert_shapes(
+        obs,
+        jax.tree.map(lambda x: x[:, :4], walks.obs),
+        "the observation of a labelled state differs in form",
+    )
     assert best.shape[2] == env.num_actions and best.dtype == bool, f"best actions are {best.dtype}"
     if registry.has(env, LevelEnv.solve):
         solvable = np.asarray(jax.jit(jax.vmap(env.solve))(level).solvable)
         known = np.asarray(best).any((1, 2))
-        assert (known == solvable).all(), "best actions in a level without a solution, or none"
+        assert (known == solvable).all(), "best actions of an unsolvable level, or none"
 
 
 def _check_mutate(env: Any, level: PyTree, walks: _Walk) -> None:
     key, other = jax.random.split(jax.random.key(2))
     mutate = jax.jit(lambda key, level: env.mutate_levels(key, level, 4))
     child = mutate(key, level)
-    assert_shapes(child, level, "a mutant is unlike its parent")
+    assert_shapes(child, level, "a mutant differs in form from its parent")
     assert differs(child, level), "four edits changed no level"
-    assert differs(child, mutate(other, level)), "another key edited alike"
+    assert differs(child, mutate(other, level)), "another key gave the same edits"
 
 
 def _check_features(env: Any, level: PyTree, walks: _Walk) -> None:
     for name, x in jax.jit(jax.vmap(env.level_features))(level).items():
-        assert x.ndim == 1, f"the feature {name} is no scalar"
+        assert x.ndim == 1, f"the feature {name} is not a scalar"
         assert np.isfinite(np.asarray(x, float)).all(), f"the feature {name} is not finite"
 
 
 def _check_unpack(env: Any, level: PyTree, walks: _Walk) -> None:
-    """Leading axes do not matter."""
+    """Check that `unpack` gives floats and does not depend on leading axes."""
     batched = jax.jit(env.unpack)(walks.obs)
     for path, x in jax.tree_util.tree_leaves_with_path(batched):
         float_ = jnp.issubdtype(x.dtype, jnp.floating)
@@ -240,11 +256,11 @@ def _check_unpack(env: Any, level: PyTree, walks: _Walk) -> None:
 def _check_success(env: Any, level: PyTree, walks: _Walk) -> None:
     solved = env.success(walks.reward.sum(1), walks.terminated[:, -1])
     shape = walks.reward.shape[:1]
-    assert solved.shape == shape and solved.dtype == bool, "success is not one flag an episode"
+    assert solved.shape == shape and solved.dtype == bool, "success is not one flag per episode"
 
 
 def _check_picture(env: Any, level: PyTree, walks: _Walk) -> None:
-    """Of one moment."""
+    """Check the form of the pictures of a state and of a level."""
     pictures = {}
     if registry.has(env, LevelEnv.render):
         pictures["render"] = env.render(
@@ -263,15 +279,15 @@ def _check_presets(env: Any, level: PyTree, walks: _Walk) -> None:
 
 
 def _check_ladder(env: Any, level: PyTree, walks: _Walk) -> None:
-    """Whoever plays the environment can play what lies beyond it.
+    """Check that agents of the environment can play the levels of its ladder.
 
-    Suites are looked up and not made, which takes a while of some; `rlgen ladder` checks them.
+    Suites are looked up but not built, since some take long; `rlgen ladder` checks them.
     """
     suites = env.suites()
     for name, shift in env.ladder().items():
-        assert bool(shift.suite) != bool(shift.fields), f"{name} of the ladder: a suite or fields"
+        assert bool(shift.suite) != bool(shift.fields), f"{name} of the ladder: suite or fields"
         known = not shift.suite or shift.suite in suites
-        assert known, f"{name} of the ladder names the suite {shift.suite}, which is not there"
+        assert known, f"{name} of the ladder names the suite {shift.suite}, which does not exist"
         if shift.suite:
             continue
         other = replace(env, **shift.fields)

@@ -1,4 +1,4 @@
-"""Laws of learners; see `rlgen.testing`."""
+"""Laws that learners must satisfy; see `rlgen.testing`."""
 
 import dataclasses
 import re
@@ -20,18 +20,19 @@ from rlgen.types import PyTree, Rollout
 
 
 def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps: int = 8) -> None:
-    """A learner obeys the weights of the slots, learns with all it has, and re-runs exactly.
+    """Check that a learner respects slot weights, trains all its parameters and re-runs exactly.
 
-    - Where no slot has weight, nothing changes, bit for bit, moments and counters included.
-    - What happened in a slot of weight 0 changes nothing, bit for bit.
-    - An update moves every array of the parameters (`state.params`, or the whole state).
-    - `network.unroll` from the stored carries gives the log-probabilities and values of acting, if
-      the learner has a network.
+    - If no slot has weight, the state does not change, bit for bit, including moments and counters.
+    - The data of slots of weight 0 does not affect the update, bit for bit.
+    - An update changes every array of the parameters (`state.params`, or the whole state).
+    - `network.unroll` from the stored carries reproduces the log-probabilities and values recorded
+      while acting, if the learner has a network.
 
     Args:
-        env: any environment that the learner takes.
-        num_slots: even.
-        num_steps: T; best with several episodes' ends within.
+        env: environment that the learner supports.
+        learner: learner to check.
+        num_slots: number of slots; even.
+        num_steps: T; ideally long enough for the ends of several episodes.
     """
     assert_component(learner, Learner)
     student = OnPolicy(env, learner, num_steps)
@@ -50,16 +51,17 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     for name, value in metrics.items():
         assert np.isfinite(value).all(), f"metric {name} is {value} after an ordinary update"
 
+    # Without the axis of the population, which has one learner.
     played = jax.tree.map(lambda x: x[0], outcome.rollout)
     one = jax.tree.map(lambda x: x[0], state.learner)
     update = jax.jit(lambda rollout, weight: learner.update(key_learn, one, rollout, weight)[0])
-    half = jnp.arange(num_slots) % 2.0
+    half = jnp.arange(num_slots) % 2.0  # weights 0, 1, 0, 1, ...
     spoilt, ones = _spoil(played, half == 0), jnp.ones(num_slots)
     sentence = "what happened in a slot of weight 0 was learned from"
     assert_same(update(spoilt, half), update(played, half), sentence)
     heard = differs(update(spoilt, ones), update(played, ones))
     assert heard, "rewards in a slot of weight 1 were not learned from"
-    if isinstance(getattr(learner, "network", None), Network):  # of a class that has one
+    if isinstance(getattr(learner, "network", None), Network):  # not all learners have one
         _check_rerun(env, learner, one.params, played)
 
 
@@ -69,14 +71,15 @@ def check_fields_matter(
     unused: tuple[str, ...] = (),
     covered: Callable[[Any], bool] = lambda component: False,
 ) -> None:
-    """Every hyperparameter of a learner, its network's included, changes the compiled program.
+    """Check that every hyperparameter of a learner and its network changes the compiled program.
 
-    A field that does nothing alone must do something beside one switched option.
+    A field without effect on its own must have an effect together with one toggled Boolean option.
 
     Args:
-        env: an environment for which all fields can matter (an image, for a convolution).
+        env: environment for which all fields can matter (with an image, for a convolution).
+        learner: learner to check.
         unused: names of fields that cannot matter here.
-        covered: whether a component's own fields are checked elsewhere and skipped here.
+        covered: returns True for a component whose fields are checked elsewhere and skipped here.
     """
     program = _Programs(env, {})
     base = program(learner)
@@ -88,21 +91,23 @@ def check_fields_matter(
         changed = _set(learner, path, _other(learner, path, value))
         if program(changed) != base:
             continue
+        # With an option toggled, say one that switches on the loss term that the field scales.
         beside = ((_set(changed, *option), _set(learner, *option)) for option in options)
         matters = any(program(with_it) != program(without) for with_it, without in beside)
         assert matters, f"{type(learner).__name__}.{'.'.join(path)} changes nothing"
 
 
 def _refuse_still(before: PyTree, after: PyTree) -> None:
+    """Raise if an update left a parameter array unchanged."""
     before, after = (getattr(state, "params", state) for state in (before, after))
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
     ):
-        assert differs(x, y), f"an update left {jax.tree_util.keystr(path)} as it was"
+        assert differs(x, y), f"an update left {jax.tree_util.keystr(path)} unchanged"
 
 
 def _spoil(played: Rollout, where: Array) -> Rollout:
-    """Rewards and values of some slots replaced by wild ones."""
+    """Replace the rewards and values of some slots by large random numbers."""
     wild = 1e3 * jax.random.normal(jax.random.key(9), played.reward.shape)
     fields = {"reward": wild, "bonus": -wild, "value": 2 * wild, "next_value": 3 * wild}
     return played._replace(
@@ -111,7 +116,7 @@ def _spoil(played: Rollout, where: Array) -> Rollout:
 
 
 def _check_rerun(env: LevelEnv, learner: Any, params: PyTree, played: Rollout) -> None:
-    """Each part of the rollout, re-run from the carry stored at its start, is as it was played."""
+    """Check that each part of a rollout, re-run from its stored carry, is as recorded."""
     num_steps = played.reward.shape[0]
     length = learner.bptt_steps or num_steps
 
@@ -137,16 +142,17 @@ def _check_rerun(env: LevelEnv, learner: Any, params: PyTree, played: Rollout) -
 
 
 class _Programs(NamedTuple):
-    """The program of an update as text, addresses left out, with the shapes that go into it."""
+    """Map a learner to the program of its update as text, without memory addresses."""
 
     env: LevelEnv
-    known: dict  # shapes by the fields that may change them: all but the floats
+    known: dict  # shapes of state and rollout by the fields that may change them: all but floats
 
     def __call__(self, learner: Any) -> str:
         fields = tuple(field for field in _fields(learner) if not isinstance(field[1], float))
         if fields not in self.known:
             self.known[fields] = jax.eval_shape(partial(self._play, learner))
         state, played = self.known[fields]
+        # Traced, not compiled. The text includes shapes, which may be all that differs.
         update = jax.make_jaxpr(learner.update)(jax.random.key(0), state, played, jnp.ones(8))
         return re.sub(r"0x[0-9a-f]+", "", f"{state}{played}{update}")
 
@@ -158,7 +164,7 @@ class _Programs(NamedTuple):
 
 
 def _fields(component: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple, object]]:
-    """Paths and values of all plain fields, those of nested dataclasses included."""
+    """Paths and values of all plain fields, including those of nested dataclasses."""
     for field in dataclasses.fields(component):
         value = getattr(component, field.name)
         if field.name == "env" or not field.metadata.get("config", True):
@@ -183,7 +189,7 @@ def _set(component: Any, path: tuple[str, ...], value: object) -> Any:
 
 
 def _other(component: Any, path: tuple[str, ...], value: object) -> object:
-    """Another valid value of a field."""
+    """Return another valid value of a field."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):

@@ -1,7 +1,7 @@
-"""Probe environments: a few steps each, the right answer known, so that a learner cannot hide.
+"""Probe environments of a few steps with known answers, which isolate errors in a learner.
 
-One environment asks all questions; which one is a matter of the level. So a single compiled program
-trains one learner on each of them side by side.
+A single environment poses all questions; the level selects one. One compiled program can therefore
+train a learner on each question in parallel.
 
 Source: the idea goes back to Jones, 2021, "Debugging reinforcement learning systems"; memory and
 time limits are added here.
@@ -22,34 +22,36 @@ from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree, Rollout
 
 ONE, CUE, ACTION, MATCH = 0, 1, 2, 3
-"""What is paid: 1; the cue's sign; 1 for action 0, else -1; 1 if the action is the cue, else -1."""
+"""Rewards: 1; the cue's sign; 1 for action 0, else -1; 1 if the action equals the cue, else -1."""
 
-_ENDLESS = 1_000_000
+_ENDLESS = 1_000_000  # steps; never reached
 
 
-@no_type_check  # JAX also builds it of what is not an array
+@no_type_check  # JAX also builds it with leaves that are not arrays
 @struct.dataclass
 class ProbeLevel:
-    """One question and one cue."""
+    """Parameters of one question, and the cue."""
 
-    max_steps_in_episode: Int[Array, ""]  # time limit, steps
+    max_steps_in_episode: Int[Array, ""]  # time limit in steps
     num_steps: Int[Array, ""]  # the episode terminates with this step
     cue: Int[Array, ""]  # 0 or 1
-    cue_steps: Int[Array, ""]  # the cue is seen in this many first steps
-    time_seen: Bool[Array, ""]  # whether the observation tells the first step from the others
-    paid_last: Bool[Array, ""]  # paid at step num_steps alone, or at every step
+    cue_steps: Int[Array, ""]  # the cue is shown in the first `cue_steps` steps
+    time_seen: Bool[Array, ""]  # whether the observation marks the first step
+    paid_last: Bool[Array, ""]  # reward at step `num_steps` only, not at every step
     paid_for: Int[Array, ""]  # ONE, CUE, ACTION or MATCH
 
 
 @no_type_check
 @struct.dataclass
 class ProbeState:
-    """Where an episode is."""
+    """State of an episode."""
 
     time: Int[Array, ""]  # steps done
 
 
 class _Question(NamedTuple):
+    """Parameters of a question; see `ProbeLevel`."""
+
     num_steps: int = 1
     time_limit: int = _ENDLESS
     cue_steps: int = 0
@@ -69,20 +71,25 @@ _QUESTIONS = {
 }
 
 PROBES = tuple(_QUESTIONS)
-"""All questions; `memory` can be answered by recurrent learners alone."""
+"""Names of all questions; `memory` can be solved by recurrent learners only."""
 
 
 @dataclass(frozen=True)
 class Probe(LevelEnv, abstract=True):
-    """One question, with a random cue as its level.
+    """Environment that poses one question; its levels differ in the cue, 0 or 1.
 
-    - `constant`: one step, reward 1: does the value move at all?
-    - `value-from-obs`: one step, the reward is the sign that is seen: does the value see?
-    - `discount`: two steps, reward 1 at the second: is the first worth the discount?
-    - `policy`: one step, action 0 pays 1 and action 1 costs 1: does the policy move?
-    - `policy-from-obs`: one step, the action that is shown pays: does the policy see?
-    - `memory`: the action shown at the first of four steps pays at the last.
-    - `time-limit`: reward 1 for ever, cut off after three steps: does the cut bootstrap?
+    - `constant`: one step, reward 1. Tests whether the value is learned at all.
+    - `value-from-obs`: one step, the reward is the sign of the cue. Tests whether the value depends
+      on the observation.
+    - `discount`: two steps, reward 1 at the second. Tests whether the value of the first step is
+      discounted.
+    - `policy`: one step, reward 1 for action 0 and -1 for action 1. Tests whether the policy is
+      learned at all.
+    - `policy-from-obs`: one step, reward 1 for the action shown by the cue, else -1. Tests whether
+      the policy depends on the observation.
+    - `memory`: four steps; the cue is shown at the first and the action is rewarded at the last.
+    - `time-limit`: reward 1 at every step of an endless episode, truncated after three steps. Tests
+      whether the value is bootstrapped at the time limit.
 
     Attributes:
         question: one of `PROBES`.
@@ -99,27 +106,28 @@ class Probe(LevelEnv, abstract=True):
 
     @property
     def num_actions(self) -> int:
-        """Two."""
+        """Number of actions, 2."""
         return 2
 
     @property
     def default_params(self) -> ProbeLevel:
-        """The level with cue 0."""
+        """Level with cue 0."""
         return _level(_QUESTIONS[self.question], jnp.int32(0))
 
     def sample_level(self, key: Key) -> ProbeLevel:
-        """A level with either cue."""
+        """Sample a level: a random cue."""
         return _level(_QUESTIONS[self.question], jax.random.randint(key, (), 0, 2))
 
     def reset_env(self, key: Key, params: ProbeLevel) -> tuple[Float[Array, "4"], ProbeState]:
-        """Start of an episode."""
+        """Return the first `(obs, state)` of an episode."""
         state = ProbeState(jnp.int32(0))
         return self.observe(key, state, None, params), state
 
     def step_env(
         self, key: Key, state: ProbeState, action: Int[Array, ""] | int, params: ProbeLevel
     ) -> tuple[Float[Array, "4"], ProbeState, Float[Array, ""], Bool[Array, ""], dict]:
-        """One step."""
+        """Take one step."""
+        # Indexed by `paid_for`: ONE, CUE, ACTION, MATCH.
         pays = jnp.stack([1, 2 * params.cue - 1, 1 - 2 * action, 2 * (action == params.cue) - 1])
         last = state.time == params.num_steps - 1
         reward = jnp.where(last | ~params.paid_last, pays[params.paid_for], 0)
@@ -130,18 +138,18 @@ class Probe(LevelEnv, abstract=True):
     def observe(
         self, key: Key, state: ProbeState, action: Array | int | None, params: ProbeLevel
     ) -> Float[Array, "4"]:
-        """The cue as one-hot while it is seen, whether this is the first step, and a 1."""
+        """Return the one-hot cue while it is shown, the first-step flag, and a constant 1."""
         del key, action
         cue = jax.nn.one_hot(params.cue, 2) * (state.time < params.cue_steps)
         start = params.time_seen & (state.time == 0)
         return jnp.concatenate([cue, jnp.stack([start.astype(jnp.float32), 1.0])])
 
     def action_space(self, params: ProbeLevel) -> spaces.Discrete:
-        """Two actions."""
+        """Space of two actions."""
         return spaces.Discrete(2)
 
     def observation_space(self, params: ProbeLevel) -> spaces.Box:
-        """Four numbers from 0 to 1."""
+        """Space of four numbers in [0, 1]."""
         return spaces.Box(0.0, 1.0, (4,))
 
 
@@ -158,20 +166,22 @@ def _level(question: _Question, cue: Int[Array, ""]) -> ProbeLevel:
 
 
 class Answer(NamedTuple):
-    """What a trained learner says to one question, and what is right."""
+    """Values of a trained learner on one question, with the correct values, and its reward."""
 
-    value: Float[Array, "cue S"]  # at each step; the mean over steps at `time-limit`
+    value: Float[Array, "cue S"]  # at each step; for `time-limit`, mean over steps
     right_value: Float[Array, "cue S"]
-    reward: float  # mean reward where the question pays; 1 is right, 0 is chance
-    asks_action: bool  # whether the action matters
+    reward: float  # mean reward at the last step; 1 is correct, 0 is chance
+    asks_action: bool  # whether the reward depends on the action
 
     @property
     def solved(self) -> bool:
-        """The values are right to 0.15, and so are 95 % of the actions where they matter.
+        """True if the values are correct to 0.15 and the actions are correct in 95 % of episodes.
 
-        Where actions matter, only the value of the step that pays is asked.
+        The actions count only if the reward depends on them; in that case only the value at the
+        rewarded step counts.
         """
         near = bool(jnp.abs(self.value - self.right_value).max() < 0.15)
+        # A mean reward of 0.9 is a share of correct actions of 95 %: 0.95 · 1 + 0.05 · (−1).
         return near and (not self.asks_action or self.reward > 0.9)
 
 
@@ -181,17 +191,21 @@ def solve_probes(
     num_updates: int = 150,
     seed: int = 0,
 ) -> dict[str, Answer]:
-    """Train a fresh learner on each question and look at its answers.
+    """Train a new learner on each question and return its answers.
 
     Each update plays 12 steps in 32 slots. All questions are trained in one program, in seconds.
 
     Args:
-        build: makes the learner; give it a learning rate near 0.01, a discount well below 1 (0.6)
-            and `gae_lambda` 1, on which the right answer at a time limit that does not bootstrap
-            depends. The learner's `discount` and `bootstrap_truncation` are read.
-        probes: the questions.
-        num_updates: rollouts learned from.
-        seed: of everything.
+        build: function that returns the learner. Use a learning rate near 0.01, a discount well
+            below 1 (such as 0.6) and `gae_lambda` 1; the correct answer at a time limit without
+            bootstrapping depends on the latter. The learner's `discount` and
+            `bootstrap_truncation` are read.
+        probes: names of the questions.
+        num_updates: number of updates.
+        seed: random seed.
+
+    Returns:
+        Answers by question.
     """
     learner = build(Probe())
     sample = [Probe(question).sample_level for question in probes]
@@ -204,6 +218,7 @@ def solve_probes(
 
     def update(state: PyTree, key: Key) -> tuple[PyTree, tuple]:
         key_level, key_one = jax.random.split(key)
+        # Leading axes [question, slot, 1], where 1 is the queue.
         each = [jax.vmap(new)(jax.random.split(key_level, 32)) for new in sample]
         level = jax.tree.map(lambda *x: jnp.stack(x)[:, :, None], *each)
         state, played = jax.vmap(one)(jax.random.split(key_one, len(probes)), state, level)
@@ -212,7 +227,7 @@ def solve_probes(
     def train(key: Key) -> tuple:
         state = jax.vmap(learner.init)(jax.random.split(key_init, len(probes)))
         last = jax.lax.scan(update, state, jax.random.split(key, num_updates))[1]
-        return jax.tree.map(lambda x: x[-1], last)
+        return jax.tree.map(lambda x: x[-1], last)  # rollouts and cues of the last update
 
     last = jax.jit(train)(key_train)
     answers = {}
@@ -223,18 +238,20 @@ def solve_probes(
 
 
 def _answer(learner: Learner, question: _Question, played: Rollout, cue: Array) -> Answer:
+    """Compare the values and rewards of the last rollout with the correct ones."""
     own = learner.discounting()
     discount = own.get("discount", 1.0)
     limited = question.time_limit < question.num_steps
     length = min(question.num_steps, question.time_limit)
     value = jnp.stack([played.value[:length, cue == c].mean(1) for c in (0, 1)])  # [cue, step]
     left = length - jnp.arange(length)  # steps to the end, this one included
+    # Σ_k γ^k over the remaining steps, for a reward of 1 at every step.
     every = (1 - discount**left) / (1 - discount)
     right = discount ** (left - 1.0) if question.paid_last else every
     right = jnp.stack([-right, right]) if question.paid_for == CUE else jnp.stack([right, right])
     if limited and own.get("bootstrap_truncation", True):
-        right = jnp.full_like(right, 1 / (1 - discount))
-    if limited:  # nothing tells a feed-forward learner the steps apart
+        right = jnp.full_like(right, 1 / (1 - discount))  # the episode never ends
+    if limited:  # a feed-forward learner cannot distinguish the steps
         value, right = value.mean(1, keepdims=True), right.mean(1, keepdims=True)
     asks_action = question.paid_for in (ACTION, MATCH)
     if asks_action:

@@ -127,10 +127,10 @@ def test_expressions_are_read_with_their_precedence(text, structure):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("counts&episodic", "unknown combinator '&' in the bonus 'counts&episodic'; between names"),
-        ("counts**episodic", "lacks a name beside a combinator"),
-        ("counts+", "lacks a name beside a combinator"),
-        ("0.5", "has a number where a name should be"),
+        ("counts&episodic", "unknown combinator '&' in the bonus 'counts&episodic'; the combi"),
+        ("counts**episodic", "lacks a name next to a combinator"),
+        ("counts+", "lacks a name next to a combinator"),
+        ("0.5", "has a number in place of a name"),
         ("cuonts", "unknown bonus 'cuonts'; did you mean 'counts'"),
         (
             "counts/positon",
@@ -146,9 +146,19 @@ def test_expressions_without_meaning_are_refused(text, sentence):
 @pytest.mark.parametrize(
     ("component", "field", "value", "sentence"),
     [
-        (product(Ones(), Ones()), "how", "power", "how='power' combines no bonuses; choose from"),
+        (
+            product(Ones(), Ones()),
+            "how",
+            "power",
+            "how must be one of product, sum, gate, got 'power'",
+        ),
         (Shaped(Ones()), "clip", -1.0, "clip must be 0 or more, got -1.0"),
-        (Normalizer(), "mode", "max", "normalizer.mode='max' is none of std, return-std"),
+        (
+            Normalizer(),
+            "mode",
+            "max",
+            "normalizer.mode must be one of std, return-std, legacy, none, got 'max'",
+        ),
         (Normalizer(), "discount", 1.0, "normalizer.discount must lie in"),
         (Normalizer(), "legacy_batch", 0, "normalizer.legacy_batch must be at least 1"),
     ],

@@ -60,11 +60,14 @@ def mine(tmp_path, monkeypatch):
     ("name", "message"),
     [
         ("mine.absent", "cannot import 'mine.absent' as one of the envs"),
-        ("mine.nothing", r"mine.nothing defines no build\(...\), which makes one of the envs"),
+        (
+            "mine.nothing",
+            r"mine.nothing defines no build\(...\), which must return one of the envs",
+        ),
         ("mine.unmade", "mine.unmade: Can't instantiate abstract class Mine .*sample_level"),
         ("mine.extended", "mine.extended: Chain is final: Mine must hold one as a field"),
         ("mine.stranger", "build returns a Mine, which is no LevelEnv; .*rlgen.protocols.LevelEnv"),
-        ("mine.sampler", "its build does not take what they get: missing .* 'env'"),
+        ("mine.sampler", "its build does not take their arguments: missing .* 'env'"),
     ],
 )
 @pytest.mark.usefixtures("mine")
@@ -80,7 +83,7 @@ def test_a_fault_inside_build_is_shown_as_what_it_is():
 
 
 def test_a_component_of_another_kind_is_refused():
-    with pytest.raises(ValueError, match=r"rlgen.algos.scores.none is none of the bonuses"):
+    with pytest.raises(ValueError, match=r"rlgen.algos.scores.none is not one of the bonuses"):
         registry.make("bonuses", "rlgen.algos.scores.none", ENV)
 
 

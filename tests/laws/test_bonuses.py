@@ -88,7 +88,7 @@ class RareActions(Bonus):
     [
         ("dtype", "not a float32 for each step"),
         ("finite", "the bonus is not finite"),
-        ("pairs", "a successor that is not in the rollout"),
+        ("pairs", "bonus for a next observation that is not in the rollout"),
         ("ahead", "later steps changed earlier bonuses"),
         ("reward", "rewards or values changed a bonus"),
         ("weight", "a slot of weight 0 changed the others' bonuses: value"),

@@ -20,7 +20,7 @@ def test_learner(name):
     ("breach", "sentence"),
     [
         ("leaks", "what happened in a slot of weight 0 was learned from"),
-        ("still", "an update left .*other.* as it was"),
+        ("still", "an update left .*other.* unchanged"),
     ],
 )
 def test_learner_laws_bite(breach, sentence):

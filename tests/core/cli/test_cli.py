@@ -101,7 +101,7 @@ def test_every_command_explains_its_options(capsys, command):
         ("train plr --devices 64", "devices=64, but there are"),
         ("train plr --bonus e3c", "unknown bonus 'e3c'; did you mean 'e3b'?"),
         ("train plr --bonus e3b&rnd", "unknown combinator '&' in the bonus 'e3b&rnd'"),
-        ("train plr --bonus counts*", "lacks a name beside a combinator"),
+        ("train plr --bonus counts*", "lacks a name next to a combinator"),
         ("train plr --bonus counts/room", "unknown variant 'room' of the bonus counts"),
         ("train plr --bonus counts/event", "Maze has no event"),
         ("train groove --env gridworld --bonus rnd", "learns a rule from whole lives"),

@@ -193,7 +193,7 @@ def test_the_whole_command_on_parameters(capsys, tmp_path):
         ("--env maze --num-samples 0", "--num-samples must be at least 1"),
         ("--env maze --model.hiden-size 3", "did you mean '--model.hidden-size'?"),
         ("--env maze --model.batch-size 0", "batch_size=0 must be at least 1"),
-        ("--env maze --out bad.npz", "there is a file of that name; name a folder"),
+        ("--env maze --out bad.npz", "--out bad.npz is a file; name a folder"),
     ],
 )
 def test_wrong_input_ends_with_one_clear_line(capsys, tmp_path, monkeypatch, args, message):

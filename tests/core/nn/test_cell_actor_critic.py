@@ -142,8 +142,11 @@ def test_its_sizes_are_hyperparameters_of_ppo():
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        (Painter(7), "one action for each cell, Painter has 7 for 4x5 = 20 cells; use ActorCritic"),
-        (testing.Probe(), r"one image \[H, W, C\], Probe shows 0 among the shapes \[\(4,\)\]"),
+        (
+            Painter(7),
+            "one action for each cell, but Painter has 7 for 4x5 = 20 cells; use ActorCritic",
+        ),
+        (testing.Probe(), r"one image \[H, W, C\], but Probe has 0 among the shapes \[\(4,\)\]"),
     ],
 )
 def test_other_environments_are_refused(env, message):

@@ -197,7 +197,7 @@ def test_what_cannot_be_climbed_is_refused_unplayed(run, capsys, monkeypatch):
     (meta,) = other.glob("checkpoints/*/meta.json")
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"run": folder.fingerprint(record)}))
     said = {
-        ("other",): "a and other draw their levels in different ways (max_steps 9 and 8)",
+        ("other",): "a and other sample their levels differently (max_steps 9 and 8)",
         ("--few-shot", "1,2"): "few-shot must be numbers of updates that rise from 0",
         ("--few-shot", "x"): "few-shot must be numbers of updates, such as",
         ("--rungs", "V9"): "unknown rung 'V9'; known: V0, V1, V2, V3",

@@ -116,8 +116,8 @@ def test_the_horizon_is_seen_on_a_logarithmic_scale(lifetime, seen):
         ("--horizons 10,10", "must be different numbers of updates, 1 or more; got 10,10"),
         ("--horizons ten", "--horizons must be a whole number, got 'ten'"),
         ("--horizons 10 --lifetime 5", "--lifetime 5 and --horizons both say how long agents live"),
-        ("--controls", "--controls belongs to --horizons"),
-        ("--horizons 10 --suite minatar", "tests on one suite, and 'minatar' is 4; name one of"),
+        ("--controls", "--controls requires --horizons"),
+        ("--horizons 10 --suite minatar", "needs a single suite, but 'minatar' is 4; choose"),
     ],
 )
 def test_bad_input_is_refused(rule, tmp_path, capsys, options, sentence):
