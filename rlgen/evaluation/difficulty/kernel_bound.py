@@ -8,10 +8,10 @@ addition to the data.
 
 Source: Boopathy et al., 2024, "Towards Exact Computation of Inductive Bias".
 Differs from its released code, which samples functions, fits one scaled chi-square distribution to
-their errors and is wrong by factors in the tail. Here the distribution is exact, and its
-distribution function is the approximation of Lugannani and Rice, 1980, "Saddle Point Approximation
-for the Distribution of the Sum of Independent Random Variables" (within a few hundredths of a nat
-of exact values).
+their errors and is wrong by factors in the tail. Here the distribution is the exact one, and its
+distribution function is evaluated with the approximation of Lugannani and Rice, 1980, "Saddle Point
+Approximation for the Distribution of the Sum of Independent Random Variables" (within a few
+hundredths of a nat of exact values).
 """
 
 import math

@@ -36,7 +36,7 @@ def open_log(run: Path, allow_imports: bool = False) -> tuple[Any, LevelLog]:
 
     Args:
         run: Run folder.
-        allow_imports: Whether the run may import modules outside the package.
+        allow_imports: Whether to import modules from outside rlgen that the run's record names.
 
     Raises:
         ValueError: The folder is not a run, has no log, or the log is damaged.

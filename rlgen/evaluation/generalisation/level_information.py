@@ -46,8 +46,8 @@ class Probe:
     """Settings of the classifier fit in `heldout`: Nesterov's gradient descent from zero weights.
 
     Features are whitened first. This makes the step size safe for any features, and directions with
-    little variance are learned as easily as others. Noise in the remaining directions is not, as it
-    would be by Adam, whose steps have the same length in all directions.
+    little variance are learned as easily as others. Noise in the remaining directions is learned
+    less easily than with Adam, whose steps have the same length in all directions.
 
     Attributes:
         num_checks: Number of evaluations on the other half; the stopping time is one of them.

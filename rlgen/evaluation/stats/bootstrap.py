@@ -147,7 +147,7 @@ class Bootstrap:
     - `attempts`: resamples attempts within each seed and level. The interval describes only the
       agents that were evaluated.
     - `auto`: seeds if every run has two or more; otherwise attempts if every run has two or more;
-      otherwise no interval.
+      otherwise no interval, unless levels are resampled.
 
     With few seeds every interval is too narrow. In a simulation with normal scores, 12 levels and
     600 repetitions, the coverage of a 95 % interval of the mean over `whole-seeds` was 75 % with 3

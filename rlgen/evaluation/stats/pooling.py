@@ -66,7 +66,7 @@ def _parse_one(text: str) -> Method:
     name, _, rest = text.partition("=")
     if not name.strip():
         raise ValueError(f"{text!r} has no name before the '='; write plr=RUN,RUN")
-    parts = [rest] if Path(rest).is_dir() else rest.split(",")  # or ","
+    parts = [rest] if Path(rest).is_dir() else rest.split(",")  # or a ","
     return Method(name.strip(), tuple(_folder(part, text) for part in parts))
 
 

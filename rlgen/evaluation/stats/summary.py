@@ -36,7 +36,7 @@ class LevelResult(NamedTuple):
     mean_length: float  # steps per episode, over all episodes
     solved_length: float  # steps per solved episode, averaged over the seeds that solved any
     optimal_steps: float
-    unsolved_by: tuple[int, ...] = ()  # seeds (from 0) without a solved episode; () if all
+    unsolved_by: tuple[int, ...] = ()  # seeds (from 0) that never solved it; () if none did
 
 
 class RunResult(NamedTuple):
@@ -178,7 +178,7 @@ def _summarise_run(e: Evaluation, bootstrap: Bootstrap, seed: int) -> RunResult:
     of_levels = replace(bootstrap, resample_levels=False)
     scores = of_levels.interval(rng, level_means, x)
     if scores.over == "attempts" and num_seeds == 1 and e.score[0] == "solve rate":
-        # The bootstrap of attempts that all fail or all succeed has width 0; Wilson's has not.
+        # The bootstrap of attempts that all fail or all succeed has width 0; Wilson's does not.
         solved = x.sum(axis=(0, 2)).astype(np.int64)
         bounds = wilson(solved, e.shape[2], bootstrap.confidence)
         scores = Interval(scores.value, *bounds, scores.over)
