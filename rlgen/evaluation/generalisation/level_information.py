@@ -100,7 +100,8 @@ def online(
 
     Use it to compare with the published procedure. Features are not standardised and the classifier
     is barely fitted, so the estimate is far below `heldout`. In the source the classifier is
-    trained alongside the agent and continues from one update to the next; here it starts from new weights.
+    trained alongside the agent and continues from one update to the next; here it starts from new
+    weights.
     """
     key_params, key_order = jax.random.split(key)
     size = len(label) // 8 * 8
