@@ -1,1 +1,1 @@
-"""Difficulty reports: how hard an environment's levels are."""
+"""Difficulty cards: measurements of how hard an environment's levels are."""

@@ -1,8 +1,9 @@
-"""The difficulty card of a family: how hard its levels are, without training anybody.
+"""Difficulty card of an environment family: how hard its levels are, measured without training.
 
-A card is a dict of plain numbers, as `card.json` holds it: how many levels there are, how long they
-take, what acting at random and acting best earn, what levels share, and the bits of generalisation.
-What is not known is null and has a reason under `unknown`. The same arguments give the same card.
+A card is a dict of plain numbers, the contents of `card.json`: the number of levels, their length,
+the returns of random and of optimal play, the structure that levels share, and the bits of
+generalisation. Unknown values are null, with a reason under `unknown`. The same arguments give the
+same card.
 """
 
 import json
@@ -22,28 +23,28 @@ from rlgen.types import Key, PyTree
 
 FORMAT = "rlgen-card-1"
 
-_PICTURES = 0x9C7  # stream of levels to show
+_PICTURES = 0x9C7  # folded into the seed's key for the levels that are shown
 
 _NEEDS = {
     "solver": (LevelEnv.solve, "fewest steps and best return of a level"),
-    "features": (LevelEnv.level_features, "what describes a level"),
-    "structure": (LevelEnv.feature_values, "what the states are worth that look alike"),
-    "solve_rate": (LevelEnv.success, "whether an episode was solved"),
+    "features": (LevelEnv.level_features, "numbers that describe a level"),
+    "structure": (LevelEnv.feature_values, "optimal values by feature of the state"),
+    "solve_rate": (LevelEnv.success, "a test of whether an episode was solved"),
     "bits": (LevelEnv.labelled_states, "states with their best actions"),
 }
-"""Parts of a card, each with the capability that it takes, in words."""
+"""Parts of a card, each with the capability that it needs and a description of that capability."""
 
 Progress = Callable[[str], None]
 
 
 def _quietly(text: str) -> None:
-    """Says nothing."""
+    """Ignore a progress message."""
 
 
 class Ask(NamedTuple):
-    """What a card is made of."""
+    """Sizes and seed of a card."""
 
-    sampled: int = 1000  # levels, M
+    sampled: int = 1000  # number M of levels
     seed: int = 0
     curves: inductive_bias.Asked = inductive_bias.Asked()
 
@@ -52,52 +53,53 @@ DEFAULT = Ask()
 
 
 def check(ask: Ask) -> None:
-    """Refuse impossible sizes before anything is compiled.
+    """Check the sizes of a card before anything is compiled.
 
     Raises:
-        ValueError: names the option, the value and what is allowed.
+        ValueError: A size is invalid. The message names the option, its value and the valid range.
     """
     levels, rhos = ask.curves
     if ask.sampled < 2:
         raise ValueError(f"sampled must be at least 2 levels, usually 1000; got {ask.sampled}")
     if not levels or min(levels) < 1 or list(levels) != sorted(set(levels)):
         raise ValueError(
-            f"levels must be numbers of training levels that rise, such as 16,64,256,1024; got "
+            f"levels must be increasing numbers of training levels, such as 16,64,256,1024; got "
             f"{_list(levels)}"
         )
     if levels[-1] > inductive_bias.MOST_LEVELS:
         raise ValueError(
             f"levels={_list(levels)}: more than {inductive_bias.MOST_LEVELS:,} training levels "
-            "make matrices that need many GB; take fewer"
+            "need matrices of many GB; use fewer"
         )
     if not rhos or not all(0 < rho < 1 for rho in rhos) or len(set(rhos)) != len(rhos):
         raise ValueError(
-            f"rho must be different shares between 0 and 1, such as .5,.25,.1; got {_list(rhos)}"
+            f"rho must be distinct fractions between 0 and 1, such as .5,.25,.1; got {_list(rhos)}"
         )
 
 
 def card(env: Any, name: str, ask: Ask = DEFAULT, say: Progress = _quietly) -> dict[str, Any]:
-    """Measure a family.
+    """Measure a family and return its card.
 
     Args:
-        env: the family.
-        name: what it is called on the card.
-        ask: sizes and seed.
-        say: called with what is done next.
+        env: Environment of the family.
+        name: Name of the environment on the card.
+        ask: Sizes and seed.
+        say: Callback that receives a description of each step before it starts.
 
     Raises:
-        ValueError: impossible sizes; or a measured number that is not finite.
+        ValueError: A size is invalid, or a measured number is not finite.
     """
     check(ask)
     key_levels, key_play, key_bits = jax.random.split(jax.random.key(ask.seed), 3)
     say(f"sampling {ask.sampled:,} levels")
     sample = levels.sample_levels(key_levels, env, ask.sampled)
     parts: dict[str, tuple[str, Callable[[], Any]]] = {
-        "solver": ("solving them", lambda: levels.solved(env, sample)),
-        "features": ("describing them", lambda: levels.features(env, sample)),
-        "structure": ("comparing them", lambda: levels.structure(env, sample)),
-        "random": ("playing at random", lambda: levels.random_policy(key_play, env, sample)),
+        "solver": ("solving the levels", lambda: levels.solved(env, sample)),
+        "features": ("computing their features", lambda: levels.features(env, sample)),
+        "structure": ("computing shared structure", lambda: levels.structure(env, sample)),
+        "random": ("playing random actions", lambda: levels.random_policy(key_play, env, sample)),
     }
+    # A part whose capability is missing stays null on the card.
     unknown = {
         part: f"{type(env).__name__} has no `{capability.__name__}`: {words}"
         for part, (capability, words) in _NEEDS.items()
@@ -114,18 +116,18 @@ def card(env: Any, name: str, ask: Ask = DEFAULT, say: Progress = _quietly) -> d
 
 
 def first_levels(env: Any, seed: int, num: int) -> PyTree:
-    """Levels [num, ...] of the family for pictures, always the same for a seed."""
+    """Sample levels [num, ...] of the family for pictures; the same seed gives the same levels."""
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), _PICTURES), num)
     return jax.jit(jax.vmap(env.sample_level))(keys)
 
 
 def to_json(made: dict[str, Any]) -> str:
-    """The text of `card.json`."""
+    """Return the text of `card.json`."""
     return json.dumps(made, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _head(env: Any, name: str, ask: Ask) -> dict[str, Any]:
-    obs, _ = jax.eval_shape(
+    obs, _ = jax.eval_shape(  # shapes and dtypes only; nothing is compiled
         lambda key: env.reset_env(key, env.sample_level(key)), jax.random.key(0)
     )
     leaves = jax.tree_util.tree_leaves_with_path(obs)
@@ -147,10 +149,10 @@ def _head(env: Any, name: str, ask: Ask) -> dict[str, Any]:
 
 
 def _bits(key: Key, env: Any, ask: Ask, say: Progress, unknown: dict[str, str]) -> dict[str, Any]:
-    """Kernel, table and closed-form bits, as far as they are known; adds to what is not."""
+    """Compute kernel, table and closed-form bits; reasons for missing ones go to `unknown`."""
     bits, reference = None, None
     if "bits" not in unknown:
-        say("labelling states, for bits of generalisation")
+        say("labelling states for bits of generalisation")
         try:
             bits, reference = inductive_bias.measure(
                 key, env, ask.curves, lambda done, of: say(f"bits: draw {done} of {of}")
@@ -158,7 +160,8 @@ def _bits(key: Key, env: Any, ask: Ask, say: Progress, unknown: dict[str, str]) 
         except TooFewError as error:
             unknown["bits"] = str(error)
     if reference is None:
-        say("observing random play")
+        # The closed form needs a sample of observations, but not the best actions.
+        say("sampling observations of random play")
         reference = inductive_bias.reference_of(key, env)
     closed = inductive_bias.closed_form(reference, ask.curves)
     if "why" in closed:
@@ -177,7 +180,7 @@ def _told(bits: inductive_bias.Bits) -> dict[str, Any]:
 
 
 def _plain(x: Any) -> Any:
-    """Numbers as JSON has them; not-a-number and infinity are null."""
+    """Convert values to JSON types; NaN and infinity become null."""
     if isinstance(x, dict):
         return {str(key): _plain(value) for key, value in x.items()}
     if isinstance(x, list | tuple):

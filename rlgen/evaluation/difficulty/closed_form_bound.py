@@ -1,9 +1,11 @@
-"""Difficulty of generalising in closed form: the size of a space of functions, in bits.
+"""Closed-form upper bound on the difficulty of generalisation, in bits.
 
-An upper bound: the bits that pick a function which generalises out of all functions on a manifold
-of m dimensions that vary no faster than the resolution asks, less what n training points fix. It is
-exponential in m, and hardly reacts to data: good for comparing continuous families with each other
-and with published numbers, not for ranking grids. The numbers exceed floats, hence logarithms.
+The hypothesis space consists of all functions on a manifold of m dimensions that vary no faster
+than the resolution requires. The bound is the number of bits needed to select a function from it
+that generalises, minus the bits that n training points determine. It grows exponentially with m and
+hardly depends on the data. Use it to compare continuous families with each other and with published
+numbers, not to rank grid environments. The numbers exceed the range of floats, so all computations
+use logarithms.
 
 Source: Boopathy et al., 2023, "Model-agnostic Measure of Generalization Difficulty": the formulas
 of its released code, for a sphere and, in its control tasks, for a flat torus.
@@ -18,42 +20,42 @@ from scipy.spatial.distance import cdist
 from scipy.special import betaln, gammaln
 
 _LN2, _LN10 = math.log(2), math.log(10)
-_ROWS = 512  # of a matrix of distances held at once
+_ROWS = 512  # rows of the distance matrix computed at a time
 
 
 class Sphere(NamedTuple):
-    """What the bound on a sphere depends on; the reading for classes."""
+    """Parameters of the bound on a sphere, the variant for classification."""
 
-    dimension: float  # m, intrinsic
-    outputs: int  # D; classes - 1
+    dimension: float  # m, intrinsic dimension
+    outputs: int  # D, number of classes minus 1
     num_points: float  # n, training points
-    radius: float  # R, of the data
-    resolution: float  # δ: least distance of inputs that need different outputs
+    radius: float  # R, radius of the data
+    resolution: float  # δ, smallest distance between inputs that need different outputs
     classes: int  # P_d, combinations of discrete features
-    error: float  # ε: desired error over the loss's Lipschitz constant
-    bound: float = 1.0  # B, of the outputs
+    error: float  # ε, desired error divided by the Lipschitz constant of the loss
+    bound: float = 1.0  # B, bound of the outputs
 
 
 class Torus(NamedTuple):
-    """What the bound on a flat torus of radius 1 depends on; the reading for control."""
+    """Parameters of the bound on a flat torus of radius 1, the variant for control."""
 
-    dimension: float  # m, of what the policy must react to
-    outputs: int  # D; of the action
+    dimension: float  # m, dimension of the observations that the policy must react to
+    outputs: int  # D, dimension of the action
     num_points: float  # n, env steps of experience
-    resolution: float  # δ, of observations
-    error: float  # ε, tolerated in the action
+    resolution: float  # δ, resolution of observations
+    error: float  # ε, tolerated error of the action
 
 
 class Modes(NamedTuple):
-    """The functions that a resolution asks for, on a sphere."""
+    """Spherical harmonics that a given resolution requires."""
 
-    frequency: float  # M, the highest
-    degree: float  # K, of that frequency
-    log_count: float  # ln E
+    frequency: float  # M, highest frequency
+    degree: float  # K, degree of that frequency
+    log_count: float  # ln E, logarithm of their number
 
 
 def modes(dimension: float | int, radius: float | int, resolution: float | int) -> Modes:
-    """Spherical harmonics on a sphere of m dimensions, up to the frequency of a resolution.
+    """Count the spherical harmonics on an m-dimensional sphere up to a resolution's frequency.
 
     M = 2πR/δ; K = (√((m-1)² + 4M²) - (m-1)) / 2; E = C(m+K, m) + C(m+K-1, m).
     """
@@ -64,16 +66,17 @@ def modes(dimension: float | int, radius: float | int, resolution: float | int) 
 
 
 def sphere_log10_bits(task: Sphere) -> float:
-    """Log₁₀ of the bits on a sphere; minus infinity for none, where n D reaches the space's size.
+    """Log₁₀ of the bits on a sphere; minus infinity for 0 bits, as when n D reaches 2 D P_d E.
 
     bits = (2 D P_d E - n D) log₂(B √D √P_d (K √D / R) W / ε), with the train-test distance
     W = √(m/6) (2 π^((m+1)/2) P_d / Γ((m+1)/2))^(1/m) R n^(-1/m).
     """
     _check(task)
     m, found = task.dimension, modes(task.dimension, task.radius, task.resolution)
-    log_size = math.log(2 * task.outputs * task.classes) + found.log_count
+    log_size = math.log(2 * task.outputs * task.classes) + found.log_count  # ln(2 D P_d E)
+    # Logarithm of the surface area of the unit m-sphere, 2 π^((m+1)/2) / Γ((m+1)/2).
     log_area = _LN2 + (m + 1) / 2 * math.log(math.pi) - float(gammaln((m + 1) / 2))
-    log_distance = 0.5 * math.log(m / 6) + math.log(task.radius)
+    log_distance = 0.5 * math.log(m / 6) + math.log(task.radius)  # ln W, with the next line
     log_distance += (log_area + math.log(task.classes) - math.log(task.num_points)) / m
     log_ratio = math.log(task.bound * task.outputs / (task.radius * task.error))
     log_ratio += 0.5 * math.log(task.classes) + math.log(found.degree) + log_distance
@@ -81,7 +84,7 @@ def sphere_log10_bits(task: Sphere) -> float:
 
 
 def torus_log10_bits(task: Torus) -> float:
-    """Log₁₀ of the bits on a flat torus of radius 1; minus infinity for none.
+    """Log₁₀ of the bits on a flat torus of radius 1; minus infinity for 0 bits.
 
     bits = D (2 M^m π^(m/2) / Γ(m/2 + 1) - n) log₂(2π M √(m/6) D n^(-1/m) / ε), M = 2π/δ.
     """
@@ -95,13 +98,18 @@ def torus_log10_bits(task: Torus) -> float:
 
 
 def intrinsic_dimension(points: Float[np.ndarray, "N F"], num_neighbours: int = 5) -> float:
-    """Maximum-likelihood dimension of the manifold that points lie on, from nearest neighbours.
+    """Maximum-likelihood estimate of the dimension of the manifold on which points lie.
 
-    1 / mean of ln(T_k / T_j) over the points and j < k, where T_j is the distance to the j-th
-    nearest other point. Equal points count once: their distance 0 would make it infinite.
+    The estimate is 1 / mean of ln(T_k / T_j) over all points and all j < k, where T_j is the
+    distance to the j-th nearest other point. Equal points count once, because a distance of 0 has
+    no logarithm. The result is infinite if all k neighbours of every point are equally distant.
+
+    Args:
+        points: The points; duplicates are allowed.
+        num_neighbours: Number k of nearest neighbours.
 
     Raises:
-        ValueError: no more than k different points.
+        ValueError: There are no more than k different points.
     Source: Levina and Bickel, 2004, "Maximum Likelihood Estimation of Intrinsic Dimension".
     """
     points = np.unique(points, axis=0)
@@ -111,21 +119,23 @@ def intrinsic_dimension(points: Float[np.ndarray, "N F"], num_neighbours: int = 
         )
     nearest = []
     for start in range(0, len(points), _ROWS):
-        distance = cdist(points[start : start + _ROWS], points)  # not by products: 0 must be 0
-        nearest.append(np.sort(distance, 1)[:, 1 : num_neighbours + 1])
+        # Not by matrix products: the distance of a point to itself must be exactly 0.
+        distance = cdist(points[start : start + _ROWS], points)
+        nearest.append(np.sort(distance, 1)[:, 1 : num_neighbours + 1])  # without the point itself
     found = np.log(np.concatenate(nearest))
     spread = (found[:, -1:] - found[:, :-1]).mean()
     return float(1 / spread) if spread > 0 else math.inf
 
 
 def resolution(points: Float[np.ndarray, "N F"], right: Bool[np.ndarray, "N A"]) -> float:
-    """δ: the least distance of two points that have no right answer in common; 0 if they coincide.
+    """Resolution δ: the smallest distance between two points without a common right answer.
 
-    Infinite where any two have one in common.
+    It is 0 if two such points coincide, and infinite if every two points share a right answer.
     """
     least = math.inf
     for start in range(0, len(points), _ROWS):
         rows = slice(start, start + _ROWS)
+        # The product counts the common right answers of each pair of points.
         apart = ~(right[rows].astype(int) @ right.T.astype(int)).astype(bool)
         distance = np.where(apart, cdist(points[rows], points), math.inf)
         least = min(least, float(distance.min()))
@@ -133,21 +143,27 @@ def resolution(points: Float[np.ndarray, "N F"], right: Bool[np.ndarray, "N A"])
 
 
 def radius(points: Float[np.ndarray, "N F"]) -> float:
-    """R: the largest norm."""
+    """Radius R: the largest Euclidean norm of the points."""
     return float(np.sqrt((points**2).sum(1).max()))
 
 
 def _log_binomial(top: float | int, bottom: float | int) -> float:
-    """Ln C(top, bottom) of real numbers, without cancellation where `top` is large."""
+    """Logarithm of the binomial coefficient C(top, bottom) of real numbers.
+
+    Uses C(a, b) = 1 / ((a + 1) B(a - b + 1, b + 1)), which avoids cancellation for large `top`.
+    """
     return float(-math.log1p(top) - betaln(top - bottom + 1, bottom + 1))
 
 
 def _log10_bits(log_size: float, fixed: float | int, log_ratio: float) -> float:
-    """Of `exp(log_size) - fixed` free numbers, each told to a precision of exp(-log_ratio)."""
-    share = math.log(fixed) - log_size
+    """Log₁₀ of the bits that specify exp(log_size) - fixed numbers to a precision exp(-log_ratio).
+
+    The result is minus infinity if that is 0 bits.
+    """
+    share = math.log(fixed) - log_size  # ln of the fraction of numbers that are fixed
     if share >= 0 or log_ratio <= 0:
         return -math.inf
-    log_free = log_size + math.log(-math.expm1(share))
+    log_free = log_size + math.log(-math.expm1(share))  # ln(exp(log_size) - fixed)
     return (log_free + math.log(log_ratio / _LN2)) / _LN10
 
 

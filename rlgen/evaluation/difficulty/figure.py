@@ -1,4 +1,4 @@
-"""A difficulty card as one picture: levels, how long they take, bits, what they are like."""
+"""Figure of a difficulty card: example levels, fewest steps, bits of generalisation, features."""
 
 import textwrap
 from collections.abc import Sequence
@@ -16,19 +16,20 @@ from rlgen.evaluation.difficulty.table import Facts, distinct_words, interval
 from rlgen.evaluation.report.figures import MARKERS, THEMES, Theme, dress, short
 
 NUM_LEVELS = 6
-SIZE = (11.0, 6.2)  # inches: a slide
-_FEATURES = 4
-_UNREACHABLE = "none of the errors asked for\ncan be reached from these\nobservations"
+SIZE = (11.0, 6.2)  # inches; the format of a slide
+_FEATURES = 4  # most histograms in the last row
+_UNREACHABLE = "none of the requested errors\ncan be reached from these\nobservations"
 
 
 def card_figure(
     card: Facts, images: Sequence[UInt8[np.ndarray, "H W 3"]], theme: str = "light"
 ) -> Figure:
-    """The picture of a card.
+    """Draw the figure of a card.
 
     Args:
-        card: see `card`.
-        images: of some levels, the first few are shown; none if the family draws no pictures.
+        card: The card, see `rlgen.evaluation.difficulty.card.card`.
+        images: Images of levels, of which the first few are shown; empty if the family cannot draw
+            levels.
         theme: `light` or `dark`.
     """
     look = THEMES[theme]
@@ -48,12 +49,12 @@ def card_figure(
 
 
 def _summary(card: Facts) -> str:
-    """The title's facts."""
+    """Return the facts in the title."""
     told = [distinct_words(card["distinct"])]
     if card["solver"]:
         told.append(f"{card['solver']['solvable']['value']:.1%} solvable")
     if "solve_rate" in card["random"]:
-        told.append(f"random solves {interval(card['random']['solve_rate'], percent=True)}")
+        told.append(f"random play solves {interval(card['random']['solve_rate'], percent=True)}")
     return " · ".join(told)
 
 
@@ -67,20 +68,20 @@ def _levels(figure: Figure, place: SubplotSpec, images: Sequence[np.ndarray]) ->
 
 def _lengths(axes: Axes, card: Facts, look: Theme) -> None:
     dress(axes, look)
-    axes.set_title("Fewest steps to success", loc="left", color=look.ink, fontsize=10)
+    axes.set_title("Fewest steps to solve a level", loc="left", color=look.ink, fontsize=10)
     steps = card["solver"] and card["solver"]["optimal_steps"]
     if not steps:
         return _say(axes, "no solver" if not card["solver"] else "no level has a solution", look)
     _bars(axes, steps["histogram"], look.runs[0])
-    axes.axvline(steps["q50"], color=look.ink, linewidth=1, linestyle="--")
+    axes.axvline(steps["q50"], color=look.ink, linewidth=1, linestyle="--")  # median
     axes.set(xlabel="steps", ylabel="levels")
     return None
 
 
 def _curves(axes: Axes, card: Facts, look: Theme) -> None:
-    """Kernel bits solid, table bits dashed, one colour a ρ."""
+    """Draw kernel bits as solid and table bits as dashed lines, with one colour per ρ."""
     dress(axes, look)
-    axes.set_title("Bits of generalisation for each state", loc="left", color=look.ink, fontsize=10)
+    axes.set_title("Bits of generalisation per state", loc="left", color=look.ink, fontsize=10)
     if not card["bits"]:
         return _say(axes, textwrap.fill(card["unknown"]["bits"], 44), look)
     drawn = [
@@ -104,7 +105,7 @@ def _curves(axes: Axes, card: Facts, look: Theme) -> None:
 def _curve(
     axes: Axes, curve: Facts, levels: Sequence[int], r: int, dashed: bool, look: Theme
 ) -> bool:
-    """Whether there was anything to draw."""
+    """Draw one curve and return whether it has any values."""
     kept = [j for j, mean in enumerate(curve["mean"]) if mean is not None]
     if not kept:
         return False
@@ -112,7 +113,7 @@ def _curve(
     mean, sd = (np.array([curve[name][j] for j in kept]) for name in ("mean", "sd"))
     colour = look.runs[r % len(look.runs)]
     style: dict[str, Any] = {"linestyle": "--" if dashed else "-", "linewidth": 1.8}
-    filled = "none" if curve["doubtful"] else colour
+    filled = "none" if curve["doubtful"] else colour  # hollow markers: ambiguous observations
     marker = MARKERS[r % len(MARKERS)]
     axes.plot(x, mean, marker=marker, color=colour, markerfacecolor=filled, markersize=5, **style)
     axes.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
@@ -138,7 +139,7 @@ def _legend(axes: Axes, card: Facts, look: Theme) -> None:
 
 
 def _features(figure: Figure, place: SubplotSpec, card: Facts, look: Theme) -> None:
-    """Histograms of the first few features that vary and are not the number of steps again."""
+    """Draw histograms of the first few features that vary, except the number of optimal steps."""
     known = card["features"] or {}
     varied = [
         name
@@ -155,7 +156,7 @@ def _features(figure: Figure, place: SubplotSpec, card: Facts, look: Theme) -> N
     if not varied:
         axes = figure.add_subplot(row[0])
         dress(axes, look)
-        _say(axes, "no features of levels vary", look)
+        _say(axes, "no feature varies between levels", look)
 
 
 def _bars(axes: Axes, histogram: Facts, colour: str) -> None:

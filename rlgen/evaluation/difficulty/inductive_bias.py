@@ -1,12 +1,16 @@
-"""Bits of generalisation of a family: what a learner must bring along to act well on new levels.
+"""Bits of generalisation of a family: inductive bias a learner needs to act well on new levels.
 
-The protocol `card v1`, frozen so that numbers can be compared: states drawn evenly from those that
-an episode can be in; kernel exp(-d² / 2 width²) with the median distance of a reference sample of
-the family as width; jitter 1e-3; 4 states of each training level, 1 of each of 200 test levels,
-none of which is a training level; target y_a = 1[a optimal] / number of optimal actions - 1 / A;
-the error allowed is ρ times that of answering 0; mean and standard deviation over 5 draws.
+The protocol `card v1` is frozen so that numbers can be compared:
 
-Sources: see `kernel_bits`, `table_bits`, `closed_form_bits`.
+- States are drawn uniformly from those that an episode can be in: 4 states of each training level,
+  and 1 state of each of 200 test levels, none of which is a training level.
+- The kernel is exp(-d² / 2 width²). Its width is the root of the median squared distance in a
+  reference sample of the family; the jitter is 1e-3.
+- The target is y_a = 1[a optimal] / number of optimal actions - 1 / A.
+- The allowed error is ρ times the error of the answer 0.
+- Results are the mean and the standard deviation over 5 draws.
+
+Sources: see `kernel_bound`, `table_bound` and `closed_form_bound`.
 """
 
 import math
@@ -43,46 +47,46 @@ from rlgen.types import Key
 PROTOCOL = "card v1"
 LEVELS = (16, 64, 256, 1024)
 RHOS = (0.5, 0.25, 0.1)
-STATES = 4
-TESTS = 200
+STATES = 4  # states per training level
+TESTS = 200  # test levels, with one state each
 DRAWS = 5
 MOST_LEVELS = 4096
-"""Of training: a matrix of 16,384 squared takes 2 GB."""
+"""Most training levels: with 4 states each, a kernel matrix of 16,384 rows takes 2 GB."""
 REFERENCE = 512
-"""States that the width, the dimension and the resolution are measured on."""
+"""Number of states from which the width, the dimension and the resolution are measured."""
 
-CONTROL_ERROR = 1e-3  # resolution and error of the paper's control tasks
+CONTROL_ERROR = 1e-3  # δ and ε of the paper's control tasks
 
 
 class Asked(NamedTuple):
-    """For which curves."""
+    """Numbers of training levels and error ratios ρ of the curves."""
 
     levels: tuple[int, ...] = LEVELS
     rhos: tuple[float, ...] = RHOS
 
 
 class Reference(NamedTuple):
-    """What the scale of a family's observations is read off."""
+    """Reference sample that sets the scale of a family's observations."""
 
     inputs: Float[np.ndarray, "N F"]
-    best: Bool[np.ndarray, "N A"] | None  # where the best actions are known
+    best: Bool[np.ndarray, "N A"] | None  # mask of best actions; None if they are unknown
 
 
 class Curve(NamedTuple):
-    """Bits for each test state by number of training levels, at one ρ; NaN where there are none."""
+    """Bits per test state by number of training levels, for one ρ; NaN where not available."""
 
     rho: float
     mean: tuple[float, ...]
-    sd: tuple[float, ...]
-    why: tuple[str, ...]  # why there is no number; "" where there is one
-    doubtful: bool  # observations that recur are too ambiguous for it; it measures that, too
+    sd: tuple[float, ...]  # standard deviation over draws
+    why: tuple[str, ...]  # reason for a missing number; "" if it is available
+    doubtful: bool  # aliasing of recurring observations is at least ρ and affects the numbers
 
 
 class Bits(NamedTuple):
-    """All curves of a family."""
+    """All bit curves of a family."""
 
     aliasing: Aliasing
-    new: tuple[float, ...]  # share of test observations not met in training, by levels
+    new: tuple[float, ...]  # fraction of test observations not in the training set, by levels
     kernel: list[Curve]
     table: list[Curve]
 
@@ -90,11 +94,11 @@ class Bits(NamedTuple):
 def measure(
     key: Key, env: Any, asked: Asked, progress: Callable[[int, int], None] = lambda done, of: None
 ) -> tuple[Bits, Reference]:
-    """Kernel and table bits, and the reference sample.
+    """Measure kernel and table bits; also return the reference sample.
 
     Raises:
-        TooFewError: the environment has too few levels, or its observations do not differ.
-        ValueError: it does not tell best actions.
+        TooFewError: The environment has too few levels, or too few different observations.
+        ValueError: The environment does not provide best actions.
     """
     registry.require(env, LevelEnv.labelled_states, "bits of generalisation")
     key_reference, key_draws = jax.random.split(key)
@@ -105,7 +109,7 @@ def measure(
         found.inputs[:, 0][:REFERENCE].astype(np.float64), found.best[:, 0][:REFERENCE]
     )
     width = _width(reference)
-    seen, answers, kernel, table, new = [], [], [], [], []
+    seen, answers, kernel, table, new = [], [], [], [], []  # aliasing pools the states of all draws
     for i in range(DRAWS):
         one = draw(jax.random.fold_in(key_draws, i), sample, num, TESTS)
         kernel.append(kernel_of(one, asked, width))
@@ -124,14 +128,20 @@ def measure(
 
 
 def reference_of(key: Key, env: Any) -> Reference:
-    """Of random play, where the best actions are not known; each observation once."""
+    """Return a reference sample of random play, for families whose best actions are unknown.
+
+    Each observation occurs at most once.
+    """
     inputs = np.unique(random_observations(key, env), axis=0).astype(np.float64)
     rows = np.random.default_rng(0).permutation(len(inputs))[:REFERENCE]
     return Reference(inputs[rows], None)
 
 
 def kernel_of(one: Draw, asked: Asked, width: float) -> Float[np.ndarray, "R L"]:
-    """Kernel bits of one draw, for each ρ and number of levels; infinite where out of reach."""
+    """Kernel bits per test state of one draw, for each ρ (R) and number of training levels (L).
+
+    The bits are infinite where the allowed error cannot be reached.
+    """
     train, test = (
         Labelled(
             part.inputs.reshape(-1, part.inputs.shape[-1]).astype(np.float64),
@@ -140,17 +150,17 @@ def kernel_of(one: Draw, asked: Asked, width: float) -> Float[np.ndarray, "R L"]
         for part in (one.train, one.test)
     )
     laws = error_laws(train, test, width, [STATES * num for num in asked.levels])
-    error = float((test.targets**2).mean())
+    error = float((test.targets**2).mean())  # mean squared error of the answer 0
     num = len(test.inputs)
     return np.array([[bits_per_test(law, rho * error, num) for law in laws] for rho in asked.rhos])
 
 
 def table_of(one: Draw, asked: Asked) -> tuple[Float[np.ndarray, "R L"], Float[np.ndarray, " L"]]:
-    """Table bits of one draw, and the share of test observations that are new to the table.
+    """Table bits per test state of one draw, and the fraction of new test observations.
 
-    The share of wrong answers allowed is ρ times that of guessing everywhere.
+    The allowed fraction of wrong answers is ρ times that of guessing on all test states.
     """
-    right = one.test.best[:, 0].mean(1)
+    right = one.test.best[:, 0].mean(1)  # probability that a uniform guess is a best action
     tests = digests(one.test.inputs[:, 0])
     bits, new = np.zeros((len(asked.rhos), len(asked.levels))), []
     for j, num in enumerate(asked.levels):
@@ -164,10 +174,11 @@ def table_of(one: Draw, asked: Asked) -> tuple[Float[np.ndarray, "R L"], Float[n
 
 
 def closed_form(reference: Reference, asked: Asked) -> dict[str, Any]:
-    """The bound in closed form, with all that it was made of; or why there is none.
+    """Compute the closed-form bound and return it with all its parameters.
 
-    Where best actions are known, the reading for classes; else, if observations are real numbers,
-    that of the paper's control tasks, with its resolution and error.
+    If best actions are known, it is the variant for classification. Otherwise, if observations are
+    real numbers, it is the variant of the paper's control tasks, with the paper's resolution and
+    error. If there is no bound, the entry `why` gives the reason.
     """
     distinct = np.unique(reference.inputs, axis=0)
     try:
@@ -175,9 +186,9 @@ def closed_form(reference: Reference, asked: Asked) -> dict[str, Any]:
     except ValueError as error:
         return {"dimension": None, "why": str(error)}
     if not math.isfinite(dimension):
-        return {"dimension": None, "why": "all neighbours are equally far"}
+        return {"dimension": None, "why": "all nearest neighbours are equally distant"}
     told: dict[str, Any] = {"dimension": dimension, "num_observations": len(distinct)}
-    m = max(1, round(dimension))
+    m = max(1, round(dimension))  # whole number of dimensions
     if reference.best is None:
         return told | _control(m, reference.inputs, asked)
     return told | _classes(m, reference, asked)
@@ -185,7 +196,7 @@ def closed_form(reference: Reference, asked: Asked) -> dict[str, Any]:
 
 def _width(reference: Reference) -> float:
     if len(reference.inputs) < 2:
-        raise TooFewError("hardly any sampled level has a solution")
+        raise TooFewError("fewer than two sampled levels have a solution")
     try:
         return median_width(reference.inputs)
     except ValueError as error:
@@ -197,9 +208,9 @@ def _classes(m: int, reference: Reference, asked: Asked) -> dict[str, Any]:
     delta = closed.resolution(reference.inputs, reference.best)
     if not 0 < delta < math.inf:
         why = (
-            "states that look alike ask for different actions"
+            "states with the same observation need different actions"
             if delta == 0
-            else ("no two states ask for different actions")
+            else ("no two states need different actions")
         )
         return {"why": why}
     size, actions = closed.radius(reference.inputs), reference.best.shape[1]
@@ -207,7 +218,7 @@ def _classes(m: int, reference: Reference, asked: Asked) -> dict[str, Any]:
     shape = {"m": m, "outputs": actions - 1, "classes": actions, "radius": size}
     curves = []
     for rho in asked.rhos:
-        error = math.sqrt(rho * mean_square)
+        error = math.sqrt(rho * mean_square)  # ρ applies to the squared error
         tasks = (
             closed.Sphere(m, actions - 1, STATES * num, size, delta, actions, error)
             for num in asked.levels
@@ -218,8 +229,8 @@ def _classes(m: int, reference: Reference, asked: Asked) -> dict[str, Any]:
 
 
 def _control(m: int, inputs: Float[np.ndarray, "N F"], asked: Asked) -> dict[str, Any]:
-    if (inputs == np.round(inputs)).all():
-        return {"why": "the best actions are not known, and observations are whole numbers"}
+    if (inputs == np.round(inputs)).all():  # the control variant needs continuous observations
+        return {"why": "the best actions are unknown and the observations are whole numbers"}
     tasks = [closed.Torus(m, 1, STATES * n, CONTROL_ERROR, CONTROL_ERROR) for n in asked.levels]
     found = [closed.torus_log10_bits(task) for task in tasks]
     told = {"reading": "torus", "m": m, "outputs": 1, "resolution": CONTROL_ERROR}
@@ -227,7 +238,7 @@ def _control(m: int, inputs: Float[np.ndarray, "N F"], asked: Asked) -> dict[str
 
 
 def _curves(asked: Asked, bits: Float[np.ndarray, "D R L"], lost: Aliasing) -> list[Curve]:
-    """Mean and deviation over draws, or why there is no number."""
+    """Mean and standard deviation over D draws, or the reason why there is no number."""
     curves = []
     for r, rho in enumerate(asked.rhos):
         one = bits[:, r]
@@ -241,6 +252,7 @@ def _curves(asked: Asked, bits: Float[np.ndarray, "D R L"], lost: Aliasing) -> l
 
 
 def _why(draws: Sequence[float] | np.ndarray, floor: float, rho: float) -> str:
+    """Return the reason why a ratio ρ has no number; "" if it has one."""
     if floor >= rho:
         return "not reachable from this observation"
     infinite = int(np.isinf(np.asarray(draws)).sum())

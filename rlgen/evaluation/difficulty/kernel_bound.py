@@ -1,15 +1,17 @@
-"""Bits of generalisation of a kernel: how unlikely a function that fits the training set is right.
+"""Bits of generalisation with a kernel: improbability that a function that fits also generalises.
 
-A Gaussian process is the prior over functions; it is conditioned on the training set. What remains
-is a normal law of the outputs at the test inputs, under which the mean squared error is a constant
-plus a weighted sum of non-central chi-squares. The bits are minus the logarithm of the chance that
-it is at most a target: what a learner has to bring along that the data do not tell.
+The prior over functions is a Gaussian process, which is conditioned on the training set. The
+outputs at the test inputs are then normally distributed, and their mean squared error is a constant
+plus a weighted sum of non-central chi-square variables. The bits are minus the logarithm (base 2)
+of the probability that this error is at most a target: the inductive bias that a learner needs in
+addition to the data.
 
 Source: Boopathy et al., 2024, "Towards Exact Computation of Inductive Bias".
-Differs from its released code, which draws functions, fits one scaled chi-square to their errors
-and is off by factors in the tail: the law is the exact one, its distribution function that of
-Lugannani and Rice, 1980, "Saddle Point Approximation for the Distribution of the Sum of Independent
-Random Variables" (within a few hundredths of a nat of exact values).
+Differs from its released code, which samples functions, fits one scaled chi-square distribution to
+their errors and is wrong by factors in the tail. Here the distribution is the exact one, and its
+distribution function is evaluated with the approximation of Lugannani and Rice, 1980, "Saddle Point
+Approximation for the Distribution of the Sum of Independent Random Variables" (within a few
+hundredths of a nat of exact values).
 """
 
 import math
@@ -22,35 +24,36 @@ from scipy.linalg import cholesky, eigh, solve_triangular
 from scipy.special import erfcx, log_ndtr
 
 JITTER = 1e-3
-"""Variance added to the training targets, of a prior of variance 1."""
+"""Noise variance of the training targets; the prior has variance 1."""
 FLAT = 1e-9
-"""Directions of less variance than this are counted as known for certain."""
+"""Eigenvalues of the posterior covariance below this value are treated as 0."""
 
-_ROUNDS = 200  # of bisection: more than the bits of a float
-_MEAN = 1e-3  # standard deviations around the mean in which a limit replaces the formula
+_ROUNDS = 200  # of bisection; more than a float has bits
+_MEAN = 1e-3  # |v| below which the limit at the mean replaces the formula
 
 
 class ErrorLaw(NamedTuple):
-    """Law of a mean squared error: constant + Σ w_i (z_i + b_i)², z_i independent and normal."""
+    """Distribution of a mean squared error: c₀ + Σ w_i (z_i + b_i)², z_i independent N(0, 1)."""
 
-    constant: float  # c₀; no function that fits the training set gets below it
+    constant: float  # c₀, lower bound of the error of functions that fit the training set
     weight: Float[np.ndarray, " K"]  # w_i > 0
     shift: Float[np.ndarray, " K"]  # b_i
 
 
 class Labelled(NamedTuple):
-    """Inputs and targets."""
+    """Inputs with their targets."""
 
     inputs: Float[np.ndarray, "N F"]
     targets: Float[np.ndarray, "N A"]
 
 
 def nats(law: ErrorLaw, error: float | int) -> float:
-    """-ln P(mean squared error <= error); infinite where that cannot happen.
+    """Compute -ln P(mean squared error <= error); infinite if the probability is 0.
 
-    With the cumulants' generator k(s) = Σ -½ ln(1 - 2ws) + wb²s / (1 - 2ws), s* where k'(s*) =
-    ε - c₀, u = s* √k''(s*) and v = sign(s*) √(2 (s* (ε - c₀) - k(s*))), the chance is
-    Φ(v) + φ(v) (1/v - 1/u). With Mills' ratio Φ/φ it does not underflow, however far in the tail.
+    The cumulant generating function is k(s) = Σ -½ ln(1 - 2ws) + wb²s / (1 - 2ws). The saddle point
+    s* solves k'(s*) = ε - c₀. With u = s* √k''(s*) and v = sign(s*) √(2 (s* (ε - c₀) - k(s*))), the
+    probability is Φ(v) + φ(v) (1/v - 1/u). In the lower tail the Mills ratio Φ/φ prevents
+    underflow.
     """
     target = error - law.constant
     if not len(law.weight):
@@ -60,59 +63,70 @@ def nats(law: ErrorLaw, error: float | int) -> float:
     s = _saddle_point(law, target)
     k, _, k2, k3 = _cumulants(law, s)
     v = math.copysign(math.sqrt(max(2 * (s * target - k), 0.0)), s)
-    if abs(v) < _MEAN:  # the two fractions cancel
+    if abs(v) < _MEAN:  # 1/v and 1/u cancel; use the limit s* -> 0
         return -math.log(0.5 + v / math.sqrt(2 * math.pi) + _skewness(k2, k3) / 6 * _PHI0)
     u = s * math.sqrt(k2)
     if v > 0:
         chance = math.exp(log_ndtr(v)) + _PHI0 * math.exp(-0.5 * v * v) * (1 / v - 1 / u)
-        return max(0.0, -math.log(chance))
+        return max(0.0, -math.log(chance))  # the approximation can slightly exceed 1
+    # Lower tail: P = φ(v) (Φ(v)/φ(v) + 1/v - 1/u), whose logarithm does not underflow.
     mills = math.sqrt(math.pi / 2) * float(erfcx(-v / math.sqrt(2)))
     return 0.5 * v * v - math.log(_PHI0) - math.log(mills + 1 / v - 1 / u)
 
 
 def bits_per_test(law: ErrorLaw, error: float, num_tests: int) -> float:
-    """Bits for each of the test inputs."""
+    """Bits per test input: `nats` divided by ln 2 and the number of test inputs."""
     return nats(law, error) / (math.log(2) * num_tests)
 
 
 def median_width(inputs: Float[np.ndarray, "N F"]) -> float:
-    """Width of a kernel: root of the median squared distance of the inputs, each pair once.
+    """Width of a kernel: root of the median squared distance over all pairs of inputs.
 
     Raises:
-        ValueError: half of the pairs or more coincide, so that no width can be told.
+        ValueError: The median distance is 0 because at least half of the pairs coincide, or there
+            is no pair.
     """
     squared = squared_distances(inputs, inputs)[np.triu_indices(len(inputs), 1)]
     median = float(np.median(squared)) if squared.size else 0.0
     if median <= 0:
-        raise ValueError("half of the reference inputs or more coincide; there is no width")
+        raise ValueError(
+            "half of the pairs of reference inputs or more coincide, so the kernel has no width"
+        )
     return math.sqrt(median)
 
 
 def squared_distances(
     x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "M F"]
 ) -> Float[np.ndarray, "N M"]:
-    """By one product of matrices; exactly 0 between equal rows of whole numbers."""
+    """Squared Euclidean distances between the rows of x and y.
+
+    Computed with one matrix product. Between equal rows of whole numbers they are exactly 0.
+    """
     norms = (x**2).sum(1)[:, None] + (y**2).sum(1)[None]
-    return np.maximum(norms - 2 * (x @ y.T), 0.0)
+    return np.maximum(norms - 2 * (x @ y.T), 0.0)  # rounding can give small negative values
 
 
 def error_laws(
     train: Labelled, test: Labelled, width: float, sizes: Sequence[int], jitter: float = JITTER
 ) -> list[ErrorLaw]:
-    """The law of the error at the test inputs, given the first so many of the training inputs.
+    """Distribution of the error at the test inputs, given the first `size` training inputs.
 
-    Kernel exp(-d² / 2 width²), one independent function for each of the A outputs. The Cholesky
-    factor of the first rows is part of that of all rows, so that all sizes cost little more than
-    the largest.
+    The kernel is exp(-d² / 2 width²), with an independent function for each of the A outputs. The
+    Cholesky factor of the first rows is a block of the factor of all rows, so all sizes together
+    cost little more than the largest.
 
     Args:
-        train, test: inputs and targets; the order of the training set counts.
-        width: of the kernel.
-        sizes: numbers of training inputs.
-        jitter: variance added to training targets.
+        train: Training inputs and targets, in the order in which `sizes` selects them.
+        test: Test inputs and targets.
+        width: Width of the kernel.
+        sizes: Numbers of training inputs.
+        jitter: Noise variance of the training targets.
+
+    Returns:
+        One distribution per size.
 
     Raises:
-        ValueError: a size that the training set does not have.
+        ValueError: A size is negative or larger than the training set.
     """
     if max(sizes) > len(train.inputs) or min(sizes) < 0:
         raise ValueError(f"sizes {list(sizes)} must be in 0 .. {len(train.inputs)}")
@@ -121,17 +135,19 @@ def error_laws(
     gram = _kernel(train.inputs[:num], train.inputs[:num], width)
     gram[np.diag_indices(num)] += jitter
     factor = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
+    # One triangular solve L⁻¹ [K(train, test), targets] serves the covariances and the means.
     right = np.hstack([_kernel(train.inputs[:num], test.inputs, width), train.targets[:num]])
     solved = solve_triangular(factor, right, lower=True, overwrite_b=True, check_finite=False)
     tests = len(test.inputs)
     laws = []
     for size in sizes:
         cross, targets = solved[:size, :tests], solved[:size, tests:]
+        # Posterior covariance, and posterior mean minus the test targets.
         laws.append(_law(prior - cross.T @ cross, cross.T @ targets - test.targets))
     return laws
 
 
-_PHI0 = 1 / math.sqrt(2 * math.pi)
+_PHI0 = 1 / math.sqrt(2 * math.pi)  # φ(0)
 
 
 def _kernel(x: np.ndarray, y: np.ndarray, width: float) -> Float[np.ndarray, "N M"]:
@@ -139,7 +155,14 @@ def _kernel(x: np.ndarray, y: np.ndarray, width: float) -> Float[np.ndarray, "N 
 
 
 def _law(covariance: Float[np.ndarray, "N N"], residual: Float[np.ndarray, "N A"]) -> ErrorLaw:
-    """Of the error of normal outputs with a covariance, and means off by a residual."""
+    """Distribution of the error of normal outputs.
+
+    Args:
+        covariance: Covariance of the outputs at the N test inputs, equal for all A outputs.
+        residual: Mean of the outputs minus their targets.
+    """
+    # With eigenvalues λ and residuals r in the eigenbasis, the error is Σ (√λ z + r)² / (N A), so
+    # w = λ / (N A) and b = r / √λ; directions with λ = 0 contribute r² / (N A) to the constant.
     variance, axes = eigh((covariance + covariance.T) / 2, check_finite=False)
     along = axes.T @ residual
     free, num = variance > FLAT, residual.size
@@ -150,7 +173,7 @@ def _law(covariance: Float[np.ndarray, "N N"], residual: Float[np.ndarray, "N A"
 
 
 def _cumulants(law: ErrorLaw, s: float) -> tuple[float, float, float, float]:
-    """k(s) and its first three derivatives."""
+    """Cumulant generating function k(s) and its first three derivatives."""
     w, b2 = law.weight, law.shift**2
     shrunk = 1 / (1 - 2 * w * s)
     worth = w * shrunk
@@ -162,14 +185,17 @@ def _cumulants(law: ErrorLaw, s: float) -> tuple[float, float, float, float]:
 
 
 def _saddle_point(law: ErrorLaw, target: float) -> float:
-    """Where k' is the target: k' rises from 0 at minus infinity to infinity at 1 / (2 max w)."""
+    """Solve k'(s) = target by bisection.
+
+    k' increases from 0 at minus infinity to infinity at 1 / (2 max w).
+    """
     top = 0.5 / float(law.weight.max())
     low, high = (-top, 0.0) if _cumulants(law, 0.0)[1] > target else (0.0, top)
-    while low < 0 and _cumulants(law, low)[1] > target:
+    while low < 0 and _cumulants(law, low)[1] > target:  # extend the bracket to the left
         low, high = 2 * low, low
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
-        if middle in (low, high):
+        if middle in (low, high):  # no float lies between them
             break
         if _cumulants(law, middle)[1] > target:
             high = middle
@@ -179,4 +205,5 @@ def _saddle_point(law: ErrorLaw, target: float) -> float:
 
 
 def _skewness(k2: float, k3: float) -> float:
+    """Skewness of a distribution with second and third cumulant k2 and k3."""
     return k3 / k2**1.5

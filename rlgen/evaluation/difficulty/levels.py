@@ -1,6 +1,6 @@
-"""What a difficulty card tells of levels: how many there are, how long they take, what they pay.
+"""Statistics of levels for a difficulty card: their number, length, returns and features.
 
-Of M sampled levels and one episode on each by a policy that acts at random.
+They are measured on M sampled levels, with one episode of a random policy on each level.
 """
 
 import math
@@ -25,21 +25,21 @@ from rlgen.types import Key, PyTree
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 CONFIDENCE = 0.95
-STRUCTURE_LEVELS = 200  # of the sample, for the shared structure
+STRUCTURE_LEVELS = 200  # levels of the sample used for the shared structure
 
 _BATCH = 64  # levels solved at a time
 
 
 @dataclass(frozen=True)
 class RandomActor(Actor):
-    """Whoever takes every action equally often."""
+    """Actor that chooses every action with equal probability."""
 
     num_actions: int
 
     def act(
         self, key: Key, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
-        """Carry, actions, their log-probabilities, and values of 0."""
+        """Return the carry, random actions, their log-probabilities, and values of 0."""
         action = jax.random.randint(key, first.shape, 0, self.num_actions, jnp.int32)
         zero = jnp.zeros(first.shape)
         return carry, action, zero - math.log(self.num_actions), zero
@@ -47,33 +47,33 @@ class RandomActor(Actor):
     def value(
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> Float[Array, " N"]:
-        """0."""
+        """Return values of 0."""
         return jnp.zeros(first.shape)
 
 
 class Distinct(NamedTuple):
-    """How many levels a family has, as far as a sample tells."""
+    """Estimate of the number of levels of a family from a sample."""
 
-    sampled: int  # M
-    seen: int  # different ones among them
-    pairs: int  # of equal ones
-    estimate: float  # of as many equally likely levels as would collide as often; NaN: no pair
-    low: float  # with 95 % confidence
-    high: float  # infinite where there is no pair
-    coverage: float  # estimated chance that a further level is one of those seen
+    sampled: int  # sample size M
+    seen: int  # different levels in the sample
+    pairs: int  # pairs of equal levels
+    estimate: float  # number of equally likely levels with `pairs` on average; NaN: no pair
+    low: float  # lower bound at 95 % confidence
+    high: float  # upper bound; infinite without a pair
+    coverage: float  # estimated probability that a further level is one of those seen
 
 
 class Sample(NamedTuple):
-    """Levels of a family."""
+    """Sampled levels of a family and an index of the different ones."""
 
     level: PyTree  # [M, ...]
-    words: list[int]  # hash of each
-    rows: Int[np.ndarray, " U"]  # of the U different ones, in the order in which they came
-    where: Int[np.ndarray, " M"]  # place of each among those
+    words: list[int]  # hash of each level
+    rows: Int[np.ndarray, " U"]  # first row of each of the U different levels, ascending
+    where: Int[np.ndarray, " M"]  # index into `rows` of each level
 
 
 def sample_levels(key: Key, env: LevelEnv, num: int) -> Sample:
-    """M levels of the base distribution, and which are different by their hashes."""
+    """Sample M levels of the base distribution and find the different ones by their hashes."""
 
     @jax.jit
     def draw(keys: Key) -> tuple[PyTree, Array]:
@@ -89,12 +89,13 @@ def sample_levels(key: Key, env: LevelEnv, num: int) -> Sample:
 
 
 def distinct(hashes: Sequence[int]) -> Distinct:
-    """How many levels there are, from how many pairs of a sample are equal.
+    """Estimate the number of levels of a family from the number of equal pairs in a sample.
 
-    M levels drawn evenly from N have M (M - 1) / 2 N equal pairs on average. Where some levels come
-    more often than others, that N is the inverse of the chance that two levels are equal, which is
-    less than their number. Without any equal pair only a lower end is known. The interval takes the
-    number of pairs for Poisson distributed, the coverage is Good and Turing's.
+    M levels drawn uniformly from N have M (M - 1) / (2 N) equal pairs on average. If some levels
+    are more likely than others, this N is the inverse of the probability that two levels are equal,
+    which is less than the number of levels. Without an equal pair there is only a lower bound. The
+    interval assumes a Poisson distribution of the number of pairs; the coverage is the Good-Turing
+    estimate.
 
     Sources: the birthday problem; Good, 1953, "The Population Frequencies of Species and the
     Estimation of Population Parameters".
@@ -102,6 +103,7 @@ def distinct(hashes: Sequence[int]) -> Distinct:
     counts = np.unique(np.asarray(hashes, np.uint64), return_counts=True)[1].astype(float)
     num = len(hashes)
     every, pairs = num * (num - 1) / 2, float((counts * (counts - 1) / 2).sum())
+    # Exact bounds of a Poisson mean from chi-square quantiles; one-sided without a pair.
     most = float(chi2.ppf((1 + CONFIDENCE) / 2 if pairs else CONFIDENCE, 2 * pairs + 2)) / 2
     least = float(chi2.ppf((1 - CONFIDENCE) / 2, 2 * pairs)) / 2 if pairs else 0.0
     low = every / most if pairs else max(every / most, float(num))
@@ -119,8 +121,12 @@ def distinct(hashes: Sequence[int]) -> Distinct:
 def quantiles(x: np.ndarray, bins: int = 20) -> dict[str, Any]:
     """Mean, quantiles and a histogram of numbers.
 
+    Args:
+        x: The numbers.
+        bins: Most bins of the histogram.
+
     Raises:
-        ValueError: one is not a number.
+        ValueError: A value is not finite.
     """
     x = np.asarray(x, float)
     if not np.isfinite(x).all():
@@ -133,7 +139,10 @@ def quantiles(x: np.ndarray, bins: int = 20) -> dict[str, Any]:
 
 
 def _edges(x: Float[np.ndarray, " M"], bins: int) -> Float[np.ndarray, " B"]:
-    """Of equal bins; each holds as many whole numbers as any other if all values are such."""
+    """Edges of bins of equal width.
+
+    If all values are whole numbers, each bin covers the same number of them.
+    """
     low, high = float(x.min()), float(x.max())
     if (x == np.round(x)).all():
         step = max(1, math.ceil((high - low + 1) / bins))
@@ -142,29 +151,34 @@ def _edges(x: Float[np.ndarray, " M"], bins: int) -> Float[np.ndarray, " B"]:
 
 
 def mean_interval(x: np.ndarray) -> dict[str, float]:
-    """Mean of one number a level, with Student's interval for the family.
+    """Mean of one number per level, with Student's t interval for the mean of the family.
+
+    The bounds are NaN for a single level.
 
     Raises:
-        ValueError: one is not a number.
+        ValueError: A value is not finite.
     """
     x = np.asarray(x, float)
     if not np.isfinite(x).all():
         raise ValueError(f"{(~np.isfinite(x)).sum()} of {x.size} values are not finite")
     mean, half = float(x.mean()), math.nan
     if x.size > 1:
-        spread = float(x.std(ddof=1)) / math.sqrt(x.size)
+        spread = float(x.std(ddof=1)) / math.sqrt(x.size)  # standard error
         half = float(student.ppf((1 + CONFIDENCE) / 2, x.size - 1)) * spread
     return {"value": mean, "low": mean - half, "high": mean + half}
 
 
 def rate(flags: np.ndarray) -> dict[str, float]:
-    """Share of levels, with Wilson's interval."""
+    """Fraction of levels for which a flag is true, with the Wilson score interval."""
     low, high = wilson(np.asarray(flags.sum()), flags.size, CONFIDENCE)
     return {"value": float(flags.mean()), "low": float(low), "high": float(high)}
 
 
 def solved(env: Any, sample: Sample) -> dict[str, Any]:
-    """Solvable share, fewest steps, and what the solver earns; each different level solved once."""
+    """Solvable fraction, fewest steps and optimal return of the sampled levels.
+
+    Each different level is solved once.
+    """
     solution = _expand(sample, _each(env.solve, sample))
     solvable = np.asarray(solution.solvable, bool)
     steps = np.asarray(solution.steps)[solvable]
@@ -177,7 +191,7 @@ def solved(env: Any, sample: Sample) -> dict[str, Any]:
 
 
 def features(env: Any, sample: Sample) -> dict[str, Any]:
-    """Quantiles of every feature; flags are shares."""
+    """Quantiles of every feature; for a boolean feature only its mean."""
     found = _expand(sample, _each(env.level_features, sample))
     return {
         name: {"mean": float(x.mean())} if x.dtype == bool else quantiles(x)
@@ -186,7 +200,10 @@ def features(env: Any, sample: Sample) -> dict[str, Any]:
 
 
 def random_policy(key: Key, env: Any, sample: Sample) -> dict[str, Any]:
-    """Return, length and solve rate of an episode of random actions on each level."""
+    """Mean return, length and solve rate of one episode of random actions on each level.
+
+    The solve rate is missing if the environment does not define success.
+    """
     level, actor = sample.level, RandomActor(env.num_actions)
     limit = jnp.asarray(level.max_steps_in_episode).max()
 
@@ -203,18 +220,19 @@ def random_policy(key: Key, env: Any, sample: Sample) -> dict[str, Any]:
 
 
 def structure(env: Any, sample: Sample) -> list[dict[str, Any]]:
-    """Dispersion and coverage of every feature that the environment has; see `structure`."""
+    """Dispersion and coverage of every feature that the environment has; see `shared_structure`."""
     level = jax.tree.map(lambda x: x[:STRUCTURE_LEVELS], sample.level)
     names = [name for name in FEATURES if has_feature(env, name)]
     return [shared_structure(env, level, name)._asdict() for name in names]
 
 
 def _each(function: Callable[[PyTree], PyTree], sample: Sample) -> PyTree:
-    """A function of each different level, some at a time: all at once would take more memory."""
+    """Apply a function to each different level, in batches that limit the memory."""
     level = jax.tree.map(lambda x: x[sample.rows], sample.level)
     run = jax.jit(lambda level: jax.lax.map(function, level, batch_size=_BATCH))
     return jax.device_get(run(level))
 
 
 def _expand(sample: Sample, found: PyTree) -> PyTree:
+    """Copy results [U, ...] of the different levels to all sampled levels [M, ...]."""
     return jax.tree.map(lambda x: np.asarray(x)[sample.where], found)

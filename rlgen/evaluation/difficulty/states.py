@@ -1,4 +1,4 @@
-"""States of a family's levels with what is right to do in them, as kernels and tables take them."""
+"""States of a family's levels, labelled with their best actions, for kernel and table bits."""
 
 import math
 from collections.abc import Callable, Hashable, Sequence
@@ -17,33 +17,33 @@ from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree
 
 _BATCH = 128  # levels labelled at a time
-_SPARE = 1.3  # levels drawn, in levels needed: some repeat, some have no solution
-_ROUNDS = 8
+_SPARE = 1.3  # levels drawn / levels needed: some repeat or have no solution
+_ROUNDS = 8  # rounds of sampling before a family counts as too small
 _WALK = (64, 64)  # levels and steps of random play
 
 
 class TooFewError(ValueError):
-    """A family has fewer levels than a card asks for."""
+    """A family has fewer levels than a card needs."""
 
 
 class States(NamedTuple):
-    """Observations of states of K levels, S each, and the best actions."""
+    """Observations and best actions of S states of each of K levels."""
 
     inputs: Float[np.ndarray, "K S F"]  # float32
-    best: Bool[np.ndarray, "K S A"]
+    best: Bool[np.ndarray, "K S A"]  # mask of best actions
     words: list[int]  # hash of each level
 
     def take(self, rows: list[int]) -> "States":
-        """Some of the levels."""
+        """Select levels by row."""
         return States(self.inputs[rows], self.best[rows], [self.words[i] for i in rows])
 
 
 class Aliasing(NamedTuple):
-    """What observations do not tell, in units of the error of answering 0."""
+    """Squared error caused by aliased observations, relative to the error of the answer 0."""
 
-    floor: float  # over all states; at least that
-    of_repeated: float  # over those whose observation was met more than once; NaN: none was
-    repeated: float  # their share
+    floor: float  # lower bound over all states
+    of_repeated: float  # over states whose observation occurs more than once; NaN if none
+    repeated: float  # fraction of such states
 
 
 class Draw(NamedTuple):
@@ -54,7 +54,16 @@ class Draw(NamedTuple):
 
 
 def sampler(env: Any, num: int, states: int) -> Callable[[Key], States]:
-    """A function of a key: at least `num` levels with labelled states, those with a solution."""
+    """Return a function of a key that samples levels with labelled states.
+
+    It draws `_SPARE` times `num` levels, rounded up to whole batches, and keeps those with a
+    solution.
+
+    Args:
+        env: Environment of the levels.
+        num: Number of levels needed.
+        states: Number S of states per level.
+    """
     flat, size = env.unpack, _BATCH * -(-round(_SPARE * num) // _BATCH)
 
     def one(key: Key) -> tuple[Array, Array, Array]:
@@ -69,7 +78,7 @@ def sampler(env: Any, num: int, states: int) -> Callable[[Key], States]:
 
     def sample(key: Key) -> States:
         inputs, best, hashes = jax.device_get(run(jax.random.split(key, size)))
-        kept = np.flatnonzero(best.any(2).all(1))
+        kept = np.flatnonzero(best.any(2).all(1))  # every state has a best action
         found = words(hashes)
         return States(inputs[kept], best[kept], [found[i] for i in kept.tolist()])
 
@@ -77,12 +86,13 @@ def sampler(env: Any, num: int, states: int) -> Callable[[Key], States]:
 
 
 def draw(key: Key, sample: Callable[[Key], States], num_train: int, num_test: int) -> Draw:
-    """A training and a test set: the first different levels are for tests, others for training.
+    """Draw a training set and a test set.
 
-    Training levels may repeat, as in training; none is a level of the test set.
+    The first `num_test` different levels form the test set; the following levels form the training
+    set. Training levels may repeat, as in training, but none of them is in the test set.
 
     Raises:
-        TooFewError: the family does not have that many levels with a solution.
+        TooFewError: The family does not have enough levels with a solution.
     """
     parts: list[States] = []
     for i in range(_ROUNDS):
@@ -98,13 +108,13 @@ def draw(key: Key, sample: Callable[[Key], States], num_train: int, num_test: in
             test = States(test.inputs[:, :1], test.best[:, :1], test.words)
             return Draw(found.take(rest[:num_train]), test)
     raise TooFewError(
-        f"of {len(_words(parts)):,} sampled levels with a solution, {num_test} different ones to "
-        f"test on and {num_train:,} others to train on were not found"
+        f"the {len(_words(parts)):,} sampled levels with a solution do not include {num_test} "
+        f"different ones to test on and {num_train:,} others to train on"
     )
 
 
 def random_observations(key: Key, env: LevelEnv) -> Float[np.ndarray, "N F"]:
-    """Observations of random play, for families whose best actions nobody knows."""
+    """Return observations of random play, for families whose best actions are unknown."""
     num, steps = _WALK
     key_level, key_play = jax.random.split(key)
     flat, actor = env.unpack, RandomActor(env.num_actions)
@@ -121,31 +131,32 @@ def random_observations(key: Key, env: LevelEnv) -> Float[np.ndarray, "N F"]:
 
 
 def vectors(features: PyTree, num: int) -> Float[Array, "N F"]:
-    """All leaves [N, ...] side by side."""
+    """Flatten all leaves [N, ...] and concatenate them to one float32 vector per row."""
     leaves = [jnp.asarray(x, jnp.float32).reshape(num, -1) for x in jax.tree.leaves(features)]
     return jnp.concatenate(leaves, -1)
 
 
 def targets(best: Bool[np.ndarray, "N A"]) -> Float[np.ndarray, "N A"]:
-    """y_a = 1[a optimal] / number of optimal actions - 1 / A: what a kernel is to find."""
+    """Regression targets of the kernel: y_a = 1[a optimal] / number of optimal actions - 1 / A."""
     return best / best.sum(1, keepdims=True) - 1 / best.shape[1]
 
 
 def digests(inputs: Float[np.ndarray, "N F"]) -> list[bytes]:
-    """16 bytes for each row; the same for equal ones."""
-    rows = np.ascontiguousarray(inputs + 0.0)  # minus 0 is 0
+    """Return a digest of 16 bytes for each row; equal rows have equal digests."""
+    rows = np.ascontiguousarray(inputs + 0.0)  # turns -0.0 into 0.0, which has other bytes
     return [blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
 def aliasing(observed: Sequence[Hashable], target: Float[np.ndarray, "N A"]) -> Aliasing:
-    """Squared error that no function of the observation avoids.
+    """Squared error that no function of the observation can avoid.
 
-    Within each group of equal observations it is the unbiased variance of the target. Observations
-    that were met once count as telling all, so the mean over all states is a lower end.
+    Within each group of states with equal observations it is the unbiased variance of the target.
+    An observation that occurs only once is assumed to determine the target, so the value over all
+    states is a lower bound.
 
     Args:
-        observed: what tells equal observations from others.
-        target: for each.
+        observed: Hashable value for each state; equal values mean equal observations.
+        target: Target of each state.
     """
     place: dict[Hashable, int] = {}
     group = np.array([place.setdefault(one, len(place)) for one in observed])
@@ -153,6 +164,7 @@ def aliasing(observed: Sequence[Hashable], target: Float[np.ndarray, "N A"]) -> 
     mean = np.stack([np.bincount(group, column) for column in target.T], 1) / size[:, None]
     squares = np.bincount(group, ((target - mean[group]) ** 2).sum(1))
     repeated = size > 1
+    # n / (n - 1) makes the sum of squares of each group unbiased.
     lost = float((squares[repeated] * size[repeated] / (size[repeated] - 1)).sum())
     square = (target**2).sum(1)
     of_repeated = float(square[repeated[group]].sum())
@@ -168,6 +180,7 @@ def _words(parts: list[States]) -> list[int]:
 
 
 def _first_different(found: list[int], num: int) -> list[int]:
+    """Return the rows of the first `num` different values."""
     first: dict[int, int] = {}
     for row, word in enumerate(found):
         first.setdefault(word, row)

@@ -1,4 +1,4 @@
-"""A difficulty card in the terminal, readable at 80 columns."""
+"""Terminal output of a difficulty card, laid out for 80 columns."""
 
 import textwrap
 from typing import Any
@@ -11,13 +11,13 @@ from rich.text import Text
 from rlgen.evaluation.episodes import printable
 
 Facts = dict[str, Any]
-"""A card, or a part of it; see `card`."""
+"""A card or a part of it; see `rlgen.evaluation.difficulty.card.card`."""
 
 _WIDTH = 78
 
 
 def print_card(card: Facts, console: Console) -> None:
-    """Print the family's facts, the bits of generalisation, its features, and what is unknown."""
+    """Print the facts of a family, the bits of generalisation, its features, and notes."""
     console.print(_facts(card))
     if card["bits"] or card["closed_form"].get("curves"):
         console.print(_bits(card))
@@ -28,7 +28,7 @@ def print_card(card: Facts, console: Console) -> None:
 
 
 def facts(card: Facts) -> dict[str, str]:
-    """What a card says in words and numbers, by what it is about."""
+    """Return the facts on a card as formatted text, by label."""
     told = {"levels": distinct_words(card["distinct"])}
     solver, played = card["solver"], card["random"]
     if solver:
@@ -36,7 +36,7 @@ def facts(card: Facts) -> dict[str, str]:
         told["fewest steps"] = _spread(solver["optimal_steps"])
     told["random return"] = interval(played["return"])
     if "solve_rate" in played:
-        told["random solves"] = interval(played["solve_rate"], percent=True)
+        told["random solve rate"] = interval(played["solve_rate"], percent=True)
     if solver:
         told["best return"] = interval(solver["return"])
     for one in card["structure"] or []:
@@ -45,34 +45,34 @@ def facts(card: Facts) -> dict[str, str]:
     told["actions"] = str(card["num_actions"])
     told["observation"] = ", ".join(f"{k} {v}" for k, v in card["observation"].items())
     dimension = card["closed_form"].get("dimension")
-    told["dimension"] = "-" if dimension is None else f"{dimension:.1f} of observations"
+    told["dimension"] = "-" if dimension is None else f"{dimension:.1f} (of observations)"
     if card["bits"]:
         told["ambiguous"] = aliasing_words(card["bits"]["aliasing"])
     return told
 
 
 def distinct_words(found: Facts) -> str:
-    """How many levels there are."""
+    """Describe the number of levels."""
     sampled, seen = found["sampled"], found["seen"]
     if seen == 1:
         return f"one: all {sampled:,} samples are the same"
     if found["estimate"] is None:
         return f"{sampled:,} sampled, all different: at least {_rough(found['low'])} (95 %)"
     high = "∞" if found["high"] is None else _rough(found["high"])
-    text = f"{seen:,} different of {sampled:,}; as if from {_rough(found['estimate'])}"
+    text = f"{seen:,} different of {sampled:,}; estimated total {_rough(found['estimate'])}"
     return f"{text} [{_rough(found['low'])}, {high}]"
 
 
 def aliasing_words(found: Facts) -> str:
-    """What observations do not tell."""
+    """Describe the error caused by aliased observations."""
     if found["of_repeated"] is None:
-        return "no observation was met twice"
+        return "no observation occurs twice"
     text = f"at least {found['floor']:.0%} of the error cannot be avoided"
     return f"{text} ({found['of_repeated']:.0%} where observations recur)"
 
 
 def interval(one: Facts, percent: bool = False) -> str:
-    """A mean with its interval."""
+    """Format a mean with its interval."""
     show = (lambda x: f"{x:.1%}") if percent else (lambda x: f"{x:.3g}")
     if one["low"] is None:
         return show(one["value"])
@@ -80,25 +80,26 @@ def interval(one: Facts, percent: bool = False) -> str:
 
 
 def notes(card: Facts) -> list[str]:
-    """What has to be known to read the numbers, and what is not known, and why."""
+    """Return notes that explain the numbers and name unknown parts with the reason."""
     told = ["Intervals: 95 %, over levels. D: dispersion, κ: coverage."]
     if card["bits"]:
         told.append(
-            "Kernel and table: bits for each state, to have at most rho times the error of who "
-            "knows nothing on new levels; mean and deviation over draws "
+            "Kernel and table: bits per state for an error on new levels of at most rho times the "
+            "error of an uninformed answer; mean and standard deviation over draws "
             f"({card['bits']['protocol']})."
         )
         if any(curve["doubtful"] for curve in card["bits"]["kernel"]):
             told.append(
-                "?: states that look alike ask for different actions, so that the number measures "
-                "what cannot be seen rather than what is hard; give memory, or see more."
+                "?: states with the same observation need different actions, so the number "
+                "measures missing information rather than difficulty; use memory or a larger "
+                "observation."
             )
-    told += [f"Not known: {part.replace('_', ' ')}. {why}." for part, why in _unknown(card)]
+    told += [f"Unknown: {part.replace('_', ' ')}. {why}." for part, why in _unknown(card)]
     return ["\n".join(textwrap.wrap(printable(note), _WIDTH)) for note in told]
 
 
 def cell(curve: Facts, j: int) -> str:
-    """Bits at one number of levels."""
+    """Format the bits at the j-th number of training levels."""
     if curve["mean"][j] is None:
         return "unreachable"
     mark = "?" if curve["doubtful"] else ""
@@ -106,7 +107,7 @@ def cell(curve: Facts, j: int) -> str:
 
 
 def log_cell(log10_bits: float | None) -> str:
-    """Bits in closed form."""
+    """Format the bits of the closed-form bound; None means 0 bits."""
     return "0" if log10_bits is None else f"10^{log10_bits:.1f}"
 
 

@@ -1,1 +1,1 @@
-"""Generalisation gaps, level information and the history of a curriculum."""
+"""Generalisation gaps, level information and analysis of curriculum logs."""

@@ -1,16 +1,17 @@
-"""`generalisation.jsonl`: what a run over a finite set does on its levels and on unseen ones.
+"""Generalisation gap during training over a finite level set, written to `generalisation.jsonl`.
 
-One line a measurement, made between two chunks, with a list over seeds of each of
+Measurements take place between two chunks. Each writes one line with a list over seeds of
 
-    train_return, test_return, gap   undiscounted; the gap is the first less the second
-    train_solve_rate, test_solve_rate, solve_rate_gap   where the family has a notion of success
-    level_information   nats, at most `max_information`; see `level_information`
-    level_information_raw   the same before it is cut off at 0
+    train_return, test_return, gap   undiscounted; the gap is train_return - test_return
+    train_solve_rate, test_solve_rate, solve_rate_gap   if the environment defines success
+    level_information   in nats, at most `max_information`; see `level_information`
+    level_information_raw   level information before it is clipped at 0
 
-and `update`, `env_steps` as in `metrics.jsonl`, the numbers of levels and episodes on either side
-(two on each training level, as the information needs them, one on each unseen level), and
-`evaluation_steps`, env steps of one seed for this measurement, which no other account includes.
-Where no unseen levels are known, see `unseen_levels`, their side is missing.
+It also contains `update` and `env_steps` as in `metrics.jsonl`, the numbers of levels and episodes
+on both sides (two episodes on each training level, which the level information needs, and one on
+each unseen level), and `evaluation_steps`: the env steps of one seed for this measurement, which
+are not counted anywhere else. If no unseen levels are known (see `unseen_levels`), the test entries
+are missing.
 """
 
 import json
@@ -42,30 +43,33 @@ from rlgen.runs.spec import Plan, RunSpec
 from rlgen.types import Key, PyTree, TrainState
 
 FILE = "generalisation.jsonl"
-NEVER = -1
+NEVER = -1  # value of `gap_every` that disables measuring
 
-MEASUREMENTS = 20  # of a run, about
-SHARE = 0.2  # env steps of all measurements, as a share of those of training, where levels allow
-FEWEST, MOST = 32, 128  # levels a side
-LONGEST = 1024  # steps of an episode; of a longer one only these count
-KEPT_STEPS = 16  # of each training episode's slot, for the information
+MEASUREMENTS = 20  # approximate number per run, by default
+SHARE = 0.2  # target for env steps of all measurements / env steps of training
+FEWEST, MOST = 32, 128  # levels on each side
+LONGEST = 1024  # steps per episode; later steps are not played
+KEPT_STEPS = 16  # steps of each slot on training levels that enter the level information
 
-_STREAM = 0x6A9  # of the measurements' random numbers
-_EPISODES = {"train": 2, "test": 1}  # on each level
+_STREAM = 0x6A9  # base of the measurements' random keys
+_EPISODES = {"train": 2, "test": 1}  # episodes on each level
 
 
 class Size(NamedTuple):
-    """How often is measured, and on how many levels a side."""
+    """Interval between measurements and number of levels."""
 
-    every: int  # chunks
-    num_levels: int
+    every: int  # chunks between two measurements
+    num_levels: int  # levels on each side, at most
 
 
 class GapTracker:
-    """Measures a run now and then; its program is compiled at the first measurement."""
+    """Measures the generalisation gap of a run at intervals.
+
+    The program is compiled at the first measurement.
+    """
 
     def __init__(self, spec: RunSpec, env: Any, curriculum: Curriculum, length: Plan, size: Size):
-        """Choose the levels; nothing is played yet."""
+        """Choose the levels of both sides, without playing any episode."""
         self.size, self.length, self.done = size, length, 0
         self.seconds, self.compile_seconds = 0.0, 0.0
         chosen = training_set(curriculum)
@@ -81,18 +85,24 @@ class GapTracker:
         self._run: Any = None
 
     def is_due(self, update: int) -> bool:
-        """Whether to measure after an update, the last of a chunk."""
+        """Return whether to measure after this update, which must be the last of a chunk."""
         chunks = update // self.length.chunk
         return chunks % self.size.every == 0 or update == self.length.num_updates
 
     def measure(self, path: Path, states: TrainState, now: Counters) -> None:
-        """Measure the policies of states [S, ...] and write the line.
+        """Measure the policies of the student states [S, ...] and append a line to the file.
+
+        Args:
+            path: Run folder.
+            states: Training states of S seeds.
+            now: Counters of the run at this update.
 
         Raises:
-            OSError: no space.
+            OSError: The line cannot be written, for example because the disk is full.
         """
         start = time.perf_counter()
         learner, policy = self._policy(states.student)
+        # Through the host: training states may be sharded over devices, this program is not.
         policy = jax.tree.map(jnp.asarray, jax.device_get(policy))
         if self.done == 0:
             run = _program(self._env, learner, self._sides, self.num_steps, self._seeds)
@@ -116,48 +126,53 @@ class GapTracker:
         self.done += 1
 
     def first_words(self) -> str:
-        """What will be measured, in a sentence."""
+        """Describe the planned measurements, for the start of the run."""
         sides = {"train": "training", "test": "unseen"}
         told = " and ".join(f"{num} {sides[side]}" for side, num in self.num_levels.items())
         every = self.size.every * self.length.chunk
         return f"measuring the generalisation gap every {every} updates on {told} levels"
 
     def last_words(self) -> str:
-        """What that took."""
+        """Report the number of measurements and their duration, for the end of the run."""
         times = "time" if self.done == 1 else "times"
         return (
-            f"measured the generalisation gap {self.done} {times} in {self.seconds:.1f} s, after "
-            f"{self.compile_seconds:.1f} s of compiling"
+            f"measured the generalisation gap {self.done} {times} in {self.seconds:.1f} s, plus "
+            f"{self.compile_seconds:.1f} s of compilation"
         )
 
 
 class GapTracking(Callback):
-    """Measures the generalisation gap of runs over a finite training set, some 20 times a run.
+    """Measures the generalisation gap of runs over a finite training set, about 20 times per run.
 
-    Writes `generalisation.jsonl` in the run folder. How often is the spec's `gap_every`.
+    Writes `generalisation.jsonl` in the run folder. `gap_every` of the run's spec sets the interval
+    between measurements.
     """
 
     def __init__(self):
         self._tracker: GapTracker | None = None
 
     def start(self, run: ActiveRun, update: int) -> str:
-        """Choose the levels, and drop measurements later than `update`."""
+        """Choose the levels, and delete measurements made after `update` by an interrupted run."""
         cut(run.path / FILE, update)
         self._tracker = prepare(run.spec, run.env, run.curriculum, run.length)
         return self._tracker.first_words() if self._tracker else ""
 
     def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
-        """Measure if it is due."""
+        """Measure the gap if a measurement is due."""
         if self._tracker and self._tracker.is_due(chunk.now.update):
             self._tracker.measure(run.path, chunk.states, chunk.now)
 
     def finish(self, run: ActiveRun) -> str:
-        """How long the measurements took."""
+        """Report the number of measurements and their duration; empty if there were none."""
         return self._tracker.last_words() if self._tracker and self._tracker.done else ""
 
 
 def prepare(spec: RunSpec, env: Any, curriculum: Curriculum, length: Plan) -> GapTracker | None:
-    """What measures a run; None where it has no finite set, or is not to be measured."""
+    """Create the tracker of a run.
+
+    Returns None if the run has no finite training set, if measuring is disabled, or if the run is
+    too short.
+    """
     chosen = training_set(curriculum)
     if chosen is None or spec.gap_every == NEVER:
         return None
@@ -166,19 +181,24 @@ def prepare(spec: RunSpec, env: Any, curriculum: Curriculum, length: Plan) -> Ga
 
 
 def size_of(gap_every: int, length: Plan, num_steps: int) -> Size | None:
-    """How often to measure, on how many levels; None in a run too short to be measured once.
+    """Choose the interval between measurements and the number of levels.
 
-    All measurements together take at most a share of the training's env steps, so that a short run
-    is measured less often and on fewer levels. What is asked for is done, on few levels.
+    All measurements together take at most a fraction `SHARE` of the training's env steps, so a
+    short run is measured less often and on fewer levels. An explicit `gap_every` is always
+    followed, on at least `FEWEST` levels, even if that exceeds the fraction.
 
     Args:
-        gap_every: chunks, or 0 for about twenty measurements.
-        length: of the run.
-        num_steps: of the longest episode.
+        gap_every: Chunks between measurements, or 0 for about twenty measurements.
+        length: Length of the run.
+        num_steps: Steps of the longest episode.
+
+    Returns:
+        The interval and the number of levels, or None if `gap_every` is 0 and the run is too short
+        for a single measurement.
     """
     num_chunks = length.num_updates // length.chunk
     per_level = num_steps * sum(_EPISODES.values())
-    affordable = SHARE * length.num_updates * length.steps_per_update / per_level  # levels
+    affordable = SHARE * length.num_updates * length.steps_per_update / per_level  # levels in all
     if gap_every == 0:
         wanted = min(MEASUREMENTS, num_chunks, int(affordable / FEWEST))
         if wanted == 0:
@@ -189,6 +209,7 @@ def size_of(gap_every: int, length: Plan, num_steps: int) -> Size | None:
 
 
 def _limit(sides: dict[str, LevelSet]) -> int:
+    """Steps to play: the longest time limit of any level, at most `LONGEST`."""
     limits = [np.max(np.asarray(x.level.max_steps_in_episode)) for x in sides.values()]
     return min(int(max(limits)), LONGEST)
 
@@ -200,7 +221,9 @@ def _program(
     num_steps: int,
     seeds: np.ndarray,
 ) -> Any:
-    """`jit` of `(policies [S, ...], update) -> numbers [S]`."""
+    """Return the compiled function `(policies [S, ...], update) -> measurements [S] by name`."""
+    # Slots in the order train, train, test: the two copies of the training levels are the halves
+    # that `in_halves` separates.
     repeated = [x.level for side, x in sides.items() for _ in range(_EPISODES[side])]
     level = jax.tree.map(lambda *x: jnp.concatenate(x), *repeated)
     num_train = len(sides["train"])
@@ -209,7 +232,7 @@ def _program(
     def one(key: Key, state: PyTree) -> dict[str, Array]:
         key_play, key_pick = jax.random.split(key)
         played = play_on(key_play, env, learner, state, level, num_steps)
-        of_first = jnp.cumsum(played.first, axis=0) == 1
+        of_first = jnp.cumsum(played.first, axis=0) == 1  # [T, N], steps of the first episode
         total = (played.reward * of_first).sum(0)
         each = {"return": total}
         if registry.has(env, LevelEnv.success):
@@ -232,7 +255,7 @@ def _program(
         keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, update)
         if len(seeds) > 1:
             return jax.vmap(one)(keys, policies)
-        # A vmap axis of one would only slow the matrix products down.
+        # A vmap axis of size 1 would only slow down the matrix products.
         alone = one(keys[0], jax.tree.map(lambda x: x[0], policies))
         return {name: x[None] for name, x in alone.items()}
 
@@ -243,8 +266,9 @@ def _append(path: Path, line: dict) -> None:
     with open(path, "a") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # written to disk before the run continues
 
 
 def _list(values: np.ndarray) -> list[float | None]:
+    """Round to seven significant digits, the precision of float32; non-finite values are None."""
     return [float(f"{float(x):.7g}") if np.isfinite(x) else None for x in values]

@@ -1,10 +1,11 @@
-"""What a policy owes to the levels that it was trained on: gaps, and information about levels.
+"""Generalisation gap, shift gap and level information of runs over a finite training set.
 
-    generalisation gap   mean return on the training set less that on levels outside it
-    shift gap            mean return on levels as the sampler draws them less that on the set
+    generalisation gap   mean return on the training set minus that on levels outside it
+    shift gap            mean return on levels as the sampler draws them minus that on the set
     level information    see `rlgen.evaluation.generalisation.level_information`
 
-The first two add up: return as drawn = return on unseen levels + shift gap + generalisation gap.
+The two gaps add up: the mean return on levels as the sampler draws them is the mean return on
+unseen levels plus the shift gap plus the generalisation gap.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design", sections 2 and 3.
@@ -37,45 +38,46 @@ from rlgen.protocols import Learner, Sampler
 from rlgen.rollout import play
 from rlgen.types import Key, PyTree
 
-MOST_LEVELS = 512  # of a training set, and of a buffer, that are played
-_LONGEST = 256  # steps of the play from which level information is estimated
-_BLOCK = 128  # levels of it that are played side by side
-_FEWEST_SLOTS = 256  # for it: few levels are played in more slots each
-_KEPT_STEPS = 16  # of each slot
+MOST_LEVELS = 512  # levels of a training set or of a buffer that are played
+# The remaining constants concern the rollouts from which level information is estimated.
+_LONGEST = 256  # steps of a rollout
+_BLOCK = 128  # at most twice as many slots are played in parallel
+_FEWEST_SLOTS = 256  # small sets are played in several slots per level to reach this number
+_KEPT_STEPS = 16  # steps of each slot that are used
 
 
 class Gap(NamedTuple):
-    """Means over seeds and levels of one number, and their difference."""
+    """Mean of a score over seeds and levels on both sides, and their difference."""
 
     train: Interval
     test: Interval
-    gap: Interval  # train less test; levels are drawn too, as it speaks of the family
-    whole_seeds: Interval  # the same with whole seeds drawn and the levels as they are
-    per_seed: Float[np.ndarray, " S"]
+    gap: Interval  # train minus test; levels are resampled too: it refers to the family
+    whole_seeds: Interval  # train minus test; resamples whole seeds, levels fixed
+    per_seed: Float[np.ndarray, " S"]  # train minus test of each seed
 
 
 class LevelInformation(NamedTuple):
-    """I(L; b) in nats, of each seed."""
+    """Level information I(L; b) of each seed, in nats."""
 
-    per_seed: Float[np.ndarray, " S"]  # cut off at 0
-    raw: Float[np.ndarray, " S"]  # before that
-    online: Float[np.ndarray, " S"]  # by the published procedure, raw
-    accuracy: Float[np.ndarray, " S"]  # of the classifier on episodes that it has not seen
-    most: float  # ln of the number of levels
+    per_seed: Float[np.ndarray, " S"]  # clipped at 0
+    raw: Float[np.ndarray, " S"]  # before clipping
+    online: Float[np.ndarray, " S"]  # by the published procedure, before clipping
+    accuracy: Float[np.ndarray, " S"]  # of the classifier on held-out episodes
+    most: float  # upper bound: ln of the number of levels
 
 
 class Gaps(NamedTuple):
-    """One run over a finite training set, and a suite; `()` for what is unknown."""
+    """Gaps of one run between its finite training set and a suite; `()` where unknown."""
 
     run: str
-    num_levels: int  # of the training set
-    num_played: int  # of these
-    num_unseen: int  # of the suite's, those that are not in the set
-    num_suite: int
+    num_levels: int  # levels in the training set
+    num_played: int  # levels of the training set that were played
+    num_unseen: int  # levels of the suite that are not in the training set
+    num_suite: int  # levels of the suite
     returns: Gap
     solve_rate: Gap | tuple[()]
     information: LevelInformation | tuple[()]
-    shift_gap: Float[np.ndarray, " S"] | tuple[()]  # of returns
+    shift_gap: Float[np.ndarray, " S"] | tuple[()]  # in units of return
 
 
 def measure(
@@ -85,18 +87,22 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, of: None,
     reference: LevelSet | None = None,
 ) -> Gaps | None:
-    """Play a run's training set and say what the run owes to it; None if there is nothing to say.
+    """Play a run's training set and compute its gaps to a suite.
 
-    Of a set of more than 512 levels, 512 are played, always the same. Levels of a suite that the
-    run was trained on do not count as unseen; if there are no others, nothing is measured.
+    If the set has more than 512 levels, a fixed choice of 512 is played. Levels of the suite that
+    are in the training set do not count as unseen.
 
     Args:
-        loaded: what the run's folder holds.
-        tested: its policies on a suite; the set is played as many times.
-        seed: of the evaluation's random numbers.
-        progress: called with the episodes done and all of them.
-        reference: another set in the place of the run's own, say to see how far a run without a set
-            does better on one that others have.
+        loaded: Contents of the run's folder.
+        tested: Evaluation of the run's policies on the suite. The training set is played with the
+            same number of attempts.
+        seed: Seed of the evaluation's random numbers.
+        progress: Callback that receives the number of episodes done and the total.
+        reference: Level set to use instead of the run's own, for example to measure the gap of a
+            run without a set on the set of other runs.
+
+    Returns:
+        The gaps, or None if there is no training set or the suite has no unseen level.
     """
     own = training_set(loaded.curriculum)
     chosen = own if reference is None else reference
@@ -114,16 +120,18 @@ def measure(
 def gaps_of(
     train: Evaluation, test: Evaluation, chosen: LevelSet, bootstrap: Bootstrap = DEFAULT
 ) -> Gaps:
-    """The gaps between two evaluations of the same policies; information and shift left out.
+    """Compute the gaps between two evaluations of the same policies.
+
+    Level information and the shift gap are left empty.
 
     Args:
-        train: on the training set or a part of it.
-        test: on a suite, of which only levels outside the training set count.
-        chosen: the whole training set.
-        bootstrap: of intervals.
+        train: Evaluation on the training set or on a part of it.
+        test: Evaluation on a suite, of which only levels outside the training set count.
+        chosen: The whole training set.
+        bootstrap: Settings of the intervals.
 
     Raises:
-        ValueError: every level of the suite is in the training set.
+        ValueError: Every level of the suite is in the training set.
     """
     unseen = _unseen(chosen, test)
     if not unseen.any():
@@ -138,9 +146,12 @@ def gaps_of(
 
 
 def level_information(policies: Policies, levels: LevelSet, seed: int = 0) -> Any:
-    """The level information of each policy on a set of levels; `()` of learners without features.
+    """Estimate the level information of each policy on a set of levels.
 
-    Every level is played in two or more slots, whose episodes make the two halves.
+    Every level is played in two or more slots; the slots form the two halves of the data.
+
+    Returns:
+        A `LevelInformation`, or `()` if the learner has no features or there is only one level.
     """
     num_levels = len(levels)
     if not policies.learner.offers(Learner.features) or num_levels < 2:
@@ -161,11 +172,22 @@ def level_information(policies: Policies, levels: LevelSet, seed: int = 0) -> An
 def shift_gap(
     loaded: Loaded, policies: Policies, train: Evaluation, seed: int = 0, has_set: bool = True
 ) -> Float[np.ndarray, " S"] | tuple[()]:
-    """Return on levels as the sampler draws them less that on its training set, of each seed.
+    """Shift gap: return on levels as the sampler draws them minus return on its training set.
 
-    0 of samplers of a set without a buffer, which draw uniformly; of others by playing the buffer's
-    levels (of more than 512 that may be drawn, 512 draws) and the sampler's `replay_probability`;
-    `()` where it has none.
+    It is 0 for a sampler of a set without a buffer, which draws uniformly. Otherwise the levels of
+    the buffer are played and weighted with the sampler's `replay_probability`. If more than 512
+    levels can be drawn, 512 draws are played instead.
+
+    Args:
+        loaded: Contents of the run's folder.
+        policies: Policies of the run.
+        train: Evaluation of the policies on the training set.
+        seed: Seed of the evaluation's random numbers.
+        has_set: Whether the run has its own training set.
+
+    Returns:
+        One value per seed, or `()` if the sampler has neither a buffer nor a set, or has a buffer
+        but no valid `replay_probability`.
     """
     sampler, states = loaded.curriculum.sampler, loaded.sampler
     buffer = sampler.buffer(states)
@@ -183,12 +205,13 @@ def shift_gap(
 
 
 def _unseen(chosen: LevelSet, tested: Evaluation) -> Bool[np.ndarray, " M"]:
-    """Which levels of a suite are not in a training set."""
+    """Return a mask of the levels of a suite that are not in a training set, by their hashes."""
     seen = {bytes(bits) for bits in np.asarray(chosen.hash, np.uint32)}
     return np.array([bytes(bits) not in seen for bits in tested.level_hashes])
 
 
 def _gap(x: np.ndarray, y: np.ndarray, bootstrap: Bootstrap) -> Gap:
+    """Return the gap between scores [S, M, A] on the training set and [S, K, B] on a suite."""
     rng = np.random.default_rng(0)
     with_levels = replace(bootstrap, resample_levels=True)
     difference = with_levels.gap(rng, x, y)
@@ -203,6 +226,7 @@ def _gap(x: np.ndarray, y: np.ndarray, bootstrap: Bootstrap) -> Gap:
 def _both(
     key: Key, feature: Float[Array, "2 B F"], label: Int[Array, "2 B"], num_levels: int
 ) -> tuple[Array, Array, Array]:
+    """Raw held-out estimate, its accuracy, and the raw estimate of the published procedure."""
     found = heldout(feature, label, num_levels)
     flat = feature.reshape(-1, feature.shape[-1]), label.ravel()
     published: Estimate = online(key, *flat, num_levels)
@@ -210,13 +234,15 @@ def _both(
 
 
 def _collector(policies: Policies, levels: LevelSet) -> Any:
-    """`(key, policy) -> features [K, N, F]` of slots that play the levels in turn."""
+    """Return a function `(key, policy state) -> features [K, N, F]`; slot i plays level i mod n."""
     env, learner, num_levels = policies.env, policies.learner, len(levels)
     num_steps = min(int(np.max(np.asarray(levels.level.max_steps_in_episode))), _LONGEST)
+    # An even number of slots per level, so that each level is in both halves; -(-a // b) rounds up.
     repeats = 2 * max(1, -(-_FEWEST_SLOTS // (2 * num_levels)))
     num_slots = repeats * num_levels
     num_blocks = -(-num_slots // (2 * _BLOCK))
     size = -(-num_slots // num_blocks)
+    # Blocks of equal size compile once; slots that pad the last block are dropped at the end.
     row = np.minimum(np.arange(num_blocks * size), num_slots - 1) % num_levels
     row = row.reshape(num_blocks, size)
 
@@ -239,11 +265,16 @@ def _collector(policies: Policies, levels: LevelSet) -> Any:
 def _drawn(
     probability: Float[np.ndarray, "S K"], seed: int
 ) -> tuple[Int[np.ndarray, "S M"], Float[np.ndarray, "S M"]]:
-    """Rows to play of each seed's buffer, and their weights, which sum to 1."""
+    """Buffer rows to play for each seed, and their weights, which sum to 1 for each seed.
+
+    If at most `MOST_LEVELS` rows have positive probability, all of them are played with their
+    probabilities as weights. Otherwise rows are drawn with replacement and equal weights.
+    """
     probability = probability.astype(np.float64)
     probability /= probability.sum(axis=1, keepdims=True)
     num = min((probability > 0).sum(axis=1).max(), MOST_LEVELS)
     if (probability > 0).sum(axis=1).max() <= num:
+        # Seeds with fewer rows of positive probability are padded with rows of weight 0.
         row = np.argsort(-probability, axis=1, kind="stable")[:, :num]
         return row, np.take_along_axis(probability, row, axis=1)
     rng = np.random.default_rng(seed)
@@ -254,7 +285,7 @@ def _drawn(
 def _play_own(
     policies: Policies, level: PyTree, attempts: int, seed: int
 ) -> Float[np.ndarray, "S M"]:
-    """Mean return of each policy on levels of its own [S, M, ...]."""
+    """Mean return of each policy on its own levels [S, M, ...]."""
     env, learner = policies.env, policies.learner
     limit = int(np.max(np.asarray(level.max_steps_in_episode)))
 

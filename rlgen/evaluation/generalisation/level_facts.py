@@ -1,4 +1,4 @@
-"""What can be computed of the levels in a curriculum log: their features and their solutions."""
+"""Features and solutions of the levels in a curriculum log."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,37 +15,41 @@ from rlgen.runs.curriculum_log import LevelLog, read
 from rlgen.types import PyTree
 
 MAX_LEVELS = 4000
-"""Levels that are looked at: solving them takes time."""
-BATCH = 500
+"""Most levels that are analysed, because solving them takes time."""
+BATCH = 500  # levels per call of a compiled function
 
 
 class Facts(NamedTuple):
-    """What is known of M levels of a log."""
+    """Features and optimal returns of M levels of a log."""
 
     place: tuple[Int[np.ndarray, " M"], ...]  # update, seed and slot: indices into [U, S, n]
-    features: dict[str, np.ndarray]  # [M] each; bool, or float with NaN where there is none
+    features: dict[str, np.ndarray]  # [M] each; bool, or float with NaN where undefined
     optimal_return: Float[np.ndarray, " M"] | tuple[()]  # () if the environment has no solver
 
     def of(self, values: np.ndarray) -> np.ndarray:
-        """The levels' own of an array [U, S, n] of the log."""
+        """Select the entries of these levels from an array [U, S, n] of the log."""
         return values[self.place]
 
 
 def open_log(run: Path, allow_imports: bool = False) -> tuple[Any, LevelLog]:
-    """Environment and curriculum log of a run.
+    """Load the environment and the curriculum log of a run.
+
+    Args:
+        run: Run folder.
+        allow_imports: Whether to import modules from outside rlgen that the run's record names.
 
     Raises:
-        ValueError: not a run, no log in it, or a damaged one.
+        ValueError: The folder is not a run, has no log, or the log is damaged.
     """
     _, env, curriculum = folder.rebuild(folder.read(run), allow_imports)
     return env, read(run, jax.device_get(curriculum.sampler.example_level()))
 
 
 def find_facts(env: Any, log: LevelLog, limit: int = MAX_LEVELS) -> Facts:
-    """Features and optimal returns of at most `limit` levels, drawn evenly over the run.
+    """Compute features and optimal returns of at most `limit` levels, spaced evenly over the run.
 
-    The same log gives the same levels. A feature below 0 of a level that cannot be solved, such as
-    its shortest path, is none.
+    The same log always gives the same levels. A negative feature of an unsolvable level, such as a
+    shortest path of -1, becomes NaN.
     """
     place = np.unravel_index(_evenly(log.score.size, limit), log.score.shape)
     level = jax.tree.map(lambda x: x[place], log.level)
@@ -63,7 +67,11 @@ def find_facts(env: Any, log: LevelLog, limit: int = MAX_LEVELS) -> Facts:
 
 
 def _evenly(num: int, limit: int) -> Int[np.ndarray, " M"]:
-    """One of each of `limit` equal parts of `0 .. num - 1`; by chance, so no slot is missed."""
+    """Draw one index from each of `limit` equal parts of 0 to num - 1; all if num <= limit.
+
+    The position in a part is random: a fixed stride could be a multiple of the number of slots and
+    always select the same slots.
+    """
     if num <= limit:
         return np.arange(num)
     edges = np.linspace(0, num, limit + 1)
@@ -72,19 +80,20 @@ def _evenly(num: int, limit: int) -> Int[np.ndarray, " M"]:
 
 
 def _batched(function: Any, level: PyTree) -> Any:
-    """A function of one level, of all of them; in batches of one size, so that it compiles once."""
+    """Apply a function of one level to all levels, in batches of one size to compile only once."""
     num = jax.tree.leaves(level)[0].shape[0]
     size = min(BATCH, num)
     call = jax.jit(jax.vmap(function))
     found = []
     for start in range(0, num, size):
-        at = np.minimum(np.arange(start, start + size), num - 1)
+        at = np.minimum(np.arange(start, start + size), num - 1)  # pads with the last level
         batch = jax.tree.map(lambda x, at=at: jnp.asarray(x[at]), level)
         found.append(jax.device_get(call(batch)))
     return jax.tree.map(lambda *x: np.concatenate(x)[:num], *found)
 
 
 def _masked(feature: np.ndarray, solvable: np.ndarray) -> np.ndarray:
+    """Replace negative values of unsolvable levels by NaN; boolean features are unchanged."""
     if feature.dtype == bool:
         return feature
     return np.where(~solvable & (feature < 0), np.nan, feature.astype(float))

@@ -1,15 +1,16 @@
-"""Level information: how much of a level's identity a policy's representation gives away.
+"""Level information: information about a level's identity in a policy's representation.
 
-The mutual information I(L; b) between a level L, drawn uniformly from n, and the representation b
-that policy and value are computed from, as ln n less the cross-entropy of a classifier that guesses
-the level. Any classifier's is a bound from below, in nats, of at most ln n.
+It is the mutual information I(L; b) between a level L, drawn uniformly from n levels, and the
+representation b from which the policy and the value are computed. It is estimated as ln n minus the
+cross-entropy of a classifier that predicts the level from b. Any classifier gives a lower bound, in
+nats; it is at most ln n.
 
 Source: the probe of Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", and of their earlier study of level sampling; with the bound
-of Bertran et al., 2020, "Instance-based Generalization in Reinforcement Learning", it limits the
-generalisation gap.
-Differs from it by default: the cross-entropy is of episodes that the classifier did not learn from,
-so that learning them by heart counts for nothing; `online` is as released.
+Data-Regularised Environment Design", and of their earlier study of level sampling. Through the
+bound of Bertran et al., 2020, "Instance-based Generalization in Reinforcement Learning", the level
+information limits the generalisation gap.
+Differs from it by default: the cross-entropy is measured on held-out episodes, so memorised
+episodes do not count; `online` follows the released code.
 """
 
 from dataclasses import dataclass
@@ -25,33 +26,34 @@ from rlgen.protocols import Actor, Learner, LevelEnv
 from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree, Rollout
 
-STEP_SIZE = 2.0  # of the classifier's fit: one over the greatest curvature
+STEP_SIZE = 2.0  # 1 / L: the loss on whitened features has curvature of at most L = 1/2
 
 
 class Estimate(NamedTuple):
-    """What a classifier says of I(L; b)."""
+    """Estimate of I(L; b) by a classifier."""
 
-    raw: Float[Array, ""]  # nats, ln n less the cross-entropy; below 0 by chance
-    accuracy: Float[Array, ""]  # share of steps whose level was guessed, on the same data
+    raw: Float[Array, ""]  # ln n minus the cross-entropy, in nats; can be below 0 by chance
+    accuracy: Float[Array, ""]  # weighted fraction of steps classified correctly, same data
 
     @property
     def nats(self) -> Float[Array, ""]:
-        """What is reported: information is never below 0."""
+        """Reported estimate: `raw` clipped at 0, since mutual information is not negative."""
         return jnp.maximum(self.raw, 0.0)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """How the classifier of `heldout` is fitted: by Nesterov's gradient descent from zero weights.
+    """Settings of the classifier fit in `heldout`: Nesterov's gradient descent from zero weights.
 
-    Features are whitened, so that the step size is safe whatever they are; and directions in which
-    few features differ are then as easily learned as others, while the noise in the remaining ones
-    is not, as by Adam, whose steps in all of them are of one length.
+    Features are whitened first. This makes the step size safe for any features, and directions with
+    little variance are learned as easily as others. Noise in the remaining directions is learned
+    less easily than with Adam, whose steps have the same length in all directions.
 
     Attributes:
-        num_checks: looks at the other half; how long is learned is chosen among these.
-        steps_per_check: gradient steps between two looks.
-        shrinkage: share of the mean variance that whitening adds to every direction's own.
+        num_checks: Number of evaluations on the other half; the stopping time is one of them.
+        steps_per_check: Gradient steps between two evaluations.
+        shrinkage: Variance that whitening adds to every direction, as a fraction of the mean
+            variance.
     """
 
     num_checks: int = 30
@@ -65,17 +67,18 @@ def heldout(
     num_levels: int,
     probe: Probe | tuple[()] = (),
 ) -> Estimate:
-    """The information that a linear classifier finds, judged on episodes that it has not seen.
+    """Estimate the level information with a linear classifier, tested on held-out episodes.
 
-    Each half of the episodes is learned from in turn and judged on the other, and all levels count
-    alike, however many steps were played on them. Learning stops early; when, is what was best for
-    the fit of the other half, so no half chooses for itself what it is judged by.
+    The classifier is fitted on each half of the episodes in turn and tested on the other. All
+    levels have equal weight, independently of the number of steps played on them. Fits are stopped
+    early. The stopping time of each fit is the one that was best for the other fit, so no half is
+    used both to choose a stopping time and to test the resulting classifier.
 
     Args:
-        feature: by half; no episode may lie in both.
-        label: the level's number, from 0 to n - 1, each in both halves.
-        num_levels: n.
-        probe: of the fit; `()` for the default one.
+        feature: Features of both halves; no episode may be in both.
+        label: Index of the level, from 0 to n - 1; each level must be in both halves.
+        num_levels: Number of levels n.
+        probe: Settings of the fit; `()` for the defaults.
     """
     chosen = probe if isinstance(probe, Probe) else Probe()
 
@@ -83,8 +86,9 @@ def heldout(
         x, x_test = _whitened(x, x_test, chosen.shrinkage)
         return _fit((x, y), (x_test, y_test), num_levels, chosen)
 
+    # `[::-1]` pairs each half with the other one.
     loss, right = jax.vmap(fit)(feature, label, feature[::-1], label[::-1])  # [2, C + 1]
-    stop = jnp.argmin(loss, axis=1)[::-1, None]
+    stop = jnp.argmin(loss, axis=1)[::-1, None]  # the other fit's best stopping time
     cross_entropy, accuracy = (jnp.take_along_axis(x, stop, 1).mean() for x in (loss, right))
     return Estimate(jnp.log(num_levels) - cross_entropy, accuracy)
 
@@ -92,11 +96,12 @@ def heldout(
 def online(
     key: Key, feature: Float[Array, "B F"], label: Int[Array, " B"], num_levels: int
 ) -> Estimate:
-    """The estimate as released: one epoch of 8 minibatches, each judged before it is learned from.
+    """Estimate of the released code: one epoch of 8 minibatches, each tested before it is used.
 
-    Not standardised and hardly fitted, so it is far below `heldout` unless it goes on from one
-    update to the next, as it does in its source: there the classifier is trained along with the
-    agent. For comparisons with the published procedure.
+    Use it to compare with the published procedure. Features are not standardised and the classifier
+    is barely fitted, so the estimate is far below `heldout`. In the source the classifier is
+    trained alongside the agent and continues from one update to the next; here it starts from new
+    weights.
     """
     key_params, key_order = jax.random.split(key)
     size = len(label) // 8 * 8
@@ -119,8 +124,8 @@ def online(
 def play_on(
     key: Key, env: LevelEnv, learner: Learner, state: PyTree, level: PyTree, num_steps: int
 ) -> Rollout:
-    """T steps on each of N levels [N, ...], episode after episode; values are left at 0."""
-    queues = jax.tree.map(lambda x: x[:, None], level)
+    """Play T steps of consecutive episodes on each of N levels [N, ...]; values are set to 0."""
+    queues = jax.tree.map(lambda x: x[:, None], level)  # [N, 1, ...]: one level per slot
     return rollout(key, env, _Player(learner), state, queues, num_steps)[0]
 
 
@@ -132,7 +137,11 @@ def some_features(
     first: Bool[Array, "T N"],
     num_kept: int,
 ) -> Float[Array, "K N F"]:
-    """The features of some steps of a rollout from the start of episodes, spread evenly over it."""
+    """Features of `num_kept` evenly spaced steps of a rollout, with a random offset.
+
+    The rollout must begin with the start of episodes, because the carry is the initial one. If it
+    has fewer steps, all of them are kept.
+    """
     num_steps, num_slots = first.shape
     kept = min(num_kept, num_steps)
     found = learner.features(state, learner.initial_carry(num_slots), obs, first)[1]
@@ -143,21 +152,21 @@ def some_features(
 def in_halves(
     feature: Float[Array, "K N F"], num_levels: int
 ) -> tuple[Float[Array, "2 B F"], Int[Array, "2 B"]]:
-    """Features and levels as `heldout` takes them, of slots that play levels 0 to n - 1 in turn.
+    """Split features by slot into the two halves that `heldout` expects, with level indices.
 
     Args:
-        feature: of N slots, an even multiple of n; slot i plays level i mod n.
-        num_levels: n.
+        feature: Features of N slots, an even multiple of n; slot i plays level i mod n.
+        num_levels: Number of levels n.
     """
     num_kept, num_slots, size = feature.shape
-    halves = feature.reshape(num_kept, 2, -1, size).swapaxes(0, 1)
+    halves = feature.reshape(num_kept, 2, -1, size).swapaxes(0, 1)  # [2, K, N / 2, F]
     label = jnp.broadcast_to(jnp.arange(num_slots // 2) % num_levels, halves.shape[:3])
     return halves.reshape(2, -1, size), label.reshape(2, -1)
 
 
 @dataclass(frozen=True)
 class _Player(Actor):
-    """A learner that only acts: no stored states, no values of what it will not learn from."""
+    """Actor that uses a learner's policy and returns values of 0, since nothing is learned."""
 
     learner: Learner
 
@@ -182,10 +191,11 @@ _Data = tuple[Float[Array, "B F"], Int[Array, " B"]]
 def _fit(
     train: _Data, test: _Data, num_levels: int, probe: Probe
 ) -> tuple[Float[Array, " C"], Float[Array, " C"]]:
-    """Cross-entropy and accuracy on `test` before the fit and at each check of it.
+    """Cross-entropy and accuracy on `test` before the fit and at each check during it.
 
     Source: Nesterov, 1983, "A method for solving the convex programming problem with convergence
-    rate O(1/k²)". With features of covariance at most 1, the loss has curvature of at most 1/2.
+    rate O(1/k²)". If the covariance of the features has no eigenvalue above 1, the curvature of the
+    loss is at most 1/2.
     """
     weight, weight_test = (_per_level(y, num_levels) for _, y in (train, test))
     zero = (jnp.zeros((train[0].shape[-1], num_levels)), jnp.zeros((1, num_levels)))
@@ -209,17 +219,21 @@ def _fit(
 
 
 def _momentum(step: Int[Array, ""]) -> Float[Array, ""]:
-    """Nesterov's schedule: 0, 0, 1/4, 2/5 ..., towards 1."""
+    """Nesterov's momentum schedule: 0, 0, 1/4, 2/5, ..., converging to 1."""
     return jnp.maximum(step - 1, 0) / (step + 2)
 
 
 def _whitened(
     x: Float[Array, "B F"], y: Float[Array, "B F"], shrinkage: float
 ) -> tuple[Float[Array, "B F"], Float[Array, "B F"]]:
-    """Both by the mean and covariance of the first, so that no direction varies more than 1."""
+    """Whiten both arrays with the mean and covariance of the first.
+
+    Afterwards the variance of the first is at most 1 in every direction.
+    """
     mean, deviation = x.mean(0, keepdims=True), x.std(0, keepdims=True)
+    # The floor keeps constant features at 0 instead of dividing by 0.
     x, y = ((z - mean) / jnp.maximum(deviation, 1e-6) for z in (x, y))
-    exact = jax.lax.Precision.HIGHEST
+    exact = jax.lax.Precision.HIGHEST  # reduced precision could break the Cholesky decomposition
     covariance = jnp.matmul(x.T, x, precision=exact) / len(x) + shrinkage * jnp.eye(x.shape[-1])
     root = jnp.linalg.inv(jnp.linalg.cholesky(covariance))
     whiter, other = (jnp.matmul(z, root.T, precision=exact) for z in (x, y))
@@ -229,7 +243,7 @@ def _whitened(
 def _loss(
     params: PyTree, feature: Array, label: Array, weight: Array
 ) -> tuple[Float[Array, ""], tuple[Float[Array, ""], Float[Array, ""]]]:
-    """Weighted cross-entropy, and it again with the accuracy."""
+    """Weighted cross-entropy, and as auxiliary output the pair (cross-entropy, accuracy)."""
     kernel, bias = params
     logits = feature @ kernel + bias
     weight = weight / weight.sum()
@@ -240,6 +254,6 @@ def _loss(
 
 
 def _per_level(label: Int[Array, " B"], num_levels: int) -> Float[Array, " B"]:
-    """Weights by which every level counts alike."""
+    """Weights of the steps that give every level the same total weight."""
     held = jnp.zeros(num_levels).at[label].add(1.0)
     return 1.0 / held[label]

@@ -1,9 +1,9 @@
-"""How well scores tell what they are meant to tell: true regret, and learnability.
+"""Calibration of level scores: their rank correlation with true regret and with learnability.
 
-True regret is the optimal return that a solver knows less the mean return of the episodes that the
-agent completed; learnability is `p (1 - p)` of its share p of solved ones. Both are of the very
-rollout that was scored, so luck that they share with the score raises the correlation; and levels
-on which no episode ended, which are often the hard ones, are left out.
+True regret is the solver's optimal return minus the mean return of the episodes that the agent
+completed. Learnability is `p (1 - p)`, with p the fraction of these episodes that were solved. Both
+are measured on the rollout that was scored, so chance effects that they share with the score raise
+the correlation. Levels on which no episode ended, which are often the hard ones, are left out.
 
 Sources: Spearman, 1904, "The Proof and Measurement of Association between Two Things"; Tzannetos et
 al., 2023, "Proximal Curriculum for Reinforcement Learning Agents", and Rutherford et al., 2024, "No
@@ -19,38 +19,38 @@ from scipy import stats
 from rlgen.evaluation.generalisation.level_facts import Facts
 from rlgen.runs.curriculum_log import LevelLog
 
-TENTHS = 10
-FEWEST = 5  # levels of which a rank correlation is told
+TENTHS = 10  # parts of the run for which correlations are computed
+FEWEST = 5  # levels; for fewer no rank correlation is computed
 NO_SOLVER = "no true regret, since the environment has no solver"
 NO_EPISODES = "nothing to compare scores with, since the student does not report its episodes"
 CAVEAT = (
-    "Scores and what they are compared with come from the same rollouts: luck that they share "
-    "raises the correlation."
+    "Scores and the quantities they are compared with come from the same rollouts: chance effects "
+    "that they share raise the correlation."
 )
 
 
 class Measure(NamedTuple):
-    """Scores against one quantity, of K levels."""
+    """Scores of K levels and the quantity that they are compared with."""
 
     name: str
     score: Float[np.ndarray, " K"]
     value: Float[np.ndarray, " K"]
-    overall: float  # Spearman's rank correlation; NaN of too few levels, or if all are equal
-    tenths: Float[np.ndarray, "10"]  # the same in each tenth of the run
+    overall: float  # Spearman's rank correlation; NaN for too few levels or constant values
+    tenths: Float[np.ndarray, "10"]  # rank correlation in each tenth of the run
 
 
 class Calibration(NamedTuple):
-    """What scores were worth, by the levels looked at."""
+    """Comparison of a run's level scores with true regret and learnability."""
 
     measures: tuple[Measure, ...]
-    missing: str  # why a measure is not there; "" if both are
-    num_levels: int  # looked at
-    num_used: int  # scored, and with a completed episode
-    ends: Float[np.ndarray, "10"]  # of the tenths, in env steps (NaN where unknown)
+    missing: str  # reason for a missing measure; "" if none is missing
+    num_levels: int  # levels that were analysed
+    num_used: int  # levels with a score and a completed episode
+    ends: Float[np.ndarray, "10"]  # end of each tenth, in env steps (NaN where unknown)
 
 
 def calibrate(log: LevelLog, facts: Facts) -> Calibration:
-    """Compare scores with true regret and learnability, where these are known."""
+    """Compare scores with true regret and with learnability, where these are known."""
     score, num_levels = facts.of(log.score), len(facts.place[0])
     updates = np.arange(1, TENTHS + 1) * len(log.update) / TENTHS
     ends = log.env_steps[np.maximum(np.ceil(updates).astype(int) - 1, 0)]
@@ -60,7 +60,7 @@ def calibrate(log: LevelLog, facts: Facts) -> Calibration:
         facts.of(x) for x in (log.episodes.num, log.episodes.num_success, log.episodes.mean_return)
     )
     used = (num > 0) & np.isfinite(score)
-    tenth = facts.place[0] * TENTHS // len(log.update)
+    tenth = facts.place[0] * TENTHS // len(log.update)  # tenth of the run that a level was in
     rate = num_success / np.maximum(num, 1)
     values = {"learnability p (1 − p)": rate * (1 - rate)}  # noqa: RUF001
     solved = not isinstance(facts.optimal_return, tuple)
@@ -73,20 +73,23 @@ def calibrate(log: LevelLog, facts: Facts) -> Calibration:
 
 
 def rank_correlation(x: Float[np.ndarray, " K"], y: Float[np.ndarray, " K"]) -> float:
-    """Spearman's, ties sharing their mean rank; NaN of fewer than 5 levels or if all are equal."""
+    """Spearman's rank correlation, with the mean rank for ties.
+
+    It is NaN for fewer than 5 levels, or if all values of x or of y are equal.
+    """
     if len(x) < FEWEST or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(np.asarray(stats.spearmanr(x, y))[0])
 
 
 def words(found: Calibration) -> str:
-    """The result in a few sentences."""
+    """Describe the result in a few sentences."""
     if not found.measures:
         return f"Calibration: {found.missing}."
     told = [f"{m.name} {signed(m.overall)}{_from_to(m.tenths)}" for m in found.measures]
     unfinished = found.num_levels - found.num_used
     sentences = [
-        f"Rank correlation (Spearman) of a level's score with {', with '.join(told)}; of "
+        f"Rank correlation (Spearman) of a level's score with {', with '.join(told)}; over "
         f"{found.num_used:,} levels, without {unfinished:,} that had no score or no completed "
         f"episode.",
         f"There is {found.missing}." if found.missing else "",
@@ -107,12 +110,12 @@ def _measure(
 
 
 def signed(value: float) -> str:
-    """A correlation with its sign; `unknown` where it is not a number."""
+    """Format a correlation with its sign; NaN becomes `unknown`."""
     return "unknown" if np.isnan(value) else f"{value:+.2f}".replace("-", "−")  # noqa: RUF001
 
 
 def _from_to(tenths: Float[np.ndarray, "10"]) -> str:
-    """First and last tenth of the run, if any has a value."""
+    """Format the correlations in the first and last tenth; empty if no tenth has a value."""
     if np.isnan(tenths).all():
         return ""
     first, last = signed(tenths[0]), signed(tenths[-1])

@@ -1,4 +1,4 @@
-"""Finite training sets and what goes with them: the set of a run, and levels that are not in it."""
+"""Finite training sets: the level set of a run, and levels of the same kind outside it."""
 
 from typing import Any
 
@@ -11,31 +11,34 @@ from rlgen.levels import LevelSet, exclude, take
 from rlgen.protocols import LevelEnv, Student
 from rlgen.types import Key, PyTree
 
-_STREAM = 0x7E57  # of levels to test on; training sets are drawn from other keys
-_ROUNDS = 4
+_STREAM = 0x7E57  # base key of unseen levels; training sets are drawn from other keys
+_ROUNDS = 4  # rounds of sampling before a family counts as exhausted
 
 
 def training_set(curriculum: Any) -> LevelSet | None:
-    """The finite set that a curriculum trains on; None if there is none, or if it trains a rule."""
+    """Return the finite level set that a curriculum trains on.
+
+    Returns None if the curriculum has no such set, or if it trains a learned rule.
+    """
     if curriculum.student.offers(Student.learner_with_rule):
         return None
     return curriculum.sampler.level_set
 
 
 def some_levels(levels: LevelSet, num: int) -> LevelSet:
-    """All levels of a set, or of a larger one `num` drawn at random, always the same."""
+    """Return `num` levels of a set, chosen at random but always the same; all if it is smaller."""
     if len(levels) <= num:
         return levels
     rows = np.random.default_rng(0).permutation(len(levels))[:num]
-    return take(levels, np.sort(rows))
+    return take(levels, np.sort(rows))  # in the order of the set
 
 
 def unseen_levels(env: Any, sampler: Any, num: int) -> LevelSet | None:
-    """At most `num` levels like those of a sampler's finite set, none of which is in it.
+    """Return at most `num` levels of the same kind as a sampler's finite set, but not in it.
 
-    For a set that was sampled from the family, fresh samples; for any other of an environment that
-    has the suites `train` and `test`, the suite `test`; otherwise nothing is known of where the
-    set's levels come from, and there are none.
+    If the set was sampled from the family, these are new samples. Otherwise, if the environment has
+    the suites `train` and `test`, they are levels of the suite `test`. In all other cases the
+    origin of the set is unknown, and the result is None. It is also None if no level is left.
     """
     chosen = sampler.level_set
     if chosen is None:
@@ -46,12 +49,12 @@ def unseen_levels(env: Any, sampler: Any, num: int) -> LevelSet | None:
     if not {"train", "test"} <= set(known):
         return None
     others = exclude(known["test"]().levels, chosen.hash)[0]
-    alike = _shapes(others) == _shapes(chosen)
+    alike = _shapes(others) == _shapes(chosen)  # a file's levels may be of another size
     return some_levels(others, num) if alike and len(others) else None
 
 
 def _fresh(env: LevelEnv, chosen: LevelSet, num: int) -> LevelSet | None:
-    """Fresh samples of the family; a few rounds, as a small one may hold no others."""
+    """Sample new levels of the family, in a few rounds because a small family may have no more."""
 
     @jax.jit
     def sample(keys: Key) -> tuple[PyTree, Array]:
@@ -64,7 +67,7 @@ def _fresh(env: LevelEnv, chosen: LevelSet, num: int) -> LevelSet | None:
         found.append(sample(jax.random.split(key, num)))
         level, hashes = jax.tree.map(lambda *x: jnp.concatenate(x), *found)
         names = tuple(f"unseen-{n:04d}" for n in range(len(hashes)))
-        # Nobody asks for the optima, and finding them takes seconds.
+        # The optima are not needed, and solving the levels would take seconds.
         unknown = (jnp.full(len(hashes), -1, jnp.int32), jnp.full(len(hashes), jnp.nan))
         others = exclude(LevelSet(level, hashes, *unknown, names), chosen.hash)[0]
         if len(others) >= num:
@@ -73,4 +76,5 @@ def _fresh(env: LevelEnv, chosen: LevelSet, num: int) -> LevelSet | None:
 
 
 def _shapes(levels: LevelSet) -> list:
+    """Return the shape and dtype of each array of a single level."""
     return [(x.shape[1:], x.dtype) for x in jax.tree.leaves(levels.level)]

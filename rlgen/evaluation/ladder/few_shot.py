@@ -1,9 +1,10 @@
-"""Adaptation curves: how a trained policy does after a few further updates on levels like the new.
+"""Adaptation curves: scores of a trained policy after a few further updates on levels of a rung.
 
-The policy goes on learning as it did, with its optimiser's moments, on levels of the same stream as
-those it is scored on, and none of them. All seeds of a run adapt side by side in one program. Its
-curriculum and its bonus are left behind, and a learning rate that was annealed starts over: what is
-measured is how fast the policy adapts, not how its training ended.
+The policy continues to learn with the state of its optimiser. The levels it adapts on and the
+levels it is scored on come from the same stream but are disjoint. All seeds of a run adapt in
+parallel in one program. The curriculum and the bonus of the run are not used, and an annealed
+learning rate starts again from its initial value, so that the curve measures how fast the policy
+adapts and not how its training ended.
 """
 
 import dataclasses
@@ -24,51 +25,51 @@ from rlgen.types import NEW, Key, PyTree, Slots
 
 
 class Adaptation(NamedTuple):
-    """One run on one rung, before and after some updates."""
+    """Adaptation curve of one run on one rung."""
 
     run: str
     rung: str
-    updates: tuple[int, ...]  # K points
-    steps_per_update: int  # env steps of each seed
-    num_levels: int  # that it adapted on
-    evaluations: tuple[Evaluation, ...]  # K, all on the same levels, with the same keys
-    look: int = 0  # at these levels by this run; 0: not counted
+    updates: tuple[int, ...]  # K points of the curve
+    steps_per_update: int  # env steps per update and seed
+    num_levels: int  # levels used for adaptation
+    evaluations: tuple[Evaluation, ...]  # K, all on the same levels with the same keys
+    look: int = 0  # how many times this run has been scored on these levels; 0: not counted
 
 
 class Play(NamedTuple):
-    """How policies are scored."""
+    """Settings for scoring policies."""
 
-    attempts: int = 10  # at each level and point
-    seed: int = 0  # of the adaptation's and the scores' random numbers, equal for runs compared
+    attempts: int = 10  # per level and point of the curve
+    seed: int = 0  # of adaptation and scoring; equal for all runs that are compared
 
 
 def check_updates(updates: Sequence[int]) -> tuple[int, ...]:
-    """The points of a curve, as they are given.
+    """Validate the points of a curve and return them as a tuple.
 
     Raises:
-        ValueError: they do not rise from 0.
+        ValueError: The points do not start at 0 or are not strictly increasing.
     """
     points = tuple(updates)
     rises = all(a < b for a, b in itertools.pairwise(points))
     if not points or points[0] != 0 or not rises:
         raise ValueError(
-            f"few-shot must be numbers of updates that rise from 0, such as 0,1,2,5,10; got "
-            f"{','.join(map(str, points)) or 'nothing'}"
+            f"few-shot must be increasing numbers of updates that start at 0, such as 0,1,2,5,10; "
+            f"got {','.join(map(str, points)) or 'nothing'}"
         )
     return points
 
 
 def split(suite: Suite, num_adapt: int) -> tuple[LevelSet, Suite]:
-    """Levels to adapt on, evenly spread over a suite, and the suite of all others.
+    """Split a suite into evenly spaced levels to adapt on and a suite of all other levels.
 
     Raises:
-        ValueError: fewer than one to adapt on, or none left to be scored on.
+        ValueError: There is no level to adapt on, or none is left for scoring.
     """
     num = len(suite.levels)
     if not 0 < num_adapt < num:
         raise ValueError(
-            f"{num_adapt} of the {num} levels of {suite.name} to adapt on: it must be at least 1, "
-            "and leave some to be scored on (--adapt-levels)"
+            f"{num_adapt} of the {num} levels of {suite.name} to adapt on: there must be at least "
+            "1, and at least 1 other level to score on (--adapt-levels)"
         )
     rows = np.linspace(0, num, num_adapt, endpoint=False).astype(int)
     rest = np.setdiff1d(np.arange(num), rows)
@@ -76,16 +77,17 @@ def split(suite: Suite, num_adapt: int) -> tuple[LevelSet, Suite]:
 
 
 def student_of(curriculum: Any, env: Any) -> OnPolicy:
-    """Who adapts: the run's student on its own, without bonus or a second agent.
+    """Return the run's student for adaptation: a single agent without a bonus.
 
     Raises:
-        ValueError: the run did not train a policy on-policy.
+        ValueError: The run did not train a policy with an on-policy student.
     """
     student = curriculum.student
     if not isinstance(student, OnPolicy):
         raise ValueError(
-            f"adaptation curves are of policies, and the run trained a {type(student).__name__}; "
-            "of rules the lives of agents are such curves: rlgen eval RUN --horizons 10,50,250"
+            f"adaptation curves need a policy, but the run trained a {type(student).__name__}; for "
+            "a learned rule, plot the returns of agents over their lifetimes instead: "
+            "rlgen eval RUN --horizons 10,50,250"
         )
     learner = student.learner.without_schedule()
     alone = {"population": 1, "train_share": 1.0, "bonus": (), "updates_per_level": 1}
@@ -101,26 +103,29 @@ def adapt(
     play: Play = Play(),  # noqa: B008
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Adaptation:
-    """Score policies on a suite, after each of some numbers of updates on other levels.
+    """Score policies on a suite after given numbers of updates on other levels.
 
     Args:
-        policies: S of them.
-        curriculum: that they were trained by; its student and the slots that trained are kept.
-        suite: to be scored on.
-        levels: to adapt on.
-        updates: points of the curve, rising from 0.
-        play: how each point is scored.
-        progress: called with the points done and all of them.
+        policies: Policies of S seeds.
+        curriculum: Curriculum that trained them. Its student and its number of training slots are
+            used.
+        suite: Suite to score on.
+        levels: Levels to adapt on.
+        updates: Points of the curve, increasing from 0.
+        play: Settings for scoring each point.
+        progress: Callback that receives the number of points done and the total.
     """
     points = check_updates(updates)
     student = student_of(curriculum, suite.env)
-    num_slots = curriculum.student.num_trained(curriculum.num_slots)  # as many as learned
+    # As many slots as contributed gradients in training, so that an update has the same batch.
+    num_slots = curriculum.student.num_trained(curriculum.num_slots)
     student.check(num_slots)
     num_seeds = jax.tree.leaves(policies.states)[0].shape[0]
     keys = jax.random.split(jax.random.key(play.seed), num_seeds)
     learn = _program(student, num_slots)
     level = jax.tree.map(jnp.asarray, levels.level)
     state, found = policies.states, []
+    # Each point continues from the previous one: updates `before` to `point - 1`.
     for i, (before, point) in enumerate(zip((0, *points), points, strict=False)):
         state = learn(keys, state, level, jnp.int32(before), jnp.int32(point))
         adapted = policies._replace(learner=student.learner, states=state)
@@ -132,7 +137,10 @@ def adapt(
 
 
 def _program(student: OnPolicy, num_slots: int) -> Callable[..., PyTree]:
-    """Updates `first` to `last - 1` of every seed's learner [S, ...]."""
+    """Return a function that runs updates `first` to `last - 1` on every seed's learner [S, ...].
+
+    `first` and `last` are traced, so all points of a curve share one compiled program.
+    """
 
     @jax.jit
     def run(keys: Key, states: PyTree, level: PyTree, first: Array, last: Array) -> PyTree:
@@ -148,19 +156,19 @@ def _program(student: OnPolicy, num_slots: int) -> Callable[..., PyTree]:
 
 
 def _update(student: OnPolicy, num_slots: int, key: Key, learner: PyTree, level: PyTree) -> PyTree:
-    """One update on levels drawn uniformly."""
+    """Run one update on levels drawn uniformly with replacement."""
     key_level, key_run = jax.random.split(key)
     num_levels = jax.tree.leaves(level)[0].shape[0]
     row = jax.random.randint(key_level, (num_slots, 1), 0, num_levels)
     slots = Slots(
         level=jax.tree.map(lambda x: x[row], level),
         score_state=(),
-        buffer_index=jnp.full((num_slots, 1), -1, jnp.int32),
+        buffer_index=jnp.full((num_slots, 1), -1, jnp.int32),  # not from a level buffer
         origin=jnp.full(num_slots, NEW, jnp.int32),
         weight=jnp.ones(num_slots),
         level_info=(),
     )
-    state = OnPolicyState(jax.tree.map(lambda x: x[None], learner), ())
+    state = OnPolicyState(jax.tree.map(lambda x: x[None], learner), ())  # population of 1, no bonus
     fresh = jnp.ones(num_slots, bool)
     state, _, _ = student.run(key_run, state, slots, fresh)
     return jax.tree.map(lambda x: x[0], state.learner)

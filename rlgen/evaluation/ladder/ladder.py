@@ -1,16 +1,16 @@
-"""The protocol ladder: what a score is a score of, from the levels of training to new worlds.
+"""The protocol ladder: rungs of levels, ordered by distance from the training distribution.
 
     V0  the levels that the run was trained on
     V1  new levels of the training distribution
     V2  outside it: larger, denser, beyond the range of a parameter
-    V3  new combinations: layouts, rules or structures that training never put together
+    V3  new combinations: layouts, rules or structures that training never combined
 
-Each rung is a stream of levels (see `rlgen.evaluation.ladder.streams`), and no two share one. What
-lies on V2 and V3 an environment states as data, by its method `ladder`.
+Each rung is a stream of levels (see `rlgen.evaluation.ladder.streams`), and no two streams share a
+level. An environment defines V2 and V3 as data, with its method `ladder`.
 
 Source of the idea: the ladder of multi-task and meta-learning benchmarks, Yu et al., 2020,
 "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta Reinforcement Learning".
-Differs from it: disjointness is enforced by the levels' hashes, not trusted to seeds.
+Differs from it: the levels' hashes enforce disjointness, instead of relying on different seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,61 +35,66 @@ from rlgen.types import PyTree
 
 RUNGS = ("V0", "V1", "V2", "V3")
 
-_HASHED = 4096  # levels at once
+_HASHED = 4096  # levels hashed per call
 
 
 class Rung(NamedTuple):
-    """A stream of levels and where it stands."""
+    """A stream of levels and its place on the ladder."""
 
     rung: str  # V0 to V3
-    name: str  # trained-on, train, validation, test, or the shift's own
-    about: str  # what its levels are, after "levels"
+    name: str  # trained-on, train, validation, test, or the name of the shift
+    about: str  # description that continues the word "levels"
     stream: Stream
 
 
 class Trained(NamedTuple):
     """The levels that a run was trained on, as far as they are known."""
 
-    level: PyTree  # [M, ...] distinct ones
+    level: PyTree  # [M, ...], distinct
     hashes: UInt32[np.ndarray, "M 2"]
-    about: str
+    about: str  # description that continues the word "levels"
 
 
 class Ladder(NamedTuple):
-    """What runs are tested on, from the familiar to the strange."""
+    """The rungs on which runs are tested, ordered by distance from the training distribution."""
 
     family: str
-    own: Mapping[str, Rung]  # V0 of each run; no two need share a level
-    rungs: tuple[Rung, ...]  # for all runs, the same levels
-    missing: tuple[str, ...]  # sentences: which rungs are not there, and why
+    own: Mapping[str, Rung]  # V0 by run; the levels may differ between runs
+    rungs: tuple[Rung, ...]  # V1 to V3, with the same levels for all runs
+    missing: tuple[str, ...]  # sentences that name missing rungs and the reason
 
     def of(self, run: str) -> tuple[Rung, ...]:
-        """One run's rungs, in their order."""
+        """Return one run's rungs in order, starting with its V0 if there is one."""
         return (*((self.own[run],) if run in self.own else ()), *self.rungs)
 
 
 def trained_on(run: Path, loaded: Any, allow_imports: bool = False) -> Trained | None:
-    """The levels of a run's training: its finite set, else those in its log; None if unknown.
+    """Return the levels that a run was trained on: its finite set, or those in its curriculum log.
 
     Args:
-        run: its folder.
-        loaded: see `rlgen.evaluation.zero_shot.load_states`.
-        allow_imports: as everywhere.
+        run: Run folder.
+        loaded: The loaded run, see `rlgen.evaluation.zero_shot.load_states`.
+        allow_imports: Whether to import modules from outside rlgen that the run's record names.
+
+    Returns:
+        The levels, or None if the run has neither a finite set nor logged levels of positive
+        weight.
     """
     known = training_set(loaded.curriculum)
     if known is not None:
-        about = f"of the {len(known):,} that it was trained on"
+        about = f"from the {len(known):,} that the run was trained on"
         return Trained(jax.device_get(known.level), np.asarray(known.hash), about)
     if not has_log(run):
         return None
     _, log = open_log(run, allow_imports)
-    met = np.flatnonzero((log.weight > 0).ravel())
+    met = np.flatnonzero((log.weight > 0).ravel())  # logged slots whose levels were trained on
     if not len(met):
         return None
+    # [U, S, n, ...] (update, seed, slot) flattened to one axis.
     level = jax.tree.map(lambda x: x.reshape(log.weight.size, *x.shape[3:])[met], log.level)
     hashes = _hashes(loaded.env, level)
     first = np.sort(np.unique(words(hashes), return_index=True)[1])
-    about = f"that it met in training, of {len(first):,} in its log"
+    about = f"that the run was trained on, from {len(first):,} in its log"
     return Trained(jax.tree.map(lambda x: x[first], level), hashes[first], about)
 
 
@@ -101,25 +106,28 @@ def climb(
     chosen: Sequence[str] = RUNGS,
     validation: bool = False,
 ) -> Ladder:
-    """The rungs of an environment, for some runs or, without any, in general.
+    """Build the ladder of an environment for some runs or, without runs, in general.
 
     Args:
-        env: as it was trained in.
-        num_levels: of each stream.
-        trained: by run; their levels make its V0, and occur on no other rung of any run. Of a run
-            of which they are not known (None), V0 is the stream `train`.
-        curricula: of the runs; a set of levels that were not sampled from the family has its own
-            test set.
-        chosen: rungs that are wanted.
-        validation: V1 is the stream `validation`, and there are no V2 and V3. Without runs both are
-            there, to be shown.
+        env: Environment as configured for training.
+        num_levels: Number of levels in each stream.
+        trained: Training levels by run. They form the run's V0 and are excluded from all other
+            rungs of every run. If a run's training levels are unknown (None), its V0 is the stream
+            `train`.
+        curricula: Curricula of the runs. If a training set was not sampled from the family, V1 is
+            its separate test set.
+        chosen: Rungs to build.
+        validation: Whether V1 is the stream `validation`, without V2 and V3. Without runs, V1 has
+            both `validation` and `test`, so that both can be shown.
 
     Raises:
-        ValueError: an unknown rung, less than one level, or a family with too few.
+        ValueError: A rung is unknown, the number of levels is less than one, or the family has too
+            few levels.
     """
     check(num_levels, chosen)
     env = env.for_evaluation()
     known = {run: one for run, one in trained.items() if one is not None}
+    # Hashes of levels that no further stream may contain; every stream adds its own.
     taken = {word for one in known.values() for word in words(one.hashes)}
     own = {run: _familiar(env, one, num_levels) for run, one in known.items()}
     new, why = _new_levels(env, num_levels, curricula, taken)
@@ -139,30 +147,30 @@ def climb(
 
 
 def check(num_levels: int, chosen: Sequence[str]) -> None:
-    """Refuse what cannot be asked for.
+    """Check the arguments of a ladder.
 
     Raises:
-        ValueError: an unknown rung or none, or less than one level.
+        ValueError: A rung is unknown, no rung is given, or the number of levels is less than one.
     """
     if num_levels < 1:
-        raise ValueError(f"levels must be at least 1, got {num_levels}; 100 are usual")
+        raise ValueError(f"levels must be at least 1, got {num_levels}; the usual number is 100")
     for name in chosen:
         if name not in RUNGS:
             raise ValueError(f"unknown rung {name!r}; known: {', '.join(RUNGS)}")
     if not chosen:
-        raise ValueError(f"no rung is asked for; choose from {', '.join(RUNGS)}")
+        raise ValueError(f"no rung is given; choose from {', '.join(RUNGS)}")
 
 
 def shifts_of(env: LevelEnv) -> dict[str, DistributionShift]:
-    """What an environment says lies beyond its training distribution; {} if nothing."""
+    """Return the distribution shifts that an environment defines, by name; {} if none."""
     return dict(env.ladder())
 
 
 def shifted(env: Any, name: str, shift: DistributionShift, num: int, taken: set[int]) -> Stream:
-    """The stream `ood-NAME` of a shift; of a suite at most as many levels as it has.
+    """Build the stream `ood-NAME` of a shift; a shift to a suite has at most the suite's levels.
 
     Raises:
-        ValueError: it names neither a suite nor fields, or both, or has too few levels.
+        ValueError: The shift names neither a suite nor fields, or both, or has too few levels.
     """
     if bool(shift.suite) == bool(shift.fields):
         raise ValueError(f"the shift {name} of {family_of(env)} needs a suite or fields, not both")
@@ -174,7 +182,7 @@ def shifted(env: Any, name: str, shift: DistributionShift, num: int, taken: set[
 def _beyond(
     env: Any, num: int, taken: set[int], chosen: Sequence[str]
 ) -> tuple[list[Rung], list[str]]:
-    """V2 and V3, in the environment's own order."""
+    """Build V2, then V3, each in the environment's order, and name the missing ones."""
     shifts = shifts_of(env)
     wanted = {name: shift for name, shift in shifts.items() if shift.rung in chosen}
     rungs = [
@@ -183,17 +191,21 @@ def _beyond(
     ]
     stated = {shift.rung for shift in shifts.values()}
     lacking = [rung for rung in ("V2", "V3") if rung in chosen and rung not in stated]
-    return rungs, [f"{rung}: {family_of(env)} states no such levels" for rung in lacking]
+    return rungs, [f"{rung}: {family_of(env)} defines no such levels" for rung in lacking]
 
 
 def _familiar(env: Any, trained: Trained, num: int) -> Rung:
-    """V0 of one run: at most `num` of its levels, evenly spread; solved anew, as sets need not."""
+    """Build V0 of one run: at most `num` of its levels, evenly spaced.
+
+    The levels are solved again, because a training set need not contain optima.
+    """
+    # Twice as many candidates as needed, because unsolvable ones are rejected.
     rows = np.linspace(0, len(trained.hashes) - 1, min(2 * num, len(trained.hashes)))
     rows = np.unique(rows.round().astype(int))
     level = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), trained.level)
     suite = Suite(f"{family_of(env)}/trained-on", env, make_level_set(env, level))
     stream = suite_stream(suite, "trained-on", num, set())
-    levels = replace(stream.suite.levels, split="train")
+    levels = replace(stream.suite.levels, split="train")  # training levels are not sealed
     stream = stream._replace(suite=stream.suite._replace(levels=levels))
     return Rung("V0", "trained-on", trained.about, stream)
 
@@ -201,36 +213,40 @@ def _familiar(env: Any, trained: Trained, num: int) -> Rung:
 def _new_levels(
     env: Any, num: int, curricula: Sequence[Any], taken: set[int]
 ) -> tuple[dict[str, Stream], str]:
-    """Streams of the training distribution by name; what is missing, and why."""
+    """Build the streams of the training distribution; also return why V1 is missing, or ""."""
     samplers = [one.sampler for one in curricula]
     fixed = [x for x in samplers if x.level_set is not None and not x.is_set_sampled]
     if fixed:
         others = unseen_levels(env, fixed[0], num)
         if others is None:
-            return {}, "the training set is from elsewhere, and no others like it are known"
+            return (
+                {},
+                "the training set is not sampled from the family; no similar levels are known",
+            )
         suite = Suite(f"{family_of(env)}/test", env, replace(others, version="1"))
         return {"test": suite_stream(suite, "test", num, taken)}, ""
     if is_one_level(env):
         only = make_level_set(env, jax.tree.map(lambda x: x[None], env.sample_level(_key())))
         train = suite_stream(Suite("", env, only), "train", 1, set())
-        return {"train": train}, f"{family_of(env)} has a single level: there is nothing but V0"
+        return {"train": train}, f"{family_of(env)} has a single level, so V0 is the only rung"
     names = ("train", "validation", "test")
     return dict(zip(names, draw_streams(env, names, num, taken), strict=True)), ""
 
 
 def is_one_level(env: LevelEnv) -> bool:
-    """Whether whatever an environment samples is one and the same."""
+    """Return whether 16 sampled levels of an environment are all equal."""
     level = jax.jit(jax.vmap(env.sample_level))(jax.random.split(_key(), 16))
     return all(bool((x == x[:1]).all()) for x in map(np.asarray, jax.tree.leaves(level)))
 
 
 def _hashes(env: LevelEnv, level: PyTree) -> UInt32[np.ndarray, "M 2"]:
+    """Hash M levels in batches of one size, so that the function compiles once."""
     num = jax.tree.leaves(level)[0].shape[0]
     size = min(_HASHED, num)
     call = jax.jit(jax.vmap(env.level_hash))
     found = []
     for start in range(0, num, size):
-        at = np.minimum(np.arange(start, start + size), num - 1)
+        at = np.minimum(np.arange(start, start + size), num - 1)  # pads with the last level
         found.append(np.asarray(call(jax.tree.map(lambda x, at=at: jnp.asarray(x[at]), level))))
     return np.concatenate(found)[:num]
 

@@ -1,4 +1,4 @@
-"""The page of `rlgen ladder`, and its figures: scores rung by rung, and adaptation curves."""
+"""The report of `rlgen ladder` and its figures: scores by rung and adaptation curves."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -30,7 +30,7 @@ def write_page(folder: Path, found: Scores) -> Path:
 
 
 def ladder_figure(found: Scores, theme: str = "light") -> Figure:
-    """Mean scores, a row a rung, runs side by side."""
+    """Draw mean scores with intervals: one row per rung, runs side by side within a row."""
     look, num = THEMES[theme], len(found.runs)
     rows = list(dict.fromkeys((one.rung, one.name) for one in found.scores))
     names = _rows_of(rows)
@@ -39,15 +39,16 @@ def ladder_figure(found: Scores, theme: str = "light") -> Figure:
     for r, run in enumerate(found.runs):
         colour = look.runs[r % len(look.runs)]
         for one in found.of(run):
+            # Runs are spaced over 0.72 of a row's height, centred on the row.
             y = names.index(_row_of(one)) + (r - (num - 1) / 2) * 0.72 / num
             axes.plot([one.mean.low, one.mean.high], [y, y], color=colour, lw=2.6, alpha=0.55)
             marker = MARKERS[r % len(MARKERS)]
             axes.plot(one.mean.value, y, marker, color=colour, markersize=5, clip_on=False)
     axes.set_yticks(range(len(names)), [short(name) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_ylim(len(names) - 0.4, -0.6)  # the first rung at the top
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=look.grid, linewidth=0.6)
-    axes.set_xlabel(f"mean {found.score}, with its interval")
+    axes.set_xlabel(f"mean {found.score} with interval")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if found.score != "return":
         axes.xaxis.set_major_formatter(PercentFormatter(1))
@@ -58,7 +59,7 @@ def ladder_figure(found: Scores, theme: str = "light") -> Figure:
 
 
 def few_shot_figure(found: Scores, theme: str = "light") -> Figure:
-    """Mean scores against updates, axes for each rung, a line a run with its interval."""
+    """Draw mean scores against updates: axes for each rung, a line with its interval per run."""
     look = THEMES[theme]
     rungs = list(dict.fromkeys((one.rung, one.name) for one in found.curves))
     figure, every = blank(look, 1.75 * len(rungs) + 0.9, [1.0] * len(rungs))
@@ -82,7 +83,7 @@ def few_shot_figure(found: Scores, theme: str = "light") -> Figure:
 
 
 def headline(found: Scores) -> str:
-    """What the first run keeps of its score on the way up."""
+    """State the first run's mean score on its first rung, on V1 and on its worst rung."""
     run = found.runs[0]
     scores = found.of(run)
     first, worst = scores[0], found.worst(run)
@@ -95,7 +96,7 @@ def headline(found: Scores) -> str:
 
 
 def _page(found: Scores, drawn: Mapping[str, html.Pictures]) -> html.Page:
-    """The page's numbers and pictures."""
+    """Assemble the sections of the page."""
     figure = html.Figure(drawn["ladder"], "Mean scores of every run on each rung")
     sections = [html.Section("", "figure.html", figure)]
     for r, run in enumerate(found.runs):
@@ -105,24 +106,24 @@ def _page(found: Scores, drawn: Mapping[str, html.Pictures]) -> html.Page:
         sections.append(html.Section("Few-shot", "few_shot.html", (figure, _curves(found))))
     sections.append(html.Section("Streams", "table.html", _streams(found)))
     told = (*notes(found), *access_counts(found))
-    sections.append(html.Section("What the numbers are", "bullets.html", told))
+    sections.append(html.Section("Notes on the numbers", "bullets.html", told))
     title = f"{found.ladder.family}: the ladder of {', '.join(found.runs)}"
     above = f"The protocol ladder of {found.ladder.family}"
     return html.Page(title, above, headline(found), _settled(found), sections)
 
 
 def _settled(found: Scores) -> str:
-    """Which gaps of the first run are settled over whole seeds."""
+    """List the gaps of the first run whose whole-seeds interval excludes zero."""
     scores = [(one.name, one.whole_seeds) for one in found.of(found.runs[0])]
     gaps = [(name, gap) for name, gap in scores if isinstance(gap, Interval)]
     if not gaps:
-        return "One seed was trained: the intervals say nothing of another one."
+        return "One seed was trained: the intervals do not cover variation between training seeds."
     clear = [name for name, gap in gaps if gap.excludes_zero]
-    return f"Gaps that whole seeds settle: {', '.join(clear) or 'none'}."
+    return f"Gaps whose whole-seeds interval excludes 0: {', '.join(clear) or 'none'}."
 
 
 def _rungs(found: Scores, r: int) -> html.Table:
-    """A row a rung, of run r."""
+    """Table of run r with one row per rung."""
     heads = ["rung", "levels", "mean", "IQM", "of optimal", "gap", "whole seeds", "look"]
     rows = []
     for one in found.of(found.runs[r]):
@@ -135,7 +136,7 @@ def _rungs(found: Scores, r: int) -> html.Table:
 
 
 def _curves(found: Scores) -> html.Table:
-    """The first and the last point of every curve, and the gain between them."""
+    """Table of the first and last point of every curve, and the gain between them."""
     heads = ["rung", "run", "before", "after", "updates", "env steps", "gain"]
     rows = []
     for one in found.curves:
@@ -148,8 +149,8 @@ def _curves(found: Scores) -> html.Table:
 
 
 def _streams(found: Scores) -> html.Table:
-    """A row a stream: its levels, what was rejected, its digest."""
-    heads = ["stream", "levels are", "number", *REASONS, "digest"]
+    """Table with one row per stream: its levels, numbers of rejected levels, and its digest."""
+    heads = ["stream", "levels", "number", *REASONS, "digest"]
     rows = []
     every = [*((f" of {run}", rung) for run, rung in found.ladder.own.items())]
     every += [("", rung) for rung in found.ladder.rungs]
@@ -161,9 +162,9 @@ def _streams(found: Scores) -> html.Table:
 
 
 def _rows_of(places: Sequence[tuple[str, str]]) -> list[str]:
-    """Names of a figure's rows; V0 of all runs is one row, and rungs keep their order."""
+    """Names of a figure's rows, ordered by rung; V0 of all runs is a single row."""
     names = dict.fromkeys("V0" if rung == "V0" else f"{rung} {name}" for rung, name in places)
-    return sorted(names, key=lambda name: name[:2])
+    return sorted(names, key=lambda name: name[:2])  # stable: shifts keep their order in a rung
 
 
 def _row_of(one: Score) -> str:
@@ -183,10 +184,11 @@ def _where(one: Score) -> str:
 
 
 _FEW_SHOT = (
-    "The policy goes on learning, with its own learner, optimiser and settings, on a few levels of "
-    "the rung, and is scored on others of it. Random numbers are the same for all runs."
+    "The policy continues to learn on a few levels of the rung, with its own learner, optimiser "
+    "state and settings, and is scored on the other levels. Random numbers are the same for all "
+    "runs."
 )
 _STREAMS = (
-    "No two streams share a level; levels are told apart by their hashes. The numbers between are "
-    "of levels that were drawn and rejected, by reason."
+    "No two streams share a level; levels are identified by their hashes. The columns before the "
+    "digest count the levels that were drawn and rejected, by reason."
 )

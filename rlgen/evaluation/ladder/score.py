@@ -1,4 +1,4 @@
-"""How runs do on each rung of the ladder, with intervals, and what a step up costs them."""
+"""Scores of runs on each rung of the ladder, and gaps between rungs, all with intervals."""
 
 import csv
 import io
@@ -18,7 +18,11 @@ FORMAT = "rlgen-ladder-1"
 
 
 class Score(NamedTuple):
-    """One run on one rung. Intervals speak of the rung's distribution: levels are drawn too."""
+    """Scores of one run on one rung.
+
+    Intervals resample levels too, because they refer to the rung's distribution, except for
+    `whole_seeds`.
+    """
 
     run: str
     rung: str
@@ -27,44 +31,44 @@ class Score(NamedTuple):
     num_levels: int
     mean: Interval
     iqm: Interval
-    normalised: Interval | tuple[()]  # return over the optimal one; () where that is not known
-    gap: Interval | tuple[()]  # of V1: V0 less V1; of V2 and V3: V1 less them; () without the other
-    whole_seeds: Interval | tuple[()]  # the same gap, whole seeds drawn and the levels as they are
-    look: int  # at these levels by this run; 0: they are not sealed
+    normalised: Interval | tuple[()]  # return / optimal return; () if some optimum is unknown
+    gap: Interval | tuple[()]  # V0 - V1 on V1, V1 - this rung on V2 and V3; () without the other
+    whole_seeds: Interval | tuple[()]  # the gap's interval over whole seeds, levels fixed
+    look: int  # how many times this run has been scored on these levels; 0: not sealed
 
 
 class Scores(NamedTuple):
-    """Everything that is told of runs on a ladder."""
+    """Results of runs on a ladder."""
 
     ladder: Ladder
     score: str  # solve rate, relative return or return, the same on every rung
-    meaning: str  # of the intervals
+    meaning: str  # description of the intervals
     runs: tuple[str, ...]
     scores: tuple[Score, ...]  # run by run, in the order of the rungs
-    curves: tuple["Curve", ...]  # of few-shot adaptation
+    curves: tuple["Curve", ...]  # few-shot adaptation curves
 
     def of(self, run: str) -> tuple[Score, ...]:
-        """One run's scores."""
+        """Return one run's scores in the order of its rungs."""
         return tuple(one for one in self.scores if one.run == run)
 
     def worst(self, run: str) -> Score:
-        """The rung with the lowest mean."""
+        """Return the run's score on the rung with its lowest mean."""
         return min(self.of(run), key=lambda one: float(one.mean.value))
 
 
 class Curve(NamedTuple):
-    """Mean scores of one run on one rung, after some updates on other levels of it."""
+    """Adaptation curve: mean scores of one run on one rung after updates on other levels of it."""
 
     run: str
     rung: str
     name: str
     updates: tuple[int, ...]
-    env_steps: tuple[int, ...]  # of each seed
+    env_steps: tuple[int, ...]  # per seed, at each point
     num_adapt: int  # levels to adapt on
-    num_levels: int  # levels to be scored on
-    mean: tuple[Interval, ...]
-    gain: Interval | tuple[()]  # the last point less the first; () where there is one point
-    look: int  # at these levels by this run; 0: they are not sealed
+    num_levels: int  # levels to score on
+    mean: tuple[Interval, ...]  # one per point
+    gain: Interval | tuple[()]  # last point minus first point; () with a single point
+    look: int  # how many times this run has been scored on these levels; 0: not sealed
 
 
 def score_all(
@@ -73,15 +77,16 @@ def score_all(
     adapted: Mapping[str, Sequence[tuple[Rung, Adaptation]]],
     bootstrap: Bootstrap = DEFAULT,
 ) -> Scores:
-    """Scores and gaps of runs.
+    """Compute the scores and gaps of runs.
 
     Args:
-        ladder: that was climbed.
-        played: by run, an evaluation of each of its rungs, in their order.
-        adapted: by run, adaptation curves; none for runs without.
-        bootstrap: how intervals are made.
+        ladder: The ladder on which the runs were tested.
+        played: Evaluations of each run on its rungs, in order, by run.
+        adapted: Adaptation curves by run; runs without curves may be missing.
+        bootstrap: Settings of the intervals.
     """
     every = [e for of_run in played.values() for e in of_run]
+    # Gaps need one kind of score on all rungs; if the kinds differ, plain returns are used.
     kinds = {e.score[0] for e in every}
     kind = kinds.pop() if len(kinds) == 1 else "return"
     over = bootstrap.resolve(*(e.episode_return for e in every))
@@ -102,7 +107,7 @@ def score_all(
 
 
 def to_dict(found: Scores) -> Json:
-    """Everything as plain JSON values; NaN is null."""
+    """Convert the results to plain JSON values; NaN becomes null."""
     return plain(
         {
             "format": FORMAT,
@@ -122,7 +127,7 @@ def to_dict(found: Scores) -> Json:
 
 
 def ladder_dict(ladder: Ladder) -> dict[str, Any]:
-    """A ladder as data: its rungs, their levels, and what was rejected."""
+    """Convert a ladder to plain data: its rungs, their levels, and numbers of rejected levels."""
 
     def rung(one: Rung) -> dict[str, Any]:
         levels = one.stream.suite.levels
@@ -146,7 +151,7 @@ def ladder_dict(ladder: Ladder) -> dict[str, Any]:
 
 
 def to_csv(found: Scores) -> str:
-    """One row a run and rung."""
+    """Return CSV text with one row for each run and rung."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     numbers = ("mean", "iqm", "normalised", "gap", "whole_seeds")
@@ -166,10 +171,12 @@ def _of_run(
     run: str, rungs: Sequence[Rung], played: Sequence[Evaluation], kind: str, bootstrap: Bootstrap
 ) -> list[Score]:
     matrices = [_matrix(e, kind) for e in played]
+    # Reversed, so that the first stream of a rung overwrites later ones.
     first = {rung.rung: x for rung, x in reversed(list(zip(rungs, matrices, strict=True)))}
     levels = replace(bootstrap, resample_levels=True)
     found = []
     for rung, e, x in zip(rungs, played, matrices, strict=True):
+        # V0 has no gap, V1 is compared with V0, and V2 and V3 are compared with V1.
         easier = {"V0": None, "V1": first.get("V0")}.get(rung.rung, first.get("V1"))
         gap, whole = ((), ()) if easier is None else _gaps(easier, x, bootstrap)
         relative = e.relative_return
@@ -214,7 +221,7 @@ def _curve(run: str, rung: Rung, found: Adaptation, kind: str, bootstrap: Bootst
 
 
 def _matrix(e: Evaluation, kind: str) -> np.ndarray:
-    """Scores [S, M, A] of one kind."""
+    """Scores [S, M, A] of the given kind; returns if the evaluation's score is of another kind."""
     return e.score[1] if e.score[0] == kind else e.episode_return
 
 
@@ -238,6 +245,6 @@ def _number(x: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
+    """Escape text that a spreadsheet would interpret as a formula."""
     text = printable(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text

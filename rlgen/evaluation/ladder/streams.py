@@ -1,13 +1,15 @@
-"""Streams of levels that share none: to train on, to choose by, to be judged by.
+"""Disjoint streams of levels for training, model selection and testing.
 
-    train        levels of the training distribution, for whoever needs some
-    validation   others: look at them as often as you like, to choose settings or checkpoints
-    test         others, sealed: every look is counted (`rlgen.runs.test_set_access`)
-    ood-NAME     beyond the training distribution, sealed as well
+    train        levels of the training distribution
+    validation   further levels of it, to choose settings or checkpoints by, without restriction
+    test         further levels of it, sealed: each evaluation on them is counted
+                 (`rlgen.runs.test_set_access`)
+    ood-NAME     levels outside the training distribution, also sealed
 
-A stream is drawn by rejection: a level that came before in it or in an earlier stream, or that
-cannot be solved, is drawn anew, and it is counted how many were. A name, the number asked for and
-the levels before it settle which levels of an environment come, for ever.
+A stream is drawn by rejection sampling. A level is rejected, and counted as such, if it occurred
+earlier in the stream or in an earlier stream, or if it cannot be solved. The levels of a stream are
+determined by the environment, the stream's name, the requested number and the levels of earlier
+streams, and do not change.
 """
 
 import zlib
@@ -28,45 +30,46 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
 VERSION = "1"
-REASONS: tuple[str, ...] = ("repeated", "of an earlier stream", "unsolvable")
+REASONS: tuple[str, ...] = ("repeated", "of an earlier stream", "unsolvable")  # for rejection
 
-_DRAWS = 12_800  # samples that are looked at before a family counts as too small
-_BATCH = 128
+_DRAWS = 12_800  # samples drawn before a family counts as too small
+_BATCH = 128  # samples per call; part of what determines the levels of a stream
 
 
 class Stream(NamedTuple):
-    """A suite, and what it took to make it."""
+    """A suite of levels, with the numbers of levels rejected while drawing it."""
 
     suite: Suite
-    rejected: dict[str, int]  # levels by reason, those of `REASONS`
+    rejected: dict[str, int]  # number of rejected levels by reason, see `REASONS`
 
 
 class TooFewError(ValueError):
-    """A family has fewer levels than a stream asks for."""
+    """A family has fewer levels than a stream needs."""
 
 
 def draw_streams(env: Any, names: Sequence[str], num: int, taken: set[int]) -> list[Stream]:
-    """Streams of distinct, solvable levels of an environment's base distribution.
+    """Draw streams of distinct, solvable levels from an environment's base distribution.
 
     Args:
-        env: whose `sample_level` is drawn from.
-        names: of the streams, in order; with the family a name decides which levels come.
-        num: levels of each.
-        taken: hashes (see `rlgen.levels.words`) of levels that must not occur; those of
-            the streams are added.
+        env: Environment whose `sample_level` is drawn from.
+        names: Names of the streams, in order. The family and the name determine the random key.
+        num: Number of levels in each stream.
+        taken: Hashes (see `rlgen.levels.words`) of levels that must not occur. The hashes of the
+            streams are added to this set.
 
     Raises:
-        TooFewError: so many were not found among some thousands.
+        TooFewError: A limited number of samples does not contain enough such levels.
     """
     sample = _sampler(env)
     return [_draw(env, name, num, taken, sample) for name in names]
 
 
 def _draw(env: Any, name: str, num: int, taken: set[int], sample: Callable) -> Stream:
+    # CRC-32 is the same on every machine, unlike Python's `hash` of a string.
     key = jax.random.key(zlib.crc32(f"{family_of(env)}/{name}/v{VERSION}".encode()))
     rejected = Counter(dict.fromkeys(REASONS, 0))
     parts: list[tuple] = []
-    own: set[int] = set()
+    own: set[int] = set()  # hashes of the levels accepted so far
     for i in range(_DRAWS // _BATCH):
         level, hashes, solution = sample(jax.random.fold_in(key, i))
         new = _chosen(words(hashes), solution.solvable, num - len(own), (own, taken), rejected)
@@ -78,9 +81,9 @@ def _draw(env: Any, name: str, num: int, taken: set[int], sample: Callable) -> S
             break
     if len(own) < num:
         raise TooFewError(
-            f"{family_of(env)} gave {len(own)} levels for the stream {name}, which asks for {num}: "
-            f"among some {_DRAWS:,} samples there were no more that are new and can be solved; ask "
-            "for fewer with --levels"
+            f"{family_of(env)} gave {len(own)} levels for the stream {name}, which needs {num}: "
+            f"{_DRAWS:,} samples contained no more levels that are new and can be solved; request "
+            "fewer with --levels"
         )
     taken |= own
     level, hashes, steps, best = jax.tree.map(lambda *x: jnp.asarray(np.concatenate(x)), *parts)
@@ -90,15 +93,17 @@ def _draw(env: Any, name: str, num: int, taken: set[int], sample: Callable) -> S
 
 
 def suite_stream(suite: Suite, name: str, num: int, taken: set[int]) -> Stream:
-    """At most `num` levels of a suite, evenly spread over it, none of which is taken.
+    """Build a stream of at most `num` evenly spaced levels of a suite, without those in `taken`.
+
+    The hashes of all remaining levels of the suite are added to `taken`.
 
     Raises:
-        TooFewError: none is left.
+        TooFewError: No level is left.
     """
     rejected = Counter(dict.fromkeys(REASONS, 0))
     can = np.asarray(suite.levels.optimal_steps) >= 0
     if not registry.has(suite.env, LevelEnv.solve):
-        can[:] = True
+        can[:] = True  # without a solver, -1 steps mean unknown
     found = words(suite.levels.hash)
     own = _chosen(found, can, len(found), (set(), taken), rejected)
     if not own:
@@ -114,13 +119,16 @@ def suite_stream(suite: Suite, name: str, num: int, taken: set[int]) -> Stream:
 
 
 def digest(levels: LevelSet) -> str:
-    """Eight hexadecimal digits of a set's hashes, whatever their order."""
+    """Return eight hexadecimal digits that identify a set of levels, independent of their order."""
     ordered = sorted(words(levels.hash))
     return f"{zlib.crc32(np.asarray(ordered, np.uint64).tobytes()):08x}"
 
 
 def _sampler(env: Any) -> Callable:
-    """Gives `_BATCH` levels, their hashes and solutions; without a solver all count as solvable."""
+    """Return a function of a key that samples `_BATCH` levels, their hashes and their solutions.
+
+    Without a solver all levels count as solvable.
+    """
 
     @jax.jit
     @jax.vmap
@@ -140,14 +148,17 @@ def _chosen(
     before: tuple[set[int], set[int]],
     rejected: Counter[str],
 ) -> dict[int, int]:
-    """Hash and row of the first `num` levels that are not rejected; of the others the reasons.
+    """Select the first `num` levels that are not rejected, and count the reasons for the others.
 
     Args:
-        found: hashes.
-        solvable: of each.
-        num: most that are chosen; what comes after them is not looked at.
-        before: hashes that the stream has, and those of earlier streams.
-        rejected: reasons are added to it.
+        found: Hashes of the candidate levels.
+        solvable: Whether each candidate can be solved.
+        num: Most levels to select. Candidates after the last selected level are not examined.
+        before: Hashes already in the stream, and hashes of earlier streams.
+        rejected: Counter of reasons, updated in place.
+
+    Returns:
+        The row of each selected level by hash, in order.
     """
     stream, taken = before
     own: dict[int, int] = {}

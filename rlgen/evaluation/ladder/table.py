@@ -1,4 +1,4 @@
-"""The ladder in the terminal, readable at 80 columns."""
+"""Terminal output of the ladder and its scores, laid out for 80 columns."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,15 @@ from rlgen.evaluation.ladder.streams import REASONS, digest
 from rlgen.evaluation.stats.bootstrap import Interval
 from rlgen.evaluation.stats.formatting import show, show_interval
 
-_POINTS_ACROSS = 4  # of a few-shot curve that fit beside a stream's name
-_SHORT = ("again", "earlier", "unsolvable")  # names of `REASONS` as heads of columns
+_POINTS_ACROSS = 4  # points of a few-shot curve that fit into a row
+_SHORT = ("again", "earlier", "unsolvable")  # column heads for `REASONS`, in the same order
 
 
 def print_ladder(ladder: Ladder, console: Console) -> None:
-    """The ladder as data: a row a stream, what was rejected, and what its levels are."""
+    """Print the ladder itself: one row per stream with the numbers of rejected levels, and notes.
+
+    The notes describe the levels of each stream.
+    """
     title = f"The ladder of {ladder.family}"
     heads = ("", "stream", "levels", *_SHORT, "digest")
     table = _table(title, heads)
@@ -31,13 +34,13 @@ def print_ladder(ladder: Ladder, console: Console) -> None:
     sealed = [r.name for r in every if r.stream.suite.levels.split not in ("train", "validation")]
     notes = [f"{one.rung} {one.name}: levels {one.about}." for one in every]
     notes += [f"{one}." for one in ladder.missing]
-    notes.append(f"Drawn anew: {'; '.join(map(': '.join, zip(_SHORT, _ABOUT, strict=True)))}.")
+    notes.append(f"Rejected: {'; '.join(map(': '.join, zip(_SHORT, _ABOUT, strict=True)))}.")
     notes += [f"Sealed: {', '.join(sealed)}."] if sealed else []
     _note(notes, console)
 
 
 def print_scores(found: Scores, console: Console) -> None:
-    """A table a run: its rungs with mean, IQM and gap; then adaptation curves and what it means."""
+    """Print a table of rungs with mean, IQM and gap per run, then adaptation curves and notes."""
     for run in found.runs:
         heads = ("", "stream", "levels", "mean", "IQM", "gap")
         table = _table(f"{printable(run)}: {_unit(found.score)} on the ladder", heads)
@@ -57,21 +60,24 @@ def print_scores(found: Scores, console: Console) -> None:
 
 
 def notes(found: Scores) -> list[str]:
-    """What the numbers are, in sentences."""
-    points = "" if found.score == "return" else " in points of a per cent"
-    told = [f"{name}: worst on {found.worst(name).name}." for name in found.runs]
-    told.append(f"Gap{points}: of V1 what is lost from V0 on, of V2 and V3 what is lost from V1.")
+    """Return sentences that explain the numbers."""
+    points = "" if found.score == "return" else " in percentage points"
+    told = [f"{name}: lowest mean on {found.worst(name).name}." for name in found.runs]
+    told.append(f"Gap{points}: V0 minus V1 for V1, and V1 minus the rung for V2 and V3.")
     told.append(f"Interval: {found.meaning}.")
     told += [f"{one}." for one in found.ladder.missing]
     if found.curves:
         told.append(
-            "Few-shot: the mean on levels of the rung, after updates on other levels of the rung."
+            "Few-shot: mean score on levels of the rung after updates on other levels of the rung."
         )
     return told
 
 
 def access_counts(found: Scores) -> list[str]:
-    """Which look at which sealed stream the scores and the curves of a run are."""
+    """Return sentences with the numbers of the looks at sealed streams that the results used.
+
+    A look is one evaluation of a run on a sealed stream, see `rlgen.runs.test_set_access`.
+    """
     told = []
     for run in found.runs:
         counts: dict[str, list[str]] = {}
@@ -97,7 +103,7 @@ def _few_shot(run: str, found: Scores) -> Table:
 
 
 def _distinct(ladder: Ladder) -> list[Rung]:
-    """V0 of every run; one that all share once."""
+    """Return the distinct V0 rungs of all runs; a V0 shared by several runs occurs once."""
     found: list[Rung] = []
     for rung in ladder.own.values():
         if all(rung is not one for one in found):
@@ -111,7 +117,7 @@ def _facts(rung: Rung) -> list[str]:
 
 
 def _shown(one: Interval | tuple[()], score: str, signed: bool = False) -> str:
-    """A number without its unit, which stands in the title: six columns are to fit."""
+    """Format a number without its unit, which is in the title: six columns must fit."""
     return show_interval(one, score, 0, signed, unit=False) if one else "-"
 
 
@@ -137,4 +143,4 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-_ABOUT = ("came before in the stream", "came in an earlier one", "cannot be solved")
+_ABOUT = ("occurred before in the stream", "occurred in an earlier stream", "cannot be solved")

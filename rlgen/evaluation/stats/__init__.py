@@ -1,1 +1,1 @@
-"""Statistics of evaluations: aggregates, intervals, comparisons."""
+"""Statistics of evaluations: aggregates, confidence intervals and comparisons of runs."""

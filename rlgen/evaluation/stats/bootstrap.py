@@ -1,13 +1,14 @@
 """Statistics of zero-shot scores: aggregates, bootstrap intervals, comparison of two runs.
 
-A score matrix is `[S, M]`: S training seeds by M levels, each entry the mean over A attempts. Every
-aggregate takes any number of leading axes, so that thousands of resamples are one call.
+A score matrix has shape `[S, M]`: S training seeds by M levels. Each entry is the mean over A
+attempts. Every aggregate accepts any number of leading axes, so that one call evaluates thousands
+of resamples.
 
 Source: Agarwal et al., 2021, "Deep Reinforcement Learning at the Edge of the Statistical
 Precipice" (IQM, optimality gap, performance profile, stratified bootstrap).
 Differs from rliable: every draw comes from the caller's generator, so an interval is reproducible;
-whole seeds can be resampled; with one seed the attempts are resampled, and the result says so; a
-score that is not a number is refused, where trimming and counting would drop it without a word.
+whole seeds can be resampled; with one seed the attempts are resampled, and the result states this;
+a NaN score raises an error, because sorting and counting would otherwise drop it silently.
 """
 
 from collections.abc import Callable
@@ -25,21 +26,26 @@ _CHUNK = 2**21  # resampled entries held at once: 16 MiB
 
 
 class Interval(NamedTuple):
-    """A value and its interval, arrays of one shape (0-d for one number); NaN: no interval."""
+    """A point estimate and its confidence interval.
+
+    All three arrays have the same shape (0-d for a single number). The bounds are NaN where there
+    is no interval.
+    """
 
     value: Float[np.ndarray, "..."]
     low: Float[np.ndarray, "..."]
     high: Float[np.ndarray, "..."]
-    over: str  # what was resampled: seeds, whole-seeds, attempts or none
+    over: str  # resampling unit: seeds, whole-seeds, attempts or none
 
     def at(self, i: int) -> "Interval":
-        """Entry i of the first axis."""
+        """Return the interval at index i of the first axis."""
         value, low, high = (np.asarray(x[i]) for x in (self.value, self.low, self.high))
         return Interval(value, low, high, self.over)
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the whole of a single interval lies on one side of zero."""
+        """True if zero lies outside a single interval; False if there is no interval."""
+        # Comparisons with NaN bounds are False.
         return bool(self.low > 0 or self.high < 0)
 
 
@@ -49,20 +55,26 @@ def mean(x: Float[np.ndarray, "*B S M"]) -> Float[np.ndarray, "*B"]:
 
 
 def iqm(x: Float[np.ndarray, "*B S M"]) -> Float[np.ndarray, "*B"]:
-    """Interquartile mean: the mean of the S·M entries without the lowest and highest quarter."""
-    _check_numbers(x)  # it would be sorted to the end and cut off
+    """Interquartile mean: the mean of the S·M entries without the lowest and highest quarter.
+
+    Each trimmed quarter has floor(S·M / 4) entries.
+    """
+    _check_numbers(x)  # NaN sorts last and would be trimmed silently
     entries = np.sort(x.reshape(*x.shape[:-2], -1), axis=-1)
     cut = entries.shape[-1] // 4
     return np.asarray(entries[..., cut : entries.shape[-1] - cut].mean(axis=-1))
 
 
 def median(x: Float[np.ndarray, "*B S M"]) -> Float[np.ndarray, "*B"]:
-    """Median over levels of the mean over seeds."""
+    """Median over levels of each level's mean over seeds."""
     return np.asarray(np.median(x.mean(axis=-2), axis=-1))
 
 
 def optimality_gap(x: Float[np.ndarray, "*B S M"]) -> Float[np.ndarray, "*B"]:
-    """How far scores fall short of 1 on average; what exceeds 1 does not make up for it."""
+    """Optimality gap: 1 - mean(min(score, 1)).
+
+    Scores above 1 on some levels do not compensate for scores below 1 on others.
+    """
     return np.asarray(1 - np.minimum(x, 1).mean(axis=(-2, -1)))
 
 
@@ -74,10 +86,11 @@ def level_means(x: Float[np.ndarray, "*B S M"]) -> Float[np.ndarray, "*B M"]:
 def performance_profile(
     x: Float[np.ndarray, "*B S M"], tau: Float[np.ndarray, " K"]
 ) -> Float[np.ndarray, "*B K"]:
-    """Share of the S·M entries strictly above each threshold of `tau`."""
-    _check_numbers(x)  # it would count as above every threshold
+    """Fraction of the S·M entries strictly above each threshold of `tau`."""
+    _check_numbers(x)  # NaN sorts last and would count as above every threshold
     entries = np.sort(x.reshape(-1, x.shape[-2] * x.shape[-1]), axis=-1)
     num = entries.shape[-1]
+    # The insertion point to the right of ties is the number of entries <= tau.
     above = [num - np.searchsorted(one, tau, side="right") for one in entries]
     return np.reshape(above, (*x.shape[:-2], len(tau))) / num
 
@@ -85,29 +98,34 @@ def performance_profile(
 def probability_of_improvement(
     x: Float[np.ndarray, "*B S M"], y: Float[np.ndarray, "*B R M"]
 ) -> Float[np.ndarray, "*B"]:
-    """Probability that a random seed of x beats one of y on a random level; a tie counts half.
+    """Probability of improvement of run x over run y.
 
-    Per level the Mann-Whitney U over S·R, then the mean over levels.
+    This is the probability that a random seed of x scores higher than a random seed of y on a
+    random level. A tie counts as one half. On each level it is the Mann-Whitney statistic U divided
+    by S·R; the result is the mean over levels.
     """
-    _check_numbers(x, y)  # it would lose every comparison
-    x, y = x[..., :, None, :], y[..., None, :, :]
+    _check_numbers(x, y)  # every comparison with NaN is False
+    x, y = x[..., :, None, :], y[..., None, :, :]  # [..., S, 1, M] and [..., 1, R, M]
+    # P(x > y) + P(x = y) / 2 is the mean of P(x > y) and P(x >= y).
     above, at_least = (won.mean(axis=(-3, -2, -1)) for won in (x > y, x >= y))
     return np.asarray((above + at_least) / 2)
 
 
 def difference(statistic: Statistic) -> Statistic:
-    """`statistic` of the first score matrix minus that of the second."""
+    """Return the function that computes `statistic(x) - statistic(y)` for two score matrices."""
     return lambda x, y: statistic(x) - statistic(y)
 
 
 def wilson(
     successes: Int[np.ndarray, "*B"], trials: int, confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, "*B"], Float[np.ndarray, "*B"]]:
-    """Lower and upper end of a success rate; unlike a bootstrap, not empty at 0 or `trials`.
+    """Wilson score interval of a success rate: its lower and upper bound.
+
+    Unlike a bootstrap interval, it has positive width for 0 or `trials` successes.
 
     Source: Wilson, 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
     """
-    z = float(ndtri((1 + confidence) / 2))
+    z = float(ndtri((1 + confidence) / 2))  # two-sided normal quantile, 1.96 at 95 %
     rate = successes / trials
     centre = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
     spread = np.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
@@ -117,36 +135,48 @@ def wilson(
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Percentile bootstrap over a stratified sample of seeds, whole seeds or attempts.
+    """Percentile bootstrap of a statistic of score matrices.
 
-    `over` is what is drawn with replacement:
+    `over` is the resampling unit, drawn with replacement:
 
-    - `seeds`: seeds independently within each level, as the field reports. It takes the scores of
-      one seed on different levels for independent, which holds when each level trains its own
-      agent; where one agent plays them all and some agents are better everywhere, it is too narrow.
-    - `whole-seeds`: the same seeds for all levels, which keeps that dependence.
-    - `attempts`: attempts within each seed and level. It speaks of these very agents only.
-    - `auto`: seeds where every run has two or more, attempts otherwise, none if there is one each.
+    - `seeds`: resamples seeds independently within each level (each level is a stratum), the usual
+      choice in the field. It treats the scores of one seed on different levels as independent. This
+      holds when a separate agent is trained on each level. If one agent plays all levels and some
+      agents are better everywhere, the interval is too narrow.
+    - `whole-seeds`: resamples the same seeds for all levels, which preserves that dependence.
+    - `attempts`: resamples attempts within each seed and level. The interval describes only the
+      agents that were evaluated.
+    - `auto`: seeds if every run has two or more; otherwise attempts if every run has two or more;
+      otherwise no interval, unless levels are resampled.
 
-    Over few seeds all are too narrow. Simulated with normal scores, 12 levels and 600 repetitions,
-    a 95 % interval of the mean over `whole-seeds` held the truth in 75 % of cases with 3 seeds, in
-    83 % with 5, in 90 % with 10; over `seeds` in 42, 49 and 51 % where half of the variance is the
-    seed's, and in 88, 87 and 93 % where none is.
+    With few seeds every interval is too narrow. In a simulation with normal scores, 12 levels and
+    600 repetitions, the coverage of a 95 % interval of the mean over `whole-seeds` was 75 % with 3
+    seeds, 83 % with 5 and 90 % with 10. Over `seeds` it was 42, 49 and 51 % when half of the
+    variance lies between seeds, and 88, 87 and 93 % when none does.
+
+    Attributes:
+        over: Resampling unit, one of `OVER`.
+        resample_levels: Whether to resample levels too. The interval then refers to the family that
+            the levels were drawn from instead of to these levels.
+        reps: Number of resamples.
+        confidence: Confidence level, between 0 and 1.
     """
 
     over: str = "auto"
-    resample_levels: bool = False  # also draw levels: speaks of the family, not of these levels
+    resample_levels: bool = False
     reps: int = 5000
     confidence: float = 0.95
 
     def __post_init__(self):
-        """Refuse impossible settings."""
+        """Reject invalid settings."""
         if self.over not in OVER:
-            raise ValueError(f"over={self.over!r} is not known; take one of {', '.join(OVER)}")
+            raise ValueError(f"over={self.over!r} is unknown; choose one of {', '.join(OVER)}")
         if self.reps < 1:
-            raise ValueError(f"reps={self.reps} resamples; give at least 1, usually 2000 to 10000")
+            raise ValueError(f"reps must be at least 1, usually 2000 to 10000; got {self.reps}")
         if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence} is not between 0 and 1; usual is 0.95")
+            raise ValueError(
+                f"confidence must be between 0 and 1, usually 0.95; got {self.confidence}"
+            )
 
     def interval(
         self,
@@ -154,16 +184,17 @@ class Bootstrap:
         statistic: Statistic,
         *scores: Float[np.ndarray, "_ M _"],
     ) -> Interval:
-        """The statistic of one run, or of two on the same levels, and its interval.
+        """Point estimate and interval of a statistic of one run, or of two on the same levels.
 
         Args:
-            rng: the source of all draws.
-            statistic: takes as many `[..., S, M]` matrices as there are runs; gives `[...]` or
+            rng: Generator of all random draws.
+            statistic: Function of one `[..., S, M]` matrix per run that returns `[...]` or
                 `[..., K]`.
-            scores: per attempt, [S, M, A], one array a run; seeds and attempts may differ.
+            scores: Score of every attempt, [S, M, A], one array per run. S and A may differ between
+                runs.
 
         Raises:
-            ValueError: a score is not a number, or there is nothing to draw from.
+            ValueError: A score is NaN, or `over` needs more seeds or attempts than there are.
         """
         _check_numbers(*scores)
         over = self.resolve(*scores)
@@ -179,13 +210,18 @@ class Bootstrap:
         x: Float[np.ndarray, "S M _"],
         y: Float[np.ndarray, "S K _"],
     ) -> Interval:
-        """The mean of scores on some levels less that on others, of the same seeds.
+        """Mean score on one set of levels minus the mean score of the same seeds on another set.
 
-        What is drawn, levels too if they are, is drawn independently on the two sides; only whole
-        seeds are the same on both.
+        With whole seeds and fixed levels, the same resampled seeds are used on both sides. In every
+        other case the two sides are resampled independently.
+
+        Args:
+            rng: Generator of all random draws.
+            x: Score of every attempt on the first set, [S, M, A].
+            y: Score of every attempt on the second set, [S, K, B].
 
         Raises:
-            ValueError: a score is not a number, or there is nothing to draw from.
+            ValueError: A score is NaN, or `over` needs more seeds or attempts than there are.
         """
         _check_numbers(x, y)
         over = self.resolve(x, y)
@@ -193,6 +229,7 @@ class Bootstrap:
         if over == "none" and not self.resample_levels:
             return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan), over)
         if over == "whole-seeds" and not self.resample_levels:
+            # Resampling the S differences keeps the two sides of a seed paired.
             of_seed = x.mean(axis=(1, 2), dtype=np.float64) - y.mean(axis=(1, 2), dtype=np.float64)
             return self.interval(rng, mean, of_seed[:, None, None])
         drawn = (
@@ -202,32 +239,33 @@ class Bootstrap:
         return Interval(value, *self._bounds(value, np.subtract(*drawn)), over)
 
     def _bounds(self, value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper end, neither beyond the value itself."""
+        """Percentile bounds, widened if necessary so that they contain the point estimate."""
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
-        # The bootstrap of a median of few seeds is biased so much that it can miss the estimate.
+        # With few seeds the bootstrap of a median is so biased that its percentile interval can
+        # miss the point estimate.
         return np.asarray(np.minimum(low, value)), np.asarray(np.maximum(high, value))
 
     def resolve(self, *scores: Float[np.ndarray, "_ _ _"]) -> str:
-        """What `over` comes to for these runs.
+        """Return the resampling unit for these runs: `over`, with `auto` replaced by a unit.
 
         Raises:
-            ValueError: seeds or attempts are asked for and a run has only one.
+            ValueError: `over` is seeds, whole seeds or attempts and a run has only one of them.
         """
         seeds, attempts = (min(x.shape[axis] for x in scores) for axis in (0, 2))
         if self.over == "auto":
             return "seeds" if seeds > 1 else "attempts" if attempts > 1 else "none"
         if self.over == "attempts" and attempts == 1:
-            raise ValueError("over='attempts' with 1 attempt a level; raise --attempts")
+            raise ValueError("over='attempts' needs 2 or more attempts per level; raise --attempts")
         if self.over != "attempts" and seeds == 1:
             raise ValueError(
-                f"over={self.over!r} with 1 seed: nothing to draw from; take over='attempts', "
-                "or train more seeds"
+                f"over={self.over!r} needs 2 or more seeds; use over='attempts', or train more "
+                "seeds"
             )
         return self.over
 
     def explain(self, over: str, num_seeds: int, num_attempts: int) -> str:
-        """What the interval means, in a sentence for tables and reports."""
+        """Return a sentence for tables and reports that describes the interval."""
         method = f"{self.confidence * 100:g} % percentile bootstrap, {self.reps:,} resamples"
         levels = "; levels are resampled too" if self.resample_levels else ""
         of_attempts = f"of the {num_attempts} attempts at each level by each seed"
@@ -237,18 +275,19 @@ class Bootstrap:
         if over == "attempts" and num_seeds == 1:
             return (
                 f"1 seed: interval over attempts only ({method} of the {num_attempts} attempts at "
-                f"each level{levels}); it says nothing of another training seed"
+                f"each level{levels}); it does not cover variation between training seeds"
             )
         what = {
-            "attempts": f"{of_attempts}; it says nothing of other training seeds",
+            "attempts": f"{of_attempts}; it does not cover variation between training seeds",
             "seeds": f"of the {num_seeds} seeds, independently within each level (stratified)",
-            "whole-seeds": f"of the {num_seeds} seeds, the same for all levels",
+            "whole-seeds": f"of the {num_seeds} seeds, the same seeds for all levels",
         }
         return f"{method} {what[over]}{levels}"
 
     def _resamples(self, rng: np.random.Generator, over: str, scores: tuple[np.ndarray, ...]):
-        """Yield chunks of resampled matrices, a tuple of `[num, S, M]` a time, one each run."""
+        """Yield chunks of resampled score matrices: tuples with one `[num, S, M]` array per run."""
         num_levels = scores[0].shape[1]
+        # Entries held per resample: attempts are drawn individually, [S, M, A], seeds as [S, M].
         width = sum(x.size if over == "attempts" else x[..., 0].size for x in scores)
         at_once = max(1, min(self.reps, _CHUNK // width))
         fixed = np.arange(num_levels)[None]
@@ -256,23 +295,24 @@ class Bootstrap:
             num = min(at_once, self.reps - start)
             level = rng.integers(num_levels, size=(num, num_levels))
             level = level if self.resample_levels else np.broadcast_to(fixed, level.shape)
-            yield tuple(_resample(rng, over, x, level) for x in scores)  # levels shared: paired
+            yield tuple(_resample(rng, over, x, level) for x in scores)  # runs paired on levels
 
 
 DEFAULT = Bootstrap()
 
 
 def _check_numbers(*scores: np.ndarray) -> None:
-    """Refuse scores that are not numbers, and say where they are."""
+    """Raise an error that locates the first NaN score, if there is one."""
     for run, x in enumerate(scores):
         missing = np.isnan(x)
         if not missing.any():
             continue
         place = [int(i) for i in np.argwhere(missing)[0]]
         raise ValueError(
-            f"the score of run {run} (counted from 0) at {place} is not a number (seed, level and, "
-            f"of three, attempt); {int(missing.sum())} of its {x.size} are not. Evaluate what is "
-            "missing, or leave the whole seed or level out and say so"
+            f"the score of run {run} (counted from 0) at {place} is not a number (the indices are "
+            f"seed, level and, if there is a third, attempt); {int(missing.sum())} of its {x.size} "
+            "scores are NaN. Evaluate the missing episodes, or leave out the whole seed or level "
+            "and report it"
         )
 
 
@@ -282,20 +322,28 @@ def _resample(
     x: Float[np.ndarray, "S M A"],
     level: Int[np.ndarray, "K M"],
 ) -> Float[np.ndarray, "K S M"]:
-    """K resamples of the score matrix, on the given levels."""
+    """K resamples of the score matrix, with the levels of each resample given.
+
+    Args:
+        rng: Generator of the draws.
+        over: Resampling unit: seeds, whole-seeds, attempts or none.
+        x: Score of every attempt.
+        level: Index of the level in each column of each resample.
+    """
     num_seeds, num_levels, num_attempts = x.shape
     matrix = x.mean(axis=-1, dtype=np.float64)
-    row = np.arange(num_seeds)[None, :, None]
-    column = level[:, None, :]
+    row = np.arange(num_seeds)[None, :, None]  # [1, S, 1]: broadcast against `column`
+    column = level[:, None, :]  # [K, 1, M]
     if over == "none":
         return matrix[row, column]
     if over == "attempts" and ((x == 0) | (x == 1)).all():
-        # Drawing A of A zeros and ones is a binomial draw: the same law, A times cheaper.
+        # Resampling A of A zeros and ones is a binomial draw: the same distribution, with one draw
+        # instead of A.
         return rng.binomial(num_attempts, matrix[row, column]) / num_attempts
     if over == "attempts":
         size = (len(level), num_seeds, num_levels, num_attempts)
         attempt = rng.integers(num_attempts, size=size)
         return x[row[..., None], column[..., None], attempt].mean(axis=-1, dtype=np.float64)
-    shared = over == "whole-seeds"
+    shared = over == "whole-seeds"  # one set of seeds for all levels of a resample
     row = rng.integers(num_seeds, size=(len(level), num_seeds, 1 if shared else num_levels))
     return matrix[row, column]

@@ -1,12 +1,13 @@
-"""Scores by class of level, and the worst class: what an average over all levels hides.
+"""Scores by class of level and the worst class, which an average over all levels conceals.
 
-Levels are put into classes by how hard they are: quantile bins of the optimal number of steps, or
-of any feature of theirs; by their names where neither is known. Levels of which it is unknown are a
-class of their own, and so are levels that cannot be solved.
+Levels are grouped by difficulty: quantile bins of the optimal number of steps or of any other
+feature, or groups of names if no optimal number of steps is known. Levels whose number of steps or
+feature is unknown form a separate class, and so do levels that cannot be solved.
 
 Source: Zhang, Jain and Jamieson, 2020, "Learning to Actively Learn: A Robust Approach" (the worst
-case over classes of equally hard problems, each compared with what can be had there).
-Differs from it: nothing is trained for it; classes are of levels, told apart by their solutions.
+case over classes of equally hard problems, each relative to the best attainable on that class).
+Differs from it: the classes are used for evaluation only, not for training; they group levels,
+which are distinguished by their solutions.
 """
 
 import re
@@ -23,34 +24,34 @@ from rlgen.evaluation.stats.normalised_scores import of_agents
 from rlgen.evaluation.stats.summary import check_comparable
 
 MOST_CLASSES = 5
-FEWEST_LEVELS = 4  # of a class, on average
-MOST_NAMES = 12  # classes by name
+FEWEST_LEVELS = 4  # per class, on average
+MOST_NAMES = 12  # most classes by name
 
 
 class Class(NamedTuple):
-    """Levels that are alike."""
+    """A class of similar levels."""
 
     name: str
-    levels: Int[np.ndarray, " K"]  # their places in the suite
-    counts: bool  # for the worst class; levels that cannot be solved do not
+    levels: Int[np.ndarray, " K"]  # indices of the levels in the suite
+    counts: bool  # whether it can be the best or worst class; False for unsolvable levels
 
 
 class ClassScores(NamedTuple):
-    """One run's mean score of each class."""
+    """One run's mean score on each class."""
 
     run: str
     mean: Interval  # [C]
-    best: str  # names of classes, of those that count
-    worst: str
-    gap: Interval  # mean of the best class less that of the worst one
+    best: str  # name of the class with the highest mean, among those that count
+    worst: str  # name of the class with the lowest mean, among those that count
+    gap: Interval  # mean of the best class minus mean of the worst class
 
 
 class ByClass(NamedTuple):
-    """Runs on the classes of a suite."""
+    """Scores of runs on the classes of a suite."""
 
-    by: str  # what the classes are made by, such as "optimal steps"
+    by: str  # feature that defines the classes, such as "optimal steps"
     score: str  # solve rate, relative return or return
-    over: str  # what the intervals draw: whole-seeds, attempts or none
+    over: str  # resampling unit of the intervals: whole-seeds, attempts or none
     classes: tuple[Class, ...]
     runs: tuple[ClassScores, ...]
 
@@ -61,18 +62,18 @@ def by_class(
     seed: int = 0,
     feature: tuple[str, Float[np.ndarray, " M"]] | tuple[()] = (),
 ) -> ByClass | None:
-    """Mean score of each class by run; None where all levels are of one class.
+    """Mean score of every run on each class; None if fewer than two classes count.
 
     Args:
-        evaluations: runs on the same levels.
-        bootstrap: its `reps` and `confidence` are used; whole seeds are drawn, of one seed the
-            attempts.
-        seed: of the bootstrap's draws.
-        feature: name and value of each level, NaN where unknown; by default the optimal steps, and
-            where none are known the levels' names.
+        evaluations: Evaluations of runs on the same levels.
+        bootstrap: Settings of the intervals, of which `reps` and `confidence` are used. Whole seeds
+            are resampled, or the attempts if a run has one seed.
+        seed: Seed of the bootstrap's generator.
+        feature: Name of a feature and its value for each level, NaN where unknown. By default the
+            optimal steps, or the levels' names if no optimal steps are known.
 
     Raises:
-        ValueError: runs that cannot be compared, or a feature of another number of levels.
+        ValueError: The runs cannot be compared, or the feature does not have one value per level.
     """
     check_comparable(evaluations)
     by, classes = classes_of(evaluations[0], feature)
@@ -86,18 +87,25 @@ def by_class(
 def classes_of(
     e: Evaluation, feature: tuple[str, Float[np.ndarray, " M"]] | tuple[()] = ()
 ) -> tuple[str, tuple[Class, ...]]:
-    """What the levels of a suite are told apart by, and their classes; each is in exactly one."""
+    """Return the feature that classifies a suite's levels, and the classes.
+
+    Each level is in exactly one class.
+
+    Raises:
+        ValueError: The feature does not have one value per level.
+    """
     if feature:
         name, values = feature[0], np.asarray(feature[1], np.float64)
         if values.shape != (e.shape[1],):
             raise ValueError(
-                f"{name} has shape {values.shape}, the suite {e.shape[1]} levels; give one value "
-                "for each, NaN where it is unknown"
+                f"{name} has shape {values.shape} but the suite has {e.shape[1]} levels; give one "
+                "value per level, NaN where it is unknown"
             )
         return name, _by_value(values, name, "")
     if (e.optimal_steps < 0).all():
         return "name", by_name(e.level_names)
     steps = np.where(e.optimal_steps < 0, np.nan, e.optimal_steps)
+    # -1 steps mean unknown or unsolvable; only unsolvable levels have a known optimum, of 0.
     unsolvable = (e.optimal_steps < 0) & (e.optimal_return == 0)
     known = _by_value(np.where(unsolvable, np.nan, steps), "steps", " steps", unsolvable)
     if not unsolvable.any():
@@ -107,22 +115,25 @@ def classes_of(
 
 
 def by_quantiles(value: Float[np.ndarray, " M"], num: int) -> Int[np.ndarray, " M"]:
-    """Number of each value's quantile bin, from 0; at most `num`, fewer where values tie.
+    """Index of each value's quantile bin, from 0; at most `num` bins, fewer if values tie.
 
-    Equal values share a bin, whose upper edge is the smallest value with at least a share i/num of
-    all at or below it.
+    The upper edge of bin i (from 1) is the smallest value such that at least a fraction i/num of
+    all values lie at or below it. Equal values share a bin.
     """
     shares = np.arange(1, num) / num
     edges = np.quantile(value, shares, method="inverted_cdf") if num > 1 else np.zeros(0)
+    # Ties can leave bins empty; the inverse of `unique` numbers the others consecutively.
     _, found = np.unique(np.searchsorted(edges, value, side="left"), return_inverse=True)
     return found
 
 
 def by_name(names: Sequence[str]) -> tuple[Class, ...]:
-    """Classes by the names without their last number; one class if they say nothing of the levels.
+    """Classes of levels whose names agree up to a trailing number (`rooms-1`, `rooms-2`).
 
-    They say nothing if there are fewer than two levels a class, or more than 12 classes.
+    All levels form one class if this would give fewer than two levels per class on average, or more
+    than 12 classes.
     """
+    # A name that consists of a number only is kept whole.
     stems = [re.sub(r"[\s_\-#.]*\d+$", "", name) or name for name in names]
     found = {stem: [i for i, s in enumerate(stems) if s == stem] for stem in dict.fromkeys(stems)}
     if 2 * len(found) > len(names) or len(found) > MOST_NAMES:
@@ -136,21 +147,22 @@ def shortfall(
     classes: Sequence[Class],
     alpha: float = 0.1,
 ) -> Float[np.ndarray, " C"]:
-    """How far an agent's worst share of each class falls short of a reference agent's.
+    """CVaR of reference agents minus CVaR of the agents, on each class.
 
-    Of each class, the reference's mean score on the α·K levels where it is worst, less the
-    agent's where that is worst. The largest entry is one robust number, which levels that nobody
-    solves do not swamp.
+    On a class of K levels this is the reference agents' mean score on the α·K levels that are worst
+    for them, minus the agents' mean score on the α·K levels that are worst for those. The largest
+    entry is a robust single number: levels that no agent solves do not dominate it.
 
     Args:
-        own: scores of two independent evaluations of S agents: the first ranks levels, the second
-            measures them.
-        other: of R reference agents, on the same levels.
-        classes: of these levels.
-        alpha: share of a class, at least one level.
+        own: Scores in two independent evaluations of S agents. The first ranks the levels, the
+            second measures them.
+        other: Scores of R reference agents in two evaluations on the same levels.
+        classes: Classes of these levels.
+        alpha: Fraction of a class that counts as worst, at least one level.
     """
     found = []
     for one in classes:
+        # 1e-9: a product such as 0.29 * 100 can lie just below the whole number.
         num = np.array([max(1, int(np.floor(alpha * len(one.levels) + 1e-9)))])
         reference, agent = (
             float(worst_means(ranking[:, one.levels], measured[:, one.levels], num).mean())
@@ -163,7 +175,14 @@ def shortfall(
 def _by_value(
     value: Float[np.ndarray, " M"], what: str, unit: str, elsewhere: np.ndarray | None = None
 ) -> tuple[Class, ...]:
-    """Quantile bins of what is known, and one class of what is not."""
+    """Classes by quantile bins of the known values, plus one class of levels with unknown values.
+
+    Args:
+        value: Value of each level, NaN where unknown.
+        what: Name of the feature, for the class of unknown values.
+        unit: Text appended to the names of the bins.
+        elsewhere: Mask of levels with NaN that the caller puts into another class.
+    """
     known = np.flatnonzero(~np.isnan(value))
     num = max(1, min(MOST_CLASSES, len(known) // FEWEST_LEVELS))
     found = []
@@ -183,17 +202,20 @@ def _by_value(
 def _of_run(
     e: Evaluation, classes: Sequence[Class], bootstrap: Bootstrap, seed: int
 ) -> ClassScores:
-    weight = np.zeros((e.shape[1], len(classes)))
+    weight = np.zeros((e.shape[1], len(classes)))  # [M, C]: column c averages class c
     for c, one in enumerate(classes):
         weight[one.levels, c] = 1 / len(one.levels)
     of_class = e.score[1].mean(axis=(0, 2)) @ weight
     counting = [c for c, one in enumerate(classes) if one.counts]
     worst = min(counting, key=lambda c: of_class[c])
     best = max(counting, key=lambda c: of_class[c])
+    # [M, C + 1]: the last column is the best class's mean minus the worst class's.
     columns = np.concatenate([weight, weight[:, [best]] - weight[:, [worst]]], axis=1)
 
     rng, score = np.random.default_rng(seed), e.score[1]
-    if bootstrap.over == "whole-seeds":  # the same draws of far fewer numbers
+    if bootstrap.over == "whole-seeds":
+        # Class means are linear in the scores, so resampling seeds of the [S, C + 1] means gives
+        # the same draws as resampling the [S, M] matrix, with far fewer numbers.
         both = bootstrap.interval(rng, level_means, (score.mean(axis=-1) @ columns)[..., None])
     else:
         both = bootstrap.interval(rng, lambda x: level_means(x) @ columns, score)

@@ -1,9 +1,9 @@
-"""Several methods on one suite: their order, how sure it is, and each against each.
+"""Ranking of several methods on one suite, with all pairwise differences.
 
-Intervals of differences are made wide enough to hold for all pairs together: with K methods there
-are K(K - 1)/2 pairs, and each is given an equal share of the error (Bonferroni's inequality). A
-difference is settled if zero lies outside that interval, both with seeds drawn independently on
-each level and, where there are several seeds, with whole seeds.
+Intervals of differences hold for all pairs simultaneously: with K methods there are K(K - 1)/2
+pairs, and each gets an equal share of the error probability (Bonferroni's inequality). A difference
+is settled if zero lies outside that interval, both with seeds resampled independently within each
+level and, if both methods have several seeds, with whole seeds.
 """
 
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ from rlgen.evaluation.stats.summary import compare
 
 
 class Pair(NamedTuple):
-    """One method minus another, on the same levels."""
+    """Differences of one method minus another on the same levels."""
 
     run: str
     other: str
     iqm: Interval
-    iqm_whole_seeds: Interval  # no interval where either has one seed
-    improvement: Interval  # probability that a seed of the run beats one of the other on a level
-    num_better: int  # levels on which the run's mean is higher
-    num_worse: int
+    iqm_whole_seeds: Interval  # bounds are NaN if either method has one seed
+    improvement: Interval  # probability of improvement of `run` over `other`
+    num_better: int  # levels on which the mean of `run` is higher
+    num_worse: int  # levels on which it is lower
     is_settled: bool
 
     def turned(self) -> "Pair":
-        """The other one minus this one."""
+        """Return the same comparison with the two methods exchanged."""
         return Pair(
             self.other,
             self.run,
@@ -47,26 +47,30 @@ class Pair(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A method's place in the order by IQM, and the places that settled differences leave to it."""
+    """A method's rank by IQM, and the range of ranks compatible with the settled differences."""
 
     run: str
     iqm: Interval
     rank: int  # 1 is the best
-    best: int
-    worst: int
+    best: int  # 1 + number of methods that are settled to be better
+    worst: int  # number of methods minus those settled to be worse
 
 
 class Ranking(NamedTuple):
-    """Methods in order of their IQM, the best first, and their differences."""
+    """Methods in descending order of IQM, and their pairwise differences."""
 
     score: str  # solve rate, relative return or return
-    confidence: float  # of all differences together, and of each IQM by itself
-    over: str  # what was resampled: seeds, whole-seeds, attempts or none
+    confidence: float  # simultaneously for all differences, individually for each IQM
+    over: str  # resampling unit: seeds, whole-seeds, attempts or none
     places: tuple[Place, ...]
-    pairs: tuple[Pair, ...]  # each of two once, the better by IQM minus the other
+    pairs: tuple[Pair, ...]  # each pair once: the method with the higher IQM minus the other
 
     def pair(self, run: str, other: str) -> Pair:
-        """One of two methods minus the other."""
+        """Return the comparison `run` minus `other`.
+
+        Raises:
+            KeyError: The ranking does not contain this pair.
+        """
         for one in self.pairs:
             if (one.run, one.other) == (run, other):
                 return one
@@ -75,7 +79,10 @@ class Ranking(NamedTuple):
         raise KeyError(f"{run} and {other}")
 
     def improvement(self, runs: Sequence[str]) -> Float[np.ndarray, "K K"]:
-        """Probability that a seed of the row's method beats one of the column's; NaN for itself."""
+        """Probability of improvement of each row's method over each column's; NaN on the diagonal.
+
+        A ranking stores each pair once, so entry (j, i) is 1 minus entry (i, j).
+        """
         found = np.full((len(runs), len(runs)), np.nan)
         for i, j in permutations(range(len(runs)), 2):
             found[i, j] = self.pair(runs[i], runs[j]).improvement.value
@@ -85,18 +92,21 @@ class Ranking(NamedTuple):
 def rank(
     evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> Ranking:
-    """The order of two or more methods by IQM, and every difference with its interval.
+    """Rank two or more methods by IQM and compute every pairwise difference with its interval.
 
     Raises:
-        ValueError: fewer than two, labels that repeat, or different levels or kinds of score.
+        ValueError: There are fewer than two methods, labels repeat, or levels or kinds of score
+            differ.
     """
     if len(evaluations) < 2:
-        raise ValueError(f"a ranking takes two methods or more, got {len(evaluations)}")
+        raise ValueError(f"a ranking needs two methods or more, got {len(evaluations)}")
+    # One resampling unit for all methods, so that their intervals are comparable.
     over = bootstrap.resolve(*(e.episode_return for e in evaluations))
     bootstrap = bootstrap if over == "none" else replace(bootstrap, over=over)
     iqm = [_iqm(e, bootstrap, seed) for e in evaluations]
-    order = sorted(range(len(iqm)), key=lambda i: -float(iqm[i].value))  # ties: as given
+    order = sorted(range(len(iqm)), key=lambda i: -float(iqm[i].value))  # ties keep input order
     num_pairs = len(order) * (len(order) - 1) // 2
+    # Bonferroni: an error probability of (1 - confidence) / num_pairs for each pair.
     each = replace(bootstrap, confidence=1 - (1 - bootstrap.confidence) / num_pairs)
     pairs = tuple(
         _pair(evaluations[i], evaluations[j], each, seed)
@@ -115,7 +125,7 @@ def rank(
 
 
 def sentences(ranking: Ranking) -> dict[str, list[str]]:
-    """Every difference in a sentence, under what is known of it: settled, not, or no interval."""
+    """Describe every difference in a sentence, grouped by settled, not settled and no interval."""
     found: dict[str, list[str]] = {"Settled": [], "Not settled": [], "No interval": []}
     for pair in ranking.pairs:
         known = "Settled" if pair.is_settled else "Not settled"
@@ -125,7 +135,7 @@ def sentences(ranking: Ranking) -> dict[str, list[str]]:
 
 
 def answer(ranking: Ranking, suite: str) -> str:
-    """The comparison in a sentence: the best method, and which others it is settled to beat."""
+    """Summarise the ranking: the best method, and the methods it beats by a settled difference."""
     best = ranking.places[0]
     span = _span(best.iqm, ranking.score, signed=False)
     head = f"{best.run} comes first on {suite} with a {ranking.score} of "
@@ -143,7 +153,7 @@ def answer(ranking: Ranking, suite: str) -> str:
 
 
 def together(ranking: Ranking) -> str:
-    """What the intervals of differences hold for, in words."""
+    """Return the confidence level of the differences in words, and the number of pairs covered."""
     per_cent = f"{100 * ranking.confidence:g} %"
     num = len(ranking.pairs)
     return per_cent if num == 1 else f"{per_cent} for all {num} pairs together"
@@ -156,7 +166,7 @@ def _told(pair: Pair, ranking: Ranking) -> str:
     won = f"P(better) {show(float(pair.improvement.value), 'solve rate', 0)}"
     levels = f"higher on {pair.num_better} levels, lower on {pair.num_worse}"
     wide = ""
-    if pair.iqm.excludes_zero and not pair.is_settled:  # so it is the whole seeds that say no
+    if pair.iqm.excludes_zero and not pair.is_settled:  # the whole-seeds interval contains zero
         wide = f"; over whole seeds{_span(pair.iqm_whole_seeds, ranking.score)}"
     verb = "is better than" if pair.is_settled else "against"
     return f"{pair.run} {verb} {pair.other}: {value}{span}{wide}; {won}; {levels}."
@@ -193,4 +203,5 @@ def _pair(e: Evaluation, other: Evaluation, bootstrap: Bootstrap, seed: int) -> 
 
 
 def _turned(one: Interval, total: float) -> Interval:
+    """Return the interval of `total - value`; the two bounds change places."""
     return Interval(total - one.value, total - one.high, total - one.low, one.over)

@@ -1,8 +1,8 @@
-"""What training cost, from the metrics of runs, and metrics of several runs of one method as one.
+"""Training cost of runs, read from their metrics, and pooling of the metrics of several runs.
 
-Env steps and gradient updates are of one seed, the mean over a run's seeds. Seconds are of the
-running program with all its seeds side by side, compilation apart, and tell of the device as much
-as of the method.
+Env steps and gradient updates are per seed: the mean over a run's seeds. Seconds are the wall time
+of the program, which trains all seeds in parallel, without compilation. They depend on the device
+as much as on the method.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,46 +13,50 @@ import numpy as np
 COSTS = {
     "env_steps": "env steps (all but evaluation)",
     "gradient_updates": "gradient updates",
-    "wall_seconds": "seconds (compilation apart)",
+    "wall_seconds": "seconds (without compilation)",
 }
-"""What training can be measured by: keys of `metrics.jsonl` and their names on an axis."""
+"""Measures of training cost: keys of `metrics.jsonl` and their axis labels."""
 KINDS = ("train", "scout", "score", "antagonist", "teacher", "evaluate")
-"""Env steps by what they were for, in the order of tables; see `rlgen.runs.metrics`."""
+"""Kinds of env steps by purpose, in the order of tables; see `rlgen.runs.metrics`."""
 
 
 class Cost(NamedTuple):
-    """What one method's training took, up to the checkpoint that was tested; NaN: not known."""
+    """Training cost of one method up to the evaluated checkpoint; NaN where unknown."""
 
     run: str
-    seeds: int
-    update: int
-    env_steps: dict[str, float]  # of one seed, by kind; {} if not known
-    gradient_updates: float  # of one seed
-    wall_seconds: float  # of all seeds
-    compile_seconds: float
+    seeds: int  # number of seeds
+    update: int  # update of the checkpoint
+    env_steps: dict[str, float]  # per seed, by kind; {} if unknown
+    gradient_updates: float  # per seed
+    wall_seconds: float  # of all seeds together
+    compile_seconds: float  # of all seeds together
     devices: tuple[str, ...]
 
     @property
     def total_steps(self) -> float:
-        """Env steps of every kind but evaluation; NaN if not known."""
+        """Env steps per seed of all kinds except evaluation; NaN if unknown."""
         steps = [x for kind, x in self.env_steps.items() if kind != "evaluate"]
         return float(sum(steps)) if self.env_steps else float("nan")
 
     def steps_of(self, kind: str) -> float:
-        """Env steps of one kind; NaN if no steps are known."""
+        """Env steps per seed of one kind; NaN if the env steps are unknown.
+
+        If they are known, a kind that is not listed took 0 steps.
+        """
         return self.env_steps.get(kind, 0.0 if self.env_steps else float("nan"))
 
 
 def cost_of(run: str, lines: Sequence[Mapping], update: int, seeds: int, device: str) -> Cost:
-    """The cost of a run's first `update` updates, from its metrics; NaN where they do not say.
+    """Read the cost of a run's first `update` updates from its metrics; NaN where missing.
 
     Args:
-        run: its label.
-        lines: of `metrics.jsonl`.
-        update: of the checkpoint.
-        seeds: how many were trained side by side.
-        device: that it was trained on.
+        run: Label of the run.
+        lines: Lines of its `metrics.jsonl`.
+        update: Update of the checkpoint.
+        seeds: Number of seeds trained in parallel.
+        device: Device that the run was trained on.
     """
+    # Search from the end: the last line with this update counts.
     line = next((one for one in reversed(lines) if one.get("update") == update), {})
     steps = line.get("env_steps")
     by_kind = {k: float(x) for k, x in steps.items()} if isinstance(steps, Mapping) else {}
@@ -63,11 +67,15 @@ def cost_of(run: str, lines: Sequence[Mapping], update: int, seeds: int, device:
 
 
 def pool_costs(run: str, costs: Sequence[Cost]) -> Cost:
-    """The cost of a method of several runs: per seed the mean over seeds, seconds their sum."""
+    """Pool the costs of a method's runs.
+
+    Env steps and gradient updates are means over all seeds, seconds are sums over the runs. The
+    update is that of the first run.
+    """
     if len(costs) == 1:
         return costs[0]._replace(run=run)
     seeds = np.array([one.seeds for one in costs], float)
-    share = seeds / seeds.sum()
+    share = seeds / seeds.sum()  # weights that turn means per run into a mean over all seeds
     known = all(one.env_steps for one in costs)
     kinds = dict.fromkeys(kind for one in costs for kind in one.env_steps) if known else {}
     steps = {
@@ -87,9 +95,10 @@ def pool_costs(run: str, costs: Sequence[Cost]) -> Cost:
 
 
 def pool_metrics(every: Sequence[Sequence[Mapping]]) -> list[dict]:
-    """The metrics of several runs of one method as those of one run with all their seeds.
+    """Pool the metrics of a method's runs into those of one run with all their seeds.
 
-    Of updates that all of them have; costs are means over runs, other numbers lists over seeds.
+    Only updates that every run has are kept. Costs become means over runs; other metrics are
+    concatenated lists over seeds.
     """
     if len(every) == 1:
         return [dict(line) for line in every[0]]
@@ -113,7 +122,7 @@ def _pooled(lines: Sequence[Mapping]) -> dict:
 
 
 def _total(x: object) -> float:
-    """A number, or a mapping's sum without evaluation."""
+    """Return a number, or the sum over a mapping's kinds without `evaluate`; NaN for others."""
     if isinstance(x, Mapping):
         return sum(_number(value) for kind, value in x.items() if kind != "evaluate")
     return _number(x)

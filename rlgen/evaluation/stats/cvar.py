@@ -1,13 +1,13 @@
-"""Conditional value at risk: how an agent does on the levels that it does worst on.
+"""Conditional value at risk (CVaR): an agent's mean score on its own worst levels.
 
-The worst levels are found in one evaluation and measured in another. Measured in the one that chose
-them they would look harder than they are: bad luck is what got some of them chosen.
+The worst levels are selected in one evaluation and measured in another. If the same evaluation did
+both, the estimate would be biased downwards, because some levels are selected by bad luck.
 
 Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
 Curriculum Discovery", section 5 (risk of failure on the worst α % of levels).
-Differs from their code: levels that tie in the first evaluation (most are at 100 %) are taken in
-every order at once, by the exact mean over all orders, and not in the order of the suite; the
-interval is a bootstrap over seeds and not a standard error.
+Differs from their code: ties in the first evaluation (most levels are at 100 %) are broken by the
+exact mean over all orders of the tied levels instead of by the order of the suite; the interval is
+a bootstrap over seeds instead of a standard error.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,20 +24,20 @@ from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite
 
 ALPHAS = (1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Shares of levels that are published."""
+"""Default fractions of levels, those that are published."""
 
 
 class CVaR(NamedTuple):
-    """The mean score of one run on its worst levels, for several shares of them."""
+    """Mean score of one run on its worst levels, for several fractions of the levels."""
 
     run: str
     suite: str
     score: str  # solve rate, relative return or return
     num_levels: int  # M
-    alpha: Float[np.ndarray, " K"]  # shares asked for
-    num_worst: Int[np.ndarray, " K"]  # levels they come to, at least 1
+    alpha: Float[np.ndarray, " K"]  # requested fractions of the levels
+    num_worst: Int[np.ndarray, " K"]  # number of worst levels for each fraction, at least 1
     each_seed: Float[np.ndarray, "S K"]
-    mean: Interval  # [K], over seeds
+    mean: Interval  # [K], mean over seeds
 
 
 def cvar(
@@ -47,29 +47,30 @@ def cvar(
     alpha: Sequence[float] = ALPHAS,
     bootstrap: Bootstrap = DEFAULT,
 ) -> CVaR:
-    """The second evaluation's mean score on the α·M levels that were worst in the first.
+    """Mean score in the second evaluation on the α·M levels that were worst in the first.
 
-    Each training seed has worst levels of its own. The interval is over whole seeds; there is none
-    with one seed.
+    The worst levels are selected separately for each training seed. The interval resamples whole
+    seeds; with one seed there is no interval.
 
     Args:
-        rng: the source of the bootstrap's draws.
-        first: ranks the levels.
-        second: the same policies on the same suite, with another seed of the evaluation.
-        alpha: shares of the M levels, above 0 and at most 1; rounded down, to at least one level.
-        bootstrap: its `reps` and `confidence` are used.
+        rng: Generator of the bootstrap's draws.
+        first: Evaluation that ranks the levels.
+        second: Evaluation of the same policies on the same suite with another evaluation seed.
+        alpha: Fractions of the M levels, above 0 and at most 1. The number of levels is rounded
+            down, but is at least one.
+        bootstrap: Settings of the interval, of which `reps` and `confidence` are used.
 
     Raises:
-        ValueError: a share out of range, or evaluations that are not two of the same policies on
-            the same levels, or that share their random numbers.
+        ValueError: A fraction is out of range, or the two evaluations are not of the same policies
+            on the same levels, or they share their random numbers.
     """
     _check_pair(first, second)
     shares = np.asarray(alpha, np.float64)
     if not shares.size or not ((shares > 0) & (shares <= 1)).all():
-        raise ValueError(f"alpha must be shares above 0 and at most 1 (0.01 is 1 %), got {alpha}")
+        raise ValueError(f"alpha must be above 0 and at most 1 (0.01 is 1 %), got {alpha}")
     (name, ranking), (_, measured) = first.score, second.score
     num_levels = first.shape[1]
-    # 0.29 * 100 is a little less than 29.
+    # 1e-9: in floating point 0.29 * 100 is slightly below 29.
     num_worst = np.maximum(np.floor(shares * num_levels + 1e-9), 1).astype(np.int64)
     each_seed = worst_means(ranking.mean(axis=-1), measured.mean(axis=-1), num_worst)
     over = "whole-seeds" if len(each_seed) > 1 else "auto"
@@ -87,20 +88,21 @@ def worst_levels(
     progress: Callable[[int, int], None] = lambda done, of: None,
     alpha: Sequence[float] = ALPHAS,
 ) -> CVaR:
-    """Play a suite once more, with fresh keys, and say how the policies do where they did worst.
+    """Evaluate policies on a suite a second time, with new keys, and compute their CVaR.
 
     Args:
-        policies: those that `first` is of.
-        suite: the one that `first` is on; all is played: each seed has worst levels of its own.
-        first: ranks the levels.
-        attempts: episodes on each level; as many as in `first` by default.
-        seed: of the second evaluation's random numbers, another than the first's; by default the
-            next one.
-        progress: called with the episodes done and all of them.
-        alpha: shares of the levels.
+        policies: The policies that `first` evaluated.
+        suite: The suite of `first`. It is played in full, since each seed has its own worst levels.
+        first: Evaluation that ranks the levels.
+        attempts: Episodes on each level; by default as many as in `first`.
+        seed: Seed of the second evaluation, different from that of the first; by default the first
+            seed plus 1.
+        progress: Callback that receives the number of episodes done and the total.
+        alpha: Fractions of the levels.
 
     Raises:
-        ValueError: before anything is played, if the policies, the suite or the seed are not fit.
+        ValueError: The policies, the suite or the seed do not match `first`. This is checked before
+            any episode is played.
     """
     seed = int(first.meta.get("evaluation_seed") or 0) + 1 if seed is None else seed
     _check_again(policies, suite, first, seed)
@@ -114,13 +116,19 @@ def worst_means(
     measured: Float[np.ndarray, "S M"],
     num_worst: Int[np.ndarray, " K"],
 ) -> Float[np.ndarray, "S K"]:
-    """Mean of `measured` over the levels of lowest `ranking`, by seed; ties in random order.
+    """Mean of `measured` over the levels with the lowest `ranking`, for each seed.
 
-    That is the mean over all orders of levels that tie: if only some of a tie are among the worst,
-    each is with equal probability, and so counts with the mean of its tie.
+    Ties are broken by the exact mean over all orders of the tied levels. If only some levels of a
+    tie are among the worst, each of them is with equal probability, so each contributes the mean of
+    its tie.
+
+    Args:
+        ranking: Scores that select the worst levels.
+        measured: Scores that are averaged.
+        num_worst: Numbers of worst levels, each from 1 to M.
 
     Raises:
-        ValueError: a score is not a number; as a rank it would pass for the best.
+        ValueError: A score is NaN. A NaN rank would sort as the best level.
     """
     for what, x in (("ranking", ranking), ("measured", measured)):
         if np.isnan(x).any():
@@ -129,14 +137,17 @@ def worst_means(
     found = np.empty((len(ranking), len(num_worst)))
     for s, (rank, value) in enumerate(zip(ranking, measured, strict=True)):
         _, tie, size = np.unique(rank, return_inverse=True, return_counts=True)
-        of_tie = np.bincount(tie, value) / size  # by rising rank
-        total = np.cumsum(np.repeat(of_tie, size))
+        of_tie = np.bincount(tie, value) / size  # mean of each tie, in ascending order of rank
+        total = np.cumsum(np.repeat(of_tie, size))  # [M], expected sum over the lowest levels
         found[s] = total[num_worst - 1] / num_worst
     return found
 
 
 def _check_again(policies: Policies, suite: Suite, first: Evaluation, seed: int) -> None:
-    """Refuse a second evaluation that could not be put beside the first; nothing is played yet."""
+    """Raise an error if a second evaluation would not be comparable with the first.
+
+    Called before any episode is played.
+    """
     if first.meta.get("evaluation_seed") == seed:
         raise ValueError(_same_luck(seed))
     facts = {
@@ -157,7 +168,7 @@ def _check_again(policies: Policies, suite: Suite, first: Evaluation, seed: int)
 
 
 def _check_pair(first: Evaluation, second: Evaluation) -> None:
-    """Refuse what are not two independent evaluations of one run."""
+    """Raise an error unless the evaluations are two independent ones of the same run."""
     advice = "evaluate the same run twice on one suite, with another seed"
     pairs = {
         "run": (first.run, second.run),
@@ -181,6 +192,7 @@ def _check_pair(first: Evaluation, second: Evaluation) -> None:
 
 def _same_luck(seed: object) -> str:
     return (
-        f"CVaR of two evaluations with the same seed, {seed}: the levels would be chosen and "
-        "measured by the same luck; evaluate the same run twice on one suite, with another seed"
+        f"CVaR of two evaluations with the same seed, {seed}: the levels would be selected and "
+        "measured with the same random numbers; evaluate the same run twice on one suite, with "
+        "another seed"
     )

@@ -1,4 +1,4 @@
-"""All statistics of evaluations on one suite, computed once for table, files and page."""
+"""All statistics of evaluations on one suite, computed once for tables, files and reports."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,34 +13,34 @@ from rlgen.evaluation.stats.summary import Summary, summarise
 
 
 class Findings(NamedTuple):
-    """Runs on one suite, and what is computed of them; the first run is the one compared with."""
+    """Evaluations of runs on one suite and their statistics; comparisons are with the first run."""
 
     evaluations: tuple[Evaluation, ...]
     summary: Summary
-    classes: ByClass | None  # None where all levels are of one class
-    normalised: NormalisedScores | None  # None where no level has a normalised score
+    classes: ByClass | None  # None if fewer than two classes count
+    normalised: NormalisedScores | None  # None if no level has a normalised score
     relatives: tuple[Relative, ...]  # () without a baseline learner
 
 
 def analyse(
     evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> Findings:
-    """Summary, classes, normalised scores and returns relative to a baseline.
+    """Compute the summary, classes, normalised scores and returns relative to a baseline.
 
-    The last results are kept: table, files and page ask for the same.
+    The latest results are cached, because the table, the files and the report need the same ones.
 
     Args:
-        evaluations: runs on the same levels.
-        bootstrap: how intervals are made.
-        seed: of the bootstrap's draws.
+        evaluations: Evaluations of runs on the same levels.
+        bootstrap: Settings of the intervals.
+        seed: Seed of the bootstrap's generator.
 
     Raises:
-        ValueError: no evaluations, labels that repeat, or different levels or kinds of score.
+        ValueError: There are no evaluations, labels repeat, or levels or kinds of score differ.
     """
     return _analyse(tuple(evaluations), bootstrap, seed)
 
 
-@lru_cache(maxsize=2)  # evaluations are told apart by identity and do not change
+@lru_cache(maxsize=2)  # evaluations are immutable and hashed by identity
 def _analyse(evaluations: tuple[Evaluation, ...], bootstrap: Bootstrap, seed: int) -> Findings:
     summary = summarise(evaluations, bootstrap, seed)
     return Findings(

@@ -1,11 +1,11 @@
-"""Results in words: numbers with their unit and interval, and the headline."""
+"""Formatting of results: numbers with unit and interval, and the headline sentence."""
 
 import numpy as np
 
 from rlgen.evaluation.stats.bootstrap import Interval
 from rlgen.evaluation.stats.summary import Comparison, LevelResult, Summary
 
-AGGREGATES = {  # as tables call them
+AGGREGATES = {  # label in tables: key in `RunResult.aggregate`
     "IQM": "iqm",
     "IQM, whole seeds": "iqm_whole_seeds",
     "mean": "mean",
@@ -15,7 +15,12 @@ AGGREGATES = {  # as tables call them
 
 
 def interval_name(summary: Summary, short: bool = False) -> str:
-    """What an interval is, in a few words, for a heading or an axis."""
+    """Return a short description of the intervals for a heading or an axis label.
+
+    Args:
+        summary: Summary that the intervals belong to.
+        short: Whether to write "over" instead of "interval over".
+    """
     names = {"seeds": "seeds", "whole-seeds": "whole seeds", "attempts": "attempts only"}
     drawn = [names[summary.over]] if summary.over in names else []
     drawn += ["levels"] if summary.over_levels else []
@@ -26,24 +31,25 @@ def interval_name(summary: Summary, short: bool = False) -> str:
 
 
 def show(value: float, score: str, digits: int = 1, signed: bool = False, unit: bool = True) -> str:
-    """A score: per cent for rates, three significant digits for a bare return.
+    """Format a score: a rate in per cent, a plain return with three significant digits.
 
     Args:
-        value: NaN is a dash.
-        score: its name; `return` is no rate.
-        digits: of a rate, after the point.
-        signed: with its sign and without a unit, for a difference in points of a per cent.
-        unit: whether a rate is followed by the sign of per cent.
+        value: The score; NaN is shown as a dash.
+        score: Name of the score. Every score except `return` is a rate.
+        digits: Decimal places of a rate.
+        signed: Whether to show the sign and omit the unit, for a difference in percentage points.
+        unit: Whether a rate is followed by a per cent sign.
     """
     if np.isnan(value):
         return "-"
     if score == "return":
         return f"{value:+.3g}" if signed else f"{value:.3g}"
+    # "z" turns a value that rounds to -0.0 into 0.0.
     return f"{100 * value:{'+' * signed}z.{digits}f}" + " %" * (unit and not signed)
 
 
 def show_span(one: Interval, score: str, digits: int = 1, signed: bool = False) -> str:
-    """The ends of an interval in brackets, without a unit; empty if there is no interval."""
+    """Format the bounds of an interval in brackets, without a unit; empty without an interval."""
     if np.isnan(one.low):
         return ""
     low, high = (show(float(x), score, digits, signed, unit=False) for x in (one.low, one.high))
@@ -53,18 +59,21 @@ def show_span(one: Interval, score: str, digits: int = 1, signed: bool = False) 
 def show_interval(
     one: Interval, score: str, digits: int = 1, signed: bool = False, unit: bool = True
 ) -> str:
-    """A score and its interval in brackets; for the arguments see `show`."""
+    """Format a score followed by its interval in brackets; the arguments are those of `show`."""
     value = show(float(one.value), score, digits, signed, unit)
     return " ".join(filter(None, (value, show_span(one, score, digits, signed))))
 
 
 def show_count(x: float) -> str:
-    """A number of steps or seconds, in whole; a dash where it is not known."""
+    """Format a number of steps or seconds as a whole number; NaN is shown as a dash."""
     return "-" if np.isnan(x) else f"{x:,.0f}"
 
 
 def level_details(level: LevelResult, score: str) -> tuple[str, str, str]:
-    """Return, its share of the optimum, and steps (of solved episodes) against optimal steps."""
+    """Format a level's return, its fraction of the optimum, and its steps against the optimum.
+
+    Steps are those of solved episodes if the score is a solve rate, otherwise of all episodes.
+    """
     steps = level.solved_length if score == "solve rate" else level.mean_length
     taken = "-" if np.isnan(steps) else f"{steps:.1f}"
     optimal = "" if np.isnan(level.optimal_steps) else f" / {level.optimal_steps:.0f}"
@@ -72,9 +81,10 @@ def level_details(level: LevelResult, score: str) -> tuple[str, str, str]:
 
 
 def headline(summary: Summary) -> str:
-    """The result in one sentence: the best run, its interval, and how it differs from the first.
+    """State the result in one sentence: the best run, its interval, and a difference.
 
-    With the best run first, the difference told is the next best run's.
+    The difference is that between the best run and the first run. If the first run is the best, it
+    is the difference between it and the second best run.
     """
     score = summary.score
     order = sorted(summary.runs, key=lambda run: -run.aggregate["iqm"].value)
@@ -93,14 +103,15 @@ def headline(summary: Summary) -> str:
 
 
 def caveat(summary: Summary, fresh_agents: bool = False) -> str:
-    """What the headline's interval leaves out, in a sentence; empty if nothing.
+    """State in a sentence the variation that the headline's interval omits; empty if none.
 
     Args:
-        summary: of the evaluations.
-        fresh_agents: whether agents were trained for each level, rather than one played all.
+        summary: Summary of the evaluations.
+        fresh_agents: Whether new agents were trained on each level, instead of one agent playing
+            all levels.
     """
     if summary.over == "attempts" and "iqm_whole_seeds" not in summary.runs[0].aggregate:
-        return "One seed was trained: the interval says nothing of another one."
+        return "One seed was trained: the interval does not cover variation between training seeds."
     best = max(summary.runs, key=lambda run: float(run.aggregate["iqm"].value))
     wide = best.aggregate.get("iqm_whole_seeds")
     if wide is None or summary.over == "whole-seeds":
@@ -108,13 +119,19 @@ def caveat(summary: Summary, fresh_agents: bool = False) -> str:
     low, high = (show(float(x), summary.score) for x in (wide.low, wide.high))
     why = "one rule trains the agents of" if fresh_agents else "one agent plays"
     return (
-        f"With the same seeds drawn for all levels, the safer interval is {low} to {high}: "
-        f"{why} every level, so its levels go together."
+        f"If the same seeds are resampled for all levels, the safer interval is {low} to {high}: "
+        f"{why} every level, so the scores of one seed on different levels are correlated."
     )
 
 
 def verdict(compared: Comparison, score: str, sign: int) -> str:
-    """How the better of two runs differs from the other one; `sign` -1 turns the comparison."""
+    """Describe how the better of two runs differs from the other.
+
+    Args:
+        compared: Comparison of the two runs.
+        score: Name of the score.
+        sign: 1 if `compared.run` is the better run, -1 if it is `compared.baseline`.
+    """
     other = compared.run if sign < 0 else compared.baseline
     unit = "" if score == "return" else " points"
     value = show(sign * float(compared.iqm.value), score, signed=True)

@@ -1,12 +1,13 @@
-"""How runs stand over the levels of a suite: normalised percentiles, participation, dominance.
+"""Normalised returns of runs over a suite's levels: percentiles, participation, dominance.
 
 Each level's mean return V becomes x = (V - low) / (high - low):
 
-    high    the solver's optimal return; where it is unknown, the best mean return of the runs
-    low     the mean return of untrained agents where they were evaluated too, else 0
+    high    the solver's optimal return, or the best mean return of the runs where it is unknown
+    low     the mean return of untrained agents if they were evaluated too, otherwise 0
 
-Levels whose high is not above their low have no such score (they cannot be solved, or nobody earns
-anything there), nor have levels of one run alone without an optimum. They are left out and named.
+A level has no normalised score if its high is not above its low (it cannot be solved, or no run
+earns a return there), or if its optimum is unknown and there is only one run. Such levels are left
+out and named.
 """
 
 from collections.abc import Sequence
@@ -22,44 +23,45 @@ from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, level
 from rlgen.evaluation.stats.percentiles import Dominance, Q, dominance, participation, percentiles
 from rlgen.evaluation.stats.summary import check_comparable, some
 
-FEW_ATTEMPTS = 16  # fewer episodes a level bias low percentiles noticeably
+FEW_ATTEMPTS = 16  # with fewer episodes per level, low percentiles are noticeably biased
 NO_SCALE = (
-    "Returns are not normalised: on no level is an optimum, or the best of several runs, above "
-    "0 or above untrained agents; compare with another run, or add --untrained"
+    "Returns are not normalised: on no level is the optimal return, or the best return of several "
+    "runs, above 0 or above the return of untrained agents; compare with another run, or add "
+    "--untrained"
 )
-_SMALL = 1e-6  # float32 optima: a smaller difference of high and low is none
+_SMALL = 1e-6  # relative; optima are float32, so a smaller high - low counts as zero
 
 
 class Scale(NamedTuple):
-    """What is 0 and what is 1 on each of M levels."""
+    """Returns that are normalised to 0 and to 1 on each of M levels."""
 
     low: Float[np.ndarray, " M"]
-    high: Float[np.ndarray, " M"]  # NaN: no reference
-    low_name: str
-    high_name: str
+    high: Float[np.ndarray, " M"]  # NaN: neither an optimum nor another run
+    low_name: str  # description of `low` for notes
+    high_name: str  # description of `high` for notes
 
 
 class RunStanding(NamedTuple):
-    """One run on the levels that have a normalised score."""
+    """Normalised scores of one run over the levels that have one."""
 
     run: str
-    percentile: Interval  # [K], at the percentiles `Q`; no interval with one seed
+    percentile: Interval  # [K], at the percentiles `Q`
     participation: Interval
     each_seed: Float[np.ndarray, "S K"]
 
 
 class NormalisedScores(NamedTuple):
-    """Runs on one suite by their normalised returns."""
+    """Statistics of the normalised returns of runs on one suite."""
 
     suite: str
     scale: Scale
     percentiles: tuple[int, ...]
-    num_levels: int  # with a normalised score
-    without_span: tuple[str, ...]  # levels left out: high not above low
-    without_reference: tuple[str, ...]  # levels left out: no optimum, and no other run
-    num_attempts: int  # of the run with the fewest
-    runs: tuple[RunStanding, ...]
-    dominance: tuple[Dominance, ...]  # of every two runs
+    num_levels: int  # levels with a normalised score
+    without_span: tuple[str, ...]  # names of levels left out: high is not above low
+    without_reference: tuple[str, ...]  # names of levels left out: no optimum and no other run
+    num_attempts: int  # attempts per level of the run with the fewest
+    runs: tuple[RunStanding, ...]  # without the untrained agents
+    dominance: tuple[Dominance, ...]  # one per pair of runs
 
 
 def normalised_scores(
@@ -67,16 +69,17 @@ def normalised_scores(
 ) -> NormalisedScores | None:
     """Percentile curves, participation and dominance; None if no level has a normalised score.
 
-    Intervals are over whole seeds, as an agent plays every level; dominance is resampled over
-    levels, at most 1000 times. The last results are kept: table, files and report ask for the same.
+    Intervals resample whole seeds, because one agent plays every level. Dominance resamples levels,
+    at most 1000 times. The latest results are cached, because the table, the files and the report
+    need the same ones.
 
     Raises:
-        ValueError: no evaluations, labels that repeat, or different levels or kinds of score.
+        ValueError: There are no evaluations, labels repeat, or levels or kinds of score differ.
     """
     return _normalised_scores(tuple(evaluations), bootstrap, seed)
 
 
-@lru_cache(maxsize=2)  # evaluations are told apart by identity and do not change
+@lru_cache(maxsize=2)  # evaluations are immutable and hashed by identity
 def _normalised_scores(
     evaluations: tuple[Evaluation, ...], bootstrap: Bootstrap, seed: int
 ) -> NormalisedScores | None:
@@ -105,17 +108,18 @@ def _normalised_scores(
 
 
 def untrained_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """The agents before training among several runs, if they were evaluated too."""
+    """Return the evaluation of untrained agents among several runs, or None."""
     found = [e for e in evaluations if e.meta.get("update") == 0 and e.meta.get("env_steps") == 0]
     return found[0] if found and len(evaluations) > 1 else None
 
 
 def scale_of(runs: Sequence[Evaluation], low: Evaluation | None = None) -> Scale:
-    """The low and the high of every level.
+    """Return the low and the high reference return of every level.
 
     Args:
-        runs: on the same levels; without a solver, the best of two or more is the reference.
-        low: agents that know nothing, on the same levels; 0 without them.
+        runs: Evaluations on the same levels. Where the optimum is unknown, the best mean return of
+            two or more runs is the high.
+        low: Evaluation of untrained agents on the same levels; without it the low is 0.
     """
     optimum = runs[0].optimal_return
     unknown = ~np.isfinite(optimum)
@@ -126,36 +130,39 @@ def scale_of(runs: Sequence[Evaluation], low: Evaluation | None = None) -> Scale
     name = of_runs if unknown.all() else "the optimal return"
     if unknown.any() and not unknown.all() and len(runs) > 1:
         num = int(unknown.sum())
-        name += f" (on {num} level{'s' * (num > 1)} without one {of_runs})"
+        name += f" (on {num} level{'s' * (num > 1)} with an unknown optimum: {of_runs})"
     floor = np.zeros(len(optimum)) if low is None else low.episode_return.mean(axis=(0, 2))
     low_name = "a return of 0" if low is None else f"the mean return of {low.run}"
     return Scale(floor, np.where(unknown, best, optimum), low_name, name)
 
 
 def spans(scale: Scale) -> np.ndarray:
-    """Which levels have a high above their low."""
+    """Return a mask of the levels whose high is above their low, [M]; False where high is NaN."""
     return scale.high - scale.low > _SMALL * np.maximum(1, np.abs(scale.high))
 
 
 def normalise(e: Evaluation, scale: Scale) -> Float[np.ndarray, "S M"]:
-    """(V - low) / (high - low) of each seed's mean return V; NaN where high is not above low."""
+    """Compute (V - low) / (high - low) from each seed's mean return V.
+
+    The result is NaN on levels whose high is not above their low.
+    """
     span = np.where(spans(scale), scale.high - scale.low, np.nan)
     return (e.episode_return.mean(axis=-1) - scale.low) / span
 
 
 def of_agents(bootstrap: Bootstrap, *scores: Float[np.ndarray, "_ _ _"]) -> Bootstrap:
-    """The bootstrap with whole seeds drawn where every run has several, otherwise attempts.
+    """Return the bootstrap set to resample whole seeds, or attempts if a run has one seed.
 
-    An agent plays every level: put together from the levels of several seeds, it would be one that
-    nobody trained.
+    One agent plays every level. Resampling seeds within each level would combine the levels of
+    several seeds into an agent that was never trained.
     """
     over = replace(bootstrap, over="auto").resolve(*scores)
-    named = {"seeds": "whole-seeds", "none": "auto"}
+    named = {"seeds": "whole-seeds", "none": "auto"}  # `auto` resolves to no interval again
     return replace(bootstrap, over=named.get(over, over), resample_levels=False)
 
 
 def notes(found: NormalisedScores) -> list[str]:
-    """What was divided by what, which levels are left out, and what to beware of."""
+    """Return notes on the reference returns, the levels left out, and the bias of few attempts."""
     told = [
         f"Normalised return: 0 is {found.scale.low_name}, 1 is {found.scale.high_name}; "
         f"{found.num_levels:,} levels."
@@ -168,14 +175,14 @@ def notes(found: NormalisedScores) -> list[str]:
             told.append(f"Left out, {why}: {some(names)} ({len(names)} in all).")
     if found.num_attempts < FEW_ATTEMPTS:
         told.append(
-            f"{found.num_attempts} episodes a level: chance makes the low percentiles look lower "
-            f"than they are; take {FEW_ATTEMPTS} or more."
+            f"{found.num_attempts} episodes per level: chance makes the low percentiles look lower "
+            f"than they are; use {FEW_ATTEMPTS} or more."
         )
     return told
 
 
 def verdicts(found: NormalisedScores) -> list[str]:
-    """A sentence for every two runs."""
+    """Return one sentence on dominance for each pair of runs."""
     told = []
     for one in found.dominance:
         share, other = f"{100 * one.better_share:.0f} %", f"{100 * one.worse_share:.0f} %"
@@ -184,18 +191,19 @@ def verdicts(found: NormalisedScores) -> list[str]:
             often = share if one.is_better else other
             told.append(
                 f"{names[0]} is at least as good as {names[1]} at every percentile, and better at "
-                f"one; so it is in {often} of resamples of the levels."
+                f"one or more; this holds in {often} of resamples of the levels."
             )
             continue
         told.append(
-            f"Neither {one.run} nor {one.other} is better at every percentile (in {share} and "
-            f"{other} of resamples of the levels)."
+            f"Neither {one.run} nor {one.other} is better at every percentile ({one.run} is in "
+            f"{share}, {one.other} in {other} of resamples of the levels)."
         )
     return told
 
 
 def _of_run(run: str, x: Float[np.ndarray, "S K"], bootstrap: Bootstrap, seed: int) -> RunStanding:
     rng, each_seed = np.random.default_rng(seed), percentiles(x)
+    # [S, K + 1], resampled together: the percentile curve and participation of each seed.
     columns = np.concatenate([each_seed, participation(x)[:, None]], axis=1)
     both = of_agents(bootstrap, columns[..., None]).interval(rng, level_means, columns[..., None])
     curve = Interval(both.value[:-1], both.low[:-1], both.high[:-1], both.over)

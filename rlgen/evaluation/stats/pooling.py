@@ -1,4 +1,4 @@
-"""Methods of one run or several: `plr=runs/a,runs/b` is one method with the seeds of both."""
+"""Methods that consist of one or more runs: `plr=runs/a,runs/b` pools the seeds of two runs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,17 +25,18 @@ BESIDE = (
 
 
 class Method(NamedTuple):
-    """A name and the folders of its runs."""
+    """A method: its name and the folders of its runs."""
 
     name: str
     runs: tuple[Path, ...]
 
 
 def parse(texts: Sequence[str]) -> list[Method]:
-    """Methods as they are typed: a folder, or `name=folder,folder`.
+    """Parse methods given on the command line, each as a folder or as `name=folder,folder`.
 
     Raises:
-        ValueError: fewer than two, an empty name or folder, a name or a run that occurs twice.
+        ValueError: There are fewer than two methods, a name or folder is empty, or a name or run
+            occurs twice.
     """
     methods = [_parse_one(text) for text in texts]
     if len(methods) < 2:
@@ -60,12 +61,12 @@ def parse(texts: Sequence[str]) -> list[Method]:
 
 
 def _parse_one(text: str) -> Method:
-    if Path(text).is_dir() or "=" not in text:
+    if Path(text).is_dir() or "=" not in text:  # a folder's name may contain "="
         return Method(Path(text).resolve().name if text else "", (_folder(text, text),))
     name, _, rest = text.partition("=")
     if not name.strip():
         raise ValueError(f"{text!r} has no name before the '='; write plr=RUN,RUN")
-    parts = [rest] if Path(rest).is_dir() else rest.split(",")
+    parts = [rest] if Path(rest).is_dir() else rest.split(",")  # or a ","
     return Method(name.strip(), tuple(_folder(part, text) for part in parts))
 
 
@@ -76,11 +77,11 @@ def _folder(part: str, text: str) -> Path:
 
 
 def check_method(name: str, runs: Sequence[Opened]) -> None:
-    """Refuse runs that are not one method with different seeds.
+    """Check that runs belong to one method: equal settings and different seeds.
 
     Raises:
-        ValueError: a setting, the budget or the update differs, or a seed occurs twice; the runs
-            are named.
+        ValueError: A setting, the budget or the update differs, or a seed occurs twice. The message
+            names the runs.
     """
     first = runs[0]
     for other in runs[1:]:
@@ -94,14 +95,14 @@ def check_method(name: str, runs: Sequence[Opened]) -> None:
     for seed, path in ((seed, run.path) for run in runs for seed in run.seeds):
         if seed in seen:
             raise ValueError(
-                f"{name!r}: seed {seed} is both in {seen[seed]} and in {path}, and would count "
-                "twice; leave one out, or train with another --seed"
+                f"{name!r}: seed {seed} is both in {seen[seed]} and in {path} and would count "
+                "twice; leave out one of the runs, or train with another --seed"
             )
         seen[seed] = path
 
 
 def _difference(one: Opened, other: Opened) -> str:
-    """In what two runs are not one method; "" if in nothing."""
+    """Describe the first difference that keeps two runs from being one method; "" if none."""
     first, second = _settings(one.record), _settings(other.record)
     for key in dict.fromkeys([*first, *second]):
         if first.get(key) != second.get(key):
@@ -114,17 +115,17 @@ def _difference(one: Opened, other: Opened) -> str:
 
 
 def _settings(record: dict[str, Any]) -> dict[str, Any]:
-    """Every setting of a run in which those of one method must agree."""
+    """Return every setting that must be equal in all runs of a method."""
     spec = {name: value for name, value in record["spec"].items() if name not in BESIDE}
     env = {f"env.{name}": value for name, value in record["env"].items()}
     return spec | env | record["fields"]
 
 
 def pool(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Evaluations of a method's runs on one suite as one, with the seeds of all of them.
+    """Pool the evaluations of a method's runs on one suite into one that has all their seeds.
 
     Raises:
-        ValueError: they are not of the same levels and number of attempts.
+        ValueError: The levels or the numbers of attempts differ.
     """
     first = evaluations[0]
     for e in evaluations[1:]:
@@ -132,7 +133,7 @@ def pool(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
         if not same or e.shape[2] != first.shape[2]:
             raise ValueError(
                 f"{name!r}: {e.run} and {first.run} were played on other levels or with other "
-                f"numbers of attempts ({e.shape[2]} and {first.shape[2]}); play them anew"
+                f"numbers of attempts ({e.shape[2]} and {first.shape[2]}); evaluate them again"
             )
     names = ["episode_return", "length"]
     if not isinstance(first.success, tuple):
@@ -143,7 +144,10 @@ def pool(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
 
 
 def _pooled_meta(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """What runs have in common, and of the rest a value for each run."""
+    """Return meta entries that all runs share, and a list over runs for entries that differ.
+
+    `look` becomes the largest evaluation count of the runs.
+    """
     metas = [e.meta for e in evaluations]
     names = dict.fromkeys(name for meta in metas for name in meta)
     found: dict[str, Any] = {}
@@ -155,7 +159,7 @@ def _pooled_meta(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def unlike(methods: Sequence[tuple[str, Sequence[Opened]]]) -> list[str]:
-    """What a reader must know before methods are compared: budgets, seeds, settings that differ."""
+    """Return notes on differences between methods: budgets, numbers of seeds, environments."""
     told = []
     for name, run in ((name, run) for name, runs in methods for run in runs):
         planned = run.record["plan"]["num_updates"]
@@ -169,7 +173,7 @@ def unlike(methods: Sequence[tuple[str, Sequence[Opened]]]) -> list[str]:
     budgets = {n: p["num_updates"] * p["steps_per_update"] for n, p in steps.items()}
     if len(set(budgets.values())) > 1:
         listed = ", ".join(f"{name} {num:,}" for name, num in budgets.items())
-        told.append(f"Planned env steps of a seed differ: {listed}.")
+        told.append(f"Planned env steps per seed differ: {listed}.")
     (first, (one, *_)), *others = methods
     for name, (other, *_) in others:
         fields, rest = config.flatten(one.env), config.flatten(other.env)

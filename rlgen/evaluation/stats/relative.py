@@ -1,13 +1,13 @@
-"""Returns relative to a baseline learner's on the same levels, with intervals.
+"""Returns relative to those of a baseline learner on the same levels, with intervals.
 
-Of each level, the mean return of a rule's agents is divided by the mean return of all the
-baseline's agents there. Levels where the baseline's mean return is not positive have no ratio: they
-are left out, and counted. `below` is the share of levels, mean over rules, on which the agents'
-mean return is less than `THRESHOLD` of the baseline's.
+On each level, the mean return of a rule's agents is divided by the mean return of all the
+baseline's agents. Levels on which the baseline's mean return is not positive have no ratio; they
+are left out and counted. `below` is the fraction of levels, averaged over rules, on which the
+agents' mean return is less than `THRESHOLD` times the baseline's.
 
-Intervals draw the rule's seeds and, independently, the baseline's groups of agents (see
-`statistics.Bootstrap`), so that they hold the uncertainty of both. In a resample in which the
-baseline's mean return on a level is not positive, that level has no ratio either.
+Intervals resample the rule's seeds and, independently, the baseline's groups of agents (see
+`rlgen.evaluation.stats.bootstrap.Bootstrap`), so they include the uncertainty of both. A level on
+which the baseline's mean return in a resample is not positive has no ratio in that resample.
 
 Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
 Adversarial Environment Design" (the share of levels below a part of A2C's return).
@@ -23,40 +23,43 @@ from jaxtyping import Float
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
 
-THRESHOLD = 0.75
+THRESHOLD = 0.75  # of the baseline's mean return
 
 
 class Relative(NamedTuple):
-    """One run against the baseline, or against the optimum."""
+    """Returns of one run relative to the baseline or to the optimum."""
 
     run: str
     to: str  # the baseline's label, or "optimum"
-    mean: Interval  # of the ratios of seeds and levels
+    mean: Interval  # mean of the ratios over seeds and levels
     iqm: Interval
-    below: Interval  # share of levels whose ratio is below the threshold
-    whole_seeds: dict[str, Interval]  # the same with seeds drawn for all levels at once; or empty
-    num_levels: int  # with a ratio
-    num_excluded: int  # without
-    levels: Float[np.ndarray, " M"]  # ratio of each level, mean over seeds; NaN: none
+    below: Interval  # fraction of seeds and levels whose ratio is below the threshold
+    whole_seeds: dict[str, Interval]  # whole-seeds intervals by name, or {}
+    num_levels: int  # levels with a ratio
+    num_excluded: int  # levels without a ratio
+    levels: Float[np.ndarray, " M"]  # ratio of mean returns on each level; NaN without a ratio
 
 
 NAMES = ("mean", "iqm", "below")
 
 
 def baseline_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """The evaluation that the others are to be divided by, if there is one."""
+    """Return the evaluation of the baseline, which the others are divided by; None if missing."""
     return next((e for e in evaluations if e.meta.get("baseline") is True), None)
 
 
 def compare_all(
     evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> tuple[Relative, ...]:
-    """Every run against the baseline and, where optima are known, all against them."""
+    """Compare every run with the baseline and, where optima are known, all runs with the optimum.
+
+    The result is empty without a baseline.
+    """
     baseline = baseline_of(evaluations)
     if baseline is None:
         return ()
     scores = [e.episode_return for e in evaluations]
-    over = bootstrap.resolve(*scores)  # one way of resampling for all, so that they mean the same
+    over = bootstrap.resolve(*scores)  # one resampling unit for all, so intervals are comparable
     bootstrap = bootstrap if over == "none" else replace(bootstrap, over=over)
     others = [e for e in evaluations if e is not baseline]
     found = [relative_to(e, baseline, bootstrap, seed) for e in others]
@@ -68,10 +71,10 @@ def compare_all(
 def relative_to(
     evaluation: Evaluation, baseline: Evaluation, bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> Relative:
-    """One run against the baseline.
+    """Compute the returns of one run relative to the baseline.
 
     Raises:
-        ValueError: they were not trained on the same levels.
+        ValueError: The two were not trained on the same levels.
     """
     if (
         evaluation.level_names != baseline.level_names
@@ -87,7 +90,11 @@ def relative_to(
 def relative_to_optimum(
     evaluation: Evaluation, bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> Relative:
-    """One run against the levels' optimal returns; levels without a positive one are left out."""
+    """Compute the returns of one run relative to the levels' optimal returns.
+
+    Levels whose optimal return is unknown or not positive are left out.
+    """
+    # A divisor of 0 marks a level without a ratio; NaN > 0 is False.
     optimum = np.where(evaluation.optimal_return > 0, evaluation.optimal_return, 0.0)
     divisor = np.broadcast_to(optimum[None, :, None], evaluation.shape)
     return _relative(evaluation, "optimum", divisor, bootstrap, seed)
@@ -108,7 +115,7 @@ def _relative(
     together, whole = _nothing(), {}
     if num:
         together = bootstrap.interval(np.random.default_rng(seed), aggregates, *pair)
-    if num and min(len(x) for x in pair) > 1:
+    if num and min(len(x) for x in pair) > 1:  # whole seeds need two or more on both sides
         drawn = replace(bootstrap, over="whole-seeds")
         wide = drawn.interval(np.random.default_rng(seed), aggregates, *pair)
         whole = {name: wide.at(i) for i, name in enumerate(NAMES)}
@@ -119,15 +126,17 @@ def _relative(
 def aggregates(
     x: Float[np.ndarray, "*B S M"], divisor: Float[np.ndarray, "*B S2 M"]
 ) -> Float[np.ndarray, "*B 3"]:
-    """Mean and interquartile mean of the ratios of S seeds and M levels, and the share below.
+    """Mean, IQM and fraction below `THRESHOLD` of the ratios of S seeds and M levels.
 
-    Levels where the divisor's mean over its seeds is not positive are left out.
+    Levels on which the divisor's mean over its seeds is not positive are left out.
     """
     mean = divisor.mean(axis=-2, keepdims=True)
     known = np.broadcast_to(mean > 0, x.shape)
+    # The number of known ratios differs between resamples. Unknown ratios are infinite, so that
+    # sorting puts them last and `place < num` selects the known ones.
     ratio = np.divide(x, mean, out=np.full(x.shape, np.inf), where=known)
-    ratio = np.sort(ratio.reshape(*x.shape[:-2], -1), axis=-1)  # what is not known comes last
-    num = known.sum(axis=(-2, -1))[..., None]
+    ratio = np.sort(ratio.reshape(*x.shape[:-2], -1), axis=-1)
+    num = known.sum(axis=(-2, -1))[..., None]  # [..., 1]
     place = np.arange(ratio.shape[-1])
     below = ((ratio < THRESHOLD) & (place < num)).sum(axis=-1)
     cut = num // 4
@@ -136,10 +145,13 @@ def aggregates(
 
 
 def _mean(x: Float[np.ndarray, "*B K"], where: np.ndarray) -> Float[np.ndarray, "*B"]:
+    """Mean of the selected entries; 0 if none is selected."""
+    # Not a product with the mask: the entries left out are infinite.
     total = np.where(where, x, 0.0).sum(axis=-1)
     return np.asarray(total / np.maximum(where.sum(axis=-1), 1))
 
 
 def _nothing() -> Interval:
+    """Return an interval of NaN for the case that no level has a ratio."""
     nan = np.full(len(NAMES), np.nan)
     return Interval(nan, nan, nan, "none")

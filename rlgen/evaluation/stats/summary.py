@@ -1,4 +1,4 @@
-"""What evaluations on one suite say: aggregates, levels, comparisons, all with intervals."""
+"""Summary of evaluations on one suite: aggregates, levels and comparisons, all with intervals."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,70 +26,75 @@ TAU = np.linspace(0, 1, 101)  # thresholds of the performance profile
 
 
 class LevelResult(NamedTuple):
-    """One run on one level; means over seeds and attempts, NaN where unknown."""
+    """Result of one run on one level: means over seeds and attempts, NaN where unknown."""
 
     name: str
     hash: str
     score: Interval
     mean_return: float
     relative_return: float
-    mean_length: float  # steps, of all episodes
-    solved_length: float  # steps, of the solved ones; mean over the seeds that solved any
+    mean_length: float  # steps per episode, over all episodes
+    solved_length: float  # steps per solved episode, averaged over the seeds that solved any
     optimal_steps: float
-    unsolved_by: tuple[int, ...] = ()  # seeds, counted from 0, that `solved_length` is not of
+    unsolved_by: tuple[int, ...] = ()  # seeds (from 0) that never solved it; () if none did
 
 
 class RunResult(NamedTuple):
-    """One run: aggregates by name, and its levels in the order of the suite."""
+    """Results of one run: aggregates by name, and levels in the order of the suite."""
 
     run: str
     aggregate: dict[str, Interval]  # mean, iqm, median, optimality_gap, return, iqm_whole_seeds
-    profile: Interval  # [K], share of seeds and levels above each of TAU
+    profile: Interval  # [K], fraction of seeds and levels above each of TAU
     levels: tuple[LevelResult, ...]
 
 
 class Comparison(NamedTuple):
-    """A run against another one on the same levels: the first minus the second."""
+    """Differences between two runs on the same levels: `run` minus `baseline`."""
 
     run: str
     baseline: str
     mean: Interval
     iqm: Interval
-    iqm_whole_seeds: Interval  # no interval where either has one seed
-    improvement: Interval  # probability that a seed of the run beats one of the baseline
-    levels: Interval  # [M]
+    iqm_whole_seeds: Interval  # bounds are NaN if either run has one seed
+    improvement: Interval  # probability of improvement of `run` over `baseline`
+    levels: Interval  # [M], difference on each level
 
     @property
     def is_clear(self) -> bool:
-        """Whether zero lies outside the IQM's interval, and outside the wider one if there is."""
+        """True if zero lies outside the IQM's interval and outside its whole-seeds interval.
+
+        The second condition applies only if there is a whole-seeds interval.
+        """
         wide = self.iqm_whole_seeds
         return self.iqm.excludes_zero and (wide.excludes_zero or bool(np.isnan(wide.low)))
 
 
 class Summary(NamedTuple):
-    """What evaluations on one suite say; `comparisons` are of every run with the first."""
+    """Summary of evaluations on one suite."""
 
     suite: str
     score: str  # solve rate, relative return or return
     confidence: float
-    over: str  # what was resampled: seeds, whole-seeds, attempts or none
-    over_levels: bool  # levels too
-    meaning: str  # of the intervals of aggregates
-    level_meaning: str  # of the intervals of single levels
+    over: str  # resampling unit: seeds, whole-seeds, attempts or none
+    over_levels: bool  # whether levels are resampled too
+    meaning: str  # description of the intervals of aggregates
+    level_meaning: str  # description of the intervals of single levels
     runs: tuple[RunResult, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[Comparison, ...]  # each further run minus the first
 
 
 def summarise(
     evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> Summary:
-    """Aggregates, intervals, and comparisons with the first evaluation; the same at every call.
+    """Summarise evaluations: aggregates, intervals, and comparisons with the first evaluation.
+
+    The same arguments give the same result, because the generators start from `seed`.
 
     Raises:
-        ValueError: no evaluations, labels that repeat, or different levels or kinds of score.
+        ValueError: There are no evaluations, labels repeat, or levels or kinds of score differ.
     """
     check_comparable(evaluations)
-    # One way of resampling for all runs, so that their intervals mean the same.
+    # One resampling unit for all runs, so that their intervals are comparable.
     over = bootstrap.resolve(*(e.episode_return for e in evaluations))
     bootstrap = bootstrap if over == "none" else replace(bootstrap, over=over)
     first = evaluations[0]
@@ -118,7 +123,7 @@ def summarise(
 def compare(
     evaluation: Evaluation, baseline: Evaluation, bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> Comparison:
-    """One run minus another: paired on levels, seeds of the two drawn independently."""
+    """Compare two runs: differences paired on levels, with independently resampled seeds."""
     check_comparable((evaluation, baseline))
     rng = np.random.default_rng(seed)
     x, y = evaluation.score[1], baseline.score[1]
@@ -141,7 +146,10 @@ def compare(
 
 
 def hardest(summary: Summary, limit: int) -> list[int]:
-    """Levels to show, in the suite's order: all, or the `limit` of the lowest mean over runs."""
+    """Indices of the `limit` levels with the lowest mean score over runs, in the suite's order.
+
+    All levels are returned if there are no more than `limit`.
+    """
     scores = np.mean([[level.score.value for level in run.levels] for run in summary.runs], axis=0)
     return sorted(np.argsort(scores, kind="stable")[:limit].tolist())
 
@@ -152,6 +160,7 @@ def _summarise_run(e: Evaluation, bootstrap: Bootstrap, seed: int) -> RunResult:
     num_seeds = e.shape[0]
     functions = (mean, iqm, median, optimality_gap)
 
+    # One set of resamples serves all four aggregates.
     def aggregates(matrix: np.ndarray) -> np.ndarray:
         return np.stack([function(matrix) for function in functions], axis=-1)
 
@@ -162,13 +171,14 @@ def _summarise_run(e: Evaluation, bootstrap: Bootstrap, seed: int) -> RunResult:
         whole = replace(bootstrap, over="whole-seeds")
         aggregate["iqm_whole_seeds"] = whole.interval(rng, iqm, x)
     if e.score[0] == "return":
-        del aggregate["optimality_gap"]  # there is no 1 to fall short of
-    # The band is a picture: a thousand resamples are plenty and the profile is the dearest one.
+        del aggregate["optimality_gap"]  # a plain return has no target of 1
+    # The band is only drawn, so 1000 resamples suffice; the profile is the costliest statistic.
     coarse = replace(bootstrap, reps=min(bootstrap.reps, 1000))
     profile = coarse.interval(rng, lambda m: performance_profile(m, TAU), x)
     of_levels = replace(bootstrap, resample_levels=False)
     scores = of_levels.interval(rng, level_means, x)
     if scores.over == "attempts" and num_seeds == 1 and e.score[0] == "solve rate":
+        # The bootstrap of attempts that all fail or all succeed has width 0; Wilson's does not.
         solved = x.sum(axis=(0, 2)).astype(np.int64)
         bounds = wilson(solved, e.shape[2], bootstrap.confidence)
         scores = Interval(scores.value, *bounds, scores.over)
@@ -180,7 +190,7 @@ def _level_results(e: Evaluation, scores: Interval) -> tuple[LevelResult, ...]:
     solved = np.isfinite(steps)
     count = solved.sum(axis=0)
     total = np.where(solved, steps, 0.0).sum(axis=0)
-    columns = (
+    columns = (  # [M] each, in the order of the fields of `LevelResult`
         e.episode_return.mean(axis=(0, 2)),
         e.relative_return.mean(axis=(0, 2)),
         e.length.mean(axis=(0, 2)),
@@ -200,7 +210,11 @@ def _level_results(e: Evaluation, scores: Interval) -> tuple[LevelResult, ...]:
 
 
 def check_comparable(evaluations: Sequence[Evaluation]) -> None:
-    """Refuse what cannot be told together: repeated labels, other levels, other kinds of score."""
+    """Check that evaluations can be compared.
+
+    Raises:
+        ValueError: There are no evaluations, labels repeat, or levels or kinds of score differ.
+    """
     if not evaluations:
         raise ValueError("no evaluations; give at least one run")
     first = evaluations[0]
@@ -216,19 +230,19 @@ def check_comparable(evaluations: Sequence[Evaluation]) -> None:
             )
         if e.score[0] != first.score[0]:
             raise ValueError(
-                f"{e.run!r} is judged by {e.score[0]} and {first.run!r} by {first.score[0]}; "
-                "runs compared must be of one environment family"
+                f"{e.run!r} is scored by {e.score[0]} and {first.run!r} by {first.score[0]}; "
+                "the runs of a comparison must be of one environment family"
             )
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """A few of the names, and how many there are besides."""
+    """List the first `most` names and the number of the remaining ones."""
     rest = len(names) - most
     return ", ".join(map(repr, names[:most])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _differences(e: Evaluation, other: Evaluation) -> str:
-    """Which levels one of two lacks, or which are others under the same name."""
+    """Describe how the levels of two evaluations differ: missing levels, content or order."""
     own, others = set(e.level_names), set(other.level_names)
     told = []
     for one, there, known in ((e, other, own), (other, e, others)):
@@ -239,10 +253,10 @@ def _differences(e: Evaluation, other: Evaluation) -> str:
     hashes = dict(zip(other.level_names, map(hex_hash, other.level_hashes), strict=True))
     pairs = zip(e.level_names, map(hex_hash, e.level_hashes), strict=True)
     changed = [name for name, bits in pairs if hashes[name] != bits]
-    return f"{some(changed)} differ in content" if changed else "in another order"
+    return f"{some(changed)} differ in content" if changed else "the order differs"
 
 
 def _numbers(evaluations: Sequence[Evaluation]) -> str:
-    """Seeds and attempts of each run."""
+    """List the numbers of seeds and attempts of each run."""
     counts = (f"{e.run} {e.shape[0]} seeds and {e.shape[2]} attempts" for e in evaluations)
     return ", ".join(counts)

@@ -105,9 +105,9 @@ def test_a_card_is_not_replaced_without_being_told(run, capsys):
     [
         ([], "name an environment first, such as `rlgen card maze`"),
         (["maz"], "did you mean 'maze'?"),
-        (["maze", "--levels", "64,16"], "numbers of training levels that rise"),
+        (["maze", "--levels", "64,16"], "increasing numbers of training levels"),
         (["maze", "--levels", "16,9999"], "more than 4,096 training levels"),
-        (["maze", "--rho", "1.5"], "shares between 0 and 1"),
+        (["maze", "--rho", "1.5"], "distinct fractions between 0 and 1"),
         (["maze", "--sampled", "1"], "sampled must be at least 2"),
         (["maze", "--env.num-walls", "999"], "num_walls=999 is not in 0 .. 167"),
         (["maze", "--levles", "4"], "unknown option '--levles'; did you mean '--levels'"),

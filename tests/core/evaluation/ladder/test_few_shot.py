@@ -91,7 +91,9 @@ def test_levels_to_adapt_on_are_none_of_those_to_be_scored_on(suite):
 
 @pytest.mark.parametrize("points", [(), (1, 2), (0, 2, 2), (0, -1)])
 def test_points_rise_from_zero(points):
-    with pytest.raises(ValueError, match="few-shot must be numbers of updates that rise from 0"):
+    with pytest.raises(
+        ValueError, match="few-shot must be increasing numbers of updates that start at 0"
+    ):
         few_shot.check_updates(points)
 
 

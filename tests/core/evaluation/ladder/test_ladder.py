@@ -198,7 +198,7 @@ def test_what_cannot_be_climbed_is_refused_unplayed(run, capsys, monkeypatch):
     meta.write_text(json.dumps(json.loads(meta.read_text()) | {"run": folder.fingerprint(record)}))
     said = {
         ("other",): "a and other sample their levels differently (max_steps 9 and 8)",
-        ("--few-shot", "1,2"): "few-shot must be numbers of updates that rise from 0",
+        ("--few-shot", "1,2"): "few-shot must be increasing numbers of updates that start at 0",
         ("--few-shot", "x"): "few-shot must be numbers of updates, such as",
         ("--rungs", "V9"): "unknown rung 'V9'; known: V0, V1, V2, V3",
         ("--levels", "0"): "levels must be at least 1, got 0",
@@ -216,7 +216,7 @@ def test_what_cannot_be_climbed_is_refused_unplayed(run, capsys, monkeypatch):
 def test_the_ladder_of_an_environment_needs_no_run(capsys):
     code, out, err = rlgen(capsys, "ladder", "--env", "chain", "--levels", "5")
     assert code == 0, err
-    for text in ("validation", "other-pay", "V2: chain states no such levels"):
+    for text in ("validation", "other-pay", "V2: chain defines no such levels"):
         assert text in out
     code, _, err = rlgen(capsys, "ladder", "--env", "chain", "--levels", "100")
     assert code == 2 and "chain gave 52 levels" in err

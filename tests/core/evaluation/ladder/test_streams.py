@@ -91,7 +91,7 @@ def test_a_name_gives_the_same_levels_for_ever():
 def test_a_small_family_gives_all_that_it_has_and_is_refused_more():
     found = draw_streams(SHORT, ["train", "test"], 5, set())
     assert len({one for stream in found for one in contents(stream.suite.levels)}) == 10
-    with pytest.raises(TooFewError, match=r"gave 2 levels for the stream test, .* asks for 4"):
+    with pytest.raises(TooFewError, match=r"gave 2 levels for the stream test, .* needs 4"):
         draw_streams(SHORT, ["train", "validation", "test"], 4, set())
 
 
@@ -122,7 +122,7 @@ def test_a_family_of_one_level_has_nothing_but_v0():
     assert is_one_level(env) and not is_one_level(SHORT)
     found = climb(env, 5, chosen=("V0", "V1"))
     assert [len(rung.stream.suite.levels) for rung in found.of("")] == [1]
-    assert found.missing == ("V1: corridors has a single level: there is nothing but V0",)
+    assert found.missing == ("V1: corridors has a single level, so V0 is the only rung",)
 
 
 def test_a_suite_gives_the_levels_that_are_left():

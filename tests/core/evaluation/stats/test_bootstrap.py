@@ -189,7 +189,7 @@ def test_auto_resamples_seeds_only_where_every_run_has_several(shapes, over):
 def test_one_seed_is_said_to_speak_of_attempts_only():
     words = Bootstrap().explain("attempts", 1, 20)
     assert words.startswith("1 seed: interval over attempts only")
-    assert "nothing of another training seed" in words
+    assert "does not cover variation between training seeds" in words
     assert Bootstrap().explain("none", 1, 1) == "1 seed and 1 attempt: no interval"
 
 
@@ -204,10 +204,10 @@ def test_one_seed_and_attempt_has_a_value_and_no_interval():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Bootstrap("seed"), "take one of auto, seeds"),
+        (lambda: Bootstrap("seed"), "choose one of auto, seeds"),
         (lambda: Bootstrap(reps=0), "at least 1"),
         (lambda: Bootstrap(confidence=95.0), "between 0 and 1"),
-        (lambda: Bootstrap("seeds").resolve(np.zeros((1, 2, 3))), "take over='attempts'"),
+        (lambda: Bootstrap("seeds").resolve(np.zeros((1, 2, 3))), "use over='attempts'"),
         (lambda: Bootstrap("attempts").resolve(np.zeros((3, 2, 1))), "raise --attempts"),
     ],
 )

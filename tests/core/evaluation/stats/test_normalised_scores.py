@@ -123,7 +123,7 @@ def test_some_levels_without_an_optimum_take_the_best_run():
     runs = [evaluation([[1.0, 3]], optimum=[2, np.nan]), evaluation([[1.0, 2]], "b", [2, np.nan])]
     found = stand(runs, FEW)
     assert found.scale.high_name.endswith(
-        "(on 1 level without one the best mean return of these runs)"
+        "(on 1 level with an unknown optimum: the best mean return of these runs)"
     )
     np.testing.assert_allclose(found.scale.high, [2, 3])
 
@@ -144,7 +144,7 @@ def test_intervals_draw_whole_seeds_and_one_seed_has_none():
 
 def test_few_attempts_are_warned_of():
     few = notes(stand([evaluation(np.ones((2, 3)), optimum=2, attempts=15)], FEW))
-    assert "15 episodes a level: chance makes the low percentiles look lower" in few[-1]
+    assert "15 episodes per level: chance makes the low percentiles look lower" in few[-1]
     many = notes(stand([evaluation(np.ones((2, 3)), optimum=2, attempts=16)], FEW))
     assert not any("chance" in note for note in many)
 
