@@ -304,7 +304,7 @@ def test_a_foreign_checkpoint_is_refused_shortly(tmp_path):
     training.train(spec(overrides={"student.learner.width": 6}), tmp_path / "b")
     shutil.rmtree(tmp_path / "b" / "checkpoints")
     shutil.copytree(tmp_path / "a" / "checkpoints", tmp_path / "b" / "checkpoints")
-    with pytest.raises(ValueError, match="belongs to another run"):
+    with pytest.raises(ValueError, match="belongs to a different run"):
         training.resume(tmp_path / "b", allow_imports=True)
     wide = spec(overrides={"student.learner.width": 6})
     like = program.abstract_states(wide, build(wide)[1])
