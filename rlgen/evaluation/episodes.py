@@ -120,7 +120,7 @@ def _check(e: Evaluation) -> None:
         if getattr(e, name).shape != shape:
             raise ValueError(f"{name} has shape {getattr(e, name).shape}; it must be {shape}")
     if len(e.level_names) != num_levels or len(set(e.level_names)) != num_levels:
-        raise ValueError(f"level_names must be {num_levels} distinct names; got {e.level_names}")
+        raise ValueError(f"level_names must be {num_levels} different names; got {e.level_names}")
     if not np.isfinite(e.episode_return).all():
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(e.episode_return))[0])
         raise ValueError(
