@@ -115,7 +115,7 @@ def test_the_horizon_is_seen_on_a_logarithmic_scale(lifetime, seen):
         ("--horizons 10,0", "must be different numbers of updates, 1 or more; got 10,0"),
         ("--horizons 10,10", "must be different numbers of updates, 1 or more; got 10,10"),
         ("--horizons ten", "--horizons must be a whole number, got 'ten'"),
-        ("--horizons 10 --lifetime 5", "--lifetime 5 and --horizons both set the lifetime of agents"),
+        ("--horizons 10 --lifetime 5", "--lifetime 5 and --horizons both set the lifetime of"),
         ("--controls", "--controls belongs to --horizons"),
         ("--horizons 10 --suite minatar", "tests on one suite, and 'minatar' is 4; name one of"),
     ],
