@@ -37,7 +37,7 @@ class Evaluation:
         }
         if not isinstance(self.success, tuple):
             dtypes["success"] = np.bool_
-        for name, dtype in dtypes.items():
+        for name, dtype in dtypes.items():  # the class is frozen, hence object.__setattr__
             object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(dtype))
         object.__setattr__(self, "level_names", tuple(self.level_names))
         object.__setattr__(self, "meta", plain(self.meta))
@@ -74,6 +74,8 @@ class Evaluation:
         if not isinstance(self.success, tuple):
             return "solve rate", self.success.astype(np.float64)
         relative = self.relative_return
+        # One level with an unknown optimum makes all levels use the return: scores of different
+        # kinds cannot be aggregated.
         known = bool(np.isfinite(relative).all())
         return ("relative return", relative) if known else ("return", self.episode_return)
 

@@ -76,12 +76,14 @@ def open_run(run: Path, at: int | None = None, allow_imports: bool = False) -> O
             raise ValueError(f"{run} has no checkpoint yet; train it further")
         update = known[-1] if at is None else at
         meta = checkpoint.read_meta(run, update)
+        # The fingerprint covers all settings that determine results, so it differs if config.json
+        # was edited after training.
         if meta["run"] != folder.fingerprint(record):
             raise ValueError(
                 f"checkpoint {update} of {run} belongs to a different run than its config.json, or "
                 "config.json was edited"
             )
-    steps = sum(meta["counters"]["steps"].values())
+    steps = sum(meta["counters"]["steps"].values())  # env steps of all kinds
     is_rule = curriculum.student.offers(Student.learner_with_rule)
     return Opened(run, record, spec, env, update, steps, is_rule)
 
@@ -197,6 +199,7 @@ def play(
         return found
     facts = {"update": policies.meta.get("update"), "attempts": attempts, "seed": seed}
     levels = suite.levels
+    # Counted only after playing, so that an interrupted evaluation is not a look; 0 if not sealed.
     num = count_access(run, suite.name, levels.version, levels.split, **facts)
     return dataclasses.replace(found, meta=found.meta | {"look": num}) if num else found
 

@@ -13,7 +13,7 @@ def suite_names() -> list[str]:
     """Sorted names, as `family/suite`, of all suites shipped with rlgen."""
     found = []
     for family in registry.names("envs"):
-        env = registry.load("envs", family).build()
+        env = registry.load("envs", family).build()  # suites are methods of an environment
         found += [f"{family}/{suite}" for suite in _suites(env)]
     return sorted(found)
 

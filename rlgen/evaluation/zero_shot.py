@@ -77,7 +77,7 @@ def load_states(
         known = checkpoint.updates(run)
         if not known:
             raise ValueError(f"{run} has no checkpoint yet; train it further, or add --untrained")
-        like = program.abstract_states(spec, curriculum)
+        like = program.abstract_states(spec, curriculum)  # structure that the checkpoint must have
         update = known[-1] if at is None else at
         states, counters = training.restore(run, record, like, update)
         meta |= {"update": update, "env_steps": counters.steps_total}
@@ -178,6 +178,7 @@ def _play(
     # its longest episode ends, so episodes of similar length share a batch.
     row = np.repeat(np.arange(num_levels), attempts)
     batches = _batches(row)
+    # Longest time limit of the suite; it is a static argument, so batches share the program.
     limit = int(np.max(np.asarray(suite.levels.level.max_steps_in_episode)))
     run = _compiled(policies.learner, suite.env, limit)
     level = jax.tree.map(jnp.asarray, suite.levels.level)

@@ -47,7 +47,7 @@ def save(run: Path, update: int, state: PyTree, meta: dict[str, Any], keep: int 
     arrays = {path: leaf for path, leaf in _arrays(state).items() if leaf.size}
     try:
         folder.mkdir(exist_ok=True)
-        _remove_unfinished(folder)
+        _remove_unfinished(folder)  # left by an interrupted save
         with _quiet(), ocp.StandardCheckpointer() as writer:
             writer.save((part / "state").absolute(), arrays)
         record = {"format": FORMAT, "update": update, "leaves": _layout(state), **meta}
@@ -57,7 +57,7 @@ def save(run: Path, update: int, state: PyTree, meta: dict[str, Any], keep: int 
         if done.exists():  # a checkpoint of the same update of the same run has the same content
             shutil.rmtree(done)
         part.rename(done)
-        _flush_entry(folder)
+        _flush_entry(folder)  # makes the rename itself durable
     except Exception as error:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError):
@@ -172,6 +172,7 @@ def _arrays(state: PyTree) -> dict[str, np.ndarray]:
 
 
 def _layout(state: PyTree) -> dict[str, list]:
+    # eval_shape also accepts abstract states and replaces random keys by their integer data.
     data = jax.eval_shape(lambda tree: jax.tree.map(_key_data, tree), state)
     flat = jax.tree_util.tree_flatten_with_path(data)[0]
     return {_name(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in flat}

@@ -63,6 +63,7 @@ class LevelLog(NamedTuple):
 def kept_slots(num_slots: int, num_kept: int) -> Int[np.ndarray, " n"]:
     """Indices of at most `num_kept` evenly spaced slots, so that each block of slots is covered."""
     num = min(num_kept, num_slots)
+    # Middles of `num` intervals of equal length; `max` avoids division by 0.
     return ((np.arange(num) + 0.5) * num_slots / max(num, 1)).astype(np.int32)
 
 
@@ -150,7 +151,7 @@ def read(run: Path, like: PyTree) -> LevelLog:
     flat = jax.tree_util.tree_flatten_with_path({"level": like})[0]
     leaves = [_name(path) for path, _ in flat]
     shapes = {name: np.shape(leaf) for name, (_, leaf) in zip(leaves, flat, strict=True)}
-    cell = (parts[0][1]["score"].shape[1], len(parts[0][0]["slots"]))
+    cell = (parts[0][1]["score"].shape[1], len(parts[0][0]["slots"]))  # (S, n) of the first file
     for path, part in zip(paths, parts, strict=True):
         _check(path, part, {name: cell + shapes.get(name, ()) for name in names | set(leaves)})
     whole = {name: np.concatenate([arrays[name] for _, arrays in parts]) for name in names}

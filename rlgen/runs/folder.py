@@ -72,6 +72,7 @@ def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpe
             and `allow_imports` is False; or it has fields that this version does not know.
     """
     saved = config.override(RunSpec(recipe=""), record["spec"])
+    # Names of rlgen's components have no dots; dotted paths are imported.
     foreign = [getattr(saved, name) for name in NAMES if "." in getattr(saved, name)]
     if foreign and not allow_imports:
         raise ValueError(

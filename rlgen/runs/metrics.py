@@ -73,6 +73,7 @@ def advance(
         seconds: Duration of the chunk.
     """
     num_updates = len(metrics["weight"])
+    # Mean over seeds, [U]: under some methods seeds differ in their number of steps.
     per = {n.removeprefix(COUNTED): x.mean(1) for n, x in metrics.items() if n.startswith(COUNTED)}
     taken = metrics.get(GRADIENT_STEPS, np.zeros((num_updates, 1))).mean(1)
     after = []
@@ -161,6 +162,7 @@ def first_bad(
         "teacher_": teacher_learned,
         # Never required: some exist only for a part of the lifetimes, such as those on new levels.
         "lifetime_": np.zeros_like(trained),
+        # The array of zeros covers students without `skipped_…` metrics.
         "meta_": trained & ~np.any([np.zeros_like(trained), *counted], axis=0),
     }
 
@@ -171,6 +173,7 @@ def first_bad(
     wrong = {name: ~np.isfinite(x) & exists(name) for name, x in metrics.items()}
     hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
     if hits:
+        # `hits` has the first update of each bad metric; report the earliest of them.
         update, seed, name = min(hits, key=lambda hit: hit[0])
         return Bad(before + update + 1, seed, name)
     for name, good in finite.items():
@@ -204,7 +207,7 @@ def _head(now: Counters, steps_per_second: float) -> dict:
 
 
 def _list(values: np.ndarray) -> list[float | None]:
-    numbers = [float(f"{float(x):.7g}") for x in values]
+    numbers = [float(f"{float(x):.7g}") for x in values]  # float32 has about 7 digits
     return [x if math.isfinite(x) else None for x in numbers]
 
 

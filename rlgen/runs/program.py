@@ -35,6 +35,7 @@ def run_keys(spec: RunSpec) -> tuple[Key, Keys]:
     The keys of seed i depend only on `seed + i`, and the shared key only on `branch_seed`, so that
     one run with four seeds gives the same results as four runs with one seed each.
     """
+    # Separate streams, so that a seed and a branch seed of equal value do not share keys.
     own, shared = (jax.random.fold_in(jax.random.key(0), s) for s in (OWN_STREAM, SHARED_STREAM))
     numbers = spec.seed + jnp.arange(spec.seeds)
     seeds = jax.vmap(lambda number: jax.random.split(jax.random.fold_in(own, number)))(numbers)
@@ -73,7 +74,7 @@ def compile_run(spec: RunSpec, curriculum: Curriculum, length: Plan) -> Program:
         states = jax.tree.map(_with_sharding, states, where)
     chunk = jax.jit(
         chunk_function(curriculum, length.chunk, mesh, spec.log_levels),
-        donate_argnums=0,
+        donate_argnums=0,  # the new states reuse the memory of the old ones
         out_shardings=None if where is None else (where, None, None, None),
     )
     compiled = chunk.lower(states, keys, jnp.int32(0)).compile()

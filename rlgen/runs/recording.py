@@ -100,7 +100,7 @@ class Checkpoints(Callback):
 
 def save(run: ActiveRun, chunk: Chunk) -> None:
     """Write a checkpoint of the states after a chunk, the student's files and the level buffer."""
-    states, now = jax.device_get(chunk.states), chunk.now
+    states, now = jax.device_get(chunk.states), chunk.now  # copied before the next chunk donates
     meta = {
         "run": folder.fingerprint(run.record),
         "counters": now._asdict() | {"steps": dict(now.steps)},

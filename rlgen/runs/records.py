@@ -93,6 +93,7 @@ def _past(held: Any, state: Any, seed: np.ndarray, row: np.ndarray) -> dict[str,
     if lineage is None:
         return {}
     found = {name: np.asarray(x)[seed, row] for name, x in lineage._asdict().items()}
+    # `born` is the index of the update in which the level was first played.
     last_update = np.asarray(state.num_updates)[seed] - 1
     return {"origin": found["origin"], "depth": found["depth"], "age": last_update - found["born"]}
 

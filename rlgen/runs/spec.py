@@ -116,6 +116,7 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
         raise ValueError(
             f"unknown preset {spec.preset!r}; {registry.did_you_mean(spec.preset, known)}"
         )
+    # The user's values come last and override the preset's.
     env = config.override(env, {**env_presets.get(spec.preset, {}), **spec.env_fields})
     curriculum = recipe.build(env, **_chosen(spec, recipe))
     if spec.bonus:
@@ -218,6 +219,7 @@ def _with_rule(spec: RunSpec, known: Collection[str]) -> dict[str, Any]:
             f"--rule {spec.rule}: the learner of {spec.recipe} does not follow a learned rule; use "
             "the recipe lpg-agent"
         )
+    # Overrides may be spelt with hyphens, as on the command line.
     given = {path.replace("-", "_"): value for path, value in spec.overrides.items()}
     if given.get(RULE, spec.rule) != spec.rule:
         raise ValueError(f"give either --rule {spec.rule} or --{RULE} {given[RULE]}, not both")
@@ -241,6 +243,7 @@ def _for_score(
 
 def paths_set_by_length(curriculum: Curriculum) -> set[str]:
     """Dotted paths of the hyperparameters that depend on the length of a run."""
+    # A path depends on the length exactly if it differs between a very short and a long run.
     short, long = (config.flatten(_spanning(curriculum, length)) for length in (1, 10**6))
     return {path for path, value in short.items() if value != long[path]}
 

@@ -112,6 +112,7 @@ def resume(
         return _run(run, options, None)
     at = known[-1] if at is None else at
     restored = restore(run.path, record, abstract_states(spec, curriculum), at)
+    # Checked after `restore`, so that a damaged checkpoint is reported even if the run has ended.
     if at >= run.length.num_updates:
         raise ValueError(f"{path} has ended: all {at} updates are done")
     for moved in checkpoint.set_aside(path, at):
@@ -170,6 +171,7 @@ def _run(run: ActiveRun, options: Options, restored: tuple[TrainState, Counters]
             reporter.say(_start_message(run, counters))
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
+            # Some samplers prepare their first state for a while, for example by generating levels.
             if run.curriculum.sampler.preparation and not restored:
                 reporter.say(f"{run.curriculum.sampler.preparation} ...")
             states = program.place(restored[0]) if restored else program.init()

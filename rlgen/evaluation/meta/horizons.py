@@ -70,6 +70,7 @@ def controls(trainee: Trainee, suite: Suite, horizons: Sequence[int]) -> list[Tr
             learner, rules = trainee.build(env)
             return replace(learner, **fields), rules  # pyright: ignore[reportArgumentType]
 
+        # The rules are unchanged; only the learner's clock input is replaced.
         return trainee._replace(label=f"{trainee.label} ({label})", build=build)
 
     return [
@@ -96,7 +97,7 @@ def evaluate_all(
     """
     found = {}
     for horizon in sorted(horizons):
-        life = replace(protocol, lifetime=horizon)
+        life = replace(protocol, lifetime=horizon)  # the number of updates is all that changes
         found[horizon] = [
             evaluate(
                 one,
@@ -137,6 +138,7 @@ def difference_rows(found: Found) -> tuple[list[str], list[Row]]:
         first, *others = [e for e in evaluations if not e.meta.get("baseline")]
         heads = [f"{e.run} minus {first.run}" for e in others]
         compared = [compare(e, first) for e in others]
+        # With one seed per rule there is no whole-seeds interval.
         wide = [
             c.iqm_whole_seeds if np.isfinite(c.iqm_whole_seeds.low) else c.iqm for c in compared
         ]

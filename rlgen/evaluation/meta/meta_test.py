@@ -126,7 +126,7 @@ def train_agent(
     shape = (life.num_workers, 1)
     queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), level)
     running = reset_slots(key_begin, env, learner, queue)
-    weight = jnp.ones(life.num_workers)
+    weight = jnp.ones(life.num_workers)  # every slot contributes gradients
 
     def update(carry: tuple, key: Key) -> tuple[tuple, dict[str, Array]]:
         state, running = carry
@@ -139,6 +139,7 @@ def train_agent(
         return (state, running), told | {"reward": played.reward.mean()}
 
     keys = jax.random.split(key_life, life.num_updates)
+    # One value per update, [U], of the mean reward and of each probe.
     (state, _), told = jax.lax.scan(update, (state, running), keys)
     told = {name: _in_parts(x) for name, x in told.items()}
     reward = told.pop("reward")
@@ -253,6 +254,7 @@ def _on_suite(
     seeds = []
     for seed in range(trainee.num_seeds):
         rule = jax.tree.map(lambda x, seed=seed: jnp.asarray(x[seed]), rules)
+        # Depends on the protocol's seed only, so all trainees use the same random numbers.
         base = jax.random.fold_in(jax.random.key(protocol.seed), seed)
         parts = []
         for rows in _chunks(level.size):
@@ -281,6 +283,7 @@ def _train_together(
 @jax.jit
 def _agent_keys(base: Key, level: Int[Array, " B"], attempt: Int[Array, " B"]) -> Key:
     """Key of each agent, which depends only on its seed, level index and attempt."""
+    # Not split by position: the key must not depend on the chunk that an agent is in.
     of_level = jax.vmap(jax.random.fold_in, (None, 0))(base, level)
     return jax.vmap(jax.random.fold_in)(of_level, attempt)
 
@@ -299,7 +302,7 @@ def _chunks(num: int) -> list[Int[np.ndarray, " B"]]:
 def _in_parts(x: Float[Array, " U"]) -> Float[Array, " K"]:
     """Means of K consecutive parts of nearly equal length."""
     parts = min(CURVE_POINTS, x.shape[0])
-    part = jnp.arange(x.shape[0]) * parts // x.shape[0]
+    part = jnp.arange(x.shape[0]) * parts // x.shape[0]  # part of each update, [U]
     total = jax.ops.segment_sum(x, part, parts)
     return total / jax.ops.segment_sum(jnp.ones_like(x), part, parts)
 

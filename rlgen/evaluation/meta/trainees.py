@@ -96,6 +96,7 @@ def from_file(name: Path | str) -> Trainee:
     """
 
     def build(env: LevelEnv) -> tuple[Learner, PyTree]:
+        # The learner reads the rule at initialisation; the key affects only its other state.
         learner = _follower(env, str(name))
         rule = learner.init(jax.random.key(0)).rule
         return learner, jax.tree.map(lambda x: x[None], rule)

@@ -135,7 +135,7 @@ def quartiles(
 
 def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_Panel]:
     """Titles of the panels, each with the function that draws the panel."""
-    piece = np.broadcast_to(pieces.of_update[:, None, None], log.score.shape)
+    piece = np.broadcast_to(pieces.of_update[:, None, None], log.score.shape)  # [U, S, n]
     trained, new = trained_on(log), log.origin == NEW
 
     def of_all(values: np.ndarray, reference: bool) -> Callable[[Axes], None]:
@@ -181,6 +181,7 @@ def _curves(axes: Axes, pieces: Pieces, chosen: tuple, look: Theme) -> None:
     _line(axes, pieces.x, middle, _trained(look))
     if new.any():
         _line(axes, pieces.x, quartiles(values[new], piece[new], num)[:, 1], _new(look))
+    # Integer ticks for counts, such as edits or walls.
     finite = values[np.isfinite(values)]
     whole = bool((finite == np.round(finite)).all())
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=whole))
@@ -189,6 +190,7 @@ def _curves(axes: Axes, pieces: Pieces, chosen: tuple, look: Theme) -> None:
 def _shares(axes: Axes, log: LevelLog, pieces: Pieces, look: Theme) -> None:
     """Draw the share of each origin of levels as stacked areas."""
     num = len(pieces.x)
+    # [3, B]: one row per origin, as stackplot expects.
     shares = np.stack([log.share[pieces.of_update == i].mean(0) for i in range(num)], axis=1)
     axes.stackplot(pieces.x, shares, colors=look.runs[: len(ORIGINS)], alpha=0.75, linewidth=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))

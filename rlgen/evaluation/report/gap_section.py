@@ -115,6 +115,7 @@ def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
     figure, axes = blank(look, 0.7 + sum(heights), heights)
     for row, (r, gaps) in enumerate(shown):
         gap = of_score(gaps)[1]
+        # Train and test of a run are adjacent rows, with more space between runs.
         _whisker(axes[0], gap.train, 2 * row, r, look, filled=True)
         _whisker(axes[0], gap.test, 2 * row + 0.8, r, look, filled=False)
         _whisker(axes[1], gap.gap, row, r, look, filled=True)

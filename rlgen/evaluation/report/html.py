@@ -96,6 +96,7 @@ def write_page(
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write(folder / name, data)
+    # Figures of an earlier page in the same folder would otherwise look like part of this one.
     for path in (path for pattern in patterns for path in folder.glob(pattern)):
         if path.name not in files:
             path.unlink()
@@ -134,6 +135,7 @@ def _environment() -> Environment:
 
 def _without_control_characters(value: Any) -> Any:
     """Replace control characters in a value to be shown; markup from templates is unchanged."""
+    # Markup is produced by the templates themselves and contains line breaks.
     if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
         return printable(value)
     return value

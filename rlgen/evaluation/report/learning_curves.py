@@ -47,6 +47,7 @@ def learning_curves(
     labels = [*labels, *(run for run in curves if run not in labels)]
     nothing = series((), "")
     found = [(x[-1], unit) for runs in panels.values() for x, _, unit in runs.values() if len(x)]
+    # All panels share the x axis, which ends where the longest run ends.
     end, units = max(x for x, _ in found), {unit for _, unit in found}
     for axes, (key, runs) in zip(all_axes, panels.items(), strict=True):
         for r, run in enumerate(labels):

@@ -52,6 +52,7 @@ def normalised_section(
     classes, scores = found.classes, found.normalised
     if not (classes or scores or worst):
         return None
+    # Runs without data for a part are missing in it, so colours follow the index among all runs.
     places = {e.run: r for r, e in enumerate(found.evaluations)}
     told = verdicts(scores) if scores else []
     if scores and len(told) > MAX_VERDICTS:

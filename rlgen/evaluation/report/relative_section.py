@@ -38,7 +38,7 @@ def is_meta_test(evaluations: Sequence[Evaluation]) -> bool:
 
 def sentence(evaluations: Sequence[Evaluation]) -> str:
     """Description of the meta-test in one or two sentences."""
-    first = evaluations[0]
+    first = evaluations[0]  # all evaluations share the protocol
     lives = sorted(set(first.meta["lifetime"].values()))
     span = f"{lives[0]:,}" if len(lives) == 1 else f"{lives[0]:,} to {lives[-1]:,}"
     seeds, _, attempts = first.shape

@@ -94,6 +94,7 @@ def report_page(
     left out.
     """
     summary, labels = found.summary, [run.run for run in found.summary.runs]
+    # Keyed by the run's index, which sets its colour in figures and tables.
     gaps = {labels.index(n): s.gaps for n, s in curricula.items() if isinstance(s.gaps, Gaps)}
     worst = [s.worst for s in curricula.values() if isinstance(s.worst, CVaR)]
     suite = suite_data(found.evaluations, summary, images, gifs)
@@ -124,7 +125,7 @@ def report_page(
         f"{'Meta-test' if fresh else 'Zero-shot evaluation'} on {summary.suite}",
         headline(summary),
         caveat(summary, fresh),
-        [section for section in sections if section],
+        [section for section in sections if section],  # without those that have no data
     )
     return page, light(drawn) | _numbered(gifs, curricula)
 

@@ -104,7 +104,7 @@ def save(
     check_free(folder, overwrite)
     found = to_json(evaluations, bootstrap, seed, gaps, worst)
     content = json.dumps(found, indent=1, allow_nan=False)
-    arrays = {}
+    arrays = {}  # named `{index of the run}/{field}`, each [S, M, A]
     for i, e in enumerate(evaluations):
         arrays |= {f"{i}/episode_return": e.episode_return, f"{i}/length": e.length}
         if not isinstance(e.success, tuple):
@@ -249,6 +249,7 @@ def _known(fields: dict) -> dict:
 
 def _evaluation(content: dict, arrays: dict[str, np.ndarray], i: int) -> Evaluation:
     run, levels = content["runs"][i], content["levels"]
+    # Inverse of `hex_hash`: 16 hexadecimal digits to two uint32.
     bits = [[int(level["hash"][:8], 16), int(level["hash"][8:], 16)] for level in levels]
     optimum = [level["optimal_return"] for level in levels]
     names = tuple(level["name"] for level in levels)
@@ -279,6 +280,7 @@ def _check_whole(run: dict, names: tuple[str, ...], episodes: dict[str, np.ndarr
             raise ValueError(
                 f"run {run['run']!r}: {what} {found}, where results.json has {_counts(asked)}"
             )
+        # Seed and level index of every cell with a missing attempt.
         seeds, levels = np.nonzero(~np.isfinite(x).all(axis=-1))
         if len(seeds):
             where = [f"seed {s} on {names[m]}" for s, m in zip(seeds[:1000], levels, strict=False)]

@@ -49,6 +49,7 @@ def print_table(found: Findings, console: Console) -> None:
         details = _Details(found.classes, found.normalised)
     tables = [_one_run(summary, shown, details)] if len(summary.runs) == 1 else []
     if not tables:
+        # Several runs: the table of levels is split by columns to stay within 80 columns.
         groups = range(0, len(summary.runs), RUNS_ACROSS)
         tables = [_levels(summary, shown, start) for start in groups] + [_runs(summary)]
         tables += [_normalised_scores(summary, details)] if any(details) else []
@@ -152,7 +153,7 @@ def _runs(summary: Summary) -> Table:
     for run, compared in zip(summary.runs[1:], summary.comparisons, strict=True):
         gap = show_interval(compared.iqm, summary.score, signed=True)
         table.add_row(*_iqm(summary, run), gap, f"{float(compared.improvement.value):.2f}")
-        if not np.isnan(compared.iqm_whole_seeds.low):
+        if not np.isnan(compared.iqm_whole_seeds.low):  # NaN if either run has one seed
             whole = show_interval(run.aggregate["iqm_whole_seeds"], summary.score)
             gap = show_interval(compared.iqm_whole_seeds, summary.score, signed=True)
             table.add_row("  whole seeds", whole, gap, "", style="dim")
