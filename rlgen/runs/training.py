@@ -171,7 +171,7 @@ def _run(run: ActiveRun, options: Options, restored: tuple[TrainState, Counters]
             reporter.say(_start_message(run, counters))
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
-            # Some samplers prepare their first state for a while, for example by generating levels.
+            # Some samplers prepare for minutes, for example by fitting a level generator.
             if run.curriculum.sampler.preparation and not restored:
                 reporter.say(f"{run.curriculum.sampler.preparation} ...")
             states = program.place(restored[0]) if restored else program.init()
