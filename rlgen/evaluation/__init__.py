@@ -1,1 +1,1 @@
-"""Zero-shot evaluation: suites, statistics, figures and report."""
+"""Zero-shot evaluation: suites, statistics, figures and reports."""

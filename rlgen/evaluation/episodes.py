@@ -1,4 +1,4 @@
-"""The episodes of a zero-shot evaluation: what was played, before anything is said of it."""
+"""Raw episodes of a zero-shot evaluation, before any statistics."""
 
 from dataclasses import dataclass, field
 
@@ -10,24 +10,24 @@ Json = dict | list | str | float | int | bool | None
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One run on one suite: S seeds by M levels by A attempts, every episode to its end."""
+    """Complete episodes of one run on one suite: S seeds, M levels, A attempts."""
 
     run: str  # the label in tables and figures
     suite: str
     suite_version: str
-    level_names: tuple[str, ...]  # M, all different
-    # Plain annotations: shapes and numbers are checked when made, outside tests too, because
-    # evaluations also come from files.
+    level_names: tuple[str, ...]  # [M], all different
+    # The arrays have plain annotations instead of jaxtyping's, because evaluations are also read
+    # from files: `_check` verifies shapes and values on construction, not only in tests.
     level_hashes: np.ndarray  # uint32 [M, 2]
-    optimal_steps: np.ndarray  # integers [M]; -1: unknown or unsolvable
-    optimal_return: np.ndarray  # [M]; NaN: unknown
+    optimal_steps: np.ndarray  # integers [M]; -1 if unknown or unsolvable
+    optimal_return: np.ndarray  # [M]; NaN if unknown
     episode_return: np.ndarray  # [S, M, A], extrinsic, undiscounted
-    length: np.ndarray  # [S, M, A], steps
-    success: np.ndarray | tuple[()] = ()  # bool [S, M, A]; () where the family has no such notion
+    length: np.ndarray  # [S, M, A], in steps
+    success: np.ndarray | tuple[()] = ()  # bool [S, M, A]; () if the family does not define it
     meta: dict = field(default_factory=dict)  # JSON: update, env steps, seed, versions, …
 
     def __post_init__(self):
-        """Settle dtypes; refuse shapes that do not agree and missing numbers."""
+        """Convert dtypes; reject inconsistent shapes and non-finite returns."""
         dtypes = {
             "level_hashes": np.uint32,
             "optimal_steps": np.int64,
@@ -37,7 +37,7 @@ class Evaluation:
         }
         if not isinstance(self.success, tuple):
             dtypes["success"] = np.bool_
-        for name, dtype in dtypes.items():
+        for name, dtype in dtypes.items():  # the class is frozen, hence object.__setattr__
             object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(dtype))
         object.__setattr__(self, "level_names", tuple(self.level_names))
         object.__setattr__(self, "meta", plain(self.meta))
@@ -45,46 +45,53 @@ class Evaluation:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Seeds, levels, attempts."""
+        """Numbers of seeds, levels and attempts."""
         return self.episode_return.shape
 
     @property
     def relative_return(self) -> Float[np.ndarray, "S M A"]:
-        """Return over the optimal return; NaN where the optimum is unknown or not positive."""
+        """Return divided by the optimal return; NaN if the optimum is unknown or not positive."""
         optimum = np.where(self.optimal_return > 0, self.optimal_return, np.nan)
         return self.episode_return / optimum[:, None]
 
     @property
     def solved_length(self) -> Float[np.ndarray, "S M"]:
-        """Mean steps of the solved episodes; NaN where none was, or success is not a notion."""
+        """Mean steps of solved episodes; NaN if no episode was solved or `success` is ()."""
         if isinstance(self.success, tuple):
             return np.full(self.shape[:2], np.nan)
         count = self.success.sum(axis=-1)
         steps = (self.length * self.success).sum(axis=-1)
+        # `where` with a NaN-filled `out` leaves unsolved entries NaN without dividing by zero.
         return np.divide(steps, count, out=np.full(count.shape, np.nan), where=count > 0)
 
     @property
     def score(self) -> tuple[str, Float[np.ndarray, "S M A"]]:
-        """What aggregates are of: solve rate, else relative return, else return; with its name."""
+        """Name and values of the score that aggregates use.
+
+        The solve rate if the family defines `success`, otherwise the relative return if it is known
+        on every level, otherwise the return.
+        """
         if not isinstance(self.success, tuple):
             return "solve rate", self.success.astype(np.float64)
         relative = self.relative_return
+        # One level with an unknown optimum makes all levels use the return: scores of different
+        # kinds cannot be aggregated.
         known = bool(np.isfinite(relative).all())
         return ("relative return", relative) if known else ("return", self.episode_return)
 
 
 def hex_hash(bits: UInt32[np.ndarray, "2"]) -> str:
-    """Sixteen hexadecimal digits of a level hash."""
+    """Level hash as sixteen hexadecimal digits."""
     return f"{int(bits[0]):08x}{int(bits[1]):08x}"
 
 
 def printable(text: str) -> str:
-    """The text without control characters, which could steer a terminal."""
+    """Replace characters that are not printable, which could control a terminal, by `?`."""
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
 def plain(x) -> Json:
-    """Arrays and scalars of any library as JSON values; NaN and infinity as null."""
+    """Convert arrays and scalars of any library to JSON values; NaN and infinity become null."""
     if isinstance(x, dict):
         return {str(name): plain(value) for name, value in x.items()}
     if isinstance(x, (list, tuple)):
@@ -120,5 +127,5 @@ def _check(e: Evaluation) -> None:
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(e.episode_return))[0])
         raise ValueError(
             f"episode_return is not finite at [seed, level, attempt] {where} of run {e.run!r}; "
-            "look for a diverged policy or a reward that is not finite"
+            "check for a diverged policy or a reward that is not finite"
         )

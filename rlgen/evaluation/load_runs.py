@@ -1,8 +1,8 @@
-"""Runs that are to be played and compared: opened, checked before anything is played, and played.
+"""Open and check the runs of an evaluation or comparison, then play a suite with them.
 
-Everything that can be refused is refused here, by the name of the run: a folder that cannot be
-read, an environment other than the first run's, a suite that a run cannot play, seeds that would
-count twice.
+All checks are made before anything is played, and their errors name the run: a folder that cannot
+be read, an environment that differs from the first run's, a suite that a run cannot play, a sealed
+suite whose evaluation could not be recorded, two runs with the same label.
 """
 
 import dataclasses
@@ -29,25 +29,25 @@ Progress = Callable[[int, int], None]
 
 
 class Opened(NamedTuple):
-    """A run folder whose record and checkpoint have been found whole."""
+    """A run folder whose record and checkpoint passed their checks."""
 
     path: Path
     record: dict[str, Any]
     spec: RunSpec
     env: Any
-    update: int  # of the checkpoint
-    env_steps: float  # of one seed, that far
-    is_rule: bool  # it learned a rule, not a policy
+    update: int  # update number of the checkpoint
+    env_steps: float  # env steps of one seed up to the checkpoint
+    is_rule: bool  # True if the run learned an update rule, False if it trained a policy
 
     @property
     def seeds(self) -> range:
-        """Of training."""
+        """Training seeds of the run."""
         return range(self.spec.seed, self.spec.seed + self.spec.seeds)
 
 
 @contextmanager
 def naming(run: Path | str) -> Iterator[None]:
-    """Put the run's name before an error that does not say it."""
+    """Prefix a `ValueError` with the run's name unless its message already contains it."""
     try:
         yield
     except ValueError as error:
@@ -57,15 +57,16 @@ def naming(run: Path | str) -> Iterator[None]:
 
 
 def open_run(run: Path, at: int | None = None, allow_imports: bool = False) -> Opened:
-    """A run's record and the record of one checkpoint, with every checksum compared.
+    """Read a run's record and the metadata of one checkpoint, verifying every checksum.
 
     Args:
-        run: the folder.
-        at: update of the checkpoint; the newest by default.
-        allow_imports: import modules from outside rlgen that the run's record names.
+        run: Run folder.
+        at: Update number of the checkpoint; the newest by default.
+        allow_imports: Whether to import modules outside rlgen that the run's record names.
 
     Raises:
-        ValueError: not a run, a damaged record, no checkpoint, or a damaged or foreign one.
+        ValueError: The folder is not a run, its record is damaged, it has no checkpoint, or the
+            checkpoint is damaged or belongs to another run.
     """
     with naming(run):
         record = folder.read(run)
@@ -75,70 +76,74 @@ def open_run(run: Path, at: int | None = None, allow_imports: bool = False) -> O
             raise ValueError(f"{run} has no checkpoint yet; train it further")
         update = known[-1] if at is None else at
         meta = checkpoint.read_meta(run, update)
+        # The fingerprint covers all settings that determine results, so it differs if config.json
+        # was edited after training.
         if meta["run"] != folder.fingerprint(record):
             raise ValueError(
-                f"checkpoint {update} of {run} belongs to another run than its config.json, or "
-                "that file was edited"
+                f"checkpoint {update} of {run} belongs to a different run than its config.json, or "
+                "config.json was edited"
             )
-    steps = sum(meta["counters"]["steps"].values())
+    steps = sum(meta["counters"]["steps"].values())  # env steps of all kinds
     is_rule = curriculum.student.offers(Student.learner_with_rule)
     return Opened(run, record, spec, env, update, steps, is_rule)
 
 
 def rebuild(run: Path, record: dict[str, Any], allow_imports: bool) -> tuple[RunSpec, Any, Any]:
-    """What `folder.rebuild` gives; a record of the wrong shape is refused by name too."""
+    """Like `folder.rebuild`, but an error for a malformed record names its file."""
     try:
         return folder.rebuild(record, allow_imports)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{run / 'config.json'} is damaged, or of another version of rlgen: {error!r}"
+            f"{run / 'config.json'} is damaged or from another version of rlgen: {error!r}"
         ) from error
 
 
 def check_environments(envs: Mapping[str, LevelEnv]) -> None:
-    """Refuse runs that were trained in different environments.
+    """Reject runs that were trained in different environments.
 
-    Runs of one family may differ in how levels are drawn, not in what an agent sees and does.
+    Runs of one family may differ in how levels are sampled, but not in observations or actions.
 
     Args:
-        envs: by run.
+        envs: Environment of each run, by the run's name.
 
     Raises:
-        ValueError: two of them differ; both runs are named, and in what they differ.
+        ValueError: Two environments differ; the message names both runs and the differences.
     """
     (first, env), *others = envs.items()
     for run, other in others:
         if family_of(env) != family_of(other) or type(env) is not type(other):
             raise ValueError(
-                f"{run} was trained in {_name(other)} and {first} in {_name(env)}; runs that are "
-                "compared must be of one environment: evaluate them apart"
+                f"{run} was trained in {_name(other)} and {first} in {_name(env)}; compared runs "
+                "must use the same environment: evaluate them separately"
             )
         if _interface(env) != _interface(other):
             raise ValueError(
-                f"{run} and {first} see or do different things in {_name(env)} "
-                f"({_differences(env, other)}); evaluate them apart"
+                f"{run} and {first} have different observations or actions in {_name(env)} "
+                f"({_differences(env, other)}); evaluate them separately"
             )
 
 
 def check_playable(envs: Mapping[str, LevelEnv], suite: Suite) -> None:
-    """Refuse a suite that one of the runs cannot play.
+    """Reject a suite that one of the runs cannot play.
 
     Raises:
-        ValueError: the suite's observations or actions are others than the run's.
+        ValueError: The suite's observations or actions differ from those of the run.
     """
     for run, env in envs.items():
         if type(env) is not type(suite.env) or _interface(env) != _interface(suite.env):
             raise ValueError(
-                f"{run} was trained in {_name(env)} and cannot play {suite.name}, which is "
-                f"{_name(suite.env)} with other observations or actions; name another --suite"
+                f"{run} was trained in {_name(env)} and cannot play {suite.name}, which uses "
+                f"{_name(suite.env)} with other observations or actions; choose another --suite"
             )
 
 
 def check_countable(runs: Iterable[Path], suite: Suite) -> None:
-    """Refuse runs in whose folders a look at a sealed suite could not be counted afterwards.
+    """Reject runs in whose folders a look at a sealed suite could not be recorded afterwards.
+
+    A look is one evaluation on a sealed suite, see `rlgen.runs.test_set_access`.
 
     Raises:
-        ValueError: the looks so far are damaged, or no more can be written; the run is named.
+        ValueError: The record of looks is damaged or cannot be written; the message names the run.
     """
     if suite.levels.split in OPEN:
         return
@@ -147,26 +152,26 @@ def check_countable(runs: Iterable[Path], suite: Suite) -> None:
         place = run / FILE if (run / FILE).exists() else run
         if not os.access(place, os.W_OK):
             raise ValueError(
-                f"{place} cannot be written, so a look at {suite.name}, which is sealed, could not "
-                "be counted; copy the run to where you may write"
+                f"{place} is not writable, so a look at the sealed suite {suite.name} could not be "
+                "counted; copy the run to a writable folder"
             )
 
 
 def check_labels(runs: Sequence[tuple[str, str]]) -> None:
-    """Refuse two runs of one label, which tables could not tell apart.
+    """Reject two runs with the same label, which tables could not distinguish.
 
     Args:
-        runs: label and path of each.
+        runs: Label and path of each run.
 
     Raises:
-        ValueError: a label occurs twice; both paths are named.
+        ValueError: A label occurs twice; the message names both paths.
     """
     seen: dict[str, str] = {}
     for label, path in runs:
         if label in seen:
             raise ValueError(
-                f"{seen[label]} and {path} are both called {label!r}; rename a folder, or give "
-                f"them names: rlgen compare one={seen[label]} other={path}"
+                f"{seen[label]} and {path} are both called {label!r}; rename a folder, or label "
+                f"them: rlgen compare one={seen[label]} other={path}"
             )
         seen[label] = path
 
@@ -179,28 +184,30 @@ def play(
     progress: Progress,
     run: Path | None = None,
 ) -> Evaluation:
-    """Play a suite, and count it in the run's folder as a look, if the suite is a sealed one.
+    """Play a suite; if it is sealed, record the evaluation as a look in the run's folder.
 
     Args:
-        policies: of the run.
-        suite: what they play.
-        attempts: on each level by each seed.
-        seed: of the evaluation's random numbers.
-        progress: called with the episodes done and all of them.
-        run: the folder; None counts nothing, as for policies before training.
+        policies: Policies of the run.
+        suite: Suite to play.
+        attempts: Number of episodes per seed and level.
+        seed: Seed of the evaluation's random numbers.
+        progress: Called with the number of finished episodes and their total.
+        run: Run folder; None records nothing, as for untrained policies.
     """
     found = zero_shot.evaluate(policies, suite, attempts, seed, progress)
     if run is None:
         return found
     facts = {"update": policies.meta.get("update"), "attempts": attempts, "seed": seed}
     levels = suite.levels
+    # Counted only after playing, so that an interrupted evaluation is not a look; 0 if not sealed.
     num = count_access(run, suite.name, levels.version, levels.split, **facts)
     return dataclasses.replace(found, meta=found.meta | {"look": num}) if num else found
 
 
 def _interface(env: LevelEnv) -> tuple:
-    """Number of actions, and shape and dtype of every part of an observation."""
+    """Number of actions, and shape and dtype of every leaf of an observation."""
     key = jax.random.key(0)
+    # eval_shape traces the reset without running it, so no level is generated.
     obs, _ = jax.eval_shape(lambda: env.reset_env(key, env.sample_level(key)))
     return env.num_actions, [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(obs)]
 
@@ -210,7 +217,7 @@ def _name(env: LevelEnv) -> str:
 
 
 def _differences(env: LevelEnv, other: LevelEnv) -> str:
-    """Fields in which two environments of one type differ, at most three."""
+    """Up to three fields in which two environments of one type differ, with both values."""
     one, two = config.flatten(env), config.flatten(other)
     found = [f"{k} {one.get(k)} and {two.get(k)}" for k in one if one.get(k) != two.get(k)]
     return ", ".join(found[:3]) or "in their observations"

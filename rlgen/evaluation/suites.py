@@ -1,4 +1,4 @@
-"""Suites by name, `maze/heldout`, and from files."""
+"""Load suites by name, such as `maze/heldout`, or from level files."""
 
 from pathlib import Path
 
@@ -10,31 +10,32 @@ from rlgen.protocols import LevelEnv
 
 
 def suite_names() -> list[str]:
-    """Every suite that ships with rlgen, as `family/suite`, sorted."""
+    """Sorted names, as `family/suite`, of all suites shipped with rlgen."""
     found = []
     for family in registry.names("envs"):
-        env = registry.load("envs", family).build()
+        env = registry.load("envs", family).build()  # suites are methods of an environment
         found += [f"{family}/{suite}" for suite in _suites(env)]
     return sorted(found)
 
 
 def load_suite(env: LevelEnv, name: str) -> Suite:
-    """The suite of a name, to be played as `env` is: its observation, its rewards.
+    """Load a suite by name, with the observations and rewards of `env`.
 
     Args:
-        env: the environment that the agent was trained in. Where the suite's levels are of another
-            size, the suite's own environment is a copy of that size.
-        name: `maze/heldout`, or `heldout` for short.
+        env: Environment that the agent was trained in. If the suite's levels have a different
+            size, the environment of the suite is a copy of `env` with that size.
+        name: Name of the suite, such as `maze/heldout`, or `heldout` for short.
 
     Raises:
-        ValueError: the suite is unknown or of another family, or the environment has none.
+        ValueError: The suite is unknown or belongs to another family, or the environment has no
+            suites.
     """
     registry.require(env, LevelEnv.suites, f"suite {name!r}")
     family, known = family_of(env), _suites(env)
     asked, _, short = name.rpartition("/")
     if asked and asked != family:
         raise ValueError(
-            f"suite {name!r} is of another family than the environment, {family}; "
+            f"suite {name!r} belongs to a different family than the environment, {family}; "
             + registry.did_you_mean(name, [f"{family}/{one}" for one in known])
         )
     if short not in known:
@@ -46,13 +47,13 @@ def load_suite(env: LevelEnv, name: str) -> Suite:
 
 
 def levels_from_file(env: LevelEnv, path: Path | str) -> Suite:
-    """A file's levels as a suite that bears the file's name.
+    """Load the levels in a file as a suite named after the file.
 
-    Hashes and optima are computed anew where the environment has a solver: a file may lie about
-    them, and they depend on the environment's rewards.
+    If the environment has a solver, hashes and optima are recomputed: those in the file may be
+    wrong, and the optimal return depends on the environment's rewards.
 
     Raises:
-        ValueError: no such file, or not one with levels of this family.
+        ValueError: The file does not exist or does not contain levels of this family.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,7 +68,7 @@ def levels_from_file(env: LevelEnv, path: Path | str) -> Suite:
 
 
 def family_of(env: LevelEnv) -> str:
-    """Name under which an environment's family is registered; a dotted path outside rlgen."""
+    """Registered name of an environment's family, or its dotted path if it is outside rlgen."""
     return registry.name_of("envs", type(env).__module__)
 
 

@@ -1,4 +1,4 @@
-"""Zero-shot evaluation: every seed of a run plays held-out levels, and learns nothing."""
+"""Zero-shot evaluation: every seed of a run plays held-out levels without further training."""
 
 import dataclasses
 import functools
@@ -20,21 +20,21 @@ from rlgen.runs import checkpoint, folder, program, training
 from rlgen.types import Key, PyTree
 
 EPISODES_AT_A_TIME = 2048
-"""Episodes of each seed that are played side by side; a part of the definition of the result."""
+"""Batch size: episodes that each seed plays in parallel. Results depend on it through the keys."""
 
 
 class Policies(NamedTuple):
-    """The trained (or untrained) policies of one run, one a seed."""
+    """The trained (or untrained) policies of one run, one per seed."""
 
     label: str
-    env: Any  # what they were trained in
+    env: Any  # training environment
     learner: Learner
     states: PyTree  # [S, ...]
-    meta: dict[str, Any]  # where they come from
+    meta: dict[str, Any]  # provenance: run, recipe, seeds, update, env steps
 
 
 class EpisodeArrays(NamedTuple):
-    """`rlgen.rollout.EpisodeResult`, of S policies, M levels and A attempts."""
+    """`rlgen.rollout.EpisodeResult` for S policies, M levels and A attempts."""
 
     episode_return: Float[np.ndarray, "S M A"]
     length: Int[np.ndarray, "S M A"]
@@ -42,14 +42,14 @@ class EpisodeArrays(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What a run folder holds, trained or not."""
+    """States of a run, restored from a checkpoint or before training."""
 
     label: str
-    env: Any  # what was trained in
+    env: Any  # training environment
     curriculum: Any
-    student: PyTree  # the student's states [S, ...], on the host
+    student: PyTree  # student states [S, ...], in host memory
     meta: dict[str, Any]
-    sampler: PyTree = ()  # the sampler's states [S, ...], on the host
+    sampler: PyTree = ()  # sampler states [S, ...], in host memory
 
 
 def load_states(
@@ -58,10 +58,11 @@ def load_states(
     untrained: bool = False,
     allow_imports: bool = False,
 ) -> Loaded:
-    """The student's states in a run folder; see `load_policies` for arguments and errors."""
+    """Load a run's states from its folder; see `load_policies` for arguments and errors."""
     run = Path(run)
     record = folder.read(run)
     spec, env, curriculum = folder.rebuild(record, allow_imports)
+    # A run that was trained on several devices is evaluated on one.
     spec = dataclasses.replace(spec, devices=1)
     name = run.name or str(run)
     meta = {
@@ -76,7 +77,7 @@ def load_states(
         known = checkpoint.updates(run)
         if not known:
             raise ValueError(f"{run} has no checkpoint yet; train it further, or add --untrained")
-        like = program.abstract_states(spec, curriculum)
+        like = program.abstract_states(spec, curriculum)  # structure that the checkpoint must have
         update = known[-1] if at is None else at
         states, counters = training.restore(run, record, like, update)
         meta |= {"update": update, "env_steps": counters.steps_total}
@@ -89,23 +90,24 @@ def load_policies(
     untrained: bool = False,
     allow_imports: bool = False,
 ) -> Policies:
-    """The policies in a run folder.
+    """Load the policies from a run folder.
 
     Args:
-        run: the folder.
-        at: update of the checkpoint; the newest by default.
-        untrained: the same seeds before their first update, as a baseline.
-        allow_imports: import modules from outside rlgen that the run's record names.
+        run: Run folder.
+        at: Update number of the checkpoint; the newest by default.
+        untrained: Whether to return the policies before their first update, as a baseline.
+        allow_imports: Whether to import modules outside rlgen that the run's record names.
 
     Raises:
-        ValueError: not a run, nothing trained yet, or a damaged or foreign checkpoint.
+        ValueError: The folder is not a run, it has no checkpoint yet, or the checkpoint is damaged
+            or belongs to another run.
     """
     return policies_of(load_states(run, at, untrained, allow_imports))
 
 
 def policies_of(loaded: Loaded) -> Policies:
-    """The policies of what a run folder holds."""
-    # Replay buffers and optimiser states stay on the host: only the policies are needed.
+    """Extract the policies from loaded states and move them to the device."""
+    # Replay buffers and optimiser states stay in host memory: only the policies are needed.
     learner, policy = loaded.curriculum.student.policy(loaded.student)
     return Policies(
         loaded.label, loaded.env, learner, jax.tree.map(jnp.asarray, policy), loaded.meta
@@ -121,18 +123,19 @@ def evaluate(
 ) -> Evaluation:
     """Play every level of a suite `attempts` times with every policy, sampling its actions.
 
-    Seeds, levels and attempts are one batch; nothing is reset, and a batch stops when all its
-    episodes have ended.
+    Levels and attempts are flattened into batches of at most `EPISODES_AT_A_TIME` episodes per
+    seed. Environments are not reset when an episode ends, and a batch stops when all its episodes
+    have ended.
 
     Args:
-        policies: S of them.
-        suite: M levels.
-        attempts: A, episodes on each level.
-        seed: of the evaluation's random numbers; equal for all runs that are compared.
-        progress: called with the episodes done and all of them.
+        policies: Policies of S seeds.
+        suite: Suite of M levels.
+        attempts: Number A of episodes on each level.
+        seed: Seed of the evaluation's random numbers; the same for all compared runs.
+        progress: Called with the number of finished episodes and their total.
 
     Raises:
-        ValueError: fewer than one attempt, or the policies cannot act in the suite's environment.
+        ValueError: `attempts` is below 1, or the policies cannot act in the suite's environment.
     """
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {attempts}")
@@ -168,29 +171,38 @@ def _play(
     seed: int,
     progress: Callable[[int, int], None],
 ) -> EpisodeArrays:
-    """Every episode, in order."""
+    """Play all episodes; the results are in the order of seeds, levels and attempts."""
     num_seeds = jax.tree.leaves(policies.states)[0].shape[0]
     num_levels = len(suite.levels)
-    row = np.repeat(np.arange(num_levels), attempts)  # level by level: a batch's lengths are alike
+    # Level index of each episode, [M * A]. Attempts on one level are adjacent: a batch runs until
+    # its longest episode ends, so episodes of similar length share a batch.
+    row = np.repeat(np.arange(num_levels), attempts)
     batches = _batches(row)
+    # Longest time limit of the suite; it is a static argument, so batches share the program.
     limit = int(np.max(np.asarray(suite.levels.level.max_steps_in_episode)))
     run = _compiled(policies.learner, suite.env, limit)
     level = jax.tree.map(jnp.asarray, suite.levels.level)
     found = []
     for i, rows in enumerate(batches):
+        # The keys depend on the batch and the seed's position only, so all compared runs use the
+        # same random numbers.
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), i), num_seeds)
         found.append(jax.device_get(run(keys, policies.states, level, rows)))
         progress(min((i + 1) * len(rows), row.size) * num_seeds, row.size * num_seeds)
     shape = (num_seeds, num_levels, attempts)
+    # Each batch has [S, B] per field; the slice drops the padding of the last batch.
     columns = (np.concatenate(x, axis=1)[:, : row.size] for x in zip(*found, strict=True))
     return EpisodeArrays(*(x.reshape(shape) for x in columns))
 
 
 def _compiled(learner: Learner, env: LevelEnv, limit: int) -> Callable[..., EpisodeResult]:
-    """Plays given rows of levels [M, ...] with policies [S, ...]; runs alike share a program."""
+    """Jitted function that plays given rows of levels [M, ...] with policies [S, ...].
+
+    Calls with equal arguments share one compiled program.
+    """
     try:
         return _shared(learner, env, limit)
-    except TypeError:  # a component of somebody's own that cannot be hashed
+    except TypeError:  # a user-defined component that is not hashable cannot be a cache key
         return _program(learner, env, limit)
 
 
@@ -211,7 +223,10 @@ _shared = functools.lru_cache(maxsize=8)(_program)
 
 
 def _batches(row: Int[np.ndarray, " E"]) -> list[Int[np.ndarray, " B"]]:
-    """Level numbers in equal batches, one compilation for all; the last is filled up."""
+    """Split level indices into batches of equal size, so that one compiled program plays all.
+
+    The last batch is padded with copies of the last index.
+    """
     if row.size <= EPISODES_AT_A_TIME:
         return [row]
     num = -(-row.size // EPISODES_AT_A_TIME)
@@ -231,5 +246,5 @@ def _check_family(policies: Policies, suite: Suite) -> None:
     if trained != tested:
         raise ValueError(
             f"{policies.label} was trained on {trained[0]} ({trained[1]} actions) and cannot act "
-            f"in {suite.name}, which is {tested[0]} ({tested[1]} actions) with other observations"
+            f"in {suite.name}, which uses {tested[0]} ({tested[1]} actions) with other observations"
         )

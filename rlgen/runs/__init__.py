@@ -1,1 +1,1 @@
-"""Runs: their folder, checkpoints, metrics, progress, and the loop that trains them."""
+"""Runs: run folders, checkpoints, metrics, progress and the training loop."""

@@ -1,7 +1,7 @@
-"""Work on the host between the chunks of a run: what a callback implements and what it receives.
+"""Interface of callbacks, which run on the host between the chunks of a run.
 
-`rlgen.runs.recording` has those of every run: metrics, the curriculum log, the check of numbers,
-progress, checkpoints.
+`rlgen.runs.recording` has the callbacks that every run uses: metrics, curriculum log, check for
+finite numbers, progress and checkpoints.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,10 @@ from rlgen.types import PyTree, TrainState
 
 
 class RunStoppedError(Exception):
-    """A run ended before its time; it can be resumed from its last checkpoint.
+    """Raised when a run ends early; the run can be resumed from its last checkpoint.
 
-    `exit_code` is 130 after Ctrl-C, 143 after SIGTERM, 1 after a failure.
+    Attributes:
+        exit_code: 130 after Ctrl-C, 143 after SIGTERM, 1 after a failure.
     """
 
     def __init__(self, message: str, exit_code: int = 1):
@@ -28,54 +29,57 @@ class RunStoppedError(Exception):
 
 
 class ActiveRun(NamedTuple):
-    """A run in progress, as callbacks see it."""
+    """Run in progress, as passed to callbacks."""
 
     path: Path
     spec: RunSpec
     env: Any
     curriculum: Curriculum
     length: Plan
-    record: Mapping[str, Any]  # the run's `config.json`
+    record: Mapping[str, Any]  # content of the run's `config.json`
 
 
 class Chunk(NamedTuple):
-    """A chunk of U updates of S seeds, just done."""
+    """Results of a finished chunk of U updates and S seeds."""
 
-    states: TrainState  # [S, ...], after its last update; on the device
+    states: TrainState  # [S, ...], after the last update, on the device
     metrics: Mapping[str, np.ndarray]  # [U, S] each
-    levels: PyTree  # what the curriculum log keeps of each update, [S, U, ...]
-    finite: Mapping[str, np.ndarray]  # [S] each; whether every parameter of a part is a number
+    levels: PyTree  # data for the curriculum log, [S, U, ...]
+    finite: Mapping[str, np.ndarray]  # [S] each; whether all values of a parameter are finite
     counters: list[Counters]  # after each update
-    seconds: float  # that it ran
-    is_last: bool  # of the run, or before it stops
+    seconds: float  # duration of the chunk
+    is_last: bool  # whether the run ends or stops after this chunk
 
     @property
     def now(self) -> Counters:
-        """After the last update."""
+        """Counters after the last update."""
         return self.counters[-1]
 
     @property
     def before(self) -> int:
-        """Updates done before it."""
+        """Number of updates before the chunk."""
         return self.now.update - len(self.counters)
 
     def means(self) -> dict[str, float]:
-        """Of each metric, over updates and seeds that have it; NaN if none has."""
+        """Mean of each metric over the updates and seeds with a finite value; NaN if none has."""
         return {name: _mean(values) for name, values in self.metrics.items()}
 
 
 class Callback:
-    """Base class: every method does nothing by default, so a subclass overrides what it needs.
+    """Base class of callbacks: every method does nothing by default.
 
-    A callback must not change what the run computes. `OSError` from any method stops the run, which
-    can be resumed from its last checkpoint.
+    A callback must not change the results of the run. An `OSError` from any method stops the run,
+    which can be resumed from its last checkpoint.
     """
 
     def start(self, run: ActiveRun, update: int) -> str:
-        """Prepare for a run that has done `update` updates; returns a message, "" for none.
+        """Prepare for a run that has completed `update` updates.
 
-        A resumed run may have written beyond its last checkpoint: a callback with a file of its own
-        drops what is later than `update`.
+        A resumed run may have written data beyond its last checkpoint: a callback that writes its
+        own file drops the data after `update`.
+
+        Returns:
+            Message to show, "" for none.
         """
         del run, update
         return ""
@@ -84,14 +88,15 @@ class Callback:
         """Called after each chunk, before its checkpoint.
 
         Raises:
-            RunStoppedError: to end the run.
+            RunStoppedError: The callback ends the run.
         """
         del run, chunk
 
     def finish(self, run: ActiveRun) -> str:
-        """Called when the run ends or a signal stops it, not after an error.
+        """Called when the run ends or a signal stops it, but not after an error.
 
-        Returns a message, "" for none.
+        Returns:
+            Message to show, "" for none.
         """
         del run
         return ""

@@ -1,11 +1,11 @@
-"""Checkpoints: the whole training state as orbax arrays, beside a JSON record of what they are.
+"""Checkpoints: the complete training state as orbax arrays, with metadata in a JSON file.
 
-    checkpoints/00000120/state/       orbax, one array a leaf, named by its path in the state
+    checkpoints/00000120/state/       orbax, one array per leaf, named by its path in the state
     checkpoints/00000120/meta.json    update, counters, run, leaves, and a checksum of every file
 
-A checkpoint is written under another name, flushed, and renamed, so that a folder with a number
-for a name is complete. Arrays go in and come out as numpy: a checkpoint does not depend on the
-devices that wrote it.
+A checkpoint is written under a temporary name, flushed to disk and renamed, so that a folder whose
+name is a number is complete. Arrays are written and read as numpy arrays, so a checkpoint does not
+depend on the devices that wrote it.
 """
 
 import contextlib
@@ -29,50 +29,59 @@ FORMAT = "rlgen-checkpoint-1"
 
 
 def save(run: Path, update: int, state: PyTree, meta: dict[str, Any], keep: int = 2) -> None:
-    """Write the state after `update` updates, then drop all but the `keep` newest checkpoints.
+    """Write the state after `update` updates, then delete all but the `keep` newest checkpoints.
+
+    Args:
+        run: Run folder.
+        update: Number of updates done.
+        state: Training state, as numpy arrays.
+        meta: Further entries of `meta.json`: the run's fingerprint and its counters.
+        keep: Number of checkpoints to keep.
 
     Raises:
-        OSError: no space, no permission; older checkpoints are untouched.
+        OSError: The disk is full or not writable; older checkpoints are unchanged.
     """
     folder = run / "checkpoints"
     part, done = folder / f"saving-{update:08d}", folder / f"{update:08d}"
+    # Arrays of size 0 are not saved; `restore` creates them from their shapes.
     arrays = {path: leaf for path, leaf in _arrays(state).items() if leaf.size}
     try:
         folder.mkdir(exist_ok=True)
-        _remove_unfinished(folder)
+        _remove_unfinished(folder)  # left by an interrupted save
         with _quiet(), ocp.StandardCheckpointer() as writer:
             writer.save((part / "state").absolute(), arrays)
         record = {"format": FORMAT, "update": update, "leaves": _layout(state), **meta}
         record["files"] = {name: _checksum(part / name) for name in _files(part)}
         (part / "meta.json").write_text(json.dumps(record))
         _flush(part)
-        if done.exists():  # the same update of the same run: equal by construction
+        if done.exists():  # a checkpoint of the same update of the same run has the same content
             shutil.rmtree(done)
         part.rename(done)
-        _flush_entry(folder)
+        _flush_entry(folder)  # makes the rename itself durable
     except Exception as error:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, OSError):
             raise
         raise OSError(_first_line(error)) from error
     for old in updates(run)[:-keep]:
-        dropped = folder / f"saving-{old:08d}"  # so that a kill leaves no half checkpoint behind
+        # Renamed first, so that an interrupted deletion leaves no incomplete checkpoint.
+        dropped = folder / f"saving-{old:08d}"
         (folder / f"{old:08d}").rename(dropped)
         shutil.rmtree(dropped)
 
 
 def updates(run: Path) -> list[int]:
-    """The updates at which there are complete checkpoints, oldest first."""
+    """Update numbers of all complete checkpoints, oldest first."""
     folder = run / "checkpoints"
     found = folder.iterdir() if folder.is_dir() else ()
     return sorted(int(path.name) for path in found if path.name.isdigit())
 
 
 def read_meta(run: Path, update: int) -> dict[str, Any]:
-    """The record of one checkpoint, after comparing every file's size and checksum.
+    """Read the metadata of one checkpoint after verifying the size and checksum of every file.
 
     Raises:
-        ValueError: there is no such checkpoint, or it is damaged; it is left as it is.
+        ValueError: The checkpoint does not exist or is damaged; its files are left unchanged.
     """
     path = run / "checkpoints" / f"{update:08d}"
     if not path.is_dir():
@@ -82,33 +91,39 @@ def read_meta(run: Path, update: int) -> dict[str, Any]:
         meta = json.loads((path / "meta.json").read_text())
         files, _ = meta["files"], (meta["update"], meta["leaves"])
         if meta["format"] != FORMAT:
-            raise ValueError("of another format")
+            raise ValueError("unknown format")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(_damaged(run, update, "meta.json is unreadable")) from error
     for name, checksum in files.items():
         if not (path / name).is_file() or _checksum(path / name) != checksum:
-            raise ValueError(_damaged(run, update, f"{name} is missing, cut or changed"))
+            raise ValueError(_damaged(run, update, f"{name} is missing, truncated or changed"))
     return meta
 
 
 def restore(run: Path, update: int, like: PyTree) -> PyTree:
-    """The state of a checkpoint, numpy arrays in the classes of `like` (arrays or shapes).
+    """Load the state of a checkpoint as numpy arrays, in the tree structure of `like`.
+
+    Args:
+        run: Run folder.
+        update: Update number of the checkpoint.
+        like: State of arrays or `jax.ShapeDtypeStruct`s with the expected structure.
 
     Raises:
-        ValueError: the checkpoint is damaged, or its leaves are not those of `like`.
+        ValueError: The checkpoint is damaged, or its leaves differ from those of `like`.
     """
     meta = read_meta(run, update)
     path = run / "checkpoints" / f"{update:08d}"
     expected = _layout(like)
     if meta["leaves"] != expected:
         raise ValueError(
-            f"checkpoint {path} belongs to another program: {_difference(meta['leaves'], expected)}"
+            f"checkpoint {path} belongs to a different program: "
+            f"{_difference(meta['leaves'], expected)}"
         )
     wanted = {n: np.empty(shape, dtype) for n, (shape, dtype) in expected.items() if 0 not in shape}
     try:
         with _quiet(), ocp.StandardCheckpointer() as reader:
             arrays = reader.restore((path / "state").absolute(), wanted)
-    except Exception as error:  # orbax and tensorstore raise many kinds
+    except Exception as error:  # orbax and tensorstore raise many types of exceptions
         raise ValueError(_damaged(run, update, _first_line(error))) from error
     empty = {n: np.zeros(shape, dtype) for n, (shape, dtype) in expected.items() if 0 in shape}
     arrays = {**arrays, **empty}
@@ -118,7 +133,11 @@ def restore(run: Path, update: int, like: PyTree) -> PyTree:
 
 
 def set_aside(run: Path, after: int) -> list[str]:
-    """Rename the checkpoints after an update, which a resumed run will not continue."""
+    """Rename the checkpoints after an update, from which a resumed run does not continue.
+
+    Returns:
+        Their new paths.
+    """
     moved = []
     for update in [found for found in updates(run) if found > after]:
         path = run / "checkpoints" / f"{update:08d}"
@@ -132,7 +151,7 @@ def set_aside(run: Path, after: int) -> list[str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep orbax from logging the trace of an error that we report in a line."""
+    """Keep orbax from logging tracebacks of errors that rlgen reports in one line."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -147,12 +166,13 @@ def _name(path: tuple) -> str:
 
 
 def _arrays(state: PyTree) -> dict[str, np.ndarray]:
-    """Every leaf by its path; random keys as the integers that they are made of."""
+    """All leaves by their path, as numpy arrays; random keys as their integer data."""
     flat = jax.tree_util.tree_flatten_with_path(state)[0]
     return {_name(path): np.asarray(_key_data(leaf)) for path, leaf in flat}
 
 
 def _layout(state: PyTree) -> dict[str, list]:
+    # eval_shape also accepts abstract states and replaces random keys by their integer data.
     data = jax.eval_shape(lambda tree: jax.tree.map(_key_data, tree), state)
     flat = jax.tree_util.tree_flatten_with_path(data)[0]
     return {_name(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in flat}
@@ -180,7 +200,7 @@ def _checksum(path: Path) -> list[int]:
 
 
 def _flush(folder: Path) -> None:
-    """Force a folder's files to the disk before its name says that they are there."""
+    """Flush a folder's files to disk, so that they are complete before the folder is renamed."""
     for path in [*folder.rglob("*"), folder]:
         _flush_entry(path)
 
@@ -201,12 +221,12 @@ def _remove_unfinished(folder: Path) -> None:
 def _damaged(run: Path, update: int, why: str) -> str:
     older = [u for u in updates(run) if u != update]
     advice = (
-        f"to use another, type --checkpoint {older[-1]}"
+        f"to use another one, add --checkpoint {older[-1]}"
         if older
-        else "there is no other checkpoint in this run"
+        else "this run has no other checkpoint"
     )
     path = run / "checkpoints" / f"{update:08d}"
-    return f"checkpoint {path} is damaged ({why}) and left as it is; {advice}"
+    return f"checkpoint {path} is damaged ({why}) and was left unchanged; {advice}"
 
 
 def _difference(found: dict[str, list], expected: dict[str, list]) -> str:
@@ -214,7 +234,7 @@ def _difference(found: dict[str, list], expected: dict[str, list]) -> str:
         if found.get(name) != expected.get(name):
             texts = [_shape(leaves.get(name)) for leaves in (expected, found)]
             return f"{name} should be {texts[0]}, found {texts[1]}"
-    return "its leaves are in another order"
+    return "its leaves are in a different order"
 
 
 def _shape(entry: list | None) -> str:

@@ -1,11 +1,11 @@
-"""The curriculum log of a run: which levels its slots met, and how that went.
+"""Curriculum log of a run: the levels that its slots played, with their scores and episodes.
 
-    curriculum/00000050.npz     the updates of one chunk, named by the last of them
+    curriculum/00000050.npz     the updates of one chunk, named after the last of them
 
-Of each update a few slots are kept, spread evenly over all, and of each the level that it met
-first: with score, origin, weight and, where they are known, the level's past and its episodes.
-Files hold plain arrays and a JSON header; nothing is pickled. Whatever can be computed from a level
-(features, its solution) is left to the reader, as it takes time.
+In each update, a few evenly spaced slots are logged, each with the first level that it played: the
+level, its score, origin and weight and, if known, its lineage and episodes. Files contain plain
+arrays and a JSON header; nothing is pickled. Quantities that can be computed from a level, such as
+features or its solution, take time and are left to the reader.
 """
 
 import json
@@ -30,41 +30,45 @@ ORIGINS = ("new", "replay", "mutant")
 
 
 class Kept(NamedTuple):
-    """What stays of one update; `[S, U, n, ...]` of a chunk of U updates and S seeds."""
+    """Logged data of one update with n slots.
+
+    For a chunk of U updates and S seeds, every array is `[S, U, n, ...]`.
+    """
 
     level: PyTree  # [n, ...]
-    score: Float[Array, " n"]  # -inf where nothing was learned
-    origin: Int[Array, " n"]
-    weight: Float[Array, " n"]
-    row: Int[Array, " n"]  # in the sampler's buffer, -1 if none
+    score: Float[Array, " n"]  # -inf if the level was not scored
+    origin: Int[Array, " n"]  # index into `ORIGINS`
+    weight: Float[Array, " n"]  # 0 if the level did not contribute gradients
+    row: Int[Array, " n"]  # row in the sampler's buffer; -1 if the level is not in it
     lineage: dict[str, Array]  # [n] each
-    episodes: EpisodeStats | tuple[()]  # [n]; () of students that count none
+    episodes: EpisodeStats | tuple[()]  # [n]; () if the student does not count episodes
 
 
 class LevelLog(NamedTuple):
-    """The log of a run as numpy arrays: U updates, S seeds, n slots."""
+    """Complete log of a run as numpy arrays: U updates, S seeds, n slots."""
 
-    update: Int[np.ndarray, " U"]  # 1 is the first
-    env_steps: Float[np.ndarray, " U"]  # of one seed until then; NaN where the metrics lack it
-    share: Float[np.ndarray, "U 3"]  # of all slots, by origin: new, replay, mutant
-    slot: Int[np.ndarray, " n"]  # positions of the kept slots
+    update: Int[np.ndarray, " U"]  # starting at 1
+    env_steps: Float[np.ndarray, " U"]  # cumulative, of one seed; NaN if missing in the metrics
+    share: Float[np.ndarray, "U 3"]  # share of all slots by origin: new, replay, mutant
+    slot: Int[np.ndarray, " n"]  # indices of the logged slots
     level: PyTree  # [U, S, n, ...]
     score: Float[np.ndarray, "U S n"]
     origin: Int[np.ndarray, "U S n"]
     weight: Float[np.ndarray, "U S n"]
     row: Int[np.ndarray, "U S n"]
-    lineage: dict[str, np.ndarray]  # [U, S, n] each; {} if the sampler knows of none
-    episodes: PyTree  # `EpisodeStats` of [U, S, n]; () of students that count none
+    lineage: dict[str, np.ndarray]  # [U, S, n] each; {} if the sampler keeps no lineage
+    episodes: PyTree  # `EpisodeStats` of [U, S, n]; () if the student does not count episodes
 
 
 def kept_slots(num_slots: int, num_kept: int) -> Int[np.ndarray, " n"]:
-    """Positions of at most `num_kept` slots, spread evenly, so that each block has its share."""
+    """Indices of at most `num_kept` evenly spaced slots, so that each block of slots is covered."""
     num = min(num_kept, num_slots)
+    # Middles of `num` intervals of equal length; `max` avoids division by 0.
     return ((np.arange(num) + 0.5) * num_slots / max(num, 1)).astype(np.int32)
 
 
 def keep(met: UpdateRecord, num_kept: int) -> Kept | tuple[()]:
-    """What the log keeps of one update: nothing if `num_kept` is 0."""
+    """Select the data of one update that the log keeps; () if `num_kept` is 0."""
     if num_kept == 0:
         return ()
     slots = met.slots
@@ -72,6 +76,8 @@ def keep(met: UpdateRecord, num_kept: int) -> Kept | tuple[()]:
     past = dict(met.lineage)
     if isinstance(slots.level, Task):
         past["lifetime"] = slots.level.lifetime
+    # These arrays are [N, R, ...] for N slots with a queue of R levels; only the first level of a
+    # queue is logged. Origin and weight are [N].
     level, row, score, lineage, episodes = jax.tree.map(
         lambda x: x[at, 0],
         (plain_level(slots.level), slots.buffer_index, met.score, past, met.episodes),
@@ -80,21 +86,21 @@ def keep(met: UpdateRecord, num_kept: int) -> Kept | tuple[()]:
 
 
 def write(run: Path, before: int, slot: Int[np.ndarray, " n"], kept: Kept | tuple[()]) -> None:
-    """Write what a chunk kept, `[S, U, n, ...]`, into a file of its own; atomic.
+    """Atomically write the logged data of a chunk, `[S, U, n, ...]`, into a separate file.
 
     Args:
-        run: the run's folder.
-        before: updates before the chunk.
-        slot: positions of the kept slots.
-        kept: numpy arrays, or nothing.
+        run: Run folder.
+        before: Number of updates before the chunk.
+        slot: Indices of the logged slots.
+        kept: Logged data as numpy arrays; if (), no file is written.
 
     Raises:
-        OSError: no space.
+        OSError: The file cannot be written, for example because the disk is full.
     """
     if not isinstance(kept, Kept):
         return
     last = before + kept.score.shape[1]
-    arrays = {name: np.asarray(x).swapaxes(0, 1) for name, x in _named(kept).items()}
+    arrays = {name: np.asarray(x).swapaxes(0, 1) for name, x in _named(kept).items()}  # [U, S, ...]
     header = {"format": FORMAT, "first": before + 1, "last": last, "slots": slot.tolist()}
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
@@ -108,7 +114,7 @@ def write(run: Path, before: int, slot: Int[np.ndarray, " n"], kept: Kept | tupl
 
 
 def cut(run: Path, update: int) -> None:
-    """Remove what was kept after an update, which a resumed run will write again."""
+    """Remove the files of updates after `update`, which a resumed run will write again."""
     folder = run / FOLDER
     for path in folder.glob(".*.part"):
         path.unlink()
@@ -118,28 +124,34 @@ def cut(run: Path, update: int) -> None:
 
 
 def has_log(run: Path) -> bool:
-    """Whether a run kept anything."""
+    """Return whether a run has a curriculum log."""
     return bool(_files(run))
 
 
 def read(run: Path, like: PyTree) -> LevelLog:
-    """The whole log of a run whose levels are like one level (or task), `like`.
+    """Read the complete log of a run.
+
+    Args:
+        run: Run folder.
+        like: Single level (or task) with the structure and shapes of the run's levels.
 
     Raises:
-        ValueError: there is no log, or a file is damaged or of another run; it is named.
+        ValueError: There is no log, or a file is damaged or from another run; the message names it.
     """
     paths, like = _files(run), plain_level(like)
     if not paths:
         raise ValueError(
-            f"{run} has no curriculum log: it was trained with --log-levels 0, or by a version of "
-            "rlgen that kept none"
+            f"{run} has no curriculum log: it was trained with --log-levels 0, or with a version "
+            "of rlgen that did not write one"
         )
     parts = [_read(path) for path in paths]
+    # Optional arrays are used only if every file has them. Those of a level are required, so that
+    # `_check` reports a file without them.
     names = set.intersection(*(set(arrays) for _, arrays in parts))
     flat = jax.tree_util.tree_flatten_with_path({"level": like})[0]
     leaves = [_name(path) for path, _ in flat]
     shapes = {name: np.shape(leaf) for name, (_, leaf) in zip(leaves, flat, strict=True)}
-    cell = (parts[0][1]["score"].shape[1], len(parts[0][0]["slots"]))
+    cell = (parts[0][1]["score"].shape[1], len(parts[0][0]["slots"]))  # (S, n) of the first file
     for path, part in zip(paths, parts, strict=True):
         _check(path, part, {name: cell + shapes.get(name, ()) for name in names | set(leaves)})
     whole = {name: np.concatenate([arrays[name] for _, arrays in parts]) for name in names}
@@ -161,7 +173,10 @@ def read(run: Path, like: PyTree) -> LevelLog:
 def _from_metrics(
     run: Path, update: Int[np.ndarray, " U"], origin: Int[np.ndarray, "U S n"]
 ) -> tuple[Float[np.ndarray, " U"], Float[np.ndarray, "U 3"]]:
-    """Env steps and the shares of origins; without metrics NaN, and those of the kept slots."""
+    """Env steps and shares of origins, [U] and [U, 3], from the run's metrics.
+
+    For updates without metrics, env steps are NaN and the shares are those of the logged slots.
+    """
     lines = {line.get("update"): line for line in metrics.read(run / "metrics.jsonl")}
     steps = np.full(len(update), np.nan)
     share = np.stack([(origin == i).mean((1, 2)) for i in range(len(ORIGINS))], axis=1)
@@ -184,13 +199,13 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
             return header, arrays
     except (OSError, EOFError, KeyError, TypeError, ValueError) as error:
         raise ValueError(_damaged(path)) from error
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:  # flipped bits
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:  # corrupted bytes
         raise ValueError(_damaged(path)) from error
     raise ValueError(_damaged(path))
 
 
 def _check(path: Path, part: tuple[dict, dict], shapes: dict[str, tuple]) -> None:
-    """Refuse a file whose arrays are not `[U, *shape]`."""
+    """Raise an error for a file whose arrays do not have the shapes `[U, *shape]`."""
     header, arrays = part
     num_updates = header["last"] - header["first"] + 1
     for name, shape in shapes.items():
@@ -198,17 +213,17 @@ def _check(path: Path, part: tuple[dict, dict], shapes: dict[str, tuple]) -> Non
         found = arrays[name].shape if name in arrays else "nothing"
         if found != wanted:
             raise ValueError(
-                f"{path} is of another run, or damaged: {name} should have shape {wanted}, found "
+                f"{path} is from another run, or damaged: {name} should have shape {wanted}, found "
                 f"{found}"
             )
 
 
 def _damaged(path: Path) -> str:
-    return f"{path} is not a curriculum log of the format {FORMAT!r}, or it is damaged"
+    return f"{path} is not a curriculum log in the format {FORMAT!r}, or it is damaged"
 
 
 def _files(run: Path) -> list[Path]:
-    """The log's files in the order of updates."""
+    """Files of the log, in the order of updates."""
     return sorted(path for path in (run / FOLDER).glob("*.npz") if path.stem.isdigit())
 
 

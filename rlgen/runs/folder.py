@@ -1,8 +1,8 @@
-"""The folder of a run: its record in `config.json`, and where its other files lie.
+"""Run folders: create, read and rebuild a run from the record in its `config.json`.
 
-A folder holds arrays and JSON alone and nothing in it is unpickled or imported, so that a run from
-a stranger is safe to open: a record that names modules from outside rlgen is refused unless the
-caller allows it.
+A folder contains only arrays and JSON, and nothing in it is unpickled or imported, so a run from an
+untrusted source is safe to open: a record that names modules outside rlgen is rejected unless the
+caller allows imports.
 """
 
 import dataclasses
@@ -23,30 +23,30 @@ from rlgen.runs.spec import RunSpec, build, plan
 
 FORMAT = "rlgen-run-2"
 OLD_FORMATS = {"rlgen-run-1": "0.1"}
-"""Formats that this version cannot read, and the versions that wrote them."""
+"""Formats that this version cannot read, with the versions of rlgen that wrote them."""
 NAMES = ("recipe", "env", "learner", "score", "bonus")
 
 
 def create(path: Path, spec: RunSpec, env: Any, curriculum: Curriculum) -> dict[str, Any]:
-    """Make a run's folder and write down everything that was resolved.
+    """Create a run folder and write the record with all resolved values.
 
     Raises:
-        ValueError: the folder is there already and not empty.
+        ValueError: The folder exists and is not empty, or it cannot be created.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        resume = f", continue it with `rlgen train --resume {path}`" if is_run(path) else ""
-        raise ValueError(f"{path} exists and is left as it is; choose another --out{resume}")
+        resume = f", or continue it with `rlgen train --resume {path}`" if is_run(path) else ""
+        raise ValueError(f"{path} exists and was left unchanged; choose another --out{resume}")
     record = describe(spec, env, curriculum)
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_atomically(path / "config.json", json.dumps(record, indent=1) + "\n")
     except OSError as error:
-        raise ValueError(f"cannot make the run folder {path}: {error.strerror}") from error
+        raise ValueError(f"cannot create the run folder {path}: {error.strerror}") from error
     return record
 
 
 def describe(spec: RunSpec, env: Any, curriculum: Curriculum) -> dict[str, Any]:
-    """The record of a run: its spec, every resolved field, versions and device."""
+    """Build the record of a run: its spec, plan, all resolved fields, versions and device."""
     length = plan(spec, curriculum)
     device = jax.devices()[0]
     return {
@@ -61,19 +61,25 @@ def describe(spec: RunSpec, env: Any, curriculum: Curriculum) -> dict[str, Any]:
 
 
 def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpec, Any, Curriculum]:
-    """The spec, environment and curriculum of a record, from the record's own values alone.
+    """Rebuild the spec, environment and curriculum of a run from the values in its record alone.
+
+    Args:
+        record: Record of the run, see `read`.
+        allow_imports: Whether to import modules outside rlgen that the record names.
 
     Raises:
-        ValueError: it names modules from outside rlgen, which may run any code when imported, and
-            `allow_imports` is not set; or its fields are unknown to this version.
+        ValueError: The record names modules outside rlgen, which can run any code when imported,
+            and `allow_imports` is False; or it has fields that this version does not know.
     """
     saved = config.override(RunSpec(recipe=""), record["spec"])
+    # Names of rlgen's components have no dots; dotted paths are imported.
     foreign = [getattr(saved, name) for name in NAMES if "." in getattr(saved, name)]
     if foreign and not allow_imports:
         raise ValueError(
             f"the run's config.json names code from outside rlgen: {', '.join(foreign)}; "
             "if you trust it, add --allow-imports"
         )
+    # Without the preset, whose values may have changed since: the record lists every field.
     exact = dataclasses.replace(
         saved, preset="", env_fields=record["env"], overrides=record["fields"]
     )
@@ -82,16 +88,20 @@ def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpe
 
 
 def trust_flag(record: Mapping[str, Any]) -> str:
-    """What a command about the run needs behind it: ` --allow-imports` for names from outside."""
+    """Suffix for commands on the run: ` --allow-imports` if its record names modules outside rlgen.
+
+    Empty for other runs.
+    """
     foreign = any("." in str(record["spec"].get(name, "")) for name in NAMES)
     return " --allow-imports" if foreign else ""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The record of a run folder.
+    """Read the record of a run folder.
 
     Raises:
-        ValueError: not a run folder, one of an older rlgen, or its config.json is damaged.
+        ValueError: The folder is not a run folder or was written by an older version of rlgen, or
+            its `config.json` is damaged.
     """
     if not is_run(path):
         raise ValueError(f"{path} is not a run folder: it has no config.json")
@@ -101,13 +111,14 @@ def read(path: Path) -> dict[str, Any]:
     parts = ("spec", "plan", "env", "fields", "versions")
     if record.get("format") != FORMAT or not all(isinstance(record.get(x), dict) for x in parts):
         raise ValueError(
-            f"{path / 'config.json'} is damaged or not of the format {FORMAT}; left as it is"
+            f"{path / 'config.json'} is damaged or not in the format {FORMAT}; "
+            "it was left unchanged"
         )
     return record
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; {} if it holds none."""
+    """Parse a JSON file; {} if it does not contain a JSON object."""
     try:
         record = json.loads(path.read_text())
     except ValueError:
@@ -117,21 +128,24 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 def _old_run(path: Path, version: str) -> str:
     rules = sorted(path.glob("rules/seed-*.npz"))
-    also = f". Its learned rule can be used as it is: {rules[0]}" if rules else ""
+    also = f". Its learned rule can still be used: {rules[0]}" if rules else ""
     return (
-        f"{path} is a run of rlgen {version}, whose fields and states have other names than those "
-        f"of rlgen {__version__}; it is left as it is. Use rlgen {version} for it, or train it "
-        f"again{also}"
+        f"{path} is a run of rlgen {version}, whose fields and states have different names from "
+        f"those of rlgen {__version__}; it was left unchanged. Use rlgen {version} for it, or "
+        f"train it again{also}"
     )
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder looks like a run."""
+    """Return whether a folder looks like a run folder, that is, has a `config.json`."""
     return (path / "config.json").is_file()
 
 
 def fingerprint(record: Mapping[str, Any]) -> str:
-    """A hash of all that decides what a run computes; not of devices, versions, paths or logs."""
+    """Hash of all settings that determine a run's results.
+
+    Devices, versions, paths and settings of logs and checkpoints are not included.
+    """
     beside = ("devices", "keep_checkpoints", "checkpoint_every", "log_levels", "gap_every")
     spec = {name: value for name, value in record["spec"].items() if name not in beside}
     decides = [spec, record["plan"], record["env"], record["fields"]]
@@ -139,14 +153,15 @@ def fingerprint(record: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a run depends on."""
+    """Versions of rlgen, Python and the packages that a run depends on."""
     names = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnax", "orbax-checkpoint")
     found = {name: metadata.version(name) for name in names}
     return {"rlgen": __version__, **found, "python": platform.python_version()}
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a kill at any moment leaves the old or the new content."""
+    """Write a file so that an interruption at any time leaves either the old or the new content."""
+    # Flushed to disk before the rename; otherwise a power failure could leave an empty file.
     part = path.with_name(f".{path.name}.part")
     with open(part, "w" if isinstance(content, str) else "wb") as file:
         file.write(content)

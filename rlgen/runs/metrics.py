@@ -1,15 +1,17 @@
-"""`metrics.jsonl`: one line an update, with every metric as a list over seeds.
+"""Write, read and check `metrics.jsonl`: one line per update, each metric a list over seeds.
 
     {"update": 7, "env_steps": {"train": …, "scout": …, "score": …}, "gradient_updates": …,
      "wall_seconds": …, "compile_seconds": …, "steps_per_second": …, "episode_return": [0.1, …], …}
 
-Env steps are told apart by what they were for: `train`, learned from; `scout`, a look at new
-levels; `score`, a look at known or edited ones; `antagonist`, of the students that are not
-evaluated; `teacher`, of the one that builds levels; `evaluate`, of agents that a rule has trained,
-to judge them. All are their sum.
-Steps and gradient updates count from the start of the run, of one seed (the mean over seeds). Wall
-seconds count the running program alone, compilation apart; within a chunk, whose updates run as one
-program, they are interpolated. A metric that does not exist (a skipped update has no loss) is null.
+Env steps are counted by purpose: `train`, steps that contribute gradients; `scout`, evaluation of
+new levels; `score`, evaluation of known or edited levels; `antagonist`, steps of the students that
+are not evaluated; `teacher`, steps of the teacher that builds levels; `evaluate`, evaluation of the
+agents that a rule has trained. The total is their sum.
+
+Steps and gradient updates are cumulative since the start of the run and those of one seed (the mean
+over seeds). Wall seconds are the time of the running program without compilation; within a chunk,
+whose updates run as one program, they are interpolated. A metric that does not exist (for example
+the loss of an update without training) is null.
 """
 
 import json
@@ -23,54 +25,55 @@ from typing import NamedTuple
 import numpy as np
 
 COUNTED = "steps_"
-"""How the names of counted metrics begin: env steps of one update, by kind."""
+"""Prefix of the metrics that count the env steps of one update, by kind."""
 GRADIENT_STEPS = "gradient_steps"
-"""The name of the counted metric of gradient steps."""
+"""Name of the metric that counts the gradient steps of one update."""
 NO_STEPS: Mapping[str, float] = MappingProxyType({})
 
 SKIPPED = "skipped_"
-"""How the names of metrics begin that count what was left out because it was not a number."""
+"""Prefix of the metrics that count parts of an update skipped because they were not finite."""
 
 ALWAYS = ("weight", "score", "episode_return", "episode_length")
-"""Metrics that exist in every update, also in one that trained nothing."""
+"""Metrics that exist in every update, also in one without training."""
 OF_EPISODES = ("episode_return", "episode_length", "solve_rate")
-"""But these only where an episode ended: of long tenancies many updates see no end."""
+"""Metrics that exist only if an episode ended; with long tenancies many updates have no end."""
 
 
 class Counters(NamedTuple):
-    """What has been spent since the start of the run, by one seed (the mean over seeds)."""
+    """Cumulative cost since the start of the run, of one seed (the mean over seeds)."""
 
     update: int = 0
-    steps: Mapping[str, float] = NO_STEPS  # env steps by kind
+    steps: Mapping[str, float] = NO_STEPS  # env steps, by kind
     gradient_updates: float = 0.0
     wall_seconds: float = 0.0
     compile_seconds: float = 0.0
 
     @property
     def steps_total(self) -> float:
-        """All env steps."""
+        """Env steps of all kinds together."""
         return sum(self.steps.values())
 
 
 class Bad(NamedTuple):
-    """The first quantity that stopped being a number."""
+    """First metric or parameter that is not finite."""
 
     update: int
-    seed: int  # position among the run's seeds
+    seed: int  # index among the run's seeds
     name: str
 
 
 def advance(
     counters: Counters, metrics: Mapping[str, np.ndarray], seconds: float
 ) -> list[Counters]:
-    """The counters after each update of a chunk, from its metrics `[U, S]`.
+    """Compute the counters after each of the U updates of a chunk.
 
     Args:
-        counters: before the chunk.
-        metrics: of the chunk.
-        seconds: that the chunk took.
+        counters: Counters before the chunk.
+        metrics: Metrics of the chunk, [U, S] each.
+        seconds: Duration of the chunk.
     """
     num_updates = len(metrics["weight"])
+    # Mean over seeds, [U]: under some methods seeds differ in their number of steps.
     per = {n.removeprefix(COUNTED): x.mean(1) for n, x in metrics.items() if n.startswith(COUNTED)}
     taken = metrics.get(GRADIENT_STEPS, np.zeros((num_updates, 1))).mean(1)
     after = []
@@ -88,10 +91,16 @@ def advance(
 def append(
     path: Path, after: list[Counters], metrics: Mapping[str, np.ndarray], steps_per_second: float
 ) -> None:
-    """Write a chunk's lines and force them to the disk, before any checkpoint claims them.
+    """Append a chunk's lines and flush them to disk, so that no checkpoint is ahead of them.
+
+    Args:
+        path: The metrics file.
+        after: Counters after each update of the chunk.
+        metrics: Metrics of the chunk, [U, S] each.
+        steps_per_second: Env steps per second of all seeds during the chunk.
 
     Raises:
-        OSError: no space.
+        OSError: The file cannot be written, for example because the disk is full.
     """
     rest = {
         name: values
@@ -107,9 +116,10 @@ def append(
 
 
 def cut(path: Path, update: int) -> None:
-    """Drop the lines after an update, which a resumed run will write again; atomic.
+    """Atomically drop the lines after `update`, which a resumed run will write again.
 
-    Lines come in the order of updates, so an unreadable one (cut by a kill) ends what is kept.
+    Lines are ordered by update, so everything from the first unreadable line on (truncated when the
+    process was killed) is dropped as well.
     """
     if not path.exists():
         return
@@ -125,7 +135,7 @@ def cut(path: Path, update: int) -> None:
 
 
 def read(path: Path) -> list[dict]:
-    """All lines of a metrics file; a last line cut short by a kill is left out."""
+    """Read all lines of a metrics file, leaving out a truncated last line."""
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
 
@@ -133,12 +143,15 @@ def read(path: Path) -> list[dict]:
 def first_bad(
     before: int, metrics: Mapping[str, np.ndarray], finite: Mapping[str, np.ndarray]
 ) -> Bad | None:
-    """The first metric `[U, S]`, or else parameter `[S]` at the chunk's end, that is not finite.
+    """Find the first metric [U, S], or else parameter [S] after the chunk, that is not finite.
 
-    An update that trained nothing has no learner metrics, so NaN is allowed there; so has one whose
-    teacher was not paid no metrics of the teacher, one in which no agent's life ended none of lives
-    (`lifetime_…`), and one whose meta-gradient was skipped none of it (`meta_…`); one in which no
-    episode ended (`num_episodes`) has nothing to say of episodes.
+    NaN is allowed for metrics that do not exist in an update:
+
+    - learner metrics, if the update did not train;
+    - `teacher_…`, if the teacher received no reward;
+    - `lifetime_…`, if no agent's lifetime ended;
+    - `meta_…`, if the meta-gradient was skipped;
+    - metrics of episodes, if no episode ended (`num_episodes` is 0).
     """
     trained = metrics["weight"] > 0
     ended = metrics.get("num_episodes", np.ones(trained.shape)) > 0
@@ -147,7 +160,9 @@ def first_bad(
     counted = [x > 0 for name, x in metrics.items() if name.startswith(SKIPPED)]
     exist = {
         "teacher_": teacher_learned,
-        "lifetime_": np.zeros_like(trained),  # of some lives alone: whose levels have no past, say
+        # Never required: some exist only for a part of the lifetimes, such as those on new levels.
+        "lifetime_": np.zeros_like(trained),
+        # The array of zeros covers students without `skipped_…` metrics.
         "meta_": trained & ~np.any([np.zeros_like(trained), *counted], axis=0),
     }
 
@@ -158,6 +173,7 @@ def first_bad(
     wrong = {name: ~np.isfinite(x) & exists(name) for name, x in metrics.items()}
     hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
     if hits:
+        # `hits` has the first update of each bad metric; report the earliest of them.
         update, seed, name = min(hits, key=lambda hit: hit[0])
         return Bad(before + update + 1, seed, name)
     for name, good in finite.items():
@@ -167,7 +183,7 @@ def first_bad(
 
 
 def skipped(metrics: Mapping[str, np.ndarray]) -> list[str]:
-    """A sentence for each kind of update that was skipped in a chunk `[U, S]`."""
+    """Sentences on the parts of updates that were skipped in a chunk with metrics [U, S]."""
     told = []
     for name, values in metrics.items():
         num = round(float(values.sum())) if name.startswith(SKIPPED) else 0
@@ -191,7 +207,7 @@ def _head(now: Counters, steps_per_second: float) -> dict:
 
 
 def _list(values: np.ndarray) -> list[float | None]:
-    numbers = [float(f"{float(x):.7g}") for x in values]
+    numbers = [float(f"{float(x):.7g}") for x in values]  # float32 has about 7 digits
     return [x if math.isfinite(x) else None for x in numbers]
 
 

@@ -1,6 +1,6 @@
-"""A run as pure functions: its keys, its first state, and the compiled chunk of updates.
+"""Pure functions of a run: its keys, its initial states and the compiled chunk of updates.
 
-Everything here has a leading axis of seeds, `[S, ...]`, also for one seed.
+All arrays have a leading axis of seeds, `[S, ...]`, even for a single seed.
 """
 
 import dataclasses
@@ -21,20 +21,21 @@ OWN_STREAM, SHARED_STREAM = 0, 1
 
 
 class Program(NamedTuple):
-    """What is compiled for a run."""
+    """Functions of a run after compilation."""
 
     init: Callable[[], TrainState]  # states before the first update, placed on their devices
-    place: Callable[[PyTree], TrainState]  # puts restored arrays where the chunk wants them
+    place: Callable[[PyTree], TrainState]  # moves restored arrays to the devices of the chunk
+    # Donates the states; see `chunk_function`.
     chunk: Callable[[TrainState, Any], tuple[TrainState, Metrics, Metrics, Kept | tuple[()]]]
-    # donates the states; see `chunk_function`
 
 
 def run_keys(spec: RunSpec) -> tuple[Key, Keys]:
-    """Keys for the first states `[S]`, and for training: `own [S]`, `shared []`.
+    """Keys for the initial states, [S], and for training: `own` [S] and `shared` [].
 
-    Seed i depends on `seed + i` alone and the shared key on `branch_seed` alone, so that one run of
-    four seeds is four runs of one.
+    The keys of seed i depend only on `seed + i`, and the shared key only on `branch_seed`, so that
+    one run with four seeds gives the same results as four runs with one seed each.
     """
+    # Separate streams, so that a seed and a branch seed of equal value do not share keys.
     own, shared = (jax.random.fold_in(jax.random.key(0), s) for s in (OWN_STREAM, SHARED_STREAM))
     numbers = spec.seed + jnp.arange(spec.seeds)
     seeds = jax.vmap(lambda number: jax.random.split(jax.random.fold_in(own, number)))(numbers)
@@ -42,24 +43,25 @@ def run_keys(spec: RunSpec) -> tuple[Key, Keys]:
 
 
 def initial_states(spec: RunSpec, curriculum: Curriculum) -> TrainState:
-    """States before the first update, [S, ...]."""
+    """Initial states of all seeds, [S, ...]."""
     keys, _ = run_keys(spec)
-    if spec.seeds == 1:
+    if spec.seeds == 1:  # no vmap over a single seed, as in `chunk_function`
         return _add_axis(jax.jit(curriculum.init)(keys[0]))
     return jax.jit(jax.vmap(curriculum.init))(keys)
 
 
 def abstract_states(spec: RunSpec, curriculum: Curriculum) -> TrainState:
-    """Shapes and dtypes of the states, [S, ...]."""
+    """Shapes and dtypes of the states, [S, ...], without computing them."""
     keys, _ = run_keys(spec)
     return jax.eval_shape(jax.vmap(curriculum.init), keys)
 
 
 def compile_run(spec: RunSpec, curriculum: Curriculum, length: Plan) -> Program:
-    """Compile the chunk of a run, for its devices.
+    """Compile the chunk of a run for its devices.
 
     Raises:
-        ValueError: the devices are not there, or neither seeds nor slots divide among them.
+        ValueError: There are not enough devices, or neither seeds nor slots can be divided among
+            them.
     """
     mesh = None
     if spec.devices > 1:
@@ -72,13 +74,14 @@ def compile_run(spec: RunSpec, curriculum: Curriculum, length: Plan) -> Program:
         states = jax.tree.map(_with_sharding, states, where)
     chunk = jax.jit(
         chunk_function(curriculum, length.chunk, mesh, spec.log_levels),
-        donate_argnums=0,
+        donate_argnums=0,  # the new states reuse the memory of the old ones
         out_shardings=None if where is None else (where, None, None, None),
     )
     compiled = chunk.lower(states, keys, jnp.int32(0)).compile()
 
     def place(tree: PyTree) -> TrainState:
-        # The chunk donates its input: it must own fresh buffers, never a view of host memory.
+        # The chunk donates its input, so `jnp.array` copies it: a numpy array may share host memory
+        # with a device array on CPU.
         return jax.device_put(jax.tree.map(jnp.array, tree), where)
 
     return Program(
@@ -91,10 +94,16 @@ def compile_run(spec: RunSpec, curriculum: Curriculum, length: Plan) -> Program:
 def chunk_function(
     curriculum: Curriculum, num_updates: int, mesh: Mesh | None = None, log_levels: int = 0
 ) -> Callable[..., tuple[TrainState, Metrics, Metrics, Kept | tuple[()]]]:
-    """`(states [S], keys, start) -> (states [S], metrics [S, U], finite [S], kept [S, U])`.
+    """Build `(states [S], keys, start) -> (states [S], metrics [S, U], finite [S], kept [S, U])`.
 
-    `finite` says of every parameter whether it is still a number, by its path; `kept` is what the
-    curriculum log holds of each update. Not jitted.
+    `finite` indicates for each parameter, by its path, whether all its values are finite; `kept` is
+    the data of each update for the curriculum log. The function is not jitted.
+
+    Args:
+        curriculum: Curriculum to train with.
+        num_updates: Number U of updates in a chunk.
+        mesh: Devices that share the work, either over seeds or over slots; None for one device.
+        log_levels: Number of slots that the curriculum log keeps.
     """
     if mesh is not None and mesh.axis_names == (sharding.SLOTS,):
         student = sharding.over_slots(mesh, curriculum.student)
@@ -109,9 +118,9 @@ def chunk_function(
 
     def chunk(states: TrainState, keys: Keys, start: Any) -> tuple:
         if keys.own.shape[0] > 1:
-            axes: Any = Keys._make((0, None))  # every seed has its own key, all share the other
+            axes: Any = Keys._make((0, None))  # one own key per seed; one shared key for all seeds
             return jax.vmap(one, in_axes=(0, axes, None))(states, keys, start)
-        # A vmap axis of one would only slow the matrix products down.
+        # A vmap axis of size one would only slow down the matrix products.
         first = jax.tree.map(lambda x: x[0], states)
         return _add_axis(one(first, Keys(keys.own[0], keys.shared), start))
 

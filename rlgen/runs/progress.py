@@ -1,4 +1,4 @@
-"""What a person sees of a running run: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress display of runs and evaluations: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -12,70 +12,73 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class Status(NamedTuple):
-    """The state of a run after a chunk."""
+    """State of a run after a chunk."""
 
     update: int
     num_updates: int
-    env_steps: float  # of one seed
-    steps_per_second: float  # of all seeds together
+    env_steps: float  # env steps of one seed
+    steps_per_second: float  # env steps of all seeds together
     seconds_left: float
-    metrics: dict[str, float]  # means over the chunk and the seeds; NaN where there is none
+    metrics: dict[str, float]  # means over the chunk and the seeds; NaN if no value is finite
 
 
 @runtime_checkable
 class Reporter(Protocol):
-    """Where a run reports to."""
+    """Interface of objects that display the progress of a run."""
 
     def say(self, text: str) -> None:
-        """A sentence about what happens now."""
+        """Show a message."""
         ...
 
     def show(self, status: Status) -> None:
-        """A chunk is done."""
+        """Show the status after a chunk."""
         ...
 
     def close(self) -> None:
-        """The run ends, in whatever way."""
+        """Clean up; called when the run ends, also after an error."""
         ...
 
 
 class Silent:
-    """Reports nothing; the default in Python."""
+    """Reporter without output; the default in Python."""
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def show(self, status: Status) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Lines:
-    """Plain lines for logs and pipes, at most one every few seconds, and the last."""
+    """Reporter that prints plain lines for logs and pipes.
+
+    The status is printed at most every `SECONDS_BETWEEN_LINES` seconds, and after the last chunk.
+    """
 
     def __init__(self, file: TextIO | None = None):
         self._file = file or sys.stderr
         self._last = 0.0
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print a message as one line."""
         print(text, file=self._file, flush=True)
 
     def show(self, status: Status) -> None:
-        """One line, if the last is a while ago."""
+        """Print the status if enough time has passed since the last one, or the run has ended."""
         now = time.monotonic()
         if status.update == status.num_updates or now - self._last > SECONDS_BETWEEN_LINES:
             self._last = now
             self.say(f"update {status.update}/{status.num_updates}  {describe(status)}")
 
     def close(self) -> None:
-        """Nothing to clean up."""
+        """Do nothing."""
 
 
 class Bar:
-    """A progress bar on a terminal."""
+    """Reporter that shows a progress bar on a terminal."""
 
     def __init__(self):
         columns = (SpinnerColumn(), BarColumn(bar_width=24), TextColumn("{task.percentage:3.0f}%"))
@@ -85,11 +88,11 @@ class Bar:
         self._bar.start()
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a message above the bar."""
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, status: Status) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         self._bar.update(
             self._task,
             total=status.num_updates,
@@ -98,23 +101,23 @@ class Bar:
         )
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Stop the bar and restore the terminal."""
         self._bar.stop()
 
 
 def choose() -> Reporter:
-    """A bar if standard error is a terminal, lines otherwise."""
+    """Return a `Bar` if standard error is a terminal, `Lines` otherwise."""
     return Bar() if sys.stderr.isatty() else Lines()
 
 
 def counter(label: str, what: str) -> Callable[[int, int], None]:
-    """What an evaluation reports to: called with how many are done, and of how many.
+    """Progress function for evaluations, called with the number of finished items and their total.
 
-    On a terminal it rewrites one line; elsewhere it writes a line now and then, and the last.
+    On a terminal it rewrites one line. Elsewhere it prints a line every few seconds, and the last.
 
     Args:
-        label: what is being done.
-        what: what is counted, such as `episodes`.
+        label: Name of the activity.
+        what: Name of the counted items, such as `episodes`.
     """
     last = -SECONDS_BETWEEN_LINES
 
@@ -131,26 +134,24 @@ def counter(label: str, what: str) -> Callable[[int, int], None]:
 
 
 def describe(status: Status) -> str:
-    """Steps, speed, time left, and what there is of return, solve rate and share of replay."""
+    """Status in words: steps, speed, time left and, if known, return, solve rate, replay share."""
     parts = [
         f"{amount(status.env_steps)} steps",
         f"{amount(status.steps_per_second)}/s",
         f"{duration(status.seconds_left)} left",
     ]
-    of_lives = (
-        {} if "episode_return" in status.metrics else {"lifetime_return": "return of ended lives"}
-    )
+    of_lives = {} if "episode_return" in status.metrics else {"lifetime_return": "lifetime return"}
     shares = {"solve_rate": "solved", "levels_replay": "replay"}
     for name, label in ({"episode_return": "return"} | of_lives | shares).items():
         value = status.metrics.get(name, float("nan"))
-        if value == value:
+        if value == value:  # not NaN
             text = f"{value:.0%}" if name in shares else f"{value:.2f}"
             parts.append(f"{label} {text}")
     return "  ".join(parts)
 
 
 def amount(number: float) -> str:
-    """A large number in few characters: 12.3M."""
+    """Format a large number with three digits and a unit, such as 12.3M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.3g}{unit}"
@@ -158,7 +159,7 @@ def amount(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 1:02:03, or 2:03."""
+    """Format seconds as 1:02:03 or 2:03."""
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

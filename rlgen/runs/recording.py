@@ -1,4 +1,4 @@
-"""The callbacks of every run: what it writes down, refuses and reports after each chunk."""
+"""Callbacks that every run uses after each chunk: logs, checks, progress and checkpoints."""
 
 import shlex
 from typing import Any
@@ -12,7 +12,7 @@ from rlgen.runs.records import save_buffer, save_files
 
 
 class MetricsLog(Callback):
-    """Writes `metrics.jsonl`, a line an update."""
+    """Write `metrics.jsonl`, one line per update."""
 
     def start(self, run: ActiveRun, update: int) -> str:
         """Drop the lines after `update`."""
@@ -26,10 +26,10 @@ class MetricsLog(Callback):
 
 
 class CurriculumLog(Callback):
-    """Writes which levels some slots met, how they went and how they were scored."""
+    """Write the curriculum log: levels played in some slots, with their episodes and scores."""
 
     def start(self, run: ActiveRun, update: int) -> str:
-        """Drop what is later than `update`."""
+        """Drop the files with updates after `update`."""
         curriculum_log.cut(run.path, update)
         return ""
 
@@ -40,13 +40,14 @@ class CurriculumLog(Callback):
 
 
 class RefuseNonFinite(Callback):
-    """Ends a run in which a metric or a parameter is no longer a number."""
+    """Stop a run when a metric or a parameter is not finite."""
 
     def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
-        """Look at all metrics and parameters.
+        """Check all metrics and parameters.
 
         Raises:
-            RunStoppedError: names the first bad one, its update and its seed.
+            RunStoppedError: A number is not finite; the message names the first one, its update and
+                its seed.
         """
         bad = metrics.first_bad(chunk.before, chunk.metrics, chunk.finite)
         if bad is not None:
@@ -57,13 +58,13 @@ class RefuseNonFinite(Callback):
 
 
 class ProgressReport(Callback):
-    """Tells a reporter how the run goes, and the student's warnings at its end."""
+    """Pass the status of the run to a reporter, and at its end the student's warnings."""
 
     def __init__(self, reporter: Reporter):
         self._reporter = reporter
 
     def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
-        """Say what was skipped, then show the state of the run."""
+        """Report what was skipped, then show the status of the run."""
         now, num_updates, means = chunk.now, run.length.num_updates, chunk.means()
         for sentence in metrics.skipped(chunk.metrics):
             self._reporter.say(sentence)
@@ -76,47 +77,48 @@ class ProgressReport(Callback):
 
 
 class TensorBoard(Callback):
-    """Writes the means of a chunk's metrics for TensorBoard."""
+    """Write the means of each chunk's metrics to TensorBoard."""
 
     def __init__(self, writer: Any):
         self._writer = writer
 
     def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
-        """A point of each curve."""
+        """Add one point per metric, at the total number of env steps."""
         for name, mean in chunk.means().items():
             self._writer.add_scalar(name, mean, chunk.now.steps_total)
 
 
 class Checkpoints(Callback):
-    """Saves the state now and then, and with it the student's files and the sampler's levels."""
+    """Save checkpoints at regular intervals, with the student's files and the sampler's levels."""
 
     def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
-        """Save if it is due."""
+        """Save a checkpoint if one is due."""
         num_chunks = chunk.now.update // run.length.chunk
         if chunk.is_last or num_chunks % run.spec.checkpoint_every == 0:
             save(run, chunk)
 
 
 def save(run: ActiveRun, chunk: Chunk) -> None:
-    """Write a checkpoint of the state after a chunk, and what belongs to it."""
-    states, now = jax.device_get(chunk.states), chunk.now
+    """Write a checkpoint of the states after a chunk, the student's files and the level buffer."""
+    states, now = jax.device_get(chunk.states), chunk.now  # copied before the next chunk donates
     meta = {
         "run": folder.fingerprint(run.record),
         "counters": now._asdict() | {"steps": dict(now.steps)},
     }
     checkpoint.save(run.path, now.update, states, meta, run.spec.keep_checkpoints)
     save_files(run.path, run.curriculum.student, states, run.record["spec"])
-    features = now.update == run.length.num_updates  # solving levels takes seconds
+    # Level features may require solving the levels, which takes seconds: only at the run's end.
+    features = now.update == run.length.num_updates
     save_buffer(run.path / "levels.npz", run.env, run.curriculum.sampler, states, features)
 
 
 def steps_per_second(run: ActiveRun, chunk: Chunk) -> float:
-    """Env steps of all seeds, by the program's own time."""
+    """Env steps per second of all seeds, relative to the time of the chunk."""
     return run.length.chunk * run.length.steps_per_update * run.spec.seeds / chunk.seconds
 
 
 def kept(run: ActiveRun) -> str:
-    """A sentence on the newest checkpoint, and how to go on from it."""
+    """Sentence that names the newest checkpoint and the command that resumes from it."""
     known = checkpoint.updates(run.path)
     if not known:
         return "There is no checkpoint yet."
@@ -124,5 +126,5 @@ def kept(run: ActiveRun) -> str:
 
 
 def resume_command(run: ActiveRun) -> str:
-    """What to type to go on."""
+    """Shell command that resumes the run."""
     return f"rlgen train --resume {shlex.quote(str(run.path))}{folder.trust_flag(run.record)}"

@@ -1,4 +1,4 @@
-"""Side products of a run: the sampler's buffer as `levels.npz`, and TensorBoard files."""
+"""Additional output files of a run: levels, pinned inputs, student files and TensorBoard logs."""
 
 import importlib.util
 import json
@@ -18,23 +18,25 @@ from rlgen.types import PyTree, Task, TrainState
 
 
 class Buffer(NamedTuple):
-    """The filled rows of all seeds' buffers, M levels."""
+    """Filled rows of the level buffers of all seeds, M levels in total."""
 
     level: PyTree  # [M, ...]
     score: np.ndarray  # [M]
     hash: np.ndarray  # [M, 2]
-    seed: np.ndarray  # [M] position among the run's seeds
-    row: np.ndarray  # [M] row in that seed's buffer
-    past: dict[str, np.ndarray]  # [M] each: `origin`, `depth`, `age`; {} if the sampler keeps none;
-    # also `lifetime` of tasks, whose levels these are
+    seed: np.ndarray  # [M], index among the run's seeds
+    row: np.ndarray  # [M], row in that seed's buffer
+    past: dict[str, np.ndarray]  # [M] each
+    # `past` has `origin`, `depth` and `age` if the sampler keeps lineages, and `lifetime` if the
+    # buffer holds tasks.
 
 
 def find_buffer(sampler: Sampler, states: TrainState) -> Buffer | None:
-    """The levels that a sampler holds, out of numpy states [S, ...]; None if it keeps none."""
+    """Levels in a sampler's buffer, from numpy states [S, ...]; None if it has no buffer."""
     held = sampler.buffer(states.sampler)
     if held is None:
         return None
     score = np.asarray(held.score)  # [S, K]
+    # A buffer is filled from row 0 on, so the first `size` of its K rows are in use, [S, K].
     filled = np.arange(score.shape[1]) < np.asarray(held.size)[:, None]
     seed, row = np.nonzero(filled)
     level, hashes = jax.tree.map(lambda x: np.asarray(x)[seed, row], (held.level, held.hash))
@@ -47,16 +49,16 @@ def find_buffer(sampler: Sampler, states: TrainState) -> Buffer | None:
 def save_buffer(
     path: Path, env: Any, sampler: Sampler, states: TrainState, features: bool = False
 ) -> None:
-    """Write the sampler's levels, if it holds any; nothing is pickled.
+    """Write the levels in the sampler's buffer, if it holds any; nothing is pickled.
 
-    The file is one that `rlgen.levels.load_levels` reads, with the arrays `score`, `seed`, where
-    the sampler knows them `origin` (see `rlgen.types`), `depth` (edits since it was generated) and
-    `age` (updates since it was first met), of a meta-learner's tasks `lifetime`, and on request
-    `feature.…` beside it. Optimal lengths are left unknown: solving takes too long to do it between
-    chunks.
+    The file can be read by `rlgen.levels.load_levels`. It also has the arrays `score` and `seed`;
+    if the sampler keeps lineages, `origin` (see `rlgen.types`), `depth` (edits since the level was
+    generated) and `age` (updates since it was first played); for a meta-learner's tasks,
+    `lifetime`; and with `features`, the level features as `feature.…`. Optimal lengths are left
+    unknown, because solving the levels between chunks would take too long.
 
     Raises:
-        OSError: no space.
+        OSError: The file cannot be written, for example because the disk is full.
     """
     buffer = find_buffer(sampler, states)
     if buffer is None or buffer.score.size == 0:
@@ -69,6 +71,7 @@ def save_buffer(
         found = jax.jit(jax.vmap(env.level_features))(buffer.level)
         arrays |= {f"feature.{name}": np.asarray(values) for name, values in found.items()}
     part = path.with_name(f".{path.name}.part")
+    # An open file instead of a name, to which numpy would add the suffix `.npz`.
     with open(part, "wb") as file:
         np.savez(
             file,
@@ -85,46 +88,48 @@ def save_buffer(
 
 
 def _past(held: Any, state: Any, seed: np.ndarray, row: np.ndarray) -> dict[str, np.ndarray]:
-    """What a sampler that keeps lineages (PLR's) knows of some of its rows."""
-    lineage = getattr(held.level_info, "lineage", None)  # a sampler's own notes; some have none
+    """Origin, depth and age of the given rows; {} if the sampler, unlike PLR, keeps no lineage."""
+    lineage = getattr(held.level_info, "lineage", None)  # `level_info` differs between samplers
     if lineage is None:
         return {}
     found = {name: np.asarray(x)[seed, row] for name, x in lineage._asdict().items()}
+    # `born` is the index of the update in which the level was first played.
     last_update = np.asarray(state.num_updates)[seed] - 1
     return {"origin": found["origin"], "depth": found["depth"], "age": last_update - found["born"]}
 
 
 def keep_training_set(run: Path, sampler: Sampler) -> None:
-    """Write a finite training set into the run folder as `train_levels.npz`, or compare with it.
+    """Write a finite training set to `train_levels.npz` in the run folder, or compare with it.
 
     Raises:
-        ValueError: a resumed run would go on with other levels than it began with.
-        OSError: no space.
+        ValueError: A resumed run would continue with different levels than it started with.
+        OSError: The file cannot be written, for example because the disk is full.
     """
     chosen, path = sampler.level_set, run / "train_levels.npz"
     if chosen is None:
         return
     if not path.exists():
-        part = run / ".train_levels.part.npz"  # numpy would add the suffix by itself
+        part = run / ".train_levels.part.npz"  # with the suffix that numpy would otherwise add
         levels.save_levels(part, chosen)
         part.replace(path)
         return
     like = plain_level(sampler.example_level())
     if not np.array_equal(levels.load_levels(path, like).hash, chosen.hash):
         raise ValueError(
-            f"the run began with the levels in {path}, and its settings now give others; "
-            "restore the level file that it was trained on"
+            f"the run started with the levels in {path}, but its settings now yield different "
+            "levels; restore the level file that it was trained on"
         )
 
 
 def pinned_files(run: Path, student: Student) -> None:
-    """Write down what the learner was given from outside the run, or compare with it.
+    """Record the student's inputs from outside the run, or compare them with the record.
 
-    They stay the same as long as what it was given does, such as a hash of the rule it follows.
+    The student's pinned files identify these inputs, for example by a hash of the learned rule that
+    it follows; they stay the same as long as the inputs do.
 
     Raises:
-        ValueError: a resumed run would go on with something else than it began with.
-        OSError: no space.
+        ValueError: A resumed run would continue with different inputs than it started with.
+        OSError: A file cannot be written, for example because the disk is full.
     """
     for name, content in student.pinned_files().items():
         path = run / name
@@ -132,23 +137,26 @@ def pinned_files(run: Path, student: Student) -> None:
             write_atomically(path, content)
         elif path.read_bytes() != content:
             raise ValueError(
-                f"what the run began with, see {path}, has changed since; restore it to go on"
+                f"the input recorded in {path} has changed since the run started; restore it to "
+                "continue"
             )
 
 
 def save_files(run: Path, student: Student, states: TrainState, spec: Mapping[str, Any]) -> None:
-    """Write the files that a student makes of its states [S, ...], if it makes any.
+    """Write the files that a student exports from its states [S, ...], such as learned rules.
 
-    They may leave the run: the student is told of what run they are, to say so in them.
+    These files may be used outside the run, so the student receives the run's origin to record it
+    in them.
 
     Args:
-        run: its folder.
-        student: whose files.
-        states: after the last update.
-        spec: of the run's record, which is the same after a resumption.
+        run: Run folder.
+        student: Student that exports the files.
+        states: States after the last update.
+        spec: Spec from the run's record, which stays the same when the run is resumed.
 
     Raises:
-        OSError: no space; older files are untouched.
+        OSError: A file cannot be written, for example because the disk is full; older files are
+            unchanged.
     """
     origin = {name: spec[name] for name in ("recipe", "env", "preset", "seed")}
     origin["rlgen"] = __version__
@@ -158,22 +166,22 @@ def save_files(run: Path, student: Student, states: TrainState, spec: Mapping[st
 
 
 def check_tensorboard(wanted: bool) -> None:
-    """Refuse what an extra is missing for, before a run is begun.
+    """Check before a run starts that tensorboardX is installed if it is wanted.
 
     Raises:
-        ValueError: tensorboardX is not installed.
+        ValueError: tensorboardX is wanted but not installed.
     """
     try:
         missing = wanted and importlib.util.find_spec("tensorboardX") is None
-    except ValueError:  # how Python says that a module is blocked
+    except ValueError:  # raised if `sys.modules` blocks the module
         missing = True
     if missing:
-        raise ValueError("--tensorboard needs the extra: pip install 'rlgen[tensorboard]'")
+        raise ValueError("--tensorboard requires the extra: pip install 'rlgen[tensorboard]'")
 
 
 @contextmanager
 def tensorboard_writer(run: Path, wanted: bool) -> Iterator[Any]:
-    """A writer into the run folder, or None."""
+    """TensorBoard writer for the run folder; None if not `wanted`."""
     if not wanted:
         yield None
         return

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the loop reads between chunks."""
+"""Turn Ctrl-C and SIGTERM into a stop request that the training loop reads between chunks."""
 
 import signal
 import threading
@@ -8,29 +8,36 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether, and by which signal, the run was asked to stop."""
+    """Request to stop a run, true once a signal has arrived.
+
+    Attributes:
+        signal: Number of the signal; 0 if none has arrived.
+    """
 
     def __init__(self):
         self.signal = 0
 
     def __bool__(self) -> bool:
-        """A signal has come."""
+        """Return whether a signal has arrived."""
         return self.signal != 0
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Exit status as in shells, 128 + signal: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signal
 
 
 @contextmanager
 def catch_stop(notice: Callable[[], None]) -> Iterator[StopRequest]:
-    """Turn the first signal into a request and a notice; a second one raises at once.
+    """Turn the first signal into a stop request; a second signal raises immediately.
 
-    Outside the main thread, where Python allows no handlers, nothing is caught.
+    Outside the main thread, where Python does not allow signal handlers, no signal is caught.
+
+    Args:
+        notice: Called when the first signal arrives.
 
     Raises:
-        KeyboardInterrupt: on the second signal.
+        KeyboardInterrupt: A second signal arrived.
     """
     request = StopRequest()
 

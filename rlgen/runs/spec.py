@@ -1,8 +1,8 @@
-"""What a run is, before it runs: names, sizes, seeds and overrides; and the components they give.
+"""Specification of a run (names, sizes, seeds, overrides), and the components built from it.
 
-The order of precedence, later wins: the environment's and the recipe's defaults, the preset's
-values, the user's values. What comes out is written down leaf by leaf in the run folder, so that a
-run is rebuilt from its own record even after a preset has changed.
+Values are resolved in order of increasing precedence: defaults of the environment and the recipe,
+values of the preset, values of the user. Every resolved value is recorded in the run folder, so
+that a run is rebuilt from its own record even after a preset has changed.
 """
 
 import dataclasses
@@ -21,44 +21,44 @@ from rlgen.protocols import LevelEnv, Student, check_numbers
 NO_FIELDS: Any = MappingProxyType({})
 
 DEFAULT_STEPS = 5_000_000
-"""Of each seed, where neither the user nor the recipe says how many."""
+"""Env steps of each seed if neither the user nor the recipe sets them."""
 OF_RECIPE = -1
-"""For steps: leave it to the recipe."""
+"""Value of `steps` that selects the recipe's default."""
 
 RULE = "student.learner.rule"
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """A run as a user asks for it.
+    """Specification of a run, as given by the user.
 
     Attributes:
-        recipe: the method: a name of `rlgen list recipes`, or a dotted path of your own module.
-        env: the environment's name or dotted path.
-        preset: fast, strong or parity, where the recipe has it; "" for the recipe's own defaults.
-        learner: the learner's name; "" for the recipe's own.
-        score: the name of what judges levels; "" for the recipe's own.
-        bonus: exploration bonuses, by name: `rnd`, or combined, `e3b*rnd`; "" for none.
-        rule: of learners that follow a learned rule: a run of meta-training, a .npz file or the
-            name of a rule that ships with rlgen; "" for what the recipe says.
-        steps: env steps of each seed, rounded up to whole chunks; -1 for what the recipe's module
-            says of the preset, `STEPS`, or else 5 million.
-        seed: the first seed.
-        seeds: S, number of seeds trained side by side: seed, seed + 1, ...
-        devices: number of devices that share the work.
-        branch_seed: the seed of decisions that all seeds have in common.
-        chunk: updates of one compiled program, between which progress, metrics and checkpoints
-            happen; 0 for about a fiftieth of the run, at most 100.
-        checkpoint_every: chunks between two checkpoints.
-        keep_checkpoints: how many of the newest checkpoints stay.
-        log_levels: slots of each update whose levels the curriculum log keeps; 0 for no log.
-        gap_every: of runs over a finite training set, chunks between two measurements of the
-            generalisation gap; 0 for about twenty a run, fewer in short ones, and -1 for none.
-        env_fields: the environment's fields that differ from its preset.
-        overrides: the curriculum's fields that differ from the preset, by dotted path.
+        recipe: Method: a name from `rlgen list recipes`, or the dotted path of your own module.
+        env: Name or dotted path of the environment.
+        preset: Preset: fast, strong or parity, if the recipe has it; "" for the recipe's defaults.
+        learner: Name of the learner; "" for the recipe's default.
+        score: Name of the score that rates levels; "" for the recipe's default.
+        bonus: Exploration bonus by name, `rnd`, or combined, `e3b*rnd`; "" for no bonus.
+        rule: Learned rule, for learners that follow one: a meta-training run, a .npz file or the
+            name of a rule shipped with rlgen; "" for the recipe's default.
+        steps: Env steps of each seed, rounded up to whole chunks; -1 for the value that the
+            recipe's module sets for the preset in `STEPS`, or 5 million if it sets none.
+        seed: First seed.
+        seeds: Number S of seeds trained in parallel: seed, seed + 1, ...
+        devices: Number of devices that share the work.
+        branch_seed: Seed of the random decisions that all seeds share.
+        chunk: Updates in one compiled program; progress, metrics and checkpoints are written
+            between chunks. 0 for about a fiftieth of the run, at most 100.
+        checkpoint_every: Chunks between two checkpoints.
+        keep_checkpoints: Number of newest checkpoints to keep.
+        log_levels: Slots per update whose levels the curriculum log keeps; 0 for no log.
+        gap_every: Chunks between two measurements of the generalisation gap, for runs with a finite
+            training set; 0 for about twenty per run (fewer in short runs), -1 for none.
+        env_fields: Fields of the environment that differ from its preset.
+        overrides: Fields of the curriculum that differ from the preset, by dotted path.
 
     Raises:
-        ValueError: a number outside its range.
+        ValueError: A number is outside its range.
     """
 
     recipe: str
@@ -93,18 +93,18 @@ class RunSpec:
 
 
 class Plan(NamedTuple):
-    """The length of a run in updates."""
+    """Length of a run in updates."""
 
-    num_updates: int  # a multiple of `chunk`
+    num_updates: int  # multiple of `chunk`
     chunk: int
-    steps_per_update: int  # env steps of one seed, by all of its students; a teacher's apart
+    steps_per_update: int  # env steps of one seed and all its students, without a teacher's
 
 
 def build(spec: RunSpec) -> tuple[Any, Curriculum]:
-    """The environment and the curriculum of a run, every value in place.
+    """Build the environment and the curriculum of a run, with all values resolved.
 
     Raises:
-        ValueError: an unknown name, field or preset, or a value that a component refuses.
+        ValueError: A name, field or preset is unknown, or a component rejects a value.
     """
     recipe = registry.load("recipes", spec.recipe)
     presets = getattr(recipe, "PRESETS", {})
@@ -116,72 +116,77 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
         raise ValueError(
             f"unknown preset {spec.preset!r}; {registry.did_you_mean(spec.preset, known)}"
         )
+    # The user's values come last and override the preset's.
     env = config.override(env, {**env_presets.get(spec.preset, {}), **spec.env_fields})
     curriculum = recipe.build(env, **_chosen(spec, recipe))
     if spec.bonus:
         curriculum = _with_bonus(curriculum, spec, env)
     known_paths = config.flatten(curriculum)
-    # A preset also holds values of learners that were not chosen, such as the size of a memory.
+    # A preset also has values for learners that were not chosen, such as the size of a memory;
+    # these are dropped.
     values = {p: v for p, v in presets.get(spec.preset, {}).items() if p in known_paths}
     overrides = _with_rule(spec, known_paths)
     of_student = {p.removeprefix("student."): v for p, v in values.items() if p[:8] == "student."}
+    # The student's discounting before the user's overrides, see `_for_score`.
     before = config.override(curriculum.student, of_student).discounting()
     curriculum = config.override(curriculum, {**values, **overrides})
     curriculum = _spanning(curriculum, plan(spec, curriculum).num_updates)
     shared = _for_score(curriculum, before, known_paths)
+    # The overrides are applied again, so that they win over schedules and shared discounting.
     return env, config.override(curriculum, {**shared, **overrides})
 
 
 def _with_bonus(curriculum: Curriculum, spec: RunSpec, env: LevelEnv) -> Curriculum:
-    """The curriculum whose student is paid a bonus.
+    """Return the curriculum with an exploration bonus added to the student's reward.
 
     Raises:
-        ValueError: the expression cannot be read, or the recipe's student takes no bonus.
+        ValueError: The expression cannot be parsed, or the recipe's student supports no bonus.
     """
     student = curriculum.student
     if not student.offers(Student.with_bonus):
         raise ValueError(
-            f"--bonus {spec.bonus}: the recipe {spec.recipe} learns a rule from whole lives of "
-            "agents, and pays no bonus; leave it out, or train an agent by the rule (lpg-agent)"
+            f"--bonus {spec.bonus}: the recipe {spec.recipe} learns a rule from whole lifetimes of "
+            "agents and supports no bonus; omit it, or train an agent by the rule (lpg-agent)"
         )
     shaped = Shaped(parse(spec.bonus, env))
     return dataclasses.replace(curriculum, student=student.with_bonus(shaped))
 
 
 def _chosen(spec: RunSpec, recipe: Any) -> dict[str, str]:
-    """Learner and score, where they are given."""
+    """Arguments for the recipe's `build`: learner and score, if they are given."""
     names = {"learner": spec.learner, "score": spec.score}
     given = {kind: name for kind, name in names.items() if name}
     known = inspect.signature(recipe.build).parameters
     for kind, name in given.items():
         if kind not in known:
             raise ValueError(
-                f"--{kind} {name}: the recipe {spec.recipe} has no choice of a {kind}; leave it out"
+                f"--{kind} {name}: the recipe {spec.recipe} has no option for the {kind}; omit it"
             )
     return given
 
 
 def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
-    """How many updates the asked steps are, rounded up to whole chunks."""
+    """Compute the length of a run in updates, rounded up to whole chunks."""
     student = curriculum.student
     per_update = curriculum.num_slots * student.num_steps
     per_update *= student.population
-    if student.full_lifetime:
+    if student.full_lifetime:  # each update trains an agent for its whole lifetime
         assert curriculum.sampler.mean_lifetime is not None, "the curriculum checks it"
         per_update = round(per_update * curriculum.sampler.mean_lifetime)
     asked = math.ceil(steps_of(spec) / per_update)
     longest = min(spec.chunk or max(min(asked // 50, 100), 1), asked)
     num_chunks = math.ceil(asked / longest)
-    chunk = spec.chunk or math.ceil(asked / num_chunks)  # the shortest that needs no more chunks
+    # The shortest chunk with the same number of chunks, so that rounding up adds few updates.
+    chunk = spec.chunk or math.ceil(asked / num_chunks)
     chunk = min(chunk, asked)
     return Plan(chunk * math.ceil(asked / chunk), chunk, per_update)
 
 
 def steps_of(spec: RunSpec) -> int:
-    """Env steps of each seed: as asked for, or the recipe's own for the preset.
+    """Env steps of each seed: `spec.steps`, or the recipe's default for the preset.
 
     Raises:
-        ValueError: the recipe is unknown.
+        ValueError: The recipe is unknown.
     """
     if spec.steps != OF_RECIPE:
         return spec.steps
@@ -190,10 +195,10 @@ def steps_of(spec: RunSpec) -> int:
 
 
 def with_names(spec: RunSpec) -> RunSpec:
-    """The same run with all said that the recipe says by default: learner, score and steps.
+    """Fill in the recipe's defaults for the learner, the score and the number of steps.
 
     Raises:
-        ValueError: the recipe is unknown.
+        ValueError: The recipe is unknown.
     """
     parameters = inspect.signature(registry.load("recipes", spec.recipe).build).parameters
     own = {kind: parameters[kind].default for kind in ("learner", "score") if kind in parameters}
@@ -202,10 +207,10 @@ def with_names(spec: RunSpec) -> RunSpec:
 
 
 def _with_rule(spec: RunSpec, known: Collection[str]) -> dict[str, Any]:
-    """The overrides, and among them the rule that a learner is to follow.
+    """Overrides of the spec, including the rule that the learner follows.
 
     Raises:
-        ValueError: the learner follows no rule, or two are given.
+        ValueError: The learner does not follow a learned rule, or two different rules are given.
     """
     if not spec.rule:
         return spec.overrides
@@ -214,6 +219,7 @@ def _with_rule(spec: RunSpec, known: Collection[str]) -> dict[str, Any]:
             f"--rule {spec.rule}: the learner of {spec.recipe} does not follow a learned rule; use "
             "the recipe lpg-agent"
         )
+    # Overrides may be spelt with hyphens, as on the command line.
     given = {path.replace("-", "_"): value for path, value in spec.overrides.items()}
     if given.get(RULE, spec.rule) != spec.rule:
         raise ValueError(f"give either --rule {spec.rule} or --{RULE} {given[RULE]}, not both")
@@ -223,23 +229,30 @@ def _with_rule(spec: RunSpec, known: Collection[str]) -> dict[str, Any]:
 def _for_score(
     curriculum: Curriculum, before: Mapping[str, Any], known: Collection[str]
 ) -> dict[str, Any]:
-    """Where the learner's discounting is another than `before`, the same for the score's."""
+    """Overrides that copy changes of the learner's discounting to the score.
+
+    Args:
+        curriculum: Curriculum after the user's overrides.
+        before: Discounting of the student before them.
+        known: Paths of the curriculum's fields; a score may lack some of these parameters.
+    """
     now = curriculum.student.discounting()
     changed = {f"score.{name}": x for name, x in now.items() if x != before.get(name)}
     return {path: x for path, x in changed.items() if path in known}
 
 
 def paths_set_by_length(curriculum: Curriculum) -> set[str]:
-    """Dotted paths of the hyperparameters that follow from the length of a run."""
+    """Dotted paths of the hyperparameters that depend on the length of a run."""
+    # A path depends on the length exactly if it differs between a very short and a long run.
     short, long = (config.flatten(_spanning(curriculum, length)) for length in (1, 10**6))
     return {path for path, value in short.items() if value != long[path]}
 
 
 def _spanning(curriculum: Curriculum, num_updates: int) -> Curriculum:
-    """Schedules span the run.
+    """Fit all schedules to the length of the run.
 
-    Those of students are counted in updates that are learned from, of which some samplers have
-    fewer.
+    Schedules of students count only updates that train; with some samplers these are fewer than all
+    updates.
     """
     sampler = curriculum.sampler
     share = sampler.trained_updates(curriculum.num_slots * curriculum.levels_per_slot)

@@ -1,8 +1,8 @@
-"""How often a run was scored on sealed levels: every look is a line in the run's `looks.jsonl`.
+"""Record evaluations on sealed suites: every such look is a line in the run's `looks.jsonl`.
 
-Whoever chooses among agents by a test set fits that set: the more looks, the less a score on it
-says of levels that nobody looked at. Splits that are there to choose by, `train` and `validation`,
-are not sealed.
+Choosing between agents by their scores on a test set fits that set: the more looks, the less a
+score on it predicts performance on unseen levels. The splits `train` and `validation` are meant for
+such choices and are not sealed.
 
 Source of the practice: Dwork et al., 2015, "The reusable holdout: Preserving validity in adaptive
 data analysis".
@@ -15,25 +15,25 @@ from pathlib import Path
 
 FILE = "looks.jsonl"
 OPEN = ("train", "validation")
-"""Splits that may be looked at as often as one likes."""
+"""Splits that are not sealed; evaluations on them are not counted."""
 
 
 def count_access(
     run: Path, suite: str, version: str, split: str, **facts: str | int | float | None
 ) -> int:
-    """Write down one look at a suite; how many this run has had of it, this one included.
+    """Record one look at a suite and return the run's number of looks at it, including this one.
 
-    0, and nothing is written, of splits that are not sealed.
+    For splits that are not sealed, nothing is written and 0 is returned.
 
     Args:
-        run: its folder.
-        suite: with its family, such as `maze/heldout`.
-        version: of the suite; another version has other levels, and a count of its own.
-        split: of the suite's levels.
-        facts: what else is worth keeping: update, attempts, seed of the evaluation.
+        run: Run folder.
+        suite: Name of the suite with its family, such as `maze/heldout`.
+        version: Version of the suite; versions have different levels and are counted separately.
+        split: Split of the suite's levels.
+        facts: Further values to record: update, attempts and seed of the evaluation.
 
     Raises:
-        ValueError: the file is damaged, or cannot be written.
+        ValueError: The file is damaged or cannot be written.
     """
     if split in OPEN:
         return 0
@@ -41,7 +41,7 @@ def count_access(
     when = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({"suite": suite, "version": version, "split": split, **facts, "when": when})
     try:
-        # One write of one line at the file's end: two evaluations at once do not mix theirs.
+        # A single write in append mode, so that lines of concurrent evaluations do not mix.
         file = os.open(run / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(file, f"{line}\n".encode())
@@ -53,10 +53,10 @@ def count_access(
 
 
 def accesses(run: Path) -> list[dict]:
-    """Every look that a run has had, oldest first.
+    """All looks recorded in a run's folder, oldest first.
 
     Raises:
-        ValueError: a line is not one that `look` wrote; it is named.
+        ValueError: A line was not written by `count_access`; the message gives its number.
     """
     path = Path(run) / FILE
     if not path.is_file():
@@ -69,6 +69,6 @@ def accesses(run: Path) -> list[dict]:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}, line {number}, is damaged: the looks at sealed levels can no longer be "
-                "counted; mend or remove the line"
+                "counted; repair or remove the line"
             ) from error
     return found

@@ -1,9 +1,10 @@
-"""Train a run from its first or its last checkpoint to its end, chunk by chunk.
+"""Train a run chunk by chunk, from its start or a checkpoint to its end.
 
-Between two chunks, in this order: metrics and the curriculum log are written, the numbers are
-checked, now and then the generalisation gap is measured, a checkpoint is saved. So a checkpoint
-never holds a state that is not a number and never runs ahead of the metrics and the log, and
-whatever happens in between costs at most the work since the last checkpoint.
+After each chunk, in this order: the metrics and the curriculum log are written, metrics and
+parameters are checked for finite values, the generalisation gap is measured if it is due, and a
+checkpoint is saved if it is due. A checkpoint therefore never contains non-finite parameters and is
+never ahead of the metrics and the log, and an interruption loses at most the work since the last
+checkpoint.
 """
 
 import dataclasses
@@ -46,12 +47,12 @@ from rlgen.types import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What does not change what a run computes.
+    """Options that do not change the results of a run.
 
     Attributes:
-        reporter: where progress goes.
-        tensorboard: also write TensorBoard files; needs the extra `tensorboard`.
-        callbacks: work between chunks, such as `GapTracking` of
+        reporter: Reporter that shows the progress.
+        tensorboard: Whether to write TensorBoard files, which requires the extra `tensorboard`.
+        callbacks: Callbacks to run between chunks, such as `GapTracking` of
             `rlgen.evaluation.generalisation.during_training`.
     """
 
@@ -64,8 +65,8 @@ def train(spec: RunSpec, path: Path | str, options: Options | None = None) -> Pa
     """Train a new run in a new folder.
 
     Raises:
-        ValueError: the spec is impossible or the folder is taken; nothing was trained.
-        RunStoppedError: a signal, a full disk or a number that is not finite ended it.
+        ValueError: The spec is invalid or the folder is not empty; nothing was trained.
+        RunStoppedError: The run was ended by a signal, a full disk or a non-finite number.
     """
     path = Path(path)
     spec = with_names(spec)
@@ -83,18 +84,20 @@ def resume(
     allow_imports: bool = False,
     options: Options | None = None,
 ) -> Path:
-    """Go on with a run from its newest checkpoint, bit for bit as if it had never stopped.
+    """Continue a run from its newest checkpoint; results are bit-identical to an uninterrupted run.
 
     Args:
-        path: the run's folder.
-        at: the update of an older checkpoint to go on from; newer ones are renamed, not deleted.
-        devices: another number of devices than before; equal up to rounding then.
-        allow_imports: import modules from outside rlgen that the run's record names.
-        options: of reporting.
+        path: Run folder.
+        at: Update number of an older checkpoint to continue from; newer ones are renamed, not
+            deleted.
+        devices: New number of devices; results then agree only up to rounding.
+        allow_imports: Whether to import modules outside rlgen that the run's record names.
+        options: Options for reporting and callbacks.
 
     Raises:
-        ValueError: not a run, a damaged or foreign checkpoint, or the run has ended.
-        RunStoppedError: as for `train`.
+        ValueError: The folder is not a run, the checkpoint is damaged or belongs to another run, or
+            the run has ended.
+        RunStoppedError: The run was ended by a signal, a full disk or a non-finite number.
     """
     path = Path(path)
     record = folder.read(path)
@@ -109,6 +112,7 @@ def resume(
         return _run(run, options, None)
     at = known[-1] if at is None else at
     restored = restore(run.path, record, abstract_states(spec, curriculum), at)
+    # Checked after `restore`, so that a damaged checkpoint is reported even if the run has ended.
     if at >= run.length.num_updates:
         raise ValueError(f"{path} has ended: all {at} updates are done")
     for moved in checkpoint.set_aside(path, at):
@@ -119,29 +123,35 @@ def resume(
 def restore(
     path: Path, record: dict[str, Any], like: TrainState, update: int
 ) -> tuple[TrainState, Counters]:
-    """The states and counters of one checkpoint of a run.
+    """Load the states and counters from one checkpoint of a run.
+
+    Args:
+        path: Run folder.
+        record: The run's record, see `folder.read`.
+        like: Abstract states with the expected structure, see `abstract_states`.
+        update: Update number of the checkpoint.
 
     Raises:
-        ValueError: the checkpoint is missing, damaged, or of another run.
+        ValueError: The checkpoint is missing, damaged, or from another run or version of rlgen.
     """
     meta = checkpoint.read_meta(path, update)
     if meta["run"] != folder.fingerprint(record):
         raise ValueError(
-            f"checkpoint {path / 'checkpoints' / f'{update:08d}'} belongs to another run than "
-            f"{path / 'config.json'}, or that file was edited; both are left as they are"
+            f"checkpoint {path / 'checkpoints' / f'{update:08d}'} belongs to a different run than "
+            f"{path / 'config.json'}, or that file was edited; both were left unchanged"
         )
     counters = meta["counters"]
     if not isinstance(counters, dict) or set(counters) != set(Counters._fields):
         raise ValueError(
             f"checkpoint {path / 'checkpoints' / f'{update:08d}'} was written by another version "
             f"of rlgen ({record['versions'].get('rlgen')}; this is {__version__}) and cannot be "
-            "read by this one; it is left as it is"
+            "read by this version; it was left unchanged"
         )
     return checkpoint.restore(path, update, like), Counters(**counters)
 
 
 def _check(spec: RunSpec, curriculum: Curriculum, options: Options) -> None:
-    """Refuse what cannot run on this machine before the run folder is touched."""
+    """Check that the run can execute on this machine, before the run folder is changed."""
     check_tensorboard(options.tensorboard)
     if spec.devices > 1:
         make_mesh(spec.devices, spec.seeds, curriculum.num_slots)
@@ -161,6 +171,7 @@ def _run(run: ActiveRun, options: Options, restored: tuple[TrainState, Counters]
             reporter.say(_start_message(run, counters))
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
+            # Some samplers prepare for minutes, for example by fitting a level generator.
             if run.curriculum.sampler.preparation and not restored:
                 reporter.say(f"{run.curriculum.sampler.preparation} ...")
             states = program.place(restored[0]) if restored else program.init()
@@ -176,7 +187,8 @@ def _run(run: ActiveRun, options: Options, restored: tuple[TrainState, Counters]
 
 
 def _callbacks(options: Options, board: Any) -> list[Callback]:
-    """All of a run, in their order: a checkpoint comes last."""
+    """All callbacks of a run, in the order in which they are called."""
+    # The checkpoint comes last: it must not be saved if an earlier callback rejects the chunk.
     return [
         MetricsLog(),
         CurriculumLog(),
@@ -197,7 +209,7 @@ def _train_loop(
     callbacks: Sequence[Callback],
 ) -> None:
     def notice() -> None:
-        reporter.say("stopping after the running chunk; once more to abandon it")
+        reporter.say("stopping after the current chunk; interrupt again to abandon it")
 
     def say(messages: Iterable[str]) -> None:
         for message in filter(None, messages):
@@ -210,7 +222,8 @@ def _train_loop(
             states, chunk = _run_chunk(program, states, now)
             now = chunk.now
             for callback in callbacks:
-                # Asked each time, so that a signal heard meanwhile still leads to a checkpoint.
+                # Evaluated for each callback, so that a signal that arrives during an earlier
+                # callback still leads to a checkpoint.
                 is_last = now.update == last or bool(stop)
                 callback.after_chunk(run, chunk._replace(is_last=is_last))
     say(callback.finish(run) for callback in callbacks)
@@ -219,10 +232,12 @@ def _train_loop(
 
 
 def _run_chunk(program: Program, states: TrainState, now: Counters) -> tuple[TrainState, Chunk]:
-    """Run one chunk; signals are heard while it runs, since the wait is in Python."""
+    """Run one chunk, waiting for its results in Python so that signals are handled meanwhile."""
     start = time.perf_counter()
     states, *found = program.chunk(states, now.update)
-    leaves = jax.tree.leaves(found)  # all results of a program are ready together
+    leaves = jax.tree.leaves(found)  # all results of a program become ready together
+    # Python handlers do not run inside a blocking call to JAX, so poll; the interval grows with the
+    # elapsed time, which keeps short chunks fast.
     while not all(leaf.is_ready() for leaf in leaves):
         time.sleep(min(0.05, 0.02 * (time.perf_counter() - start) + 1e-4))
     told, finite, levels = jax.device_get(tuple(found))
@@ -243,7 +258,8 @@ def _start_message(run: ActiveRun, counters: Counters) -> str:
 
 
 def _disk_trouble(run: ActiveRun, error: OSError) -> str:
-    if isinstance(error, ConnectionError | TimeoutError):  # of a callback that reports elsewhere
+    # From a callback that reports over the network; not a failure to write the run folder.
+    if isinstance(error, ConnectionError | TimeoutError):
         return f"{type(error).__name__}: {error.strerror or error}. {kept(run)}"
     return f"cannot write to {run.path}: {error.strerror or error}. {kept(run)}"
 
@@ -251,5 +267,5 @@ def _disk_trouble(run: ActiveRun, error: OSError) -> str:
 def _how_to_resume(run: ActiveRun, now: Counters) -> str:
     return (
         f"stopped at update {now.update} of {run.length.num_updates}. "
-        f"Go on with: {resume_command(run)}"
+        f"Continue with: {resume_command(run)}"
     )

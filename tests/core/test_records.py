@@ -17,7 +17,7 @@ def test_a_run_keeps_its_training_set_and_refuses_another(tmp_path):
     kept = load_levels(tmp_path / "train_levels.npz", sampler.example_level())
     np.testing.assert_array_equal(kept.hash, sampler.level_set.hash)
     keep_training_set(tmp_path, sampler)  # as on resuming
-    with pytest.raises(ValueError, match="began with the levels in"):
+    with pytest.raises(ValueError, match="started with the levels in"):
         keep_training_set(tmp_path, other)
 
 

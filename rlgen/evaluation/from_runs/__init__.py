@@ -1,1 +1,1 @@
-"""Inputs of reports that are read from run folders, or played with their policies."""
+"""Collect inputs of reports from run folders or by playing with their policies."""

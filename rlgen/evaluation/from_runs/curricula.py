@@ -1,4 +1,4 @@
-"""Curricula of runs: their logs are read, levels described, and figures drawn for the report."""
+"""Summarise curricula for the report: read logs, compute level features, draw figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,9 +29,10 @@ from rlgen.runs.progress import counter
 
 
 def curricula_of(runs: Mapping[str, Path], allow_imports: bool) -> dict[str, CurriculumSummary]:
-    """The curriculum of each run that kept a log, by its label.
+    """Summarise the curriculum of each run that kept a log, by run label.
 
-    A log that cannot be read is no reason to throw away what was played: the report says so.
+    A log that cannot be read does not raise an error, so that the finished evaluation is not lost:
+    the report shows the error message instead.
     """
     progress = counter("curricula", "runs")
     stories = {}
@@ -47,10 +48,15 @@ def curricula_of(runs: Mapping[str, Path], allow_imports: bool) -> dict[str, Cur
 def tell(
     run: Path, allow_imports: bool = False, limit: int = MAX_LEVELS
 ) -> CurriculumSummary | None:
-    """Summarise a run's curriculum; None if it kept neither a log nor measurements.
+    """Summarise a run's curriculum; None if the run kept neither a log nor gap measurements.
+
+    Args:
+        run: Run folder.
+        allow_imports: Whether to import modules outside rlgen that the run's record names.
+        limit: Maximum number of logged levels whose features are computed.
 
     Raises:
-        ValueError: not a run, or a damaged log; the file is named.
+        ValueError: The folder is not a run, or its log is damaged; the message names the file.
     """
     lines = read_metrics(run / FILE) if (run / FILE).is_file() else []
     curves = {theme: gap_curves(lines, theme) for theme in THEMES}
@@ -65,7 +71,7 @@ def tell(
 
 
 def find_examples(env: Any, log: LevelLog) -> Examples | None:
-    """Images of levels trained on in each sixth of a run; None if the environment draws none."""
+    """Images of levels trained on in each sixth of a run; None if the environment has no images."""
     if not registry.has(env, LevelEnv.level_image):
         return None
     times = in_pieces(log, TIMES)
@@ -74,5 +80,5 @@ def find_examples(env: Any, log: LevelLog) -> Examples | None:
 
 
 def _image(env: Any, log: LevelLog, at: np.ndarray) -> np.ndarray:
-    """The level at a place [U, S, n] of the log."""
+    """Image of the level at index `at` into the log's [U, S, n] axes."""
     return np.asarray(env.level_image(jax.tree.map(lambda x: jnp.asarray(x[tuple(at)]), log.level)))

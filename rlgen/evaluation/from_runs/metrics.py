@@ -1,4 +1,4 @@
-"""The `metrics.jsonl` of runs."""
+"""Read the `metrics.jsonl` of runs."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read_metrics(path: Path | str) -> list[dict]:
-    """The lines of a `metrics.jsonl`; what is not a JSON object (a line cut short) is skipped."""
+    """Read the lines of a `metrics.jsonl`, skipping those that are not complete JSON objects."""
     lines = []
     for text in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -19,6 +19,6 @@ def read_metrics(path: Path | str) -> list[dict]:
 
 
 def metrics_of(runs: Mapping[str, Path]) -> dict[str, list[dict]]:
-    """Lines of the metrics of every run that has any, by its label."""
+    """Metrics of every run that has a `metrics.jsonl`, by run label."""
     logs = {label: run / "metrics.jsonl" for label, run in runs.items()}
     return {label: read_metrics(log) for label, log in logs.items() if log.is_file()}

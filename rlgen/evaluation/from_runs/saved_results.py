@@ -1,4 +1,4 @@
-"""Saved results of a run: where `rlgen compare` keeps them, and whether they answer a question."""
+"""Find saved results of a run that match a requested evaluation, so that it is not repeated."""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +12,7 @@ from rlgen.levels import Suite
 
 
 def saved_folder(run: Opened, suite: Suite, attempts: int, seed: int) -> Path:
-    """Where `rlgen compare` keeps what it played; `rlgen eval` has a folder of its own."""
+    """Folder in which `rlgen compare` saves an evaluation; `rlgen eval` uses a different one."""
     name = suite.name.replace("/", "-")
     return run.path / "eval" / f"{name}-{attempts}-attempts-seed-{seed}-update-{run.update}"
 
@@ -20,7 +20,12 @@ def saved_folder(run: Opened, suite: Suite, attempts: int, seed: int) -> Path:
 def find_saved(
     run: Opened, suite: Suite, attempts: int, seed: int
 ) -> tuple[Evaluation | None, list[str]]:
-    """A run's saved results of exactly this evaluation, and why others were not taken."""
+    """Find a run's saved results of exactly this evaluation.
+
+    Returns:
+        The evaluation, or None if no saved results match; and the reasons for which other saved
+        results were not used.
+    """
     by_eval = run.path / "eval" / suite.name.replace("/", "-")
     places = (saved_folder(run, suite, attempts, seed), by_eval)
     passed = []
@@ -32,6 +37,7 @@ def find_saved(
         except ValueError as error:
             passed.append(str(error))
             continue
+        # A folder of `rlgen eval` may hold several runs.
         own = [e for e in every if e.run == run.path.name]
         wrong = _other_than(own[0], run, suite, attempts, seed) if own else "of other runs"
         if not wrong:
@@ -41,7 +47,7 @@ def find_saved(
 
 
 def _other_than(e: Evaluation, run: Opened, suite: Suite, attempts: int, seed: int) -> str:
-    """In what a saved evaluation is not the one asked for; "" if it is."""
+    """First difference between a saved evaluation and the requested one; "" if they match."""
     bits = np.asarray(suite.levels.hash)
     same_levels = e.level_names == suite.levels.names and np.array_equal(e.level_hashes, bits)
     facts = {

@@ -1,4 +1,4 @@
-"""Pictures for a report: every level of a suite, and episodes on those that a run does worst on."""
+"""Pictures for a report: levels of a suite, and episodes on the levels with the lowest scores."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,23 +18,23 @@ from rlgen.registry import has
 from rlgen.rollout import Record, rollout
 from rlgen.types import PyTree
 
-MAX_PICTURES = 64
-MAX_FRAMES = 400
-TRIES = 16
+MAX_PICTURES = 64  # levels of a suite
+MAX_FRAMES = 400  # frames of an animation
+TRIES = 16  # episodes to choose from
 
 
 class Tries(NamedTuple):
-    """Some episodes of one policy on one level, side by side."""
+    """N parallel episodes of one policy on one level."""
 
-    solved: Bool[np.ndarray, " N"] | tuple[()]  # () where the family has no such notion
-    over: Bool[np.ndarray, " N"]  # ended within the frames that are shown
-    length: Int[np.ndarray, " N"]  # steps, as far as shown
-    total: Float[np.ndarray, " N"]  # reward
+    solved: Bool[np.ndarray, " N"] | tuple[()]  # () if the family does not define success
+    over: Bool[np.ndarray, " N"]  # whether the episode ended within the recorded steps
+    length: Int[np.ndarray, " N"]  # number of recorded steps of the episode
+    total: Float[np.ndarray, " N"]  # sum of rewards over these steps
     states: PyTree  # [T, N, ...]
 
 
 def level_images(suite: Suite) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
-    """A picture of each level by its name; none if the environment cannot draw."""
+    """Pictures of the first `MAX_PICTURES` levels, by name; {} if the environment has no images."""
     if not has(suite.env, LevelEnv.level_image):
         return {}
     draw = suite.env.level_image
@@ -45,35 +45,38 @@ def level_images(suite: Suite) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
 def replays(
     policies: Policies, suite: Suite, evaluation: Evaluation, seed: int = 0, num_worst: int = 1
 ) -> dict[str, bytes]:
-    """Animations of episodes on a run's worst levels, and on the hardest that it solved.
+    """Animate episodes on a run's worst levels and on the hardest level that it solved.
 
-    On each of the worst levels (ties: the longest by its optimum) a failed episode, the first of 16
-    by the seed that does worst there, and beside it, if the level was ever solved, the shortest
-    solved one by the seed that does best. Where success is not a notion of the family, the episodes
-    of the lowest and of the highest return. Of an episode longer than `MAX_FRAMES` steps the
-    beginning is shown and judged.
+    For each of the worst levels (ties are broken by the longest optimal solution), two episodes are
+    chosen from 16 new ones: the first failed episode of the seed with the lowest score there, and
+    the shortest solved episode of the seed with the highest score, if any of these episodes was
+    solved. If the family does not define success, the episodes with the lowest and the highest
+    return are chosen instead. Only the first steps of an episode, about `MAX_FRAMES`, are recorded,
+    and they alone decide whether it counts as solved.
 
     Args:
-        policies: of the run.
-        suite: that was played.
-        evaluation: of these policies on it.
-        seed: of the episodes' random numbers.
-        num_worst: levels.
+        policies: Policies of the run.
+        suite: Suite that was played.
+        evaluation: Evaluation of these policies on the suite.
+        seed: Seed of the episodes' random numbers.
+        num_worst: Number of worst levels.
 
     Returns:
-        Caption to GIF; empty if the environment cannot draw.
+        GIFs by caption; empty if the environment cannot render.
     """
     draw = suite.env.render if has(suite.env, LevelEnv.render) else None
     if draw is None:
         return {}
     score = evaluation.score[1].mean(axis=2)  # [S, M]
     rate, steps = score.mean(axis=0), evaluation.optimal_steps
+    # lexsort sorts by its last key first: lowest score, then longest optimal solution.
     worst = [int(i) for i in np.lexsort((-steps, rate))[:num_worst]]
     wanted = [(i, int(score[:, i].argmin()), _worst) for i in worst]
     wanted += [(i, int(score[:, i].argmax()), _best) for i in worst]
     if not isinstance(evaluation.success, tuple) and evaluation.success.any():
         hard = _hardest(rate, steps)
         wanted.append((hard, int(score[:, hard].argmax()), _best))
+    # Remove duplicates, and group the episodes by level, the worst level first.
     wanted = sorted(dict.fromkeys(wanted), key=lambda one: [*worst, one[0]].index(one[0]))
     play = _player(policies, suite, seed, [i for i, _, _ in wanted])
     found = {}
@@ -90,9 +93,9 @@ def replays(
 def _player(
     policies: Policies, suite: Suite, seed: int, levels: list[int]
 ) -> Callable[[int, int], Tries]:
-    """`(level, policy) -> episodes`; one program for all of the given levels."""
+    """Build `(level index, policy index) -> episodes`, one compiled program for all levels."""
     learner = policies.learner
-    part = learner.bptt_steps or 1  # a rollout is made of whole parts
+    part = learner.bptt_steps or 1  # the rollout length must be a multiple of it
     longest = max(int(_level(suite, i).max_steps_in_episode) for i in levels)
     limit = -(-min(longest, MAX_FRAMES) // part) * part
 
@@ -107,7 +110,8 @@ def _player(
         level = _level(suite, i)
         queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (TRIES, 1, *x.shape)), level)
         reward, terminated, done, states = jax.device_get(run(state, queue))
-        length = np.where(done.any(0), done.argmax(0) + 1, limit)  # of each slot's first episode
+        # Slots reset and continue after their first episode; only this episode counts, [N].
+        length = np.where(done.any(0), done.argmax(0) + 1, limit)
         total = (reward * (np.arange(limit)[:, None] < length[None])).sum(0)
         ended = np.take_along_axis(terminated, length[None] - 1, axis=0)[0]
         own = suite.env.success if has(suite.env, LevelEnv.success) else None
@@ -118,14 +122,20 @@ def _player(
 
 
 def _worst(tries: Tries) -> int | None:
-    """The first failed episode; where there is no success, the one of the lowest return."""
+    """Index of the first failed episode, None if all were solved.
+
+    If the family does not define success: index of the episode with the lowest return.
+    """
     if isinstance(tries.solved, tuple):
         return int(tries.total.argmin())
     return None if tries.solved.all() else int((~tries.solved).argmax())
 
 
 def _best(tries: Tries) -> int | None:
-    """The shortest solved episode; where there is no success, the one of the highest return."""
+    """Index of the shortest solved episode, None if none was solved.
+
+    If the family does not define success: index of the episode with the highest return.
+    """
     if isinstance(tries.solved, tuple):
         return int(tries.total.argmax())
     if not tries.solved.any():
@@ -134,7 +144,7 @@ def _best(tries: Tries) -> int | None:
 
 
 def _told(tries: Tries, slot: int, overall: str) -> str:
-    """What became of one episode, and how the level was done over all."""
+    """Outcome of one episode in words, followed by the level's overall result."""
     length = int(tries.length[slot])
     steps = f"{length} steps" if tries.over[slot] else f"the first {length} steps"
     if isinstance(tries.solved, tuple):
@@ -145,10 +155,10 @@ def _told(tries: Tries, slot: int, overall: str) -> str:
 
 
 def _overall(evaluation: Evaluation, i: int) -> str:
-    """How all seeds did on level i, in words."""
+    """Result of all seeds on level i in words."""
     name, score = evaluation.score
     value = show(float(score[:, i].mean()), name, 0)
-    what = "solved" if name == "solve rate" else f"{name} over all"
+    what = "solved" if name == "solve rate" else f"overall {name}"
     of = f"{what} {value}" + " of the time" * (name == "solve rate")
     return f"{of}, {evaluation.shape[0]} × {evaluation.shape[2]} episodes"  # noqa: RUF001
 
@@ -162,7 +172,8 @@ def _gif(draw: Any, level: PyTree, tries: Tries, slot: int) -> bytes:
 
 
 def _hardest(solve_rate: Float[np.ndarray, " M"], optimal_steps: Int[np.ndarray, " M"]) -> int:
-    """Of the levels that were solved, the longest by its optimum, then the one least often."""
+    """Index of the solved level with the longest optimal solution; ties: the lowest solve rate."""
+    # Levels that were never solved get -2, below the -1 of unknown optima, and so sort first.
     order = np.lexsort((-solve_rate, np.where(solve_rate > 0, optimal_steps, -2)))
     return int(order[-1])
 

@@ -1,1 +1,1 @@
-"""Evaluation of learned update rules."""
+"""Evaluate learned update rules by the agents that they train."""

@@ -1,11 +1,11 @@
-"""How rules do when agents have shorter or longer lives: meta-tests at several horizons, together.
+"""Meta-tests at several horizons: scores of rules for shorter and longer agent lifetimes.
 
-At every horizon N all rules train fresh agents for N updates, and so does the baseline; what they
-reach is divided by the optimum and by the baseline's return *at that N*. Rules with a clock can be
-tested with a clock that tells nothing, as controls.
+At every horizon N, all rules and the baseline train fresh agents for N updates. Final returns are
+divided by the optimum and by the baseline's return *at that N*. As controls, rules with a clock can
+also be tested with an uninformative clock.
 
 Source: after Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning
-Algorithms", whose rules are trained on lives of 10 to 250 updates.
+Algorithms", whose rules are trained on lifetimes of 10 to 250 updates.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,21 +34,21 @@ Found = Mapping[int, Sequence[Evaluation]]
 
 
 class Row(NamedTuple):
-    """One line of a table."""
+    """One row of a table."""
 
     head: str
     cells: tuple[str, ...]
 
 
 def check(horizons: Sequence[int], lifetime: int) -> None:
-    """Refuse horizons that are none.
+    """Reject invalid horizons.
 
     Raises:
-        ValueError: a horizon below 1 or named twice, or a lifetime beside them.
+        ValueError: A horizon is below 1 or occurs twice, or a lifetime is given as well.
     """
     if lifetime:
         raise ValueError(
-            f"--lifetime {lifetime} and --horizons both say how long agents live; give one of them"
+            f"--lifetime {lifetime} and --horizons both set the lifetime of agents; give only one"
         )
     if min(horizons) < 1 or len(set(horizons)) < len(horizons):
         told = ",".join(map(str, horizons))
@@ -56,10 +56,10 @@ def check(horizons: Sequence[int], lifetime: int) -> None:
 
 
 def controls(trainee: Trainee, suite: Suite, horizons: Sequence[int]) -> list[Trainee]:
-    """The same rule with a clock that tells nothing; nothing for a rule without a clock.
+    """Control trainees: the same rules with an uninformative clock; [] for rules without a clock.
 
-    One is told n/N = 0.5 all through a life; the other the true n/N, but the log N of a horizon
-    drawn for each agent.
+    The first always receives n/N = 0.5 as its input; the second receives the true n/N, but log N
+    of a horizon that is sampled for each agent.
     """
     learner: Any = trainee.build(suite.env)[0]
     if not learner.rule_net.clock or learner.frozen_clock is None:
@@ -70,6 +70,7 @@ def controls(trainee: Trainee, suite: Suite, horizons: Sequence[int]) -> list[Tr
             learner, rules = trainee.build(env)
             return replace(learner, **fields), rules  # pyright: ignore[reportArgumentType]
 
+        # The rules are unchanged; only the learner's clock input is replaced.
         return trainee._replace(label=f"{trainee.label} ({label})", build=build)
 
     return [
@@ -85,18 +86,18 @@ def evaluate_all(
     horizons: Sequence[int],
     progress: Callable[[str, int, int], None] = lambda label, done, of: None,
 ) -> dict[int, list[Evaluation]]:
-    """Meta-tests of all, at every horizon, shortest first.
+    """Meta-test all trainees at every horizon, shortest first.
 
     Args:
-        trainees: the baseline among them.
-        suite: where.
-        protocol: how; its lifetime is replaced.
-        horizons: in updates.
-        progress: called with what is being done, the agents done and all of them.
+        trainees: Trainees to test, including the baseline.
+        suite: Suite of levels to train agents on.
+        protocol: Settings of the meta-tests; its lifetime is replaced by each horizon.
+        horizons: Lifetimes of agents, in updates.
+        progress: Called with a label, the number of finished agents and their total.
     """
     found = {}
     for horizon in sorted(horizons):
-        life = replace(protocol, lifetime=horizon)
+        life = replace(protocol, lifetime=horizon)  # the number of updates is all that changes
         found[horizon] = [
             evaluate(
                 one,
@@ -112,7 +113,10 @@ def evaluate_all(
 
 
 def score_rows(found: Found, to: str) -> tuple[list[str], list[Row]]:
-    """IQM of return / `to` by horizon, with intervals over whole seeds where there are several."""
+    """Column heads and rows of the IQM of return / `to`, by horizon.
+
+    Intervals are over whole seeds if there are several seeds.
+    """
     heads: list[str] = []
     rows = []
     for horizon, relatives in _relatives(found, to).items():
@@ -123,13 +127,18 @@ def score_rows(found: Found, to: str) -> tuple[list[str], list[Row]]:
 
 
 def difference_rows(found: Found) -> tuple[list[str], list[Row]]:
-    """IQM of return / optimum, every other rule minus the first, in points; whole seeds drawn."""
+    """Column heads and rows of differences in the IQM of return / optimum, in points.
+
+    Each difference is another rule minus the first one. Intervals resample whole seeds if there are
+    several.
+    """
     heads: list[str] = []
     rows = []
     for horizon, evaluations in found.items():
         first, *others = [e for e in evaluations if not e.meta.get("baseline")]
-        heads = [f"{e.run} less {first.run}" for e in others]
+        heads = [f"{e.run} minus {first.run}" for e in others]
         compared = [compare(e, first) for e in others]
+        # With one seed per rule there is no whole-seeds interval.
         wide = [
             c.iqm_whole_seeds if np.isfinite(c.iqm_whole_seeds.low) else c.iqm for c in compared
         ]
@@ -140,7 +149,7 @@ def difference_rows(found: Found) -> tuple[list[str], list[Row]]:
 
 
 def scores_figure(found: Found, theme: str = "light") -> Figure:
-    """IQM of return / optimum and / baseline against the horizon, with intervals."""
+    """Draw the IQM of return / optimum and of return / baseline against the horizon."""
     look = THEMES[theme]
     kinds = [to for to in ("optimum", _baseline(found)) if to and _relatives(found, to)]
     figure, every = blank(look, 3.1 * len(kinds) + 0.4, [1.0] * len(kinds))
@@ -155,12 +164,12 @@ def scores_figure(found: Found, theme: str = "light") -> Figure:
         _horizontal_log(axes, list(by_horizon), look)
         axes.set_ylabel(f"return / {to}, IQM")
         _legend(axes, look)
-    every[-1].set_xlabel("updates in the life of an agent, N")
+    every[-1].set_xlabel("lifetime of an agent in updates, N")
     return figure
 
 
 def probes_figure(found: Found, theme: str = "light") -> Figure:
-    """What agents went through over their lives: a column a rule, a row a probe, a line an N."""
+    """Draw probes over the agents' lifetimes: a column per rule, a row per probe, a line per N."""
     look = THEMES[theme]
     runs = [e.run for e in next(iter(found.values()))]
     probes = [p for p in PROBES if any(p in _probes(e) for e in next(iter(found.values())))]
@@ -169,7 +178,7 @@ def probes_figure(found: Found, theme: str = "light") -> Figure:
     grid = figure.subplots(len(probes), len(runs), squeeze=False, sharex=True, sharey="row")
     for column, run in enumerate(runs):
         grid[0, column].set_title(printable(run), color=look.ink, fontsize=10)
-        grid[-1, column].set_xlabel("part of the life, n/N")
+        grid[-1, column].set_xlabel("fraction of the lifetime, n/N")
         for row, probe in enumerate(probes):
             axes = grid[row, column]
             dress(axes, look)
@@ -185,10 +194,10 @@ def probes_figure(found: Found, theme: str = "light") -> Figure:
 
 
 def write(folder: Path, found: Found, overwrite: bool = False) -> Path:
-    """Results of every horizon in a folder of its own, figures, tables and the page.
+    """Write the results of each horizon into a separate folder, and figures, tables and the page.
 
     Returns:
-        The path of the page.
+        Path of the page.
     """
     for horizon, evaluations in found.items():
         results.save(folder / f"updates-{horizon:05d}", evaluations, overwrite)
@@ -202,7 +211,7 @@ def write(folder: Path, found: Found, overwrite: bool = False) -> Path:
 
 
 def tables(found: Found) -> list[tuple[str, list[str], list[Row]]]:
-    """Title, heads and rows of every table."""
+    """Title, column heads and rows of every table that has rows."""
     kinds = [("Return / optimum: IQM", "optimum"), ("Return / {}: IQM", _baseline(found))]
     told = [(title.format(to), *score_rows(found, to)) for title, to in kinds if to]
     heads, rows = difference_rows(found)
@@ -212,7 +221,7 @@ def tables(found: Found) -> list[tuple[str, list[str], list[Row]]]:
 
 
 def markdown(found: Found) -> str:
-    """The tables in Markdown."""
+    """Format the description and all tables as Markdown."""
     parts = [sentence(found)]
     for title, heads, rows in tables(found):
         lines = [f"| updates | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
@@ -222,7 +231,7 @@ def markdown(found: Found) -> str:
 
 
 def sentence(found: Found) -> str:
-    """What was done, in words."""
+    """Description of the meta-tests in words."""
     first = next(iter(found.values()))[0]
     seeds, levels, attempts = first.shape
     horizons = ", ".join(f"{n:,}" for n in found)
@@ -230,24 +239,24 @@ def sentence(found: Found) -> str:
         f"{printable(first.suite)}, {levels} levels: on every level, {attempts} fresh "
         f"agent{'s' * (attempts > 1)} for each of {seeds} rule{'s' * (seeds > 1)}, "
         f"at horizons of {horizons} updates. Intervals are 95 %"
-        + (", whole seeds drawn." if seeds > 1 else ", over levels' agents of one rule.")
+        + (", whole seeds resampled." if seeds > 1 else ", over each level's agents of one rule.")
     )
 
 
 def _page(found: Found, drawn: Mapping[str, html.Pictures]) -> html.Page:
-    """The page's numbers and pictures."""
+    """Page with all tables and figures."""
     sections = []
     for title, heads, rows in tables(found):
         table = html.Table(["N", *heads], [[row.head, *row.cells] for row in rows])
         sections.append(html.Section(title, "table.html", table))
     for name, title, note in (
-        ("horizons", "Scores by horizon", "Bands are the tables' intervals."),
-        ("probes", "What agents go through", "Means over levels and agents; a line is an N."),
+        ("horizons", "Scores by horizon", "Bands are the intervals in the tables."),
+        ("probes", "Metrics over the lifetime", "Means over levels and agents; one line per N."),
     ):
         figure = html.Figure(drawn[name], title, note)
         sections.append(html.Section(title, "figure.html", figure))
     suite = next(iter(found.values()))[0].suite
-    lead = "How long agents live, and what they reach"
+    lead = "Scores by lifetime of the agents"
     above = f"Meta-test on {suite}"
     return html.Page(f"{suite}: horizons", above, lead, sentence(found), sections)
 
@@ -263,10 +272,12 @@ def _relatives(found: Found, to: str) -> dict[int, list[Relative]]:
 
 
 def _interval(one: Relative) -> Any:
+    # With one rule there are no whole-seeds intervals.
     return one.whole_seeds.get("iqm", one.iqm)
 
 
 def _probes(e: Evaluation) -> Mapping[str, Any]:
+    # `meta["probes"]` is keyed by suite, and a test at several horizons has only one suite.
     return next(iter(e.meta.get("probes", {}).values()), {})
 
 
@@ -275,7 +286,7 @@ def _draw_probe(axes: Axes, found: Found, column: int, probe: str, look: Theme) 
         told = _probes(evaluations[column])
         if probe in told:
             y = np.array(told[probe], float).mean(axis=0)
-            x = (np.arange(y.size) + 0.5) / y.size
+            x = (np.arange(y.size) + 0.5) / y.size  # middle of each part, as a fraction of N
             colour = look.runs[i % len(look.runs)]
             axes.plot(x, y, color=colour, linewidth=1.5, label=f"{horizon:,}")
 

@@ -1,9 +1,9 @@
-"""Meta-testing: fresh agents are trained by a frozen rule on held-out levels, each level by itself.
+"""Meta-testing: train fresh agents with a frozen rule on held-out levels, each on a single level.
 
-An agent is born with a level, learns on it for a lifetime of updates from the rollouts of W workers
-whose episodes run on from one update to the next, and is judged by the expected return of the
-policy that it ends with. The rule never changes. Ordinary learners (A2C) are trained the same way,
-on the same levels, with the same random numbers, to be compared with.
+An agent is initialised for one level and trains on it for a lifetime of updates, from the rollouts
+of W workers whose episodes continue across updates. Its score is the expected return of its final
+policy. The rule never changes. As a baseline, ordinary learners (A2C) are trained in the same way,
+on the same levels and with the same random numbers.
 
 Source: the protocol follows Oh et al., 2020, "Discovering Reinforcement Learning Algorithms", and
 Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with Adversarial
@@ -29,32 +29,33 @@ from rlgen.runs import folder
 from rlgen.types import Key, PyTree
 
 AGENTS_AT_A_TIME = 64
-"""Agents that are trained side by side; of no influence on the result but for rounding."""
+"""Number of agents trained in parallel; affects results only by rounding."""
 
-DEFAULT_LIFETIME = 250  # updates, where the environment does not say
-CURVE_POINTS = 10
+DEFAULT_LIFETIME = 250  # updates, for environments without `lifetime()`
+CURVE_POINTS = 10  # parts of a lifetime over which metrics are averaged
 
 PROBES = {
     "entropy": "entropy of the policy, nats",
     "policy_step": "KL of an update's policies, nats",
     "policy_target_size": "mean size of the target π̂",
 }
-"""What is kept of the updates of an agent's life, of learners whose metrics have them."""
+"""Metrics recorded over an agent's lifetime, with descriptions, for learners that report them."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How agents are trained in a meta-test.
+    """Settings for training agents in a meta-test.
 
     Attributes:
-        lifetime: updates of each agent; 0 for the environment's own, `env.lifetime()`, or 250.
-        attempts: A, agents on each level for each rule.
-        num_workers: W, environments of each agent, all on the same level.
-        num_steps: T, env steps of each worker between two updates.
-        seed: of all random numbers; equal for all that are compared.
+        lifetime: Number of updates of each agent; 0 for `env.lifetime()`, or 250 if the environment
+            does not define it.
+        attempts: Number A of agents per level and rule.
+        num_workers: Number W of parallel environments per agent, all on the same level.
+        num_steps: Number T of env steps per worker between two updates.
+        seed: Seed of all random numbers; the same for all compared trainees.
 
     Raises:
-        ValueError: a field outside its range.
+        ValueError: A field is outside its range.
     """
 
     lifetime: int = 0
@@ -69,13 +70,13 @@ class Protocol:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
 
     def life(self, env: LevelEnv) -> "Life":
-        """What it comes to in one environment."""
+        """Resolve the settings for one environment."""
         own = env.lifetime() if registry.has(env, LevelEnv.lifetime) else DEFAULT_LIFETIME
         return Life(self.lifetime or int(own), self.num_workers, self.num_steps)
 
 
 class Life(NamedTuple):
-    """The life of one agent."""
+    """Length of one agent's training: updates, workers, and steps per worker and update."""
 
     num_updates: int
     num_workers: int = 64
@@ -83,48 +84,49 @@ class Life(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What became of one agent."""
+    """Results of training one agent."""
 
-    final_return: Float[Array, ""]  # expected, undiscounted, of the policy at the end of its life
-    reward: Float[Array, " K"]  # mean reward of a step, in each of K equal parts of its life
-    probes: dict[str, Float[Array, " K"]]  # means of those of `PROBES` that its learner tells
+    final_return: Float[Array, ""]  # expected undiscounted return of the final policy
+    reward: Float[Array, " K"]  # mean reward per step in each of K equal parts of the lifetime
+    probes: dict[str, Float[Array, " K"]]  # means of the `PROBES` that the learner reports
 
 
 class Trainee(NamedTuple):
-    """What trains agents in any environment: the rules of a run, one a seed, or a fixed learner."""
+    """Rules or a learner to meta-test: the rules of a run, one per seed, or a fixed learner."""
 
     label: str
     build: Callable[[LevelEnv], tuple[Learner, PyTree]]  # learner; rules [S, ...], or () for none
-    num_seeds: int  # S; without rules, groups of independent agents
-    meta: dict[str, Any]  # where it comes from
+    num_seeds: int  # S; without rules, the number of groups of independent agents
+    meta: dict[str, Any]  # provenance
 
 
 def train_agent(
     key: Key, env: LevelEnv, learner: Learner, rule: PyTree, level: PyTree, life: Life
 ) -> Trained:
-    """Train a fresh agent on one level for its whole life. Not jitted; meant for `vmap`.
+    """Train a fresh agent on one level for its whole lifetime. Not jitted; meant for `vmap`.
 
-    Where many agents share a rule, leave it without an axis: it then stays unbatched all through
-    the life, and the rule's matrix products are one for all agents.
+    If many agents share a rule, do not map over the rule: it then stays unbatched for the whole
+    lifetime, and each of its matrix products is computed once for all agents.
 
     Args:
-        key: consumed.
-        env: one environment.
-        learner: who learns; a `RuleLearner` if there is a rule.
-        rule: of one seed, or `()`.
-        level: one level.
-        life: updates, workers, steps.
+        key: Random key, consumed.
+        env: Environment.
+        learner: Learner to train; a `RuleLearner` if a rule is given.
+        rule: Rule of one seed, or `()`.
+        level: Single level.
+        life: Number of updates, workers and steps.
     """
     key_init, key_begin, key_life, key_end = jax.random.split(key, 4)
     if jax.tree.leaves(rule):
-        assert isinstance(learner, RuleLearner), "a rule is for learners that follow one"
+        assert isinstance(learner, RuleLearner), "a rule requires a learner that follows rules"
         state = learner.init_with(key_init, rule)
     else:
         state = learner.init(key_init)
+    # Every worker has a queue with the one level, [W, 1, ...].
     shape = (life.num_workers, 1)
     queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), level)
     running = reset_slots(key_begin, env, learner, queue)
-    weight = jnp.ones(life.num_workers)
+    weight = jnp.ones(life.num_workers)  # every slot contributes gradients
 
     def update(carry: tuple, key: Key) -> tuple[tuple, dict[str, Array]]:
         state, running = carry
@@ -137,6 +139,7 @@ def train_agent(
         return (state, running), told | {"reward": played.reward.mean()}
 
     keys = jax.random.split(key_life, life.num_updates)
+    # One value per update, [U], of the mean reward and of each probe.
     (state, _), told = jax.lax.scan(update, (state, running), keys)
     told = {name: _in_parts(x) for name, x in told.items()}
     reward = told.pop("reward")
@@ -153,21 +156,21 @@ def evaluate(
     """Train `attempts` fresh agents on every level of the suites, for every seed.
 
     Args:
-        trainee: who trains them.
-        suites: one or more; each has its own environment. Their levels are joined in order.
-        protocol: how.
-        name: of the suites together; by default the first one's.
-        progress: called with the agents done and all of them.
+        trainee: Rules or learner that train the agents.
+        suites: One or more suites, each with its own environment. Their levels are concatenated.
+        protocol: Settings of the training.
+        name: Name of the suites together; by default that of the first suite.
+        progress: Called with the number of finished agents and their total.
 
     Returns:
-        Final returns as `episode_return` [S, M, A]; `length` are the env steps that each agent was
-        trained on; `meta["curve"]` has each seed's mean reward a step, in parts of the life, mean
-        over a suite's levels and agents.
+        Evaluation with final returns as `episode_return` [S, M, A], and as `length` the env steps
+        on which each agent was trained. `meta["curve"]` has for each suite the mean reward per step
+        [S, K] in K parts of the lifetime, averaged over levels and agents.
 
     Raises:
-        ValueError: the agents cannot take an environment.
+        ValueError: The learner cannot act in one of the environments.
     """
-    # All are refused before any is compiled.
+    # Build for all suites first, so that errors are raised before anything is compiled.
     built = [_for_life(*trainee.build(x.env), protocol.life(x.env)) for x in suites]
     total = trainee.num_seeds * protocol.attempts * sum(len(suite.levels) for suite in suites)
     counted = _Count(progress, total)
@@ -187,6 +190,7 @@ def evaluate(
         suite_version=", ".join(dict.fromkeys(x.version for x in levels)),
         level_names=level_names(suites),
         level_hashes=np.concatenate([np.asarray(x.hash) for x in levels]),
+        # `length` counts training steps, which optimal steps must not be compared with.
         optimal_steps=np.full(sum(map(len, levels)), -1),
         optimal_return=np.concatenate([np.asarray(x.optimal_return) for x in levels]),
         episode_return=np.concatenate([x.final_return for x in found], axis=1),
@@ -196,12 +200,15 @@ def evaluate(
 
 
 def _for_life(learner: Learner, rules: PyTree, life: Life) -> tuple[Learner, PyTree]:
-    """The learner knows how many updates it will have."""
+    """Fit the learner's schedules to the number of updates in a lifetime."""
     return learner.spanning(life.num_updates), rules
 
 
 def level_names(suites: Sequence[Suite]) -> tuple[str, ...]:
-    """Names of all levels; those of several suites bear the suite's name in front."""
+    """Names of all levels; with several suites, they are prefixed by the name of the suite.
+
+    A suite with a single level contributes its own name.
+    """
     if len(suites) == 1:
         return suites[0].levels.names
     names = []
@@ -213,11 +220,11 @@ def level_names(suites: Sequence[Suite]) -> tuple[str, ...]:
 
 
 class _Count:
-    """Agents done, told as they come."""
+    """Counter of finished agents that reports progress."""
 
     def __init__(self, progress: Callable[[int, int], None], total: int):
         self.progress, self.done, self.total = progress, 0, total
-        progress(0, total)  # compiling takes a while
+        progress(0, total)  # report before compilation, which takes a while
 
     def add(self, num: int) -> None:
         self.done += num
@@ -225,7 +232,7 @@ class _Count:
 
 
 class _Found(NamedTuple):
-    """`Trained` of all agents on one suite."""
+    """Results of all agents on one suite; see `Trained`."""
 
     final_return: Float[np.ndarray, "S M A"]
     reward: Float[np.ndarray, "S M A K"]
@@ -241,11 +248,13 @@ def _on_suite(
 ) -> _Found:
     learner, rules = built
     num_levels, attempts = len(suite.levels), protocol.attempts
+    # Level and attempt index of each agent, [M * A].
     level, attempt = (x.ravel() for x in np.indices((num_levels, attempts)))
     life = protocol.life(suite.env)
     seeds = []
     for seed in range(trainee.num_seeds):
         rule = jax.tree.map(lambda x, seed=seed: jnp.asarray(x[seed]), rules)
+        # Depends on the protocol's seed only, so all trainees use the same random numbers.
         base = jax.random.fold_in(jax.random.key(protocol.seed), seed)
         parts = []
         for rows in _chunks(level.size):
@@ -253,7 +262,7 @@ def _on_suite(
             keys = _agent_keys(base, level[rows], attempt[rows])
             trained = _train_together(keys, rule, some, suite.env, learner, life)
             parts.append(jax.device_get(trained))
-            counted.add(len(set(rows.tolist())))
+            counted.add(len(set(rows.tolist())))  # without the padding of the last chunk
         seeds.append(jax.tree.map(lambda *x: np.concatenate(x)[: level.size], *parts))
     shape = (trainee.num_seeds, num_levels, attempts)
     final, reward, probes = jax.tree.map(lambda *x: np.concatenate(x), *seeds)
@@ -273,13 +282,17 @@ def _train_together(
 
 @jax.jit
 def _agent_keys(base: Key, level: Int[Array, " B"], attempt: Int[Array, " B"]) -> Key:
-    """A key for each agent that depends on its seed, level and number alone."""
+    """Key of each agent, which depends only on its seed, level index and attempt."""
+    # Not split by position: the key must not depend on the chunk that an agent is in.
     of_level = jax.vmap(jax.random.fold_in, (None, 0))(base, level)
     return jax.vmap(jax.random.fold_in)(of_level, attempt)
 
 
 def _chunks(num: int) -> list[Int[np.ndarray, " B"]]:
-    """Agents in equal chunks, one compilation for all; the last is filled up with its last one."""
+    """Split agent indices into chunks of equal size, so that one compiled program trains all.
+
+    The last chunk is padded with copies of the last index.
+    """
     parts = -(-num // AGENTS_AT_A_TIME)
     size = -(-num // parts)
     filled = np.minimum(np.arange(parts * size), num - 1)
@@ -287,9 +300,9 @@ def _chunks(num: int) -> list[Int[np.ndarray, " B"]]:
 
 
 def _in_parts(x: Float[Array, " U"]) -> Float[Array, " K"]:
-    """Means of K consecutive parts, as equal as may be."""
+    """Means of K consecutive parts of nearly equal length."""
     parts = min(CURVE_POINTS, x.shape[0])
-    part = jnp.arange(x.shape[0]) * parts // x.shape[0]
+    part = jnp.arange(x.shape[0]) * parts // x.shape[0]  # part of each update, [U]
     total = jax.ops.segment_sum(x, part, parts)
     return total / jax.ops.segment_sum(jnp.ones_like(x), part, parts)
 
@@ -301,7 +314,7 @@ def _told(
     found: Sequence[_Found],
     protocol: Protocol,
 ) -> dict[str, Any]:
-    """What the results say of how they came about."""
+    """Metadata of a meta-test: its settings, versions, reward curves and probes."""
     names = [suite.name for suite in suites]
     exact = [is_exact(suite.env, made[0]) for suite, made in zip(suites, built, strict=True)]
     return {

@@ -1,6 +1,6 @@
-"""Who trains the agents of a meta-test: the rules of a run, one rule from a file, or A2C.
+"""Trainees of meta-tests: the rules of a run, a rule from a file, or a learner such as A2C.
 
-Also which suites they are tested on, by name.
+Also finds the suites of a meta-test by name.
 """
 
 import json
@@ -21,37 +21,38 @@ from rlgen.runs import folder
 from rlgen.types import PyTree
 
 RULE_LEARNERS = ("lpg", "lpo")
-"""They read rules from files, by their path or by the name of one that ships, each its own kind."""
+"""Learners that follow a rule from a `.npz` file or a shipped rule; each has its own format."""
 
 
 def learns_rule(run: Path | str, allow_imports: bool = False) -> bool:
-    """Whether the run in a folder learned a rule, rather than a policy.
+    """Return whether the run in a folder learned a rule rather than a policy.
 
     Raises:
-        ValueError: not a run, or a foreign one.
+        ValueError: The folder is not a run, or its record names modules outside rlgen and
+            `allow_imports` is False.
     """
     _, _, curriculum = folder.rebuild(folder.read(Path(run)), allow_imports)
     return curriculum.student.offers(Student.learner_with_rule)
 
 
 def is_rule(name: Path | str) -> bool:
-    """Whether a name is not a run's but of a rule by itself: a `.npz`, or one that ships."""
+    """Return whether a name refers to a rule, a `.npz` file or a shipped one, and not to a run."""
     return not Path(name).is_dir() and (Path(name).suffix == ".npz" or str(name) in shipped())
 
 
 def shipped() -> list[str]:
-    """Names of the rules that come with rlgen."""
+    """Names of the rules shipped with rlgen."""
     rules = resources.files("rlgen.algos").joinpath("rules").iterdir()
     return sorted(x.name.removesuffix(".npz") for x in rules if x.name.endswith(".npz"))
 
 
 def described() -> dict[str, str]:
-    """The rules that come with rlgen, by name: what they learned from, and their measured worth."""
+    """Descriptions of the shipped rules, by name: their meta-training and their meta-test score."""
     return {name: _in_words(meta) for name, meta in cards().items()}
 
 
 def cards() -> dict[str, dict[str, Any]]:
-    """All that the files of the rules that come with rlgen say of them, by name."""
+    """Metadata and sizes from the files of the shipped rules, by name."""
     folder = resources.files("rlgen.algos").joinpath("rules")
     found = {}
     for name in shipped():
@@ -77,7 +78,7 @@ def from_run(
     untrained: bool = False,
     allow_imports: bool = False,
 ) -> Trainee:
-    """The rules of a run's seeds; for arguments and errors see `zero_shot.load_policies`."""
+    """Rules of a run's seeds; see `zero_shot.load_policies` for arguments and errors."""
     label, _, curriculum, states, meta, _ = load_states(run, at, untrained, allow_imports)
     num_seeds = jax.tree.leaves(states)[0].shape[0]
 
@@ -88,13 +89,14 @@ def from_run(
 
 
 def from_file(name: Path | str) -> Trainee:
-    """One rule, from a `.npz` or by the name of one that ships.
+    """A single rule, from a `.npz` file or by the name of a shipped rule.
 
-    Raises:
-        ValueError: no such rule, or one that this version cannot read; when it is built.
+    The file is read when the trainee is built: a missing rule, or one that this version cannot
+    read, raises `ValueError` there.
     """
 
     def build(env: LevelEnv) -> tuple[Learner, PyTree]:
+        # The learner reads the rule at initialisation; the key affects only its other state.
         learner = _follower(env, str(name))
         rule = learner.init(jax.random.key(0)).rule
         return learner, jax.tree.map(lambda x: x[None], rule)
@@ -103,7 +105,8 @@ def from_file(name: Path | str) -> Trainee:
 
 
 def _follower(env: LevelEnv, rule: str) -> Any:
-    """The learner that follows a rule of this kind; its life is one update until it is said."""
+    """Learner that follows the given rule; its lifetime of one update is a placeholder."""
+    # The format of the file decides the learner; if none can read it, report the first error.
     refused = []
     for name in RULE_LEARNERS:
         try:
@@ -114,11 +117,11 @@ def _follower(env: LevelEnv, rule: str) -> Any:
 
 
 def from_learner(name: str, num_seeds: int) -> Trainee:
-    """An ordinary learner with its defaults for each environment, such as A2C, to compare with.
+    """Ordinary learner, such as A2C, with its defaults for each environment, as a baseline.
 
     Args:
-        name: of the learner.
-        num_seeds: groups of agents; as many as the rules that it is compared with have seeds.
+        name: Name of the learner.
+        num_seeds: Number of groups of agents; that of the seeds of the rules compared with it.
     """
     module = registry.load("learners", name)
     meta = {"learner": name, "baseline": True}
@@ -126,14 +129,14 @@ def from_learner(name: str, num_seeds: int) -> Trainee:
 
 
 def suites_of(name: str, num_levels: int = 0) -> list[Suite]:
-    """The suites of a name: `gridworld/unseen` is one, `minatar` all that the family has.
+    """Load suites by name: `gridworld/unseen` is a single suite, `minatar` all suites of a family.
 
     Args:
-        name: of a suite, with its family, or of a family.
-        num_levels: of each suite, the first so many; 0 for all.
+        name: Name of a suite with its family, or of a family.
+        num_levels: Number of levels to take from the start of each suite; 0 for all.
 
     Raises:
-        ValueError: an unknown family or suite; or less than no levels.
+        ValueError: The family or suite is unknown, or `num_levels` is negative.
     """
     if num_levels < 0:
         raise ValueError(f"levels must be at least 0 (all), got {num_levels}")

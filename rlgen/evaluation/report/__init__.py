@@ -1,1 +1,1 @@
-"""Reports: HTML pages, figures and tables in the terminal."""
+"""Reports: HTML pages, figures and terminal tables."""

@@ -1,4 +1,4 @@
-"""Figure of score calibration: scores against what they are meant to tell, and over time."""
+"""Figure of score calibration: scores against the measures they should predict, and over time."""
 
 import numpy as np
 from jaxtyping import Float
@@ -17,10 +17,10 @@ from rlgen.evaluation.report.figures import THEMES, Theme, dress
 
 
 def calibration_figure(found: Calibration, theme: str = "light") -> Figure:
-    """Scores against each measure, and the rank correlation over the run.
+    """Draw scores against each measure, and the rank correlation over the run.
 
     Raises:
-        ValueError: there is nothing to compare scores with.
+        ValueError: There is no measure, or no level with both a score and a completed episode.
     """
     if not found.measures or not found.num_used:
         raise ValueError(found.missing or "no level was scored and had a completed episode")
@@ -40,18 +40,19 @@ def calibration_figure(found: Calibration, theme: str = "light") -> Figure:
     left_out = found.num_levels - found.num_used
     note = (
         f"{found.num_used:,} levels; {left_out:,} without a score or a completed episode are left "
-        "out.\nScore and measure are of the same rollout: luck they share raises the correlation."
+        "out.\nScore and measure come from the same rollout; shared noise raises the correlation."
     )
     figure.supxlabel(note, color=look.ink, fontsize=7.5, x=0.01, ha="left")
     return figure
 
 
 def _scatter(axes: Axes, measure: Measure, look: Theme) -> None:
-    """Every level as a dot; median and quartiles of each tenth of the levels by score."""
+    """Draw every level as a dot, and median and quartiles for each tenth of the levels by score."""
     axes.plot(
         measure.score, measure.value, ".", color=look.runs[0], alpha=0.25, markersize=3,
         markeredgewidth=0, rasterized=True,
     )  # fmt: skip
+    # Up to ten parts of equal size; fewer if a part would have less than about FEWEST levels.
     order = np.argsort(measure.score, kind="stable")
     for part in np.array_split(order, min(TENTHS, max(len(order) // FEWEST, 1))):
         low, middle, high = np.percentile(measure.value[part], (25, 50, 75))
@@ -65,7 +66,7 @@ def _scatter(axes: Axes, measure: Measure, look: Theme) -> None:
 
 
 def _over_time(axes: Axes, measure: Measure, ends: Float[np.ndarray, "10"], look: Theme) -> None:
-    """The correlation in each tenth of the run."""
+    """Draw the rank correlation in each tenth of the run."""
     known = bool(np.isfinite(ends).all())
     x = ends if known else np.arange(1, TENTHS + 1)
     axes.axhline(0, color=look.ink, linewidth=0.6)

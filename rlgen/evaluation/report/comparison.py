@@ -1,4 +1,4 @@
-"""The page of `rlgen compare`, its figures and its files: what methods are worth and cost."""
+"""Page, figures and files of `rlgen compare`: scores, differences and costs of methods."""
 
 import csv
 import io
@@ -36,16 +36,16 @@ from rlgen.evaluation.stats.cost import KINDS, Cost
 from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.formatting import caveat
 
-MOST_NUMBERED = 12  # methods in a matrix that still has numbers
+MOST_NUMBERED = 12  # maximum number of methods for which matrix cells show numbers
 
 
 class Compared(NamedTuple):
-    """Everything that is told of several methods."""
+    """Results of comparing several methods."""
 
-    evaluations: tuple[Evaluation, ...]  # one a method, seeds of its runs together
+    evaluations: tuple[Evaluation, ...]  # one per method, with the seeds of all its runs
     ranking: Ranking
     costs: tuple[Cost, ...]
-    notes: tuple[str, ...] = ()  # what a reader must know first; see `comparison_methods.unlike`
+    notes: tuple[str, ...] = ()  # caveats shown first; see `rlgen.evaluation.stats.pooling.unlike`
 
 
 def compared(
@@ -54,20 +54,20 @@ def compared(
     notes: Sequence[str] = (),
     bootstrap: Bootstrap = DEFAULT,
 ) -> Compared:
-    """The ranking of methods beside what they cost; see `comparison.rank` for what is refused."""
+    """Rank the methods and attach their costs; see `stats.comparison.rank` for the errors."""
     return Compared(tuple(evaluations), rank(evaluations, bootstrap), tuple(costs), tuple(notes))
 
 
 class ComparisonData(NamedTuple):
-    """Ranking, differences and costs, as templates show them."""
+    """Ranking, differences and costs, as shown by the templates."""
 
     ranking: Ranking
-    places: dict[str, int]  # of the methods as they were given, for their colours
-    sentences: dict[str, list[str]]  # on every difference, by what is known of it
-    together: str  # what intervals of differences hold with
+    places: dict[str, int]  # index of each method in the order given, which sets its colour
+    sentences: dict[str, list[str]]  # sentences on all differences, grouped by their verdict
+    together: str  # joint confidence of the intervals of differences, in words
     costs: tuple[Cost, ...]
-    kinds: list[str]  # of env steps that any method took
-    kind_heads: list[str]  # their heads in the table
+    kinds: list[str]  # kinds of env steps that any method took
+    kind_heads: list[str]  # column headings of `kinds`
 
 
 def write_comparison(
@@ -80,14 +80,14 @@ def write_comparison(
     """Write `report.html`, its figures, `comparison.json` and `comparison.csv`.
 
     Args:
-        folder: made if need be; replaces an earlier comparison in it.
-        found: see `compared`.
-        images: a picture of each level, by its name.
-        curves: lines of metrics by method (see `comparison_cost.pool_metrics`).
-        bootstrap: how intervals are made.
+        folder: Output folder, created if missing; an earlier comparison in it is replaced.
+        found: Result of `compared`.
+        images: Picture of each level, by its name.
+        curves: Lines of metrics, by method (see `rlgen.evaluation.stats.pooling.pool_metrics`).
+        bootstrap: Settings of the bootstrap intervals.
 
     Returns:
-        The path of the page.
+        Path of the page.
     """
     page, files = comparison_page(found, images, curves, bootstrap)
     files["comparison.csv"] = to_csv(found).encode()
@@ -97,10 +97,10 @@ def write_comparison(
 def comparison_page(
     found: Compared, images: Images, curves: Curves, bootstrap: Bootstrap
 ) -> tuple[Page, dict[str, bytes]]:
-    """The page's parts and its figures' files; for the arguments see `write_comparison`.
+    """Page of the comparison, and its figures by file name; see `write_comparison` for arguments.
 
-    All numbers and figures are there before the parts are put together; those of which there is
-    nothing are left out.
+    All numbers and figures are computed before the page is assembled. Sections without data are
+    left out.
     """
     names = [e.run for e in found.evaluations]
     analysed = analyse(found.evaluations, bootstrap)
@@ -113,8 +113,8 @@ def comparison_page(
         Section("Ranking", "ranking.html", data),
         Section("Which differences are settled", "differences.html", data),
         figure_section(drawn, "intervals", "Scores and intervals of every method"),
-        figure_section(drawn, "improvement", _ALT, "Each against each", _MATRIX),
-        Section("What training cost", "costs.html", data),
+        figure_section(drawn, "improvement", _ALT, "Pairwise comparison", _MATRIX),
+        Section("Training cost", "costs.html", data),
         figure_section(drawn, "profile", _PROFILES, "Performance profiles", PROFILE),
         normalised_section(analysed, drawn),
         training_section(drawn),
@@ -149,7 +149,7 @@ def _comparison_data(found: Compared) -> ComparisonData:
 
 
 def to_dict(found: Compared, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
-    """What `rlgen eval --json` says of these methods, and `comparison` beside it; NaN is null."""
+    """Content of `comparison.json`: that of `rlgen eval --json` plus `comparison`; NaN is null."""
     ranking = found.ranking
     names = [e.run for e in found.evaluations]
     block = {
@@ -171,7 +171,7 @@ def to_dict(found: Compared, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
 
 
 def to_csv(found: Compared) -> str:
-    """One row a method, in the order of the ranking."""
+    """CSV table with one row per method, in the order of the ranking."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     kinds = _kinds(found.costs)
@@ -190,11 +190,15 @@ def to_csv(found: Compared) -> str:
 
 
 def matrix_figure(ranking: Ranking, names: Sequence[str], theme: str = "light") -> Figure:
-    """How probably a seed of each row's method beats one of each column's, as a coloured matrix."""
+    """Draw the probability that a seed of the row's method beats one of the column's as a matrix.
+
+    Numbers are shown for at most `MOST_NUMBERED` methods, and intervals for at most five.
+    """
     look, num = THEMES[theme], len(names)
     size = min(max(0.62 * num, 1.6), 4.2)
     figure, (axes,) = figures.blank(look, size + 1.3, [1.0])
     found = ranking.improvement(names)
+    # The diagonal is NaN and stays blank. The colour map diverges from 0.5, no difference.
     shown = np.ma.masked_invalid(found)
     axes.imshow(shown, cmap="PuOr", vmin=0, vmax=1, aspect="auto")
     labels = [figures.short(name, 16) for name in names]
@@ -212,7 +216,7 @@ def matrix_figure(ranking: Ranking, names: Sequence[str], theme: str = "light") 
 
 
 def _numbers(axes: Any, ranking: Ranking, names: Sequence[str], look: Theme) -> None:
-    """Each cell's number, and where there is room its interval."""
+    """Write the number into each cell, with its interval if there are at most five methods."""
     for i in range(len(names)):
         axes.text(i, i, "-", ha="center", va="center", color=look.ink)
     for i, j in permutations(range(len(names)), 2):
@@ -228,20 +232,20 @@ def _numbers(axes: Any, ranking: Ranking, names: Sequence[str], look: Theme) -> 
 
 
 def _cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
+    """Escape text that a spreadsheet would interpret as a formula."""
     text = printable(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def _kinds(costs: Sequence[Cost]) -> list[str]:
-    """Kinds of env steps that any method took, the known ones in their order."""
+    """Kinds of env steps that any method took: those in `KINDS` in that order, then the others."""
     taken = {kind for cost in costs for kind, x in cost.env_steps.items() if x}
     return [*(kind for kind in KINDS if kind in taken), *sorted(taken - set(KINDS))]
 
 
-_ALT = "Probability of improvement of each method over each other one"
+_ALT = "Probability of improvement of each method over every other method"
 _PROFILES = "Performance profiles of all methods"
 _MATRIX = (
     "Probability that a random seed of the row's method beats one of the column's on a random "
-    "level; a tie counts half. Over one half: the row is better."
+    "level; a tie counts half. Above one half, the row's method is better."
 )

@@ -1,4 +1,4 @@
-"""A comparison in the terminal, readable at 80 columns."""
+"""Print a comparison in the terminal, at most 80 columns wide."""
 
 from collections.abc import Sequence
 
@@ -13,12 +13,12 @@ from rlgen.evaluation.report.comparison import Compared
 from rlgen.evaluation.stats.comparison import answer, sentences, together
 from rlgen.evaluation.stats.formatting import show, show_count, show_interval
 
-RUNS_ACROSS = 6  # columns of a matrix that fit beside names
-NAME = 22
+RUNS_ACROSS = 6  # columns of a matrix that fit next to the names
+NAME = 22  # letters of a name
 
 
 def print_comparison(found: Compared, console: Console) -> None:
-    """Print the answer, ranking, matrix, costs, and every difference in words."""
+    """Print the main finding, ranking, matrix, costs and every difference in words."""
     ranking, first = found.ranking, found.evaluations[0]
     suite = f"the {first.shape[1]} levels of {first.suite} v{first.suite_version}"
     console.print(Text(printable(answer(ranking, suite)), style="bold"))
@@ -37,7 +37,7 @@ def print_comparison(found: Compared, console: Console) -> None:
 
 def _ranking(found: Compared) -> Table:
     ranking = found.ranking
-    table = _table("Ranking", ("method", "rank", "IQM", "ranks left open"))
+    table = _table("Ranking", ("method", "rank", "IQM", "possible ranks"))
     for place in ranking.places:
         score = show_interval(place.iqm, ranking.score)
         ranks = str(place.best) if place.best == place.worst else f"{place.best} to {place.worst}"
@@ -46,7 +46,7 @@ def _ranking(found: Compared) -> Table:
 
 
 def _matrices(found: Compared) -> list[Table]:
-    """P(row better than column), so many columns a table."""
+    """Tables of P(row better than column), split into at most `RUNS_ACROSS` columns each."""
     runs = [place.run for place in found.ranking.places]
     matrix = found.ranking.improvement(runs)
     tables = []
@@ -62,8 +62,8 @@ def _matrices(found: Compared) -> list[Table]:
 
 
 def _costs(found: Compared) -> Table:
-    heads = ("method", "seeds", "env steps\nof a seed", "gradient\nupdates", "seconds,\nall seeds")
-    table = _table("What training cost", heads)
+    heads = ("method", "seeds", "env steps\nper seed", "gradient\nupdates", "seconds,\nall seeds")
+    table = _table("Training cost", heads)
     for cost in found.costs:
         numbers = (cost.total_steps, cost.gradient_updates, cost.wall_seconds)
         table.add_row(_name(cost.run), str(cost.seeds), *map(show_count, numbers))
@@ -73,7 +73,7 @@ def _costs(found: Compared) -> Table:
 def _table(title: str, columns: Sequence[str]) -> Table:
     heading = Text(title, style="bold")
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.min_width = len(title)  # or the title is broken where columns are narrow
+    table.min_width = len(title)  # otherwise the title wraps when the columns are narrow
     for i, name in enumerate(columns):
         table.add_column(Text(name), justify="right" if i else "left", no_wrap=True)
     return table

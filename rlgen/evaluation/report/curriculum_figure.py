@@ -1,4 +1,4 @@
-"""A run's curriculum over time: which levels it drew, and what they were like."""
+"""Figure of a run's curriculum over time: origins, scores and features of its levels."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ from rlgen.evaluation.report.figures import THEMES, WIDTH, Theme, dress
 from rlgen.runs.curriculum_log import ORIGINS, LevelLog
 from rlgen.types import NEW
 
-BINS = 24  # points of a line; updates between them are taken together
-TIMES = 6  # columns of examples
-RANKS = {"high": 0.95, "middle": 0.5, "low": 0.05}  # rows of examples: quantiles of the score
+BINS = 24  # maximum number of points of a line; each pools several updates
+TIMES = 6  # columns of example levels
+RANKS = {"high": 0.95, "middle": 0.5, "low": 0.05}  # rows of example levels: score quantiles
 LABELS = {"age": "age (updates)", "depth": "edits since generated"}
 LABELS |= {"lifetime": "lifetime (updates)"}
 
@@ -26,34 +26,35 @@ _Panel = tuple[str, Callable[[Axes], None]]
 
 
 class Pieces(NamedTuple):
-    """A run's updates in pieces, and where each lies on the abscissa."""
+    """Partition of a run's U updates into B pieces, with their positions on the x axis."""
 
-    of_update: Int[np.ndarray, " U"]
+    of_update: Int[np.ndarray, " U"]  # piece of each update
     x: Float[np.ndarray, " B"]
-    noun: str  # env steps or updates
-    unit: str  # the same, as an axis is called
+    noun: str  # unit of `x`: env steps or updates
+    unit: str  # label of the x axis
 
 
 class Examples(NamedTuple):
-    """Images of levels that were trained on, in B parts of a run; see `choose_examples`."""
+    """Images of levels that were trained on in B pieces of a run; see `choose_examples`."""
 
     x: Float[np.ndarray, " B"]
-    noun: str  # env steps or updates
-    images: tuple[UInt8[np.ndarray, "H W 3"] | None, ...]  # part by part, in the order of `RANKS`
+    noun: str  # unit of `x`: env steps or updates
+    images: tuple[UInt8[np.ndarray, "H W 3"] | None, ...]  # by piece, then in the order of `RANKS`
 
 
 def history(
     log: LevelLog, facts: Facts, examples: Examples | None = None, theme: str = "light"
 ) -> Figure:
-    """Origins, scores, past and features of the levels that were trained on, against env steps.
+    """Draw origin, score, lineage and features of the levels trained on, against env steps.
 
     Lines are medians and bands quartiles over levels, slots and seeds; the dashed line is the
-    median of all new levels. Below them, examples of what was trained on.
+    median of all new levels. Example levels from training are shown below the panels.
 
     Args:
-        log: see `rlgen.runs.curriculum_log.read`.
-        facts: see `rlgen.evaluation.generalisation.level_facts.find_facts`.
-        examples: see `rlgen.evaluation.from_runs.curricula.find_examples`; None shows none.
+        log: Level log, see `rlgen.runs.curriculum_log.read`.
+        facts: Level features, see `rlgen.evaluation.generalisation.level_facts.find_facts`.
+        examples: Example levels, see `rlgen.evaluation.from_runs.curricula.find_examples`; None
+            shows none.
         theme: `light` or `dark`.
     """
     look, pieces = THEMES[theme], in_pieces(log)
@@ -83,26 +84,33 @@ def history(
 
 
 def in_pieces(log: LevelLog, num: int = BINS) -> Pieces:
-    """The updates in at most `num` pieces of equal length; updates where env steps are unknown."""
+    """Partition the updates into at most `num` pieces of nearly equal length.
+
+    The x axis shows env steps, or updates if env steps are unknown.
+    """
     num_updates = len(log.update)
     num = min(num, num_updates)
     of_update = np.arange(num_updates) * num // num_updates
     known = bool(np.isfinite(log.env_steps).all())
     x = log.env_steps if known else log.update.astype(float)
+    # Mean x of the updates in each piece, [B].
     middle = np.bincount(of_update, x) / np.bincount(of_update)
     names = ("env steps", "env steps (all but evaluation)") if known else ("updates", "updates")
     return Pieces(of_update, middle, *names)
 
 
 def choose_examples(log: LevelLog, times: Pieces) -> tuple[Int[np.ndarray, "3"] | None, ...]:
-    """Places [U, S, n] of levels trained on in each piece: of high, middling and low score.
+    """Choose for each piece a level trained on with a high, a middle and a low score.
 
-    None where a piece has no level with a score.
+    Returns:
+        Indices into the log's [U, S, n] axes, by piece and then in the order of `RANKS`; None if no
+        level that the piece trained on has a score.
     """
     of_update = np.broadcast_to(times.of_update[:, None, None], log.score.shape)
     candidates = trained_on(log) & np.isfinite(log.score)
     found = []
     for piece in range(len(times.x)):
+        # A stable sort of indices makes the choice deterministic when scores tie.
         here = np.argwhere(candidates & (of_update == piece))
         order = here[np.argsort([log.score[tuple(at)] for at in here], kind="stable")]
         last = len(order) - 1
@@ -111,14 +119,14 @@ def choose_examples(log: LevelLog, times: Pieces) -> tuple[Int[np.ndarray, "3"] 
 
 
 def trained_on(log: LevelLog) -> Bool[np.ndarray, "U S n"]:
-    """Whether the learner saw the level's data."""
+    """Mask of levels whose data contributed gradients."""
     return log.weight > 0
 
 
 def quartiles(
     values: np.ndarray, piece: Int[np.ndarray, " M"], num: int
 ) -> Float[np.ndarray, "B 3"]:
-    """Lower quartile, median and upper quartile of each piece; NaN where it has no finite value."""
+    """Lower quartile, median and upper quartile of each piece; NaN if it has no finite value."""
     values = values.astype(float)
     parts = [values[(piece == i) & np.isfinite(values)] for i in range(num)]
     none = np.full(3, np.nan)
@@ -126,8 +134,8 @@ def quartiles(
 
 
 def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_Panel]:
-    """Titles, and what draws below them."""
-    piece = np.broadcast_to(pieces.of_update[:, None, None], log.score.shape)
+    """Titles of the panels, each with the function that draws the panel."""
+    piece = np.broadcast_to(pieces.of_update[:, None, None], log.score.shape)  # [U, S, n]
     trained, new = trained_on(log), log.origin == NEW
 
     def of_all(values: np.ndarray, reference: bool) -> Callable[[Axes], None]:
@@ -135,6 +143,7 @@ def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_P
         return lambda axes: _curves(axes, pieces, (values, piece, trained, also), look)
 
     def of_sample(values: np.ndarray) -> Callable[[Axes], None]:
+        # Features are known only for the sample of the log that `facts` covers.
         chosen = (values, facts.of(piece), facts.of(trained), facts.of(new))
         return lambda axes: _curves(axes, pieces, chosen, look)
 
@@ -143,7 +152,7 @@ def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_P
         ("score", of_all(log.score, reference=True)),
     ]
     for name, values in log.lineage.items():
-        if not values.any():  # such as edits, where nothing edits
+        if not values.any():  # for example the number of edits under a method without editing
             continue
         panels.append((LABELS.get(name, _spoken(name)), of_all(values, reference=False)))
     panels += [(_spoken(name), of_sample(values)) for name, values in facts.features.items()]
@@ -151,7 +160,10 @@ def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_P
 
 
 def _curves(axes: Axes, pieces: Pieces, chosen: tuple, look: Theme) -> None:
-    """One quantity of levels trained on, beside that of all new ones: shares if it is yes or no."""
+    """Draw one quantity of the levels trained on and of all new levels.
+
+    Boolean quantities are drawn as shares, numbers as median and quartiles.
+    """
     values, piece, trained, new = chosen
     num = len(pieces.x)
     if values.dtype == bool:
@@ -169,14 +181,16 @@ def _curves(axes: Axes, pieces: Pieces, chosen: tuple, look: Theme) -> None:
     _line(axes, pieces.x, middle, _trained(look))
     if new.any():
         _line(axes, pieces.x, quartiles(values[new], piece[new], num)[:, 1], _new(look))
+    # Integer ticks for counts, such as edits or walls.
     finite = values[np.isfinite(values)]
     whole = bool((finite == np.round(finite)).all())
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=whole))
 
 
 def _shares(axes: Axes, log: LevelLog, pieces: Pieces, look: Theme) -> None:
-    """Where the levels came from, as areas that add up to all of them."""
+    """Draw the share of each origin of levels as stacked areas."""
     num = len(pieces.x)
+    # [3, B]: one row per origin, as stackplot expects.
     shares = np.stack([log.share[pieces.of_update == i].mean(0) for i in range(num)], axis=1)
     axes.stackplot(pieces.x, shares, colors=look.runs[: len(ORIGINS)], alpha=0.75, linewidth=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -184,7 +198,7 @@ def _shares(axes: Axes, log: LevelLog, pieces: Pieces, look: Theme) -> None:
 
 
 def _examples(part: Any, examples: Examples, look: Theme) -> None:
-    """Levels trained on, a column for each part of the run, a row for each rank of the score."""
+    """Draw example levels: a column per piece of the run, a row per rank of the score."""
     grid = part.subplots(len(RANKS), len(examples.x), squeeze=False)
     for axes, image in zip(grid.T.flat, examples.images, strict=True):
         axes.set(xticks=[], yticks=[])
@@ -196,7 +210,7 @@ def _examples(part: Any, examples: Examples, look: Theme) -> None:
         axes.set_title(EngFormatter(sep="", places=0)(x), color=look.ink, fontsize=8)
     for axes, name in zip(grid[:, 0], RANKS, strict=True):
         axes.set_ylabel(f"{name} score", color=look.ink, fontsize=8)
-    title = f"Levels trained on around the given {examples.noun}"
+    title = f"Levels trained on at about the given {examples.noun}"
     part.suptitle(title, color=look.ink, fontsize=9, x=0.01, ha="left")
 
 
@@ -214,7 +228,7 @@ def _legend(part: Any, log: LevelLog, look: Theme) -> None:
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict) -> None:
-    """A line through the values that there are; a lone one is a dot."""
+    """Draw a line through the finite values, or a dot if there is only one."""
     there = np.isfinite(y)
     axes.plot(x[there], y[there], marker="o" if there.sum() == 1 else "", **style)
 

@@ -1,4 +1,4 @@
-"""What the report shows of a run's curriculum, and of what came of it."""
+"""Report section on the curricula of runs and their effects."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,24 +12,24 @@ NOT_DRAWN: Pictures = MappingProxyType({})
 
 
 class CurriculumSummary(NamedTuple):
-    """What a report shows of one run's curriculum and of what came of it."""
+    """Curriculum of one run and its effects, as shown in a report."""
 
-    drawn: Pictures = NOT_DRAWN  # the history
-    words: str = ""  # on how well scores are calibrated
-    measured: Pictures = NOT_DRAWN  # gaps and information over training
-    gaps: Gaps | tuple[()] = ()  # of the trained policy
-    worst: CVaR | tuple[()] = ()  # of it on its worst levels, played again
-    missing: str = ""  # why there is no history, where there should be one
+    drawn: Pictures = NOT_DRAWN  # curriculum over time, see `curriculum_figure.history`
+    words: str = ""  # sentence on the calibration of the scores
+    measured: Pictures = NOT_DRAWN  # gaps and level information over training
+    gaps: Gaps | tuple[()] = ()  # gaps of the trained policy
+    worst: CVaR | tuple[()] = ()  # CVaR of the trained policy, with its worst levels played again
+    missing: str = ""  # reason if `drawn` is missing although it was expected
 
 
 def curricula_section(
     stories: Mapping[str, CurriculumSummary], labels: list[str]
 ) -> Section | None:
-    """The part of the report on curricula; None if there is nothing to show.
+    """Section of the report on curricula; None if there is nothing to show.
 
     Args:
-        stories: by the run's label.
-        labels: of all runs of the report, which give the colours.
+        stories: Curriculum summaries by run label.
+        labels: Labels of all runs in the report; a run's index sets its colour.
     """
     shown = [
         (RunLabel(run, labels.index(run) if run in labels else len(labels)), one)

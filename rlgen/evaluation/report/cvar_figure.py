@@ -1,4 +1,4 @@
-"""Figure of CVaR: the score on the worst levels against their share."""
+"""Figure of CVaR: mean score on the worst levels against their share of the suite."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ from rlgen.evaluation.stats.cvar import CVaR
 
 
 def cvar_figure(results: Sequence[CVaR], theme: str = "light") -> Figure:
-    """Score on the worst levels against their share, with intervals; a higher line is better.
+    """Draw the mean score on the worst levels, with intervals, against their share of the suite.
 
     Raises:
-        ValueError: no results, or of different suites or scores.
+        ValueError: `results` is empty or mixes different suites or scores.
     """
     kinds = {(one.suite, one.score, one.num_levels) for one in results}
     if len(kinds) != 1:
         found = ", ".join(f"{score} on {suite}" for suite, score, _ in sorted(kinds)) or "none"
-        raise ValueError(f"a figure of CVaR takes runs of one suite and score, got {found}")
+        raise ValueError(f"a figure of CVaR requires runs on one suite and score, got {found}")
     look, score, num_levels = THEMES[theme], results[0].score, results[0].num_levels
     figure, (axes,) = blank(look, 3.4, [1.0])
     for r, one in enumerate(results):
-        # Shares that come to the same number of levels are one point.
+        # Shares that round to the same number of levels are drawn as one point.
         num_worst, kept = np.unique(one.num_worst, return_index=True)
         value, low, high = (x[kept] for x in one.mean[:3])
         share, colour = num_worst / num_levels, look.runs[r % len(look.runs)]

@@ -1,8 +1,9 @@
-"""Figures of results: intervals and performance profile.
+"""Figures of results: intervals and performance profiles, and helpers for the other figures.
 
-Figures are matplotlib `Figure` objects without pyplot, so nothing global is touched and any thread
-may draw. They are narrow and tall, to be read on a phone as on a page. Colours are told apart by
-colour-blind readers (Okabe and Ito, 2008, "Color Universal Design") and runs by marker as well.
+Figures are matplotlib `Figure` objects created without pyplot, so they do not change global state
+and can be drawn from any thread. They are narrow and tall, so that they are readable on phones as
+well as on pages. Colours are distinguishable for colour-blind readers (Okabe and Ito, 2008, "Color
+Universal Design"); runs also differ in their markers.
 """
 
 import io
@@ -19,10 +20,10 @@ from rlgen.evaluation.stats.bootstrap import Interval
 from rlgen.evaluation.stats.formatting import interval_name
 from rlgen.evaluation.stats.summary import TAU, Summary, hardest
 
-MAX_LEVELS = 40  # rows of an interval figure; of a larger suite, the hardest
-MARKERS = "osD^vPX"  # one more than colours, so that many runs differ in one or the other
+MAX_LEVELS = 40  # rows of an interval figure; a larger suite shows its hardest levels
+MARKERS = "osD^vPX"  # one more than the colours, so that their combination repeats only after 42
 WIDTH = 5.4  # inches
-LEGEND = 66  # letters that a row of a legend holds, where each label takes 6 more
+LEGEND = 66  # letters that fit into a row of a legend; each label's line takes another 6
 
 
 class Theme(NamedTuple):
@@ -47,14 +48,14 @@ THEMES = {
 
 
 def intervals(summary: Summary, theme: str = "light") -> Figure:
-    """Each level's score with its interval, runs side by side, and the aggregates above."""
+    """Draw each level's score with its interval, runs next to each other, below the aggregates."""
     look, runs = THEMES[theme], summary.runs
     shown = hardest(summary, MAX_LEVELS)
     names = [runs[0].levels[i].name for i in shown]
     aggregates = {"IQM": "iqm", "mean": "mean", "median": "median"}
     if all("iqm_whole_seeds" in run.aggregate for run in runs):
         aggregates = {"IQM": "iqm", "IQM, whole seeds": "iqm_whole_seeds"} | aggregates
-    step = max(0.26, 0.13 * len(runs) + 0.1)
+    step = max(0.26, 0.13 * len(runs) + 0.1)  # height of a row in inches; each run needs space
     heights = [step * len(aggregates), step * len(names)]
     figure, (top, bottom) = blank(look, sum(heights) + 1.5, heights)
     for r, run in enumerate(runs):
@@ -63,7 +64,7 @@ def intervals(summary: Summary, theme: str = "light") -> Figure:
     _rows(top, list(aggregates), look)
     _rows(bottom, names, look)
     top.tick_params(labelbottom=False)
-    what = f"{len(names)} of {len(runs[0].levels)} levels, the hardest"
+    what = f"The {len(names)} hardest of {len(runs[0].levels)} levels"
     whole = len(names) == len(runs[0].levels)
     top.set_title("All levels", loc="left", color=look.ink, fontsize=10)
     bottom.set_title("Each level" if whole else what, loc="left", color=look.ink, fontsize=10)
@@ -75,7 +76,7 @@ def intervals(summary: Summary, theme: str = "light") -> Figure:
 
 
 def profile(summary: Summary, theme: str = "light") -> Figure:
-    """Share of seeds and levels that score more than each threshold; a higher line is better."""
+    """Draw the share of seeds and levels that score above each threshold τ, with intervals."""
     look = THEMES[theme]
     figure, (axes,) = blank(look, 3.4, [1.0])
     for r, run in enumerate(summary.runs):
@@ -93,18 +94,18 @@ def profile(summary: Summary, theme: str = "light") -> Figure:
 
 
 def png_bytes(figure: Figure, dpi: int = 170) -> bytes:
-    """A figure as PNG."""
+    """Encode a figure as PNG."""
     out = io.BytesIO()
-    # No software tag: the same results give the same bytes.
+    # Without matplotlib's version in the metadata, equal figures give equal bytes.
     figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
     return out.getvalue()
 
 
 def both_themes(make: Callable[[str], Figure]) -> Mapping[str, bytes]:
-    """A figure as PNG, by theme.
+    """Draw a figure in both themes; PNG by theme.
 
     Args:
-        make: draws it in a theme.
+        make: Function that draws the figure in a given theme.
     """
     return {theme: png_bytes(make(theme)) for theme in THEMES}
 
@@ -113,7 +114,13 @@ _BAR = {"alpha": 0.55, "solid_capstyle": "butt"}
 
 
 def blank(look: Theme, height: float, ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    """A figure of axes one below the other, and the axes."""
+    """Create a figure with one axes per row; returns the figure and its axes.
+
+    Args:
+        look: Theme.
+        height: Height of the figure, in inches.
+        ratios: Relative heights of the rows.
+    """
     figure = Figure(figsize=(WIDTH, height), facecolor=look.paper, layout="constrained")
     grid = figure.subplots(len(ratios), 1, squeeze=False, gridspec_kw={"height_ratios": ratios})
     for axes in grid[:, 0]:
@@ -122,7 +129,7 @@ def blank(look: Theme, height: float, ratios: Sequence[float]) -> tuple[Figure, 
 
 
 def dress(axes: Axes, look: Theme) -> None:
-    """Give axes the colours and sizes of a theme."""
+    """Apply the colours of a theme and the common sizes to axes."""
     axes.set_facecolor(look.paper)
     axes.tick_params(colors=look.ink, labelsize=9, length=3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -137,7 +144,8 @@ def _labels(summary: Summary) -> dict[int, str]:
 
 
 def _points(axes: Axes, shown: Sequence[Interval], r: int, num_runs: int, look: Theme) -> None:
-    """Points with whiskers, one a row, of run r of several."""
+    """Draw one run's points with whiskers, one per row."""
+    # The runs share 72 % of a row's height and are centred on the row.
     offset = (r - (num_runs - 1) / 2) * 0.72 / max(num_runs, 1)
     colour = look.runs[r % len(look.runs)]
     for row, one in enumerate(shown):
@@ -150,11 +158,11 @@ def _points(axes: Axes, shown: Sequence[Interval], r: int, num_runs: int, look: 
 
 def _rows(axes: Axes, names: Sequence[str], look: Theme) -> None:
     axes.set_yticks(range(len(names)), [short(name) for name in names])
-    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_ylim(len(names) - 0.4, -0.6)  # inverted: the first row is at the top
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=look.grid, linewidth=0.6)
-    for row in range(1, len(names), 2):  # stripes lead the eye from a name to its points
+    for row in range(1, len(names), 2):  # shade every second row to connect names and points
         axes.axhspan(row - 0.5, row + 0.5, color=look.grid, alpha=0.3, linewidth=0)
 
 
@@ -167,13 +175,13 @@ def _scale(axes: Axes, score: str) -> None:
 
 
 def add_legend(figure: Figure, runs: Mapping[int, str], look: Theme, markers: bool = True) -> None:
-    """Runs and their colours above the axes; also for one run, so that its name is there."""
+    """Add a legend of the runs above the axes, even for a single run, so that it is named."""
     handles = []
     for r in runs:
         colour = look.runs[r % len(look.runs)]
         marker = MARKERS[r % len(MARKERS)] if markers else ""
         handles.append(Line2D([], [], color=colour, marker=marker, linewidth=2))
-    # The space: matplotlib hides a label that begins with an underscore.
+    # The leading space is needed because matplotlib hides labels that begin with an underscore.
     texts = [f" {short(label)}" for label in runs.values()]
     longest = max(map(len, texts), default=1)
     columns = max(1, min(3, len(runs), LEGEND // (longest + 6)))
@@ -183,7 +191,7 @@ def add_legend(figure: Figure, runs: Mapping[int, str], look: Theme, markers: bo
 
 
 def short(text: str, limit: int = 30) -> str:
-    """Text for matplotlib: not too long, no control characters, dollars not taken for formulas."""
+    """Truncate text for matplotlib, remove control characters and escape dollar signs."""
     text = printable(text)
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return text.replace("$", r"\$")

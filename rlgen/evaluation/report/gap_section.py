@@ -1,4 +1,4 @@
-"""Gaps and level information for the terminal, the report page, and as curves over training."""
+"""Generalisation gaps and level information: terminal table, report section and figures."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -21,11 +21,11 @@ from rlgen.evaluation.stats.bootstrap import Interval
 from rlgen.evaluation.stats.formatting import show, show_interval
 
 HEADS = ("run", "train", "test", "gap", "information", "shift gap")
-SIDES = {"train": "-", "test": "--"}  # how their lines are drawn
+SIDES = {"train": "-", "test": "--"}  # line styles
 
 
 class GapData(NamedTuple):
-    """Gaps of runs, as a template shows them."""
+    """Gaps of runs, as shown by the template."""
 
     note: str
     table: html.Table
@@ -33,7 +33,7 @@ class GapData(NamedTuple):
 
 
 def print_gaps(every: Sequence[Gaps], console: Console) -> None:
-    """A row a run, and what the numbers mean; nothing without runs."""
+    """Print a table of gaps with one row per run, and a note that explains its numbers."""
     if not every:
         return
     title = Text("Generalisation from the training set", style="bold")
@@ -47,11 +47,11 @@ def print_gaps(every: Sequence[Gaps], console: Console) -> None:
 
 
 def gaps_section(every: Mapping[int, Gaps], drawn: html.Pictures) -> html.Section | None:
-    """The part of the report on gaps; None without any.
+    """Section of the report on generalisation gaps; None if `every` is empty.
 
     Args:
-        every: gaps by the run's place among all runs.
-        drawn: their figure, see `gap_figure`.
+        every: Gaps by the run's index among all runs of the report.
+        drawn: Figure of the gaps, see `gap_figure`.
     """
     if not every:
         return None
@@ -61,38 +61,46 @@ def gaps_section(every: Mapping[int, Gaps], drawn: html.Pictures) -> html.Sectio
 
 
 def notes(every: Sequence[Gaps]) -> str:
-    """What was compared with what, in sentences."""
+    """Sentences that explain the columns of the table of gaps and their intervals."""
     first = every[0]
     score, gap = of_score(first)
     parts = [f"{score.capitalize()} on the training set ({_played(every)}) and on the suite"]
     if first.num_unseen < first.num_suite:
+        # Levels of the suite that also occur in the training set do not count as unseen.
         parts[0] += f" ({first.num_unseen} of its {first.num_suite} levels; the set has the others)"
-    parts[0] += ", and train less test"
+    parts[0] += ", and train minus test"
     if score != "return":
         parts[0] += " in points"
     over = {"none": "levels"}.get(gap.gap.over, f"{gap.gap.over} and levels")
-    parts.append(f"intervals: {over} drawn anew")
-    parts.append("where suite and set are of other kinds, the gap is also between these")
+    parts.append(f"intervals: {over} resampled")
+    parts.append(
+        "if the suite and the training set come from different distributions, the gap includes "
+        "the difference between these"
+    )
     if not np.isnan(gap.whole_seeds.low):
         spans = [show_interval(of_score(g)[1].whole_seeds, score, 1, True) for g in every]
-        parts.append(f"over whole seeds, levels as they are: {'; '.join(spans)}")
-    parts.append("information: nats that the policy's features give away of the level, of ln n")
-    parts.append("shift gap: return on levels as drawn in training less that on the set")
+        parts.append(f"gap with whole seeds resampled and the levels fixed: {'; '.join(spans)}")
+    parts.append(
+        "information: nats of information about the level in the policy's features, of at most ln n"
+    )
+    parts.append("shift gap: return on levels as sampled in training minus return on the set")
     return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
 def of_score(gaps: Gaps) -> tuple[str, Gap]:
-    """Solve rates where there are any, else returns."""
+    """Gap of the solve rate if it is known, otherwise of the return, with its name."""
     if isinstance(gaps.solve_rate, Gap):
         return "solve rate", gaps.solve_rate
     return "return", gaps.returns
 
 
 def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
-    """Both sides and the gap of every run with intervals, and each seed's gap by its information.
+    """Draw training score, test score and gap of every run with intervals.
+
+    If level information was measured, a third panel shows each seed's gap against it.
 
     Args:
-        every: by the run's place among all, which says its colour.
+        every: Gaps by the run's index among all runs, which sets its colour.
         theme: `light` or `dark`.
     """
     look, shown = THEMES[theme], list(every.items())
@@ -107,6 +115,7 @@ def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
     figure, axes = blank(look, 0.7 + sum(heights), heights)
     for row, (r, gaps) in enumerate(shown):
         gap = of_score(gaps)[1]
+        # Train and test of a run are adjacent rows, with more space between runs.
         _whisker(axes[0], gap.train, 2 * row, r, look, filled=True)
         _whisker(axes[0], gap.test, 2 * row + 0.8, r, look, filled=False)
         _whisker(axes[1], gap.gap, row, r, look, filled=True)
@@ -132,11 +141,14 @@ def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
 
 
 def gap_curves(lines: Sequence[Mapping], theme: str = "light") -> Figure | None:
-    """Both sides, the gap and the information over training; None if nothing was measured.
+    """Draw train and test scores, gap and level information over training.
 
     Args:
-        lines: of a run's `generalisation.jsonl`.
+        lines: Lines of a run's `generalisation.jsonl`.
         theme: `light` or `dark`.
+
+    Returns:
+        The figure; None if no line has any of these numbers.
     """
     look = THEMES[theme]
     solved = any("train_solve_rate" in line for line in lines)
@@ -164,7 +176,7 @@ def gap_curves(lines: Sequence[Mapping], theme: str = "light") -> Figure | None:
 
 
 def _panel(axes: Axes, title: str, shown: Sequence[tuple[str, Series]], look: Theme) -> None:
-    """One line, or a line for each side with its name."""
+    """Draw one line, or one line per side (train, test) with a legend."""
     for i, (side, (x, y, _)) in enumerate(shown):
         draw_curve(axes, x, y, look.runs[i], SIDES[side])
         if len(shown) > 1 and len(x):
@@ -200,7 +212,7 @@ def _played(every: Sequence[Gaps]) -> str:
         else f"a random {g.num_played} of {g.num_levels} levels"
         for g in every
     }
-    return told.pop() if len(told) == 1 else "of each run"
+    return told.pop() if len(told) == 1 else "each run's own"
 
 
 def _whisker(axes: Axes, one: Interval, y: float | int, r: int, look: Theme, filled: bool) -> None:

@@ -1,8 +1,8 @@
-"""HTML pages: the data that a page holds, and its rendering by the templates of this package.
+"""HTML pages: their data, and rendering with the templates of this package.
 
-Nothing else makes HTML. Templates escape every value that they show (`autoescape`), and a value's
-control characters are replaced first, so that names of a run cannot leave the text. The page's own
-policy forbids it to load or to run anything.
+All HTML of rlgen is generated here. Templates escape every value (`autoescape`) after its control
+characters were replaced, so names of runs cannot inject markup. Each page's content security policy
+forbids loading resources and running scripts.
 """
 
 import base64
@@ -32,70 +32,71 @@ Pictures = Mapping[str, bytes]
 
 
 class RunLabel(NamedTuple):
-    """A run's name, shown behind its colour."""
+    """Name of a run, shown after a mark in its colour."""
 
     run: str
-    place: int  # among all runs of the page, from 0; colours repeat
+    place: int  # index among all runs of the page, from 0; colours repeat
 
 
 class Table(NamedTuple):
-    """Heads and cells of a table; the first cell of a row is its head."""
+    """Headings and cells of a table; the first cell of a row is its heading."""
 
     heads: Sequence[str | RunLabel]
     rows: Sequence[Sequence[str | RunLabel]]
-    note: str = ""  # above the table
+    note: str = ""  # shown above the table
 
 
 class Figure(NamedTuple):
-    """A figure that follows the reader's light or dark setting."""
+    """Figure that follows the reader's light or dark setting."""
 
     drawn: Pictures
     alt: str
-    note: str = ""  # above the figure
+    note: str = ""  # shown above the figure
 
 
 class Section(NamedTuple):
-    """A part of a page: a template, and the numbers, texts and pictures that it shows."""
+    """Section of a page: a template, and the numbers, texts and pictures that it shows."""
 
-    title: str  # titles of one page differ, as its anchors do; "" for a part without a heading
-    template: str  # such as `gallery.html`, of the folder `templates`
-    data: Any  # what the template calls `data`
+    title: str  # unique within a page, because the anchor is derived from it; "" for no heading
+    template: str  # file in the folder `templates`, such as `gallery.html`
+    data: Any  # available to the template as `data`
 
 
 class Page(NamedTuple):
-    """A whole page."""
+    """Complete page."""
 
     title: str
-    above: str  # a line above the headline
+    above: str  # line above the headline
     headline: str
-    caveat: str  # a line below it
+    caveat: str  # line below the headline
     sections: Sequence[Section]
 
 
 def render(page: Page) -> str:
-    """The page as HTML that loads nothing and runs nothing."""
+    """Render the page as HTML that loads no resources and runs no scripts."""
     return _environment().get_template("page.html").render(page=page)
 
 
 def write_page(
     folder: Path | str, page: Page, files: Mapping[str, bytes], patterns: Sequence[str] = ()
 ) -> Path:
-    """Write `report.html` and the files beside it, each of which appears whole or not at all.
+    """Write `report.html` and its accompanying files, each atomically.
 
     Args:
-        folder: made if need be.
-        page: what to render.
-        files: by their names.
-        patterns: names of files as pages of this kind have them; earlier ones of these names that
-            are not replaced are deleted.
+        folder: Output folder, created if missing.
+        page: Page to render.
+        files: Contents of the other files, by name.
+        patterns: File name patterns of this kind of page; matching files from an earlier page that
+            are not in `files` are deleted.
 
     Returns:
-        The path of the page.
+        Path of the page.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write(folder / name, data)
+    # Figures of an earlier page in the same folder would otherwise look like part of this one.
     for path in (path for pattern in patterns for path in folder.glob(pattern)):
         if path.name not in files:
             path.unlink()
@@ -106,7 +107,7 @@ def write_page(
 
 @cache
 def _environment() -> Environment:
-    """The templates of this package; a value that is missing is an error."""
+    """Jinja environment with the templates of this package; undefined values raise errors."""
     made = Environment(
         loader=PackageLoader("rlgen.evaluation.report"),
         autoescape=True,
@@ -133,22 +134,23 @@ def _environment() -> Environment:
 
 
 def _without_control_characters(value: Any) -> Any:
-    """A value to be shown; pieces that templates made are left as they are."""
+    """Replace control characters in a value to be shown; markup from templates is unchanged."""
+    # Markup is produced by the templates themselves and contains line breaks.
     if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
         return printable(value)
     return value
 
 
 def _anchor(title: str) -> str:
-    """A title as an anchor: small letters, digits and hyphens alone."""
+    """Convert a title to an anchor of lower-case letters, digits and hyphens."""
     return "to-" + "-".join(re.findall(r"[a-z0-9]+", title.lower()))
 
 
 def _embed(data: bytes, kind: str) -> str:
-    """An image (`png`, `gif`) as an address that holds it."""
+    """Encode an image (`png` or `gif`) as a data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _plain(value: object) -> str:
-    """A value of an evaluation's `meta`: text as it is, anything else as JSON."""
+    """Format a value of an evaluation's `meta`: text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Pictures of levels and episodes as PNG and GIF."""
+"""Encode pictures of levels as PNG and episodes as GIF."""
 
 import io
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def image_bytes(image: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """A picture of a level as PNG."""
+    """Encode a picture of a level as PNG."""
     out = io.BytesIO()
     Image.fromarray(image).save(out, format="PNG", optimize=True)
     return out.getvalue()
@@ -17,26 +17,32 @@ def image_bytes(image: UInt8[np.ndarray, "H W 3"]) -> bytes:
 def gif_bytes(
     frames: UInt8[np.ndarray, "T H W 3"], fps: float | int = 10, hold: float | int = 1
 ) -> bytes:
-    """An endless GIF; exact while the frames have at most 256 colours between them.
+    """Encode frames as an endlessly looping GIF.
+
+    Colours are exact if all frames together have at most 256 of them; otherwise they are quantised
+    to a common palette.
 
     Args:
-        frames: an episode, one frame a step.
-        fps: frames a second, at most 50: browsers slow down faster ones.
-        hold: seconds that the last frame stays.
+        frames: Episode, one frame per step.
+        fps: Frames per second, at most 50, because browsers slow down faster GIFs.
+        hold: Duration of the last frame, in seconds.
 
     Raises:
-        ValueError: not uint8 [T, H, W, 3] with a frame at least, or fps outside (0, 50].
+        ValueError: `frames` is not a non-empty uint8 array [T, H, W, 3], or `fps` is outside
+            (0, 50].
     """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         raise ValueError(
             f"frames are {frames.dtype}{list(frames.shape)}; they must be uint8[T, H, W, 3]"
         )
     if not 0 < fps <= 50:
-        raise ValueError(f"fps={fps} must be above 0 and at most 50, what browsers show")
+        raise ValueError(f"fps={fps} must be above 0 and at most 50, the fastest browsers show")
+    # Pack each RGB triple into one 24-bit number, [T, H, W].
     packed = frames.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    seen = np.zeros(1 << 24, bool)  # a table is several times faster than sorting every pixel
+    seen = np.zeros(1 << 24, bool)  # a lookup table is several times faster than np.unique
     seen[packed] = True
     colours = np.flatnonzero(seen).astype(np.uint32)
+    # The running count of colours in use maps each packed colour to its index in `colours`.
     index = (np.cumsum(seen, dtype=np.uint32) - 1)[packed]
     if len(colours) <= 256:
         palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], -1).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Learning curves from the `metrics.jsonl` of runs, against what they cost.
+"""Learning curves from the `metrics.jsonl` of runs, against their cost.
 
-Costs are of one seed: env steps of every kind but those of evaluation, gradient updates, seconds of
-the running program (compilation apart, of all seeds, which train side by side).
+Env steps (of every kind except evaluation) and gradient updates are those of one seed. Seconds are
+the running time of all seeds, which train in parallel, without compilation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from rlgen.evaluation.report.figures import THEMES, add_legend, blank
 from rlgen.evaluation.stats.cost import COSTS
 
 Series = tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K S"], str]
-"""Abscissa, the values of each seed, and the abscissa's unit."""
-POINTS = 150  # points of a learning curve; more updates than that are averaged in bins
-POINTS_OF_LIVES = 30  # of what few updates tell: in most of them no agent's life ends
+"""Positions on the x axis, the values of each seed, and the unit of the x axis."""
+POINTS = 150  # maximum number of points of a learning curve; more updates are averaged in bins
+POINTS_OF_LIVES = 30  # for metrics of ended lifetimes, which are missing in most updates
 
 
 def learning_curves(
@@ -27,25 +27,27 @@ def learning_curves(
     labels: Sequence[str] = (),
     cost: str = "env_steps",
 ) -> Figure:
-    """Training against its cost: mean and single seeds, a panel for each number that there is.
+    """Draw training metrics against cost: the mean and each seed, a panel per available metric.
 
-    Solve rate and return of episodes; of a run that learns a rule, what its agents earn.
+    The metrics are the solve rate and return of episodes and, for runs that learn a rule, the
+    rewards, final returns and algorithmic regret of its agents.
 
     Args:
-        curves: the lines of each run's `metrics.jsonl` (see `from_runs.metrics.read_metrics`);
-            lines and numbers that are missing are skipped.
+        curves: Lines of each run's `metrics.jsonl` (see `from_runs.metrics.read_metrics`); missing
+            lines and numbers are skipped.
         theme: `light` or `dark`.
-        labels: runs in the order of other figures, so that each keeps its colour.
-        cost: the abscissa, one of `COSTS`.
+        labels: Runs in the order of the other figures, so that each keeps its colour.
+        cost: Quantity on the x axis, one of `COSTS`.
 
     Raises:
-        ValueError: no run has a line with any of these, or an unknown cost.
+        ValueError: `cost` is unknown, or no run has a line with any of the metrics.
     """
     look, panels = THEMES[theme], _panels(curves, cost)
     figure, all_axes = blank(look, 0.8 + 2.3 * len(panels), [1.0] * len(panels))
     labels = [*labels, *(run for run in curves if run not in labels)]
     nothing = series((), "")
     found = [(x[-1], unit) for runs in panels.values() for x, _, unit in runs.values() if len(x)]
+    # All panels share the x axis, which ends where the longest run ends.
     end, units = max(x for x, _ in found), {unit for _, unit in found}
     for axes, (key, runs) in zip(all_axes, panels.items(), strict=True):
         for r, run in enumerate(labels):
@@ -67,50 +69,58 @@ def learning_curves(
 
 
 def _panels(curves: Mapping[str, Sequence[Mapping]], cost: str) -> dict[str, dict[str, Series]]:
-    """The series of each run, by the numbers that any run has.
+    """Series of each run, for each metric that any run has.
 
     Raises:
-        ValueError: an unknown cost, or no number at all.
+        ValueError: `cost` is unknown, or no run has any of the metrics.
     """
     if cost not in COSTS:
-        raise ValueError(f"cost={cost!r} is not known; take one of {', '.join(COSTS)}")
+        raise ValueError(f"unknown cost={cost!r}; choose one of {', '.join(COSTS)}")
     every = {
         key: {run: series(lines, key, cost) for run, lines in curves.items()} for key in _CURVES
     }
     found = {key: runs for key, runs in every.items() if any(len(x) for x, _, _ in runs.values())}
     if not found:
         raise ValueError(
-            f"no learning curve: the metrics hold none of {', '.join(_CURVES)} with {cost}"
+            f"no learning curve: the metrics contain none of {', '.join(_CURVES)} with {cost}"
         )
     return found
 
 
 def has_curves(curves: Mapping[str, Sequence[Mapping]], cost: str = "env_steps") -> bool:
-    """Whether there is anything for `learning_curves` to draw."""
+    """Return whether any run has metrics for `learning_curves` to draw."""
     return any(len(series(lines, key, cost)[0]) for lines in curves.values() for key in _CURVES)
 
 
 _CURVES = {
     "solve_rate": "solve rate, training",
     "episode_return": "return, training",
-    # Of a run that learns a rule:
-    "reward": "reward a step of its agents",
-    "lifetime_return": "return at lives' ends",
+    # Metrics of runs that learn a rule:
+    "reward": "agents' reward per step",
+    "lifetime_return": "return at end of lifetime",
     "lifetime_regret": "algorithmic regret",
 }
 
 
 def series(lines: Sequence[Mapping], key: str, cost: str = "env_steps") -> Series:
-    """Abscissa, the values of each seed, and the abscissa's unit, of the lines that have both.
+    """Extract a metric and its x axis from the lines that have both.
 
-    Lines that know of no env steps at all are drawn against updates instead.
+    If no line has env steps, updates are used in their place.
+
+    Args:
+        lines: Lines of a run's metrics.
+        key: Name of the metric.
+        cost: Quantity on the x axis, one of `COSTS`.
+
+    Returns:
+        Positions [K], values of each seed [K, S], and the unit of the positions.
     """
     steps = any("env_steps" in line for line in lines)
     unit = "update" if cost == "env_steps" and not steps else cost
     rows = [(_number(line.get(unit)), _numbers(line.get(key))) for line in lines]
     rows = [(x, y) for x, y in rows if np.isfinite(x) and np.isfinite(y).any()]
     seeds = max((len(y) for _, y in rows), default=0)
-    rows = [(x, y) for x, y in rows if len(y) == seeds]
+    rows = [(x, y) for x, y in rows if len(y) == seeds]  # every row must have all S seeds
     x = np.array([x for x, _ in rows], float)
     y = np.array([y for _, y in rows], float).reshape(len(rows), seeds)
     points = POINTS_OF_LIVES if key.startswith("lifetime_") else POINTS
@@ -120,6 +130,7 @@ def series(lines: Sequence[Mapping], key: str, cost: str = "env_steps") -> Serie
 def _binned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
     if len(x) <= points:
         return x, y
+    # Mean over each bin of rows, ignoring NaN per seed; `reduceat` sums between the bins' starts.
     starts = np.linspace(0, len(x), points, endpoint=False).astype(int)
     count = np.add.reduceat(np.isfinite(y), starts)
     total = np.add.reduceat(np.nan_to_num(y), starts)
@@ -128,24 +139,25 @@ def _binned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.n
 
 
 def draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, style: str = "-") -> None:
-    """The mean over seeds, and each seed if there are several."""
+    """Draw the mean over seeds as a thick line, and each of several seeds as a thin line."""
     if not len(x):
         return
     if y.shape[1] > 1:
         axes.plot(x, y, style, color=colour, linewidth=0.7, alpha=0.4)
+    # Not np.nanmean, which warns where no seed has a value.
     count = np.isfinite(y).sum(axis=1)
     mean = np.divide(np.nansum(y, axis=1), count, out=np.full(len(x), np.nan), where=count > 0)
     axes.plot(x, mean, style, color=colour, linewidth=1.9)
 
 
 def _number(x: object) -> float:
-    """A number, or the sum of a dict's numbers without those of evaluation; NaN otherwise."""
+    """A number, or the sum of a dict's values except `evaluate`; NaN for anything else."""
     if isinstance(x, Mapping):
         return sum(_number(value) for name, value in x.items() if name != "evaluate")
     return float(x) if isinstance(x, int | float) else np.nan
 
 
 def _numbers(x: object) -> Float[np.ndarray, " S"]:
-    """One number a seed, NaN for null; a bare number is one seed."""
+    """One number per seed, NaN for null; a bare number counts as one seed."""
     values = x if isinstance(x, list | tuple) else [x]
     return np.array([_number(value) for value in values], float)

@@ -1,4 +1,4 @@
-"""Classes of levels, percentiles and worst levels, for the report: what an average hides."""
+"""Report section on classes of levels, percentiles and worst levels."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,44 +17,46 @@ from rlgen.evaluation.stats.findings import Findings
 from rlgen.evaluation.stats.normalised_scores import NO_SCALE, NormalisedScores, notes, verdicts
 from rlgen.evaluation.stats.summary import some
 
-MAX_VERDICTS = 10  # pairs of runs that are told of; of more, those with the first run
+MAX_VERDICTS = 10  # pairs of runs that get a sentence; beyond that, only those with the first run
 OVER = {"whole-seeds": "over whole seeds", "attempts": "over attempts only", "none": "not there"}
 
 
 class NormalisedData(NamedTuple):
-    """Classes of levels, percentiles and the worst levels of runs, as a template shows them."""
+    """Classes of levels, percentiles and worst levels of runs, as shown by the template."""
 
-    places: dict[str, int]  # of the runs among all of the page
-    drawn: Mapping[str, html.Pictures]  # see `normalised_figures`
+    places: dict[str, int]  # index of each run among all runs of the page
+    drawn: Mapping[str, html.Pictures]  # figures, see `normalised_figures`
     classes: ByClass | None
-    labels: list[html.RunLabel]  # of the runs by classes
-    interval_name: str  # of the intervals of classes
+    labels: list[html.RunLabel]  # runs of `classes`
+    interval_name: str  # name of the intervals of `classes`
     scores: NormalisedScores | None
-    no_scale: str  # why there are no normalised scores
+    no_scale: str  # reason shown if there are no normalised scores
     notes: Sequence[str]
     verdicts: Sequence[str]
     worst: Sequence[CVaR]
-    shares: tuple[int, ...]  # shares of `worst` that come to different numbers of levels
+    shares: tuple[int, ...]  # indices of the shares in `worst` with distinct numbers of levels
     worst_heads: tuple[str, ...]
-    not_replayed: str  # runs that are not among `worst`
+    not_replayed: str  # runs that are not in `worst`
 
 
 def normalised_section(
     found: Findings, drawn: Mapping[str, html.Pictures], worst: Sequence[CVaR] = ()
 ) -> html.Section | None:
-    """The part of the report on what an average over levels hides; None if there is nothing to say.
+    """Section on classes of levels, percentiles and worst levels; None if there are no data.
 
     Args:
-        found: of the report's runs; the first is what the others are compared with.
-        drawn: see `normalised_figures`.
-        worst: of the runs whose worst levels were played again.
+        found: Findings on the report's runs; the others are compared with the first.
+        drawn: Figures, see `normalised_figures`.
+        worst: CVaR of the runs whose worst levels were played again.
     """
     classes, scores = found.classes, found.normalised
     if not (classes or scores or worst):
         return None
+    # Runs without data for a part are missing in it, so colours follow the index among all runs.
     places = {e.run: r for r, e in enumerate(found.evaluations)}
     told = verdicts(scores) if scores else []
     if scores and len(told) > MAX_VERDICTS:
+        # The pairs that contain the first run come first.
         told = told[: len(scores.runs) - 1]
     runs = classes.runs if classes else ()
     shares, heads = _shares(worst[0]) if worst else ((), ())
@@ -75,21 +77,21 @@ def normalised_section(
         ("", *heads),
         some(missing) if missing else "",
     )
-    return html.Section("From the worst level up", "normalised.html", data)
+    return html.Section("Classes, percentiles and worst levels", "normalised.html", data)
 
 
 def _shares(one: CVaR) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Places of the shares that come to different numbers of levels, and these numbers in words."""
+    """Indices of the shares with distinct numbers of levels, and these numbers in words."""
     num_worst, kept = np.unique(one.num_worst, return_index=True)
     return tuple(map(int, kept)), tuple(f"{n:,} of {one.num_levels:,}" for n in num_worst)
 
 
 def normalised_figures(found: Findings, worst: Sequence[CVaR] = ()) -> dict[str, html.Pictures]:
-    """PNG by file name, `normalised-percentiles` and `normalised-cvar`, and theme, if there is any.
+    """Figures by file name: `normalised-percentiles` and `normalised-cvar`, if there are data.
 
     Args:
-        found: of the report's runs.
-        worst: of the runs whose worst levels were played again.
+        found: Findings on the report's runs.
+        worst: CVaR of the runs whose worst levels were played again.
     """
     places = {e.run: r for r, e in enumerate(found.evaluations)}
     drawn: dict[str, html.Pictures] = {}
@@ -104,11 +106,11 @@ def normalised_figures(found: Findings, worst: Sequence[CVaR] = ()) -> dict[str,
 def percentile_figure(
     found: NormalisedScores, places: Mapping[str, int] | None = None, theme: str = "light"
 ) -> Figure:
-    """Normalised return from the worst level to the best one, with intervals; higher is better.
+    """Draw the normalised return by percentile of the levels, worst level first, with intervals.
 
     Args:
-        found: of the runs.
-        places: of the runs among all that the reader sees, for their colours.
+        found: Normalised scores of the runs.
+        places: Index of each run among all runs of the page, which sets its colour.
         theme: `light` or `dark`.
     """
     look = THEMES[theme]

@@ -1,6 +1,6 @@
-"""What a meta-test found, in words, as a table, as a section of the report and as learning curves.
+"""Results of a meta-test as text, terminal tables, a section of the report and learning curves.
 
-Everything is told from evaluations alone, so that saved results can be told again.
+Everything is derived from evaluations alone, so reports can also be made from saved results.
 """
 
 from collections.abc import Sequence
@@ -25,20 +25,20 @@ HEADS = ("mean", "IQM", f"levels below {_PER_CENT} %", "levels")
 
 
 class RelativeData(NamedTuple):
-    """Returns relative to others, as a template shows them."""
+    """Relative returns, as shown by the template."""
 
     notes: list[str]
-    tables: dict[str, html.Table]  # by what returns are divided by
+    tables: dict[str, html.Table]  # by the label of the denominator
 
 
 def is_meta_test(evaluations: Sequence[Evaluation]) -> bool:
-    """Whether the scores are of agents that were trained for the purpose."""
+    """Return whether the evaluations are meta-tests, which score agents trained for the test."""
     return all("lifetime" in e.meta for e in evaluations)
 
 
 def sentence(evaluations: Sequence[Evaluation]) -> str:
-    """What was done, in words."""
-    first = evaluations[0]
+    """Description of the meta-test in one or two sentences."""
+    first = evaluations[0]  # all evaluations share the protocol
     lives = sorted(set(first.meta["lifetime"].values()))
     span = f"{lives[0]:,}" if len(lives) == 1 else f"{lives[0]:,} to {lives[-1]:,}"
     seeds, _, attempts = first.shape
@@ -50,7 +50,7 @@ def sentence(evaluations: Sequence[Evaluation]) -> str:
     others = f" {', '.join(learners)} trained its agents in the same way." if learners else ""
     return (
         f"On every level, {attempts} fresh agent{'s' * (attempts > 1)} learned by {rules}, frozen, "
-        f"for {span} updates from {workers} workers of {steps} steps; "
+        f"for {span} updates, each on {workers} workers of {steps} steps; "
         f"their final returns are {how}.{others}"
     )
 
@@ -58,7 +58,7 @@ def sentence(evaluations: Sequence[Evaluation]) -> str:
 def print_relative(
     evaluations: Sequence[Evaluation], relatives: Sequence[Relative], console: Console
 ) -> None:
-    """Print the returns relative to the baseline and to the optimum."""
+    """Print the tables of returns relative to the baseline and to the optimum."""
     heads = ("", "mean", "IQM", f"levels \nbelow {_PER_CENT} %", "levels")
     for to in dict.fromkeys(one.to for one in relatives):
         heading = Text(f"Return relative to {printable(to)}", style="bold")
@@ -74,13 +74,13 @@ def print_relative(
 
 
 def notes(relatives: Sequence[Relative]) -> list[str]:
-    """What the numbers leave out."""
+    """Sentences on the levels that the relative returns leave out."""
     told = []
     for to, num, total in dict.fromkeys(
         (one.to, one.num_excluded, one.num_excluded + one.num_levels) for one in relatives
     ):
-        what = "has no positive optimum" if to == "optimum" else f"{printable(to)} earned nothing"
-        where = "that" if to == "optimum" else "on which"
+        what = "no positive optimum" if to == "optimum" else f"{printable(to)} has return <= 0"
+        where = "with" if to == "optimum" else "on which"
         if num:
             told.append(f"{num} of {total} levels, {where} {what}, are left out of the ratios.")
     return told
@@ -89,7 +89,7 @@ def notes(relatives: Sequence[Relative]) -> list[str]:
 def relative_section(
     evaluations: Sequence[Evaluation], relatives: Sequence[Relative]
 ) -> html.Section | None:
-    """The part of the report on returns relative to others; None without a baseline."""
+    """Section of the report on relative returns; None without a baseline."""
     if not relatives:
         return None
     places = {e.run: r for r, e in enumerate(evaluations)}
@@ -105,12 +105,15 @@ def relative_section(
 
 
 def has_curves(evaluations: Sequence[Evaluation]) -> bool:
-    """Whether there is anything for `agent_curves` to draw."""
+    """Return whether any evaluation has curves for `agent_curves` to draw."""
     return any("curve" in e.meta for e in evaluations)
 
 
 def agent_curves(evaluations: Sequence[Evaluation], theme: str = "light") -> Figure:
-    """Mean reward of a step over the agents' lives: each rule thin, their mean thick."""
+    """Draw the mean reward per step over the agents' lifetimes.
+
+    Thin lines show each rule, thick lines the mean over rules; every environment has its own panel.
+    """
     look = THEMES[theme]
     names = list(evaluations[0].meta["curve"])
     figure, every = blank(look, 0.9 + 2.2 * len(names), [1.0] * len(names))
@@ -119,10 +122,10 @@ def agent_curves(evaluations: Sequence[Evaluation], theme: str = "light") -> Fig
             _draw_curve(axes, e, name, look.runs[r % len(look.runs)])
         axes.grid(color=look.grid, linewidth=0.6)
         axes.set_title(name, loc="left", color=look.ink, fontsize=10)
-        axes.set_ylabel("reward a step")
+        axes.set_ylabel("reward per step")
         axes.set_xlim(0, None)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    every[-1].set_xlabel("updates of an agent")
+    every[-1].set_xlabel("updates of each agent")
     add_legend(figure, {r: e.run for r, e in enumerate(evaluations)}, look, markers=False)
     return figure
 
@@ -139,7 +142,10 @@ def _draw_curve(axes: Any, evaluation: Evaluation, name: str, colour: str) -> No
 def _rows(
     relatives: Sequence[Relative], to: str, digits: int = 1
 ) -> list[tuple[Relative | None, list[str]]]:
-    """Each run's cells relative to one baseline; None heads those of whole seeds, below it."""
+    """Rows of cells of each run relative to `to`.
+
+    A run's row may be followed by one with whole-seeds intervals, marked by None.
+    """
     rows: list[tuple[Relative | None, list[str]]] = []
     for one in (x for x in relatives if x.to == to):
         rows.append((one, _cells(one, digits)))
@@ -149,6 +155,6 @@ def _rows(
 
 
 def _cells(one: Relative, digits: int) -> list[str]:
-    """Mean, interquartile mean, share of levels below, and levels that count."""
+    """Mean, interquartile mean, share of levels below the threshold, number of levels used."""
     shown = [show_interval(x, "ratio", digits) for x in (one.mean, one.iqm, one.below)]
     return [*shown, f"{one.num_levels} of {one.num_levels + one.num_excluded}"]

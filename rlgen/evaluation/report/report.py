@@ -1,6 +1,7 @@
-"""The report on one suite: all numbers are computed first, then the page is rendered from them.
+"""Report on one suite. All numbers are computed first; the page is then rendered from them.
 
-`report.html` is self-contained: no network, no scripts, safe to open whoever made the run.
+`report.html` is self-contained: it uses no network and no scripts, so it is safe to open even if
+the run comes from an untrusted source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ LEARNING = {
     "env_steps": "learning",
     "gradient_updates": "learning-gradient-updates",
     "wall_seconds": "learning-seconds",
-}  # figures by what their abscissa is
+}  # file names of the learning curves, by the quantity on their x axis
 COST_NAMES = {
     "env_steps": "env steps",
     "gradient_updates": "gradient updates",
@@ -40,7 +41,7 @@ SUITE_FILES = (
     *(f"{name}.png" for name in ("intervals", "profile", *LEARNING.values())),
     "normalised-*.png",
 )
-"""Patterns of the files of `suite_figures`."""
+"""File name patterns of the figures that `suite_figures` draws."""
 FILES = (
     *SUITE_FILES,
     *("agents.png", "generalisation.png"),
@@ -64,17 +65,17 @@ def write_report(
     """Write `report.html` and its figures as files: `intervals.png`, `profile.png`, and so on.
 
     Args:
-        folder: made if need be; replaces an earlier report in it.
-        evaluations: runs on one suite; the first is what the others are compared with.
-        images: a picture of each level, by its name; levels without one have no picture.
-        gifs: episodes (see `images.gif_bytes`) by caption.
-        curves: lines of `metrics.jsonl` (see `from_runs.metrics.read_metrics`) by run label.
-        bootstrap: how intervals are made.
-        curricula: of each run that kept any (see `from_runs.curricula.tell`) by label, with its
-            gaps and its worst levels where these were measured.
+        folder: Output folder, created if missing; an earlier report in it is replaced.
+        evaluations: Evaluations of runs on one suite; the others are compared with the first.
+        images: Picture of each level, by its name; may lack levels.
+        gifs: Recorded episodes (see `images.gif_bytes`), by caption.
+        curves: Lines of `metrics.jsonl` (see `from_runs.metrics.read_metrics`), by run label.
+        bootstrap: Settings of the bootstrap intervals.
+        curricula: Curriculum summaries (see `from_runs.curricula.tell`) of runs that logged one, by
+            run label, with the gaps and worst levels where they were measured.
 
     Returns:
-        The path of the page.
+        Path of the page.
     """
     page, files = report_page(analyse(evaluations, bootstrap), images, gifs, curves, curricula)
     return write_page(folder, page, files, FILES)
@@ -87,12 +88,13 @@ def report_page(
     curves: Curves = NOTHING,
     curricula: Stories = NOTHING,
 ) -> tuple[Page, dict[str, bytes]]:
-    """The report's parts and its files by their names; for the arguments see `write_report`.
+    """Page of the report, and its files by name; see `write_report` for the arguments.
 
-    All numbers and figures are there before the parts are put together; those of which there is
-    nothing are left out.
+    All numbers and figures are computed before the page is assembled. Sections without data are
+    left out.
     """
     summary, labels = found.summary, [run.run for run in found.summary.runs]
+    # Keyed by the run's index, which sets its colour in figures and tables.
     gaps = {labels.index(n): s.gaps for n, s in curricula.items() if isinstance(s.gaps, Gaps)}
     worst = [s.worst for s in curricula.values() if isinstance(s.worst, CVaR)]
     suite = suite_data(found.evaluations, summary, images, gifs)
@@ -101,7 +103,7 @@ def report_page(
         drawn["agents"] = both_themes(partial(agent_curves, found.evaluations))
     if gaps:
         drawn["generalisation"] = both_themes(partial(gap_figure, gaps))
-    fresh = suite.played.unit == "agents"
+    fresh = suite.played.unit == "agents"  # a meta-test, in which rules train new agents
     sections = (
         Section("In short", "key_numbers.html", suite),
         figure_section(drawn, "intervals", _INTERVALS),
@@ -113,7 +115,7 @@ def report_page(
         Section("Each level", "each_level.html", suite),
         gallery_section(suite),
         figure_section(drawn, "profile", "Performance profile", "Performance profile", PROFILE),
-        figure_section(drawn, "agents", _AGENTS, "The agents' lives", _LIVES),
+        figure_section(drawn, "agents", _AGENTS, "Agents' learning curves", _LIVES),
         training_section(drawn),
         curricula_section(curricula, labels),
         Section("How it was measured", "method.html", suite),
@@ -123,7 +125,7 @@ def report_page(
         f"{'Meta-test' if fresh else 'Zero-shot evaluation'} on {summary.suite}",
         headline(summary),
         caveat(summary, fresh),
-        [section for section in sections if section],
+        [section for section in sections if section],  # without those that have no data
     )
     return page, light(drawn) | _numbered(gifs, curricula)
 
@@ -131,9 +133,10 @@ def report_page(
 def suite_figures(
     found: Findings, curves: Curves, worst: Sequence[CVaR] = ()
 ) -> dict[str, Pictures]:
-    """Figures of runs on one suite by their files' names; what there is nothing of is absent."""
+    """Figures of runs on one suite, by file name; figures without data are left out."""
     summary, labels = found.summary, [e.run for e in found.evaluations]
     makers = {"intervals": partial(figures.intervals, summary)}
+    # The thresholds of a performance profile lie in [0, 1], and a return has no such scale.
     if summary.score != "return":
         makers["profile"] = partial(figures.profile, summary)
     for cost, name in LEARNING.items():
@@ -144,7 +147,7 @@ def suite_figures(
 
 
 def training_section(drawn: Mapping[str, Pictures]) -> Section | None:
-    """Learning curves against each cost that is known, one at a time; None without any."""
+    """Section with the learning curves against each known cost; None if none was drawn."""
     panels = {
         COST_NAMES[cost]: Figure(drawn[name], f"Learning curves, {COSTS[cost]}")
         for cost, name in LEARNING.items()
@@ -154,7 +157,7 @@ def training_section(drawn: Mapping[str, Pictures]) -> Section | None:
 
 
 def gallery_section(data: SuiteData) -> Section | None:
-    """Pictures of the levels; None without pictures."""
+    """Section with the pictures of the levels; None if there are no pictures."""
     title = f"The levels, with {data.summary.score}"
     return Section(title, "gallery.html", data) if data.cards else None
 
@@ -162,17 +165,17 @@ def gallery_section(data: SuiteData) -> Section | None:
 def figure_section(
     drawn: Mapping[str, Pictures], name: str, alt: str, title: str = "", note: str = ""
 ) -> Section | None:
-    """A part that is a figure; None where the figure is not drawn."""
+    """Section with a single figure; None if `drawn` lacks it."""
     return Section(title, "figure.html", Figure(drawn[name], alt, note)) if name in drawn else None
 
 
 def light(drawn: Mapping[str, Pictures]) -> dict[str, bytes]:
-    """Files of figures, in the light theme."""
+    """PNG files of the figures in the light theme, by file name."""
     return {f"{name}.png": of_theme["light"] for name, of_theme in drawn.items()}
 
 
 def _numbered(gifs: Mapping[str, bytes], curricula: Stories) -> dict[str, bytes]:
-    """Episodes and curricula by the names of their files."""
+    """Files of episodes and curricula, numbered in their order, by file name."""
     stories = curricula.values()
     kinds = {
         "episode-{}.gif": list(gifs.values()),
@@ -182,9 +185,10 @@ def _numbered(gifs: Mapping[str, bytes], curricula: Stories) -> dict[str, bytes]
     return {k.format(i): x for k, every in kinds.items() for i, x in enumerate(every)}
 
 
-PROFILE = "Share of seeds and levels that score above each threshold: a higher line is better."
-_INTERVALS = "Scores and intervals of every run, overall and by level"
+PROFILE = "Share of seeds and levels that score above each threshold; a higher line is better."
+_INTERVALS = "Scores and intervals of every run, overall and on each level"
 _AGENTS = "Learning curves of the agents"
 _LIVES = (
-    "Mean reward of a step while agents learn, over all levels: each rule thin, the mean thick."
+    "Mean reward per step over all levels while the agents learn. "
+    "Thin lines: each rule; thick line: the mean over rules."
 )

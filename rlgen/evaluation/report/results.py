@@ -1,8 +1,8 @@
-"""Results of evaluations as plain files: a folder that is safe to open and to share.
+"""Save and load results of evaluations as plain files that are safe to open and share.
 
-`results.json` (summary, tables, classes, percentiles, and what else was measured: gaps, CVaR),
-`results.csv` (one row a run, seed and level) and `episodes.npz` (every episode, so that a saved
-evaluation can be compared with a later one).
+A results folder holds `results.json` (summary, tables, classes, percentiles and, if measured, gaps
+and CVaR), `results.csv` (one row per run, seed and level) and `episodes.npz` (every episode, so
+that a saved evaluation can be compared with later ones).
 """
 
 import csv
@@ -29,11 +29,11 @@ FILES = ("results.json", "results.csv", "episodes.npz")
 
 
 class Results(NamedTuple):
-    """What a folder of results holds."""
+    """Contents of a results folder."""
 
     evaluations: tuple[Evaluation, ...]
-    gaps: tuple[Gaps, ...]  # of the runs over a finite training set
-    worst: tuple[CVaR, ...]  # of the runs whose worst levels were played again
+    gaps: tuple[Gaps, ...]  # for runs with a finite training set
+    worst: tuple[CVaR, ...]  # for runs whose worst levels were played again
 
 
 def to_json(
@@ -43,12 +43,12 @@ def to_json(
     gaps: Sequence[Gaps] = (),
     worst: Sequence[CVaR] = (),
 ) -> dict[str, Json]:
-    """Everything but the single episodes as plain JSON values; NaN becomes null.
+    """Convert the results, without the individual episodes, to JSON values; NaN becomes null.
 
-    Runs over a finite training set also have a block `generalisation`, if their gaps are given,
-    and those whose worst levels were played again a block `cvar`; `classes` and
-    `normalised_scores` are there where the levels differ in difficulty, and where returns can be
-    normalised.
+    The optional blocks are `relative` (if a baseline was evaluated), `generalisation` (if `gaps`
+    is given, for runs with a finite training set), `cvar` (if `worst` is given, for runs whose
+    worst levels were played again), `classes` (if levels differ in difficulty) and
+    `normalised_scores` (if returns can be normalised).
     """
     found = analyse(evaluations, bootstrap, seed)
     summary, first = found.summary, evaluations[0]
@@ -95,16 +95,16 @@ def save(
     gaps: Sequence[Gaps] = (),
     worst: Sequence[CVaR] = (),
 ) -> None:
-    """Write `results.json`, `results.csv` and `episodes.npz`; each appears whole or not at all.
+    """Write `results.json`, `results.csv` and `episodes.npz`, each atomically.
 
     Raises:
-        ValueError: the folder holds results already and `overwrite` is false, or it is a file.
+        ValueError: `folder` is a file, or it already holds results and `overwrite` is False.
     """
     folder = Path(folder)
     check_free(folder, overwrite)
     found = to_json(evaluations, bootstrap, seed, gaps, worst)
     content = json.dumps(found, indent=1, allow_nan=False)
-    arrays = {}
+    arrays = {}  # named `{index of the run}/{field}`, each [S, M, A]
     for i, e in enumerate(evaluations):
         arrays |= {f"{i}/episode_return": e.episode_return, f"{i}/length": e.length}
         if not isinstance(e.success, tuple):
@@ -114,20 +114,21 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "episodes.npz", archive.getvalue())
     write(folder / "results.csv", _csv(evaluations).encode())
-    write(folder / "results.json", content.encode())  # last: its presence says that all is there
+    # Written last, so that its presence implies that the other two files are complete.
+    write(folder / "results.json", content.encode())
 
 
 def load(folder: Path | str) -> tuple[Evaluation, ...]:
-    """The evaluations that `save` wrote; see `read` for what else is there, and for errors."""
+    """Load the evaluations that `save` wrote; see `read` for the other contents and for errors."""
     return read(folder).evaluations
 
 
 def read(folder: Path | str) -> Results:
-    """Read what `save` wrote; nothing in the folder is executed or unpickled.
+    """Read a folder that `save` wrote; nothing in it is executed or unpickled.
 
     Raises:
-        ValueError: no results there, results of another format, or damaged ones; seeds or levels
-            that are missing are named.
+        ValueError: The folder has no results, or they have another format or are damaged; the
+            message names missing seeds and levels.
     """
     folder = Path(folder)
     path = folder / "results.json"
@@ -150,25 +151,31 @@ def read(folder: Path | str) -> Results:
         )
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{folder}: episodes.npz is missing, damaged or of other runs ({error})"
+            f"{folder}: episodes.npz is missing, damaged or from other runs ({error})"
         ) from error
 
 
 def check_free(folder: Path | str, overwrite: bool = False, files: Sequence[str] = FILES) -> None:
-    """Refuse a folder that results would overwrite; call it before an evaluation begins."""
+    """Reject a folder in which results would be overwritten; call this before evaluating.
+
+    Raises:
+        ValueError: `folder` is a file, or it holds one of `files` and `overwrite` is False.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; name a folder for the results")
+        raise ValueError(f"{folder} is a file; choose a folder for the results")
     taken = [name for name in files if (folder / name).exists()]
     if taken and not overwrite:
         raise ValueError(
-            f"{folder} already holds {taken[0]}; add --overwrite to replace it, or name another "
+            f"{folder} already holds {taken[0]}; add --overwrite to replace it, or choose another "
             "folder with --out"
         )
 
 
 def write(path: Path, data: bytes) -> None:
-    """Replace a file in one step, so that a kill leaves the old one or the new one."""
+    """Replace a file atomically: an interruption leaves either the old file or the new one."""
+    # The temporary file is in the same folder because os.replace is atomic only within a file
+    # system.
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(data)
     os.replace(part, path)
@@ -181,7 +188,7 @@ def _levels(e: Evaluation) -> list[dict[str, Json]]:
 
 
 def _per_seed(e: Evaluation) -> dict[str, np.ndarray]:
-    """Means over attempts, each [S, M]."""
+    """Per-seed columns: means over attempts, each [S, M]."""
     unknown = np.full(e.shape[:2], np.nan)
     return {
         "solve_rate": unknown if isinstance(e.success, tuple) else e.success.mean(axis=-1),
@@ -211,13 +218,13 @@ def _csv(evaluations: Sequence[Evaluation]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that a spreadsheet does not take for a formula."""
+    """Escape text that a spreadsheet would interpret as a formula."""
     text = printable(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
 def _fields(record: Any) -> dict:
-    """A record, a named tuple, as a dict, and records within it too."""
+    """Convert a named tuple, and named tuples nested in it, to dicts."""
 
     def convert(x: Any) -> Any:
         if _is_record(x):
@@ -231,21 +238,23 @@ def _fields(record: Any) -> dict:
 
 
 def _is_record(x: Any) -> bool:
-    """Whether a value is a named tuple."""
+    """Return whether a value is a named tuple."""
     return isinstance(x, tuple) and type(x) is not tuple
 
 
 def _known(fields: dict) -> dict:
-    """Without what is absent."""
+    """Drop the fields whose value is `()`, which means unknown."""
     return {name: x for name, x in fields.items() if not (isinstance(x, tuple) and x == ())}
 
 
 def _evaluation(content: dict, arrays: dict[str, np.ndarray], i: int) -> Evaluation:
     run, levels = content["runs"][i], content["levels"]
+    # Inverse of `hex_hash`: 16 hexadecimal digits to two uint32.
     bits = [[int(level["hash"][:8], 16), int(level["hash"][8:], 16)] for level in levels]
     optimum = [level["optimal_return"] for level in levels]
     names = tuple(level["name"] for level in levels)
     needed = ("episode_return", "length", *(("success",) * (content["score"] == "solve rate")))
+    # Checked before `Evaluation` is built: a truncated file is reported by seed and level.
     _check_whole(run, names, {name: arrays.get(f"{i}/{name}") for name in needed})
     return Evaluation(
         run=run["run"],
@@ -263,7 +272,7 @@ def _evaluation(content: dict, arrays: dict[str, np.ndarray], i: int) -> Evaluat
 
 
 def _check_whole(run: dict, names: tuple[str, ...], episodes: dict[str, np.ndarray | None]) -> None:
-    """Refuse a run of which seeds, levels or attempts are missing, and say which."""
+    """Raise an error that names the seeds, levels or attempts that a run's episodes lack."""
     asked = (run["num_seeds"], len(names), run["num_attempts"])
     for what, x in episodes.items():
         if x is None or x.shape != asked:
@@ -271,21 +280,22 @@ def _check_whole(run: dict, names: tuple[str, ...], episodes: dict[str, np.ndarr
             raise ValueError(
                 f"run {run['run']!r}: {what} {found}, where results.json has {_counts(asked)}"
             )
+        # Seed and level index of every cell with a missing attempt.
         seeds, levels = np.nonzero(~np.isfinite(x).all(axis=-1))
         if len(seeds):
             where = [f"seed {s} on {names[m]}" for s, m in zip(seeds[:1000], levels, strict=False)]
-            raise ValueError(f"run {run['run']!r}: {what} is not there for {some(where)}")
+            raise ValueError(f"run {run['run']!r}: {what} is missing for {some(where)}")
 
 
 def _counts(shape: tuple[int, ...]) -> str:
-    """Seeds, levels and attempts in words."""
+    """Numbers of seeds, levels and attempts in words."""
     if len(shape) != 3:
         return f"shape {shape}"
     return f"{shape[0]} seeds, {shape[1]} levels and {shape[2]} attempts"
 
 
 def _array(values: Any) -> np.ndarray:
-    """Numbers with null for NaN, as an array of floats."""
+    """Convert JSON numbers to a float array; null becomes NaN."""
     return np.array(values, np.float64)  # None becomes NaN
 
 
@@ -300,7 +310,7 @@ def _gap(fields: dict) -> Gap:
 
 
 def _gaps(fields: dict) -> Gaps:
-    """As `_known` left it: what is unknown is absent."""
+    """Rebuild `Gaps` from JSON; fields that `_known` dropped become `()` again."""
     return Gaps(
         fields["run"],
         num_levels=fields["num_levels"],

@@ -1,4 +1,4 @@
-"""Numbers that the sections on one suite show, beside its statistics: see `SuiteData`."""
+"""Data of the report sections on one suite, in addition to its statistics; see `SuiteData`."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,24 +13,24 @@ from rlgen.evaluation.report.relative_section import is_meta_test
 from rlgen.evaluation.stats.formatting import AGGREGATES
 from rlgen.evaluation.stats.summary import LevelResult, RunResult, Summary, hardest
 
-MAX_CARDS = 60  # levels in the gallery; of a larger suite, the hardest
-NOT_TOLD = ("curve", "look")  # of what an evaluation says of itself: shown elsewhere
+MAX_CARDS = 60  # levels in the gallery; a larger suite shows its hardest levels
+NOT_TOLD = ("curve", "look")  # keys of an evaluation's `meta` that the report shows elsewhere
 
 Images = Mapping[str, UInt8[np.ndarray, "H W 3"]]
 
 
 class Played(NamedTuple):
-    """Numbers of what was played by all runs together."""
+    """Amount of data in the evaluations of all runs."""
 
-    unit: str  # episodes, or agents that were trained
+    unit: str  # "episodes", or "agents" in a meta-test
     total: int
-    seeds: tuple[int, int]  # fewest and most of a run
+    seeds: tuple[int, int]  # minimum and maximum over runs
     levels: int
-    attempts: tuple[int, int]  # fewest and most of a run
+    attempts: tuple[int, int]  # minimum and maximum over runs
 
 
 class Protocol(NamedTuple):
-    """What one run played, and what else is known of its evaluation."""
+    """Amount of data of one run, and the metadata of its evaluation."""
 
     run: str
     shape: tuple[int, int, int]  # seeds, levels, attempts
@@ -39,36 +39,36 @@ class Protocol(NamedTuple):
 
 
 class WorstLevel(NamedTuple):
-    """The level on which a run has its lowest mean score; of those that tie the longest."""
+    """Level with a run's lowest mean score; ties are broken by the longest optimal solution."""
 
     run: str
     level: LevelResult
-    num_ties: int  # other levels of the same score
-    worst_seed: float  # mean score of the seed that does worst on it
-    optimal_steps: int  # -1: unknown
+    num_ties: int  # number of other levels with the same score
+    worst_seed: float  # lowest mean score of a seed on this level
+    optimal_steps: int  # -1 if unknown
 
 
 class Card(NamedTuple):
-    """A level in the gallery."""
+    """One level in the gallery."""
 
-    level: int  # its place in the suite
+    level: int  # index in the suite
     name: str
-    png: bytes  # empty without a picture
+    png: bytes  # empty if the level has no picture
 
 
 class SuiteData(NamedTuple):
-    """Runs on one suite, as templates show them."""
+    """Data on the runs of one suite, as shown by the templates."""
 
     evaluations: Sequence[Evaluation]
     summary: Summary
-    labels: list[RunLabel]  # of all runs
-    order: tuple[int, ...]  # places of the runs, the best by IQM first
+    labels: list[RunLabel]  # one per run
+    order: tuple[int, ...]  # indices of the runs by decreasing IQM
     played: Played
-    aggregates: dict[str, str]  # keys of the aggregates that every run has, by their names
-    best: Bool[np.ndarray, "R M"]  # whether a run is the best, or one that ties, on a level
-    steps_name: str  # head of the column of steps
+    aggregates: dict[str, str]  # keys of the aggregates that every run has, by display name
+    best: Bool[np.ndarray, "R M"]  # whether a run has the (tied) highest score on a level
+    steps_name: str  # heading of the column of steps
     worst: tuple[WorstLevel, ...]
-    episodes: Mapping[str, bytes]  # GIF by caption
+    episodes: Mapping[str, bytes]  # GIFs by caption
     cards: tuple[Card, ...]
     access_counts: Sequence[str]
     protocols: tuple[Protocol, ...]
@@ -80,13 +80,13 @@ def suite_data(
     images: Images,
     gifs: Mapping[str, bytes],
 ) -> SuiteData:
-    """The numbers and pictures of runs on one suite.
+    """Collect the numbers and pictures of runs on one suite.
 
     Args:
-        evaluations: of the runs.
-        summary: of the evaluations.
-        images: a picture of each level, by its name; without any there is no gallery.
-        gifs: episodes by caption.
+        evaluations: Evaluations of the runs.
+        summary: Summary of the evaluations.
+        images: Picture of each level, by its name; if empty, the gallery is left out.
+        gifs: Recorded episodes as GIF, by caption.
     """
     runs, unit = summary.runs, "agents" if is_meta_test(evaluations) else "episodes"
     seeds, _, attempts = np.array([e.shape for e in evaluations]).T
@@ -102,6 +102,7 @@ def suite_data(
         tuple(int(r) for r in np.argsort(-iqm, kind="stable")),
         Played(unit, total, _ends(seeds), num_levels, _ends(attempts)),
         shown,
+        # [R, M]. No run is marked on a level where all runs score the same.
         (scores == scores.max(axis=0)) & (scores > scores.min(axis=0)),
         "env steps trained" if unit == "agents" else "steps / optimal",
         tuple(_worst(e, run, row) for e, run, row in zip(evaluations, runs, scores, strict=True)),
@@ -113,13 +114,14 @@ def suite_data(
 
 
 def access_counts(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Of each run that has had looks at a sealed suite, which look this one is."""
+    """Sentence for each run evaluated on a sealed suite: the number of its look at the suite."""
     told = {e.run: e.meta["look"] for e in evaluations if e.meta.get("look")}
     return [f"{run}: look {num} at this suite" for run, num in told.items()]
 
 
 def _worst(e: Evaluation, run: RunResult, scores: Float[np.ndarray, " M"]) -> WorstLevel:
-    """The worst level of a run, whose mean scores of levels are given."""
+    """Worst level of a run, given its mean score on each level."""
+    # lexsort sorts by its last key first: lowest score, then longest optimal solution.
     worst = int(np.lexsort((-e.optimal_steps, scores))[0])
     seeds = e.score[1][:, worst].mean(axis=1)
     return WorstLevel(

@@ -1,4 +1,4 @@
-"""Results in the terminal, readable at 80 columns."""
+"""Print results in the terminal, at most 80 columns wide."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,25 +22,25 @@ from rlgen.evaluation.stats.formatting import (
 from rlgen.evaluation.stats.normalised_scores import NO_SCALE, NormalisedScores
 from rlgen.evaluation.stats.summary import RunResult, Summary, hardest, some
 
-MAX_LEVELS = 40  # rows; of a larger suite, the hardest
-RUNS_ACROSS = 3  # columns of runs that fit beside the levels' names
-FEWEST_LEVELS = 8  # from which on the worst class and participation are told
-_SHARES_ACROSS = 3  # columns of shares of levels that fit beside the runs' names
+MAX_LEVELS = 40  # rows of the table of levels; a larger suite shows its hardest levels
+RUNS_ACROSS = 3  # columns of runs that fit next to the level names
+FEWEST_LEVELS = 8  # minimum number of levels to show the worst class and participation
+_SHARES_ACROSS = 3  # columns of shares of levels that fit next to the run names
 
 
 class _Details(NamedTuple):
-    """Statistics that are shown of many levels; None where there are none."""
+    """Statistics shown for suites with many levels; None if they are not available."""
 
     classes: ByClass | None
     normalised_scores: NormalisedScores | None
 
 
 def print_table(found: Findings, console: Console) -> None:
-    """Print every level and the aggregates, and for several runs how they compare.
+    """Print the scores on each level and their aggregates, and compare the runs if there are many.
 
     Args:
-        found: see `findings.analyse`.
-        console: where to print.
+        found: Result of `findings.analyse`.
+        console: Console to print to.
     """
     summary = found.summary
     shown = hardest(summary, MAX_LEVELS)
@@ -49,6 +49,7 @@ def print_table(found: Findings, console: Console) -> None:
         details = _Details(found.classes, found.normalised)
     tables = [_one_run(summary, shown, details)] if len(summary.runs) == 1 else []
     if not tables:
+        # Several runs: the table of levels is split by columns to stay within 80 columns.
         groups = range(0, len(summary.runs), RUNS_ACROSS)
         tables = [_levels(summary, shown, start) for start in groups] + [_runs(summary)]
         tables += [_normalised_scores(summary, details)] if any(details) else []
@@ -60,10 +61,12 @@ def print_table(found: Findings, console: Console) -> None:
 
 
 def print_worst(results: Sequence[CVaR], console: Console) -> None:
-    """Print the mean score on the worst levels by run, for a few shares of them."""
+    """Print the mean score of each run on its worst levels, for up to three shares of levels."""
     if not results:
         return
     num_levels, score = results[0].num_levels, results[0].score
+    # On a small suite several shares round to the same number of levels; each number is shown
+    # once, and if too many remain, evenly spaced ones are picked.
     _, kept = np.unique(results[0].num_worst, return_index=True)
     picked = np.linspace(0, len(kept) - 1, min(_SHARES_ACROSS, len(kept))).round().astype(int)
     kept = kept[np.unique(picked)]
@@ -73,7 +76,7 @@ def print_worst(results: Sequence[CVaR], console: Console) -> None:
         cells = (show_interval(one.mean.at(int(k)), score) for k in kept)
         table.add_row(_name(one.run, 18), *cells)
     console.print(table)
-    console.print(Text("Each seed's worst levels; whole seeds drawn.", style="dim"))
+    console.print(Text("Each seed's worst levels; whole seeds resampled.", style="dim"))
 
 
 def _one_run(summary: Summary, shown: list[int], details: _Details) -> Table:
@@ -100,7 +103,7 @@ def _one_run(summary: Summary, shown: list[int], details: _Details) -> Table:
 
 
 def _normalised_scores(summary: Summary, details: _Details) -> Table:
-    """One row a run: its worst class of levels, and on how many levels it gets anywhere."""
+    """Table with one row per run: its worst class of levels and its participation."""
     shares = (
         {}
         if details.normalised_scores is None
@@ -116,14 +119,14 @@ def _normalised_scores(summary: Summary, details: _Details) -> Table:
 
 
 def _worst_class(found: ByClass, r: int) -> tuple[str, str]:
-    """Name of the class that run r is worst at, and its mean score there."""
+    """Name of the class on which run r scores lowest, and its mean score there."""
     run = found.runs[r]
     place = [one.name for one in found.classes].index(run.worst)
     return run.worst, show_interval(run.mean.at(place), found.score, 0)
 
 
 def _levels(summary: Summary, shown: list[int], start: int) -> Table:
-    """Levels by runs, from run `start` on; with two runs in all, also their difference."""
+    """Table of levels by runs, starting at run `start`; exactly two runs add their difference."""
     runs = summary.runs[start : start + RUNS_ACROSS]
     columns = ["level", *(_cut(run.run, 16) for run in runs)]
     pair = len(summary.runs) == 2
@@ -139,7 +142,10 @@ def _levels(summary: Summary, shown: list[int], start: int) -> Table:
 
 
 def _runs(summary: Summary) -> Table:
-    """One row a run: IQM, difference from the first run, probability of improvement."""
+    """Table with one row per run: IQM, difference from the first run, probability of improvement.
+
+    A second, dim row has the whole-seeds intervals where they exist.
+    """
     baseline = _cut(summary.runs[0].run, 14)
     columns = ("run", "IQM", f"IQM - {baseline}", "P(better)")
     table = _table("All levels", columns)
@@ -147,7 +153,7 @@ def _runs(summary: Summary) -> Table:
     for run, compared in zip(summary.runs[1:], summary.comparisons, strict=True):
         gap = show_interval(compared.iqm, summary.score, signed=True)
         table.add_row(*_iqm(summary, run), gap, f"{float(compared.improvement.value):.2f}")
-        if not np.isnan(compared.iqm_whole_seeds.low):
+        if not np.isnan(compared.iqm_whole_seeds.low):  # NaN if either run has one seed
             whole = show_interval(run.aggregate["iqm_whole_seeds"], summary.score)
             gap = show_interval(compared.iqm_whole_seeds, summary.score, signed=True)
             table.add_row("  whole seeds", whole, gap, "", style="dim")
@@ -163,28 +169,28 @@ def _notes(summary: Summary, first: Evaluation, num_shown: int) -> list[str]:
     if summary.level_meaning != summary.meaning:
         notes.append(f"Levels: {summary.level_meaning}.")
     if summary.over == "seeds":
-        notes.append("Whole seeds: the same seeds drawn for all levels; the safer interval.")
+        notes.append("Whole seeds: the same resampled seeds on all levels; the safer interval.")
     if len(summary.runs) == 1 and summary.score == "solve rate":
-        notes.append("Steps are those of solved episodes" + _unsolved(summary.runs[0]) + ".")
+        notes.append("Steps are means over solved episodes" + _unsolved(summary.runs[0]) + ".")
     known = np.isfinite(first.optimal_return)
     if summary.score == "return" and known.any():
         names = [name for name, ok in zip(first.level_names, known, strict=True) if not ok]
         why = f"unknown: {some(names)}" if names else "not positive everywhere"
-        notes.append(f"Judged by bare return: the optimum is {why}.")
+        notes.append(f"Scored by return: the optimum is {why}.")
     if summary.comparisons and summary.score != "return":
         notes.append("Differences of rates are in percentage points.")
     num_levels = len(summary.runs[0].levels)
     if num_shown < num_levels:
-        notes.append(f"The {num_shown} hardest of {num_levels} levels; all are in results.csv.")
+        notes.append(f"The {num_shown} hardest of {num_levels} levels; results.csv has them all.")
     return notes
 
 
 def _unsolved(run: RunResult) -> str:
-    """Levels that some seeds never solved, so that their steps are of the others."""
+    """Note that names the levels some seeds never solved; their steps exclude these seeds."""
     found = [
         f"{one.name} (seed {_listed(one.unsolved_by)})" for one in run.levels if one.unsolved_by
     ]
-    return f"; not of seeds that solved none: {printable(some(found))}" if found else ""
+    return f"; seeds that solved none are excluded: {printable(some(found))}" if found else ""
 
 
 def _listed(seeds: Sequence[int]) -> str:
@@ -194,9 +200,9 @@ def _listed(seeds: Sequence[int]) -> str:
 def _notes_of(details: _Details) -> list[str]:
     notes = []
     if details.classes:
-        notes.append(f"Worst: of classes by {details.classes.by}; whole seeds drawn.")
+        notes.append(f"Worst: among classes by {details.classes.by}; whole seeds resampled.")
         if details.classes.over == "attempts":
-            notes[-1] = f"Worst: of classes by {details.classes.by}."
+            notes[-1] = f"Worst: among classes by {details.classes.by}."
     if details.normalised_scores:
         left = (
             *details.normalised_scores.without_span,
@@ -204,7 +210,7 @@ def _notes_of(details: _Details) -> list[str]:
         )
         without = f" (without {some(left)})" if left else ""
         scale = details.normalised_scores.scale
-        notes.append(f"Participation: levels with more than {scale.low_name}{without}.")
+        notes.append(f"Participation: share of levels above {scale.low_name}{without}.")
     return [printable(note) for note in notes]
 
 
@@ -217,7 +223,8 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 
 def _name(text: str, limit: int = 22) -> Text:
-    """A name as plain text: no markup, no control characters, cut to fit."""
+    """Name as plain text without markup or control characters, truncated to `limit` letters."""
+    # Text instead of str: rich would interpret brackets in a run's name as markup.
     return Text(_cut(text, limit))
 
 

@@ -183,7 +183,7 @@ def rebuild(record, allow_imports=False, original=folder.rebuild):
         (no_config, "runs/b is not a run folder: it has no config.json"),
         (damaged_config, "runs/b/config.json is damaged"),
         (odd_config, "runs/b"),
-        (edited_config, "belongs to another run than"),
+        (edited_config, "belongs to a different run than"),
         (no_checkpoint, "runs/b has no checkpoint yet"),
         (damaged_looks, "runs/b/looks.jsonl, line 1, is damaged"),
         (truncated_checkpoint, "runs/b/checkpoints/00000001 is damaged"),
@@ -208,7 +208,7 @@ def test_a_bad_run_is_refused_by_name_unplayed(runs, capsys, unplayed, command, 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--suite", "cave/heldout"], "suite 'cave/heldout' is of another family"),
+        (["--suite", "cave/heldout"], "suite 'cave/heldout' belongs to a different family"),
         (["--suite", "maze/heldou"], "did you mean 'maze/heldout'?"),
         (["--attempts", "0"], "attempts must be at least 1, got 0"),
         (["--attempts", "-3"], "attempts must be at least 1, got -3"),

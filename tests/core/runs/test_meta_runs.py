@@ -207,9 +207,9 @@ def test_numbers_that_need_not_be_there_do_not_stop_a_run():
 
 def test_progress_tells_of_lives_where_there_are_no_episodes():
     status = Status(1, 2, 10.0, 1.0, 1.0, {"lifetime_return": 1.5})
-    assert "return of ended lives 1.50" in describe(status)
+    assert "lifetime return 1.50" in describe(status)
     status = status._replace(metrics={"lifetime_return": 1.5, "episode_return": 2.0})
-    assert "lives" not in describe(status)
+    assert "lifetime" not in describe(status)
 
 
 def test_where_there_is_no_terminal_a_count_is_told_now_and_then_and_at_its_end(capsys):

@@ -146,7 +146,7 @@ def test_a_stop_signal_leaves_a_run_that_goes_on(tmp_path, whole):
         process.send_signal(number)
         out, err = process.communicate()
         assert process.returncode == 128 + number, err
-        assert f"Go on with: rlgen train --resume {run}" in err
+        assert f"Continue with: rlgen train --resume {run}" in err
         assert "Traceback" not in err + out
         assert checkpoint.updates(run)[-1] == num_lines(run) < UPDATES
     finish(run)

@@ -264,11 +264,11 @@ def test_lines_after_the_checkpoint_are_cut_off(tmp_path):
 def test_an_existing_folder_is_left_alone(tmp_path):
     training.train(spec(), tmp_path / "run")
     before = files(tmp_path / "run")
-    with pytest.raises(ValueError, match=r"exists and is left as it is.*--resume"):
+    with pytest.raises(ValueError, match=r"exists and was left unchanged.*--resume"):
         training.train(spec(), tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").write_text("x")
-    with pytest.raises(ValueError, match="exists and is left as it is"):
+    with pytest.raises(ValueError, match="exists and was left unchanged"):
         training.train(spec(), tmp_path / "other")
     assert files(tmp_path / "run") == before
     with pytest.raises(ValueError, match="has ended: all 12 updates are done"):
@@ -291,7 +291,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_left(tmp_path, damage):
     else:
         victim.write_bytes({"cut": content[:-9], "meta": content[:-9], "flip": flipped}[damage])
     before = files(run)
-    with pytest.raises(ValueError, match=r"00000012 is damaged .* left as it is.*--checkpoint 9"):
+    with pytest.raises(ValueError, match=r"00000012 is damaged .* left unchanged.*--checkpoint 9"):
         training.resume(run, allow_imports=True)
     assert files(run) == before
     training.resume(run, at=9, allow_imports=True)
@@ -304,7 +304,7 @@ def test_a_foreign_checkpoint_is_refused_shortly(tmp_path):
     training.train(spec(overrides={"student.learner.width": 6}), tmp_path / "b")
     shutil.rmtree(tmp_path / "b" / "checkpoints")
     shutil.copytree(tmp_path / "a" / "checkpoints", tmp_path / "b" / "checkpoints")
-    with pytest.raises(ValueError, match="belongs to another run"):
+    with pytest.raises(ValueError, match="belongs to a different run"):
         training.resume(tmp_path / "b", allow_imports=True)
     wide = spec(overrides={"student.learner.width": 6})
     like = program.abstract_states(wide, build(wide)[1])
@@ -332,7 +332,7 @@ def test_a_run_of_version_0_1_is_refused_by_its_version_and_its_rule_is_named(tm
     rule = tmp_path / "rules" / "seed-000.npz"
     rule.parent.mkdir()
     rule.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"Its learned rule can be used as it is: .*seed-000\.npz"):
+    with pytest.raises(ValueError, match=r"Its learned rule can still be used: .*seed-000\.npz"):
         folder.read(tmp_path)
 
 

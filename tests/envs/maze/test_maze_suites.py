@@ -275,7 +275,7 @@ def test_suites_are_listed_and_unknown_ones_answered_with_the_nearest():
     assert load_suite(ENV, "trivial").name == "maze/trivial"
     with pytest.raises(ValueError, match="did you mean 'maze/heldout'"):
         load_suite(ENV, "maze/heldoot")
-    with pytest.raises(ValueError, match="another family than the environment, maze"):
+    with pytest.raises(ValueError, match="a different family than the environment, maze"):
         load_suite(ENV, "gridworld/heldout")
     with pytest.raises(ValueError, match="OneLevel has no suites"):
         load_suite(from_gymnax("Catch-bsuite"), "maze/heldout")

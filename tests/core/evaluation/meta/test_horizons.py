@@ -65,7 +65,7 @@ def test_probes_are_means_over_levels_and_agents(tested):
 def test_differences_are_from_the_first_rule(tested):
     found = {n: results.load(tested / f"updates-{n:05d}") for n in (2, 3)}
     heads, rows = horizons.difference_rows(found)
-    assert heads == ["timely (frozen clock) less timely", "timely (shuffled N) less timely"]
+    assert heads == ["timely (frozen clock) minus timely", "timely (shuffled N) minus timely"]
     assert [row.head for row in rows] == ["2", "3"] and all(len(row.cells) == 2 for row in rows)
 
 
@@ -115,9 +115,9 @@ def test_the_horizon_is_seen_on_a_logarithmic_scale(lifetime, seen):
         ("--horizons 10,0", "must be different numbers of updates, 1 or more; got 10,0"),
         ("--horizons 10,10", "must be different numbers of updates, 1 or more; got 10,10"),
         ("--horizons ten", "--horizons must be a whole number, got 'ten'"),
-        ("--horizons 10 --lifetime 5", "--lifetime 5 and --horizons both say how long agents live"),
+        ("--horizons 10 --lifetime 5", "--lifetime 5 and --horizons both set the lifetime of"),
         ("--controls", "--controls requires --horizons"),
-        ("--horizons 10 --suite minatar", "needs a single suite, but 'minatar' is 4; choose"),
+        ("--horizons 10 --suite minatar", "needs a single suite, but 'minatar' is 4; choose one of"),
     ],
 )
 def test_bad_input_is_refused(rule, tmp_path, capsys, options, sentence):

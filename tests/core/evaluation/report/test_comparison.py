@@ -242,7 +242,7 @@ def test_two_runs_of_one_label_and_different_environments_are_refused():
     other = replace(maze.tiny(), observation="flat")
     with pytest.raises(ValueError) as error:
         check_environments({"runs/a": maze.tiny(), "runs/b": other})
-    assert "runs/b and runs/a see or do different things in maze" in str(error.value)
+    assert "runs/b and runs/a have different observations or actions in maze" in str(error.value)
     assert "observation packed and flat" in str(error.value)
     check_environments({"a": maze.tiny(), "b": replace(maze.tiny(), num_walls=1)})
 
@@ -259,7 +259,7 @@ def test_the_table_fits_80_columns_and_holds_ranks_matrix_costs_and_words(three)
     text = printed(compared(three, costs, ["one: x is at update 7 of 9."], QUICK))
     assert max(len(row) for row in text.splitlines()) <= 80
     words = " ".join(text.split())
-    for said in ("Ranking", "P(row better than column)", "What training cost", "Not settled:"):
+    for said in ("Ranking", "P(row better than column)", "Training cost", "Not settled:"):
         assert said in words
     assert "one: x is at update 7 of 9." in words
     assert "95 % for all 3 pairs together" in words

@@ -278,7 +278,7 @@ def test_the_table_says_when_an_interval_is_over_attempts_only():
 def test_the_table_of_a_large_suite_shows_the_hardest_and_says_so():
     printed = _printed([evaluation(levels=60)])
     assert sum(row.strip().startswith("level-") for row in printed.splitlines()) == 40
-    assert "The 40 hardest of 60 levels; all are in results.csv." in printed
+    assert "The 40 hardest of 60 levels; results.csv has them all." in printed
 
 
 def test_names_cannot_steer_the_terminal():
@@ -331,7 +331,7 @@ def test_learning_curves_are_drawn_against_each_cost():
         np.testing.assert_allclose(x, spent * np.arange(1, 5))
         np.testing.assert_allclose(y, 0.1 * np.arange(1, 5))  # of the seed that ended episodes
         assert figure.axes[0].get_xlabel() == COSTS[cost]
-    with pytest.raises(ValueError, match="cost='price' is not known; take one of env_steps"):
+    with pytest.raises(ValueError, match="unknown cost='price'; choose one of env_steps"):
         learning_curves.learning_curves({"run": lines}, cost="price")
     assert not learning_curves.has_curves(
         {"run": [{"update": 1, "solve_rate": [0.5]}]}, "wall_seconds"

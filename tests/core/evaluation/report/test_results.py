@@ -254,7 +254,7 @@ def test_results_are_not_overwritten_unless_asked(tmp_path):
 
 def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(ValueError, match="is a file; name a folder"):
+    with pytest.raises(ValueError, match="is a file; choose a folder"):
         results.save(tmp_path / "out", [evaluation()])
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -279,7 +279,7 @@ def _damage(folder, kind):
     [
         ("gone", "episodes.npz is missing, damaged"),
         ("cut", "episodes.npz is missing, damaged"),
-        ("swapped", "episodes.npz is missing, damaged or of other runs"),
+        ("swapped", "episodes.npz is missing, damaged or from other runs"),
         ("half", "not a results file that rlgen wrote, or is damaged"),
         ("foreign", "not a results file that rlgen wrote"),
         ("later", "format 'rlgen-results-9'; this rlgen reads 'rlgen-results-1'"),

@@ -180,7 +180,7 @@ def page_of(found, worst=()):
 
 def test_the_section_tells_classes_percentiles_and_worst_levels_escaped(runs, worst):
     told = page_of(analyse(runs, FEW), worst)
-    for words in ("By optimal steps", "no solution", "Percentiles of levels", "best less worst"):
+    for words in ("By optimal steps", "no solution", "Percentiles of levels", "best minus worst"):
         assert words in told
     assert "&lt;b&gt;" in told and "plr <b>" not in told
     assert "on the worst levels (CVaR)" in told
@@ -234,13 +234,13 @@ def test_seeds_that_never_solved_a_level_are_named_where_its_steps_are_told():
     told = printed(
         lambda console: print_table(analyse([replace(e, success=success)], FEW), console)
     )
-    assert "not of seeds that solved none: 'l3 (seed 1)'" in " ".join(told.split())
+    assert "seeds that solved none are excluded: 'l3 (seed 1)'" in " ".join(told.split())
 
 
 def test_levels_without_an_optimum_are_named_where_they_decide_the_score():
     e = evaluation(np.ones((2, 3)), optimum=[1, np.nan, 1])
     told = printed(lambda console: print_table(analyse([e], FEW), console))
-    assert "Judged by bare return: the optimum is unknown: 'l1'." in told
+    assert "Scored by return: the optimum is unknown: 'l1'." in told
 
 
 def test_where_nothing_can_be_normalised_it_is_said_what_to_add():
