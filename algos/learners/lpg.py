@@ -175,7 +175,7 @@ class Agent(Actor):
             lambda x, last: jnp.concatenate([x, last]), rollout.obs, rollout.last_obs
         )
         logits = self.network.apply(self.env, state.bootstrap, _flat(every_obs))
-        # [T + 1, W, m]; after the end of an episode, y[t + 1] is of the next one: the rule masks it.
+        # [T + 1, W, m]; y[t + 1] is another episode's where done; the rule masks it.
         y = jax.nn.softmax(logits).reshape(num_steps + 1, num_workers, -1)
         return RuleInputs(
             reward=rollout.reward + rollout.bonus,
