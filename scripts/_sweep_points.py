@@ -1,4 +1,4 @@
-"""The points of a sweep: values of options, each checked by building what it would train."""
+"""Points of a sweep: option values, checked by building the run that each would train."""
 
 import functools
 import itertools
@@ -13,29 +13,29 @@ from rlgen import config
 from rlgen.runs import folder
 from rlgen.runs.spec import RunSpec, build, with_names
 
-Values = dict[str, str]  # options of `rlgen train`, and `recipe`, as they are written
+Values = dict[str, str]  # options of `rlgen train`, and `recipe`, as text
 
 OPTIONS = {leaf.path: leaf.kind for leaf in config.leaves(RunSpec(recipe=""))}
-NAMES = ("recipe", "env", "preset", "learner", "score", "bonus", "rule")  # what decides the fields
+NAMES = ("recipe", "env", "preset", "learner", "score", "bonus", "rule")  # determine the fields
 LONGEST = 80  # characters of a folder's name
 
 
 class Point(NamedTuple):
-    """One configuration of a sweep; its seeds are trained side by side."""
+    """One configuration of a sweep; its seeds are trained in parallel."""
 
     name: str  # of its run folder
-    values: Values  # in which it differs from the other points
+    values: Values  # options that vary over the sweep
     spec: RunSpec
     env: Any
     curriculum: Any
-    fingerprint: str  # of all that decides what the run computes
+    fingerprint: str  # hash of everything that determines the run's results
 
 
 def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
-    """The values of each option: `name=1,2`; parted by `;` where a value has commas itself.
+    """Parse the values of each option: `name=1,2`, or separated by `;` if values contain commas.
 
     Raises:
-        ValueError: not of this form, no value, or an option or a value that is given twice.
+        ValueError: If a text has another form or no value, or an option or a value is repeated.
     """
     grid: dict[str, list[str]] = {}
     for text in texts:
@@ -47,7 +47,7 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
             )
         values = [value.strip() for value in rest.split(";" if ";" in rest else ",")]
         if name in grid:
-            raise ValueError(f"--grid {name} is given twice; write all its values in one")
+            raise ValueError(f"--grid {name} is given twice; list all its values in one --grid")
         if len(set(values)) < len(values):
             raise ValueError(f"--grid {text}: a value occurs twice")
         grid[name] = values
@@ -55,10 +55,10 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def read_list(path: Path | str) -> list[Values]:
-    """The points of a JSON file: a list of objects, `[{"sampler.priority.temperature": 0.1}, ...]`.
+    """Read points from a JSON file: a list such as `[{"sampler.priority.temperature": 0.1}, ...]`.
 
     Raises:
-        ValueError: no such file, or not of this form; the entry is named by its number.
+        ValueError: If the file does not exist or has another form; the message names the entry.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -78,15 +78,15 @@ def read_list(path: Path | str) -> list[Values]:
 def expand(
     common: Mapping[str, str], grid: Mapping[str, Sequence[str]], listed: Sequence[Values]
 ) -> list[Values]:
-    """What each point says beside the common options: every listed point × every one of the grid.
+    """Return the varied options of each point: the product of the list and the grid.
 
     Raises:
-        ValueError: nothing varies, or an option is given in two places.
+        ValueError: If nothing varies, or an option is given in two places.
     """
     if not grid and not listed:
         raise ValueError(
             "nothing to sweep over: give --grid NAME=VALUE,VALUE or --list FILE.json "
-            "(one configuration alone is what `rlgen train` trains)"
+            "(use `rlgen train` for a single configuration)"
         )
     in_list = {name for values in listed for name in values}
     places = {"the options": set(common), "--grid": set(grid), "--list": in_list}
@@ -99,11 +99,11 @@ def expand(
 
 
 def make_points(common: Mapping[str, str], varied: Sequence[Values]) -> list[Point]:
-    """Every point with all that it would train; nothing is trained or compiled.
+    """Build the configuration of every point, without training or compiling.
 
     Raises:
-        ValueError: an unknown option, a value that is refused, or two points that are the same; the
-            point is named.
+        ValueError: If an option is unknown, a value is invalid, or two points are identical; the
+            message names the point.
     """
     points: list[Point] = []
     width = len(str(len(varied)))
@@ -129,13 +129,13 @@ def make_points(common: Mapping[str, str], varied: Sequence[Values]) -> list[Poi
 
 
 def spec_of(values: Mapping[str, str]) -> RunSpec:
-    """The run that `rlgen train` would make of the same options.
+    """Return the run specification that `rlgen train` would build from the same options.
 
     Args:
-        values: `recipe` and options of `rlgen train`, without the dashes before them.
+        values: `recipe` and options of `rlgen train`, without leading dashes.
 
     Raises:
-        ValueError: no recipe, an unknown option, or a value of another type.
+        ValueError: If there is no recipe, an option is unknown, or a value has another type.
     """
     given = {_plain(name): value for name, value in values.items()}
     if not given.get("recipe"):
@@ -152,18 +152,18 @@ def spec_of(values: Mapping[str, str]) -> RunSpec:
             )
         leaf = known[name]
         value = config.convert(leaf.kind, given[name], name)
-        if value != leaf.value:  # as `rlgen train`, which writes down what differs
+        if value != leaf.value:  # like `rlgen train`, which records only changed values
             (env_fields if name.startswith("env.") else overrides)[leaf.path] = value
     return with_names(replace(RunSpec(**own), env_fields=env_fields, overrides=overrides))
 
 
 def describe(values: Mapping[str, str]) -> str:
-    """Values in a few words: each option by the end of its path, longer where ends are alike."""
+    """Describe values in short: each option by the shortest unambiguous end of its path."""
     return ", ".join(f"{end} {values[name]}" for name, end in short_names(values).items())
 
 
 def short_names(names: Mapping[str, Any]) -> dict[str, str]:
-    """The shortest end of each dotted path that no other one shares, by path."""
+    """Return the shortest end of each dotted path that no other path shares, by path."""
     short = {}
     for name in names:
         parts = name.split(".")
@@ -178,7 +178,7 @@ def short_names(names: Mapping[str, Any]) -> dict[str, str]:
 def _fields(
     names: tuple[tuple[str, Any], ...],
 ) -> tuple[dict[str, config.Leaf], dict[str, config.Leaf]]:
-    """Hyperparameters of the environment and of the curriculum, preset and all, by path."""
+    """Return the hyperparameters of environment and curriculum, with the preset, by path."""
     env, curriculum = build(with_names(RunSpec(**dict(names))))
     of_run = [x for x in config.leaves(curriculum) if not x.path.endswith(".learner.num_updates")]
     return {x.path: x for x in config.leaves(env)}, {x.path: x for x in of_run}
@@ -193,12 +193,12 @@ def _dashed(name: str) -> str:
 
 
 def _text(value: object) -> str:
-    """A JSON value as it would be typed."""
+    """Format a JSON value as on the command line."""
     if isinstance(value, list):
         return ",".join(map(_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _slug(text: str) -> str:
-    """A text as a folder's name."""
+    """Convert a text to a folder name."""
     return re.sub(r"[^\w.+-]+", "-", text.replace(", ", "_")).strip("-")

@@ -1,4 +1,4 @@
-"""Points of a sweep as tasks of `ray`: some at a time, here or on the machines of a cluster."""
+"""Run the points of a sweep as `ray` tasks, several at a time, locally or on a cluster."""
 
 import math
 import os
@@ -11,36 +11,39 @@ from _sweep_run import FAILED, Job, Row
 
 
 class Machines(NamedTuple):
-    """Where points run."""
+    """Resources for running points."""
 
     workers: int  # points at a time
-    cores: int  # of each
-    gpus: float  # of each
-    address: str  # of a cluster; "" for one that lives in this process
+    cores: int  # per point
+    gpus: float  # per point
+    address: str  # of a cluster; "" starts one on this machine
 
 
 def import_ray() -> Any:
-    """The package.
+    """Import and return the package.
 
     Raises:
-        ValueError: it is not installed.
+        ValueError: If it is not installed.
     """
     try:
         import ray
     except ImportError as error:
         raise ValueError(
             '--ray needs the package ray: pip install "rlgen[ray]"; without --ray the points are '
-            "trained in this process, one after the other"
+            "trained in this process, one after another"
         ) from error
     return ray
 
 
 @contextmanager
 def started(machines: Machines) -> Iterator[Any]:
-    """Ray, at work; to be entered before JAX is: what starts processes should have no threads.
+    """Start or connect to ray, and shut it down at the end.
+
+    Enter this context before JAX is initialised: a process that starts others should have no
+    threads.
 
     Raises:
-        ValueError: ray is not installed, or no cluster answers at the address.
+        ValueError: If ray is not installed, or no cluster answers at the address.
     """
     ray = import_ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -64,7 +67,7 @@ def started(machines: Machines) -> Iterator[Any]:
 
 
 def run_all(ray: Any, jobs: Sequence[Job], machines: Machines) -> Iterator[tuple[int, Row]]:
-    """The number of each job and its row, as they end."""
+    """Yield the index of each job and its row, in order of completion."""
     limits = {"num_cpus": machines.cores, "num_gpus": machines.gpus, "max_retries": 0}
     task = ray.remote(**limits)(work.run_quietly)
     waiting, running = list(enumerate(jobs)), {}
@@ -77,7 +80,7 @@ def run_all(ray: Any, jobs: Sequence[Job], machines: Machines) -> Iterator[tuple
 
 
 def _row(ray: Any, ended: Any) -> Row:
-    """What a task gave; a worker that died is a point that failed."""
+    """Return the row of a finished task; if its worker died, the point has failed."""
     try:
         return ray.get(ended)
     except ray.exceptions.RayError as error:

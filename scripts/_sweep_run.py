@@ -1,6 +1,7 @@
-"""One point of a sweep: trained or gone on with, evaluated, and told in one row.
+"""One point of a sweep: train or resume it, evaluate it, and summarise it in one row.
 
-Imports nothing of this folder, so that it can be sent to another machine by value.
+This module imports nothing from its folder, so that it can be pickled by value and sent to another
+machine.
 """
 
 import traceback
@@ -24,13 +25,13 @@ from rlgen.runs.spec import RunSpec
 Row = dict[str, Any]  # plain JSON values
 
 VALIDATION = "validation"
-"""Instead of a suite's name: new levels of the training distribution, made to choose by."""
+"""In place of a suite's name: new levels of the training distribution, for model selection."""
 DONE, FAILED, CUT, WAITING = "done", "failed", "cut", "waiting"
-TAIL = 0.1  # of the updates, over which the training solve rate is a mean
+TAIL = 0.1  # share of the last updates over which the training solve rate is averaged
 
 
 class Job(NamedTuple):
-    """What is to be done with one point."""
+    """Training and evaluation of one point."""
 
     spec: RunSpec
     path: Path  # its run folder
@@ -41,10 +42,10 @@ class Job(NamedTuple):
 
 
 def run_point(job: Job, reporter: Reporter) -> Row:
-    """Train what is not trained and play what is not played; whatever goes wrong is in the row.
+    """Train and evaluate a point as far as needed; errors are recorded in the row.
 
     Raises:
-        KeyboardInterrupt: the user wants no more, and did not wait for the running chunk.
+        KeyboardInterrupt: If the user interrupts again before the running chunk has ended.
     """
     try:
         if not is_trained(job.path):
@@ -53,20 +54,20 @@ def run_point(job: Job, reporter: Reporter) -> Row:
     except training.RunStoppedError as stopped:
         state = FAILED if stopped.exit_code == 1 else CUT
         return {"state": state, "error": str(stopped), "exit_code": stopped.exit_code}
-    except Exception as error:  # one point that fails must not take the others with it
+    except Exception as error:  # a point that fails must not stop the others
         return {"state": FAILED, "error": _told(job.path, error), "exit_code": 1}
 
 
 def run_quietly(job: Job) -> Row:
-    """`run_point` on another machine, whose words nobody reads."""
+    """Like `run_point`, without progress output; for remote workers."""
     return run_point(job, Silent())
 
 
 def find_suite(env: Any, name: str, num_levels: int) -> Suite:
-    """A suite by name, or the stream `validation` of an environment.
+    """Return a suite by name, or the stream `validation` of an environment.
 
     Raises:
-        ValueError: no such suite, or the family has too few levels.
+        ValueError: If the suite is unknown, or the family has too few levels.
     """
     if name != VALIDATION:
         return load_suite(env, name)
@@ -75,7 +76,7 @@ def find_suite(env: Any, name: str, num_levels: int) -> Suite:
 
 
 def is_trained(path: Path) -> bool:
-    """Whether a run has reached its end."""
+    """Return whether a run has completed its planned updates."""
     if not folder.is_run(path):
         return False
     known = checkpoint.updates(path)
@@ -83,7 +84,7 @@ def is_trained(path: Path) -> bool:
 
 
 def measure(job: Job) -> Row:
-    """Costs, training solve rate and the score on the suite, which is played unless it was."""
+    """Return costs, training solve rate and score; the suite is played unless results exist."""
     lines = read_metrics(job.path / "metrics.jsonl")
     last = lines[-1]
     row = {
@@ -95,9 +96,9 @@ def measure(job: Job) -> Row:
 
 
 def train_solve_rate(lines: list[dict]) -> float | None:
-    """Mean over seeds and over the last tenth of the updates; of those in which episodes ended.
+    """Mean solve rate over seeds and over the last tenth of the updates.
 
-    None where there is no such number for every seed.
+    Updates in which no episode ended are left out. None if a seed has no value.
     """
     tail = lines[-max(round(TAIL * len(lines)), 1) :]
     every = [line["solve_rate"] for line in tail if "solve_rate" in line]
@@ -110,14 +111,15 @@ def train_solve_rate(lines: list[dict]) -> float | None:
 def _train(job: Job, reporter: Reporter) -> None:
     options = training.Options(reporter, callbacks=(GapTracking(),))
     if folder.is_run(job.path):
-        # The caller has compared its record with what was asked for, by the user himself.
+        # Imports recorded by the run are safe: the caller has checked its record against this
+        # point, which the user specified.
         training.resume(job.path, allow_imports=True, options=options)
     else:
         training.train(job.spec, job.path, options)
 
 
 def _evaluate(job: Job) -> Evaluation:
-    """The saved evaluation, if there is one of exactly this; a suite is not looked at twice."""
+    """Return the saved evaluation with these settings, or play the suite and save the results."""
     opened = load_runs.open_run(job.path, allow_imports=True)
     suite = find_suite(opened.env, job.suite, job.num_levels)
     saved, _ = saved_results.find_saved(opened, suite, job.attempts, job.seed)
@@ -149,12 +151,12 @@ def _scores(evaluation: Evaluation) -> Row:
 
 
 def _number(value: Any) -> float | None:
-    """A bound, or None where a single number has no interval."""
+    """Return a bound of an interval, or None if it is NaN because there is no interval."""
     return float(value) if value == value else None
 
 
 def _told(path: Path, error: Exception) -> str:
-    """An error in one line; what nobody foresaw leaves its traceback beside the run."""
+    """Return an error in one line; unexpected ones write a traceback next to the run folder."""
     if isinstance(error, ValueError):
         return str(error)
     place = path.with_name(f"{path.name}.error.txt")

@@ -1,4 +1,4 @@
-"""What a sweep found: one table, as CSV, Markdown, JSON and in the terminal."""
+"""Results of a sweep as one table, in CSV, Markdown, JSON and in the terminal."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ NUMBERS = (
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """The best score first, without a suite the best training solve rate; then what has none."""
+    """Sort rows by score, or by training solve rate without a suite; rows without one come last."""
     by_score = any(row.get("iqm") is not None for row in rows)
     key = "iqm" if by_score else "train_solve_rate"
     known = [row for row in rows if row["state"] == DONE and row.get(key) is not None]
@@ -36,12 +36,13 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 
 
 def write(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
-    """`sweep.csv`, `sweep.md` and `sweep.json`, best first; each appears whole or not at all.
+    """Write `sweep.csv`, `sweep.md` and `sweep.json`, best first, each atomically.
 
     Args:
-        out: folder of the sweep.
-        rows: of the points.
-        facts: of the whole sweep: `suite`, `attempts`, `evaluation_seed`, `split`, `options`.
+        out: Folder of the sweep.
+        rows: Rows of the points.
+        facts: Settings of the whole sweep: `suite`, `attempts`, `evaluation_seed`, `split` and
+            `options`.
     """
     ordered = ranked(rows)
     options = _options(ordered)
@@ -52,10 +53,10 @@ def write(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
 
 
 def read(out: Path) -> dict[str, Any] | None:
-    """What `write` wrote; None where no sweep was begun.
+    """Read the table that `write` wrote; None if the folder has no sweep.
 
     Raises:
-        ValueError: the file is damaged or of another format.
+        ValueError: If the file is damaged or has another format.
     """
     path = out / "sweep.json"
     if not path.exists():
@@ -70,8 +71,8 @@ def read(out: Path) -> dict[str, Any] | None:
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is damaged or not of the format {FORMAT}; it is left as it is: choose another "
-            "--out, or remove the file (the runs beside it stay and are gone on with)"
+            f"{path} is damaged or not in the format {FORMAT}, and was not changed: choose another "
+            "--out, or remove the file (the runs in the folder are kept and resumed)"
         ) from error
     return content
 
@@ -79,7 +80,7 @@ def read(out: Path) -> dict[str, Any] | None:
 def show_table(
     out: Path, rows: Sequence[Row], facts: Mapping[str, Any], console: Console | None = None
 ) -> None:
-    """The table in the terminal, readable at 80 columns, and what one should know of it."""
+    """Print the table, readable at 80 columns, with notes on how to interpret it."""
     console = console or Console()
     ordered = ranked(rows)
     title = Text(str(out), style="bold")
@@ -111,7 +112,7 @@ def _notes(ordered: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
     left = [row for row in ordered if row["state"] in (CUT, WAITING)]
     if left:
         notes.append(
-            f"{len(left)} of {len(ordered)} points are not done; the same command goes on."
+            f"{len(left)} of {len(ordered)} points are not done; the same command resumes them."
         )
     if scored and len(ordered) > 1:
         notes.append(_warning(facts, len(scored)))
@@ -119,25 +120,25 @@ def _notes(ordered: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
 
 
 def _next(scored: Sequence[Path], facts: Mapping[str, Any]) -> str:
-    """The command that one wants next."""
+    """Return a suggested next command."""
     if facts["suite"] == VALIDATION:
-        return f"What the best one is worth: rlgen ladder {scored[0]}"
+        return f"Evaluate the best point on other levels: rlgen ladder {scored[0]}"
     command = f"rlgen compare {scored[0]} {scored[1]} --suite {facts['suite']}"
     return f"Is the first clearly better? {command}"
 
 
 def _warning(facts: Mapping[str, Any], num_scored: int) -> str:
-    """What choosing by this table does to the score of the chosen."""
+    """Return a warning about the selection bias of the best score."""
     suite = facts["suite"]
     if facts["split"] in ("train", "validation"):
         return (
-            f"Levels of the split {facts['split']} are there to choose by. The best of "
-            f"{num_scored} scores is too high as a result: state the chosen point's on others."
+            f"Levels of the split {facts['split']} are meant for model selection. The best of "
+            f"{num_scored} scores is biased upwards: report the chosen point's score on others."
         )
     return (
-        f"Choosing by {suite} is a look at a test suite, counted in every point's folder, and the "
-        f"best of {num_scored} scores is too high as a result. State the chosen point's score on a "
-        "suite that chose nothing."
+        f"Choosing by {suite} uses a test suite for selection. This is counted in every point's "
+        f"folder, and the best of {num_scored} scores is biased upwards. Report the chosen point's "
+        "score on a suite that was not used for selection."
     )
 
 
@@ -174,7 +175,7 @@ def _score(row: Row) -> str:
 
 
 def _options(rows: Sequence[Row]) -> dict[str, str]:
-    """Every option that varies, by its shortest name."""
+    """Return the short name of every option that varies, by option."""
     return short_names({name: "" for row in rows for name in row["values"]})
 
 

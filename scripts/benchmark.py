@@ -1,8 +1,8 @@
-"""Speed of stepping and training on this machine: `make benchmark`, or one case by its name.
+"""Speed of stepping and training on this machine: `make benchmark`, or single cases by name.
 
 Every case runs in its own process, so that peak memory and compile times are its own. Rates are
-given per CPU-second, which bears company on a shared machine better than wall time; wall time
-stands beside it. Ratios are formed between cases of one call.
+given per CPU-second, which other processes on a shared machine affect less than wall time, and per
+second of wall time. Compare only cases that were measured in the same call.
 """
 
 import argparse
@@ -21,7 +21,7 @@ NONE: Any = MappingProxyType({})
 
 
 def stepping(observation: Literal["packed", "image"]) -> dict[str, float]:
-    """1,024 mazes under a uniform random policy."""
+    """Step 1,024 mazes with a uniform random policy."""
     from benchmark_maze import measure_stepping
 
     result = measure_stepping(observation)
@@ -37,7 +37,7 @@ def training(
     devices: int = 1,
     change: Callable[[Any], Any] = lambda curriculum: curriculum,
 ) -> dict[str, float]:
-    """One chunk of updates of a recipe, timed after a first one; compilation apart."""
+    """Time chunks of updates of a recipe after a first chunk; compilation is timed separately."""
     import jax
 
     if devices > 1:
@@ -75,7 +75,7 @@ def training(
 
 
 def buffer_insertion() -> dict[str, float]:
-    """32 mazes into a full buffer of 4,000, all levels of the batch at once and one by one."""
+    """Insert 32 mazes into a full buffer of 4,000 levels, as one batch and one by one."""
     import jax
     import jax.numpy as jnp
 
@@ -115,35 +115,35 @@ def buffer_insertion() -> dict[str, float]:
 
 
 def learned_rules(what: str, *args: Any) -> dict[str, float]:
-    """A function of `benchmark_meta` by its name."""
+    """Call a function of `benchmark_meta` by name."""
     import benchmark_meta
 
     return getattr(benchmark_meta, f"measure_{what}")(*args)
 
 
 def bonuses(what: str, env: str) -> dict[str, float]:
-    """Exploration bonuses and the environments that tell them apart."""
+    """Call a function of `benchmark_bonuses` by name: costs of bonuses and of their tasks."""
     import benchmark_bonuses
 
     return getattr(benchmark_bonuses, f"measure_{what}")(env)
 
 
 def dred(what: str, *args: Any) -> dict[str, float]:
-    """A function of `benchmark_dred` by its name."""
+    """Call a function of `benchmark_dred` by name."""
     import benchmark_dred
 
     return getattr(benchmark_dred, f"measure_{what}")(*args)
 
 
 def evaluation(suite: str, seeds: int, attempts: int) -> dict[str, float]:
-    """Zero-shot evaluation of untrained agents on a suite of mazes."""
+    """Time the zero-shot evaluation of untrained agents on a suite of mazes."""
     from benchmark_evaluation import measure_evaluation
 
     return measure_evaluation(suite, seeds, attempts)
 
 
 def _published_teacher(curriculum: Any) -> Any:
-    """The same with a teacher of the size of JaxUED's: 128 filters, flattened, into an LSTM."""
+    """Give PAIRED a teacher of JaxUED's size: 128 convolution filters, flattened, into an LSTM."""
     from rlgen.nn.actor_critic import ActorCritic
 
     network = ActorCritic(core="lstm", hidden_size=256, conv_features=128, vector_features=10)
@@ -215,10 +215,12 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the named cases, or all, and print a table in Markdown."""
+    """Measure the named cases, or all, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", nargs="*", help=f"any of: {'; '.join(CASES)}; default: all")
-    parser.add_argument("--json", action="store_true", help="measure one case in this process")
+    parser.add_argument("case", nargs="*", help=f"any of: {'; '.join(CASES)} (default: all)")
+    parser.add_argument(
+        "--json", action="store_true", help="measure one case in this process and print JSON"
+    )
     options = parser.parse_args(arguments)
     names = options.case or list(CASES)
     if unknown := [name for name in names if name not in CASES]:

@@ -1,7 +1,8 @@
-"""Cost of DRED on caves: a cycle, its proposals, the fit of the generative model.
+"""Cost of DRED on caves: a cycle, its proposals, and fitting the generative model.
 
-A cycle is an update that replays and learns and one that looks at as many proposals, at the sizes
-of the released code: 36 actors, 256 steps, five epochs through an LSTM of 256 units, 4,000 rows.
+A cycle consists of an update that replays and trains and one that evaluates as many proposals. It
+has the sizes of the released code: 36 actors, 256 steps, five epochs through an LSTM of 256 units,
+and a buffer of 4,000 levels.
 """
 
 import dataclasses
@@ -21,8 +22,8 @@ CYCLE = 2 * 36 * 256
 
 
 def measure_cycle(recipe: str) -> dict[str, float]:
-    """A cycle once the whole set was met, best of five."""
-    curriculum = _method(recipe, num_epochs=1)  # a model hardly fitted costs as much to use
+    """Measure a cycle after the whole set has been played, best of five."""
+    curriculum = _method(recipe, num_epochs=1)  # the cost of use does not depend on the fit
     num_warm = -(-len(curriculum.sampler.level_set) // curriculum.num_slots)
     warm = num_warm + num_warm % 2
     keys = Keys(jax.random.key(1), jax.random.key(2))
@@ -44,7 +45,7 @@ def measure_cycle(recipe: str) -> dict[str, float]:
 
 
 def measure_proposals(repeats: int = 20) -> dict[str, float]:
-    """36 proposals: latents interpolated, decoded, hashed; best of five."""
+    """Measure 36 proposals: interpolating latents, decoding, hashing; best of five."""
     curriculum = _method("dred", num_epochs=1)
     source, env = curriculum.sampler.source, curriculum.sampler.env
     state = jax.jit(source.init)(jax.random.key(0))
@@ -63,7 +64,7 @@ def measure_proposals(repeats: int = 20) -> dict[str, float]:
 
 
 def measure_fit() -> dict[str, float]:
-    """The graph VAE on the 512 levels of `cave/train`, compilation included."""
+    """Measure fitting the graph VAE on the 512 levels of `cave/train`, with compilation."""
     curriculum = _method("dred")
     source = curriculum.sampler.source
     start, wall = _cpu_seconds(), time.perf_counter()
@@ -79,7 +80,7 @@ def _method(recipe: str, num_epochs: int = 0) -> Any:
 
 
 def _best(run: Callable[[int], None], times: int) -> tuple[float, float]:
-    """Least CPU and wall seconds of some calls, the first left out."""
+    """Return the least CPU and wall seconds of several calls, without the first."""
     timed = []
     for i in range(times):
         before, wall = _cpu_seconds(), time.perf_counter()

@@ -1,4 +1,4 @@
-"""Speed of zero-shot evaluation: seconds from policies to every episode's result."""
+"""Speed of zero-shot evaluation: seconds from policies to the results of all episodes."""
 
 import dataclasses
 import resource
@@ -13,9 +13,10 @@ MIB = 2**20
 
 
 def measure_evaluation(suite: str, seeds: int, attempts: int) -> dict[str, float]:
-    """Untrained policies of the preset `fast`: most of their episodes run to the time limit.
+    """Measure untrained policies of the preset `fast`, most of whose episodes reach the time limit.
 
-    The first play, with the suite made and compilation, is apart; what is timed is a second one.
+    A second evaluation is timed. The first, which includes making the suite and compilation, is
+    reported separately.
     """
     spec = RunSpec(recipe="plr", preset="fast", seeds=seeds)
     env, curriculum = build(spec)

@@ -1,4 +1,4 @@
-"""Speed of the maze alone, in work per CPU-second of this process."""
+"""Speed of the maze environment alone, per CPU-second of this process."""
 
 import resource
 from typing import Any, Literal
@@ -15,11 +15,11 @@ def measure_stepping(
     num_envs: int = 1024,
     num_steps: int = 256,
 ) -> dict[str, float]:
-    """Env steps per CPU-second under a uniform random policy, best of five runs.
+    """Measure env steps per CPU-second with a uniform random policy, best of five runs.
 
-    Each environment goes back to the start of its own level when an episode ends, as a level queue
-    of one does: by choosing between the next and the precomputed first state and observation.
-    Every observation is added to a sum, so that none can be optimised away.
+    When an episode ends, each environment is reset to the start of its level, as with a level queue
+    of one: by selecting between the next and the precomputed first state and observation. Every
+    observation is added to a sum, so that none can be optimised away.
     """
     env = Maze(observation=observation)
     levels = jax.vmap(env.sample_level)(jax.random.split(jax.random.key(0), num_envs))
@@ -30,7 +30,7 @@ def measure_stepping(
 
 
 def measure_levels(num_walls: int = 25, num_levels: int = 2048) -> dict[str, dict[str, float]]:
-    """Levels sampled, mutated (20 edits, both families) and solved per CPU-second."""
+    """Measure levels sampled, mutated (20 edits, both kinds), solved and hashed per CPU-second."""
     env, cells = Maze(num_walls=num_walls), Maze(num_walls=num_walls, mutation="cells")
     sample = lambda key, _: jax.vmap(env.sample_level)(jax.random.split(key, num_levels))  # noqa: E731
     levels = jax.jit(sample)(jax.random.key(1), None)

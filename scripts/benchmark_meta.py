@@ -1,8 +1,8 @@
-"""Cost of learning an update rule: a rollout, a meta-step, the antagonist, memory.
+"""Cost of meta-training an update rule: a rollout, a meta-step, the antagonist, memory.
 
-A life here is of 250 updates, as in the published setting, and the agents' ages are spread evenly.
-The timed chunks are as many meta-steps as a life is long, so that in each of them every agent dies
-once, is judged and is replaced: what happens seldom is in the figures at its true share.
+A lifetime has 250 updates, as in the published setting, and the agents' ages are uniformly
+distributed. A timed chunk has as many meta-steps as a lifetime needs, so that every agent is
+evaluated and replaced once in it. Rare work is thus included in its true proportion.
 """
 
 import resource
@@ -22,7 +22,7 @@ MIB = 2**20
 
 
 def measure_rollout(repeats: int = 100) -> dict[str, float]:
-    """20 steps of 8 agents that are tables, with 64 workers each, best of five."""
+    """Measure 20 steps of 8 tabular agents with 64 workers each, best of five."""
     student: Any = _method("lpg", AGENTS).student
     key = jax.random.key(0)
     level = jax.vmap(student.env.sample_level)(jax.random.split(key, AGENTS))
@@ -45,7 +45,7 @@ def measure_rollout(repeats: int = 100) -> dict[str, float]:
 
 
 def measure_meta_step(recipe: str, overrides: dict[str, Any] | None = None) -> dict[str, float]:
-    """A meta-step, mean over a whole life, best of two such chunks after a first one."""
+    """Measure a meta-step as the mean over a lifetime, best of two chunks after a first one."""
     method = _method(recipe, AGENTS, overrides or {})
     num = LIFETIME // INNER
     keys = Keys(jax.random.key(1), jax.random.key(2))
@@ -66,9 +66,9 @@ def measure_meta_step(recipe: str, overrides: dict[str, Any] | None = None) -> d
 
 
 def measure_memory(overrides: dict[str, Any] | None = None) -> dict[str, float]:
-    """Memory that the compiled meta-step asks for, of one agent more: the slope from 8 to 16.
+    """Memory of the compiled meta-step per additional agent: the slope from 8 to 16 agents.
 
-    Everything counts: the agents themselves, their level and workers, and what is kept for the
+    This includes the agents themselves, their levels and workers, and everything stored for the
     backward pass.
     """
     total = {}
@@ -83,9 +83,10 @@ def measure_memory(overrides: dict[str, Any] | None = None) -> dict[str, float]:
 
 
 def measure_evolution(width: int = WIDTH, pairs: int = 4, generations: int = 3) -> dict[str, float]:
-    """Generations of TA-LPG, lives log-uniform from 10 to 250 updates; and the least it could cost.
+    """Measure generations of TA-LPG with log-uniform lifetimes from 10 to 250 updates.
 
-    The floor is the time of the rule's recurrent products alone, in the same shapes.
+    The lower bound of the cost is the time of the rule's recurrent matrix products alone, in equal
+    shapes.
     """
     fields = {
         "num_slots": pairs,
@@ -114,7 +115,7 @@ def measure_evolution(width: int = WIDTH, pairs: int = 4, generations: int = 3) 
 
 
 def measure_ask_and_tell(population: int = 512, size: int = 50_000) -> dict[str, float]:
-    """One generation of OpenES through `Strategy`, and by evosax alone; best of five each."""
+    """Measure one generation of OpenES through `Strategy` and with evosax alone; best of five."""
     import optax
     from evosax.algorithms import Open_ES
     from evosax.core.fitness_shaping import centered_rank_fitness_shaping_fn
@@ -161,7 +162,7 @@ def _best(step: Any, state: Any, repeats: int = 5) -> float:
 
 
 def _seconds_of_products(width: int, steps: int) -> float:
-    """CPU-seconds of that many recurrent products of one agent's workers, one after the other."""
+    """Return the CPU-seconds of `steps` successive recurrent products of one agent's workers."""
     weights = jnp.eye(width, 3 * width)
 
     @jax.jit
@@ -172,7 +173,7 @@ def _seconds_of_products(width: int, steps: int) -> float:
 
 
 def _method(recipe: str, num_agents: int, overrides: dict[str, Any] | None = None) -> Curriculum:
-    """The published sizes on random grid worlds."""
+    """Return a recipe with the published sizes on random grid worlds."""
     fields = {
         "num_slots": num_agents,
         "student.num_workers": WORKERS,

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# The suite on the oldest and newest supported versions, and the built packages on their own.
+# Run the tests on the oldest and newest supported versions, and check the built packages.
 #
-#   scripts/check_versions.sh [LANE ...]     all lanes by default, one after the other
+#   scripts/check_versions.sh [LANE ...]     all lanes by default, one after another
 #
 #   floor    Python 3.11, every run-time dependency at the lower bound of pyproject.toml
-#   newest   Python 3.11, the newest versions admitted there
+#   newest   Python 3.11, every dependency at the newest version that pyproject.toml allows
 #   next     Python 3.12 or 3.13, jax 0.11
 #   alone    the wheel, then the source distribution, built and installed without extras:
 #            imports, `rlgen list` and `rlgen --help` from another folder
 #
-# Each lane makes its environment `.venv-LANE` from nothing. A missing Python is a failure.
+# Each lane creates its environment `.venv-LANE` from scratch. A missing Python is a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-find_python() { # the first working interpreter of the given minor versions
+find_python() { # print the first working interpreter of the given minor versions
   local version candidate
   for version in "$@"; do
     for candidate in "python$version" "$HOME"/.pyenv/versions/"$version".*/bin/python; do
@@ -27,7 +27,7 @@ find_python() { # the first working interpreter of the given minor versions
       fi
     done
   done
-  echo "needs Python $(printf '%s or ' "$@" | sed 's/ or $//'), which is not on this machine" >&2
+  echo "Python $(printf '%s or ' "$@" | sed 's/ or $//') is needed, but not installed" >&2
   return 1
 }
 
@@ -42,7 +42,7 @@ install() { # install LANE ARGUMENT ...
   "$root/.venv-$lane/bin/python" -m pip --disable-pip-version-check --no-input -qq install "$@"
 }
 
-lower_bounds() { # "name>=x,<y" of the run-time dependencies as "name==x"
+lower_bounds() { # print the run-time dependencies "name>=x,<y" as "name==x"
   "$1" - <<'PYTHON'
 import re, tomllib
 
@@ -62,7 +62,7 @@ print(f"python {sys.version.split()[0]}, jax {jax.__version__}, flax {flax.__ver
   ".venv-$lane/bin/python" -m pytest -q -n 2 --dist loadfile -m "not slow"
 }
 
-build() { # the wheel and the source distribution, into $scratch/dist
+build() { # build the wheel and the source distribution in $scratch/dist
   fresh_venv alone "$1"
   install alone build
   .venv-alone/bin/python -m build --outdir "$scratch/dist" >"$scratch/log" 2>&1 || {
@@ -71,7 +71,7 @@ build() { # the wheel and the source distribution, into $scratch/dist
   }
 }
 
-run_elsewhere() { # what is installed in .venv-alone, from a folder that holds nothing
+run_elsewhere() { # run the package installed in .venv-alone from an empty folder
   mkdir -p "$scratch/elsewhere"
   cd "$scratch/elsewhere"
   "$root/.venv-alone/bin/python" -c 'import pathlib, rlgen, rlgen.algos, rlgen.envs

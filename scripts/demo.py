@@ -1,7 +1,7 @@
-"""`make demo`: train a curriculum agent on generated mazes, then see it on mazes it never saw.
+"""`make demo`: train an agent with a curriculum of mazes, then evaluate it on held-out mazes.
 
-Types the same commands as you would. A demo that was interrupted goes on where it stopped; one
-that is finished is evaluated again. A few minutes on two CPU cores.
+Runs and prints ordinary `rlgen` commands. An interrupted demo is resumed; a finished one is only
+evaluated again. Takes a few minutes on two CPU cores.
 """
 
 import os
@@ -19,11 +19,11 @@ EVAL = f"eval {RUN} --suite maze/heldout --untrained --attempts 50 --out {RUN}/e
 
 
 def main() -> int:
-    """Train, evaluate, say where the report lies."""
+    """Train, evaluate, and print the path of the report."""
     start = time.perf_counter()
-    # Nothing is imported here that starts JAX, which then would not divide the CPU into devices.
+    # No import here may start JAX, which could then no longer split the CPU into devices.
     if not (RUN / "config.json").is_file():
-        # Two seeds on two cores: each has one to itself.
+        # Two seeds on two cores: one core per seed.
         code = _type(f"{TRAIN} --devices {min(2, os.cpu_count() or 1)}")
     elif _finished():
         print(f"{RUN} is trained already; remove the folder to train it again.")

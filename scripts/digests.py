@@ -1,17 +1,17 @@
-"""Compare what this working tree computes with what an earlier revision computed, bit for bit.
+"""Compare the results of this working tree with those of an earlier revision, bit for bit.
 
     python scripts/digests.py HEAD
     python scripts/digests.py v0.1.0 --only plr eval --keep kept
 
-For refactorings, which move and rename but change no result. The revision and the working tree,
-uncommitted changes included, are copied to a temporary folder, so that work can go on meanwhile.
-Both train the same small runs on CPU. Compared are the arrays of the last checkpoint, the columns
-of `metrics.jsonl` but for wall-clock time, and an evaluation of the first run. The line of a run
-holds a digest for each tree, over all that is compared under the names of the working tree. Names
-that differ between the trees are listed in `RENAMED`.
+Use it for refactorings, which move and rename code but change no result. The revision and the
+working tree, including uncommitted changes, are copied to a temporary folder, so you can keep
+working. Both copies train the same small runs on CPU. The script compares the arrays of the last
+checkpoint, the columns of `metrics.jsonl` except wall-clock times, and an evaluation of the first
+run. For each run it prints one digest per tree, computed over everything that is compared, under
+the names of the working tree. Names that differ between the trees are listed in `RENAMED`.
 
-Programs are compiled with few optimisations. That is faster, and keeps programs that differ only
-in the order of their results from rounding differently.
+Programs are compiled with few optimisations. This is faster, and programs that differ only in the
+order of their results then do not round differently.
 
 Exit code: 0 if everything is equal, 1 if anything differs, 2 if a comparison was impossible.
 """
@@ -63,15 +63,15 @@ RENAMED: dict[str, str] = {
 }
 """New names by old ones, such as `{"width": "num_columns", "slots.row": "slots.index"}`.
 
-A name is one component or several, with dots between them, of the path of a checkpoint's leaf, of
-a field (the option, with `_` for `-`), of a metric or of a value in an evaluation. Each tree is
-given the spelling that it has, so an entry can stay after both trees have the new name.
+A name is one or several dot-separated components of the path of a checkpoint leaf, a field (an
+option, with `_` for `-`), a metric or a value in an evaluation. Each tree is called with the name
+that it knows, so an entry may stay after both trees have the new name.
 """
 
 CLOCK = ("wall_seconds", "compile_seconds", "steps_per_second")  # metrics that are not compared
-BESIDE = "versions"  # part of an evaluation that is not compared: those of packages
-NUM_SHOWN = 20  # differences that are listed of each part of a run
-NUM_LINES = 20  # last lines of the error messages of a failed command that are shown
+BESIDE = "versions"  # package versions, the part of an evaluation that is not compared
+NUM_SHOWN = 20  # differences shown per part of a run
+NUM_LINES = 20  # last lines of a failed command's error output that are shown
 
 Values: TypeAlias = dict[str, np.ndarray]
 Found: TypeAlias = dict[str, Values]  # arrays by name, of each compared part of a run
@@ -82,7 +82,7 @@ _AGENT = """
     --student.learner.network.hidden-size=16 --student.learner.network.head-size=8
     --student.learner.network.conv-features=4
 """
-# Replay begins with the third update, and rows are replaced soon after.
+# Replay starts at the third update, and buffer rows are replaced soon after.
 _REPLAY = "--env=maze --env.max-steps=48 --sampler.capacity=24 --sampler.min-fill=0.5"
 _LIVES = "--env=gridworld --num-slots=4 --student.rollout-steps=8 --student.eval-episodes=8"
 _GROOVE = """
@@ -94,7 +94,8 @@ _TA_LPG = """
     --student.num-workers=4 --student.learner.net.hidden-size=8
     --sampler.shortest=2 --sampler.longest=6
 """
-# Its 32 levels are known after the fifth update; then every other one offers 16 generated ones.
+# All 32 levels have been played after the fifth update; then every other update proposes 16
+# generated levels.
 _DRED = """
     --env=cave --env.max-steps=24 --num-queued=2
     --sampler.capacity=48 --sampler.admit=any --sampler.data.path= --sampler.data.num-levels=32
@@ -115,7 +116,7 @@ EVAL_OPTIONS = "--suite=maze/test-25 --attempts=2 --seed=3 --json"
 
 
 class Tree(NamedTuple):
-    """A copy of one of the two trees, and the folder of its runs."""
+    """Copy of one of the two trees, and the folder of its runs."""
 
     label: str
     code: Path
@@ -129,8 +130,8 @@ class CannotCompareError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare the trees and return the exit code."""
     given = _parse(arguments)
-    os.environ["JAX_PLATFORMS"] = "cpu"  # of this process too, which reads checkpoints
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
+    os.environ["JAX_PLATFORMS"] = "cpu"  # also for this process, which reads checkpoints
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary files are removed
     try:
         with tempfile.TemporaryDirectory(prefix="rlgen-digests-") as scratch:
             return _compare_trees(given, Path(scratch).resolve())
@@ -140,16 +141,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def spelling(name: str, known: Collection[str], renamed: Mapping[str, str] = RENAMED) -> str:
-    """The known spelling of a name, before or after renaming; the name itself if none is known."""
+    """Return the known spelling of a name, before or after renaming, or the name itself."""
     return next((text for text in _spellings(name, renamed) if text in known), name)
 
 
 def with_names_of(
     old: Mapping[str, Any], new: Collection[str], renamed: Mapping[str, str] = RENAMED
 ) -> dict[str, Any]:
-    """The entries of `old` under the names that `new` has for them.
+    """Return the entries of `old` under the names that `new` uses for them.
 
-    A name that both have is left alone, and so is one whose other spelling is taken.
+    A name that exists in both is kept, and so is one whose other spelling is already used.
     """
     found = {name: value for name, value in old.items() if name in new}
     free = set(new) - set(found)
@@ -162,14 +163,14 @@ def with_names_of(
 
 
 def differences(old: Values, new: Values) -> list[str]:
-    """One line for each name missing on one side, then for each whose arrays differ in a bit."""
+    """List the names missing on one side, then those whose arrays differ, one line each."""
     names = sorted({**new, **old}, key=lambda name: name in old and name in new)
     said = {name: _difference(old.get(name), new.get(name)) for name in names}
     return [f"{name} {how}" for name, how in said.items() if how]
 
 
 def digest(found: Found) -> str:
-    """12 hexadecimal digits of SHA-256 over the parts, names, types, shapes and bytes."""
+    """Return 12 hexadecimal digits of SHA-256 over parts, names, types, shapes and bytes."""
     total = hashlib.sha256()
     arrays = {(part, name): x for part, values in found.items() for name, x in values.items()}
     for (part, name), x in sorted(arrays.items(), key=lambda entry: entry[0]):
@@ -179,7 +180,7 @@ def digest(found: Found) -> str:
 
 
 def flatten(value: Any, path: str = "") -> Values:
-    """JSON as arrays by dotted path: numbers and lists of numbers are float64, null is NaN."""
+    """Flatten JSON to arrays by dotted path: numbers and their lists are float64, null is NaN."""
     if isinstance(value, dict):
         parts = list(value.items())
     elif isinstance(value, list) and any(isinstance(x, dict | list | str) for x in value):
@@ -191,7 +192,7 @@ def flatten(value: Any, path: str = "") -> Values:
 
 
 def columns(lines: Sequence[str], renamed: Mapping[str, str] = RENAMED) -> Values:
-    """The columns of a metrics file over its updates, without those of wall-clock time."""
+    """Return the columns of a metrics file over its updates, without wall-clock times."""
     rows = [flatten(json.loads(line)) for line in lines]
     names = dict.fromkeys(name for row in rows for name in row)
     kept = [name for name in names if spelling(name, CLOCK, renamed) not in CLOCK]
@@ -201,7 +202,7 @@ def columns(lines: Sequence[str], renamed: Mapping[str, str] = RENAMED) -> Value
 
 
 def _spellings(name: str, renamed: Mapping[str, str]) -> list[str]:
-    """The name, then its variants with components renamed, in either direction."""
+    """Return the name and its variants with components renamed, in either direction."""
     found = [name]
     for pair in renamed.items():
         for old, new in (pair, pair[::-1]):
@@ -212,7 +213,7 @@ def _spellings(name: str, renamed: Mapping[str, str]) -> list[str]:
 
 
 def _difference(old: np.ndarray | None, new: np.ndarray | None) -> str:
-    """Description of how two arrays differ, and by how much; "" if their bits are equal."""
+    """Describe how two arrays differ, and by how much; "" if they are equal bit for bit."""
     if old is None or new is None:
         return "is missing in the new tree" if new is None else "is missing in the old tree"
     if (old.dtype, old.shape) != (new.dtype, new.shape):
@@ -253,7 +254,7 @@ def _compare_trees(given: argparse.Namespace, scratch: Path) -> int:
 
 
 def _report(name: str, old: Found, new: Found) -> bool:
-    """Print the line of a run and its differences; return whether there are none."""
+    """Print the line of a run and its differences; return whether the trees agree."""
     old = {part: with_names_of(values, new.get(part, {})) for part, values in old.items()}
     found = {part: differences(old.get(part, {}), new.get(part, {})) for part in {**new, **old}}
     num = sum(map(len, found.values()))
@@ -269,7 +270,7 @@ def _report(name: str, old: Found, new: Found) -> bool:
 def _train(tree: Tree, name: str, updates: int) -> Found:
     """Train a run, and read its last checkpoint and its metrics."""
     (steps, options), out = RUNS[name], tree.runs / name
-    chunk = updates // (1 if updates % 2 else 2)  # where there are two, states pass between them
+    chunk = updates // (1 if updates % 2 else 2)  # two chunks also test resumed states
     length = ["--steps", str(updates * steps), "--chunk", str(chunk), "--seed", "7"]
     command = ["train", name, *_spelled(tree, name, options.split()), *length, "--out", str(out)]
     _python(tree, "-m", "rlgen", *command)
@@ -280,7 +281,7 @@ def _train(tree: Tree, name: str, updates: int) -> Found:
 
 
 def _evaluate(tree: Tree) -> Found:
-    """Evaluate a run that has been trained, and read what was printed and saved."""
+    """Evaluate a trained run, and read its printed and saved results."""
     run, out = tree.runs / EVALUATED, tree.runs / EVAL
     command = ["-m", "rlgen", "eval", str(run), *EVAL_OPTIONS.split(), "--out", str(out)]
     texts = {"printed values": _python(tree, *command)}
@@ -299,7 +300,7 @@ def _without_beside(values: Values) -> Values:
 
 
 def _checkpoint(run: Path) -> Values:
-    """Arrays of the newest checkpoint as they are stored; leaves without elements are not."""
+    """Return the arrays of the newest checkpoint; leaves without elements are not stored."""
     import orbax.checkpoint as ocp
 
     newest = max(path for path in (run / "checkpoints").iterdir() if path.name.isdigit())
@@ -309,7 +310,7 @@ def _checkpoint(run: Path) -> Values:
 
 
 def _spelled(tree: Tree, recipe: str, options: Sequence[str]) -> list[str]:
-    """Options in the tree's spelling; its help is read if any has two."""
+    """Return the options in the tree's spelling; its --help is read if any option has two."""
     values = {}
     for option in options:
         name, _, value = option.removeprefix("--").partition("=")
@@ -335,7 +336,7 @@ def _python(tree: Tree, *arguments: str) -> str:
 
 
 def _environment(tree: Tree) -> dict[str, str]:
-    """Environment variables; programs that are the same in both trees are compiled once."""
+    """Return environment variables; programs common to both trees are compiled only once."""
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     return {
         **os.environ,
@@ -346,20 +347,24 @@ def _environment(tree: Tree) -> dict[str, str]:
         "JAX_COMPILATION_CACHE_DIR": str(tree.code.with_name("cache")),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "MPLBACKEND": "Agg",
-        "COLUMNS": "120",  # room for the names of options in a line of help
+        "COLUMNS": "120",  # so that --help does not wrap option names
     }
 
 
 def _check_import(tree: Tree) -> None:
-    """Make sure that it is the tree's own rlgen that runs."""
+    """Check that the tree imports its own rlgen.
+
+    Raises:
+        CannotCompareError: If another installation is found.
+    """
     ask = "import importlib.util as u; print(getattr(u.find_spec('rlgen'), 'origin', None))"
     origin = _python(tree, "-c", ask).strip()
     if not Path(origin).resolve().is_relative_to(tree.code):
-        raise CannotCompareError(f"{tree.label} has no rlgen of its own: found {origin}")
+        raise CannotCompareError(f"{tree.label} does not import its own rlgen: found {origin}")
 
 
 def _export(revision: str, folder: Path) -> str:
-    """Write the files of a revision into a folder and return its name."""
+    """Write the files of a revision to a folder, and return the revision's name and commit."""
     unknown = f"unknown revision {revision!r}; name a commit, a branch or a tag"
     commit = _git("rev-parse", "--verify", f"{revision}^{{commit}}", failure=unknown).strip()
     archive = folder.with_suffix(".tar")
@@ -369,7 +374,7 @@ def _export(revision: str, folder: Path) -> str:
 
 
 def _copy_working_tree(folder: Path) -> None:
-    """Copy what is, or on `git add` would be, in the repository, as it is now."""
+    """Copy all files that git tracks or would add, in their current state."""
     listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.split("\0")):
         source, target = ROOT / name, folder / name
@@ -389,10 +394,14 @@ def _git(*arguments: str, failure: str = "") -> str:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = (*RUNS, EVAL)
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("revision", metavar="REV", help="what the working tree is compared with")
-    parser.add_argument("--only", nargs="+", choices=names, default=names, help="runs to compare")
-    parser.add_argument("--keep", metavar="FOLDER", help="a new folder, in which the runs stay")
-    parser.add_argument("--updates", type=int, default=20, metavar="N", help="length of each run")
+    parser.add_argument("revision", metavar="REV", help="revision to compare with")
+    parser.add_argument(
+        "--only", nargs="+", choices=names, default=names, help="runs to compare (default: all)"
+    )
+    parser.add_argument("--keep", metavar="FOLDER", help="new folder in which the runs are kept")
+    parser.add_argument(
+        "--updates", type=int, default=20, metavar="N", help="updates of each run (default: 20)"
+    )
     given = parser.parse_args(arguments)
     if given.updates < 1:
         parser.error(f"--updates must be at least 1, got {given.updates}")

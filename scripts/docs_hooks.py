@@ -1,9 +1,9 @@
-"""What MkDocs does for the documentation beyond what MkDocs does: see `mkdocs.yml`.
+"""MkDocs hooks of the documentation site, registered in `mkdocs.yml`.
 
-While the site is built, comments in pages become tables (`docs_tables.py`), `$…$` and `$$…$$`
-become MathML, which browsers draw without a script, every public module gets a page of the API
-reference, and the repository's own CHANGELOG.md and CONTRIBUTING.md become pages. Links that leave
-docs/ lead to these pages, or become plain names of files. A page is plain Markdown without it.
+While the site is built, comments in pages are replaced by tables (`docs_tables.py`), `$…$` and
+`$$…$$` by MathML, which browsers render without a script. Every public module gets a page in the
+API reference, and CHANGELOG.md and CONTRIBUTING.md are added as pages. Links that leave docs/ point
+to these pages, or become plain file names. Without the hooks a page is still plain Markdown.
 """
 
 import os
@@ -23,7 +23,7 @@ from rlgen import registry
 
 ROOT = Path(__file__).parent.parent
 COPIED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-"""Files of the repository that are pages, too."""
+"""Files of the repository that are added as pages."""
 HOME = {"README.md": "index.md"}
 LIBRARY = {
     "Core": "rlgen",
@@ -42,13 +42,13 @@ LIBRARY = {
     "Learned rules": "algos/rules",
     "Meta-learning": "algos/meta",
 }
-"""Sections of the API reference, and the folders of their modules."""
+"""Sections of the API reference, with the folders of their modules."""
 FRONTS = {
     "rlgen/cli/main.py": "Core",
     "rlgen/testing/__init__.py": "Core",
     "rlgen/gymnax/__init__.py": "gymnax",
 }
-"""What is public of packages that are used through one module, and the sections of these."""
+"""Public modules of packages that are used through one module, with their sections."""
 PARTS = {
     "Environments": "envs",
     "Recipes": "recipes",
@@ -58,7 +58,7 @@ PARTS = {
     "Bonuses": "bonuses",
     "Level models": "level-models",
 }
-"""Sections of components, and their kinds."""
+"""Sections of the API reference with components, and the kinds of these."""
 
 NO_TERMS = ("changelog.md", "glossary.md", "index.md")
 """Pages on which no term is linked to the glossary."""
@@ -81,7 +81,7 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def modules() -> dict[str, dict[str, Path]]:
-    """Public modules by section of the API reference: files by dotted name."""
+    """Return the public modules by section of the API reference: files by dotted name."""
     found: dict[str, dict[str, Path]] = {}
     for title, folder in LIBRARY.items():
         paths = [p for p in (ROOT / folder).glob("*.py") if not p.stem.startswith("_")]
@@ -94,7 +94,7 @@ def modules() -> dict[str, dict[str, Path]]:
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The API reference's part of the navigation, and pages that no one has written yet."""
+    """Add the API reference, and pages generated for new components, to the navigation."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     sections = [
         {title: [{_short(name): _reference(name)} for name in names]}
@@ -110,7 +110,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """The pages that no file in docs/ stands for."""
+    """Add the generated pages, which have no file in docs/."""
     generated = {page: (ROOT / name).read_text() for name, page in COPIED.items()}
     generated |= docs_tables.unwritten()
     generated["reference/index.md"] = _contents()
@@ -125,7 +125,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Tables, links and equations, outside of code."""
+    """Replace table comments, links and equations outside of code."""
     at = page.file.src_uri
     page.meta.setdefault("search", {})["boost"] = _search_boost(at)
 
@@ -141,26 +141,26 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Equations in the place of what stood for them while Markdown was read."""
+    """Replace the placeholders of equations by MathML."""
     html = re.sub(r"<p>(@@display:[0-9a-f]+@@)</p>", r'<div class="equation">\1</div>', html)
     return re.sub(r"@@(display|inline):([0-9a-f]+)@@", _as_mathml, html)
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Refuse a page that would load something from elsewhere."""
+    """Raise an error if a page would load anything from another site."""
     for tag in fetched(output):
         raise PluginError(f"{page.file.src_uri}: {tag} loads something from the network")
     return output
 
 
 def fetched(html: str) -> list[str]:
-    """What a browser would load from another place than the site; links are not loaded."""
+    """Return the tags of a page that load something from another site; links do not count."""
     loading = r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=|<link\b[^>]*\bhref="
     return re.findall(rf"(?:{loading})[\"']?(?:https?:)?//[^\"'\s>]*", html)
 
 
 def _outside(code: re.Pattern[str], change: Callable[[str], str], markdown: str) -> str:
-    """Changes of what is no code."""
+    """Apply a change to the parts of a page that are not code."""
     parts = code.split(markdown)  # prose, code, prose, ...
     return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
 
@@ -218,7 +218,7 @@ def _search_boost(at: str) -> float:
 
 
 def _short(name: str) -> str:
-    """A module's name in the navigation; of a package's main file the package's."""
+    """Return a module's name in the navigation; for `main`, the name of its package."""
     return name.removesuffix(".main").rpartition(".")[2]
 
 
@@ -227,7 +227,7 @@ def _reference(name: str) -> str:
 
 
 def _contents() -> str:
-    """The first page of the API reference."""
+    """Return the overview page of the API reference."""
     lines = ["# API reference", "", "Every public module, from its docstrings.", ""]
     for title, names in modules().items():
         lines += [f"## {title}", "", "| module | |", "| --- | --- |"]
@@ -253,12 +253,12 @@ def _table(found: re.Match[str], at: str) -> str:
 
 
 def _from(at: str, target: str) -> str:
-    """A page, as named from the documentation's root or by a table, as a link from another one."""
+    """Return the link from the page `at` to a page named relative to the documentation's root."""
     return posixpath.relpath(target.removeprefix("../"), posixpath.dirname(at) or ".")
 
 
 def _link(found: re.Match[str], at: str) -> str:
-    """A link between pages as it is; one to another file as what there is of it on the site."""
+    """Keep a link between pages; point one to another file to its page, or make it plain text."""
     text, target, anchor = found[1], found[2], found[3] or ""
     if at.startswith("reference/"):
         return found[0]
@@ -267,7 +267,7 @@ def _link(found: re.Match[str], at: str) -> str:
     if not path.exists():
         if _is_generated(path):
             return found[0]
-        raise PluginError(f"{at}: the link to {target} leads nowhere")
+        raise PluginError(f"{at}: the link target {target} does not exist")
     page = page_of(path)
     if page:
         return f"[{text}]({_from(at, page)}{anchor})"
@@ -275,13 +275,13 @@ def _link(found: re.Match[str], at: str) -> str:
 
 
 def _is_generated(path: Path) -> bool:
-    """Whether a page is one that `on_files` makes."""
+    """Return whether a page is generated by `on_files`."""
     folder = ROOT / "docs" / "reference"
     return path.is_relative_to(folder) or path.parent == folder
 
 
 def page_of(path: Path) -> str:
-    """The page that a file of the repository has on the site; "" if none."""
+    """Return the page of a repository file on the site; "" if it has none."""
     name = path.relative_to(ROOT).as_posix()
     if path.is_relative_to(ROOT / "docs"):
         return path.relative_to(ROOT / "docs").as_posix()
@@ -290,18 +290,18 @@ def page_of(path: Path) -> str:
 
 
 def equations(markdown: str) -> Iterator[str]:
-    """The LaTeX of all equations of a page, outside of code."""
+    """Yield the LaTeX of all equations of a page, outside of code."""
     for part in _CODE.split(markdown)[::2]:
         yield from (found[1] or found[2] for found in _MATH.finditer(part))
 
 
 def to_mathml(latex: str, display: bool) -> str:
-    """An equation as browsers draw it."""
+    """Convert an equation to MathML."""
     return converter.convert(latex.strip(), display="block" if display else "inline")
 
 
 def _as_token(found: re.Match[str]) -> str:
-    """Hexadecimal digits, of which Markdown makes nothing."""
+    """Encode an equation as hexadecimal digits, which Markdown leaves unchanged."""
     kind = "display" if found[1] else "inline"
     return f"@@{kind}:{(found[1] or found[2]).encode().hex()}@@"
 

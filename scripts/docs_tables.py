@@ -1,7 +1,7 @@
-"""Tables of the documentation, read off the code while the site is built, so that they cannot lie.
+"""Tables of the documentation, generated from the code while the site is built.
 
-A page asks for one by a comment: `<!-- defaults: recipes/plr -->`, `<!-- facts: envs/maze -->`,
-`<!-- list: scores -->`. What a kind of comment is called, and what may follow, is in `TABLES`.
+A page includes one by a comment: `<!-- defaults: recipes/plr -->`, `<!-- facts: envs/maze -->`,
+`<!-- list: scores -->`. The kinds of tables are the keys of `TABLES`.
 """
 
 import ast
@@ -27,7 +27,7 @@ ENVS = {
     **dict.fromkeys(("lpg", "lpg-fixed", "groove", "lpg-agent", "ta-lpg", "lpg-es"), "gridworld"),
     **dict.fromkeys(("lpo", "ta-lpo"), "cart-pole"),
 }
-"""Where a recipe's or a learner's defaults are shown, if not on mazes."""
+"""Environment for which the defaults of a recipe or learner are shown, if not the maze."""
 
 PAGES = {
     "recipes": "methods/{}.md",
@@ -38,14 +38,14 @@ PAGES = {
     "samplers": "samplers.md#{}",
     "level-models": "level-models.md#{}",
 }
-"""The page of a component, by kind, from the root of the documentation."""
+"""Page of a component by kind, relative to the root of the documentation."""
 
 
 def expand(kind: str, what: str) -> str:
-    """The Markdown that stands in the place of a comment.
+    """Return the Markdown that replaces a comment.
 
     Raises:
-        ValueError: an unknown kind of table, or a component that there is not.
+        ValueError: If the kind of table or the component is unknown.
     """
     if kind not in TABLES:
         raise ValueError(f"unknown table {kind!r}; {registry.did_you_mean(kind, TABLES)}")
@@ -53,13 +53,13 @@ def expand(kind: str, what: str) -> str:
 
 
 def defaults(what: str) -> str:
-    """Every field of a component with its default: of a recipe and an environment by preset."""
+    """Return a component's fields with their defaults, by preset for recipes and environments."""
     kind, name = _component(what)
     return {"recipes": _of_recipe, "envs": _of_env}.get(kind, lambda n: _of_part(kind, n))(name)
 
 
 def facts(what: str) -> str:
-    """What an environment shows, lets do, can do, and which levels of it are held out."""
+    """Return an environment's observations, actions, variants, suites and capabilities."""
     _, name = _component(what)
     module = registry.load("envs", name)
     env = module.build()
@@ -74,7 +74,7 @@ def facts(what: str) -> str:
 
 
 def listing(what: str) -> str:
-    """Everything of one kind, each with the first line of its docstring and its page."""
+    """List all components of one kind, with the first line of their docstrings and their pages."""
     if what == "capabilities":
         rows = [(f"`{name}`", text) for name, text in _capabilities().items()]
         return _table(("capability", "signature"), rows)
@@ -83,7 +83,7 @@ def listing(what: str) -> str:
 
 
 def page_of(kind: str, name: str) -> str:
-    """Where a component is described; that nobody has written of yet, its module's reference."""
+    """Return the page of a component, or of its module's reference if it has none yet."""
     page, _, anchor = PAGES[kind].format(name).partition("#")
     if not anchor or f"\n## {name}\n" in (ROOT / "docs" / page).read_text():
         return PAGES[kind].format(name)
@@ -91,7 +91,7 @@ def page_of(kind: str, name: str) -> str:
 
 
 def source(kind: str, name: str) -> Path:
-    """The file of a component: its module, or the one of its package that defines `build`."""
+    """Return the file of a component: its module, or the file of its package with `build`."""
     place = ROOT / registry.modules(kind)[name].removeprefix("rlgen.").replace(".", "/")
     if not place.is_dir():
         return place.with_suffix(".py")
@@ -99,14 +99,14 @@ def source(kind: str, name: str) -> Path:
 
 
 def dotted(path: Path) -> str:
-    """The dotted name of a file of the library; of an `__init__.py` its package's."""
+    """Return the dotted name of a library file; for an `__init__.py`, that of its package."""
     name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
     name = name.removesuffix(".__init__")
     return name if name.startswith("rlgen.") else f"rlgen.{name}"
 
 
 def unwritten() -> dict[str, str]:
-    """Pages of components that nobody has written of yet, by path, from their docstrings."""
+    """Generate pages from the docstrings of components without a page, by path."""
     found = {}
     for kind, pattern in PAGES.items():
         for name in _names(kind) if "#" not in pattern else []:
@@ -117,13 +117,13 @@ def unwritten() -> dict[str, str]:
 
 
 def _from_docstring(kind: str, name: str) -> str:
-    """What a new component says of itself, and its defaults."""
+    """Return a page with a component's docstring and its defaults."""
     text = ast.get_docstring(ast.parse(source(kind, name).read_text())) or name
     return f"# {name}\n\n{text}\n\n## Defaults\n\n<!-- defaults: {kind}/{name} -->\n"
 
 
 TABLES: dict[str, Callable[[str], str]] = {"defaults": defaults, "facts": facts, "list": listing}
-"""By the word before the colon."""
+"""Kinds of tables, by the word before the colon of a comment."""
 
 
 def _of_recipe(name: str) -> str:
@@ -138,10 +138,10 @@ def _of_recipe(name: str) -> str:
     parts += [f"score `{spec.score}`"] * bool(spec.score)
     lead = (
         f"On `{where}`{''.join(f', {part}' for part in parts)}. `--preset` chooses the column, "
-        f"`{known[0]}` unless you say so; every field is an option, `--num-slots 64`.\n\n"
+        f"by default `{known[0]}`; every field is an option, such as `--num-slots 64`.\n\n"
     )
     rows = _rows(columns)
-    rows = {"--steps": ["of each seed, unless said", *steps.values()], **rows}
+    rows = {"--steps": ["default number of env steps per seed", *steps.values()], **rows}
     inner = {path: row for path, row in rows.items() if _is_inner(path)}
     outer = {path: row for path, row in rows.items() if path not in inner}
     return lead + _fields(outer, known) + _folded(inner, known)
@@ -183,7 +183,7 @@ def _of_part(kind: str, name: str) -> str:
 
 
 def _shown(component: object, prefix: str = "") -> dict[str, Leaf]:
-    """Fields by their option; without the lengths of schedules, which follow from `--steps`."""
+    """Return fields by option, except the lengths of schedules, which follow from `--steps`."""
     schedules = (".learner.num_updates", ".teacher.num_updates", ".mixture.num_updates")
     found = (leaf._replace(path=prefix + leaf.path) for leaf in leaves(component))
     return {_option(x.path): x for x in found if not f".{x.path}".endswith(schedules)}
@@ -194,7 +194,7 @@ def _option(path: str) -> str:
 
 
 def _rows(columns: Mapping[str, Mapping[str, Leaf]]) -> dict[str, list[str]]:
-    """What a field means, then its value in each column; empty where a column has no such field."""
+    """Return each field's help text and its value in each column, empty where it is missing."""
     every: dict[str, Leaf] = {}
     for column in columns.values():
         every |= {path: leaf for path, leaf in column.items() if path not in every}
@@ -205,7 +205,7 @@ def _rows(columns: Mapping[str, Mapping[str, Leaf]]) -> dict[str, list[str]]:
 
 
 def _is_inner(path: str) -> bool:
-    """Whether a field is of a part that has a page of its own, or of a network."""
+    """Return whether a field belongs to a part with its own page, or to a network."""
     inner = (".learner.", ".network.", ".teacher.", ".antagonist.", ".agent.", ".model.", ".net.")
     return any(part in path for part in inner)
 
@@ -218,7 +218,7 @@ def _fields(rows: Mapping[str, list[str]], columns: list[str]) -> str:
 def _folded(rows: Mapping[str, list[str]], columns: list[str]) -> str:
     if not rows:
         return ""
-    title = f"{len(rows)} fields more, of the parts inside"
+    title = f"{len(rows)} more fields of nested components"
     body = _fields(rows, columns)
     return f'\n<details markdown="1"><summary>{title}</summary>\n\n{body}\n</details>\n'
 
@@ -234,7 +234,7 @@ def _cell(text: str) -> str:
 
 
 def _text(value: Value) -> str:
-    """A value as one types it."""
+    """Format a value as on the command line."""
     if isinstance(value, tuple):
         return ",".join(map(_text, value))
     if isinstance(value, bool) or value == "":
@@ -250,7 +250,7 @@ def _codes(names: Iterable[str]) -> str:
 
 
 def _observation(name: str, env: Any) -> str:
-    """Shapes of what the network sees; nothing where the environment's package is not there."""
+    """Return the shapes of the network's inputs; "" if the environment's package is missing."""
     if registry.missing_extra(name):
         return ""
 

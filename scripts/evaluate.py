@@ -1,9 +1,10 @@
-"""Evaluate trained runs zero-shot in plain Python: copy this file and change what you like.
+"""Zero-shot evaluation of trained runs in plain Python.
 
     python scripts/evaluate.py runs/plr-maze-0 [more runs] --suite maze/heldout --out report
 
-Does what `rlgen eval` does: every seed of every run plays every held-out level, nothing is learned,
-and the table, the figures and `report.html` state how sure one can be.
+Does what `rlgen eval` does: every seed of every run plays every held-out level without further
+training, and the table, the figures and `report.html` give scores with confidence intervals. Copy
+this file and adapt it.
 """
 
 import argparse
@@ -20,12 +21,16 @@ from rlgen.evaluation.zero_shot import evaluate, load_policies
 
 
 def main() -> None:
-    """Parse, play, print, write."""
+    """Play the suite, print the table, and write results and report."""
     parser = argparse.ArgumentParser(description="Evaluate runs zero-shot.")
     parser.add_argument("runs", nargs="+", help="run folders")
-    parser.add_argument("--suite", default="maze/heldout")
-    parser.add_argument("--attempts", type=int, default=10, help="episodes on each level")
-    parser.add_argument("--out", default="report", help="folder for results and report")
+    parser.add_argument("--suite", default="maze/heldout", help="suite (default: %(default)s)")
+    parser.add_argument(
+        "--attempts", type=int, default=10, help="episodes per level and seed (default: 10)"
+    )
+    parser.add_argument(
+        "--out", default="report", help="folder for results and report (default: %(default)s)"
+    )
     options = parser.parse_args()
     results.check_free(options.out)
 

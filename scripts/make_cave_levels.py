@@ -1,16 +1,16 @@
-"""Make the sets of caves that ship with rlgen, or sets like them from drawings of your own.
+"""Generate the cave level sets that ship with rlgen, or similar sets from your own drawings.
 
     python scripts/make_cave_levels.py --out levels            # minutes on two cores
     python scripts/make_cave_levels.py --out levels --small    # seconds
 
-Layouts resemble the drawings in `envs/cave/data/drawings.txt`, four for training and its test, the
-others for tests alone; see `wave_function_collapse` and `decoration` in `rlgen.envs.cave`. What is
-done is kept in `--parts`, a file for each set and structure, so that an interrupted call goes on
-where it stopped; after a change of the drawings or the code it begins anew. The same seed gives the
-same levels, whatever the number of processes.
+Layouts resemble the drawings in `envs/cave/data/drawings.txt`. Four drawings are used for training
+and in-distribution tests, the others only for tests; see `wave_function_collapse` and `decoration`
+in `rlgen.envs.cave`. Finished parts, one file per set and structure, are kept in `--parts`, so that
+an interrupted call can be repeated to continue. After a change of the drawings or the code all
+parts are generated again. Equal seeds give equal levels for any number of processes.
 
 Source of the sets: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design". Layouts of fewer than 20 free cells are left out.
+Data-Regularised Environment Design". Layouts with fewer than 20 free cells are rejected.
 """
 
 import argparse
@@ -45,7 +45,7 @@ USUAL = Share(0.10, 0.25)
 
 
 class Set(NamedTuple):
-    """What a set is made of."""
+    """Specification of a level set."""
 
     structures: str  # training, others or all
     num: int  # levels of each structure
@@ -66,7 +66,7 @@ SETS = {
 
 
 class Part(NamedTuple):
-    """The levels of one structure in one set."""
+    """Levels of one structure in one set."""
 
     set_name: str
     structure: str
@@ -74,7 +74,7 @@ class Part(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Make what is missing, put it together, tell what it is like."""
+    """Generate missing parts, assemble the sets, and print their statistics."""
     options = _parse(arguments)
     drawings = read_drawings(options.drawings)
     parts = [
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console = Console(stderr=True)
         done = pool.imap_unordered(work, parts)
         rejected = sum(track(done, "levels", len(parts), console=console))
-    print(f"{rejected} attempts gave no layout")
+    print(f"{rejected} attempts produced no valid layout")
     known: set[bytes] = set()
     for name, one in SETS.items():
         files = [
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _recipe(drawings: Path) -> str:
-    """Name for parts made in one way: those of other drawings or other code are not taken over."""
+    """Return a hash of drawings and code, so that parts made with others are not reused."""
     made_by = (
         drawings,
         Path(__file__),
@@ -113,11 +113,16 @@ def _recipe(drawings: Path) -> str:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the sets")
-    parser.add_argument("--drawings", type=Path, default=DRAWINGS, help="what layouts resemble")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--small", action="store_true", help="two levels of each structure")
-    parser.add_argument("--parts", type=Path, default=Path("build/cave-levels"))
+    parser.add_argument("--drawings", type=Path, default=DRAWINGS, help="drawings to imitate")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--small", action="store_true", help="only two levels of each structure")
+    parser.add_argument(
+        "--parts",
+        type=Path,
+        default=Path("build/cave-levels"),
+        help="folder of finished parts (default: %(default)s)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -131,7 +136,7 @@ def _file(folder: Path, seed: int, part: Part) -> Path:
 
 
 def _make(folder: Path, drawings: Path, seed: int, part: Part) -> int:
-    """Write the levels of one part, unless they are there; how many attempts were in vain."""
+    """Write the levels of one part if missing, and return the number of rejected layouts."""
     path = _file(folder, seed, part)
     if path.exists():
         return 0
@@ -155,7 +160,7 @@ def _make(folder: Path, drawings: Path, seed: int, part: Part) -> int:
 
 
 def _put_together(path: Path, files: list[Path], split: str, known: set[bytes]) -> set[bytes]:
-    """Write a set without the levels that are in another one or twice in it; all that are in it."""
+    """Write a set without duplicates and levels of other sets, and return its levels as bytes."""
     columns: dict[str, list[np.ndarray]] = {}
     for file in files:
         with np.load(file) as part:
@@ -171,13 +176,13 @@ def _put_together(path: Path, files: list[Path], split: str, known: set[bytes]) 
     arrays = {name: x[kept] for name, x in (arrays | place).items()}
     arrays["split"] = np.full(len(kept), split)
     np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType]
-    print(f"{path}: {len(kept)} levels, {len(words) - len(kept)} left out that were there before")
+    print(f"{path}: {len(kept)} levels, {len(words) - len(kept)} left out as duplicates")
     _describe(arrays)
     return {words[i] for i in kept}
 
 
 def _describe(arrays: dict[str, np.ndarray]) -> None:
-    """A line a structure: free cells, moss, lava, and steps from the goal."""
+    """Print one line per structure: free cells, moss, lava, and distances to the goal in steps."""
     heads = ("free", "moss", "lava", "start", "mean", "moss", "farthest")
     print(f"  {'':12}" + "".join(f"{head:>9}" for head in heads) + "   (the last four: steps)")
     for structure in dict.fromkeys(arrays["structure"]):

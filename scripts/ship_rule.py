@@ -1,11 +1,12 @@
-"""Put a learned rule among those that ship, with its card: where it comes from, what it is worth.
+"""Add a learned rule to those that ship with rlgen, with a card of its origin and performance.
 
     python scripts/ship_rule.py runs/ta-lpg --seed 0 --name grid-ta-lpg --test runs/ta-lpg/eval/...
 
-The card is in the file's header, and `rlgen list rules --json` prints it: the command that trained
-the rule, its seed and budget, and the return of fresh agents relative to the optimum and to A2C, of
-this seed's rule alone, from the results of `rlgen eval RUN --suite SUITE` (with `--horizons`, the
-folders `updates-*`). Nothing is measured here.
+The card is stored in the file's header and printed by `rlgen list rules --json`. It contains the
+command that trained the rule, its seed and budget, and the returns of new agents relative to the
+optimum and to A2C. These returns are those of this seed's rule alone, read from the results of
+`rlgen eval RUN --suite SUITE` (with `--horizons`, from the folders `updates-*`). This script
+measures nothing.
 """
 
 import argparse
@@ -28,13 +29,13 @@ RULES = Path(__file__).parent.parent / "algos" / "rules"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the run and its tests, write the rule."""
+    """Read a run and its meta-tests, and write the rule."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path, help="folder of the run that learned the rule")
-    parser.add_argument("--seed", type=int, default=0, help="which of its seeds, counted from 0")
-    parser.add_argument("--name", required=True)
+    parser.add_argument("--seed", type=int, default=0, help="index of the seed (default: 0)")
+    parser.add_argument("--name", required=True, help="name of the rule")
     parser.add_argument("--test", type=Path, nargs="+", required=True, help="results of meta-tests")
-    parser.add_argument("--out", type=Path, default=RULES, help="folder of the rules")
+    parser.add_argument("--out", type=Path, default=RULES, help="folder (default: algos/rules)")
     given = parser.parse_args(arguments)
     learned = files.load_rule(given.run / "rules" / f"seed-{given.seed:03d}.npz")
     tests = [test_of(path, given.run.name, given.seed) for path in given.test]
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def origin_of(run: Path) -> dict[str, Any]:
-    """The command of a run, and what it cost."""
+    """Return the training command of a run and its cost."""
     spec, last = folder.read(run)["spec"], read_metrics(run / "metrics.jsonl")[-1]
     command = (
         f"rlgen train {spec['recipe']} --env {spec['env']} --preset {spec['preset']} "
@@ -55,21 +56,21 @@ def origin_of(run: Path) -> dict[str, Any]:
     return {
         "command": command,
         "env_steps": {name: float(x) for name, x in last["env_steps"].items()},
-        "seconds": round(last["wall_seconds"]),  # of all seeds side by side
+        "seconds": round(last["wall_seconds"]),  # of all seeds in parallel
     }
 
 
 def test_of(path: Path, run: str, seed: int) -> dict[str, Any]:
-    """What one seed's rule reached in a meta-test.
+    """Return the results of one seed's rule in a meta-test.
 
     Raises:
-        SystemExit: the results are not of that run, or lack that seed.
+        SystemExit: If the results do not contain that run or that seed.
     """
     evaluations = results.load(path)
     own = [e for e in evaluations if e.run == run]
     if not own or seed >= len(own[0].episode_return):
         sys.exit(
-            f"{path} holds no seed {seed} of {run}; it holds "
+            f"{path} contains no seed {seed} of {run}; it contains "
             + ", ".join(f"{e.run} ({len(e.episode_return)})" for e in evaluations)
         )
     one = dataclasses.replace(
@@ -90,7 +91,7 @@ def test_of(path: Path, run: str, seed: int) -> dict[str, Any]:
 
 
 def iqm(found: relative.Relative) -> list[float]:
-    """Interquartile mean of the ratio, and its interval where there is one."""
+    """Return the interquartile mean of the ratio and, if there is one, its interval."""
     return [round(float(x), 4) for x in found.iqm[:3] if np.isfinite(x)]
 
 

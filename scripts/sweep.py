@@ -1,14 +1,13 @@
-"""Train a method at every point of a grid or a list, and put all of them into one table.
+"""Train a method at every point of a grid or a list, and summarise all points in one table.
 
     python scripts/sweep.py plr --env maze --steps 1e6 --seeds 4 \
         --grid sampler.priority.temperature=0.1,0.3 --grid student.learner.learning-rate=1e-4,3e-4 \
         --out runs/sweep
 
-Options are those of `rlgen train`. Points are sorted by their score on new levels of the training
-distribution, the stream `validation`, or on the suite that --suite names. Every point is an
-ordinary run folder below --out: the same command goes on with what was cut, leaves alone what is
-done, and tries again what failed. With --ray the points run side by side, here or on the machines
-of a cluster.
+Options are those of `rlgen train`. Points are sorted by their score on the suite given by --suite,
+by default the stream `validation`: new levels of the training distribution. Every point is an
+ordinary run folder in --out. Repeating the command resumes interrupted points, skips finished ones
+and retries failed ones. With --ray, points run in parallel, on this machine or on a cluster.
 """
 
 import argparse
@@ -37,18 +36,19 @@ INTERRUPTED = 130  # as shells report Ctrl-C
 
 
 class Sweep(NamedTuple):
-    """A sweep after everything that can be refused has been."""
+    """A sweep whose options have been checked."""
 
     out: Path
     points: list[Point]
-    facts: dict[str, Any]  # of the evaluation
+    facts: dict[str, Any]  # settings of the evaluation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check every point, train what is missing, write the table.
+    """Check every point, train what is missing, and write the table.
 
     Returns:
-        0; 1 if a point failed; 2 for bad input, before anything is trained; 130 or 143 if stopped.
+        Exit code: 0; 1 if a point failed; 2 for invalid input, before anything is trained; 130 or
+        143 if stopped by a signal.
     """
     given, rest = _parser().parse_known_args(arguments)
     try:
@@ -65,34 +65,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = "Train a method at every point of a grid or a list, and put all of them into one table."
-    more = "All other options are those of `rlgen train`, which every point has in common."
+    about = "Train a method at every point of a grid or a list, and summarise all in one table."
+    more = "All other options are passed to `rlgen train` for every point."
     parser = argparse.ArgumentParser(
         prog="sweep.py", description=about, epilog=more, allow_abbrev=False
     )
     add = parser.add_argument
     add("recipe", nargs="?", default="", help="see `rlgen list recipes`; or --grid recipe=plr,dr")
-    add("--grid", action="append", default=[], metavar="NAME=A,B", help="values; may be repeated")
-    add("--list", default="", metavar="FILE.json", help="points: a list of {option: value}")
+    add("--grid", action="append", default=[], metavar="NAME=A,B", help="values; repeatable")
+    add("--list", default="", metavar="FILE.json", help="points as a list of {option: value}")
     add(
         "--suite",
         default=VALIDATION,
-        help="what points are sorted by: 'validation' (default), a suite's name, or '' for none",
+        help="levels that points are scored on: 'validation', a suite's name, or '' for none "
+        "(default: %(default)s)",
     )
-    add("--levels", type=int, default=100, help="of the stream validation (100)")
-    add("--attempts", type=int, default=10, help="episodes on each level by each seed (10)")
-    add("--eval-seed", type=int, default=0, help="of the evaluation's random numbers (0)")
-    add("--out", help="folder of the sweep")
-    add("--ray", action="store_true", help='points side by side by ray: pip install "rlgen[ray]"')
-    add("--workers", type=int, default=2, help="with --ray: points at a time (2)")
-    add("--cores", type=int, default=1, help="with --ray: CPU cores of each (1)")
-    add("--gpus", type=float, default=0, help="with --ray: GPUs of each (0)")
-    add("--address", default="", help="with --ray: of a running cluster; by default none but this")
+    add("--levels", type=int, default=100, help="levels of `validation` (default: %(default)s)")
+    add(
+        "--attempts",
+        type=int,
+        default=10,
+        help="episodes per level and seed (default: %(default)s)",
+    )
+    add("--eval-seed", type=int, default=0, help="seed of the evaluation (default: %(default)s)")
+    add("--out", help="folder of the sweep (required)")
+    add("--ray", action="store_true", help='run points in parallel: pip install "rlgen[ray]"')
+    add("--workers", type=int, default=2, help="with --ray: points at a time (default: 2)")
+    add("--cores", type=int, default=1, help="with --ray: CPU cores per point (default: 1)")
+    add("--gpus", type=float, default=0, help="with --ray: GPUs per point (default: 0)")
+    add("--address", default="", help="with --ray: address of a cluster (default: this machine)")
     return parser
 
 
 def _check(given: Any) -> None:
-    """Refuse what can be refused without building anything."""
+    """Check the options that need no built point."""
     if not given.out:
         raise ValueError("name a folder for the sweep: --out runs/sweep")
     least_of = {"attempts": 1, "levels": 1, "eval_seed": 0, "workers": 1, "cores": 1}
@@ -116,14 +122,14 @@ def _prepare(given: Any, rest: Sequence[str]) -> Sweep:
 
 
 def _options(rest: Sequence[str]) -> Values:
-    """`--name value` and `--name=value`, as they were typed."""
+    """Parse `--name value` and `--name=value` into a dictionary."""
     options, left = {}, list(rest)
     while left:
         written, equals, value = left.pop(0).partition("=")
         if not written.startswith("--"):
             raise ValueError(f"unexpected argument {written!r}; options are --name value")
         if not equals and (not left or left[0].startswith("--")):
-            raise ValueError(f"option {written} lacks a value")
+            raise ValueError(f"option {written} has no value")
         name = written.removeprefix("--").replace("-", "_")
         if name in options:
             raise ValueError(f"option {written} is given twice")
@@ -132,7 +138,10 @@ def _options(rest: Sequence[str]) -> Values:
 
 
 def _choose_devices(values: Values, by_ray: bool) -> None:
-    """Simulated CPU devices, as in `rlgen train`; who only hands out work needs no accelerator."""
+    """Set up simulated CPU devices, as in `rlgen train`.
+
+    With ray this process only distributes the work, so it uses the CPU.
+    """
     import jax
     from jax.extend.backend import clear_backends
 
@@ -140,14 +149,17 @@ def _choose_devices(values: Values, by_ray: bool) -> None:
         jax.config.update("jax_platforms", "cpu")
     devices = values.get("devices", "1")
     if devices.isdecimal() and int(devices) > 1:
-        clear_backends()  # to import gymnax starts JAX; nothing has been computed yet
+        clear_backends()  # importing gymnax has started JAX; nothing has been computed yet
         jax.config.update("jax_num_cpu_devices", min(int(devices), os.cpu_count() or 1))
 
 
 def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
-    """Refuse what a point cannot play, or levels that differ between points; the suite's split.
+    """Check that all points can be scored on the same levels, and return the suite's split.
 
-    "" for no suite.
+    The split is "" without a suite.
+
+    Raises:
+        ValueError: If a point cannot play the suite, or its levels differ between points.
     """
     from rlgen.evaluation.load_runs import check_playable
 
@@ -155,8 +167,8 @@ def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
     for point in points if name else ():
         if point.curriculum.student.offers(Student.learner_with_rule):
             raise ValueError(
-                f"point {point.name}: {point.spec.recipe} learns a rule, which plays no suite; "
-                "sweep with --suite '' and judge the rules by `rlgen eval`"
+                f"point {point.name}: {point.spec.recipe} learns a rule, which cannot play a "
+                "suite; sweep with --suite '' and evaluate the rules by `rlgen eval`"
             )
         key = (point.spec.env, tuple(sorted(config.flatten(point.env).items())))
         if key not in seen:
@@ -168,17 +180,17 @@ def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
     if len(levels) > 1:
         one, other, *_ = levels.values()
         raise ValueError(
-            f"the points {one} and {other} train on different levels, so that their {name} levels "
-            "differ; name a suite for both (see `rlgen list suites`)"
+            f"the points {one} and {other} train on different levels, so their {name} levels "
+            "differ; name a suite that suits both (see `rlgen list suites`)"
         )
     return split
 
 
 def _in_folder(out: Path, points: list[Point], common: Values) -> list[Point]:
-    """The points by the names that they have in the folder, whatever their order was.
+    """Return the points with their names in an existing folder, which may be in another order.
 
     Raises:
-        ValueError: the folder holds another sweep, or a point's run folder another run.
+        ValueError: If the folder contains another sweep, or a point's folder another run.
     """
     before = tables.read(out)
     if before is not None:
@@ -186,7 +198,7 @@ def _in_folder(out: Path, points: list[Point], common: Values) -> list[Point]:
         if was.keys() != {point.fingerprint for point in points}:
             change = _change(before, points, common)
             raise ValueError(
-                f"{out} holds another sweep, of {len(was)} points: {change}. Ask for the same grid "
+                f"{out} contains another sweep, of {len(was)} points: {change}. Use the same grid "
                 "and options, or choose another --out"
             )
         points = [point._replace(name=was[point.fingerprint]["name"]) for point in points]
@@ -194,45 +206,45 @@ def _in_folder(out: Path, points: list[Point], common: Values) -> list[Point]:
         path = out / point.name
         if folder.is_run(path) and folder.fingerprint(folder.read(path)) != point.fingerprint:
             raise ValueError(
-                f"{path} is a run of other options, or of another version of rlgen, than this "
-                "point; choose another --out"
+                f"{path} is a run of other options or of another version of rlgen; choose another "
+                "--out"
             )
     return points
 
 
 def _change(before: dict[str, Any], points: list[Point], common: Values) -> str:
-    """What makes another sweep of it: common options, or points that were or are not there."""
+    """Describe how a sweep differs from the one in the folder, in common options or points."""
     old = before["options"]
     for name in sorted(old.keys() | common.keys()):
         was, now = old.get(name, "not given"), common.get(name, "not given")
         if was != now:
-            return f"its {name} was {was}, and is {now} now"
+            return f"its {name} was {was}, but is {now} now"
     known = {row["fingerprint"] for row in before["points"]}
     now = {point.fingerprint for point in points}
     gone = sorted(row["name"] for row in before["points"] if row["fingerprint"] not in now)
     new = [describe(point.values) for point in points if point.fingerprint not in known]
-    told = [f"its point {name} is not asked for now" for name in gone[:1]]
-    return ", and ".join(told + [f"it lacks the point {label!r}" for label in new[:1]])
+    told = [f"its point {name} is not requested now" for name in gone[:1]]
+    return ", and ".join(told + [f"it does not have the point {label!r}" for label in new[:1]])
 
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Hold the folder, so that two sweeps do not train the same runs; a kill lets go of it."""
+    """Lock the folder, so that no two sweeps train the same runs; a killed process releases it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = open(out / ".lock", "w")  # noqa: SIM115 (held until the sweep ends)
     except OSError as error:
-        raise ValueError(f"cannot make the folder {out}: {error.strerror}") from error
+        raise ValueError(f"cannot create the folder {out}: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ValueError(f"another sweep is at work in {out}; wait for it to end") from error
+            raise ValueError(f"another sweep is running in {out}; wait for it to end") from error
         yield
 
 
 def _go(sweep: Sweep, run: Run) -> int:
-    """Run what is to be run, and write the table after every point."""
+    """Run the points, and write the table after each one."""
     rows = [_row(point) for point in sweep.points]
     tables.write(sweep.out, rows, sweep.facts)
     jobs = [_job(sweep, point) for point in sweep.points]
@@ -250,12 +262,12 @@ def _go(sweep: Sweep, run: Run) -> int:
             row["state"] = CUT
     tables.write(sweep.out, rows, sweep.facts)
     tables.show_table(sweep.out, rows, sweep.facts)
-    print(f"The table is {sweep.out / 'sweep.md'}, and sweep.csv and sweep.json beside it")
+    print(f"The table is in {sweep.out / 'sweep.md'}, and in sweep.csv and sweep.json next to it")
     return code or int(any(row["state"] == FAILED for row in rows))
 
 
 def _in_turn(jobs: Sequence[Job]) -> Iterator[tuple[int, Row]]:
-    """The number of each point and its row, one after the other; a stop ends them."""
+    """Yield the index of each point and its row, one after another, until a run is stopped."""
     import jax
 
     for number, job in enumerate(jobs):
@@ -264,13 +276,13 @@ def _in_turn(jobs: Sequence[Job]) -> Iterator[tuple[int, Row]]:
         yield number, row
         if row["state"] == CUT:
             return
-        jax.clear_caches()  # or the programs of all points would stay in memory
+        jax.clear_caches()  # otherwise the programs of all points would stay in memory
 
 
 def _side_by_side(
     ray: Any, machines: _sweep_ray.Machines, jobs: Sequence[Job]
 ) -> Iterator[tuple[int, Row]]:
-    """The same by ray, as they end."""
+    """Like `_in_turn`, in parallel by ray and in order of completion."""
     print(f"{len(jobs)} points, {machines.workers} at a time", file=sys.stderr, flush=True)
     for done, (number, row) in enumerate(_sweep_ray.run_all(ray, jobs, machines), 1):
         said = f"{done} of {len(jobs)}: {jobs[number].path.name} {row['state']}"

@@ -1,8 +1,8 @@
-"""Train by hand: what `rlgen train` does, without run folders, progress bars or resuming.
+"""Training loop in plain Python: `rlgen train` without run folders, progress bars or resuming.
 
     python scripts/train.py
 
-Copy it and change what you like: the parts are plain values and functions.
+Copy this file and adapt it: all parts are plain values and functions.
 """
 
 import functools
@@ -31,7 +31,8 @@ method = Curriculum(
     num_slots=128,
 )
 
-# One compiled program of CHUNK updates; the seeds are an axis, and share the branches they take.
+# One compiled program of CHUNK updates. Seeds are a vmapped axis; `keys.shared` is not mapped, so
+# that all seeds take the same branches.
 one_chunk = functools.partial(method.train, num_updates=CHUNK)
 axes = (0, Keys._make((0, None)), None)
 chunk = jax.jit(jax.vmap(one_chunk, in_axes=axes), donate_argnums=0)
@@ -47,4 +48,4 @@ for update in range(0, UPDATES, CHUNK):
         f"solved {means['solve_rate']:.0%}  replayed {means['levels_replay']:.0%}"
     )
 
-agents = states.student.learner  # [SEEDS, 1, ...]: parameters and optimiser of every seed
+agents = states.student.learner  # [SEEDS, 1, ...]: parameters and optimiser state of every seed

@@ -1,1 +1,1 @@
-"""Exploration bonuses: intrinsic rewards from what is new; see `rlgen.protocols.Bonus`."""
+"""Exploration bonuses: intrinsic rewards for novelty; see `rlgen.protocols.Bonus`."""

@@ -1,10 +1,10 @@
-"""Tables of visits: how often a key was met in a run, and whether it was met in an episode.
+"""Visit tables: counts of a key over a whole run, and membership or counts within an episode.
 
-Both kinds are walked by one scan over time, in which a table is updated in place. A key has a cell
-of its own where keys are few, and a cell by its hash otherwise.
+Each function runs one scan over time that updates the table in place. Enumerable keys have one
+cell each; other keys share cells chosen by a hash.
 
 Sources: Cormode and Muthukrishnan, 2005, "An Improved Data Stream Summary: the Count-Min Sketch and
-its Applications"; the finaliser by which keys are hashed is MurmurHash3's.
+its Applications"; keys are hashed with the finaliser of MurmurHash3.
 """
 
 from typing import NamedTuple
@@ -16,57 +16,60 @@ from jaxtyping import Array, Bool, Int, UInt16, UInt32
 from rlgen.algos.bonuses.state_keys import Visits, lanes
 
 MOST_EPISODES = 2**16 - 2
-"""Episodes that one call can tell apart, and so the most steps of a rollout."""
+"""Largest number of episodes that one call can distinguish, and so of steps in a rollout."""
 
 
 class Around(NamedTuple):
-    """Something of the keys before and after each step: their cells in a table, or their tags."""
+    """Table cells, or tags, of the keys before and after each step."""
 
     before: Int[Array, "T N *k"] | UInt32[Array, "T N *k"]
     after: Int[Array, "T N *k"] | UInt32[Array, "T N *k"]
 
 
 class Marks(NamedTuple):
-    """What each slot's episode has met: a cell holds the episode's stamp and the key's tag.
+    """Episodic table of each slot: a cell holds the episode's stamp and the key's tag.
 
-    Forgetting is a new stamp. Stamps begin again with every call, so that they never run out.
+    A table is cleared by moving to a new stamp. Stamps are renumbered at every call, so they never
+    overflow.
     """
 
     mark: UInt32[Array, "N C"]  # stamp in the upper 16 bits, tag in the lower; 0 if never used
-    num_met: UInt16[Array, "N C"] | tuple[()]  # times in that episode; () if only whether matters
+    num_met: UInt16[Array, "N C"] | tuple[()]  # visits in that episode; () if not counted
     stamp: UInt32[Array, " N"]  # of the running episode
 
 
 class EpisodicCounts(NamedTuple):
     """Counts of each step in an episodic table."""
 
-    times: Int[Array, "T N"]  # that the successor's key was met in this episode, now included
-    lost: Bool[Array, "T N"]  # another key of the same episode had to leave the cell
+    times: Int[Array, "T N"]  # visits to the successor's key in this episode, this one included
+    lost: Bool[Array, "T N"]  # the visit evicted another key of the same episode from its cell
 
 
 def own_cells(visits: Visits) -> Around:
-    """A cell for each key: its number."""
+    """Return the cell of each enumerable key, which is the key itself."""
     return Around(visits.before.astype(jnp.int32), visits.after.astype(jnp.int32))
 
 
 def hashed_rows(visits: Visits, num_cells: int, num_rows: int) -> Around:
-    """A key's cells in the k rows of a count-min sketch, [T, N, k].
+    """Return the cells of each key in the k rows of a count-min sketch, [T, N, k].
 
-    Source of making k hashes of two: Kirsch and Mitzenmacher, 2006, "Less Hashing, Same
-    Performance: Building a Better Bloom Filter".
+    The k hashes are linear combinations of two, after Kirsch and Mitzenmacher, 2006, "Less Hashing,
+    Same Performance: Building a Better Bloom Filter".
     """
 
     def hashed(keys: Array) -> Array:
         pair = lanes(keys)
         row = jnp.arange(num_rows, dtype=jnp.uint32)[None, None]
+        # Row i uses h1 + i h2 modulo 2^32; num_cells is a power of two, so `&` takes the remainder.
         return ((pair[..., :1] + row * pair[..., 1:]) & (num_cells - 1)).astype(jnp.int32)
 
     return Around(hashed(visits.before), hashed(visits.after))
 
 
 def hashed_cells(visits: Visits, num_cells: int) -> tuple[Around, Around]:
-    """A key's cell, by one of its hashes, and its tag of 16 bits, by the other."""
+    """Return the cell of each key, from its first hash, and a 16-bit tag, from its second."""
     pairs = [lanes(keys) for keys in visits[:2]]
+    # Independent hashes: two keys in one cell share a tag with probability 2^-16.
     cells = Around(*((pair[..., 0] & (num_cells - 1)).astype(jnp.int32) for pair in pairs))
     return cells, Around(*(pair[..., 1] >> 16 for pair in pairs))
 
@@ -77,17 +80,19 @@ def count_visits(
     begins: Bool[Array, "T N"],
     moves: Bool[Array, "T N"],
 ) -> tuple[UInt32[Array, "G k C"], UInt32[Array, "T N"]]:
-    """Add every step's visits of all slots, then read: how often each successor was met by then.
+    """Count the visits of all slots, and return the count of each step's successor at that step.
 
-    Slot n counts in the table n mod G. Never too low; too high where hashes collide in all rows.
+    At each step all slots are added before any count is read. Slot n uses table n mod G. Counts
+    are never too low; they are too high where hashes collide in all rows.
 
     Args:
-        table: counts so far.
-        cells: of the keys around each step, in each of k rows, [T, N, k].
-        begins: whether the state before a step is counted, as the first of an episode.
-        moves: whether the state after it is.
+        table: Counts before the rollout.
+        cells: Cells of the keys around each step in each of k rows, [T, N, k].
+        begins: Whether the state before a step is counted, as the first state of an episode.
+        moves: Whether the state after a step is counted.
     """
     groups, rows, num_cells = table.shape
+    # Offsets [N, k] into the flattened table: one gather or scatter then serves all rows.
     group = jnp.arange(begins.shape[1], dtype=jnp.int32)[:, None] % groups
     base = (group * rows + jnp.arange(rows, dtype=jnp.int32)[None]) * num_cells
 
@@ -96,7 +101,9 @@ def count_visits(
         after = base + after
         at = jnp.concatenate([base + before, after])
         ones = jnp.concatenate([begin, move]).astype(jnp.uint32)
+        # `add` sums over repeated indices, so slots that visit the same key in one step all count.
         flat = flat.at[at].add(jnp.broadcast_to(ones[:, None], at.shape))
+        # Collisions only add to a cell, so the minimum over rows is the tightest bound.
         return flat, flat[after].min(-1)
 
     flat, times = jax.lax.scan(step, table.reshape(-1), (cells, begins, moves))
@@ -104,7 +111,7 @@ def count_visits(
 
 
 def no_marks(num_slots: int, num_cells: int, counted: bool) -> Marks:
-    """Episodic tables in which nothing was met."""
+    """Return empty episodic tables, with a visit count per cell if `counted`."""
     shape = (num_slots, num_cells)
     num_met = jnp.zeros(shape, jnp.uint16) if counted else ()
     return Marks(jnp.zeros(shape, jnp.uint32), num_met, jnp.ones(num_slots, jnp.uint32))
@@ -117,27 +124,31 @@ def mark_visits(
     first: Bool[Array, "T N"],
     known: Bool[Array, "T N"],
 ) -> tuple[Marks, EpisodicCounts]:
-    """Follow each slot's episodes; where one begins, all is forgotten and its first state is met.
+    """Insert a rollout's visits into each slot's episodic table, and count each step's visit.
 
-    Two keys of an episode on one cell drive each other out, so that a return looks new: `lost`.
+    Where an episode begins, the table is cleared and the episode's first state is inserted. Two
+    keys of one episode that share a cell evict each other, so that a revisit looks new; `lost`
+    marks the steps at which this happens.
 
     Args:
-        marks: what the running episodes have met.
-        cells, tags: of the keys around each step; tags below 2^16.
-        first: whether an episode begins with a step.
-        known: whether the successor is known; others are not met.
+        marks: Tables of the running episodes.
+        cells: Cells of the keys around each step.
+        tags: Tags of these keys, below 2^16.
+        first: Whether an episode begins with a step.
+        known: Whether the successor is known; an unknown one is not inserted.
 
     Raises:
-        ValueError: more steps than there are stamps.
+        ValueError: If the rollout has more steps than there are stamps.
     """
     if first.shape[0] > MOST_EPISODES:
         raise ValueError(
             f"a rollout of {first.shape[0]} steps may begin more episodes than the "
-            f"{MOST_EPISODES} that an episodic table tells apart; take shorter rollouts"
+            f"{MOST_EPISODES} that an episodic table can distinguish; use shorter rollouts"
         )
 
     def step(marks: Marks, xs: tuple) -> tuple[Marks, EpisodicCounts]:
         cell, tag, begins, knows = xs
+        # A new stamp invalidates the whole table without writing to it.
         stamp = marks.stamp + begins.astype(jnp.uint32)
         word = Around(*((stamp << 16) | x for x in tag))
         marks, _ = _meet(marks._replace(stamp=stamp), cell.before, word.before, begins)
@@ -152,19 +163,22 @@ def _meet(
     slots = jnp.arange(cell.size)
     old = marks.mark[slots, cell]
     seen = old == word
+    # The same stamp with another tag: a different key of this episode occupies the cell.
     lost = meets & ~seen & (old >> 16 == word >> 16)
-    # What is written depends on what was read: else XLA copies the table at every step.
+    # The written value depends on the value read; otherwise XLA copies the table at every step.
     mark = marks.mark.at[slots, cell].set(jnp.where(meets & ~seen, word, old))
     if isinstance(marks.num_met, tuple):
+        # Without counts, 2 stands for any revisit: only `times == 1` is read.
         return marks._replace(mark=mark), EpisodicCounts(jnp.where(seen, 2, 1), lost)
     had = marks.num_met[slots, cell]
+    # Saturates before uint16 overflows.
     times = jnp.where(seen, jnp.minimum(had, 2**16 - 2), 0) + 1
     num_met = marks.num_met.at[slots, cell].set(jnp.where(meets, times, had).astype(jnp.uint16))
     return marks._replace(mark=mark, num_met=num_met), EpisodicCounts(times.astype(jnp.int32), lost)
 
 
 def _restamped(marks: Marks) -> Marks:
-    """The running episodes' marks with the stamp 1, and no others."""
+    """Renumber the stamps of the running episodes to 1, and clear all other marks."""
     running = marks.mark >> 16 == marks.stamp[:, None]
     mark = jnp.where(running, (marks.mark & 0xFFFF) | (1 << 16), 0).astype(jnp.uint32)
     return marks._replace(mark=mark, stamp=jnp.ones_like(marks.stamp))

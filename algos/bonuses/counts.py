@@ -1,14 +1,15 @@
-"""Global counts: 1/√N(ψ(s')) for the state s' that a step leads to, over a whole run.
+"""Global count-based bonus: 1/√N(ψ(s')), with N the visits to the successor's key in the run.
 
-N is how often the key ψ(s') was met by the end of the step, this visit included; all slots count
-together. The first state of an episode is met when the episode begins. In one step all slots are
-counted, then read.
+N(ψ(s')) is the number of visits to the key ψ(s') up to and including this step, summed over all
+slots. The first state of an episode is counted when the episode begins. At each step all slots are
+counted before any count is read.
 
 Source: Strehl and Littman, 2008, "An analysis of model-based Interval Estimation for Markov
 Decision Processes"; as a global bonus: Henaff, Jiang and Raileanu, 2023, "A Study of Global and
-Episodic Bonuses for Exploration in Contextual MDPs". Differs from the study's code, where each of
-256 actors has a table of its own (`num_groups` as large as the number of slots does the same, if
-actors are slots), and where a step that ends an episode is filed under the next one's first state.
+Episodic Bonuses for Exploration in Contextual MDPs". Differs from the study's code in two ways.
+There, each of 256 actors has its own table; setting `num_groups` to the number of slots gives one
+table per slot here. There, a step that ends an episode is counted under the first state of the next
+episode.
 """
 
 from collections.abc import Mapping
@@ -26,35 +27,37 @@ __all__ = ["FULL", "VARIANTS", "Counts", "CountsState", "build", "tiny"]
 
 TABLES = ("auto", "exact", "count-min")
 FULL = 0.3
-"""Share of used cells above which a hashed table is too small; a new key then looks old with
-probability 0.3 to the power of the number of rows, 9 % with two."""
+"""Share of used cells above which a hashed table is considered too small. At this share a new key
+looks visited with probability 0.3 to the power of the number of rows: 9 % with two rows."""
 VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
 
 class CountsState(NamedTuple):
-    """What a run has met."""
+    """Visit counts of a run."""
 
     table: UInt32[Array, "G k C"]  # visits by group, row and cell; an exact table has one row
 
 
 @dataclass(frozen=True)
 class Counts(state_keys.KeyedBonus):
-    """A table of all visits of a run, exact where keys are few, a count-min sketch otherwise.
+    """Table of all visits in a run: exact if the keys are enumerable, else a count-min sketch.
 
-    A sketch never counts too little. A key that lands on used cells in all rows is taken for known:
-    the metric `counts_full` is the share of used cells in a row. Above 0.3 (`FULL`) the table is
-    too small for the run: raise `log_size` by two.
+    A sketch never underestimates a count. A new key that lands on used cells in all rows looks
+    visited. The metric `counts_full` is the share of used cells in a row; above 0.3 (`FULL`) the
+    table is too small for the run, and `log_size` should be raised by two.
 
     Attributes:
-        table: exact, count-min, or auto: exact where that is no larger.
-        log_size: a row of a sketch has 2^log_size cells of 4 bytes; wants ten cells a distinct key.
-        num_rows: of a sketch; a key's count is the least of its rows'.
-        num_groups: separate tables; slot n counts in number n modulo this.
-        bins: of observations with floats: cells a unit into which they are rounded; 0 keeps all
-            their bits.
+        table: Kind of table: `exact`, `count-min`, or `auto`, which is exact if that takes no more
+            cells than a row of the sketch.
+        log_size: A row of a sketch has 2^log_size cells of 4 bytes; about ten cells per distinct
+            key are needed.
+        num_rows: Rows of a sketch; the count of a key is the minimum over rows.
+        num_groups: Number of separate tables; slot n counts in table n modulo num_groups.
+        bins: Bins per unit to which floats in observations are rounded before hashing; 0 hashes
+            their exact bits.
 
     Raises:
-        ValueError: a field outside its range, or a key that the environment cannot give.
+        ValueError: If a field is out of range, or the environment does not provide the key.
     """
 
     table: Literal["auto", "exact", "count-min"] = "auto"
@@ -81,16 +84,16 @@ class Counts(state_keys.KeyedBonus):
 
     @property
     def _shape(self) -> tuple[int, int, int]:
-        """Groups, rows and cells."""
+        """Numbers of groups, rows and cells."""
         if self._exact:
             return self.num_groups, 1, state_keys.num_values(self.env, self.key)
         return self.num_groups, self.num_rows, 2**self.log_size
 
     def init(self, key: Key, num_slots: int) -> CountsState:
-        """Nothing was met.
+        """Return an empty table.
 
         Raises:
-            ValueError: more groups than slots.
+            ValueError: If there are more groups than slots.
         """
         if self.num_groups > num_slots:
             raise ValueError(
@@ -102,46 +105,48 @@ class Counts(state_keys.KeyedBonus):
     def apply(
         self, key: Key, state: CountsState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[CountsState, Float[Array, "T N"], Metrics]:
-        """See `rlgen.protocols.Bonus`; a slot of weight 0 reads the counts of the others."""
+        """See `rlgen.protocols.Bonus`; a slot of weight 0 reads counts but adds none."""
         visits = state_keys.read_visits(rollout, self.key, self.bins)
         if self._exact:
             own = count_tables.own_cells(visits)
             cells = count_tables.Around(own.before[..., None], own.after[..., None])
         else:
             cells = count_tables.hashed_rows(visits, 2**self.log_size, self.num_rows)
-        counts = (weight > 0)[None]
+        counts = (weight > 0)[None]  # [1, N]
         table, times = count_tables.count_visits(
             state.table, cells, rollout.first & counts, visits.known & counts
         )
+        # A slot of weight 0 may read a count of 0.
         novelty = 1 / jnp.sqrt(jnp.maximum(times, 1).astype(jnp.float32))
         full = (table[:, 0] > 0).mean(dtype=jnp.float32)
         metrics = {"counts_full": full, "counts_distinct": self._distinct(full)}
         return CountsState(table), jnp.where(visits.known, novelty, 0.0), metrics
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """What a user should hear of the metrics of an update: a table too small for the run."""
+        """Return a warning if the table is too small for the run."""
         full = float(metrics["counts_full"])
         if self._exact or not full > FULL:
             return []
         return [
             f"counts: {full:.0%} of the {2**self.log_size} cells of a table are in use, above "
-            f"{FULL:.0%}: new keys look old with probability {full**self.num_rows:.0%}; "
+            f"{FULL:.0%}: new keys look visited with probability {full**self.num_rows:.0%}; "
             f"raise log_size from {self.log_size} to {self.log_size + 2}"
         ]
 
     def _distinct(self, full: Float[Array, ""]) -> Float[Array, ""]:
-        """Different keys met, a group: counted, or estimated from the share of used cells."""
+        """Distinct keys per group: counted, or estimated from the share of used cells."""
         if self._exact:
             return full * state_keys.num_values(self.env, self.key)
         size = 2**self.log_size
+        # D keys hashed to `size` cells fill a share 1 - exp(-D / size). The bound avoids log(0).
         return -size * jnp.log1p(-jnp.minimum(full, 1 - 1 / size))
 
 
 def build(env: LevelEnv, **fields) -> Counts:
-    """Counts for an environment: of positions if it has any, else of observations."""
+    """Return counts for an environment: of positions if it provides them, else of observations."""
     return Counts(env, **{"key": state_keys.default_key(env), **fields})
 
 
 def tiny(env: LevelEnv) -> Counts:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     return build(env, log_size=8)

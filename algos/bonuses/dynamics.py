@@ -1,8 +1,9 @@
-"""Features of observations that tell which action led from one to the next, and a model on them.
+"""Observation features learned by inverse dynamics, with an optional forward model on them.
 
-Source: Pathak et al., 2017, "Curiosity-driven Exploration by Self-supervised Prediction", 2.2; the
-norm that is not squared, Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses", code.
-Differs from that code, where pairs straddle the ends of episodes; here they are left out.
+Source: Pathak et al., 2017, "Curiosity-driven Exploration by Self-supervised Prediction", 2.2. The
+unsquared norm of the forward error is that of the code of Henaff et al., 2022, "Exploration via
+Elliptical Episodic Bonuses". Differs from that code, which also trains on pairs of observations
+across the end of an episode; such pairs are excluded here.
 """
 
 from dataclasses import dataclass, field
@@ -20,16 +21,16 @@ from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
 class Seen(NamedTuple):
-    """A rollout's observations and their features φ, in a row; what follows row i is row i + N."""
+    """A rollout's observations and their features φ as M rows; row i is followed by row i + N."""
 
-    obs: PyTree  # [M, ...], M = (T + 1) N, or T N without what follows the last step
+    obs: PyTree  # [M, ...], M = (T + 1) N, or T N without the observation after the last step
     phi: Float[Array, "M d"]
     action: Int[Array, "T N"]
     done: Bool[Array, "T N"]
 
     @property
     def num_pairs(self) -> int:
-        """Steps whose following observation is there, true successor or not."""
+        """Number of steps whose next observation is recorded, true successor or not."""
         return self.phi.shape[0] - self.action.shape[1]
 
 
@@ -38,18 +39,19 @@ class Dynamics:
     """An encoder φ, an inverse model (φ, φ') → action and a forward model (φ, action) → φ'.
 
     Attributes:
-        encoder: the kind of φ's network.
-        num_features: d, the size of φ.
-        hidden: units of the hidden layer of both models.
-        normalize: whether φ has mean 0 and squared norm d, by a LayerNorm without parameters.
-        inverse_coef: weight of the inverse model's cross-entropy.
-        forward_coef: weight of the forward model's error, a norm; at 0 there is no such model.
-        train_through: whether the encoder learns from the forward model's error too.
-        training: how all learn; a step is two observations to encode, so an eighth of them costs
-            as much as a quarter in `rnd`.
+        encoder: Network of φ.
+        num_features: Dimension d of φ.
+        hidden: Units in the hidden layer of the inverse and the forward model.
+        normalize: Whether φ is normalised to mean 0 and squared norm d by a LayerNorm without
+            parameters.
+        inverse_coef: Weight of the inverse model's cross-entropy.
+        forward_coef: Weight of the forward model's error, an unsquared norm; 0 removes the model.
+        train_through: Whether the forward model's error also trains the encoder.
+        training: Training of all networks. A step needs two encoded observations, so a share of
+            one eighth costs as much as a quarter in `rnd`.
 
     Raises:
-        ValueError: a field outside its range, or an encoder that the observations do not fit.
+        ValueError: If a field is out of range, or the encoder does not fit the observations.
     """
 
     env: LevelEnv
@@ -68,7 +70,7 @@ class Dynamics:
         self.encoder.check(self.env)
 
     def init(self, key: Key) -> Fit:
-        """Untrained networks."""
+        """Return untrained networks."""
         key_encoder, key_inverse, key_forward = jax.random.split(key, 3)
         num_actions, d = self.env.num_actions, self.num_features
         params = {
@@ -81,19 +83,19 @@ class Dynamics:
         return self.training.begin(params)
 
     def encode(self, params: PyTree, obs: PyTree) -> Float[Array, "B d"]:
-        """φ of observations [B, ...]."""
+        """Return φ of observations [B, ...]."""
         phi = self.encoder.apply(self.env, params["encoder"], obs)
         return encoders.layer_norm(phi) if self.normalize else phi
 
     def look(self, params: PyTree, rollout: Rollout) -> Seen:
-        """All of a rollout's observations, encoded in one call."""
+        """Encode all observations of a rollout in one call."""
         obs = encoders.every_obs(rollout)
         return Seen(obs, self.encode(params, obs), rollout.action, rollout.done)
 
     def forward_error(
         self, params: PyTree, phi: Float[Array, "B d"], after: Float[Array, "B d"], action: Array
     ) -> Float[Array, " B"]:
-        """How far the forward model is from what followed, ‖φ̂' − φ'‖."""
+        """Return the forward model's prediction error, ‖φ̂' − φ'‖."""
         taken = jax.nn.one_hot(action, self.env.num_actions)
         guess = encoders.apply_head(params["forward"], jnp.concatenate([phi, taken], 1))
         return encoders.length(guess - after)
@@ -101,8 +103,9 @@ class Dynamics:
     def learn(
         self, key: Key, fit: Fit, seen: Seen, weight: Float[Array, " N"]
     ) -> tuple[Fit, Metrics]:
-        """Learn from some of the steps whose true successor is known, of slots with weight."""
+        """Train on a random part of the steps with a known successor, in slots with weight."""
         num = seen.num_pairs
+        # Without `last_obs` the last step's successor is not recorded; `num` leaves its N rows out.
         valid = (~seen.done & (weight > 0)[None]).reshape(-1)[:num]
         action = seen.action.reshape(-1)
 
@@ -114,6 +117,7 @@ class Dynamics:
     def _loss(
         self, params: PyTree, seen: Seen, rows: Int[Array, " B"], action: Int[Array, " B"]
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
+        # One encoder call for φ(s) and φ(s'): the successor of row i is row i + N.
         both = jnp.concatenate([rows, rows + seen.action.shape[1]])
         phi, after = jnp.split(self.encode(params, encoders.take(seen.obs, both)), 2)
         logits = encoders.apply_head(params["inverse"], jnp.concatenate([phi, after], 1))
@@ -124,6 +128,7 @@ class Dynamics:
         }
         if self.forward_coef == 0:
             return self.inverse_coef * inverse, told
+        # Stopped on both sides, the encoder is trained by the inverse model alone.
         if not self.train_through:
             phi, after = jax.lax.stop_gradient((phi, after))
         forward = self.forward_error(params, phi, after, action)

@@ -1,16 +1,17 @@
-"""E3B: how far a step reaches out of the ellipse of features that its episode has seen.
+"""E3B elliptical episodic bonus: novelty relative to the covariance of the episode's features.
 
-    b = φᵀ C⁻¹ φ,   C = λ I + Σ φᵢ φᵢᵀ over what the episode has seen before
+    b = φᵀ C⁻¹ φ,   C = λ I + Σ φᵢ φᵢᵀ over the earlier observations of the episode
 
-The features φ tell which action led from one observation to the next. With one-hot features it is
-an episodic count, 1 / (n + λ).
+The features φ are learned by inverse dynamics: they predict which action led from one observation
+to the next. With one-hot features the bonus is an episodic count, 1 / (n + λ).
 
-Source: Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses"; the LayerNorm that keeps
-‖φ‖² at d, and so P in the range of float32, as in its later port to Sample Factory. There the
-bonus of an action is that of the observation before it; here, by default, that of the observation
-it led to, like all other bonuses, so that a product judges one state, and the 1/λ-sized bonus of
-an episode's first observation, for which no action can be thanked, is not paid. `credit="current"`
-is the published one. Inverse dynamics are not learned across the ends of episodes.
+Source: Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses". The LayerNorm follows
+the later port to Sample Factory; it keeps ‖φ‖² at d, and so P = C⁻¹ in the range of float32.
+Differs from the released code, where an action is rewarded for the observation before it. By
+default an action is rewarded here for the observation that it led to, as with all other bonuses.
+The factors of a product then refer to one state, and the bonus of an episode's first observation,
+which is of size 1/λ and which no action caused, is not added. `credit="current"` is the published
+form. Inverse dynamics are not trained on pairs across the end of an episode.
 """
 
 from collections.abc import Mapping
@@ -40,33 +41,33 @@ VARIANTS: dict[str, dict] = {
 
 
 class E3BState(NamedTuple):
-    """The features' networks, shared, and what each slot's episode has seen."""
+    """Feature networks, shared by all slots, and the inverse covariance of each slot's episode."""
 
     networks: Fit | tuple[()]  # () for positions
-    inverse: Float[Array, "N d *d"]  # P; its diagonal alone for positions
+    inverse: Float[Array, "N d *d"]  # P; only its diagonal for positions
 
 
 @dataclass(frozen=True)
 class E3B(Bonus):
-    """An ellipse for each slot's running episode.
+    """Elliptical bonus with a separate feature covariance for each slot's running episode.
 
-    What is not finite, once features grow without bound, is paid as 0; that slot forgets its
-    episode, which the metric `e3b_resets` counts.
+    A bonus that is not finite, because features grew without bound, is replaced by 0, and the
+    slot's covariance is reset to λ I. The metric `e3b_resets` counts these resets.
 
     Attributes:
-        dynamics: the features and how they are learned; not used for positions.
-        embedding: φ: `inverse`, learned by inverse dynamics; `random`, the same networks untrained;
-            or `position`, one-hot.
-        ridge: λ.
-        credit: whether a step is paid for the `successor` that it led to, or for the `current`
-            observation.
-        zero_first: whether an episode's first step is paid 0, with `current` credit.
-        form: how P is followed through time: `dual`, some steps at once by a factorisation, or
-            `scan`, step by step, which is slower at every size that was measured.
-        chunk: steps that `dual` takes at once.
+        dynamics: Feature networks and their training; not used for positions.
+        embedding: Features φ: `inverse`, learned by inverse dynamics; `random`, the untrained
+            networks; or `position`, one-hot positions.
+        ridge: Ridge coefficient λ.
+        credit: Observation that a step is rewarded for: its `successor` or the `current` one.
+        zero_first: Whether the first step of an episode has bonus 0; requires `current` credit.
+        form: Algorithm that updates P: `dual` processes several steps at once by a factorisation,
+            `scan` one step at a time, which was slower at every measured size.
+        chunk: Steps that `dual` processes at once.
 
     Raises:
-        ValueError: a field outside its range, or positions that the environment does not tell.
+        ValueError: If a field is out of range, or `position` is chosen for an environment that
+            provides no positions.
     """
 
     dynamics: Dynamics
@@ -82,15 +83,15 @@ class E3B(Bonus):
         for name, allowed in known.items():
             value = getattr(self, name)
             if value not in allowed:
-                raise ValueError(f"e3b: {name}={value!r} is none of {', '.join(allowed)}")
+                raise ValueError(f"e3b: {name}={value!r} is not one of {', '.join(allowed)}")
         if not self.ridge > 0:
             raise ValueError(f"e3b: ridge must be above 0, got {self.ridge}; 0.1 is usual")
         if self.chunk < 1:
             raise ValueError(f"e3b: chunk must be at least 1, got {self.chunk}; 16 is usual")
         if self.zero_first and self.credit != "current":
             raise ValueError(
-                "e3b: zero_first=True needs credit='current': the first observation of an episode "
-                "is not paid in any case where a step is paid for its successor"
+                "e3b: zero_first=True needs credit='current': with credit='successor' the first "
+                "observation of an episode is never rewarded"
             )
         for feature in self.features:
             registry.require_all(
@@ -99,16 +100,16 @@ class E3B(Bonus):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The position, if it is what φ tells."""
+        """The position, if the embedding uses it."""
         return ("position",) if self.embedding == "position" else ()
 
     @property
     def pairs(self) -> bool:
-        """Whether it judges the observation that a step led to."""
+        """True if the bonus of a step depends on the next observation."""
         return self.credit == "successor" and not self.features
 
     def init(self, key: Key, num_slots: int) -> E3BState:
-        """Untrained networks, and nothing seen."""
+        """Return untrained networks and the inverse covariance I/λ for every slot."""
         if self.features:
             num = self.dynamics.env.num_positions()
             return E3BState((), jnp.full((num_slots, num), 1 / self.ridge))
@@ -124,13 +125,16 @@ class E3B(Bonus):
             return self._of_positions(state, rollout)
         seen = self.dynamics.look(fit.params, rollout)
         num_steps, num_slots = rollout.first.shape
-        phi = seen.phi.reshape(-1, num_slots, seen.phi.shape[-1])
+        phi = seen.phi.reshape(-1, num_slots, seen.phi.shape[-1])  # [T + 1, N, d] or [T, N, d]
         if self.credit == "successor":
+            # An episode's first observation is inserted without a bonus; a step that ends an
+            # episode has no known successor.
             steps = ellipse.Steps(phi[1:], phi[:-1], rollout.first, ~rollout.done)
         else:
             always = jnp.ones_like(rollout.first)
             steps = ellipse.Steps(phi[:num_steps], (), rollout.first, always)
         found = ellipse.follow(state.inverse, steps, self.ridge, self.form, self.chunk)
+        # Trained after its features were used, so that the bonus precedes learning.
         if self.embedding == "inverse":
             fit, metrics = self.dynamics.learn(key, fit, seen, weight)
         resets = jnp.where(weight > 0, found.resets, 0).sum().astype(jnp.float32)
@@ -138,13 +142,13 @@ class E3B(Bonus):
         return E3BState(fit, found.inverse), bonus, metrics | {"e3b_resets": resets}
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """What a user should hear of the metrics of an update: memories that had to be dropped."""
+        """Return a warning if the inverse covariance of any slot had to be reset."""
         resets = float(metrics.get("e3b_resets", 0.0))
         if not resets > 0:
             return []
         return [
-            f"e3b: numbers were not finite {resets:g} times an update, and what an episode had met "
-            f"was forgotten; raise ridge from {self.ridge:g}"
+            f"e3b: bonuses were not finite {resets:g} times per update, and the memory of these "
+            f"episodes was reset; raise ridge from {self.ridge:g}"
         ]
 
     def _of_positions(
@@ -170,19 +174,22 @@ def build(
     zero_first: bool = False,
     **fields,
 ) -> E3B:
-    """E3B for an environment.
+    """Return E3B for an environment.
 
     Args:
-        env: the environment.
-        embedding, ridge, credit, zero_first: as in `E3B`.
-        fields: those of the dynamics, such as `num_features`.
+        env: The environment.
+        embedding: As in `E3B`.
+        ridge: As in `E3B`.
+        credit: As in `E3B`.
+        zero_first: As in `E3B`.
+        fields: Fields of `Dynamics`, such as `num_features`.
     """
     own = {"encoder": encoders.encoder_for(env), "normalize": True}
     return E3B(Dynamics(env, **{**own, **fields}), embedding, ridge, credit, zero_first)
 
 
 def tiny(env: LevelEnv) -> E3B:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     training = Training(share=0.5, num_minibatches=2)
     encoder = encoders.encoder_for(env, 8)
     return build(env, encoder=encoder, num_features=4, hidden=8, training=training)

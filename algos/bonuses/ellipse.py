@@ -1,18 +1,30 @@
-"""How far a vector reaches out of the ellipse of an episode's vectors: two forms of one sum.
+"""Elliptical distances of a sequence of vectors, computed in one of two equivalent forms.
 
-    b = φᵀ C⁻¹ φ,   C = λ I + Σ φᵢ φᵢᵀ over what the episode has met before
+    b = φᵀ C⁻¹ φ,   C = λ I + Σ φᵢ φᵢᵀ over the earlier vectors of the episode
 
-P = C⁻¹ is what is kept, from one rollout to the next. With u = P φ and b = φ·u, meeting φ takes P
-to P − u uᵀ / (1 + b): the form `scan`. The form `dual` takes some steps at once: of A = I + V Φᵀ,
-within the same episode, with V = Φ P for the P that the episode has at the start, the Cholesky
-factor L has L_tt² = 1 + b_t, and W = L⁻¹ V takes P to P − Wᵀ W.
+P = C⁻¹ is carried from one rollout to the next. The form `scan` adds one vector at a time: with
+u = P φ and b = φ·u, P becomes P − u uᵀ / (1 + b). The form `dual` adds several at once. Let the
+rows of Φ be the vectors, V = Φ P for the P at the start of their episode, and A = I + V Φᵀ
+restricted to pairs of the same episode. The Cholesky factor L of A then has L_tt² = 1 + b_t, and
+with W = L⁻¹ V, P becomes P − Wᵀ W.
 
 Source: Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses", algorithm 1, which is
-`scan`. On one CPU core with 256 slots, 16 steps at once take 0.7, 1.2, 6 and 19 µs a step of a slot
-for d = 32, 64, 128 and 256; all 128 steps of a rollout 2.6, 4.1, 9 and 24; `scan` 1.6, 4.3, 24 and
-73, since it goes through all of P at every step. On an H200 with 1,024 slots, a rollout of 128
-steps takes 1.3, 2.5 and 6.5 ms for d = 64, 128 and 256, with 32 steps at once 1.0, 2.0 and 4.7;
-`scan` 2.9, 9.4 and 29.
+`scan`.
+
+Time per step and slot in µs, on one CPU core with 256 slots and rollouts of 128 steps. `scan` is
+slow for large d because it reads and writes all of P at every step:
+
+    d                   32    64   128   256
+    dual, chunk 16     0.7   1.2     6    19
+    dual, chunk 128    2.6   4.1     9    24
+    scan               1.6   4.3    24    73
+
+Time of a rollout of 128 steps in ms, on an H200 with 1,024 slots:
+
+    d                   64   128   256
+    dual, chunk 16     1.3   2.5   6.5
+    dual, chunk 32     1.0   2.0   4.7
+    scan               2.9   9.4    29
 """
 
 from functools import partial
@@ -27,44 +39,45 @@ FORMS = ("dual", "scan")
 
 
 class Steps(NamedTuple):
-    """What each step meets."""
+    """Vectors of a rollout, in order of time."""
 
-    phi: Float[Array, "T N d"]  # what is judged, and then met
-    begin: Float[Array, "T N d"] | tuple[()]  # met without being judged where an episode begins
-    first: Bool[Array, "T N"]  # an episode begins: all is forgotten
-    known: Bool[Array, "T N"]  # others are neither judged nor met
+    phi: Float[Array, "T N d"]  # scored, then added to the covariance
+    begin: Float[Array, "T N d"] | tuple[()]  # added without a score where an episode begins
+    first: Bool[Array, "T N"]  # an episode begins: the covariance is reset
+    known: Bool[Array, "T N"]  # False: `phi` is neither scored nor added
 
 
 class Followed(NamedTuple):
-    """What became of the ellipses."""
+    """Inverse covariances after a rollout, and the bonus of each step."""
 
     inverse: Float[Array, "N d d"]  # P
     bonus: Float[Array, "T N"]
-    resets: Int[Array, " N"]  # times that numbers were not finite, and all was forgotten
+    resets: Int[Array, " N"]  # times that P was reset because a result was not finite
 
 
 def round_ellipse(num_slots: int, size: int, ridge: float) -> Float[Array, "N d d"]:
-    """P of slots that have met nothing."""
+    """Return P of slots without any vectors, I/λ."""
     return jnp.broadcast_to(jnp.eye(size) / ridge, (num_slots, size, size))
 
 
 def follow(
     inverse: Float[Array, "N d d"], steps: Steps, ridge: float, form: Form, chunk: int = 16
 ) -> Followed:
-    """Judge and meet all steps of a rollout.
+    """Score all steps of a rollout and add them to the covariances.
 
     Args:
-        inverse: P after all that the running episodes have met.
-        steps: in the order of time.
+        inverse: P of each slot's running episode before the rollout.
+        steps: Steps of the rollout, in order of time.
         ridge: λ.
-        form: how; the results are the same but for rounding.
-        chunk: steps that the dual form takes at once.
+        form: `dual` or `scan`; their results differ only by rounding.
+        chunk: Steps that the dual form processes at once.
     """
     dual = form == "dual"
     one = partial(_dual if dual else _scan, ridge)
     axes = (0, jax.tree.map(lambda _: 1, steps))
     every = jax.vmap(one, axes, Followed._make((0, 1, 0)))
     num_steps = steps.first.shape[0]
+    # A Cholesky factorisation is cubic in the number of steps, so long rollouts are split.
     if not dual or num_steps <= chunk:
         return every(inverse, steps)
 
@@ -77,9 +90,10 @@ def follow(
 
 
 def _cut(steps: Steps, chunk: int) -> Steps:
-    """Chunks of steps [C, chunk, N, ...]; steps at which nothing happens fill the last one up."""
+    """Split steps into chunks [C, chunk, N, ...]; the last one is padded with unknown steps."""
     missing = -steps.first.shape[0] % chunk
 
+    # Padding with False and 0: no episode begins, and nothing is scored or added.
     def cut(x: Array) -> Array:
         x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) if missing else x
         return x.reshape(-1, chunk, *x.shape[1:])
@@ -88,18 +102,19 @@ def _cut(steps: Steps, chunk: int) -> Steps:
 
 
 def _begun(ridge: float, begin: Array | tuple[()], size: int) -> Float[Array, "d d"]:
-    """P of an episode that has met its beginning alone."""
+    """Return P of an episode whose only vector is `begin`."""
     if isinstance(begin, tuple):
         return jnp.eye(size) / ridge
+    # Sherman-Morrison: (λ I + φ φᵀ)⁻¹ = (I − φ φᵀ / (λ + φ·φ)) / λ.
     scale = 1 / (ridge + (begin**2).sum())
     return (jnp.eye(size) - scale * (begin[:, None] * begin[None])) / ridge
 
 
 def _scan(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
-    """One slot, step by step.
+    """Process one slot step by step.
 
-    Products are written element by element: P then stays symmetric to the last bit, and no
-    accelerator rounds them.
+    Products are written element by element rather than as dot products. P then stays exactly
+    symmetric, and accelerators do not compute them in reduced precision.
     """
     size = inverse.shape[0]
     fresh = jnp.eye(size) / ridge
@@ -109,8 +124,9 @@ def _scan(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
         u = (base * xs.phi[None]).sum(1)
         reach = (u * xs.phi).sum()
         bad = xs.known & ~jnp.isfinite(reach)
-        # Where rounding took P below 0, nothing is left to take away.
+        # Where rounding made P indefinite, the bonus is 0 and P is not changed.
         grown = xs.known & (reach > 0)
+        # The inner `where` keeps 1 / (1 + reach) finite if reach is −1 or NaN.
         gain = jnp.where(grown, 1 / (1 + jnp.where(grown, reach, 0.0)), 0.0)
         met = base - gain * (u[:, None] * u[None])
         bonus = jnp.where(grown & ~bad, reach, 0.0)
@@ -121,32 +137,38 @@ def _scan(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
 
 
 def _dual(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
-    """One slot, all steps at once, as matrix products and a Cholesky factorisation."""
+    """Process one slot's steps at once, by matrix products and a Cholesky factorisation."""
     num_steps, size = steps.phi.shape
+    # GPUs may use TF32 by default, which is too coarse for the differences below.
     dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    episode = jnp.cumsum(steps.first)
+    episode = jnp.cumsum(steps.first)  # 0: the episode that was running before these steps
+    # A row of zeros has bonus 0 and leaves P unchanged.
     phi = jnp.where(steps.known[:, None], steps.phi, 0.0)
+    # Index of the step at which each step's episode began, hence that episode's first vector.
     start = jnp.where(steps.first, jnp.arange(num_steps), 0)
     begin = () if isinstance(steps.begin, tuple) else steps.begin[jax.lax.cummax(start)]
+    # V = Φ P: the carried P for episode 0, the P of `_begun` for later ones.
     reached = jnp.where((episode == 0)[:, None], dot(phi, inverse), _from_begun(ridge, begin, phi))
     within = episode[:, None] == episode[None]
-    gram = jnp.where(within, dot(reached, phi.T), 0.0)
+    gram = jnp.where(within, dot(reached, phi.T), 0.0)  # block diagonal over episodes
+    # Symmetrised because rounding breaks the symmetry that Cholesky assumes.
     factor = jnp.linalg.cholesky(jnp.eye(num_steps) + (gram + gram.T) / 2)
     bonus = jnp.where(steps.known, jnp.maximum(jnp.diagonal(factor) ** 2 - 1, 0.0), 0.0)
 
+    # Only the episode that is still running at the end determines the next P.
     going = episode == episode[-1]
     last = () if isinstance(begin, tuple) else begin[-1]
     base = jnp.where(episode[-1] == 0, inverse, _begun(ridge, last, size))
     rows = jnp.where(going[:, None], reached, 0.0)
     rows = jax.scipy.linalg.solve_triangular(factor, rows, lower=True)
-    after = base - dot(rows.T, rows)
+    after = base - dot(rows.T, rows)  # P − Wᵀ W
     bad = ~(jnp.isfinite(bonus).all() & jnp.isfinite(after).all())
     after = jnp.where(bad, jnp.eye(size) / ridge, after)
     return Followed(after, jnp.where(bad, 0.0, bonus), bad.astype(jnp.int32))
 
 
 def _from_begun(ridge: float, begin: Array | tuple[()], phi: Float[Array, "T d"]) -> Array:
-    """Φ P with the P of `_begun`, each row's own."""
+    """Return Φ P, where P of each row is `_begun` of the row's own `begin`."""
     if isinstance(begin, tuple):
         return phi / ridge
     share = (begin * phi).sum(1) / (ridge + (begin**2).sum(1))
@@ -154,7 +176,7 @@ def _from_begun(ridge: float, begin: Array | tuple[()], phi: Float[Array, "T d"]
 
 
 class Places(NamedTuple):
-    """Which of Z features each step meets, for features that are 0 but for a single 1."""
+    """`Steps` for one-hot features, given by the index (of Z) of the feature that is 1."""
 
     phi: Int[Array, "T N"]
     begin: Int[Array, "T N"] | tuple[()]
@@ -164,10 +186,20 @@ class Places(NamedTuple):
 def follow_places(
     inverse: Float[Array, "N Z"], places: Places, ridge: float
 ) -> tuple[Float[Array, "N Z"], Float[Array, "T N"]]:
-    """The same for one-hot φ, of which P is diagonal: b = 1 / (n + λ) after n visits."""
+    """Like `follow`, for one-hot φ: P is diagonal, and b = 1 / (n + λ) after n visits.
+
+    Args:
+        inverse: Diagonal of P for each slot, before the rollout.
+        places: Features of each step.
+        ridge: λ.
+
+    Returns:
+        The diagonals of P after the rollout, and the bonus of each step.
+    """
     slots = jnp.arange(inverse.shape[0])
 
     def step(inverse: Array, xs: Places) -> tuple[Array, Array]:
+        # Adding one-hot φ takes the entry p = 1 / (n + λ) to p / (1 + p) = 1 / (n + 1 + λ).
         inverse = jnp.where(xs.first[:, None], 1 / ridge, inverse)
         if not isinstance(xs.begin, tuple):
             here = inverse[slots, xs.begin]

@@ -1,4 +1,4 @@
-"""What learned bonuses see with: encoders of observations, and dense heads on their features."""
+"""Networks of learned bonuses: observation encoders, and dense heads on their features."""
 
 from dataclasses import dataclass, replace
 
@@ -14,32 +14,36 @@ from rlgen.types import Key, PyTree, Rollout
 
 @dataclass(frozen=True)
 class Embedding(Approximator):
-    """A row of numbers for every state, random at first; the observation is the row's number.
+    """A randomly initialised embedding vector for each state; the observation is the state's index.
 
-    A `rlgen.nn.approximators.Table` begins with zeros, by which no two states could be told apart.
+    A `rlgen.nn.approximators.Table` is initialised to zeros, which would not distinguish states.
     """
 
     def check(self, env: LevelEnv) -> None:
-        """Refuse an environment that does not enumerate its observations.
+        """Check that the environment enumerates its observations.
 
         Raises:
-            ValueError: it has no `num_states`.
+            ValueError: If the environment has no `num_states`.
         """
         registry.require(env, LevelEnv.num_states, "an embedding")
 
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> Float[Array, "S K"]:
-        """Standard normal numbers."""
+        """Return standard normal embeddings."""
         self.check(env)
         return jax.random.normal(key, (env.num_states(), num_outputs))
 
     def apply(self, env: LevelEnv, params: Float[Array, "S K"], obs: Array) -> Float[Array, "B K"]:
-        """The rows of the states `obs` [B]."""
+        """Return the embeddings of the states `obs` [B]."""
         del env
         return params[obs]
 
 
 def encoder_for(env: LevelEnv, hidden: int = 256) -> Approximator:
-    """What suits an environment, with a hidden layer: embedding, convolution or perceptron."""
+    """Return an encoder for an environment's observations.
+
+    An embedding for enumerable observations, else a convolution or a perceptron with one hidden
+    layer of `hidden` units.
+    """
     chosen = approximator_for(env)
     if isinstance(chosen, Conv | MLP):
         return replace(chosen, hidden=(hidden,))
@@ -47,9 +51,10 @@ def encoder_for(env: LevelEnv, hidden: int = 256) -> Approximator:
 
 
 def every_obs(rollout: Rollout) -> PyTree:
-    """All observations in a row, [(T + 1) N, ...], or [T N, ...] without the last ones.
+    """Return all observations as rows, [(T + 1) N, ...], or [T N, ...] without `last_obs`.
 
-    What follows row i is row i + N; where that step ended an episode, it is another one's start.
+    Row i is followed by row i + N; where that step ended an episode, row i + N starts the next
+    episode.
     """
     obs = rollout.obs
     if not _absent(rollout.last_obs):
@@ -58,23 +63,27 @@ def every_obs(rollout: Rollout) -> PyTree:
 
 
 def take(obs: PyTree, rows: Int[Array, " B"]) -> PyTree:
-    """Some rows of `every_obs`."""
+    """Select rows of `every_obs`."""
     return jax.tree.map(lambda x: x[rows], obs)
 
 
 def layer_norm(x: Float[Array, "B d"]) -> Float[Array, "B d"]:
-    """Mean 0 and squared norm d in each row; without parameters, so that it stays so."""
+    """Normalise each row to mean 0 and squared norm d.
+
+    There is no learned scale or offset, so the norm cannot change in training.
+    """
     centred = x - x.mean(1, keepdims=True)
     return centred * jax.lax.rsqrt((centred**2).mean(1, keepdims=True) + 1e-6)
 
 
 def length(x: Float[Array, "*B d"]) -> Float[Array, "*B"]:
-    """Euclidean norm of each row, of finite derivative at 0."""
+    """Euclidean norm of each row, with a finite derivative at 0."""
+    # The derivative of sqrt is infinite at 0, where x vanishes.
     return jnp.sqrt((x**2).sum(-1) + 1e-12)
 
 
 def head(key: Key, sizes: tuple[int, int, int]) -> dict[str, Array]:
-    """Parameters of one hidden layer and a linear one, from inputs, hidden units and outputs."""
+    """Initialise a head with one hidden layer; `sizes` are inputs, hidden units and outputs."""
     key_hidden, key_out = jax.random.split(key)
     weights = jax.nn.initializers.lecun_normal()
     num_inputs, hidden, num_outputs = sizes
@@ -87,10 +96,11 @@ def head(key: Key, sizes: tuple[int, int, int]) -> dict[str, Array]:
 
 
 def apply_head(params: dict[str, Array], x: Float[Array, "B F"]) -> Float[Array, "B K"]:
-    """The head's outputs; ReLU between the layers."""
+    """Apply the head, with a ReLU between its two layers."""
     hidden = jax.nn.relu(x @ params["hidden"] + params["hidden_bias"][None])
     return hidden @ params["out"] + params["out_bias"][None]
 
 
 def _absent(tree: PyTree) -> bool:
+    # Only an empty tuple: an array would raise on truth testing.
     return isinstance(tree, tuple) and not tree

@@ -1,10 +1,10 @@
-"""Curiosity: how far a model of the dynamics is from what followed, in learned features.
+"""ICM curiosity bonus: prediction error of a forward model in features of inverse dynamics.
 
     b = ‖F(φ(s), a) − φ(s')‖
 
-Source: Pathak et al., 2017, "Curiosity-driven Exploration by Self-supervised Prediction"; the norm
-that is not squared and the weights 1 and 0.1, Henaff et al., 2022, "Exploration via Elliptical
-Episodic Bonuses", code. A step that ends an episode is paid 0.
+Source: Pathak et al., 2017, "Curiosity-driven Exploration by Self-supervised Prediction". The
+unsquared norm and the loss weights 1 (forward) and 0.1 (inverse) are those of the code of Henaff et
+al., 2022, "Exploration via Elliptical Episodic Bonuses". A step that ends an episode has bonus 0.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ __all__ = ["ICM", "build", "tiny"]
 
 @dataclass(frozen=True)
 class ICM(Bonus):
-    """The error of a forward model over a whole run, shared by all slots.
+    """Error of a forward model that is trained over the whole run and shared by all slots.
 
     Attributes:
-        dynamics: the features and the models.
+        dynamics: Feature encoder, inverse model and forward model.
 
     Raises:
-        ValueError: dynamics without a forward model.
+        ValueError: If `dynamics` has no forward model.
     """
 
     dynamics: Dynamics
@@ -40,11 +40,11 @@ class ICM(Bonus):
 
     @property
     def pairs(self) -> bool:
-        """It judges what a step led to."""
+        """True: the bonus of a step depends on the next observation."""
         return True
 
     def init(self, key: Key, num_slots: int) -> Fit:
-        """Untrained networks; slots have nothing of their own."""
+        """Return untrained networks; there is no state per slot."""
         del num_slots
         return self.dynamics.init(key)
 
@@ -54,6 +54,7 @@ class ICM(Bonus):
         """See `rlgen.protocols.Bonus`."""
         seen = self.dynamics.look(state.params, rollout)
         num_slots = rollout.first.shape[1]
+        # Rows are ordered by step, so dropping the first N rows of φ leaves the successors.
         error = self.dynamics.forward_error(
             state.params, seen.phi[:-num_slots], seen.phi[num_slots:], seen.action.reshape(-1)
         )
@@ -63,14 +64,14 @@ class ICM(Bonus):
 
 
 def build(env: LevelEnv, inverse_coef: float = 0.1, forward_coef: float = 1.0, **fields) -> ICM:
-    """Networks that suit an environment; fields are those of its dynamics."""
+    """Return ICM with networks for an environment; `fields` are those of `Dynamics`."""
     encoder = fields.pop("encoder", None) or encoders.encoder_for(env)
     coefs = {"inverse_coef": inverse_coef, "forward_coef": forward_coef}
     return ICM(Dynamics(env, encoder, **coefs, **fields))
 
 
 def tiny(env: LevelEnv) -> ICM:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     training = Training(share=0.5, num_minibatches=2)
     encoder = encoders.encoder_for(env, 8)
     return build(env, encoder=encoder, num_features=4, hidden=8, training=training)

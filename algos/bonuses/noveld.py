@@ -1,14 +1,15 @@
-"""NovelD: how much newer a step's successor is than where the step began, once an episode.
+"""NovelD: clipped increase in RND novelty across a step, for first visits in the episode.
 
     b = max(n(s') - c n(s), 0) g(s')
 
-with n of random network distillation and g an episodic count, so that only steps over the border
-of the known are paid, and not for going to and fro across it.
+n is the novelty of random network distillation and g an episodic count-based bonus. The difference
+rewards only steps across the boundary of the explored region, and g removes the reward for crossing
+it repeatedly.
 
-Source: Zhang et al., 2021, "NovelD: A Simple yet Effective Exploration Criterion"; the weaker c of
-0.1 and no gate in products with E3B, Henaff, Jiang and Raileanu, 2023, "A Study of Global and
-Episodic Bonuses for Exploration in Contextual MDPs". Differs from their code, where the difference
-straddles the end of an episode; here such a step is paid 0.
+Source: Zhang et al., 2021, "NovelD: A Simple yet Effective Exploration Criterion". The smaller
+c = 0.1 and the missing gate in products with E3B follow Henaff, Jiang and Raileanu, 2023, "A Study
+of Global and Episodic Bonuses for Exploration in Contextual MDPs". Differs from their code, where
+the difference is also taken across the end of an episode; here such a step has bonus 0.
 """
 
 from dataclasses import dataclass
@@ -32,15 +33,15 @@ VARIANTS: dict[str, dict] = {
 
 @dataclass(frozen=True)
 class NovelD(TimesCounts):
-    """The clipped difference of novelty across a step, times an episodic bonus.
+    """Clipped difference of novelty across a step, multiplied by an episodic bonus.
 
     Attributes:
-        novelty: n.
-        gate: g, a bonus; `()` is 1.
-        scale: c.
+        novelty: Novelty n of an observation.
+        gate: Episodic bonus g that multiplies the difference; `()` stands for 1.
+        scale: Factor c of the novelty before the step.
 
     Raises:
-        ValueError: a negative scale.
+        ValueError: If `scale` is negative.
     """
 
     novelty: rnd.RND
@@ -53,19 +54,20 @@ class NovelD(TimesCounts):
 
     @property
     def counts(self) -> Bonus | tuple[()]:
-        """The gate."""
+        """The gate g."""
         return self.gate
 
     def init_networks(self, key: Key, num_slots: int) -> rnd.RNDState:
-        """Those of the novelty."""
+        """Return the untrained networks of the novelty."""
         return self.novelty.init(key, num_slots)
 
     def judge(
         self, key: Key, networks: rnd.RNDState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[rnd.RNDState, Float[Array, "T N"], Metrics]:
-        """The clipped difference of novelty across each step."""
-        judged = self.novelty.judge(networks, rollout)
+        """Return the clipped difference of novelty across each step, without the gate."""
+        judged = self.novelty.judge(networks, rollout)  # novelty [T + 1, N]
         gain = jnp.maximum(judged.novelty[1:] - self.scale * judged.novelty[:-1], 0.0)
+        # Where an episode ended, the next row is the first observation of another episode.
         bonus = jnp.where(rollout.done, 0.0, gain)
         networks, metrics = self.novelty.learn(key, networks, judged, weight)
         return networks, bonus, metrics
@@ -74,20 +76,20 @@ class NovelD(TimesCounts):
 def build(
     env: LevelEnv, gate: str = "first", key: str = "", scale: float = 0.5, **fields
 ) -> NovelD:
-    """NovelD for an environment.
+    """Return NovelD for an environment.
 
     Args:
-        env: the environment.
-        gate: `first`, 1 for the first visit of an episode; `isqrt`, 1/√Nₑ; or `none`.
-        key: what the gate counts, as in `episodic`; "" is its choice.
-        scale: c.
-        fields: of RND.
+        env: The environment.
+        gate: `first`, 1 at the first visit of an episode and 0 later; `isqrt`, 1/√Nₑ; or `none`.
+        key: Key that the gate counts, as in `episodic`; "" uses the default of `episodic`.
+        scale: Factor c of the novelty before the step.
+        fields: Fields of `RND`.
 
     Raises:
-        ValueError: an unknown gate.
+        ValueError: If `gate` is unknown.
     """
     if gate not in GATES:
-        raise ValueError(f"noveld: gate={gate!r} is none of {', '.join(GATES)}")
+        raise ValueError(f"noveld: gate={gate!r} is not one of {', '.join(GATES)}")
     counts = ()
     if gate != "none":
         counts = episodic.build(env, decay=gate == "isqrt", **({"key": key} if key else {}))
@@ -95,5 +97,5 @@ def build(
 
 
 def tiny(env: LevelEnv) -> NovelD:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     return NovelD(rnd.tiny(env), episodic.tiny(env))

@@ -1,9 +1,11 @@
-"""RIDE: how far a step moved in features of what actions control, less for each return.
+"""RIDE: change in learned features across a step, divided by the square root of episodic visits.
 
     b = ‖φ(s') − φ(s)‖ / √Nₑ(s')
 
+The features φ are learned by inverse and forward dynamics, as in `icm`.
+
 Source: Raileanu and Rocktäschel, 2020, "RIDE: Rewarding Impact-Driven Exploration for
-Procedurally-Generated Environments". A step that ends an episode is paid 0.
+Procedurally-Generated Environments". A step that ends an episode has bonus 0.
 """
 
 from dataclasses import dataclass
@@ -25,11 +27,11 @@ VARIANTS: dict[str, dict] = {"uncounted": {"counted": False}}
 
 @dataclass(frozen=True)
 class RIDE(TimesCounts):
-    """Impact in features that the dynamics are learned in, discounted by an episodic count.
+    """Impact of a step in learned features, multiplied by an episodic bonus.
 
     Attributes:
-        dynamics: the features, learned with an inverse and a forward model as in `icm`.
-        discount: what the impact is multiplied by, a bonus such as 1/√Nₑ; `()` is 1.
+        dynamics: Features, learned with an inverse and a forward model as in `icm`.
+        discount: Bonus such as 1/√Nₑ that multiplies the impact; `()` stands for 1.
     """
 
     dynamics: Dynamics
@@ -37,37 +39,38 @@ class RIDE(TimesCounts):
 
     @property
     def counts(self) -> Bonus | tuple[()]:
-        """The discount."""
+        """The episodic discount."""
         return self.discount
 
     def init_networks(self, key: Key, num_slots: int) -> Fit:
-        """Those of the dynamics."""
+        """Return the untrained networks of the dynamics."""
         return self.dynamics.init(key)
 
     def judge(
         self, key: Key, networks: Fit, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[Fit, Float[Array, "T N"], Metrics]:
-        """The length of each step in the features."""
+        """Return the distance in feature space across each step, without the discount."""
         seen = self.dynamics.look(networks.params, rollout)
-        phi = seen.phi.reshape(-1, rollout.first.shape[1], seen.phi.shape[-1])
+        phi = seen.phi.reshape(-1, rollout.first.shape[1], seen.phi.shape[-1])  # [T + 1, N, d]
+        # Where an episode ended, the next row is the first observation of another episode.
         bonus = jnp.where(rollout.done, 0.0, encoders.length(phi[1:] - phi[:-1]))
         networks, metrics = self.dynamics.learn(key, networks, seen, weight)
         return networks, bonus, metrics
 
 
 def build(env: LevelEnv, counted: bool = True, key: str = "", **fields) -> RIDE:
-    """RIDE for an environment.
+    """Return RIDE for an environment.
 
     Args:
-        env: the environment.
-        counted: whether returns are paid less.
-        key: what is counted, as in `episodic`; "" is its choice.
-        fields: of the dynamics, as in `icm`.
+        env: The environment.
+        counted: Whether the impact is divided by √Nₑ.
+        key: Key that is counted, as in `episodic`; "" uses the default of `episodic`.
+        fields: Fields of `Dynamics`, as in `icm`.
     """
     counts = episodic.build(env, decay=True, **({"key": key} if key else {})) if counted else ()
     return RIDE(icm.build(env, **fields).dynamics, counts)
 
 
 def tiny(env: LevelEnv) -> RIDE:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     return RIDE(icm.tiny(env).dynamics, episodic.build(env, decay=True, log_size=6))

@@ -1,10 +1,11 @@
-"""Random network distillation: how badly a network predicts a random one on what a step led to.
+"""Random network distillation (RND): error in predicting a random network on the next observation.
 
 Source: Burda et al., 2019, "Exploration by Random Network Distillation"; as one factor of a
-product, Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration
-in Contextual MDPs", whose code pays the unsquared norm. That code also trains on it; here the
-squared norm is trained on, as the source has it, since the gradient of the other does not shrink
-with the error. It also pays a step that ends an episode for the next one's first state; here, 0.
+product: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration
+in Contextual MDPs", whose code uses the unsquared norm as the bonus. Differs from that code in two
+ways. It also minimises the unsquared norm; here the predictor minimises the squared norm, as in the
+first source, because the gradient of the unsquared norm does not shrink with the error. It
+rewards a step that ends an episode for the first state of the next episode; here its bonus is 0.
 """
 
 from dataclasses import dataclass, field
@@ -26,14 +27,14 @@ VARIANTS: dict[str, dict] = {"squared": {"norm": "sq"}}
 
 
 class RNDState(NamedTuple):
-    """The predictor, which learns, and its target, which never does."""
+    """Predictor, which is trained, and random target network, which is fixed."""
 
     fit: Fit
     target: PyTree
 
 
 class Judged(NamedTuple):
-    """How new each observation of a rollout is, and what it takes to learn from them."""
+    """Novelty of a rollout's observations, and the data on which the predictor is trained."""
 
     novelty: Float[Array, "T+1 N"]
     target: Float[Array, "(T+1)*N K"]  # outputs of the target network
@@ -42,20 +43,20 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True)
 class RND(Bonus):
-    """Novelty over a whole run, shared by all slots.
+    """Novelty with respect to the whole run; the predictor is shared by all slots.
 
-    Observations are not whitened: those of grids are bits. All that are acted on are learned from,
-    first ones of episodes included.
+    Observations are not whitened, because those of grids are binary. The predictor is trained on
+    all observations that were acted on, including the first ones of episodes.
 
     Attributes:
-        net: the kind of both networks.
-        num_outputs: K, their outputs.
-        norm: what is paid, `l2`, the norm of the error, or `sq`, its square.
-        training: how the predictor learns.
+        net: Architecture of the predictor and the target.
+        num_outputs: Number K of outputs of both networks.
+        norm: Bonus: `l2`, the norm of the prediction error, or `sq`, its square.
+        training: Training of the predictor.
 
     Raises:
-        ValueError: an unknown norm, less than one output, or a net that the observations do not
-            fit.
+        ValueError: If `norm` is unknown, `num_outputs` is below 1, or `net` does not fit the
+            observations.
     """
 
     env: LevelEnv
@@ -66,18 +67,18 @@ class RND(Bonus):
 
     def __post_init__(self):
         if self.norm not in NORMS:
-            raise ValueError(f"rnd: norm={self.norm!r} is none of {', '.join(NORMS)}")
+            raise ValueError(f"rnd: norm={self.norm!r} is not one of {', '.join(NORMS)}")
         if self.num_outputs < 1:
             raise ValueError(f"rnd: num_outputs must be at least 1, got {self.num_outputs}")
         self.net.check(self.env)
 
     @property
     def pairs(self) -> bool:
-        """It judges what a step led to."""
+        """True: the bonus of a step depends on the next observation."""
         return True
 
     def init(self, key: Key, num_slots: int) -> RNDState:
-        """Two networks apart; slots have nothing of their own."""
+        """Return two independently initialised networks; there is no state per slot."""
         del num_slots
         params, target = (
             self.net.init(key, self.env, self.num_outputs) for key in jax.random.split(key)
@@ -93,23 +94,27 @@ class RND(Bonus):
         return state, jnp.where(rollout.done, 0.0, judged.novelty[1:]), metrics
 
     def judge(self, state: RNDState, rollout: Rollout) -> Judged:
-        """How new each observation is, the one after the last step included."""
+        """Return the novelty of each observation, including the one after the last step."""
         obs = encoders.every_obs(rollout)
         target = self.net.apply(self.env, state.target, obs)
         error = ((self.net.apply(self.env, state.fit.params, obs) - target) ** 2).sum(1)
+        # No gradient passes here, so sqrt needs no guard at 0.
         novelty = error if self.norm == "sq" else jnp.sqrt(error)
         return Judged(novelty.reshape(-1, rollout.first.shape[1]), target, obs)
 
     def learn(
         self, key: Key, state: RNDState, judged: Judged, weight: Float[Array, " N"]
     ) -> tuple[RNDState, Metrics]:
-        """Bring the predictor nearer to its target, on what was acted on in slots with weight."""
+        """Train the predictor on the observations acted on in slots with weight."""
 
         def loss(params: PyTree, rows: Array) -> tuple[Array, dict[str, Array]]:
             found = self.net.apply(self.env, params, encoders.take(judged.obs, rows))
+            # A mean over K, whereas the bonus is a sum: the scale of the loss does not depend on K.
             error = ((found - judged.target[rows]) ** 2).mean(1)
             return error, {"rnd_loss": error}
 
+        # Rows beyond these T N, the observations after the last step, open the next rollout and
+        # are trained on then.
         num_steps = judged.novelty.shape[0] - 1
         valid = jnp.tile(weight > 0, num_steps)
         fit, metrics = self.training.run(key, state.fit, loss, valid)
@@ -117,11 +122,11 @@ class RND(Bonus):
 
 
 def build(env: LevelEnv, **fields) -> RND:
-    """Networks that suit an environment."""
+    """Return RND with networks for an environment."""
     return RND(env, **{"net": encoders.encoder_for(env), **fields})
 
 
 def tiny(env: LevelEnv) -> RND:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     training = Training(share=0.5, num_minibatches=2)
     return RND(env, encoders.encoder_for(env, 8), num_outputs=4, training=training)

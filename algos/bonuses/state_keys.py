@@ -1,12 +1,12 @@
-"""What a step is filed under when visits are counted: the key ψ(s) of the states around it.
+"""Keys ψ(s) of the states around a step, under which count-based bonuses count visits.
 
-A key is a feature of the environment's state, such as the agent's position, or what the agent sees.
-Features have few values, and a table can have a cell for each. Observations are hashed to 64 bits,
-so that different ones collide with probability about K²/2⁶⁵ among K.
+A key is a feature of the environment's state, such as the agent's position, or the observation.
+Features have few values, so a table can have a cell for each. Observations are hashed to 64 bits;
+the probability that any two of K different ones collide is about K²/2⁶⁵.
 
-An observation is hashed as the environment gives it, clocks included: one that shows the time makes
-every step of an episode new. Source of the warning: Henaff et al., 2022, "Exploration via
-Elliptical Episodic Bonuses", where a turn counter in view makes the episodic count a constant.
+An observation is hashed as the environment returns it. If it contains a clock, every step of an
+episode has a new key. Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses", report
+this failure: a turn counter in the observation makes the episodic count-based bonus constant.
 """
 
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ KEYS = ("position", "event", "observation")
 
 
 class Visits(NamedTuple):
-    """The keys around each step: whole numbers, or pairs of hashes in a last axis."""
+    """Keys around each step: integers, or pairs of hashes along a last axis."""
 
     before: Shaped[Array, "T N *lanes"]
-    after: Shaped[Array, "T N *lanes"]  # of the true successor, where it is known
+    after: Shaped[Array, "T N *lanes"]  # of the true successor; meaningless where not `known`
     known: Bool[Array, "T N"]
 
 
 @dataclass(frozen=True)
 class KeyedBonus(Bonus, abstract=True):
-    """Base of bonuses by a table of visits, exact or hashed, filed under one key.
+    """Base class of count-based bonuses with an exact or hashed table of visits to one key.
 
     Attributes:
-        env: which gives the key.
-        key: what visits are filed under: position, event or observation.
+        env: Environment that provides the key.
+        key: Key whose visits are counted: `position`, `event` or `observation`.
     """
 
     env: LevelEnv
@@ -46,58 +46,62 @@ class KeyedBonus(Bonus, abstract=True):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The feature that is counted, if it is one."""
+        """The counted feature; empty if observations are counted."""
         return features_of(self.key)
 
     @property
     def pairs(self) -> bool:
-        """Whether observations are counted, and so the one that follows."""
+        """True if observations are counted, which includes the next one."""
         return not self.features
 
     def wants_exact(self, table: str, log_size: int) -> bool:
-        """Whether to have a cell for each key: as `table` says, or where that is no larger."""
+        """Return whether the table has one cell per key value.
+
+        With `table="auto"` it does if the key has at most 2^log_size values.
+        """
         if table != "auto":
             return table == "exact"
+        # 0 values: the key is not enumerable.
         return 0 < num_values(self.env, self.key) <= 2**log_size
 
 
 def default_key(env: LevelEnv) -> KeyName:
-    """The agent's position, or what it sees if the environment says no positions."""
+    """Return "position" if the environment provides positions, else "observation"."""
     return "position" if registry.has(env, LevelEnv.position) else "observation"
 
 
 def check_key(env: LevelEnv, key: str, needed_by: str) -> None:
-    """Refuse a key that is unknown or that the environment cannot give.
+    """Check that a key is known and that the environment provides it.
 
     Raises:
-        ValueError: names the key and those that there are.
+        ValueError: If not; the message lists the known keys or names the missing capability.
     """
     if key not in KEYS:
-        raise ValueError(f"{needed_by}: key={key!r} is none of {', '.join(KEYS)}")
+        raise ValueError(f"{needed_by}: key={key!r} is not one of {', '.join(KEYS)}")
     if key in FEATURES:
         registry.require_all(env, FEATURES[key], f"{needed_by} with key={key}")
 
 
 def check_table(key: str, table: str, tables: tuple[str, ...], needed_by: str) -> None:
-    """Refuse an unknown table, or an exact one of keys without number.
+    """Check that a kind of table is known, and that `exact` is used only for enumerable keys.
 
     Raises:
-        ValueError: names the table and those that there are.
+        ValueError: If not; the message names the table and the known ones.
     """
     if table not in tables:
-        raise ValueError(f"{needed_by}: table={table!r} is none of {', '.join(tables)}")
+        raise ValueError(f"{needed_by}: table={table!r} is not one of {', '.join(tables)}")
     if table == "exact" and key not in FEATURES:
         raise ValueError(
-            f"{needed_by}: table=exact has a cell for each value of the key, and key={key} has "
+            f"{needed_by}: table=exact needs a cell for each value of the key, and key={key} has "
             f"too many; choose table={tables[-1]}"
         )
 
 
 def check_ranges(component: object, bounds: dict[str, tuple[int, int]], needed_by: str) -> None:
-    """Refuse numbers outside their bounds.
+    """Check that fields lie within inclusive bounds.
 
     Raises:
-        ValueError: names the field, its value and its bounds.
+        ValueError: If not; the message names the field, its value and its bounds.
     """
     for name, (low, high) in bounds.items():
         value = getattr(component, name)
@@ -106,38 +110,43 @@ def check_ranges(component: object, bounds: dict[str, tuple[int, int]], needed_b
 
 
 def num_values(env: LevelEnv, key: str) -> int:
-    """How many values the key can have; 0 if they are not enumerated."""
+    """Return the number of values of the key; 0 if they are not enumerable."""
     return num_feature_values(env, key) if key in FEATURES else 0
 
 
 def features_of(key: str) -> tuple[str, ...]:
-    """The features that a rollout has to record for the key."""
+    """Return the features that a rollout has to record for the key."""
     return (key,) if key in FEATURES else ()
 
 
 def read_visits(rollout: Rollout, key: str, bins: int) -> Visits:
-    """The keys around the steps of a rollout.
+    """Return the keys around the steps of a rollout.
 
     Args:
-        rollout: [T, N], with the features of the key, or with `last_obs` for observations.
-        key: one of `KEYS`.
-        bins: cells a unit into which floats of an observation are rounded; 0 keeps all their bits.
+        rollout: Rollout [T, N] with the key's feature in `visits`, or with `last_obs` for
+            observations.
+        key: One of `KEYS`.
+        bins: Bins per unit to which floats in observations are rounded; 0 keeps their exact bits.
     """
     if key in FEATURES:
+        # Features are recorded before the reset, so the true successor is always known.
         assert isinstance(rollout.visits, dict)
         visit: Visit = rollout.visits[key]
         return Visits(visit.before, visit.after, jnp.ones_like(rollout.first))
+    # Each observation [T + 1, N] is hashed once, although it is both a successor and a state.
     every = jax.tree.map(lambda x, last: jnp.concatenate([x, last]), rollout.obs, rollout.last_obs)
     hashed = jax.vmap(jax.vmap(lambda obs: level_hash(_rounded(obs, bins))))(every)
     return Visits(hashed[:-1], hashed[1:], ~rollout.done)
 
 
 def lanes(keys: Shaped[Array, "T N *lanes"]) -> UInt32[Array, "T N 2"]:
-    """Two independent hashes of each key: those that it is made of, or of the number that it is."""
+    """Return two independent hashes of each key; the key of an observation already is that pair."""
     return keys if keys.ndim == 3 else jax.vmap(jax.vmap(level_hash))(keys)
 
 
 def _rounded(obs: PyTree, bins: int) -> PyTree:
+    """Discretise the floats of an observation, so that rounding errors do not change its hash."""
+
     def leaf(x: Array) -> Array:
         x = jnp.asarray(x)
         if not bins or not jnp.issubdtype(x.dtype, jnp.floating):

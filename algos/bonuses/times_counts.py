@@ -1,4 +1,4 @@
-"""What bonuses have in common that networks judge and that a count's bonus then multiplies."""
+"""Base class of bonuses that multiply a learned bonus by an episodic count-based one."""
 
 import abc
 from collections.abc import Mapping
@@ -12,42 +12,42 @@ from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
 class TimesCountsState(NamedTuple):
-    """The networks and the episodic counts; `()` without them."""
+    """Networks, and episodic counts, which are `()` if unused."""
 
     networks: PyTree
     counts: PyTree
 
 
 class TimesCounts(Bonus, abstract=True):
-    """Base of bonuses of what a step led to, times another bonus, or by themselves."""
+    """Base class of bonuses of the next observation, optionally multiplied by another bonus."""
 
     @property
     @abc.abstractmethod
     def counts(self) -> Bonus | tuple[()]:
-        """What the bonus is multiplied by, such as an episodic count; `()` is 1."""
+        """Bonus that multiplies the learned one, such as an episodic count; `()` stands for 1."""
 
     @abc.abstractmethod
     def init_networks(self, key: Key, num_slots: int) -> PyTree:
-        """The networks before any data."""
+        """Return the untrained networks."""
 
     @abc.abstractmethod
     def judge(
         self, key: Key, networks: PyTree, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "T N"], Metrics]:
-        """The networks after an update, the bonus by itself, and metrics."""
+        """Return the updated networks, the bonus before multiplication, and metrics."""
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What is counted."""
+        """Features that the multiplying bonus counts."""
         return () if isinstance(self.counts, tuple) else self.counts.features
 
     @property
     def pairs(self) -> bool:
-        """It judges what a step led to."""
+        """True: the bonus of a step depends on the next observation."""
         return True
 
     def init(self, key: Key, num_slots: int) -> TimesCountsState:
-        """Untrained networks, and nothing counted."""
+        """Return untrained networks and empty counts."""
         key_networks, key_counts = jax.random.split(key)
         networks = self.init_networks(key_networks, num_slots)
         if isinstance(self.counts, tuple):
@@ -66,5 +66,5 @@ class TimesCounts(Bonus, abstract=True):
         return TimesCountsState(networks, counts), bonus * share, told | metrics
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """What the counts have to say of the metrics of an update."""
+        """Return the warnings of the multiplying bonus."""
         return [] if isinstance(self.counts, tuple) else self.counts.warnings(metrics)

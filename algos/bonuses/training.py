@@ -1,8 +1,9 @@
-"""How learned bonuses learn: some steps of Adam on a random part of each rollout.
+"""Training of learned bonuses: a few Adam steps on a random part of each rollout.
 
-A bonus is computed before it learns from the same rollout, so that what is new counts as new. The
-part that it learns from is its main cost and a free parameter; Burda et al. lower it as rollouts
-grow ("Exploration by Random Network Distillation", 2019, 3.5).
+A bonus is computed before its networks are trained on the same rollout, so that new observations
+still have a high bonus. The share of the rollout used for training determines most of the cost and
+is a free parameter; Burda et al. lower it as rollouts grow ("Exploration by Random Network
+Distillation", 2019, 3.5).
 """
 
 from collections.abc import Callable
@@ -19,11 +20,11 @@ from rlgen.protocols import check_numbers
 from rlgen.types import Key, Metrics, PyTree
 
 RowLoss = Callable[[PyTree, Int[Array, " B"]], tuple[Float[Array, " B"], dict[str, Array]]]
-"""Loss of each of some rows, and what to report of each, [B]."""
+"""Function from parameters and row indices to the loss and the metrics of each row, [B]."""
 
 
 class Fit(NamedTuple):
-    """What learns."""
+    """Trained parameters and optimiser state."""
 
     params: PyTree
     opt_state: PyTree
@@ -33,18 +34,18 @@ class Fit(NamedTuple):
 class Training:
     """Adam on a random part of a rollout's rows, which are its steps.
 
-    Rows of no account, such as steps of slots without weight, have no influence. A minibatch
-    without others is no step.
+    Invalid rows, such as steps of slots without weight, have no influence. A minibatch without
+    valid rows makes no step.
 
     Attributes:
-        share: of a rollout's steps that an epoch learns from; 0 learns nothing.
-        num_epochs: passes, each over steps drawn anew.
-        num_minibatches: gradient steps in a pass.
-        learning_rate: Adam's step size.
-        max_grad_norm: clips the gradient's global norm; 0 turns it off.
+        share: Share of a rollout's steps used in an epoch; 0 disables training.
+        num_epochs: Epochs per rollout, each on newly sampled steps.
+        num_minibatches: Gradient steps per epoch.
+        learning_rate: Step size of Adam.
+        max_grad_norm: Maximum global norm of the gradient; 0 disables clipping.
 
     Raises:
-        ValueError: a field outside its range.
+        ValueError: If a field is out of range.
     """
 
     share: float = 0.25
@@ -63,19 +64,19 @@ class Training:
             raise ValueError(f"training.max_grad_norm must be 0 or more, got {self.max_grad_norm}")
 
     def begin(self, params: PyTree) -> Fit:
-        """Before the first step."""
+        """Return the state before the first gradient step."""
         return Fit(params, self._optimizer.init(params))
 
     def run(
         self, key: Key, fit: Fit, loss: RowLoss, valid: Bool[Array, " M"]
     ) -> tuple[Fit, Metrics]:
-        """Learn from some of M rows; metrics are means over the rows that counted.
+        """Train on a random part of M rows; metrics are means over the valid rows used.
 
         Args:
-            key: consumed.
-            fit: what learns.
-            loss: of rows, by their numbers.
-            valid: whether a row counts.
+            key: Random key.
+            fit: Parameters and optimiser state.
+            loss: Loss and metrics of the rows at given indices.
+            valid: Whether each row may be used.
         """
         if self.share == 0:
             return fit, {}
@@ -86,6 +87,7 @@ class Training:
         keys = jax.random.split(key, self.num_epochs)
         rows = jnp.concatenate([self._draw(key, valid.size) for key in keys])
         fit, (metrics, num) = jax.lax.scan(minibatch, fit, rows)
+        # Metrics [steps] are weighted by each minibatch's number of valid rows.
         total = jnp.maximum(num.sum(), 1.0)
         return fit, {name: (x * num).sum() / total for name, x in metrics.items()}
 
@@ -94,18 +96,19 @@ class Training:
         return Optimizer("adam", self.max_grad_norm)
 
     def _draw(self, key: Key, num_rows: int) -> Int[Array, "m B"]:
-        """Rows of each minibatch: one at random from each of as many equal stretches.
+        """Draw the rows of each minibatch by stratified sampling: one row from each equal stretch.
 
-        As good as a draw without replacement, which would sort; and all rows where the share is 1.
-        Every minibatch goes through the whole rollout.
+        This serves as well as sampling without replacement, which would require a sort. A share of
+        1 selects every row. The stretches of each minibatch span the whole rollout.
         """
         size = max(round(self.share * num_rows / self.num_minibatches), 1)
         num = size * self.num_minibatches
         stretch = num_rows / num
         begin = jnp.arange(num, dtype=jnp.float32) * stretch
-        # A stretch of one row leaves no choice; rounding must not make one.
+        # A stretch of one row has only one choice, which float rounding must not change.
         within = jax.random.uniform(key, (num,)) * (stretch if stretch > 1 else 0.0)
         rows = jnp.minimum((begin + within).astype(jnp.int32), num_rows - 1)
+        # Minibatch i takes every num_minibatches-th stretch, starting at stretch i.
         return rows.reshape(size, self.num_minibatches).T
 
     def _step(
@@ -122,5 +125,5 @@ class Training:
 
         grads, metrics = jax.grad(total, has_aux=True)(fit.params)
         new = self._optimizer.step(fit.params, fit.opt_state, grads, self.learning_rate)
-        # Adam would go on by its momentum.
+        # Without valid rows the gradient is 0, but Adam's momentum would still move the parameters.
         return tree_where(num > 0, Fit(*new), fit), (metrics, num)

@@ -1,1 +1,1 @@
-"""Learners: who learns from a rollout."""
+"""Learners: algorithms that update an agent from a rollout; see `rlgen.protocols.Learner`."""

@@ -1,7 +1,7 @@
-"""Advantage actor-critic: one step up the policy gradient for each rollout.
+"""Advantage actor-critic (A2C): one policy-gradient step for each rollout.
 
-Source: Mnih et al., 2016, "Asynchronous Methods for Deep Reinforcement Learning", section 4, its
-workers in step with one another.
+Source: Mnih et al., 2016, "Asynchronous Methods for Deep Reinforcement Learning", section 4, with
+synchronous workers.
 """
 
 from collections.abc import Callable
@@ -23,15 +23,15 @@ from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
 class A2CState(NamedTuple):
-    """An agent."""
+    """Parameters and optimiser state of an agent."""
 
     params: PyTree
-    opt_state: PyTree  # of each group, where the network has groups
+    opt_state: PyTree  # {group: state}; a network without groups has one, "all"
     num_updates: Int[Array, ""]  # rollouts learned from
 
 
 class Batch(NamedTuple):
-    """What a rollout teaches, [T, N]; constants of the loss."""
+    """Advantages, value targets and weights of a rollout; constants of the loss."""
 
     advantage: Float[Array, "T N"]
     target: Float[Array, "T N"]
@@ -40,24 +40,29 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class A2C(ActorCriticLearner):
-    """One gradient step a rollout; rollouts are best short, episodes running on between them.
+    """Advantage actor-critic with one gradient step per rollout.
 
-    Each step's log-probability is weighted by its own advantage. Where the network's parameters
-    fall into groups that share nothing (`rlgen.nn.approximators.Separate`), each has its own
-    optimiser state, clipping and step size.
+    Short rollouts work best; episodes continue across rollouts. If the network's parameters form
+    groups that share nothing (`rlgen.nn.approximators.Separate`), each group has its own optimiser
+    state, gradient clipping and step size. The log-probability of each step is weighted by the
+    advantage of that step alone.
 
     Attributes:
-        learning_rate: step size.
-        critic_learning_rate: step size of the network's group `critic`, if it has groups.
-        discount: γ, per step.
-        gae_lambda: λ of the advantage estimate.
-        entropy_coef: weight of the entropy bonus.
-        value_coef: weight of the value loss, a mean squared error.
-        normalize_advantage: to mean 0 and deviation 1 over the rollout.
-        bootstrap_truncation: whether a time limit bootstraps (`False`: it counts as termination).
+        network: Policy and value network.
+        optimizer: Optimiser of each group of parameters.
+        learning_rate: Step size.
+        critic_learning_rate: Step size of the network's group `critic`, if it has groups.
+        discount: Discount γ per step.
+        gae_lambda: λ of the generalised advantage estimate.
+        entropy_coef: Weight of the entropy bonus.
+        value_coef: Weight of the value loss, a mean squared error.
+        normalize_advantage: Whether advantages are normalised to mean 0 and standard deviation 1
+            over the rollout.
+        bootstrap_truncation: Whether the return is bootstrapped where an episode is truncated at
+            the time limit; if false, truncation is treated as termination.
 
     Raises:
-        ValueError: a field outside its range.
+        ValueError: If a field is out of range.
     """
 
     env: LevelEnv
@@ -78,37 +83,37 @@ class A2C(ActorCriticLearner):
         check_numbers(self, "discount", "gae_lambda", least=0, most=1, owner="A2C's ")
 
     def check(self, num_steps: int, num_slots: int) -> None:
-        """Refuse an environment that the network cannot take; any rollout will do.
+        """Check that the network fits the environment; rollouts may have any size.
 
         Raises:
-            ValueError: with what to choose instead.
+            ValueError: If it does not fit; the message names an alternative.
         """
         del num_steps, num_slots
         check_actions(self.env)
         self.network.check(self.env)
 
     def init(self, key: Key) -> A2CState:
-        """An untrained agent."""
+        """Return an untrained agent."""
         params = self.network.init(key, self.env)
         groups = {name: self.optimizer.init(part) for name, part in self._groups(params).items()}
         return A2CState(params, groups, jnp.int32(0))
 
     def discounting(self) -> dict[str, Any]:
-        """What the advantages of a score share with this learner's."""
+        """Return the settings of advantage estimation that scores share with this learner."""
         return discounting(self)
 
     def offers(self, capability: Callable) -> bool:
-        """A log-policy, if the network has no memory; else what actor-critic learners offer."""
+        """Return whether a capability is offered; `log_policy` needs a network without memory."""
         if capability is Learner.log_policy and jax.tree.leaves(self.network.initial_carry(1)):
             return False
         return super().offers(capability)
 
     def log_policy(self, state: A2CState, obs: PyTree) -> Float[Array, "B A"]:
-        """Log-probabilities of all actions, of a network without memory.
+        """Return the log-probabilities of all actions.
 
         Raises:
-            MissingCapability: the network remembers, so its policy is no function of the
-                observation.
+            MissingCapability: If the network is recurrent; its policy is then not a function of
+                the observation alone.
         """
         self.must_offer(
             Learner.log_policy, "log_policy needs a network without memory, such as core='none'"
@@ -121,7 +126,7 @@ class A2C(ActorCriticLearner):
     def update(
         self, key: Key, state: A2CState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[A2CState, Metrics]:
-        """One step on a rollout [T, N]; the key is not used."""
+        """Make one gradient step on a rollout [T, N]; the key is not used."""
         del key
         batch = self._batch(rollout, weight)
         grads, metrics = jax.grad(self._loss, has_aux=True)(state.params, rollout, batch)
@@ -145,18 +150,20 @@ class A2C(ActorCriticLearner):
 
     def _batch(self, rollout: Rollout, weight: Float[Array, " N"]) -> Batch:
         advantage = gae(rollout, self.discount, self.gae_lambda, self.bootstrap_truncation)
-        # Weights multiply, and 0 times NaN is NaN: what must not count is taken out altogether.
+        # Weights multiply, and 0 times NaN is NaN: unused slots are replaced by 0.
         used = weight[None] > 0
         advantage = jnp.where(used, advantage, 0.0)
         target = advantage + jnp.where(used, rollout.value, 0.0)
         weights = jnp.broadcast_to(weight, advantage.shape)
         weights /= jnp.maximum(weights.sum(), 1e-8)
+        # The weights sum to 1, so weighted sums are means; an update without any weight gives 0.
         if self.normalize_advantage:
             centred = advantage - (weights * advantage).sum()
             advantage = centred / (jnp.sqrt((weights * centred**2).sum()) + 1e-8)
         return Batch(advantage, target, weights)
 
     def _loss(self, params: PyTree, rollout: Rollout, batch: Batch) -> tuple[Array, Metrics]:
+        # The recurrent state before the first step; later ones are recomputed by the unroll.
         carry = jax.tree.map(lambda x: x[0], rollout.carry)
         _, logits, value = self.network.unroll(self.env, params, carry, rollout.obs, rollout.first)
 
@@ -176,10 +183,11 @@ class A2C(ActorCriticLearner):
 
 
 def build(env: LevelEnv, **fields: Any) -> A2C:
-    """Tables and plain gradient steps where the environment enumerates its states, else a network.
+    """Return A2C for an environment: tabular if it enumerates its states, else with a network.
 
-    Source: the tabular agent's step sizes are the antagonist's in Jackson et al., 2023,
-    "Discovering General Reinforcement Learning Algorithms with Adversarial Environment Design".
+    The tabular agent uses SGD with the step sizes of the antagonist of GROOVE: Jackson et al.,
+    2023, "Discovering General Reinforcement Learning Algorithms with Adversarial Environment
+    Design".
     """
     if not registry.has(env, LevelEnv.num_states):
         return A2C(env, **fields)
@@ -194,5 +202,5 @@ def build(env: LevelEnv, **fields: Any) -> A2C:
 
 
 def tiny(env: LevelEnv) -> A2C:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     return A2C(env, Separate(MLP((8,))), learning_rate=1e-3)

@@ -1,4 +1,4 @@
-"""Discovered policy optimisation: PPO with another drift than clipping, found by LPO.
+"""Discovered policy optimisation (DPO): PPO with a closed-form drift function discovered by LPO.
 
 Source: Lu et al., 2022, "Discovered Policy Optimisation".
 """
@@ -17,18 +17,19 @@ from rlgen.protocols import LevelEnv, check_numbers
 
 @dataclass(frozen=True)
 class DiscoveredDrift:
-    """The closed form that the authors read off the network that they had trained.
+    """Drift function in closed form, fitted by the authors to their learned drift network.
 
-    Where the advantage A is 0 or more: relu((ρ - 1) A - α tanh((ρ - 1) A / α)); elsewhere
-    relu(A log ρ - β tanh(A log ρ / β)). It is 0 with its gradient at ρ = 1, and tolerates likelier
-    good actions longer than likelier bad ones.
+    With importance ratio ρ and advantage A, the drift is relu((ρ - 1) A - α tanh((ρ - 1) A / α))
+    where A ≥ 0, and relu(A log ρ - β tanh(A log ρ / β)) elsewhere. The drift and its gradient are 0
+    at ρ = 1. It penalises making an action with A ≥ 0 more likely and an action with A < 0 less
+    likely; with the default coefficients, the former more weakly.
 
     Attributes:
-        alpha: α, for good actions.
-        beta: β, for bad ones.
+        alpha: Coefficient α for actions with A ≥ 0.
+        beta: Coefficient β for actions with A < 0.
 
     Raises:
-        ValueError: a coefficient that is not above 0.
+        ValueError: If a coefficient is not above 0.
     """
 
     alpha: float = 2.0
@@ -40,14 +41,15 @@ class DiscoveredDrift:
     def __call__(
         self, log_ratio: Float[Array, "*B"], advantage: Float[Array, "*B"]
     ) -> Float[Array, "*B"]:
-        """ρ A less the drift."""
+        """Return the surrogate objective, ρ A minus the drift."""
         ratio = jnp.exp(log_ratio)
         return ratio * advantage - self.drift(log_ratio, advantage)
 
     def drift(
         self, log_ratio: Float[Array, "*B"], advantage: Float[Array, "*B"]
     ) -> Float[Array, "*B"]:
-        """What each step costs, 0 or more."""
+        """Return the drift of each step, which is at least 0."""
+        # x - c tanh(x / c) is negative for x < 0, where relu removes it, and x³ / (3 c²) near 0.
         good = (jnp.exp(log_ratio) - 1) * advantage
         bad = log_ratio * advantage
         for_good = jax.nn.relu(good - self.alpha * jnp.tanh(good / self.alpha))
@@ -56,12 +58,12 @@ class DiscoveredDrift:
 
 
 def build(env: LevelEnv, **fields: Any) -> PPO:
-    """Feed-forward PPO for an environment, with this drift."""
+    """Return feed-forward PPO with this drift for an environment."""
     fields.setdefault("surrogate", DiscoveredDrift())
     return PPO(env, **fields)
 
 
 def tiny(env: LevelEnv) -> PPO:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     network = ActorCritic(core="none", hidden_size=8, head_size=8, conv_features=2)
     return build(env, network=network, learning_rate=1e-3, num_epochs=2, num_minibatches=2)

@@ -1,7 +1,9 @@
-"""An agent trained by a learned update rule: `Agent` is the agent itself, `LPG` the learner.
+"""LPG: an agent trained by a learned update rule, whose parameters stay fixed here.
 
-Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG); the rule may come
-from any meta-training (`algos/meta/`). Here it is fixed.
+`Agent` performs the inner-loop updates, also during meta-training (`algos/meta/`); `LPG` is the
+learner that applies a trained rule.
+
+Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG).
 """
 
 import dataclasses
@@ -22,55 +24,58 @@ from rlgen.returns import discounting, gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 _TOLD = 0x544F4C44
-"""Folded into an agent's key, for what its clock is told in a control experiment."""
+"""Folded into an agent's key to sample `told_lifetime` in a control experiment."""
 
 
 class AgentState(NamedTuple):
-    """Parameters and optimisers of one agent."""
+    """Parameters and optimiser states of one agent."""
 
     actor: PyTree  # observation -> logits of A actions
     bootstrap: PyTree  # observation -> logits of the prediction y, m categories
-    critic: PyTree  # observation -> value; of no concern to the rule
+    critic: PyTree  # observation -> value; not an input of the rule
     actor_opt: PyTree
     bootstrap_opt: PyTree
     critic_opt: PyTree
-    num_updates: Int[Array, ""]  # n, updates in this life
-    lifetime: Int[Array, ""]  # N, updates that the life will have
-    told_lifetime: Int[Array, ""]  # what a clock says of N; another number in control experiments
+    num_updates: Int[Array, ""]  # n, updates so far in this lifetime
+    lifetime: Int[Array, ""]  # N, updates in the whole lifetime
+    told_lifetime: Int[Array, ""]  # N as given to the rule; differs only in control experiments
 
 
 class AgentStats(NamedTuple):
-    """What an update did, mean over the batch; differentiable like the update itself."""
+    """Statistics of an update, means over the batch; differentiable like the update itself."""
 
     entropy: Float[Array, ""]  # of the policy after the update, nats
     prediction_entropy: Float[Array, ""]  # of y after the update, nats
     kl: Float[Array, ""]  # KL(y ‖ ŷ) before the update, nats
-    loss: Float[Array, ""]  # what was descended, before the update
+    loss: Float[Array, ""]  # the inner loss before the update
 
 
 @dataclass(frozen=True)
 class Agent(Actor):
-    """Acts, tells the rule what it did, and does what the rule says.
+    """Inner-loop agent, updated towards the targets of a rule.
 
-    One gradient step of -mean(π̂ log π(a|s)) + kl_coef · mean KL(y(s) ‖ ŷ), in which π̂ and ŷ are
-    constants. The step is written out, not differentiated, so that a derivative with respect to the
-    targets is an ordinary reverse pass.
+    An update is one gradient step on -mean(π̂ log π(a|s)) + kl_coef · mean KL(y(s) ‖ ŷ), where the
+    targets π̂ and ŷ are constants. The gradient is written in closed form rather than obtained by
+    differentiation, so that a derivative with respect to the targets needs only one ordinary
+    reverse pass.
 
     Attributes:
-        network: form of the policy, the prediction and the critic, one each.
-        learning_rate: step size of the policy.
-        bootstrap_learning_rate: step size of the prediction.
-        critic_learning_rate: step size of the critic.
-        kl_coef: α_y, weight of the prediction's loss.
-        discount: γ, per step.
+        network: Architecture of the policy, the prediction and the critic, three separate networks.
+        optimizer: Optimiser of each of the three networks.
+        learning_rate: Step size of the policy.
+        bootstrap_learning_rate: Step size of the prediction.
+        critic_learning_rate: Step size of the critic.
+        kl_coef: Weight α_y of the prediction's loss.
+        discount: Discount γ per step.
         gae_lambda: λ of the advantages and of the critic's targets.
-        bootstrap_truncation: whether a time limit bootstraps in the critic's targets (`False`: it
-            counts as termination). For the rule, an end is an end.
-        num_predictions: m; 0 is whatever the rule has.
+        bootstrap_truncation: Whether the critic's targets are bootstrapped where an episode is
+            truncated at the time limit; if false, truncation is treated as termination. The rule
+            does not distinguish truncation from termination.
+        num_predictions: Size m of the prediction vector; 0 takes it from the rule.
 
     Raises:
-        ValueError: a field outside its range, or an environment whose actions are continuous or
-            whose observations the network cannot take.
+        ValueError: If a field is out of range, the environment's actions are continuous, or the
+            network does not fit its observations.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"last_obs"})
@@ -85,7 +90,7 @@ class Agent(Actor):
     discount: float = 0.99
     gae_lambda: float = 0.95
     bootstrap_truncation: bool = True
-    num_predictions: int = field(default=8, metadata={"config": False})  # the rule's to say
+    num_predictions: int = field(default=8, metadata={"config": False})  # set by the rule
 
     def __post_init__(self):
         check_actions(self.env)
@@ -104,20 +109,24 @@ class Agent(Actor):
         _refuse(wrong, "num_predictions", self.num_predictions, "at least 2, or 0 for the rule's")
 
     def for_rule(self, rule: Rule) -> "Agent":
-        """The same agent with as many predictions as the rule has.
+        """Return a copy whose prediction vector has the size that the rule needs.
 
         Raises:
-            ValueError: it was made with another number of them.
+            ValueError: If this agent has a different `num_predictions`, other than 0.
         """
         if self.num_predictions not in (0, rule.num_predictions):
             raise ValueError(
-                f"the agent makes num_predictions={self.num_predictions}, but the rule was made "
-                f"for {rule.num_predictions}; leave the agent's at 0 to take over the rule's"
+                f"the agent has num_predictions={self.num_predictions}, but the rule has "
+                f"{rule.num_predictions}; set the agent's to 0 to use the rule's"
             )
         return dataclasses.replace(self, num_predictions=rule.num_predictions)
 
     def init(self, key: Key, lifetime: int | Int[Array, ""] = 1) -> AgentState:
-        """A newborn agent, which will have `lifetime` updates; of concern to a clock alone."""
+        """Return a new agent with a lifetime in updates, which only a rule with a clock reads.
+
+        Raises:
+            ValueError: If `num_predictions` is 0.
+        """
         if self.num_predictions == 0:
             raise ValueError("the agent's num_predictions is 0: call for_rule(rule) first")
         key_actor, key_bootstrap, key_critic = jax.random.split(key, 3)
@@ -130,7 +139,7 @@ class Agent(Actor):
         return AgentState(actor, bootstrap, critic, *opts, jnp.int32(0), known, known)
 
     def initial_carry(self, num_slots: int) -> tuple[()]:
-        """Nothing is remembered from step to step."""
+        """Return an empty carry: the agent has no memory."""
         del num_slots
         return ()
 
@@ -146,22 +155,27 @@ class Agent(Actor):
     def value(
         self, state: AgentState, carry: PyTree, obs: PyTree, first: Bool[Array, " W"]
     ) -> Float[Array, " W"]:
-        """The critic's value of an observation."""
+        """Return the critic's value of each observation."""
         del carry, first
         return self.network.apply(self.env, state.critic, obs)[:, 0]
 
     def log_policy(self, state: AgentState, obs: PyTree) -> Float[Array, "B A"]:
-        """Log-probabilities of all actions."""
+        """Return the log-probabilities of all actions."""
         return jax.nn.log_softmax(self.network.apply(self.env, state.actor, obs))
 
     def inputs(self, state: AgentState, rollout: Rollout) -> RuleInputs:
-        """What the rule is told of a rollout [T, W] of this agent; differentiable in `state`."""
+        """Compute the rule's inputs from a rollout [T, W] of this agent; differentiable in `state`.
+
+        π and y are recomputed with the current parameters, so that meta-gradients pass through
+        them.
+        """
         num_steps, num_workers = rollout.reward.shape
         log_pi = self.log_policy(state, _flat(rollout.obs)).reshape(num_steps, num_workers, -1)
         every_obs = jax.tree.map(
             lambda x, last: jnp.concatenate([x, last]), rollout.obs, rollout.last_obs
         )
         logits = self.network.apply(self.env, state.bootstrap, _flat(every_obs))
+        # [T + 1, W, m]; y[t + 1] is another episode's where done; the rule masks it.
         y = jax.nn.softmax(logits).reshape(num_steps + 1, num_workers, -1)
         return RuleInputs(
             reward=rollout.reward + rollout.bonus,
@@ -177,18 +191,22 @@ class Agent(Actor):
     def learn(
         self, state: AgentState, rollout: Rollout, targets: Targets, weight: Float[Array, " W"]
     ) -> tuple[AgentState, AgentStats]:
-        """One step towards the targets; differentiable in `state` and `targets`.
+        """Make one gradient step towards the targets; differentiable in `state` and `targets`.
 
-        The gradient's closed form, of a batch of B steps with equal weights: with respect to the
-        logits of the policy -π̂ (1[k = a] - π_k) / B, to those of the prediction
-        α_y y_j (log y_j - log ŷ_j - KL) / B; one product with each network's Jacobian follows.
+        For a batch of B steps with equal weights, the gradient with respect to the policy's logits
+        is -π̂ (1[k = a] - π_k) / B, and with respect to the prediction's logits
+        α_y y_j (log y_j - log ŷ_j - KL) / B. Each is multiplied by the network's Jacobian.
 
         Args:
-            state: of one agent.
-            rollout: [T, W], of this agent.
-            targets: [T, W].
-            weight: of each worker; only their ratios matter, but one must be above 0.
+            state: State of one agent.
+            rollout: Rollout [T, W] of this agent.
+            targets: Targets of the rule, [T, W].
+            weight: Weight of each worker; only ratios matter, and at least one must be above 0.
+
+        Returns:
+            The state after the step, with the critic unchanged, and statistics of the update.
         """
+        # One vjp per network maps the logits' gradients to its parameters, without nested autodiff.
         obs, share = _flat(rollout.obs), _share(weight, rollout.reward.shape[0])
         target = _flat(targets)
         logits, to_actor = jax.vjp(lambda p: self.network.apply(self.env, p, obs), state.actor)
@@ -220,7 +238,7 @@ class Agent(Actor):
         targets: Targets,
         weight: Float[Array, " W"],
     ) -> Float[Array, ""]:
-        """What `learn` descends, as a function of the parameters; nothing but tests need it."""
+        """Return the loss that `learn` descends as a function of the parameters; used in tests."""
         obs, share = _flat(rollout.obs), _share(weight, rollout.reward.shape[0])
         hat, log_y_hat = _flat(targets)
         log_pi = jax.nn.log_softmax(self.network.apply(self.env, actor, obs))
@@ -230,13 +248,13 @@ class Agent(Actor):
         return (share * (self.kl_coef * kl - gain)).sum()
 
     def advantage(self, rollout: Rollout) -> Float[Array, "T W"]:
-        """Generalised advantage estimates from the values that the critic gave while playing."""
+        """Return generalised advantage estimates from the values recorded in the rollout."""
         return gae(rollout, self.discount, self.gae_lambda, self.bootstrap_truncation)
 
     def learn_critic(
         self, state: AgentState, rollout: Rollout, weight: Float[Array, " W"]
     ) -> tuple[AgentState, Float[Array, ""]]:
-        """One step of the critic on its mean squared error, and that error before the step.
+        """Make one critic step on the mean squared error, and return that error before the step.
 
         Differs from GROOVE's code, where the critic's gradient is identically 0.
         """
@@ -258,17 +276,17 @@ class Agent(Actor):
 
 
 def build_agent(env: LevelEnv, **fields: object) -> Agent:
-    """The agent for an environment: a table where its observations can be counted, else a network.
+    """Return the agent for an environment: tabular for enumerable observations, else with networks.
 
-    Tables learn by clipped gradient descent with rates 40, 4 and 4, as in GROOVE's code; networks
-    by Adam with rate 1e-3.
+    Tables are trained by clipped gradient descent with step sizes 40, 4 and 4, as in GROOVE's code;
+    networks by Adam with step size 1e-3.
 
     Args:
-        env: with discrete actions.
-        fields: of `Agent`, instead of these.
+        env: Environment with discrete actions.
+        fields: Fields of `Agent` that replace these defaults.
 
     Raises:
-        ValueError: as `Agent`.
+        ValueError: As in `Agent`.
     """
     network = fields.pop("network", None) or approximator_for(env)
     defaults: dict[str, object] = {"optimizer": Optimizer(kind="sgd", max_grad_norm=0.5)}
@@ -282,7 +300,7 @@ def build_agent(env: LevelEnv, **fields: object) -> Agent:
 def _policy_signal(
     logits: Float[Array, "B A"], action: Int[Array, " B"], hat: Float[Array, " B"]
 ) -> tuple[Float[Array, " B"], Float[Array, "B A"]]:
-    """π̂ log π(a|s) of each step, and the derivative of its negative for the logits."""
+    """Return π̂ log π(a|s) of each step, and the gradient of its negative in the logits."""
     log_pi = jax.nn.log_softmax(logits)
     direction = jax.nn.one_hot(action, logits.shape[-1]) - jnp.exp(log_pi)
     return hat * _chosen(log_pi, action), -hat[:, None] * direction
@@ -291,7 +309,7 @@ def _policy_signal(
 def _prediction_signal(
     logits: Float[Array, "B m"], log_target: Float[Array, "B m"]
 ) -> tuple[Float[Array, " B"], Float[Array, "B m"]]:
-    """KL(y ‖ ŷ) of each step, and its derivative for the logits of y."""
+    """Return KL(y ‖ ŷ) of each step, and its gradient in the logits of y."""
     log_y = jax.nn.log_softmax(logits)
     excess = log_y - log_target
     kl = (jnp.exp(log_y) * excess).sum(-1)
@@ -299,17 +317,19 @@ def _prediction_signal(
 
 
 def _flat(tree: PyTree) -> PyTree:
-    """[T, W, ...] as one batch axis."""
+    """Flatten [T, W, ...] to [T W, ...]."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), tree)
 
 
 def _share(weight: Float[Array, " W"], num_steps: int) -> Float[Array, " TW"]:
-    """Of each step in the whole batch; they sum to 1."""
+    """Return the weight of each step in the flattened batch; the weights sum to 1."""
     share = weight / (jnp.maximum(weight.sum(), 1e-8) * num_steps)
     return jnp.tile(share, num_steps)
 
 
 def _chosen(log_pi: Float[Array, "*B A"], action: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    # A mask rather than a gather, whose derivative would be a scatter. `where` also avoids
+    # 0 · (−inf) at impossible actions.
     chosen = jax.nn.one_hot(action, log_pi.shape[-1], dtype=bool)
     return jnp.where(chosen, log_pi, 0.0).sum(-1)
 
@@ -320,38 +340,39 @@ def _refuse(wrong: bool, name: str, value: object, allowed: str) -> None:
 
 
 class LPGState(NamedTuple):
-    """An agent and the rule it learns by."""
+    """An agent and the parameters of its update rule."""
 
-    rule: PyTree  # constant
+    rule: PyTree  # parameters of the rule; constant
     agent: AgentState
 
     @property
     def params(self) -> dict[str, PyTree]:
-        """What is trained."""
+        """Trained parameters of the agent."""
         agent = self.agent
         return {"actor": agent.actor, "bootstrap": agent.bootstrap, "critic": agent.critic}
 
 
 @dataclass(frozen=True)
 class LPG(RuleFollower):
-    """Does what a learned rule says, once a rollout.
+    """Learner that applies a learned update rule once per rollout.
 
-    The rollout's slots are the workers of one agent. A bonus counts as reward.
+    The rollout's slots are the workers of one agent. A bonus is added to the reward.
 
     Attributes:
-        agent: who acts and learns; makes as many predictions as the rule has.
-        rule: a run of meta-training, a `.npz` file, the name of a rule that ships with rlgen, or
-            `untrained`.
-        net: sizes of an untrained rule; a learned one has its own.
-        num_updates: of the agent's life, for a rule with a clock; `rlgen train` sets it from
-            `--steps`.
-        frozen_clock: control experiment: a rule with a clock is told n/N = 0.5 all through a life.
-        told_horizons: control experiment: it is told one of these lifetimes, drawn for each agent,
-            in place of the true N; n/N stays true.
+        agent: Agent that acts and is trained; the size of its prediction is that of the rule.
+        rule: Run folder of meta-training, a `.npz` file, the name of a rule that ships with
+            rlgen, or `untrained`.
+        net: Sizes of an untrained rule; a learned rule has its own.
+        num_updates: Updates in the agent's lifetime, needed by a rule with a clock; `rlgen train`
+            sets it from `--steps`.
+        frozen_clock: Control experiment: a rule with a clock receives n/N = 0.5 for the whole
+            lifetime.
+        told_horizons: Control experiment: a rule with a clock receives, in place of the true N, one
+            of these lifetimes, sampled for each agent; n/N remains correct.
 
     Raises:
-        ValueError: the rule cannot be loaded, or does not fit the agent or `net`; at `init`, a rule
-            with a clock and a life of unknown length.
+        ValueError: If the rule cannot be loaded, or does not fit the agent or `net`. Raised at
+            `init` if the rule has a clock and the lifetime is unknown.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"last_obs"})
@@ -365,51 +386,53 @@ class LPG(RuleFollower):
     told_horizons: tuple[int, ...] = ()
 
     def __post_init__(self):
-        self.agent.for_rule(self.rule_net)
+        self.agent.for_rule(self.rule_net)  # raises if they do not fit
 
     def init(self, key: Key) -> LPGState:
-        """A newborn agent and the rule; an untrained one is drawn like the agent."""
+        """Return a new agent and its rule; an untrained rule is initialised from the same key."""
         if self.rule != UNTRAINED:
             return self.init_with(key, load_rule(self.rule, Rule).params)
         key_rule, key_agent = jax.random.split(key)
         return self.init_with(key_agent, self.net.init(key_rule))
 
     def newborn(self, key: Key, rule: PyTree, lifetime: int | Int[Array, ""]) -> LPGState:
-        """An agent of a known lifetime that will learn by the given parameters of a rule."""
+        """Return a new agent with the given lifetime and parameters of the rule."""
         agent = self._agent.init(key, lifetime)
         if self.told_horizons:
             horizons = jnp.asarray(self.told_horizons, jnp.int32)
+            # Folded in, not split: the agent is initialised as it is without this option.
             told = jax.random.choice(jax.random.fold_in(key, _TOLD), horizons)
             agent = agent._replace(told_lifetime=told)
         return LPGState(rule, agent)
 
     def spanning(self, num_updates: int) -> "LPG":
-        """The same, whose agent lives for so many updates."""
+        """Return a copy whose agent has a lifetime of `num_updates` updates."""
         return replace(self, num_updates=num_updates)
 
     def discounting(self) -> dict[str, Any]:
-        """The agent's."""
+        """Return the agent's settings of advantage estimation."""
         return discounting(self.agent)
 
     def for_env(self, env: LevelEnv) -> "LPG":
-        """The same in another environment.
+        """Return a copy for another environment.
 
-        Within its family an agent keeps its hyperparameters; elsewhere it has `build_agent`'s.
+        The agent keeps its hyperparameters within an environment family; in another family it has
+        the defaults of `build_agent`.
         """
         if type(env) is type(self.env):
             return replace(self, env=env, agent=replace(self.agent, env=env))
         return replace(self, env=env, agent=build_agent(env, num_predictions=0))
 
     def log_policy(self, state: LPGState, obs: PyTree) -> Float[Array, "B A"]:
-        """Log-probabilities of all actions."""
+        """Return the log-probabilities of all actions."""
         return self.agent.log_policy(state.agent, obs)
 
     def update(
         self, key: Key, state: LPGState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[LPGState, Metrics]:
-        """One step towards the rule's targets, and one of the critic, on a rollout [T, N]."""
+        """Make one step towards the rule's targets and one critic step on a rollout [T, N]."""
         del key
-        # Weights multiply, and 0 times NaN is NaN: what must not count is taken out altogether.
+        # Weights multiply, and 0 times NaN is NaN: unused slots are zeroed beforehand.
         rollout = _without(weight <= 0, rollout)
         agent = self._agent
         inputs = agent.inputs(state.agent, rollout)
@@ -418,6 +441,7 @@ class LPG(RuleFollower):
         targets = self.rule_net(state.rule, inputs)
         learned, stats = agent.learn(state.agent, rollout, targets, weight)
         learned, critic_loss = agent.learn_critic(learned, rollout, weight)
+        # [1, N]: means over steps, weighted sums over slots.
         share = (weight / weight.sum())[None]
         metrics = {
             **stats._asdict(),
@@ -431,7 +455,7 @@ class LPG(RuleFollower):
     def _policy_step(
         self, state: LPGState, learned: AgentState, rollout: Rollout
     ) -> Float[Array, "T N"]:
-        """KL(policy before ‖ policy after) of an update, where the rollout was, nats."""
+        """KL(policy before ‖ policy after) of an update at each step of the rollout, in nats."""
         obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
         before = self.agent.log_policy(state.agent, obs)
         after = self.agent.log_policy(learned, obs)
@@ -443,19 +467,19 @@ class LPG(RuleFollower):
 
 
 def build(env: LevelEnv, **fields: Any) -> LPG:
-    """An agent for an environment that learns by a rule; fields of `LPG`."""
+    """Return LPG for an environment; `fields` are those of `LPG`."""
     agent = fields.pop("agent", None) or build_agent(env, num_predictions=0)
     return LPG(env, agent, **fields)
 
 
 def tiny(env: LevelEnv) -> LPG:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     net = Rule(hidden_size=8, num_predictions=4, embedding_size=4)
     return build(env, net=net, num_updates=4)
 
 
 def _without(unused: Bool[Array, " N"], rollout: Rollout) -> Rollout:
-    """The rollout with zeros for whatever was paid or expected in some slots."""
+    """Return the rollout with rewards, bonuses and values of unused slots set to 0."""
     names = ("reward", "bonus", "value", "next_value")
     kept = {name: jnp.where(unused[None], 0.0, getattr(rollout, name)) for name in names}
     return rollout._replace(**kept)

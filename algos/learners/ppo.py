@@ -1,4 +1,4 @@
-"""Proximal policy optimisation, feed-forward or recurrent.
+"""Proximal policy optimisation (PPO), with a feed-forward or recurrent network.
 
 Source: Schulman et al., 2017, "Proximal Policy Optimization Algorithms".
 """
@@ -20,7 +20,7 @@ from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
 class PPOState(NamedTuple):
-    """An agent."""
+    """Parameters and optimiser state of an agent."""
 
     params: PyTree
     opt_state: PyTree
@@ -28,42 +28,43 @@ class PPOState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Sequences to learn from, [T, N, ...]."""
+    """Sequences to train on, [T, N, ...]."""
 
     rollout: Rollout
     advantage: Float[Array, "T N"]
     target: Float[Array, "T N"]
     weight: Float[Array, "T N"]
-    # Of the bonus alone, where it has a value of its own; `()` otherwise.
+    # Value and target of the bonus stream; `()` without two streams.
     bonus_value: Float[Array, "T N"] | tuple[()] = ()
     bonus_target: Float[Array, "T N"] | tuple[()] = ()
 
 
 @runtime_checkable
 class Surrogate(Protocol):
-    """What a policy gains by each step, if it is near the one that collected the data."""
+    """Surrogate objective of each step, valid near the policy that collected the data."""
 
     def __call__(
         self, log_ratio: Float[Array, "*B"], advantage: Float[Array, "*B"]
     ) -> Float[Array, "*B"]:
-        """The gain, to be maximised; its gradient at ratio 1 is that of the ratio × advantage."""
+        """Return the objective to maximise, with the gradient of ratio × advantage at ratio 1."""
         ...
 
 
 @dataclass(frozen=True)
 class IntrinsicStream:
-    """How the bonus is summed where it has a value of its own.
+    """Settings of the bonus's own value stream.
 
     Attributes:
-        discount: γ of the bonus, per step.
-        gae_lambda: λ of its advantage estimate.
-        episodic: whether its return ends with the episode; else it runs on into the next ones, so
-            that dying costs what could still be found.
-        coef: weight of its advantage.
-        extrinsic_coef: weight of the reward's advantage beside it.
+        discount: Discount γ of the bonus per step.
+        gae_lambda: λ of the bonus's advantage estimate.
+        episodic: Whether the return of the bonus ends with the episode. If false, it continues
+            into the following episodes, so that ending an episode forgoes no future bonus.
+        coef: Weight of the bonus's advantage.
+        extrinsic_coef: Weight of the extrinsic reward's advantage.
 
     Raises:
-        ValueError: a discount or λ outside [0, 1].
+        ValueError: If `discount` or `gae_lambda` is outside [0, 1].
+
     Source: Burda et al., 2019, "Exploration by Random Network Distillation", 2.3; the weights are
     1 and 2 there.
     """
@@ -80,13 +81,14 @@ class IntrinsicStream:
     def advantage(
         self, rollout: Rollout, values: Float[Array, "following N"]
     ) -> Float[Array, "T N"]:
-        """Generalised advantage estimates of the bonus alone.
+        """Return generalised advantage estimates of the bonus alone.
 
         Args:
-            rollout: [T, N].
-            values: [T + 1, N], the bonus's, of every observation and of what follows the last step.
-                Where an episode ended, what follows is the next one's start.
+            rollout: Rollout [T, N].
+            values: Bonus values [T + 1, N] of every observation and of the one after the last
+                step. Where an episode ended, the next value is that of the next episode's start.
         """
+        # If not episodic, the return bootstraps from the next episode's first observation.
         follows = jnp.where(rollout.done & self.episodic, 0.0, self.discount)
         delta = rollout.bonus + follows * values[1:] - values[:-1]
 
@@ -101,37 +103,41 @@ class IntrinsicStream:
 
 @dataclass(frozen=True)
 class PPO(ActorCriticLearner):
-    """PPO with the field's usual options, each a field; the defaults are JaxUED's for mazes.
+    """PPO with the usual options as fields; the defaults are those of JaxUED for mazes.
 
     Attributes:
-        learning_rate: Adam's step size.
-        anneal: lower the learning rate linearly over `num_updates` learned rollouts.
-        anneal_end: share of the learning rate that is left at the end.
-        num_updates: length of the annealing; `rlgen train` sets it from `--steps` and from the
-            share of updates that the sampler lets learn.
-        discount: γ, per step.
-        gae_lambda: λ of the advantage estimate.
-        clip: ε, how far the policy's ratio may move.
-        value_clip: how far a value may move from its old one; 0 turns it off.
-        entropy_coef: weight of the entropy bonus.
-        value_coef: weight of the value loss.
-        num_epochs: passes over a rollout.
-        num_minibatches: gradient steps in a pass; they split the sequences.
-        bptt_steps: length of the sequences that a recurrent policy is trained on; 0 is the whole
-            rollout. Shorter ones start from the states stored when playing.
-        max_grad_norm: clips the gradient's global norm; 0 turns it off.
-        normalize_advantage: to mean 0 and deviation 1 in each minibatch.
-        bootstrap_truncation: whether a time limit bootstraps (`False`: it counts as termination).
-        target_kl: stop the epochs of a rollout once the policy has moved this far, in nats; 0
-            turns it off.
-        adam_eps: Adam's ε.
-        two_streams: whether the bonus has a value of its own, as `intrinsic` says; else it is added
-            to the reward.
-        intrinsic: how the bonus is summed with two streams.
-        surrogate: what is maximised in place of the clipped ratio times the advantage; `()` clips.
+        network: Policy and value network.
+        learning_rate: Step size of Adam.
+        anneal: Whether the learning rate is lowered linearly over `num_updates` updates.
+        anneal_end: Share of the learning rate that remains at the end of annealing.
+        num_updates: Length of annealing in updates; `rlgen train` sets it from `--steps` and from
+            the share of updates in which the sampler trains the agent.
+        discount: Discount γ per step.
+        gae_lambda: λ of the generalised advantage estimate.
+        clip: Clipping range ε of the importance ratio.
+        value_clip: Largest change of a value prediction from its old one; 0 disables clipping.
+        entropy_coef: Weight of the entropy bonus.
+        value_coef: Weight of the value loss.
+        num_epochs: Passes over each rollout.
+        num_minibatches: Gradient steps per pass; each uses an equal part of the sequences.
+        bptt_steps: Length of the sequences for backpropagation through time; 0 uses whole
+            rollouts. Shorter sequences start from the recurrent states stored while playing.
+        max_grad_norm: Maximum global norm of the gradient; 0 disables clipping.
+        normalize_advantage: Whether advantages are normalised to mean 0 and standard deviation 1
+            in each minibatch.
+        bootstrap_truncation: Whether the return is bootstrapped where an episode is truncated at
+            the time limit; if false, truncation is treated as termination.
+        target_kl: KL divergence from the old policy, in nats, after which no further epoch is run
+            on a rollout; 0 disables early stopping.
+        adam_eps: ε of Adam.
+        two_streams: Whether the bonus has its own value function, configured by `intrinsic`; if
+            false, it is added to the reward.
+        intrinsic: Advantage estimate of the bonus, used with two streams.
+        surrogate: Objective that replaces the clipped surrogate; `()` uses clipping.
 
     Raises:
-        ValueError: a field outside its range.
+        ValueError: If a field is out of range, or `two_streams` is set for a network with one
+            value.
     """
 
     env: LevelEnv
@@ -167,30 +173,30 @@ class PPO(ActorCriticLearner):
         if self.two_streams and not self.network.offers(Network.values):
             raise ValueError(
                 f"PPO's two_streams needs a network with several values, such as ActorCritic; "
-                f"{type(self.network).__name__} has one"
+                f"{type(self.network).__name__} has only one"
             )
 
     @property
     def reads(self) -> frozenset[str]:
-        """What follows a rollout's last step, where the bonus has a value of its own."""
+        """`last_obs`, with two streams: the bonus's value is needed after the last step."""
         return frozenset({"last_obs"} if self.two_streams else ())
 
     @property
     def least_slots(self) -> int:
-        """One for each minibatch."""
+        """Smallest number of slots: one for each minibatch."""
         return self.num_minibatches
 
     @property
     def _network(self) -> Any:
-        """The network, with as many values as there are streams."""
+        """The network with one value output per stream."""
         network: Any = self.network
         return replace(network, num_values=2) if self.two_streams else network
 
     def check(self, num_steps: int, num_slots: int) -> None:
-        """Refuse rollouts that do not divide into this learner's sequences and minibatches.
+        """Check that rollouts can be divided into this learner's sequences and minibatches.
 
         Raises:
-            ValueError: with the sizes that would fit.
+            ValueError: If not; the message names sizes that fit.
         """
         length = self.bptt_steps or num_steps
         if num_steps % length:
@@ -207,27 +213,27 @@ class PPO(ActorCriticLearner):
             )
 
     def init(self, key: Key) -> PPOState:
-        """An untrained agent."""
+        """Return an untrained agent."""
         params = self._network.init(key, self.env)
         return PPOState(params, self._optimizer().init(params), jnp.int32(0))
 
     def spanning(self, num_updates: int) -> "PPO":
-        """The same, annealing over so many updates."""
+        """Return a copy that anneals over `num_updates` updates."""
         return replace(self, num_updates=num_updates)
 
     def without_schedule(self) -> "PPO":
-        """The same, with a constant learning rate."""
+        """Return a copy with a constant learning rate."""
         return replace(self, anneal=False)
 
     def discounting(self) -> dict[str, Any]:
-        """What the advantages of a score share with this learner's."""
+        """Return the settings of advantage estimation that scores share with this learner."""
         return discounting(self)
 
     def update(
         self, key: Key, state: PPOState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PPOState, Metrics]:
-        """Some epochs of clipped policy gradient on one rollout [T, N]."""
-        # Weights multiply, and 0 times NaN is NaN: what must not count is taken out altogether.
+        """Run several epochs of policy-gradient steps on one rollout [T, N]."""
+        # Weights multiply, and 0 times NaN is NaN: unused slots are zeroed beforehand.
         rollout = _without(weight <= 0, rollout)
         batch = self._cut(self._batch(state.params, rollout, weight))
         rate = self._rate(state.num_updates)
@@ -238,6 +244,7 @@ class PPO(ActorCriticLearner):
         start = (state.params, state.opt_state, jnp.bool_(True))
         keys = jax.random.split(key, self.num_epochs)
         (params, opt_state, _), metrics = jax.lax.scan(epoch, start, keys)
+        # Epochs after early stopping report 0, so metrics are means over the epochs that were run.
         num_run = metrics.get("epochs_run", jnp.ones(self.num_epochs)).sum()
         metrics = {name: values.sum() / num_run for name, values in metrics.items()}
         if self.target_kl > 0:
@@ -248,7 +255,7 @@ class PPO(ActorCriticLearner):
         return PPOState(params, opt_state, state.num_updates + 1), metrics
 
     def _batch(self, params: PyTree, rollout: Rollout, weight: Float[Array, " N"]) -> Batch:
-        """Advantages and targets; with two streams, of the reward and of the bonus apart."""
+        """Compute advantages and targets; with two streams, separately for reward and bonus."""
         advantage = gae(
             rollout,
             self.discount,
@@ -260,10 +267,12 @@ class PPO(ActorCriticLearner):
         batch = Batch(rollout._replace(last_obs=()), advantage, advantage + rollout.value, weights)
         if not self.two_streams:
             return batch
-        # One pass over what was seen, and over what follows: acting asked for no such value.
+        # Acting does not record the bonus's value, so one unroll computes it for all T + 1
+        # observations.
         obs = jax.tree.map(lambda *x: jnp.concatenate(x), rollout.obs, rollout.last_obs)
         first = jnp.concatenate([rollout.first, rollout.done[-1:]])
         carry = jax.tree.map(lambda x: x[0], rollout.carry)
+        # The network's values are [T + 1, N, 2]: the reward's, then the bonus's.
         values = self._network.values(self.env, params, carry, obs, first)[2][..., 1]
         values = jnp.where(weight[None] > 0, values, 0.0)
         of_bonus = self.intrinsic.advantage(rollout, values)
@@ -272,13 +281,14 @@ class PPO(ActorCriticLearner):
         return batch._replace(advantage=both, bonus_value=value, bonus_target=of_bonus + value)
 
     def _optimizer(self) -> optax.GradientTransformation:
-        """Adam's direction; the step size, which anneals with the rollouts, is applied apart."""
+        """Adam without step size, which anneals per rollout and is applied in `_step`."""
         adam = optax.scale_by_adam(eps=self.adam_eps)
         if self.max_grad_norm == 0:
             return adam
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
 
     def _rate(self, num_updates: Int[Array, ""]) -> Float[Array, ""]:
+        # Constant over the epochs of a rollout: annealing counts updates, not gradient steps.
         if not self.anneal:
             return jnp.float32(self.learning_rate)
         left = 1.0 - num_updates / max(self.num_updates, 1)
@@ -286,14 +296,19 @@ class PPO(ActorCriticLearner):
         return self.learning_rate * left
 
     def _cut(self, batch: Batch) -> Batch:
-        """The rollout as sequences [bptt_steps, M]: slots first, then the slots' later parts."""
+        """Cut a rollout into sequences [bptt_steps, M], M = (T / bptt_steps) N.
+
+        Sequence c N + n is the c-th part of slot n.
+        """
         num_steps = batch.advantage.shape[0]
         length = self.bptt_steps or num_steps
 
+        # [T, N] -> [T/L, L, N] -> [L, T/L, N] -> [L, M].
         def cut(x: Array) -> Array:
             x = x.reshape(num_steps // length, length, *x.shape[1:])
             return x.swapaxes(0, 1).reshape(length, -1, *x.shape[3:])
 
+        # Stored states [T/L, N] become one initial state per sequence, [1, M].
         carry = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), batch.rollout.carry)
         rollout = jax.tree.map(cut, batch.rollout._replace(carry=()))
         rest = jax.tree.map(cut, batch._replace(rollout=()))
@@ -316,10 +331,13 @@ class PPO(ActorCriticLearner):
             (params, opt_state), metrics = learn(params, opt_state)
             return (params, opt_state, going), metrics
 
+        # Both branches of a cond need the same structure, so the skipped one returns zero metrics.
         def stop() -> tuple[tuple, Metrics]:
             shapes = jax.eval_shape(learn, params, opt_state)[1]
             return (params, opt_state), {name: jnp.zeros(s.shape) for name, s in shapes.items()}
 
+        # `any_over_seeds` keeps the condition a scalar under vmap over seeds, so that an epoch is
+        # skipped once every seed has stopped; `tree_where` then selects per seed.
         new, metrics = jax.lax.cond(any_over_seeds(going), lambda: learn(params, opt_state), stop)
         params, opt_state = tree_where(going, new, (params, opt_state))
         metrics = {name: jnp.where(going, x, 0.0) for name, x in metrics.items()}
@@ -327,9 +345,9 @@ class PPO(ActorCriticLearner):
         return (params, opt_state, going & (metrics["kl"] <= self.target_kl)), metrics
 
     def _shuffle(self, key: Key, batch: Batch) -> Batch:
-        """The sequences in random order, [minibatches, T, M / minibatches, ...].
+        """Shuffle the sequences into minibatches, [minibatches, T, M / minibatches, ...].
 
-        One minibatch needs no order, so nothing is copied.
+        A single minibatch is returned unchanged, which avoids a copy.
         """
         if self.num_minibatches == 1:
             return batch
@@ -346,7 +364,7 @@ class PPO(ActorCriticLearner):
         grads, metrics = jax.grad(self._loss, has_aux=True)(params, batch)
         updates, new_opt_state = self._optimizer().update(grads, opt_state, params)
         new_params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
-        # A minibatch without weight is no step: Adam would go on by its momentum.
+        # A minibatch without weight makes no step: Adam would still move by its momentum.
         state = tree_where(batch.weight.sum() > 0, (new_params, new_opt_state), (params, opt_state))
         return state, metrics | {"grad_norm": _norm(grads)}
 
@@ -354,6 +372,7 @@ class PPO(ActorCriticLearner):
         old = batch.rollout
         carry = jax.tree.map(lambda x: x[0], old.carry)
         _, logits, value, bonus_value = self._values(params, carry, old)
+        # Normalised per minibatch, so the weighted sums below are means over its weighted steps.
         weight = batch.weight / jnp.maximum(batch.weight.sum(), 1e-8)
 
         def mean(x: Array) -> Array:
@@ -381,13 +400,13 @@ class PPO(ActorCriticLearner):
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            "kl": mean(ratio - 1 - log_ratio),  # Schulman's low-variance estimate
+            "kl": mean(ratio - 1 - log_ratio),  # Schulman's low-variance estimator
             "clip_fraction": mean((jnp.abs(ratio - 1) > self.clip).astype(jnp.float32)),
         }
         return loss, metrics | streams
 
     def _values(self, params: PyTree, carry: PyTree, old: Rollout) -> tuple:
-        """Carry, logits, value and, with two streams, the bonus's value."""
+        """Return the carry, logits, value and, with two streams, the bonus's value (else `()`)."""
         if not self.two_streams:
             return *self.network.unroll(self.env, params, carry, old.obs, old.first), ()
         carry, logits, both = self._network.values(self.env, params, carry, old.obs, old.first)
@@ -403,28 +422,29 @@ class PPO(ActorCriticLearner):
         error = (value - target) ** 2
         if self.value_clip == 0:
             return error
+        # The larger error: clipping never lowers the loss, as in the policy's minimum.
         near = old_value + jnp.clip(value - old_value, -self.value_clip, self.value_clip)
         return jnp.maximum(error, (near - target) ** 2)
 
 
 def build(env: LevelEnv, **fields: Any) -> PPO:
-    """Feed-forward PPO for an environment."""
+    """Return feed-forward PPO for an environment."""
     return PPO(env, **fields)
 
 
 def tiny(env: LevelEnv) -> PPO:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     network = ActorCritic(core="none", hidden_size=8, head_size=8, conv_features=2)
     return PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2)
 
 
 def _without(unused: Bool[Array, " N"], rollout: Rollout) -> Rollout:
-    """The rollout with zeros for whatever was paid or expected in some slots."""
+    """Return the rollout with rewards, bonuses and values of unused slots set to 0."""
     names = ("reward", "bonus", "value", "next_value")
     kept = {name: jnp.where(unused[None], 0.0, getattr(rollout, name)) for name in names}
     return rollout._replace(**kept)
 
 
 def _norm(tree: PyTree) -> Float[Array, ""]:
-    """Global L2 norm; optax renamed its own between the versions that rlgen admits."""
+    """Global L2 norm; optax renamed its function between the versions that rlgen supports."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))

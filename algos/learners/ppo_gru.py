@@ -1,6 +1,6 @@
-"""PPO with a gated recurrent unit: three gates for the LSTM's four.
+"""PPO with a gated recurrent unit (GRU), which has three gates instead of the LSTM's four.
 
-Source: as `ppo`, with the core of Cho et al., 2014, "Learning Phrase Representations using RNN
+Source: as in `ppo`; the GRU is that of Cho et al., 2014, "Learning Phrase Representations using RNN
 Encoder-Decoder for Statistical Machine Translation".
 """
 
@@ -12,11 +12,11 @@ from rlgen.protocols import LevelEnv
 
 
 def build(env: LevelEnv, **fields: Any) -> PPO:
-    """Recurrent PPO for an environment."""
+    """Return PPO with a GRU for an environment."""
     return PPO(env, ActorCritic(core="gru"), **fields)
 
 
 def tiny(env: LevelEnv) -> PPO:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     network = ActorCritic(core="gru", hidden_size=8, head_size=8, conv_features=2)
     return PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2, bptt_steps=4)

@@ -1,6 +1,6 @@
-"""PPO with a linear recurrence, whose update runs in parallel over time.
+"""PPO with a linear recurrence, which is trained in parallel over time.
 
-Source: as `ppo`, with the core of Feng et al., 2024, "Were RNNs All We Needed?".
+Source: as in `ppo`; the recurrent core is that of Feng et al., 2024, "Were RNNs All We Needed?".
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ from rlgen.protocols import LevelEnv
 
 
 def build(env: LevelEnv, **fields: Any) -> PPO:
-    """Recurrent PPO for an environment."""
+    """Return PPO with a linear recurrence for an environment."""
     return PPO(env, ActorCritic(core="linear"), **fields)
 
 
 def tiny(env: LevelEnv) -> PPO:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     network = ActorCritic(core="linear", hidden_size=8, head_size=8, conv_features=2)
     return PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2, bptt_steps=4)

@@ -1,7 +1,10 @@
-"""PPO with an LSTM, for levels that cannot be seen whole.
+"""PPO with an LSTM, for partially observable levels.
 
-Source: as `ppo`; trained through time over whole rollouts, or over parts that start from stored
-states after Kapturowski et al., 2019, "Recurrent Experience Replay in Distributed RL".
+Trained by backpropagation through time over whole rollouts, or over parts of them that start from
+stored recurrent states.
+
+Source: as in `ppo`; stored states after Kapturowski et al., 2019, "Recurrent Experience Replay in
+Distributed RL".
 """
 
 from typing import Any
@@ -12,11 +15,11 @@ from rlgen.protocols import LevelEnv
 
 
 def build(env: LevelEnv, **fields: Any) -> PPO:
-    """Recurrent PPO for an environment."""
+    """Return PPO with an LSTM for an environment."""
     return PPO(env, ActorCritic(core="lstm"), **fields)
 
 
 def tiny(env: LevelEnv) -> PPO:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for tests."""
     network = ActorCritic(core="lstm", hidden_size=8, head_size=8, conv_features=2)
     return PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2, bptt_steps=4)

@@ -1,1 +1,1 @@
-"""Meta-learning: students whose slots hold whole agents, and the rules that those learn by."""
+"""Meta-learning: students that train update rules; each slot holds a whole agent."""

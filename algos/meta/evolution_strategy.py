@@ -1,15 +1,15 @@
-"""Evolution of a learned update rule, over whole lives of the agents that it trains.
+"""Meta-training of an update rule by evolution strategies, over whole lifetimes of its agents.
 
-Each slot holds a task, a level and the length of a life. In every update of the curriculum, a
-generation, two rules are tried on each task; both train the same newborn agent with the same random
-numbers, from birth to the end of its life, and the better final policy wins. Nothing is
-differentiated, so a rule can be rewarded for what comes of its updates hundreds of updates later:
-meta-gradients, whose horizon is a few updates, do not find schedules.
+Each slot holds a task: a level and a lifetime. Every update of the curriculum is a generation. In
+it, two candidate rules are evaluated on each task: both train the same initial agent with the same
+random numbers for its whole lifetime, and the fitness is the return of the final policy. The inner
+loop is not differentiated, so the fitness includes effects that appear hundreds of updates later.
+Meta-gradients, whose horizon is a few updates, do not find schedules.
 
 Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms"
-(TA-LPG, TA-LPO). Differs from the released code: there the two agents of a task play with different
-random numbers, ties go to the second, the first rule has all parameters 0, and all agents are
-trained for as long as the longest life, whose surplus is dropped.
+(TA-LPG, TA-LPO). Differs from the released code, where the two agents of a task use different
+random numbers, ties go to the second candidate, the initial rule has all parameters 0, and all
+agents are trained for the longest lifetime, with updates beyond their own discarded.
 """
 
 from collections.abc import Mapping
@@ -31,38 +31,40 @@ from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Slots, S
 
 
 class ESState(NamedTuple):
-    """A distribution over rules."""
+    """Search distribution over rules."""
 
     strategy: PyTree
     num_updates: Int[Array, ""]  # generations
 
 
 class CandidateFitness(NamedTuple):
-    """What became of the two agents of a task."""
+    """Fitness of the two candidates of a task."""
 
     fitness: Float[Array, " 2"]  # expected return of the final policy
-    steps_judged: Float[Array, ""]  # env steps played to find out; 0 if that is exact
+    steps_judged: Float[Array, ""]  # env steps of the evaluation; 0 if it is exact
 
 
 @dataclass(frozen=True)
 class MetaES(Student):
-    """The student whose learning is a learning rule, by an evolution strategy.
+    """Student that meta-trains an update rule by an evolution strategy.
 
     Attributes:
-        learner: who lives by the rule: `lpg`, `lpo`. Its own rule is where the search begins,
-            another trained rule or an untrained one.
-        strategy: how rules are proposed and what is learned of their fitness.
-        from_zeros: begin with all parameters 0, as released code does, instead of with the
-            network's initial ones; of an untrained rule.
-        rollout_steps: T, env steps of each worker in one of an agent's updates.
-        num_workers: W, environments of each agent, all on its level.
-        pair_batch_size: tasks that are lived through side by side; all of them take as long as the
-            longest. They are sorted by length before, so that little is waited for. 1 wastes
-            nothing and suits a CPU; a GPU needs many.
-        eval_episodes: played to judge an agent at its end, where there is no exact way.
+        learner: Learner whose agents are updated by the rule: `lpg` or `lpo`. The search starts
+            from its rule, trained or untrained.
+        strategy: Evolution strategy and fitness shaping.
+        from_zeros: Whether the search starts from parameters that are all 0, as in the released
+            code, instead of the learner's rule.
+        rollout_steps: Env steps T of each worker in one agent update.
+        num_workers: Number W of environments of each agent, all on its level.
+        pair_batch_size: Tasks processed in parallel. All tasks of a batch take as long as the
+            longest one; they are sorted by lifetime first, which keeps the surplus small. 1 has no
+            surplus and suits a CPU; a GPU needs a larger batch.
+        eval_episodes: Episodes that evaluate a final policy where its return cannot be computed
+            exactly.
 
     Raises:
-        ValueError: a field outside its range.
+        ValueError: If a field is out of range, or `from_zeros` is set for a rule that is even in
+            its parameters.
     """
 
     env: LevelEnv
@@ -86,64 +88,69 @@ class MetaES(Student):
         net = self.learner.rule_net
         if self.from_zeros and net.is_even:
             raise ValueError(
-                f"from_zeros: two mirrored {type(net).__name__}s around 0 are one and the same, so "
-                "that a search from there would learn from noise alone; leave it false"
+                f"from_zeros: parameters p and -p of a {type(net).__name__} define the same "
+                "function, so mirrored candidates around 0 could not differ in fitness; leave it "
+                "false"
             )
 
     @property
     def num_steps(self) -> int:
-        """Env steps of each slot in one update of its two agents."""
+        """Env steps of each slot per agent update, summed over its two agents."""
         return 2 * self.rollout_steps * self.num_workers
 
     def check(self, num_slots: int) -> None:
-        """Refuse pairs that do not divide into groups, before anything is compiled."""
+        """Check that tasks can be divided into batches, before anything is compiled.
+
+        Raises:
+            ValueError: If `num_slots` is not a multiple of devices × `pair_batch_size`.
+        """
         devices = self.mesh.size if isinstance(self.mesh, Mesh) else 1
         if num_slots % (devices * self.pair_batch_size):
             per = f" on each of {devices} devices" if devices > 1 else ""
             raise ValueError(
-                f"num_slots={num_slots} pairs do not divide into groups of "
+                f"num_slots={num_slots} cannot be divided into batches of "
                 f"pair_batch_size={self.pair_batch_size}{per}; choose a divisor, such as 1"
             )
 
     def spanning(self, num_updates: int) -> "MetaES":
-        """The same, with the learner's schedules."""
+        """Return a copy whose learner's schedules span `num_updates` updates."""
         return replace(self, learner=self.learner.spanning(num_updates))
 
     def split_over(self, mesh: Mesh) -> "MetaES":
-        """The same student with its tasks divided among devices, each with its own loops."""
+        """Return a copy that splits its tasks over devices, each with its own loops."""
         return replace(self, mesh=mesh)
 
     def init(self, key: Key, num_slots: int) -> ESState:
-        """A distribution around the learner's rule."""
+        """Return the search distribution around the learner's rule."""
         key_rule, key_strategy = jax.random.split(key)
-        # Born for any number of updates: the agent itself is not kept.
+        # The lifetime of 1 is arbitrary: only the rule of this state is used.
         rule = self.learner.spanning(1).init(key_rule).rule
         if self.from_zeros:
             rule = jax.tree.map(jnp.zeros_like, rule)
         return ESState(self.strategy.init(key_strategy, rule, 2 * num_slots), jnp.int32(0))
 
     def rule(self, state: ESState) -> PyTree:
-        """The rule in the middle of the distribution: what a run is for."""
+        """Return the mean of the distribution, the rule that a run produces."""
         return self.strategy.mean(state.strategy, self._like())
 
     def policy(self, states: ESState) -> tuple[Learner, PyTree]:
-        """There is none: a rule is evaluated by what agents learn from it.
+        """Raise an error: a rule has no policy, and is evaluated by training new agents with it.
 
         Raises:
-            ValueError: always.
+            ValueError: Always.
         """
         raise ValueError(NO_POLICY)
 
     def learner_with_rule(self, states: ESState, env: LevelEnv) -> tuple[RuleLearner, PyTree]:
-        """A learner for any environment that learns by the rules, and the rules [S, ...]."""
+        """Return a learner for `env` that applies the rules, and the rules [S, ...]."""
         return self.learner.for_env(env), jax.vmap(self.rule)(states)
 
     def files(self, states: ESState, origin: Mapping[str, Any]) -> dict[str, bytes]:
-        """Each seed's rule as a file that `rlgen.algos.rules.files.load_rule` reads.
+        """Return each seed's rule as a file for `rlgen.algos.rules.files.load_rule`.
 
         Args:
-            states: of S seeds.
-            origin: the run that they are of; `seed` is the first seed's.
+            states: States of S seeds.
+            origin: Metadata of the run; `seed` is that of the first seed.
         """
         rules = jax.vmap(self.rule)(states)
         return rule_files(self.learner.rule_net, rules, states.num_updates, origin)
@@ -151,12 +158,13 @@ class MetaES(Student):
     def run(
         self, key: Key, state: ESState, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[ESState, Outcome, Metrics]:
-        """One generation; every slot's task is done with."""
+        """Run one generation, which completes the task of every slot."""
         del fresh
         key_ask, key_live, key_tell = jax.random.split(key, 3)
         task: Task = jax.tree.map(lambda x: x[:, 0], slots.level)
         num_pairs = task.lifetime.size
         candidates, asked = self.strategy.ask(key_ask, state.strategy, self._like(), 2 * num_pairs)
+        # Candidates i and i + P/2 are a pair: [P, ...] -> [2, N, ...] -> [N, 2, ...].
         pairs = jax.tree.map(
             lambda x: x.reshape(2, num_pairs, *x.shape[1:]).swapaxes(0, 1), candidates
         )
@@ -165,7 +173,7 @@ class MetaES(Student):
             key_tell, asked, candidates, fitness_of_pairs.fitness.T.ravel()
         )
         new = ESState(strategy, state.num_updates + 1)
-        unjudged = jnp.full(num_pairs, jnp.nan)
+        unjudged = jnp.full(num_pairs, jnp.nan)  # no antagonist is trained
         lifetimes = LifetimeResults(
             fitness_of_pairs.fitness.mean(1), unjudged, jnp.ones(num_pairs, bool)
         )
@@ -176,15 +184,20 @@ class MetaES(Student):
         return new, outcome, metrics
 
     def _like(self) -> PyTree:
-        """Shapes of a rule's parameters."""
+        """Return the shapes of a rule's parameters, without computing them."""
         return jax.eval_shape(self.learner.rule_net.init, jax.random.key(0))
 
     def _try(self, keys: Key, rules: PyTree, task: Task) -> tuple[CandidateFitness, Int[Array, ""]]:
-        """Live all tasks, those of like length together; also the updates executed, [N, ...]."""
+        """Evaluate the candidates of all tasks, batching tasks of similar lifetime.
+
+        Returns:
+            Fitness per task, [N, 2], and the number of updates executed, summed over tasks and
+            including those beyond a task's own lifetime.
+        """
         num_pairs, size = task.lifetime.size, self.pair_batch_size
         devices = self.mesh.size if isinstance(self.mesh, Mesh) else 1
         order = jnp.argsort(task.lifetime)
-        # Groups are dealt out to the devices, so that all of them get short and long lives.
+        # Batches are assigned to devices in turn, so that each gets short and long lifetimes.
         order = order.reshape(-1, devices, size).swapaxes(0, 1).ravel()
         xs = jax.tree.map(lambda x: x[order], (keys, rules, task))
         live = self._run_groups
@@ -194,15 +207,16 @@ class MetaES(Student):
                 live, mesh=self.mesh, in_specs=split, out_specs=split, check_vma=False
             )
         fitness_of_pairs, num_iterations = live(*xs)
-        back = jnp.zeros_like(order).at[order].set(jnp.arange(num_pairs))
+        back = jnp.zeros_like(order).at[order].set(jnp.arange(num_pairs))  # inverse permutation
         return jax.tree.map(lambda x: x[back], fitness_of_pairs), num_iterations.sum() * size
 
     def _run_groups(
         self, keys: Key, rules: PyTree, task: Task
     ) -> tuple[CandidateFitness, Int[Array, " groups"]]:
-        """Live sorted tasks, group by group; how many updates each group took."""
+        """Evaluate sorted tasks batch by batch; also return the loop length of each batch."""
 
         def group(xs: tuple) -> tuple[CandidateFitness, Array]:
+            # One bound for all seeds, so that under vmap the loop's length stays a scalar.
             num_iterations = max_over_seeds(xs[2].lifetime.max())
             live = jax.vmap(lambda *pair: self._run_pair(num_iterations, *pair))
             return live(*xs), num_iterations
@@ -216,8 +230,9 @@ class MetaES(Student):
     def _run_pair(
         self, num_iterations: Int[Array, ""], key: Key, rules: PyTree, task: Task
     ) -> CandidateFitness:
-        """Two lives of one task, by two rules [2, ...], with the same random numbers."""
+        """Evaluate two rules [2, ...] on one task with the same random numbers."""
 
+        # `key` is shared by the pair (common random numbers): fitness differs by the rules alone.
         def one(rule: PyTree) -> tuple[Array, Array]:
             state = self._run_lifetime(num_iterations, key, rule, task)
             key_end = jax.random.fold_in(key, 1)
@@ -231,18 +246,19 @@ class MetaES(Student):
     def _run_lifetime(
         self, num_iterations: Int[Array, ""], key: Key, rule: PyTree, task: Task
     ) -> PyTree:
-        """The learner's state at the end of one life.
+        """Return the learner's state at the end of one lifetime.
 
         Args:
-            trips: updates executed, at least the lifetime; the surplus changes nothing.
-            key: consumed.
-            rule: of one candidate.
-            task: one task.
+            num_iterations: Updates executed, at least the lifetime; those beyond it are discarded.
+            key: Random key.
+            rule: Parameters of one candidate.
+            task: One task.
         """
         learner = self.learner
         key_birth, key_begin, key_life = jax.random.split(jax.random.fold_in(key, 0), 3)
         state = learner.init_with(key_birth, rule, task.lifetime)
         shape = (self.num_workers, 1)
+        # [W, 1, ...]: every worker has a queue with the one level.
         queue = jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), task.level)
         running = reset_slots(key_begin, self.env, learner, queue)
         everyone = jnp.ones(self.num_workers)
@@ -251,6 +267,7 @@ class MetaES(Student):
             state, running = carry
             key_play, key_learn = jax.random.split(jax.random.fold_in(key_life, n))
             player = (learner, state)
+            # Keys depend on n alone, so the surplus of a batch does not change a task's numbers.
             played, running = continue_rollout(
                 key_play, self.env, player, queue, running, self.rollout_steps
             )
@@ -270,6 +287,7 @@ class MetaES(Student):
         before, after = self.rule(old), self.rule(new)
         moved = jax.tree.map(jnp.subtract, after, before)
         fitness, useful = fitness_of_pairs.fitness, task.lifetime.sum()
+        # An agent whose parameters diverged has no finite fitness and counts in no mean.
         there = jnp.isfinite(fitness)
         mean = jnp.where(there, fitness, 0.0).sum() / jnp.maximum(there.sum(), 1)
         gap = jnp.abs(fitness[:, 0] - fitness[:, 1])
@@ -286,7 +304,7 @@ class MetaES(Student):
     def _spent(
         self, fitness_of_pairs: CandidateFitness, task: Task, executed: Int[Array, ""]
     ) -> Spent:
-        """One step of the rule; the env steps of agents until their ends, beyond, and after."""
+        """Return the cost: one rule update, and env steps within, beyond and after lifetimes."""
         steps, useful = jnp.float32(self.num_steps), task.lifetime.sum()
         env_steps = {
             "train": steps * useful,

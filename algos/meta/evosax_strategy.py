@@ -1,11 +1,11 @@
-"""Evolution strategies by name: evosax, behind the one file that knows how it is called.
+"""Evolution strategies of evosax by name; no other module calls evosax.
 
-A strategy keeps a distribution over parameters: `ask` draws candidates from it, `tell` moves it by
-how well they did.
+A strategy maintains a distribution over parameters: `ask` samples candidates from it, and `tell`
+updates it from their fitness.
 
 Sources: Salimans et al., 2017, "Evolution Strategies as a Scalable Alternative to Reinforcement
-Learning" (OpenES); the settings by default are those that Jackson et al., 2024, "Discovering
-Temporally-Aware Reinforcement Learning Algorithms", released.
+Learning" (OpenES). The default settings are those released with Jackson et al., 2024, "Discovering
+Temporally-Aware Reinforcement Learning Algorithms".
 """
 
 import inspect
@@ -28,33 +28,35 @@ from rlgen.types import Key, PyTree
 Shaping = Literal["pair-rank", "centred-rank", "none"]
 
 MIRRORED = ("ars", "asebo", "cr-fm-nes", "open-es", "pgpe")
-"""Strategies whose candidate i + P/2 mirrors candidate i at the mean."""
+"""Strategies with antithetic sampling: candidate i + P/2 mirrors candidate i about the mean."""
 
 _UNFIT = ("persistent-es", "noise-reuse-es", "guided-es", "lm-ma-es")
-"""The first two judge parts of a life, where here it is judged as a whole; the third wants
-gradients from elsewhere; the last, in evosax 0.3.2, loses its numbers on a quadratic."""
+"""Strategies that are not offered. The first two evaluate parts of a lifetime, but here fitness is
+that of a whole lifetime; the third needs gradients from elsewhere; the last, in evosax 0.3.2,
+produces non-finite values on a quadratic."""
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One of evosax's distribution-based strategies, and how fitness is told to it.
+    """A distribution-based strategy of evosax, with its fitness shaping.
 
     Attributes:
-        name: of the strategy, such as `open-es`, `pgpe`, `snes`, `sep-cma-es`.
-        learning_rate: of Adam, in the first generation; of strategies that follow a gradient.
-        learning_rate_decay: factor of each generation.
-        learning_rate_end: where it stops falling.
-        beta1: Adam's decay of the first moment.
-        sigma: deviation of candidates in the first generation.
-        sigma_decay: factor of each generation; of strategies that do not adapt it.
-        sigma_end: where it stops falling.
-        shaping: what candidates are told apart by. `pair-rank`: which of two mirrored candidates
-            did better, and nothing else; ties count for neither. `centred-rank`: the rank among
-            all, from -0.5 to 0.5. `none`: fitness itself.
+        name: Name of the strategy, such as `open-es`, `pgpe`, `snes` or `sep-cma-es`.
+        learning_rate: Step size of Adam in the first generation; used by strategies that follow a
+            gradient.
+        learning_rate_decay: Factor on the learning rate per generation.
+        learning_rate_end: Lower bound of the learning rate.
+        beta1: Decay of Adam's first moment.
+        sigma: Standard deviation of candidates in the first generation.
+        sigma_decay: Factor on sigma per generation, for strategies that do not adapt it.
+        sigma_end: Lower bound of sigma.
+        shaping: Fitness shaping. `pair-rank`: 0.5 for the better of two mirrored candidates, -0.5
+            for the worse one, 0 for ties. `centred-rank`: rank among all candidates, from -0.5 to
+            0.5. `none`: raw fitness.
 
     Raises:
-        ValueError: an unknown strategy, a field outside its range, or ranks within pairs of a
-            strategy that has no pairs.
+        ValueError: If the strategy is unknown, a field is out of range, or `pair-rank` is chosen
+            for a strategy without mirrored candidates.
     """
 
     name: str = "open-es"
@@ -95,19 +97,20 @@ class Strategy:
             )
 
     def init(self, key: Key, mean: PyTree, population: int) -> PyTree:
-        """The distribution before the first generation, around the given parameters."""
+        """Return the initial distribution, centred on the given parameters."""
         algorithm, params = self._algorithm(mean, population)
         with _promoting():
             return algorithm.init(key, mean, params)
 
     def ask(self, key: Key, state: PyTree, like: PyTree, population: int) -> tuple[PyTree, PyTree]:
-        """The candidates of a generation, [P, ...], and the new state.
+        """Sample the candidates of a generation, [P, ...], and return them with the new state.
 
         Args:
-            key: consumed.
-            state: from `init` or the last `tell`.
-            like: parameters, of which only shapes are read.
-            population: P; candidate i + P/2 is the mirror image of candidate i, if there is one.
+            key: Random key.
+            state: State from `init` or the last `tell`.
+            like: Parameters; only their shapes and dtypes are used.
+            population: Population size P. With mirrored sampling, candidate i + P/2 mirrors
+                candidate i.
         """
         algorithm, params = self._algorithm(like, population)
         with _promoting():
@@ -116,13 +119,13 @@ class Strategy:
     def tell(
         self, key: Key, state: PyTree, candidates: PyTree, fitness: Float[Array, " P"]
     ) -> PyTree:
-        """The distribution after a generation.
+        """Update the distribution from the fitness of a generation.
 
         Args:
-            key: consumed.
-            state: from `ask`.
-            candidates: from `ask`, [P, ...].
-            fitness: of each, higher is better; what is no number counts as worst.
+            key: Random key.
+            state: State from `ask`.
+            candidates: Candidates from `ask`, [P, ...].
+            fitness: Fitness of each candidate; higher is better, and NaN is treated as the worst.
         """
         like = jax.tree.map(lambda x: x[0], candidates)
         algorithm, params = self._algorithm(like, fitness.size)
@@ -131,7 +134,8 @@ class Strategy:
             return algorithm.tell(key, candidates, told, state, params)[0]
 
     def mean(self, state: PyTree, like: PyTree) -> PyTree:
-        """The parameters around which candidates are drawn."""
+        """Return the mean of the distribution as parameters like `like`."""
+        # evosax keeps the mean as a flat vector; `like` may hold shapes only, hence the zeros.
         with jax.ensure_compile_time_eval():
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
         return ravel_pytree(zeros)[1](state.mean)
@@ -146,7 +150,8 @@ class Strategy:
         known = inspect.signature(made).parameters
         options: dict[str, Any] = {"metrics_fn": _no_metrics}
         if known["fitness_shaping_fn"].default is not weights_fitness_shaping_fn:
-            # The others weigh candidates by rank, and their step sizes belong to those weights.
+            # The other strategies use rank-based recombination weights, to which their own step
+            # sizes are tuned, so their defaults are kept.
             options |= {
                 "optimizer": self._optimizer(),
                 "std_schedule": _falling(self.sigma, self.sigma_decay, self.sigma_end),
@@ -158,6 +163,7 @@ class Strategy:
                 population, zeros, **{name: x for name, x in options.items() if name in known}
             )
             params = algorithm.default_params
+            # Set for adaptive strategies too, whose standard deviation starts here.
             if hasattr(params, "std_init"):
                 params = params.replace(std_init=jnp.float32(self.sigma))
         return algorithm, params
@@ -168,23 +174,24 @@ class Strategy:
 
 
 def strategies() -> dict[str, type]:
-    """Evosax's distribution-based strategies that need nothing but a size and a start, by name."""
+    """Return evosax's distribution-based strategies that need only a size and a start, by name."""
     known = evosax.algorithms.distribution_based_algorithms
     found = {made.__module__.rpartition(".")[2].replace("_", "-"): made for made in known.values()}
     return {name: x for name, x in found.items() if name not in _UNFIT and _is_plain(x)}
 
 
 def shaped(fitness: Float[Array, " P"], shaping: str) -> Float[Array, " P"]:
-    """What a strategy is told of a generation; higher is better.
+    """Return the shaped fitness of a generation; higher is better.
 
     Args:
-        fitness: what is no number counts as worse than all others.
-        shaping: see `Strategy`; for `pair-rank`, i and i + P/2 are a pair.
+        fitness: Fitness of each candidate; NaN is treated as worse than all others.
+        shaping: As in `Strategy`; for `pair-rank`, candidates i and i + P/2 are a pair.
     """
     fitness = jnp.where(jnp.isnan(fitness), -jnp.inf, fitness)
     if shaping == "pair-rank":
         first, second = jnp.split(fitness, 2)
-        # As mirrored candidates cancel out, this is 1, 0.5 and 0; but ties add nothing to the bit.
+        # Equivalent to 1, 0.5 and 0, since a constant cancels between mirrored candidates, but with
+        # 0 a tie contributes exactly nothing.
         win = 0.5 * jnp.where(first == second, 0.0, jnp.where(first > second, 1.0, -1.0))
         return jnp.concatenate([win, -win])
     if shaping == "centred-rank":
@@ -192,12 +199,14 @@ def shaped(fitness: Float[Array, " P"], shaping: str) -> Float[Array, " P"]:
         up_to = (fitness[None] <= fitness[:, None]).sum(1)
         rank = 0.5 * (below + up_to - 1)  # equals share the mean of their ranks
         return rank / max(fitness.size - 1, 1) - 0.5
+    # Raw fitness must be finite: non-finite values become the lowest finite one, or 0.
     lowest = jnp.where(jnp.isfinite(fitness), fitness, jnp.inf).min()
     lowest = jnp.where(jnp.isfinite(lowest), lowest, 0.0)
     return jnp.where(jnp.isfinite(fitness), fitness, lowest)
 
 
 def _is_plain(made: type) -> bool:
+    """Return whether the constructor requires only a population size and a solution."""
     given = ("population_size", "solution")
     needed = inspect.signature(made).parameters.values()
     own = [x.name for x in needed if x.default is inspect.Parameter.empty]
@@ -205,7 +214,7 @@ def _is_plain(made: type) -> bool:
 
 
 def _promoting() -> AbstractContextManager:
-    """Evosax adds vectors to matrices, which rlgen's own tests forbid."""
+    """Allow rank promotion: evosax adds vectors to matrices, which rlgen's tests forbid."""
     return jax.numpy_rank_promotion("allow")
 
 
@@ -219,6 +228,6 @@ def _as_it_is(population: Array, fitness: Array, state: PyTree, params: PyTree) 
 
 
 def _no_metrics(key: Key, population: Array, fitness: Array, state: PyTree, params: PyTree) -> dict:
-    """Evosax's own would keep copies of the parameters for every generation."""
+    """Replace evosax's metrics, which would store the parameters of every generation."""
     del key, population, fitness, state, params
     return {}

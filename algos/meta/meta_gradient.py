@@ -1,13 +1,14 @@
-"""Meta-gradients: a learned update rule, improved by differentiating through what it taught.
+"""Meta-training of an update rule by meta-gradients through the agents' inner-loop updates.
 
-Each slot holds an agent, with its own level and its own workers. In every update of the curriculum
-all agents learn K times by the rule and then play once more; how well that went is differentiated
-through the K updates with respect to the rule. Agents live on to the next update; one that has had
-as many updates as its task's lifetime dies and makes room for a new task.
+Each slot holds an agent with its own level and its own workers. In every update of the curriculum
+all agents are updated K times by the rule and then play one more rollout. The policy-gradient loss
+on that rollout is differentiated through the K updates with respect to the rule. Agents persist
+from one meta-step to the next. An agent that has received as many updates as its task's lifetime is
+replaced, together with its task.
 
 Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG), equation 4; Jackson
 et al., 2023, "Discovering General Reinforcement Learning Algorithms with Adversarial Environment
-Design" (GROOVE), whose curriculum is a matter of the sampler and the score.
+Design" (GROOVE), whose curriculum is implemented by the sampler and the score.
 """
 
 from collections.abc import Mapping
@@ -34,42 +35,42 @@ from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Rollout,
 
 
 class Population(NamedTuple):
-    """N agents, each with its workers and, if there is one, a hand-designed antagonist."""
+    """N agents, each with its workers and optionally with a hand-designed antagonist."""
 
     agents: AgentState
     running: RolloutCarry  # [N, W, ...]
-    antagonists: PyTree  # [N, ...] the antagonist's; () if there is none
+    antagonists: PyTree  # [N, ...], states of the antagonist; () without one
     antagonists_running: RolloutCarry | tuple[()]
-    age: Int[Array, " N"]  # updates lived
-    complete: Bool[Array, " N"]  # was born at age 0
+    age: Int[Array, " N"]  # updates since the start of the lifetime
+    complete: Bool[Array, " N"]  # started at age 0 and has not diverged
 
 
 class MetaState(NamedTuple):
-    """N agents at different ages, and the rule that they learn by."""
+    """N agents at different ages, and the rule that updates them."""
 
     rule: PyTree
     opt_state: PyTree
     population: Population  # [N, ...]
-    num_updates: Int[Array, ""]  # of the rule
+    num_updates: Int[Array, ""]  # updates of the rule (meta-steps)
 
 
 class Batch(NamedTuple):
-    """What the meta-loss of n agents is computed from, [n, ...]."""
+    """Inputs of the meta-loss of n agents, [n, ...]."""
 
     agents: AgentState
     running: RolloutCarry  # [n, W, ...]
     level: PyTree
-    left: Int[Array, " n"]  # updates that each has still to live
-    share: Float[Array, " n"]  # in the mean over agents
+    left: Int[Array, " n"]  # updates left in each lifetime
+    share: Float[Array, " n"]  # weight in the mean over agents
     key: Key
 
 
 class InnerLoopOutput(NamedTuple):
-    """What comes out of K inner updates beside the loss, [n, ...]."""
+    """Results of K inner updates in addition to the meta-loss, [n, ...]."""
 
     agents: AgentState
     running: RolloutCarry
-    last: Rollout  # [n, T, W]: played after the last update, the evidence of the meta-loss
+    last: Rollout  # [n, T, W]: played after the last update, for the meta-loss
     entropy: Float[Array, " n"]
     target_rms: Float[Array, " n"]
     critic_loss: Float[Array, " n"]
@@ -77,36 +78,42 @@ class InnerLoopOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class MetaGradient(Student):
-    """The student whose learning is a learning rule.
+    """Student that meta-trains an update rule by meta-gradients.
 
-    Only what the rule puts out is differentiated: the sampling of the data is not, nor are the
-    agents' critics, which serve as baselines of the meta-loss and learn by themselves.
+    Gradients flow through the outputs of the rule. They do not flow through the sampling of data,
+    nor through the agents' critics, which are the baselines of the meta-loss and are trained
+    separately.
 
     Attributes:
-        antagonist: a learner by hand that is trained beside each agent on levels without a past,
-            for algorithmic regret; `()` for none.
-        num_inner_updates: K, updates of an agent between two of the rule.
-        rollout_steps: T, env steps of each worker in one of an agent's updates.
-        num_workers: W, environments of each agent, all on its level.
-        learning_rate: of the rule, by Adam.
-        max_grad_norm: clips the global norm of the rule's gradient; 0 turns it off.
-        policy_entropy_coef: β₀, reward for the entropy of the agents' policies.
-        prediction_entropy_coef: β₁, reward for the entropy of the agents' predictions.
-        target_coef: β₂, cost of π̂².
-        target_prediction_coef: β₃, cost of the sum of ŷ².
-        meta_grad_through_inputs: also differentiate what later updates feed into the rule; `False`
-            is what released code does.
-        normalize_advantage: to mean 0 and deviation 1 over each agent's batch.
-        stagger: begin a run with agents of all ages, so that they do not all die at once. What the
-            first ones leave behind is no evidence of a level, as their lives were cut short.
-        remat: compute each inner update again when it is differentiated: less memory, a third more
-            arithmetic.
-        agents_per_chunk: agents whose gradient is computed at a time; 0 for all.
-        eval_episodes: played to judge an agent at its end, where there is no exact way.
-        block: agents that are born, judged or followed by an antagonist at a time.
+        agent: Agent that the rule updates.
+        rule: Sizes of the rule.
+        antagonist: Hand-designed learner that is trained alongside each agent on new levels, for
+            algorithmic regret; `()` for none.
+        num_inner_updates: Agent updates K per meta-step.
+        rollout_steps: Env steps T of each worker in one agent update.
+        num_workers: Number W of environments of each agent, all on its level.
+        learning_rate: Step size of Adam on the rule.
+        max_grad_norm: Maximum global norm of the meta-gradient; 0 disables clipping.
+        policy_entropy_coef: Weight β₀ of the entropy of the agents' policies.
+        prediction_entropy_coef: Weight β₁ of the entropy of the agents' predictions.
+        target_coef: Weight β₂ of the penalty on π̂².
+        target_prediction_coef: Weight β₃ of the penalty on the sum of ŷ².
+        meta_grad_through_inputs: Whether to differentiate through the rule's inputs in later inner
+            updates; false in the released code.
+        normalize_advantage: Whether advantages are normalised to mean 0 and standard deviation 1
+            over each agent's batch.
+        stagger: Whether a run starts with agents of all ages, so that they are not all replaced at
+            once. Results of these first agents are not used, because their lifetimes are
+            incomplete.
+        remat: Whether to recompute each inner update in the backward pass, which saves memory for
+            a third more arithmetic.
+        agents_per_chunk: Agents whose meta-gradient is computed at once; 0 for all.
+        eval_episodes: Episodes that evaluate a final policy where its return cannot be computed
+            exactly.
+        block: Agents that are initialised, evaluated or given antagonist updates at once.
 
     Raises:
-        ValueError: a field outside its range, or a rule and an agent that do not fit each other.
+        ValueError: If a field is out of range, or the rule and the agent do not fit each other.
     """
 
     env: LevelEnv
@@ -141,20 +148,24 @@ class MetaGradient(Student):
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        self.agent.for_rule(self.rule)
+        self.agent.for_rule(self.rule)  # raises if they do not fit
 
     @property
     def inner_agent(self) -> Agent:
-        """The agent, with as many predictions as the rule has."""
+        """The agent, with a prediction vector of the rule's size."""
         return self.agent.for_rule(self.rule)
 
     @property
     def num_steps(self) -> int:
-        """Env steps of each slot in an update: those learned from and those of the meta-loss."""
+        """Env steps of each slot per meta-step, those of the meta-loss included."""
         return (self.num_inner_updates + 1) * self.rollout_steps * self.num_workers
 
     def check(self, num_slots: int) -> None:
-        """Refuse agents that do not divide into chunks, before anything is compiled."""
+        """Check that agents can be divided into chunks, before anything is compiled.
+
+        Raises:
+            ValueError: If `agents_per_chunk` does not divide `num_slots`.
+        """
         if self.agents_per_chunk and num_slots % self.agents_per_chunk:
             raise ValueError(
                 f"agents_per_chunk={self.agents_per_chunk} does not divide num_slots={num_slots}; "
@@ -162,7 +173,7 @@ class MetaGradient(Student):
             )
 
     def init(self, key: Key, num_slots: int) -> MetaState:
-        """An untrained rule, and agents that the first update replaces."""
+        """Return an untrained rule, and placeholder agents that the first update replaces."""
         key_rule, key_agents, key_level = jax.random.split(key, 3)
         params = self.rule.init(key_rule)
         level = self.env.sample_level(key_level)
@@ -172,40 +183,40 @@ class MetaGradient(Student):
         return MetaState(params, self._optimizer().init(params), population, jnp.int32(0))
 
     def policy(self, states: MetaState) -> tuple[Learner, PyTree]:
-        """There is none: a rule is evaluated by what agents learn from it.
+        """Raise an error: a rule has no policy, and is evaluated by training new agents with it.
 
         Raises:
-            ValueError: always.
+            ValueError: Always.
         """
         raise ValueError(NO_POLICY)
 
     def learner_with_rule(self, states: MetaState, env: LevelEnv) -> tuple[LPG, PyTree]:
-        """A learner for any environment that learns by the rules, and the rules [S, ...].
+        """Return a learner for `env` that applies the rules, and the rules [S, ...].
 
-        Agents in the family that the rule was trained on keep their hyperparameters; elsewhere they
-        have those of `build_agent`.
+        Agents keep their hyperparameters in the environment family that the rule was trained on; in
+        other families they have the defaults of `build_agent`.
         """
         learner = LPG(self.env, replace(self.agent, num_predictions=0), net=self.rule)
         return learner.for_env(env), states.rule
 
     def files(self, states: MetaState, origin: Mapping[str, Any]) -> dict[str, bytes]:
-        """Each seed's rule as a file that `rlgen.algos.rules.files.load_rule` reads.
+        """Return each seed's rule as a file for `rlgen.algos.rules.files.load_rule`.
 
         Args:
-            states: of S seeds.
-            origin: the run that they are of; `seed` is the first seed's.
+            states: States of S seeds.
+            origin: Metadata of the run; `seed` is that of the first seed.
         """
         origin = {**origin, "discount": self.agent.discount}
         return rule_files(self.rule, states.rule, states.num_updates, origin)
 
     def per_slot(self, state: MetaState) -> MetaState:
-        """The agents have an axis of slots."""
+        """Return which parts of the state have an axis of slots: only the population."""
         return MetaState(False, False, True, False)  # pyright: ignore[reportArgumentType]
 
     def run(
         self, key: Key, state: MetaState, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[MetaState, Outcome, Metrics]:
-        """K updates of every agent by the rule, and one of the rule."""
+        """Run one meta-step: K updates of every agent by the rule, and one update of the rule."""
         key_birth, key_learn, key_follow, key_end = jax.random.split(key, 4)
         task: Task = jax.tree.map(lambda x: x[:, 0], slots.level)
         population = self._replace(key_birth, state, task, fresh)
@@ -220,6 +231,7 @@ class MetaGradient(Student):
         )
         loss, gradient, inner_output = self._gradient(state.rule, batch)
         rule, opt_state, metrics = self._improve(state, loss, gradient)
+        # An index of -1 marks a new level, whose antagonist return is not known yet.
         unseen = slots.buffer_index[:, 0] < 0
         population = train_antagonists(self, key_follow, population, task, unseen)
         age = population.age + self.num_inner_updates
@@ -246,8 +258,9 @@ class MetaGradient(Student):
     def _replace(
         self, key: Key, state: MetaState, task: Task, fresh: Bool[Array, " N"]
     ) -> Population:
-        """New agents in the fresh slots; at the start of a run, of all ages."""
+        """Replace the agents of fresh slots; at the start of a run, with agents of all ages."""
         key_birth, key_age = jax.random.split(key)
+        # Ages are multiples of K, as they are later in the run.
         num_chunks = jnp.maximum(task.lifetime // self.num_inner_updates, 1)
         age = jax.random.randint(key_age, fresh.shape, 0, num_chunks) * self.num_inner_updates
         age = jnp.where(self.stagger & (state.num_updates == 0), age, 0)
@@ -262,7 +275,7 @@ class MetaGradient(Student):
     def _improve(
         self, state: MetaState, loss: Float[Array, ""], gradient: PyTree
     ) -> tuple[PyTree, PyTree, Metrics]:
-        """A step of the rule, unless its gradient is not a number."""
+        """Update the rule, unless the meta-loss or its gradient is not finite."""
         norm = global_norm(gradient)
         good = jnp.isfinite(norm) & jnp.isfinite(loss)
         updates, opt_state = self._optimizer().update(gradient, state.opt_state, state.rule)
@@ -278,13 +291,14 @@ class MetaGradient(Student):
     def _gradient(
         self, rule: PyTree, batch: Batch
     ) -> tuple[Float[Array, ""], PyTree, InnerLoopOutput]:
-        """The meta-loss and its gradient, of all agents at once or chunk by chunk."""
+        """Compute the meta-loss and its gradient, for all agents at once or chunk by chunk."""
         value_and_grad = jax.value_and_grad(self._meta_loss, has_aux=True)
         num_agents = batch.left.size
         size = self.agents_per_chunk or num_agents
         if size == num_agents:
             (loss, inner_output), gradient = value_and_grad(rule, batch)
             return loss, gradient, inner_output
+        # The loss is a weighted sum over agents, so losses and gradients of chunks add up.
         chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
 
         def add(total: tuple, chunk: Batch) -> tuple[tuple, InnerLoopOutput]:
@@ -297,14 +311,20 @@ class MetaGradient(Student):
         return loss, gradient, inner_output
 
     def _meta_loss(self, rule: PyTree, batch: Batch) -> tuple[Float[Array, ""], InnerLoopOutput]:
-        """Of K updates and the batch played after them, a weighted sum over agents."""
+        """Compute the meta-loss of K updates and the rollout after them.
+
+        Per agent it is the policy-gradient loss on the last rollout plus the mean cost of the
+        regularisers over the inner updates; the result is the weighted sum over agents.
+        """
 
         def update(carry: tuple, k: Array) -> tuple[tuple, tuple]:
             agents, running = carry
             keys = jax.vmap(lambda key: jax.random.fold_in(key, k))(batch.key)
+            # Data is a constant: no score-function term for how θ_k influenced its sampling.
             frozen = jax.lax.stop_gradient(agents)
             played, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
             learned, cost, told = learn(rule, agents, played)
+            # A lifetime may end within the K updates; the agent and its cost then stop changing.
             active = k < batch.left
             agents = tree_where(active, learned, agents)
             return (agents, running), (jnp.where(active, cost, 0.0), told)
@@ -315,8 +335,9 @@ class MetaGradient(Student):
         keys = jax.vmap(lambda key: jax.random.fold_in(key, steps.size))(batch.key)
         frozen = jax.lax.stop_gradient(agents)
         last, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
-        num_active = jnp.clip(batch.left, 1, steps.size)
+        num_active = jnp.clip(batch.left, 1, steps.size)  # at least 1, as a divisor
         loss = jax.vmap(self._policy_loss)(agents, last) + costs.sum(0) / num_active
+        # After the policy loss: its advantages use values recorded before this critic step.
         taught, critic_loss = jax.vmap(self._learn_critic)(frozen, last)
         alive = batch.left > 0
         agents = tree_where(
@@ -329,7 +350,8 @@ class MetaGradient(Student):
     def _inner_update(
         self, rule: PyTree, agents: AgentState, played: Rollout
     ) -> tuple[AgentState, Float[Array, " n"], tuple]:
-        """One update of n agents by the rule; their regularisers' costs; what is told of it."""
+        """Update n agents by the rule; also return the regularisers' costs and metrics, [n]."""
+        # The path θ_k -> inputs of U_η at update k -> targets, which the released code omits.
         asked = agents if self.meta_grad_through_inputs else jax.lax.stop_gradient(agents)
         inputs = jax.vmap(self.inner_agent.inputs)(asked, played)
         targets = self._apply_update_rule(rule, inputs)
@@ -341,6 +363,7 @@ class MetaGradient(Student):
         learned = learned._replace(critic=taught.critic, critic_opt=taught.critic_opt)
         square = (targets.policy**2).mean((1, 2))
         cost = (
+            # β₂ mean(π̂²) + β₃ mean(Σ_j ŷ_j²) - β₀ H(π) - β₁ H(y)
             self.target_coef * square
             + self.target_prediction_coef * jnp.exp(2 * targets.log_prediction).sum(-1).mean((1, 2))
             - self.policy_entropy_coef * stats.entropy
@@ -349,9 +372,11 @@ class MetaGradient(Student):
         return learned, cost, (stats.entropy, jnp.sqrt(square))
 
     def _apply_update_rule(self, rule: PyTree, inputs: RuleInputs) -> Targets:
-        """The rule's targets for n agents, [n, T, W], by one pass over all their workers."""
+        """Compute the rule's targets for n agents, [n, T, W], in one pass over all workers."""
         num_agents, num_workers = inputs.reward.shape[0], inputs.reward.shape[2]
 
+        # [n, T, W] -> [T, n W] and back: the rule treats workers independently, so the gradient of
+        # each of its weights is a single matrix product over all agents.
         def flat(x: Array) -> Array:
             x = x.swapaxes(0, 1)
             return x.reshape(x.shape[0], num_agents * num_workers, *x.shape[3:])
@@ -366,7 +391,7 @@ class MetaGradient(Student):
         return self.inner_agent.learn_critic(state, played, jnp.ones(self.num_workers))
 
     def _policy_loss(self, state: AgentState, last: Rollout) -> Float[Array, ""]:
-        """Minus the gain of one agent's policy on the batch [T, W] that it played last."""
+        """Return the policy-gradient loss of one agent on its last rollout [T, W]."""
         advantage = self.inner_agent.advantage(last)
         if self.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
@@ -378,7 +403,7 @@ class MetaGradient(Student):
     def _spent(
         self, population: Population, unseen: Bool[Array, " N"], num_agents: int, steps: Array
     ) -> Spent:
-        """One step of the rule; the env steps of the agents, their antagonists and their judges."""
+        """Return the cost: one rule update; env steps of agents, antagonists and evaluation."""
         followed = (unseen & population.complete).sum() if self.antagonist else 0
         inner = self.num_inner_updates * self.rollout_steps * self.num_workers
         env_steps = {
@@ -389,7 +414,7 @@ class MetaGradient(Student):
         return Spent(1.0, env_steps)
 
     def discounting(self) -> dict[str, Any]:
-        """The agents'."""
+        """Return the agents' settings of advantage estimation."""
         return discounting(self.agent)
 
 
@@ -401,7 +426,16 @@ def spawn_agents(
     fresh: Bool[Array, " N"] | None = None,
     old: Population | None = None,
 ) -> Population:
-    """The population with new agents where `fresh`; a whole one if there is none yet."""
+    """Return the population with new agents where `fresh`, or a new one if `old` is None.
+
+    Args:
+        student: The student that the agents belong to.
+        key: Random key.
+        task: Task of each slot.
+        age: Age at which a new agent starts.
+        fresh: Slots whose agent is replaced; None creates all agents.
+        old: Population before; None creates all agents.
+    """
 
     def born(xs: tuple) -> tuple:
         return jax.vmap(lambda key, task, age: _init_agent(student, key, task, age))(*xs)
@@ -410,6 +444,7 @@ def spawn_agents(
     if fresh is None or old is None:
         agents, running, antagonists, antagonists_running = born(xs)
         return Population(agents, running, antagonists, antagonists_running, age, age == 0)
+    # `map_where` initialises only the fresh slots, `block` at a time.
     parts = map_where(fresh, born, xs, old[:4], student.block)
     return Population(
         *parts,
@@ -419,6 +454,7 @@ def spawn_agents(
 
 
 def _init_agent(student: MetaGradient, key: Key, task: Task, age: Int[Array, ""]) -> tuple:
+    """Return one agent, its running episodes, and those of its antagonist, which are () without."""
     key_agent, key_begin, key_rival, key_theirs = jax.random.split(key, 4)
     copies = _for_workers(student, task.level)
     agent = student.inner_agent.init(key_agent, task.lifetime)._replace(num_updates=age)
@@ -437,12 +473,15 @@ def play(
     level: PyTree,
     running: RolloutCarry,
 ) -> tuple[Rollout, RolloutCarry]:
-    """T further steps of n agents, [n, T, W].
+    """Play T further steps with n agents, [n, T, W].
 
     Args:
-        keys: [n].
-        learner: whose states these are.
-        states, level, running: [n, ...].
+        student: The student that the agents belong to.
+        keys: Random keys, [n].
+        learner: Actor that the states belong to.
+        states: States of the agents, [n, ...].
+        level: Level of each agent, [n, ...].
+        running: Running episodes of each agent's workers, [n, W, ...].
     """
 
     def one(
@@ -462,10 +501,10 @@ def train_antagonists(
     task: Task,
     unseen: Bool[Array, " N"],
 ) -> Population:
-    """The antagonists' own K updates, on levels without a past alone.
+    """Update the antagonists K times, on new levels only.
 
-    On a level that was lived on before, the antagonist's return is known. Nor is one trained beside
-    an agent whose life is no evidence.
+    On a replayed level the antagonist's return is already known. Antagonists of agents with an
+    incomplete lifetime are not trained either, because their results are not used.
     """
     antagonist = student.antagonist
     if isinstance(antagonist, tuple):
@@ -504,9 +543,9 @@ def evaluate_finished(
     ended: Bool[Array, " N"],
     unseen: Bool[Array, " N"],
 ) -> tuple[LifetimeResults, Float[Array, ""]]:
-    """What the agents whose lives have `ended` reached, and the env steps spent on finding out.
+    """Return the final returns of agents whose lifetime has `ended`, and the env steps used.
 
-    Nothing is computed for the others, nor for antagonists that were not trained.
+    Returns of other agents, and of antagonists that were not trained, are NaN and not computed.
     """
     keys = jax.random.split(key, (2, ended.size))
     nothing = jnp.full(ended.shape, jnp.nan), jnp.zeros(ended.shape)
@@ -528,13 +567,15 @@ def evaluate_finished(
 
 
 def reset_diverged(population: Population) -> tuple[Population, Bool[Array, " N"]]:
-    """The population without numbers that are none, and whose lives that ends.
+    """Replace states that are not finite by zeros, and return which agents diverged.
 
-    An agent or an antagonist whose parameters have diverged is no evidence of anything.
+    An agent is marked as diverged, and its lifetime as incomplete, if its own state or its
+    antagonist's has a value that is not finite. Its results are not used.
     """
     diverged = _has_nonfinite(population.agents, population.age) | _has_nonfinite(
         population.antagonists, population.age
     )
+    # Placeholders: a diverged agent is replaced at the next update.
     agents, antagonists = (
         tree_where(diverged, jax.tree.map(jnp.zeros_like, x), x)
         for x in (population.agents, population.antagonists)
@@ -553,9 +594,10 @@ def _has_nonfinite(states: PyTree, age: Int[Array, " N"]) -> Bool[Array, " N"]:
 
 
 def flatten_workers(last: Rollout) -> Rollout:
-    """The batches [N, T, W] of N agents as a rollout [1, W T, N], one worker after another.
+    """Reshape rollouts [N, T, W] of N agents to one rollout [1, W T, N], worker after worker.
 
-    So that scores of levels can read it: where a worker's part ends, an episode is cut off.
+    Scores of levels read this format. The last step of each worker is marked as truncated, unless
+    the episode terminated there, so that no episode spans two workers.
     """
     num_steps = last.reward.shape[1]
     at_end = (jnp.arange(num_steps) == num_steps - 1)[None, :, None]
@@ -571,7 +613,7 @@ def flatten_workers(last: Rollout) -> Rollout:
 
 
 def _for_workers(student: MetaGradient, level: PyTree) -> PyTree:
-    """One level for W workers, [W, 1, ...]."""
+    """Repeat one level for W workers, [W, 1, ...]."""
     shape = (student.num_workers, 1)
     return jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), level)
 
@@ -579,14 +621,17 @@ def _for_workers(student: MetaGradient, level: PyTree) -> PyTree:
 def _inner_loop_metrics(
     last: Rollout, entropy: Array, target_rms: Array, critic_loss: Array, share: Float[Array, " N"]
 ) -> Metrics:
-    """Means over the agents, weighted by their share.
+    """Return means over the agents, weighted by their share.
 
     Args:
-        last: [N, T, W], the batch of the meta-loss.
-        entropy, target_rms, critic_loss: [N].
-        share: [N].
+        last: Rollouts of the meta-loss, [N, T, W].
+        entropy: Policy entropy, [N].
+        target_rms: Root mean square of π̂, [N].
+        critic_loss: Loss of the critic, [N].
+        share: Weight of each agent, [N].
     """
 
+    # A diverged agent has no finite statistics and is left out.
     def mean(x: Array) -> Array:
         return jnp.where(jnp.isfinite(x), share * x, 0.0).sum()
 
@@ -599,10 +644,10 @@ def _inner_loop_metrics(
 
 
 def _lifetime_metrics(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> Metrics:
-    """How many lives ended, and what they reached; NaN where none did.
+    """Return the number of completed lifetimes and their mean results; NaN if there were none.
 
-    A life that was cut is no evidence: it began in the middle, at the start of a run, or the
-    agent's parameters were no longer numbers.
+    Incomplete lifetimes are counted separately and excluded from the means: those of agents that
+    started in the middle of a lifetime, at the start of a run, and those of diverged agents.
     """
     ended = done & lifetimes.complete
 
@@ -623,12 +668,12 @@ def _lifetime_metrics(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> Me
 
 
 def rule_student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[MetaGradient, Score]:
-    """Who learns a rule, and what judges its tasks, by name.
+    """Return the meta-gradient student and the score of its tasks, by name.
 
     Args:
-        env: where the agents live.
-        learner: the antagonist, trained by hand beside the agents; "" for none.
-        score: built to agree with the agents' discounting.
+        env: Environment of the agents.
+        learner: Name of the learner that is the antagonist; "" for none.
+        score: Name of the score, which is built with the agents' discounting.
     """
     agent = build_agent(env)
     antagonist = registry.make("learners", learner, env) if learner else ()

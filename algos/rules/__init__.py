@@ -1,1 +1,1 @@
-"""Learned update rules that ship with rlgen, `NAME.npz`; `rlgen.algos.rules.files` loads them."""
+"""Learned update rules that ship with rlgen as `NAME.npz`; see `rlgen.algos.rules.files`."""

@@ -1,10 +1,10 @@
-"""Learned rules as small files: plain arrays and one JSON header, nothing pickled.
+"""Files of learned rules, plain arrays with a JSON header and no pickle, and `RuleFollower`.
 
-from rlgen.algos.rules.files import load_rule
-learned = load_rule("runs/groove")  # a run, a file, a rule that ships with rlgen
-targets = learned.rule(learned.params, inputs)
+    from rlgen.algos.rules.files import load_rule
+    learned = load_rule("runs/groove")  # a run folder, a file, or a rule that ships with rlgen
+    targets = learned.rule(learned.params, inputs)
 
-And `RuleFollower`, the base of learners that follow one.
+`RuleFollower` is the base class of learners that apply a learned rule.
 """
 
 import abc
@@ -37,54 +37,54 @@ UNTRAINED = "untrained"
 SHIPPED = "rlgen.algos.rules"
 KINDS: dict[str, type] = {"update-rule": Rule, "drift": Drift}
 ADDED = {"clock": False}
-"""Fields of a rule that the first files of this format do not state, and what they meant."""
+"""Fields that the first files of this format do not contain, with the values that applied."""
 
 
 NO_POLICY = (
     "this run learned an update rule, not a policy; `rlgen eval RUN --suite SUITE` trains fresh "
     "agents with it"
 )
-"""Why a student that learns a rule refuses to give a policy."""
+"""Error message of a meta-learning student that is asked for a policy."""
 
 
 class LearnedRule(NamedTuple):
-    """A rule, what it learned, and where from."""
+    """A rule, its parameters, and metadata of its training."""
 
-    rule: Any  # `Rule` or `Drift`: the sizes
+    rule: Any  # `Rule` or `Drift`, which hold the sizes
     params: PyTree
-    meta: dict[str, Any]  # how it was trained; empty of an untrained rule
+    meta: dict[str, Any]  # how it was trained; empty for an untrained rule
 
 
 class RuleFollower(RuleLearner, abstract=True):
-    """Base of learners whose agent acts, and learns by a rule of this kind of file.
+    """Base class of learners whose agent is updated by a learned rule.
 
-    Their state has the agent's in `agent`. Fields are declared by the subclasses, which are
-    dataclasses.
+    The learner's state holds the agent's state in its field `agent`. The fields are declared by the
+    subclasses, which are dataclasses.
     """
 
     agent: Actor
-    """Who acts."""
+    """Agent that acts and is trained."""
     rule: str
-    """What `load_rule` takes."""
+    """Source of the rule, as in `load_rule`."""
     net: RuleNet
     """Sizes of an untrained rule."""
     num_updates: int
-    """Of the agent's life, for a rule with a clock."""
+    """Updates in the agent's lifetime, needed by a rule with a clock."""
 
     @property
     def rule_net(self) -> Any:
-        """The rule without its parameters."""
+        """The rule's network, without parameters."""
         return net_of(self.rule, self.net)
 
     def init_with(
         self, key: Key, rule: PyTree, lifetime: Int[Array, ""] | tuple[()] = ()
     ) -> PyTree:
-        """A newborn agent that will learn by the given parameters of a rule.
+        """Return a new agent with the given parameters of a rule.
 
         Args:
-            key: consumed.
-            rule: parameters.
-            lifetime: updates of its life; `()` for the field `num_updates`.
+            key: Random key.
+            rule: Parameters of the rule.
+            lifetime: Updates in the agent's lifetime; `()` uses the field `num_updates`.
         """
         known = lifetime
         if isinstance(known, tuple):
@@ -93,26 +93,26 @@ class RuleFollower(RuleLearner, abstract=True):
 
     @abc.abstractmethod
     def newborn(self, key: Key, rule: PyTree, lifetime: int | Int[Array, ""]) -> PyTree:
-        """The same, of a known lifetime."""
+        """Return a new agent with the given parameters of a rule and a known lifetime."""
 
     def initial_carry(self, num_slots: int) -> PyTree:
-        """The agent's."""
+        """Return the agent's initial recurrent state."""
         return self.agent.initial_carry(num_slots)
 
     def act(
         self, key: Key, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
-        """The agent's."""
+        """Sample an action of the agent."""
         return self.agent.act(key, state.agent, carry, obs, first)
 
     def value(
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> Float[Array, " N"]:
-        """The agent's; a critic's, which serves the scores of curricula whatever the rule uses."""
+        """Return the value of the agent's critic, which serves the scores of curricula."""
         return self.agent.value(state.agent, carry, obs, first)
 
     def pinned_files(self) -> dict[str, bytes]:
-        """A hash of the rule that is followed, for a run to notice if its file changes."""
+        """Return a hash of the rule, by which a resumed run detects that its file has changed."""
         return rule_pinned_file(self.rule, type(self.net))
 
 
@@ -120,16 +120,16 @@ def save_rule(path: Path | str, rule: RuleNet, params: PyTree, meta: dict[str, A
     """Write a rule as `.npz`.
 
     Args:
-        path: of the file.
-        rule: its sizes.
-        params: of that rule.
-        meta: whatever JSON can hold, such as the environment and the number of updates.
+        path: Path of the file.
+        rule: Network of the rule, which holds its sizes.
+        params: Parameters of the rule.
+        meta: JSON-serialisable metadata, such as the environment and the number of updates.
     """
     Path(path).write_bytes(rule_bytes(rule, params, meta))
 
 
 def rule_bytes(rule: RuleNet, params: PyTree, meta: Mapping[str, Any]) -> bytes:
-    """The content of the file that `save_rule` writes; equal for equal rules."""
+    """Return the content of the file that `save_rule` writes; equal rules give equal bytes."""
     header = {
         "format": FORMAT,
         "convention": CONVENTION,
@@ -147,13 +147,13 @@ def rule_bytes(rule: RuleNet, params: PyTree, meta: Mapping[str, Any]) -> bytes:
 def rule_files(
     rule: RuleNet, params: PyTree, num_updates: ArrayLike, origin: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """The rules of S seeds of a run as files, by their names within its folder.
+    """Return the rules of a run's S seeds as files, by path within the run folder.
 
     Args:
-        rule: their sizes.
-        params: [S, ...].
-        num_updates: that each has had, [S].
-        origin: what the files say of the run; `seed` is the first seed's.
+        rule: Network of the rules, which holds their sizes.
+        params: Parameters of the rules, [S, ...].
+        num_updates: Updates that each rule has received, [S].
+        origin: Metadata of the run; `seed` is that of the first seed.
     """
     found = {}
     for i, updates in enumerate(np.asarray(num_updates)):
@@ -164,7 +164,7 @@ def rule_files(
 
 
 def rule_pinned_file(source: str, kind: type = Rule) -> dict[str, bytes]:
-    """A hash of the rule that a run follows, to notice if its file changes; none if untrained."""
+    """Return a hash of the rule that a run uses, to detect a changed file; {} if untrained."""
     if source == UNTRAINED:
         return {}
     learned = load_rule(source, kind)
@@ -177,40 +177,41 @@ def rule_pinned_file(source: str, kind: type = Rule) -> dict[str, bytes]:
 
 
 def net_of(source: str, net: Any) -> Any:
-    """The sizes of the rule that a learner follows: `net` if it is untrained, else its own.
+    """Return the network of a learner's rule: `net` if it is untrained, else the loaded rule's.
 
     Raises:
-        ValueError: both are given, or the rule cannot be loaded or is of another kind than `net`.
+        ValueError: If `net` is changed from its defaults although the rule is not untrained, or the
+            rule cannot be loaded or is of another kind than `net`.
     """
     if source == UNTRAINED:
         return net
     if net != type(net)():
         raise ValueError(
-            f"net gives the sizes of an untrained rule, but rule={source!r} has its own; "
-            "leave the fields of net alone"
+            f"net sets the sizes of an untrained rule, but rule={source!r} has its own sizes; "
+            "leave the fields of net at their defaults"
         )
     return load_rule(source, type(net)).rule
 
 
 def load_rule(source: Path | str, kind: type = object) -> LearnedRule:
-    """A rule from wherever it lies.
+    """Load a rule.
 
     Args:
-        source: a run of meta-training, whose first seed is taken; a `.npz` file; the name of a rule
-            that ships with rlgen; or `untrained`, a rule of default sizes that has learned nothing.
-        kind: `Rule` or `Drift`, if only one of them will do.
+        source: Run folder of meta-training, whose first seed is loaded; a `.npz` file; the name of
+            a rule that ships with rlgen; or `untrained`, an untrained rule of default sizes.
+        kind: `Rule` or `Drift`, if only that kind is accepted.
 
     Raises:
-        ValueError: nothing there; a file that is damaged, of another kind, format or sign
-            convention, or whose arrays do not fit the sizes it states.
+        ValueError: If the source does not exist, or its file is damaged, is of another kind, format
+            or sign convention, or contains arrays that do not fit the stated sizes.
     """
     learned = _find(source, Rule if kind is object else kind)
     if not isinstance(learned.rule, kind):
         users = {Rule: "the learner lpg", Drift: "the learner lpo"}
         own = type(learned.rule)
         raise ValueError(
-            f"{source} is of the kind {_kind_of(own)!r}, for {users[own]}; needed is one of the "
-            f"kind {_kind_of(kind)!r}"
+            f"{source} is a rule of the kind {_kind_of(own)!r}, for {users[own]}; a rule of the "
+            f"kind {_kind_of(kind)!r} is needed"
         )
     return learned
 
@@ -229,14 +230,15 @@ def _find(source: Path | str, kind: type) -> LearnedRule:
     if path.name not in shipped:
         known = did_you_mean(path.name, [*shipped, UNTRAINED])
         raise ValueError(
-            f"no rule {path.name!r}: no run, no file and none that ships with rlgen; {known}"
+            f"no rule {path.name!r}: neither a run, nor a file, nor a rule that ships with rlgen; "
+            f"{known}"
         )
     with resources.as_file(shipped[path.name]) as file:
         return _load(file)
 
 
 def shipped_rules() -> dict[str, Any]:
-    """The rules that ship with rlgen, by name, where they lie."""
+    """Return the files of the rules that ship with rlgen, by name."""
     files = resources.files(SHIPPED).iterdir()
     return {f.name.removesuffix(".npz"): f for f in files if f.name.endswith(".npz")}
 
@@ -245,7 +247,7 @@ def _first_seed(run: Path) -> Path:
     found = sorted(run.glob("rules/seed-*.npz"))
     if not found:
         raise ValueError(
-            f"{run} holds no rules/seed-*.npz: it is no run of meta-training, or one without a "
+            f"{run} contains no rules/seed-*.npz: it is not a run of meta-training, or has no "
             "checkpoint yet"
         )
     return found[0]
@@ -254,6 +256,7 @@ def _first_seed(run: Path) -> Path:
 def _load(path: Path) -> LearnedRule:
     data, header = _read(path)
     rule = _rule(path, header.get("kind", _kind_of(Rule)), header["rule"])
+    # Shapes of the parameters for the stated sizes, without initialising them.
     like = jax.eval_shape(rule.init, jax.random.key(0))
     params = []
     for name, leaf in _named(like).items():
@@ -261,7 +264,7 @@ def _load(path: Path) -> LearnedRule:
         if found != leaf.shape:
             raise ValueError(f"{path}: {name} should have shape {leaf.shape}, found {found}")
         if data[name].dtype.kind != "f" or not np.isfinite(data[name]).all():
-            raise ValueError(f"{path}: {name} holds what is no finite number")
+            raise ValueError(f"{path}: {name} contains values that are not finite numbers")
         params.append(jnp.asarray(data[name], leaf.dtype))
     tree = jax.tree.unflatten(jax.tree.structure(like), params)
     return LearnedRule(rule, tree, header["meta"])
@@ -281,12 +284,12 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     ) as error:
         raise ValueError(damaged) from error
     if form != FORMAT:
-        raise ValueError(f"{path} is of the format {form!r}; this rlgen reads {FORMAT!r}")
+        raise ValueError(f"{path} has the format {form!r}; this version of rlgen reads {FORMAT!r}")
     if sign != CONVENTION:
         raise ValueError(
-            f"{path} is a rule of the convention {sign!r}; here it is {CONVENTION!r}: agents "
-            "ascend the policy's target times the log-probability. Of a rule whose agents descend, "
-            "turn the sign of the heads' first output, and save it with save_rule"
+            f"{path} is a rule of the sign convention {sign!r}; rlgen uses {CONVENTION!r}: agents "
+            "ascend the policy's target times the log-probability. If the rule's agents descend, "
+            "negate the heads' first output and save the rule with save_rule"
         )
     if not complete:
         raise ValueError(damaged)
@@ -294,9 +297,11 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _rule(path: Path, kind: object, fields: object) -> Any:
-    """The rule of the stated kind and sizes."""
+    """Return the network of the kind and sizes that the header states."""
     if kind not in KINDS:
-        raise ValueError(f"{path} is of the kind {kind!r}; this rlgen reads {', '.join(KINDS)}")
+        raise ValueError(
+            f"{path} is a rule of the kind {kind!r}; this version of rlgen reads {', '.join(KINDS)}"
+        )
     made = KINDS[str(kind)]
     known = dataclasses.asdict(made())
     if not isinstance(fields, dict):
@@ -304,8 +309,8 @@ def _rule(path: Path, kind: object, fields: object) -> Any:
     fields = {**ADDED, **fields}
     if fields.keys() != known.keys():
         raise ValueError(
-            f"{path} states the rule's fields {', '.join(sorted(fields))}; this rlgen knows "
-            f"{', '.join(sorted(known))}"
+            f"{path} states the rule's fields {', '.join(sorted(fields))}; this version of rlgen "
+            f"knows {', '.join(sorted(known))}"
         )
     try:
         _check_kinds(fields, get_type_hints(made))
@@ -315,13 +320,14 @@ def _rule(path: Path, kind: object, fields: object) -> Any:
 
 
 def _check_kinds(fields: dict[str, Any], kinds: dict[str, Any]) -> None:
-    """Refuse values of another type than their field, or none of its options."""
+    """Check that each value has its field's type and is one of the field's options."""
     wanted = {bool: "true or false", int: "a whole number", float: "a number"}
     for name, value in fields.items():
         kind = kinds[name]
         options = get_args(kind)
         if options and value not in options:
             raise ValueError(f"{name}={value!r} is unknown; {did_you_mean(str(value), options)}")
+        # `type` and not `isinstance`, because bool is a subclass of int.
         fits = type(value) is kind or (kind is float and type(value) is int)
         if kind in wanted and not fits:
             raise ValueError(f"{name} must be {wanted[kind]}, got {value!r}")

@@ -1,18 +1,17 @@
-"""Rules of LPG's kind that were trained elsewhere, from arrays and a description of them.
+"""Import of LPG rules trained with other code, from arrays and a description of them.
 
 The description is a JSON object:
 
-- `shapes`: the shape of each array by its name; if the arrays are one flat vector, in its order;
-- `layout`: `flax-gru` or `flax-lstm`, a network as flax's modules name its parts (below); left out,
-  it follows from the names;
-- `inputs`: what the core is fed, in order, see `INPUTS`; by default the first five without the
-  discount;
+- `shapes`: shape of each array by name; if the arrays are one flat vector, in the vector's order;
+- `layout`: `flax-gru` or `flax-lstm`, which name the network's parts as flax's modules do (below);
+  if missing, it is inferred from the names;
+- `inputs`: inputs of the core in order, see `INPUTS`; by default all of them except the discount;
 - `convention`: `ascent` if agents ascend π̂ log π, `descent` if they descend it, as in the code
   released with GROOVE.
 
-A layout has a perceptron `MLP_0` (`Dense_0`, `Dense_1`) that embeds predictions, a cell somewhere
+A layout has a perceptron `MLP_0` (`Dense_0`, `Dense_1`) that embeds predictions, a cell of any name
 with flax's gates (`ir`, `iz`, ... or `ii`, `if`, ...), and the heads `Dense_0` (π̂) and `Dense_1`
-(the logits of ŷ). Whatever is not known is refused by its name, not guessed.
+(the logits of ŷ). Unknown names are rejected with an error that lists them.
 """
 
 import json
@@ -32,7 +31,7 @@ from rlgen.registry import did_you_mean
 Arrays = dict[str, np.ndarray]
 
 INPUTS = ("reward", "done", "discount", "action_prob", "prediction", "next_prediction")
-"""In rlgen's order."""
+"""Inputs of a rule's core, in rlgen's order."""
 
 RAW_CLOCK = ("relative_step", "log_lifetime", "step", "lifetime")
 CONVENTIONS = ("ascent", "descent")
@@ -41,11 +40,11 @@ GATES = {
     "flax-gru": (("ir", "iz", "in"), ("hr", "hz", "hn")),
     "flax-lstm": (("ii", "if", "ig", "io"), ("hi", "hf", "hg", "ho")),
 }
-"""Of the inputs and of the state, in the order of rlgen's cells."""
+"""Gates on the inputs and on the recurrent state, in the order of rlgen's cells."""
 
 
 class Description(NamedTuple):
-    """What is said of the arrays."""
+    """Description of the arrays, as in the module's docstring."""
 
     shapes: dict[str, tuple[int, ...]]
     layout: str
@@ -54,15 +53,15 @@ class Description(NamedTuple):
 
 
 def import_rule(arrays: Path | str, description: Path | str) -> LearnedRule:
-    """A rule of rlgen's with the same targets as the described one.
+    """Return a rule of rlgen that computes the same targets as the described one.
 
     Args:
-        arrays: `.npz` with one array a name, or `.npy` with all of them as one vector.
-        description: `.json`, see above.
+        arrays: `.npz` file with one array per name, or `.npy` file with all of them as one vector.
+        description: `.json` file, described above.
 
     Raises:
-        ValueError: a file that cannot be read, an unknown layout, input or convention, names that
-            the layout does not have or shapes that contradict each other.
+        ValueError: If a file cannot be read, the layout, an input or the convention is unknown,
+            array names do not belong to the layout, or shapes are inconsistent.
     """
     told = _describe(Path(description))
     parts = _Parts(_named(Path(arrays), told))
@@ -70,8 +69,8 @@ def import_rule(arrays: Path | str, description: Path | str) -> LearnedRule:
     rule, params = _convert(parts, layout, told)
     if parts.left:
         raise ValueError(
-            f"{arrays}: {layout} has no place for {', '.join(sorted(parts.left))}; a rule with "
-            "other parts would not be the same rule without them"
+            f"{arrays}: the layout {layout} has no arrays {', '.join(sorted(parts.left))}; "
+            "dropping them would change the rule"
         )
     _check_fit(rule, params)
     params = jax.tree.map(jnp.asarray, params)
@@ -80,7 +79,7 @@ def import_rule(arrays: Path | str, description: Path | str) -> LearnedRule:
 
 
 def _check_fit(rule: Rule, params: Any) -> None:
-    """Refuse parts that do not fit each other."""
+    """Check that the shapes of all parts agree with the rule's sizes."""
     needed = jax.eval_shape(rule.init, jax.random.key(0))
     for (path, x), like in zip(
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(needed), strict=True
@@ -88,14 +87,14 @@ def _check_fit(rule: Rule, params: Any) -> None:
         if x.shape != like.shape:
             part = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(
-                f"the parts do not fit each other: {part} is {x.shape}, and a rule with "
+                f"the arrays are inconsistent: {part} is {x.shape}, but a rule with "
                 f"{rule.num_predictions} predictions and {rule.hidden_size} units needs "
                 f"{like.shape}"
             )
 
 
 class _Parts:
-    """Arrays by name, each taken once."""
+    """Arrays by name, each of which can be taken once."""
 
     def __init__(self, arrays: Arrays):
         self.left = {name.removeprefix("params/"): x for name, x in arrays.items()}
@@ -103,7 +102,7 @@ class _Parts:
     def take(self, name: str) -> np.ndarray:
         if name not in self.left:
             known = ", ".join(sorted(self.left)) or "none"
-            raise ValueError(f"the layout needs an array {name}; those that are left are {known}")
+            raise ValueError(f"the layout needs an array {name}; the remaining arrays are {known}")
         return self.left.pop(name)
 
     def dense(self, name: str) -> dict[str, np.ndarray]:
@@ -115,6 +114,7 @@ def _convert(parts: _Parts, layout: str, told: Description) -> tuple[Rule, Any]:
     of_inputs, of_state = GATES[layout]
     recurrent = np.concatenate([parts.take(f"{cell}/{g}/kernel") for g in of_state], axis=-1)
     inputs = np.concatenate([parts.take(f"{cell}/{g}/kernel") for g in of_inputs], axis=-1)
+    # flax's GRU has its biases in the input gates, plus one in `hn`; its LSTM in the state's gates.
     with_bias = of_inputs if layout == "flax-gru" else of_state
     bias = np.concatenate([parts.take(f"{cell}/{g}/bias") for g in with_bias])
     core = {"inputs": _reordered(inputs, told.inputs), "recurrent": recurrent, "bias": bias}
@@ -122,6 +122,7 @@ def _convert(parts: _Parts, layout: str, told: Description) -> tuple[Rule, Any]:
         core["recurrent_bias"] = parts.take(f"{cell}/hn/bias")
     hidden, out = parts.dense("MLP_0/Dense_0"), parts.dense("MLP_0/Dense_1")
     policy, prediction = parts.dense("Dense_0"), parts.dense("Dense_1")
+    # rlgen's agents ascend, so the head of π̂ of a rule for descent is negated, bias included.
     sign = -1.0 if told.convention == "descent" else 1.0
     policy = {kind: sign * x for kind, x in policy.items()}
     heads = {kind: np.concatenate([policy[kind], prediction[kind]], axis=-1) for kind in policy}
@@ -139,17 +140,17 @@ _CELL = re.compile(r"(.*)/(?:ir|ii)/kernel")
 
 
 def _reordered(kernel: np.ndarray, inputs: Sequence[str]) -> np.ndarray:
-    """Rows of the inputs' kernel in rlgen's order."""
+    """Reorder the rows of the input kernel to rlgen's order of inputs."""
     if kernel.shape[0] != len(inputs):
         raise ValueError(
-            f"the cell has {kernel.shape[0]} inputs, and the description says {len(inputs)}: "
-            f"{', '.join(inputs)}; state them as `inputs`"
+            f"the cell has {kernel.shape[0]} inputs, but the description lists {len(inputs)}: "
+            f"{', '.join(inputs)}; correct `inputs`"
         )
     return kernel[[inputs.index(name) for name in INPUTS if name in inputs]]
 
 
 def _layout_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """By the names of the gates."""
+    """Infer the layout from the names of the gates."""
     for layout, (of_inputs, _) in GATES.items():
         if all(any(name.endswith(f"/{g}/kernel") for name in arrays) for g in of_inputs):
             return layout
@@ -165,8 +166,8 @@ def _describe(path: Path) -> Description:
         shapes = {str(name): tuple(map(int, shape)) for name, shape in told["shapes"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is no description of arrays: needed is a JSON object with `shapes`, the shape "
-            "of each array by its name"
+            f"{path} is not a description of arrays: a JSON object with `shapes`, the shape of "
+            "each array by name, is needed"
         ) from error
     layout = str(told.get("layout", ""))
     if layout and layout not in GATES:
@@ -177,8 +178,8 @@ def _describe(path: Path) -> Description:
     convention = str(told.get("convention", ""))
     if convention not in CONVENTIONS:
         raise ValueError(
-            f"{path}: convention must be 'ascent' or 'descent', whichever agents do with "
-            f"π̂ log π, got {convention!r}"
+            f"{path}: convention must be 'ascent' or 'descent', the direction in which agents "
+            f"follow the gradient of π̂ log π, got {convention!r}"
         )
     return Description(shapes, layout, inputs, convention)
 
@@ -187,8 +188,8 @@ def _check_inputs(path: Path, inputs: Sequence[str]) -> None:
     raw = [name for name in inputs if name in RAW_CLOCK]
     if raw:
         raise ValueError(
-            f"{path}: the inputs {', '.join(raw)} are raw counts of updates; rlgen's rules see n/N "
-            "and a scaled log N, and no weights turn one into the other"
+            f"{path}: the inputs {', '.join(raw)} are raw counts of updates; rlgen's rules have "
+            "the inputs n/N and a scaled log N, into which no weights can convert them"
         )
     unknown = [name for name in inputs if name not in INPUTS]
     needed = [name for name in INPUTS if name != "discount" and name not in inputs]
@@ -198,12 +199,12 @@ def _check_inputs(path: Path, inputs: Sequence[str]) -> None:
 
 
 def _named(path: Path, told: Description) -> Arrays:
-    """The arrays, each of the described shape."""
+    """Load the arrays and check their names, shapes and values against the description."""
     try:
         loaded = np.load(path, allow_pickle=False)
         found = loaded if isinstance(loaded, np.ndarray) else {n: loaded[n] for n in loaded.files}
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} holds no arrays of numpy, .npz or .npy") from error
+        raise ValueError(f"{path} is not a NumPy file, .npz or .npy") from error
     if isinstance(found, np.ndarray):
         found = _split(path, found, told.shapes)
     if found.keys() != told.shapes.keys():
@@ -213,7 +214,7 @@ def _named(path: Path, told: Description) -> Arrays:
         if x.shape != told.shapes[name]:
             raise ValueError(f"{path}: {name} is {x.shape}, described as {told.shapes[name]}")
         if x.dtype.kind != "f" or not np.isfinite(x).all():
-            raise ValueError(f"{path}: {name} holds what is no finite number")
+            raise ValueError(f"{path}: {name} contains values that are not finite numbers")
     return {name: np.asarray(x, np.float32) for name, x in found.items()}
 
 
@@ -221,8 +222,8 @@ def _split(path: Path, vector: np.ndarray, shapes: Mapping[str, tuple[int, ...]]
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
     if vector.ndim != 1 or vector.size != sum(sizes):
         raise ValueError(
-            f"{path} is an array {vector.shape}; the shapes that are described add up to a vector "
-            f"of {sum(sizes):,}"
+            f"{path} is an array of shape {vector.shape}; the described shapes add up to a vector "
+            f"of {sum(sizes):,} numbers"
         )
     pieces = np.split(vector, np.cumsum(sizes)[:-1])
     return {name: x.reshape(shape) for (name, shape), x in zip(shapes.items(), pieces, strict=True)}

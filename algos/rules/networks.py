@@ -1,22 +1,22 @@
-"""The networks of learned rules, and how they see an agent's lifetime.
+"""Networks of learned rules, and the encoding of an agent's lifetime.
 
-`Rule` gives an agent the targets of its policy and its predictions; `Drift` gives a PPO agent the
-cost of moving away from the policy that collected the data.
+`Rule` computes the targets of an agent's policy and predictions; `Drift` computes a PPO agent's
+penalty for deviating from the policy that collected the data.
 
 In mirror learning a policy maximises the mean of ρ A - drift(ρ, A), where ρ = π/π_old and A is the
-advantage. Any drift that is never negative and, at ρ = 1, is 0 with its gradient keeps the promise
-that the policy improves. PPO's clipping is one such drift; `Drift` is a learned one.
+advantage. Policy improvement is guaranteed for any drift that is never negative and that is 0, with
+zero gradient, at ρ = 1. PPO's clipping is one such drift; `Drift` is a learned one.
 
 Sources of the rule: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG), section
 3. Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with Adversarial
-Environment Design" (GROOVE), has a GRU in the released code, and no discount among the inputs.
-Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms" (TA-LPG),
-adds the clock. Sources of the drift: Kuba et al., 2022, "Mirror Learning: A Unifying Framework of
-Policy Optimisation"; Lu et al., 2022, "Discovered Policy Optimisation" (LPO); Jackson et al., 2024
+Environment Design" (GROOVE), uses a GRU in the released code and no discount input. Jackson et al.,
+2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms" (TA-LPG), adds the clock.
+Sources of the drift: Kuba et al., 2022, "Mirror Learning: A Unifying Framework of Policy
+Optimisation"; Lu et al., 2022, "Discovered Policy Optimisation" (LPO); Jackson et al., 2024
 (TA-LPO).
 
-Sign: the agent *ascends* π̂ log π, as the papers write. The code of GROOVE descends it, so that a
-π̂ trained there has the opposite sign.
+Sign convention: the agent *ascends* π̂ log π, as in the papers. The code of GROOVE descends it, so
+a π̂ trained there has the opposite sign.
 """
 
 from dataclasses import dataclass
@@ -42,20 +42,20 @@ CORES = ("gru", "lstm")
 
 
 class RuleInputs(NamedTuple):
-    """What the rule sees of T steps of B workers; an agent's workers stand side by side in B."""
+    """Inputs of the rule for T steps of B workers; the workers of an agent are adjacent in B."""
 
     reward: Float[Array, "T B"]
-    done: Bool[Array, "T B"]  # the episode ended with this step, however it did
-    action_prob: Float[Array, "T B"]  # π(a|s) of the action taken, under the present policy
+    done: Bool[Array, "T B"]  # the episode ended with this step, by termination or truncation
+    action_prob: Float[Array, "T B"]  # π(a|s) of the action taken, under the current policy
     prediction: Float[Array, "T B m"]  # y(s), probabilities
-    next_prediction: Float[Array, "T B m"]  # y(s'); not read where done
-    discount: Float[Array, "T B"]  # γ, of the agent
-    life_used: Float[Array, "T B"] | tuple[()] = ()  # n/N, updates done of those in the life
-    log_horizon: Float[Array, "T B"] | tuple[()] = ()  # of N, see `log_horizon`
+    next_prediction: Float[Array, "T B m"]  # y(s'); ignored where done
+    discount: Float[Array, "T B"]  # γ of the agent
+    life_used: Float[Array, "T B"] | tuple[()] = ()  # n/N, the share of the lifetime that is used
+    log_horizon: Float[Array, "T B"] | tuple[()] = ()  # encoded N; see the function `log_horizon`
 
 
 class Targets(NamedTuple):
-    """What the rule says to T steps of B workers."""
+    """Targets of the rule for T steps of B workers."""
 
     policy: Float[Array, "T B"]  # π̂, unbounded: positive makes the action likelier
     log_prediction: Float[Array, "T B m"]  # log ŷ, normalised
@@ -63,23 +63,23 @@ class Targets(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule(RuleNet):
-    """The network U_η. Its parameters stand apart; these are its sizes.
+    """Sizes of the network U_η; its parameters are passed separately.
 
-    A recurrent core reads the steps from last to first and begins anew before every step that ended
-    an episode, so that nothing after an episode's end says anything about it. Predictions are read
-    through one small embedding, y → φ(y), a number.
+    A recurrent core reads the steps from last to first. Its state is reset before every step that
+    ended an episode, so steps after the end of an episode do not influence the targets within it.
+    A small embedding maps each prediction to a scalar, y → φ(y).
 
     Attributes:
-        core: `gru`, as in GROOVE's code, or `lstm`, as in the papers.
-        hidden_size: units of the core.
-        num_predictions: m, categories of the agents' prediction y; 30 in LPG, 8 in GROOVE's code.
-        embedding_size: hidden units of φ.
-        discount_input: whether the rule sees the agent's discount.
-        clock: whether the rule sees which part of its life the agent has lived, n/N, and how long
-            the life is, log N; both stay the same all through a rollout.
+        core: Recurrent core: `gru`, as in GROOVE's code, or `lstm`, as in the papers.
+        hidden_size: Units of the core.
+        num_predictions: Categories m of the agents' prediction y; 30 in LPG, 8 in GROOVE's code.
+        embedding_size: Hidden units of the embedding φ.
+        discount_input: Whether the agent's discount is an input.
+        clock: Whether the used share n/N of the agent's lifetime and the encoded log N are inputs;
+            both are constant over a rollout.
 
     Raises:
-        ValueError: an unknown core, or a size out of range.
+        ValueError: If the core is unknown or a size is out of range.
     """
 
     core: Literal["gru", "lstm"] = "gru"
@@ -98,13 +98,14 @@ class Rule(RuleNet):
                 raise ValueError(f"a rule's {name} must be at least {least}, got {value}")
 
     def init(self, key: Key) -> PyTree:
-        """Parameters of an untrained rule.
+        """Return the parameters of an untrained rule.
 
-        With a GRU of 256 units, 8 predictions and no discount there are 203,946 of them, as many
-        as in GROOVE; 204,714 by default, and 206,250 with the clock.
+        A GRU of 256 units with 8 predictions and no discount input has 203,946 parameters, as in
+        GROOVE. There are 204,714 by default, and 206,250 with the clock.
         """
         key_hidden, key_out, key_inputs, key_recurrent, key_heads = jax.random.split(key, 5)
         size, num_gates = self.hidden_size, 3 if self.core == "gru" else 4
+        # r, d, π(a|s), φ(y) and φ(y'), then the optional ones.
         num_inputs = 5 + self.discount_input + 2 * self.clock
         gates = [orthogonal()(k, (size, size)) for k in jax.random.split(key_recurrent, num_gates)]
         core = {
@@ -122,16 +123,17 @@ class Rule(RuleNet):
         }
 
     def __call__(self, params: PyTree, inputs: RuleInputs) -> Targets:
-        """Targets of every step.
+        """Compute the targets of every step.
 
-        Workers do not see each other, so the agents of a whole population go in as one batch: then
-        the gradient of each weight is a single product over all of them. A `vmap` over agents gives
-        the same targets, and with a gradient apiece.
+        Workers are independent of each other, so the agents of a whole population can be passed as
+        one batch; the gradient of each weight is then a single product over all of them. A `vmap`
+        over agents computes equal targets, but a separate gradient per agent.
 
         Args:
-            params: from `init`.
-            inputs: [T, B].
+            params: Parameters from `init`.
+            inputs: Inputs [T, B].
         """
+        # Both time axes are flipped: the core scans backwards, and `done` resets its state first.
         x = self._features(params, inputs)
         if self.core == "gru":
             start = gru_zeros(x.shape[1], self.hidden_size)
@@ -139,8 +141,8 @@ class Rule(RuleNet):
         else:
             start = lstm_zeros(x.shape[1], self.hidden_size)
             _, hidden = lstm(LSTMWeights(**params["core"]), start, x[::-1], inputs.done[::-1])
-        # The core keeps its hidden states for the backward pass. Keeping them rectified as well
-        # would be a fifth of all memory, to save arithmetic that costs nothing.
+        # The core stores its hidden states for the backward pass. Storing their rectified copy too
+        # would take a fifth of all memory and save very little arithmetic, hence the checkpoint.
         out = jax.checkpoint(_heads)(params["heads"], hidden)[::-1]
         return Targets(out[..., 0], jax.nn.log_softmax(out[..., 1:]))
 
@@ -153,32 +155,36 @@ class Rule(RuleNet):
         features = [inputs.reward, inputs.done.astype(jnp.float32)]
         features += [inputs.discount] if self.discount_input else []
         features += [inputs.action_prob, embed(inputs.prediction), following]
-        clock: Any = [inputs.life_used, inputs.log_horizon]  # () where there is none
+        # The order of the features is part of the file format of rules.
+        clock: Any = [inputs.life_used, inputs.log_horizon]  # () without a clock
         return jnp.stack(features + (clock if self.clock else []), axis=-1)
 
 
 MARGIN = 1e-4
-"""Outputs of the network nearer to 0 than this count as 0: no drift around a ratio of 1."""
+"""Network outputs within this distance of 0 are set to 0, so the drift is 0 near a ratio of 1."""
 
 
 @dataclass(frozen=True)
 class Drift(RuleNet):
-    """A network without biases, of features that are all 0 at ρ = 1. Its parameters stand apart.
+    """Sizes of the drift network, which has no biases; its parameters are passed separately.
 
-    The features are l = log ρ, l², 1 - ρ, (1 - ρ)², and A times each of them. With a clock there
-    are the same eight times n/N as well; log N would not vanish at ρ = 1.
+    The features are l = log ρ, l², 1 - ρ, (1 - ρ)², and A times each of them; all are 0 at ρ = 1.
+    With a clock, the same eight features multiplied by n/N are added. log N is not an input because
+    it would not vanish at ρ = 1.
 
     Attributes:
-        hidden_size: units of the one hidden layer.
-        on_clipping: add PPO's clipping to the network's output, and begin with a network whose
-            output is 0: the search begins at PPO.
-        clip: ε of that clipping.
-        clock: whether the drift depends on the part of its life that the agent has lived.
+        hidden_size: Units of the hidden layer.
+        on_clipping: Whether PPO's clipping drift is added to the network's output, and the output
+            layer is initialised to 0, so that the search starts from PPO.
+        clip: Clipping range ε of that drift.
+        clock: Whether the drift depends on the used share n/N of the agent's lifetime.
 
     Raises:
-        ValueError: a size below 1, or a clip that is not above 0.
-    Differs from released code: the margin is taken off the network's output on both sides, not off
-    the sum with PPO's drift, which it made smaller than PPO's.
+        ValueError: If `hidden_size` is below 1 or `clip` is not above 0.
+
+    Differs from the released code, which subtracts the margin from the sum of the network's output
+    and PPO's drift, so that the drift is smaller than PPO's. Here the margin shrinks the network's
+    output towards 0 on both sides, before the sum.
     """
 
     hidden_size: int = 128
@@ -187,7 +193,7 @@ class Drift(RuleNet):
     clock: bool = False
 
     is_even = True
-    """Parameters p and -p are the same drift, as tanh is odd and no layer has a bias."""
+    """Parameters p and -p define the same drift, because tanh is odd and no layer has a bias."""
 
     def __post_init__(self):
         if self.hidden_size < 1:
@@ -196,7 +202,7 @@ class Drift(RuleNet):
             raise ValueError(f"a drift's clip must be above 0, got {self.clip}")
 
     def init(self, key: Key) -> PyTree:
-        """Parameters: 1,152 by default, 2,176 with a clock, as in the papers."""
+        """Return initial parameters: 1,152 by default, 2,176 with a clock, as in the papers."""
         key_hidden, key_out = jax.random.split(key)
         lecun = jax.nn.initializers.lecun_normal()
         num_inputs = 16 if self.clock else 8
@@ -212,20 +218,20 @@ class Drift(RuleNet):
         advantage: Float[Array, "*B"],
         life_used: float | Float[Array, ""] = 0.0,
     ) -> Float[Array, "*B"]:
-        """The drift of every step, 0 or more.
+        """Compute the drift of every step, which is at least 0.
 
         Args:
-            params: from `init`.
-            log_ratio: log ρ.
-            advantage: A, normalised.
-            life_used: n/N, of the one agent; read with a clock only.
+            params: Parameters from `init`.
+            log_ratio: Logarithm of the importance ratio, log ρ.
+            advantage: Normalised advantage A.
+            life_used: Used share n/N of the agent's lifetime; ignored without a clock.
         """
         ratio = jnp.exp(log_ratio)
         own = [log_ratio, log_ratio**2, 1 - ratio, (1 - ratio) ** 2]
         features = jnp.stack([*own, *(advantage * x for x in own)], axis=-1)
         if self.clock:
             features = jnp.concatenate([features, life_used * features], axis=-1)
-        # The last axis goes before anything is added: [B, 1] + [B] would be [B, B].
+        # The last axis is removed before the sum below, since [B, 1] + [B] would be [B, B].
         out = (jnp.tanh(features @ params["hidden"]) @ params["out"])[..., 0]
         out = jnp.sign(out) * jax.nn.relu(jnp.abs(out) - MARGIN)
         if self.on_clipping:
@@ -236,37 +242,39 @@ class Drift(RuleNet):
 def clipping_drift(
     ratio: Float[Array, "*B"], advantage: Float[Array, "*B"], clip: float
 ) -> Float[Array, "*B"]:
-    """PPO's: what ρ A exceeds its clipped value by.
+    """PPO's drift: the amount by which ρ A exceeds its clipped value, or 0.
 
-    Source: Schulman et al., 2017, "Proximal Policy Optimization Algorithms", equation 7, as a
-    drift.
+    Source: Schulman et al., 2017, "Proximal Policy Optimization Algorithms", equation 7, written as
+    a drift.
     """
+    # ρ A - min(ρ A, clip(ρ) A) = relu((ρ - clip(ρ)) A).
     return jax.nn.relu((ratio - jnp.clip(ratio, 1 - clip, 1 + clip)) * advantage)
 
 
 MIDDLE_HORIZON, HORIZON_SPREAD = 50.0, 5.0
-"""Lives of 10, 50 and 250 updates are seen as -1, 0 and 1."""
+"""Constants by which lifetimes of 10, 50 and 250 updates are encoded as -1, 0 and 1."""
 
 
 def log_horizon(lifetime: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """A lifetime N, in updates, as a rule sees it: log(N / 50) / log 5.
+    """Encode a lifetime N, in updates, as a rule's input: log(N / 50) / log 5.
 
-    From -1 to 1 for 10 to 250 updates, the lifetimes of TA-LPG's training, and 2.4 for 2,500.
-    Differs from released code, where the inputs bear such names but are the raw counts.
+    The value ranges from -1 to 1 for 10 to 250 updates, the lifetimes in TA-LPG's training, and is
+    2.4 for 2,500. Differs from the released code, where the inputs are named relative and
+    logarithmic but are raw counts.
     """
     return jnp.log(lifetime / MIDDLE_HORIZON) / jnp.log(HORIZON_SPREAD)
 
 
 def known_lifetime(clock: bool, num_updates: int) -> int:
-    """The length of a life that nobody stated but the learner's own field.
+    """Return the lifetime given by a learner's field `num_updates`, at least 1.
 
     Raises:
-        ValueError: a rule with a clock needs it, and it is 0.
+        ValueError: If `num_updates` is 0 and the rule has a clock.
     """
     if clock and not num_updates:
         raise ValueError(
-            "the rule sees how much of an agent's life is over: set num_updates to the number of "
-            "updates that the agent will have"
+            "the rule has a clock, which needs the agent's lifetime: set num_updates to the number "
+            "of updates in the lifetime"
         )
     return max(num_updates, 1)
 

@@ -1,4 +1,4 @@
-"""What the comparisons in this folder share: runs that are trained once, and tables in Markdown."""
+"""Shared parts of the comparisons in this folder: options, training of runs, Markdown tables."""
 
 import argparse
 import shlex
@@ -14,29 +14,37 @@ from rlgen.runs import checkpoint, folder
 
 
 def parser_of(about: str, methods: Sequence[str], **defaults: Any) -> argparse.ArgumentParser:
-    """The options that all comparisons have.
+    """Return a parser with the options that all comparisons have.
 
     Args:
-        about: the script's docstring, whose first line is shown.
-        methods: recipes compared by default.
-        defaults: of `env`, `steps`, `seeds`, `attempts` and `out`.
+        about: Docstring of the script, whose first line is shown.
+        methods: Methods compared by default.
+        defaults: Defaults of `env`, `steps`, `seeds`, `attempts` and `out`.
     """
+    default = "(default: %(default)s)"
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
-    parser.add_argument("--methods", nargs="+", default=list(methods), help="recipes")
-    parser.add_argument("--env")
-    parser.add_argument("--preset", default="fast")
-    parser.add_argument("--steps", help="env steps of each seed; '': the recipe's own")
-    parser.add_argument("--seeds", type=int)
-    parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--attempts", type=int, help="on each held-out level")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("train_options", nargs="*", help="after --: of `rlgen train`")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=list(methods),
+        help=f"methods to compare (default: {' '.join(methods)})",
+    )
+    parser.add_argument("--env", help=f"environment {default}")
+    parser.add_argument("--preset", default="fast", help=f"preset of all methods {default}")
+    parser.add_argument(
+        "--steps", help="env steps per seed; '' uses the recipe's own (default: '%(default)s')"
+    )
+    parser.add_argument("--seeds", type=int, help=f"seeds per method {default}")
+    parser.add_argument("--devices", type=int, default=1, help=f"devices per run {default}")
+    parser.add_argument("--attempts", type=int, help=f"attempts per level and seed {default}")
+    parser.add_argument("--out", type=Path, help=f"folder of runs and results {default}")
+    parser.add_argument("train_options", nargs="*", help="options of `rlgen train`, after --")
     parser.set_defaults(**defaults)
     return parser
 
 
 def train_options(options: Any) -> str:
-    """What they say to `rlgen train`."""
+    """Return the options of `rlgen train` for all methods, as on the command line."""
     steps = f"--steps {options.steps} " if options.steps else ""
     return (
         f"--env {options.env} --preset {options.preset} {steps}--seeds {options.seeds} --devices "
@@ -45,7 +53,11 @@ def train_options(options: Any) -> str:
 
 
 def check_runs(runs: Sequence[Path], options: Any) -> None:
-    """Refuse to compare with runs of another size, before anything is trained."""
+    """Check that existing runs have the requested size, before anything is trained.
+
+    Raises:
+        SystemExit: If a run has another size.
+    """
     wanted = {name: getattr(options, name) for name in ("env", "preset", "seeds")}
     if options.steps:
         wanted["steps"] = int(float(options.steps))
@@ -54,11 +66,11 @@ def check_runs(runs: Sequence[Path], options: Any) -> None:
 
 
 def refuse_other(run: Path, wanted: dict[str, Any]) -> None:
-    """Refuse to compare with one run of another size.
+    """Exit with an error if a run exists and has another size.
 
     Args:
-        run: a folder, of a run or not yet there.
-        wanted: fields of `rlgen.runs.spec.RunSpec`.
+        run: Folder of a run; it may not exist yet.
+        wanted: Required values of fields of `rlgen.runs.spec.RunSpec`.
     """
     if not folder.is_run(run):
         return
@@ -66,13 +78,13 @@ def refuse_other(run: Path, wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if spec[name] != value:
             sys.exit(
-                f"{run} was trained with {name}={spec[name]}, and this comparison asks for "
-                f"{value}; ask for the same, or choose another --out"
+                f"{run} was trained with {name}={spec[name]}, but this comparison requires "
+                f"{value}; use the same value, or choose another --out"
             )
 
 
 def train_all(options: Any) -> tuple[list[Path], int]:
-    """The folders of all methods' runs, trained as far as they were not; and the exit code."""
+    """Train the runs of all methods as far as needed; return their folders and the exit code."""
     runs = [options.out / method for method in options.methods]
     check_runs(runs, options)
     for method, run in zip(options.methods, runs, strict=True):
@@ -83,18 +95,21 @@ def train_all(options: Any) -> tuple[list[Path], int]:
 
 
 def write_comparison(text: str, options: Any) -> None:
-    """Write `comparison.md`, and show it."""
+    """Write `comparison.md`, and print it."""
     results.write(options.out / "comparison.md", text.encode())
-    print(f"\n{text}\nThe comparison is {options.out / 'comparison.md'}")
+    print(f"\n{text}\nThe comparison is in {options.out / 'comparison.md'}")
 
 
 def train(method: str, run: Path, options: str) -> int:
-    """Train a run, go on with one that was interrupted, or leave a finished one as it is.
+    """Train a run, resume an interrupted one, or leave a finished one unchanged.
 
     Args:
-        method: the recipe.
-        run: its folder.
-        options: of `rlgen train`, as they are typed.
+        method: Recipe of the run.
+        run: Folder of the run.
+        options: Options of `rlgen train`, as on the command line.
+
+    Returns:
+        The exit code.
     """
     if not folder.is_run(run):
         return run_command(f"train {method} --out {shlex.quote(str(run))} {options}")
@@ -106,7 +121,7 @@ def train(method: str, run: Path, options: str) -> int:
 
 
 def costs(runs: Sequence[Path]) -> dict[str, list[str]]:
-    """Env steps of each kind, gradient steps and seconds of each run: rows of a table."""
+    """Return env steps of each kind, gradient steps and seconds of each run, as table rows."""
     last = [read_metrics(run / "metrics.jsonl")[-1] for run in runs]
     kinds = sorted({kind for line in last for kind in line["env_steps"]})
     rows = {
@@ -114,17 +129,17 @@ def costs(runs: Sequence[Path]) -> dict[str, list[str]]:
         for kind in kinds
     }
     rows["gradient steps"] = [f"{line['gradient_updates']:,.0f}" for line in last]
-    rows["seconds, all seeds side by side"] = [f"{line['wall_seconds']:,.0f}" for line in last]
+    rows["seconds, all seeds in parallel"] = [f"{line['wall_seconds']:,.0f}" for line in last]
     return rows
 
 
 def table(heads: Sequence[str], rows: dict[str, list[str]]) -> str:
-    """A table in Markdown; the names of the rows are its first column."""
+    """Format a Markdown table, with the names of the rows in its first column."""
     lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     return "\n".join([*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
 
 
 def run_command(command: str) -> int:
-    """Show a command as a user would type it, and run it; its exit code."""
+    """Print a command as a user would type it, run it, and return its exit code."""
     print(f"\n$ rlgen {command}", flush=True)
     return rlgen(shlex.split(command))

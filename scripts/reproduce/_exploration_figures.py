@@ -1,4 +1,4 @@
-"""Figures of the exploration study: who wins along a dial, visits, the bonus in an episode."""
+"""Figures of the exploration study: solve rates along a dial, visits, bonuses in an episode."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,12 +16,12 @@ Cells = Mapping[str, Mapping[str, Cell]]  # by task and bonus
 
 
 def interval_of(scores: np.ndarray, aggregate: Any = mean) -> Interval:
-    """The mean of scores [S, M] with its 95 % bootstrap interval over seeds."""
+    """Return the mean of scores [S, M] with its 95 % bootstrap interval over seeds."""
     return DEFAULT.interval(np.random.default_rng(0), aggregate, scores[..., None])
 
 
 def overall(cells: Cells, bonus: str) -> Interval | None:
-    """The interquartile mean over all tasks and values of their dials, if it was run on all."""
+    """Return the interquartile mean over all tasks and dial values; None if a task is missing."""
     if any(bonus not in of_task for of_task in cells.values()):
         return None
     every = [of_task[bonus].trained for of_task in cells.values()]  # [V, S] each
@@ -30,7 +30,7 @@ def overall(cells: Cells, bonus: str) -> Interval | None:
 
 
 def winners(cells: Cells, tasks: Mapping[str, Task]) -> Figure:
-    """The share of episodes solved at the end of training, along each task's dial."""
+    """Draw the share of episodes solved at the end of training, along each task's dial."""
     names = _bonuses(cells)
     figure = Figure(
         figsize=(WIDTH, 0.8 + 2.2 * len(cells)), facecolor=LOOK.paper, layout="constrained"
@@ -65,7 +65,7 @@ def winners(cells: Cells, tasks: Mapping[str, Task]) -> Figure:
 
 
 def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
-    """Where the trained agents of each bonus go: a row a bonus, a column a value of the dial."""
+    """Draw the visits of trained agents: one row per bonus, one column per value of the dial."""
     env = make_env(task)
     seen = _picture(env, np.sum([cell.visits.sum(0) for cell in of_task.values()], axis=0)) > 0
     crop = tuple(_around(np.flatnonzero(seen.any(axis))) for axis in (1, 0))
@@ -88,7 +88,7 @@ def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
 
 
 def episode(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
-    """The raw bonus of each step of an episode at the end of training, by value of the dial."""
+    """Draw the raw bonus of each step of an episode after training, by value of the dial."""
     paid = {b: cell.paid for b, cell in of_task.items() if np.isfinite(cell.paid).any()}
     figure = Figure(
         figsize=(WIDTH, 0.6 + 1.5 * len(paid)), facecolor=LOOK.paper, layout="constrained"
@@ -107,14 +107,14 @@ def episode(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
 
 
 def _picture(env: Any, visits: np.ndarray) -> np.ndarray:
-    """Visits as the cells lie: a grid, or a row for each corridor of a star, without the hub."""
+    """Arrange visits as in the environment: a grid, or one row per corridor, without the hub."""
     if hasattr(env, "num_corridors"):
         return visits[1:].reshape(env.num_corridors, env.length)
     return visits.reshape(getattr(env, "sides", (1, visits.size)))
 
 
 def _around(at: np.ndarray) -> slice:
-    """The part of an axis that holds some places, with a margin."""
+    """Return the slice of an axis that contains the given positions, with a margin of 1."""
     return slice(max(int(at.min()) - 1, 0), int(at.max()) + 2)
 
 
@@ -127,5 +127,5 @@ def _colour(i: int) -> str:
 
 
 def said_of(task: Task, value: float) -> str:
-    """A value of a task's dial, in words."""
-    return "without end" if task.dial == "contexts" and value == 0 else f"{value:g}"
+    """Format a value of a task's dial."""
+    return "unlimited" if task.dial == "contexts" and value == 0 else f"{value:g}"

@@ -1,7 +1,7 @@
 """One cell of the exploration study: a bonus on a task, for all values of its dial and all seeds.
 
-Every value of the dial is a set of levels, drawn beforehand; so values and seeds are one `vmap`
-axis, and a cell is one compiled program.
+Every value of the dial corresponds to a set of levels that is sampled beforehand. Values and seeds
+therefore form one `vmap` axis, and a cell is one compiled program.
 """
 
 import dataclasses
@@ -29,34 +29,34 @@ CURVE = 100
 
 
 class Task(NamedTuple):
-    """An environment, a dial that says how much its levels share, and how long to train."""
+    """An environment, a dial that controls how much its levels share, and training settings."""
 
     env: str
-    dial: str  # a field of the environment, or "contexts": how many levels there are; 0: no end
+    dial: str  # a field of the environment, or "contexts": number of levels, 0 for unlimited
     values: tuple[float, ...]
     steps: float  # env steps of each seed
     learner: str = "ppo"
     fields: dict[str, Any] = {}  # noqa: RUF012 (never changed)
-    settings: dict[str, Any] = {}  # noqa: RUF012  # of the curriculum, by dotted path
+    settings: dict[str, Any] = {}  # noqa: RUF012  # fields of the curriculum by dotted path
     bonuses: dict[str, tuple[str, float]] = {}  # noqa: RUF012  # name: expression and α
-    clip: float = 0.0  # of what is paid for a step
+    clip: float = 0.0  # largest shaped bonus of a step; 0 for no limit
 
 
 class Pool(NamedTuple):
-    """The levels of one value of the dial."""
+    """Levels of one value of the dial."""
 
     level: PyTree  # [POOL, ...]
-    num: Int[Array, ""]  # the first so many are in use; 0: fresh ones are drawn
+    num: Int[Array, ""]  # number of levels in use, the first ones; 0 samples new levels
 
 
 class Cell(NamedTuple):
-    """What came of a bonus on a task; V values of the dial, S seeds."""
+    """Results of a bonus on a task, for V values of the dial and S seeds."""
 
     trained: Float[np.ndarray, "V S"]  # share of episodes solved in the last tenth of training
-    new: Float[np.ndarray, "V S"]  # share solved of levels that were not trained on
+    new: Float[np.ndarray, "V S"]  # share solved on levels that were not trained on
     steps: Float[np.ndarray, " C"]  # env steps at each point of the curves
-    curve: Float[np.ndarray, "V S C"]  # share solved while training
-    visits: Float[np.ndarray, "V Z"]  # of the first seed's agent on the first level, at the end
+    curve: Float[np.ndarray, "V S C"]  # share solved during training
+    visits: Float[np.ndarray, "V Z"]  # of the first seed's trained agent on the first level
     paid: Float[np.ndarray, "V T"]  # raw bonus of each step of its first episode, then NaN
     seconds: float
     compile_seconds: float
@@ -64,24 +64,24 @@ class Cell(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Contexts(Sampler):
-    """Levels of a pool that is part of the state, so that a `vmap` axis can have a pool each."""
+    """Sampler from a pool of levels in its state, so that each `vmap` index can have its own."""
 
     env: LevelEnv
 
     def init(self, key: Key, memory: PyTree) -> Pool:
-        """An empty pool, to be replaced."""
+        """Return a placeholder pool."""
         del key, memory
         level = jax.tree.map(lambda x: jnp.stack([x] * POOL), self.example_level())
         return Pool(level, jnp.int32(0))
 
     def example_level(self) -> PyTree:
-        """Any level."""
+        """Return an arbitrary level."""
         return self.env.sample_level(jax.random.key(0))
 
     def propose(
         self, keys: Keys, state: Pool, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[Pool, Slots]:
-        """Levels of the pool, or fresh ones if it has no end."""
+        """Propose levels of the pool, or new ones if the number of levels is unlimited."""
         key_index, key_level = jax.random.split(keys.own)
         shape = slots.buffer_index.shape
         index = jax.random.randint(key_index, shape, 0, jnp.maximum(state.num, 1))
@@ -93,7 +93,7 @@ class Contexts(Sampler):
 
 
 def make_env(task: Task, value: float | None = None) -> Any:
-    """The environment of a task, with its dial at a value."""
+    """Return the environment of a task with its dial set to a value."""
     fields = dict(task.fields)
     if value is not None and task.dial != "contexts":
         fields[task.dial] = value
@@ -101,7 +101,7 @@ def make_env(task: Task, value: float | None = None) -> Any:
 
 
 def method(task: Task, bonus: str) -> Curriculum:
-    """The curriculum of a cell."""
+    """Return the curriculum of a cell."""
     env = make_env(task)
     learner = registry.load("learners", task.learner).build(env)
     expression, coef = task.bonuses[bonus]
@@ -121,12 +121,14 @@ def run_cell(
     steps: float = 0,
     tell: Callable[[int, int], None] = lambda done, planned: None,
 ) -> Cell:
-    """Train on all values of the dial with all seeds, and see what became of it.
+    """Train on all values of the dial with all seeds, and evaluate the agents.
 
     Args:
-        bonus: a name of the task's bonuses.
-        steps: env steps of each seed; 0 for the task's own.
-        tell: called after each chunk with the updates done and planned.
+        task: Task to train on.
+        bonus: Name of one of the task's bonuses.
+        num_seeds: Number of seeds.
+        steps: Env steps per seed; 0 uses the task's own.
+        tell: Function called after each chunk with the numbers of updates done and planned.
     """
     curriculum, begun = method(task, bonus), time.monotonic()
     student: Any = curriculum.student
@@ -160,7 +162,7 @@ def run_cell(
 
 
 def _start(task: Task, curriculum: Curriculum, num_seeds: int) -> tuple[PyTree, Keys]:
-    """States [V * S] before training, each with the pool of its value; keys of each seed."""
+    """Return initial states [V * S], each with the pool of its value, and the keys of each seed."""
     pools = [_pool(task, value) for value in task.values]
     pools = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), num_seeds, axis=0), *pools)
     number = jnp.tile(jnp.arange(num_seeds), len(task.values))
@@ -170,7 +172,7 @@ def _start(task: Task, curriculum: Curriculum, num_seeds: int) -> tuple[PyTree, 
 
 
 def _pool(task: Task, value: float) -> Pool:
-    """The levels that one value of the dial stands for."""
+    """Return the levels of one value of the dial."""
     sample = jax.jit(jax.vmap(make_env(task, value).sample_level))
     keys = jax.random.split(jax.random.key(17), POOL)
     if task.dial != "contexts":
@@ -180,7 +182,7 @@ def _pool(task: Task, value: float) -> Pool:
 
 
 def _binned(x: np.ndarray, weight: np.ndarray, num: int) -> np.ndarray:
-    """Means [B, C] over bins of updates [B, U], each update by its number of episodes."""
+    """Return means [B, C] over bins of updates [B, U], weighted by numbers of episodes."""
     parts = np.array_split(np.arange(x.shape[1]), min(num, x.shape[1]))
     x = np.nan_to_num(x)
     means = [(x[:, p] * weight[:, p]).sum(1) / np.maximum(weight[:, p].sum(1), 1) for p in parts]
@@ -190,7 +192,12 @@ def _binned(x: np.ndarray, weight: np.ndarray, num: int) -> np.ndarray:
 def _look(
     task: Task, curriculum: Curriculum, states: PyTree, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """New levels played; visits and bonus of the first seed on the first level of each value."""
+    """Evaluate trained agents.
+
+    Returns:
+        The solve rate on new levels, and the visits and raw bonuses of the first seed's agent on
+        the first level of each value.
+    """
     student: Any = curriculum.student
     env = student.env
     learner, agents = student.policy(states.student)
@@ -204,7 +211,7 @@ def _look(
         return own(played.episode_return, played.terminated).astype(jnp.float32).mean()
 
     new = np.asarray(jax.jit(jax.vmap(score))(agents, levels)).reshape(shape)
-    part = learner.bptt_steps or 1  # a rollout is made of whole parts
+    part = learner.bptt_steps or 1  # a rollout's length must be a multiple
     limit = -(-limit // part) * part
     first = jax.tree.map(lambda x: x[:: shape[1]], (agents, states.student, states.sampler))
     visits, paid = jax.jit(jax.vmap(partial(_watch, student, limit)))(*first)
@@ -212,14 +219,14 @@ def _look(
 
 
 def _fresh(task: Task, value: float) -> PyTree:
-    """Levels [ATTEMPTS] of a value's family, drawn apart from those of training."""
+    """Sample levels [ATTEMPTS] for a value of the dial, independently of the training levels."""
     env = make_env(task, value)
     keys = jax.random.split(jax.random.key(23), ATTEMPTS)
     return jax.jit(jax.vmap(env.sample_level))(keys)
 
 
 def _watch(student: Any, limit: int, agent: PyTree, state: PyTree, pool: Pool) -> tuple:
-    """Visits to each position by 16 episodes, and the raw bonus of each step of the first."""
+    """Return visits to each position in 16 episodes, and the raw bonuses of the first episode."""
     env, bonus, num = student.env, student.bonus, 16
     level = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (num, 1, *x.shape[1:])), pool.level)
     record = Record(features=("position",), last_obs=True)
@@ -239,6 +246,6 @@ def _watch(student: Any, limit: int, agent: PyTree, state: PyTree, pool: Pool) -
 
 
 def _with_slots(bonus: Any, state: PyTree, num: int) -> PyTree:
-    """A bonus's state with the memories of `num` new slots in place of its own."""
+    """Return a bonus's state with its per-slot parts replaced by those of `num` new slots."""
     blank = bonus.init(jax.random.key(0), num)
     return jax.tree.map(lambda new, old: old if old.shape == new.shape else new, blank, state)

@@ -1,4 +1,4 @@
-"""The tasks of the exploration study, each with its dial, its length and its bonuses."""
+"""Tasks of the exploration study, each with its dial, training length and bonuses."""
 
 from _exploration_run import Task
 
@@ -6,7 +6,7 @@ NONE = {"none": ("", 0.0)}
 
 
 def four(key: str, episodic: float, counts: float, product: float) -> dict:
-    """No bonus, the episodic one, the global one and their product, each with its α."""
+    """Return no bonus, the episodic one, the global one and their product, each with its α."""
     return {
         **NONE,
         "episodic": (f"episodic/{key}", episodic),
@@ -30,7 +30,8 @@ PPO = {
     "student.learner.discount": 0.99,
     "student.learner.gae_lambda": 0.95,
 }
-"""Short rollouts, often; levels stay for as long as their episodes take."""
+"""Settings of PPO: short rollouts; a level stays in its slot for eight updates, because episodes
+may span several rollouts."""
 
 TABLES = {
     "num_slots": 64,
@@ -46,10 +47,10 @@ TABLES = {
     "student.learner.gae_lambda": 0.95,
     "student.learner.bootstrap_truncation": False,
 }
-"""Agents that are tables. Adam's moments are slow: once all episodes succeed, what is left to
-normalise is noise. As in the study, the end of an episode ends the sum of bonuses, also at a time
-limit: values that go on beyond it are far above 0, where those of unknown states begin, and a step
-into the unknown would cost more than it pays."""
+"""Settings of tabular agents. Adam's moments decay slowly, because once all episodes are solved
+only noise is left to normalise. As in the study, the return of the bonus ends with the episode,
+also at the time limit. Values bootstrapped beyond it would be far above 0, the initial value of
+unvisited states, and a step to an unvisited state would lose more value than its bonus adds."""
 
 RHO_ROOMS = Task(
     env="rho-rooms",

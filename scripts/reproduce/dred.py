@@ -1,19 +1,19 @@
-"""What a finite set of levels can be made to give: methods compared on and beyond its distribution.
+"""Compare methods for a finite set of levels, within the set's distribution and beyond it.
 
     python scripts/reproduce/dred.py --steps 2e6 --seeds 3 --out runs/dred
 
-All methods learn from the same number of env steps, as published; what they look at besides
-differs, and is told. Each method is a run folder in `--out`, so an interrupted comparison goes on
-where it stopped. What comes out, in `--out`:
+All methods are trained on the same number of env steps, as published. The number of further env
+steps, in which levels are only evaluated, differs and is reported. Each method has a run folder in
+`--out`; repeating an interrupted command continues it. The results in `--out` are:
 
-- a folder a suite, with `report.html`: every method on its levels; that of the first suite, which
-  is of the set's own distribution, also has generalisation gaps and information;
+- one folder per suite, with a `report.html` of all methods. The first suite has the set's own
+  distribution; its report also has generalisation gaps and the information about levels;
 - `comparison.md`: scores, differences from the first method, gaps and costs;
 - `suites.png`: the scores of all methods on all suites.
 
-`--methods` are names of the table `METHODS`. What stands after `--` goes to `rlgen train`, for
-every method: `-- --num-slots 64`. On your own levels: `-- --sampler.data.path mine.npz` and methods
-that have a set, with `--suites` of your environment.
+`--methods` takes names of the table `METHODS`. Options after `--` are passed to `rlgen train` for
+every method: `-- --num-slots 64`. To use your own levels, add `-- --sampler.data.path mine.npz`,
+choose methods with a level set, and set `--suites` to suites of your environment.
 """
 
 import dataclasses
@@ -49,21 +49,22 @@ _UED = (
     "--sampler.priority.temperature 0.3 --sampler.priority.staleness-coef 0.3"
 )
 METHODS = {
-    "uniform": ("fixed", ""),
+    "fixed": ("fixed", ""),
     "plr": ("fixed-plr", ""),
     "dr": ("dr", ""),
     "robust-plr": ("robust-plr", f"{_UED} --sampler.decision.replay-prob 0.5"),
     "accel": ("accel", f"{_UED} --sampler.source.simple true"),
     "accel-d": ("accel-d", ""),
     "el-dred": ("el-dred", ""),
-    "vae-dred": ("dred", ""),
+    "dred": ("dred", ""),
 }
-"""Recipe and options of `rlgen train`, as in Garcin et al., 2024, but for the preset's sizes."""
+"""Recipe and options of `rlgen train` for each method, as in Garcin et al., 2024, except for the
+sizes, which are those of the preset."""
 SUITES = ("test", "unseen", "few-cues", "lava", "large")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, evaluate all, write the comparison."""
+    """Train what is missing, evaluate all methods, and write the comparison."""
     options = _parse(arguments)
     runs = {method: options.out / method for method in options.methods}
     wanted = {name: getattr(options, name) for name in ("env", "preset", "seeds")}
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
     names = " ".join(shlex.quote(str(run)) for run in runs.values())
     known = registry.make_env(options.env).suites()
-    reference = "train" if "train" in known else "auto"  # also of methods that have no set
+    reference = "train" if "train" in known else "auto"  # also for methods without a set
     for suite in options.suites:
         code = run_command(
             f"eval {names} --suite {suite} --attempts {options.attempts} --out "
@@ -97,7 +98,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> Any:
     defaults = {"env": "cave", "steps": "2e6", "seeds": 3, "attempts": 2}
     parser = parser_of(__doc__ or "", tuple(METHODS), out=Path("runs/dred"), **defaults)
-    parser.add_argument("--suites", nargs="+", default=list(SUITES), help="the first: of the set")
+    parser.add_argument(
+        "--suites",
+        nargs="+",
+        default=list(SUITES),
+        help="suites; the first must have the distribution of the set "
+        f"(default: {' '.join(SUITES)})",
+    )
     options = parser.parse_args(arguments)
     options.learned = options.steps
     unknown = [method for method in options.methods if method not in METHODS]
@@ -107,7 +114,7 @@ def _parse(arguments: Sequence[str] | None) -> Any:
 
 
 def _steps(method: str, options: Any) -> int:
-    """Env steps of a method, such that those it learns from are as many as asked for."""
+    """Return a method's total env steps such that it is trained on `options.steps` of them."""
     spec = RunSpec(recipe=METHODS[method][0], env=options.env, preset=options.preset)
     overrides = {}
     words = shlex.split(METHODS[method][1])
@@ -123,8 +130,8 @@ def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> st
     first = next(iter(found.values()))
     heads, score = [run.run for run in first.runs], first.score
     parts = [
-        f"{options.seeds} seeds, {float(options.learned):,.0f} env steps learned from by each, "
-        f"preset `{options.preset}` on `{options.env}`, {options.attempts} attempts a level.",
+        f"{options.seeds} seeds, each trained on {float(options.learned):,.0f} env steps, "
+        f"preset `{options.preset}` on `{options.env}`, {options.attempts} attempts per level.",
         f"{score.capitalize()}, interquartile mean: {first.meaning}.",
         table(heads, _scores(found, "iqm")),
         f"{score.capitalize()}, mean.",
@@ -132,7 +139,7 @@ def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> st
     ]
     if all("iqm_whole_seeds" in run.aggregate for run in first.runs):
         parts += [
-            "Interquartile mean, whole seeds drawn for all levels at once: wider and safer.",
+            "Interquartile mean with whole-seeds intervals, which are wider and safer.",
             table(heads, _scores(found, "iqm_whole_seeds")),
         ]
     if len(runs) > 1:
@@ -140,14 +147,14 @@ def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> st
             name: ["-", *(show_interval(c.mean, score, signed=True) for c in suite.comparisons)]
             for name, suite in found.items()
         }
-        parts += [f"Mean less that of `{heads[0]}`, in points.", table(heads, rows)]
+        parts += [f"Mean minus that of `{heads[0]}`, in points.", table(heads, rows)]
     parts += _gaps(options.out / options.suites[0])
-    parts += ["What it cost, of one seed.", table(heads, costs(runs))]
+    parts += ["Cost per seed.", table(heads, costs(runs))]
     return "\n\n".join(parts) + "\n"
 
 
 def _scores(found: dict[str, Summary], aggregate: str) -> dict[str, list[str]]:
-    """An aggregate of every run, with its interval, a row a suite."""
+    """Return an aggregate of every run with its interval, one row per suite."""
     return {
         name: [show_interval(run.aggregate[aggregate], suite.score) for run in suite.runs]
         for name, suite in found.items()
@@ -155,7 +162,7 @@ def _scores(found: dict[str, Summary], aggregate: str) -> dict[str, list[str]]:
 
 
 def _gaps(folder: Path) -> list[str]:
-    """Of the first suite: what was measured on the training set beside it."""
+    """Return the comparison of the first suite with the training set, or [] if not measured."""
     content = json.loads((folder / "results.json").read_text())
     every = content.get("generalisation", [])
     if not every:
@@ -174,13 +181,13 @@ def _gaps(folder: Path) -> list[str]:
             rows[title].append(", ".join(f"{x:.2f}" for x in values) or "-")
     what = f"{name.replace('_', ' ')} times 100"
     return [
-        f"`{folder.name}` beside the training set: {what}; the last two rows by seed.",
+        f"`{folder.name}` compared with the training set: {what}; the last two rows are per seed.",
         table([run["run"] for run in every], rows),
     ]
 
 
 def _figure(found: dict[str, Summary]) -> Any:
-    """Interquartile means of all runs, a group of points a suite."""
+    """Draw the interquartile means of all runs, one group of points per suite."""
     from matplotlib.figure import Figure
 
     look, names = THEMES["light"], list(found)

@@ -1,18 +1,20 @@
-"""Global or episodic novelty? Bonuses on tasks whose levels share more or less of their structure.
+"""Compare global and episodic bonuses on tasks whose levels share different degrees of structure.
 
     python scripts/reproduce/exploration.py --out runs/exploration
     python scripts/reproduce/exploration.py --tasks corridors rooms --seeds 5 --steps 2e6
 
-Each pair of a task and a bonus is a cell: one compiled program that trains all values of the task's
-dial and all seeds. A cell is written as it ends, so an interrupted study goes on where it stopped.
-What comes out, in `--out`:
+Each task has a dial, a parameter that controls how much structure its levels share. A pair of a
+task and a bonus is a cell: one compiled program that trains all values of the dial and all seeds. A
+cell is saved when it is finished, so repeating an interrupted command continues the study. The
+results in `--out` are:
 
-- `winners.png`: the share of episodes solved at the end of training, along each dial;
-- `visits-TASK.png`, `episode-TASK.png`: where the agents went, and what they were paid for it;
-- `study.md`: a table a task, and the interquartile mean over all with its interval;
-- `TASK-BONUS.npz`: the numbers of a cell.
+- `winners.png`: share of episodes solved at the end of training, as a function of each dial;
+- `visits-TASK.png`, `episode-TASK.png`: positions that trained agents visit, and the bonus of each
+  step of an episode;
+- `study.md`: a table per task, and the interquartile mean over all tasks with its interval;
+- `TASK-BONUS.npz`: the data of a cell.
 
-`--tasks` are names of the table `TASKS` in `_exploration_tasks.py`. Source of the study: Henaff,
+`--tasks` takes names of the table `TASKS` in `_exploration_tasks.py`. Source of the study: Henaff,
 Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration in Contextual
 MDPs". `corridors` is their thought experiment, and `rooms` with its number of contexts their first
 experiment.
@@ -37,7 +39,7 @@ from rlgen.registry import did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, draw and write the study."""
+    """Train missing cells, draw the figures, and write the study."""
     options = _parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     pairs = [(task, bonus) for task in options.tasks for bonus in _bonuses(task, options)]
@@ -51,17 +53,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _draw(cells, options.out)
     text = _report(cells, options)
     results.write(options.out / "study.md", text.encode())
-    print(f"\n{text}\nThe study is {options.out / 'study.md'}")
+    print(f"\n{text}\nThe study is in {options.out / 'study.md'}")
     return 0
 
 
 def _parse(arguments: Sequence[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), help=", ".join(TASKS))
-    parser.add_argument("--bonuses", nargs="+", help="some of the tasks' bonuses; else all")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=float, default=0, help="of each seed; else the task's own")
-    parser.add_argument("--out", type=Path, default=Path("runs/exploration"))
+    default = "(default: %(default)s)"
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=list(TASKS),
+        help=f"tasks: {', '.join(repr(task) for task in TASKS)} (default: all)",
+    )
+    parser.add_argument("--bonuses", nargs="+", help="some of the tasks' bonuses (default: all)")
+    parser.add_argument("--seeds", type=int, default=5, help=f"seeds per cell {default}")
+    parser.add_argument(
+        "--steps",
+        type=float,
+        default=0,
+        help=f"env steps per seed; 0 uses each task's own {default}",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/exploration"), help=f"folder of results {default}"
+    )
     options = parser.parse_args(arguments)
     for task in options.tasks:
         if task not in TASKS:
@@ -95,29 +110,33 @@ def _train(task: str, bonus: str, options: Any) -> Cell:
 
 
 def _save(path: Path, cell: Cell) -> None:
-    """All at once, so that an interrupted study leaves no half of a cell."""
+    """Write a cell to a temporary file and rename it, so that no partial cell remains."""
     part = path.with_suffix(".part.npz")
     np.savez_compressed(part, **{k: np.asarray(x) for k, x in cell._asdict().items()})  # pyright: ignore[reportArgumentType]
     part.rename(path)
 
 
 def _load(path: Path, task: str, options: Any) -> Cell:
-    """A cell that was trained before.
+    """Load a cell that was trained before.
 
-    Exits with a sentence if it is damaged or of another size.
+    Raises:
+        SystemExit: If the file is damaged or the cell has another size.
     """
     try:
         with np.load(path) as file:
             cell = Cell(**{name: file[name] for name in Cell._fields})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        sys.exit(f"{path} is no cell of this study, or damaged; remove it, or choose another --out")
+        sys.exit(
+            f"{path} is not a cell of this study, or it is damaged; remove it, or choose another "
+            "--out"
+        )
     asked = options.steps or TASKS[task].steps
     wanted = (len(TASKS[task].values), options.seeds)
     if cell.trained.shape != wanted or not 0.9 * asked <= cell.steps[-1] <= 1.01 * asked:
         sys.exit(
-            f"{path} holds {cell.trained.shape[1]} seeds of {cell.trained.shape[0]} values and "
-            f"{cell.steps[-1]:.3g} steps, and this study asks for {wanted[1]} of {wanted[0]} and "
-            f"{asked:.3g}; ask for the same, or choose another --out"
+            f"{path} contains {cell.trained.shape[1]} seeds of {cell.trained.shape[0]} values with "
+            f"{cell.steps[-1]:.3g} steps, but this study requires {wanted[1]} seeds of {wanted[0]} "
+            f"values with {asked:.3g}; use the same sizes, or choose another --out"
         )
     return cell
 
@@ -144,7 +163,9 @@ def _report(cells: dict[str, dict[str, Cell]], options: Any) -> str:
         value, low, high = (100 * float(x) for x in found[:3])
         return f"{value:.0f}" if np.isnan(low) else f"{value:.0f} [{low:.0f}, {high:.0f}]"
 
-    parts = [f"{options.seeds} seeds; solved episodes in %, mean and 95 % bootstrap over seeds."]
+    parts = [
+        f"{options.seeds} seeds; solved episodes in %, mean and 95 % bootstrap interval over seeds."
+    ]
     for name, of_task in cells.items():
         task = TASKS[name]
         for what in ("trained", "new"):
@@ -156,7 +177,7 @@ def _report(cells: dict[str, dict[str, Cell]], options: Any) -> str:
             }
             when = "end of training" if what == "trained" else "levels not trained on"
             steps = next(iter(of_task.values())).steps[-1]
-            parts += [f"`{name}`, {when}; {steps:.3g} env steps a seed.", table([*of_task], rows)]
+            parts += [f"`{name}`, {when}; {steps:.3g} env steps per seed.", table([*of_task], rows)]
         heads = {"coefficient of the bonus": [f"{task.bonuses[b][1]:g}" for b in of_task]}
         heads["seconds"] = [f"{float(cell.seconds):.0f}" for cell in of_task.values()]
         parts.append(table([*of_task], heads))

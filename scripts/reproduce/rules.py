@@ -1,18 +1,18 @@
-"""Learned update rules compared, in one command: meta-train, meta-test, write the comparison.
+"""Compare learned update rules: meta-train them, meta-test them, and write the comparison.
 
     python scripts/reproduce/rules.py --seeds 4 --out runs/rules
 
-Each method is a run folder in `--out`, so an interrupted comparison goes on where it stopped, and a
-longer list of methods trains only what is missing. All methods have the same number of meta-steps
-and of env steps that are learned from; what an antagonist plays comes on top, and is told. On each
-suite fresh agents are trained by every rule, by the first method's rules before training (the
-random rule) and by A2C. What comes out, in `--out`:
+Each method has a run folder in `--out`. Repeating an interrupted command continues it, and a longer
+list of methods trains only the missing ones. All methods have equal numbers of meta-steps and of
+env steps that they are trained on; the env steps of an antagonist come in addition and are
+reported. On each suite new agents are trained by every rule, by the first method's untrained rules
+(the random rule) and by A2C. The results in `--out` are:
 
 - `SUITE/report.html`: every rule on the suite's levels, with learning curves of agents and rules;
 - `comparison.md`: returns relative to the optimum and to A2C, the share of levels on which agents
-  fall below 75 % of A2C, how the methods differ, all with intervals, and what each method cost.
+  fall below 75 % of A2C, and differences between methods, all with intervals; and costs.
 
-What stands after `--` goes to `rlgen train`, for every method: `-- --student.rule.core lstm`.
+Options after `--` are passed to `rlgen train` for every method: `-- --student.rule.core lstm`.
 """
 
 import os
@@ -38,7 +38,7 @@ SUITES = ("gridworld/unseen", "gridworld/handcrafted", "gridworld/mazes")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, test all, write the comparison."""
+    """Train what is missing, meta-test all rules, and write the comparison."""
     options = _parse(arguments)
     runs, code = train_all(options)
     if code:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = [
         f"{options.seeds} seeds of every method, preset `{options.preset}` on `{options.env}`.",
         *(_told(suite, options) for suite in options.suites),
-        "What meta-training cost, of one seed.",
+        "Cost of meta-training per seed.",
         table(options.methods, costs(runs)),
     ]
     text = "\n\n".join(parts) + "\n"
@@ -61,10 +61,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> Any:
     defaults = {"env": "gridworld", "steps": "", "seeds": 4, "attempts": 1}
     parser = parser_of(__doc__ or "", METHODS, out=Path("runs/rules"), **defaults)
-    parser.add_argument("--suites", nargs="+", default=list(SUITES))
-    parser.add_argument("--levels", type=int, default=0, help="of each suite; 0 for all")
-    parser.add_argument("--lifetime", type=int, default=0, help="updates of agents; 0: published")
-    parser.add_argument("--workers", type=int, default=64, help="environments of an agent")
+    default = "(default: %(default)s)"
+    parser.add_argument(
+        "--suites", nargs="+", default=list(SUITES), help=f"suites (default: {' '.join(SUITES)})"
+    )
+    parser.add_argument(
+        "--levels", type=int, default=0, help=f"levels of each suite; 0 for all {default}"
+    )
+    parser.add_argument(
+        "--lifetime",
+        type=int,
+        default=0,
+        help=f"updates per agent; 0 for the published lifetimes {default}",
+    )
+    parser.add_argument("--workers", type=int, default=64, help=f"environments per agent {default}")
     return parser.parse_args(arguments)
 
 
@@ -82,14 +92,14 @@ def _folder(suite: str, options: Any) -> Path:
 
 
 def _told(suite: str, options: Any) -> str:
-    """What came out on one suite."""
+    """Return the Markdown section of one suite."""
     evaluations = results.load(_folder(suite, options))
     num_levels = evaluations[0].shape[1]
     lives = ", ".join(f"{x:,}" for x in sorted(set(evaluations[0].meta["lifetime"].values())))
     agents = f"{options.attempts} agent{'s' * (options.attempts > 1)}"
     heads = [e.run for e in evaluations]
     parts = [
-        f"## `{suite}`: {num_levels} levels, {agents} of each rule on each, {lives} updates",
+        f"## `{suite}`: {num_levels} levels, {agents} per rule and level, {lives} updates",
         table(heads, _scores(evaluations)),
         "Differences, in points:",
         table(("IQM of return / optimum", "levels below 75 % of A2C"), _differences(evaluations)),
@@ -98,7 +108,7 @@ def _told(suite: str, options: Any) -> str:
 
 
 def _scores(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """Relative to the optimum and to A2C, with intervals; the wider ones below."""
+    """Return scores relative to the optimum and to A2C; whole-seeds intervals in separate rows."""
     found = {(one.to, one.run): one for one in relative.compare_all(evaluations)}
     rows = {}
     for to in dict.fromkeys(to for to, _ in found):
@@ -118,7 +128,7 @@ def _wide(one: Relative | None, field: str) -> str:
 
 
 def _differences(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """Of every trained rule from the random rule, and of later methods from the first."""
+    """Return differences of trained rules to the random rule, and of later methods to the first."""
     baseline = relative.baseline_of(evaluations)
     random, *trained = [e for e in evaluations if e is not baseline]
     first, *others = trained
@@ -127,7 +137,7 @@ def _differences(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
 
 
 def _difference(x: Evaluation, y: Evaluation, baseline: Evaluation | None) -> list[str]:
-    """Whole seeds are drawn, as some rules are better than others on all levels."""
+    """Return whole-seeds intervals, because a rule may be better than another on all levels."""
     iqm = compare(x, y).iqm_whole_seeds
     cells = [show_interval(iqm, "ratio", signed=True)]
     if baseline is not None:

@@ -1,18 +1,18 @@
-"""Curricula compared, in one command: train methods x seeds, evaluate them, draw the comparison.
+"""Compare curricula: train all methods with several seeds, evaluate them, and write the comparison.
 
     python scripts/reproduce/ued.py --steps 1e7 --seeds 3 --out runs/ued
 
-Each method is a run folder in `--out`, so an interrupted comparison goes on where it stopped, and a
-longer list of methods trains only what is missing. All methods have the same number of env steps,
-whatever they were for (learning, scouting, scoring, a second student). What comes out, in `--out`:
+Each method has a run folder in `--out`. Repeating an interrupted command continues it, and a longer
+list of methods trains only the missing ones. All methods have the same total number of env steps,
+including those for scouting, scoring or a second student. The results in `--out` are:
 
 - `heldout/report.html`: every method on the held-out levels, with learning curves and curricula;
-- `comparison.md`: the scores with intervals, the worst levels of a dense suite (CVaR), and what
-  each method cost in env steps of each kind, gradient steps and seconds;
-- `cvar.png`.
+- `comparison.md`: the scores with intervals, the worst levels of a dense suite (CVaR), and the cost
+  of each method in env steps of each kind, gradient steps and seconds;
+- `cvar.png`: the CVaR of all methods.
 
-On a physics family: `--env cart-pole --suite beyond --dense far`. What stands after `--` goes to
-`rlgen train`, for every method: `-- --num-slots 256`.
+For a physics family, use for example `--env cart-pole --suite beyond --dense far`. Options after
+`--` are passed to `rlgen train` for every method: `-- --num-slots 256`.
 """
 
 import os
@@ -39,7 +39,7 @@ ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what is missing, evaluate all, write the comparison."""
+    """Train what is missing, evaluate all methods, and write the comparison."""
     options = _parse(arguments)
     runs, code = train_all(options)
     if code:
@@ -63,14 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> Any:
     defaults = {"env": "maze", "steps": "1e7", "seeds": 3, "attempts": 100}
     parser = parser_of(__doc__ or "", METHODS, out=Path("runs/ued"), **defaults)
-    parser.add_argument("--suite", default="heldout")
-    parser.add_argument("--dense", default="cvar-60", help="suite of the CVaR; '' for none")
-    parser.add_argument("--dense-attempts", type=int, default=10, help="on each, twice")
+    default = "(default: %(default)s)"
+    parser.add_argument("--suite", default="heldout", help=f"held-out suite {default}")
+    parser.add_argument(
+        "--dense", default="cvar-60", help=f"suite of the CVaR; '' for none {default}"
+    )
+    parser.add_argument(
+        "--dense-attempts",
+        type=int,
+        default=10,
+        help=f"attempts per level and seed, in each of two evaluations {default}",
+    )
     return parser.parse_args(arguments)
 
 
 def _worst_levels(run: Path, options: Any) -> CVaR:
-    """Two independent evaluations: one says which levels are worst, the other how bad they are."""
+    """Compute the CVaR from two evaluations: one selects the worst levels, one measures them."""
     print(f"{run}: {options.dense}, twice", flush=True)
     policies = load_policies(run)
     suite = load_suite(policies.env, options.dense)
@@ -92,7 +100,7 @@ def _comparison(runs: list[Path], heldout: Path, worst: list[CVaR], options: Any
     parts = [
         f"{options.seeds} seeds of {float(options.steps):,.0f} env steps each, preset "
         f"`{options.preset}` on `{options.env}`.",
-        f"`{summary.suite}`, {options.attempts} attempts a level: {score}, {summary.meaning}.",
+        f"`{summary.suite}`, {options.attempts} attempts per level: {score}, {summary.meaning}.",
         table(heads, rows),
     ]
     if worst:
@@ -104,11 +112,11 @@ def _comparison(runs: list[Path], heldout: Path, worst: list[CVaR], options: Any
             for k, (share, num) in shares
         }
         parts += [
-            f"`{worst[0].suite}`, mean {worst[0].score} on the levels that each seed does worst on "
-            "(chosen in one evaluation, measured in another), whole seeds resampled.",
+            f"`{worst[0].suite}`, mean {worst[0].score} on the worst levels of each seed "
+            "(selected in one evaluation, measured in another), whole-seeds intervals.",
             table([one.run for one in worst], lines),
         ]
-    parts += ["What it cost, of one seed.", table(heads, costs(runs))]
+    parts += ["Cost per seed.", table(heads, costs(runs))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -103,12 +103,13 @@ def test_a_changed_sweep_is_refused_by_the_name_of_a_point(sweep, whole, capsys)
     wider = ("--grid", "student.learner.rate=0.1,0.2,0.3", "--preset", "strong")
     assert trial(sweep, whole, *wider) == 2
     said = capsys.readouterr().err
-    assert "holds another sweep, of 2 points: it lacks the point 'rate 0.3'. Ask" in said
+    assert "of 2 points: it does not have the point 'rate 0.3'. Use" in said
     assert trial(sweep, whole, "--grid", RATES, "--preset", "fast") == 2
-    assert "its preset was strong, and is fast now. Ask" in capsys.readouterr().err
+    assert "its preset was strong, but is fast now. Use" in capsys.readouterr().err
     assert trial(sweep, whole, "--grid", "sampler.weight=0,1", "--preset", "strong") == 2
     said = capsys.readouterr().err
-    assert "its point 1-rate-0.1 is not asked for now, and it lacks the point 'weight 0'" in said
+    assert "its point 1-rate-0.1 is not requested now" in said
+    assert ", and it does not have the point 'weight 0'" in said
     assert len(points(whole)) == 2
 
 
@@ -139,7 +140,7 @@ def test_a_damaged_table_is_refused_and_left(sweep, whole, tmp_path, capsys):
         (["--grid", RATES, "--sampler.wait", "1"], "--sampler.wait; did you mean 'sampler.weight'"),
         (["--grid", "student.learner.width=4,x"], "point 2 (width x): student.learner.width must"),
         (["--grid", "preset=fast,strog"], "point 2 (preset strog): unknown preset 'strog'"),
-        (["--grid", RATES, "--seeds"], "--seeds lacks a value"),
+        (["--grid", RATES, "--seeds"], "--seeds has no value"),
         (["--grid", RATES, "and"], "unexpected argument 'and'"),
         (["--grid", "out=a,b"], "unknown option --out"),
         (["--grid", RATES, "--list", "nowhere.json"], "--list nowhere.json cannot be read"),
@@ -223,14 +224,14 @@ def test_a_signal_ends_the_sweep_after_the_chunk(sweep, tmp_path, monkeypatch, c
     assert trial(sweep, tmp_path / "sweep", "--grid", RATES) == 143
     found = points(tmp_path / "sweep")
     assert [found[name]["state"] for name in sorted(found)] == ["cut", "waiting"]
-    assert "2 of 2 points are not done; the same command goes on" in capsys.readouterr().out
+    assert "2 of 2 points are not done; the same command resumes" in capsys.readouterr().out
     assert trial(sweep, tmp_path / "sweep", "--grid", RATES) == 0
 
 
 def test_two_sweeps_do_not_share_a_folder(sweep, whole, capsys):
     with sweep._alone(whole):
         assert trial(sweep, whole, "--grid", RATES, "--preset", "strong") == 2
-    assert "another sweep is at work" in capsys.readouterr().err
+    assert "another sweep is running" in capsys.readouterr().err
 
 
 def test_without_ray_there_is_one_clear_line(sweep, tmp_path, monkeypatch, capsys):
@@ -335,11 +336,9 @@ def test_the_terminal_table_fits_80_columns(sweep):
     assert max(map(len, lines[:-1])) <= 80
     text = "\n".join(lines)
     assert text.index("75.0 % [75.0, 75.0]") < text.index("25.0 % [25.0, 25.0]")
-    assert (
-        "0.0003" in text and "split validation are there to choose by" in text and "2:13:20" in text
-    )
+    assert "0.0003" in text and "are meant for model selection" in text and "2:13:20" in text
     sweep.tables.show_table(Path("runs/sweep"), rows, facts | {"split": "test"}, console)
-    assert "Choosing by cart-pole/train-range is a look at a test suite" in console.export_text()
+    assert "Choosing by cart-pole/train-range uses a test suite" in console.export_text()
 
 
 def test_points_are_sorted_by_new_levels_which_all_share(sweep):

@@ -187,7 +187,7 @@ def test_a_rollout_longer_than_there_are_stamps_is_refused():
     cells = count_tables.Around(*[jnp.zeros((2**16, 1), jnp.int32)] * 2)
     tags = count_tables.Around(*[jnp.zeros((2**16, 1), jnp.uint32)] * 2)
     flags = jnp.ones((2**16, 1), bool)
-    with pytest.raises(ValueError, match="take shorter rollouts"):
+    with pytest.raises(ValueError, match="use shorter rollouts"):
         count_tables.mark_visits(count_tables.no_marks(1, 4, False), cells, tags, flags, flags)
 
 
@@ -252,9 +252,9 @@ def test_defaults_follow_the_environment(module):
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"key": "smell"}, "key='smell' is none of position, event, observation"),
+        ({"key": "smell"}, "key='smell' is not one of position, event, observation"),
         ({"key": "observation", "table": "exact"}, "has too many; choose table="),
-        ({"table": "bitmap"}, "table='bitmap' is none of auto, exact"),
+        ({"table": "bitmap"}, "table='bitmap' is not one of auto, exact"),
         ({"log_size": 0}, "log_size=0 is not in 1"),
         ({"bins": -1}, "bins=-1 is not in 0"),
     ],

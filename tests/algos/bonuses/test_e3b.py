@@ -266,9 +266,9 @@ def test_products_are_of_one_and_the_same_state():
     [
         ({"ridge": 0.0}, "e3b: ridge must be above 0, got 0.0"),
         ({"chunk": 0}, "e3b: chunk must be at least 1, got 0"),
-        ({"form": "fast"}, "form='fast' is none of dual, scan"),
-        ({"credit": "past"}, "credit='past' is none of successor, current"),
-        ({"embedding": "pixels"}, "embedding='pixels' is none of inverse, random, position"),
+        ({"form": "fast"}, "form='fast' is not one of dual, scan"),
+        ({"credit": "past"}, "credit='past' is not one of successor, current"),
+        ({"embedding": "pixels"}, "embedding='pixels' is not one of inverse, random, position"),
         ({"zero_first": True}, "zero_first=True needs credit='current'"),
         ({"embedding": "position"}, "Probe has no position"),
     ],

@@ -170,7 +170,7 @@ def test_states_that_are_numbers_are_told_apart():
 @pytest.mark.parametrize(
     ("component", "field", "value", "message"),
     [
-        (BONUS, "norm", "l1", "rnd: norm='l1' is none of l2, sq"),
+        (BONUS, "norm", "l1", "rnd: norm='l1' is not one of l2, sq"),
         (BONUS, "num_outputs", 0, "rnd: num_outputs must be at least 1, got 0"),
         (BONUS, "net", encoders.Embedding(), "an embedding needs an environment with num_states"),
         (noveld.NovelD(BONUS), "scale", -1.0, "noveld: scale must be 0 or more, got -1.0"),
@@ -189,7 +189,7 @@ def test_what_makes_no_sense_is_refused(component, field, value, message, monkey
 
 
 def test_names_of_gates_and_what_they_need():
-    with pytest.raises(ValueError, match="noveld: gate='once' is none of first, isqrt, none"):
+    with pytest.raises(ValueError, match="noveld: gate='once' is not one of first, isqrt, none"):
         noveld.build(Probe(), gate="once")
     bonus = noveld.build(Probe())
     assert isinstance(bonus.gate, episodic.Episodic) and bonus.pairs and bonus.features == ()

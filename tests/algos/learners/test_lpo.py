@@ -218,7 +218,10 @@ def test_a_clock_needs_the_length_of_a_life():
         (lambda: Drift(hidden_size=0), "a drift's hidden_size must be at least 1, got 0"),
         (lambda: Drift(clip=0.0), "a drift's clip must be above 0, got 0.0"),
         (lambda: DiscoveredDrift(alpha=0.0), "surrogate.alpha must be above 0, got 0.0"),
-        (lambda: lpo.build(ENV, rule="grid-lpg"), "'update-rule', for the learner lpg; needed is"),
+        (
+            lambda: lpo.build(ENV, rule="grid-lpg"),
+            "for the learner lpg; a rule of the kind 'drift'",
+        ),
         (lambda: lpo.build(ENV, rule="x.npz", net=Drift(clip=0.3)), "leave the fields of net"),
     ],
 )

@@ -295,9 +295,9 @@ def whole(student, num_slots=PAIRS, sampler=None):
         (lambda: make(num_workers=0), "num_workers must be at least 1, got 0"),
         (
             lambda: make(learner=lpo.tiny(ENV), from_zeros=True),
-            "two mirrored Drifts around 0 are one and the same",
+            "parameters p and -p of a Drift define the same function",
         ),
-        (lambda: whole(make(pair_batch_size=4)), "num_slots=6 pairs do not divide into groups"),
+        (lambda: whole(make(pair_batch_size=4)), "num_slots=6 cannot be divided into batches"),
         (lambda: whole(make(), sampler=Random(ENV)), "wrap it in rlgen.algos.samplers.lifetimes"),
         (
             lambda: build(RunSpec(recipe="ta-lpg", env="gridworld", learner="a2c")),

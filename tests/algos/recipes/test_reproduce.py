@@ -71,7 +71,7 @@ def test_a_second_call_trains_only_what_is_missing(ued, compared, capsys):
 
 
 def test_a_run_of_another_size_is_refused_and_left_alone(ued, compared):
-    with pytest.raises(SystemExit, match="with steps=128, and this comparison asks for 256"):
+    with pytest.raises(SystemExit, match="with steps=128, but this comparison requires 256"):
         compare(ued, compared, "--methods", "dr", "--steps", "256")
 
 
@@ -79,11 +79,11 @@ def test_methods_over_a_finite_set_learn_from_the_same_number_of_steps(
     tmp_path, monkeypatch, capsys
 ):
     dred, out = script("dred", monkeypatch), tmp_path / "dred"
-    command = ["--env", "cart-pole", "--out", str(out), "--methods", "uniform", "el-dred"]
+    command = ["--env", "cart-pole", "--out", str(out), "--methods", "fixed", "el-dred"]
     command += ["--suites", "nominal", "far", "--attempts", "1", "--steps", "128", "--seeds", "2"]
     assert dred.main([*command, "--", *SMALL.split(), "--gap-every", "-1"]) == 0
     said, written = capsys.readouterr().out, (out / "comparison.md").read_text()
-    assert "128 env steps learned from" in written and written in said
+    assert "128 env steps, preset" in written and written in said
     assert "| nominal |" in written and "| far |" in written
     # Every other update of the second one looks at edits; those of the warm-up all learn.
     assert "--steps 256 " in said
@@ -92,7 +92,7 @@ def test_methods_over_a_finite_set_learn_from_the_same_number_of_steps(
     assert "Shift gap:" not in (out / "far" / "report.html").read_text()
     with pytest.raises(SystemExit):
         dred.main(["--methods", "vae"])
-    assert "unknown method 'vae'; known: uniform, plr" in capsys.readouterr().err
+    assert "unknown method 'vae'; known: fixed, plr" in capsys.readouterr().err
 
 
 def test_rules_are_trained_tested_and_told_apart(tmp_path, monkeypatch):

@@ -98,7 +98,7 @@ def test_nothing_there_is_refused(source):
 
 
 def test_a_run_without_rules_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="holds no rules/seed-"):
+    with pytest.raises(ValueError, match="contains no rules/seed-"):
         files.load_rule(tmp_path)
 
 
@@ -114,9 +114,12 @@ FIELDS = {
 @pytest.mark.parametrize(
     ("header", "sentence"),
     [
-        ({"format": "rlgen-rule-2"}, "of the format 'rlgen-rule-2'; this rlgen reads"),
-        ({"convention": "descent"}, "of the convention 'descent'; here it is 'ascent'"),
-        ({"rule": FIELDS | {"depth": 2}}, "this rlgen knows clock, core, discount_input"),
+        ({"format": "rlgen-rule-2"}, "the format 'rlgen-rule-2'; this version of rlgen reads"),
+        ({"convention": "descent"}, "of the sign convention 'descent'; rlgen uses 'ascent'"),
+        (
+            {"rule": FIELDS | {"depth": 2}},
+            "this version of rlgen knows clock, core, disc",
+        ),
         ({"rule": FIELDS | {"hidden_size": "x"}}, "hidden_size must be a whole number, got 'x'"),
         ({"rule": FIELDS | {"hidden_size": 0}}, "hidden_size must be at least 1, got 0"),
         ({"rule": FIELDS | {"core": "cnn"}}, "core='cnn' is unknown; Known: gru, lstm"),
@@ -135,8 +138,11 @@ def test_a_header_of_another_kind_is_refused(path, header, sentence):
     [
         (None, r"should have shape \(3, 5\), found nothing"),
         (np.zeros((5, 3), np.float32), r"should have shape \(3, 5\), found \(5, 3\)"),
-        (np.full((3, 5), np.nan, np.float32), r"\['kernel'\] holds what is no finite number"),
-        (np.full((3, 5), "a"), r"\['kernel'\] holds what is no finite number"),
+        (
+            np.full((3, 5), np.nan, np.float32),
+            r"\['kernel'\] contains values that are not finite",
+        ),
+        (np.full((3, 5), "a"), r"\['kernel'\] contains values that are not finite"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(path, array, sentence):

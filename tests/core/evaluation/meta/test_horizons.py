@@ -117,7 +117,10 @@ def test_the_horizon_is_seen_on_a_logarithmic_scale(lifetime, seen):
         ("--horizons ten", "--horizons must be a whole number, got 'ten'"),
         ("--horizons 10 --lifetime 5", "--lifetime 5 and --horizons both set the lifetime of"),
         ("--controls", "--controls requires --horizons"),
-        ("--horizons 10 --suite minatar", "needs a single suite, but 'minatar' is 4; choose one of"),
+        (
+            "--horizons 10 --suite minatar",
+            "needs a single suite, but 'minatar' is 4; choose one of",
+        ),
     ],
 )
 def test_bad_input_is_refused(rule, tmp_path, capsys, options, sentence):
