@@ -1,0 +1,65 @@
+"""The Python snippets of README and pages run as they stand, in the order of their page."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+
+from rlgen import config
+from rlgen.algos.recipes.ued import plr
+from rlgen.algos.rules.networks import RuleInputs
+from rlgen.levels import DistributionShift
+from rlgen.runs import training
+from rlgen.runs.spec import RunSpec
+from tests.paths import ROOT
+
+OTHERS = ("CONTRIBUTING.md", "docs/guides/own-components.md")  # run by test_guide.py
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
+PAGES = {path.relative_to(ROOT).as_posix(): PYTHON.findall(path.read_text()) for path in FILES}
+SNIPPETS = {name: code for name, code in PAGES.items() if code and name not in OTHERS}
+
+SMALL = {
+    "num_slots": 4,
+    "student.num_steps": 8,
+    "student.learner.network.hidden_size": 8,
+    "student.learner.network.head_size": 4,
+    "student.learner.network.conv_features": 2,
+    "student.learner.num_epochs": 1,
+    "student.learner.num_minibatches": 1,
+    "student.learner.bptt_steps": 0,
+    "sampler.capacity": 8,
+}
+
+
+def context(page: str) -> dict[str, Any]:
+    """Names that a page's snippets use and its text introduces."""
+    if page == "docs/ladder.md":
+        return {"DistributionShift": DistributionShift}
+    if page == "docs/learned-rules.md":
+        scalar, vector = jnp.full((5, 1), 0.5), jnp.full((5, 1, 8), 1 / 8)
+        done = jnp.zeros((5, 1), bool)
+        return {"inputs": RuleInputs(scalar, done, scalar, vector, vector, scalar)}
+    return {}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A folder with the run that the pages train, as small as it can be."""
+    place = tmp_path_factory.mktemp("snippets")
+    spec = RunSpec("plr", "maze", steps=4 * 8 * 3, chunk=1, seeds=2, overrides=SMALL)
+    training.train(spec, place / "runs" / "plr")
+    return place
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("page", SNIPPETS)
+def test_the_snippets_of_a_page_run(page, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    build = plr.build  # of the same method with networks and rollouts that compile in seconds
+    monkeypatch.setattr(plr, "build", lambda env: config.override(build(env), SMALL))
+    names = context(page)
+    for code in SNIPPETS[page]:
+        exec(compile(code, page, "exec"), names)
