@@ -1,5 +1,6 @@
 """The Python snippets of README and pages run as they stand, in the order of their page."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from rlgen import config
 from rlgen.algos.recipes.ued import plr
 from rlgen.algos.rules.networks import RuleInputs
+from rlgen.curriculum import Curriculum
 from rlgen.levels import DistributionShift
 from rlgen.runs import training
 from rlgen.runs.spec import RunSpec
@@ -59,7 +61,12 @@ def folder(tmp_path_factory) -> Path:
 def test_the_snippets_of_a_page_run(page, folder, monkeypatch):
     monkeypatch.chdir(folder)
     build = plr.build  # of the same method with networks and rollouts that compile in seconds
-    monkeypatch.setattr(plr, "build", lambda env: config.override(build(env), SMALL))
+
+    @functools.wraps(build)
+    def small(*args: Any, **names: Any) -> Curriculum:
+        return config.override(build(*args, **names), SMALL)
+
+    monkeypatch.setattr(plr, "build", small)
     names = context(page)
     for code in SNIPPETS[page]:
         exec(compile(code, page, "exec"), names)
