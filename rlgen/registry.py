@@ -128,7 +128,7 @@ def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
     if base not in (kin.__name__ for kin in type(component).__mro__):
         raise ValueError(
             f"{name} is not one of the {kind}: its build returns a {type(component).__name__}, "
-            f"which is no {base}; let its class subclass rlgen.protocols.{base}"
+            f"which is not a {base}; let its class subclass rlgen.protocols.{base}"
         )
     return component
 
@@ -250,7 +250,7 @@ def _component(component: Any) -> Any:
     if hasattr(component, "offers"):  # not isinstance, as rlgen.protocols takes seconds to import
         return component
     raise TypeError(
-        f"{type(component).__name__} is no component of rlgen: subclass LevelEnv, Sampler or "
+        f"{type(component).__name__} is not a component of rlgen: subclass LevelEnv, Sampler or "
         "another class of rlgen.protocols; rlgen.gymnax.from_gymnax wraps a gymnax environment"
     )
 

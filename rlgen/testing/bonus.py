@@ -170,12 +170,12 @@ def _check_weight(judge: Any, judge_from: Any, rollout: Rollout, after: Rollout)
     seen = {"obs": rollout.obs, "action": rollout.action, "visits": rollout.visits}
     spoilt = rollout._replace(**jax.tree.map(spoil, seen))
     plain, changed = judge(rollout, weight), judge(spoilt, weight)
-    sentence = "what happened in a slot of weight 0 changed the others' bonuses"
+    sentence = "the data of a slot of weight 0 changed other slots' bonuses"
     assert_close(changed.bonus[:, 1:], plain.bonus[:, 1:], sentence)
     then, right = (judge_from(x.state, after, weight).bonus[:, 1:] for x in (changed, plain))
     # Shared counts, running statistics and networks would carry the difference into later rollouts.
     assert_close(then, right, f"{sentence} in a later rollout")
-    sentence = "what was seen in an episode changed a bonus of the slot's next episode"
+    sentence = "an episode's observations changed a bonus of the slot's next episode"
     # From `start` on, slot 0 has the same data in both rollouts, and a new episode clears its
     # memory.
     assert_close(changed.bonus[start:, 0], plain.bonus[start:, 0], sentence)
@@ -199,7 +199,7 @@ def _check_parts(judge: Any, state: PyTree, base: _Judged, rollout: Rollout) -> 
         state = judged.state
         parts.append(judged.bonus)
     whole = np.concatenate(parts)
-    assert_close(whole, base.bonus, "a rollout played in parts has other bonuses")
+    assert_close(whole, base.bonus, "a rollout played in parts gets different bonuses")
 
 
 def _check_agents(bonus: Bonus, rollout: Rollout) -> None:
@@ -218,4 +218,4 @@ def _check_agents(bonus: Bonus, rollout: Rollout) -> None:
 
     alone = np.stack([one(*pair) for pair in zip(keys, both, strict=True)])
     together = jax.jit(jax.vmap(one))(keys, jax.tree.map(lambda *x: np.stack(x), *both))
-    assert_close(together, alone, "agents under vmap have other bonuses than each by itself")
+    assert_close(together, alone, "agents under vmap get different bonuses than separate agents")

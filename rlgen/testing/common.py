@@ -17,7 +17,7 @@ def assert_component(component: object, base: type) -> None:
     A misspelt optional method would otherwise be treated as missing.
     """
     kind = type(component)
-    assert isinstance(component, base), f"{kind.__name__} is no {base.__name__}"
+    assert isinstance(component, base), f"{kind.__name__} is not a {base.__name__}"
     known = [name for name in dir(base) if not name.startswith("_")]
     own: dict[str, Any] = {}
     for cls in kind.__mro__:
@@ -29,8 +29,8 @@ def assert_component(component: object, base: type) -> None:
         # suspicious.
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         assert not near, (
-            f"{kind.__name__}.{name} is no method of {base.__name__}, but {near[0]} is; if {name} "
-            "has another purpose, rename it"
+            f"{kind.__name__}.{name} is not a method of {base.__name__}, but {near[0]} is; if "
+            f"{name} has another purpose, rename it"
         )
 
 

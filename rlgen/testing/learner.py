@@ -60,11 +60,11 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     half = jnp.arange(num_slots) % 2.0  # weights 0, 1, 0, 1, ...
     # Bit for bit: with weight 0 the data must not even contribute to a normalisation constant.
     spoilt, ones = _spoil(played, half == 0), jnp.ones(num_slots)
-    sentence = "what happened in a slot of weight 0 was learned from"
+    sentence = "the data of a slot of weight 0 affected the update"
     assert_same(update(spoilt, half), update(played, half), sentence)
     # The counterpart: a learner that ignores all rewards would pass the law above.
     heard = differs(update(spoilt, ones), update(played, ones))
-    assert heard, "rewards in a slot of weight 1 were not learned from"
+    assert heard, "the rewards of a slot of weight 1 did not affect the update"
     if isinstance(getattr(learner, "network", None), Network):  # not all learners have one
         _check_rerun(env, learner, one.params, played)
 
@@ -143,8 +143,8 @@ def _check_rerun(env: LevelEnv, learner: Any, params: PyTree, played: Rollout) -
         return log_p.reshape(played.reward.shape), value.reshape(played.reward.shape)
 
     log_prob, value = rerun(played)
-    assert_close(log_prob, played.log_prob, "re-running a rollout gives other log-probabilities")
-    assert_close(value, played.value, "re-running a rollout gives other values")
+    assert_close(log_prob, played.log_prob, "re-running a rollout changes the log-probabilities")
+    assert_close(value, played.value, "re-running a rollout changes the values")
 
 
 class _Programs(NamedTuple):
