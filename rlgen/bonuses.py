@@ -244,7 +244,7 @@ class Shaped(Wrapper):
         """Warnings of the raw bonus, and one if it was not finite."""
         told, bad = super().warnings(metrics), float(metrics.get("bonus_nonfinite", 0.0))
         if bad > 0:
-            told.append(f"the bonus was not finite in {bad:g} steps of an update; these got 0")
+            told.append(f"the bonus was not finite in {bad:g} steps of an update and was set to 0")
         return told
 
 

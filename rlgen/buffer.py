@@ -336,9 +336,9 @@ def _insert_batch(
     # protected rows last.
     worth = jnp.where(protected, jnp.inf, priority(buffer, observed(buffer)))
     worth = jnp.where(filled(buffer), worth, -1.0)
-    # Filled rows without a score have priority 0 and are therefore the first filled rows to be
-    # replaced. Equal entries of `top_k` keep their order, so the empty rows come in the order of
-    # their indices.
+    # Filled rows without a score have priority 0, so that they are replaced before scored ones.
+    # Equal entries of `top_k` keep their order, so the empty rows come in the order of their
+    # indices.
     target = jax.lax.top_k(-worth, num_arrivals)[1]
     best_first = jnp.argsort(jnp.where(waiting, -arrivals.score, jnp.inf), stable=True)
     arrivals, stamp, waiting = jax.tree.map(lambda x: x[best_first], (arrivals, stamp, waiting))

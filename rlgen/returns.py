@@ -40,8 +40,7 @@ def gae(
     Estimation", eq. 16; time limits after Pardo et al., 2018, "Time Limits in Reinforcement
     Learning".
     """
-    # The bootstrap value is dropped at terminations only; the sum in `step` stops at every end of
-    # an episode.
+    # No value is bootstrapped where `ended`; the sum in `step` stops at every end of an episode.
     ended = rollout.terminated if bootstrap_truncation else rollout.done
     next_value = jnp.where(ended, 0.0, rollout.next_value)
     # The bonus enters here alone, so that `rollout.reward` stays extrinsic.

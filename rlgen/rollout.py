@@ -32,7 +32,7 @@ class Record(NamedTuple):
     `last_obs` is also recorded if it is in the learner's `reads`.
     """
 
-    trace: Callable[[PyTree], PyTree] = lambda state: ()  # of each environment state, to record
+    trace: Callable[[PyTree], PyTree] = lambda state: ()  # computed from each state, recorded
     features: tuple[str, ...] = ()  # names in `rlgen.protocols.FEATURES`; fills `Rollout.visits`
     last_obs: bool = False  # record the observation after the last step
 
@@ -204,7 +204,7 @@ class _RolloutContext(NamedTuple):
             done, (now.level_index + 1) % jax.tree.leaves(self.level)[0].shape[1], now.level_index
         )
         # A finished episode is replaced by the stored start of the next level in the queue.
-        # `where`, not `cond`: some slot ends an episode in almost every step, and the starts are
+        # `where`, not `cond`: with many slots some episode ends in most steps, and the starts are
         # only gathered.
         obs, state = tree_where(done, _at(self.starts, turn), (obs, state))
         row = Rollout(

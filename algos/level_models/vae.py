@@ -250,7 +250,7 @@ class VAE:
         divergence = kl(mean, std).mean()
         found = {name: x.mean() for name, x in found.items()}
         bound = self.heads.weighted(found) - self.heads.objective.kl_coef * divergence
-        # The parameters are unchanged; `told` and `heard` replace the running statistics.
+        # The parameters are unchanged; `apply` only updated the running statistics.
         variables = {"encoder": of_encoder | told, "decoder": of_decoder | heard}
         metrics = {"loss": -bound, "kl": divergence}
         return -bound, (variables, metrics | {f"log_{name}": x for name, x in found.items()})

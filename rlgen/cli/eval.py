@@ -30,7 +30,7 @@ class Prepared(NamedTuple):
     baseline: list[Any]  # the first run's policies before training; empty without --untrained
     suite: Any
     attempts: int
-    reference: Any  # levels in place of every run's training set; None: each run's own
+    reference: Any  # levels to use instead of each run's training set, or None
 
     @property
     def players(self) -> list[tuple[Any, Path | None]]:

@@ -38,7 +38,7 @@ class LevelSample(NamedTuple):
 
     level: PyTree  # [n, ...]
     values: dict[str, np.ndarray]  # parts of the levels, by name
-    parents: np.ndarray | None = None  # [n, 2]; of proposals: end points of each
+    parents: np.ndarray | None = None  # [n, 2]; for proposals: their two end points
 
 
 def report(fit: Any, num: int, seed: int) -> tuple[dict[str, Any], dict[str, LevelSample]]:

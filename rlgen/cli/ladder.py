@@ -230,7 +230,7 @@ def _fields() -> list[Field]:
         option(
             str, "", "few-shot", "also adapt; score after these numbers of updates, e.g. 0,1,2,5"
         ),
-        option(int, 16, "adapt-levels", "levels of each rung to adapt on; at most half of them"),
+        option(int, 16, "adapt-levels", "levels per rung to adapt on; at most half of the rung"),
         flag("validation", "use only V0 and the validation stream, which is not sealed"),
         option(int, 0, "seed", "random seed of the evaluation"),
         option(str, "", "out", "folder for results; by default RUN/eval/ladder"),

@@ -24,7 +24,7 @@ class Field(NamedTuple):
     identifier: str  # name of its attribute in the parsed options
     type: Any  # type annotation for tyro
     default: Any
-    flags: Mapping[str, bool]  # each spelling, with whether a value follows
+    flags: Mapping[str, bool]  # by spelling, True if a value follows
 
 
 def parse(fields: Sequence[Field], prog: str, about: str, args: Sequence[str]) -> Any:

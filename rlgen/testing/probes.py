@@ -61,6 +61,7 @@ class _Question(NamedTuple):
 
 
 # Ordered so that the first unsolved question locates the error: each tests one more capability.
+# Episodes of 1, 2, 3 or 4 steps divide the 12 steps of an update in `solve_probes`.
 _QUESTIONS = {
     "constant": _Question(),
     "value-from-obs": _Question(cue_steps=1, paid_for=CUE),
