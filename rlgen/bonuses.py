@@ -88,6 +88,8 @@ class Combined(Bonus):
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """Warnings of both bonuses about the metrics of an update."""
+        # Each bonus looks up its metrics by their plain names, so those of the right one get theirs
+        # back.
         of_right = {name.removesuffix(RIGHT): x for name, x in metrics.items() if RIGHT in name}
         return self.left.warnings(metrics) + self.right.warnings({**metrics, **of_right})
 
@@ -96,6 +98,7 @@ class Combined(Bonus):
             return left * right
         if self.how == "sum":
             return left + self.right_weight * right
+        # Unlike a product, a gate only compares the right bonus with the threshold.
         return jnp.where(right > self.threshold, left, 0.0)
 
 
@@ -215,14 +218,19 @@ class Shaped(Wrapper):
     ) -> tuple[ShapedState, Float[Array, "T N"], Metrics]:
         """Return the scaled bonus of each step; see `rlgen.protocols.Bonus`."""
         novelty, raw, metrics = self.novelty.apply(key, state.novelty, rollout, weight)
+        # Before the statistics: a single NaN would stay in the running moments for the rest of the
+        # run.
         finite = jnp.isfinite(raw)
         metrics["bonus_nonfinite"] = (~finite).sum().astype(jnp.float32)
         raw = jnp.where(finite, raw, 0.0)
+        # A slot of weight 0 must not influence the other slots, so it does not enter the
+        # statistics.
         counted = jnp.broadcast_to((weight > 0)[None], raw.shape)
         if self.pairs:
             # The last step of an episode has no next observation: its 0 is not a measurement.
             counted &= ~rollout.done
         statistics, divisor = self.normalizer.update(state.statistics, raw, counted)
+        # [T, N] / [T, 1]: the divisor of step t comes from all steps up to and including t.
         paid = self.coef * raw / divisor
         if self.clip > 0:
             paid = jnp.clip(paid, -self.clip, self.clip)
@@ -236,7 +244,7 @@ class Shaped(Wrapper):
         """Warnings of the raw bonus, and one if it was not finite."""
         told, bad = super().warnings(metrics), float(metrics.get("bonus_nonfinite", 0.0))
         if bad > 0:
-            told.append(f"the bonus was not finite in {bad:g} steps of an update; these got 0")
+            told.append(f"the bonus was not finite in {bad:g} steps of an update and was set to 0")
         return told
 
 
@@ -264,6 +272,8 @@ def parse(text: str, env: LevelEnv) -> Bonus:
             f"unknown combinator {unknown[0]!r} in the bonus {text!r}; the combinators are "
             + ", ".join(f"{sign} ({what})" for sign, what in COMBINATORS.items())
         )
+    # From the loosest operator to the tightest: `+` here, `|` in `_parse_gated`, `*` in
+    # `_parse_product`.
     terms = [_parse_gated(term, text, env) for term in text.split("+")]
     # A number before the first term scales it; elsewhere it is the weight of the sum.
     whole = terms[0]
@@ -286,6 +296,7 @@ def _parse_product(term: str, text: str, env: LevelEnv) -> Bonus:
         name = written.strip()
         if not name:
             raise ValueError(f"the bonus {text!r} lacks a name next to a combinator")
+        # No `+` in the exponent: `parse` has already split the text at every `+`.
         if re.fullmatch(r"[0-9.]+(e-?[0-9]+)?", name):
             factor *= float(name)
             continue

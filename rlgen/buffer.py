@@ -243,6 +243,8 @@ def draw_distinct(
 
     Source: Gumbel-top-k, e.g. Kool et al., 2019, "Stochastic Beams and Where to Find Them".
     """
+    # Gumbel-top-k: with G_i standard Gumbel noise, the n largest log P_i + G_i are n draws from P
+    # without replacement.
     probability = priority(buffer, rows)
     # The lower bound keeps the log finite: a row that can be drawn must precede all others, even
     # if its probability underflows to 0.
@@ -252,6 +254,7 @@ def draw_distinct(
     order = jnp.cumsum(used)  # the k-th draw that counts takes the k-th best row
     row = best[jnp.maximum(order - 1, 0)]
     at = jnp.where(used, row, rows.size)  # out of bounds is dropped
+    # The rows are distinct, so `set` suffices where `draw` needs `max`.
     timestamp = buffer.timestamp.at[at].set(buffer.clock + order, mode="drop")
     return buffer._replace(timestamp=timestamp, clock=buffer.clock + used.sum()), row
 
@@ -319,6 +322,7 @@ def _insert_batch(
 ) -> LevelBuffer:
     num_arrivals, capacity = arrivals.score.size, buffer.score.size
     waiting = arrivals.valid & jnp.isfinite(arrivals.score)
+    # Before duplicates are dropped from `waiting`: every valid level advances the clock.
     clock = buffer.clock + waiting.sum()
     stamp = buffer.clock + jnp.cumsum(waiting)
     if deduplicate:
@@ -332,10 +336,16 @@ def _insert_batch(
     # protected rows last.
     worth = jnp.where(protected, jnp.inf, priority(buffer, observed(buffer)))
     worth = jnp.where(filled(buffer), worth, -1.0)
+    # Filled rows without a score have priority 0, so that they are replaced before scored ones.
+    # Equal entries of `top_k` keep their order, so the empty rows come in the order of their
+    # indices.
     target = jax.lax.top_k(-worth, num_arrivals)[1]
     best_first = jnp.argsort(jnp.where(waiting, -arrivals.score, jnp.inf), stable=True)
     arrivals, stamp, waiting = jax.tree.map(lambda x: x[best_first], (arrivals, stamp, waiting))
     # The best arrival is paired with the first target, and so on.
+    # Filled rows are always a prefix of the buffer. Arrivals that wait come first, so the accepted
+    # ones among the empty targets are consecutive, and adding their number to `size` keeps this
+    # true.
     empty = target >= buffer.size
     better = (arrivals.score > buffer.score[target]) & ~protected[target]
     accepted = waiting & (empty | better)
@@ -373,6 +383,7 @@ def _pick(probability: Float[Array, " K"], uniform: Float[Array, " n"]) -> Int[A
 def _normalised(weights: Float[Array, " K"], rows: Bool[Array, " K"]) -> Float[Array, " K"]:
     """Normalise weights over the chosen rows to a distribution, uniform if they are all 0."""
     weights = jnp.where(rows, weights, 0.0)
+    # The inner `where` keeps 0 / 0, and with it NaN, out of the branch that is not selected.
     total = weights.sum()
     uniform = rows / jnp.maximum(rows.sum(), 1)
     return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1.0), uniform)
@@ -384,5 +395,6 @@ def _equal(x: UInt32[Array, "n 2"], y: UInt32[Array, "m 2"]) -> Bool[Array, "n m
 
 def _last_of_each(same: Bool[Array, "n n"], valid: Bool[Array, " n"]) -> Bool[Array, " n"]:
     """True for the last of each group of equal valid entries; `same[i, j]` marks equal entries."""
+    # later[i, j] for j > i: entry j is valid and equal to entry i.
     later = jnp.triu(same & valid[None], k=1)
     return valid & ~later.any(-1)

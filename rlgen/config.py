@@ -97,6 +97,7 @@ def convert(kind: Any, value: object, name: str = "value") -> Any:
         ValueError: no lossless conversion exists; the message states what is allowed.
     """
     if get_origin(kind) is Literal:
+        # Compared as text: an option may be a number, and a command line gives strings.
         options = {str(option): option for option in get_args(kind)}
         if str(value) not in options:
             raise ValueError(f"{name}={value!r} is unknown; {did_you_mean(str(value), options)}")
@@ -125,6 +126,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 def _places(component: object, prefix: str = "") -> dict[int, dict[str, object]]:
     """Map each component, by `id`, to its paths; a path ends in a dot, except the root's."""
+    # By identity, not equality: two components that are equal by chance stay independent.
     found: dict[int, dict[str, object]] = {id(component): {prefix: component}}
     parts = [(n, x) for n, x, _, _ in _children(component) if _is_component(x) or _is_group(x)]
     for name, part in parts:
@@ -135,6 +137,7 @@ def _places(component: object, prefix: str = "") -> dict[int, dict[str, object]]
 
 def _home(paths: dict[str, object]) -> str:
     """Shortest path of a component, at which its hyperparameters are listed."""
+    # Among paths of equal depth, `min` returns the first, in the order of the fields.
     return min(paths, key=lambda path: path.count("."))
 
 
@@ -171,6 +174,7 @@ def attributes(kind: type) -> Mapping[str, str]:
 
 def _own_attributes(kind: type) -> tuple[dict[str, str], dict[str, str]]:
     """Descriptions of the class's own fields, from comments and from the docstring."""
+    # Only a field's own trailing comment, `name: type  # text`; it is shown by `--help`.
     comments = re.findall(r"(?m)^    (\w+): .*?  # (.*)$", _source(kind))
     docstring = docstring_parser.parse(kind.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
     section = {
@@ -233,6 +237,7 @@ def _replace(component: Any, values: dict[str, Any], done: dict[int, Any]) -> An
         else:
             own[head] = value
     is_tuple = isinstance(component, tuple)
+    # Parts before the whole: `dataclasses.replace` validates the whole with its new parts.
     for head, part in below.items():
         child = component[int(head)] if is_tuple else getattr(component, head)
         own[head] = _replace(child, part, done)
@@ -272,6 +277,7 @@ def _to_int(value: Any) -> int:
     if isinstance(value, int):
         return value
     try:
+        # Strings go through `int` first, which is exact; floats are not above 2**53.
         return int(value) if isinstance(value, str) else _whole(value)
     except ValueError:
         return _whole(float(value))  # "5e6"
@@ -298,6 +304,7 @@ def _to_str(value: object) -> str:
 def _jsonable(value: Value) -> Any:
     if isinstance(value, tuple):
         return [_jsonable(item) for item in value]
+    # JSON has no infinities and no NaN; `float` parses the text back.
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

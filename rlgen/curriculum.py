@@ -59,6 +59,8 @@ class Curriculum:
                 f"levels_per_slot={self.levels_per_slot}, but this student's slots hold at most "
                 f"{most} level{'s' if most > 1 else ''} at a time; set levels_per_slot to {most}"
             )
+        # At construction, so that a wrong combination gives a message rather than a shape error
+        # during compilation.
         self.student.check(self.num_slots)
         self.sampler.check(self.num_slots * self.levels_per_slot, self.score)
         _check_evidence(self)
@@ -107,6 +109,8 @@ class Curriculum:
         score, memory = self.score(key_score, slots, outcome)
         # Only levels whose tenancy has ended are scored; `-inf` is ignored by samplers.
         score = jnp.where(_is_judged(outcome)[:, None], score, -jnp.inf)
+        # Before `observe`, which stores the memory of a level in the buffer together with its
+        # score.
         slots = slots._replace(score_state=memory)
         sampler = self.sampler.observe(
             Keys(key_observe, shared_observe), sampler, slots, score, outcome
@@ -145,6 +149,8 @@ class Curriculum:
         """Like `train`, and also return `show` of each update's record, stacked `[num_updates]`."""
 
         def body(ts: TrainState, t: Array) -> tuple[TrainState, tuple]:
+            # Folding in t needs no key in the carry, so that a resumed run has the keys of an
+            # uninterrupted one.
             keys_now = Keys(*(jax.random.fold_in(key, t) for key in keys))
             ts, metrics, met = self.update_and_show(ts, keys_now)
             return ts, (metrics, show(met))
@@ -236,6 +242,7 @@ def _check_blocks(curriculum: Curriculum) -> None:
         )
     needed = sampler.train_share
     share = curriculum.student.train_share
+    # Compared as numbers of slots: shares such as 1/3 are inexact.
     if round(share * num_slots) < round(needed * num_slots):
         raise ValueError(
             f"student.train_share={share:.3g} learns from {round(share * num_slots)} of "

@@ -19,6 +19,7 @@ FACTORIES = {"rlgen/Maze-v0": "maze_pool", "rlgen/MazeLevel-v0": "maze_level"}
 
 def install() -> None:
     """Register now if gymnax is imported, otherwise when it is; safe to call repeatedly."""
+    # At the front: Python uses the first finder that returns a spec.
     sys.meta_path[:] = [_AfterImport(), *_other_finders()]
     if REGISTRATION in sys.modules:
         _register(sys.modules[REGISTRATION])

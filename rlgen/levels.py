@@ -122,6 +122,7 @@ def load_levels(path: Path | str, like: PyTree) -> LevelSet:
         if name not in data or data[name].shape != shape:
             found = data[name].shape if name in data else "nothing"
             raise ValueError(f"{path}: {name} should have shape {shape}, found {found}")
+    # With the dtypes of `like`, for which programs are compiled, regardless of those in the file.
     arrays = {n: jnp.asarray(data[n], jnp.asarray(leaf).dtype) for n, leaf in wanted.items()}
     known = {name: arrays.pop(name) for name in KNOWN}
     # `arrays` kept the order of the leaves of `like`.
@@ -132,6 +133,7 @@ def load_levels(path: Path | str, like: PyTree) -> LevelSet:
 
 def _read(path: Path | str) -> tuple[dict, dict]:
     try:
+        # Level files are shared between users, and loading a pickle can run any code.
         with np.load(path, allow_pickle=False) as file:
             data = {name: file[name] for name in file.files}
         header = json.loads(str(data["header"]))
@@ -153,6 +155,7 @@ def plain_level(level: PyTree) -> PyTree:
 
 def take(levels: LevelSet, rows: np.ndarray | slice | list[int]) -> LevelSet:
     """Select levels of a set by indices, a mask or a slice; runs on the host."""
+    # Converts a mask or a slice to indices, which can also select from the tuple of names.
     rows = np.arange(len(levels))[rows]
     part = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), levels)
     return replace(part, names=tuple(levels.names[i] for i in rows))
@@ -185,6 +188,7 @@ def disjoint(train: UInt32[Array, "K 2"], test: UInt32[Array, "M 2"]) -> bool:
 
 def words(hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]) -> list[int]:
     """Convert each hash to one 64-bit Python integer."""
+    # In NumPy: JAX has no 64-bit integers by default.
     high, low = np.asarray(hashes).astype(np.uint64).T
     return ((high << np.uint64(32)) | low).tolist()
 

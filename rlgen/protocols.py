@@ -69,6 +69,8 @@ class Component(abc.ABC):  # noqa: B024 (its subclasses declare the abstract met
     def __init_subclass__(cls, abstract: bool = False, **rest: Any):
         super().__init_subclass__(**rest)
         for base in cls.__bases__:
+            # From `__dict__`: the flag must be set by the base itself, not inherited from an
+            # abstract class.
             if issubclass(base, Component) and not base.__dict__.get("_is_abstract", False):
                 raise TypeError(
                     f"{base.__name__} is final: {cls.__name__} must hold one as a field in place "
@@ -315,6 +317,7 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.load_levels)
 
 
+# Excludes abstract methods and those that gymnax declares, such as `action_space`.
 OPTIONAL_METHODS: dict[str, Callable] = {
     name: method
     for name, method in vars(LevelEnv).items()
@@ -364,6 +367,8 @@ def level_hash(level: PyTree) -> UInt32[Array, "2"]:
         x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
         return (x ^ (x >> 16)).sum(dtype=jnp.uint32)
 
+    # The salts are binary digits of π and of e; two different salts give two unrelated 32-bit
+    # hashes.
     return jnp.stack([mix(0x243F6A88), mix(0xB7E15162)])
 
 
@@ -371,6 +376,7 @@ def _words(leaf: PyTree) -> UInt32[Array, " W"]:
     x = jnp.ravel(jnp.asarray(leaf))
     if jnp.issubdtype(x.dtype, jnp.floating):
         # The bits of a float, as a conversion of the value would drop its fraction.
+        # In float32 also with 64-bit types enabled, so that the hash of a level does not change.
         return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     return x.astype(jnp.uint32)
 
@@ -666,6 +672,7 @@ class Sampler(Component, abstract=True):
     """Mean lifetime of an agent in updates, for samplers of tasks; None for other samplers."""
     preparation: str = ""
     """Short description of the work in `init`, if it takes minutes; shown as progress."""
+    # `Any`, as rlgen.levels imports this module.
     level_set: Any = None
     """The `rlgen.levels.LevelSet` of a sampler over a finite set; None for other samplers."""
     is_set_sampled: bool = False

@@ -82,6 +82,7 @@ def load(kind: str, name: str) -> ModuleType:
         ValueError: the name is unknown (the message suggests the nearest known one), or the module
             defines no `build(...)` or extends a final class.
     """
+    # The names of rlgen's components contain no dot.
     if "." in name:
         try:
             module = importlib.import_module(name)
@@ -127,7 +128,7 @@ def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
     if base not in (kin.__name__ for kin in type(component).__mro__):
         raise ValueError(
             f"{name} is not one of the {kind}: its build returns a {type(component).__name__}, "
-            f"which is no {base}; let its class subclass rlgen.protocols.{base}"
+            f"which is not a {base}; let its class subclass rlgen.protocols.{base}"
         )
     return component
 
@@ -217,6 +218,7 @@ def require(env: Any, capability: Callable, needed_by: str) -> None:
         TypeError: the argument is not a component.
     """
     if not has(env, capability):
+        # Slow, as it builds every environment, but needed only for the message.
         able = ", ".join(_able(capability)) or "none that ships with rlgen"
         raise env.missing(
             capability,
@@ -248,7 +250,7 @@ def _component(component: Any) -> Any:
     if hasattr(component, "offers"):  # not isinstance, as rlgen.protocols takes seconds to import
         return component
     raise TypeError(
-        f"{type(component).__name__} is no component of rlgen: subclass LevelEnv, Sampler or "
+        f"{type(component).__name__} is not a component of rlgen: subclass LevelEnv, Sampler or "
         "another class of rlgen.protocols; rlgen.gymnax.from_gymnax wraps a gymnax environment"
     )
 
@@ -272,6 +274,7 @@ def _components(folder: Path, package: str, depth: int = 1) -> Iterator[tuple[st
     for path in sorted(folder.iterdir()):
         module = f"{package}.{path.stem}"
         inside = path / "__init__.py"
+        # A package that defines `build` is one component: the modules inside it are not searched.
         if path.suffix == ".py" and _defines_build(path):
             yield path.stem.replace("_", "-"), module
         elif inside.is_file() and _defines_build(inside):

@@ -40,6 +40,7 @@ def gae(
     Estimation", eq. 16; time limits after Pardo et al., 2018, "Time Limits in Reinforcement
     Learning".
     """
+    # No value is bootstrapped where `ended`; the sum in `step` stops at every end of an episode.
     ended = rollout.terminated if bootstrap_truncation else rollout.done
     next_value = jnp.where(ended, 0.0, rollout.next_value)
     # The bonus enters here alone, so that `rollout.reward` stays extrinsic.
@@ -51,6 +52,7 @@ def gae(
         advantage = delta_t + discount * gae_lambda * jnp.where(done_t, 0.0, advantage)
         return advantage, advantage
 
+    # Unrolled: a step is a few elementwise operations, cheaper than a loop iteration's overhead.
     start = jnp.zeros_like(delta[0])
     return jax.lax.scan(step, start, (delta, rollout.done), reverse=True, unroll=8)[1]
 
@@ -81,6 +83,7 @@ def episodes(
     def mean(x: Array) -> Array:
         return jnp.where(ended, x[..., None], 0.0).sum(0) / jnp.maximum(num, 1)
 
+    # `total` at the last step of an episode is its return, so each episode contributes one number.
     best = jnp.where(ended, total[..., None], -jnp.inf).max(0)
     num_success = (ended & success[..., None]).sum(0)
     return EpisodeStats(num, num_success, mean(total), best, mean(length))
@@ -145,6 +148,8 @@ def mean_per_level(
     counts = complete if completed_only else jnp.ones_like(complete)
     here = rollout.level_index[..., None] == jnp.arange(levels_per_slot)[None, None]
     weight = (counts / length)[..., None] * here  # [T, N, R]; sums to 1 over an episode's steps
+    # Episodes are counted at their first step; row 0 is a first step in every slot (see
+    # `OnPolicy`).
     num = (here & rollout.first[..., None] & counts[..., None]).sum(0)
     mean = (weight * x[..., None]).sum(0) / jnp.maximum(num, 1)
     return jnp.where(num > 0, mean, -jnp.inf)
@@ -202,6 +207,7 @@ def at_each_step(x: Float[Array, "N R"], turn: Int[Array, "T N"]) -> Float[Array
         x: a value for each queued level.
         turn: index of the queued level at each step, `Rollout.level_index`.
     """
+    # [N, T] indices into axis R of [N, R], and back to [T, N].
     return jnp.take_along_axis(x, turn.T, axis=1).T
 
 

@@ -32,7 +32,7 @@ class Record(NamedTuple):
     `last_obs` is also recorded if it is in the learner's `reads`.
     """
 
-    trace: Callable[[PyTree], PyTree] = lambda state: ()  # of each environment state, to record
+    trace: Callable[[PyTree], PyTree] = lambda state: ()  # computed from each state, recorded
     features: tuple[str, ...] = ()  # names in `rlgen.protocols.FEATURES`; fills `Rollout.visits`
     last_obs: bool = False  # record the observation after the last step
 
@@ -144,6 +144,8 @@ def _play_on(
     last_value = learner.value(learner_state, end.carry, end.obs, end.first)
     # The value of the next observation is that of the next row, except where an episode ended.
     following = jnp.concatenate([played.value[1:], last_value[None]])
+    # In the row after an end, `value` belongs to the next episode. Truncated steps get the value
+    # computed in `step` instead.
     following = jnp.where(played.terminated, 0.0, following)
     next_value = jnp.where(played.truncated, played.next_value, following)
     trace = slots.record.trace(end.state)
@@ -191,6 +193,8 @@ class _RolloutContext(NamedTuple):
         done = terminated | truncated
         # Only a truncated episode needs the value of an observation without an action. `lax.cond`,
         # not `where`: truncations are rare and a forward pass is expensive.
+        # The new carry already contains `now.obs`, and `obs` is still of the same episode, so
+        # `first` is False.
         cut_value = jax.lax.cond(
             any_over_seeds(truncated.any()),
             lambda: learner.value(learner_state, carry, obs, jnp.zeros_like(done)),
@@ -200,6 +204,8 @@ class _RolloutContext(NamedTuple):
             done, (now.level_index + 1) % jax.tree.leaves(self.level)[0].shape[1], now.level_index
         )
         # A finished episode is replaced by the stored start of the next level in the queue.
+        # `where`, not `cond`: with many slots some episode ends in most steps, and the starts are
+        # only gathered.
         obs, state = tree_where(done, _at(self.starts, turn), (obs, state))
         row = Rollout(
             obs=now.obs,
@@ -270,6 +276,7 @@ def play(
         key_act, key_step = jax.random.split(jax.random.fold_in(key_steps, t))
         hidden, action, _, _ = learner.act(key_act, learner_state, now.carry, now.obs, now.first)
         obs, state, reward, terminated, truncated = _step(key_step, env, now.state, action, level)
+        # Levels that have ended are stepped on, but `active` keeps these steps out of the results.
         active &= t < max_steps  # the last block of steps may go beyond
         now = RolloutCarry(state, obs, jnp.zeros_like(fresh), now.level_index, hidden)
         played = _count(played, active, reward, terminated)
@@ -301,6 +308,7 @@ def _step(key: Key, env: LevelEnv, state: PyTree, action: Array, level: PyTree) 
     obs, state, reward, terminated, _ = jax.vmap(env.step_env)(keys, state, action, level)
     # A step that terminates at the time limit counts as terminated alone.
     truncated = jax.vmap(env.is_truncated)(state, level) & ~terminated
+    # One dtype for all environments: some return integers, and float64 with 64-bit types enabled.
     return obs, state, reward.astype(jnp.float32), terminated, truncated
 
 

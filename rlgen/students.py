@@ -143,6 +143,7 @@ class OnPolicy(Student):
         else:
             played = jax.vmap(member)(keys, state)
         state, rollouts, stats, every = played
+        # [P] each; member 0 is the agent that is evaluated.
         metrics = {name: value[0] for name, value in every.items()}
         gradient_steps = metrics.pop("gradient_steps")
         if self.population > 1:
@@ -201,6 +202,8 @@ class OnPolicy(Student):
         played, running = continue_rollout(
             key_roll, self.env, player, level, running, self.num_steps, self._record
         )
+        # The totals after the last step; where the next rollout begins a new episode, they are
+        # ignored.
         progress = jax.tree.map(lambda x: x[-1], episode_progress(played, state.progress))
         age = jnp.where(fresh, 0, state.age) + 1
         return played, state._replace(running=running, progress=progress, age=age)
@@ -221,6 +224,7 @@ class OnPolicy(Student):
 
         def learn() -> tuple[tuple, Metrics]:
             key_bonus, key_update = keys
+            # On all slots, not only the trained ones: episodic memories must follow every slot.
             bonus_state, bonus, told = self._judge(key_bonus, state.bonus, played, weight)
             seen = self._as_learned(played._replace(bonus=bonus))
             num_trained = self.num_trained(weight.size)
@@ -268,6 +272,7 @@ class OnPolicy(Student):
     ) -> Metrics:
         num = jnp.maximum(stats.num.sum(), 1)
         mean = {"episode_return": stats.mean_return, "episode_length": stats.mean_length}
+        # Means of each level, weighted by its episodes, give the mean over all episodes.
         metrics = {name: (x * stats.num).sum() / num for name, x in mean.items()}
         metrics["num_episodes"] = stats.num.sum()
         if self.updates_per_level > 1:  # an update may contain no end of an episode
@@ -289,6 +294,7 @@ class OnPolicy(Student):
         num = {"train": trained, "scout": ~trained & new, "score": ~trained & ~new}
         steps = {kind: used.sum() * self.num_steps for kind, used in num.items()}
         if self.population > 1:
+            # The other members play the same slots; their steps are part of a method's cost.
             others = (self.population - 1) * slots.weight.size * self.num_steps
             steps["antagonist"] = jnp.full_like(steps["train"], others)
         return steps

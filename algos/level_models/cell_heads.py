@@ -24,6 +24,7 @@ def is_free(cells: Cells, value: Int[Array, "H W"]) -> Bool[Array, "H W"]:
 def marked(places: Sequence[Int[Array, ""]], num_cells: int) -> Bool[Array, " C"]:
     """Return a mask of the cells at the given places."""
     mask = jnp.zeros(num_cells, bool)
+    # A Python loop: the places of a level are few, and their number is static.
     for place in places:
         mask = mask.at[place].set(True)
     return mask

@@ -1,8 +1,11 @@
 """Files of fitted level models: plain arrays and one JSON header, without pickle.
 
-from rlgen.algos.level_models.files import load_model
-saved = load_model("runs/vae/generator.npz")
-levels, parents = saved.model.propose(key, saved.fitted, 36)
+To propose levels with a saved model:
+
+    from rlgen.algos.level_models.files import load_model
+
+    saved = load_model("runs/vae/generator.npz")
+    levels, parents = saved.model.propose(key, saved.fitted, 36)
 """
 
 import dataclasses

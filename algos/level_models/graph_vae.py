@@ -116,6 +116,8 @@ class GraphEncoder(nn.Module):
         # Flattening instead of pooling keeps the position of each cell.
         flat = jnp.concatenate(known, -1).reshape(nodes.shape[0], -1)
         hidden = Linear(self.hidden_size)(jnp.concatenate([flat, *self._others(values)], -1))
+        # As in the released code, ReLU precedes the normalisation here and follows it in the layers
+        # above.
         hidden = NormRelu(relu_first=True)(hidden, training)
         return Posterior(self.num_latents)(hidden)
 
@@ -147,6 +149,7 @@ class _Isomorphism(nn.Module):
         x = (1 + own) * x + jax.vmap(sum_neighbours)(graphs, x)
         for _ in range(2):
             x = NormRelu()(Linear(self.width, use_bias=False)(x), training)
+        # A third normalisation, after the MLP's two, is part of the released layer.
         return NormRelu()(x, training)
 
 

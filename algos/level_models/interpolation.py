@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from rlgen.types import Key
 
+# The threshold of DRED's released code.
 NEARLY_PARALLEL = 0.955
 """Vectors whose cosine has an absolute value above this are interpolated on a straight line."""
 
@@ -48,6 +49,7 @@ def slerp(
     curved = jnp.abs(cosine) <= NEARLY_PARALLEL
     # On the line the angle is not used; cosine 0 keeps sin(angle) away from 0.
     angle = jnp.arccos(jnp.where(curved, cosine, 0.0))
+    # sin((1 − t) Ω) / sin Ω · a + sin(t Ω) / sin Ω · b, with Ω the angle between a and b.
     arc = (jnp.sin((1 - position) * angle) * a + jnp.sin(position * angle) * b) / jnp.sin(angle)
     return jnp.where(curved, arc, lerp(position, a, b))
 

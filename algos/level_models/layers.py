@@ -47,6 +47,7 @@ class NormRelu(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"], training: bool) -> Float[Array, "*B D"]:
         """Normalise and rectify."""
+        # flax's momentum weights the old statistics: 0.9 is PyTorch's default of 0.1.
         norm = nn.BatchNorm(use_running_average=not training, momentum=0.9, epsilon=1e-5)
         return norm(nn.relu(x)) if self.relu_first else nn.relu(norm(x))
 

@@ -28,6 +28,7 @@ def distances(
     """
     num, height, width = free.shape
     steps = np.full((num, height * width), np.inf)
+    # One source per level: a pair of index arrays selects (m, source[m]).
     steps[np.arange(num), source] = 0
     # First over free cells only; then from the result into the remaining cells.
     steps = _spread(steps.reshape(free.shape), free)

@@ -250,6 +250,7 @@ class VAE:
         divergence = kl(mean, std).mean()
         found = {name: x.mean() for name, x in found.items()}
         bound = self.heads.weighted(found) - self.heads.objective.kl_coef * divergence
+        # The parameters are unchanged; `apply` only updated the running statistics.
         variables = {"encoder": of_encoder | told, "decoder": of_decoder | heard}
         metrics = {"loss": -bound, "kl": divergence}
         return -bound, (variables, metrics | {f"log_{name}": x for name, x in found.items()})
@@ -262,6 +263,7 @@ class VAE:
             return {}
         rows = state.order[num_fitted:]
         rest = jax.tree.map(lambda x: x[rows], values)
+        # The next epoch splits the same key; the noise drawn here enters nothing but this metric.
         return {"held_out_loss": self._loss(state.key, state.variables, rest, False)[0]}
 
     def _optimizer(self) -> optax.GradientTransformation:

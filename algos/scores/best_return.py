@@ -17,6 +17,7 @@ class BestReturnScore(Score, abstract=True):
 
     reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
 
+    # With a floor of 0, a negative return would never become R_max.
     floor: float
     """R_max of a level on which no episode was completed."""
 

@@ -59,6 +59,7 @@ class Learnability(Score):
         # Member 0 is the agent that is evaluated: [P, T, N] -> [T, N].
         rollout = jax.tree.map(lambda x: x[0], outcome.rollout)
         stats = episodes(rollout, slots.buffer_index.shape[1], successes(self.env, rollout))
+        # Counts add up over rollouts, estimates of p do not.
         tally = Tally(stats.num, stats.num_success)
         if self.accumulate:
             tally = jax.tree.map(jnp.add, slots.score_state, tally)

@@ -34,6 +34,7 @@ class MaxMC(BestReturnScore):
     completed_only: bool = False
     floor: float = 0.0
 
+    # V_t exceeds R_max where the critic overestimates.
     may_be_negative = True
 
     def __call__(

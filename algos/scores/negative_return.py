@@ -30,6 +30,7 @@ class NegativeReturn(Score):
 
     completed_only: bool = False
 
+    # Negative wherever the agent earns a reward: priorities must be by rank.
     may_be_negative = True
 
     def __call__(

@@ -18,6 +18,7 @@ class NoScore(Score):
     ) -> tuple[Float[Array, "N R"], PyTree]:
         """Return `-inf` for every level, and the unchanged memory."""
         del key, outcome
+        # Not 0, which a buffer would accept as a score.
         return jnp.full(slots.buffer_index.shape, -jnp.inf), slots.score_state
 
 

@@ -19,6 +19,7 @@ from rlgen.registry import require
 from rlgen.returns import completed
 from rlgen.types import Key, Outcome, PyTree, Slots
 
+# Infinities, not NaN, as they equal themselves and no level has such an optimum.
 UNASKED, NO_WAY = jnp.inf, -jnp.inf
 """Optimal return of a level before the solver ran, and of a level that cannot be solved."""
 

@@ -68,6 +68,7 @@ class Regret(Score):
             # Never negative: the highest mean is at least the average.
             regret = mean.max(0) - mean.mean(0)
         else:
+            # [N, R], from member 1, the antagonist, and member 0, the protagonist.
             regret = (best if self.kind == "max-mean" else mean)[1] - mean[0]
         if self.non_negative:
             regret = jnp.maximum(regret, 0.0)
@@ -77,6 +78,7 @@ class Regret(Score):
         """Return the rollouts of the population, after a check of its size."""
         rollouts = outcome.rollout
         assert isinstance(rollouts, Rollout), "regret is measured on the rollouts of a population"
+        # `student.population` is not known at construction, so the size is checked while tracing.
         size = rollouts.reward.shape[0]  # P, static
         if size < 2 or (size > 2 and self.kind != "population"):
             wanted = "two or more" if self.kind == "population" else "two"

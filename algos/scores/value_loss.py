@@ -46,6 +46,7 @@ class ValueLoss(Score, abstract=True):
         """
         del key
         rollout = protagonist(outcome)  # [P, T, N] -> [T, N]
+        # From the values stored in the rollout, those of the policy before this update.
         advantage = extrinsic_advantage(
             rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
         )

@@ -29,6 +29,8 @@ def card(args: Sequence[str]) -> int:
     env = config.override(env, changed(given.env_group, of_env))
     out = Path(given.out or f"card-{name.replace('/', '-')}")
     ask = _ask(given)
+    # All checks come before the imports below, which take seconds, and before the measurement
+    # itself.
     _check_folder(out, given.overwrite)
     from rlgen.evaluation.difficulty.card import card as measure
     from rlgen.evaluation.difficulty.card import to_json

@@ -29,6 +29,7 @@ class Prepared(NamedTuple):
 def compare(args: Sequence[str]) -> int:
     """Run `rlgen compare`: evaluate what is not saved, compare, write the report, print."""
     given = parse(_fields(), "rlgen compare", ABOUT, args)
+    # Before the imports, so that a wrong number is reported at once.
     if given.attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
     from rich.console import Console
@@ -41,6 +42,8 @@ def compare(args: Sequence[str]) -> int:
     from rlgen.evaluation.stats import pooling as methods
     from rlgen.evaluation.stats.cost import pool_metrics
 
+    # Every input is opened and checked before the first episode: an error in the last run must not
+    # cost the evaluation of the others.
     prepared = _prepare(given)
     played = [[_evaluation(run, prepared.suite, given) for run in some] for some in prepared.runs]
     pairs = list(zip(prepared.names, prepared.runs, strict=True))
@@ -50,6 +53,7 @@ def compare(args: Sequence[str]) -> int:
     logs = {name: metrics_of({str(run.path): run.path for run in some}) for name, some in pairs}
     costs = [_cost(name, some, logs[name]) for name, some in pairs]
     found = report.compared(evaluations, costs, methods.unlike(pairs))
+    # The results first: if drawing the report fails, nothing needs to be played again.
     results.save(prepared.out, evaluations, given.overwrite)
     told = report.to_dict(found)
     text = json.dumps(told, indent=1, allow_nan=False)
@@ -79,6 +83,8 @@ def _prepare(given: Any) -> Prepared:
     from rlgen.evaluation.stats import pooling
     from rlgen.evaluation.suites import load_suite
 
+    # Names and folders first, which need no run; then the runs; then the suite, which depends on a
+    # run's environment.
     methods = pooling.parse(given.runs)
     methods = _baseline_first(methods, given.baseline)
     name = given.suite or SUITE
@@ -87,6 +93,7 @@ def _prepare(given: Any) -> Prepared:
     at = None if given.checkpoint < 0 else given.checkpoint
     runs = [[checks.open_run(run, at, given.allow_imports) for run in m.runs] for m in methods]
     every = [run for some in runs for run in some]
+    # A rule has no policy that could play the suite.
     rules = [str(run.path) for run in every if run.is_rule]
     if rules:
         raise ValueError(
@@ -96,6 +103,7 @@ def _prepare(given: Any) -> Prepared:
     for method, some in zip(methods, runs, strict=True):
         pooling.check_method(method.name, some)
     envs = {str(run.path): run.env for run in every}
+    # One suite for all: every run must have the observations and actions of its levels.
     checks.check_environments(envs)
     suite = load_suite(every[0].env, name)
     checks.check_playable(envs, suite)
@@ -121,11 +129,14 @@ def _evaluation(run: Any, suite: Any, given: Any) -> Any:
     from rlgen.evaluation.report import results
     from rlgen.runs.progress import counter
 
+    # Equal checkpoint, suite, attempts and seed give equal results, and each evaluation counts as
+    # an access.
     saved, passed = saved_results.find_saved(run, suite, given.attempts, given.seed)
     for reason in passed if saved is None else ():
         print(f"saved results not used: {reason}", file=sys.stderr)
     if saved is not None:
         return saved
+    # Loaded only now, since the parameters of runs with saved results are not needed.
     policies = zero_shot.load_policies(run.path, run.update, False, given.allow_imports)
     progress = counter(str(run.path), "episodes")
     found = load_runs.play(policies, suite, given.attempts, given.seed, progress, run.path)

@@ -30,7 +30,7 @@ class Prepared(NamedTuple):
     baseline: list[Any]  # the first run's policies before training; empty without --untrained
     suite: Any
     attempts: int
-    reference: Any  # levels in place of every run's training set; None: each run's own
+    reference: Any  # levels to use instead of each run's training set, or None
 
     @property
     def players(self) -> list[tuple[Any, Path | None]]:
@@ -46,6 +46,7 @@ def evaluate(args: Sequence[str]) -> int:
     given = parse(_fields(), "rlgen eval", ABOUT, args)
     if not given.runs:
         raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
+    # -1 is the default: its value depends on whether the runs are rules, which is not known yet.
     if given.attempts != -1 and given.attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
     from rlgen.cli.eval_rules import evaluate_rules
@@ -69,6 +70,7 @@ def _are_rules(given: Any) -> bool:
 
     try:
         return all_are_rules(given.runs, given.allow_imports)
+    # Already a complete message; any other error may come from a damaged run, which is named below.
     except MixedError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -101,12 +103,14 @@ def _evaluate_policies(given: Any) -> int:
         )
         for one, run in prepared.players
     ]
+    # `players` lists the untrained baseline first; gaps and worst levels are those of the runs.
     tested = evaluations[len(prepared.baseline) :]
     gaps = {}
     if given.gaps != "none":
         gaps = _gaps_of(prepared.loaded, tested, given.seed, prepared.reference)
     worst = _worst_of(prepared, tested) if given.worst else {}
     more: dict[str, Any] = {"gaps": list(gaps.values()), "worst": list(worst.values())}
+    # Before the report: if drawing fails, nothing needs to be played again.
     results.save(prepared.out, evaluations, given.overwrite, **more)
     if not given.json:  # before the report, since curricula and animations take a while to draw
         print_table(analyse(evaluations), Console())
@@ -134,6 +138,8 @@ def _prepare(given: Any) -> Prepared:
 
     runs, name = [Path(run) for run in given.runs], given.suite or SUITE
     out = Path(given.out) if given.out else runs[0] / "eval" / name.replace("/", "-")
+    # Before loading or playing anything: a folder in use must not be discovered when the results
+    # are written.
     results.check_free(out, given.overwrite)
     at = None if given.checkpoint < 0 else given.checkpoint
     opened = [checks.open_run(run, at, given.allow_imports) for run in runs]
@@ -143,6 +149,7 @@ def _prepare(given: Any) -> Prepared:
     suite = load_suite(opened[0].env, name)
     checks.check_playable(envs, suite)
     checks.check_countable(runs, suite)
+    # Loaded here, so that a wrong --gaps is reported before anything is played.
     reference = _reference(opened[0].env, given.gaps)
     loaded = []
     for run in runs:
@@ -172,6 +179,7 @@ def _write_report(
     curricula = curricula_of(runs, allow_imports)
     for label, found in told.items():
         curricula[label] = curricula.get(label, CurriculumSummary())._replace(**found)
+    # The first run, after the untrained baseline if there is one.
     first = evaluations[len(prepared.baseline)]
     gifs = replays(prepared.policies[0], prepared.suite, first)
     images, curves = level_images(prepared.suite), metrics_of(runs)
@@ -215,6 +223,7 @@ def _worst_of(prepared: Prepared, tested: list[Any]) -> dict[str, Any]:
 def _refuse_options_of_rules(given: Any) -> None:
     """Reject options that have no effect on policies."""
     for name, default in OF_RULES.items():
+        # Compared with the default: the parsed options do not show which of them were given.
         if getattr(given, name) != default:
             raise ValueError(
                 f"--{name} is for runs that learned a rule, but {given.runs[0]} learned a policy"

@@ -100,6 +100,7 @@ def _evaluate_horizons(given: Any) -> int:
     out = Path(given.out) if given.out else default_folder(given.runs[0], f"{name}-horizons")
     results.check_free(out, given.overwrite)
     for horizon in lives:
+        # One folder for each lifetime; all must be free before the first agent is trained.
         results.check_free(out / f"updates-{horizon:05d}", given.overwrite)
     suites = trainees.suites_of(name, given.levels)
     if len(suites) > 1:
@@ -109,6 +110,7 @@ def _evaluate_horizons(given: Any) -> int:
         )
     found = trainees_of(given)
     if given.controls:
+        # `trainees_of` puts the baseline last; controls go between the rules and the baseline.
         *rules, baseline = found
         more = [horizons.controls(one, suites[0], lives) for one in rules]
         if not any(more):
@@ -155,11 +157,13 @@ def trainees_of(given: Any) -> list:
             else trainees.from_run(name, at, False, given.allow_imports)
         )
     labels = [one.label for one in found]
+    # Labels identify the rules in the results and the tables, and `a2c` is the baseline's label.
     repeated = sorted(
         {label for label in labels if labels.count(label) > 1} | {BASELINE} & {*labels}
     )
     if repeated:
         raise ValueError(f"rules must have different names; got {', '.join(repeated)} twice")
+    # As many seeds for the baseline as for the rule with the most.
     return [*found, trainees.from_learner(BASELINE, max(one.num_seeds for one in found))]
 
 

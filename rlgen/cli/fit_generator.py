@@ -40,15 +40,18 @@ class Fit(NamedTuple):
 
 def fit_generator(args: Sequence[str]) -> int:
     """Run `rlgen fit-generator`: fit, save, report; returns the exit code."""
+    # Names first: the fields of this environment and this model are the remaining options.
     named = peek(args, env="cave", model="graph-vae")
     env = registry.make_env(named.env)
     module = registry.load("level-models", named.model)
     base = module.build(env)
     of_env = list(config.leaves(env))
+    # `--epochs` sets `num_epochs`; a second option for it could contradict the first.
     of_model = [leaf for leaf in config.leaves(base) if leaf.path != "num_epochs"]
     fields = [*_fields(base.num_epochs), group("env", of_env), group("model", of_model)]
     given = parse(fields, "rlgen fit-generator", ABOUT, args)
     out = Path(given.out)
+    # Before levels are loaded or generated and the model is compiled.
     _check(given, out)
     env = config.override(env, changed(given.env_group, of_env))
     # Built again, as the model's codec may depend on the environment's fields.
@@ -68,6 +71,7 @@ def _write(fit: Fit, out: Path, given: Any) -> None:
 
     digest = files.digest_of(np.asarray(fit.suite.levels.hash))
     out.mkdir(parents=True, exist_ok=True)
+    # The model before the report: an error in a figure must not lose the fit.
     files.save_model(out / files.NAME, fit.model, fit.env_name, fit.fitted, digest)
     found, sets = report(fit, given.num_samples, given.seed)
     found["levels"]["digest"] = digest
@@ -94,6 +98,8 @@ def _fit(name: str, suite: Suite, model: LevelModel, seed: int) -> Fit:
             state, metrics = train(state, levels)
             told.append(jax.device_get(metrics))
             show(epoch + 1, float(told[-1]["loss"][0]))
+    # JAX returns before the computation ends; without waiting, the reported seconds would be too
+    # few.
     fitted = jax.block_until_ready(jax.jit(model.finish)(state, levels))
     metrics = {key: [float(one[key][0]) for one in told] for key in told[0]}
     return Fit(suite.env, name, suite, model, fitted, metrics, time.monotonic() - began)

@@ -38,12 +38,13 @@ class LevelSample(NamedTuple):
 
     level: PyTree  # [n, ...]
     values: dict[str, np.ndarray]  # parts of the levels, by name
-    parents: np.ndarray | None = None  # [n, 2]; of proposals: end points of each
+    parents: np.ndarray | None = None  # [n, 2]; for proposals: their two end points
 
 
 def report(fit: Any, num: int, seed: int) -> tuple[dict[str, Any], dict[str, LevelSample]]:
     """Compute all measures, as JSON values, and return them with the measured levels."""
     tools = _tools(fit.env)
+    # The fit used key(seed) itself; folding in 1 gives the samples another random stream.
     sets = _sets(fit, tools, num, jax.random.fold_in(jax.random.key(seed), 1))
     found: dict[str, Any] = {
         "env": fit.env_name,
@@ -112,11 +113,12 @@ _FAR = "Jensen-Shannon divergence from the data, in bits: 0 if equal, 1 if disjo
 _RIGHT = "Fraction of each part that is decoded correctly; for numbers, the mean error."
 _DRAWN = (
     "The leftmost and rightmost levels of a row are from the data. Between them are the proposals "
-    "on the way from the first to the second, including the reconstructions of both."
+    "interpolated from the first to the second, including the reconstructions of both."
 )
 
 
 def _tools(env: Any) -> Tools:
+    # The three functions are compiled here once and used on all kinds of levels of equal shapes.
     solve = env.solve if registry.has(env, LevelEnv.solve) else None
     return Tools(
         jax.jit(jax.vmap(env.codec().encode)),
@@ -161,6 +163,7 @@ def _measured(fit: Any, tools: Tools, one: LevelSample, data: LevelSample) -> di
         found |= _of_cells(parts, one.values, cells)
     there = measures.histograms(parts, data.values)
     here = measures.histograms(parts, one.values)
+    # The data are compared with themselves too, which gives 0; the page leaves this column out.
     found["divergence"] = {n: measures.divergence(there[n], here[n]) for n in there}
     return found
 
@@ -189,12 +192,17 @@ def _reconstruction(fit: Any) -> dict[str, float]:
 def _headline(fit: Any, found: Mapping[str, Any]) -> str:
     """Sentence with the main results."""
     proposals = found["sets"][PROPOSALS]
+    # Without a solver, a path between all places is the best available sign of solvability.
     share = proposals.get("solvable", proposals.get("connected"))
     new = f"{proposals['not in the data']:.0%} of the proposals are new"
     solved = "" if share is None else f", {share:.0%} can be solved"
     first = fit.env.codec().parts[0]
     told = found["reconstruction"][first.name]
-    words = f"{told:.3f} off" if isinstance(first, Numbers) else f"{told:.1%} right"
+    words = (
+        f"with a mean error of {told:.3f}"
+        if isinstance(first, Numbers)
+        else f"with {told:.1%} accuracy"
+    )
     return f"{new}{solved}; {first.name} is reconstructed {words}"
 
 
@@ -259,4 +267,5 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     if isinstance(value, np.generic | jax.Array):
         value = value.item()
+    # JSON has no NaN and no infinity.
     return None if isinstance(value, float) and not math.isfinite(value) else value

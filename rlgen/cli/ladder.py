@@ -32,6 +32,7 @@ def ladder(args: Sequence[str]) -> int:
     given = parse(_fields(), "rlgen ladder", ABOUT, args)
     chosen = tuple(name for name in given.rungs.replace(" ", "").split(",") if name)
     updates = _numbers(given.few_shot)
+    # Options that are invalid for any run are rejected before a run is opened.
     _check(given, chosen, updates)
     if not given.runs:
         return _show_ladder(given, chosen)
@@ -122,11 +123,14 @@ def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Pre
             loaded[one.label] = one
             trained[one.label] = trained_on(run.path, one, given.allow_imports)
             if updates:
+                # Only a check here: it raises if the run did not train a policy on-policy.
                 few_shot.student_of(one.curriculum, one.env)
     curricula = [one.curriculum for one in loaded.values()]
     found = climb(opened[0].env, given.levels, trained, curricula, chosen, given.validation)
     runs = {label: run.path for label, run in zip(loaded, opened, strict=True)}
     for rung in found.rungs:
+        # Every rung of every run before the first episode: an access to a sealed stream is counted
+        # and cannot be undone.
         checks.check_playable(envs, rung.stream.suite)
         checks.check_countable(list(runs.values()), rung.stream.suite)
     if not any(found.of(run) for run in runs):
@@ -184,6 +188,7 @@ def _adapt(prepared: Prepared, label: str, policies: Any, rung: Any, given: Any)
     from rlgen.runs.test_set_access import count_access
 
     suite = rung.stream.suite
+    # Agents are scored on levels that they did not adapt on.
     num = min(given.adapt_levels, len(suite.levels) // 2)
     levels, rest = few_shot.split(suite, num)
     found = few_shot.adapt(
@@ -197,6 +202,7 @@ def _adapt(prepared: Prepared, label: str, policies: Any, rung: Any, given: Any)
     )
     facts = {"update": policies.meta.get("update"), "few_shot": num, "seed": given.seed}
     levels = suite.levels
+    # Adaptation is an access in addition to the evaluation of the unadapted agent.
     num = count_access(prepared.runs[label], suite.name, levels.version, levels.split, **facts)
     return found._replace(look=num)
 
@@ -224,7 +230,7 @@ def _fields() -> list[Field]:
         option(
             str, "", "few-shot", "also adapt; score after these numbers of updates, e.g. 0,1,2,5"
         ),
-        option(int, 16, "adapt-levels", "levels of each rung to adapt on; at most half of them"),
+        option(int, 16, "adapt-levels", "levels per rung to adapt on; at most half of the rung"),
         flag("validation", "use only V0 and the validation stream, which is not sealed"),
         option(int, 0, "seed", "random seed of the evaluation"),
         option(str, "", "out", "folder for results; by default RUN/eval/ladder"),

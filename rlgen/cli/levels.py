@@ -41,6 +41,7 @@ def levels(args: Sequence[str]) -> int:
     given = parse([*_fields(), group("env", of_env)], "rlgen levels", ABOUT, args)
     if given.num < 1:
         raise ValueError(f"num must be at least 1, got {given.num}")
+    # The sources exclude each other: choosing one silently would hide a mistake.
     sources = [name for name in ("run", "suite", "file") if getattr(given, name)]
     if len(sources) > 1:
         raise ValueError(f"give only one of --{sources[0]} and --{sources[1]}")
@@ -53,6 +54,7 @@ def levels(args: Sequence[str]) -> int:
         return _curriculum(given, out)
     env = config.override(env, changed(given.env_group, of_env))
     shown = _of_run(given) if given.run else _of_env(given, env)
+    # Checked here, not at the start: only now is the environment of a run known.
     registry.require(shown.env, LevelEnv.level_image, "rlgen levels")
     draw(shown, out)
     print(f"{len(shown.captions)} levels in {out}")
@@ -122,6 +124,7 @@ def _of_run(given: Any) -> Shown:
     if not (path / "levels.npz").is_file():
         print(f"{path} has no replay buffer: these are newly sampled levels of its environment")
         return _of_env(given, env)
+    # The file of a run's buffer is a level set with additional arrays, such as the scores.
     held = level_sets.load_levels(
         path / "levels.npz", plain_level(curriculum.sampler.example_level())
     )

@@ -37,6 +37,7 @@ def show_structures(args: Sequence[str]) -> int:
         raise ValueError(f"levels must be at least 1, got {given.levels}")
     chosen = [name for name in given.envs.split(",") if name] or _able()
     envs = {name: registry.make_env(name) for name in chosen}
+    # All environments are checked before the first is measured.
     for env in envs.values():
         registry.require(env, LevelEnv.feature_values, "--shared-structure")
     rows = _measure(envs, given)

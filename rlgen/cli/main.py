@@ -94,9 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[0] not in COMMANDS:
             known = registry.did_you_mean(args[0], COMMANDS)
             raise ValueError(f"unknown command {args[0]!r}; {known}")
+        # Imports the module of this command alone.
         return pkgutil.resolve_name(COMMANDS[args[0]].function)(args[1:])
     except SystemExit as stop:  # help was printed
         return int(stop.code or 0)
+    # Invalid input raises a ValueError everywhere in rlgen; any other exception is a bug and keeps
+    # its traceback.
     except ValueError as error:
         if os.environ.get("RLGEN_TRACEBACK"):
             raise

@@ -24,7 +24,7 @@ class Field(NamedTuple):
     identifier: str  # name of its attribute in the parsed options
     type: Any  # type annotation for tyro
     default: Any
-    flags: Mapping[str, bool]  # each spelling, with whether a value follows
+    flags: Mapping[str, bool]  # by spelling, True if a value follows
 
 
 def parse(fields: Sequence[Field], prog: str, about: str, args: Sequence[str]) -> Any:
@@ -50,6 +50,7 @@ def peek(args: Sequence[str], **defaults: Value) -> Any:
         ValueError: invalid value of one of these options.
     """
     fields = [option(type(value), value, name, "") for name, value in defaults.items()]
+    # `parse` prints the help, once all options are known. Unknown options are ignored until then.
     return _read(fields, args, add_help=False)[0]
 
 
@@ -64,6 +65,7 @@ def option(kind: Any, default: Any, name: str, about: str, *aliases: str) -> Fie
         nargs=1,  # a tuple is one argument, separated by commas
         metavar=_metavar(kind),
         instance_from_str=lambda texts: _converted(kind, texts[0], name),
+        # Any default is accepted: `convert` checks the values that users give.
         is_instance=lambda value: True,
         str_from_instance=lambda value: [_text(value)],
     )
@@ -74,6 +76,7 @@ def option(kind: Any, default: Any, name: str, about: str, *aliases: str) -> Fie
 
 def flag(name: str, about: str) -> Field:
     """Define a switch that is off by default."""
+    # Without tyro's second flag `--no-NAME`.
     kind = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name=name, help=about)]
     return Field(_identifier(name), kind, False, {f"--{name}": False})
 
@@ -146,6 +149,8 @@ def _read(fields: Sequence[Field], args: Sequence[str], **settings: Any) -> tupl
     kind = _options_class("Options", fields)
     shown = io.StringIO()
     try:
+        # tyro prints its error before it exits; it is kept until it is clear whether a shorter one
+        # replaces it.
         with contextlib.redirect_stderr(shown):
             return tyro.cli(kind, args=list(args), return_unknown_args=True, **settings)
     except _RefusedError as refused:

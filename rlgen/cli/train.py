@@ -39,6 +39,7 @@ def train(args: Sequence[str]) -> int:
     # The number of CPU devices must be set before JAX initialises, so it is read first.
     named = peek(args, resume="", devices=1)
     _use_cpu_devices(named.devices)
+    # A resumed run takes its recipe and its options from its folder, so no recipe is named.
     if named.resume:
         return _guarded(_resume, args)
     if not args or args[0].startswith("-"):
@@ -58,6 +59,8 @@ def _train(args: Sequence[str]) -> Path:
     # Names decide which components, and therefore which options, exist.
     named = peek(args[1:], **{name: x for name, x in flatten(base).items() if name in NAMES})
     base = with_names(dataclasses.replace(base, **dataclasses.asdict(named)))
+    # Built with the preset's values, which become the defaults of the options below; the run is
+    # built again from `spec`.
     env, curriculum = build(base)
     of_env = list(leaves(env))
     # The length of a learner's schedules, if it has any, follows from --steps: not an option.
@@ -73,6 +76,7 @@ def _train(args: Sequence[str]) -> Path:
         base,
         **values,
         env_fields=changed(given.env_group, of_env),
+        # Only changes are stored: all other fields stay those of the preset.
         overrides=changed(given, of_run),
     )
     out = Path(given.out or f"runs/{spec.recipe}-{spec.env.replace('/', '-')}-{spec.seed}")
@@ -146,7 +150,7 @@ def _use_cpu_devices(num_devices: int) -> None:
     import jax
 
     if num_devices > 1:
-        with contextlib.suppress(RuntimeError):  # JAX has started: its devices are used as they are
+        with contextlib.suppress(RuntimeError):  # JAX has already started and keeps its devices
             jax.config.update("jax_num_cpu_devices", min(num_devices, os.cpu_count() or 1))
 
 

@@ -39,6 +39,7 @@ def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "One
         hint = registry.did_you_mean(source, gymnax.registered_envs)
         raise ValueError(f"unknown gymnax environment {source!r}; {hint}")
     env, _ = gymnax.make(source, **kwargs)
+    # Sorted, so that the order of the keyword arguments does not affect equality.
     return OneLevel(source, tuple(sorted((k, _hashable(v)) for k, v in kwargs.items())), env)
 
 
@@ -126,6 +127,7 @@ def _check(env: OneLevel) -> None:
             "discrete ones, so wrap it in an environment whose actions are a grid of values"
         )
     try:
+        # Traced with abstract arrays: a Python branch on a field of the params fails here.
         _, state = jax.eval_shape(env.reset_env, key, level)
         _, after, *_ = jax.eval_shape(env.step_env, key, state, jnp.int32(0), level)
     except TypeError as error:  # raised by JAX where Python needs a concrete value
@@ -135,6 +137,7 @@ def _check(env: OneLevel) -> None:
         ) from error
     if jax.tree.structure(state) != jax.tree.structure(after):
         raise ValueError(f"{env.name}: the state after a step has other fields than after a reset")
+    # A scan needs a carry of constant shapes and dtypes.
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     for (where, before), then in zip(leaves, jax.tree.leaves(after), strict=True):
         if (before.shape, before.dtype) != (then.shape, then.dtype):

@@ -191,23 +191,28 @@ class _Network(nn.Module):
         """Apply to one step, `first` [N], or to a sequence, [T, N]; the heads are optional."""
         sizes, act = self.sizes, ACTIVATIONS[self.sizes.activation]
         features = self.unpack(obs)
+        # [N, F] or [T, N, F]: only the core below treats time differently from slots.
         x = parts.encode(features, first.ndim, sizes.conv_features, sizes.vector_features)
         carry, x = self._remember(carry, x, first)
         if not with_heads:
             return carry, x
         # Small output weights, 0.01, make the initial policy nearly uniform.
+        # The gains of the heads are JaxUED's: 2 for the hidden layers, 0.01 for the logits and 1
+        # for the value.
         actor = act(parts.dense(sizes.head_size, 2.0, "actor_hidden")(x))
         logits = parts.dense(self.num_actions, 0.01, "actor")(actor)
         values = [self._value(x, i) for i in range(sizes.num_values)]
         return carry, logits, jnp.concatenate(values, -1)
 
     def _value(self, x: Array, i: int) -> Float[Array, "*B 1"]:
+        # ReLU even where the actor's head uses tanh, as in JaxUED.
         critic = nn.relu(parts.dense(self.sizes.head_size, 2.0, _numbered("critic_hidden", i))(x))
         return parts.dense(1, 1.0, _numbered("critic", i))(critic)
 
     def _remember(self, carry: PyTree, x: Array, first: Array) -> tuple[PyTree, Array]:
         core, size, depth = self.sizes.core, self.sizes.hidden_size, self.depth
         if core == "linear":
+            # Its carry is one array [N, L, H] for all layers.
             return Linear(size, depth, name=core)(carry, x, first)
         if core == "none":
             for i in range(depth):

@@ -42,6 +42,8 @@ class Table(Approximator):
         """Zeros; the key is unused."""
         del key
         self.check(env)
+        # Zeros suffice: the rows are independent, so there is no symmetry to break, and zero logits
+        # are a uniform policy.
         return jnp.zeros((env.num_states(), num_outputs))
 
     def apply(self, env: LevelEnv, params: Float[Array, "S K"], obs: Array) -> Float[Array, "B K"]:
@@ -187,6 +189,7 @@ class Separate(Network):
         """Return the carry, logits and value of one step."""
         del first
         logits = self.approximator.apply(env, params["actor"], obs)
+        # [N, 1] -> [N]: a trailing axis of 1 would later broadcast with [N] to [N, N].
         return carry, logits, self.approximator.apply(env, params["critic"], obs)[:, 0]
 
     def unroll(
@@ -247,6 +250,7 @@ def _leaves(env: LevelEnv) -> list[jax.ShapeDtypeStruct]:
 
 
 def _is_image(leaf: jax.ShapeDtypeStruct) -> bool:
+    # A 3×3 kernel without padding has no output on a smaller image.
     return len(leaf.shape) == 3 and min(leaf.shape[:2]) >= 3
 
 

@@ -92,6 +92,7 @@ class _Cells(nn.Module):
         for i in range(self.sizes.num_layers):
             x = self._layer(i, x, jnp.concatenate([*seen, x.mean((1, 2))], axis=-1))
         logits = parts.dense(1, 0.01, "actor")(x)  # [B, H, W, 1]; action = row · W + column
+        # The value concerns the whole board, so the critic reads spatial means, not single cells.
         pooled = jnp.concatenate([*seen, x.mean((1, 2))], axis=-1)
         critic = nn.relu(parts.dense(self.sizes.head_size, 2**0.5, "critic_hidden")(pooled))
         value = parts.dense(1, 1.0, "critic")(critic)
@@ -107,6 +108,7 @@ class _Cells(nn.Module):
         # Padded by one cell, so that every cell keeps an output.
         maps = parts.convolve(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel)
         heard = parts.dense(size, 2**0.5, f"everywhere_{i}")(everywhere)
+        # [B, H, W, F] + [1, H, W, F] + [B, 1, 1, F].
         return nn.relu(maps + place[None] + heard[:, None, None])
 
 

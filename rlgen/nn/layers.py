@@ -70,6 +70,7 @@ def convolve(
     """
     height, width = image.shape[1] - 2, image.shape[2] - 2
     shifted = [image[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    # [B, H-2, W-2, 9 C], with the shifts in the order of the kernel's first two axes.
     return jnp.concatenate(shifted, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
@@ -84,6 +85,7 @@ class Conv(nn.Module):
         shape = (3, 3, image.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        # Time and slots become one batch axis, [T · N, H, W, C], and are restored below.
         out = convolve(image.reshape(-1, *image.shape[-3:]), kernel) + bias[None, None, None]
         return out.reshape(*image.shape[:-3], -1)
 
@@ -235,6 +237,7 @@ def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
         )
         return LSTMCarry(d_cell * f * keep, (d_gates @ transposed) * keep), d_gates
 
+    # `keep` also stops the gradient at the start of an episode, where the state was zeroed.
     xs = grad_hidden, gates, cell, prev_cell, keep
     grad_start, d_gates = jax.lax.scan(step, LSTMCarry(*grad_end), xs, reverse=True)
     # One product over all T · N rows for each weight, as derived above.

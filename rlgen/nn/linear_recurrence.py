@@ -117,6 +117,7 @@ def _backward(saved: tuple, grad_states: Array) -> tuple[Array, Array, Array]:
     later = jnp.concatenate([decay[1:], jnp.zeros_like(decay[:1])])
     reaching = _solve(jnp.zeros_like(start), later[::-1], grad_states[::-1])[::-1]
     before = jnp.concatenate([start[None], states[:-1]])
+    # ∂h_0/∂start = decay_0, ∂h_t/∂decay_t = h_{t-1} and ∂h_t/∂push_t = 1.
     return decay[0] * reaching[0], reaching * before, reaching
 
 
@@ -142,6 +143,7 @@ class Linear(nn.Module):
         x = dense(self.hidden_size, 1.0, "embed")(x)
         ends = []  # final state of each layer, [N, H]
         for i in range(self.num_layers):
+            # Pre-norm residual block: x + h σ(W h) with h = minGRU(norm(x)).
             normal = nn.LayerNorm(use_bias=False, name=f"norm_{i}")(x)
             weights = self._weights(i)
             if first.ndim == 2:

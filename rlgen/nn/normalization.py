@@ -86,6 +86,7 @@ class Normalizer:
         """
         if self.mode == "none":
             return state, jnp.ones((raw.shape[0], 1))
+        # `measured` only determines the divisor; in every mode the caller divides `raw` by it.
         measured, returns = raw, state.running_return
         if self.mode == "return-std":
             measured, returns = self._returns(returns, raw, counted)
@@ -120,6 +121,7 @@ class Normalizer:
 def merge(left: Moments, right: Moments) -> Moments:
     """Return the moments of the union of two samples."""
     num = left.num + right.num
+    # Two empty samples give an empty one instead of 0 / 0.
     share = right.num / jnp.maximum(num, 1.0)
     apart = right.mean - left.mean
     mean = left.mean + apart * share

@@ -83,6 +83,7 @@ class Optimizer:
             grads: gradients in the structure of `params`; clipped here.
             learning_rate: step size.
         """
+        # Clipped before Adam's moments, as in optax.chain(clip_by_global_norm, adam).
         direction = clipped(grads, self.max_grad_norm)
         if self.kind == "adam":
             opt_state, direction = self._adam(opt_state, direction)

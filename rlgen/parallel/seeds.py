@@ -88,6 +88,7 @@ def map_where(
     """
     total = mask.shape[0]
     size = min(size, total)
+    # Shapes are static, so all N indices are sorted; the loop below decides how many are used.
     order = jnp.argsort(~mask, stable=True)  # rows to compute come first
     # Padded to a multiple of `size`: `dynamic_slice` would shift a block that goes beyond the end.
     order = jnp.concatenate([order, jnp.zeros(-total % size, order.dtype)])

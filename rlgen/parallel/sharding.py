@@ -63,6 +63,8 @@ def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainSt
         per_slot(student, states.student),
         states.student,
     )
+    # Any slot may read or replace any row of the sampler's buffer, so every device holds a copy of
+    # it.
     return TrainState(
         student=own,
         sampler=place(states.sampler),
@@ -78,6 +80,7 @@ def per_slot(student: Student, state: PyTree) -> PyTree:
 
 def keys_shardings(mesh: Mesh) -> Keys:
     """Shardings of the keys of a run; `own` is `[S]`."""
+    # `shared` has no axis of seeds: all devices take the same decisions.
     own = PartitionSpec(SEEDS) if mesh.axis_names == (SEEDS,) else PartitionSpec()
     return Keys._make((NamedSharding(mesh, own), NamedSharding(mesh, PartitionSpec())))
 

@@ -74,6 +74,8 @@ def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
     _check_causal(partial(judge, known), base, rollout)
     _check_weight(partial(judge, known), judge, rollout, after)
     _check_forgetting(judge, state, before, rollout)
+    # A network that is trained between two parts changes later bonuses: for such a bonus the law
+    # need not hold.
     if not learns:
         _check_parts(judge, known, base, rollout)
     _check_agents(bonus, rollout)
@@ -89,6 +91,8 @@ def _play(env: LevelEnv, features: tuple[str, ...]) -> Rollout:
     @jax.jit
     def play() -> Rollout:
         level = jax.vmap(env.sample_level)(jax.random.split(key_level, 2 * _SLOTS))
+        # Short, different limits: within 16 steps every slot ends an episode, and not all at the
+        # same step.
         limits = jnp.minimum(level.max_steps_in_episode, 5 + jnp.arange(2 * _SLOTS))
         level = level.replace(max_steps_in_episode=limits)
         queue = jax.tree.map(lambda x: x.reshape(_SLOTS, 2, *x.shape[1:]), level)
@@ -105,6 +109,7 @@ def _cut(rollout: Rollout, start: int, end: int) -> Rollout:
     whole = rollout._replace(carry=(), last_obs=())
     part = jax.tree.map(lambda x: x[start:end], whole)
     last = rollout.last_obs
+    # The observation after the part is the first one of the next part.
     if end < num_steps:
         last = jax.tree.map(lambda x: x[end : end + 1], rollout.obs)
     return part._replace(last_obs=last)
@@ -137,7 +142,10 @@ def _check_causal(judge: Any, base: _Judged, rollout: Rollout) -> None:
     changed = jax.tree.map(other, rollout._replace(last_obs=()))
     last = jax.tree.map(lambda x: np.repeat(x[:, :1], _SLOTS, axis=1), rollout.last_obs)
     later = judge(changed._replace(last_obs=last), _ONES).bonus
+    # Excludes bonuses that read the future, such as normalisation by the statistics of the whole
+    # rollout.
     assert_close(later[:now], base.bonus[:now], "later steps changed earlier bonuses")
+    # Large, so that even a weak dependence exceeds the tolerance.
     noise = np.random.default_rng(0).normal(0, 1e3, rollout.reward.shape).astype(np.float32)
     paid = {"reward": noise, "value": -noise, "next_value": 2 * noise, "log_prob": -(noise**2)}
     blind = judge(rollout._replace(**paid), _ONES).bonus
@@ -155,17 +163,21 @@ def _check_weight(judge: Any, judge_from: Any, rollout: Rollout, after: Rollout)
     weight = np.array([0, *[1] * (_SLOTS - 1)], np.float32)
 
     def spoil(x: np.ndarray) -> np.ndarray:
+        # Data of slot 1, which are valid observations, in contrast to noise.
         slot = np.concatenate([x[:start, 1:2], x[start:, :1]])
         return np.concatenate([slot, x[:, 1:]], axis=1)
 
     seen = {"obs": rollout.obs, "action": rollout.action, "visits": rollout.visits}
     spoilt = rollout._replace(**jax.tree.map(spoil, seen))
     plain, changed = judge(rollout, weight), judge(spoilt, weight)
-    sentence = "what happened in a slot of weight 0 changed the others' bonuses"
+    sentence = "the data of a slot of weight 0 changed other slots' bonuses"
     assert_close(changed.bonus[:, 1:], plain.bonus[:, 1:], sentence)
     then, right = (judge_from(x.state, after, weight).bonus[:, 1:] for x in (changed, plain))
+    # Shared counts, running statistics and networks would carry the difference into later rollouts.
     assert_close(then, right, f"{sentence} in a later rollout")
-    sentence = "what was seen in an episode changed a bonus of the slot's next episode"
+    sentence = "an episode's observations changed a bonus of the slot's next episode"
+    # From `start` on, slot 0 has the same data in both rollouts, and a new episode clears its
+    # memory.
     assert_close(changed.bonus[start:, 0], plain.bonus[start:, 0], sentence)
 
 
@@ -187,13 +199,15 @@ def _check_parts(judge: Any, state: PyTree, base: _Judged, rollout: Rollout) -> 
         state = judged.state
         parts.append(judged.bonus)
     whole = np.concatenate(parts)
-    assert_close(whole, base.bonus, "a rollout played in parts has other bonuses")
+    assert_close(whole, base.bonus, "a rollout played in parts gets different bonuses")
 
 
 def _check_agents(bonus: Bonus, rollout: Rollout) -> None:
     """Check two agents under `vmap`; the second has the first one's slots in another order."""
     rollout = _cut(rollout, 0, _PART)
     keys = jax.random.split(jax.random.key(2), 2)
+    # Different data for each agent: with equal data, agents that mix their states would go
+    # unnoticed.
     both = [rollout, jax.tree.map(lambda x: np.roll(x, 1, axis=1), rollout)]
 
     @jax.jit
@@ -204,4 +218,4 @@ def _check_agents(bonus: Bonus, rollout: Rollout) -> None:
 
     alone = np.stack([one(*pair) for pair in zip(keys, both, strict=True)])
     together = jax.jit(jax.vmap(one))(keys, jax.tree.map(lambda *x: np.stack(x), *both))
-    assert_close(together, alone, "agents under vmap have other bonuses than each by itself")
+    assert_close(together, alone, "agents under vmap get different bonuses than separate agents")

@@ -17,7 +17,7 @@ def assert_component(component: object, base: type) -> None:
     A misspelt optional method would otherwise be treated as missing.
     """
     kind = type(component)
-    assert isinstance(component, base), f"{kind.__name__} is no {base.__name__}"
+    assert isinstance(component, base), f"{kind.__name__} is not a {base.__name__}"
     known = [name for name in dir(base) if not name.startswith("_")]
     own: dict[str, Any] = {}
     for cls in kind.__mro__:
@@ -25,10 +25,12 @@ def assert_component(component: object, base: type) -> None:
     fields = dataclasses.fields(component) if dataclasses.is_dataclass(component) else ()
     right = {*known, *(field.name for field in fields)}
     for name in (x for x in own if not x.startswith("_") and x not in right):
+        # Other public names are allowed; only names that resemble one of the base class are
+        # suspicious.
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         assert not near, (
-            f"{kind.__name__}.{name} is no method of {base.__name__}, but {near[0]} is; if {name} "
-            "has another purpose, rename it"
+            f"{kind.__name__}.{name} is not a method of {base.__name__}, but {near[0]} is; if "
+            f"{name} has another purpose, rename it"
         )
 
 
@@ -65,6 +67,7 @@ def assert_shapes(tree: PyTree, expected: PyTree, sentence: str) -> None:
 
 def differs(x: PyTree, y: PyTree) -> bool:
     """Return whether any bit of any leaf differs."""
+    # As bytes, NaN equals itself, and 0.0 differs from -0.0.
     return any(x.tobytes() != y.tobytes() for _, x, y in _pairs(x, y))
 
 
@@ -128,5 +131,6 @@ def _pairs(tree: PyTree, expected: PyTree) -> list[tuple[str, np.ndarray, np.nda
 
 def _numpy(x: PyTree) -> np.ndarray:
     if jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key):
+        # NumPy has no typed keys.
         x = jax.random.key_data(x)
     return np.asarray(x)

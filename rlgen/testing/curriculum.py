@@ -127,6 +127,7 @@ def check_score(score: Score, levels_per_slot: int = 2, population: int = 2) -> 
     assert_shapes(memory, slots.score_state, "the memories of levels")
 
     order = np.array([3, 0, 5, 1, 4, 2])
+    # The carry has other axes than [P, T, N] and is put back; scores do not read it.
     moved = rollout._replace(carry=())
     moved = jax.tree.map(lambda x: x[:, :, order], moved)._replace(carry=rollout.carry)
     slots_moved, lives_moved, expected = jax.tree.map(
@@ -134,6 +135,7 @@ def check_score(score: Score, levels_per_slot: int = 2, population: int = 2) -> 
     )
     judged = judge(slots_moved, moved, lives_moved)
     assert_close(judged, expected, "scores depend on the order of the slots")
+    # Bit for bit, as a score that reads only extrinsic data is the same computation with any bonus.
     curious = rollout._replace(bonus=rollout.bonus + 7.0)
     assert_same(judge(slots, curious, lifetimes), (value, memory), "a bonus changed a score")
 
@@ -169,4 +171,5 @@ def _check_proposed(slots: Slots, observed: set[bytes], capacity: int | None) ->
 
 
 def _bytes(level: PyTree, n: int, r: int) -> bytes:
+    # By content, because the number of a row does not show that it holds an observed level.
     return b"".join(np.asarray(x)[n, r].tobytes() for x in jax.tree.leaves(level))

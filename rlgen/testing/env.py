@@ -91,7 +91,7 @@ def _check_equality(env: Any) -> None:
 
 def _check_levels(env: LevelEnv, keys: Array, level: PyTree, one_level: bool) -> None:
     alone = jax.jit(env.sample_level)(keys[1])
-    assert_same(alone, _row(level, 1), "the same key gave another level alone than in a batch")
+    assert_same(alone, _row(level, 1), "the same key gave different levels alone and in a batch")
     if not one_level:
         same = all(not differs(_row(level, i), alone) for i in range(len(keys)))
         assert not same, f"{len(keys)} keys gave the same level; pass one_level=True if it is one"
@@ -116,6 +116,7 @@ def _check_shapes(env: Any, level: PyTree) -> None:
 
 def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _Walk:
     walk = partial(_walk, env, num_steps)
+    # Close, not bit for bit: a batched program may add floats in another order.
     walks = jax.jit(jax.vmap(walk))(keys, level)
     alone = jax.jit(walk)
     for i in range(2):
@@ -124,12 +125,13 @@ def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _
     limit = np.asarray(level.max_steps_in_episode)
     # Steps up to and including the first with `done`; `num_steps` + 1 if the episode did not end.
     length = (~np.asarray(walks.done)).sum(1) + 1
-    assert (length <= limit)[limit <= num_steps].all(), "an episode went on after the time limit"
+    # Only levels whose limit lies within the walk can violate it.
+    assert (length <= limit)[limit <= num_steps].all(), "an episode continued after the time limit"
     # Row t of a walk is the state after t + 1 steps.
     early = np.asarray(walks.at_limit & ~walks.terminated) & (
         np.arange(1, num_steps + 1) < limit[:, None]
     )
-    assert not early.any(), "is_truncated before max_steps_in_episode"
+    assert not early.any(), "is_truncated is True before max_steps_in_episode"
     assert np.isfinite(walks.reward).all(), "a reward is not finite"
     return walks
 
@@ -145,6 +147,8 @@ def _walk(env: LevelEnv, num_steps: int, key: Array, level: PyTree) -> _Walk:
         obs, state, reward, terminated, _ = env.step_env(key_step, walk.state, action, level)
         at_limit = env.is_truncated(state, level)
         new = _Walk(obs, state, reward, terminated, at_limit, terminated | at_limit)
+        # Frozen after the end, as `step_env` need not be defined there; with reward 0, a sum over
+        # the walk is the return.
         walk = tree_where(walk.done, walk._replace(reward=jnp.zeros_like(reward)), new)
         return walk, walk
 
@@ -183,6 +187,8 @@ def _check_hash(env: Any, level: PyTree, walks: _Walk) -> None:
     assert hashes.dtype == np.uint32 and hashes.shape[1:] == (2,), "level_hash is not uint32[2]"
     contents = [_bytes(_row(level, i)) for i in range(len(hashes))]
     if len(set(contents)) > 1:
+        # Only this much: an environment may hash fewer fields, so that some different levels count
+        # as equal.
         assert len({x.tobytes() for x in hashes}) > 1, "different levels have equal hashes"
 
 
@@ -192,12 +198,15 @@ def _check_solve(env: Any, level: PyTree, walks: _Walk) -> None:
     unsolvable = ~solution.solvable
     assert (solution.steps[unsolvable] == -1).all(), "an unsolvable level has optimal steps"
     assert (solution.optimal_return[unsolvable] == 0).all(), "an unsolvable level has a return"
-    assert (solution.steps[solution.solvable] > 0).all(), "a solvable level takes no step"
+    assert (solution.steps[solution.solvable] > 0).all(), "a solvable level has optimal steps < 1"
     total, length = np.asarray(walks.reward).sum(1), (~np.asarray(walks.done)).sum(1) + 1
+    # Solved episodes alone are compared: the fewest steps and the optimum hold for an episode that
+    # solves the level.
     solved = np.asarray(walks.terminated)[:, -1] & (total > 0)
     assert not (solved & unsolvable).any(), "a random episode solved an unsolvable level"
     assert (length >= solution.steps)[solved].all(), "a random episode was faster than the optimum"
-    assert (total <= solution.optimal_return + 1e-5)[solved].all(), "a return above the optimum"
+    # The tolerance covers the rounding of a sum of float32 rewards.
+    assert (total <= solution.optimal_return + 1e-5)[solved].all(), "a return exceeds the optimum"
 
 
 def _check_labels(env: Any, level: PyTree, walks: _Walk) -> None:
@@ -224,7 +233,7 @@ def _check_labels(env: Any, level: PyTree, walks: _Walk) -> None:
     if registry.has(env, LevelEnv.solve):
         solvable = np.asarray(jax.jit(jax.vmap(env.solve))(level).solvable)
         known = np.asarray(best).any((1, 2))
-        assert (known == solvable).all(), "best actions of an unsolvable level, or none"
+        assert (known == solvable).all(), "best actions must exist exactly for solvable levels"
 
 
 def _check_mutate(env: Any, level: PyTree, walks: _Walk) -> None:
@@ -232,6 +241,7 @@ def _check_mutate(env: Any, level: PyTree, walks: _Walk) -> None:
     mutate = jax.jit(lambda key, level: env.mutate_levels(key, level, 4))
     child = mutate(key, level)
     assert_shapes(child, level, "a mutant differs in form from its parent")
+    # Over all levels together, since an edit may have no effect on a single level.
     assert differs(child, level), "four edits changed no level"
     assert differs(child, mutate(other, level)), "another key gave the same edits"
 
@@ -275,6 +285,7 @@ def _check_picture(env: Any, level: PyTree, walks: _Walk) -> None:
 
 def _check_presets(env: Any, level: PyTree, walks: _Walk) -> None:
     for fields in env.presets().values():
+        # Fields are validated at construction, so building each preset checks its values.
         type(env)(**fields)
 
 
@@ -290,9 +301,11 @@ def _check_ladder(env: Any, level: PyTree, walks: _Walk) -> None:
         assert known, f"{name} of the ladder names the suite {shift.suite}, which does not exist"
         if shift.suite:
             continue
+        # Agents must be able to play the shifted levels: equal actions, and observations equal in
+        # form.
         other = replace(env, **shift.fields)
-        assert other.num_actions == env.num_actions, f"{name} of the ladder has other actions"
-        sentence = f"{name} of the ladder has other observations"
+        assert other.num_actions == env.num_actions, f"{name} of the ladder has different actions"
+        sentence = f"{name} of the ladder has different observations"
         assert_shapes(_first_obs(other), _first_obs(env), sentence)
         if registry.has(env, LevelEnv.num_states):
             assert other.num_states() == env.num_states(), sentence

@@ -44,9 +44,11 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     free = jnp.ones(num_slots, bool)
 
     run = jax.jit(lambda state, slots: student.run(key_run, state, slots, free))
+    # Moments and counters included: an optimiser step on a zero gradient would still change them.
     skipped, _, _ = run(state, slots._replace(weight=jnp.zeros(num_slots)))
     assert_same(skipped, state, "an update without any weight changed the student's state")
     learned, outcome, metrics = run(state, slots)
+    # Finds parameters that no loss reaches, such as a critic whose gradient is always 0.
     _refuse_still(state.learner, learned.learner)
     for name, value in metrics.items():
         assert np.isfinite(value).all(), f"metric {name} is {value} after an ordinary update"
@@ -56,11 +58,13 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     one = jax.tree.map(lambda x: x[0], state.learner)
     update = jax.jit(lambda rollout, weight: learner.update(key_learn, one, rollout, weight)[0])
     half = jnp.arange(num_slots) % 2.0  # weights 0, 1, 0, 1, ...
+    # Bit for bit: with weight 0 the data must not even contribute to a normalisation constant.
     spoilt, ones = _spoil(played, half == 0), jnp.ones(num_slots)
-    sentence = "what happened in a slot of weight 0 was learned from"
+    sentence = "the data of a slot of weight 0 affected the update"
     assert_same(update(spoilt, half), update(played, half), sentence)
+    # The counterpart: a learner that ignores all rewards would pass the law above.
     heard = differs(update(spoilt, ones), update(played, ones))
-    assert heard, "rewards in a slot of weight 1 were not learned from"
+    assert heard, "the rewards of a slot of weight 1 did not affect the update"
     if isinstance(getattr(learner, "network", None), Network):  # not all learners have one
         _check_rerun(env, learner, one.params, played)
 
@@ -128,6 +132,8 @@ def _check_rerun(env: LevelEnv, learner: Any, params: PyTree, played: Rollout) -
         def one(carry: PyTree, obs: PyTree, first: Array) -> tuple:
             return learner.network.unroll(env, params, carry, obs, first)[1:]
 
+        # One call per part of L steps, [T / L, L, N, ...]: exactly what a learner with truncated
+        # gradients does.
         logits, value = jax.vmap(one)(
             played.carry, jax.tree.map(parts, played.obs), parts(played.first)
         )
@@ -137,8 +143,8 @@ def _check_rerun(env: LevelEnv, learner: Any, params: PyTree, played: Rollout) -
         return log_p.reshape(played.reward.shape), value.reshape(played.reward.shape)
 
     log_prob, value = rerun(played)
-    assert_close(log_prob, played.log_prob, "re-running a rollout gives other log-probabilities")
-    assert_close(value, played.value, "re-running a rollout gives other values")
+    assert_close(log_prob, played.log_prob, "re-running a rollout changes the log-probabilities")
+    assert_close(value, played.value, "re-running a rollout changes the values")
 
 
 class _Programs(NamedTuple):
@@ -148,6 +154,8 @@ class _Programs(NamedTuple):
     known: dict  # shapes of state and rollout by the fields that may change them: all but floats
 
     def __call__(self, learner: Any) -> str:
+        # Floats do not affect shapes, and tracing a rollout for each of them would dominate the
+        # test.
         fields = tuple(field for field in _fields(learner) if not isinstance(field[1], float))
         if fields not in self.known:
             self.known[fields] = jax.eval_shape(partial(self._play, learner))
@@ -195,6 +203,7 @@ def _other(component: Any, path: tuple[str, ...], value: object) -> object:
     if isinstance(value, int):
         return 2 * value or 4
     if isinstance(value, float):
+        # Halving keeps a value within ranges such as (0, 1].
         return 0.5 * value or 0.25
     owner = type(_get(component, path[:-1]))
     allowed = typing.get_args(typing.get_type_hints(owner)[path[-1]])

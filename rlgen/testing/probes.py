@@ -60,6 +60,8 @@ class _Question(NamedTuple):
     paid_for: int = ONE
 
 
+# Ordered so that the first unsolved question locates the error: each tests one more capability.
+# Episodes of 1, 2, 3 or 4 steps divide the 12 steps of an update in `solve_probes`.
 _QUESTIONS = {
     "constant": _Question(),
     "value-from-obs": _Question(cue_steps=1, paid_for=CUE),
@@ -248,12 +250,15 @@ def _answer(learner: Learner, question: _Question, played: Rollout, cue: Array) 
     # Σ_k γ^k over the remaining steps, for a reward of 1 at every step.
     every = (1 - discount**left) / (1 - discount)
     right = discount ** (left - 1.0) if question.paid_last else every
+    # Rows are the cues 0 and 1, whose rewards are -1 and 1 in CUE.
     right = jnp.stack([-right, right]) if question.paid_for == CUE else jnp.stack([right, right])
     if limited and own.get("bootstrap_truncation", True):
         right = jnp.full_like(right, 1 / (1 - discount))  # the episode never ends
     if limited:  # a feed-forward learner cannot distinguish the steps
         value, right = value.mean(1, keepdims=True), right.mean(1, keepdims=True)
     asks_action = question.paid_for in (ACTION, MATCH)
+    # Earlier values depend on how good the policy already is. At the rewarded step, the observation
+    # (or the memory) determines the action, and the value of a good policy is 1.
     if asks_action:
         value, right = value[:, -1:], right[:, -1:]
     return Answer(value, right, float(played.reward[length - 1].mean()), asks_action)

@@ -66,7 +66,10 @@ def mine(tmp_path, monkeypatch):
         ),
         ("mine.unmade", "mine.unmade: Can't instantiate abstract class Mine .*sample_level"),
         ("mine.extended", "mine.extended: Chain is final: Mine must hold one as a field"),
-        ("mine.stranger", "build returns a Mine, which is no LevelEnv; .*rlgen.protocols.LevelEnv"),
+        (
+            "mine.stranger",
+            "build returns a Mine, which is not a LevelEnv; .*rlgen.protocols.LevelEnv",
+        ),
         ("mine.sampler", "its build does not take their arguments: missing .* 'env'"),
     ],
 )
@@ -97,12 +100,14 @@ class Misspelt(testing.Probe):
 
 
 def test_a_misspelt_optional_method_is_not_taken_for_one_left_out():
-    with pytest.raises(AssertionError, match=r"mutate_level is no method .* but mutate_levels is"):
+    with pytest.raises(
+        AssertionError, match=r"mutate_level is not a method .* but mutate_levels is"
+    ):
         testing.check_env(Misspelt())
 
 
 def test_laws_are_of_one_kind():
-    with pytest.raises(AssertionError, match="MaxMC is no Sampler"):
+    with pytest.raises(AssertionError, match="MaxMC is not a Sampler"):
         assert_component(MaxMC(), Sampler)
 
 

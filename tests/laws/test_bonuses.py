@@ -91,12 +91,12 @@ class RareActions(Bonus):
         ("pairs", "bonus for a next observation that is not in the rollout"),
         ("ahead", "later steps changed earlier bonuses"),
         ("reward", "rewards or values changed a bonus"),
-        ("weight", "a slot of weight 0 changed the others' bonuses: value"),
-        ("later", "changed the others' bonuses in a later rollout"),
-        ("forget", "what was seen in an episode changed a bonus of the slot's next episode"),
+        ("weight", "a slot of weight 0 changed other slots' bonuses: value"),
+        ("later", "changed other slots' bonuses in a later rollout"),
+        ("forget", "an episode's observations changed a bonus of the slot's next episode"),
         ("trace", "a slot of weight 0 left a trace beyond its episode"),
-        ("parts", "a rollout played in parts has other bonuses"),
-        ("agents", "agents under vmap have other bonuses"),
+        ("parts", "a rollout played in parts gets different bonuses"),
+        ("agents", "agents under vmap get different bonuses"),
     ],
 )
 def test_bonus_laws_bite(breach, sentence):

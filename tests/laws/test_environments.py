@@ -79,7 +79,7 @@ class SameMutant(testing.Probe):
         (SameLevel(), "8 keys gave the same level"),
         (CountedReward(), "the reward is"),
         (LargeObs(), "obs leaves its space"),
-        (Endless("time-limit"), "an episode went on after the time limit"),
+        (Endless("time-limit"), "an episode continued after the time limit"),
         (Unequal(), "two equal environments do not compare equal"),
         (SameMutant(), "four edits changed no level"),
     ],

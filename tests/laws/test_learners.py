@@ -19,7 +19,7 @@ def test_learner(name):
 @pytest.mark.parametrize(
     ("breach", "sentence"),
     [
-        ("leaks", "what happened in a slot of weight 0 was learned from"),
+        ("leaks", "the data of a slot of weight 0 affected the update"),
         ("still", "an update left .*other.* unchanged"),
     ],
 )

@@ -12,8 +12,8 @@ PRESETS, STEPS = TEMPORAL_DRIFT, DRIFT_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpo") -> Curriculum:
-    """Build evolution over whole lifetimes of one length; the search starts at PPO's drift.
+    """Build evolution over whole lifetimes of one length; the drift function has a clock.
 
-    The drift function has a clock.
+    The search starts at PPO's drift, except in the preset `fast`, where it starts at random.
     """
     return curriculum_of(env, learner, clock=True)

@@ -22,18 +22,24 @@ EVOLUTION_STEPS = {
 """Env steps of a run that evolves an update rule, by preset: 2,500 generations, `fast` 200."""
 
 _PARITY: Preset = {
+    # 512 antithetic pairs, hence 1,024 agents. Both agents of a pair share the level and the
+    # lifetime.
     "num_slots": 512,
     "student.rollout_steps": 20,
     "student.num_workers": 64,
     "student.pair_batch_size": 32,
+    # The released search starts at zeros; its network's initial parameters are not used.
     "student.from_zeros": True,
     "student.strategy.name": "open-es",
     "student.strategy.shaping": "pair-rank",
+    # Values of the released code; its authors corrected the ones that they had reported first.
     "student.strategy.learning_rate": 0.01,
     "student.strategy.learning_rate_decay": 0.999,
     "student.strategy.learning_rate_end": 1e-5,
     "student.strategy.beta1": 0.99,
     "student.strategy.sigma": 0.1,
+    # The released rule has a GRU, 8 predictions and no discount input; LPG was published with an
+    # LSTM that reads the discount.
     "student.learner.net.core": "gru",
     "student.learner.net.hidden_size": 256,
     "student.learner.net.num_predictions": 8,
@@ -74,6 +80,7 @@ TEMPORAL = _with_clock(_RULE, True)
 """Presets for a rule with a clock."""
 
 _DRIFT_UPDATES = 1_220  # of 128 steps in 64 environments: 1e7 env steps
+# generations × agents × updates × env steps per update (128 × 64; `fast` 64 × 32)
 DRIFT_STEPS = {
     "fast": 80 * 32 * 20 * 2_048,
     "strong": 800 * 64 * _DRIFT_UPDATES * 8_192,
@@ -89,6 +96,7 @@ _DRIFT_PARITY: Preset = {
     "student.from_zeros": False,
     "student.strategy.name": "open-es",
     "student.strategy.shaping": "centred-rank",
+    # Learning rate, σ, their decays and the centred ranks are those of LPO's port to MinAtar.
     "student.strategy.learning_rate": 0.03,
     "student.strategy.learning_rate_decay": 0.99,
     "student.strategy.learning_rate_end": 0.0,
@@ -118,6 +126,7 @@ _DRIFT_FAST: Preset = {
     "student.strategy.learning_rate_decay": 1.0,
     "student.strategy.beta1": 0.9,
     "student.strategy.sigma_decay": 1.0,
+    # A random drift instead of PPO's, see `DRIFT`.
     "student.learner.net.on_clipping": False,
     "student.learner.agent.learning_rate": 2.5e-3,
     "student.learner.agent.network.hidden_size": 32,

@@ -26,6 +26,8 @@ _AGENT: Preset = {
 }
 
 _MIXTURE: Preset = {
+    # The values of the released code. With P_S at temperature 0.1, nearly all of its probability is
+    # on the level of highest score.
     "sampler.capacity": 4000,
     "sampler.admit": "solved",
     "sampler.mixture.temperature": 0.1,
@@ -38,7 +40,9 @@ _MIXTURE: Preset = {
 
 # Behaviour of the released code that is not needed for the method.
 _QUIRKS: Preset = {
+    # The first pass through the set only scores it.
     "sampler.train_in_warmup": False,
+    # Only the first completed episode of a proposal decides.
     "sampler.single_chance": True,
     "sampler.sequential": True,
 }
@@ -58,6 +62,7 @@ GROUNDED: dict[str, Preset] = {
 """Presets for a finite set with generated levels."""
 
 _EDITS: Preset = {
+    # The edits of the released ACCEL-D and EL-DRED: four parents share all mutants of an update.
     "sampler.mutator.num_edits": 5,
     "sampler.mutator.parents": "easiest",
     "sampler.mutator.num_parents": 4,
@@ -76,6 +81,7 @@ def _from(presets: dict[str, Preset], **changes: bool | float | str) -> dict[str
 DATA_ONLY = _from(GROUNDED, mixture__share_end=0.0)
 """Presets for prioritised replay of the set alone."""
 
+# η = 1 throughout: one priority P_S' for the set and the edited levels, as sharp as P_S.
 UNMIXED = _from(
     EDITED,
     mixture__share_start=1.0,

@@ -11,6 +11,7 @@ Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms"; Jacks
 
 from rlgen.types import Preset
 
+# 7,680 = (5 updates + 1 validation rollout) × 20 steps × 64 workers.
 _PUBLISHED_STEPS = 5_000 * 512 * 7_680  # meta-steps × agents × env steps per agent and meta-step
 RULE_STEPS = {"fast": 320 * 32 * 7_680, "strong": _PUBLISHED_STEPS, "parity": _PUBLISHED_STEPS}
 """Env steps of a run that learns a rule, by preset."""
@@ -34,18 +35,25 @@ _PARITY: Preset = {
     "student.rollout_steps": 20,
     "student.num_workers": 64,
     "student.learning_rate": 1e-4,
+    # The released code does not clip the meta-gradient.
     "student.max_grad_norm": 0.0,
+    # The four regularisation weights β0 to β3 of the GROOVE paper and its code.
     "student.policy_entropy_coef": 0.05,
     "student.prediction_entropy_coef": 0.001,
     "student.target_coef": 0.005,
     "student.target_prediction_coef": 0.001,
+    # In the released code, a stop-gradient on the rule's inputs also blocks the meta-gradient
+    # through them.
     "student.meta_grad_through_inputs": False,
+    # All agents begin together and, with equal lifetimes, are replaced together.
     "student.stagger": False,
     "student.agent.kl_coef": 0.5,
+    # As in the released code; LPG was published with an LSTM that also reads the discount.
     "student.rule.core": "gru",
     "student.rule.hidden_size": 256,
     "student.rule.num_predictions": 8,
     "student.rule.discount_input": False,
+    # Time limits count as terminations in the released code.
     **_advantage(False, *_OWNERS),
 }
 
@@ -73,6 +81,7 @@ def _living(owner: str, shortest: int, longest: int) -> Preset:
 
 
 LEARNING: dict[str, Preset] = {
+    # `shortest` 0: all lifetimes are 250 updates, or 50 meta-steps.
     "parity": {**_PARITY, **_living("sampler", 0, 250)},
     "strong": {**_STRONG, **_living("sampler", 0, 250)},
     "fast": {**_FAST, **_living("sampler", 0, 250)},

@@ -10,6 +10,7 @@ from rlgen.algos.recipes.presets.ued import LEARNING, REPLAY
 from rlgen.types import Preset
 
 _TEACHER_PARITY: Preset = {
+    # Length of an episode of JaxUED's editor.
     "editor.horizon": 50,
     "teacher.learning_rate": 1e-4,
     "teacher.anneal": True,
@@ -44,8 +45,12 @@ _TEACHER_FAST: Preset = {
 _TEACHERS = {"parity": _TEACHER_PARITY, "strong": _TEACHER_STRONG, "fast": _TEACHER_FAST}
 
 _STUDENTS: dict[str, Preset] = {
+    # JaxUED's PAIRED students use tanh, unlike those of its other methods, and regret may be
+    # negative.
     "parity": {"student.learner.network.activation": "tanh", "score.non_negative": False},
     "strong": {
+        # minimax trains PAIRED's students with other values than those of PLR, which `ued.STRONG`
+        # holds.
         "student.learner.learning_rate": 1e-4,
         "student.learner.discount": 0.995,
         "student.learner.entropy_coef": 1e-3,
@@ -73,6 +78,8 @@ TAUGHT = _with_teacher(LEARNING, "sampler")
 
 _REPAIRED = _with_teacher(REPLAY, "sampler.source")
 TAUGHT_REPLAY: dict[str, Preset] = {
-    name: {**preset, "sampler.decision.replay_prob": 0.95} for name, preset in _REPAIRED.items()
+    # The replay probability of the REPAIRED runs in the code of Jiang et al., 2021.
+    name: {**preset, "sampler.decision.replay_prob": 0.95}
+    for name, preset in _REPAIRED.items()
 }
 """Presets for levels built by a teacher and kept in a buffer; 95 % of the updates replay."""

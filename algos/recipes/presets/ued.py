@@ -42,10 +42,13 @@ PARITY: Preset = {
     "student.learner.normalize_advantage": True,
     "student.learner.target_kl": 0.0,
     "student.learner.adam_eps": 1e-5,
+    # JaxUED scores completed episodes only, and treats a time limit as a termination.
     "score.completed_only": True,
     **_advantage(0.995, 0.98, bootstrap_truncation=False),
 }
 
+# minimax's PLR: a constant learning rate, no entropy bonus and a discount of 0.999. Unlike in
+# minimax, time limits are bootstrapped and unfinished episodes are scored.
 STRONG: Preset = {
     **PARITY,
     "student.learner.learning_rate": 3e-4,
@@ -91,6 +94,7 @@ _PLR_PARITY: Preset = {
 
 _PLR_STRONG: Preset = {
     **_PLR_PARITY,
+    # minimax's value for PLR; JaxUED's is 0.8.
     "sampler.decision.replay_prob": 0.5,
     "sampler.sequential": False,
 }
@@ -142,6 +146,7 @@ def in_blocks(presets: dict[str, Preset], num_blocks: int) -> dict[str, Preset]:
     """
     own: Preset = {
         "sampler.priority.staleness_coef": 0.5,
+        # Every update trains, so the schedule reaches its end.
         "student.learner.anneal_end": 0.0,
     }
 

@@ -22,6 +22,7 @@ _LEARNER: Preset = {
     "student.learner.entropy_coef": 1e-3,
     "student.learner.num_epochs": 1,
     "student.learner.num_minibatches": 1,
+    # NCC's value; the other published settings for mazes use 0.5.
     "student.learner.max_grad_norm": 0.25,
     "student.learner.discount": 0.995,
     "student.learner.gae_lambda": 0.98,

@@ -15,6 +15,6 @@ PRESETS = REPLAY
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
-    """Build PLR: 80 % of the updates replay, once 2,000 new levels were played."""
+    """Build PLR: after 2,000 new levels have been played, 80 % of the updates replay."""
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, PLR(env, Random(env), train_on_new=True), judge)

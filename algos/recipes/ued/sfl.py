@@ -18,6 +18,7 @@ from rlgen.types import Preset
 _LEARNER: Preset = {
     "num_slots": 256,
     "student.learner.learning_rate": 2.5e-4,
+    # The released learner of SFL has much smaller clip ranges than PPO's usual 0.2.
     "student.learner.clip": 0.04,
     "student.learner.value_clip": 0.04,
     "student.learner.entropy_coef": 0.0,
