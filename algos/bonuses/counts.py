@@ -143,5 +143,5 @@ def build(env: LevelEnv, **fields) -> Counts:
 
 
 def tiny(env: LevelEnv) -> Counts:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for the law tests."""
     return build(env, log_size=8)

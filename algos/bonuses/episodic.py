@@ -108,5 +108,5 @@ def build(env: LevelEnv, **fields) -> Episodic:
 
 
 def tiny(env: LevelEnv) -> Episodic:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for the law tests."""
     return build(env, log_size=6)

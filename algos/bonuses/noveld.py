@@ -95,5 +95,5 @@ def build(
 
 
 def tiny(env: LevelEnv) -> NovelD:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for the law tests."""
     return NovelD(rnd.tiny(env), episodic.tiny(env))

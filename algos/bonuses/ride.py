@@ -69,5 +69,5 @@ def build(env: LevelEnv, counted: bool = True, key: str = "", **fields) -> RIDE:
 
 
 def tiny(env: LevelEnv) -> RIDE:
-    """The smallest instance, for tests of laws."""
+    """Return the smallest instance, for the law tests."""
     return RIDE(icm.tiny(env).dynamics, episodic.build(env, decay=True, log_size=6))
