@@ -130,7 +130,7 @@ def test_the_mixture_is_the_closed_form(share, stale):
 
 
 def test_effective_sizes_at_the_published_settings():
-    # 4000 rows, 512 of them the set's, random scores; figures of the specification.
+    # 4000 rows, 512 of them the set's, random scores; another program computed the numbers.
     rng = np.random.default_rng(1)
     buffer, data, _ = random_buffer(4000, 512, 4000)
     buffer = buffer._replace(timestamp=jnp.asarray(rng.integers(0, 5000, 4000), jnp.int32))

@@ -95,7 +95,7 @@ def test_every_place_of_a_random_queue_gets_its_own_level():
 
 
 def test_levels_of_a_training_set_are_uniform_at_every_place():
-    """Regression: a baseline meant to be uniform played 2 of its 512 levels."""
+    """A baseline meant to be uniform once played only 2 of its 512 levels."""
     num_levels, num_draws = 20, 2000
     sampler = Fixed(Numbers(), num_levels=num_levels)
 
