@@ -269,7 +269,7 @@ def test_what_cannot_be_counted_is_refused(name, fields, sentence):
 
 
 def test_an_environment_without_the_feature_is_refused(monkeypatch):
-    monkeypatch.setattr(registry, "_able", lambda ability: ["maze"])  # else it builds all
+    monkeypatch.setattr(registry, "_able", lambda ability: ["maze"])  # else it builds all envs
     with pytest.raises(ValueError, match="counts with key=position needs an environment with pos"):
         counts.build(testing.Probe(), key="position")
 

@@ -274,7 +274,7 @@ def test_products_are_of_one_and_the_same_state():
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, message, monkeypatch):
-    monkeypatch.setattr(registry, "_able", lambda ability: ["maze"])  # else it builds all
+    monkeypatch.setattr(registry, "_able", lambda ability: ["maze"])  # else it builds all envs
     bonus = e3b.tiny(Probe())
     for field, value in fields.items():  # a call would be stopped by the type checker
         object.__setattr__(bonus, field, value)

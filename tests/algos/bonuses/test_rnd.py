@@ -137,7 +137,8 @@ def test_a_share_of_the_rows_is_drawn_without_repetition(share, num):
     assert len(np.unique(rows)) == num and np.min(rows) >= 0 and np.max(rows) < 48
     other = Training(share=share, num_minibatches=4)._draw(jax.random.key(1), 48)
     assert share == 1 or not np.array_equal(rows, other)
-    assert (np.ptp(rows, axis=1) > 48 / 2).all() or share == 0.01  # minibatches span it
+    # Each minibatch spans the rollout.
+    assert (np.ptp(rows, axis=1) > 48 / 2).all() or share == 0.01
 
 
 def test_the_loss_is_the_mean_over_the_rows_that_count():
@@ -151,7 +152,8 @@ def test_the_loss_is_the_mean_over_the_rows_that_count():
     training = Training(share=1.0, num_minibatches=1, num_epochs=1)
     fit, metrics = training.run(KEY, training.begin(jnp.float32(2.0)), loss, valid)
     np.testing.assert_allclose(metrics["loss"], 2 * (0 + 3 + 6) / 3, rtol=1e-6)
-    np.testing.assert_allclose(fit.params, 2 - training.learning_rate, rtol=1e-6)  # step 1
+    # Adam's first step has the length of the learning rate.
+    np.testing.assert_allclose(fit.params, 2 - training.learning_rate, rtol=1e-6)
     idle = Training(share=0.0)
     assert idle.run(KEY, fit, loss, valid) == (fit, {})
 
@@ -181,7 +183,7 @@ def test_integer_states_are_distinguished():
     ],
 )
 def test_what_makes_no_sense_is_refused(component, field, value, message, monkeypatch):
-    monkeypatch.setattr(registry, "_able", lambda ability: ["chain"])  # else it builds all
+    monkeypatch.setattr(registry, "_able", lambda ability: ["chain"])  # else it builds all envs
     component = replace(component)
     object.__setattr__(component, field, value)  # a call would be stopped by the type checker
     with pytest.raises(ValueError, match=message):

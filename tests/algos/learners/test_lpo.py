@@ -140,7 +140,7 @@ def test_the_discovered_form_by_hand():
     good = 0.9 * (np.exp(1.2) - 1)
     expected = good - 2 * np.tanh(good / 2)
     np.testing.assert_allclose(drift(jnp.float32(1.2), jnp.float32(0.9)), expected, rtol=1e-5)
-    bad = 1.2 * -0.9  # no drift, although the objective should make bad actions rarer
+    bad = 1.2 * -0.9  # no drift: likelier bad actions lower the objective already
     assert drift(jnp.float32(1.2), jnp.float32(-0.9)) == 0.0 > bad - 0.6 * np.tanh(bad / 0.6)
     rare = -1.2 * -0.9
     expected = rare - 0.6 * np.tanh(rare / 0.6)

@@ -147,7 +147,7 @@ def test_what_follows_an_end_is_not_read(case):
 
 @pytest.mark.thorough
 def test_one_batch_of_all_agents_is_each_agent_by_itself(case):
-    """They agree in the targets and in the gradient of their sum."""
+    """They agree in the targets and in the gradient of their sum, one product for all agents."""
     rule, params, _ = case
     several = [make_inputs(seed) for seed in range(2)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *several)

@@ -130,7 +130,8 @@ def test_the_mixture_is_the_closed_form(share, stale):
 
 
 def test_effective_sizes_at_the_published_settings():
-    # 4000 rows, 512 of them the set's, random scores; another program computed the numbers.
+    # 4000 rows, 512 of them the set's, with random scores. The expected values are those of the
+    # specification, computed by another program.
     rng = np.random.default_rng(1)
     buffer, data, _ = random_buffer(4000, 512, 4000)
     buffer = buffer._replace(timestamp=jnp.asarray(rng.integers(0, 5000, 4000), jnp.int32))

@@ -1,4 +1,4 @@
-"""Optimisers: equal to optax's, with finite derivatives where optax's are not."""
+"""Optimisers: equal to optax's, and with finite derivatives where optax's have none."""
 
 import jax
 import jax.numpy as jnp

@@ -234,7 +234,8 @@ def test_the_first_bad_quantity_is_named():
     skipped = {**good, "weight": np.array([[1, 1], [1, 0], [1, 1]])}
     skipped["kl"][1, 1] = np.nan
     assert metrics.first_bad(10, skipped, fine) is None
-    skipped["score"] = np.where(skipped["weight"] > 0, 0.0, np.nan)  # no learner's metric: an error
+    # The score is not a metric of the learner, so NaN is an error even without weight.
+    skipped["score"] = np.where(skipped["weight"] > 0, 0.0, np.nan)
     assert metrics.first_bad(10, skipped, fine) == (12, 1, "score")
 
 

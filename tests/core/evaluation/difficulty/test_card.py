@@ -134,7 +134,7 @@ def test_what_is_not_known_has_a_reason(monkeypatch):
 
 
 def test_levels_are_counted_by_collisions():
-    """One of the six pairs of four levels is equal, as expected on average of six levels."""
+    """One of the six pairs of four draws is equal, the expected number for six distinct levels."""
     found = distinct([7, 7, 1, 2])
     assert (found.seen, found.pairs, found.estimate) == (3, 1, 6.0)
     assert found.coverage == 0.5

@@ -34,7 +34,7 @@ from tests.standins.documented import listed_keys
         (0, 100_000, Size(250, 128)),
         (0, 1_000, Size(50, 34)),  # fewer in a short run
         (0, 10, None),
-        (2, 100, Size(2, 32)),  # the user's interval is kept
+        (2, 100, Size(2, 32)),  # an explicit gap_every is kept
     ],
 )
 def test_measurements_cost_a_share_of_the_training(gap_every, updates, size):

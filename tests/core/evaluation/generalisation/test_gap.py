@@ -254,7 +254,8 @@ def test_without_a_buffer_nothing_shifts_and_without_weights_nothing_is_known():
 def test_what_is_seen_in_corridors_tells_what_it_should():
     run, levels = loaded(None, (), Looking()), corridors()
     every = level_information(policies_of(run), levels)
-    np.testing.assert_allclose(every.raw, np.log(3), rtol=0.02)  # by distance to the end
+    # The distance to the end identifies the level.
+    np.testing.assert_allclose(every.raw, np.log(3), rtol=0.02)
     np.testing.assert_allclose(every.accuracy, 1.0)
     found = level_information(policies_of(run), take(levels, [0, 2, 0]))  # two are identical
     np.testing.assert_allclose(found.raw, np.log(3) - 2 / 3 * np.log(2), atol=0.02)

@@ -117,7 +117,7 @@ def test_comparisons_are_with_the_first_run_and_turn_around():
 
 
 def test_a_difference_is_not_clear_when_only_the_stratified_interval_excludes_zero():
-    """Seeds are good or bad at every level, which the stratified interval treats as independent."""
+    """Seeds are good or bad on all levels; the stratified interval ignores this correlation."""
     rng = np.random.default_rng(0)
     names = tuple(f"l{i}" for i in range(30))
 

@@ -87,7 +87,8 @@ def test_interval_ends_agree_within_the_error_of_resampling(ours):
         np.random.default_rng(0), getattr(bootstrap, ours), x[..., None]
     )
     low, high = ends["x"][:, 0]
-    tolerance = 0.05 * float(one.high - one.low)  # 3 standard errors, 2,000 resamples
+    # About 3 standard errors of a quantile of 2,000 resamples.
+    tolerance = 0.05 * float(one.high - one.low)
     np.testing.assert_allclose([one.low, one.high], [low, high], atol=tolerance)
     assert one.high - one.low > 0.1
 
@@ -102,7 +103,8 @@ def test_the_interval_of_the_probability_of_improvement_agrees():
     one = Bootstrap("seeds", reps=20_000).interval(
         np.random.default_rng(0), bootstrap.probability_of_improvement, x[..., None], y[..., None]
     )
-    tolerance = 0.15 * float(one.high - one.low)  # 3 standard errors, 250 resamples
+    # About 3 standard errors of a quantile of 250 resamples.
+    tolerance = 0.15 * float(one.high - one.low)
     np.testing.assert_allclose([one.low, one.high], ends["x"][:, 0], atol=tolerance)
 
 
