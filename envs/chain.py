@@ -211,7 +211,7 @@ def build(**fields) -> Chain:
 
 
 def tiny() -> Chain:
-    """Small instance with short chains, for the tests of laws."""
+    """Return a small instance with short chains, for the law tests."""
     return Chain(length=(2, 6))
 
 

@@ -1,4 +1,4 @@
-"""Settings of every test: CPU, two simulated devices, strict shapes, a compilation cache."""
+"""Settings for all tests: CPU, two simulated devices, strict shapes, a compilation cache."""
 
 import ctypes
 import gc
@@ -6,18 +6,18 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
-# Also for the processes that tests start; JAX reads them when it is first imported.
+# JAX reads these on its first import, also in the processes that tests start.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["MPLBACKEND"] = "Agg"
-# Most of the suite's time is compiling, for programs that run for an instant: most of that would go
-# into optimisations that they do not need, the emitters of fused loops above all.
+# Compiling takes most of the suite's time, and the programs run only briefly. Without these flags
+# most of it would go into optimisations, above all into the emitters of fused loops.
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true"
 )
-if [int(x) for x in version("jaxlib").split(".")[:2]] < [0, 11]:  # where the flag is known to be
+if [int(x) for x in version("jaxlib").split(".")[:2]] < [0, 11]:  # versions known to have the flag
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
-    # One part a program: the workers take all cores already.
+    # One part per program, since the workers use all cores already.
     os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 
 import hypothesis
@@ -30,24 +30,24 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)  # sharding is tested in this process
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Compiling is most of the suite's time, and both workers and later runs share the results.
+# Compiling takes most of the suite's time; workers and later runs share the results.
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
-# The same examples each time: a failure seen once is seen again, by everyone.
+# Derandomised, so that every failure is reproducible everywhere.
 hypothesis.settings.register_profile("rlgen", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("rlgen")
 
-# Tracing makes millions of short-lived objects; collecting them less often saves a tenth of it.
+# Tracing makes millions of temporary objects; collecting them less often saves 10 % of its time.
 gc.set_threshold(200_000, 20, 100)
 
 LARGE, ENOUGH = 2**30, 3 * 2**29
-"""Bytes of a worker beyond which compiled programs are dropped after a module, and after a test."""
+"""Memory of a worker, in bytes, above which programs are dropped after a module or a test."""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Drop compiled programs where a worker has grown; modules share few of them."""
+    """Drop compiled programs if a worker's memory has grown; modules share few programs."""
     result = yield
     module_ends = nextitem is None or nextitem.path != item.path
     forget_programs(LARGE if module_ends else ENOUGH)
@@ -59,7 +59,7 @@ def forget_programs(limit: int) -> None:
     if resident() > limit:
         jax.clear_caches()
         gc.collect()
-        if hasattr(LIBC, "malloc_trim"):  # glibc keeps what was freed
+        if hasattr(LIBC, "malloc_trim"):  # glibc keeps freed memory
             LIBC.malloc_trim(0)
 
 
@@ -67,6 +67,6 @@ LIBC = ctypes.CDLL(None)
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds; 0 where the system does not say."""
+    """Return the bytes of memory that this process holds, 0 if unknown."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE") if statm.exists() else 0

@@ -148,5 +148,5 @@ def build(env: LevelEnv, **fields) -> Counts:
 
 
 def tiny(env: LevelEnv) -> Counts:
-    """Return the smallest instance, for tests."""
+    """Return the smallest instance, for the law tests."""
     return build(env, log_size=8)

@@ -114,5 +114,5 @@ def build(env: LevelEnv, **fields) -> Episodic:
 
 
 def tiny(env: LevelEnv) -> Episodic:
-    """Return the smallest instance, for tests."""
+    """Return the smallest instance, for the law tests."""
     return build(env, log_size=6)

@@ -97,5 +97,5 @@ def build(
 
 
 def tiny(env: LevelEnv) -> NovelD:
-    """Return the smallest instance, for tests."""
+    """Return the smallest instance, for the law tests."""
     return NovelD(rnd.tiny(env), episodic.tiny(env))

@@ -72,5 +72,5 @@ def build(env: LevelEnv, counted: bool = True, key: str = "", **fields) -> RIDE:
 
 
 def tiny(env: LevelEnv) -> RIDE:
-    """Return the smallest instance, for tests."""
+    """Return the smallest instance, for the law tests."""
     return RIDE(icm.tiny(env).dynamics, episodic.build(env, decay=True, log_size=6))

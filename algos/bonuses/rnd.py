@@ -127,6 +127,6 @@ def build(env: LevelEnv, **fields) -> RND:
 
 
 def tiny(env: LevelEnv) -> RND:
-    """Return the smallest instance, for tests."""
+    """Return the smallest instance, for the law tests."""
     training = Training(share=0.5, num_minibatches=2)
     return RND(env, encoders.encoder_for(env, 8), num_outputs=4, training=training)

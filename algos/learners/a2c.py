@@ -202,5 +202,5 @@ def build(env: LevelEnv, **fields: Any) -> A2C:
 
 
 def tiny(env: LevelEnv) -> A2C:
-    """Return the smallest instance, for tests."""
+    """Return the smallest instance, for the law tests."""
     return A2C(env, Separate(MLP((8,))), learning_rate=1e-3)

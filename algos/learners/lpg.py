@@ -473,7 +473,7 @@ def build(env: LevelEnv, **fields: Any) -> LPG:
 
 
 def tiny(env: LevelEnv) -> LPG:
-    """Return the smallest instance, for tests."""
+    """Return the smallest instance, for the law tests."""
     net = Rule(hidden_size=8, num_predictions=4, embedding_size=4)
     return build(env, net=net, num_updates=4)
 

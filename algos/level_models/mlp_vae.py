@@ -112,5 +112,5 @@ def build(env: LevelEnv, **fields: Any) -> MLPVAE:
 
 
 def tiny(env: LevelEnv) -> MLPVAE:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     return build(env, num_epochs=2, batch_size=4, hidden_size=8, num_latents=2)

@@ -586,5 +586,5 @@ def build(env: LevelEnv, **fields: Any) -> DRED:
 
 
 def tiny(env: LevelEnv) -> DRED:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     return DRED(env, Fixed(env, num_levels=6), Fixed(env, num_levels=9, seed=1), capacity=16)

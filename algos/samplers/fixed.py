@@ -147,7 +147,7 @@ def own_set(env: LevelEnv) -> Fixed:
 
 
 def tiny(env: LevelEnv) -> Fixed:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     return Fixed(env, num_levels=2)
 
 

@@ -113,6 +113,6 @@ def build(env: LevelEnv, **fields: Any) -> Generated:
 
 
 def tiny(env: LevelEnv) -> Generated:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     model = registry.load("level-models", "mlp-vae").tiny(env)
     return Generated(env, model, Fixed(env, num_levels=4))

@@ -262,5 +262,5 @@ def build(env: LevelEnv, shortest: int = 0, longest: int = 0) -> Lifetimes:
 
 
 def tiny(env: LevelEnv) -> Lifetimes:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     return Lifetimes(env, Random(env), 2, 5)

@@ -257,5 +257,5 @@ def build(env: LevelEnv, **fields: Any) -> NCC:
 
 
 def tiny(env: LevelEnv) -> NCC:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     return NCC(env, Random(env), capacity=12, floor=1e-3, train_updates=2)

@@ -457,5 +457,5 @@ def build(env: LevelEnv, **fields: Any) -> PLR:
 
 
 def tiny(env: LevelEnv) -> PLR:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     return PLR(env, Random(env), Alternate(replay_prob=0.5), capacity=16)

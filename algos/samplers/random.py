@@ -64,5 +64,5 @@ def build(env: LevelEnv, **fields: Any) -> Random:
 
 
 def tiny(env: LevelEnv) -> Random:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     return Random(env)

@@ -66,6 +66,6 @@ def build(env: LevelEnv, learner: Learner) -> AlgorithmicRegret:
 
 
 def tiny(env: LevelEnv) -> AlgorithmicRegret:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     del env
     return AlgorithmicRegret()

@@ -60,6 +60,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> GroundedL1ValueLoss
 
 
 def tiny(env: LevelEnv) -> GroundedL1ValueLoss:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     del env
     return GroundedL1ValueLoss()

@@ -56,6 +56,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> GroundedPositiveVal
 
 
 def tiny(env: LevelEnv) -> GroundedPositiveValueLoss:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     del env
     return GroundedPositiveValueLoss()

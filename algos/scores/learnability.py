@@ -80,5 +80,5 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> Learnability:
 
 
 def tiny(env: LevelEnv) -> Learnability:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     return Learnability(env)

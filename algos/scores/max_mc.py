@@ -60,6 +60,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> MaxMC:
 
 
 def tiny(env: LevelEnv) -> MaxMC:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     del env
     return MaxMC()

@@ -51,6 +51,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> NegativeReturn:
 
 
 def tiny(env: LevelEnv) -> NegativeReturn:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     del env
     return NegativeReturn()

@@ -29,6 +29,6 @@ def build(env: LevelEnv, learner: Learner) -> NoScore:
 
 
 def tiny(env: LevelEnv) -> NoScore:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     del env
     return NoScore()

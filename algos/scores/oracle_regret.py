@@ -84,5 +84,5 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> OracleRegret:
 
 
 def tiny(env: LevelEnv) -> OracleRegret:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     return OracleRegret(env)

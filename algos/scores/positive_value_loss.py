@@ -33,6 +33,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> PositiveValueLoss:
 
 
 def tiny(env: LevelEnv) -> PositiveValueLoss:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     del env
     return PositiveValueLoss()

@@ -97,6 +97,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> Regret:
 
 
 def tiny(env: LevelEnv) -> Regret:
-    """Return the smallest instance, for property tests."""
+    """Return the smallest instance, for the law tests."""
     del env
     return Regret()

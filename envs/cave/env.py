@@ -246,5 +246,5 @@ def build(**fields) -> Cave:
 
 
 def tiny() -> Cave:
-    """Small instance for the tests of laws."""
+    """Return a small instance, for the law tests."""
     return Cave(height=5, width=5, num_objects=8, max_steps=20)

@@ -109,5 +109,5 @@ def build(**fields) -> CartPole:
 
 
 def tiny() -> CartPole:
-    """Instance with a short time limit, for the tests of laws."""
+    """Return an instance with a short time limit, for the law tests."""
     return CartPole(max_steps=20)

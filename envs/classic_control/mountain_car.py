@@ -104,5 +104,5 @@ def build(**fields) -> MountainCar:
 
 
 def tiny() -> MountainCar:
-    """Instance with a short time limit, for the tests of laws."""
+    """Return an instance with a short time limit, for the law tests."""
     return MountainCar(max_steps=20)

@@ -122,5 +122,5 @@ def build(**fields) -> Pendulum:
 
 
 def tiny() -> Pendulum:
-    """Instance with a short time limit, for the tests of laws."""
+    """Return an instance with a short time limit, for the law tests."""
     return Pendulum(max_steps=20)

@@ -304,7 +304,7 @@ def build(**fields) -> Corridors:
 
 
 def tiny() -> Corridors:
-    """Small instance with three short corridors, for the tests of laws."""
+    """Return a small instance with three short corridors, for the law tests."""
     return Corridors(num_corridors=3, length=2, max_steps=12, sharing=0.0, show_visited=True)
 
 

@@ -167,7 +167,7 @@ def build(**fields) -> Craftax:
 
 
 def tiny() -> Craftax:
-    """Instance of the classic game with short episodes, for the tests of laws."""
+    """Return the classic game with short episodes, for the law tests."""
     return Craftax("classic", max_steps=16)
 
 

@@ -111,7 +111,7 @@ def build(**fields) -> MinAtar:
 
 
 def tiny() -> MinAtar:
-    """Simplest game, for the tests of laws."""
+    """Return the simplest game, for the law tests."""
     return MinAtar("breakout")
 
 

@@ -202,7 +202,7 @@ def build(**fields) -> XLand:
 
 
 def tiny() -> XLand:
-    """Instance with one room, rules and short episodes, for the tests of laws."""
+    """Return an instance with one room, rules and short episodes, for the law tests."""
     return XLand(num_distractors=0, max_steps=16)
 
 

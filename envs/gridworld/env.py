@@ -211,7 +211,7 @@ def build(**fields) -> GridWorld:
 
 
 def tiny() -> GridWorld:
-    """The smallest mode, for the law tests."""
+    """Return the smallest mode, for the law tests."""
     return GridWorld("debug")
 
 

@@ -281,7 +281,7 @@ def build(**fields) -> Maze:
 
 
 def tiny() -> Maze:
-    """The smallest instance that is still a maze, for the law tests."""
+    """Return the smallest instance that is still a maze, for the law tests."""
     return Maze(height=5, width=5, num_walls=4, max_steps=20)
 
 

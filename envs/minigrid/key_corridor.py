@@ -105,5 +105,5 @@ def build(**fields) -> KeyCorridor:
 
 
 def tiny() -> KeyCorridor:
-    """The smallest instance, for the law tests."""
+    """Return the smallest instance, for the law tests."""
     return KeyCorridor(room_size=3, num_rows=1)

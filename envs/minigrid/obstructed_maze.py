@@ -98,5 +98,5 @@ def build(**fields) -> ObstructedMaze:
 
 
 def tiny() -> ObstructedMaze:
-    """The smallest kind with boxes and blocking balls, for the law tests."""
+    """Return the smallest kind with boxes and blocking balls, for the law tests."""
     return ObstructedMaze("1dlhb")

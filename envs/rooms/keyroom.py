@@ -123,7 +123,7 @@ def build(**fields) -> KeyRoom:
 
 
 def tiny() -> KeyRoom:
-    """A small room, for the law tests."""
+    """Return a small room, for the law tests."""
     return KeyRoom(size=5, inner=1, max_steps=24)
 
 

@@ -132,5 +132,5 @@ def build(**fields) -> RhoRooms:
 
 
 def tiny() -> RhoRooms:
-    """A small room, for the law tests."""
+    """Return a small room, for the law tests."""
     return RhoRooms(size=4, coverage=1.5)

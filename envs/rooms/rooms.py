@@ -158,5 +158,5 @@ def build(**fields) -> Rooms:
 
 
 def tiny() -> Rooms:
-    """Two small rooms, for the law tests."""
+    """Return two small rooms, for the law tests."""
     return Rooms(num_rooms=2, max_room_size=4, size=9, max_steps=24)

@@ -132,7 +132,7 @@ def build(**fields) -> Vault:
 
 
 def tiny() -> Vault:
-    """A small vault, for the law tests."""
+    """Return a small vault, for the law tests."""
     return Vault(columns=3, rows=2, room_size=3, max_steps=80)
 
 

@@ -1,4 +1,4 @@
-"""Combinations of bonuses, their expressions, and what they are divided by."""
+"""Combinations of bonuses, their expressions, and their normalisation."""
 
 from dataclasses import dataclass, replace
 
@@ -23,7 +23,7 @@ ROLLOUT = testing.random_rollout(0, T, N, 1)
 
 @dataclass(frozen=True)
 class Told(Bonus):
-    """Pays what stands in a field of the rollout."""
+    """Bonus that returns a field of the rollout."""
 
     field: str
     pairs: bool = False
@@ -85,7 +85,7 @@ def test_a_combination_needs_what_its_parts_need():
 
 
 def described(bonus):
-    """An expression's structure as nested tuples of names."""
+    """Return an expression's structure as nested tuples of names."""
     if isinstance(bonus, Combined):
         weight = (bonus.right_weight,) if bonus.right_weight != 1 else ()
         return (bonus.how, described(bonus.left), described(bonus.right), *weight)
@@ -164,13 +164,13 @@ def test_expressions_without_meaning_are_refused(text, sentence):
     ],
 )
 def test_fields_out_of_range_are_refused(component, field, value, sentence):
-    object.__setattr__(component, field, value)  # the type checker would stop a call before
+    object.__setattr__(component, field, value)  # a call would be stopped by the type checker
     with pytest.raises(ValueError, match=sentence):
         component.__post_init__()
 
 
 def divided(mode, parts, **options):
-    """Divisors [sum of T] of bonuses that come in parts `(raw, counted)`."""
+    """Return the divisors, [sum of T], of bonuses given in parts `(raw, counted)`."""
     normalizer = Normalizer(mode=mode, **options)
     update, state, found = jax.jit(normalizer.update), None, []
     for raw, counted in parts:
@@ -184,7 +184,7 @@ def random_parts(seed, mean=0.5, deviation=1.0):
     rng = np.random.default_rng(seed)
     raw = rng.normal(mean, deviation, (2, T, N)).astype(np.float32)
     counted = rng.random((2, T, N)) < 0.7
-    counted[0, :2] = False  # nothing to go by yet
+    counted[0, :2] = False  # no data yet
     return list(zip(raw, counted, strict=True))
 
 
@@ -219,7 +219,7 @@ def test_return_std_is_the_deviation_of_discounted_sums():
 
 @pytest.mark.parametrize(("mean", "deviation"), [(1.0, 1.0), (0.1, 0.5), (0.0, 2.0)])
 def test_legacy_is_what_a_normaliser_that_miscounts_arrives_at(mean, deviation):
-    """Batches of T x B numbers, counted as T: sums over all are divided by a B-th of them."""
+    """Batches of T x B numbers are counted as T, so sums are divided by T in place of T x B."""
     batch, steps = 8, 80
     raw = np.random.default_rng(3).normal(mean, deviation, (100, steps, batch))
     num, average, squares = 0, 0.0, 0.0
@@ -234,7 +234,7 @@ def test_legacy_is_what_a_normaliser_that_miscounts_arrives_at(mean, deviation):
     ours = divided("legacy", [(flat, np.ones(flat.shape, bool))], legacy_batch=batch)
     exact = np.sqrt(batch * (deviation**2 + (batch - 1) ** 2 * mean**2))
     assert ours[-1] == pytest.approx(exact, rel=0.02)
-    # Theirs is a little more where the batches' means differ, which the limit leaves out.
+    # The reference is slightly larger if batch means differ, which the limit neglects.
     assert ours[-1] == pytest.approx(np.sqrt(squares / num), rel=0.04)
 
 
@@ -277,7 +277,7 @@ def test_a_shaped_combination_keeps_the_laws():
 
 @dataclass(frozen=True)
 class Idle(Untaught):
-    """A learner that keeps the sum of what it is paid."""
+    """Learner whose state is the sum of its rewards and bonuses."""
 
     env: testing.Probe
 

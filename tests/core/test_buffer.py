@@ -1,4 +1,4 @@
-"""The level buffer against a slow, obvious implementation of its published semantics."""
+"""The level buffer, compared with a slow, simple implementation of the published semantics."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +10,11 @@ import pytest
 
 from rlgen.buffer import Arrivals, Priority, draw, filled, insert, make_buffer, observed, update
 
-K, NUM = 12, 4  # rows, levels of a batch
+K, NUM = 12, 4  # rows, levels per batch
 
 
 class SlowBuffer:
-    """One level at a time, lists and loops. A level is a number, its hash (number, number + 1)."""
+    """Buffer with lists and loops. A level is a number with hash (number, number + 1)."""
 
     def __init__(self, priority):
         self.priority = priority
@@ -108,7 +108,7 @@ def assert_same(buffer, slow):
 
 
 def compiled(priority, sequential, deduplicate=True):
-    """The three operations on a whole batch."""
+    """Compile the three operations on a whole batch."""
 
     @jax.jit
     def inserting(buffer, batch, protected):
@@ -131,7 +131,7 @@ PRIORITIES = [
 
 
 class Trace:
-    """Both buffers side by side, under batches with ties, duplicates and levels of no evidence."""
+    """Both buffers, given batches with ties, duplicates and levels without evidence."""
 
     def __init__(self, priority, deduplicate, seed):
         self.rng = np.random.default_rng(seed)
@@ -183,7 +183,7 @@ def test_the_sequential_mode_equals_a_slow_implementation_on_random_traces(prior
             step = (trace.insert, trace.draw, trace.update)[choice]
             step(operations[choice])
             assert_same(trace.fast, trace.slow)
-        assert len(trace.slow.rows) == K  # the trace went on beyond a full buffer
+        assert len(trace.slow.rows) == K  # the trace filled the buffer
 
 
 @pytest.mark.thorough
@@ -208,7 +208,7 @@ def test_priorities_are_a_distribution_over_observed_rows_and_equal_the_slow_one
 
 
 def test_rank_priorities_worked_by_hand():
-    """Scores 5, 7, 1 have ranks 2, 1, 3; β = 1/2 squares 1/rank; staleness 2, 0, 6 of 8."""
+    """Scores 5, 7, 1 have ranks 2, 1, 3; β = 1/2 squares 1/rank; staleness 2, 0, 6 sums to 8."""
     buffer = empty()._replace(
         score=jnp.full(K, -jnp.inf).at[:3].set(jnp.asarray([5.0, 7.0, 1.0])),
         timestamp=jnp.zeros(K, jnp.int32).at[:3].set(jnp.asarray([4, 6, 0])),
@@ -253,7 +253,7 @@ def test_batched_draws_follow_the_priorities():
     )
     counts = np.bincount(rows, minlength=K)
     chi_square = ((counts - num_draws * expected) ** 2 / (num_draws * expected)).sum()
-    assert chi_square < 31.3  # 99.9 % of the distribution with 11 degrees of freedom
+    assert chi_square < 31.3  # 99.9 % quantile, 11 degrees of freedom
     assert int(after.clock) == 20 + num_draws
     last = num_draws - 1 - np.asarray([np.argmax(np.asarray(rows)[::-1] == i) for i in range(K)])
     last = num_draws - 1 - (num_draws - 1 - last)
@@ -278,7 +278,7 @@ def test_the_batched_mode_keeps_the_same_levels_as_the_sequential_one_while_ther
 
 
 def test_the_batched_mode_replaces_the_rows_of_lowest_priority_by_the_best_arrivals():
-    """Without staleness, priority is the order of scores: four levels compete with the lowest."""
+    """Without staleness, scores order priorities; four levels compete with the lowest rows."""
     priority = Priority("rank", 1.0, 0.0)
     one_by_one, batched = compiled(priority, True)[0], compiled(priority, False)[0]
     for seed in range(20):
@@ -296,7 +296,7 @@ def test_the_batched_mode_replaces_the_rows_of_lowest_priority_by_the_best_arriv
         survivors = np.where(best > lowest, best, lowest)
         expected = np.sort(np.concatenate([np.sort(scores[:K])[NUM:], survivors]))
         np.testing.assert_allclose(np.sort(fast.score), expected, rtol=1e-6)
-        # One after the other leaves the K best of all, of which pairs may miss some.
+        # Sequential insertion keeps the K best levels; pairwise comparison may miss some.
         assert float(fast.score.sum()) <= float(slow.score.sum()) + 1e-5
 
 
@@ -324,12 +324,12 @@ def test_a_level_is_held_once(sequential):
     assert sorted(buffer.level["id"][:2].tolist()) == [3, 5]
     assert int(buffer.size) == 2
     where_three = int(jnp.argmax(buffer.level["id"] == 3))
-    assert float(buffer.score[where_three]) == 0.25  # the last report on it
+    assert float(buffer.score[where_three]) == 0.25  # the last reported score
     assert int(buffer.timestamp[where_three]) == 4
     buffer = inserting(buffer, arrivals([3, 7, 7, 3], [-np.inf, -np.inf, 9.0, 8.0]), mask([]))
     assert int(buffer.size) == 3
     np.testing.assert_array_equal(np.sort(buffer.score[:3]), [2.0, 8.0, 9.0])
-    assert int(buffer.clock) == 6  # what has no evidence does not count
+    assert int(buffer.clock) == 6  # levels without evidence do not count
 
 
 def test_an_update_without_evidence_or_row_changes_nothing():
@@ -378,7 +378,7 @@ def test_impossible_priorities_are_refused_with_the_reason(fields, message):
 
 
 def test_an_unknown_priority_is_refused_with_the_nearest_known():
-    # The tests' type checks would refuse it in a priority.
+    # The tests' type checks would reject it in a Priority.
     priority: Any = SimpleNamespace(kind="rang")
     with pytest.raises(ValueError, match="did you mean 'rank'"):
         Priority.__post_init__(priority)

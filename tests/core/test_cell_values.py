@@ -1,4 +1,4 @@
-"""What positions of mazes and caves are worth, against breadth-first search by env steps."""
+"""Values of positions in mazes and caves, against breadth-first search by env steps."""
 
 from collections import deque
 
@@ -17,7 +17,7 @@ NUM_LEVELS = 24
 
 
 def slow_values(blocked, start, goal, discount):
-    """By walking from each state that the start leads to, one step at a time."""
+    """Compute values by breadth-first search from each state reachable from the start."""
     height, width = blocked.shape
 
     def around(x, y, facing):
@@ -68,7 +68,7 @@ def test_values_are_those_of_a_search_from_every_state(name):
         slow = slow_values(blocked[i], start, goal, 0.9)
         np.testing.assert_allclose(found[i], slow, rtol=1e-5, err_msg=str(i))
     reachable = (found > 0).any(1)
-    assert reachable.any() and not reachable.all()  # some of these have no solution
+    assert reachable.any() and not reachable.all()  # some levels have no solution
 
 
 @pytest.mark.parametrize("env", ENVS.values())

@@ -1,4 +1,4 @@
-"""Levels as parts and back, in every environment that has a codec."""
+"""Levels encoded as parts and decoded again, in every environment with a codec."""
 
 from typing import Any
 
@@ -112,7 +112,7 @@ def test_a_range_of_one_number_has_place_0():
 
 def test_an_environment_without_a_codec_is_refused_by_name():
     class Bare(Unplayed):
-        """Has no abilities."""
+        """Environment without optional capabilities."""
 
     with pytest.raises(ValueError, match=r"Bare has no codec\. Those that have it: .*maze"):
         registry.require(Bare(), LevelEnv.codec, "this test")

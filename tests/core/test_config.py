@@ -156,7 +156,7 @@ def test_help_comes_from_the_docstring_or_the_comment():
 
 
 def test_checks_of_all_components_run_on_the_final_values_alone():
-    """Two fields that are only allowed together can be changed together."""
+    """Two fields that are valid only in combination can be changed together."""
 
     @dataclass(frozen=True)
     class Pair:

@@ -1,4 +1,4 @@
-"""What a user's own module may be, and what is refused of it before anything is compiled."""
+"""Components from a user's own module, and errors raised before anything is compiled."""
 
 from copy import copy
 from dataclasses import dataclass, replace
@@ -111,7 +111,7 @@ def test_laws_are_of_one_kind():
         assert_component(MaxMC(), Sampler)
 
 
-# Fields of PLR and of a curriculum. They are set past the tests' type checks.
+# Fields of PLR and of a curriculum, set around the tests' type checks.
 
 
 def with_fields(component: Any, **fields: Any) -> Any:
@@ -164,7 +164,7 @@ def test_reads_written_as_text_are_refused():
 
 
 class Reader(Sampler):
-    """Reads what an actor-critic does not give."""
+    """Sampler that reads a field an actor-critic does not report."""
 
     reads = frozenset({"lifetimes"})
 
@@ -178,7 +178,7 @@ class Reader(Sampler):
         raise NotImplementedError
 
 
-def test_what_a_source_reads_is_read_by_whoever_keeps_its_levels():
+def test_a_sampler_reads_what_its_source_reads():
     env, source = Numbers(), Reader()
     data = Fixed(env, num_levels=2)
     for sampler in (PLR(env, source), SFL(env, source), NCC(env, source), DRED(env, data, source)):
@@ -188,12 +188,12 @@ def test_what_a_source_reads_is_read_by_whoever_keeps_its_levels():
     assert "episodes" in DRED(env, data, source).reads
 
 
-# Metrics and schedules of own components.
+# Metrics and schedules of users' components.
 
 
 @dataclass(frozen=True)
 class Taught(Untaught):
-    """Learns nothing, in one step; its field is not set by the length of a run."""
+    """Learner that never learns; the length of a run does not set its `num_updates`."""
 
     num_updates: int = 7
 
@@ -203,7 +203,7 @@ class Taught(Untaught):
 
 
 class Loud(Bonus):
-    """Pays nothing and calls a metric as the learner may call one."""
+    """Bonus of 0 that reports a metric under a name that learners use."""
 
     def init(self, key, num_slots):
         return ()

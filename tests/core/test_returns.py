@@ -11,7 +11,7 @@ T, N, R = 24, 5, 3
 
 
 def random_rollout(seed, levels_per_slot=R, end_prob=0.25):
-    """Hand-made evidence: several episodes a slot, ended either way, the queue turning round."""
+    """Return a rollout with several episodes per slot, both kinds of end, and a full queue."""
     rng = np.random.default_rng(seed)
     first = np.zeros((T, N), bool)
     turn = np.zeros((T, N), np.int32)
@@ -40,7 +40,7 @@ def random_rollout(seed, levels_per_slot=R, end_prob=0.25):
 
 
 def slow_episodes(rollout, slot):
-    """Pieces of one slot's rollout: (queued level, steps as a list, whether it was completed)."""
+    """Split a slot's rollout into episodes: [level index, list of steps, completed]."""
     pieces = []
     for t in range(T):
         if bool(rollout.first[t, slot]):
@@ -85,7 +85,7 @@ def test_gae_with_lambda_one_is_the_return_minus_the_value():
             total = float(rollout.next_value[steps[-1], n])  # 0 if it terminated
             for t in reversed(steps):
                 total = float(rollout.reward[t, n]) + discount * total
-                # The values between the steps telescope only if each is the next one's own.
+                # Intermediate values cancel only if next_value[u] equals value[u + 1].
                 between = sum(
                     discount ** (u - t + 1)
                     * float(rollout.next_value[u, n] - rollout.value[u + 1, n])
@@ -97,7 +97,7 @@ def test_gae_with_lambda_one_is_the_return_minus_the_value():
 
 
 def one_slot(terminated, truncated, **fields):
-    """A rollout of one slot from lists."""
+    """Build a rollout of one slot from lists."""
     done = np.asarray(terminated, bool) | np.asarray(truncated, bool)
     num_steps = len(done)
     first = np.concatenate([[True], done[:-1]])
@@ -119,7 +119,7 @@ def one_slot(terminated, truncated, **fields):
 
 
 def test_gae_of_a_time_limit_worked_by_hand():
-    """Step 1 runs into the time limit with value 4 beyond it; step 2 begins another episode."""
+    """Step 1 is truncated at the time limit, with value 4 after it; step 2 starts an episode."""
     rollout = one_slot(
         terminated=[0, 0, 1],
         truncated=[0, 1, 0],

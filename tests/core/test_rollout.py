@@ -18,7 +18,7 @@ DISCOUNT_ACTION = 0.25
 @struct.dataclass
 class Level:
     max_steps_in_episode: jax.Array
-    num_steps: jax.Array  # the episode terminates after so many
+    num_steps: jax.Array  # number of steps until the episode terminates
     number: jax.Array
 
 
@@ -30,7 +30,7 @@ class State:
 
 @dataclass(frozen=True)
 class Counter(LevelEnv):
-    """Shows its level's number, the time, and what luck the reset drew."""
+    """Environment that shows its level's number, the time, and a number drawn at reset."""
 
     @property
     def num_actions(self):
@@ -57,7 +57,7 @@ class Counter(LevelEnv):
 
 @dataclass(frozen=True)
 class Stub(Learner):
-    """Acts and values by a rule; its carry counts the steps of the episode."""
+    """Learner with a fixed policy and value; its carry counts the steps of the episode."""
 
     bptt_steps: int = 0
 
@@ -83,7 +83,7 @@ class Stub(Learner):
 
 
 def make_levels():
-    """Terminations, time limits, both at once, and one-step episodes, in queues [N, R]."""
+    """Return queues, [N, R], with terminations, time limits, both, and one-step episodes."""
     num_steps = np.array([[2, 9, 1], [9, 9, 9], [3, 9, 20]])
     limit = np.array([[9, 3, 9], [2, 1, 3], [3, 4, 20]])
     number = np.arange(N * R).reshape(N, R)
@@ -104,7 +104,7 @@ NAMES = [
 
 
 def loop(levels, luck, num_steps):
-    """The same rollout, one slot and step at a time; luck is [N, R]."""
+    """Compute the rollout one slot and step at a time; luck is [N, R]."""
     rows = {name: np.zeros((num_steps, N), object) for name in (*NAMES, "carry")}
     for n in range(N):
         turn, time, count = 0, 0, 0
@@ -123,7 +123,7 @@ def loop(levels, luck, num_steps):
             rows["terminated"][t, n], rows["truncated"][t, n] = over, cut
             rows["level_index"][t, n] = turn
             rows["reward"][t, n] = number + DISCOUNT_ACTION * action + 0.01 * (time + 1)
-            rows["carry"][t, n] = count  # before the step, of the episode or left from the last
+            rows["carry"][t, n] = count  # before the step, from this episode or the last one
             time, count = time + 1, count + 1
             if over or cut:
                 turn, time, count = (turn + 1) % R, 0, 0
@@ -151,7 +151,7 @@ def expected(levels, played):
 
 
 def first_luck(rollout):
-    """What luck each level's first episode began with; levels that were not met have none."""
+    """Return the number drawn at each level's first reset; NaN for levels not played."""
     luck = np.full((N, R), np.nan)
     for t, n in np.argwhere(rollout.first)[::-1]:
         luck[n, rollout.level_index[t, n]] = rollout.obs[t, n, 2]
@@ -169,7 +169,7 @@ def test_queue_is_met_in_order_and_wraps_round(played):
     for n in range(N):
         begun = turn[first[:, n], n]
         np.testing.assert_array_equal(begun, np.arange(len(begun)) % R)
-    assert max(np.asarray(first).sum(0)) > R, "no slot came round"
+    assert max(np.asarray(first).sum(0)) > R, "no slot wrapped around"
 
 
 def test_true_next_value_at_a_time_limit_is_not_that_of_the_reset(played):
@@ -209,7 +209,7 @@ def test_trace_is_taken_before_each_step_and_at_the_end(played):
 
 
 def slow_play(levels, max_steps):
-    """Return, length and end of the first episode on each level."""
+    """Compute return, length and end of the first episode on each level."""
     results = []
     number = np.asarray(levels.number)
     for b in range(len(number)):
@@ -228,7 +228,7 @@ def slow_play(levels, max_steps):
 @pytest.mark.thorough
 @pytest.mark.parametrize("max_steps", [10**9, 2])
 def test_play_counts_the_first_episode_of_each_level_and_stops(levels, max_steps):
-    # A billion steps are allowed: that this test ends shows that it stops when all are done.
+    # A billion steps are allowed, so this test only ends if play stops when all are done.
     flat = jax.tree.map(lambda x: x.reshape(-1), levels)
     played = play(jax.random.key(1), Counter(), Stub(), (), flat, max_steps, steps_per_check=8)
     total, length, over = slow_play(flat, max_steps)

@@ -34,7 +34,7 @@ def slots():
 
 @pytest.fixture(scope="module")
 def pair(slots):
-    """A population of two: its state, and a compiled run of it."""
+    """A student with a population of two, its state, and its compiled `run`."""
     student = OnPolicy(ENV, LEARNER, NUM_STEPS, population=2)
     state = student.init(jax.random.key(1), 2)
     run = jax.jit(lambda key, weight: student.run(key, state, slots._replace(weight=weight), FREE))
@@ -64,7 +64,7 @@ def test_weights_train_and_are_counted(pair):
     assert np.isfinite(metrics["loss"])
     gradient_steps, env_steps = outcome.spent
     assert env_steps["train"] == env_steps["scout"] == 2 * NUM_STEPS
-    assert env_steps["antagonist"] == N * NUM_STEPS  # of the second member
+    assert env_steps["antagonist"] == N * NUM_STEPS  # env steps of the second member
     assert gradient_steps == LEARNER.num_epochs * LEARNER.num_minibatches
     np.testing.assert_array_equal(after.learner.num_updates, [1, 1])
 
@@ -124,7 +124,7 @@ def test_a_curriculum_refuses_what_its_learner_cannot_divide():
 
 @dataclass(frozen=True)
 class Tally(Untaught):
-    """A learner that only counts its updates, whatever their weight."""
+    """Learner that only counts its updates, regardless of their weight."""
 
     def init(self, key):
         return jnp.int32(0)
@@ -156,7 +156,7 @@ def test_a_shared_predicate_is_one_answer_for_all_seeds():
 
 @pytest.fixture(scope="module")
 def robust():
-    """Robust PLR: some updates train, some only score."""
+    """Curriculum of robust PLR, in which some updates train and others only score."""
     sampler = PLR(ENV, Random(ENV), capacity=8, decision=Alternate(0.5), train_on_new=False)
     student = OnPolicy(ENV, LEARNER, NUM_STEPS)
     return Curriculum(student, sampler, MaxMC(), num_slots=N)
@@ -191,11 +191,11 @@ def test_seeds_side_by_side_are_single_runs(vmapped, one_by_one):
     assert trained.any() and not trained.all(), "both kinds of update must occur"
     assert_close(side_by_side, one_by_one, "seeds differ from single runs", 1e-3)
     kernel = one_by_one[0].student.learner.params["actor"]["kernel"]
-    assert not np.allclose(kernel[0], kernel[1]), "the seeds do not differ among themselves"
+    assert not np.allclose(kernel[0], kernel[1]), "the seeds do not differ from each other"
 
 
 def primitives(jaxpr):
-    """How often each primitive occurs, inner programs included."""
+    """Count the occurrences of each primitive, including inner programs."""
     found = Counter()
     for equation in jaxpr.eqns:
         found[equation.primitive.name] += 1

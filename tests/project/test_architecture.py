@@ -1,4 +1,4 @@
-"""Which module may know which, and what no module may do. The rules are DESIGN.md's, section 1."""
+"""Allowed imports between modules, and forbidden operations; see DESIGN.md, section 1."""
 
 import ast
 import copy
@@ -14,7 +14,7 @@ import pytest
 from rlgen import registry
 from tests.paths import ROOT
 
-# A part imports from its own layer and those above it here. A new one is added where it belongs.
+# A part may import from its own layer and those above it in this list. New parts are added here.
 LAYERS = (
     {"__init__", "gymnax_hook", "types"},
     {"protocols"},
@@ -26,18 +26,18 @@ LAYERS = (
     {"envs", "algos"},
     {"__main__", "cli"},
 )
-STRANGERS = {"envs", "algos"}  # of one layer, but neither knows the other
+STRANGERS = {"envs", "algos"}  # in one layer, but neither may import the other
 ALGOS = (
     {"level_models", "rules"},
     {"bonuses", "learners", "scores"},
     {"meta", "samplers"},
     {"recipes"},
 )
-"""The same of the folders of `rlgen.algos`."""
+"""Layers of the folders of `rlgen.algos`."""
 
 MOST_FILES = 24
-"""Files of one folder."""
-OPENED = {  # files of ours that a reader of a component opens, at most; itself included
+"""Maximum number of files in one folder."""
+OPENED = {  # most rlgen files that a reader of a component opens, including its own
     "rlgen.algos.learners.ppo": 9,
     "rlgen.algos.recipes.ued.plr": 14,
     "rlgen.algos.recipes.finite.dred": 20,
@@ -52,19 +52,19 @@ HOST_JITS = {"rlgen.algos.samplers.fixed"}  # samples its training set once, bef
 
 @cache
 def library() -> Mapping[str, ast.Module]:
-    """Syntax tree of every module of rlgen by its dotted name; packages end in `.__init__`."""
+    """Return the syntax tree of every rlgen module by dotted name; packages end in `.__init__`."""
     trees = {}
     for top, package in (("rlgen", "rlgen"), ("envs", "rlgen.envs"), ("algos", "rlgen.algos")):
         for path in sorted((ROOT / top).rglob("*.py")):
             inside = path.relative_to(ROOT / top)
             if top == "rlgen" and inside.parts[0] in ("envs", "algos"):
-                continue  # the links, where they are followed
+                continue  # links to folders that are read directly
             trees[".".join([package, *inside.with_suffix("").parts])] = ast.parse(path.read_text())
     return trees
 
 
 def imports(name: str, nodes: Iterator[ast.AST], known: set[str]) -> set[str]:
-    """The modules of rlgen that the given nodes of module `name` import."""
+    """Return the modules of rlgen that the given nodes of module `name` import."""
     found = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -80,7 +80,7 @@ def imports(name: str, nodes: Iterator[ast.AST], known: set[str]) -> set[str]:
 
 
 def resolved(target: str, known: set[str]) -> str:
-    """The module in which a dotted name lies: itself, a package, or where it is defined."""
+    """Return the module of a dotted name: itself, a package, or where it is defined."""
     for module in (target, f"{target}.__init__", target.rpartition(".")[0]):
         if module in known:
             return module
@@ -88,7 +88,7 @@ def resolved(target: str, known: set[str]) -> str:
 
 
 def part(module: str) -> str:
-    """What the layers speak of: a folder or a module of rlgen."""
+    """Return the folder or module of rlgen by which layers are defined."""
     return module.split(".")[1]
 
 
@@ -100,7 +100,7 @@ def layer(module: str, layers: tuple[set[str], ...] = LAYERS, depth: int = 1) ->
 
 
 def outward_imports(trees: Mapping[str, ast.Module], known: set[str]) -> list[str]:
-    """Imports, among the known modules, of one that its importer should not know of."""
+    """List imports, among the known modules, that the layers forbid."""
     wrong = []
     for name, tree in trees.items():
         for target in imports(name, ast.walk(tree), known):
@@ -111,7 +111,7 @@ def outward_imports(trees: Mapping[str, ast.Module], known: set[str]) -> list[st
 
 
 def wrong_algos(trees: Mapping[str, ast.Module], known: set[str]) -> list[str]:
-    """Imports within `rlgen.algos` of a folder that the importer's should not know of."""
+    """List imports between folders of `rlgen.algos` that their layers forbid."""
     inside = {n: t for n, t in trees.items() if n.startswith("rlgen.algos.") and n.count(".") > 2}
     wrong = []
     for name, tree in inside.items():
@@ -122,13 +122,13 @@ def wrong_algos(trees: Mapping[str, ast.Module], known: set[str]) -> list[str]:
 
 
 def graph_of(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
-    """Which module imports which, imports inside functions and for types included."""
+    """Return each module's imports, including those inside functions and for types."""
     known, tops = set(trees), {"rlgen.__init__", "rlgen.envs.__init__", "rlgen.algos.__init__"}
     return {n: imports(n, ast.walk(tree), known) - {n} - tops for n, tree in trees.items()}
 
 
 def folders_of(graph: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The same of folders; the loose files of the three top folders stand for themselves."""
+    """Return the imports between folders; files directly in a top folder are their own nodes."""
 
     def folder(name: str) -> str:
         parts = name.split(".")
@@ -142,7 +142,7 @@ def folders_of(graph: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def circle_in(graph: dict[str, set[str]]) -> list[str]:
-    """Nodes that import each other in a ring; [] if there is none."""
+    """Return nodes that import each other in a cycle; [] if no cycle exists."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -151,9 +151,9 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
 
 
 def opened(start: str, trees: Mapping[str, ast.Module], graph: dict[str, set[str]]) -> set[str]:
-    """The files that a reader of a module opens: what it imports, directly or not.
+    """Return the files that a reader of a module opens: its direct and indirect imports.
 
-    A package's `__init__` that only hands on names is looked through, unless reading begins there.
+    A package's `__init__` that only re-exports names is not counted, unless reading starts there.
     """
     seen: set[str] = set()
     through: set[str] = set()
@@ -170,7 +170,7 @@ def opened(start: str, trees: Mapping[str, ast.Module], graph: dict[str, set[str
 
 
 def uses_of(trees: Mapping[str, ast.Module], names: set[str]) -> list[str]:
-    """Where an attribute or an imported name of the given names is used."""
+    """List the uses of attributes or imports with the given names."""
     found = []
     for module, tree in trees.items():
         for node in ast.walk(tree):
@@ -185,7 +185,7 @@ def uses_of(trees: Mapping[str, ast.Module], names: set[str]) -> list[str]:
 
 
 class WithoutWrappers(ast.NodeTransformer):
-    """Leaves out the `step_env` of an environment around another one, which passes the step on."""
+    """Transformer that removes `step_env`, in which wrappers step the wrapped environment."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | None:
         return None if node.name == "step_env" else self.generic_visit(node)
@@ -236,7 +236,7 @@ def test_how_many_files_a_reader_opens_is_printed(capsys, graph):
     with capsys.disabled():
         print("\nfiles opened to read:", end=" ")
         print(", ".join(f"{name.rpartition('.')[2]} {n}" for name, n in counts.items()))
-    assert max(counts.values()) <= 20  # ten is the aim; declared interfaces take them there
+    assert max(counts.values()) <= 20  # the aim is ten, reached if interfaces are declared
 
 
 def test_no_folder_is_crowded():
@@ -316,7 +316,7 @@ def test_a_step_outside_the_rollout_is_seen():
     assert uses_of(outside_steppers(trees), {"step_env"}) != []
 
 
-# What rlgen imports from others comes first: their own effects are not ours to answer for.
+# Dependencies are imported first, so that their own side effects are not counted.
 IMPORT_ALL = """
 import importlib, logging, os, random, sys, warnings
 import jax, flax, optax, gymnax, numpy, rich.progress, scipy.stats, tyro

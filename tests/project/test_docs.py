@@ -1,6 +1,6 @@
-"""The documentation names what there is, all of it, and what it tells to type is understood.
+"""The documentation covers all components, names no others, and its commands are valid.
 
-`make docs` builds the site, with warnings as errors; nothing is built here.
+`make docs` builds the site with warnings as errors; these tests do not build it.
 """
 
 import ast
@@ -43,18 +43,18 @@ LISTED = [(kind, name) for kind in LISTS for name in registry.names(kind)]
 
 
 def blocks(text: str) -> str:
-    """All code without a language, which is what one types."""
+    """Return all code blocks without a language, which hold commands."""
     return "\n".join(re.findall(r"^```\n(.*?)^```", text, re.M | re.S))
 
 
 def commands(text: str) -> list[list[str]]:
-    """Every `rlgen` command line of a page, in words, without comments."""
+    """Return every `rlgen` command of a page as a list of words, without comments."""
     lines = blocks(text).splitlines()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("rlgen ")]
 
 
 def slug(title: str) -> str:
-    """A heading's anchor, as the site and code hosts make it."""
+    """Return a heading's anchor as the site and code hosts generate it."""
     plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).replace("`", "").strip().lower()
     return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
 
@@ -66,7 +66,7 @@ def headings(text: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def quick():
-    """Fields without their help, whose source would be read again and again."""
+    """Skip the help texts of fields, whose source would be read repeatedly."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "attributes", lambda kind: {})
         yield
@@ -74,7 +74,7 @@ def quick():
 
 @pytest.fixture(scope="module")
 def fields(quick):
-    """The options of `rlgen train` for some names, such as `--seed`; built once each."""
+    """Function that returns the options of `rlgen train` for given names, built once each."""
     known: dict[tuple, dict[str, config.Leaf]] = {}
 
     def of(names: dict[str, str]) -> dict[str, config.Leaf]:
@@ -107,12 +107,12 @@ def test_navigation_has_every_page_and_no_other():
 def test_every_component_has_a_page(kind, name):
     page = f"{FOLDERS[kind]}/{name}.md"
     if page not in PAGES:
-        pytest.skip("nobody has written of it yet: its docstring stands there")
+        pytest.skip("it has no page yet: the site shows its docstring")
     assert f"<!-- defaults: {kind}/{name} -->" in PAGES[page]
     told = ("**Level.**", "**Episode.**", "**Source.**") if kind == "envs" else PARTS
     assert [part for part in told if part not in PAGES[page]] == []
     assert any(name in " ".join(line).replace("/", " ") for line in commands(PAGES[page])), (
-        "no command of the page names it"
+        "no command on the page names it"
     )
 
 
@@ -122,12 +122,12 @@ def test_every_part_has_an_entry(kind, name):
     assert f"<!-- list: {kind} -->" in page
     _, found, entry = page.partition(f"\n## {name}\n")
     if not found:
-        pytest.skip("nobody has written of it yet: the list leads to its reference")
+        pytest.skip("it has no entry yet: the list links to its reference")
     assert f"<!-- defaults: {kind}/{name} -->" in entry.partition("\n## ")[0]
 
 
 def test_a_new_component_has_a_page_before_anybody_writes_one(hooks, monkeypatch):
-    """Else a new method would not be one new file that touches no other."""
+    """Otherwise adding a method would require more than one new file."""
     assert hooks.docs_tables.unwritten() == {}
     patterns = {"recipes": "nowhere/{}.md", "scores": "methods.md#{}"}
     monkeypatch.setattr(hooks.docs_tables, "PAGES", patterns)
@@ -154,9 +154,9 @@ def test_links_lead_somewhere(path):
     links = re.findall(r"\]\((?!\w+:)([^)\s#]*)#?([^)\s]*)\)|src=\"()([^\"]+)\"", prose)
     for target, anchor, _, picture in links:
         there = (path.parent / (target or picture)).resolve() if target or picture else path
-        assert there.exists(), f"{target or picture} is not there"
+        assert there.exists(), f"{target or picture} does not exist"
         if anchor and there in TEXTS:
-            assert anchor in headings(TEXTS[there]), f"{target} has no #{anchor}"
+            assert anchor in headings(TEXTS[there]), f"{target} has no anchor #{anchor}"
 
 
 @pytest.mark.thorough
@@ -169,7 +169,7 @@ def test_training_commands_are_understood(path, fields):
         assert all(option.startswith("--") for option in given), args
         names = {n: given[f"--{n}"] for n in NAMES if f"--{n}" in given} | {"recipe": args[0]}
         if "." in names.get("env", "") or registry.missing_extra(names.get("env", "maze")):
-            continue  # an example's own environment, or one that is not installed
+            continue  # an environment of an example, or one that is not installed
         known = fields(names)
         for option, value in given.items():
             assert option in known or option == "--out", f"{' '.join(args)}: {option}"
@@ -243,7 +243,7 @@ def test_equations_are_not_looked_for_in_code(hooks):
 
 @pytest.mark.parametrize("name", ["plr", "groove"])
 def test_default_tables_say_what_the_code_says(name, hooks, quick):
-    """Typed as a table shows it, every field is what it is by default."""
+    """Parsing a table's entry for a field gives the field's default."""
     table = hooks.docs_tables.expand("defaults", f"recipes/{name}")
     rows = {
         row[0]: row[1:]
@@ -272,7 +272,7 @@ def test_unknown_tables_are_refused(hooks, kind, what):
 
 
 def test_the_reference_has_every_public_module(hooks):
-    """Of the library all; of what components are made of, the components alone."""
+    """It has all library modules, and the component modules without their helpers."""
     found = {name for names in hooks.modules().values() for name in names}
     components = {module for kind in registry.KINDS for module in registry.modules(kind).values()}
     used_through_one = {"rlgen.cli": "rlgen.cli.main", "rlgen.testing": "rlgen.testing"}

@@ -1,4 +1,4 @@
-"""The examples in the guide on components are complete, work, and keep the laws of their kind."""
+"""The examples in the guide on components are complete, run, and pass the law tests."""
 
 import importlib
 import re
@@ -22,7 +22,7 @@ EXAMPLES = dict(re.findall(r"^## An? (\w+)\n.*?^```python\n(.*?)^```", TEXT, re.
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """Imports an example as a user's own module, with run-time checking of its annotations."""
+    """Function that imports an example as a user's module, with run-time type checks."""
     folder = tmp_path_factory.mktemp("examples")
     for name, source in EXAMPLES.items():
         (folder / f"contributed_{name}.py").write_text(source)

@@ -1,4 +1,4 @@
-"""The notebooks in `notebooks/`: clean in git, and run top to bottom from a built wheel."""
+"""The notebooks in `notebooks/`: stripped of output, and runnable from a built wheel."""
 
 import ast
 import json
@@ -26,8 +26,8 @@ NAMES = [
     "03_learn_a_learning_rule",
     "04_bring_your_own_levels",
 ]
-OWN = re.compile(r"rlgen[-_.]|__editable__|_?rlgen$")  # of an installed rlgen, as files are called
-NOWHERE = "http://127.0.0.1:9"  # a proxy that answers nothing: no cell may need the network
+OWN = re.compile(r"rlgen[-_.]|__editable__|_?rlgen$")  # names of files of an installed rlgen
+NOWHERE = "http://127.0.0.1:9"  # a proxy that never answers, as no cell may need the network
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -74,7 +74,7 @@ def test_every_cell_is_python_but_for_the_installation(path):
 
 
 def test_what_it_points_at_is_there(path):
-    """Files of the repository that the text names, commands, and other notebooks."""
+    """Files, commands and other notebooks named in the text exist."""
     text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     named = re.findall(r"`((?:docs|scripts|rlgen)/[\w/.-]+\.\w+|[A-Z]+\.md)`", text)
     assert named and [name for name in named if not (ROOT / name).is_file()] == []
@@ -93,7 +93,7 @@ def wheel(tree, tmp_path_factory) -> Path:  # noqa: F811
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory) -> Path:
-    """The interpreter of an environment with all that is installed here, except rlgen."""
+    """The interpreter of an environment with all packages installed here except rlgen."""
     home = tmp_path_factory.mktemp("venv")
     venv.create(home, with_pip=False, symlinks=True)
     libraries = home / "libraries"
@@ -142,7 +142,7 @@ def test_it_runs_from_a_wheel(path, wheel, python, tmp_path):
         timeout=600,
         resources={"metadata": {"path": str(tmp_path / "here")}},
     )
-    client.owns_km = True  # to shut the kernel down, which holds a gigabyte
+    client.owns_km = True  # so that the kernel, which holds a gigabyte, is shut down
     client.execute(env=environment(wheel))
     *cells, last = [cell for cell in notebook.cells if cell.cell_type == "code"]
     (found,) = last.outputs

@@ -1,4 +1,4 @@
-"""What reaches a user: wheel, source distribution, editable install; the lock; the versions."""
+"""Distributions: wheel, source distribution, editable install, lock file and versions."""
 
 import ast
 import os
@@ -29,7 +29,7 @@ MODULES = {
 }
 
 # Runs with the site-packages of this environment but without its `.pth` files, so that the
-# editable rlgen installed here cannot stand in for what the built package lacks.
+# editable rlgen installed here cannot supply files that the built package lacks.
 IMPORT = """
 import site, sys
 from importlib.metadata import entry_points
@@ -60,18 +60,18 @@ def pip_install(target: Path, *what: str | Path) -> None:
 
 
 def name_of(requirement: str) -> str:
-    """`Orbax_Checkpoint>=1` and `orbax-checkpoint [x]` are both `orbax-checkpoint`."""
+    """Return a normalised name: `Orbax_Checkpoint>=1` becomes `orbax-checkpoint`."""
     return re.sub(r"[-_.]+", "-", re.split(r"[\s\[<>=!~;(]", requirement)[0]).lower()
 
 
 def package_of(folder: Path) -> str:
-    """Dotted name of the package that a folder of the repository becomes."""
+    """Return the dotted name of the package that a folder of the repository becomes."""
     name = ".".join(folder.relative_to(ROOT).parts)
     return name if name.startswith("rlgen") else f"rlgen.{name}"
 
 
 def library_files() -> dict[Path, str]:
-    """Every Python file of the library, and the name it has in the wheel."""
+    """Return every Python file of the library with its name in the wheel."""
     links = (ROOT / "rlgen" / "envs", ROOT / "rlgen" / "algos")
     tops = [ROOT / folder for folder in {folder.split("/")[0] for folder in FOLDERS.values()}]
     paths = [path for top in tops for path in top.rglob("*.py")]
@@ -81,7 +81,7 @@ def library_files() -> dict[Path, str]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory) -> Path:
-    """A copy of the files that git would keep; building leaves traces, and stale ones mislead."""
+    """A copy of the files that git does not ignore, so that build artefacts do not interfere."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     copy = tmp_path_factory.mktemp("tree")

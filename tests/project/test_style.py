@@ -1,4 +1,4 @@
-"""Budgets and habits that every file keeps, so that each can be read on one screen or two."""
+"""Limits and conventions for every file, so that each can be read on one screen or two."""
 
 import ast
 import re
@@ -17,10 +17,10 @@ LIBRARY = ("rlgen/", "envs/", "algos/")
 FILE_LINES, MEDIAN_LINES, FUNCTION_LINES, PARAMETERS, NESTING = 700, 150, 50, 7, 2
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-BRANCHES = (ast.For, ast.While, ast.If, ast.Match)  # `with` and `try` frame, they do not branch
+BRANCHES = (ast.For, ast.While, ast.If, ast.Match)  # `with` and `try` do not branch
 Check = Callable[[ast.Module], list[str]]
 
-# One letter of each stands in brackets, so that this file passes its own test.
+# One letter of each pattern is in brackets, so that this file passes its own test.
 PRIVATE = {
     "a path of one machine": r"(?<![\w.~}])/(?:wor[k]|roo[t]|home/\w+|Users/\w+)/",
     "a package registry": r"pyp[i]\.org|pythonhoste[d]|registry\.npmj[s]|conda\.anacond[a]",
@@ -29,7 +29,7 @@ PRIVATE = {
 
 
 def tracked() -> list[Path]:
-    """Every file that is, or on `git add` would be, in the repository; links are not followed."""
+    """Return every file that is tracked by git or would be on `git add`; links are left out."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     out = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
     paths = [ROOT / name for name in out.split("\0") if name]
@@ -38,7 +38,7 @@ def tracked() -> list[Path]:
 
 @cache
 def python_files(*folders: str) -> dict[str, str]:
-    """Text of the Python files in the given folders (all by default), by path from the root."""
+    """Return the text of Python files in the given folders (default: all), by relative path."""
     names = [p.relative_to(ROOT).as_posix() for p in tracked() if p.suffix == ".py"]
     return {n: (ROOT / n).read_text() for n in names if not folders or n.startswith(folders)}
 
@@ -53,7 +53,7 @@ def functions(tree: ast.AST) -> Iterator[Function]:
 
 
 def depth(node: ast.AST) -> int:
-    """How deep control flow is nested below a node; `elif` and inner functions start no level."""
+    """Return the nesting depth of control flow in a node; `elif` and inner functions add none."""
     deepest = 0
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Function | ast.ClassDef):
@@ -83,7 +83,7 @@ def wide_functions(tree: ast.Module) -> list[str]:
 
 
 def shadowing_fields(tree: ast.Module) -> list[str]:
-    """Fields of named tuples that hide the tuple's own `index` and `count`."""
+    """List fields of named tuples that hide the tuple's methods `index` and `count`."""
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     tuples = [c for c in classes if any("NamedTuple" in ast.unparse(b) for b in c.bases)]
     fields = [(c.name, f.target) for c in tuples for f in c.body if isinstance(f, ast.AnnAssign)]
@@ -92,20 +92,20 @@ def shadowing_fields(tree: ast.Module) -> list[str]:
 
 
 def loose_imports(tree: ast.Module) -> list[str]:
-    """Star imports, and postponed annotations, which would switch run-time checking off."""
+    """List star imports and postponed annotations, which would disable run-time checks."""
     found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     bad = [i for i in found if i.module == "__future__" or any(a.name == "*" for a in i.names)]
     return [f"line {i.lineno}: {ast.unparse(i)}" for i in bad]
 
 
 def private_text(text: str) -> list[str]:
-    """What belongs to one machine and not to the project."""
+    """List text that belongs to one machine and not to the project."""
     lines = enumerate(text.splitlines(), 1)
     return [f"line {i}: {what}" for i, s in lines for what, p in PRIVATE.items() if re.search(p, s)]
 
 
 def breaches(check: Check, *folders: str) -> str:
-    """What breaks a rule in the given folders (all by default), one a line."""
+    """Return the breaches of a rule in the given folders (default: all), one per line."""
     trees = {name: parsed(text) for name, text in python_files(*folders).items()}
     return "\n".join(f"{name}: {said}" for name, tree in trees.items() for said in check(tree))
 
@@ -121,7 +121,7 @@ def test_the_library_nests_little():
 
 def test_no_file_is_long():
     lengths = {name: len(text.splitlines()) for name, text in python_files().items()}
-    del lengths["rlgen/protocols.py"]  # all interfaces, so that a reader opens one file for them
+    del lengths["rlgen/protocols.py"]  # all interfaces are in one file on purpose
     assert {name: n for name, n in lengths.items() if n > FILE_LINES} == {}
 
 

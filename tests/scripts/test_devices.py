@@ -1,4 +1,4 @@
-"""Scripts can still make several devices of the CPU once they are imported."""
+"""After scripts are imported, the number of CPU devices can still be set."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from tests.paths import ROOT
 @pytest.mark.parametrize(
     ("script", "ask"),
     [
-        ("demo", "jax.config.update('jax_num_cpu_devices', 2)"),  # refused once JAX has started
+        ("demo", "jax.config.update('jax_num_cpu_devices', 2)"),  # an error once JAX has started
         ("sweep", "sweep._choose_devices({'devices': '2'}, by_ray=False)"),
     ],
 )

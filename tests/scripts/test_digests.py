@@ -1,4 +1,4 @@
-"""What `scripts/digests.py` calls equal, and under which names, on made-up arrays."""
+"""Comparisons and renamings of `scripts/digests.py`, on synthetic arrays."""
 
 import importlib.util
 import json
@@ -82,7 +82,7 @@ def test_the_digest_is_of_names_and_parts_in_any_order(digests):
     ("old", "new", "renamed"),
     [
         ("num_queued", "per_slot", {"num_queued": "per_slot"}),
-        ("num_queued", "per_slot", {"per_slot": "num_queued"}),  # the revision is the newer one
+        ("num_queued", "per_slot", {"per_slot": "num_queued"}),  # the revision is newer
         ("slots.note.depth", "slots.info.depth", {"note": "info"}),
         ("slots.memory", "slots.state", {"slots.memory": "slots.state"}),
         ("buffer.memory", "buffer.memory", {"slots.memory": "slots.state"}),

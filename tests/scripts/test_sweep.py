@@ -1,4 +1,4 @@
-"""Sweeps as a user types them, at tiny size: what is refused, cut, gone on with, and told."""
+"""Tiny sweeps by the command line: invalid input, interruption, resumption, tables."""
 
 import csv
 import importlib.util
@@ -21,7 +21,7 @@ from tests.core.runs.test_runs import same
 from tests.paths import ROOT, TESTS
 
 SCRIPTS = ROOT / "scripts"
-TRIAL = (  # trains in no time: 16 env steps an update, 6 updates in chunks of 3
+TRIAL = (  # very fast: 16 env steps per update, 6 updates in chunks of 3
     "standins.trial --env standins.arm --steps 96 --chunk 3 --seeds 2 --log-levels 0 --suite= --out"
 )
 RATES = "student.learner.rate=0.1,0.2"
@@ -60,7 +60,7 @@ def trained(run):
 
 @pytest.fixture(scope="module")
 def whole(sweep, tmp_path_factory):
-    """Two rates, and nothing went wrong."""
+    """A complete sweep over two learning rates."""
     out = tmp_path_factory.mktemp("sweep") / "whole"
     assert trial(sweep, out, "--grid", RATES, "--preset", "strong") == 0
     return out
@@ -178,14 +178,14 @@ def test_a_point_that_fails_is_named_and_stops_no_other(sweep, tmp_path, capsys)
     said = capsys.readouterr().out.replace("\n", " ")
     assert "1-bad-update-4 failed: update 5: loss of seed 0 is not finite." in said
     rows = list(csv.DictReader((out / "sweep.csv").open()))
-    assert [row["state"] for row in rows] == ["failed", "done"]  # neither has a solve rate
+    assert [row["state"] for row in rows] == ["failed", "done"]  # neither point has a solve rate
     assert "- 1-bad-update-4 failed: update 5" in (out / "sweep.md").read_text()
     assert checkpoint.updates(out / "1-bad-update-4")[-1] == 3
 
 
 @pytest.mark.thorough
 def test_what_was_killed_is_gone_on_with_bit_for_bit(sweep, whole, tmp_path):
-    """A kill -9 in the middle of the second point."""
+    """The sweep is killed (kill -9) in the middle of the second point."""
     out = tmp_path / "sweep"
     grid = ["--grid", RATES, "--preset", "strong"]
     killer = (
@@ -195,7 +195,7 @@ def test_what_was_killed_is_gone_on_with_bit_for_bit(sweep, whole, tmp_path):
         "save, saved = checkpoint.save, []\n"
         "def then_die(folder, *args):\n"
         "    save(folder, *args); saved.append(folder.name)\n"
-        "    if len(saved) == 3: os.kill(os.getpid(), 9)\n"  # halfway through the second
+        "    if len(saved) == 3: os.kill(os.getpid(), 9)\n"  # halfway through the second point
         "checkpoint.save = then_die\n"
         "sys.exit(sweep.main(sys.argv[3:]))"
     )
@@ -263,7 +263,7 @@ def test_ray_gives_the_same_runs_with_two_workers(whole, tmp_path):
 
 @pytest.fixture(scope="module")
 def scored(sweep, tmp_path_factory):
-    """A point that plays a suite; the programs are those of test_reproduce.py."""
+    """A sweep with one point that plays a suite, using the programs of test_reproduce.py."""
     out = tmp_path_factory.mktemp("scored") / "sweep"
     command = ["dr", "--env", "cart-pole", *SMALL.split(), "--seeds", "2", "--steps", "128"]
     command += ["--grid", "seed=0", "--out", str(out)]

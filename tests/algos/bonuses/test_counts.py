@@ -1,4 +1,4 @@
-"""Counts of visits against Python's dictionaries, and the tables that hold them."""
+"""Visit counts, compared with Python dictionaries, and the tables that hold them."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ class Eventful(testing.Probe):
 
 
 def visits(before, after):
-    return {"position": Visit(cast(Any, before), cast(Any, after))}  # numpy's arrays
+    return {"position": Visit(cast(Any, before), cast(Any, after))}  # NumPy arrays
 
 
 def played(seed, num_keys=Z):
-    """A made-up rollout whose visits and observations fit together; an observation is one key."""
+    """Synthetic rollout with consistent visits and observations; an observation is one key."""
     rng = np.random.default_rng(seed)
     rollout = jax.tree.map(np.asarray, testing.random_rollout(seed, T, N, 1))
     key = rng.integers(0, num_keys, (T + 1, N)).astype(np.int32)
@@ -42,7 +42,7 @@ def played(seed, num_keys=Z):
 
 
 def going_on(seed, **options):
-    """Two rollouts, of which the second begins where the first ended."""
+    """Two rollouts; the second begins where the first ended."""
     one, two = played(seed, **options), played(seed + 1, **options)
     begins = (one.terminated | one.truncated)[-1]
     two = two._replace(first=np.concatenate([begins[None], two.first[1:]]))
@@ -54,7 +54,7 @@ def going_on(seed, **options):
 
 
 def keys_of(rollout, key):
-    """Keys before and after each step, and whether the latter is known."""
+    """Return the keys before and after each step, and whether the key after it is known."""
     if key == "position":
         return *rollout.visits["position"], np.ones((T, N), bool)
     known = ~(rollout.terminated | rollout.truncated)
@@ -62,7 +62,7 @@ def keys_of(rollout, key):
 
 
 def slow_counts(rollouts, key, num_groups=1):
-    """How often the successor's key was met by the end of each step, 0 where it is unknown."""
+    """Count the visits to each successor's key by the end of its step; 0 where it is unknown."""
     met, times = [Counter() for _ in range(num_groups)], []
     for rollout in rollouts:
         before, after, known = keys_of(rollout, key)
@@ -88,7 +88,7 @@ def slow_episodic(rollouts, key):
 
 
 def judged(bonus, rollouts):
-    """The bonuses [sum of T, N] and the last metrics."""
+    """Return the bonuses, [sum of T, N], and the last metrics."""
     state, apply = bonus.init(jax.random.key(0), N), jax.jit(bonus.apply)
     found, metrics = [], {}
     for rollout in rollouts:
@@ -107,7 +107,7 @@ def test_exact_counts_are_those_of_a_dictionary(num_groups):
         assert metrics == {"counts_full": 1.0, "counts_distinct": Z}
 
 
-def test_as_many_groups_as_slots_are_tables_of_their_own():
+def test_one_group_per_slot_gives_separate_tables():
     rollout = played(3)
     together, _ = judged(counts.build(LINE, num_groups=N), [rollout])
     alone = counts.build(LINE)
@@ -191,7 +191,7 @@ def test_a_rollout_longer_than_there_are_stamps_is_refused():
         count_tables.mark_visits(count_tables.no_marks(1, 4, False), cells, tags, flags, flags)
 
 
-def test_the_most_episodes_of_one_call_are_told_apart():
+def test_the_most_episodes_of_one_call_are_distinguished():
     shape = (count_tables.MOST_EPISODES, 1)
     key = np.arange(shape[0])[:, None] % 3
     cells = count_tables.Around(*[jnp.asarray(x, jnp.int32) for x in (key, (key + 1) % 3)])
@@ -205,10 +205,10 @@ def test_the_most_episodes_of_one_call_are_told_apart():
     assert {*np.flatnonzero(end == int(marks.stamp[0]))} == {*last}
 
 
-def test_hashes_tell_keys_apart():
+def test_hashes_distinguish_keys():
     pair = np.asarray(jax.jit(state_keys.lanes)(jnp.arange(2**15).reshape(1, -1)))[0]
     assert len(np.unique(pair, axis=0)) == 2**15
-    for lane in pair.T:  # as even as throws of a die: 128 +- 11 in each of 256 cells
+    for lane in pair.T:  # uniform hashes: 128 +- 11 in each of 256 cells
         filled = np.bincount(lane & 255, minlength=256)
         assert filled.min() > 60 and filled.max() < 200
     same_cell = (pair[:, 0] & 255) == 0
@@ -245,7 +245,7 @@ def test_defaults_follow_the_environment(module):
     assert (seen.key, seen.pairs, seen.features) == ("observation", True, ())
     assert module.build(Eventful(), **module.VARIANTS["event"]).features == ("event",)
     hashed = module.build(LINE, log_size=2).init(jax.random.key(0), N)
-    assert jax.tree.leaves(hashed)[0].shape[-1] == 4  # smaller than a cell for each position
+    assert jax.tree.leaves(hashed)[0].shape[-1] == 4  # smaller than one entry per position
     assert jax.tree.leaves(module.build(LINE).init(jax.random.key(0), N))[0].shape[-1] == Z
 
 
@@ -262,14 +262,14 @@ def test_defaults_follow_the_environment(module):
 @pytest.mark.parametrize("name", ["counts", "episodic"])
 def test_what_cannot_be_counted_is_refused(name, fields, sentence):
     bonus = registry.make_bonus(name, LINE)
-    for field, value in fields.items():  # the tests' type checker would stop a call before
+    for field, value in fields.items():  # a call would be stopped by the type checker
         object.__setattr__(bonus, field, value)
     with pytest.raises(ValueError, match=f"{name}.*{sentence}"):
         bonus.__post_init__()
 
 
 def test_an_environment_without_the_feature_is_refused(monkeypatch):
-    monkeypatch.setattr(registry, "_able", lambda ability: ["maze"])  # else builds all there are
+    monkeypatch.setattr(registry, "_able", lambda ability: ["maze"])  # else it builds all envs
     with pytest.raises(ValueError, match="counts with key=position needs an environment with pos"):
         counts.build(testing.Probe(), key="position")
 

@@ -1,4 +1,4 @@
-"""E3B: its ellipses against dense inverses, what its features learn from, and its products."""
+"""E3B: its ellipses against dense inverses, the training data of its features, its products."""
 
 from dataclasses import replace
 from functools import partial
@@ -23,11 +23,11 @@ from tests.standins.rollouts import check_what_counts, with_successors
 T, N, D, RIDGE = 24, 6, 5, 0.1
 KEY = jax.random.key(0)
 FORMS = ("scan", "dual")
-Steps: Any = ellipse.Steps  # of numpy arrays here
+Steps: Any = ellipse.Steps  # holds NumPy arrays here
 
 
 def dense(phi, begin, first, known, covariance):
-    """One slot in double precision: the bonuses, and C at the end."""
+    """Return one slot's bonuses and its final C, computed in double precision."""
     bonuses = []
     for t in range(len(phi)):
         if first[t]:
@@ -43,7 +43,7 @@ def dense(phi, begin, first, known, covariance):
 
 @pytest.fixture(scope="module")
 def steps():
-    """Features, and episodes some of which go on from before."""
+    """Features of episodes, some of which continue from an earlier rollout."""
     data = with_successors(0, T, N)
     rng = np.random.default_rng(2)
     phi = rng.normal(size=(T + 1, N, D)).astype(np.float32)
@@ -54,7 +54,7 @@ def steps():
 
 @partial(jax.jit, static_argnums=2)
 def follow(inverse, steps, form):
-    return ellipse.follow(inverse, steps, RIDGE, form, chunk=10)  # which divides no length here
+    return ellipse.follow(inverse, steps, RIDGE, form, chunk=10)  # 10 divides none of the lengths
 
 
 @pytest.mark.thorough
@@ -115,7 +115,7 @@ def test_rounding_does_not_add_up_over_ten_thousand_steps(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_is_not_finite_is_paid_nothing_and_forgotten_by_its_slot_alone(form, steps):
+def test_non_finite_features_have_no_bonus_and_reset_only_their_slot(form, steps):
     inverse = ellipse.round_ellipse(N, D, RIDGE)
     plain = follow(inverse, steps, form)
     t = int(np.flatnonzero(steps.known[:, 4])[3])
@@ -166,7 +166,7 @@ def test_credit_says_which_observation_a_step_is_paid_for():
     for name, bonus in bonuses.items():
         paid[name] = np.asarray(jax.jit(bonus.apply)(KEY, state, data, jnp.ones(N))[1])
     first, done = np.asarray(data.first), np.asarray(data.done)
-    np.testing.assert_allclose(power, phi.shape[-1], rtol=1e-3)  # so that P stays in range
+    np.testing.assert_allclose(power, phi.shape[-1], rtol=1e-3)  # keeps P in range
     np.testing.assert_allclose(paid["current"][first], power[:-1][first] / RIDGE, rtol=1e-5)
     np.testing.assert_array_equal(paid["zeroed"], np.where(first, 0, paid["current"]))
     later = np.where(done[:-1], 0, paid["current"][1:])
@@ -187,7 +187,7 @@ def test_nothing_is_learned_across_episodes_or_from_slots_without_weight():
 
 
 class Aimless(Actor):
-    """Acts at random."""
+    """Actor that chooses random actions."""
 
     def act(self, key, state, carry, obs, first):
         action = jax.random.randint(key, first.shape, 0, 7)
@@ -219,7 +219,7 @@ def test_inverse_dynamics_learn_which_action_was_taken_in_a_maze():
         return jax.lax.scan(update, bonus.init(key_init, 16), jax.random.split(key_learn, 60))[1]
 
     metrics = train(KEY)
-    chance = np.log(7)  # of which two turn, one moves, and four do nothing
+    chance = np.log(7)  # two actions turn, one moves, and four do nothing
     assert metrics["inverse_loss"][0] > 0.9 * chance
     assert metrics["inverse_loss"][-1] < 0.75 * chance
     assert metrics["inverse_accuracy"][-1] > 2 / 7
@@ -274,9 +274,9 @@ def test_products_are_of_one_and_the_same_state():
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, message, monkeypatch):
-    monkeypatch.setattr(registry, "_able", lambda ability: ["maze"])  # else builds all there are
+    monkeypatch.setattr(registry, "_able", lambda ability: ["maze"])  # else it builds all envs
     bonus = e3b.tiny(Probe())
-    for field, value in fields.items():  # the tests' type checker would stop a call before
+    for field, value in fields.items():  # a call would be stopped by the type checker
         object.__setattr__(bonus, field, value)
     with pytest.raises(ValueError, match=message):
         bonus.__post_init__()

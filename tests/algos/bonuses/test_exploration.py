@@ -1,4 +1,4 @@
-"""The exploration study: its levels, its resumption, and (slow) the orderings that it is about."""
+"""The exploration study: its levels, its resumption, and (slow) the orderings it reports."""
 
 import importlib
 import sys
@@ -15,7 +15,7 @@ FOLDER = str(ROOT / "scripts" / "reproduce")
 
 @pytest.fixture(scope="module")
 def study():
-    """The scripts, imported as they import each other."""
+    """The study's scripts, imported by the names under which they import each other."""
     sys.path.insert(0, FOLDER)
     names = ("_exploration_run", "_exploration_tasks", "exploration")
     yield [importlib.import_module(name) for name in names]
@@ -24,7 +24,7 @@ def study():
 
 @pytest.fixture
 def small(study, monkeypatch):
-    """The study at its smallest: two values of one dial, two bonuses."""
+    """The smallest study: one task with two values of its parameter, and two bonuses."""
     run, tasks, script = study
     monkeypatch.setattr(run, "POOL", 8)
     monkeypatch.setattr(run, "ATTEMPTS", 4)
@@ -58,7 +58,7 @@ def test_a_pool_has_exactly_as_many_levels_as_there_are_contexts(study, monkeypa
         return len(np.unique(np.concatenate(rows, 1), axis=0))
 
     assert [met(1), met(3)] == [1, 3]
-    assert met(0) > 8  # more than the pool holds: fresh ones
+    assert met(0) > 8  # more than the pool holds: new levels
 
 
 @pytest.mark.thorough
@@ -72,7 +72,7 @@ def test_a_study_is_written_resumed_and_drawn(small, tmp_path, monkeypatch):
     with np.load(tmp_path / "corridors-global.npz") as cell:
         assert cell["trained"].shape == (2, 2) and cell["visits"].shape == (2, 16)
         assert cell["steps"][-1] == task.steps
-        # One episode of three steps: each pays what its position is worth, then nothing follows.
+        # One episode of three steps: each has the bonus of its position; no steps follow.
         assert np.isfinite(cell["paid"][:, :3]).all() and (cell["visits"].sum(1) == 48).all()
     text = (tmp_path / "study.md").read_text()
     assert "| sharing 0 |" in text and "Interquartile mean" in text
@@ -117,11 +117,11 @@ def test_wrong_options_are_refused(study, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-# Orderings of the study, a minute or two each on one core; docs/results.md has them at full length.
+# Orderings of the study, one or two minutes each on one core; docs/results.md has the long runs.
 
 
 def solved(study, task, bonus, value, steps):
-    """The share of episodes solved at the end of training by one agent."""
+    """Return the share of episodes that one agent solves at the end of training."""
     run, tasks, _ = study
     cell = run.run_cell(tasks.TASKS[task]._replace(values=(value,)), bonus, 1, steps)
     return float(cell.trained[0, 0])
@@ -141,6 +141,6 @@ def test_the_product_succeeds_on_one_level_and_on_new_ones(study, contexts, step
 
 @pytest.mark.slow
 def test_the_feature_decides_whether_levels_share_anything(study):
-    """The same task: events recur in every level, positions do not."""
+    """In one task, events recur in every level and positions do not."""
     assert solved(study, "keyroom", "global, events", 0, 2e6) >= 0.6
     assert solved(study, "keyroom", "global", 0, 2e6) <= 0.4

@@ -1,4 +1,4 @@
-"""Curiosity and RIDE: their formulas, and what their models learn from."""
+"""Curiosity and RIDE: their formulas, and the training data of their models."""
 
 from dataclasses import replace
 
@@ -19,14 +19,14 @@ BONUS = icm.tiny(Probe())
 
 
 def by_hand(head, x):
-    """A hidden layer of ReLUs and a linear one, in numpy."""
+    """Apply a ReLU hidden layer and a linear output layer, in NumPy."""
     hidden = np.maximum(x @ np.asarray(head["hidden"]) + np.asarray(head["hidden_bias"]), 0)
     return hidden @ np.asarray(head["out"]) + np.asarray(head["out_bias"])
 
 
 @pytest.fixture(scope="module")
 def judged():
-    """A rollout, a state that has learned a little, its features [T + 1, N, d] and its bonus."""
+    """A rollout, a state after one update, its features, [T + 1, N, d], and its bonus."""
     data = with_successors(0, T, N)
     apply = jax.jit(BONUS.apply)
     state = apply(KEY, BONUS.init(KEY, N), data, ONES)[0]
@@ -75,7 +75,7 @@ def test_nothing_is_learned_across_episodes_or_from_slots_without_weight(module)
     @jax.jit
     def learn(data):
         new = bonus.apply(KEY, state, data, weight)[0]
-        return new.networks if module is ride else new  # the counts are each slot's own
+        return new.networks if module is ride else new  # each slot has its own counts
 
     check_what_counts(learn, data)
 
@@ -95,7 +95,7 @@ def test_whether_the_encoder_learns_from_the_forward_model(through):
 
 
 def test_what_can_be_foreseen_is_soon_not_paid_and_what_cannot_is():
-    """Of two kinds of slots, in one the action decides what follows, in the other nothing does."""
+    """The action determines the next observation in half of the slots; it is random in the rest."""
     rng = np.random.default_rng(0)
     data = with_successors(0, T, N)
     foreseen = np.arange(N) < N // 2
@@ -107,7 +107,7 @@ def test_what_can_be_foreseen_is_soon_not_paid_and_what_cannot_is():
     data = data._replace(obs=obs[:-1], last_obs=obs[-1:], terminated=jnp.zeros((T, N), bool))
     data = data._replace(truncated=data.terminated)
     training = Training(share=1.0, num_minibatches=4, learning_rate=3e-3)
-    # Without its own loss the encoder stays: what is learned is to foresee, not to look away.
+    # Without a loss the encoder stays fixed, so the bonus can only fall by better predictions.
     changes = {"train_through": False, "inverse_coef": 0.0, "hidden": 32, "training": training}
     bonus = replace(BONUS, dynamics=replace(BONUS.dynamics, **changes))
 
@@ -130,7 +130,7 @@ def test_ride_pays_how_far_a_step_moved_and_less_for_each_return(counted, judged
     _, networks, _, _ = judged
     bonus = ride.build(Probe(), counted=counted)
     bonus = replace(bonus, dynamics=BONUS.dynamics)
-    cells = np.random.default_rng(5).integers(0, 5, (T + 1, N))  # few, so that they come again
+    cells = np.random.default_rng(5).integers(0, 5, (T + 1, N))  # few, so that they recur
     obs = jnp.asarray(np.random.default_rng(6).normal(size=(5, 4))[cells], jnp.float32)
     data = with_successors(0, T, N)._replace(obs=obs[:-1], last_obs=obs[-1:])
     state = bonus.init(KEY, N)._replace(networks=networks)

@@ -1,4 +1,4 @@
-"""Random network distillation and NovelD: what is new, what wears off, and what is learned from."""
+"""Random network distillation and NovelD: novelty, its decay, and the training data."""
 
 from dataclasses import replace
 
@@ -21,14 +21,14 @@ BONUS = rnd.tiny(Probe())
 
 
 def with_obs(data, obs):
-    """The rollout with other observations [T + 1, N, 4]."""
+    """Return the rollout with the given observations, [T + 1, N, 4]."""
     obs = jnp.asarray(obs, jnp.float32)
     return data._replace(obs=obs[:-1], last_obs=obs[-1:])
 
 
 @pytest.fixture(scope="module")
 def judged():
-    """A rollout, a state that has learned a little, and what it makes of the rollout."""
+    """A rollout, a state after one update, and the result of applying the bonus to the rollout."""
     data = with_successors(0, T, N)
     state = jax.jit(lambda: BONUS.init(KEY, N))()
     apply = jax.jit(BONUS.apply)
@@ -55,7 +55,7 @@ def test_what_is_paid_is_the_error_on_the_successor_before_learning(judged):
 def test_novelty_wears_off_where_it_was_seen_and_nowhere_else():
     training = Training(share=1.0, num_minibatches=4, learning_rate=1e-2)
     bonus = rnd.build(Probe(), num_outputs=16, training=training)
-    # Two observations in the slots that count, two others elsewhere.
+    # Two observations in the slots with weight, two others in the slots without.
     seen = np.arange(N) < N // 2
     which = np.random.default_rng(0).integers(0, 2, (T + 1, N)) + np.where(seen, 0, 2)
     data = with_obs(with_successors(0, T, N), np.eye(4)[which])
@@ -84,9 +84,9 @@ def test_nothing_is_learned_from_slots_without_weight_or_beyond_the_rollout(judg
     learn = jax.jit(lambda data, weight: bonus.apply(KEY, state, data, weight)[0])
     plain = learn(data, weight)
     wild = data._replace(obs=data.obs.at[:, 0].set(1e6), last_obs=data.last_obs - 1e6)
-    testing.assert_same(learn(wild, weight), plain, "learned from what must not count")
-    testing.assert_same(plain.target, state.target, "the target learned")
-    testing.assert_same(learn(data, 0 * weight), state, "a batch without weight was a step")
+    testing.assert_same(learn(wild, weight), plain, "trained on data that must not count")
+    testing.assert_same(plain.target, state.target, "the target network changed")
+    testing.assert_same(learn(data, 0 * weight), state, "a batch without weight changed the state")
     with pytest.raises(AssertionError, match="it did"):
         testing.assert_same(plain, state, "it did")
 
@@ -97,7 +97,7 @@ def test_noveld_pays_the_gain_in_novelty_once_an_episode(gate, judged):
     _, state, _ = judged
     bonus = noveld.build(Probe(), gate=gate, key="observation" * (gate != "none"), scale=0.5)
     bonus = replace(bonus, novelty=BONUS)
-    cells = np.random.default_rng(5).integers(0, 5, (T + 1, N))  # few, so that they come again
+    cells = np.random.default_rng(5).integers(0, 5, (T + 1, N))  # few, so that they recur
     values = np.random.default_rng(6).normal(size=(5, 4))
     data = with_obs(with_successors(0, T, N), values[cells])
     start = bonus.init(KEY, N)._replace(networks=state)
@@ -137,7 +137,8 @@ def test_a_share_of_the_rows_is_drawn_without_repetition(share, num):
     assert len(np.unique(rows)) == num and np.min(rows) >= 0 and np.max(rows) < 48
     other = Training(share=share, num_minibatches=4)._draw(jax.random.key(1), 48)
     assert share == 1 or not np.array_equal(rows, other)
-    assert (np.ptp(rows, axis=1) > 48 / 2).all() or share == 0.01  # all go through the rollout
+    # Each minibatch spans the rollout.
+    assert (np.ptp(rows, axis=1) > 48 / 2).all() or share == 0.01
 
 
 def test_the_loss_is_the_mean_over_the_rows_that_count():
@@ -151,13 +152,14 @@ def test_the_loss_is_the_mean_over_the_rows_that_count():
     training = Training(share=1.0, num_minibatches=1, num_epochs=1)
     fit, metrics = training.run(KEY, training.begin(jnp.float32(2.0)), loss, valid)
     np.testing.assert_allclose(metrics["loss"], 2 * (0 + 3 + 6) / 3, rtol=1e-6)
-    np.testing.assert_allclose(fit.params, 2 - training.learning_rate, rtol=1e-6)  # Adam's first
+    # Adam's first step has the length of the learning rate.
+    np.testing.assert_allclose(fit.params, 2 - training.learning_rate, rtol=1e-6)
     idle = Training(share=0.0)
     assert idle.run(KEY, fit, loss, valid) == (fit, {})
 
 
 @pytest.mark.thorough
-def test_states_that_are_numbers_are_told_apart():
+def test_integer_states_are_distinguished():
     env = chain.Chain()
     assert isinstance(encoders.encoder_for(env), encoders.Embedding)
     rows = encoders.Embedding().init(KEY, env, 8)
@@ -181,9 +183,9 @@ def test_states_that_are_numbers_are_told_apart():
     ],
 )
 def test_what_makes_no_sense_is_refused(component, field, value, message, monkeypatch):
-    monkeypatch.setattr(registry, "_able", lambda ability: ["chain"])  # else builds all there are
+    monkeypatch.setattr(registry, "_able", lambda ability: ["chain"])  # else it builds all envs
     component = replace(component)
-    object.__setattr__(component, field, value)  # the type checker would stop a call before
+    object.__setattr__(component, field, value)  # a call would be stopped by the type checker
     with pytest.raises(ValueError, match=message):
         component.__post_init__()
 

@@ -1,4 +1,4 @@
-"""A2C: each step has its own credit, groups their own optimisers; probes, and what is refused."""
+"""A2C: credit per step, optimisers per parameter group, probe environments, invalid input."""
 
 from dataclasses import dataclass, replace
 
@@ -27,7 +27,7 @@ class Corridor:
 
 @dataclass(frozen=True)
 class Walk(LevelEnv):
-    """A corridor of S states; its right end pays 1 and ends the episode."""
+    """Corridor of S states; reaching its right end gives reward 1 and terminates the episode."""
 
     @property
     def num_actions(self):
@@ -59,7 +59,7 @@ def tabular(**fields):
 
 
 def made_up():
-    """A rollout of random states, actions, rewards and values, and a table to learn it with."""
+    """Return random tabular parameters, and a rollout of random states, actions and rewards."""
     keys = jax.random.split(jax.random.key(1), 3)
     played = random_rollout(0, T, N, 1)
     played = played._replace(obs=jax.random.randint(keys[0], (T, N), 0, S))
@@ -77,7 +77,7 @@ def learn(learner, params, played, weight=None):
 
 
 def step_by_step(learner, params, played, weight):
-    """The gradient as a sum over single steps, in numpy."""
+    """Compute the gradient as a sum over single steps, in NumPy."""
     done = np.asarray(played.done)
     played = jax.tree.map(np.asarray, played)
     actor, critic = np.asarray(params["actor"]), np.asarray(params["critic"])
@@ -127,12 +127,12 @@ def test_the_advantage_has_the_shape_of_the_log_probabilities():
 
 
 def test_groups_are_clipped_apart():
-    """A wild critic must not shorten the actor's step."""
+    """A large critic gradient must not shorten the actor's step."""
     learner = tabular(learning_rate=1.0, critic_learning_rate=3.0, optimizer=Optimizer("sgd", 0.01))
     params, played = made_up()
     far = params | {"critic": params["critic"] + 1e3}
     near, wild = (learn(learner, p, played)[0].params for p in (params, far))
-    assert_same(wild["actor"], near["actor"], "the critic's gradient was felt by the actor")
+    assert_same(wild["actor"], near["actor"], "the critic's gradient changed the actor's step")
     step = np.linalg.norm(np.asarray(wild["critic"] - far["critic"]))
     np.testing.assert_allclose(step, 3.0 * 0.01, rtol=1e-2)
     np.testing.assert_allclose(np.linalg.norm(near["actor"] - params["actor"]), 0.01, rtol=1e-4)
@@ -153,7 +153,7 @@ def test_what_is_not_a_number_in_a_slot_without_weight_leaves_no_trace(ruin):
     ruined = played._replace(**{ruin: getattr(played, ruin).at[:, 1].set(jnp.nan)})
     found = learn(tabular(), params, ruined, [1.0, 0.0, 1.0])
     expected = learn(tabular(), params, played, [1.0, 0.0, 1.0])
-    assert_same(found, expected, "a slot of weight 0 left a trace")
+    assert_same(found, expected, "a slot of weight 0 changed the result")
     assert np.isfinite(found[1]["loss"])
 
 
@@ -173,7 +173,7 @@ def test_the_value_loss_falls_on_one_rollout():
 
 @pytest.mark.thorough
 def test_tables_learn_a_corridor():
-    """The settings of the tabular agent; from random walking to the shortest way."""
+    """The default tabular agent improves from a random walk to the shortest path."""
     env, workers, num_steps = Walk(), 16, 20
     learner = build(env)
     level = jax.vmap(env.sample_level)(jax.random.split(jax.random.key(0), workers))
@@ -193,7 +193,7 @@ def test_tables_learn_a_corridor():
 
     (state, _), (reward, _) = train(jax.random.key(2))
     best = 1 / (S - 1)  # a reward every S - 1 steps
-    # Of many updates: another machine rounds otherwise, and plays otherwise.
+    # Averaged over 20 updates, since rounding, and so the actions, differ between machines.
     assert reward[0] < 0.5 * best and reward[-20:].mean() > 0.9 * best
     right = np.asarray(learner.log_policy(state, jnp.arange(S)))[: S - 1, 1]
     assert (right > np.log(0.8)).all()
@@ -223,7 +223,7 @@ def test_a_recurrent_network_solves_memory():
     assert answers(network, ("memory",), 400)["memory"].solved
 
 
-# What it tells, and what it refuses.
+# Reported policies, and invalid input.
 
 
 @pytest.mark.thorough
@@ -233,7 +233,7 @@ def test_log_policy_is_the_policy_that_acts():
     log_policy = learner.log_policy(state, obs)
     _, action, log_prob, _ = learner.act(jax.random.key(2), state, (), obs, jnp.zeros(50, bool))
     np.testing.assert_allclose(np.exp(log_policy).sum(1), 1.0, rtol=1e-5)
-    assert_close(log_prob, log_policy[jnp.arange(50), action], "acts by another policy")
+    assert_close(log_prob, log_policy[jnp.arange(50), action], "actions follow a different policy")
 
 
 @pytest.mark.thorough

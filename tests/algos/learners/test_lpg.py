@@ -1,4 +1,4 @@
-"""The learner that learns by a rule: it does what the rule says, and takes no rule that misfits."""
+"""The learner driven by a learned rule: its update follows the rule; mismatches are rejected."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def path(tmp_path):
 
 @pytest.mark.thorough
 def test_it_does_what_the_rule_in_a_file_says(path):
-    """The agent makes as many predictions as the rule; then a step, by hand."""
+    """The agent has the rule's number of predictions, and its update equals one worked by hand."""
     learner, agent = lpg.build(ENV, rule=path), build_agent(ENV, num_predictions=M)
     state = learner.init(jax.random.key(0))
     close(state.rule, PARAMS, 0)
@@ -58,7 +58,7 @@ def test_it_does_what_the_rule_in_a_file_says(path):
 
 
 def test_another_rule_may_be_put_in():
-    """As a meta-learner's student does with the rule of each seed."""
+    """A meta-learner's student does so with the rule of each seed."""
     learner = lpg.build(ENV, net=RULE)
     state = learner.init_with(jax.random.key(0), PARAMS)
     close(state.rule, PARAMS, 0)
@@ -67,7 +67,7 @@ def test_another_rule_may_be_put_in():
     assert learner.value(state, (), obs, first).shape == (5,)
 
 
-def test_its_rollouts_tell_what_followed_the_last_step():
+def test_its_rollouts_hold_the_last_observation():
     learner = lpg.build(ENV, net=RULE)
     state = learner.init(jax.random.key(0))
     level = jax.tree.map(lambda x: jnp.broadcast_to(x, (N, 1)), ENV.default_params)
@@ -76,7 +76,7 @@ def test_its_rollouts_tell_what_followed_the_last_step():
 
 
 class Torque(Probe):
-    """As gymnax's pendulum: one action, by which it means one number."""
+    """Like gymnax's pendulum, it counts its one continuous action as `num_actions` = 1."""
 
     @property
     def num_actions(self):

@@ -1,4 +1,4 @@
-"""Agents that a learned rule trains: the closed form, its signs and its derivatives."""
+"""Agents trained by a learned rule: the closed form of the update, its signs and derivatives."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ ONES = jnp.ones(W)
 
 @dataclass(frozen=True)
 class Cells(LevelEnv):
-    """Five states and three actions; only its shapes matter here."""
+    """Environment with five states and three actions; only its shapes matter here."""
 
     @property
     def num_actions(self):
@@ -53,7 +53,7 @@ class Cells(LevelEnv):
 
 @dataclass(frozen=True)
 class OneHot(Approximator):
-    """A table as a product with the one-hot state."""
+    """Table computed as a matrix product with the one-hot state."""
 
     def init(self, key, env, num_outputs):
         return jnp.zeros((S, num_outputs))
@@ -72,7 +72,7 @@ def agent_of(network, optimizer=PLAIN, **fields):
 
 
 def newborn(agent, seed=0):
-    """With parameters that are not zero."""
+    """Return a new agent whose parameters are not zero."""
     state = agent.init(jax.random.key(seed))
     leaves, structure = jax.tree.flatten((state.actor, state.bootstrap, state.critic))
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
@@ -108,7 +108,7 @@ def close(found, expected, tolerance=1e-5):
 
 @pytest.mark.thorough
 def test_the_loss_is_that_of_the_paper():
-    """Step after step, by a table's rows; the KL's first argument is the agent's."""
+    """Sum the loss step by step from a table's rows; the KL's first argument is the agent's."""
     agent = agent_of(Table(), kl_coef=0.7)
     state = newborn(agent)
     softmax = lambda x: np.exp(x) / np.exp(x).sum()  # noqa: E731
@@ -128,7 +128,7 @@ def test_the_loss_is_that_of_the_paper():
 @pytest.mark.parametrize("weight", [ONES, WEIGHT], ids=["equal", "unequal"])
 @pytest.mark.parametrize("network", [Table(), MLP((6,), "tanh")], ids=["table", "mlp"])
 def test_the_closed_form_is_the_gradient_of_the_loss(network, weight):
-    """A step of plain descent with rate 1 subtracts the gradient, so it tells it."""
+    """A step of plain descent with learning rate 1 subtracts the gradient, which is compared."""
     agent = agent_of(network, kl_coef=0.7)
     state = newborn(agent)
     loss = lambda actor, y: agent.loss(actor, y, ROLLOUT, TARGETS, weight)  # noqa: E731
@@ -144,7 +144,7 @@ def test_the_closed_form_is_the_gradient_of_the_loss(network, weight):
 
 @pytest.mark.thorough
 def test_a_table_is_the_one_hot_agent_in_values_and_meta_gradients():
-    """Through two updates by a rule and its inputs; the gradient is the rule's."""
+    """The gradient is taken with respect to the rule, through two updates and the rule's inputs."""
     rule = Rule(hidden_size=4, num_predictions=M, embedding_size=3)
 
     def meta_loss(params, network):
@@ -174,7 +174,7 @@ def test_positive_targets_make_the_action_likelier_and_negative_ones_less():
 
 
 def test_kl_takes_the_agents_prediction_first():
-    """Certain against even odds: log 2 one way, without bound the other."""
+    """KL of a certain from a uniform prediction: log 2 in one direction, unbounded in the other."""
     agent = agent_of(Table(), num_predictions=2)
     state = agent.init(jax.random.key(0))._replace(bootstrap=jnp.tile(jnp.array([30.0, 0]), (S, 1)))
     even = Targets(jnp.zeros((T, W)), jnp.full((T, W, 2), -jnp.log(2)))
@@ -233,7 +233,7 @@ def test_inputs_stand_where_they_belong():
 
 
 def test_advantages_have_the_shape_of_what_they_weigh():
-    """One number a step: with another axis, a mean of products becomes one of all pairs."""
+    """One number per step; another axis would turn a mean of products into one of all pairs."""
     agent = agent_of(Table())
     assert agent.advantage(ROLLOUT).shape == ROLLOUT.log_prob.shape == (T, W)
     obs, first = jnp.arange(S), jnp.zeros(S, bool)
@@ -241,7 +241,7 @@ def test_advantages_have_the_shape_of_what_they_weigh():
     assert action.shape == log_prob.shape == value.shape == (S,)
 
 
-def test_acting_follows_the_policy_that_it_tells():
+def test_actions_follow_the_reported_policy():
     agent = agent_of(Table())
     state, obs = newborn(agent), jnp.full(4000, 2)
     _, action, log_prob, value = agent.act(jax.random.key(0), state, (), obs, obs < 0)
@@ -255,7 +255,7 @@ def test_acting_follows_the_policy_that_it_tells():
 @pytest.mark.thorough
 @pytest.mark.parametrize("network", [Table(), MLP((6,))], ids=["table", "mlp"])
 def test_the_critic_learns(network):
-    """GROOVE's released critic has a gradient of exactly 0."""
+    """The critic's gradient is not 0, as it is in GROOVE's released code."""
     agent = agent_of(network, Optimizer("adam"), critic_learning_rate=0.05)
     start = state = newborn(agent)
     step = jax.jit(agent.learn_critic)
@@ -271,7 +271,7 @@ def test_the_critic_learns(network):
 
 @pytest.mark.parametrize("bootstraps", [True, False])
 def test_the_critic_steps_towards_the_return(bootstraps):
-    """One step of three workers in states 0, 1, 2: an end, a time limit, neither; by hand."""
+    """One step of three workers, by hand: terminated, truncated at the time limit, neither."""
     agent = agent_of(Table(), discount=0.5, bootstrap_truncation=bootstraps)
     rollout = jax.tree.map(lambda x: x[:1], ROLLOUT)._replace(
         obs=jnp.array([[0, 1, 2]]),
@@ -290,7 +290,7 @@ def test_the_critic_steps_towards_the_return(bootstraps):
 @pytest.mark.thorough
 @pytest.mark.parametrize("network", [Table(), MLP((6,), "tanh")], ids=["table", "mlp"])
 def test_derivatives_through_two_updates_are_finite_differences(network):
-    """Of clipped descent, with respect to the targets and the state, along a random direction."""
+    """Clipped descent is differentiated by targets and state along a random direction."""
     agent = agent_of(network, Optimizer("sgd", max_grad_norm=0.1), learning_rate=5.0)
     state, later = newborn(agent), make_rollout(1)
     at = TARGETS, state.actor, state.bootstrap
@@ -316,7 +316,7 @@ def test_derivatives_through_two_updates_are_finite_differences(network):
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_derivatives_are_finite_where_nothing_is_to_be_learned(kind):
-    """Targets that are met already: the gradient, whose norm is clipped, is exactly 0."""
+    """For targets that already hold, the gradient, whose norm is clipped, is exactly 0."""
     agent = agent_of(Table(), Optimizer(kind))
     state = agent.init(jax.random.key(0))
     met = Targets(jnp.zeros((T, W)), jnp.full((T, W, M), -jnp.log(M)))

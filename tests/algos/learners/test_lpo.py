@@ -1,4 +1,4 @@
-"""The learned drift, its closed form and PPO, of which all are one family (mirror learning)."""
+"""The learned drift, its closed form and PPO: members of one family (mirror learning)."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ DRIFTS = {
 
 
 def weights(net, seed=0, scale=3.0):
-    random = replace(net, on_clipping=False)  # on clipping, the last layer begins at 0
+    random = replace(net, on_clipping=False)  # with on_clipping the last layer starts at 0
     return jax.tree.map(lambda x: scale * x, random.init(jax.random.key(seed)))
 
 
@@ -50,7 +50,7 @@ def test_a_drift_is_never_negative_and_not_always_zero(net):
 
 @pytest.mark.parametrize("net", DRIFTS.values(), ids=DRIFTS)
 def test_batches_keep_their_shape(net):
-    """Regression: in a public port a trailing axis of 1 made drifts of B steps a matrix [B, B]."""
+    """Regression: in a public port, a trailing axis of 1 turned drifts of B steps into [B, B]."""
     params, (log_ratio, a) = weights(net), (jnp.asarray(x) for x in GRID)
     whole = net(params, log_ratio, a, 0.4)
     assert whole.shape == log_ratio.shape
@@ -74,7 +74,7 @@ def test_the_clock_moves_a_drift_and_nothing_else_does():
     params = weights(timely)
     early, late = timely(params, log_ratio, a, 0.1), timely(params, log_ratio, a, 0.9)
     assert jnp.abs(early - late).max() > 0.1
-    # At the start of a life, n/N = 0, it is a drift without a clock.
+    # At the start of a lifetime, n/N = 0, it equals a drift without a clock.
     first = {"hidden": params["hidden"][:8], "out": params["out"]}
     start = timely(params, log_ratio, a, 0.0)
     np.testing.assert_allclose(start, timeless(first, log_ratio, a), atol=1e-6)
@@ -90,7 +90,7 @@ def test_a_drift_without_weights_is_clipping_to_the_bit():
 
 
 def test_the_search_begins_at_clipping_where_mirrored_drifts_differ():
-    """Regression: with all parameters 0, a drift and its mirror image were one and the same."""
+    """Regression: with all parameters 0, a drift and its mirror image were identical."""
     net, key = DRIFTS["on-clipping"], jax.random.key(1)
     start = net.init(jax.random.key(0))
     log_ratio, a = map(jnp.asarray, GRID)
@@ -140,7 +140,7 @@ def test_the_discovered_form_by_hand():
     good = 0.9 * (np.exp(1.2) - 1)
     expected = good - 2 * np.tanh(good / 2)
     np.testing.assert_allclose(drift(jnp.float32(1.2), jnp.float32(0.9)), expected, rtol=1e-5)
-    bad = 1.2 * -0.9  # likelier bad actions cost nothing: less of them is what is wanted
+    bad = 1.2 * -0.9  # no drift: likelier bad actions lower the objective already
     assert drift(jnp.float32(1.2), jnp.float32(-0.9)) == 0.0 > bad - 0.6 * np.tanh(bad / 0.6)
     rare = -1.2 * -0.9
     expected = rare - 0.6 * np.tanh(rare / 0.6)
@@ -166,7 +166,7 @@ def played(learner, state):
 
 
 def learned(learner, key=3):
-    """A learner's parameters after one update on what it played."""
+    """Update a learner once on its own rollout."""
     state = learner.init(jax.random.key(key))
     batch = played(learner, state)
     return learner.update(jax.random.key(7), state, batch, jnp.ones(4))

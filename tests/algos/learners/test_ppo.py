@@ -1,4 +1,4 @@
-"""PPO: probe environments, an independent reference of its arithmetic, and each of its options."""
+"""PPO: probe environments, an independent reference implementation, and each option."""
 
 from dataclasses import replace
 from typing import Literal
@@ -25,7 +25,7 @@ def make_ppo(core: Literal["lstm", "none"] = "none", **fields):
 
 
 def play(learner, state):
-    """A rollout of two episodes a slot, with the reward made dense so that all steps matter."""
+    """Return a rollout of two episodes per slot, with a dense reward so that every step matters."""
     keys = jax.random.split(jax.random.key(3), N)
     level = jax.tree.map(lambda x: x[:, None], jax.vmap(ENV.sample_level)(keys))
     played, _ = rollout(keys[0], ENV, learner, state, level, T)
@@ -34,7 +34,7 @@ def play(learner, state):
 
 @pytest.fixture(scope="module")
 def agent():
-    """A feed-forward policy and a rollout of its own."""
+    """A feed-forward policy and a rollout that it generated."""
     learner = make_ppo()
     state = jax.jit(learner.init)(jax.random.key(0))
     return state, jax.jit(lambda: play(learner, state))()
@@ -72,7 +72,7 @@ def test_recurrent_ppo_solves_every_probe():
 @pytest.mark.thorough
 def test_feed_forward_ppo_solves_every_probe_but_memory():
     answers = solve_probes(probe_learner("none"))
-    assert answers.pop("memory").reward < 0.5  # 0 is chance: the cue is gone when it is asked for
+    assert answers.pop("memory").reward < 0.5  # 0 is chance: the cue is hidden when it matters
     assert all(answer.solved for answer in answers.values()), answers
 
 
@@ -82,14 +82,14 @@ def test_without_bootstrapping_a_time_limit_is_worth_its_finite_sum():
     answer = solve_probes(build, probes=("time-limit",))["time-limit"]
     finite = np.mean([1, 1 + 0.6, 1 + 0.6 + 0.36])
     np.testing.assert_allclose(answer.right_value, finite, rtol=1e-5)
-    assert answer.solved, "the value is not that of episodes that end for good"
+    assert answer.solved, "the value differs from that of terminating episodes"
 
 
 # Arithmetic.
 
 
 def reference_gae(played, discount, gae_lambda):
-    """Advantages by their definition: a sum over the rest of the episode."""
+    """Compute advantages by their definition, a sum over the rest of the episode."""
     reward, value, after, done = (
         np.asarray(x, np.float64)
         for x in (played.reward, played.value, played.next_value, played.done)
@@ -106,7 +106,7 @@ def reference_gae(played, discount, gae_lambda):
 
 
 def reference_terms(logits, value, played, advantage, weight):
-    """The terms of PPO's loss over the samples that have weight, in `jnp` or `np` floats."""
+    """Return the terms of PPO's loss over the samples with weight, as `jnp` or `np` floats."""
     use = np.asarray(weight) > 0
     advantage, old_value = advantage[:, use], played.value[:, use]
     target = advantage + old_value
@@ -129,7 +129,7 @@ def reference_terms(logits, value, played, advantage, weight):
 
 @pytest.mark.thorough
 def test_one_minibatch_is_the_reference_with_optax(agent):
-    """Old log-probabilities and values are moved, so that clipping takes place on both sides."""
+    """Old log-probabilities and values are shifted so that clipping happens on both sides."""
     state, played = agent
     rng = np.random.default_rng(0)
     moved = {"log_prob": 0.3, "value": 0.4}
@@ -163,15 +163,15 @@ def test_one_minibatch_is_the_reference_with_optax(agent):
     for name, term in terms.items():
         np.testing.assert_allclose(metrics[name], term, rtol=1e-4, atol=1e-5, err_msg=name)
     np.testing.assert_allclose(metrics["grad_norm"], global_norm(grads), rtol=1e-4)
-    assert_close(new.params, expected, "the step is not optax's", tolerance=1e-4)
+    assert_close(new.params, expected, "the step differs from optax's", tolerance=1e-4)
 
 
 @pytest.mark.thorough
 def test_an_update_starts_at_ratio_one_also_from_stored_states():
-    """Sequences, their order and their starting states belong together (`bptt_steps`)."""
+    """Each sequence starts from its own stored recurrent state (`bptt_steps`)."""
     learner = make_ppo("lstm", bptt_steps=2)
     state = jax.jit(learner.init)(jax.random.key(0))
-    state.params["actor"]["kernel"] *= 100.0  # a first policy says the same whatever it remembers
+    state.params["actor"]["kernel"] *= 100.0  # an initial policy hardly depends on its memory
     played = jax.jit(lambda: play(learner, state))()
     learn = jax.jit(lambda played: learner.update(jax.random.key(5), state, played, jnp.ones(N)))
     _, metrics = learn(played)
@@ -228,15 +228,15 @@ def test_learning_rate_anneals_to_zero_over_learned_rollouts(agent):
 
 @pytest.mark.thorough
 def test_kl_early_stop_ends_the_epochs(agent):
-    """The first epoch of one minibatch sees no change, the second too much: no third."""
+    """The KL is 0 in the first epoch and above the target in the second, so no third follows."""
     state, played = agent
     stopping = make_ppo(num_epochs=5, target_kl=1e-6, learning_rate=0.05)
     two = replace(stopping, num_epochs=2, target_kl=0.0)
     new, metrics = update(stopping, state, played)
     expected, expected_metrics = update(two, state, played)
     np.testing.assert_allclose(metrics["epochs_run"], 2.0)
-    assert_close(new, expected, "epochs went on", tolerance=1e-6)
-    for name in ("loss", "entropy", "kl"):  # means of the epochs that were run
+    assert_close(new, expected, "training went on above the target KL", tolerance=1e-6)
+    for name in ("loss", "entropy", "kl"):  # means over the epochs that were run
         np.testing.assert_allclose(metrics[name], expected_metrics[name], rtol=1e-5)
 
 
@@ -260,7 +260,7 @@ def test_a_huge_gradient_is_left_alone_without_clipping(agent):
     np.testing.assert_allclose(norm, metrics["grad_norm"], rtol=1e-4)
 
 
-# Refusals.
+# Invalid input.
 
 
 @pytest.mark.parametrize(

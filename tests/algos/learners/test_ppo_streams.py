@@ -1,4 +1,4 @@
-"""Two value streams of PPO: the bonus's own value, discount and notion of an episode."""
+"""PPO's two value streams: the bonus has its own value, discount and episode boundaries."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ LEARNER = PPO(Probe(), NETWORK, num_epochs=1, two_streams=True, learning_rate=1e
 
 @pytest.fixture(scope="module")
 def played():
-    """A learner's own rollout with a made-up bonus, and its state."""
+    """A learner's state, and its rollout with a synthetic bonus."""
     state = LEARNER.init(KEY)
     level = jax.vmap(Probe().sample_level)(jax.random.split(KEY, N))
     level = jax.tree.map(lambda x: x[:, None], level)
@@ -30,7 +30,7 @@ def played():
 
 
 def slow_advantage(stream, data, values):
-    """Backwards, one number at a time."""
+    """Compute the advantage backwards, one number at a time."""
     advantage = np.zeros((T + 1, N))
     for t in reversed(range(T)):
         for n in range(N):
@@ -84,7 +84,7 @@ def test_a_slot_without_weight_leaves_no_trace_in_either_stream(played):
     update = jax.jit(LEARNER.update)
     wild = data._replace(bonus=data.bonus.at[:, 1].set(jnp.nan))
     first, second = (update(KEY, state, x, weight)[0].params for x in (data, wild))
-    assert_close(first, second, "a slot of weight 0 left a trace")
+    assert_close(first, second, "a slot of weight 0 changed the result")
     other = data._replace(bonus=data.bonus.at[:, 0].add(1.0))
     moved = jax.tree.map(
         lambda x, y: bool((x != y).any()), update(KEY, state, other, weight)[0].params, first

@@ -1,4 +1,4 @@
-"""The graph of a level, and the distributions that a decoder's outputs stand for."""
+"""The graph of a level, and the distributions that a decoder's outputs parametrise."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def mixed_level(seed: int = 0) -> dict[str, Array]:
 
 
 def reference_adjacency(level: dict[str, np.ndarray]) -> np.ndarray:
-    """The edges of a cave, one by one."""
+    """Build the edges of a cave, one by one."""
     width = level["layout"].shape[1]
     kinds, places = level["layout"].reshape(-1), [int(level["goal"]), int(level["start"])]
     edges = np.zeros((kinds.size, kinds.size))
@@ -174,7 +174,7 @@ def test_a_start_avoids_where_the_goal_was_likeliest():
 def test_masks_of_true_levels_never_make_an_infinite_loss():
     heads = Heads(cave_parts(), Objective())
     levels = cave_levels(8)
-    levels["layout"] = levels["layout"].at[0].set(WALL)  # places on walls, as a file may have them
+    levels["layout"] = levels["layout"].at[0].set(WALL)  # places on walls, which a file may contain
     outputs = 100 * jax.random.normal(jax.random.key(0), (8, heads.num_outputs))
 
     def loss(outputs: Array) -> Array:

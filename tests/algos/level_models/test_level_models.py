@@ -101,7 +101,7 @@ def test_the_divergence_is_the_mean_of_the_closed_form():
 
 @pytest.fixture(scope="module")
 def overfitted():
-    """Eight random caves, and a small model that knows them by heart."""
+    """Eight random caves, and a small model that has memorised them."""
     model = GraphVAE(
         Parts(cave_parts(6, 7)),
         num_epochs=400,
@@ -119,7 +119,7 @@ def overfitted():
 
 
 @pytest.mark.thorough
-def test_eight_levels_are_learned_by_heart(overfitted):
+def test_eight_levels_are_memorised(overfitted):
     model, levels, fitted, metrics = overfitted
     found = jax.jit(model.reconstruct)(fitted, levels)
     assert float(found["layout"].mean()) > 0.99
@@ -129,7 +129,7 @@ def test_eight_levels_are_learned_by_heart(overfitted):
 
 
 @pytest.mark.thorough
-def test_proposals_are_told_by_the_key_and_lie_between_their_parents(overfitted):
+def test_proposals_depend_on_the_key_and_lie_between_their_parents(overfitted):
     model, levels, fitted, _ = overfitted
     propose = jax.jit(model.propose, static_argnums=2)
     bare = fitted._replace(encoder=())
@@ -141,7 +141,7 @@ def test_proposals_are_told_by_the_key_and_lie_between_their_parents(overfitted)
     assert not bool((made["layout"] == other["layout"]).all())
     assert parents.shape == (20, 2)
     ends = made["layout"][::6] == levels["layout"][parents[::6, 0]]
-    assert float(ends.mean()) > 0.8  # the first in each row is a noisy copy of its parent
+    assert float(ends.mean()) > 0.8  # the first proposal of each row is a noisy copy of its parent
 
 
 def some_levels(env: Any, num: int) -> Any:

@@ -1,4 +1,4 @@
-"""Evolution of rules over whole lives: pairs, groups, accounts, and what a run leaves behind."""
+"""Evolution of rules over whole lifetimes: pairs, groups, step counts, and the files of a run."""
 
 from dataclasses import replace
 from typing import Any
@@ -62,7 +62,7 @@ def one_by_one():
 @pytest.mark.thorough
 @pytest.mark.parametrize("size", [2, 3, 6])
 def test_groups_by_lifetime_give_what_lives_one_by_one_give(one_by_one, size):
-    """A group of all is plain masking: every agent is trained for the longest life."""
+    """One group of all pairs is plain masking: every agent is trained for the longest lifetime."""
     student = make(pair_batch_size=size)
     state, outcome, metrics = run(student)
     expected, expected_outcome, _ = one_by_one
@@ -96,7 +96,7 @@ def test_devices_share_the_pairs(one_by_one):
 
 @pytest.mark.thorough
 def test_a_life_is_that_of_a_meta_test():
-    """An independent account: `train_agent` is another loop, and knows of no pairs."""
+    """`train_agent` is an independent implementation, without pairs."""
     student, life = make(), 5
     params = jax.tree.map(lambda x: 2 * x, NET.init(jax.random.key(3)))
     level = ENV.sample_level(jax.random.key(4))
@@ -118,7 +118,7 @@ def test_a_life_is_that_of_a_meta_test():
 
 @pytest.mark.thorough
 def test_equal_rules_of_a_pair_tie():
-    """They share the task, the newborn agent and all random numbers."""
+    """Both rules of a pair share the task, the initial agent and all random numbers."""
     student = make()
     params = NET.init(jax.random.key(3))
     pairs = jax.tree.map(lambda x: jnp.broadcast_to(x, (PAIRS, 2, *x.shape)), params)
@@ -129,7 +129,7 @@ def test_equal_rules_of_a_pair_tie():
     np.testing.assert_array_equal(fitness_of_pairs.fitness[:, 0], fitness_of_pairs.fitness[:, 1])
     assert (
         len(np.unique(fitness_of_pairs.fitness[:, 0])) == PAIRS
-    )  # but pairs do not share with each other
+    )  # different pairs do not share them
 
 
 @pytest.mark.thorough
@@ -156,14 +156,14 @@ def test_the_clock_runs_from_birth_to_the_end_of_a_life(monkeypatch):
 
 
 def test_at_ten_to_250_updates_most_updates_executed_are_useful():
-    """The claim of the sorting, without living: 512 pairs in groups of 32, log-uniform lives."""
+    """512 pairs in groups of 32, sorted by log-uniform lifetime; checked without training."""
     sampler = Lifetimes(ENV, Random(ENV), 10, 250)
     drawn = np.sort(sampler._draw(jax.random.key(0), (20, 512)), axis=1)
     useful = {n: drawn.sum() / (drawn.reshape(20, -1, n).max(2).sum() * n) for n in (8, 32)}
     assert useful[32] > 0.85 and useful[8] > 0.97, useful
     curriculum: Any = build(RunSpec(recipe="ta-lpg", env="gridworld", preset="parity"))[1]
     assert (curriculum.num_slots, curriculum.student.pair_batch_size) == (512, 32)
-    assert drawn.sum() / (250 * drawn.size) < 0.35  # of masking all to the longest
+    assert drawn.sum() / (250 * drawn.size) < 0.35  # useful share if all are masked to the longest
     np.testing.assert_allclose(sampler.mean_lifetime, drawn.mean(), rtol=0.03)
 
 
@@ -178,7 +178,7 @@ def test_seeds_side_by_side_wait_for_none_of_each_others_lives():
             lambda own, s=sampler: s.propose(Keys(own, jax.random.key(1)), (), given, free)
         )(seeds)
         drawn[common] = np.sort(new.level.lifetime[..., 0])
-        assert (new.level.level.payoff[0] != new.level.level.payoff[1]).any()  # own levels
+        assert (new.level.level.payoff[0] != new.level.level.payoff[1]).any()  # other levels
     assert (drawn[True][0] == drawn[True][1]).all() and len(set(drawn[True][0])) > 16
     longest = drawn[False].max(0)
     assert drawn[False].sum() < 0.97 * 2 * longest.sum()
@@ -186,7 +186,7 @@ def test_seeds_side_by_side_wait_for_none_of_each_others_lives():
 
 @pytest.mark.thorough
 def test_evolution_finds_a_rule_that_teaches():
-    """From rules that know nothing to agents near the optimum of their levels."""
+    """Starting from untrained rules, the agents' returns rise by more than 0.5."""
     net = replace(NET, hidden_size=8)
     learner = replace(make().learner, net=net)
     strategy = Strategy(learning_rate=0.05, sigma=0.3, beta1=0.9)
@@ -203,7 +203,7 @@ def test_evolution_finds_a_rule_that_teaches():
 
 @pytest.mark.thorough
 def test_seeds_side_by_side_are_seeds_apart(one_by_one):
-    """`vmap` over seeds, whose lives differ in length, keeps every seed's loop its own."""
+    """Under `vmap` over seeds with different lifetimes, each seed's loop stays independent."""
     student, lifetimes = make(), jnp.stack([LIVES, LIVES[::-1] + 3])
     keys = jax.random.split(jax.random.key(1), 2)
     init = jax.vmap(lambda key: student.init(key, PAIRS))
@@ -330,7 +330,7 @@ def test_bad_input_is_refused(build_it, sentence):
         build_it()
 
 
-def test_who_follows_a_rule_is_a_rule_learner():
+def test_learners_that_follow_a_rule_are_rule_learners():
     from rlgen.protocols import RuleLearner
 
     assert isinstance(lpg.tiny(ENV), RuleLearner)

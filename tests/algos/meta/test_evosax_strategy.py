@@ -1,4 +1,4 @@
-"""Evolution strategies: against the gradient that they estimate, and what they are told."""
+"""Evolution strategies, against the gradient that they estimate, and shaping of fitness."""
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,12 @@ def flat(tree):
 
 
 def quality(tree):
-    """Higher is better; its gradient at x is `TARGET - x`."""
+    """Return the quality, which is maximised; its gradient at x is `TARGET - x`."""
     return -0.5 * jnp.sum((flat(tree) - TARGET) ** 2)
 
 
 def step(strategy, key, population):
-    """The mean after one generation from 0."""
+    """Return the mean after one generation that starts at 0."""
     key_init, key_ask, key_tell = jax.random.split(key, 3)
     state = strategy.init(key_init, LIKE, population)
     candidates, state = strategy.ask(key_ask, state, LIKE, population)
@@ -30,7 +30,7 @@ def step(strategy, key, population):
 
 
 def test_the_mean_moves_along_the_analytic_gradient_of_a_quadratic(monkeypatch):
-    """In expectation, for fitness as it is; plain gradient ascent shows the estimate itself."""
+    """It does in expectation, with raw fitness; plain gradient ascent exposes the estimate."""
     import optax
 
     monkeypatch.setattr(Strategy, "_optimizer", lambda self: optax.sgd(1.0))
@@ -39,7 +39,7 @@ def test_the_mean_moves_along_the_analytic_gradient_of_a_quadratic(monkeypatch):
     steps = jax.jit(jax.vmap(lambda key: step(strategy, key, 8)))(keys)
     error = np.asarray(steps.std(0) / np.sqrt(len(keys)))
     np.testing.assert_array_less(np.abs(steps.mean(0) - TARGET), 4 * error)
-    assert error.max() < 0.05  # so that a wrong factor or sign would be seen
+    assert error.max() < 0.05  # so that a wrong factor or sign is detected
 
 
 @pytest.mark.thorough
@@ -64,7 +64,7 @@ def test_a_tie_moves_nothing():
     strategy = Strategy()
     state = strategy.init(jax.random.key(0), LIKE, 6)
     candidates, asked = strategy.ask(jax.random.key(1), state, LIKE, 6)
-    # Exactly: Adam would make a step of full size of the least rounding.
+    # Exactly 0: Adam would turn the smallest rounding error into a full step.
     for fitness in (jnp.zeros(6), jnp.array([1.0, 2.0, jnp.nan, 1.0, 2.0, jnp.nan])):
         told = strategy.tell(jax.random.key(2), asked, candidates, fitness)
         np.testing.assert_allclose(flat(strategy.mean(told, LIKE)), 0.0, atol=0)
@@ -100,7 +100,7 @@ def test_shaping_by_hand(shaping, expected):
 
 
 def test_the_released_step_of_open_es_by_hand():
-    """Pair ranks, Adam of the first step: every parameter moves by the learning rate."""
+    """With pair ranks, Adam's first step moves every parameter by the learning rate."""
     strategy = Strategy(learning_rate=0.01, sigma=0.1)
     moved = step(strategy, jax.random.key(3), 8)
     np.testing.assert_allclose(jnp.abs(moved), 0.01, rtol=1e-3)
@@ -139,7 +139,7 @@ def test_step_sizes_fall_to_their_ends():
         candidates, state = strategy.ask(jax.random.key(i), state, LIKE, 4)
         state = strategy.tell(jax.random.key(i), state, candidates, jnp.arange(4.0))
         sigmas.append(float(state.std))
-    # evosax reads the schedule before it counts the generation, so that two have the first value.
+    # evosax reads the schedule before it counts the generation, so the first value occurs twice.
     np.testing.assert_allclose(sigmas, [0.2, 0.1, 0.06, 0.06, 0.06], rtol=1e-5)
 
 

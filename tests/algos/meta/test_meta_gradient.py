@@ -1,4 +1,4 @@
-"""The meta-gradient against finite differences and a second implementation; lives and deaths."""
+"""Meta-gradients against finite differences and a second implementation; agent lifetimes."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def slots_of(lifetime=3 * K, num=N):
 
 @pytest.fixture(scope="module")
 def batch():
-    """Agents that have learned a little, so that no gradient vanishes by symmetry."""
+    """Agents after a few updates, so that no gradient vanishes by symmetry."""
     state = STUDENT.init(jax.random.key(0), N)
     state, _, _ = jax.jit(STUDENT.run)(jax.random.key(1), state, slots_of(), jnp.ones(N, bool))
     population = state.population
@@ -54,7 +54,7 @@ def direction(tree, seed):
 
 
 def slope(function, at, along, step=3e-3):
-    """Central difference, of fourth order as single precision allows no tiny step."""
+    """Fourth-order central difference, since single precision rules out a tiny step."""
 
     def value(times):
         return float(function(jax.tree.map(lambda x, d: x + times * step * d, at, along)))
@@ -79,7 +79,7 @@ def test_the_meta_gradient_is_the_slope_of_the_meta_loss(batch):
 
 
 def by_hand(rule, agents, recorded=()):
-    """The meta-loss, agent by agent and update by update; asks the rule with `recorded` inputs."""
+    """Compute the meta-loss agent by agent and update by update, with `recorded` rule inputs."""
     inner_agent, everyone, total, asked = STUDENT.inner_agent, jnp.ones(W), 0.0, []
     for i in range(N):
         one = jax.tree.map(lambda x, i=i: x[i : i + 1], agents)
@@ -104,7 +104,7 @@ def by_hand(rule, agents, recorded=()):
                 - STUDENT.policy_entropy_coef * stats.entropy
                 - STUDENT.prediction_entropy_coef * stats.prediction_entropy
             )
-        for k in range(len(costs), K):  # an agent past its life plays on and learns nothing
+        for k in range(len(costs), K):  # an agent past its lifetime plays on without learning
             key = jax.random.fold_in(one.key[0], k)[None]
             frozen = jax.tree.map(lambda x: jax.lax.stop_gradient(x)[None], state)
             _, running = play(STUDENT, key, inner_agent, frozen, one.level, running)
@@ -133,7 +133,7 @@ def test_the_meta_loss_is_the_sum_over_agents_updates_and_steps(batch):
 
 
 @pytest.mark.thorough
-def test_without_the_input_path_what_the_rule_is_told_counts_as_given(batch):
+def test_without_the_input_path_the_inputs_of_the_rule_are_constants(batch):
     rule, agents = batch
     _, told = by_hand(rule, agents)
     told = jax.lax.stop_gradient(told)
@@ -160,7 +160,7 @@ def test_saving_memory_does_not_change_the_gradient(batch, change):
 
 @pytest.mark.thorough
 def test_critics_learn_what_a_policy_is_worth():
-    """Against the values of each state in closed form; in released code a critic never changes."""
+    """Compared with each state's value in closed form; released code never changes its critic."""
     student = replace(STUDENT, num_workers=32)
     state = live(student, slots_of(1000), 40)[-1][2]
     agents = state.population.agents
@@ -169,12 +169,12 @@ def test_critics_learn_what_a_policy_is_worth():
     for i, payoff in enumerate(levels().payoff):
         moves = np.diag(stay[i]) + np.diag(change[i])[:, ::-1]
         value = np.linalg.solve(np.eye(2) - goes_on * moves, stay[i] * payoff)
-        often = moves[0] > 0.2  # states that an episode, which begins in state 0, comes by
+        often = moves[0] > 0.2  # states that episodes, which start in state 0, visit
         error = np.abs(agents.critic[i, :, 0] - value)[often]
         assert (error < 0.3 * np.abs(value)[often] + 0.1).all(), (value, agents.critic[i])
 
 
-# Lives.
+# Lifetimes.
 
 
 def live(student, slots, num_updates, num=N, seed=0):
@@ -205,11 +205,11 @@ def test_an_agent_lives_as_long_as_its_task_says(with_rivals):
     expected = [[i % every == 0 for every in (1, 2, 3, 3)] for i in range(1, 7)]
     np.testing.assert_array_equal(done, expected)
     last = told[2][2].population.agents.num_updates
-    np.testing.assert_array_equal(last, [K, K, 3 * K, 3 * K - 1])  # the odd one stopped in time
+    np.testing.assert_array_equal(last, [K, K, 3 * K, 3 * K - 1])  # 3K - 1 is not exceeded
 
 
 @pytest.mark.thorough
-def test_returns_are_computed_for_the_dead_alone_and_antagonists_on_unknown_levels(with_rivals):
+def test_returns_need_a_finished_agent_and_antagonists_an_unknown_level(with_rivals):
     told, task = with_rivals
     for outcome, metrics, state in told:
         done, unseen = np.asarray(outcome.done), np.asarray(task.buffer_index[:, 0] < 0)
@@ -249,7 +249,7 @@ def test_a_staggered_run_begins_with_all_ages_and_calls_none_of_them_evidence():
 
 
 @pytest.mark.thorough
-def test_a_gradient_that_is_no_number_is_skipped_and_its_agent_dies():
+def test_a_nan_gradient_is_skipped_and_its_agent_is_replaced():
     state = STUDENT.init(jax.random.key(0), N)
     run = jax.jit(STUDENT.run)
     state, outcome, _ = run(jax.random.key(1), state, slots_of(), jnp.ones(N, bool))
@@ -293,7 +293,7 @@ def test_the_folded_rollout_has_the_advantages_of_each_worker(batch):
 
 @pytest.mark.thorough
 def test_meta_training_teaches_the_rule_something():
-    """On the toy, agents end their lives better off after some meta-training than before."""
+    """On the toy problem, agents reach higher final returns after meta-training than before."""
     student = replace(STUDENT, num_workers=16, rollout_steps=8, learning_rate=1e-2, target_coef=0.0)
     slots = slots_of(8, num=16)
     state = student.init(jax.random.key(0), 16)

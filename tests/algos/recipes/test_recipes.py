@@ -1,4 +1,4 @@
-"""Recipes: every preset fits, and learner and score agree on what an advantage is."""
+"""Recipes: every preset is valid, and learner and score compute advantages alike."""
 
 import dataclasses
 import inspect
@@ -14,7 +14,7 @@ SCORED = tuple(
     name for name in RECIPES if "score" in inspect.signature(load("recipes", name).build).parameters
 )
 SHARED = ("discount", "gae_lambda", "bootstrap_truncation")
-OWNERS = ("student.learner", "student.learner.agent", "student.agent")  # who discounts
+OWNERS = ("student.learner", "student.learner.agent", "student.agent")  # components that discount
 
 
 def build(name, **choices):
@@ -37,7 +37,7 @@ def test_learner_and_score_discount_alike_under_every_preset(name, score):
     plain = build(name, score=score)
     presets = load("recipes", name).PRESETS
     assert set(presets) == {"fast", "strong", "parity"}
-    known = config.flatten(plain)  # a preset also holds values of other scores
+    known = config.flatten(plain)  # a preset also holds values for other scores
     owner = next(owner for owner in OWNERS if f"{owner}.discount" in known)
     for preset in ({}, *presets.values()):
         found = config.flatten(

@@ -1,4 +1,4 @@
-"""The comparisons of methods as a user types them, at tiny size."""
+"""The scripts that compare methods, called as a user would, at tiny size."""
 
 import importlib.util
 import shutil
@@ -85,7 +85,7 @@ def test_methods_over_a_finite_set_learn_from_the_same_number_of_steps(
     said, written = capsys.readouterr().out, (out / "comparison.md").read_text()
     assert "128 env steps, preset" in written and written in said
     assert "| nominal |" in written and "| far |" in written
-    # Every other update of the second one looks at edits; those of the warm-up all learn.
+    # After the warm-up, every other update of el-dred only evaluates edits, without training.
     assert "--steps 256 " in said
     assert (out / "suites.png").stat().st_size > 1000
     assert "Shift gap:" in (out / "nominal" / "report.html").read_text()
@@ -95,7 +95,7 @@ def test_methods_over_a_finite_set_learn_from_the_same_number_of_steps(
     assert "unknown method 'vae'; known: fixed, plr" in capsys.readouterr().err
 
 
-def test_rules_are_trained_tested_and_told_apart(tmp_path, monkeypatch):
+def test_rules_are_trained_tested_and_compared(tmp_path, monkeypatch):
     out, sizes = tmp_path / "rules", ["--env", "gridworld/debug", "--steps", "24", "--seeds", "2"]
     rules = script("rules", monkeypatch)
     train = sys.modules["_comparison"].train

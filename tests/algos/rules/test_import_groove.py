@@ -1,4 +1,4 @@
-"""Rules from elsewhere: the same targets as flax's own modules give, and nothing guessed."""
+"""Imported rules: same targets as flax's own modules; unknown layouts are rejected."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ class MLP(nn.Module):
 
 
 class Theirs(nn.Module):
-    """A rule written with flax's cells, step by step, from last to first."""
+    """Rule written with flax's cells, applied step by step from last to first."""
 
     cell: str
     order: tuple
@@ -68,7 +68,7 @@ def told():
 
 
 def made(cell="gru", order=tuple(FIVE)):
-    """Their module, its parameters, and these by name."""
+    """Return the flax module, its parameters, and the parameters by name."""
     module = Theirs(cell, order)
     with jax.numpy_rank_promotion("allow"):
         params = module.init(jax.random.key(1), told())
@@ -154,7 +154,7 @@ def test_what_is_not_known_is_refused_by_name(tmp_path, change, description, sen
         import_rule(*write(tmp_path, arrays, **description))
 
 
-def test_files_that_are_none_are_refused(tmp_path):
+def test_invalid_files_are_refused(tmp_path):
     npz, description = write(tmp_path, made()[2])
     npz.write_bytes(b"no numpy")
     with pytest.raises(ValueError, match="is not a NumPy file"):

@@ -1,4 +1,4 @@
-"""The learned rule's network: against a plain loop, and what may influence what."""
+"""The learned rule's network: against a plain loop, and which inputs affect which targets."""
 
 from typing import Any
 
@@ -21,13 +21,13 @@ def make_inputs(seed=0) -> Any:
     rng = np.random.default_rng(seed)
     y, y_next = rng.dirichlet(np.ones(M), (2, T, B)).astype(np.float32)
     done: Any = np.zeros((T, B), bool)
-    done[2, 0] = done[0, 1] = done[T - 1, 1] = True  # worker 2 sees no end
+    done[2, 0] = done[0, 1] = done[T - 1, 1] = True  # no episode ends in worker 2
     reward, prob, *rest = rng.uniform(0.1, 1, (5, T, B)).astype(np.float32)
     return RuleInputs(reward, done, prob, y, y_next, *rest)
 
 
 def parameters(rule, seed=1):
-    """Those of the rule, with biases that are not zero."""
+    """Return parameters of the rule with non-zero biases."""
     params = rule.init(jax.random.key(seed))
     keys = jax.random.split(jax.random.key(seed + 1), len(jax.tree.leaves(params)))
     keys = jax.tree.unflatten(jax.tree.structure(params), list(keys))
@@ -69,7 +69,7 @@ def lstm_cell(p, c, h, x):
 
 
 def slow(rule, params, inputs, b):
-    """The targets of one worker, one step after another, last to first."""
+    """Compute the targets of one worker step by step, from last to first."""
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     phi = lambda y: affine(params["embed_out"], relu(affine(params["embed_hidden"], y)))  # noqa: E731
     h = c = np.zeros(rule.hidden_size)
@@ -107,7 +107,7 @@ def test_it_is_a_plain_loop_from_last_to_first(case):
 @pytest.mark.thorough
 @pytest.mark.parametrize("s", range(T))
 def test_a_step_is_heard_as_far_back_as_its_episode_began(case, s):
-    """An edit reaches the steps before it up to an end, and nobody else's."""
+    """An edit affects the earlier steps of its episode, and no other step or worker."""
     _, _, call = case
     inputs = make_inputs()
     before = call(inputs)
@@ -128,7 +128,7 @@ def test_every_input_matters(case, field):
     inputs = make_inputs()
     value = getattr(inputs, field)
     new = value[..., ::-1] if value.ndim == 3 else ~value if value.dtype == bool else value + 0.5
-    new = np.concatenate([value[:4], new[4:5], value[5:]])  # of a step in mid-episode
+    new = np.concatenate([value[:4], new[4:5], value[5:]])  # edits a step in mid-episode
     after, before = call(inputs._replace(**{field: new})), call(inputs)
     changed = bool((after.policy[4] != before.policy[4]).all())
     seen = {"discount": rule.discount_input, "life_used": rule.clock, "log_horizon": rule.clock}
@@ -147,7 +147,7 @@ def test_what_follows_an_end_is_not_read(case):
 
 @pytest.mark.thorough
 def test_one_batch_of_all_agents_is_each_agent_by_itself(case):
-    """In targets, and in the gradient of their sum, which is one product for all."""
+    """They agree in the targets and in the gradient of their sum, one product for all agents."""
     rule, params, _ = case
     several = [make_inputs(seed) for seed in range(2)]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *several)

@@ -1,4 +1,4 @@
-"""Rules as files: what is written comes back, and what is not a rule of ours is refused by name."""
+"""Rule files: saved rules load unchanged, and invalid files are rejected with a reason."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def path(tmp_path, content):
 
 
 def rewrite(path, header=(), **arrays):
-    """The same file with some entries of its header or arrays replaced; `None` leaves one out."""
+    """Replace entries of the file's header or arrays; `None` removes an array."""
     with np.load(path) as file:
         data = {name: file[name] for name in file.files}
     told = json.loads(str(data["header"])) | dict(header)
@@ -92,7 +92,7 @@ def test_an_untrained_rule_is_of_the_default_sizes_and_always_the_same():
 
 
 @pytest.mark.parametrize("source", ["runs/nowhere", "nowhere.npz"])
-def test_nothing_there_is_refused(source):
+def test_a_missing_rule_is_refused(source):
     with pytest.raises(ValueError, match=f"no rule at {source}: no such run or file"):
         files.load_rule(source)
 
@@ -163,7 +163,7 @@ def test_a_truncated_file_is_refused(path, content, keep):
 
 
 def test_a_file_with_flipped_bytes_is_refused_or_whole(path, content, params):
-    """Never a rule that is other than the one saved."""
+    """A rule that loads always equals the one saved."""
     for at in range(40, len(content), 97):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0xFF]) + content[at + 1 :])
         try:

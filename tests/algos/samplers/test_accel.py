@@ -1,4 +1,4 @@
-"""ACCEL and the parallel curricula as settings of PLR: who plays what, and what is learned from."""
+"""ACCEL and parallel curricula as settings of PLR: levels played, and levels trained on."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ def score_of(number):
 
 
 def history(sampler, own=0, num_updates=60):
-    """Slots, states and lineage of a run, stacked over its updates; mean returns are all 0."""
+    """Return slots, states and lineage, stacked over the updates; mean returns are all 0."""
 
     def body(carry, t):
         state, slots = carry
@@ -97,14 +97,14 @@ def test_every_replay_is_followed_by_mutants_of_the_levels_just_replayed():
             np.testing.assert_array_equal(lineage["depth"][t], lineage["depth"][t - 1] + 1)
     np.testing.assert_array_equal(slots.weight, np.asarray(slots.origin) == REPLAY)
     assert (np.asarray(slots.buffer_index)[origin == MUTANT] == -1).all()
-    # Depth counts generations, and age the updates since a level was first met.
+    # Depth counts generations; age counts updates since a level was first played.
     np.testing.assert_array_equal(lineage["depth"], number // (3 * CHILD))
     met = {}
     for t in range(len(kinds)):
         for n in range(N):
             expected = t - met.setdefault(int(number[t, n, 0]), t) if kinds[t] == REPLAY else 0
             assert lineage["age"][t, n, 0] == expected
-        if kinds[t] != REPLAY:  # met again, a level takes its row over as if it were new
+        if kinds[t] != REPLAY:  # a level generated again counts as new in its row
             met |= {int(x): t for x in number[t].ravel()}
     held = states.buffer.level_info.lineage
     size = int(states.buffer.size[-1])
@@ -185,7 +185,7 @@ def test_no_branch_runs_all_paths_under_seeds():
     free = jnp.ones((3, N), bool)
     jaxpr = jax.make_jaxpr(propose)(Keys(own, own[0]), state, slots, free).jaxpr
     predicates = [eqn.invars[0].aval.shape for eqn in jaxpr.eqns if eqn.primitive.name == "cond"]
-    assert predicates == [(), (), ()]  # generate, recall, edit
+    assert predicates == [(), (), ()]  # one scalar predicate each for generate, recall and edit
 
 
 @pytest.mark.parametrize(
@@ -200,19 +200,19 @@ def test_impossible_settings_are_refused(fields, message):
         Mutator(**fields)
 
 
-def test_mutants_of_the_easiest_are_not_made_beside_their_parents():
+def test_parallel_blocks_cannot_mutate_the_easiest_levels():
     with pytest.raises(ValueError, match="use parents='batch'"):
         make(mutator=Mutator(parents="easiest"), decision=Blocks())
 
 
 class Plain(Unplayed):
-    """An environment that can do nothing beside being played."""
+    """Environment without any optional capability."""
 
     def sample_level(self, key):
         return jnp.int32(0)
 
 
-def test_an_environment_without_the_ability_is_refused_with_the_names_of_those_that_have_it():
+def test_an_environment_without_the_capability_is_refused_with_the_names_of_those_that_have_it():
     plain = Plain()
     with pytest.raises(ValueError, match=r"edits levels.*Plain has no mutate_levels.*: .*maze"):
         PLR(plain, Random(plain), mutator=Mutator(1))

@@ -1,4 +1,4 @@
-"""DRED's mixture in closed form, and who is played, kept and never lost."""
+"""DRED's mixture in closed form; which levels are played, inserted, and never removed."""
 
 from dataclasses import dataclass, replace
 
@@ -26,7 +26,7 @@ ENV = Numbers(num_kinds=1000, child=CHILD)
 
 @dataclass(frozen=True)
 class Rolled:
-    """All that DRED reads of a rollout: which place of the queue was played."""
+    """The only field of a rollout that DRED reads: the queue position played."""
 
     level_index: jax.Array
 
@@ -50,7 +50,7 @@ def first_slots(sampler):
 
 
 def outcome_of(number, solves):
-    """One episode on each level, whose return is 1 where `solves` says so."""
+    """Return an outcome with one episode per level, with return 1 where `solves` is true."""
     solved = solves(number)
     won = solved.astype(jnp.float32)
     one = jnp.ones(number.shape, jnp.int32)
@@ -85,7 +85,7 @@ run = jax.jit(history, static_argnums=(0, 2, 3))
 
 
 def by_rank(score, rows, temperature):
-    """The slow way: ranks one by one."""
+    """Compute rank weights slowly, one rank at a time."""
     weight = np.zeros(len(score))
     for rank, row in enumerate(sorted(np.flatnonzero(rows), key=lambda i: -score[i]), start=1):
         weight[row] = rank ** (-1.0 / temperature)
@@ -117,7 +117,7 @@ def test_the_mixture_is_the_closed_form(share, stale):
     score = np.asarray(buffer.score)
     grounded = np.where(solved, score, 0.0)
     age = np.where(rows & (data if stale == "data" else rows), 5000 - buffer.timestamp, 0.0)
-    # Unsolved rows tie at 0; stable sorting orders them by row, here as there.
+    # Unsolved rows tie at 0; stable sorting orders them by row in both implementations.
     expected = (
         0.7
         * ((1 - share) * by_rank(score, rows & data, 0.3) + share * by_rank(grounded, rows, 0.7))
@@ -130,7 +130,8 @@ def test_the_mixture_is_the_closed_form(share, stale):
 
 
 def test_effective_sizes_at_the_published_settings():
-    # 4000 rows, 512 of the set, random scores; figures of the specification, from another program.
+    # 4000 rows, 512 of them the set's, with random scores. The expected values are those of the
+    # specification, computed by another program.
     rng = np.random.default_rng(1)
     buffer, data, _ = random_buffer(4000, 512, 4000)
     buffer = buffer._replace(timestamp=jnp.asarray(rng.integers(0, 5000, 4000), jnp.int32))
@@ -173,7 +174,7 @@ def test_every_level_of_the_set_is_met_once_before_any_is_replayed():
     number = np.asarray(slots.level["number"])
     known = set(np.asarray(sampler.level_set.level["number"]).tolist())
     warmup = -(-M // N)
-    assert (number == number[:, :, :1]).all(-1)[:warmup].all()  # one level in all places
+    assert (number == number[:, :, :1]).all(-1)[:warmup].all()  # same level at all positions
     first = number[:warmup, :, 0].ravel()
     assert set(first[:M].tolist()) == known
     weight = np.asarray(slots.weight)
@@ -192,7 +193,7 @@ def test_replay_and_looking_take_turns():
     np.testing.assert_array_equal(kinds[warmup:], [REPLAY, NEW] * 8 + [REPLAY])
     np.testing.assert_array_equal(weight[kinds == NEW], 0)
     looked = np.asarray(slots.level["number"])[kinds == NEW]
-    assert (looked == looked[:, :, :1]).all()  # the same level in all places of the queue
+    assert (looked == looked[:, :, :1]).all()  # the same level at every position of the queue
     assert len(np.unique(looked)) > N
 
 
@@ -214,9 +215,9 @@ def test_the_set_is_never_lost_and_the_unsolved_never_enters():
     assert size[-1] == K and (np.diff(size) >= 0).all()
     for t in range(len(size)):
         added = number[t, M : size[t]]
-        assert (added % 2 == 0).all()  # the odd ones are not solved
+        assert (added % 2 == 0).all()  # odd levels are unsolved
         assert np.asarray(states.buffer.level_info.solved)[t, M : size[t]].all()
-    assert len(np.unique(number[:, M:])) > 2 * (K - M)  # they do come and go
+    assert len(np.unique(number[:, M:])) > 2 * (K - M)  # generated levels are inserted and removed
     shares = np.asarray(metrics["generated_share"])
     assert shares[0] == 0 and shares[-1] > 0.2
 
@@ -278,11 +279,11 @@ def test_a_level_is_drawn_when_it_is_played_and_not_when_it_is_queued():
     sampler = make(source=())
     state, slots = sampler.init(jax.random.key(0), ()), first_slots(sampler)
     keys = Keys(jax.random.key(0), jax.random.key(1))
-    # Three updates of the warm-up, of which the last row alone is known to be stamped.
+    # After M levels the warm-up is over, so this update replays.
     state = state._replace(num_met=jnp.int32(M))
     state, slots = jax.jit(sampler.propose)(keys, state, slots, jnp.ones(N, bool))
     outcome = outcome_of(slots.level["number"], lambda number: number >= 0)
-    turn = jnp.zeros((1, 5, N), jnp.int32)  # nobody got beyond the first place
+    turn = jnp.zeros((1, 5, N), jnp.int32)  # no slot got beyond the first position
     observe = jax.jit(
         lambda turn: (
             sampler.observe(
@@ -322,10 +323,10 @@ def test_a_proposal_is_judged_by_all_its_episodes_or_by_the_first_place():
 
 
 @pytest.mark.thorough
-def test_the_shift_gap_is_the_mean_return_under_the_mixture_less_that_over_the_set():
+def test_the_shift_gap_is_the_mean_return_under_the_mixture_minus_that_over_the_set():
     sampler = make(mixture=Mixture(1.0, share_start=1.0))
     states, _, metrics = run(sampler, 0, 30)
-    last = jax.tree.map(lambda x: x[-2], states)  # the gap is of the distribution drawn from
+    last = jax.tree.map(lambda x: x[-2], states)  # the gap refers to the sampled mixture
     last = last._replace(buffer=jax.tree.map(lambda x: x[-1], states.buffer))
     p = np.asarray(sampler.replay_probability(last))
     seen = np.asarray(last.buffer.level_info.mean_return)
@@ -355,7 +356,7 @@ def test_uniform_is_uniform():
     known, count = np.unique(number, return_counts=True)
     assert known.size == 512
     assert scipy_stats.chisquare(count).pvalue > 1e-3
-    # The test bites: with one level in fifty drawn twice as often it fails.
+    # Power of the test: if one level in fifty is drawn twice as often, it fails.
     skewed = np.where(np.arange(512) % 50 == 0, 2 * count, count)
     assert scipy_stats.chisquare(skewed).pvalue < 1e-6
 

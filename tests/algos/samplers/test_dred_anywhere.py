@@ -1,4 +1,4 @@
-"""DRED where nobody thought of it: levels of a file, levels that are numbers."""
+"""DRED on levels from a file and on levels that are parameter vectors."""
 
 from typing import Any
 
@@ -43,9 +43,9 @@ def test_dred_trains_on_the_levels_of_a_file(tmp_path, name, kind):
     _, curriculum = build(spec)
     sampler: Any = curriculum.sampler
     assert type(sampler.source.model).__name__ == kind
-    # The set is given once, and the model knows it too.
+    # The set is configured once, and the generator uses the same one.
     assert sampler.source.data is sampler.data and len(sampler.level_set) == 6
-    assert sampler.mixture.num_updates > 1  # the length of the run
+    assert sampler.mixture.num_updates > 1  # set to the length of the run
 
     @jax.jit
     def run(key):
@@ -53,7 +53,7 @@ def test_dred_trains_on_the_levels_of_a_file(tmp_path, name, kind):
         return curriculum.train(curriculum.init(key), keys, jnp.int32(0), 6)
 
     state, metrics = run(jax.random.key(0))
-    # Two updates of warm-up, for six levels in four slots; then replay and proposals in turn.
+    # Two warm-up updates for six levels in four slots; then replay and proposals alternate.
     np.testing.assert_array_equal(metrics["levels_new"], [0, 0, 0, 1, 0, 1])
     np.testing.assert_array_equal(metrics["weight"], [1, 1, 1, 0, 1, 0])
     np.testing.assert_array_equal(metrics["steps_train"], [96, 96, 96, 0, 96, 0])

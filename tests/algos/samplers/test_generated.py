@@ -1,4 +1,4 @@
-"""Proposals out of a fitted model, as a sampler."""
+"""Sampler that proposes levels from a fitted generative model."""
 
 from dataclasses import replace
 

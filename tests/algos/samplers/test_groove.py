@@ -1,4 +1,4 @@
-"""GROOVE's parts: replay decided slot by slot, lifetimes, and algorithmic regret."""
+"""GROOVE's components: replay decided per slot, lifetimes, and algorithmic regret."""
 
 from typing import Any
 
@@ -36,14 +36,14 @@ def make(**fields):
 
 
 def judged(slots, done, complete):
-    """Every fifth level gives no evidence; nor does a life that is not complete."""
+    """Return scores; every fifth level and every incomplete lifetime give no evidence."""
     number = slots.level.level["number"]
     known = (number % 5 > 0) & (done & complete)[:, None]
     return jnp.where(known, (number % 997).astype(jnp.float32), -jnp.inf)
 
 
 def history(sampler, own, num_updates=120, judge=REGRET):
-    """Slots, states, and who was free, of a run whose slots come free at different times."""
+    """Return slots, states and free masks of a run whose slots become free at different times."""
     memory = judge.initial_state()
     level, note = sampler.example_level(), sampler.level_info()
     level = jax.tree.map(lambda x: jnp.broadcast_to(x, (N, 1, *jnp.shape(x))), level)
@@ -88,7 +88,7 @@ def test_slots_decide_for_themselves_and_replay_their_share():
 
 
 def test_replay_begins_when_enough_levels_are_scored_not_when_they_were_drawn(played):
-    """Most levels in play have no score yet: counting those, two known ones were replayed often."""
+    """Regression: unscored levels in play were counted, so two scored ones were replayed often."""
     states, slots, free = played
     scored = np.isfinite(states.buffer.score).sum(-1)
     drawn = np.cumsum((free & (slots.origin == NEW)).sum(-1))
@@ -114,7 +114,7 @@ def test_busy_slots_stay_as_they_are_and_their_rows_are_neither_drawn_nor_replac
         playing = slots.level.level["number"][t][slots.buffer_index[t] >= 0]
         buffer = states.buffer.level.level["number"]
         np.testing.assert_array_equal(buffer[t - 1][rows], playing)
-        if t + 1 < len(free):  # in play during update t and beyond
+        if t + 1 < len(free):  # in play during update t and later
             held = slots.buffer_index[t][~free[t + 1]].ravel()
             held = held[held >= 0]
             num_held += len(held)
@@ -193,7 +193,7 @@ def test_lifetimes_are_log_uniform_and_those_of_the_environment_by_default():
     found = np.asarray(slots.level.lifetime)
     assert found.min() == 10
     assert 240 < found.max() <= 250
-    share = (found < 50).mean()  # of whole numbers, each with the interval up to the next
+    share = (found < 50).mean()  # each integer n stands for the interval [n, n + 1)
     assert abs(share - np.log(50 / 10) / np.log(251 / 10)) < 4 * 0.5 / np.sqrt(4000)
     assert Lifetimes(env, Random(env)).bounds == (250, 250)
     with pytest.raises(ValueError, match="shortest=300 is above the longest lifetime, 250"):

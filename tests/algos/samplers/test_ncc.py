@@ -1,4 +1,4 @@
-"""NCC as a sampler: sweeps, steps of its distribution, and draws from it."""
+"""NCC as a sampler: sweeps, steps of its distribution, and draws from the distribution."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ from tests.standins.numbers import Numbers
 from tests.standins.programs import over_seeds
 
 N, R, K, TRAIN = 4, 2, 20, 4
-SWEEP = 3  # 20 rows by 8 levels an update
+SWEEP = 3  # 20 rows at 8 levels per update
 CYCLE = SWEEP + 1 + TRAIN
 
 
@@ -39,12 +39,12 @@ def first_slots(sampler):
 
 
 def score_of(number):
-    """A level's score is fixed; a fifth gives no evidence."""
+    """Return a fixed score per level; a fifth of the levels give no evidence."""
     return jnp.where(number % 5 == 0, -jnp.inf, (number % 1000).astype(jnp.float32) / 1000)
 
 
 def cycle(sampler, state, slots, keys, free, done):
-    """One update of the loop; the memory of a level counts how often it was played."""
+    """Run one update of the loop; the memory of a level counts how often it was played."""
     state, slots = sampler.propose(keys, state, slots, free)
     unseen = free[:, None] & (slots.buffer_index < 0)
     slots = slots._replace(score_state=jnp.where(unseen, 0.0, slots.score_state) + 1)
@@ -53,7 +53,7 @@ def cycle(sampler, state, slots, keys, free, done):
 
 
 def history(sampler, num_updates=4 * CYCLE, own=0, shared=0):
-    """Slots and states of a run, stacked over its updates."""
+    """Return slots and states of a run, stacked over its updates."""
 
     def body(carry, t):
         keys = Keys(*(jax.random.fold_in(jax.random.key(k), t) for k in (own, shared)))
@@ -71,7 +71,7 @@ run = jax.jit(history, static_argnums=(0, 1))
 
 @pytest.fixture(scope="module")
 def ran():
-    """States and slots of four cycles, as numpy."""
+    """States and slots of four cycles, as NumPy arrays."""
     return jax.tree.map(np.asarray, run(make()))
 
 
@@ -93,7 +93,7 @@ def test_every_row_is_scored_once_a_sweep_in_order(ran):
         full += size == K
         swept = slots.buffer_index[begun : begun + SWEEP].ravel()
         np.testing.assert_array_equal(swept[:size], np.arange(size))
-        # The rest of the last update: the last row once more, or new levels in place of rows.
+        # The rest of the last update repeats the last row, or holds new levels without a row.
         assert (np.isin(swept[size:], [-1, size - 1])).all()
         for t in range(begun, begun + SWEEP):
             row, number = slots.buffer_index[t], slots.level["number"][t]
@@ -113,7 +113,7 @@ def test_the_best_levels_stay_and_bring_their_memory(ran):
     np.testing.assert_allclose(final.score, score_of(final.level["number"]))
     for number, plays in zip(final.level["number"], final.level_info.score_state, strict=True):
         times = (slots.level["number"] == number).reshape(4 * CYCLE, -1).any(1).sum()
-        assert plays == times  # drawn twice in an update, the last play counts
+        assert plays == times  # if a level is drawn twice in an update, the last play counts
 
 
 def test_the_distribution_steps_once_a_cycle_and_stays_in_the_truncated_simplex(ran):
@@ -125,7 +125,7 @@ def test_the_distribution_steps_once_a_cycle_and_stays_in_the_truncated_simplex(
 
 
 def climbed(sampler, score, num_steps=3000):
-    """The distribution after many steps on scores that stay."""
+    """Return the distribution after many steps on fixed scores."""
     start = sampler.init(jax.random.key(0), MEMORY).adversary
     climb = jax.jit(
         lambda start, score: jax.lax.scan(
@@ -166,7 +166,7 @@ def test_steps_on_scores_that_stay_settle_at_the_optimum(eta, floor):
     y = climbed(make(entropy_coef=eta, floor=floor), score)
     np.testing.assert_allclose(y, found.x, atol=2e-3)
     moved = climbed(make(entropy_coef=eta, floor=floor), score + 5.0)
-    np.testing.assert_allclose(moved, y, atol=1e-4)  # what all levels have in common is nothing
+    np.testing.assert_allclose(moved, y, atol=1e-4)  # a constant offset changes nothing
     if y.min() > 2 * floor:
         soft = np.exp(score / eta) / np.exp(score / eta).sum()
         np.testing.assert_allclose(y, soft, atol=2e-3)
@@ -180,7 +180,7 @@ def test_a_step_worked_by_hand():
     after = sampler.ascend(start, score)
     np.testing.assert_allclose(after.squares, 0.28, rtol=1e-5)
     np.testing.assert_allclose(after.y, [0.7496, 0.2504], atol=1e-4)
-    # Apart: .5 · .8 · .74^-.4 = .4512 and .5 · .2 · .14^-.4 = .2195, whose mean comes off again.
+    # Per level: .5 · .8 · .74^-.4 = .4512, .5 · .2 · .14^-.4 = .2195, minus their mean.
     after = replace(sampler, per_level=True).ascend(start, score)
     np.testing.assert_allclose(after.squares, [0.74, 0.14], rtol=1e-5)
     np.testing.assert_allclose(after.y, [0.5 + 0.1158, 0.5 - 0.1158], atol=1e-4)
@@ -204,8 +204,8 @@ def test_training_draws_follow_the_distribution():
     counts = np.bincount(rows, minlength=K)
     assert (counts[size:] == 0).all()  # a row that holds no level is never drawn
     often = expected >= 5
-    assert ((counts - expected)[often] ** 2 / expected[often]).sum() < 45.3  # χ² of 20: 1 in 1,000
-    assert np.ptp(expected[:size]) > 100  # the distribution says something
+    assert ((counts - expected)[often] ** 2 / expected[often]).sum() < 45.3  # χ², 20 df, p = 0.001
+    assert np.ptp(expected[:size]) > 100  # the distribution is not uniform
 
 
 def test_without_any_evidence_training_goes_on_with_new_levels():
@@ -245,7 +245,7 @@ def test_busy_slots_keep_their_levels_and_their_rows():
 def test_seeds_under_vmap_equal_single_runs():
     sampler, seeds = make(), jnp.arange(3)
     many = jax.jit(jax.vmap(lambda own: history(sampler, 4 * CYCLE, own)))(seeds)
-    for i in range(3):  # compiled already, for the runs above
+    for i in range(3):  # compiled for the runs above
         one = run(sampler, 4 * CYCLE, int(seeds[i]))
         jax.tree.map(
             lambda x, y, i=i: np.testing.assert_allclose(x[i], y, rtol=1e-5, atol=1e-7), many, one

@@ -1,4 +1,4 @@
-"""PAIRED and REPAIRED: what the teacher builds is played, and what it is paid is the score."""
+"""PAIRED and REPAIRED: the teacher's levels are played, and its reward is their score."""
 
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Recorder(Learner):
-    """A teacher that builds at random and keeps what it is asked to learn from."""
+    """Teacher that builds levels at random and records its training data."""
 
     num_places: int = N * R
 
@@ -84,7 +84,7 @@ def began(number=0, free=EVERYONE, since=None):
 
 
 def built(actions):
-    """Walls and goal of an episode, cell by cell; the agent's cell is only known if not drawn."""
+    """Return walls, goal, and whether the agent's cell differs from the goal, for one episode."""
     goal, _, agent, *toggles = (int(x) for x in actions)
     walls = np.zeros(25, bool)
     for cell in toggles:
@@ -135,7 +135,7 @@ def test_levels_are_what_the_teacher_built_also_in_slots_that_stay_busy():
     )
 
 
-def test_every_place_and_every_update_has_noise_of_its_own():
+def test_every_place_and_every_update_has_its_own_noise():
     noise = [np.asarray(began(number)[1].level_info.obs.noise) for number in (0, 1)]
     seen = np.stack(noise)  # [updates, N, R, T, 16]
     np.testing.assert_array_equal(seen, seen[..., :1, :].repeat(T, axis=3))
@@ -143,16 +143,16 @@ def test_every_place_and_every_update_has_noise_of_its_own():
 
 
 @pytest.mark.parametrize("nothing", ["done", "scored"])
-def test_where_nothing_was_judged_the_teacher_is_left_alone(nothing):
+def test_without_a_score_the_teacher_does_not_learn(nothing):
     state, slots = began()
     score = jnp.full((N, R), -jnp.inf if nothing == "scored" else 1.0)
     done = EVERYONE if nothing == "scored" else ~EVERYONE
     after = observe(keys(1), state, slots, score, Outcome(done))
-    testing.assert_same(after.teacher, state.teacher, "the teacher learned from nothing")
+    testing.assert_same(after.teacher, state.teacher, "the teacher changed without a score")
     metrics = SAMPLER.metrics(after)
     assert np.isnan(metrics["teacher_loss"]) and np.isnan(metrics["teacher_return"])
     assert metrics["steps_teacher"] == N * R * T
-    # Nothing is built for nobody, and that costs no steps.
+    # Without free slots no level is built and no steps are counted.
     state, again = began(2, ~EVERYONE, (after, slots))
     testing.assert_same(again, slots, "a busy slot was given a level")
     metrics = SAMPLER.metrics(observe(keys(3), state, slots, score, Outcome(done)))
@@ -160,7 +160,7 @@ def test_where_nothing_was_judged_the_teacher_is_left_alone(nothing):
 
 
 def small(name, env: Any = ENV, score: Any = "regret", **fields: Any):
-    """A recipe at its smallest; the teacher is recurrent, so that it has a carry to keep."""
+    """Build a recipe at its smallest; the teacher is recurrent, so that it has a carry to keep."""
     made = load("recipes", name).build(env, learner="ppo", score=score, network="published")
     owner = "sampler.source" if name == "repaired" else "sampler"
     sizes = {"hidden_size": 4, "head_size": 4, "conv_features": 2, "vector_features": 2}
@@ -174,7 +174,7 @@ def small(name, env: Any = ENV, score: Any = "regret", **fields: Any):
 
 
 def updates(curriculum, num, own=0):
-    """States, metrics and what was met, stacked over the updates."""
+    """Return states, metrics and records of the levels, stacked over the updates."""
 
     def body(ts, t):
         now = Keys(*(jax.random.fold_in(jax.random.key(k), t) for k in (own, 0)))
@@ -201,7 +201,7 @@ def test_the_regret_is_the_antagonists_return_minus_the_protagonists_on_the_same
     testing.assert_same(
         jax.tree.map(lambda x: x[0, 0], r.obs),
         jax.tree.map(lambda x: x[1, 0], r.obs),
-        "the students began on different levels",
+        "the students started on different levels",
     )
     assert (r.action[0] != r.action[1]).any()
     done = r.terminated | r.truncated  # [P, T, N]
@@ -246,7 +246,7 @@ def test_seeds_under_vmap_equal_single_runs():
     for i in range(2):
         alone = jax.tree.map(lambda x, i=i: x[i], many)
         one = single(made, 12, i)[1]
-        testing.assert_close(alone, one, "a seed is another under vmap", 1e-4)
+        testing.assert_close(alone, one, "a seed differs under vmap", 1e-4)
 
 
 @pytest.mark.thorough
@@ -267,7 +267,7 @@ def test_replays_train_the_students_and_new_levels_the_teacher():
 
 def test_a_run_goes_on_while_the_teacher_rests_and_stops_where_it_diverges():
     replayed = {"weight": np.ones((2, 1)), "loss": np.zeros((2, 1))}
-    nothing = np.asarray([[0.5], [np.nan]])  # the second update replayed
+    nothing = np.asarray([[0.5], [np.nan]])  # the second update was a replay
     resting = {**replayed, "teacher_loss": nothing, "teacher_return": nothing}
     assert first_bad(0, resting, {}) is None
     lost = {**resting, "teacher_loss": np.full((2, 1), np.nan)}

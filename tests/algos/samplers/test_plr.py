@@ -1,4 +1,4 @@
-"""Prioritised level replay as a sampler: identities, promises, and one program for all seeds."""
+"""Prioritised level replay as a sampler: identities, guarantees, and vmap over seeds."""
 
 from dataclasses import replace
 from typing import Any
@@ -49,12 +49,12 @@ def first_slots(sampler):
 
 
 def score_of(number):
-    """A level's score is fixed, so that the buffer can be checked; a fifth gives no evidence."""
+    """Return a fixed score per level, to check the buffer; a fifth give no evidence."""
     return jnp.where(number % 5 == 0, -jnp.inf, (number % 1000).astype(jnp.float32) / 1000)
 
 
 def cycle(sampler, state, slots, keys, free, done):
-    """One update of the loop; the memory of a level counts how often it was played."""
+    """Run one update of the loop; the memory of a level counts how often it was played."""
     state, slots = sampler.propose(keys, state, slots, free)
     unseen = free[:, None] & (slots.buffer_index < 0)
     slots = slots._replace(score_state=jnp.where(unseen, 0.0, slots.score_state) + 1)
@@ -63,7 +63,7 @@ def cycle(sampler, state, slots, keys, free, done):
 
 
 def history(sampler, num_updates=40, own=0, shared=0):
-    """Slots and states of a run, stacked over its updates."""
+    """Return slots and states of a run, stacked over its updates."""
 
     def body(carry, t):
         state, slots = carry
@@ -96,13 +96,13 @@ def test_robust_plr_differs_from_plr_by_the_weight_of_new_levels_alone():
     np.testing.assert_array_equal(robust_slots.weight, np.where(slots.origin == NEW, 0.0, 1.0))
     same = robust_slots._replace(weight=slots.weight)
     jax.tree.map(np.testing.assert_array_equal, slots, same)
-    # From the first replay on nothing new is met, and the two are one bit for bit.
+    # From the first replay on no new level is played, and the two methods are bit-identical.
     begun = int(np.argmax(np.asarray(slots.origin)[:, 0] == REPLAY))
     assert (robust_slots.weight[begun:] == 1.0).all()
 
 
 @pytest.mark.thorough
-def test_replay_begins_when_enough_levels_were_taken_in_and_then_keeps_its_share():
+def test_replay_begins_when_enough_levels_were_inserted_and_then_keeps_its_share():
     states, slots = run(make(decision=Alternate(1.0)))
     origin = np.asarray(slots.origin)
     needed = int(np.ceil(0.5 * K / (N * R)))
@@ -165,7 +165,7 @@ def test_busy_slots_keep_their_levels_and_their_rows():
     for t in range(36):
         keys = Keys(jax.random.key(t), jax.random.key(1000 + t))
         done = jnp.asarray(rng.random(N) < 0.5)
-        if t % 3 == 0:  # new levels of high score press into the buffer
+        if t % 3 == 0:  # new levels with high scores are inserted into the buffer
             state = state._replace(num_new=jnp.int32(0))
         before, busy = slots, np.flatnonzero(~np.asarray(free))
         state, slots = step(state, slots, keys, free, done)

@@ -19,7 +19,7 @@ N, R = 6, 3
 
 @dataclass(frozen=True)
 class Numbers(Unplayed, abstract=True):
-    """A family of `num_kinds` levels: a number and its square root."""
+    """Family of `num_kinds` levels; a level is a number and its square root."""
 
     num_kinds: int = 1_000_000
 
@@ -29,7 +29,7 @@ class Numbers(Unplayed, abstract=True):
 
 
 class Filed(Numbers):
-    """The same from a "file" whose name lists the numbers."""
+    """Numbers that can be loaded from a "file" whose name lists them."""
 
     def load_levels(self, path):
         numbers = jnp.asarray([int(x) for x in str(path).split("-")])
@@ -68,7 +68,7 @@ SAMPLERS = {
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_free_slots_get_levels_without_a_past_and_busy_ones_stay_bit_for_bit(name):
+def test_free_slots_get_new_levels_and_busy_ones_stay_bit_for_bit(name):
     sampler = SAMPLERS[name]
     free = jnp.arange(N) % 2 == 0
     before = slots_of(sampler)
@@ -95,7 +95,7 @@ def test_every_place_of_a_random_queue_gets_its_own_level():
 
 
 def test_levels_of_a_training_set_are_uniform_at_every_place():
-    """Once, a baseline meant to be uniform played 2 of its 512 levels."""
+    """A baseline meant to be uniform once played only 2 of its 512 levels."""
     num_levels, num_draws = 20, 2000
     sampler = Fixed(Numbers(), num_levels=num_levels)
 
@@ -109,11 +109,11 @@ def test_levels_of_a_training_set_are_uniform_at_every_place():
     for place in np.ndindex(N, R):
         counts = np.bincount(drawn[(slice(None), *place)], minlength=num_levels)
         expected = num_draws / num_levels
-        assert ((counts - expected) ** 2 / expected).sum() < 51  # 19 degrees; 1e-4 of tests
-    # Two places of one proposal are independent: all pairs are as frequent.
+        assert ((counts - expected) ** 2 / expected).sum() < 51  # 19 degrees of freedom; p = 1e-4
+    # Two positions of one proposal are independent: all pairs are equally frequent.
     pairs = np.bincount(drawn[:, 0, 0] * num_levels + drawn[:, 1, 2], minlength=num_levels**2)
     expected = num_draws / num_levels**2
-    assert ((pairs - expected) ** 2 / expected).sum() < 512  # 399 degrees; 1e-4
+    assert ((pairs - expected) ** 2 / expected).sum() < 512  # 399 degrees of freedom; p = 1e-4
 
 
 def propose_numbers(sampler, seed):
@@ -128,7 +128,7 @@ def test_shuffled_epochs_hand_out_every_level_once():
     for num_levels in (5, 18, 50):  # smaller than, equal to and larger than a batch
         sampler = Fixed(Numbers(), num_levels=num_levels, shuffle=True)
         state, stream = sampler.init(jax.random.key(0), ()), []
-        free = jnp.arange(N) != 2  # only what is handed out counts
+        free = jnp.arange(N) != 2  # only levels given to free slots count
         for seed in range(20):
             state, slots = propose(sampler, seed, free, state)
             stream.extend(np.asarray(slots.level["number"])[np.asarray(free)].ravel())
@@ -140,7 +140,7 @@ def test_shuffled_epochs_hand_out_every_level_once():
         assert whole[0] != whole[1]
 
 
-def test_a_training_set_is_the_same_whatever_the_keys_and_another_for_another_seed():
+def test_a_training_set_depends_on_its_seed_and_not_on_the_keys():
     first, same = Fixed(Numbers(), 50), Fixed(Numbers(), 50)
     other, fewer = Fixed(Numbers(), 50, seed=1), Fixed(Numbers(), 49)
     assert first == same
@@ -158,7 +158,7 @@ def test_a_small_family_gives_the_levels_it_has_with_a_warning():
     assert sorted(np.asarray(sampler.level_set.level["number"])) == list(range(7))
 
 
-def test_levels_from_a_file_or_a_set_are_taken_as_they_are_less_repetitions():
+def test_levels_from_a_file_or_a_set_are_used_without_duplicates():
     env = Filed()
     by_path = fixed.build(env, levels="4-9-4-16")
     by_set = Fixed(env, levels=env.load_levels("4-9-16"))

@@ -1,4 +1,4 @@
-"""SFL as a sampler: its turns, what it keeps, what it draws, and what its looking costs."""
+"""SFL as a sampler: phases, the pool it keeps, its draws, and the steps of its evaluation."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -52,18 +52,18 @@ def first_slots(sampler, num_slots=N):
 
 
 def final_score(number):
-    """Of a level that was played as often as it is to be; a fifth gives no evidence."""
+    """Return the score of a level after all its plays; a fifth give no evidence."""
     known = (number % 1000) / 1000
     return jnp.where(number % 5 == 0, -jnp.inf, known.astype(jnp.float32))
 
 
 def score_of(number, plays):
-    """Misleading before the last play, so that nothing may be kept by an earlier one."""
+    """Return a score that misleads before the last play, since only the last one may count."""
     return jnp.where(plays >= PLAYS, final_score(number), 1 - final_score(number))
 
 
 def cycle(sampler, state, slots, keys, free, done):
-    """One update of the loop; the memory of a level counts how often it was played."""
+    """Run one update of the loop; the memory of a level counts how often it was played."""
     state, slots = sampler.propose(keys, state, slots, free)
     unseen = free[:, None] & (slots.buffer_index < 0)
     slots = slots._replace(score_state=jnp.where(unseen, 0.0, slots.score_state) + 1)
@@ -72,7 +72,7 @@ def cycle(sampler, state, slots, keys, free, done):
 
 
 def history(sampler, num_updates=3 * CYCLE, own=0, shared=0, num_slots=N):
-    """Slots and states of a run, stacked over its updates."""
+    """Return slots and states of a run, stacked over its updates."""
 
     def body(carry, t):
         keys = Keys(*(jax.random.fold_in(jax.random.key(k), t) for k in (own, shared)))
@@ -95,12 +95,12 @@ def test_the_turns_come_in_order_and_only_training_has_weight():
     collecting = position < COLLECT
     np.testing.assert_array_equal(slots.weight, np.repeat(~collecting, N).reshape(-1, N))
     assert (slots.origin[collecting] == NEW).all()
-    # ρ = 1/2: of four slots two train on the pool, with its rows, and two on fresh levels.
+    # ρ = 1/2: two of four slots train on rows of the pool, and two on new levels.
     np.testing.assert_array_equal(slots.origin[~collecting], [[REPLAY] * 2 + [NEW] * 2] * 3 * TRAIN)
     assert (slots.buffer_index[~collecting][:, :2] >= 0).all() and (
         slots.buffer_index[~collecting][:, 2:] < 0
     ).all()
-    # A batch of candidates stays for two updates, and only the second goes on with a memory.
+    # A batch of candidates stays for two updates; only the second starts with a memory.
     rows, numbers = np.asarray(slots.buffer_index), np.asarray(slots.level["number"])
     first, second = position < 0, position < 0
     first[collecting] = position[collecting] % PLAYS == 0
@@ -121,13 +121,13 @@ def test_each_collection_keeps_the_best_of_all_its_candidates_and_nothing_older(
         candidates = np.asarray(slots.level["number"][begun : begun + COLLECT : PLAYS]).ravel()
         scores = np.asarray(final_score(candidates))
         best = candidates[np.argsort(-scores, kind="stable")][:K]
-        for t in range(begun + COLLECT - 1, begun + CYCLE):  # as it is during all of training
+        for t in range(begun + COLLECT - 1, begun + CYCLE):  # the pool is constant during training
             pool = jax.tree.map(lambda x, t=t: np.asarray(x[t]), states.buffer)
             assert pool.size == K
             assert set(pool.level["number"]) == set(best)
             np.testing.assert_allclose(pool.score, final_score(pool.level["number"]))
             np.testing.assert_array_equal(pool.level_info.score_state, PLAYS)
-        assert states.buffer.size[begun + 1] <= N * R  # begun anew
+        assert states.buffer.size[begun + 1] <= N * R  # the collection starts again
 
 
 def test_training_draws_uniformly_from_the_pool():
@@ -139,10 +139,10 @@ def test_training_draws_uniformly_from_the_pool():
     np.testing.assert_array_equal(np.asarray(states.buffer.level["number"][-1])[rows], numbers)
     counts = np.bincount(rows.ravel(), minlength=K)
     expected = rows.size / K
-    assert ((counts - expected) ** 2 / expected).sum() < 24.3  # χ² of 7: one run in a thousand
+    assert ((counts - expected) ** 2 / expected).sum() < 24.3  # χ², 7 df, p = 0.001
     assert (np.asarray(slots.origin)[COLLECT:, 3] == NEW).all()
     repeated = (rows[1:] == rows[:-1]).mean()
-    assert abs(repeated - 1 / K) < 0.03  # drawn anew in every update
+    assert abs(repeated - 1 / K) < 0.03  # resampled in every update
 
 
 @pytest.mark.thorough
@@ -223,7 +223,7 @@ def test_under_vmap_over_seeds_generating_drawing_and_keeping_stay_branches():
 
 @dataclass(frozen=True)
 class Lucky(testing.Probe):
-    """An episode is solved if it pays more than 1/2."""
+    """Probe whose episodes are solved if their return exceeds 1/2."""
 
     def success(self, episode_return, terminated):
         return episode_return > 0.5

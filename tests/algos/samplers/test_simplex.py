@@ -1,4 +1,4 @@
-"""Projection onto the simplex, against a quadratic program solved by scipy and its optimality."""
+"""Projection onto the simplex, against scipy's solution and the optimality conditions."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ projected = jax.jit(project, static_argnums=1)
 
 
 def quadratic_program(x, floor):
-    """The nearest point of the truncated simplex, by a solver that knows nothing of sorting."""
+    """Return the nearest point of the truncated simplex, by a general-purpose solver."""
     found = minimize(
         lambda y: ((y - x) ** 2).sum() / 2,
         np.full(x.size, 1 / x.size),

@@ -1,4 +1,4 @@
-"""Tenancies longer than an update: episodes run on, levels stay, whole episodes are reported."""
+"""Tenancies longer than an update: episodes continue, levels stay, whole episodes count."""
 
 from dataclasses import dataclass
 
@@ -22,13 +22,13 @@ from rlgen.students import OnPolicy
 from rlgen.testing import Probe, assert_same, new_slots, random_rollout
 from rlgen.types import Keys
 
-N, T, TENANCY = 4, 3, 4  # episodes of 4 steps, so that they end at every place of a rollout
+N, T, TENANCY = 4, 3, 4  # episodes have 4 steps and end at every position of a rollout
 ENV = Probe("memory")
 
 
 @dataclass(frozen=True)
 class Clock(Learner):
-    """Acts at random, learns nothing, and remembers how long it has played the episode."""
+    """Learner that acts at random, never learns, and counts the steps of its episode."""
 
     def init(self, key):
         return jnp.int32(0)
@@ -54,7 +54,7 @@ def some_slots(levels_per_slot=1):
 
 
 def in_a_row(student, num_updates, slots, fresh=None):
-    """A few updates; what each gave, stacked."""
+    """Run a few updates and return the states, outcomes and metrics, stacked."""
     state = student.init(jax.random.key(1), N)
     fresh = jnp.arange(num_updates) % student.updates_per_level == 0 if fresh is None else fresh
 
@@ -82,7 +82,7 @@ def test_a_tenancy_ends_after_its_updates(two_tenancies):
 
 
 def test_whole_episodes_are_reported_also_those_that_began_before(two_tenancies):
-    """By hand, over the updates of each tenancy one after another."""
+    """Episodes are tracked by hand through the updates of each tenancy."""
     _, outcome, metrics = two_tenancies
     rollouts = jax.tree.map(lambda x: x[:, 0], outcome.rollout)
     reward, turn, done = (
@@ -108,12 +108,12 @@ def test_whole_episodes_are_reported_also_those_that_began_before(two_tenancies)
     np.testing.assert_allclose(found.max_return, best, atol=1e-6)
     np.testing.assert_allclose(found.mean_length, length / np.maximum(num, 1), atol=1e-6)
     ended = num.sum((1, 2)) > 0
-    assert not ended[0] and ended.any(), "no episode is shorter than an update, some must end"
+    assert not ended[0] and ended.any(), "some updates must end no episode, and some must end one"
     np.testing.assert_array_equal(np.isfinite(metrics["episode_length"]), ended)
     np.testing.assert_allclose(np.asarray(metrics["episode_length"])[ended], 4.0)  # never 1 or 2
 
 
-def test_episodes_run_on_within_a_tenancy_and_begin_anew_with_the_next(two_tenancies):
+def test_episodes_continue_within_a_tenancy_and_restart_with_the_next(two_tenancies):
     """The learner's memory counts an episode's steps: 1 2 3 | 4 1 2 | 3 4 1 | 2 3 4."""
     value = np.asarray(two_tenancies[1].rollout.value)[:, 0]  # [update, T, N]
     count = np.tile(np.arange(TENANCY * T) % 4 + 1, 2).reshape(2 * TENANCY, T)
@@ -122,7 +122,7 @@ def test_episodes_run_on_within_a_tenancy_and_begin_anew_with_the_next(two_tenan
 
 @pytest.mark.thorough
 def test_a_tenancy_is_one_long_rollout():
-    """With a learner that does not change, the steps of `reset_slots` and `continue_rollout`."""
+    """With a constant learner it equals the steps of `reset_slots` and `continue_rollout`."""
     student, slots = OnPolicy(ENV, Clock(), T, updates_per_level=TENANCY), some_slots()
     keys = jax.random.split(jax.random.key(2), TENANCY)
     player = Clock(), jnp.int32(0)
@@ -151,7 +151,7 @@ def test_slots_may_be_fresh_at_different_times():
     )
     np.testing.assert_array_equal(states.age[:, 0], [[1, 1, 1, 1], [2, 1, 2, 1], [3, 2, 3, 2]])
     np.testing.assert_array_equal(outcome.done[2], [True, False, True, False])
-    value = np.asarray(outcome.rollout.value)[1, 0]  # steps 4 1 2 of those that go on, else 1 2 3
+    value = np.asarray(outcome.rollout.value)[1, 0]  # 4 1 2 in slots that continue, else 1 2 3
     np.testing.assert_array_equal(value.T, [[4, 1, 2], [1, 2, 3]] * 2)
 
 
@@ -186,7 +186,7 @@ def test_a_tenancy_of_nothing_is_refused():
         OnPolicy(ENV, Clock(), T, updates_per_level=0)
 
 
-# Beside a sampler.
+# With a sampler.
 
 
 def samplers():

@@ -1,4 +1,4 @@
-"""Scores that remember best or optimal returns, against slow loops and numbers worked by hand."""
+"""Scores that store best or optimal returns, against slow loops and numbers worked by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +24,11 @@ from tests.algos.scores.test_scores import (
     worked_by_hand,
 )
 
-FOREVER = jnp.inf  # of a stub level: it cannot be solved
+FOREVER = jnp.inf  # optimal return of a stub level that cannot be solved
 
 
 class Solved(Family):
-    """A level is its own optimal return; runs of the solver are counted."""
+    """Family whose levels are their own optimal returns; it counts the solver's runs."""
 
     def __init__(self):
         self.num_solved = 0
@@ -43,7 +43,7 @@ class Solved(Family):
 
 
 class Negative(Family):
-    """Every step costs."""
+    """Family in which every step has a negative reward."""
 
     lowest_return = -200.0
 
@@ -99,7 +99,7 @@ def test_numbers_worked_by_hand():
     score, memory = GroundedPositiveValueLoss()(KEY, slots, outcome)
     np.testing.assert_allclose(memory, [[1.0, 0.125]])
     np.testing.assert_allclose(score, [[((0.5 + 0.25) / 2 + 0) / 2, 0.0]])
-    # As L1, but where a return of .125 is nothing.
+    # Equal to L1, except that a return of .125 does not exceed a floor of .125.
     score, _ = GroundedL1ValueLoss(0.5, 0.5)(KEY, slots, outcome)
     np.testing.assert_allclose(score, [[(0.3125 / 2 + 0.5) / 2, 0.3125]])
     score, _ = GroundedL1ValueLoss(0.5, 0.5, floor=0.125)(KEY, slots, outcome)
@@ -119,7 +119,7 @@ def test_l1_value_loss_without_a_trace_is_the_one_step_td_error():
 
 
 def unsolved(seed, levels_per_slot):
-    """Evidence on levels that no one has solved yet; about a third of them cannot be."""
+    """Return evidence on levels not yet given to the solver; about a third are unsolvable."""
     slots, outcome = evidence(seed, levels_per_slot)
     rng = np.random.default_rng(seed + 99)
     best = np.where(
@@ -129,7 +129,7 @@ def unsolved(seed, levels_per_slot):
     return slots._replace(level=level, score_state=memory), outcome
 
 
-def test_oracle_regret_is_the_optimum_less_the_mean_return():
+def test_oracle_regret_is_the_optimum_minus_the_mean_return():
     kinds = set()
     for seed, levels_per_slot in CASES:
         slots, outcome = unsolved(seed, levels_per_slot)
@@ -156,14 +156,14 @@ def test_a_level_is_solved_once():
     first, memory = score(KEY, slots, outcome)
     jax.effects_barrier()
     assert env.num_solved == 1
-    # Other levels behind the same memories: were they solved again, the score would tell.
+    # Same memories, other levels: if the solver ran again, the score would change.
     seen = slots._replace(level=slots.level + 5.0, score_state=memory)
     again, kept = score(KEY, seen, outcome)
     jax.effects_barrier()
     assert env.num_solved == 1
     np.testing.assert_array_equal(again, first)
     np.testing.assert_array_equal(kept, memory)
-    # One new level among known ones: all are solved, it alone is changed.
+    # One new level among known ones: all are solved, but only its memory changes.
     _, new = score(KEY, seen._replace(score_state=memory.at[1, 0].set(UNASKED)), outcome)
     expected = np.asarray(memory).copy()
     expected[1, 0] = NO_WAY if slots.level[1, 0] == FOREVER else slots.level[1, 0] + 5.0

@@ -1,4 +1,4 @@
-"""Regret and negative return, against slow loops over made-up rollouts and numbers by hand."""
+"""Regret and negative return, against slow loops over synthetic rollouts and by hand."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def evidence(num_members, levels_per_slot, seed=0, num_steps=20):
 
 
 def by_hand(rewards, lasts):
-    """One slot, one queued level: rewards [P][T], and the steps at which episodes end [P]."""
+    """Build evidence for one slot and level from rewards, [P][T], and last steps, [P]."""
     reward = np.asarray(rewards, np.float32)[..., None]
     done = np.zeros(reward.shape, bool)
     for member, ends in enumerate(lasts):
@@ -42,7 +42,7 @@ def by_hand(rewards, lasts):
 
 
 def slow_returns(rollout, member, slot, turn, completed_only):
-    """Returns of the episodes that count, by the definition."""
+    """Return the returns of the episodes that count, by the definition."""
     r = jax.tree.map(lambda x: np.asarray(x[member, :, slot], np.float64), rollout._replace(obs=()))
     complete, total, ended = [], 0.0, False
     for t in range(len(r.reward)):
@@ -100,7 +100,7 @@ def test_negative_return_is_its_definition(levels_per_slot, completed_only):
     assert memory == ()
 
 
-# The protagonist's episodes are worth 1 and 2; the antagonist's 3 and 5, and one more is cut off.
+# Returns: 1 and 2 (protagonist), 3 and 5 (antagonist, plus one unfinished episode).
 TWO = by_hand([[1, 0, 2, 0, 0], [3, 1, 4, 9, 9]], [(1, 4), (0, 2)])
 
 

@@ -1,4 +1,4 @@
-"""Scores of levels, against slow loops over hand-made rollouts and numbers worked by hand."""
+"""Scores of levels, against slow loops over synthetic rollouts and numbers worked by hand."""
 
 from typing import Any
 
@@ -21,18 +21,18 @@ KEY = jax.random.key(0)
 
 
 class Family(Unplayed, abstract=True):
-    """An environment of which only the name is asked; an episode is solved by a positive return."""
+    """Environment used only for its name; an episode with a positive return is solved."""
 
 
 class Strict(Family):
-    """Solved only if the episode also terminated, with a return above 3/4."""
+    """Family in which an episode is solved if it terminated with a return above 3/4."""
 
     def success(self, episode_return, terminated):
         return (episode_return > 0.75) & terminated
 
 
 def evidence(seed, levels_per_slot, end_prob=0.25):
-    """Slots and outcome of two learners; member 1 is there to be ignored."""
+    """Return slots and the outcome of two learners; scores must ignore member 1."""
     rng = np.random.default_rng(seed)
     done = rng.random((T, N)) < end_prob
     done[:, 0] = False  # one slot never finishes
@@ -66,7 +66,7 @@ def evidence(seed, levels_per_slot, end_prob=0.25):
 
 
 class Slow:
-    """The definitions, episode by episode."""
+    """The scores' definitions, computed episode by episode."""
 
     def __init__(self, outcome, levels_per_slot):
         self.rollout = jax.tree.map(lambda x: np.asarray(x[0], np.float64), outcome.rollout)
@@ -114,7 +114,7 @@ CASES = [(seed, levels_per_slot) for seed in range(2) for levels_per_slot in (1,
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("completed_only", [True, False])
-def test_max_mc_is_the_best_return_less_the_mean_value(completed_only):
+def test_max_mc_is_the_best_return_minus_the_mean_value(completed_only):
     for seed, levels_per_slot in CASES:
         slots, outcome = evidence(seed, levels_per_slot)
         score, memory = MaxMC(completed_only)(KEY, slots, outcome)
@@ -158,7 +158,7 @@ def test_learnability_is_the_variance_of_success(unbiased):
                 return -np.inf
             return np.var(
                 wins, ddof=int(unbiased)
-            )  # of zeros and ones: p (1 − p), or n/(n−1) of it
+            )  # variance of zeros and ones: p (1 − p), or n/(n−1) times that
 
         score, _ = Learnability(Family(), unbiased)(KEY, slots, outcome)
         np.testing.assert_allclose(score, slow.per_level(judge), rtol=1e-5, atol=1e-6)
@@ -177,7 +177,7 @@ def test_learnability_asks_the_environment_what_success_is():
 
 
 def worked_by_hand():
-    """Two episodes of the first level (steps 0-1 and 4), one of the second (2-3), none cut off."""
+    """Return two episodes of level 0 (steps 0-1, 4) and one of level 1 (2-3), all complete."""
     columns = {
         "reward": [0.0, 1.0, 0.0, 0.0, 0.5],
         "value": [0.5, 0.75, 0.25, 0.5, 1.0],
@@ -206,7 +206,7 @@ def worked_by_hand():
 @pytest.mark.thorough
 def test_numbers_worked_by_hand():
     slots, outcome = worked_by_hand()
-    # Returns 1 and .5; 0. Mean values ((.5 + .75)/2 + 1)/2 = .8125 and .375.
+    # Returns 1, .5 | 0. Mean values ((.5 + .75)/2 + 1)/2 = .8125 | .375.
     score, memory = MaxMC()(KEY, slots, outcome)
     np.testing.assert_allclose(memory, [[1.0, 0.125]])
     np.testing.assert_allclose(score, [[1 - 0.8125, 0.125 - 0.375]])
@@ -215,7 +215,7 @@ def test_numbers_worked_by_hand():
     np.testing.assert_allclose(score, [[(0.25 / 2 + 0) / 2, 0.3125]])
     score, _ = L1ValueLoss(0.5, 0.5)(KEY, slots, outcome)
     np.testing.assert_allclose(score, [[(0.3125 / 2 + 0.5) / 2, 0.3125]])
-    # One of two episodes reaches 3/4; the level met once has no unbiased estimate.
+    # One of two episodes exceeds 3/4; the level played once has no unbiased estimate.
     score, _ = Learnability(Strict())(KEY, slots, outcome)
     np.testing.assert_allclose(score, [[0.25, 0.0]])
     score, _ = Learnability(Strict(), unbiased=True)(KEY, slots, outcome)
@@ -254,7 +254,7 @@ def test_scores_follow_the_slots_and_see_neither_bonus_nor_other_learners(name):
 
 
 class Discounting(Untaught):
-    """A learner with a discounting that is no score's default."""
+    """Learner whose discounting differs from every score's default."""
 
     def discounting(self):
         return {"discount": 0.7, "gae_lambda": 0.6, "bootstrap_truncation": False}

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help, lists, errors, and one real run from end to end."""
+"""The command line as users see it: help, lists, errors, and one real run from end to end."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ TINY += ["--steps", "1.2e3", "--chunk", "2"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A tiny run of two seeds, by the command line."""
+    """A tiny run of two seeds, trained by the command line."""
     path = tmp_path_factory.mktemp("runs") / "tiny"
     assert main.main(["train", "robust-plr", *TINY, "--seeds", "2", "--out", str(path)]) == 0
     return path
@@ -73,7 +73,7 @@ def test_every_command_explains_its_options(capsys, command):
         text = " ".join(out.replace("│", " ").split())
         for shown in ("--sampler.capacity INT K, rows.", "--env.num-walls", "(default: max-mc)"):
             assert shown in text
-        assert "--student.learner.num-updates" not in text  # follows from --steps
+        assert "--student.learner.num-updates" not in text  # it follows from --steps
 
 
 @pytest.mark.thorough
@@ -130,7 +130,7 @@ def test_wrong_input_ends_with_one_clear_line(capsys, tmp_path, monkeypatch, arg
     assert err.startswith("rlgen: ")
     assert err.count("\n") == 1
     assert message in err
-    assert list(tmp_path.iterdir()) == []  # refused before anything was made
+    assert list(tmp_path.iterdir()) == []  # rejected before any file was made
 
 
 @pytest.mark.thorough
@@ -138,14 +138,14 @@ def test_a_run_records_what_was_asked(run):
     record = json.loads((run / "config.json").read_text())
     assert record["spec"]["recipe"] == "robust-plr"
     assert record["spec"]["env"] == "maze"
-    assert record["spec"]["score"] == "max-mc"  # the recipe's own, by name
+    assert record["spec"]["score"] == "max-mc"  # the recipe's default, by name
     assert record["env"]["height"] == 5
     assert record["fields"]["sampler.capacity"] == 16
     assert record["fields"]["sampler.train_on_new"] is False
     last = metrics.read(run / "metrics.jsonl")[-1]
     assert last["update"] == 10
     assert sum(last["env_steps"].values()) == 10 * 8 * 16
-    assert last["env_steps"]["scout"] >= 8 * 16  # robust PLR only looks at new levels
+    assert last["env_steps"]["scout"] >= 8 * 16  # robust PLR only evaluates new levels
     assert 0 < last["gradient_updates"] <= 18
 
 

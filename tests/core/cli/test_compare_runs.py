@@ -1,4 +1,4 @@
-"""`rlgen eval` and `rlgen compare` of real runs: looks are counted, bad runs refused unplayed."""
+"""`rlgen eval` and `rlgen compare` on real runs: looks are counted, bad runs rejected unplayed."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ NAME = "maze-heldout-1-attempts-seed-0-update-1"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of seed 0, and the same as if it were of seed 1."""
+    """A run of seed 0, and a copy of it recorded as seed 1."""
     folder_of_runs = tmp_path_factory.mktemp("runs")
     one, other = folder_of_runs / "a", folder_of_runs / "b"
     assert main.main(["train", "dr", *TINY, "--out", str(one)]) == 0
@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def runs(trained, tmp_path, monkeypatch):
-    """A copy of the runs to do damage to, in the folder that we are in; nothing is drawn."""
+    """A copy of the runs in the current folder that tests may damage; figures are stubbed out."""
     shutil.copytree(trained, tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(showcase, "replays", lambda *args: {})
@@ -52,10 +52,10 @@ def runs(trained, tmp_path, monkeypatch):
 
 @pytest.fixture
 def unplayed(monkeypatch):
-    """Nothing may be played."""
+    """Fail if an episode is played."""
 
     def refuse(*args, **more):
-        pytest.fail("played before everything was checked")
+        pytest.fail("episodes were played before all checks")
 
     monkeypatch.setattr(zero_shot, "evaluate", refuse)
     return monkeypatch
@@ -81,14 +81,14 @@ def test_a_comparison_plays_once_and_counts_one_look(runs, capsys):
 
     code, out, err = rlgen(capsys, *args, "--out", "second")
     again = json.loads(out)
-    assert "episodes" not in err  # nothing was played
+    assert "episodes" not in err  # no episode was played
     assert again["comparison"] == found["comparison"]
     assert len(accesses(runs / "a")) == 1
 
 
 @pytest.mark.thorough
 def test_eval_counts_a_look_and_saves_what_compare_takes(runs, capsys):
-    """Of the first run: the second's results lie in the first one's folder, and are not its own."""
+    """Compare takes only the first run's results: the second's are in the first one's folder."""
     for log in (runs / "a" / "curriculum").iterdir():
         log.write_bytes(b"cut")
     more = ["--gaps", "none", "--worst"]
@@ -99,7 +99,7 @@ def test_eval_counts_a_look_and_saves_what_compare_takes(runs, capsys):
     place = runs / "a/eval/maze-heldout"
     page = (place / "report.html").read_text()
     assert "look 1 at this suite" in page
-    assert "Not drawn: " in page  # the log that was cut
+    assert "Not drawn: " in page  # the truncated log
     assert [one["suite"] for one in accesses(runs / "b")] == ["maze/heldout"]
     assert [one.run for one in results.read(place).worst] == ["a", "b"]
     assert (place / "normalised-cvar.png").is_file()
@@ -165,7 +165,7 @@ def damaged_looks(run):
 
 
 def of_another_environment(run):
-    """Beside what the fingerprint covers: `rebuild` below makes it another environment."""
+    """Set a key that the fingerprint omits, for which `rebuild` below changes the environment."""
     record = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(record | {"pole": True}))
 

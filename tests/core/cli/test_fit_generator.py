@@ -1,4 +1,4 @@
-"""Fitted models as files, and `rlgen fit-generator` as a user meets it."""
+"""Files of fitted models, and the command `rlgen fit-generator`."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def some_levels(env: Any, num: int) -> Any:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> tuple[Path, Any, Any]:
-    """The file of a model that was fitted on small mazes, the model, and what it learned."""
+    """The file of a model fitted on small mazes, the model, and its fitted parameters."""
     path = tmp_path_factory.mktemp("models") / "generator.npz"
     model = graph_vae.tiny(MAZE)
     fitted = jax.jit(model.fit)(jax.random.key(0), some_levels(MAZE, 6))
@@ -58,7 +58,7 @@ def test_a_model_comes_back_as_it_was(saved):
     assert found.model == model
     assert same(found.fitted, fitted)
     assert (found.env_name, found.digest) == ("maze", "digest")
-    assert files.load_model(path.parent, MAZE).model == model  # the folder will do
+    assert files.load_model(path.parent, MAZE).model == model  # the folder works as well
     ours, _ = model.propose(jax.random.key(1), fitted, 4)
     theirs, _ = found.model.propose(jax.random.key(1), found.fitted, 4)
     assert same(ours, theirs)
@@ -88,7 +88,7 @@ def test_what_was_learned_is_read_for_a_model_at_hand(saved):
 def test_models_of_other_environments_are_refused(saved):
     path = saved[0]
     with pytest.raises(ValueError, match=r"fitted on levels of maze.*shape=\[4, 3\].*\[13, 13\]"):
-        files.load_model(path)  # the environment of that name has other sizes by default
+        files.load_model(path)  # the environment of that name has other default sizes
     with pytest.raises(ValueError, match=r"environment has Numbers\(name=parameters, size=5\)"):
         files.load_model(path, CartPole())
 
@@ -165,7 +165,7 @@ def test_the_whole_command_on_mazes(capsys, level_file, tmp_path):
     assert page.count("data:image/png") == 2 and found["headline"] in page
     model = files.load_model(out, MAZE)
     assert model.digest == found["levels"]["digest"]
-    assert rlgen(capsys, *args)[0] == 2  # it is there already
+    assert rlgen(capsys, *args)[0] == 2  # the output exists already
 
 
 @pytest.mark.thorough

@@ -43,7 +43,7 @@ def make():
 
 
 def play(env, params, num_steps, num_envs=8):
-    """Random actions in gymnax's own way: its `step`, which resets by itself."""
+    """Play random actions with gymnax's auto-resetting `step`."""
 
     def step(state, key):
         action = env.action_space(params).sample(key)
@@ -86,7 +86,7 @@ def test_ids_appear_in_either_order_of_import_and_reloading_does_not_raise():
 
 
 @pytest.mark.thorough
-def test_each_episode_is_played_on_a_level_of_the_pool_drawn_anew():
+def test_each_episode_is_played_on_a_newly_drawn_level_of_the_pool():
     env, params = make()
     _, (obs, reward, terminated, truncated, _) = play(env, params, 60)
     assert obs.shape == (8, 60, 79) and obs.dtype == reward.dtype == jnp.float32
@@ -153,7 +153,7 @@ def test_time_limits_truncate_and_params_may_shorten_them():
         _, state = env.reset(KEY, shorter)
         ends = []
         for _ in range(24):
-            _, state, _, terminated, truncated, _ = env.step(KEY, state, 0, shorter)  # turn round
+            _, state, _, terminated, truncated, _ = env.step(KEY, state, 0, shorter)  # turn
             assert not terminated
             ends.append(bool(truncated))
         assert ends == [t % limit == limit - 1 for t in range(24)]
@@ -235,7 +235,7 @@ def test_equal_pools_share_compilations():
 
 def test_default_params_are_concrete_also_when_first_asked_for_under_a_trace():
     env = LevelPool(Maze(height=5, width=5, num_walls=4), 3, seed=5)
-    obs, state = env.reset(KEY)  # gymnax looks up the params inside its jitted function
+    obs, state = env.reset(KEY)  # gymnax reads the params inside its jitted function
     expected, same = env.reset(KEY, env.default_params)
     assert (
         state == same and obs == expected and isinstance(env.default_params.level.walls, jax.Array)
@@ -249,7 +249,7 @@ def test_a_pool_without_levels_is_refused():
 
 @dataclasses.dataclass(frozen=True)
 class Uniform(Untaught):
-    """A learner that acts at random and learns nothing."""
+    """Learner that acts uniformly at random and never learns."""
 
     num_actions: int
 
@@ -304,7 +304,7 @@ def test_state_keeps_its_types_from_reset_to_step():
 
 
 def test_wrapped_environments_play_as_they_do_in_gymnax():
-    """The same keys and actions give the same episode, time limit and changed params included."""
+    """Equal keys and actions give equal episodes, including time limits and changed params."""
     theirs, params = gymnax.make("CartPole-v1")
     env = from_gymnax("CartPole-v1")
     params = params.replace(gravity=20.0, max_steps_in_episode=9)
@@ -345,7 +345,7 @@ class State:
 
 
 class Unruly(environment.Environment):
-    """Right except where asked to be wrong."""
+    """A valid environment, with faults that its arguments switch on."""
 
     def __init__(self, shape_from_params=False, changing_type=False):
         self.shape_from_params, self.changing_type = shape_from_params, changing_type

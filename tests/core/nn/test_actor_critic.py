@@ -1,4 +1,4 @@
-"""The actor-critic: its sizes as published, its convolution, its reading of observations."""
+"""The actor-critic: published sizes, convolution, and handling of observations."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ class Level:
 
 
 class Looker(LevelEnv):
-    """Shows a 5x5 image and a direction, as a maze does; seven actions."""
+    """Environment with the observations of a maze, a 5x5 image and a direction; seven actions."""
 
     @property
     def num_actions(self):
@@ -149,14 +149,14 @@ def test_first_policy_is_nearly_uniform():
 )
 def test_impossible_networks_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        unchecked = object.__new__(ActorCritic)  # or the tests' own type checks would refuse first
+        unchecked = object.__new__(ActorCritic)  # else the tests' type checks would reject it first
         for name, value in fields.items():
             object.__setattr__(unchecked, name, value)
         unchecked.__post_init__()
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("core", ["gru", "linear"])  # the LSTM answers every probe in test_ppo
+@pytest.mark.parametrize("core", ["gru", "linear"])  # test_ppo covers the LSTM
 def test_a_core_learns_to_remember(core):
     def build(env):
         network = ActorCritic(core, hidden_size=16, head_size=16)

@@ -1,4 +1,4 @@
-"""Approximators: the table is a dense layer on one-hots; nets, and what they refuse."""
+"""Approximators: a table is a dense layer on one-hot states; networks, and rejected input."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +19,10 @@ S, A, B = 7, 3, 40
 
 @dataclass(frozen=True)
 class Pictures(Unplayed, abstract=True):
-    """Shows whatever it is told to."""
+    """Environment with random observations of the given shapes."""
 
     shapes: tuple = ((5, 4, 2), (3,))
-    num_actions: Any = A  # None stands for continuous actions
+    num_actions: Any = A  # None means continuous actions
 
     def sample_level(self, key):
         return ()
@@ -35,7 +35,7 @@ class Pictures(Unplayed, abstract=True):
 
 @dataclass(frozen=True)
 class States(Pictures):
-    """Shows the number of its state."""
+    """Environment whose observation is the number of its state."""
 
     def num_states(self):
         return S
@@ -80,7 +80,7 @@ def test_an_mlp_is_flax_dense_layers_side_by_side():
     for i, size in enumerate((6, 5, 4)):
         x = nn.Dense(size).apply({"params": params[f"dense_{i}"]}, x)
         x = jnp.tanh(jnp.asarray(x)) if i < 2 else x
-    assert_close(net.apply(env, params, obs), x, "not flax's layers")
+    assert_close(net.apply(env, params, obs), x, "differs from flax's layers")
 
 
 def test_an_mlp_without_hidden_layers_is_linear():
@@ -102,7 +102,7 @@ def test_a_convolution_is_flax_layers():
         x = jnp.concatenate([vector, nn.relu(jnp.asarray(conv)).reshape(B, -1)], axis=1)
         x = nn.relu(jnp.asarray(nn.Dense(6).apply({"params": params["dense_0"]}, x)))
         x = nn.Dense(A).apply({"params": params["dense_1"]}, x)
-    assert_close(net.apply(env, params, (vector, image)), x, "not flax's layers", 1e-4)
+    assert_close(net.apply(env, params, (vector, image)), x, "differs from flax's layers", 1e-4)
 
 
 @pytest.mark.thorough
@@ -125,7 +125,7 @@ def test_agents_are_an_axis(net):
     [
         (States(), Table()),
         (Pictures(), Conv()),
-        (Pictures(((2, 9, 4),)), MLP()),  # too flat for a 3×3 filter
+        (Pictures(((2, 9, 4),)), MLP()),  # too small for a 3×3 filter
         (Probe(), MLP()),
     ],
 )
@@ -133,7 +133,7 @@ def test_an_environment_gets_what_suits_it(env, net):
     assert approximator_for(env) == net
 
 
-# A policy and a value that share nothing.
+# Separate policy and value networks.
 
 
 def test_separate_is_a_network_of_two_groups():
@@ -164,7 +164,7 @@ def test_the_value_has_no_influence_on_the_policy():
     assert any(x.any() for x in jax.tree.leaves(grads["critic"]))
 
 
-# What is refused.
+# Invalid input.
 
 
 def test_a_table_refuses_an_environment_that_does_not_number_its_states():
@@ -193,7 +193,7 @@ def test_continuous_actions_are_refused():
 )
 def test_sizes_out_of_range_are_refused(kind, fields, sentence):
     with pytest.raises(ValueError, match=sentence):
-        unchecked = object.__new__(kind)  # or the tests' own type checks would refuse first
+        unchecked = object.__new__(kind)  # else the tests' type checks would reject it first
         for name, value in fields.items():
             object.__setattr__(unchecked, name, value)
         unchecked.__post_init__()

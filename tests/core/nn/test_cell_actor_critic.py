@@ -1,4 +1,4 @@
-"""The lean network of editors: one logit a cell, the whole board in each, and what it refuses."""
+"""The small network for editors: one logit per cell, each depending on the whole board."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +33,7 @@ class State:
 
 @dataclass(frozen=True)
 class Painter(LevelEnv, abstract=True):
-    """Paints a cell a step and pays for cells of even number; shows board, time and noise."""
+    """Environment that paints one cell per step; cells of even number give reward 1."""
 
     num_cells: int = HEIGHT * WIDTH
 
@@ -65,7 +65,7 @@ class Painter(LevelEnv, abstract=True):
 @pytest.fixture(scope="module")
 def params():
     params = jax.jit(lambda key: NETWORK.init(key, Painter()))(jax.random.key(0))
-    actor = jax.tree.map(lambda x: 100 * x, params["actor"])  # or all differences were small
+    actor = jax.tree.map(lambda x: 100 * x, params["actor"])  # otherwise all differences are small
     return params | {"actor": actor}
 
 
@@ -98,7 +98,7 @@ def test_unroll_is_many_steps(params):
 
 
 def test_logits_stand_in_row_order(params):
-    """Beyond a wall of cells, only the mean tells: a change is felt most about its own cell."""
+    """A change affects nearby logits most; distant ones depend on it only through the mean."""
     obs = boards(1, 1)
     board = obs["image"].at[0, 0, 0, 4].add(1e-3)
     felt = np.abs(logits_of(params, obs | {"image": board}) - logits_of(params, obs))
@@ -127,7 +127,7 @@ def test_first_policy_is_nearly_uniform():
 
 
 @pytest.mark.thorough
-def test_ppo_with_it_obeys_the_laws_of_learners():
+def test_ppo_with_it_satisfies_the_laws_of_learners():
     learner = PPO(Painter(), NETWORK, learning_rate=1e-3, num_epochs=2, num_minibatches=2)
     testing.check_learner(Painter(), learner, num_steps=2 * STEPS)
 
@@ -161,7 +161,7 @@ def test_a_size_of_zero_is_refused():
 
 def test_it_is_a_small_part_of_the_published_teacher():
     class Maze(Painter):
-        """Of an editor of 13x13 mazes, what its parameters depend on."""
+        """The properties of an editor of 13x13 mazes that determine the number of parameters."""
 
         def _show(self, state, params):
             shapes = {"image": (13, 13, 3), "time": (51,), "noise": (16,)}

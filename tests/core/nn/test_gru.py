@@ -13,7 +13,7 @@ T, N, I, H = 5, 2, 2, 3  # noqa: E741, N is the number of slots, I of inputs
 
 @pytest.fixture(scope="module")
 def inputs():
-    """Weights, a start, a sequence, and where episodes begin within it."""
+    """Weights, an initial state, a sequence, and the steps at which episodes start."""
     keys = jax.random.split(jax.random.key(0), 6)
     shapes = (I, 3 * H), (H, 3 * H), (3 * H,), (H,)
     weights = layers.GRUWeights(*map(jax.random.normal, keys[:4], shapes))
@@ -32,7 +32,7 @@ def flax_params(weights):
 
 
 def by_scan(weights, hidden, x, first):
-    """The same sequence with JAX's own differentiation of a scan."""
+    """Run the sequence as a scan that JAX differentiates itself."""
 
     def step(hidden, xs):
         hidden = layers.gru_step(weights, hidden, *xs)
@@ -77,7 +77,7 @@ def test_no_gradient_passes_the_beginning_of_an_episode(inputs):
     weights, hidden, x, first = inputs
 
     def late(hidden, x):
-        """Outputs of slot 0 from its second episode on."""
+        """Sum the outputs of slot 0 from its second episode on."""
         return layers.gru(weights, hidden, x, first)[1][2:, 0].sum()
 
     of_hidden, of_x = jax.jit(jax.grad(late, argnums=(0, 1)))(hidden, x)

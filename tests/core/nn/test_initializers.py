@@ -18,12 +18,12 @@ def test_fewer_of_rows_and_columns_are_orthonormal(shape):
 
 
 def test_matrices_are_uniform_over_rotations_and_reflections():
-    """Haar: every entry of a 3 x 3 one is uniform on [-1, 1] (Archimedes), of either sign."""
+    """Haar measure: each entry of a 3 x 3 matrix is uniform on [-1, 1] (Archimedes)."""
     init = jax.jit(jax.vmap(lambda key: orthogonal()(key, (3, 3))))
     found = np.asarray(init(jax.random.split(jax.random.key(0), 4000)))
     for i, j in np.ndindex(3, 3):
         counts, _ = np.histogram(found[:, i, j], bins=10, range=(-1, 1))
-        assert ((counts - 400) ** 2 / 400).sum() < 34  # chi-square, 9 degrees, p = 1e-4
+        assert ((counts - 400) ** 2 / 400).sum() < 34  # chi-square, 9 degrees of freedom, p = 1e-4
     assert abs((np.linalg.det(found) > 0).mean() - 0.5) < 0.04
 
 
@@ -31,4 +31,4 @@ def test_no_lapack_call_that_could_deadlock_under_vmap():
     init = jax.vmap(lambda key: orthogonal()(key, (8, 8)))
     program = jax.jit(init).lower(jax.random.split(jax.random.key(0), 2)).as_text()
     assert "lapack" not in program
-    assert "lapack" in jax.jit(jnp.linalg.qr).lower(jnp.eye(8)).as_text()  # the test can tell
+    assert "lapack" in jax.jit(jnp.linalg.qr).lower(jnp.eye(8)).as_text()  # the check can fail

@@ -1,4 +1,4 @@
-"""The linear recurrence: solved in parallel, as a loop, and by steps, it is one and the same."""
+"""The linear recurrence: parallel, as a loop and step by step, with equal results."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ T, N, I, H = 12, 3, 4, 5  # noqa: E741, N is the number of slots, I of inputs
 
 @pytest.fixture(scope="module")
 def inputs():
-    """Weights, a start that is not zero, a sequence, and where episodes begin within it."""
+    """Weights, a non-zero initial state, a sequence, and the steps at which episodes start."""
     keys = jax.random.split(jax.random.key(0), 5)
     weights = lr.MinGRUWeights(jax.random.normal(keys[0], (I, 2 * H)), jnp.linspace(-2, 2, 2 * H))
     start, x = jax.random.normal(keys[1], (N, H)), jax.random.normal(keys[2], (T, N, I))
@@ -25,7 +25,7 @@ def inputs():
 
 @pytest.fixture(scope="module")
 def linear_map():
-    """A start, decays (some 0, as where episodes begin) and pushes of the bare recurrence."""
+    """Initial state, decays (some are 0, as at episode starts) and inputs of the recurrence."""
     rng = np.random.default_rng(0)
     decay = rng.uniform(0, 1, (T, N, H)) * (rng.uniform(size=(T, N, 1)) > 0.2)
     arrays = rng.normal(size=(N, H)), decay, rng.normal(size=(T, N, H))
@@ -33,7 +33,7 @@ def linear_map():
 
 
 def by_steps(weights, start, x, first):
-    """One step after the other, differentiated by JAX."""
+    """Run the recurrence step by step, differentiated by JAX."""
     states, hidden = [], start
     for t in range(x.shape[0]):
         hidden = lr.min_gru_step(weights, hidden, x[t], first[t])

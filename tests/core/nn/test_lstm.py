@@ -1,4 +1,4 @@
-"""The LSTM and its hand-written backward pass, against numpy, finite differences, JAX and flax."""
+"""The LSTM and its hand-written backward pass, against NumPy, finite differences, JAX, flax."""
 
 import flax.linen as nn
 import jax
@@ -13,7 +13,7 @@ T, N, I, H = 5, 2, 2, 3  # noqa: E741, N is the number of slots, I of inputs
 
 @pytest.fixture(scope="module")
 def inputs():
-    """Weights, a start, a sequence with episodes that begin within it, and directions of loss."""
+    """Weights, initial state, a sequence with episode starts, and coefficients of the loss."""
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=s) for s in ((I, 4 * H), (H, 4 * H), (4 * H,))]
     carry, x = rng.normal(size=(2, N, H)), rng.normal(size=(T, N, I))
@@ -23,7 +23,7 @@ def inputs():
 
 
 def numpy_lstm(weights, carry, x, first):
-    """Hidden states and final state, in float64, one slot and step at a time."""
+    """Compute hidden states and final state in float64, one slot and step at a time."""
     (w_in, w_rec, bias), outputs = weights, np.zeros((*x.shape[:2], carry.shape[-1]))
     end = carry.copy()
     for n in range(x.shape[1]):
@@ -50,7 +50,7 @@ def as_jax(weights, carry, x):
 
 
 def by_scan(weights, carry, x, first):
-    """The same sequence with JAX's own differentiation of a scan."""
+    """Run the sequence as a scan that JAX differentiates itself."""
 
     def step(carry, xs):
         carry = layers.lstm_step(weights, carry, *xs)
@@ -122,7 +122,7 @@ def test_no_gradient_passes_the_beginning_of_an_episode(inputs):
     weights, carry, x = as_jax(weights, carry, x)
 
     def late(carry, x):
-        """Outputs of slot 0 from its second episode on."""
+        """Return the weighted sum of slot 0's outputs from its second episode on."""
         return (
             layers.lstm(weights, carry, x, jnp.asarray(first))[1][2:, 0] * out_coef[2:, 0]
         ).sum()

@@ -1,4 +1,4 @@
-"""Optimisers: equal to optax's, finite where those are not differentiable."""
+"""Optimisers: equal to optax's, and with finite derivatives where optax's have none."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ NUM_STEPS, RATE = 6, 0.3
 
 
 def gradients(scale=1.0):
-    """Some above and some below the norm of 0.5, [steps, ...]."""
+    """Return gradients, [steps, ...], some above and some below the norm 0.5."""
     key = jax.random.key(0)
     sizes = scale * jnp.asarray([0.05, 3.0, 0.2, 1.0, 0.01, 5.0])
 
@@ -58,16 +58,16 @@ def test_steps_are_those_of_optax(kind, max_norm):
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_every_kind_clips(kind):
-    """Once gradients are all too long, their length must not matter."""
+    """If all gradients exceed the norm, their length must not matter."""
     long, longer = (
         jax.jit(lambda grads: descend(Optimizer(kind), grads))(gradients(scale))
         for scale in (1e3, 1e6)
     )
-    assert_close(long, longer, "the length of a clipped gradient was felt", 1e-4)
+    assert_close(long, longer, "the length of a clipped gradient changed the step", 1e-4)
     free = Optimizer(kind, max_grad_norm=0.0)
     step = free.step(PARAMS, free.init(PARAMS), jax.tree.map(lambda x: 50 * x, PARAMS), RATE)[0]
     clipped = Optimizer(kind).step(PARAMS, free.init(PARAMS), PARAMS, RATE)[0]
-    if kind == "sgd":  # Adam's first step has the same length whatever the gradient's
+    if kind == "sgd":  # Adam's first step does not depend on the gradient's length
         assert np.abs(step["table"] - clipped["table"]).max() > 10
 
 
@@ -104,7 +104,7 @@ def test_the_derivative_of_a_clipped_step_is_that_of_the_direction():
 
 
 def test_adam_takes_its_denominator_for_a_constant():
-    """Two steps; by hand, the second moment of each enters as a number."""
+    """Over two steps, by hand, with each second moment as a constant."""
     g1, g2, b1, b2, eps = 0.7, -0.4, 0.9, 0.99, 1e-8
     optimizer = Optimizer("adam", 0.0, b1, b2, eps)
 
@@ -142,7 +142,7 @@ def test_the_norm_is_over_all_leaves():
 )
 def test_fields_out_of_range_are_refused(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
-        unchecked = object.__new__(Optimizer)  # or the tests' own type checks would refuse first
+        unchecked = object.__new__(Optimizer)  # else the tests' type checks would reject it first
         for name, value in fields.items():
             object.__setattr__(unchecked, name, value)
         unchecked.__post_init__()

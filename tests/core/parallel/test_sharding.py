@@ -1,4 +1,4 @@
-"""Two simulated devices against one, on the real loop; `conftest.py` makes the two."""
+"""Two simulated devices (see `conftest.py`) compared with one, on the real training loop."""
 
 import dataclasses
 from typing import Any
@@ -32,7 +32,7 @@ SMALL = {
 
 
 def trained(seeds: int, devices: int):
-    """States and metrics after a chunk, and the compiled program's own shardings."""
+    """Return states and metrics after one chunk, checking the shardings."""
     spec = RunSpec("plr", seeds=seeds, devices=devices)
     curriculum = config.override(plr.build(maze.tiny(), learner="ppo"), SMALL)
     program = compile_run(spec, curriculum, Plan(UPDATES, UPDATES, 32))
@@ -55,7 +55,7 @@ def assert_close(x, y):
 
 @pytest.mark.thorough
 def test_the_reference_trains(on_one):
-    """Otherwise the comparisons below would compare nothing."""
+    """Without training, the comparisons below would be vacuous."""
     assert on_one[1]["levels_replay"].sum() > 0
     assert np.isfinite(on_one[1]["loss"]).all()
     assert on_one[0].student.learner.num_updates.tolist() == [[UPDATES], [UPDATES]]
@@ -73,7 +73,7 @@ def test_slots_over_two_devices_are_slots_on_one(on_one):
 
 
 class Echo(Student):
-    """A student that hands back what it was given."""
+    """Student that returns twice its weights."""
 
     def init(self, key, num_slots):
         return ()
@@ -86,13 +86,13 @@ class Echo(Student):
 
 
 def test_each_device_plays_its_own_slots():
-    """The levels are new in every update: where they lie is said anew each time."""
+    """New levels arrive in every update, so their sharding is set in every update."""
     student = sharding.SplitSlots(Echo(), sharding.make_mesh(2, 1, 4))
     rows = jnp.zeros((4, 1), jnp.int32)
 
     @jax.jit
     def run():
-        weight = jnp.arange(4.0)  # made inside, as levels are
+        weight = jnp.arange(4.0)  # created inside jit, like levels
         slots = Slots(
             level=rows, score_state=(), buffer_index=rows, origin=rows[:, 0], weight=weight
         )

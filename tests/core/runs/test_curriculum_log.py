@@ -1,4 +1,4 @@
-"""The curriculum log: what it holds, what a kill leaves of it, and how a bad file is refused."""
+"""The curriculum log: its content, its state after a kill, and rejection of bad files."""
 
 import dataclasses
 import shutil
@@ -42,7 +42,7 @@ def _standins():
 
 
 def spec(**changes) -> RunSpec:
-    """16 env steps an update, 12 updates in chunks of 3; levels are single numbers."""
+    """Return a spec of 16 env steps per update and 12 updates; levels are single numbers."""
     base = RunSpec("standins.trial", env="standins.arm", steps=12 * 16, chunk=3, log_levels=2)
     return dataclasses.replace(base, **changes)
 
@@ -59,13 +59,13 @@ def whole(tmp_path_factory, _standins):
 
 @pytest.fixture
 def copy(whole, tmp_path):
-    """The same, to be spoilt."""
+    """A copy of the run that a test may damage."""
     return shutil.copytree(whole, tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")
 def plr_run():
-    """The curriculum, what a chunk of it kept under two seeds, and its states, all as numpy."""
+    """Spec and curriculum of a run of two seeds; states, metrics and log of one chunk."""
     asked = RunSpec("plr", seeds=2, log_levels=KEPT)
     curriculum = config.override(plr.build(maze.tiny(), learner="ppo"), SMALL)
     program = compile_run(asked, curriculum, Plan(UPDATES, UPDATES, SLOTS * 24))
@@ -74,7 +74,7 @@ def plr_run():
 
 
 def by_hand(asked: RunSpec, curriculum: Any, seed: int) -> list:
-    """Every update of one seed, stepped alone: what its slots met."""
+    """Step one seed alone and return what its slots played in every update."""
     firsts, keys = run_keys(asked)
     step = jax.jit(curriculum.update_and_show)
     ts, found = jax.jit(curriculum.init)(firsts[seed]), []
@@ -87,15 +87,15 @@ def by_hand(asked: RunSpec, curriculum: Any, seed: int) -> list:
 
 @pytest.mark.thorough
 def test_the_log_holds_exactly_what_the_slots_met(plr_run, tmp_path):
-    """Two seeds side by side, against each of them stepped alone and update by update."""
+    """Two vmapped seeds are compared with each seed stepped alone."""
     asked, curriculum, (_, _, kept) = plr_run
     slot = curriculum_log.kept_slots(SLOTS, KEPT)
     assert slot.tolist() == [1, 3]
     curriculum_log.write(tmp_path, 0, slot, kept)
     log = curriculum_log.read(tmp_path, curriculum.sampler.example_level())
     assert log.update.tolist() == [1, 2, 3, 4, 5, 6]
-    assert np.isnan(log.env_steps).all()  # there is no metrics.jsonl
-    assert set(np.unique(log.origin)) == {0, 1}  # it did replay
+    assert np.isnan(log.env_steps).all()  # metrics.jsonl is missing
+    assert set(np.unique(log.origin)) == {0, 1}  # some levels were replayed
     for seed in range(2):
         for u, met in enumerate(by_hand(asked, curriculum, seed)):
             jax.tree.map(
@@ -111,7 +111,7 @@ def test_the_log_holds_exactly_what_the_slots_met(plr_run, tmp_path):
 
 @pytest.mark.thorough
 def test_a_replayed_level_is_as_old_as_the_updates_since_it_was_first_met(plr_run):
-    """Of replayed levels that the log itself saw when they were new."""
+    """Checked for replayed levels whose first play is in the log."""
     _, _, (_, _, kept) = plr_run
     level = [np.asarray(x).reshape(*kept.score.shape, -1) for x in jax.tree.leaves(kept.level)]
     level = np.concatenate(level, axis=-1)
@@ -193,7 +193,7 @@ def test_cutting_removes_what_came_later_and_nothing_else(copy):
     curriculum_log.cut(copy, 6)
     assert sorted(log_files(copy)) == ["00000003.npz", "00000006.npz", "notes.npz"]
     assert curriculum_log.read(copy, np.float32(0)).update.tolist() == [1, 2, 3, 4, 5, 6]
-    curriculum_log.cut(copy / "nowhere", 0)  # an old run has no such folder
+    curriculum_log.cut(copy / "nowhere", 0)  # old runs lack this folder
 
 
 def test_no_log_on_request_and_old_runs_go_on(tmp_path):
@@ -237,6 +237,6 @@ def test_kept_slots_are_all_different_and_evenly_spread(slots, asked):
     gaps = np.diff(at)
     assert (gaps > 0).all()
     assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
-    if slots % 3 == 0 and asked >= 3:  # new, replayed and edited blocks each have their share
+    if slots % 3 == 0 and asked >= 3:  # each of the blocks new, replayed and edited has its share
         assert np.bincount(at * 3 // slots, minlength=3).min() >= asked // 3
     assert jnp.arange(slots)[at].shape == at.shape

@@ -1,4 +1,4 @@
-"""Runs that learn a rule, and runs that follow one: folders, resumption, what is told."""
+"""Runs that learn a rule and runs that follow one: folders, resumption, progress."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ SMALL = {
     "sampler.source.shortest": 2,
     "sampler.source.longest": 6,
 }
-STEPS = 4 * 3 * 4 * 4  # of an update
+STEPS = 4 * 3 * 4 * 4  # env steps per update
 GROOVE = RunSpec("groove", "gridworld/debug", steps=12 * STEPS, chunk=4, overrides=SMALL)
 AGENT = RunSpec(
     "lpg-agent",
@@ -100,7 +100,7 @@ def test_the_buffer_and_the_log_hold_levels_beside_their_lifetimes(groove):
     assert log.lineage["lifetime"].max() <= 6
     scored = np.isfinite(log.score)
     assert scored.any()
-    assert (log.episodes.num[scored] == 1).all()  # of lives that ended, and were whole
+    assert (log.episodes.num[scored] == 1).all()  # lifetimes that ended and were complete
     history(log, find_facts(env, log, 20), find_examples(env, log))
     levels = load_levels(groove / "levels.npz", env.sample_level(jax.random.key(0)))
     with np.load(groove / "levels.npz") as file:
@@ -183,7 +183,7 @@ def test_the_scores_discount_follows_the_agents():
     spec = RunSpec("groove", "gridworld/debug", score="positive-value-loss")
     _, curriculum = built(dataclasses.replace(spec, overrides={"student.agent.discount": 0.9}))
     assert curriculum.score.discount == 0.9
-    assert curriculum.student.antagonist == ()  # that score needs none
+    assert curriculum.student.antagonist == ()  # that score needs no antagonist
 
 
 def test_numbers_that_need_not_be_there_do_not_stop_a_run():

@@ -1,4 +1,4 @@
-"""Runs that are killed, told to stop, or run out of disk, in processes of their own."""
+"""Runs that are killed, receive a stop signal, or fill the disk, in separate processes."""
 
 import os
 import random
@@ -67,7 +67,7 @@ def wait_for(process: subprocess.Popen, run: Path, update: int) -> None:
 
 
 def content(run: Path) -> tuple[list, list]:
-    """Final arrays and metrics, without what depends on the clock."""
+    """Return the final arrays and the metrics, without those that depend on the clock."""
     record = folder.read(run)
     spec, _, curriculum = folder.rebuild(record, allow_imports=True)
     like = program.abstract_states(spec, curriculum)
@@ -82,7 +82,7 @@ def content(run: Path) -> tuple[list, list]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The run that nothing happens to."""
+    """Content of an uninterrupted run."""
     sys.path.insert(0, str(HERE))
     run = tmp_path_factory.mktemp("runs") / "whole"
     process = start(*TRAIN, str(run))
@@ -116,7 +116,7 @@ def test_killed_at_random_moments_it_ends_bit_for_bit_the_same(tmp_path, whole):
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
-        assert num_lines(run) - checkpoint.updates(run)[-1] <= CHUNK  # what is lost
+        assert num_lines(run) - checkpoint.updates(run)[-1] <= CHUNK  # updates that are lost
         process = start(*RESUME, str(run))
     _, err = process.communicate()
     assert process.returncode == 0, err
@@ -154,7 +154,7 @@ def test_a_stop_signal_leaves_a_run_that_goes_on(tmp_path, whole):
 
 
 def test_files_that_cannot_grow_stop_the_run_with_one_line(tmp_path):
-    """The operating system refuses the write, in orbax's threads or in ours."""
+    """The operating system rejects the write, in orbax's threads or in ours."""
     run = tmp_path / "run"
     process = start("4096", *TRAIN, str(run), program=SMALL_FILES)
     _, err = process.communicate()

@@ -1,4 +1,4 @@
-"""Runs as data and files, with stand-ins from outside rlgen that train in milliseconds."""
+"""Runs as data and files, with external stand-in components that train in milliseconds."""
 
 import dataclasses
 import errno
@@ -27,7 +27,7 @@ def _standins(monkeypatch):
 
 
 def spec(**changes) -> RunSpec:
-    """16 env steps an update, 12 updates in chunks of 3."""
+    """Return a spec of 16 env steps per update and 12 updates in chunks of 3."""
     base = RunSpec("standins.trial", env="standins.arm", steps=12 * 16, chunk=3)
     return dataclasses.replace(base, **changes)
 
@@ -53,7 +53,7 @@ def same(x, y, exact: bool = True) -> None:
 
 
 def lines(run: Path) -> list[dict]:
-    """Without what depends on the clock."""
+    """Return the metrics, without those that depend on the clock."""
     clock = ("wall_seconds", "compile_seconds", "steps_per_second")
     found = metrics.read(run / "metrics.jsonl")
     return [{k: v for k, v in line.items() if k not in clock} for line in found]
@@ -104,7 +104,7 @@ def test_a_recipe_says_how_long_it_runs_unless_the_user_does(monkeypatch):
     ]
     assert steps_of(spec(steps=48)) == 48
     assert plan(unsaid, build(unsaid)[1]).num_updates == 10
-    assert with_names(unsaid).steps == 160  # as the record of a run has it
+    assert with_names(unsaid).steps == 160  # as in the record of a run
     with pytest.raises(ValueError, match="steps must be at least 1, got -2"):
         spec(steps=-2)
 
@@ -210,7 +210,7 @@ def test_a_bad_number_stops_the_run_at_its_chunk(tmp_path, field, at, update, na
 
 
 def test_an_update_in_which_no_episode_ends_is_not_bad():
-    """Of tenancies longer than an update; it used to stop the run."""
+    """Regression: a run with tenancies longer than an update was stopped."""
     long = {"weight": np.ones((3, 2)), "num_episodes": np.array([[4, 2], [0, 3], [1, 1]])}
     for name in ("episode_length", "episode_return", "solve_rate"):
         long[name] = np.where(long["num_episodes"] > 0, 1.0, np.nan)
@@ -234,12 +234,13 @@ def test_the_first_bad_quantity_is_named():
     skipped = {**good, "weight": np.array([[1, 1], [1, 0], [1, 1]])}
     skipped["kl"][1, 1] = np.nan
     assert metrics.first_bad(10, skipped, fine) is None
-    skipped["score"] = np.where(skipped["weight"] > 0, 0.0, np.nan)  # not the learner's: never NaN
+    # The score is not a metric of the learner, so NaN is an error even without weight.
+    skipped["score"] = np.where(skipped["weight"] > 0, 0.0, np.nan)
     assert metrics.first_bad(10, skipped, fine) == (12, 1, "score")
 
 
 def test_gradient_updates_count_what_was_not_skipped():
-    """Ten steps of one of two seeds are five on average; a student may count none."""
+    """Ten steps in one of two seeds count as five on average; a student may omit the count."""
     found = {"weight": np.array([[1.0, 0.0], [0.0, 0.0]]), "steps_train": np.full((2, 2), 8.0)}
     counted = found | {"gradient_steps": np.array([[10.0, 0.0], [0.0, 0.0]])}
     after = metrics.advance(Counters(update=4), counted, seconds=1.0)

@@ -1,4 +1,4 @@
-"""Looks at sealed levels are counted in the run's folder."""
+"""Evaluations on sealed levels (looks) are counted in the run's folder."""
 
 from concurrent.futures import ThreadPoolExecutor
 

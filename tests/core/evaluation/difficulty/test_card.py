@@ -1,4 +1,4 @@
-"""The difficulty card: its parts by hand, and one whole card by the command."""
+"""The difficulty card: its parts, checked by hand, and a whole card made by the command."""
 
 import json
 import math
@@ -34,7 +34,7 @@ ARGS += ["--sampled", "40", "--levels", "4,8", "--rho", ".5,.1"]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The folder of a small card, by the command."""
+    """The folder of a small card, made by the command."""
     folder = tmp_path_factory.mktemp("card") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(inductive_bias, "TESTS", 20)
@@ -46,7 +46,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(run):
     text = (run / "card.json").read_text()
-    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
 @pytest.mark.thorough
@@ -61,7 +61,7 @@ def test_a_card_says_what_it_is_of(found):
 
 @pytest.mark.thorough
 def test_the_protocol_is_frozen(found):
-    """Recorded when `card v1` was: a change of these numbers is a change of the protocol."""
+    """The numbers were recorded with `card v1`; if they change, the protocol has changed."""
     assert found["bits"]["protocol"] == "card v1"
     kernel = [curve["mean"] for curve in found["bits"]["kernel"]]
     assert np.ravel(kernel) == pytest.approx([4.36228, 4.04546, 9.79981, 9.45867], rel=1e-3)
@@ -78,7 +78,7 @@ def test_numbers_of_a_card_fit_together(found):
     assert played["return"]["value"] < solver["return"]["value"] <= 1
     assert found["features"]["optimal_steps"]["q50"] == solver["optimal_steps"]["q50"]
     bits = found["bits"]
-    assert bits["aliasing"]["floor"] == pytest.approx(0, abs=1e-9)  # all is seen
+    assert bits["aliasing"]["floor"] == pytest.approx(0, abs=1e-9)  # everything is observed
     half, tenth = (curve["mean"] for curve in bits["kernel"])
     assert all(0 < a < b for a, b in zip(half, tenth, strict=True))
     half, tenth = (curve["mean"] for curve in bits["table"])
@@ -95,7 +95,7 @@ def test_pictures_are_of_a_slide_and_unlike(run):
     assert light.mean() > 180 > 110 > dark.mean()
 
 
-def test_a_card_is_not_replaced_without_being_told(run, capsys):
+def test_a_card_is_replaced_only_on_request(run, capsys):
     assert main([*ARGS, "--out", str(run)]) == 2
     assert "already holds a card; add --overwrite" in capsys.readouterr().err
 
@@ -121,7 +121,7 @@ def test_what_makes_no_card_is_refused(args, said, capsys, monkeypatch):
 
 
 def test_what_is_not_known_has_a_reason(monkeypatch):
-    """Of a family without solver, features of states, or best actions."""
+    """The family has no solver, no features of states, and no best actions."""
     monkeypatch.setattr(card_levels, "random_policy", lambda *_: {"return": {"value": 0.0}})
     ask = Ask(sampled=4, curves=Asked((4,), (0.5,)))
     found = card(registry.make_env("mountain-car"), "mountain-car", ask)
@@ -134,7 +134,7 @@ def test_what_is_not_known_has_a_reason(monkeypatch):
 
 
 def test_levels_are_counted_by_collisions():
-    """Four levels, one pair of six equal: as many as six would give on average."""
+    """One of the six pairs of four draws is equal, the expected number for six distinct levels."""
     found = distinct([7, 7, 1, 2])
     assert (found.seen, found.pairs, found.estimate) == (3, 1, 6.0)
     assert found.coverage == 0.5
@@ -159,7 +159,7 @@ def test_summaries_of_levels():
     assert found["histogram"]["edges"][:2] == [0.5, 1.5]
     assert sum(quantiles(np.arange(100))["histogram"]["counts"]) == 100
     assert sum(quantiles(np.linspace(0, 1, 7))["histogram"]["counts"]) == 7
-    one = mean_interval(np.array([1.0, 2.0, 3.0, 4.0]))  # t of 3 degrees: 3.18245
+    one = mean_interval(np.array([1.0, 2.0, 3.0, 4.0]))  # t quantile, 3 degrees of freedom: 3.18245
     assert one["value"] == 2.5
     assert one["high"] == pytest.approx(2.5 + 3.18245 * 1.290994 / 2, rel=1e-5)
     assert rate(np.array([True, False]))["low"] == pytest.approx(0.0945312, abs=1e-6)
@@ -177,7 +177,7 @@ def test_targets_say_which_actions_are_best():
 
 
 def test_the_aliasing_floor_is_the_variance_within_equal_observations():
-    """Twice a, of opposite targets, and once b: variance 1 of each of a's two, of squares 3/2."""
+    """Observation a has two opposite targets, of variance 1 each; the squares sum to 3/2."""
     found = aliasing(["a", "a", "b"], np.array([[0.5, -0.5], [-0.5, 0.5], [0.5, -0.5]]))
     assert found.floor == pytest.approx(2 / 1.5) and found.of_repeated == pytest.approx(2.0)
     assert found.repeated == pytest.approx(2 / 3)

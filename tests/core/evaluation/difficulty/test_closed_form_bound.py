@@ -1,4 +1,4 @@
-"""The bound in closed form, at the numbers that the paper's own formulas give."""
+"""The bound in closed form, compared with numbers computed by the paper's formulas."""
 
 import math
 
@@ -70,7 +70,7 @@ def test_modes_of_a_sphere(shape, expected):
 def test_enough_data_leave_nothing():
     assert torus_log10_bits(Torus(2, 1, 2 * math.pi * 160, 0.5, 0.1)) == -math.inf
     assert sphere_log10_bits(Sphere(1, 1, 1e9, 1.0, 1.0, 2, 0.1)) == -math.inf
-    assert torus_log10_bits(Torus(2, 1, 10, 0.5, 1e9)) == -math.inf  # any error will do
+    assert torus_log10_bits(Torus(2, 1, 10, 0.5, 1e9)) == -math.inf  # every error is allowed
 
 
 def test_numbers_that_make_no_task_are_refused():
@@ -89,7 +89,7 @@ def test_the_dimension_of_a_cube_is_found_wherever_it_lies(dimension):
 
 
 def test_the_dimension_by_hand():
-    """On a line at 0, 1, 3: k = 2 gives ln 3, ln 2, ln 1.5, of mean ln 9 / 3."""
+    """Points 0, 1, 3 on a line: k = 2 gives ln 3, ln 2, ln 1.5, with mean ln 9 / 3."""
     found = intrinsic_dimension(np.array([[0.0], [1.0], [3.0], [1.0]]), 2)
     assert found == pytest.approx(3 / math.log(9))
     with pytest.raises(ValueError, match="3 different points are too few for 3 neighbours"):

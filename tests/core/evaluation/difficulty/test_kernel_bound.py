@@ -1,4 +1,4 @@
-"""Kernel bits: the exact law of an error, its tail, and what a training set leaves open."""
+"""Kernel bits: the exact law of an error, its tail, and the bits left by a training set."""
 
 import math
 
@@ -21,7 +21,7 @@ MIXED = ErrorLaw(0.0, np.array([0.5, 0.2, 0.1, 0.05, 0.05]), np.array([1, 0, 2, 
 
 
 @pytest.mark.parametrize(
-    ("error", "saddle_point", "monte_carlo"),  # of 4 million draws
+    ("error", "saddle_point", "monte_carlo"),  # Monte Carlo with 4 million draws
     [
         (2.0, 0.42464, 0.42466),
         (1.0, 1.23931, 1.26531),
@@ -73,7 +73,7 @@ def test_around_the_mean_and_above_it_nothing_jumps():
 
 
 def test_far_in_the_tail_the_law_is_that_of_the_largest_exponents():
-    """P(chi² of k <= x) is about (x/2)^(k/2) / Γ(k/2 + 1) for small x; 3 000 bits underflow."""
+    """P(chi² of k <= x) is about (x/2)^(k/2) / Γ(k/2 + 1) for small x; 3,000 bits underflow."""
     num, error = 400, 1e-6
     exact = -(num / 2 * math.log(num * error / 2) - math.lgamma(num / 2 + 1))
     law = ErrorLaw(0.0, np.full(num, 1 / num), np.zeros(num))
@@ -103,7 +103,7 @@ def kernel(x, y, width):
 
 
 def test_conditioning_is_that_of_the_text_book():
-    """Mean and variance of the error by plain inverses, for every size of one training set."""
+    """Compare mean and variance of the error with plain inverses, for each training-set size."""
     rng = np.random.default_rng(1)
     train, test, width, jitter = toy(rng, 30), toy(rng, 12), 1.3, 1e-3
     sizes = [5, 12, 30]

@@ -1,4 +1,4 @@
-"""States with their best actions, against enumeration by the environments' own steps."""
+"""States with their best actions, against enumeration by the environment's own steps."""
 
 from functools import partial
 
@@ -24,13 +24,13 @@ DRAWS, LEVELS = 400, 4
 
 
 def number(state: PyTree) -> tuple[int, ...]:
-    """A state but for its time and what happened last."""
+    """Return a state's numbers, without its time and last event."""
     names = ("x", "y", "direction", "opened", "held")
     return tuple(int(getattr(state, name)) for name in names if hasattr(state, name))
 
 
 def enumerated(env, level) -> dict[tuple[int, ...], tuple[list, int]]:
-    """Every state that an episode can be in: what each action leads to, and steps to the goal."""
+    """Enumerate the states that an episode can reach, each with the successor per action."""
     key, actions = jax.random.key(0), jnp.arange(env.num_actions)
     step = jax.jit(jax.vmap(partial(env.step_env, key), (None, 0, None)))
     first = env.reset_env(key, level)[1]
@@ -41,7 +41,7 @@ def enumerated(env, level) -> dict[tuple[int, ...], tuple[list, int]]:
         state = waiting.pop()
         if number(state) in found:
             continue
-        fresh = state.replace(time=np.int32(0))  # what a late success pays could be below 0
+        fresh = state.replace(time=np.int32(0))  # a late success could have a reward below 0
         _, after, reward, terminated, _ = jax.device_get(step(fresh, actions, level))
         each = [jax.tree.map(lambda x, a=a: x[a], after) for a in range(len(actions))]
         ends = [None if r > 0 else () for r in reward]
@@ -53,7 +53,7 @@ def enumerated(env, level) -> dict[tuple[int, ...], tuple[list, int]]:
 
 
 def steps_to_go(graph: dict) -> dict:
-    """By relaxation until nothing changes."""
+    """Compute the fewest steps to the goal, by repeated relaxation."""
     distance = {None: 0}
     for _ in graph:
         for state, after in graph.items():
@@ -88,7 +88,7 @@ def test_states_and_best_actions_are_those_of_enumeration(name):
 
 
 def _check_even(drawn: list, known: set) -> None:
-    """Every state as often as any other: chi-square below its 1e-6 quantile, roughly."""
+    """Check that all states are drawn equally often: chi-square test with p of about 1e-6."""
     counts = np.array([drawn.count(state) for state in known])
     expected = len(drawn) / len(known)
     chi = ((counts - expected) ** 2 / expected).sum()

@@ -1,4 +1,4 @@
-"""Bits of a learner that only remembers."""
+"""Bits of a learner that only memorises."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ def test_all_outcomes_counted():
         assert table_bits(prob, num, error) == pytest.approx(-math.log2(chance))
 
 
-def test_who_saw_enough_needs_nothing():
+def test_enough_seen_levels_leave_no_bits():
     assert table_bits(np.zeros(0), 50, 0.0) == 0.0
     assert table_bits(np.full(3, 0.25), 30, 0.1) == 0.0
     assert table_bits(np.full(3, 0.25), 30, 0.09) > 0

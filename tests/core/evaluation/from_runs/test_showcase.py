@@ -1,4 +1,4 @@
-"""The animations in a report: a failed episode on the worst level, and the best ones solved."""
+"""The animations of a report: a failed episode on the worst level, and the best solved one."""
 
 import io
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from tests.standins.stubs import Untaught
 
 @dataclass(frozen=True)
 class Forward(Untaught):
-    """Walks straight on; its rollouts come in parts that do not divide the time limit."""
+    """Learner that walks straight on, with rollout lengths that do not divide the time limit."""
 
     bptt_steps: int = 7
 
@@ -30,7 +30,7 @@ class Forward(Untaught):
 
 
 def make_suite():
-    """Three corridors: the goal two and four cells ahead, and behind."""
+    """Return a suite of corridors: the goal is 2 or 4 cells ahead, or behind the agent."""
     env = maze.tiny()
     mazes = (">.G..\n", ">...G\n", "G.<..\n", "G.>..\n")
     levels = [env.from_text(row + "#####\n" * 4) for row in mazes]
@@ -60,11 +60,11 @@ def test_evaluation_and_animation_of_a_policy_that_is_known():
 
     easy = suite._replace(levels=take(suite.levels, slice(3)))
     (caption,) = replays(policies, easy, evaluate(policies, easy, attempts=3))
-    assert "far: solved in 4 steps" in caption  # of levels that tie, the longest; none was failed
+    assert "far: solved in 4 steps" in caption  # the longest of the tied levels; no episode failed
 
 
 def num_frames(gif):
-    """By how long it takes, at 12 a second and a second at the end: equal ones become one."""
+    """Count frames by duration, since equal ones merge: 12 per second, plus a second at the end."""
     shown = ImageSequence.Iterator(Image.open(io.BytesIO(gif)))
     return (sum(frame.info["duration"] for frame in shown) - 1000) * 12 / 1000
 
@@ -86,7 +86,7 @@ def test_without_success_the_lowest_and_the_highest_return_are_picked():
     assert _told(some, 2, "return over all 1") == "return 3.25 in 5 steps (return over all 1)"
 
 
-def test_an_episode_that_was_not_seen_to_its_end_is_told_as_such():
+def test_an_unfinished_episode_is_reported_as_such():
     some = tries(np.zeros(1, bool), [400], [0.0], over=False)
     assert _told(some, 0, "of all") == "not solved within the first 400 steps (of all)"
 

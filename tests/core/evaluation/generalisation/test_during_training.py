@@ -1,4 +1,4 @@
-"""The log of gaps in a run: what it holds, what it costs, and that it changes nothing."""
+"""The log of gaps in a run: its content, its cost, and that training stays the same."""
 
 import dataclasses
 import shutil
@@ -32,9 +32,9 @@ from tests.standins.documented import listed_keys
     [
         (0, 10_000, Size(25, 68)),  # 20 measurements of 500 chunks
         (0, 100_000, Size(250, 128)),
-        (0, 1_000, Size(50, 34)),  # fewer of a short run
+        (0, 1_000, Size(50, 34)),  # fewer in a short run
         (0, 10, None),
-        (2, 100, Size(2, 32)),  # what was asked for is done
+        (2, 100, Size(2, 32)),  # an explicit gap_every is kept
     ],
 )
 def test_measurements_cost_a_share_of_the_training(gap_every, updates, size):
@@ -60,7 +60,7 @@ SMALL = {
 
 
 def spec(**changes: Any) -> RunSpec:
-    """Six updates in chunks of two, each followed by a measurement."""
+    """Return the spec of six updates in chunks of two, each followed by a measurement."""
     tiny = {"height": 5, "width": 5, "num_walls": 4, "max_steps": 20}
     base = RunSpec("fixed", "maze", steps=6 * 48, chunk=2, seeds=2, gap_every=1, keep_checkpoints=3)
     return dataclasses.replace(base, env_fields=tiny, overrides=SMALL, **changes)
@@ -72,7 +72,7 @@ def measured():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same run, measured and not."""
+    """One run with gap measurements, and the same run without."""
     folder = tmp_path_factory.mktemp("runs")
     return (
         training.train(spec(), folder / "measured", measured()),

@@ -1,4 +1,4 @@
-"""Gaps, unseen levels, and their log in a run, against what is worked out by hand."""
+"""Gaps, unseen levels, and measures of a run, against values worked out by hand."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ def chosen_of(env, num: int):
     return Fixed(env, num_levels=num).level_set
 
 
-def test_the_gap_is_train_less_test_of_each_seed():
+def test_the_gap_is_train_minus_test_of_each_seed():
     env, rng = maze.tiny(), np.random.default_rng(0)
     chosen = chosen_of(env, 6)
     train, test = rng.random((3, 6, 2)), rng.random((3, 4, 2))
@@ -98,7 +98,7 @@ def test_the_interval_is_as_wide_as_theory_has_it():
     found = Bootstrap(over="seeds").gap(np.random.default_rng(1), x, y)
     width = 2 * 1.96 * np.sqrt(1 / x.size + 1 / y.size)
     assert float(found.high - found.low) == pytest.approx(width, rel=0.15)
-    # Levels that differ, and seeds that do not: all of the spread is of levels.
+    # If levels differ and seeds do not, all spread is between levels.
     x, y = (np.broadcast_to(rng.normal(size=(1, m, 1)), (10, m, 1)) for m in (60, 20))
     assert Bootstrap(over="seeds").gap(rng, x, y).high == pytest.approx(x.mean() - y.mean())
     both = Bootstrap(over="seeds", resample_levels=True).gap(rng, x, y)
@@ -177,7 +177,7 @@ def test_a_large_set_is_played_in_part_and_always_the_same():
 
 @dataclasses.dataclass(frozen=True)
 class Looking(Forward):
-    """Its features are what it sees."""
+    """Learner that uses its observations as features."""
 
     def features(self, state, carry, obs, first):
         leaves = jax.tree.leaves(maze.tiny().unpack(obs))
@@ -196,7 +196,7 @@ class Draws(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Weighted(Unasked):
-    """Draws from a buffer by its weights."""
+    """Sampler that draws from a buffer with given weights."""
 
     def buffer(self, state):
         return state.buffer
@@ -206,7 +206,7 @@ class Weighted(Unasked):
 
 
 class Hidden(Unasked):
-    """Keeps levels, and does not say how likely each of them is."""
+    """Sampler with a buffer that does not report replay probabilities."""
 
     def buffer(self, state):
         return state.buffer
@@ -214,7 +214,7 @@ class Hidden(Unasked):
 
 @dataclasses.dataclass(frozen=True)
 class Evaluated(Unrun):
-    """What its states are, its learner's are."""
+    """Student whose states are its learner's states."""
 
     learner: Learner
 
@@ -233,7 +233,7 @@ def loaded(sampler: Any, states: Any, learner: Any = None) -> Loaded:
 def test_the_shift_gap_is_of_returns_as_drawn(most, monkeypatch):
     monkeypatch.setattr(gap, "MOST_LEVELS", most)
     weight = np.array([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5]], np.float32)
-    if most == 2:  # of three levels that may be drawn, two are: one level, all but always
+    if most == 2:  # two of three levels are drawn: almost always the same one
         weight = np.array([[1e-9, 1.0, 1e-9], [1.0, 1e-9, 1e-9]], np.float32)
     held = jax.tree.map(lambda x: jnp.stack([x, x]), corridors().level)
     run = loaded(Weighted(), Draws(Held(held), jnp.asarray(weight)))
@@ -254,9 +254,10 @@ def test_without_a_buffer_nothing_shifts_and_without_weights_nothing_is_known():
 def test_what_is_seen_in_corridors_tells_what_it_should():
     run, levels = loaded(None, (), Looking()), corridors()
     every = level_information(policies_of(run), levels)
-    np.testing.assert_allclose(every.raw, np.log(3), rtol=0.02)  # how far the end is tells which
+    # The distance to the end identifies the level.
+    np.testing.assert_allclose(every.raw, np.log(3), rtol=0.02)
     np.testing.assert_allclose(every.accuracy, 1.0)
-    found = level_information(policies_of(run), take(levels, [0, 2, 0]))  # two of them are one
+    found = level_information(policies_of(run), take(levels, [0, 2, 0]))  # two are identical
     np.testing.assert_allclose(found.raw, np.log(3) - 2 / 3 * np.log(2), atol=0.02)
     np.testing.assert_allclose(found.per_seed, found.raw)
     assert found.most == pytest.approx(np.log(3))
@@ -276,11 +277,11 @@ def test_a_run_is_measured_against_its_set_and_a_suite():
     assert float(found.solve_rate.gap.value) == 1.0
     np.testing.assert_array_equal(found.shift_gap, [0, 0])
     assert measure(loaded(Unasked(), ()), tested) is None
-    # Without a set of its own, by another's levels; its sampler tells nothing of a shift.
+    # A run without a training set uses a reference set; its sampler reports no shift.
     beside = measure(loaded(Unasked(), (), Looking()), tested, reference=take(levels, [0, 1]))
     assert beside is not None and beside.shift_gap == ()
     np.testing.assert_allclose(beside.returns.per_seed, found.returns.per_seed)
-    assert measure(loaded(Fixed(env, levels=levels), ()), tested) is None  # all were trained on
+    assert measure(loaded(Fixed(env, levels=levels), ()), tested) is None  # all are training levels
     assert "generalisation" not in results.to_json([tested], QUICK)
     content: Any = results.to_json([tested], QUICK, gaps=[found])
     (block,) = content["generalisation"]

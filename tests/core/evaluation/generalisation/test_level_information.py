@@ -1,4 +1,4 @@
-"""Level information: closed forms, what it cannot be fooled by, and the features it is of."""
+"""Level information: closed forms, robustness to confounders, and the features it uses."""
 
 from typing import Any
 
@@ -60,9 +60,9 @@ def test_features_without_the_level_tell_nothing(seed):
     assert accuracy < 0.1
 
 
-def test_what_could_be_learned_by_heart_tells_nothing():
+def test_what_could_be_memorised_carries_no_information():
     label = labels(4, 64)
-    # More features than steps: a classifier separates the half that it learns from perfectly.
+    # With more features than steps, a classifier separates its training half perfectly.
     raw, _, _ = estimate(noise(label, 128), label, 4)
     assert -0.1 < raw < 0.05
 
@@ -102,7 +102,7 @@ def test_permuted_labels_are_chance():
 
 def test_levels_that_were_played_longer_tell_nothing_by_that():
     label = np.tile(np.repeat([0, 1], [SIZE * 9 // 10, SIZE // 10]), (2, 1))
-    raw, _, _ = estimate(noise(label, 2), label, 2)  # steps alone would give ln 2 - 0.325
+    raw, _, _ = estimate(noise(label, 2), label, 2)  # the step counts alone would give ln 2 - 0.325
     assert raw < 0.02
 
 
@@ -124,7 +124,7 @@ def test_the_published_estimate_is_that_of_one_epoch():
     little = float(run(key, one_hot, jnp.asarray(label), 4).raw)
     strong = float(run(key, 200.0 * one_hot, jnp.asarray(label), 4).raw)
     nothing = float(run(key, jnp.zeros_like(one_hot), jnp.asarray(label), 4).raw)
-    assert abs(little) < 0.05  # eight small steps are no fit, whatever the features tell
+    assert abs(little) < 0.05  # eight small steps do not fit, even with informative features
     assert little < strong < np.log(4)
     assert nothing == pytest.approx(0.0, abs=1e-5)
 
@@ -160,7 +160,7 @@ def test_heads_on_the_features_give_policy_and_value(core, kind):
     state = learner.init(jax.random.key(0))
     level = jax.vmap(env.sample_level)(jax.random.split(jax.random.key(1), 3))
     played = play_on(jax.random.key(2), env, learner, state, level, 25)
-    assert bool(played.first[1:].any())  # an episode begins within the sequence
+    assert bool(played.first[1:].any())  # an episode starts within the sequence
     carry = learner.initial_carry(3)
     end, x = learner.features(state, carry, played.obs, played.first)
     last, logits, value = learner.network.unroll(env, state.params, carry, played.obs, played.first)
@@ -168,7 +168,7 @@ def test_heads_on_the_features_give_policy_and_value(core, kind):
     np.testing.assert_allclose(found[0], logits, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found[1], value, rtol=1e-5, atol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, end, last)
-    # The sequence was acted by: the actions' probabilities are those of the features.
+    # The learner acted in this sequence, so its log-probabilities follow from the features.
     chosen = jnp.take_along_axis(jax.nn.log_softmax(found[0]), played.action[..., None], -1)
     np.testing.assert_allclose(chosen[..., 0], played.log_prob, rtol=1e-4, atol=1e-5)
 
@@ -176,7 +176,7 @@ def test_heads_on_the_features_give_policy_and_value(core, kind):
 def test_features_are_of_networks_whose_heads_share_a_trunk():
     env = maze.tiny()
     assert ppo.tiny(env).offers(Learner.features)
-    assert not a2c.tiny(env).offers(Learner.features)  # actor and critic apart
+    assert not a2c.tiny(env).offers(Learner.features)  # actor and critic are separate
     assert not Forward().offers(Learner.features)
 
 

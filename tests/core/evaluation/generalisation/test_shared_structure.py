@@ -1,4 +1,4 @@
-"""Shared structure of a family: dispersion of values, and how much an episode covers."""
+"""Shared structure of a family: dispersion of values, and coverage of an episode."""
 
 import json
 
@@ -20,8 +20,8 @@ from rlgen.evaluation.generalisation.shared_structure import (
 def test_dispersion_is_that_of_a_slow_loop_over_what_any_level_has():
     rng = np.random.default_rng(0)
     values = rng.random((7, 5)) * (rng.random((7, 5)) < 0.6)
-    values[:, 2] = 0.0  # no level has it
-    values[:, 3] = 1.0  # the goal of all
+    values[:, 2] = 0.0  # a feature of no level
+    values[:, 3] = 1.0  # the goal of all levels
     dispersion, variance = dispersion_of(values)
     every = []
     for z in (0, 1, 3, 4):
@@ -40,7 +40,7 @@ def test_equal_levels_have_no_dispersion_and_opposite_ones_all_of_it(values):
 
 
 def test_a_star_of_corridors_is_measured_exactly():
-    """M corridors of L cells, of which one is rewarded: every distance is known."""
+    """Every distance is known in M corridors of L cells, one of which is rewarded."""
     num, length, limit, discount = 3, 2, 12, 0.9
     env = corridors.build(num_corridors=num, length=length, max_steps=limit, sharing=0.0)
     keys = jax.random.split(jax.random.key(0), 64)

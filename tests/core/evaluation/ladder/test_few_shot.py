@@ -1,4 +1,4 @@
-"""Adaptation: nothing before the first update, and what the student itself would learn after it."""
+"""Adaptation: zero-shot before the first update, then the same learning as the student's."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ from rlgen.testing import Probe
 from rlgen.types import Slots
 from tests.standins.stubs import Unrun
 
-ENV = Probe("policy")  # action 0 pays 1, action 1 costs 1
+ENV = Probe("policy")  # rewards: action 0 gives 1, action 1 gives -1
 NETWORK = ActorCritic(core="none", hidden_size=4, head_size=4)
 LEARNER = PPO(ENV, NETWORK, learning_rate=0.05, num_epochs=2, anneal=True, num_updates=1)
 CURRICULUM = SimpleNamespace(student=OnPolicy(ENV, LEARNER, num_steps=8), num_slots=4)

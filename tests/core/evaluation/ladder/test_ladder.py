@@ -1,4 +1,4 @@
-"""`rlgen ladder`: gaps by hand, looks counted, what cannot be climbed refused unplayed."""
+"""`rlgen ladder`: gaps by hand, looks are counted, invalid input is rejected unplayed."""
 
 import csv
 import io
@@ -38,7 +38,7 @@ CLIMB = ["--levels", "4", "--attempts", "1", "--rungs", "V0,V1", "--json"]
 
 
 def rung(name, stream, num=4):
-    """A rung of levels that nobody looks at."""
+    """Return a rung whose levels are never played."""
     split = "train" if name == "V0" else stream
     hashes = jnp.arange(2 * num, dtype=jnp.uint32).reshape(num, 2)
     names = tuple(f"{stream}-{i}" for i in range(num))
@@ -48,7 +48,7 @@ def rung(name, stream, num=4):
 
 
 def evaluation(run, rate, num=4, seeds=3, attempts=5, look=0):
-    """Solves the same share of its attempts in every seed and level."""
+    """Return an evaluation that solves the same share of attempts in every seed and level."""
     success = np.zeros((seeds, num, attempts), bool)
     success[..., : round(rate * attempts)] = True
     return Evaluation(
@@ -91,7 +91,7 @@ def test_gaps_are_from_v0_to_v1_and_from_v1_to_the_others(found):
     normalised = [float(one.normalised.value) for one in found.of("a")]
     np.testing.assert_allclose(normalised, [0.5, 0.4, 0.1, 0.2])
     assert [found.worst(run).name for run in RATES] == ["large", "large"]
-    # Every seed and level scores the same: nothing is left to draw.
+    # All seeds and levels have one score, so the intervals have no width.
     assert all(one.mean.low == one.mean.high == one.mean.value for one in found.scores)
 
 
@@ -171,7 +171,7 @@ def test_every_look_at_a_sealed_stream_is_counted(run, capsys):
         code, out, err = rlgen(capsys, "ladder", run, *CLIMB, *more)
         assert code == 0, err
         told.append(json.loads(out))
-        # Adapting is a look as well, after which the streams are scored on again.
+        # Adapting counts as a look, and so does scoring the streams afterwards.
         assert [one["suite"] for one in accesses(run)] == ["cart-pole/test"] * (1, 3, 3)[i]
     found = [[one["look"] for one in each["runs"]["a"]["rungs"]] for each in told]
     assert found == [[0, 1], [0, 2], [0, 0]]

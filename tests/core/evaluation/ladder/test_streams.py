@@ -1,4 +1,4 @@
-"""Streams share no level, count what they reject, and are the same for ever."""
+"""Streams share no level, count rejected levels, and are reproducible."""
 
 import zlib
 from dataclasses import replace
@@ -32,7 +32,7 @@ SMALL = Maze(height=2, width=3, num_walls=3, max_steps=20)
 
 
 def contents(levels):
-    """Each level's arrays as bytes: what the hashes stand for."""
+    """Return each level's arrays as bytes, which the hashes represent."""
     leaves = [np.asarray(x) for x in jax.tree.leaves(levels.level)]
     return [b"".join(x.tobytes() for x in row) for row in zip(*leaves, strict=True)]
 
@@ -104,7 +104,7 @@ def test_levels_of_training_are_on_no_other_rung():
     found = climb(SHORT, 2, {"run": trained, "other": None}, [curriculum], ("V0", "V1"))
     assert set(words(found.own["run"].stream.suite.levels.hash)) <= set(words(trained.hashes))
     assert len(found.own["run"].stream.suite.levels) == 2
-    new = [found.own["other"], *found.rungs]  # of a run of which nothing is known, V0 is `train`
+    new = [found.own["other"], *found.rungs]  # without knowledge of the run, V0 is `train`
     assert [rung.name for rung in new] == ["train", "test"]
     every = [*words(trained.hashes), *(w for r in new for w in words(r.stream.suite.levels.hash))]
     assert len(every) == len(set(every)) == 8

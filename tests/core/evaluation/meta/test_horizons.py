@@ -56,7 +56,7 @@ def test_probes_are_means_over_levels_and_agents(tested):
     probes = results.load(tested / "updates-00003")[0].meta["probes"]["gridworld/mazes"]
     assert set(probes) == {"entropy", "policy_step", "policy_target_size"}
     for values in probes.values():
-        assert np.shape(values) == (1, 3)  # one rule, as many parts as updates
+        assert np.shape(values) == (1, 3)  # one rule, one part per update
     assert 0 < np.array(probes["entropy"]).max() <= np.log(5) + 1e-5
     assert np.array(probes["policy_step"]).min() >= 0
 
@@ -73,7 +73,7 @@ ENV = TwoStates()
 
 
 def told(**fields):
-    """What the rule of an agent is told of its clock in its second update of four."""
+    """Return the clock inputs of an agent's rule in its second update of four."""
     seen: list[Any] = []
     call = Rule.__call__
 
@@ -95,7 +95,7 @@ def told(**fields):
 
 
 @pytest.mark.thorough
-def test_clocks_tell_the_truth_or_nothing():
+def test_clocks_are_true_frozen_or_shuffled():
     true = float(log_horizon(jnp.int32(4)))
     np.testing.assert_allclose(told(), (0.25, true), rtol=1e-6)
     np.testing.assert_allclose(told(frozen_clock=True), (0.5, true), rtol=1e-6)

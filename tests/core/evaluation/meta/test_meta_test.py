@@ -1,4 +1,4 @@
-"""Agents trained by a frozen rule on held-out levels, and what is said of them."""
+"""Agents trained by a frozen rule on held-out levels, and the reports on them."""
 
 import json
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ PROTOCOL = Protocol(lifetime=6, attempts=2, num_workers=3, num_steps=5)
 
 @dataclass(frozen=True)
 class Handed(RuleLearner):
-    """A learner that is handed a rule and does not care, or has it scale its last policy."""
+    """Learner that ignores the rule it is given, or scales its last policy by it."""
 
     learner: Any
     scales: bool = False
@@ -63,7 +63,7 @@ class Handed(RuleLearner):
 
 
 def slow_a2c(env):
-    """So slow that its agents end in policies that can be told apart."""
+    """Return an A2C learner so slow that its agents end with distinguishable policies."""
     return replace(load("learners", "a2c").build(env), learning_rate=0.3)
 
 
@@ -72,7 +72,7 @@ def baseline(num_seeds=2):
 
 
 def handed(scales=False, rules=(1.0, 3.0)):
-    """As many seeds as rules, each a number."""
+    """Return a trainee with one seed per rule; a rule is a number."""
 
     def build(env):
         return Handed(slow_a2c(env), scales), jnp.array(rules)
@@ -87,7 +87,7 @@ def suites():
 
 @pytest.fixture(scope="module")
 def tested(suites):
-    """Agents of two rules and of A2C on six levels."""
+    """Evaluations of agents trained by two rules and by A2C on six levels."""
     found = (handed(scales=True), baseline())
     return [evaluate(one, suites, PROTOCOL, FAMILY) for one in found]
 
@@ -102,14 +102,14 @@ def test_a_family_is_all_its_suites_and_levels_can_be_fewer(suites):
 
 @pytest.mark.thorough
 def test_a_rule_that_makes_no_difference_ends_where_the_learner_ends(suites, tested):
-    """Levels, starts, actions: whoever trains meets the same random numbers."""
+    """All trainees have the same random numbers for levels, starts and actions."""
     rule = evaluate(handed(), suites, PROTOCOL)
     own = tested[1]
     np.testing.assert_array_equal(rule.episode_return, own.episode_return)
     found = relative_to(rule, own)
     assert (found.mean.value, found.below.value) == (pytest.approx(1.0), 0.0)
     np.testing.assert_allclose(found.levels[:3], 1.0)
-    assert len(np.unique(own.episode_return)) == own.episode_return.size  # agents of their own
+    assert len(np.unique(own.episode_return)) == own.episode_return.size  # no agent is shared
     assert (own.length == 6 * 3 * 5).all()
 
 
@@ -123,7 +123,7 @@ def test_each_seed_learns_by_its_own_rule(suites, tested):
 @pytest.mark.thorough
 def test_more_agents_trained_otherwise_many_at_a_time_end_alike(suites, tested, monkeypatch):
     monkeypatch.setattr(meta_test, "AGENTS_AT_A_TIME", 5)
-    told, protocol = [], replace(PROTOCOL, attempts=3)  # nine agents: five, and four and a filler
+    told, protocol = [], replace(PROTOCOL, attempts=3)  # nine agents: five, then four plus padding
     again = evaluate(baseline(), suites, protocol, progress=lambda *x: told.append(x))
     same = again.episode_return[..., :2]
     np.testing.assert_allclose(same, tested[1].episode_return, atol=1e-5)
@@ -132,7 +132,7 @@ def test_more_agents_trained_otherwise_many_at_a_time_end_alike(suites, tested, 
 
 @dataclass(frozen=True)
 class Late(HeldOut):
-    """Episodes of exactly eight steps, of which the seventh alone pays."""
+    """Environment with episodes of eight steps; only the seventh is rewarded."""
 
     def step_env(self, key, state, action, params):
         obs, after, *_ = super().step_env(key, state, action, params)
@@ -151,12 +151,12 @@ def test_episodes_run_on_from_one_update_to_the_next():
 
 
 def test_an_agent_is_judged_by_the_exact_return_of_its_last_policy():
-    """Without learning it acts at random, whose value is worked out by hand."""
+    """Without learning the agent acts at random; the value of that is worked out by hand."""
     env = HeldOut(end_prob=0.0, max_steps=3)
     learner = replace(load("learners", "a2c").build(env), learning_rate=1e-30)
     level = replace(env.default_params, max_steps_in_episode=jnp.int32(3))
     train = jax.jit(lambda key: train_agent(key, env, learner, (), level, Life(1, 2, 2)))
-    # In state 1 with probabilities 0, 1/2, 1/2 before the three steps; staying, half of it, pays 1.
+    # State 1 has probability 0, 1/2, 1/2 before the three steps; staying there gives reward 1.
     assert train(jax.random.key(0)).final_return == pytest.approx(0.5)
 
 
@@ -172,7 +172,7 @@ def test_results_come_back_from_files_and_say_what_was_done(tested, tmp_path):
     again = results.load(tmp_path)
     assert results.to_json(again) == results.to_json(tested)
     found = json.loads((tmp_path / "results.json").read_text())
-    assert found["score"] == "return"  # no optimum is known
+    assert found["score"] == "return"  # the optimum is unknown
     assert [(x["run"], x["to"], x["num_excluded"]) for x in found["relative"]] == [
         ("handed", "a2c", 3)
     ]
@@ -198,9 +198,9 @@ def test_a_lifetime_is_the_environments_own_unless_asked_for():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Two seeds of a tiny rule, trained for two updates by the command line."""
+    """A run of two tiny rules (seeds), trained for two updates by the command line."""
     path = tmp_path_factory.mktemp("runs") / "tiny"
-    # A slot of a meta-learner counts as many steps as its agents play.
+    # A meta-learner's slot counts the env steps of its agents.
     sizes = ["--seeds", "2", "--steps", "60", "--chunk", "1", "--log-levels", "0"]
     assert main.main([*RECIPE, *sizes, "--out", str(path)]) == 0
     return path

@@ -1,7 +1,6 @@
-"""The pages in a real browser: not blank, dark in the dark, and no wider than a phone.
+"""The pages in a real browser: not blank, following the colour scheme, fitting a phone.
 
-Needs Chromium; without it these tests are skipped, unless RLGEN_BROWSER=required says that they
-must not be.
+Needs Chromium. Without it these tests are skipped, or fail if RLGEN_BROWSER=required is set.
 """
 
 import html
@@ -27,12 +26,12 @@ from rlgen.evaluation.stats.bootstrap import Bootstrap
 from rlgen.evaluation.stats.cost import cost_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-PHONE = 390  # CSS pixels across
+PHONE = 390  # width in CSS pixels
 QUICK = Bootstrap(reps=200)
 LONG = "a-run-whose-name-goes-on-and-on-without-any-space-to-break-it-at-all-" * 2
 SCHEMES = {"dark": 0, "light": 1}
 
-# Asks a page, shown in a frame of a given width, for its size, its pictures and its tabs.
+# Shows a page in a frame of a given width and reports its size, images and tabs.
 ASK = """<!DOCTYPE html><body style="margin:0"><iframe id="page" style="width:WIDTHpx;height:900px;
 border:0" srcdoc="PAGE"></iframe><pre id="answer"></pre><script>
 document.getElementById("page").onload = (event) => {
@@ -53,12 +52,12 @@ document.getElementById("page").onload = (event) => {
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
-    """Runs the browser without a window; gives what it prints."""
+    """Function that runs the headless browser and returns its output."""
     paths = [path for path in map(shutil.which, NAMES) if path]
     if not paths and os.environ.get("RLGEN_BROWSER") == "required":
-        pytest.fail(f"RLGEN_BROWSER=required, and there is none of {', '.join(NAMES)}")
+        pytest.fail(f"RLGEN_BROWSER=required, but no browser was found; tried {', '.join(NAMES)}")
     if not paths:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)}")
+        pytest.skip(f"no browser found; tried {', '.join(NAMES)}")
     profile = tmp_path_factory.mktemp("profile")
 
     def run(page: Path, *options: str) -> str:
@@ -72,7 +71,7 @@ def chromium(tmp_path_factory):
 
 
 def evaluation(run, solve, seed):
-    """A made-up run of 3 seeds on 12 levels."""
+    """Return a synthetic evaluation of 3 seeds on 12 levels."""
     rng = np.random.default_rng(seed)
     success = rng.random((3, 12, 5)) < solve
     return Evaluation(
@@ -106,7 +105,7 @@ def metrics(num=20):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A report of two runs and a comparison of five methods, with everything in them."""
+    """A report of two runs and a comparison of five methods, with all sections."""
     folder = tmp_path_factory.mktemp("pages")
     runs = [evaluation("plr", 0.7, 0), evaluation(LONG, 0.3, 1)]
     rng = np.random.default_rng(0)
@@ -123,7 +122,7 @@ def pages(tmp_path_factory):
 
 
 def ask(chromium, page: str, folder: Path, width: int = PHONE) -> dict:
-    """Size, pictures and tabs of a page that is `width` across."""
+    """Return size, images and tabs of a page shown at the given width."""
     inside = html.escape(page, quote=True)
     wrapper = folder / "wrapper.html"
     wrapper.write_text(ASK.replace("WIDTH", str(width)).replace("PAGE", inside))
@@ -134,7 +133,7 @@ def ask(chromium, page: str, folder: Path, width: int = PHONE) -> dict:
 
 
 def screenshot(chromium, page: Path, folder: Path, scheme: str) -> np.ndarray:
-    """Pixels of the top of a page, uint8 [H, W, 3]."""
+    """Return the pixels of the top of a page, uint8 [H, W, 3]."""
     file = folder / f"{scheme}.png"
     setting = f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}"
     chromium(page, setting, f"--screenshot={file}", "--window-size=900,1600")
@@ -156,26 +155,26 @@ def test_a_page_is_as_wide_as_a_phone_and_all_of_it_is_there(chromium, pages, tm
     assert found["missing"] == []
     first, *clicked = found["panels"]
     assert first == [True, False, False]
-    assert clicked == np.eye(3, dtype=bool).tolist()  # each tab shows its own panel alone
+    assert clicked == np.eye(3, dtype=bool).tolist()  # each tab shows only its own panel
 
 
 def test_a_page_that_is_too_wide_is_seen(chromium, tmp_path):
-    """Or else the test above could not fail."""
+    """This shows that the test above can fail."""
     found = ask(chromium, '<!DOCTYPE html><div style="width:900px">x</div>', tmp_path)
     assert found["scroll"] > found["client"] == PHONE
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_page_follows_the_readers_scheme(chromium, pages, tmp_path, scheme):
-    """The paper is the theme's, so are the figures', and something is written on it."""
+    """Page and figures have the theme's background, and the page has text."""
     pixels = screenshot(chromium, pages["report"], tmp_path, scheme)
     paper = np.array(rgb(THEMES[scheme].paper))
     is_paper = (pixels == paper).all(axis=-1)
     assert is_paper[[0, 0, -1], [0, -1, 0]].all()
-    assert 0.6 < is_paper.mean() < 0.99  # a figure on another paper would take a third of it
+    assert 0.6 < is_paper.mean() < 0.99  # a figure with another background covers a third
     ink = np.abs(pixels.astype(int) - rgb(THEMES[scheme].ink)).sum(axis=-1) < 30
     assert ink.sum() > 1000
-    for colour in THEMES[scheme].runs[:2]:  # of the figure and of the labels
+    for colour in THEMES[scheme].runs[:2]:  # colours of figure and labels
         assert (np.abs(pixels.astype(int) - rgb(colour)).sum(axis=-1) < 30).sum() > 100
 
 

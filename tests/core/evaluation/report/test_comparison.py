@@ -1,4 +1,4 @@
-"""Several methods in one comparison: order, what is settled, what it cost, what is refused."""
+"""Comparison of several methods: order, settled differences, costs, invalid input."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ NASTY = '<script>alert("1")</script>&$x_{$[red]\x1b[31m=1+1'
 
 
 def evaluation(run, solve, seeds=6, seed=0, attempts=4):
-    """A made-up run on 5 levels."""
+    """Return a synthetic evaluation on 5 levels."""
     rng = np.random.default_rng(seed)
     success = rng.random((seeds, 5, attempts)) < solve
     return Evaluation(
@@ -47,7 +47,7 @@ def evaluation(run, solve, seeds=6, seed=0, attempts=4):
 
 @pytest.fixture(scope="module")
 def three():
-    """A method that is clearly worse, and two that are alike."""
+    """One clearly worse method and two similar ones."""
     return [evaluation("bad", 0.1), evaluation("one", 0.8, seed=1), evaluation("two", 0.8, seed=2)]
 
 
@@ -134,7 +134,7 @@ def test_a_cost_is_that_of_the_checkpoint_and_evaluation_is_no_cost_of_training(
 
 
 def test_costs_of_a_method_are_of_a_seed_and_seconds_of_all_its_runs():
-    """1 seed that took 100 steps and 3 that took 200 each: 175 a seed."""
+    """One seed with 100 steps and three with 200 each make 175 per seed."""
     costs = [cost_of("a", [line(1)], 1, 1, "cpu"), cost_of("a", [line(2)], 2, 3, "gpu")]
     cost = pool_costs("both", costs)
     assert (cost.run, cost.seeds, cost.total_steps) == ("both", 4, 175)
@@ -183,7 +183,7 @@ def test_methods_that_cannot_be_read_are_refused(texts, message, monkeypatch, tm
 
 
 def opened(path, seed=0, seeds=2, update=9, env=(), **fields):
-    """A run folder as far as methods are concerned."""
+    """Return an opened run folder with the fields that methods need."""
     spec = RunSpec("plr", seed=seed, seeds=seeds)
     plan = {"num_updates": 9, "chunk": 1, "steps_per_update": 100}
     record = {"spec": vars(spec), "env": {"num_walls": 25}, "fields": fields, "plan": plan}

@@ -1,4 +1,4 @@
-"""What is made of a curriculum log: facts of levels, rank correlations, figures, the report."""
+"""Uses of a curriculum log: facts of levels, rank correlations, figures, the report."""
 
 import io
 import shutil
@@ -29,7 +29,7 @@ SHAPE = (UPDATES, SEEDS, KEPT)
 
 @dataclass(frozen=True)
 class Numbers(Unplayed, abstract=True):
-    """A level is a number; it is worth twice that, and cannot be solved from 0.9 on."""
+    """Family whose levels are numbers x with optimal return 2x; from 0.9 on unsolvable."""
 
     def level_features(self, level):
         hard = level >= 0.9
@@ -47,7 +47,7 @@ class Solved(Numbers):
 
 
 def made_up(seed: int = 0, **changes: Any) -> LevelLog:
-    """Levels trained on in every other update; scores are their number."""
+    """Return a log that trains in every other update; a level's score is its number."""
     rng = np.random.default_rng(seed)
     level = rng.random(SHAPE, np.float32)
     weight = np.zeros(SHAPE)
@@ -83,7 +83,7 @@ def test_rank_correlations_equal_a_case_worked_by_hand():
     tied = np.array([1.0, 1.0, 2.0, 2.0, 3.0])  # ranks 1.5 1.5 3.5 3.5 5: r = 9 / √(10 · 9)
     assert score_calibration.rank_correlation(x, tied) == pytest.approx(9 / np.sqrt(90))
     assert np.isnan(score_calibration.rank_correlation(x, np.ones(5)))
-    assert np.isnan(score_calibration.rank_correlation(x[:4], y[:4]))  # too few to tell
+    assert np.isnan(score_calibration.rank_correlation(x[:4], y[:4]))  # too few levels
 
 
 def test_scores_that_are_true_regret_are_calibrated_in_every_tenth():
@@ -143,7 +143,7 @@ def test_without_solver_or_episodes_it_says_what_is_missing():
 
 
 def test_facts_are_of_the_levels_that_they_stand_beside(monkeypatch):
-    """In batches of 7 that do not divide the sample, each level from another part of the run."""
+    """The sample covers all updates, and its size is no multiple of the batch size, 7."""
     monkeypatch.setattr(level_facts, "BATCH", 7)
     log = made_up()
     facts = level_facts.find_facts(Solved(), log, limit=60)
@@ -154,7 +154,7 @@ def test_facts_are_of_the_levels_that_they_stand_beside(monkeypatch):
     hard = level >= 0.9
     np.testing.assert_array_equal(facts.features["hard"], hard)
     np.testing.assert_array_equal(facts.features["solvable"], ~hard)
-    walls = np.where(hard, np.nan, (100 * level).astype(np.int32))  # -1 of the unsolvable is none
+    walls = np.where(hard, np.nan, (100 * level).astype(np.int32))  # -1 means missing
     np.testing.assert_array_equal(facts.features["num_walls"], walls)
 
 
@@ -180,7 +180,7 @@ def test_the_history_shows_what_was_trained_on_beside_what_was_new(theme):
     log = log._replace(score=score)
     facts, examples = level_facts.find_facts(Solved(), log), find_examples(Solved(), log)
     figure = history(log, facts, examples, theme)
-    shown = titles(figure)  # no panel of edits: there were none
+    shown = titles(figure)  # no panel of edits, since no level was edited
     assert shown[:3] == ["levels by origin", "score", "age (updates)"]
     assert sorted(shown[3:]) == ["hard", "solvable", "walls"]
     trained, new = figure.axes[1].lines
@@ -242,11 +242,11 @@ TINY += " --sampler.capacity 8 --steps 1e3"
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A tiny run with a log and one without, by the command line."""
+    """A tiny run with a log and one without, trained by the command line."""
     folder = tmp_path_factory.mktemp("runs")
     assert main.main(["train", "plr", *TINY.split(), "--out", str(folder / "logged")]) == 0
     bare = shutil.copytree(folder / "logged", folder / "bare")
-    shutil.rmtree(bare / "curriculum")  # as runs of earlier versions are
+    shutil.rmtree(bare / "curriculum")  # like runs of earlier versions
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Templates of pages: what they escape, what they list, and that none of them is left over."""
+"""Templates of pages: escaping, the list of sections, and that every template is used."""
 
 import re
 
@@ -26,7 +26,7 @@ def test_heads_cells_labels_notes_and_descriptions_are_escaped():
         html.Section(NASTY, "figure.html", figure),
         html.Section("", "bullets.html", [NASTY]),
     )
-    # title, three lines above, two headings, and of the parts: note and cells, note and alt, line
+    # title and three lines, two headings, table (note, cells), figure (note, alt), bullet
     assert text.count(SHOWN) == 4 + 2 + 5 + 2 + 1
     assert "<b " not in text and "\x1b" not in text
     assert text.count(f'<i class="run run1"></i>{SHOWN}') == 2

@@ -1,4 +1,4 @@
-"""Table, figures and page: readable, self-contained, and safe whoever named the run."""
+"""Table, figures and page: readable, self-contained, and safe for any name of a run."""
 
 import io
 import re
@@ -29,7 +29,7 @@ VOID = {"meta", "img", "source", "br", "link", "input"}
 
 
 def evaluation(run="agent", solve=0.6, seeds=3, levels=3, seed=0, names=()):
-    """A made-up run."""
+    """Return a synthetic evaluation."""
     rng = np.random.default_rng(seed)
     success = rng.random((seeds, levels, 5)) < solve
     length = np.where(success, 20, 50)
@@ -49,7 +49,7 @@ def evaluation(run="agent", solve=0.6, seeds=3, levels=3, seed=0, names=()):
 
 
 class Page(HTMLParser):
-    """Tags that do not close, every attribute, and the text of a page."""
+    """Parser that records the unclosed tags, all attributes, and the text of a page."""
 
     def __init__(self, text):
         super().__init__()
@@ -71,7 +71,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Folder and page of a report with everything in it."""
+    """Folder and page of a report with all sections."""
     folder = tmp_path_factory.mktemp("report")
     runs = [evaluation("untrained", 0.1), evaluation("accel", 0.9, seed=1)]
     images = {name: np.full((4, 4, 3), 9, np.uint8) for name in runs[0].level_names}
@@ -83,7 +83,7 @@ def written(tmp_path_factory):
 
 
 def metrics_line(i):
-    """A line of `metrics.jsonl` in which the second seed ended no episode."""
+    """Return a line of `metrics.jsonl` in which the second seed completed no episode."""
     spent = {"env_steps": 100 * i, "gradient_updates": 4 * i, "wall_seconds": 0.5 * i}
     return {"update": i, "solve_rate": [0.1 * i, None], **spent}
 
@@ -105,7 +105,7 @@ def test_the_page_holds_table_pictures_gif_curve_and_method(written):
     sources = [value for tag, name, value in page.attributes if (tag, name) == ("img", "src")]
     kinds = [source.split(";")[0] for source in sources]
     normalised_scores = len(list(written[0].glob("normalised-*.png")))
-    assert kinds.count("data:image/png") == 5 + normalised_scores + 3  # the figures and the levels
+    assert kinds.count("data:image/png") == 5 + normalised_scores + 3  # figures and level images
     assert kinds.count("data:image/gif") == 1
     for said in ("How it was measured", "3 × 3 × 5 episodes", "Few seeds", "0000000000000001"):  # noqa: RUF001
         assert said in written[1]
@@ -164,7 +164,7 @@ def test_looks_are_told_with_the_score(tmp_path):
     text = write_report(tmp_path, runs, bootstrap=QUICK).read_text()
     numbers = text[text.index('class="numbers"') : text.index("All levels</h2>")]
     assert numbers.count("look 3 at this suite") == 1
-    assert "look:" not in text  # not once more among what else is known of the run
+    assert "look:" not in text  # not repeated among the other facts about the run
 
 
 def test_the_best_of_a_level_is_bold_and_nobody_where_all_tie(tmp_path):
@@ -229,7 +229,7 @@ def test_a_strangers_names_cannot_leave_the_text(tmp_path):
     assert "script" not in page.tags
     assert not any(name == "onload" for _, name, _ in page.attributes)
     assert "\x1b" not in text
-    assert any('<script>alert("1")</script>' in word for word in page.words)  # as words
+    assert any('<script>alert("1")</script>' in word for word in page.words)  # as text
 
 
 def _printed(runs, width=80):
@@ -282,7 +282,7 @@ def test_the_table_of_a_large_suite_shows_the_hardest_and_says_so():
 
 
 def test_names_cannot_steer_the_terminal():
-    """Neither rich's markup nor escape sequences are obeyed; both are shown."""
+    """Rich markup and escape sequences are shown and not interpreted."""
     printed = _printed([evaluation("[red]x\x1b[31m"), evaluation("b")])
     assert "[red]x?[31m" in printed
     assert "\x1b" not in printed
@@ -290,7 +290,7 @@ def test_names_cannot_steer_the_terminal():
 
 @pytest.mark.parametrize("success", [True, False])
 def test_a_family_without_success_is_reported_by_its_return(tmp_path, success):
-    """Negative returns and no optimum: nothing is a rate, and nothing is shown as one."""
+    """With negative returns and no optimum, no value is shown as a rate."""
     base = replace(
         evaluation(), optimal_return=np.full(3, np.nan), episode_return=-np.ones((3, 3, 5))
     )
@@ -329,7 +329,7 @@ def test_learning_curves_are_drawn_against_each_cost():
         figure = learning_curves.learning_curves({"run": lines}, cost=cost)
         x, y = _drawn(figure.axes[0].lines[-1])
         np.testing.assert_allclose(x, spent * np.arange(1, 5))
-        np.testing.assert_allclose(y, 0.1 * np.arange(1, 5))  # of the seed that ended episodes
+        np.testing.assert_allclose(y, 0.1 * np.arange(1, 5))  # of the seed that completed episodes
         assert figure.axes[0].get_xlabel() == COSTS[cost]
     with pytest.raises(ValueError, match="unknown cost='price'; choose one of env_steps"):
         learning_curves.learning_curves({"run": lines}, cost="price")

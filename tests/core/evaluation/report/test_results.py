@@ -1,4 +1,4 @@
-"""What is said of episodes, worked by hand, and the files that keep them."""
+"""Summaries of episodes, worked by hand, and the files that store them."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from rlgen.evaluation.stats.summary import compare, hardest, summarise
 
 
 def evaluation(run="agent", solve=0.5, seeds=3, attempts=8, seed=0, **changes):
-    """A made-up run on three levels, of which the last cannot be solved."""
+    """Return a synthetic evaluation on three levels; the last one cannot be solved."""
     rng = np.random.default_rng(seed)
     success = rng.random((seeds, 3, attempts)) < np.array([solve, solve / 2, 0])[:, None]
     length = np.where(success, rng.integers(10, 20, success.shape), 50)
@@ -39,7 +39,7 @@ def evaluation(run="agent", solve=0.5, seeds=3, attempts=8, seed=0, **changes):
 
 
 def by_hand():
-    """Two seeds, two levels, two attempts."""
+    """Return an evaluation of two seeds, two levels and two attempts."""
     return Evaluation(
         run="hand",
         suite="s",
@@ -63,7 +63,7 @@ def test_a_level_is_summed_up_as_by_hand():
     assert np.isnan(b.relative_return)
     assert (a.mean_length, b.mean_length) == (6.75, 8.0)
     assert a.solved_length == (4 + 7) / 2  # the mean over seeds of each seed's solved episodes
-    assert b.solved_length == 5  # the seed that never solved it says nothing
+    assert b.solved_length == 5  # the seed that never solved it is left out
     assert np.isnan(b.optimal_steps)
     assert run.aggregate["mean"].value == 0.5
     assert run.aggregate["iqm"].value == 0.5  # of 0.5, 0, 1, 0.5
@@ -117,7 +117,7 @@ def test_comparisons_are_with_the_first_run_and_turn_around():
 
 
 def test_a_difference_is_not_clear_when_only_the_stratified_interval_excludes_zero():
-    """Seeds that are good or bad at every level: the stratified interval takes them for many."""
+    """Seeds are good or bad on all levels; the stratified interval ignores this correlation."""
     rng = np.random.default_rng(0)
     names = tuple(f"l{i}" for i in range(30))
 

@@ -1,4 +1,4 @@
-"""Aggregates against scipy, intervals against a slow loop and by their coverage."""
+"""Aggregates against scipy; intervals against a slow loop and by their coverage."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def _rng(seed=0):
 
 
 def _attempts(matrix):
-    """[S, M] as [S, M, 1]."""
+    """Reshape scores from [S, M] to [S, M, 1]."""
     return np.asarray(matrix, float)[..., None]
 
 
@@ -61,7 +61,7 @@ def test_wilson_is_scipys_and_not_empty_at_the_ends(trials):
 
 
 def _slow_draw(rng, x, over):
-    """One resample in plain loops."""
+    """Draw one resample in plain loops."""
     num_seeds, num_levels, num_attempts = x.shape
     drawn = np.zeros((num_seeds, num_levels))
     shared = rng.integers(num_seeds, size=num_seeds)
@@ -99,7 +99,7 @@ def test_interval_of_one_level_is_scipys_bootstrap():
 
 
 def _coverage(over, seed_effect, num_seeds=10, reps=200, trials=300):
-    """How often a 95 % interval of the mean holds the true mean, 0."""
+    """Return how often a 95 % interval of the mean contains the true mean, 0."""
     rng, held = _rng(), 0
     for _ in range(trials):
         x = rng.normal(size=(num_seeds, 6)) + seed_effect * rng.normal(size=(num_seeds, 1))
@@ -127,7 +127,7 @@ def test_interval_over_attempts_covers_the_agents_true_rate():
 
 
 def test_difference_is_paired_on_levels():
-    """Levels of very unlike difficulty do not widen the interval of a constant difference."""
+    """Levels of very different difficulty do not widen the interval of a constant difference."""
     x = np.broadcast_to(np.arange(8.0), (3, 8))
     bootstrap = Bootstrap(resample_levels=True, reps=500)
     gap = bootstrap.interval(_rng(), difference(mean), _attempts(x + 0.25), _attempts(x))
@@ -217,7 +217,7 @@ def test_impossible_settings_are_refused_with_what_to_take_instead(make, message
 
 
 def test_an_interval_holds_its_estimate_where_the_bootstrap_of_a_median_misses_it():
-    """Half of the levels have one seed below 1, which most resamples of four seeds leave out."""
+    """One seed is below 1 on 104 of 200 levels; most resamples have a median of 1."""
     scores = np.ones((4, 200))
     scores[0, :104] = 0.9
     found = Bootstrap().interval(_rng(), bootstrap.median, _attempts(scores))

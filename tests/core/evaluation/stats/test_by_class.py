@@ -1,4 +1,4 @@
-"""Scores by class of level: bins against a definition, means by hand, shortfalls against loops."""
+"""Scores by class of level: bins by definition, means by hand, shortfalls by loops."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ FEW = Bootstrap(reps=300)
 
 
 def evaluation(rate, steps, best=None, run="a", names=(), attempts=10):
-    """Solved as often as `rate` [S, M] says, exactly."""
+    """Return an evaluation with exactly the solve rates `rate`, [S, M]."""
     rate = np.asarray(rate, float)
     success = np.arange(attempts) < np.round(rate[..., None] * attempts)
     num_levels = rate.shape[1]
@@ -38,7 +38,7 @@ def evaluation(rate, steps, best=None, run="a", names=(), attempts=10):
 
 
 def tell(e, bootstrap=FEW):
-    """Where there is something to say."""
+    """Return the scores by class of one run, which must exist."""
     found = by_class([e], bootstrap)
     assert found is not None
     return found
@@ -85,7 +85,7 @@ def test_means_worst_class_and_gap_worked_by_hand():
     (one,) = found.runs
     assert [c.name for c in found.classes] == ["1 to 4 steps", "10 to 13 steps", "no solution"]
     np.testing.assert_allclose(one.mean.value, [7.4 / 8, 1.2 / 8, 0])
-    assert (one.best, one.worst) == ("1 to 4 steps", "10 to 13 steps")  # not the unsolvable
+    assert (one.best, one.worst) == ("1 to 4 steps", "10 to 13 steps")  # not the unsolvable class
     assert one.gap.value == pytest.approx((7.4 - 1.2) / 8)
 
 
@@ -119,7 +119,7 @@ def test_a_feature_takes_the_place_of_optimal_steps_and_must_fit():
     by, classes = classes_of(e, ("walls", walls))
     assert by == "walls"
     assert [(c.name, c.levels.tolist()) for c in classes] == [
-        ("1 to 9", [0, 1, 2, 3, 5, 6, 7]),  # seven known are one class
+        ("1 to 9", [0, 1, 2, 3, 5, 6, 7]),  # the seven known values form one class
         ("walls unknown", [4]),
     ]
     with pytest.raises(ValueError, match=r"walls has shape .* 8 levels"):
@@ -159,7 +159,7 @@ def test_the_shortfall_is_that_of_a_slow_loop_and_nothing_against_oneself():
 
 
 def test_levels_that_nobody_solves_do_not_swamp_the_shortfall():
-    """Both fail on the second class; the agent is worse on the first one only."""
+    """Both runs fail on the second class; the agent is worse only on the first."""
     reference, agent = np.ones((1, 8)), np.full((1, 8), 0.6)
     reference[:, 4:] = agent[:, 4:] = 0
     classes = [Class("easy", np.arange(4), True), Class("impossible", np.arange(4, 8), True)]

@@ -1,4 +1,4 @@
-"""CVaR against all orders of ties, its want of bias, its intervals and refusals."""
+"""CVaR: ties against all their orders, unbiasedness, intervals, and rejected input."""
 
 import itertools
 from dataclasses import dataclass, replace
@@ -41,19 +41,19 @@ def evaluation(success, seed=0, run="plr", suite="maze/cvar-60"):
 
 
 def rolls(rng, rate, attempts=10):
-    """Two independent evaluations of policies that solve level m of seed s at `rate[s, m]`."""
+    """Draw two independent evaluations of policies with solve rates `rate`, [S, M]."""
     shape = (*np.shape(rate), attempts)
     drawn = (rng.random(shape) < np.asarray(rate)[..., None] for _ in range(2))
     return tuple(evaluation(success, seed) for seed, success in enumerate(drawn))
 
 
 def solve_rates(e):
-    """[S, M]."""
+    """Return the solve rates, [S, M]."""
     return np.asarray(e.success).mean(axis=-1)
 
 
 def brute_force(ranking, measured, num_worst):
-    """The mean over every order of the levels that sorts the ranking."""
+    """Compute the mean over every order of the levels that sorts the ranking."""
     orders = itertools.permutations(range(len(ranking)))
     rising = [list(o) for o in orders if (np.diff(np.asarray(ranking)[list(o)]) >= 0).all()]
     return np.mean([measured[order[:num_worst]].mean() for order in rising])
@@ -88,8 +88,8 @@ def test_numbers_worked_by_hand():
     np.testing.assert_allclose(one.mean.value, np.mean(expected, axis=0))
 
 
-def test_two_evaluations_are_unbiased_where_otheralotheris_not():
-    """All levels are solved half of the time, so the worst of them are too."""
+def test_two_evaluations_are_unbiased_where_a_single_one_is_not():
+    """Every level has a solve rate of 1/2, and therefore the worst ones have too."""
     rng, found = np.random.default_rng(1), {"alone": [], "both": []}
     for _ in range(200):
         first, second = (solve_rates(e) for e in rolls(rng, np.full((2, 100), 0.5)))
@@ -137,7 +137,7 @@ def test_the_interval_is_a_bootstrap_of_whole_seeds():
     assert (one.mean.high - one.mean.low > 0.2).all()
 
 
-def test_otherseed_has_no_interval():
+def test_a_single_seed_has_no_interval():
     first, second = rolls(np.random.default_rng(6), np.full((1, 9), 0.5))
     one = cvar(np.random.default_rng(0), first, second, bootstrap=FEW)
     assert one.mean.over == "none"
@@ -166,7 +166,7 @@ A, B = rolls(np.random.default_rng(7), np.full((2, 6), 0.5), attempts=3)
         (B, (), "above 0 and at most 1"),
     ],
 )
-def test_what_are_not_two_evaluations_of_otherrun_is_refused(second, alpha, message):
+def test_anything_but_two_evaluations_of_one_run_is_refused(second, alpha, message):
     with pytest.raises(ValueError, match=message):
         cvar(np.random.default_rng(0), A, second, alpha)
 
@@ -181,7 +181,7 @@ def test_the_figure_has_a_line_with_a_band_for_each_run(theme):
     assert axes.get_xscale() == "log"
     assert len(axes.lines) == len(axes.collections) == 2
     share, value = (np.asarray(x) for x in axes.lines[0].get_data())
-    assert share[0] == 1 / 500 and share[-1] == 1  # 0.01 and 0.1 % are the one worst level
+    assert share[0] == 1 / 500 and share[-1] == 1  # both 0.01 % and 0.1 % mean the one worst level
     np.testing.assert_allclose(value, np.delete(one.mean.value, 1))
     assert [t.get_text() for t in figure.legends[0].get_texts()] == [" plr", r" accel \$x"]
     assert png_bytes(figure, dpi=40).startswith(b"\x89PNG")
@@ -205,7 +205,7 @@ def test_a_missing_score_is_refused_it_would_rank_as_the_best():
 
 @dataclass(frozen=True)
 class Wavering(Untaught):
-    """Walks straight on or turns, by chance."""
+    """Learner that walks straight on or turns at random."""
 
     bptt_steps: int = 5
 
@@ -232,7 +232,7 @@ def test_worst_levels_are_played_again_with_fresh_keys(played):
     policies, suite, first = played
     found = worst_levels(policies, suite, first, alpha=(0.25, 1.0))
     second = evaluate(policies, suite, 6, seed=4)
-    assert (second.length != first.length).any()  # another evaluation, not the same again
+    assert (second.length != first.length).any()  # an independent second evaluation
     expected = worst_means(
         first.score[1].mean(axis=-1), second.score[1].mean(axis=-1), np.array([1, 4])
     )

@@ -1,4 +1,4 @@
-"""What else the files of results keep, read back; and what is missing from them, named."""
+"""Further contents of result files, read back, and errors that name what is missing."""
 
 import json
 
@@ -21,7 +21,7 @@ def _gap(seeds=2):
 
 
 def _same(one, other):
-    """Whether records hold the same, arrays and NaN included."""
+    """Return whether two records are equal, including arrays and NaN."""
     if hasattr(one, "_asdict"):
         return type(one) is type(other) and all(map(_same, one, other))
     if isinstance(one, str | tuple) or isinstance(other, str | tuple):
@@ -54,7 +54,7 @@ def test_classes_and_standing_are_in_the_json(tmp_path):
     assert content["normalised_scores"]["without_span"] == ["Walled"]
     assert np.shape(content["normalised_scores"]["runs"][0]["percentile"]["value"]) == (11,)
     assert content["normalised_scores"]["dominance"][0]["run"] == "a"
-    assert "classes" not in content  # of two levels with a solution there is one
+    assert "classes" not in content  # two levels with a solution form a single class
     assert results.read(tmp_path).gaps == ()
 
 

@@ -1,4 +1,4 @@
-"""Normalised returns: what is 0 and 1, what is left out and named, and how it is told."""
+"""Normalised returns: the meaning of 0 and 1, the levels left out, and their report."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ FEW = Bootstrap(reps=200)
 
 
 def evaluation(value, run="a", optimum: object = np.nan, attempts=4, **changes):
-    """Every attempt of seed s on level m returns `value[s, m]`."""
+    """Return an evaluation in which every attempt of seed s on level m returns `value[s, m]`."""
     value = np.asarray(value, float)
     num_levels = value.shape[1]
     made = Evaluation(
@@ -46,14 +46,14 @@ def evaluation(value, run="a", optimum: object = np.nan, attempts=4, **changes):
 
 
 def stand(runs, bootstrap=FEW):
-    """Where there is something to say."""
+    """Return the normalised scores of runs, which must exist."""
     found = normalised_scores(runs, bootstrap)
     assert found is not None
     return found
 
 
 def suite_of(run, skill, seed=0, num_levels=12, seeds=3, attempts=6):
-    """Solved the less often, the longer the optimum."""
+    """Return an evaluation in which solve rates fall with the optimal number of steps."""
     rng = np.random.default_rng(seed)
     steps = np.arange(num_levels) * 3 + 2
     steps[-1] = -1
@@ -88,7 +88,7 @@ def test_the_optimum_is_one_and_nothing_is_zero_worked_by_hand():
 def test_untrained_agents_are_the_low_and_no_run_of_their_own():
     runs = [evaluation([[2.0, 3, 1]], optimum=5), untrained([[1.0, -1, 2]], optimum=5)]
     assert untrained_of(runs) is runs[1]
-    assert untrained_of(runs[1:]) is None  # alone it is a run like any other
+    assert untrained_of(runs[1:]) is None  # on its own it is an ordinary run
     found = stand(runs, FEW)
     assert [one.run for one in found.runs] == ["a"]
     expected = percentiles(np.array([1 / 4, 4 / 6, -1 / 3]))
@@ -172,7 +172,7 @@ def worst(runs):
 
 
 def page_of(found, worst=()):
-    """A page of nothing but the section."""
+    """Render a page with only this section."""
     section = normalised_section(found, normalised_figures(found, worst), worst)
     assert section is not None
     return render(Page("", "", "", "", [section]))

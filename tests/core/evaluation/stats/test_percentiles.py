@@ -1,4 +1,4 @@
-"""Percentile curves, participation and dominance: the published vectors and slow loops."""
+"""Percentile curves, participation and dominance, against published vectors and slow loops."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ CURVES = {
 
 
 def _slow_percentile(x, q):
-    """Linear interpolation between the two order statistics around q."""
+    """Interpolate linearly between the two order statistics around q."""
     x = sorted(x)
     place = q / 100 * (len(x) - 1)
     below = int(place)
@@ -50,7 +50,7 @@ def test_a_curve_does_not_dominate_itself_nor_by_rounding():
 
 
 def _slow_shares(rng, x, y, reps):
-    """Resample levels one at a time."""
+    """Compute both dominance shares by resampling levels one at a time."""
     won = np.zeros(2)
     for _ in range(reps):
         level = [int(rng.integers(x.shape[1])) for _ in range(x.shape[1])]
@@ -70,7 +70,7 @@ def test_the_share_of_resamples_is_that_of_a_slow_loop():
     x, y = rng.random((3, 6)) * 0.8 + 0.2, rng.random((2, 6)) * 0.8
     (found,) = dominance(np.random.default_rng(1), {"x": x, "y": y}, 4000)
     slow = _slow_shares(rng, x, y, 1500)
-    assert 0.1 < slow[0] < 0.9  # neither certain nor hopeless
+    assert 0.1 < slow[0] < 0.9  # neither never nor always
     np.testing.assert_allclose([found.better_share, found.worse_share], slow, atol=0.05)
 
 

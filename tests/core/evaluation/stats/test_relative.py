@@ -13,7 +13,7 @@ M = 7
 
 
 def evaluation(run, shape, seed, **changes):
-    """Made-up returns on seven levels, the last of which costs."""
+    """Return a synthetic evaluation on seven levels; returns on the last one are negative."""
     rng = np.random.default_rng(seed)
     returns = rng.uniform(0.2, 1.4, (*shape[:1], M, *shape[1:]))
     returns[:, -1] *= -1
@@ -37,7 +37,7 @@ RULE = evaluation("rule", (2, 5), 1)
 
 
 def slowly(x, base):
-    """Mean, interquartile mean and share below of [S, M], [S2, M], level by level."""
+    """Return mean, IQM and share below 0.75 of ratios of [S, M] to [S2, M], by loops."""
     ratios = []
     for level in range(x.shape[1]):
         divisor = sum(base[:, level]) / len(base)
@@ -69,7 +69,7 @@ def test_levels_where_the_baseline_earns_nothing_are_counted_and_left_out():
 
 
 def test_many_resamples_at_once_are_each_as_loops_have_it():
-    """Some of them have levels where the baseline's mean is not positive."""
+    """In some resamples the baseline's mean is not positive on some levels."""
     rng = np.random.default_rng(2)
     x, base = rng.normal(0.6, 0.5, (50, 2, M)), rng.normal(0.3, 0.4, (50, 3, M))
     assert (base.mean(1) <= 0).any(1).sum() > 10
@@ -93,13 +93,14 @@ def test_intervals_are_those_of_a_bootstrap_by_hand(over):
             matrix[s, m] = attempts.mean()
         return matrix
 
-    some = slice(0, M - 1)  # those that count
+    some = slice(0, M - 1)  # the levels that count
     draws = [slowly(drawn(RULE)[:, some], drawn(BASE)[:, some]) for _ in range(3000)]
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
     found = relative.relative_to(RULE, BASE, Bootstrap(over=over))
     for i, name in enumerate(relative.NAMES):
         one = getattr(found, name)
-        size = max(high[i] - low[i], 1 / 12)  # `below` moves in steps of one seed and level
+        # At least 1/12, as `below` changes in steps of one seed and level.
+        size = max(high[i] - low[i], 1 / 12)
         assert abs(one.low - low[i]) < 0.12 * size
         assert abs(one.high - high[i]) < 0.12 * size
 
@@ -112,7 +113,7 @@ def test_a_run_has_its_own_baseline_and_the_optimum():
         ("base", "optimum"),
     ]
     optimum = found[1]
-    assert (optimum.num_levels, optimum.num_excluded) == (5, 2)  # none known, and none positive
+    assert (optimum.num_levels, optimum.num_excluded) == (5, 2)  # one unknown, one not positive
     known = [0, 1, 2, 4, 6]
     expected = RULE.episode_return[:, known].mean() / 2
     assert optimum.mean.value == pytest.approx(expected)

@@ -12,10 +12,10 @@ from rlgen.evaluation.stats.bootstrap import Bootstrap
 
 
 def _published():
-    """The library and its metrics.
+    """Return rliable's modules `library` and `metrics`.
 
-    It needs the bootstrap of `arch`, whose front page imports models of time series that do not
-    work with pandas 3: that page is left out.
+    rliable needs the bootstrap of `arch`, whose `__init__` imports time-series models that fail
+    with pandas 3; an empty module replaces that `__init__`.
     """
     pytest.importorskip("rliable")
     there = importlib.util.find_spec("arch")
@@ -37,13 +37,13 @@ PAIRS = {
 
 
 def scores(seed, shape):
-    """Some above 1, some equal, some below 0."""
+    """Draw scores, including values above 1, equal values, and values below 0."""
     return np.round(np.random.default_rng(seed).normal(0.7, 0.5, shape), 1)
 
 
 @pytest.fixture(autouse=True)
 def global_numbers():
-    """Their resamples come from numpy's global generator: set it, and put it back."""
+    """Seed NumPy's global generator, from which rliable resamples, and restore it afterwards."""
     before = np.random.get_state()
     np.random.seed(0)
     yield
@@ -87,7 +87,8 @@ def test_interval_ends_agree_within_the_error_of_resampling(ours):
         np.random.default_rng(0), getattr(bootstrap, ours), x[..., None]
     )
     low, high = ends["x"][:, 0]
-    tolerance = 0.05 * float(one.high - one.low)  # about 3 errors of a quantile of 2000
+    # About 3 standard errors of a quantile of 2,000 resamples.
+    tolerance = 0.05 * float(one.high - one.low)
     np.testing.assert_allclose([one.low, one.high], [low, high], atol=tolerance)
     assert one.high - one.low > 0.1
 
@@ -102,7 +103,8 @@ def test_the_interval_of_the_probability_of_improvement_agrees():
     one = Bootstrap("seeds", reps=20_000).interval(
         np.random.default_rng(0), bootstrap.probability_of_improvement, x[..., None], y[..., None]
     )
-    tolerance = 0.15 * float(one.high - one.low)  # about 3 errors of a quantile of 250
+    # About 3 standard errors of a quantile of 250 resamples.
+    tolerance = 0.15 * float(one.high - one.low)
     np.testing.assert_allclose([one.low, one.high], ends["x"][:, 0], atol=tolerance)
 
 
