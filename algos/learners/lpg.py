@@ -301,7 +301,7 @@ def build_agent(env: LevelEnv, **fields: object) -> Agent:
         ValueError: As in `Agent`.
     """
     network = fields.pop("network", None) or approximator_for(env)
-    # With gradients clipped to norm 0.5, a step of size 40 moves the policy's table by at most 20.
+    # With gradients clipped to norm 0.5, a step of size 40 changes the table by a norm of up to 20.
     defaults: dict[str, object] = {"optimizer": Optimizer(kind="sgd", max_grad_norm=0.5)}
     if not isinstance(network, Table):
         rates = ("learning_rate", "bootstrap_learning_rate", "critic_learning_rate")
@@ -457,7 +457,7 @@ class LPG(RuleFollower):
             inputs = inputs._replace(life_used=jnp.full_like(rollout.reward, 0.5))
         targets = self.rule_net(state.rule, inputs)
         learned, stats = agent.learn(state.agent, rollout, targets, weight)
-        # The critic is no input of the rule; its values serve the scores of curricula.
+        # The rule does not read the critic, whose values serve the scores of curricula.
         learned, critic_loss = agent.learn_critic(learned, rollout, weight)
         # [1, N]: means over steps, weighted sums over slots.
         share = (weight / weight.sum())[None]

@@ -171,12 +171,9 @@ class MetaES(Student):
             lambda x: x.reshape(2, num_pairs, *x.shape[1:]).swapaxes(0, 1), candidates
         )
         fitness_of_pairs, lived = self._try(jax.random.split(key_live, num_pairs), pairs, task)
+        # Fitness [N, 2] -> [2, N] -> [P], back in the order of the candidates.
         strategy = self.strategy.tell(
-            # [N, 2] -> [2, N] -> [P], back in the order of the candidates.
-            key_tell,
-            asked,
-            candidates,
-            fitness_of_pairs.fitness.T.ravel(),
+            key_tell, asked, candidates, fitness_of_pairs.fitness.T.ravel()
         )
         new = ESState(strategy, state.num_updates + 1)
         unjudged = jnp.full(num_pairs, jnp.nan)  # no antagonist is trained
@@ -244,7 +241,7 @@ class MetaES(Student):
         # `key` is shared by the pair (common random numbers): fitness differs by the rules alone.
         def one(rule: PyTree) -> tuple[Array, Array]:
             state = self._run_lifetime(num_iterations, key, rule, task)
-            # Separate from the lifetime's keys, which are folded from 0.
+            # Another stream than that of `_run_lifetime`, which folds in 0.
             key_end = jax.random.fold_in(key, 1)
             return evaluate_policy(
                 key_end, self.env, self.learner, state, task.level, self.eval_episodes
