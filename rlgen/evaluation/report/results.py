@@ -116,7 +116,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "episodes.npz", archive.getvalue())
     write(folder / "results.csv", _csv(evaluations).encode())
-    # Written last, so that its presence implies that the other two files are complete.
+    # Written last: in a new folder its presence implies that the other two files are complete.
     write(folder / "results.json", content.encode())
 
 
