@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Int, UInt16, UInt32
 
 from rlgen.algos.bonuses.state_keys import Visits, lanes
 
+# Stamps have 16 bits and start at 1 in each call, so 2^16 - 2 further ones fit.
 MOST_EPISODES = 2**16 - 2
 """Largest number of episodes that one call can distinguish, and so of steps in a rollout."""
 
@@ -98,7 +99,9 @@ def count_visits(
 
     def step(flat: Array, xs: tuple) -> tuple[Array, Array]:
         (before, after), begin, move = xs
+        # Indices are int32; `Counts` limits its tables to 2^31 cells.
         after = base + after
+        # [2 N, k]: the first states of episodes that begin here, then the successors.
         at = jnp.concatenate([base + before, after])
         ones = jnp.concatenate([begin, move]).astype(jnp.uint32)
         # `add` sums over repeated indices, so slots that visit the same key in one step all count.
@@ -114,6 +117,7 @@ def no_marks(num_slots: int, num_cells: int, counted: bool) -> Marks:
     """Return empty episodic tables, with a visit count per cell if `counted`."""
     shape = (num_slots, num_cells)
     num_met = jnp.zeros(shape, jnp.uint16) if counted else ()
+    # Marks start at 0 and stamps at 1, so that an unused cell belongs to no episode.
     return Marks(jnp.zeros(shape, jnp.uint32), num_met, jnp.ones(num_slots, jnp.uint32))
 
 
@@ -151,6 +155,7 @@ def mark_visits(
         # A new stamp invalidates the whole table without writing to it.
         stamp = marks.stamp + begins.astype(jnp.uint32)
         word = Around(*((stamp << 16) | x for x in tag))
+        # The count of an episode's first state is dropped: no action led to it.
         marks, _ = _meet(marks._replace(stamp=stamp), cell.before, word.before, begins)
         return _meet(marks, cell.after, word.after, knows)
 
@@ -161,6 +166,7 @@ def _meet(
     marks: Marks, cell: Int[Array, " N"], word: UInt32[Array, " N"], meets: Bool[Array, " N"]
 ) -> tuple[Marks, EpisodicCounts]:
     slots = jnp.arange(cell.size)
+    # One comparison of 32 bits tests the episode (stamp) and the key (tag).
     old = marks.mark[slots, cell]
     seen = old == word
     # The same stamp with another tag: a different key of this episode occupies the cell.
@@ -180,5 +186,7 @@ def _meet(
 def _restamped(marks: Marks) -> Marks:
     """Renumber the stamps of the running episodes to 1, and clear all other marks."""
     running = marks.mark >> 16 == marks.stamp[:, None]
+    # `& 0xFFFF` keeps the tag of the key; `num_met` needs no change, as it is read only where the
+    # mark matches.
     mark = jnp.where(running, (marks.mark & 0xFFFF) | (1 << 16), 0).astype(jnp.uint32)
     return marks._replace(mark=mark, stamp=jnp.ones_like(marks.stamp))

@@ -108,6 +108,7 @@ class Counts(state_keys.KeyedBonus):
         """See `rlgen.protocols.Bonus`; a slot of weight 0 reads counts but adds none."""
         visits = state_keys.read_visits(rollout, self.key, self.bins)
         if self._exact:
+            # [T, N] -> [T, N, 1]: an exact table has one row.
             own = count_tables.own_cells(visits)
             cells = count_tables.Around(own.before[..., None], own.after[..., None])
         else:
@@ -118,6 +119,7 @@ class Counts(state_keys.KeyedBonus):
         )
         # A slot of weight 0 may read a count of 0.
         novelty = 1 / jnp.sqrt(jnp.maximum(times, 1).astype(jnp.float32))
+        # Row 0 stands for all rows: their hashes spread keys equally well.
         full = (table[:, 0] > 0).mean(dtype=jnp.float32)
         metrics = {"counts_full": full, "counts_distinct": self._distinct(full)}
         return CountsState(table), jnp.where(visits.known, novelty, 0.0), metrics

@@ -97,6 +97,7 @@ class Dynamics:
     ) -> Float[Array, " B"]:
         """Return the forward model's prediction error, ‖φ̂' − φ'‖."""
         taken = jax.nn.one_hot(action, self.env.num_actions)
+        # F(φ, a) of Pathak et al., with the action as a one-hot vector.
         guess = encoders.apply_head(params["forward"], jnp.concatenate([phi, taken], 1))
         return encoders.length(guess - after)
 
@@ -118,9 +119,11 @@ class Dynamics:
         self, params: PyTree, seen: Seen, rows: Int[Array, " B"], action: Int[Array, " B"]
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         # One encoder call for φ(s) and φ(s'): the successor of row i is row i + N.
+        # `seen.phi` cannot serve here: it does not depend on `params`, which change in every step.
         both = jnp.concatenate([rows, rows + seen.action.shape[1]])
         phi, after = jnp.split(self.encode(params, encoders.take(seen.obs, both)), 2)
         logits = encoders.apply_head(params["inverse"], jnp.concatenate([phi, after], 1))
+        # -log p(a | φ(s), φ(s')), which trains φ to encode what actions change.
         inverse = optax.softmax_cross_entropy_with_integer_labels(logits, action)
         told = {
             "inverse_loss": inverse,

@@ -112,6 +112,7 @@ class E3B(Bonus):
         """Return untrained networks and the inverse covariance I/λ for every slot."""
         if self.features:
             num = self.dynamics.env.num_positions()
+            # One-hot features are orthogonal, so C and P stay diagonal and [N, d] suffices.
             return E3BState((), jnp.full((num_slots, num), 1 / self.ridge))
         inverse = ellipse.round_ellipse(num_slots, self.dynamics.num_features, self.ridge)
         return E3BState(self.dynamics.init(key), inverse)
@@ -133,6 +134,7 @@ class E3B(Bonus):
         else:
             always = jnp.ones_like(rollout.first)
             steps = ellipse.Steps(phi[:num_steps], (), rollout.first, always)
+        # P may contain features of earlier rollouts, which were computed by older networks.
         found = ellipse.follow(state.inverse, steps, self.ridge, self.form, self.chunk)
         # Trained after its features were used, so that the bonus precedes learning.
         if self.embedding == "inverse":
@@ -156,6 +158,7 @@ class E3B(Bonus):
     ) -> tuple[E3BState, Float[Array, "T N"], Metrics]:
         assert isinstance(rollout.visits, dict)
         visit: Visit = rollout.visits["position"]
+        # Features are recorded before the reset, so here the successor is known at every step.
         places = ellipse.Places(visit.after, visit.before, rollout.first)
         if self.credit == "current":
             places = ellipse.Places(visit.before, (), rollout.first)

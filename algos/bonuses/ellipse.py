@@ -75,6 +75,7 @@ def follow(
     dual = form == "dual"
     one = partial(_dual if dual else _scan, ridge)
     axes = (0, jax.tree.map(lambda _: 1, steps))
+    # Slots are axis 0 of P and of the resets, and axis 1 of the bonus.
     every = jax.vmap(one, axes, Followed._make((0, 1, 0)))
     num_steps = steps.first.shape[0]
     # A Cholesky factorisation is cubic in the number of steps, so long rollouts are split.
@@ -122,6 +123,7 @@ def _scan(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
     def step(inverse: Array, xs: Steps) -> tuple[Array, tuple[Array, Array]]:
         base = jnp.where(xs.first, _begun(ridge, xs.begin, size), inverse)
         u = (base * xs.phi[None]).sum(1)
+        # b_t = φ·u.
         reach = (u * xs.phi).sum()
         bad = xs.known & ~jnp.isfinite(reach)
         # Where rounding made P indefinite, the bonus is 0 and P is not changed.
@@ -150,9 +152,11 @@ def _dual(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
     # V = Φ P: the carried P for episode 0, the P of `_begun` for later ones.
     reached = jnp.where((episode == 0)[:, None], dot(phi, inverse), _from_begun(ridge, begin, phi))
     within = episode[:, None] == episode[None]
-    gram = jnp.where(within, dot(reached, phi.T), 0.0)  # block diagonal over episodes
+    # Block diagonal over episodes, and so is its Cholesky factor: episodes do not mix.
+    gram = jnp.where(within, dot(reached, phi.T), 0.0)
     # Symmetrised because rounding breaks the symmetry that Cholesky assumes.
     factor = jnp.linalg.cholesky(jnp.eye(num_steps) + (gram + gram.T) / 2)
+    # b_t = L_tt² - 1, see above; rounding may make it slightly negative.
     bonus = jnp.where(steps.known, jnp.maximum(jnp.diagonal(factor) ** 2 - 1, 0.0), 0.0)
 
     # Only the episode that is still running at the end determines the next P.
@@ -162,6 +166,8 @@ def _dual(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
     rows = jnp.where(going[:, None], reached, 0.0)
     rows = jax.scipy.linalg.solve_triangular(factor, rows, lower=True)
     after = base - dot(rows.T, rows)  # P − Wᵀ W
+    # One factorisation yields all steps, so a failure invalidates the whole chunk; `_scan` loses a
+    # single step.
     bad = ~(jnp.isfinite(bonus).all() & jnp.isfinite(after).all())
     after = jnp.where(bad, jnp.eye(size) / ridge, after)
     return Followed(after, jnp.where(bad, 0.0, bonus), bad.astype(jnp.int32))

@@ -82,6 +82,7 @@ class Episodic(state_keys.KeyedBonus):
         else:
             cells, tags = count_tables.hashed_cells(visits, 2**self.log_size)
         marks, met = count_tables.mark_visits(state, cells, tags, rollout.first, visits.known)
+        # Nₑ includes this visit, so the first visit has Nₑ = 1.
         novelty = (met.times == 1).astype(jnp.float32)
         if self.decay:
             novelty = 1 / jnp.sqrt(met.times.astype(jnp.float32))

@@ -58,7 +58,9 @@ class ICM(Bonus):
         error = self.dynamics.forward_error(
             state.params, seen.phi[:-num_slots], seen.phi[num_slots:], seen.action.reshape(-1)
         )
+        # Where an episode ended, row i + N is the first observation of another episode.
         bonus = jnp.where(rollout.done, 0.0, error.reshape(rollout.done.shape))
+        # Trained after the error was measured, else this rollout would look familiar.
         state, metrics = self.dynamics.learn(key, state, seen, weight)
         return state, bonus, metrics
 

@@ -65,6 +65,7 @@ class NovelD(TimesCounts):
         self, key: Key, networks: rnd.RNDState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[rnd.RNDState, Float[Array, "T N"], Metrics]:
         """Return the clipped difference of novelty across each step, without the gate."""
+        # One pass gives n(s) and n(s'): the successor of row t is row t + 1.
         judged = self.novelty.judge(networks, rollout)  # novelty [T + 1, N]
         gain = jnp.maximum(judged.novelty[1:] - self.scale * judged.novelty[:-1], 0.0)
         # Where an episode ended, the next row is the first observation of another episode.

@@ -3,9 +3,9 @@
 Source: Burda et al., 2019, "Exploration by Random Network Distillation"; as one factor of a
 product: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration
 in Contextual MDPs", whose code uses the unsquared norm as the bonus. Differs from that code in two
-ways. It also minimises the unsquared norm; here the predictor minimises the squared norm, as in the
-first source, because the gradient of the unsquared norm does not shrink with the error. It
-rewards a step that ends an episode for the first state of the next episode; here its bonus is 0.
+ways. The predictor there minimises the unsquared norm; here it minimises the squared norm, as in
+the first source, because the gradient of the unsquared norm does not shrink with the error. A step
+that ends an episode is rewarded there for the first state of the next one; here its bonus is 0.
 """
 
 from dataclasses import dataclass, field
@@ -80,6 +80,7 @@ class RND(Bonus):
     def init(self, key: Key, num_slots: int) -> RNDState:
         """Return two independently initialised networks; there is no state per slot."""
         del num_slots
+        # Independent keys: with equal networks every error would be 0.
         params, target = (
             self.net.init(key, self.env, self.num_outputs) for key in jax.random.split(key)
         )

@@ -136,6 +136,7 @@ def read_visits(rollout: Rollout, key: str, bins: int) -> Visits:
     # Each observation [T + 1, N] is hashed once, although it is both a successor and a state.
     every = jax.tree.map(lambda x, last: jnp.concatenate([x, last]), rollout.obs, rollout.last_obs)
     hashed = jax.vmap(jax.vmap(lambda obs: level_hash(_rounded(obs, bins))))(every)
+    # After the end of an episode, the next observation is another episode's first.
     return Visits(hashed[:-1], hashed[1:], ~rollout.done)
 
 
@@ -151,6 +152,7 @@ def _rounded(obs: PyTree, bins: int) -> PyTree:
         x = jnp.asarray(x)
         if not bins or not jnp.issubdtype(x.dtype, jnp.floating):
             return x
+        # Integers also merge 0.0 and -0.0, which are equal but differ in their bits.
         return jnp.round(x * bins).astype(jnp.int32)
 
     return jax.tree.map(leaf, obs)

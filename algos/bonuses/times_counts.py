@@ -48,6 +48,7 @@ class TimesCounts(Bonus, abstract=True):
 
     def init(self, key: Key, num_slots: int) -> TimesCountsState:
         """Return untrained networks and empty counts."""
+        # Split even without counts, so that the networks' numbers do not depend on them.
         key_networks, key_counts = jax.random.split(key)
         networks = self.init_networks(key_networks, num_slots)
         if isinstance(self.counts, tuple):

@@ -85,6 +85,7 @@ class Training:
             return self._step(fit, loss, rows, valid[rows])
 
         keys = jax.random.split(key, self.num_epochs)
+        # [num_epochs num_minibatches, B]; the scan makes one gradient step per row of indices.
         rows = jnp.concatenate([self._draw(key, valid.size) for key in keys])
         fit, (metrics, num) = jax.lax.scan(minibatch, fit, rows)
         # Metrics [steps] are weighted by each minibatch's number of valid rows.
@@ -107,6 +108,7 @@ class Training:
         begin = jnp.arange(num, dtype=jnp.float32) * stretch
         # A stretch of one row has only one choice, which float rounding must not change.
         within = jax.random.uniform(key, (num,)) * (stretch if stretch > 1 else 0.0)
+        # Float32 may round the last row up to `num_rows`, which does not exist.
         rows = jnp.minimum((begin + within).astype(jnp.int32), num_rows - 1)
         # Minibatch i takes every num_minibatches-th stretch, starting at stretch i.
         return rows.reshape(size, self.num_minibatches).T
@@ -117,6 +119,7 @@ class Training:
         num = valid.sum().astype(jnp.float32)
 
         def mean(x: Float[Array, " B"]) -> Float[Array, ""]:
+            # A minibatch has a fixed size; the mean is over its valid rows only.
             return jnp.where(valid, x, 0.0).sum() / jnp.maximum(num, 1.0)
 
         def total(params: PyTree) -> tuple[Array, Metrics]:

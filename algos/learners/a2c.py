@@ -134,6 +134,8 @@ class A2C(ActorCriticLearner):
         groups, grads_of = self._groups(state.params), self._groups(grads)
         for name, part in groups.items():
             rate = self.critic_learning_rate if name == "critic" else self.learning_rate
+            # Clipped within the group: large gradients of the critic do not shrink those of the
+            # policy.
             params[name], opt_state[name] = self.optimizer.step(
                 part, state.opt_state[name], grads_of[name], rate
             )
@@ -153,6 +155,8 @@ class A2C(ActorCriticLearner):
         # Weights multiply, and 0 times NaN is NaN: unused slots are replaced by 0.
         used = weight[None] > 0
         advantage = jnp.where(used, advantage, 0.0)
+        # A + v is the λ-return, the target of the critic; it uses advantages in units of reward,
+        # before their normalisation.
         target = advantage + jnp.where(used, rollout.value, 0.0)
         weights = jnp.broadcast_to(weight, advantage.shape)
         weights /= jnp.maximum(weights.sum(), 1e-8)
@@ -171,6 +175,7 @@ class A2C(ActorCriticLearner):
             return (batch.weight * x).sum()
 
         policy_loss = -mean(distributions.log_prob(logits, rollout.action) * batch.advantage)
+        # Without the factor ½ of PPO's value loss.
         value_loss = mean((value - batch.target) ** 2)
         entropy = mean(distributions.entropy(logits))
         loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy

@@ -52,6 +52,8 @@ class DiscoveredDrift:
         # x - c tanh(x / c) is negative for x < 0, where relu removes it, and x³ / (3 c²) near 0.
         good = (jnp.exp(log_ratio) - 1) * advantage
         bad = log_ratio * advantage
+        # For A ≥ 0 and ρ > 1 the surrogate's derivative in ρ is A / cosh²(x / α): the incentive
+        # fades smoothly, where PPO's clipping removes it at a fixed ratio.
         for_good = jax.nn.relu(good - self.alpha * jnp.tanh(good / self.alpha))
         for_bad = jax.nn.relu(bad - self.beta * jnp.tanh(bad / self.beta))
         return jnp.where(advantage >= 0, for_good, for_bad)

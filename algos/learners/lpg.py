@@ -105,6 +105,7 @@ class Agent(Actor):
         )
         _refuse(not self.kl_coef >= 0, "kl_coef", self.kl_coef, "0 or more")
         check_numbers(self, "discount", "gae_lambda", least=0, most=1, owner="the agent's ")
+        # A softmax over one category is constant and would carry no information.
         wrong = self.num_predictions < 0 or self.num_predictions == 1
         _refuse(wrong, "num_predictions", self.num_predictions, "at least 2, or 0 for the rule's")
 
@@ -178,12 +179,15 @@ class Agent(Actor):
         # [T + 1, W, m]; y[t + 1] is another episode's where done; the rule masks it.
         y = jax.nn.softmax(logits).reshape(num_steps + 1, num_workers, -1)
         return RuleInputs(
+            # The agent is rewarded for the bonus; scores of levels read the extrinsic reward alone.
             reward=rollout.reward + rollout.bonus,
             done=rollout.done,
+            # A probability rather than its logarithm, as in Oh et al.
             action_prob=jnp.exp(_chosen(log_pi, rollout.action)),
             prediction=y[:-1],
             next_prediction=y[1:],
             discount=jnp.full_like(rollout.reward, self.discount),
+            # n/N uses the true lifetime; the control experiment `told_horizons` changes only log N.
             life_used=jnp.full_like(rollout.reward, state.num_updates / state.lifetime),
             log_horizon=jnp.full_like(rollout.reward, log_horizon(state.told_lifetime)),
         )
@@ -208,20 +212,26 @@ class Agent(Actor):
         """
         # One vjp per network maps the logits' gradients to its parameters, without nested autodiff.
         obs, share = _flat(rollout.obs), _share(weight, rollout.reward.shape[0])
+        # Flattened to B = T W rows; `share` sums to 1, so weighted sums are the means of the loss.
         target = _flat(targets)
         logits, to_actor = jax.vjp(lambda p: self.network.apply(self.env, p, obs), state.actor)
         u, to_bootstrap = jax.vjp(lambda p: self.network.apply(self.env, p, obs), state.bootstrap)
         gain, d_logits = _policy_signal(logits, _flat(rollout.action), target.policy)
         kl, d_u = _prediction_signal(u, target.log_prediction)
+        # `share` is applied to the cotangents, since a vjp is linear in them.
         grad_actor = to_actor(share[:, None] * d_logits)[0]
         grad_bootstrap = to_bootstrap(self.kl_coef * share[:, None] * d_u)[0]
 
+        # Two networks with separate optimiser states, so that each gradient is clipped by its own
+        # norm.
         step, rates = self.optimizer.step, (self.learning_rate, self.bootstrap_learning_rate)
         actor, actor_opt = step(state.actor, state.actor_opt, grad_actor, rates[0])
         bootstrap, bootstrap_opt = step(
             state.bootstrap, state.bootstrap_opt, grad_bootstrap, rates[1]
         )
         stats = AgentStats(
+            # After the step: the meta-loss regularises the updated networks, and its gradient
+            # reaches the targets through the step itself.
             entropy=(share * self._entropy(actor, obs)).sum(),
             prediction_entropy=(share * self._entropy(bootstrap, obs)).sum(),
             kl=(share * kl).sum(),
@@ -243,6 +253,7 @@ class Agent(Actor):
         hat, log_y_hat = _flat(targets)
         log_pi = jax.nn.log_softmax(self.network.apply(self.env, actor, obs))
         log_y = jax.nn.log_softmax(self.network.apply(self.env, bootstrap, obs))
+        # KL(y ‖ ŷ), with the agent's prediction as the first argument.
         kl = (jnp.exp(log_y) * (log_y - log_y_hat)).sum(-1)
         gain = hat * _chosen(log_pi, _flat(rollout.action))
         return (share * (self.kl_coef * kl - gain)).sum()
@@ -259,6 +270,7 @@ class Agent(Actor):
         Differs from GROOVE's code, where the critic's gradient is identically 0.
         """
         obs, share = _flat(rollout.obs), _share(weight, rollout.reward.shape[0])
+        # The λ-return A + v, from values recorded while playing: a constant of the loss.
         target = _flat(self.advantage(rollout) + rollout.value)
 
         def error(critic: PyTree) -> Float[Array, ""]:
@@ -289,6 +301,7 @@ def build_agent(env: LevelEnv, **fields: object) -> Agent:
         ValueError: As in `Agent`.
     """
     network = fields.pop("network", None) or approximator_for(env)
+    # With gradients clipped to norm 0.5, a step of size 40 changes the table by a norm of up to 20.
     defaults: dict[str, object] = {"optimizer": Optimizer(kind="sgd", max_grad_norm=0.5)}
     if not isinstance(network, Table):
         rates = ("learning_rate", "bootstrap_learning_rate", "critic_learning_rate")
@@ -302,6 +315,7 @@ def _policy_signal(
 ) -> tuple[Float[Array, " B"], Float[Array, "B A"]]:
     """Return π̂ log π(a|s) of each step, and the gradient of its negative in the logits."""
     log_pi = jax.nn.log_softmax(logits)
+    # ∂ log π(a) / ∂ logit_k = 1[k = a] - π_k.
     direction = jax.nn.one_hot(action, logits.shape[-1]) - jnp.exp(log_pi)
     return hat * _chosen(log_pi, action), -hat[:, None] * direction
 
@@ -312,6 +326,8 @@ def _prediction_signal(
     """Return KL(y ‖ ŷ) of each step, and its gradient in the logits of y."""
     log_y = jax.nn.log_softmax(logits)
     excess = log_y - log_target
+    # ∂KL/∂u_j = Σ_k ∂y_k/∂u_j (excess_k + 1). The 1 drops out because Σ_k y_k is constant, and
+    # ∂y_k/∂u_j = y_k (1[k = j] - y_j) leaves y_j (excess_j - KL).
     kl = (jnp.exp(log_y) * excess).sum(-1)
     return kl, jnp.exp(log_y) * (excess - kl[:, None])
 
@@ -324,6 +340,7 @@ def _flat(tree: PyTree) -> PyTree:
 def _share(weight: Float[Array, " W"], num_steps: int) -> Float[Array, " TW"]:
     """Return the weight of each step in the flattened batch; the weights sum to 1."""
     share = weight / (jnp.maximum(weight.sum(), 1e-8) * num_steps)
+    # Workers are the last axis that `_flat` merges, so their weights repeat once per step.
     return jnp.tile(share, num_steps)
 
 
@@ -440,6 +457,7 @@ class LPG(RuleFollower):
             inputs = inputs._replace(life_used=jnp.full_like(rollout.reward, 0.5))
         targets = self.rule_net(state.rule, inputs)
         learned, stats = agent.learn(state.agent, rollout, targets, weight)
+        # The rule does not read the critic, whose values serve the scores of curricula.
         learned, critic_loss = agent.learn_critic(learned, rollout, weight)
         # [1, N]: means over steps, weighted sums over slots.
         share = (weight / weight.sum())[None]

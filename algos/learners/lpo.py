@@ -124,6 +124,7 @@ class LPO(RuleFollower):
     ) -> tuple[LPOState, Metrics]:
         """Run PPO's epochs on one rollout [T, N], with the learned drift."""
         life_used = state.agent.num_updates / state.lifetime  # n/N, constant over the epochs
+        # Set here and not at construction, because it holds traced parameters.
         surrogate = Surrogate(self.rule_net, state.rule, life_used)
         agent, metrics = replace(self.agent, surrogate=surrogate).update(
             key, state.agent, rollout, weight

@@ -28,7 +28,7 @@ class PPOState(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Sequences to train on, [T, N, ...]."""
+    """Sequences to train on, [T, N, ...]; [L, M, ...] after `PPO._cut`."""
 
     rollout: Rollout
     advantage: Float[Array, "T N"]
@@ -90,6 +90,8 @@ class IntrinsicStream:
         """
         # If not episodic, the return bootstraps from the next episode's first observation.
         follows = jnp.where(rollout.done & self.episodic, 0.0, self.discount)
+        # δ_t = b_t + γ v(s_{t+1}) - v(s_t); the factor `follows` also stops the sum over later δ
+        # below.
         delta = rollout.bonus + follows * values[1:] - values[:-1]
 
         def step(advantage: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -242,6 +244,7 @@ class PPO(ActorCriticLearner):
             return self._epoch(key, carry, batch, rate)
 
         start = (state.params, state.opt_state, jnp.bool_(True))
+        # One key per epoch: every pass shuffles the sequences differently.
         keys = jax.random.split(key, self.num_epochs)
         (params, opt_state, _), metrics = jax.lax.scan(epoch, start, keys)
         # Epochs after early stopping report 0, so metrics are means over the epochs that were run.
@@ -264,12 +267,15 @@ class PPO(ActorCriticLearner):
             include_bonus=not self.two_streams,
         )
         weights = jnp.broadcast_to(weight, advantage.shape)
+        # Targets are λ-returns A + v, formed before the advantages are normalised per minibatch.
+        # `last_obs` is dropped because `_cut` could not divide its single step.
         batch = Batch(rollout._replace(last_obs=()), advantage, advantage + rollout.value, weights)
         if not self.two_streams:
             return batch
         # Acting does not record the bonus's value, so one unroll computes it for all T + 1
         # observations.
         obs = jax.tree.map(lambda *x: jnp.concatenate(x), rollout.obs, rollout.last_obs)
+        # The observation after the last step begins an episode if that step ended one.
         first = jnp.concatenate([rollout.first, rollout.done[-1:]])
         carry = jax.tree.map(lambda x: x[0], rollout.carry)
         # The network's values are [T + 1, N, 2]: the reward's, then the bonus's.
@@ -285,6 +291,7 @@ class PPO(ActorCriticLearner):
         adam = optax.scale_by_adam(eps=self.adam_eps)
         if self.max_grad_norm == 0:
             return adam
+        # Clipped before Adam, whose moments would otherwise keep an outlier.
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
 
     def _rate(self, num_updates: Int[Array, ""]) -> Float[Array, ""]:
@@ -327,6 +334,7 @@ class PPO(ActorCriticLearner):
             return carry, {name: x.mean() for name, x in metrics.items()}
 
         params, opt_state, going = carry
+        # Decided while tracing: without early stopping no `cond` is compiled.
         if self.target_kl == 0:
             (params, opt_state), metrics = learn(params, opt_state)
             return (params, opt_state, going), metrics
@@ -342,6 +350,7 @@ class PPO(ActorCriticLearner):
         params, opt_state = tree_where(going, new, (params, opt_state))
         metrics = {name: jnp.where(going, x, 0.0) for name, x in metrics.items()}
         metrics["epochs_run"] = going.astype(jnp.float32)
+        # Tested after the epoch, so at least one epoch is run.
         return (params, opt_state, going & (metrics["kl"] <= self.target_kl)), metrics
 
     def _shuffle(self, key: Key, batch: Batch) -> Batch:
@@ -363,6 +372,7 @@ class PPO(ActorCriticLearner):
     def _step(self, params: PyTree, opt_state: PyTree, batch: Batch, rate: Array) -> tuple:
         grads, metrics = jax.grad(self._loss, has_aux=True)(params, batch)
         updates, new_opt_state = self._optimizer().update(grads, opt_state, params)
+        # `scale_by_adam` keeps the sign of the gradient, hence the subtraction.
         new_params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
         # A minibatch without weight makes no step: Adam would still move by its momentum.
         state = tree_where(batch.weight.sum() > 0, (new_params, new_opt_state), (params, opt_state))
@@ -400,7 +410,8 @@ class PPO(ActorCriticLearner):
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            "kl": mean(ratio - 1 - log_ratio),  # Schulman's low-variance estimator
+            # Schulman's estimator of KL(π_old ‖ π); ρ - 1 has mean 0 and only lowers the variance.
+            "kl": mean(ratio - 1 - log_ratio),
             "clip_fraction": mean((jnp.abs(ratio - 1) > self.clip).astype(jnp.float32)),
         }
         return loss, metrics | streams
@@ -413,8 +424,12 @@ class PPO(ActorCriticLearner):
         return carry, logits, both[..., 0], both[..., 1]
 
     def _gain(self, log_ratio: Array, ratio: Array, advantage: Array) -> Array:
+        # `()` stands for clipping. A surrogate may be a NamedTuple and hence a tuple, as in LPO,
+        # but is not empty.
         if not isinstance(self.surrogate, tuple) or self.surrogate:
             return self.surrogate(log_ratio, advantage)
+        # Equation 7. The minimum is a lower bound of ρ A: its gradient vanishes where the ratio has
+        # left the range in the direction that the advantage favours.
         clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
         return jnp.minimum(ratio * advantage, clipped * advantage)
 

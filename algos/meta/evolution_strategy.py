@@ -127,6 +127,7 @@ class MetaES(Student):
         rule = self.learner.spanning(1).init(key_rule).rule
         if self.from_zeros:
             rule = jax.tree.map(jnp.zeros_like, rule)
+        # A pair of candidates for each slot.
         return ESState(self.strategy.init(key_strategy, rule, 2 * num_slots), jnp.int32(0))
 
     def rule(self, state: ESState) -> PyTree:
@@ -161,6 +162,7 @@ class MetaES(Student):
         """Run one generation, which completes the task of every slot."""
         del fresh
         key_ask, key_live, key_tell = jax.random.split(key, 3)
+        # Queues have one task (`max_levels_per_slot`): [N, 1, ...] -> [N, ...].
         task: Task = jax.tree.map(lambda x: x[:, 0], slots.level)
         num_pairs = task.lifetime.size
         candidates, asked = self.strategy.ask(key_ask, state.strategy, self._like(), 2 * num_pairs)
@@ -169,11 +171,13 @@ class MetaES(Student):
             lambda x: x.reshape(2, num_pairs, *x.shape[1:]).swapaxes(0, 1), candidates
         )
         fitness_of_pairs, lived = self._try(jax.random.split(key_live, num_pairs), pairs, task)
+        # Fitness [N, 2] -> [2, N] -> [P], back in the order of the candidates.
         strategy = self.strategy.tell(
             key_tell, asked, candidates, fitness_of_pairs.fitness.T.ravel()
         )
         new = ESState(strategy, state.num_updates + 1)
         unjudged = jnp.full(num_pairs, jnp.nan)  # no antagonist is trained
+        # Candidates are sampled around the distribution's mean, whose fitness they estimate.
         lifetimes = LifetimeResults(
             fitness_of_pairs.fitness.mean(1), unjudged, jnp.ones(num_pairs, bool)
         )
@@ -199,6 +203,7 @@ class MetaES(Student):
         order = jnp.argsort(task.lifetime)
         # Batches are assigned to devices in turn, so that each gets short and long lifetimes.
         order = order.reshape(-1, devices, size).swapaxes(0, 1).ravel()
+        # Keys are permuted together with their tasks, so results do not depend on the batching.
         xs = jax.tree.map(lambda x: x[order], (keys, rules, task))
         live = self._run_groups
         if isinstance(self.mesh, Mesh):
@@ -224,6 +229,7 @@ class MetaES(Student):
         xs = jax.tree.map(
             lambda x: x.reshape(-1, self.pair_batch_size, *x.shape[1:]), (keys, rules, task)
         )
+        # Sequential over batches, so that each batch stops at its own longest lifetime.
         fitness_of_pairs, num_iterations = jax.lax.map(group, xs)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), fitness_of_pairs), num_iterations
 
@@ -235,6 +241,7 @@ class MetaES(Student):
         # `key` is shared by the pair (common random numbers): fitness differs by the rules alone.
         def one(rule: PyTree) -> tuple[Array, Array]:
             state = self._run_lifetime(num_iterations, key, rule, task)
+            # Another stream than that of `_run_lifetime`, which folds in 0.
             key_end = jax.random.fold_in(key, 1)
             return evaluate_policy(
                 key_end, self.env, self.learner, state, task.level, self.eval_episodes
@@ -256,6 +263,7 @@ class MetaES(Student):
         """
         learner = self.learner
         key_birth, key_begin, key_life = jax.random.split(jax.random.fold_in(key, 0), 3)
+        # The same initial agent for both candidates of the pair.
         state = learner.init_with(key_birth, rule, task.lifetime)
         shape = (self.num_workers, 1)
         # [W, 1, ...]: every worker has a queue with the one level.
@@ -274,6 +282,8 @@ class MetaES(Student):
             learned, _ = learner.update(key_learn, state, played, everyone)
             return tree_where(n < task.lifetime, learned, state), running
 
+        # A traced bound makes this a while loop, which has no reverse-mode derivative; evolution
+        # strategies need none.
         return jax.lax.fori_loop(0, num_iterations, update, (state, running))[0]
 
     def _metrics(

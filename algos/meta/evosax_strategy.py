@@ -141,6 +141,7 @@ class Strategy:
         return ravel_pytree(zeros)[1](state.mean)
 
     def _algorithm(self, like: PyTree, population: int) -> tuple[Any, Any]:
+        # `population` is static, so this is raised while tracing, before anything runs.
         if population % 2 and self.name in MIRRORED:
             raise ValueError(
                 f"{self.name} mirrors every candidate, so the population must be even, got "
@@ -157,6 +158,7 @@ class Strategy:
                 "std_schedule": _falling(self.sigma, self.sigma_decay, self.sigma_end),
                 "fitness_shaping_fn": _as_it_is,
             }
+        # Concrete even while a caller is being traced: the arrays are constants of the algorithm.
         with jax.ensure_compile_time_eval(), _promoting():
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
             algorithm = made(
@@ -187,8 +189,10 @@ def shaped(fitness: Float[Array, " P"], shaping: str) -> Float[Array, " P"]:
         fitness: Fitness of each candidate; NaN is treated as worse than all others.
         shaping: As in `Strategy`; for `pair-rank`, candidates i and i + P/2 are a pair.
     """
+    # Ranks are defined for -inf but not for NaN, which compares as False with everything.
     fitness = jnp.where(jnp.isnan(fitness), -jnp.inf, fitness)
     if shaping == "pair-rank":
+        # [P/2] each: fitness at mean + σ ε and at mean - σ ε.
         first, second = jnp.split(fitness, 2)
         # Equivalent to 1, 0.5 and 0, since a constant cancels between mirrored candidates, but with
         # 0 a tie contributes exactly nothing.

@@ -71,9 +71,9 @@ class InnerLoopOutput(NamedTuple):
     agents: AgentState
     running: RolloutCarry
     last: Rollout  # [n, T, W]: played after the last update, for the meta-loss
-    entropy: Float[Array, " n"]
-    target_rms: Float[Array, " n"]
-    critic_loss: Float[Array, " n"]
+    entropy: Float[Array, " n"]  # of the policy, nats; mean over the K updates
+    target_rms: Float[Array, " n"]  # root mean square of π̂; mean over the K updates
+    critic_loss: Float[Array, " n"]  # on `last`, before the critic's step
 
 
 @dataclass(frozen=True)
@@ -233,11 +233,13 @@ class MetaGradient(Student):
         rule, opt_state, metrics = self._improve(state, loss, gradient)
         # An index of -1 marks a new level, whose antagonist return is not known yet.
         unseen = slots.buffer_index[:, 0] < 0
+        # Before ages advance, so that antagonists and agents have the same number of updates left.
         population = train_antagonists(self, key_follow, population, task, unseen)
         age = population.age + self.num_inner_updates
         population = population._replace(
             agents=inner_output.agents, running=inner_output.running, age=age
         )
+        # Before `done`: a diverged agent ends its lifetime here and is not evaluated.
         population, diverged = reset_diverged(population)
         done = (age >= task.lifetime) | diverged
         lifetimes, steps = evaluate_finished(
@@ -250,6 +252,7 @@ class MetaGradient(Student):
             lifetimes.as_episodes(done),
             self._spent(population, unseen, share.size, steps),
         )
+        # All fields from `last` on.
         metrics |= _inner_loop_metrics(*inner_output[2:], share=share) | _lifetime_metrics(
             lifetimes, done
         )
@@ -280,6 +283,7 @@ class MetaGradient(Student):
         good = jnp.isfinite(norm) & jnp.isfinite(loss)
         updates, opt_state = self._optimizer().update(gradient, state.opt_state, state.rule)
         rule = optax.apply_updates(state.rule, updates)
+        # Adam's moments are kept too: a NaN in them would persist for the rest of the run.
         rule, opt_state = tree_where(good, (rule, opt_state), (state.rule, state.opt_state))
         metrics = {
             "meta_loss": jnp.where(good, loss, jnp.nan),
@@ -292,6 +296,8 @@ class MetaGradient(Student):
         self, rule: PyTree, batch: Batch
     ) -> tuple[Float[Array, ""], PyTree, InnerLoopOutput]:
         """Compute the meta-loss and its gradient, for all agents at once or chunk by chunk."""
+        # The gradient of the mean over agents: with the `vmap` inside, each of the rule's weights
+        # has one gradient and not one per agent.
         value_and_grad = jax.value_and_grad(self._meta_loss, has_aux=True)
         num_agents = batch.left.size
         size = self.agents_per_chunk or num_agents
@@ -331,11 +337,14 @@ class MetaGradient(Student):
 
         learn = jax.checkpoint(self._inner_update) if self.remat else self._inner_update
         steps = jnp.arange(self.num_inner_updates)
+        # The carry is (agents, running); costs are [K, n].
         (agents, running), (costs, told) = jax.lax.scan(update, batch[:2], steps)
+        # K, the index after those of the inner updates 0 to K - 1.
         keys = jax.vmap(lambda key: jax.random.fold_in(key, steps.size))(batch.key)
         frozen = jax.lax.stop_gradient(agents)
         last, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
         num_active = jnp.clip(batch.left, 1, steps.size)  # at least 1, as a divisor
+        # `agents`, not `frozen`: the derivative of θ_K by the rule enters here.
         loss = jax.vmap(self._policy_loss)(agents, last) + costs.sum(0) / num_active
         # After the policy loss: its advantages use values recorded before this critic step.
         taught, critic_loss = jax.vmap(self._learn_critic)(frozen, last)
@@ -359,6 +368,7 @@ class MetaGradient(Student):
         learned, stats = jax.vmap(self.inner_agent.learn, in_axes=(0, 0, 0, None))(
             agents, played, targets, everyone
         )
+        # The critic is only a baseline: no meta-gradient passes through its training.
         taught, _ = jax.vmap(self._learn_critic)(jax.lax.stop_gradient(agents), played)
         learned = learned._replace(critic=taught.critic, critic_opt=taught.critic_opt)
         square = (targets.policy**2).mean((1, 2))
@@ -394,10 +404,12 @@ class MetaGradient(Student):
         """Return the policy-gradient loss of one agent on its last rollout [T, W]."""
         advantage = self.inner_agent.advantage(last)
         if self.normalize_advantage:
+            # Over the W T steps of this agent alone: returns of different levels differ in scale.
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), last.obs)
         log_policy = self.inner_agent.log_policy(state, obs)
         log_prob = jnp.take_along_axis(log_policy, last.action.reshape(-1, 1), axis=1)[:, 0]
+        # The policy gradient of LPG's equation 4, negated because Adam descends.
         return -(log_prob * jax.lax.stop_gradient(advantage).ravel()).mean()
 
     def _spent(
@@ -445,6 +457,7 @@ def spawn_agents(
         agents, running, antagonists, antagonists_running = born(xs)
         return Population(agents, running, antagonists, antagonists_running, age, age == 0)
     # `map_where` initialises only the fresh slots, `block` at a time.
+    # `old[:4]` are the fields before `age`, which `_init_agent` returns.
     parts = map_where(fresh, born, xs, old[:4], student.block)
     return Population(
         *parts,
@@ -454,9 +467,13 @@ def spawn_agents(
 
 
 def _init_agent(student: MetaGradient, key: Key, task: Task, age: Int[Array, ""]) -> tuple:
-    """Return one agent, its running episodes, and those of its antagonist, which are () without."""
+    """Return an agent, its running episodes, its antagonist and the antagonist's episodes.
+
+    The last two are () without an antagonist.
+    """
     key_agent, key_begin, key_rival, key_theirs = jax.random.split(key, 4)
     copies = _for_workers(student, task.level)
+    # An agent that starts late is untrained, but its clock n/N reads as if it had `age` updates.
     agent = student.inner_agent.init(key_agent, task.lifetime)._replace(num_updates=age)
     running = reset_slots(key_begin, student.env, student.inner_agent, copies)
     if isinstance(student.antagonist, tuple):
@@ -600,6 +617,7 @@ def flatten_workers(last: Rollout) -> Rollout:
     the episode terminated there, so that no episode spans two workers.
     """
     num_steps = last.reward.shape[1]
+    # With `bootstrap_truncation` a truncated step uses its own `next_value`: no return is lost.
     at_end = (jnp.arange(num_steps) == num_steps - 1)[None, :, None]
     at_start = (jnp.arange(num_steps) == 0)[None, :, None]
     last = last._replace(
@@ -609,6 +627,7 @@ def flatten_workers(last: Rollout) -> Rollout:
         first=last.first | at_start,
         truncated=last.truncated | (at_end & ~last.terminated),
     )
+    # [N, T, W] -> [W, T, N] -> [1, W T, N]; the axis of size 1 is the population of students.
     return jax.tree.map(lambda x: x.transpose(2, 1, 0).reshape(1, -1, x.shape[0]), last)
 
 

@@ -138,8 +138,10 @@ def rule_bytes(rule: RuleNet, params: PyTree, meta: Mapping[str, Any]) -> bytes:
         "meta": dict(meta),
     }
     arrays = {name: np.asarray(x) for name, x in _named(params).items()}
+    # A string array, which NumPy stores and reads without pickle.
     arrays["header"] = np.asarray(json.dumps(header))
     file = io.BytesIO()
+    # Members have a fixed date, so the bytes depend on the content alone.
     np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
     return file.getvalue()
 
@@ -168,6 +170,7 @@ def rule_pinned_file(source: str, kind: type = Rule) -> dict[str, bytes]:
     if source == UNTRAINED:
         return {}
     learned = load_rule(source, kind)
+    # The rule's sizes and parameters are hashed, not its file, whose metadata affects no run.
     found = hashlib.sha256(repr(learned.rule).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(learned.params):
         found.update(jax.tree_util.keystr(path).encode())
@@ -185,6 +188,7 @@ def net_of(source: str, net: Any) -> Any:
     """
     if source == UNTRAINED:
         return net
+    # Changed sizes would otherwise be ignored silently.
     if net != type(net)():
         raise ValueError(
             f"net sets the sizes of an untrained rule, but rule={source!r} has its own sizes; "
@@ -224,6 +228,7 @@ def _find(source: Path | str, kind: type) -> LearnedRule:
         return _load(_first_seed(path))
     if path.is_file():
         return _load(path)
+    # Only a bare name can be that of a shipped rule.
     if path.suffix == ".npz" or len(path.parts) > 1:
         raise ValueError(f"no rule at {source}: no such run or file")
     shipped = shipped_rules()
@@ -244,6 +249,7 @@ def shipped_rules() -> dict[str, Any]:
 
 
 def _first_seed(run: Path) -> Path:
+    # Seeds are zero-padded in the names, so that sorting puts the first seed first.
     found = sorted(run.glob("rules/seed-*.npz"))
     if not found:
         raise ValueError(
@@ -279,6 +285,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         form, sign = header["format"], header.get("convention")
         complete = isinstance(header["meta"], dict) and "rule" in header
     except (
+        # Damaged bytes and files of other kinds raise any of these.
         *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError),
         *(zipfile.BadZipFile, zlib.error, NotImplementedError),
     ) as error:
@@ -306,6 +313,7 @@ def _rule(path: Path, kind: object, fields: object) -> Any:
     known = dataclasses.asdict(made())
     if not isinstance(fields, dict):
         raise ValueError(f"{path} states no sizes of the rule")
+    # Fields in the file take precedence over the values for old files.
     fields = {**ADDED, **fields}
     if fields.keys() != known.keys():
         raise ValueError(

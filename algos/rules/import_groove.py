@@ -81,6 +81,7 @@ def import_rule(arrays: Path | str, description: Path | str) -> LearnedRule:
 def _check_fit(rule: Rule, params: Any) -> None:
     """Check that the shapes of all parts agree with the rule's sizes."""
     needed = jax.eval_shape(rule.init, jax.random.key(0))
+    # Compared by shape alone: flattening orders both trees by the same keys.
     for (path, x), like in zip(
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(needed), strict=True
     ):
@@ -97,6 +98,7 @@ class _Parts:
     """Arrays by name, each of which can be taken once."""
 
     def __init__(self, arrays: Arrays):
+        # flax saves variables below the collection `params`.
         self.left = {name.removeprefix("params/"): x for name, x in arrays.items()}
 
     def take(self, name: str) -> np.ndarray:
@@ -112,6 +114,7 @@ class _Parts:
 def _convert(parts: _Parts, layout: str, told: Description) -> tuple[Rule, Any]:
     cell = next((m[1] for m in (_CELL.fullmatch(name) for name in parts.left) if m), "")
     of_inputs, of_state = GATES[layout]
+    # [H, gates H] and [inputs, gates H]: one matrix for all gates, where flax has one per gate.
     recurrent = np.concatenate([parts.take(f"{cell}/{g}/kernel") for g in of_state], axis=-1)
     inputs = np.concatenate([parts.take(f"{cell}/{g}/kernel") for g in of_inputs], axis=-1)
     # flax's GRU has its biases in the input gates, plus one in `hn`; its LSTM in the state's gates.
@@ -125,6 +128,7 @@ def _convert(parts: _Parts, layout: str, told: Description) -> tuple[Rule, Any]:
     # rlgen's agents ascend, so the head of π̂ of a rule for descent is negated, bias included.
     sign = -1.0 if told.convention == "descent" else 1.0
     policy = {kind: sign * x for kind, x in policy.items()}
+    # rlgen has one head: column 0 is π̂, the others are the logits of ŷ.
     heads = {kind: np.concatenate([policy[kind], prediction[kind]], axis=-1) for kind in policy}
     rule = Rule(
         core="gru" if layout == "flax-gru" else "lstm",
@@ -146,6 +150,7 @@ def _reordered(kernel: np.ndarray, inputs: Sequence[str]) -> np.ndarray:
             f"the cell has {kernel.shape[0]} inputs, but the description lists {len(inputs)}: "
             f"{', '.join(inputs)}; correct `inputs`"
         )
+    # A permutation of inputs only permutes the rows of their weights, so the function is kept.
     return kernel[[inputs.index(name) for name in INPUTS if name in inputs]]
 
 
@@ -205,6 +210,7 @@ def _named(path: Path, told: Description) -> Arrays:
         found = loaded if isinstance(loaded, np.ndarray) else {n: loaded[n] for n in loaded.files}
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path} is not a NumPy file, .npz or .npy") from error
+    # A `.npy` file holds one flat vector without names.
     if isinstance(found, np.ndarray):
         found = _split(path, found, told.shapes)
     if found.keys() != told.shapes.keys():

@@ -58,6 +58,7 @@ class Targets(NamedTuple):
     """Targets of the rule for T steps of B workers."""
 
     policy: Float[Array, "T B"]  # π̂, unbounded: positive makes the action likelier
+    # Logarithms, so that KL(y ‖ ŷ) never takes the logarithm of a probability that rounds to 0.
     log_prediction: Float[Array, "T B m"]  # log ŷ, normalised
 
 
@@ -107,6 +108,7 @@ class Rule(RuleNet):
         size, num_gates = self.hidden_size, 3 if self.core == "gru" else 4
         # r, d, π(a|s), φ(y) and φ(y'), then the optional ones.
         num_inputs = 5 + self.discount_input + 2 * self.clock
+        # One orthogonal matrix per gate, as in flax's cells.
         gates = [orthogonal()(k, (size, size)) for k in jax.random.split(key_recurrent, num_gates)]
         core = {
             "inputs": _lecun(key_inputs, num_inputs, num_gates * size),
@@ -114,6 +116,7 @@ class Rule(RuleNet):
             "bias": jnp.zeros(num_gates * size),
         }
         if self.core == "gru":
+            # Only the candidate state has a bias that the reset gate multiplies.
             core["recurrent_bias"] = jnp.zeros(size)
         return {
             "embed_hidden": _dense(key_hidden, self.num_predictions, self.embedding_size),
@@ -151,7 +154,9 @@ class Rule(RuleNet):
             hidden = jax.nn.relu(_affine(params["embed_hidden"], y))
             return _affine(params["embed_out"], hidden)[..., 0]
 
+        # Masked after the embedding, whose biases would turn a masked y(s') into another number.
         following = jnp.where(inputs.done, 0.0, embed(inputs.next_prediction))
+        # Reward and probability enter unscaled, as in LPG.
         features = [inputs.reward, inputs.done.astype(jnp.float32)]
         features += [inputs.discount] if self.discount_input else []
         features += [inputs.action_prob, embed(inputs.prediction), following]
@@ -233,8 +238,10 @@ class Drift(RuleNet):
             features = jnp.concatenate([features, life_used * features], axis=-1)
         # The last axis is removed before the sum below, since [B, 1] + [B] would be [B, B].
         out = (jnp.tanh(features @ params["hidden"]) @ params["out"])[..., 0]
+        # At ρ = 1 the output is 0 but its slope is not; the dead zone makes the gradient 0 as well.
         out = jnp.sign(out) * jax.nn.relu(jnp.abs(out) - MARGIN)
         if self.on_clipping:
+            # Where the network lowers PPO's drift below 0, the last ReLU returns 0.
             out += clipping_drift(ratio, advantage, self.clip)
         return jax.nn.relu(out)
 
@@ -262,6 +269,7 @@ def log_horizon(lifetime: Int[Array, "*B"]) -> Float[Array, "*B"]:
     2.4 for 2,500. Differs from the released code, where the inputs are named relative and
     logarithmic but are raw counts.
     """
+    # Independent of n: unlike n/N, it distinguishes short lifetimes from long ones.
     return jnp.log(lifetime / MIDDLE_HORIZON) / jnp.log(HORIZON_SPREAD)
 
 
@@ -276,6 +284,7 @@ def known_lifetime(clock: bool, num_updates: int) -> int:
             "the rule has a clock, which needs the agent's lifetime: set num_updates to the number "
             "of updates in the lifetime"
         )
+    # Without a clock the value is irrelevant, but n/N must not divide by 0.
     return max(num_updates, 1)
 
 

@@ -52,6 +52,7 @@ def save(run: Path, update: int, state: PyTree, meta: dict[str, Any], keep: int 
             writer.save((part / "state").absolute(), arrays)
         record = {"format": FORMAT, "update": update, "leaves": _layout(state), **meta}
         record["files"] = {name: _checksum(part / name) for name in _files(part)}
+        # Written after the arrays, because it contains the checksums of their files.
         (part / "meta.json").write_text(json.dumps(record))
         _flush(part)
         if done.exists():  # a checkpoint of the same update of the same run has the same content
@@ -63,6 +64,7 @@ def save(run: Path, update: int, state: PyTree, meta: dict[str, Any], keep: int 
         if isinstance(error, OSError):
             raise
         raise OSError(_first_line(error)) from error
+    # Older checkpoints are deleted only after the new one is durable.
     for old in updates(run)[:-keep]:
         # Renamed first, so that an interrupted deletion leaves no incomplete checkpoint.
         dropped = folder / f"saving-{old:08d}"
@@ -89,6 +91,7 @@ def read_meta(run: Path, update: int) -> dict[str, Any]:
         raise ValueError(f"{run} has no checkpoint {update}; it has {known}")
     try:
         meta = json.loads((path / "meta.json").read_text())
+        # The second part only checks that these entries exist.
         files, _ = meta["files"], (meta["update"], meta["leaves"])
         if meta["format"] != FORMAT:
             raise ValueError("unknown format")
@@ -133,7 +136,7 @@ def restore(run: Path, update: int, like: PyTree) -> PyTree:
 
 
 def set_aside(run: Path, after: int) -> list[str]:
-    """Rename the checkpoints after an update, from which a resumed run does not continue.
+    """Rename the checkpoints of updates after `after`, so that no later resume continues from them.
 
     Returns:
         Their new paths.
@@ -141,6 +144,7 @@ def set_aside(run: Path, after: int) -> list[str]:
     moved = []
     for update in [found for found in updates(run) if found > after]:
         path = run / "checkpoints" / f"{update:08d}"
+        # No longer a plain number, so `updates` does not find it.
         target = path.with_name(f"{path.name}.set-aside")
         while target.exists():
             target = target.with_name(f"{target.name}-2")
@@ -187,6 +191,7 @@ def _key_data(leaf: Any) -> Any:
 
 
 def _wrap(array: np.ndarray, like: Any) -> Any:
+    # Typed keys are not numpy arrays, so their integer data is stored.
     return jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(like) else array
 
 
@@ -195,6 +200,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def _checksum(path: Path) -> list[int]:
+    # A CRC detects accidental damage; it does not protect against deliberate changes.
     data = path.read_bytes()
     return [len(data), zlib.crc32(data)]
 
@@ -206,6 +212,7 @@ def _flush(folder: Path) -> None:
 
 
 def _flush_entry(path: Path) -> None:
+    # Read-only, because a folder cannot be opened for writing; `fsync` flushes it all the same.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -104,11 +104,13 @@ def write(run: Path, before: int, slot: Int[np.ndarray, " n"], kept: Kept | tupl
     header = {"format": FORMAT, "first": before + 1, "last": last, "slots": slot.tolist()}
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
+    # Not a `.npz` name, so that an interrupted write is never read as a part of the log.
     part = folder / f".{last:08d}.part"
     with open(part, "wb") as file:
         arrays["header"] = np.asarray(json.dumps(header))
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
         file.flush()
+        # Before the rename, which could otherwise reach the disk without the content.
         os.fsync(file.fileno())
     part.replace(folder / f"{last:08d}.npz")
 
@@ -116,6 +118,7 @@ def write(run: Path, before: int, slot: Int[np.ndarray, " n"], kept: Kept | tupl
 def cut(run: Path, update: int) -> None:
     """Remove the files of updates after `update`, which a resumed run will write again."""
     folder = run / FOLDER
+    # Left by writes that were interrupted.
     for path in folder.glob(".*.part"):
         path.unlink()
     for path in _files(run):
@@ -209,6 +212,8 @@ def _check(path: Path, part: tuple[dict, dict], shapes: dict[str, tuple]) -> Non
     header, arrays = part
     num_updates = header["last"] - header["first"] + 1
     for name, shape in shapes.items():
+        # [U, S, n, ...] with the U of this file; S, n and the level's shape are those of the whole
+        # log.
         wanted = (num_updates, *shape)
         found = arrays[name].shape if name in arrays else "nothing"
         if found != wanted:

@@ -36,9 +36,11 @@ def create(path: Path, spec: RunSpec, env: Any, curriculum: Curriculum) -> dict[
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         resume = f", or continue it with `rlgen train --resume {path}`" if is_run(path) else ""
         raise ValueError(f"{path} exists and was left unchanged; choose another --out{resume}")
+    # Before the folder is created, so that an error here leaves none behind.
     record = describe(spec, env, curriculum)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        # `config.json` makes the folder a run (`is_run`), so it must never exist half-written.
         write_atomically(path / "config.json", json.dumps(record, indent=1) + "\n")
     except OSError as error:
         raise ValueError(f"cannot create the run folder {path}: {error.strerror}") from error
@@ -148,6 +150,7 @@ def fingerprint(record: Mapping[str, Any]) -> str:
     """
     beside = ("devices", "keep_checkpoints", "checkpoint_every", "log_levels", "gap_every")
     spec = {name: value for name, value in record["spec"].items() if name not in beside}
+    # The plan is included because schedules and chunks depend on the length of the run.
     decides = [spec, record["plan"], record["env"], record["fields"]]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
 

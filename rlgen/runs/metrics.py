@@ -36,7 +36,7 @@ SKIPPED = "skipped_"
 ALWAYS = ("weight", "score", "episode_return", "episode_length")
 """Metrics that exist in every update, also in one without training."""
 OF_EPISODES = ("episode_return", "episode_length", "solve_rate")
-"""Metrics that exist only if an episode ended; with long tenancies many updates have no end."""
+"""Metrics that exist only if an episode ended, which need not happen in every update."""
 
 
 class Counters(NamedTuple):
@@ -107,6 +107,7 @@ def append(
         for name, values in metrics.items()
         if not name.startswith(COUNTED) and name != GRADIENT_STEPS
     }
+    # Appended, so that an interruption can truncate only these lines; `cut` drops such a line.
     with open(path, "a") as file:
         for i, now in enumerate(after):
             line = {**_head(now, steps_per_second), **{n: _list(x[i]) for n, x in rest.items()}}
@@ -123,9 +124,11 @@ def cut(path: Path, update: int) -> None:
     """
     if not path.exists():
         return
+    # Rewritten next to the file, so that an interruption leaves the complete old one.
     part = path.with_name(f".{path.name}.part")
     with open(path) as source, open(part, "w") as target:
         for line in source:
+            # An unreadable line counts as later than `update`.
             if not _is_up_to(line, update):
                 break
             target.write(line)
@@ -170,6 +173,7 @@ def first_bad(
         kind = name.partition("_")[0] + "_"
         return (exist.get(kind, trained) | (name in ALWAYS)) & (ended | (name not in OF_EPISODES))
 
+    # [U, S] masks; updates and seeds differ in which metrics exist.
     wrong = {name: ~np.isfinite(x) & exists(name) for name, x in metrics.items()}
     hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
     if hits:

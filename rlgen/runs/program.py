@@ -38,6 +38,7 @@ def run_keys(spec: RunSpec) -> tuple[Key, Keys]:
     # Separate streams, so that a seed and a branch seed of equal value do not share keys.
     own, shared = (jax.random.fold_in(jax.random.key(0), s) for s in (OWN_STREAM, SHARED_STREAM))
     numbers = spec.seed + jnp.arange(spec.seeds)
+    # [S, 2]: for each seed one key for the initial states and one for training.
     seeds = jax.vmap(lambda number: jax.random.split(jax.random.fold_in(own, number)))(numbers)
     return seeds[:, 0], Keys(seeds[:, 1], jax.random.fold_in(shared, spec.branch_seed))
 
@@ -77,6 +78,8 @@ def compile_run(spec: RunSpec, curriculum: Curriculum, length: Plan) -> Program:
         donate_argnums=0,  # the new states reuse the memory of the old ones
         out_shardings=None if where is None else (where, None, None, None),
     )
+    # Compiled from abstract states: no memory is allocated for a second copy of them. The update is
+    # int32, as in every later call; a Python integer would be weakly typed.
     compiled = chunk.lower(states, keys, jnp.int32(0)).compile()
 
     def place(tree: PyTree) -> TrainState:
@@ -130,6 +133,7 @@ def chunk_function(
 
 
 def _finite(student: PyTree) -> Metrics:
+    # Reduced on the device to one flag per leaf, so that parameters are not copied every chunk.
     flat = jax.tree_util.tree_flatten_with_path(student)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): jnp.isfinite(leaf).all()

@@ -89,6 +89,8 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Print a message above the bar."""
+        # Messages may contain brackets, which rich would read as markup, and paths, which must not
+        # be broken across lines.
         self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def show(self, status: Status) -> None:
@@ -113,7 +115,8 @@ def choose() -> Reporter:
 def counter(label: str, what: str) -> Callable[[int, int], None]:
     """Progress function for evaluations, called with the number of finished items and their total.
 
-    On a terminal it rewrites one line. Elsewhere it prints a line every few seconds, and the last.
+    On a terminal the function rewrites one line. Elsewhere it prints a line every few seconds, and
+    one for the last item.
 
     Args:
         label: Name of the activity.

@@ -71,6 +71,7 @@ class ProgressReport(Callback):
         if now.update == num_updates:
             for sentence in run.curriculum.student.warnings(means):
                 self._reporter.say(sentence)
+        # Extrapolated from the last chunk alone, as speed may change during a run.
         left = (num_updates - now.update) / run.length.chunk * chunk.seconds
         rate = steps_per_second(run, chunk)
         self._reporter.show(Status(now.update, num_updates, now.steps_total, rate, left, means))
@@ -105,6 +106,7 @@ def save(run: ActiveRun, chunk: Chunk) -> None:
         "run": folder.fingerprint(run.record),
         "counters": now._asdict() | {"steps": dict(now.steps)},
     }
+    # The checkpoint first: the files below can be written again from it, but not vice versa.
     checkpoint.save(run.path, now.update, states, meta, run.spec.keep_checkpoints)
     save_files(run.path, run.curriculum.student, states, run.record["spec"])
     # Level features may require solving the levels, which takes seconds: only at the run's end.

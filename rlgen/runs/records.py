@@ -70,6 +70,7 @@ def save_buffer(
     if features and registry.has(env, LevelEnv.level_features):
         found = jax.jit(jax.vmap(env.level_features))(buffer.level)
         arrays |= {f"feature.{name}": np.asarray(values) for name, values in found.items()}
+    # Replaced atomically but not flushed to disk: this is an export, which no resumed run reads.
     part = path.with_name(f".{path.name}.part")
     # An open file instead of a name, to which numpy would add the suffix `.npz`.
     with open(part, "wb") as file:
@@ -114,6 +115,7 @@ def keep_training_set(run: Path, sampler: Sampler) -> None:
         part.replace(path)
         return
     like = plain_level(sampler.example_level())
+    # Hashes of the levels in their order: the same levels in another order are a different set too.
     if not np.array_equal(levels.load_levels(path, like).hash, chosen.hash):
         raise ValueError(
             f"the run started with the levels in {path}, but its settings now yield different "

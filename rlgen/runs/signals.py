@@ -43,6 +43,7 @@ def catch_stop(notice: Callable[[], None]) -> Iterator[StopRequest]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
+        # `again` is read before the request is set.
         again, request.signal = bool(request), number
         if again:
             raise KeyboardInterrupt
@@ -55,5 +56,6 @@ def catch_stop(notice: Callable[[], None]) -> Iterator[StopRequest]:
     try:
         yield request
     finally:
+        # The previous handlers also return if the loop raised.
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -88,6 +88,7 @@ class RunSpec:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
         if self.gap_every < -1:
             raise ValueError(f"gap_every must be -1 or more, got {self.gap_every}")
+        # Seeds become int32 arrays in `run_keys`.
         if self.seed + self.seeds > 2**31:
             raise ValueError(f"seed must be below 2**31, got {self.seed}")
 
@@ -178,6 +179,7 @@ def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
     num_chunks = math.ceil(asked / longest)
     # The shortest chunk with the same number of chunks, so that rounding up adds few updates.
     chunk = spec.chunk or math.ceil(asked / num_chunks)
+    # A chunk given by the user may be longer than the whole run.
     chunk = min(chunk, asked)
     return Plan(chunk * math.ceil(asked / chunk), chunk, per_update)
 
@@ -202,6 +204,7 @@ def with_names(spec: RunSpec) -> RunSpec:
     """
     parameters = inspect.signature(registry.load("recipes", spec.recipe).build).parameters
     own = {kind: parameters[kind].default for kind in ("learner", "score") if kind in parameters}
+    # Defaults that are not strings, such as a missing one, name no component.
     names = {k: n for k, n in own.items() if isinstance(n, str) and not getattr(spec, k)}
     return dataclasses.replace(spec, steps=steps_of(spec), **names)
 

@@ -37,6 +37,7 @@ def count_access(
     """
     if split in OPEN:
         return 0
+    # A damaged file raises here, before this look is recorded.
     before = sum(one["suite"] == suite and one["version"] == version for one in accesses(run))
     when = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({"suite": suite, "version": version, "split": split, **facts, "when": when})

@@ -108,6 +108,7 @@ def resume(
     _check(spec, curriculum, options)
     run = ActiveRun(path, spec, env, curriculum, _plan(record), record)
     known = checkpoint.updates(path)
+    # Interrupted before its first checkpoint: the run starts again from its record.
     if at is None and not known:
         return _run(run, options, None)
     at = known[-1] if at is None else at
@@ -115,6 +116,7 @@ def resume(
     # Checked after `restore`, so that a damaged checkpoint is reported even if the run has ended.
     if at >= run.length.num_updates:
         raise ValueError(f"{path} has ended: all {at} updates are done")
+    # After the chosen checkpoint was read, so that a damaged one leaves the newer ones in place.
     for moved in checkpoint.set_aside(path, at):
         options.reporter.say(f"set aside {moved}")
     return _run(run, options, restored)
@@ -166,6 +168,7 @@ def _run(run: ActiveRun, options: Options, restored: tuple[TrainState, Counters]
     counters = restored[1] if restored else Counters()
     with tensorboard_writer(run.path, options.tensorboard) as board:
         try:
+            # Before compilation, which can take minutes: changed inputs are rejected at once.
             keep_training_set(run.path, run.curriculum.sampler)
             pinned_files(run.path, run.curriculum.student)
             reporter.say(_start_message(run, counters))
@@ -216,6 +219,7 @@ def _train_loop(
             reporter.say(message)
 
     last = run.length.num_updates
+    # Logs may be ahead of the checkpoint and are cut back to it before the first chunk.
     say(callback.start(run, now.update) for callback in callbacks)
     with catch_stop(notice) as stop:
         while now.update < last and not stop:
@@ -228,12 +232,14 @@ def _train_loop(
                 callback.after_chunk(run, chunk._replace(is_last=is_last))
     say(callback.finish(run) for callback in callbacks)
     if stop and now.update < last:
+        # After `finish`: a stopped run ends its callbacks like a finished one.
         raise RunStoppedError(_how_to_resume(run, now), stop.exit_code)
 
 
 def _run_chunk(program: Program, states: TrainState, now: Counters) -> tuple[TrainState, Chunk]:
     """Run one chunk, waiting for its results in Python so that signals are handled meanwhile."""
     start = time.perf_counter()
+    # The old states are donated and must not be used after this call.
     states, *found = program.chunk(states, now.update)
     leaves = jax.tree.leaves(found)  # all results of a program become ready together
     # Python handlers do not run inside a blocking call to JAX, so poll; the interval grows with the

@@ -59,6 +59,7 @@ def tell(
         ValueError: The folder is not a run, or its log is damaged; the message names the file.
     """
     lines = read_metrics(run / FILE) if (run / FILE).is_file() else []
+    # Gap measurements exist independently of the curriculum log.
     curves = {theme: gap_curves(lines, theme) for theme in THEMES}
     measured = {theme: png_bytes(one) for theme, one in curves.items() if one is not None}
     if not has_log(run):

@@ -9,6 +9,7 @@ def read_metrics(path: Path | str) -> list[dict]:
     """Read the lines of a `metrics.jsonl`, skipping those that are not complete JSON objects."""
     lines = []
     for text in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        # More lenient than `rlgen.runs.metrics.read`: a damaged line should not prevent a report.
         try:
             line = json.loads(text)
         except ValueError:

@@ -27,6 +27,7 @@ def find_saved(
         results were not used.
     """
     by_eval = run.path / "eval" / suite.name.replace("/", "-")
+    # The folder of `rlgen compare` first: its name already states the whole evaluation.
     places = (saved_folder(run, suite, attempts, seed), by_eval)
     passed = []
     for place in places:
@@ -35,6 +36,7 @@ def find_saved(
         try:
             every = results.load(place)
         except ValueError as error:
+            # Unreadable results are replaced by a new evaluation, and the reason is reported.
             passed.append(str(error))
             continue
         # A folder of `rlgen eval` may hold several runs.
@@ -54,6 +56,7 @@ def _other_than(e: Evaluation, run: Opened, suite: Suite, attempts: int, seed: i
         "suite": (e.suite, suite.name),
         "suite version": (e.suite_version, suite.levels.version),
         "levels": (same_levels, True),
+        # `meta` holds the first and the last seed, `run.seeds` is a range.
         "seeds": (e.meta.get("seeds"), [run.seeds.start, run.seeds.stop - 1]),
         "number of seeds": (e.shape[0], run.spec.seeds),
         "update": (e.meta.get("update"), run.update),

@@ -107,11 +107,14 @@ def _player(
 
     def play(i: int, who: int) -> Tries:
         state = jax.tree.map(lambda x: x[who], policies.states)
+        # State and level are arguments of `run`, so levels and seeds share one compiled program.
         level = _level(suite, i)
+        # [TRIES, 1, ...]: every slot plays a queue of this one level.
         queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (TRIES, 1, *x.shape)), level)
         reward, terminated, done, states = jax.device_get(run(state, queue))
         # Slots reset and continue after their first episode; only this episode counts, [N].
         length = np.where(done.any(0), done.argmax(0) + 1, limit)
+        # [T, N] masked to the steps of each slot's first episode.
         total = (reward * (np.arange(limit)[:, None] < length[None])).sum(0)
         ended = np.take_along_axis(terminated, length[None] - 1, axis=0)[0]
         own = suite.env.success if has(suite.env, LevelEnv.success) else None

@@ -53,6 +53,7 @@ def _scatter(axes: Axes, measure: Measure, look: Theme) -> None:
         markeredgewidth=0, rasterized=True,
     )  # fmt: skip
     # Up to ten parts of equal size; fewer if a part would have less than about FEWEST levels.
+    # Tied scores keep their order, so that the parts do not depend on the sorting algorithm.
     order = np.argsort(measure.score, kind="stable")
     for part in np.array_split(order, min(TENTHS, max(len(order) // FEWEST, 1))):
         low, middle, high = np.percentile(measure.value[part], (25, 50, 75))

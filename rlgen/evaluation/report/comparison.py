@@ -162,6 +162,7 @@ def to_dict(found: Compared, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
             }
             for pair in ranking.pairs
         ],
+        # In the order given; the diagonal is NaN, which `plain` turns into null.
         "improvement": {"runs": names, "matrix": ranking.improvement(names)},
         "costs": [cost._asdict() | {"total_steps": cost.total_steps} for cost in found.costs],
         "sentences": sentences(ranking),
@@ -219,11 +220,13 @@ def _numbers(axes: Any, ranking: Ranking, names: Sequence[str], look: Theme) -> 
     """Write the number into each cell, with its interval if there are at most five methods."""
     for i in range(len(names)):
         axes.text(i, i, "-", ha="center", va="center", color=look.ink)
+    # Ordered pairs: with ties, the cells (i, j) and (j, i) add up to 1.
     for i, j in permutations(range(len(names)), 2):
         one = ranking.pair(names[i], names[j]).improvement
         text = f"{float(one.value):.2f}"
         if len(names) <= 5 and not np.isnan(one.low):
             text += f"\n{float(one.low):.2f}-{float(one.high):.2f}"
+        # Cells, and hence the text on them, have the same colours in both themes.
         dark = abs(float(one.value) - 0.5) > 0.3  # the ends of the colour map are dark
         axes.text(
             j, i, text, ha="center", va="center", fontsize=9 if len(names) <= 8 else 7,

@@ -93,7 +93,7 @@ def in_pieces(log: LevelLog, num: int = BINS) -> Pieces:
     of_update = np.arange(num_updates) * num // num_updates
     known = bool(np.isfinite(log.env_steps).all())
     x = log.env_steps if known else log.update.astype(float)
-    # Mean x of the updates in each piece, [B].
+    # Mean x of the updates in each piece, [B]; none is empty, because num <= num_updates.
     middle = np.bincount(of_update, x) / np.bincount(of_update)
     names = ("env steps", "env steps (all but evaluation)") if known else ("updates", "updates")
     return Pieces(of_update, middle, *names)
@@ -138,6 +138,7 @@ def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_P
     piece = np.broadcast_to(pieces.of_update[:, None, None], log.score.shape)  # [U, S, n]
     trained, new = trained_on(log), log.origin == NEW
 
+    # Functions bind `values` for each panel; a lambda in the loops below would draw the last one.
     def of_all(values: np.ndarray, reference: bool) -> Callable[[Axes], None]:
         also = new if reference else np.zeros_like(new)
         return lambda axes: _curves(axes, pieces, (values, piece, trained, also), look)
@@ -200,6 +201,7 @@ def _shares(axes: Axes, log: LevelLog, pieces: Pieces, look: Theme) -> None:
 def _examples(part: Any, examples: Examples, look: Theme) -> None:
     """Draw example levels: a column per piece of the run, a row per rank of the score."""
     grid = part.subplots(len(RANKS), len(examples.x), squeeze=False)
+    # Column by column, which is the order of `images`.
     for axes, image in zip(grid.T.flat, examples.images, strict=True):
         axes.set(xticks=[], yticks=[])
         axes.patch.set_visible(False)

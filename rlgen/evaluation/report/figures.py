@@ -151,6 +151,7 @@ def _points(axes: Axes, shown: Sequence[Interval], r: int, num_runs: int, look: 
     for row, one in enumerate(shown):
         y = row + offset
         axes.plot([one.low, one.high], [y, y], color=colour, linewidth=2.6, **_BAR)
+        # Not clipped, so that a marker at 0 or 1 is drawn whole.
         axes.plot(
             one.value, y, MARKERS[r % len(MARKERS)], color=colour, markersize=5, clip_on=False
         )

@@ -71,6 +71,7 @@ def notes(every: Sequence[Gaps]) -> str:
     parts[0] += ", and train minus test"
     if score != "return":
         parts[0] += " in points"
+    # Intervals of a gap always resample levels, in addition to the unit named by `over`.
     over = {"none": "levels"}.get(gap.gap.over, f"{gap.gap.over} and levels")
     parts.append(f"intervals: {over} resampled")
     parts.append(
@@ -125,6 +126,7 @@ def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
     axes[0].set_xlabel(score)
     axes[1].set_xlabel(f"{score}, train - test")
     axes[1].axvline(0, color=look.ink, linewidth=0.8)
+    # The first two panels have rows; a third one is a scatter plot.
     for one, last in zip(axes, (ticks[-1], len(shown) - 1), strict=False):
         one.set_ylim(last + 0.5, -0.5)
         one.grid(axis="x", color=look.grid, linewidth=0.6)

@@ -100,6 +100,7 @@ def write_page(
     for path in (path for pattern in patterns for path in folder.glob(pattern)):
         if path.name not in files:
             path.unlink()
+    # The page is written last, when all files that belong to it are complete.
     path = folder / "report.html"
     write(path, render(page).encode())
     return path

@@ -44,6 +44,7 @@ def learning_curves(
     """
     look, panels = THEMES[theme], _panels(curves, cost)
     figure, all_axes = blank(look, 0.8 + 2.3 * len(panels), [1.0] * len(panels))
+    # Runs without curves keep their index, and thus the colours of the others.
     labels = [*labels, *(run for run in curves if run not in labels)]
     nothing = series((), "")
     found = [(x[-1], unit) for runs in panels.values() for x, _, unit in runs.values() if len(x)]
@@ -122,6 +123,7 @@ def series(lines: Sequence[Mapping], key: str, cost: str = "env_steps") -> Serie
     seeds = max((len(y) for _, y in rows), default=0)
     rows = [(x, y) for x, y in rows if len(y) == seeds]  # every row must have all S seeds
     x = np.array([x for x, _ in rows], float)
+    # The shape keeps two axes if there are no rows.
     y = np.array([y for _, y in rows], float).reshape(len(rows), seeds)
     points = POINTS_OF_LIVES if key.startswith("lifetime_") else POINTS
     return *_binned(x, y, points), COSTS.get(unit, "updates")

@@ -18,7 +18,7 @@ from rlgen.evaluation.stats.normalised_scores import NO_SCALE, NormalisedScores,
 from rlgen.evaluation.stats.summary import some
 
 MAX_VERDICTS = 10  # pairs of runs that get a sentence; beyond that, only those with the first run
-OVER = {"whole-seeds": "over whole seeds", "attempts": "over attempts only", "none": "not there"}
+OVER = {"whole-seeds": "over whole seeds", "attempts": "over attempts only", "none": "unavailable"}
 
 
 class NormalisedData(NamedTuple):

@@ -60,6 +60,7 @@ def print_relative(
 ) -> None:
     """Print the tables of returns relative to the baseline and to the optimum."""
     heads = ("", "mean", "IQM", f"levels \nbelow {_PER_CENT} %", "levels")
+    # Distinct denominators in order of appearance.
     for to in dict.fromkeys(one.to for one in relatives):
         heading = Text(f"Return relative to {printable(to)}", style="bold")
         table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

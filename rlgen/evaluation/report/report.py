@@ -135,6 +135,7 @@ def suite_figures(
 ) -> dict[str, Pictures]:
     """Figures of runs on one suite, by file name; figures without data are left out."""
     summary, labels = found.summary, [e.run for e in found.evaluations]
+    # Functions of the theme: each figure is drawn once per theme below.
     makers = {"intervals": partial(figures.intervals, summary)}
     # The thresholds of a performance profile lie in [0, 1], and a return has no such scale.
     if summary.score != "return":

@@ -102,7 +102,9 @@ def save(
     """
     folder = Path(folder)
     check_free(folder, overwrite)
+    # All contents are computed before anything is written: an error leaves the folder unchanged.
     found = to_json(evaluations, bootstrap, seed, gaps, worst)
+    # NaN is not valid JSON; `plain` has replaced it, and `allow_nan` checks this.
     content = json.dumps(found, indent=1, allow_nan=False)
     arrays = {}  # named `{index of the run}/{field}`, each [S, M, A]
     for i, e in enumerate(evaluations):
@@ -114,7 +116,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "episodes.npz", archive.getvalue())
     write(folder / "results.csv", _csv(evaluations).encode())
-    # Written last, so that its presence implies that the other two files are complete.
+    # Written last: in a new folder its presence implies that the other two files are complete.
     write(folder / "results.json", content.encode())
 
 
@@ -227,6 +229,7 @@ def _fields(record: Any) -> dict:
     """Convert a named tuple, and named tuples nested in it, to dicts."""
 
     def convert(x: Any) -> Any:
+        # Before the test for a dict or a tuple: a named tuple is itself a tuple.
         if _is_record(x):
             return _fields(x)
         if isinstance(x, dict):
@@ -283,6 +286,8 @@ def _check_whole(run: dict, names: tuple[str, ...], episodes: dict[str, np.ndarr
         # Seed and level index of every cell with a missing attempt.
         seeds, levels = np.nonzero(~np.isfinite(x).all(axis=-1))
         if len(seeds):
+            # `some` shows only the first of these; the bound keeps the list short if all are
+            # missing.
             where = [f"seed {s} on {names[m]}" for s, m in zip(seeds[:1000], levels, strict=False)]
             raise ValueError(f"run {run['run']!r}: {what} is missing for {some(where)}")
 
@@ -305,6 +310,7 @@ def _interval(fields: dict) -> Interval:
 
 
 def _gap(fields: dict) -> Gap:
+    # All fields but the last, `per_seed`, are intervals.
     train, test, gap, whole = (_interval(fields[name]) for name in Gap._fields[:-1])
     return Gap(train, test, gap, whole, _array(fields["per_seed"]))
 
@@ -325,6 +331,7 @@ def _gaps(fields: dict) -> Gaps:
 
 
 def _information(fields: dict) -> LevelInformation:
+    # All fields but the last, `most`, are arrays.
     per_seed, raw, online, accuracy = (_array(fields[k]) for k in LevelInformation._fields[:-1])
     return LevelInformation(per_seed, raw, online, accuracy, fields["most"])
 

@@ -94,6 +94,7 @@ def suite_data(
     num_levels = evaluations[0].shape[1]
     scores = np.array([[float(one.score.value) for one in run.levels] for run in runs])
     iqm = np.array([float(run.aggregate["iqm"].value) for run in runs])
+    # Aggregates that some run lacks, such as whole-seeds intervals of one seed, get no row.
     shown = {n: k for n, k in AGGREGATES.items() if all(k in run.aggregate for run in runs)}
     return SuiteData(
         evaluations,
