@@ -67,7 +67,6 @@ def after(
     held = flags_of(state.carried, num)
     held_code = jnp.where(held, codes, 0).sum()
     no_thing, hands_free = ahead.thing == 0, state.carried == 0
-
     takes = (action == PICK_UP) & hands_free & ~no_thing
     drops = (action == DROP) & ~hands_free & ~ahead.wall & no_thing & (ahead.door == 0)
     moves = (action == FORWARD) & ~ahead.wall & no_thing & ((ahead.door & ~state.open) == 0)
@@ -75,8 +74,7 @@ def after(
     unpacks = toggles & (ahead.code >> 3 == BOX)  # a code is kind << 3 | colour
     at_door = toggles & (ahead.door != 0)
     at_lock = at_door & ((ahead.door & state.locked) != 0)
-    # `held_code` is 0 if nothing is carried, which fits no lock.
-    fits = held_code == 8 * KEY + ahead.door_colour
+    fits = held_code == 8 * KEY + ahead.door_colour  # 0, if nothing is carried, fits no lock
     swings = at_door & (~at_lock | fits)
     is_open = (ahead.door & state.open) != 0
     success = takes & ((ahead.thing & level.target) != 0)

@@ -127,7 +127,7 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
     suite = _first_suite(name, "heldout")
     if not suite:
         print(f"The run is in {path}. To evaluate it on unseen levels, add the method suites() to")
-        print(f"{name}; see CONTRIBUTING.md.")
+        print(f"{name}; see docs/guides/own-components.md.")
         return 0
     print(f"The run is in {path}. Evaluate it:")
     print(f"  rlgen eval {run} --suite {suite} --attempts 100{trust}")
