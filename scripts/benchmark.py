@@ -177,26 +177,26 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
         "paired", "parity", change=_published_teacher
     ),
     "32 levels into a buffer of 4,000": buffer_insertion,
-    "20 steps of 8 agents that are tables, 64 workers each": lambda: learned_rules("rollout"),
+    "20 steps of 8 tabular agents, 64 workers each": lambda: learned_rules("rollout"),
     "LPG meta-step, 8 agents, rule of 256 units": lambda: learned_rules("meta_step", "lpg"),
-    "the same, activations computed twice": lambda: learned_rules(
+    "LPG meta-step, 8 agents, rule of 256 units, rematerialised": lambda: learned_rules(
         "meta_step", "lpg", {"student.remat": True}
     ),
-    "GROOVE meta-step, an antagonist beside every agent": lambda: learned_rules(
+    "GROOVE meta-step, an antagonist for every agent": lambda: learned_rules(
         "meta_step", "groove", {"sampler.decision.replay_prob": 0.0}
     ),
-    "TA-LPG, whole lives, rule of 256 units": lambda: learned_rules("evolution"),
-    "TA-LPG, whole lives, rule of 32 units": lambda: learned_rules("evolution", 32),
+    "TA-LPG, complete lifetimes, rule of 256 units": lambda: learned_rules("evolution"),
+    "TA-LPG, complete lifetimes, rule of 32 units": lambda: learned_rules("evolution", 32),
     "OpenES ask and tell, 512 x 50,000": lambda: learned_rules("ask_and_tell"),
     "LPG meta-step, memory": lambda: learned_rules("memory"),
-    "the same memory, activations computed twice": lambda: learned_rules(
+    "LPG meta-step, memory, rematerialised": lambda: learned_rules(
         "memory", {"student.remat": True}
     ),
-    "VAE-DRED, parity, a cycle on caves": lambda: dred("cycle", "dred"),
+    "DRED, parity, a cycle on caves": lambda: dred("cycle", "dred"),
     "EL-DRED, parity, a cycle on caves": lambda: dred("cycle", "el-dred"),
     "36 proposals of a graph VAE": lambda: dred("proposals"),
     "fitting a graph VAE on 512 caves": lambda: dred("fit"),
-    "bonuses beside PPO without one, on mazes": lambda: bonuses("overheads", "maze"),
+    "PPO with and without bonuses, on mazes": lambda: bonuses("overheads", "maze"),
     "stepping rooms": lambda: bonuses("stepping", "rooms"),
     "stepping corridors": lambda: bonuses("stepping", "corridors"),
     "stepping keyroom": lambda: bonuses("stepping", "keyroom"),

@@ -119,7 +119,7 @@ def run_cell(
     bonus: str,
     num_seeds: int,
     steps: float = 0,
-    tell: Callable[[int, int], None] = lambda done, planned: None,
+    report: Callable[[int, int], None] = lambda done, planned: None,
 ) -> Cell:
     """Train on all values of the dial with all seeds, and evaluate the agents.
 
@@ -128,7 +128,7 @@ def run_cell(
         bonus: Name of one of the task's bonuses.
         num_seeds: Number of seeds.
         steps: Env steps per seed; 0 uses the task's own.
-        tell: Function called after each chunk with the numbers of updates done and planned.
+        report: Function called after each chunk with the numbers of updates done and planned.
     """
     curriculum, begun = method(task, bonus), time.monotonic()
     student: Any = curriculum.student
@@ -149,7 +149,7 @@ def run_cell(
         states, metrics = compiled(states, keys, jnp.int32(start))
         solved = metrics.get("solve_rate", metrics["episode_return"])
         found.append(jax.device_get((solved, metrics["num_episodes"])))
-        tell(start + chunk, num_updates)
+        report(start + chunk, num_updates)
     seconds = time.monotonic() - begun
     shape = (len(task.values), num_seeds)
     solved, episodes = (np.concatenate(x, axis=1) for x in zip(*found, strict=True))

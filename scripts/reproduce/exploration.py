@@ -102,11 +102,11 @@ def _train(task: str, bonus: str, options: Any) -> Cell:
     with Progress() as progress:
         line = progress.add_task(f"{task}, {bonus}: compiling", total=None)
 
-        def tell(done: int, planned: int) -> None:
+        def report(done: int, planned: int) -> None:
             said = f"{task}, {bonus}: {done:,} of {planned:,} updates"
             progress.update(line, completed=done, total=planned, description=said)
 
-        return run_cell(TASKS[task], bonus, options.seeds, options.steps, tell)
+        return run_cell(TASKS[task], bonus, options.seeds, options.steps, report)
 
 
 def _save(path: Path, cell: Cell) -> None:

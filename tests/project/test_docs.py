@@ -49,7 +49,7 @@ def blocks(text: str) -> str:
 
 def commands(text: str) -> list[list[str]]:
     """Return every `rlgen` command of a page as a list of words, without comments."""
-    lines = blocks(text).splitlines()
+    lines = blocks(text).replace("\\\n", " ").splitlines()  # a line can end with a backslash
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("rlgen ")]
 
 

@@ -19,11 +19,11 @@ SENTENCE = re.compile(r"(?:^|(?<=[.;!?] ))(?:Who|Whose|What|Of|Whether)\b[^.?!]*
 """A sentence whose subject is a free relative ("What is drawn is kept."); questions are fine."""
 
 INSTEAD = {
-    r"told|tells?|telling": "report, state, show, distinguish",
+    r"told|tells|telling|(?<!ask and )tell": "report, state, show, distinguish",
     r"beside": "next to, in addition to, compared with",
     r"anew": "again; resampled, recomputed",
     r"of (?:its|their|our) own": "its own, a separate",
-    r"less (?:the|its|their|what|that)": "minus",
+    r"less (?-i:the|its|their|what|that)": "minus",
     r"there (?:is|are) none|that (?:is|are) none": "missing, absent, invalid",
     r"abilit(?:y|ies)": "capability",
     r"nobody|anybody|somebody|whoever": "the caller, the user, no component",
@@ -36,7 +36,7 @@ INSTEAD = {
     r"dear|dearly|dearer": "expensive",
     r"spread evenly|evenly spread": "evenly spaced, uniformly distributed",
     r"flatters?|obeys?|hears?": "inflate, follow, receive",
-    r"vae-dred": "dred",
+    r"(?-i:vae-dred)": "dred",
 }
 PHRASES = re.compile(rf"\b(?:{'|'.join(f'({x})' for x in INSTEAD)})\b", re.I)
 
@@ -87,9 +87,10 @@ def breaches_in_page(markdown: str) -> list[str]:
 def phrases(text: str) -> list[str]:
     """Phrases to avoid, each with what to write."""
     found = []
-    for match in PHRASES.finditer(text):
+    prose = re.sub(r"`[^`\n]+`", "", text)  # names of code are not prose
+    for match in PHRASES.finditer(prose):
         instead = list(INSTEAD.values())[(match.lastindex or 1) - 1]
-        found.append(f"{match[0]!r} in {text[max(match.start() - 30, 0) : match.end() + 30]!r}")
+        found.append(f"{match[0]!r} in {prose[max(match.start() - 30, 0) : match.end() + 30]!r}")
         found[-1] += f"; write {instead}"
     return found
 

@@ -190,8 +190,7 @@ def evaluate(
         suite_version=", ".join(dict.fromkeys(x.version for x in levels)),
         level_names=level_names(suites),
         level_hashes=np.concatenate([np.asarray(x.hash) for x in levels]),
-        # `length` counts training steps, which optimal steps must not be compared with.
-        optimal_steps=np.full(sum(map(len, levels)), -1),
+        optimal_steps=np.full(sum(map(len, levels)), -1),  # not comparable: `length` is of training
         optimal_return=np.concatenate([np.asarray(x.optimal_return) for x in levels]),
         episode_return=np.concatenate([x.final_return for x in found], axis=1),
         length=np.concatenate(length, axis=1),
