@@ -209,12 +209,10 @@ def _link_first(markdown: str, pattern: re.Pattern[str], target: str) -> str:
 
 
 def _search_boost(at: str) -> float:
-    """Weight of a page's matches in the site's search: guides before API pages and histories."""
+    """Weight of a page's matches in the site's search: guides before API pages and the history."""
     if at.startswith("reference/"):
         return 0.2
-    return {"changelog.md": 0.2, "getting-started.md": 4, "index.md": 1}.get(
-        at, 2 if at.startswith("guides/") else 1
-    )
+    return {"changelog.md": 0.2, "contributing.md": 0.5, "getting-started.md": 3}.get(at, 1)
 
 
 def _short(name: str) -> str:

@@ -6,10 +6,7 @@ Needs Chromium. Without it these tests are skipped, or fail if RLGEN_BROWSER=req
 import html
 import io
 import json
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +21,8 @@ from rlgen.evaluation.report.images import gif_bytes
 from rlgen.evaluation.report.report import write_report
 from rlgen.evaluation.stats.bootstrap import Bootstrap
 from rlgen.evaluation.stats.cost import cost_of
+from tests.standins.browser import browser
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 PHONE = 390  # width in CSS pixels
 QUICK = Bootstrap(reps=200)
 LONG = "a-run-whose-name-goes-on-and-on-without-any-space-to-break-it-at-all-" * 2
@@ -52,22 +49,8 @@ document.getElementById("page").onload = (event) => {
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
-    """Function that runs the headless browser and returns its output."""
-    paths = [path for path in map(shutil.which, NAMES) if path]
-    if not paths and os.environ.get("RLGEN_BROWSER") == "required":
-        pytest.fail(f"RLGEN_BROWSER=required, but no browser was found; tried {', '.join(NAMES)}")
-    if not paths:
-        pytest.skip(f"no browser found; tried {', '.join(NAMES)}")
-    profile = tmp_path_factory.mktemp("profile")
-
-    def run(page: Path, *options: str) -> str:
-        command = [paths[0], "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-        command += [f"--user-data-dir={profile}", *options, page.as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout
-
-    return run
+    """A browser without a window; see `browser`."""
+    return browser(tmp_path_factory.mktemp("profile"))
 
 
 def evaluation(run, solve, seed):
@@ -126,7 +109,7 @@ def ask(chromium, page: str, folder: Path, width: int = PHONE) -> dict:
     inside = html.escape(page, quote=True)
     wrapper = folder / "wrapper.html"
     wrapper.write_text(ASK.replace("WIDTH", str(width)).replace("PAGE", inside))
-    printed = chromium(wrapper, "--virtual-time-budget=10000", "--dump-dom")
+    printed = chromium(wrapper.as_uri(), "--virtual-time-budget=10000", "--dump-dom")
     answer = re.search(r'<pre id="answer">(.*?)</pre>', printed, re.DOTALL)
     assert answer is not None
     return json.loads(html.unescape(answer[1]))
@@ -136,7 +119,7 @@ def screenshot(chromium, page: Path, folder: Path, scheme: str) -> np.ndarray:
     """Return the pixels of the top of a page, uint8 [H, W, 3]."""
     file = folder / f"{scheme}.png"
     setting = f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}"
-    chromium(page, setting, f"--screenshot={file}", "--window-size=900,1600")
+    chromium(page.as_uri(), setting, f"--screenshot={file}", "--window-size=900,1600")
     with Image.open(io.BytesIO(file.read_bytes())) as image:
         return np.asarray(image.convert("RGB"))
 
