@@ -43,7 +43,7 @@ def decorate(
 
     The goal is uniform on the free cells. Moss is drawn from the other free cells, which are ranked
     by distance to the goal, nearest first. Lava replaces wall cells at most `DEPTH` cells from a
-    wall cell next to a free one, ranked by `rock_distances`, farthest first; it therefore never
+    wall cell next to a free one, ranked by `wall_distances`, farthest first; it therefore never
     blocks a path. The start is uniform among the cells at the median distance from the goal.
 
     Args:
@@ -61,7 +61,7 @@ def decorate(
     others = free[known > 0]
     nearest_first = others[np.argsort(distance[tuple(others.T)], kind="stable")]
     tiles[tuple(_draw(rng, nearest_first, moss).T)] = MOSS
-    behind = rock_distances(distance)
+    behind = wall_distances(distance)
     candidates = np.argwhere(behind >= 0)
     farthest_first = candidates[np.argsort(-behind[tuple(candidates.T)], kind="stable")]
     tiles[tuple(_draw(rng, farthest_first, lava).T)] = LAVA
@@ -96,7 +96,7 @@ def distances(free: Bool[np.ndarray, "H W"], goal: Int[np.ndarray, "2"]) -> Int[
         reached, steps = wider, steps + 1
 
 
-def rock_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
+def wall_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     """Distance of each wall cell from the goal, through free cells and then straight through walls.
 
     A wall cell next to a free cell is one step farther than that free cell. Any other wall cell

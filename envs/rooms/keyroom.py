@@ -25,7 +25,7 @@ from rlgen.envs.rooms import suites
 from rlgen.envs.rooms.base import RoomsFamily
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
-from rlgen.envs.rooms.rock_generator import at, pick
+from rlgen.envs.rooms.wall_generator import at, pick
 from rlgen.levels import DistributionShift
 from rlgen.types import Key
 

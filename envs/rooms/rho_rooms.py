@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from rlgen.envs.checks import check_choices, check_ranges
 from rlgen.envs.grid.rows import nothing, pack
-from rlgen.envs.rooms import rock_generator, suites
+from rlgen.envs.rooms import suites, wall_generator
 from rlgen.envs.rooms.base import RoomsFamily
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
@@ -81,14 +81,14 @@ class RhoRooms(RoomsFamily):
         """Sample a goal, in its corner or anywhere but at the start, and the obstacles."""
         key_layout, key_goal = jax.random.split(key)
         if self.layout == "fresh":
-            walls = rock_generator.fresh_layout(key_layout, self.size)
+            walls = wall_generator.fresh_layout(key_layout, self.size)
         else:
-            walls = jnp.asarray(rock_generator.fixed_layout(self.size))
-        start = jnp.array(rock_generator.start_of(self.size), jnp.int32)
-        shared = jnp.array(rock_generator.shared_goal(self.size), jnp.int32)
+            walls = jnp.asarray(wall_generator.fixed_layout(self.size))
+        start = jnp.array(wall_generator.start_of(self.size), jnp.int32)
+        shared = jnp.array(wall_generator.shared_goal(self.size), jnp.int32)
         # The first row decides between the two cases, the rest is a score per cell.
         draws = jax.random.uniform(key_goal, (self.size + 1, self.size))
-        anywhere = rock_generator.pick(draws[1:], ~walls & ~rock_generator.at(start, self.size))
+        anywhere = wall_generator.pick(draws[1:], ~walls & ~wall_generator.at(start, self.size))
         goal = jnp.where(draws[0, 0] < self.sharing, shared, anywhere)
         limit = jnp.round(self.coverage * (~walls).sum()).astype(jnp.int32)
         return Level(

@@ -50,7 +50,7 @@ _UED = (
 )
 METHODS = {
     "fixed": ("fixed", ""),
-    "plr": ("fixed-plr", ""),
+    "fixed-plr": ("fixed-plr", ""),
     "dr": ("dr", ""),
     "robust-plr": ("robust-plr", f"{_UED} --sampler.decision.replay-prob 0.5"),
     "accel": ("accel", f"{_UED} --sampler.source.simple true"),

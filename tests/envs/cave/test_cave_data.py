@@ -175,7 +175,7 @@ def test_nearer_cells_are_likelier_to_have_moss_and_farther_walls_lava(decorated
         order = np.argsort(away[away > 0], kind="stable")
         moss = (tiles == MOSS)[away > 0][order]
         near.append([moss[:8].mean(), moss[-8:].mean()])
-        behind = decoration.rock_distances(away)
+        behind = decoration.wall_distances(away)
         order = np.argsort(-behind[behind >= 0], kind="stable")
         lava = (tiles == LAVA)[behind >= 0][order]
         far.append([lava[:8].mean(), lava[-8:].mean()])
@@ -189,7 +189,7 @@ def test_walls_are_as_far_as_one_walks_and_then_straight_through():
     free[2, :3] = True
     away = decoration.distances(free, np.array([2, 0]))
     np.testing.assert_array_equal(away[2], [0, 1, 2, -1, -1, -1, -1])
-    found = decoration.rock_distances(away)
+    found = decoration.wall_distances(away)
     # Wall cells above, below and at the end of the corridor are next to free cells; all others add
     # their distance to the nearest of these.
     np.testing.assert_array_equal(found[1], [1, 2, 3, 4, 5, 6, -1])
@@ -202,13 +202,13 @@ def test_the_back_of_a_thin_wall_is_as_near_as_its_front():
     free = np.ones((3, 7), bool)
     free[1, :6] = False
     away = decoration.distances(free, np.array([0, 0]))
-    found = decoration.rock_distances(away)
+    found = decoration.wall_distances(away)
     np.testing.assert_array_equal(found[1, :6], [1, 2, 3, 4, 5, 6])
     # Two cells thick: the lower wall row touches only the far lane, one step behind the upper row.
     free = np.ones((4, 7), bool)
     free[1:3, :6] = False
     away = decoration.distances(free, np.array([0, 0]))
-    found = decoration.rock_distances(away)
+    found = decoration.wall_distances(away)
     np.testing.assert_array_equal(found[1, :6], [1, 2, 3, 4, 5, 6])
     np.testing.assert_array_equal(found[2, :6], [2, 3, 4, 5, 6, 7])
 
@@ -298,7 +298,7 @@ def test_the_training_set_is_like_what_was_measured_elsewhere(shipped):
         for i in rows:
             tiles, goal = arrays["tiles"][i], arrays["goal"][i]
             away = decoration.distances(np.isin(tiles, (EMPTY, MOSS)), goal[::-1].astype(int))
-            behind = decoration.rock_distances(away)
+            behind = decoration.wall_distances(away)
             free, moss, lava = away >= 0, tiles == MOSS, tiles == LAVA
             found.append(
                 [

@@ -10,7 +10,7 @@ import pytest
 
 from rlgen.envs.checks import check_choices
 from rlgen.envs.grid.rows import unpack_rows
-from rlgen.envs.rooms import chain_generator, rho_rooms, rock_generator, rooms
+from rlgen.envs.rooms import chain_generator, rho_rooms, rooms, wall_generator
 
 NUM_LEVELS = 256
 
@@ -212,14 +212,14 @@ def test_goals_are_shared_as_often_as_said(half_shared):
 
 def test_other_goals_are_anywhere_but_at_the_start(half_shared):
     _, levels = half_shared
-    rock = grids(levels, "walls", 19)[0]
-    assert 0.12 < rock.mean() < 0.22
-    assert (flood(~rock, (0, 0)) == ~rock).all()
+    wall = grids(levels, "walls", 19)[0]
+    assert 0.12 < wall.mean() < 0.22
+    assert (flood(~wall, (0, 0)) == ~wall).all()
     goal = levels.goal[~(levels.goal == 18).all(1)]
-    assert not rock[goal[:, 1], goal[:, 0]].any()
-    met = np.zeros_like(rock)
+    assert not wall[goal[:, 1], goal[:, 0]].any()
+    met = np.zeros_like(wall)
     met[goal[:, 1], goal[:, 0]] = True
-    num = (~rock).sum() - 2  # without the start and the shared corner
+    num = (~wall).sum() - 2  # without the start and the shared corner
     assert abs(met.sum() / num - (1 - np.exp(-len(goal) / num))) < 0.02
     assert not met[0, 0]
 
@@ -246,16 +246,16 @@ def test_sharing_is_what_levels_have_in_common(half_shared):
 
 def test_fresh_layouts_are_connected():
     levels = sample(rho_rooms.build(layout="fresh", size=9), 64)
-    rock = grids(levels, "walls", 9)
-    assert len({each.tobytes() for each in rock}) == 64
-    assert all((flood(~each, (0, 0)) == ~each).all() for each in rock)
-    free = (~rock).sum((1, 2))
+    wall = grids(levels, "walls", 9)
+    assert len({each.tobytes() for each in wall}) == 64
+    assert all((flood(~each, (0, 0)) == ~each).all() for each in wall)
+    free = (~wall).sum((1, 2))
     assert (levels.max_steps_in_episode == free).all() and len(set(free.tolist())) > 3
 
 
 def test_the_fixed_layout_is_what_the_bits_say():
     """Host and device agree on whether a layout is connected."""
-    rock = jnp.asarray(rock_generator.fixed_layout(9))
-    assert rock_generator.is_connected(rock)
-    cut = rock.at[0, 1].set(True).at[1, 0].set(True)
-    assert not rock_generator.is_connected(cut)
+    wall = jnp.asarray(wall_generator.fixed_layout(9))
+    assert wall_generator.is_connected(wall)
+    cut = wall.at[0, 1].set(True).at[1, 0].set(True)
+    assert not wall_generator.is_connected(cut)

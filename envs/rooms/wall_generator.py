@@ -11,7 +11,7 @@ from rlgen.envs.grid.rows import pack
 from rlgen.envs.rooms.solver import around
 from rlgen.types import Key
 
-ROCK = 0.17
+WALL_PROB = 0.17
 """Probability that a cell is an obstacle."""
 
 
@@ -32,7 +32,7 @@ def fixed_layout(size: int) -> tuple[tuple[bool, ...], ...]:
     bits = np.random.PCG64(0)
     while True:
         draws = (bits.random_raw(size * size) >> np.uint64(11)) * 2.0**-53
-        walls = np.asarray(draws.reshape(size, size) < ROCK) & ~_kept(size)
+        walls = np.asarray(draws.reshape(size, size) < WALL_PROB) & ~_kept(size)
         if _is_connected(walls):
             return tuple(tuple(bool(x) for x in row) for row in walls)
 
@@ -44,18 +44,18 @@ def fresh_layout(key: Key, size: int) -> Bool[Array, "G G"]:
     def once(loop: tuple) -> tuple:
         trial, _, _ = loop
         draws = jax.random.uniform(jax.random.fold_in(key, trial), (size, size))
-        walls = (draws < ROCK) & ~kept
+        walls = (draws < WALL_PROB) & ~kept
         return trial + 1, walls, is_connected(walls)
 
     begun = (jnp.int32(0), jnp.zeros((size, size), bool), jnp.bool_(False))
     return jax.lax.while_loop(lambda loop: ~loop[2], once, begun)[1]
 
 
-def is_connected(rock: Bool[Array, "G G"]) -> Bool[Array, ""]:
+def is_connected(walls: Bool[Array, "G G"]) -> Bool[Array, ""]:
     """Return whether every free cell can be reached from the start."""
-    free = ~pack(rock, outside=True)
-    x, y = start_of(rock.shape[0])
-    start = pack(jnp.zeros_like(rock).at[y, x].set(True), outside=False)
+    free = ~pack(walls, outside=True)
+    x, y = start_of(walls.shape[0])
+    start = pack(jnp.zeros_like(walls).at[y, x].set(True), outside=False)
 
     def once(loop: tuple) -> tuple:
         reached, _ = loop
