@@ -2,7 +2,7 @@
 
 from _exploration_run import Task
 
-NONE = {"none": ("", 0.0)}
+NONE = {"no bonus": ("", 0.0)}
 
 
 def four(key: str, episodic: float, counts: float, product: float) -> dict:

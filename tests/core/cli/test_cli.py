@@ -71,7 +71,8 @@ def test_every_command_explains_its_options(capsys, command):
     assert f"usage: rlgen {' '.join(command)}" in out
     if command == ["train", "plr"]:
         text = " ".join(out.replace("│", " ").split())
-        for shown in ("--sampler.capacity INT Number of rows of the level buffer, K.", "--env.num-walls", "(default: max-mc)"):
+        capacity = "--sampler.capacity INT Number of rows of the level buffer, K."
+        for shown in (capacity, "--env.num-walls", "(default: max-mc)"):
             assert shown in text
         assert "--student.learner.num-updates" not in text  # it follows from --steps
 
