@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -291,6 +291,51 @@ def test_links_out_of_the_documentation(hooks):
     assert page(ROOT / "CONTRIBUTING.md") == "contributing.md"
     assert page(DOCS / "methods" / "plr.md") == "methods/plr.md"
     assert page(ROOT / "tests" / "project" / "test_docs.py") == ""
+
+
+GLOSSARY = [
+    "slot",
+    "queue",
+    "level",
+    "task",
+    "student",
+    "learner",
+    "run",
+    "recipe",
+    "preset",
+    "suite",
+    "rung",
+    "lifetime",
+]  # at least
+
+
+def test_the_glossary_has_the_terms_that_pages_use(hooks):
+    terms = hooks.glossary()
+    assert {*GLOSSARY} <= {*terms}
+    assert [*terms] == sorted(terms, key=str.lower)
+    assert all(page in PAGES for page in terms.values() if page)
+
+
+def test_the_first_occurrence_of_a_term_is_linked(hooks):
+    terms = {"slot": "concepts/slot.md", "level set": "", "run": ""}
+    page = (
+        "# The slot\n\nOne `slot`, [two slots](a.md), $slot$, three slots and a slot.\n\n| slot |\n"
+    )
+    linked = hooks.link_terms(page, "methods/plr.md", terms)
+    assert linked == page.replace("three slots", "three [slots](../glossary.md#slot){: .term }")
+    assert hooks.link_terms(page, "concepts/slot.md", terms) == page  # the page that explains it
+    page = "Run it. Runs run. A level\nset of the run.\n"
+    linked = hooks.link_terms(page, "index.md", terms)
+    assert "A [level\nset](glossary.md#level-set){: .term } of the [run](glossary.md#run)" in linked
+    assert linked.startswith("Run it. Runs run. ")  # verbs
+
+
+def test_an_interval_does_not_break_between_its_bounds(hooks, monkeypatch):
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="results.md"), meta={})
+    text = "Solved: 3 % [−1, +4.5], see [1, 2](x.md) and `[1, 2]`.\n"
+    monkeypatch.setattr(hooks, "_link", lambda found, at: found[0])
+    shown = hooks.on_page_markdown(text, page, None, None)
+    assert "[−1,\u00a0+4.5]" in shown and "[1, 2](x.md)" in shown and "`[1, 2]`" in shown
 
 
 def test_what_a_page_would_fetch(hooks):
