@@ -223,7 +223,7 @@ class Shaped(Wrapper):
         finite = jnp.isfinite(raw)
         metrics["bonus_nonfinite"] = (~finite).sum().astype(jnp.float32)
         raw = jnp.where(finite, raw, 0.0)
-        # A slot of weight 0 must not influence the other slots, so it does not enter the
+        # A slot with weight 0 must not influence the other slots, so it does not enter the
         # statistics.
         counted = jnp.broadcast_to((weight > 0)[None], raw.shape)
         if self.pairs:
@@ -241,7 +241,7 @@ class Shaped(Wrapper):
         return ShapedState(novelty, statistics), paid, metrics
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Warnings of the raw bonus, and one if it was not finite."""
+        """Warnings of the raw bonus, plus a warning if the bonus was not finite."""
         told, bad = super().warnings(metrics), float(metrics.get("bonus_nonfinite", 0.0))
         if bad > 0:
             told.append(f"the bonus was not finite in {bad:g} steps of an update and was set to 0")

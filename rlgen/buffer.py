@@ -7,7 +7,7 @@ It differs from the reference as follows:
 
 - Draws of a batch are independent. In the reference, a row that the batch has just drawn has
   staleness 0 and is therefore a little less likely to be drawn again.
-- The arrivals with the highest scores compete for the empty rows and for the rows of lowest
+- The arrivals with the highest scores compete for the empty rows and for the rows with the lowest
   priority, the best with the lowest, regardless of their order in the batch. No row is replaced
   twice within a batch.
 - Among equal levels in a batch only the last one is considered.
@@ -196,7 +196,7 @@ def draw(
         key: consumed.
         buffer: only its clock and timestamps change.
         priority: probabilities.
-        rows: rows that can be drawn; without any, the result is undefined.
+        rows: rows that can be drawn; if no row can be, the result is undefined.
         used: draws that count; the others leave the buffer unchanged.
         sequential: compute each draw from the staleness after the previous draws.
 
@@ -291,7 +291,7 @@ def insert(
 ) -> LevelBuffer:
     """Insert up to n levels into the buffer.
 
-    A level goes to the next empty row, or replaces the row of lowest priority if its score is
+    A level goes to the next empty row, or replaces the row with the lowest priority if its score is
     higher than that row's score. A level that the buffer already holds overwrites its own row
     instead, including the level info, as published. Every valid level with a finite score advances
     the clock, whether it is inserted or not; a level with score `-inf` is ignored.

@@ -242,7 +242,7 @@ def _check_blocks(curriculum: Curriculum) -> None:
         )
     needed = sampler.train_share
     share = curriculum.student.train_share
-    # Compared as numbers of slots: shares such as 1/3 are inexact.
+    # Compared as numbers of slots: fractions such as 1/3 are inexact.
     if round(share * num_slots) < round(needed * num_slots):
         raise ValueError(
             f"student.train_share={share:.3g} learns from {round(share * num_slots)} of "
@@ -252,7 +252,7 @@ def _check_blocks(curriculum: Curriculum) -> None:
 
 
 def _summary(slots: Slots, score: Array) -> Metrics:
-    """Mean score of the scored levels, mean weight, and the shares of the slots by origin."""
+    """Mean score of the scored levels, mean weight, and the fractions of the slots by origin."""
     scored = jnp.isfinite(score)
     # 0 if no level was scored.
     mean = jnp.where(scored, score, 0.0).sum() / jnp.maximum(scored.sum(), 1)

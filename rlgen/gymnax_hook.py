@@ -18,7 +18,7 @@ FACTORIES = {"rlgen/Maze-v0": "maze_pool", "rlgen/MazeLevel-v0": "maze_level"}
 
 
 def install() -> None:
-    """Register now if gymnax is imported, otherwise when it is; safe to call repeatedly."""
+    """Register the ids now if gymnax is imported, else on its import; safe to call repeatedly."""
     # At the front: Python uses the first finder that returns a spec.
     sys.meta_path[:] = [_AfterImport(), *_other_finders()]
     if REGISTRATION in sys.modules:
@@ -29,7 +29,10 @@ class _AfterImport:
     """Import finder that finds no modules itself; it adds a call after the import of one module."""
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
-        """Return the other finders' spec of gymnax's registry, with a loader that registers."""
+        """Return a spec for gymnax's registry that adds rlgen's ids after loading it.
+
+        The spec comes from the other finders; only its loader is changed. None for other modules.
+        """
         if name != REGISTRATION:
             return None
         specs = (finder.find_spec(name, path, target) for finder in _other_finders())

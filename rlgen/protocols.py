@@ -228,11 +228,11 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         return {}
 
     def suites(self) -> dict[str, Callable]:
-        """Suites of held-out levels: name to a function that makes a `rlgen.levels.Suite`."""
+        """Functions that build the suites of held-out levels, `rlgen.levels.Suite`, by name."""
         return {}
 
     def ladder(self) -> dict[str, Any]:
-        """Levels outside the training distribution: name to `rlgen.levels.DistributionShift`."""
+        """Shifts from the training distribution, by name; see `rlgen.levels.DistributionShift`."""
         return {}
 
     # Capabilities. The first line of each docstring is shown in errors and in the documentation.
@@ -332,7 +332,7 @@ FEATURES: dict[str, tuple[Callable, Callable]] = {
     "position": (LevelEnv.position, LevelEnv.num_positions),
     "event": (LevelEnv.event, LevelEnv.num_events),
 }
-"""Integer features of states: the capability that computes each, and that for its value count."""
+"""Integer features of states, with the capabilities that give value and number of values."""
 
 
 def has_feature(env: LevelEnv, feature: str) -> bool:
@@ -517,7 +517,7 @@ class Learner(Actor, abstract=True):
     def update(
         self, key: Key, state: PyTree, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PyTree, Metrics]:
-        """Learn from a rollout `[T, N]`; slots of weight 0 have no influence.
+        """Learn from a rollout `[T, N]`; slots with weight 0 have no influence.
 
         The metrics contain `gradient_steps`, the number of gradient steps taken, unless every
         update takes exactly one.
@@ -624,7 +624,7 @@ class Bonus(Component, abstract=True):
     ) -> tuple[PyTree, Float[Array, "T N"], Metrics]:
         """Return the new state, the bonus of each step and metrics.
 
-        The bonus of a step does not depend on later steps. A slot of weight 0 does not affect
+        The bonus of a step does not depend on later steps. A slot with weight 0 does not affect
         other slots: it adds nothing to shared counts, statistics or gradients. Where
         `rollout.first`, an episode begins and the slot's episodic memory is cleared. A rollout may
         begin in the middle of an episode.

@@ -1,6 +1,6 @@
 """Returns, advantages and episode statistics of a rollout `[T, N]`, one formula per function.
 
-The functions from `protagonist` on extract the data that level scores read from an outcome.
+`protagonist` and the functions after it extract the data that level scores read from an outcome.
 """
 
 from typing import Any
@@ -24,8 +24,7 @@ def gae(
 
     δ_t = r_t + γ v'_t − v_t with v' the value of the true next observation, 0 where the episode
     terminated; A_t = δ_t + γλ A_{t+1}, where the sum stops at the end of each episode. At a time
-    limit the value is bootstrapped: the episode could have continued; only the step limit was
-    reached.
+    limit the next value is bootstrapped, because the truncated episode could have continued.
 
     Args:
         rollout: [T, N].

@@ -37,8 +37,8 @@ class OnPolicy(Student):
     rollout of the last update, with its first step marked as the first of an episode. A score
     based on returns therefore sees only the part of an episode that lies in this rollout.
 
-    A slot of weight 0 is played and scored but not trained on. If no slot has weight, the bonus and
-    the learner's update are skipped entirely, since an optimiser step on a zero gradient would
+    A slot with weight 0 is played and scored but not trained on. If no slot has weight, the bonus
+    and the learner's update are skipped entirely, since an optimiser step on a zero gradient would
     still change the parameters.
 
     Attributes:

@@ -27,7 +27,7 @@ Row = dict[str, Any]  # plain JSON values
 VALIDATION = "validation"
 """In place of a suite's name: new levels of the training distribution, for model selection."""
 DONE, FAILED, CUT, WAITING = "done", "failed", "cut", "waiting"
-TAIL = 0.1  # share of the last updates over which the training solve rate is averaged
+TAIL = 0.1  # fraction of the updates, at the end, over which the training solve rate is averaged
 
 
 class Job(NamedTuple):

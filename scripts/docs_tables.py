@@ -1,7 +1,7 @@
-"""Tables of the documentation, generated from the code while the site is built.
+"""Tables for the documentation, generated from the code while the site is built.
 
-A page includes one by a comment: `<!-- defaults: recipes/plr -->`, `<!-- facts: envs/maze -->`,
-`<!-- list: scores -->`. The kinds of tables are the keys of `TABLES`.
+A comment in a page is replaced by a table: `<!-- defaults: recipes/plr -->`,
+`<!-- facts: envs/maze -->`, `<!-- list: scores -->`. The kinds of tables are the keys of `TABLES`.
 """
 
 import ast

@@ -27,8 +27,8 @@ __all__ = ["FULL", "VARIANTS", "Counts", "CountsState", "build", "tiny"]
 
 TABLES = ("auto", "exact", "count-min")
 FULL = 0.3
-"""Share of used cells above which a hashed table is considered too small. At this share a new key
-looks visited with probability 0.3 to the power of the number of rows: 9 % with two rows."""
+"""Fraction of used cells above which a hashed table is considered too small. At this fraction a new
+key looks visited with probability 0.3 to the power of the number of rows: 9 % with two rows."""
 VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
 
@@ -43,7 +43,7 @@ class Counts(state_keys.KeyedBonus):
     """Table of all visits in a run: exact if the keys are enumerable, else a count-min sketch.
 
     A sketch never underestimates a count. A new key that lands on used cells in all rows looks
-    visited. The metric `counts_full` is the share of used cells in a row; above 0.3 (`FULL`) the
+    visited. The metric `counts_full` is the fraction of used cells in a row; above 0.3 (`FULL`) the
     table is too small for the run, and `log_size` should be raised by two.
 
     Attributes:
@@ -105,7 +105,7 @@ class Counts(state_keys.KeyedBonus):
     def apply(
         self, key: Key, state: CountsState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[CountsState, Float[Array, "T N"], Metrics]:
-        """See `rlgen.protocols.Bonus`; a slot of weight 0 reads counts but adds none."""
+        """See `rlgen.protocols.Bonus`; a slot with weight 0 reads counts but adds none."""
         visits = state_keys.read_visits(rollout, self.key, self.bins)
         if self._exact:
             # [T, N] -> [T, N, 1]: an exact table has one row.
@@ -117,7 +117,7 @@ class Counts(state_keys.KeyedBonus):
         table, times = count_tables.count_visits(
             state.table, cells, rollout.first & counts, visits.known & counts
         )
-        # A slot of weight 0 may read a count of 0.
+        # A slot with weight 0 may read a count of 0.
         novelty = 1 / jnp.sqrt(jnp.maximum(times, 1).astype(jnp.float32))
         # Row 0 stands for all rows: their hashes spread keys equally well.
         full = (table[:, 0] > 0).mean(dtype=jnp.float32)
@@ -136,11 +136,11 @@ class Counts(state_keys.KeyedBonus):
         ]
 
     def _distinct(self, full: Float[Array, ""]) -> Float[Array, ""]:
-        """Distinct keys per group: counted, or estimated from the share of used cells."""
+        """Distinct keys per group: counted, or estimated from the fraction of used cells."""
         if self._exact:
             return full * state_keys.num_values(self.env, self.key)
         size = 2**self.log_size
-        # D keys hashed to `size` cells fill a share 1 - exp(-D / size). The bound avoids log(0).
+        # D keys hashed to `size` cells fill a fraction 1 - exp(-D / size). The bound avoids log(0).
         return -size * jnp.log1p(-jnp.minimum(full, 1 - 1 / size))
 
 

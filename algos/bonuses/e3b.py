@@ -61,9 +61,10 @@ class E3B(Bonus):
         ridge: Ridge coefficient λ.
         credit: Observation that a step is rewarded for: its `successor` or the `current` one.
         zero_first: Whether the first step of an episode has bonus 0; requires `current` credit.
-        form: Algorithm that updates P: `dual` processes several steps at once by a factorisation,
-            `scan` one step at a time, which was slower at every measured size.
-        chunk: Steps that `dual` processes at once.
+        form: Algorithm that updates the inverse covariance P. `dual` processes several steps at
+            once with a Cholesky factorisation; `scan` processes one step at a time and was slower
+            at every measured size.
+        chunk: Number of steps that `dual` processes at once.
 
     Raises:
         ValueError: If a field is out of range, or `position` is chosen for an environment that

@@ -70,7 +70,7 @@ def follow(
         steps: Steps of the rollout, in order of time.
         ridge: λ.
         form: `dual` or `scan`; their results differ only by rounding.
-        chunk: Steps that the dual form processes at once.
+        chunk: Number of steps that the dual form processes at once.
     """
     dual = form == "dual"
     one = partial(_dual if dual else _scan, ridge)

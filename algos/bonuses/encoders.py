@@ -41,8 +41,8 @@ class Embedding(Approximator):
 def encoder_for(env: LevelEnv, hidden: int = 256) -> Approximator:
     """Return an encoder for an environment's observations.
 
-    An embedding for enumerable observations, else a convolution or a perceptron with one hidden
-    layer of `hidden` units.
+    Enumerable observations get an embedding, images a convolution, and all others an MLP; the
+    latter two have one hidden dense layer of `hidden` units.
     """
     chosen = approximator_for(env)
     if isinstance(chosen, Conv | MLP):

@@ -25,7 +25,7 @@ __all__ = ["LOST", "VARIANTS", "Episodic", "build", "tiny"]
 
 TABLES = ("auto", "exact", "stamped")
 LOST = 0.01
-"""Share of steps that evict another key above which a table is considered too small."""
+"""Fraction of steps that evict another key above which a table is considered too small."""
 VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
 
@@ -34,8 +34,8 @@ class Episodic(state_keys.KeyedBonus):
     """Table of each slot's running episode: exact if the keys are enumerable, else hashed.
 
     In a hashed table two keys of one episode that share a cell evict each other, so that a revisit
-    may look new. The metric `episodic_lost` is the share of steps that evicted another key, and
-    `episodic_full` the share of cells that the running episodes use. If `episodic_lost` exceeds
+    may look new. The metric `episodic_lost` is the fraction of steps that evicted another key, and
+    `episodic_full` the fraction of cells that the running episodes use. If `episodic_lost` exceeds
     0.01 (`LOST`), the table is too small for the run, and `log_size` should be raised. A new key
     looks visited with probability 2⁻¹⁶ if another key of the episode occupies its cell.
 

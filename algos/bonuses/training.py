@@ -38,7 +38,7 @@ class Training:
     valid rows makes no step.
 
     Attributes:
-        share: Share of a rollout's steps used in an epoch; 0 disables training.
+        share: Fraction of a rollout's steps used in an epoch; 0 disables training.
         num_epochs: Epochs per rollout, each on newly sampled steps.
         num_minibatches: Gradient steps per epoch.
         learning_rate: Step size of Adam.

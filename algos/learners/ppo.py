@@ -111,9 +111,9 @@ class PPO(ActorCriticLearner):
         network: Policy and value network.
         learning_rate: Step size of Adam.
         anneal: Whether the learning rate is lowered linearly over `num_updates` updates.
-        anneal_end: Share of the learning rate that remains at the end of annealing.
+        anneal_end: Fraction of the learning rate that remains at the end of annealing.
         num_updates: Length of annealing in updates; `rlgen train` sets it from `--steps` and from
-            the share of updates in which the sampler trains the agent.
+            the fraction of updates in which the sampler trains the agent.
         discount: Discount γ per step.
         gae_lambda: λ of the generalised advantage estimate.
         clip: Clipping range ε of the importance ratio.

@@ -61,7 +61,10 @@ def is_right(
     value: Int[Array, "H W"],
     under: Bool[Array, "H W"],
 ) -> Bool[Array, "H W"]:
-    """Return a mask of the cells whose most likely kind is correct; under a place, a free kind."""
+    """Return a mask of the cells whose most likely kind is correct.
+
+    Under a place, every free kind is correct.
+    """
     likeliest = logits.argmax(-1)
     return jnp.where(under, is_free(cells, likeliest), likeliest == value)
 

@@ -190,7 +190,7 @@ def _check_parts(file: _File, env: LevelEnv) -> None:
     theirs, ours = file.header["parts"], _described(codec)
     if theirs == ours:
         return
-    # The first part that differs; without one, the numbers of parts differ.
+    # The first part that differs; if all common parts agree, the numbers of parts differ.
     pairs = [(a, b) for a, b in zip(theirs, ours, strict=False) if a != b]
     stated, found = pairs[0] if pairs else (f"{len(theirs)} parts", f"{len(ours)} parts")
     raise ValueError(

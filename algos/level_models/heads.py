@@ -123,7 +123,7 @@ class Heads:
         return self._cleared(made)
 
     def accuracy(self, outputs: Outputs, values: Values) -> dict[str, Float[Array, ""]]:
-        """Return the share of each part's most likely values that agree with a level.
+        """Return the fraction of each part's most likely values that agree with a level.
 
         For numbers it is the mean absolute error instead. A place is predicted among its legal
         cells, given the true parts before it. Under a place all free kinds count as correct.

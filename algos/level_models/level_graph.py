@@ -84,7 +84,7 @@ def adjacency(graph: Graph) -> Float[Array, "C C"]:
 
 
 def _same(free: Bool[Array, "H W"], axis: int, way: int) -> Float[Array, "H W"]:
-    """Return 1 where the neighbour exists and is free if and only if the cell is."""
+    """Return 1 where the neighbour exists and both cells are free, or neither is."""
     # `roll` wraps around, so cells whose neighbour lies outside the grid are masked.
     inside = np.ones(free.shape, bool)
     edge = [slice(None), slice(None)]

@@ -74,7 +74,7 @@ def histograms(parts: Sequence[Part], values: Values) -> dict[str, Float[np.ndar
     """Return the histograms by which sets of levels are compared, by name.
 
     For cells: the distance of the landmarks of each kind to the hub, with unreachable landmarks in
-    the last bin, and the share of cells of each kind per level. For choices, the counts of the
+    the last bin, and the fraction of cells of each kind per level. For choices, the counts of the
     options; for flags and numbers, one histogram per entry. Places have no histogram.
     """
     found: dict[str, np.ndarray] = {}

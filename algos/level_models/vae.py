@@ -61,7 +61,7 @@ class VAEModel(LevelModel, abstract=True):
         num_epochs: Number of passes through the set in `fit`.
         batch_size: Number of levels per gradient step.
         learning_rate: Learning rate of Adam.
-        holdout: Share of the levels that are held out; their loss is reported as a metric.
+        holdout: Fraction of the levels that are held out; their loss is reported as a metric.
     """
 
     codec: LevelCodec = field(metadata={"config": False})

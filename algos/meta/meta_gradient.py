@@ -252,7 +252,7 @@ class MetaGradient(Student):
             lifetimes.as_episodes(done),
             self._spent(population, unseen, share.size, steps),
         )
-        # All fields from `last` on.
+        # `last` and all later fields.
         metrics |= _inner_loop_metrics(*inner_output[2:], share=share) | _lifetime_metrics(
             lifetimes, done
         )

@@ -88,7 +88,8 @@ class Mixture:
     only. η changes linearly over the run.
 
     Attributes:
-        temperature: Temperature β of P_S; at 0.1 the level of highest score has probability 0.999.
+        temperature: Temperature β of P_S; at 0.1 the level with the highest score has probability
+            0.999.
         secondary_temperature: Temperature β of P_S'.
         staleness_coef: Share of the staleness term, ρ.
         share_start: Share of P_S', η, in the first update.
@@ -173,14 +174,16 @@ class MixtureNow(NamedTuple):
 class DRED(BufferedSampler):
     """Keeps a finite set in the first rows of a buffer and the best proposals in the other rows.
 
-    In the warm-up every level of the set is played once. After that, replay updates with weight 1
-    alternate with updates that evaluate proposals with weight 0. Each slot plays one proposal at
-    all positions of its queue. The proposal is inserted into an empty row, or replaces the
-    generated level with the lowest replay probability, if it was solved at least once and its score
-    is above 0 and above the score of that row. The rows of the set are never replaced.
+    In the warm-up every level of the set is played once. After that, two kinds of updates
+    alternate: one replays levels and trains on them (weight 1), the other only evaluates proposals
+    (weight 0). In the latter, each slot plays one proposal at all positions of its queue. A
+    proposal can be inserted if it was solved at least once and its score is above 0. It then fills
+    an empty row. If no row is empty, it replaces the generated level with the lowest replay
+    probability, provided that its score is higher. The rows of the set are never replaced.
 
-    A level counts as drawn when it is played, not when it is queued. Draws within one update do not
-    take each other's staleness into account unless `sequential` is set.
+    A level counts as drawn when it is played, not when it is queued. All draws of an update use the
+    staleness from before that update. If `sequential` is set, each draw uses the staleness after
+    the previous one.
 
     Attributes:
         env: Environment; provides the hash that identifies equal levels, and the edits.
@@ -200,7 +203,7 @@ class DRED(BufferedSampler):
         sequential: Draw and insert levels one after the other, as published.
 
     Raises:
-        ValueError: If fields are out of range or exclude each other, or the capacity is below M.
+        ValueError: If fields are out of range or incompatible, or the capacity is below M.
     """
 
     env: LevelEnv
@@ -274,7 +277,7 @@ class DRED(BufferedSampler):
         return self._source.preparation
 
     def trained_updates(self, num_levels: int) -> float:
-        """Share of the updates that train the student, in the long run."""
+        """Long-run fraction of the updates that train the student."""
         del num_levels
         # Replay updates alternate with updates that evaluate proposals.
         return 0.5 if self.has_proposals and not self.train_on_new else 1.0
@@ -376,7 +379,7 @@ class DRED(BufferedSampler):
 
     @property
     def _source(self) -> Sampler:
-        """The sampler of proposals; without one, the set, which then proposes no levels."""
+        """The sampler of proposals or, if no source is given, the set, which proposes no levels."""
         return self.data if isinstance(self.source, tuple) else self.source
 
     def _now(self, state: DREDState, buffer: LevelBuffer) -> MixtureNow:
@@ -464,7 +467,7 @@ class DRED(BufferedSampler):
         trial: Trial,
         done: Bool[Array, " N"],
     ) -> LevelBuffer:
-        """Offer the proposals that were played to the buffer; a branch, as replay offers none."""
+        """Offer the played proposals to the buffer; skipped in replay updates, which have none."""
         if not self.has_proposals:
             return buffer
         offered = done & (slots.origin != REPLAY)

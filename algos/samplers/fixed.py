@@ -225,7 +225,7 @@ def _sample(env: LevelEnv, num_levels: int, seed: int) -> LevelSet:
 
 
 def _distinct(level: PyTree, hashes: np.ndarray, names: tuple[str, ...], at_most: int) -> LevelSet:
-    """Keep the first occurrence of each level, in order; training needs no optima: unknown."""
+    """Keep the first occurrence of each level, in order; the optima are marked as unknown."""
     # `np.unique` sorts by hash; sorting the indices restores the order of sampling.
     first = np.sort(np.unique(hashes, axis=0, return_index=True)[1])[:at_most]
     if first.size == 0:

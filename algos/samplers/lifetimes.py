@@ -168,7 +168,7 @@ class Lifetimes(Sampler):
         return self.source.lineage(state, _of_source(slots))
 
     def trained_updates(self, num_levels: int) -> float:
-        """Share of the updates that train the student, as the source reports it."""
+        """Fraction of the updates that train the student, as the source reports it."""
         return self.source.trained_updates(num_levels)
 
     def replay_probability(self, state: PyTree) -> Float[Array, " K"]:

@@ -84,7 +84,7 @@ class NCC(BufferedSampler):
         source: Sampler of new levels.
         capacity: Number of levels in the distribution, K.
         entropy_coef: Entropy coefficient η; with 0 the optimum puts all probability except the
-            floor on the level of highest score.
+            floor on the level with the highest score.
         step_size: Step size of the gradient step, divided by (sum of squared gradients)^0.4.
         floor: Minimum probability of a level; below 1 / K.
         per_level: Divide the step of each level by that level's own sum of squares, as the released
@@ -129,7 +129,7 @@ class NCC(BufferedSampler):
         return -(-self.capacity // num_levels)
 
     def trained_updates(self, num_levels: int) -> float:
-        """Share of the updates that train the student."""
+        """Fraction of the updates that train the student."""
         judged = self.num_sweeping(num_levels) + self.num_fresh_updates
         return self.train_updates / (judged + self.train_updates)
 

@@ -97,10 +97,10 @@ class Decision(Component, abstract=True):
         return 1
 
     def trained_updates(self, learned: float, edits: bool) -> float:
-        """Share of the updates that train the student.
+        """Fraction of the updates that train the student.
 
         Args:
-            learned: Share of the updates with new levels that train the student, 0 or 1.
+            learned: Fraction of the updates with new levels that train the student, 0 or 1.
             edits: Whether the sampler creates mutants.
         """
         return 1.0
@@ -143,7 +143,7 @@ class Alternate(Decision):
         return jnp.tile(_is_warm(now) & coin & ~edits, num_slots), jnp.tile(edits, num_slots)
 
     def trained_updates(self, learned: float, edits: bool) -> float:
-        """Share of the updates that train; with mutants, one that does not follows each replay."""
+        """Fraction of the updates that train the student; updates with mutants do not."""
         # `share` of the updates without mutants train the student. With probability `replay_prob`
         # an update without mutants is followed by one with mutants, which have weight 0.
         share = learned + (1 - learned) * self.replay_prob
@@ -214,15 +214,15 @@ class PLR(BufferedSampler):
         mutator: Settings for mutants, which have weight 0; with `num_edits=0` there are no mutants.
         priority: Replay probability of each level.
         capacity: Number of rows of the level buffer, K.
-        min_fill: Number of levels that must be collected before replay begins, as a share of the
+        min_fill: Number of levels that must be collected before replay begins, as a fraction of the
             capacity.
         train_on_new: Train on new levels too (weight 1); `False` is robust PLR.
         sequential: Draw and insert levels one after the other, as published; see `rlgen.buffer`.
         deduplicate: Store equal levels in one row.
 
     Raises:
-        ValueError: If a field is outside its range, two fields exclude each other, or `mutator`
-            edits levels of an environment that supports no edits.
+        ValueError: If a field is outside its range, two fields are incompatible, or `mutator` edits
+            levels of an environment that supports no edits.
     """
 
     env: LevelEnv
@@ -280,11 +280,11 @@ class PLR(BufferedSampler):
 
     @property
     def train_share(self) -> float:
-        """Share of the slots that can have weight in one update."""
+        """Fraction of the slots that can have weight in one update."""
         return 1.0 if self.train_on_new else 1 / self.num_blocks
 
     def trained_updates(self, num_levels: int) -> float:
-        """Share of the updates that train the student once replay has begun."""
+        """Fraction of the updates that train the student once replay has begun."""
         del num_levels
         return self.decision.trained_updates(float(self.train_on_new), self._edits)
 
@@ -414,8 +414,9 @@ class PLR(BufferedSampler):
     ) -> Slots:
         """Fill the `mutant` slots with mutants.
 
-        Their parents are the levels that the slots held before, or, in a parallel update, the
-        levels just assigned to the replaying block.
+        With `parents="batch"`, the parents are the levels that the slots held before this call or,
+        in a parallel update, the levels just assigned to the block that replays. Otherwise, they
+        are the easiest levels of the buffer.
         """
         if not self._edits:
             return slots

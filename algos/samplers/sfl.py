@@ -68,7 +68,7 @@ class SFL(BufferedSampler):
             steps are about 8 updates of 256 steps.
         capacity: Number of levels that a collection keeps, K.
         train_updates: Number of training updates between two collections.
-        sampled_share: Share of the slots that train on the pool, ρ; rounded to whole slots.
+        sampled_share: Fraction of the slots that train on the pool, ρ; rounded to whole slots.
 
     Raises:
         ValueError: If a field is outside its range.
@@ -113,7 +113,7 @@ class SFL(BufferedSampler):
         return -(-self.num_candidates // num_levels) * self.scout_updates
 
     def trained_updates(self, num_levels: int) -> float:
-        """Share of the updates that train the student."""
+        """Fraction of the updates that train the student."""
         return self.train_updates / (self.num_collecting(num_levels) + self.train_updates)
 
     def init(self, key: Key, memory: PyTree) -> SFLState:

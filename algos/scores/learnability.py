@@ -26,7 +26,7 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True)
 class Learnability(Score):
-    """p (1 − p), where p is the solve rate: the share of completed episodes that were solved.
+    """p (1 − p), where p is the solve rate: the fraction of completed episodes that were solved.
 
     Attributes:
         env: Environment; defines when an episode is solved. Without its own definition, an episode

@@ -11,7 +11,7 @@ from rlgen.envs.cave.level import KINDS, Level, make_level, size_of, to_grid
 
 @dataclass(frozen=True)
 class CaveCodec:
-    """Conversion between caves of one size and their parts; see `rlgen.codec.LevelCodec`.
+    """Conversion between caves of a fixed size and their parts; see `rlgen.codec.LevelCodec`.
 
     Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
     Data-Regularised Environment Design".

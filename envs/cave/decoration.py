@@ -18,8 +18,9 @@ class Share(NamedTuple):
     """Amount of moss or lava, and how strongly its cells follow the ranking by distance.
 
     Attributes:
-        low: Smallest share of the candidate cells, 0 .. 1; the share is uniform in [low, high).
-        high: Largest share of the candidate cells, 0 .. 1.
+        low: Smallest fraction of the candidate cells, 0 .. 1. A level draws its fraction uniformly
+            from [low, high).
+        high: Largest fraction of the candidate cells, 0 .. 1.
         temperature: T; the candidate of rank k (1 is the first) is drawn ∝ k^(-1/T).
     """
 
@@ -49,8 +50,8 @@ def decorate(
     Args:
         rng: Random generator, consumed.
         walls: True on wall cells, [H, W].
-        moss: Share of the free cells that becomes moss.
-        lava: Share of the candidate wall cells that becomes lava.
+        moss: Fraction of the free cells that becomes moss.
+        lava: Fraction of the candidate wall cells that becomes lava.
     """
     walls = ~largest_part(~walls)
     tiles = np.where(walls, WALL, EMPTY).astype(np.uint8)
@@ -129,7 +130,7 @@ def wall_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
 
 
 def _draw(rng: np.random.Generator, cells: Int[np.ndarray, "n 2"], share: Share) -> np.ndarray:
-    """Draw a share of the cells without replacement; earlier cells are likelier."""
+    """Draw a fraction of the cells without replacement; earlier cells are likelier."""
     count = int(rng.uniform(share.low, share.high) * len(cells))
     weight = np.arange(1.0, len(cells) + 1) ** (-1 / share.temperature)
     # The k smallest of independent Exp(1) / weight are a weighted draw of k without replacement

@@ -52,7 +52,7 @@ _VIEWS = {"packed": view.packed_view, "image": view.image_view}
 
 @dataclass(frozen=True)
 class Cave(GridEnv):
-    """Family of caves of one size. Equal instances share compilations."""
+    """Family of caves of a fixed size. Equal instances share compiled functions."""
 
     views = _VIEWS
 

@@ -81,7 +81,7 @@ class PhysicsEditor(Editor):
 
     @property
     def default_params(self) -> EditorLevel:
-        """Example level: noise of zeros."""
+        """Example level, with all noise zero."""
         return EditorLevel(jnp.zeros(self.num_noise), jnp.int32(self.horizon))
 
     def observation_space(self, params: EditorLevel | None = None) -> spaces.Dict:

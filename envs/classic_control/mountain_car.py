@@ -40,7 +40,7 @@ class Level:
 
 @dataclass(frozen=True)
 class MountainCar(PhysicsFamily):
-    """Cars on hills; a field `(low, high)` is the range of a parameter in training levels.
+    """Family of mountain cars; a field `(low, high)` is the training range of a parameter.
 
     Episodes start at rest, at a position uniform in -0.6 .. -0.4.
     """

@@ -24,9 +24,9 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 EDIT = 0.1
-"""Largest change of a parameter by one edit, as a share of its logarithmic range."""
+"""Largest change of a parameter by one edit, as a fraction of its logarithmic range."""
 NEARBY = 0.01
-"""Largest distance of simple levels from their centre, as a share of the logarithmic range."""
+"""Largest distance of simple levels from their centre, as a fraction of the logarithmic range."""
 
 
 class Ranges(NamedTuple):

@@ -1,14 +1,14 @@
 """Star of corridors: one end gives reward, and it can be found only by walking there.
 
-Episodes start at a hub from which corridors of equal length lead away. At the hub, action m steps
-into corridor m; inside a corridor, one further action moves forward and one moves back. Actions
-that do not apply leave the agent in place. The end of the level's rewarded corridor gives reward +1
-and ends the episode; the other corridors are dead ends.
+Episodes start at a hub from which corridors of equal length lead away. At the hub, action m enters
+corridor m. Inside a corridor, the last two actions move forward and back. Actions that do not apply
+leave the agent in place. The end of the level's rewarded corridor gives reward +1 and ends the
+episode; the other corridors are dead ends.
 
 Two fields determine which exploration bonus can help. `sharing` sets how much levels have in
 common: with this probability the first corridor is the rewarded one in every level. `max_steps`
 sets how much of the star one episode can cover: a single corridor if it equals `length`, and all
-corridors from `(2 num_corridors - 1) length` steps on.
+corridors if it is at least `(2 num_corridors - 1) length`.
 
 Source: the thought experiment of Henaff et al., 2023, "A Study of Global and Episodic Bonuses for
 Exploration in Contextual MDPs". Differs from it in extending it to many levels and longer episodes.
@@ -53,7 +53,7 @@ VARIANTS: dict[str, dict] = {
         "show_visited": True,
     },
 }
-"""One level, or one per corridor; episodes that cover one corridor, or all of them (`sweep`)."""
+"""Variants: one level or one per corridor; with `sweep`, an episode can cover all corridors."""
 
 
 @no_type_check  # JAX also builds it with fields that are not arrays

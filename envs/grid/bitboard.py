@@ -313,7 +313,7 @@ def one_hot(direction: Int[Array, "*batch"]) -> Float32[Array, "*batch 4"]:
 def bits_from(
     lines: UInt32[Array, "lines words"], line: UInt32[Array, ""], bit: UInt32[Array, ""]
 ) -> UInt32[Array, ""]:
-    """Return the bits of a line from `bit` on, as a word; bits past its end are undefined."""
+    """Return a word with the bits of a line, starting at `bit`; undefined after the line ends."""
     words = lines.shape[-1]
     if words == 1:
         return take_word(lines, line) >> bit
@@ -339,9 +339,9 @@ def pack_rows(
 
 
 class GridEnv(LevelEnv, abstract=True):
-    """Base class of families of grids of one size, in which an agent turns and moves forward.
+    """Base class of grid families with a fixed size, whose agent turns and moves forward.
 
-    Subclasses are dataclasses and declare the fields; `State` is the state of all of them.
+    Subclasses are dataclasses that declare the fields below. Their episodes use `State`.
     """
 
     height: int

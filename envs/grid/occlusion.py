@@ -29,7 +29,7 @@ class Window(NamedTuple):
     """Set of cells in view; row r, column c is bit 8 r + c."""
 
     upper: UInt32[Array, "*batch"]  # rows 0 to 3
-    lower: UInt32[Array, "*batch"]  # rows 4 to 6, as bits from 0 on
+    lower: UInt32[Array, "*batch"]  # rows 4 to 6, starting at bit 0
 
     def __and__(self, other: "Window") -> "Window":
         """Intersection of two sets."""

@@ -42,7 +42,7 @@ def unpack_rows(rows: UInt32[Array, "lines words"], height: int, width: int) -> 
 
 
 def num_words(width: int) -> int:
-    """Return the number of 32-bit words per row: one for grids of up to 26 cells in width."""
+    """Return the number of 32-bit words per row: one for grids up to 26 cells wide."""
     return -(-(width + 2 * MARGIN) // 32)
 
 

@@ -62,7 +62,7 @@ def step(
 
 
 def move(level: Level, pos: Int[Array, ""], action: Int[Array, ""] | int | float) -> Int[Array, ""]:
-    """Return the cell that an action leads to: the current one if border or wall is in the way."""
+    """Return the cell that an action leads to: the current one if border or wall blocks it."""
     size = level.size
     column = pos % size
     ahead = pos + (
@@ -75,7 +75,7 @@ def move(level: Level, pos: Int[Array, ""], action: Int[Array, ""] | int | float
 
 
 def path_length(level: Level) -> Int[Array, ""]:
-    """Fewest steps from the start to an object of positive reward; -1 if no path exists."""
+    """Fewest steps from the start to an object with positive reward; -1 if no path exists."""
     cells, far = jnp.arange(level.walls.size), level.walls.size
     good = _used(level) & (level.reward[level.object_type] > 0)
     goals = _among(level, jnp.where(good, level.object_pos, -1))

@@ -176,8 +176,8 @@ class GridWorld(LevelEnv):
     def solve(self, level: Level) -> Solution:
         """Compute the exact best expected return within the time limit.
 
-        A level is unsolvable if that return is 0 or no object of positive reward can be reached.
-        `steps` is the number of steps to the nearest object of positive reward.
+        A level is unsolvable if that return is 0 or no object with positive reward can be reached.
+        `steps` is the number of steps to the nearest object with positive reward.
         """
         self.must_offer(LevelEnv.solve)
         best = solver.optimal_return(level, self.max_objects)
@@ -201,7 +201,7 @@ class GridWorld(LevelEnv):
         return render.draw(*level_first(level, state, Level, State))
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Held-out suites: name to a function that builds one in an environment of its mode."""
+        """Functions that build the held-out suites, by name, each in an environment of its mode."""
         return suites.suites(GridWorld)
 
 

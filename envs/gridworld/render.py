@@ -1,8 +1,8 @@
 """Pictures of grid worlds, drawn on the host with pillow.
 
-Objects of positive reward are green discs, those of negative reward red ones; larger discs stand
-for larger rewards or costs. A dark ring marks objects that end the episode with a probability above
-0.5. The agent is a blue square.
+Objects with positive reward are green discs, those with negative reward red ones; larger discs
+stand for larger rewards or costs. A dark ring marks objects that end the episode with a probability
+above 0.5. The agent is a blue square.
 """
 
 import numpy as np

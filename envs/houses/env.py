@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict] = {"reward-free": {}, "paid": {"pay_coverage": True}}
 
 @dataclass(frozen=True)
 class Houses(LevelEnv):
-    """Houses of one size.
+    """Family of houses of a fixed size.
 
     Attributes:
         size: Number of cells per side.

@@ -178,7 +178,10 @@ def _weighted(draw: Float[Array, ""], weight: Int[Array, " n"]) -> Int[Array, ""
 
 
 def _below(draw: Float[Array, ""], bound: Int[Array, ""]) -> Int[Array, ""]:
-    """A whole number in 0 .. bound - 1, uniform if `draw` is; rounding is clipped."""
+    """Scale `draw` from [0, 1) to an integer in 0 .. bound - 1.
+
+    The minimum is needed because the product can be rounded up to `bound`.
+    """
     return jnp.minimum((draw * bound).astype(jnp.int32), bound - 1)
 
 

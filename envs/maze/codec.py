@@ -163,7 +163,7 @@ EMPTY, WALL = 0, 1  # values of the part `layout`
 
 @dataclass(frozen=True)
 class MazeCodec:
-    """Converts mazes of one size and time limit to parts and back.
+    """Converts mazes with a fixed size and time limit to parts and back.
 
     A wall under the start or the goal, which a file may contain, is removed by `encode`.
     """

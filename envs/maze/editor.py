@@ -63,7 +63,7 @@ class PackedEditorObs(NamedTuple):
 
 @dataclass(frozen=True)
 class MazeEditor(Editor):
-    """Builds mazes of one size; `rlgen.protocols.Editor`.
+    """Builds mazes of a fixed size; `rlgen.protocols.Editor`.
 
     Attributes:
         height: Height of the mazes, in cells.

@@ -53,7 +53,7 @@ _MUTATIONS = {"flip": generator.flip_edits, "cells": generator.cell_edits}
 
 @dataclass(frozen=True)
 class Maze(GridEnv):
-    """Mazes of one size. Equal instances share compiled functions."""
+    """Family of mazes of a fixed size. Equal instances share compiled functions."""
 
     views = _VIEWS
 
@@ -250,7 +250,7 @@ class Maze(GridEnv):
         return {"parity": {"num_walls": 25}, "strong": {"num_walls": 60}, "fast": {"num_walls": 25}}
 
     def suites(self) -> dict:
-        """Held-out suites: name to a function that builds one."""
+        """Functions that build the held-out suites, by name."""
         return suites.suites(self)
 
     def ladder(self) -> dict[str, level_sets.DistributionShift]:

@@ -25,7 +25,7 @@ LEFT, MIDDLE, RIGHT = range(3)
 
 
 class Plan(NamedTuple):
-    """Everything that all levels of one size have in common."""
+    """Everything that all levels of the same size have in common."""
 
     walls: np.ndarray  # bool[H, W]; no doors; the middle column is one corridor
     middle: np.ndarray  # bool[H, W]; cells where the agent may start

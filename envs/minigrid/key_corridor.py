@@ -35,7 +35,7 @@ VARIANTS: dict[str, dict] = {
 
 @dataclass(frozen=True)
 class KeyCorridor(MiniGridFamily):
-    """Key corridors of one size. Equal instances share compiled functions.
+    """Family of key corridors of a fixed size. Equal instances share compiled functions.
 
     Attributes:
         room_size: Number of cells per side of a room, including the walls shared with neighbours.

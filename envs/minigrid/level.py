@@ -155,13 +155,13 @@ def first_state(level: Level) -> State:
 
 
 def bits_of(flags: Bool[Array, " K"]) -> UInt32[Array, ""]:
-    """Pack a set as one word; bit k is the k-th flag."""
+    """Pack flags into one word; bit k is the k-th flag."""
     place = jnp.arange(flags.shape[0], dtype=jnp.uint32)
     return (flags.astype(jnp.uint32) << place).sum(dtype=jnp.uint32)
 
 
 def flags_of(bits: UInt32[Array, ""], num: int) -> Bool[Array, " K"]:
-    """Unpack a set; the inverse of `bits_of`."""
+    """Unpack a word into flags; the inverse of `bits_of`."""
     return (bits[None] >> jnp.arange(num, dtype=jnp.uint32)) & 1 == 1
 
 

@@ -44,7 +44,7 @@ VARIANTS: dict[str, dict] = {name: {"kind": name} for name in _KINDS}
 
 @dataclass(frozen=True)
 class ObstructedMaze(MiniGridFamily):
-    """Obstructed mazes of one kind. Equal instances share compiled functions.
+    """Family of obstructed mazes of one kind. Equal instances share compiled functions.
 
     Attributes:
         kind: Name of a variant, from `1dl` (two rooms) to `full` (nine rooms).

@@ -150,8 +150,8 @@ def _at_lock(level: Level) -> Poses:
 
 def _turn_or_move(reached: Poses, free: UInt32[Array, "..."]) -> Poses:
     right, down, left, up = (reached[..., d, :] for d in range(4))
-    # A row is one word and y runs over the last axis, so moves are shifts and rolls; the outer
-    # walls stop what wraps round.
+    # A row is one word and y runs over the last axis, so moves are shifts and rolls; bits that wrap
+    # around land on the outer walls and are cleared.
     moved = [right << 1, jnp.roll(down, 1, -1), left >> 1, jnp.roll(up, -1, -1)]
     turned = jnp.roll(reached, 1, -2) | jnp.roll(reached, -1, -2)
     return reached | turned | (jnp.stack(moved, -2) & free)

@@ -173,7 +173,7 @@ def _walls_in_view(level: Level, state: State) -> Words:
     line = MARGIN + jnp.where(turned, state.y, height + 2 * MARGIN + state.x)
     shift = jnp.where(turned, state.x, state.y) + MARGIN - VIEW // 2
     line, shift = line.astype(jnp.uint32), shift.astype(jnp.uint32)
-    step = sign.astype(jnp.uint32)  # -1 becomes 2**32 - 1; sums wrap round
+    step = sign.astype(jnp.uint32)  # -1 becomes 2**32 - 1; sums wrap around
     words = [jnp.uint32(0), jnp.uint32(0)]
     for y in range(VIEW):
         row = (line_of(level, line + step * (VIEW - 1 - y)) >> shift) & LINE
@@ -209,12 +209,12 @@ def _sight(shut: Words) -> Words:
 
 
 def _fill_up(seeds: UInt32[Array, ""], clear: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    """Seeds and the clear bits above them in their run: the carry of a sum passes through a run."""
+    """Extend the seeds upwards through adjacent clear bits, with the carry of an addition."""
     return (((seeds + clear) ^ clear) | seeds) & clear
 
 
 def _fill_down(seeds: UInt32[Array, ""], clear: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    """Seeds and the clear bits below them in their run, found by doubling shifts."""
+    """Extend the seeds downwards through adjacent clear bits, with shifts that double."""
     for shift in (1, 2, 4):
         seeds |= clear & (seeds >> shift)
         clear &= clear >> shift

@@ -284,7 +284,7 @@ def _moved(states: Sets, bit: int) -> Sets:
 
 
 def around(cells: Cells) -> Cells:
-    """The four neighbours of all cells of a set; the margin keeps bits from wrapping round."""
+    """Cells next to at least one cell of a set; the margin keeps bits from wrapping around."""
     if cells.shape[-1] == 1:
         beside = (cells << 1) | (cells >> 1)
     else:  # bits cross from one word of a row to the next

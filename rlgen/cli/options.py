@@ -28,7 +28,7 @@ class Field(NamedTuple):
 
 
 def parse(fields: Sequence[Field], prog: str, about: str, args: Sequence[str]) -> Any:
-    """Parse the options of one command to a dataclass; `--help` prints and exits.
+    """Parse the options of one command into a dataclass; `--help` prints the help and exits.
 
     Raises:
         ValueError: unknown option or invalid value; the message is one line.

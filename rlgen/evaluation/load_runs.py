@@ -138,7 +138,7 @@ def check_playable(envs: Mapping[str, LevelEnv], suite: Suite) -> None:
 
 
 def check_countable(runs: Iterable[Path], suite: Suite) -> None:
-    """Reject runs in whose folders a look at a sealed suite could not be recorded afterwards.
+    """Reject runs whose folders could not record an evaluation on a sealed suite afterwards.
 
     A look is one evaluation on a sealed suite, see `rlgen.runs.test_set_access`.
 
@@ -184,7 +184,7 @@ def play(
     progress: Progress,
     run: Path | None = None,
 ) -> Evaluation:
-    """Play a suite; if it is sealed, record the evaluation as a look in the run's folder.
+    """Play a suite; if it is sealed, record the evaluation in the run's folder.
 
     Args:
         policies: Policies of the run.
@@ -199,7 +199,7 @@ def play(
         return found
     facts = {"update": policies.meta.get("update"), "attempts": attempts, "seed": seed}
     levels = suite.levels
-    # Counted only after playing, so that an interrupted evaluation is not a look; 0 if not sealed.
+    # Counted only after playing, so that an interrupted evaluation does not count; 0 if not sealed.
     num = count_access(run, suite.name, levels.version, levels.split, **facts)
     return dataclasses.replace(found, meta=found.meta | {"look": num}) if num else found
 

@@ -62,15 +62,16 @@ def recurrence(
 ) -> Float[Array, "T N H"]:
     """Return all h_t = decay_t h_{t-1} + push_t, from h_{-1} = start.
 
-    Computed by a parallel scan, except on CPUs. There, for [256, 32, 256] with gradient, the loop
-    takes 7 ms and the scan 36 ms, or 53 ms if differentiated by JAX, because the scan passes over
-    memory log T times. The gradient is a recurrence of the same form, backwards in time.
+    Computed with a parallel scan, except on CPUs, which use a loop over time. For shape [256, 32,
+    256] on a CPU, the result and its gradient take 7 ms with the loop and 36 ms with the scan,
+    which passes over memory log T times. The scan takes 53 ms if JAX differentiates it. The
+    gradient is a recurrence of the same form, backwards in time.
     """
     return _solve(start, decay, push)
 
 
 def sequential(start: Array, decay: Array, push: Array) -> Array:
-    """Solve the recurrence by a loop over time: T rounds that read each array once."""
+    """Solve the recurrence with a loop over time: T rounds that read each array once."""
 
     def step(hidden: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
         hidden = xs[0] * hidden + xs[1]
@@ -80,7 +81,7 @@ def sequential(start: Array, decay: Array, push: Array) -> Array:
 
 
 def parallel(start: Array, decay: Array, push: Array) -> Array:
-    """Solve the recurrence by an associative scan over maps h -> decay h + push: log T rounds.
+    """Solve the recurrence with an associative scan over maps h -> decay h + push: log T rounds.
 
     Source: Blelloch, 1990, "Prefix Sums and Their Applications", section 1.4.
     """

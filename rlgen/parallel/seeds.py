@@ -40,7 +40,7 @@ def _over_seeds(together: Callable[[Array], Array]) -> Callable[[Callable], cust
 
 @_over_seeds(lambda predicate: predicate.any())
 def any_over_seeds(predicate: Bool[Array, ""]) -> Bool[Array, ""]:
-    """True if the predicate holds for any seed: the work is done if at least one seed needs it."""
+    """True if the predicate holds for any seed; used to skip work that no seed needs."""
     return predicate
 
 
@@ -52,7 +52,7 @@ def same_for_all_seeds(value: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
 
 @_over_seeds(lambda number: number.max())
 def max_over_seeds(number: Int[Array, ""]) -> Int[Array, ""]:
-    """Maximum over all seeds: a loop runs for as long as at least one seed needs it."""
+    """Maximum over all seeds, such as the number of loop iterations that is enough for each."""
     return number
 
 

@@ -49,7 +49,7 @@ class LevelLog(NamedTuple):
 
     update: Int[np.ndarray, " U"]  # starting at 1
     env_steps: Float[np.ndarray, " U"]  # cumulative, of one seed; NaN if missing in the metrics
-    share: Float[np.ndarray, "U 3"]  # share of all slots by origin: new, replay, mutant
+    share: Float[np.ndarray, "U 3"]  # fraction of all slots by origin: new, replay, mutant
     slot: Int[np.ndarray, " n"]  # indices of the logged slots
     level: PyTree  # [U, S, n, ...]
     score: Float[np.ndarray, "U S n"]
@@ -176,9 +176,9 @@ def read(run: Path, like: PyTree) -> LevelLog:
 def _from_metrics(
     run: Path, update: Int[np.ndarray, " U"], origin: Int[np.ndarray, "U S n"]
 ) -> tuple[Float[np.ndarray, " U"], Float[np.ndarray, "U 3"]]:
-    """Env steps and shares of origins, [U] and [U, 3], from the run's metrics.
+    """Env steps and fractions of origins, [U] and [U, 3], from the run's metrics.
 
-    For updates without metrics, env steps are NaN and the shares are those of the logged slots.
+    For updates without metrics, env steps are NaN and the fractions are those of the logged slots.
     """
     lines = {line.get("update"): line for line in metrics.read(run / "metrics.jsonl")}
     steps = np.full(len(update), np.nan)

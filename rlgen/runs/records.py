@@ -36,7 +36,7 @@ def find_buffer(sampler: Sampler, states: TrainState) -> Buffer | None:
     if held is None:
         return None
     score = np.asarray(held.score)  # [S, K]
-    # A buffer is filled from row 0 on, so the first `size` of its K rows are in use, [S, K].
+    # A buffer is filled in order of rows, so the first `size` of its K rows are in use, [S, K].
     filled = np.arange(score.shape[1]) < np.asarray(held.size)[:, None]
     seed, row = np.nonzero(filled)
     level, hashes = jax.tree.map(lambda x: np.asarray(x)[seed, row], (held.level, held.hash))
@@ -168,10 +168,10 @@ def save_files(run: Path, student: Student, states: TrainState, spec: Mapping[st
 
 
 def check_tensorboard(wanted: bool) -> None:
-    """Check before a run starts that tensorboardX is installed if it is wanted.
+    """Check before a run starts that tensorboardX is installed if its logs are requested.
 
     Raises:
-        ValueError: tensorboardX is wanted but not installed.
+        ValueError: tensorboardX is required but not installed.
     """
     try:
         missing = wanted and importlib.util.find_spec("tensorboardX") is None

@@ -1,8 +1,8 @@
-"""Record evaluations on sealed suites: every such look is a line in the run's `looks.jsonl`.
+"""Record evaluations on sealed suites: each adds a line to the run's `looks.jsonl`.
 
-Choosing between agents by their scores on a test set fits that set: the more looks, the less a
-score on it predicts performance on unseen levels. The splits `train` and `validation` are meant for
-such choices and are not sealed.
+A test set that is used to choose between agents is overfitted: the more often it is used, the less
+a score on it predicts performance on unseen levels. The splits `train` and `validation` are meant
+for such choices and are not sealed.
 
 Source of the practice: Dwork et al., 2015, "The reusable holdout: Preserving validity in adaptive
 data analysis".
@@ -21,7 +21,7 @@ OPEN = ("train", "validation")
 def count_access(
     run: Path, suite: str, version: str, split: str, **facts: str | int | float | None
 ) -> int:
-    """Record one look at a suite and return the run's number of looks at it, including this one.
+    """Record an evaluation on a suite; return the run's number of evaluations on it so far.
 
     For splits that are not sealed, nothing is written and 0 is returned.
 
@@ -37,7 +37,7 @@ def count_access(
     """
     if split in OPEN:
         return 0
-    # A damaged file raises here, before this look is recorded.
+    # A damaged file raises here, before this evaluation is recorded.
     before = sum(one["suite"] == suite and one["version"] == version for one in accesses(run))
     when = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({"suite": suite, "version": version, "split": split, **facts, "when": when})
@@ -54,7 +54,7 @@ def count_access(
 
 
 def accesses(run: Path) -> list[dict]:
-    """All looks recorded in a run's folder, oldest first.
+    """All evaluations recorded in a run's folder, oldest first.
 
     Raises:
         ValueError: A line was not written by `count_access`; the message gives its number.

@@ -46,7 +46,7 @@ def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
       observation. States keep their shapes and dtypes; metrics are finite numbers.
     - Later steps never change earlier bonuses.
     - The bonus depends on observations, actions and visits only: rewards and values change nothing.
-    - Slots of weight 0 do not affect other slots, in the same or later rollouts.
+    - Slots with weight 0 do not affect other slots, in the same or later rollouts.
     - Where `first`, an episode begins as if the slot had never been played.
     - A rollout played in parts gives the bonuses of the whole rollout, unless the bonus learns in
       between.
@@ -153,7 +153,7 @@ def _check_causal(judge: Any, base: _Judged, rollout: Rollout) -> None:
 
 
 def _check_weight(judge: Any, judge_from: Any, rollout: Rollout, after: Rollout) -> None:
-    """Check that a slot of weight 0 does not affect other slots, or its own next episode.
+    """Check that a slot with weight 0 does not affect other slots, or its own next episode.
 
     The data of slot 0, which has weight 0, is replaced up to the beginning of its last episode.
     """
@@ -182,7 +182,7 @@ def _check_weight(judge: Any, judge_from: Any, rollout: Rollout, after: Rollout)
 
 
 def _check_forgetting(judge: Any, state: PyTree, before: Rollout, rollout: Rollout) -> None:
-    """Check that a rollout of weight 0 affects nothing but the slots' current episodes."""
+    """Check that a rollout with weight 0 affects nothing but the slots' current episodes."""
     # All episodes begin again, so that no memory of the earlier rollout may remain.
     first = rollout.first | (np.arange(_STEPS) == 0)[:, None]
     begun = rollout._replace(first=first)

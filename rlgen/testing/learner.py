@@ -23,7 +23,7 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     """Check that a learner respects slot weights, trains all its parameters and re-runs exactly.
 
     - If no slot has weight, the state does not change, bit for bit, including moments and counters.
-    - The data of slots of weight 0 does not affect the update, bit for bit.
+    - The data of slots with weight 0 does not affect the update, bit for bit.
     - An update changes every array of the parameters (`state.params`, or the whole state).
     - `network.unroll` from the stored carries reproduces the log-probabilities and values recorded
       while acting, if the learner has a network.

@@ -168,7 +168,7 @@ def _level(question: _Question, cue: Int[Array, ""]) -> ProbeLevel:
 
 
 class Answer(NamedTuple):
-    """Values of a trained learner on one question, with the correct values, and its reward."""
+    """A learner's values and mean reward on one probe question, with the correct values."""
 
     value: Float[Array, "cue S"]  # at each step; for `time-limit`, mean over steps
     right_value: Float[Array, "cue S"]
@@ -183,7 +183,7 @@ class Answer(NamedTuple):
         rewarded step counts.
         """
         near = bool(jnp.abs(self.value - self.right_value).max() < 0.15)
-        # A mean reward of 0.9 is a share of correct actions of 95 %: 0.95 · 1 + 0.05 · (−1).
+        # A mean reward of 0.9 means that 95 % of the actions are correct: 0.95 · 1 + 0.05 · (−1).
         return near and (not self.asks_action or self.reward > 0.9)
 
 

@@ -30,7 +30,7 @@ def overall(cells: Cells, bonus: str) -> Interval | None:
 
 
 def winners(cells: Cells, tasks: Mapping[str, Task]) -> Figure:
-    """Draw the share of episodes solved at the end of training, along each task's dial."""
+    """Draw the fraction of episodes solved at the end of training, along each task's dial."""
     names = _bonuses(cells)
     figure = Figure(
         figsize=(WIDTH, 0.8 + 2.2 * len(cells)), facecolor=LOOK.paper, layout="constrained"

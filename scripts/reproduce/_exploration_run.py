@@ -52,7 +52,7 @@ class Pool(NamedTuple):
 class Cell(NamedTuple):
     """Results of a bonus on a task, for V values of the dial and S seeds."""
 
-    trained: Float[np.ndarray, "V S"]  # share of episodes solved in the last tenth of training
+    trained: Float[np.ndarray, "V S"]  # fraction of episodes solved in the last tenth of training
     new: Float[np.ndarray, "V S"]  # share solved on levels that were not trained on
     steps: Float[np.ndarray, " C"]  # env steps at each point of the curves
     curve: Float[np.ndarray, "V S C"]  # share solved during training

@@ -8,7 +8,7 @@ task and a bonus is a cell: one compiled program that trains all values of the d
 cell is saved when it is finished, so repeating an interrupted command continues the study. The
 results in `--out` are:
 
-- `winners.png`: share of episodes solved at the end of training, as a function of each dial;
+- `winners.png`: fraction of episodes solved at the end of training, as a function of each dial;
 - `visits-TASK.png`, `episode-TASK.png`: positions that trained agents visit, and the bonus of each
   step of an episode;
 - `study.md`: a table per task, and the interquartile mean over all tasks with its interval;

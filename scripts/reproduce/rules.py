@@ -9,8 +9,8 @@ reported. On each suite new agents are trained by every rule, by the first metho
 (the random rule) and by A2C. The results in `--out` are:
 
 - `SUITE/report.html`: every rule on the suite's levels, with learning curves of agents and rules;
-- `comparison.md`: returns relative to the optimum and to A2C, the share of levels on which agents
-  fall below 75 % of A2C, and differences between methods, all with intervals; and costs.
+- `comparison.md`: returns relative to the optimum and to A2C, the fraction of levels on which
+  agents fall below 75 % of A2C, and differences between methods, all with intervals; and costs.
 
 Options after `--` are passed to `rlgen train` for every method: `-- --student.rule.core lstm`.
 """

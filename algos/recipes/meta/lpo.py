@@ -12,7 +12,7 @@ PRESETS, STEPS = DRIFT, DRIFT_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpo") -> Curriculum:
-    """Build evolution over whole lifetimes of one length.
+    """Build evolution over whole lifetimes of a fixed length.
 
     The search starts at PPO's drift, except in the preset `fast`, where it starts at random.
     """

@@ -12,7 +12,7 @@ PRESETS, STEPS = TEMPORAL_DRIFT, DRIFT_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpo") -> Curriculum:
-    """Build evolution over whole lifetimes of one length; the drift function has a clock.
+    """Build evolution over whole lifetimes of a fixed length; the drift function has a clock.
 
     The search starts at PPO's drift, except in the preset `fast`, where it starts at random.
     """

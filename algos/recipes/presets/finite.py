@@ -27,7 +27,7 @@ _AGENT: Preset = {
 
 _MIXTURE: Preset = {
     # The values of the released code. With P_S at temperature 0.1, nearly all of its probability is
-    # on the level of highest score.
+    # on the level with the highest score.
     "sampler.capacity": 4000,
     "sampler.admit": "solved",
     "sampler.mixture.temperature": 0.1,

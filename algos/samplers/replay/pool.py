@@ -208,7 +208,7 @@ def edit_into(
     mutant: Bool[Array, " N"],
     now: Int[Array, ""],
 ) -> Slots:
-    """Fill the `mutant` slots with mutants, with weight 0; a branch, skipped if no slot is chosen.
+    """Fill the `mutant` slots with mutants, with weight 0; skipped if no slot is chosen.
 
     Args:
         key: Consumed.
@@ -242,8 +242,7 @@ def edit_into(
 
 
 BY_SCORE = Priority("rank", temperature=1.0, staleness_coef=0.0)
-"""Priority by score alone: a level replaces the row of lowest score, so the buffer keeps the K
-best."""
+"""Priority by score alone: a level replaces the row with the lowest score."""
 
 
 def first_info(source: Sampler) -> SlotInfo:
@@ -267,7 +266,7 @@ def generate(
     weight: Float[Array, ""],
     now: Int[Array, ""],
 ) -> tuple[PyTree, Slots]:
-    """Fill the `fresh` slots with new levels from the source; a branch, as they may be expensive.
+    """Fill the `fresh` slots with new levels from the source; skipped if no slot is fresh.
 
     Args:
         source: Sampler of new levels; it receives `keys` unchanged.

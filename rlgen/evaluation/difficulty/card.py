@@ -1,9 +1,9 @@
 """Difficulty card of an environment family: how hard its levels are, measured without training.
 
 A card is a dict of plain numbers, the contents of `card.json`: the number of levels, their length,
-the returns of random and of optimal play, the structure that levels share, and the bits of
-generalisation. Unknown values are null, with a reason under `unknown`. The same arguments give the
-same card.
+the returns of random and of optimal play, the structure that levels share, and the number of bits
+needed to generalise. Unknown values are null, with a reason under `unknown`. The same arguments
+give the same card.
 """
 
 import json

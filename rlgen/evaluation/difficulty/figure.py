@@ -1,4 +1,4 @@
-"""Figure of a difficulty card: example levels, fewest steps, bits of generalisation, features."""
+"""Figure of a difficulty card: levels, fewest steps, bits needed to generalise, features."""
 
 import textwrap
 from collections.abc import Sequence

@@ -17,7 +17,7 @@ _WIDTH = 78
 
 
 def print_card(card: Facts, console: Console) -> None:
-    """Print the facts of a family, the bits of generalisation, its features, and notes."""
+    """Print a card: facts of the family, bits needed to generalise, features, and notes."""
     console.print(_facts(card))
     if card["bits"] or card["closed_form"].get("curves"):
         console.print(_bits(card))

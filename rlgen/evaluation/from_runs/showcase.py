@@ -175,7 +175,7 @@ def _gif(draw: Any, level: PyTree, tries: Tries, slot: int) -> bytes:
 
 
 def _hardest(solve_rate: Float[np.ndarray, " M"], optimal_steps: Int[np.ndarray, " M"]) -> int:
-    """Index of the solved level with the longest optimal solution; ties: the lowest solve rate."""
+    """Index of the solved level with the longest solution; the lowest solve rate breaks ties."""
     # Levels that were never solved get -2, below the -1 of unknown optima, and so sort first.
     order = np.lexsort((-solve_rate, np.where(solve_rate > 0, optimal_steps, -2)))
     return int(order[-1])

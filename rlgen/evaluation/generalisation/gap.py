@@ -274,7 +274,7 @@ def _drawn(
     probability /= probability.sum(axis=1, keepdims=True)
     num = min((probability > 0).sum(axis=1).max(), MOST_LEVELS)
     if (probability > 0).sum(axis=1).max() <= num:
-        # Seeds with fewer rows of positive probability are padded with rows of weight 0.
+        # Seeds with fewer rows with positive probability are padded with rows with weight 0.
         row = np.argsort(-probability, axis=1, kind="stable")[:, :num]
         return row, np.take_along_axis(probability, row, axis=1)
     rng = np.random.default_rng(seed)

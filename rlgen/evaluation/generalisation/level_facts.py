@@ -80,7 +80,7 @@ def _evenly(num: int, limit: int) -> Int[np.ndarray, " M"]:
 
 
 def _batched(function: Any, level: PyTree) -> Any:
-    """Apply a function of one level to all levels, in batches of one size to compile only once."""
+    """Apply a function of one level to all levels, in batches of equal size, to compile once."""
     num = jax.tree.leaves(level)[0].shape[0]
     size = min(BATCH, num)
     call = jax.jit(jax.vmap(function))

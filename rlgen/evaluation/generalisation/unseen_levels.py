@@ -54,7 +54,7 @@ def unseen_levels(env: Any, sampler: Any, num: int) -> LevelSet | None:
 
 
 def _fresh(env: LevelEnv, chosen: LevelSet, num: int) -> LevelSet | None:
-    """Sample new levels of the family, in a few rounds because a small family may have no more."""
+    """Sample levels outside the set, in at most `_ROUNDS` batches: a small family may run out."""
 
     @jax.jit
     def sample(keys: Key) -> tuple[PyTree, Array]:

@@ -77,7 +77,7 @@ def trained_on(run: Path, loaded: Any, allow_imports: bool = False) -> Trained |
         allow_imports: Whether to import modules from outside rlgen that the run's record names.
 
     Returns:
-        The levels, or None if the run has neither a finite set nor logged levels of positive
+        The levels, or None if the run has neither a finite set nor logged levels with positive
         weight.
     """
     known = training_set(loaded.curriculum)
@@ -106,7 +106,7 @@ def climb(
     chosen: Sequence[str] = RUNGS,
     validation: bool = False,
 ) -> Ladder:
-    """Build the ladder of an environment for some runs or, without runs, in general.
+    """Build an environment's ladder for the given runs, or for display if there are no runs.
 
     Args:
         env: Environment as configured for training.
@@ -117,8 +117,8 @@ def climb(
         curricula: Curricula of the runs. If a training set was not sampled from the family, V1 is
             its separate test set.
         chosen: Rungs to build.
-        validation: Whether V1 is the stream `validation`, without V2 and V3. Without runs, V1 has
-            both `validation` and `test`, so that both can be shown.
+        validation: If True, V1 is the stream `validation` instead of `test`, and V2 and V3 are
+            omitted. Without runs, V1 consists of both streams, so that both can be shown.
 
     Raises:
         ValueError: A rung is unknown, the number of levels is less than one, or the family has too
@@ -240,7 +240,7 @@ def is_one_level(env: LevelEnv) -> bool:
 
 
 def _hashes(env: LevelEnv, level: PyTree) -> UInt32[np.ndarray, "M 2"]:
-    """Hash M levels in batches of one size, so that the function compiles once."""
+    """Hash M levels in batches of equal size, so that the function compiles once."""
     num = jax.tree.leaves(level)[0].shape[0]
     size = min(_HASHED, num)
     call = jax.jit(jax.vmap(env.level_hash))

@@ -74,7 +74,7 @@ def notes(found: Scores) -> list[str]:
 
 
 def access_counts(found: Scores) -> list[str]:
-    """Return sentences with the numbers of the looks at sealed streams that the results used.
+    """Return sentences that state how often each sealed stream has been evaluated.
 
     A look is one evaluation of a run on a sealed stream, see `rlgen.runs.test_set_access`.
     """

@@ -36,7 +36,7 @@ def learns_rule(run: Path | str, allow_imports: bool = False) -> bool:
 
 
 def is_rule(name: Path | str) -> bool:
-    """Return whether a name refers to a rule, a `.npz` file or a shipped one, and not to a run."""
+    """Return whether a name refers to a rule (a `.npz` file or a shipped rule), not to a run."""
     return not Path(name).is_dir() and (Path(name).suffix == ".npz" or str(name) in shipped())
 
 

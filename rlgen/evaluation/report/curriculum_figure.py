@@ -163,7 +163,7 @@ def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_P
 def _curves(axes: Axes, pieces: Pieces, chosen: tuple, look: Theme) -> None:
     """Draw one quantity of the levels trained on and of all new levels.
 
-    Boolean quantities are drawn as shares, numbers as median and quartiles.
+    Boolean quantities are drawn as fractions, numbers as median and quartiles.
     """
     values, piece, trained, new = chosen
     num = len(pieces.x)

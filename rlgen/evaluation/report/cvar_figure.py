@@ -1,4 +1,4 @@
-"""Figure of CVaR: mean score on the worst levels against their share of the suite."""
+"""Figure of CVaR: mean score on the worst levels against their fraction of the suite."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from rlgen.evaluation.stats.cvar import CVaR
 
 
 def cvar_figure(results: Sequence[CVaR], theme: str = "light") -> Figure:
-    """Draw the mean score on the worst levels, with intervals, against their share of the suite.
+    """Draw the mean score on the worst levels, with intervals, by fraction of the suite.
 
     Raises:
         ValueError: `results` is empty or mixes different suites or scores.
@@ -23,7 +23,7 @@ def cvar_figure(results: Sequence[CVaR], theme: str = "light") -> Figure:
     look, score, num_levels = THEMES[theme], results[0].score, results[0].num_levels
     figure, (axes,) = blank(look, 3.4, [1.0])
     for r, one in enumerate(results):
-        # Shares that round to the same number of levels are drawn as one point.
+        # Fractions that round to the same number of levels are drawn as one point.
         num_worst, kept = np.unique(one.num_worst, return_index=True)
         value, low, high = (x[kept] for x in one.mean[:3])
         share, colour = num_worst / num_levels, look.runs[r % len(look.runs)]

@@ -76,7 +76,7 @@ def intervals(summary: Summary, theme: str = "light") -> Figure:
 
 
 def profile(summary: Summary, theme: str = "light") -> Figure:
-    """Draw the share of seeds and levels that score above each threshold τ, with intervals."""
+    """Draw the fraction of seeds and levels that score above each threshold τ, with intervals."""
     look = THEMES[theme]
     figure, (axes,) = blank(look, 3.4, [1.0])
     for r, run in enumerate(summary.runs):

@@ -34,7 +34,7 @@ class NormalisedData(NamedTuple):
     notes: Sequence[str]
     verdicts: Sequence[str]
     worst: Sequence[CVaR]
-    shares: tuple[int, ...]  # indices of the shares in `worst` with distinct numbers of levels
+    shares: tuple[int, ...]  # indices of the fractions in `worst` with distinct numbers of levels
     worst_heads: tuple[str, ...]
     not_replayed: str  # runs that are not in `worst`
 
@@ -81,7 +81,7 @@ def normalised_section(
 
 
 def _shares(one: CVaR) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Indices of the shares with distinct numbers of levels, and these numbers in words."""
+    """Indices of the fractions with distinct numbers of levels, and these numbers in words."""
     num_worst, kept = np.unique(one.num_worst, return_index=True)
     return tuple(map(int, kept)), tuple(f"{n:,} of {one.num_levels:,}" for n in num_worst)
 

@@ -156,6 +156,6 @@ def _rows(
 
 
 def _cells(one: Relative, digits: int) -> list[str]:
-    """Mean, interquartile mean, share of levels below the threshold, number of levels used."""
+    """Mean, interquartile mean, fraction of levels below the threshold, number of levels used."""
     shown = [show_interval(x, "ratio", digits) for x in (one.mean, one.iqm, one.below)]
     return [*shown, f"{one.num_levels} of {one.num_levels + one.num_excluded}"]

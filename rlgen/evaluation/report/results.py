@@ -1,8 +1,8 @@
 """Save and load results of evaluations as plain files that are safe to open and share.
 
-A results folder holds `results.json` (summary, tables, classes, percentiles and, if measured, gaps
-and CVaR), `results.csv` (one row per run, seed and level) and `episodes.npz` (every episode, so
-that a saved evaluation can be compared with later ones).
+A results folder holds `results.json` (summary, tables, classes of levels, percentiles and, if
+measured, gaps and CVaR), `results.csv` (one row per run, seed and level) and `episodes.npz` (every
+episode, so that a saved evaluation can be compared with later ones).
 """
 
 import csv

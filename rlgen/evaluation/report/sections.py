@@ -115,7 +115,7 @@ def suite_data(
 
 
 def access_counts(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Sentence for each run evaluated on a sealed suite: the number of its look at the suite."""
+    """Sentence for each run evaluated on a sealed suite: how often that was done so far."""
     told = {e.run: e.meta["look"] for e in evaluations if e.meta.get("look")}
     return [f"{run}: look {num} at this suite" for run, num in told.items()]
 

@@ -25,7 +25,7 @@ from rlgen.evaluation.stats.summary import RunResult, Summary, hardest, some
 MAX_LEVELS = 40  # rows of the table of levels; a larger suite shows its hardest levels
 RUNS_ACROSS = 3  # columns of runs that fit next to the level names
 FEWEST_LEVELS = 8  # minimum number of levels to show the worst class and participation
-_SHARES_ACROSS = 3  # columns of shares of levels that fit next to the run names
+_SHARES_ACROSS = 3  # columns, one per fraction of worst levels, that fit next to the run names
 
 
 class _Details(NamedTuple):
@@ -61,11 +61,11 @@ def print_table(found: Findings, console: Console) -> None:
 
 
 def print_worst(results: Sequence[CVaR], console: Console) -> None:
-    """Print the mean score of each run on its worst levels, for up to three shares of levels."""
+    """Print each run's mean score on its worst levels, for up to three fractions of the levels."""
     if not results:
         return
     num_levels, score = results[0].num_levels, results[0].score
-    # On a small suite several shares round to the same number of levels; each number is shown
+    # On a small suite several fractions round to the same number of levels; each number is shown
     # once, and if too many remain, evenly spaced ones are picked.
     _, kept = np.unique(results[0].num_worst, return_index=True)
     picked = np.linspace(0, len(kept) - 1, min(_SHARES_ACROSS, len(kept))).round().astype(int)

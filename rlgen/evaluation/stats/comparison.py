@@ -52,8 +52,8 @@ class Place(NamedTuple):
     run: str
     iqm: Interval
     rank: int  # 1 is the best
-    best: int  # 1 + number of methods that are settled to be better
-    worst: int  # number of methods minus those settled to be worse
+    best: int  # 1 + number of methods that are better by a settled difference
+    worst: int  # number of methods minus those worse by a settled difference
 
 
 class Ranking(NamedTuple):
@@ -135,7 +135,7 @@ def sentences(ranking: Ranking) -> dict[str, list[str]]:
 
 
 def answer(ranking: Ranking, suite: str) -> str:
-    """Summarise the ranking: the best method, and the methods it beats by a settled difference."""
+    """Name the best method, and those it beats by a difference whose interval excludes zero."""
     best = ranking.places[0]
     span = _span(best.iqm, ranking.score, signed=False)
     head = f"{best.run} comes first on {suite} with a {ranking.score} of "

@@ -10,7 +10,7 @@ Intervals resample the rule's seeds and, independently, the baseline's groups of
 which the baseline's mean return in a resample is not positive has no ratio in that resample.
 
 Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
-Adversarial Environment Design" (the share of levels below a part of A2C's return).
+Adversarial Environment Design" (the fraction of levels below a part of A2C's return).
 """
 
 from collections.abc import Sequence
