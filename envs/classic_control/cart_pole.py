@@ -50,7 +50,7 @@ class Level:
 
 @dataclass(frozen=True)
 class CartPole(PhysicsFamily):
-    """Carts and poles; a field `(low, high)` is the range of a parameter in training levels.
+    """Family of carts with poles; a field `(low, high)` is a parameter's range in training levels.
 
     Episodes start with all four entries of the state uniform in -0.05 .. 0.05.
     """

@@ -40,7 +40,7 @@ class Level:
 
 @dataclass(frozen=True)
 class MountainCar(PhysicsFamily):
-    """Cars on hills; a field `(low, high)` is the range of a parameter in training levels.
+    """Family of cars on hills; a field `(low, high)` is a parameter's range in training levels.
 
     Episodes start at rest, at a position uniform in -0.6 .. -0.4.
     """

@@ -42,7 +42,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Pendulum(PhysicsFamily):
-    """Rods; a field `(low, high)` is the range of a parameter in training levels.
+    """Family of rods; a field `(low, high)` is a parameter's range in training levels.
 
     Episodes start at a uniform angle, with an angular velocity uniform in -1 .. 1.
     """

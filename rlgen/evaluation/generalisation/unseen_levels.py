@@ -54,7 +54,11 @@ def unseen_levels(env: Any, sampler: Any, num: int) -> LevelSet | None:
 
 
 def _fresh(env: LevelEnv, chosen: LevelSet, num: int) -> LevelSet | None:
-    """Sample new levels of the family, in a few rounds because a small family may have no more."""
+    """Sample distinct levels of the family that are not in the set.
+
+    Sampling stops when `num` are found, or after `_ROUNDS` rounds, as a small family may have
+    fewer.
+    """
 
     @jax.jit
     def sample(keys: Key) -> tuple[PyTree, Array]:
