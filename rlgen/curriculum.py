@@ -207,9 +207,10 @@ def _check_evidence(curriculum: Curriculum) -> None:
         missing = sorted(reader.reads - student.gives)
         if missing:
             raise ValueError(
-                f"{type(reader).__name__} reads the outcome's {' and '.join(missing)}, and "
-                f"{type(student).__name__} gives {', '.join(sorted(student.gives)) or 'nothing'}; "
-                "choose another score or sampler, or a student that provides it"
+                f"{type(reader).__name__} reads the outcome's {' and '.join(missing)}, but "
+                f"{type(student).__name__} provides "
+                f"{', '.join(sorted(student.gives)) or 'nothing'}; choose another "
+                "score or sampler, or a student that provides it"
             )
 
 

@@ -141,7 +141,9 @@ def _read(path: Path | str) -> tuple[dict, dict]:
             return data, header
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a level file of rlgen, or it is damaged") from error
-    raise ValueError(f"{path} is a level file of another format; this rlgen reads {FORMAT!r}")
+    raise ValueError(
+        f"{path} is a level file of another format; this version of rlgen reads {FORMAT!r}"
+    )
 
 
 def _leaves(tree: PyTree) -> list:

@@ -131,7 +131,7 @@ class OnPolicy(Student):
     def run(
         self, key: Key, state: OnPolicyState, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[OnPolicyState, Outcome, Metrics]:
-        """Play all slots for T steps and learn from those with weight."""
+        """Play all slots for T steps and learn from those of positive weight."""
 
         def member(key: Key, state: OnPolicyState) -> tuple:
             return self._run_one(key, state, slots, fresh)
@@ -217,7 +217,7 @@ class OnPolicy(Student):
     ) -> tuple[OnPolicyState, Rollout, Metrics]:
         """Train learner and bonus; returns the state, the rollout with its bonus, and metrics.
 
-        If no slot has weight, the state does not change and the metrics are NaN.
+        If no slot has positive weight, the state does not change and the metrics are NaN.
         """
         trains = (weight > 0).any()
         old = (state.learner, state.bonus, played.bonus)
@@ -230,7 +230,7 @@ class OnPolicy(Student):
             num_trained = self.num_trained(weight.size)
             part, share = seen, weight
             if num_trained < weight.size:
-                # Slots with weight come first; a stable sort keeps their order.
+                # Slots of positive weight come first; a stable sort keeps their order.
                 chosen = jnp.argsort(weight <= 0, stable=True)[:num_trained]
                 part = jax.tree.map(lambda x: x[:, chosen], seen)
                 share = weight[chosen]

@@ -6,7 +6,7 @@ counted before any count is read.
 
 Source: Strehl and Littman, 2008, "An analysis of model-based Interval Estimation for Markov
 Decision Processes"; as a global bonus: Henaff, Jiang and Raileanu, 2023, "A Study of Global and
-Episodic Bonuses for Exploration in Contextual MDPs". Differs from the study's code in two ways.
+Episodic Bonuses for Exploration in Contextual MDPs". Differs from the latter's code in two ways.
 There, each of 256 actors has its own table; setting `num_groups` to the number of slots gives one
 table per slot here. There, a step that ends an episode is counted under the first state of the next
 episode.

@@ -104,7 +104,7 @@ class Dynamics:
     def learn(
         self, key: Key, fit: Fit, seen: Seen, weight: Float[Array, " N"]
     ) -> tuple[Fit, Metrics]:
-        """Train on a random part of the steps with a known successor, in slots with weight."""
+        """Train on a random part of the steps with a known successor, in slots of weight > 0."""
         num = seen.num_pairs
         # Without `last_obs` the last step's successor is not recorded; `num` leaves its N rows out.
         valid = (~seen.done & (weight > 0)[None]).reshape(-1)[:num]

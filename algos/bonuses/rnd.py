@@ -106,7 +106,7 @@ class RND(Bonus):
     def learn(
         self, key: Key, state: RNDState, judged: Judged, weight: Float[Array, " N"]
     ) -> tuple[RNDState, Metrics]:
-        """Train the predictor on the observations acted on in slots with weight."""
+        """Train the predictor on the observations acted on in slots of positive weight."""
 
         def loss(params: PyTree, rows: Array) -> tuple[Array, dict[str, Array]]:
             found = self.net.apply(self.env, params, encoders.take(judged.obs, rows))

@@ -1,4 +1,4 @@
-"""PPO with a gated recurrent unit (GRU), which has three gates instead of the LSTM's four.
+"""PPO with a gated recurrent unit (GRU), which has two gates instead of the LSTM's three.
 
 Source: as in `ppo`; the GRU is that of Cho et al., 2014, "Learning Phrase Representations using RNN
 Encoder-Decoder for Statistical Machine Translation".

@@ -119,8 +119,8 @@ def load_model(path: Path | str, env: LevelEnv | None = None) -> Saved:
     known = registry.names("level-models")
     if header["model"] not in known:
         raise ValueError(
-            f"{file.path} holds a model of the kind {header['model']!r}; this rlgen reads "
-            f"{', '.join(known)}"
+            f"{file.path} contains a model of kind {header['model']!r}; this version of rlgen "
+            f"reads {', '.join(known)}"
         )
     try:
         its_env: LevelEnv = registry.make_env(header["env"]) if env is None else env
@@ -149,7 +149,7 @@ def load_fitted(path: Path | str, model: LevelModel, env: LevelEnv) -> Fitted:
     file = _read(path)
     if file.header["model"] != _kind_of(model):
         raise ValueError(
-            f"{file.path} holds a model of the kind {file.header['model']!r}, but the kind "
+            f"{file.path} contains a model of kind {file.header['model']!r}, but kind "
             f"{_kind_of(model)!r} is required"
         )
     _check_parts(file, env)
@@ -177,7 +177,7 @@ def _read(path: Path | str) -> _File:
     ) as error:
         raise ValueError(damaged) from error
     if form != FORMAT:
-        raise ValueError(f"{path} is of the format {form!r}; this rlgen reads {FORMAT!r}")
+        raise ValueError(f"{path} has format {form!r}; this version of rlgen reads {FORMAT!r}")
     if not all(isinstance(header.get(name), kind) for name, kind in wanted.items()):
         raise ValueError(damaged)
     return _File(path, header, arrays)

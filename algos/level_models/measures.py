@@ -47,7 +47,7 @@ def connected(parts: Sequence[Part], values: Values, cells: Cells) -> Bool[np.nd
 
 
 def free_cells(parts: Sequence[Part], values: Values, cells: Cells) -> Bool[np.ndarray, "M H W"]:
-    """Return a mask of the free cells, including the cells under places."""
+    """Return a mask of the free cells, including those where the start or the goal is."""
     free = np.isin(values[cells.name], [cells.kinds.index(kind) for kind in cells.free])
     flat = free.reshape(len(free), -1)
     for part in parts:

@@ -214,8 +214,8 @@ def load_rule(source: Path | str, kind: type = object) -> LearnedRule:
         users = {Rule: "the learner lpg", Drift: "the learner lpo"}
         own = type(learned.rule)
         raise ValueError(
-            f"{source} is a rule of the kind {_kind_of(own)!r}, for {users[own]}; a rule of the "
-            f"kind {_kind_of(kind)!r} is needed"
+            f"{source} is a rule of kind {_kind_of(own)!r}, for {users[own]}; a rule of kind "
+            f"{_kind_of(kind)!r} is needed"
         )
     return learned
 
@@ -307,7 +307,7 @@ def _rule(path: Path, kind: object, fields: object) -> Any:
     """Return the network of the kind and sizes that the header states."""
     if kind not in KINDS:
         raise ValueError(
-            f"{path} is a rule of the kind {kind!r}; this version of rlgen reads {', '.join(KINDS)}"
+            f"{path} is a rule of kind {kind!r}; this version of rlgen reads {', '.join(KINDS)}"
         )
     made = KINDS[str(kind)]
     known = dataclasses.asdict(made())

@@ -152,7 +152,7 @@ def _check_shapes(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
     if tiles.ndim != 3:
         raise ValueError(f"{path}: tiles should have shape [n, H, W], found {list(tiles.shape)}")
     if not tiles.size:
-        raise ValueError(f"{path} holds no levels")
+        raise ValueError(f"{path} contains no levels")
     wanted = {"start": (len(tiles), 2), "goal": (len(tiles), 2)}
     wanted |= {name: (len(tiles),) for name in _TEXTS if name in arrays}
     for name, shape in wanted.items():

@@ -33,7 +33,7 @@ def from_text(text: str, height: int, width: int, max_steps: int = 250) -> Level
     if len(rows) != height or any(len(row) != width for row in rows):
         raise ValueError(
             f"the text should have {height} lines of {width} characters, the size of the "
-            f"environment; found {len(rows)} lines of {sorted({len(row) for row in rows})}"
+            f"environment; found {len(rows)} lines of lengths {sorted({len(row) for row in rows})}"
         )
     unknown = sorted(set("".join(rows)) - set(TILES + STARTS + "G"))
     if unknown:

@@ -75,8 +75,9 @@ class Houses(LevelEnv):
         fewest, wanted = self.num_rooms
         if not 1 <= fewest <= wanted <= most or wanted < 2:
             raise ValueError(
-                f"Houses: num_rooms={self.num_rooms} must give the fewest rooms, at least 1, and "
-                f"the most, from 2 to {most} with size={self.size} and min_side={self.min_side}"
+                f"Houses: num_rooms={self.num_rooms} must be the smallest and the largest number "
+                f"of rooms; the smallest is at least 1, and the largest is in 2 .. {most} for "
+                f"size={self.size} and min_side={self.min_side}"
             )
 
     # Interface of gymnax.

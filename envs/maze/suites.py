@@ -99,7 +99,10 @@ Mazes: TypeAlias = Iterable[tuple[str, Layout]]  # names and mazes
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """Return the suites by name, each as a function that builds it with `env` at its size."""
+    """Return the suites by name, each as a function that builds it.
+
+    The environment of a suite is `env` with the suite's size and time limit.
+    """
     # Function that yields the mazes, and their time limit in steps.
     fixed: dict[str, tuple[Callable[[], Mazes], int]] = {
         "heldout": (named, 250),

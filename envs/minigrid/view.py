@@ -1,14 +1,15 @@
 """Observation of MiniGrid's worlds: the 7x7 cells ahead of the agent as six bit planes, 48 bytes.
 
 The view is rotated so that forward points up. The agent stands at the middle of its bottom row,
-`[3, 6]`, and this cell shows the carried object. Everything outside the world is wall. Visibility
-spreads cell by cell, row by row away from the agent: within a row first to the right and then to
-the left, and from each transparent cell also to the next row, straight ahead and one cell further
-in the direction of the spread. Walls and doors that are not open block sight but are visible.
+`[3, 6]`, and this cell shows the carried object. Everything outside the world is wall. The
+visible cells are found row by row, starting at the agent. Each row is swept to the right and then
+to the left. In a sweep, a visible transparent cell makes three cells visible: the next cell of its
+row in the direction of the sweep, and the cells straight ahead of both in the next row. Walls, as
+well as doors that are not open, block sight but are themselves visible.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", with the same codes, orientation
 and rule of visibility. Differs in using six bits per cell, which `unpack` expands, and in omitting
-the mission text, which carries no information that varies within one of the families here.
+the mission text, whose information is the same in all levels of a family here.
 """
 
 import functools

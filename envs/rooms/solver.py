@@ -248,7 +248,16 @@ def _interacting(here: Map, states: Sets) -> Sets:
 
 
 def _worst_steps(here: Map, is_done: Callable[[Sets], Bool[Array, " Z"]]) -> tuple[Array, Array]:
-    """Backward rounds from the goal until each feature value is done, and whether it ever is."""
+    """Search backwards from the goal, one step per round, until no more states are found.
+
+    Args:
+        here: The level.
+        is_done: Function of the states from which the goal can be reached so far, which returns
+            whether that includes all relevant states of each feature value.
+
+    Returns:
+        The number of rounds until each feature value is done, and whether it is ever done.
+    """
 
     def once(loop: tuple) -> tuple:
         reached, steps, done, _ = loop

@@ -50,8 +50,8 @@ def draw_plan(seed: int, design: Design) -> Plan:
         if plan and design.least_steps <= len(way) - 1 <= design.most_steps:
             return _with_lava(bits, plan, way, design)
     raise ValueError(
-        f"no vault of {design.columns} x {design.rows} rooms of {design.room_size} cells is solved "
-        f"in {design.least_steps} .. {design.most_steps} steps; take more rooms or change max_steps"
+        f"no vault of {design.columns} x {design.rows} rooms of {design.room_size} cells needs "
+        f"{design.least_steps} .. {design.most_steps} steps; use more rooms or change max_steps"
     )
 
 

@@ -253,7 +253,7 @@ def _fields() -> list[Field]:
         ),
         flag("controls", "with --horizons: also test rules with uninformative clocks"),
         option(int, 64, "workers", "rules: number of parallel environments per agent"),
-        option(int, 0, "levels", "rules: use only this many first levels of the suite; 0 for all"),
+        option(int, 0, "levels", "rules: number of levels, from the start of the suite; 0 for all"),
         option(int, 0, "seed", "random seed of the evaluation"),
         option(
             str,
@@ -268,7 +268,9 @@ def _fields() -> list[Field]:
             "play the suite again, with other random numbers, for the score on each seed's worst "
             "levels (CVaR)",
         ),
-        flag("untrained", "add the first run's agents before training, as the baseline"),
+        flag(
+            "untrained", "add the first run's agents as they were before training, as the baseline"
+        ),
         option(str, "", "out", "folder for results and report; by default RUN/eval/SUITE"),
         flag("overwrite", "replace existing results in the folder"),
         flag("json", "print only the results, as JSON, to standard output"),

@@ -105,7 +105,7 @@ def _evaluate_horizons(given: Any) -> int:
     suites = trainees.suites_of(name, given.levels)
     if len(suites) > 1:
         raise ValueError(
-            f"--horizons needs a single suite, but {name!r} is {len(suites)}; choose one of "
+            f"--horizons needs a single suite, but {name!r} has {len(suites)}; choose one of "
             + ", ".join(suite.name for suite in suites)
         )
     found = trainees_of(given)

@@ -123,11 +123,11 @@ def _levels(env: Any, path: str) -> Suite:
             f"{type(env).__name__} has no suite `train`; name a file of levels with --levels"
         )
     if not len(suite.levels):
-        raise ValueError(f"{path or suite.name} holds no level; a model needs at least one")
+        raise ValueError(f"{path or suite.name} contains no levels; a model needs at least one")
     if suite.env != env:
         raise ValueError(
-            f"{suite.name} is a suite of another environment than requested, {suite.env}; set "
-            "its sizes with --env."
+            f"{suite.name} was made for {suite.env}, not for the requested environment; set the "
+            "fields of the environment to the suite's with --env."
         )
     return suite
 

@@ -8,7 +8,7 @@ from rlgen.cli.options import flag, option, parse, positional
 ABOUT = (
     "Convert an LPG-like update rule to a rule file. The rule is given as arrays (.npz, or .npy of "
     "one vector) and a JSON file that describes them. The JSON contains `shapes` (by name, in "
-    "order), `convention` (ascent or descent of the target times log-probability) and, if they "
+    "order), `convention` (ascent or descent on the target times log-probability) and, if they "
     "differ from the released code, `inputs` and `layout`. Unknown values are rejected."
 )
 

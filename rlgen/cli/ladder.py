@@ -9,10 +9,10 @@ from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
     "Evaluate runs on the protocol ladder. V0: training levels; V1: new levels of the same "
-    "distribution; V2: levels beyond the training range; V3: new combinations. The levels of all "
-    "streams are disjoint. Test streams are sealed: each access is counted in the run's folder. "
-    "With --validation, evaluate on V0 and on validation levels, which are not sealed. With --env "
-    "and no run, print the ladder of the environment."
+    "distribution; V2: levels beyond the training range; V3: new combinations. These sets, called "
+    "streams, share no levels. Test streams are sealed: each access is counted in the run's "
+    "folder. With --validation, evaluate on V0 and on validation levels, which are not sealed. "
+    "With --env and no run, print the ladder of the environment."
 )
 FILES = ("ladder.json", "ladder.csv", "report.html")
 
@@ -228,7 +228,10 @@ def _fields() -> list[Field]:
         option(int, 10, "attempts", "episodes per level and seed"),
         option(str, "V0,V1,V2,V3", "rungs", "rungs to evaluate"),
         option(
-            str, "", "few-shot", "also adapt; score after these numbers of updates, e.g. 0,1,2,5"
+            str,
+            "",
+            "few-shot",
+            "also train agents on each rung; score after these numbers of updates, e.g. 0,1,2,5",
         ),
         option(int, 16, "adapt-levels", "levels per rung to adapt on; at most half of the rung"),
         flag("validation", "use only V0 and the validation stream, which is not sealed"),

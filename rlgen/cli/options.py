@@ -195,7 +195,9 @@ def _unknown(given: str, flags: list[str]) -> str:
     if not name.startswith("-"):
         return f"unexpected argument {given!r}"
     if name == "--sampler":
-        return "unknown option '--sampler'; recipes set it: write a recipe for another sampler"
+        return (
+            "unknown option '--sampler': the recipe sets the sampler; to change it, write a recipe"
+        )
     return f"unknown option {name!r}; {nearest(name.replace('_', '-'), flags)}"
 
 

@@ -133,7 +133,7 @@ def _check(env: OneLevel) -> None:
     except TypeError as error:  # raised by JAX where Python needs a concrete value
         raise ValueError(
             f"{env.name} reads its params as Python values, or fails if they are arrays; "
-            f"move what decides shapes or branches to its constructor ({error})"
+            f"set the params that determine shapes or branches in its constructor ({error})"
         ) from error
     if jax.tree.structure(state) != jax.tree.structure(after):
         raise ValueError(f"{env.name}: the state after a step has other fields than after a reset")

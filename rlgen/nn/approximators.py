@@ -116,7 +116,8 @@ class Conv(Approximator):
             shapes = ", ".join(str(leaf.shape) for leaf in _leaves(env))
             raise ValueError(
                 "a convolution needs an image [height, width, channels] of at least 3 by 3 cells "
-                f"in the observation; {type(env).__name__} shows {shapes}. Choose MLP() instead."
+                f"in the observation, but {type(env).__name__} has arrays of shape {shapes}. Use "
+                "MLP() instead."
             )
 
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:

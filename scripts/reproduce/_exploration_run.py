@@ -196,7 +196,7 @@ def _look(
 
     Returns:
         The solve rate on new levels, and the visits and raw bonuses of the first seed's agent on
-        the first level of each value.
+        the first level of each value of the dial.
     """
     student: Any = curriculum.student
     env = student.env

@@ -1,4 +1,8 @@
-"""Tasks of the exploration study, each with its dial, training length and bonuses."""
+"""Tasks of the exploration study.
+
+A task names its environment, its dial (the parameter that controls how much structure its levels
+share), the number of training steps and the bonuses.
+"""
 
 from _exploration_run import Task
 

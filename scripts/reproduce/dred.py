@@ -114,7 +114,7 @@ def _parse(arguments: Sequence[str] | None) -> Any:
 
 
 def _steps(method: str, options: Any) -> int:
-    """Return a method's total env steps such that it is trained on `options.steps` of them."""
+    """Return a method's total env steps, of which `options.steps` train the agent."""
     spec = RunSpec(recipe=METHODS[method][0], env=options.env, preset=options.preset)
     overrides = {}
     words = shlex.split(METHODS[method][1])

@@ -293,25 +293,13 @@ def test_links_out_of_the_documentation(hooks):
     assert page(ROOT / "tests" / "project" / "test_docs.py") == ""
 
 
-GLOSSARY = [
-    "slot",
-    "queue",
-    "level",
-    "task",
-    "student",
-    "learner",
-    "run",
-    "recipe",
-    "preset",
-    "suite",
-    "rung",
-    "lifetime",
-]  # at least
+GLOSSARY = {"slot", "queue", "level", "task", "student", "learner"}
+GLOSSARY |= {"run", "recipe", "preset", "suite", "rung", "lifetime"}
 
 
 def test_the_glossary_has_the_terms_that_pages_use(hooks):
     terms = hooks.glossary()
-    assert {*GLOSSARY} <= {*terms}
+    assert GLOSSARY <= {*terms}
     assert [*terms] == sorted(terms, key=str.lower)
     assert all(page in PAGES for page in terms.values() if page)
 
@@ -332,10 +320,10 @@ def test_the_first_occurrence_of_a_term_is_linked(hooks):
 
 def test_an_interval_does_not_break_between_its_bounds(hooks, monkeypatch):
     page = SimpleNamespace(file=SimpleNamespace(src_uri="results.md"), meta={})
-    text = "Solved: 3 % [−1, +4.5], see [1, 2](x.md) and `[1, 2]`.\n"
+    text = "Solved: 3 % [\u22121, +4.5], see [1, 2](x.md) and `[1, 2]`.\n"
     monkeypatch.setattr(hooks, "_link", lambda found, at: found[0])
     shown = hooks.on_page_markdown(text, page, None, None)
-    assert "[−1,\u00a0+4.5]" in shown and "[1, 2](x.md)" in shown and "`[1, 2]`" in shown
+    assert "[\u22121,\u00a0+4.5]" in shown and "[1, 2](x.md)" in shown and "`[1, 2]`" in shown
 
 
 def test_what_a_page_would_fetch(hooks):

@@ -130,7 +130,7 @@ def intrinsic_dimension(points: Float[np.ndarray, "N F"], num_neighbours: int = 
 def resolution(points: Float[np.ndarray, "N F"], right: Bool[np.ndarray, "N A"]) -> float:
     """Resolution δ: the smallest distance between two points without a common right answer.
 
-    It is 0 if two such points coincide, and infinite if every two points share a right answer.
+    It is 0 if two such points coincide, and infinite if any two points share a right answer.
     """
     least = math.inf
     for start in range(0, len(points), _ROWS):

@@ -191,7 +191,7 @@ def to_csv(found: Compared) -> str:
 
 
 def matrix_figure(ranking: Ranking, names: Sequence[str], theme: str = "light") -> Figure:
-    """Draw the probability that a seed of the row's method beats one of the column's as a matrix.
+    """Draw the matrix of probabilities that a seed of the row's method beats one of the column's.
 
     Numbers are shown for at most `MOST_NUMBERED` methods, and intervals for at most five.
     """

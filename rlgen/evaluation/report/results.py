@@ -142,7 +142,7 @@ def read(folder: Path | str) -> Results:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a results file that rlgen wrote, or is damaged") from error
     if found != FORMAT:
-        raise ValueError(f"{path} has format {found!r}; this rlgen reads {FORMAT!r}")
+        raise ValueError(f"{path} has format {found!r}; this version of rlgen reads {FORMAT!r}")
     try:
         with np.load(folder / "episodes.npz", allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}

@@ -309,10 +309,10 @@ def _check_numbers(*scores: np.ndarray) -> None:
             continue
         place = [int(i) for i in np.argwhere(missing)[0]]
         raise ValueError(
-            f"the score of run {run} (counted from 0) at {place} is not a number (the indices are "
-            f"seed, level and, if there is a third, attempt); {int(missing.sum())} of its {x.size} "
-            "scores are NaN. Evaluate the missing episodes, or leave out the whole seed or level "
-            "and report it"
+            f"the score of run {run} at {place} is not a number; {int(missing.sum())} of the "
+            f"run's {x.size} scores are NaN. The indices are seed, level and, if there is a third, "
+            "attempt; like the run's number they start at 0. Evaluate the missing episodes, or "
+            "leave out the whole seed or level and report it"
         )
 
 

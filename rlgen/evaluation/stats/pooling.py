@@ -80,8 +80,8 @@ def check_method(name: str, runs: Sequence[Opened]) -> None:
     """Check that runs belong to one method: equal settings and different seeds.
 
     Raises:
-        ValueError: A setting, the budget or the update differs, or a seed occurs twice. The message
-            names the runs.
+        ValueError: A setting, the budget or the update of the checkpoint differs, or a seed occurs
+            twice. The message names the runs.
     """
     first = runs[0]
     for other in runs[1:]:

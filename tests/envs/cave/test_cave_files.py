@@ -75,7 +75,7 @@ def changed(name, row, value):
     ("changes", "said"),
     [
         ({"goal": None}, r"lacks the array goal; it has tiles, start$"),
-        ({name: x[:0] for name, x in arrays().items()}, "holds no levels$"),
+        ({name: x[:0] for name, x in arrays().items()}, "contains no levels$"),
         (
             {"tiles": np.zeros((4, 7, 6), np.uint8)},
             "have 7 x 6 cells .* 5 x 5; set height=7 and wid",

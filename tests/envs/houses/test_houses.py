@@ -309,7 +309,7 @@ def test_pictures_show_walls_the_agent_and_what_was_seen(drawn, played):
         ({"size": 65}, "size=65 is not in"),
         ({"min_side": 1}, r"min_side=1 is not in 2 \.\. 41"),
         ({"max_steps": 0}, "max_steps=0 is not in 1"),
-        ({"num_rooms": (6, 16)}, r"num_rooms=\(6, 16\) .* from 2 to 15 with size=41"),
+        ({"num_rooms": (6, 16)}, r"num_rooms=\(6, 16\) .* in 2 \.\. 15 for size=41"),
         ({"num_rooms": (7, 6)}, r"num_rooms=\(7, 6\)"),
         ({"num_rooms": (1, 1)}, r"num_rooms=\(1, 1\)"),
     ],

@@ -118,5 +118,5 @@ def test_vaults_that_cannot_be_are_refused(fields, message):
 
 def test_a_vault_without_a_fitting_solution_is_refused():
     env = vault.build(columns=2, rows=2)  # too few rooms on the path for three doors
-    with pytest.raises(ValueError, match=r"solved in 180 \.\. 320 steps; take more rooms"):
+    with pytest.raises(ValueError, match=r"needs 180 \.\. 320 steps; use more rooms"):
         env.sample_level(jax.random.key(0))

@@ -230,7 +230,7 @@ def test_what_would_sort_or_count_a_missing_score_away_refuses_it(statistic):
     x = np.ones((3, 8))
     x[2, 5] = np.nan
     rest = {"performance_profile": [np.array([0.5])], "probability_of_improvement": [x]}
-    with pytest.raises(ValueError, match=r"run 0 .* at \[2, 5\] is not a number"):
+    with pytest.raises(ValueError, match=r"run 0 at \[2, 5\] is not a number"):
         getattr(bootstrap, statistic)(x, *rest.get(statistic, []))
 
 
@@ -238,9 +238,9 @@ def test_what_would_sort_or_count_a_missing_score_away_refuses_it(statistic):
 def test_an_interval_of_scores_with_a_missing_attempt_is_refused_with_its_place(over):
     x, y = np.ones((2, 3, 4)), np.ones((2, 3, 4))
     y[1, 0, 3] = np.nan
-    with pytest.raises(ValueError, match=r"run 1 .* at \[1, 0, 3\] .*; 1 of its 24"):
+    with pytest.raises(ValueError, match=r"run 1 at \[1, 0, 3\] .*; 1 of the run's 24"):
         Bootstrap(over, reps=10).interval(_rng(), difference(mean), x, y)
-    with pytest.raises(ValueError, match=r"run 1 .* at \[1, 0, 3\]"):
+    with pytest.raises(ValueError, match=r"run 1 at \[1, 0, 3\]"):
         Bootstrap(over, reps=10).gap(_rng(), x, y)
 
 
