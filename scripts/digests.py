@@ -69,7 +69,8 @@ that it knows, so an entry may stay after both trees have the new name.
 """
 
 CLOCK = ("wall_seconds", "compile_seconds", "steps_per_second")  # metrics that are not compared
-BESIDE = "versions"  # package versions, the part of an evaluation that is not compared
+TEXTS = ("versions", "meaning", "of_levels")
+"""Parts of an evaluation that are not compared: package versions and descriptions of intervals."""
 NUM_SHOWN = 20  # differences shown per part of a run
 NUM_LINES = 20  # last lines of a failed command's error output that are shown
 
@@ -296,7 +297,7 @@ def _evaluate(tree: Tree) -> Found:
 
 
 def _without_beside(values: Values) -> Values:
-    return {name: x for name, x in values.items() if BESIDE not in name.split(".")}
+    return {name: x for name, x in values.items() if not {*TEXTS} & {*name.split(".")}}
 
 
 def _checkpoint(run: Path) -> Values:

@@ -50,11 +50,7 @@ class Level:
 
 @dataclass(frozen=True)
 class CartPole(PhysicsFamily):
-<<<<<<< HEAD
     """Family of cart-poles; a field `(low, high)` is the training range of a parameter.
-=======
-    """Family of carts with poles; a field `(low, high)` is a parameter's range in training levels.
->>>>>>> dc92ff7efdeee28656ea05d85b291ab0300b1c39
 
     Episodes start with all four entries of the state uniform in -0.05 .. 0.05.
     """

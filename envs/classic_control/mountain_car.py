@@ -40,11 +40,7 @@ class Level:
 
 @dataclass(frozen=True)
 class MountainCar(PhysicsFamily):
-<<<<<<< HEAD
     """Family of mountain cars; a field `(low, high)` is the training range of a parameter.
-=======
-    """Family of cars on hills; a field `(low, high)` is a parameter's range in training levels.
->>>>>>> dc92ff7efdeee28656ea05d85b291ab0300b1c39
 
     Episodes start at rest, at a position uniform in -0.6 .. -0.4.
     """

@@ -42,11 +42,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Pendulum(PhysicsFamily):
-<<<<<<< HEAD
     """Family of pendulums; a field `(low, high)` is the training range of a parameter.
-=======
-    """Family of rods; a field `(low, high)` is a parameter's range in training levels.
->>>>>>> dc92ff7efdeee28656ea05d85b291ab0300b1c39
 
     Episodes start at a uniform angle, with an angular velocity uniform in -1 .. 1.
     """

@@ -54,15 +54,11 @@ def unseen_levels(env: Any, sampler: Any, num: int) -> LevelSet | None:
 
 
 def _fresh(env: LevelEnv, chosen: LevelSet, num: int) -> LevelSet | None:
-<<<<<<< HEAD
-    """Sample levels outside the set, in at most `_ROUNDS` batches: a small family may run out."""
-=======
     """Sample distinct levels of the family that are not in the set.
 
     Sampling stops when `num` are found, or after `_ROUNDS` rounds, as a small family may have
     fewer.
     """
->>>>>>> dc92ff7efdeee28656ea05d85b291ab0300b1c39
 
     @jax.jit
     def sample(keys: Key) -> tuple[PyTree, Array]:
