@@ -78,9 +78,7 @@ class DREDState(NamedTuple):
     buffer: LevelBuffer  # its first M rows always hold the set
     num_met: Int[Array, ""]  # number of levels of the set assigned so far; equal for all seeds
     num_updates: Int[Array, ""]
-    explore_next: Bool[
-        Array, ""
-    ]  # True if the next update evaluates proposals; equal for all seeds
+    explore_next: Bool[Array, ""]  # True if proposals are evaluated next; equal for all seeds
     easiest: Int[Array, " P"]  # rows of the P easiest levels of the last replay, padded with -1
     shift_gap: Float[Array, ""]  # see `DRED.metrics`; after the last update
 
