@@ -1,4 +1,4 @@
-"""LPG: meta-learns an update rule from agents on random levels, by meta-gradients.
+"""LPG: learns an update rule by meta-gradients, from agents that train on random levels.
 
 Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms".
 """
