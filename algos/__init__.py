@@ -1,4 +1,4 @@
-"""Learners, samplers, scores and recipes; import as `rlgen.algos`."""
+"""Learners, samplers, scores and recipes; import this package as `rlgen.algos`."""
 
 if __name__ != "rlgen.algos":
     raise ImportError(

@@ -1,4 +1,8 @@
-"""Distributions over the kinds of a grid's cells, and over places on its free cells."""
+"""Distributions over the kinds of a grid's cells, and over places on the free cells.
+
+A place is one cell of the grid, such as the goal. The kinds on which a place may lie are called
+free; a cell of a free kind is called free too. `rlgen.codec` defines these parts of levels.
+"""
 
 from collections.abc import Sequence
 
@@ -36,9 +40,10 @@ def log_likelihood(
     value: Int[Array, "H W"],
     under: Bool[Array, "H W"],
 ) -> Float[Array, ""]:
-    """Mean over cells of the log-likelihood of their kinds.
+    """Mean over cells of the log-likelihood of each cell's kind.
 
-    Under a place the kind is unspecified; the target there is uniform over the free kinds.
+    If a place lies on a cell, the cell's kind is unspecified. The target of such a cell is uniform
+    over the free kinds.
 
     Args:
         cells: Description of the grid.
@@ -63,7 +68,7 @@ def is_right(
 ) -> Bool[Array, "H W"]:
     """Return a mask of the cells whose most likely kind is correct.
 
-    Under a place, every free kind is correct.
+    If a place lies on a cell, every free kind is correct.
     """
     likeliest = logits.argmax(-1)
     return jnp.where(under, is_free(cells, likeliest), likeliest == value)
@@ -74,13 +79,14 @@ def sample(
 ) -> tuple[Int[Array, "H W"], Bool[Array, "H W"]]:
     """Sample the kind of each cell; return the kinds and a mask of the free cells.
 
-    A cell is free if the free kinds have more than half of its probability.
+    A cell is free if its probabilities of the free kinds add up to more than one half. Its kind is
+    then sampled among the free kinds, and otherwise among the other kinds.
     """
     of_free = free_kinds(cells)[None, None]
     free_prob = jnp.where(of_free, jax.nn.softmax(logits), 0.0).sum(-1)
-    # Free or not: the more probable of the two, not sampled. Only the kind is sampled below.
+    # A cell is free or not by the more probable of the two cases. Only the kind is sampled, below.
     chosen = free_prob > 0.5
-    # If no kind or every kind is free, only one group has finite logits.
+    # If no kind is free, or every kind is free, only one group of kinds can be chosen.
     if cells.free == () or len(cells.free) == len(cells.kinds):
         chosen = jnp.full_like(chosen, bool(cells.free))
     return (
@@ -96,7 +102,7 @@ def sample_place(
     taken: Sequence[Int[Array, ""]],
     shunned: Sequence[Int[Array, ""]],
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
-    """Sample a place on the free cells; return it and its most likely cell.
+    """Sample a place on the free cells; also return the most likely cell.
 
     Args:
         key: Consumed.
@@ -112,8 +118,9 @@ def sample_place(
     open_cells = ~marked(taken, free.size)
     legal = free & open_cells
     wanted = legal & ~marked(shunned, free.size)
-    # First choice: by the logits. If no cell is wanted, all logits are -inf and the second choice
-    # is used: uniform over the legal cells, or else over all cells that are not taken.
+    # The first choice follows the logits of the wanted cells. If no cell is wanted, the second
+    # choice is used. It is uniform over the legal cells or, without a legal cell, over all cells
+    # that are not taken.
     first = jax.random.categorical(key_choice, jnp.where(wanted, logits, -jnp.inf))
     rest = jnp.where(legal.any(), legal, open_cells)
     second = jax.random.categorical(key_rest, jnp.where(rest, 0.0, -jnp.inf))

@@ -42,19 +42,19 @@ class Generator(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A fitted model; proposals do not need the encoder, see `fitted._replace(encoder=())`."""
+    """A fitted model; `fitted._replace(encoder=())` drops the encoder, not needed for proposals."""
 
     generator: Generator
     encoder: PyTree = ()
 
 
 class Saved(NamedTuple):
-    """Content of a file: a model, its fitted parameters, and their origin."""
+    """Content of a file: a model, its fitted parameters, and the origin of the parameters."""
 
     model: LevelModel
     fitted: Fitted
     env_name: str
-    digest: str  # of the levels, see `digest_of`
+    digest: str  # digest of the levels, see `digest_of`
     version: str  # version of rlgen that fitted the model
 
 
@@ -67,7 +67,7 @@ class _File(NamedTuple):
 
 
 def digest_of(hashes: UInt32[Array, "M 2"] | UInt32[np.ndarray, "M 2"]) -> str:
-    """Return a SHA-256 digest that identifies a set: equal for equal levels in equal order."""
+    """Return a SHA-256 digest; it is equal for sets with equal levels in equal order."""
     # Little-endian, so that the digest does not depend on the machine.
     return hashlib.sha256(np.ascontiguousarray(hashes, "<u4").tobytes()).hexdigest()
 
@@ -98,7 +98,7 @@ def save_model(
     }
     arrays = {name: np.asarray(x) for name, x in _named(fitted).items()}
     arrays["header"] = np.asarray(json.dumps(header))
-    # An open file, as `savez` would append ".npz" to a path without it.
+    # `savez` gets an open file, because it would append ".npz" to a path that lacks this suffix.
     with Path(path).open("wb") as file:
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
@@ -111,16 +111,16 @@ def load_model(path: Path | str, env: LevelEnv | None = None) -> Saved:
         env: Environment whose levels the model proposes; by default the one named in the file.
 
     Raises:
-        ValueError: If the file is missing, damaged, has another format, holds a model unknown to
-            this version of rlgen, or was fitted on levels with other parts.
+        ValueError: If the file is missing or damaged, if it has another format, if this version of
+            rlgen does not know the model, or if the model was fitted on levels with other parts.
     """
     file = _read(path)
     header = file.header
     known = registry.names("level-models")
     if header["model"] not in known:
         raise ValueError(
-            f"{file.path} contains a model of kind {header['model']!r}; this version of rlgen "
-            f"reads {', '.join(known)}"
+            f"{file.path} contains the level model {header['model']!r}, but this version of rlgen "
+            f"reads only {', '.join(known)}"
         )
     try:
         its_env: LevelEnv = registry.make_env(header["env"]) if env is None else env
@@ -128,7 +128,7 @@ def load_model(path: Path | str, env: LevelEnv | None = None) -> Saved:
         model = registry.load("level-models", header["model"]).build(its_env)
         model = config.override(model, header["fields"])
     except ValueError as error:
-        # Errors from the registry or the config do not name the file; others already do.
+        # Errors from the registry or the config do not name the file; other errors do.
         text = str(error)
         raise ValueError(text if str(file.path) in text else f"{file.path}: {text}") from error
     fitted = _fitted(file, model, its_env, header["encoder"])
@@ -140,16 +140,17 @@ def load_fitted(path: Path | str, model: LevelModel, env: LevelEnv) -> Fitted:
 
     Args:
         path: Path of the file, or of the folder written by `rlgen fit-generator`.
-        model: Model of the same kind and sizes, which will propose with the parameters.
-        env: Environment whose levels it proposes.
+        model: Model that will use the parameters; kind and sizes must equal those in the file.
+        env: Environment whose levels the model proposes.
 
     Raises:
-        ValueError: As for `load_model`, or if kind or sizes differ from those of `model`.
+        ValueError: In the cases that `load_model` lists, or if the kind or the sizes in the file
+            differ from those of `model`.
     """
     file = _read(path)
     if file.header["model"] != _kind_of(model):
         raise ValueError(
-            f"{file.path} contains a model of kind {file.header['model']!r}, but kind "
+            f"{file.path} contains the level model {file.header['model']!r}, but "
             f"{_kind_of(model)!r} is required"
         )
     _check_parts(file, env)
@@ -170,14 +171,16 @@ def _read(path: Path | str) -> _File:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays["header"]))
         form = header["format"]
-    # Everything that a damaged zip, array or header can raise.
+    # All exceptions that a damaged zip, array or header can raise.
     except (
         *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError),
         *(zipfile.BadZipFile, zlib.error, NotImplementedError),
     ) as error:
         raise ValueError(damaged) from error
     if form != FORMAT:
-        raise ValueError(f"{path} has format {form!r}; this version of rlgen reads {FORMAT!r}")
+        raise ValueError(
+            f"{path} has the format {form!r}, but this version of rlgen reads only {FORMAT!r}"
+        )
     if not all(isinstance(header.get(name), kind) for name, kind in wanted.items()):
         raise ValueError(damaged)
     return _File(path, header, arrays)
@@ -190,18 +193,20 @@ def _check_parts(file: _File, env: LevelEnv) -> None:
     theirs, ours = file.header["parts"], _described(codec)
     if theirs == ours:
         return
-    # The first part that differs; if all common parts agree, the numbers of parts differ.
+    # Take the first pair of parts that differ. If there is no such pair, the numbers of parts
+    # differ.
     pairs = [(a, b) for a, b in zip(theirs, ours, strict=False) if a != b]
     stated, found = pairs[0] if pairs else (f"{len(theirs)} parts", f"{len(ours)} parts")
     raise ValueError(
-        f"{file.path} was fitted on levels of {file.header['env']}, which have {_words(stated)}; "
-        f"this environment has {_words(found)}. Fit a model on this environment's levels with "
-        "`rlgen fit-generator`, or use the environment with the fields that it had for the fit"
+        f"{file.path} was fitted on levels of {file.header['env']} with {_words(stated)}, but "
+        f"levels of this environment have {_words(found)}. Fit a model on levels of this "
+        "environment with `rlgen fit-generator`, or give the environment the fields that it had "
+        "when the model was fitted"
     )
 
 
 def _fitted(file: _File, model: LevelModel, env: LevelEnv, encoder: bool) -> Fitted:
-    """Return the arrays in the structure of the model, after a check of shapes and values."""
+    """Check shapes and values of the arrays, and return them in the structure of the model."""
     num_levels = max(1, file.header["num_levels"])  # tracing needs at least one level
     # `eval_shape` gives the expected structure and shapes without computing anything.
     like = jax.eval_shape(_blank(model, env, num_levels), jax.random.key(0))
@@ -219,7 +224,7 @@ def _fitted(file: _File, model: LevelModel, env: LevelEnv, encoder: bool) -> Fit
 
 
 def _blank(model: LevelModel, env: LevelEnv, num_levels: int) -> Callable[[Array], PyTree]:
-    """Return a function that creates an untrained model, to be traced for its shapes."""
+    """Return a function that creates an untrained model; tracing it gives the model's shapes."""
 
     def make(key: Array) -> PyTree:
         levels = jax.vmap(env.sample_level)(jax.random.split(key, num_levels))
@@ -229,14 +234,14 @@ def _blank(model: LevelModel, env: LevelEnv, num_levels: int) -> Callable[[Array
 
 
 def _kind_of(model: LevelModel) -> str:
-    """Return the name under which a model is registered, or its dotted path outside rlgen."""
+    """Return the registered name of a model or, for a model outside rlgen, its dotted path."""
     return registry.name_of("level-models", type(model).__module__)
 
 
 def _described(codec: LevelCodec) -> list[dict[str, Any]]:
     """Return the parts of levels as JSON values."""
     parts = [{"part": type(part).__name__, **dataclasses.asdict(part)} for part in codec.parts]
-    # The round trip turns tuples into lists, so that parts compare equal with those of a file.
+    # The round trip turns tuples into lists, as in the parts that are read from a file.
     return json.loads(json.dumps(parts))
 
 

@@ -1,13 +1,14 @@
-"""Graph VAE: encodes grid levels as graphs and proposes levels between known ones.
+"""Graph VAE: encodes grid levels as graphs and proposes levels between known levels.
 
-The encoder sums over neighbours in the graph of a level, whose edges also connect landmarks with
-their hub, and keeps the position of each cell. The decoder does not use the graph. A proposal
-interpolates between two levels of the set; it resembles them in layout and in the placement of
-landmarks.
+The nodes of the graph are the cells of the level. Edges connect neighbouring cells, and also
+landmarks (such as lava) with the hub (such as the goal). The encoder sums over neighbours in the
+graph and keeps the position of each cell. The decoder does not use the graph. A proposal
+interpolates between two levels of the set, and resembles these two levels in layout and in the
+placement of landmarks.
 
-Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", with the sizes and weights of its released code; the layers
-are those of Xu et al., 2019, "How Powerful are Graph Neural Networks?".
+Sources: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
+Data-Regularised Environment Design", with the sizes and weights of the code of these authors; Xu et
+al., 2019, "How Powerful are Graph Neural Networks?", for the layers.
 """
 
 from dataclasses import dataclass, field
@@ -34,9 +35,9 @@ __all__ = ["GraphEncoder", "GraphVAE", "build", "tiny"]
 class GraphVAE(VAEModel):
     """A variational autoencoder of levels with one grid of cells.
 
-    Differs from the original in three points: all levels of the set are fitted, not 90 % of them;
-    the last batch of an epoch is filled up instead of being smaller; and the number of proposals is
-    the number requested, not always six times `num_points`. The other fields are described in
+    Three points differ from the code of Garcin et al. All levels of the set are fitted, not 90 % of
+    them. The last batch of an epoch is filled up instead of being smaller. The number of proposals
+    is the number requested, not always six times `num_points`. The other fields are described in
     `rlgen.algos.level_models.vae.VAEModel`.
 
     Attributes:
@@ -50,7 +51,7 @@ class GraphVAE(VAEModel):
     """
 
     learning_rate: float = 3.976e-4
-    holdout: float = 0.0  # the original holds out 0.1 of the levels and does not use them
+    holdout: float = 0.0  # Garcin et al. hold out 0.1 of the levels and do not use these levels
     num_layers: int = 3
     width: int = 12
     hidden_size: int = 256
@@ -64,7 +65,7 @@ class GraphVAE(VAEModel):
         grids = [part.name for part in self.codec.parts if isinstance(part, Cells)]
         if len(grids) != 1:
             raise ValueError(
-                f"GraphVAE: levels must have one grid of cells, these have {len(grids)} "
+                f"GraphVAE: levels must have one grid of cells, but these levels have {len(grids)} "
                 f"({', '.join(grids) or 'only ' + ', '.join(p.name for p in self.codec.parts)}); "
                 "use mlp-vae, which accepts any levels"
             )
@@ -81,7 +82,7 @@ class GraphVAE(VAEModel):
 
 
 class GraphEncoder(nn.Module):
-    """Encoder from the parts of levels to their latents.
+    """Encoder that maps the parts of each level to a latent, through the graph of the level.
 
     Attributes:
         parts: Parts of a level; exactly one is of type `Cells`.
@@ -116,8 +117,8 @@ class GraphEncoder(nn.Module):
         # Flattening instead of pooling keeps the position of each cell.
         flat = jnp.concatenate(known, -1).reshape(nodes.shape[0], -1)
         hidden = Linear(self.hidden_size)(jnp.concatenate([flat, *self._others(values)], -1))
-        # As in the released code, ReLU precedes the normalisation here and follows it in the layers
-        # above.
+        # As in the code of Garcin et al., ReLU precedes the normalisation here. In the layers
+        # above, ReLU follows the normalisation.
         hidden = NormRelu(relu_first=True)(hidden, training)
         return Posterior(self.num_latents)(hidden)
 
@@ -149,7 +150,7 @@ class _Isomorphism(nn.Module):
         x = (1 + own) * x + jax.vmap(sum_neighbours)(graphs, x)
         for _ in range(2):
             x = NormRelu()(Linear(self.width, use_bias=False)(x), training)
-        # A third normalisation, after the MLP's two, is part of the released layer.
+        # In the code of Garcin et al., the layer has this third normalisation after the MLP's two.
         return NormRelu()(x, training)
 
 

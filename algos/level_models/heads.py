@@ -1,8 +1,8 @@
-"""Heads of the decoder: the distribution of each part of a level, and sampling from all of them.
+"""Heads of the decoder: the distribution of each part of a level, and sampling of whole levels.
 
-Each head reads its own slice of the outputs. The distribution of a place depends on the parts
-before it: on the true parts when a likelihood is computed, on the sampled parts when a level is
-generated.
+`rlgen.codec` defines the parts. A place is one cell of a grid, such as the goal. Each head reads a
+separate slice of the decoder's outputs. The distribution of a place depends on earlier parts. These
+are the true parts when a likelihood is computed, and the sampled parts when a level is generated.
 """
 
 from dataclasses import dataclass
@@ -30,8 +30,8 @@ class Heads:
         objective: Scale of numbers, and the weight of each kind of part.
 
     Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-    Data-Regularised Environment Design"; its heads for cells and places, generalised to any
-    environment.
+    Data-Regularised Environment Design". Their heads for cells and places are generalised here to
+    any environment.
     """
 
     parts: tuple[Part, ...]
@@ -55,10 +55,11 @@ class Heads:
         return sum(self._sizes())
 
     def log_likelihood(self, outputs: Outputs, values: Values) -> dict[str, Float[Array, ""]]:
-        """Return the log-probability of each part of one level, given the parts before it.
+        """Return the log-probability of each part of one level, given the earlier parts.
 
-        Cells, flags and numbers are averaged, so that the weight of a part does not depend on its
-        size. Under a place the target is uniform over the free kinds.
+        The log-probabilities of the cells, flags or numbers of one part are averaged, so that the
+        weight of a part does not depend on its size. For a cell on which a place lies, the target
+        is uniform over the free kinds.
         """
         found, heads = {}, self._split(outputs)
         for part in self.parts:
@@ -67,7 +68,7 @@ class Heads:
                 under = self.under_places(part, values)
                 found[part.name] = cell_heads.log_likelihood(part, head, value, under)
             elif isinstance(part, Place):
-                # Masked logits: the probability is distributed over legal cells only.
+                # The logits are masked, so that only legal cells have probability.
                 legal = self._true_mask(part, values)
                 found[part.name] = jax.nn.log_softmax(jnp.where(legal, head, -jnp.inf))[value]
             elif isinstance(part, Choice):
@@ -90,11 +91,12 @@ class Heads:
     def sample(self, key: Key, outputs: Outputs) -> Values:
         """Sample the parts of a level in their order; all places are legal.
 
-        A cell is free if and only if the free kinds have more than half of its probability; its
-        kind is then sampled from the free kinds, otherwise from the other kinds. A place is sampled
-        on a free cell. It does not share the cell of a place in `apart_from`, and avoids the most
-        likely cells of those places. If no such cell exists, it is placed on any other free cell.
-        If no free cell is available, it is placed on any other cell, which then becomes free.
+        A cell is free if and only if its probabilities of the free kinds add up to more than one
+        half. The kind of a free cell is sampled among the free kinds, that of any other cell among
+        the other kinds. A place never shares the cell of a place in its `apart_from`. If possible,
+        a place lies on a free cell that is not the most likely cell of a place in `apart_from`. If
+        no such cell exists, the place lies on another free cell. If no free cell is left either,
+        the place lies on any other cell, which then becomes free.
         """
         made: Values = {}
         free: dict[str, Bool[Array, " C"]] = {}  # free cells of each grid, by name
@@ -123,10 +125,11 @@ class Heads:
         return self._cleared(made)
 
     def accuracy(self, outputs: Outputs, values: Values) -> dict[str, Float[Array, ""]]:
-        """Return the fraction of each part's most likely values that agree with a level.
+        """Return, for each part, the fraction of its most likely values that agree with a level.
 
-        For numbers it is the mean absolute error instead. A place is predicted among its legal
-        cells, given the true parts before it. Under a place all free kinds count as correct.
+        For numbers, the result is the mean absolute error instead. A place is predicted among its
+        legal cells, given the earlier true parts. For a cell on which a place lies, every free kind
+        counts as correct.
         """
         found, heads = {}, self._split(outputs)
         for part in self.parts:
@@ -158,8 +161,8 @@ class Heads:
     def _true_mask(self, place: Place, values: Values) -> Bool[Array, " C"]:
         """Return a mask of the legal cells of a place, given the true cells and earlier places.
 
-        The cells under all places count as free. The true cell of the place is always legal, so
-        that its log-probability is finite.
+        Every cell on which a place lies counts as free. The true cell of the place is always legal,
+        so that the place's log-probability is finite.
         """
         cells = self._cells_of(place)
         free = cell_heads.is_free(cells, values[cells.name]) | self.under_places(cells, values)
@@ -168,7 +171,7 @@ class Heads:
         return legal.at[values[place.name]].set(True)
 
     def _cleared(self, made: Values) -> Values:
-        """Set the cells under every place to the first free kind, which denotes an empty cell."""
+        """Set each cell on which a place lies to the first free kind, which means an empty cell."""
         for part in (part for part in self.parts if isinstance(part, Cells)):
             under = self.under_places(part, made)
             nothing = part.kinds.index(part.free[0]) if part.free else 0
@@ -193,7 +196,7 @@ class Heads:
         return part.size
 
     def _split(self, outputs: Outputs) -> dict[str, Array]:
-        """Split the outputs by part; those of cells have shape [H, W, K]."""
+        """Split the outputs by part; the outputs of cells have shape [H, W, K]."""
         cuts = np.cumsum(self._sizes())[:-1]
         heads = dict(zip([p.name for p in self.parts], jnp.split(outputs, cuts), strict=True))
         for part in self.parts:
@@ -207,7 +210,7 @@ def _check_cells(cells: Cells, known: dict[str, Part]) -> None:
         strange = [kind for kind in getattr(cells, field) if kind not in cells.kinds]
         if strange:
             raise ValueError(
-                f"{cells.name}: {field} has {strange[0]!r}, which is not one of its kinds"
+                f"{cells.name}: {field} has {strange[0]!r}, which is not in kinds={cells.kinds}"
             )
     hub = known.get(cells.hub)
     if cells.hub and not (isinstance(hub, Place) and hub.on == cells.name):
@@ -217,7 +220,10 @@ def _check_cells(cells: Cells, known: dict[str, Part]) -> None:
 def _check_place(place: Place, earlier: dict[str, Part]) -> None:
     cells = earlier.get(place.on)
     if not isinstance(cells, Cells) or not cells.free:
-        raise ValueError(f"{place.name}: on={place.on!r} must name earlier cells with free kinds")
+        raise ValueError(
+            f"{place.name}: on={place.on!r} must name earlier cells, that is, a part of type Cells "
+            "with free kinds"
+        )
     for name in place.apart_from:
         # Only earlier places: parts are generated in order.
         other = earlier.get(name)

@@ -27,8 +27,8 @@ class Linear(nn.Module):
         """Apply the layer."""
         bound = 1 / math.sqrt(x.shape[-1])
 
-        # An explicit bound: flax's initialisers derive it from the shape of the parameter, which
-        # for a bias does not contain the number of inputs.
+        # The bound is explicit, because flax's initialisers derive it from the parameter's shape.
+        # The shape of a bias does not contain the number of inputs.
         def uniform(key: Key, shape: tuple[int, ...], _: object = None) -> Array:
             return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
@@ -37,9 +37,9 @@ class Linear(nn.Module):
 
 
 class NormRelu(nn.Module):
-    """Batch normalisation over all axes except the last, and ReLU, in the given order.
+    """Batch normalisation over all axes except the last, followed or preceded by a ReLU.
 
-    Training uses the statistics of the batch, evaluation the running means with momentum 0.9.
+    Training uses the statistics of the batch. Evaluation uses running means with momentum 0.9.
     """
 
     relu_first: bool = False
@@ -47,7 +47,8 @@ class NormRelu(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"], training: bool) -> Float[Array, "*B D"]:
         """Normalise and rectify."""
-        # flax's momentum weights the old statistics: 0.9 is PyTorch's default of 0.1.
+        # flax's momentum is the weight of the old statistics, PyTorch's that of the new statistics.
+        # The value 0.9 here is therefore PyTorch's default of 0.1.
         norm = nn.BatchNorm(use_running_average=not training, momentum=0.9, epsilon=1e-5)
         return norm(nn.relu(x)) if self.relu_first else nn.relu(norm(x))
 
@@ -72,7 +73,7 @@ class Decoder(nn.Module):
     Attributes:
         num_outputs: Number of outputs of all heads together, D.
         hidden_size: Size of both hidden layers.
-        normalize: Apply batch normalisation after the ReLU of each layer.
+        normalize: Apply batch normalisation after the ReLU of each hidden layer.
     """
 
     num_outputs: int

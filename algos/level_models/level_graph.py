@@ -1,12 +1,14 @@
-"""The graph of a level: its nodes are the cells; edges connect related cells.
+"""The graph of a level, in which the nodes are the cells and edges connect related cells.
 
-Edges connect neighbouring cells that are both free or both not free, every landmark with the hub at
-any distance, and all places with each other. Two nodes have at most one edge, and no node has an
-edge to itself.
+Two neighbouring cells have an edge if both are free or both are not free. Every landmark has an
+edge to the hub, at any distance. All places have edges to each other. Two nodes have at most one
+edge, and no node has an edge to itself. `rlgen.codec` explains places, landmarks and the hub.
 
-Source: Garcin et al., 2024, "DRED", whose landmarks are lava and moss and whose hub is the goal.
-Sums over neighbours are computed by shifts of the grid. The result equals the product with the
-matrix `adjacency`, takes two thirds of the time for 64 caves on a CPU, and needs no matrix.
+Sums over neighbours are computed by shifting the grid. The result equals the product with the
+matrix that `adjacency` returns. For 64 caves on a CPU, shifting takes two thirds of the time of the
+product, and no matrix is stored.
+
+Source: Garcin et al., 2024, "DRED", where the landmarks are lava and moss and the hub is the goal.
 """
 
 import itertools
@@ -26,11 +28,11 @@ STEPS = ((0, 1), (0, -1), (1, 1), (1, -1))
 class Graph(NamedTuple):
     """Graph of one level with C = H · W cells and P places."""
 
-    joined: Float[Array, "4 H W"]  # 1 if the cell has an edge to that neighbour
+    joined: Float[Array, "4 H W"]  # 1 if the cell has an edge to its neighbour in `STEPS`
     to_hub: Float[Array, " C"]  # 1 if the cell has an edge to the hub that is not in `joined`
     hub: Float[Array, " C"]  # 1 at the hub
     places: Float[Array, "P C"]  # one-hot position of each place
-    linked: Float[Array, "P P"]  # 1 between places that no other edge connects
+    linked: Float[Array, "P P"]  # 1 for pairs of places whose edge is not in `joined`
 
 
 def features(
@@ -38,7 +40,7 @@ def features(
 ) -> Float[Array, "C F"]:
     """Return the node features: one-hot kind of each cell, then one column per place.
 
-    A cell under a place has no kind, only the columns of its places.
+    If places lie on a cell, the cell has a 1 in the column of each of these places and no kind.
     """
     num_cells = layout.size
     under = marked(list(places.values()), num_cells)
@@ -48,7 +50,7 @@ def features(
 
 
 def graph_of(cells: Cells, layout: Int[Array, "H W"], places: dict[str, Int[Array, ""]]) -> Graph:
-    """Return the edges of one level."""
+    """Return the graph of one level."""
     num_cells = layout.size
     under = marked(list(places.values()), num_cells)
     free = jnp.asarray(free_kinds(cells))[layout] | under.reshape(layout.shape)
@@ -70,7 +72,7 @@ def graph_of(cells: Cells, layout: Int[Array, "H W"], places: dict[str, Int[Arra
 def sum_neighbours(graph: Graph, x: Float[Array, "C F"]) -> Float[Array, "C F"]:
     """Return the sum of `x` over the neighbours of each node."""
     total = _sum_of_shifts(graph.joined, x)
-    # The landmarks receive the hub's features, and the hub the sum over the landmarks.
+    # Each landmark receives the features of the hub. The hub receives the sum over the landmarks.
     spokes, hub = graph.to_hub[:, None], graph.hub[:, None]
     total = total + spokes * (hub * x).sum(0, keepdims=True)
     total = total + hub * (spokes * x).sum(0, keepdims=True)
@@ -84,7 +86,7 @@ def adjacency(graph: Graph) -> Float[Array, "C C"]:
 
 
 def _same(free: Bool[Array, "H W"], axis: int, way: int) -> Float[Array, "H W"]:
-    """Return 1 where the neighbour exists and both cells are free, or neither is."""
+    """Return 1 where the neighbour in one direction exists and both are free or both are not."""
     # `roll` wraps around, so cells whose neighbour lies outside the grid are masked.
     inside = np.ones(free.shape, bool)
     edge = [slice(None), slice(None)]
@@ -102,7 +104,7 @@ def _sum_of_shifts(joined: Float[Array, "4 H W"], x: Float[Array, "C F"]) -> Flo
 
 
 def _links(places: list[Int[Array, ""]], near: list[Float[Array, " C"]]) -> Float[Array, "P P"]:
-    """Return 1 between pairs of places that still need an edge; `near` marks existing edges."""
+    """Return 1 for pairs of places that still need an edge; `near` marks existing edges."""
     linked = jnp.zeros((len(places), len(places)))
     known = []
     for i, j in itertools.combinations(range(len(places)), 2):

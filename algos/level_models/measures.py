@@ -1,6 +1,8 @@
-"""Comparison of two sets of levels: distances to the hub, histograms, and divergences.
+"""Comparison of two sets of levels by distances, histograms and divergences.
 
-Runs on the host, in numpy, on the parts of many levels at once.
+The functions use numpy on the host and process many levels at once. A level consists of the parts
+that `rlgen.codec` defines. A place is one cell of a grid, such as the goal. The hub is the place
+from which distances are measured. Landmarks are kinds of cells whose positions depend on the hub.
 """
 
 from collections.abc import Sequence
@@ -17,10 +19,10 @@ NUM_BINS = 20
 def distances(
     free: Bool[np.ndarray, "M H W"], source: Int[np.ndarray, " M"]
 ) -> Float[np.ndarray, "M H W"]:
-    """Return the number of steps from a source to every cell; infinite if it is unreachable.
+    """Return the number of steps from a source cell to every cell; infinite for unreachable cells.
 
-    Paths lead over free cells. A cell that is not free is one step farther than its nearest
-    neighbour, free or not, but no path leads through it to a free cell.
+    Paths to free cells lead only over free cells. The distance to a cell that is not free is one
+    more than the smallest distance to one of its neighbours.
 
     Args:
         free: Mask of the free cells of M levels.
@@ -28,15 +30,15 @@ def distances(
     """
     num, height, width = free.shape
     steps = np.full((num, height * width), np.inf)
-    # One source per level: a pair of index arrays selects (m, source[m]).
+    # The pair of index arrays selects the cell source[m] in each level m.
     steps[np.arange(num), source] = 0
-    # First over free cells only; then from the result into the remaining cells.
+    # Spread first over the free cells only, then from these cells into the remaining cells.
     steps = _spread(steps.reshape(free.shape), free)
     return _spread(steps, ~free)
 
 
 def connected(parts: Sequence[Part], values: Values, cells: Cells) -> Bool[np.ndarray, " M"]:
-    """Return, per level, whether all places on a grid are reachable from the first one."""
+    """Return, for each level, whether all places on a grid are reachable from the first place."""
     names = [part.name for part in parts if isinstance(part, Place) and part.on == cells.name]
     free = free_cells(parts, values, cells)
     if len(names) < 2:
@@ -47,7 +49,7 @@ def connected(parts: Sequence[Part], values: Values, cells: Cells) -> Bool[np.nd
 
 
 def free_cells(parts: Sequence[Part], values: Values, cells: Cells) -> Bool[np.ndarray, "M H W"]:
-    """Return a mask of the free cells, including those where the start or the goal is."""
+    """Return a mask of the free cells, including every cell on which a place lies."""
     free = np.isin(values[cells.name], [cells.kinds.index(kind) for kind in cells.free])
     flat = free.reshape(len(free), -1)
     for part in parts:
@@ -59,7 +61,7 @@ def free_cells(parts: Sequence[Part], values: Values, cells: Cells) -> Bool[np.n
 def to_hub(
     parts: Sequence[Part], values: Values, cells: Cells
 ) -> dict[str, Float[np.ndarray, " K"]]:
-    """Return the distances to the hub of all landmarks, by kind, and of all free cells.
+    """Return the distances from the hub to all landmarks, by kind, and to all free cells.
 
     The values of all levels are concatenated; the key of the free cells is "free".
     """
@@ -73,9 +75,10 @@ def to_hub(
 def histograms(parts: Sequence[Part], values: Values) -> dict[str, Float[np.ndarray, " bins"]]:
     """Return the histograms by which sets of levels are compared, by name.
 
-    For cells: the distance of the landmarks of each kind to the hub, with unreachable landmarks in
-    the last bin, and the fraction of cells of each kind per level. For choices, the counts of the
-    options; for flags and numbers, one histogram per entry. Places have no histogram.
+    For each kind of landmark, a histogram counts landmarks by their distance from the hub;
+    unreachable landmarks are in the last bin. For each kind of cell, a histogram counts levels by
+    the fraction of cells that have this kind. A choice has one histogram of its options. Flags and
+    numbers have one histogram for each entry. Places have no histogram.
     """
     found: dict[str, np.ndarray] = {}
     for part in parts:
@@ -84,16 +87,16 @@ def histograms(parts: Sequence[Part], values: Values) -> dict[str, Float[np.ndar
 
 
 def divergence(a: Shaped[np.ndarray, " bins"], b: Shaped[np.ndarray, " bins"]) -> float:
-    """Jensen-Shannon divergence of two histograms, in bits: 0 if identical, 1 if disjoint.
+    """Jensen-Shannon divergence in bits between two histograms; NaN if one of them is empty.
 
-    NaN if one of the histograms is empty.
+    The divergence is 0 between identical histograms and 1 between disjoint ones.
 
     Source: Lin, 1991, "Divergence Measures Based on the Shannon Entropy".
     """
     if not a.sum() or not b.sum():
         return float("nan")
     p, q = a / a.sum(), b / b.sum()
-    middle = (p + q) / 2  # positive wherever p or q is, so the entropies below are finite
+    middle = (p + q) / 2  # positive wherever p or q is positive, so the entropies are finite
     return float((_relative_entropy(p, middle) + _relative_entropy(q, middle)) / 2)
 
 
@@ -116,7 +119,7 @@ def _of_cells(parts: Sequence[Part], values: Values, cells: Cells) -> dict[str, 
     found = {}
     if cells.hub:
         steps = to_hub(parts, values, cells)
-        # No path is longer than the number of cells, so the last bin is free for "unreachable".
+        # A path has fewer steps than there are cells, so the last bin can mean "unreachable".
         farthest = int(np.prod(cells.shape))
         for kind in cells.landmarks:
             far = np.where(np.isfinite(steps[kind]), steps[kind], farthest).astype(int)
@@ -127,7 +130,7 @@ def _of_cells(parts: Sequence[Part], values: Values, cells: Cells) -> dict[str, 
 
 
 def _shares(values: Float[np.ndarray, " M"]) -> Float[np.ndarray, " bins"]:
-    """Return a histogram over 0 .. 1; values outside count in the outermost bins."""
+    """Return a histogram over [0, 1]; values outside this range count in the outermost bins."""
     return np.histogram(values.clip(0, 1), NUM_BINS, (0.0, 1.0))[0].astype(float)
 
 

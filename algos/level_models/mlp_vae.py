@@ -1,10 +1,11 @@
-"""MLP VAE: encodes levels of any kind as flat vectors and proposes levels between known ones.
+"""MLP VAE: encodes any levels as flat vectors and proposes levels between known levels.
 
-Intended for levels that are not grids, such as the parameters of a physical system. It accepts
-grids too, but treats their cells as unrelated inputs.
+This level model is intended for levels that are not grids, such as the parameters of a physical
+system. It also accepts grids, but treats their cells as unrelated inputs.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", for the proposals; encoder and sizes are specific to rlgen.
+Data-Regularised Environment Design", for the proposals. The encoder and the sizes are specific to
+rlgen.
 """
 
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ class MLPVAE(VAEModel):
 
 
 class FlatEncoder(nn.Module):
-    """Encoder from the parts of levels, flattened to one vector per level, to their latents.
+    """Encoder that flattens the parts of each level to one vector and maps it to a latent.
 
     Attributes:
         parts: Parts of a level.
@@ -84,8 +85,12 @@ class FlatEncoder(nn.Module):
 
 
 def flat(parts: tuple[Part, ...], values: Values) -> Float[Array, " D"]:
-    """Flatten one level: kinds, places and choices one-hot, flags ±1, numbers mapped to 2x − 1."""
-    # Number of cells of each grid, the range of the places on it.
+    """Flatten the parts of one level to a vector.
+
+    The kinds of cells, places and choices become one-hot vectors. Flags become ±1. A number x
+    becomes 2x − 1.
+    """
+    # Number of cells of each grid, which is the size of the one-hot vector of a place on the grid.
     sizes = {part.name: int(np.prod(part.shape)) for part in parts if isinstance(part, Cells)}
     found = []
     for part in parts:

@@ -8,7 +8,7 @@ from rlgen.algos.level_models.objective import Objective
 from rlgen.types import Key
 
 LEAST_SCALE = 1e-2
-"""Lower bound of a learned scale, without which the likelihood would be unbounded."""
+"""Lower bound of a learned scale (standard deviation); it keeps the likelihood bounded."""
 
 
 def mean_of(objective: Objective, head: Float[Array, " D"]) -> Float[Array, " size"]:
@@ -19,7 +19,7 @@ def mean_of(objective: Objective, head: Float[Array, " D"]) -> Float[Array, " si
 def log_likelihood(
     objective: Objective, head: Float[Array, " D"], value: Float[Array, " size"]
 ) -> Float[Array, ""]:
-    """Mean over the numbers of their log-density, in nats."""
+    """Mean log-density of the numbers, in nats."""
     mean, scale = _mean_and_scale(objective, head)
     return jax.scipy.stats.norm.logpdf(value, mean, scale).mean()
 

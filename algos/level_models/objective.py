@@ -1,4 +1,4 @@
-"""Weights of the kinds of parts in the loss of a level model."""
+"""Weights of the terms in the loss of a level model, by kind of part (see `rlgen.codec`)."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Objective:
         flags_coef: Weight of the mean log-likelihood of a vector of flags.
         kl_coef: Weight of the Kullback-Leibler divergence of the latent from a standard normal
             distribution; the divergence is the *mean* over the latent dimensions.
-        number_scale: Standard deviation of numbers, if it is not learned.
+        number_scale: Standard deviation of all numbers, used if `learn_scale` is False.
         learn_scale: Let the decoder predict the standard deviation of each number.
 
     Source: Garcin et al., 2024, "DRED", for the weights of cells, places and divergence.

@@ -26,14 +26,14 @@ class Training(NamedTuple):
     """State of a fit in progress."""
 
     key: Key
-    variables: PyTree  # of encoder and decoder: `params` and running statistics
+    variables: PyTree  # parameters and running statistics of encoder and decoder
     optimizer: PyTree
-    order: Int[Array, " M"]  # indices of the levels; the held-out ones come last
+    order: Int[Array, " M"]  # indices of the levels; held-out levels come last
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings for fitting and proposing; see the models for a description of the fields."""
+    """Settings for fitting and proposing; `GraphVAE` and its base class describe the fields."""
 
     learning_rate: float
     batch_size: int
@@ -61,7 +61,8 @@ class VAEModel(LevelModel, abstract=True):
         num_epochs: Number of passes through the set in `fit`.
         batch_size: Number of levels per gradient step.
         learning_rate: Learning rate of Adam.
-        holdout: Fraction of the levels that are held out; their loss is reported as a metric.
+        holdout: Fraction of the levels that are held out of the fit; the loss on the held-out
+            levels is reported as a metric.
     """
 
     codec: LevelCodec = field(metadata={"config": False})
@@ -85,7 +86,7 @@ class VAEModel(LevelModel, abstract=True):
             if getattr(self, name) < 1:
                 value = getattr(self, name)
                 raise ValueError(f"{type(self).__name__}: {name}={value} must be at least 1")
-        self.vae()  # constructs the heads and settings, which check themselves
+        self.vae()  # constructs the heads and the settings, whose constructors check them
 
     @abc.abstractmethod
     def vae(self) -> "VAE":
@@ -96,7 +97,7 @@ class VAEModel(LevelModel, abstract=True):
         return self.vae().begin(key, levels)
 
     def train(self, state: Training, levels: PyTree, num_epochs: int) -> tuple[Training, Metrics]:
-        """Train for a number of passes through levels [M, ...]; metrics are [num_epochs]."""
+        """Train for `num_epochs` passes through levels [M, ...]; each metric is [num_epochs]."""
         return self.vae().train(state, levels, num_epochs)
 
     def finish(self, state: Training, levels: PyTree) -> Fitted:
@@ -104,15 +105,18 @@ class VAEModel(LevelModel, abstract=True):
         return self.vae().finish(state, levels)
 
     def fit(self, key: Key, levels: PyTree) -> Fitted:
-        """Return the model of levels [M, ...], fitted for `num_epochs`."""
+        """Return the model fitted to levels [M, ...] for `num_epochs` passes."""
         return self.vae().fit(key, levels, self.num_epochs)
 
     def propose(self, key: Key, fitted: Fitted, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
-        """Return new levels, [num, ...], and the rows of the two parents of each, [num, 2]."""
+        """Return new levels [num, ...], and the rows of each level's two parents, [num, 2]."""
         return self.vae().propose(key, fitted, num)
 
     def reconstruct(self, fitted: Fitted, levels: PyTree) -> dict[str, Float[Array, " M"]]:
-        """Return the reconstruction accuracy of each part of levels [M, ...]; see `Heads`."""
+        """Return the accuracy of each reconstructed part of levels [M, ...]; see `Heads.accuracy`.
+
+        The levels need not belong to the set that the model was fitted on.
+        """
         return self.vae().reconstruct(fitted, levels)
 
 
@@ -122,9 +126,9 @@ class VAE:
 
     Attributes:
         codec: Codec of the environment's levels.
-        encoder: Network `(values [B, ...], training) -> mean, std`, [B, L] each; the input is the
-            parts of levels.
-        decoder: Network `(latent [B, L], training) -> outputs`, [B, D], for the heads.
+        encoder: Network `(values [B, ...], training) -> mean, std`. The values are the parts of B
+            levels; mean and standard deviation are [B, L] each.
+        decoder: Network `(latent [B, L], training) -> outputs [B, D]`. The heads use the outputs.
         heads: Distributions of the parts.
         settings: Settings for fitting and proposing.
     """
@@ -147,7 +151,7 @@ class VAE:
         variables = {"encoder": encoder, "decoder": decoder}
         order = jnp.arange(_num_levels(levels))
         if self.settings.holdout:
-            # A random choice of held-out levels: the last ones of `order`, fixed for the fit.
+            # The held-out levels are the last ones of this random order, during the whole fit.
             order = jax.random.permutation(key_order, order)
         optimizer = self._optimizer().init(_params(variables))
         return Training(key_training, variables, optimizer, order)
@@ -173,13 +177,13 @@ class VAE:
         return jax.lax.scan(epoch, state, None, num_epochs)
 
     def finish(self, state: Training, levels: PyTree) -> Fitted:
-        """Return the fitted model, with the latents of all levels [M, ...], held out or not."""
+        """Return the fitted model, with the latents of all levels [M, ...], also held-out ones."""
         encoder, decoder = state.variables["encoder"], state.variables["decoder"]
         mean, std = self.encode(encoder, levels)
         return Fitted(Generator(decoder, mean, std), encoder)
 
     def fit(self, key: Key, levels: PyTree, num_epochs: int) -> Fitted:
-        """Return the model of levels [M, ...], fitted for `num_epochs` passes."""
+        """Return the model fitted to levels [M, ...] for `num_epochs` passes."""
         state, _ = self.train(self.begin(key, levels), levels, num_epochs)
         return self.finish(state, levels)
 
@@ -190,7 +194,10 @@ class VAE:
         return found
 
     def propose(self, key: Key, fitted: Fitted, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
-        """Return new levels, [num, ...], interpolated between the latents of pairs of levels."""
+        """Return new levels [num, ...], and the rows of each level's two parents, [num, 2].
+
+        The latent of a new level is interpolated between the latents of its parents.
+        """
         key_points, key_noise, key_decode = jax.random.split(key, 3)
         generator = fitted.generator
         num_levels = generator.mean.shape[0]
@@ -200,17 +207,17 @@ class VAE:
             # Sample around the interpolated mean with the interpolated standard deviation.
             latent = latent + std * jax.random.normal(key_noise, latent.shape)
         outputs: Any = self.decoder.apply(generator.decoder, latent, False)
-        # The heads are written for one level: one key and one row of outputs each.
+        # `heads.sample` makes one level, from one key and one row of outputs.
         keys = jax.random.split(key_decode, num)
         made = jax.vmap(self.heads.sample)(keys, outputs)
         return jax.vmap(self.codec.decode)(made), points.parents
 
     def reconstruct(self, fitted: Fitted, levels: PyTree) -> dict[str, Float[Array, " M"]]:
-        """Return the accuracy of each part, decoded from the mean of the latent; see `Heads`.
+        """Return the accuracy of each part, decoded from the latent's mean; see `Heads.accuracy`.
 
         Args:
             fitted: Fitted model, including the encoder.
-            levels: Levels [M, ...], from the set or not.
+            levels: Levels [M, ...]; they need not belong to the set.
         """
         values = jax.vmap(self.codec.encode)(levels)
         mean, _ = self.encode(fitted.encoder, levels)
@@ -218,7 +225,7 @@ class VAE:
         return jax.vmap(self.heads.accuracy)(outputs, values)
 
     def num_fitted(self, num_levels: int) -> int:
-        """Return the number of levels in a set that are not held out, at least 1."""
+        """Return how many of `num_levels` levels are not held out, at least 1."""
         return max(1, int(num_levels * (1 - self.settings.holdout)))
 
     def _update(self, state: Training, values: Values) -> tuple[Training, Metrics]:
@@ -257,13 +264,14 @@ class VAE:
 
     def _held_out(self, state: Training, values: Values) -> Metrics:
         """Return the loss on the held-out levels, with the networks in evaluation mode."""
-        # Static sizes: whether the metric exists is decided at trace time.
+        # The sizes are static, so this branch is decided at trace time.
         num_fitted = self.num_fitted(state.order.size)
         if num_fitted == state.order.size:
             return {}
         rows = state.order[num_fitted:]
         rest = jax.tree.map(lambda x: x[rows], values)
-        # The next epoch splits the same key; the noise drawn here enters nothing but this metric.
+        # The next epoch splits the same key. This is harmless, because the noise drawn here affects
+        # only this metric.
         return {"held_out_loss": self._loss(state.key, state.variables, rest, False)[0]}
 
     def _optimizer(self) -> optax.GradientTransformation:
@@ -271,15 +279,15 @@ class VAE:
 
 
 def kl(mean: Float[Array, "B L"], std: Float[Array, "B L"]) -> Float[Array, " B"]:
-    """Kullback-Leibler divergence of normal distributions from the standard normal, mean over L.
+    """Kullback-Leibler divergence of normal distributions from the standard normal, per dimension.
 
-    In nats per dimension; the closed form of Kingma and Welling, appendix B, divided by L.
+    The unit is nats. This is the closed form of Kingma and Welling, appendix B, divided by L.
     """
     return -0.5 * (1 + 2 * jnp.log(std) - mean**2 - std**2).mean(-1)
 
 
 def between(points: Points, generator: Generator) -> tuple[Array, Array]:
-    """Return mean (by slerp) and standard deviation (by lerp) of points between levels, [n, L]."""
+    """Return mean (by slerp) and standard deviation (by lerp) at each point, [n, L] each."""
     first, second = points.parents[:, 0], points.parents[:, 1]
     mean = jax.vmap(slerp)(points.position, generator.mean[first], generator.mean[second])
     std = jax.vmap(lerp)(points.position, generator.std[first], generator.std[second])

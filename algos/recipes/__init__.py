@@ -1,1 +1,1 @@
-"""Recipes: one short module per method, which combines student, sampler and score."""
+"""Recipes: each method is a short module that combines a student, a sampler and a score."""

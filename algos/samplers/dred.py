@@ -1,8 +1,10 @@
 """DRED: replays a finite set of levels and, increasingly, generated levels that the agent solved.
 
-Training updates draw levels from a mixture over the set and the level buffer. They alternate with
-updates that only evaluate new levels, which are inserted into the buffer if the agent solved them.
-Without new levels it is prioritised level replay of the set.
+The first rows of a level buffer contain the finite set. The other rows are for new levels, which a
+generative model or random edits propose. Updates that train the agent on levels of the buffer
+alternate with updates that only evaluate proposals. If the agent solves a proposal, the proposal is
+inserted into the buffer. Without proposals, the method is prioritised level replay of the set.
+Slots, queues and weights are explained in `rlgen.algos.samplers`.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design".
@@ -46,20 +48,22 @@ from rlgen.registry import require
 from rlgen.types import REPLAY, EpisodeStats, Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _DRAW, _EDIT = 0x44524400, 0x44524401
-"""Folded into `keys` for DRED's own draws; the source receives `keys` unchanged."""
+"""Constants that are folded into `keys` for DRED's own draws. The source of proposals receives
+`keys` unchanged."""
 
 
 class Known(NamedTuple):
-    """Record of a level that the buffer keeps in addition to its score; [K, ...] in the buffer."""
+    """Record that the buffer keeps of each level, in addition to the score; [K] in the buffer."""
 
     score_state: PyTree  # the score's memory of the level
     lineage: Lineage
-    solved: Bool[Array, "*K"]  # at least once
-    mean_return: Float[Array, "*K"]  # in the last update that completed an episode; -inf if none
+    solved: Bool[Array, "*K"]  # True if the agent solved the level at least once
+    # Mean return in the last update in which an episode was completed on the level; else -inf.
+    mean_return: Float[Array, "*K"]
 
 
 class Trial(NamedTuple):
-    """Result of the proposal in each slot, over all positions of its queue."""
+    """Result of the proposal that each slot played at all positions of its queue."""
 
     score: Float[Array, " N"]
     solved: Bool[Array, " N"]
@@ -72,31 +76,31 @@ class DREDState(NamedTuple):
 
     source: PyTree
     buffer: LevelBuffer  # its first M rows always hold the set
-    num_met: Int[Array, ""]  # levels of the set assigned at least once; equal for all seeds
+    num_met: Int[Array, ""]  # number of levels of the set assigned so far; equal for all seeds
     num_updates: Int[Array, ""]
-    explore_next: Bool[Array, ""]  # the next update evaluates proposals; equal for all seeds
-    easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 if fewer than P
-    shift_gap: Float[Array, ""]  # after the last update
+    explore_next: Bool[Array, ""]  # True if proposals are evaluated next; equal for all seeds
+    easiest: Int[Array, " P"]  # rows of the P easiest levels of the last replay, padded with -1
+    shift_gap: Float[Array, ""]  # see `DRED.metrics`; after the last update
 
 
 @dataclass(frozen=True)
 class Mixture:
     """Replay distribution P = (1 − ρ) [(1 − η) P_S + η P_S'] + ρ P_R.
 
-    P_S ranks the levels of the set by score. P_S' ranks all levels by score, where a level that was
-    never solved counts as having score 0. P_R is proportional to staleness, by default over the set
-    only. η changes linearly over the run.
+    P_S gives each level of the set a probability that depends on the rank of its score in the set.
+    P_S' does the same for all levels of the buffer, but ranks a level that was never solved with a
+    score of 0. P_R is proportional to staleness, which grows while a level is not played. By
+    default, P_R is 0 outside the set. η changes linearly over the run.
 
     Attributes:
-        temperature: Temperature β of P_S; at 0.1 the level with the highest score has probability
-            0.999.
+        temperature: Temperature β of P_S. At 0.1, P_S of the level with the highest score is 0.999.
         secondary_temperature: Temperature β of P_S'.
-        staleness_coef: Share of the staleness term, ρ.
-        share_start: Share of P_S', η, in the first update.
-        share_end: Share of P_S', η, in the last update.
+        staleness_coef: Weight ρ of the staleness term P_R.
+        share_start: Weight η of P_S' in the first update.
+        share_end: Weight η of P_S' in the last update.
         num_updates: Number of updates over which η changes; set to the length of the run when
             training starts.
-        stale: Levels over which P_R is defined: those of the set (`data`) or `all`.
+        stale: Levels that P_R covers: `data` for the levels of the set, or `all`.
 
     Raises:
         ValueError: If a field is outside its range.
@@ -114,8 +118,8 @@ class Mixture:
         for name in ("temperature", "secondary_temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(
-                    f"{name} must be positive, got {getattr(self, name)}; for the greediest "
-                    "choice use a small one, such as 0.05"
+                    f"{name} must be positive, got {getattr(self, name)}; for a nearly greedy "
+                    "choice use a small value, such as 0.05"
                 )
         check_numbers(self, "staleness_coef", "share_start", "share_end", least=0, most=1)
         if self.num_updates < 1:
@@ -134,15 +138,18 @@ class Mixture:
         """Return the distribution after a number of updates.
 
         Args:
-            num_updates: Updates done.
-            data: Rows that belong to the set.
-            solved: Rows whose level was solved at least once.
+            num_updates: Number of updates done.
+            data: Mask of the rows that belong to the set.
+            solved: Mask of the rows whose level was solved at least once.
         """
         return MixtureNow(self, self.share(num_updates), data, solved)
 
 
 class MixtureNow(NamedTuple):
-    """P at one update, as a `rlgen.buffer.Weighting`; the buffer holds the primary scores."""
+    """The replay distribution P of one update, as a `rlgen.buffer.Weighting`; see `Mixture`.
+
+    P_S uses the scores in the buffer. P_S' uses 0 in place of the score of an unsolved level.
+    """
 
     mixture: Mixture
     share: Float[Array, ""]  # η
@@ -174,36 +181,41 @@ class MixtureNow(NamedTuple):
 class DRED(BufferedSampler):
     """Keeps a finite set in the first rows of a buffer and the best proposals in the other rows.
 
-    In the warm-up every level of the set is played once. After that, two kinds of updates
-    alternate: one replays levels and trains on them (weight 1), the other only evaluates proposals
-    (weight 0). In the latter, each slot plays one proposal at all positions of its queue. A
-    proposal can be inserted if it was solved at least once and its score is above 0. It then fills
-    an empty row. If no row is empty, it replaces the generated level with the lowest replay
-    probability, provided that its score is higher. The rows of the set are never replaced.
+    In the warm-up, every level of the set is played once. After the warm-up, two kinds of update
+    alternate. A replay update draws levels from the buffer and trains the student on these levels.
+    An evaluation update plays proposed levels with weight 0, so that the student does not train.
 
-    A level counts as drawn when it is played, not when it is queued. All draws of an update use the
-    staleness from before that update. If `sequential` is set, each draw uses the staleness after
-    the previous one.
+    In an evaluation update, each slot plays one proposal at all positions of its queue. A proposal
+    can be inserted into the buffer if it was solved at least once and its score is above 0. (The
+    field `admit` can lift this condition.) As long as rows are empty, the proposal is inserted into
+    an empty row. After that, it competes with the generated level that has the lowest replay
+    probability, and replaces this level if the proposal's score is higher. The rows of the set are
+    never replaced.
+
+    The staleness of a level is reset when the level is played, not when it is queued. By default
+    all draws of one update use the staleness from before the update. With `sequential`, each draw
+    uses the staleness after the previous draw.
 
     Attributes:
-        env: Environment; provides the hash that identifies equal levels, and the edits.
+        env: Environment, which hashes levels to find equal ones and edits levels.
         data: Finite training set of M levels.
-        source: Sampler of proposals; `()` for none.
+        source: Sampler of proposals, or `()` if edits propose levels or no levels are proposed.
         mixture: Replay probability of each level.
-        capacity: Number of rows of the level buffer, K; the rows beyond M are for proposals.
-        mutator: Settings for edits. If `num_edits` is above 0, proposals are mutants of the levels
-            just replayed, and `source` must be `()`.
-        admit: Proposals that may be inserted: `solved` ones only, or `any`, where an unsolved one
-            has score 0.
-        train_in_warmup: Train on the levels of the set in the warm-up; differs from the published
-            method.
-        train_on_new: Train on proposals; differs from the published method.
-        single_chance: Evaluate a proposal by the first position of its slot's queue only, as
-            published, rather than by all episodes played on it.
-        sequential: Draw and insert levels one after the other, as published.
+        capacity: Number of rows of the level buffer, K; the rows after the first M are for
+            proposals.
+        mutator: Settings for edits. If `num_edits` is above 0, proposals are mutants of levels of
+            the last replay, and `source` must be `()`.
+        admit: Proposals that may be inserted. `solved` admits only solved proposals. `any` admits
+            unsolved proposals too, with a score of 0.
+        train_in_warmup: Train on the levels of the set in the warm-up; Garcin et al. do not.
+        train_on_new: Train on proposals; Garcin et al. do not.
+        single_chance: Evaluate a proposal only by the episodes at the first position of its slot's
+            queue, as in the code of Garcin et al. By default, all episodes on the proposal count.
+        sequential: Draw and insert levels one after the other, as in the code of Garcin et al.
 
     Raises:
-        ValueError: If fields are out of range or incompatible, or the capacity is below M.
+        ValueError: If a field is out of range, if two fields are incompatible, or if the capacity
+            is too small for the set and a proposal.
     """
 
     env: LevelEnv
@@ -225,7 +237,7 @@ class DRED(BufferedSampler):
         """Check that the fields are in range and consistent.
 
         Raises:
-            ValueError: If they are not; the message states the allowed values.
+            ValueError: If a field is out of range or inconsistent with another field.
         """
         num_data = len(self.data.level_set)
         needed = num_data + self.has_proposals
@@ -249,7 +261,7 @@ class DRED(BufferedSampler):
 
     @property
     def reads(self) -> frozenset[str]:
-        """Fields of the outcome that are read: `episodes`, and those of the source."""
+        """Fields of the outcome that are read: `episodes`, and the fields that the source reads."""
         return super().reads | {"episodes"}
 
     @property
@@ -268,7 +280,7 @@ class DRED(BufferedSampler):
 
     @property
     def has_proposals(self) -> bool:
-        """True if levels are added to the set, by a source or by edits."""
+        """True if new levels are proposed, by a source or by edits."""
         return self._edits or not isinstance(self.source, tuple)
 
     @property
@@ -287,7 +299,7 @@ class DRED(BufferedSampler):
         self._source.check(num_levels, score)
 
     def spanning(self, num_updates: int) -> "DRED":
-        """Return a copy with schedules of mixture and source for `num_updates` updates."""
+        """Return a copy whose mixture and source have schedules for `num_updates` updates."""
         mixture = replace(self.mixture, num_updates=num_updates)
         if isinstance(self.source, tuple):
             return replace(self, mixture=mixture)
@@ -333,7 +345,7 @@ class DRED(BufferedSampler):
 
         slots = recall(state.buffer, choose, slots, replay, weight)
         num_met = jnp.minimum(state.num_met + replay.sum(), len(self.level_set))
-        # Proposals are first evaluated in the update after the first replay after the warm-up.
+        # The first evaluation of proposals follows the first replay after the warm-up.
         explore_next = replay.any() & ~warms & self.has_proposals
         # An update without free slots does not count as one of the alternating updates.
         explore_next = jnp.where(free.any(), explore_next, state.explore_next)
@@ -359,9 +371,10 @@ class DRED(BufferedSampler):
     def metrics(self, state: DREDState) -> Metrics:
         """Return measures of the shift from the set to the replay distribution P.
 
-        `shift_gap` is the mean return under P minus the mean return over the set, from the last
-        return recorded on each level. `generated_share` is the probability of generated levels
-        under P, and `effective_levels` is 1 / Σ P².
+        `shift_gap` is the mean return under P minus the mean return over the set; both means use
+        the last return recorded on each level. `generated_share` is the probability of generated
+        levels under P, and `generated_levels` is their number in the buffer. `effective_levels` is
+        the effective number of levels under P, 1 / Σ P².
         """
         probability = self.replay_probability(state)
         num_data = len(self.level_set)
@@ -374,12 +387,12 @@ class DRED(BufferedSampler):
         return super().metrics(state) | told
 
     def lineage(self, state: DREDState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
-        """Age of each level in updates, and depth: generations of edits since the set."""
+        """Age of each level in updates, and its depth, the number of generations of edits."""
         return super().lineage(state, slots) | {"depth": slots.level_info.lineage.depth}
 
     @property
     def _source(self) -> Sampler:
-        """The sampler of proposals or, if no source is given, the set, which proposes no levels."""
+        """The sampler of proposals, or `data`, whose `propose` is then never called."""
         return self.data if isinstance(self.source, tuple) else self.source
 
     def _now(self, state: DREDState, buffer: LevelBuffer) -> MixtureNow:
@@ -391,8 +404,8 @@ class DRED(BufferedSampler):
     def _unmet(self, state: DREDState, slots: Slots, free: Bool[Array, " N"]) -> Int[Array, "N R"]:
         """Return the next levels of the set for the warm-up, in a fixed random order."""
         num_data = len(self.level_set)
-        # numpy at trace time: the order is a constant of the program, equal for all seeds. Each
-        # free slot gets one level, at all positions of its queue.
+        # numpy draws the order at trace time, so that it is a constant of the program and equal for
+        # all seeds. Each free slot gets one level, at all positions of the slot's queue.
         order = jnp.asarray(np.random.default_rng(0).permutation(num_data), jnp.int32)
         row = order[(state.num_met + jnp.cumsum(free) - 1) % num_data]
         return jnp.broadcast_to(row[:, None], slots.buffer_index.shape)
@@ -403,7 +416,7 @@ class DRED(BufferedSampler):
         rows = observed(state.buffer) & ~held_rows(before, ~free, self.capacity)
         used = jnp.repeat(free, slots.buffer_index.shape[1])
         now = self._now(state, state.buffer)
-        # The timestamps written by `draw` are dropped: `take_back` stamps rows that were played.
+        # The timestamps from `draw` are dropped, because `take_back` stamps the rows played.
         return draw(key, state.buffer, now, rows, used, self.sequential)[1].reshape(
             slots.buffer_index.shape
         )
@@ -414,7 +427,8 @@ class DRED(BufferedSampler):
         """Fill each slot that `explores` with one proposal at all positions of its queue."""
         if not self.has_proposals:
             return state.source, slots
-        # Slots with a queue of one level, [N, 1, ...], so that the source makes one proposal each.
+        # Slots with a queue of one level, [N, 1, ...], so that the source makes one proposal per
+        # slot.
         narrow = jax.tree.map(
             lambda x: x[:, :1], (slots.level, slots.score_state, slots.buffer_index)
         )
@@ -443,7 +457,7 @@ class DRED(BufferedSampler):
     def _parents(
         self, state: DREDState, one: Slots
     ) -> Callable[[], tuple[PyTree, Int[Array, "N 1"]]]:
-        """Return a function that gives the parents: the last level of each slot, or the easiest."""
+        """Return a function for the parents: the last level of each slot, or the easiest levels."""
         if self.mutator.parents == "batch":
             return lambda: (one.level, one.level_info.lineage.depth)
 
@@ -467,7 +481,7 @@ class DRED(BufferedSampler):
         trial: Trial,
         done: Bool[Array, " N"],
     ) -> LevelBuffer:
-        """Offer the played proposals to the buffer; skipped in replay updates, which have none."""
+        """Offer the evaluated proposals to the buffer; does nothing in a replay update."""
         if not self.has_proposals:
             return buffer
         offered = done & (slots.origin != REPLAY)
@@ -494,7 +508,7 @@ class DRED(BufferedSampler):
         return jax.lax.cond(any_over_seeds(offered.any()), admit, lambda: buffer)
 
     def _shift_gap(self, state: DREDState) -> Float[Array, ""]:
-        # Only levels with a completed episode count; P is renormalised over them.
+        # Only levels with a completed episode count; P is renormalised over these levels.
         seen = state.buffer.level_info.mean_return
         data, known = self._is_data(), jnp.isfinite(seen)
         probability = jnp.where(known, self.replay_probability(state), 0.0)
@@ -513,9 +527,9 @@ def take_back(
 ) -> LevelBuffer:
     """Update the buffer with the results of the replayed levels.
 
-    The timestamp of a row is updated if it was played. If a row was queued at several positions,
-    the score of the last position with a score counts, and the level counts as solved if it was
-    solved at any position.
+    If a row was played, its timestamp is updated. If a row was queued at several positions, its new
+    score is that of the last position with a score. In this case, one position at which the level
+    was solved suffices to mark the level as solved.
     """
     stats = outcome.episodes
     assert isinstance(stats, EpisodeStats)
@@ -529,11 +543,12 @@ def take_back(
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), known)
     buffer = update(buffer, slots.buffer_index.ravel(), score.ravel(), flat, given.ravel())
     played = given & _played(outcome, slots.buffer_index.shape)
-    # Every play moves the clock by one; a row played more than once keeps the latest time (`max`).
+    # Every queue position that was played advances the buffer's clock by one. If a row was played
+    # more than once, `max` keeps the latest time.
     stamp = buffer.clock + jnp.cumsum(played.ravel()).reshape(played.shape)
     at = jnp.where(played, row, buffer.score.size)
-    # `update` keeps one position per row and skips those without a score; `max` is an "or" over
-    # all positions of a row.
+    # `update` uses only one position per row and skips positions without a score. Here, `max` is a
+    # logical or over all positions of a row.
     level_info = buffer.level_info._replace(
         solved=buffer.level_info.solved.at[row].max(solved, mode="drop")
     )
@@ -545,16 +560,17 @@ def take_back(
 
 
 def judge(slots: Slots, score: Float[Array, "N R"], outcome: Outcome, single_chance: bool) -> Trial:
-    """Evaluate the proposals, one per slot at all positions of its queue.
+    """Evaluate the proposals; each slot played one proposal at all positions of its queue.
 
-    The score is the mean over the positions with a score, the return the mean over all completed
-    episodes. The score's memory is taken from the position with the best episode.
+    The score of a proposal is the mean over the positions that have a score. The mean return is
+    taken over all completed episodes. The score's memory is taken from the position with the
+    highest return of an episode.
 
     Args:
         slots: Slots as played.
-        score: Score of each position.
+        score: Score of each queue position.
         outcome: Outcome with episodes.
-        single_chance: Evaluate the first position only.
+        single_chance: Evaluate only the first position.
     """
     stats = outcome.episodes
     assert isinstance(stats, EpisodeStats)
@@ -584,7 +600,7 @@ def _played(outcome: Outcome, shape: tuple[int, ...]) -> Bool[Array, "N R"]:
 
 
 def build(env: LevelEnv, **fields: Any) -> DRED:
-    """Build DRED over a set of sampled levels; proposals only with a `source` or a `mutator`."""
+    """Build DRED over sampled levels; pass a `source` or a `mutator` to add proposals."""
     return DRED(env, Fixed(env), **fields)
 
 

@@ -1,7 +1,9 @@
 """A finite training set: levels are drawn uniformly from the same M levels.
 
-The protocol of the generalisation-gap literature (Cobbe et al., 2019, "Quantifying Generalization
-in Reinforcement Learning"): train on M levels, test on others.
+This is the training half of a protocol that measures the generalisation gap: an agent trains on M
+levels and is tested on other levels.
+
+Source of the protocol: Cobbe et al., 2019, "Quantifying Generalization in Reinforcement Learning".
 """
 
 import functools
@@ -26,32 +28,33 @@ _MAX_ROUNDS = 8
 
 
 class FixedState(NamedTuple):
-    """Progress through the current epoch; used only with `shuffle`."""
+    """Progress through the current epoch, one pass through the set; used only with `shuffle`."""
 
-    seed: UInt32[Array, ""]  # of all permutations
-    epoch: Int[Array, ""]  # number of the current permutation
-    position: Int[Array, ""]  # levels of this epoch that were already assigned to slots
+    seed: UInt32[Array, ""]  # seed of the permutations of all epochs
+    epoch: Int[Array, ""]  # index of the current epoch
+    position: Int[Array, ""]  # number of levels of this epoch already assigned to slots
 
 
 @dataclass(frozen=True)
 class Fixed(Sampler):
     """Draws a level uniformly and independently for each queue position of each free slot.
 
-    The set is a constant of the compiled program: all seeds of a run train on the same set,
-    regardless of their keys. `digest` identifies the set by the content of its levels.
+    The set is a constant of the compiled program, so all seeds of a run train on the same set.
+    `digest` identifies the set by the content of its levels.
 
     Attributes:
-        num_levels: Number of levels, M. Levels are sampled until M distinct ones are found. If the
-            family has fewer, the set consists of all levels found and a warning is issued. With
-            `path` or `levels`, this field is set to the number of levels given there.
+        num_levels: Number of levels, M. Levels are sampled until M distinct levels are found, in at
+            most 8 batches of M. If fewer are found, the set consists of those found, and a warning
+            is issued. With `path` or `levels`, this field is set to the number of distinct levels
+            given there.
         seed: Seed from which the set is sampled.
         path: Level file that contains the set, or name of one of the environment's suites, such as
-            `train`. If given, nothing is sampled.
+            `train`. If a path is given, no levels are sampled.
         shuffle: Play every level once before any level is played again.
-        levels: Set created elsewhere, instead of sampling or `path`. It is an array and therefore
-            not part of the config; `digest` is.
-        level_set: The set in use; its levels are distinct.
-        digest: 16 hexadecimal digits; equal for sets with equal levels in equal order.
+        levels: Training set to use instead of `path` or sampled levels. The config does not contain
+            this field.
+        level_set: The training set in use, without duplicates.
+        digest: 16 hexadecimal digits, which are equal for sets with equal levels in equal order.
 
     Raises:
         ValueError: If the set is empty, the level file is invalid, or both `path` and `levels` are
@@ -92,7 +95,7 @@ class Fixed(Sampler):
     def init(self, key: Key, memory: PyTree) -> FixedState:
         """Return the state at the start of the first epoch."""
         zero = jnp.zeros((), jnp.int32)
-        # A uint32, not a typed key: `_next_of_epoch` turns it into a key again.
+        # The state holds a uint32 and not a typed key; `_next_of_epoch` makes a key from it.
         return FixedState(jax.random.bits(key), zero, zero)
 
     def example_level(self) -> PyTree:
@@ -102,7 +105,7 @@ class Fixed(Sampler):
     def propose(
         self, keys: Keys, state: FixedState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[FixedState, Slots]:
-        """Fill the free slots with levels of the set, with weight 1."""
+        """Fill the free slots with levels of the set, with weight 1 in the loss."""
         if self.shuffle:
             # All queue positions of a free slot need a level: [N] -> [N, R].
             state, index = self._next_of_epoch(
@@ -118,16 +121,18 @@ class Fixed(Sampler):
     ) -> tuple[FixedState, Int[Array, "N R"]]:
         """Take the next entries of an endless sequence of permutations of the set."""
         num_levels = len(self.level_set)
-        # Position in the sequence after each entry of the batch; it may exceed one epoch.
+        # Position after each entry of the batch, from the start of the current epoch. The position
+        # may lie in a later epoch.
         end = state.position + jnp.cumsum(wanted.ravel())
-        # The largest number of permutations that the batch can span. The number is static, so all
-        # are generated, including those that this batch does not reach.
+        # All epochs that a batch can reach. Their number is static, so permutations are generated
+        # even for epochs that this batch does not reach.
         epochs = state.epoch + jnp.arange((wanted.size - 1) // num_levels + 2)
-        # Permutation i depends only on the seed and i: a resumed run continues the same sequence.
+        # Permutation i depends only on the seed and i, so a resumed run continues the sequence.
         key = jax.random.key(state.seed)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, epochs)
         orders = jax.vmap(lambda key: jax.random.permutation(key, num_levels))(keys)
-        # -1 at the start of an epoch before the first wanted entry; such an index is not used.
+        # `end - 1` is -1 before the first wanted entry at the start of an epoch. The level of such
+        # an entry is not used.
         place = jnp.maximum(end - 1, 0)
         index = orders[place // num_levels, place % num_levels].reshape(wanted.shape)
         epoch, position = state.epoch + end[-1] // num_levels, end[-1] % num_levels
@@ -137,12 +142,12 @@ class Fixed(Sampler):
 def build(
     env: LevelEnv, num_levels: int = 200, seed: int = 0, levels: str = "", shuffle: bool = False
 ) -> Fixed:
-    """Build a training set of sampled levels, or load it from the level file `levels`."""
+    """Build the sampler over sampled levels or, if `levels` is a file or suite, over its levels."""
     return Fixed(env, num_levels, seed, path=levels, shuffle=shuffle)
 
 
 def own_set(env: LevelEnv) -> Fixed:
-    """Return the environment's suite `train` if it ships with one, else sampled levels."""
+    """Build the sampler over the suite `train`, or over sampled levels if that suite is missing."""
     return Fixed(env, path="train" if "train" in suite_names(env) else "")
 
 
@@ -155,7 +160,8 @@ def _load(env: LevelEnv, path: str) -> LevelSet:
     known = suite_names(env)
     if path in known:
         return _shipped(env, path)
-    # A bare word that is neither a suite nor a file is more likely a misspelt suite than a file.
+    # A name without suffix that is neither a suite nor an existing file is probably a misspelt
+    # suite.
     if known and not Path(path).suffix and not Path(path).exists():
         raise ValueError(
             f"{path!r} is neither a level file nor a suite of {type(env).__name__}; "
@@ -170,13 +176,13 @@ def suite_names(env: LevelEnv) -> tuple[str, ...]:
     return tuple(env.suites())
 
 
-# Cached: replacing an unrelated field of `Fixed` runs `__post_init__` again.
+# Cached, because replacing any field of `Fixed` runs `__post_init__` again.
 @functools.lru_cache(maxsize=4)
 def _shipped(env: LevelEnv, name: str) -> LevelSet:
     """Return the levels of a suite, which must have the shapes of the environment's levels.
 
     Raises:
-        ValueError: If they have another size.
+        ValueError: If the shapes differ.
     """
     suite = env.suites()[name]()
     # `eval_shape` gives the shapes of a level without sampling one.
@@ -194,14 +200,14 @@ def _shipped(env: LevelEnv, name: str) -> LevelSet:
     return suite.levels
 
 
-# Cached: replacing an unrelated field of `Fixed` runs `__post_init__` again.
+# Cached, because replacing any field of `Fixed` runs `__post_init__` again.
 @functools.lru_cache(maxsize=4)
 def _sample(env: LevelEnv, num_levels: int, seed: int) -> LevelSet:
     """Sample distinct levels of the family; the result depends only on the arguments."""
 
     @jax.jit  # runs at construction, outside the training program
     def batch(number: Int[Array, ""]) -> tuple[PyTree, Array]:
-        # Folding in the batch number gives every round its own levels.
+        # Folding in the batch number gives every batch different levels.
         key = jax.random.fold_in(jax.random.key(seed), number)
         level = jax.vmap(env.sample_level)(jax.random.split(key, num_levels))
         return level, jax.vmap(env.level_hash)(level)
@@ -225,8 +231,8 @@ def _sample(env: LevelEnv, num_levels: int, seed: int) -> LevelSet:
 
 
 def _distinct(level: PyTree, hashes: np.ndarray, names: tuple[str, ...], at_most: int) -> LevelSet:
-    """Keep the first occurrence of each level, in order; the optima are marked as unknown."""
-    # `np.unique` sorts by hash; sorting the indices restores the order of sampling.
+    """Return the first occurrence of each level, in order, as a set without known optima."""
+    # `np.unique` sorts by hash; sorting the indices restores the original order.
     first = np.sort(np.unique(hashes, axis=0, return_index=True)[1])[:at_most]
     if first.size == 0:
         raise ValueError("a training set needs at least one level, got none")
@@ -241,6 +247,6 @@ def _distinct(level: PyTree, hashes: np.ndarray, names: tuple[str, ...], at_most
 
 
 def _digest(hashes: np.ndarray) -> str:
-    """Return 64 bits derived from the hashes of all levels, in order."""
+    """Return 16 hexadecimal digits derived from the hashes of all levels, in order."""
     # Little-endian, so that the digest does not depend on the machine.
     return hashlib.sha256(np.ascontiguousarray(hashes, "<u4").tobytes()).hexdigest()[:16]

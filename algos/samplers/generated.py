@@ -30,20 +30,21 @@ class GeneratedState(NamedTuple):
 class Generated(Sampler):
     """Fills each queue position of each free slot with a level decoded from the model.
 
-    The latent of a proposal is an interpolation between the latents of two levels of the set. The
-    model is fitted before the first update, inside the program that creates the initial state of
-    the run, unless `path` names a model fitted by `rlgen fit-generator`. All seeds of a run share
-    it, and checkpoints contain it.
+    The latent vector of a proposed level is interpolated between the latents of two levels of the
+    set. If `path` is "", the model is fitted before the first update, inside the program that
+    creates the initial state of the run. Otherwise a model fitted by `rlgen fit-generator` is
+    loaded. All seeds of a run share the model, and checkpoints contain it, without its encoder.
 
     Attributes:
         model: Generative model of the environment's levels.
         data: Finite set that the model is fitted on.
         seed: Seed of the fit.
-        path: File or folder of a fitted model of the same kind and sizes; "" fits a new model.
+        path: File or folder of a fitted model with the kind and sizes of `model`; "" fits a new
+            model.
 
     Raises:
-        ValueError: If the environment has no codec, or the file holds another kind of model or was
-            fitted on another environment.
+        ValueError: If the environment has no codec, if the file contains another kind of model, or
+            if the model in the file was fitted on another environment.
     """
 
     env: LevelEnv
@@ -59,7 +60,7 @@ class Generated(Sampler):
 
     @property
     def preparation(self) -> str:
-        """Short description of the work in `init`; "" if it only reads a file."""
+        """Short description of the work in `init`; "" if `init` only reads a file."""
         if self.path:
             return ""
         kind, num = type(self.model).__name__, len(self.data.level_set)
@@ -85,7 +86,7 @@ class Generated(Sampler):
     def propose(
         self, keys: Keys, state: GeneratedState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[GeneratedState, Slots]:
-        """Fill the free slots with generated levels, with weight 1."""
+        """Fill the free slots with generated levels, with weight 1 in the loss."""
         level, _ = self.model.propose(keys.own, state.fitted, slots.buffer_index.size)
         # [N * R, ...] -> [N, R, ...]
         level = jax.tree.map(lambda x, y: x.reshape(y.shape), level, slots.level)
@@ -96,7 +97,7 @@ class Generated(Sampler):
 
 
 def model_for(env: LevelEnv) -> LevelModel:
-    """Build the model that suits the environment's levels: graph-vae for grids, else mlp-vae.
+    """Build a graph-vae if the environment's levels have a grid of cells, else an mlp-vae.
 
     Raises:
         ValueError: If the environment has no codec.

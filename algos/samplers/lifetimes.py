@@ -1,5 +1,7 @@
 """Tasks for meta-learning: levels of another sampler, each with a lifetime.
 
+A lifetime is the number of updates for which an agent trains on its level.
+
 Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (each agent trains for a
 number of updates on a level sampled for it); Jackson et al., 2024, "Discovering Temporally-Aware
 Reinforcement Learning Algorithms" (log-uniform lifetimes).
@@ -25,25 +27,25 @@ DEFAULT_LIFETIME = 250
 """Lifetime in updates for environments that do not define `lifetime()`."""
 
 _OWN = 0x4C494645
-"""Folded into a key to draw lifetimes. The source receives the keys unchanged, so that it samples
-the same levels with and without lifetimes."""
+"""Folded into a key to draw lifetimes. The source receives the keys unchanged, so that the source
+samples the same levels with and without lifetimes."""
 
 
 @dataclass(frozen=True)
 class Lifetimes(Sampler):
     """Fills each free slot with a level of the source and an independent lifetime.
 
-    Lifetimes are integers with a log-uniform distribution from `shortest` to `longest`: 10 to 20 is
-    as likely as 100 to 200. The source receives only the levels, without lifetimes.
+    Lifetimes are integers with a log-uniform distribution from `shortest` to `longest`: a lifetime
+    of 10 to 20 is as likely as one of 100 to 200. The source receives the levels without lifetimes.
 
     Attributes:
         source: Sampler of the levels.
         shortest: Minimum lifetime in updates; 0 sets it to `longest`, so that all lifetimes are
             equal.
-        longest: Maximum lifetime in updates; 0 uses the environment's `lifetime()`, or 250 if it
-            defines none.
-        common: Draw the same lifetimes for all seeds of a run. Seeds that train in parallel then
-            need equally many loop iterations; for students that train an agent for its whole
+        longest: Maximum lifetime in updates; 0 uses the environment's `lifetime()`, or 250 if the
+            environment does not define it.
+        common: Draw the same lifetimes for all seeds of a run, so that the training loops of
+            parallel seeds are equally long. Intended for students that train an agent for its whole
             lifetime in one update.
 
     Raises:
@@ -66,7 +68,8 @@ class Lifetimes(Sampler):
         shortest, longest = self.bounds
         if shortest > longest:
             raise ValueError(
-                f"shortest={shortest} is above the longest lifetime, {longest}; set longest too"
+                f"shortest={shortest} is above the longest lifetime, {longest}; lower shortest or "
+                "raise longest"
             )
 
     @property
@@ -82,7 +85,7 @@ class Lifetimes(Sampler):
         shortest, longest = self.bounds
         if shortest == longest:
             return float(longest)
-        # P(n) = log((n + 1) / n) / log((longest + 1) / shortest), as drawn in `_draw`.
+        # `_draw` gives P(n) = log((n + 1) / n) / log((longest + 1) / shortest).
         every = np.arange(shortest, longest + 1)
         return float((every * np.diff(np.log(np.append(every, longest + 1)))).sum()) / np.log(
             (longest + 1) / shortest
@@ -90,7 +93,7 @@ class Lifetimes(Sampler):
 
     @property
     def level_set(self) -> Any:
-        """The finite set of the source; None if it has none."""
+        """The finite set of the source; None if the source has no finite set."""
         return self.source.level_set
 
     @property
@@ -156,7 +159,7 @@ class Lifetimes(Sampler):
         score: Float[Array, "N R"],
         outcome: Outcome,
     ) -> PyTree:
-        """Let the source observe its levels."""
+        """Pass the results to the source, with the levels without lifetimes."""
         return self.source.observe(keys, state, _of_source(slots), score, outcome)
 
     def metrics(self, state: PyTree) -> Metrics:
@@ -179,10 +182,10 @@ class Lifetimes(Sampler):
         shortest, longest = self.bounds
         if shortest == longest:
             return jnp.full(shape, longest, jnp.int32)
-        # Each integer n gets the interval from n to n + 1 of a log-uniform real number.
+        # Round down a log-uniform real number in [shortest, longest + 1).
         low, high = jnp.log(float(shortest)), jnp.log(longest + 1.0)
         real = jnp.exp(jax.random.uniform(key, shape, minval=low, maxval=high))
-        # exp(log(x)) may round to just outside [shortest, longest + 1).
+        # Rounding errors of exp and log can give a number just outside this interval.
         return jnp.clip(jnp.floor(real).astype(jnp.int32), shortest, longest)
 
 
@@ -190,12 +193,13 @@ class Lifetimes(Sampler):
 class TaskEnv(LevelEnv):
     """An environment whose levels are tasks, for samplers and scores that read levels.
 
-    Everything except the lifetime is delegated to the environment, including its optional
-    capabilities that identify, solve or describe levels.
+    A task is a level and a lifetime. The lifetime affects only `sample_level` and `level_hash`. All
+    other methods call the method of the wrapped environment with the task's level. This includes
+    the optional capabilities that solve or describe levels.
     """
 
     env: LevelEnv
-    lifetime: int = 1  # of the tasks created by `sample_level`; samplers set their own lifetimes
+    lifetime: int = 1  # lifetime of the tasks from `sample_level`; samplers set other lifetimes
 
     @property
     def num_actions(self) -> int:
@@ -207,11 +211,11 @@ class TaskEnv(LevelEnv):
         return Task(self.env.sample_level(key), jnp.int32(self.lifetime))
 
     def observation_space(self, params: Task | None = None) -> spaces.Space:
-        """Return the observation space of the level."""
+        """Return the observation space of the task's level."""
         return self.env.observation_space(None if params is None else params.level)
 
     def reset_env(self, key: Key, params: Task) -> tuple[PyTree, PyTree]:
-        """Start an episode."""
+        """Start an episode on the task's level."""
         return self.env.reset_env(key, params.level)
 
     def step_env(
@@ -221,11 +225,11 @@ class TaskEnv(LevelEnv):
         return self.env.step_env(key, state, action, params.level)
 
     def is_truncated(self, state: PyTree, params: Task) -> Bool[Array, ""]:
-        """Return whether the episode has reached the level's time limit."""
+        """Return whether the episode has reached the time limit of the task's level."""
         return self.env.is_truncated(state, params.level)
 
     def level_hash(self, level: Task) -> UInt32[Array, "2"]:
-        """Hash of level and lifetime: equal levels with equal lifetimes have equal hashes."""
+        """Hash of level and lifetime; tasks with equal levels and lifetimes have equal hashes."""
         # Multiplication by a large odd constant spreads small lifetimes over all 32 bits.
         mixed = level.lifetime.astype(jnp.uint32) * jnp.uint32(0x9E3779B1)
         return self.env.level_hash(level.level) ^ jnp.stack([mixed, mixed ^ (mixed >> 16)])

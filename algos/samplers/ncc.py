@@ -1,4 +1,6 @@
-"""NCC: a distribution over levels, optimised by gradient ascent on their scores.
+"""NCC: trains on a distribution over levels that gradient ascent moves towards high scores.
+
+Slots, queues and weights are explained in `rlgen.algos.samplers`.
 
 Source: Monette et al., 2025, "An Optimisation Framework for Unsupervised Environment Design"; the
 step sizes are those of Li et al., 2023, "TiAda: A Time-scale Adaptive Algorithm for Nonconvex
@@ -28,18 +30,18 @@ from rlgen.protocols import LevelEnv, Sampler
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _OWN = 0x4E434300
-"""Folded into `keys` for NCC's own draws. The source receives `keys` unchanged, so that it samples
-the same levels with and without NCC."""
+"""Folded into `keys` for NCC's own draws. The source receives `keys` unchanged, so that the source
+samples the same levels with and without NCC."""
 
 _EXPONENT = 0.4  # TiAda's β, the exponent of the maximising player
-_FIRST = 0.1  # initial value of the sum of squares, as in the released code
+_FIRST = 0.1  # initial value of the sum of squares, as in the code of Monette et al.
 
 
 class Adversary(NamedTuple):
     """A distribution over K levels, and the statistics of its adaptive step size."""
 
     y: Float[Array, " K"]  # probability of each row
-    squares: Float[Array, " K"]  # sum of squared gradients; equal entries unless `per_level`
+    squares: Float[Array, " K"]  # sum of squared gradients; all entries equal unless `per_level`
 
 
 class NCCState(NamedTuple):
@@ -57,40 +59,44 @@ class _Stage(NamedTuple):
     position: Int[Array, ""]  # number of the update within the cycle
     sweeping: Bool[Array, ""]
     training: Bool[Array, ""]
-    ascends: Bool[Array, ""]  # the last update before training: the distribution takes its step
+    ascends: Bool[Array, ""]  # True in the last update before training, when y takes its step
 
 
 @dataclass(frozen=True)
 class NCC(BufferedSampler):
-    """Repeats a cycle: score every level again, update the distribution, train on levels from it.
+    """Repeats a cycle: scores all levels, updates a distribution over levels, and trains on draws.
 
-    A *sweep* plays all K rows in order with weight 0. Where rows are still empty, it plays new
-    candidates instead, so that the first sweep fills the buffer. `num_fresh_updates` updates with
-    new candidates follow. A candidate that scores higher replaces one of the rows with the lowest
-    scores and inherits its probability. Then y takes a projected gradient ascent step on
-    yᵀs + η H(y), and `train_updates` updates draw all their levels from y.
+    The cycle begins with a *sweep*, which plays all K rows of the buffer in order with weight 0. In
+    place of empty rows, the sweep plays new levels, the candidates, so that the first sweep fills
+    the buffer. After the sweep, `num_fresh_updates` updates play only candidates. If a candidate
+    scores higher than one of the rows with the lowest scores, the candidate replaces this row and
+    inherits the row's probability. Then the distribution y takes a projected gradient ascent step
+    on yᵀs + η H(y), where s are the scores and H is the entropy. Finally, `train_updates` updates
+    train on levels drawn from y.
 
-    A row for which a sweep gives no score keeps its old score. A row that never had a score counts
-    as having the lowest known score. A busy slot skips its turn in the sweep, and its rows are not
-    replaced. If the buffer is empty, the training updates play new levels.
+    If a sweep gives no score for a row, the row keeps its old score. For a row that never had a
+    score, the lowest known score is used. A busy slot skips its turn in the sweep, and rows whose
+    levels are in busy slots are not replaced. If the buffer is empty, the training updates play new
+    levels.
 
-    Differs from the released code in three points: training draws from the distribution after the
-    step, not before it; the learner keeps its own optimiser, while the released learner also takes
-    TiAda steps; and the step is an ascent, while the released code negates the update before
-    adding it.
+    Three points differ from the code of Monette et al. Here, training draws from the distribution
+    after the step; their code uses the distribution before the step. Here, the learner keeps its
+    usual optimiser; their learner takes TiAda steps. Here, the step is an ascent; their code
+    negates the update before adding it.
 
     Attributes:
         env: Environment; its `level_hash` is stored with each level.
         source: Sampler of new levels.
         capacity: Number of levels in the distribution, K.
-        entropy_coef: Entropy coefficient η; with 0 the optimum puts all probability except the
-            floor on the level with the highest score.
-        step_size: Step size of the gradient step, divided by (sum of squared gradients)^0.4.
+        entropy_coef: Entropy coefficient η. With η = 0, the optimal y puts all probability above
+            `floor` on the level with the highest score.
+        step_size: Step size before the division by (sum of squared gradients)^0.4.
         floor: Minimum probability of a level; below 1 / K.
-        per_level: Divide the step of each level by that level's own sum of squares, as the released
-            code does. By default all levels share one sum, and the mean of the gradient is
-            subtracted first (the component within the simplex). The steps then converge to the
-            maximum of yᵀs + η H(y) and do not change if a constant is added to all scores.
+        per_level: Compute the step size of each level from the squared gradients of this level
+            alone, as the code of Monette et al. does. By default, the mean of the gradient is
+            subtracted first, so that the sum of y does not change, and all levels share one sum of
+            squares. The steps then converge to the maximum of yᵀs + η H(y), and a constant added to
+            all scores has no effect.
         num_fresh_updates: Number of updates with new candidates after each sweep.
         train_updates: Number of training updates between two sweeps.
 
@@ -134,7 +140,7 @@ class NCC(BufferedSampler):
         return self.train_updates / (judged + self.train_updates)
 
     def init(self, key: Key, memory: PyTree) -> NCCState:
-        """Return an empty buffer and the uniform distribution."""
+        """Return the initial state, with an empty buffer and the uniform distribution."""
         buffer = empty_buffer(self.source, memory, self.capacity)
         uniform, first = jnp.full(self.capacity, 1 / self.capacity), jnp.full(self.capacity, _FIRST)
         adversary = Adversary(uniform, first)
@@ -143,13 +149,13 @@ class NCC(BufferedSampler):
     def propose(
         self, keys: Keys, state: NCCState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[NCCState, Slots]:
-        """Fill the free slots: next rows of the sweep, new candidates, or draws from y."""
+        """Fill the free slots with the next rows of the sweep, new candidates, or draws from y."""
         stage, buffer = self._stage(state, slots.buffer_index.size), state.buffer
         place = jnp.arange(slots.buffer_index.size).reshape(slots.buffer_index.shape)
         # Row that each queue position is due to play in the sweep, [N, R].
         swept = stage.position * slots.buffer_index.size + place
-        # A slot past the last filled row plays new candidates. New candidates with weight 1 are
-        # played only if the buffer is empty when training begins.
+        # In a sweep, a slot whose turn is past the last filled row plays new candidates. New
+        # candidates have weight 1 only if the buffer is empty when training begins.
         replays = (stage.sweeping & (swept[:, 0] < buffer.size)) | stage.training
         replay = free & replays & (buffer.size > 0)
         weight = 1.0 * stage.training
@@ -159,7 +165,7 @@ class NCC(BufferedSampler):
 
         def choose() -> Int[Array, "N R"]:
             key = jax.random.fold_in(keys.own, _OWN)
-            # `choice` samples in proportion to p, which need not sum to 1 here.
+            # Empty rows are masked, so p need not sum to 1; `choice` samples in proportion to p.
             likely = jnp.where(filled(buffer), state.adversary.y, 0.0)
             drawn = jax.random.choice(key, self.capacity, slots.buffer_index.shape, p=likely)
             # A queue that extends past the last filled row repeats that row.
@@ -171,7 +177,7 @@ class NCC(BufferedSampler):
     def take_in(
         self, state: NCCState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> NCCState:
-        """Update scores, insert better candidates, and once per cycle take a step of y."""
+        """Update the scores, insert better candidates, and once per cycle update y."""
         stage = self._stage(state, slots.buffer_index.size)
         row = slots.buffer_index.ravel()
         finished = jnp.repeat(outcome.done, slots.buffer_index.shape[1])
@@ -202,7 +208,7 @@ class NCC(BufferedSampler):
         return Adversary(project(adversary.y + step, self.floor), squares)
 
     def metrics(self, state: NCCState) -> Metrics:
-        """Return entropy and maximum of the distribution, and the mean score under it."""
+        """Return entropy and maximum of the distribution y, and the mean score under y."""
         y = state.adversary.y
         own = {
             "level_entropy": -(y * jnp.log(y)).sum(),  # nats
@@ -220,14 +226,17 @@ class NCC(BufferedSampler):
 
 
 def known_scores(buffer: LevelBuffer) -> Float[Array, " K"]:
-    """Return finite scores for all rows: unscored rows get the lowest known score, or else 0."""
+    """Return finite scores for all rows.
+
+    A row without a score gets the lowest known score. If no row has a score, all rows get 0.
+    """
     known = observed(buffer)
     lowest = jnp.where(known, buffer.score, jnp.inf).min()
     return jnp.where(known, buffer.score, jnp.where(known.any(), lowest, 0.0))
 
 
 def project(x: Float[Array, " K"], floor: float = 0.0) -> Float[Array, " K"]:
-    """Project `x` onto the distributions with probabilities of at least `floor`.
+    """Project `x` onto the distributions whose probabilities are all at least `floor`.
 
     The minimiser of ‖y − x‖² over {y: Σ y = 1, y_i ≥ floor} is max(x_i − θ, floor), and θ follows
     from the sorted entries. Adding a constant to all entries of `x` does not change the result.
@@ -237,7 +246,7 @@ def project(x: Float[Array, " K"], floor: float = 0.0) -> Float[Array, " K"]:
         floor: Minimum probability, from 0 to 1 / K; at 1 / K the result is uniform.
 
     Source: Duchi et al., 2008, "Efficient Projections onto the l1-Ball for Learning in High
-    Dimensions", figure 1; the floor by shifting the simplex.
+    Dimensions", figure 1. For the floor, the simplex is shifted.
     """
     mass = 1.0 - floor * x.size  # probability to distribute above the floor
     x = x - x.max()  # avoids loss of precision in the sums if all entries are large
@@ -245,14 +254,14 @@ def project(x: Float[Array, " K"], floor: float = 0.0) -> Float[Array, " K"]:
     # If the j largest entries stay above the floor, θ = excess_j / j.
     excess = jnp.cumsum(descending) - mass
     rank = jnp.arange(1, x.size + 1)
-    # Number of entries above the floor; at least one, even if no mass is left for it.
+    # Number of entries above the floor; at least one, even if the mass is 0.
     above = jnp.maximum((descending * rank > excess).sum(), 1)
     threshold = excess[above - 1] / above
     return jnp.maximum(x - threshold, 0.0) + floor
 
 
 def build(env: LevelEnv, **fields: Any) -> NCC:
-    """Build NCC over an environment's base distribution."""
+    """Build NCC with new levels from the environment's base distribution."""
     return NCC(env, Random(env), **fields)
 
 

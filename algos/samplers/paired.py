@@ -4,8 +4,8 @@ With regret as the score, the teacher is rewarded for levels that the antagonist
 protagonist does not solve yet.
 
 Sources: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
-Environment Design", algorithm 1; as the source of PLR's new levels, Jiang et al., 2021,
-"Replay-Guided Adversarial Environment Design" (REPAIRED).
+Environment Design", algorithm 1; Jiang et al., 2021, "Replay-Guided Adversarial Environment
+Design", for REPAIRED, in which the teacher builds the new levels of PLR.
 """
 
 from dataclasses import dataclass, replace
@@ -26,27 +26,28 @@ from rlgen.rollout import Record, rollout
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Rollout, Slots
 
 _TOLD = ("loss", "entropy")
-"""The teacher's metrics that are reported, if the teacher has them."""
+"""Names of the teacher's metrics that are reported; a teacher may lack some of them."""
 
 
 class PairedState(NamedTuple):
     """The teacher's state and the metrics of the last update."""
 
     teacher: PyTree
-    has_built: Bool[Array, ""]  # whether it built levels since the last observation
-    told: Metrics  # the teacher's own metrics; NaN if it was not updated
-    pay: Float[Array, ""]  # mean reward of its episodes; NaN if no level was scored
-    num_steps: Int[Array, ""]  # steps in the editor
+    has_built: Bool[Array, ""]  # True if the teacher has built levels since the last `observe`
+    told: Metrics  # the teacher's loss and entropy; NaN if the teacher was not updated
+    pay: Float[Array, ""]  # mean reward of the teacher's episodes; NaN if no level was scored
+    num_steps: Int[Array, ""]  # number of env steps in the editor
 
 
 @dataclass(frozen=True)
 class Paired(Sampler):
-    """A teacher builds one level per queue position of a free slot, in one episode of the editor.
+    """A teacher builds each level in one episode of the editor, an environment that edits levels.
 
-    The teacher's episode is stored with the slot until the level has been scored. The score then
-    becomes the reward of the last step, where the episode terminates, and the teacher trains on all
-    episodes scored in this update. An episode whose level has no score has weight 0. If no level
-    was scored (PLR replayed), the teacher's update is skipped.
+    Every queue position of a free slot gets one level. The teacher's episode is stored with the
+    slot until the level has been scored. The score then becomes the reward of the episode's last
+    step, where the episode terminates. The teacher trains on all episodes whose levels were scored
+    in the update. If a level has no score, its episode has weight 0. If no level was scored, for
+    example because PLR replayed, the teacher is not updated.
 
     Attributes:
         editor: Environment in which the teacher builds levels.
@@ -54,14 +55,16 @@ class Paired(Sampler):
             another environment.
 
     Raises:
-        ValueError: In `check`, if an update does not divide into the teacher's minibatches.
+        ValueError: In `check`, if the levels of an update cannot be divided into the teacher's
+            minibatches.
     """
 
     editor: Editor
     teacher: Learner
 
     def __post_init__(self):
-        # Replacing a field of the editor, such as its horizon, must also change the teacher's copy.
+        # The teacher has a copy of the editor. If a field of the editor changes, such as its
+        # horizon, the copy must change too.
         object.__setattr__(self, "teacher", self.teacher.in_env(self.editor))
 
     def check(self, num_levels: int, score: Score) -> None:
@@ -77,8 +80,9 @@ class Paired(Sampler):
         """Return the state with an untrained teacher."""
         del memory
         teacher = self.teacher.init(key)
-        # Trace one teacher update, without running it, to find the names of its metrics: the state
-        # needs a fixed structure. The batch is the smallest that fills the minibatches.
+        # The state needs a fixed structure, so the names of the teacher's metrics must be known.
+        # They are found by tracing one teacher update, which does not run. The batch is the
+        # smallest that fills the teacher's minibatches.
         num = self.teacher.least_slots
         played = jax.tree.map(lambda x: jnp.stack([x] * num, axis=1), self.level_info())
         told = jax.eval_shape(self.teacher.update, key, teacher, played, jnp.ones(num))[1]
@@ -109,7 +113,7 @@ class Paired(Sampler):
     def propose(
         self, keys: Keys, state: PairedState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[PairedState, Slots]:
-        """Fill the free slots with levels of the teacher, with weight 1."""
+        """Fill the free slots with levels built by the teacher, with weight 1 in the loss."""
 
         def build() -> Slots:
             shape = slots.buffer_index.shape
@@ -120,7 +124,7 @@ class Paired(Sampler):
             new = fill_new(slots, free, level)
             return new._replace(level_info=tree_where(free, played, slots.level_info))
 
-        # A branch, as building levels is expensive.
+        # A branch, because building levels is expensive.
         slots = jax.lax.cond(any_over_seeds(free.any()), build, lambda: slots)
         return state._replace(has_built=state.has_built | free.any()), slots
 
@@ -132,22 +136,24 @@ class Paired(Sampler):
         score: Float[Array, "N R"],
         outcome: Outcome,
     ) -> PairedState:
-        """Reward the teacher for the levels that were scored, and update it."""
-        # A level without evidence has score -inf; `where` keeps it out of the reward.
+        """Reward the teacher for the levels that were scored, and update the teacher."""
+        # A level without a score has the value -inf; `where` keeps this value out of the reward.
         judged = outcome.done[:, None] & jnp.isfinite(score)
         learns, reward = judged.any(), jnp.where(judged, score, 0.0)
         weight = judged.ravel().astype(jnp.float32)
-        unknown = {name: jnp.full_like(x, jnp.nan) for name, x in state.told.items()}  # no update
+        # Metrics for the case that the teacher is not updated.
+        unknown = {name: jnp.full_like(x, jnp.nan) for name, x in state.told.items()}
 
         def learn() -> tuple[PyTree, Metrics]:
             played = _paid(slots.level_info, reward)
             teacher, told = self.teacher.update(keys.own, state.teacher, played, weight)
             return teacher, {name: told[name] for name in unknown}
 
-        # The branch runs if any seed learns; the other seeds keep their teacher.
+        # The branch runs if the teacher of any seed learns. A seed whose teacher does not learn
+        # keeps its teacher unchanged.
         new = jax.lax.cond(any_over_seeds(learns), learn, lambda: (state.teacher, unknown))
         teacher, told = tree_where(learns, new, (state.teacher, unknown))
-        # One episode per queue position, built also for slots that are not free.
+        # `_build` plays one episode per queue position, including those of slots that are not free.
         steps = slots.buffer_index.size * self.editor.horizon
         return PairedState(
             teacher,
@@ -158,17 +164,17 @@ class Paired(Sampler):
         )
 
     def metrics(self, state: PairedState) -> Metrics:
-        """Return the teacher's loss, entropy, return and env steps in the last update."""
+        """Return loss, entropy, return and number of env steps of the teacher's last update."""
         told = {f"teacher_{name}": x for name, x in state.told.items()}
         return {**told, "teacher_return": state.pay, "steps_teacher": state.num_steps}
 
     def _build(self, key: Key, teacher: PyTree, num_levels: int) -> tuple[Rollout, PyTree]:
-        """Play B episodes of the editor; return them, [T, B, ...], and their levels, [B, ...]."""
+        """Play B episodes of the editor; return the episodes [T, B, ...] and levels [B, ...]."""
         key_noise, key_play = jax.random.split(key)
         # A "level" of the editor is the noise that the teacher observes.
         noise = jax.vmap(self.editor.sample_level)(jax.random.split(key_noise, num_levels))
-        # The time limit must not fall on the last step: the automatic reset would replace the
-        # final state before `level_of` reads it.
+        # The time limit is raised by one step. If it fell on the last step, the automatic reset
+        # would replace the final state before `level_of` reads that state.
         noise = replace(noise, max_steps_in_episode=noise.max_steps_in_episode + 1)
         played, states = rollout(
             key_play,
@@ -190,10 +196,11 @@ def teacher_network(
 
     Args:
         editor: Environment in which the teacher builds levels.
-        network: `lean` is a convolution with one output per cell if the teacher observes an image
-            whose cells are its actions, else dense layers. `published` is a convolution with 128
-            filters whose outputs all feed an LSTM, as in JaxUED: 16 million parameters on 13x13
-            mazes.
+        network: `lean` depends on the observation. If the teacher observes one image with as many
+            cells as the teacher has actions, `lean` is a convolution with one output per cell.
+            Otherwise `lean` consists of dense layers. `published` is the network of JaxUED: a
+            convolution with 128 filters, whose flattened output is the input of an LSTM. It has 16
+            million parameters on 13x13 mazes.
 
     Raises:
         ValueError: If `network` has another value.
@@ -206,7 +213,7 @@ def teacher_network(
 
 
 def build(env: LevelEnv, network: Literal["lean", "published"] = "lean", **fields: Any) -> Paired:
-    """Build a PPO teacher in the environment's editor; `fields` are passed to the teacher.
+    """Build a PPO teacher for the environment's editor; `fields` are passed to `PPO`.
 
     Raises:
         ValueError: If the environment has no editor.
@@ -223,13 +230,13 @@ def tiny(env: LevelEnv) -> Paired:
 
 
 def _paid(note: Rollout, reward: Float[Array, "N R"]) -> Rollout:
-    """Return the teacher's episodes as [T, N * R], with the score as reward of the last step."""
+    """Return the teacher's episodes, [T, N * R], with the score as the reward of the last step."""
     # [N, R, T, ...] -> [N * R, T, ...] -> [T, N * R, ...]
     played = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]).swapaxes(0, 1), note)
     last = jnp.arange(played.reward.shape[0])[:, None] == played.reward.shape[0] - 1
     return played._replace(
         reward=jnp.where(last, reward.ravel()[None], 0.0),
-        # The episode terminates when the level is complete: nothing is bootstrapped after it.
+        # The episode terminates when the level is complete, so no value is bootstrapped.
         terminated=jnp.broadcast_to(last, played.terminated.shape),
         truncated=jnp.zeros_like(played.truncated),
         next_value=jnp.where(last, 0.0, played.next_value),
@@ -237,7 +244,7 @@ def _paid(note: Rollout, reward: Float[Array, "N R"]) -> Rollout:
 
 
 def _shows_cells(editor: Editor) -> bool:
-    """Return whether the teacher observes one image with as many cells as it has actions."""
+    """Return whether the teacher observes one image with as many cells as there are actions."""
     if not has(editor, LevelEnv.unpack):
         return False
     key = jax.random.key(0)

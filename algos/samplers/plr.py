@@ -1,7 +1,8 @@
-"""Prioritised level replay (PLR): mixes new levels with replay of the highest-scoring old ones.
+"""Prioritised level replay (PLR): plays new levels, and replays earlier levels with high scores.
 
-With a mutator it is ACCEL, which creates new levels by editing replayed ones. With the decision
-`Blocks` it is the parallel variant of PLR or ACCEL.
+With a `Mutator`, the sampler is that of ACCEL, which creates mutants by editing replayed levels.
+With the decision `Blocks`, it is that of the parallel variants of PLR and ACCEL. Slots, queues and
+weights are explained in `rlgen.algos.samplers`.
 
 Sources: Jiang et al., 2021, "Prioritized Level Replay"; Jiang et al., 2021, "Replay-Guided
 Adversarial Environment Design", algorithm 1 (robust PLR: no training on new levels); Parker-Holder
@@ -45,8 +46,8 @@ from rlgen.registry import require
 from rlgen.types import REPLAY, Key, Keys, Outcome, PyTree, Slots
 
 _OWN, _EDIT, _COIN = 0x504C5200, 0x504C5201, 0x504C5202
-"""Folded into `keys` for PLR's own draws. The source receives `keys` unchanged, so that it samples
-the same levels with and without PLR."""
+"""Constants that are folded into `keys` for PLR's own draws. The source receives `keys` unchanged,
+so that the source samples the same levels with and without PLR."""
 
 
 _EXAMPLES = {
@@ -63,44 +64,47 @@ class PLRState(NamedTuple):
     buffer: LevelBuffer
     num_new: Int[Array, ""]  # levels requested from the source, at most the capacity
     num_updates: Int[Array, ""]
-    edits_next: Bool[Array, ""]  # the last update replayed, so this one edits; equal for all seeds
-    easiest: Int[Array, " P"]  # rows of the easiest levels of the last replay; -1 if fewer than P
+    edits_next: Bool[Array, ""]  # True if the last update replayed; equal for all seeds
+    easiest: Int[Array, " P"]  # rows of the P easiest levels of the last replay, padded with -1
 
 
 class Situation(NamedTuple):
-    """Input of a decision: the state before one update; K rows, N slots."""
+    """Input of a `Decision`: the situation before an update, with K buffer rows and N slots."""
 
     state: PLRState
     free: Bool[Array, " N"]  # slots to fill
     levels_per_slot: int
     rows: Bool[Array, " K"]  # rows that may be replayed
     least: float  # number of levels required before replay begins, min_fill * K
-    edits: bool  # whether the sampler has a mutator
+    edits: bool  # True if the sampler creates mutants
 
 
 Choice = tuple[Bool[Array, " N"], Bool[Array, " N"]]
-"""Slots chosen to replay, and slots chosen to play mutants, where possible."""
+"""Masks of the slots that should replay and of the slots that should play mutants.
+
+If no row or no parent is available for such a slot, the slot plays a new level instead.
+"""
 
 
 class Decision(Component, abstract=True):
-    """Assigns each slot to replay, mutants or new levels."""
+    """Assigns replayed levels, mutants or new levels to each slot."""
 
     whole_updates: bool = True
-    """True if one decision covers all slots of an update; mutants require this."""
+    """True if one decision covers all slots of an update, as mutants require."""
 
     @abc.abstractmethod
     def choose(self, keys: Keys, now: Situation) -> Choice:
-        """Choose the slots that replay and those that play mutants in one update."""
+        """Choose the slots that replay and the slots that play mutants in one update."""
 
     def num_blocks(self, edits: bool) -> int:
-        """Number of equal blocks into which the slots divide, with or without mutants."""
+        """Number of equal blocks of slots; `edits` states whether the sampler creates mutants."""
         return 1
 
     def trained_updates(self, learned: float, edits: bool) -> float:
         """Fraction of the updates that train the student.
 
         Args:
-            learned: Fraction of the updates with new levels that train the student, 0 or 1.
+            learned: 1 if updates with new levels train the student, else 0.
             edits: Whether the sampler creates mutants.
         """
         return 1.0
@@ -113,16 +117,17 @@ def _is_warm(now: Situation) -> Bool[Array, ""]:
 
 @dataclass(frozen=True)
 class Alternate(Decision):
-    """Makes one random choice per update for all slots and all seeds; the other branch is skipped.
+    """Makes one random choice per update: all slots of all seeds replay, or all play new levels.
 
-    With a mutator, each replay update is followed by an update that plays mutants of the levels
-    just replayed. Replay begins once `min_fill` times the capacity levels were requested from the
-    source. (JaxUED waits for that many filled *rows*. A family with few distinct levels never fills
-    them, and their number differs between seeds.)
+    The branch that is not chosen is not executed. With a mutator, each replay update is followed by
+    an update that plays mutants of the replayed levels. Replay begins once `min_fill * capacity`
+    levels have been requested from the source. (JaxUED counts filled rows instead. A family with
+    few distinct levels may never fill that many rows, and the number of filled rows differs between
+    seeds.)
 
     Attributes:
-        replay_prob: Probability that an update replays, among updates without mutants. With 0 all
-            levels come from the source.
+        replay_prob: Probability that an update without mutants replays. With 0, all levels come
+            from the source.
 
     Raises:
         ValueError: If `replay_prob` lies outside [0, 1].
@@ -136,16 +141,16 @@ class Alternate(Decision):
     def choose(self, keys: Keys, now: Situation) -> Choice:
         """Return one choice, repeated for all N slots."""
         edits = same_for_all_seeds(now.state.edits_next)
-        # `keys.shared` is equal for all seeds, so that all seeds replay in the same updates and the
-        # branches of `propose` that no seed needs are skipped.
+        # `keys.shared` is equal for all seeds, so all seeds replay in the same updates. Branches of
+        # `propose` that no seed needs are then skipped.
         coin = jax.random.bernoulli(jax.random.fold_in(keys.shared, _OWN), self.replay_prob)
         num_slots = now.free.size
         return jnp.tile(_is_warm(now) & coin & ~edits, num_slots), jnp.tile(edits, num_slots)
 
     def trained_updates(self, learned: float, edits: bool) -> float:
-        """Fraction of the updates that train the student; updates with mutants do not."""
-        # `share` of the updates without mutants train the student. With probability `replay_prob`
-        # an update without mutants is followed by one with mutants, which have weight 0.
+        """Fraction of the updates that train the student; updates with mutants never train."""
+        # `share` is the fraction of the updates without mutants that train the student. With
+        # probability `replay_prob`, an update without mutants is followed by one with mutants.
         share = learned + (1 - learned) * self.replay_prob
         return share / (1 + self.replay_prob * edits)
 
@@ -155,7 +160,7 @@ class Blocks(Decision):
     """Plays new levels, replayed levels and mutants in parallel, in equal blocks of slots."""
 
     def choose(self, keys: Keys, now: Situation) -> Choice:
-        """Choose by the index of the slot, once replay has begun."""
+        """Choose by the index of the slot; before replay begins, all slots play new levels."""
         num_slots, warm = now.free.size, _is_warm(now)
         # Block 0 plays new levels, block 1 replays, block 2 plays mutants.
         block = jnp.arange(num_slots) * self.num_blocks(now.edits) // num_slots
@@ -168,12 +173,12 @@ class Blocks(Decision):
 
 @dataclass(frozen=True)
 class EachSlot(Decision):
-    """Chooses for each free slot separately: for students whose slots become free at any time.
+    """Chooses separately for each free slot, for students whose slots become free one by one.
 
-    Replay begins once `min_fill` times the capacity rows have a score. No row is played by two
-    slots at once: rows are drawn without replacement, and a slot for which no row is left plays a
-    new level. The choices differ between seeds. Mutants and blocks are not supported, as they
-    require one decision per update.
+    Replay begins once `min_fill * capacity` rows have a score. Rows are drawn without replacement,
+    so that two slots never play the same row at once. If no row is left for a slot, the slot plays
+    a new level. The choices differ between seeds. Mutants and sequential draws are not supported,
+    because both require one decision for the whole update.
 
     Attributes:
         replay_prob: Probability that a free slot replays.
@@ -189,9 +194,9 @@ class EachSlot(Decision):
         check_numbers(self, "replay_prob", least=0, most=1)
 
     def choose(self, keys: Keys, now: Situation) -> Choice:
-        """Choose replay independently for each slot, while rows are left; no slot edits."""
-        # Scored rows count here, not `num_new`: many of the requested levels may have no score,
-        # because their lifetime is still in progress or was incomplete.
+        """Choose replay independently for each slot while rows are left; no slot plays mutants."""
+        # Scored rows count here and not `num_new`, because many of the requested levels may have no
+        # score: their lifetime is still in progress or was incomplete.
         warm = observed(now.state.buffer).sum() >= now.least
         key = jax.random.fold_in(keys.own, _COIN)
         wanted = now.free & jax.random.bernoulli(key, self.replay_prob, now.free.shape) & warm
@@ -202,27 +207,28 @@ class EachSlot(Decision):
 
 @dataclass(frozen=True)
 class PLR(BufferedSampler):
-    """Mixes new levels with levels replayed from a buffer with probability given by the priority.
+    """Plays new levels, and replays levels from a buffer with a preference for high scores.
 
-    A seed whose buffer is still empty when replay begins continues with new levels. Rows held by
-    busy slots are neither drawn nor replaced.
+    If a seed's buffer is still empty when replay begins, the seed continues with new levels. Rows
+    whose levels are in busy slots are neither drawn nor replaced.
 
     Attributes:
-        env: Environment; provides the hash that identifies equal levels, and the edits.
-        source: Sampler of new levels; it observes only the slots that it filled.
+        env: Environment, which hashes levels to find equal ones and edits levels.
+        source: Sampler of new levels; receives only the results of slots that it filled.
         decision: Rule that assigns slots to replay: `Alternate`, `Blocks` or `EachSlot`.
-        mutator: Settings for mutants, which have weight 0; with `num_edits=0` there are no mutants.
-        priority: Replay probability of each level.
+        mutator: Settings for mutants, which the student does not train on; `num_edits=0` disables
+            mutants.
+        priority: Replay probability of each level, from score and staleness.
         capacity: Number of rows of the level buffer, K.
-        min_fill: Number of levels that must be collected before replay begins, as a fraction of the
-            capacity.
+        min_fill: Number of levels required before replay begins, as a fraction of the capacity.
         train_on_new: Train on new levels too (weight 1); `False` is robust PLR.
-        sequential: Draw and insert levels one after the other, as published; see `rlgen.buffer`.
+        sequential: Draw and insert levels one after the other, as in JaxUED; see `rlgen.buffer`.
         deduplicate: Store equal levels in one row.
 
     Raises:
-        ValueError: If a field is outside its range, two fields are incompatible, or `mutator` edits
-            levels of an environment that supports no edits.
+        TypeError: If `decision`, `mutator` or `priority` has the wrong type.
+        ValueError: If a field is outside its range, if two fields are incompatible, or if `mutator`
+            is enabled and the environment does not support edits.
     """
 
     env: LevelEnv
@@ -253,7 +259,7 @@ class PLR(BufferedSampler):
                 raise ValueError(
                     f"{type(self.decision).__name__} does not support {given}: slots become free "
                     "at different times, while mutants and sequential draws require one decision "
-                    "for the whole update; leave it at its default"
+                    "for the whole update; leave this field at its default"
                 )
         if not self._edits:
             return
@@ -280,7 +286,7 @@ class PLR(BufferedSampler):
 
     @property
     def train_share(self) -> float:
-        """Fraction of the slots that can have weight in one update."""
+        """Fraction of the slots whose weight can be above 0 in one update."""
         return 1.0 if self.train_on_new else 1 / self.num_blocks
 
     def trained_updates(self, num_levels: int) -> float:
@@ -292,13 +298,13 @@ class PLR(BufferedSampler):
         """Check capacity, priority and source against the number of levels and the score.
 
         Raises:
-            ValueError: If the buffer has fewer rows than an update has levels, priorities are
-                proportional and the score may be negative, or the source rejects them.
+            ValueError: If the buffer has fewer rows than an update has levels, if priorities are
+                proportional but the score may be negative, or if the source rejects an argument.
         """
         super().check(num_levels, score)
         if self.priority.kind == "proportional" and score.may_be_negative:
             raise ValueError(
-                f"priority.kind='proportional' needs scores of 0 or more, but those of "
+                f"priority.kind='proportional' needs scores of 0 or more, but scores of "
                 f"{type(score).__name__} may be negative; use priority.kind='rank'"
             )
 
@@ -317,7 +323,7 @@ class PLR(BufferedSampler):
     def propose(
         self, keys: Keys, state: PLRState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[PLRState, Slots]:
-        """Fill the free slots with replayed levels, new levels or mutants, chosen by `decision`."""
+        """Fill the free slots with replayed levels, new levels or mutants, as `decision` says."""
         rows = observed(state.buffer) & ~held_rows(slots, ~free, self.capacity)
         levels_per_slot = slots.buffer_index.shape[1]
         least = self.min_fill * self.capacity
@@ -327,9 +333,9 @@ class PLR(BufferedSampler):
         replay = playing & replays
         mutant = playing & edits & self._has_parent(state, before)
         fresh = free & ~replay & ~mutant
-        # Counts the slots that were assigned new levels, not those that fall back to new levels
-        # because no row or parent is available. With whole updates the assignment is equal for all
-        # seeds, so `num_new`, and with it the start of replay, is too.
+        # Counts the slots that `decision` assigns to new levels. A slot that plays new levels only
+        # because no row or parent is available does not count. With `whole_updates` the assignment
+        # is equal for all seeds, so `num_new` and the start of replay are equal too.
         taken_in = state.num_new + ((free & ~replays & ~edits).sum() * levels_per_slot)
         weight = jnp.float32(self.train_on_new)
         source, slots = generate(
@@ -370,7 +376,7 @@ class PLR(BufferedSampler):
                 deduplicate=self.deduplicate,
             )
 
-        # A branch: a replay update offers no levels, and sequential insertion is expensive.
+        # A branch, because a replay update offers no levels and sequential insertion is expensive.
         buffer = jax.lax.cond(any_over_seeds(offered.any()), admit, lambda: buffer)
         return state._replace(buffer=buffer, num_updates=state.num_updates + 1, easiest=easiest)
 
@@ -379,7 +385,7 @@ class PLR(BufferedSampler):
         return self.priority(state.buffer, observed(state.buffer))
 
     def lineage(self, state: PLRState, slots: Slots) -> dict[str, Int[Array, "N R"]]:
-        """Age of each level in updates, and depth: number of generations of edits."""
+        """Age of each level in updates, and its depth, the number of generations of edits."""
         return super().lineage(state, slots) | {"depth": slots.level_info.lineage.depth}
 
     def _recall(
@@ -390,7 +396,7 @@ class PLR(BufferedSampler):
         slots: Slots,
         replay: Bool[Array, " N"],
     ) -> tuple[LevelBuffer, Slots]:
-        """Fill the `replay` slots with levels of the buffer, and record the draws in it."""
+        """Fill the `replay` slots with levels of the buffer, and record the draws in the buffer."""
 
         def recall() -> tuple[Array, Array, Slots]:
             used = jnp.repeat(replay, slots.buffer_index.shape[1])
@@ -400,8 +406,8 @@ class PLR(BufferedSampler):
             else:
                 drawn, row = draw_distinct(key_draw, buffer, self.priority, rows, used)
             old = replayed(buffer, row.reshape(slots.buffer_index.shape), slots, weight=1.0)
-            # Draws change only the timestamps and the clock, so only these leave the branch, not
-            # the whole buffer.
+            # Draws change only the buffer's timestamps and its clock, which counts draws and
+            # insertions. The branch therefore returns only these two arrays of the buffer.
             return drawn.timestamp, drawn.clock, tree_where(replay, old, slots)
 
         timestamp, clock, slots = jax.lax.cond(
@@ -414,9 +420,10 @@ class PLR(BufferedSampler):
     ) -> Slots:
         """Fill the `mutant` slots with mutants.
 
-        With `parents="batch"`, the parents are the levels that the slots held before this call or,
-        in a parallel update, the levels just assigned to the block that replays. Otherwise, they
-        are the easiest levels of the buffer.
+        With `parents="batch"`, the parents are the levels that the mutant slots held before this
+        update. With the decision `Blocks`, the parents are instead the levels that this update has
+        assigned to the block of slots that replays. With `parents="easiest"`, the parents come from
+        the buffer.
         """
         if not self._edits:
             return slots
@@ -430,7 +437,7 @@ class PLR(BufferedSampler):
         return edit_into(key_edit, self.env, parents, num_edits, slots, mutant, state.num_updates)
 
     def _has_parent(self, state: PLRState, before: Slots) -> Bool[Array, " N"]:
-        # `reads` is non-empty exactly for parents="easiest".
+        # `mutator.reads` is non-empty if and only if parents="easiest".
         if self.mutator.reads:
             return jnp.tile((state.easiest >= 0).any(), before.origin.size)
         return (before.origin == REPLAY) | (self.num_blocks > 1)
@@ -438,13 +445,13 @@ class PLR(BufferedSampler):
     def _parents(self, state: PLRState, slots: Slots) -> tuple[PyTree, Int[Array, "N R"]]:
         """Return a parent for each queue position, [N, R, ...], and its depth [N, R]."""
         if self.mutator.parents == "batch":
-            # In a parallel update, shift by one block, so that the mutants (block 2) get the
-            # replayed levels (block 1) as parents.
+            # With `Blocks`, shift by one block, so that the mutants (block 2) get the replayed
+            # levels (block 1) as parents.
             shift = slots.buffer_index.shape[0] // 3 if self.num_blocks > 1 else 0
             return jax.tree.map(
                 lambda x: jnp.roll(x, shift, axis=0), (slots.level, slots.level_info.lineage.depth)
             )
-        # The mutants cycle through the easiest rows; known rows come first, -1 after them.
+        # The mutants cycle through the easiest rows, which come before the padding of -1.
         num_known = jnp.maximum((state.easiest >= 0).sum(), 1)
         place = jnp.arange(slots.buffer_index.size) % num_known
         row = state.easiest[place].reshape(slots.buffer_index.shape)
@@ -453,7 +460,7 @@ class PLR(BufferedSampler):
 
 
 def build(env: LevelEnv, **fields: Any) -> PLR:
-    """Build PLR over an environment's base distribution."""
+    """Build PLR with new levels from the environment's base distribution."""
     return PLR(env, Random(env), **fields)
 
 

@@ -21,7 +21,7 @@ class Random(Sampler):
     """Fills each queue position of each free slot with a new level.
 
     Attributes:
-        simple: Sample levels of the environment's simplest kind, from which ACCEL evolves others.
+        simple: Sample levels of the environment's simplest kind, with which ACCEL starts.
 
     Raises:
         ValueError: If `simple` is set and the environment has no simple levels.
@@ -48,8 +48,8 @@ class Random(Sampler):
     def propose(
         self, keys: Keys, state: tuple[()], slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[tuple[()], Slots]:
-        """Fill the free slots with new levels, with weight 1."""
-        # One key per queue position, [N, R]; levels for busy slots are sampled too and dropped.
+        """Fill the free slots with new levels, with weight 1 in the loss."""
+        # One key per queue position, [N, R]. Levels are also sampled for busy slots and dropped.
         keys_level = jax.random.split(keys.own, slots.buffer_index.shape)
         level = jax.vmap(jax.vmap(self._sample))(keys_level)
         return state, fill_new(slots, free, level)

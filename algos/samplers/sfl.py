@@ -1,4 +1,7 @@
-"""Sampling for learnability (SFL): scores many random levels, trains on those solved sometimes.
+"""Sampling for learnability (SFL): scores many random levels and trains on the best of them.
+
+The score is usually learnability, which is highest for levels that the agent solves half of the
+time. Slots, queues and weights are explained in `rlgen.algos.samplers`.
 
 Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
 Curriculum Discovery", algorithm 1 (SFL).
@@ -25,15 +28,15 @@ from rlgen.protocols import LevelEnv, Sampler, Score, check_numbers
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots
 
 _OWN = 0x53464C00
-"""Folded into `keys` for SFL's own draws. The source receives `keys` unchanged, so that it samples
-the same levels with and without SFL."""
+"""Folded into `keys` for SFL's own draws. The source receives `keys` unchanged, so that the source
+samples the same levels with and without SFL."""
 
 
 class SFLState(NamedTuple):
     """The pool of levels, and the position in the cycle."""
 
     source: PyTree
-    buffer: LevelBuffer  # best candidates of the current collection so far, or of the last one
+    buffer: LevelBuffer  # best candidates of the current (in training: the last) collection
     num_updates: Int[Array, ""]  # equal for all seeds
 
 
@@ -42,33 +45,35 @@ class _Stage(NamedTuple):
 
     position: Int[Array, ""]  # 0 .. length of the cycle - 1
     collecting: Bool[Array, ""]  # False while training
-    turn: Int[Array, ""]  # while collecting: earlier plays of the current batch of candidates
-    collection: Int[Array, ""]  # the update in which this cycle began
-    batch: Int[Array, ""]  # the update in which this batch of candidates was first played
+    turn: Int[Array, ""]  # while collecting: number of earlier plays of this batch of candidates
+    collection: Int[Array, ""]  # number of the update in which this cycle began
+    batch: Int[Array, ""]  # number of the update in which this batch was first played
 
 
 @dataclass(frozen=True)
 class SFL(BufferedSampler):
-    """Alternates between collecting a pool of levels and training on it.
+    """Alternates between collecting a pool of levels and training on this pool.
 
-    While collecting, all slots play candidates with weight 0. Each batch of candidates is played
-    for `scout_updates` updates; then the K best candidates so far are kept. While training, some
-    slots draw their levels uniformly from the pool and the other slots play new levels from the
-    source; both are resampled in every update. Each collection starts from an empty pool.
+    While collecting, all slots play new levels, the candidates, with weight 0. Each batch of
+    candidates is played for `scout_updates` updates. After that, the pool keeps the K best
+    candidates of the collection so far. While training, some slots draw their levels uniformly from
+    the pool, and the other slots play new levels from the source. All free slots get other levels
+    in every training update. Each collection starts from an empty pool.
 
-    A busy slot keeps its levels. A candidate whose slot becomes free after the end of its batch is
-    considered at that time, but not after the end of its collection. If a candidate is played more
-    than once, the score must accumulate, because otherwise only the last play would count.
+    A busy slot keeps its levels. If the slot of a candidate becomes free only after the
+    candidate's batch, the candidate is considered at that time. After the end of the collection,
+    the candidate is no longer considered. If `scout_updates` is above 1, the score must accumulate
+    over plays; otherwise only the last play would count.
 
     Attributes:
         env: Environment; its `level_hash` is stored with each level.
         source: Sampler of candidates and new levels.
         num_candidates: Number of candidates per collection, M, rounded up to whole batches.
-        scout_updates: Number of updates in which each candidate is played; the published 2,000
-            steps are about 8 updates of 256 steps.
-        capacity: Number of levels that a collection keeps, K.
+        scout_updates: Number of updates in which each candidate is played. The 2,000 steps of
+            Rutherford et al. are about 8 updates of 256 steps.
+        capacity: Number of levels in the pool, K.
         train_updates: Number of training updates between two collections.
-        sampled_share: Fraction of the slots that train on the pool, ρ; rounded to whole slots.
+        sampled_share: Fraction ρ of the slots that train on the pool, rounded to whole slots.
 
     Raises:
         ValueError: If a field is outside its range.
@@ -94,17 +99,17 @@ class SFL(BufferedSampler):
             raise ValueError(f"sampled_share must lie in [0, 1], got {self.sampled_share}")
 
     def check(self, num_levels: int, score: Score) -> None:
-        """Check the size of the pool, and that the score accumulates if candidates are replayed.
+        """Check the size of the pool, and that the score accumulates over plays of a candidate.
 
         Raises:
-            ValueError: If the pool has fewer rows than an update has levels, or if only the last of
-                several plays of a candidate would count.
+            ValueError: If the pool has fewer rows than an update has levels, or if a candidate is
+                played several times and only the last play would count.
         """
         if self.scout_updates > 1 and not score.accumulate:
             raise ValueError(
                 f"scout_updates={self.scout_updates} plays each candidate more than once, but "
-                f"{type(score).__name__} would use only the last play; set the "
-                "score's accumulate=True, or scout_updates=1"
+                f"{type(score).__name__} would use only the last play; set accumulate=True in the "
+                "score, or scout_updates=1"
             )
         super().check(num_levels, score)
 
@@ -117,7 +122,7 @@ class SFL(BufferedSampler):
         return self.train_updates / (self.num_collecting(num_levels) + self.train_updates)
 
     def init(self, key: Key, memory: PyTree) -> SFLState:
-        """Return an empty pool, before the first collection."""
+        """Return the initial state, with an empty pool."""
         buffer = empty_buffer(self.source, memory, self.capacity)
         return SFLState(self.source.init(key, memory), buffer, jnp.zeros((), jnp.int32))
 
@@ -156,10 +161,10 @@ class SFL(BufferedSampler):
     def take_in(
         self, state: SFLState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> SFLState:
-        """Keep the best of the candidates that have had all their plays."""
+        """Offer the candidates that have had all their plays to the pool, which keeps the best."""
         stage = self._stage(state, slots.buffer_index.size)
         when = slots.level_info.lineage.born
-        # Last turn of the current batch, or a late candidate of an earlier batch.
+        # True in the last turn of a batch, and for late candidates of an earlier batch.
         played_out = (stage.turn == self.scout_updates - 1) | (when < stage.batch)
         candidate = stage.collecting & outcome.done[:, None] & (when >= stage.collection)
         # No row needs protection: no slot plays a level of the pool before training begins.
@@ -170,7 +175,7 @@ class SFL(BufferedSampler):
         return state._replace(buffer=buffer, num_updates=state.num_updates + 1)
 
     def metrics(self, state: SFLState) -> Metrics:
-        """Return the number of levels in the pool and their mean score at collection."""
+        """Return the number of levels in the pool, and the mean score from their collection."""
         held, size = filled(state.buffer), state.buffer.size
         mean = jnp.where(held, state.buffer.score, 0.0).sum() / jnp.maximum(size, 1)
         return super().metrics(state) | {"pool_size": size, "pool_score": mean}
@@ -185,7 +190,7 @@ class SFL(BufferedSampler):
 
 
 def build(env: LevelEnv, **fields: Any) -> SFL:
-    """Build SFL over an environment's base distribution."""
+    """Build SFL with new levels from the environment's base distribution."""
     return SFL(env, Random(env), **fields)
 
 
@@ -195,7 +200,7 @@ def tiny(env: LevelEnv) -> SFL:
 
 
 def _emptied(buffer: LevelBuffer, empties: Bool[Array, ""]) -> LevelBuffer:
-    """Return the buffer, emptied if `empties`."""
+    """Return the buffer, or an empty buffer if `empties` is True."""
     # Levels and hashes stay in memory; rows beyond `size` count as empty.
     size = jnp.where(empties, 0, buffer.size)
     return buffer._replace(size=size, score=jnp.where(empties, -jnp.inf, buffer.score))

@@ -1,4 +1,4 @@
-"""Common base of scores that store the best return seen so far on a level."""
+"""Common base of scores that store the highest return so far on a level."""
 
 from typing import ClassVar
 

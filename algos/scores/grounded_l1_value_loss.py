@@ -1,4 +1,4 @@
-"""Grounded L1 value loss: absolute error of the critic on levels known to be solvable, else 0.
+"""Grounded L1 value loss: size of the critic's error on levels known to be solvable, else 0.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design".
@@ -19,16 +19,16 @@ from rlgen.types import Key, Outcome, Slots
 
 @dataclass(frozen=True)
 class GroundedL1ValueLoss(ValueLoss, BestReturnScore):
-    """The L1 value loss on levels where some episode so far exceeded the floor, 0 on all others.
+    """The L1 value loss on levels with a return above `floor` so far, and 0 on all other levels.
 
     The L1 value loss is the mean over episodes of the mean over steps of |A_t|, where A_t is the
     GAE advantage of the extrinsic reward. The level's memory is the highest undiscounted extrinsic
-    return of a completed episode on it so far, including this rollout. The other fields are
+    return of a completed episode on the level so far, including this rollout. The other fields are
     described in `rlgen.algos.scores.value_loss.ValueLoss`.
 
     Attributes:
-        floor: Return of an episode that achieves nothing; `build` sets it to the environment's
-            `lowest_return`. 0 as published.
+        floor: Return of an episode that achieves nothing; `build` uses the environment's
+            `lowest_return`. Garcin et al. use 0.
     """
 
     floor: float = 0.0
@@ -44,12 +44,12 @@ class GroundedL1ValueLoss(ValueLoss, BestReturnScore):
 
         Reads member 0 of the population.
         """
-        # `ValueLoss.__call__`, the first base class, gives the L1 value loss; its unchanged memory
-        # is replaced by the new best return.
+        # `super()` is `ValueLoss`, the first base class. Its `__call__` gives the L1 value loss and
+        # the unchanged memory. The new best return replaces this memory.
         loss, _ = super().__call__(key, slots, outcome)
         best = best_return(slots, outcome)
-        # 0, not `-inf`: the level has a score, the lowest one. `-inf` would mean that no episode
-        # counts and leave an old score in the buffer unchanged.
+        # Such a level has the lowest score, 0, and not `-inf`. The value `-inf` would mean that no
+        # episode counts, and an old score in the buffer would stay unchanged.
         futile = jnp.isfinite(loss) & (best <= self.floor)
         return jnp.where(futile, 0.0, loss), best
 

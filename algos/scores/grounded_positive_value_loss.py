@@ -1,7 +1,7 @@
-"""Grounded positive value loss: best return seen so far minus the critic's value, where positive.
+"""Grounded positive value loss: positive part of the highest return so far minus the value.
 
-Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", and its released code,
-which takes the positive part of MaxMC at each step.
+Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", and the code of these
+authors, which takes the positive part of MaxMC at each step.
 """
 
 from dataclasses import dataclass
@@ -21,15 +21,14 @@ class GroundedPositiveValueLoss(BestReturnScore):
     """Mean over episodes of the mean over steps of max(R_max − V_t, 0).
 
     R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode
-    on the level so far, including this rollout. Unlike in MaxMC, overestimates at some steps do not
-    cancel underestimates at others.
+    on the level so far, including this rollout. V_t is the critic's value at step t. In MaxMC,
+    overestimates at some steps can cancel underestimates at other steps. In this score they cannot.
 
     Attributes:
-        completed_only: Ignore the episode that is unfinished at the end of the rollout, as in
-            published code; a level without a completed episode then has no score.
-        floor: R_max of a level on which no episode was completed; `build` sets it to the
-            environment's `lowest_return`. With `-inf` a level has no score before its first
-            completed episode.
+        completed_only: Ignore the episode that is unfinished at the end of the rollout, as in the
+            scores of JaxUED. A level without a completed episode then has no score.
+        floor: R_max of a level on which no episode was completed; `build` uses the environment's
+            `lowest_return`. With `-inf`, a level has no score until an episode is completed on it.
     """
 
     completed_only: bool = False
@@ -42,10 +41,10 @@ class GroundedPositiveValueLoss(BestReturnScore):
         del key
         rollout = protagonist(outcome)
         best = best_return(slots, outcome)
-        # max(R_max − V_t, 0), [T, N], with R_max of the level that step t was played on.
+        # max(R_max − V_t, 0), [T, N], with R_max of the level on which step t was played.
         missed = jnp.maximum(at_each_step(best, rollout.level_index) - rollout.value, 0.0)
         score = mean_per_level(missed, rollout, slots.buffer_index.shape[1], self.completed_only)
-        # With floor = -inf, R_max may be infinite: no score yet.
+        # With floor = -inf, R_max may be -inf; the level then has no score yet.
         return jnp.where(jnp.isfinite(best), score, -jnp.inf), best
 
 

@@ -1,7 +1,7 @@
 """L1 value loss: mean absolute GAE advantage, the size of the critic's error on a level.
 
-Source: Jiang et al., 2021, "Prioritized Level Replay", section 3.1 (GAE magnitude); with
-`gae_lambda=0` their one-step TD error.
+Source: Jiang et al., 2021, "Prioritized Level Replay", section 3.1 (GAE magnitude). With
+`gae_lambda=0` the score is the one-step TD error of this paper.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from rlgen.protocols import Learner, LevelEnv
 class L1ValueLoss(ValueLoss):
     """Mean over episodes of the mean over steps of |A_t|, where A_t is the GAE advantage.
 
-    Computed from the extrinsic reward alone, so exploration bonuses cannot raise it. The fields are
-    described in `rlgen.algos.scores.value_loss.ValueLoss`.
+    The advantage is computed from the extrinsic reward alone, so exploration bonuses cannot raise
+    the score. The fields are described in `rlgen.algos.scores.value_loss.ValueLoss`.
     """
 
     def loss(self, advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
@@ -28,7 +28,7 @@ class L1ValueLoss(ValueLoss):
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> L1ValueLoss:
-    """Build the score with the γ, λ and treatment of time limits of the learner."""
+    """Build the score with the learner's γ, λ and treatment of time limits."""
     del env
     return L1ValueLoss(**(learner.discounting() | fields))
 

@@ -1,7 +1,7 @@
 """Learnability p (1 − p): highest for levels that the agent solves half of the time.
 
-Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
-Curriculum Discovery" (SFL); earlier Tzannetos et al., 2023, "Proximal Curriculum".
+Sources: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
+Curriculum Discovery" (SFL), and earlier Tzannetos et al., 2023, "Proximal Curriculum".
 """
 
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ class Learnability(Score):
     """p (1 − p), where p is the solve rate: the fraction of completed episodes that were solved.
 
     Attributes:
-        env: Environment; defines when an episode is solved. Without its own definition, an episode
-            with positive return is solved.
-        unbiased: Multiply by n / (n − 1), where n is the number of episodes. With p estimated from
-            the same episodes, p (1 − p) is too small on average by this factor. A level with fewer
-            than two episodes then has no score.
+        env: Environment, which defines when an episode is solved. If it does not, an episode with
+            a positive return counts as solved.
+        unbiased: Multiply by n / (n − 1), where n is the number of episodes. Because p is estimated
+            from these episodes, p (1 − p) is too small on average by this factor. With `unbiased`,
+            a level with fewer than two episodes has no score.
         accumulate: Count the episodes of all rollouts since the level's memory was reset, not only
-            those of the last rollout. The estimate of p is more precise, but covers older policies
-            if the agent trained in between. For samplers that evaluate a level several times in a
-            row.
+            the episodes of the last rollout. The estimate of p is then more precise. If the agent
+            trains between the rollouts, the estimate includes older policies. Intended for samplers
+            that evaluate a level several times in a row.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
@@ -54,12 +54,12 @@ class Learnability(Score):
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:
-        """Return the score, 0 to 1/4 (1/2 if unbiased), and the memory; reads member 0."""
+        """Return the score, at most 1/4 (1/2 if unbiased), and the memory; reads member 0."""
         del key
-        # Member 0 is the agent that is evaluated: [P, T, N] -> [T, N].
+        # Member 0 is the agent that is evaluated, [P, T, N] -> [T, N].
         rollout = jax.tree.map(lambda x: x[0], outcome.rollout)
         stats = episodes(rollout, slots.buffer_index.shape[1], successes(self.env, rollout))
-        # Counts add up over rollouts, estimates of p do not.
+        # Counts can be added over rollouts; estimates of p cannot.
         tally = Tally(stats.num, stats.num_success)
         if self.accumulate:
             tally = jax.tree.map(jnp.add, slots.score_state, tally)

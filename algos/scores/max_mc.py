@@ -1,4 +1,4 @@
-"""MaxMC: best return seen so far on the level minus the critic's value, a regret estimate.
+"""MaxMC: highest return so far on the level minus the critic's value, a regret estimate.
 
 Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", section 3 ("maximum
 Monte Carlo").
@@ -21,20 +21,21 @@ class MaxMC(BestReturnScore):
     """Mean over episodes of the mean over steps of R_max − V_t.
 
     R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode
-    on the level so far, including this rollout. The score may be negative.
+    on the level so far, including this rollout. V_t is the critic's value at step t. The score may
+    be negative.
 
     Attributes:
-        completed_only: Ignore the episode that is unfinished at the end of the rollout, as in
-            published code; a level without a completed episode then has no score.
-        floor: R_max of a level on which no episode was completed; `build` sets it to the
-            environment's `lowest_return`. 0, as published, suits returns of at least 0. With `-inf`
-            a level has no score before its first completed episode.
+        completed_only: Ignore the episode that is unfinished at the end of the rollout, as in the
+            scores of JaxUED. A level without a completed episode then has no score.
+        floor: R_max of a level on which no episode was completed; `build` uses the environment's
+            `lowest_return`. Jiang et al. use 0, which suits returns of at least 0. With `-inf`, a
+            level has no score until an episode is completed on it.
     """
 
     completed_only: bool = False
     floor: float = 0.0
 
-    # V_t exceeds R_max where the critic overestimates.
+    # The score is negative where an overestimate of the critic exceeds R_max.
     may_be_negative = True
 
     def __call__(
@@ -44,11 +45,12 @@ class MaxMC(BestReturnScore):
         del key
         rollout = protagonist(outcome)
         best = best_return(slots, outcome)
-        # The mean of R_max − V_t is R_max − mean(V_t), as R_max is constant within a level.
+        # The mean of R_max − V_t is R_max − mean(V_t), because R_max is constant within a level.
         value = mean_per_level(
             rollout.value, rollout, slots.buffer_index.shape[1], self.completed_only
         )
-        # `value` is -inf where no episode counts, `best` where floor = -inf and none was completed.
+        # `value` is -inf where no episode counts. `best` is -inf where floor = -inf and no episode
+        # was completed.
         known = jnp.isfinite(value) & jnp.isfinite(best)
         return jnp.where(known, best - value, -jnp.inf), best
 

@@ -13,13 +13,13 @@ def member_returns(
 ) -> tuple[Float[Array, "P N R"], Float[Array, "P N R"]]:
     """Mean and maximum undiscounted extrinsic return of each learner on each queued level.
 
-    Completed episodes count. If a learner completed no episode on a level, the return so far of its
-    unfinished episode at the end of the rollout is used instead. A level on which a learner wanders
-    for the whole rollout therefore still gets a score.
+    Both are taken over completed episodes. If a learner completed no episode on a level, the
+    unfinished episode at the end of the rollout is used instead, with its return so far. A level on
+    which a learner wanders for the whole rollout therefore still gets a score.
 
     Args:
         rollouts: Rollouts of all learners, [P, T, N].
-        levels_per_slot: Number of queued levels, R.
+        levels_per_slot: Number of levels in the queue of a slot, R.
         completed_only: Never count an unfinished episode.
 
     Returns:
@@ -31,7 +31,7 @@ def member_returns(
         stats = episodes(rollout, levels_per_slot, success=unasked)
         so_far = jnp.full(stats.num.shape, -jnp.inf)
         if not completed_only:
-            # The level that each slot plays at the last step, if its episode is unfinished, [N, R].
+            # Marks the level that a slot plays in an unfinished episode at the last step, [N, R].
             last = rollout.level_index[-1][:, None] == jnp.arange(levels_per_slot)[None]
             running = last & ~rollout.done[-1][:, None]
             so_far = jnp.where(running, episode_progress(rollout)[0][-1][:, None], so_far)

@@ -1,8 +1,8 @@
 """Negative return: minus the agent's return, the reward of a minimax adversary.
 
-Source: Pinto et al., 2017, "Robust Adversarial Reinforcement Learning"; as a baseline of
-environment design, Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via
-Unsupervised Environment Design".
+Sources: Pinto et al., 2017, "Robust Adversarial Reinforcement Learning"; Dennis et al., 2020,
+"Emergent Complexity and Zero-shot Transfer via Unsupervised Environment Design", where the minimax
+adversary is a baseline.
 """
 
 from dataclasses import dataclass
@@ -22,15 +22,16 @@ class NegativeReturn(Score):
     """Minus the mean undiscounted extrinsic return on the level.
 
     Attributes:
-        completed_only: Give a level without a completed episode no score, as in published code.
-            Otherwise the return collected by the end of the rollout is used.
+        completed_only: Give a level without a completed episode no score, as in the scores of
+            JaxUED. By default, such a level is scored by the return collected until the end of the
+            rollout.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
 
     completed_only: bool = False
 
-    # Negative wherever the agent earns a reward: priorities must be by rank.
+    # The score is negative where the return is positive, so priorities must be by rank.
     may_be_negative = True
 
     def __call__(

@@ -1,4 +1,4 @@
-"""No score, at no cost; for samplers that need none."""
+"""No score, at no cost; for samplers that do not use scores."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class NoScore(Score):
     ) -> tuple[Float[Array, "N R"], PyTree]:
         """Return `-inf` for every level, and the unchanged memory."""
         del key, outcome
-        # Not 0, which a buffer would accept as a score.
+        # The value is not 0, because a buffer would accept 0 as a score.
         return jnp.full(slots.buffer_index.shape, -jnp.inf), slots.score_state
 
 

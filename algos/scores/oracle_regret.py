@@ -1,6 +1,7 @@
 """Oracle regret: optimal return of the level minus the agent's mean return.
 
-The exact value of the regret that other scores estimate; requires an environment with a solver.
+This is the exact value of the regret that other scores estimate. It requires an environment with a
+solver.
 
 Source: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
 Environment Design" (regret), with an exact solver instead of the antagonist.
@@ -19,7 +20,7 @@ from rlgen.registry import require
 from rlgen.returns import completed
 from rlgen.types import Key, Outcome, PyTree, Slots
 
-# Infinities, not NaN, as they equal themselves and no level has such an optimum.
+# Infinities and not NaN, because an infinity equals itself. No level has an infinite optimum.
 UNASKED, NO_WAY = jnp.inf, -jnp.inf
 """Optimal return of a level before the solver ran, and of a level that cannot be solved."""
 
@@ -28,10 +29,10 @@ UNASKED, NO_WAY = jnp.inf, -jnp.inf
 class OracleRegret(Score):
     """Optimal return minus the mean return of the completed episodes; 0 for unsolvable levels.
 
-    The optimum assumes full knowledge of the level, so that under partial observability the regret
-    stays positive even for the best policy. The optimal return is the level's memory: the solver
-    runs once per level, and not at all in updates where the optimum of all levels is known
-    (replay).
+    The optimal return assumes full knowledge of the level. Under partial observability, the regret
+    of even the best policy therefore stays positive. The optimal return is stored as the level's
+    memory, so that the solver runs once per level. The solver does not run in an update in which
+    all optimal returns are known, such as a replay update.
 
     Attributes:
         env: Environment with a solver, `solve(level) -> Solution`.
@@ -48,7 +49,7 @@ class OracleRegret(Score):
         require(self.env, LevelEnv.solve, "the score oracle-regret")
 
     def initial_state(self) -> Float[Array, ""]:
-        """Optimal return of an unseen level."""
+        """Return the value that stands for an unknown optimal return."""
         return jnp.float32(UNASKED)
 
     def __call__(
@@ -61,7 +62,7 @@ class OracleRegret(Score):
         del key
         stats = completed(outcome, slots.buffer_index.shape[1])
         best = self._optimal(slots.level, slots.score_state)
-        # Rounding can make the return of an optimal agent slightly larger than the solver's.
+        # Rounding can make an optimal agent's return slightly larger than the solver's optimum.
         regret = jnp.where(best == NO_WAY, 0.0, jnp.maximum(best - stats.mean_return, 0.0))
         return jnp.where(stats.num > 0, regret, -jnp.inf), best
 
@@ -73,7 +74,7 @@ class OracleRegret(Score):
             best = jnp.where(solution.solvable, solution.optimal_return, NO_WAY)
             return jnp.where(unknown, best, known)
 
-        # A branch and not `jnp.where`: the solver costs more than all other scores together.
+        # A branch and not `jnp.where`: the solver is slower than all other scores together.
         return jax.lax.cond(any_over_seeds(unknown.any()), solve, lambda: known)
 
 

@@ -17,8 +17,8 @@ from rlgen.protocols import Learner, LevelEnv
 class PositiveValueLoss(ValueLoss):
     """Mean over episodes of the mean over steps of max(A_t, 0), where A_t is the GAE advantage.
 
-    Computed from the extrinsic reward alone, so exploration bonuses cannot raise it. The fields are
-    described in `rlgen.algos.scores.value_loss.ValueLoss`.
+    The advantage is computed from the extrinsic reward alone, so exploration bonuses cannot raise
+    the score. The fields are described in `rlgen.algos.scores.value_loss.ValueLoss`.
     """
 
     def loss(self, advantage: Float[Array, "T N"]) -> Float[Array, "T N"]:
@@ -27,7 +27,7 @@ class PositiveValueLoss(ValueLoss):
 
 
 def build(env: LevelEnv, learner: Learner, **fields: Any) -> PositiveValueLoss:
-    """Build the score with the γ, λ and treatment of time limits of the learner."""
+    """Build the score with the learner's γ, λ and treatment of time limits."""
     del env
     return PositiveValueLoss(**(learner.discounting() | fields))
 

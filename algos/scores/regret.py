@@ -25,14 +25,14 @@ class Regret(Score):
     played by all members has no score.
 
     Attributes:
-        kind: Returns that are compared. `max-mean`: the antagonist's best episode and the
-            protagonist's mean; `mean-mean`: the means of both; `population`: the highest mean of
-            all members and the average of their means.
-        non_negative: Raise a negative regret, where the protagonist did better, to 0, as the
-            original PAIRED code and minimax do; JaxUED does not.
-        completed_only: Give a level no score if a member completed no episode on it, as in
-            published code. Otherwise the return that the member collected by the end of the rollout
-            is used.
+        kind: Returns whose difference is the regret. `max-mean` takes the antagonist's best episode
+            and the protagonist's mean return. `mean-mean` takes the mean returns of both.
+            `population` takes the highest mean return of a member and the average over all members.
+        non_negative: Raise a negative regret to 0, as in the original code of PAIRED and in
+            minimax, but not in JaxUED. The regret is negative where the protagonist did better.
+        completed_only: Give no score to a level on which some member completed no episode, as in
+            the scores of JaxUED. By default, the return that this member collected until the end of
+            the rollout is used.
 
     Raises:
         ValueError: If `kind` is unknown or, when called, the population has the wrong size.
@@ -75,7 +75,7 @@ class Regret(Score):
         return jnp.where(met, regret, -jnp.inf), slots.score_state
 
     def _rollouts(self, outcome: Outcome) -> Rollout:
-        """Return the rollouts of the population, after a check of its size."""
+        """Check the size of the population and return its rollouts."""
         rollouts = outcome.rollout
         assert isinstance(rollouts, Rollout), "regret is measured on the rollouts of a population"
         # `student.population` is not known at construction, so the size is checked while tracing.

@@ -1,4 +1,4 @@
-"""Common base of value losses, which score a level by the advantages on it."""
+"""Common base of value losses, which score a level by the advantages of the steps on the level."""
 
 import abc
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from rlgen.types import Key, Outcome, PyTree, Slots
 class ValueLoss(Score, abstract=True):
     """Base of value losses: the mean over episodes of the mean over steps of a loss.
 
-    The loss is a function of A_t, the GAE advantage of the extrinsic reward alone, so exploration
-    bonuses cannot raise it.
+    The loss is a function of A_t, the GAE advantage of the extrinsic reward alone. Exploration
+    bonuses therefore cannot raise the score.
 
     Attributes:
-        discount: Discount γ; `build` sets it to the learner's.
-        gae_lambda: GAE parameter λ; `build` sets it to the learner's.
-        bootstrap_truncation: Bootstrap the value at a time limit; `build` sets it to the learner's.
-        completed_only: Ignore the episode that is unfinished at the end of the rollout, as in
-            published code; a level without a completed episode then has no score.
+        discount: Discount γ; `build` uses the learner's γ.
+        gae_lambda: GAE parameter λ; `build` uses the learner's λ.
+        bootstrap_truncation: Bootstrap the value at a time limit; `build` uses the learner's field.
+        completed_only: Ignore the episode that is unfinished at the end of the rollout, as in the
+            scores of JaxUED. A level without a completed episode then has no score.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"rollout"})
@@ -46,7 +46,7 @@ class ValueLoss(Score, abstract=True):
         """
         del key
         rollout = protagonist(outcome)  # [P, T, N] -> [T, N]
-        # From the values stored in the rollout, those of the policy before this update.
+        # The values are those stored in the rollout, from before this update.
         advantage = extrinsic_advantage(
             rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
         )

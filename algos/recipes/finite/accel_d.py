@@ -1,7 +1,7 @@
-"""ACCEL-D: ACCEL started from a finite set, which stays in the buffer; one priority for all levels.
+"""ACCEL-D: ACCEL that starts from a finite set, keeps it, and has one priority for all levels.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", where it is a baseline.
+Data-Regularised Environment Design", where ACCEL-D is a baseline.
 """
 
 from rlgen.algos.recipes.presets.finite import UNMIXED
@@ -21,8 +21,8 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     `sampler.data.path` selects another set.
     """
     student, judge = student_and_score(env, learner, score)
-    # P_S' alone (η = 1), as sharp as P_S, with staleness over all levels: set and mutants are
-    # treated alike.
+    # η = 1 leaves only P_S', here with the temperature of P_S, and staleness covers all levels. The
+    # set and the mutants are therefore treated alike. See `Mixture` for the symbols.
     mixture = Mixture(secondary_temperature=0.1, share_start=1.0, stale="all")
     sampler = DRED(
         env, own_set(env), mixture=mixture, mutator=Mutator(parents="easiest"), admit="any"

@@ -1,4 +1,4 @@
-"""DRED: trains on a finite set and, increasingly, on levels generated between those of the set.
+"""DRED: trains on a finite set and, increasingly, on levels interpolated between those of the set.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design".
@@ -22,7 +22,7 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     """
     model = model_for(env)
     student, judge = student_and_score(env, learner, score)
-    # One set for both, so that the generative model is fitted on the levels that are replayed.
+    # Both samplers get this set, so that the model is fitted on the levels that are replayed.
     data = own_set(env)
     sampler = DRED(env, data, Generated(env, model, data))
     return Curriculum(student, sampler, judge, levels_per_slot=8)

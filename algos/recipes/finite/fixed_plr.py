@@ -1,7 +1,7 @@
 """Prioritised level replay of a finite training set, without new levels.
 
-Source: Jiang et al., 2021, "Prioritized Level Replay", whose levels are a finite set of seeds; the
-settings are from Garcin et al., 2024, "DRED".
+Sources: Jiang et al., 2021, "Prioritized Level Replay", where the levels are a finite set of seeds;
+Garcin et al., 2024, "DRED", for the settings.
 """
 
 from rlgen.algos.recipes.presets.finite import DATA_ONLY
@@ -20,6 +20,6 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     `sampler.data.path` selects another set.
     """
     student, judge = student_and_score(env, learner, score)
-    # η = 0 in every update: only the set's own distribution P_S and staleness remain.
+    # η = 0 in every update, so that only P_S and the staleness term remain; see `Mixture`.
     sampler = DRED(env, own_set(env), mixture=Mixture(share_end=0.0))
     return Curriculum(student, sampler, judge, levels_per_slot=8)

@@ -1,1 +1,1 @@
-"""Recipes that learn an update rule, or train agents with one."""
+"""Recipes that learn an update rule, or that train an agent with a learned rule."""

@@ -17,7 +17,7 @@ def curriculum_of(env: LevelEnv, learner: str, clock: bool) -> Curriculum:
     Args:
         env: Environment of the agents.
         learner: Name of a learner with a learned rule.
-        clock: Whether the rule receives the elapsed share of the agent's lifetime as input.
+        clock: Whether the rule receives the elapsed fraction of the agent's lifetime as input.
 
     Raises:
         ValueError: If the learner has no learned rule.
@@ -30,6 +30,6 @@ def curriculum_of(env: LevelEnv, learner: str, clock: bool) -> Curriculum:
     built = replace(built, net=replace(built.net, clock=clock))  # pyright: ignore
     score = registry.make("scores", "none", env, built)
     student = MetaES(env, built)
-    # An update trains agents for their whole lifetime, so seeds share the lifetimes (`common`):
-    # their loops then have the same length.
+    # An update trains agents for their whole lifetime. With `common`, all seeds have the same
+    # lifetimes, so that their training loops have the same length.
     return Curriculum(student, Lifetimes(env, Random(env), common=True), score)

@@ -1,4 +1,4 @@
-"""LPG: meta-learns an update rule from agents on random levels, by meta-gradients.
+"""LPG: learns an update rule by meta-gradients, from agents that train on random levels.
 
 Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms".
 """
@@ -14,6 +14,6 @@ PRESETS, STEPS = LEARNING, RULE_STEPS
 
 
 def build(env: LevelEnv, learner: str = "", score: str = "none") -> Curriculum:
-    """Build LPG; agents trained by an optional learner, such as a2c, serve as a comparison."""
+    """Build LPG; with a `learner`, such as a2c, its agents are also trained for comparison."""
     student, judge = rule_student_and_score(env, learner, score)
     return Curriculum(student, Lifetimes(env, Random(env)), judge)

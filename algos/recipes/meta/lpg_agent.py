@@ -1,7 +1,9 @@
 """Trains one agent with a learned update rule, given by `--rule`, on random levels.
 
-Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms". In contrast to a meta-test
-(`rlgen eval RUN`, one agent per level), the agent is one policy for all levels of an environment.
+The agent is one policy for all levels of an environment. A meta-test of a run that learned a rule
+(`rlgen eval RUN`) trains a separate agent on each level instead.
+
+Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms".
 """
 
 from rlgen import registry
@@ -16,7 +18,7 @@ PRESETS = AGENT
 
 
 def build(env: LevelEnv, learner: str = "lpg", score: str = "none") -> Curriculum:
-    """Build training with 64 workers, each of which plays a separate level for 25 short rollouts.
+    """Build training with 64 slots, each of which plays one level for 25 rollouts of 20 steps.
 
     Raises:
         ValueError: If the learner is not lpg.

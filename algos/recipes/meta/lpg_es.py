@@ -1,4 +1,4 @@
-"""LPG by evolution: evolves an update rule without a clock, the baseline for `ta-lpg`.
+"""LPG by evolution: evolves an update rule that ignores the agent's lifetime; baseline for TA-LPG.
 
 Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms",
 where LPG is also trained by evolution.
@@ -13,5 +13,5 @@ PRESETS, STEPS = TIMELESS, EVOLUTION_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpg") -> Curriculum:
-    """Build evolution over whole lifetimes of 10 to 250 updates on random levels."""
+    """Build evolution on random levels; in the presets, lifetimes are 10 to 250 updates."""
     return curriculum_of(env, learner, clock=False)

@@ -1,4 +1,4 @@
-"""LPO: evolves the drift function of the policy update.
+"""LPO: evolves the drift function, which penalises steps away from the old policy.
 
 Source: Lu et al., 2022, "Discovered Policy Optimisation".
 """
@@ -12,8 +12,9 @@ PRESETS, STEPS = DRIFT, DRIFT_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpo") -> Curriculum:
-    """Build evolution over whole lifetimes of a fixed length.
+    """Build evolution on random levels; all lifetimes have the same length.
 
-    The search starts at PPO's drift, except in the preset `fast`, where it starts at random.
+    In the presets `parity` and `strong`, the search starts from PPO's drift. In `fast`, the search
+    starts from a random drift.
     """
     return curriculum_of(env, learner, clock=False)

@@ -1,4 +1,4 @@
-"""TA-LPG: evolves an update rule with a clock, the elapsed share of the agent's lifetime.
+"""TA-LPG: evolves an update rule that receives the elapsed fraction of the agent's lifetime.
 
 Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms".
 """
@@ -12,5 +12,5 @@ PRESETS, STEPS = TEMPORAL, EVOLUTION_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpg") -> Curriculum:
-    """Build evolution over whole lifetimes of 10 to 250 updates on random levels, with a clock."""
+    """Build evolution on random levels; in the presets, lifetimes are 10 to 250 updates."""
     return curriculum_of(env, learner, clock=True)

@@ -1,4 +1,6 @@
-"""TA-LPO: evolves a drift function that depends on the elapsed share of the agent's lifetime.
+"""TA-LPO: evolves a drift function that depends on the elapsed fraction of the agent's lifetime.
+
+The drift function penalises steps away from the old policy.
 
 Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms".
 """
@@ -12,8 +14,9 @@ PRESETS, STEPS = TEMPORAL_DRIFT, DRIFT_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpo") -> Curriculum:
-    """Build evolution over whole lifetimes of a fixed length; the drift function has a clock.
+    """Build evolution on random levels; all lifetimes have the same length.
 
-    The search starts at PPO's drift, except in the preset `fast`, where it starts at random.
+    In the presets `parity` and `strong`, the search starts from PPO's drift. In `fast`, the search
+    starts from a random drift.
     """
     return curriculum_of(env, learner, clock=True)

@@ -1,1 +1,1 @@
-"""Presets of the recipes, as data."""
+"""Presets of the recipes: named sets of values for the fields of a curriculum, as data."""

@@ -1,17 +1,19 @@
 """Presets for evolution, as data: dotted path of a field -> value.
 
-`parity`: the settings released with TA-LPG, and those of LPO's port to MinAtar. `strong`: the sizes
-of `parity`, but started from an initialised network and with the discount as an input. `fast`:
-small enough for a CPU.
+`parity` has the settings of the code of Jackson et al. for update rules, and those of Goldie et al.
+for drift functions. For update rules, `strong` has the sizes of `parity`, but the search starts
+from an initialised network, and the discount is an input of the rule. For drift functions, `strong`
+equals `parity`. `fast` is small enough for a CPU. A rule or a drift function with a clock receives
+the elapsed fraction of the agent's lifetime.
 
 Sources: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms"; Lu
-et al., 2022, "Discovered Policy Optimisation"; Goldie et al., 2025, "How Should We Meta-Learn
+et al., 2022, "Discovered Policy Optimisation" (LPO); Goldie et al., 2025, "How Should We Meta-Learn
 Reinforcement Learning Algorithms?", for LPO on MinAtar.
 """
 
 from rlgen.types import Preset
 
-_MEAN_LIFE = 75  # mean lifetime in updates, log-uniform from 10 to 250
+_MEAN_LIFE = 75  # mean in updates of lifetimes that are log-uniform from 10 to 250
 # generations × agents × updates × env steps per update (20 steps × 64 workers)
 _PUBLISHED_STEPS = 2_500 * 1_024 * _MEAN_LIFE * 1_280
 EVOLUTION_STEPS = {
@@ -19,27 +21,31 @@ EVOLUTION_STEPS = {
     "strong": _PUBLISHED_STEPS,
     "parity": _PUBLISHED_STEPS,
 }
-"""Env steps of a run that evolves an update rule, by preset: 2,500 generations, `fast` 200."""
+"""Env steps of a run that evolves an update rule, by preset.
+
+A run has 2,500 generations, or 200 with the preset `fast`.
+"""
 
 _PARITY: Preset = {
-    # 512 antithetic pairs, hence 1,024 agents. Both agents of a pair share the level and the
-    # lifetime.
+    # 512 antithetic pairs, which are 1,024 agents. Both agents of a pair have the same level and
+    # the same lifetime.
     "num_slots": 512,
     "student.rollout_steps": 20,
     "student.num_workers": 64,
     "student.pair_batch_size": 32,
-    # The released search starts at zeros; its network's initial parameters are not used.
+    # In the code of Jackson et al., the search starts from zeros and does not use the network's
+    # initial parameters.
     "student.from_zeros": True,
     "student.strategy.name": "open-es",
     "student.strategy.shaping": "pair-rank",
-    # Values of the released code; its authors corrected the ones that they had reported first.
+    # Values of the code of Jackson et al., who corrected the values that they first reported.
     "student.strategy.learning_rate": 0.01,
     "student.strategy.learning_rate_decay": 0.999,
     "student.strategy.learning_rate_end": 1e-5,
     "student.strategy.beta1": 0.99,
     "student.strategy.sigma": 0.1,
-    # The released rule has a GRU, 8 predictions and no discount input; LPG was published with an
-    # LSTM that reads the discount.
+    # The rule of Jackson et al. has a GRU, 8 predictions and no discount input. The original LPG
+    # (Oh et al., 2020) has an LSTM that receives the discount.
     "student.learner.net.core": "gru",
     "student.learner.net.hidden_size": 256,
     "student.learner.net.num_predictions": 8,
@@ -79,14 +85,14 @@ TIMELESS = _with_clock(_RULE, False)
 TEMPORAL = _with_clock(_RULE, True)
 """Presets for a rule with a clock."""
 
-_DRIFT_UPDATES = 1_220  # of 128 steps in 64 environments: 1e7 env steps
-# generations × agents × updates × env steps per update (128 × 64; `fast` 64 × 32)
+_DRIFT_UPDATES = 1_220  # updates of 128 steps in 64 environments, 1e7 env steps in total
+# generations × agents × updates × env steps per update (128 × 64, or 64 × 32 in `fast`)
 DRIFT_STEPS = {
     "fast": 80 * 32 * 20 * 2_048,
     "strong": 800 * 64 * _DRIFT_UPDATES * 8_192,
     "parity": 800 * 64 * _DRIFT_UPDATES * 8_192,
 }
-"""Env steps of a run that evolves a drift, by preset."""
+"""Env steps of a run that evolves a drift function, by preset."""
 
 _DRIFT_PARITY: Preset = {
     "num_slots": 32,
@@ -96,7 +102,7 @@ _DRIFT_PARITY: Preset = {
     "student.from_zeros": False,
     "student.strategy.name": "open-es",
     "student.strategy.shaping": "centred-rank",
-    # Learning rate, σ, their decays and the centred ranks are those of LPO's port to MinAtar.
+    # Learning rate, σ, the decays of both, and the centred ranks are those of Goldie et al.
     "student.strategy.learning_rate": 0.03,
     "student.strategy.learning_rate_decay": 0.99,
     "student.strategy.learning_rate_end": 0.0,
@@ -126,7 +132,7 @@ _DRIFT_FAST: Preset = {
     "student.strategy.learning_rate_decay": 1.0,
     "student.strategy.beta1": 0.9,
     "student.strategy.sigma_decay": 1.0,
-    # A random drift instead of PPO's, see `DRIFT`.
+    # The search starts from a random drift instead of PPO's; see `DRIFT`.
     "student.learner.net.on_clipping": False,
     "student.learner.agent.learning_rate": 2.5e-3,
     "student.learner.agent.network.hidden_size": 32,
@@ -142,8 +148,11 @@ _DRIFT: dict[str, Preset] = {
 }
 
 DRIFT = _with_clock(_DRIFT, False)
-"""Presets for a drift function without a clock. `fast` starts from a random drift: within lifetimes
-of 20 updates, PPO's clipping is hard to improve on and the run would show little progress."""
+"""Presets for a drift function without a clock.
+
+`fast` starts from a random drift. Within lifetimes of 20 updates, PPO's clipping is hard to improve
+on, so a run that starts from PPO's drift would show little progress.
+"""
 
 TEMPORAL_DRIFT = _with_clock(_DRIFT, True)
 """Presets for a drift function with a clock."""

@@ -1,8 +1,9 @@
-"""Presets for curricula over a finite set, built on those in `ued`.
+"""Presets for curricula over a finite set, built on the presets in `ued`.
 
-`parity`: the agent, the sizes and the quirks of the released code. `strong`: that agent without the
-quirks. `fast`: small batches, as in all `fast` presets, and less greedy priorities, because short
-runs play each level only a few times.
+`parity` has the agent, the sizes and the quirks of the code of Garcin et al. `strong` has the same
+agent without the quirks. `fast` has small batches, like every preset `fast`, and less greedy
+priorities, because short runs play each level only a few times. The symbols P_S, P_S' and η are
+explained in `rlgen.algos.samplers.dred.Mixture`.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design", and the code released with it.
@@ -12,12 +13,12 @@ from rlgen.algos.recipes.presets.ued import FAST, PARITY
 from rlgen.types import Preset
 
 _QUEUE: Preset = {"levels_per_slot": 8}
-"""Number of levels drawn for each slot: a good agent completes several episodes in one rollout."""
+"""Each slot gets 8 levels, because a good agent completes several episodes in one rollout."""
 
 _AGENT: Preset = {
     **PARITY,
     **_QUEUE,
-    "num_slots": 36,  # actors of the released code
+    "num_slots": 36,  # number of actors in the code of Garcin et al.
     "student.learner.network.activation": "tanh",
     "student.learner.anneal": False,
     "student.learner.entropy_coef": 0.0,
@@ -26,8 +27,8 @@ _AGENT: Preset = {
 }
 
 _MIXTURE: Preset = {
-    # The values of the released code. With P_S at temperature 0.1, nearly all of its probability is
-    # on the level with the highest score.
+    # The values of the code of Garcin et al. At temperature 0.1, P_S gives nearly all probability
+    # to the level with the highest score.
     "sampler.capacity": 4000,
     "sampler.admit": "solved",
     "sampler.mixture.temperature": 0.1,
@@ -38,16 +39,16 @@ _MIXTURE: Preset = {
     "sampler.mixture.stale": "data",
 }
 
-# Behaviour of the released code that is not needed for the method.
+# Behaviour of the code of Garcin et al. that the method does not need.
 _QUIRKS: Preset = {
-    # The first pass through the set only scores it.
+    # The first pass through the set scores the levels without training on them.
     "sampler.train_in_warmup": False,
-    # Only the first completed episode of a proposal decides.
+    # A proposal is evaluated only at the first position of its slot's queue.
     "sampler.single_chance": True,
     "sampler.sequential": True,
 }
 
-# Without the quirks: time limits bootstrap, and unfinished episodes count for the score.
+# Without the quirks, values are bootstrapped at time limits, and unfinished episodes are scored.
 _WITHOUT: Preset = {
     "student.learner.bootstrap_truncation": True,
     "score.bootstrap_truncation": True,
@@ -62,7 +63,7 @@ GROUNDED: dict[str, Preset] = {
 """Presets for a finite set with generated levels."""
 
 _EDITS: Preset = {
-    # The edits of the released ACCEL-D and EL-DRED: four parents share all mutants of an update.
+    # As in ACCEL-D and EL-DRED of Garcin et al., all mutants of an update are edits of 4 parents.
     "sampler.mutator.num_edits": 5,
     "sampler.mutator.parents": "easiest",
     "sampler.mutator.num_parents": 4,
@@ -81,7 +82,7 @@ def _from(presets: dict[str, Preset], **changes: bool | float | str) -> dict[str
 DATA_ONLY = _from(GROUNDED, mixture__share_end=0.0)
 """Presets for prioritised replay of the set alone."""
 
-# η = 1 throughout: one priority P_S' for the set and the edited levels, as sharp as P_S.
+# η = 1 throughout, so that P_S' alone ranks the set and the edited levels. Its temperature is 0.1.
 UNMIXED = _from(
     EDITED,
     mixture__share_start=1.0,
@@ -90,7 +91,7 @@ UNMIXED = _from(
     mixture__secondary_temperature=0.1,
     admit="any",
 )
-"""Presets for the set and edited levels under one priority."""
+"""Presets for a finite set and edited levels, with one priority for both."""
 
 UNIFORM: dict[str, Preset] = {
     "parity": _AGENT,

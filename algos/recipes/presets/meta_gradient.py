@@ -1,9 +1,10 @@
 """Presets for meta-learning by meta-gradients, as data: dotted path of a field -> value.
 
-`parity`: the settings of the code released with GROOVE, for comparison. `strong`: the settings of
-the papers, with the discount as an input of the rule, clipped meta-gradients, and agents of all
-ages from the start. `fast`: small enough for a CPU. The agents' step sizes, and whether they are
-tabular, depend on the environment; see `rlgen.algos.learners.lpg.build_agent`.
+`parity` has the settings of the code of Jackson et al. (GROOVE), for comparison. `strong` has the
+settings of the papers: the discount is an input of the rule, meta-gradients are clipped, and agents
+of all ages are trained from the start. `fast` is small enough for a CPU. The environment determines
+whether the agents are tabular, and also the agents' step sizes; see
+`rlgen.algos.learners.lpg.build_agent`.
 
 Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms"; Jackson et al., 2023,
 "Discovering General Reinforcement Learning Algorithms with Adversarial Environment Design".
@@ -35,25 +36,25 @@ _PARITY: Preset = {
     "student.rollout_steps": 20,
     "student.num_workers": 64,
     "student.learning_rate": 1e-4,
-    # The released code does not clip the meta-gradient.
+    # The code of Jackson et al. does not clip the meta-gradient.
     "student.max_grad_norm": 0.0,
-    # The four regularisation weights β0 to β3 of the GROOVE paper and its code.
+    # The four regularisation weights β0 to β3 in the paper and the code of Jackson et al.
     "student.policy_entropy_coef": 0.05,
     "student.prediction_entropy_coef": 0.001,
     "student.target_coef": 0.005,
     "student.target_prediction_coef": 0.001,
-    # In the released code, a stop-gradient on the rule's inputs also blocks the meta-gradient
-    # through them.
+    # In the code of Jackson et al., a stop-gradient on the rule's inputs also blocks the
+    # meta-gradient through these inputs.
     "student.meta_grad_through_inputs": False,
-    # All agents begin together and, with equal lifetimes, are replaced together.
+    # All agents begin together. Because their lifetimes are equal, they are replaced together.
     "student.stagger": False,
     "student.agent.kl_coef": 0.5,
-    # As in the released code; LPG was published with an LSTM that also reads the discount.
+    # As in the code of Jackson et al. The rule of Oh et al. has an LSTM that receives the discount.
     "student.rule.core": "gru",
     "student.rule.hidden_size": 256,
     "student.rule.num_predictions": 8,
     "student.rule.discount_input": False,
-    # Time limits count as terminations in the released code.
+    # Time limits count as terminations in the code of Jackson et al.
     **_advantage(False, *_OWNERS),
 }
 
@@ -81,16 +82,16 @@ def _living(owner: str, shortest: int, longest: int) -> Preset:
 
 
 LEARNING: dict[str, Preset] = {
-    # `shortest` 0: all lifetimes are 250 updates, or 50 meta-steps.
+    # With `shortest` 0, all lifetimes are 250 updates, which take 50 meta-steps.
     "parity": {**_PARITY, **_living("sampler", 0, 250)},
     "strong": {**_STRONG, **_living("sampler", 0, 250)},
     "fast": {**_FAST, **_living("sampler", 0, 250)},
 }
 """Presets for a rule and the lifetimes of its agents, for any source of levels."""
 
-# The released code replays the levels in order of decreasing score, as soon as it has as many
-# levels as agents. A low temperature without staleness approximates this; a `min_fill` of 0.128
-# of 4,000 rows is 512, the number of agents.
+# The code of Jackson et al. begins to replay when the buffer contains as many levels as there are
+# agents, and replays the levels in order of decreasing score. A low temperature without staleness
+# approximates this order. A `min_fill` of 0.128 of 4,000 rows is 512 rows, the number of agents.
 _REPLAY_PARITY: Preset = {
     "sampler.capacity": 4000,
     "sampler.decision.replay_prob": 0.5,
@@ -118,7 +119,7 @@ REPLAY: dict[str, Preset] = {
     "strong": {**_STRONG, **_REPLAY_STRONG, **_advantage(True, "student.antagonist")},
     "fast": {**_FAST, **_REPLAY_FAST, **_advantage(True, "student.antagonist")},
 }
-"""Presets with a level buffer, and an antagonist with the agents' advantage settings."""
+"""Presets with a level buffer; the antagonist has the advantage settings of the agents."""
 
 _AGENT: Preset = {
     "num_slots": 64,
@@ -132,4 +133,4 @@ AGENT: dict[str, Preset] = {
     name: {**_AGENT, **_advantage(bootstrap, "student.learner.agent", "score")}
     for name, bootstrap in (("parity", False), ("strong", True), ("fast", True))
 }
-"""Presets for one agent trained by a rule."""
+"""Presets for one agent that is trained by a learned rule."""

@@ -1,16 +1,18 @@
-"""Presets for curricula with a teacher; those of students and level buffers are in `ued`.
+"""Presets for curricula with a teacher; the settings of students and level buffers are in `ued`.
 
-Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax" (`parity`, where the
-teacher has the same settings as the students); Jiang et al., 2023, "minimax: Efficient Baselines
-for Autocurricula in JAX" (`strong`, where the teacher's entropy coefficient is fifty times the
-students'; 60 walls).
+`parity` has the settings of JaxUED, where the teacher has the same settings as the students.
+`strong` has the settings of minimax, where mazes have 60 walls and the entropy coefficient of the
+teacher is fifty times that of the students.
+
+Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax"; Jiang et al., 2023,
+"minimax: Efficient Baselines for Autocurricula in JAX".
 """
 
 from rlgen.algos.recipes.presets.ued import LEARNING, REPLAY
 from rlgen.types import Preset
 
 _TEACHER_PARITY: Preset = {
-    # Length of an episode of JaxUED's editor.
+    # Number of steps in an episode of JaxUED's editor.
     "editor.horizon": 50,
     "teacher.learning_rate": 1e-4,
     "teacher.anneal": True,
@@ -45,12 +47,12 @@ _TEACHER_FAST: Preset = {
 _TEACHERS = {"parity": _TEACHER_PARITY, "strong": _TEACHER_STRONG, "fast": _TEACHER_FAST}
 
 _STUDENTS: dict[str, Preset] = {
-    # JaxUED's PAIRED students use tanh, unlike those of its other methods, and regret may be
-    # negative.
+    # In JaxUED, the students of PAIRED use tanh, although the students of other methods do not.
+    # Regret may be negative there.
     "parity": {"student.learner.network.activation": "tanh", "score.non_negative": False},
     "strong": {
-        # minimax trains PAIRED's students with other values than those of PLR, which `ued.STRONG`
-        # holds.
+        # In minimax, the students of PAIRED have these values. The values for PLR differ; they are
+        # in `ued.STRONG`.
         "student.learner.learning_rate": 1e-4,
         "student.learner.discount": 0.995,
         "student.learner.entropy_coef": 1e-3,
@@ -62,7 +64,7 @@ _STUDENTS: dict[str, Preset] = {
 
 
 def _with_teacher(learning: dict[str, Preset], owner: str) -> dict[str, Preset]:
-    """Return presets for a curriculum whose teacher is a field of the sampler at path `owner`."""
+    """Return presets for a curriculum in which the sampler at the path `owner` has the teacher."""
     return {
         name: {
             **preset,
@@ -74,7 +76,7 @@ def _with_teacher(learning: dict[str, Preset], owner: str) -> dict[str, Preset]:
 
 
 TAUGHT = _with_teacher(LEARNING, "sampler")
-"""Presets for levels built by a teacher, each played once."""
+"""Presets for levels that a teacher builds and that are played once."""
 
 _REPAIRED = _with_teacher(REPLAY, "sampler.source")
 TAUGHT_REPLAY: dict[str, Preset] = {
@@ -82,4 +84,4 @@ TAUGHT_REPLAY: dict[str, Preset] = {
     name: {**preset, "sampler.decision.replay_prob": 0.95}
     for name, preset in _REPAIRED.items()
 }
-"""Presets for levels built by a teacher and kept in a buffer; 95 % of the updates replay."""
+"""Presets for levels that a teacher builds and a buffer keeps; 95 % of the updates replay."""

@@ -1,9 +1,10 @@
 """Presets for curricula over random levels, as data: dotted path of a field -> value.
 
-`parity`: JaxUED's published configuration, for comparison; its mazes have 25 walls. `strong`: the
-best published settings, those of minimax, with 60 walls. `fast`: chosen by measured time to a
-held-out score. Paths that do not exist in a curriculum, because another learner or score was
-chosen, are skipped. The environment's settings of a preset come from `env.presets()`.
+`parity` has the configuration of JaxUED, for comparison, with mazes of 25 walls. `strong` has the
+settings of minimax, the best published ones, with mazes of 60 walls. `fast` was chosen by the
+measured time to a score on held-out levels. A path is skipped if the curriculum does not have it,
+for example because another score was chosen. The environment's part of a preset comes from
+`env.presets()`.
 
 Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax"; Jiang et al., 2023,
 "minimax: Efficient Baselines for Autocurricula in JAX".
@@ -42,13 +43,14 @@ PARITY: Preset = {
     "student.learner.normalize_advantage": True,
     "student.learner.target_kl": 0.0,
     "student.learner.adam_eps": 1e-5,
-    # JaxUED scores completed episodes only, and treats a time limit as a termination.
+    # JaxUED scores only completed episodes, and treats a time limit as a termination.
     "score.completed_only": True,
     **_advantage(0.995, 0.98, bootstrap_truncation=False),
 }
 
-# minimax's PLR: a constant learning rate, no entropy bonus and a discount of 0.999. Unlike in
-# minimax, time limits are bootstrapped and unfinished episodes are scored.
+# Settings of PLR in minimax: a constant learning rate, no entropy bonus and a discount of 0.999.
+# Two settings differ from minimax: values are bootstrapped at time limits, and unfinished episodes
+# are scored.
 STRONG: Preset = {
     **PARITY,
     "student.learner.learning_rate": 3e-4,
@@ -59,7 +61,8 @@ STRONG: Preset = {
 }
 
 # Small, frequent batches: at equal CPU time, 16 gradient steps per 8,192 env steps learned faster
-# than 16 per 32,768 (docs/benchmarks.md). On a GPU use larger batches: --num-slots 256.
+# than 16 gradient steps per 32,768 env steps (docs/benchmarks.md). On a GPU, larger batches are
+# better: --num-slots 256.
 FAST: Preset = {
     **PARITY,
     "student.learner.network.hidden_size": 128,
@@ -99,8 +102,8 @@ _PLR_STRONG: Preset = {
     "sampler.sequential": False,
 }
 
-# At a temperature of 0.3 a single level fills most of a batch. Short runs need an early start of
-# replay.
+# The temperature is 1, because at 0.3 a single level fills most of a batch. Replay begins early,
+# because runs are short.
 _PLR_FAST: Preset = {
     **_PLR_PARITY,
     "sampler.sequential": False,
@@ -111,8 +114,8 @@ _PLR_FAST: Preset = {
 REPLAY = on_learning(_PLR_PARITY, _PLR_STRONG, _PLR_FAST)
 """Presets with a level buffer."""
 
-# JaxUED's learning-rate schedule is as long as all updates but advances only in updates that train.
-# It therefore ends above 0 if only some updates train: 4 of 5 in robust PLR, 4 of 9 in ACCEL.
+# JaxUED's learning-rate schedule spans the number of all updates but advances only in updates that
+# train. These are 4 of 5 updates in robust PLR and 4 of 9 in ACCEL, so the rate ends above 0.
 ROBUST: dict[str, Preset] = {
     **REPLAY,
     "parity": {**REPLAY["parity"], "student.learner.anneal_end": 1 - 4 / 5},
@@ -121,7 +124,8 @@ ROBUST: dict[str, Preset] = {
 
 _EDITS: Preset = {"sampler.mutator.num_edits": 5, "sampler.source.simple": False}
 
-# The settings of minimax: simple initial levels, four times the edits, and more staleness.
+# The settings of minimax: simple initial levels, four times as many edits, and a larger weight of
+# staleness.
 _EDITS_STRONG: Preset = {
     "sampler.mutator.num_edits": 20,
     "sampler.decision.replay_prob": 0.8,
@@ -140,13 +144,13 @@ EDITING: dict[str, Preset] = {
 def in_blocks(presets: dict[str, Preset], num_blocks: int) -> dict[str, Preset]:
     """Adapt presets to a parallel curriculum with `num_blocks` equal blocks of slots.
 
-    The number of training slots is unchanged; the slots of the other blocks are added to them. The
-    staleness coefficient is that of minimax's parallel runs. There is no replay probability, as one
+    The number of slots that train stays the same, and the other blocks add slots. The staleness
+    coefficient is that of minimax's parallel runs. The replay probability is removed, because one
     block replays in every update.
     """
     own: Preset = {
         "sampler.priority.staleness_coef": 0.5,
-        # Every update trains, so the schedule reaches its end.
+        # Every update trains, so the learning-rate schedule reaches its end.
         "student.learner.anneal_end": 0.0,
     }
 

@@ -1,8 +1,8 @@
 """ACCEL: robust PLR that also edits replayed levels and keeps the mutants with high scores.
 
-Source: Parker-Holder et al., 2022, "Evolving Curricula with Regret-Based Environment Design". The
-paper starts from simple levels (`sampler.source.simple`, preset `strong`); JaxUED starts from
-random levels (preset `parity`).
+Source: Parker-Holder et al., 2022, "Evolving Curricula with Regret-Based Environment Design". This
+paper starts from simple levels, as the preset `strong` does (`sampler.source.simple`). JaxUED
+starts from random levels, as the preset `parity` does.
 """
 
 from rlgen.algos.recipes.presets.ued import EDITING

@@ -2,8 +2,8 @@
 
 The teacher may build unsolvable levels, a failure mode that regret was proposed to avoid.
 
-Source: as a baseline of environment design, Dennis et al., 2020, "Emergent Complexity and Zero-shot
-Transfer via Unsupervised Environment Design".
+Source: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
+Environment Design", where the minimax adversary is a baseline.
 """
 
 from typing import Literal

@@ -1,8 +1,8 @@
 """NCC: trains on a distribution over levels that is optimised for learnability by gradient ascent.
 
 Source: Monette et al., 2025, "An Optimisation Framework for Unsupervised Environment Design"
-(NCC-Learn). NCC-Reg uses `score="oracle-regret"`, an environment with a solver, and the settings
-`--sampler.entropy-coef 0.032 --sampler.step-size 0.005`.
+(NCC-Learn). For the variant NCC-Reg, use the options `--score oracle-regret
+--sampler.entropy-coef 0.032 --sampler.step-size 0.005` in an environment with a solver.
 """
 
 from rlgen.algos.recipes.presets.ued import on_learning
@@ -13,8 +13,8 @@ from rlgen.protocols import LevelEnv
 from rlgen.students import student_and_score
 from rlgen.types import Preset
 
-# One epoch and one minibatch: few gradient steps at a high learning rate. The released learner uses
-# TiAda, for which the learning rate was tuned; here Adam uses that rate.
+# One epoch and one minibatch: few gradient steps at a high learning rate. Monette et al. tuned the
+# learning rate for TiAda, the optimiser of their learner; here Adam uses this learning rate.
 _LEARNER: Preset = {
     "num_slots": 256,
     "student.learner.learning_rate": 1.466e-3,
@@ -22,7 +22,7 @@ _LEARNER: Preset = {
     "student.learner.entropy_coef": 1e-3,
     "student.learner.num_epochs": 1,
     "student.learner.num_minibatches": 1,
-    # NCC's value; the other published settings for mazes use 0.5.
+    # Value of Monette et al.; the other presets for mazes use 0.5.
     "student.learner.max_grad_norm": 0.25,
     "student.learner.discount": 0.995,
     "student.learner.gae_lambda": 0.98,
@@ -30,8 +30,8 @@ _LEARNER: Preset = {
     "score.gae_lambda": 0.98,
 }
 
-# The released settings, except that a level is scored by one play instead of five. 17 updates score
-# levels for each update that trains.
+# The settings of the code of Monette et al., except that a level is played once for its score, not
+# five times. For each update that trains, 17 updates score levels.
 _PARITY: Preset = {
     **_LEARNER,
     "sampler.capacity": 4000,
@@ -43,13 +43,13 @@ _PARITY: Preset = {
     "sampler.train_updates": 1,
 }
 
-# Equally many updates train and score levels, while the published settings would train in 1 of 18.
-# With one shared step size the distribution converges to the optimum stated in the paper.
+# As many updates train as score levels; in `parity`, 1 update in 18 trains. With one step size for
+# all levels, the distribution converges to the optimum stated in the paper.
 _STRONG: Preset = {**_PARITY, "sampler.per_level": False, "sampler.train_updates": 17}
 
-# 9 updates score levels for every 27 that train: scoring takes a quarter of the env steps, and
-# training begins after 73,728 env steps. A level is played 3 times per cycle on average, and 32 new
-# levels are evaluated per cycle.
+# For every 27 updates that train, 9 updates score levels, which takes a quarter of the env steps.
+# Training begins after 73,728 env steps. In each cycle, a level is played 3 times on average, and
+# 32 new levels are evaluated.
 _FAST: Preset = {
     "sampler.capacity": 256,
     "sampler.entropy_coef": 0.05,

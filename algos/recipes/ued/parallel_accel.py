@@ -1,4 +1,4 @@
-"""Parallel ACCEL: every update plays new levels, replayed levels and their mutants.
+"""Parallel ACCEL: every update plays new levels, replayed levels and mutants of replayed levels.
 
 Source: Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in JAX".
 """
@@ -22,6 +22,6 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Cu
     sampler = PLR(
         env, Random(env), train_on_new=False, mutator=Mutator(num_edits=5), decision=Blocks()
     )
-    # Batches of the learner hold only the slots that can have weight.
+    # The learner's batches contain only as many slots as can have a weight above 0.
     student = dataclasses.replace(student, train_share=sampler.train_share)
     return Curriculum(student, sampler, judge, num_slots=96)

@@ -19,6 +19,6 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Cu
     """Build parallel PLR: once replay has begun, every update trains on half of the slots."""
     student, judge = student_and_score(env, learner, score)
     sampler = PLR(env, Random(env), train_on_new=False, decision=Blocks())
-    # Batches of the learner hold only the slots that can have weight.
+    # The learner's batches contain only as many slots as can have a weight above 0.
     student = dataclasses.replace(student, train_share=sampler.train_share)
     return Curriculum(student, sampler, judge, num_slots=64)

@@ -1,6 +1,6 @@
-"""REPAIRED: robust PLR over the levels of a PAIRED teacher.
+"""REPAIRED: robust PLR, with new levels that a PAIRED teacher builds.
 
-The students train on replayed levels only, the teacher on new levels only.
+The students train only on replayed levels. The teacher trains only on new levels.
 
 Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design", section 5.
 """

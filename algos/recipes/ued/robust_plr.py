@@ -1,4 +1,4 @@
-"""Robust PLR: evaluates new levels without training on them and trains on replayed levels only.
+"""Robust PLR: trains only on replayed levels; new levels are evaluated without training.
 
 Source: Jiang et al., 2021, "Replay-Guided Adversarial Environment Design".
 """
@@ -14,6 +14,6 @@ PRESETS = ROBUST
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "max-mc") -> Curriculum:
-    """Build robust PLR: new levels have weight 0, so updates with new levels train nothing."""
+    """Build robust PLR: new levels have weight 0, so the student does not train on them."""
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, PLR(env, Random(env), train_on_new=False), judge)

@@ -1,8 +1,10 @@
 """Common parts of samplers that keep levels of another sampler in a buffer.
 
-Contains the origin of levels (`Lineage`), the settings for edits (`Mutator`), the base class
-(`BufferedSampler`) and the branches of an update: `generate` new levels from the source, `recall`
-levels of the buffer, edit levels (`edit_into`), and `keep_best` afterwards.
+The other sampler is called the source. `Lineage` records the origin of a level, `Mutator` contains
+the settings for edits, and `BufferedSampler` is the base class. Four functions implement parts of
+an update: `generate` adds new levels from the source, `recall` replays levels of the buffer,
+`edit_into` edits levels, and `keep_best` inserts levels into the buffer. Slots, queues and weights
+are explained in `rlgen.algos.samplers`.
 """
 
 import abc
@@ -26,12 +28,12 @@ class Lineage(NamedTuple):
     """Origin of a level; [K] in the buffer, [N, R] in the slots."""
 
     origin: Int[Array, "*B"]  # NEW or MUTANT
-    depth: Int[Array, "*B"]  # generations of edits: 0 from the source, 1 its mutant, ...
-    born: Int[Array, "*B"]  # the update in which the level was first played
+    depth: Int[Array, "*B"]  # number of generations of edits; 0 for a level of the source
+    born: Int[Array, "*B"]  # number of the update in which the level was first played
 
 
 class StoredInfo(NamedTuple):
-    """Record of a level that the buffer keeps in addition to its score."""
+    """Record that the buffer keeps of each level, in addition to the score."""
 
     score_state: PyTree  # the score's memory of the level
     lineage: Lineage
@@ -40,7 +42,7 @@ class StoredInfo(NamedTuple):
 class SlotInfo(NamedTuple):
     """Record of a level in a slot."""
 
-    source: PyTree  # the source's own `level_info`
+    source: PyTree  # the `level_info` of the source
     lineage: Lineage
 
 
@@ -50,10 +52,11 @@ class Mutator:
 
     Attributes:
         num_edits: Number of edits per mutant; 0 disables mutation.
-        parents: Levels that are edited. `batch`: each level just replayed gets one mutant;
-            `easiest`: the `num_parents` easiest levels just replayed share the mutants.
+        parents: Levels that are edited. With `batch`, each level of the last replay gets one
+            mutant. With `easiest`, all mutants are edits of the `num_parents` easiest levels of the
+            last replay.
         num_parents: Number of parents with `easiest`. The easiest levels have the highest mean
-            return minus score: the agent does well on them and has little left to learn.
+            return minus score: the agent does well on these levels and has little left to learn.
 
     Raises:
         ValueError: If a field is outside its range.
@@ -80,11 +83,11 @@ class Mutator:
 
 
 class BufferedSampler(Sampler, abstract=True):
-    """Base of samplers that keep levels of another sampler, their source, in a buffer.
+    """Base of samplers that keep levels of another sampler, the source, in a buffer.
 
-    The state of a subclass has the fields `source`, `buffer` and `num_updates`, and the
-    `level_info` of its slots is a `SlotInfo`. The subclasses are dataclasses and declare the fields
-    below.
+    The state of a subclass has the fields `source`, `buffer` and `num_updates`. The `level_info` of
+    its slots is a `SlotInfo`. Each subclass is a dataclass and declares the fields `env`, `source`
+    and `capacity`.
     """
 
     env: LevelEnv
@@ -96,7 +99,7 @@ class BufferedSampler(Sampler, abstract=True):
 
     @property
     def _source(self) -> Sampler:
-        """The source; overridden where the field may be empty."""
+        """The source; overridden by subclasses whose field `source` may be empty."""
         return self.source
 
     @property
@@ -108,7 +111,7 @@ class BufferedSampler(Sampler, abstract=True):
         """Check that the buffer can hold the levels of one update, and check the source.
 
         Raises:
-            ValueError: If the capacity is too small, with the size needed; or as the source raises.
+            ValueError: If the capacity is too small, or if the source rejects an argument.
         """
         if self.capacity < num_levels:
             raise ValueError(
@@ -142,9 +145,9 @@ class BufferedSampler(Sampler, abstract=True):
         score: Float[Array, "N R"],
         outcome: Outcome,
     ) -> PyTree:
-        """Let the source observe the levels that it has just proposed, then call `take_in`."""
-        # For the source, only its own levels on their first play are done. Replayed levels and
-        # mutants are hidden from it.
+        """Pass the results of new levels to the source, and all results to `take_in`."""
+        # The source sees a slot as done only if the slot played new levels of the source for the
+        # first time. Replayed levels and mutants are hidden from the source.
         first_time = (slots.origin == NEW) & (slots.buffer_index < 0).all(-1)
         own_slots = slots._replace(level_info=slots.level_info.source)
         of_source = outcome._replace(done=outcome.done & first_time)
@@ -155,7 +158,7 @@ class BufferedSampler(Sampler, abstract=True):
     def take_in(
         self, state: PyTree, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> PyTree:
-        """Return the state after an update: new scores, inserted levels, number of updates."""
+        """Return the state with new scores, inserted levels and the new number of updates."""
 
     def metrics(self, state: PyTree) -> Metrics:
         """Return the source's metrics."""
@@ -163,7 +166,7 @@ class BufferedSampler(Sampler, abstract=True):
 
     def lineage(self, state: PyTree, slots: Slots) -> dict[str, Array]:
         """Age of each level: updates since it was first played."""
-        # Called after `observe`, which has already counted the current update: hence the - 1.
+        # The 1 is subtracted because `observe` has already counted the current update.
         return {"age": state.num_updates - 1 - slots.level_info.lineage.born}
 
 
@@ -177,12 +180,12 @@ def easiest_rows(
 ) -> Int[Array, " P"]:
     """Return the rows of the replayed levels with the highest mean return minus score.
 
-    If there are fewer than `num_parents`, the remaining entries are -1. A row that was drawn twice
-    counts once. A row without a completed episode or without a score is ignored.
+    If fewer than `num_parents` rows qualify, the remaining entries are -1. A row that was drawn
+    twice counts once. A row without a completed episode or without a score is ignored.
 
-    Source: Parker-Holder et al., 2022, "Evolving Curricula with Regret-Based Environment Design":
-    the levels that the agent solves with the least regret. (The code released with it sorts by the
-    same difference but takes the lowest values.)
+    Source: Parker-Holder et al., 2022, "Evolving Curricula with Regret-Based Environment Design",
+    who edit the levels that the agent solves with the least regret. (The code released with this
+    paper sorts by the same difference but takes the levels with the lowest values.)
     """
     assert outcome.episodes, "samplers that use easiest_rows must declare that they read episodes"
     # [N, R]; -inf excludes an entry from top_k.
@@ -190,12 +193,12 @@ def easiest_rows(
     known = (outcome.episodes.num > 0) & jnp.isfinite(score) & (slots.buffer_index >= 0)
     ease = jnp.where(known & outcome.done[:, None], ease, -jnp.inf).ravel()
     row = slots.buffer_index.ravel()
-    # True for an entry whose row already occurs, with a finite value, earlier in the batch.
+    # True for an entry whose row occurs earlier in the batch with a finite value.
     earlier = jnp.tril((row[:, None] == row[None]) & jnp.isfinite(ease)[None], k=-1).any(-1)
     num = min(num_parents, row.size)
     best, place = jax.lax.top_k(jnp.where(earlier, -jnp.inf, ease), num)
     chosen = jnp.where(jnp.isfinite(best), row[place], -1)
-    # A batch smaller than `num_parents` is padded, as the state has a fixed shape.
+    # A batch smaller than `num_parents` is padded, because the state has a fixed shape.
     return jnp.concatenate([chosen, jnp.full(num_parents - num, -1, jnp.int32)])
 
 
@@ -208,19 +211,20 @@ def edit_into(
     mutant: Bool[Array, " N"],
     now: Int[Array, ""],
 ) -> Slots:
-    """Fill the `mutant` slots with mutants, with weight 0; skipped if no slot is chosen.
+    """Fill the `mutant` slots with mutants of weight 0; does nothing if no slot is marked.
 
     Args:
         key: Consumed.
         env: Environment that edits levels.
-        parents: Function that returns a parent for each queue position, [N, R, ...], and its depth.
+        parents: Function that returns a parent for each queue position, [N, R, ...], and the depth
+            of each parent, [N, R].
         num_edits: Number of edits per mutant.
         slots: Current slots; their `level_info` is a `SlotInfo`.
         mutant: Slots to fill.
         now: Number of the current update, recorded as `born`.
 
     Returns:
-        The slots.
+        The slots, with the mutants.
     """
 
     def edit() -> Slots:
@@ -242,17 +246,18 @@ def edit_into(
 
 
 BY_SCORE = Priority("rank", temperature=1.0, staleness_coef=0.0)
-"""Priority by score alone: a level replaces the row with the lowest score."""
+"""Priority by score alone. A level replaces the row with the lowest score, so that the buffer keeps
+the K levels with the highest scores."""
 
 
 def first_info(source: Sampler) -> SlotInfo:
-    """Return the record of a new level."""
+    """Return the record of a new level of the source."""
     zero = jnp.zeros((), jnp.int32)
     return SlotInfo(source.level_info(), Lineage(jnp.full((), NEW, jnp.int32), zero, zero))
 
 
 def empty_buffer(source: Sampler, memory: PyTree, capacity: int) -> LevelBuffer:
-    """Return an empty buffer of K rows for the source's levels, score memory and lineage."""
+    """Return an empty buffer for levels of the source, with their score memory and lineage."""
     unseen = StoredInfo(memory, first_info(source).lineage)
     return make_buffer(capacity, source.example_level(), unseen)
 
@@ -266,7 +271,7 @@ def generate(
     weight: Float[Array, ""],
     now: Int[Array, ""],
 ) -> tuple[PyTree, Slots]:
-    """Fill the `fresh` slots with new levels from the source; skipped if no slot is fresh.
+    """Fill the `fresh` slots with new levels from the source; does nothing if no slot is marked.
 
     Args:
         source: Sampler of new levels; it receives `keys` unchanged.
@@ -274,11 +279,11 @@ def generate(
         state: State of the source.
         slots: Current slots.
         fresh: Slots to fill.
-        weight: Weight of those slots in the student's loss.
+        weight: Weight of the `fresh` slots in the student's loss.
         now: Number of the current update, recorded as `born`.
 
     Returns:
-        State of the source, and the slots.
+        State of the source, and the slots with the new levels.
     """
 
     def propose() -> tuple[PyTree, Slots]:
@@ -290,8 +295,8 @@ def generate(
             weight=jnp.full_like(slots.weight, 1.0) * weight,
             level_info=SlotInfo(new.level_info, born(NEW, jnp.zeros_like(slots.buffer_index), now)),
         )
-        # Under vmap over seeds, the branch runs if any seed needs it; a seed without fresh slots
-        # keeps its source's state.
+        # Under vmap over seeds, the branch runs if any seed has fresh slots. For a seed without
+        # fresh slots, the state of the source stays unchanged.
         return tree_where(fresh.any(), after, state), tree_where(fresh, new, slots)
 
     return jax.lax.cond(any_over_seeds(fresh.any()), propose, lambda: (state, slots))
@@ -300,7 +305,7 @@ def generate(
 def replayed(
     buffer: LevelBuffer, row: Int[Array, "N R"], slots: Slots, weight: Float[Array, ""] | float
 ) -> Slots:
-    """Return slots that all hold the levels of the given rows, with one weight."""
+    """Return slots whose queues contain the levels of the given rows, all with the same weight."""
     level, info = jax.tree.map(lambda x: x[row], (buffer.level, buffer.level_info))
     return Slots(
         level,
@@ -319,7 +324,7 @@ def recall(
     replay: Bool[Array, " N"],
     weight: Float[Array, ""],
 ) -> Slots:
-    """Fill the `replay` slots with the rows returned by `choose`, which runs inside the branch."""
+    """Fill the `replay` slots with rows from `choose`, which runs only if a slot is marked."""
 
     def take() -> Slots:
         old = replayed(buffer, choose(), slots, weight)
@@ -342,9 +347,10 @@ def keep_best(
     offered: Bool[Array, "N R"],
     protected: Bool[Array, " K"],
 ) -> LevelBuffer:
-    """Keep the K best of the buffer's levels and the offered ones; skipped if none is offered.
+    """Insert the offered levels, so that the buffer keeps the K levels with the highest scores.
 
-    A level with a score of `-inf` is never inserted, and protected rows are not replaced.
+    If no level is offered, the buffer stays unchanged. A level with a score of `-inf` is never
+    inserted, and protected rows are not replaced.
     """
 
     def merge() -> LevelBuffer:
@@ -357,7 +363,7 @@ def keep_best(
 
 
 def held_rows(slots: Slots, busy: Bool[Array, " N"], capacity: int) -> Bool[Array, " K"]:
-    """Return the rows whose levels are held by busy slots."""
+    """Return a mask of the buffer rows whose levels are in busy slots."""
     # Positions without a row get the index `capacity`, which is out of bounds and dropped.
     row = jnp.where(busy[:, None] & (slots.buffer_index >= 0), slots.buffer_index, capacity)
     return jnp.zeros(capacity, bool).at[row].set(True, mode="drop")

@@ -233,7 +233,7 @@ def test_algorithmic_regret_takes_the_antagonist_from_the_memory_where_it_is_kno
     inf, nan = np.inf, np.nan
     np.testing.assert_array_equal(score[:, 0], [2.0, -inf, 6.0, -inf, -inf])
     np.testing.assert_array_equal(memory[:, 0], [3.0, nan, 7.0, nan, nan])
-    with pytest.raises(ValueError, match="the student reports none"):
+    with pytest.raises(ValueError, match="the student reports no such agents"):
         AlgorithmicRegret()(jax.random.key(0), slots, Outcome(done))
 
 

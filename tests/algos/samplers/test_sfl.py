@@ -292,7 +292,7 @@ def test_impossible_settings_are_refused_with_the_reason(fields, message):
 
 def test_a_score_that_forgets_is_refused_where_candidates_are_played_more_than_once():
     student, score = trial.Student(ENV, gives=frozenset({"rollout"})), Learnability(ENV)
-    with pytest.raises(ValueError, match="set the score's accumulate=True, or scout_updates=1"):
+    with pytest.raises(ValueError, match="set accumulate=True in the score, or scout_updates=1"):
         Curriculum(student, make(), score, num_slots=N)
     Curriculum(student, make(scout_updates=1), score, num_slots=N)
     Curriculum(student, make(), replace(score, accumulate=True), num_slots=N)

@@ -80,7 +80,7 @@ def test_what_was_learned_is_read_for_a_model_at_hand(saved):
     larger = graph_vae.build(MAZE, hidden_size=9, num_latents=4)
     with pytest.raises(ValueError, match=r"generator\.npz: fitted.*should have shape"):
         files.load_fitted(path, larger, MAZE)
-    with pytest.raises(ValueError, match="kind 'graph-vae', but kind 'mlp-vae' is required"):
+    with pytest.raises(ValueError, match="the level model 'graph-vae', but 'mlp-vae' is required"):
         files.load_fitted(path, mlp_vae.tiny(MAZE), MAZE)
 
 
@@ -106,11 +106,8 @@ def edited(path: Path, out: Path, **header: Any) -> Path:
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"format": "rlgen-level-model-9"}, "has format 'rlgen-level-model-9'"),
-        (
-            {"model": "my.model"},
-            "a model of kind 'my.model'; this version of rlgen reads graph-vae",
-        ),
+        ({"format": "rlgen-level-model-9"}, "has the format 'rlgen-level-model-9', but"),
+        ({"model": "my.model"}, "'my.model', but this version of rlgen reads only graph-vae"),
         ({"fields": {"depth": 3}}, "unknown field 'depth'"),
         ({"env": "mase"}, "unknown env 'mase'"),
         ({"parts": "none"}, "or it is damaged"),
@@ -133,7 +130,7 @@ def test_what_is_no_model_is_refused(saved, level_file, tmp_path):
     for path in (tmp_path / "cut.npz", tmp_path / "text.npz"):
         with pytest.raises(ValueError, match="is not a fitted level model of rlgen, or it is"):
             files.load_model(path, MAZE)
-    with pytest.raises(ValueError, match="has format 'rlgen-levels-1'"):
+    with pytest.raises(ValueError, match="has the format 'rlgen-levels-1', but"):
         files.load_model(level_file, MAZE)
     with pytest.raises(ValueError, match="there is no file"):
         files.load_model(tmp_path / "nothing.npz", MAZE)
