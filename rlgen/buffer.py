@@ -306,11 +306,11 @@ def insert(
 ) -> LevelBuffer:
     """Insert up to n levels into the buffer.
 
-    If the buffer has an empty row, a new level is written to it. Otherwise the new level replaces
-    the row of lowest priority, provided that its score is higher than the score of this row. A
-    level that the buffer already holds overwrites its own row instead, including the level info, as
-    in JaxUED. Every valid level with a finite score advances the clock, whether it is inserted or
-    not. A level with score `-inf` is ignored.
+    If the buffer has an empty row, a new level is written to this row. Otherwise the new level
+    replaces the row of lowest priority, provided that the new level has a higher score than this
+    row. If the buffer already holds an equal level, the row of that level is overwritten instead,
+    including the level info, as in JaxUED. Every valid level with a finite score advances the
+    clock, even if the level is not inserted. A level with score `-inf` is ignored.
 
     Args:
         buffer: K rows.

@@ -326,7 +326,7 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.load_levels)
 
 
-# Excludes abstract methods and those that gymnax declares, such as `action_space`.
+# Excludes abstract methods, and methods that gymnax declares, such as `action_space`.
 OPTIONAL_METHODS: dict[str, Callable] = {
     name: method
     for name, method in vars(LevelEnv).items()

@@ -98,7 +98,7 @@ def continue_rollout(
     Args:
         key: consumed.
         env: environment; its functions are vmapped here.
-        player: the actor and its state.
+        player: the actor, and the state of the actor.
         level: levels, [N, R, ...].
         running: state of the slots, from `reset_slots` or an earlier call.
         num_steps: T.
@@ -273,7 +273,7 @@ def play(
 
     def step(carry: tuple, t: Array) -> tuple[tuple, None]:
         now, active, played = carry
-        # The key of step t is folded in, so that it does not depend on `steps_per_check`.
+        # The key of step t is computed from t, so that the key is independent of `steps_per_check`.
         key_act, key_step = jax.random.split(jax.random.fold_in(key_steps, t))
         hidden, action, _, _ = learner.act(key_act, learner_state, now.carry, now.obs, now.first)
         obs, state, reward, terminated, truncated = _step(key_step, env, now.state, action, level)

@@ -128,7 +128,7 @@ class Spent(NamedTuple):
 class Outcome(NamedTuple):
     """Result of `Student.run`: finished slots, data for the score, and costs."""
 
-    done: Bool[Array, " N"]  # True if the slot's tenancy has ended; it then gets new levels
+    done: Bool[Array, " N"]  # True if the slot's tenancy has ended, so that it gets new levels
     rollout: Rollout | tuple[()] = ()  # [P, T, N], from on-policy students
     lifetimes: LifetimeResults | tuple[()] = ()  # from meta-learners
     episodes: EpisodeStats | tuple[()] = ()  # of population member 0, or a meta-learner's agents

@@ -33,8 +33,8 @@ def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "One
     if not isinstance(source, str):
         if kwargs:
             raise ValueError(
-                f"{sorted(kwargs)} belong to an id, but source is an environment; pass them to its "
-                "constructor"
+                f"{sorted(kwargs)} belong to an id, but source is an environment; pass these "
+                "arguments to the constructor of the environment"
             )
         return OneLevel(source, (), source)
     if source == "MNISTBandit-bsuite":

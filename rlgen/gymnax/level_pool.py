@@ -79,7 +79,7 @@ class LevelPool(environment.Environment):
         return _default_pool(self)
 
     def params_of(self, level: PyTree) -> Pool:
-        """Params for playing the given levels `[K, ...]`, such as those of a suite."""
+        """Params for playing the given levels `[K, ...]`, such as the levels of a suite."""
         return Pool(level, int(np.max(level.max_steps_in_episode)))
 
     def level(self, state: PoolState, params: Pool) -> PyTree:

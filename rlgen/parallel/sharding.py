@@ -105,8 +105,8 @@ def over_seeds(mesh: Mesh, chunk: Callable[..., tuple]) -> Callable[..., tuple]:
 def over_slots(mesh: Mesh, student: Student) -> Student:
     """Return the student with its slots split over the devices.
 
-    If a student has a separate loop for each slot, it offers `Student.split_over` and splits the
-    slots itself.
+    A student that has a separate loop for each slot offers `Student.split_over`. In this case the
+    student splits the slots itself.
     """
     own = student.offers(Student.split_over)
     return student.split_over(mesh) if own else SplitSlots(student, mesh)

@@ -268,7 +268,7 @@ def _check_unpack(env: Any, level: PyTree, walks: _Walk) -> None:
         assert float_, f"unpack gives {x.dtype} at {jax.tree_util.keystr(path)}, not floats"
     one = jax.jit(env.unpack)(jax.tree.map(lambda x: x[0, 0], walks.obs))
     expected = jax.tree.map(lambda x: x[0, 0], batched)
-    assert_same(one, expected, "unpack of one observation differs from that of many")
+    assert_same(one, expected, "unpack of one observation differs from unpack of many")
 
 
 def _check_success(env: Any, level: PyTree, walks: _Walk) -> None:

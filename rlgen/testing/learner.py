@@ -174,7 +174,7 @@ class _Programs(NamedTuple):
 
 
 def _fields(component: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple, object]]:
-    """Paths and values of all plain fields, including those of nested dataclasses."""
+    """Paths and values of all plain fields, including the fields of nested dataclasses."""
     for field in dataclasses.fields(component):
         value = getattr(component, field.name)
         if field.name == "env" or not field.metadata.get("config", True):
