@@ -9,4 +9,5 @@ from rlgen import gymnax_hook
 
 __version__ = "0.2.0"
 
-gymnax_hook.install()  # `gymnax.make("rlgen/Maze-v0")`; imports neither gymnax nor jax
+# Makes `gymnax.make("rlgen/Maze-v0")` work, but imports neither gymnax nor jax.
+gymnax_hook.install()

@@ -1,13 +1,15 @@
-"""Combinations of bonuses (products, sums, gates, scales), and the wrapper that learners use.
+"""Combinations of bonuses (products, sums, gates, scales), and the wrapper that normalises them.
 
-A bonus is raw novelty until `Shaped` normalises it and multiplies it by a coefficient. A
-combination of bonuses is therefore normalised once, at the end. On the command line, bonuses are
-written as expressions of names: `e3b*rnd`, `episodic+0.5*rnd`, `rnd|episodic` (see `parse`).
+A bonus is *raw* until `Shaped` divides it by a running statistic and multiplies it by a
+coefficient. Combinations are built from raw bonuses, so a combination is normalised only once, at
+the end. On the command line, bonuses are written as expressions of names: `e3b*rnd`,
+`episodic+0.5*rnd`, `rnd|episodic` (see `parse`).
 
 Source of the combinations: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic
-Bonuses for Exploration in Contextual MDPs". A product keeps the ranking by global novelty at every
-scale. In a sum the episodic part dominates in the end, since only the global part shrinks over
-training.
+Bonuses for Exploration in Contextual MDPs". An episodic bonus measures novelty within the episode,
+and a global bonus measures novelty over the whole run. Only the global bonus shrinks during
+training. In the product of the two, steps of equal episodic novelty therefore stay ranked by global
+novelty. In the sum, the episodic bonus dominates late in training.
 """
 
 import abc
@@ -27,7 +29,7 @@ from rlgen.types import Key, Metrics, PyTree, Rollout
 
 WAYS = ("product", "sum", "gate")
 RIGHT = "_right"
-"""Suffix of a metric of the right bonus if the left bonus has a metric of the same name."""
+"""Suffix that marks the right bonus's metric if both bonuses report a metric of the same name."""
 
 
 class Pair(NamedTuple):
@@ -44,7 +46,8 @@ class Combined(Bonus):
     Attributes:
         how: `product`, `sum` or `gate`.
         right_weight: β, factor of the right bonus in a sum.
-        threshold: a gate lets the left bonus through where the right one is above this value.
+        threshold: threshold of a gate. The result is the left bonus where the right bonus is above
+            the threshold, and 0 elsewhere.
 
     Raises:
         ValueError: unknown `how`.
@@ -62,12 +65,12 @@ class Combined(Bonus):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Features that either bonus reads."""
+        """Names of the state features that the two bonuses read."""
         return _features(self.left, self.right)
 
     @property
     def pairs(self) -> bool:
-        """True if either bonus depends on the next observation."""
+        """True if at least one of the two bonuses depends on the next observation."""
         return _pairs(self.left, self.right)
 
     def init(self, key: Key, num_slots: int) -> Pair:
@@ -82,14 +85,14 @@ class Combined(Bonus):
         key_left, key_right = jax.random.split(key)
         left_state, left, metrics = self.left.apply(key_left, state.left, rollout, weight)
         right_state, right, others = self.right.apply(key_right, state.right, rollout, weight)
-        # Two bonuses of one kind report the same names: those of the right one get a suffix.
+        # Bonuses of one class report metrics of the same names, so the right bonus's get a suffix.
         others = {name + RIGHT if name in metrics else name: x for name, x in others.items()}
         return Pair(left_state, right_state), self._together(left, right), others | metrics
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """Warnings of both bonuses about the metrics of an update."""
-        # Each bonus looks up its metrics by their plain names, so those of the right one get theirs
-        # back.
+        # A bonus looks up its metrics by names without the suffix, so the right bonus is given its
+        # metrics under these names.
         of_right = {name.removesuffix(RIGHT): x for name, x in metrics.items() if RIGHT in name}
         return self.left.warnings(metrics) + self.right.warnings({**metrics, **of_right})
 
@@ -98,7 +101,7 @@ class Combined(Bonus):
             return left * right
         if self.how == "sum":
             return left + self.right_weight * right
-        # Unlike a product, a gate only compares the right bonus with the threshold.
+        # In a gate the right bonus is only compared with the threshold; it is not a factor.
         return jnp.where(right > self.threshold, left, 0.0)
 
 
@@ -113,9 +116,10 @@ def weighted_sum(left: Bonus, right: Bonus, right_weight: float = 1.0) -> Combin
 
 
 def gate(left: Bonus, right: Bonus, threshold: float = 0.5) -> Combined:
-    """`left` where `right` is above a threshold, else 0.
+    """`left` where `right` is above a threshold, and 0 elsewhere.
 
-    `right` is typically an episodic bonus, 1 at the first visit in the episode and 0 afterwards.
+    `right` is typically an episodic bonus that is 1 at the first visit in an episode and 0 at later
+    visits.
     """
     return Combined(left, right, "gate", threshold=threshold)
 
@@ -130,7 +134,7 @@ class Wrapper(Bonus, abstract=True):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Features that the wrapped bonus reads."""
+        """Names of the state features that the wrapped bonus reads."""
         return self.inner.features
 
     @property
@@ -180,15 +184,16 @@ class ShapedState(NamedTuple):
 
 @dataclass(frozen=True)
 class Shaped(Wrapper):
-    """Bonus as added to the reward: normalised, then multiplied by a coefficient.
+    """Bonus that is added to the reward: a raw bonus, normalised and multiplied by a coefficient.
 
-    Values that are not finite are replaced by 0 and counted in the metric `bonus_nonfinite`.
+    Raw values that are not finite are replaced by 0 and counted in the metric `bonus_nonfinite`.
 
     Attributes:
         novelty: the raw bonus.
         normalizer: running statistic by which the raw bonus is divided.
         coef: α, factor of the normalised bonus. The default is small compared with a reward of 1,
-            because values follow large sums of bonuses slowly (docs/exploration.md).
+            because the learned values adapt only slowly to large sums of bonuses
+            (docs/exploration.md).
         clip: bound of the scaled bonus, which is clipped to [-clip, clip]; 0 disables clipping.
 
     Raises:
@@ -210,7 +215,7 @@ class Shaped(Wrapper):
         return self.novelty
 
     def init(self, key: Key, num_slots: int) -> ShapedState:
-        """Initial states of the bonus and its normaliser."""
+        """Initial states of the raw bonus and of the normaliser."""
         return ShapedState(self.novelty.init(key, num_slots), self.normalizer.init(num_slots))
 
     def apply(
@@ -218,30 +223,31 @@ class Shaped(Wrapper):
     ) -> tuple[ShapedState, Float[Array, "T N"], Metrics]:
         """Return the scaled bonus of each step; see `rlgen.protocols.Bonus`."""
         novelty, raw, metrics = self.novelty.apply(key, state.novelty, rollout, weight)
-        # Before the statistics: a single NaN would stay in the running moments for the rest of the
-        # run.
+        # Replaced before the statistics are updated, because a single NaN would stay in the running
+        # moments for the rest of the run.
         finite = jnp.isfinite(raw)
         metrics["bonus_nonfinite"] = (~finite).sum().astype(jnp.float32)
         raw = jnp.where(finite, raw, 0.0)
-        # A slot with weight 0 must not influence the other slots, so it does not enter the
+        # A slot of weight 0 must not influence the other slots, so its bonuses are left out of the
         # statistics.
         counted = jnp.broadcast_to((weight > 0)[None], raw.shape)
         if self.pairs:
-            # The last step of an episode has no next observation: its 0 is not a measurement.
+            # The last step of an episode has no next observation, so its bonus of 0 is not a
+            # measurement.
             counted &= ~rollout.done
         statistics, divisor = self.normalizer.update(state.statistics, raw, counted)
-        # [T, N] / [T, 1]: the divisor of step t comes from all steps up to and including t.
+        # [T, N] / [T, 1]: the divisor of step t is computed from all steps up to and including t.
         paid = self.coef * raw / divisor
         if self.clip > 0:
             paid = jnp.clip(paid, -self.clip, self.clip)
-        num = jnp.maximum(counted.sum(), 1)  # 1 if no step counts; the sums are then 0 as well
+        num = jnp.maximum(counted.sum(), 1)  # at least 1, since 0 / 0 would give NaN
         means = {"bonus": paid, "bonus_raw": raw}
         metrics |= {name: jnp.where(counted, x, 0.0).sum() / num for name, x in means.items()}
-        metrics["bonus_divisor"] = divisor[-1].mean()  # after the whole rollout
+        metrics["bonus_divisor"] = divisor[-1].mean()  # the divisor of the last step
         return ShapedState(novelty, statistics), paid, metrics
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Warnings of the raw bonus, plus a warning if the bonus was not finite."""
+        """Warnings of the raw bonus, and a warning if some of its values were not finite."""
         told, bad = super().warnings(metrics), float(metrics.get("bonus_nonfinite", 0.0))
         if bad > 0:
             told.append(f"the bonus was not finite in {bad:g} steps of an update and was set to 0")
@@ -251,7 +257,7 @@ class Shaped(Wrapper):
 COMBINATORS = {
     "*": "product: high where both are high",
     "+": "sum",
-    "|": "gate: the left one where the right one, such as an episodic count, is high",
+    "|": "gate: the left bonus where the right one (such as an episodic count) is high, else 0",
 }
 """Operators between names in an expression, with a description of each."""
 
@@ -260,8 +266,8 @@ def parse(text: str, env: LevelEnv) -> Bonus:
     """Build the raw bonus that an expression describes, for an environment.
 
     `*` binds more tightly than `|`, and `|` more tightly than `+`. A factor of a product may be a
-    number: `e3b+0.5*rnd`. A name is one of `rlgen list bonuses`, with or without a variant
-    (`counts/event`), or the dotted path of a module outside rlgen.
+    number: `e3b+0.5*rnd`. `rlgen list bonuses` lists the names. A name may end in a variant
+    (`counts/event`). A bonus outside rlgen is named by the dotted path of its module.
 
     Raises:
         ValueError: unknown name or combinator, or a bonus that the environment does not support.
@@ -272,10 +278,11 @@ def parse(text: str, env: LevelEnv) -> Bonus:
             f"unknown combinator {unknown[0]!r} in the bonus {text!r}; the combinators are "
             + ", ".join(f"{sign} ({what})" for sign, what in COMBINATORS.items())
         )
-    # From the loosest operator to the tightest: `+` here, `|` in `_parse_gated`, `*` in
-    # `_parse_product`.
+    # The text is split at the loosest operator first: at `+` here, at `|` in `_parse_gated` and at
+    # `*` in `_parse_product`.
     terms = [_parse_gated(term, text, env) for term in text.split("+")]
-    # A number before the first term scales it; elsewhere it is the weight of the sum.
+    # The numeric factor of the first term scales that term. The factor of a later term is the
+    # weight of that term in the sum.
     whole = terms[0]
     for term in terms[1:]:
         part, factor = (term.bonus, term.factor) if isinstance(term, Scale) else (term, 1.0)
@@ -295,20 +302,26 @@ def _parse_product(term: str, text: str, env: LevelEnv) -> Bonus:
     for written in term.split("*"):
         name = written.strip()
         if not name:
-            raise ValueError(f"the bonus {text!r} lacks a name next to a combinator")
-        # No `+` in the exponent: `parse` has already split the text at every `+`.
+            raise ValueError(
+                f"the bonus {text!r} lacks a name next to a combinator; write a name on both "
+                "sides, as in 'e3b*rnd'"
+            )
+        # The pattern has no `+` in the exponent, because `parse` has split the text at every `+`.
         if re.fullmatch(r"[0-9.]+(e-?[0-9]+)?", name):
             factor *= float(name)
             continue
         built = registry.make_bonus(name, env)
         whole = built if whole is None else product(whole, built)
     if whole is None:
-        raise ValueError(f"the bonus {text!r} has a number in place of a name")
+        raise ValueError(
+            f"the bonus {text!r} has a number in place of a name; a number must multiply a name, "
+            "as in '0.5*rnd'"
+        )
     return whole if factor == 1.0 else Scale(whole, factor)
 
 
 def _features(*bonuses: Bonus) -> tuple[str, ...]:
-    # Without duplicates, in order of first use.
+    # The names without duplicates, in the order of first use.
     every = [name for bonus in bonuses for name in bonus.features]
     return tuple(dict.fromkeys(every))
 

@@ -1,16 +1,21 @@
 """Level buffer for replay: priorities, draws and insertions as pure functions.
 
-Draws and insertions have two modes. `sequential` processes the levels of a batch one after the
-other, each with the buffer as changed by the previous ones, as published implementations do; it is
-the reference. The default mode processes a batch at once and computes priorities once per batch.
-It differs from the reference as follows:
+A buffer has K rows, each of which holds one level and the level's score. Its clock advances by 1
+with every draw and with every level that is offered for insertion. The *staleness* of a row is the
+number of clock ticks since the row was last drawn or written.
 
-- Draws of a batch are independent. In the reference, a row that the batch has just drawn has
+Draws and insertions have two modes. The sequential mode is the reference: it processes the levels
+of a batch one after the other and updates the buffer after each, like JaxUED. The default mode
+processes a whole batch at once and computes priorities once per batch. The default mode differs
+from the reference as follows:
+
+- The draws of a batch are independent. In the reference, a row that the batch has just drawn has
   staleness 0 and is therefore a little less likely to be drawn again.
-- The arrivals with the highest scores compete for the empty rows and for the rows with the lowest
-  priority, the best with the lowest, regardless of their order in the batch. No row is replaced
-  twice within a batch.
-- Among equal levels in a batch only the last one is considered.
+- The new levels of a batch are sorted by score, so their order in the batch does not matter. The
+  level with the highest score is offered the first empty row or, if no row is empty, the row of
+  lowest priority. The level with the second-highest score is offered the next row, and so on. No
+  row is replaced twice within a batch.
+- If a batch contains equal levels, only the last of them is considered.
 
 Sources: Jiang et al., 2021, "Prioritized Level Replay"; Jiang et al., 2021, "Replay-Guided
 Adversarial Environment Design" (robust PLR). The sequential mode has the semantics of JaxUED
@@ -31,19 +36,19 @@ PriorityKind = Literal["rank", "proportional"]
 
 
 class LevelBuffer(NamedTuple):
-    """Buffer of K rows. The first `size` rows are filled; the clock counts draws and insertions."""
+    """Buffer of K rows, of which the first `size` rows are filled."""
 
     level: PyTree  # [K, ...]
-    level_info: PyTree  # [K, ...] data stored with each level: the score's memory, ...
-    score: Float[Array, " K"]  # -inf if never observed
+    level_info: PyTree  # [K, ...] data stored with each level, such as the score's memory
+    score: Float[Array, " K"]  # -inf if the level has no score yet
     timestamp: Int[Array, " K"]  # value of the clock when the row was last drawn or written
     hash: UInt32[Array, "K 2"]  # content hash of the level
     size: Int[Array, ""]
-    clock: Int[Array, ""]
+    clock: Int[Array, ""]  # number of draws and of levels offered for insertion
 
 
 class Arrivals(NamedTuple):
-    """n candidate levels for the buffer, with the data to store."""
+    """n levels that are offered for insertion, and the data to store with each level."""
 
     level: PyTree  # [n, ...]
     level_info: PyTree  # [n, ...]
@@ -54,24 +59,28 @@ class Arrivals(NamedTuple):
 
 @runtime_checkable
 class Weighting(Protocol):
-    """Interface of priorities, used for draws and for replacement.
+    """Interface of priorities, which decide which rows are drawn and which rows are replaced.
 
-    A priority combines a part that depends on scores with one that depends on staleness.
-    Draws change the second part only, so the first is computed once for a batch of draws.
+    A row's priority combines a part that depends on the scores and a part that depends on
+    staleness. Draws do not change the part that depends on the scores, so this part is computed
+    once for a batch of draws.
     """
 
     def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """Probability of each row: 0 outside `rows`, summing to 1 unless no row is in it."""
+        """Return each row's probability: 0 outside `rows`, with sum 1 unless `rows` is empty.
+
+        `rows` is a mask of the rows that can be drawn.
+        """
         ...
 
     def by_score(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """The part of the priority that does not depend on staleness."""
+        """Return the part of the priority that does not depend on staleness."""
         ...
 
     def with_staleness(
         self, by_score: Float[Array, " K"], buffer: LevelBuffer, rows: Bool[Array, " K"]
     ) -> Float[Array, " K"]:
-        """Priority from the part `by_score` and the current staleness."""
+        """Return the priority, given its part `by_score` and the staleness of the buffer's rows."""
         ...
 
 
@@ -80,13 +89,15 @@ class Priority:
     """Replay distribution over the rows: P = (1 − ρ) w_score + ρ w_stale.
 
     Attributes:
-        kind: `rank`: w_score ∝ (1 / rank)^(1/β), where rank 1 is the highest score and ties are
-            broken by row. `proportional`: w_score ∝ score^(1/β), where negative scores count as 0.
-        temperature: β; lower is greedier.
-        staleness_coef: ρ, weight of w_stale ∝ clock − timestamp.
+        kind: `rank`: w_score ∝ (1 / rank)^(1/β), where rank 1 is the highest score and equal scores
+            are ranked by the indices of their rows. `proportional`: w_score ∝ score^(1/β), where
+            negative scores count as 0.
+        temperature: β; a lower value gives the highest scores more weight.
+        staleness_coef: ρ, weight of w_stale. This part is proportional to the number of draws and
+            insertions since the row was last drawn or written (clock − timestamp).
 
     Raises:
-        ValueError: unknown kind, β not positive or ρ outside [0, 1].
+        ValueError: unknown kind, β not positive, or ρ outside [0, 1].
     """
 
     kind: PriorityKind = "rank"
@@ -100,25 +111,25 @@ class Priority:
             )
         if not self.temperature > 0:
             raise ValueError(
-                f"temperature must be positive, got {self.temperature}; for the greediest choice "
-                "use a small one, such as 0.05"
+                f"temperature must be positive, got {self.temperature}; to draw almost only the "
+                "highest scores, use a small value such as 0.05"
             )
         if not 0 <= self.staleness_coef <= 1:
             raise ValueError(f"staleness_coef must lie in [0, 1], got {self.staleness_coef}")
 
     def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """Probability of each row: 0 outside `rows`, summing to 1 unless no row is in it."""
+        """Return each row's probability: 0 outside `rows`, with sum 1 unless `rows` is empty."""
         return self.with_staleness(self.by_score(buffer, rows), buffer, rows)
 
     def by_score(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """w_score, which does not depend on staleness."""
+        """Return w_score, which does not depend on staleness."""
         weights = rank_weights if self.kind == "rank" else proportional_weights
         return weights(buffer.score, rows, self.temperature)
 
     def with_staleness(
         self, by_score: Float[Array, " K"], buffer: LevelBuffer, rows: Bool[Array, " K"]
     ) -> Float[Array, " K"]:
-        """P from w_score and the current staleness."""
+        """Return P, given w_score and the staleness of the buffer's rows."""
         stale = staleness_weights(buffer, rows)
         return (1 - self.staleness_coef) * by_score + self.staleness_coef * stale
 
@@ -126,8 +137,8 @@ class Priority:
 def rank_weights(
     score: Float[Array, " K"], rows: Bool[Array, " K"], temperature: float
 ) -> Float[Array, " K"]:
-    """Weights ∝ (1 / rank)^(1/β) over the chosen rows, rank 1 for the highest score."""
-    # `order[r]` is the row of rank r + 1; rows not chosen come last and get weight 0 below.
+    """Weights ∝ (1 / rank)^(1/β) over the rows in `rows`, where rank 1 is the highest score."""
+    # `order[r]` is the row of rank r + 1; rows outside `rows` come last and get weight 0 below.
     order = jnp.argsort(jnp.where(rows, -score, jnp.inf), stable=True)
     by_rank = jnp.arange(1.0, score.size + 1.0) ** (-1.0 / temperature)
     weights = jnp.zeros_like(score).at[order].set(by_rank, unique_indices=True)
@@ -137,20 +148,21 @@ def rank_weights(
 def proportional_weights(
     score: Float[Array, " K"], rows: Bool[Array, " K"], temperature: float
 ) -> Float[Array, " K"]:
-    """Weights ∝ score^(1/β) over the chosen rows; uniform if no score is positive."""
+    """Weights ∝ score^(1/β) over the rows in `rows`; uniform if no score is positive."""
     score = jnp.where(rows, jnp.maximum(score, 0.0), 0.0)
     best = score.max()
-    # Relative to the best score: a power of raw scores could overflow, or underflow to 0 for all.
+    # The scores are divided by the best score, because powers of the raw scores could overflow, or
+    # all of them could underflow to 0.
     return _normalised((score / jnp.where(best > 0, best, 1.0)) ** (1.0 / temperature), rows)
 
 
 def staleness_weights(buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-    """Weights ∝ clock ticks since the row was last drawn or written; uniform if all are 0."""
+    """Weights ∝ staleness over the rows in `rows`; uniform if the staleness of all rows is 0."""
     return _normalised((buffer.clock - buffer.timestamp).astype(jnp.float32), rows)
 
 
 def make_buffer(capacity: int, level: PyTree, level_info: PyTree) -> LevelBuffer:
-    """Empty buffer.
+    """Make an empty buffer.
 
     Args:
         capacity: number of rows, K.
@@ -190,18 +202,19 @@ def draw(
     used: Bool[Array, " n"],
     sequential: bool = False,
 ) -> tuple[LevelBuffer, Int[Array, " n"]]:
-    """Draw n rows with replacement; each draw advances the clock and stamps its row.
+    """Draw n rows with replacement; each draw advances the clock and sets the row's timestamp.
 
     Args:
         key: consumed.
         buffer: only its clock and timestamps change.
-        priority: probabilities.
-        rows: rows that can be drawn; if no row can be, the result is undefined.
-        used: draws that count; the others leave the buffer unchanged.
+        priority: probabilities of the rows.
+        rows: mask of the rows that can be drawn. If it is False everywhere, the result is
+            undefined.
+        used: mask of the draws that count. A draw that does not count leaves the buffer unchanged.
         sequential: compute each draw from the staleness after the previous draws.
 
     Returns:
-        The buffer and the rows.
+        The new buffer and the indices of the n rows.
     """
     uniform = jax.random.uniform(key, used.shape)
     by_score = priority.by_score(buffer, rows)
@@ -210,13 +223,14 @@ def draw(
         uniform, used = draws
         row = _pick(priority.with_staleness(by_score, buffer, rows), uniform)
         stamp = buffer.clock + jnp.cumsum(used)  # [n], the clock after each draw
-        at = jnp.where(used, row, rows.size)  # out of bounds is dropped
-        timestamp = buffer.timestamp.at[at].max(stamp, mode="drop")  # last draw of a row wins
+        at = jnp.where(used, row, rows.size)  # an index out of bounds is dropped
+        # If a row was drawn more than once, `max` keeps the time of the last draw.
+        timestamp = buffer.timestamp.at[at].max(stamp, mode="drop")
         return buffer._replace(timestamp=timestamp, clock=buffer.clock + used.sum()), row
 
     if not sequential:
         return batch(buffer, (uniform, used))
-    ones = jax.tree.map(lambda x: x[:, None], (uniform, used))  # n batches of one draw
+    ones = jax.tree.map(lambda x: x[:, None], (uniform, used))  # n batches of one draw each
     buffer, row = jax.lax.scan(batch, buffer, ones)
     return buffer, row[:, 0]
 
@@ -228,33 +242,34 @@ def draw_distinct(
     rows: Bool[Array, " K"],
     used: Bool[Array, " n"],
 ) -> tuple[LevelBuffer, Int[Array, " n"]]:
-    """Draw rows without replacement: each draw is from the remaining rows, by their priorities.
+    """Draw rows without replacement, each from the remaining rows in proportion to their priority.
 
     Args:
         key: consumed.
         buffer: only its clock and timestamps change.
         priority: probabilities of the first draw; later draws renormalise over the remaining rows.
-        rows: rows that can be drawn, at least as many as there are draws that count.
-        used: draws that count, among n ≤ K; the others leave the buffer unchanged, and their rows
-            are undefined.
+        rows: mask of the rows that can be drawn. It must be True for at least as many rows as there
+            are draws that count.
+        used: mask of the draws that count, among n ≤ K draws. A draw that does not count leaves the
+            buffer unchanged and returns an undefined row.
 
     Returns:
-        The buffer and the rows; the rows of draws that count are distinct.
+        The new buffer and the indices of the n rows. The rows of draws that count are distinct.
 
     Source: Gumbel-top-k, e.g. Kool et al., 2019, "Stochastic Beams and Where to Find Them".
     """
     # Gumbel-top-k: with G_i standard Gumbel noise, the n largest log P_i + G_i are n draws from P
     # without replacement.
     probability = priority(buffer, rows)
-    # The lower bound keeps the log finite: a row that can be drawn must precede all others, even
-    # if its probability underflows to 0.
+    # The lower bound keeps the log finite: a row that can be drawn must precede all rows outside
+    # `rows`, even if its probability underflows to 0.
     tiny = jnp.finfo(probability.dtype).tiny
     perturbed = jnp.log(jnp.maximum(probability, tiny)) + jax.random.gumbel(key, rows.shape)
     best = jax.lax.top_k(jnp.where(rows, perturbed, -jnp.inf), used.size)[1]
     order = jnp.cumsum(used)  # the k-th draw that counts takes the k-th best row
     row = best[jnp.maximum(order - 1, 0)]
-    at = jnp.where(used, row, rows.size)  # out of bounds is dropped
-    # The rows are distinct, so `set` suffices where `draw` needs `max`.
+    at = jnp.where(used, row, rows.size)  # an index out of bounds is dropped
+    # The rows are distinct, so `set` suffices here, whereas `draw` needs `max`.
     timestamp = buffer.timestamp.at[at].set(buffer.clock + order, mode="drop")
     return buffer._replace(timestamp=timestamp, clock=buffer.clock + used.sum()), row
 
@@ -266,15 +281,15 @@ def update(
     level_info: PyTree,
     valid: Bool[Array, " n"],
 ) -> LevelBuffer:
-    """Overwrite the score and the level info of rows that were played again.
+    """Overwrite the score and the level info of rows whose levels were played again.
 
-    Entries with a row below 0 or a score of `-inf` are ignored. If a row was drawn more than once,
-    its last entry counts. The clock and the timestamps do not change: they advanced when the row
-    was drawn.
+    Entries with a row below 0 or a score of `-inf` are ignored. If a row occurs more than once, its
+    last entry counts. The clock and the timestamps do not change, because the draw of the row has
+    already updated them.
     """
     valid = valid & (row >= 0) & jnp.isfinite(score)
     valid = _last_of_each(row[:, None] == row[None], valid)
-    at = jnp.where(valid, row, buffer.score.size)  # out of bounds is dropped
+    at = jnp.where(valid, row, buffer.score.size)  # an index out of bounds is dropped
     return buffer._replace(
         score=buffer.score.at[at].set(score, mode="drop"),
         level_info=_put(buffer.level_info, at, level_info),
@@ -291,18 +306,20 @@ def insert(
 ) -> LevelBuffer:
     """Insert up to n levels into the buffer.
 
-    A level goes to the next empty row, or replaces the row with the lowest priority if its score is
-    higher than that row's score. A level that the buffer already holds overwrites its own row
-    instead, including the level info, as published. Every valid level with a finite score advances
-    the clock, whether it is inserted or not; a level with score `-inf` is ignored.
+    If the buffer has an empty row, a new level is written to this row. Otherwise the new level
+    replaces the row of lowest priority, provided that the new level has a higher score than this
+    row. If the buffer already holds an equal level, the row of that level is overwritten instead,
+    including the level info, as in JaxUED. Every valid level with a finite score advances the
+    clock, even if the level is not inserted. A level with score `-inf` is ignored.
 
     Args:
         buffer: K rows.
         arrivals: n levels, n ≤ K.
         priority: decides which rows are replaced first.
-        protected: filled rows that must not be replaced, such as those that a slot is playing.
+        protected: mask of filled rows that must not be replaced, such as rows whose levels are
+            being played.
         sequential: insert the levels one after the other.
-        deduplicate: store equal levels (by hash) in a single row.
+        deduplicate: store levels with equal hashes in a single row.
     """
     if not sequential:
         return _insert_batch(buffer, arrivals, priority, protected, deduplicate)
@@ -322,7 +339,8 @@ def _insert_batch(
 ) -> LevelBuffer:
     num_arrivals, capacity = arrivals.score.size, buffer.score.size
     waiting = arrivals.valid & jnp.isfinite(arrivals.score)
-    # Before duplicates are dropped from `waiting`: every valid level advances the clock.
+    # Computed before duplicates are dropped from `waiting`, since every valid level advances the
+    # clock.
     clock = buffer.clock + waiting.sum()
     stamp = buffer.clock + jnp.cumsum(waiting)
     if deduplicate:
@@ -332,20 +350,18 @@ def _insert_batch(
         at = jnp.where(waiting & held, known.argmax(-1), capacity)
         buffer = _write(buffer, at, arrivals, stamp)
         waiting = waiting & ~held
-    # Targets: empty rows first, in their order (worth -1), then filled rows by rising priority;
-    # protected rows last.
+    # Rows are offered in the order of their worth: first empty rows (worth -1), then filled rows by
+    # rising priority, and last protected rows (worth inf).
     worth = jnp.where(protected, jnp.inf, priority(buffer, observed(buffer)))
     worth = jnp.where(filled(buffer), worth, -1.0)
-    # Filled rows without a score have priority 0, so that they are replaced before scored ones.
-    # Equal entries of `top_k` keep their order, so the empty rows come in the order of their
-    # indices.
+    # Filled rows without a score have priority 0, so they are replaced before rows with a score.
+    # `top_k` keeps the order of equal entries, so empty rows are sorted by index.
     target = jax.lax.top_k(-worth, num_arrivals)[1]
     best_first = jnp.argsort(jnp.where(waiting, -arrivals.score, jnp.inf), stable=True)
     arrivals, stamp, waiting = jax.tree.map(lambda x: x[best_first], (arrivals, stamp, waiting))
-    # The best arrival is paired with the first target, and so on.
-    # Filled rows are always a prefix of the buffer. Arrivals that wait come first, so the accepted
-    # ones among the empty targets are consecutive, and adding their number to `size` keeps this
-    # true.
+    # The k-th best arrival is now paired with the k-th target.
+    # The filled rows must remain a prefix of the buffer. Waiting arrivals come first, so the empty
+    # rows that receive a level are consecutive, and `size` grows by the number of these rows.
     empty = target >= buffer.size
     better = (arrivals.score > buffer.score[target]) & ~protected[target]
     accepted = waiting & (empty | better)
@@ -356,7 +372,7 @@ def _insert_batch(
 def _write(
     buffer: LevelBuffer, at: Int[Array, " n"], arrivals: Arrivals, stamp: Int[Array, " n"]
 ) -> LevelBuffer:
-    """Write arrivals to the rows `at`, which are distinct; rows out of bounds are dropped."""
+    """Write arrivals to the distinct rows `at`; an arrival with a row out of bounds is dropped."""
     return buffer._replace(
         level=_put(buffer.level, at, arrivals.level),
         level_info=_put(buffer.level_info, at, arrivals.level_info),
@@ -373,17 +389,18 @@ def _put(tree: PyTree, at: Int[Array, " n"], values: PyTree) -> PyTree:
 def _pick(probability: Float[Array, " K"], uniform: Float[Array, " n"]) -> Int[Array, " n"]:
     """Sample rows by inverting the cumulative distribution."""
     edges = jnp.cumsum(probability)
-    # Scaled by the last edge, which rounding may leave a little off 1.
+    # `uniform` is scaled by the last edge, which may differ slightly from 1 because of rounding.
     row = jnp.searchsorted(edges, uniform * edges[-1], side="right")
     row = jnp.minimum(row, probability.size - 1)
-    # Rounding in the cumulative sum may point to a row of probability 0, about once in 10⁷ draws.
+    # Because of rounding in the cumulative sum, about one draw in 10⁷ selects a row of
+    # probability 0.
     return jnp.where(probability[row] > 0, row, probability.argmax())
 
 
 def _normalised(weights: Float[Array, " K"], rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-    """Normalise weights over the chosen rows to a distribution, uniform if they are all 0."""
+    """Normalise weights to a distribution over the rows in `rows`; uniform if all weights are 0."""
     weights = jnp.where(rows, weights, 0.0)
-    # The inner `where` keeps 0 / 0, and with it NaN, out of the branch that is not selected.
+    # The inner `where` avoids 0 / 0, which would give NaN in the branch that is not selected.
     total = weights.sum()
     uniform = rows / jnp.maximum(rows.sum(), 1)
     return jnp.where(total > 0, weights / jnp.where(total > 0, total, 1.0), uniform)
@@ -394,7 +411,7 @@ def _equal(x: UInt32[Array, "n 2"], y: UInt32[Array, "m 2"]) -> Bool[Array, "n m
 
 
 def _last_of_each(same: Bool[Array, "n n"], valid: Bool[Array, " n"]) -> Bool[Array, " n"]:
-    """True for the last of each group of equal valid entries; `same[i, j]` marks equal entries."""
+    """True for the last valid entry of each group; `same[i, j]`: entries i and j are equal."""
     # later[i, j] for j > i: entry j is valid and equal to entry i.
     later = jnp.triu(same & valid[None], k=1)
     return valid & ~later.any(-1)

@@ -1,12 +1,13 @@
 """Decomposition of levels into named parts, each with its own kind of distribution.
 
 An environment with the capability `codec` declares the parts of its levels. A generative model that
-supports the five kinds of part can then learn the levels of any environment. Parts are generated in
-order, so that a part can depend on earlier ones: a place lies on a free cell, apart from other
-places.
+supports the five kinds of part can then learn the levels of any such environment. Parts are
+generated in order, so that a part can depend on earlier ones. For example, a *place* (one cell,
+such as the start or the goal) lies on a free cell, apart from earlier places.
 
 Source of the idea: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", whose model has such heads for cells, start and goal.
+Data-Regularised Environment Design". The model of that paper has separate output heads for the
+cells, the start and the goal.
 """
 
 from dataclasses import dataclass
@@ -19,18 +20,18 @@ from rlgen.types import PyTree
 
 @dataclass(frozen=True)
 class Cells:
-    """Content of each cell of a grid; int [H, W], an index into `kinds`.
+    """Content of each cell of a grid: int [H, W], indices into `kinds`.
 
-    A cell that holds a place has the kind of an empty cell. For such a cell, models treat all
-    `free` kinds as equivalent.
+    A cell that holds a place (see `Place`) has the kind of an empty cell. For such a cell, models
+    treat all `free` kinds as equivalent.
 
     Attributes:
         name: name of the part.
         shape: height and width of the grid, H and W.
         kinds: names of the possible contents of a cell.
-        free: kinds on which places may lie; the cells that the agent can enter.
+        free: kinds of the cells that the agent can enter. Places lie on these cells.
         landmarks: kinds whose positions depend on the place `hub`.
-        hub: name of that place; "" for none.
+        hub: name of the place on which the landmarks depend; "" if there are no landmarks.
     """
 
     name: str
@@ -43,12 +44,12 @@ class Cells:
 
 @dataclass(frozen=True)
 class Place:
-    """One cell of a grid, such as the goal's; int [], row · W + column.
+    """One cell of a grid, such as the start or the goal: int [], row · W + column.
 
     Attributes:
         name: name of the part.
         on: name of the `Cells` on whose free cells the place lies.
-        apart_from: names of earlier places; the place never shares their cells.
+        apart_from: names of earlier places. This place never lies on the cell of one of them.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of `num` options; int [], in 0 .. `num` - 1."""
+    """One of `num` options: int [], in 0 .. `num` - 1."""
 
     name: str
     num: int
@@ -66,7 +67,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Numbers:
-    """A vector of real numbers with magnitudes of about 1; float [size]."""
+    """A vector of real numbers with magnitudes of about 1: float [size]."""
 
     name: str
     size: int
@@ -74,7 +75,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Flags:
-    """A vector of flags; bool [size]."""
+    """A vector of flags: bool [size]."""
 
     name: str
     size: int
@@ -85,7 +86,7 @@ Part: TypeAlias = Cells | Place | Choice | Numbers | Flags
 
 @runtime_checkable
 class LevelCodec(Protocol):
-    """Conversion between an environment's levels and their parts; a frozen dataclass."""
+    """Conversion between levels and their parts; implementations are frozen dataclasses."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -97,5 +98,5 @@ class LevelCodec(Protocol):
         ...
 
     def decode(self, values: dict[str, Array]) -> PyTree:
-        """Build a level from its parts; inverts `encode`, except for data that no part holds."""
+        """Build a level from its parts; inverts `encode` except for data that no part contains."""
         ...

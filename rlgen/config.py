@@ -1,9 +1,9 @@
 """Hyperparameters as data: every field of a tree of components has a dotted path.
 
-A component is a frozen dataclass whose fields are hyperparameters or other components. A built
-curriculum is therefore its own configuration, with paths such as `sampler.capacity` and
-`student.learner.learning_rate`. Values are overridden by `dataclasses.replace`, so that each
-component validates its fields again.
+A component is a frozen dataclass whose fields are hyperparameters or other components. A curriculum
+is such a tree of components, so it is its own configuration: its hyperparameters have paths such as
+`sampler.capacity` and `student.learner.learning_rate`. Values are overridden by
+`dataclasses.replace`, so that each component validates its fields again.
 """
 
 import dataclasses
@@ -39,19 +39,21 @@ class Leaf(NamedTuple):
 
     path: str  # dotted, such as `student.learner.clip`
     value: Value
-    kind: Any  # bool, int, float, str, a Literal or a tuple of them
-    help: str  # from the Attributes section of its component's docstring; may be empty
+    kind: Any  # type: bool, int, float, str, a Literal, or a tuple of these
+    help: str  # description from the Attributes section of the component's docstring, or ""
 
 
 def leaves(component: object) -> Iterator[Leaf]:
     """Iterate over the hyperparameters of a tree of components.
 
-    A component's own hyperparameters come before those of its parts. Left out are environments
-    (fields named `env`), fields with the metadata `{"config": False}`, empty tuples (an absent
-    component), and values that are neither components nor plain values, such as arrays.
+    A component's own hyperparameters come before the hyperparameters of its parts. The following
+    fields are left out: environments (fields named `env`), fields with the metadata
+    `{"config": False}`, empty tuples (which stand for an absent component), and values that are
+    neither components nor plain values, such as arrays.
 
-    A component that occurs at two paths (DRED's level set is also that of its source) is treated as
-    one component: it is listed at its shortest path, and an override changes both.
+    One component can occur at two paths: in DRED, the sampler and its source of proposals share one
+    level set. Such a component is listed only at its shortest path, and an override changes the
+    component at both paths.
     """
     for paths in _places(component).values():
         home = _home(paths)
@@ -81,7 +83,7 @@ def override(component: Component, values: Mapping[str, Any]) -> Component:
         if path not in known:
             raise ValueError(f"unknown field {written!r}; {nearest(path, list(known))}")
         converted[path] = convert(known[path].kind, value, path)
-    # A component at several paths gets its new values at each of them.
+    # If a component has several paths, its new values are set at each path.
     for paths in _places(component).values():
         home = _home(paths)
         own = {path: v for path, v in converted.items() if path.rpartition(".")[0] + "." == home}
@@ -97,7 +99,7 @@ def convert(kind: Any, value: object, name: str = "value") -> Any:
         ValueError: no lossless conversion exists; the message states what is allowed.
     """
     if get_origin(kind) is Literal:
-        # Compared as text: an option may be a number, and a command line gives strings.
+        # Compared as text, because an option may be a number while a command line gives strings.
         options = {str(option): option for option in get_args(kind)}
         if str(value) not in options:
             raise ValueError(f"{name}={value!r} is unknown; {did_you_mean(str(value), options)}")
@@ -107,26 +109,27 @@ def convert(kind: Any, value: object, name: str = "value") -> Any:
     try:
         return {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}[kind](value)
     except (TypeError, ValueError, OverflowError) as error:
-        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
         raise ValueError(f"{name} must be {wanted[kind]}, got {value!r}") from error
 
 
 def to_json(values: Mapping[str, Value]) -> dict[str, Any]:
     """Convert values to JSON: tuples become lists, infinities and NaN become text.
 
-    `override` converts both back.
+    `override` converts the lists and the text back.
     """
     return {path: _jsonable(value) for path, value in values.items()}
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """End of an error message for an unknown name among many; lists only similar names."""
+    """End of an error message for an unknown name: similar names, or all if none is similar."""
     return did_you_mean(name, difflib.get_close_matches(name, known, n=4, cutoff=0.5) or known)
 
 
 def _places(component: object, prefix: str = "") -> dict[int, dict[str, object]]:
-    """Map each component, by `id`, to its paths; a path ends in a dot, except the root's."""
-    # By identity, not equality: two components that are equal by chance stay independent.
+    """Map the `id` of each component to its paths; "" is the root, and other paths end in a dot."""
+    # By identity, not by equality, so that two components that are equal by chance stay
+    # independent.
     found: dict[int, dict[str, object]] = {id(component): {prefix: component}}
     parts = [(n, x) for n, x, _, _ in _children(component) if _is_component(x) or _is_group(x)]
     for name, part in parts:
@@ -136,13 +139,13 @@ def _places(component: object, prefix: str = "") -> dict[int, dict[str, object]]
 
 
 def _home(paths: dict[str, object]) -> str:
-    """Shortest path of a component, at which its hyperparameters are listed."""
-    # Among paths of equal depth, `min` returns the first, in the order of the fields.
+    """Return a component's shortest path, under which its hyperparameters are listed."""
+    # Among paths of equal depth, `min` returns the first one in the order of the fields.
     return min(paths, key=lambda path: path.count("."))
 
 
 def _children(component: object) -> Iterator[tuple[str, Any, Any, str]]:
-    """Name, value, annotation and description of each field, or of each item of a tuple."""
+    """Yield name, value, annotation and description of each field, or of each item of a tuple."""
     if isinstance(component, tuple):
         yield from ((str(i), child, type(child), "") for i, child in enumerate(component))
         return
@@ -154,12 +157,12 @@ def _children(component: object) -> Iterator[tuple[str, Any, Any, str]]:
             yield field.name, value, hints.get(field.name), texts.get(field.name, "")
 
 
-@functools.cache  # called for every component of every tree, and slow: it parses source
+@functools.cache  # slow, since it parses source, and called for every component of every tree
 def attributes(kind: type) -> Mapping[str, str]:
     """Return descriptions of a class's fields, including inherited ones, each on one line.
 
-    They come from the Attributes section of the class or of a dataclass that it extends, otherwise
-    from comments.
+    A description comes from the Attributes section of the class or of a dataclass that the class
+    extends. If neither section describes a field, the description is the comment behind the field.
     """
     # Base classes first, so that a subclass's descriptions replace inherited ones.
     inherited = [base for base in kind.__mro__[:0:-1] if dataclasses.is_dataclass(base)]
@@ -173,8 +176,8 @@ def attributes(kind: type) -> Mapping[str, str]:
 
 
 def _own_attributes(kind: type) -> tuple[dict[str, str], dict[str, str]]:
-    """Descriptions of the class's own fields, from comments and from the docstring."""
-    # Only a field's own trailing comment, `name: type  # text`; it is shown by `--help`.
+    """Return descriptions of the class's own fields: from comments, and from the docstring."""
+    # Only a comment on the line of the field counts: `name: type  # text`. `--help` shows it.
     comments = re.findall(r"(?m)^    (\w+): .*?  # (.*)$", _source(kind))
     docstring = docstring_parser.parse(kind.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
     section = {
@@ -195,7 +198,7 @@ def _source(kind: type) -> str:
 def _hints(kind: type) -> dict[str, Any]:
     try:
         return get_type_hints(kind)
-    except (NameError, TypeError):  # unresolvable: the value's own type is used
+    except (NameError, TypeError):  # without annotations, `_plain_kind` uses the value's type
         return {}
 
 
@@ -217,7 +220,7 @@ def _is_value(value: object) -> bool:
 
 
 def _plain_kind(kind: Any, value: Value) -> Any:
-    """The annotation if values can be converted by it, else the type of the current value."""
+    """Return the annotation if `convert` supports it, else the type of the current value."""
     if kind in PLAIN or get_origin(kind) is Literal:
         return kind
     if isinstance(value, tuple):
@@ -226,7 +229,7 @@ def _plain_kind(kind: Any, value: Value) -> Any:
 
 
 def _replace(component: Any, values: dict[str, Any], done: dict[int, Any]) -> Any:
-    """Copy a component with new values; `done` maps ids to copies, so that parts stay shared."""
+    """Copy a component with new values; `done` maps ids to copies and keeps parts shared."""
     if id(component) in done:
         return done[id(component)]
     own, below = {}, {}
@@ -237,7 +240,8 @@ def _replace(component: Any, values: dict[str, Any], done: dict[int, Any]) -> An
         else:
             own[head] = value
     is_tuple = isinstance(component, tuple)
-    # Parts before the whole: `dataclasses.replace` validates the whole with its new parts.
+    # The parts are replaced first, because `dataclasses.replace` validates the component together
+    # with its new parts.
     for head, part in below.items():
         child = component[int(head)] if is_tuple else getattr(component, head)
         own[head] = _replace(child, part, done)
@@ -256,13 +260,13 @@ def _convert_tuple(kind: Any, value: Any, name: str) -> tuple:
     kinds = [k for k in get_args(kind) if k is not Ellipsis]
     if get_args(kind)[-1:] != (Ellipsis,) and len(items) != len(kinds):
         raise ValueError(f"{name} must have {len(kinds)} values, got {value!r}")
-    # `tuple[int, ...]` has one kind for all items, `tuple[int, str]` one for each.
+    # `tuple[int, ...]` has one type for all items; `tuple[int, str]` has a type for each item.
     each = kinds * len(items) if get_args(kind)[-1:] == (Ellipsis,) else kinds
     return tuple(convert(k, item, name) for k, item in zip(each, items, strict=True))
 
 
 def _to_bool(value: object) -> bool:
-    # A ValueError or TypeError of these functions becomes the message of `convert`.
+    # If `_to_bool` or one of the next three functions raises, `convert` writes the message.
     if isinstance(value, bool):
         return value
     try:
@@ -277,7 +281,7 @@ def _to_int(value: Any) -> int:
     if isinstance(value, int):
         return value
     try:
-        # Strings go through `int` first, which is exact; floats are not above 2**53.
+        # Strings are parsed by `int` first, because floats above 2**53 are not exact.
         return int(value) if isinstance(value, str) else _whole(value)
     except ValueError:
         return _whole(float(value))  # "5e6"

@@ -1,4 +1,8 @@
-"""Training loop of all methods: propose levels, train on them, score them, observe the scores."""
+"""Training loop of all methods: propose levels, train on them, score them, observe the scores.
+
+Levels are played in N parallel *slots*. A slot keeps its levels for one or more updates, its
+*tenancy*. After that the slot is *free*, and the sampler puts new levels into it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,14 +31,15 @@ from rlgen.types import (
 
 @dataclass(frozen=True)
 class Curriculum:
-    """A training method: a student, a sampler of its levels and a score of levels.
+    """A training method: a student, a sampler that chooses its levels, and a score of levels.
 
     Attributes:
         num_slots: N, number of levels that are played in parallel.
-        levels_per_slot: R, number of levels that a slot plays in turn within an update. With 1, a
-            slot plays one level for the whole rollout, as in published curricula.
+        levels_per_slot: R, number of levels that a slot plays in turn within an update. If it is 1,
+            a slot plays one level for the whole rollout, as in JaxUED.
 
     Raises:
+        TypeError: the student, the sampler or the score is not a component of that kind.
         ValueError: `num_slots` or `levels_per_slot` below 1, or components that do not fit
             together.
     """
@@ -50,7 +55,7 @@ class Curriculum:
             if not isinstance(getattr(self, name), base):
                 raise TypeError(
                     f"{name} must be a {base.__name__} of rlgen.protocols, got "
-                    f"{type(getattr(self, name)).__name__}; let its class subclass {base.__name__}"
+                    f"{type(getattr(self, name)).__name__}; make its class extend {base.__name__}"
                 )
         check_numbers(self, "num_slots", "levels_per_slot", least=1)
         most = self.student.max_levels_per_slot
@@ -59,16 +64,17 @@ class Curriculum:
                 f"levels_per_slot={self.levels_per_slot}, but this student's slots hold at most "
                 f"{most} level{'s' if most > 1 else ''} at a time; set levels_per_slot to {most}"
             )
-        # At construction, so that a wrong combination gives a message rather than a shape error
-        # during compilation.
+        # Checked at construction, so that a wrong combination gives a message rather than a shape
+        # error during compilation.
         self.student.check(self.num_slots)
         self.sampler.check(self.num_slots * self.levels_per_slot, self.score)
         _check_evidence(self)
         _check_blocks(self)
         if self.student.full_lifetime and self.sampler.mean_lifetime is None:
             raise ValueError(
-                "this student trains agents for whole lifetimes, and the sampler does not set "
-                "their length: wrap it in rlgen.algos.samplers.lifetimes.Lifetimes"
+                "this student trains agents for whole lifetimes, but the sampler does not set the "
+                "length of a lifetime; wrap the sampler in "
+                "rlgen.algos.samplers.lifetimes.Lifetimes"
             )
 
     def init(self, key: Key) -> TrainState:
@@ -101,16 +107,16 @@ class Curriculum:
         sampler, slots = self.sampler.propose(
             Keys(key_propose, shared_propose), ts.sampler, ts.slots, ts.free
         )
-        # A new level in a free slot gets a fresh memory; a level from the buffer brings its own.
+        # A new level in a free slot gets the score's initial memory. A level from the buffer keeps
+        # the memory that is stored with it.
         unseen = ts.free[:, None] & (slots.buffer_index < 0)
         memory = _repeat(self.score.initial_state(), unseen.shape)
         slots = slots._replace(score_state=tree_where(unseen, memory, slots.score_state))
         student, outcome, metrics = self.student.run(key_run, ts.student, slots, ts.free)
         score, memory = self.score(key_score, slots, outcome)
-        # Only levels whose tenancy has ended are scored; `-inf` is ignored by samplers.
+        # Only slots whose tenancy has ended are scored; samplers ignore a score of `-inf`.
         score = jnp.where(_is_judged(outcome)[:, None], score, -jnp.inf)
-        # Before `observe`, which stores the memory of a level in the buffer together with its
-        # score.
+        # Replaced before `observe`, which stores a level's memory together with its score.
         slots = slots._replace(score_state=memory)
         sampler = self.sampler.observe(
             Keys(key_observe, shared_observe), sampler, slots, score, outcome
@@ -146,11 +152,11 @@ class Curriculum:
         num_updates: int,
         show: Callable[[UpdateRecord], PyTree],
     ) -> tuple[TrainState, Metrics, PyTree]:
-        """Like `train`, and also return `show` of each update's record, stacked `[num_updates]`."""
+        """Like `train`, and also return `show(record)` of each update, stacked `[num_updates]`."""
 
         def body(ts: TrainState, t: Array) -> tuple[TrainState, tuple]:
-            # Folding in t needs no key in the carry, so that a resumed run has the keys of an
-            # uninterrupted one.
+            # The keys are derived from t alone, so that a resumed run uses the same keys as an
+            # uninterrupted run.
             keys_now = Keys(*(jax.random.fold_in(key, t) for key in keys))
             ts, metrics, met = self.update_and_show(ts, keys_now)
             return ts, (metrics, show(met))
@@ -160,7 +166,7 @@ class Curriculum:
 
 
 def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:
-    """Put new levels, of `level` [N, R, ...], into the free slots, with weight 1."""
+    """Put the levels `level` [N, R, ...] into the free slots, as new levels with weight 1."""
     new = Slots(
         level=level,
         score_state=slots.score_state,
@@ -173,9 +179,10 @@ def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:
 
 
 def _is_judged(outcome: Outcome) -> Bool[Array, " N"]:
-    """True for slots whose tenancy has ended, so that their levels are scored.
+    """True for slots whose levels are scored, because the slot's tenancy has ended.
 
-    A meta-learner's agent must also have been trained for its whole lifetime.
+    If the student is a meta-learner, the slot's agent must also have been trained for its whole
+    lifetime.
     """
     if isinstance(outcome.lifetimes, LifetimeResults):
         return outcome.done & outcome.lifetimes.complete
@@ -196,10 +203,10 @@ def _costs(outcome: Outcome) -> Metrics:
 
 
 def _check_evidence(curriculum: Curriculum) -> None:
-    """Reject a score or a sampler that reads fields that the student does not fill.
+    """Reject a score or a sampler that reads outcome fields that the student does not fill.
 
     Raises:
-        ValueError: names the missing fields, or the fields that no outcome has.
+        ValueError: a field is not filled, or is not a field of `Outcome`; the message names it.
     """
     student = curriculum.student
     for reader in (curriculum.score, curriculum.sampler):
@@ -208,9 +215,8 @@ def _check_evidence(curriculum: Curriculum) -> None:
         if missing:
             raise ValueError(
                 f"{type(reader).__name__} reads the outcome's {' and '.join(missing)}, but "
-                f"{type(student).__name__} provides "
-                f"{', '.join(sorted(student.gives)) or 'nothing'}; choose another "
-                "score or sampler, or a student that provides it"
+                f"{type(student).__name__} fills {', '.join(sorted(student.gives)) or 'nothing'}; "
+                "choose another score, sampler or student"
             )
 
 
@@ -218,7 +224,7 @@ def _check_reads(reader: Score | Sampler) -> None:
     """Reject names that are not fields of `Outcome`.
 
     Raises:
-        ValueError: suggests the nearest field.
+        ValueError: a name is not a field; the message suggests the nearest field.
     """
     allowed = f"{type(reader).__name__}.reads must be a frozenset of fields of the outcome"
     if not isinstance(reader.reads, frozenset):
@@ -231,7 +237,7 @@ def _check_blocks(curriculum: Curriculum) -> None:
     """Reject slots that do not divide into the sampler's blocks, or too small a `train_share`.
 
     Raises:
-        ValueError: suggests valid numbers.
+        ValueError: a number does not fit; the message suggests a valid one.
     """
     num_slots, sampler = curriculum.num_slots, curriculum.sampler
     blocks = sampler.num_blocks
@@ -243,17 +249,17 @@ def _check_blocks(curriculum: Curriculum) -> None:
         )
     needed = sampler.train_share
     share = curriculum.student.train_share
-    # Compared as numbers of slots: fractions such as 1/3 are inexact.
+    # Numbers of slots are compared, because fractions such as 1/3 are inexact.
     if round(share * num_slots) < round(needed * num_slots):
         raise ValueError(
             f"student.train_share={share:.3g} learns from {round(share * num_slots)} of "
-            f"{num_slots} slots, but the sampler gives weight to {round(needed * num_slots)}; "
-            f"set it to {needed:.3g}"
+            f"{num_slots} slots, but the sampler gives positive weight to "
+            f"{round(needed * num_slots)}; set student.train_share to {needed:.3g}"
         )
 
 
 def _summary(slots: Slots, score: Array) -> Metrics:
-    """Mean score of the scored levels, mean weight, and the fractions of the slots by origin."""
+    """Mean score of the scored levels, mean weight, and the fraction of slots of each origin."""
     scored = jnp.isfinite(score)
     # 0 if no level was scored.
     mean = jnp.where(scored, score, 0.0).sum() / jnp.maximum(scored.sum(), 1)

@@ -1,8 +1,8 @@
-"""Register rlgen's environments with gymnax without importing it.
+"""Register rlgen's environments with gymnax without importing gymnax.
 
 `import gymnax` takes seconds. `import rlgen` therefore only installs a hook, which adds rlgen's ids
-to gymnax's registry as soon as gymnax is imported, or at once if it already is. The environments
-behind the ids are defined in `rlgen.gymnax`.
+to gymnax's registry as soon as gymnax is imported. If gymnax is already imported, the ids are added
+at once. The environments behind the ids are defined in `rlgen.gymnax`.
 """
 
 import functools
@@ -18,20 +18,26 @@ FACTORIES = {"rlgen/Maze-v0": "maze_pool", "rlgen/MazeLevel-v0": "maze_level"}
 
 
 def install() -> None:
-    """Register the ids now if gymnax is imported, else on its import; safe to call repeatedly."""
-    # At the front: Python uses the first finder that returns a spec.
+    """Register rlgen's ids, at once if gymnax is imported and otherwise during its import.
+
+    The function can be called repeatedly.
+    """
+    # The hook must be in front, because Python uses the first finder that returns a spec.
     sys.meta_path[:] = [_AfterImport(), *_other_finders()]
     if REGISTRATION in sys.modules:
         _register(sys.modules[REGISTRATION])
 
 
 class _AfterImport:
-    """Import finder that finds no modules itself; it adds a call after the import of one module."""
+    """Import finder that registers rlgen's ids after the import of gymnax's registry.
+
+    The class finds no module itself; it delegates to the other finders.
+    """
 
     def find_spec(self, name: str, path=None, target=None) -> ModuleSpec | None:
-        """Return a spec for gymnax's registry that adds rlgen's ids after loading it.
+        """Return the spec of gymnax's registry, with a loader that also registers rlgen's ids.
 
-        The spec comes from the other finders; only its loader is changed. None for other modules.
+        For any other module the result is None, so that Python asks the next finder.
         """
         if name != REGISTRATION:
             return None
@@ -50,14 +56,16 @@ class _AfterImport:
 
 
 def _other_finders() -> list:
-    # Compared by name: a second import of this file, as in notebooks, creates a second class.
+    # Classes are compared by name, because a second import of this file, as in notebooks, creates a
+    # second class.
     hook = (_AfterImport.__module__, _AfterImport.__name__)
     return [f for f in sys.meta_path if (type(f).__module__, type(f).__name__) != hook]
 
 
 def _register(registration: ModuleType) -> None:
     for env_id, factory in FACTORIES.items():
-        # gymnax rejects an id that is registered, and notebooks may import rlgen repeatedly.
+        # gymnax rejects an id that is already registered, and notebooks may import rlgen
+        # repeatedly.
         if env_id not in registration.registered_envs:
             registration.register(env_id, functools.partial(_build, factory))
 

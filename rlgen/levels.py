@@ -22,13 +22,14 @@ FORMAT = "rlgen-levels-1"
 KNOWN = ("hash", "optimal_steps", "optimal_return")
 
 
-@no_type_check  # JAX also builds it with leaves that are not arrays
+@no_type_check  # JAX also builds this class with leaves that are not arrays
 @struct.dataclass
 class LevelSet:
     """M stacked levels with their hashes, optima and names.
 
-    Without a solver, `optimal_steps` is -1 and `optimal_return` NaN for all levels. With one,
-    unsolvable levels have -1 and 0.
+    If the environment has no solver, `optimal_steps` is -1 and `optimal_return` is NaN for all
+    levels. If it has a solver, `optimal_steps` is -1 and `optimal_return` is 0 for unsolvable
+    levels.
     """
 
     level: PyTree  # [M, ...]
@@ -45,7 +46,7 @@ class LevelSet:
 
 
 class Suite(NamedTuple):
-    """A named set of held-out levels and the environment they are played in."""
+    """A named set of held-out levels and the environment in which they are played."""
 
     name: str
     env: LevelEnv
@@ -53,16 +54,17 @@ class Suite(NamedTuple):
 
 
 class DistributionShift(NamedTuple):
-    """Levels outside an environment's training distribution: a suite, or changed fields.
+    """Levels outside an environment's training distribution: a suite, or new values of fields.
 
-    `LevelEnv.ladder()` returns these. Agents of the environment can play the levels without
-    changes, since observations and actions are the same.
+    `LevelEnv.ladder()` returns such descriptions. Agents that were trained in the environment can
+    play these levels, since observations and actions are the same. Either `suite` or `fields` is
+    given.
     """
 
-    rung: Literal["V2", "V3"]  # V2: beyond the range (size, density, …); V3: new combinations
-    about: str  # a few words that continue "levels ..."
-    suite: str = ""  # name of a suite of the environment, without the family; or ...
-    fields: Mapping[str, object] = MappingProxyType({})  # changed fields of the environment
+    rung: Literal["V2", "V3"]  # V2: beyond the training range (size, …); V3: new combinations
+    about: str  # a few words that complete the phrase "levels ..."
+    suite: str = ""  # name of a suite of the environment, without the name of the family
+    fields: Mapping[str, object] = MappingProxyType({})  # new values of the environment's fields
 
 
 def make_level_set(
@@ -72,7 +74,7 @@ def make_level_set(
     split: str = "test",
     version: str = "1",
 ) -> LevelSet:
-    """Build a set from levels `[M, ...]`: adds hashes and, if the environment has a solver, optima.
+    """Build a set from levels `[M, ...]` with hashes and, if the environment has a solver, optima.
 
     Raises:
         ValueError: the number of names differs from the number of levels.
@@ -92,7 +94,8 @@ def make_level_set(
 
 def save_levels(path: Path | str, levels: LevelSet) -> None:
     """Save a level set as `.npz` with plain arrays and a JSON header; nothing is pickled."""
-    # Named by path, such as `level.walls`, so that the file can be read without rlgen.
+    # Arrays are named by their paths, such as `level.walls`, so that the file can be read without
+    # rlgen.
     arrays = {f"level{jax.tree_util.keystr(p)}": np.asarray(x) for p, x in _leaves(levels.level)}
     header = {
         "format": FORMAT,
@@ -109,8 +112,8 @@ def load_levels(path: Path | str, like: PyTree) -> LevelSet:
     """Load a level set of the family to which the level `like` belongs.
 
     Raises:
-        ValueError: the file is not a level set, is damaged, or is of another family; the message
-            then names the first array that does not fit.
+        ValueError: the file is not a level set, is damaged, or holds levels of another family. For
+            levels of another family, the message names the first array that does not fit.
     """
     data, header = _read(path)
     num = len(header["names"])
@@ -122,7 +125,8 @@ def load_levels(path: Path | str, like: PyTree) -> LevelSet:
         if name not in data or data[name].shape != shape:
             found = data[name].shape if name in data else "nothing"
             raise ValueError(f"{path}: {name} should have shape {shape}, found {found}")
-    # With the dtypes of `like`, for which programs are compiled, regardless of those in the file.
+    # The arrays get the dtypes of `like`, for which programs are compiled, regardless of the dtypes
+    # in the file.
     arrays = {n: jnp.asarray(data[n], jnp.asarray(leaf).dtype) for n, leaf in wanted.items()}
     known = {name: arrays.pop(name) for name in KNOWN}
     # `arrays` kept the order of the leaves of `like`.
@@ -133,7 +137,8 @@ def load_levels(path: Path | str, like: PyTree) -> LevelSet:
 
 def _read(path: Path | str) -> tuple[dict, dict]:
     try:
-        # Level files are shared between users, and loading a pickle can run any code.
+        # Pickles are rejected, because level files are shared between users and loading a pickle
+        # can run any code.
         with np.load(path, allow_pickle=False) as file:
             data = {name: file[name] for name in file.files}
         header = json.loads(str(data["header"]))
@@ -142,7 +147,7 @@ def _read(path: Path | str) -> tuple[dict, dict]:
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a level file of rlgen, or it is damaged") from error
     raise ValueError(
-        f"{path} is a level file of another format; this version of rlgen reads {FORMAT!r}"
+        f"{path} is a level file in another format; this version of rlgen reads {FORMAT!r}"
     )
 
 
@@ -151,7 +156,7 @@ def _leaves(tree: PyTree) -> list:
 
 
 def plain_level(level: PyTree) -> PyTree:
-    """Return the environment's level: the level of a task, or the argument itself."""
+    """Return the level of a task, or the argument itself if it is a level and not a task."""
     return level.level if isinstance(level, Task) else level
 
 
@@ -166,7 +171,7 @@ def take(levels: LevelSet, rows: np.ndarray | slice | list[int]) -> LevelSet:
 def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, int]:
     """Remove the levels that occur in another set, such as a training set.
 
-    Keeps only the first of equal levels. Runs on the host.
+    If `levels` contains equal levels, only the first of them is kept. Runs on the host.
 
     Args:
         levels: set to select from.
@@ -184,23 +189,23 @@ def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, i
 
 
 def disjoint(train: UInt32[Array, "K 2"], test: UInt32[Array, "M 2"]) -> bool:
-    """Return True if two sets of level hashes have none in common."""
+    """Return whether two sets of level hashes have no hash in common."""
     return set(words(train)).isdisjoint(words(test))
 
 
 def words(hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]) -> list[int]:
     """Convert each hash to one 64-bit Python integer."""
-    # In NumPy: JAX has no 64-bit integers by default.
+    # Computed in NumPy, because JAX has no 64-bit integers by default.
     high, low = np.asarray(hashes).astype(np.uint64).T
     return ((high << np.uint64(32)) | low).tolist()
 
 
 def level_stream(seed: int, number: int) -> np.random.PCG64:
-    """Random stream of one level of a suite that is generated on the host.
+    """Random numbers for one level of a suite whose levels are generated on the host.
 
-    Generators use the raw 64-bit words of PCG64, which NumPy guarantees never to change; its
-    distributions may change. Level i of a suite therefore never changes, and does not depend on the
-    number of levels generated.
+    Level generators use the raw 64-bit words of PCG64, which NumPy guarantees never to change.
+    NumPy gives no such guarantee for its distributions. Level i of a suite is therefore always the
+    same, and does not depend on the number of levels that are generated.
 
     Args:
         seed: seed of the suite.

@@ -1,14 +1,20 @@
 """Interfaces of all components, as abstract base classes.
 
-A component is a frozen dataclass that subclasses one of them. A class is either abstract (declared
-with `abstract=True`) or final: a final class cannot be subclassed, only wrapped. Every optional
-method and attribute is declared here, once, with its default. Some methods are *capabilities*: by
-default they raise `MissingCapability`. `component.offers(Base.method)` returns whether a component
-implements one, and `rlgen.registry.require` rejects an environment without it.
+A component is a frozen dataclass that subclasses one of these classes. A class is either abstract
+(declared with `abstract=True`) or final: a final class cannot be subclassed, only wrapped. Every
+optional method and attribute is declared here, once, with its default. Some methods are
+*capabilities*: by default they raise `MissingCapability`. `component.offers(Base.method)` returns
+whether a component implements a capability, and `rlgen.registry.require` rejects an environment
+that lacks it.
 
-Every random method takes its key as the first argument and consumes it. No method is jitted: the
-caller compiles once, around many updates. States are pytrees of arrays, opaque to all components
-except the one that creates them.
+Levels are played in N parallel *slots*. Each slot has a *queue* of R levels, which it plays in
+turn. It also has a *weight*, the factor of its data in the learner's loss; the learner is not
+trained on data of weight 0. A slot keeps its levels for one or more updates, its *tenancy*. See
+`rlgen.types` for the data types and their axes.
+
+Every random method takes a key as the first argument and consumes it. No method is jitted: the
+caller compiles once, around many updates. The state of a component is a pytree of arrays that only
+this component reads.
 """
 
 import abc
@@ -59,9 +65,10 @@ class MissingCapability(ValueError):  # noqa: N818 (unsupported input, not a pro
 
 
 class Component(abc.ABC):  # noqa: B024 (its subclasses declare the abstract methods)
-    """Base class of all components; reports the capabilities of each.
+    """Base class of all components; reports which capabilities a component has.
 
-    Subclasses are abstract, declared as `class X(Component, abstract=True)`, or final.
+    A subclass that is declared as `class X(Component, abstract=True)` is abstract. Any other
+    subclass is final.
     """
 
     _is_abstract: ClassVar[bool] = True
@@ -69,12 +76,12 @@ class Component(abc.ABC):  # noqa: B024 (its subclasses declare the abstract met
     def __init_subclass__(cls, abstract: bool = False, **rest: Any):
         super().__init_subclass__(**rest)
         for base in cls.__bases__:
-            # From `__dict__`: the flag must be set by the base itself, not inherited from an
-            # abstract class.
+            # Read from `__dict__`, because the base must have set the flag itself, not inherited it
+            # from an abstract class.
             if issubclass(base, Component) and not base.__dict__.get("_is_abstract", False):
                 raise TypeError(
-                    f"{base.__name__} is final: {cls.__name__} must hold one as a field in place "
-                    f"of extending it (or declare {base.__name__} with abstract=True)"
+                    f"{base.__name__} is final: {cls.__name__} must hold one as a field instead of "
+                    f"extending it (or declare {base.__name__} with abstract=True)"
                 )
         cls._is_abstract = abstract
 
@@ -87,13 +94,14 @@ class Component(abc.ABC):  # noqa: B024 (its subclasses declare the abstract met
         Args:
             capability: method of the base class, such as `LevelEnv.solve`.
         """
-        # By name: a component offers a method if its class overrides the base's.
+        # A component offers a method if its class overrides the base class's method of that name.
         return getattr(type(self), capability.__name__, capability) is not capability
 
     def must_offer(self, capability: Callable, message: str = "") -> None:
         """Raise unless this component offers a capability.
 
-        Called first in a capability's method if `offers` depends on the component's fields.
+        If `offers` depends on the component's fields, the method of the capability calls this
+        function first.
 
         Args:
             capability: method of the base class, such as `LevelEnv.solve`.
@@ -144,7 +152,7 @@ def check_numbers(
         allowed = "be 0 or more" if least == 0 else allowed
     for name in names:
         value = getattr(component, name)
-        # Comparisons with NaN are False, so that NaN never fits.
+        # Comparisons with NaN are False, so NaN never fits.
         fits = (value >= least if least is not None else above is None or value > above) and (
             value <= most if most is not None else below is None or value < below
         )
@@ -155,9 +163,9 @@ def check_numbers(
 class LevelEnv(Component, Environment[Any, Any], abstract=True):
     """A family of levels: a gymnax environment whose `params` are one level.
 
-    Environments are frozen dataclasses, so that equal ones share compiled programs. A level has
-    the field `max_steps_in_episode` and a state has the field `time`, unless `is_truncated` is
-    overridden.
+    Environments are frozen dataclasses, so that equal environments share compiled programs. Unless
+    `is_truncated` is overridden, a level has the field `max_steps_in_episode`, and a state has the
+    field `time`.
     """
 
     lowest_return: float = 0.0
@@ -189,7 +197,8 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
     def observation_space(self, params: PyTree | None = None) -> spaces.Space:
         """Space of the agent's observations; the same for all levels."""
 
-    # Required by gymnax. `is_truncated`, true at the level's time limit, is gymnax's own.
+    # gymnax requires the next two methods. `is_truncated`, which is true at the level's time limit,
+    # is inherited from gymnax.
 
     @property
     def default_params(self) -> PyTree:
@@ -216,11 +225,11 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         return episode_return > 0
 
     def level_hash(self, level: PyTree) -> UInt32[Array, "2"]:
-        """64-bit content hash of a level, by default of all its arrays; equal for equal levels."""
+        """64-bit content hash of a level, equal for equal levels; by default of all its arrays."""
         return level_hash(level)
 
     def for_evaluation(self) -> "LevelEnv":
-        """Environment to evaluate in, if training is without reward; by default this one."""
+        """Environment for evaluation: by default this one, another if training gives no reward."""
         return self
 
     def presets(self) -> dict[str, dict[str, Any]]:
@@ -228,11 +237,11 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         return {}
 
     def suites(self) -> dict[str, Callable]:
-        """Functions that build the suites of held-out levels, `rlgen.levels.Suite`, by name."""
+        """Suites of held-out levels: functions that build a `rlgen.levels.Suite`, by name."""
         return {}
 
     def ladder(self) -> dict[str, Any]:
-        """Shifts from the training distribution, by name; see `rlgen.levels.DistributionShift`."""
+        """Levels outside the training distribution: `rlgen.levels.DistributionShift` by name."""
         return {}
 
     # Capabilities. The first line of each docstring is shown in errors and in the documentation.
@@ -246,11 +255,11 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.mutate_levels)
 
     def editor(self) -> "Editor":
-        """An environment whose episodes build levels of this one."""
+        """Return an environment whose episodes build levels of this environment."""
         raise self.missing(LevelEnv.editor)
 
     def solve(self, level: PyTree) -> Solution:
-        """Exact solvability, fewest steps and optimal return of a level."""
+        """Solve a level exactly: solvability, length of the shortest solution, optimal return."""
         raise self.missing(LevelEnv.solve)
 
     def labelled_states(
@@ -288,11 +297,11 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.num_events)
 
     def feature_values(self, level: PyTree, feature: str, discount: float) -> Float[Array, " Z"]:
-        """Lowest optimal value over the states that share each value of a feature.
+        """Lowest optimal discounted return of the states with feature value z, for each z.
 
-        The features are `position` and `event`. The optimal value of a state is `discount` to the
-        power of the fewest steps that solve the level from it, and 0 if none do. The result is
-        also 0 for feature values that no state has.
+        The feature is `position` or `event`. The optimal discounted return of a state is `discount`
+        to the power of the length of the shortest solution from that state. It is 0 if the level
+        cannot be solved from the state. The result is also 0 for a z that no state has.
         """
         raise self.missing(LevelEnv.feature_values)
 
@@ -313,11 +322,11 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.codec)
 
     def load_levels(self, path: Path | str) -> Any:
-        """Load the `rlgen.levels.LevelSet` in a `.npz` or text file."""
+        """Load a `rlgen.levels.LevelSet` from a `.npz` or text file."""
         raise self.missing(LevelEnv.load_levels)
 
 
-# Excludes abstract methods and those that gymnax declares, such as `action_space`.
+# Excludes abstract methods, and methods that gymnax declares, such as `action_space`.
 OPTIONAL_METHODS: dict[str, Callable] = {
     name: method
     for name, method in vars(LevelEnv).items()
@@ -332,7 +341,7 @@ FEATURES: dict[str, tuple[Callable, Callable]] = {
     "position": (LevelEnv.position, LevelEnv.num_positions),
     "event": (LevelEnv.event, LevelEnv.num_events),
 }
-"""Integer features of states, with the capabilities that give value and number of values."""
+"""Integer features of states: name to the methods that return the value and the value count."""
 
 
 def has_feature(env: LevelEnv, feature: str) -> bool:
@@ -341,7 +350,7 @@ def has_feature(env: LevelEnv, feature: str) -> bool:
 
 
 def feature_of(env: LevelEnv, feature: str) -> Callable[[PyTree, PyTree], Int[Array, ""]]:
-    """Return the function of state and level that computes a feature."""
+    """Return the function `(state, level) -> value` that computes a feature."""
     return {"position": env.position, "event": env.event}[feature]
 
 
@@ -354,11 +363,11 @@ def level_hash(level: PyTree) -> UInt32[Array, "2"]:
     """64-bit content hash of one level of any family, from the bits of its arrays.
 
     The hash consists of two 32-bit multiplicative mixes (the finaliser of MurmurHash3) with
-    different constants. Equal levels have equal hashes; among K different levels, two collide with
-    a probability of about K²/2⁶⁵.
+    different constants. Equal levels have equal hashes. The probability that any two of K different
+    levels have equal hashes is about K²/2⁶⁵.
     """
     words = jnp.concatenate([_words(leaf) for leaf in jax.tree.leaves(level)])
-    # Each word is mixed with its position, as the sum below does not depend on the order.
+    # Each word is mixed with its position, because the sum below does not depend on the order.
     position = jnp.arange(words.size, dtype=jnp.uint32)
 
     def mix(salt: int) -> Array:
@@ -375,8 +384,9 @@ def level_hash(level: PyTree) -> UInt32[Array, "2"]:
 def _words(leaf: PyTree) -> UInt32[Array, " W"]:
     x = jnp.ravel(jnp.asarray(leaf))
     if jnp.issubdtype(x.dtype, jnp.floating):
-        # The bits of a float, as a conversion of the value would drop its fraction.
-        # In float32 also with 64-bit types enabled, so that the hash of a level does not change.
+        # A float is represented by its bits, because a conversion to an integer would drop the
+        # fraction. It is cast to float32 first, so that the hash does not change if 64-bit types
+        # are enabled.
         return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     return x.astype(jnp.uint32)
 
@@ -384,7 +394,8 @@ def _words(leaf: PyTree) -> UInt32[Array, " W"]:
 @functools.lru_cache(maxsize=64)
 def example_level(env: LevelEnv) -> PyTree:
     """Level that an environment samples with key 0; cached."""
-    # Concrete arrays even during tracing: gymnax's `step` reads `default_params` inside jit.
+    # The arrays must be concrete even during tracing, because gymnax's `step` reads
+    # `default_params` inside jit.
     with jax.ensure_compile_time_eval():
         return jax.jit(env.sample_level)(jax.random.key(0))
 
@@ -393,8 +404,8 @@ class Editor(LevelEnv, abstract=True):
     """Environment in which a teacher builds levels of another environment.
 
     The editor's own level is the random noise that the teacher observes. Episodes never terminate
-    and give no reward: the sampler that trains the teacher rewards it after the students have
-    played the level.
+    and give no reward. The sampler that trains the teacher computes the teacher's reward after the
+    students have played the level.
     """
 
     @property
@@ -411,7 +422,7 @@ class Network(Component, abstract=True):
     """Network with a policy and a value: the interface that learners use."""
 
     groups: tuple[str, ...] = ()
-    """Top-level keys of `params` that share no computation; () if `params` is not divided."""
+    """Top-level keys of `params` that share no computation; () if `params` has no such division."""
 
     @abc.abstractmethod
     def init(self, key: Key, env: LevelEnv) -> PyTree:
@@ -428,27 +439,30 @@ class Network(Component, abstract=True):
     def step(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "N A"], Float[Array, " N"]]:
-        """Return the new carry, logits and value of one step; zeroes the carry where `first`."""
+        """Return the new carry, logits and value of one step.
+
+        Where `first` is True, the carry is zeroed before the step.
+        """
 
     @abc.abstractmethod
     def unroll(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N A"], Float[Array, "T N"]]:
-        """Return the new carry, logits and values of a sequence; equivalent to T steps."""
+        """Return the new carry, logits and values of a sequence; equals T calls of `step`."""
 
     def values(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Float[Array, "*B A"], Float[Array, "*B V"]]:
         """Capability: new carry, logits and V values, for a network with a field `num_values`.
 
-        Takes one step [N] or a sequence [T, N].
+        The inputs are one step, with `first` [N], or a sequence, with `first` [T, N].
         """
         raise self.missing(Network.values)
 
     def trunk(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
-        """Capability: new carry, and the features of a sequence that feed both policy and value."""
+        """Capability: new carry, and the features that are the input of both policy and value."""
         raise self.missing(Network.trunk)
 
 
@@ -464,7 +478,7 @@ class Approximator(Component, abstract=True):
 
     @abc.abstractmethod
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:
-        """Initial parameters for an environment's observations; calls `check` first."""
+        """Initial parameters for an environment's observations, after a call of `check`."""
 
     @abc.abstractmethod
     def apply(self, env: LevelEnv, params: PyTree, obs: PyTree) -> Float[Array, "B K"]:
@@ -485,7 +499,7 @@ class Actor(Component, abstract=True):
     ) -> tuple[PyTree, Int[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
         """Sample an action and return `(carry, action, log_prob, value)`.
 
-        The carry is zeroed where `first`.
+        Where `first` is True, the carry is zeroed before the step.
         """
 
     @abc.abstractmethod
@@ -519,15 +533,15 @@ class Learner(Actor, abstract=True):
     ) -> tuple[PyTree, Metrics]:
         """Learn from a rollout `[T, N]`; slots with weight 0 have no influence.
 
-        The metrics contain `gradient_steps`, the number of gradient steps taken, unless every
-        update takes exactly one.
+        If an update may take more or fewer than one gradient step, the metrics contain the number
+        of gradient steps as `gradient_steps`.
         """
 
     def check(self, num_steps: int, num_slots: int) -> None:
         """Reject unsupported rollout sizes, before anything is compiled."""
 
     def in_env(self, env: LevelEnv) -> "Learner":
-        """Return this learner for another environment; itself if it has no field `env`."""
+        """Return this learner for another environment, or unchanged if it has no field `env`."""
         return self
 
     def spanning(self, num_updates: int) -> "Learner":
@@ -539,25 +553,25 @@ class Learner(Actor, abstract=True):
         return self
 
     def discounting(self) -> dict[str, Any]:
-        """Advantage fields that scores share, such as `discount` and `gae_lambda`."""
+        """Settings of the advantage that scores share, such as `discount` and `gae_lambda`."""
         return {}
 
     def pinned_files(self) -> dict[str, bytes]:
-        """Small input files by name, which a run copies so that later changes are detected."""
+        """Small input files, by name; a run keeps copies of them to detect later changes."""
         return {}
 
     def features(
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
-        """Capability: new carry, and the features that feed both policy and value."""
+        """Capability: new carry, and the features that are the input of both policy and value."""
         raise self.missing(Learner.features)
 
 
 class RuleNet(Component, abstract=True):
-    """Network of a learned rule; its fields are sizes, which a rule file records."""
+    """Network of a learned update rule; the fields are sizes, which a rule file records."""
 
     is_even: bool = False
-    """True if negating all parameters gives the same rule."""
+    """True if the rule does not change when all of its parameters are negated."""
 
     @property
     @abc.abstractmethod
@@ -572,12 +586,15 @@ class RuleNet(Component, abstract=True):
 class RuleLearner(Learner, abstract=True):
     """Learner whose update rule is a meta-learned network.
 
-    The learner's state holds the rule's parameters in the field `rule`; `update` never changes
-    them.
+    The learner's state holds the rule's parameters in the field `rule`; `update` never changes this
+    field.
     """
 
     frozen_clock: bool | None = None
-    """Control experiment: the rule's clock always shows half of the lifetime; None: unsupported."""
+    """If True, the rule always gets half of the lifetime as its clock input (control experiment).
+
+    None means that the learner does not support this experiment.
+    """
 
     @property
     @abc.abstractmethod
@@ -590,7 +607,7 @@ class RuleLearner(Learner, abstract=True):
     ) -> PyTree:
         """State of a new agent that learns by `rule` for `lifetime` updates.
 
-        `()` takes the learner's own number of updates.
+        If `lifetime` is `()`, the agent learns for the learner's own number of updates.
         """
 
     @abc.abstractmethod
@@ -598,7 +615,7 @@ class RuleLearner(Learner, abstract=True):
         """Return this learner for another environment."""
 
     def in_env(self, env: LevelEnv) -> "RuleLearner":
-        """Return this learner for another environment; equal to itself for its own."""
+        """Return this learner for another environment; an equal learner for its own environment."""
         return self.for_env(env)
 
 
@@ -606,12 +623,12 @@ class Bonus(Component, abstract=True):
     """Intrinsic reward, computed from a rollout and a state carried between rollouts."""
 
     features: tuple[str, ...] = ()
-    """Names in `FEATURES`; their values before and after each step are in `Rollout.visits`."""
+    """Names in `FEATURES` of the state features that the bonus reads from `Rollout.visits`."""
     pairs: bool = False
     """True if the bonus of a step depends on the observation that follows it.
 
-    In that case the rollout contains `last_obs`. A step that ends an episode, whose next
-    observation is not stored, has bonus 0 and is left out of all statistics.
+    In that case the rollout contains `last_obs`. The observation that follows the last step of an
+    episode is not stored, so this step has bonus 0 and is left out of all statistics.
     """
 
     @abc.abstractmethod
@@ -626,8 +643,8 @@ class Bonus(Component, abstract=True):
 
         The bonus of a step does not depend on later steps. A slot with weight 0 does not affect
         other slots: it adds nothing to shared counts, statistics or gradients. Where
-        `rollout.first`, an episode begins and the slot's episodic memory is cleared. A rollout may
-        begin in the middle of an episode.
+        `rollout.first` is True, an episode begins, and the slot's episodic memory is cleared. A
+        rollout may begin in the middle of an episode.
         """
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
@@ -636,12 +653,12 @@ class Bonus(Component, abstract=True):
 
 
 class Score(Component, abstract=True):
-    """Priority of a level, computed from the student's data on it."""
+    """Priority of a level, computed from the data that the student has collected on the level."""
 
     reads: frozenset[str] = frozenset()
     """Fields of `Outcome` that the score reads; the student must provide them."""
     may_be_negative: bool = False
-    """True if scores can be negative, so that only rank priorities are valid."""
+    """True if scores can be negative. Only priorities by rank are valid for such scores."""
     accumulate: bool = True
     """False if the score could combine all plays of a stored level but is configured not to."""
 
@@ -653,7 +670,10 @@ class Score(Component, abstract=True):
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:
-        """Return the score and the new memory of every queued level; `-inf` without data."""
+        """Return the score and the new memory of every queued level.
+
+        The score of a level without data is `-inf`.
+        """
 
 
 class Sampler(Component, abstract=True):
@@ -669,10 +689,10 @@ class Sampler(Component, abstract=True):
     train_share: float = 1.0
     """Maximum fraction of the slots with positive weight in one update."""
     mean_lifetime: float | None = None
-    """Mean lifetime of an agent in updates, for samplers of tasks; None for other samplers."""
+    """Mean lifetime of an agent in updates, for samplers of `Task`s; None for other samplers."""
     preparation: str = ""
     """Short description of the work in `init`, if it takes minutes; shown as progress."""
-    # `Any`, as rlgen.levels imports this module.
+    # The type is `Any`, because rlgen.levels imports this module.
     level_set: Any = None
     """The `rlgen.levels.LevelSet` of a sampler over a finite set; None for other samplers."""
     is_set_sampled: bool = False
@@ -689,7 +709,7 @@ class Sampler(Component, abstract=True):
 
     @abc.abstractmethod
     def example_level(self) -> PyTree:
-        """An arbitrary level with the shapes and dtypes of those that the sampler proposes."""
+        """An arbitrary level with the shapes and dtypes of the levels that the sampler proposes."""
 
     @abc.abstractmethod
     def propose(
@@ -727,7 +747,7 @@ class Sampler(Component, abstract=True):
         return ()
 
     def metrics(self, state: PyTree) -> Metrics:
-        """Metrics of the last update; names that begin with `steps_` are counted as env steps."""
+        """Metrics of the last update; metrics named `steps_...` are counted as env steps."""
         return {}
 
     def trained_updates(self, num_levels: int) -> float:
@@ -740,8 +760,8 @@ class Sampler(Component, abstract=True):
     def lineage(self, state: PyTree, slots: Slots) -> dict[str, Array]:
         """History of the levels in the slots, [N, R] each, for the curriculum log.
 
-        `age` is the number of updates since the level was first played; `depth` is the number of
-        edits between the level and the sampled one that it derives from.
+        `age` is the number of updates since the level was first played. `depth` is the number of
+        edits between the level and the sampled level from which it derives.
         """
         return {}
 
@@ -751,12 +771,12 @@ class Sampler(Component, abstract=True):
 
 
 class LevelModel(Component, abstract=True):
-    """Generative model of an environment's levels, fitted on a finite set of them.
+    """Generative model of an environment's levels, fitted to a finite set of levels.
 
-    Fitting returns `fitted`, a named tuple; `propose` needs all of its fields except `encoder`.
-    All methods are pure, so that a model can be fitted inside a compiled program (`fit`) or with
-    progress reports between epochs (`begin`, `train`, `finish`). The field `codec` is a
-    `rlgen.codec.LevelCodec`.
+    Fitting returns `fitted`, a named tuple; `propose` needs all fields of this tuple except
+    `encoder`. All methods are pure, so that a model can be fitted inside a compiled program
+    (`fit`) or with progress reports between epochs (`begin`, `train`, `finish`). The field `codec`
+    is a `rlgen.codec.LevelCodec`.
     """
 
     codec: Any
@@ -777,7 +797,10 @@ class LevelModel(Component, abstract=True):
 
     @abc.abstractmethod
     def propose(self, key: Key, fitted: PyTree, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
-        """Sample levels [n, ...], each with the two levels of the set that it lies between."""
+        """Sample `num` levels, and return for each the two levels of the set between which it lies.
+
+        The two levels are given as indices into the set, [n, 2].
+        """
 
     @abc.abstractmethod
     def fit(self, key: Key, levels: PyTree) -> PyTree:
@@ -790,7 +813,7 @@ class Student(Component, abstract=True):
     gives: frozenset[str] = frozenset()
     """Fields of `Outcome` that `run` fills."""
     num_steps: int = 1
-    """Env steps per slot and update; `--steps` counts these."""
+    """Env steps per slot and update; the option `--steps` counts these steps."""
     population: int = 1
     """P, the number of learners; each plays the levels of all slots."""
     train_share: float = 1.0
@@ -800,8 +823,8 @@ class Student(Component, abstract=True):
     full_lifetime: bool = False
     """True if every update trains agents for a whole lifetime.
 
-    In that case `num_steps` is the number of env steps in one of an agent's updates, and the
-    sampler's `mean_lifetime` is the number of these updates.
+    In that case `num_steps` is the number of env steps in each update of an agent, and the
+    sampler's `mean_lifetime` is the number of updates of an agent.
     """
 
     @abc.abstractmethod
@@ -812,11 +835,11 @@ class Student(Component, abstract=True):
     def run(
         self, key: Key, state: PyTree, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[PyTree, Outcome, Metrics]:
-        """Play the slots' levels and learn from them; `fresh` slots have new levels."""
+        """Play the slots' levels and learn from them; slots that are `fresh` have new levels."""
 
     @abc.abstractmethod
     def policy(self, states: PyTree) -> tuple[Learner, PyTree]:
-        """Return the learner to evaluate and its states [S, ...], from the states of S seeds."""
+        """Return the learner to evaluate and its states [S, ...], given the states of S seeds."""
 
     def check(self, num_slots: int) -> None:
         """Reject an unsupported number of slots, before anything is compiled."""
@@ -838,7 +861,7 @@ class Student(Component, abstract=True):
 
         Args:
             states: the student's states [S, ...] of S seeds.
-            origin: description of the run; its `seed` is that of the first state.
+            origin: description of the run; the entry `seed` is the seed of the first state.
         """
         return {}
 
@@ -851,11 +874,11 @@ class Student(Component, abstract=True):
         return []
 
     def split_over(self, mesh: jax.sharding.Mesh) -> "Student":
-        """Capability: this student, dividing its slots over the devices of `mesh` itself."""
+        """Capability: a copy of this student that divides its slots over the devices of `mesh`."""
         raise self.missing(Student.split_over)
 
     def with_bonus(self, bonus: Bonus) -> "Student":
-        """Capability: this student, rewarded with an exploration bonus."""
+        """Capability: a copy of this student that adds an exploration bonus to the reward."""
         raise self.missing(Student.with_bonus)
 
     def learner_with_rule(self, states: PyTree, env: LevelEnv) -> tuple[RuleLearner, PyTree]:

@@ -1,9 +1,9 @@
 """Lookup of components by name. The file name is the name, so no registration is needed.
 
-`algos/samplers/plr.py` is the sampler `plr`; `ppo_lstm.py` is `ppo-lstm`. A component is a module
-or a package whose source defines `build(...)`, which returns the component, and `tiny(...)`, which
-returns its smallest instance for the law tests. A component may lie one folder deeper
-(`algos/recipes/ued/plr.py`); the folder is not part of its name. Components outside rlgen are named
+`algos/samplers/plr.py` is the sampler `plr`; `ppo_lstm.py` is `ppo-lstm`. The source of a component
+is a module or a package that defines two functions. `build(...)` returns the component, and
+`tiny(...)` returns its smallest instance for the law tests. A component may lie one folder deeper
+(`algos/recipes/ued/plr.py`); the folder is not part of the name. Components outside rlgen are named
 by their dotted path, `my_package.my_module`.
 """
 
@@ -39,7 +39,7 @@ _BASES = {
     "bonuses": "Bonus",
     "level-models": "LevelModel",
 }
-"""Names of base classes in `rlgen.protocols`, which takes seconds to import."""
+"""Base classes in `rlgen.protocols`, by name only, because importing that module takes seconds."""
 
 
 def names(kind: str) -> list[str]:
@@ -56,7 +56,7 @@ def modules(kind: str) -> dict[str, str]:
     """Map the names of a kind's components to dotted paths; no component is imported.
 
     Raises:
-        ValueError: unknown kind.
+        ValueError: unknown kind, or two components of one name.
     """
     package = importlib.import_module(KINDS[_known(kind, KINDS, "kind of component")])
     found: dict[str, str] = {}
@@ -68,7 +68,10 @@ def modules(kind: str) -> dict[str, str]:
 
 
 def name_of(kind: str, module: str) -> str:
-    """Name of the component that a module belongs to; outside rlgen, the module's dotted path."""
+    """Return the name of the component to which a module belongs.
+
+    For a module outside rlgen, the result is the module's dotted path.
+    """
     for name, known in modules(kind).items():
         if module == known or module.startswith(f"{known}."):
             return name
@@ -79,8 +82,8 @@ def load(kind: str, name: str) -> ModuleType:
     """Import the module of a component, by its name or by a dotted path outside rlgen.
 
     Raises:
-        ValueError: the name is unknown (the message suggests the nearest known one), or the module
-            defines no `build(...)` or extends a final class.
+        ValueError: the name is unknown, the module defines no `build(...)`, or the module extends a
+            final class. For an unknown name, the message suggests the nearest known name.
     """
     # The names of rlgen's components contain no dot.
     if "." in name:
@@ -116,7 +119,7 @@ def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
     try:
         inspect.signature(build).bind(*args, **fields)
     except TypeError as error:
-        told = f"{name} is not one of the {kind}: its build does not take their arguments: {error}"
+        told = f"{name} is not one of the {kind}: its build(...) takes other arguments: {error}"
         raise ValueError(told) from error
     try:
         component = build(*args, **fields)
@@ -128,7 +131,7 @@ def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
     if base not in (kin.__name__ for kin in type(component).__mro__):
         raise ValueError(
             f"{name} is not one of the {kind}: its build returns a {type(component).__name__}, "
-            f"which is not a {base}; let its class subclass rlgen.protocols.{base}"
+            f"which is not a {base}; make the class extend rlgen.protocols.{base}"
         )
     return component
 
@@ -155,7 +158,7 @@ def make_env(name: str) -> Any:
 
 
 def missing_extra(name: str) -> str:
-    """Name of the additional package that an environment needs, if it is not installed; else "".
+    """Return the additional package that an environment needs and that is missing, else "".
 
     A module declares the package as `EXTRA = "craftax"`.
     """
@@ -167,7 +170,7 @@ def require_extra(name: str) -> None:
     """Reject an environment whose additional package is not installed.
 
     Raises:
-        ValueError: names the package to install.
+        ValueError: the package is not installed; the message names it.
     """
     package, family = missing_extra(name), name.partition("/")[0]
     if package:
@@ -218,13 +221,13 @@ def require(env: Any, capability: Callable, needed_by: str) -> None:
         TypeError: the argument is not a component.
     """
     if not has(env, capability):
-        # Slow, as it builds every environment, but needed only for the message.
+        # `_able` is slow, since it builds every environment, but it runs only for the message.
         able = ", ".join(_able(capability)) or "none that ships with rlgen"
         raise env.missing(
             capability,
             f"{needed_by} needs an environment with {described(capability)} "
-            f"{type(env).__name__} has no {capability.__name__}. Those that have it: {able}. "
-            "Choose one of them, or add the method.",
+            f"{type(env).__name__} has no {capability.__name__}. Environments that have it: "
+            f"{able}. Choose one of them, or add the method.",
         )
 
 
@@ -247,11 +250,13 @@ def _able(capability: Callable) -> list[str]:
 
 
 def _component(component: Any) -> Any:
-    if hasattr(component, "offers"):  # not isinstance, as rlgen.protocols takes seconds to import
+    # `isinstance` would need rlgen.protocols, which takes seconds to import.
+    if hasattr(component, "offers"):
         return component
     raise TypeError(
-        f"{type(component).__name__} is not a component of rlgen: subclass LevelEnv, Sampler or "
-        "another class of rlgen.protocols; rlgen.gymnax.from_gymnax wraps a gymnax environment"
+        f"{type(component).__name__} is not a component of rlgen: extend LevelEnv, Sampler or "
+        "another class of rlgen.protocols, or wrap a gymnax environment with "
+        "rlgen.gymnax.from_gymnax"
     )
 
 
@@ -270,11 +275,11 @@ def _known(name: str, known: Iterable[str], what: str) -> str:
 
 
 def _components(folder: Path, package: str, depth: int = 1) -> Iterator[tuple[str, str]]:
-    """Name and dotted path of each component in a folder and up to `depth` levels below it."""
+    """Yield name and dotted path of each component in a folder and `depth` folders below it."""
     for path in sorted(folder.iterdir()):
         module = f"{package}.{path.stem}"
         inside = path / "__init__.py"
-        # A package that defines `build` is one component: the modules inside it are not searched.
+        # A package that defines `build` is one component; the modules inside it are not searched.
         if path.suffix == ".py" and _defines_build(path):
             yield path.stem.replace("_", "-"), module
         elif inside.is_file() and _defines_build(inside):
@@ -287,7 +292,7 @@ def _defines_build(path: Path) -> bool:
     """Return whether a source file defines `build`; a package may also import it."""
     source = path.read_text()
     if path.name != "__init__.py":
-        # A search is enough here and avoids parsing the file.
+        # For a module, a text search is enough and avoids parsing the file.
         return re.search(r"(?m)^def build\b", source) is not None
     if "build" not in source:
         return False

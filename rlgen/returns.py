@@ -1,6 +1,6 @@
 """Returns, advantages and episode statistics of a rollout `[T, N]`, one formula per function.
 
-`protagonist` and the functions after it extract the data that level scores read from an outcome.
+`protagonist` and the functions below it extract the data that level scores read from an outcome.
 """
 
 from typing import Any
@@ -22,15 +22,16 @@ def gae(
 ) -> Float[Array, "T N"]:
     """Generalised advantage estimates.
 
-    δ_t = r_t + γ v'_t − v_t with v' the value of the true next observation, 0 where the episode
-    terminated; A_t = δ_t + γλ A_{t+1}, where the sum stops at the end of each episode. At a time
-    limit the next value is bootstrapped, because the truncated episode could have continued.
+    The advantage is A_t = δ_t + γλ A_{t+1} with δ_t = r_t + γ v'_t − v_t; the sum stops at the end
+    of each episode. v'_t is the value of the true next observation, or 0 if the episode terminated.
+    If the episode reached its time limit, v'_t is still the value of the next observation, because
+    without the limit the episode would have continued.
 
     Args:
         rollout: [T, N].
         discount: γ, discount per step.
         gae_lambda: λ.
-        bootstrap_truncation: `False` treats a time limit as a termination, as JaxUED does.
+        bootstrap_truncation: if False, treat a time limit as a termination, as JaxUED does.
         include_bonus: add the intrinsic bonus to the reward.
 
     Returns:
@@ -39,10 +40,10 @@ def gae(
     Estimation", eq. 16; time limits after Pardo et al., 2018, "Time Limits in Reinforcement
     Learning".
     """
-    # No value is bootstrapped where `ended`; the sum in `step` stops at every end of an episode.
+    # No value is bootstrapped where `ended`; the sum in `step` stops at the end of every episode.
     ended = rollout.terminated if bootstrap_truncation else rollout.done
     next_value = jnp.where(ended, 0.0, rollout.next_value)
-    # The bonus enters here alone, so that `rollout.reward` stays extrinsic.
+    # The bonus is added only here, so that `rollout.reward` stays extrinsic.
     reward = rollout.reward + rollout.bonus if include_bonus else rollout.reward
     delta = reward + discount * next_value - rollout.value
 
@@ -51,7 +52,8 @@ def gae(
         advantage = delta_t + discount * gae_lambda * jnp.where(done_t, 0.0, advantage)
         return advantage, advantage
 
-    # Unrolled: a step is a few elementwise operations, cheaper than a loop iteration's overhead.
+    # Unrolled, because a step consists of a few elementwise operations, which take less time than
+    # the overhead of a loop iteration.
     start = jnp.zeros_like(delta[0])
     return jax.lax.scan(step, start, (delta, rollout.done), reverse=True, unroll=8)[1]
 
@@ -67,8 +69,8 @@ def episodes(
     Args:
         rollout: [T, N].
         levels_per_slot: R, number of queued levels.
-        success: True where the episode that ends with step t was solved; valid only where done.
-        before: as for `episode_progress`.
+        success: True where step t ends an episode that was solved; ignored at all other steps.
+        before: return and length so far of episodes that began earlier; see `episode_progress`.
 
     Returns:
         Statistics, [N, R].
@@ -96,15 +98,15 @@ def episode_progress(
     Args:
         rollout: [T, N].
         before: return and number of steps so far, [N] each, of episodes that began before the
-            rollout; the last row of an earlier result. Ignored where the rollout's first step
-            begins an episode.
+            rollout. They are the last row of this function's result for the previous rollout. They
+            are ignored where the first step of this rollout begins an episode.
 
     Returns:
         Return and number of steps, [T, N] each.
     """
 
     def step(carry: tuple, xs: tuple) -> tuple:
-        total, length = carry  # [N]; lengths are floats, like the returns, for the mean over them
+        total, length = carry  # [N]; lengths are floats, since `episodes` averages them
         reward, first = xs
         total = jnp.where(first, 0.0, total) + reward
         length = jnp.where(first, 0.0, length) + 1.0
@@ -124,7 +126,7 @@ def mean_per_level(
         x: a number for each step.
         rollout: [T, N].
         levels_per_slot: R, number of queued levels.
-        completed_only: leave out a slot's last episode if it is unfinished (as in JaxUED).
+        completed_only: leave out the last episode of a slot if it is unfinished, as JaxUED does.
 
     Returns:
         Means, [N, R]; `-inf` for a level without an episode that counts.
@@ -138,8 +140,9 @@ def mean_per_level(
         complete = jnp.where(last_t, done_t, complete)
         return (length, complete), (length, complete)
 
-    # A backward scan gives each step its episode's length and whether the episode finished. `last`
-    # marks the last step of each episode, including one that the rollout's end interrupts.
+    # For each step, a backward scan finds the length of its episode and whether the episode
+    # finished. `last` marks the last step of each episode, including an episode that the end of the
+    # rollout interrupts.
     last = jnp.concatenate([rollout.first[1:], jnp.ones_like(rollout.first[:1])]) | rollout.done
     start = jnp.zeros_like(progress[0]), jnp.zeros_like(rollout.first[0])
     xs = progress, rollout.done, last
@@ -167,7 +170,7 @@ def extrinsic_advantage(
 
 
 def discounting(learner: Any) -> dict[str, Any]:
-    """Fields of a learner's advantage estimate that scores use as well."""
+    """Settings of a learner's advantage estimate that level scores use as well."""
     return {
         "discount": learner.discount,
         "gae_lambda": learner.gae_lambda,
@@ -176,10 +179,12 @@ def discounting(learner: Any) -> dict[str, Any]:
 
 
 def completed(outcome: Outcome, levels_per_slot: int) -> EpisodeStats:
-    """Episode statistics of each level, [N, R]: those that the student reports, else the rollout's.
+    """Episode statistics of each queued level, [N, R].
 
-    An on-policy student reports the episodes of its rollout. A meta-learner reports the final
-    returns of its agents, which its training batches do not contain.
+    If the student reports episode statistics, they are returned. An on-policy student reports the
+    episodes of its rollout. A meta-learner reports the final returns of its agents, which its
+    training batches do not contain. If the student reports none, the statistics are computed from
+    the protagonist's rollout, without counting solved episodes.
     """
     if isinstance(outcome.episodes, EpisodeStats):
         return outcome.episodes
@@ -206,10 +211,10 @@ def at_each_step(x: Float[Array, "N R"], turn: Int[Array, "T N"]) -> Float[Array
         x: a value for each queued level.
         turn: index of the queued level at each step, `Rollout.level_index`.
     """
-    # [N, T] indices into axis R of [N, R], and back to [T, N].
+    # The indices are transposed to [N, T] to select along axis R of [N, R].
     return jnp.take_along_axis(x, turn.T, axis=1).T
 
 
 def environment_fields(env: LevelEnv) -> dict[str, Any]:
-    """Arguments of scores that depend on the environment: `floor`, its lowest return."""
+    """Arguments of scores that depend on the environment: `floor`, a lower bound on all returns."""
     return {"floor": float(env.lowest_return)}

@@ -1,7 +1,7 @@
-"""The two scans over environment steps: `rollout` for learning, `play` for evaluation.
+"""The two loops over environment steps: `rollout` for learning, `play` for evaluation.
 
-`evaluate_policy` computes the expected return of a policy on one level, exactly if the environment
-and the learner support it, otherwise by sampling episodes.
+`evaluate_policy` computes the expected return of a policy on one level. If the environment and the
+learner support it, the result is exact; otherwise it is a mean over sampled episodes.
 """
 
 from collections.abc import Callable
@@ -21,20 +21,20 @@ class RolloutCarry(NamedTuple):
 
     state: PyTree  # [N, ...]
     obs: PyTree  # [N, ...]
-    first: Bool[Array, " N"]  # obs is the first of an episode
-    level_index: Int[Array, " N"]  # index of the queued level being played
+    first: Bool[Array, " N"]  # True if obs is the first of an episode
+    level_index: Int[Array, " N"]  # index of the queued level that is being played
     carry: PyTree  # [N, ...]; recurrent state of the actor
 
 
 class Record(NamedTuple):
     """Data to record in addition to the fields that every learner needs.
 
-    `last_obs` is also recorded if it is in the learner's `reads`.
+    If the learner's `reads` contains `last_obs`, the last observation is recorded in any case.
     """
 
-    trace: Callable[[PyTree], PyTree] = lambda state: ()  # computed from each state, recorded
-    features: tuple[str, ...] = ()  # names in `rlgen.protocols.FEATURES`; fills `Rollout.visits`
-    last_obs: bool = False  # record the observation after the last step
+    trace: Callable[[PyTree], PyTree] = lambda state: ()  # function of the state to record
+    features: tuple[str, ...] = ()  # names in `rlgen.protocols.FEATURES`, for `Rollout.visits`
+    last_obs: bool = False  # True to record the observation after the last step
 
 
 NOTHING_MORE = Record()
@@ -51,23 +51,24 @@ def rollout(
 ) -> tuple[Rollout, PyTree]:
     """Play T steps in every slot; after an episode, the slot continues with the next queued level.
 
-    The initial states of all queued levels are computed once, so that a reset is a gather. Within
-    one rollout, all episodes on a level therefore start from the same state. The recurrent state is
-    stored every `learner.bptt_steps` steps, or only before the first step if that is 0.
+    The initial states of all queued levels are computed once, and a reset selects one of them.
+    Within one rollout, all episodes on a level therefore start from the same state. The recurrent
+    state is stored every `learner.bptt_steps` steps. If `learner.bptt_steps` is 0, the recurrent
+    state is stored only before the first step.
 
     Args:
         key: consumed.
-        env: one environment; batched here.
+        env: environment; its functions are vmapped here.
         learner: actor that selects the actions.
-        learner_state: its state.
+        learner_state: state of the learner.
         level: levels, [N, R, ...].
         num_steps: T.
         record: additional data to record; none by default.
 
     Returns:
-        The rollout, with bonus 0, and the trace [T + 1, N, ...] of `record.trace`: before each step
-        and at the end, where a slot whose last step ended an episode is at the start of the next
-        one.
+        The rollout, with bonus 0, and the trace [T + 1, N, ...]: `record.trace` of the state before
+        each step and of the state after the last step. If a slot's last step ended an episode, the
+        state after it is the start of the next episode.
     """
     key_reset, key_steps = jax.random.split(key)
     starts = _starts(key_reset, env, level)
@@ -91,20 +92,20 @@ def continue_rollout(
 ) -> tuple[Rollout, RolloutCarry]:
     """Play T further steps from the slots' current states; otherwise like `rollout`.
 
-    Episodes continue from one call to the next. The initial states of episodes that begin within a
-    call are sampled again in each call.
+    Episodes continue from one call to the next. Each call samples new initial states for the
+    episodes that begin within it.
 
     Args:
         key: consumed.
-        env: one environment; batched here.
-        player: the actor and its state.
+        env: environment; its functions are vmapped here.
+        player: the actor, and the state of the actor.
         level: levels, [N, R, ...].
         running: state of the slots, from `reset_slots` or an earlier call.
         num_steps: T.
         record: additional data to record; none by default.
 
     Returns:
-        The rollout, with bonus 0, and the state of the slots after it.
+        The rollout, with bonus 0, and the state of the slots after the last step.
     """
     key_reset, key_steps = jax.random.split(key)
     starts = _starts(key_reset, env, level)
@@ -114,7 +115,7 @@ def continue_rollout(
 
 
 def _starts(key: Key, env: LevelEnv, level: PyTree) -> PyTree:
-    """First `(obs, state)` of an episode on every queued level, [N, R, ...]."""
+    """Sample the first `(obs, state)` of an episode on every queued level, [N, R, ...]."""
     keys = jax.random.split(key, jax.tree.leaves(level)[0].shape[:2])
     return jax.vmap(jax.vmap(env.reset_env))(keys, level)
 
@@ -142,10 +143,10 @@ def _play_on(
     # [T/L, L, N, ...] to [T, N, ...]
     played, kept = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), rows)
     last_value = learner.value(learner_state, end.carry, end.obs, end.first)
-    # The value of the next observation is that of the next row, except where an episode ended.
+    # Unless an episode ended, the value of the next observation is the value in the next row.
     following = jnp.concatenate([played.value[1:], last_value[None]])
-    # In the row after an end, `value` belongs to the next episode. Truncated steps get the value
-    # computed in `step` instead.
+    # If an episode ended, the next row belongs to another episode. The next value is then 0 after a
+    # termination, and the value computed in `step` after a truncation.
     following = jnp.where(played.terminated, 0.0, following)
     next_value = jnp.where(played.truncated, played.next_value, following)
     trace = slots.record.trace(end.state)
@@ -163,7 +164,8 @@ def _part(learner: Actor, num_steps: int) -> int:
     length = learner.bptt_steps or num_steps
     if num_steps % length:
         raise ValueError(
-            f"num_steps={num_steps} is not a multiple of the learner's bptt_steps={length}"
+            f"num_steps={num_steps} is not a multiple of the learner's bptt_steps={length}; change "
+            "one of them"
         )
     return length
 
@@ -179,7 +181,7 @@ class _RolloutContext(NamedTuple):
     record: Record
 
     def step(self, now: RolloutCarry, key: Key) -> tuple[RolloutCarry, tuple[Rollout, PyTree]]:
-        """Take one step in all slots; computes `next_value` only where an episode is truncated."""
+        """Take one step in all slots; `next_value` is set only where an episode is truncated."""
         learner, learner_state = self.learner, self.learner_state
         key_act, key_step = jax.random.split(key)
         carry, action, log_prob, value = learner.act(
@@ -191,10 +193,9 @@ class _RolloutContext(NamedTuple):
         )
         visits = self._visits(now.state, state, here)
         done = terminated | truncated
-        # Only a truncated episode needs the value of an observation without an action. `lax.cond`,
-        # not `where`: truncations are rare and a forward pass is expensive.
-        # The new carry already contains `now.obs`, and `obs` is still of the same episode, so
-        # `first` is False.
+        # Only for a truncated episode, the value of the observation after the last action is
+        # needed. `lax.cond` and not `where`, because truncations are rare and a forward pass is
+        # expensive. `obs` belongs to the same episode as `carry`, so `first` is False.
         cut_value = jax.lax.cond(
             any_over_seeds(truncated.any()),
             lambda: learner.value(learner_state, carry, obs, jnp.zeros_like(done)),
@@ -204,8 +205,8 @@ class _RolloutContext(NamedTuple):
             done, (now.level_index + 1) % jax.tree.leaves(self.level)[0].shape[1], now.level_index
         )
         # A finished episode is replaced by the stored start of the next level in the queue.
-        # `where`, not `cond`: with many slots some episode ends in most steps, and the starts are
-        # only gathered.
+        # `where` and not `cond`, because with many slots an episode ends in most steps, and
+        # selecting stored starts takes little time.
         obs, state = tree_where(done, _at(self.starts, turn), (obs, state))
         row = Rollout(
             obs=now.obs,
@@ -218,14 +219,14 @@ class _RolloutContext(NamedTuple):
             truncated=truncated,
             level_index=now.level_index,
             reward=reward,
-            bonus=(),  # pyright: ignore[reportArgumentType]  # zeros, added once at the end
+            bonus=(),  # pyright: ignore[reportArgumentType]  # `_play_on` adds zeros at the end
             carry=(),
             visits=visits,
         )
         return RolloutCarry(state, obs, done, turn, carry), (row, self.record.trace(now.state))
 
     def _visits(self, state: PyTree, after: PyTree, level: PyTree) -> dict[str, Visit] | tuple[()]:
-        """State features before and after a step, without resets in between."""
+        """State features before and after a step; `after` is the state before any reset."""
         if not self.record.features:
             return ()
         visits = {}
@@ -256,13 +257,13 @@ def play(
 
     Args:
         key: consumed.
-        env: one environment; batched here.
+        env: environment; its functions are vmapped here.
         learner: actor whose policy is sampled.
-        learner_state: its state.
+        learner_state: state of the learner.
         level: levels, [B, ...].
-        max_steps: upper bound on the levels' time limits; an episode that reaches it counts as not
-            terminated.
-        steps_per_check: number of steps between two checks whether all episodes have ended.
+        max_steps: upper bound on the levels' time limits. An episode that is still running after
+            this number of steps counts as not terminated.
+        steps_per_check: number of steps after which the loop checks for running episodes.
     """
     num_levels = jax.tree.leaves(level)[0].shape[0]
     key_reset, key_steps = jax.random.split(key)
@@ -272,12 +273,12 @@ def play(
 
     def step(carry: tuple, t: Array) -> tuple[tuple, None]:
         now, active, played = carry
-        # Folded in, so that the randomness of a step does not depend on `steps_per_check`.
+        # The key of step t is computed from t, so that the key is independent of `steps_per_check`.
         key_act, key_step = jax.random.split(jax.random.fold_in(key_steps, t))
         hidden, action, _, _ = learner.act(key_act, learner_state, now.carry, now.obs, now.first)
         obs, state, reward, terminated, truncated = _step(key_step, env, now.state, action, level)
-        # Levels that have ended are stepped on, but `active` keeps these steps out of the results.
-        active &= t < max_steps  # the last block of steps may go beyond
+        # Ended episodes are stepped further, but `active` keeps these steps out of the results.
+        active &= t < max_steps  # the last block of steps may extend beyond `max_steps`
         now = RolloutCarry(state, obs, jnp.zeros_like(fresh), now.level_index, hidden)
         played = _count(played, active, reward, terminated)
         return (now, active & ~(terminated | truncated), played), None
@@ -306,14 +307,14 @@ def _count(played: EpisodeResult, active: Array, reward: Array, terminated: Arra
 def _step(key: Key, env: LevelEnv, state: PyTree, action: Array, level: PyTree) -> tuple:
     keys = jax.random.split(key, action.shape[0])
     obs, state, reward, terminated, _ = jax.vmap(env.step_env)(keys, state, action, level)
-    # A step that terminates at the time limit counts as terminated alone.
+    # A step that terminates at the time limit counts as terminated, not as truncated.
     truncated = jax.vmap(env.is_truncated)(state, level) & ~terminated
-    # One dtype for all environments: some return integers, and float64 with 64-bit types enabled.
+    # Cast to one dtype: some environments return integers, or float64 if 64-bit types are enabled.
     return obs, state, reward.astype(jnp.float32), terminated, truncated
 
 
 def _at(queue: PyTree, turn: Int[Array, " N"]) -> PyTree:
-    """Select from a queue `[N, R, ...]` the entry at each slot's index, `[N, ...]`."""
+    """Select each slot's entry at index `turn` from a queue `[N, R, ...]`; returns `[N, ...]`."""
 
     def take(x: Array) -> Array:
         if x.shape[1] == 1:  # a slice in place of a gather
@@ -347,14 +348,14 @@ def evaluate_policy(
 
     Args:
         key: consumed if episodes are sampled.
-        env: one environment.
+        env: environment.
         learner: actor whose policy is evaluated.
-        state: its state.
+        state: state of the learner.
         level: one level.
-        num_episodes: number of sampled episodes, unless the evaluation is exact.
+        num_episodes: number of episodes to sample if the evaluation is not exact.
 
     Returns:
-        The return, and the number of env steps played, which is 0 for an exact evaluation.
+        The return, and the number of env steps that were played; 0 for an exact evaluation.
     """
     if is_exact(env, learner):
         log_policy = learner.log_policy(state, jnp.arange(env.num_states()))

@@ -24,32 +24,34 @@ class OnPolicyState(NamedTuple):
     # The remaining fields are `()` if slots get new levels in every update.
     running: RolloutCarry | tuple[()] = ()  # [P, N, ...]; state of the slots
     progress: tuple[Array, Array] | tuple[()] = ()  # [P, N]; return and steps of current episodes
-    age: PyTree = ()  # Int [P, N]; number of updates for which a slot has had its levels
+    age: PyTree = ()  # Int [P, N]; number of updates for which a slot has kept its levels
 
 
 @dataclass(frozen=True)
 class OnPolicy(Student):
-    """Student that plays a rollout, adds the bonus and learns from it in every update.
+    """Student that in every update plays a rollout, adds the bonus and learns from the rollout.
 
-    A slot keeps its levels for `updates_per_level` updates. Above 1, episodes continue from one
-    update to the next, so that short rollouts contain the ends of long episodes. The reported
-    episodes are complete, including those that began in earlier updates. The score gets only the
-    rollout of the last update, with its first step marked as the first of an episode. A score
-    based on returns therefore sees only the part of an episode that lies in this rollout.
+    A slot keeps its levels for `updates_per_level` updates. If this number is above 1, episodes
+    continue from one update to the next, so that short rollouts contain the ends of long episodes.
+    The episode statistics cover complete episodes, including episodes that began in earlier
+    updates. The score gets only the rollout of the last update, whose first step is marked as the
+    first of an episode. A score based on returns therefore sees only the part of an episode that
+    lies in this rollout.
 
-    A slot with weight 0 is played and scored but not trained on. If no slot has weight, the bonus
-    and the learner's update are skipped entirely, since an optimiser step on a zero gradient would
-    still change the parameters.
+    A slot of weight 0 is played and scored, but the learner is not trained on its data. If all
+    slots have weight 0, the bonus and the learner's update are skipped entirely, because an
+    optimiser step on a zero gradient would still change the parameters.
 
     Attributes:
         num_steps: T, env steps per slot and update.
         population: P, number of learners; each plays the levels of all slots (in PAIRED, the
             protagonist and the antagonist).
-        train_share: maximum fraction of the slots with positive weight; the update computes on this
-            many slots only. A parallel curriculum trains on one block of its slots.
+        train_share: maximum fraction of the slots with positive weight. The learner's update
+            computes on this fraction of the slots only. For example, a parallel curriculum trains
+            on one of its blocks of slots.
         bonus: intrinsic reward; `()` for none.
-        updates_per_level: number of updates for which a slot keeps its levels. Above 1, episodes
-            continue from one update to the next.
+        updates_per_level: number of updates for which a slot keeps its levels. If it is above 1,
+            episodes continue from one update to the next.
 
     Raises:
         ValueError: a field is out of range.
@@ -82,7 +84,7 @@ class OnPolicy(Student):
         return frozenset({"rollout", "episodes"})
 
     def discounting(self) -> dict[str, Any]:
-        """The learner's advantage fields that scores share."""
+        """The learner's advantage settings that scores share."""
         return self.learner.discounting()
 
     def pinned_files(self) -> dict[str, bytes]:
@@ -115,7 +117,7 @@ class OnPolicy(Student):
             bonus = jax.vmap(self.bonus.init, in_axes=(0, None))(keys_bonus, num_slots)
         if self.updates_per_level == 1:
             return OnPolicyState(learner, bonus)
-        # Placeholders: all slots are fresh in the first update, so that no level here is played.
+        # Placeholders, which are never played, because all slots are fresh in the first update.
         blank = self.env.sample_level(jax.random.key(0))
         level = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, 1, *jnp.shape(x))), blank)
         running = reset_slots(jax.random.key(0), self.env, self.learner, level)
@@ -131,7 +133,7 @@ class OnPolicy(Student):
     def run(
         self, key: Key, state: OnPolicyState, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[OnPolicyState, Outcome, Metrics]:
-        """Play all slots for T steps and learn from those of positive weight."""
+        """Play all slots for T steps and learn from the slots with positive weight."""
 
         def member(key: Key, state: OnPolicyState) -> tuple:
             return self._run_one(key, state, slots, fresh)
@@ -143,7 +145,7 @@ class OnPolicy(Student):
         else:
             played = jax.vmap(member)(keys, state)
         state, rollouts, stats, every = played
-        # [P] each; member 0 is the agent that is evaluated.
+        # Each value is [P]; member 0 of the population is the agent that is evaluated.
         metrics = {name: value[0] for name, value in every.items()}
         gradient_steps = metrics.pop("gradient_steps")
         if self.population > 1:
@@ -152,7 +154,7 @@ class OnPolicy(Student):
         done = jnp.ones_like(fresh)
         if self.updates_per_level > 1:
             done = state.age[0] >= self.updates_per_level  # the same for all learners
-            # Scores read a rollout whose episodes begin within it.
+            # Scores require that the first step of a rollout is the first of an episode.
             rollouts = rollouts._replace(first=rollouts.first.at[:, 0].set(True))
         outcome = Outcome(
             done=done,
@@ -184,7 +186,11 @@ class OnPolicy(Student):
     def _play(
         self, key: Key, state: OnPolicyState, level: PyTree, fresh: Bool[Array, " N"]
     ) -> tuple[Rollout, OnPolicyState]:
-        """Play T steps; slots that are not `fresh` continue their episodes if they keep levels."""
+        """Play T steps.
+
+        If slots keep their levels over several updates, slots that are not `fresh` continue the
+        episodes of the previous update.
+        """
         if self.updates_per_level == 1:
             played, _ = rollout(
                 key, self.env, self.learner, state.learner, level, self.num_steps, self._record
@@ -196,14 +202,14 @@ class OnPolicy(Student):
             new = reset_slots(key_begin, self.env, self.learner, level)
             return tree_where(fresh, new, state.running)
 
-        # `lax.cond`: most updates are in the middle of a tenancy and need no initial states.
+        # `lax.cond`, because most updates continue with the same levels and need no initial states.
         running = jax.lax.cond(any_over_seeds(fresh.any()), start, lambda: state.running)
         player = (self.learner, state.learner)
         played, running = continue_rollout(
             key_roll, self.env, player, level, running, self.num_steps, self._record
         )
-        # The totals after the last step; where the next rollout begins a new episode, they are
-        # ignored.
+        # The totals after the last step. `episode_progress` ignores them where the next rollout
+        # begins with a new episode.
         progress = jax.tree.map(lambda x: x[-1], episode_progress(played, state.progress))
         age = jnp.where(fresh, 0, state.age) + 1
         return played, state._replace(running=running, progress=progress, age=age)
@@ -217,20 +223,21 @@ class OnPolicy(Student):
     ) -> tuple[OnPolicyState, Rollout, Metrics]:
         """Train learner and bonus; returns the state, the rollout with its bonus, and metrics.
 
-        If no slot has positive weight, the state does not change and the metrics are NaN.
+        If all slots have weight 0, the state does not change, `gradient_steps` is 0 and all other
+        metrics are NaN.
         """
         trains = (weight > 0).any()
         old = (state.learner, state.bonus, played.bonus)
 
         def learn() -> tuple[tuple, Metrics]:
             key_bonus, key_update = keys
-            # On all slots, not only the trained ones: episodic memories must follow every slot.
+            # Applied to all slots, not only the trained ones, to keep episodic memories up to date.
             bonus_state, bonus, told = self._judge(key_bonus, state.bonus, played, weight)
             seen = self._as_learned(played._replace(bonus=bonus))
             num_trained = self.num_trained(weight.size)
             part, share = seen, weight
             if num_trained < weight.size:
-                # Slots of positive weight come first; a stable sort keeps their order.
+                # Slots with positive weight come first; a stable sort keeps their order.
                 chosen = jnp.argsort(weight <= 0, stable=True)[:num_trained]
                 part = jax.tree.map(lambda x: x[:, chosen], seen)
                 share = weight[chosen]
@@ -241,12 +248,12 @@ class OnPolicy(Student):
             return (learner, bonus_state, bonus), metrics
 
         def skip() -> tuple[tuple, Metrics]:
-            metrics = jax.eval_shape(learn)[1]  # the names; nothing is computed
+            metrics = jax.eval_shape(learn)[1]  # gives the names without computing
             return old, {name: jnp.full(m.shape, jnp.nan) for name, m in metrics.items()}
 
-        # Skipped only if no seed trains; the selection below is per seed.
+        # Skipped only if no seed trains. If some seeds train, `tree_where` selects per seed below.
         new, metrics = jax.lax.cond(any_over_seeds(trains), learn, skip)
-        # Gradient steps are counted, so a skipped update has 0 and not NaN.
+        # The number of gradient steps is known for a skipped update, so it is 0 and not NaN.
         metrics = {name: jnp.where(trains, m, jnp.nan) for name, m in metrics.items()}
         metrics["gradient_steps"] = jnp.where(trains, metrics["gradient_steps"], 0.0)
         learner, bonus_state, bonus = tree_where(trains, new, old)
@@ -272,29 +279,30 @@ class OnPolicy(Student):
     ) -> Metrics:
         num = jnp.maximum(stats.num.sum(), 1)
         mean = {"episode_return": stats.mean_return, "episode_length": stats.mean_length}
-        # Means of each level, weighted by its episodes, give the mean over all episodes.
+        # The means of the levels, weighted by their numbers of episodes, give the overall mean.
         metrics = {name: (x * stats.num).sum() / num for name, x in mean.items()}
         metrics["num_episodes"] = stats.num.sum()
-        if self.updates_per_level > 1:  # an update may contain no end of an episode
+        if self.updates_per_level > 1:  # possibly no episode ends within an update
             if registry.has(self.env, LevelEnv.success):
                 metrics["solve_rate"] = stats.num_success.sum() / num
             ended = {name for name in metrics if name != "num_episodes"}
             none = stats.num.sum() == 0
             return metrics | {name: jnp.where(none, jnp.nan, metrics[name]) for name in ended}
         if registry.has(self.env, LevelEnv.success):
-            # Over each slot's first episode, solved or not by the end of the rollout. A mean over
-            # completed episodes would be biased: failed ones are long and often unfinished.
+            # The fraction of slots whose first episode was solved by the end of the rollout. A mean
+            # over completed episodes would be biased, because failed episodes are long and often
+            # unfinished.
             on_first = jnp.cumsum(played.first, axis=0) == 1
             metrics["solve_rate"] = (solved & on_first).any(0).mean()
         return metrics
 
     def _env_steps(self, slots: Slots) -> dict[str, Array]:
-        """Env steps by purpose: training, scoring new levels (`scout`), rescoring known ones."""
+        """Env steps by purpose: `train`, `scout` (scores new levels), `score` (known levels)."""
         trained, new = slots.weight > 0, slots.origin == NEW
         num = {"train": trained, "scout": ~trained & new, "score": ~trained & ~new}
         steps = {kind: used.sum() * self.num_steps for kind, used in num.items()}
         if self.population > 1:
-            # The other members play the same slots; their steps are part of a method's cost.
+            # The other members of the population play the same slots, at additional cost.
             others = (self.population - 1) * slots.weight.size * self.num_steps
             steps["antagonist"] = jnp.full_like(steps["train"], others)
         return steps
@@ -308,15 +316,15 @@ def successes(
     """True where a step ends an episode that was solved, as defined by the environment.
 
     Args:
-        env: one environment.
+        env: environment.
         played: [T, N].
-        before: as for `rlgen.returns.episode_progress`.
+        before: see `rlgen.returns.episode_progress`.
     """
     total, _ = episode_progress(played, before)
     return played.done & env.success(total, played.terminated)
 
 
 def student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[OnPolicy, Score]:
-    """Build a student and a score by name; the score uses the learner's discounting."""
+    """Build a student with a learner, and a score, by name; the score shares their discounting."""
     built = registry.make("learners", learner, env)
     return OnPolicy(env, built), registry.make("scores", score, env, built)

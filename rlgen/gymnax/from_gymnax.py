@@ -16,22 +16,26 @@ from rlgen.types import Key, PyTree
 
 
 def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "OneLevel":
-    """Convert a gymnax environment to a family of one level: its default params.
+    """Convert a gymnax environment to a family of one level: the environment's default params.
 
         env = from_gymnax("CartPole-v1")
         level = env.sample_level(jax.random.key(0)).replace(gravity=jnp.float32(5.0))
 
     Args:
         source: a registered id, or a gymnax environment.
-        **kwargs: arguments of the environment's constructor; only with an id.
+        **kwargs: arguments of the environment's constructor, if `source` is an id.
 
     Raises:
-        ValueError: unknown id; continuous actions; or an environment that downloads data, reads its
-            params as Python values, or has states whose type differs between reset and step.
+        ValueError: the id is unknown, the actions are continuous, or `kwargs` are given without an
+            id. Also raised if the environment downloads data, reads its params as Python values, or
+            returns states of different types from reset and step.
     """
     if not isinstance(source, str):
         if kwargs:
-            raise ValueError(f"{sorted(kwargs)} belong to an id; pass them to the constructor")
+            raise ValueError(
+                f"{sorted(kwargs)} belong to an id, but source is an environment; pass these "
+                "arguments to the constructor of the environment"
+            )
         return OneLevel(source, (), source)
     if source == "MNISTBandit-bsuite":
         raise ValueError(f"{source} downloads data at construction; pass an instance instead")
@@ -47,13 +51,14 @@ def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "One
 class OneLevel(LevelEnv):
     """Environment returned by `from_gymnax`; equal for equal arguments.
 
-    Observations and rewards are float32. A discrete observation is converted to one-hot. No array
-    is weakly typed.
+    Observations and rewards are float32. A discrete observation is converted to a one-hot vector.
+    No array is weakly typed.
     """
 
     source: str | environment.Environment
     kwargs: tuple[tuple[str, Hashable], ...]
-    # Not compared: gymnax environments compare by identity; `source` and `kwargs` identify this.
+    # Not compared, because gymnax environments compare by identity. `source` and `kwargs` identify
+    # the environment instead.
     env: environment.Environment = field(compare=False, repr=False)
 
     def __post_init__(self):
@@ -75,18 +80,18 @@ class OneLevel(LevelEnv):
         return jax.tree.map(_array, self.env.default_params)
 
     def sample_level(self, key: Key) -> PyTree:
-        """The one level."""
+        """Return the one level; the key is unused."""
         return self.default_params
 
     def reset_env(self, key: Key, params: PyTree) -> tuple[PyTree, PyTree]:
-        """Start of an episode, which may be random."""
+        """Return the first `(obs, state)` of an episode, which may be random."""
         obs, state = self.env.reset_env(key, params)
         return self._floats(obs), jax.tree.map(_array, state)
 
     def step_env(
         self, key: Key, state: PyTree, action: Int[Array, ""], params: PyTree
     ) -> tuple[PyTree, PyTree, Float[Array, ""], Bool[Array, ""], dict]:
-        """One step: `(obs, state, reward, terminated, info)`."""
+        """Take one step and return `(obs, state, reward, terminated, info)`."""
         obs, state, reward, terminated, info = self.env.step_env(key, state, action, params)
         # Scans need one shape and dtype, regardless of what the environment returns.
         reward = jnp.asarray(reward, jnp.float32).reshape(())
@@ -94,7 +99,7 @@ class OneLevel(LevelEnv):
         return self._floats(obs), jax.tree.map(_array, state), reward, terminated, info
 
     def is_truncated(self, state: PyTree, params: PyTree) -> Bool[Array, ""]:
-        """True at the time limit."""
+        """Return whether the episode has reached the time limit."""
         return jnp.asarray(self.env.is_truncated(state, params), bool).reshape(())
 
     def action_space(self, params: PyTree = None) -> spaces.Space:
@@ -102,7 +107,7 @@ class OneLevel(LevelEnv):
         return self.env.action_space(self.env.default_params if params is None else params)
 
     def observation_space(self, params: PyTree = None) -> spaces.Space:
-        """Observation space of the gymnax environment; one-hot vectors for a discrete one."""
+        """Observation space of the gymnax environment; a discrete one becomes one-hot vectors."""
         space = self.env.observation_space(self.env.default_params if params is None else params)
         if isinstance(space, spaces.Discrete):
             return spaces.Box(0.0, 1.0, (space.n,), jnp.float32)
@@ -123,8 +128,8 @@ def _check(env: OneLevel) -> None:
     space = env.env.action_space(env.env.default_params)
     if not isinstance(space, spaces.Discrete):
         raise ValueError(
-            f"{env.name} has {type(space).__name__} actions; rlgen's learners choose among "
-            "discrete ones, so wrap it in an environment whose actions are a grid of values"
+            f"{env.name} has {type(space).__name__} actions, but rlgen's learners need discrete "
+            "actions; wrap the environment in one whose actions select from a list of values"
         )
     try:
         # Traced with abstract arrays: a Python branch on a field of the params fails here.
@@ -132,11 +137,14 @@ def _check(env: OneLevel) -> None:
         _, after, *_ = jax.eval_shape(env.step_env, key, state, jnp.int32(0), level)
     except TypeError as error:  # raised by JAX where Python needs a concrete value
         raise ValueError(
-            f"{env.name} reads its params as Python values, or fails if they are arrays; "
-            f"set the params that determine shapes or branches in its constructor ({error})"
+            f"{env.name} reads its params as Python values, or fails if they are arrays; turn "
+            "params that determine shapes or branches into arguments of its constructor "
+            f"({error})"
         ) from error
     if jax.tree.structure(state) != jax.tree.structure(after):
-        raise ValueError(f"{env.name}: the state after a step has other fields than after a reset")
+        raise ValueError(
+            f"{env.name}: the state after a step has different fields from the state after a reset"
+        )
     # A scan needs a carry of constant shapes and dtypes.
     leaves = jax.tree_util.tree_flatten_with_path(state)[0]
     for (where, before), then in zip(leaves, jax.tree.leaves(after), strict=True):

@@ -16,13 +16,13 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 
-@no_type_check  # JAX also builds both with leaves that are not arrays
+@no_type_check  # JAX also builds this class and the next with leaves that are not arrays
 @struct.dataclass
 class Pool:
     """Params of a `LevelPool`: K levels, one of which is sampled for each episode."""
 
     level: PyTree  # [K, ...]
-    max_steps_in_episode: int | Int[Array, "*batch"]  # overrides longer limits of the levels
+    max_steps_in_episode: int | Int[Array, "*batch"]  # upper bound on the levels' time limits
 
 
 @no_type_check
@@ -35,14 +35,15 @@ class PoolState:
     time: Int[Array, "*batch"]  # steps taken
 
 
-# Not frozen: gymnax's vector wrapper assigns to attributes of its copy. `unsafe_hash` hashes by
-# fields, so that equal pools share compiled programs.
+# Not frozen, because gymnax's vector wrapper assigns to attributes of its copy. `unsafe_hash`
+# computes the hash from the fields, so that equal pools share compiled programs.
 @dataclass(unsafe_hash=True)
 class LevelPool(environment.Environment):
     """Level environment in plain gymnax form: each reset samples a level from a pool.
 
-    The params hold the pool. gymnax's `step` computes a reset in every step; sampling a level from
-    a pool is a gather, whereas generating one would cost more than the step itself.
+    The params hold the pool. gymnax's `step` computes a reset in every step. Generating a level in
+    every step would cost more than the step itself, whereas selecting a level from a pool costs
+    little.
 
     Attributes:
         env: family of levels.
@@ -78,7 +79,7 @@ class LevelPool(environment.Environment):
         return _default_pool(self)
 
     def params_of(self, level: PyTree) -> Pool:
-        """Params for playing the given levels `[K, ...]`, such as those of a suite."""
+        """Params for playing the given levels `[K, ...]`, such as the levels of a suite."""
         return Pool(level, int(np.max(level.max_steps_in_episode)))
 
     def level(self, state: PoolState, params: Pool) -> PyTree:
@@ -97,7 +98,7 @@ class LevelPool(environment.Environment):
     def step_env(
         self, key: Key, state: PoolState, action: Int[Array, ""], params: Pool
     ) -> tuple[PyTree, PoolState, Array, Array, dict]:
-        """Take one step on the episode's level."""
+        """Take one step on the level of the episode."""
         level = self.level(state, params)
         obs, inner, reward, terminated, info = self.env.step_env(key, state.inner, action, level)
         return obs, replace(state, inner=inner, time=state.time + 1), reward, terminated, info
@@ -109,27 +110,27 @@ class LevelPool(environment.Environment):
         """Like gymnax's auto-resetting `step`, but several times faster on mazes.
 
         gymnax computes the observations of both the step's final state and the next episode's first
-        state, then selects one. This method selects the state first and observes it once. It is
-        only valid if the family's `observe` is deterministic. A family without `observe` is stepped
-        by gymnax's own code.
+        state, then selects one of the two. This method selects the state first and computes only
+        its observation. The result is correct only if the family's `observe` is deterministic. If
+        the family has no `observe`, gymnax's own code is used.
         """
         if type(self._gymnax).observe is environment.Environment.observe:
             return super().step(key, state, action, params)
         params = self.default_params if params is None else params
         key_step, key_reset = jax.random.split(key)
         last_obs, last, reward, terminated, info = self.step_env(key_step, state, action, params)
-        # From the state before the reset: the flags describe the episode that ends.
+        # Computed from the state before the reset, because the flag describes the ending episode.
         truncated = self.is_truncated(last, params)
         _, start = self.reset_env(key_reset, params)
         state = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), start, last)
-        # Also computed where no reset happened, hence the need for a deterministic `observe`.
+        # Computed again even where no reset happened, so `observe` must be deterministic.
         obs = self._gymnax.observe(key_step, state.inner, None, self.level(state, params))
         info = {**info, "terminated": terminated, "truncated": truncated}
         info["final_observation"] = last_obs
         return obs, state, reward, terminated, truncated, info
 
     def is_truncated(self, state: PoolState, params: Pool) -> Bool[Array, ""]:
-        """True at the level's time limit, or at that of the params if it is shorter."""
+        """Return whether the episode has reached the level's time limit, or the params' limit."""
         own = self.env.is_truncated(state.inner, self.level(state, params))
         return own | (state.time >= params.max_steps_in_episode)
 
@@ -160,7 +161,7 @@ def maze_pool(
 
 
 def maze_level(observation: str = "flat", **fields) -> LevelEnv:
-    """Build `rlgen/MazeLevel-v0`: mazes whose params are one level; the caller vmaps over them."""
+    """Build `rlgen/MazeLevel-v0`, whose params are one maze; the caller vmaps over mazes."""
     return registry.load("envs", "maze").build(observation=observation, **fields)
 
 
@@ -171,7 +172,8 @@ def _first(env: LevelPool, params: Pool | None) -> PyTree:
 
 @functools.lru_cache(maxsize=16)
 def _default_pool(env: LevelPool) -> Pool:
-    # Concrete arrays even during tracing: `step` without params calls this inside jit.
+    # The arrays must be concrete even during tracing, because `step` without params calls this
+    # function inside jit.
     with jax.ensure_compile_time_eval():
         keys = jax.random.split(jax.random.key(env.seed), env.num_levels)
         return env.params_of(jax.jit(jax.vmap(env.env.sample_level))(keys))

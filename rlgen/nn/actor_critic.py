@@ -27,17 +27,17 @@ CORES = ("lstm", "gru", "linear", "none")
 class ActorCritic(Network):
     """Encoder, core and two heads; the defaults are JaxUED's maze network.
 
-    Observations are pytrees. Images (rank 3) are encoded by a convolution. Other leaves are encoded
-    by a small dense layer if the observation contains an image, and are passed on unchanged
-    otherwise. All encodings are concatenated.
+    Observations are pytrees. Images (leaves of rank 3) are encoded by a convolution. If the
+    observation contains an image, each other leaf is encoded by a small dense layer; otherwise the
+    leaves are passed on unchanged. All encodings are concatenated.
 
     Attributes:
         core: `lstm`, `gru`, `linear` (blocks with a minGRU, trained in parallel over time) or
             `none` (dense layers, a feed-forward policy).
         hidden_size: number of units of the core.
-        num_layers: number of stacked layers of the core; 0 uses the default of the core, 2 for
-            `linear` (whose gates depend on the layer below only) and 1 for the others.
-        head_size: number of hidden units of the actor's head and of the critic's.
+        num_layers: number of stacked layers of the core. 0 selects the default: 2 for `linear`,
+            whose gates depend only on the layer below, and 1 for the other cores.
+        head_size: number of hidden units in the actor's head and in each critic's head.
         conv_features: number of filters of the 3×3 convolution over images.
         vector_features: number of units of the dense layers for vectors and flags that accompany an
             image.
@@ -47,8 +47,8 @@ class ActorCritic(Network):
     Raises:
         ValueError: unknown core or activation, or a size out of range.
     Source: network sizes as in Coward et al., 2024, "JaxUED: A simple and useable UED library in
-    Jax"; they go back to Dennis et al., 2020. For the sources of the cores, see `rlgen.nn.layers`
-    and `rlgen.nn.linear_recurrence`.
+    Jax"; the sizes go back to Dennis et al., 2020. For the sources of the cores, see
+    `rlgen.nn.layers` and `rlgen.nn.linear_recurrence`.
     """
 
     core: Literal["lstm", "gru", "linear", "none"] = "lstm"
@@ -84,7 +84,7 @@ class ActorCritic(Network):
         return self._module(env).init(key_params, carry, obs, first)["params"]
 
     def initial_carry(self, num_slots: int) -> PyTree:
-        """Recurrent state at the start of an episode, [N, ...]; `()` without a core."""
+        """Recurrent state at the start of an episode, [N, ...]; `()` for the core `none`."""
         return _zeros(self.core, self._depth, num_slots, self.hidden_size)
 
     def step(
@@ -102,7 +102,10 @@ class ActorCritic(Network):
     def values(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "*B"]
     ) -> tuple[PyTree, Float[Array, "*B A"], Float[Array, "*B V"]]:
-        """Return the new carry, logits and all heads' values of a step [N] or a sequence [T, N]."""
+        """Return the new carry, the logits and the values of all critic heads.
+
+        The inputs are one step, with `first` [N], or a sequence, with `first` [T, N].
+        """
         return self._apply(env, params, carry, obs, first)
 
     @staticmethod
@@ -130,7 +133,8 @@ class ActorCritic(Network):
 class ActorCriticLearner(Learner, abstract=True):
     """Base class of learners whose policy and value are one `Network`.
 
-    The network's parameters are `state.params`. Subclasses are dataclasses that declare the fields.
+    The network's parameters are `state.params`. Subclasses are dataclasses that declare the fields
+    `env` and `network`.
     """
 
     env: LevelEnv
@@ -144,12 +148,12 @@ class ActorCriticLearner(Learner, abstract=True):
         return self.network
 
     def in_env(self, env: LevelEnv) -> "ActorCriticLearner":
-        """Return this learner for another environment; itself for its own."""
+        """Return this learner for another environment, or unchanged for its own environment."""
         fields: Any = self
         return self if env == self.env else replace(fields, env=env)
 
     def offers(self, capability: Callable) -> bool:
-        """Return whether a capability is offered; `features` requires a network with a `trunk`."""
+        """Return whether a capability is offered; `features` requires a network with `trunk`."""
         missing = capability is Learner.features and not self.network.offers(Network.trunk)
         return super().offers(capability) and not missing
 
@@ -174,7 +178,7 @@ class ActorCriticLearner(Learner, abstract=True):
     def features(
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
-        """Return the new carry and the features that feed both policy and value."""
+        """Return the new carry, and the features that are the input of both policy and value."""
         return self._network.trunk(self.env, state.params, carry, obs, first)
 
 
@@ -188,7 +192,7 @@ class _Network(nn.Module):
 
     @nn.compact
     def __call__(self, carry: PyTree, obs: PyTree, first: Array, with_heads: bool = True) -> tuple:
-        """Apply to one step, `first` [N], or to a sequence, [T, N]; the heads are optional."""
+        """Apply to one step (`first` is [N]) or to a sequence ([T, N]); the heads are optional."""
         sizes, act = self.sizes, ACTIVATIONS[self.sizes.activation]
         features = self.unpack(obs)
         # [N, F] or [T, N, F]: only the core below treats time differently from slots.
@@ -196,23 +200,22 @@ class _Network(nn.Module):
         carry, x = self._remember(carry, x, first)
         if not with_heads:
             return carry, x
-        # Small output weights, 0.01, make the initial policy nearly uniform.
         # The gains of the heads are JaxUED's: 2 for the hidden layers, 0.01 for the logits and 1
-        # for the value.
+        # for the value. The small gain of the logits makes the initial policy nearly uniform.
         actor = act(parts.dense(sizes.head_size, 2.0, "actor_hidden")(x))
         logits = parts.dense(self.num_actions, 0.01, "actor")(actor)
         values = [self._value(x, i) for i in range(sizes.num_values)]
         return carry, logits, jnp.concatenate(values, -1)
 
     def _value(self, x: Array, i: int) -> Float[Array, "*B 1"]:
-        # ReLU even where the actor's head uses tanh, as in JaxUED.
+        # As in JaxUED, the critic uses ReLU even if the actor's head uses tanh.
         critic = nn.relu(parts.dense(self.sizes.head_size, 2.0, _numbered("critic_hidden", i))(x))
         return parts.dense(1, 1.0, _numbered("critic", i))(critic)
 
     def _remember(self, carry: PyTree, x: Array, first: Array) -> tuple[PyTree, Array]:
         core, size, depth = self.sizes.core, self.sizes.hidden_size, self.depth
         if core == "linear":
-            # Its carry is one array [N, L, H] for all layers.
+            # The carry of this core is one array [N, L, H] for all layers.
             return Linear(size, depth, name=core)(carry, x, first)
         if core == "none":
             for i in range(depth):
@@ -229,12 +232,12 @@ class _Network(nn.Module):
 
 
 def _numbered(name: str, i: int) -> str:
-    """Name of layer i; the first one has no number, so that a single layer has a plain name."""
+    """Name of layer i; the first layer has no number, so that a single layer has a plain name."""
     return f"{name}_{i}" if i else name
 
 
 def _zeros(core: str, num_layers: int, num_slots: int, hidden_size: int) -> PyTree:
-    """Recurrent state of a core at the start of an episode, [N, ...]; `()` without a core."""
+    """Recurrent state of a core at the start of an episode, [N, ...]; `()` for the core `none`."""
     if core == "none":
         return ()
     if core == "linear":

@@ -26,8 +26,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh":
 class Table(Approximator):
     """Table with a row of outputs for every state; the observation is the index of the row.
 
-    Equivalent to a bias-free dense layer on the one-hot state, but computed as a gather, whose
-    gradient is a scatter-add. All outputs are initially zero.
+    The table is equivalent to a bias-free dense layer on the one-hot state, but it is computed as a
+    gather, whose gradient is a scatter-add. All outputs are initially zero.
     """
 
     def check(self, env: LevelEnv) -> None:
@@ -39,11 +39,11 @@ class Table(Approximator):
         registry.require(env, LevelEnv.num_states, "a table")
 
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> Float[Array, "S K"]:
-        """Zeros; the key is unused."""
+        """Initial table of zeros; the key is unused."""
         del key
         self.check(env)
-        # Zeros suffice: the rows are independent, so there is no symmetry to break, and zero logits
-        # are a uniform policy.
+        # Zeros suffice, because the rows are independent, so there is no symmetry to break. Zero
+        # logits are a uniform policy.
         return jnp.zeros((env.num_states(), num_outputs))
 
     def apply(self, env: LevelEnv, params: Float[Array, "S K"], obs: Array) -> Float[Array, "B K"]:
@@ -116,15 +116,15 @@ class Conv(Approximator):
             shapes = ", ".join(str(leaf.shape) for leaf in _leaves(env))
             raise ValueError(
                 "a convolution needs an image [height, width, channels] of at least 3 by 3 cells "
-                f"in the observation, but {type(env).__name__} has arrays of shape {shapes}. Use "
-                "MLP() instead."
+                f"in the observation, but {type(env).__name__} has leaves of shapes {shapes}. "
+                "Choose MLP() instead."
             )
 
     def init(self, key: Key, env: LevelEnv, num_outputs: int) -> PyTree:
         """Initial weights, distributed as in flax's layers."""
         self.check(env)
         leaves = _leaves(env)
-        # One key per leaf, of which only images use theirs.
+        # One key per leaf; only images use their keys.
         key_dense, *keys = jax.random.split(key, 1 + len(leaves))
         params, num_inputs = {}, 0
         for i, (key_leaf, leaf) in enumerate(zip(keys, leaves, strict=True)):
@@ -154,7 +154,7 @@ class Separate(Network):
     A learner can use a separate optimiser for each of the parameter `groups`.
 
     Attributes:
-        approximator: architecture of the policy and of the value.
+        approximator: architecture of the policy's network and of the value's network.
     """
 
     groups: ClassVar[tuple[str, str]] = ("actor", "critic")
@@ -180,7 +180,7 @@ class Separate(Network):
         }
 
     def initial_carry(self, num_slots: int) -> tuple[()]:
-        """`()`, as the network is feed-forward."""
+        """`()`, because the network is feed-forward."""
         del num_slots
         return ()
 
@@ -204,7 +204,11 @@ class Separate(Network):
 
 
 def approximator_for(env: LevelEnv) -> Approximator:
-    """Default approximator for an environment: `Table`, `Conv` for images, else `MLP`."""
+    """Return the default approximator for the observations of an environment.
+
+    The default is `Table` if the environment enumerates its observations. If the observation
+    contains an image, the default is `Conv`. In all other cases it is `MLP`.
+    """
     if registry.has(env, LevelEnv.num_states):
         return Table()
     return Conv() if any(map(_is_image, _leaves(env))) else MLP()
@@ -220,13 +224,13 @@ def check_actions(env: LevelEnv) -> None:
     if _said(lambda: env.num_actions) is None:
         said = "has no num_actions"
     elif isinstance(_said(lambda: _action_space(env)), spaces.Box):
-        said = "has a Box of actions"
+        said = "has a Box as its action space"
     else:
         return
     raise ValueError(
-        f"{type(env).__name__} {said}: its actions are continuous, but agents choose among a "
-        "finite number of them. Choose an environment with discrete actions, or wrap this one in "
-        "an environment that numbers its actions."
+        f"{type(env).__name__} {said}: its actions are continuous, but agents need a finite number "
+        "of actions. Choose an environment with discrete actions, or wrap this one in an "
+        "environment that numbers its actions."
     )
 
 
@@ -235,7 +239,7 @@ def _action_space(env: Any) -> Any:
 
 
 def _said(what: Callable[[], Any]) -> Any:
-    """Return `what()`, or None if the environment does not define it and gymnax's base raises."""
+    """Return `what()`, or None if it raises because the environment does not define the value."""
     try:
         return what()
     except (AttributeError, NotImplementedError):
@@ -243,7 +247,7 @@ def _said(what: Callable[[], Any]) -> Any:
 
 
 def _leaves(env: LevelEnv) -> list[jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of the leaves of one unpacked observation, without computing it."""
+    """Shapes and dtypes of the leaves of an unpacked observation, which is not computed."""
     key = jax.random.key(0)
     obs = jax.eval_shape(lambda: env.unpack(first_obs(key, key, env)))
     # `first_obs` has a leading axis of one slot.
@@ -274,7 +278,8 @@ def _dense_layers(key: Key, sizes: tuple[int, ...]) -> dict[str, dict[str, Array
 def _dense(
     params: PyTree, x: Float[Array, "B F"], act: Callable[[Array], Array]
 ) -> Float[Array, "B K"]:
-    # `params` may also hold convolutions; the last dense layer has no activation.
+    # Only dense layers are counted, since `params` may also hold convolutions. The last dense layer
+    # has no activation.
     last = sum(name.startswith("dense_") for name in params) - 1
     for i in range(last + 1):
         layer = params[f"dense_{i}"]

@@ -1,8 +1,8 @@
 """Small convolutional actor-critic for boards on which every action is a cell.
 
-A teacher that edits levels observes the whole board and chooses a cell. With a recurrent layer on
-the flattened board, the teacher is the most expensive part of a run; this network shares its
-weights between cells.
+A teacher that edits levels observes the whole board and chooses a cell. If the teacher has a
+recurrent layer on the flattened board, it is the most expensive part of a run. The network in this
+module shares its weights between cells instead.
 """
 
 from collections.abc import Callable
@@ -20,21 +20,23 @@ from rlgen.types import Key, PyTree
 
 @dataclass(frozen=True)
 class CellActorCritic(Network):
-    """Convolutions over a board with global features, and a logit for each cell.
+    """Convolutional network over a board, with global features and a logit for each cell.
 
-    Unpacked observations contain one image [H, W, C] and any number of vectors (time, noise). Each
-    layer is a 3×3 convolution. To its output maps it adds a learned map, which distinguishes the
-    cells, and, equally at every cell, a dense layer of the vectors and the spatial mean of the
-    input maps. The network is feed-forward, as the board shows all previous actions.
+    Unpacked observations contain one image [H, W, C], the board, and any number of vectors (time,
+    noise). Each layer is a 3×3 convolution, to whose output maps two terms are added. The first
+    term is a learned map, which distinguishes the cells. The second term is the same at every cell:
+    a dense layer applied to the vectors and to the spatial means of the input maps. The network is
+    feed-forward, because the board shows all previous actions.
 
     Attributes:
         features: number of maps of each convolution.
-        num_layers: number of convolutions; the receptive field of a cell extends this many cells in
-            each direction, plus the spatial means.
+        num_layers: number of convolutions. The logit of a cell depends on the cells up to this
+            distance in each direction, and on the spatial means.
         head_size: number of hidden units of the critic, whose inputs are the means and the vectors.
 
     Raises:
-        ValueError: a size below 1; in `init`, an environment without such a board.
+        ValueError: a size is below 1. `init` also raises this error if the observation does not
+            contain exactly one image, or if the number of actions differs from the number of cells.
     Source: replaces the teacher of Dennis et al., 2020, "Emergent Complexity and Zero-shot
     Transfer via Unsupervised Environment Design" (appendix), which flattens 128 maps into an LSTM.
     """
@@ -54,7 +56,7 @@ class CellActorCritic(Network):
         return self._module(env).init(key_params, obs, jnp.ones(1, bool))["params"]
 
     def initial_carry(self, num_slots: int) -> PyTree:
-        """`()`, as the network is feed-forward."""
+        """`()`, because the network is feed-forward."""
         del num_slots
         return ()
 
@@ -85,14 +87,14 @@ class _Cells(nn.Module):
 
     @nn.compact
     def __call__(self, obs: PyTree, first: Array) -> tuple[Array, Array]:
-        """Apply to one step, `first` [N], or a sequence, [T, N]."""
+        """Apply to one step (`first` is [N]) or to a sequence (`first` is [T, N])."""
         image, vectors = _split(self.unpack(obs), first.ndim)
         x = image.reshape(-1, *image.shape[-3:])  # [B, H, W, C], B = N or T · N
         seen = [leaf.reshape(x.shape[0], -1) for leaf in vectors]
         for i in range(self.sizes.num_layers):
             x = self._layer(i, x, jnp.concatenate([*seen, x.mean((1, 2))], axis=-1))
         logits = parts.dense(1, 0.01, "actor")(x)  # [B, H, W, 1]; action = row · W + column
-        # The value concerns the whole board, so the critic reads spatial means, not single cells.
+        # The value depends on the whole board, so the critic reads spatial means, not single cells.
         pooled = jnp.concatenate([*seen, x.mean((1, 2))], axis=-1)
         critic = nn.relu(parts.dense(self.sizes.head_size, 2**0.5, "critic_hidden")(pooled))
         value = parts.dense(1, 1.0, "critic")(critic)

@@ -15,8 +15,8 @@ def sample(key: Key, logits: Float[Array, "*B A"]) -> Int[Array, "*B"]:
 def log_prob(logits: Float[Array, "*B A"], action: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """Log-probability of each row's action, in nats.
 
-    The action is selected by a one-hot sum, whose gradient is dense; that of a gather would be a
-    scatter.
+    The action is selected by a one-hot sum, whose gradient is dense. The gradient of a gather would
+    be a scatter.
     """
     chosen = jax.nn.one_hot(action, logits.shape[-1], dtype=bool)
     return jnp.where(chosen, jax.nn.log_softmax(logits), 0.0).sum(-1)
@@ -25,6 +25,6 @@ def log_prob(logits: Float[Array, "*B A"], action: Int[Array, "*B"]) -> Float[Ar
 def entropy(logits: Float[Array, "*B A"]) -> Float[Array, "*B"]:
     """Entropy in nats; masked actions (logit `-inf`) contribute 0."""
     log_p = jax.nn.log_softmax(logits)
-    # Replaced before the product, not after it: the gradient of 0 · inf would be NaN.
+    # Replaced before the product, not after it, because the gradient of 0 · inf would be NaN.
     log_p = jnp.where(jnp.isfinite(log_p), log_p, 0.0)
     return -(jnp.exp(log_p) * log_p).sum(-1)

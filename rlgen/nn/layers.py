@@ -1,14 +1,14 @@
 """Shared layers of networks: observation encoders, dense layers and gated recurrent layers.
 
-The LSTM and the GRU have hand-derived backward passes. Automatic differentiation of a scan
-accumulates a full weight gradient at every step, each from a matrix product with only N rows. Here,
-the backward scan does not carry weight gradients: it stores the gradients of the gates, and one
-product after the scan computes each weight gradient.
+The LSTM and the GRU have hand-derived backward passes. If a scan is differentiated automatically,
+every step computes a full weight gradient by a matrix product with only N rows and adds it to a
+sum. Here, the backward scan carries no weight gradients. It stores the gradients of the gates, and
+after the scan each weight gradient is computed by one matrix product.
 
 Orthogonal initial weights are computed with matrix products alone, not with a QR decomposition. On
-the CPU, batched QR decompositions (one agent per seed under `vmap`) can deadlock: in jaxlib 0.10
-each occupies a thread of the pool and waits for work that it has queued on the same pool, so that
-two at a time block a machine with two cores.
+the CPU, batched QR decompositions (one agent per seed under `vmap`) can deadlock. In jaxlib 0.10,
+each decomposition occupies a thread of a pool and waits for work that it has queued on the same
+pool. Two simultaneous decompositions therefore block a machine with two cores.
 """
 
 from collections.abc import Callable
@@ -37,16 +37,16 @@ def dense(features: int, scale: float, name: str) -> nn.Dense:
 def encode(
     features: PyTree, num_axes: int, conv_features: int, vector_features: int
 ) -> Float[Array, "*B F"]:
-    """Encode all leaves of an observation and concatenate them; call inside a compact module.
+    """Encode all leaves of an observation and concatenate the results; call in a compact module.
 
     Args:
         features: unpacked observations, with `num_axes` leading axes of time and slots.
-        num_axes: 1 or 2.
+        num_axes: 1 for a step [N], 2 for a sequence [T, N].
         conv_features: number of filters over images.
         vector_features: number of units of the dense layers for leaves that accompany an image.
     """
     leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(features)]
-    # Rank 3 behind the axes of time and slots: [H, W, C].
+    # An image [H, W, C] has rank 3 after the axes of time and slots.
     has_image = any(leaf.ndim - num_axes == 3 for leaf in leaves)
     encoded = []
     for i, leaf in enumerate(leaves):
@@ -92,16 +92,17 @@ class Conv(nn.Module):
 
 Initializer = Callable[..., Array]
 
-NUM_ITERATIONS = 50  # of the Newton–Schulz iteration; small singular values grow by 3/2 in each
+NUM_ITERATIONS = 50  # of Newton–Schulz; each multiplies a small singular value by about 3/2
 
 
 def orthogonal(scale: float = 1.0) -> Initializer:
     """Initialiser of matrices [I, O] with orthonormal rows or columns, times `scale`.
 
-    The rows are orthonormal if I ≤ O, the columns if I ≥ O. The polar factor of a Gaussian matrix
-    is uniformly (Haar) distributed over such matrices, as is the signed Q factor of a QR
-    decomposition. It is computed by the Newton–Schulz iteration X ← 3/2 X − 1/2 X XᵀX, which
-    converges to singular values of 1 from all starting values in (0, √3).
+    The rows are orthonormal if I ≤ O, and the columns if I ≥ O. The matrix is the polar factor of a
+    Gaussian matrix. Like the signed Q factor of a QR decomposition, the polar factor is uniformly
+    (Haar) distributed over such matrices. It is computed by the Newton–Schulz iteration
+    X ← 3/2 X − 1/2 X XᵀX, which converges to singular values of 1 from all starting values in
+    (0, √3).
 
     Source: Saxe et al., 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear
     neural networks"; Higham, 2008, "Functions of Matrices", section 8.3.
@@ -115,7 +116,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
         x /= jnp.sqrt((x**2).sum())  # the Frobenius norm bounds the singular values by 1
 
         def step(_: Array, x: Array) -> Array:
-            # Full precision, as the error of lower-precision products would remain in the result.
+            # Full precision, since the error of lower-precision products would stay in the result.
             gram = jnp.matmul(x.T, x, precision="highest")
             return 1.5 * x - 0.5 * jnp.matmul(x, gram, precision="highest")
 
@@ -126,7 +127,10 @@ def orthogonal(scale: float = 1.0) -> Initializer:
 
 
 def by_gate(init: Initializer, num_gates: int) -> Initializer:
-    """Initialise the block of each gate separately, so that each is orthogonal, not the whole."""
+    """Initialise each gate's block of a weight matrix by a separate call of `init`.
+
+    With `orthogonal`, each block is then orthogonal, rather than the matrix as a whole.
+    """
 
     def of_all(key: Key, shape: tuple[int, int]) -> Array:
         keys = jax.random.split(key, num_gates)
@@ -136,7 +140,7 @@ def by_gate(init: Initializer, num_gates: int) -> Initializer:
 
 
 class LSTMWeights(NamedTuple):
-    """LSTM weights; the gates input, forget, cell and output lie along the last axis."""
+    """LSTM weights; the last axis holds the input, forget, cell and output gates, in this order."""
 
     inputs: Float[Array, "I 4H"]
     recurrent: Float[Array, "H 4H"]
@@ -158,7 +162,7 @@ def lstm_zeros(num_slots: int, hidden_size: int) -> LSTMCarry:
 def lstm_step(
     weights: LSTMWeights, carry: LSTMCarry, x: Float[Array, "N I"], first: Bool[Array, " N"]
 ) -> LSTMCarry:
-    """Apply one LSTM step; the state is zeroed before it where an episode begins.
+    """Apply one LSTM step; where an episode begins, the state is zeroed before the step.
 
     Source: Hochreiter and Schmidhuber, 1997, "Long Short-Term Memory", with forget gates after
     Gers et al., 2000.
@@ -181,7 +185,7 @@ def lstm(
 def _lstm_step(
     weights: LSTMWeights, carry: LSTMCarry, x: Array, first: Array
 ) -> tuple[LSTMCarry, Array]:
-    # A product with 0 or 1, not a `where`: the backward pass multiplies by the same factor.
+    # A product with 0 or 1, not a `where`, since the backward pass multiplies by the same factor.
     keep = jnp.where(first, 0.0, 1.0)[:, None]
     cell, hidden = carry.cell * keep, carry.hidden * keep
     z = x @ weights.inputs + hidden @ weights.recurrent + weights.bias[None]  # [N, 4H]
@@ -207,13 +211,14 @@ def _lstm_forward(weights: LSTMWeights, carry: LSTMCarry, x: Array, first: Array
 
 
 def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
-    """Backward pass through time; `d_x` is the derivative of the loss by the variable x.
+    """Backward pass through time; `d_x` is the derivative of the loss with respect to x.
 
-    `d_gates` is by the gates' inputs z = W x + U h + b, hence σ' = σ (1 − σ) and tanh' = 1 − tanh².
+    `d_gates` is the derivative with respect to the gates' inputs z = W x + U h + b. It contains the
+    derivatives of the gates, σ' = σ (1 − σ) and tanh' = 1 − tanh².
     """
     weights, start, x, first, hidden, cell, gates = saved
     (grad_end, grad_hidden) = grads
-    # c_{t-1} and h_{t-1} as the step saw them: zeroed where an episode began.
+    # c_{t-1} and h_{t-1} as used by step t: zeroed where an episode began.
     keep = jnp.where(first, 0.0, 1.0)[..., None]
     prev_cell = jnp.concatenate([start.cell[None], cell[:-1]]) * keep
     prev_hidden = jnp.concatenate([start.hidden[None], hidden[:-1]]) * keep
@@ -223,7 +228,7 @@ def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
         grad_out, gates, cell, prev_cell, keep = xs
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         tanh_cell = jnp.tanh(cell)
-        d_hidden = grad.hidden + grad_out  # from step t + 1, and from the output h_t
+        d_hidden = grad.hidden + grad_out  # through step t + 1, and through the output h_t
         # c_t reaches the loss through c_{t+1} and through h_t = o tanh(c_t).
         d_cell = grad.cell + d_hidden * o * (1 - tanh_cell**2)
         d_gates = jnp.concatenate(
@@ -240,7 +245,7 @@ def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
     # `keep` also stops the gradient at the start of an episode, where the state was zeroed.
     xs = grad_hidden, gates, cell, prev_cell, keep
     grad_start, d_gates = jax.lax.scan(step, LSTMCarry(*grad_end), xs, reverse=True)
-    # One product over all T · N rows for each weight, as derived above.
+    # One product over all T · N rows for each weight, see the module docstring.
     grad_weights = LSTMWeights(
         _flat(x).T @ _flat(d_gates), _flat(prev_hidden).T @ _flat(d_gates), d_gates.sum((0, 1))
     )
@@ -255,12 +260,12 @@ lstm.defvjp(_lstm_forward, _lstm_backward)
 
 
 class GRUWeights(NamedTuple):
-    """GRU weights; reset gate, update gate and candidate lie along the last axis."""
+    """GRU weights; the last axis holds reset gate, update gate and candidate, in this order."""
 
     inputs: Float[Array, "I 3H"]
     recurrent: Float[Array, "H 3H"]
     bias: Float[Array, " 3H"]
-    recurrent_bias: Float[Array, " H"]  # of the candidate, inside the reset gate
+    recurrent_bias: Float[Array, " H"]  # b_n of the candidate, which the reset gate multiplies
 
 
 def gru_zeros(num_slots: int, hidden_size: int) -> Float[Array, "N H"]:
@@ -274,12 +279,14 @@ def gru_step(
     x: Float[Array, "N I"],
     first: Bool[Array, " N"],
 ) -> Float[Array, "N H"]:
-    """Apply one GRU step; the state is zeroed before it where an episode begins.
+    """Apply one GRU step; where an episode begins, the state is zeroed before the step.
+
+    An update gate of 1 keeps the old state.
 
     Source: Cho et al., 2014, "Learning Phrase Representations using RNN Encoder-Decoder for
-    Statistical Machine Translation", equations 5 to 8. Differs from the paper as flax and most
-    libraries do: an update gate of 1 keeps the old state, and the reset gate is applied after the
-    recurrent product, so that one product serves all gates.
+    Statistical Machine Translation", equations 5 to 8. Differs from the paper, like flax and most
+    libraries: the reset gate is applied after the recurrent product, so that one product serves all
+    gates.
     """
     return _gru_step(weights, hidden, x, first)[0]
 
@@ -305,7 +312,7 @@ def _gru_step(weights: GRUWeights, hidden: Array, x: Array, first: Array) -> tup
     from_hidden = jnp.split(hidden @ weights.recurrent, 3, axis=-1)
     r = jax.nn.sigmoid(from_x[0] + from_hidden[0])
     z = jax.nn.sigmoid(from_x[1] + from_hidden[1])
-    # U_n h + b_n, which the reset gate multiplies; saved for the backward pass.
+    # U_n h + b_n, which the reset gate multiplies. The backward pass needs this value.
     recalled = from_hidden[2] + weights.recurrent_bias[None]
     n = jnp.tanh(from_x[2] + r * recalled)
     return (1 - z) * n + z * hidden, jnp.concatenate([r, z, n, recalled], axis=-1)
@@ -325,7 +332,10 @@ def _gru_forward(weights: GRUWeights, start: Array, x: Array, first: Array) -> t
 
 
 def _gru_backward(saved: tuple, grads: tuple) -> tuple:
-    """Backward pass through time; `d_x` is the derivative of the loss by the input of gate x."""
+    """Backward pass through time.
+
+    `d_x` is the derivative of the loss with respect to the input of gate x.
+    """
     weights, start, x, first, hidden, gates = saved
     (grad_end, grad_hidden) = grads
     keep = jnp.where(first, 0.0, 1.0)[..., None]
@@ -340,14 +350,16 @@ def _gru_backward(saved: tuple, grads: tuple) -> tuple:
         d_n = d_hidden * (1 - z) * (1 - n**2)
         d_z = d_hidden * (prev_hidden - n) * z * (1 - z)
         d_r = d_n * recalled * r * (1 - r)
-        # By U h, in the order of the weights; the candidate's part passes through the reset gate.
+        # With respect to U h, in the order of the weights. The candidate's part passes through the
+        # reset gate.
         d_recurrent = jnp.concatenate([d_r, d_z, d_n * r], axis=-1)
         return (d_hidden * z + d_recurrent @ transposed) * keep, (d_recurrent, d_n)
 
     xs = grad_hidden, gates, prev_hidden, keep
     grad_start, (d_recurrent, d_n) = jax.lax.scan(step, grad_end, xs, reverse=True)
     size = start.shape[-1]
-    # By W x: as `d_recurrent`, but the candidate's part does not pass through the reset gate.
+    # With respect to W x: equal to `d_recurrent`, except that the candidate's part does not pass
+    # through the reset gate.
     d_inputs = jnp.concatenate([d_recurrent[..., : 2 * size], d_n], axis=-1)
     grad_weights = GRUWeights(
         _flat(x).T @ _flat(d_inputs),
@@ -362,7 +374,7 @@ gru.defvjp(_gru_forward, _gru_backward)
 
 
 class Recurrent(nn.Module):
-    """LSTM or GRU; takes one step if `first` is [N], a sequence if it is [T, N]."""
+    """LSTM or GRU layer, applied to one step if `first` is [N] and to a sequence if [T, N]."""
 
     core: str
     hidden_size: int

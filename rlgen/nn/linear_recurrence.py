@@ -2,8 +2,8 @@
 
 The gates depend on the input alone. A sequence therefore takes one matrix product for all steps and
 the elementwise recurrence h_t = a_t h_{t-1} + b_t, which an associative scan solves in log T
-rounds. The gates of a single unit cannot depend on its memory; those of a second layer can depend
-on the memory of the first.
+rounds. The gates of a single layer cannot depend on its memory. The gates of a second layer can
+depend on the memory of the first layer.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,7 @@ LONGEST = 100  # steps; initial time constant of the slowest units of a linear c
 
 
 class MinGRUWeights(NamedTuple):
-    """minGRU weights; update gate and candidate lie along the last axis."""
+    """minGRU weights; the last axis holds update gate and candidate, in this order."""
 
     inputs: Float[Array, "I 2H"]
     bias: Float[Array, " 2H"]
@@ -60,18 +60,19 @@ def min_gru(
 def recurrence(
     start: Float[Array, "N H"], decay: Float[Array, "T N H"], push: Float[Array, "T N H"]
 ) -> Float[Array, "T N H"]:
-    """Return all h_t = decay_t h_{t-1} + push_t, from h_{-1} = start.
+    """Return h_t = decay_t h_{t-1} + push_t for all t, starting at h_{-1} = start.
 
-    Computed with a parallel scan, except on CPUs, which use a loop over time. For shape [256, 32,
-    256] on a CPU, the result and its gradient take 7 ms with the loop and 36 ms with the scan,
-    which passes over memory log T times. The scan takes 53 ms if JAX differentiates it. The
-    gradient is a recurrence of the same form, backwards in time.
+    On CPUs, the recurrence is solved by a loop over time (`sequential`), and elsewhere by an
+    associative scan (`parallel`). The scan passes over memory log T times, which makes it slower on
+    CPUs. For arrays [256, 32, 256] and including the gradient, the loop takes 7 ms. The scan takes
+    36 ms, or 53 ms if JAX differentiates it. The gradient is a recurrence of the same form,
+    backwards in time.
     """
     return _solve(start, decay, push)
 
 
 def sequential(start: Array, decay: Array, push: Array) -> Array:
-    """Solve the recurrence with a loop over time: T rounds that read each array once."""
+    """Solve the recurrence by a loop over T steps, which reads each array once."""
 
     def step(hidden: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
         hidden = xs[0] * hidden + xs[1]
@@ -81,7 +82,7 @@ def sequential(start: Array, decay: Array, push: Array) -> Array:
 
 
 def parallel(start: Array, decay: Array, push: Array) -> Array:
-    """Solve the recurrence with an associative scan over maps h -> decay h + push: log T rounds.
+    """Solve the recurrence in log T rounds: an associative scan over maps h -> decay h + push.
 
     Source: Blelloch, 1990, "Prefix Sums and Their Applications", section 1.4.
     """
@@ -113,8 +114,9 @@ def _forward(start: Array, decay: Array, push: Array) -> tuple[Array, tuple]:
 
 def _backward(saved: tuple, grad_states: Array) -> tuple[Array, Array, Array]:
     start, decay, states = saved
-    # The total gradient by h_t is its direct gradient plus decay_{t+1} times that by h_{t+1}.
-    # The factor of the last step is 0, as nothing follows it; time is reversed for `_solve`.
+    # The total gradient with respect to h_t is the direct gradient plus decay_{t+1} times the total
+    # gradient with respect to h_{t+1}. The factor of the last step is 0, because no step follows.
+    # Time is reversed for `_solve`.
     later = jnp.concatenate([decay[1:], jnp.zeros_like(decay[:1])])
     reaching = _solve(jnp.zeros_like(start), later[::-1], grad_states[::-1])[::-1]
     before = jnp.concatenate([start[None], states[:-1]])
@@ -126,11 +128,13 @@ recurrence.defvjp(_forward, _backward)
 
 
 class Linear(nn.Module):
-    """Residual blocks of a minGRU and a gated linear unit, with layer normalisation before each.
+    """Residual blocks, each of a layer normalisation, a minGRU and a gated linear unit.
 
-    The gated linear unit after the recurrence (Dauphin et al., 2017, "Language Modeling with Gated
-    Convolutional Networks", here without weights for the gated signal) multiplies memories with
-    each other; the gates of the next block depend on the result.
+    The gated linear unit multiplies memories with each other, and the gates of the next block
+    depend on the result.
+
+    Source of the gated linear unit: Dauphin et al., 2017, "Language Modeling with Gated
+    Convolutional Networks"; here the gated signal has no weights.
     """
 
     hidden_size: int
@@ -140,7 +144,7 @@ class Linear(nn.Module):
     def __call__(
         self, carry: Float[Array, "N L H"], x: Array, first: Array
     ) -> tuple[Float[Array, "N L H"], Array]:
-        """Apply to one step, `first` [N], or a sequence, [T, N]."""
+        """Apply to one step (`first` is [N]) or to a sequence (`first` is [T, N])."""
         x = dense(self.hidden_size, 1.0, "embed")(x)
         ends = []  # final state of each layer, [N, H]
         for i in range(self.num_layers):
@@ -170,5 +174,6 @@ def _spread(key: Key, shape: tuple[int]) -> Float[Array, " B"]:
     """
     del key
     size = shape[0] // 2
-    # z = σ(−log τ) = 1 / (1 + τ) forgets within about τ steps; candidates have bias 0.
+    # A unit with gate z = σ(−log τ) = 1 / (1 + τ) forgets within about τ steps. The candidates have
+    # bias 0.
     return jnp.concatenate([-jnp.log(jnp.geomspace(1.0, LONGEST, size)), jnp.zeros(size)])

@@ -28,17 +28,18 @@ class NormalizerState(NamedTuple):
 
 @dataclass(frozen=True)
 class Normalizer:
-    """Divides a bonus by a running standard deviation; no mean is subtracted, so the sign is kept.
+    """Division of a bonus by a running standard deviation; no mean is subtracted.
 
-    The divisor of a step is computed from all steps up to and including it, over all slots. Later
-    steps therefore never change an earlier bonus. The divisor is at least a tenth of the root mean
-    square, since a bonus that hardly varies would otherwise be scaled up without bound.
+    The division keeps the sign of the bonus. The divisor of a step is computed from this step and
+    all earlier steps, over all slots. Later steps therefore never change an earlier bonus. The
+    divisor is at least a tenth of the root mean square, because a bonus that hardly varies would
+    otherwise be scaled up without bound.
 
     Attributes:
-        mode: `std`: standard deviation of the bonus. `return-std`: standard deviation of its
-            discounted sum in each slot, accumulated across episodes. `legacy`: divisor of the code
-            of E3B and of the study of global and episodic bonuses, which counts one sample for
-            every `legacy_batch`. `none`: 1.
+        mode: divisor of the bonus. `std`: standard deviation of the bonus. `return-std`: standard
+            deviation of the bonus's discounted sum in each slot, which continues across episodes.
+            `legacy`: divisor in the code of E3B (Henaff et al., 2022) and of Henaff et al., 2023,
+            which counts only one of every `legacy_batch` samples. `none`: 1.
         discount: discount factor per step for `return-std`.
         legacy_batch: B, number of trajectories in a batch of the code that `legacy` reproduces.
 
@@ -46,7 +47,7 @@ class Normalizer:
         ValueError: unknown mode, or a number out of range.
     Source: merging of moments: Chan, Golub and LeVeque, 1979, "Updating Formulae and a Pairwise
     Algorithm for Computing Sample Variances"; `return-std`: Burda et al., 2019, "Exploration by
-    Random Network Distillation", 2.4.
+    Random Network Distillation", section 2.4.
     """
 
     mode: Literal["std", "return-std", "legacy", "none"] = "std"
@@ -79,14 +80,15 @@ class Normalizer:
         Args:
             state: statistics so far.
             raw: bonus, [T, N].
-            counted: steps that count for the statistics, [T, N].
+            counted: mask of the steps that count for the statistics, [T, N].
 
         Returns:
             The new statistics and the divisors, [T, 1].
         """
         if self.mode == "none":
             return state, jnp.ones((raw.shape[0], 1))
-        # `measured` only determines the divisor; in every mode the caller divides `raw` by it.
+        # `measured` only determines the divisor; in every mode the caller divides `raw` by the
+        # divisor.
         measured, returns = raw, state.running_return
         if self.mode == "return-std":
             measured, returns = self._returns(returns, raw, counted)
@@ -99,7 +101,7 @@ class Normalizer:
     def _returns(
         self, before: Float[Array, " N"], raw: Float[Array, "T N"], counted: Bool[Array, "T N"]
     ) -> tuple[Float[Array, "T N"], Float[Array, " N"]]:
-        # Not reset where an episode begins.
+        # The sum is not reset where an episode begins.
         def step(total: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
             bonus, counts = xs
             total = jnp.where(counts, self.discount * total + bonus, total)
@@ -112,9 +114,10 @@ class Normalizer:
         variance = seen.squares / jnp.maximum(seen.num, 1.0)
         if self.mode == "legacy":
             batch = self.legacy_batch
-            # √(B (σ² + (B − 1)² μ²)): one sample is counted for every B (docs/exploration.md).
+            # √(B (σ² + (B − 1)² μ²)): the result if one of every B samples is counted
+            # (docs/exploration.md).
             return jnp.sqrt(batch * (variance + (batch - 1) ** 2 * seen.mean**2)) + 1e-8
-        power = variance + seen.mean**2  # mean square; the variance is at least 1 % of it
+        power = variance + seen.mean**2  # mean square; 1 % of it is the smallest variance used
         return jnp.sqrt(jnp.maximum(variance, SMALLEST_SHARE**2 * power)) + 1e-8
 
 
@@ -135,8 +138,9 @@ def _moments_upto(before: Moments, x: Float[Array, "T N"], counted: Bool[Array, 
     num = counted.sum(1).astype(jnp.float32)
     mean = jnp.where(counted, x, 0.0).sum(1) / jnp.maximum(num, 1.0)
     squares = jnp.where(counted, (x - mean[:, None]) ** 2, 0.0).sum(1)
-    # Moments of each step's N slots, merged along T: unlike Σx² − n mean², this does not cancel.
+    # The moments of each step's N slots are merged along T. Unlike Σx² − n mean², this computation
+    # avoids cancellation.
     upto = jax.lax.associative_scan(merge, Moments(num, mean, squares))
-    # `merge` is associative, so that the moments before the rollout can be added last.
+    # `merge` is associative, so the moments from before the rollout can be merged last.
     start = Moments(*(jnp.broadcast_to(m, num.shape) for m in before))
     return merge(start, upto)

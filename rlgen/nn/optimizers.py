@@ -25,9 +25,9 @@ class AdamState(NamedTuple):
 class Optimizer:
     """Gradient descent on clipped gradients; the learning rate is an argument of each step.
 
-    Both kinds clip. Two singular derivatives are avoided: the gradient's norm is computed as
-    √(Σ g² + 1e-12), and Adam's denominator is treated as a constant, since its derivative is
-    infinite where a second moment is 0.
+    Both kinds of optimiser clip the gradient. Two singular derivatives are avoided. The gradient's
+    norm is computed as √(Σ g² + 1e-12), whose derivative is finite. Adam's denominator is treated
+    as a constant, because its derivative is infinite where a second moment is 0.
 
     Attributes:
         kind: `sgd` or `adam`.
@@ -54,7 +54,7 @@ class Optimizer:
             raise ValueError(f"optimizer.kind must be 'sgd' or 'adam', got {self.kind!r}")
         if not self.max_grad_norm >= 0:
             raise ValueError(
-                f"optimizer.max_grad_norm must be above 0, or 0 for no clipping, "
+                f"optimizer.max_grad_norm must be above 0, or 0 to disable clipping, "
                 f"got {self.max_grad_norm}"
             )
         check_numbers(self, "beta1", "beta2", least=0, below=1, owner="optimizer.")
@@ -96,8 +96,8 @@ class Optimizer:
         square = jax.tree.map(
             lambda v, g: self.beta2 * v + (1 - self.beta2) * g**2, state.square, grads
         )
-        # Applied before the root and to the stored state, so that later denominators are constants
-        # as well.
+        # The gradient is stopped before the root and in the stored state, so that the denominators
+        # of later steps are constants as well.
         square = jax.lax.stop_gradient(square)
         t = num_steps.astype(jnp.float32)
         # m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) correct the bias of zero-initialised moments.
@@ -109,10 +109,11 @@ class Optimizer:
 
 
 def clipped(grads: PyTree, max_norm: float) -> PyTree:
-    """Scale gradients down to a maximum global norm; 0 returns them unchanged."""
+    """Scale gradients down to a maximum global norm; `max_norm` 0 leaves them unchanged."""
     if max_norm == 0:
         return grads
-    # No division by the norm where it is small, and no branch: the factor is 1 up to `max_norm`.
+    # The maximum avoids a division by a small norm, without a branch. Up to `max_norm`, the factor
+    # is 1.
     scale = max_norm / jnp.maximum(global_norm(grads), max_norm)
     return jax.tree.map(lambda g: scale * g, grads)
 

@@ -1,9 +1,9 @@
 """Branches and loops that skip work, even under a `vmap` over seeds or for a subset of rows.
 
-`vmap` turns a `lax.cond` with a batched predicate into the execution of both branches and a
-selection, so that every seed would compute the update that it skips. `any_over_seeds`,
-`same_for_all_seeds` and `max_over_seeds` return one *unbatched* value for all seeds. All three are
-the identity for a single seed.
+Under `vmap`, a `lax.cond` with a batched predicate executes both branches and selects a result, so
+every seed would compute even an update that it skips. `any_over_seeds`, `same_for_all_seeds` and
+`max_over_seeds` return one *unbatched* value for all seeds. For a single seed, these three
+functions are the identity.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ def _over_seeds(together: Callable[[Array], Array]) -> Callable[[Callable], cust
         @function.def_vmap
         def _vmap(axis_size: int, in_batched: list, value: Array) -> tuple[Array, bool]:
             del axis_size
-            # Calls itself, so that a second `vmap` around the first is reduced as well. `False`:
-            # the result is not batched.
+            # `function` is called again, so that a second `vmap` around the first is reduced as
+            # well. `False` means that the result is not batched.
             return function(together(value) if in_batched[0] else value), False
 
         return function
@@ -40,19 +40,19 @@ def _over_seeds(together: Callable[[Array], Array]) -> Callable[[Callable], cust
 
 @_over_seeds(lambda predicate: predicate.any())
 def any_over_seeds(predicate: Bool[Array, ""]) -> Bool[Array, ""]:
-    """True if the predicate holds for any seed; used to skip work that no seed needs."""
+    """Return whether the predicate holds for at least one seed, so that work must be done."""
     return predicate
 
 
 @_over_seeds(lambda value: value[0])
 def same_for_all_seeds(value: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-    """Mark a value as equal for all seeds, which it must be by construction (such as a counter)."""
+    """Mark a value that is equal for all seeds by construction, such as a counter."""
     return value
 
 
 @_over_seeds(lambda number: number.max())
 def max_over_seeds(number: Int[Array, ""]) -> Int[Array, ""]:
-    """Maximum over all seeds, such as the number of loop iterations that is enough for each."""
+    """Return the maximum over all seeds, such as a number of iterations that suffices for all."""
     return number
 
 
@@ -73,14 +73,14 @@ def map_where(
     old: PyTree,
     size: int,
 ) -> PyTree:
-    """Apply `function` to the rows of `xs` where the mask is True; elsewhere keep those of `old`.
+    """Apply `function` to the rows of `xs` where the mask is True; elsewhere keep rows of `old`.
 
-    The rows are gathered into blocks of `size`, and only as many blocks are computed as needed;
-    none if the mask is False everywhere. The last block is padded with rows whose results are
-    dropped. Reverse-mode differentiation is not supported.
+    The rows are gathered into blocks of `size`, and only as many blocks are computed as needed. If
+    the mask is False everywhere, no block is computed. The last block is padded with rows whose
+    results are dropped. Reverse-mode differentiation is not supported.
 
     Args:
-        mask: rows to compute, [N].
+        mask: True for the rows to compute, [N].
         function: maps rows [size, ...] of `xs` to rows [size, ...] of `old`.
         xs: inputs, [N, ...].
         old: results for the other rows, [N, ...].
@@ -88,9 +88,11 @@ def map_where(
     """
     total = mask.shape[0]
     size = min(size, total)
-    # Shapes are static, so all N indices are sorted; the loop below decides how many are used.
+    # Shapes are static, so all N indices are sorted. The loop below decides how many of these
+    # indices are used.
     order = jnp.argsort(~mask, stable=True)  # rows to compute come first
-    # Padded to a multiple of `size`: `dynamic_slice` would shift a block that goes beyond the end.
+    # Padded to a multiple of `size`, because `dynamic_slice` would shift a block that extends
+    # beyond the end.
     order = jnp.concatenate([order, jnp.zeros(-total % size, order.dtype)])
     num = mask.sum()
 
@@ -102,7 +104,7 @@ def map_where(
         rows = jax.lax.dynamic_slice_in_dim(order, done, size)
         new = function(jax.tree.map(lambda x: x[rows], xs))
         valid = done + jnp.arange(size) < num
-        at = jnp.where(valid, rows, total)  # out of bounds is dropped
+        at = jnp.where(valid, rows, total)  # an index out of bounds is dropped
         result = jax.tree.map(lambda x, y: x.at[at].set(y, mode="drop"), result, new)
         return done + size, result
 

@@ -1,8 +1,8 @@
 """Distribution of seeds or slots over devices.
 
-If the number of seeds is a multiple of the number of devices, each device runs its own seeds and
-nothing is communicated. Otherwise the slots are split: every device plays its share of the levels,
-the parameters are replicated on all devices, and XLA inserts the sums of gradients over devices.
+If the number of seeds is a multiple of the number of devices, each device runs its own seeds
+without communication. Otherwise the slots are split: each device plays the levels of a part of the
+slots, and all devices hold the same parameters. XLA inserts the sums of gradients over devices.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ SEEDS, SLOTS = "seeds", "slots"
 
 
 def make_mesh(num_devices: int, seeds: int, num_slots: int) -> Mesh:
-    """Mesh with one axis, `seeds` if the devices divide the seeds, else `slots`.
+    """Make a mesh with one axis: `seeds` if each device gets equally many seeds, else `slots`.
 
     Raises:
         ValueError: too few devices, or their number divides neither seeds nor slots.
@@ -29,10 +29,10 @@ def make_mesh(num_devices: int, seeds: int, num_slots: int) -> Mesh:
     if num_devices > len(devices):
         raise ValueError(
             f"devices={num_devices}, but there are {len(devices)} ({devices[0].platform}); request "
-            "at most that. (The command line turns each CPU core into a device; in Python, call "
-            "jax.config.update('jax_num_cpu_devices', N) before anything else)"
+            "at most this number. (The command line turns each CPU core into a device. In Python, "
+            "call jax.config.update('jax_num_cpu_devices', N) before anything else.)"
         )
-    # Seeds are preferred, as they need no communication.
+    # A split of the seeds is preferred, because it needs no communication.
     split_seeds = seeds > 1 and seeds % num_devices == 0
     if not split_seeds and num_slots % num_devices:
         raise ValueError(
@@ -49,7 +49,7 @@ def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainSt
     Args:
         mesh: see `make_mesh`.
         states: training state of S seeds, as arrays or shapes.
-        student: its student, which determines the leaves with an axis of slots.
+        student: student of the run; it determines which leaves have an axis of slots.
     """
 
     def place(tree: PyTree, *axes: str | None) -> PyTree:
@@ -57,14 +57,14 @@ def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainSt
 
     if mesh.axis_names == (SEEDS,):
         return place(states, SEEDS)
-    # Axis 0 is the seeds, axis 1 the slots.
+    # Axis 0 is the seeds, and axis 1 is the slots.
     own = jax.tree.map(
         lambda split, part: place(part, *((None, SLOTS) if split else ())),
         per_slot(student, states.student),
         states.student,
     )
     # Any slot may read or replace any row of the sampler's buffer, so every device holds a copy of
-    # it.
+    # the sampler's state.
     return TrainState(
         student=own,
         sampler=place(states.sampler),
@@ -80,13 +80,13 @@ def per_slot(student: Student, state: PyTree) -> PyTree:
 
 def keys_shardings(mesh: Mesh) -> Keys:
     """Shardings of the keys of a run; `own` is `[S]`."""
-    # `shared` has no axis of seeds: all devices take the same decisions.
+    # `shared` has no axis of seeds, so all devices make the same decisions.
     own = PartitionSpec(SEEDS) if mesh.axis_names == (SEEDS,) else PartitionSpec()
     return Keys._make((NamedSharding(mesh, own), NamedSharding(mesh, PartitionSpec())))
 
 
 def over_seeds(mesh: Mesh, chunk: Callable[..., tuple]) -> Callable[..., tuple]:
-    """Split the seeds of a chunk of updates over the devices, each of which runs its own loop.
+    """Split the seeds of a chunk of updates over the devices; each device runs its own loop.
 
     Args:
         mesh: mesh with the axis `seeds`.
@@ -105,7 +105,8 @@ def over_seeds(mesh: Mesh, chunk: Callable[..., tuple]) -> Callable[..., tuple]:
 def over_slots(mesh: Mesh, student: Student) -> Student:
     """Return the student with its slots split over the devices.
 
-    A student with separate loops for each slot offers `Student.split_over` and splits them itself.
+    A student that has a separate loop for each slot offers `Student.split_over`. In this case the
+    student splits the slots itself.
     """
     own = student.offers(Student.split_over)
     return student.split_over(mesh) if own else SplitSlots(student, mesh)
@@ -115,8 +116,8 @@ def over_slots(mesh: Mesh, student: Student) -> Student:
 class SplitSlots(Student):
     """Student whose slots are split over a mesh; XLA places all other arrays.
 
-    The constraint is applied in every update, since the levels are resampled and the placement of
-    the initial ones does not carry over.
+    The sharding constraint is applied in every update, because levels are resampled and new levels
+    do not inherit the placement of the initial levels.
     """
 
     student: Student
@@ -157,7 +158,7 @@ class SplitSlots(Student):
         self.student.check(num_slots)
 
     def per_slot(self, state: PyTree) -> PyTree:
-        """The student's parts with an axis of slots; see `Student.per_slot`."""
+        """True for the parts of the state with an axis of slots; see `Student.per_slot`."""
         return self.student.per_slot(state)
 
     def init(self, key: Key, num_slots: int) -> PyTree:

@@ -5,9 +5,9 @@
     def test_laws():
         check_env(MyEnvironment())
 
-Each `check_…` function raises `AssertionError` with an explanation if a law is violated. It
-compiles a few small programs and takes seconds. `solve_probes` trains a learner on seven questions
-at once.
+If a law is violated, the `check_…` function raises `AssertionError` with an explanation. Each of
+these functions compiles a few small programs and takes seconds. `solve_probes` trains a learner on
+seven probe tasks at once.
 """
 
 from rlgen.testing.bonus import check_bonus

@@ -45,11 +45,11 @@ def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
     - The bonus is one finite float32 per step, and 0 where a bonus with `pairs` has no next
       observation. States keep their shapes and dtypes; metrics are finite numbers.
     - Later steps never change earlier bonuses.
-    - The bonus depends on observations, actions and visits only: rewards and values change nothing.
-    - Slots with weight 0 do not affect other slots, in the same or later rollouts.
-    - Where `first`, an episode begins as if the slot had never been played.
-    - A rollout played in parts gives the bonuses of the whole rollout, unless the bonus learns in
-      between.
+    - The bonus depends only on observations, actions and visits, not on rewards and values.
+    - Slots of weight 0 do not affect other slots, in the same or later rollouts.
+    - Where `first` is True, an episode begins as if the slot had never been played.
+    - If the bonus does not learn, a rollout that is played in parts gives the same bonuses as the
+      whole rollout.
     - Agents under `vmap` get the same bonuses as separate agents.
 
     Args:
@@ -66,7 +66,8 @@ def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
     def judge(state: PyTree, rollout: Rollout, weight: Array) -> _Judged:
         return _Judged(*bonus.apply(key_apply, state, rollout, weight))
 
-    # Three consecutive rollouts: one to fill the state, one under test, and a later one.
+    # Three consecutive rollouts: the first fills the state, the second is tested, and the third
+    # shows later effects.
     before, rollout, after = (_cut(played, k * _STEPS, (k + 1) * _STEPS) for k in range(3))
     known = judge(state, before, _ONES).state
     base = judge(known, rollout, _ONES)
@@ -74,8 +75,7 @@ def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
     _check_causal(partial(judge, known), base, rollout)
     _check_weight(partial(judge, known), judge, rollout, after)
     _check_forgetting(judge, state, before, rollout)
-    # A network that is trained between two parts changes later bonuses: for such a bonus the law
-    # need not hold.
+    # If a network is trained between two parts, later bonuses change, so this law need not hold.
     if not learns:
         _check_parts(judge, known, base, rollout)
     _check_agents(bonus, rollout)
@@ -91,8 +91,8 @@ def _play(env: LevelEnv, features: tuple[str, ...]) -> Rollout:
     @jax.jit
     def play() -> Rollout:
         level = jax.vmap(env.sample_level)(jax.random.split(key_level, 2 * _SLOTS))
-        # Short, different limits: within 16 steps every slot ends an episode, and not all at the
-        # same step.
+        # The time limits are short and differ. Within 16 steps every slot ends an episode, but not
+        # all slots end it at the same step.
         limits = jnp.minimum(level.max_steps_in_episode, 5 + jnp.arange(2 * _SLOTS))
         level = level.replace(max_steps_in_episode=limits)
         queue = jax.tree.map(lambda x: x.reshape(_SLOTS, 2, *x.shape[1:]), level)
@@ -135,17 +135,17 @@ def _check_causal(judge: Any, base: _Judged, rollout: Rollout) -> None:
 
     def other(
         x: np.ndarray,
-    ) -> np.ndarray:  # slot 0 in all slots, so that sums change, too
+    ) -> np.ndarray:  # copies slot 0 to all slots, so that sums over slots change as well
         return np.concatenate([x[: now + 1], np.repeat(x[now + 1 :, :1], _SLOTS, axis=1)])
 
-    # Row `now` is kept, since its observation is the next observation of step `now - 1`.
+    # Row `now` is kept, because its observation is the next observation of step `now - 1`.
     changed = jax.tree.map(other, rollout._replace(last_obs=()))
     last = jax.tree.map(lambda x: np.repeat(x[:, :1], _SLOTS, axis=1), rollout.last_obs)
     later = judge(changed._replace(last_obs=last), _ONES).bonus
-    # Excludes bonuses that read the future, such as normalisation by the statistics of the whole
-    # rollout.
+    # This finds bonuses that read the future, for example because they are normalised by statistics
+    # of the whole rollout.
     assert_close(later[:now], base.bonus[:now], "later steps changed earlier bonuses")
-    # Large, so that even a weak dependence exceeds the tolerance.
+    # The noise is large, so that even a weak dependence exceeds the tolerance.
     noise = np.random.default_rng(0).normal(0, 1e3, rollout.reward.shape).astype(np.float32)
     paid = {"reward": noise, "value": -noise, "next_value": 2 * noise, "log_prob": -(noise**2)}
     blind = judge(rollout._replace(**paid), _ONES).bonus
@@ -153,17 +153,19 @@ def _check_causal(judge: Any, base: _Judged, rollout: Rollout) -> None:
 
 
 def _check_weight(judge: Any, judge_from: Any, rollout: Rollout, after: Rollout) -> None:
-    """Check that a slot with weight 0 does not affect other slots, or its own next episode.
+    """Check that a slot of weight 0 affects neither other slots nor the slot's next episode.
 
     The data of slot 0, which has weight 0, is replaced up to the beginning of its last episode.
     """
     begins = np.flatnonzero(np.asarray(rollout.first[:, 0]))
-    assert begins.size, "no episode began within 16 steps, whose limit is 5"
+    assert begins.size, (
+        "no episode began in slot 0 within 16 steps, although its limits are 5 and 6"
+    )
     start = int(begins[-1])
     weight = np.array([0, *[1] * (_SLOTS - 1)], np.float32)
 
     def spoil(x: np.ndarray) -> np.ndarray:
-        # Data of slot 1, which are valid observations, in contrast to noise.
+        # Replaced by the data of slot 1, because noise would not be a valid observation.
         slot = np.concatenate([x[:start, 1:2], x[start:, :1]])
         return np.concatenate([slot, x[:, 1:]], axis=1)
 
@@ -176,14 +178,14 @@ def _check_weight(judge: Any, judge_from: Any, rollout: Rollout, after: Rollout)
     # Shared counts, running statistics and networks would carry the difference into later rollouts.
     assert_close(then, right, f"{sentence} in a later rollout")
     sentence = "an episode's observations changed a bonus of the slot's next episode"
-    # From `start` on, slot 0 has the same data in both rollouts, and a new episode clears its
-    # memory.
+    # From step `start`, slot 0 has the same data in both rollouts, and the episode that begins
+    # there clears the memory of the slot.
     assert_close(changed.bonus[start:, 0], plain.bonus[start:, 0], sentence)
 
 
 def _check_forgetting(judge: Any, state: PyTree, before: Rollout, rollout: Rollout) -> None:
-    """Check that a rollout with weight 0 affects nothing but the slots' current episodes."""
-    # All episodes begin again, so that no memory of the earlier rollout may remain.
+    """Check that a rollout of weight 0 affects nothing except the slots' current episodes."""
+    # Every slot begins a new episode, so no memory of the earlier rollout may remain.
     first = rollout.first | (np.arange(_STEPS) == 0)[:, None]
     begun = rollout._replace(first=first)
     seen = judge(state, before, 0 * _ONES).state
@@ -192,7 +194,7 @@ def _check_forgetting(judge: Any, state: PyTree, before: Rollout, rollout: Rollo
 
 
 def _check_parts(judge: Any, state: PyTree, base: _Judged, rollout: Rollout) -> None:
-    """Check that a rollout in parts of `_PART` steps has the bonuses of the whole rollout."""
+    """Check that a rollout in parts of `_PART` steps gets the bonuses of the whole rollout."""
     parts = []
     for start in range(0, _STEPS, _PART):
         judged = judge(state, _cut(rollout, start, start + _PART), _ONES)
@@ -203,11 +205,14 @@ def _check_parts(judge: Any, state: PyTree, base: _Judged, rollout: Rollout) -> 
 
 
 def _check_agents(bonus: Bonus, rollout: Rollout) -> None:
-    """Check two agents under `vmap`; the second has the first one's slots in another order."""
+    """Check that two agents under `vmap` get the same bonuses as separate agents.
+
+    The second agent has the slots of the first agent in another order.
+    """
     rollout = _cut(rollout, 0, _PART)
     keys = jax.random.split(jax.random.key(2), 2)
-    # Different data for each agent: with equal data, agents that mix their states would go
-    # unnoticed.
+    # The agents have different data, because with equal data it would go unnoticed if the states of
+    # the agents were mixed.
     both = [rollout, jax.tree.map(lambda x: np.roll(x, 1, axis=1), rollout)]
 
     @jax.jit

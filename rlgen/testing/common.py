@@ -1,4 +1,4 @@
-"""Shared by the laws: comparisons of pytrees, and synthetic data."""
+"""Helper functions of the laws: comparisons of pytrees, and synthetic data."""
 
 import dataclasses
 import difflib
@@ -12,9 +12,9 @@ from rlgen.types import NEW, PyTree, Rollout, Slots
 
 
 def assert_component(component: object, base: type) -> None:
-    """Check that a component subclasses `base` and misspells none of its names.
+    """Check that a component subclasses `base` and misspells no name that `base` declares.
 
-    A misspelt optional method would otherwise be treated as missing.
+    Without this check, a misspelt optional method would be treated as missing.
     """
     kind = type(component)
     assert isinstance(component, base), f"{kind.__name__} is not a {base.__name__}"
@@ -25,7 +25,7 @@ def assert_component(component: object, base: type) -> None:
     fields = dataclasses.fields(component) if dataclasses.is_dataclass(component) else ()
     right = {*known, *(field.name for field in fields)}
     for name in (x for x in own if not x.startswith("_") and x not in right):
-        # Other public names are allowed; only names that resemble one of the base class are
+        # Other public names are allowed. Only a name that resembles a name of the base class is
         # suspicious.
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
         assert not near, (
@@ -37,7 +37,7 @@ def assert_component(component: object, base: type) -> None:
 def assert_same(tree: PyTree, expected: PyTree, sentence: str) -> None:
     """Check that two trees are equal bit for bit, where NaN equals itself.
 
-    The error shows the sentence and the first leaf that differs.
+    The error message shows `sentence` and the first leaf that differs.
     """
     assert_shapes(tree, expected, sentence)
     for path, x, y in _pairs(tree, expected):
@@ -45,7 +45,7 @@ def assert_same(tree: PyTree, expected: PyTree, sentence: str) -> None:
 
 
 def assert_close(tree: PyTree, expected: PyTree, sentence: str, tolerance: float = 1e-5) -> None:
-    """Check that floats agree to a relative and absolute tolerance and all other leaves exactly."""
+    """Check that floats agree to a relative and absolute tolerance, and other leaves exactly."""
     assert_shapes(tree, expected, sentence)
     for path, x, y in _pairs(tree, expected):
         if np.issubdtype(x.dtype, np.inexact):
@@ -67,7 +67,7 @@ def assert_shapes(tree: PyTree, expected: PyTree, sentence: str) -> None:
 
 def differs(x: PyTree, y: PyTree) -> bool:
     """Return whether any bit of any leaf differs."""
-    # As bytes, NaN equals itself, and 0.0 differs from -0.0.
+    # In a comparison of bytes, NaN equals itself, and 0.0 differs from -0.0.
     return any(x.tobytes() != y.tobytes() for _, x, y in _pairs(x, y))
 
 
@@ -80,7 +80,8 @@ def random_rollout(seed: int, num_steps: int, num_slots: int, levels_per_slot: i
     done = terminated | truncated
     ended_before = np.concatenate([np.zeros((1, num_slots), int), done.cumsum(0)[:-1]])
     value, after = rng.normal(size=(2, *shape))
-    # The next row's value, except after a truncation: the next row is of another episode.
+    # The value in the next row, except after a truncation, where the next row belongs to another
+    # episode.
     next_value = np.where(truncated, after, np.concatenate([value[1:], after[-1:]]))
     return Rollout(
         obs=jnp.asarray(rng.normal(size=(*shape, 4)), jnp.float32),

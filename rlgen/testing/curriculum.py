@@ -1,4 +1,7 @@
-"""Laws that samplers and scores must satisfy; see `rlgen.testing`."""
+"""Laws that samplers and scores must satisfy; see `rlgen.testing`.
+
+A slot keeps its levels for one or more updates, its *tenancy*, during which the slot is *busy*.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +24,14 @@ from rlgen.types import MUTANT, NEW, Keys, LifetimeResults, Outcome, PyTree, Rol
 def check_sampler(
     sampler: Sampler, num_slots: int = 4, levels_per_slot: int = 2, memory: PyTree = 0.0
 ) -> None:
-    """Check that a sampler keeps busy slots and shapes, and replays only observed levels.
+    """Check that a sampler changes no busy slot and no shape, and replays only observed levels.
 
-    Runs 24 updates with random scores; in each, half of the slots end their tenancy on average.
+    Runs 24 updates with random scores; each update ends half of the tenancies on average.
 
     - Busy slots are returned unchanged, bit for bit.
     - States and slots keep their structure, shapes and dtypes, so that updates can be scanned.
     - Rows lie in -1 .. `capacity` - 1; weights are finite and 0 or more.
-    - A level with a row was observed before, with a score, or belongs to the sampler's finite set.
+    - A level with a row was scored before, or belongs to the sampler's finite set.
 
     Args:
         sampler: sampler to check.
@@ -45,7 +48,7 @@ def check_sampler(
     @jax.jit
     def update(key: Array, state: PyTree, slots: Slots, free: Array) -> tuple:
         key_sampler, key_score, key_done = jax.random.split(key, 3)
-        keys = Keys(key_sampler, key_sampler)  # one seed: own and shared need not differ
+        keys = Keys(key_sampler, key_sampler)  # may be equal, since there is only one seed
         proposed, slots = sampler.propose(keys, state, slots, free)
         score = jax.random.uniform(key_score, slots.buffer_index.shape)
         done = jax.random.bernoulli(key_done, 0.5, free.shape)
@@ -71,7 +74,7 @@ def check_sampler(
 
 
 def _first_slots(sampler: Sampler, shape: tuple[int, int], memory: PyTree) -> Slots:
-    """Slots that hold the example level everywhere."""
+    """Slots whose levels are all the example level."""
     level = jax.tree.map(
         lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), sampler.example_level()
     )
@@ -79,7 +82,7 @@ def _first_slots(sampler: Sampler, shape: tuple[int, int], memory: PyTree) -> Sl
 
 
 def _evidence(num_slots: int, levels_per_slot: int) -> Outcome:
-    """Synthetic outcome of two learners, with the episode statistics of the first."""
+    """Synthetic outcome of two learners, with the episode statistics of the first learner."""
     played = random_rollout(0, 24, num_slots, levels_per_slot)
     rollout = jax.tree.map(lambda x: jnp.stack([x, x]), played)
     stats = episodes(played, levels_per_slot, played.terminated)
@@ -127,7 +130,7 @@ def check_score(score: Score, levels_per_slot: int = 2, population: int = 2) -> 
     assert_shapes(memory, slots.score_state, "the memories of levels")
 
     order = np.array([3, 0, 5, 1, 4, 2])
-    # The carry has other axes than [P, T, N] and is put back; scores do not read it.
+    # The carry has axes other than [P, T, N], so it is not reordered; scores do not read it.
     moved = rollout._replace(carry=())
     moved = jax.tree.map(lambda x: x[:, :, order], moved)._replace(carry=rollout.carry)
     slots_moved, lives_moved, expected = jax.tree.map(
@@ -135,7 +138,8 @@ def check_score(score: Score, levels_per_slot: int = 2, population: int = 2) -> 
     )
     judged = judge(slots_moved, moved, lives_moved)
     assert_close(judged, expected, "scores depend on the order of the slots")
-    # Bit for bit, as a score that reads only extrinsic data is the same computation with any bonus.
+    # Compared bit for bit, because a score that reads only extrinsic data does the same computation
+    # for any bonus.
     curious = rollout._replace(bonus=rollout.bonus + 7.0)
     assert_same(judge(slots, curious, lifetimes), (value, memory), "a bonus changed a score")
 
@@ -162,7 +166,7 @@ def _levels(score: Score, num_slots: int, levels_per_slot: int) -> PyTree:
 def _check_proposed(slots: Slots, observed: set[bytes], capacity: int | None) -> None:
     row, weight, origin = (np.asarray(x) for x in (slots.buffer_index, slots.weight, slots.origin))
     assert (row >= -1).all(), f"row {row.min()} is below -1"
-    assert capacity is None or (row < capacity).all(), f"row {row.max()} of {capacity}"
+    assert capacity is None or (row < capacity).all(), f"row {row.max()} >= {capacity}"
     assert np.isfinite(weight).all() and (weight >= 0).all(), f"weights {weight}"
     assert ((origin >= NEW) & (origin <= MUTANT)).all(), f"origins {origin}"
     for n, r in np.argwhere(row >= 0).tolist():
@@ -171,5 +175,6 @@ def _check_proposed(slots: Slots, observed: set[bytes], capacity: int | None) ->
 
 
 def _bytes(level: PyTree, n: int, r: int) -> bytes:
-    # By content, because the number of a row does not show that it holds an observed level.
+    # Levels are compared by content, because the number of a row does not show whether the level in
+    # the row was observed.
     return b"".join(np.asarray(x)[n, r].tobytes() for x in jax.tree.leaves(level))

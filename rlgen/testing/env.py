@@ -26,7 +26,7 @@ from rlgen.types import PyTree
 
 
 class _Walk(NamedTuple):
-    """A random episode, [S, ...]; its last step is repeated after its end, with reward 0."""
+    """A random episode, [S, ...]; after its end, the last step is repeated with reward 0."""
 
     obs: PyTree
     state: PyTree
@@ -41,15 +41,15 @@ def check_env(
 ) -> None:
     """Check that an environment is a pure function of keys and levels and fulfils its interface.
 
-    - The environment is a `LevelEnv`, and none of its methods is a misspelt optional one.
+    - The environment is a `LevelEnv`, and none of its methods is a misspelt optional method.
     - Equal instances compare equal and have equal hashes, so that they share compiled programs.
     - Different keys give different levels; the same key gives the same level.
     - Observations lie in the observation space; states and observations never change shape or
       dtype.
     - The reward is a scalar; `terminated` and `is_truncated` are one flag each.
-    - The same keys give the same episode, alone or in a batch.
+    - The same keys give the same episode, whether it is played alone or in a batch.
     - No episode continues beyond its level's `max_steps_in_episode`.
-    - gymnax's own `step` runs and has the same shapes.
+    - gymnax's own `step` runs, and its results have the shapes of `reset_env`.
     - The optional methods that the environment has (see `rlgen.protocols.OPTIONAL_METHODS`) fulfil
       their own laws.
 
@@ -57,7 +57,7 @@ def check_env(
         env: environment to check.
         num_steps: length of the random episodes; ideally above the time limit.
         num_levels: number of random levels.
-        one_level: True if the family consists of a single level, which every key then gives.
+        one_level: True if the family consists of a single level, so that every key gives it.
     """
     assert_component(env, LevelEnv)
     _check_equality(env)
@@ -81,12 +81,12 @@ def _check_equality(env: Any) -> None:
         traces.append(env)
         return env.sample_level(key)
 
-    # A static argument of jit: equal environments must share one trace.
+    # `env` is a static argument of jit, so equal environments must share one trace.
     twin = copy.deepcopy(env)
     assert twin == env and hash(twin) == hash(env), "two equal environments do not compare equal"
     for each in (env, twin):
         sample(each, jax.random.key(0))
-    assert len(traces) == 1, "an equal second environment was compiled again"
+    assert len(traces) == 1, "a second environment that equals the first was compiled again"
 
 
 def _check_levels(env: LevelEnv, keys: Array, level: PyTree, one_level: bool) -> None:
@@ -94,7 +94,10 @@ def _check_levels(env: LevelEnv, keys: Array, level: PyTree, one_level: bool) ->
     assert_same(alone, _row(level, 1), "the same key gave different levels alone and in a batch")
     if not one_level:
         same = all(not differs(_row(level, i), alone) for i in range(len(keys)))
-        assert not same, f"{len(keys)} keys gave the same level; pass one_level=True if it is one"
+        assert not same, (
+            f"{len(keys)} keys gave the same level; if the family has only one level, pass "
+            "one_level=True"
+        )
 
 
 def _check_shapes(env: Any, level: PyTree) -> None:
@@ -116,18 +119,19 @@ def _check_shapes(env: Any, level: PyTree) -> None:
 
 def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _Walk:
     walk = partial(_walk, env, num_steps)
-    # Close, not bit for bit: a batched program may add floats in another order.
+    # Compared within a tolerance, because a batched program may add floats in another order.
     walks = jax.jit(jax.vmap(walk))(keys, level)
     alone = jax.jit(walk)
     for i in range(2):
         sentence = "an episode played alone differs from the same one in a batch"
         assert_close(alone(keys[i], _row(level, i)), _row(walks, i), sentence)
     limit = np.asarray(level.max_steps_in_episode)
-    # Steps up to and including the first with `done`; `num_steps` + 1 if the episode did not end.
+    # Number of steps up to and including the first with `done`, or `num_steps` + 1 if no step is
+    # done.
     length = (~np.asarray(walks.done)).sum(1) + 1
-    # Only levels whose limit lies within the walk can violate it.
+    # Only episodes whose time limit lies within the walk can be checked.
     assert (length <= limit)[limit <= num_steps].all(), "an episode continued after the time limit"
-    # Row t of a walk is the state after t + 1 steps.
+    # Row t of a walk describes the state after t + 1 steps.
     early = np.asarray(walks.at_limit & ~walks.terminated) & (
         np.arange(1, num_steps + 1) < limit[:, None]
     )
@@ -147,8 +151,8 @@ def _walk(env: LevelEnv, num_steps: int, key: Array, level: PyTree) -> _Walk:
         obs, state, reward, terminated, _ = env.step_env(key_step, walk.state, action, level)
         at_limit = env.is_truncated(state, level)
         new = _Walk(obs, state, reward, terminated, at_limit, terminated | at_limit)
-        # Frozen after the end, as `step_env` need not be defined there; with reward 0, a sum over
-        # the walk is the return.
+        # After the end of the episode the walk is frozen, because `step_env` need not be defined
+        # there. The reward is 0 there, so that the sum over the walk is the return.
         walk = tree_where(walk.done, walk._replace(reward=jnp.zeros_like(reward)), new)
         return walk, walk
 
@@ -187,8 +191,8 @@ def _check_hash(env: Any, level: PyTree, walks: _Walk) -> None:
     assert hashes.dtype == np.uint32 and hashes.shape[1:] == (2,), "level_hash is not uint32[2]"
     contents = [_bytes(_row(level, i)) for i in range(len(hashes))]
     if len(set(contents)) > 1:
-        # Only this much: an environment may hash fewer fields, so that some different levels count
-        # as equal.
+        # Two different hashes are enough, because an environment may leave fields out of the hash,
+        # so that some different levels count as equal.
         assert len({x.tobytes() for x in hashes}) > 1, "different levels have equal hashes"
 
 
@@ -200,8 +204,8 @@ def _check_solve(env: Any, level: PyTree, walks: _Walk) -> None:
     assert (solution.optimal_return[unsolvable] == 0).all(), "an unsolvable level has a return"
     assert (solution.steps[solution.solvable] > 0).all(), "a solvable level has optimal steps < 1"
     total, length = np.asarray(walks.reward).sum(1), (~np.asarray(walks.done)).sum(1) + 1
-    # Solved episodes alone are compared: the fewest steps and the optimum hold for an episode that
-    # solves the level.
+    # Only solved episodes are compared, because the optimal steps and the optimal return refer to
+    # episodes that solve the level.
     solved = np.asarray(walks.terminated)[:, -1] & (total > 0)
     assert not (solved & unsolvable).any(), "a random episode solved an unsolvable level"
     assert (length >= solution.steps)[solved].all(), "a random episode was faster than the optimum"
@@ -210,7 +214,7 @@ def _check_solve(env: Any, level: PyTree, walks: _Walk) -> None:
 
 
 def _check_labels(env: Any, level: PyTree, walks: _Walk) -> None:
-    """Check the form of labelled states, and that best actions exist iff a level is solvable."""
+    """Check the form of labelled states, and that exactly the solvable levels have best actions."""
 
     def label(key: Array, level: PyTree) -> PyTree:
         state, best = env.labelled_states(key, level, 4)
@@ -222,18 +226,22 @@ def _check_labels(env: Any, level: PyTree, walks: _Walk) -> None:
     assert_shapes(
         state,
         jax.tree.map(lambda x: x[:, :4], walks.state),
-        "a labelled state differs from the environment's",
+        "a labelled state differs in form from a state of an episode",
     )
     assert_shapes(
         obs,
         jax.tree.map(lambda x: x[:, :4], walks.obs),
         "the observation of a labelled state differs in form",
     )
-    assert best.shape[2] == env.num_actions and best.dtype == bool, f"best actions are {best.dtype}"
+    assert best.shape[2] == env.num_actions and best.dtype == bool, (
+        f"best actions are {best.dtype}{list(best.shape)}, not one flag for each action"
+    )
     if registry.has(env, LevelEnv.solve):
         solvable = np.asarray(jax.jit(jax.vmap(env.solve))(level).solvable)
         known = np.asarray(best).any((1, 2))
-        assert (known == solvable).all(), "best actions must exist exactly for solvable levels"
+        assert (known == solvable).all(), (
+            "best actions must exist if and only if a level is solvable"
+        )
 
 
 def _check_mutate(env: Any, level: PyTree, walks: _Walk) -> None:
@@ -241,7 +249,7 @@ def _check_mutate(env: Any, level: PyTree, walks: _Walk) -> None:
     mutate = jax.jit(lambda key, level: env.mutate_levels(key, level, 4))
     child = mutate(key, level)
     assert_shapes(child, level, "a mutant differs in form from its parent")
-    # Over all levels together, since an edit may have no effect on a single level.
+    # All levels are compared together, because an edit may have no effect on a single level.
     assert differs(child, level), "four edits changed no level"
     assert differs(child, mutate(other, level)), "another key gave the same edits"
 
@@ -253,14 +261,14 @@ def _check_features(env: Any, level: PyTree, walks: _Walk) -> None:
 
 
 def _check_unpack(env: Any, level: PyTree, walks: _Walk) -> None:
-    """Check that `unpack` gives floats and does not depend on leading axes."""
+    """Check that `unpack` returns floats and does not depend on leading axes."""
     batched = jax.jit(env.unpack)(walks.obs)
     for path, x in jax.tree_util.tree_leaves_with_path(batched):
         float_ = jnp.issubdtype(x.dtype, jnp.floating)
         assert float_, f"unpack gives {x.dtype} at {jax.tree_util.keystr(path)}, not floats"
     one = jax.jit(env.unpack)(jax.tree.map(lambda x: x[0, 0], walks.obs))
     expected = jax.tree.map(lambda x: x[0, 0], batched)
-    assert_same(one, expected, "unpack of one observation differs from that of many")
+    assert_same(one, expected, "unpack of one observation differs from unpack of many")
 
 
 def _check_success(env: Any, level: PyTree, walks: _Walk) -> None:
@@ -292,17 +300,20 @@ def _check_presets(env: Any, level: PyTree, walks: _Walk) -> None:
 def _check_ladder(env: Any, level: PyTree, walks: _Walk) -> None:
     """Check that agents of the environment can play the levels of its ladder.
 
-    Suites are looked up but not built, since some take long; `rlgen ladder` checks them.
+    Suites are looked up but not built, because building some of them takes long. `rlgen ladder`
+    checks the suites.
     """
     suites = env.suites()
     for name, shift in env.ladder().items():
-        assert bool(shift.suite) != bool(shift.fields), f"{name} of the ladder: suite or fields"
+        assert bool(shift.suite) != bool(shift.fields), (
+            f"{name} of the ladder must have either a suite or changed fields"
+        )
         known = not shift.suite or shift.suite in suites
         assert known, f"{name} of the ladder names the suite {shift.suite}, which does not exist"
         if shift.suite:
             continue
-        # Agents must be able to play the shifted levels: equal actions, and observations equal in
-        # form.
+        # Agents must be able to play the shifted levels, so the actions must be equal, and the
+        # observations must be equal in form.
         other = replace(env, **shift.fields)
         assert other.num_actions == env.num_actions, f"{name} of the ladder has different actions"
         sentence = f"{name} of the ladder has different observations"

@@ -20,18 +20,19 @@ from rlgen.types import PyTree, Rollout
 
 
 def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps: int = 8) -> None:
-    """Check that a learner respects slot weights, trains all its parameters and re-runs exactly.
+    """Check that a learner respects slot weights, trains all parameters and reproduces rollouts.
 
-    - If no slot has weight, the state does not change, bit for bit, including moments and counters.
-    - The data of slots with weight 0 does not affect the update, bit for bit.
-    - An update changes every array of the parameters (`state.params`, or the whole state).
-    - `network.unroll` from the stored carries reproduces the log-probabilities and values recorded
-      while acting, if the learner has a network.
+    - If all slots have weight 0, the state does not change, bit for bit; this includes moments and
+      counters.
+    - The data of slots of weight 0 does not affect the update, bit for bit.
+    - An update changes every array of `state.params`, or of the state if it has no `params`.
+    - If the learner has a network, `network.unroll` from the stored carries reproduces the
+      log-probabilities and values that were recorded while acting.
 
     Args:
         env: environment that the learner supports.
         learner: learner to check.
-        num_slots: number of slots; even.
+        num_slots: number of slots, an even number.
         num_steps: T; ideally long enough for the ends of several episodes.
     """
     assert_component(learner, Learner)
@@ -44,25 +45,25 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     free = jnp.ones(num_slots, bool)
 
     run = jax.jit(lambda state, slots: student.run(key_run, state, slots, free))
-    # Moments and counters included: an optimiser step on a zero gradient would still change them.
+    # Includes moments and counters, which an optimiser step on a zero gradient would change.
     skipped, _, _ = run(state, slots._replace(weight=jnp.zeros(num_slots)))
     assert_same(skipped, state, "an update without any weight changed the student's state")
     learned, outcome, metrics = run(state, slots)
-    # Finds parameters that no loss reaches, such as a critic whose gradient is always 0.
+    # This finds parameters that no loss reaches, such as a critic whose gradient is always 0.
     _refuse_still(state.learner, learned.learner)
     for name, value in metrics.items():
         assert np.isfinite(value).all(), f"metric {name} is {value} after an ordinary update"
 
-    # Without the axis of the population, which has one learner.
+    # The axis of the population, which has one learner, is dropped.
     played = jax.tree.map(lambda x: x[0], outcome.rollout)
     one = jax.tree.map(lambda x: x[0], state.learner)
     update = jax.jit(lambda rollout, weight: learner.update(key_learn, one, rollout, weight)[0])
     half = jnp.arange(num_slots) % 2.0  # weights 0, 1, 0, 1, ...
-    # Bit for bit: with weight 0 the data must not even contribute to a normalisation constant.
+    # Bit for bit, since data of weight 0 must not even affect a normalisation constant.
     spoilt, ones = _spoil(played, half == 0), jnp.ones(num_slots)
     sentence = "the data of a slot of weight 0 affected the update"
     assert_same(update(spoilt, half), update(played, half), sentence)
-    # The counterpart: a learner that ignores all rewards would pass the law above.
+    # The converse, because a learner that ignores all rewards would pass the check above.
     heard = differs(update(spoilt, ones), update(played, ones))
     assert heard, "the rewards of a slot of weight 1 did not affect the update"
     if isinstance(getattr(learner, "network", None), Network):  # not all learners have one
@@ -77,10 +78,11 @@ def check_fields_matter(
 ) -> None:
     """Check that every hyperparameter of a learner and its network changes the compiled program.
 
-    A field without effect on its own must have an effect together with one toggled Boolean option.
+    If a field alone has no effect, it must have an effect when one Boolean option is toggled.
 
     Args:
-        env: environment for which all fields can matter (with an image, for a convolution).
+        env: environment in which all fields can matter. For example, the fields of a convolution
+            matter only if the observation contains an image.
         learner: learner to check.
         unused: names of fields that cannot matter here.
         covered: returns True for a component whose fields are checked elsewhere and skipped here.
@@ -95,14 +97,14 @@ def check_fields_matter(
         changed = _set(learner, path, _other(learner, path, value))
         if program(changed) != base:
             continue
-        # With an option toggled, say one that switches on the loss term that the field scales.
+        # Toggle one option at a time, which may switch on the loss term that the field scales.
         beside = ((_set(changed, *option), _set(learner, *option)) for option in options)
         matters = any(program(with_it) != program(without) for with_it, without in beside)
         assert matters, f"{type(learner).__name__}.{'.'.join(path)} changes nothing"
 
 
 def _refuse_still(before: PyTree, after: PyTree) -> None:
-    """Raise if an update left a parameter array unchanged."""
+    """Raise `AssertionError` if an update left a parameter array unchanged."""
     before, after = (getattr(state, "params", state) for state in (before, after))
     for (path, x), y in zip(
         jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
@@ -120,7 +122,7 @@ def _spoil(played: Rollout, where: Array) -> Rollout:
 
 
 def _check_rerun(env: LevelEnv, learner: Any, params: PyTree, played: Rollout) -> None:
-    """Check that each part of a rollout, re-run from its stored carry, is as recorded."""
+    """Check that re-running each part of a rollout from its stored carry gives the same results."""
     num_steps = played.reward.shape[0]
     length = learner.bptt_steps or num_steps
 
@@ -132,8 +134,8 @@ def _check_rerun(env: LevelEnv, learner: Any, params: PyTree, played: Rollout) -
         def one(carry: PyTree, obs: PyTree, first: Array) -> tuple:
             return learner.network.unroll(env, params, carry, obs, first)[1:]
 
-        # One call per part of L steps, [T / L, L, N, ...]: exactly what a learner with truncated
-        # gradients does.
+        # One call for each part of L steps, [T / L, L, N, ...], as in a learner with truncated
+        # gradients.
         logits, value = jax.vmap(one)(
             played.carry, jax.tree.map(parts, played.obs), parts(played.first)
         )
@@ -148,19 +150,19 @@ def _check_rerun(env: LevelEnv, learner: Any, params: PyTree, played: Rollout) -
 
 
 class _Programs(NamedTuple):
-    """Map a learner to the program of its update as text, without memory addresses."""
+    """Function that returns the program of a learner's update as text, without memory addresses."""
 
     env: LevelEnv
-    known: dict  # shapes of state and rollout by the fields that may change them: all but floats
+    known: dict  # shapes of state and rollout, by the values of all fields except floats
 
     def __call__(self, learner: Any) -> str:
-        # Floats do not affect shapes, and tracing a rollout for each of them would dominate the
-        # test.
+        # Floats do not affect shapes. Tracing a rollout for each changed float would take most of
+        # the time of the check.
         fields = tuple(field for field in _fields(learner) if not isinstance(field[1], float))
         if fields not in self.known:
             self.known[fields] = jax.eval_shape(partial(self._play, learner))
         state, played = self.known[fields]
-        # Traced, not compiled. The text includes shapes, which may be all that differs.
+        # Traced, not compiled. The text includes shapes, which may be the only difference.
         update = jax.make_jaxpr(learner.update)(jax.random.key(0), state, played, jnp.ones(8))
         return re.sub(r"0x[0-9a-f]+", "", f"{state}{played}{update}")
 
@@ -172,7 +174,7 @@ class _Programs(NamedTuple):
 
 
 def _fields(component: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple, object]]:
-    """Paths and values of all plain fields, including those of nested dataclasses."""
+    """Paths and values of all plain fields, including the fields of nested dataclasses."""
     for field in dataclasses.fields(component):
         value = getattr(component, field.name)
         if field.name == "env" or not field.metadata.get("config", True):

@@ -1,10 +1,12 @@
 """Probe environments of a few steps with known answers, which isolate errors in a learner.
 
-A single environment poses all questions; the level selects one. One compiled program can therefore
-train a learner on each question in parallel.
+A *question* is a small task that tests one capability of a learner, such as discounting. The
+correct values and actions are known. A level contains all parameters of its question, and levels of
+all questions are played in the same environment. One compiled program can therefore train a learner
+on all questions in parallel.
 
-Source: the idea goes back to Jones, 2021, "Debugging reinforcement learning systems"; memory and
-time limits are added here.
+Source: the idea goes back to Jones, 2021, "Debugging reinforcement learning systems"; the questions
+about memory and time limits are added here.
 """
 
 from collections.abc import Callable
@@ -22,23 +24,27 @@ from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree, Rollout
 
 ONE, CUE, ACTION, MATCH = 0, 1, 2, 3
-"""Rewards: 1; the cue's sign; 1 for action 0, else -1; 1 if the action equals the cue, else -1."""
+"""Kinds of reward.
+
+`ONE`: always 1. `CUE`: 1 for cue 1, -1 for cue 0. `ACTION`: 1 for action 0, -1 for action 1.
+`MATCH`: 1 if the action equals the cue, -1 otherwise.
+"""
 
 _ENDLESS = 1_000_000  # steps; never reached
 
 
-@no_type_check  # JAX also builds it with leaves that are not arrays
+@no_type_check  # JAX also builds this class with leaves that are not arrays
 @struct.dataclass
 class ProbeLevel:
     """Parameters of one question, and the cue."""
 
     max_steps_in_episode: Int[Array, ""]  # time limit in steps
-    num_steps: Int[Array, ""]  # the episode terminates with this step
+    num_steps: Int[Array, ""]  # number of steps after which the episode terminates
     cue: Int[Array, ""]  # 0 or 1
     cue_steps: Int[Array, ""]  # the cue is shown in the first `cue_steps` steps
-    time_seen: Bool[Array, ""]  # whether the observation marks the first step
-    paid_last: Bool[Array, ""]  # reward at step `num_steps` only, not at every step
-    paid_for: Int[Array, ""]  # ONE, CUE, ACTION or MATCH
+    time_seen: Bool[Array, ""]  # True if the observation marks the first step
+    paid_last: Bool[Array, ""]  # True: reward at the last step only; False: at every step
+    paid_for: Int[Array, ""]  # kind of reward: ONE, CUE, ACTION or MATCH
 
 
 @no_type_check
@@ -60,8 +66,9 @@ class _Question(NamedTuple):
     paid_for: int = ONE
 
 
-# Ordered so that the first unsolved question locates the error: each tests one more capability.
-# Episodes of 1, 2, 3 or 4 steps divide the 12 steps of an update in `solve_probes`.
+# Each question tests one more capability than the questions before it, so the first unsolved
+# question locates the error. The episode lengths 1, 2, 3 and 4 divide the 12 steps of an update in
+# `solve_probes`.
 _QUESTIONS = {
     "constant": _Question(),
     "value-from-obs": _Question(cue_steps=1, paid_for=CUE),
@@ -78,18 +85,19 @@ PROBES = tuple(_QUESTIONS)
 
 @dataclass(frozen=True)
 class Probe(LevelEnv, abstract=True):
-    """Environment that poses one question; its levels differ in the cue, 0 or 1.
+    """Environment whose levels pose one question and differ in the cue, 0 or 1.
 
-    - `constant`: one step, reward 1. Tests whether the value is learned at all.
-    - `value-from-obs`: one step, the reward is the sign of the cue. Tests whether the value depends
-      on the observation.
-    - `discount`: two steps, reward 1 at the second. Tests whether the value of the first step is
-      discounted.
-    - `policy`: one step, reward 1 for action 0 and -1 for action 1. Tests whether the policy is
+    - `constant`: one step with reward 1. Tests whether the value is learned at all.
+    - `value-from-obs`: one step with reward 1 for cue 1 and -1 for cue 0. Tests whether the value
+      depends on the observation.
+    - `discount`: two steps, with reward 1 at the second step. Tests whether the value of the first
+      step is discounted.
+    - `policy`: one step with reward 1 for action 0 and -1 for action 1. Tests whether the policy is
       learned at all.
-    - `policy-from-obs`: one step, reward 1 for the action shown by the cue, else -1. Tests whether
-      the policy depends on the observation.
-    - `memory`: four steps; the cue is shown at the first and the action is rewarded at the last.
+    - `policy-from-obs`: one step with reward 1 if the action equals the cue and -1 otherwise. Tests
+      whether the policy depends on the observation.
+    - `memory`: four steps. The cue is shown at the first step, and the last step has reward 1 if
+      its action equals the cue and -1 otherwise. Tests whether the learner remembers the cue.
     - `time-limit`: reward 1 at every step of an endless episode, truncated after three steps. Tests
       whether the value is bootstrapped at the time limit.
 
@@ -117,7 +125,7 @@ class Probe(LevelEnv, abstract=True):
         return _level(_QUESTIONS[self.question], jnp.int32(0))
 
     def sample_level(self, key: Key) -> ProbeLevel:
-        """Sample a level: a random cue."""
+        """Sample a level with a random cue."""
         return _level(_QUESTIONS[self.question], jax.random.randint(key, (), 0, 2))
 
     def reset_env(self, key: Key, params: ProbeLevel) -> tuple[Float[Array, "4"], ProbeState]:
@@ -140,7 +148,7 @@ class Probe(LevelEnv, abstract=True):
     def observe(
         self, key: Key, state: ProbeState, action: Array | int | None, params: ProbeLevel
     ) -> Float[Array, "4"]:
-        """Return the one-hot cue while it is shown, the first-step flag, and a constant 1."""
+        """Return the one-hot cue (0 while it is hidden), the first-step flag and a constant 1."""
         del key, action
         cue = jax.nn.one_hot(params.cue, 2) * (state.time < params.cue_steps)
         start = params.time_seen & (state.time == 0)
@@ -168,22 +176,23 @@ def _level(question: _Question, cue: Int[Array, ""]) -> ProbeLevel:
 
 
 class Answer(NamedTuple):
-    """A learner's values and mean reward on one probe question, with the correct values."""
+    """Values and mean reward of a trained learner on one question, and the correct values."""
 
     value: Float[Array, "cue S"]  # at each step; for `time-limit`, mean over steps
     right_value: Float[Array, "cue S"]
-    reward: float  # mean reward at the last step; 1 is correct, 0 is chance
-    asks_action: bool  # whether the reward depends on the action
+    reward: float  # mean reward at the last step; if actions matter, 1 is correct and 0 is chance
+    asks_action: bool  # True if the reward depends on the action
 
     @property
     def solved(self) -> bool:
-        """True if the values are correct to 0.15 and the actions are correct in 95 % of episodes.
+        """True if the values, and the actions where they matter, are correct.
 
-        The actions count only if the reward depends on them; in that case only the value at the
-        rewarded step counts.
+        Values are correct if each differs from the correct value by less than 0.15. If the reward
+        depends on the action, more than 95 % of the actions must be correct as well, and only the
+        value at the rewarded step is tested.
         """
         near = bool(jnp.abs(self.value - self.right_value).max() < 0.15)
-        # A mean reward of 0.9 means that 95 % of the actions are correct: 0.95 · 1 + 0.05 · (−1).
+        # If 95 % of the actions are correct, the mean reward is 0.95 · 1 + 0.05 · (−1) = 0.9.
         return near and (not self.asks_action or self.reward > 0.9)
 
 
@@ -198,10 +207,9 @@ def solve_probes(
     Each update plays 12 steps in 32 slots. All questions are trained in one program, in seconds.
 
     Args:
-        build: function that returns the learner. Use a learning rate near 0.01, a discount well
-            below 1 (such as 0.6) and `gae_lambda` 1; the correct answer at a time limit without
-            bootstrapping depends on the latter. The learner's `discount` and
-            `bootstrap_truncation` are read.
+        build: function that returns the learner. Use a learning rate near 0.01 and a discount well
+            below 1, such as 0.6. Set `gae_lambda` to 1, which the answer to `time-limit` assumes.
+            The answers also depend on the learner's `discount` and `bootstrap_truncation`.
         probes: names of the questions.
         num_updates: number of updates.
         seed: random seed.
@@ -220,7 +228,7 @@ def solve_probes(
 
     def update(state: PyTree, key: Key) -> tuple[PyTree, tuple]:
         key_level, key_one = jax.random.split(key)
-        # Leading axes [question, slot, 1], where 1 is the queue.
+        # Leading axes [question, slot, 1]; the queue of a slot has one level.
         each = [jax.vmap(new)(jax.random.split(key_level, 32)) for new in sample]
         level = jax.tree.map(lambda *x: jnp.stack(x)[:, :, None], *each)
         state, played = jax.vmap(one)(jax.random.split(key_one, len(probes)), state, level)
@@ -246,19 +254,19 @@ def _answer(learner: Learner, question: _Question, played: Rollout, cue: Array) 
     limited = question.time_limit < question.num_steps
     length = min(question.num_steps, question.time_limit)
     value = jnp.stack([played.value[:length, cue == c].mean(1) for c in (0, 1)])  # [cue, step]
-    left = length - jnp.arange(length)  # steps to the end, this one included
+    left = length - jnp.arange(length)  # number of steps to the end, including the current step
     # Σ_k γ^k over the remaining steps, for a reward of 1 at every step.
     every = (1 - discount**left) / (1 - discount)
     right = discount ** (left - 1.0) if question.paid_last else every
-    # Rows are the cues 0 and 1, whose rewards are -1 and 1 in CUE.
+    # The rows are the cues 0 and 1. For rewards of the kind CUE, these give -1 and 1.
     right = jnp.stack([-right, right]) if question.paid_for == CUE else jnp.stack([right, right])
     if limited and own.get("bootstrap_truncation", True):
         right = jnp.full_like(right, 1 / (1 - discount))  # the episode never ends
     if limited:  # a feed-forward learner cannot distinguish the steps
         value, right = value.mean(1, keepdims=True), right.mean(1, keepdims=True)
     asks_action = question.paid_for in (ACTION, MATCH)
-    # Earlier values depend on how good the policy already is. At the rewarded step, the observation
-    # (or the memory) determines the action, and the value of a good policy is 1.
+    # The values of earlier steps depend on how good the policy already is. At the rewarded step,
+    # the observation (or the memory) determines the action, and the value of a good policy is 1.
     if asks_action:
         value, right = value[:, -1:], right[:, -1:]
     return Answer(value, right, float(played.reward[length - 1].mean()), asks_action)

@@ -114,5 +114,5 @@ def test_an_environment_without_a_codec_is_refused_by_name():
     class Bare(Unplayed):
         """Environment without optional capabilities."""
 
-    with pytest.raises(ValueError, match=r"Bare has no codec\. Those that have it: .*maze"):
+    with pytest.raises(ValueError, match=r"Bare has no codec\. Environments that have it: .*maze"):
         registry.require(Bare(), LevelEnv.codec, "this test")

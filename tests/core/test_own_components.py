@@ -70,7 +70,7 @@ def mine(tmp_path, monkeypatch):
             "mine.stranger",
             "build returns a Mine, which is not a LevelEnv; .*rlgen.protocols.LevelEnv",
         ),
-        ("mine.sampler", "its build does not take their arguments: missing .* 'env'"),
+        ("mine.sampler", r"its build\(...\) takes other arguments: missing .* 'env'"),
     ],
 )
 @pytest.mark.usefixtures("mine")
@@ -148,7 +148,11 @@ WHOLE = Curriculum(trial.Student(ENV), Random(ENV), NoScore(), num_slots=4)
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"sampler": MaxMC()}, TypeError, "sampler must be a Sampler .*, got MaxMC; let its class"),
+        (
+            {"sampler": MaxMC()},
+            TypeError,
+            "sampler must be a Sampler .*, got MaxMC; make its class",
+        ),
         ({"score": object()}, TypeError, "score must be a Score of rlgen.protocols, got object"),
         ({"score": Seer()}, ValueError, r"Seer.reads .* 'rollouts'; did you mean 'rollout'"),
     ],

@@ -89,7 +89,10 @@ class Torque(Probe):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: lpg.build(Torque()), "Torque has a Box of actions: its actions are continuous"),
+        (
+            lambda: lpg.build(Torque()),
+            "Torque has a Box as its action space: its actions are continuous",
+        ),
         (lambda: Agent(ENV, Conv()), "a convolution needs an image"),
         (lambda: build_agent(ENV, discount=1.1), "discount must lie in .0, 1., got 1.1"),
         (lambda: build_agent(ENV, learning_rate=0.0), "learning_rate must be above 0, got 0.0"),

@@ -298,7 +298,10 @@ def whole(student, num_slots=PAIRS, sampler=None):
             "parameters p and -p of a Drift define the same function",
         ),
         (lambda: whole(make(pair_batch_size=4)), "num_slots=6 cannot be divided into batches"),
-        (lambda: whole(make(), sampler=Random(ENV)), "wrap it in rlgen.algos.samplers.lifetimes"),
+        (
+            lambda: whole(make(), sampler=Random(ENV)),
+            "wrap the sampler in rlgen.algos.samplers.lifetimes",
+        ),
         (
             lambda: build(RunSpec(recipe="ta-lpg", env="gridworld", learner="a2c")),
             "the learner 'a2c' has no learned rule",

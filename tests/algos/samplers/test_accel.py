@@ -227,5 +227,6 @@ def test_slots_must_divide_into_blocks_and_all_with_weight_be_learned_from():
     with pytest.raises(ValueError, match=r"num_slots=8 does not divide .* 3 equal blocks.* 9"):
         Curriculum(OnPolicy(env, learner), sampler, MaxMC(), num_slots=8)
     half = OnPolicy(env, learner, train_share=0.25)
-    with pytest.raises(ValueError, match=r"learns from 2 of 9 .* weight to 3; set it to 0.333"):
+    sentence = r"learns from 2 of 9 .* weight to 3; set student.train_share to 0.333"
+    with pytest.raises(ValueError, match=sentence):
         Curriculum(half, sampler, MaxMC(), num_slots=9)

@@ -388,8 +388,6 @@ def test_impossible_mixtures_are_refused(fields, sentence):
 
 def test_a_student_without_episodes_is_refused():
     silent = trial.Student(ENV)
-    with pytest.raises(
-        ValueError, match="DRED reads the outcome's episodes, but Student provides no"
-    ):
+    with pytest.raises(ValueError, match="DRED reads the outcome's episodes, but Student fills no"):
         Curriculum(silent, make(), NoScore(), num_slots=N)
     Curriculum(replace(silent, gives=frozenset({"episodes"})), make(), NoScore(), num_slots=N)

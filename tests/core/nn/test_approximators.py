@@ -174,7 +174,7 @@ def test_a_table_refuses_an_environment_that_does_not_number_its_states():
 
 @pytest.mark.parametrize("shapes", [((4,),), ((2, 9, 4),)])
 def test_a_convolution_refuses_an_environment_without_images(shapes):
-    with pytest.raises(ValueError, match=r"needs an image .* of shape \(.*Use MLP"):
+    with pytest.raises(ValueError, match=r"needs an image .* has leaves of shapes \(.*Choose MLP"):
         Conv().init(jax.random.key(0), Pictures(shapes), A)
 
 

@@ -135,7 +135,10 @@ def test_the_norm_is_over_all_leaves():
     ("fields", "sentence"),
     [
         ({"kind": "rmsprop"}, "kind must be 'sgd' or 'adam', got 'rmsprop'"),
-        ({"max_grad_norm": -1.0}, "max_grad_norm must be above 0, or 0 for no clipping, got -1.0"),
+        (
+            {"max_grad_norm": -1.0},
+            "max_grad_norm must be above 0, or 0 to disable clipping, got -1.0",
+        ),
         ({"beta2": 1.0}, r"beta2 must lie in \[0, 1\), got 1.0"),
         ({"eps": 0.0}, "eps must be above 0, got 0.0"),
     ],
