@@ -97,7 +97,7 @@ def test_pictures_are_of_a_slide_and_unlike(run):
 
 def test_a_card_is_replaced_only_on_request(run, capsys):
     assert main([*ARGS, "--out", str(run)]) == 2
-    assert "already holds a card; add --overwrite" in capsys.readouterr().err
+    assert "already has a card; add --overwrite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_the_horizon_is_seen_on_a_logarithmic_scale(lifetime, seen):
         ("--controls", "--controls requires --horizons"),
         (
             "--horizons 10 --suite minatar",
-            "needs a single suite, but 'minatar' is 4; choose one of",
+            "needs one suite, but 'minatar' has 4 suites; choose one of",
         ),
     ],
 )
