@@ -16,8 +16,8 @@ ABOUT = (
     "Measure two numbers for each feature of a state, such as the position. The dispersion D "
     "measures how much structure levels share: D is 0 if a feature is equally valuable in all "
     "levels, and 1 if its value differs between levels as much as possible. The coverage κ is the "
-    "number of steps of an episode divided by the number of possible feature values in a level. "
-    "Global bonuses need a small D. Episodic bonuses need a κ of 1 or more."
+    "time limit of an episode divided by the number of feature values in a level, such as the "
+    "number of positions. Global bonuses need a small D. Episodic bonuses need a κ of 1 or more."
 )
 
 
