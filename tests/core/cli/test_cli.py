@@ -106,7 +106,7 @@ def test_every_command_explains_its_options(capsys, command):
         ("train plr --bonus counts/room", "unknown variant 'room' of the bonus counts"),
         ("train plr --bonus counts/event", "Maze has no event"),
         ("train groove --env gridworld --bonus rnd", "learns a rule from whole lifetimes"),
-        ("list learners --shared-structure", "is of envs, not learners"),
+        ("list learners --shared-structure", "measures environments, not learners"),
         ("list envs --shared-structure --envs cart-pole", "CartPole has no feature_values"),
         ("list envs --shared-structure --levels 0", "levels must be at least 1, got 0"),
         ("train plr more", "unexpected argument 'more'"),

@@ -183,7 +183,7 @@ def test_every_look_at_a_sealed_stream_is_counted(run, capsys):
     assert curve["look"] == 3
     assert (run / "eval/ladder/ladder.csv").is_file()
     code, _, err = rlgen(capsys, "ladder", run, *CLIMB)
-    assert code == 2 and "already holds ladder.json; add --overwrite" in err
+    assert code == 2 and "already has ladder.json; add --overwrite" in err
 
 
 @pytest.mark.thorough
