@@ -20,7 +20,7 @@ _PICTURES = {"light": "card.png", "dark": "card-dark.png"}
 
 
 def card(args: Sequence[str]) -> int:
-    """Run `rlgen card`: measure, write the files, print; returns the exit code."""
+    """Run `rlgen card`: measure, write the files, print, and return the exit code."""
     name, rest = _name(args)
     registry.require_extra(name)
     env = registry.make_env(name)
@@ -29,8 +29,7 @@ def card(args: Sequence[str]) -> int:
     env = config.override(env, changed(given.env_group, of_env))
     out = Path(given.out or f"card-{name.replace('/', '-')}")
     ask = _ask(given)
-    # All checks come before the imports below, which take seconds, and before the measurement
-    # itself.
+    # All checks come before the slow imports below and before the measurement.
     _check_folder(out, given.overwrite)
     from rlgen.evaluation.difficulty.card import card as measure
     from rlgen.evaluation.difficulty.card import to_json
@@ -54,12 +53,12 @@ def _name(args: Sequence[str]) -> tuple[str, list[str]]:
     """Split the arguments into the environment's name and the options.
 
     Raises:
-        ValueError: no environment is named.
+        ValueError: The arguments do not begin with the name of an environment.
     """
     if args and not args[0].startswith("-"):
         return args[0], list(args[1:])
     if wants_help(args):
-        return "maze", list(args)  # help shows the fields of some environment
+        return "maze", list(args)  # without a name, help shows the fields of the maze as an example
     raise ValueError(
         "name an environment first, such as `rlgen card maze` or `rlgen card rooms/n6`; "
         f"known: {', '.join(registry.names('envs'))}"
@@ -80,7 +79,7 @@ def _check_folder(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; name a folder")
     if (out / "card.json").exists() and not overwrite:
-        raise ValueError(f"{out} already holds a card; add --overwrite, or choose another --out")
+        raise ValueError(f"{out} already has a card; add --overwrite, or choose another --out")
 
 
 def _write(out: Path, text: str, made: dict[str, Any], env: Any) -> None:
@@ -117,8 +116,8 @@ def _progress(name: str) -> Callable[[str], None]:
 
 def _fields() -> list[Field]:
     return [
-        option(tuple[int, ...], (16, 64, 256, 1024), "levels", "training-set sizes, in levels"),
-        option(tuple[float, ...], (0.5, 0.25, 0.1), "rho", "error targets, relative to guessing"),
+        option(tuple[int, ...], (16, 64, 256, 1024), "levels", "numbers of training levels"),
+        option(tuple[float, ...], (0.5, 0.25, 0.1), "rho", "allowed errors relative to guessing"),
         option(int, 1000, "sampled", "number of sampled levels"),
         option(int, 0, "seed", "random seed"),
         option(str, "", "out", "output folder; by default card-ENV"),

@@ -10,9 +10,10 @@ from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
     "Compare methods on held-out levels: ranking with its uncertainty, pairwise differences and "
-    "costs. RUN is the folder of a run, or plr=RUN,RUN for a method with several runs of different "
-    "seeds. Saved results of exactly this evaluation are reused; all other runs are evaluated now, "
-    "which counts as an access to the suite."
+    "costs. A method is given as the folder of a run, RUN, or as several runs of different seeds, "
+    "such as plr=RUN,RUN. If a run has saved results of exactly this evaluation, they are reused. "
+    "All other runs are evaluated now. If the suite is a test set, each evaluation is recorded in "
+    "the run's folder."
 )
 SUITE = "heldout"
 
@@ -27,9 +28,9 @@ class Prepared(NamedTuple):
 
 
 def compare(args: Sequence[str]) -> int:
-    """Run `rlgen compare`: evaluate what is not saved, compare, write the report, print."""
+    """Run `rlgen compare`: evaluate runs without saved results, compare, write a report, print."""
     given = parse(_fields(), "rlgen compare", ABOUT, args)
-    # Before the imports, so that a wrong number is reported at once.
+    # Checked before the slow imports, so that a wrong number is reported at once.
     if given.attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
     from rich.console import Console
@@ -42,8 +43,8 @@ def compare(args: Sequence[str]) -> int:
     from rlgen.evaluation.stats import pooling as methods
     from rlgen.evaluation.stats.cost import pool_metrics
 
-    # Every input is opened and checked before the first episode: an error in the last run must not
-    # cost the evaluation of the others.
+    # All inputs are checked before the first episode: if the last run is invalid, no time has been
+    # spent on evaluating the others.
     prepared = _prepare(given)
     played = [[_evaluation(run, prepared.suite, given) for run in some] for some in prepared.runs]
     pairs = list(zip(prepared.names, prepared.runs, strict=True))
@@ -53,12 +54,12 @@ def compare(args: Sequence[str]) -> int:
     logs = {name: metrics_of({str(run.path): run.path for run in some}) for name, some in pairs}
     costs = [_cost(name, some, logs[name]) for name, some in pairs]
     found = report.compared(evaluations, costs, methods.unlike(pairs))
-    # The results first: if drawing the report fails, nothing needs to be played again.
+    # The results are saved first: if drawing the report fails, nothing needs to be played again.
     results.save(prepared.out, evaluations, given.overwrite)
     told = report.to_dict(found)
     text = json.dumps(told, indent=1, allow_nan=False)
     results.write(prepared.out / "comparison.json", text.encode())
-    # Curves only for methods whose runs all have a metrics log.
+    # Learning curves are drawn only for methods whose runs all have a metrics log.
     whole = {
         name: list(logs[name].values()) for name, some in pairs if len(logs[name]) == len(some)
     }
@@ -83,8 +84,8 @@ def _prepare(given: Any) -> Prepared:
     from rlgen.evaluation.stats import pooling
     from rlgen.evaluation.suites import load_suite
 
-    # Names and folders first, which need no run; then the runs; then the suite, which depends on a
-    # run's environment.
+    # Names and folders are checked before the runs. The suite is loaded last, because it depends on
+    # the environment of the runs.
     methods = pooling.parse(given.runs)
     methods = _baseline_first(methods, given.baseline)
     name = given.suite or SUITE
@@ -97,13 +98,13 @@ def _prepare(given: Any) -> Prepared:
     rules = [str(run.path) for run in every if run.is_rule]
     if rules:
         raise ValueError(
-            f"{', '.join(rules)} learned a rule, which is tested by training agents with it; "
-            "compare rules with rlgen eval RUN RUN"
+            f"{', '.join(rules)} learned a rule, and rules are tested by training agents; compare "
+            "rules with rlgen eval RUN RUN"
         )
     for method, some in zip(methods, runs, strict=True):
         pooling.check_method(method.name, some)
     envs = {str(run.path): run.env for run in every}
-    # One suite for all: every run must have the observations and actions of its levels.
+    # All runs play one suite, so they must have the observations and actions of the suite.
     checks.check_environments(envs)
     suite = load_suite(every[0].env, name)
     checks.check_playable(envs, suite)
@@ -123,20 +124,20 @@ def _baseline_first(methods: list[Any], baseline: str) -> list[Any]:
 
 
 def _evaluation(run: Any, suite: Any, given: Any) -> Any:
-    """Return the run's saved results of this evaluation; otherwise evaluate now and save."""
+    """Return the run's saved results of this evaluation; evaluate and save if none are saved."""
     from rlgen.evaluation import load_runs, zero_shot
     from rlgen.evaluation.from_runs import saved_results
     from rlgen.evaluation.report import results
     from rlgen.runs.progress import counter
 
-    # Equal checkpoint, suite, attempts and seed give equal results, and each evaluation counts as
-    # an access.
+    # Equal checkpoint, suite, attempts and seed give equal results, and each evaluation on a sealed
+    # suite is counted.
     saved, passed = saved_results.find_saved(run, suite, given.attempts, given.seed)
     for reason in passed if saved is None else ():
         print(f"saved results not used: {reason}", file=sys.stderr)
     if saved is not None:
         return saved
-    # Loaded only now, since the parameters of runs with saved results are not needed.
+    # Policies are loaded only here, because runs with saved results do not need them.
     policies = zero_shot.load_policies(run.path, run.update, False, given.allow_imports)
     progress = counter(str(run.path), "episodes")
     found = load_runs.play(policies, suite, given.attempts, given.seed, progress, run.path)
@@ -146,7 +147,7 @@ def _evaluation(run: Any, suite: Any, given: Any) -> Any:
 
 
 def _cost(name: str, runs: list[Any], logs: dict[str, list[dict]]) -> Any:
-    """Training cost of a method, as far as its runs recorded it."""
+    """Training cost of a method, from the logs of its runs; unknown costs are NaN."""
     from rlgen.evaluation.stats.cost import cost_of, pool_costs
 
     costs = [
@@ -164,16 +165,16 @@ def _cost(name: str, runs: list[Any], logs: dict[str, list[dict]]) -> Any:
 
 def _fields() -> list[Field]:
     return [
-        positional_runs("two or more methods: RUN, or NAME=RUN,RUN"),
+        positional_runs("two or more methods, each as RUN or as NAME=RUN,RUN"),
         option(str, "", "suite", "suite, such as maze/heldout; by default heldout"),
         option(int, 10, "attempts", "episodes per level and seed"),
         option(int, 0, "seed", "random seed of the evaluation"),
         option(
-            str, "", "baseline", "method (or run) that others are compared with; default: the first"
+            str, "", "baseline", "method or run to compare the others with; by default the first"
         ),
         option(str, "", "out", "folder for results and report; by default comparison/SUITE"),
         flag("overwrite", "replace existing results in the folder"),
         flag("json", "print only the results, as JSON, to standard output"),
         option(int, -1, "checkpoint", "update of the checkpoint to load; -1 for the newest"),
-        flag("allow-imports", "import code outside rlgen that the runs refer to"),
+        flag("allow-imports", "import modules outside rlgen that the runs' records name"),
     ]

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
-    "Evaluate runs on every level of a held-out suite. The other runs are compared with the first "
-    "one. If a run learned an update rule, new agents are trained with it on every level, and with "
-    "A2C as the baseline; RUN may then also be the .npz file of a rule, or the name of a rule in "
-    "rlgen."
+    "Evaluate runs on every level of a held-out suite, and compare the first run with the other "
+    "runs. If the runs learned update rules, new agents are trained on every level with each rule, "
+    "and with A2C as the baseline. Instead of a run's folder, RUN may then be the .npz file of a "
+    "rule, or the name of a rule shipped with rlgen."
 )
 
 
@@ -27,14 +27,14 @@ class Prepared(NamedTuple):
     out: Path
     loaded: list[Any]  # zero_shot.Loaded, one per run
     policies: list[Any]  # zero_shot.Policies, one per run
-    baseline: list[Any]  # the first run's policies before training; empty without --untrained
+    baseline: list[Any]  # untrained policies of the first run; empty without --untrained
     suite: Any
     attempts: int
     reference: Any  # levels to use instead of each run's training set, or None
 
     @property
     def players(self) -> list[tuple[Any, Path | None]]:
-        """Policies to evaluate, baseline first, each with the folder that counts the access."""
+        """Policies to evaluate, baseline first, with the folder that records each evaluation."""
         return [
             *((one, None) for one in self.baseline),
             *zip(self.policies, self.runs, strict=True),
@@ -42,16 +42,16 @@ class Prepared(NamedTuple):
 
 
 def evaluate(args: Sequence[str]) -> int:
-    """Run `rlgen eval`: evaluate, save, print; runs that learned a rule have a separate path."""
+    """Run `rlgen eval`: evaluate, save, print; rules are evaluated by `evaluate_rules`."""
     given = parse(_fields(), "rlgen eval", ABOUT, args)
     if not given.runs:
         raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
-    # -1 is the default: its value depends on whether the runs are rules, which is not known yet.
+    # -1 stands for the default, which depends on whether the runs learned rules or policies.
     if given.attempts != -1 and given.attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
     from rlgen.cli.eval_rules import evaluate_rules
 
-    # Rules and policies have different options, which are rejected for the other kind.
+    # Some options exist only for rules and some only for policies.
     if _are_rules(given):
         if given.worst:
             raise ValueError(
@@ -63,14 +63,19 @@ def evaluate(args: Sequence[str]) -> int:
 
 
 def _are_rules(given: Any) -> bool:
-    """Return whether the runs are rules, not policies; an invalid run is reported by name."""
+    """Return whether the runs learned rules instead of policies.
+
+    Raises:
+        ValueError: A run is invalid, or there are rules and policies. The message names the run.
+    """
     from rlgen.cli.eval_rules import MixedError, all_are_rules
     from rlgen.evaluation.load_runs import naming, rebuild
     from rlgen.runs import folder
 
     try:
         return all_are_rules(given.runs, given.allow_imports)
-    # Already a complete message; any other error may come from a damaged run, which is named below.
+    # The message of this error is complete. Any other error may come from a damaged run, whose name
+    # is added below.
     except MixedError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -103,16 +108,17 @@ def _evaluate_policies(given: Any) -> int:
         )
         for one, run in prepared.players
     ]
-    # `players` lists the untrained baseline first; gaps and worst levels are those of the runs.
+    # `players` lists the untrained baseline first. Gaps and worst levels are computed for the runs
+    # only.
     tested = evaluations[len(prepared.baseline) :]
     gaps = {}
     if given.gaps != "none":
         gaps = _gaps_of(prepared.loaded, tested, given.seed, prepared.reference)
     worst = _worst_of(prepared, tested) if given.worst else {}
     more: dict[str, Any] = {"gaps": list(gaps.values()), "worst": list(worst.values())}
-    # Before the report: if drawing fails, nothing needs to be played again.
+    # The results are saved before the report: if drawing fails, nothing needs to be played again.
     results.save(prepared.out, evaluations, given.overwrite, **more)
-    if not given.json:  # before the report, since curricula and animations take a while to draw
+    if not given.json:  # printed before the report, because drawing the report takes a while
         print_table(analyse(evaluations), Console())
         print_worst(more["worst"], Console())
         print_gaps(more["gaps"], Console())
@@ -138,8 +144,8 @@ def _prepare(given: Any) -> Prepared:
 
     runs, name = [Path(run) for run in given.runs], given.suite or SUITE
     out = Path(given.out) if given.out else runs[0] / "eval" / name.replace("/", "-")
-    # Before loading or playing anything: a folder in use must not be discovered when the results
-    # are written.
+    # Checked before anything is played: otherwise an occupied folder would be noticed only when the
+    # results are written.
     results.check_free(out, given.overwrite)
     at = None if given.checkpoint < 0 else given.checkpoint
     opened = [checks.open_run(run, at, given.allow_imports) for run in runs]
@@ -149,7 +155,7 @@ def _prepare(given: Any) -> Prepared:
     suite = load_suite(opened[0].env, name)
     checks.check_playable(envs, suite)
     checks.check_countable(runs, suite)
-    # Loaded here, so that a wrong --gaps is reported before anything is played.
+    # The levels are loaded here, so that a wrong --gaps is reported before anything is played.
     reference = _reference(opened[0].env, given.gaps)
     loaded = []
     for run in runs:
@@ -168,7 +174,7 @@ def _write_report(
     told: dict[str, dict[str, Any]],
     allow_imports: bool,
 ) -> Path:
-    """Write the report; `told` holds each run's gaps and worst levels, by label."""
+    """Write the report; `told` has each run's gaps and scores on its worst levels, by label."""
     from rlgen.evaluation.from_runs.curricula import curricula_of
     from rlgen.evaluation.from_runs.metrics import metrics_of
     from rlgen.evaluation.from_runs.showcase import level_images, replays
@@ -179,7 +185,7 @@ def _write_report(
     curricula = curricula_of(runs, allow_imports)
     for label, found in told.items():
         curricula[label] = curricula.get(label, CurriculumSummary())._replace(**found)
-    # The first run, after the untrained baseline if there is one.
+    # If there is an untrained baseline, it precedes the first run.
     first = evaluations[len(prepared.baseline)]
     gifs = replays(prepared.policies[0], prepared.suite, first)
     images, curves = level_images(prepared.suite), metrics_of(runs)
@@ -187,7 +193,7 @@ def _write_report(
 
 
 def _reference(env: Any, gaps: str) -> Any:
-    """Levels in place of every run's training set; None to use each run's own."""
+    """Levels to treat as the training set of every run; None to use each run's own training set."""
     from rlgen.evaluation.suites import levels_from_file, load_suite
 
     if gaps in ("auto", "none"):
@@ -197,7 +203,7 @@ def _reference(env: Any, gaps: str) -> Any:
 
 
 def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) -> dict[str, Any]:
-    """Generalisation gaps by label; runs without a finite training set are left out."""
+    """Return the generalisation gaps by label, without runs that have no finite training set."""
     from rlgen.evaluation.generalisation.gap import measure
     from rlgen.runs.progress import counter
 
@@ -209,13 +215,13 @@ def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) ->
 
 
 def _worst_of(prepared: Prepared, tested: list[Any]) -> dict[str, Any]:
-    """Scores on each run's worst levels, which are played again; by label."""
+    """Play each run's worst levels again, and return the scores by label."""
     from rlgen.evaluation.stats.cvar import worst_levels
     from rlgen.runs.progress import counter
 
     found = {}
     for one, first in zip(prepared.policies, tested, strict=True):
-        progress = counter(f"{one.label}, once more", "episodes")
+        progress = counter(f"{one.label}, second evaluation", "episodes")
         found[one.label] = worst_levels(one, prepared.suite, first, progress=progress)
     return found
 
@@ -223,7 +229,7 @@ def _worst_of(prepared: Prepared, tested: list[Any]) -> dict[str, Any]:
 def _refuse_options_of_rules(given: Any) -> None:
     """Reject options that have no effect on policies."""
     for name, default in OF_RULES.items():
-        # Compared with the default: the parsed options do not show which of them were given.
+        # The parsed options do not show which ones were given, so compare values with defaults.
         if getattr(given, name) != default:
             raise ValueError(
                 f"--{name} is for runs that learned a rule, but {given.runs[0]} learned a policy"
@@ -237,43 +243,45 @@ def _fields() -> list[Field]:
             str,
             "",
             "suite",
-            "suite, such as maze/heldout; see rlgen list suites. By default heldout, or "
-            "gridworld/unseen for rules. For rules, the name of a family, such as minatar, stands "
-            "for all its suites",
+            "suite, such as maze/heldout; see rlgen list suites. The default is heldout, or "
+            "gridworld/unseen for rules. For rules, the name of a family, such as minatar, selects "
+            "all suites of the family",
         ),
         option(
-            int, -1, "attempts", "episodes (or agents, for rules) per level and seed; -1: 10 (or 4)"
+            int, -1, "attempts", "episodes per level and seed, or agents for rules; -1: 10, rules 4"
         ),
-        option(int, 0, "lifetime", "rules: updates per agent; 0 for the environment's lifetime"),
+        option(int, 0, "lifetime", "rules: updates per agent; 0 for the environment's default"),
         option(
             str,
             "",
             "horizons",
-            "rules: evaluate at each of these lifetimes, such as 10,50,250, and compare them",
+            "rules: evaluate at several lifetimes of agents, such as 10,50,250, in one report",
         ),
-        flag("controls", "with --horizons: also test rules with uninformative clocks"),
+        flag(
+            "controls",
+            "with --horizons: if a rule has a clock (it receives the elapsed fraction of the "
+            "lifetime), also test the rule with an uninformative clock",
+        ),
         option(int, 64, "workers", "rules: number of parallel environments per agent"),
-        option(int, 0, "levels", "rules: number of levels, from the start of the suite; 0 for all"),
+        option(int, 0, "levels", "rules: use the first N levels of the suite; 0 for all levels"),
         option(int, 0, "seed", "random seed of the evaluation"),
         option(
             str,
             "auto",
             "gaps",
-            "auto: also evaluate runs with a finite training set on that set, for the "
-            "generalisation gap and the level information; none: do not; name of a suite or a .npz "
-            "file: treat its levels as the training set of every run",
+            "auto: if a run has a finite training set, also evaluate the run on this set and "
+            "report the generalisation gap and the level information; none: do not; the name of a "
+            "suite or a .npz file: treat its levels as the training set of every run",
         ),
         flag(
             "worst",
-            "play the suite again, with other random numbers, for the score on each seed's worst "
-            "levels (CVaR)",
+            "play the suite again, with different random numbers, to report the score on each "
+            "seed's worst levels (CVaR)",
         ),
-        flag(
-            "untrained", "add the first run's agents as they were before training, as the baseline"
-        ),
+        flag("untrained", "also evaluate the untrained agents of the first run, as the baseline"),
         option(str, "", "out", "folder for results and report; by default RUN/eval/SUITE"),
         flag("overwrite", "replace existing results in the folder"),
         flag("json", "print only the results, as JSON, to standard output"),
         option(int, -1, "checkpoint", "update of the checkpoint to load; -1 for the newest"),
-        flag("allow-imports", "import code outside rlgen that the run refers to"),
+        flag("allow-imports", "import modules outside rlgen that the run's record names"),
     ]

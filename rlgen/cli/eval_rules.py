@@ -15,11 +15,11 @@ class MixedError(ValueError):
 
 
 def all_are_rules(names: list[str], allow_imports: bool) -> bool:
-    """Return True if all names are rules, False if all are policies.
+    """Return True if all names are rules or runs that learned a rule, False if none is.
 
     Raises:
-        MixedError: some are rules and some are policies.
-        ValueError: a name is neither a run nor a rule.
+        MixedError: Some names belong to rules and some to runs that trained a policy.
+        ValueError: A name is neither a run nor a rule.
     """
     from rlgen.evaluation.meta.trainees import is_rule, learns_rule
 
@@ -28,8 +28,8 @@ def all_are_rules(names: list[str], allow_imports: bool) -> bool:
     if rules and len(rules) < len(kinds):
         others = ", ".join(name for name, is_one in kinds.items() if not is_one)
         raise MixedError(
-            f"{', '.join(rules)} learned a rule and {others} a policy, which are tested in "
-            "different ways; evaluate them separately"
+            f"{', '.join(rules)} learned a rule and {others} a policy; rules and policies are "
+            "tested in different ways, so evaluate them separately"
         )
     return bool(rules)
 
@@ -61,7 +61,8 @@ def evaluate_rules(given: Any) -> int:
     )
     found = trainees_of(given)
     suites = trainees.suites_of(name, given.levels)
-    for one in found:  # rejects incompatible rules and suites before hours of training
+    # Incompatible rules and suites raise here, before hours of training.
+    for one in found:
         for suite in suites:
             one.build(suite.env)
     evaluations = [
@@ -100,28 +101,28 @@ def _evaluate_horizons(given: Any) -> int:
     out = Path(given.out) if given.out else default_folder(given.runs[0], f"{name}-horizons")
     results.check_free(out, given.overwrite)
     for horizon in lives:
-        # One folder for each lifetime; all must be free before the first agent is trained.
+        # Each lifetime has its own folder. All folders must be free before training starts.
         results.check_free(out / f"updates-{horizon:05d}", given.overwrite)
     suites = trainees.suites_of(name, given.levels)
     if len(suites) > 1:
         raise ValueError(
-            f"--horizons needs a single suite, but {name!r} has {len(suites)}; choose one of "
+            f"--horizons needs one suite, but {name!r} has {len(suites)} suites; choose one of "
             + ", ".join(suite.name for suite in suites)
         )
     found = trainees_of(given)
     if given.controls:
-        # `trainees_of` puts the baseline last; controls go between the rules and the baseline.
+        # The order is: rules, controls, baseline. `trainees_of` returns the baseline last.
         *rules, baseline = found
         more = [horizons.controls(one, suites[0], lives) for one in rules]
         if not any(more):
-            raise ValueError("--controls tests clocks, but none of the rules has one")
+            raise ValueError("--controls requires a rule with a clock, but no rule has a clock")
         found = [*rules, *(one for some in more for one in some), baseline]
     protocol = meta_test.Protocol(
         attempts=ATTEMPTS if given.attempts < 0 else given.attempts,
         num_workers=given.workers,
         seed=given.seed,
     )
-    # One progress counter per label, as the labels alternate.
+    # Each label has its own progress counter, because calls with different labels alternate.
     counters = cache(partial(counter, what="agents"))
     tested = horizons.evaluate_all(
         found, suites[0], protocol, lives, lambda label, *count: counters(label)(*count)
@@ -137,7 +138,7 @@ def _evaluate_horizons(given: Any) -> int:
 
 
 def trainees_of(given: Any) -> list:
-    """Rules to test: the untrained ones if requested, the given ones, and the baseline."""
+    """Return the rules to test: untrained rules if requested, the given rules, and the baseline."""
     from rlgen.evaluation.meta import trainees
 
     at = None if given.checkpoint < 0 else given.checkpoint
@@ -145,8 +146,8 @@ def trainees_of(given: Any) -> list:
     if given.untrained:
         if trainees.is_rule(given.runs[0]):
             raise ValueError(
-                f"--untrained needs a run, whose rule before training is known; {given.runs[0]} is "
-                "a rule without a run"
+                f"--untrained needs the folder of a run, which determines the untrained rule, but "
+                f"{given.runs[0]} is only a rule"
             )
         found.append(trainees.from_run(given.runs[0], None, True, given.allow_imports))
     for name in given.runs:
@@ -157,18 +158,21 @@ def trainees_of(given: Any) -> list:
             else trainees.from_run(name, at, False, given.allow_imports)
         )
     labels = [one.label for one in found]
-    # Labels identify the rules in the results and the tables, and `a2c` is the baseline's label.
+    # Labels identify the rules in results and tables. `a2c` is reserved for the baseline.
     repeated = sorted(
         {label for label in labels if labels.count(label) > 1} | {BASELINE} & {*labels}
     )
     if repeated:
-        raise ValueError(f"rules must have different names; got {', '.join(repeated)} twice")
-    # As many seeds for the baseline as for the rule with the most.
+        raise ValueError(
+            f"rules must have different names, and {BASELINE!r} is the name of the baseline; got "
+            f"{', '.join(repeated)} twice"
+        )
+    # The baseline gets as many seeds as the rule with the largest number of seeds.
     return [*found, trainees.from_learner(BASELINE, max(one.num_seeds for one in found))]
 
 
 def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metrics and curricula of the tested runs, by label; a rule without a run has none."""
+    """Return the metrics and the curricula of the tested runs, by label; rules alone have none."""
     from rlgen.evaluation.from_runs.curricula import curricula_of
     from rlgen.evaluation.from_runs.metrics import metrics_of
 
@@ -177,7 +181,7 @@ def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def default_folder(run: str, suite: str) -> Path:
-    """Default output folder: inside the run, or ./eval/RULE for a rule without a run."""
+    """Default output folder: RUN/eval/SUITE for a run, eval/RULE/SUITE for a rule alone."""
     from rlgen.evaluation.meta.trainees import is_rule
 
     inside = Path("eval") / Path(run).stem if is_rule(run) else Path(run) / "eval"
@@ -185,7 +189,7 @@ def default_folder(run: str, suite: str) -> Path:
 
 
 def _images(suites: list) -> dict:
-    """Pictures of the levels, by their names in the results."""
+    """Pictures of the levels, by the names that the levels have in the results."""
     from rlgen.evaluation.from_runs.showcase import level_images
     from rlgen.evaluation.meta.meta_test import level_names
 

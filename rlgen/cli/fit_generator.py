@@ -19,10 +19,12 @@ from rlgen.runs import progress
 from rlgen.types import Metrics, PyTree
 
 ABOUT = (
-    "Fit a generative model on a set of levels: those of a file, or of the environment's suite "
-    "`train`. Writes generator.npz, with which DRED can propose levels, and a report to the folder "
-    "--out. The report shows the reconstruction accuracy, the fraction of solvable proposals, and "
-    "the proposals' similarity to the data, compared with random edits and random levels."
+    "Fit a generative model on a set of levels: the levels of a file or of the environment's suite "
+    "`train`. The model, generator.npz, and a report are written to the folder --out. DRED trains "
+    "on levels that such a model proposes. The report shows the reconstruction accuracy, the "
+    "fraction of proposed levels that can be solved, and the similarity of the proposed levels to "
+    "the data. For comparison, it also shows the similarity of random edits and of random levels "
+    "to the data."
 )
 
 
@@ -39,8 +41,8 @@ class Fit(NamedTuple):
 
 
 def fit_generator(args: Sequence[str]) -> int:
-    """Run `rlgen fit-generator`: fit, save, report; returns the exit code."""
-    # Names first: the fields of this environment and this model are the remaining options.
+    """Run `rlgen fit-generator`: fit, save, report, and return the exit code."""
+    # The names are parsed first, because they determine the remaining options.
     named = peek(args, env="cave", model="graph-vae")
     env = registry.make_env(named.env)
     module = registry.load("level-models", named.model)
@@ -51,10 +53,10 @@ def fit_generator(args: Sequence[str]) -> int:
     fields = [*_fields(base.num_epochs), group("env", of_env), group("model", of_model)]
     given = parse(fields, "rlgen fit-generator", ABOUT, args)
     out = Path(given.out)
-    # Before levels are loaded or generated and the model is compiled.
+    # Checked before levels are loaded or generated and before the model is compiled.
     _check(given, out)
     env = config.override(env, changed(given.env_group, of_env))
-    # Built again, as the model's codec may depend on the environment's fields.
+    # The model is built again, because its codec may depend on the environment's fields.
     values = changed(given.model_group, of_model) | {"num_epochs": given.epochs}
     model = config.override(module.build(env), values)
     suite = _levels(env, given.levels)
@@ -71,7 +73,7 @@ def _write(fit: Fit, out: Path, given: Any) -> None:
 
     digest = files.digest_of(np.asarray(fit.suite.levels.hash))
     out.mkdir(parents=True, exist_ok=True)
-    # The model before the report: an error in a figure must not lose the fit.
+    # The model is saved before the report is made: an error in a figure must not lose the fit.
     files.save_model(out / files.NAME, fit.model, fit.env_name, fit.fitted, digest)
     found, sets = report(fit, given.num_samples, given.seed)
     found["levels"]["digest"] = digest
@@ -86,7 +88,7 @@ def _write(fit: Fit, out: Path, given: Any) -> None:
 
 
 def _fit(name: str, suite: Suite, model: LevelModel, seed: int) -> Fit:
-    """Fit the model with one call of the compiled program per epoch, to report progress."""
+    """Fit the model; the compiled program is called once per epoch, so that progress is shown."""
     began = time.monotonic()
     levels = suite.levels.level
     state = jax.jit(model.begin)(jax.random.key(seed), levels)
@@ -98,8 +100,8 @@ def _fit(name: str, suite: Suite, model: LevelModel, seed: int) -> Fit:
             state, metrics = train(state, levels)
             told.append(jax.device_get(metrics))
             show(epoch + 1, float(told[-1]["loss"][0]))
-    # JAX returns before the computation ends; without waiting, the reported seconds would be too
-    # few.
+    # JAX returns before the computation ends. Without waiting, the reported duration would be too
+    # short.
     fitted = jax.block_until_ready(jax.jit(model.finish)(state, levels))
     metrics = {key: [float(one[key][0]) for one in told] for key in told[0]}
     return Fit(suite.env, name, suite, model, fitted, metrics, time.monotonic() - began)
@@ -109,8 +111,8 @@ def _levels(env: Any, path: str) -> Suite:
     """Load the levels to fit, from a file or from the environment's suite `train`.
 
     Raises:
-        ValueError: neither exists, there are no levels, or they belong to an environment of other
-            sizes.
+        ValueError: There is neither a file nor a suite, the set is empty, or its levels have
+            different sizes than those of the environment.
     """
     from rlgen.evaluation.suites import levels_from_file, load_suite
 
@@ -123,18 +125,21 @@ def _levels(env: Any, path: str) -> Suite:
             f"{type(env).__name__} has no suite `train`; name a file of levels with --levels"
         )
     if not len(suite.levels):
-        raise ValueError(f"{path or suite.name} contains no levels; a model needs at least one")
+        raise ValueError(f"{path or suite.name} is empty; a model needs at least one level")
     if suite.env != env:
         raise ValueError(
-            f"{suite.name} was made for {suite.env}, not for the requested environment; set the "
-            "fields of the environment to the suite's with --env."
+            f"the levels of {suite.name} belong to {suite.env}, not to the environment given by "
+            "the options; set its fields to these values with --env.FIELD VALUE"
         )
     return suite
 
 
 @contextmanager
 def _bar(num_epochs: int) -> Iterator[Any]:
-    """Yield a function of epochs done and loss: a bar on a terminal, lines elsewhere."""
+    """Yield a function that shows the number of finished epochs and the loss.
+
+    On a terminal it updates a bar. Elsewhere it prints lines.
+    """
     if not sys.stderr.isatty():
         count = progress.counter("fitting", "epochs")
         yield lambda done, loss: count(done, num_epochs)
@@ -159,18 +164,18 @@ def _check(given: Any, out: Path) -> None:
     if out.is_file():
         raise ValueError(f"--out {out} is a file; name a folder")
     if (out / "generator.npz").exists() and not given.overwrite:
-        raise ValueError(f"{out} already holds a model; add --overwrite, or choose another --out")
+        raise ValueError(f"{out} already has a model; add --overwrite, or choose another --out")
 
 
 def _fields(num_epochs: int) -> list[Field]:
     return [
         option(str, "cave", "env", "the environment's name or dotted path"),
         option(str, "graph-vae", "model", "level model; see `rlgen list level-models`"),
-        option(str, "", "levels", "file of levels; by default the environment's suite `train`"),
+        option(str, "", "levels", "file with levels; by default the environment's suite `train`"),
         option(str, "runs/generator", "out", "output folder"),
         option(int, num_epochs, "epochs", "number of passes through the levels"),
         option(int, 0, "seed", "random seed of the fit and of the samples"),
-        option(int, 1000, "num-samples", "number of levels of each kind that the report compares"),
+        option(int, 1000, "num-samples", "number of proposals, edits and random levels to compare"),
         flag("overwrite", "replace an existing model in the folder"),
         flag("json", "print only the report, as JSON, to standard output"),
     ]

@@ -1,4 +1,9 @@
-"""Report of `rlgen fit-generator`: measures of a model, pictures and the page."""
+"""Report of `rlgen fit-generator` on a level model: measures, pictures and the HTML page.
+
+The report compares four kinds of levels: the data that the model was fitted to, the model's
+proposals, random edits of the data, and random levels. A proposal is a level that the model
+generates by interpolating between two levels of the data.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -37,14 +42,15 @@ class LevelSample(NamedTuple):
     """Levels of one kind (data, proposals, edits or random), on the host."""
 
     level: PyTree  # [n, ...]
-    values: dict[str, np.ndarray]  # parts of the levels, by name
-    parents: np.ndarray | None = None  # [n, 2]; for proposals: their two end points
+    values: dict[str, np.ndarray]  # encoded parts of the levels, by the part's name
+    # Only for proposals, [n, 2]: indices of the two data levels that a proposal interpolates.
+    parents: np.ndarray | None = None
 
 
 def report(fit: Any, num: int, seed: int) -> tuple[dict[str, Any], dict[str, LevelSample]]:
-    """Compute all measures, as JSON values, and return them with the measured levels."""
+    """Return all measures as JSON values, and the measured levels."""
     tools = _tools(fit.env)
-    # The fit used key(seed) itself; folding in 1 gives the samples another random stream.
+    # The fit used `key(seed)` itself. Folding in 1 gives different random numbers for the samples.
     sets = _sets(fit, tools, num, jax.random.fold_in(jax.random.key(seed), 1))
     found: dict[str, Any] = {
         "env": fit.env_name,
@@ -62,7 +68,7 @@ def report(fit: Any, num: int, seed: int) -> tuple[dict[str, Any], dict[str, Lev
 
 
 def samples(fit: Any, sets: Mapping[str, LevelSample]) -> dict[str, bytes]:
-    """Figure of data levels and the proposals between them, by theme; empty without pictures."""
+    """Draw data levels and the proposals between them, by theme; {} if levels have no images."""
     if not registry.has(fit.env, LevelEnv.level_image):
         return {}
     rows = _pictures(fit, sets)
@@ -73,8 +79,8 @@ def page(found: Mapping[str, Any], drawn: html.Pictures) -> html.Page:
     """Content of the report page.
 
     Args:
-        found: measures from `report`.
-        drawn: figures from `samples`; if empty, the page has no section for them.
+        found: Measures from `report`.
+        drawn: Figures from `samples`; if empty, the page has no section for figures.
     """
     sets = found["sets"]
     names, others = list(sets), [name for name in sets if name != DATA]
@@ -102,23 +108,27 @@ def page(found: Mapping[str, Any], drawn: html.Pictures) -> html.Page:
         sections.insert(0, html.Section("Samples", "figure.html", figure))
     return html.Page(
         "A generative model of levels",
-        f"{found['model']} of {found['levels']['num']} levels of {found['env']}",
+        f"{found['model']} fitted on {found['levels']['num']} levels of {found['env']}",
         found["headline"],
-        f"Fitted in {found['seconds']:.0f} s; {found['levels']['name']}.",
+        f"Fitted in {found['seconds']:.0f} s on the levels of {found['levels']['name']}.",
         sections,
     )
 
 
-_FAR = "Jensen-Shannon divergence from the data, in bits: 0 if equal, 1 if disjoint."
-_RIGHT = "Fraction of each part that is decoded correctly; for numbers, the mean error."
+_FAR = (
+    "Jensen-Shannon divergence, in bits, between each kind of levels and the data. 0 means equal "
+    "distributions, 1 disjoint distributions."
+)
+_RIGHT = "Fraction of each part that is decoded correctly. For numbers, the mean error is shown."
 _DRAWN = (
-    "The leftmost and rightmost levels of a row are from the data. Between them are the proposals "
-    "interpolated from the first to the second, including the reconstructions of both."
+    "The leftmost and the rightmost level of each row are from the data. The levels between them "
+    "are proposals, which interpolate between these two levels. The first and the last proposal "
+    "are the reconstructions of the two data levels."
 )
 
 
 def _tools(env: Any) -> Tools:
-    # The three functions are compiled here once and used on all kinds of levels of equal shapes.
+    # Each function is compiled once and then used for all kinds of levels.
     solve = env.solve if registry.has(env, LevelEnv.solve) else None
     return Tools(
         jax.jit(jax.vmap(env.codec().encode)),
@@ -128,12 +138,12 @@ def _tools(env: Any) -> Tools:
 
 
 def _sets(fit: Any, tools: Tools, num: int, key: Key) -> dict[str, LevelSample]:
-    """Levels of all kinds; edits only if the environment has `mutate_levels`."""
+    """Return levels of every kind, by name; edits only if the environment has `mutate_levels`."""
     key_propose, key_rows, key_edit, key_random = jax.random.split(key, 4)
     data = fit.suite.levels.level
     propose = jax.jit(fit.model.propose, static_argnums=2)
     batches = []
-    # In batches of DRED's size: a batch holds whole sequences of proposals between pairs of levels.
+    # Batches have DRED's size. A batch holds whole sequences of proposals between two levels.
     for one in jax.random.split(key_propose, math.ceil(num / BATCH)):
         batches.append(jax.device_get(propose(one, fit.fitted, BATCH)))
     levels, parents = jax.tree.map(lambda *x: np.concatenate(x)[:num], *batches)
@@ -163,7 +173,7 @@ def _measured(fit: Any, tools: Tools, one: LevelSample, data: LevelSample) -> di
         found |= _of_cells(parts, one.values, cells)
     there = measures.histograms(parts, data.values)
     here = measures.histograms(parts, one.values)
-    # The data are compared with themselves too, which gives 0; the page leaves this column out.
+    # The data are also compared with themselves, which gives 0. The page omits this column.
     found["divergence"] = {n: measures.divergence(there[n], here[n]) for n in there}
     return found
 
@@ -171,7 +181,10 @@ def _measured(fit: Any, tools: Tools, one: LevelSample, data: LevelSample) -> di
 def _of_cells(
     parts: tuple[Part, ...], values: dict[str, np.ndarray], cells: Cells
 ) -> dict[str, Any]:
-    """Measures of a grid: connectivity, cells of each kind, steps from landmarks to the hub."""
+    """Measures of a grid: connectivity, number of cells of each kind, steps from hub to landmarks.
+
+    Landmarks are kinds of cells whose positions depend on a place, the hub (see `codec.Cells`).
+    """
     found: dict[str, Any] = {}
     if cells.free:
         found["connected"] = measures.connected(parts, values, cells).mean()
@@ -192,7 +205,7 @@ def _reconstruction(fit: Any) -> dict[str, float]:
 def _headline(fit: Any, found: Mapping[str, Any]) -> str:
     """Sentence with the main results."""
     proposals = found["sets"][PROPOSALS]
-    # Without a solver, a path between all places is the best available sign of solvability.
+    # If there is no solver, connected levels are the best available estimate of solvable levels.
     share = proposals.get("solvable", proposals.get("connected"))
     new = f"{proposals['not in the data']:.0%} of the proposals are new"
     solved = "" if share is None else f", {share:.0%} can be solved"
@@ -207,7 +220,7 @@ def _headline(fit: Any, found: Mapping[str, Any]) -> str:
 
 
 def _pictures(fit: Any, sets: Mapping[str, LevelSample]) -> list[list[np.ndarray]]:
-    """Rows of pictures: a data level, the proposals from it to another one, and the other one."""
+    """Return rows of pictures: a data level, proposals between it and a second one, the second."""
     parents = sets[PROPOSALS].parents
     assert parents is not None
     found = []
@@ -234,7 +247,7 @@ def _figure(rows: list[list[np.ndarray]], theme: str) -> Figure:
 
 
 def _runs_of(parents: np.ndarray) -> list[list[int]]:
-    """Indices of consecutive proposals between the same two levels, grouped."""
+    """Group the indices of consecutive proposals that interpolate the same two data levels."""
     groups: list[list[int]] = []
     for i, pair in enumerate(parents):
         if groups and np.array_equal(parents[groups[-1][0]], pair):
@@ -260,7 +273,7 @@ def _cell(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Convert numbers for JSON; None if a number is not finite."""
+    """Convert values to JSON types; numbers that are not finite become None."""
     if isinstance(value, dict):
         return {name: _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):

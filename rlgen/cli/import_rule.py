@@ -6,15 +6,17 @@ from pathlib import Path
 from rlgen.cli.options import flag, option, parse, positional
 
 ABOUT = (
-    "Convert an LPG-like update rule to a rule file. The rule is given as arrays (.npz, or .npy of "
-    "one vector) and a JSON file that describes them. The JSON contains `shapes` (by name, in "
-    "order), `convention` (ascent or descent on the target times log-probability) and, if they "
-    "differ from the released code, `inputs` and `layout`. Unknown values are rejected."
+    "Convert an update rule with the architecture of LPG to a rule file of rlgen. The rule's "
+    "parameters are given as named arrays (.npz) or as one vector (.npy). A JSON file describes "
+    "them. Its `shapes` are the shapes of the arrays by name, in order. Its `convention` is "
+    "`ascent` if agents maximise the rule's target times the log-probability of the action, or "
+    "`descent` if they minimise this product. Its `layout` is needed only if it cannot be "
+    "inferred, and its `inputs` only if they differ from the default. Unknown values are rejected."
 )
 
 
 def import_rule(args: Sequence[str]) -> int:
-    """Run `rlgen import-rule`: read, convert, write; returns the exit code."""
+    """Run `rlgen import-rule`: convert the rule, write the file, and return the exit code."""
     fields = [
         positional("arrays", "file with the arrays", default=""),
         positional("description", "JSON file that describes the arrays", default=""),
@@ -28,11 +30,11 @@ def import_rule(args: Sequence[str]) -> int:
 
     out = Path(given.out)
     if out.suffix != ".npz":
-        raise ValueError(f"--out {out}: rules are written as .npz")
+        raise ValueError(f"--out {out} must end in .npz")
     if out.exists() and not given.overwrite:
         raise ValueError(f"{out} already exists; add --overwrite, or choose another --out")
     learned = import_groove.import_rule(given.arrays, given.description)
     files.save_rule(out, learned.rule, learned.params, learned.meta)
-    print(f"{out}: a rule with a {learned.rule.core} of {learned.rule.hidden_size} units. Try it:")
+    print(f"{out}: rule with a {learned.rule.core} of {learned.rule.hidden_size} units. Test it:")
     print(f"  rlgen eval {out} --suite gridworld/unseen")
     return 0

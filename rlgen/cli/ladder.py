@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from rlgen.cli.options import Field, flag, option, parse, positional_runs
 
 ABOUT = (
-    "Evaluate runs on the protocol ladder. V0: training levels; V1: new levels of the same "
-    "distribution; V2: levels beyond the training range; V3: new combinations. These sets, called "
-    "streams, share no levels. Test streams are sealed: each access is counted in the run's "
-    "folder. With --validation, evaluate on V0 and on validation levels, which are not sealed. "
-    "With --env and no run, print the ladder of the environment."
+    "Evaluate runs on the rungs of the protocol ladder. V0: training levels; V1: new levels of the "
+    "same distribution; V2: levels beyond the training range; V3: new combinations. The levels of "
+    "each rung come from separate sets, the streams, which share no levels. Test streams are "
+    "sealed: each evaluation is recorded in the run's folder. With --validation, evaluate on V0 "
+    "and on validation levels, which are not sealed. With --env and no run, print the ladder of "
+    "the environment."
 )
 FILES = ("ladder.json", "ladder.csv", "report.html")
 
@@ -28,11 +29,11 @@ class Prepared(NamedTuple):
 
 
 def ladder(args: Sequence[str]) -> int:
-    """Run `rlgen ladder`: evaluate every rung, save, print; returns the exit code."""
+    """Run `rlgen ladder`: evaluate every rung, save, print, and return the exit code."""
     given = parse(_fields(), "rlgen ladder", ABOUT, args)
     chosen = tuple(name for name in given.rungs.replace(" ", "").split(",") if name)
     updates = _numbers(given.few_shot)
-    # Options that are invalid for any run are rejected before a run is opened.
+    # Before a run is opened, options that are invalid for every run are rejected.
     _check(given, chosen, updates)
     if not given.runs:
         return _show_ladder(given, chosen)
@@ -64,9 +65,9 @@ def _check(given: Any, chosen: Sequence[str], updates: Sequence[int]) -> None:
     from rlgen.evaluation.ladder import few_shot, ladder
 
     if given.runs and given.env:
-        raise ValueError("give runs or --env, not both: the environment of a run is known")
+        raise ValueError("give either runs or --env, not both; a run determines its environment")
     if not given.runs and not given.env:
-        raise ValueError("name the folder of a run (rlgen ladder RUN), or --env maze")
+        raise ValueError("give the folder of a run (rlgen ladder RUN) or an environment (--env)")
     ladder.check(given.levels, chosen)
     if given.attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
@@ -107,7 +108,7 @@ def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Pre
     rules = [str(run.path) for run in opened if run.is_rule]
     if rules:
         raise ValueError(
-            f"{', '.join(rules)} learned a rule, which is tested by training agents with it: use "
+            f"{', '.join(rules)} learned a rule, and rules are tested by training agents; use "
             "rlgen eval RUN --horizons 10,50,250"
         )
     checks.check_labels([(run.path.name, str(run.path)) for run in opened])
@@ -123,14 +124,14 @@ def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Pre
             loaded[one.label] = one
             trained[one.label] = trained_on(run.path, one, given.allow_imports)
             if updates:
-                # Only a check here: it raises if the run did not train a policy on-policy.
+                # Only a check: `student_of` raises an error if the run has no policy to adapt.
                 few_shot.student_of(one.curriculum, one.env)
     curricula = [one.curriculum for one in loaded.values()]
     found = climb(opened[0].env, given.levels, trained, curricula, chosen, given.validation)
     runs = {label: run.path for label, run in zip(loaded, opened, strict=True)}
     for rung in found.rungs:
-        # Every rung of every run before the first episode: an access to a sealed stream is counted
-        # and cannot be undone.
+        # All rungs are checked for all runs before the first episode, because evaluations on sealed
+        # streams are counted and cannot be undone.
         checks.check_playable(envs, rung.stream.suite)
         checks.check_countable(list(runs.values()), rung.stream.suite)
     if not any(found.of(run) for run in runs):
@@ -139,7 +140,7 @@ def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Pre
 
 
 def _check_distribution(envs: dict[str, Any]) -> None:
-    """Reject runs with different training distributions, as these have no common V1."""
+    """Reject runs with different training distributions, because they have no common V1."""
     from rlgen import config
 
     (first, env), *others = envs.items()
@@ -154,7 +155,7 @@ def _check_distribution(envs: dict[str, Any]) -> None:
 
 
 def _play(prepared: Prepared, given: Any) -> tuple[dict[str, list], dict[str, list]]:
-    """Evaluations and adaptation curves on every rung, by run."""
+    """Return the evaluations and the adaptation curves of each run on every rung, by run label."""
     from rlgen.evaluation import zero_shot
     from rlgen.evaluation.load_runs import play
     from rlgen.runs.progress import counter
@@ -182,13 +183,17 @@ def _play(prepared: Prepared, given: Any) -> tuple[dict[str, list], dict[str, li
 
 
 def _adapt(prepared: Prepared, label: str, policies: Any, rung: Any, given: Any) -> Any:
-    """One adaptation curve; at least half of the stream's levels are kept for scoring."""
+    """Compute one adaptation curve: scores of agents after some updates on levels of the rung.
+
+    At most half of the rung's levels are used for adaptation. The other levels are used for
+    scoring.
+    """
     from rlgen.evaluation.ladder import few_shot
     from rlgen.runs.progress import counter
     from rlgen.runs.test_set_access import count_access
 
     suite = rung.stream.suite
-    # Agents are scored on levels that they did not adapt on.
+    # No agent is scored on a level that it adapted on.
     num = min(given.adapt_levels, len(suite.levels) // 2)
     levels, rest = few_shot.split(suite, num)
     found = few_shot.adapt(
@@ -202,7 +207,7 @@ def _adapt(prepared: Prepared, label: str, policies: Any, rung: Any, given: Any)
     )
     facts = {"update": policies.meta.get("update"), "few_shot": num, "seed": given.seed}
     levels = suite.levels
-    # Adaptation is an access in addition to the evaluation of the unadapted agent.
+    # Adaptation is recorded in addition to the evaluation of the unadapted agent.
     num = count_access(prepared.runs[label], suite.name, levels.version, levels.split, **facts)
     return found._replace(look=num)
 
@@ -224,21 +229,27 @@ def _fields() -> list[Field]:
     return [
         positional_runs("folders of runs in the same environment"),
         option(str, "", "env", "without a run: print the ladder of this environment"),
-        option(int, 100, "levels", "number of levels of each stream; suites may have fewer"),
+        option(int, 100, "levels", "number of levels per stream; suites may have fewer levels"),
         option(int, 10, "attempts", "episodes per level and seed"),
         option(str, "V0,V1,V2,V3", "rungs", "rungs to evaluate"),
         option(
             str,
             "",
             "few-shot",
-            "also train agents on each rung; score after these numbers of updates, e.g. 0,1,2,5",
+            "numbers of updates, such as 0,1,2,5: train the agents on some levels of each rung, "
+            "and score them on its other levels after each of these numbers of updates",
         ),
-        option(int, 16, "adapt-levels", "levels per rung to adapt on; at most half of the rung"),
+        option(
+            int,
+            16,
+            "adapt-levels",
+            "with --few-shot: levels per rung to train on, at most half of the rung",
+        ),
         flag("validation", "use only V0 and the validation stream, which is not sealed"),
         option(int, 0, "seed", "random seed of the evaluation"),
         option(str, "", "out", "folder for results; by default RUN/eval/ladder"),
         flag("overwrite", "replace existing results in the folder"),
         flag("json", "print only the results, as JSON, to standard output"),
         option(int, -1, "checkpoint", "update of the checkpoint to load; -1 for the newest"),
-        flag("allow-imports", "import code outside rlgen that the runs refer to"),
+        flag("allow-imports", "import modules outside rlgen that the runs' records name"),
     ]

@@ -17,10 +17,10 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import PyTree
 
 ABOUT = (
-    "Draw levels: newly sampled ones of an environment, those of a suite or a file, or those with "
-    "the highest scores in a run's replay buffer. For a run, also draw its curriculum: --what "
-    "history shows the levels played over time, --what calibration how well their scores correlate "
-    "with regret and learnability."
+    "Draw levels: newly sampled levels of an environment, levels of a suite or of a file, or the "
+    "levels with the highest scores in a run's replay buffer. This command can also draw the "
+    "curriculum of a run: --what history shows the levels that were played over time; --what "
+    "calibration shows how well the scores of levels correlate with regret and learnability."
 )
 _What = Literal["buffer", "history", "calibration"]
 NAMES = {"buffer": "levels.png", "history": "history.png", "calibration": "calibration.png"}
@@ -35,13 +35,13 @@ class Shown(NamedTuple):
 
 
 def levels(args: Sequence[str]) -> int:
-    """Run `rlgen levels`: draw to a file; returns the exit code."""
+    """Run `rlgen levels`: draw to a file, and return the exit code."""
     env = registry.make_env(peek(args, env="maze").env)
     of_env = list(config.leaves(env))
     given = parse([*_fields(), group("env", of_env)], "rlgen levels", ABOUT, args)
     if given.num < 1:
         raise ValueError(f"num must be at least 1, got {given.num}")
-    # The sources are mutually exclusive: choosing one silently would hide a mistake.
+    # Only one source can be drawn. Choosing one of several silently would hide a mistake.
     sources = [name for name in ("run", "suite", "file") if getattr(given, name)]
     if len(sources) > 1:
         raise ValueError(f"give only one of --{sources[0]} and --{sources[1]}")
@@ -49,12 +49,12 @@ def levels(args: Sequence[str]) -> int:
         raise ValueError(f"--what {given.what} needs a run; name its folder with --run")
     out = Path(given.out or NAMES[given.what])
     if out.suffix.lower() != ".png":
-        raise ValueError(f"--out {out}: levels are drawn as .png")
+        raise ValueError(f"--out {out} must end in .png")
     if given.what != "buffer":
         return _curriculum(given, out)
     env = config.override(env, changed(given.env_group, of_env))
     shown = _of_run(given) if given.run else _of_env(given, env)
-    # Checked here, not at the start: only now is the environment of a run known.
+    # Checked only now, because the environment of a run was not known before.
     registry.require(shown.env, LevelEnv.level_image, "rlgen levels")
     draw(shown, out)
     print(f"{len(shown.captions)} levels in {out}")
@@ -80,7 +80,7 @@ def draw(shown: Shown, out: Path) -> None:
 
 
 def _curriculum(given: Any, out: Path) -> int:
-    """Draw a run's curriculum log over time, or the calibration of its scores."""
+    """Draw a run's curriculum over time, or the calibration of its scores; return the exit code."""
     from rlgen.evaluation.from_runs.curricula import find_examples
     from rlgen.evaluation.generalisation import score_calibration
     from rlgen.evaluation.generalisation.level_facts import find_facts, open_log
@@ -116,13 +116,16 @@ def _of_env(given: Any, env: Any) -> Shown:
 
 
 def _of_run(given: Any) -> Shown:
-    """Levels in a run's buffer, highest score first; without a buffer, newly sampled ones."""
+    """Return the levels in a run's buffer, highest score first.
+
+    If the run has no buffer, return newly sampled levels of its environment.
+    """
     from rlgen.runs import folder
 
     path = Path(given.run)
     _, env, curriculum = folder.rebuild(folder.read(path), given.allow_imports)
     if not (path / "levels.npz").is_file():
-        print(f"{path} has no replay buffer: these are newly sampled levels of its environment")
+        print(f"{path} has no replay buffer; drawing newly sampled levels of its environment")
         return _of_env(given, env)
     # The file of a run's buffer is a level set with additional arrays, such as the scores.
     held = level_sets.load_levels(
@@ -160,12 +163,17 @@ def _at(tree: PyTree, i: int) -> PyTree:
 def _fields() -> list[Field]:
     return [
         option(str, "maze", "env", "the environment's name or dotted path"),
-        option(str, "", "run", "folder of a run: its replay buffer, highest scores first"),
+        option(str, "", "run", "folder of a run whose replay buffer or curriculum is drawn"),
         option(str, "", "suite", "suite, such as maze/heldout"),
-        option(str, "", "file", "file of levels: .npz, or text if the environment supports it"),
+        option(str, "", "file", "file with levels: .npz, or text if the environment can read it"),
         option(int, 16, "num", "number of levels", "-n"),
         option(int, 0, "seed", "random seed of newly sampled levels"),
-        option(_What, "buffer", "what", "for a run: its replay buffer, or its curriculum"),
-        option(str, "", "out", f"output file; by default {', '.join(NAMES.values())}"),
-        flag("allow-imports", "import code outside rlgen that the run refers to"),
+        option(_What, "buffer", "what", "with --run: draw the replay buffer, or the curriculum"),
+        option(
+            str,
+            "",
+            "out",
+            f"output file; by default {', '.join(NAMES.values())}, depending on --what",
+        ),
+        flag("allow-imports", "import modules outside rlgen that the run's record names"),
     ]

@@ -1,7 +1,7 @@
 """`rlgen list`: names of the components in rlgen, each with the first line of its documentation.
 
-This command uses argparse. The other commands use tyro, whose import takes longer than listing the
-names.
+This command uses argparse, because importing tyro takes longer than listing the names. The other
+commands use tyro.
 """
 
 import argparse
@@ -15,15 +15,15 @@ from pathlib import Path
 from rlgen import registry
 
 ABOUT = (
-    "List the components that ship with rlgen, each with a short description. Other components are "
-    "named by their dotted path: --env my_package.my_env"
+    "List the components that ship with rlgen, each with a short description. Components outside "
+    "rlgen are given by their dotted path, such as --env my_package.my_env"
 )
 KINDS = (*registry.KINDS, "suites", "rules")
 
 
 def list_names(args: Sequence[str]) -> int:
-    """Run `rlgen list`: print the names of the given kinds, or of all."""
-    if "--shared-structure" in args:  # has its own options
+    """Run `rlgen list`: print the components of the given kinds, and return the exit code."""
+    if "--shared-structure" in args:  # a separate command with different options
         from rlgen.cli.list_structure import show_structures
 
         return show_structures(args)
@@ -33,7 +33,8 @@ def list_names(args: Sequence[str]) -> int:
     for kind in given.kinds:
         if kind not in KINDS:
             raise ValueError(f"unknown kind {kind!r}; {registry.did_you_mean(kind, KINDS)}")
-    # Suites are defined by environments, whose import takes seconds: listed only on request.
+    # Suites are listed only on request: they are defined by environments, and importing all
+    # environments takes seconds.
     found = {kind: _described(kind) for kind in given.kinds or registry.KINDS}
     if given.json:
         print(json.dumps(found | _cards(given.kinds)))
@@ -51,10 +52,10 @@ def list_names(args: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("rlgen list", description=ABOUT, allow_abbrev=False)
-    some = f"one or more of {', '.join(KINDS)}; by default all except the last two"
+    some = f"one or more of {', '.join(KINDS)}; by default all except suites and rules"
     parser.add_argument("kinds", nargs="*", metavar="KIND", help=some)
     parser.add_argument("--json", action="store_true", help="print only JSON")
-    structure = "with envs: measure the structure that their levels share; has its own options"
+    structure = "measure how much structure levels share; see rlgen list --shared-structure --help"
     parser.add_argument("--shared-structure", action="store_true", help=structure)
     return parser
 
@@ -72,7 +73,7 @@ def _described(kind: str) -> dict[str, str]:
 
 
 def _cards(wanted: Sequence[str]) -> dict[str, dict]:
-    """Metadata in the files of rules: command, budget, meta-test results."""
+    """Metadata of the shipped rules (command, budget, meta-test results); {} unless requested."""
     if "rules" not in wanted:
         return {}
     from rlgen.evaluation.meta.trainees import cards
@@ -81,7 +82,7 @@ def _cards(wanted: Sequence[str]) -> dict[str, dict]:
 
 
 def _variants(name: str) -> list[str]:
-    """Variants of an environment, in lines; imports the environment's module."""
+    """Names of the variants of an environment, as lines; the environment's module is imported."""
     known = [f"{name}/{variant}" for variant in registry.variants(registry.load("envs", name))]
     return textwrap.wrap(", ".join(known), width=76, break_on_hyphens=False)
 

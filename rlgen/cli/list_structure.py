@@ -1,4 +1,4 @@
-"""`rlgen list envs --shared-structure`: measure the structure that levels share."""
+"""`rlgen list envs --shared-structure`: measure how much structure the levels of a family share."""
 
 import json
 import sys
@@ -13,26 +13,29 @@ from rlgen.cli.options import flag, option, parse, positional
 from rlgen.protocols import LevelEnv
 
 ABOUT = (
-    "Measure how much structure levels share (dispersion D: 0 if the same feature values are "
-    "valuable in all levels, 1 if they differ as much as possible) and how much of a level an "
-    "episode can cover (κ: steps per feature value). Global bonuses need a small D, episodic ones "
-    "a κ of 1 or more."
+    "Measure two numbers for each feature of a state, such as the position. The dispersion D "
+    "measures how much structure levels share: D is 0 if a feature is equally valuable in all "
+    "levels, and 1 if its value differs between levels as much as possible. The coverage κ is the "
+    "time limit of an episode divided by the number of feature values in a level, such as the "
+    "number of positions. Global bonuses need a small D. Episodic bonuses need a κ of 1 or more."
 )
 
 
 def show_structures(args: Sequence[str]) -> int:
-    """Measure and print, one line per environment and feature."""
+    """Measure environments, print one line per environment and feature, return the exit code."""
     fields = [
-        positional("kind", "envs, the only kind with shared structure", default="envs"),
-        flag("shared-structure", "measure instead of listing names"),
-        option(str, "", "envs", "names, separated by commas, such as rooms/n6,corridors; else all"),
+        positional("kind", "must be envs", default="envs"),
+        flag("shared-structure", "measure environments instead of listing names"),
+        option(str, "", "envs", "names, such as rooms/n6,corridors; by default all"),
         option(int, 200, "levels", "number of sampled levels of each family"),
         option(int, 0, "seed", "random seed of the levels"),
         flag("json", "print only JSON"),
     ]
     given = parse(fields, "rlgen list", ABOUT, args)
     if given.kind != "envs":
-        raise ValueError(f"--shared-structure is for envs, not {given.kind}: rlgen list envs")
+        raise ValueError(
+            f"--shared-structure measures environments, not {given.kind}; use rlgen list envs"
+        )
     if given.levels < 1:
         raise ValueError(f"levels must be at least 1, got {given.levels}")
     chosen = [name for name in given.envs.split(",") if name] or _able()

@@ -1,13 +1,15 @@
 """The command `rlgen` with its subcommands; `python -m rlgen` is equivalent.
 
-Slow imports are deferred until a command needs them, so that help and lists are fast. Commands are
-therefore given by the path of a function, not by the function. Subcommands of tyro or argparse are
-not used: they need all options of a command before it is chosen, whereas the options of
-`rlgen train RECIPE` are the fields of components that its arguments name.
+Slow imports are deferred until a command needs them, so that help and lists are fast. `COMMANDS`
+therefore contains the path of each command's function, not the function itself.
 
-Invalid input ends with one line on standard error and exit code 2. A run that stops on its own ends
-with exit code 1, by Ctrl-C with 130, by SIGTERM with 143. With `RLGEN_TRACEBACK=1`, errors show
-their traceback.
+The subcommands of tyro and argparse are not used, because they need all options of a command before
+the command is chosen. The options of `rlgen train RECIPE` become known only then: they are the
+fields of the components that the arguments name.
+
+Invalid input prints one line to standard error and ends with exit code 2. A failed run ends with
+exit code 1. The exit code is 130 after Ctrl-C and 143 after SIGTERM. With `RLGEN_TRACEBACK=1`,
+invalid input shows a traceback.
 """
 
 import os
@@ -44,7 +46,7 @@ COMMANDS = {
         "rlgen.cli.compare:compare",
     ),
     "ladder": Command(
-        "evaluate runs on training levels, new ones, and levels beyond the training range",
+        "evaluate runs on training levels, new levels, and levels beyond the training range",
         "rlgen.cli.ladder:ladder",
     ),
     "card": Command(
@@ -52,7 +54,7 @@ COMMANDS = {
         "rlgen.cli.card:card",
     ),
     "levels": Command(
-        "draw levels: sampled ones, a suite, a file, or a run's replay buffer",
+        "draw levels: sampled levels, a suite, a file, or a run's replay buffer",
         "rlgen.cli.levels:levels",
     ),
     "import-rule": Command(
@@ -75,7 +77,7 @@ commands:
   rlgen train robust-plr --env maze --steps 5e6 --seeds 4 --out runs/plr
   rlgen eval runs/plr --suite maze/heldout --attempts 100 --out report
 
-`rlgen COMMAND --help` lists the options of a command, `rlgen train RECIPE --help` every
+`rlgen COMMAND --help` lists the options of a command. `rlgen train RECIPE --help` lists every
 hyperparameter of a method with its default."""
 
 
@@ -94,9 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args[0] not in COMMANDS:
             known = registry.did_you_mean(args[0], COMMANDS)
             raise ValueError(f"unknown command {args[0]!r}; {known}")
-        # Imports the module of this command alone.
+        # This imports only the module of the chosen command.
         return pkgutil.resolve_name(COMMANDS[args[0]].function)(args[1:])
-    except SystemExit as stop:  # help was printed
+    except SystemExit as stop:  # raised after the help was printed
         return int(stop.code or 0)
     # Invalid input raises a ValueError everywhere in rlgen; any other exception is a bug and keeps
     # its traceback.
@@ -105,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"rlgen: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # such as `rlgen list | head`; the flush at exit must not raise again
+    # Raised for example in `rlgen list | head`. The flush at exit must not raise it again.
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -1,8 +1,8 @@
 """Command-line parsing with tyro from typed fields, with one-line error messages.
 
-tyro prints a `ValueError` as a box of several lines. Values are therefore converted by rlgen's own
-functions, which raise an exception that tyro does not catch, and unknown options are returned by
-tyro. tyro itself reports only an option without its value.
+If a converter raises a `ValueError`, tyro prints a box of several lines. rlgen's converters
+therefore raise an exception that tyro does not catch. Unknown options are returned by tyro and
+reported by rlgen. tyro itself reports only options without a value.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from rlgen.config import Leaf, Value, convert, nearest
 class Field(NamedTuple):
     """One option, positional argument or group of options of a command."""
 
-    identifier: str  # name of its attribute in the parsed options
+    identifier: str  # name of the attribute in the parsed options
     type: Any  # type annotation for tyro
     default: Any
-    flags: Mapping[str, bool]  # by spelling, True if a value follows
+    flags: Mapping[str, bool]  # for each spelling, such as `--seed`, whether a value follows
 
 
 def parse(fields: Sequence[Field], prog: str, about: str, args: Sequence[str]) -> Any:
     """Parse the options of one command into a dataclass; `--help` prints the help and exits.
 
     Raises:
-        ValueError: unknown option or invalid value; the message is one line.
+        ValueError: An option is unknown or a value is invalid. The message has one line.
     """
     options, unknown = _read(fields, args, prog=prog, description=about)
     if unknown:
@@ -43,14 +43,14 @@ def peek(args: Sequence[str], **defaults: Value) -> Any:
     """Parse only the options that determine which other options exist.
 
     Args:
-        args: command line; options that are not in `defaults` are ignored.
-        **defaults: default values by option name; not tuples.
+        args: Command line; options that are not in `defaults` are ignored.
+        **defaults: Default values by option name; they must not be tuples.
 
     Raises:
-        ValueError: invalid value of one of these options.
+        ValueError: The value of one of these options is invalid.
     """
     fields = [option(type(value), value, name, "") for name, value in defaults.items()]
-    # `parse` prints the help, once all options are known. Unknown options are ignored until then.
+    # Here `--help` and unknown options are ignored; `parse` handles them once options are known.
     return _read(fields, args, add_help=False)[0]
 
 
@@ -60,12 +60,12 @@ def wants_help(args: Sequence[str]) -> bool:
 
 
 def option(kind: Any, default: Any, name: str, about: str, *aliases: str) -> Field:
-    """Define an option with a value, which is converted like a config value."""
+    """Define an option with a value, which `rlgen.config.convert` converts to the type `kind`."""
     spec = tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,  # a tuple is one argument, separated by commas
+        nargs=1,  # a tuple is a single argument, whose values are separated by commas
         metavar=_metavar(kind),
         instance_from_str=lambda texts: _converted(kind, texts[0], name),
-        # Any default is accepted: `convert` checks the values that users give.
+        # Any default is accepted; `convert` checks only the values that users give.
         is_instance=lambda value: True,
         str_from_instance=lambda value: [_text(value)],
     )
@@ -76,7 +76,7 @@ def option(kind: Any, default: Any, name: str, about: str, *aliases: str) -> Fie
 
 def flag(name: str, about: str) -> Field:
     """Define a switch that is off by default."""
-    # Without tyro's second flag `--no-NAME`.
+    # tyro would otherwise also define the flag `--no-NAME`.
     kind = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name=name, help=about)]
     return Field(_identifier(name), kind, False, {f"--{name}": False})
 
@@ -107,7 +107,7 @@ def group(name: str, leaves: Sequence[Leaf]) -> Field:
 
 
 def fields_of(leaves: Sequence[Leaf]) -> list[Field]:
-    """Define an option per hyperparameter: the component's own first, then a group per part."""
+    """Define options for hyperparameters: first single options, then a group for each component."""
     own, below = [], {}
     for leaf in leaves:
         head, _, rest = leaf.path.partition(".")
@@ -119,7 +119,7 @@ def fields_of(leaves: Sequence[Leaf]) -> list[Field]:
 
 
 def changed(options: Any, leaves: Sequence[Leaf]) -> dict[str, Any]:
-    """Return the values in a group of options that differ from the hyperparameters' own."""
+    """Return the option values that differ from the hyperparameters' values, by path."""
     found = {}
     for leaf in leaves:
         *heads, last = leaf.path.split(".")
@@ -127,14 +127,14 @@ def changed(options: Any, leaves: Sequence[Leaf]) -> dict[str, Any]:
         for head in heads:
             at = getattr(at, _group_identifier(head))
         value = getattr(at, _identifier(last))
-        # The types differ for 1 and 1.0 or True, which compare equal.
+        # The types are compared as well, because 1, 1.0 and True are equal.
         if value != leaf.value or type(value) is not type(leaf.value):
             found[leaf.path] = value
     return found
 
 
 class _RefusedError(Exception):
-    """Invalid value. Not a `ValueError`, which tyro would catch and print as a box."""
+    """Raised for an invalid value; tyro would catch a `ValueError` and print it as a box."""
 
 
 def _converted(kind: Any, text: str, name: str) -> Any:
@@ -145,12 +145,12 @@ def _converted(kind: Any, text: str, name: str) -> Any:
 
 
 def _read(fields: Sequence[Field], args: Sequence[str], **settings: Any) -> tuple[Any, list[str]]:
-    """Parse the known options; returns them and the remaining arguments."""
+    """Parse the known options, and return their values and the remaining arguments."""
     kind = _options_class("Options", fields)
     shown = io.StringIO()
     try:
-        # tyro prints its error before it exits; it is kept until it is clear whether a shorter one
-        # replaces it.
+        # tyro prints an error before it exits. The printed text is captured, so that a shorter
+        # message can replace it.
         with contextlib.redirect_stderr(shown):
             return tyro.cli(kind, args=list(args), return_unknown_args=True, **settings)
     except _RefusedError as refused:
@@ -163,12 +163,12 @@ def _read(fields: Sequence[Field], args: Sequence[str], **settings: Any) -> tupl
 
 
 def _check_values(args: Sequence[str], flags: Mapping[str, bool]) -> None:
-    """Raise if an option that needs a value is last or is followed by another option."""
+    """Raise an error if an option that needs a value is last, or is followed by another option."""
     for arg, after in itertools.pairwise([*args, "--"]):
-        # A letter after the dashes: a negative number is a value.
+        # An option has a letter after the dashes; `-1` is a value.
         is_option = after == "--" or (after.startswith("-") and after.lstrip("-")[:1].isalpha())
         if is_option and flags.get(arg.replace("_", "-")):
-            raise ValueError(f"Missing value for argument '{arg}'")
+            raise ValueError(f"option '{arg}' needs a value")
 
 
 def _options_class(name: str, fields: Sequence[Field]) -> type:
@@ -187,7 +187,7 @@ def _identifier(name: str) -> str:
 
 
 def _group_identifier(name: str) -> str:
-    return f"{_identifier(name)}_group"  # `--env` and `--env.num-walls` are different fields
+    return f"{_identifier(name)}_group"  # `--env` and the group of `--env.num-walls` must differ
 
 
 def _unknown(given: str, flags: list[str]) -> str:
@@ -196,7 +196,8 @@ def _unknown(given: str, flags: list[str]) -> str:
         return f"unexpected argument {given!r}"
     if name == "--sampler":
         return (
-            "unknown option '--sampler': the recipe sets the sampler; to change it, write a recipe"
+            "unknown option '--sampler'; the recipe determines the sampler, so choose another "
+            "recipe, or write your own"
         )
     return f"unknown option {name!r}; {nearest(name.replace('_', '-'), flags)}"
 

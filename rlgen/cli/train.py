@@ -1,4 +1,4 @@
-"""`rlgen train`: parse options, which include the fields of the chosen components, and train."""
+"""`rlgen train`: train a run or resume it; the fields of the chosen components are options."""
 
 import contextlib
 import dataclasses
@@ -25,21 +25,21 @@ from rlgen.cli.options import (
 from rlgen.config import flatten, leaves
 
 ABOUT = (
-    "Train a method on an environment, or continue a run: rlgen train --resume RUN. Options with a "
-    "dot are fields of components; their defaults are those of the preset."
+    "Train a method on an environment. To continue a run, use rlgen train --resume RUN. Options "
+    "with a dot are fields of components; their defaults come from the preset."
 )
 RESUME_ABOUT = "Continue a run from its newest checkpoint, with bit-identical results."
 NAMES = ("env", "preset", "learner", "score", "bonus", "rule")
 TENSORBOARD = "also write TensorBoard files to the run folder (needs the extra `tensorboard`)"
-IMPORTS = "import code outside rlgen that the run refers to; only if you trust the run"
+IMPORTS = "import modules outside rlgen that the run's record names; only if you trust the run"
 
 
 def train(args: Sequence[str]) -> int:
-    """Run `rlgen train`: train or resume; returns 0, or the exit code of a run that stopped."""
-    # The number of CPU devices must be set before JAX initialises, so it is read first.
+    """Run `rlgen train`: train or resume; return 0, or the exit code of a run that was stopped."""
+    # `--devices` is read first, because JAX needs the number of CPU devices at initialisation.
     named = peek(args, resume="", devices=1)
     _use_cpu_devices(named.devices)
-    # A resumed run takes its recipe and its options from its folder, so no recipe is named.
+    # The folder of a resumed run determines the recipe, so the arguments name none.
     if named.resume:
         return _guarded(_resume, args)
     if not args or args[0].startswith("-"):
@@ -56,14 +56,14 @@ def _train(args: Sequence[str]) -> Path:
     from rlgen.runs.spec import RunSpec, build, paths_set_by_length, with_names
 
     base = RunSpec(recipe=args[0])
-    # Names decide which components, and therefore which options, exist.
+    # The names are parsed first, because they determine the components and therefore the options.
     named = peek(args[1:], **{name: x for name, x in flatten(base).items() if name in NAMES})
     base = with_names(dataclasses.replace(base, **dataclasses.asdict(named)))
-    # Built with the preset's values, which become the defaults of the options below; the run is
-    # built again from `spec`.
+    # This curriculum has the preset's values, which become the defaults of the options below. The
+    # run is built again from `spec`.
     env, curriculum = build(base)
     of_env = list(leaves(env))
-    # The length of a learner's schedules, if it has any, follows from --steps: not an option.
+    # The length of a learner's schedules is computed from --steps, so it is not an option.
     set_by_run = {p for p in paths_set_by_length(curriculum) if p.endswith(".learner.num_updates")}
     of_run = [x for x in leaves(curriculum) if x.path not in set_by_run]
     plain = _plain_options(base)
@@ -76,7 +76,7 @@ def _train(args: Sequence[str]) -> Path:
         base,
         **values,
         env_fields=changed(given.env_group, of_env),
-        # Only changes are stored: all other fields stay those of the preset.
+        # Only changed values are stored. All other fields get the preset's values.
         overrides=changed(given, of_run),
     )
     out = Path(given.out or f"runs/{spec.recipe}-{spec.env.replace('/', '-')}-{spec.seed}")
@@ -100,7 +100,7 @@ def _options(given: Any) -> Any:
 
 
 def _guarded(command: Any, args: Sequence[str]) -> int:
-    """Run a training command, handle stops, and print how to evaluate the run."""
+    """Run a training command, report an early stop, and print how to evaluate the run."""
     from rlgen.evaluation.meta.trainees import learns_rule
     from rlgen.runs import folder
     from rlgen.runs.training import RunStoppedError
@@ -117,7 +117,7 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
     record = folder.read(path)
     name, trust = record["spec"]["env"], folder.trust_flag(record)
     run = shlex.quote(str(path))
-    if learns_rule(path, allow_imports=True):  # training has already imported its code
+    if learns_rule(path, allow_imports=True):  # training has already imported the run's modules
         print(f"The run and its rules are in {path}. Train new agents with them:")
         print(f"  rlgen eval {run} --suite {_first_suite(name, 'unseen')}{trust}")
         learner = record["spec"]["learner"]
@@ -135,9 +135,9 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
 
 
 def _first_suite(name: str, wanted: str) -> str:
-    """Name of the wanted suite if it exists, else of `heldout`, `test` or the first suite.
+    """Name of the first suite that exists of: `wanted`, `heldout`, `test`, all suites by name.
 
-    Returns "" if the environment has no suites.
+    If the environment has no suites, "" is returned.
     """
     env = registry.make_env(name)
     suites = env.suites()
@@ -159,7 +159,7 @@ def _recipes() -> list[str]:
 
 
 def _plain_options(base: Any) -> list[Field]:
-    """Options of the run itself; `base` is a RunSpec with the names that are already known."""
+    """Define an option for each field of the RunSpec `base`, whose values become the defaults."""
     fields = [
         option(leaf.kind, leaf.value, leaf.path.replace("_", "-"), leaf.help)
         for leaf in leaves(base)
@@ -180,7 +180,7 @@ def _resume_fields() -> list[Field]:
     return [
         option(str, "", "resume", "folder of the run to continue"),
         option(int, -1, "checkpoint", "update of the checkpoint to load; -1 for the newest"),
-        option(int, 0, "devices", "number of devices; 0 for the previous number"),
+        option(int, 0, "devices", "number of devices; 0 for the number that the run had before"),
         flag("allow-imports", IMPORTS),
         flag("tensorboard", TENSORBOARD),
     ]

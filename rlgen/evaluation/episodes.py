@@ -12,22 +12,22 @@ Json = dict | list | str | float | int | bool | None
 class Evaluation:
     """Complete episodes of one run on one suite: S seeds, M levels, A attempts."""
 
-    run: str  # the label in tables and figures
+    run: str  # label of the run in tables and figures
     suite: str
     suite_version: str
     level_names: tuple[str, ...]  # [M], all different
-    # The arrays have plain annotations instead of jaxtyping's, because evaluations are also read
-    # from files: `_check` verifies shapes and values on construction, not only in tests.
+    # The arrays are not annotated with jaxtyping, whose checks run only in tests. Evaluations are
+    # also read from files, so `_check` verifies shapes and values whenever one is constructed.
     level_hashes: np.ndarray  # uint32 [M, 2]
     optimal_steps: np.ndarray  # integers [M]; -1 if unknown or unsolvable
-    optimal_return: np.ndarray  # [M]; NaN if unknown
+    optimal_return: np.ndarray  # [M]; NaN where unknown
     episode_return: np.ndarray  # [S, M, A], extrinsic, undiscounted
     length: np.ndarray  # [S, M, A], in steps
     success: np.ndarray | tuple[()] = ()  # bool [S, M, A]; () if the family does not define it
     meta: dict = field(default_factory=dict)  # JSON: update, env steps, seed, versions, …
 
     def __post_init__(self):
-        """Convert dtypes; reject inconsistent shapes and non-finite returns."""
+        """Convert dtypes, and reject inconsistent shapes and returns that are not finite."""
         dtypes = {
             "level_hashes": np.uint32,
             "optimal_steps": np.int64,
@@ -37,7 +37,7 @@ class Evaluation:
         }
         if not isinstance(self.success, tuple):
             dtypes["success"] = np.bool_
-        for name, dtype in dtypes.items():  # the class is frozen, hence object.__setattr__
+        for name, dtype in dtypes.items():  # object.__setattr__, because the class is frozen
             object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(dtype))
         object.__setattr__(self, "level_names", tuple(self.level_names))
         object.__setattr__(self, "meta", plain(self.meta))
@@ -56,7 +56,7 @@ class Evaluation:
 
     @property
     def solved_length(self) -> Float[np.ndarray, "S M"]:
-        """Mean steps of solved episodes; NaN if no episode was solved or `success` is ()."""
+        """Mean length of solved episodes; NaN if no episode was solved or `success` is ()."""
         if isinstance(self.success, tuple):
             return np.full(self.shape[:2], np.nan)
         count = self.success.sum(axis=-1)
@@ -68,25 +68,25 @@ class Evaluation:
     def score(self) -> tuple[str, Float[np.ndarray, "S M A"]]:
         """Name and values of the score that aggregates use.
 
-        The solve rate if the family defines `success`, otherwise the relative return if it is known
-        on every level, otherwise the return.
+        If the family defines `success`, the score is the solve rate. Otherwise it is the relative
+        return if the relative return is known on every level, and the return if not.
         """
         if not isinstance(self.success, tuple):
             return "solve rate", self.success.astype(np.float64)
         relative = self.relative_return
-        # One level with an unknown optimum makes all levels use the return: scores of different
-        # kinds cannot be aggregated.
+        # If the optimum is unknown on one level, all levels use the return, because scores of
+        # different kinds cannot be aggregated.
         known = bool(np.isfinite(relative).all())
         return ("relative return", relative) if known else ("return", self.episode_return)
 
 
 def hex_hash(bits: UInt32[np.ndarray, "2"]) -> str:
-    """Level hash as sixteen hexadecimal digits."""
+    """Format a level hash as sixteen hexadecimal digits."""
     return f"{int(bits[0]):08x}{int(bits[1]):08x}"
 
 
 def printable(text: str) -> str:
-    """Replace characters that are not printable, which could control a terminal, by `?`."""
+    """Replace non-printable characters, which could control a terminal, by `?`."""
     return "".join(c if c.isprintable() else "?" for c in str(text))
 
 
@@ -127,5 +127,5 @@ def _check(e: Evaluation) -> None:
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(e.episode_return))[0])
         raise ValueError(
             f"episode_return is not finite at [seed, level, attempt] {where} of run {e.run!r}; "
-            "check for a diverged policy or a reward that is not finite"
+            "check whether the policy has diverged or the reward is not finite"
         )

@@ -1,8 +1,8 @@
 """Open and check the runs of an evaluation or comparison, then play a suite with them.
 
-All checks are made before anything is played, and their errors name the run: a folder that cannot
-be read, an environment that differs from the first run's, a suite that a run cannot play, a sealed
-suite whose evaluation could not be recorded, two runs with the same label.
+All checks are made before anything is played. They reject a folder that cannot be read, runs of
+different environments, a suite that a run cannot play, a sealed suite if the evaluation cannot be
+recorded, and two runs with the same label. The error messages name the run.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Opened(NamedTuple):
 
 @contextmanager
 def naming(run: Path | str) -> Iterator[None]:
-    """Prefix a `ValueError` with the run's name unless its message already contains it."""
+    """Add the run's name to the message of a `ValueError` if the message lacks the name."""
     try:
         yield
     except ValueError as error:
@@ -57,7 +57,7 @@ def naming(run: Path | str) -> Iterator[None]:
 
 
 def open_run(run: Path, at: int | None = None, allow_imports: bool = False) -> Opened:
-    """Read a run's record and the metadata of one checkpoint, verifying every checksum.
+    """Read a run's record and the metadata of one checkpoint, and verify every checksum.
 
     Args:
         run: Run folder.
@@ -89,7 +89,7 @@ def open_run(run: Path, at: int | None = None, allow_imports: bool = False) -> O
 
 
 def rebuild(run: Path, record: dict[str, Any], allow_imports: bool) -> tuple[RunSpec, Any, Any]:
-    """Like `folder.rebuild`, but an error for a malformed record names its file."""
+    """Like `folder.rebuild`, but raise a `ValueError` that names the file if it is malformed."""
     try:
         return folder.rebuild(record, allow_imports)
     except (KeyError, TypeError, AttributeError) as error:
@@ -101,7 +101,7 @@ def rebuild(run: Path, record: dict[str, Any], allow_imports: bool) -> tuple[Run
 def check_environments(envs: Mapping[str, LevelEnv]) -> None:
     """Reject runs that were trained in different environments.
 
-    Runs of one family may differ in how levels are sampled, but not in observations or actions.
+    Runs of one family may sample levels differently, but their observations and actions must match.
 
     Args:
         envs: Environment of each run, by the run's name.
@@ -113,8 +113,8 @@ def check_environments(envs: Mapping[str, LevelEnv]) -> None:
     for run, other in others:
         if family_of(env) != family_of(other) or type(env) is not type(other):
             raise ValueError(
-                f"{run} was trained in {_name(other)} and {first} in {_name(env)}; compared runs "
-                "must use the same environment: evaluate them separately"
+                f"{run} was trained in {_name(other)} and {first} in {_name(env)}; runs that are "
+                "compared must use the same environment, so evaluate these runs separately"
             )
         if _interface(env) != _interface(other):
             raise ValueError(
@@ -132,18 +132,20 @@ def check_playable(envs: Mapping[str, LevelEnv], suite: Suite) -> None:
     for run, env in envs.items():
         if type(env) is not type(suite.env) or _interface(env) != _interface(suite.env):
             raise ValueError(
-                f"{run} was trained in {_name(env)} and cannot play {suite.name}, which uses "
-                f"{_name(suite.env)} with other observations or actions; choose another --suite"
+                f"{run} was trained in {_name(env)} and cannot play {suite.name}, because the "
+                f"suite uses {_name(suite.env)} with different observations or actions; choose "
+                "another --suite"
             )
 
 
 def check_countable(runs: Iterable[Path], suite: Suite) -> None:
-    """Reject runs whose folders could not record an evaluation on a sealed suite afterwards.
+    """Reject runs whose evaluation on a sealed suite could not be recorded in the run's folder.
 
-    A look is one evaluation on a sealed suite, see `rlgen.runs.test_set_access`.
+    For sealed suites and the file `looks.jsonl`, see `rlgen.runs.test_set_access`.
 
     Raises:
-        ValueError: The record of looks is damaged or cannot be written; the message names the run.
+        ValueError: The file `looks.jsonl` is damaged or cannot be written. The message names the
+            run.
     """
     if suite.levels.split in OPEN:
         return
@@ -152,13 +154,13 @@ def check_countable(runs: Iterable[Path], suite: Suite) -> None:
         place = run / FILE if (run / FILE).exists() else run
         if not os.access(place, os.W_OK):
             raise ValueError(
-                f"{place} is not writable, so a look at the sealed suite {suite.name} could not be "
-                "counted; copy the run to a writable folder"
+                f"{place} is not writable, so the evaluation on the sealed suite {suite.name} "
+                "could not be recorded; copy the run to a writable folder"
             )
 
 
 def check_labels(runs: Sequence[tuple[str, str]]) -> None:
-    """Reject two runs with the same label, which tables could not distinguish.
+    """Reject two runs with the same label, because tables could not distinguish them.
 
     Args:
         runs: Label and path of each run.
@@ -170,8 +172,8 @@ def check_labels(runs: Sequence[tuple[str, str]]) -> None:
     for label, path in runs:
         if label in seen:
             raise ValueError(
-                f"{seen[label]} and {path} are both called {label!r}; rename a folder, or label "
-                f"them: rlgen compare one={seen[label]} other={path}"
+                f"{seen[label]} and {path} are both called {label!r}; rename one folder, or name "
+                f"the runs: rlgen compare one={seen[label]} other={path}"
             )
         seen[label] = path
 
@@ -184,7 +186,7 @@ def play(
     progress: Progress,
     run: Path | None = None,
 ) -> Evaluation:
-    """Play a suite; if it is sealed, record the evaluation in the run's folder.
+    """Play a suite; if the suite is sealed, record the evaluation in the run's folder.
 
     Args:
         policies: Policies of the run.
@@ -192,14 +194,15 @@ def play(
         attempts: Number of episodes per seed and level.
         seed: Seed of the evaluation's random numbers.
         progress: Called with the number of finished episodes and their total.
-        run: Run folder; None records nothing, as for untrained policies.
+        run: Run folder. If it is None, as for untrained policies, nothing is recorded.
     """
     found = zero_shot.evaluate(policies, suite, attempts, seed, progress)
     if run is None:
         return found
     facts = {"update": policies.meta.get("update"), "attempts": attempts, "seed": seed}
     levels = suite.levels
-    # Counted only after playing, so that an interrupted evaluation does not count; 0 if not sealed.
+    # The evaluation is counted after it has ended, so an interrupted evaluation is not counted.
+    # `num` is 0 if the suite is not sealed.
     num = count_access(run, suite.name, levels.version, levels.split, **facts)
     return dataclasses.replace(found, meta=found.meta | {"look": num}) if num else found
 
@@ -207,7 +210,7 @@ def play(
 def _interface(env: LevelEnv) -> tuple:
     """Number of actions, and shape and dtype of every leaf of an observation."""
     key = jax.random.key(0)
-    # eval_shape traces the reset without running it, so no level is generated.
+    # `eval_shape` traces the reset without running it, so no level is generated.
     obs, _ = jax.eval_shape(lambda: env.reset_env(key, env.sample_level(key)))
     return env.num_actions, [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(obs)]
 
@@ -217,7 +220,7 @@ def _name(env: LevelEnv) -> str:
 
 
 def _differences(env: LevelEnv, other: LevelEnv) -> str:
-    """Up to three fields in which two environments of one type differ, with both values."""
+    """Up to three fields whose values differ between two environments of one type, with values."""
     one, two = config.flatten(env), config.flatten(other)
     found = [f"{k} {one.get(k)} and {two.get(k)}" for k in one if one.get(k) != two.get(k)]
     return ", ".join(found[:3]) or "in their observations"

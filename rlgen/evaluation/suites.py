@@ -1,4 +1,4 @@
-"""Load suites by name, such as `maze/heldout`, or from level files."""
+"""Load suites by name, such as `maze/heldout`, or from files with levels."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def load_suite(env: LevelEnv, name: str) -> Suite:
 
     Args:
         env: Environment that the agent was trained in. If the suite's levels have a different
-            size, the environment of the suite is a copy of `env` with that size.
+            size, the suite gets a copy of `env` with the size of these levels.
         name: Name of the suite, such as `maze/heldout`, or `heldout` for short.
 
     Raises:
@@ -49,15 +49,15 @@ def load_suite(env: LevelEnv, name: str) -> Suite:
 def levels_from_file(env: LevelEnv, path: Path | str) -> Suite:
     """Load the levels in a file as a suite named after the file.
 
-    If the environment has a solver, hashes and optima are recomputed: those in the file may be
-    wrong, and the optimal return depends on the environment's rewards.
+    If the environment has a solver, hashes and optima are recomputed, because the values in the
+    file may be wrong and the optimal return depends on the environment's rewards.
 
     Raises:
         ValueError: The file does not exist or does not contain levels of this family.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"there is no file {path} to read levels from")
+        raise ValueError(f"cannot read levels: there is no file {path}")
     if registry.has(env, LevelEnv.load_levels):
         levels = env.load_levels(path)
     else:

@@ -1,4 +1,4 @@
-"""Zero-shot evaluation: every seed of a run plays held-out levels without further training."""
+"""Zero-shot evaluation: the policies of a run play held-out levels without further training."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from rlgen.runs import checkpoint, folder, program, training
 from rlgen.types import Key, PyTree
 
 EPISODES_AT_A_TIME = 2048
-"""Batch size: episodes that each seed plays in parallel. Results depend on it through the keys."""
+"""Number of episodes per seed in a batch. The random keys, and so the results, depend on it."""
 
 
 class Policies(NamedTuple):
@@ -62,7 +62,7 @@ def load_states(
     run = Path(run)
     record = folder.read(run)
     spec, env, curriculum = folder.rebuild(record, allow_imports)
-    # A run that was trained on several devices is evaluated on one.
+    # Evaluation uses one device, even if the run was trained on several.
     spec = dataclasses.replace(spec, devices=1)
     name = run.name or str(run)
     meta = {
@@ -90,7 +90,7 @@ def load_policies(
     untrained: bool = False,
     allow_imports: bool = False,
 ) -> Policies:
-    """Load the policies from a run folder.
+    """Load the policies of a run from its folder.
 
     Args:
         run: Run folder.
@@ -121,17 +121,17 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Evaluation:
-    """Play every level of a suite `attempts` times with every policy, sampling its actions.
+    """Play every level of a suite `attempts` times with every policy; actions are sampled.
 
-    Levels and attempts are flattened into batches of at most `EPISODES_AT_A_TIME` episodes per
-    seed. Environments are not reset when an episode ends, and a batch stops when all its episodes
-    have ended.
+    All combinations of levels and attempts are played in batches of at most `EPISODES_AT_A_TIME`
+    episodes per seed. Environments are not reset when an episode ends. A batch stops when all its
+    episodes have ended.
 
     Args:
         policies: Policies of S seeds.
         suite: Suite of M levels.
         attempts: Number A of episodes on each level.
-        seed: Seed of the evaluation's random numbers; the same for all compared runs.
+        seed: Seed of the evaluation's random numbers. Use the same seed for all compared runs.
         progress: Called with the number of finished episodes and their total.
 
     Raises:
@@ -171,38 +171,38 @@ def _play(
     seed: int,
     progress: Callable[[int, int], None],
 ) -> EpisodeArrays:
-    """Play all episodes; the results are in the order of seeds, levels and attempts."""
+    """Play all episodes; the axes of the results are seeds, levels and attempts."""
     num_seeds = jax.tree.leaves(policies.states)[0].shape[0]
     num_levels = len(suite.levels)
-    # Level index of each episode, [M * A]. Attempts on one level are adjacent: a batch runs until
-    # its longest episode ends, so episodes of similar length share a batch.
+    # Level index of each episode, [M * A]. Attempts on one level are adjacent and therefore share a
+    # batch: a batch runs until its longest episode ends, and these episodes have similar lengths.
     row = np.repeat(np.arange(num_levels), attempts)
     batches = _batches(row)
-    # Longest time limit of the suite; it is a static argument, so batches share the program.
+    # The longest time limit of the suite is a static argument, so all batches share one program.
     limit = int(np.max(np.asarray(suite.levels.level.max_steps_in_episode)))
     run = _compiled(policies.learner, suite.env, limit)
     level = jax.tree.map(jnp.asarray, suite.levels.level)
     found = []
     for i, rows in enumerate(batches):
-        # The keys depend on the batch and the seed's position only, so all compared runs use the
-        # same random numbers.
+        # The keys depend only on the batch and on the index of the seed, so all compared runs use
+        # the same random numbers.
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), i), num_seeds)
         found.append(jax.device_get(run(keys, policies.states, level, rows)))
         progress(min((i + 1) * len(rows), row.size) * num_seeds, row.size * num_seeds)
     shape = (num_seeds, num_levels, attempts)
-    # Each batch has [S, B] per field; the slice drops the padding of the last batch.
+    # Each field of a batch is [S, B]. The slice drops the padding of the last batch.
     columns = (np.concatenate(x, axis=1)[:, : row.size] for x in zip(*found, strict=True))
     return EpisodeArrays(*(x.reshape(shape) for x in columns))
 
 
 def _compiled(learner: Learner, env: LevelEnv, limit: int) -> Callable[..., EpisodeResult]:
-    """Jitted function that plays given rows of levels [M, ...] with policies [S, ...].
+    """Return a jitted function that plays selected rows of levels [M, ...] with policies [S, ...].
 
-    Calls with equal arguments share one compiled program.
+    Calls with equal arguments return the same function, so it is compiled only once.
     """
     try:
         return _shared(learner, env, limit)
-    except TypeError:  # a user-defined component that is not hashable cannot be a cache key
+    except TypeError:  # a component of the user that is not hashable cannot be a cache key
         return _program(learner, env, limit)
 
 
@@ -246,5 +246,6 @@ def _check_family(policies: Policies, suite: Suite) -> None:
     if trained != tested:
         raise ValueError(
             f"{policies.label} was trained on {trained[0]} ({trained[1]} actions) and cannot act "
-            f"in {suite.name}, which uses {tested[0]} ({tested[1]} actions) with other observations"
+            f"in {suite.name}, because the suite uses {tested[0]} ({tested[1]} actions) with "
+            "different observations or actions"
         )

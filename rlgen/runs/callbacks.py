@@ -61,25 +61,25 @@ class Chunk(NamedTuple):
         return self.now.update - len(self.counters)
 
     def means(self) -> dict[str, float]:
-        """Mean of each metric over the updates and seeds with a finite value; NaN if none has."""
+        """Mean of each metric's finite values over updates and seeds; NaN if no value is finite."""
         return {name: _mean(values) for name, values in self.metrics.items()}
 
 
 class Callback:
-    """Base class of callbacks: every method does nothing by default.
+    """Base class of callbacks, whose methods do nothing by default.
 
-    A callback must not change the results of the run. An `OSError` from any method stops the run,
-    which can be resumed from its last checkpoint.
+    A callback must not change the results of the run. If a method raises an `OSError`, the run
+    stops; it can be resumed from its last checkpoint.
     """
 
     def start(self, run: ActiveRun, update: int) -> str:
         """Prepare for a run that has completed `update` updates.
 
-        A resumed run may have written data beyond its last checkpoint: a callback that writes its
-        own file drops the data after `update`.
+        Before an interruption, a run may have written data after its last checkpoint. When the run
+        is resumed, a callback that writes its own file must drop the data after `update`.
 
         Returns:
-            Message to show, "" for none.
+            Message to show; "" shows none.
         """
         del run, update
         return ""
@@ -93,10 +93,10 @@ class Callback:
         del run, chunk
 
     def finish(self, run: ActiveRun) -> str:
-        """Called when the run ends or a signal stops it, but not after an error.
+        """Called when the run ends or is stopped by a signal, but not after an error.
 
         Returns:
-            Message to show, "" for none.
+            Message to show; "" shows none.
         """
         del run
         return ""

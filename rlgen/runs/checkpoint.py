@@ -1,11 +1,11 @@
 """Checkpoints: the complete training state as orbax arrays, with metadata in a JSON file.
 
-    checkpoints/00000120/state/       orbax, one array per leaf, named by its path in the state
+    checkpoints/00000120/state/       orbax; one array per leaf, named by the leaf's path
     checkpoints/00000120/meta.json    update, counters, run, leaves, and a checksum of every file
 
-A checkpoint is written under a temporary name, flushed to disk and renamed, so that a folder whose
-name is a number is complete. Arrays are written and read as numpy arrays, so a checkpoint does not
-depend on the devices that wrote it.
+A checkpoint is written under a temporary name, flushed to disk and then renamed to its update
+number. A folder whose name is a number is therefore complete. Arrays are written and read as numpy
+arrays, so a checkpoint does not depend on the devices of the run that wrote it.
 """
 
 import contextlib
@@ -83,7 +83,7 @@ def read_meta(run: Path, update: int) -> dict[str, Any]:
     """Read the metadata of one checkpoint after verifying the size and checksum of every file.
 
     Raises:
-        ValueError: The checkpoint does not exist or is damaged; its files are left unchanged.
+        ValueError: The checkpoint does not exist or is damaged. No file is changed.
     """
     path = run / "checkpoints" / f"{update:08d}"
     if not path.is_dir():
@@ -91,7 +91,7 @@ def read_meta(run: Path, update: int) -> dict[str, Any]:
         raise ValueError(f"{run} has no checkpoint {update}; it has {known}")
     try:
         meta = json.loads((path / "meta.json").read_text())
-        # The second part only checks that these entries exist.
+        # The assignment to `_` only checks that these entries exist.
         files, _ = meta["files"], (meta["update"], meta["leaves"])
         if meta["format"] != FORMAT:
             raise ValueError("unknown format")
@@ -136,15 +136,15 @@ def restore(run: Path, update: int, like: PyTree) -> PyTree:
 
 
 def set_aside(run: Path, after: int) -> list[str]:
-    """Rename the checkpoints of updates after `after`, so that no later resume continues from them.
+    """Rename the checkpoints of updates after `after`, so that no run continues from them.
 
     Returns:
-        Their new paths.
+        New paths of the renamed checkpoints.
     """
     moved = []
     for update in [found for found in updates(run) if found > after]:
         path = run / "checkpoints" / f"{update:08d}"
-        # No longer a plain number, so `updates` does not find it.
+        # The new name is not a number, so `updates` does not find the folder.
         target = path.with_name(f"{path.name}.set-aside")
         while target.exists():
             target = target.with_name(f"{target.name}-2")
@@ -170,13 +170,13 @@ def _name(path: tuple) -> str:
 
 
 def _arrays(state: PyTree) -> dict[str, np.ndarray]:
-    """All leaves by their path, as numpy arrays; random keys as their integer data."""
+    """Return all leaves as numpy arrays, by path; random keys are converted to integers."""
     flat = jax.tree_util.tree_flatten_with_path(state)[0]
     return {_name(path): np.asarray(_key_data(leaf)) for path, leaf in flat}
 
 
 def _layout(state: PyTree) -> dict[str, list]:
-    # eval_shape also accepts abstract states and replaces random keys by their integer data.
+    # `eval_shape` also accepts abstract states. `_key_data` converts random keys to integers.
     data = jax.eval_shape(lambda tree: jax.tree.map(_key_data, tree), state)
     flat = jax.tree_util.tree_flatten_with_path(data)[0]
     return {_name(path): [list(leaf.shape), str(leaf.dtype)] for path, leaf in flat}
@@ -191,7 +191,7 @@ def _key_data(leaf: Any) -> Any:
 
 
 def _wrap(array: np.ndarray, like: Any) -> Any:
-    # Typed keys are not numpy arrays, so their integer data is stored.
+    # Random keys are not numpy arrays, so the checkpoint contains them as integers.
     return jax.random.wrap_key_data(jnp.asarray(array)) if _is_key(like) else array
 
 
@@ -212,7 +212,7 @@ def _flush(folder: Path) -> None:
 
 
 def _flush_entry(path: Path) -> None:
-    # Read-only, because a folder cannot be opened for writing; `fsync` flushes it all the same.
+    # A folder can be opened only for reading. `fsync` flushes it nevertheless.
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -228,7 +228,7 @@ def _remove_unfinished(folder: Path) -> None:
 def _damaged(run: Path, update: int, why: str) -> str:
     older = [u for u in updates(run) if u != update]
     advice = (
-        f"to use another one, add --checkpoint {older[-1]}"
+        f"to use another checkpoint, add --checkpoint {older[-1]}"
         if older
         else "this run has no other checkpoint"
     )

@@ -1,11 +1,12 @@
 """Curriculum log of a run: the levels that its slots played, with their scores and episodes.
 
-    curriculum/00000050.npz     the updates of one chunk, named after the last of them
+    curriculum/00000050.npz     one chunk of updates; the file name is the number of the last update
 
-In each update, a few evenly spaced slots are logged, each with the first level that it played: the
-level, its score, origin and weight and, if known, its lineage and episodes. Files contain plain
-arrays and a JSON header; nothing is pickled. Quantities that can be computed from a level, such as
-features or its solution, take time and are left to the reader.
+In each update, a few evenly spaced slots are logged. For each of these slots, the log has the first
+level that the slot played, with the level's score, origin and weight. If known, the level's lineage
+and episodes are logged as well. Files contain plain arrays and a JSON header; nothing is pickled.
+Quantities that take long to compute from a level, such as its features or its solution, are not
+logged; programs that read the log compute them.
 """
 
 import json
@@ -26,7 +27,7 @@ from rlgen.types import EpisodeStats, PyTree, Task, UpdateRecord
 FORMAT = "rlgen-curriculum-1"
 FOLDER = "curriculum"
 ORIGINS = ("new", "replay", "mutant")
-"""Names of the values of `Slots.origin`, in their order."""
+"""Names of the values 0, 1 and 2 of `Slots.origin`."""
 
 
 class Kept(NamedTuple):
@@ -49,7 +50,7 @@ class LevelLog(NamedTuple):
 
     update: Int[np.ndarray, " U"]  # starting at 1
     env_steps: Float[np.ndarray, " U"]  # cumulative, of one seed; NaN if missing in the metrics
-    share: Float[np.ndarray, "U 3"]  # fraction of all slots by origin: new, replay, mutant
+    share: Float[np.ndarray, "U 3"]  # fraction of all slots with each origin: new, replay, mutant
     slot: Int[np.ndarray, " n"]  # indices of the logged slots
     level: PyTree  # [U, S, n, ...]
     score: Float[np.ndarray, "U S n"]
@@ -61,14 +62,17 @@ class LevelLog(NamedTuple):
 
 
 def kept_slots(num_slots: int, num_kept: int) -> Int[np.ndarray, " n"]:
-    """Indices of at most `num_kept` evenly spaced slots, so that each block of slots is covered."""
+    """Indices of at most `num_kept` evenly spaced slots.
+
+    Some samplers treat blocks of adjacent slots differently; evenly spaced slots cover all blocks.
+    """
     num = min(num_kept, num_slots)
-    # Middles of `num` intervals of equal length; `max` avoids division by 0.
+    # These are the middles of `num` intervals of equal length. `max` avoids division by 0.
     return ((np.arange(num) + 0.5) * num_slots / max(num, 1)).astype(np.int32)
 
 
 def keep(met: UpdateRecord, num_kept: int) -> Kept | tuple[()]:
-    """Select the data of one update that the log keeps; () if `num_kept` is 0."""
+    """Select the part of an update's record that the log keeps; () if `num_kept` is 0."""
     if num_kept == 0:
         return ()
     slots = met.slots
@@ -104,13 +108,13 @@ def write(run: Path, before: int, slot: Int[np.ndarray, " n"], kept: Kept | tupl
     header = {"format": FORMAT, "first": before + 1, "last": last, "slots": slot.tolist()}
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
-    # Not a `.npz` name, so that an interrupted write is never read as a part of the log.
+    # The name does not end in `.npz`, so an unfinished file is never read as a part of the log.
     part = folder / f".{last:08d}.part"
     with open(part, "wb") as file:
         arrays["header"] = np.asarray(json.dumps(header))
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
         file.flush()
-        # Before the rename, which could otherwise reach the disk without the content.
+        # Flushed before the rename: otherwise the new name could reach the disk before the content.
         os.fsync(file.fileno())
     part.replace(folder / f"{last:08d}.npz")
 
@@ -118,7 +122,7 @@ def write(run: Path, before: int, slot: Int[np.ndarray, " n"], kept: Kept | tupl
 def cut(run: Path, update: int) -> None:
     """Remove the files of updates after `update`, which a resumed run will write again."""
     folder = run / FOLDER
-    # Left by writes that were interrupted.
+    # These files were left by interrupted writes.
     for path in folder.glob(".*.part"):
         path.unlink()
     for path in _files(run):
@@ -139,7 +143,8 @@ def read(run: Path, like: PyTree) -> LevelLog:
         like: Single level (or task) with the structure and shapes of the run's levels.
 
     Raises:
-        ValueError: There is no log, or a file is damaged or from another run; the message names it.
+        ValueError: There is no log, or a file is damaged or from another run. The message names the
+            run folder or the file.
     """
     paths, like = _files(run), plain_level(like)
     if not paths:
@@ -148,8 +153,8 @@ def read(run: Path, like: PyTree) -> LevelLog:
             "of rlgen that did not write one"
         )
     parts = [_read(path) for path in paths]
-    # Optional arrays are used only if every file has them. Those of a level are required, so that
-    # `_check` reports a file without them.
+    # Optional arrays are used only if every file has them. The arrays of a level are required:
+    # `_check` reports a file that lacks one.
     names = set.intersection(*(set(arrays) for _, arrays in parts))
     flat = jax.tree_util.tree_flatten_with_path({"level": like})[0]
     leaves = [_name(path) for path, _ in flat]
@@ -176,9 +181,10 @@ def read(run: Path, like: PyTree) -> LevelLog:
 def _from_metrics(
     run: Path, update: Int[np.ndarray, " U"], origin: Int[np.ndarray, "U S n"]
 ) -> tuple[Float[np.ndarray, " U"], Float[np.ndarray, "U 3"]]:
-    """Env steps and fractions of origins, [U] and [U, 3], from the run's metrics.
+    """Read the env steps [U] and the fraction of each origin [U, 3] from the run's metrics.
 
-    For updates without metrics, env steps are NaN and the fractions are those of the logged slots.
+    If an update has no metrics, its env steps are NaN and its fractions are those of the logged
+    slots.
     """
     lines = {line.get("update"): line for line in metrics.read(run / "metrics.jsonl")}
     steps = np.full(len(update), np.nan)
@@ -208,23 +214,23 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def _check(path: Path, part: tuple[dict, dict], shapes: dict[str, tuple]) -> None:
-    """Raise an error for a file whose arrays do not have the shapes `[U, *shape]`."""
+    """Raise an error if an array of the file does not have the shape `[U, *shape]`."""
     header, arrays = part
     num_updates = header["last"] - header["first"] + 1
     for name, shape in shapes.items():
-        # [U, S, n, ...] with the U of this file; S, n and the level's shape are those of the whole
-        # log.
+        # [U, S, n, ...]. U is the number of updates in this file. S, n and the level's shape must
+        # be equal in all files.
         wanted = (num_updates, *shape)
         found = arrays[name].shape if name in arrays else "nothing"
         if found != wanted:
             raise ValueError(
-                f"{path} is from another run, or damaged: {name} should have shape {wanted}, found "
+                f"{path} is damaged or from another run: {name} should have shape {wanted}, found "
                 f"{found}"
             )
 
 
 def _damaged(path: Path) -> str:
-    return f"{path} is not a curriculum log in the format {FORMAT!r}, or it is damaged"
+    return f"{path} is damaged, or it is not a curriculum log in the format {FORMAT!r}"
 
 
 def _files(run: Path) -> list[Path]:

@@ -1,8 +1,8 @@
 """Run folders: create, read and rebuild a run from the record in its `config.json`.
 
-A folder contains only arrays and JSON, and nothing in it is unpickled or imported, so a run from an
-untrusted source is safe to open: a record that names modules outside rlgen is rejected unless the
-caller allows imports.
+A run from an untrusted source is safe to open: a folder contains only arrays and JSON, and nothing
+in it is unpickled. If a record names modules outside rlgen, it is rejected unless the caller allows
+imports.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ def create(path: Path, spec: RunSpec, env: Any, curriculum: Curriculum) -> dict[
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         resume = f", or continue it with `rlgen train --resume {path}`" if is_run(path) else ""
         raise ValueError(f"{path} exists and was left unchanged; choose another --out{resume}")
-    # Before the folder is created, so that an error here leaves none behind.
+    # The record is built before the folder is created, so that an error leaves no folder behind.
     record = describe(spec, env, curriculum)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -70,8 +70,9 @@ def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpe
         allow_imports: Whether to import modules outside rlgen that the record names.
 
     Raises:
-        ValueError: The record names modules outside rlgen, which can run any code when imported,
-            and `allow_imports` is False; or it has fields that this version does not know.
+        ValueError: The record names modules outside rlgen and `allow_imports` is False, because
+            importing them can run any code; or the record has fields that this version does not
+            know.
     """
     saved = config.override(RunSpec(recipe=""), record["spec"])
     # Names of rlgen's components have no dots; dotted paths are imported.
@@ -81,7 +82,7 @@ def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpe
             f"the run's config.json names code from outside rlgen: {', '.join(foreign)}; "
             "if you trust it, add --allow-imports"
         )
-    # Without the preset, whose values may have changed since: the record lists every field.
+    # The record lists every field. The preset is not applied, because it may have changed since.
     exact = dataclasses.replace(
         saved, preset="", env_fields=record["env"], overrides=record["fields"]
     )
@@ -90,9 +91,9 @@ def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpe
 
 
 def trust_flag(record: Mapping[str, Any]) -> str:
-    """Suffix for commands on the run: ` --allow-imports` if its record names modules outside rlgen.
+    """Return the suffix ` --allow-imports` for commands on the run, or "" if it is not needed.
 
-    Empty for other runs.
+    The suffix is needed if the record names modules outside rlgen.
     """
     foreign = any("." in str(record["spec"].get(name, "")) for name in NAMES)
     return " --allow-imports" if foreign else ""
@@ -132,21 +133,21 @@ def _old_run(path: Path, version: str) -> str:
     rules = sorted(path.glob("rules/seed-*.npz"))
     also = f". Its learned rule can still be used: {rules[0]}" if rules else ""
     return (
-        f"{path} is a run of rlgen {version}, whose fields and states have different names from "
-        f"those of rlgen {__version__}; it was left unchanged. Use rlgen {version} for it, or "
-        f"train it again{also}"
+        f"{path} was written by rlgen {version}, which uses other names for fields and states than "
+        f"rlgen {__version__}; the folder was left unchanged. Use rlgen {version} to read it, or "
+        f"train the run again{also}"
     )
 
 
 def is_run(path: Path) -> bool:
-    """Return whether a folder looks like a run folder, that is, has a `config.json`."""
+    """Return whether a folder contains a `config.json`, as every run folder does."""
     return (path / "config.json").is_file()
 
 
 def fingerprint(record: Mapping[str, Any]) -> str:
     """Hash of all settings that determine a run's results.
 
-    Devices, versions, paths and settings of logs and checkpoints are not included.
+    The hash does not depend on devices, versions, paths, or settings of logs and checkpoints.
     """
     beside = ("devices", "keep_checkpoints", "checkpoint_every", "log_levels", "gap_every")
     spec = {name: value for name, value in record["spec"].items() if name not in beside}
@@ -164,7 +165,7 @@ def versions() -> dict[str, str]:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that an interruption at any time leaves either the old or the new content."""
-    # Flushed to disk before the rename; otherwise a power failure could leave an empty file.
+    # The file is flushed before the rename; otherwise a power failure could leave it empty.
     part = path.with_name(f".{path.name}.part")
     with open(part, "w" if isinstance(content, str) else "wb") as file:
         file.write(content)

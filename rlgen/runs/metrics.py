@@ -1,17 +1,23 @@
-"""Write, read and check `metrics.jsonl`: one line per update, each metric a list over seeds.
+"""Write, read and check `metrics.jsonl`: one line per update, with a list over seeds per metric.
 
     {"update": 7, "env_steps": {"train": …, "scout": …, "score": …}, "gradient_updates": …,
      "wall_seconds": …, "compile_seconds": …, "steps_per_second": …, "episode_return": [0.1, …], …}
 
-Env steps are counted by purpose: `train`, steps that contribute gradients; `scout`, evaluation of
-new levels; `score`, evaluation of known or edited levels; `antagonist`, steps of the students that
-are not evaluated; `teacher`, steps of the teacher that builds levels; `evaluate`, evaluation of the
-agents that a rule has trained. The total is their sum.
+Env steps are counted by kind:
 
-Steps and gradient updates are cumulative since the start of the run and those of one seed (the mean
-over seeds). Wall seconds are the time of the running program without compilation; within a chunk,
-whose updates run as one program, they are interpolated. A metric that does not exist (for example
-the loss of an update without training) is null.
+- `train`: steps that contribute gradients;
+- `scout`: steps that evaluate new levels;
+- `score`: steps that evaluate known or edited levels;
+- `antagonist`: steps of the students that are not evaluated after training;
+- `teacher`: steps of the teacher that builds levels;
+- `evaluate`: steps that evaluate the agents trained by a rule.
+
+The total number of env steps is the sum over all kinds.
+
+Env steps and gradient updates are counted from the start of the run and averaged over seeds. Wall
+seconds exclude compilation. The updates of a chunk run as one program, so their wall seconds are
+interpolated. If a metric does not exist in an update, such as the loss of an update without
+training, its value is null.
 """
 
 import json
@@ -25,22 +31,22 @@ from typing import NamedTuple
 import numpy as np
 
 COUNTED = "steps_"
-"""Prefix of the metrics that count the env steps of one update, by kind."""
+"""Prefix of the metrics that count the env steps of one update; each metric counts one kind."""
 GRADIENT_STEPS = "gradient_steps"
 """Name of the metric that counts the gradient steps of one update."""
 NO_STEPS: Mapping[str, float] = MappingProxyType({})
 
 SKIPPED = "skipped_"
-"""Prefix of the metrics that count parts of an update skipped because they were not finite."""
+"""Prefix of the metrics that count skipped parts of an update, which were not finite."""
 
 ALWAYS = ("weight", "score", "episode_return", "episode_length")
-"""Metrics that exist in every update, also in one without training."""
+"""Metrics that exist in every update, even if the update does not train."""
 OF_EPISODES = ("episode_return", "episode_length", "solve_rate")
-"""Metrics that exist only if an episode ended, which need not happen in every update."""
+"""Metrics that exist only in updates in which an episode ended."""
 
 
 class Counters(NamedTuple):
-    """Cumulative cost since the start of the run, of one seed (the mean over seeds)."""
+    """Cost since the start of the run; steps and gradient updates are means over seeds."""
 
     update: int = 0
     steps: Mapping[str, float] = NO_STEPS  # env steps, by kind
@@ -73,7 +79,7 @@ def advance(
         seconds: Duration of the chunk.
     """
     num_updates = len(metrics["weight"])
-    # Mean over seeds, [U]: under some methods seeds differ in their number of steps.
+    # Under some methods seeds differ in their number of steps, so take the mean over seeds, [U].
     per = {n.removeprefix(COUNTED): x.mean(1) for n, x in metrics.items() if n.startswith(COUNTED)}
     taken = metrics.get(GRADIENT_STEPS, np.zeros((num_updates, 1))).mean(1)
     after = []
@@ -91,7 +97,9 @@ def advance(
 def append(
     path: Path, after: list[Counters], metrics: Mapping[str, np.ndarray], steps_per_second: float
 ) -> None:
-    """Append a chunk's lines and flush them to disk, so that no checkpoint is ahead of them.
+    """Append a chunk's lines and flush them to disk.
+
+    The checkpoint of the chunk is written later, so it never contains updates without lines.
 
     Args:
         path: The metrics file.
@@ -107,7 +115,7 @@ def append(
         for name, values in metrics.items()
         if not name.startswith(COUNTED) and name != GRADIENT_STEPS
     }
-    # Appended, so that an interruption can truncate only these lines; `cut` drops such a line.
+    # In append mode, an interruption can truncate only the new lines. `cut` drops truncated lines.
     with open(path, "a") as file:
         for i, now in enumerate(after):
             line = {**_head(now, steps_per_second), **{n: _list(x[i]) for n, x in rest.items()}}
@@ -119,12 +127,12 @@ def append(
 def cut(path: Path, update: int) -> None:
     """Atomically drop the lines after `update`, which a resumed run will write again.
 
-    Lines are ordered by update, so everything from the first unreadable line on (truncated when the
-    process was killed) is dropped as well.
+    A line can be unreadable if the process was killed while writing it. Because lines are ordered
+    by update, the first unreadable line and all later lines are dropped as well.
     """
     if not path.exists():
         return
-    # Rewritten next to the file, so that an interruption leaves the complete old one.
+    # The new content is written to a second file, so an interruption leaves the old file complete.
     part = path.with_name(f".{path.name}.part")
     with open(path) as source, open(part, "w") as target:
         for line in source:
@@ -138,7 +146,7 @@ def cut(path: Path, update: int) -> None:
 
 
 def read(path: Path) -> list[dict]:
-    """Read all lines of a metrics file, leaving out a truncated last line."""
+    """Read all lines of a metrics file except truncated ones."""
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
 
@@ -146,15 +154,20 @@ def read(path: Path) -> list[dict]:
 def first_bad(
     before: int, metrics: Mapping[str, np.ndarray], finite: Mapping[str, np.ndarray]
 ) -> Bad | None:
-    """Find the first metric [U, S], or else parameter [S] after the chunk, that is not finite.
+    """Find the first non-finite metric; if all metrics are finite, the first non-finite parameter.
 
     NaN is allowed for metrics that do not exist in an update:
 
     - learner metrics, if the update did not train;
     - `teacher_…`, if the teacher received no reward;
-    - `lifetime_…`, if no agent's lifetime ended;
+    - `lifetime_…`, in every update;
     - `meta_…`, if the meta-gradient was skipped;
     - metrics of episodes, if no episode ended (`num_episodes` is 0).
+
+    Args:
+        before: Number of updates before the chunk.
+        metrics: Metrics of the chunk, [U, S] each.
+        finite: For each parameter after the chunk, whether all its values are finite, [S] each.
     """
     trained = metrics["weight"] > 0
     ended = metrics.get("num_episodes", np.ones(trained.shape)) > 0
@@ -163,9 +176,10 @@ def first_bad(
     counted = [x > 0 for name, x in metrics.items() if name.startswith(SKIPPED)]
     exist = {
         "teacher_": teacher_learned,
-        # Never required: some exist only for a part of the lifetimes, such as those on new levels.
+        # Never required, because some of these metrics exist only for some lifetimes, such as
+        # lifetimes on new levels.
         "lifetime_": np.zeros_like(trained),
-        # The array of zeros covers students without `skipped_…` metrics.
+        # `any` needs at least one array: the zeros are for students without `skipped_…` metrics.
         "meta_": trained & ~np.any([np.zeros_like(trained), *counted], axis=0),
     }
 
@@ -177,7 +191,7 @@ def first_bad(
     wrong = {name: ~np.isfinite(x) & exists(name) for name, x in metrics.items()}
     hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
     if hits:
-        # `hits` has the first update of each bad metric; report the earliest of them.
+        # `hits` has the first bad update of each metric; report the earliest of these updates.
         update, seed, name = min(hits, key=lambda hit: hit[0])
         return Bad(before + update + 1, seed, name)
     for name, good in finite.items():
@@ -187,7 +201,7 @@ def first_bad(
 
 
 def skipped(metrics: Mapping[str, np.ndarray]) -> list[str]:
-    """Sentences on the parts of updates that were skipped in a chunk with metrics [U, S]."""
+    """Describe in sentences which parts of a chunk's updates were skipped; metrics are [U, S]."""
     told = []
     for name, values in metrics.items():
         num = round(float(values.sum())) if name.startswith(SKIPPED) else 0

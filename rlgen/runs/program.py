@@ -1,4 +1,4 @@
-"""Pure functions of a run: its keys, its initial states and the compiled chunk of updates.
+"""Pure functions that define a run: random keys, initial states and the compiled chunk of updates.
 
 All arrays have a leading axis of seeds, `[S, ...]`, even for a single seed.
 """
@@ -24,18 +24,18 @@ class Program(NamedTuple):
     """Functions of a run after compilation."""
 
     init: Callable[[], TrainState]  # states before the first update, placed on their devices
-    place: Callable[[PyTree], TrainState]  # moves restored arrays to the devices of the chunk
-    # Donates the states; see `chunk_function`.
+    place: Callable[[PyTree], TrainState]  # copies restored arrays to the devices of the run
+    # Runs one chunk; see `chunk_function`. Its input states are donated.
     chunk: Callable[[TrainState, Any], tuple[TrainState, Metrics, Metrics, Kept | tuple[()]]]
 
 
 def run_keys(spec: RunSpec) -> tuple[Key, Keys]:
-    """Keys for the initial states, [S], and for training: `own` [S] and `shared` [].
+    """Return keys for the initial states, [S], and for training: `own` [S] and `shared` [].
 
-    The keys of seed i depend only on `seed + i`, and the shared key only on `branch_seed`, so that
-    one run with four seeds gives the same results as four runs with one seed each.
+    The keys of seed i depend only on `seed + i`. The shared key depends only on `branch_seed`. One
+    run with four seeds therefore gives the same results as four runs with one seed each.
     """
-    # Separate streams, so that a seed and a branch seed of equal value do not share keys.
+    # The keys are folded from different numbers, because a seed can equal the branch seed.
     own, shared = (jax.random.fold_in(jax.random.key(0), s) for s in (OWN_STREAM, SHARED_STREAM))
     numbers = spec.seed + jnp.arange(spec.seeds)
     # [S, 2]: for each seed one key for the initial states and one for training.
@@ -61,8 +61,8 @@ def compile_run(spec: RunSpec, curriculum: Curriculum, length: Plan) -> Program:
     """Compile the chunk of a run for its devices.
 
     Raises:
-        ValueError: There are not enough devices, or neither seeds nor slots can be divided among
-            them.
+        ValueError: There are not enough devices, or neither the seeds nor the slots can be divided
+            among the devices.
     """
     mesh = None
     if spec.devices > 1:
@@ -78,13 +78,13 @@ def compile_run(spec: RunSpec, curriculum: Curriculum, length: Plan) -> Program:
         donate_argnums=0,  # the new states reuse the memory of the old ones
         out_shardings=None if where is None else (where, None, None, None),
     )
-    # Compiled from abstract states: no memory is allocated for a second copy of them. The update is
-    # int32, as in every later call; a Python integer would be weakly typed.
+    # Compiling from abstract states allocates no memory for a second copy of the states. The update
+    # is int32, as in every later call; a Python integer would be weakly typed.
     compiled = chunk.lower(states, keys, jnp.int32(0)).compile()
 
     def place(tree: PyTree) -> TrainState:
-        # The chunk donates its input, so `jnp.array` copies it: a numpy array may share host memory
-        # with a device array on CPU.
+        # `jnp.array` copies the tree, because the chunk donates its input. Without a copy, a device
+        # array on CPU may share memory with the numpy array.
         return jax.device_put(jax.tree.map(jnp.array, tree), where)
 
     return Program(
@@ -99,13 +99,13 @@ def chunk_function(
 ) -> Callable[..., tuple[TrainState, Metrics, Metrics, Kept | tuple[()]]]:
     """Build `(states [S], keys, start) -> (states [S], metrics [S, U], finite [S], kept [S, U])`.
 
-    `finite` indicates for each parameter, by its path, whether all its values are finite; `kept` is
-    the data of each update for the curriculum log. The function is not jitted.
+    `finite` maps the path of each parameter to whether all values of the parameter are finite.
+    `kept` is the data of each update for the curriculum log. The returned function is not jitted.
 
     Args:
         curriculum: Curriculum to train with.
         num_updates: Number U of updates in a chunk.
-        mesh: Devices that share the work, either over seeds or over slots; None for one device.
+        mesh: Devices among which either the seeds or the slots are divided; None for one device.
         log_levels: Number of slots that the curriculum log keeps.
     """
     if mesh is not None and mesh.axis_names == (sharding.SLOTS,):
@@ -133,7 +133,7 @@ def chunk_function(
 
 
 def _finite(student: PyTree) -> Metrics:
-    # Reduced on the device to one flag per leaf, so that parameters are not copied every chunk.
+    # The device reduces each leaf to one flag, so that no parameters are copied to the host.
     flat = jax.tree_util.tree_flatten_with_path(student)[0]
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): jnp.isfinite(leaf).all()

@@ -1,4 +1,4 @@
-"""Progress display of runs and evaluations: a bar on a terminal, plain lines elsewhere."""
+"""Show the progress of runs and evaluations: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -35,12 +35,12 @@ class Reporter(Protocol):
         ...
 
     def close(self) -> None:
-        """Clean up; called when the run ends, also after an error."""
+        """Clean up; called when the run has ended, with or without an error."""
         ...
 
 
 class Silent:
-    """Reporter without output; the default in Python."""
+    """Reporter without output; the default for runs that are started from Python."""
 
     def say(self, text: str) -> None:
         """Do nothing."""
@@ -55,7 +55,8 @@ class Silent:
 class Lines:
     """Reporter that prints plain lines for logs and pipes.
 
-    The status is printed at most every `SECONDS_BETWEEN_LINES` seconds, and after the last chunk.
+    Between two printed statuses, at least `SECONDS_BETWEEN_LINES` seconds pass. The status after
+    the last chunk is always printed.
     """
 
     def __init__(self, file: TextIO | None = None):
@@ -67,7 +68,7 @@ class Lines:
         print(text, file=self._file, flush=True)
 
     def show(self, status: Status) -> None:
-        """Print the status if enough time has passed since the last one, or the run has ended."""
+        """Print the status if it is the last one, or if the previous line is old enough."""
         now = time.monotonic()
         if status.update == status.num_updates or now - self._last > SECONDS_BETWEEN_LINES:
             self._last = now
@@ -113,10 +114,10 @@ def choose() -> Reporter:
 
 
 def counter(label: str, what: str) -> Callable[[int, int], None]:
-    """Progress function for evaluations, called with the number of finished items and their total.
+    """Return a function that shows the progress of an evaluation.
 
-    On a terminal the function rewrites one line. Elsewhere it prints a line every few seconds, and
-    one for the last item.
+    The function is called with the number of finished items and the total number. On a terminal it
+    rewrites one line. Elsewhere it prints a line every few seconds and after the last item.
 
     Args:
         label: Name of the activity.
@@ -137,7 +138,10 @@ def counter(label: str, what: str) -> Callable[[int, int], None]:
 
 
 def describe(status: Status) -> str:
-    """Status in words: steps, speed, time left and, if known, return, solve rate, replay share."""
+    """Describe a status: steps, speed, time left; if known, return, solve rate, replayed fraction.
+
+    The replayed fraction is the fraction of levels in the chunk that were replayed.
+    """
     parts = [
         f"{amount(status.env_steps)} steps",
         f"{amount(status.steps_per_second)}/s",

@@ -46,8 +46,8 @@ class RefuseNonFinite(Callback):
         """Check all metrics and parameters.
 
         Raises:
-            RunStoppedError: A number is not finite; the message names the first one, its update and
-                its seed.
+            RunStoppedError: A metric or a parameter is not finite. The message gives the name, the
+                update and the seed of the first one.
         """
         bad = metrics.first_bad(chunk.before, chunk.metrics, chunk.finite)
         if bad is not None:
@@ -58,20 +58,20 @@ class RefuseNonFinite(Callback):
 
 
 class ProgressReport(Callback):
-    """Pass the status of the run to a reporter, and at its end the student's warnings."""
+    """Pass the run's status to a reporter, and the student's warnings at the end of the run."""
 
     def __init__(self, reporter: Reporter):
         self._reporter = reporter
 
     def after_chunk(self, run: ActiveRun, chunk: Chunk) -> None:
-        """Report what was skipped, then show the status of the run."""
+        """Report which parts of updates were skipped, then show the status of the run."""
         now, num_updates, means = chunk.now, run.length.num_updates, chunk.means()
         for sentence in metrics.skipped(chunk.metrics):
             self._reporter.say(sentence)
         if now.update == num_updates:
             for sentence in run.curriculum.student.warnings(means):
                 self._reporter.say(sentence)
-        # Extrapolated from the last chunk alone, as speed may change during a run.
+        # Extrapolated from the last chunk alone, because the speed may change during a run.
         left = (num_updates - now.update) / run.length.chunk * chunk.seconds
         rate = steps_per_second(run, chunk)
         self._reporter.show(Status(now.update, num_updates, now.steps_total, rate, left, means))
@@ -101,30 +101,32 @@ class Checkpoints(Callback):
 
 def save(run: ActiveRun, chunk: Chunk) -> None:
     """Write a checkpoint of the states after a chunk, the student's files and the level buffer."""
-    states, now = jax.device_get(chunk.states), chunk.now  # copied before the next chunk donates
+    # The states are copied to the host, because the next chunk reuses their memory.
+    states, now = jax.device_get(chunk.states), chunk.now
     meta = {
         "run": folder.fingerprint(run.record),
         "counters": now._asdict() | {"steps": dict(now.steps)},
     }
-    # The checkpoint first: the files below can be written again from it, but not vice versa.
+    # The checkpoint is written first, because the files below can be written again from it.
     checkpoint.save(run.path, now.update, states, meta, run.spec.keep_checkpoints)
     save_files(run.path, run.curriculum.student, states, run.record["spec"])
-    # Level features may require solving the levels, which takes seconds: only at the run's end.
+    # Level features may require solving the levels, which takes seconds. They are therefore saved
+    # only at the end of the run.
     features = now.update == run.length.num_updates
     save_buffer(run.path / "levels.npz", run.env, run.curriculum.sampler, states, features)
 
 
 def steps_per_second(run: ActiveRun, chunk: Chunk) -> float:
-    """Env steps per second of all seeds, relative to the time of the chunk."""
+    """Env steps per second during the chunk, of all seeds together."""
     return run.length.chunk * run.length.steps_per_update * run.spec.seeds / chunk.seconds
 
 
 def kept(run: ActiveRun) -> str:
-    """Sentence that names the newest checkpoint and the command that resumes from it."""
+    """Sentence that names the newest checkpoint and the command that continues the run from it."""
     known = checkpoint.updates(run.path)
     if not known:
         return "There is no checkpoint yet."
-    return f"The checkpoint of update {known[-1]} is kept: {resume_command(run)}"
+    return f"Continue from the checkpoint of update {known[-1]} with: {resume_command(run)}"
 
 
 def resume_command(run: ActiveRun) -> str:

@@ -1,4 +1,7 @@
-"""Additional output files of a run: levels, pinned inputs, student files and TensorBoard logs."""
+"""Write additional files of a run: levels, records of external inputs, student files, TensorBoard.
+
+External inputs are files from outside the run on which its results depend, such as a learned rule.
+"""
 
 import importlib.util
 import json
@@ -31,12 +34,17 @@ class Buffer(NamedTuple):
 
 
 def find_buffer(sampler: Sampler, states: TrainState) -> Buffer | None:
-    """Levels in a sampler's buffer, from numpy states [S, ...]; None if it has no buffer."""
+    """Return the levels in a sampler's buffer, or None if the sampler has no buffer.
+
+    Args:
+        sampler: Sampler of the run.
+        states: Training states of all seeds, as numpy arrays [S, ...].
+    """
     held = sampler.buffer(states.sampler)
     if held is None:
         return None
     score = np.asarray(held.score)  # [S, K]
-    # A buffer is filled in order of rows, so the first `size` of its K rows are in use, [S, K].
+    # Rows are filled in order, so the first `size` of a buffer's K rows are in use, [S, K].
     filled = np.arange(score.shape[1]) < np.asarray(held.size)[:, None]
     seed, row = np.nonzero(filled)
     level, hashes = jax.tree.map(lambda x: np.asarray(x)[seed, row], (held.level, held.hash))
@@ -49,13 +57,19 @@ def find_buffer(sampler: Sampler, states: TrainState) -> Buffer | None:
 def save_buffer(
     path: Path, env: Any, sampler: Sampler, states: TrainState, features: bool = False
 ) -> None:
-    """Write the levels in the sampler's buffer, if it holds any; nothing is pickled.
+    """Write the levels in the sampler's buffer to a file that `rlgen.levels.load_levels` can read.
 
-    The file can be read by `rlgen.levels.load_levels`. It also has the arrays `score` and `seed`;
-    if the sampler keeps lineages, `origin` (see `rlgen.types`), `depth` (edits since the level was
-    generated) and `age` (updates since it was first played); for a meta-learner's tasks,
-    `lifetime`; and with `features`, the level features as `feature.…`. Optimal lengths are left
-    unknown, because solving the levels between chunks would take too long.
+    If there is no buffer, or it is empty, no file is written. Nothing is pickled. In addition to
+    the levels, the file has these arrays:
+
+    - `score` and `seed`;
+    - `origin` (see `rlgen.types`), `depth` (edits since the level was generated) and `age` (updates
+      since the level was first played), if the sampler keeps lineages;
+    - `lifetime`, if the buffer holds the tasks of a meta-learner;
+    - `feature.…` for each level feature, if `features` is True.
+
+    Optimal lengths are stored as unknown, because solving the levels between chunks would take too
+    long.
 
     Raises:
         OSError: The file cannot be written, for example because the disk is full.
@@ -70,9 +84,9 @@ def save_buffer(
     if features and registry.has(env, LevelEnv.level_features):
         found = jax.jit(jax.vmap(env.level_features))(buffer.level)
         arrays |= {f"feature.{name}": np.asarray(values) for name, values in found.items()}
-    # Replaced atomically but not flushed to disk: this is an export, which no resumed run reads.
+    # The file is replaced atomically. It is not flushed to disk, because no resumed run reads it.
     part = path.with_name(f".{path.name}.part")
-    # An open file instead of a name, to which numpy would add the suffix `.npz`.
+    # numpy gets an open file, because it would add the suffix `.npz` to a file name.
     with open(part, "wb") as file:
         np.savez(
             file,
@@ -89,8 +103,9 @@ def save_buffer(
 
 
 def _past(held: Any, state: Any, seed: np.ndarray, row: np.ndarray) -> dict[str, np.ndarray]:
-    """Origin, depth and age of the given rows; {} if the sampler, unlike PLR, keeps no lineage."""
-    lineage = getattr(held.level_info, "lineage", None)  # `level_info` differs between samplers
+    """Return origin, depth and age of the given rows; {} if the sampler keeps no lineage."""
+    # The type of `level_info` differs between samplers; PLR's has a lineage.
+    lineage = getattr(held.level_info, "lineage", None)
     if lineage is None:
         return {}
     found = {name: np.asarray(x)[seed, row] for name, x in lineage._asdict().items()}
@@ -100,22 +115,26 @@ def _past(held: Any, state: Any, seed: np.ndarray, row: np.ndarray) -> dict[str,
 
 
 def keep_training_set(run: Path, sampler: Sampler) -> None:
-    """Write a finite training set to `train_levels.npz` in the run folder, or compare with it.
+    """Write the sampler's finite training set to `train_levels.npz` in the run folder.
+
+    If that file exists, compare the training set with it instead. If the sampler has no finite
+    training set, do nothing.
 
     Raises:
-        ValueError: A resumed run would continue with different levels than it started with.
+        ValueError: The file exists and contains different levels: a resumed run would not continue
+            with the levels that it started with.
         OSError: The file cannot be written, for example because the disk is full.
     """
     chosen, path = sampler.level_set, run / "train_levels.npz"
     if chosen is None:
         return
     if not path.exists():
-        part = run / ".train_levels.part.npz"  # with the suffix that numpy would otherwise add
+        part = run / ".train_levels.part.npz"  # numpy would append the suffix to any other name
         levels.save_levels(part, chosen)
         part.replace(path)
         return
     like = plain_level(sampler.example_level())
-    # Hashes of the levels in their order: the same levels in another order are a different set too.
+    # The hashes are compared in order: equal levels in a different order are also an error.
     if not np.array_equal(levels.load_levels(path, like).hash, chosen.hash):
         raise ValueError(
             f"the run started with the levels in {path}, but its settings now yield different "
@@ -124,13 +143,14 @@ def keep_training_set(run: Path, sampler: Sampler) -> None:
 
 
 def pinned_files(run: Path, student: Student) -> None:
-    """Record the student's inputs from outside the run, or compare them with the record.
+    """Record the student's external inputs in the run folder, or compare them with the record.
 
-    The student's pinned files identify these inputs, for example by a hash of the learned rule that
-    it follows; they stay the same as long as the inputs do.
+    The student provides one pinned file per input. Its content identifies the input, for example by
+    a hash of the learned rule that the student follows.
 
     Raises:
-        ValueError: A resumed run would continue with different inputs than it started with.
+        ValueError: An input differs from its record: a resumed run would not continue with the
+            inputs that it started with.
         OSError: A file cannot be written, for example because the disk is full.
     """
     for name, content in student.pinned_files().items():
@@ -147,18 +167,18 @@ def pinned_files(run: Path, student: Student) -> None:
 def save_files(run: Path, student: Student, states: TrainState, spec: Mapping[str, Any]) -> None:
     """Write the files that a student exports from its states [S, ...], such as learned rules.
 
-    These files may be used outside the run, so the student receives the run's origin to record it
-    in them.
+    These files may be used outside the run. The student therefore receives the run's origin
+    (recipe, environment, preset, seed and version of rlgen) and writes it into the files.
 
     Args:
         run: Run folder.
         student: Student that exports the files.
         states: States after the last update.
-        spec: Spec from the run's record, which stays the same when the run is resumed.
+        spec: Spec from the run's record. It does not change when the run is resumed.
 
     Raises:
-        OSError: A file cannot be written, for example because the disk is full; older files are
-            unchanged.
+        OSError: A file cannot be written, for example because the disk is full. Its older version
+            is left unchanged.
     """
     origin = {name: spec[name] for name in ("recipe", "env", "preset", "seed")}
     origin["rlgen"] = __version__
@@ -168,22 +188,22 @@ def save_files(run: Path, student: Student, states: TrainState, spec: Mapping[st
 
 
 def check_tensorboard(wanted: bool) -> None:
-    """Check before a run starts that tensorboardX is installed if its logs are requested.
+    """Check that tensorboardX is installed if `wanted` is True; called before a run starts.
 
     Raises:
-        ValueError: tensorboardX is required but not installed.
+        ValueError: `wanted` is True, but tensorboardX is not installed.
     """
     try:
         missing = wanted and importlib.util.find_spec("tensorboardX") is None
-    except ValueError:  # raised if `sys.modules` blocks the module
+    except ValueError:  # raised if the module's entry in `sys.modules` has no spec
         missing = True
     if missing:
-        raise ValueError("--tensorboard requires the extra: pip install 'rlgen[tensorboard]'")
+        raise ValueError("--tensorboard requires tensorboardX: pip install 'rlgen[tensorboard]'")
 
 
 @contextmanager
 def tensorboard_writer(run: Path, wanted: bool) -> Iterator[Any]:
-    """TensorBoard writer for the run folder; None if not `wanted`."""
+    """Yield a TensorBoard writer for the run folder, or None if `wanted` is False."""
     if not wanted:
         yield None
         return

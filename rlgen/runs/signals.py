@@ -29,9 +29,10 @@ class StopRequest:
 
 @contextmanager
 def catch_stop(notice: Callable[[], None]) -> Iterator[StopRequest]:
-    """Turn the first signal into a stop request; a second signal raises immediately.
+    """Turn the first signal into a stop request; a second signal raises `KeyboardInterrupt`.
 
-    Outside the main thread, where Python does not allow signal handlers, no signal is caught.
+    Outside the main thread no signal is caught, because Python does not allow signal handlers
+    there.
 
     Args:
         notice: Called when the first signal arrives.
@@ -43,7 +44,7 @@ def catch_stop(notice: Callable[[], None]) -> Iterator[StopRequest]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        # `again` is read before the request is set.
+        # The right-hand side is evaluated first, so `again` is False for the first signal.
         again, request.signal = bool(request), number
         if again:
             raise KeyboardInterrupt
@@ -56,6 +57,6 @@ def catch_stop(notice: Callable[[], None]) -> Iterator[StopRequest]:
     try:
         yield request
     finally:
-        # The previous handlers also return if the loop raised.
+        # The previous handlers are restored even if the training loop raised an error.
         for number, handler in before.items():
             signal.signal(number, handler)

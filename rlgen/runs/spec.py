@@ -1,8 +1,8 @@
 """Specification of a run (names, sizes, seeds, overrides), and the components built from it.
 
 Values are resolved in order of increasing precedence: defaults of the environment and the recipe,
-values of the preset, values of the user. Every resolved value is recorded in the run folder, so
-that a run is rebuilt from its own record even after a preset has changed.
+values of the preset, values of the user. Every resolved value is recorded in the run folder. A run
+can therefore be rebuilt from its record even if a preset has changed in the meantime.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from rlgen.protocols import LevelEnv, Student, check_numbers
 NO_FIELDS: Any = MappingProxyType({})
 
 DEFAULT_STEPS = 5_000_000
-"""Env steps of each seed if neither the user nor the recipe sets them."""
+"""Env steps per seed if neither the user nor the recipe sets their number."""
 OF_RECIPE = -1
 """Value of `steps` that selects the recipe's default."""
 
@@ -35,25 +35,30 @@ class RunSpec:
     Attributes:
         recipe: Method: a name from `rlgen list recipes`, or the dotted path of your own module.
         env: Name or dotted path of the environment.
-        preset: Preset: fast, strong or parity, if the recipe has it; "" for the recipe's defaults.
+        preset: Name of a preset of the recipe, usually fast, strong or parity; "" for the recipe's
+            defaults.
         learner: Name of the learner; "" for the recipe's default.
         score: Name of the score that rates levels; "" for the recipe's default.
-        bonus: Exploration bonus by name, `rnd`, or combined, `e3b*rnd`; "" for no bonus.
-        rule: Learned rule, for learners that follow one: a meta-training run, a .npz file or the
-            name of a rule shipped with rlgen; "" for the recipe's default.
-        steps: Env steps of each seed, rounded up to whole chunks; -1 for the value that the
-            recipe's module sets for the preset in `STEPS`, or 5 million if it sets none.
+        bonus: Exploration bonus, such as `rnd`, or a combination of bonuses, such as `e3b*rnd`; ""
+            for no bonus.
+        rule: Learned rule, for learners that follow a rule: the folder of a meta-training run, a
+            .npz file, or the name of a rule shipped with rlgen; "" for the recipe's default.
+        steps: Env steps per seed, rounded up to whole chunks. -1 selects the recipe's default for
+            the preset (`STEPS` in the recipe's module), or 5 million if the recipe has no default.
         seed: First seed.
         seeds: Number S of seeds trained in parallel: seed, seed + 1, ...
         devices: Number of devices that share the work.
         branch_seed: Seed of the random decisions that all seeds share.
-        chunk: Updates in one compiled program; progress, metrics and checkpoints are written
-            between chunks. 0 for about a fiftieth of the run, at most 100.
-        checkpoint_every: Chunks between two checkpoints.
+        chunk: Number of updates in a chunk, which is compiled to one program. Progress, metrics and
+            checkpoints are written after each chunk. 0 selects about a fiftieth of the run, at most
+            100.
+        checkpoint_every: Number of chunks between two checkpoints.
         keep_checkpoints: Number of newest checkpoints to keep.
-        log_levels: Slots per update whose levels the curriculum log keeps; 0 for no log.
-        gap_every: Chunks between two measurements of the generalisation gap, for runs with a finite
-            training set; 0 for about twenty per run (fewer in short runs), -1 for none.
+        log_levels: Number of slots per update whose levels are written to the curriculum log; 0 for
+            no log.
+        gap_every: Number of chunks between two measurements of the generalisation gap, in runs with
+            a finite training set. 0 measures about twenty times per run (less often in short runs),
+            -1 never.
         env_fields: Fields of the environment that differ from its preset.
         overrides: Fields of the curriculum that differ from the preset, by dotted path.
 
@@ -98,7 +103,7 @@ class Plan(NamedTuple):
 
     num_updates: int  # multiple of `chunk`
     chunk: int
-    steps_per_update: int  # env steps of one seed and all its students, without a teacher's
+    steps_per_update: int  # env steps of one seed, summed over its students, without teacher steps
 
 
 def build(spec: RunSpec) -> tuple[Any, Curriculum]:
@@ -123,17 +128,17 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
     if spec.bonus:
         curriculum = _with_bonus(curriculum, spec, env)
     known_paths = config.flatten(curriculum)
-    # A preset also has values for learners that were not chosen, such as the size of a memory;
-    # these are dropped.
+    # A preset also has values for learners that were not chosen, such as the size of a memory.
+    # These values are dropped.
     values = {p: v for p, v in presets.get(spec.preset, {}).items() if p in known_paths}
     overrides = _with_rule(spec, known_paths)
     of_student = {p.removeprefix("student."): v for p, v in values.items() if p[:8] == "student."}
-    # The student's discounting before the user's overrides, see `_for_score`.
+    # Discounting of the student before the user's overrides, needed by `_for_score`.
     before = config.override(curriculum.student, of_student).discounting()
     curriculum = config.override(curriculum, {**values, **overrides})
     curriculum = _spanning(curriculum, plan(spec, curriculum).num_updates)
     shared = _for_score(curriculum, before, known_paths)
-    # The overrides are applied again, so that they win over schedules and shared discounting.
+    # The overrides are applied again: they take precedence over schedules and shared discounting.
     return env, config.override(curriculum, {**shared, **overrides})
 
 
@@ -147,7 +152,8 @@ def _with_bonus(curriculum: Curriculum, spec: RunSpec, env: LevelEnv) -> Curricu
     if not student.offers(Student.with_bonus):
         raise ValueError(
             f"--bonus {spec.bonus}: the recipe {spec.recipe} learns a rule from whole lifetimes of "
-            "agents and supports no bonus; omit it, or train an agent by the rule (lpg-agent)"
+            "agents and does not support bonuses; omit --bonus, or train an agent with the rule "
+            "(recipe lpg-agent)"
         )
     shaped = Shaped(parse(spec.bonus, env))
     return dataclasses.replace(curriculum, student=student.with_bonus(shaped))
@@ -161,7 +167,8 @@ def _chosen(spec: RunSpec, recipe: Any) -> dict[str, str]:
     for kind, name in given.items():
         if kind not in known:
             raise ValueError(
-                f"--{kind} {name}: the recipe {spec.recipe} has no option for the {kind}; omit it"
+                f"--{kind} {name}: in the recipe {spec.recipe} the {kind} cannot be chosen; omit "
+                f"--{kind}"
             )
     return given
 
@@ -177,7 +184,7 @@ def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
     asked = math.ceil(steps_of(spec) / per_update)
     longest = min(spec.chunk or max(min(asked // 50, 100), 1), asked)
     num_chunks = math.ceil(asked / longest)
-    # The shortest chunk with the same number of chunks, so that rounding up adds few updates.
+    # Use the shortest chunk that gives `num_chunks` chunks, so that rounding up adds few updates.
     chunk = spec.chunk or math.ceil(asked / num_chunks)
     # A chunk given by the user may be longer than the whole run.
     chunk = min(chunk, asked)
@@ -185,7 +192,7 @@ def plan(spec: RunSpec, curriculum: Curriculum) -> Plan:
 
 
 def steps_of(spec: RunSpec) -> int:
-    """Env steps of each seed: `spec.steps`, or the recipe's default for the preset.
+    """Return the env steps per seed: `spec.steps` if set, otherwise the recipe's default.
 
     Raises:
         ValueError: The recipe is unknown.
@@ -204,13 +211,13 @@ def with_names(spec: RunSpec) -> RunSpec:
     """
     parameters = inspect.signature(registry.load("recipes", spec.recipe).build).parameters
     own = {kind: parameters[kind].default for kind in ("learner", "score") if kind in parameters}
-    # Defaults that are not strings, such as a missing one, name no component.
+    # A default that is not a string does not name a component; `Parameter.empty` is such a default.
     names = {k: n for k, n in own.items() if isinstance(n, str) and not getattr(spec, k)}
     return dataclasses.replace(spec, steps=steps_of(spec), **names)
 
 
 def _with_rule(spec: RunSpec, known: Collection[str]) -> dict[str, Any]:
-    """Overrides of the spec, including the rule that the learner follows.
+    """Return the overrides of the spec, with the rule that the learner follows added.
 
     Raises:
         ValueError: The learner does not follow a learned rule, or two different rules are given.
@@ -236,8 +243,9 @@ def _for_score(
 
     Args:
         curriculum: Curriculum after the user's overrides.
-        before: Discounting of the student before them.
-        known: Paths of the curriculum's fields; a score may lack some of these parameters.
+        before: Discounting of the student before the user's overrides.
+        known: Paths of the curriculum's fields. A changed parameter is dropped if the score has no
+            field for it.
     """
     now = curriculum.student.discounting()
     changed = {f"score.{name}": x for name, x in now.items() if x != before.get(name)}
@@ -246,7 +254,7 @@ def _for_score(
 
 def paths_set_by_length(curriculum: Curriculum) -> set[str]:
     """Dotted paths of the hyperparameters that depend on the length of a run."""
-    # A path depends on the length exactly if it differs between a very short and a long run.
+    # A hyperparameter depends on the length if its value differs between very short and long runs.
     short, long = (config.flatten(_spanning(curriculum, length)) for length in (1, 10**6))
     return {path for path, value in short.items() if value != long[path]}
 
@@ -254,8 +262,8 @@ def paths_set_by_length(curriculum: Curriculum) -> set[str]:
 def _spanning(curriculum: Curriculum, num_updates: int) -> Curriculum:
     """Fit all schedules to the length of the run.
 
-    Schedules of students count only updates that train; with some samplers these are fewer than all
-    updates.
+    Schedules of students count only updates that train. With some samplers, not every update
+    trains.
     """
     sampler = curriculum.sampler
     share = sampler.trained_updates(curriculum.num_slots * curriculum.levels_per_slot)

@@ -1,8 +1,11 @@
-"""Record evaluations on sealed suites: each adds a line to the run's `looks.jsonl`.
+"""Count how often a run is evaluated on sealed suites.
 
-A test set that is used to choose between agents is overfitted: the more often it is used, the less
-a score on it predicts performance on unseen levels. The splits `train` and `validation` are meant
-for such choices and are not sealed.
+A suite is sealed unless its split is `train` or `validation`. One evaluation on a sealed suite is
+called a look. Each look adds a line to the file `looks.jsonl` in the run folder.
+
+If agents are chosen by their scores on a test set, the choice overfits the test set. With every
+look, a score on the test set predicts performance on unseen levels less well. The splits `train`
+and `validation` are meant for choosing agents.
 
 Source of the practice: Dwork et al., 2015, "The reusable holdout: Preserving validity in adaptive
 data analysis".
@@ -21,14 +24,16 @@ OPEN = ("train", "validation")
 def count_access(
     run: Path, suite: str, version: str, split: str, **facts: str | int | float | None
 ) -> int:
-    """Record an evaluation on a suite; return the run's number of evaluations on it so far.
+    """Record one look at a suite, and return the number of the run's looks at that suite so far.
 
-    For splits that are not sealed, nothing is written and 0 is returned.
+    The number includes the new look. If the split is not sealed, nothing is written and 0 is
+    returned.
 
     Args:
         run: Run folder.
         suite: Name of the suite with its family, such as `maze/heldout`.
-        version: Version of the suite; versions have different levels and are counted separately.
+        version: Version of the suite. Versions have different levels, so their looks are counted
+            separately.
         split: Split of the suite's levels.
         facts: Further values to record: update, attempts and seed of the evaluation.
 
@@ -37,12 +42,12 @@ def count_access(
     """
     if split in OPEN:
         return 0
-    # A damaged file raises here, before this evaluation is recorded.
+    # If the file is damaged, `accesses` raises an error before the new look is recorded.
     before = sum(one["suite"] == suite and one["version"] == version for one in accesses(run))
     when = datetime.now(UTC).isoformat(timespec="seconds")
     line = json.dumps({"suite": suite, "version": version, "split": split, **facts, "when": when})
     try:
-        # A single write in append mode, so that lines of concurrent evaluations do not mix.
+        # The line is appended with a single write, so lines of concurrent evaluations do not mix.
         file = os.open(run / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(file, f"{line}\n".encode())
@@ -57,7 +62,7 @@ def accesses(run: Path) -> list[dict]:
     """All evaluations recorded in a run's folder, oldest first.
 
     Raises:
-        ValueError: A line was not written by `count_access`; the message gives its number.
+        ValueError: A line was not written by `count_access`. The message gives the line number.
     """
     path = Path(run) / FILE
     if not path.is_file():
@@ -69,7 +74,7 @@ def accesses(run: Path) -> list[dict]:
             found.append({"suite": one["suite"], "version": one["version"], **one})
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path}, line {number}, is damaged: the looks at sealed levels can no longer be "
-                "counted; repair or remove the line"
+                f"{path}, line {number}, is damaged, so the run's evaluations on sealed suites "
+                "cannot be counted; repair or remove the line"
             ) from error
     return found

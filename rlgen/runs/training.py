@@ -2,9 +2,9 @@
 
 After each chunk, in this order: the metrics and the curriculum log are written, metrics and
 parameters are checked for finite values, the generalisation gap is measured if it is due, and a
-checkpoint is saved if it is due. A checkpoint therefore never contains non-finite parameters and is
-never ahead of the metrics and the log, and an interruption loses at most the work since the last
-checkpoint.
+checkpoint is saved if it is due. A checkpoint therefore never contains non-finite parameters, and
+it never contains updates that are missing in the metrics or the log. An interruption loses at most
+the work since the last checkpoint.
 """
 
 import dataclasses
@@ -52,8 +52,8 @@ class Options:
     Attributes:
         reporter: Reporter that shows the progress.
         tensorboard: Whether to write TensorBoard files, which requires the extra `tensorboard`.
-        callbacks: Callbacks to run between chunks, such as `GapTracking` of
-            `rlgen.evaluation.generalisation.during_training`.
+        callbacks: Callbacks to run between chunks, such as
+            `rlgen.evaluation.generalisation.during_training.GapTracking`.
     """
 
     reporter: Reporter = dataclasses.field(default_factory=Silent)
@@ -84,13 +84,16 @@ def resume(
     allow_imports: bool = False,
     options: Options | None = None,
 ) -> Path:
-    """Continue a run from its newest checkpoint; results are bit-identical to an uninterrupted run.
+    """Continue a run from its newest checkpoint.
+
+    The results are bit-identical to those of an uninterrupted run.
 
     Args:
         path: Run folder.
-        at: Update number of an older checkpoint to continue from; newer ones are renamed, not
-            deleted.
-        devices: New number of devices; results then agree only up to rounding.
+        at: Update number of an older checkpoint to continue from. Newer checkpoints are renamed,
+            not deleted.
+        devices: New number of devices. If the number changes, results are identical only up to
+            rounding errors.
         allow_imports: Whether to import modules outside rlgen that the run's record names.
         options: Options for reporting and callbacks.
 
@@ -108,17 +111,17 @@ def resume(
     _check(spec, curriculum, options)
     run = ActiveRun(path, spec, env, curriculum, _plan(record), record)
     known = checkpoint.updates(path)
-    # Interrupted before its first checkpoint: the run starts again from its record.
+    # If the run was interrupted before its first checkpoint, it starts again from its record.
     if at is None and not known:
         return _run(run, options, None)
     at = known[-1] if at is None else at
     restored = restore(run.path, record, abstract_states(spec, curriculum), at)
-    # Checked after `restore`, so that a damaged checkpoint is reported even if the run has ended.
+    # `restore` comes before this check, so that it reports a damaged checkpoint of an ended run.
     if at >= run.length.num_updates:
         raise ValueError(f"{path} has ended: all {at} updates are done")
-    # After the chosen checkpoint was read, so that a damaged one leaves the newer ones in place.
+    # Newer checkpoints are renamed only now: if the chosen one is damaged, they stay in place.
     for moved in checkpoint.set_aside(path, at):
-        options.reporter.say(f"set aside {moved}")
+        options.reporter.say(f"renamed a newer checkpoint to {moved}")
     return _run(run, options, restored)
 
 
@@ -168,13 +171,13 @@ def _run(run: ActiveRun, options: Options, restored: tuple[TrainState, Counters]
     counters = restored[1] if restored else Counters()
     with tensorboard_writer(run.path, options.tensorboard) as board:
         try:
-            # Before compilation, which can take minutes: changed inputs are rejected at once.
+            # Changed inputs are rejected before compilation, which can take minutes.
             keep_training_set(run.path, run.curriculum.sampler)
             pinned_files(run.path, run.curriculum.student)
             reporter.say(_start_message(run, counters))
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
-            # Some samplers prepare for minutes, for example by fitting a level generator.
+            # Preparing a sampler can take minutes, for example if it fits a level generator.
             if run.curriculum.sampler.preparation and not restored:
                 reporter.say(f"{run.curriculum.sampler.preparation} ...")
             states = program.place(restored[0]) if restored else program.init()
@@ -191,7 +194,7 @@ def _run(run: ActiveRun, options: Options, restored: tuple[TrainState, Counters]
 
 def _callbacks(options: Options, board: Any) -> list[Callback]:
     """All callbacks of a run, in the order in which they are called."""
-    # The checkpoint comes last: it must not be saved if an earlier callback rejects the chunk.
+    # `Checkpoints` comes last: no checkpoint may be saved if an earlier callback stops the run.
     return [
         MetricsLog(),
         CurriculumLog(),
@@ -212,27 +215,27 @@ def _train_loop(
     callbacks: Sequence[Callback],
 ) -> None:
     def notice() -> None:
-        reporter.say("stopping after the current chunk; interrupt again to abandon it")
+        reporter.say("stopping after the current chunk; interrupt again to stop immediately")
 
     def say(messages: Iterable[str]) -> None:
         for message in filter(None, messages):
             reporter.say(message)
 
     last = run.length.num_updates
-    # Logs may be ahead of the checkpoint and are cut back to it before the first chunk.
+    # Logs may contain updates after the checkpoint. The callbacks drop them before the first chunk.
     say(callback.start(run, now.update) for callback in callbacks)
     with catch_stop(notice) as stop:
         while now.update < last and not stop:
             states, chunk = _run_chunk(program, states, now)
             now = chunk.now
             for callback in callbacks:
-                # Evaluated for each callback, so that a signal that arrives during an earlier
-                # callback still leads to a checkpoint.
+                # Computed for each callback: if a signal arrives during an earlier callback, the
+                # last callback still saves a checkpoint.
                 is_last = now.update == last or bool(stop)
                 callback.after_chunk(run, chunk._replace(is_last=is_last))
     say(callback.finish(run) for callback in callbacks)
     if stop and now.update < last:
-        # After `finish`: a stopped run ends its callbacks like a finished one.
+        # Raised after `finish`, which is called for stopped runs as for completed runs.
         raise RunStoppedError(_how_to_resume(run, now), stop.exit_code)
 
 
@@ -242,8 +245,8 @@ def _run_chunk(program: Program, states: TrainState, now: Counters) -> tuple[Tra
     # The old states are donated and must not be used after this call.
     states, *found = program.chunk(states, now.update)
     leaves = jax.tree.leaves(found)  # all results of a program become ready together
-    # Python handlers do not run inside a blocking call to JAX, so poll; the interval grows with the
-    # elapsed time, which keeps short chunks fast.
+    # Python runs no signal handlers during a blocking call to JAX, so this loop polls instead. The
+    # interval grows with the elapsed time, so that short chunks are hardly delayed.
     while not all(leaf.is_ready() for leaf in leaves):
         time.sleep(min(0.05, 0.02 * (time.perf_counter() - start) + 1e-4))
     told, finite, levels = jax.device_get(tuple(found))
@@ -264,7 +267,7 @@ def _start_message(run: ActiveRun, counters: Counters) -> str:
 
 
 def _disk_trouble(run: ActiveRun, error: OSError) -> str:
-    # From a callback that reports over the network; not a failure to write the run folder.
+    # Such an error comes from a callback that uses the network, not from writing the run folder.
     if isinstance(error, ConnectionError | TimeoutError):
         return f"{type(error).__name__}: {error.strerror or error}. {kept(run)}"
     return f"cannot write to {run.path}: {error.strerror or error}. {kept(run)}"

@@ -1,9 +1,9 @@
 """Difficulty card of an environment family: how hard its levels are, measured without training.
 
-A card is a dict of plain numbers, the contents of `card.json`: the number of levels, their length,
-the returns of random and of optimal play, the structure that levels share, and the number of bits
-needed to generalise. Unknown values are null, with a reason under `unknown`. The same arguments
-give the same card.
+A card is a dict of plain values, which is saved as `card.json`. It contains the number of levels,
+the length of their shortest solutions, the returns of random and of optimal actions, the structure
+that levels share, and the bits of generalisation. An unknown value is null, and its entry under
+`unknown` is the reason. Equal arguments give equal cards.
 """
 
 import json
@@ -26,9 +26,9 @@ FORMAT = "rlgen-card-1"
 _PICTURES = 0x9C7  # folded into the seed's key for the levels that are shown
 
 _NEEDS = {
-    "solver": (LevelEnv.solve, "fewest steps and best return of a level"),
+    "solver": (LevelEnv.solve, "shortest solution and best return of a level"),
     "features": (LevelEnv.level_features, "numbers that describe a level"),
-    "structure": (LevelEnv.feature_values, "optimal values by feature of the state"),
+    "structure": (LevelEnv.feature_values, "optimal values of states, by feature"),
     "solve_rate": (LevelEnv.success, "a test of whether an episode was solved"),
     "bits": (LevelEnv.labelled_states, "states with their best actions"),
 }
@@ -56,7 +56,7 @@ def check(ask: Ask) -> None:
     """Check the sizes of a card before anything is compiled.
 
     Raises:
-        ValueError: A size is invalid. The message names the option, its value and the valid range.
+        ValueError: A size is invalid. The message gives the option, its value and the valid range.
     """
     levels, rhos = ask.curves
     if ask.sampled < 2:
@@ -69,7 +69,7 @@ def check(ask: Ask) -> None:
     if levels[-1] > inductive_bias.MOST_LEVELS:
         raise ValueError(
             f"levels={_list(levels)}: more than {inductive_bias.MOST_LEVELS:,} training levels "
-            "need matrices of many GB; use fewer"
+            "need matrices of many GB; use fewer levels"
         )
     if not rhos or not all(0 < rho < 1 for rho in rhos) or len(set(rhos)) != len(rhos):
         raise ValueError(
@@ -84,7 +84,7 @@ def card(env: Any, name: str, ask: Ask = DEFAULT, say: Progress = _quietly) -> d
         env: Environment of the family.
         name: Name of the environment on the card.
         ask: Sizes and seed.
-        say: Callback that receives a description of each step before it starts.
+        say: Callback that receives a description of each step before the step starts.
 
     Raises:
         ValueError: A size is invalid, or a measured number is not finite.
@@ -95,11 +95,11 @@ def card(env: Any, name: str, ask: Ask = DEFAULT, say: Progress = _quietly) -> d
     sample = levels.sample_levels(key_levels, env, ask.sampled)
     parts: dict[str, tuple[str, Callable[[], Any]]] = {
         "solver": ("solving the levels", lambda: levels.solved(env, sample)),
-        "features": ("computing their features", lambda: levels.features(env, sample)),
+        "features": ("computing level features", lambda: levels.features(env, sample)),
         "structure": ("computing shared structure", lambda: levels.structure(env, sample)),
         "random": ("playing random actions", lambda: levels.random_policy(key_play, env, sample)),
     }
-    # A part whose capability is missing stays null on the card.
+    # If a capability is missing, the parts of the card that need it are null.
     unknown = {
         part: f"{type(env).__name__} has no `{capability.__name__}`: {words}"
         for part, (capability, words) in _NEEDS.items()
@@ -116,7 +116,7 @@ def card(env: Any, name: str, ask: Ask = DEFAULT, say: Progress = _quietly) -> d
 
 
 def first_levels(env: Any, seed: int, num: int) -> PyTree:
-    """Sample levels [num, ...] of the family for pictures; the same seed gives the same levels."""
+    """Sample levels [num, ...] of the family for pictures; equal seeds give equal levels."""
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), _PICTURES), num)
     return jax.jit(jax.vmap(env.sample_level))(keys)
 
@@ -149,7 +149,7 @@ def _head(env: Any, name: str, ask: Ask) -> dict[str, Any]:
 
 
 def _bits(key: Key, env: Any, ask: Ask, say: Progress, unknown: dict[str, str]) -> dict[str, Any]:
-    """Compute kernel, table and closed-form bits; reasons for missing ones go to `unknown`."""
+    """Compute kernel, table and closed-form bits; add the reasons for missing bits to `unknown`."""
     bits, reference = None, None
     if "bits" not in unknown:
         say("labelling states for bits of generalisation")
@@ -160,8 +160,8 @@ def _bits(key: Key, env: Any, ask: Ask, say: Progress, unknown: dict[str, str]) 
         except TooFewError as error:
             unknown["bits"] = str(error)
     if reference is None:
-        # The closed form needs a sample of observations, but not the best actions.
-        say("sampling observations of random play")
+        # The closed-form bound needs a sample of observations, but not the best actions.
+        say("sampling observations from random play")
         reference = inductive_bias.reference_of(key, env)
     closed = inductive_bias.closed_form(reference, ask.curves)
     if "why" in closed:

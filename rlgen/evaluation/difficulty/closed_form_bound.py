@@ -1,14 +1,15 @@
 """Closed-form upper bound on the difficulty of generalisation, in bits.
 
 The hypothesis space consists of all functions on a manifold of m dimensions that vary no faster
-than the resolution requires. The bound is the number of bits needed to select a function from it
-that generalises, minus the bits that n training points determine. It grows exponentially with m and
-hardly depends on the data. Use it to compare continuous families with each other and with published
-numbers, not to rank grid environments. The numbers exceed the range of floats, so all computations
-use logarithms.
+than the resolution requires. The resolution is the smallest distance between two inputs that need
+different outputs. The bound is the number of bits needed to select a function from this space that
+generalises, minus the number of bits that n training points determine. The bound grows
+exponentially with m and hardly depends on the data. It can be used to compare continuous families
+with each other and with the numbers of Boopathy et al., but not to rank grid environments. The
+number of bits exceeds the range of floats, so all computations use logarithms.
 
-Source: Boopathy et al., 2023, "Model-agnostic Measure of Generalization Difficulty": the formulas
-of its released code, for a sphere and, in its control tasks, for a flat torus.
+Source: Boopathy et al., 2023, "Model-agnostic Measure of Generalization Difficulty". The formulas
+are those of the code by Boopathy et al.: a sphere for classification and a flat torus for control.
 """
 
 import math
@@ -31,9 +32,9 @@ class Sphere(NamedTuple):
     num_points: float  # n, training points
     radius: float  # R, radius of the data
     resolution: float  # δ, smallest distance between inputs that need different outputs
-    classes: int  # P_d, combinations of discrete features
+    classes: int  # P_d, number of combinations of discrete features
     error: float  # ε, desired error divided by the Lipschitz constant of the loss
-    bound: float = 1.0  # B, bound of the outputs
+    bound: float = 1.0  # B, largest absolute value of an output
 
 
 class Torus(NamedTuple):
@@ -50,12 +51,12 @@ class Modes(NamedTuple):
     """Spherical harmonics that a given resolution requires."""
 
     frequency: float  # M, highest frequency
-    degree: float  # K, degree of that frequency
-    log_count: float  # ln E, logarithm of their number
+    degree: float  # K, degree of the harmonics with the highest frequency
+    log_count: float  # ln E, logarithm of the number of harmonics
 
 
 def modes(dimension: float | int, radius: float | int, resolution: float | int) -> Modes:
-    """Count the spherical harmonics on an m-dimensional sphere up to a resolution's frequency.
+    """Count the spherical harmonics on an m-dimensional sphere that a resolution requires.
 
     M = 2πR/δ; K = (√((m-1)² + 4M²) - (m-1)) / 2; E = C(m+K, m) + C(m+K-1, m).
     """
@@ -66,17 +67,18 @@ def modes(dimension: float | int, radius: float | int, resolution: float | int) 
 
 
 def sphere_log10_bits(task: Sphere) -> float:
-    """Log₁₀ of the bits on a sphere; minus infinity for 0 bits, as when n D reaches 2 D P_d E.
+    """Log₁₀ of the number of bits on a sphere; minus infinity if the number is 0.
 
-    bits = (2 D P_d E - n D) log₂(B √D √P_d (K √D / R) W / ε), with the train-test distance
-    W = √(m/6) (2 π^((m+1)/2) P_d / Γ((m+1)/2))^(1/m) R n^(-1/m).
+    bits = (2 D P_d E - n D) log₂(B √D √P_d (K √D / R) W / ε). W is the distance between training
+    and test points, W = √(m/6) (2 π^((m+1)/2) P_d / Γ((m+1)/2))^(1/m) R n^(-1/m). The number is 0
+    if n D ≥ 2 D P_d E.
     """
     _check(task)
     m, found = task.dimension, modes(task.dimension, task.radius, task.resolution)
     log_size = math.log(2 * task.outputs * task.classes) + found.log_count  # ln(2 D P_d E)
     # Logarithm of the surface area of the unit m-sphere, 2 π^((m+1)/2) / Γ((m+1)/2).
     log_area = _LN2 + (m + 1) / 2 * math.log(math.pi) - float(gammaln((m + 1) / 2))
-    log_distance = 0.5 * math.log(m / 6) + math.log(task.radius)  # ln W, with the next line
+    log_distance = 0.5 * math.log(m / 6) + math.log(task.radius)  # the next line completes ln W
     log_distance += (log_area + math.log(task.classes) - math.log(task.num_points)) / m
     log_ratio = math.log(task.bound * task.outputs / (task.radius * task.error))
     log_ratio += 0.5 * math.log(task.classes) + math.log(found.degree) + log_distance
@@ -84,9 +86,9 @@ def sphere_log10_bits(task: Sphere) -> float:
 
 
 def torus_log10_bits(task: Torus) -> float:
-    """Log₁₀ of the bits on a flat torus of radius 1; minus infinity for 0 bits.
+    """Log₁₀ of the number of bits on a flat torus of radius 1; minus infinity if the number is 0.
 
-    bits = D (2 M^m π^(m/2) / Γ(m/2 + 1) - n) log₂(2π M √(m/6) D n^(-1/m) / ε), M = 2π/δ.
+    bits = D (2 M^m π^(m/2) / Γ(m/2 + 1) - n) log₂(2π M √(m/6) D n^(-1/m) / ε), with M = 2π/δ.
     """
     _check(task)
     m, log_frequency = task.dimension, math.log(2 * math.pi / task.resolution)
@@ -100,26 +102,28 @@ def torus_log10_bits(task: Torus) -> float:
 def intrinsic_dimension(points: Float[np.ndarray, "N F"], num_neighbours: int = 5) -> float:
     """Maximum-likelihood estimate of the dimension of the manifold on which points lie.
 
-    The estimate is 1 / mean of ln(T_k / T_j) over all points and all j < k, where T_j is the
-    distance to the j-th nearest other point. Equal points count once, because a distance of 0 has
-    no logarithm. The result is infinite if all k neighbours of every point are equally distant.
+    The estimate is the inverse of the mean of ln(T_k / T_j) over all points and all j < k, where
+    T_j is the distance from a point to the j-th nearest other point. Duplicates of a point are
+    dropped, because ln 0 is undefined. If all k neighbours of every point are equally distant, the
+    result is infinite.
 
     Args:
         points: The points; duplicates are allowed.
         num_neighbours: Number k of nearest neighbours.
 
     Raises:
-        ValueError: There are no more than k different points.
+        ValueError: There are k different points or fewer.
     Source: Levina and Bickel, 2004, "Maximum Likelihood Estimation of Intrinsic Dimension".
     """
     points = np.unique(points, axis=0)
     if len(points) <= num_neighbours:
         raise ValueError(
-            f"{len(points)} different points are too few for {num_neighbours} neighbours"
+            f"{len(points)} different points are too few; {num_neighbours} neighbours need at "
+            f"least {num_neighbours + 1} points"
         )
     nearest = []
     for start in range(0, len(points), _ROWS):
-        # Not by matrix products: the distance of a point to itself must be exactly 0.
+        # `cdist` gives exactly 0 for the distance of a point to itself; matrix products do not.
         distance = cdist(points[start : start + _ROWS], points)
         nearest.append(np.sort(distance, 1)[:, 1 : num_neighbours + 1])  # without the point itself
     found = np.log(np.concatenate(nearest))
@@ -128,9 +132,14 @@ def intrinsic_dimension(points: Float[np.ndarray, "N F"], num_neighbours: int = 
 
 
 def resolution(points: Float[np.ndarray, "N F"], right: Bool[np.ndarray, "N A"]) -> float:
-    """Resolution δ: the smallest distance between two points without a common right answer.
+    """Resolution δ: the smallest distance between two points that have no common right answer.
 
-    It is 0 if two such points coincide, and infinite if any two points share a right answer.
+    δ is 0 if two points without a common right answer coincide. δ is infinite if every pair of
+    points has a common right answer.
+
+    Args:
+        points: Inputs.
+        right: Mask of the right answers to each input.
     """
     least = math.inf
     for start in range(0, len(points), _ROWS):
@@ -148,17 +157,18 @@ def radius(points: Float[np.ndarray, "N F"]) -> float:
 
 
 def _log_binomial(top: float | int, bottom: float | int) -> float:
-    """Logarithm of the binomial coefficient C(top, bottom) of real numbers.
+    """Logarithm of the binomial coefficient C(top, bottom) for real arguments.
 
-    Uses C(a, b) = 1 / ((a + 1) B(a - b + 1, b + 1)), which avoids cancellation for large `top`.
+    The identity C(a, b) = 1 / ((a + 1) B(a - b + 1, b + 1)) avoids cancellation if `top` is large.
     """
     return float(-math.log1p(top) - betaln(top - bottom + 1, bottom + 1))
 
 
 def _log10_bits(log_size: float, fixed: float | int, log_ratio: float) -> float:
-    """Log₁₀ of the bits that specify exp(log_size) - fixed numbers to a precision exp(-log_ratio).
+    """Log₁₀ of the number of bits that specify some numbers with a precision of exp(-log_ratio).
 
-    The result is minus infinity if that is 0 bits.
+    The number of specified numbers is exp(log_size) - fixed. If no bits are needed, the result is
+    minus infinity.
     """
     share = math.log(fixed) - log_size  # ln of the fraction of numbers that are fixed
     if share >= 0 or log_ratio <= 0:

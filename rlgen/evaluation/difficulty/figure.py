@@ -1,4 +1,4 @@
-"""Figure of a difficulty card: levels, fewest steps, bits needed to generalise, features."""
+"""Figure of a difficulty card: levels, shortest solutions, bits of generalisation, features."""
 
 import textwrap
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from rlgen.evaluation.difficulty.table import Facts, distinct_words, interval
 from rlgen.evaluation.report.figures import MARKERS, THEMES, Theme, dress, short
 
 NUM_LEVELS = 6
-SIZE = (11.0, 6.2)  # inches; the format of a slide
-_FEATURES = 4  # most histograms in the last row
+SIZE = (11.0, 6.2)  # inches; the proportions of a slide
+_FEATURES = 4  # maximum number of histograms in the last row
 _UNREACHABLE = "none of the requested errors\ncan be reached from these\nobservations"
 
 
@@ -28,7 +28,7 @@ def card_figure(
 
     Args:
         card: The card, see `rlgen.evaluation.difficulty.card.card`.
-        images: Images of levels, of which the first few are shown; empty if the family cannot draw
+        images: Images of levels; the first `NUM_LEVELS` are shown. Empty if the family cannot draw
             levels.
         theme: `light` or `dark`.
     """
@@ -49,7 +49,7 @@ def card_figure(
 
 
 def _summary(card: Facts) -> str:
-    """Return the facts in the title."""
+    """Return the facts that the title of the figure shows."""
     told = [distinct_words(card["distinct"])]
     if card["solver"]:
         told.append(f"{card['solver']['solvable']['value']:.1%} solvable")
@@ -68,7 +68,7 @@ def _levels(figure: Figure, place: SubplotSpec, images: Sequence[np.ndarray]) ->
 
 def _lengths(axes: Axes, card: Facts, look: Theme) -> None:
     dress(axes, look)
-    axes.set_title("Fewest steps to solve a level", loc="left", color=look.ink, fontsize=10)
+    axes.set_title("Length of the shortest solution", loc="left", color=look.ink, fontsize=10)
     steps = card["solver"] and card["solver"]["optimal_steps"]
     if not steps:
         return _say(axes, "no solver" if not card["solver"] else "no level has a solution", look)
@@ -79,7 +79,7 @@ def _lengths(axes: Axes, card: Facts, look: Theme) -> None:
 
 
 def _curves(axes: Axes, card: Facts, look: Theme) -> None:
-    """Draw kernel bits as solid and table bits as dashed lines, with one colour per ρ."""
+    """Draw kernel bits as solid lines and table bits as dashed lines, with one colour per ρ."""
     dress(axes, look)
     axes.set_title("Bits of generalisation per state", loc="left", color=look.ink, fontsize=10)
     if not card["bits"]:
@@ -113,7 +113,7 @@ def _curve(
     mean, sd = (np.array([curve[name][j] for j in kept]) for name in ("mean", "sd"))
     colour = look.runs[r % len(look.runs)]
     style: dict[str, Any] = {"linestyle": "--" if dashed else "-", "linewidth": 1.8}
-    filled = "none" if curve["doubtful"] else colour  # hollow markers: ambiguous observations
+    filled = "none" if curve["doubtful"] else colour  # hollow if observations are ambiguous
     marker = MARKERS[r % len(MARKERS)]
     axes.plot(x, mean, marker=marker, color=colour, markerfacecolor=filled, markersize=5, **style)
     axes.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.15, linewidth=0)
@@ -139,7 +139,7 @@ def _legend(axes: Axes, card: Facts, look: Theme) -> None:
 
 
 def _features(figure: Figure, place: SubplotSpec, card: Facts, look: Theme) -> None:
-    """Draw histograms of the first few features that vary, except the number of optimal steps."""
+    """Draw histograms of the first few features that vary, except `optimal_steps`."""
     known = card["features"] or {}
     varied = [
         name

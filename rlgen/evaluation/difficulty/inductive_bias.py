@@ -1,16 +1,19 @@
 """Bits of generalisation of a family: inductive bias a learner needs to act well on new levels.
 
-The protocol `card v1` is frozen so that numbers can be compared:
+Kernel bits are computed for a learner with a kernel (`kernel_bound`), table bits for a learner that
+memorises observations (`table_bound`). The closed-form bound is an upper bound of the bits
+(`closed_form_bound`). These modules name the sources.
 
-- States are drawn uniformly from those that an episode can be in: 4 states of each training level,
-  and 1 state of each of 200 test levels, none of which is a training level.
+The protocol `card v1` does not change, so that numbers can be compared:
+
+- A draw consists of training levels and 200 test levels; no level is in both sets. States are
+  sampled uniformly from the states in which an episode can be: 4 states of each training level and
+  1 state of each test level.
 - The kernel is exp(-d² / 2 width²). Its width is the root of the median squared distance in a
-  reference sample of the family; the jitter is 1e-3.
+  reference sample of the family. The jitter is 1e-3.
 - The target is y_a = 1[a optimal] / number of optimal actions - 1 / A.
 - The allowed error is ρ times the error of the answer 0.
 - Results are the mean and the standard deviation over 5 draws.
-
-Sources: see `kernel_bound`, `table_bound` and `closed_form_bound`.
 """
 
 import math
@@ -51,15 +54,15 @@ STATES = 4  # states per training level
 TESTS = 200  # test levels, with one state each
 DRAWS = 5
 MOST_LEVELS = 4096
-"""Most training levels: with 4 states each, a kernel matrix of 16,384 rows takes 2 GB."""
+"""Maximum number of training levels: their 16,384 states need a kernel matrix of 2 GB."""
 REFERENCE = 512
-"""Number of states from which the width, the dimension and the resolution are measured."""
+"""Number of states in the reference sample, which determines width, dimension and resolution."""
 
-CONTROL_ERROR = 1e-3  # δ and ε of the paper's control tasks
+CONTROL_ERROR = 1e-3  # δ and ε in the control tasks of Boopathy et al., 2023
 
 
 class Asked(NamedTuple):
-    """Numbers of training levels and error ratios ρ of the curves."""
+    """Requested numbers of training levels, and error ratios ρ: one curve for each ρ."""
 
     levels: tuple[int, ...] = LEVELS
     rhos: tuple[float, ...] = RHOS
@@ -73,20 +76,20 @@ class Reference(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Bits per test state by number of training levels, for one ρ; NaN where not available."""
+    """Bits per test state for one ρ, by number of training levels; NaN where not available."""
 
     rho: float
     mean: tuple[float, ...]
     sd: tuple[float, ...]  # standard deviation over draws
-    why: tuple[str, ...]  # reason for a missing number; "" if it is available
-    doubtful: bool  # aliasing of recurring observations is at least ρ and affects the numbers
+    why: tuple[str, ...]  # for each missing number, the reason; "" for available numbers
+    doubtful: bool  # `Aliasing.of_repeated` is at least ρ: the numbers may measure aliasing
 
 
 class Bits(NamedTuple):
     """All bit curves of a family."""
 
     aliasing: Aliasing
-    new: tuple[float, ...]  # fraction of test observations not in the training set, by levels
+    new: tuple[float, ...]  # fraction of new test observations, by number of training levels
     kernel: list[Curve]
     table: list[Curve]
 
@@ -94,7 +97,7 @@ class Bits(NamedTuple):
 def measure(
     key: Key, env: Any, asked: Asked, progress: Callable[[int, int], None] = lambda done, of: None
 ) -> tuple[Bits, Reference]:
-    """Measure kernel and table bits; also return the reference sample.
+    """Measure kernel and table bits, and return them with the reference sample.
 
     Raises:
         TooFewError: The environment has too few levels, or too few different observations.
@@ -109,7 +112,8 @@ def measure(
         found.inputs[:, 0][:REFERENCE].astype(np.float64), found.best[:, 0][:REFERENCE]
     )
     width = _width(reference)
-    seen, answers, kernel, table, new = [], [], [], [], []  # aliasing pools the states of all draws
+    # `seen` and `answers` are the observations and targets of all draws, for the aliasing.
+    seen, answers, kernel, table, new = [], [], [], [], []
     for i in range(DRAWS):
         one = draw(jax.random.fold_in(key_draws, i), sample, num, TESTS)
         kernel.append(kernel_of(one, asked, width))
@@ -128,9 +132,9 @@ def measure(
 
 
 def reference_of(key: Key, env: Any) -> Reference:
-    """Return a reference sample of random play, for families whose best actions are unknown.
+    """Return a reference sample from random play, for families whose best actions are unknown.
 
-    Each observation occurs at most once.
+    Each observation occurs at most once in the sample.
     """
     inputs = np.unique(random_observations(key, env), axis=0).astype(np.float64)
     rows = np.random.default_rng(0).permutation(len(inputs))[:REFERENCE]
@@ -138,9 +142,9 @@ def reference_of(key: Key, env: Any) -> Reference:
 
 
 def kernel_of(one: Draw, asked: Asked, width: float) -> Float[np.ndarray, "R L"]:
-    """Kernel bits per test state of one draw, for each ρ (R) and number of training levels (L).
+    """Kernel bits per test state of one draw, for R values of ρ and L numbers of training levels.
 
-    The bits are infinite where the allowed error cannot be reached.
+    If the allowed error cannot be reached, the number of bits is infinite.
     """
     train, test = (
         Labelled(
@@ -158,7 +162,8 @@ def kernel_of(one: Draw, asked: Asked, width: float) -> Float[np.ndarray, "R L"]
 def table_of(one: Draw, asked: Asked) -> tuple[Float[np.ndarray, "R L"], Float[np.ndarray, " L"]]:
     """Table bits per test state of one draw, and the fraction of new test observations.
 
-    The allowed fraction of wrong answers is ρ times that of guessing on all test states.
+    The allowed fraction of wrong answers is ρ times the expected fraction of wrong guesses over all
+    test states.
     """
     right = one.test.best[:, 0].mean(1)  # probability that a uniform guess is a best action
     tests = digests(one.test.inputs[:, 0])
@@ -174,11 +179,11 @@ def table_of(one: Draw, asked: Asked) -> tuple[Float[np.ndarray, "R L"], Float[n
 
 
 def closed_form(reference: Reference, asked: Asked) -> dict[str, Any]:
-    """Compute the closed-form bound and return it with all its parameters.
+    """Compute the closed-form bound, and return it with all its parameters.
 
-    If best actions are known, it is the variant for classification. Otherwise, if observations are
-    real numbers, it is the variant of the paper's control tasks, with the paper's resolution and
-    error. If there is no bound, the entry `why` gives the reason.
+    If best actions are known, the variant for classification is used. If they are unknown and
+    observations are real numbers, the variant for control is used, with the resolution and the
+    error of Boopathy et al., 2023. If there is no bound, the entry `why` is the reason.
     """
     distinct = np.unique(reference.inputs, axis=0)
     try:
@@ -208,7 +213,7 @@ def _classes(m: int, reference: Reference, asked: Asked) -> dict[str, Any]:
     delta = closed.resolution(reference.inputs, reference.best)
     if not 0 < delta < math.inf:
         why = (
-            "states with the same observation need different actions"
+            "states with equal observations need different actions"
             if delta == 0
             else ("no two states need different actions")
         )
@@ -218,7 +223,7 @@ def _classes(m: int, reference: Reference, asked: Asked) -> dict[str, Any]:
     shape = {"m": m, "outputs": actions - 1, "classes": actions, "radius": size}
     curves = []
     for rho in asked.rhos:
-        error = math.sqrt(rho * mean_square)  # ρ applies to the squared error
+        error = math.sqrt(rho * mean_square)  # the root, because ρ is a ratio of squared errors
         tasks = (
             closed.Sphere(m, actions - 1, STATES * num, size, delta, actions, error)
             for num in asked.levels
@@ -238,7 +243,7 @@ def _control(m: int, inputs: Float[np.ndarray, "N F"], asked: Asked) -> dict[str
 
 
 def _curves(asked: Asked, bits: Float[np.ndarray, "D R L"], lost: Aliasing) -> list[Curve]:
-    """Mean and standard deviation over D draws, or the reason why there is no number."""
+    """Mean and standard deviation over D draws, or the reason why a number is missing."""
     curves = []
     for r, rho in enumerate(asked.rhos):
         one = bits[:, r]
@@ -252,8 +257,8 @@ def _curves(asked: Asked, bits: Float[np.ndarray, "D R L"], lost: Aliasing) -> l
 
 
 def _why(draws: Sequence[float] | np.ndarray, floor: float, rho: float) -> str:
-    """Return the reason why a ratio ρ has no number; "" if it has one."""
+    """Return the reason why the bits for ρ are not available, or "" if they are available."""
     if floor >= rho:
-        return "not reachable from this observation"
+        return "the error cannot be reached from this observation"
     infinite = int(np.isinf(np.asarray(draws)).sum())
-    return f"not reachable in {infinite} of {len(draws)} draws" if infinite else ""
+    return f"the error cannot be reached in {infinite} of {len(draws)} draws" if infinite else ""

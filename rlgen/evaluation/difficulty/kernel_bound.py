@@ -1,17 +1,18 @@
-"""Bits of generalisation with a kernel: improbability that a function that fits also generalises.
+"""Bits of generalisation with a kernel: how unlikely a function that fits is to generalise.
 
 The prior over functions is a Gaussian process, which is conditioned on the training set. The
-outputs at the test inputs are then normally distributed, and their mean squared error is a constant
-plus a weighted sum of non-central chi-square variables. The bits are minus the logarithm (base 2)
-of the probability that this error is at most a target: the inductive bias that a learner needs in
-addition to the data.
+outputs at the test inputs are then normally distributed. Their mean squared error is a constant
+plus a weighted sum of non-central chi-square variables. A function generalises if this error is at
+most a given target. The bits are minus the logarithm (base 2) of the probability that a function
+generalises. They measure the inductive bias that a learner needs in addition to the data.
 
 Source: Boopathy et al., 2024, "Towards Exact Computation of Inductive Bias".
-Differs from its released code, which samples functions, fits one scaled chi-square distribution to
-their errors and is wrong by factors in the tail. Here the distribution is the exact one, and its
-distribution function is evaluated with the approximation of Lugannani and Rice, 1980, "Saddle Point
-Approximation for the Distribution of the Sum of Independent Random Variables" (within a few
-hundredths of a nat of exact values).
+Differs from the code by Boopathy et al., which samples functions and fits one scaled chi-square
+distribution to their errors. In the tail, the probabilities of that fit are off by multiplicative
+factors. Here the distribution of the error is exact. Its distribution function is evaluated with
+the approximation of Lugannani and Rice, 1980, "Saddle Point Approximation for the Distribution of
+the Sum of Independent Random Variables", which differs from exact values by a few hundredths of a
+nat.
 """
 
 import math
@@ -28,14 +29,14 @@ JITTER = 1e-3
 FLAT = 1e-9
 """Eigenvalues of the posterior covariance below this value are treated as 0."""
 
-_ROUNDS = 200  # of bisection; more than a float has bits
-_MEAN = 1e-3  # |v| below which the limit at the mean replaces the formula
+_ROUNDS = 200  # steps of the bisection, more than a float has bits
+_MEAN = 1e-3  # if |v| is below this value, the limit at the mean replaces the formula
 
 
 class ErrorLaw(NamedTuple):
     """Distribution of a mean squared error: c₀ + Σ w_i (z_i + b_i)², z_i independent N(0, 1)."""
 
-    constant: float  # c₀, lower bound of the error of functions that fit the training set
+    constant: float  # c₀, lowest possible error of functions that fit the training set
     weight: Float[np.ndarray, " K"]  # w_i > 0
     shift: Float[np.ndarray, " K"]  # b_i
 
@@ -52,8 +53,8 @@ def nats(law: ErrorLaw, error: float | int) -> float:
 
     The cumulant generating function is k(s) = Σ -½ ln(1 - 2ws) + wb²s / (1 - 2ws). The saddle point
     s* solves k'(s*) = ε - c₀. With u = s* √k''(s*) and v = sign(s*) √(2 (s* (ε - c₀) - k(s*))), the
-    probability is Φ(v) + φ(v) (1/v - 1/u). In the lower tail the Mills ratio Φ/φ prevents
-    underflow.
+    probability is Φ(v) + φ(v) (1/v - 1/u). In the lower tail, the formula is rewritten with the
+    Mills ratio Φ/φ to prevent underflow.
     """
     target = error - law.constant
     if not len(law.weight):
@@ -69,7 +70,7 @@ def nats(law: ErrorLaw, error: float | int) -> float:
     if v > 0:
         chance = math.exp(log_ndtr(v)) + _PHI0 * math.exp(-0.5 * v * v) * (1 / v - 1 / u)
         return max(0.0, -math.log(chance))  # the approximation can slightly exceed 1
-    # Lower tail: P = φ(v) (Φ(v)/φ(v) + 1/v - 1/u), whose logarithm does not underflow.
+    # In the lower tail, P = φ(v) (Φ(v)/φ(v) + 1/v - 1/u): ln P is a sum that does not underflow.
     mills = math.sqrt(math.pi / 2) * float(erfcx(-v / math.sqrt(2)))
     return 0.5 * v * v - math.log(_PHI0) - math.log(mills + 1 / v - 1 / u)
 
@@ -80,17 +81,17 @@ def bits_per_test(law: ErrorLaw, error: float, num_tests: int) -> float:
 
 
 def median_width(inputs: Float[np.ndarray, "N F"]) -> float:
-    """Width of a kernel: root of the median squared distance over all pairs of inputs.
+    """Width of the kernel: root of the median squared distance over all pairs of inputs.
 
     Raises:
-        ValueError: The median distance is 0 because at least half of the pairs coincide, or there
-            is no pair.
+        ValueError: The two inputs of a pair are equal in at least half of the pairs, so the median
+            is 0; or there are fewer than two inputs.
     """
     squared = squared_distances(inputs, inputs)[np.triu_indices(len(inputs), 1)]
     median = float(np.median(squared)) if squared.size else 0.0
     if median <= 0:
         raise ValueError(
-            "half of the pairs of reference inputs or more coincide, so the kernel has no width"
+            "the median distance between reference inputs is 0, so the kernel has no width"
         )
     return math.sqrt(median)
 
@@ -98,9 +99,10 @@ def median_width(inputs: Float[np.ndarray, "N F"]) -> float:
 def squared_distances(
     x: Float[np.ndarray, "N F"], y: Float[np.ndarray, "M F"]
 ) -> Float[np.ndarray, "N M"]:
-    """Squared Euclidean distances between the rows of x and y.
+    """Squared Euclidean distances between the rows of x and the rows of y.
 
-    Computed with one matrix product. Between equal rows of whole numbers they are exactly 0.
+    The distances are computed with one matrix product. The distance between two equal rows of whole
+    numbers is exactly 0.
     """
     norms = (x**2).sum(1)[:, None] + (y**2).sum(1)[None]
     return np.maximum(norms - 2 * (x @ y.T), 0.0)  # rounding can give small negative values
@@ -109,17 +111,17 @@ def squared_distances(
 def error_laws(
     train: Labelled, test: Labelled, width: float, sizes: Sequence[int], jitter: float = JITTER
 ) -> list[ErrorLaw]:
-    """Distribution of the error at the test inputs, given the first `size` training inputs.
+    """Distribution of the error at the test inputs for several numbers of training inputs.
 
-    The kernel is exp(-d² / 2 width²), with an independent function for each of the A outputs. The
-    Cholesky factor of the first rows is a block of the factor of all rows, so all sizes together
-    cost little more than the largest.
+    The kernel is exp(-d² / 2 width²). Each of the A outputs is an independent function. The
+    Cholesky factor of the first rows is a block of the Cholesky factor of all rows. Computing all
+    sizes therefore costs little more than computing the largest size.
 
     Args:
-        train: Training inputs and targets, in the order in which `sizes` selects them.
+        train: Training inputs and targets. A size selects the first inputs.
         test: Test inputs and targets.
         width: Width of the kernel.
-        sizes: Numbers of training inputs.
+        sizes: Numbers of training inputs for which the distribution is computed.
         jitter: Noise variance of the training targets.
 
     Returns:
@@ -135,7 +137,7 @@ def error_laws(
     gram = _kernel(train.inputs[:num], train.inputs[:num], width)
     gram[np.diag_indices(num)] += jitter
     factor = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
-    # One triangular solve L⁻¹ [K(train, test), targets] serves the covariances and the means.
+    # One triangular solve, L⁻¹ [K(train, test), targets], is used for covariances and means.
     right = np.hstack([_kernel(train.inputs[:num], test.inputs, width), train.targets[:num]])
     solved = solve_triangular(factor, right, lower=True, overwrite_b=True, check_finite=False)
     tests = len(test.inputs)
@@ -158,11 +160,12 @@ def _law(covariance: Float[np.ndarray, "N N"], residual: Float[np.ndarray, "N A"
     """Distribution of the error of normal outputs.
 
     Args:
-        covariance: Covariance of the outputs at the N test inputs, equal for all A outputs.
-        residual: Mean of the outputs minus their targets.
+        covariance: Covariance matrix of an output at the N test inputs; it is equal for all A
+            outputs.
+        residual: Mean of the outputs minus the targets.
     """
-    # With eigenvalues λ and residuals r in the eigenbasis, the error is Σ (√λ z + r)² / (N A), so
-    # w = λ / (N A) and b = r / √λ; directions with λ = 0 contribute r² / (N A) to the constant.
+    # With eigenvalues λ and residuals r in the eigenbasis, the error is Σ (√λ z + r)² / (N A). So
+    # w = λ / (N A) and b = r / √λ. Directions with λ = 0 contribute r² / (N A) to the constant.
     variance, axes = eigh((covariance + covariance.T) / 2, check_finite=False)
     along = axes.T @ residual
     free, num = variance > FLAT, residual.size
@@ -187,7 +190,7 @@ def _cumulants(law: ErrorLaw, s: float) -> tuple[float, float, float, float]:
 def _saddle_point(law: ErrorLaw, target: float) -> float:
     """Solve k'(s) = target by bisection.
 
-    k' increases from 0 at minus infinity to infinity at 1 / (2 max w).
+    k'(s) increases from 0 at s = -∞ to ∞ at s = 1 / (2 max w).
     """
     top = 0.5 / float(law.weight.max())
     low, high = (-top, 0.0) if _cumulants(law, 0.0)[1] > target else (0.0, top)
@@ -195,7 +198,7 @@ def _saddle_point(law: ErrorLaw, target: float) -> float:
         low, high = 2 * low, low
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
-        if middle in (low, high):  # no float lies between them
+        if middle in (low, high):  # no float lies between low and high
             break
         if _cumulants(law, middle)[1] > target:
             high = middle
@@ -205,5 +208,5 @@ def _saddle_point(law: ErrorLaw, target: float) -> float:
 
 
 def _skewness(k2: float, k3: float) -> float:
-    """Skewness of a distribution with second and third cumulant k2 and k3."""
+    """Skewness of a distribution, given its second and third cumulants."""
     return k3 / k2**1.5

@@ -1,6 +1,6 @@
-"""Statistics of levels for a difficulty card: their number, length, returns and features.
+"""Statistics of a family's levels for a difficulty card: number, length, returns and features.
 
-They are measured on M sampled levels, with one episode of a random policy on each level.
+The statistics are measured on M sampled levels. A random policy plays one episode on each level.
 """
 
 import math
@@ -57,23 +57,23 @@ class Distinct(NamedTuple):
     sampled: int  # sample size M
     seen: int  # different levels in the sample
     pairs: int  # pairs of equal levels
-    estimate: float  # number of equally likely levels with `pairs` on average; NaN: no pair
-    low: float  # lower bound at 95 % confidence
-    high: float  # upper bound; infinite without a pair
-    coverage: float  # estimated probability that a further level is one of those seen
+    estimate: float  # number of equally likely levels that gives `pairs` on average; NaN if 0 pairs
+    low: float  # lower bound of the 95 % interval
+    high: float  # upper bound of the 95 % interval; infinite if there are no equal pairs
+    coverage: float  # estimated probability that the next level is already in the sample
 
 
 class Sample(NamedTuple):
-    """Sampled levels of a family and an index of the different ones."""
+    """Sampled levels of a family, and indices of the different levels among them."""
 
     level: PyTree  # [M, ...]
     words: list[int]  # hash of each level
     rows: Int[np.ndarray, " U"]  # first row of each of the U different levels, ascending
-    where: Int[np.ndarray, " M"]  # index into `rows` of each level
+    where: Int[np.ndarray, " M"]  # for each level, the index into `rows` of its first occurrence
 
 
 def sample_levels(key: Key, env: LevelEnv, num: int) -> Sample:
-    """Sample M levels of the base distribution and find the different ones by their hashes."""
+    """Sample M levels of the base distribution, and find the different levels by their hashes."""
 
     @jax.jit
     def draw(keys: Key) -> tuple[PyTree, Array]:
@@ -91,11 +91,11 @@ def sample_levels(key: Key, env: LevelEnv, num: int) -> Sample:
 def distinct(hashes: Sequence[int]) -> Distinct:
     """Estimate the number of levels of a family from the number of equal pairs in a sample.
 
-    M levels drawn uniformly from N have M (M - 1) / (2 N) equal pairs on average. If some levels
-    are more likely than others, this N is the inverse of the probability that two levels are equal,
-    which is less than the number of levels. Without an equal pair there is only a lower bound. The
-    interval assumes a Poisson distribution of the number of pairs; the coverage is the Good-Turing
-    estimate.
+    M levels drawn uniformly from N levels have M (M - 1) / (2 N) equal pairs on average. If some
+    levels are more likely than others, the estimate of N is the inverse of the probability that two
+    sampled levels are equal. It is then less than the number of levels. If the sample has no equal
+    pair, there is only a lower bound. The interval assumes that the number of equal pairs has a
+    Poisson distribution. The coverage is the Good-Turing estimate.
 
     Sources: the birthday problem; Good, 1953, "The Population Frequencies of Species and the
     Estimation of Population Parameters".
@@ -103,7 +103,7 @@ def distinct(hashes: Sequence[int]) -> Distinct:
     counts = np.unique(np.asarray(hashes, np.uint64), return_counts=True)[1].astype(float)
     num = len(hashes)
     every, pairs = num * (num - 1) / 2, float((counts * (counts - 1) / 2).sum())
-    # Exact bounds of a Poisson mean from chi-square quantiles; one-sided without a pair.
+    # The bounds of a Poisson mean are chi-square quantiles. With 0 pairs, the bound is one-sided.
     most = float(chi2.ppf((1 + CONFIDENCE) / 2 if pairs else CONFIDENCE, 2 * pairs + 2)) / 2
     least = float(chi2.ppf((1 - CONFIDENCE) / 2, 2 * pairs)) / 2 if pairs else 0.0
     low = every / most if pairs else max(every / most, float(num))
@@ -119,11 +119,11 @@ def distinct(hashes: Sequence[int]) -> Distinct:
 
 
 def quantiles(x: np.ndarray, bins: int = 20) -> dict[str, Any]:
-    """Mean, quantiles and a histogram of numbers.
+    """Return the mean, quantiles and a histogram of numbers.
 
     Args:
         x: The numbers.
-        bins: Most bins of the histogram.
+        bins: Maximum number of bins of the histogram.
 
     Raises:
         ValueError: A value is not finite.
@@ -141,7 +141,7 @@ def quantiles(x: np.ndarray, bins: int = 20) -> dict[str, Any]:
 def _edges(x: Float[np.ndarray, " M"], bins: int) -> Float[np.ndarray, " B"]:
     """Edges of bins of equal width.
 
-    If all values are whole numbers, each bin covers the same number of them.
+    If all values are whole numbers, every bin covers the same number of whole numbers.
     """
     low, high = float(x.min()), float(x.max())
     if (x == np.round(x)).all():
@@ -151,9 +151,9 @@ def _edges(x: Float[np.ndarray, " M"], bins: int) -> Float[np.ndarray, " B"]:
 
 
 def mean_interval(x: np.ndarray) -> dict[str, float]:
-    """Mean of one number per level, with Student's t interval for the mean of the family.
+    """Mean of one number per level, with Student's t interval for the mean over the family.
 
-    The bounds are NaN for a single level.
+    If there is only one level, the bounds are NaN.
 
     Raises:
         ValueError: A value is not finite.
@@ -169,15 +169,15 @@ def mean_interval(x: np.ndarray) -> dict[str, float]:
 
 
 def rate(flags: np.ndarray) -> dict[str, float]:
-    """Fraction of levels for which a flag is true, with the Wilson score interval."""
+    """Fraction of levels for which a flag is True, with the Wilson score interval."""
     low, high = wilson(np.asarray(flags.sum()), flags.size, CONFIDENCE)
     return {"value": float(flags.mean()), "low": float(low), "high": float(high)}
 
 
 def solved(env: Any, sample: Sample) -> dict[str, Any]:
-    """Solvable fraction, fewest steps and optimal return of the sampled levels.
+    """Fraction of solvable levels, length of the shortest solutions, and mean optimal return.
 
-    Each different level is solved once.
+    A level that occurs several times in the sample is solved once.
     """
     solution = _expand(sample, _each(env.solve, sample))
     solvable = np.asarray(solution.solvable, bool)
@@ -191,7 +191,7 @@ def solved(env: Any, sample: Sample) -> dict[str, Any]:
 
 
 def features(env: Any, sample: Sample) -> dict[str, Any]:
-    """Quantiles of every feature; for a boolean feature only its mean."""
+    """Mean, quantiles and histogram of every feature; only the mean if the feature is boolean."""
     found = _expand(sample, _each(env.level_features, sample))
     return {
         name: {"mean": float(x.mean())} if x.dtype == bool else quantiles(x)
@@ -200,9 +200,9 @@ def features(env: Any, sample: Sample) -> dict[str, Any]:
 
 
 def random_policy(key: Key, env: Any, sample: Sample) -> dict[str, Any]:
-    """Mean return, length and solve rate of one episode of random actions on each level.
+    """Mean return, length and solve rate of random actions, with one episode per level.
 
-    The solve rate is missing if the environment does not define success.
+    If the environment does not define success, there is no solve rate.
     """
     level, actor = sample.level, RandomActor(env.num_actions)
     limit = jnp.asarray(level.max_steps_in_episode).max()
@@ -227,7 +227,7 @@ def structure(env: Any, sample: Sample) -> list[dict[str, Any]]:
 
 
 def _each(function: Callable[[PyTree], PyTree], sample: Sample) -> PyTree:
-    """Apply a function to each different level, in batches that limit the memory."""
+    """Apply a function to each of the different levels, in batches to limit memory use."""
     level = jax.tree.map(lambda x: x[sample.rows], sample.level)
     run = jax.jit(lambda level: jax.lax.map(function, level, batch_size=_BATCH))
     return jax.device_get(run(level))

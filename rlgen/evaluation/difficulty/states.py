@@ -1,4 +1,7 @@
-"""States of a family's levels, labelled with their best actions, for kernel and table bits."""
+"""Sample states of a family's levels, labelled with their best actions, for kernel and table bits.
+
+For kernel and table bits, see `rlgen.evaluation.difficulty.inductive_bias`.
+"""
 
 import math
 from collections.abc import Callable, Hashable, Sequence
@@ -17,7 +20,7 @@ from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree
 
 _BATCH = 128  # levels labelled at a time
-_SPARE = 1.3  # levels drawn / levels needed: some repeat or have no solution
+_SPARE = 1.3  # levels sampled / levels needed; some levels are duplicates or have no solution
 _ROUNDS = 8  # rounds of sampling before a family counts as too small
 _WALK = (64, 64)  # levels and steps of random play
 
@@ -39,25 +42,28 @@ class States(NamedTuple):
 
 
 class Aliasing(NamedTuple):
-    """Squared error caused by aliased observations, relative to the error of the answer 0."""
+    """Squared error caused by aliasing, relative to the error of the answer 0.
 
-    floor: float  # lower bound over all states
-    of_repeated: float  # over states whose observation occurs more than once; NaN if none
-    repeated: float  # fraction of such states
+    Observations are aliased if states with equal observations have different best actions.
+    """
+
+    floor: float  # lower bound of the error over all states
+    of_repeated: float  # error over states whose observation occurs repeatedly; NaN if none does
+    repeated: float  # fraction of states whose observation occurs repeatedly
 
 
 class Draw(NamedTuple):
     """A training set and a test set that share no level."""
 
     train: States
-    test: States  # one state each, of different levels
+    test: States  # one state of each level; all levels are different
 
 
 def sampler(env: Any, num: int, states: int) -> Callable[[Key], States]:
-    """Return a function of a key that samples levels with labelled states.
+    """Return a function that takes a key and samples levels with labelled states.
 
-    It draws `_SPARE` times `num` levels, rounded up to whole batches, and keeps those with a
-    solution.
+    The function samples `_SPARE` times `num` levels, rounded up to whole batches, and drops levels
+    without a solution.
 
     Args:
         env: Environment of the levels.
@@ -88,8 +94,8 @@ def sampler(env: Any, num: int, states: int) -> Callable[[Key], States]:
 def draw(key: Key, sample: Callable[[Key], States], num_train: int, num_test: int) -> Draw:
     """Draw a training set and a test set.
 
-    The first `num_test` different levels form the test set; the following levels form the training
-    set. Training levels may repeat, as in training, but none of them is in the test set.
+    The first `num_test` different levels form the test set. The training set consists of the next
+    levels that are not in the test set. Like an agent's training levels, it may contain duplicates.
 
     Raises:
         TooFewError: The family does not have enough levels with a solution.
@@ -108,13 +114,13 @@ def draw(key: Key, sample: Callable[[Key], States], num_train: int, num_test: in
             test = States(test.inputs[:, :1], test.best[:, :1], test.words)
             return Draw(found.take(rest[:num_train]), test)
     raise TooFewError(
-        f"the {len(_words(parts)):,} sampled levels with a solution do not include {num_test} "
-        f"different ones to test on and {num_train:,} others to train on"
+        f"the {len(_words(parts)):,} sampled levels with a solution do not contain {num_test} "
+        f"different levels for testing and {num_train:,} other levels for training"
     )
 
 
 def random_observations(key: Key, env: LevelEnv) -> Float[np.ndarray, "N F"]:
-    """Return observations of random play, for families whose best actions are unknown."""
+    """Return observations from random play, for families whose best actions are unknown."""
     num, steps = _WALK
     key_level, key_play = jax.random.split(key)
     flat, actor = env.unpack, RandomActor(env.num_actions)
@@ -131,7 +137,7 @@ def random_observations(key: Key, env: LevelEnv) -> Float[np.ndarray, "N F"]:
 
 
 def vectors(features: PyTree, num: int) -> Float[Array, "N F"]:
-    """Flatten all leaves [N, ...] and concatenate them to one float32 vector per row."""
+    """Flatten all leaves [N, ...] and concatenate them into one float32 vector per row."""
     leaves = [jnp.asarray(x, jnp.float32).reshape(num, -1) for x in jax.tree.leaves(features)]
     return jnp.concatenate(leaves, -1)
 
@@ -148,14 +154,14 @@ def digests(inputs: Float[np.ndarray, "N F"]) -> list[bytes]:
 
 
 def aliasing(observed: Sequence[Hashable], target: Float[np.ndarray, "N A"]) -> Aliasing:
-    """Squared error that no function of the observation can avoid.
+    """Estimate the squared error that no function of the observation can avoid.
 
-    Within each group of states with equal observations it is the unbiased variance of the target.
-    An observation that occurs only once is assumed to determine the target, so the value over all
-    states is a lower bound.
+    For a group of states with equal observations, the estimate is the unbiased variance of the
+    target. An observation that occurs only once is assumed to determine the target. The estimate
+    over all states is therefore a lower bound.
 
     Args:
-        observed: Hashable value for each state; equal values mean equal observations.
+        observed: Hashable value for each state; equal values stand for equal observations.
         target: Target of each state.
     """
     place: dict[Hashable, int] = {}

@@ -1,4 +1,4 @@
-"""Terminal output of a difficulty card, laid out for 80 columns."""
+"""Print a difficulty card in the terminal, at most 80 columns wide."""
 
 import textwrap
 from typing import Any
@@ -17,7 +17,7 @@ _WIDTH = 78
 
 
 def print_card(card: Facts, console: Console) -> None:
-    """Print a card: facts of the family, bits needed to generalise, features, and notes."""
+    """Print the tables of a card (facts, bits of generalisation, level features), then notes."""
     console.print(_facts(card))
     if card["bits"] or card["closed_form"].get("curves"):
         console.print(_bits(card))
@@ -33,7 +33,7 @@ def facts(card: Facts) -> dict[str, str]:
     solver, played = card["solver"], card["random"]
     if solver:
         told["solvable"] = interval(solver["solvable"], percent=True)
-        told["fewest steps"] = _spread(solver["optimal_steps"])
+        told["shortest solution"] = _spread(solver["optimal_steps"])
     told["random return"] = interval(played["return"])
     if "solve_rate" in played:
         told["random solve rate"] = interval(played["solve_rate"], percent=True)
@@ -55,11 +55,11 @@ def distinct_words(found: Facts) -> str:
     """Describe the number of levels."""
     sampled, seen = found["sampled"], found["seen"]
     if seen == 1:
-        return f"one: all {sampled:,} samples are the same"
+        return f"one: all {sampled:,} samples are equal"
     if found["estimate"] is None:
-        return f"{sampled:,} sampled, all different: at least {_rough(found['low'])} (95 %)"
+        return f"{sampled:,} sampled, all different; total at least {_rough(found['low'])} (95 %)"
     high = "∞" if found["high"] is None else _rough(found["high"])
-    text = f"{seen:,} different of {sampled:,}; estimated total {_rough(found['estimate'])}"
+    text = f"{sampled:,} sampled, {seen:,} different; estimated total {_rough(found['estimate'])}"
     return f"{text} [{_rough(found['low'])}, {high}]"
 
 
@@ -80,18 +80,21 @@ def interval(one: Facts, percent: bool = False) -> str:
 
 
 def notes(card: Facts) -> list[str]:
-    """Return notes that explain the numbers and name unknown parts with the reason."""
-    told = ["Intervals: 95 %, over levels. D: dispersion, κ: coverage."]
+    """Return notes that explain the numbers, and notes that state why parts are unknown."""
+    told = [
+        "Intervals are 95 % intervals over levels. D: dispersion of the optimal values between "
+        "levels. κ: time limit divided by the number of feature values in a level."
+    ]
     if card["bits"]:
         told.append(
-            "Kernel and table: bits per state for an error on new levels of at most rho times the "
-            "error of an uninformed answer; mean and standard deviation over draws "
-            f"({card['bits']['protocol']})."
+            "Kernel and table bits: bits per state that a learner needs so that its error on new "
+            "levels is at most rho times the error of guessing; mean and standard deviation over "
+            f"draws (protocol {card['bits']['protocol']})."
         )
         if any(curve["doubtful"] for curve in card["bits"]["kernel"]):
             told.append(
-                "?: states with the same observation need different actions, so the number "
-                "measures missing information rather than difficulty; use memory or a larger "
+                "?: states with equal observations need different actions, so the number measures "
+                "missing information rather than difficulty. Use an agent with memory or a larger "
                 "observation."
             )
     told += [f"Unknown: {part.replace('_', ' ')}. {why}." for part, why in _unknown(card)]
@@ -122,7 +125,7 @@ def _facts(card: Facts) -> Table:
 
 
 def _bits(card: Facts) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="Bits of generalisation, by training levels")
+    table = Table(box=box.SIMPLE_HEAD, title="Bits of generalisation by number of training levels")
     table.add_column("")
     table.add_column("rho", justify="right")
     bits, closed = card["bits"], card["closed_form"]

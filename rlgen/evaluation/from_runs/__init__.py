@@ -1,1 +1,1 @@
-"""Collect inputs of reports from run folders or by playing with their policies."""
+"""Collect the inputs of reports: data from run folders, and episodes played by their policies."""

@@ -1,4 +1,4 @@
-"""Summarise curricula for the report: read logs, compute level features, draw figures."""
+"""Summarise curricula for a report: read curriculum logs, compute level features, draw figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,10 +29,10 @@ from rlgen.runs.progress import counter
 
 
 def curricula_of(runs: Mapping[str, Path], allow_imports: bool) -> dict[str, CurriculumSummary]:
-    """Summarise the curriculum of each run that kept a log, by run label.
+    """Summarise the curriculum of each run with a curriculum log or measured gaps, by run label.
 
-    A log that cannot be read does not raise an error, so that the finished evaluation is not lost:
-    the report shows the error message instead.
+    If a log cannot be read, no error is raised, because the finished evaluation would be lost. The
+    report then shows the error message.
     """
     progress = counter("curricula", "runs")
     stories = {}
@@ -48,7 +48,7 @@ def curricula_of(runs: Mapping[str, Path], allow_imports: bool) -> dict[str, Cur
 def tell(
     run: Path, allow_imports: bool = False, limit: int = MAX_LEVELS
 ) -> CurriculumSummary | None:
-    """Summarise a run's curriculum; None if the run kept neither a log nor gap measurements.
+    """Summarise a run's curriculum; None if the run has no curriculum log and no measured gaps.
 
     Args:
         run: Run folder.
@@ -56,7 +56,7 @@ def tell(
         limit: Maximum number of logged levels whose features are computed.
 
     Raises:
-        ValueError: The folder is not a run, or its log is damaged; the message names the file.
+        ValueError: The folder is not a run, or its log is damaged. The message names the file.
     """
     lines = read_metrics(run / FILE) if (run / FILE).is_file() else []
     # Gap measurements exist independently of the curriculum log.
@@ -72,7 +72,7 @@ def tell(
 
 
 def find_examples(env: Any, log: LevelLog) -> Examples | None:
-    """Images of levels trained on in each sixth of a run; None if the environment has no images."""
+    """Draw levels that contributed gradients in each sixth of a run; None without `level_image`."""
     if not registry.has(env, LevelEnv.level_image):
         return None
     times = in_pieces(log, TIMES)

@@ -1,4 +1,7 @@
-"""Find saved results of a run that match a requested evaluation, so that it is not repeated."""
+"""Find saved results of a run that match a requested evaluation.
+
+If there are such results, the evaluation is not repeated.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -12,7 +15,7 @@ from rlgen.levels import Suite
 
 
 def saved_folder(run: Opened, suite: Suite, attempts: int, seed: int) -> Path:
-    """Folder in which `rlgen compare` saves an evaluation; `rlgen eval` uses a different one."""
+    """Folder to which `rlgen compare` saves an evaluation; `rlgen eval` uses a different folder."""
     name = suite.name.replace("/", "-")
     return run.path / "eval" / f"{name}-{attempts}-attempts-seed-{seed}-update-{run.update}"
 
@@ -23,11 +26,11 @@ def find_saved(
     """Find a run's saved results of exactly this evaluation.
 
     Returns:
-        The evaluation, or None if no saved results match; and the reasons for which other saved
-        results were not used.
+        The evaluation, or None if no saved results match; and a list of reasons, one for each
+        folder whose results were not used.
     """
     by_eval = run.path / "eval" / suite.name.replace("/", "-")
-    # The folder of `rlgen compare` first: its name already states the whole evaluation.
+    # The folder of `rlgen compare` comes first, because its name identifies the evaluation.
     places = (saved_folder(run, suite, attempts, seed), by_eval)
     passed = []
     for place in places:
@@ -36,10 +39,10 @@ def find_saved(
         try:
             every = results.load(place)
         except ValueError as error:
-            # Unreadable results are replaced by a new evaluation, and the reason is reported.
+            # If results cannot be read, the run is evaluated again and the reason is reported.
             passed.append(str(error))
             continue
-        # A folder of `rlgen eval` may hold several runs.
+        # A folder of `rlgen eval` may hold results of several runs.
         own = [e for e in every if e.run == run.path.name]
         wrong = _other_than(own[0], run, suite, attempts, seed) if own else "of other runs"
         if not wrong:
@@ -56,7 +59,7 @@ def _other_than(e: Evaluation, run: Opened, suite: Suite, attempts: int, seed: i
         "suite": (e.suite, suite.name),
         "suite version": (e.suite_version, suite.levels.version),
         "levels": (same_levels, True),
-        # `meta` holds the first and the last seed, `run.seeds` is a range.
+        # `meta["seeds"]` is the first and the last seed; `run.seeds` is a range.
         "seeds": (e.meta.get("seeds"), [run.seeds.start, run.seeds.stop - 1]),
         "number of seeds": (e.shape[0], run.spec.seeds),
         "update": (e.meta.get("update"), run.update),

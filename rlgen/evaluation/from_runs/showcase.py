@@ -1,4 +1,7 @@
-"""Pictures for a report: levels of a suite, and episodes on the levels with the lowest scores."""
+"""Pictures for a report: levels of a suite, and episodes on the levels with the lowest scores.
+
+Episodes for the report are chosen from several new episodes, the tries.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,9 +21,9 @@ from rlgen.registry import has
 from rlgen.rollout import Record, rollout
 from rlgen.types import PyTree
 
-MAX_PICTURES = 64  # levels of a suite
-MAX_FRAMES = 400  # frames of an animation
-TRIES = 16  # episodes to choose from
+MAX_PICTURES = 64  # maximum number of levels of a suite that are drawn
+MAX_FRAMES = 400  # maximum number of frames of an animation, up to rounding
+TRIES = 16  # number of episodes from which one is chosen
 
 
 class Tries(NamedTuple):
@@ -34,7 +37,7 @@ class Tries(NamedTuple):
 
 
 def level_images(suite: Suite) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
-    """Pictures of the first `MAX_PICTURES` levels, by name; {} if the environment has no images."""
+    """Draw the first `MAX_PICTURES` levels, by name; {} if the environment has no `level_image`."""
     if not has(suite.env, LevelEnv.level_image):
         return {}
     draw = suite.env.level_image
@@ -45,14 +48,15 @@ def level_images(suite: Suite) -> dict[str, UInt8[np.ndarray, "H W 3"]]:
 def replays(
     policies: Policies, suite: Suite, evaluation: Evaluation, seed: int = 0, num_worst: int = 1
 ) -> dict[str, bytes]:
-    """Animate episodes on a run's worst levels and on the hardest level that it solved.
+    """Animate episodes on a run's worst levels and on the hardest level that the run solved.
 
-    For each of the worst levels (ties are broken by the longest optimal solution), two episodes are
-    chosen from 16 new ones: the first failed episode of the seed with the lowest score there, and
-    the shortest solved episode of the seed with the highest score, if any of these episodes was
-    solved. If the family does not define success, the episodes with the lowest and the highest
-    return are chosen instead. Only the first steps of an episode, about `MAX_FRAMES`, are recorded,
-    and they alone decide whether it counts as solved.
+    Worst levels have the lowest scores; ties are broken by the longest optimal solution. On each of
+    them, the seeds with the lowest and with the highest score play `TRIES` new episodes. The first
+    failed episode of the lowest seed and the shortest solved episode of the highest seed are shown,
+    if they exist. On the hardest solved level (see `_hardest`), only the seed with the highest
+    score plays. If the family does not define success, there is no hardest solved level, and the
+    episodes with the lowest and the highest return are shown. Only about `MAX_FRAMES` steps of an
+    episode are recorded, and only these determine whether the episode counts as solved.
 
     Args:
         policies: Policies of the run.
@@ -62,21 +66,21 @@ def replays(
         num_worst: Number of worst levels.
 
     Returns:
-        GIFs by caption; empty if the environment cannot render.
+        GIFs by caption; {} if the environment has no `render`.
     """
     draw = suite.env.render if has(suite.env, LevelEnv.render) else None
     if draw is None:
         return {}
     score = evaluation.score[1].mean(axis=2)  # [S, M]
     rate, steps = score.mean(axis=0), evaluation.optimal_steps
-    # lexsort sorts by its last key first: lowest score, then longest optimal solution.
+    # The last key of `lexsort` is the primary one: lowest score, then longest optimal solution.
     worst = [int(i) for i in np.lexsort((-steps, rate))[:num_worst]]
     wanted = [(i, int(score[:, i].argmin()), _worst) for i in worst]
     wanted += [(i, int(score[:, i].argmax()), _best) for i in worst]
     if not isinstance(evaluation.success, tuple) and evaluation.success.any():
         hard = _hardest(rate, steps)
         wanted.append((hard, int(score[:, hard].argmax()), _best))
-    # Remove duplicates, and group the episodes by level, the worst level first.
+    # Remove duplicates. Sort the episodes by level, beginning with the worst level.
     wanted = sorted(dict.fromkeys(wanted), key=lambda one: [*worst, one[0]].index(one[0]))
     play = _player(policies, suite, seed, [i for i, _, _ in wanted])
     found = {}
@@ -93,9 +97,12 @@ def replays(
 def _player(
     policies: Policies, suite: Suite, seed: int, levels: list[int]
 ) -> Callable[[int, int], Tries]:
-    """Build `(level index, policy index) -> episodes`, one compiled program for all levels."""
+    """Return a function of a level index and a policy index that plays episodes.
+
+    All levels and policies share one compiled program.
+    """
     learner = policies.learner
-    part = learner.bptt_steps or 1  # the rollout length must be a multiple of it
+    part = learner.bptt_steps or 1  # the rollout length must be a multiple of this number
     longest = max(int(_level(suite, i).max_steps_in_episode) for i in levels)
     limit = -(-min(longest, MAX_FRAMES) // part) * part
 
@@ -107,14 +114,13 @@ def _player(
 
     def play(i: int, who: int) -> Tries:
         state = jax.tree.map(lambda x: x[who], policies.states)
-        # State and level are arguments of `run`, so levels and seeds share one compiled program.
         level = _level(suite, i)
-        # [TRIES, 1, ...]: every slot plays a queue of this one level.
+        # Every slot plays a queue of one level, [TRIES, 1, ...].
         queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (TRIES, 1, *x.shape)), level)
         reward, terminated, done, states = jax.device_get(run(state, queue))
-        # Slots reset and continue after their first episode; only this episode counts, [N].
+        # A slot is reset after its first episode and continues. Only this episode counts, [N].
         length = np.where(done.any(0), done.argmax(0) + 1, limit)
-        # [T, N] masked to the steps of each slot's first episode.
+        # Sum the rewards [T, N] over the steps of each slot's first episode.
         total = (reward * (np.arange(limit)[:, None] < length[None])).sum(0)
         ended = np.take_along_axis(terminated, length[None] - 1, axis=0)[0]
         own = suite.env.success if has(suite.env, LevelEnv.success) else None
@@ -125,9 +131,9 @@ def _player(
 
 
 def _worst(tries: Tries) -> int | None:
-    """Index of the first failed episode, None if all were solved.
+    """Index of the first failed episode; None if all episodes were solved.
 
-    If the family does not define success: index of the episode with the lowest return.
+    If the family does not define success, return the index of the episode with the lowest return.
     """
     if isinstance(tries.solved, tuple):
         return int(tries.total.argmin())
@@ -135,9 +141,9 @@ def _worst(tries: Tries) -> int | None:
 
 
 def _best(tries: Tries) -> int | None:
-    """Index of the shortest solved episode, None if none was solved.
+    """Index of the shortest solved episode; None if no episode was solved.
 
-    If the family does not define success: index of the episode with the highest return.
+    If the family does not define success, return the index of the episode with the highest return.
     """
     if isinstance(tries.solved, tuple):
         return int(tries.total.argmax())
@@ -147,7 +153,7 @@ def _best(tries: Tries) -> int | None:
 
 
 def _told(tries: Tries, slot: int, overall: str) -> str:
-    """Outcome of one episode in words, followed by the level's overall result."""
+    """Describe the outcome of one episode, followed by the overall result on the level."""
     length = int(tries.length[slot])
     steps = f"{length} steps" if tries.over[slot] else f"the first {length} steps"
     if isinstance(tries.solved, tuple):
@@ -158,7 +164,7 @@ def _told(tries: Tries, slot: int, overall: str) -> str:
 
 
 def _overall(evaluation: Evaluation, i: int) -> str:
-    """Result of all seeds on level i in words."""
+    """Describe the result of all seeds on level i."""
     name, score = evaluation.score
     value = show(float(score[:, i].mean()), name, 0)
     what = "solved" if name == "solve rate" else f"overall {name}"
@@ -175,8 +181,11 @@ def _gif(draw: Any, level: PyTree, tries: Tries, slot: int) -> bytes:
 
 
 def _hardest(solve_rate: Float[np.ndarray, " M"], optimal_steps: Int[np.ndarray, " M"]) -> int:
-    """Index of the solved level with the longest solution; the lowest solve rate breaks ties."""
-    # Levels that were never solved get -2, below the -1 of unknown optima, and so sort first.
+    """Index of the solved level with the longest optimal solution.
+
+    Ties are broken by the lowest solve rate.
+    """
+    # Levels that were never solved get -2 and are sorted first; levels with unknown optima have -1.
     order = np.lexsort((-solve_rate, np.where(solve_rate > 0, optimal_steps, -2)))
     return int(order[-1])
 

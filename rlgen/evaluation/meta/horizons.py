@@ -1,11 +1,15 @@
 """Meta-tests at several horizons: scores of rules for shorter and longer agent lifetimes.
 
-At every horizon N, all rules and the baseline train fresh agents for N updates. Final returns are
-divided by the optimum and by the baseline's return *at that N*. As controls, rules with a clock can
-also be tested with an uninformative clock.
+The lifetime of an agent is the number N of updates that train it; N is also called the horizon. At
+every horizon, all rules and the baseline train fresh agents. Final returns are divided by the
+optimum and by the baseline's final return at the same horizon. A probe is a metric that is recorded
+over an agent's lifetime.
 
-Source: after Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning
-Algorithms", whose rules are trained on lifetimes of 10 to 250 updates.
+Some rules have a clock: at update n they receive n/N and log N as inputs. As a control experiment,
+such rules can also be tested with an uninformative clock.
+
+Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms". The
+rules in the paper are trained on lifetimes of 10 to 250 updates.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +40,7 @@ Found = Mapping[int, Sequence[Evaluation]]
 class Row(NamedTuple):
     """One row of a table."""
 
-    head: str
+    head: str  # heading of the row
     cells: tuple[str, ...]
 
 
@@ -48,7 +52,8 @@ def check(horizons: Sequence[int], lifetime: int) -> None:
     """
     if lifetime:
         raise ValueError(
-            f"--lifetime {lifetime} and --horizons both set the lifetime of agents; give only one"
+            f"--lifetime {lifetime} and --horizons both set the lifetime of agents; give only one "
+            "of them"
         )
     if min(horizons) < 1 or len(set(horizons)) < len(horizons):
         told = ",".join(map(str, horizons))
@@ -56,10 +61,11 @@ def check(horizons: Sequence[int], lifetime: int) -> None:
 
 
 def controls(trainee: Trainee, suite: Suite, horizons: Sequence[int]) -> list[Trainee]:
-    """Control trainees: the same rules with an uninformative clock; [] for rules without a clock.
+    """Return two controls, which use the rules with an uninformative clock.
 
-    The first always receives n/N = 0.5 as its input; the second receives the true n/N, but log N
-    of a horizon that is sampled for each agent.
+    Rules with a frozen clock always receive n/N = 0.5. Rules with shuffled N receive the correct
+    n/N, but their log N is that of a horizon sampled for each agent. If the rules have no clock,
+    the result is empty.
     """
     learner: Any = trainee.build(suite.env)[0]
     if not learner.rule_net.clock or learner.frozen_clock is None:
@@ -86,7 +92,7 @@ def evaluate_all(
     horizons: Sequence[int],
     progress: Callable[[str, int, int], None] = lambda label, done, of: None,
 ) -> dict[int, list[Evaluation]]:
-    """Meta-test all trainees at every horizon, shortest first.
+    """Meta-test all trainees at every horizon, beginning with the shortest.
 
     Args:
         trainees: Trainees to test, including the baseline.
@@ -97,7 +103,7 @@ def evaluate_all(
     """
     found = {}
     for horizon in sorted(horizons):
-        life = replace(protocol, lifetime=horizon)  # the number of updates is all that changes
+        life = replace(protocol, lifetime=horizon)  # only the number of updates changes
         found[horizon] = [
             evaluate(
                 one,
@@ -113,9 +119,13 @@ def evaluate_all(
 
 
 def score_rows(found: Found, to: str) -> tuple[list[str], list[Row]]:
-    """Column heads and rows of the IQM of return / `to`, by horizon.
+    """Return column headings, and a row per horizon with the IQM of return / `to` of each run.
 
-    Intervals are over whole seeds if there are several seeds.
+    If there are several seeds, intervals resample whole seeds.
+
+    Args:
+        found: Evaluations by horizon.
+        to: Denominator: `optimum`, or the label of the baseline.
     """
     heads: list[str] = []
     rows = []
@@ -127,10 +137,10 @@ def score_rows(found: Found, to: str) -> tuple[list[str], list[Row]]:
 
 
 def difference_rows(found: Found) -> tuple[list[str], list[Row]]:
-    """Column heads and rows of differences in the IQM of return / optimum, in points.
+    """Return column headings, and a row of differences between rules per horizon.
 
-    Each difference is another rule minus the first one. Intervals resample whole seeds if there are
-    several.
+    Each difference is the IQM of return / optimum of a rule minus that of the first rule, in
+    percentage points. If there are several seeds, intervals resample whole seeds.
     """
     heads: list[str] = []
     rows = []
@@ -169,7 +179,7 @@ def scores_figure(found: Found, theme: str = "light") -> Figure:
 
 
 def probes_figure(found: Found, theme: str = "light") -> Figure:
-    """Draw probes over the agents' lifetimes: a column per rule, a row per probe, a line per N."""
+    """Draw probes over the lifetime: one column per rule, one row per probe, one line per N."""
     look = THEMES[theme]
     runs = [e.run for e in next(iter(found.values()))]
     probes = [p for p in PROBES if any(p in _probes(e) for e in next(iter(found.values())))]
@@ -194,7 +204,7 @@ def probes_figure(found: Found, theme: str = "light") -> Figure:
 
 
 def write(folder: Path, found: Found, overwrite: bool = False) -> Path:
-    """Write the results of each horizon into a separate folder, and figures, tables and the page.
+    """Write the results of each horizon to a separate folder; write tables, figures and the page.
 
     Returns:
         Path of the page.
@@ -211,12 +221,14 @@ def write(folder: Path, found: Found, overwrite: bool = False) -> Path:
 
 
 def tables(found: Found) -> list[tuple[str, list[str], list[Row]]]:
-    """Title, column heads and rows of every table that has rows."""
+    """Return title, column headings and rows of every table that is not empty."""
     kinds = [("Return / optimum: IQM", "optimum"), ("Return / {}: IQM", _baseline(found))]
     told = [(title.format(to), *score_rows(found, to)) for title, to in kinds if to]
     heads, rows = difference_rows(found)
     if heads:
-        told.append(("Differences of IQM of return / optimum, in points", heads, rows))
+        told.append(
+            ("Differences in the IQM of return / optimum, in percentage points", heads, rows)
+        )
     return [one for one in told if one[2]]
 
 
@@ -231,15 +243,15 @@ def markdown(found: Found) -> str:
 
 
 def sentence(found: Found) -> str:
-    """Description of the meta-tests in words."""
+    """Describe the meta-tests in words."""
     first = next(iter(found.values()))[0]
     seeds, levels, attempts = first.shape
     horizons = ", ".join(f"{n:,}" for n in found)
     return (
-        f"{printable(first.suite)}, {levels} levels: on every level, {attempts} fresh "
-        f"agent{'s' * (attempts > 1)} for each of {seeds} rule{'s' * (seeds > 1)}, "
-        f"at horizons of {horizons} updates. Intervals are 95 %"
-        + (", whole seeds resampled." if seeds > 1 else ", over each level's agents of one rule.")
+        f"Meta-test of {seeds} rule{'s' * (seeds > 1)} on the {levels} levels of "
+        f"{printable(first.suite)}, at horizons of {horizons} updates. Each rule trained "
+        f"{attempts} fresh agent{'s' * (attempts > 1)} on every level. 95 % intervals resample "
+        + ("whole seeds." if seeds > 1 else "the agents of the rule on each level.")
     )
 
 
@@ -250,8 +262,8 @@ def _page(found: Found, drawn: Mapping[str, html.Pictures]) -> html.Page:
         table = html.Table(["N", *heads], [[row.head, *row.cells] for row in rows])
         sections.append(html.Section(title, "table.html", table))
     for name, title, note in (
-        ("horizons", "Scores by horizon", "Bands are the intervals in the tables."),
-        ("probes", "Metrics over the lifetime", "Means over levels and agents; one line per N."),
+        ("horizons", "Scores by horizon", "Bands show the intervals in the tables."),
+        ("probes", "Metrics over the lifetime", "Means over levels and agents, one line per N."),
     ):
         figure = html.Figure(drawn[name], title, note)
         sections.append(html.Section(title, "figure.html", figure))
@@ -272,12 +284,12 @@ def _relatives(found: Found, to: str) -> dict[int, list[Relative]]:
 
 
 def _interval(one: Relative) -> Any:
-    # With one rule there are no whole-seeds intervals.
+    # If there is only one rule, `whole_seeds` is empty.
     return one.whole_seeds.get("iqm", one.iqm)
 
 
 def _probes(e: Evaluation) -> Mapping[str, Any]:
-    # `meta["probes"]` is keyed by suite, and a test at several horizons has only one suite.
+    # The keys of `meta["probes"]` are suites. A meta-test at several horizons has only one suite.
     return next(iter(e.meta.get("probes", {}).values()), {})
 
 
@@ -286,7 +298,8 @@ def _draw_probe(axes: Axes, found: Found, column: int, probe: str, look: Theme) 
         told = _probes(evaluations[column])
         if probe in told:
             y = np.array(told[probe], float).mean(axis=0)
-            x = (np.arange(y.size) + 0.5) / y.size  # middle of each part, as a fraction of N
+            # Each value is a mean over a part of the lifetime; x is the middle of the part, n/N.
+            x = (np.arange(y.size) + 0.5) / y.size
             colour = look.runs[i % len(look.runs)]
             axes.plot(x, y, color=colour, linewidth=1.5, label=f"{horizon:,}")
 

@@ -1,9 +1,10 @@
-"""Meta-testing: train fresh agents with a frozen rule on held-out levels, each on a single level.
+"""Meta-testing: train fresh agents with a learned rule on held-out levels.
 
-An agent is initialised for one level and trains on it for a lifetime of updates, from the rollouts
-of W workers whose episodes continue across updates. Its score is the expected return of its final
-policy. The rule never changes. As a baseline, ordinary learners (A2C) are trained in the same way,
-on the same levels and with the same random numbers.
+Each agent trains on a single level for a fixed number of updates, its lifetime. The data of an
+update come from W workers: parallel environments whose episodes continue across updates. The score
+of an agent is the expected return of its final policy. The rule does not change during the test. As
+a baseline, an ordinary learner such as A2C trains agents in the same way, on the same levels and
+with the same random numbers.
 
 Source: the protocol follows Oh et al., 2020, "Discovering Reinforcement Learning Algorithms", and
 Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with Adversarial
@@ -29,17 +30,17 @@ from rlgen.runs import folder
 from rlgen.types import Key, PyTree
 
 AGENTS_AT_A_TIME = 64
-"""Number of agents trained in parallel; affects results only by rounding."""
+"""Number of agents trained in parallel; it affects results only through rounding."""
 
 DEFAULT_LIFETIME = 250  # updates, for environments without `lifetime()`
-CURVE_POINTS = 10  # parts of a lifetime over which metrics are averaged
+CURVE_POINTS = 10  # a lifetime is divided into this many parts; metrics are means over a part
 
 PROBES = {
     "entropy": "entropy of the policy, nats",
-    "policy_step": "KL of an update's policies, nats",
+    "policy_step": "KL between policies before and after an update, nats",
     "policy_target_size": "mean size of the target π̂",
 }
-"""Metrics recorded over an agent's lifetime, with descriptions, for learners that report them."""
+"""Metrics that are recorded over an agent's lifetime if the learner reports them; descriptions."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Protocol:
         attempts: Number A of agents per level and rule.
         num_workers: Number W of parallel environments per agent, all on the same level.
         num_steps: Number T of env steps per worker between two updates.
-        seed: Seed of all random numbers; the same for all compared trainees.
+        seed: Seed of all random numbers. Use the same seed for all compared trainees.
 
     Raises:
         ValueError: A field is outside its range.
@@ -76,7 +77,7 @@ class Protocol:
 
 
 class Life(NamedTuple):
-    """Length of one agent's training: updates, workers, and steps per worker and update."""
+    """Amount of one agent's training: updates, workers, and steps per worker and update."""
 
     num_updates: int
     num_workers: int = 64
@@ -92,26 +93,28 @@ class Trained(NamedTuple):
 
 
 class Trainee(NamedTuple):
-    """Rules or a learner to meta-test: the rules of a run, one per seed, or a fixed learner."""
+    """Rules to meta-test (such as the rules of a run, one per seed), or an ordinary learner."""
 
     label: str
-    build: Callable[[LevelEnv], tuple[Learner, PyTree]]  # learner; rules [S, ...], or () for none
-    num_seeds: int  # S; without rules, the number of groups of independent agents
+    # Returns a learner for an environment, and the rules [S, ...], or () for an ordinary learner.
+    build: Callable[[LevelEnv], tuple[Learner, PyTree]]
+    num_seeds: int  # S; for an ordinary learner, the number of groups of independent agents
     meta: dict[str, Any]  # provenance
 
 
 def train_agent(
     key: Key, env: LevelEnv, learner: Learner, rule: PyTree, level: PyTree, life: Life
 ) -> Trained:
-    """Train a fresh agent on one level for its whole lifetime. Not jitted; meant for `vmap`.
+    """Train a fresh agent on one level for its whole lifetime.
 
-    If many agents share a rule, do not map over the rule: it then stays unbatched for the whole
-    lifetime, and each of its matrix products is computed once for all agents.
+    The function is not jitted and can be used with `vmap`. If many agents share a rule, do not map
+    over the rule: the rule is then not batched, so each of its matrix products is computed once for
+    all agents.
 
     Args:
         key: Random key, consumed.
         env: Environment.
-        learner: Learner to train; a `RuleLearner` if a rule is given.
+        learner: Learner that trains the agent; it must be a `RuleLearner` if a rule is given.
         rule: Rule of one seed, or `()`.
         level: Single level.
         life: Number of updates, workers and steps.
@@ -122,7 +125,7 @@ def train_agent(
         state = learner.init_with(key_init, rule)
     else:
         state = learner.init(key_init)
-    # Every worker has a queue with the one level, [W, 1, ...].
+    # Every worker plays a queue of one level, [W, 1, ...].
     shape = (life.num_workers, 1)
     queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (*shape, *jnp.shape(x))), level)
     running = reset_slots(key_begin, env, learner, queue)
@@ -159,18 +162,18 @@ def evaluate(
         trainee: Rules or learner that train the agents.
         suites: One or more suites, each with its own environment. Their levels are concatenated.
         protocol: Settings of the training.
-        name: Name of the suites together; by default that of the first suite.
+        name: Name for all suites together; by default the name of the first suite.
         progress: Called with the number of finished agents and their total.
 
     Returns:
-        Evaluation with final returns as `episode_return` [S, M, A], and as `length` the env steps
-        on which each agent was trained. `meta["curve"]` has for each suite the mean reward per step
-        [S, K] in K parts of the lifetime, averaged over levels and agents.
+        Evaluation whose `episode_return` [S, M, A] are the final returns, and whose `length` is the
+        number of env steps that trained each agent. For each suite, `meta["curve"]` has the mean
+        reward per step in K parts of the lifetime, [S, K], averaged over levels and agents.
 
     Raises:
         ValueError: The learner cannot act in one of the environments.
     """
-    # Build for all suites first, so that errors are raised before anything is compiled.
+    # The trainee is built for all suites first, so that errors are raised before compilation.
     built = [_for_life(*trainee.build(x.env), protocol.life(x.env)) for x in suites]
     total = trainee.num_seeds * protocol.attempts * sum(len(suite.levels) for suite in suites)
     counted = _Count(progress, total)
@@ -190,7 +193,7 @@ def evaluate(
         suite_version=", ".join(dict.fromkeys(x.version for x in levels)),
         level_names=level_names(suites),
         level_hashes=np.concatenate([np.asarray(x.hash) for x in levels]),
-        optimal_steps=np.full(sum(map(len, levels)), -1),  # not comparable: `length` is of training
+        optimal_steps=np.full(sum(map(len, levels)), -1),  # `length` counts training steps instead
         optimal_return=np.concatenate([np.asarray(x.optimal_return) for x in levels]),
         episode_return=np.concatenate([x.final_return for x in found], axis=1),
         length=np.concatenate(length, axis=1),
@@ -204,9 +207,10 @@ def _for_life(learner: Learner, rules: PyTree, life: Life) -> tuple[Learner, PyT
 
 
 def level_names(suites: Sequence[Suite]) -> tuple[str, ...]:
-    """Names of all levels; with several suites, they are prefixed by the name of the suite.
+    """Names of all levels.
 
-    A suite with a single level contributes its own name.
+    If there are several suites, each name is prefixed by the name of its suite. A level that is the
+    only one of its suite then gets the name of the suite.
     """
     if len(suites) == 1:
         return suites[0].levels.names
@@ -253,7 +257,7 @@ def _on_suite(
     seeds = []
     for seed in range(trainee.num_seeds):
         rule = jax.tree.map(lambda x, seed=seed: jnp.asarray(x[seed]), rules)
-        # Depends on the protocol's seed only, so all trainees use the same random numbers.
+        # The key depends only on the protocol's seed, so all trainees use the same random numbers.
         base = jax.random.fold_in(jax.random.key(protocol.seed), seed)
         parts = []
         for rows in _chunks(level.size):
@@ -261,7 +265,7 @@ def _on_suite(
             keys = _agent_keys(base, level[rows], attempt[rows])
             trained = _train_together(keys, rule, some, suite.env, learner, life)
             parts.append(jax.device_get(trained))
-            counted.add(len(set(rows.tolist())))  # without the padding of the last chunk
+            counted.add(len(set(rows.tolist())))  # the set removes the padding of the last chunk
         seeds.append(jax.tree.map(lambda *x: np.concatenate(x)[: level.size], *parts))
     shape = (trainee.num_seeds, num_levels, attempts)
     final, reward, probes = jax.tree.map(lambda *x: np.concatenate(x), *seeds)
@@ -281,8 +285,8 @@ def _train_together(
 
 @jax.jit
 def _agent_keys(base: Key, level: Int[Array, " B"], attempt: Int[Array, " B"]) -> Key:
-    """Key of each agent, which depends only on its seed, level index and attempt."""
-    # Not split by position: the key must not depend on the chunk that an agent is in.
+    """Key of each agent; it depends only on the agent's seed, level index and attempt."""
+    # A split key would depend on the position of the agent in its chunk.
     of_level = jax.vmap(jax.random.fold_in, (None, 0))(base, level)
     return jax.vmap(jax.random.fold_in)(of_level, attempt)
 
@@ -299,7 +303,7 @@ def _chunks(num: int) -> list[Int[np.ndarray, " B"]]:
 
 
 def _in_parts(x: Float[Array, " U"]) -> Float[Array, " K"]:
-    """Means of K consecutive parts of nearly equal length."""
+    """Means over K consecutive parts of nearly equal length."""
     parts = min(CURVE_POINTS, x.shape[0])
     part = jnp.arange(x.shape[0]) * parts // x.shape[0]  # part of each update, [U]
     total = jax.ops.segment_sum(x, part, parts)

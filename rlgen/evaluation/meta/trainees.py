@@ -1,6 +1,7 @@
-"""Trainees of meta-tests: the rules of a run, a rule from a file, or a learner such as A2C.
+"""Build the trainees of a meta-test, and load its suites by name.
 
-Also finds the suites of a meta-test by name.
+A trainee is what trains the agents of a meta-test: the rules of a run, a rule from a file, or an
+ordinary learner such as A2C.
 """
 
 import json
@@ -21,7 +22,7 @@ from rlgen.runs import folder
 from rlgen.types import PyTree
 
 RULE_LEARNERS = ("lpg", "lpo")
-"""Learners that follow a rule from a `.npz` file or a shipped rule; each has its own format."""
+"""Learners that follow a rule from a file. Each of these learners has a different file format."""
 
 
 def learns_rule(run: Path | str, allow_imports: bool = False) -> bool:
@@ -36,23 +37,26 @@ def learns_rule(run: Path | str, allow_imports: bool = False) -> bool:
 
 
 def is_rule(name: Path | str) -> bool:
-    """Return whether a name refers to a rule (a `.npz` file or a shipped rule), not to a run."""
+    """Return whether a name is that of a rule shipped with rlgen or of a `.npz` file.
+
+    The name of a folder is that of a run, not of a rule.
+    """
     return not Path(name).is_dir() and (Path(name).suffix == ".npz" or str(name) in shipped())
 
 
 def shipped() -> list[str]:
-    """Names of the rules shipped with rlgen."""
+    """Return the names of the rules shipped with rlgen."""
     rules = resources.files("rlgen.algos").joinpath("rules").iterdir()
     return sorted(x.name.removesuffix(".npz") for x in rules if x.name.endswith(".npz"))
 
 
 def described() -> dict[str, str]:
-    """Descriptions of the shipped rules, by name: their meta-training and their meta-test score."""
+    """Describe the meta-training and the meta-test score of each shipped rule, by name."""
     return {name: _in_words(meta) for name, meta in cards().items()}
 
 
 def cards() -> dict[str, dict[str, Any]]:
-    """Metadata and sizes from the files of the shipped rules, by name."""
+    """Return the metadata and the sizes in the files of the shipped rules, by name."""
     folder = resources.files("rlgen.algos").joinpath("rules")
     found = {}
     for name in shipped():
@@ -78,7 +82,10 @@ def from_run(
     untrained: bool = False,
     allow_imports: bool = False,
 ) -> Trainee:
-    """Rules of a run's seeds; see `zero_shot.load_policies` for arguments and errors."""
+    """Trainee with the rules of a run, one rule per seed.
+
+    Arguments and errors are those of `zero_shot.load_policies`.
+    """
     label, _, curriculum, states, meta, _ = load_states(run, at, untrained, allow_imports)
     num_seeds = jax.tree.leaves(states)[0].shape[0]
 
@@ -89,14 +96,14 @@ def from_run(
 
 
 def from_file(name: Path | str) -> Trainee:
-    """A single rule, from a `.npz` file or by the name of a shipped rule.
+    """Trainee with a single rule, given by a `.npz` file or by the name of a shipped rule.
 
-    The file is read when the trainee is built: a missing rule, or one that this version cannot
-    read, raises `ValueError` there.
+    The rule is read when `Trainee.build` is called. If the rule does not exist, or this version
+    cannot read it, `Trainee.build` raises a `ValueError`.
     """
 
     def build(env: LevelEnv) -> tuple[Learner, PyTree]:
-        # The learner reads the rule at initialisation; the key affects only its other state.
+        # `init` reads the rule. The key affects only other parts of the state.
         learner = _follower(env, str(name))
         rule = learner.init(jax.random.key(0)).rule
         return learner, jax.tree.map(lambda x: x[None], rule)
@@ -105,8 +112,8 @@ def from_file(name: Path | str) -> Trainee:
 
 
 def _follower(env: LevelEnv, rule: str) -> Any:
-    """Learner that follows the given rule; its lifetime of one update is a placeholder."""
-    # The format of the file decides the learner; if none can read it, report the first error.
+    """Return a learner that follows the given rule; the lifetime of one update is a placeholder."""
+    # The file format determines the learner. If no learner can read it, raise the first error.
     refused = []
     for name in RULE_LEARNERS:
         try:
@@ -117,11 +124,11 @@ def _follower(env: LevelEnv, rule: str) -> Any:
 
 
 def from_learner(name: str, num_seeds: int) -> Trainee:
-    """Ordinary learner, such as A2C, with its defaults for each environment, as a baseline.
+    """Baseline trainee: an ordinary learner, such as A2C, with its defaults for each environment.
 
     Args:
         name: Name of the learner.
-        num_seeds: Number of groups of agents; that of the seeds of the rules compared with it.
+        num_seeds: Number of groups of agents. Use the number of seeds of the compared rules.
     """
     module = registry.load("learners", name)
     meta = {"learner": name, "baseline": True}
@@ -129,10 +136,10 @@ def from_learner(name: str, num_seeds: int) -> Trainee:
 
 
 def suites_of(name: str, num_levels: int = 0) -> list[Suite]:
-    """Load suites by name: `gridworld/unseen` is a single suite, `minatar` all suites of a family.
+    """Load one suite, such as `gridworld/unseen`, or all suites of a family, such as `minatar`.
 
     Args:
-        name: Name of a suite with its family, or of a family.
+        name: Name of a suite as `family/suite`, or name of a family.
         num_levels: Number of levels to take from the start of each suite; 0 for all.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Figure of score calibration: scores against the measures they should predict, and over time."""
+"""Figure of score calibration: how well the scores of levels predict measures such as regret."""
 
 import numpy as np
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from rlgen.evaluation.report.figures import THEMES, Theme, dress
 
 
 def calibration_figure(found: Calibration, theme: str = "light") -> Figure:
-    """Draw scores against each measure, and the rank correlation over the run.
+    """Draw each measure against the score, and their rank correlation over the run.
 
     Raises:
         ValueError: There is no measure, or no level with both a score and a completed episode.
@@ -39,21 +39,21 @@ def calibration_figure(found: Calibration, theme: str = "light") -> Figure:
     )  # fmt: skip
     left_out = found.num_levels - found.num_used
     note = (
-        f"{found.num_used:,} levels; {left_out:,} without a score or a completed episode are left "
-        "out.\nScore and measure come from the same rollout; shared noise raises the correlation."
+        f"{found.num_used:,} levels; {left_out:,} levels without a score or a completed episode "
+        "are omitted.\nScore and measure share one rollout, whose noise raises the correlation."
     )
     figure.supxlabel(note, color=look.ink, fontsize=7.5, x=0.01, ha="left")
     return figure
 
 
 def _scatter(axes: Axes, measure: Measure, look: Theme) -> None:
-    """Draw every level as a dot, and median and quartiles for each tenth of the levels by score."""
+    """Draw a dot for every level, and median and quartiles for each tenth of the sorted scores."""
     axes.plot(
         measure.score, measure.value, ".", color=look.runs[0], alpha=0.25, markersize=3,
         markeredgewidth=0, rasterized=True,
     )  # fmt: skip
-    # Up to ten parts of equal size; fewer if a part would have less than about FEWEST levels.
-    # Tied scores keep their order, so that the parts do not depend on the sorting algorithm.
+    # There are up to ten parts of equal size, but fewer if a part would have less than about FEWEST
+    # levels. A stable sort makes the parts independent of the sorting algorithm.
     order = np.argsort(measure.score, kind="stable")
     for part in np.array_split(order, min(TENTHS, max(len(order) // FEWEST, 1))):
         low, middle, high = np.percentile(measure.value[part], (25, 50, 75))

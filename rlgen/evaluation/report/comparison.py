@@ -1,4 +1,7 @@
-"""Page, figures and files of `rlgen compare`: scores, differences and costs of methods."""
+"""Write the report of `rlgen compare`: scores, differences and costs of methods.
+
+A difference is settled if its intervals do not contain 0, see `rlgen.evaluation.stats.comparison`.
+"""
 
 import csv
 import io
@@ -36,7 +39,7 @@ from rlgen.evaluation.stats.cost import KINDS, Cost
 from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.formatting import caveat
 
-MOST_NUMBERED = 12  # maximum number of methods for which matrix cells show numbers
+MOST_NUMBERED = 12  # maximum number of methods for which the cells of the matrix show numbers
 
 
 class Compared(NamedTuple):
@@ -45,7 +48,7 @@ class Compared(NamedTuple):
     evaluations: tuple[Evaluation, ...]  # one per method, with the seeds of all its runs
     ranking: Ranking
     costs: tuple[Cost, ...]
-    notes: tuple[str, ...] = ()  # caveats shown first; see `rlgen.evaluation.stats.pooling.unlike`
+    notes: tuple[str, ...] = ()  # caveats, see `rlgen.evaluation.stats.pooling.unlike`
 
 
 def compared(
@@ -54,16 +57,16 @@ def compared(
     notes: Sequence[str] = (),
     bootstrap: Bootstrap = DEFAULT,
 ) -> Compared:
-    """Rank the methods and attach their costs; see `stats.comparison.rank` for the errors."""
+    """Rank the methods and add their costs; `stats.comparison.rank` documents the errors."""
     return Compared(tuple(evaluations), rank(evaluations, bootstrap), tuple(costs), tuple(notes))
 
 
 class ComparisonData(NamedTuple):
-    """Ranking, differences and costs, as shown by the templates."""
+    """Ranking, differences and costs, which the templates show."""
 
     ranking: Ranking
-    places: dict[str, int]  # index of each method in the order given, which sets its colour
-    sentences: dict[str, list[str]]  # sentences on all differences, grouped by their verdict
+    places: dict[str, int]  # index of each method in the given order; it determines the colour
+    sentences: dict[str, list[str]]  # sentences on all differences, grouped by verdict
     together: str  # joint confidence of the intervals of differences, in words
     costs: tuple[Cost, ...]
     kinds: list[str]  # kinds of env steps that any method took
@@ -80,10 +83,10 @@ def write_comparison(
     """Write `report.html`, its figures, `comparison.json` and `comparison.csv`.
 
     Args:
-        folder: Output folder, created if missing; an earlier comparison in it is replaced.
+        folder: Output folder, created if missing. An earlier comparison in the folder is replaced.
         found: Result of `compared`.
-        images: Picture of each level, by its name.
-        curves: Lines of metrics, by method (see `rlgen.evaluation.stats.pooling.pool_metrics`).
+        images: Pictures of levels by level name.
+        curves: Lines of metrics by method, see `rlgen.evaluation.stats.cost.pool_metrics`.
         bootstrap: Settings of the bootstrap intervals.
 
     Returns:
@@ -97,10 +100,10 @@ def write_comparison(
 def comparison_page(
     found: Compared, images: Images, curves: Curves, bootstrap: Bootstrap
 ) -> tuple[Page, dict[str, bytes]]:
-    """Page of the comparison, and its figures by file name; see `write_comparison` for arguments.
+    """Return the page of the comparison, and the figures by file name.
 
-    All numbers and figures are computed before the page is assembled. Sections without data are
-    left out.
+    For the arguments, see `write_comparison`. All numbers and figures are computed before the page
+    is assembled. Sections without data are omitted.
     """
     names = [e.run for e in found.evaluations]
     analysed = analyse(found.evaluations, bootstrap)
@@ -149,7 +152,10 @@ def _comparison_data(found: Compared) -> ComparisonData:
 
 
 def to_dict(found: Compared, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
-    """Content of `comparison.json`: that of `rlgen eval --json` plus `comparison`; NaN is null."""
+    """Content of `comparison.json`; NaN becomes null.
+
+    The content has all entries of `rlgen eval --json`, and the entry `comparison`.
+    """
     ranking = found.ranking
     names = [e.run for e in found.evaluations]
     block = {
@@ -162,7 +168,7 @@ def to_dict(found: Compared, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
             }
             for pair in ranking.pairs
         ],
-        # In the order given; the diagonal is NaN, which `plain` turns into null.
+        # Methods are in the given order. The diagonal is NaN, which `plain` converts to null.
         "improvement": {"runs": names, "matrix": ranking.improvement(names)},
         "costs": [cost._asdict() | {"total_steps": cost.total_steps} for cost in found.costs],
         "sentences": sentences(ranking),
@@ -191,15 +197,17 @@ def to_csv(found: Compared) -> str:
 
 
 def matrix_figure(ranking: Ranking, names: Sequence[str], theme: str = "light") -> Figure:
-    """Draw the matrix of probabilities that a seed of the row's method beats one of the column's.
+    """Draw the matrix of probabilities that the row's method beats the column's method.
 
-    Numbers are shown for at most `MOST_NUMBERED` methods, and intervals for at most five.
+    The probability is that a random seed of one method beats a random seed of the other method on a
+    random level. Numbers are shown if there are at most `MOST_NUMBERED` methods, intervals if there
+    are at most five.
     """
     look, num = THEMES[theme], len(names)
     size = min(max(0.62 * num, 1.6), 4.2)
     figure, (axes,) = figures.blank(look, size + 1.3, [1.0])
     found = ranking.improvement(names)
-    # The diagonal is NaN and stays blank. The colour map diverges from 0.5, no difference.
+    # The diagonal is NaN and stays blank. The middle of the colour map is 0.5: no difference.
     shown = np.ma.masked_invalid(found)
     axes.imshow(shown, cmap="PuOr", vmin=0, vmax=1, aspect="auto")
     labels = [figures.short(name, 16) for name in names]
@@ -217,17 +225,18 @@ def matrix_figure(ranking: Ranking, names: Sequence[str], theme: str = "light") 
 
 
 def _numbers(axes: Any, ranking: Ranking, names: Sequence[str], look: Theme) -> None:
-    """Write the number into each cell, with its interval if there are at most five methods."""
+    """Write a number into each cell, and an interval if there are at most five methods."""
     for i in range(len(names)):
         axes.text(i, i, "-", ha="center", va="center", color=look.ink)
-    # Ordered pairs: with ties, the cells (i, j) and (j, i) add up to 1.
+    # The cells (i, j) and (j, i) add up to 1, because a tie counts half in both.
     for i, j in permutations(range(len(names)), 2):
         one = ranking.pair(names[i], names[j]).improvement
         text = f"{float(one.value):.2f}"
         if len(names) <= 5 and not np.isnan(one.low):
             text += f"\n{float(one.low):.2f}-{float(one.high):.2f}"
-        # Cells, and hence the text on them, have the same colours in both themes.
-        dark = abs(float(one.value) - 0.5) > 0.3  # the ends of the colour map are dark
+        # Cells have the same colours in both themes, so the text on the cells has, too. The ends of
+        # the colour map are dark.
+        dark = abs(float(one.value) - 0.5) > 0.3
         axes.text(
             j, i, text, ha="center", va="center", fontsize=9 if len(names) <= 8 else 7,
             color="#ffffff" if dark else "#22262b",
@@ -241,7 +250,7 @@ def _cell(text: str) -> str:
 
 
 def _kinds(costs: Sequence[Cost]) -> list[str]:
-    """Kinds of env steps that any method took: those in `KINDS` in that order, then the others."""
+    """Kinds of env steps that any method took, in the order of `KINDS`; other kinds come last."""
     taken = {kind for cost in costs for kind, x in cost.env_steps.items() if x}
     return [*(kind for kind in KINDS if kind in taken), *sorted(taken - set(KINDS))]
 
@@ -249,6 +258,7 @@ def _kinds(costs: Sequence[Cost]) -> list[str]:
 _ALT = "Probability of improvement of each method over every other method"
 _PROFILES = "Performance profiles of all methods"
 _MATRIX = (
-    "Probability that a random seed of the row's method beats one of the column's on a random "
-    "level; a tie counts half. Above one half, the row's method is better."
+    "Probability that a random seed of the row's method beats a random seed of the column's method "
+    "on a random level. A tie counts half. If the probability is above one half, the row's method "
+    "is better."
 )

@@ -13,12 +13,12 @@ from rlgen.evaluation.report.comparison import Compared
 from rlgen.evaluation.stats.comparison import answer, sentences, together
 from rlgen.evaluation.stats.formatting import show, show_count, show_interval
 
-RUNS_ACROSS = 6  # columns of a matrix that fit next to the names
-NAME = 22  # letters of a name
+RUNS_ACROSS = 6  # number of columns of a matrix that fit next to the names
+NAME = 22  # maximum number of letters of a name
 
 
 def print_comparison(found: Compared, console: Console) -> None:
-    """Print the main finding, ranking, matrix, costs and every difference in words."""
+    """Print the main finding, the ranking, the matrix, the costs, and all differences in words."""
     ranking, first = found.ranking, found.evaluations[0]
     suite = f"the {first.shape[1]} levels of {first.suite} v{first.suite_version}"
     console.print(Text(printable(answer(ranking, suite)), style="bold"))
@@ -30,7 +30,7 @@ def print_comparison(found: Compared, console: Console) -> None:
         console.print(Text(f"{kind}:", style="bold"))
         for sentence in told:
             console.print(Text(f"  {printable(sentence)}"))
-    notes = [*found.notes, f"Intervals of differences hold with {together(ranking)}."]
+    notes = [*found.notes, f"Confidence of intervals of differences: {together(ranking)}."]
     for note in notes:
         console.print(Text(printable(note), style="dim"))
 
@@ -46,7 +46,7 @@ def _ranking(found: Compared) -> Table:
 
 
 def _matrices(found: Compared) -> list[Table]:
-    """Tables of P(row better than column), split into at most `RUNS_ACROSS` columns each."""
+    """Tables of P(row better than column), each with at most `RUNS_ACROSS` columns."""
     runs = [place.run for place in found.ranking.places]
     matrix = found.ranking.improvement(runs)
     tables = []
@@ -73,7 +73,7 @@ def _costs(found: Compared) -> Table:
 def _table(title: str, columns: Sequence[str]) -> Table:
     heading = Text(title, style="bold")
     table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.min_width = len(title)  # otherwise the title wraps when the columns are narrow
+    table.min_width = len(title)  # without it, the title wraps if the columns are narrow
     for i, name in enumerate(columns):
         table.add_column(Text(name), justify="right" if i else "left", no_wrap=True)
     return table

@@ -16,9 +16,9 @@ from rlgen.evaluation.report.figures import THEMES, WIDTH, Theme, dress
 from rlgen.runs.curriculum_log import ORIGINS, LevelLog
 from rlgen.types import NEW
 
-BINS = 24  # maximum number of points of a line; each pools several updates
+BINS = 24  # maximum number of points of a line; each point pools several updates
 TIMES = 6  # columns of example levels
-RANKS = {"high": 0.95, "middle": 0.5, "low": 0.05}  # rows of example levels: score quantiles
+RANKS = {"high": 0.95, "middle": 0.5, "low": 0.05}  # rows of example levels: quantiles of the score
 LABELS = {"age": "age (updates)", "depth": "edits since generated"}
 LABELS |= {"lifetime": "lifetime (updates)"}
 
@@ -39,7 +39,8 @@ class Examples(NamedTuple):
 
     x: Float[np.ndarray, " B"]
     noun: str  # unit of `x`: env steps or updates
-    images: tuple[UInt8[np.ndarray, "H W 3"] | None, ...]  # by piece, then in the order of `RANKS`
+    # Ordered by piece; within a piece, in the order of `RANKS`.
+    images: tuple[UInt8[np.ndarray, "H W 3"] | None, ...]
 
 
 def history(
@@ -47,14 +48,14 @@ def history(
 ) -> Figure:
     """Draw origin, score, lineage and features of the levels trained on, against env steps.
 
-    Lines are medians and bands quartiles over levels, slots and seeds; the dashed line is the
-    median of all new levels. Example levels from training are shown below the panels.
+    Lines show medians, and bands show quartiles, over levels, slots and seeds. The dashed line is
+    the median of all new levels. Example levels from training are shown below the panels.
 
     Args:
         log: Level log, see `rlgen.runs.curriculum_log.read`.
         facts: Level features, see `rlgen.evaluation.generalisation.level_facts.find_facts`.
-        examples: Example levels, see `rlgen.evaluation.from_runs.curricula.find_examples`; None
-            shows none.
+        examples: Example levels, see `rlgen.evaluation.from_runs.curricula.find_examples`; if None,
+            no examples are shown.
         theme: `light` or `dark`.
     """
     look, pieces = THEMES[theme], in_pieces(log)
@@ -86,31 +87,33 @@ def history(
 def in_pieces(log: LevelLog, num: int = BINS) -> Pieces:
     """Partition the updates into at most `num` pieces of nearly equal length.
 
-    The x axis shows env steps, or updates if env steps are unknown.
+    The x axis shows env steps. If env steps are unknown, it shows updates.
     """
     num_updates = len(log.update)
     num = min(num, num_updates)
     of_update = np.arange(num_updates) * num // num_updates
     known = bool(np.isfinite(log.env_steps).all())
     x = log.env_steps if known else log.update.astype(float)
-    # Mean x of the updates in each piece, [B]; none is empty, because num <= num_updates.
+    # Mean x of the updates in each piece, [B]. No piece is empty, because num <= num_updates.
     middle = np.bincount(of_update, x) / np.bincount(of_update)
     names = ("env steps", "env steps (all but evaluation)") if known else ("updates", "updates")
     return Pieces(of_update, middle, *names)
 
 
 def choose_examples(log: LevelLog, times: Pieces) -> tuple[Int[np.ndarray, "3"] | None, ...]:
-    """Choose for each piece a level trained on with a high, a middle and a low score.
+    """Choose levels with a high, a middle and a low score in each piece.
+
+    Only levels that contributed gradients are chosen.
 
     Returns:
-        Indices into the log's [U, S, n] axes, by piece and then in the order of `RANKS`; None if no
-        level that the piece trained on has a score.
+        Indices into the log's [U, S, n] axes, ordered by piece and within a piece as in `RANKS`. If
+        no level of a piece has a score, the piece's indices are None.
     """
     of_update = np.broadcast_to(times.of_update[:, None, None], log.score.shape)
     candidates = trained_on(log) & np.isfinite(log.score)
     found = []
     for piece in range(len(times.x)):
-        # A stable sort of indices makes the choice deterministic when scores tie.
+        # A stable sort makes the choice deterministic if scores are equal.
         here = np.argwhere(candidates & (of_update == piece))
         order = here[np.argsort([log.score[tuple(at)] for at in here], kind="stable")]
         last = len(order) - 1
@@ -126,7 +129,7 @@ def trained_on(log: LevelLog) -> Bool[np.ndarray, "U S n"]:
 def quartiles(
     values: np.ndarray, piece: Int[np.ndarray, " M"], num: int
 ) -> Float[np.ndarray, "B 3"]:
-    """Lower quartile, median and upper quartile of each piece; NaN if it has no finite value."""
+    """Lower quartile, median and upper quartile of each piece; NaN without finite values."""
     values = values.astype(float)
     parts = [values[(piece == i) & np.isfinite(values)] for i in range(num)]
     none = np.full(3, np.nan)
@@ -138,13 +141,13 @@ def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_P
     piece = np.broadcast_to(pieces.of_update[:, None, None], log.score.shape)  # [U, S, n]
     trained, new = trained_on(log), log.origin == NEW
 
-    # Functions bind `values` for each panel; a lambda in the loops below would draw the last one.
+    # These functions bind `values`. Lambdas in the loops below would all use the last `values`.
     def of_all(values: np.ndarray, reference: bool) -> Callable[[Axes], None]:
         also = new if reference else np.zeros_like(new)
         return lambda axes: _curves(axes, pieces, (values, piece, trained, also), look)
 
     def of_sample(values: np.ndarray) -> Callable[[Axes], None]:
-        # Features are known only for the sample of the log that `facts` covers.
+        # Features are known only for the levels in `facts`, which are a sample of the log.
         chosen = (values, facts.of(piece), facts.of(trained), facts.of(new))
         return lambda axes: _curves(axes, pieces, chosen, look)
 
@@ -153,7 +156,7 @@ def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_P
         ("score", of_all(log.score, reference=True)),
     ]
     for name, values in log.lineage.items():
-        if not values.any():  # for example the number of edits under a method without editing
+        if not values.any():  # for example the number of edits, if the method edits no levels
             continue
         panels.append((LABELS.get(name, _spoken(name)), of_all(values, reference=False)))
     panels += [(_spoken(name), of_sample(values)) for name, values in facts.features.items()]
@@ -161,9 +164,9 @@ def _panels(log: LevelLog, facts: Facts, pieces: Pieces, look: Theme) -> list[_P
 
 
 def _curves(axes: Axes, pieces: Pieces, chosen: tuple, look: Theme) -> None:
-    """Draw one quantity of the levels trained on and of all new levels.
+    """Draw one quantity of the levels that contributed gradients and of all new levels.
 
-    Boolean quantities are drawn as fractions, numbers as median and quartiles.
+    A boolean quantity is drawn as a fraction of levels, a number as median and quartiles.
     """
     values, piece, trained, new = chosen
     num = len(pieces.x)
@@ -182,14 +185,14 @@ def _curves(axes: Axes, pieces: Pieces, chosen: tuple, look: Theme) -> None:
     _line(axes, pieces.x, middle, _trained(look))
     if new.any():
         _line(axes, pieces.x, quartiles(values[new], piece[new], num)[:, 1], _new(look))
-    # Integer ticks for counts, such as edits or walls.
+    # Counts, such as the number of edits or walls, get integer ticks.
     finite = values[np.isfinite(values)]
     whole = bool((finite == np.round(finite)).all())
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=whole))
 
 
 def _shares(axes: Axes, log: LevelLog, pieces: Pieces, look: Theme) -> None:
-    """Draw the share of each origin of levels as stacked areas."""
+    """Draw the fraction of levels with each origin as stacked areas."""
     num = len(pieces.x)
     # [3, B]: one row per origin, as stackplot expects.
     shares = np.stack([log.share[pieces.of_update == i].mean(0) for i in range(num)], axis=1)
@@ -201,7 +204,7 @@ def _shares(axes: Axes, log: LevelLog, pieces: Pieces, look: Theme) -> None:
 def _examples(part: Any, examples: Examples, look: Theme) -> None:
     """Draw example levels: a column per piece of the run, a row per rank of the score."""
     grid = part.subplots(len(RANKS), len(examples.x), squeeze=False)
-    # Column by column, which is the order of `images`.
+    # The transposed grid is iterated by column, which is the order of `images`.
     for axes, image in zip(grid.T.flat, examples.images, strict=True):
         axes.set(xticks=[], yticks=[])
         axes.patch.set_visible(False)
@@ -212,7 +215,7 @@ def _examples(part: Any, examples: Examples, look: Theme) -> None:
         axes.set_title(EngFormatter(sep="", places=0)(x), color=look.ink, fontsize=8)
     for axes, name in zip(grid[:, 0], RANKS, strict=True):
         axes.set_ylabel(f"{name} score", color=look.ink, fontsize=8)
-    title = f"Levels trained on at about the given {examples.noun}"
+    title = f"Levels that contributed gradients; the numbers are {examples.noun}"
     part.suptitle(title, color=look.ink, fontsize=9, x=0.01, ha="left")
 
 
@@ -230,7 +233,7 @@ def _legend(part: Any, log: LevelLog, look: Theme) -> None:
 
 
 def _line(axes: Axes, x: np.ndarray, y: np.ndarray, style: dict) -> None:
-    """Draw a line through the finite values, or a dot if there is only one."""
+    """Draw a line through the finite values, or a dot if only one value is finite."""
     there = np.isfinite(y)
     axes.plot(x[there], y[there], marker="o" if there.sum() == 1 else "", **style)
 

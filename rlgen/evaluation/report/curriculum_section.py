@@ -12,14 +12,14 @@ NOT_DRAWN: Pictures = MappingProxyType({})
 
 
 class CurriculumSummary(NamedTuple):
-    """Curriculum of one run and its effects, as shown in a report."""
+    """Summary of the curriculum of one run and of the curriculum's effects, for a report."""
 
     drawn: Pictures = NOT_DRAWN  # curriculum over time, see `curriculum_figure.history`
     words: str = ""  # sentence on the calibration of the scores
     measured: Pictures = NOT_DRAWN  # gaps and level information over training
     gaps: Gaps | tuple[()] = ()  # gaps of the trained policy
-    worst: CVaR | tuple[()] = ()  # CVaR of the trained policy, with its worst levels played again
-    missing: str = ""  # reason if `drawn` is missing although it was expected
+    worst: CVaR | tuple[()] = ()  # CVaR of the trained policy, from a second evaluation
+    missing: str = ""  # error message if the curriculum log could not be read
 
 
 def curricula_section(
@@ -29,7 +29,7 @@ def curricula_section(
 
     Args:
         stories: Curriculum summaries by run label.
-        labels: Labels of all runs in the report; a run's index sets its colour.
+        labels: Labels of all runs in the report. The index of a run determines its colour.
     """
     shown = [
         (RunLabel(run, labels.index(run) if run in labels else len(labels)), one)

@@ -1,4 +1,4 @@
-"""Figure of CVaR: mean score on the worst levels against their fraction of the suite."""
+"""Figure of CVaR: mean score on the worst levels against the fraction of worst levels."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from rlgen.evaluation.stats.cvar import CVaR
 
 
 def cvar_figure(results: Sequence[CVaR], theme: str = "light") -> Figure:
-    """Draw the mean score on the worst levels, with intervals, by fraction of the suite.
+    """Draw the mean score on the worst levels, with intervals, against the fraction of levels.
 
     Raises:
         ValueError: `results` is empty or mixes different suites or scores.
@@ -19,18 +19,20 @@ def cvar_figure(results: Sequence[CVaR], theme: str = "light") -> Figure:
     kinds = {(one.suite, one.score, one.num_levels) for one in results}
     if len(kinds) != 1:
         found = ", ".join(f"{score} on {suite}" for suite, score, _ in sorted(kinds)) or "none"
-        raise ValueError(f"a figure of CVaR requires runs on one suite and score, got {found}")
+        raise ValueError(
+            f"a figure of CVaR requires runs with one suite and one score, got {found}"
+        )
     look, score, num_levels = THEMES[theme], results[0].score, results[0].num_levels
     figure, (axes,) = blank(look, 3.4, [1.0])
     for r, one in enumerate(results):
-        # Fractions that round to the same number of levels are drawn as one point.
+        # Fractions that give the same number of levels are drawn as one point.
         num_worst, kept = np.unique(one.num_worst, return_index=True)
         value, low, high = (x[kept] for x in one.mean[:3])
         share, colour = num_worst / num_levels, look.runs[r % len(look.runs)]
         axes.plot(share, value, color=colour, linewidth=1.8, marker="o", markersize=3.5)
         axes.fill_between(share, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.grid(color=look.grid, linewidth=0.6)
-    axes.set(xscale="log", xlabel=f"worst levels, of {num_levels:,}", ylabel=score)
+    axes.set(xscale="log", xlabel=f"worst levels, % of {num_levels:,} levels", ylabel=score)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{100 * x:g}%"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     if score != "return":

@@ -1,9 +1,9 @@
 """Figures of results: intervals and performance profiles, and helpers for the other figures.
 
 Figures are matplotlib `Figure` objects created without pyplot, so they do not change global state
-and can be drawn from any thread. They are narrow and tall, so that they are readable on phones as
-well as on pages. Colours are distinguishable for colour-blind readers (Okabe and Ito, 2008, "Color
-Universal Design"); runs also differ in their markers.
+and can be drawn from any thread. Figures are narrow and tall, so that they are readable on phones.
+Colour-blind readers can distinguish the colours (Okabe and Ito, 2008, "Color Universal Design").
+Runs also differ in their markers.
 """
 
 import io
@@ -20,10 +20,11 @@ from rlgen.evaluation.stats.bootstrap import Interval
 from rlgen.evaluation.stats.formatting import interval_name
 from rlgen.evaluation.stats.summary import TAU, Summary, hardest
 
-MAX_LEVELS = 40  # rows of an interval figure; a larger suite shows its hardest levels
-MARKERS = "osD^vPX"  # one more than the colours, so that their combination repeats only after 42
+MAX_LEVELS = 40  # rows of an interval figure; of a larger suite, the hardest levels are shown
+# There are 7 markers and 6 colours, so a pair of marker and colour repeats only after 42 runs.
+MARKERS = "osD^vPX"
 WIDTH = 5.4  # inches
-LEGEND = 66  # letters that fit into a row of a legend; each label's line takes another 6
+LEGEND = 66  # letters that fit into a row of a legend; the line before a label takes 6 letters
 
 
 class Theme(NamedTuple):
@@ -48,14 +49,14 @@ THEMES = {
 
 
 def intervals(summary: Summary, theme: str = "light") -> Figure:
-    """Draw each level's score with its interval, runs next to each other, below the aggregates."""
+    """Draw the aggregates of all runs and, below, their scores on each level, with intervals."""
     look, runs = THEMES[theme], summary.runs
     shown = hardest(summary, MAX_LEVELS)
     names = [runs[0].levels[i].name for i in shown]
     aggregates = {"IQM": "iqm", "mean": "mean", "median": "median"}
     if all("iqm_whole_seeds" in run.aggregate for run in runs):
         aggregates = {"IQM": "iqm", "IQM, whole seeds": "iqm_whole_seeds"} | aggregates
-    step = max(0.26, 0.13 * len(runs) + 0.1)  # height of a row in inches; each run needs space
+    step = max(0.26, 0.13 * len(runs) + 0.1)  # height of a row in inches, with space for all runs
     heights = [step * len(aggregates), step * len(names)]
     figure, (top, bottom) = blank(look, sum(heights) + 1.5, heights)
     for r, run in enumerate(runs):
@@ -76,7 +77,7 @@ def intervals(summary: Summary, theme: str = "light") -> Figure:
 
 
 def profile(summary: Summary, theme: str = "light") -> Figure:
-    """Draw the fraction of seeds and levels that score above each threshold τ, with intervals."""
+    """Draw the fraction of seed-level pairs that score above each threshold τ, with intervals."""
     look = THEMES[theme]
     figure, (axes,) = blank(look, 3.4, [1.0])
     for r, run in enumerate(summary.runs):
@@ -96,13 +97,13 @@ def profile(summary: Summary, theme: str = "light") -> Figure:
 def png_bytes(figure: Figure, dpi: int = 170) -> bytes:
     """Encode a figure as PNG."""
     out = io.BytesIO()
-    # Without matplotlib's version in the metadata, equal figures give equal bytes.
+    # matplotlib's version is removed from the metadata, so that equal figures give equal bytes.
     figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
     return out.getvalue()
 
 
 def both_themes(make: Callable[[str], Figure]) -> Mapping[str, bytes]:
-    """Draw a figure in both themes; PNG by theme.
+    """Draw a figure in both themes, and return the PNGs by theme.
 
     Args:
         make: Function that draws the figure in a given theme.
@@ -114,7 +115,7 @@ _BAR = {"alpha": 0.55, "solid_capstyle": "butt"}
 
 
 def blank(look: Theme, height: float, ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    """Create a figure with one axes per row; returns the figure and its axes.
+    """Create a figure with one axes per row, and return the figure and the list of axes.
 
     Args:
         look: Theme.
@@ -129,7 +130,7 @@ def blank(look: Theme, height: float, ratios: Sequence[float]) -> tuple[Figure, 
 
 
 def dress(axes: Axes, look: Theme) -> None:
-    """Apply the colours of a theme and the common sizes to axes."""
+    """Apply the colours of a theme and the sizes that all figures share to axes."""
     axes.set_facecolor(look.paper)
     axes.tick_params(colors=look.ink, labelsize=9, length=3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -145,13 +146,13 @@ def _labels(summary: Summary) -> dict[int, str]:
 
 def _points(axes: Axes, shown: Sequence[Interval], r: int, num_runs: int, look: Theme) -> None:
     """Draw one run's points with whiskers, one per row."""
-    # The runs share 72 % of a row's height and are centred on the row.
+    # All runs together take 72 % of a row's height and are centred on the row.
     offset = (r - (num_runs - 1) / 2) * 0.72 / max(num_runs, 1)
     colour = look.runs[r % len(look.runs)]
     for row, one in enumerate(shown):
         y = row + offset
         axes.plot([one.low, one.high], [y, y], color=colour, linewidth=2.6, **_BAR)
-        # Not clipped, so that a marker at 0 or 1 is drawn whole.
+        # `clip_on=False` draws the whole marker at 0 or 1.
         axes.plot(
             one.value, y, MARKERS[r % len(MARKERS)], color=colour, markersize=5, clip_on=False
         )
@@ -163,7 +164,7 @@ def _rows(axes: Axes, names: Sequence[str], look: Theme) -> None:
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=look.grid, linewidth=0.6)
-    for row in range(1, len(names), 2):  # shade every second row to connect names and points
+    for row in range(1, len(names), 2):  # every second row is shaded, which guides the eye
         axes.axhspan(row - 0.5, row + 0.5, color=look.grid, alpha=0.3, linewidth=0)
 
 
@@ -176,13 +177,13 @@ def _scale(axes: Axes, score: str) -> None:
 
 
 def add_legend(figure: Figure, runs: Mapping[int, str], look: Theme, markers: bool = True) -> None:
-    """Add a legend of the runs above the axes, even for a single run, so that it is named."""
+    """Add a legend of the runs above the axes; a single run is named as well."""
     handles = []
     for r in runs:
         colour = look.runs[r % len(look.runs)]
         marker = MARKERS[r % len(MARKERS)] if markers else ""
         handles.append(Line2D([], [], color=colour, marker=marker, linewidth=2))
-    # The leading space is needed because matplotlib hides labels that begin with an underscore.
+    # Labels begin with a space, because matplotlib hides labels that begin with an underscore.
     texts = [f" {short(label)}" for label in runs.values()]
     longest = max(map(len, texts), default=1)
     columns = max(1, min(3, len(runs), LEGEND // (longest + 6)))

@@ -1,4 +1,7 @@
-"""Generalisation gaps and level information: terminal table, report section and figures."""
+"""Show generalisation gaps and level information: terminal table, report section and figures.
+
+A gap has two sides, train and test: the score on the run's training set and the score on a suite.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -25,7 +28,7 @@ SIDES = {"train": "-", "test": "--"}  # line styles
 
 
 class GapData(NamedTuple):
-    """Gaps of runs, as shown by the template."""
+    """Gaps of runs, which the template shows."""
 
     note: str
     table: html.Table
@@ -61,47 +64,53 @@ def gaps_section(every: Mapping[int, Gaps], drawn: html.Pictures) -> html.Sectio
 
 
 def notes(every: Sequence[Gaps]) -> str:
-    """Sentences that explain the columns of the table of gaps and their intervals."""
+    """Sentences that explain the columns and the intervals in the table of gaps."""
     first = every[0]
     score, gap = of_score(first)
-    parts = [f"{score.capitalize()} on the training set ({_played(every)}) and on the suite"]
+    parts = [f"train: {score} on the training set ({_played(every)}); test: {score} on the suite"]
     if first.num_unseen < first.num_suite:
         # Levels of the suite that also occur in the training set do not count as unseen.
-        parts[0] += f" ({first.num_unseen} of its {first.num_suite} levels; the set has the others)"
-    parts[0] += ", and train minus test"
+        parts[0] += (
+            f" ({first.num_unseen} of {first.num_suite} levels; the other levels are in the "
+            "training set)"
+        )
+    parts[0] += "; gap: train minus test"
     if score != "return":
-        parts[0] += " in points"
-    # Intervals of a gap always resample levels, in addition to the unit named by `over`.
+        parts[0] += ", in percentage points"
+    # The interval of a gap always resamples levels, in addition to the unit named by `over`.
     over = {"none": "levels"}.get(gap.gap.over, f"{gap.gap.over} and levels")
-    parts.append(f"intervals: {over} resampled")
+    parts.append(f"the intervals resample {over}")
     parts.append(
         "if the suite and the training set come from different distributions, the gap includes "
-        "the difference between these"
+        "the effect of this difference"
     )
     if not np.isnan(gap.whole_seeds.low):
         spans = [show_interval(of_score(g)[1].whole_seeds, score, 1, True) for g in every]
-        parts.append(f"gap with whole seeds resampled and the levels fixed: {'; '.join(spans)}")
+        parts.append(f"gap with whole seeds resampled and fixed levels: {'; '.join(spans)}")
     parts.append(
-        "information: nats of information about the level in the policy's features, of at most ln n"
+        "information: information about the level in the policy's features, in nats; the maximum "
+        "is ln n for n levels"
     )
-    parts.append("shift gap: return on levels as sampled in training minus return on the set")
+    parts.append(
+        "shift gap: return on levels sampled as in training, minus return on the training set"
+    )
     return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
 def of_score(gaps: Gaps) -> tuple[str, Gap]:
-    """Gap of the solve rate if it is known, otherwise of the return, with its name."""
+    """Return a score's name and its gap: the solve rate if it is known, otherwise the return."""
     if isinstance(gaps.solve_rate, Gap):
         return "solve rate", gaps.solve_rate
     return "return", gaps.returns
 
 
 def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
-    """Draw training score, test score and gap of every run with intervals.
+    """Draw training score, test score and gap of every run, with intervals.
 
-    If level information was measured, a third panel shows each seed's gap against it.
+    If level information was measured, a third panel shows each seed's gap against the information.
 
     Args:
-        every: Gaps by the run's index among all runs, which sets its colour.
+        every: Gaps by the index of the run among all runs. The index determines the run's colour.
         theme: `light` or `dark`.
     """
     look, shown = THEMES[theme], list(every.items())
@@ -116,7 +125,7 @@ def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
     figure, axes = blank(look, 0.7 + sum(heights), heights)
     for row, (r, gaps) in enumerate(shown):
         gap = of_score(gaps)[1]
-        # Train and test of a run are adjacent rows, with more space between runs.
+        # The two rows of a run, train and test, are adjacent; the space between runs is larger.
         _whisker(axes[0], gap.train, 2 * row, r, look, filled=True)
         _whisker(axes[0], gap.test, 2 * row + 0.8, r, look, filled=False)
         _whisker(axes[1], gap.gap, row, r, look, filled=True)
@@ -126,7 +135,7 @@ def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
     axes[0].set_xlabel(score)
     axes[1].set_xlabel(f"{score}, train - test")
     axes[1].axvline(0, color=look.ink, linewidth=0.8)
-    # The first two panels have rows; a third one is a scatter plot.
+    # Only the first two panels have rows. The third panel is a scatter plot.
     for one, last in zip(axes, (ticks[-1], len(shown) - 1), strict=False):
         one.set_ylim(last + 0.5, -0.5)
         one.grid(axis="x", color=look.grid, linewidth=0.6)
@@ -143,7 +152,7 @@ def gap_figure(every: Mapping[int, Gaps], theme: str = "light") -> Figure:
 
 
 def gap_curves(lines: Sequence[Mapping], theme: str = "light") -> Figure | None:
-    """Draw train and test scores, gap and level information over training.
+    """Draw train and test scores, their gap, and level information over the course of training.
 
     Args:
         lines: Lines of a run's `generalisation.jsonl`.
@@ -178,7 +187,7 @@ def gap_curves(lines: Sequence[Mapping], theme: str = "light") -> Figure | None:
 
 
 def _panel(axes: Axes, title: str, shown: Sequence[tuple[str, Series]], look: Theme) -> None:
-    """Draw one line, or one line per side (train, test) with a legend."""
+    """Draw a line for each side; if there are two sides, train and test, add a legend."""
     for i, (side, (x, y, _)) in enumerate(shown):
         draw_curve(axes, x, y, look.runs[i], SIDES[side])
         if len(shown) > 1 and len(x):

@@ -1,8 +1,8 @@
-"""HTML pages: their data, and rendering with the templates of this package.
+"""HTML pages: data types for their content, and rendering with the templates of this package.
 
-All HTML of rlgen is generated here. Templates escape every value (`autoescape`) after its control
-characters were replaced, so names of runs cannot inject markup. Each page's content security policy
-forbids loading resources and running scripts.
+All HTML of rlgen is generated here. Control characters in values are replaced, and templates escape
+every value (`autoescape`), so names of runs cannot inject markup. The content security policy of
+each page forbids loading resources and running scripts.
 """
 
 import base64
@@ -28,18 +28,18 @@ from rlgen.evaluation.stats.formatting import (
 )
 
 Pictures = Mapping[str, bytes]
-"""One figure as PNG, by theme: `light` and `dark`."""
+"""One figure as PNG for each theme, `light` and `dark`."""
 
 
 class RunLabel(NamedTuple):
-    """Name of a run, shown after a mark in its colour."""
+    """Name of a run, shown after a mark in the run's colour."""
 
     run: str
-    place: int  # index among all runs of the page, from 0; colours repeat
+    place: int  # index of the run among all runs of the page; it determines the colour
 
 
 class Table(NamedTuple):
-    """Headings and cells of a table; the first cell of a row is its heading."""
+    """Headings and cells of a table; the first cell of each row is the row's heading."""
 
     heads: Sequence[str | RunLabel]
     rows: Sequence[Sequence[str | RunLabel]]
@@ -47,7 +47,7 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """Figure that follows the reader's light or dark setting."""
+    """Figure with a version for each theme; the reader's browser chooses the theme."""
 
     drawn: Pictures
     alt: str
@@ -57,7 +57,7 @@ class Figure(NamedTuple):
 class Section(NamedTuple):
     """Section of a page: a template, and the numbers, texts and pictures that it shows."""
 
-    title: str  # unique within a page, because the anchor is derived from it; "" for no heading
+    title: str  # unique within a page, because the anchor is made from the title; "" for none
     template: str  # file in the folder `templates`, such as `gallery.html`
     data: Any  # available to the template as `data`
 
@@ -86,8 +86,8 @@ def write_page(
         folder: Output folder, created if missing.
         page: Page to render.
         files: Contents of the other files, by name.
-        patterns: File name patterns of this kind of page; matching files from an earlier page that
-            are not in `files` are deleted.
+        patterns: File name patterns of this kind of page. Files in the folder that match a pattern
+            and are not in `files` come from an earlier page and are deleted.
 
     Returns:
         Path of the page.
@@ -96,11 +96,11 @@ def write_page(
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         write(folder / name, data)
-    # Figures of an earlier page in the same folder would otherwise look like part of this one.
+    # Otherwise figures of an earlier page would seem to belong to this page.
     for path in (path for pattern in patterns for path in folder.glob(pattern)):
         if path.name not in files:
             path.unlink()
-    # The page is written last, when all files that belong to it are complete.
+    # The page is written last, when all its other files are complete.
     path = folder / "report.html"
     write(path, render(page).encode())
     return path
@@ -135,7 +135,7 @@ def _environment() -> Environment:
 
 
 def _without_control_characters(value: Any) -> Any:
-    """Replace control characters in a value to be shown; markup from templates is unchanged."""
+    """Replace control characters in a value; markup that the templates made is unchanged."""
     # Markup is produced by the templates themselves and contains line breaks.
     if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
         return printable(value)
@@ -153,5 +153,5 @@ def _embed(data: bytes, kind: str) -> str:
 
 
 def _plain(value: object) -> str:
-    """Format a value of an evaluation's `meta`: text unchanged, anything else as JSON."""
+    """Format a value of `Evaluation.meta`: text is unchanged, other values become JSON."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -1,4 +1,4 @@
-"""Encode pictures of levels as PNG and episodes as GIF."""
+"""Encode pictures of levels as PNG, and recorded episodes as GIF."""
 
 import io
 
@@ -19,8 +19,8 @@ def gif_bytes(
 ) -> bytes:
     """Encode frames as an endlessly looping GIF.
 
-    Colours are exact if all frames together have at most 256 of them; otherwise they are quantised
-    to a common palette.
+    If the frames together have at most 256 colours, the colours are exact. Otherwise they are
+    quantised to a common palette.
 
     Args:
         frames: Episode, one frame per step.
@@ -36,13 +36,15 @@ def gif_bytes(
             f"frames are {frames.dtype}{list(frames.shape)}; they must be uint8[T, H, W, 3]"
         )
     if not 0 < fps <= 50:
-        raise ValueError(f"fps={fps} must be above 0 and at most 50, the fastest browsers show")
+        raise ValueError(
+            f"fps={fps} must be above 0 and at most 50; browsers slow down faster GIFs"
+        )
     # Pack each RGB triple into one 24-bit number, [T, H, W].
     packed = frames.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    seen = np.zeros(1 << 24, bool)  # a lookup table is several times faster than np.unique
+    seen = np.zeros(1 << 24, bool)  # this lookup table is several times faster than `np.unique`
     seen[packed] = True
     colours = np.flatnonzero(seen).astype(np.uint32)
-    # The running count of colours in use maps each packed colour to its index in `colours`.
+    # The cumulative number of used colours maps each packed colour to its index in `colours`.
     index = (np.cumsum(seen, dtype=np.uint32) - 1)[packed]
     if len(colours) <= 256:
         palette = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], -1).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Learning curves from the `metrics.jsonl` of runs, against their cost.
+"""Draw learning curves from the `metrics.jsonl` of runs, against the cost of training.
 
-Env steps (of every kind except evaluation) and gradient updates are those of one seed. Seconds are
-the running time of all seeds, which train in parallel, without compilation.
+Env steps (of every kind except evaluation) and gradient updates are counted per seed. Seconds are
+the running time without compilation; all seeds train in parallel.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from rlgen.evaluation.stats.cost import COSTS
 
 Series = tuple[Float[np.ndarray, " K"], Float[np.ndarray, "K S"], str]
 """Positions on the x axis, the values of each seed, and the unit of the x axis."""
-POINTS = 150  # maximum number of points of a learning curve; more updates are averaged in bins
-POINTS_OF_LIVES = 30  # for metrics of ended lifetimes, which are missing in most updates
+POINTS = 150  # maximum number of points of a learning curve; if there are more, bins are averaged
+POINTS_OF_LIVES = 30  # maximum for metrics of ended lifetimes, which are missing in most updates
 
 
 def learning_curves(
@@ -27,16 +27,16 @@ def learning_curves(
     labels: Sequence[str] = (),
     cost: str = "env_steps",
 ) -> Figure:
-    """Draw training metrics against cost: the mean and each seed, a panel per available metric.
+    """Draw training metrics against cost: one panel per metric, with the mean and each seed.
 
-    The metrics are the solve rate and return of episodes and, for runs that learn a rule, the
-    rewards, final returns and algorithmic regret of its agents.
+    The metrics are the solve rate and the return of episodes. For runs that learn a rule, they are
+    the rewards, final returns and algorithmic regret of the rule's agents.
 
     Args:
-        curves: Lines of each run's `metrics.jsonl` (see `from_runs.metrics.read_metrics`); missing
+        curves: Lines of each run's `metrics.jsonl` (see `from_runs.metrics.read_metrics`). Missing
             lines and numbers are skipped.
         theme: `light` or `dark`.
-        labels: Runs in the order of the other figures, so that each keeps its colour.
+        labels: Runs in the order of the other figures, so that a run has the same colour in all.
         cost: Quantity on the x axis, one of `COSTS`.
 
     Raises:
@@ -44,11 +44,11 @@ def learning_curves(
     """
     look, panels = THEMES[theme], _panels(curves, cost)
     figure, all_axes = blank(look, 0.8 + 2.3 * len(panels), [1.0] * len(panels))
-    # Runs without curves keep their index, and thus the colours of the others.
+    # Runs without curves are kept in the list, because the index of a run determines its colour.
     labels = [*labels, *(run for run in curves if run not in labels)]
     nothing = series((), "")
     found = [(x[-1], unit) for runs in panels.values() for x, _, unit in runs.values() if len(x)]
-    # All panels share the x axis, which ends where the longest run ends.
+    # All panels have the same x axis, which ends at the end of the longest run.
     end, units = max(x for x, _ in found), {unit for _, unit in found}
     for axes, (key, runs) in zip(all_axes, panels.items(), strict=True):
         for r, run in enumerate(labels):
@@ -70,7 +70,7 @@ def learning_curves(
 
 
 def _panels(curves: Mapping[str, Sequence[Mapping]], cost: str) -> dict[str, dict[str, Series]]:
-    """Series of each run, for each metric that any run has.
+    """Series of all runs, for each metric that at least one run has.
 
     Raises:
         ValueError: `cost` is unknown, or no run has any of the metrics.
@@ -89,7 +89,7 @@ def _panels(curves: Mapping[str, Sequence[Mapping]], cost: str) -> dict[str, dic
 
 
 def has_curves(curves: Mapping[str, Sequence[Mapping]], cost: str = "env_steps") -> bool:
-    """Return whether any run has metrics for `learning_curves` to draw."""
+    """Return whether any run has a metric that `learning_curves` can draw."""
     return any(len(series(lines, key, cost)[0]) for lines in curves.values() for key in _CURVES)
 
 
@@ -104,9 +104,9 @@ _CURVES = {
 
 
 def series(lines: Sequence[Mapping], key: str, cost: str = "env_steps") -> Series:
-    """Extract a metric and its x axis from the lines that have both.
+    """Extract a metric and the positions on the x axis from the lines that have both.
 
-    If no line has env steps, updates are used in their place.
+    If no line has env steps, updates are used instead.
 
     Args:
         lines: Lines of a run's metrics.
@@ -123,7 +123,7 @@ def series(lines: Sequence[Mapping], key: str, cost: str = "env_steps") -> Serie
     seeds = max((len(y) for _, y in rows), default=0)
     rows = [(x, y) for x, y in rows if len(y) == seeds]  # every row must have all S seeds
     x = np.array([x for x, _ in rows], float)
-    # The shape keeps two axes if there are no rows.
+    # `reshape` gives y two axes even if there are no rows.
     y = np.array([y for _, y in rows], float).reshape(len(rows), seeds)
     points = POINTS_OF_LIVES if key.startswith("lifetime_") else POINTS
     return *_binned(x, y, points), COSTS.get(unit, "updates")
@@ -132,7 +132,7 @@ def series(lines: Sequence[Mapping], key: str, cost: str = "env_steps") -> Serie
 def _binned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
     if len(x) <= points:
         return x, y
-    # Mean over each bin of rows, ignoring NaN per seed; `reduceat` sums between the bins' starts.
+    # Take the mean over each bin of rows, ignoring NaN. `reduceat` sums from one start to the next.
     starts = np.linspace(0, len(x), points, endpoint=False).astype(int)
     count = np.add.reduceat(np.isfinite(y), starts)
     total = np.add.reduceat(np.nan_to_num(y), starts)
@@ -141,25 +141,25 @@ def _binned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.n
 
 
 def draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, style: str = "-") -> None:
-    """Draw the mean over seeds as a thick line, and each of several seeds as a thin line."""
+    """Draw the mean over seeds as a thick line; if there are several seeds, also thin lines."""
     if not len(x):
         return
     if y.shape[1] > 1:
         axes.plot(x, y, style, color=colour, linewidth=0.7, alpha=0.4)
-    # Not np.nanmean, which warns where no seed has a value.
+    # `np.nanmean` is not used, because it warns if no seed has a value.
     count = np.isfinite(y).sum(axis=1)
     mean = np.divide(np.nansum(y, axis=1), count, out=np.full(len(x), np.nan), where=count > 0)
     axes.plot(x, mean, style, color=colour, linewidth=1.9)
 
 
 def _number(x: object) -> float:
-    """A number, or the sum of a dict's values except `evaluate`; NaN for anything else."""
+    """Return a number, or the sum of a dict's values except `evaluate`; otherwise NaN."""
     if isinstance(x, Mapping):
         return sum(_number(value) for name, value in x.items() if name != "evaluate")
     return float(x) if isinstance(x, int | float) else np.nan
 
 
 def _numbers(x: object) -> Float[np.ndarray, " S"]:
-    """One number per seed, NaN for null; a bare number counts as one seed."""
+    """Return one number per seed; null becomes NaN, and a single number counts as one seed."""
     values = x if isinstance(x, list | tuple) else [x]
     return np.array([_number(value) for value in values], float)

@@ -17,12 +17,14 @@ from rlgen.evaluation.stats.findings import Findings
 from rlgen.evaluation.stats.normalised_scores import NO_SCALE, NormalisedScores, notes, verdicts
 from rlgen.evaluation.stats.summary import some
 
-MAX_VERDICTS = 10  # pairs of runs that get a sentence; beyond that, only those with the first run
+# Maximum number of pairs of runs that get a sentence each. If there are more pairs, only pairs with
+# the first run get a sentence.
+MAX_VERDICTS = 10
 OVER = {"whole-seeds": "over whole seeds", "attempts": "over attempts only", "none": "unavailable"}
 
 
 class NormalisedData(NamedTuple):
-    """Classes of levels, percentiles and worst levels of runs, as shown by the template."""
+    """Classes of levels, percentiles and worst levels of runs, which the template shows."""
 
     places: dict[str, int]  # index of each run among all runs of the page
     drawn: Mapping[str, html.Pictures]  # figures, see `normalised_figures`
@@ -34,7 +36,7 @@ class NormalisedData(NamedTuple):
     notes: Sequence[str]
     verdicts: Sequence[str]
     worst: Sequence[CVaR]
-    shares: tuple[int, ...]  # indices of the fractions in `worst` with distinct numbers of levels
+    shares: tuple[int, ...]  # indices of fractions in `worst` that have distinct numbers of levels
     worst_heads: tuple[str, ...]
     not_replayed: str  # runs that are not in `worst`
 
@@ -45,18 +47,18 @@ def normalised_section(
     """Section on classes of levels, percentiles and worst levels; None if there are no data.
 
     Args:
-        found: Findings on the report's runs; the others are compared with the first.
+        found: Findings on the report's runs. The first run is compared with the others.
         drawn: Figures, see `normalised_figures`.
         worst: CVaR of the runs whose worst levels were played again.
     """
     classes, scores = found.classes, found.normalised
     if not (classes or scores or worst):
         return None
-    # Runs without data for a part are missing in it, so colours follow the index among all runs.
+    # Some parts of the section lack some runs, so colours depend on the index among all runs.
     places = {e.run: r for r, e in enumerate(found.evaluations)}
     told = verdicts(scores) if scores else []
     if scores and len(told) > MAX_VERDICTS:
-        # The pairs that contain the first run come first.
+        # The verdicts begin with the pairs that contain the first run.
         told = told[: len(scores.runs) - 1]
     runs = classes.runs if classes else ()
     shares, heads = _shares(worst[0]) if worst else ((), ())
@@ -81,13 +83,13 @@ def normalised_section(
 
 
 def _shares(one: CVaR) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Indices of the fractions with distinct numbers of levels, and these numbers in words."""
+    """Indices of the fractions with distinct numbers of worst levels, and headings for them."""
     num_worst, kept = np.unique(one.num_worst, return_index=True)
     return tuple(map(int, kept)), tuple(f"{n:,} of {one.num_levels:,}" for n in num_worst)
 
 
 def normalised_figures(found: Findings, worst: Sequence[CVaR] = ()) -> dict[str, html.Pictures]:
-    """Figures by file name: `normalised-percentiles` and `normalised-cvar`, if there are data.
+    """Draw `normalised-percentiles` and `normalised-cvar` if there are data, by file name.
 
     Args:
         found: Findings on the report's runs.
@@ -106,11 +108,11 @@ def normalised_figures(found: Findings, worst: Sequence[CVaR] = ()) -> dict[str,
 def percentile_figure(
     found: NormalisedScores, places: Mapping[str, int] | None = None, theme: str = "light"
 ) -> Figure:
-    """Draw the normalised return by percentile of the levels, worst level first, with intervals.
+    """Draw the normalised return by percentile of the levels, from worst to best, with intervals.
 
     Args:
         found: Normalised scores of the runs.
-        places: Index of each run among all runs of the page, which sets its colour.
+        places: Index of each run among all runs of the page. The index determines the colour.
         theme: `light` or `dark`.
     """
     look = THEMES[theme]

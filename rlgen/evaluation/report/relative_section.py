@@ -1,6 +1,7 @@
-"""Results of a meta-test as text, terminal tables, a section of the report and learning curves.
+"""Show the results of a meta-test: text, terminal tables, a report section and learning curves.
 
-Everything is derived from evaluations alone, so reports can also be made from saved results.
+A meta-test trains fresh agents with learned rules (see `rlgen.evaluation.meta.meta_test`). All
+results are computed from evaluations alone, so reports can also be made from saved results.
 """
 
 from collections.abc import Sequence
@@ -25,19 +26,19 @@ HEADS = ("mean", "IQM", f"levels below {_PER_CENT} %", "levels")
 
 
 class RelativeData(NamedTuple):
-    """Relative returns, as shown by the template."""
+    """Data that the template for relative returns shows."""
 
     notes: list[str]
     tables: dict[str, html.Table]  # by the label of the denominator
 
 
 def is_meta_test(evaluations: Sequence[Evaluation]) -> bool:
-    """Return whether the evaluations are meta-tests, which score agents trained for the test."""
+    """Return whether all evaluations are meta-tests, in which new agents are trained."""
     return all("lifetime" in e.meta for e in evaluations)
 
 
 def sentence(evaluations: Sequence[Evaluation]) -> str:
-    """Description of the meta-test in one or two sentences."""
+    """Describe the meta-test in one or two sentences."""
     first = evaluations[0]  # all evaluations share the protocol
     lives = sorted(set(first.meta["lifetime"].values()))
     span = f"{lives[0]:,}" if len(lives) == 1 else f"{lives[0]:,} to {lives[-1]:,}"
@@ -47,20 +48,20 @@ def sentence(evaluations: Sequence[Evaluation]) -> str:
     returns = first.meta["returns"]
     how = "exact" if returns == "exact" else f"the {returns}"
     learners = [printable(e.run) for e in evaluations if e.meta.get("baseline")]
-    others = f" {', '.join(learners)} trained its agents in the same way." if learners else ""
+    others = f" {', '.join(learners)} trained agents in the same way." if learners else ""
     return (
-        f"On every level, {attempts} fresh agent{'s' * (attempts > 1)} learned by {rules}, frozen, "
-        f"for {span} updates, each on {workers} workers of {steps} steps; "
-        f"their final returns are {how}.{others}"
+        f"On every level, {rules} trained {attempts} fresh agent{'s' * (attempts > 1)} for {span} "
+        f"updates, with {workers} parallel environments per agent and {steps} steps of each per "
+        f"update. Rules did not change. The agents' final returns are {how}.{others}"
     )
 
 
 def print_relative(
     evaluations: Sequence[Evaluation], relatives: Sequence[Relative], console: Console
 ) -> None:
-    """Print the tables of returns relative to the baseline and to the optimum."""
+    """Print one table with returns relative to the baseline, and one relative to the optimum."""
     heads = ("", "mean", "IQM", f"levels \nbelow {_PER_CENT} %", "levels")
-    # Distinct denominators in order of appearance.
+    # One table per denominator, in order of appearance.
     for to in dict.fromkeys(one.to for one in relatives):
         heading = Text(f"Return relative to {printable(to)}", style="bold")
         table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -75,22 +76,24 @@ def print_relative(
 
 
 def notes(relatives: Sequence[Relative]) -> list[str]:
-    """Sentences on the levels that the relative returns leave out."""
+    """Sentences on the levels that have no relative return."""
     told = []
     for to, num, total in dict.fromkeys(
         (one.to, one.num_excluded, one.num_excluded + one.num_levels) for one in relatives
     ):
-        what = "no positive optimum" if to == "optimum" else f"{printable(to)} has return <= 0"
+        what = (
+            "no positive optimum" if to == "optimum" else f"{printable(to)} has a mean return <= 0"
+        )
         where = "with" if to == "optimum" else "on which"
         if num:
-            told.append(f"{num} of {total} levels, {where} {what}, are left out of the ratios.")
+            told.append(f"The ratios exclude {num} of {total} levels {where} {what}.")
     return told
 
 
 def relative_section(
     evaluations: Sequence[Evaluation], relatives: Sequence[Relative]
 ) -> html.Section | None:
-    """Section of the report on relative returns; None without a baseline."""
+    """Section of the report on relative returns; None if there are no relative returns."""
     if not relatives:
         return None
     places = {e.run: r for r, e in enumerate(evaluations)}
@@ -106,14 +109,14 @@ def relative_section(
 
 
 def has_curves(evaluations: Sequence[Evaluation]) -> bool:
-    """Return whether any evaluation has curves for `agent_curves` to draw."""
+    """Return whether any evaluation has a curve that `agent_curves` can draw."""
     return any("curve" in e.meta for e in evaluations)
 
 
 def agent_curves(evaluations: Sequence[Evaluation], theme: str = "light") -> Figure:
     """Draw the mean reward per step over the agents' lifetimes.
 
-    Thin lines show each rule, thick lines the mean over rules; every environment has its own panel.
+    Thin lines show single rules, thick lines the mean over rules. Each suite has its own panel.
     """
     look = THEMES[theme]
     names = list(evaluations[0].meta["curve"])
@@ -134,7 +137,7 @@ def agent_curves(evaluations: Sequence[Evaluation], theme: str = "light") -> Fig
 def _draw_curve(axes: Any, evaluation: Evaluation, name: str, colour: str) -> None:
     curve = np.array(evaluation.meta["curve"][name], float)  # [S, K]
     life, parts = evaluation.meta["lifetime"][name], curve.shape[1]
-    x = (np.arange(parts) + 0.5) * life / parts  # middle of each part
+    x = (np.arange(parts) + 0.5) * life / parts  # middle of each part of the lifetime
     if len(curve) > 1:
         axes.plot(x, curve.T, color=colour, linewidth=0.7, alpha=0.4)
     axes.plot(x, curve.mean(axis=0), color=colour, linewidth=1.9)
@@ -143,9 +146,10 @@ def _draw_curve(axes: Any, evaluation: Evaluation, name: str, colour: str) -> No
 def _rows(
     relatives: Sequence[Relative], to: str, digits: int = 1
 ) -> list[tuple[Relative | None, list[str]]]:
-    """Rows of cells of each run relative to `to`.
+    """Return rows of cells: the results of each run relative to `to`.
 
-    A run's row may be followed by one with whole-seeds intervals, marked by None.
+    A run's row is paired with the results. If there are whole-seeds intervals, a row with these
+    intervals follows, paired with None.
     """
     rows: list[tuple[Relative | None, list[str]]] = []
     for one in (x for x in relatives if x.to == to):
@@ -156,6 +160,6 @@ def _rows(
 
 
 def _cells(one: Relative, digits: int) -> list[str]:
-    """Mean, interquartile mean, fraction of levels below the threshold, number of levels used."""
+    """Mean, IQM, fraction of levels below the threshold, and number of levels with a ratio."""
     shown = [show_interval(x, "ratio", digits) for x in (one.mean, one.iqm, one.below)]
     return [*shown, f"{one.num_levels} of {one.num_levels + one.num_excluded}"]

@@ -1,7 +1,7 @@
-"""Report on one suite. All numbers are computed first; the page is then rendered from them.
+"""Report on one suite: all numbers are computed first, then the page is rendered.
 
-`report.html` is self-contained: it uses no network and no scripts, so it is safe to open even if
-the run comes from an untrusted source.
+The file `report.html` uses no network and no scripts. It is therefore safe to open even if the run
+comes from an untrusted source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,17 +62,17 @@ def write_report(
     bootstrap: Bootstrap = DEFAULT,
     curricula: Stories = NOTHING,
 ) -> Path:
-    """Write `report.html` and its figures as files: `intervals.png`, `profile.png`, and so on.
+    """Write `report.html`, and its figures as separate files such as `intervals.png`.
 
     Args:
-        folder: Output folder, created if missing; an earlier report in it is replaced.
-        evaluations: Evaluations of runs on one suite; the others are compared with the first.
-        images: Picture of each level, by its name; may lack levels.
+        folder: Output folder, created if missing. An earlier report in the folder is replaced.
+        evaluations: Evaluations of runs on one suite. The first run is compared with the others.
+        images: Pictures of levels by level name; levels may be missing.
         gifs: Recorded episodes (see `images.gif_bytes`), by caption.
         curves: Lines of `metrics.jsonl` (see `from_runs.metrics.read_metrics`), by run label.
         bootstrap: Settings of the bootstrap intervals.
-        curricula: Curriculum summaries (see `from_runs.curricula.tell`) of runs that logged one, by
-            run label, with the gaps and worst levels where they were measured.
+        curricula: Curriculum summaries (see `from_runs.curricula.tell`) by run label; runs may be
+            missing. If gaps or scores on worst levels were measured, the summaries contain them.
 
     Returns:
         Path of the page.
@@ -88,13 +88,13 @@ def report_page(
     curves: Curves = NOTHING,
     curricula: Stories = NOTHING,
 ) -> tuple[Page, dict[str, bytes]]:
-    """Page of the report, and its files by name; see `write_report` for the arguments.
+    """Return the page of the report, and the other files by name.
 
-    All numbers and figures are computed before the page is assembled. Sections without data are
-    left out.
+    For the arguments, see `write_report`. All numbers and figures are computed before the page is
+    assembled. Sections without data are omitted.
     """
     summary, labels = found.summary, [run.run for run in found.summary.runs]
-    # Keyed by the run's index, which sets its colour in figures and tables.
+    # The keys are indices of runs. The index of a run determines its colour in figures and tables.
     gaps = {labels.index(n): s.gaps for n, s in curricula.items() if isinstance(s.gaps, Gaps)}
     worst = [s.worst for s in curricula.values() if isinstance(s.worst, CVaR)]
     suite = suite_data(found.evaluations, summary, images, gifs)
@@ -103,7 +103,7 @@ def report_page(
         drawn["agents"] = both_themes(partial(agent_curves, found.evaluations))
     if gaps:
         drawn["generalisation"] = both_themes(partial(gap_figure, gaps))
-    fresh = suite.played.unit == "agents"  # a meta-test, in which rules train new agents
+    fresh = suite.played.unit == "agents"  # True for a meta-test, in which rules train new agents
     sections = (
         Section("In short", "key_numbers.html", suite),
         figure_section(drawn, "intervals", _INTERVALS),
@@ -125,7 +125,7 @@ def report_page(
         f"{'Meta-test' if fresh else 'Zero-shot evaluation'} on {summary.suite}",
         headline(summary),
         caveat(summary, fresh),
-        [section for section in sections if section],  # without those that have no data
+        [section for section in sections if section],  # a section without data is None
     )
     return page, light(drawn) | _numbered(gifs, curricula)
 
@@ -133,11 +133,11 @@ def report_page(
 def suite_figures(
     found: Findings, curves: Curves, worst: Sequence[CVaR] = ()
 ) -> dict[str, Pictures]:
-    """Figures of runs on one suite, by file name; figures without data are left out."""
+    """Draw the figures of runs on one suite, by file name; figures without data are omitted."""
     summary, labels = found.summary, [e.run for e in found.evaluations]
-    # Functions of the theme: each figure is drawn once per theme below.
+    # Each maker takes a theme and draws a figure.
     makers = {"intervals": partial(figures.intervals, summary)}
-    # The thresholds of a performance profile lie in [0, 1], and a return has no such scale.
+    # The thresholds of a performance profile lie in [0, 1], but returns have no fixed range.
     if summary.score != "return":
         makers["profile"] = partial(figures.profile, summary)
     for cost, name in LEARNING.items():
@@ -148,7 +148,7 @@ def suite_figures(
 
 
 def training_section(drawn: Mapping[str, Pictures]) -> Section | None:
-    """Section with the learning curves against each known cost; None if none was drawn."""
+    """Section with learning curves, one figure per kind of cost; None if there is no figure."""
     panels = {
         COST_NAMES[cost]: Figure(drawn[name], f"Learning curves, {COSTS[cost]}")
         for cost, name in LEARNING.items()
@@ -176,7 +176,7 @@ def light(drawn: Mapping[str, Pictures]) -> dict[str, bytes]:
 
 
 def _numbered(gifs: Mapping[str, bytes], curricula: Stories) -> dict[str, bytes]:
-    """Files of episodes and curricula, numbered in their order, by file name."""
+    """Files of episodes and curricula by file name; the names contain numbers in order."""
     stories = curricula.values()
     kinds = {
         "episode-{}.gif": list(gifs.values()),
@@ -186,10 +186,13 @@ def _numbered(gifs: Mapping[str, bytes], curricula: Stories) -> dict[str, bytes]
     return {k.format(i): x for k, every in kinds.items() for i, x in enumerate(every)}
 
 
-PROFILE = "Share of seeds and levels that score above each threshold; a higher line is better."
+PROFILE = (
+    "Fraction of all pairs of a seed and a level that score above each threshold. A higher line is "
+    "better."
+)
 _INTERVALS = "Scores and intervals of every run, overall and on each level"
 _AGENTS = "Learning curves of the agents"
 _LIVES = (
     "Mean reward per step over all levels while the agents learn. "
-    "Thin lines: each rule; thick line: the mean over rules."
+    "Thin lines show single rules, thick lines the mean over rules."
 )

@@ -1,8 +1,11 @@
 """Save and load results of evaluations as plain files that are safe to open and share.
 
-A results folder holds `results.json` (summary, tables, classes of levels, percentiles and, if
-measured, gaps and CVaR), `results.csv` (one row per run, seed and level) and `episodes.npz` (every
-episode, so that a saved evaluation can be compared with later ones).
+A results folder contains three files:
+
+- `results.json`: summary and tables of scores, scores by class of levels, percentiles over levels
+  and, if measured, generalisation gaps and CVaR (mean score on the worst levels);
+- `results.csv`: one row per run, seed and level;
+- `episodes.npz`: every episode, so that saved evaluations can be compared with later evaluations.
 """
 
 import csv
@@ -45,10 +48,12 @@ def to_json(
 ) -> dict[str, Json]:
     """Convert the results, without the individual episodes, to JSON values; NaN becomes null.
 
-    The optional blocks are `relative` (if a baseline was evaluated), `generalisation` (if `gaps`
-    is given, for runs with a finite training set), `cvar` (if `worst` is given, for runs whose
-    worst levels were played again), `classes` (if levels differ in difficulty) and
-    `normalised_scores` (if returns can be normalised).
+    Optional entries:
+    - `relative`: if a baseline was evaluated;
+    - `generalisation`: if `gaps` is given, for runs with a finite training set;
+    - `cvar`: if `worst` is given, for runs whose worst levels were played again;
+    - `classes`: if levels differ in difficulty;
+    - `normalised_scores`: if returns can be normalised.
     """
     found = analyse(evaluations, bootstrap, seed)
     summary, first = found.summary, evaluations[0]
@@ -98,13 +103,13 @@ def save(
     """Write `results.json`, `results.csv` and `episodes.npz`, each atomically.
 
     Raises:
-        ValueError: `folder` is a file, or it already holds results and `overwrite` is False.
+        ValueError: `folder` is a file, or it already has results and `overwrite` is False.
     """
     folder = Path(folder)
     check_free(folder, overwrite)
-    # All contents are computed before anything is written: an error leaves the folder unchanged.
+    # All contents are computed before anything is written, so an error leaves the folder unchanged.
     found = to_json(evaluations, bootstrap, seed, gaps, worst)
-    # NaN is not valid JSON; `plain` has replaced it, and `allow_nan` checks this.
+    # JSON has no NaN: `plain` has replaced every NaN, and `allow_nan=False` checks this.
     content = json.dumps(found, indent=1, allow_nan=False)
     arrays = {}  # named `{index of the run}/{field}`, each [S, M, A]
     for i, e in enumerate(evaluations):
@@ -116,12 +121,12 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "episodes.npz", archive.getvalue())
     write(folder / "results.csv", _csv(evaluations).encode())
-    # Written last: in a new folder its presence implies that the other two files are complete.
+    # Written last: if a new folder has `results.json`, the other two files are complete.
     write(folder / "results.json", content.encode())
 
 
 def load(folder: Path | str) -> tuple[Evaluation, ...]:
-    """Load the evaluations that `save` wrote; see `read` for the other contents and for errors."""
+    """Load only the evaluations that `save` wrote; see `read` for all contents and for errors."""
     return read(folder).evaluations
 
 
@@ -129,20 +134,22 @@ def read(folder: Path | str) -> Results:
     """Read a folder that `save` wrote; nothing in it is executed or unpickled.
 
     Raises:
-        ValueError: The folder has no results, or they have another format or are damaged; the
-            message names missing seeds and levels.
+        ValueError: The folder has no results, or the results have another format or are damaged. If
+            seeds or levels are missing, the message names them.
     """
     folder = Path(folder)
     path = folder / "results.json"
     if not path.is_file():
-        raise ValueError(f"no results in {folder}: there is no results.json; run `rlgen eval`")
+        raise ValueError(f"{folder} has no results.json; run `rlgen eval` to create results")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         found = content["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a results file that rlgen wrote, or is damaged") from error
+        raise ValueError(f"{path} is damaged, or it was not written by rlgen") from error
     if found != FORMAT:
-        raise ValueError(f"{path} has format {found!r}; this version of rlgen reads {FORMAT!r}")
+        raise ValueError(
+            f"{path} has the format {found!r}; this version of rlgen reads only {FORMAT!r}"
+        )
     try:
         with np.load(folder / "episodes.npz", allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -161,7 +168,7 @@ def check_free(folder: Path | str, overwrite: bool = False, files: Sequence[str]
     """Reject a folder in which results would be overwritten; call this before evaluating.
 
     Raises:
-        ValueError: `folder` is a file, or it holds one of `files` and `overwrite` is False.
+        ValueError: `folder` is a file, or it contains one of `files` and `overwrite` is False.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -169,15 +176,14 @@ def check_free(folder: Path | str, overwrite: bool = False, files: Sequence[str]
     taken = [name for name in files if (folder / name).exists()]
     if taken and not overwrite:
         raise ValueError(
-            f"{folder} already holds {taken[0]}; add --overwrite to replace it, or choose another "
-            "folder with --out"
+            f"{folder} already has {taken[0]}; add --overwrite to replace the results, or choose "
+            "another folder with --out"
         )
 
 
 def write(path: Path, data: bytes) -> None:
-    """Replace a file atomically: an interruption leaves either the old file or the new one."""
-    # The temporary file is in the same folder because os.replace is atomic only within a file
-    # system.
+    """Replace a file atomically: an interruption leaves either the old or the new content."""
+    # `os.replace` is atomic only within a file system, so the temporary file is in the same folder.
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(data)
     os.replace(part, path)
@@ -190,7 +196,7 @@ def _levels(e: Evaluation) -> list[dict[str, Json]]:
 
 
 def _per_seed(e: Evaluation) -> dict[str, np.ndarray]:
-    """Per-seed columns: means over attempts, each [S, M]."""
+    """Values for each seed and level, [S, M], by column name: means over attempts."""
     unknown = np.full(e.shape[:2], np.nan)
     return {
         "solve_rate": unknown if isinstance(e.success, tuple) else e.success.mean(axis=-1),
@@ -229,7 +235,7 @@ def _fields(record: Any) -> dict:
     """Convert a named tuple, and named tuples nested in it, to dicts."""
 
     def convert(x: Any) -> Any:
-        # Before the test for a dict or a tuple: a named tuple is itself a tuple.
+        # Named tuples are tested first, because they are also tuples.
         if _is_record(x):
             return _fields(x)
         if isinstance(x, dict):
@@ -257,7 +263,7 @@ def _evaluation(content: dict, arrays: dict[str, np.ndarray], i: int) -> Evaluat
     optimum = [level["optimal_return"] for level in levels]
     names = tuple(level["name"] for level in levels)
     needed = ("episode_return", "length", *(("success",) * (content["score"] == "solve rate")))
-    # Checked before `Evaluation` is built: a truncated file is reported by seed and level.
+    # Checked before `Evaluation` is built, so that the error names the missing seeds and levels.
     _check_whole(run, names, {name: arrays.get(f"{i}/{name}") for name in needed})
     return Evaluation(
         run=run["run"],
@@ -275,25 +281,25 @@ def _evaluation(content: dict, arrays: dict[str, np.ndarray], i: int) -> Evaluat
 
 
 def _check_whole(run: dict, names: tuple[str, ...], episodes: dict[str, np.ndarray | None]) -> None:
-    """Raise an error that names the seeds, levels or attempts that a run's episodes lack."""
+    """Raise an error that names the missing seeds, levels or attempts, if any are missing."""
     asked = (run["num_seeds"], len(names), run["num_attempts"])
     for what, x in episodes.items():
         if x is None or x.shape != asked:
             found = "is missing" if x is None else f"has {_counts(x.shape)}"
             raise ValueError(
-                f"run {run['run']!r}: {what} {found}, where results.json has {_counts(asked)}"
+                f"run {run['run']!r}: {what} {found}, but results.json has {_counts(asked)}"
             )
-        # Seed and level index of every cell with a missing attempt.
+        # Index of the seed and of the level for every missing attempt.
         seeds, levels = np.nonzero(~np.isfinite(x).all(axis=-1))
         if len(seeds):
-            # `some` shows only the first of these; the bound keeps the list short if all are
+            # `some` shows only the first entries. The bound keeps the list short if everything is
             # missing.
             where = [f"seed {s} on {names[m]}" for s, m in zip(seeds[:1000], levels, strict=False)]
             raise ValueError(f"run {run['run']!r}: {what} is missing for {some(where)}")
 
 
 def _counts(shape: tuple[int, ...]) -> str:
-    """Numbers of seeds, levels and attempts in words."""
+    """Describe the numbers of seeds, levels and attempts."""
     if len(shape) != 3:
         return f"shape {shape}"
     return f"{shape[0]} seeds, {shape[1]} levels and {shape[2]} attempts"
@@ -310,13 +316,13 @@ def _interval(fields: dict) -> Interval:
 
 
 def _gap(fields: dict) -> Gap:
-    # All fields but the last, `per_seed`, are intervals.
+    # All fields except the last, `per_seed`, are intervals.
     train, test, gap, whole = (_interval(fields[name]) for name in Gap._fields[:-1])
     return Gap(train, test, gap, whole, _array(fields["per_seed"]))
 
 
 def _gaps(fields: dict) -> Gaps:
-    """Rebuild `Gaps` from JSON; fields that `_known` dropped become `()` again."""
+    """Rebuild `Gaps` from JSON; the fields that `_known` dropped become `()`."""
     return Gaps(
         fields["run"],
         num_levels=fields["num_levels"],
@@ -331,7 +337,7 @@ def _gaps(fields: dict) -> Gaps:
 
 
 def _information(fields: dict) -> LevelInformation:
-    # All fields but the last, `most`, are arrays.
+    # All fields except the last, `most`, are arrays.
     per_seed, raw, online, accuracy = (_array(fields[k]) for k in LevelInformation._fields[:-1])
     return LevelInformation(per_seed, raw, online, accuracy, fields["most"])
 

@@ -1,4 +1,7 @@
-"""Data of the report sections on one suite, in addition to its statistics; see `SuiteData`."""
+"""Collect the data that the report sections on one suite show, see `SuiteData`.
+
+A look is one evaluation of a run on a sealed suite, see `rlgen.runs.test_set_access`.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,8 +16,8 @@ from rlgen.evaluation.report.relative_section import is_meta_test
 from rlgen.evaluation.stats.formatting import AGGREGATES
 from rlgen.evaluation.stats.summary import LevelResult, RunResult, Summary, hardest
 
-MAX_CARDS = 60  # levels in the gallery; a larger suite shows its hardest levels
-NOT_TOLD = ("curve", "look")  # keys of an evaluation's `meta` that the report shows elsewhere
+MAX_CARDS = 60  # levels in the gallery; of a larger suite, the hardest levels are shown
+NOT_TOLD = ("curve", "look")  # keys of `Evaluation.meta` that the report shows in other sections
 
 Images = Mapping[str, UInt8[np.ndarray, "H W 3"]]
 
@@ -39,12 +42,15 @@ class Protocol(NamedTuple):
 
 
 class WorstLevel(NamedTuple):
-    """Level with a run's lowest mean score; ties are broken by the longest optimal solution."""
+    """Level on which a run has its lowest mean score.
+
+    Ties are broken by the longest optimal solution.
+    """
 
     run: str
     level: LevelResult
-    num_ties: int  # number of other levels with the same score
-    worst_seed: float  # lowest mean score of a seed on this level
+    num_ties: int  # number of other levels with the same mean score
+    worst_seed: float  # mean score of the worst seed on this level
     optimal_steps: int  # -1 if unknown
 
 
@@ -57,15 +63,15 @@ class Card(NamedTuple):
 
 
 class SuiteData(NamedTuple):
-    """Data on the runs of one suite, as shown by the templates."""
+    """Data on the runs of one suite, which the templates show."""
 
     evaluations: Sequence[Evaluation]
     summary: Summary
     labels: list[RunLabel]  # one per run
     order: tuple[int, ...]  # indices of the runs by decreasing IQM
     played: Played
-    aggregates: dict[str, str]  # keys of the aggregates that every run has, by display name
-    best: Bool[np.ndarray, "R M"]  # whether a run has the (tied) highest score on a level
+    aggregates: dict[str, str]  # aggregates that every run has: display name to key
+    best: Bool[np.ndarray, "R M"]  # whether a run has the highest score on a level, or is tied
     steps_name: str  # heading of the column of steps
     worst: tuple[WorstLevel, ...]
     episodes: Mapping[str, bytes]  # GIFs by caption
@@ -85,8 +91,8 @@ def suite_data(
     Args:
         evaluations: Evaluations of the runs.
         summary: Summary of the evaluations.
-        images: Picture of each level, by its name; if empty, the gallery is left out.
-        gifs: Recorded episodes as GIF, by caption.
+        images: Pictures of levels by level name; if empty, there is no gallery.
+        gifs: Recorded episodes as GIFs, by caption.
     """
     runs, unit = summary.runs, "agents" if is_meta_test(evaluations) else "episodes"
     seeds, _, attempts = np.array([e.shape for e in evaluations]).T
@@ -94,7 +100,7 @@ def suite_data(
     num_levels = evaluations[0].shape[1]
     scores = np.array([[float(one.score.value) for one in run.levels] for run in runs])
     iqm = np.array([float(run.aggregate["iqm"].value) for run in runs])
-    # Aggregates that some run lacks, such as whole-seeds intervals of one seed, get no row.
+    # An aggregate is shown only if every run has it; a run with one seed has no whole-seeds ones.
     shown = {n: k for n, k in AGGREGATES.items() if all(k in run.aggregate for run in runs)}
     return SuiteData(
         evaluations,
@@ -103,7 +109,7 @@ def suite_data(
         tuple(int(r) for r in np.argsort(-iqm, kind="stable")),
         Played(unit, total, _ends(seeds), num_levels, _ends(attempts)),
         shown,
-        # [R, M]. No run is marked on a level where all runs score the same.
+        # [R, M]. If all runs have the same score on a level, no run is marked.
         (scores == scores.max(axis=0)) & (scores > scores.min(axis=0)),
         "env steps trained" if unit == "agents" else "steps / optimal",
         tuple(_worst(e, run, row) for e, run, row in zip(evaluations, runs, scores, strict=True)),
@@ -115,14 +121,14 @@ def suite_data(
 
 
 def access_counts(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Sentence for each run evaluated on a sealed suite: how often that was done so far."""
+    """Return a sentence for each run on a sealed suite with the number of this look."""
     told = {e.run: e.meta["look"] for e in evaluations if e.meta.get("look")}
     return [f"{run}: look {num} at this suite" for run, num in told.items()]
 
 
 def _worst(e: Evaluation, run: RunResult, scores: Float[np.ndarray, " M"]) -> WorstLevel:
     """Worst level of a run, given its mean score on each level."""
-    # lexsort sorts by its last key first: lowest score, then longest optimal solution.
+    # The last key of `lexsort` is the primary one: lowest score, then longest optimal solution.
     worst = int(np.lexsort((-e.optimal_steps, scores))[0])
     seeds = e.score[1][:, worst].mean(axis=1)
     return WorstLevel(

@@ -1,4 +1,4 @@
-"""Print results in the terminal, at most 80 columns wide."""
+"""Print the results of an evaluation in the terminal, at most 80 columns wide."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,21 +22,21 @@ from rlgen.evaluation.stats.formatting import (
 from rlgen.evaluation.stats.normalised_scores import NO_SCALE, NormalisedScores
 from rlgen.evaluation.stats.summary import RunResult, Summary, hardest, some
 
-MAX_LEVELS = 40  # rows of the table of levels; a larger suite shows its hardest levels
-RUNS_ACROSS = 3  # columns of runs that fit next to the level names
-FEWEST_LEVELS = 8  # minimum number of levels to show the worst class and participation
-_SHARES_ACROSS = 3  # columns, one per fraction of worst levels, that fit next to the run names
+MAX_LEVELS = 40  # rows of the table of levels; of a larger suite, the hardest levels are shown
+RUNS_ACROSS = 3  # number of runs whose columns fit next to the level names
+FEWEST_LEVELS = 8  # minimum number of levels for showing the worst class and participation
+_SHARES_ACROSS = 3  # number of columns, one per fraction of the levels, next to the run names
 
 
 class _Details(NamedTuple):
-    """Statistics shown for suites with many levels; None if they are not available."""
+    """Statistics that are shown for suites with many levels; None if not available."""
 
     classes: ByClass | None
     normalised_scores: NormalisedScores | None
 
 
 def print_table(found: Findings, console: Console) -> None:
-    """Print the scores on each level and their aggregates, and compare the runs if there are many.
+    """Print the scores on each level and their aggregates; several runs are also compared.
 
     Args:
         found: Result of `findings.analyse`.
@@ -61,12 +61,12 @@ def print_table(found: Findings, console: Console) -> None:
 
 
 def print_worst(results: Sequence[CVaR], console: Console) -> None:
-    """Print each run's mean score on its worst levels, for up to three fractions of the levels."""
+    """Print the mean score of each run on its worst levels, for up to three fractions of levels."""
     if not results:
         return
     num_levels, score = results[0].num_levels, results[0].score
-    # On a small suite several fractions round to the same number of levels; each number is shown
-    # once, and if too many remain, evenly spaced ones are picked.
+    # On a small suite, several fractions give the same number of levels, which is shown once. If
+    # too many numbers remain, evenly spaced ones are chosen.
     _, kept = np.unique(results[0].num_worst, return_index=True)
     picked = np.linspace(0, len(kept) - 1, min(_SHARES_ACROSS, len(kept))).round().astype(int)
     kept = kept[np.unique(picked)]
@@ -76,7 +76,9 @@ def print_worst(results: Sequence[CVaR], console: Console) -> None:
         cells = (show_interval(one.mean.at(int(k)), score) for k in kept)
         table.add_row(_name(one.run, 18), *cells)
     console.print(table)
-    console.print(Text("Each seed's worst levels; whole seeds resampled.", style="dim"))
+    console.print(
+        Text("Worst levels are chosen per seed; intervals resample whole seeds.", style="dim")
+    )
 
 
 def _one_run(summary: Summary, shown: list[int], details: _Details) -> Table:
@@ -103,7 +105,7 @@ def _one_run(summary: Summary, shown: list[int], details: _Details) -> Table:
 
 
 def _normalised_scores(summary: Summary, details: _Details) -> Table:
-    """Table with one row per run: its worst class of levels and its participation."""
+    """Table with one row per run: the run's worst class of levels and its participation."""
     shares = (
         {}
         if details.normalised_scores is None
@@ -119,14 +121,17 @@ def _normalised_scores(summary: Summary, details: _Details) -> Table:
 
 
 def _worst_class(found: ByClass, r: int) -> tuple[str, str]:
-    """Name of the class on which run r scores lowest, and its mean score there."""
+    """Name of the class on which run r scores lowest, and the run's mean score on this class."""
     run = found.runs[r]
     place = [one.name for one in found.classes].index(run.worst)
     return run.worst, show_interval(run.mean.at(place), found.score, 0)
 
 
 def _levels(summary: Summary, shown: list[int], start: int) -> Table:
-    """Table of levels by runs, starting at run `start`; exactly two runs add their difference."""
+    """Table of scores with a row per level and columns of runs, beginning with run `start`.
+
+    If there are exactly two runs, the table also has a column with the difference.
+    """
     runs = summary.runs[start : start + RUNS_ACROSS]
     columns = ["level", *(_cut(run.run, 16) for run in runs)]
     pair = len(summary.runs) == 2
@@ -144,7 +149,7 @@ def _levels(summary: Summary, shown: list[int], start: int) -> Table:
 def _runs(summary: Summary) -> Table:
     """Table with one row per run: IQM, difference from the first run, probability of improvement.
 
-    A second, dim row has the whole-seeds intervals where they exist.
+    If a run has whole-seeds intervals, a second, dim row shows them.
     """
     baseline = _cut(summary.runs[0].run, 14)
     columns = ("run", "IQM", f"IQM - {baseline}", "P(better)")
@@ -169,28 +174,34 @@ def _notes(summary: Summary, first: Evaluation, num_shown: int) -> list[str]:
     if summary.level_meaning != summary.meaning:
         notes.append(f"Levels: {summary.level_meaning}.")
     if summary.over == "seeds":
-        notes.append("Whole seeds: the same resampled seeds on all levels; the safer interval.")
+        notes.append(
+            "Whole seeds: each resample uses the same seeds on all levels, which gives the more "
+            "reliable interval."
+        )
     if len(summary.runs) == 1 and summary.score == "solve rate":
         notes.append("Steps are means over solved episodes" + _unsolved(summary.runs[0]) + ".")
     known = np.isfinite(first.optimal_return)
     if summary.score == "return" and known.any():
         names = [name for name, ok in zip(first.level_names, known, strict=True) if not ok]
         why = f"unknown: {some(names)}" if names else "not positive everywhere"
-        notes.append(f"Scored by return: the optimum is {why}.")
+        notes.append(f"The score is the return, because the optimum is {why}.")
     if summary.comparisons and summary.score != "return":
         notes.append("Differences of rates are in percentage points.")
     num_levels = len(summary.runs[0].levels)
     if num_shown < num_levels:
-        notes.append(f"The {num_shown} hardest of {num_levels} levels; results.csv has them all.")
+        notes.append(
+            f"Only the {num_shown} hardest of {num_levels} levels are shown; results.csv lists all "
+            "levels."
+        )
     return notes
 
 
 def _unsolved(run: RunResult) -> str:
-    """Note that names the levels some seeds never solved; their steps exclude these seeds."""
+    """Note that names the levels that some seeds never solved, with these seeds."""
     found = [
         f"{one.name} (seed {_listed(one.unsolved_by)})" for one in run.levels if one.unsolved_by
     ]
-    return f"; seeds that solved none are excluded: {printable(some(found))}" if found else ""
+    return f", without seeds that solved none: {printable(some(found))}" if found else ""
 
 
 def _listed(seeds: Sequence[int]) -> str:
@@ -200,9 +211,12 @@ def _listed(seeds: Sequence[int]) -> str:
 def _notes_of(details: _Details) -> list[str]:
     notes = []
     if details.classes:
-        notes.append(f"Worst: among classes by {details.classes.by}; whole seeds resampled.")
+        notes.append(
+            f"Worst: the worst class of levels by {details.classes.by}; the interval resamples "
+            "whole seeds."
+        )
         if details.classes.over == "attempts":
-            notes[-1] = f"Worst: among classes by {details.classes.by}."
+            notes[-1] = f"Worst: the worst class of levels by {details.classes.by}."
     if details.normalised_scores:
         left = (
             *details.normalised_scores.without_span,
@@ -210,7 +224,9 @@ def _notes_of(details: _Details) -> list[str]:
         )
         without = f" (without {some(left)})" if left else ""
         scale = details.normalised_scores.scale
-        notes.append(f"Participation: share of levels above {scale.low_name}{without}.")
+        notes.append(
+            f"Participation: fraction of levels where the run exceeds {scale.low_name}{without}."
+        )
     return [printable(note) for note in notes]
 
 
@@ -223,8 +239,8 @@ def _table(title: str, columns: Sequence[str]) -> Table:
 
 
 def _name(text: str, limit: int = 22) -> Text:
-    """Name as plain text without markup or control characters, truncated to `limit` letters."""
-    # Text instead of str: rich would interpret brackets in a run's name as markup.
+    """Name without control characters, truncated to `limit` letters."""
+    # The result is a `Text`, because rich would interpret brackets in a `str` as markup.
     return Text(_cut(text, limit))
 
 

@@ -308,7 +308,7 @@ def whole(student, num_slots=PAIRS, sampler=None):
         ),
         (
             lambda: build(RunSpec(recipe="ta-lpg", env="gridworld", score="max-mc")),
-            "the recipe ta-lpg has no option for the score; omit it",
+            "in the recipe ta-lpg the score cannot be chosen; omit --score",
         ),
         (
             lambda: build(

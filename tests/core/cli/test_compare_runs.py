@@ -99,7 +99,7 @@ def test_eval_counts_a_look_and_saves_what_compare_takes(runs, capsys):
     place = runs / "a/eval/maze-heldout"
     page = (place / "report.html").read_text()
     assert "look 1 at this suite" in page
-    assert "Not drawn: " in page  # the truncated log
+    assert "The curriculum could not be drawn: " in page  # the truncated log
     assert [one["suite"] for one in accesses(runs / "b")] == ["maze/heldout"]
     assert [one.run for one in results.read(place).worst] == ["a", "b"]
     assert (place / "normalised-cvar.png").is_file()

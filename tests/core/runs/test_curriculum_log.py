@@ -225,7 +225,7 @@ def test_files_of_another_run_are_told_apart(copy, tmp_path):
     training.train(spec(log_levels=3), tmp_path / "other")
     name = Path("curriculum") / "00000006.npz"
     shutil.copy(tmp_path / "other" / name, copy / name)
-    with pytest.raises(ValueError, match=r"00000006.npz is from another run.*should have shape"):
+    with pytest.raises(ValueError, match=r"00000006.npz is damaged or from another run.*shape"):
         curriculum_log.read(copy, np.float32(0))
 
 

@@ -201,7 +201,7 @@ def test_a_bad_number_stops_the_run_at_its_chunk(tmp_path, field, at, update, na
     with pytest.raises(training.RunStoppedError) as stopped:
         training.train(broken, tmp_path / "run")
     assert f"update {update}: {name} of seed 4 is not finite" in str(stopped.value)
-    assert "checkpoint of update 6 is kept" in str(stopped.value)
+    assert "Continue from the checkpoint of update 6 with: " in str(stopped.value)
     assert f"rlgen train --resume {tmp_path / 'run'}" in str(stopped.value)
     assert stopped.value.exit_code == 1
     assert checkpoint.updates(tmp_path / "run") == [3, 6]
@@ -328,7 +328,9 @@ def test_a_checkpoint_of_another_version_is_refused_as_such(tmp_path):
 
 def test_a_run_of_version_0_1_is_refused_by_its_version_and_its_rule_is_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"format": "rlgen-run-1", "spec": {}}))
-    with pytest.raises(ValueError, match=r"is a run of rlgen 0\.1, .* Use rlgen 0\.1 for it"):
+    with pytest.raises(
+        ValueError, match=r"was written by rlgen 0\.1, .* Use rlgen 0\.1 to read it"
+    ):
         folder.read(tmp_path)
     rule = tmp_path / "rules" / "seed-000.npz"
     rule.parent.mkdir()
@@ -358,7 +360,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, kind):
         patch.setattr(owner, name, full)
         with pytest.raises(training.RunStoppedError, match="o space left") as stopped:
             training.train(spec(), tmp_path / "run")
-    assert "checkpoint of update 6 is kept" in str(stopped.value)
+    assert "Continue from the checkpoint of update 6 with: " in str(stopped.value)
     assert [p.name for p in sorted((tmp_path / "run" / "checkpoints").iterdir())] == [
         "00000003",
         "00000006",

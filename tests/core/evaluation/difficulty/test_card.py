@@ -97,7 +97,7 @@ def test_pictures_are_of_a_slide_and_unlike(run):
 
 def test_a_card_is_replaced_only_on_request(run, capsys):
     assert main([*ARGS, "--out", str(run)]) == 2
-    assert "already holds a card; add --overwrite" in capsys.readouterr().err
+    assert "already has a card; add --overwrite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -235,5 +235,5 @@ def test_training_and_test_levels_share_none_and_tests_repeat_none():
     assert len(one.train.words) == 40 and len(set(one.test.words)) == 8
     assert set(one.train.words).isdisjoint(one.test.words)
     assert one.test.inputs.shape == (8, 1, 12) and one.train.best.shape == (40, 4, 3)
-    with pytest.raises(TooFewError, match="26 different ones to test on"):
+    with pytest.raises(TooFewError, match="26 different levels for testing"):
         draw(jax.random.key(0), sample, 4, 26)

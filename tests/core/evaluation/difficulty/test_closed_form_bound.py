@@ -92,7 +92,7 @@ def test_the_dimension_by_hand():
     """Points 0, 1, 3 on a line: k = 2 gives ln 3, ln 2, ln 1.5, with mean ln 9 / 3."""
     found = intrinsic_dimension(np.array([[0.0], [1.0], [3.0], [1.0]]), 2)
     assert found == pytest.approx(3 / math.log(9))
-    with pytest.raises(ValueError, match="3 different points are too few for 3 neighbours"):
+    with pytest.raises(ValueError, match="3 different points are too few; 3 neighbours need"):
         intrinsic_dimension(np.array([[0.0], [1.0], [3.0]]), 3)
 
 

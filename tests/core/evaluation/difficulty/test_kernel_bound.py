@@ -154,7 +154,7 @@ def test_one_input_with_two_answers_is_out_of_reach():
 
 def test_the_width_is_the_root_of_the_median_squared_distance():
     assert median_width(np.array([[0.0], [1.0], [3.0]])) == pytest.approx(2.0)
-    with pytest.raises(ValueError, match="half of the pairs of reference inputs"):
+    with pytest.raises(ValueError, match="median distance between reference inputs is 0"):
         median_width(np.zeros((4, 2)))
 
 

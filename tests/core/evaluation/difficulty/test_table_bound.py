@@ -38,7 +38,7 @@ def test_very_unlikely_luck_does_not_underflow():
 
 
 def test_impossible_tests_are_refused():
-    with pytest.raises(ValueError, match="of only 3 tests"):
+    with pytest.raises(ValueError, match="4 unseen tests, more than all 3 tests"):
         table_bits(np.full(4, 0.5), 3, 0.1)
     with pytest.raises(ValueError, match=r"must be in 0 \.\. 1"):
         table_bits(np.array([1.5]), 3, 0.1)

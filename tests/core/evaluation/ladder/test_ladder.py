@@ -183,7 +183,7 @@ def test_every_look_at_a_sealed_stream_is_counted(run, capsys):
     assert curve["look"] == 3
     assert (run / "eval/ladder/ladder.csv").is_file()
     code, _, err = rlgen(capsys, "ladder", run, *CLIMB)
-    assert code == 2 and "already holds ladder.json; add --overwrite" in err
+    assert code == 2 and "already has ladder.json; add --overwrite" in err
 
 
 @pytest.mark.thorough
@@ -204,7 +204,7 @@ def test_what_cannot_be_climbed_is_refused_unplayed(run, capsys, monkeypatch):
         ("--levels", "0"): "levels must be at least 1, got 0",
         ("--adapt-levels", "0"): "adapt-levels must be at least 1",
         ("--attempts", "0"): "attempts must be at least 1, got 0",
-        ("--env", "maze"): "give runs or --env, not both",
+        ("--env", "maze"): "give either runs or --env, not both",
         ("nowhere",): "nowhere",
     }
     for args, message in said.items():
@@ -221,4 +221,4 @@ def test_the_ladder_of_an_environment_needs_no_run(capsys):
     code, _, err = rlgen(capsys, "ladder", "--env", "chain", "--levels", "100")
     assert code == 2 and "chain gave 52 levels" in err
     code, _, err = rlgen(capsys, "ladder")
-    assert code == 2 and "name the folder of a run" in err
+    assert code == 2 and "give the folder of a run" in err

@@ -119,7 +119,7 @@ def test_the_horizon_is_seen_on_a_logarithmic_scale(lifetime, seen):
         ("--controls", "--controls requires --horizons"),
         (
             "--horizons 10 --suite minatar",
-            "needs a single suite, but 'minatar' has 4; choose one of",
+            "needs one suite, but 'minatar' has 4 suites; choose one of",
         ),
     ],
 )
@@ -132,7 +132,7 @@ def test_bad_input_is_refused(rule, tmp_path, capsys, options, sentence):
 def test_a_rule_without_a_clock_has_no_controls(tmp_path, capsys):
     command = "eval grid-lpg --suite gridworld/mazes --levels 1 --horizons 2 --controls"
     assert main([*command.split(), "--out", str(tmp_path / "out")]) == 2
-    assert "none of the rules has one" in capsys.readouterr().err
+    assert "no rule has a clock" in capsys.readouterr().err
 
 
 @pytest.mark.thorough
@@ -140,7 +140,7 @@ def test_results_are_not_overwritten(rule, tested, capsys):
     before = (tested / "horizons.md").read_bytes()
     command = f"eval {rule} --suite gridworld/mazes --horizons 2 --out {tested}"
     assert main(command.split()) == 2
-    assert "already holds results.json; add --overwrite" in capsys.readouterr().err
+    assert "already has results.json; add --overwrite" in capsys.readouterr().err
     assert (tested / "horizons.md").read_bytes() == before
 
 

@@ -180,7 +180,8 @@ def test_results_come_back_from_files_and_say_what_was_done(tested, tmp_path):
     curve = found["runs"][0]["meta"]["curve"][f"{FAMILY}/worth"]
     assert np.shape(curve) == (2, 6)
     said = (
-        "2 fresh agents learned by each of 2 rules, frozen, for 6 updates, each on 3 workers of 5"
+        "each of 2 rules trained 2 fresh agents for 6 updates, with 3 parallel environments per"
+        " agent and 5 steps of each per update"
     )
     assert said in sentence(tested)
 
@@ -214,7 +215,7 @@ def test_eval_trains_agents_by_a_runs_rules(run, capsys, tmp_path):
     assert main.main(args) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "Return relative to a2c" in printed
-    assert "3 of 6 levels, on which a2c has return <= 0, are left out of the ratios." in printed
+    assert "The ratios exclude 3 of 6 levels on which a2c has a mean return <= 0." in printed
     found = json.loads((out / "results.json").read_text())
     assert [one["run"] for one in found["runs"]] == ["tiny (untrained)", "tiny", "a2c"]
     assert [one["num_seeds"] for one in found["runs"]] == [2, 2, 2]

@@ -154,7 +154,7 @@ def test_training_is_shown_against_steps_updates_and_seconds(written):
 
 
 def test_a_curriculum_that_cannot_be_read_is_named(written):
-    assert "Not drawn: curriculum/log.npz is damaged &lt;&amp;&gt;" in written[1]
+    assert "could not be drawn: curriculum/log.npz is damaged &lt;&amp;&gt;" in written[1]
 
 
 def test_looks_are_told_with_the_score(tmp_path):
@@ -189,7 +189,7 @@ def test_worst_levels_are_those_of_the_lowest_mean_then_of_the_longest_optimum(t
     assert worst.level.score.value == pytest.approx(0.8)  # 8 of 10
     assert (worst.worst_seed, worst.optimal_steps) == (pytest.approx(0.6), 7)
     text = write_report(tmp_path, [e], bootstrap=QUICK).read_text()
-    cells = re.findall(r"<td>(.*?)</td>", text[text.index("its worst seed") :])
+    cells = re.findall(r"<td>(.*?)</td>", text[text.index("of the worst seed") :])
     assert cells[0] == "level-2 and 1 more"
     assert cells[1].startswith("80 %")
     assert cells[2:4] == ["60 %", "7"]
@@ -278,7 +278,7 @@ def test_the_table_says_when_an_interval_is_over_attempts_only():
 def test_the_table_of_a_large_suite_shows_the_hardest_and_says_so():
     printed = _printed([evaluation(levels=60)])
     assert sum(row.strip().startswith("level-") for row in printed.splitlines()) == 40
-    assert "The 40 hardest of 60 levels; results.csv has them all." in printed
+    assert "Only the 40 hardest of 60 levels are shown; results.csv lists all levels." in printed
 
 
 def test_names_cannot_steer_the_terminal():

@@ -280,9 +280,9 @@ def _damage(folder, kind):
         ("gone", "episodes.npz is missing, damaged"),
         ("cut", "episodes.npz is missing, damaged"),
         ("swapped", "episodes.npz is missing, damaged or from other runs"),
-        ("half", "not a results file that rlgen wrote, or is damaged"),
-        ("foreign", "not a results file that rlgen wrote"),
-        ("later", "format 'rlgen-results-9'; this version of rlgen reads 'rlgen-results-1'"),
+        ("half", "is damaged, or it was not written by rlgen"),
+        ("foreign", "or it was not written by rlgen"),
+        ("later", "format 'rlgen-results-9'; this version of rlgen reads only 'rlgen-results-1'"),
     ],
 )
 def test_damaged_and_foreign_results_are_refused_by_name(tmp_path, kind, message):

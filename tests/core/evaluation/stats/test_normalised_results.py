@@ -65,10 +65,10 @@ def test_classes_and_standing_are_in_the_json(tmp_path):
             lambda x: x.__setitem__((1, 2, 0), np.nan),
             "run 'agent': .* is missing for 'seed 1 on Walled'",
         ),
-        (lambda x: x[:2], "has 2 seeds, 3 levels and 8 attempts, where results.json has 3 seeds"),
+        (lambda x: x[:2], "has 2 seeds, 3 levels and 8 attempts, but results.json has 3 seeds"),
         (
             lambda x: x[:, 1:],
-            "has 3 seeds, 2 levels and 8 attempts, where results.json has 3 seeds",
+            "has 3 seeds, 2 levels and 8 attempts, but results.json has 3 seeds",
         ),
     ],
 )

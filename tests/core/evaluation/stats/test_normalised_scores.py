@@ -185,7 +185,7 @@ def test_the_section_tells_classes_percentiles_and_worst_levels_escaped(runs, wo
     assert "&lt;b&gt;" in told and "plr <b>" not in told
     assert "on the worst levels (CVaR)" in told
     assert "6 of 12" in told
-    assert "Not played again: &#39;accel&#39;." in told
+    assert "These runs were not played again: &#39;accel&#39;." in told
     assert told.count("<picture>") == 2
 
 
@@ -234,13 +234,13 @@ def test_seeds_that_never_solved_a_level_are_named_where_its_steps_are_told():
     told = printed(
         lambda console: print_table(analyse([replace(e, success=success)], FEW), console)
     )
-    assert "seeds that solved none are excluded: 'l3 (seed 1)'" in " ".join(told.split())
+    assert "without seeds that solved none: 'l3 (seed 1)'" in " ".join(told.split())
 
 
 def test_levels_without_an_optimum_are_named_where_they_decide_the_score():
     e = evaluation(np.ones((2, 3)), optimum=[1, np.nan, 1])
     told = printed(lambda console: print_table(analyse([e], FEW), console))
-    assert "Scored by return: the optimum is unknown: 'l1'." in told
+    assert "The score is the return, because the optimum is unknown: 'l1'." in told
 
 
 def test_where_nothing_can_be_normalised_it_is_said_what_to_add():
