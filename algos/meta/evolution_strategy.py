@@ -139,9 +139,7 @@ class MetaES(Student):
         return self.strategy.mean(state.strategy, self._like())
 
     def policy(self, states: ESState) -> tuple[Learner, PyTree]:
-        """Raise an error, because a rule has no policy.
-
-        A rule is evaluated by training new agents with it.
+        """Raise an error: a rule has no policy; it is evaluated by training new agents with it.
 
         Raises:
             ValueError: Always.

@@ -81,17 +81,15 @@ class InnerLoopOutput(NamedTuple):
 class MetaGradient(Student):
     """Student that meta-trains an update rule by meta-gradients.
 
-    Gradients flow through the outputs of the rule. Gradients do not flow through the sampling of
-    data or through the agents' critics. The critics are the baselines of the meta-loss and are
-    trained separately.
-
     The rule outputs a target π̂ for an agent's policy π and a target ŷ for the agent's prediction y.
+    Gradients flow through these outputs. They do not flow through the sampling of data or through
+    the agents' critics, which are the baselines of the meta-loss and are trained separately.
 
     Attributes:
         agent: Agent that the rule updates.
         rule: Sizes of the rule.
-        antagonist: Hand-designed learner whose agents are trained on new levels in addition to the
-            rule's agents, to compute algorithmic regret; `()` disables antagonists.
+        antagonist: Hand-designed learner that is trained alongside each agent on new levels, to
+            compute algorithmic regret; `()` disables antagonists.
         num_inner_updates: Number K of agent updates per meta-step.
         rollout_steps: Number T of env steps of each worker in one agent update.
         num_workers: Number W of environments of each agent; all have the agent's level.
@@ -113,8 +111,7 @@ class MetaGradient(Student):
         agents_per_chunk: Number of agents whose meta-gradient is computed at once; 0 means all.
         eval_episodes: Number of episodes that evaluate a final policy if its return cannot be
             computed exactly.
-        block: Number of agents or antagonists that are initialised, evaluated or (antagonists
-            only) updated at once.
+        block: Number of agents initialised or evaluated, or of antagonists updated, at once.
 
     Raises:
         ValueError: If a field is out of range, or the rule and the agent do not fit each other.
@@ -187,9 +184,7 @@ class MetaGradient(Student):
         return MetaState(params, self._optimizer().init(params), population, jnp.int32(0))
 
     def policy(self, states: MetaState) -> tuple[Learner, PyTree]:
-        """Raise an error, because a rule has no policy.
-
-        A rule is evaluated by training new agents with it.
+        """Raise an error: a rule has no policy; it is evaluated by training new agents with it.
 
         Raises:
             ValueError: Always.
@@ -239,15 +234,13 @@ class MetaGradient(Student):
         rule, opt_state, metrics = self._improve(state, loss, gradient)
         # An index of -1 marks a new level, for which no antagonist's return is known yet.
         unseen = slots.buffer_index[:, 0] < 0
-        # Antagonists are trained before ages advance, so that they have as many updates left as the
-        # agents had.
+        # This uses the ages before the meta-step: antagonists have as many updates left as agents.
         population = train_antagonists(self, key_follow, population, task, unseen)
         age = population.age + self.num_inner_updates
         population = population._replace(
             agents=inner_output.agents, running=inner_output.running, age=age
         )
-        # Divergence is tested first, because it ends an agent's lifetime. A diverged agent is not
-        # evaluated.
+        # Divergence is tested before `done`, because it ends an agent's lifetime.
         population, diverged = reset_diverged(population)
         done = (age >= task.lifetime) | diverged
         lifetimes, steps = evaluate_finished(
@@ -291,8 +284,7 @@ class MetaGradient(Student):
         good = jnp.isfinite(norm) & jnp.isfinite(loss)
         updates, opt_state = self._optimizer().update(gradient, state.opt_state, state.rule)
         rule = optax.apply_updates(state.rule, updates)
-        # In that case Adam's moments are not updated either, because a NaN would stay in them for
-        # the rest of the run.
+        # Adam's moments are kept too, because a NaN would stay in them for the rest of the run.
         rule, opt_state = tree_where(good, (rule, opt_state), (state.rule, state.opt_state))
         metrics = {
             "meta_loss": jnp.where(good, loss, jnp.nan),
@@ -305,8 +297,7 @@ class MetaGradient(Student):
         self, rule: PyTree, batch: Batch
     ) -> tuple[Float[Array, ""], PyTree, InnerLoopOutput]:
         """Compute the meta-loss and its gradient, for all agents at once or chunk by chunk."""
-        # The loss is a mean over agents, with the `vmap` inside. Each of the rule's weights then
-        # has a single gradient and not one gradient per agent.
+        # The `vmap` over agents is inside the loss, so each weight of the rule has one gradient.
         value_and_grad = jax.value_and_grad(self._meta_loss, has_aux=True)
         num_agents = batch.left.size
         size = self.agents_per_chunk or num_agents
@@ -335,13 +326,11 @@ class MetaGradient(Student):
         def update(carry: tuple, k: Array) -> tuple[tuple, tuple]:
             agents, running = carry
             keys = jax.vmap(lambda key: jax.random.fold_in(key, k))(batch.key)
-            # The data is treated as a constant: there is no score-function term for the influence
-            # of θ_k on the sampling of the data.
+            # Data is a constant: there is no score-function term for θ_k's influence on sampling.
             frozen = jax.lax.stop_gradient(agents)
             played, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
             learned, cost, told = learn(rule, agents, played)
-            # If a lifetime ends within the K updates, later updates change neither the agent nor
-            # its cost.
+            # After the end of a lifetime, updates change neither the agent nor its cost.
             active = k < batch.left
             agents = tree_where(active, learned, agents)
             return (agents, running), (jnp.where(active, cost, 0.0), told)
@@ -355,7 +344,7 @@ class MetaGradient(Student):
         frozen = jax.lax.stop_gradient(agents)
         last, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
         num_active = jnp.clip(batch.left, 1, steps.size)  # at least 1, as a divisor
-        # The loss uses `agents` and not `frozen`, because θ_K depends on the rule.
+        # The loss uses `agents` and not `frozen`: it is differentiated through θ_K.
         loss = jax.vmap(self._policy_loss)(agents, last) + costs.sum(0) / num_active
         # The advantages of the policy loss use values recorded before this critic step.
         taught, critic_loss = jax.vmap(self._learn_critic)(frozen, last)
@@ -371,8 +360,7 @@ class MetaGradient(Student):
         self, rule: PyTree, agents: AgentState, played: Rollout
     ) -> tuple[AgentState, Float[Array, " n"], tuple]:
         """Update n agents by the rule; also return the regularisers' costs and metrics, [n]."""
-        # With gradients through `asked`, the meta-gradient includes the path from θ_k over the
-        # rule's inputs to the targets of update k. The code released with GROOVE omits this path.
+        # `asked` makes the targets of update k depend on θ_k; GROOVE's code omits this path.
         asked = agents if self.meta_grad_through_inputs else jax.lax.stop_gradient(agents)
         inputs = jax.vmap(self.inner_agent.inputs)(asked, played)
         targets = self._apply_update_rule(rule, inputs)
@@ -397,8 +385,8 @@ class MetaGradient(Student):
         """Compute the rule's targets for n agents, [n, T, W], in one pass over all workers."""
         num_agents, num_workers = inputs.reward.shape[0], inputs.reward.shape[2]
 
-        # [n, T, W] -> [T, n W] and back. The rule treats workers independently, so all agents can
-        # be one batch. The gradient of each weight of the rule is then a single matrix product.
+        # [n, T, W] -> [T, n W] and back. As the rule treats workers independently, all agents can
+        # be one batch, and the gradient of each of the rule's weights is one matrix product.
         def flat(x: Array) -> Array:
             x = x.swapaxes(0, 1)
             return x.reshape(x.shape[0], num_agents * num_workers, *x.shape[3:])
@@ -416,8 +404,7 @@ class MetaGradient(Student):
         """Return the policy-gradient loss of one agent on its last rollout [T, W]."""
         advantage = self.inner_agent.advantage(last)
         if self.normalize_advantage:
-            # Normalised over the W T steps of this agent alone, because the scale of returns
-            # differs between levels.
+            # Normalised per agent, over W T steps: the scale of returns depends on the level.
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), last.obs)
         log_policy = self.inner_agent.log_policy(state, obs)
@@ -486,8 +473,7 @@ def _init_agent(student: MetaGradient, key: Key, task: Task, age: Int[Array, ""]
     """
     key_agent, key_begin, key_rival, key_theirs = jax.random.split(key, 4)
     copies = _for_workers(student, task.level)
-    # An agent that starts at an age above 0 is untrained, but the rule's input n/N is that of an
-    # agent with `age` updates.
+    # An agent that starts at an age above 0 is untrained, but n/N is as after `age` updates.
     agent = student.inner_agent.init(key_agent, task.lifetime)._replace(num_updates=age)
     running = reset_slots(key_begin, student.env, student.inner_agent, copies)
     if isinstance(student.antagonist, tuple):
@@ -641,8 +627,7 @@ def flatten_workers(last: Rollout) -> Rollout:
         first=last.first | at_start,
         truncated=last.truncated | (at_end & ~last.terminated),
     )
-    # [N, T, W] -> [W, T, N] -> [1, W T, N]; scores expect a first axis for the members of a
-    # population, which has size 1 here.
+    # [N, T, W] -> [W, T, N] -> [1, W T, N]; the first axis is the population axis of scores.
     return jax.tree.map(lambda x: x.transpose(2, 1, 0).reshape(1, -1, x.shape[0]), last)
 
 
@@ -680,9 +665,8 @@ def _inner_loop_metrics(
 def _lifetime_metrics(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> Metrics:
     """Return the number of completed lifetimes and their mean results, which are NaN without any.
 
-    Incomplete lifetimes are counted separately and excluded from the means. A lifetime is
-    incomplete if the agent diverged or if it started in the middle of a lifetime, as some agents do
-    at the start of a run.
+    Lifetimes are incomplete if the agent diverged or, at the start of a run, if the agent started
+    at an age above 0. Incomplete lifetimes are counted separately and excluded from the means.
     """
     ended = done & lifetimes.complete
 
