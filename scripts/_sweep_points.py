@@ -1,4 +1,4 @@
-"""Points of a sweep: option values, checked by building the run that each would train."""
+"""Points of a sweep: combinations of option values, checked by building the run of each point."""
 
 import functools
 import itertools
@@ -16,15 +16,23 @@ from rlgen.runs.spec import RunSpec, build, with_names
 Values = dict[str, str]  # options of `rlgen train`, and `recipe`, as text
 
 OPTIONS = {leaf.path: leaf.kind for leaf in config.leaves(RunSpec(recipe=""))}
-NAMES = ("recipe", "env", "preset", "learner", "score", "bonus", "rule")  # determine the fields
-LONGEST = 80  # characters of a folder's name
+NAMES = (
+    "recipe",
+    "env",
+    "preset",
+    "learner",
+    "score",
+    "bonus",
+    "rule",
+)  # decide which fields exist
+LONGEST = 80  # largest number of characters in the name of a point's folder
 
 
 class Point(NamedTuple):
     """One configuration of a sweep; its seeds are trained in parallel."""
 
-    name: str  # of its run folder
-    values: Values  # options that vary over the sweep
+    name: str  # name of the point's run folder
+    values: Values  # values of the options that vary over the sweep
     spec: RunSpec
     env: Any
     curriculum: Any
@@ -32,7 +40,7 @@ class Point(NamedTuple):
 
 
 def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Parse the values of each option: `name=1,2`, or separated by `;` if values contain commas.
+    """Parse texts such as `name=1,2`; if a text contains `;`, its values are separated by `;`.
 
     Raises:
         ValueError: If a text has another form or no value, or an option or a value is repeated.
@@ -58,7 +66,7 @@ def read_list(path: Path | str) -> list[Values]:
     """Read points from a JSON file: a list such as `[{"sampler.priority.temperature": 0.1}, ...]`.
 
     Raises:
-        ValueError: If the file does not exist or has another form; the message names the entry.
+        ValueError: If the file does not exist, or if its content is not such a list.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -78,15 +86,15 @@ def read_list(path: Path | str) -> list[Values]:
 def expand(
     common: Mapping[str, str], grid: Mapping[str, Sequence[str]], listed: Sequence[Values]
 ) -> list[Values]:
-    """Return the varied options of each point: the product of the list and the grid.
+    """Return the varied options of each point; every entry of the list is combined with the grid.
 
     Raises:
-        ValueError: If nothing varies, or an option is given in two places.
+        ValueError: If no option varies, or if an option is given in two places.
     """
     if not grid and not listed:
         raise ValueError(
-            "nothing to sweep over: give --grid NAME=VALUE,VALUE or --list FILE.json "
-            "(use `rlgen train` for a single configuration)"
+            "no option varies; give --grid NAME=VALUE,VALUE or --list FILE.json, or use "
+            "`rlgen train` for a single configuration"
         )
     in_list = {name for values in listed for name in values}
     places = {"the options": set(common), "--grid": set(grid), "--list": in_list}
@@ -99,10 +107,10 @@ def expand(
 
 
 def make_points(common: Mapping[str, str], varied: Sequence[Values]) -> list[Point]:
-    """Build the configuration of every point, without training or compiling.
+    """Build the configuration of every point; nothing is trained or compiled.
 
     Raises:
-        ValueError: If an option is unknown, a value is invalid, or two points are identical; the
+        ValueError: If an option is unknown, a value is invalid, or two points are identical. The
             message names the point.
     """
     points: list[Point] = []
@@ -122,7 +130,7 @@ def make_points(common: Mapping[str, str], varied: Sequence[Values]) -> list[Poi
         if point.fingerprint in first:
             raise ValueError(
                 f"the points {first[point.fingerprint].name} and {point.name} are the same run; "
-                "leave one of them out"
+                "remove one of them"
             )
         first[point.fingerprint] = point
     return points
@@ -132,10 +140,10 @@ def spec_of(values: Mapping[str, str]) -> RunSpec:
     """Return the run specification that `rlgen train` would build from the same options.
 
     Args:
-        values: `recipe` and options of `rlgen train`, without leading dashes.
+        values: `recipe` and options of `rlgen train`; leading dashes are optional.
 
     Raises:
-        ValueError: If there is no recipe, an option is unknown, or a value has another type.
+        ValueError: If there is no recipe, an option is unknown, or a value has the wrong type.
     """
     given = {_plain(name): value for name, value in values.items()}
     if not given.get("recipe"):
@@ -152,18 +160,18 @@ def spec_of(values: Mapping[str, str]) -> RunSpec:
             )
         leaf = known[name]
         value = config.convert(leaf.kind, given[name], name)
-        if value != leaf.value:  # like `rlgen train`, which records only changed values
+        if value != leaf.value:  # `rlgen train` also records only values that differ from defaults
             (env_fields if name.startswith("env.") else overrides)[leaf.path] = value
     return with_names(replace(RunSpec(**own), env_fields=env_fields, overrides=overrides))
 
 
 def describe(values: Mapping[str, str]) -> str:
-    """Describe values in short: each option by the shortest unambiguous end of its path."""
+    """Describe values in one line, with the short names of the options."""
     return ", ".join(f"{end} {values[name]}" for name, end in short_names(values).items())
 
 
 def short_names(names: Mapping[str, Any]) -> dict[str, str]:
-    """Return the shortest end of each dotted path that no other path shares, by path."""
+    """Return for each dotted path its shortest end that is not the end of another path."""
     short = {}
     for name in names:
         parts = name.split(".")
@@ -178,7 +186,7 @@ def short_names(names: Mapping[str, Any]) -> dict[str, str]:
 def _fields(
     names: tuple[tuple[str, Any], ...],
 ) -> tuple[dict[str, config.Leaf], dict[str, config.Leaf]]:
-    """Return the hyperparameters of environment and curriculum, with the preset, by path."""
+    """Return the fields of environment and curriculum, by path, with the values of the preset."""
     env, curriculum = build(with_names(RunSpec(**dict(names))))
     of_run = [x for x in config.leaves(curriculum) if not x.path.endswith(".learner.num_updates")]
     return {x.path: x for x in config.leaves(env)}, {x.path: x for x in of_run}

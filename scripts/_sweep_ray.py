@@ -1,4 +1,4 @@
-"""Run the points of a sweep as `ray` tasks, several at a time, locally or on a cluster."""
+"""Run the points of a sweep in parallel with the package `ray`, on one machine or on a cluster."""
 
 import math
 import os
@@ -13,37 +13,37 @@ from _sweep_run import FAILED, Job, Row
 class Machines(NamedTuple):
     """Resources for running points."""
 
-    workers: int  # points at a time
-    cores: int  # per point
-    gpus: float  # per point
-    address: str  # of a cluster; "" starts one on this machine
+    workers: int  # number of points that run at the same time
+    cores: int  # CPU cores per point
+    gpus: float  # GPUs per point
+    address: str  # address of a cluster; "" starts ray on this machine
 
 
 def import_ray() -> Any:
-    """Import and return the package.
+    """Import and return the package `ray`.
 
     Raises:
-        ValueError: If it is not installed.
+        ValueError: If the package is not installed.
     """
     try:
         import ray
     except ImportError as error:
         raise ValueError(
-            '--ray needs the package ray: pip install "rlgen[ray]"; without --ray the points are '
-            "trained in this process, one after another"
+            '--ray needs the package ray; install it with pip install "rlgen[ray]", or leave out '
+            "--ray to train the points one after another"
         ) from error
     return ray
 
 
 @contextmanager
 def started(machines: Machines) -> Iterator[Any]:
-    """Start or connect to ray, and shut it down at the end.
+    """Start ray or connect to a cluster, and shut ray down at the end.
 
-    Enter this context before JAX is initialised: a process that starts others should have no
-    threads.
+    Enter this context before JAX is initialised, because JAX starts threads, and a process that
+    starts other processes should have no threads.
 
     Raises:
-        ValueError: If ray is not installed, or no cluster answers at the address.
+        ValueError: If ray is not installed, or if no cluster answers at the address.
     """
     ray = import_ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -58,7 +58,8 @@ def started(machines: Machines) -> Iterator[Any]:
         ray.init(**where, log_to_driver=False, logging_level="error")
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(f"ray cannot be started or reached: {error}") from error
-    ray.cloudpickle.register_pickle_by_value(work)  # the workers need rlgen, but not this folder
+    # The worker processes need an installed rlgen, but not the scripts in this folder.
+    ray.cloudpickle.register_pickle_by_value(work)
     try:
         yield ray
     finally:
@@ -80,9 +81,9 @@ def run_all(ray: Any, jobs: Sequence[Job], machines: Machines) -> Iterator[tuple
 
 
 def _row(ray: Any, ended: Any) -> Row:
-    """Return the row of a finished task; if its worker died, the point has failed."""
+    """Return the row of a finished task; if its worker process died, the row reports a failure."""
     try:
         return ray.get(ended)
     except ray.exceptions.RayError as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return {"state": FAILED, "error": f"its worker died: {said}", "exit_code": 1}
+        return {"state": FAILED, "error": f"the worker process died: {said}", "exit_code": 1}

@@ -1,7 +1,6 @@
 """One point of a sweep: train or resume it, evaluate it, and summarise it in one row.
 
-This module imports nothing from its folder, so that it can be pickled by value and sent to another
-machine.
+This module imports no other script, so that it can be pickled by value and sent to another machine.
 """
 
 import traceback
@@ -25,27 +24,28 @@ from rlgen.runs.spec import RunSpec
 Row = dict[str, Any]  # plain JSON values
 
 VALIDATION = "validation"
-"""In place of a suite's name: new levels of the training distribution, for model selection."""
+"""Used in place of a suite's name for new levels of the training distribution, to select models."""
 DONE, FAILED, CUT, WAITING = "done", "failed", "cut", "waiting"
-TAIL = 0.1  # fraction of the updates, at the end, over which the training solve rate is averaged
+TAIL = 0.1  # fraction of the updates, the last ones, over which the solve rate is averaged
 
 
 class Job(NamedTuple):
     """Training and evaluation of one point."""
 
     spec: RunSpec
-    path: Path  # its run folder
-    suite: str  # its name, `VALIDATION`, or "" for no evaluation
-    num_levels: int  # of `VALIDATION`
-    attempts: int
-    seed: int  # of the evaluation
+    path: Path  # run folder of the point
+    suite: str  # name of a suite, `VALIDATION`, or "" for no evaluation
+    num_levels: int  # number of levels if the suite is `VALIDATION`
+    attempts: int  # episodes per level and seed
+    seed: int  # random seed of the evaluation
 
 
 def run_point(job: Job, reporter: Reporter) -> Row:
-    """Train and evaluate a point as far as needed; errors are recorded in the row.
+    """Train and evaluate a point, unless results exist already; record errors in the row.
 
     Raises:
-        KeyboardInterrupt: If the user interrupts again before the running chunk has ended.
+        KeyboardInterrupt: If the user interrupts a second time before the current chunk of updates
+            has ended.
     """
     try:
         if not is_trained(job.path):
@@ -54,20 +54,20 @@ def run_point(job: Job, reporter: Reporter) -> Row:
     except training.RunStoppedError as stopped:
         state = FAILED if stopped.exit_code == 1 else CUT
         return {"state": state, "error": str(stopped), "exit_code": stopped.exit_code}
-    except Exception as error:  # a point that fails must not stop the others
+    except Exception as error:  # a failed point must not stop the other points
         return {"state": FAILED, "error": _told(job.path, error), "exit_code": 1}
 
 
 def run_quietly(job: Job) -> Row:
-    """Like `run_point`, without progress output; for remote workers."""
+    """Do the work of `run_point` without progress output, in a remote worker process."""
     return run_point(job, Silent())
 
 
 def find_suite(env: Any, name: str, num_levels: int) -> Suite:
-    """Return a suite by name, or the stream `validation` of an environment.
+    """Return a suite by name, or validation levels of an environment.
 
     Raises:
-        ValueError: If the suite is unknown, or the family has too few levels.
+        ValueError: If the suite is unknown, or if the environment has too few levels.
     """
     if name != VALIDATION:
         return load_suite(env, name)
@@ -84,7 +84,7 @@ def is_trained(path: Path) -> bool:
 
 
 def measure(job: Job) -> Row:
-    """Return costs, training solve rate and score; the suite is played unless results exist."""
+    """Return costs, training solve rate and, if the job has a suite, the score on the suite."""
     lines = read_metrics(job.path / "metrics.jsonl")
     last = lines[-1]
     row = {
@@ -96,9 +96,10 @@ def measure(job: Job) -> Row:
 
 
 def train_solve_rate(lines: list[dict]) -> float | None:
-    """Mean solve rate over seeds and over the last tenth of the updates.
+    """Return the mean solve rate over seeds and over the last tenth of the updates.
 
-    Updates in which no episode ended are left out. None if a seed has no value.
+    Updates in which no episode ended are excluded. If this leaves no update for some seed, the
+    result is None.
     """
     tail = lines[-max(round(TAIL * len(lines)), 1) :]
     every = [line["solve_rate"] for line in tail if "solve_rate" in line]
@@ -111,15 +112,15 @@ def train_solve_rate(lines: list[dict]) -> float | None:
 def _train(job: Job, reporter: Reporter) -> None:
     options = training.Options(reporter, callbacks=(GapTracking(),))
     if folder.is_run(job.path):
-        # Imports recorded by the run are safe: the caller has checked its record against this
-        # point, which the user specified.
+        # The imports recorded by the run are safe, because the caller has checked that the record
+        # equals this point, which the user specified.
         training.resume(job.path, allow_imports=True, options=options)
     else:
         training.train(job.spec, job.path, options)
 
 
 def _evaluate(job: Job) -> Evaluation:
-    """Return the saved evaluation with these settings, or play the suite and save the results."""
+    """Return the saved evaluation of this job, or, if none exists, play the suite and save it."""
     opened = load_runs.open_run(job.path, allow_imports=True)
     suite = find_suite(opened.env, job.suite, job.num_levels)
     saved, _ = saved_results.find_saved(opened, suite, job.attempts, job.seed)
@@ -156,7 +157,7 @@ def _number(value: Any) -> float | None:
 
 
 def _told(path: Path, error: Exception) -> str:
-    """Return an error in one line; unexpected ones write a traceback next to the run folder."""
+    """Describe an error in one line; if it is unexpected, also write its traceback to a file."""
     if isinstance(error, ValueError):
         return str(error)
     place = path.with_name(f"{path.name}.error.txt")

@@ -1,4 +1,4 @@
-"""Results of a sweep as one table, in CSV, Markdown, JSON and in the terminal."""
+"""Results of a sweep as one table: CSV, Markdown and JSON files, and a table in the terminal."""
 
 import csv
 import io
@@ -27,7 +27,10 @@ NUMBERS = (
 
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
-    """Sort rows by score, or by training solve rate without a suite; rows without one come last."""
+    """Sort rows, best first, by score or, if no row has a score, by training solve rate.
+
+    Rows of points without this value are placed last.
+    """
     by_score = any(row.get("iqm") is not None for row in rows)
     key = "iqm" if by_score else "train_solve_rate"
     known = [row for row in rows if row["state"] == DONE and row.get(key) is not None]
@@ -36,7 +39,7 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 
 
 def write(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
-    """Write `sweep.csv`, `sweep.md` and `sweep.json`, best first, each atomically.
+    """Write `sweep.csv`, `sweep.md` and `sweep.json` atomically, with the best point first.
 
     Args:
         out: Folder of the sweep.
@@ -53,7 +56,7 @@ def write(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
 
 
 def read(out: Path) -> dict[str, Any] | None:
-    """Read the table that `write` wrote; None if the folder has no sweep.
+    """Read the table that `write` wrote, or return None if the folder contains no sweep.
 
     Raises:
         ValueError: If the file is damaged or has another format.
@@ -71,8 +74,8 @@ def read(out: Path) -> dict[str, Any] | None:
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is damaged or not in the format {FORMAT}, and was not changed: choose another "
-            "--out, or remove the file (the runs in the folder are kept and resumed)"
+            f"{path} is damaged or not in the format {FORMAT}, and was not changed; choose another "
+            "--out, or remove the file (the runs in the folder are then kept and resumed)"
         ) from error
     return content
 
@@ -80,7 +83,7 @@ def read(out: Path) -> dict[str, Any] | None:
 def show_table(
     out: Path, rows: Sequence[Row], facts: Mapping[str, Any], console: Console | None = None
 ) -> None:
-    """Print the table, readable at 80 columns, with notes on how to interpret it."""
+    """Print the table, for terminals of at least 80 columns, with notes on how to interpret it."""
     console = console or Console()
     ordered = ranked(rows)
     title = Text(str(out), style="bold")
@@ -108,7 +111,7 @@ def _notes(ordered: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
     if scored:
         notes.append(f"Interval: {scored[0]['interval']}.")
     if any(row.get("train_solve_rate") is not None for row in ordered):
-        notes.append("Training: solve rate of the last tenth of the updates, mean over seeds.")
+        notes.append("Training: mean solve rate over seeds and the last tenth of the updates.")
     left = [row for row in ordered if row["state"] in (CUT, WAITING)]
     if left:
         notes.append(
@@ -133,12 +136,13 @@ def _warning(facts: Mapping[str, Any], num_scored: int) -> str:
     if facts["split"] in ("train", "validation"):
         return (
             f"Levels of the split {facts['split']} are meant for model selection. The best of "
-            f"{num_scored} scores is biased upwards: report the chosen point's score on others."
+            f"{num_scored} scores is biased upwards: report the chosen point's score on other "
+            "levels."
         )
     return (
-        f"Choosing by {suite} uses a test suite for selection. This is counted in every point's "
-        f"folder, and the best of {num_scored} scores is biased upwards. Report the chosen point's "
-        "score on a suite that was not used for selection."
+        f"{suite} is a test suite, and this sweep uses it for model selection. Every point's "
+        f"folder records this use. The best of {num_scored} scores is biased upwards. Report the "
+        "chosen point's score on a suite that was not used for selection."
     )
 
 
@@ -175,7 +179,7 @@ def _score(row: Row) -> str:
 
 
 def _options(rows: Sequence[Row]) -> dict[str, str]:
-    """Return the short name of every option that varies, by option."""
+    """Return the short names of all options that vary, by full name."""
     return short_names({name: "" for row in rows for name in row["values"]})
 
 

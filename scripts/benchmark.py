@@ -1,8 +1,9 @@
 """Speed of stepping and training on this machine: `make benchmark`, or single cases by name.
 
-Every case runs in its own process, so that peak memory and compile times are its own. Rates are
-given per CPU-second, which other processes on a shared machine affect less than wall time, and per
-second of wall time. Compare only cases that were measured in the same call.
+Every case runs in its own process, so that other cases do not affect its peak memory or its compile
+time. Rates are given per CPU-second and per second of wall time. On a shared machine, other
+processes affect CPU time less than wall time. Compare only cases that were measured in the same
+call.
 """
 
 import argparse
@@ -21,7 +22,7 @@ NONE: Any = MappingProxyType({})
 
 
 def stepping(observation: Literal["packed", "image"]) -> dict[str, float]:
-    """Step 1,024 mazes with a uniform random policy."""
+    """Measure 1,024 mazes stepped by a uniform random policy."""
     from benchmark_maze import measure_stepping
 
     result = measure_stepping(observation)
@@ -37,7 +38,7 @@ def training(
     devices: int = 1,
     change: Callable[[Any], Any] = lambda curriculum: curriculum,
 ) -> dict[str, float]:
-    """Time chunks of updates of a recipe after a first chunk; compilation is timed separately."""
+    """Measure chunks of updates of a recipe, except the first chunk; compilation is separate."""
     import jax
 
     if devices > 1:
@@ -75,7 +76,7 @@ def training(
 
 
 def buffer_insertion() -> dict[str, float]:
-    """Insert 32 mazes into a full buffer of 4,000 levels, as one batch and one by one."""
+    """Measure the insertion of 32 mazes into a full buffer of 4,000, as a batch and one by one."""
     import jax
     import jax.numpy as jnp
 
@@ -122,7 +123,7 @@ def learned_rules(what: str, *args: Any) -> dict[str, float]:
 
 
 def bonuses(what: str, env: str) -> dict[str, float]:
-    """Call a function of `benchmark_bonuses` by name: costs of bonuses and of their tasks."""
+    """Call a function of `benchmark_bonuses` by name."""
     import benchmark_bonuses
 
     return getattr(benchmark_bonuses, f"measure_{what}")(env)
@@ -136,14 +137,14 @@ def dred(what: str, *args: Any) -> dict[str, float]:
 
 
 def evaluation(suite: str, seeds: int, attempts: int) -> dict[str, float]:
-    """Time the zero-shot evaluation of untrained agents on a suite of mazes."""
+    """Measure the zero-shot evaluation of untrained agents on a suite of mazes."""
     from benchmark_evaluation import measure_evaluation
 
     return measure_evaluation(suite, seeds, attempts)
 
 
 def _published_teacher(curriculum: Any) -> Any:
-    """Give PAIRED a teacher of JaxUED's size: 128 convolution filters, flattened, into an LSTM."""
+    """Give PAIRED a teacher of the size in JaxUED: 128 convolution filters and an LSTM of 256."""
     from rlgen.nn.actor_critic import ActorCritic
 
     network = ActorCritic(core="lstm", hidden_size=256, conv_features=128, vector_features=10)
@@ -215,11 +216,15 @@ CASES: dict[str, Callable[[], dict[str, float]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure the named cases, or all, and print a table in Markdown."""
+    """Measure the named cases, by default all cases, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", nargs="*", help=f"any of: {'; '.join(CASES)} (default: all)")
     parser.add_argument(
-        "--json", action="store_true", help="measure one case in this process and print JSON"
+        "case", nargs="*", help=f"cases to measure: {'; '.join(CASES)} (default: all)"
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="measure only the first named case, in this process, and print JSON",
     )
     options = parser.parse_args(arguments)
     names = options.case or list(CASES)

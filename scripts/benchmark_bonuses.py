@@ -1,7 +1,7 @@
-"""Cost of exploration bonuses compared with PPO without one, and of stepping exploration tasks.
+"""Cost of PPO with exploration bonuses compared with plain PPO, and speed of exploration tasks.
 
-The networks of the bonuses and of PPO have equal widths. All updates are measured alternately in
-one process, so that other load on the machine affects them equally.
+The networks of the bonuses and of PPO have equal widths. The updates with and without bonuses are
+measured alternately in one process, so that other load on the machine affects all of them equally.
 """
 
 import resource
@@ -22,7 +22,7 @@ BONUSES = ("counts", "episodic", "rnd", "noveld", "icm", "ride", "e3b", "e3b*rnd
 
 
 def measure_overheads(env_name: str, repeats: int = 7) -> dict[str, float]:
-    """Measure updates with each bonus, in per cent above one without, and bonus states in MiB."""
+    """Measure the additional cost of an update with each bonus, in %, and bonus states in MiB."""
     env = registry.make_env(env_name)
     curricula = {"none": _method(env, ()), **{b: _method(env, _shaped(b, env)) for b in BONUSES}}
     programs = {name: _compiled(curriculum) for name, curriculum in curricula.items()}
@@ -44,7 +44,7 @@ def measure_overheads(env_name: str, repeats: int = 7) -> dict[str, float]:
 
 
 def measure_stepping(env_name: str, num_envs: int = 1024, repeats: int = 5) -> dict[str, float]:
-    """Step many environments with a random policy, resets included; best of several repeats."""
+    """Measure environments stepped by a random policy, including resets; best of `repeats`."""
     env = registry.make_env(env_name)
     keys = jax.random.split(jax.random.key(0), num_envs)
     level = jax.jit(jax.vmap(env.sample_level))(keys)
@@ -90,7 +90,7 @@ def _shaped(name: str, env: Any) -> Shaped:
 
 
 def _method(env: Any, bonus: Any) -> Curriculum:
-    """Return a curriculum of random levels with PPO at its defaults: five epochs, 256 units."""
+    """Return a curriculum of random levels with the default PPO: five epochs and 256 units."""
     learner = registry.load("learners", "ppo").build(env)
     student = OnPolicy(env, learner, num_steps=NUM_STEPS, bonus=bonus)
     sampler = registry.load("samplers", "random").build(env)
@@ -99,7 +99,7 @@ def _method(env: Any, bonus: Any) -> Curriculum:
 
 
 def _compiled(curriculum: Curriculum) -> Callable[[], Any]:
-    """Return an update of the student alone, on fixed levels; it has already been called once."""
+    """Return a compiled update of the student on fixed levels; it has been called once already."""
     state = jax.jit(curriculum.init)(jax.random.key(0))
     key = jax.random.key(1)
     free = jnp.ones(NUM_SLOTS, bool)

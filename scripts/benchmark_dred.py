@@ -1,8 +1,8 @@
-"""Cost of DRED on caves: a cycle, its proposals, and fitting the generative model.
+"""Cost of DRED on caves: a cycle of two updates, the proposals, and fitting the generative model.
 
-A cycle consists of an update that replays and trains and one that evaluates as many proposals. It
-has the sizes of the released code: 36 actors, 256 steps, five epochs through an LSTM of 256 units,
-and a buffer of 4,000 levels.
+A cycle consists of an update that replays levels and trains the agent, and an update that evaluates
+the same number of proposals. Sizes are those of the code of Garcin et al., 2024: 36 actors, 256
+steps, five epochs, an LSTM of 256 units, and a buffer of 4,000 levels.
 """
 
 import dataclasses
@@ -22,8 +22,9 @@ CYCLE = 2 * 36 * 256
 
 
 def measure_cycle(recipe: str) -> dict[str, float]:
-    """Measure a cycle after the whole set has been played, best of five."""
-    curriculum = _method(recipe, num_epochs=1)  # the cost of use does not depend on the fit
+    """Measure a cycle after all levels of the set have been played, best of five."""
+    # One epoch of fitting is enough, because the cost of a cycle does not depend on the fit.
+    curriculum = _method(recipe, num_epochs=1)
     num_warm = -(-len(curriculum.sampler.level_set) // curriculum.num_slots)
     warm = num_warm + num_warm % 2
     keys = Keys(jax.random.key(1), jax.random.key(2))
@@ -45,7 +46,7 @@ def measure_cycle(recipe: str) -> dict[str, float]:
 
 
 def measure_proposals(repeats: int = 20) -> dict[str, float]:
-    """Measure 36 proposals: interpolating latents, decoding, hashing; best of five."""
+    """Measure 36 proposals (interpolation of latents, decoding and hashing), best of five."""
     curriculum = _method("dred", num_epochs=1)
     source, env = curriculum.sampler.source, curriculum.sampler.env
     state = jax.jit(source.init)(jax.random.key(0))
@@ -64,7 +65,7 @@ def measure_proposals(repeats: int = 20) -> dict[str, float]:
 
 
 def measure_fit() -> dict[str, float]:
-    """Measure fitting the graph VAE on the 512 levels of `cave/train`, with compilation."""
+    """Measure the fit of the graph VAE to the 512 levels of `cave/train`, including compilation."""
     curriculum = _method("dred")
     source = curriculum.sampler.source
     start, wall = _cpu_seconds(), time.perf_counter()
@@ -80,7 +81,7 @@ def _method(recipe: str, num_epochs: int = 0) -> Any:
 
 
 def _best(run: Callable[[int], None], times: int) -> tuple[float, float]:
-    """Return the least CPU and wall seconds of several calls, without the first."""
+    """Return the smallest CPU and wall seconds of several calls, excluding the first call."""
     timed = []
     for i in range(times):
         before, wall = _cpu_seconds(), time.perf_counter()

@@ -1,4 +1,4 @@
-"""Speed of zero-shot evaluation: seconds from policies to the results of all episodes."""
+"""Speed of zero-shot evaluation: time to play all episodes of a suite."""
 
 import dataclasses
 import resource
@@ -13,10 +13,11 @@ MIB = 2**20
 
 
 def measure_evaluation(suite: str, seeds: int, attempts: int) -> dict[str, float]:
-    """Measure untrained policies of the preset `fast`, most of whose episodes reach the time limit.
+    """Measure the evaluation of untrained policies with the preset `fast`.
 
-    A second evaluation is timed. The first, which includes making the suite and compilation, is
-    reported separately.
+    Most of their episodes last until the time limit. The reported time is that of a second
+    evaluation. The time of the first evaluation, which includes compilation, is reported
+    separately.
     """
     spec = RunSpec(recipe="plr", preset="fast", seeds=seeds)
     env, curriculum = build(spec)

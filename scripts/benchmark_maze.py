@@ -17,9 +17,9 @@ def measure_stepping(
 ) -> dict[str, float]:
     """Measure env steps per CPU-second with a uniform random policy, best of five runs.
 
-    When an episode ends, each environment is reset to the start of its level, as with a level queue
-    of one: by selecting between the next and the precomputed first state and observation. Every
-    observation is added to a sum, so that none can be optimised away.
+    If an episode ends, the environment is reset to the start of its level: the precomputed first
+    state and observation are selected in place of the next ones. Every observation is added to a
+    sum, so that the compiler cannot remove its computation.
     """
     env = Maze(observation=observation)
     levels = jax.vmap(env.sample_level)(jax.random.split(jax.random.key(0), num_envs))
@@ -30,7 +30,10 @@ def measure_stepping(
 
 
 def measure_levels(num_walls: int = 25, num_levels: int = 2048) -> dict[str, dict[str, float]]:
-    """Measure levels sampled, mutated (20 edits, both kinds), solved and hashed per CPU-second."""
+    """Measure how many levels are sampled, mutated by 20 edits, solved and hashed per CPU-second.
+
+    Mutation is measured with both kinds of edits.
+    """
     env, cells = Maze(num_walls=num_walls), Maze(num_walls=num_walls, mutation="cells")
     sample = lambda key, _: jax.vmap(env.sample_level)(jax.random.split(key, num_levels))  # noqa: E731
     levels = jax.jit(sample)(jax.random.key(1), None)

@@ -1,8 +1,9 @@
-"""Cost of meta-training an update rule: a rollout, a meta-step, the antagonist, memory.
+"""Cost of meta-training an update rule: time of rollouts, meta-steps and generations, and memory.
 
-A lifetime has 250 updates, as in the published setting, and the agents' ages are uniformly
+A lifetime has 250 updates, as in the preset `parity`, and the agents' ages are uniformly
 distributed. A timed chunk has as many meta-steps as a lifetime needs, so that every agent is
-evaluated and replaced once in it. Rare work is thus included in its true proportion.
+evaluated and replaced once in a chunk. Work that is rarely done is thus included in the right
+proportion.
 """
 
 import resource
@@ -22,7 +23,7 @@ MIB = 2**20
 
 
 def measure_rollout(repeats: int = 100) -> dict[str, float]:
-    """Measure 20 steps of 8 tabular agents with 64 workers each, best of five."""
+    """Measure a rollout of 20 steps of 8 tabular agents with 64 workers each, best of five."""
     student: Any = _method("lpg", AGENTS).student
     key = jax.random.key(0)
     level = jax.vmap(student.env.sample_level)(jax.random.split(key, AGENTS))
@@ -45,7 +46,10 @@ def measure_rollout(repeats: int = 100) -> dict[str, float]:
 
 
 def measure_meta_step(recipe: str, overrides: dict[str, Any] | None = None) -> dict[str, float]:
-    """Measure a meta-step as the mean over a lifetime, best of two chunks after a first one."""
+    """Measure the mean cost of a meta-step over a lifetime, as the best of two chunks.
+
+    An additional first chunk is not counted.
+    """
     method = _method(recipe, AGENTS, overrides or {})
     num = LIFETIME // INNER
     keys = Keys(jax.random.key(1), jax.random.key(2))
@@ -66,10 +70,9 @@ def measure_meta_step(recipe: str, overrides: dict[str, Any] | None = None) -> d
 
 
 def measure_memory(overrides: dict[str, Any] | None = None) -> dict[str, float]:
-    """Memory of the compiled meta-step per additional agent: the slope from 8 to 16 agents.
+    """Measure the memory of a compiled meta-step per agent, by comparing 16 agents with 8.
 
-    This includes the agents themselves, their levels and workers, and everything stored for the
-    backward pass.
+    It includes the agent, its level and workers, and all values stored for the backward pass.
     """
     total = {}
     for num in (AGENTS, 2 * AGENTS):
@@ -85,8 +88,8 @@ def measure_memory(overrides: dict[str, Any] | None = None) -> dict[str, float]:
 def measure_evolution(width: int = WIDTH, pairs: int = 4, generations: int = 3) -> dict[str, float]:
     """Measure generations of TA-LPG with log-uniform lifetimes from 10 to 250 updates.
 
-    The lower bound of the cost is the time of the rule's recurrent matrix products alone, in equal
-    shapes.
+    The rule's recurrent matrix products are also measured alone, in equal shapes. Their time is a
+    lower bound of the cost.
     """
     fields = {
         "num_slots": pairs,
@@ -115,7 +118,7 @@ def measure_evolution(width: int = WIDTH, pairs: int = 4, generations: int = 3) 
 
 
 def measure_ask_and_tell(population: int = 512, size: int = 50_000) -> dict[str, float]:
-    """Measure one generation of OpenES through `Strategy` and with evosax alone; best of five."""
+    """Measure a generation of OpenES with `Strategy` and with evosax alone, best of five."""
     import optax
     from evosax.algorithms import Open_ES
     from evosax.core.fitness_shaping import centered_rank_fitness_shaping_fn
@@ -162,7 +165,7 @@ def _best(step: Any, state: Any, repeats: int = 5) -> float:
 
 
 def _seconds_of_products(width: int, steps: int) -> float:
-    """Return the CPU-seconds of `steps` successive recurrent products of one agent's workers."""
+    """Return the CPU-seconds of `steps` successive recurrent products for one agent's workers."""
     weights = jnp.eye(width, 3 * width)
 
     @jax.jit
@@ -173,7 +176,7 @@ def _seconds_of_products(width: int, steps: int) -> float:
 
 
 def _method(recipe: str, num_agents: int, overrides: dict[str, Any] | None = None) -> Curriculum:
-    """Return a recipe with the published sizes on random grid worlds."""
+    """Return the curriculum of a recipe on random grid worlds, with the sizes of this module."""
     fields = {
         "num_slots": num_agents,
         "student.num_workers": WORKERS,

@@ -1,7 +1,7 @@
 """`make demo`: train an agent with a curriculum of mazes, then evaluate it on held-out mazes.
 
-Runs and prints ordinary `rlgen` commands. An interrupted demo is resumed; a finished one is only
-evaluated again. Takes a few minutes on two CPU cores.
+The script prints and runs ordinary `rlgen` commands. If it was interrupted, it resumes training. If
+training is finished, it only repeats the evaluation. It takes a few minutes on two CPU cores.
 """
 
 import os
@@ -21,12 +21,12 @@ EVAL = f"eval {RUN} --suite maze/heldout --untrained --attempts 50 --out {RUN}/e
 def main() -> int:
     """Train, evaluate, and print the path of the report."""
     start = time.perf_counter()
-    # No import here may start JAX, which could then no longer split the CPU into devices.
+    # No import here may start JAX, because JAX can divide the CPU into devices only at its start.
     if not (RUN / "config.json").is_file():
-        # Two seeds on two cores: one core per seed.
+        # With two devices, each seed is trained on its own core.
         code = _type(f"{TRAIN} --devices {min(2, os.cpu_count() or 1)}")
     elif _finished():
-        print(f"{RUN} is trained already; remove the folder to train it again.")
+        print(f"{RUN} is already trained; remove the folder to train again.")
         code = 0
     else:
         code = _type(f"train --resume {RUN}")

@@ -3,17 +3,18 @@
     python scripts/digests.py HEAD
     python scripts/digests.py v0.1.0 --only plr eval --keep kept
 
-Use it for refactorings, which move and rename code but change no result. The revision and the
-working tree, including uncommitted changes, are copied to a temporary folder, so you can keep
-working. Both copies train the same small runs on CPU. The script compares the arrays of the last
-checkpoint, the columns of `metrics.jsonl` except wall-clock times, and an evaluation of the first
-run. For each run it prints one digest per tree, computed over everything that is compared, under
-the names of the working tree. Names that differ between the trees are listed in `RENAMED`.
+Use the script for refactorings, which move and rename code but change no result. It copies the
+revision and the working tree, including uncommitted changes, to a temporary folder, so you can
+continue to edit files. Both copies (trees) train the same small runs on CPU. The script compares
+three things: the arrays of the last checkpoint, the columns of `metrics.jsonl` except wall-clock
+times, and an evaluation of the first run. For each run and each tree it prints a digest of all
+values that are compared. If a name differs between the trees, it must be listed in `RENAMED`;
+digests use the names of the working tree.
 
 Programs are compiled with few optimisations. This is faster, and programs that differ only in the
 order of their results then do not round differently.
 
-Exit code: 0 if everything is equal, 1 if anything differs, 2 if a comparison was impossible.
+Exit code: 0 if all values are equal, 1 if any value differs, 2 if a comparison was impossible.
 """
 
 import argparse
@@ -61,21 +62,20 @@ RENAMED: dict[str, str] = {
     "lost_agents": "diverged_agents",
     "standing": "normalised_scores",
 }
-"""New names by old ones, such as `{"width": "num_columns", "slots.row": "slots.index"}`.
+"""Old names and their new names, such as `{"width": "num_columns", "slots.row": "slots.index"}`.
 
-A name is one or several dot-separated components of the path of a checkpoint leaf, a field (an
-option, with `_` for `-`), a metric or a value in an evaluation. Each tree is called with the name
-that it knows, so an entry may stay after both trees have the new name.
+A name is one component, or several with dots between them, of the path of a checkpoint leaf, of a
+field (an option with `_` in place of `-`), of a metric or of a value in an evaluation. Each tree is
+called with the names that it knows. An entry may therefore stay after both trees have the new name.
 """
 
 CLOCK = ("wall_seconds", "compile_seconds", "steps_per_second")  # metrics that are not compared
-TEXTS = ("versions", "meaning", "of_levels")
-"""Parts of an evaluation that are not compared: package versions and descriptions of intervals."""
-NUM_SHOWN = 20  # differences shown per part of a run
-NUM_LINES = 20  # last lines of a failed command's error output that are shown
+BESIDE = "versions"  # part of an evaluation that is not compared: versions of packages
+NUM_SHOWN = 20  # number of differences shown per part of a run
+NUM_LINES = 20  # number of lines shown from the end of a failed command's error output
 
 Values: TypeAlias = dict[str, np.ndarray]
-Found: TypeAlias = dict[str, Values]  # arrays by name, of each compared part of a run
+Found: TypeAlias = dict[str, Values]  # for each compared part of a run, arrays by name
 
 _AGENT = """
     --num-slots=8 --student.num-steps=64
@@ -83,7 +83,7 @@ _AGENT = """
     --student.learner.network.hidden-size=16 --student.learner.network.head-size=8
     --student.learner.network.conv-features=4
 """
-# Replay starts at the third update, and buffer rows are replaced soon after.
+# Replay starts at the third update. Soon afterwards, buffer rows are replaced.
 _REPLAY = "--env=maze --env.max-steps=48 --sampler.capacity=24 --sampler.min-fill=0.5"
 _LIVES = "--env=gridworld --num-slots=4 --student.rollout-steps=8 --student.eval-episodes=8"
 _GROOVE = """
@@ -95,8 +95,8 @@ _TA_LPG = """
     --student.num-workers=4 --student.learner.net.hidden-size=8
     --sampler.shortest=2 --sampler.longest=6
 """
-# All 32 levels have been played after the fifth update; then every other update proposes 16
-# generated levels.
+# After the fifth update, all 32 levels have been played. From then on, every second update proposes
+# 16 generated levels.
 _DRED = """
     --env=cave --env.max-steps=24 --num-queued=2
     --sampler.capacity=48 --sampler.admit=any --sampler.data.path= --sampler.data.num-levels=32
@@ -104,7 +104,7 @@ _DRED = """
     --sampler.source.model.hidden-size=16
 """
 _PAIRED = "--env=cart-pole --env.max-steps=48 --sampler.teacher.network.hidden-size=16"
-RUNS = {  # by recipe: env steps of an update, as in the plan of config.json; options
+RUNS = {  # for each recipe: env steps per update, as in the plan in config.json, and options
     "plr": (512, f"{_AGENT} {_REPLAY} --sampler.replay-prob=0.5"),
     "accel": (512, f"{_AGENT} {_REPLAY} --sampler.replay-prob=0.7 --bonus=counts*episodic"),
     "groove": (768, f"{_LIVES} {_GROOVE}"),
@@ -117,7 +117,7 @@ EVAL_OPTIONS = "--suite=maze/test-25 --attempts=2 --seed=3 --json"
 
 
 class Tree(NamedTuple):
-    """Copy of one of the two trees, and the folder of its runs."""
+    """Copy of the revision or of the working tree, and the folder of its runs."""
 
     label: str
     code: Path
@@ -125,7 +125,7 @@ class Tree(NamedTuple):
 
 
 class CannotCompareError(Exception):
-    """An unknown revision, or a run that failed."""
+    """Error if a comparison is impossible: the revision is unknown, or a run failed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def spelling(name: str, known: Collection[str], renamed: Mapping[str, str] = RENAMED) -> str:
-    """Return the known spelling of a name, before or after renaming, or the name itself."""
+    """Return the old or new spelling of a name that is in `known`, or the name if neither is."""
     return next((text for text in _spellings(name, renamed) if text in known), name)
 
 
@@ -151,7 +151,7 @@ def with_names_of(
 ) -> dict[str, Any]:
     """Return the entries of `old` under the names that `new` uses for them.
 
-    A name that exists in both is kept, and so is one whose other spelling is already used.
+    A name is kept if it is in `new`, or if no other spelling of the name is free in `new`.
     """
     found = {name: value for name, value in old.items() if name in new}
     free = set(new) - set(found)
@@ -164,7 +164,7 @@ def with_names_of(
 
 
 def differences(old: Values, new: Values) -> list[str]:
-    """List the names missing on one side, then those whose arrays differ, one line each."""
+    """Return one line per difference: first names missing on one side, then different arrays."""
     names = sorted({**new, **old}, key=lambda name: name in old and name in new)
     said = {name: _difference(old.get(name), new.get(name)) for name in names}
     return [f"{name} {how}" for name, how in said.items() if how]
@@ -181,7 +181,7 @@ def digest(found: Found) -> str:
 
 
 def flatten(value: Any, path: str = "") -> Values:
-    """Flatten JSON to arrays by dotted path: numbers and their lists are float64, null is NaN."""
+    """Flatten JSON to arrays by dotted path; numbers and lists become float64, and null NaN."""
     if isinstance(value, dict):
         parts = list(value.items())
     elif isinstance(value, list) and any(isinstance(x, dict | list | str) for x in value):
@@ -203,18 +203,18 @@ def columns(lines: Sequence[str], renamed: Mapping[str, str] = RENAMED) -> Value
 
 
 def _spellings(name: str, renamed: Mapping[str, str]) -> list[str]:
-    """Return the name and its variants with components renamed, in either direction."""
+    """Return the name and its variants in which components are renamed, in either direction."""
     found = [name]
     for pair in renamed.items():
         for old, new in (pair, pair[::-1]):
-            whole = rf"(?<![^.]){re.escape(old)}(?![^.])"  # between dots, or at either end
+            whole = rf"(?<![^.]){re.escape(old)}(?![^.])"  # whole components: next to dots or ends
             found += [re.sub(whole, lambda _, new=new: new, text) for text in found]
             found = list(dict.fromkeys(found))
     return found
 
 
 def _difference(old: np.ndarray | None, new: np.ndarray | None) -> str:
-    """Describe how two arrays differ, and by how much; "" if they are equal bit for bit."""
+    """Describe how and by how much two arrays differ; "" if they are bit-identical."""
     if old is None or new is None:
         return "is missing in the new tree" if new is None else "is missing in the old tree"
     if (old.dtype, old.shape) != (new.dtype, new.shape):
@@ -255,7 +255,7 @@ def _compare_trees(given: argparse.Namespace, scratch: Path) -> int:
 
 
 def _report(name: str, old: Found, new: Found) -> bool:
-    """Print the line of a run and its differences; return whether the trees agree."""
+    """Print the digests and the differences of a run; return whether the trees agree."""
     old = {part: with_names_of(values, new.get(part, {})) for part, values in old.items()}
     found = {part: differences(old.get(part, {}), new.get(part, {})) for part in {**new, **old}}
     num = sum(map(len, found.values()))
@@ -271,13 +271,17 @@ def _report(name: str, old: Found, new: Found) -> bool:
 def _train(tree: Tree, name: str, updates: int) -> Found:
     """Train a run, and read its last checkpoint and its metrics."""
     (steps, options), out = RUNS[name], tree.runs / name
-    chunk = updates // (1 if updates % 2 else 2)  # two chunks also test resumed states
+    # With an even number of updates there are two chunks, which tests that states are carried over.
+    chunk = updates // (1 if updates % 2 else 2)
     length = ["--steps", str(updates * steps), "--chunk", str(chunk), "--seed", "7"]
     command = ["train", name, *_spelled(tree, name, options.split()), *length, "--out", str(out)]
     _python(tree, "-m", "rlgen", *command)
     lines = (out / "metrics.jsonl").read_text().splitlines()
     if len(lines) != updates:
-        raise CannotCompareError(f"{name}: {len(lines)} updates, not {updates}; correct RUNS")
+        raise CannotCompareError(
+            f"{name}: the run made {len(lines)} updates instead of {updates}; correct the env "
+            "steps per update in RUNS"
+        )
     return {"leaves": _checkpoint(out), "metrics": columns(lines)}
 
 
@@ -311,7 +315,10 @@ def _checkpoint(run: Path) -> Values:
 
 
 def _spelled(tree: Tree, recipe: str, options: Sequence[str]) -> list[str]:
-    """Return the options in the tree's spelling; its --help is read if any option has two."""
+    """Return the options as the tree spells them.
+
+    If any option has several spellings, the tree's output of `--help` is searched for them.
+    """
     values = {}
     for option in options:
         name, _, value = option.removeprefix("--").partition("=")
@@ -337,7 +344,7 @@ def _python(tree: Tree, *arguments: str) -> str:
 
 
 def _environment(tree: Tree) -> dict[str, str]:
-    """Return environment variables; programs common to both trees are compiled only once."""
+    """Return environment variables; the trees share a cache, so equal programs compile once."""
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     return {
         **os.environ,
@@ -353,15 +360,17 @@ def _environment(tree: Tree) -> dict[str, str]:
 
 
 def _check_import(tree: Tree) -> None:
-    """Check that the tree imports its own rlgen.
+    """Check that Python imports the rlgen of the tree when it runs in the tree.
 
     Raises:
-        CannotCompareError: If another installation is found.
+        CannotCompareError: If Python imports another installation.
     """
     ask = "import importlib.util as u; print(getattr(u.find_spec('rlgen'), 'origin', None))"
     origin = _python(tree, "-c", ask).strip()
     if not Path(origin).resolve().is_relative_to(tree.code):
-        raise CannotCompareError(f"{tree.label} does not import its own rlgen: found {origin}")
+        raise CannotCompareError(
+            f"{tree.label}: Python does not import rlgen from this tree, but from {origin}"
+        )
 
 
 def _export(revision: str, folder: Path) -> str:
@@ -375,11 +384,11 @@ def _export(revision: str, folder: Path) -> str:
 
 
 def _copy_working_tree(folder: Path) -> None:
-    """Copy all files that git tracks or would add, in their current state."""
+    """Copy all files that git tracks or would add, with their current content."""
     listed = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listed.split("\0")):
         source, target = ROOT / name, folder / name
-        if source.is_file() or source.is_symlink():  # and not deleted since
+        if source.is_file() or source.is_symlink():  # false for a tracked file that was deleted
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
 
@@ -399,9 +408,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", choices=names, default=names, help="runs to compare (default: all)"
     )
-    parser.add_argument("--keep", metavar="FOLDER", help="new folder in which the runs are kept")
+    parser.add_argument("--keep", metavar="FOLDER", help="keep the runs in this new folder")
     parser.add_argument(
-        "--updates", type=int, default=20, metavar="N", help="updates of each run (default: 20)"
+        "--updates", type=int, default=20, metavar="N", help="updates per run (default: 20)"
     )
     given = parser.parse_args(arguments)
     if given.updates < 1:

@@ -1,9 +1,10 @@
 """MkDocs hooks of the documentation site, registered in `mkdocs.yml`.
 
-While the site is built, comments in pages are replaced by tables (`docs_tables.py`), `$…$` and
-`$$…$$` by MathML, which browsers render without a script. Every public module gets a page in the
-API reference, and CHANGELOG.md and CONTRIBUTING.md are added as pages. Links that leave docs/ point
-to these pages, or become plain file names. Without the hooks a page is still plain Markdown.
+While the site is built, the hooks replace certain comments in pages by tables (`docs_tables.py`).
+They replace `$…$` and `$$…$$` by MathML, which browsers render without a script. Every public
+module gets a page in the API reference, and CHANGELOG.md and CONTRIBUTING.md become pages too. A
+link from docs/ to another file of the repository is changed to the page of that file; if the file
+has no page, the link becomes plain text. Without the hooks, pages are ordinary Markdown.
 """
 
 import os
@@ -48,7 +49,7 @@ FRONTS = {
     "rlgen/testing/__init__.py": "Core",
     "rlgen/gymnax/__init__.py": "gymnax",
 }
-"""Public modules of packages that are used through one module, with their sections."""
+"""Sections of public modules that are the only public module of their package."""
 PARTS = {
     "Environments": "envs",
     "Recipes": "recipes",
@@ -58,14 +59,14 @@ PARTS = {
     "Bonuses": "bonuses",
     "Level models": "level-models",
 }
-"""Sections of the API reference with components, and the kinds of these."""
+"""Sections of the API reference that contain components, and the kind of component in each."""
 
 NO_TERMS = ("changelog.md", "glossary.md", "index.md")
 """Pages on which no term is linked to the glossary."""
 NOUNS = ("run", "score", "update")
-"""Terms that are also verbs, and are linked only behind an article."""
+"""Terms that are also verbs; they are linked only after an article, `each` or `every`."""
 UNLINKED = ("agent", "level", "member", "seed", "weight-of-a-slot")
-"""Terms that nearly every page uses in nearly every sentence, or in several senses."""
+"""Terms that are not linked, because they are very frequent or used in several senses."""
 
 _FENCED = re.compile(r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$)", re.M | re.S)
 _CODE = re.compile(r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$|``[^\n]+?``|`[^`\n]+`)", re.M | re.S)
@@ -81,7 +82,7 @@ _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\((?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def modules() -> dict[str, dict[str, Path]]:
-    """Return the public modules by section of the API reference: files by dotted name."""
+    """Return for each section of the API reference the files of its modules, by dotted name."""
     found: dict[str, dict[str, Path]] = {}
     for title, folder in LIBRARY.items():
         paths = [p for p in (ROOT / folder).glob("*.py") if not p.stem.startswith("_")]
@@ -110,7 +111,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages, which have no file in docs/."""
+    """Add the generated pages, which have no files in docs/."""
     generated = {page: (ROOT / name).read_text() for name, page in COPIED.items()}
     generated |= docs_tables.unwritten()
     generated["reference/index.md"] = _contents()
@@ -125,7 +126,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Replace table comments, links and equations outside of code."""
+    """Replace comments by tables, adapt links, and encode equations outside of code."""
     at = page.file.src_uri
     page.meta.setdefault("search", {})["boost"] = _search_boost(at)
 
@@ -141,7 +142,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Replace the placeholders of equations by MathML."""
+    """Replace encoded equations by MathML."""
     html = re.sub(r"<p>(@@display:[0-9a-f]+@@)</p>", r'<div class="equation">\1</div>', html)
     return re.sub(r"@@(display|inline):([0-9a-f]+)@@", _as_mathml, html)
 
@@ -154,19 +155,19 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def fetched(html: str) -> list[str]:
-    """Return the tags of a page that load something from another site; links do not count."""
+    """Return the tags of a page that load something from another site; links are not loaded."""
     loading = r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=|<link\b[^>]*\bhref="
     return re.findall(rf"(?:{loading})[\"']?(?:https?:)?//[^\"'\s>]*", html)
 
 
 def _outside(code: re.Pattern[str], change: Callable[[str], str], markdown: str) -> str:
-    """Apply a change to the parts of a page that are not code."""
+    """Apply `change` to the parts of a page that do not match the pattern `code`."""
     parts = code.split(markdown)  # prose, code, prose, ...
     return "".join(part if i % 2 else change(part) for i, part in enumerate(parts))
 
 
 def glossary() -> dict[str, str]:
-    """Terms of docs/glossary.md with the page that each entry refers to, "" if none."""
+    """Return the terms in docs/glossary.md and the page to which each entry links, or ""."""
     entries = (ROOT / "docs" / "glossary.md").read_text().split("\n## ")[1:]
     return {
         entry.partition("\n")[0]: next(iter(re.findall(r"\(([\w/.-]+\.md)", entry)), "")
@@ -177,13 +178,13 @@ def glossary() -> dict[str, str]:
 def link_terms(markdown: str, at: str, terms: Mapping[str, str]) -> str:
     """Link the first occurrence of each term to the glossary.
 
-    Code, equations, headings, tables, tags and existing links stay as they are, and so does a term
+    Code, equations, headings, tables, tags and existing links are not changed. A term is not linked
     on the page that explains it.
 
     Args:
-        markdown: text of a page.
-        at: path of the page from docs/.
-        terms: pages that explain the terms, by term.
+        markdown: Text of a page.
+        at: Path of the page relative to docs/.
+        terms: For each term, the page that explains it.
     """
     for term in sorted(terms, key=len, reverse=True):
         anchor = term.replace(" ", "-")
@@ -209,14 +210,14 @@ def _link_first(markdown: str, pattern: re.Pattern[str], target: str) -> str:
 
 
 def _search_boost(at: str) -> float:
-    """Weight of a page's matches in the site's search: guides before API pages and the history."""
+    """Return the weight of a page's matches in the site's search; API pages have a low weight."""
     if at.startswith("reference/"):
         return 0.2
     return {"changelog.md": 0.2, "contributing.md": 0.5, "getting-started.md": 3}.get(at, 1)
 
 
 def _short(name: str) -> str:
-    """Return a module's name in the navigation; for `main`, the name of its package."""
+    """Return the name of a module in the navigation; for `main`, return the name of its package."""
     return name.removesuffix(".main").rpartition(".")[2]
 
 
@@ -251,12 +252,12 @@ def _table(found: re.Match[str], at: str) -> str:
 
 
 def _from(at: str, target: str) -> str:
-    """Return the link from the page `at` to a page named relative to the documentation's root."""
+    """Return the link from the page `at` to `target`, a path relative to the root of the pages."""
     return posixpath.relpath(target.removeprefix("../"), posixpath.dirname(at) or ".")
 
 
 def _link(found: re.Match[str], at: str) -> str:
-    """Keep a link between pages; point one to another file to its page, or make it plain text."""
+    """Return a link with its target replaced by the target's page, or plain text without a page."""
     text, target, anchor = found[1], found[2], found[3] or ""
     if at.startswith("reference/"):
         return found[0]
@@ -279,7 +280,7 @@ def _is_generated(path: Path) -> bool:
 
 
 def page_of(path: Path) -> str:
-    """Return the page of a repository file on the site; "" if it has none."""
+    """Return the page of a repository file on the site, or "" if the file has no page."""
     name = path.relative_to(ROOT).as_posix()
     if path.is_relative_to(ROOT / "docs"):
         return path.relative_to(ROOT / "docs").as_posix()
@@ -288,7 +289,7 @@ def page_of(path: Path) -> str:
 
 
 def equations(markdown: str) -> Iterator[str]:
-    """Yield the LaTeX of all equations of a page, outside of code."""
+    """Yield the LaTeX of all equations of a page that are not in code."""
     for part in _CODE.split(markdown)[::2]:
         yield from (found[1] or found[2] for found in _MATH.finditer(part))
 

@@ -1,7 +1,8 @@
 """Tables for the documentation, generated from the code while the site is built.
 
-A comment in a page is replaced by a table: `<!-- defaults: recipes/plr -->`,
-`<!-- facts: envs/maze -->`, `<!-- list: scores -->`. The kinds of tables are the keys of `TABLES`.
+A page includes a table with a comment such as `<!-- defaults: recipes/plr -->`,
+`<!-- facts: envs/maze -->` or `<!-- list: scores -->`. The first word is the kind of table, a key
+of `TABLES`.
 """
 
 import ast
@@ -27,7 +28,7 @@ ENVS = {
     **dict.fromkeys(("lpg", "lpg-fixed", "groove", "lpg-agent", "ta-lpg", "lpg-es"), "gridworld"),
     **dict.fromkeys(("lpo", "ta-lpo"), "cart-pole"),
 }
-"""Environment for which the defaults of a recipe or learner are shown, if not the maze."""
+"""Environments for which the defaults of a recipe or learner are shown; for others, the maze."""
 
 PAGES = {
     "recipes": "methods/{}.md",
@@ -38,11 +39,11 @@ PAGES = {
     "samplers": "samplers.md#{}",
     "level-models": "level-models.md#{}",
 }
-"""Page of a component by kind, relative to the root of the documentation."""
+"""Path of a component's page for each kind of component, relative to the root of the pages."""
 
 
 def expand(kind: str, what: str) -> str:
-    """Return the Markdown that replaces a comment.
+    """Return the Markdown that replaces the comment `<!-- kind: what -->`.
 
     Raises:
         ValueError: If the kind of table or the component is unknown.
@@ -53,13 +54,13 @@ def expand(kind: str, what: str) -> str:
 
 
 def defaults(what: str) -> str:
-    """Return a component's fields with their defaults, by preset for recipes and environments."""
+    """Return a table of a component's fields with their defaults, or with the values per preset."""
     kind, name = _component(what)
     return {"recipes": _of_recipe, "envs": _of_env}.get(kind, lambda n: _of_part(kind, n))(name)
 
 
 def facts(what: str) -> str:
-    """Return an environment's observations, actions, variants, suites and capabilities."""
+    """Return a table of an environment's observations, actions, variants, suites, capabilities."""
     _, name = _component(what)
     module = registry.load("envs", name)
     env = module.build()
@@ -74,7 +75,7 @@ def facts(what: str) -> str:
 
 
 def listing(what: str) -> str:
-    """List all components of one kind, with the first line of their docstrings and their pages."""
+    """Return a table of all components of a kind: links to pages, and first lines of docstrings."""
     if what == "capabilities":
         rows = [(f"`{name}`", text) for name, text in _capabilities().items()]
         return _table(("capability", "signature"), rows)
@@ -83,7 +84,7 @@ def listing(what: str) -> str:
 
 
 def page_of(kind: str, name: str) -> str:
-    """Return the page of a component, or of its module's reference if it has none yet."""
+    """Return the page of a component; without one, the API reference page of its module."""
     page, _, anchor = PAGES[kind].format(name).partition("#")
     if not anchor or f"\n## {name}\n" in (ROOT / "docs" / page).read_text():
         return PAGES[kind].format(name)
@@ -91,7 +92,7 @@ def page_of(kind: str, name: str) -> str:
 
 
 def source(kind: str, name: str) -> Path:
-    """Return the file of a component: its module, or the file of its package with `build`."""
+    """Return the file of a component: its module, or the file in its package that has `build`."""
     place = ROOT / registry.modules(kind)[name].removeprefix("rlgen.").replace(".", "/")
     if not place.is_dir():
         return place.with_suffix(".py")
@@ -99,14 +100,14 @@ def source(kind: str, name: str) -> Path:
 
 
 def dotted(path: Path) -> str:
-    """Return the dotted name of a library file; for an `__init__.py`, that of its package."""
+    """Return the dotted name of a library file; for an `__init__.py`, the name of the package."""
     name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
     name = name.removesuffix(".__init__")
     return name if name.startswith("rlgen.") else f"rlgen.{name}"
 
 
 def unwritten() -> dict[str, str]:
-    """Generate pages from the docstrings of components without a page, by path."""
+    """Return generated pages, by path, for components that have no page in docs/."""
     found = {}
     for kind, pattern in PAGES.items():
         for name in _names(kind) if "#" not in pattern else []:
@@ -123,7 +124,7 @@ def _from_docstring(kind: str, name: str) -> str:
 
 
 TABLES: dict[str, Callable[[str], str]] = {"defaults": defaults, "facts": facts, "list": listing}
-"""Kinds of tables, by the word before the colon of a comment."""
+"""Function that returns each kind of table; the kind is the word before the colon in a comment."""
 
 
 def _of_recipe(name: str) -> str:
@@ -137,8 +138,8 @@ def _of_recipe(name: str) -> str:
     parts = [f"learner `{spec.learner}`"] * bool(spec.learner)
     parts += [f"score `{spec.score}`"] * bool(spec.score)
     lead = (
-        f"On `{where}`{''.join(f', {part}' for part in parts)}. `--preset` chooses the column, "
-        f"by default `{known[0]}`; every field is an option, such as `--num-slots 64`.\n\n"
+        f"On `{where}`{''.join(f', {part}' for part in parts)}. `--preset` chooses the column; the "
+        f"default is `{known[0]}`. Every field is an option, such as `--num-slots 64`.\n\n"
     )
     rows = _rows(columns)
     rows = {"--steps": ["default number of env steps per seed", *steps.values()], **rows}
@@ -183,7 +184,7 @@ def _of_part(kind: str, name: str) -> str:
 
 
 def _shown(component: object, prefix: str = "") -> dict[str, Leaf]:
-    """Return fields by option, except the lengths of schedules, which follow from `--steps`."""
+    """Return fields by option, without lengths of schedules, which are computed from `--steps`."""
     schedules = (".learner.num_updates", ".teacher.num_updates", ".mixture.num_updates")
     found = (leaf._replace(path=prefix + leaf.path) for leaf in leaves(component))
     return {_option(x.path): x for x in found if not f".{x.path}".endswith(schedules)}
@@ -194,7 +195,7 @@ def _option(path: str) -> str:
 
 
 def _rows(columns: Mapping[str, Mapping[str, Leaf]]) -> dict[str, list[str]]:
-    """Return each field's help text and its value in each column, empty where it is missing."""
+    """Return for each field its help text and its values in the columns; "" if it is missing."""
     every: dict[str, Leaf] = {}
     for column in columns.values():
         every |= {path: leaf for path, leaf in column.items() if path not in every}
@@ -205,7 +206,7 @@ def _rows(columns: Mapping[str, Mapping[str, Leaf]]) -> dict[str, list[str]]:
 
 
 def _is_inner(path: str) -> bool:
-    """Return whether a field belongs to a part with its own page, or to a network."""
+    """Return whether a field belongs to a nested component with its own page, or to a network."""
     inner = (".learner.", ".network.", ".teacher.", ".antagonist.", ".agent.", ".model.", ".net.")
     return any(part in path for part in inner)
 
@@ -250,7 +251,7 @@ def _codes(names: Iterable[str]) -> str:
 
 
 def _observation(name: str, env: Any) -> str:
-    """Return the shapes of the network's inputs; "" if the environment's package is missing."""
+    """Return the shapes of the unpacked observation; "" if the environment's package is missing."""
     if registry.missing_extra(name):
         return ""
 

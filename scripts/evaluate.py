@@ -2,9 +2,9 @@
 
     python scripts/evaluate.py runs/plr-maze-0 [more runs] --suite maze/heldout --out report
 
-Does what `rlgen eval` does: every seed of every run plays every held-out level without further
-training, and the table, the figures and `report.html` give scores with confidence intervals. Copy
-this file and adapt it.
+Every seed of every run plays every level of a held-out suite without further training. The script
+prints a table, and writes figures and `report.html` with scores and confidence intervals. It does
+the same as `rlgen eval`; copy this file and adapt it.
 """
 
 import argparse

@@ -1,13 +1,14 @@
-"""Generate the cave level sets that ship with rlgen, or similar sets from your own drawings.
+"""Generate the sets of cave levels that ship with rlgen, or sets from your own drawings.
 
     python scripts/make_cave_levels.py --out levels            # minutes on two cores
     python scripts/make_cave_levels.py --out levels --small    # seconds
 
-Layouts resemble the drawings in `envs/cave/data/drawings.txt`. Four drawings are used for training
-and in-distribution tests, the others only for tests; see `wave_function_collapse` and `decoration`
-in `rlgen.envs.cave`. Finished parts, one file per set and structure, are kept in `--parts`, so that
-an interrupted call can be repeated to continue. After a change of the drawings or the code all
-parts are generated again. Equal seeds give equal levels for any number of processes.
+Layouts resemble the drawings in `envs/cave/data/drawings.txt`. Each drawing defines a structure.
+Four structures are used for training and for tests on the training distribution; the other
+structures are used only for other tests. See `wave_function_collapse` and `decoration` in
+`rlgen.envs.cave`. The levels of one structure in one set are a part, which has its own file in
+`--parts`. If the script is interrupted, repeat the command to continue. If the drawings or the code
+change, all parts are generated again. Equal seeds give equal levels for any number of processes.
 
 Source of the sets: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design". Layouts with fewer than 20 free cells are rejected.
@@ -47,9 +48,9 @@ USUAL = Share(0.10, 0.25)
 class Set(NamedTuple):
     """Specification of a level set."""
 
-    structures: str  # training, others or all
-    num: int  # levels of each structure
-    split: str
+    structures: str  # "training", "others" or "all"
+    num: int  # number of levels of each structure
+    split: str  # "train" or "test"
     moss: Share = USUAL
     lava: Share = USUAL
     size: int = 13
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _recipe(drawings: Path) -> str:
-    """Return a hash of drawings and code, so that parts made with others are not reused."""
+    """Return a hash of drawings and code, so that parts made from other versions are not reused."""
     made_by = (
         drawings,
         Path(__file__),
@@ -112,16 +113,22 @@ def _recipe(drawings: Path) -> str:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder of the sets")
-    parser.add_argument("--drawings", type=Path, default=DRAWINGS, help="drawings to imitate")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the level sets")
+    parser.add_argument(
+        "--drawings", type=Path, default=DRAWINGS, help="file of drawings that layouts resemble"
+    )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
-    parser.add_argument("--small", action="store_true", help="only two levels of each structure")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="number of processes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="generate only two levels of each structure"
+    )
     parser.add_argument(
         "--parts",
         type=Path,
         default=Path("build/cave-levels"),
-        help="folder of finished parts (default: %(default)s)",
+        help="folder for finished parts of the sets (default: %(default)s)",
     )
     return parser.parse_args(arguments)
 
@@ -136,7 +143,7 @@ def _file(folder: Path, seed: int, part: Part) -> Path:
 
 
 def _make(folder: Path, drawings: Path, seed: int, part: Part) -> int:
-    """Write the levels of one part if missing, and return the number of rejected layouts."""
+    """Write the levels of a part, unless they exist; return the number of rejected layouts."""
     path = _file(folder, seed, part)
     if path.exists():
         return 0
@@ -160,7 +167,10 @@ def _make(folder: Path, drawings: Path, seed: int, part: Part) -> int:
 
 
 def _put_together(path: Path, files: list[Path], split: str, known: set[bytes]) -> set[bytes]:
-    """Write a set without duplicates and levels of other sets, and return its levels as bytes."""
+    """Write a set, and return its levels as bytes.
+
+    Duplicates and levels in `known`, which belong to earlier sets, are left out.
+    """
     columns: dict[str, list[np.ndarray]] = {}
     for file in files:
         with np.load(file) as part:
@@ -182,7 +192,7 @@ def _put_together(path: Path, files: list[Path], split: str, known: set[bytes]) 
 
 
 def _describe(arrays: dict[str, np.ndarray]) -> None:
-    """Print one line per structure: free cells, moss, lava, and distances to the goal in steps."""
+    """Print means per structure: free cells, moss, lava, and distances to the goal in steps."""
     heads = ("free", "moss", "lava", "start", "mean", "moss", "farthest")
     print(f"  {'':12}" + "".join(f"{head:>9}" for head in heads) + "   (the last four: steps)")
     for structure in dict.fromkeys(arrays["structure"]):

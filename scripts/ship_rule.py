@@ -1,12 +1,13 @@
-"""Add a learned rule to those that ship with rlgen, with a card of its origin and performance.
+"""Add a learned rule to the rules that ship with rlgen, with a card of its origin and performance.
 
     python scripts/ship_rule.py runs/ta-lpg --seed 0 --name grid-ta-lpg --test runs/ta-lpg/eval/...
 
 The card is stored in the file's header and printed by `rlgen list rules --json`. It contains the
-command that trained the rule, its seed and budget, and the returns of new agents relative to the
-optimum and to A2C. These returns are those of this seed's rule alone, read from the results of
-`rlgen eval RUN --suite SUITE` (with `--horizons`, from the folders `updates-*`). This script
-measures nothing.
+command that trained the rule, the seed, the cost of training, and the returns of new agents
+relative to the optimum and to A2C. These returns are those of agents trained by this seed's rule.
+The script does not measure them, but reads them from the results of a meta-test,
+`rlgen eval RUN --suite SUITE`. After a meta-test with `--horizons`, the results are in the folders
+`updates-*`.
 """
 
 import argparse
@@ -29,13 +30,17 @@ RULES = Path(__file__).parent.parent / "algos" / "rules"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read a run and its meta-tests, and write the rule."""
+    """Read a run and the results of its meta-tests, and write the rule."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path, help="folder of the run that learned the rule")
     parser.add_argument("--seed", type=int, default=0, help="index of the seed (default: 0)")
-    parser.add_argument("--name", required=True, help="name of the rule")
-    parser.add_argument("--test", type=Path, nargs="+", required=True, help="results of meta-tests")
-    parser.add_argument("--out", type=Path, default=RULES, help="folder (default: algos/rules)")
+    parser.add_argument("--name", required=True, help="name under which the rule ships")
+    parser.add_argument(
+        "--test", type=Path, nargs="+", required=True, help="folders of results of meta-tests"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=RULES, help="folder for the rule (default: algos/rules)"
+    )
     given = parser.parse_args(arguments)
     learned = files.load_rule(given.run / "rules" / f"seed-{given.seed:03d}.npz")
     tests = [test_of(path, given.run.name, given.seed) for path in given.test]
@@ -56,7 +61,7 @@ def origin_of(run: Path) -> dict[str, Any]:
     return {
         "command": command,
         "env_steps": {name: float(x) for name, x in last["env_steps"].items()},
-        "seconds": round(last["wall_seconds"]),  # of all seeds in parallel
+        "seconds": round(last["wall_seconds"]),  # wall time; all seeds are trained in parallel
     }
 
 
@@ -70,8 +75,8 @@ def test_of(path: Path, run: str, seed: int) -> dict[str, Any]:
     own = [e for e in evaluations if e.run == run]
     if not own or seed >= len(own[0].episode_return):
         sys.exit(
-            f"{path} contains no seed {seed} of {run}; it contains "
-            + ", ".join(f"{e.run} ({len(e.episode_return)})" for e in evaluations)
+            f"{path} contains no results of seed {seed} of {run}; it contains these runs: "
+            + ", ".join(f"{e.run} ({len(e.episode_return)} seeds)" for e in evaluations)
         )
     one = dataclasses.replace(
         own[0], episode_return=own[0].episode_return[[seed]], length=own[0].length[[seed]]
@@ -91,7 +96,7 @@ def test_of(path: Path, run: str, seed: int) -> dict[str, Any]:
 
 
 def iqm(found: relative.Relative) -> list[float]:
-    """Return the interquartile mean of the ratio and, if there is one, its interval."""
+    """Return the interquartile mean of the ratio and, if there is an interval, its two bounds."""
     return [round(float(x), 4) for x in found.iqm[:3] if np.isfinite(x)]
 
 

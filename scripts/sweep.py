@@ -4,10 +4,11 @@
         --grid sampler.priority.temperature=0.1,0.3 --grid student.learner.learning-rate=1e-4,3e-4 \
         --out runs/sweep
 
-Options are those of `rlgen train`. Points are sorted by their score on the suite given by --suite,
-by default the stream `validation`: new levels of the training distribution. Every point is an
-ordinary run folder in --out. Repeating the command resumes interrupted points, skips finished ones
-and retries failed ones. With --ray, points run in parallel, on this machine or on a cluster.
+A point is one combination of option values. Options are those of `rlgen train`. Each point has an
+ordinary run folder in --out. Points are sorted by their score on a suite of levels, which --suite
+names. By default these are validation levels: new levels of the training distribution. If you
+repeat the command, it resumes interrupted points, skips finished points and retries failed points.
+With --ray, points run in parallel, on this machine or on a cluster.
 """
 
 import argparse
@@ -32,7 +33,7 @@ from rlgen.runs.progress import choose
 
 Run = Callable[[Sequence[Job]], Iterator[tuple[int, Row]]]
 
-INTERRUPTED = 130  # as shells report Ctrl-C
+INTERRUPTED = 130  # exit code with which shells report Ctrl-C
 
 
 class Sweep(NamedTuple):
@@ -44,11 +45,11 @@ class Sweep(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check every point, train what is missing, and write the table.
+    """Check every point, train the points that are not finished, and write the table.
 
     Returns:
-        Exit code: 0; 1 if a point failed; 2 for invalid input, before anything is trained; 130 or
-        143 if stopped by a signal.
+        Exit code: 0 if no point failed, 1 if a point failed, 2 if the input is invalid (nothing is
+        trained in this case), and 130 or 143 if a signal stopped the sweep.
     """
     given, rest = _parser().parse_known_args(arguments)
     try:
@@ -65,22 +66,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    about = "Train a method at every point of a grid or a list, and summarise all in one table."
+    about = "Train a method at every point of a grid or a list, and make a table of all points."
     more = "All other options are passed to `rlgen train` for every point."
     parser = argparse.ArgumentParser(
         prog="sweep.py", description=about, epilog=more, allow_abbrev=False
     )
     add = parser.add_argument
-    add("recipe", nargs="?", default="", help="see `rlgen list recipes`; or --grid recipe=plr,dr")
-    add("--grid", action="append", default=[], metavar="NAME=A,B", help="values; repeatable")
-    add("--list", default="", metavar="FILE.json", help="points as a list of {option: value}")
+    add("recipe", nargs="?", default="", help="recipe; to vary it, use --grid recipe=plr,dr")
+    add("--grid", action="append", default=[], metavar="NAME=A,B", help="option; may be repeated")
+    add("--list", default="", metavar="FILE.json", help="list of points as {option: value}")
     add(
         "--suite",
         default=VALIDATION,
-        help="levels that points are scored on: 'validation', a suite's name, or '' for none "
-        "(default: %(default)s)",
+        help="levels on which points are scored: 'validation', the name of a suite, or '' for no "
+        "evaluation (default: %(default)s)",
     )
-    add("--levels", type=int, default=100, help="levels of `validation` (default: %(default)s)")
+    add("--levels", type=int, default=100, help="validation levels (default: %(default)s)")
     add(
         "--attempts",
         type=int,
@@ -89,8 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--eval-seed", type=int, default=0, help="seed of the evaluation (default: %(default)s)")
     add("--out", help="folder of the sweep (required)")
-    add("--ray", action="store_true", help='run points in parallel: pip install "rlgen[ray]"')
-    add("--workers", type=int, default=2, help="with --ray: points at a time (default: 2)")
+    add("--ray", action="store_true", help='run in parallel; needs pip install "rlgen[ray]"')
+    add("--workers", type=int, default=2, help="with --ray: simultaneous points (default: 2)")
     add("--cores", type=int, default=1, help="with --ray: CPU cores per point (default: 1)")
     add("--gpus", type=float, default=0, help="with --ray: GPUs per point (default: 0)")
     add("--address", default="", help="with --ray: address of a cluster (default: this machine)")
@@ -98,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(given: Any) -> None:
-    """Check the options that need no built point."""
+    """Check the options that can be checked before points are built."""
     if not given.out:
-        raise ValueError("name a folder for the sweep: --out runs/sweep")
+        raise ValueError("no folder is given; name one with --out, such as --out runs/sweep")
     least_of = {"attempts": 1, "levels": 1, "eval_seed": 0, "workers": 1, "cores": 1}
     for name, least in least_of.items():
         if getattr(given, name) < least:
@@ -127,7 +128,7 @@ def _options(rest: Sequence[str]) -> Values:
     while left:
         written, equals, value = left.pop(0).partition("=")
         if not written.startswith("--"):
-            raise ValueError(f"unexpected argument {written!r}; options are --name value")
+            raise ValueError(f"unexpected argument {written!r}; write options as --name value")
         if not equals and (not left or left[0].startswith("--")):
             raise ValueError(f"option {written} has no value")
         name = written.removeprefix("--").replace("-", "_")
@@ -140,7 +141,7 @@ def _options(rest: Sequence[str]) -> Values:
 def _choose_devices(values: Values, by_ray: bool) -> None:
     """Set up simulated CPU devices, as in `rlgen train`.
 
-    With ray this process only distributes the work, so it uses the CPU.
+    With ray, this process uses the CPU, because it only distributes the work.
     """
     import jax
     from jax.extend.backend import clear_backends
@@ -149,17 +150,17 @@ def _choose_devices(values: Values, by_ray: bool) -> None:
         jax.config.update("jax_platforms", "cpu")
     devices = values.get("devices", "1")
     if devices.isdecimal() and int(devices) > 1:
-        clear_backends()  # importing gymnax has started JAX; nothing has been computed yet
+        clear_backends()  # the import of gymnax has started JAX; nothing has been computed yet
         jax.config.update("jax_num_cpu_devices", min(int(devices), os.cpu_count() or 1))
 
 
 def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
     """Check that all points can be scored on the same levels, and return the suite's split.
 
-    The split is "" without a suite.
+    If there is no suite, the split is "".
 
     Raises:
-        ValueError: If a point cannot play the suite, or its levels differ between points.
+        ValueError: If a point cannot play the suite, or if the levels differ between points.
     """
     from rlgen.evaluation.load_runs import check_playable
 
@@ -167,8 +168,8 @@ def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
     for point in points if name else ():
         if point.curriculum.student.offers(Student.learner_with_rule):
             raise ValueError(
-                f"point {point.name}: {point.spec.recipe} learns a rule, which cannot play a "
-                "suite; sweep with --suite '' and evaluate the rules by `rlgen eval`"
+                f"point {point.name}: {point.spec.recipe} learns an update rule, which cannot play "
+                "a suite; use --suite '' here, and evaluate the rules with `rlgen eval`"
             )
         key = (point.spec.env, tuple(sorted(config.flatten(point.env).items())))
         if key not in seen:
@@ -181,13 +182,15 @@ def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
         one, other, *_ = levels.values()
         raise ValueError(
             f"the points {one} and {other} train on different levels, so their {name} levels "
-            "differ; name a suite that suits both (see `rlgen list suites`)"
+            "differ; name a suite that both can play (see `rlgen list suites`)"
         )
     return split
 
 
 def _in_folder(out: Path, points: list[Point], common: Values) -> list[Point]:
-    """Return the points with their names in an existing folder, which may be in another order.
+    """Return the points; if the folder already contains the sweep, use the names in the folder.
+
+    Names contain the number of the point, so they differ if the points are in another order.
 
     Raises:
         ValueError: If the folder contains another sweep, or a point's folder another run.
@@ -198,22 +201,22 @@ def _in_folder(out: Path, points: list[Point], common: Values) -> list[Point]:
         if was.keys() != {point.fingerprint for point in points}:
             change = _change(before, points, common)
             raise ValueError(
-                f"{out} contains another sweep, of {len(was)} points: {change}. Use the same grid "
-                "and options, or choose another --out"
+                f"{out} contains another sweep with {len(was)} points: {change}. Use the same grid "
+                "and options as before, or choose another --out"
             )
         points = [point._replace(name=was[point.fingerprint]["name"]) for point in points]
     for point in points:
         path = out / point.name
         if folder.is_run(path) and folder.fingerprint(folder.read(path)) != point.fingerprint:
             raise ValueError(
-                f"{path} is a run of other options or of another version of rlgen; choose another "
-                "--out"
+                f"{path} is a run with other options or from another version of rlgen; choose "
+                "another --out"
             )
     return points
 
 
 def _change(before: dict[str, Any], points: list[Point], common: Values) -> str:
-    """Describe how a sweep differs from the one in the folder, in common options or points."""
+    """Describe how the sweep in the folder differs from this sweep, in common options or points."""
     old = before["options"]
     for name in sorted(old.keys() | common.keys()):
         was, now = old.get(name, "not given"), common.get(name, "not given")
@@ -229,7 +232,10 @@ def _change(before: dict[str, Any], points: list[Point], common: Values) -> str:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Lock the folder, so that no two sweeps train the same runs; a killed process releases it."""
+    """Lock the folder, so that no two sweeps train the same runs.
+
+    If the process is killed, the operating system releases the lock.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
         file = open(out / ".lock", "w")  # noqa: SIM115 (held until the sweep ends)
@@ -267,7 +273,7 @@ def _go(sweep: Sweep, run: Run) -> int:
 
 
 def _in_turn(jobs: Sequence[Job]) -> Iterator[tuple[int, Row]]:
-    """Yield the index of each point and its row, one after another, until a run is stopped."""
+    """Run one point after another; yield the index and the row of each, until a run is stopped."""
     import jax
 
     for number, job in enumerate(jobs):
@@ -276,13 +282,13 @@ def _in_turn(jobs: Sequence[Job]) -> Iterator[tuple[int, Row]]:
         yield number, row
         if row["state"] == CUT:
             return
-        jax.clear_caches()  # otherwise the programs of all points would stay in memory
+        jax.clear_caches()  # without this, the compiled programs of all points stay in memory
 
 
 def _side_by_side(
     ray: Any, machines: _sweep_ray.Machines, jobs: Sequence[Job]
 ) -> Iterator[tuple[int, Row]]:
-    """Like `_in_turn`, in parallel by ray and in order of completion."""
+    """Run points in parallel with ray; yield the index and the row of each when it is done."""
     print(f"{len(jobs)} points, {machines.workers} at a time", file=sys.stderr, flush=True)
     for done, (number, row) in enumerate(_sweep_ray.run_all(ray, jobs, machines), 1):
         said = f"{done} of {len(jobs)}: {jobs[number].path.name} {row['state']}"

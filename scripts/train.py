@@ -2,7 +2,7 @@
 
     python scripts/train.py
 
-Copy this file and adapt it: all parts are plain values and functions.
+Copy this file and adapt it. All parts are plain values and functions.
 """
 
 import functools
@@ -31,8 +31,8 @@ method = Curriculum(
     num_slots=128,
 )
 
-# One compiled program of CHUNK updates. Seeds are a vmapped axis; `keys.shared` is not mapped, so
-# that all seeds take the same branches.
+# `chunk` is a compiled program that makes CHUNK updates for all seeds, which are a vmapped axis.
+# `keys.shared` is not mapped, so that all seeds take the same branches.
 one_chunk = functools.partial(method.train, num_updates=CHUNK)
 axes = (0, Keys._make((0, None)), None)
 chunk = jax.jit(jax.vmap(one_chunk, in_axes=axes), donate_argnums=0)

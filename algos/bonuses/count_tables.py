@@ -1,7 +1,8 @@
-"""Visit tables: counts of a key over a whole run, and membership or counts within an episode.
+"""Tables of visits to keys: counts over a whole run, and first visits or counts in an episode.
 
-Each function runs one scan over time that updates the table in place. Enumerable keys have one
-cell each; other keys share cells chosen by a hash.
+A key identifies a state, by a feature or by the observation (`state_keys`). Each enumerable key has
+its own table cell. Other keys are assigned to cells by a hash, so several keys may share a cell.
+`count_visits` and `mark_visits` each run one scan over time that updates the table in place.
 
 Sources: Cormode and Muthukrishnan, 2005, "An Improved Data Stream Summary: the Count-Min Sketch and
 its Applications"; keys are hashed with the finaliser of MurmurHash3.
@@ -15,35 +16,43 @@ from jaxtyping import Array, Bool, Int, UInt16, UInt32
 
 from rlgen.algos.bonuses.state_keys import Visits, lanes
 
-# Stamps have 16 bits and start at 1 in each call, so 2^16 - 2 further ones fit.
+# A stamp is the number of an episode (see `Marks`). Stamps have 16 bits and start at 1 in each
+# call, so 2^16 - 2 more of them fit.
 MOST_EPISODES = 2**16 - 2
-"""Largest number of episodes that one call can distinguish, and so of steps in a rollout."""
+"""Largest number of episodes that one call can distinguish.
+
+Every step may begin an episode, so this is also the largest number of steps in a rollout.
+"""
 
 
 class Around(NamedTuple):
-    """Table cells, or tags, of the keys before and after each step."""
+    """Table cells or tags of the keys before and after each step."""
 
     before: Int[Array, "T N *k"] | UInt32[Array, "T N *k"]
     after: Int[Array, "T N *k"] | UInt32[Array, "T N *k"]
 
 
 class Marks(NamedTuple):
-    """Episodic table of each slot: a cell holds the episode's stamp and the key's tag.
+    """Episodic table of each slot, whose cells hold an episode's stamp and a key's tag.
 
-    A table is cleared by moving to a new stamp. Stamps are renumbered at every call, so they never
-    overflow.
+    The stamp is the number of the episode that last wrote the cell. The tag is a short hash of the
+    key. A new episode gets a new stamp, so the cells of earlier episodes count as empty. Stamps are
+    renumbered at every call of `mark_visits`, so they never overflow.
     """
 
     mark: UInt32[Array, "N C"]  # stamp in the upper 16 bits, tag in the lower; 0 if never used
-    num_met: UInt16[Array, "N C"] | tuple[()]  # visits in that episode; () if not counted
-    stamp: UInt32[Array, " N"]  # of the running episode
+    num_met: UInt16[Array, "N C"] | tuple[()]  # visits to the key in that episode, or () if unused
+    stamp: UInt32[Array, " N"]  # stamp of the running episode
 
 
 class EpisodicCounts(NamedTuple):
-    """Counts of each step in an episodic table."""
+    """Results of inserting the successor of each step into an episodic table.
 
-    times: Int[Array, "T N"]  # visits to the successor's key in this episode, this one included
-    lost: Bool[Array, "T N"]  # the visit evicted another key of the same episode from its cell
+    Without visit counts (`Marks.num_met` is `()`), `times` is 1 at a first visit and 2 later.
+    """
+
+    times: Int[Array, "T N"]  # visits to the successor's key in this episode, including this visit
+    lost: Bool[Array, "T N"]  # whether the visit evicted another key of this episode from its cell
 
 
 def own_cells(visits: Visits) -> Around:
@@ -54,8 +63,8 @@ def own_cells(visits: Visits) -> Around:
 def hashed_rows(visits: Visits, num_cells: int, num_rows: int) -> Around:
     """Return the cells of each key in the k rows of a count-min sketch, [T, N, k].
 
-    The k hashes are linear combinations of two, after Kirsch and Mitzenmacher, 2006, "Less Hashing,
-    Same Performance: Building a Better Bloom Filter".
+    The k hashes are linear combinations of two hashes, after Kirsch and Mitzenmacher, 2006, "Less
+    Hashing, Same Performance: Building a Better Bloom Filter".
     """
 
     def hashed(keys: Array) -> Array:
@@ -68,9 +77,9 @@ def hashed_rows(visits: Visits, num_cells: int, num_rows: int) -> Around:
 
 
 def hashed_cells(visits: Visits, num_cells: int) -> tuple[Around, Around]:
-    """Return the cell of each key, from its first hash, and a 16-bit tag, from its second."""
+    """Return a cell for each key, from its first hash, and a 16-bit tag, from its second hash."""
     pairs = [lanes(keys) for keys in visits[:2]]
-    # Independent hashes: two keys in one cell share a tag with probability 2^-16.
+    # The two hashes are independent, so two keys in one cell share a tag with probability 2^-16.
     cells = Around(*((pair[..., 0] & (num_cells - 1)).astype(jnp.int32) for pair in pairs))
     return cells, Around(*(pair[..., 1] >> 16 for pair in pairs))
 
@@ -81,25 +90,29 @@ def count_visits(
     begins: Bool[Array, "T N"],
     moves: Bool[Array, "T N"],
 ) -> tuple[UInt32[Array, "G k C"], UInt32[Array, "T N"]]:
-    """Count the visits of all slots, and return the count of each step's successor at that step.
+    """Add the visits of all slots to the table, and return the count of each step's successor.
 
-    At each step all slots are added before any count is read. Slot n uses table n mod G. Counts
-    are never too low; they are too high where hashes collide in all rows.
+    At each step, the visits of all slots are added before any count is read. Slot n uses table
+    n mod G. Counts are never too low. The count of a key is too high if the key shares its cell
+    with another key in every row.
 
     Args:
         table: Counts before the rollout.
         cells: Cells of the keys around each step in each of k rows, [T, N, k].
-        begins: Whether the state before a step is counted, as the first state of an episode.
+        begins: Whether the state before a step starts an episode and is counted.
         moves: Whether the state after a step is counted.
+
+    Returns:
+        The table after the rollout, and the count of each step's successor when the step is made.
     """
     groups, rows, num_cells = table.shape
-    # Offsets [N, k] into the flattened table: one gather or scatter then serves all rows.
+    # Offsets [N, k] into the flattened table, so that one gather or scatter serves all rows.
     group = jnp.arange(begins.shape[1], dtype=jnp.int32)[:, None] % groups
     base = (group * rows + jnp.arange(rows, dtype=jnp.int32)[None]) * num_cells
 
     def step(flat: Array, xs: tuple) -> tuple[Array, Array]:
         (before, after), begin, move = xs
-        # Indices are int32; `Counts` limits its tables to 2^31 cells.
+        # Indices are int32, so `Counts` requires fewer than 2^31 cells.
         after = base + after
         # [2 N, k]: the first states of episodes that begin here, then the successors.
         at = jnp.concatenate([base + before, after])
@@ -128,21 +141,21 @@ def mark_visits(
     first: Bool[Array, "T N"],
     known: Bool[Array, "T N"],
 ) -> tuple[Marks, EpisodicCounts]:
-    """Insert a rollout's visits into each slot's episodic table, and count each step's visit.
+    """Insert a rollout's visits into each slot's episodic table, and count each visit.
 
-    Where an episode begins, the table is cleared and the episode's first state is inserted. Two
-    keys of one episode that share a cell evict each other, so that a revisit looks new; `lost`
-    marks the steps at which this happens.
+    When an episode begins, the table is cleared and the episode's first state is inserted. If two
+    keys of one episode share a cell, they evict each other, and a revisit then looks new. `lost`
+    marks the steps that evict a key.
 
     Args:
         marks: Tables of the running episodes.
         cells: Cells of the keys around each step.
         tags: Tags of these keys, below 2^16.
         first: Whether an episode begins with a step.
-        known: Whether the successor is known; an unknown one is not inserted.
+        known: Whether the successor of a step is known; an unknown successor is not inserted.
 
     Raises:
-        ValueError: If the rollout has more steps than there are stamps.
+        ValueError: If the rollout has more than `MOST_EPISODES` steps.
     """
     if first.shape[0] > MOST_EPISODES:
         raise ValueError(
@@ -155,7 +168,7 @@ def mark_visits(
         # A new stamp invalidates the whole table without writing to it.
         stamp = marks.stamp + begins.astype(jnp.uint32)
         word = Around(*((stamp << 16) | x for x in tag))
-        # The count of an episode's first state is dropped: no action led to it.
+        # The count of an episode's first state is dropped, because no action led to that state.
         marks, _ = _meet(marks._replace(stamp=stamp), cell.before, word.before, begins)
         return _meet(marks, cell.after, word.after, knows)
 
@@ -169,24 +182,24 @@ def _meet(
     # One comparison of 32 bits tests the episode (stamp) and the key (tag).
     old = marks.mark[slots, cell]
     seen = old == word
-    # The same stamp with another tag: a different key of this episode occupies the cell.
+    # An equal stamp with another tag means that a different key of this episode occupies the cell.
     lost = meets & ~seen & (old >> 16 == word >> 16)
     # The written value depends on the value read; otherwise XLA copies the table at every step.
     mark = marks.mark.at[slots, cell].set(jnp.where(meets & ~seen, word, old))
     if isinstance(marks.num_met, tuple):
-        # Without counts, 2 stands for any revisit: only `times == 1` is read.
+        # Without counts, 2 stands for any revisit, because only `times == 1` is read.
         return marks._replace(mark=mark), EpisodicCounts(jnp.where(seen, 2, 1), lost)
     had = marks.num_met[slots, cell]
-    # Saturates before uint16 overflows.
+    # Counts saturate at 2^16 - 1, the largest uint16.
     times = jnp.where(seen, jnp.minimum(had, 2**16 - 2), 0) + 1
     num_met = marks.num_met.at[slots, cell].set(jnp.where(meets, times, had).astype(jnp.uint16))
     return marks._replace(mark=mark, num_met=num_met), EpisodicCounts(times.astype(jnp.int32), lost)
 
 
 def _restamped(marks: Marks) -> Marks:
-    """Renumber the stamps of the running episodes to 1, and clear all other marks."""
+    """Set the stamp of each running episode to 1, and clear the marks of earlier episodes."""
     running = marks.mark >> 16 == marks.stamp[:, None]
-    # `& 0xFFFF` keeps the tag of the key; `num_met` needs no change, as it is read only where the
-    # mark matches.
+    # `& 0xFFFF` keeps the tag of the key. `num_met` needs no change, because it is read only where
+    # the mark matches.
     mark = jnp.where(running, (marks.mark & 0xFFFF) | (1 << 16), 0).astype(jnp.uint32)
     return marks._replace(mark=mark, stamp=jnp.ones_like(marks.stamp))

@@ -1,15 +1,17 @@
-"""Global count-based bonus: 1/√N(ψ(s')), with N the visits to the successor's key in the run.
+"""Global count-based bonus 1/√N, where N is the number of visits to the next state in the run.
 
-N(ψ(s')) is the number of visits to the key ψ(s') up to and including this step, summed over all
-slots. The first state of an episode is counted when the episode begins. At each step all slots are
-counted before any count is read.
+The key ψ(s') identifies the next state s', by a feature such as the position or by the observation.
+N(ψ(s')) is the number of visits to this key up to and including this step, summed over all slots.
+The first state of an episode is counted when the episode begins. At each step, the visits of all
+slots are counted before any count is read.
 
 Source: Strehl and Littman, 2008, "An analysis of model-based Interval Estimation for Markov
 Decision Processes"; as a global bonus: Henaff, Jiang and Raileanu, 2023, "A Study of Global and
-Episodic Bonuses for Exploration in Contextual MDPs". Differs from the latter's code in two ways.
-There, each of 256 actors has its own table; setting `num_groups` to the number of slots gives one
-table per slot here. There, a step that ends an episode is counted under the first state of the next
-episode.
+Episodic Bonuses for Exploration in Contextual MDPs". Differs from the code of Henaff, Jiang and
+Raileanu in two ways. In that code, each of 256 actors has its own table; here, all slots share one
+table by default, and `num_groups` can be set to the number of slots. In that code, a step that ends
+an episode is counted under the first state of the next episode. Here, such a step is counted under
+the state that it led to or, if observations are counted, is not counted and has bonus 0.
 """
 
 from collections.abc import Mapping
@@ -27,34 +29,39 @@ __all__ = ["FULL", "VARIANTS", "Counts", "CountsState", "build", "tiny"]
 
 TABLES = ("auto", "exact", "count-min")
 FULL = 0.3
-"""Fraction of used cells above which a hashed table is considered too small. At this fraction a new
-key looks visited with probability 0.3 to the power of the number of rows: 9 % with two rows."""
+"""Fraction of used cells above which a hashed table is considered too small.
+
+At this fraction, a new key looks visited with probability 0.3 to the power of the number of rows,
+which is 9 % with two rows.
+"""
 VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
 
 class CountsState(NamedTuple):
     """Visit counts of a run."""
 
-    table: UInt32[Array, "G k C"]  # visits by group, row and cell; an exact table has one row
+    table: UInt32[Array, "G k C"]  # visits per group, row and cell; an exact table has one row
 
 
 @dataclass(frozen=True)
 class Counts(state_keys.KeyedBonus):
-    """Table of all visits in a run: exact if the keys are enumerable, else a count-min sketch.
+    """Count-based bonus with an exact table of all visits in a run, or with a count-min sketch.
 
-    A sketch never underestimates a count. A new key that lands on used cells in all rows looks
-    visited. The metric `counts_full` is the fraction of used cells in a row; above 0.3 (`FULL`) the
-    table is too small for the run, and `log_size` should be raised by two.
+    A count-min sketch is a table of fixed size whose cells are chosen by hashes. A sketch never
+    underestimates a count. If a new key lands on used cells in all rows, it looks visited. The
+    metric `counts_full` is the fraction of used cells in a row. If this fraction exceeds 0.3
+    (`FULL`), the table is too small for the run, and `log_size` should be raised by two.
 
     Attributes:
-        table: Kind of table: `exact`, `count-min`, or `auto`, which is exact if that takes no more
-            cells than a row of the sketch.
-        log_size: A row of a sketch has 2^log_size cells of 4 bytes; about ten cells per distinct
-            key are needed.
-        num_rows: Rows of a sketch; the count of a key is the minimum over rows.
-        num_groups: Number of separate tables; slot n counts in table n modulo num_groups.
-        bins: Bins per unit to which floats in observations are rounded before hashing; 0 hashes
-            their exact bits.
+        table: Kind of table: `exact`, `count-min` or `auto`. `auto` chooses `exact` if an exact
+            table needs no more cells than a row of the sketch, and `count-min` otherwise.
+        log_size: Base-2 logarithm of the number of cells in a row of a sketch. A cell has 4 bytes;
+            about ten cells per distinct key are needed.
+        num_rows: Number of rows of a sketch; the count of a key is the minimum over rows.
+        num_groups: Number of separate tables; the visits of slot n are counted in table n modulo
+            num_groups.
+        bins: Number of bins per unit to which floats in observations are rounded before hashing;
+            with 0, floats are not rounded.
 
     Raises:
         ValueError: If a field is out of range, or the environment does not provide the key.
@@ -74,8 +81,8 @@ class Counts(state_keys.KeyedBonus):
         groups, rows, cells = self._shape
         if groups * rows * cells >= 2**31:
             raise ValueError(
-                f"counts: num_groups={groups} tables of {rows} x {cells} cells are more than the "
-                "2^31 that can be addressed; lower num_groups, num_rows or log_size"
+                f"counts: num_groups={groups} tables of {rows} x {cells} cells exceed the limit of "
+                "2^31 - 1 cells in total; lower num_groups, num_rows or log_size"
             )
 
     @property
@@ -97,15 +104,15 @@ class Counts(state_keys.KeyedBonus):
         """
         if self.num_groups > num_slots:
             raise ValueError(
-                f"counts: num_groups={self.num_groups} is more than the {num_slots} slots; some "
-                "tables would stay empty"
+                f"counts: num_groups={self.num_groups} exceeds the number of slots, {num_slots}; "
+                f"use at most {num_slots}, so that no table stays empty"
             )
         return CountsState(jnp.zeros(self._shape, jnp.uint32))
 
     def apply(
         self, key: Key, state: CountsState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[CountsState, Float[Array, "T N"], Metrics]:
-        """See `rlgen.protocols.Bonus`; a slot with weight 0 reads counts but adds none."""
+        """See `rlgen.protocols.Bonus`; a slot of weight 0 reads counts but adds no visits."""
         visits = state_keys.read_visits(rollout, self.key, self.bins)
         if self._exact:
             # [T, N] -> [T, N, 1]: an exact table has one row.
@@ -119,7 +126,7 @@ class Counts(state_keys.KeyedBonus):
         )
         # A slot with weight 0 may read a count of 0.
         novelty = 1 / jnp.sqrt(jnp.maximum(times, 1).astype(jnp.float32))
-        # Row 0 stands for all rows: their hashes spread keys equally well.
+        # Row 0 represents all rows, because all hashes distribute keys equally well.
         full = (table[:, 0] > 0).mean(dtype=jnp.float32)
         metrics = {"counts_full": full, "counts_distinct": self._distinct(full)}
         return CountsState(table), jnp.where(visits.known, novelty, 0.0), metrics
@@ -130,22 +137,23 @@ class Counts(state_keys.KeyedBonus):
         if self._exact or not full > FULL:
             return []
         return [
-            f"counts: {full:.0%} of the {2**self.log_size} cells of a table are in use, above "
-            f"{FULL:.0%}: new keys look visited with probability {full**self.num_rows:.0%}; "
-            f"raise log_size from {self.log_size} to {self.log_size + 2}"
+            f"counts: {full:.0%} of the {2**self.log_size} cells in a row of the table are in use, "
+            f"but at most {FULL:.0%} should be; new keys look visited with probability "
+            f"{full**self.num_rows:.0%}; raise log_size from {self.log_size} to {self.log_size + 2}"
         ]
 
     def _distinct(self, full: Float[Array, ""]) -> Float[Array, ""]:
-        """Distinct keys per group: counted, or estimated from the fraction of used cells."""
+        """Number of distinct keys per group, estimated from the used cells in case of a sketch."""
         if self._exact:
             return full * state_keys.num_values(self.env, self.key)
         size = 2**self.log_size
-        # D keys hashed to `size` cells fill a fraction 1 - exp(-D / size). The bound avoids log(0).
+        # If D keys are hashed to `size` cells, the expected fraction of used cells is
+        # 1 - exp(-D / size). The minimum avoids log(0).
         return -size * jnp.log1p(-jnp.minimum(full, 1 - 1 / size))
 
 
 def build(env: LevelEnv, **fields) -> Counts:
-    """Return counts for an environment: of positions if it provides them, else of observations."""
+    """Return counts of positions if the environment provides positions, else of observations."""
     return Counts(env, **{"key": state_keys.default_key(env), **fields})
 
 

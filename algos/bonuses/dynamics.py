@@ -1,9 +1,12 @@
-"""Observation features learned by inverse dynamics, with an optional forward model on them.
+"""Observation features learned by an inverse dynamics model, with an optional forward model.
+
+The inverse model predicts the action between two consecutive observations from their features. The
+forward model predicts the features of the next observation.
 
 Source: Pathak et al., 2017, "Curiosity-driven Exploration by Self-supervised Prediction", 2.2. The
-unsquared norm of the forward error is that of the code of Henaff et al., 2022, "Exploration via
-Elliptical Episodic Bonuses". Differs from that code, which also trains on pairs of observations
-across the end of an episode; such pairs are excluded here.
+forward error is a norm that is not squared, as in the code of Henaff et al., 2022, "Exploration via
+Elliptical Episodic Bonuses". That code also trains on pairs of observations from two different
+episodes, the last of one episode and the first of the next; such pairs are excluded here.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +24,10 @@ from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
 class Seen(NamedTuple):
-    """A rollout's observations and their features φ as M rows; row i is followed by row i + N."""
+    """Observations of a rollout and their features φ, as M rows.
+
+    Rows are ordered by time. The next observation of the same slot, after row i, is row i + N.
+    """
 
     obs: PyTree  # [M, ...], M = (T + 1) N, or T N without the observation after the last step
     phi: Float[Array, "M d"]
@@ -30,13 +36,15 @@ class Seen(NamedTuple):
 
     @property
     def num_pairs(self) -> int:
-        """Number of steps whose next observation is recorded, true successor or not."""
+        """Number of steps whose next observation is recorded, even if it starts a new episode."""
         return self.phi.shape[0] - self.action.shape[1]
 
 
 @dataclass(frozen=True)
 class Dynamics:
     """An encoder φ, an inverse model (φ, φ') → action and a forward model (φ, action) → φ'.
+
+    φ are the features of an observation, and φ' those of the next observation.
 
     Attributes:
         encoder: Network of φ.
@@ -45,10 +53,11 @@ class Dynamics:
         normalize: Whether φ is normalised to mean 0 and squared norm d by a LayerNorm without
             parameters.
         inverse_coef: Weight of the inverse model's cross-entropy.
-        forward_coef: Weight of the forward model's error, an unsquared norm; 0 removes the model.
+        forward_coef: Weight of the forward model's error, which is an unsquared norm; 0 removes
+            the forward model.
         train_through: Whether the forward model's error also trains the encoder.
-        training: Training of all networks. A step needs two encoded observations, so a share of
-            one eighth costs as much as a quarter in `rnd`.
+        training: Training of all networks. Each sampled step needs two encoded observations, so
+            `share=0.125` costs as much here as `share=0.25` in `rnd`.
 
     Raises:
         ValueError: If a field is out of range, or the encoder does not fit the observations.
@@ -104,9 +113,10 @@ class Dynamics:
     def learn(
         self, key: Key, fit: Fit, seen: Seen, weight: Float[Array, " N"]
     ) -> tuple[Fit, Metrics]:
-        """Train on a random part of the steps with a known successor, in slots of weight > 0."""
+        """Train on random steps that have a known successor and a slot with a weight above 0."""
         num = seen.num_pairs
-        # Without `last_obs` the last step's successor is not recorded; `num` leaves its N rows out.
+        # Without `last_obs`, the successors of the last step are not recorded, so `num` excludes
+        # the N rows of that step.
         valid = (~seen.done & (weight > 0)[None]).reshape(-1)[:num]
         action = seen.action.reshape(-1)
 
@@ -119,7 +129,8 @@ class Dynamics:
         self, params: PyTree, seen: Seen, rows: Int[Array, " B"], action: Int[Array, " B"]
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
         # One encoder call for φ(s) and φ(s'): the successor of row i is row i + N.
-        # `seen.phi` cannot serve here: it does not depend on `params`, which change in every step.
+        # `seen.phi` cannot be used here: it does not depend on `params`, which every gradient step
+        # changes.
         both = jnp.concatenate([rows, rows + seen.action.shape[1]])
         phi, after = jnp.split(self.encode(params, encoders.take(seen.obs, both)), 2)
         logits = encoders.apply_head(params["inverse"], jnp.concatenate([phi, after], 1))
@@ -131,7 +142,7 @@ class Dynamics:
         }
         if self.forward_coef == 0:
             return self.inverse_coef * inverse, told
-        # Stopped on both sides, the encoder is trained by the inverse model alone.
+        # Without a gradient through φ and φ', only the inverse model trains the encoder.
         if not self.train_through:
             phi, after = jax.lax.stop_gradient((phi, after))
         forward = self.forward_error(params, phi, after, action)

@@ -2,16 +2,18 @@
 
     b = φᵀ C⁻¹ φ,   C = λ I + Σ φᵢ φᵢᵀ over the earlier observations of the episode
 
-The features φ are learned by inverse dynamics: they predict which action led from one observation
-to the next. With one-hot features the bonus is an episodic count, 1 / (n + λ).
+The features φ are learned by an inverse dynamics model: from the features of two consecutive
+observations, it predicts the action between them. With one-hot features the bonus is 1 / (n + λ)
+after n earlier visits, so it is an episodic count-based bonus.
 
 Source: Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses". The LayerNorm follows
-the later port to Sample Factory; it keeps ‖φ‖² at d, and so P = C⁻¹ in the range of float32.
-Differs from the released code, where an action is rewarded for the observation before it. By
-default an action is rewarded here for the observation that it led to, as with all other bonuses.
-The factors of a product then refer to one state, and the bonus of an episode's first observation,
-which is of size 1/λ and which no action caused, is not added. `credit="current"` is the published
-form. Inverse dynamics are not trained on pairs across the end of an episode.
+the later port of their code to Sample Factory. It keeps ‖φ‖² equal to the number of features d, and
+thereby keeps P = C⁻¹ in the range of float32. Differs from the code of Henaff et al. in two ways.
+(1) In that code an action is rewarded for the observation before it; `credit="current"` does the
+same. By default an action is rewarded here for the observation that it led to, as with all other
+bonuses. All factors of a product of bonuses then refer to the same state. The bonus of an episode's
+first observation, which is of size 1/λ, is then not added, because no action caused it. (2) The
+inverse dynamics model is not trained on pairs of observations from two different episodes.
 """
 
 from collections.abc import Mapping
@@ -43,27 +45,28 @@ VARIANTS: dict[str, dict] = {
 class E3BState(NamedTuple):
     """Feature networks, shared by all slots, and the inverse covariance of each slot's episode."""
 
-    networks: Fit | tuple[()]  # () for positions
-    inverse: Float[Array, "N d *d"]  # P; only its diagonal for positions
+    networks: Fit | tuple[()]  # () if the features are positions
+    inverse: Float[Array, "N d *d"]  # P = C⁻¹; only its diagonal if the features are positions
 
 
 @dataclass(frozen=True)
 class E3B(Bonus):
     """Elliptical bonus with a separate feature covariance for each slot's running episode.
 
-    A bonus that is not finite, because features grew without bound, is replaced by 0, and the
-    slot's covariance is reset to λ I. The metric `e3b_resets` counts these resets.
+    If features grow without bound, a bonus may not be finite. Such a bonus is replaced by 0, and
+    the slot's covariance is reset to λ I. The metric `e3b_resets` counts these resets.
 
     Attributes:
-        dynamics: Feature networks and their training; not used for positions.
-        embedding: Features φ: `inverse`, learned by inverse dynamics; `random`, the untrained
-            networks; or `position`, one-hot positions.
+        dynamics: Feature networks and their training; not used with `embedding="position"`.
+        embedding: Features φ. `inverse`: learned by an inverse dynamics model. `random`: outputs of
+            the untrained encoder. `position`: one-hot positions.
         ridge: Ridge coefficient λ.
-        credit: Observation that a step is rewarded for: its `successor` or the `current` one.
-        zero_first: Whether the first step of an episode has bonus 0; requires `current` credit.
-        form: Algorithm that updates the inverse covariance P. `dual` processes several steps at
-            once with a Cholesky factorisation; `scan` processes one step at a time and was slower
-            at every measured size.
+        credit: Observation for which a step is rewarded: `successor` is the observation after the
+            step, and `current` is the observation before it.
+        zero_first: Whether the first step of an episode has bonus 0; requires `credit="current"`.
+        form: Algorithm that updates the inverse covariance. `dual` processes several steps at once
+            with a Cholesky factorisation. `scan` processes one step at a time; it was slower than
+            `dual` with `chunk=16` at every measured size.
         chunk: Number of steps that `dual` processes at once.
 
     Raises:
@@ -91,7 +94,7 @@ class E3B(Bonus):
             raise ValueError(f"e3b: chunk must be at least 1, got {self.chunk}; 16 is usual")
         if self.zero_first and self.credit != "current":
             raise ValueError(
-                "e3b: zero_first=True needs credit='current': with credit='successor' the first "
+                "e3b: zero_first=True needs credit='current'; with credit='successor' the first "
                 "observation of an episode is never rewarded"
             )
         for feature in self.features:
@@ -101,7 +104,7 @@ class E3B(Bonus):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The position, if the embedding uses it."""
+        """`("position",)` if the embedding is `position`, else empty."""
         return ("position",) if self.embedding == "position" else ()
 
     @property
@@ -129,15 +132,16 @@ class E3B(Bonus):
         num_steps, num_slots = rollout.first.shape
         phi = seen.phi.reshape(-1, num_slots, seen.phi.shape[-1])  # [T + 1, N, d] or [T, N, d]
         if self.credit == "successor":
-            # An episode's first observation is inserted without a bonus; a step that ends an
+            # An episode's first observation is added to C without a bonus. A step that ends an
             # episode has no known successor.
             steps = ellipse.Steps(phi[1:], phi[:-1], rollout.first, ~rollout.done)
         else:
             always = jnp.ones_like(rollout.first)
             steps = ellipse.Steps(phi[:num_steps], (), rollout.first, always)
-        # P may contain features of earlier rollouts, which were computed by older networks.
+        # P may contain features of earlier rollouts, which were computed with older parameters.
         found = ellipse.follow(state.inverse, steps, self.ridge, self.form, self.chunk)
-        # Trained after its features were used, so that the bonus precedes learning.
+        # The networks are trained after the bonus was computed, so that training on these
+        # observations does not affect it.
         if self.embedding == "inverse":
             fit, metrics = self.dynamics.learn(key, fit, seen, weight)
         resets = jnp.where(weight > 0, found.resets, 0).sum().astype(jnp.float32)
@@ -150,8 +154,8 @@ class E3B(Bonus):
         if not resets > 0:
             return []
         return [
-            f"e3b: bonuses were not finite {resets:g} times per update, and the memory of these "
-            f"episodes was reset; raise ridge from {self.ridge:g}"
+            f"e3b: bonuses were not finite {resets:g} times per update, and the covariance of "
+            f"these episodes was reset; raise ridge above its current value, {self.ridge:g}"
         ]
 
     def _of_positions(
@@ -159,7 +163,8 @@ class E3B(Bonus):
     ) -> tuple[E3BState, Float[Array, "T N"], Metrics]:
         assert isinstance(rollout.visits, dict)
         visit: Visit = rollout.visits["position"]
-        # Features are recorded before the reset, so here the successor is known at every step.
+        # Positions are recorded before the environment resets, so the successor of every step is
+        # known.
         places = ellipse.Places(visit.after, visit.before, rollout.first)
         if self.credit == "current":
             places = ellipse.Places(visit.before, (), rollout.first)

@@ -3,10 +3,10 @@
     b = φᵀ C⁻¹ φ,   C = λ I + Σ φᵢ φᵢᵀ over the earlier vectors of the episode
 
 P = C⁻¹ is carried from one rollout to the next. The form `scan` adds one vector at a time: with
-u = P φ and b = φ·u, P becomes P − u uᵀ / (1 + b). The form `dual` adds several at once. Let the
-rows of Φ be the vectors, V = Φ P for the P at the start of their episode, and A = I + V Φᵀ
-restricted to pairs of the same episode. The Cholesky factor L of A then has L_tt² = 1 + b_t, and
-with W = L⁻¹ V, P becomes P − Wᵀ W.
+u = P φ and b = φ·u, P becomes P − u uᵀ / (1 + b). The form `dual` adds several vectors at once. Let
+the vectors be the rows of Φ. Let V = Φ P, where P is the matrix at the start of the vector's
+episode, and A = I + V Φᵀ, where entries of V Φᵀ between different episodes are set to 0. The
+Cholesky factor L of A then satisfies L_tt² = 1 + b_t. With W = L⁻¹ V, P becomes P − Wᵀ W.
 
 Source: Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses", algorithm 1, which is
 `scan`.
@@ -43,12 +43,12 @@ class Steps(NamedTuple):
 
     phi: Float[Array, "T N d"]  # scored, then added to the covariance
     begin: Float[Array, "T N d"] | tuple[()]  # added without a score where an episode begins
-    first: Bool[Array, "T N"]  # an episode begins: the covariance is reset
-    known: Bool[Array, "T N"]  # False: `phi` is neither scored nor added
+    first: Bool[Array, "T N"]  # True where an episode begins; the covariance is then reset
+    known: Bool[Array, "T N"]  # False where `phi` is neither scored nor added
 
 
 class Followed(NamedTuple):
-    """Inverse covariances after a rollout, and the bonus of each step."""
+    """Inverse covariances after a rollout, the bonus of each step, and the number of resets."""
 
     inverse: Float[Array, "N d d"]  # P
     bonus: Float[Array, "T N"]
@@ -56,14 +56,14 @@ class Followed(NamedTuple):
 
 
 def round_ellipse(num_slots: int, size: int, ridge: float) -> Float[Array, "N d d"]:
-    """Return P of slots without any vectors, I/λ."""
+    """Return P = I/λ for each slot, the inverse covariance before any vector is added."""
     return jnp.broadcast_to(jnp.eye(size) / ridge, (num_slots, size, size))
 
 
 def follow(
     inverse: Float[Array, "N d d"], steps: Steps, ridge: float, form: Form, chunk: int = 16
 ) -> Followed:
-    """Score all steps of a rollout and add them to the covariances.
+    """Compute the bonus of each step of a rollout, and add the vectors to the covariances.
 
     Args:
         inverse: P of each slot's running episode before the rollout.
@@ -91,10 +91,10 @@ def follow(
 
 
 def _cut(steps: Steps, chunk: int) -> Steps:
-    """Split steps into chunks [C, chunk, N, ...]; the last one is padded with unknown steps."""
+    """Split steps into chunks [C, chunk, N, ...]; padded steps in the last chunk are not known."""
     missing = -steps.first.shape[0] % chunk
 
-    # Padding with False and 0: no episode begins, and nothing is scored or added.
+    # The padding is False and 0, so no episode begins, and nothing is scored or added.
     def cut(x: Array) -> Array:
         x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) if missing else x
         return x.reshape(-1, chunk, *x.shape[1:])
@@ -114,8 +114,8 @@ def _begun(ridge: float, begin: Array | tuple[()], size: int) -> Float[Array, "d
 def _scan(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
     """Process one slot step by step.
 
-    Products are written element by element rather than as dot products. P then stays exactly
-    symmetric, and accelerators do not compute them in reduced precision.
+    Matrix products are written as elementwise products and sums. P then stays exactly symmetric,
+    and accelerators do not use reduced precision.
     """
     size = inverse.shape[0]
     fresh = jnp.eye(size) / ridge
@@ -126,7 +126,7 @@ def _scan(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
         # b_t = φ·u.
         reach = (u * xs.phi).sum()
         bad = xs.known & ~jnp.isfinite(reach)
-        # Where rounding made P indefinite, the bonus is 0 and P is not changed.
+        # If rounding made P indefinite, the bonus is 0 and P is not changed.
         grown = xs.known & (reach > 0)
         # The inner `where` keeps 1 / (1 + reach) finite if reach is −1 or NaN.
         gain = jnp.where(grown, 1 / (1 + jnp.where(grown, reach, 0.0)), 0.0)
@@ -143,20 +143,22 @@ def _dual(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
     num_steps, size = steps.phi.shape
     # GPUs may use TF32 by default, which is too coarse for the differences below.
     dot = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    episode = jnp.cumsum(steps.first)  # 0: the episode that was running before these steps
+    # [T]: index of the episode; 0 is the episode that was running before these steps.
+    episode = jnp.cumsum(steps.first)
     # A row of zeros has bonus 0 and leaves P unchanged.
     phi = jnp.where(steps.known[:, None], steps.phi, 0.0)
-    # Index of the step at which each step's episode began, hence that episode's first vector.
+    # `cummax` of `start` is the index of the step at which each step's episode began. Indexed with
+    # it, `steps.begin` is the first vector of each step's episode.
     start = jnp.where(steps.first, jnp.arange(num_steps), 0)
     begin = () if isinstance(steps.begin, tuple) else steps.begin[jax.lax.cummax(start)]
-    # V = Φ P: the carried P for episode 0, the P of `_begun` for later ones.
+    # V = Φ P, with the carried P for episode 0 and the P of `_begun` for later episodes.
     reached = jnp.where((episode == 0)[:, None], dot(phi, inverse), _from_begun(ridge, begin, phi))
     within = episode[:, None] == episode[None]
-    # Block diagonal over episodes, and so is its Cholesky factor: episodes do not mix.
+    # V Φᵀ is block diagonal over episodes, and so is the Cholesky factor: episodes do not mix.
     gram = jnp.where(within, dot(reached, phi.T), 0.0)
     # Symmetrised because rounding breaks the symmetry that Cholesky assumes.
     factor = jnp.linalg.cholesky(jnp.eye(num_steps) + (gram + gram.T) / 2)
-    # b_t = L_tt² - 1, see above; rounding may make it slightly negative.
+    # b_t = L_tt² - 1, as in the module docstring; rounding may make it slightly negative.
     bonus = jnp.where(steps.known, jnp.maximum(jnp.diagonal(factor) ** 2 - 1, 0.0), 0.0)
 
     # Only the episode that is still running at the end determines the next P.
@@ -166,15 +168,15 @@ def _dual(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
     rows = jnp.where(going[:, None], reached, 0.0)
     rows = jax.scipy.linalg.solve_triangular(factor, rows, lower=True)
     after = base - dot(rows.T, rows)  # P − Wᵀ W
-    # One factorisation yields all steps, so a failure invalidates the whole chunk; `_scan` loses a
-    # single step.
+    # All steps depend on one factorisation, so a failure invalidates the whole chunk. In `_scan`, a
+    # failure invalidates a single step.
     bad = ~(jnp.isfinite(bonus).all() & jnp.isfinite(after).all())
     after = jnp.where(bad, jnp.eye(size) / ridge, after)
     return Followed(after, jnp.where(bad, 0.0, bonus), bad.astype(jnp.int32))
 
 
 def _from_begun(ridge: float, begin: Array | tuple[()], phi: Float[Array, "T d"]) -> Array:
-    """Return Φ P, where P of each row is `_begun` of the row's own `begin`."""
+    """Return Φ P, where the P for each row of Φ is `_begun` of the same row of `begin`."""
     if isinstance(begin, tuple):
         return phi / ridge
     share = (begin * phi).sum(1) / (ridge + (begin**2).sum(1))
@@ -182,7 +184,7 @@ def _from_begun(ridge: float, begin: Array | tuple[()], phi: Float[Array, "T d"]
 
 
 class Places(NamedTuple):
-    """`Steps` for one-hot features, given by the index (of Z) of the feature that is 1."""
+    """Like `Steps`, for one-hot vectors, each given by the index in 0 .. Z - 1 of its 1."""
 
     phi: Int[Array, "T N"]
     begin: Int[Array, "T N"] | tuple[()]
@@ -192,7 +194,7 @@ class Places(NamedTuple):
 def follow_places(
     inverse: Float[Array, "N Z"], places: Places, ridge: float
 ) -> tuple[Float[Array, "N Z"], Float[Array, "T N"]]:
-    """Like `follow`, for one-hot φ: P is diagonal, and b = 1 / (n + λ) after n visits.
+    """Like `follow`, for one-hot φ: P is diagonal, and b = 1 / (n + λ) after n earlier visits.
 
     Args:
         inverse: Diagonal of P for each slot, before the rollout.
@@ -205,7 +207,7 @@ def follow_places(
     slots = jnp.arange(inverse.shape[0])
 
     def step(inverse: Array, xs: Places) -> tuple[Array, Array]:
-        # Adding one-hot φ takes the entry p = 1 / (n + λ) to p / (1 + p) = 1 / (n + 1 + λ).
+        # Adding a one-hot φ changes the entry p = 1 / (n + λ) to p / (1 + p) = 1 / (n + 1 + λ).
         inverse = jnp.where(xs.first[:, None], 1 / ridge, inverse)
         if not isinstance(xs.begin, tuple):
             here = inverse[slots, xs.begin]

@@ -1,4 +1,4 @@
-"""Networks of learned bonuses: observation encoders, and dense heads on their features."""
+"""Networks of learned bonuses: encoders of observations, and dense heads on the features."""
 
 from dataclasses import dataclass, replace
 
@@ -14,9 +14,10 @@ from rlgen.types import Key, PyTree, Rollout
 
 @dataclass(frozen=True)
 class Embedding(Approximator):
-    """A randomly initialised embedding vector for each state; the observation is the state's index.
+    """A randomly initialised embedding vector for each state; observations are state indices.
 
-    A `rlgen.nn.approximators.Table` is initialised to zeros, which would not distinguish states.
+    `rlgen.nn.approximators.Table` cannot be used instead: its entries are initialised to 0, which
+    would not distinguish states.
     """
 
     def check(self, env: LevelEnv) -> None:
@@ -41,8 +42,9 @@ class Embedding(Approximator):
 def encoder_for(env: LevelEnv, hidden: int = 256) -> Approximator:
     """Return an encoder for an environment's observations.
 
-    Enumerable observations get an embedding, images a convolution, and all others an MLP; the
-    latter two have one hidden dense layer of `hidden` units.
+    If the observations are enumerable, the encoder is an `Embedding`. Otherwise it is a
+    convolutional network for images and a multilayer perceptron for other observations, with one
+    hidden layer of `hidden` units.
     """
     chosen = approximator_for(env)
     if isinstance(chosen, Conv | MLP):
@@ -53,8 +55,8 @@ def encoder_for(env: LevelEnv, hidden: int = 256) -> Approximator:
 def every_obs(rollout: Rollout) -> PyTree:
     """Return all observations as rows, [(T + 1) N, ...], or [T N, ...] without `last_obs`.
 
-    Row i is followed by row i + N; where that step ended an episode, row i + N starts the next
-    episode.
+    Row i + N is the observation after row i in the same slot. If the step between them ended an
+    episode, row i + N starts the next episode.
     """
     obs = rollout.obs
     if not _absent(rollout.last_obs):
@@ -63,14 +65,14 @@ def every_obs(rollout: Rollout) -> PyTree:
 
 
 def take(obs: PyTree, rows: Int[Array, " B"]) -> PyTree:
-    """Select rows of `every_obs`."""
+    """Select rows of the observations returned by `every_obs`."""
     return jax.tree.map(lambda x: x[rows], obs)
 
 
 def layer_norm(x: Float[Array, "B d"]) -> Float[Array, "B d"]:
     """Normalise each row to mean 0 and squared norm d.
 
-    There is no learned scale or offset, so the norm cannot change in training.
+    There is no learned scale or offset, so training cannot change the norm.
     """
     centred = x - x.mean(1, keepdims=True)
     return centred * jax.lax.rsqrt((centred**2).mean(1, keepdims=True) + 1e-6)
@@ -78,12 +80,12 @@ def layer_norm(x: Float[Array, "B d"]) -> Float[Array, "B d"]:
 
 def length(x: Float[Array, "*B d"]) -> Float[Array, "*B"]:
     """Euclidean norm of each row, with a finite derivative at 0."""
-    # The derivative of sqrt is infinite at 0, where x vanishes.
+    # The derivative of sqrt is infinite at 0; the added constant keeps it finite.
     return jnp.sqrt((x**2).sum(-1) + 1e-12)
 
 
 def head(key: Key, sizes: tuple[int, int, int]) -> dict[str, Array]:
-    """Initialise a head with one hidden layer; `sizes` are inputs, hidden units and outputs."""
+    """Initialise a head with one hidden layer; `sizes` counts inputs, hidden units and outputs."""
     key_hidden, key_out = jax.random.split(key)
     weights = jax.nn.initializers.lecun_normal()
     num_inputs, hidden, num_outputs = sizes
@@ -102,5 +104,5 @@ def apply_head(params: dict[str, Array], x: Float[Array, "B F"]) -> Float[Array,
 
 
 def _absent(tree: PyTree) -> bool:
-    # Only an empty tuple: an array would raise on truth testing.
+    # Only an empty tuple means absent. The type is tested first because arrays have no truth value.
     return isinstance(tree, tuple) and not tree

@@ -1,13 +1,15 @@
 """Episodic count-based bonus: 1 for a step into a state that is new in this episode, else 0.
 
-The first state of an episode is counted when the episode begins, so a step that stays there has
-bonus 0. With `decay` the bonus is 1/√Nₑ(ψ(s')), with Nₑ the number of visits to the key in this
-episode, this visit included.
+The first state of an episode is counted when the episode begins, so a step that stays in that state
+has bonus 0. With `decay` the bonus is 1/√Nₑ(ψ(s')). The key ψ(s') identifies the next state s', by
+a feature such as the position or by the observation. Nₑ is the number of visits to the key in this
+episode, including this visit.
 
 Source: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration in
-Contextual MDPs"; 1/√Nₑ: Raileanu and Rocktäschel, 2020, "RIDE". Differs from the released code,
-where a step that ends an episode is counted under the first state of the next episode, and that
-state is then not counted in its own episode.
+Contextual MDPs"; 1/√Nₑ: Raileanu and Rocktäschel, 2020, "RIDE". Differs from the code of Henaff,
+Jiang and Raileanu. In that code, a step that ends an episode is counted under the first state of
+the next episode, and the next episode does not count its first state. Here, such a step is counted
+under the state that it led to or, if observations are counted, is not counted and has bonus 0.
 """
 
 from collections.abc import Mapping
@@ -31,21 +33,24 @@ VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
 @dataclass(frozen=True)
 class Episodic(state_keys.KeyedBonus):
-    """Table of each slot's running episode: exact if the keys are enumerable, else hashed.
+    """Count-based bonus with an exact or hashed table of each slot's running episode.
 
-    In a hashed table two keys of one episode that share a cell evict each other, so that a revisit
-    may look new. The metric `episodic_lost` is the fraction of steps that evicted another key, and
-    `episodic_full` the fraction of cells that the running episodes use. If `episodic_lost` exceeds
-    0.01 (`LOST`), the table is too small for the run, and `log_size` should be raised. A new key
-    looks visited with probability 2⁻¹⁶ if another key of the episode occupies its cell.
+    In a hashed table, several keys may share a cell. If two keys of one episode share a cell, they
+    evict each other, and a revisit may then look new. The metric `episodic_lost` is the fraction of
+    steps that evicted another key. The metric `episodic_full` is the fraction of cells that the
+    running episodes use. If `episodic_lost` exceeds 0.01 (`LOST`), the table is too small for the
+    run, and `log_size` should be raised. If another key of the episode occupies the cell of a new
+    key, the new key looks visited with probability 2⁻¹⁶.
 
     Attributes:
-        table: Kind of table: `exact`, `stamped` (hashed), or `auto`, which is exact if that takes
-            no more cells than the hashed table.
-        decay: Whether the bonus is 1/√Nₑ at every visit; if false, only the first visit counts.
-        log_size: A slot's hashed table has 2^log_size cells of 4 bytes (6 with `decay`).
-        bins: Bins per unit to which floats in observations are rounded before hashing; 0 hashes
-            their exact bits.
+        table: Kind of table: `exact`, `stamped` (hashed) or `auto`. `auto` chooses `exact` if an
+            exact table needs no more cells than a hashed table, and `stamped` otherwise.
+        decay: Whether the bonus of each visit is 1/√Nₑ, where Nₑ counts the episode's visits to the
+            state; if false, the bonus is 1 at the first visit and 0 later.
+        log_size: Base-2 logarithm of the number of cells in a slot's hashed table. A cell has
+            4 bytes, or 6 bytes with `decay`.
+        bins: Number of bins per unit to which floats in observations are rounded before hashing;
+            with 0, floats are not rounded.
 
     Raises:
         ValueError: If a field is out of range, or the environment does not provide the key.
@@ -73,11 +78,11 @@ class Episodic(state_keys.KeyedBonus):
     def apply(
         self, key: Key, state: count_tables.Marks, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[count_tables.Marks, Float[Array, "T N"], Metrics]:
-        """See `rlgen.protocols.Bonus`; slots share nothing, so weights only affect the metrics."""
+        """See `rlgen.protocols.Bonus`; tables are per slot, so weights affect only the metrics."""
         visits = state_keys.read_visits(rollout, self.key, self.bins)
         if self._exact:
             cells = count_tables.own_cells(visits)
-            # One key per cell: the stamp alone decides whether it was visited.
+            # A cell has one key, so the stamp alone decides whether the key was visited.
             tags = count_tables.Around(*(jnp.zeros_like(x, jnp.uint32) for x in cells))
         else:
             cells, tags = count_tables.hashed_cells(visits, 2**self.log_size)
@@ -88,7 +93,7 @@ class Episodic(state_keys.KeyedBonus):
             novelty = 1 / jnp.sqrt(met.times.astype(jnp.float32))
         counts = visits.known & (weight > 0)[None]
         lost = (met.lost & counts).sum() / jnp.maximum(counts.sum(), 1)
-        # Cells whose stamp is that of the slot's running episode; older ones are free.
+        # A cell is in use if its stamp is that of the slot's running episode.
         used = (marks.mark >> 16 == marks.stamp[:, None]).mean(1, dtype=jnp.float32)
         full = jnp.where(weight > 0, used, 0.0).sum() / jnp.maximum((weight > 0).sum(), 1)
         metrics = {"episodic_lost": lost, "episodic_full": full}
@@ -100,16 +105,17 @@ class Episodic(state_keys.KeyedBonus):
         if not lost > LOST:
             return []
         return [
-            f"episodic: {lost:.1%} of the steps evicted another state of their episode from a "
-            f"table of {2**self.log_size} cells, {full:.0%} full, so that revisiting it looks new; "
-            f"raise log_size from {self.log_size} to {self.log_size + 2}"
+            f"episodic: {lost:.1%} of the steps evicted another state of the same episode from the "
+            f"table of {2**self.log_size} cells, of which {full:.0%} are in use; a revisit of an "
+            f"evicted state looks new; raise log_size from {self.log_size} to {self.log_size + 2}"
         ]
 
 
 def build(env: LevelEnv, **fields) -> Episodic:
-    """Return episodic counts for an environment.
+    """Return an episodic bonus for an environment.
 
-    Positions are counted if the environment provides them, else observations.
+    If the environment provides positions, visits to positions are counted; otherwise visits to
+    observations are counted.
     """
     return Episodic(env, **{"key": state_keys.default_key(env), **fields})
 

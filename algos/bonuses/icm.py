@@ -1,10 +1,14 @@
-"""ICM curiosity bonus: prediction error of a forward model in features of inverse dynamics.
+"""ICM curiosity bonus: error in predicting the learned features of the next observation.
 
     b = ‖F(φ(s), a) − φ(s')‖
 
-Source: Pathak et al., 2017, "Curiosity-driven Exploration by Self-supervised Prediction". The
-unsquared norm and the loss weights 1 (forward) and 0.1 (inverse) are those of the code of Henaff et
-al., 2022, "Exploration via Elliptical Episodic Bonuses". A step that ends an episode has bonus 0.
+The features φ are learned by an inverse dynamics model: from the features of two consecutive
+observations, it predicts the action between them. The forward model F predicts the features of the
+next observation. A step that ends an episode has bonus 0.
+
+Source: Pathak et al., 2017, "Curiosity-driven Exploration by Self-supervised Prediction". The norm
+is not squared, and the weights of the losses are 1 (forward) and 0.1 (inverse), as in the code of
+Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses".
 """
 
 from dataclasses import dataclass
@@ -23,7 +27,7 @@ __all__ = ["ICM", "build", "tiny"]
 
 @dataclass(frozen=True)
 class ICM(Bonus):
-    """Error of a forward model that is trained over the whole run and shared by all slots.
+    """Bonus from the error of a forward model, trained over the whole run and shared by all slots.
 
     Attributes:
         dynamics: Feature encoder, inverse model and forward model.
@@ -54,13 +58,15 @@ class ICM(Bonus):
         """See `rlgen.protocols.Bonus`."""
         seen = self.dynamics.look(state.params, rollout)
         num_slots = rollout.first.shape[1]
-        # Rows are ordered by step, so dropping the first N rows of φ leaves the successors.
+        # Rows are ordered by time: without the last N rows, φ is that of the observations before
+        # each step; without the first N rows, it is that of the observations after each step.
         error = self.dynamics.forward_error(
             state.params, seen.phi[:-num_slots], seen.phi[num_slots:], seen.action.reshape(-1)
         )
-        # Where an episode ended, row i + N is the first observation of another episode.
+        # If a step ended an episode, row i + N is the first observation of the next episode.
         bonus = jnp.where(rollout.done, 0.0, error.reshape(rollout.done.shape))
-        # Trained after the error was measured, else this rollout would look familiar.
+        # The models are trained after the error was measured. If they were trained before, this
+        # rollout would look familiar.
         state, metrics = self.dynamics.learn(key, state, seen, weight)
         return state, bonus, metrics
 

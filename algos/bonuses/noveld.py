@@ -1,15 +1,16 @@
-"""NovelD: clipped increase in RND novelty across a step, for first visits in the episode.
+"""NovelD: increase in novelty over a step, rewarded at the first visit in an episode.
 
     b = max(n(s') - c n(s), 0) g(s')
 
-n is the novelty of random network distillation and g an episodic count-based bonus. The difference
-rewards only steps across the boundary of the explored region, and g removes the reward for crossing
-it repeatedly.
+n is the novelty measured by random network distillation (RND), and g is an episodic count-based
+bonus. The difference rewards only steps that leave the explored region. The factor g prevents the
+reward from being collected repeatedly within an episode.
 
-Source: Zhang et al., 2021, "NovelD: A Simple yet Effective Exploration Criterion". The smaller
-c = 0.1 and the missing gate in products with E3B follow Henaff, Jiang and Raileanu, 2023, "A Study
-of Global and Episodic Bonuses for Exploration in Contextual MDPs". Differs from their code, where
-the difference is also taken across the end of an episode; here such a step has bonus 0.
+Source: Zhang et al., 2021, "NovelD: A Simple yet Effective Exploration Criterion". The variant
+`ungated`, meant for products with E3B, has c = 0.1 and no factor g, as in Henaff, Jiang and
+Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration in Contextual MDPs". In the
+code of Henaff, Jiang and Raileanu, a step that ends an episode is rewarded for the first state of
+the next episode; here, such a step has bonus 0.
 """
 
 from dataclasses import dataclass
@@ -33,12 +34,12 @@ VARIANTS: dict[str, dict] = {
 
 @dataclass(frozen=True)
 class NovelD(TimesCounts):
-    """Clipped difference of novelty across a step, multiplied by an episodic bonus.
+    """Bonus from the increase in novelty over a step, multiplied by an episodic bonus.
 
     Attributes:
         novelty: Novelty n of an observation.
         gate: Episodic bonus g that multiplies the difference; `()` stands for 1.
-        scale: Factor c of the novelty before the step.
+        scale: Factor c of the novelty n(s) before the step.
 
     Raises:
         ValueError: If `scale` is negative.
@@ -54,21 +55,21 @@ class NovelD(TimesCounts):
 
     @property
     def counts(self) -> Bonus | tuple[()]:
-        """The gate g."""
+        """The episodic bonus `gate`."""
         return self.gate
 
     def init_networks(self, key: Key, num_slots: int) -> rnd.RNDState:
-        """Return the untrained networks of the novelty."""
+        """Return the untrained networks of `novelty`."""
         return self.novelty.init(key, num_slots)
 
     def judge(
         self, key: Key, networks: rnd.RNDState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[rnd.RNDState, Float[Array, "T N"], Metrics]:
-        """Return the clipped difference of novelty across each step, without the gate."""
-        # One pass gives n(s) and n(s'): the successor of row t is row t + 1.
+        """Return the updated networks, max(n(s') - c n(s), 0) of each step, and metrics."""
+        # One pass gives n(s) and n(s'), because the successor of row t is row t + 1.
         judged = self.novelty.judge(networks, rollout)  # novelty [T + 1, N]
         gain = jnp.maximum(judged.novelty[1:] - self.scale * judged.novelty[:-1], 0.0)
-        # Where an episode ended, the next row is the first observation of another episode.
+        # If a step ended an episode, the next row is the first observation of the next episode.
         bonus = jnp.where(rollout.done, 0.0, gain)
         networks, metrics = self.novelty.learn(key, networks, judged, weight)
         return networks, bonus, metrics
@@ -81,9 +82,10 @@ def build(
 
     Args:
         env: The environment.
-        gate: `first`, 1 at the first visit of an episode and 0 later; `isqrt`, 1/√Nₑ; or `none`.
-        key: Key that the gate counts, as in `episodic`; "" uses the default of `episodic`.
-        scale: Factor c of the novelty before the step.
+        gate: Episodic bonus g. `first`: 1 at the first visit to a state in an episode, and 0 later.
+            `isqrt`: 1/√Nₑ, where Nₑ counts the visits to the state in the episode. `none`: 1.
+        key: Key whose visits g counts, as in `episodic`; "" uses the default of `episodic`.
+        scale: Factor c of the novelty n(s) before the step.
         fields: Fields of `RND`.
 
     Raises:

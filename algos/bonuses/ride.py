@@ -1,11 +1,12 @@
-"""RIDE: change in learned features across a step, divided by the square root of episodic visits.
+"""RIDE: change of learned features in a step, divided by the root of the state's visit count.
 
     b = ‖φ(s') − φ(s)‖ / √Nₑ(s')
 
-The features φ are learned by inverse and forward dynamics, as in `icm`.
+Nₑ(s') is the number of visits to s' in the episode. The features φ are learned by an inverse and a
+forward dynamics model, as in `icm`. A step that ends an episode has bonus 0.
 
 Source: Raileanu and Rocktäschel, 2020, "RIDE: Rewarding Impact-Driven Exploration for
-Procedurally-Generated Environments". A step that ends an episode has bonus 0.
+Procedurally-Generated Environments".
 """
 
 from dataclasses import dataclass
@@ -27,11 +28,11 @@ VARIANTS: dict[str, dict] = {"uncounted": {"counted": False}}
 
 @dataclass(frozen=True)
 class RIDE(TimesCounts):
-    """Impact of a step in learned features, multiplied by an episodic bonus.
+    """Bonus from the impact of a step, ‖φ(s') − φ(s)‖, multiplied by an episodic bonus.
 
     Attributes:
-        dynamics: Features, learned with an inverse and a forward model as in `icm`.
-        discount: Bonus such as 1/√Nₑ that multiplies the impact; `()` stands for 1.
+        dynamics: Feature encoder φ with an inverse and a forward model, as in `icm`.
+        discount: Episodic bonus, such as 1/√Nₑ, that multiplies the impact; `()` stands for 1.
     """
 
     dynamics: Dynamics
@@ -39,20 +40,20 @@ class RIDE(TimesCounts):
 
     @property
     def counts(self) -> Bonus | tuple[()]:
-        """The episodic discount."""
+        """The episodic bonus `discount`."""
         return self.discount
 
     def init_networks(self, key: Key, num_slots: int) -> Fit:
-        """Return the untrained networks of the dynamics."""
+        """Return the untrained networks of `dynamics`."""
         return self.dynamics.init(key)
 
     def judge(
         self, key: Key, networks: Fit, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[Fit, Float[Array, "T N"], Metrics]:
-        """Return the distance in feature space across each step, without the discount."""
+        """Return the updated networks, ‖φ(s') − φ(s)‖ of each step, and metrics."""
         seen = self.dynamics.look(networks.params, rollout)
         phi = seen.phi.reshape(-1, rollout.first.shape[1], seen.phi.shape[-1])  # [T + 1, N, d]
-        # Where an episode ended, the next row is the first observation of another episode.
+        # If a step ended an episode, the next row is the first observation of the next episode.
         bonus = jnp.where(rollout.done, 0.0, encoders.length(phi[1:] - phi[:-1]))
         networks, metrics = self.dynamics.learn(key, networks, seen, weight)
         return networks, bonus, metrics
@@ -64,7 +65,7 @@ def build(env: LevelEnv, counted: bool = True, key: str = "", **fields) -> RIDE:
     Args:
         env: The environment.
         counted: Whether the impact is divided by √Nₑ.
-        key: Key that is counted, as in `episodic`; "" uses the default of `episodic`.
+        key: Key whose visits Nₑ counts, as in `episodic`; "" uses the default of `episodic`.
         fields: Fields of `Dynamics`, as in `icm`.
     """
     counts = episodic.build(env, decay=True, **({"key": key} if key else {})) if counted else ()

@@ -1,11 +1,15 @@
-"""Random network distillation (RND): error in predicting a random network on the next observation.
+"""Random network distillation (RND): error in predicting a random network's output.
 
-Source: Burda et al., 2019, "Exploration by Random Network Distillation"; as one factor of a
-product: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration
-in Contextual MDPs", whose code uses the unsquared norm as the bonus. Differs from that code in two
-ways. The predictor there minimises the unsquared norm; here it minimises the squared norm, as in
-the first source, because the gradient of the unsquared norm does not shrink with the error. A step
-that ends an episode is rewarded there for the first state of the next one; here its bonus is 0.
+A predictor network is trained to reproduce the outputs of a fixed, randomly initialised target
+network. The bonus of a step is the predictor's error on the next observation.
+
+Source: Burda et al., 2019, "Exploration by Random Network Distillation"; as a factor of a product:
+Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration in
+Contextual MDPs". The bonus is the unsquared norm of the error, as in the code of Henaff, Jiang and
+Raileanu. Differs from that code in two ways. In that code, the predictor minimises the unsquared
+norm; here, it minimises the squared norm, as in Burda et al., because the gradient of the unsquared
+norm does not shrink with the error. In that code, a step that ends an episode is rewarded for the
+first state of the next episode; here, such a step has bonus 0.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +31,7 @@ VARIANTS: dict[str, dict] = {"squared": {"norm": "sq"}}
 
 
 class RNDState(NamedTuple):
-    """Predictor, which is trained, and random target network, which is fixed."""
+    """Predictor with its optimiser state, and the fixed random target network."""
 
     fit: Fit
     target: PyTree
@@ -43,15 +47,15 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True)
 class RND(Bonus):
-    """Novelty with respect to the whole run; the predictor is shared by all slots.
+    """Bonus for observations that are novel in the whole run; all slots share one predictor.
 
-    Observations are not whitened, because those of grids are binary. The predictor is trained on
-    all observations that were acted on, including the first ones of episodes.
+    Observations are not whitened, because the observations of grids are binary. The predictor is
+    trained on all observations in which the agent acted, including the first of each episode.
 
     Attributes:
-        net: Architecture of the predictor and the target.
-        num_outputs: Number K of outputs of both networks.
-        norm: Bonus: `l2`, the norm of the prediction error, or `sq`, its square.
+        net: Architecture of the predictor and of the target network.
+        num_outputs: Number K of outputs of each network.
+        norm: Bonus: `l2`, the norm of the prediction error, or `sq`, the squared norm.
         training: Training of the predictor.
 
     Raises:
@@ -80,7 +84,7 @@ class RND(Bonus):
     def init(self, key: Key, num_slots: int) -> RNDState:
         """Return two independently initialised networks; there is no state per slot."""
         del num_slots
-        # Independent keys: with equal networks every error would be 0.
+        # Independent keys, because with equal networks every error would be 0.
         params, target = (
             self.net.init(key, self.env, self.num_outputs) for key in jax.random.split(key)
         )
@@ -106,16 +110,17 @@ class RND(Bonus):
     def learn(
         self, key: Key, state: RNDState, judged: Judged, weight: Float[Array, " N"]
     ) -> tuple[RNDState, Metrics]:
-        """Train the predictor on the observations acted on in slots of positive weight."""
+        """Train the predictor on the observations before each step, in slots of weight above 0."""
 
         def loss(params: PyTree, rows: Array) -> tuple[Array, dict[str, Array]]:
             found = self.net.apply(self.env, params, encoders.take(judged.obs, rows))
-            # A mean over K, whereas the bonus is a sum: the scale of the loss does not depend on K.
+            # A mean over the K outputs, so that the scale of the loss does not depend on K. The
+            # bonus uses a sum.
             error = ((found - judged.target[rows]) ** 2).mean(1)
             return error, {"rnd_loss": error}
 
-        # Rows beyond these T N, the observations after the last step, open the next rollout and
-        # are trained on then.
+        # The first T N rows are the observations before each step. The last N rows, the
+        # observations after the last step, are the first of the next rollout and are used then.
         num_steps = judged.novelty.shape[0] - 1
         valid = jnp.tile(weight > 0, num_steps)
         fit, metrics = self.training.run(key, state.fit, loss, valid)

@@ -1,12 +1,14 @@
-"""Keys ψ(s) of the states around a step, under which count-based bonuses count visits.
+"""Keys ψ(s) of the states before and after each step; count-based bonuses count visits to keys.
 
-A key is a feature of the environment's state, such as the agent's position, or the observation.
-Features have few values, so a table can have a cell for each. Observations are hashed to 64 bits;
-the probability that any two of K different ones collide is about K²/2⁶⁵.
+A key is either the observation or a feature of the environment's state, such as the agent's
+position. Features have few values, so a table can have a cell for each value. Observations are
+hashed to 64 bits. Among K different observations, the probability that any two collide is about
+K²/2⁶⁵.
 
-An observation is hashed as the environment returns it. If it contains a clock, every step of an
-episode has a new key. Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses", report
-this failure: a turn counter in the observation makes the episodic count-based bonus constant.
+An observation is hashed as the environment returns it. If the observation contains the number of
+steps so far, every step of an episode has a new key. Henaff et al., 2022, "Exploration via
+Elliptical Episodic Bonuses", report this failure: with a turn counter in the observation, the
+episodic count-based bonus is constant.
 """
 
 from dataclasses import dataclass
@@ -25,20 +27,20 @@ KEYS = ("position", "event", "observation")
 
 
 class Visits(NamedTuple):
-    """Keys around each step: integers, or pairs of hashes along a last axis."""
+    """Keys before and after each step: integers, or pairs of hashes along an extra last axis."""
 
     before: Shaped[Array, "T N *lanes"]
-    after: Shaped[Array, "T N *lanes"]  # of the true successor; meaningless where not `known`
-    known: Bool[Array, "T N"]
+    after: Shaped[Array, "T N *lanes"]  # meaningless where `known` is False
+    known: Bool[Array, "T N"]  # whether the state after the step is known
 
 
 @dataclass(frozen=True)
 class KeyedBonus(Bonus, abstract=True):
-    """Base class of count-based bonuses with an exact or hashed table of visits to one key.
+    """Base class of count-based bonuses with an exact or hashed table.
 
     Attributes:
         env: Environment that provides the key.
-        key: Key whose visits are counted: `position`, `event` or `observation`.
+        key: Kind of key whose visits are counted: `position`, `event` or `observation`.
     """
 
     env: LevelEnv
@@ -51,17 +53,17 @@ class KeyedBonus(Bonus, abstract=True):
 
     @property
     def pairs(self) -> bool:
-        """True if observations are counted, which includes the next one."""
+        """True if observations are counted: the bonus then depends on the next observation."""
         return not self.features
 
     def wants_exact(self, table: str, log_size: int) -> bool:
         """Return whether the table has one cell per key value.
 
-        With `table="auto"` it does if the key has at most 2^log_size values.
+        With `table="auto"`, the result is true if the key has at most 2^log_size values.
         """
         if table != "auto":
             return table == "exact"
-        # 0 values: the key is not enumerable.
+        # `num_values` is 0 if the key is not enumerable.
         return 0 < num_values(self.env, self.key) <= 2**log_size
 
 
@@ -71,10 +73,11 @@ def default_key(env: LevelEnv) -> KeyName:
 
 
 def check_key(env: LevelEnv, key: str, needed_by: str) -> None:
-    """Check that a key is known and that the environment provides it.
+    """Check that a kind of key is known and that the environment provides it.
 
     Raises:
-        ValueError: If not; the message lists the known keys or names the missing capability.
+        ValueError: If one of the checks fails. The message lists the known kinds of keys or names
+            the missing capability.
     """
     if key not in KEYS:
         raise ValueError(f"{needed_by}: key={key!r} is not one of {', '.join(KEYS)}")
@@ -86,14 +89,14 @@ def check_table(key: str, table: str, tables: tuple[str, ...], needed_by: str) -
     """Check that a kind of table is known, and that `exact` is used only for enumerable keys.
 
     Raises:
-        ValueError: If not; the message names the table and the known ones.
+        ValueError: If one of the checks fails. The message names the table and the alternatives.
     """
     if table not in tables:
         raise ValueError(f"{needed_by}: table={table!r} is not one of {', '.join(tables)}")
     if table == "exact" and key not in FEATURES:
         raise ValueError(
-            f"{needed_by}: table=exact needs a cell for each value of the key, and key={key} has "
-            f"too many; choose table={tables[-1]}"
+            f"{needed_by}: table=exact needs a cell for each value of the key, but key={key} has "
+            f"too many values; choose table={tables[-1]}"
         )
 
 
@@ -101,7 +104,8 @@ def check_ranges(component: object, bounds: dict[str, tuple[int, int]], needed_b
     """Check that fields lie within inclusive bounds.
 
     Raises:
-        ValueError: If not; the message names the field, its value and its bounds.
+        ValueError: If a field is out of bounds. The message names the field, its value and its
+            bounds.
     """
     for name, (low, high) in bounds.items():
         value = getattr(component, name)
@@ -110,7 +114,7 @@ def check_ranges(component: object, bounds: dict[str, tuple[int, int]], needed_b
 
 
 def num_values(env: LevelEnv, key: str) -> int:
-    """Return the number of values of the key; 0 if they are not enumerable."""
+    """Return the number of values of the key, or 0 if the values are not enumerable."""
     return num_feature_values(env, key) if key in FEATURES else 0
 
 
@@ -120,28 +124,30 @@ def features_of(key: str) -> tuple[str, ...]:
 
 
 def read_visits(rollout: Rollout, key: str, bins: int) -> Visits:
-    """Return the keys around the steps of a rollout.
+    """Return the keys before and after each step of a rollout.
 
     Args:
-        rollout: Rollout [T, N] with the key's feature in `visits`, or with `last_obs` for
-            observations.
+        rollout: Rollout [T, N]. If the key is a feature, `visits` must contain the feature;
+            otherwise the rollout must contain `last_obs`.
         key: One of `KEYS`.
-        bins: Bins per unit to which floats in observations are rounded; 0 keeps their exact bits.
+        bins: Number of bins per unit to which floats in observations are rounded; with 0, floats
+            are not rounded.
     """
     if key in FEATURES:
-        # Features are recorded before the reset, so the true successor is always known.
+        # Features are recorded before the environment resets, so the state after a step is always
+        # known.
         assert isinstance(rollout.visits, dict)
         visit: Visit = rollout.visits[key]
         return Visits(visit.before, visit.after, jnp.ones_like(rollout.first))
-    # Each observation [T + 1, N] is hashed once, although it is both a successor and a state.
+    # Each observation [T + 1, N] is hashed once, although it follows one step and precedes another.
     every = jax.tree.map(lambda x, last: jnp.concatenate([x, last]), rollout.obs, rollout.last_obs)
     hashed = jax.vmap(jax.vmap(lambda obs: level_hash(_rounded(obs, bins))))(every)
-    # After the end of an episode, the next observation is another episode's first.
+    # If a step ends an episode, the next observation is the first of another episode.
     return Visits(hashed[:-1], hashed[1:], ~rollout.done)
 
 
 def lanes(keys: Shaped[Array, "T N *lanes"]) -> UInt32[Array, "T N 2"]:
-    """Return two independent hashes of each key; the key of an observation already is that pair."""
+    """Return two independent hashes of each key; an observation's key is already such a pair."""
     return keys if keys.ndim == 3 else jax.vmap(jax.vmap(level_hash))(keys)
 
 
@@ -152,7 +158,7 @@ def _rounded(obs: PyTree, bins: int) -> PyTree:
         x = jnp.asarray(x)
         if not bins or not jnp.issubdtype(x.dtype, jnp.floating):
             return x
-        # Integers also merge 0.0 and -0.0, which are equal but differ in their bits.
+        # As integers, 0.0 and -0.0 have equal hashes; as floats, their bits differ.
         return jnp.round(x * bins).astype(jnp.int32)
 
     return jax.tree.map(leaf, obs)

@@ -1,4 +1,4 @@
-"""Base class of bonuses that multiply a learned bonus by an episodic count-based one."""
+"""Base class of bonuses that multiply a learned bonus by an episodic count-based bonus."""
 
 import abc
 from collections.abc import Mapping
@@ -12,33 +12,36 @@ from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
 class TimesCountsState(NamedTuple):
-    """Networks, and episodic counts, which are `()` if unused."""
+    """Networks of the learned bonus, and the state of the counts, which is `()` if unused."""
 
     networks: PyTree
     counts: PyTree
 
 
 class TimesCounts(Bonus, abstract=True):
-    """Base class of bonuses of the next observation, optionally multiplied by another bonus."""
+    """Base class of bonuses that are learned and optionally multiplied by a count-based bonus.
+
+    The learned bonus of a step depends on the next observation.
+    """
 
     @property
     @abc.abstractmethod
     def counts(self) -> Bonus | tuple[()]:
-        """Bonus that multiplies the learned one, such as an episodic count; `()` stands for 1."""
+        """Bonus that multiplies the learned bonus, usually count-based; `()` stands for 1."""
 
     @abc.abstractmethod
     def init_networks(self, key: Key, num_slots: int) -> PyTree:
-        """Return the untrained networks."""
+        """Return the untrained networks of the learned bonus."""
 
     @abc.abstractmethod
     def judge(
         self, key: Key, networks: PyTree, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PyTree, Float[Array, "T N"], Metrics]:
-        """Return the updated networks, the bonus before multiplication, and metrics."""
+        """Return the updated networks, the learned bonus of each step, and metrics."""
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Features that the multiplying bonus counts."""
+        """Features that `counts` reads; empty without it."""
         return () if isinstance(self.counts, tuple) else self.counts.features
 
     @property
@@ -47,8 +50,8 @@ class TimesCounts(Bonus, abstract=True):
         return True
 
     def init(self, key: Key, num_slots: int) -> TimesCountsState:
-        """Return untrained networks and empty counts."""
-        # Split even without counts, so that the networks' numbers do not depend on them.
+        """Return untrained networks and the initial state of the counts."""
+        # The key is split even without counts, so that the initial networks do not depend on them.
         key_networks, key_counts = jax.random.split(key)
         networks = self.init_networks(key_networks, num_slots)
         if isinstance(self.counts, tuple):
@@ -67,5 +70,5 @@ class TimesCounts(Bonus, abstract=True):
         return TimesCountsState(networks, counts), bonus * share, told | metrics
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Return the warnings of the multiplying bonus."""
+        """Return the warnings of `counts`."""
         return [] if isinstance(self.counts, tuple) else self.counts.warnings(metrics)

@@ -1,9 +1,9 @@
 """Training of learned bonuses: a few Adam steps on a random part of each rollout.
 
-A bonus is computed before its networks are trained on the same rollout, so that new observations
-still have a high bonus. The share of the rollout used for training determines most of the cost and
-is a free parameter; Burda et al. lower it as rollouts grow ("Exploration by Random Network
-Distillation", 2019, 3.5).
+The bonus of a rollout is computed before the networks are trained on that rollout, so that new
+observations still have a high bonus. The fraction of the rollout used for training determines most
+of the cost and can be set freely. Burda et al., 2019, "Exploration by Random Network Distillation",
+3.5, use a smaller fraction of larger rollouts.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from rlgen.protocols import check_numbers
 from rlgen.types import Key, Metrics, PyTree
 
 RowLoss = Callable[[PyTree, Int[Array, " B"]], tuple[Float[Array, " B"], dict[str, Array]]]
-"""Function from parameters and row indices to the loss and the metrics of each row, [B]."""
+"""Function of parameters and row indices; returns the loss [B] and the metrics [B] of the rows."""
 
 
 class Fit(NamedTuple):
@@ -32,15 +32,15 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True)
 class Training:
-    """Adam on a random part of a rollout's rows, which are its steps.
+    """Training with Adam on a random part of a rollout; each row is one step of one slot.
 
-    Invalid rows, such as steps of slots without weight, have no influence. A minibatch without
-    valid rows makes no step.
+    Invalid rows, such as the steps of slots of weight 0, have no influence. If a minibatch has no
+    valid rows, its gradient step is skipped.
 
     Attributes:
         share: Fraction of a rollout's steps used in an epoch; 0 disables training.
-        num_epochs: Epochs per rollout, each on newly sampled steps.
-        num_minibatches: Gradient steps per epoch.
+        num_epochs: Number of epochs per rollout; each epoch samples its own steps.
+        num_minibatches: Number of gradient steps per epoch.
         learning_rate: Step size of Adam.
         max_grad_norm: Maximum global norm of the gradient; 0 disables clipping.
 
@@ -85,10 +85,10 @@ class Training:
             return self._step(fit, loss, rows, valid[rows])
 
         keys = jax.random.split(key, self.num_epochs)
-        # [num_epochs num_minibatches, B]; the scan makes one gradient step per row of indices.
+        # [num_epochs num_minibatches, B]; the scan makes one gradient step for each B indices.
         rows = jnp.concatenate([self._draw(key, valid.size) for key in keys])
         fit, (metrics, num) = jax.lax.scan(minibatch, fit, rows)
-        # Metrics [steps] are weighted by each minibatch's number of valid rows.
+        # Metrics [gradient steps] are weighted by the number of valid rows in each minibatch.
         total = jnp.maximum(num.sum(), 1.0)
         return fit, {name: (x * num).sum() / total for name, x in metrics.items()}
 
@@ -97,18 +97,19 @@ class Training:
         return Optimizer("adam", self.max_grad_norm)
 
     def _draw(self, key: Key, num_rows: int) -> Int[Array, "m B"]:
-        """Draw the rows of each minibatch by stratified sampling: one row from each equal stretch.
+        """Draw the rows of the m minibatches by stratified sampling.
 
-        This serves as well as sampling without replacement, which would require a sort. A share of
-        1 selects every row. The stretches of each minibatch span the whole rollout.
+        The rollout is divided into stretches of equal length, and one row is drawn from each. This
+        replaces sampling without replacement, which would require a sort. With a share of 1, every
+        row is drawn. The stretches of each minibatch are distributed over the whole rollout.
         """
         size = max(round(self.share * num_rows / self.num_minibatches), 1)
         num = size * self.num_minibatches
         stretch = num_rows / num
         begin = jnp.arange(num, dtype=jnp.float32) * stretch
-        # A stretch of one row has only one choice, which float rounding must not change.
+        # With stretches of one row nothing is random, and float rounding must not change the row.
         within = jax.random.uniform(key, (num,)) * (stretch if stretch > 1 else 0.0)
-        # Float32 may round the last row up to `num_rows`, which does not exist.
+        # Float32 may round the last index up to `num_rows`, which is out of range.
         rows = jnp.minimum((begin + within).astype(jnp.int32), num_rows - 1)
         # Minibatch i takes every num_minibatches-th stretch, starting at stretch i.
         return rows.reshape(size, self.num_minibatches).T
@@ -119,7 +120,7 @@ class Training:
         num = valid.sum().astype(jnp.float32)
 
         def mean(x: Float[Array, " B"]) -> Float[Array, ""]:
-            # A minibatch has a fixed size; the mean is over its valid rows only.
+            # The size of a minibatch is fixed, but the mean is over its valid rows only.
             return jnp.where(valid, x, 0.0).sum() / jnp.maximum(num, 1.0)
 
         def total(params: PyTree) -> tuple[Array, Metrics]:
@@ -128,5 +129,5 @@ class Training:
 
         grads, metrics = jax.grad(total, has_aux=True)(fit.params)
         new = self._optimizer.step(fit.params, fit.opt_state, grads, self.learning_rate)
-        # Without valid rows the gradient is 0, but Adam's momentum would still move the parameters.
+        # Without valid rows the gradient is 0, but Adam's momentum would still change parameters.
         return tree_where(num > 0, Fit(*new), fit), (metrics, num)

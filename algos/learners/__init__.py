@@ -1,1 +1,1 @@
-"""Learners: algorithms that update an agent from a rollout; see `rlgen.protocols.Learner`."""
+"""Learners: algorithms that train an agent on rollouts; see `rlgen.protocols.Learner`."""

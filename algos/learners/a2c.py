@@ -1,7 +1,7 @@
 """Advantage actor-critic (A2C): one policy-gradient step for each rollout.
 
-Source: Mnih et al., 2016, "Asynchronous Methods for Deep Reinforcement Learning", section 4, with
-synchronous workers.
+Source: Mnih et al., 2016, "Asynchronous Methods for Deep Reinforcement Learning", section 4; here
+all workers are synchronous.
 """
 
 from collections.abc import Callable
@@ -26,12 +26,12 @@ class A2CState(NamedTuple):
     """Parameters and optimiser state of an agent."""
 
     params: PyTree
-    opt_state: PyTree  # {group: state}; a network without groups has one, "all"
-    num_updates: Int[Array, ""]  # rollouts learned from
+    opt_state: PyTree  # {group: state}; for a network without groups, the only group is "all"
+    num_updates: Int[Array, ""]  # number of rollouts on which the agent was trained
 
 
 class Batch(NamedTuple):
-    """Advantages, value targets and weights of a rollout; constants of the loss."""
+    """Advantages, value targets and weights of a rollout, which are constants of the loss."""
 
     advantage: Float[Array, "T N"]
     target: Float[Array, "T N"]
@@ -42,16 +42,17 @@ class Batch(NamedTuple):
 class A2C(ActorCriticLearner):
     """Advantage actor-critic with one gradient step per rollout.
 
-    Short rollouts work best; episodes continue across rollouts. If the network's parameters form
-    groups that share nothing (`rlgen.nn.approximators.Separate`), each group has its own optimiser
-    state, gradient clipping and step size. The log-probability of each step is weighted by the
-    advantage of that step alone.
+    Short rollouts work best; an episode may continue in the next rollout. If the policy and the
+    critic share no parameters (`rlgen.nn.approximators.Separate`), their parameters form two
+    groups, each with its own optimiser state, gradient clipping and step size. The log-probability
+    of each step is weighted by the advantage of that step.
 
     Attributes:
         network: Policy and value network.
         optimizer: Optimiser of each group of parameters.
         learning_rate: Step size.
-        critic_learning_rate: Step size of the network's group `critic`, if it has groups.
+        critic_learning_rate: Step size of the parameter group `critic`; not used if the network has
+            no groups.
         discount: Discount γ per step.
         gae_lambda: λ of the generalised advantage estimate.
         entropy_coef: Weight of the entropy bonus.
@@ -86,7 +87,7 @@ class A2C(ActorCriticLearner):
         """Check that the network fits the environment; rollouts may have any size.
 
         Raises:
-            ValueError: If it does not fit; the message names an alternative.
+            ValueError: If the network does not fit; the message names an alternative.
         """
         del num_steps, num_slots
         check_actions(self.env)
@@ -103,7 +104,7 @@ class A2C(ActorCriticLearner):
         return discounting(self)
 
     def offers(self, capability: Callable) -> bool:
-        """Return whether a capability is offered; `log_policy` needs a network without memory."""
+        """Return whether a capability is offered; recurrent networks do not offer `log_policy`."""
         if capability is Learner.log_policy and jax.tree.leaves(self.network.initial_carry(1)):
             return False
         return super().offers(capability)
@@ -112,8 +113,8 @@ class A2C(ActorCriticLearner):
         """Return the log-probabilities of all actions.
 
         Raises:
-            MissingCapability: If the network is recurrent; its policy is then not a function of
-                the observation alone.
+            MissingCapability: If the network is recurrent, because the policy then depends on more
+                than the observation.
         """
         self.must_offer(
             Learner.log_policy, "log_policy needs a network without memory, such as core='none'"
@@ -134,8 +135,8 @@ class A2C(ActorCriticLearner):
         groups, grads_of = self._groups(state.params), self._groups(grads)
         for name, part in groups.items():
             rate = self.critic_learning_rate if name == "critic" else self.learning_rate
-            # Clipped within the group: large gradients of the critic do not shrink those of the
-            # policy.
+            # Each group's gradient is clipped separately, so that large gradients of the critic do
+            # not shrink the gradients of the policy.
             params[name], opt_state[name] = self.optimizer.step(
                 part, state.opt_state[name], grads_of[name], rate
             )
@@ -152,22 +153,22 @@ class A2C(ActorCriticLearner):
 
     def _batch(self, rollout: Rollout, weight: Float[Array, " N"]) -> Batch:
         advantage = gae(rollout, self.discount, self.gae_lambda, self.bootstrap_truncation)
-        # Weights multiply, and 0 times NaN is NaN: unused slots are replaced by 0.
+        # In slots of weight 0, values are replaced by 0, because 0 times NaN would be NaN.
         used = weight[None] > 0
         advantage = jnp.where(used, advantage, 0.0)
-        # A + v is the λ-return, the target of the critic; it uses advantages in units of reward,
-        # before their normalisation.
+        # A + v is the λ-return, the target of the critic. It is computed before advantages are
+        # normalised, so it is in units of reward.
         target = advantage + jnp.where(used, rollout.value, 0.0)
         weights = jnp.broadcast_to(weight, advantage.shape)
         weights /= jnp.maximum(weights.sum(), 1e-8)
-        # The weights sum to 1, so weighted sums are means; an update without any weight gives 0.
+        # The weights sum to 1, so weighted sums are means. If all weights are 0, the sums are 0.
         if self.normalize_advantage:
             centred = advantage - (weights * advantage).sum()
             advantage = centred / (jnp.sqrt((weights * centred**2).sum()) + 1e-8)
         return Batch(advantage, target, weights)
 
     def _loss(self, params: PyTree, rollout: Rollout, batch: Batch) -> tuple[Array, Metrics]:
-        # The recurrent state before the first step; later ones are recomputed by the unroll.
+        # The recurrent state before the first step; the unroll recomputes all later states.
         carry = jax.tree.map(lambda x: x[0], rollout.carry)
         _, logits, value = self.network.unroll(self.env, params, carry, rollout.obs, rollout.first)
 
@@ -175,7 +176,7 @@ class A2C(ActorCriticLearner):
             return (batch.weight * x).sum()
 
         policy_loss = -mean(distributions.log_prob(logits, rollout.action) * batch.advantage)
-        # Without the factor ½ of PPO's value loss.
+        # Unlike PPO's value loss, this has no factor ½.
         value_loss = mean((value - batch.target) ** 2)
         entropy = mean(distributions.entropy(logits))
         loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
@@ -188,9 +189,9 @@ class A2C(ActorCriticLearner):
 
 
 def build(env: LevelEnv, **fields: Any) -> A2C:
-    """Return A2C for an environment: tabular if it enumerates its states, else with a network.
+    """Return A2C for an environment: a table if the states are enumerable, else a network.
 
-    The tabular agent uses SGD with the step sizes of the antagonist of GROOVE: Jackson et al.,
+    The table is trained by SGD with the step sizes of the antagonist in GROOVE: Jackson et al.,
     2023, "Discovering General Reinforcement Learning Algorithms with Adversarial Environment
     Design".
     """

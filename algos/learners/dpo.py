@@ -1,4 +1,7 @@
-"""Discovered policy optimisation (DPO): PPO with a closed-form drift function discovered by LPO.
+"""Discovered policy optimisation (DPO): PPO with a closed-form drift function in place of clipping.
+
+A drift function penalises changes from the policy that collected the data. Lu et al. fitted the
+closed form to a drift network that they had learned by meta-training (LPO, see `lpo`).
 
 Source: Lu et al., 2022, "Discovered Policy Optimisation".
 """
@@ -17,16 +20,17 @@ from rlgen.protocols import LevelEnv, check_numbers
 
 @dataclass(frozen=True)
 class DiscoveredDrift:
-    """Drift function in closed form, fitted by the authors to their learned drift network.
+    """Drift function in closed form, as in Lu et al.
 
-    With importance ratio ρ and advantage A, the drift is relu((ρ - 1) A - α tanh((ρ - 1) A / α))
-    where A ≥ 0, and relu(A log ρ - β tanh(A log ρ / β)) elsewhere. The drift and its gradient are 0
-    at ρ = 1. It penalises making an action with A ≥ 0 more likely and an action with A < 0 less
-    likely; with the default coefficients, the former more weakly.
+    Let ρ be the importance ratio and A the advantage. For good actions (A ≥ 0), the drift is
+    relu((ρ - 1) A - α tanh((ρ - 1) A / α)). For bad actions (A < 0), the drift is
+    relu(A log ρ - β tanh(A log ρ / β)). The drift penalises good actions that become likelier and
+    bad actions that become less likely. With the default coefficients, the penalty is weaker for
+    good actions. The drift and its gradient are 0 at ρ = 1.
 
     Attributes:
-        alpha: Coefficient α for actions with A ≥ 0.
-        beta: Coefficient β for actions with A < 0.
+        alpha: Coefficient α for good actions, A ≥ 0.
+        beta: Coefficient β for bad actions, A < 0.
 
     Raises:
         ValueError: If a coefficient is not above 0.
@@ -49,18 +53,20 @@ class DiscoveredDrift:
         self, log_ratio: Float[Array, "*B"], advantage: Float[Array, "*B"]
     ) -> Float[Array, "*B"]:
         """Return the drift of each step, which is at least 0."""
-        # x - c tanh(x / c) is negative for x < 0, where relu removes it, and x³ / (3 c²) near 0.
+        # Near x = 0, x - c tanh(x / c) is about x³ / (3 c²). For x < 0 it is negative, so relu
+        # returns 0.
         good = (jnp.exp(log_ratio) - 1) * advantage
         bad = log_ratio * advantage
-        # For A ≥ 0 and ρ > 1 the surrogate's derivative in ρ is A / cosh²(x / α): the incentive
-        # fades smoothly, where PPO's clipping removes it at a fixed ratio.
+        # If A ≥ 0, ρ > 1 and x = (ρ - 1) A, the derivative of the surrogate with respect to ρ is
+        # A / cosh²(x / α). It decreases smoothly, whereas PPO's clipping sets the derivative to 0
+        # at a fixed ratio.
         for_good = jax.nn.relu(good - self.alpha * jnp.tanh(good / self.alpha))
         for_bad = jax.nn.relu(bad - self.beta * jnp.tanh(bad / self.beta))
         return jnp.where(advantage >= 0, for_good, for_bad)
 
 
 def build(env: LevelEnv, **fields: Any) -> PPO:
-    """Return feed-forward PPO with this drift for an environment."""
+    """Return feed-forward PPO with `DiscoveredDrift` for an environment."""
     fields.setdefault("surrogate", DiscoveredDrift())
     return PPO(env, **fields)
 

@@ -1,7 +1,9 @@
 """LPG: an agent trained by a learned update rule, whose parameters stay fixed here.
 
-`Agent` performs the inner-loop updates, also during meta-training (`algos/meta/`); `LPG` is the
-learner that applies a trained rule.
+The rule is a network that reads a rollout. For each step it outputs a target π̂ for the policy and a
+target ŷ for the agent's prediction y. The prediction is a vector of m probabilities that the agent
+outputs for each observation; the rule determines its meaning. `Agent` makes the updates, also
+during meta-training (`rlgen.algos.meta`). `LPG` is the learner that applies a trained rule.
 
 Source: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG).
 """
@@ -24,7 +26,7 @@ from rlgen.returns import discounting, gae
 from rlgen.types import Key, Metrics, PyTree, Rollout
 
 _TOLD = 0x544F4C44
-"""Folded into an agent's key to sample `told_lifetime` in a control experiment."""
+"""Number folded into an agent's key to sample `told_lifetime` in a control experiment."""
 
 
 class AgentState(NamedTuple):
@@ -32,17 +34,17 @@ class AgentState(NamedTuple):
 
     actor: PyTree  # observation -> logits of A actions
     bootstrap: PyTree  # observation -> logits of the prediction y, m categories
-    critic: PyTree  # observation -> value; not an input of the rule
+    critic: PyTree  # observation -> value; the rule does not read it
     actor_opt: PyTree
     bootstrap_opt: PyTree
     critic_opt: PyTree
-    num_updates: Int[Array, ""]  # n, updates so far in this lifetime
-    lifetime: Int[Array, ""]  # N, updates in the whole lifetime
-    told_lifetime: Int[Array, ""]  # N as given to the rule; differs only in control experiments
+    num_updates: Int[Array, ""]  # n, number of updates so far in this lifetime
+    lifetime: Int[Array, ""]  # N, number of updates in the whole lifetime
+    told_lifetime: Int[Array, ""]  # N as input of the rule; differs only in control experiments
 
 
 class AgentStats(NamedTuple):
-    """Statistics of an update, means over the batch; differentiable like the update itself."""
+    """Statistics of an update as means over the batch, which are differentiable like the update."""
 
     entropy: Float[Array, ""]  # of the policy after the update, nats
     prediction_entropy: Float[Array, ""]  # of y after the update, nats
@@ -52,30 +54,31 @@ class AgentStats(NamedTuple):
 
 @dataclass(frozen=True)
 class Agent(Actor):
-    """Inner-loop agent, updated towards the targets of a rule.
+    """Agent that is updated towards the targets of a rule.
 
-    An update is one gradient step on -mean(π̂ log π(a|s)) + kl_coef · mean KL(y(s) ‖ ŷ), where the
-    targets π̂ and ŷ are constants. The gradient is written in closed form rather than obtained by
-    differentiation, so that a derivative with respect to the targets needs only one ordinary
-    reverse pass.
+    An update is one gradient step on -mean(π̂ log π(a|s)) + kl_coef · mean KL(y(s) ‖ ŷ). The targets
+    π̂ and ŷ are constants of this loss. The gradient is written in closed form rather than obtained
+    by differentiation. A derivative of the update with respect to the targets then needs only one
+    ordinary reverse pass.
 
     Attributes:
-        network: Architecture of the policy, the prediction and the critic, three separate networks.
+        network: Architecture of three separate networks: the policy, the prediction y and the
+            critic.
         optimizer: Optimiser of each of the three networks.
         learning_rate: Step size of the policy.
         bootstrap_learning_rate: Step size of the prediction.
         critic_learning_rate: Step size of the critic.
         kl_coef: Weight α_y of the prediction's loss.
         discount: Discount γ per step.
-        gae_lambda: λ of the advantages and of the critic's targets.
+        gae_lambda: λ of the generalised advantage estimate and of the critic's targets.
         bootstrap_truncation: Whether the critic's targets are bootstrapped where an episode is
             truncated at the time limit; if false, truncation is treated as termination. The rule
             does not distinguish truncation from termination.
-        num_predictions: Size m of the prediction vector; 0 takes it from the rule.
+        num_predictions: Size m of the prediction vector; with 0, the rule determines the size.
 
     Raises:
         ValueError: If a field is out of range, the environment's actions are continuous, or the
-            network does not fit its observations.
+            network does not fit the environment's observations.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"last_obs"})
@@ -113,17 +116,23 @@ class Agent(Actor):
         """Return a copy whose prediction vector has the size that the rule needs.
 
         Raises:
-            ValueError: If this agent has a different `num_predictions`, other than 0.
+            ValueError: If `num_predictions` of this agent is neither 0 nor the size of the rule.
         """
         if self.num_predictions not in (0, rule.num_predictions):
             raise ValueError(
                 f"the agent has num_predictions={self.num_predictions}, but the rule has "
-                f"{rule.num_predictions}; set the agent's to 0 to use the rule's"
+                f"num_predictions={rule.num_predictions}; set it to 0 for the agent, which then "
+                "uses the rule's value"
             )
         return dataclasses.replace(self, num_predictions=rule.num_predictions)
 
     def init(self, key: Key, lifetime: int | Int[Array, ""] = 1) -> AgentState:
-        """Return a new agent with a lifetime in updates, which only a rule with a clock reads.
+        """Return a new agent.
+
+        Args:
+            key: Random key.
+            lifetime: Number N of updates in the agent's lifetime. Only a rule with a clock, which
+                has N as an input, reads it.
 
         Raises:
             ValueError: If `num_predictions` is 0.
@@ -140,7 +149,7 @@ class Agent(Actor):
         return AgentState(actor, bootstrap, critic, *opts, jnp.int32(0), known, known)
 
     def initial_carry(self, num_slots: int) -> tuple[()]:
-        """Return an empty carry: the agent has no memory."""
+        """Return an empty carry, because the agent has no memory."""
         del num_slots
         return ()
 
@@ -167,8 +176,8 @@ class Agent(Actor):
     def inputs(self, state: AgentState, rollout: Rollout) -> RuleInputs:
         """Compute the rule's inputs from a rollout [T, W] of this agent; differentiable in `state`.
 
-        π and y are recomputed with the current parameters, so that meta-gradients pass through
-        them.
+        The policy π and the prediction y are recomputed with the current parameters, so that
+        meta-gradients pass through π and y.
         """
         num_steps, num_workers = rollout.reward.shape
         log_pi = self.log_policy(state, _flat(rollout.obs)).reshape(num_steps, num_workers, -1)
@@ -176,10 +185,11 @@ class Agent(Actor):
             lambda x, last: jnp.concatenate([x, last]), rollout.obs, rollout.last_obs
         )
         logits = self.network.apply(self.env, state.bootstrap, _flat(every_obs))
-        # [T + 1, W, m]; y[t + 1] is another episode's where done; the rule masks it.
+        # [T + 1, W, m]. If step t ended an episode, y[t + 1] belongs to the next episode, and the
+        # rule masks it.
         y = jax.nn.softmax(logits).reshape(num_steps + 1, num_workers, -1)
         return RuleInputs(
-            # The agent is rewarded for the bonus; scores of levels read the extrinsic reward alone.
+            # The agent's reward includes the bonus. Scores of levels read the extrinsic reward.
             reward=rollout.reward + rollout.bonus,
             done=rollout.done,
             # A probability rather than its logarithm, as in Oh et al.
@@ -187,7 +197,7 @@ class Agent(Actor):
             prediction=y[:-1],
             next_prediction=y[1:],
             discount=jnp.full_like(rollout.reward, self.discount),
-            # n/N uses the true lifetime; the control experiment `told_horizons` changes only log N.
+            # n/N uses the true lifetime. The control experiment `told_horizons` changes only log N.
             life_used=jnp.full_like(rollout.reward, state.num_updates / state.lifetime),
             log_horizon=jnp.full_like(rollout.reward, log_horizon(state.told_lifetime)),
         )
@@ -198,21 +208,24 @@ class Agent(Actor):
         """Make one gradient step towards the targets; differentiable in `state` and `targets`.
 
         For a batch of B steps with equal weights, the gradient with respect to the policy's logits
-        is -π̂ (1[k = a] - π_k) / B, and with respect to the prediction's logits
-        α_y y_j (log y_j - log ŷ_j - KL) / B. Each is multiplied by the network's Jacobian.
+        is -π̂ (1[k = a] - π_k) / B. The gradient with respect to the prediction's logits is
+        α_y y_j (log y_j - log ŷ_j - KL) / B. Each gradient is multiplied by the Jacobian of its
+        network.
 
         Args:
             state: State of one agent.
             rollout: Rollout [T, W] of this agent.
             targets: Targets of the rule, [T, W].
-            weight: Weight of each worker; only ratios matter, and at least one must be above 0.
+            weight: Weight of each of the W workers (slots). Weights are normalised to sum 1, and at
+                least one weight must be above 0.
 
         Returns:
             The state after the step, with the critic unchanged, and statistics of the update.
         """
-        # One vjp per network maps the logits' gradients to its parameters, without nested autodiff.
+        # One vjp per network maps the gradient of its logits to its parameters. There is no nested
+        # differentiation.
         obs, share = _flat(rollout.obs), _share(weight, rollout.reward.shape[0])
-        # Flattened to B = T W rows; `share` sums to 1, so weighted sums are the means of the loss.
+        # All arrays are flattened to B = T W rows. `share` sums to 1, so weighted sums are means.
         target = _flat(targets)
         logits, to_actor = jax.vjp(lambda p: self.network.apply(self.env, p, obs), state.actor)
         u, to_bootstrap = jax.vjp(lambda p: self.network.apply(self.env, p, obs), state.bootstrap)
@@ -222,16 +235,15 @@ class Agent(Actor):
         grad_actor = to_actor(share[:, None] * d_logits)[0]
         grad_bootstrap = to_bootstrap(self.kl_coef * share[:, None] * d_u)[0]
 
-        # Two networks with separate optimiser states, so that each gradient is clipped by its own
-        # norm.
+        # The two networks have separate optimiser states, so each gradient is clipped by its norm.
         step, rates = self.optimizer.step, (self.learning_rate, self.bootstrap_learning_rate)
         actor, actor_opt = step(state.actor, state.actor_opt, grad_actor, rates[0])
         bootstrap, bootstrap_opt = step(
             state.bootstrap, state.bootstrap_opt, grad_bootstrap, rates[1]
         )
         stats = AgentStats(
-            # After the step: the meta-loss regularises the updated networks, and its gradient
-            # reaches the targets through the step itself.
+            # Entropies are those after the step: the meta-loss regularises the updated networks,
+            # and its gradient reaches the targets through the step.
             entropy=(share * self._entropy(actor, obs)).sum(),
             prediction_entropy=(share * self._entropy(bootstrap, obs)).sum(),
             kl=(share * kl).sum(),
@@ -248,7 +260,7 @@ class Agent(Actor):
         targets: Targets,
         weight: Float[Array, " W"],
     ) -> Float[Array, ""]:
-        """Return the loss that `learn` descends as a function of the parameters; used in tests."""
+        """Return the loss that `learn` minimises, as a function of the parameters; for tests."""
         obs, share = _flat(rollout.obs), _share(weight, rollout.reward.shape[0])
         hat, log_y_hat = _flat(targets)
         log_pi = jax.nn.log_softmax(self.network.apply(self.env, actor, obs))
@@ -265,12 +277,16 @@ class Agent(Actor):
     def learn_critic(
         self, state: AgentState, rollout: Rollout, weight: Float[Array, " W"]
     ) -> tuple[AgentState, Float[Array, ""]]:
-        """Make one critic step on the mean squared error, and return that error before the step.
+        """Make one gradient step of the critic on the mean squared error of its values.
 
-        Differs from GROOVE's code, where the critic's gradient is identically 0.
+        Differs from the code released with GROOVE (Jackson et al., 2023), in which the gradient of
+        the critic is always 0.
+
+        Returns:
+            The state after the step, and the mean squared error before the step.
         """
         obs, share = _flat(rollout.obs), _share(weight, rollout.reward.shape[0])
-        # The λ-return A + v, from values recorded while playing: a constant of the loss.
+        # The λ-return A + v uses the values recorded in the rollout, so it is a constant.
         target = _flat(self.advantage(rollout) + rollout.value)
 
         def error(critic: PyTree) -> Float[Array, ""]:
@@ -288,10 +304,11 @@ class Agent(Actor):
 
 
 def build_agent(env: LevelEnv, **fields: object) -> Agent:
-    """Return the agent for an environment: tabular for enumerable observations, else with networks.
+    """Return the agent for an environment: tables for enumerable observations, else networks.
 
-    Tables are trained by clipped gradient descent with step sizes 40, 4 and 4, as in GROOVE's code;
-    networks by Adam with step size 1e-3.
+    Tables are trained by clipped gradient descent with step sizes 40 (policy), 4 (prediction) and 4
+    (critic), as in the code released with GROOVE (Jackson et al., 2023). Networks are trained by
+    Adam with step size 1e-3.
 
     Args:
         env: Environment with discrete actions.
@@ -301,7 +318,8 @@ def build_agent(env: LevelEnv, **fields: object) -> Agent:
         ValueError: As in `Agent`.
     """
     network = fields.pop("network", None) or approximator_for(env)
-    # With gradients clipped to norm 0.5, a step of size 40 changes the table by a norm of up to 20.
+    # Gradients are clipped to norm 0.5, so with step size 40 the table changes by a norm of at most
+    # 20 per update.
     defaults: dict[str, object] = {"optimizer": Optimizer(kind="sgd", max_grad_norm=0.5)}
     if not isinstance(network, Table):
         rates = ("learning_rate", "bootstrap_learning_rate", "critic_learning_rate")
@@ -313,7 +331,7 @@ def build_agent(env: LevelEnv, **fields: object) -> Agent:
 def _policy_signal(
     logits: Float[Array, "B A"], action: Int[Array, " B"], hat: Float[Array, " B"]
 ) -> tuple[Float[Array, " B"], Float[Array, "B A"]]:
-    """Return π̂ log π(a|s) of each step, and the gradient of its negative in the logits."""
+    """Return π̂ log π(a|s) of each step, and the gradient of -π̂ log π(a|s) in the logits."""
     log_pi = jax.nn.log_softmax(logits)
     # ∂ log π(a) / ∂ logit_k = 1[k = a] - π_k.
     direction = jax.nn.one_hot(action, logits.shape[-1]) - jnp.exp(log_pi)
@@ -323,7 +341,7 @@ def _policy_signal(
 def _prediction_signal(
     logits: Float[Array, "B m"], log_target: Float[Array, "B m"]
 ) -> tuple[Float[Array, " B"], Float[Array, "B m"]]:
-    """Return KL(y ‖ ŷ) of each step, and its gradient in the logits of y."""
+    """Return KL(y ‖ ŷ) of each step, and the gradient of KL(y ‖ ŷ) in the logits of y."""
     log_y = jax.nn.log_softmax(logits)
     excess = log_y - log_target
     # ∂KL/∂u_j = Σ_k ∂y_k/∂u_j (excess_k + 1). The 1 drops out because Σ_k y_k is constant, and
@@ -340,12 +358,12 @@ def _flat(tree: PyTree) -> PyTree:
 def _share(weight: Float[Array, " W"], num_steps: int) -> Float[Array, " TW"]:
     """Return the weight of each step in the flattened batch; the weights sum to 1."""
     share = weight / (jnp.maximum(weight.sum(), 1e-8) * num_steps)
-    # Workers are the last axis that `_flat` merges, so their weights repeat once per step.
+    # `_flat` merges [T, W] with workers last, so the W weights are repeated T times.
     return jnp.tile(share, num_steps)
 
 
 def _chosen(log_pi: Float[Array, "*B A"], action: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    # A mask rather than a gather, whose derivative would be a scatter. `where` also avoids
+    # A mask is used because the derivative of a gather would be a scatter. `where` also avoids
     # 0 · (−inf) at impossible actions.
     chosen = jax.nn.one_hot(action, log_pi.shape[-1], dtype=bool)
     return jnp.where(chosen, log_pi, 0.0).sum(-1)
@@ -373,23 +391,26 @@ class LPGState(NamedTuple):
 class LPG(RuleFollower):
     """Learner that applies a learned update rule once per rollout.
 
-    The rollout's slots are the workers of one agent. A bonus is added to the reward.
+    The rollout's slots are the workers of one agent. A bonus is added to the reward. A rule with a
+    clock has two more inputs: the used fraction n/N of the agent's lifetime after n of N updates,
+    and a scaled log N.
 
     Attributes:
-        agent: Agent that acts and is trained; the size of its prediction is that of the rule.
+        agent: Agent that acts and is trained; the rule determines the size of its prediction.
         rule: Run folder of meta-training, a `.npz` file, the name of a rule that ships with
             rlgen, or `untrained`.
-        net: Sizes of an untrained rule; a learned rule has its own.
-        num_updates: Updates in the agent's lifetime, needed by a rule with a clock; `rlgen train`
-            sets it from `--steps`.
-        frozen_clock: Control experiment: a rule with a clock receives n/N = 0.5 for the whole
-            lifetime.
-        told_horizons: Control experiment: a rule with a clock receives, in place of the true N, one
-            of these lifetimes, sampled for each agent; n/N remains correct.
+        net: Sizes of an untrained rule; a learned rule has its own sizes.
+        num_updates: Number N of updates in the agent's lifetime, needed by a rule with a clock;
+            `rlgen train` computes it from `--steps`.
+        frozen_clock: Whether a rule with a clock receives n/N = 0.5 in every update, as a control
+            experiment.
+        told_horizons: Lifetimes for a control experiment. If there are any, a rule with a clock
+            receives the logarithm of one of them, sampled for each agent, in place of log N. The
+            input n/N remains correct.
 
     Raises:
-        ValueError: If the rule cannot be loaded, or does not fit the agent or `net`. Raised at
-            `init` if the rule has a clock and the lifetime is unknown.
+        ValueError: If the rule cannot be loaded, or does not fit the agent or `net`. `init` raises
+            it if the rule has a clock and `num_updates` is 0.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"last_obs"})
@@ -403,7 +424,7 @@ class LPG(RuleFollower):
     told_horizons: tuple[int, ...] = ()
 
     def __post_init__(self):
-        self.agent.for_rule(self.rule_net)  # raises if they do not fit
+        self.agent.for_rule(self.rule_net)  # raises if the rule does not fit the agent
 
     def init(self, key: Key) -> LPGState:
         """Return a new agent and its rule; an untrained rule is initialised from the same key."""
@@ -417,7 +438,8 @@ class LPG(RuleFollower):
         agent = self._agent.init(key, lifetime)
         if self.told_horizons:
             horizons = jnp.asarray(self.told_horizons, jnp.int32)
-            # Folded in, not split: the agent is initialised as it is without this option.
+            # The key is folded and not split, so that this option does not change the agent's
+            # initial parameters.
             told = jax.random.choice(jax.random.fold_in(key, _TOLD), horizons)
             agent = agent._replace(told_lifetime=told)
         return LPGState(rule, agent)
@@ -427,14 +449,14 @@ class LPG(RuleFollower):
         return replace(self, num_updates=num_updates)
 
     def discounting(self) -> dict[str, Any]:
-        """Return the agent's settings of advantage estimation."""
+        """Return the agent's settings for advantage estimation."""
         return discounting(self.agent)
 
     def for_env(self, env: LevelEnv) -> "LPG":
         """Return a copy for another environment.
 
-        The agent keeps its hyperparameters within an environment family; in another family it has
-        the defaults of `build_agent`.
+        If the new environment is of the same family, the agent keeps its hyperparameters.
+        Otherwise, it has the defaults of `build_agent`.
         """
         if type(env) is type(self.env):
             return replace(self, env=env, agent=replace(self.agent, env=env))
@@ -449,7 +471,7 @@ class LPG(RuleFollower):
     ) -> tuple[LPGState, Metrics]:
         """Make one step towards the rule's targets and one critic step on a rollout [T, N]."""
         del key
-        # Weights multiply, and 0 times NaN is NaN: unused slots are zeroed beforehand.
+        # In slots of weight 0, values are replaced by 0, because 0 times NaN would be NaN.
         rollout = _without(weight <= 0, rollout)
         agent = self._agent
         inputs = agent.inputs(state.agent, rollout)
@@ -457,9 +479,9 @@ class LPG(RuleFollower):
             inputs = inputs._replace(life_used=jnp.full_like(rollout.reward, 0.5))
         targets = self.rule_net(state.rule, inputs)
         learned, stats = agent.learn(state.agent, rollout, targets, weight)
-        # The rule does not read the critic, whose values serve the scores of curricula.
+        # The rule does not read the critic. Scores of levels use the critic's values.
         learned, critic_loss = agent.learn_critic(learned, rollout, weight)
-        # [1, N]: means over steps, weighted sums over slots.
+        # [1, N]: metrics are means over steps and weighted sums over slots.
         share = (weight / weight.sum())[None]
         metrics = {
             **stats._asdict(),
@@ -473,7 +495,7 @@ class LPG(RuleFollower):
     def _policy_step(
         self, state: LPGState, learned: AgentState, rollout: Rollout
     ) -> Float[Array, "T N"]:
-        """KL(policy before ‖ policy after) of an update at each step of the rollout, in nats."""
+        """Return KL(policy before ‖ policy after) of an update at each step, in nats."""
         obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rollout.obs)
         before = self.agent.log_policy(state.agent, obs)
         after = self.agent.log_policy(learned, obs)

@@ -1,4 +1,7 @@
-"""LPO: a PPO agent trained with a learned drift function instead of clipping.
+"""LPO: a PPO agent trained with a learned drift function in place of clipping.
+
+A drift function penalises changes from the policy that collected the data. Its parameters are
+called a rule. The parameters stay fixed here; `rlgen.algos.meta` trains them.
 
 Sources: Lu et al., 2022, "Discovered Policy Optimisation" (LPO); Jackson et al., 2024, "Discovering
 Temporally-Aware Reinforcement Learning Algorithms" (TA-LPO).
@@ -22,18 +25,18 @@ from rlgen.types import Key, Metrics, PyTree, Rollout
 class LPOState(NamedTuple):
     """An agent and the parameters of its drift function."""
 
-    rule: PyTree  # parameters of the drift; constant
+    rule: PyTree  # parameters of the drift function; constant
     agent: PPOState
     lifetime: Int[Array, ""]  # N, number of updates in the agent's lifetime
 
     @property
     def params(self) -> PyTree:
-        """Trained parameters, which are the agent's."""
+        """Trained parameters: those of the agent."""
         return self.agent.params
 
 
 class Surrogate(NamedTuple):
-    """Surrogate objective ρ A minus the learned drift, at one point of an agent's lifetime."""
+    """Surrogate objective ρ A minus the learned drift, after n of the N updates of a lifetime."""
 
     net: Drift
     params: PyTree
@@ -55,13 +58,14 @@ class LPO(RuleFollower):
         agent: PPO agent that acts and is trained; its clipping is replaced by the learned drift.
         rule: Run folder of meta-training, a `.npz` file, the name of a rule that ships with
             rlgen, or `untrained`.
-        net: Sizes of an untrained rule; a learned rule has its own.
-        num_updates: Updates in the agent's lifetime, needed by a rule with a clock; `rlgen train`
-            sets it from `--steps`.
+        net: Sizes of an untrained rule; a learned rule has its own sizes.
+        num_updates: Number of updates in the agent's lifetime, which `rlgen train` computes from
+            `--steps`. It is needed by a rule with a clock, which has the used fraction of the
+            lifetime as an input.
 
     Raises:
-        ValueError: If the rule cannot be loaded, is not a drift, or does not fit `net`. Raised at
-            `init` if the rule has a clock and the lifetime is unknown.
+        ValueError: If the rule cannot be loaded, is not a drift, or does not fit `net`. `init`
+            raises it if the rule has a clock and `num_updates` is 0.
     """
 
     env: LevelEnv
@@ -89,7 +93,7 @@ class LPO(RuleFollower):
         return self.agent.least_slots
 
     def discounting(self) -> dict[str, Any]:
-        """Return the agent's settings of advantage estimation."""
+        """Return the agent's settings for advantage estimation."""
         return self.agent.discounting()
 
     def check(self, num_steps: int, num_slots: int) -> None:
@@ -112,7 +116,7 @@ class LPO(RuleFollower):
         """Return a new agent and its rule; an untrained rule is initialised from the same key."""
         if self.rule != UNTRAINED:
             return self.init_with(key, load_rule(self.rule, Drift).params)
-        # The agent's key is not split, so that the agent equals PPO's bit for bit.
+        # The agent's key is not split, so that the agent is bit-identical to an agent of PPO.
         return self.init_with(key, self.net.init(jax.random.fold_in(key, 1)))
 
     def newborn(self, key: Key, rule: PyTree, lifetime: int | Int[Array, ""]) -> LPOState:
@@ -122,9 +126,9 @@ class LPO(RuleFollower):
     def update(
         self, key: Key, state: LPOState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[LPOState, Metrics]:
-        """Run PPO's epochs on one rollout [T, N], with the learned drift."""
+        """Train the agent on one rollout [T, N] by PPO's epochs with the learned drift."""
         life_used = state.agent.num_updates / state.lifetime  # n/N, constant over the epochs
-        # Set here and not at construction, because it holds traced parameters.
+        # The surrogate is set here and not at construction, because it contains traced parameters.
         surrogate = Surrogate(self.rule_net, state.rule, life_used)
         agent, metrics = replace(self.agent, surrogate=surrogate).update(
             key, state.agent, rollout, weight

@@ -24,17 +24,17 @@ class PPOState(NamedTuple):
 
     params: PyTree
     opt_state: PyTree
-    num_updates: Int[Array, ""]  # rollouts learned from
+    num_updates: Int[Array, ""]  # number of rollouts on which the agent was trained
 
 
 class Batch(NamedTuple):
-    """Sequences to train on, [T, N, ...]; [L, M, ...] after `PPO._cut`."""
+    """Training data: a rollout [T, N, ...], or M sequences [L, M, ...] after `PPO._cut`."""
 
     rollout: Rollout
     advantage: Float[Array, "T N"]
     target: Float[Array, "T N"]
     weight: Float[Array, "T N"]
-    # Value and target of the bonus stream; `()` without two streams.
+    # Value of the bonus and its target; `()` if the bonus has no separate value function.
     bonus_value: Float[Array, "T N"] | tuple[()] = ()
     bonus_target: Float[Array, "T N"] | tuple[()] = ()
 
@@ -52,21 +52,22 @@ class Surrogate(Protocol):
 
 @dataclass(frozen=True)
 class IntrinsicStream:
-    """Settings of the bonus's own value stream.
+    """Settings of the bonus's separate value function and advantage estimate.
 
     Attributes:
         discount: Discount γ of the bonus per step.
-        gae_lambda: λ of the bonus's advantage estimate.
-        episodic: Whether the return of the bonus ends with the episode. If false, it continues
-            into the following episodes, so that ending an episode forgoes no future bonus.
+        gae_lambda: λ of the bonus's generalised advantage estimate.
+        episodic: Whether the return of the bonus ends with the episode. If false, the return
+            includes the bonuses of the following episodes, so that ending an episode forgoes no
+            future bonus.
         coef: Weight of the bonus's advantage.
         extrinsic_coef: Weight of the extrinsic reward's advantage.
 
     Raises:
         ValueError: If `discount` or `gae_lambda` is outside [0, 1].
 
-    Source: Burda et al., 2019, "Exploration by Random Network Distillation", 2.3; the weights are
-    1 and 2 there.
+    Source: Burda et al., 2019, "Exploration by Random Network Distillation", 2.3, with `coef` 1 and
+    `extrinsic_coef` 2.
     """
 
     discount: float = 0.99
@@ -85,13 +86,15 @@ class IntrinsicStream:
 
         Args:
             rollout: Rollout [T, N].
-            values: Bonus values [T + 1, N] of every observation and of the one after the last
-                step. Where an episode ended, the next value is that of the next episode's start.
+            values: Values [T + 1, N] of the bonus at the observation before each step and at the
+                observation after the last step. After a step that ends an episode, the next value
+                is that of the next episode's first observation.
         """
-        # If not episodic, the return bootstraps from the next episode's first observation.
+        # If `episodic` is false, a step that ends an episode bootstraps from the first observation
+        # of the next episode.
         follows = jnp.where(rollout.done & self.episodic, 0.0, self.discount)
-        # δ_t = b_t + γ v(s_{t+1}) - v(s_t); the factor `follows` also stops the sum over later δ
-        # below.
+        # δ_t = b_t + γ v(s_{t+1}) - v(s_t). The factor `follows` also ends the sum over later δ in
+        # `step`.
         delta = rollout.bonus + follows * values[1:] - values[:-1]
 
         def step(advantage: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -105,23 +108,25 @@ class IntrinsicStream:
 
 @dataclass(frozen=True)
 class PPO(ActorCriticLearner):
-    """PPO with the usual options as fields; the defaults are those of JaxUED for mazes.
+    """PPO, whose default hyperparameters are those of JaxUED for mazes.
 
     Attributes:
         network: Policy and value network.
         learning_rate: Step size of Adam.
         anneal: Whether the learning rate is lowered linearly over `num_updates` updates.
         anneal_end: Fraction of the learning rate that remains at the end of annealing.
-        num_updates: Length of annealing in updates; `rlgen train` sets it from `--steps` and from
-            the fraction of updates in which the sampler trains the agent.
+        num_updates: Number of updates over which the learning rate is annealed; `rlgen train`
+            computes it from `--steps` and the fraction of updates that train the agent.
         discount: Discount γ per step.
         gae_lambda: λ of the generalised advantage estimate.
         clip: Clipping range ε of the importance ratio.
-        value_clip: Largest change of a value prediction from its old one; 0 disables clipping.
+        value_clip: Largest difference between a value prediction and the old prediction in the
+            value loss; 0 disables clipping.
         entropy_coef: Weight of the entropy bonus.
         value_coef: Weight of the value loss.
-        num_epochs: Passes over each rollout.
-        num_minibatches: Gradient steps per pass; each uses an equal part of the sequences.
+        num_epochs: Number of passes over each rollout.
+        num_minibatches: Number of gradient steps per pass; each uses an equal part of the
+            sequences.
         bptt_steps: Length of the sequences for backpropagation through time; 0 uses whole
             rollouts. Shorter sequences start from the recurrent states stored while playing.
         max_grad_norm: Maximum global norm of the gradient; 0 disables clipping.
@@ -129,17 +134,17 @@ class PPO(ActorCriticLearner):
             in each minibatch.
         bootstrap_truncation: Whether the return is bootstrapped where an episode is truncated at
             the time limit; if false, truncation is treated as termination.
-        target_kl: KL divergence from the old policy, in nats, after which no further epoch is run
-            on a rollout; 0 disables early stopping.
+        target_kl: Largest KL divergence from the old policy, in nats. If an epoch exceeds it, no
+            further epoch is run on the rollout; 0 disables this early stopping.
         adam_eps: ε of Adam.
-        two_streams: Whether the bonus has its own value function, configured by `intrinsic`; if
-            false, it is added to the reward.
-        intrinsic: Advantage estimate of the bonus, used with two streams.
+        two_streams: Whether the bonus has a separate value function, configured by `intrinsic`; if
+            false, the bonus is added to the reward.
+        intrinsic: Settings of the bonus's value function, used if `two_streams` is true.
         surrogate: Objective that replaces the clipped surrogate; `()` uses clipping.
 
     Raises:
-        ValueError: If a field is out of range, or `two_streams` is set for a network with one
-            value.
+        ValueError: If a field is out of range, or `two_streams` is set for a network that supports
+            only one value.
     """
 
     env: LevelEnv
@@ -175,22 +180,22 @@ class PPO(ActorCriticLearner):
         if self.two_streams and not self.network.offers(Network.values):
             raise ValueError(
                 f"PPO's two_streams needs a network with several values, such as ActorCritic; "
-                f"{type(self.network).__name__} has only one"
+                f"{type(self.network).__name__} has only one value"
             )
 
     @property
     def reads(self) -> frozenset[str]:
-        """`last_obs`, with two streams: the bonus's value is needed after the last step."""
+        """`last_obs` if `two_streams` is true, to compute the bonus's value after the last step."""
         return frozenset({"last_obs"} if self.two_streams else ())
 
     @property
     def least_slots(self) -> int:
-        """Smallest number of slots: one for each minibatch."""
+        """Smallest supported number of slots: one slot for each minibatch."""
         return self.num_minibatches
 
     @property
     def _network(self) -> Any:
-        """The network with one value output per stream."""
+        """The network, with a second value output for the bonus if `two_streams` is true."""
         network: Any = self.network
         return replace(network, num_values=2) if self.two_streams else network
 
@@ -198,7 +203,7 @@ class PPO(ActorCriticLearner):
         """Check that rollouts can be divided into this learner's sequences and minibatches.
 
         Raises:
-            ValueError: If not; the message names sizes that fit.
+            ValueError: If a rollout cannot be divided; the message names sizes that fit.
         """
         length = self.bptt_steps or num_steps
         if num_steps % length:
@@ -228,14 +233,14 @@ class PPO(ActorCriticLearner):
         return replace(self, anneal=False)
 
     def discounting(self) -> dict[str, Any]:
-        """Return the settings of advantage estimation that scores share with this learner."""
+        """Return the settings for advantage estimation that scores share with this learner."""
         return discounting(self)
 
     def update(
         self, key: Key, state: PPOState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[PPOState, Metrics]:
         """Run several epochs of policy-gradient steps on one rollout [T, N]."""
-        # Weights multiply, and 0 times NaN is NaN: unused slots are zeroed beforehand.
+        # In slots of weight 0, values are replaced by 0, because 0 times NaN would be NaN.
         rollout = _without(weight <= 0, rollout)
         batch = self._cut(self._batch(state.params, rollout, weight))
         rate = self._rate(state.num_updates)
@@ -244,10 +249,10 @@ class PPO(ActorCriticLearner):
             return self._epoch(key, carry, batch, rate)
 
         start = (state.params, state.opt_state, jnp.bool_(True))
-        # One key per epoch: every pass shuffles the sequences differently.
+        # Each epoch has its own key, so that it shuffles the sequences differently.
         keys = jax.random.split(key, self.num_epochs)
         (params, opt_state, _), metrics = jax.lax.scan(epoch, start, keys)
-        # Epochs after early stopping report 0, so metrics are means over the epochs that were run.
+        # Metrics are means over the epochs that were run; skipped epochs report 0.
         num_run = metrics.get("epochs_run", jnp.ones(self.num_epochs)).sum()
         metrics = {name: values.sum() / num_run for name, values in metrics.items()}
         if self.target_kl > 0:
@@ -258,7 +263,7 @@ class PPO(ActorCriticLearner):
         return PPOState(params, opt_state, state.num_updates + 1), metrics
 
     def _batch(self, params: PyTree, rollout: Rollout, weight: Float[Array, " N"]) -> Batch:
-        """Compute advantages and targets; with two streams, separately for reward and bonus."""
+        """Compute advantages and targets, for reward and bonus separately if `two_streams`."""
         advantage = gae(
             rollout,
             self.discount,
@@ -267,18 +272,18 @@ class PPO(ActorCriticLearner):
             include_bonus=not self.two_streams,
         )
         weights = jnp.broadcast_to(weight, advantage.shape)
-        # Targets are λ-returns A + v, formed before the advantages are normalised per minibatch.
-        # `last_obs` is dropped because `_cut` could not divide its single step.
+        # Targets are λ-returns A + v. Advantages are normalised later, in each minibatch.
+        # `last_obs` is dropped, because it has no time axis that `_cut` could divide.
         batch = Batch(rollout._replace(last_obs=()), advantage, advantage + rollout.value, weights)
         if not self.two_streams:
             return batch
-        # Acting does not record the bonus's value, so one unroll computes it for all T + 1
+        # The rollout does not contain the bonus's value, so one unroll computes it for all T + 1
         # observations.
         obs = jax.tree.map(lambda *x: jnp.concatenate(x), rollout.obs, rollout.last_obs)
-        # The observation after the last step begins an episode if that step ended one.
+        # If the last step ended an episode, the observation after it begins the next episode.
         first = jnp.concatenate([rollout.first, rollout.done[-1:]])
         carry = jax.tree.map(lambda x: x[0], rollout.carry)
-        # The network's values are [T + 1, N, 2]: the reward's, then the bonus's.
+        # The network returns values [T + 1, N, 2]; index 0 is for the reward, 1 for the bonus.
         values = self._network.values(self.env, params, carry, obs, first)[2][..., 1]
         values = jnp.where(weight[None] > 0, values, 0.0)
         of_bonus = self.intrinsic.advantage(rollout, values)
@@ -287,15 +292,16 @@ class PPO(ActorCriticLearner):
         return batch._replace(advantage=both, bonus_value=value, bonus_target=of_bonus + value)
 
     def _optimizer(self) -> optax.GradientTransformation:
-        """Adam without step size, which anneals per rollout and is applied in `_step`."""
+        """Adam without a step size; `_step` multiplies by the step size, which may be annealed."""
         adam = optax.scale_by_adam(eps=self.adam_eps)
         if self.max_grad_norm == 0:
             return adam
-        # Clipped before Adam, whose moments would otherwise keep an outlier.
+        # Gradients are clipped before Adam, so that an outlier does not stay in Adam's moments.
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), adam)
 
     def _rate(self, num_updates: Int[Array, ""]) -> Float[Array, ""]:
-        # Constant over the epochs of a rollout: annealing counts updates, not gradient steps.
+        # The rate is constant over the epochs of a rollout: annealing counts updates and not
+        # gradient steps.
         if not self.anneal:
             return jnp.float32(self.learning_rate)
         left = 1.0 - num_updates / max(self.num_updates, 1)
@@ -303,7 +309,7 @@ class PPO(ActorCriticLearner):
         return self.learning_rate * left
 
     def _cut(self, batch: Batch) -> Batch:
-        """Cut a rollout into sequences [bptt_steps, M], M = (T / bptt_steps) N.
+        """Divide a rollout into M = (T / L) N sequences of L = `bptt_steps` steps, [L, M].
 
         Sequence c N + n is the c-th part of slot n.
         """
@@ -315,7 +321,7 @@ class PPO(ActorCriticLearner):
             x = x.reshape(num_steps // length, length, *x.shape[1:])
             return x.swapaxes(0, 1).reshape(length, -1, *x.shape[3:])
 
-        # Stored states [T/L, N] become one initial state per sequence, [1, M].
+        # The stored states [T/L, N] become the initial states of the sequences, [1, M].
         carry = jax.tree.map(lambda x: x.reshape(1, -1, *x.shape[2:]), batch.rollout.carry)
         rollout = jax.tree.map(cut, batch.rollout._replace(carry=()))
         rest = jax.tree.map(cut, batch._replace(rollout=()))
@@ -334,23 +340,23 @@ class PPO(ActorCriticLearner):
             return carry, {name: x.mean() for name, x in metrics.items()}
 
         params, opt_state, going = carry
-        # Decided while tracing: without early stopping no `cond` is compiled.
+        # This branch is chosen while tracing, so without early stopping no `cond` is compiled.
         if self.target_kl == 0:
             (params, opt_state), metrics = learn(params, opt_state)
             return (params, opt_state, going), metrics
 
-        # Both branches of a cond need the same structure, so the skipped one returns zero metrics.
+        # Both branches of a `cond` must return the same structure, so `stop` returns zero metrics.
         def stop() -> tuple[tuple, Metrics]:
             shapes = jax.eval_shape(learn, params, opt_state)[1]
             return (params, opt_state), {name: jnp.zeros(s.shape) for name, s in shapes.items()}
 
-        # `any_over_seeds` keeps the condition a scalar under vmap over seeds, so that an epoch is
-        # skipped once every seed has stopped; `tree_where` then selects per seed.
+        # When seeds are vmapped, `any_over_seeds` keeps the condition a scalar: an epoch is skipped
+        # if all seeds have stopped. `tree_where` then selects the result of each seed.
         new, metrics = jax.lax.cond(any_over_seeds(going), lambda: learn(params, opt_state), stop)
         params, opt_state = tree_where(going, new, (params, opt_state))
         metrics = {name: jnp.where(going, x, 0.0) for name, x in metrics.items()}
         metrics["epochs_run"] = going.astype(jnp.float32)
-        # Tested after the epoch, so at least one epoch is run.
+        # The KL divergence is tested after an epoch, so at least one epoch is run.
         return (params, opt_state, going & (metrics["kl"] <= self.target_kl)), metrics
 
     def _shuffle(self, key: Key, batch: Batch) -> Batch:
@@ -374,7 +380,8 @@ class PPO(ActorCriticLearner):
         updates, new_opt_state = self._optimizer().update(grads, opt_state, params)
         # `scale_by_adam` keeps the sign of the gradient, hence the subtraction.
         new_params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
-        # A minibatch without weight makes no step: Adam would still move by its momentum.
+        # If all weights of a minibatch are 0, the step is skipped: Adam's momentum would still
+        # change the parameters.
         state = tree_where(batch.weight.sum() > 0, (new_params, new_opt_state), (params, opt_state))
         return state, metrics | {"grad_norm": _norm(grads)}
 
@@ -382,7 +389,7 @@ class PPO(ActorCriticLearner):
         old = batch.rollout
         carry = jax.tree.map(lambda x: x[0], old.carry)
         _, logits, value, bonus_value = self._values(params, carry, old)
-        # Normalised per minibatch, so the weighted sums below are means over its weighted steps.
+        # The weights of a minibatch are normalised to sum 1, so `mean` is a weighted mean.
         weight = batch.weight / jnp.maximum(batch.weight.sum(), 1e-8)
 
         def mean(x: Array) -> Array:
@@ -410,26 +417,27 @@ class PPO(ActorCriticLearner):
             "policy_loss": policy_loss,
             "value_loss": value_loss,
             "entropy": entropy,
-            # Schulman's estimator of KL(π_old ‖ π); ρ - 1 has mean 0 and only lowers the variance.
+            # Schulman's estimator of KL(π_old ‖ π). The term ρ - 1 has mean 0 and lowers the
+            # variance.
             "kl": mean(ratio - 1 - log_ratio),
             "clip_fraction": mean((jnp.abs(ratio - 1) > self.clip).astype(jnp.float32)),
         }
         return loss, metrics | streams
 
     def _values(self, params: PyTree, carry: PyTree, old: Rollout) -> tuple:
-        """Return the carry, logits, value and, with two streams, the bonus's value (else `()`)."""
+        """Return carry, logits, value, and the bonus's value or, without two streams, `()`."""
         if not self.two_streams:
             return *self.network.unroll(self.env, params, carry, old.obs, old.first), ()
         carry, logits, both = self._network.values(self.env, params, carry, old.obs, old.first)
         return carry, logits, both[..., 0], both[..., 1]
 
     def _gain(self, log_ratio: Array, ratio: Array, advantage: Array) -> Array:
-        # `()` stands for clipping. A surrogate may be a NamedTuple and hence a tuple, as in LPO,
-        # but is not empty.
+        # An empty tuple stands for clipping. A surrogate may be a tuple too (a NamedTuple, as in
+        # LPO), but is not empty.
         if not isinstance(self.surrogate, tuple) or self.surrogate:
             return self.surrogate(log_ratio, advantage)
-        # Equation 7. The minimum is a lower bound of ρ A: its gradient vanishes where the ratio has
-        # left the range in the direction that the advantage favours.
+        # Equation 7. The minimum is a lower bound of ρ A. Its gradient is 0 if the ratio has left
+        # the clipping range in the direction that the advantage favours.
         clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
         return jnp.minimum(ratio * advantage, clipped * advantage)
 
@@ -437,7 +445,7 @@ class PPO(ActorCriticLearner):
         error = (value - target) ** 2
         if self.value_clip == 0:
             return error
-        # The larger error: clipping never lowers the loss, as in the policy's minimum.
+        # The larger of the two errors is used, so that clipping never lowers the loss.
         near = old_value + jnp.clip(value - old_value, -self.value_clip, self.value_clip)
         return jnp.maximum(error, (near - target) ** 2)
 
@@ -461,5 +469,5 @@ def _without(unused: Bool[Array, " N"], rollout: Rollout) -> Rollout:
 
 
 def _norm(tree: PyTree) -> Float[Array, ""]:
-    """Global L2 norm; optax renamed its function between the versions that rlgen supports."""
+    """Global L2 norm, written here because optax renamed its function in a supported version."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))

@@ -1,7 +1,9 @@
-"""PPO with a gated recurrent unit (GRU), which has two gates instead of the LSTM's three.
+"""PPO with a gated recurrent unit (GRU), which has fewer weights than an LSTM.
 
-Source: as in `ppo`; the GRU is that of Cho et al., 2014, "Learning Phrase Representations using RNN
-Encoder-Decoder for Statistical Machine Translation".
+A GRU of H units has three weight matrices for H outputs each, and an LSTM has four.
+
+Sources: Schulman et al., 2017, "Proximal Policy Optimization Algorithms"; Cho et al., 2014,
+"Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation".
 """
 
 from typing import Any

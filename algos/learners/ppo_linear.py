@@ -1,6 +1,7 @@
-"""PPO with a linear recurrence, which is trained in parallel over time.
+"""PPO with a linear recurrent network, which is trained in parallel over time.
 
-Source: as in `ppo`; the recurrent core is that of Feng et al., 2024, "Were RNNs All We Needed?".
+Sources: Schulman et al., 2017, "Proximal Policy Optimization Algorithms"; Feng et al., 2024, "Were
+RNNs All We Needed?", for the recurrent network.
 """
 
 from typing import Any
@@ -11,7 +12,7 @@ from rlgen.protocols import LevelEnv
 
 
 def build(env: LevelEnv, **fields: Any) -> PPO:
-    """Return PPO with a linear recurrence for an environment."""
+    """Return PPO with a linear recurrent network for an environment."""
     return PPO(env, ActorCritic(core="linear"), **fields)
 
 

@@ -1,10 +1,10 @@
 """PPO with an LSTM, for partially observable levels.
 
-Trained by backpropagation through time over whole rollouts, or over parts of them that start from
-stored recurrent states.
+The network is trained by backpropagation through time, either over whole rollouts or over shorter
+sequences that start from stored recurrent states.
 
-Source: as in `ppo`; stored states after Kapturowski et al., 2019, "Recurrent Experience Replay in
-Distributed RL".
+Sources: Schulman et al., 2017, "Proximal Policy Optimization Algorithms"; Kapturowski et al., 2019,
+"Recurrent Experience Replay in Distributed RL", for the stored states.
 """
 
 from typing import Any

@@ -1,1 +1,1 @@
-"""Meta-learning: students that train update rules; each slot holds a whole agent."""
+"""Meta-learning: students that train update rules; each slot of a student holds a whole agent."""

@@ -1,15 +1,17 @@
-"""Meta-training of an update rule by evolution strategies, over whole lifetimes of its agents.
+"""Meta-training of an update rule by evolution strategies, over whole lifetimes of agents.
 
-Each slot holds a task: a level and a lifetime. Every update of the curriculum is a generation. In
-it, two candidate rules are evaluated on each task: both train the same initial agent with the same
-random numbers for its whole lifetime, and the fitness is the return of the final policy. The inner
-loop is not differentiated, so the fitness includes effects that appear hundreds of updates later.
-Meta-gradients, whose horizon is a few updates, do not find schedules.
+Each slot holds a task: a level and a lifetime, which is a number of agent updates. Each update of
+the curriculum is one generation. In a generation, two candidate rules are evaluated on each task.
+Both rules train the same initial agent with the same random numbers for the whole lifetime. The
+fitness of a rule is the return of the agent's final policy. As the inner loop is not
+differentiated, the fitness includes effects that appear hundreds of updates later. Meta-gradients
+have a horizon of a few updates and do not find schedules.
 
 Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms"
-(TA-LPG, TA-LPO). Differs from the released code, where the two agents of a task use different
-random numbers, ties go to the second candidate, the initial rule has all parameters 0, and all
-agents are trained for the longest lifetime, with updates beyond their own discarded.
+(TA-LPG, TA-LPO). Differs from their code in four ways. In that code, the two agents of a task use
+different random numbers; the second candidate wins a tie; all parameters of the initial rule are 0;
+and all agents are trained for the longest lifetime, where updates beyond an agent's lifetime are
+discarded.
 """
 
 from collections.abc import Mapping
@@ -34,14 +36,14 @@ class ESState(NamedTuple):
     """Search distribution over rules."""
 
     strategy: PyTree
-    num_updates: Int[Array, ""]  # generations
+    num_updates: Int[Array, ""]  # number of generations so far
 
 
 class CandidateFitness(NamedTuple):
     """Fitness of the two candidates of a task."""
 
     fitness: Float[Array, " 2"]  # expected return of the final policy
-    steps_judged: Float[Array, ""]  # env steps of the evaluation; 0 if it is exact
+    steps_judged: Float[Array, ""]  # env steps of the evaluation; 0 if the return is exact
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,22 @@ class MetaES(Student):
 
     Attributes:
         learner: Learner whose agents are updated by the rule: `lpg` or `lpo`. The search starts
-            from its rule, trained or untrained.
+            from the learner's rule, which may be trained or untrained.
         strategy: Evolution strategy and fitness shaping.
-        from_zeros: Whether the search starts from parameters that are all 0, as in the released
-            code, instead of the learner's rule.
-        rollout_steps: Env steps T of each worker in one agent update.
-        num_workers: Number W of environments of each agent, all on its level.
-        pair_batch_size: Tasks processed in parallel. All tasks of a batch take as long as the
-            longest one; they are sorted by lifetime first, which keeps the surplus small. 1 has no
-            surplus and suits a CPU; a GPU needs a larger batch.
-        eval_episodes: Episodes that evaluate a final policy where its return cannot be computed
-            exactly.
+        from_zeros: Whether the search starts from parameters that are all 0 instead of the
+            learner's rule, as in the code of Jackson et al.
+        rollout_steps: Number T of env steps of each worker in one agent update.
+        num_workers: Number W of environments of each agent; all have the agent's level.
+        pair_batch_size: Number of tasks processed in parallel. All tasks of a batch run for as many
+            updates as the longest lifetime. Tasks are sorted by lifetime, so few of these updates
+            are superfluous. A size of 1 avoids them entirely and suits a CPU; a GPU needs larger
+            batches.
+        eval_episodes: Number of episodes that evaluate a final policy if its return cannot be
+            computed exactly.
 
     Raises:
-        ValueError: If a field is out of range, or `from_zeros` is set for a rule that is even in
-            its parameters.
+        ValueError: If a field is out of range, or `from_zeros` is set for a rule for which
+            parameters p and -p define the same function.
     """
 
     env: LevelEnv
@@ -89,17 +92,17 @@ class MetaES(Student):
         if self.from_zeros and net.is_even:
             raise ValueError(
                 f"from_zeros: parameters p and -p of a {type(net).__name__} define the same "
-                "function, so mirrored candidates around 0 could not differ in fitness; leave it "
-                "false"
+                "function, so mirrored candidates around 0 could not differ in fitness; set "
+                "from_zeros to false"
             )
 
     @property
     def num_steps(self) -> int:
-        """Env steps of each slot per agent update, summed over its two agents."""
+        """Env steps of each slot per agent update, summed over the slot's two agents."""
         return 2 * self.rollout_steps * self.num_workers
 
     def check(self, num_slots: int) -> None:
-        """Check that tasks can be divided into batches, before anything is compiled.
+        """Check that the tasks of `num_slots` slots can be divided into batches.
 
         Raises:
             ValueError: If `num_slots` is not a multiple of devices × `pair_batch_size`.
@@ -109,7 +112,8 @@ class MetaES(Student):
             per = f" on each of {devices} devices" if devices > 1 else ""
             raise ValueError(
                 f"num_slots={num_slots} cannot be divided into batches of "
-                f"pair_batch_size={self.pair_batch_size}{per}; choose a divisor, such as 1"
+                f"pair_batch_size={self.pair_batch_size}{per}; choose a pair_batch_size that "
+                "divides it, such as 1"
             )
 
     def spanning(self, num_updates: int) -> "MetaES":
@@ -117,25 +121,25 @@ class MetaES(Student):
         return replace(self, learner=self.learner.spanning(num_updates))
 
     def split_over(self, mesh: Mesh) -> "MetaES":
-        """Return a copy that splits its tasks over devices, each with its own loops."""
+        """Return a copy that divides the tasks among devices, each of which runs its own loop."""
         return replace(self, mesh=mesh)
 
     def init(self, key: Key, num_slots: int) -> ESState:
         """Return the search distribution around the learner's rule."""
         key_rule, key_strategy = jax.random.split(key)
-        # The lifetime of 1 is arbitrary: only the rule of this state is used.
+        # The lifetime of 1 is arbitrary, because only the rule of the resulting state is used.
         rule = self.learner.spanning(1).init(key_rule).rule
         if self.from_zeros:
             rule = jax.tree.map(jnp.zeros_like, rule)
-        # A pair of candidates for each slot.
+        # The population is 2 N: one pair of candidates for each of N slots.
         return ESState(self.strategy.init(key_strategy, rule, 2 * num_slots), jnp.int32(0))
 
     def rule(self, state: ESState) -> PyTree:
-        """Return the mean of the distribution, the rule that a run produces."""
+        """Return the mean of the search distribution, which is the rule that a run produces."""
         return self.strategy.mean(state.strategy, self._like())
 
     def policy(self, states: ESState) -> tuple[Learner, PyTree]:
-        """Raise an error: a rule has no policy, and is evaluated by training new agents with it.
+        """Raise an error: a rule has no policy; it is evaluated by training new agents with it.
 
         Raises:
             ValueError: Always.
@@ -162,7 +166,7 @@ class MetaES(Student):
         """Run one generation, which completes the task of every slot."""
         del fresh
         key_ask, key_live, key_tell = jax.random.split(key, 3)
-        # Queues have one task (`max_levels_per_slot`): [N, 1, ...] -> [N, ...].
+        # Each slot has one task (`max_levels_per_slot`): [N, 1, ...] -> [N, ...].
         task: Task = jax.tree.map(lambda x: x[:, 0], slots.level)
         num_pairs = task.lifetime.size
         candidates, asked = self.strategy.ask(key_ask, state.strategy, self._like(), 2 * num_pairs)
@@ -177,7 +181,8 @@ class MetaES(Student):
         )
         new = ESState(strategy, state.num_updates + 1)
         unjudged = jnp.full(num_pairs, jnp.nan)  # no antagonist is trained
-        # Candidates are sampled around the distribution's mean, whose fitness they estimate.
+        # The two candidates are samples around the distribution's mean, so their mean fitness is an
+        # estimate of the fitness of the run's rule.
         lifetimes = LifetimeResults(
             fitness_of_pairs.fitness.mean(1), unjudged, jnp.ones(num_pairs, bool)
         )
@@ -188,20 +193,20 @@ class MetaES(Student):
         return new, outcome, metrics
 
     def _like(self) -> PyTree:
-        """Return the shapes of a rule's parameters, without computing them."""
+        """Return the shapes of a rule's parameters, without computing the parameters."""
         return jax.eval_shape(self.learner.rule_net.init, jax.random.key(0))
 
     def _try(self, keys: Key, rules: PyTree, task: Task) -> tuple[CandidateFitness, Int[Array, ""]]:
-        """Evaluate the candidates of all tasks, batching tasks of similar lifetime.
+        """Evaluate the candidates of all tasks, in batches of tasks with similar lifetimes.
 
         Returns:
-            Fitness per task, [N, 2], and the number of updates executed, summed over tasks and
-            including those beyond a task's own lifetime.
+            Fitness per task, [N, 2], and the number of updates executed. This number is summed over
+            tasks and includes updates beyond the lifetime of a task.
         """
         num_pairs, size = task.lifetime.size, self.pair_batch_size
         devices = self.mesh.size if isinstance(self.mesh, Mesh) else 1
         order = jnp.argsort(task.lifetime)
-        # Batches are assigned to devices in turn, so that each gets short and long lifetimes.
+        # Batches are assigned to devices in turn, so that each device gets short and long ones.
         order = order.reshape(-1, devices, size).swapaxes(0, 1).ravel()
         # Keys are permuted together with their tasks, so results do not depend on the batching.
         xs = jax.tree.map(lambda x: x[order], (keys, rules, task))
@@ -218,10 +223,10 @@ class MetaES(Student):
     def _run_groups(
         self, keys: Key, rules: PyTree, task: Task
     ) -> tuple[CandidateFitness, Int[Array, " groups"]]:
-        """Evaluate sorted tasks batch by batch; also return the loop length of each batch."""
+        """Evaluate sorted tasks batch by batch, and return the number of updates of each batch."""
 
         def group(xs: tuple) -> tuple[CandidateFitness, Array]:
-            # One bound for all seeds, so that under vmap the loop's length stays a scalar.
+            # All seeds use one bound, so that the loop's length is a scalar when seeds are vmapped.
             num_iterations = max_over_seeds(xs[2].lifetime.max())
             live = jax.vmap(lambda *pair: self._run_pair(num_iterations, *pair))
             return live(*xs), num_iterations
@@ -229,7 +234,7 @@ class MetaES(Student):
         xs = jax.tree.map(
             lambda x: x.reshape(-1, self.pair_batch_size, *x.shape[1:]), (keys, rules, task)
         )
-        # Sequential over batches, so that each batch stops at its own longest lifetime.
+        # Batches run one after the other, so each batch stops at its own longest lifetime.
         fitness_of_pairs, num_iterations = jax.lax.map(group, xs)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), fitness_of_pairs), num_iterations
 
@@ -238,10 +243,10 @@ class MetaES(Student):
     ) -> CandidateFitness:
         """Evaluate two rules [2, ...] on one task with the same random numbers."""
 
-        # `key` is shared by the pair (common random numbers): fitness differs by the rules alone.
+        # Both rules use the same `key`, so only the rules can cause differences in fitness.
         def one(rule: PyTree) -> tuple[Array, Array]:
             state = self._run_lifetime(num_iterations, key, rule, task)
-            # Another stream than that of `_run_lifetime`, which folds in 0.
+            # `_run_lifetime` folds 0 into the key; 1 gives independent random numbers.
             key_end = jax.random.fold_in(key, 1)
             return evaluate_policy(
                 key_end, self.env, self.learner, state, task.level, self.eval_episodes
@@ -256,17 +261,18 @@ class MetaES(Student):
         """Return the learner's state at the end of one lifetime.
 
         Args:
-            num_iterations: Updates executed, at least the lifetime; those beyond it are discarded.
+            num_iterations: Number of updates executed, at least the lifetime; the agent does not
+                change in updates beyond its lifetime.
             key: Random key.
             rule: Parameters of one candidate.
             task: One task.
         """
         learner = self.learner
         key_birth, key_begin, key_life = jax.random.split(jax.random.fold_in(key, 0), 3)
-        # The same initial agent for both candidates of the pair.
+        # Both candidates of the pair start with the same agent, because `key_birth` is the same.
         state = learner.init_with(key_birth, rule, task.lifetime)
         shape = (self.num_workers, 1)
-        # [W, 1, ...]: every worker has a queue with the one level.
+        # [W, 1, ...]: every worker has a queue that contains only this level.
         queue = jax.tree.map(lambda x: jnp.broadcast_to(x, shape + jnp.shape(x)), task.level)
         running = reset_slots(key_begin, self.env, learner, queue)
         everyone = jnp.ones(self.num_workers)
@@ -275,15 +281,15 @@ class MetaES(Student):
             state, running = carry
             key_play, key_learn = jax.random.split(jax.random.fold_in(key_life, n))
             player = (learner, state)
-            # Keys depend on n alone, so the surplus of a batch does not change a task's numbers.
+            # Keys depend on n alone, so updates beyond the lifetime do not change earlier ones.
             played, running = continue_rollout(
                 key_play, self.env, player, queue, running, self.rollout_steps
             )
             learned, _ = learner.update(key_learn, state, played, everyone)
             return tree_where(n < task.lifetime, learned, state), running
 
-        # A traced bound makes this a while loop, which has no reverse-mode derivative; evolution
-        # strategies need none.
+        # With a traced bound this is a while loop, which has no reverse-mode derivative. Evolution
+        # strategies need no derivative.
         return jax.lax.fori_loop(0, num_iterations, update, (state, running))[0]
 
     def _metrics(
@@ -297,7 +303,7 @@ class MetaES(Student):
         before, after = self.rule(old), self.rule(new)
         moved = jax.tree.map(jnp.subtract, after, before)
         fitness, useful = fitness_of_pairs.fitness, task.lifetime.sum()
-        # An agent whose parameters diverged has no finite fitness and counts in no mean.
+        # If an agent's parameters diverged, its fitness is not finite and is excluded from means.
         there = jnp.isfinite(fitness)
         mean = jnp.where(there, fitness, 0.0).sum() / jnp.maximum(there.sum(), 1)
         gap = jnp.abs(fitness[:, 0] - fitness[:, 1])
@@ -314,7 +320,11 @@ class MetaES(Student):
     def _spent(
         self, fitness_of_pairs: CandidateFitness, task: Task, executed: Int[Array, ""]
     ) -> Spent:
-        """Return the cost: one rule update, and env steps within, beyond and after lifetimes."""
+        """Return the cost: one rule update, and env steps by purpose.
+
+        `train` counts steps within lifetimes, `surplus` steps in updates beyond a lifetime, and
+        `evaluate` steps of the final evaluation.
+        """
         steps, useful = jnp.float32(self.num_steps), task.lifetime.sum()
         env_steps = {
             "train": steps * useful,

@@ -1,10 +1,10 @@
-"""Evolution strategies of evosax by name; no other module calls evosax.
+"""Evolution strategies of the library evosax, by name; no other module of rlgen calls evosax.
 
-A strategy maintains a distribution over parameters: `ask` samples candidates from it, and `tell`
-updates it from their fitness.
+A strategy maintains a distribution over parameters. `ask` samples candidates from the distribution,
+and `tell` updates the distribution from the fitness of the candidates.
 
-Sources: Salimans et al., 2017, "Evolution Strategies as a Scalable Alternative to Reinforcement
-Learning" (OpenES). The default settings are those released with Jackson et al., 2024, "Discovering
+Source: Salimans et al., 2017, "Evolution Strategies as a Scalable Alternative to Reinforcement
+Learning" (OpenES). The default settings are those in the code of Jackson et al., 2024, "Discovering
 Temporally-Aware Reinforcement Learning Algorithms".
 """
 
@@ -28,12 +28,15 @@ from rlgen.types import Key, PyTree
 Shaping = Literal["pair-rank", "centred-rank", "none"]
 
 MIRRORED = ("ars", "asebo", "cr-fm-nes", "open-es", "pgpe")
-"""Strategies with antithetic sampling: candidate i + P/2 mirrors candidate i about the mean."""
+"""Strategies with antithetic sampling: of P candidates, i and i + P/2 are mirrored at the mean."""
 
 _UNFIT = ("persistent-es", "noise-reuse-es", "guided-es", "lm-ma-es")
-"""Strategies that are not offered. The first two evaluate parts of a lifetime, but here fitness is
-that of a whole lifetime; the third needs gradients from elsewhere; the last, in evosax 0.3.2,
-produces non-finite values on a quadratic."""
+"""Strategies of evosax that are not offered.
+
+`persistent-es` and `noise-reuse-es` evaluate parts of a lifetime, but fitness is defined here for a
+whole lifetime. `guided-es` needs gradients from another source. `lm-ma-es` produces non-finite
+values on a quadratic in evosax 0.3.2.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,18 @@ class Strategy:
 
     Attributes:
         name: Name of the strategy, such as `open-es`, `pgpe`, `snes` or `sep-cma-es`.
-        learning_rate: Step size of Adam in the first generation; used by strategies that follow a
-            gradient.
-        learning_rate_decay: Factor on the learning rate per generation.
+        learning_rate: Step size of Adam in the first generation. It is used by strategies that
+            estimate a gradient.
+        learning_rate_decay: Factor that multiplies the learning rate after each generation.
         learning_rate_end: Lower bound of the learning rate.
         beta1: Decay of Adam's first moment.
         sigma: Standard deviation of candidates in the first generation.
-        sigma_decay: Factor on sigma per generation, for strategies that do not adapt it.
-        sigma_end: Lower bound of sigma.
+        sigma_decay: Factor that multiplies sigma after each generation, in strategies that do not
+            adapt sigma.
+        sigma_end: Lower bound of sigma in strategies that do not adapt sigma.
         shaping: Fitness shaping. `pair-rank`: 0.5 for the better of two mirrored candidates, -0.5
-            for the worse one, 0 for ties. `centred-rank`: rank among all candidates, from -0.5 to
-            0.5. `none`: raw fitness.
+            for the worse, and 0 for ties. `centred-rank`: rank among all candidates, scaled to the
+            range from -0.5 to 0.5. `none`: raw fitness.
 
     Raises:
         ValueError: If the strategy is unknown, a field is out of range, or `pair-rank` is chosen
@@ -92,8 +96,8 @@ class Strategy:
             raise ValueError(f"strategy.beta1 must lie in [0, 1), got {self.beta1}")
         if self.shaping == "pair-rank" and self.name not in MIRRORED:
             raise ValueError(
-                f"shaping='pair-rank' compares mirrored candidates, and {self.name} has none; use "
-                f"shaping='centred-rank', or one of {', '.join(MIRRORED)}"
+                f"shaping='pair-rank' compares mirrored candidates, but {self.name} has none; use "
+                f"shaping='centred-rank', or one of the strategies {', '.join(MIRRORED)}"
             )
 
     def init(self, key: Key, mean: PyTree, population: int) -> PyTree:
@@ -103,7 +107,7 @@ class Strategy:
             return algorithm.init(key, mean, params)
 
     def ask(self, key: Key, state: PyTree, like: PyTree, population: int) -> tuple[PyTree, PyTree]:
-        """Sample the candidates of a generation, [P, ...], and return them with the new state.
+        """Sample the candidates of a generation, [P, ...]; return candidates and new state.
 
         Args:
             key: Random key.
@@ -134,38 +138,40 @@ class Strategy:
             return algorithm.tell(key, candidates, told, state, params)[0]
 
     def mean(self, state: PyTree, like: PyTree) -> PyTree:
-        """Return the mean of the distribution as parameters like `like`."""
-        # evosax keeps the mean as a flat vector; `like` may hold shapes only, hence the zeros.
+        """Return the mean of the distribution as parameters with the structure of `like`."""
+        # evosax stores the mean as a flat vector. `like` may contain only shapes, but
+        # `ravel_pytree` needs arrays.
         with jax.ensure_compile_time_eval():
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
         return ravel_pytree(zeros)[1](state.mean)
 
     def _algorithm(self, like: PyTree, population: int) -> tuple[Any, Any]:
-        # `population` is static, so this is raised while tracing, before anything runs.
+        # `population` is static, so this error is raised while tracing.
         if population % 2 and self.name in MIRRORED:
             raise ValueError(
-                f"{self.name} mirrors every candidate, so the population must be even, got "
-                f"{population}"
+                f"{self.name} samples mirrored pairs of candidates, so the population must be "
+                f"even, got {population}"
             )
         made = strategies()[self.name]
         known = inspect.signature(made).parameters
         options: dict[str, Any] = {"metrics_fn": _no_metrics}
         if known["fitness_shaping_fn"].default is not weights_fitness_shaping_fn:
-            # The other strategies use rank-based recombination weights, to which their own step
-            # sizes are tuned, so their defaults are kept.
+            # Only strategies without rank-based recombination weights get these options. In the
+            # other strategies, step sizes are tuned to the weights, so their defaults are kept.
             options |= {
                 "optimizer": self._optimizer(),
                 "std_schedule": _falling(self.sigma, self.sigma_decay, self.sigma_end),
                 "fitness_shaping_fn": _as_it_is,
             }
-        # Concrete even while a caller is being traced: the arrays are constants of the algorithm.
+        # The arrays are concrete even while a caller is being traced, because they are constants of
+        # the algorithm.
         with jax.ensure_compile_time_eval(), _promoting():
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
             algorithm = made(
                 population, zeros, **{name: x for name, x in options.items() if name in known}
             )
             params = algorithm.default_params
-            # Set for adaptive strategies too, whose standard deviation starts here.
+            # Adaptive strategies start from this standard deviation too.
             if hasattr(params, "std_init"):
                 params = params.replace(std_init=jnp.float32(self.sigma))
         return algorithm, params
@@ -176,7 +182,10 @@ class Strategy:
 
 
 def strategies() -> dict[str, type]:
-    """Return evosax's distribution-based strategies that need only a size and a start, by name."""
+    """Return the distribution-based strategies of evosax that rlgen supports, by name.
+
+    The constructor of a supported strategy requires only a population size and a solution.
+    """
     known = evosax.algorithms.distribution_based_algorithms
     found = {made.__module__.rpartition(".")[2].replace("_", "-"): made for made in known.values()}
     return {name: x for name, x in found.items() if name not in _UNFIT and _is_plain(x)}
@@ -189,21 +198,22 @@ def shaped(fitness: Float[Array, " P"], shaping: str) -> Float[Array, " P"]:
         fitness: Fitness of each candidate; NaN is treated as worse than all others.
         shaping: As in `Strategy`; for `pair-rank`, candidates i and i + P/2 are a pair.
     """
-    # Ranks are defined for -inf but not for NaN, which compares as False with everything.
+    # NaN is replaced by -inf, because every comparison with NaN is False and NaN has no rank.
     fitness = jnp.where(jnp.isnan(fitness), -jnp.inf, fitness)
     if shaping == "pair-rank":
         # [P/2] each: fitness at mean + σ ε and at mean - σ ε.
         first, second = jnp.split(fitness, 2)
-        # Equivalent to 1, 0.5 and 0, since a constant cancels between mirrored candidates, but with
-        # 0 a tie contributes exactly nothing.
+        # Fitness 1, 0.5 (tie) and 0 would be equivalent, because a constant cancels between
+        # mirrored candidates. With 0.5, 0 and -0.5, a tie contributes exactly 0.
         win = 0.5 * jnp.where(first == second, 0.0, jnp.where(first > second, 1.0, -1.0))
         return jnp.concatenate([win, -win])
     if shaping == "centred-rank":
         below = (fitness[None] < fitness[:, None]).sum(1)
         up_to = (fitness[None] <= fitness[:, None]).sum(1)
-        rank = 0.5 * (below + up_to - 1)  # equals share the mean of their ranks
+        rank = 0.5 * (below + up_to - 1)  # candidates of equal fitness get their mean rank
         return rank / max(fitness.size - 1, 1) - 0.5
-    # Raw fitness must be finite: non-finite values become the lowest finite one, or 0.
+    # Raw fitness must be finite. Other values are replaced by the lowest finite fitness or, if no
+    # fitness is finite, by 0.
     lowest = jnp.where(jnp.isfinite(fitness), fitness, jnp.inf).min()
     lowest = jnp.where(jnp.isfinite(lowest), lowest, 0.0)
     return jnp.where(jnp.isfinite(fitness), fitness, lowest)
@@ -218,7 +228,7 @@ def _is_plain(made: type) -> bool:
 
 
 def _promoting() -> AbstractContextManager:
-    """Allow rank promotion: evosax adds vectors to matrices, which rlgen's tests forbid."""
+    """Allow rank promotion, which rlgen's tests forbid; evosax adds vectors to matrices."""
     return jax.numpy_rank_promotion("allow")
 
 

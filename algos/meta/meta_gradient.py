@@ -1,10 +1,11 @@
 """Meta-training of an update rule by meta-gradients through the agents' inner-loop updates.
 
-Each slot holds an agent with its own level and its own workers. In every update of the curriculum
-all agents are updated K times by the rule and then play one more rollout. The policy-gradient loss
-on that rollout is differentiated through the K updates with respect to the rule. Agents persist
-from one meta-step to the next. An agent that has received as many updates as its task's lifetime is
-replaced, together with its task.
+Each slot holds a task (a level and a lifetime), an agent and the agent's workers, which are copies
+of the environment. In every update of the curriculum (a meta-step), each agent is updated K times
+by the rule and then plays one more rollout. The policy-gradient loss on that rollout is
+differentiated through the K updates with respect to the rule. Agents persist from one meta-step to
+the next. If an agent has received as many updates as its lifetime, the agent and its task are
+replaced.
 
 Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG), equation 4; Jackson
 et al., 2023, "Discovering General Reinforcement Learning Algorithms with Adversarial Environment
@@ -35,14 +36,14 @@ from rlgen.types import Key, LifetimeResults, Metrics, Outcome, PyTree, Rollout,
 
 
 class Population(NamedTuple):
-    """N agents, each with its workers and optionally with a hand-designed antagonist."""
+    """N agents with their workers and, optionally, one hand-designed antagonist per agent."""
 
     agents: AgentState
-    running: RolloutCarry  # [N, W, ...]
-    antagonists: PyTree  # [N, ...], states of the antagonist; () without one
-    antagonists_running: RolloutCarry | tuple[()]
-    age: Int[Array, " N"]  # updates since the start of the lifetime
-    complete: Bool[Array, " N"]  # started at age 0 and has not diverged
+    running: RolloutCarry  # [N, W, ...], running episodes of the agents' workers
+    antagonists: PyTree  # [N, ...], states of the antagonists; () if there are no antagonists
+    antagonists_running: RolloutCarry | tuple[()]  # running episodes of the antagonists' workers
+    age: Int[Array, " N"]  # number of updates since the start of the lifetime
+    complete: Bool[Array, " N"]  # whether the agent started at age 0 and has not diverged
 
 
 class MetaState(NamedTuple):
@@ -51,7 +52,7 @@ class MetaState(NamedTuple):
     rule: PyTree
     opt_state: PyTree
     population: Population  # [N, ...]
-    num_updates: Int[Array, ""]  # updates of the rule (meta-steps)
+    num_updates: Int[Array, ""]  # number of updates of the rule (meta-steps)
 
 
 class Batch(NamedTuple):
@@ -60,57 +61,57 @@ class Batch(NamedTuple):
     agents: AgentState
     running: RolloutCarry  # [n, W, ...]
     level: PyTree
-    left: Int[Array, " n"]  # updates left in each lifetime
-    share: Float[Array, " n"]  # weight in the mean over agents
+    left: Int[Array, " n"]  # number of updates left in each lifetime
+    share: Float[Array, " n"]  # weight of each agent in the mean over agents
     key: Key
 
 
 class InnerLoopOutput(NamedTuple):
-    """Results of K inner updates in addition to the meta-loss, [n, ...]."""
+    """Results of K inner updates of n agents, apart from the meta-loss, [n, ...]."""
 
     agents: AgentState
     running: RolloutCarry
-    last: Rollout  # [n, T, W]: played after the last update, for the meta-loss
-    entropy: Float[Array, " n"]  # of the policy, nats; mean over the K updates
-    target_rms: Float[Array, " n"]  # root mean square of π̂; mean over the K updates
-    critic_loss: Float[Array, " n"]  # on `last`, before the critic's step
+    last: Rollout  # [n, T, W]: rollout after the last update, used for the meta-loss
+    entropy: Float[Array, " n"]  # entropy of the policy in nats, mean over the K updates
+    target_rms: Float[Array, " n"]  # root mean square of π̂, mean over the K updates
+    critic_loss: Float[Array, " n"]  # loss of the critic on `last`, before the critic's step
 
 
 @dataclass(frozen=True)
 class MetaGradient(Student):
     """Student that meta-trains an update rule by meta-gradients.
 
-    Gradients flow through the outputs of the rule. They do not flow through the sampling of data,
-    nor through the agents' critics, which are the baselines of the meta-loss and are trained
-    separately.
+    The rule outputs a target π̂ for an agent's policy π and a target ŷ for the agent's prediction y.
+    Gradients flow through these outputs. They do not flow through the sampling of data or through
+    the agents' critics, which are the baselines of the meta-loss and are trained separately.
 
     Attributes:
         agent: Agent that the rule updates.
         rule: Sizes of the rule.
-        antagonist: Hand-designed learner that is trained alongside each agent on new levels, for
-            algorithmic regret; `()` for none.
-        num_inner_updates: Agent updates K per meta-step.
-        rollout_steps: Env steps T of each worker in one agent update.
-        num_workers: Number W of environments of each agent, all on its level.
-        learning_rate: Step size of Adam on the rule.
+        antagonist: Hand-designed learner that is trained alongside each agent on new levels, to
+            compute algorithmic regret; `()` disables antagonists.
+        num_inner_updates: Number K of agent updates per meta-step.
+        rollout_steps: Number T of env steps of each worker in one agent update.
+        num_workers: Number W of environments of each agent; all have the agent's level.
+        learning_rate: Step size with which Adam updates the rule.
         max_grad_norm: Maximum global norm of the meta-gradient; 0 disables clipping.
         policy_entropy_coef: Weight β₀ of the entropy of the agents' policies.
         prediction_entropy_coef: Weight β₁ of the entropy of the agents' predictions.
         target_coef: Weight β₂ of the penalty on π̂².
         target_prediction_coef: Weight β₃ of the penalty on the sum of ŷ².
         meta_grad_through_inputs: Whether to differentiate through the rule's inputs in later inner
-            updates; false in the released code.
+            updates; false in the code released with GROOVE.
         normalize_advantage: Whether advantages are normalised to mean 0 and standard deviation 1
             over each agent's batch.
-        stagger: Whether a run starts with agents of all ages, so that they are not all replaced at
-            once. Results of these first agents are not used, because their lifetimes are
-            incomplete.
-        remat: Whether to recompute each inner update in the backward pass, which saves memory for
-            a third more arithmetic.
-        agents_per_chunk: Agents whose meta-gradient is computed at once; 0 for all.
-        eval_episodes: Episodes that evaluate a final policy where its return cannot be computed
-            exactly.
-        block: Agents that are initialised, evaluated or given antagonist updates at once.
+        stagger: Whether a run starts with agents of different ages, so that they are not all
+            replaced in the same meta-step. The results of agents that start at an age above 0 are
+            not used, because their lifetimes are incomplete.
+        remat: Whether to recompute each inner update in the backward pass, which saves memory but
+            needs a third more arithmetic.
+        agents_per_chunk: Number of agents whose meta-gradient is computed at once; 0 means all.
+        eval_episodes: Number of episodes that evaluate a final policy if its return cannot be
+            computed exactly.
+        block: Number of agents initialised or evaluated, or of antagonists updated, at once.
 
     Raises:
         ValueError: If a field is out of range, or the rule and the agent do not fit each other.
@@ -148,7 +149,7 @@ class MetaGradient(Student):
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        self.agent.for_rule(self.rule)  # raises if they do not fit
+        self.agent.for_rule(self.rule)  # raises if the rule does not fit the agent
 
     @property
     def inner_agent(self) -> Agent:
@@ -157,11 +158,11 @@ class MetaGradient(Student):
 
     @property
     def num_steps(self) -> int:
-        """Env steps of each slot per meta-step, those of the meta-loss included."""
+        """Env steps of each slot per meta-step, including the rollout of the meta-loss."""
         return (self.num_inner_updates + 1) * self.rollout_steps * self.num_workers
 
     def check(self, num_slots: int) -> None:
-        """Check that agents can be divided into chunks, before anything is compiled.
+        """Check that the agents of `num_slots` slots can be divided into chunks.
 
         Raises:
             ValueError: If `agents_per_chunk` does not divide `num_slots`.
@@ -183,7 +184,7 @@ class MetaGradient(Student):
         return MetaState(params, self._optimizer().init(params), population, jnp.int32(0))
 
     def policy(self, states: MetaState) -> tuple[Learner, PyTree]:
-        """Raise an error: a rule has no policy, and is evaluated by training new agents with it.
+        """Raise an error: a rule has no policy; it is evaluated by training new agents with it.
 
         Raises:
             ValueError: Always.
@@ -193,8 +194,8 @@ class MetaGradient(Student):
     def learner_with_rule(self, states: MetaState, env: LevelEnv) -> tuple[LPG, PyTree]:
         """Return a learner for `env` that applies the rules, and the rules [S, ...].
 
-        Agents keep their hyperparameters in the environment family that the rule was trained on; in
-        other families they have the defaults of `build_agent`.
+        If `env` is of the family on which the rule was trained, agents keep their hyperparameters.
+        Otherwise, they have the defaults of `build_agent`.
         """
         learner = LPG(self.env, replace(self.agent, num_predictions=0), net=self.rule)
         return learner.for_env(env), states.rule
@@ -210,7 +211,7 @@ class MetaGradient(Student):
         return rule_files(self.rule, states.rule, states.num_updates, origin)
 
     def per_slot(self, state: MetaState) -> MetaState:
-        """Return which parts of the state have an axis of slots: only the population."""
+        """Return for each part of the state whether it has an axis of slots."""
         return MetaState(False, False, True, False)  # pyright: ignore[reportArgumentType]
 
     def run(
@@ -231,15 +232,15 @@ class MetaGradient(Student):
         )
         loss, gradient, inner_output = self._gradient(state.rule, batch)
         rule, opt_state, metrics = self._improve(state, loss, gradient)
-        # An index of -1 marks a new level, whose antagonist return is not known yet.
+        # An index of -1 marks a new level, for which no antagonist's return is known yet.
         unseen = slots.buffer_index[:, 0] < 0
-        # Before ages advance, so that antagonists and agents have the same number of updates left.
+        # This uses the ages before the meta-step: antagonists have as many updates left as agents.
         population = train_antagonists(self, key_follow, population, task, unseen)
         age = population.age + self.num_inner_updates
         population = population._replace(
             agents=inner_output.agents, running=inner_output.running, age=age
         )
-        # Before `done`: a diverged agent ends its lifetime here and is not evaluated.
+        # Divergence is tested before `done`, because it ends an agent's lifetime.
         population, diverged = reset_diverged(population)
         done = (age >= task.lifetime) | diverged
         lifetimes, steps = evaluate_finished(
@@ -252,7 +253,7 @@ class MetaGradient(Student):
             lifetimes.as_episodes(done),
             self._spent(population, unseen, share.size, steps),
         )
-        # `last` and all later fields.
+        # `inner_output[2:]` are the fields `last`, `entropy`, `target_rms` and `critic_loss`.
         metrics |= _inner_loop_metrics(*inner_output[2:], share=share) | _lifetime_metrics(
             lifetimes, done
         )
@@ -261,9 +262,9 @@ class MetaGradient(Student):
     def _replace(
         self, key: Key, state: MetaState, task: Task, fresh: Bool[Array, " N"]
     ) -> Population:
-        """Replace the agents of fresh slots; at the start of a run, with agents of all ages."""
+        """Replace the agents of fresh slots; at the start of a run, new agents differ in age."""
         key_birth, key_age = jax.random.split(key)
-        # Ages are multiples of K, as they are later in the run.
+        # Ages are multiples of K, because every meta-step adds K.
         num_chunks = jnp.maximum(task.lifetime // self.num_inner_updates, 1)
         age = jax.random.randint(key_age, fresh.shape, 0, num_chunks) * self.num_inner_updates
         age = jnp.where(self.stagger & (state.num_updates == 0), age, 0)
@@ -283,7 +284,7 @@ class MetaGradient(Student):
         good = jnp.isfinite(norm) & jnp.isfinite(loss)
         updates, opt_state = self._optimizer().update(gradient, state.opt_state, state.rule)
         rule = optax.apply_updates(state.rule, updates)
-        # Adam's moments are kept too: a NaN in them would persist for the rest of the run.
+        # Adam's moments are kept too, because a NaN would stay in them for the rest of the run.
         rule, opt_state = tree_where(good, (rule, opt_state), (state.rule, state.opt_state))
         metrics = {
             "meta_loss": jnp.where(good, loss, jnp.nan),
@@ -296,15 +297,14 @@ class MetaGradient(Student):
         self, rule: PyTree, batch: Batch
     ) -> tuple[Float[Array, ""], PyTree, InnerLoopOutput]:
         """Compute the meta-loss and its gradient, for all agents at once or chunk by chunk."""
-        # The gradient of the mean over agents: with the `vmap` inside, each of the rule's weights
-        # has one gradient and not one per agent.
+        # The `vmap` over agents is inside the loss, so each weight of the rule has one gradient.
         value_and_grad = jax.value_and_grad(self._meta_loss, has_aux=True)
         num_agents = batch.left.size
         size = self.agents_per_chunk or num_agents
         if size == num_agents:
             (loss, inner_output), gradient = value_and_grad(rule, batch)
             return loss, gradient, inner_output
-        # The loss is a weighted sum over agents, so losses and gradients of chunks add up.
+        # The loss is a weighted sum over agents, so the losses and gradients of chunks are added.
         chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), batch)
 
         def add(total: tuple, chunk: Batch) -> tuple[tuple, InnerLoopOutput]:
@@ -317,36 +317,36 @@ class MetaGradient(Student):
         return loss, gradient, inner_output
 
     def _meta_loss(self, rule: PyTree, batch: Batch) -> tuple[Float[Array, ""], InnerLoopOutput]:
-        """Compute the meta-loss of K updates and the rollout after them.
+        """Compute the meta-loss from K updates and the rollout after them.
 
-        Per agent it is the policy-gradient loss on the last rollout plus the mean cost of the
-        regularisers over the inner updates; the result is the weighted sum over agents.
+        The loss of an agent is the policy-gradient loss on the last rollout plus the mean cost of
+        the regularisers over the inner updates. The meta-loss is the weighted sum over agents.
         """
 
         def update(carry: tuple, k: Array) -> tuple[tuple, tuple]:
             agents, running = carry
             keys = jax.vmap(lambda key: jax.random.fold_in(key, k))(batch.key)
-            # Data is a constant: no score-function term for how θ_k influenced its sampling.
+            # Data is a constant: there is no score-function term for θ_k's influence on sampling.
             frozen = jax.lax.stop_gradient(agents)
             played, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
             learned, cost, told = learn(rule, agents, played)
-            # A lifetime may end within the K updates; the agent and its cost then stop changing.
+            # After the end of a lifetime, updates change neither the agent nor its cost.
             active = k < batch.left
             agents = tree_where(active, learned, agents)
             return (agents, running), (jnp.where(active, cost, 0.0), told)
 
         learn = jax.checkpoint(self._inner_update) if self.remat else self._inner_update
         steps = jnp.arange(self.num_inner_updates)
-        # The carry is (agents, running); costs are [K, n].
+        # The carry is (agents, running), and `costs` is [K, n].
         (agents, running), (costs, told) = jax.lax.scan(update, batch[:2], steps)
-        # K, the index after those of the inner updates 0 to K - 1.
+        # `steps.size` is K; the inner updates used the indices 0 to K - 1.
         keys = jax.vmap(lambda key: jax.random.fold_in(key, steps.size))(batch.key)
         frozen = jax.lax.stop_gradient(agents)
         last, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
         num_active = jnp.clip(batch.left, 1, steps.size)  # at least 1, as a divisor
-        # `agents`, not `frozen`: the derivative of θ_K by the rule enters here.
+        # The loss uses `agents` and not `frozen`: it is differentiated through θ_K.
         loss = jax.vmap(self._policy_loss)(agents, last) + costs.sum(0) / num_active
-        # After the policy loss: its advantages use values recorded before this critic step.
+        # The advantages of the policy loss use values recorded before this critic step.
         taught, critic_loss = jax.vmap(self._learn_critic)(frozen, last)
         alive = batch.left > 0
         agents = tree_where(
@@ -360,7 +360,7 @@ class MetaGradient(Student):
         self, rule: PyTree, agents: AgentState, played: Rollout
     ) -> tuple[AgentState, Float[Array, " n"], tuple]:
         """Update n agents by the rule; also return the regularisers' costs and metrics, [n]."""
-        # The path θ_k -> inputs of U_η at update k -> targets, which the released code omits.
+        # `asked` makes the targets of update k depend on θ_k; GROOVE's code omits this path.
         asked = agents if self.meta_grad_through_inputs else jax.lax.stop_gradient(agents)
         inputs = jax.vmap(self.inner_agent.inputs)(asked, played)
         targets = self._apply_update_rule(rule, inputs)
@@ -368,7 +368,7 @@ class MetaGradient(Student):
         learned, stats = jax.vmap(self.inner_agent.learn, in_axes=(0, 0, 0, None))(
             agents, played, targets, everyone
         )
-        # The critic is only a baseline: no meta-gradient passes through its training.
+        # The critic is only a baseline, so no meta-gradient passes through its training.
         taught, _ = jax.vmap(self._learn_critic)(jax.lax.stop_gradient(agents), played)
         learned = learned._replace(critic=taught.critic, critic_opt=taught.critic_opt)
         square = (targets.policy**2).mean((1, 2))
@@ -385,8 +385,8 @@ class MetaGradient(Student):
         """Compute the rule's targets for n agents, [n, T, W], in one pass over all workers."""
         num_agents, num_workers = inputs.reward.shape[0], inputs.reward.shape[2]
 
-        # [n, T, W] -> [T, n W] and back: the rule treats workers independently, so the gradient of
-        # each of its weights is a single matrix product over all agents.
+        # [n, T, W] -> [T, n W] and back. As the rule treats workers independently, all agents can
+        # be one batch, and the gradient of each of the rule's weights is one matrix product.
         def flat(x: Array) -> Array:
             x = x.swapaxes(0, 1)
             return x.reshape(x.shape[0], num_agents * num_workers, *x.shape[3:])
@@ -404,18 +404,18 @@ class MetaGradient(Student):
         """Return the policy-gradient loss of one agent on its last rollout [T, W]."""
         advantage = self.inner_agent.advantage(last)
         if self.normalize_advantage:
-            # Over the W T steps of this agent alone: returns of different levels differ in scale.
+            # Normalised per agent, over W T steps: the scale of returns depends on the level.
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), last.obs)
         log_policy = self.inner_agent.log_policy(state, obs)
         log_prob = jnp.take_along_axis(log_policy, last.action.reshape(-1, 1), axis=1)[:, 0]
-        # The policy gradient of LPG's equation 4, negated because Adam descends.
+        # The policy gradient in equation 4 of Oh et al., negated because Adam minimises.
         return -(log_prob * jax.lax.stop_gradient(advantage).ravel()).mean()
 
     def _spent(
         self, population: Population, unseen: Bool[Array, " N"], num_agents: int, steps: Array
     ) -> Spent:
-        """Return the cost: one rule update; env steps of agents, antagonists and evaluation."""
+        """Return the cost: one rule update, and env steps of agents, antagonists and evaluation."""
         followed = (unseen & population.complete).sum() if self.antagonist else 0
         inner = self.num_inner_updates * self.rollout_steps * self.num_workers
         env_steps = {
@@ -426,7 +426,7 @@ class MetaGradient(Student):
         return Spent(1.0, env_steps)
 
     def discounting(self) -> dict[str, Any]:
-        """Return the agents' settings of advantage estimation."""
+        """Return the agents' settings for advantage estimation."""
         return discounting(self.agent)
 
 
@@ -438,15 +438,15 @@ def spawn_agents(
     fresh: Bool[Array, " N"] | None = None,
     old: Population | None = None,
 ) -> Population:
-    """Return the population with new agents where `fresh`, or a new one if `old` is None.
+    """Return a population in which the agents of fresh slots are new.
 
     Args:
         student: The student that the agents belong to.
         key: Random key.
         task: Task of each slot.
         age: Age at which a new agent starts.
-        fresh: Slots whose agent is replaced; None creates all agents.
-        old: Population before; None creates all agents.
+        fresh: Whether the agent of each slot is replaced; None creates all agents.
+        old: Population before the replacement; None creates all agents.
     """
 
     def born(xs: tuple) -> tuple:
@@ -456,8 +456,8 @@ def spawn_agents(
     if fresh is None or old is None:
         agents, running, antagonists, antagonists_running = born(xs)
         return Population(agents, running, antagonists, antagonists_running, age, age == 0)
-    # `map_where` initialises only the fresh slots, `block` at a time.
-    # `old[:4]` are the fields before `age`, which `_init_agent` returns.
+    # `map_where` initialises only the fresh slots, `block` at a time. `old[:4]` are the four fields
+    # that `_init_agent` returns.
     parts = map_where(fresh, born, xs, old[:4], student.block)
     return Population(
         *parts,
@@ -469,11 +469,11 @@ def spawn_agents(
 def _init_agent(student: MetaGradient, key: Key, task: Task, age: Int[Array, ""]) -> tuple:
     """Return an agent, its running episodes, its antagonist and the antagonist's episodes.
 
-    The last two are () without an antagonist.
+    The antagonist and its episodes are () if the student has no antagonist.
     """
     key_agent, key_begin, key_rival, key_theirs = jax.random.split(key, 4)
     copies = _for_workers(student, task.level)
-    # An agent that starts late is untrained, but its clock n/N reads as if it had `age` updates.
+    # An agent that starts at an age above 0 is untrained, but n/N is as after `age` updates.
     agent = student.inner_agent.init(key_agent, task.lifetime)._replace(num_updates=age)
     running = reset_slots(key_begin, student.env, student.inner_agent, copies)
     if isinstance(student.antagonist, tuple):
@@ -490,7 +490,7 @@ def play(
     level: PyTree,
     running: RolloutCarry,
 ) -> tuple[Rollout, RolloutCarry]:
-    """Play T further steps with n agents, [n, T, W].
+    """Continue the episodes of n agents for T steps; return rollouts [n, T, W] and the new carry.
 
     Args:
         student: The student that the agents belong to.
@@ -518,10 +518,10 @@ def train_antagonists(
     task: Task,
     unseen: Bool[Array, " N"],
 ) -> Population:
-    """Update the antagonists K times, on new levels only.
+    """Update antagonists K times, in slots with a new level and a complete lifetime.
 
-    On a replayed level the antagonist's return is already known. Antagonists of agents with an
-    incomplete lifetime are not trained either, because their results are not used.
+    For a replayed level, the antagonist's return is already known. In slots with an incomplete
+    lifetime, results are not used.
     """
     antagonist = student.antagonist
     if isinstance(antagonist, tuple):
@@ -560,9 +560,9 @@ def evaluate_finished(
     ended: Bool[Array, " N"],
     unseen: Bool[Array, " N"],
 ) -> tuple[LifetimeResults, Float[Array, ""]]:
-    """Return the final returns of agents whose lifetime has `ended`, and the env steps used.
+    """Evaluate the agents whose lifetime has `ended`, and return results and env steps used.
 
-    Returns of other agents, and of antagonists that were not trained, are NaN and not computed.
+    The returns of other agents and of untrained antagonists are not computed and are NaN.
     """
     keys = jax.random.split(key, (2, ended.size))
     nothing = jnp.full(ended.shape, jnp.nan), jnp.zeros(ended.shape)
@@ -586,13 +586,13 @@ def evaluate_finished(
 def reset_diverged(population: Population) -> tuple[Population, Bool[Array, " N"]]:
     """Replace states that are not finite by zeros, and return which agents diverged.
 
-    An agent is marked as diverged, and its lifetime as incomplete, if its own state or its
-    antagonist's has a value that is not finite. Its results are not used.
+    If the state of an agent or of its antagonist has a value that is not finite, the agent is
+    marked as diverged and its lifetime as incomplete. The results of a diverged agent are not used.
     """
     diverged = _has_nonfinite(population.agents, population.age) | _has_nonfinite(
         population.antagonists, population.age
     )
-    # Placeholders: a diverged agent is replaced at the next update.
+    # The zeros are placeholders, because a diverged agent is replaced at the next update.
     agents, antagonists = (
         tree_where(diverged, jax.tree.map(jnp.zeros_like, x), x)
         for x in (population.agents, population.antagonists)
@@ -613,11 +613,11 @@ def _has_nonfinite(states: PyTree, age: Int[Array, " N"]) -> Bool[Array, " N"]:
 def flatten_workers(last: Rollout) -> Rollout:
     """Reshape rollouts [N, T, W] of N agents to one rollout [1, W T, N], worker after worker.
 
-    Scores of levels read this format. The last step of each worker is marked as truncated, unless
-    the episode terminated there, so that no episode spans two workers.
+    Scores of levels read this format. If the last step of a worker does not terminate an episode,
+    it is marked as truncated, so that no episode spans two workers.
     """
     num_steps = last.reward.shape[1]
-    # With `bootstrap_truncation` a truncated step uses its own `next_value`: no return is lost.
+    # With `bootstrap_truncation`, a truncated step is bootstrapped from its own `next_value`.
     at_end = (jnp.arange(num_steps) == num_steps - 1)[None, :, None]
     at_start = (jnp.arange(num_steps) == 0)[None, :, None]
     last = last._replace(
@@ -627,7 +627,7 @@ def flatten_workers(last: Rollout) -> Rollout:
         first=last.first | at_start,
         truncated=last.truncated | (at_end & ~last.terminated),
     )
-    # [N, T, W] -> [W, T, N] -> [1, W T, N]; the axis of size 1 is the population of students.
+    # [N, T, W] -> [W, T, N] -> [1, W T, N]; the first axis is the population axis of scores.
     return jax.tree.map(lambda x: x.transpose(2, 1, 0).reshape(1, -1, x.shape[0]), last)
 
 
@@ -640,7 +640,7 @@ def _for_workers(student: MetaGradient, level: PyTree) -> PyTree:
 def _inner_loop_metrics(
     last: Rollout, entropy: Array, target_rms: Array, critic_loss: Array, share: Float[Array, " N"]
 ) -> Metrics:
-    """Return means over the agents, weighted by their share.
+    """Return means over the agents, weighted by `share`.
 
     Args:
         last: Rollouts of the meta-loss, [N, T, W].
@@ -650,7 +650,7 @@ def _inner_loop_metrics(
         share: Weight of each agent, [N].
     """
 
-    # A diverged agent has no finite statistics and is left out.
+    # Agents whose statistics are not finite have diverged and are excluded.
     def mean(x: Array) -> Array:
         return jnp.where(jnp.isfinite(x), share * x, 0.0).sum()
 
@@ -663,10 +663,10 @@ def _inner_loop_metrics(
 
 
 def _lifetime_metrics(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> Metrics:
-    """Return the number of completed lifetimes and their mean results; NaN if there were none.
+    """Return the number of completed lifetimes and their mean results, which are NaN without any.
 
-    Incomplete lifetimes are counted separately and excluded from the means: those of agents that
-    started in the middle of a lifetime, at the start of a run, and those of diverged agents.
+    Lifetimes are incomplete if the agent diverged or, at the start of a run, if the agent started
+    at an age above 0. Incomplete lifetimes are counted separately and excluded from the means.
     """
     ended = done & lifetimes.complete
 
@@ -687,11 +687,11 @@ def _lifetime_metrics(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> Me
 
 
 def rule_student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[MetaGradient, Score]:
-    """Return the meta-gradient student and the score of its tasks, by name.
+    """Return a meta-gradient student and a score of its tasks.
 
     Args:
         env: Environment of the agents.
-        learner: Name of the learner that is the antagonist; "" for none.
+        learner: Name of the learner that serves as antagonist; "" disables antagonists.
         score: Name of the score, which is built with the agents' discounting.
     """
     agent = build_agent(env)

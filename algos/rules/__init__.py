@@ -1,1 +1,1 @@
-"""Learned update rules that ship with rlgen as `NAME.npz`; see `rlgen.algos.rules.files`."""
+"""Learned update rules: networks, files, and the rules that ship with rlgen as `NAME.npz`."""

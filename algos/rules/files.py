@@ -1,10 +1,10 @@
-"""Files of learned rules, plain arrays with a JSON header and no pickle, and `RuleFollower`.
+"""Files of learned rules, and `RuleFollower`, the base class of learners that apply a rule.
 
     from rlgen.algos.rules.files import load_rule
     learned = load_rule("runs/groove")  # a run folder, a file, or a rule that ships with rlgen
     targets = learned.rule(learned.params, inputs)
 
-`RuleFollower` is the base class of learners that apply a learned rule.
+A file contains plain arrays and a JSON header. It is read without pickle.
 """
 
 import abc
@@ -37,29 +37,29 @@ UNTRAINED = "untrained"
 SHIPPED = "rlgen.algos.rules"
 KINDS: dict[str, type] = {"update-rule": Rule, "drift": Drift}
 ADDED = {"clock": False}
-"""Fields that the first files of this format do not contain, with the values that applied."""
+"""Fields that the oldest files of this format lack, and the values with which they were made."""
 
 
 NO_POLICY = (
     "this run learned an update rule, not a policy; `rlgen eval RUN --suite SUITE` trains fresh "
     "agents with it"
 )
-"""Error message of a meta-learning student that is asked for a policy."""
+"""Error message for code that requests the policy of a meta-learning student."""
 
 
 class LearnedRule(NamedTuple):
     """A rule, its parameters, and metadata of its training."""
 
-    rule: Any  # `Rule` or `Drift`, which hold the sizes
+    rule: Any  # a `Rule` or a `Drift`, which contains the sizes
     params: PyTree
-    meta: dict[str, Any]  # how it was trained; empty for an untrained rule
+    meta: dict[str, Any]  # metadata of the training; empty for an untrained rule
 
 
 class RuleFollower(RuleLearner, abstract=True):
     """Base class of learners whose agent is updated by a learned rule.
 
-    The learner's state holds the agent's state in its field `agent`. The fields are declared by the
-    subclasses, which are dataclasses.
+    The state of a learner has a field `agent` with the agent's state. Subclasses are dataclasses
+    that declare the fields below.
     """
 
     agent: Actor
@@ -69,7 +69,7 @@ class RuleFollower(RuleLearner, abstract=True):
     net: RuleNet
     """Sizes of an untrained rule."""
     num_updates: int
-    """Updates in the agent's lifetime, needed by a rule with a clock."""
+    """Number of updates in the agent's lifetime; a rule with a clock has the lifetime as input."""
 
     @property
     def rule_net(self) -> Any:
@@ -84,7 +84,7 @@ class RuleFollower(RuleLearner, abstract=True):
         Args:
             key: Random key.
             rule: Parameters of the rule.
-            lifetime: Updates in the agent's lifetime; `()` uses the field `num_updates`.
+            lifetime: Number of updates in the agent's lifetime; `()` uses the field `num_updates`.
         """
         known = lifetime
         if isinstance(known, tuple):
@@ -108,11 +108,11 @@ class RuleFollower(RuleLearner, abstract=True):
     def value(
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> Float[Array, " N"]:
-        """Return the value of the agent's critic, which serves the scores of curricula."""
+        """Return the critic's value of each observation, which scores of levels use."""
         return self.agent.value(state.agent, carry, obs, first)
 
     def pinned_files(self) -> dict[str, bytes]:
-        """Return a hash of the rule, by which a resumed run detects that its file has changed."""
+        """Return a hash of the rule; a resumed run compares it to detect a changed rule."""
         return rule_pinned_file(self.rule, type(self.net))
 
 
@@ -121,7 +121,7 @@ def save_rule(path: Path | str, rule: RuleNet, params: PyTree, meta: dict[str, A
 
     Args:
         path: Path of the file.
-        rule: Network of the rule, which holds its sizes.
+        rule: Network of the rule, which contains the sizes.
         params: Parameters of the rule.
         meta: JSON-serialisable metadata, such as the environment and the number of updates.
     """
@@ -129,7 +129,7 @@ def save_rule(path: Path | str, rule: RuleNet, params: PyTree, meta: dict[str, A
 
 
 def rule_bytes(rule: RuleNet, params: PyTree, meta: Mapping[str, Any]) -> bytes:
-    """Return the content of the file that `save_rule` writes; equal rules give equal bytes."""
+    """Return the content of the file that `save_rule` writes; equal arguments give equal bytes."""
     header = {
         "format": FORMAT,
         "convention": CONVENTION,
@@ -138,10 +138,10 @@ def rule_bytes(rule: RuleNet, params: PyTree, meta: Mapping[str, Any]) -> bytes:
         "meta": dict(meta),
     }
     arrays = {name: np.asarray(x) for name, x in _named(params).items()}
-    # A string array, which NumPy stores and reads without pickle.
+    # The header is a string array, which NumPy stores and reads without pickle.
     arrays["header"] = np.asarray(json.dumps(header))
     file = io.BytesIO()
-    # Members have a fixed date, so the bytes depend on the content alone.
+    # NumPy gives the members of the archive a fixed date, so the bytes depend on the content alone.
     np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
     return file.getvalue()
 
@@ -149,12 +149,12 @@ def rule_bytes(rule: RuleNet, params: PyTree, meta: Mapping[str, Any]) -> bytes:
 def rule_files(
     rule: RuleNet, params: PyTree, num_updates: ArrayLike, origin: Mapping[str, Any]
 ) -> dict[str, bytes]:
-    """Return the rules of a run's S seeds as files, by path within the run folder.
+    """Return the rules of a run's S seeds as a dict from paths in the run folder to file contents.
 
     Args:
-        rule: Network of the rules, which holds their sizes.
+        rule: Network of the rules, which contains the sizes.
         params: Parameters of the rules, [S, ...].
-        num_updates: Updates that each rule has received, [S].
+        num_updates: Number of updates of each rule, [S].
         origin: Metadata of the run; `seed` is that of the first seed.
     """
     found = {}
@@ -166,11 +166,12 @@ def rule_files(
 
 
 def rule_pinned_file(source: str, kind: type = Rule) -> dict[str, bytes]:
-    """Return a hash of the rule that a run uses, to detect a changed file; {} if untrained."""
+    """Return a file with a hash of the rule that a run uses; {} if the rule is untrained."""
     if source == UNTRAINED:
         return {}
     learned = load_rule(source, kind)
-    # The rule's sizes and parameters are hashed, not its file, whose metadata affects no run.
+    # The hash is that of the rule's sizes and parameters. The file also contains metadata, which
+    # does not affect a run.
     found = hashlib.sha256(repr(learned.rule).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(learned.params):
         found.update(jax.tree_util.keystr(path).encode())
@@ -180,19 +181,22 @@ def rule_pinned_file(source: str, kind: type = Rule) -> dict[str, bytes]:
 
 
 def net_of(source: str, net: Any) -> Any:
-    """Return the network of a learner's rule: `net` if it is untrained, else the loaded rule's.
+    """Return the network of a learner's rule.
+
+    If the source is `untrained`, the network is `net`. Otherwise it is the network of the loaded
+    rule.
 
     Raises:
-        ValueError: If `net` is changed from its defaults although the rule is not untrained, or the
-            rule cannot be loaded or is of another kind than `net`.
+        ValueError: If the source is not `untrained` and `net` differs from its defaults, if the
+            rule cannot be loaded, or if the loaded rule is not of the kind of `net`.
     """
     if source == UNTRAINED:
         return net
-    # Changed sizes would otherwise be ignored silently.
+    # Without this check, sizes set by the user would be ignored silently.
     if net != type(net)():
         raise ValueError(
-            f"net sets the sizes of an untrained rule, but rule={source!r} has its own sizes; "
-            "leave the fields of net at their defaults"
+            f"the fields of net are the sizes of an untrained rule, but rule={source!r} has its "
+            "own sizes; leave the fields of net at their defaults"
         )
     return load_rule(source, type(net)).rule
 
@@ -201,21 +205,22 @@ def load_rule(source: Path | str, kind: type = object) -> LearnedRule:
     """Load a rule.
 
     Args:
-        source: Run folder of meta-training, whose first seed is loaded; a `.npz` file; the name of
-            a rule that ships with rlgen; or `untrained`, an untrained rule of default sizes.
-        kind: `Rule` or `Drift`, if only that kind is accepted.
+        source: Run folder of meta-training (the rule of the first seed is loaded), a `.npz` file,
+            the name of a rule that ships with rlgen, or `untrained` for an untrained rule of
+            default sizes.
+        kind: `Rule` or `Drift` to accept only that kind, or `object` to accept both.
 
     Raises:
-        ValueError: If the source does not exist, or its file is damaged, is of another kind, format
-            or sign convention, or contains arrays that do not fit the stated sizes.
+        ValueError: If the source does not exist; if the file is damaged; if the kind, the format or
+            the sign convention is not supported; or if the arrays do not fit the stated sizes.
     """
     learned = _find(source, Rule if kind is object else kind)
     if not isinstance(learned.rule, kind):
         users = {Rule: "the learner lpg", Drift: "the learner lpo"}
         own = type(learned.rule)
         raise ValueError(
-            f"{source} is a rule of kind {_kind_of(own)!r}, for {users[own]}; a rule of kind "
-            f"{_kind_of(kind)!r} is needed"
+            f"{source} is of kind {_kind_of(own)!r}, which {users[own]} uses; a rule of kind "
+            f"{_kind_of(kind)!r} is needed here"
         )
     return learned
 
@@ -228,33 +233,33 @@ def _find(source: Path | str, kind: type) -> LearnedRule:
         return _load(_first_seed(path))
     if path.is_file():
         return _load(path)
-    # Only a bare name can be that of a shipped rule.
+    # The name of a rule that ships with rlgen has no folder and no suffix.
     if path.suffix == ".npz" or len(path.parts) > 1:
         raise ValueError(f"no rule at {source}: no such run or file")
     shipped = shipped_rules()
     if path.name not in shipped:
         known = did_you_mean(path.name, [*shipped, UNTRAINED])
         raise ValueError(
-            f"no rule {path.name!r}: neither a run, nor a file, nor a rule that ships with rlgen; "
-            f"{known}"
+            f"no rule {path.name!r}: there is no such run or file, and no rule of this name ships "
+            f"with rlgen; {known}"
         )
     with resources.as_file(shipped[path.name]) as file:
         return _load(file)
 
 
 def shipped_rules() -> dict[str, Any]:
-    """Return the files of the rules that ship with rlgen, by name."""
+    """Return the rules that ship with rlgen as a dict from names to files."""
     files = resources.files(SHIPPED).iterdir()
     return {f.name.removesuffix(".npz"): f for f in files if f.name.endswith(".npz")}
 
 
 def _first_seed(run: Path) -> Path:
-    # Seeds are zero-padded in the names, so that sorting puts the first seed first.
+    # Seed numbers in the names are zero-padded, so the first seed is the first after sorting.
     found = sorted(run.glob("rules/seed-*.npz"))
     if not found:
         raise ValueError(
-            f"{run} contains no rules/seed-*.npz: it is not a run of meta-training, or has no "
-            "checkpoint yet"
+            f"{run} contains no rules/seed-*.npz: either it is not a run of meta-training, or the "
+            "run has no checkpoint yet"
         )
     return found[0]
 
@@ -262,7 +267,7 @@ def _first_seed(run: Path) -> Path:
 def _load(path: Path) -> LearnedRule:
     data, header = _read(path)
     rule = _rule(path, header.get("kind", _kind_of(Rule)), header["rule"])
-    # Shapes of the parameters for the stated sizes, without initialising them.
+    # Shapes of the parameters for the stated sizes; no parameter is initialised.
     like = jax.eval_shape(rule.init, jax.random.key(0))
     params = []
     for name, leaf in _named(like).items():
@@ -285,7 +290,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         form, sign = header["format"], header.get("convention")
         complete = isinstance(header["meta"], dict) and "rule" in header
     except (
-        # Damaged bytes and files of other kinds raise any of these.
+        # A damaged file, or a file of another kind, may raise any of these.
         *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError),
         *(zipfile.BadZipFile, zlib.error, NotImplementedError),
     ) as error:
@@ -294,9 +299,10 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise ValueError(f"{path} has the format {form!r}; this version of rlgen reads {FORMAT!r}")
     if sign != CONVENTION:
         raise ValueError(
-            f"{path} is a rule of the sign convention {sign!r}; rlgen uses {CONVENTION!r}: agents "
-            "ascend the policy's target times the log-probability. If the rule's agents descend, "
-            "negate the heads' first output and save the rule with save_rule"
+            f"{path} has the sign convention {sign!r}; rlgen uses {CONVENTION!r}, in which agents "
+            "maximise the policy's target times the log-probability. If the rule was trained with "
+            "agents that minimise it, negate the first output of the heads and save the rule with "
+            "save_rule"
         )
     if not complete:
         raise ValueError(damaged)
@@ -304,21 +310,22 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _rule(path: Path, kind: object, fields: object) -> Any:
-    """Return the network of the kind and sizes that the header states."""
+    """Return a network of the kind and the sizes given in the header."""
     if kind not in KINDS:
         raise ValueError(
-            f"{path} is a rule of kind {kind!r}; this version of rlgen reads {', '.join(KINDS)}"
+            f"{path} is a rule of unknown kind {kind!r}; this version of rlgen reads the kinds "
+            f"{', '.join(KINDS)}"
         )
     made = KINDS[str(kind)]
     known = dataclasses.asdict(made())
     if not isinstance(fields, dict):
-        raise ValueError(f"{path} states no sizes of the rule")
-    # Fields in the file take precedence over the values for old files.
+        raise ValueError(f"{path} does not contain the sizes of the rule")
+    # The values in `ADDED` apply only if the file lacks the field.
     fields = {**ADDED, **fields}
     if fields.keys() != known.keys():
         raise ValueError(
-            f"{path} states the rule's fields {', '.join(sorted(fields))}; this version of rlgen "
-            f"knows {', '.join(sorted(known))}"
+            f"{path} gives the rule the fields {', '.join(sorted(fields))}; this version of rlgen "
+            f"needs the fields {', '.join(sorted(known))}"
         )
     try:
         _check_kinds(fields, get_type_hints(made))
@@ -328,14 +335,14 @@ def _rule(path: Path, kind: object, fields: object) -> Any:
 
 
 def _check_kinds(fields: dict[str, Any], kinds: dict[str, Any]) -> None:
-    """Check that each value has its field's type and is one of the field's options."""
+    """Check that each value has the type of its field and is one of the field's options, if any."""
     wanted = {bool: "true or false", int: "a whole number", float: "a number"}
     for name, value in fields.items():
         kind = kinds[name]
         options = get_args(kind)
         if options and value not in options:
             raise ValueError(f"{name}={value!r} is unknown; {did_you_mean(str(value), options)}")
-        # `type` and not `isinstance`, because bool is a subclass of int.
+        # `isinstance` would accept a bool for an int, because bool is a subclass of int.
         fits = type(value) is kind or (kind is float and type(value) is int)
         if kind in wanted and not fits:
             raise ValueError(f"{name} must be {wanted[kind]}, got {value!r}")

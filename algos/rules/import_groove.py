@@ -1,17 +1,19 @@
 """Import of LPG rules trained with other code, from arrays and a description of them.
 
-The description is a JSON object:
+The description is a JSON object with these fields:
 
-- `shapes`: shape of each array by name; if the arrays are one flat vector, in the vector's order;
-- `layout`: `flax-gru` or `flax-lstm`, which name the network's parts as flax's modules do (below);
-  if missing, it is inferred from the names;
-- `inputs`: inputs of the core in order, see `INPUTS`; by default all of them except the discount;
-- `convention`: `ascent` if agents ascend π̂ log π, `descent` if they descend it, as in the code
-  released with GROOVE.
+- `shapes`: Shape of each array, by name. If the arrays are stored as one flat vector, the fields
+  have the order of the arrays in the vector.
+- `layout`: `flax-gru` or `flax-lstm`, see below. If missing, the layout is inferred from the names.
+- `inputs`: Inputs of the recurrent core, in order, see `INPUTS`. If missing, these are all of
+  `INPUTS` except the discount.
+- `convention`: `ascent` if agents maximise π̂ log π, where π̂ is the rule's target for the policy π.
+  `descent` if agents minimise it, as in the code released with GROOVE (Jackson et al., 2023).
 
-A layout has a perceptron `MLP_0` (`Dense_0`, `Dense_1`) that embeds predictions, a cell of any name
-with flax's gates (`ir`, `iz`, ... or `ii`, `if`, ...), and the heads `Dense_0` (π̂) and `Dense_1`
-(the logits of ŷ). Unknown names are rejected with an error that lists them.
+Both layouts name arrays as flax does. The perceptron `MLP_0`, with layers `Dense_0` and `Dense_1`,
+embeds predictions. The recurrent cell has any name and flax's gates (`ir`, `iz`, ... for a GRU and
+`ii`, `if`, ... for an LSTM). The heads are `Dense_0` for π̂ and `Dense_1` for the logits of ŷ, the
+target for predictions. If there are other names, an error lists them.
 """
 
 import json
@@ -31,7 +33,7 @@ from rlgen.registry import did_you_mean
 Arrays = dict[str, np.ndarray]
 
 INPUTS = ("reward", "done", "discount", "action_prob", "prediction", "next_prediction")
-"""Inputs of a rule's core, in rlgen's order."""
+"""Inputs of a rule's recurrent core, in rlgen's order."""
 
 RAW_CLOCK = ("relative_step", "log_lifetime", "step", "lifetime")
 CONVENTIONS = ("ascent", "descent")
@@ -40,11 +42,11 @@ GATES = {
     "flax-gru": (("ir", "iz", "in"), ("hr", "hz", "hn")),
     "flax-lstm": (("ii", "if", "ig", "io"), ("hi", "hf", "hg", "ho")),
 }
-"""Gates on the inputs and on the recurrent state, in the order of rlgen's cells."""
+"""Names of the gates in flax, for inputs and for the recurrent state, in rlgen's order of gates."""
 
 
 class Description(NamedTuple):
-    """Description of the arrays, as in the module's docstring."""
+    """Description of the arrays; the fields are explained in the module docstring."""
 
     shapes: dict[str, tuple[int, ...]]
     layout: str
@@ -53,15 +55,15 @@ class Description(NamedTuple):
 
 
 def import_rule(arrays: Path | str, description: Path | str) -> LearnedRule:
-    """Return a rule of rlgen that computes the same targets as the described one.
+    """Return a rule of rlgen that computes the same targets as the imported rule.
 
     Args:
-        arrays: `.npz` file with one array per name, or `.npy` file with all of them as one vector.
-        description: `.json` file, described above.
+        arrays: `.npz` file with one array per name, or `.npy` file with all arrays as one vector.
+        description: `.json` file with the fields in the module docstring.
 
     Raises:
-        ValueError: If a file cannot be read, the layout, an input or the convention is unknown,
-            array names do not belong to the layout, or shapes are inconsistent.
+        ValueError: If a file cannot be read; if the layout, an input or the convention is unknown;
+            if array names do not belong to the layout; or if shapes are inconsistent.
     """
     told = _describe(Path(description))
     parts = _Parts(_named(Path(arrays), told))
@@ -69,8 +71,8 @@ def import_rule(arrays: Path | str, description: Path | str) -> LearnedRule:
     rule, params = _convert(parts, layout, told)
     if parts.left:
         raise ValueError(
-            f"{arrays}: the layout {layout} has no arrays {', '.join(sorted(parts.left))}; "
-            "dropping them would change the rule"
+            f"{arrays}: the layout {layout} has no arrays named {', '.join(sorted(parts.left))}; "
+            "an import without these arrays would change the rule"
         )
     _check_fit(rule, params)
     params = jax.tree.map(jnp.asarray, params)
@@ -81,7 +83,7 @@ def import_rule(arrays: Path | str, description: Path | str) -> LearnedRule:
 def _check_fit(rule: Rule, params: Any) -> None:
     """Check that the shapes of all parts agree with the rule's sizes."""
     needed = jax.eval_shape(rule.init, jax.random.key(0))
-    # Compared by shape alone: flattening orders both trees by the same keys.
+    # Flattening orders both trees by the same keys, so only shapes have to be compared.
     for (path, x), like in zip(
         jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(needed), strict=True
     ):
@@ -95,7 +97,7 @@ def _check_fit(rule: Rule, params: Any) -> None:
 
 
 class _Parts:
-    """Arrays by name, each of which can be taken once."""
+    """Arrays by name; `take` removes an array, and `left` contains the remaining arrays."""
 
     def __init__(self, arrays: Arrays):
         # flax saves variables below the collection `params`.
@@ -114,10 +116,11 @@ class _Parts:
 def _convert(parts: _Parts, layout: str, told: Description) -> tuple[Rule, Any]:
     cell = next((m[1] for m in (_CELL.fullmatch(name) for name in parts.left) if m), "")
     of_inputs, of_state = GATES[layout]
-    # [H, gates H] and [inputs, gates H]: one matrix for all gates, where flax has one per gate.
+    # [H, gates H] and [inputs, gates H]: rlgen has one matrix for all gates, flax one per gate.
     recurrent = np.concatenate([parts.take(f"{cell}/{g}/kernel") for g in of_state], axis=-1)
     inputs = np.concatenate([parts.take(f"{cell}/{g}/kernel") for g in of_inputs], axis=-1)
-    # flax's GRU has its biases in the input gates, plus one in `hn`; its LSTM in the state's gates.
+    # The biases of flax's GRU belong to the input weights, except one more for `hn`. The biases of
+    # flax's LSTM belong to the state weights.
     with_bias = of_inputs if layout == "flax-gru" else of_state
     bias = np.concatenate([parts.take(f"{cell}/{g}/bias") for g in with_bias])
     core = {"inputs": _reordered(inputs, told.inputs), "recurrent": recurrent, "bias": bias}
@@ -125,10 +128,11 @@ def _convert(parts: _Parts, layout: str, told: Description) -> tuple[Rule, Any]:
         core["recurrent_bias"] = parts.take(f"{cell}/hn/bias")
     hidden, out = parts.dense("MLP_0/Dense_0"), parts.dense("MLP_0/Dense_1")
     policy, prediction = parts.dense("Dense_0"), parts.dense("Dense_1")
-    # rlgen's agents ascend, so the head of π̂ of a rule for descent is negated, bias included.
+    # rlgen's agents maximise π̂ log π. If the rule is for agents that minimise it, the head of π̂ is
+    # negated, including its bias.
     sign = -1.0 if told.convention == "descent" else 1.0
     policy = {kind: sign * x for kind, x in policy.items()}
-    # rlgen has one head: column 0 is π̂, the others are the logits of ŷ.
+    # rlgen has one head: column 0 is π̂, and the other columns are the logits of ŷ.
     heads = {kind: np.concatenate([policy[kind], prediction[kind]], axis=-1) for kind in policy}
     rule = Rule(
         core="gru" if layout == "flax-gru" else "lstm",
@@ -150,7 +154,8 @@ def _reordered(kernel: np.ndarray, inputs: Sequence[str]) -> np.ndarray:
             f"the cell has {kernel.shape[0]} inputs, but the description lists {len(inputs)}: "
             f"{', '.join(inputs)}; correct `inputs`"
         )
-    # A permutation of inputs only permutes the rows of their weights, so the function is kept.
+    # A permutation of the inputs permutes the rows of the kernel in the same way, so the reordered
+    # kernel computes the same function.
     return kernel[[inputs.index(name) for name in INPUTS if name in inputs]]
 
 
@@ -160,8 +165,9 @@ def _layout_of(arrays: Mapping[str, np.ndarray]) -> str:
         if all(any(name.endswith(f"/{g}/kernel") for name in arrays) for g in of_inputs):
             return layout
     raise ValueError(
-        f"unknown layout of {', '.join(sorted(arrays)) or 'no arrays'}; known are the gates of "
-        + " and ".join(f"{layout} ({', '.join(g)})" for layout, (g, _) in GATES.items())
+        f"the arrays {', '.join(sorted(arrays)) or '(none)'} have no known layout; the names must "
+        "contain the gates of "
+        + " or ".join(f"{layout} ({', '.join(g)})" for layout, (g, _) in GATES.items())
     )
 
 
@@ -171,8 +177,8 @@ def _describe(path: Path) -> Description:
         shapes = {str(name): tuple(map(int, shape)) for name, shape in told["shapes"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is not a description of arrays: a JSON object with `shapes`, the shape of "
-            "each array by name, is needed"
+            f"{path} is not a description of arrays; it must be a JSON object with a field "
+            "`shapes`, which contains the shape of each array by name"
         ) from error
     layout = str(told.get("layout", ""))
     if layout and layout not in GATES:
@@ -183,8 +189,8 @@ def _describe(path: Path) -> Description:
     convention = str(told.get("convention", ""))
     if convention not in CONVENTIONS:
         raise ValueError(
-            f"{path}: convention must be 'ascent' or 'descent', the direction in which agents "
-            f"follow the gradient of π̂ log π, got {convention!r}"
+            f"{path}: convention must be 'ascent' (agents maximise π̂ log π) or 'descent' (agents "
+            f"minimise it), got {convention!r}"
         )
     return Description(shapes, layout, inputs, convention)
 
@@ -194,13 +200,17 @@ def _check_inputs(path: Path, inputs: Sequence[str]) -> None:
     if raw:
         raise ValueError(
             f"{path}: the inputs {', '.join(raw)} are raw counts of updates; rlgen's rules have "
-            "the inputs n/N and a scaled log N, into which no weights can convert them"
+            "the inputs n/N and a scaled log N instead, so a rule with these inputs cannot be "
+            "imported"
         )
     unknown = [name for name in inputs if name not in INPUTS]
     needed = [name for name in INPUTS if name != "discount" and name not in inputs]
     if unknown or needed or len(set(inputs)) < len(inputs):
         wrong = f"unknown {', '.join(unknown)}" if unknown else f"got {', '.join(inputs)}"
-        raise ValueError(f"{path}: inputs must be {', '.join(INPUTS)}, each once; {wrong}")
+        raise ValueError(
+            f"{path}: inputs must contain each of {', '.join(INPUTS)} once, except that discount "
+            f"may be left out; {wrong}"
+        )
 
 
 def _named(path: Path, told: Description) -> Arrays:
@@ -209,16 +219,21 @@ def _named(path: Path, told: Description) -> Arrays:
         loaded = np.load(path, allow_pickle=False)
         found = loaded if isinstance(loaded, np.ndarray) else {n: loaded[n] for n in loaded.files}
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a NumPy file, .npz or .npy") from error
+        raise ValueError(f"{path} is not a NumPy file (.npz or .npy)") from error
     # A `.npy` file holds one flat vector without names.
     if isinstance(found, np.ndarray):
         found = _split(path, found, told.shapes)
     if found.keys() != told.shapes.keys():
         odd = sorted(found.keys() ^ told.shapes.keys())
-        raise ValueError(f"{path} and its description differ in the arrays {', '.join(odd)}")
+        raise ValueError(
+            f"the arrays {', '.join(odd)} are either in {path} or in its description, but not in "
+            "both"
+        )
     for name, x in found.items():
         if x.shape != told.shapes[name]:
-            raise ValueError(f"{path}: {name} is {x.shape}, described as {told.shapes[name]}")
+            raise ValueError(
+                f"{path}: {name} has shape {x.shape}, but its description says {told.shapes[name]}"
+            )
         if x.dtype.kind != "f" or not np.isfinite(x).all():
             raise ValueError(f"{path}: {name} contains values that are not finite numbers")
     return {name: np.asarray(x, np.float32) for name, x in found.items()}
@@ -228,8 +243,8 @@ def _split(path: Path, vector: np.ndarray, shapes: Mapping[str, tuple[int, ...]]
     sizes = [int(np.prod(shape)) for shape in shapes.values()]
     if vector.ndim != 1 or vector.size != sum(sizes):
         raise ValueError(
-            f"{path} is an array of shape {vector.shape}; the described shapes add up to a vector "
-            f"of {sum(sizes):,} numbers"
+            f"{path} contains an array of shape {vector.shape}, but the shapes in its description "
+            f"need a vector of {sum(sizes):,} numbers"
         )
     pieces = np.split(vector, np.cumsum(sizes)[:-1])
     return {name: x.reshape(shape) for (name, shape), x in zip(shapes.items(), pieces, strict=True)}

@@ -1,22 +1,25 @@
 """Networks of learned rules, and the encoding of an agent's lifetime.
 
-`Rule` computes the targets of an agent's policy and predictions; `Drift` computes a PPO agent's
-penalty for deviating from the policy that collected the data.
+`Rule` computes a target π̂ for an agent's policy π and a target ŷ for the agent's prediction y. The
+prediction is a vector of m probabilities that the agent outputs for each observation. `Drift`
+computes a PPO agent's penalty for deviating from the policy that collected the data. A clock
+consists of additional inputs: the used fraction n/N of an agent's lifetime after n of N updates
+and, in a `Rule`, a scaled log N.
 
-In mirror learning a policy maximises the mean of ρ A - drift(ρ, A), where ρ = π/π_old and A is the
-advantage. Policy improvement is guaranteed for any drift that is never negative and that is 0, with
-zero gradient, at ρ = 1. PPO's clipping is one such drift; `Drift` is a learned one.
+In mirror learning, a policy maximises the mean of ρ A - drift(ρ, A), where ρ = π/π_old and A is the
+advantage. A drift guarantees policy improvement if it is never negative, is 0 at ρ = 1, and has
+gradient 0 at ρ = 1. PPO's clipping is an example of a drift; `Drift` is a learned drift.
 
 Sources of the rule: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG), section
-3. Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with Adversarial
-Environment Design" (GROOVE), uses a GRU in the released code and no discount input. Jackson et al.,
-2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms" (TA-LPG), adds the clock.
+3; Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with Adversarial
+Environment Design" (GROOVE), whose code has a GRU and no discount input; Jackson et al., 2024,
+"Discovering Temporally-Aware Reinforcement Learning Algorithms" (TA-LPG), for the clock.
 Sources of the drift: Kuba et al., 2022, "Mirror Learning: A Unifying Framework of Policy
 Optimisation"; Lu et al., 2022, "Discovered Policy Optimisation" (LPO); Jackson et al., 2024
 (TA-LPO).
 
-Sign convention: the agent *ascends* π̂ log π, as in the papers. The code of GROOVE descends it, so
-a π̂ trained there has the opposite sign.
+Sign convention: agents *maximise* π̂ log π, as in the papers. In the code released with GROOVE,
+agents minimise π̂ log π, so a π̂ trained with that code has the opposite sign.
 """
 
 from dataclasses import dataclass
@@ -45,39 +48,41 @@ class RuleInputs(NamedTuple):
     """Inputs of the rule for T steps of B workers; the workers of an agent are adjacent in B."""
 
     reward: Float[Array, "T B"]
-    done: Bool[Array, "T B"]  # the episode ended with this step, by termination or truncation
-    action_prob: Float[Array, "T B"]  # π(a|s) of the action taken, under the current policy
+    done: Bool[Array, "T B"]  # whether the step terminated or truncated the episode
+    action_prob: Float[Array, "T B"]  # π(a|s) of the chosen action, under the current policy
     prediction: Float[Array, "T B m"]  # y(s), probabilities
-    next_prediction: Float[Array, "T B m"]  # y(s'); ignored where done
+    next_prediction: Float[Array, "T B m"]  # y(s'); ignored where `done`
     discount: Float[Array, "T B"]  # γ of the agent
-    life_used: Float[Array, "T B"] | tuple[()] = ()  # n/N, the share of the lifetime that is used
+    life_used: Float[Array, "T B"] | tuple[()] = ()  # n/N, the used fraction of the lifetime
     log_horizon: Float[Array, "T B"] | tuple[()] = ()  # encoded N; see the function `log_horizon`
 
 
 class Targets(NamedTuple):
     """Targets of the rule for T steps of B workers."""
 
-    policy: Float[Array, "T B"]  # π̂, unbounded: positive makes the action likelier
-    # Logarithms, so that KL(y ‖ ŷ) never takes the logarithm of a probability that rounds to 0.
+    policy: Float[Array, "T B"]  # π̂, unbounded; a positive value makes the action likelier
+    # Logarithms are stored because a probability may round to 0, which KL(y ‖ ŷ) cannot use.
     log_prediction: Float[Array, "T B m"]  # log ŷ, normalised
 
 
 @dataclass(frozen=True)
 class Rule(RuleNet):
-    """Sizes of the network U_η; its parameters are passed separately.
+    """Sizes of the rule's network U_η; the parameters η are passed separately.
 
-    A recurrent core reads the steps from last to first. Its state is reset before every step that
-    ended an episode, so steps after the end of an episode do not influence the targets within it.
-    A small embedding maps each prediction to a scalar, y → φ(y).
+    A recurrent core reads the steps from last to first. The state of the core is reset before it
+    reads a step that ended an episode. Steps after the end of an episode therefore do not influence
+    the targets of the episode. A small embedding φ maps each prediction y to a scalar.
 
     Attributes:
-        core: Recurrent core: `gru`, as in GROOVE's code, or `lstm`, as in the papers.
-        hidden_size: Units of the core.
-        num_predictions: Categories m of the agents' prediction y; 30 in LPG, 8 in GROOVE's code.
-        embedding_size: Hidden units of the embedding φ.
+        core: Recurrent core: `gru`, as in the code released with GROOVE, or `lstm`, as in the
+            papers on LPG and GROOVE.
+        hidden_size: Number of units of the core.
+        num_predictions: Size m of the agents' prediction y; 30 in LPG, and 8 in the code released
+            with GROOVE.
+        embedding_size: Number of hidden units of the embedding φ.
         discount_input: Whether the agent's discount is an input.
-        clock: Whether the used share n/N of the agent's lifetime and the encoded log N are inputs;
-            both are constant over a rollout.
+        clock: Whether the used fraction n/N of the agent's lifetime and the encoded log N are
+            inputs. Both are constant over a rollout.
 
     Raises:
         ValueError: If the core is unknown or a size is out of range.
@@ -101,12 +106,12 @@ class Rule(RuleNet):
     def init(self, key: Key) -> PyTree:
         """Return the parameters of an untrained rule.
 
-        A GRU of 256 units with 8 predictions and no discount input has 203,946 parameters, as in
-        GROOVE. There are 204,714 by default, and 206,250 with the clock.
+        The default rule has 204,714 parameters, and 206,250 with the clock. Without the discount
+        input, it has 203,946 parameters, as in the code released with GROOVE.
         """
         key_hidden, key_out, key_inputs, key_recurrent, key_heads = jax.random.split(key, 5)
         size, num_gates = self.hidden_size, 3 if self.core == "gru" else 4
-        # r, d, π(a|s), φ(y) and φ(y'), then the optional ones.
+        # The inputs r, d, π(a|s), φ(y) and φ(y'), plus the optional inputs.
         num_inputs = 5 + self.discount_input + 2 * self.clock
         # One orthogonal matrix per gate, as in flax's cells.
         gates = [orthogonal()(k, (size, size)) for k in jax.random.split(key_recurrent, num_gates)]
@@ -129,14 +134,15 @@ class Rule(RuleNet):
         """Compute the targets of every step.
 
         Workers are independent of each other, so the agents of a whole population can be passed as
-        one batch; the gradient of each weight is then a single product over all of them. A `vmap`
-        over agents computes equal targets, but a separate gradient per agent.
+        one batch. The gradient of each weight is then a single product over all agents. A `vmap`
+        over agents would compute equal targets, but a separate gradient for each agent.
 
         Args:
             params: Parameters from `init`.
             inputs: Inputs [T, B].
         """
-        # Both time axes are flipped: the core scans backwards, and `done` resets its state first.
+        # Features and `done` are reversed in time, so the core reads the steps from last to first.
+        # Where `done` is set, the core resets its state before it reads the step.
         x = self._features(params, inputs)
         if self.core == "gru":
             start = gru_zeros(x.shape[1], self.hidden_size)
@@ -144,8 +150,8 @@ class Rule(RuleNet):
         else:
             start = lstm_zeros(x.shape[1], self.hidden_size)
             _, hidden = lstm(LSTMWeights(**params["core"]), start, x[::-1], inputs.done[::-1])
-        # The core stores its hidden states for the backward pass. Storing their rectified copy too
-        # would take a fifth of all memory and save very little arithmetic, hence the checkpoint.
+        # The core stores its hidden states for the backward pass. The checkpoint avoids storing
+        # relu(hidden) too, which would take a fifth of all memory and save very little arithmetic.
         out = jax.checkpoint(_heads)(params["heads"], hidden)[::-1]
         return Targets(out[..., 0], jax.nn.log_softmax(out[..., 1:]))
 
@@ -154,42 +160,46 @@ class Rule(RuleNet):
             hidden = jax.nn.relu(_affine(params["embed_hidden"], y))
             return _affine(params["embed_out"], hidden)[..., 0]
 
-        # Masked after the embedding, whose biases would turn a masked y(s') into another number.
+        # The mask is applied after the embedding, because the embedding of 0 is not 0.
         following = jnp.where(inputs.done, 0.0, embed(inputs.next_prediction))
-        # Reward and probability enter unscaled, as in LPG.
+        # Reward and probability are not scaled, as in LPG.
         features = [inputs.reward, inputs.done.astype(jnp.float32)]
         features += [inputs.discount] if self.discount_input else []
         features += [inputs.action_prob, embed(inputs.prediction), following]
         # The order of the features is part of the file format of rules.
-        clock: Any = [inputs.life_used, inputs.log_horizon]  # () without a clock
+        clock: Any = [inputs.life_used, inputs.log_horizon]  # [(), ()] without a clock
         return jnp.stack(features + (clock if self.clock else []), axis=-1)
 
 
 MARGIN = 1e-4
-"""Network outputs within this distance of 0 are set to 0, so the drift is 0 near a ratio of 1."""
+"""Distance by which the drift network's output is moved towards 0, so that small outputs become 0.
+
+The network's contribution to the drift is then exactly 0 near a ratio of 1.
+"""
 
 
 @dataclass(frozen=True)
 class Drift(RuleNet):
-    """Sizes of the drift network, which has no biases; its parameters are passed separately.
+    """Sizes of the drift network, which has no biases; the parameters are passed separately.
 
-    The features are l = log ρ, l², 1 - ρ, (1 - ρ)², and A times each of them; all are 0 at ρ = 1.
-    With a clock, the same eight features multiplied by n/N are added. log N is not an input because
-    it would not vanish at ρ = 1.
+    The features are l = log ρ, l², 1 - ρ, (1 - ρ)², and the products of these four with A. All
+    eight features are 0 at ρ = 1. With a clock, the network has eight more features, which are the
+    eight features multiplied by n/N. log N is not a feature, because it is not 0 at ρ = 1.
 
     Attributes:
-        hidden_size: Units of the hidden layer.
-        on_clipping: Whether PPO's clipping drift is added to the network's output, and the output
-            layer is initialised to 0, so that the search starts from PPO.
-        clip: Clipping range ε of that drift.
-        clock: Whether the drift depends on the used share n/N of the agent's lifetime.
+        hidden_size: Number of units of the hidden layer.
+        on_clipping: Whether the drift that corresponds to PPO's clipping is added to the network's
+            output. If so, the output layer is initialised to 0, so that the search starts from PPO.
+        clip: Clipping range ε of PPO's drift.
+        clock: Whether the drift depends on the used fraction n/N of the agent's lifetime.
 
     Raises:
         ValueError: If `hidden_size` is below 1 or `clip` is not above 0.
 
-    Differs from the released code, which subtracts the margin from the sum of the network's output
-    and PPO's drift, so that the drift is smaller than PPO's. Here the margin shrinks the network's
-    output towards 0 on both sides, before the sum.
+    Differs from the code of Jackson et al., which subtracts a margin of 1e-4 from the sum of the
+    network's output and PPO's drift. With an output of 0, that drift is smaller than PPO's. Here,
+    the margin moves the network's output towards 0, whether positive or negative, before PPO's
+    drift is added.
     """
 
     hidden_size: int = 128
@@ -207,7 +217,7 @@ class Drift(RuleNet):
             raise ValueError(f"a drift's clip must be above 0, got {self.clip}")
 
     def init(self, key: Key) -> PyTree:
-        """Return initial parameters: 1,152 by default, 2,176 with a clock, as in the papers."""
+        """Return the 1,152 initial parameters (as in LPO), or 2,176 with a clock (as in TA-LPO)."""
         key_hidden, key_out = jax.random.split(key)
         lecun = jax.nn.initializers.lecun_normal()
         num_inputs = 16 if self.clock else 8
@@ -229,19 +239,19 @@ class Drift(RuleNet):
             params: Parameters from `init`.
             log_ratio: Logarithm of the importance ratio, log ρ.
             advantage: Normalised advantage A.
-            life_used: Used share n/N of the agent's lifetime; ignored without a clock.
+            life_used: Used fraction n/N of the agent's lifetime; ignored without a clock.
         """
         ratio = jnp.exp(log_ratio)
         own = [log_ratio, log_ratio**2, 1 - ratio, (1 - ratio) ** 2]
         features = jnp.stack([*own, *(advantage * x for x in own)], axis=-1)
         if self.clock:
             features = jnp.concatenate([features, life_used * features], axis=-1)
-        # The last axis is removed before the sum below, since [B, 1] + [B] would be [B, B].
+        # The last axis is removed before PPO's drift is added, as [B, 1] + [B] would be [B, B].
         out = (jnp.tanh(features @ params["hidden"]) @ params["out"])[..., 0]
-        # At ρ = 1 the output is 0 but its slope is not; the dead zone makes the gradient 0 as well.
+        # At ρ = 1 the output is 0, but its gradient is not. The margin makes the gradient 0 too.
         out = jnp.sign(out) * jax.nn.relu(jnp.abs(out) - MARGIN)
         if self.on_clipping:
-            # Where the network lowers PPO's drift below 0, the last ReLU returns 0.
+            # If a negative output makes the sum negative, the last ReLU returns 0.
             out += clipping_drift(ratio, advantage, self.clip)
         return jax.nn.relu(out)
 
@@ -249,7 +259,7 @@ class Drift(RuleNet):
 def clipping_drift(
     ratio: Float[Array, "*B"], advantage: Float[Array, "*B"], clip: float
 ) -> Float[Array, "*B"]:
-    """PPO's drift: the amount by which ρ A exceeds its clipped value, or 0.
+    """Compute PPO's drift: the amount by which ρ A exceeds clip(ρ) A, or 0 if it does not.
 
     Source: Schulman et al., 2017, "Proximal Policy Optimization Algorithms", equation 7, written as
     a drift.
@@ -259,17 +269,17 @@ def clipping_drift(
 
 
 MIDDLE_HORIZON, HORIZON_SPREAD = 50.0, 5.0
-"""Constants by which lifetimes of 10, 50 and 250 updates are encoded as -1, 0 and 1."""
+"""Constants of `log_horizon`, which encodes lifetimes of 10, 50 and 250 updates as -1, 0 and 1."""
 
 
 def log_horizon(lifetime: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """Encode a lifetime N, in updates, as a rule's input: log(N / 50) / log 5.
 
-    The value ranges from -1 to 1 for 10 to 250 updates, the lifetimes in TA-LPG's training, and is
-    2.4 for 2,500. Differs from the released code, where the inputs are named relative and
-    logarithmic but are raw counts.
+    For lifetimes of 10 to 250 updates, as in the training of TA-LPG, the value lies between -1 and
+    1. For 2,500 updates, it is 2.4. Differs from the code of Jackson et al., 2024, in which the
+    inputs are named relative and logarithmic, but are raw counts.
     """
-    # Independent of n: unlike n/N, it distinguishes short lifetimes from long ones.
+    # The value does not depend on n. Unlike n/N, it distinguishes short lifetimes from long ones.
     return jnp.log(lifetime / MIDDLE_HORIZON) / jnp.log(HORIZON_SPREAD)
 
 
@@ -281,10 +291,10 @@ def known_lifetime(clock: bool, num_updates: int) -> int:
     """
     if clock and not num_updates:
         raise ValueError(
-            "the rule has a clock, which needs the agent's lifetime: set num_updates to the number "
-            "of updates in the lifetime"
+            "the rule has the agent's lifetime as an input, but the lifetime is not known; set "
+            "num_updates to the number of updates in the lifetime"
         )
-    # Without a clock the value is irrelevant, but n/N must not divide by 0.
+    # Without a clock the value has no effect, but n/N must not divide by 0.
     return max(num_updates, 1)
 
 

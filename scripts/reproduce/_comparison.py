@@ -1,4 +1,4 @@
-"""Shared parts of the comparisons in this folder: options, training of runs, Markdown tables."""
+"""Shared parts of the scripts in this folder: options, training of runs, and Markdown tables."""
 
 import argparse
 import shlex
@@ -17,9 +17,9 @@ def parser_of(about: str, methods: Sequence[str], **defaults: Any) -> argparse.A
     """Return a parser with the options that all comparisons have.
 
     Args:
-        about: Docstring of the script, whose first line is shown.
+        about: Docstring of the script; its first line is shown by `--help`.
         methods: Methods compared by default.
-        defaults: Defaults of `env`, `steps`, `seeds`, `attempts` and `out`.
+        defaults: Default values of the options `env`, `steps`, `seeds`, `attempts` and `out`.
     """
     default = "(default: %(default)s)"
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
@@ -32,19 +32,22 @@ def parser_of(about: str, methods: Sequence[str], **defaults: Any) -> argparse.A
     parser.add_argument("--env", help=f"environment {default}")
     parser.add_argument("--preset", default="fast", help=f"preset of all methods {default}")
     parser.add_argument(
-        "--steps", help="env steps per seed; '' uses the recipe's own (default: '%(default)s')"
+        "--steps",
+        help="env steps per seed; '' uses the default of each recipe (default: '%(default)s')",
     )
-    parser.add_argument("--seeds", type=int, help=f"seeds per method {default}")
+    parser.add_argument("--seeds", type=int, help=f"number of seeds per method {default}")
     parser.add_argument("--devices", type=int, default=1, help=f"devices per run {default}")
     parser.add_argument("--attempts", type=int, help=f"attempts per level and seed {default}")
-    parser.add_argument("--out", type=Path, help=f"folder of runs and results {default}")
-    parser.add_argument("train_options", nargs="*", help="options of `rlgen train`, after --")
+    parser.add_argument("--out", type=Path, help=f"folder for runs and results {default}")
+    parser.add_argument(
+        "train_options", nargs="*", help="options passed to `rlgen train`; write them after --"
+    )
     parser.set_defaults(**defaults)
     return parser
 
 
 def train_options(options: Any) -> str:
-    """Return the options of `rlgen train` for all methods, as on the command line."""
+    """Return the options of `rlgen train` that all methods share, as on the command line."""
     steps = f"--steps {options.steps} " if options.steps else ""
     return (
         f"--env {options.env} --preset {options.preset} {steps}--seeds {options.seeds} --devices "
@@ -53,10 +56,10 @@ def train_options(options: Any) -> str:
 
 
 def check_runs(runs: Sequence[Path], options: Any) -> None:
-    """Check that existing runs have the requested size, before anything is trained.
+    """Check that existing runs have the requested environment, preset, seeds and steps.
 
     Raises:
-        SystemExit: If a run has another size.
+        SystemExit: If a run differs from the request.
     """
     wanted = {name: getattr(options, name) for name in ("env", "preset", "seeds")}
     if options.steps:
@@ -66,10 +69,10 @@ def check_runs(runs: Sequence[Path], options: Any) -> None:
 
 
 def refuse_other(run: Path, wanted: dict[str, Any]) -> None:
-    """Exit with an error if a run exists and has another size.
+    """Exit with an error if a run exists and differs from the required values.
 
     Args:
-        run: Folder of a run; it may not exist yet.
+        run: Folder of a run, which may not exist yet.
         wanted: Required values of fields of `rlgen.runs.spec.RunSpec`.
     """
     if not folder.is_run(run):
@@ -84,7 +87,7 @@ def refuse_other(run: Path, wanted: dict[str, Any]) -> None:
 
 
 def train_all(options: Any) -> tuple[list[Path], int]:
-    """Train the runs of all methods as far as needed; return their folders and the exit code."""
+    """Train all methods, except finished runs; return the run folders and the exit code."""
     runs = [options.out / method for method in options.methods]
     check_runs(runs, options)
     for method, run in zip(options.methods, runs, strict=True):
@@ -101,12 +104,12 @@ def write_comparison(text: str, options: Any) -> None:
 
 
 def train(method: str, run: Path, options: str) -> int:
-    """Train a run, resume an interrupted one, or leave a finished one unchanged.
+    """Train a run; if it is interrupted, resume it, and if it is finished, leave it unchanged.
 
     Args:
         method: Recipe of the run.
         run: Folder of the run.
-        options: Options of `rlgen train`, as on the command line.
+        options: Options of `rlgen train`, in one string as on the command line.
 
     Returns:
         The exit code.
@@ -115,13 +118,13 @@ def train(method: str, run: Path, options: str) -> int:
         return run_command(f"train {method} --out {shlex.quote(str(run))} {options}")
     done, planned = checkpoint.updates(run), folder.read(run)["plan"]["num_updates"]
     if done and done[-1] >= planned:
-        print(f"{run} is trained already")
+        print(f"{run} is already trained")
         return 0
     return run_command(f"train --resume {shlex.quote(str(run))}")
 
 
 def costs(runs: Sequence[Path]) -> dict[str, list[str]]:
-    """Return env steps of each kind, gradient steps and seconds of each run, as table rows."""
+    """Return table rows with the env steps of each kind, gradient steps and seconds of each run."""
     last = [read_metrics(run / "metrics.jsonl")[-1] for run in runs]
     kinds = sorted({kind for line in last for kind in line["env_steps"]})
     rows = {
@@ -134,7 +137,7 @@ def costs(runs: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def table(heads: Sequence[str], rows: dict[str, list[str]]) -> str:
-    """Format a Markdown table, with the names of the rows in its first column."""
+    """Format a Markdown table whose first column contains the names of the rows."""
     lines = [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     return "\n".join([*lines, *(f"| {name} | {' | '.join(row)} |" for name, row in rows.items())])
 

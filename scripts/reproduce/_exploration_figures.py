@@ -1,4 +1,7 @@
-"""Figures of the exploration study: solve rates along a dial, visits, bonuses in an episode."""
+"""Figures of the exploration study: solve rates, visited positions, and bonuses in an episode.
+
+The dial of a task is the parameter that controls how much structure the levels of the task share.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +24,10 @@ def interval_of(scores: np.ndarray, aggregate: Any = mean) -> Interval:
 
 
 def overall(cells: Cells, bonus: str) -> Interval | None:
-    """Return the interquartile mean over all tasks and dial values; None if a task is missing."""
+    """Return the interquartile mean of a bonus over all tasks and values of their dials.
+
+    If a task was not trained with the bonus, the result is None.
+    """
     if any(bonus not in of_task for of_task in cells.values()):
         return None
     every = [of_task[bonus].trained for of_task in cells.values()]  # [V, S] each
@@ -30,7 +36,7 @@ def overall(cells: Cells, bonus: str) -> Interval | None:
 
 
 def winners(cells: Cells, tasks: Mapping[str, Task]) -> Figure:
-    """Draw the fraction of episodes solved at the end of training, along each task's dial."""
+    """Draw the fraction of episodes solved at the end of training, for each task along its dial."""
     names = _bonuses(cells)
     figure = Figure(
         figsize=(WIDTH, 0.8 + 2.2 * len(cells)), facecolor=LOOK.paper, layout="constrained"
@@ -65,7 +71,7 @@ def winners(cells: Cells, tasks: Mapping[str, Task]) -> Figure:
 
 
 def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
-    """Draw the visits of trained agents: one row per bonus, one column per value of the dial."""
+    """Draw the positions that trained agents visit, with a row per bonus and a column per value."""
     env = make_env(task)
     seen = _picture(env, np.sum([cell.visits.sum(0) for cell in of_task.values()], axis=0)) > 0
     crop = tuple(_around(np.flatnonzero(seen.any(axis))) for axis in (1, 0))
@@ -83,7 +89,7 @@ def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
                 said = f"{task.dial} {said_of(task, task.values[v])}"
                 axes.set_title(said, color=LOOK.ink, fontsize=8)
         every[i, 0].set_ylabel(bonus, color=LOOK.ink, fontsize=8)
-    figure.suptitle(f"{name}: visits (log) of 16 episodes", color=LOOK.ink, fontsize=10)
+    figure.suptitle(f"{name}: visits in 16 episodes (log scale)", color=LOOK.ink, fontsize=10)
     return figure
 
 
@@ -107,14 +113,14 @@ def episode(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
 
 
 def _picture(env: Any, visits: np.ndarray) -> np.ndarray:
-    """Arrange visits as in the environment: a grid, or one row per corridor, without the hub."""
+    """Arrange visits to positions as an image: a grid, or one row per corridor without the hub."""
     if hasattr(env, "num_corridors"):
         return visits[1:].reshape(env.num_corridors, env.length)
     return visits.reshape(getattr(env, "sides", (1, visits.size)))
 
 
 def _around(at: np.ndarray) -> slice:
-    """Return the slice of an axis that contains the given positions, with a margin of 1."""
+    """Return the slice of an axis that contains the given positions, plus 1 on either side."""
     return slice(max(int(at.min()) - 1, 0), int(at.max()) + 2)
 
 

@@ -1,6 +1,7 @@
-"""One cell of the exploration study: a bonus on a task, for all values of its dial and all seeds.
+"""A cell of the exploration study: a task trained with a bonus, for all dial values and seeds.
 
-Every value of the dial corresponds to a set of levels that is sampled beforehand. Values and seeds
+The dial of a task is the parameter that controls how much structure the levels of the task share.
+For every value of the dial, a set of levels is sampled before training. Values and seeds can
 therefore form one `vmap` axis, and a cell is one compiled program.
 """
 
@@ -29,42 +30,45 @@ CURVE = 100
 
 
 class Task(NamedTuple):
-    """An environment, a dial that controls how much its levels share, and training settings."""
+    """An environment with a dial, and settings of the training."""
 
     env: str
-    dial: str  # a field of the environment, or "contexts": number of levels, 0 for unlimited
-    values: tuple[float, ...]
+    dial: str  # field of the environment, or "contexts", the number of levels (0 for no limit)
+    values: tuple[float, ...]  # values of the dial
     steps: float  # env steps of each seed
     learner: str = "ppo"
     fields: dict[str, Any] = {}  # noqa: RUF012 (never changed)
     settings: dict[str, Any] = {}  # noqa: RUF012  # fields of the curriculum by dotted path
-    bonuses: dict[str, tuple[str, float]] = {}  # noqa: RUF012  # name: expression and α
-    clip: float = 0.0  # largest shaped bonus of a step; 0 for no limit
+    bonuses: dict[str, tuple[str, float]] = {}  # noqa: RUF012  # by name: expression and factor α
+    clip: float = 0.0  # largest bonus of a step after scaling; 0 for no limit
 
 
 class Pool(NamedTuple):
     """Levels of one value of the dial."""
 
     level: PyTree  # [POOL, ...]
-    num: Int[Array, ""]  # number of levels in use, the first ones; 0 samples new levels
+    num: Int[Array, ""]  # only the first `num` levels are used; with 0, levels are newly sampled
 
 
 class Cell(NamedTuple):
-    """Results of a bonus on a task, for V values of the dial and S seeds."""
+    """Results of a bonus on a task, for V values of the dial and S seeds.
+
+    Visits and raw bonuses are those of the first seed's trained agent on the first level.
+    """
 
     trained: Float[np.ndarray, "V S"]  # fraction of episodes solved in the last tenth of training
-    new: Float[np.ndarray, "V S"]  # share solved on levels that were not trained on
+    new: Float[np.ndarray, "V S"]  # fraction of episodes solved on levels not used for training
     steps: Float[np.ndarray, " C"]  # env steps at each point of the curves
-    curve: Float[np.ndarray, "V S C"]  # share solved during training
-    visits: Float[np.ndarray, "V Z"]  # of the first seed's trained agent on the first level
-    paid: Float[np.ndarray, "V T"]  # raw bonus of each step of its first episode, then NaN
+    curve: Float[np.ndarray, "V S C"]  # fraction of episodes solved during training
+    visits: Float[np.ndarray, "V Z"]  # visits to each of Z positions
+    paid: Float[np.ndarray, "V T"]  # raw bonus of each step of an episode; NaN after its end
     seconds: float
     compile_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Contexts(Sampler):
-    """Sampler from a pool of levels in its state, so that each `vmap` index can have its own."""
+    """Sampler of levels from a pool in the sampler's state; each `vmap` index has its own pool."""
 
     env: LevelEnv
 
@@ -81,7 +85,7 @@ class Contexts(Sampler):
     def propose(
         self, keys: Keys, state: Pool, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[Pool, Slots]:
-        """Propose levels of the pool, or new ones if the number of levels is unlimited."""
+        """Propose levels of the pool, or new levels if the number of levels is not limited."""
         key_index, key_level = jax.random.split(keys.own)
         shape = slots.buffer_index.shape
         index = jax.random.randint(key_index, shape, 0, jnp.maximum(state.num, 1))
@@ -93,7 +97,7 @@ class Contexts(Sampler):
 
 
 def make_env(task: Task, value: float | None = None) -> Any:
-    """Return the environment of a task with its dial set to a value."""
+    """Return the environment of a task, with the dial set to `value` unless it is None."""
     fields = dict(task.fields)
     if value is not None and task.dial != "contexts":
         fields[task.dial] = value
@@ -101,7 +105,7 @@ def make_env(task: Task, value: float | None = None) -> Any:
 
 
 def method(task: Task, bonus: str) -> Curriculum:
-    """Return the curriculum of a cell."""
+    """Return the curriculum of a task with one of its bonuses."""
     env = make_env(task)
     learner = registry.load("learners", task.learner).build(env)
     expression, coef = task.bonuses[bonus]
@@ -127,8 +131,9 @@ def run_cell(
         task: Task to train on.
         bonus: Name of one of the task's bonuses.
         num_seeds: Number of seeds.
-        steps: Env steps per seed; 0 uses the task's own.
-        report: Function called after each chunk with the numbers of updates done and planned.
+        steps: Env steps per seed; 0 uses the steps of the task.
+        report: Function called after each chunk of updates with the number of updates made so far
+            and the number planned.
     """
     curriculum, begun = method(task, bonus), time.monotonic()
     student: Any = curriculum.student
@@ -162,7 +167,7 @@ def run_cell(
 
 
 def _start(task: Task, curriculum: Curriculum, num_seeds: int) -> tuple[PyTree, Keys]:
-    """Return initial states [V * S], each with the pool of its value, and the keys of each seed."""
+    """Return initial states [V * S], each with the pool of its dial value, and the keys."""
     pools = [_pool(task, value) for value in task.values]
     pools = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), num_seeds, axis=0), *pools)
     number = jnp.tile(jnp.arange(num_seeds), len(task.values))
@@ -182,7 +187,7 @@ def _pool(task: Task, value: float) -> Pool:
 
 
 def _binned(x: np.ndarray, weight: np.ndarray, num: int) -> np.ndarray:
-    """Return means [B, C] over bins of updates [B, U], weighted by numbers of episodes."""
+    """Return means [B, C] of `x` [B, U] over `num` bins of updates, weighted by `weight` [B, U]."""
     parts = np.array_split(np.arange(x.shape[1]), min(num, x.shape[1]))
     x = np.nan_to_num(x)
     means = [(x[:, p] * weight[:, p]).sum(1) / np.maximum(weight[:, p].sum(1), 1) for p in parts]
@@ -195,8 +200,9 @@ def _look(
     """Evaluate trained agents.
 
     Returns:
-        The solve rate on new levels, and the visits and raw bonuses of the first seed's agent on
-        the first level of each value of the dial.
+        The solve rates on new levels, [V, S], for V values of the dial and S seeds; the visits to
+        positions, [V, Z], and the raw bonuses, [V, T], of the first seed's agent on the first level
+        of each value.
     """
     student: Any = curriculum.student
     env = student.env
@@ -211,7 +217,7 @@ def _look(
         return own(played.episode_return, played.terminated).astype(jnp.float32).mean()
 
     new = np.asarray(jax.jit(jax.vmap(score))(agents, levels)).reshape(shape)
-    part = learner.bptt_steps or 1  # a rollout's length must be a multiple
+    part = learner.bptt_steps or 1  # the length of a rollout must be a multiple of `part`
     limit = -(-limit // part) * part
     first = jax.tree.map(lambda x: x[:: shape[1]], (agents, states.student, states.sampler))
     visits, paid = jax.jit(jax.vmap(partial(_watch, student, limit)))(*first)
@@ -219,7 +225,7 @@ def _look(
 
 
 def _fresh(task: Task, value: float) -> PyTree:
-    """Sample levels [ATTEMPTS] for a value of the dial, independently of the training levels."""
+    """Sample levels [ATTEMPTS] for a value of the dial, independent of the training levels."""
     env = make_env(task, value)
     keys = jax.random.split(jax.random.key(23), ATTEMPTS)
     return jax.jit(jax.vmap(env.sample_level))(keys)
@@ -246,6 +252,6 @@ def _watch(student: Any, limit: int, agent: PyTree, state: PyTree, pool: Pool) -
 
 
 def _with_slots(bonus: Any, state: PyTree, num: int) -> PyTree:
-    """Return a bonus's state with its per-slot parts replaced by those of `num` new slots."""
+    """Return the state of a bonus, in which all per-slot parts are new and have `num` slots."""
     blank = bonus.init(jax.random.key(0), num)
     return jax.tree.map(lambda new, old: old if old.shape == new.shape else new, blank, state)

@@ -1,7 +1,6 @@
-"""Tasks of the exploration study.
+"""Tasks of the exploration study, each with a dial, a training length and bonuses.
 
-A task names its environment, its dial (the parameter that controls how much structure its levels
-share), the number of training steps and the bonuses.
+The dial of a task is the parameter that controls how much structure the levels of the task share.
 """
 
 from _exploration_run import Task
@@ -10,7 +9,10 @@ NONE = {"no bonus": ("", 0.0)}
 
 
 def four(key: str, episodic: float, counts: float, product: float) -> dict:
-    """Return no bonus, the episodic one, the global one and their product, each with its α."""
+    """Return four bonuses: none, episodic, global and product (of the two), each with its factor α.
+
+    The arguments `episodic`, `counts` and `product` are the factors of the last three.
+    """
     return {
         **NONE,
         "episodic": (f"episodic/{key}", episodic),
@@ -34,8 +36,11 @@ PPO = {
     "student.learner.discount": 0.99,
     "student.learner.gae_lambda": 0.95,
 }
-"""Settings of PPO: short rollouts; a level stays in its slot for eight updates, because episodes
-may span several rollouts."""
+"""Settings of PPO.
+
+Rollouts are short. A level stays in its slot for eight updates, because an episode may span several
+rollouts.
+"""
 
 TABLES = {
     "num_slots": 64,
@@ -51,10 +56,14 @@ TABLES = {
     "student.learner.gae_lambda": 0.95,
     "student.learner.bootstrap_truncation": False,
 }
-"""Settings of tabular agents. Adam's moments decay slowly, because once all episodes are solved
-only noise is left to normalise. As in the study, the return of the bonus ends with the episode,
-also at the time limit. Values bootstrapped beyond it would be far above 0, the initial value of
-unvisited states, and a step to an unvisited state would lose more value than its bonus adds."""
+"""Settings of tabular agents.
+
+Adam's moments decay slowly, because gradients consist only of noise after all episodes are solved,
+and Adam normalises gradients. As in the code of Henaff, Jiang and Raileanu, 2023, the return of the
+bonus ends with the episode, also at the time limit. If it did not, values of visited states would
+be bootstrapped at the time limit and be far above 0. Unvisited states have the initial value 0, so
+a step to an unvisited state would lose more value than its bonus adds.
+"""
 
 RHO_ROOMS = Task(
     env="rho-rooms",

@@ -1,19 +1,22 @@
-"""Compare methods for a finite set of levels, within the set's distribution and beyond it.
+"""Compare methods that train on a finite set of levels, on the set's distribution and on others.
 
     python scripts/reproduce/dred.py --steps 2e6 --seeds 3 --out runs/dred
 
-All methods are trained on the same number of env steps, as published. The number of further env
-steps, in which levels are only evaluated, differs and is reported. Each method has a run folder in
-`--out`; repeating an interrupted command continues it. The results in `--out` are:
+All methods train agents on the same number of env steps, as in Garcin et al., 2024. In addition,
+some methods use env steps to evaluate levels; their number differs between methods and is reported.
+Each method has a run folder in `--out`. If the script is interrupted, repeat the command to
+continue. The results in `--out` are:
 
-- one folder per suite, with a `report.html` of all methods. The first suite has the set's own
-  distribution; its report also has generalisation gaps and the information about levels;
+- one folder per suite, with a `report.html` of all methods. The first suite should have the
+  distribution of the training set. Its report also contains generalisation gaps and the information
+  that the agents' representations carry about the identity of levels;
 - `comparison.md`: scores, differences from the first method, gaps and costs;
 - `suites.png`: the scores of all methods on all suites.
 
-`--methods` takes names of the table `METHODS`. Options after `--` are passed to `rlgen train` for
-every method: `-- --num-slots 64`. To use your own levels, add `-- --sampler.data.path mine.npz`,
-choose methods with a level set, and set `--suites` to suites of your environment.
+`--methods` accepts the names in the table `METHODS`. Options after `--` are passed to `rlgen train`
+for every method: `-- --num-slots 64`. To use your own levels, add
+`-- --sampler.data.path mine.npz`, choose methods with a level set, and set `--suites` to suites of
+your environment.
 """
 
 import dataclasses
@@ -58,8 +61,10 @@ METHODS = {
     "el-dred": ("el-dred", ""),
     "dred": ("dred", ""),
 }
-"""Recipe and options of `rlgen train` for each method, as in Garcin et al., 2024, except for the
-sizes, which are those of the preset."""
+"""Recipe and options of `rlgen train` for each method.
+
+Settings are those of Garcin et al., 2024, except for the sizes, which are those of the preset.
+"""
 SUITES = ("test", "unseen", "few-cues", "lava", "large")
 
 
@@ -79,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
     names = " ".join(shlex.quote(str(run)) for run in runs.values())
     known = registry.make_env(options.env).suites()
-    reference = "train" if "train" in known else "auto"  # also for methods without a set
+    reference = "train" if "train" in known else "auto"  # compared with methods without a set too
     for suite in options.suites:
         code = run_command(
             f"eval {names} --suite {suite} --attempts {options.attempts} --out "
@@ -102,7 +107,7 @@ def _parse(arguments: Sequence[str] | None) -> Any:
         "--suites",
         nargs="+",
         default=list(SUITES),
-        help="suites; the first must have the distribution of the set "
+        help="suites; the first must have the distribution of the training set "
         f"(default: {' '.join(SUITES)})",
     )
     options = parser.parse_args(arguments)
@@ -114,7 +119,7 @@ def _parse(arguments: Sequence[str] | None) -> Any:
 
 
 def _steps(method: str, options: Any) -> int:
-    """Return a method's total env steps, of which `options.steps` train the agent."""
+    """Return the total number of env steps for which a method trains on `options.steps` of them."""
     spec = RunSpec(recipe=METHODS[method][0], env=options.env, preset=options.preset)
     overrides = {}
     words = shlex.split(METHODS[method][1])
@@ -131,7 +136,8 @@ def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> st
     heads, score = [run.run for run in first.runs], first.score
     parts = [
         f"{options.seeds} seeds, each trained on {float(options.learned):,.0f} env steps, "
-        f"preset `{options.preset}` on `{options.env}`, {options.attempts} attempts per level.",
+        f"preset `{options.preset}`, environment `{options.env}`, {options.attempts} attempts per "
+        "level.",
         f"{score.capitalize()}, interquartile mean: {first.meaning}.",
         table(heads, _scores(found, "iqm")),
         f"{score.capitalize()}, mean.",
@@ -139,7 +145,7 @@ def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> st
     ]
     if all("iqm_whole_seeds" in run.aggregate for run in first.runs):
         parts += [
-            "Interquartile mean with whole-seeds intervals, which are wider and safer.",
+            "Interquartile mean with whole-seeds intervals, which are wider and more cautious.",
             table(heads, _scores(found, "iqm_whole_seeds")),
         ]
     if len(runs) > 1:
@@ -147,14 +153,14 @@ def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> st
             name: ["-", *(show_interval(c.mean, score, signed=True) for c in suite.comparisons)]
             for name, suite in found.items()
         }
-        parts += [f"Mean minus that of `{heads[0]}`, in points.", table(heads, rows)]
+        parts += [f"Difference from the mean of `{heads[0]}`, in points.", table(heads, rows)]
     parts += _gaps(options.out / options.suites[0])
     parts += ["Cost per seed.", table(heads, costs(runs))]
     return "\n\n".join(parts) + "\n"
 
 
 def _scores(found: dict[str, Summary], aggregate: str) -> dict[str, list[str]]:
-    """Return an aggregate of every run with its interval, one row per suite."""
+    """Return one table row per suite, with an aggregate score of every run and its interval."""
     return {
         name: [show_interval(run.aggregate[aggregate], suite.score) for run in suite.runs]
         for name, suite in found.items()
@@ -162,7 +168,7 @@ def _scores(found: dict[str, Summary], aggregate: str) -> dict[str, list[str]]:
 
 
 def _gaps(folder: Path) -> list[str]:
-    """Return the comparison of the first suite with the training set, or [] if not measured."""
+    """Return the comparison of the first suite with the training set; [] if it was not measured."""
     content = json.loads((folder / "results.json").read_text())
     every = content.get("generalisation", [])
     if not every:
@@ -181,13 +187,13 @@ def _gaps(folder: Path) -> list[str]:
             rows[title].append(", ".join(f"{x:.2f}" for x in values) or "-")
     what = f"{name.replace('_', ' ')} times 100"
     return [
-        f"`{folder.name}` compared with the training set: {what}; the last two rows are per seed.",
+        f"`{folder.name}` compared with the training set: {what}. The last two rows list seeds.",
         table([run["run"] for run in every], rows),
     ]
 
 
 def _figure(found: dict[str, Summary]) -> Any:
-    """Draw the interquartile means of all runs, one group of points per suite."""
+    """Draw the interquartile means of all runs with one group of points per suite."""
     from matplotlib.figure import Figure
 
     look, names = THEMES["light"], list(found)

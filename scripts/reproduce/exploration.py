@@ -3,21 +3,21 @@
     python scripts/reproduce/exploration.py --out runs/exploration
     python scripts/reproduce/exploration.py --tasks corridors rooms --seeds 5 --steps 2e6
 
-Each task has a dial, a parameter that controls how much structure its levels share. A pair of a
-task and a bonus is a cell: one compiled program that trains all values of the dial and all seeds. A
-cell is saved when it is finished, so repeating an interrupted command continues the study. The
-results in `--out` are:
+Each task has a dial, a parameter that controls how much structure the levels of the task share. A
+cell is a task trained with one bonus: a compiled program that trains all values of the dial and all
+seeds. A cell is saved when it is finished. If the script is interrupted, repeat the command to
+continue. The results in `--out` are:
 
-- `winners.png`: fraction of episodes solved at the end of training, as a function of each dial;
-- `visits-TASK.png`, `episode-TASK.png`: positions that trained agents visit, and the bonus of each
-  step of an episode;
+- `winners.png`: fraction of episodes solved at the end of training, for each task along its dial;
+- `visits-TASK.png`: positions that trained agents visit;
+- `episode-TASK.png`: bonus of each step of an episode;
 - `study.md`: a table per task, and the interquartile mean over all tasks with its interval;
-- `TASK-BONUS.npz`: the data of a cell.
+- `TASK-BONUS.npz`: data of a cell.
 
-`--tasks` takes names of the table `TASKS` in `_exploration_tasks.py`. Source of the study: Henaff,
-Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration in Contextual
-MDPs". `corridors` is their thought experiment, and `rooms` with its number of contexts their first
-experiment.
+`--tasks` accepts the names in the table `TASKS` in `_exploration_tasks.py`. The study follows
+Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration in
+Contextual MDPs". The task `corridors` is their thought experiment. The task `rooms`, whose dial is
+the number of levels (contexts), is their first experiment.
 """
 
 import argparse
@@ -64,18 +64,18 @@ def _parse(arguments: Sequence[str] | None) -> Any:
         "--tasks",
         nargs="+",
         default=list(TASKS),
-        help=f"tasks: {', '.join(repr(task) for task in TASKS)} (default: all)",
+        help=f"any of: {', '.join(repr(task) for task in TASKS)} (default: all)",
     )
-    parser.add_argument("--bonuses", nargs="+", help="some of the tasks' bonuses (default: all)")
-    parser.add_argument("--seeds", type=int, default=5, help=f"seeds per cell {default}")
+    parser.add_argument("--bonuses", nargs="+", help="names of bonuses (default: all of each task)")
+    parser.add_argument("--seeds", type=int, default=5, help=f"seeds per bonus and task {default}")
     parser.add_argument(
         "--steps",
         type=float,
         default=0,
-        help=f"env steps per seed; 0 uses each task's own {default}",
+        help=f"env steps per seed; 0 uses the default of each task {default}",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/exploration"), help=f"folder of results {default}"
+        "--out", type=Path, default=Path("runs/exploration"), help=f"folder for results {default}"
     )
     options = parser.parse_args(arguments)
     for task in options.tasks:
@@ -86,7 +86,7 @@ def _parse(arguments: Sequence[str] | None) -> Any:
         if bonus not in known:
             parser.error(f"unknown bonus {bonus!r}; {did_you_mean(bonus, known)}")
     if options.seeds < 1 or options.steps < 0:
-        parser.error("--seeds must be at least 1, and --steps 0 or more")
+        parser.error("--seeds must be at least 1, and --steps must be 0 or more")
     return options
 
 
@@ -117,26 +117,27 @@ def _save(path: Path, cell: Cell) -> None:
 
 
 def _load(path: Path, task: str, options: Any) -> Cell:
-    """Load a cell that was trained before.
+    """Load the saved data of a cell.
 
     Raises:
-        SystemExit: If the file is damaged or the cell has another size.
+        SystemExit: If the file is damaged, or if the cell has other numbers of seeds, values or
+            steps than requested.
     """
     try:
         with np.load(path) as file:
             cell = Cell(**{name: file[name] for name in Cell._fields})
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         sys.exit(
-            f"{path} is not a cell of this study, or it is damaged; remove it, or choose another "
+            f"{path} is damaged or is not a cell of this study; remove the file, or choose another "
             "--out"
         )
     asked = options.steps or TASKS[task].steps
     wanted = (len(TASKS[task].values), options.seeds)
     if cell.trained.shape != wanted or not 0.9 * asked <= cell.steps[-1] <= 1.01 * asked:
         sys.exit(
-            f"{path} contains {cell.trained.shape[1]} seeds of {cell.trained.shape[0]} values with "
-            f"{cell.steps[-1]:.3g} steps, but this study requires {wanted[1]} seeds of {wanted[0]} "
-            f"values with {asked:.3g}; use the same sizes, or choose another --out"
+            f"{path} was trained with {cell.trained.shape[1]} seeds, {cell.trained.shape[0]} dial "
+            f"values and {cell.steps[-1]:.3g} steps, but this study requires {wanted[1]} seeds, "
+            f"{wanted[0]} values and {asked:.3g} steps; use the same numbers, or another --out"
         )
     return cell
 
@@ -164,7 +165,8 @@ def _report(cells: dict[str, dict[str, Cell]], options: Any) -> str:
         return f"{value:.0f}" if np.isnan(low) else f"{value:.0f} [{low:.0f}, {high:.0f}]"
 
     parts = [
-        f"{options.seeds} seeds; solved episodes in %, mean and 95 % bootstrap interval over seeds."
+        f"{options.seeds} seeds; fraction of episodes solved, in %: mean over seeds with its 95 % "
+        "bootstrap interval."
     ]
     for name, of_task in cells.items():
         task = TASKS[name]
@@ -175,7 +177,7 @@ def _report(cells: dict[str, dict[str, Cell]], options: Any) -> str:
                 ]
                 for v, value in enumerate(task.values)
             }
-            when = "end of training" if what == "trained" else "levels not trained on"
+            when = "end of training" if what == "trained" else "levels not used for training"
             steps = next(iter(of_task.values())).steps[-1]
             parts += [f"`{name}`, {when}; {steps:.3g} env steps per seed.", table([*of_task], rows)]
         heads = {"coefficient of the bonus": [f"{task.bonuses[b][1]:g}" for b in of_task]}
@@ -184,7 +186,7 @@ def _report(cells: dict[str, dict[str, Cell]], options: Any) -> str:
     names = list(dict.fromkeys(b for of_task in cells.values() for b in of_task))
     every = {b: overall(cells, b) for b in names}
     rows = {"IQM": [said(x) if x else "-" for x in every.values()]}
-    parts += ["Interquartile mean over all tasks and values, end of training.", table(names, rows)]
+    parts += ["Interquartile mean over tasks and values, end of training.", table(names, rows)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -2,15 +2,16 @@
 
     python scripts/reproduce/rules.py --seeds 4 --out runs/rules
 
-Each method has a run folder in `--out`. Repeating an interrupted command continues it, and a longer
-list of methods trains only the missing ones. All methods have equal numbers of meta-steps and of
-env steps that they are trained on; the env steps of an antagonist come in addition and are
-reported. On each suite new agents are trained by every rule, by the first method's untrained rules
-(the random rule) and by A2C. The results in `--out` are:
+Each method has a run folder in `--out`. If the script is interrupted, repeat the command to
+continue. If you add methods, only these are trained. All methods have the same number of meta-steps
+and train on the same number of env steps. Antagonists use additional env steps, which are reported.
+In a meta-test, new agents are trained on the levels of a suite by every rule, by the untrained
+rules of the first method (the random rule) and by A2C. The results in `--out` are:
 
-- `SUITE/report.html`: every rule on the suite's levels, with learning curves of agents and rules;
+- `SUITE/report.html`: returns of every rule on the suite, and learning curves of agents and rules;
 - `comparison.md`: returns relative to the optimum and to A2C, the fraction of levels on which
-  agents fall below 75 % of A2C, and differences between methods, all with intervals; and costs.
+  agents reach less than 75 % of A2C's return, differences between methods, and costs. All numbers
+  except costs have intervals.
 
 Options after `--` are passed to `rlgen train` for every method: `-- --student.rule.core lstm`.
 """
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code:
             return code
     parts = [
-        f"{options.seeds} seeds of every method, preset `{options.preset}` on `{options.env}`.",
+        f"{options.seeds} seeds of every method, preset `{options.preset}`, environment "
+        f"`{options.env}`.",
         *(_told(suite, options) for suite in options.suites),
         "Cost of meta-training per seed.",
         table(options.methods, costs(runs)),
@@ -63,16 +65,19 @@ def _parse(arguments: Sequence[str] | None) -> Any:
     parser = parser_of(__doc__ or "", METHODS, out=Path("runs/rules"), **defaults)
     default = "(default: %(default)s)"
     parser.add_argument(
-        "--suites", nargs="+", default=list(SUITES), help=f"suites (default: {' '.join(SUITES)})"
+        "--suites",
+        nargs="+",
+        default=list(SUITES),
+        help=f"suites of the meta-tests (default: {' '.join(SUITES)})",
     )
     parser.add_argument(
-        "--levels", type=int, default=0, help=f"levels of each suite; 0 for all {default}"
+        "--levels", type=int, default=0, help=f"levels used per suite; 0 uses all {default}"
     )
     parser.add_argument(
         "--lifetime",
         type=int,
         default=0,
-        help=f"updates per agent; 0 for the published lifetimes {default}",
+        help=f"updates per agent; 0 uses the lifetime of the environment {default}",
     )
     parser.add_argument("--workers", type=int, default=64, help=f"environments per agent {default}")
     return parser.parse_args(arguments)
@@ -108,7 +113,10 @@ def _told(suite: str, options: Any) -> str:
 
 
 def _scores(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """Return scores relative to the optimum and to A2C; whole-seeds intervals in separate rows."""
+    """Return table rows with scores relative to the optimum and to A2C.
+
+    Whole-seeds intervals have separate rows.
+    """
     found = {(one.to, one.run): one for one in relative.compare_all(evaluations)}
     rows = {}
     for to in dict.fromkeys(to for to, _ in found):
@@ -128,7 +136,7 @@ def _wide(one: Relative | None, field: str) -> str:
 
 
 def _differences(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """Return differences of trained rules to the random rule, and of later methods to the first."""
+    """Return rows with differences of trained rules from the random rule and the first method."""
     baseline = relative.baseline_of(evaluations)
     random, *trained = [e for e in evaluations if e is not baseline]
     first, *others = trained
@@ -137,7 +145,10 @@ def _differences(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
 
 
 def _difference(x: Evaluation, y: Evaluation, baseline: Evaluation | None) -> list[str]:
-    """Return whole-seeds intervals, because a rule may be better than another on all levels."""
+    """Return the cells of a difference, with whole-seeds intervals.
+
+    These intervals resample seeds, because a rule may be better than another on all levels.
+    """
     iqm = compare(x, y).iqm_whole_seeds
     cells = [show_interval(iqm, "ratio", signed=True)]
     if baseline is not None:

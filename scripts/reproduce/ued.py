@@ -2,17 +2,20 @@
 
     python scripts/reproduce/ued.py --steps 1e7 --seeds 3 --out runs/ued
 
-Each method has a run folder in `--out`. Repeating an interrupted command continues it, and a longer
-list of methods trains only the missing ones. All methods have the same total number of env steps,
-including those for scouting, scoring or a second student. The results in `--out` are:
+Each method has a run folder in `--out`. If the script is interrupted, repeat the command to
+continue. If you add methods, only these are trained. All methods have the same total number of env
+steps, including steps for scouting, for scoring or for a second student. The results in `--out`
+are:
 
-- `heldout/report.html`: every method on the held-out levels, with learning curves and curricula;
-- `comparison.md`: the scores with intervals, the worst levels of a dense suite (CVaR), and the cost
-  of each method in env steps of each kind, gradient steps and seconds;
+- `heldout/report.html`: scores of every method on held-out levels, learning curves and curricula;
+- `comparison.md`: scores with intervals, the CVaR, and the cost of each method in env steps of each
+  kind, gradient steps and seconds. The CVaR is the mean score on the worst levels of a suite with
+  many levels (`--dense`);
 - `cvar.png`: the CVaR of all methods.
 
-For a physics family, use for example `--env cart-pole --suite beyond --dense far`. Options after
-`--` are passed to `rlgen train` for every method: `-- --num-slots 256`.
+For an environment with physics parameters, use for example
+`--env cart-pole --suite beyond --dense far`. Options after `--` are passed to `rlgen train` for
+every method: `-- --num-slots 256`.
 """
 
 import os
@@ -66,20 +69,22 @@ def _parse(arguments: Sequence[str] | None) -> Any:
     default = "(default: %(default)s)"
     parser.add_argument("--suite", default="heldout", help=f"held-out suite {default}")
     parser.add_argument(
-        "--dense", default="cvar-60", help=f"suite of the CVaR; '' for none {default}"
+        "--dense",
+        default="cvar-60",
+        help=f"suite for the CVaR, the mean on the worst levels; '' omits it {default}",
     )
     parser.add_argument(
         "--dense-attempts",
         type=int,
         default=10,
-        help=f"attempts per level and seed, in each of two evaluations {default}",
+        help=f"attempts per level and seed in each of the two evaluations for the CVaR {default}",
     )
     return parser.parse_args(arguments)
 
 
 def _worst_levels(run: Path, options: Any) -> CVaR:
-    """Compute the CVaR from two evaluations: one selects the worst levels, one measures them."""
-    print(f"{run}: {options.dense}, twice", flush=True)
+    """Compute the CVaR from two evaluations: one selects the worst levels, one scores them."""
+    print(f"{run}: evaluating on {options.dense}, twice", flush=True)
     policies = load_policies(run)
     suite = load_suite(policies.env, options.dense)
     first, second = (evaluate(policies, suite, options.dense_attempts, seed) for seed in (0, 1))
@@ -99,7 +104,7 @@ def _comparison(runs: list[Path], heldout: Path, worst: list[CVaR], options: Any
         rows[level.name] = [show_interval(run.levels[i].score, score, 0) for run in summary.runs]
     parts = [
         f"{options.seeds} seeds of {float(options.steps):,.0f} env steps each, preset "
-        f"`{options.preset}` on `{options.env}`.",
+        f"`{options.preset}`, environment `{options.env}`.",
         f"`{summary.suite}`, {options.attempts} attempts per level: {score}, {summary.meaning}.",
         table(heads, rows),
     ]
@@ -112,8 +117,8 @@ def _comparison(runs: list[Path], heldout: Path, worst: list[CVaR], options: Any
             for k, (share, num) in shares
         }
         parts += [
-            f"`{worst[0].suite}`, mean {worst[0].score} on the worst levels of each seed "
-            "(selected in one evaluation, measured in another), whole-seeds intervals.",
+            f"`{worst[0].suite}`: mean {worst[0].score} on the worst levels of each seed, with "
+            "whole-seeds intervals. One evaluation selects the levels, and another scores them.",
             table([one.run for one in worst], lines),
         ]
     parts += ["Cost per seed.", table(heads, costs(runs))]

@@ -116,7 +116,7 @@ def test_a_changed_sweep_is_refused_by_the_name_of_a_point(sweep, whole, capsys)
 def test_a_run_folder_of_another_run_is_refused(sweep, whole, tmp_path, capsys):
     shutil.copytree(whole / "2-rate-0.2", tmp_path / "sweep" / "1-rate-0.1")
     assert trial(sweep, tmp_path / "sweep", "--grid", RATES) == 2
-    assert "1-rate-0.1 is a run of other options" in capsys.readouterr().err
+    assert "1-rate-0.1 is a run with other options" in capsys.readouterr().err
 
 
 def test_a_damaged_table_is_refused_and_left(sweep, whole, tmp_path, capsys):
@@ -131,7 +131,7 @@ def test_a_damaged_table_is_refused_and_left(sweep, whole, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ([], "nothing to sweep over"),
+        ([], "no option varies; give --grid"),
         (["--grid", "student.learner.rate"], "write it as --grid"),
         (["--grid", RATES, "--grid", RATES], "is given twice"),
         (["--grid", "student.learner.rate=0.1,0.1"], "a value occurs twice"),
@@ -303,7 +303,7 @@ def test_a_suite_that_a_point_cannot_play_is_refused(sweep, tmp_path, capsys):
     assert message in capsys.readouterr().err
     command = ["lpg", "--env", "gridworld", "--grid", "seed=0,9", "--suite", "gridworld/unseen"]
     assert sweep.main([*command, "--out", str(tmp_path / "sweep")]) == 2
-    assert "lpg learns a rule" in capsys.readouterr().err
+    assert "lpg learns an update rule" in capsys.readouterr().err
 
 
 def test_no_number_is_made_of_seeds_without_episodes(sweep):
@@ -338,7 +338,7 @@ def test_the_terminal_table_fits_80_columns(sweep):
     assert text.index("75.0 % [75.0, 75.0]") < text.index("25.0 % [25.0, 25.0]")
     assert "0.0003" in text and "are meant for model selection" in text and "2:13:20" in text
     sweep.tables.show_table(Path("runs/sweep"), rows, facts | {"split": "test"}, console)
-    assert "Choosing by cart-pole/train-range uses a test suite" in console.export_text()
+    assert "cart-pole/train-range is a test suite" in console.export_text()
 
 
 def test_points_are_sorted_by_new_levels_which_all_share(sweep):

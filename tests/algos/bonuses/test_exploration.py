@@ -88,8 +88,8 @@ def test_a_study_is_written_resumed_and_drawn(small, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "content", "message"),
     [
-        (["--seeds", "3"], None, "contains 1 seeds of 2 values"),
-        ([], b"half a cell", "is not a cell of this study, or it is damaged"),
+        (["--seeds", "3"], None, "was trained with 1 seeds, 2 dial values"),
+        ([], b"half a cell", "is damaged or is not a cell of this study"),
     ],
 )
 def test_a_cell_that_does_not_fit_is_refused(small, tmp_path, arguments, content, message):

@@ -220,7 +220,7 @@ def test_a_clock_needs_the_length_of_a_life():
         (lambda: DiscoveredDrift(alpha=0.0), "surrogate.alpha must be above 0, got 0.0"),
         (
             lambda: lpo.build(ENV, rule="grid-lpg"),
-            "for the learner lpg; a rule of kind 'drift'",
+            "which the learner lpg uses; a rule of kind 'drift'",
         ),
         (lambda: lpo.build(ENV, rule="x.npz", net=Drift(clip=0.3)), "leave the fields of net"),
     ],

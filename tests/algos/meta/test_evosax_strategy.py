@@ -155,7 +155,7 @@ def test_every_strategy_that_is_offered_asks_and_tells():
     ("make", "sentence"),
     [
         (lambda: Strategy("open-se"), "unknown evolution strategy 'open-se'; did you mean"),
-        (lambda: Strategy("snes"), "compares mirrored candidates, and snes has none"),
+        (lambda: Strategy("snes"), "compares mirrored candidates, but snes has none"),
         (lambda: Strategy(sigma=0.0), "strategy.sigma must be above 0"),
         (lambda: Strategy(beta1=1.0), r"strategy.beta1 must lie in \[0, 1\)"),
         (lambda: Strategy(sigma_end=-1.0), "strategy.sigma_end must be 0 or more"),

@@ -62,7 +62,7 @@ def test_a_second_call_trains_only_what_is_missing(ued, compared, capsys):
     before = (compared / "dr" / "metrics.jsonl").read_bytes()
     assert compare(ued, compared, "--methods", "dr", "robust-plr", "--steps", "128") == 0
     said = capsys.readouterr().out
-    assert "dr is trained already" in said
+    assert "dr is already trained" in said
     assert (compared / "dr" / "metrics.jsonl").read_bytes() == before
     heads = next(line for line in said.splitlines() if line.startswith("| | "))
     assert heads == "| | dr | robust-plr |"

@@ -115,16 +115,16 @@ FIELDS = {
     ("header", "sentence"),
     [
         ({"format": "rlgen-rule-2"}, "the format 'rlgen-rule-2'; this version of rlgen reads"),
-        ({"convention": "descent"}, "of the sign convention 'descent'; rlgen uses 'ascent'"),
+        ({"convention": "descent"}, "has the sign convention 'descent'; rlgen uses 'ascent'"),
         (
             {"rule": FIELDS | {"depth": 2}},
-            "this version of rlgen knows clock, core, disc",
+            "this version of rlgen needs the fields clock, core, disc",
         ),
         ({"rule": FIELDS | {"hidden_size": "x"}}, "hidden_size must be a whole number, got 'x'"),
         ({"rule": FIELDS | {"hidden_size": 0}}, "hidden_size must be at least 1, got 0"),
         ({"rule": FIELDS | {"core": "cnn"}}, "core='cnn' is unknown; Known: gru, lstm"),
         ({"rule": FIELDS}, r"\['core'\]\['bias'\] should have shape \(9,\), found \(12,\)"),
-        ({"rule": []}, "states no sizes"),
+        ({"rule": []}, "does not contain the sizes of the rule"),
         ({"meta": []}, "not a rule file of rlgen, or it is damaged"),
     ],
 )
