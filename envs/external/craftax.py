@@ -144,7 +144,7 @@ class Craftax(LevelEnv):
         return floors * rows * columns
 
     def event(self, state: State, level: Level) -> Int[Array, ""]:
-        """1 + lowest index of the achievements unlocked by the last step; 0 if there are none."""
+        """1 + lowest index of the achievements unlocked by the last step, or 0."""
         return state.event
 
     def num_events(self) -> int:
