@@ -164,7 +164,7 @@ class Chain(LevelEnv):
         return jax.nn.one_hot(obs, self.num_states(), dtype=jnp.float32)
 
     def solve(self, level: Level) -> Solution:
-        """Solution that starts with the correct action; its return is the expected return."""
+        """Solution that starts with the correct action; its return is the mean over the noise."""
         return Solution(jnp.bool_(True), level.max_steps_in_episode, jnp.float32(1.0))
 
     def level_features(self, level: Level) -> dict[str, Array]:

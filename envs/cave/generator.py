@@ -93,9 +93,9 @@ def edit_cells(key: Key, level: Level, num_edits: int) -> Level:
 
 def _put_back(key: Key, before: _Edited, edited: _Edited) -> _Edited:
     # Place the agent and the goal if they were overwritten. If no cell is empty, each of the two
-    # returns to its own previous cell. If the other one now occupies this cell, it moves to the
-    # previous cell of the other one. Both previous cells were rewritten; otherwise they would be
-    # empty. The goal is placed first, so the agent must avoid the new cell of the goal.
+    # returns to its own previous cell or, if the other one now occupies this cell, to the previous
+    # cell of the other one. Both previous cells were rewritten; otherwise they would be empty. The
+    # goal is placed first, so the agent must avoid the new cell of the goal.
     bits_goal, bits_start = jax.random.bits(key, (2,), jnp.uint32)
     empty, every = edited.tiles == EMPTY, jnp.arange(edited.tiles.size)
     back = jnp.where(before.goal == edited.start, before.start, before.goal)

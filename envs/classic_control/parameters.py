@@ -24,7 +24,7 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 EDIT = 0.1
-"""Largest change of a parameter by one edit, as a fraction of its logarithmic range."""
+"""Largest change of a parameter by one edit, as a fraction of the logarithmic range."""
 NEARBY = 0.01
 """Largest distance of a sample from the centre in `sample_near`.
 

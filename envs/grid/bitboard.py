@@ -193,7 +193,7 @@ def cell_ahead(state: State) -> tuple[Int[Array, ""], Int[Array, ""]]:
 
 
 def after(state: State, action: Int[Array, ""] | float, moves: Bool[Array, ""]) -> State:
-    """Return the next state: the action may turn the agent; if `moves`, it moves one cell ahead."""
+    """Return the next state: turned if the action is a turn, and one cell ahead if `moves`."""
     # A left turn is three right turns, modulo 4.
     turn = jnp.where(action == TURN_RIGHT, 1, 0) + jnp.where(action == TURN_LEFT, 3, 0)
     x, y = cell_ahead(state)

@@ -255,7 +255,7 @@ def labelled_states(
 
 
 def distances(sets: Sets, size: tuple[int, int]) -> Int[Array, "4 H W"]:
-    """Number of steps to the goal from each direction and cell; -1 if it cannot be reached.
+    """Number of steps to the goal from each direction and cell; -1 if no path exists.
 
     Turns count as steps.
     """
