@@ -1,6 +1,6 @@
-"""Procedurally generated environments, one family per module; imported as `rlgen.envs`."""
+"""Procedurally generated environments, one family per module; import it as `rlgen.envs`."""
 
 if __name__ != "rlgen.envs":
     raise ImportError(
-        "import this package as rlgen.envs; importing it as envs would copy every class"
+        "import this package as rlgen.envs; as envs it would define every class a second time"
     )

@@ -1,11 +1,13 @@
 """Delayed chains: only the first action matters, and its reward arrives at the end of the episode.
 
-An episode has as many steps as the chain is long. The first action chooses one of two branches. The
-last step gives reward +1 on the right branch and -1 on the other. All other actions have no effect.
+An episode has as many steps as the chain is long. The first action chooses one of two branches, of
+which one is correct. The last step gives reward +1 on the correct branch and -1 on the other
+branch. All actions after the first have no effect.
 
 Source: the delayed chain MDPs of Oh et al., 2020, "Discovering Reinforcement Learning Algorithms",
-appendix. The right action is fixed per level, and therefore for the lifetime of an agent, as in one
-of two published reproductions; the other draws it in each episode and shows it in the first state.
+appendix. Here the correct action is fixed per level, and therefore for the lifetime of an agent.
+One of two reproductions by other authors also does this. The other reproduction draws the correct
+action in each episode and shows it in the first state.
 """
 
 from collections.abc import Callable
@@ -35,7 +37,7 @@ VARIANTS: dict[str, dict] = {
     "noisy-long": {"length": (5, 50), "noisy": True},
     "distractor": {"num_distractors": 20},
 }
-"""Fields of the published chains, by name of the variant."""
+"""Fields of each variant, by name; the variants are the chains of Oh et al."""
 
 
 @no_type_check  # JAX also builds it with fields that are not arrays
@@ -43,7 +45,7 @@ VARIANTS: dict[str, dict] = {
 class Level:
     """One delayed chain."""
 
-    right: Int[Array, "*batch"]  # the first action that leads to reward +1: 0 or 1
+    right: Int[Array, "*batch"]  # correct first action, 0 or 1, which leads to reward +1
     noisy: Bool[Array, "*batch"]  # whether all steps but the last have random reward +1 or -1
     max_steps_in_episode: Int[Array, "*batch"]  # length of the chain
 
@@ -62,14 +64,15 @@ class Chain(LevelEnv):
     """Family of delayed chains.
 
     Without distractors the observation is one integer that encodes position and branch, so agents
-    can be tabular. Only then are `num_states` and `expected_return` offered.
+    can be tabular. The methods `num_states` and `expected_return` are available only in this case.
 
     Attributes:
-        length: Shortest and longest chain of training levels, in steps; lengths are uniform.
+        length: Lengths of the shortest and the longest training chain, in steps. A level draws its
+            length uniformly between the two.
         noisy: Whether every step but the last gives reward +1 or -1 at random.
-        num_distractors: Number of random bits in the observation, resampled in each step. They
-            follow two bits for the first step and the chosen branch. With 0 the observation is an
-            integer.
+        num_distractors: Number of random bits in the observation, resampled in each step. Two
+            other bits precede them: whether this is the first step, and the chosen branch. With 0
+            the observation is an integer.
 
     Raises:
         ValueError: A length is below 2, the lengths are in the wrong order, or the number of
@@ -84,8 +87,8 @@ class Chain(LevelEnv):
         low, high = self.length
         if not 2 <= low <= high:
             raise ValueError(
-                f"Chain: length={self.length} must be the shortest and the longest chain in steps, "
-                "both at least 2 steps, such as (5, 30)"
+                f"Chain: length={self.length} must be two lengths of at least 2 steps, the "
+                "shortest and the longest chain, such as (5, 30)"
             )
         if self.num_distractors < 0:
             raise ValueError(
@@ -101,7 +104,7 @@ class Chain(LevelEnv):
 
     @property
     def default_params(self) -> Level:
-        """Shortest chain, with action 0 as the right one."""
+        """Shortest chain, with action 0 as the correct first action."""
         return self._level(jnp.int32(self.length[0]), jnp.int32(0))
 
     def observation_space(self, params: Level | None = None) -> spaces.Box | spaces.Discrete:
@@ -123,7 +126,7 @@ class Chain(LevelEnv):
         branch = jnp.where(state.time == 0, jnp.asarray(action, jnp.int32), state.branch)
         state = State(branch, state.time + 1)
         at_end = state.time >= params.max_steps_in_episode
-        # The noise has mean 0, so expected returns are those of the last step.
+        # The noise has mean 0, so the expected return is the expected reward of the last step.
         noise = jnp.where(params.noisy, jax.random.rademacher(key_noise, (), jnp.float32), 0.0)
         outcome = jnp.where(branch == params.right, 1.0, -1.0)
         reward = jnp.where(at_end, outcome, noise)
@@ -132,7 +135,11 @@ class Chain(LevelEnv):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> Array:
-        """`position + (longest + 1) * branch`, or bits: first step, branch, distractors."""
+        """Return the integer `position + (longest + 1) * branch` or, with distractors, bits.
+
+        The first bit is 1 in the first step, the second bit is the branch, and the other bits are
+        the distractors.
+        """
         if not self.num_distractors:
             # Clipped so that longer chains than the training range stay within `num_states`.
             longest = self.length[1]
@@ -144,7 +151,7 @@ class Chain(LevelEnv):
     # Methods of a level family.
 
     def sample_level(self, key: Key) -> Level:
-        """Sample the length and the right action uniformly."""
+        """Sample the length and the correct action uniformly."""
         key_length, key_right = jax.random.split(key)
         low, high = self.length
         length = jax.random.randint(key_length, (), low, high + 1, jnp.int32)
@@ -157,41 +164,44 @@ class Chain(LevelEnv):
         return jax.nn.one_hot(obs, self.num_states(), dtype=jnp.float32)
 
     def solve(self, level: Level) -> Solution:
-        """Solution by the right first action; with noise the return is an expectation."""
+        """Solution that starts with the correct action; its return is the mean over the noise."""
         return Solution(jnp.bool_(True), level.max_steps_in_episode, jnp.float32(1.0))
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Length and right action of a level."""
+        """Length and correct first action of a level."""
         return {"length": level.max_steps_in_episode, "right": level.right}
 
     def lifetime(self) -> int:
-        """Updates per agent, as on small grid worlds; not a published value."""
+        """Number of updates per agent: that of the grid-world mode `small`, not from a paper."""
         return 250
 
     def offers(self, capability: Callable) -> bool:
-        """Return whether a capability is offered; the tabular ones are not with distractors."""
+        """Return whether a capability is available.
+
+        With distractors `num_states` and `expected_return` are not available.
+        """
         tabular = capability in (LevelEnv.num_states, LevelEnv.expected_return)
         return super().offers(capability) and not (tabular and self.num_distractors)
 
     def num_states(self) -> int:
-        """Number of values of the observation without distractors."""
+        """Number of possible observations; available only without distractors."""
         self.must_offer(LevelEnv.num_states)
         return 2 * (self.length[1] + 1)
 
     def expected_return(self, level: Level, log_policy: Float[Array, "S 2"]) -> Float[Array, ""]:
-        """Expected return, 2 p - 1, with p the probability of the right action in the first state.
+        """Expected return 2 p - 1, where p is the probability of the correct first action.
 
-        The first state is state 0, and the noise has mean 0.
+        The first state has index 0. The noise has mean 0 and does not contribute.
         """
         self.must_offer(LevelEnv.expected_return)
         return 2 * jnp.exp(log_policy[0, level.right]) - 1
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Suites by name. `test`: chains of several lengths in the training range."""
+        """Suites by name; `test` has chains of several lengths in the training range."""
         return {"test": partial(_test_suite, self)}
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """Longer chains, if observations are not tabular, and chains with noise switched."""
+        """Chains with noise switched on or off and, if observations are bits, longer chains."""
         low, high = self.length[1] + 1, 2 * self.length[1]
         longer = DistributionShift(
             "V2", f"of {low} to {high} steps", fields={"length": (low, high)}

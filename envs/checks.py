@@ -8,10 +8,10 @@ def check_ranges(env: Any, *ranges: tuple[str, int | float, int | float]) -> Non
 
     Args:
         env: Environment whose fields are checked.
-        ranges: Name, smallest and largest allowed value of each field.
+        ranges: Name, smallest allowed value and largest allowed value of each field.
 
     Raises:
-        ValueError: A field is out of range; the message names it, its value and the range.
+        ValueError: A field is out of range; the message states the field, its value and the range.
     """
     for field, low, high in ranges:
         value = getattr(env, field)
@@ -20,14 +20,14 @@ def check_ranges(env: Any, *ranges: tuple[str, int | float, int | float]) -> Non
 
 
 def check_choices(env: Any, **choices: tuple[str, ...]) -> None:
-    """Reject fields whose value is not one of the allowed ones.
+    """Reject fields whose value is not among the allowed values.
 
     Args:
         env: Environment whose fields are checked.
         choices: Allowed values by field name.
 
     Raises:
-        ValueError: A value is not allowed; the message names the field, its value and the choices.
+        ValueError: A value is not allowed; the message states the field, its value and the choices.
     """
     for field, known in choices.items():
         value = getattr(env, field)

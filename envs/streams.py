@@ -7,7 +7,7 @@ from jaxtyping import Float
 class Stream:
     """Stream of uniform numbers in [0, 1) that is determined by its name.
 
-    It uses the raw words of PCG64, which NumPy guarantees not to change.
+    The numbers are computed from the raw words of PCG64, which NumPy guarantees not to change.
     """
 
     def __init__(self, name: str):

@@ -29,14 +29,16 @@ def check_levels(levels: Level, prefix: str = "") -> None:
     """
     grid, again = _taken_apart(levels)
     check_tiles(prefix, *jax.tree.map(np.asarray, grid))
-    # A level whose masks were set by hand need not survive the round trip through tiles: its row
-    # and column copies may differ, or its margin may not be wall.
+    # If the masks of a level were set by hand, the conversion to tiles and back may change the
+    # level: its masks by rows and by columns may differ, or the margin around it may not be wall.
     same = np.ones(len(levels.start), bool)
     for name in ("blocked", "marked"):
         same &= np.asarray(getattr(again, name) == getattr(levels, name)).all((1, 2))
     limit, direction = (np.asarray(x) for x in (levels.max_steps_in_episode, levels.direction))
     _refuse(prefix, ~same, lambda i: "its bit masks disagree; build levels with make_level")
-    _refuse(prefix, limit < 1, lambda i: f"its time limit is {limit[i]} steps; 1 is the least")
+    _refuse(
+        prefix, limit < 1, lambda i: f"its time limit is {limit[i]} steps; it must be at least 1"
+    )
     unknown = (direction < -1) | (direction > 3)
     _refuse(prefix, unknown, lambda i: f"direction {direction[i]} is none of -1 (any) and 0 .. 3")
 
@@ -54,7 +56,7 @@ def check_tiles(prefix: str, tiles: np.ndarray, start: np.ndarray, goal: np.ndar
         goal: x, y of each goal, [M, 2].
 
     Raises:
-        ValueError: A level is malformed; the message names the first one.
+        ValueError: A level is malformed; the message names the first such level.
     """
     _, height, width = tiles.shape
     unknown = (tiles < 0) | (tiles >= len(KINDS))

@@ -1,4 +1,4 @@
-"""Codec of caves for generative models: the tiles, then the goal, then the start."""
+"""Codec of caves for generative models, with three parts: tiles, goal and start."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class CaveCodec:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Tiles, goal and start; moss lies near the goal and lava far from it."""
+        """Tiles, goal and start; the positions of moss and lava depend on the goal."""
         layout = Cells(
             "layout",
             (self.height, self.width),
@@ -36,13 +36,13 @@ class CaveCodec:
         return layout, goal, Place("start", on="layout", apart_from=("goal",))
 
     def encode(self, level: Level) -> dict[str, Array]:
-        """Return `layout`, tile codes [H, W], and `goal` and `start`, cell indices y * W + x."""
+        """Return the tile codes `layout`, [H, W], and the cells `goal` and `start`, y * W + x."""
         grid, (_, width) = to_grid(level), size_of(level)
         goal, start = (cell[1] * width + cell[0] for cell in (grid.goal, grid.start))
         return {"layout": grid.tiles, "goal": goal, "start": start}
 
     def decode(self, values: dict[str, Array]) -> Level:
-        """Return the level; start and goal become empty cells, the start direction is random."""
+        """Build the level; start and goal become empty cells, and the start direction is random."""
         start, goal = (self._cell(values[name]) for name in ("start", "goal"))
         return make_level(values["layout"], start, goal, self.max_steps)
 

@@ -1,4 +1,4 @@
-"""Decoration of a wall layout: goal, moss near it, lava far from it, start at median distance.
+"""Decoration of a wall layout with a goal, moss near the goal, lava far from it, and a start.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design", whose levels are decorated in this manner.
@@ -11,17 +11,18 @@ from jaxtyping import Bool, Int, UInt8
 
 EMPTY, WALL, LAVA, MOSS = range(4)
 DEPTH = 3
-"""Largest Manhattan distance of lava from a wall cell next to a reachable cell."""
+"""Lava lies at most this Manhattan distance from a wall cell that touches a free cell."""
 
 
 class Share(NamedTuple):
-    """Amount of moss or lava, and how strongly its cells follow the ranking by distance.
+    """Amount of moss or lava, and how strictly its placement follows the ranking by distance.
 
     Attributes:
         low: Smallest fraction of the candidate cells, 0 .. 1. A level draws its fraction uniformly
             from [low, high).
         high: Largest fraction of the candidate cells, 0 .. 1.
-        temperature: T; the candidate of rank k (1 is the first) is drawn ∝ k^(-1/T).
+        temperature: T. The candidate of rank k, counted from 1, is drawn with probability
+            proportional to k^(-1/T).
     """
 
     low: float
@@ -42,10 +43,11 @@ def decorate(
 ) -> Cave:
     """Decorate the largest connected part of a layout; the other parts become wall.
 
-    The goal is uniform on the free cells. Moss is drawn from the other free cells, which are ranked
-    by distance to the goal, nearest first. Lava replaces wall cells at most `DEPTH` cells from a
-    wall cell next to a free one, ranked by `wall_distances`, farthest first; it therefore never
-    blocks a path. The start is uniform among the cells at the median distance from the goal.
+    The goal is drawn uniformly from the free cells. Moss is drawn from the other free cells, which
+    are ranked by distance to the goal, nearest first. Lava replaces wall cells, so it never blocks
+    a path. Its candidates are the wall cells at most `DEPTH` cells from a wall cell that touches a
+    free cell. The candidates are ranked by `wall_distances`, farthest first. The start is drawn
+    uniformly from the cells at the median distance from the goal.
 
     Args:
         rng: Random generator, consumed.
@@ -58,7 +60,8 @@ def decorate(
     free = np.argwhere(~walls)
     goal = free[rng.integers(len(free))]
     distance = distances(~walls, goal)
-    known = distance[tuple(free.T)]  # never -1: all free cells are connected; 0 at the goal only
+    # Never -1, because all free cells are connected; 0 only at the goal.
+    known = distance[tuple(free.T)]
     others = free[known > 0]
     nearest_first = others[np.argsort(distance[tuple(others.T)], kind="stable")]
     tiles[tuple(_draw(rng, nearest_first, moss).T)] = MOSS
@@ -66,7 +69,7 @@ def decorate(
     candidates = np.argwhere(behind >= 0)
     farthest_first = candidates[np.argsort(-behind[tuple(candidates.T)], kind="stable")]
     tiles[tuple(_draw(rng, farthest_first, lava).T)] = LAVA
-    # int() rounds a median between two distances down, so that some cell has it.
+    # If the median lies between two distances, int() rounds it down to a distance that occurs.
     half_way = others[distance[tuple(others.T)] == int(np.median(known))]
     start = half_way[rng.integers(len(half_way))]
     tiles[tuple(start)] = EMPTY
@@ -74,7 +77,7 @@ def decorate(
 
 
 def largest_part(free: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Return the largest 4-connected set of free cells; of equally large ones, the first."""
+    """Return the largest 4-connected set of free cells, the first one if there are several."""
     left, best = free.copy(), np.zeros_like(free)
     while left.any():
         part = distances(left, np.argwhere(left)[0]) >= 0
@@ -84,7 +87,12 @@ def largest_part(free: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 
 def distances(free: Bool[np.ndarray, "H W"], goal: Int[np.ndarray, "2"]) -> Int[np.ndarray, "H W"]:
-    """Return the steps from each free cell to the goal (row, column); -1 where no path exists."""
+    """Return the number of steps from each free cell to the goal; -1 where no path exists.
+
+    Args:
+        free: True on free cells, [H, W].
+        goal: Row and column of the goal.
+    """
     found = np.full(free.shape, -1)
     reached = np.zeros_like(free)
     reached[tuple(goal)] = True
@@ -98,21 +106,21 @@ def distances(free: Bool[np.ndarray, "H W"], goal: Int[np.ndarray, "2"]) -> Int[
 
 
 def wall_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
-    """Distance of each wall cell from the goal, through free cells and then straight through walls.
+    """Distance of each wall cell from the goal, first through free cells and then through walls.
 
-    A wall cell next to a free cell is one step farther than that free cell. Any other wall cell
-    adds its Manhattan distance, at most `DEPTH`, to a wall cell next to a free one. The minimum
-    over all such routes counts.
+    A route to a wall cell has two parts. The first part leads from the goal through free cells to a
+    wall cell that touches a free cell. The second part is the Manhattan distance, at most `DEPTH`,
+    from there to the wall cell. The shortest such route counts.
 
-    Differs from the published definition, in which a wall cell next to a free cell is never
-    nearer than that cell. Here the back of a wall that is two cells thick is near
-    the goal if its front is, because the agent sees through walls.
+    Differs from the definition of Garcin et al., in which a wall cell that touches a free cell is
+    never nearer to the goal than this free cell. Here, if the front of a wall that is two cells
+    thick is near the goal, the back is near too, because the agent sees through walls.
 
     Args:
         distance: Distance of each free cell from the goal, [H, W]; -1 on wall cells.
 
     Returns:
-        Distance of each wall cell, [H, W]; -1 on free cells and on wall cells that are too deep.
+        Distance of each wall cell, [H, W]; -1 on free cells and on wall cells without a route.
     """
     wall = distance < 0
     far = distance.size + DEPTH + 2  # larger than any real distance
@@ -130,11 +138,12 @@ def wall_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
 
 
 def _draw(rng: np.random.Generator, cells: Int[np.ndarray, "n 2"], share: Share) -> np.ndarray:
-    """Draw a fraction of the cells without replacement; earlier cells are likelier."""
+    """Draw a fraction of the cells without replacement; earlier cells are more likely."""
     count = int(rng.uniform(share.low, share.high) * len(cells))
     weight = np.arange(1.0, len(cells) + 1) ** (-1 / share.temperature)
-    # The k smallest of independent Exp(1) / weight are a weighted draw of k without replacement
-    # (exponential clocks: each next arrival is proportional to the remaining weights).
+    # Each cell gets an independent variable Exp(1) / weight. The cells with the k smallest values
+    # are a weighted draw without replacement, because the next smallest value belongs to each
+    # remaining cell with probability proportional to its weight.
     order = np.argsort(rng.exponential(size=len(cells)) / weight, kind="stable")
     return cells[order[:count]]
 

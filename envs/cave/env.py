@@ -1,18 +1,18 @@
 """Cave: find the goal among walls, lava and moss, seeing only the 5x5 cells ahead.
 
-The actions are turn left, turn right and forward; four further actions do nothing, as in MiniGrid.
-Reaching the goal ends the episode with reward `1 - 0.9 t / limit` after t steps; walking into lava
-ends it with reward 0. Moving into a wall or the border leaves the agent in place and uses a step;
-moss can be walked on. The time limit truncates the episode and is never part of `terminated`. Each
-episode starts with the agent facing one of the four directions at random, unless the level sets the
-direction. In the levels of the suites moss lies near the goal and lava far from it, so that both
-are cues to its location.
+The actions are those of MiniGrid: turn left, turn right, forward, and four that do nothing here. If
+the agent reaches the goal after t steps, the episode ends with reward `1 - 0.9 t / limit`. Walking
+into lava ends the episode with reward 0. Moving into a wall or the border leaves the agent in place
+and uses a step. Moss can be walked on. The time limit truncates the episode and is never part of
+`terminated`. At the start of an episode the agent faces the direction that the level sets, or a
+random direction if the level sets none. In the levels of the suites moss lies near the goal and
+lava far from it, so both are cues to the location of the goal.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design"; its grid and view are those of Chevalier-Boisvert et al.,
-2023, "Minigrid & Miniworld". Differs from the released environment in that an episode never changes
-its level: there, moss was erased where an episode ended on it, and the last tile of one episode was
-painted on the start of the next.
+2023, "Minigrid & Miniworld". Differs from the environment that Garcin et al. released in that an
+episode never changes its level. There, if an episode ended on moss, this moss was missing in later
+episodes, and the last tile of one episode was painted on the start of the next episode.
 """
 
 from dataclasses import dataclass
@@ -58,12 +58,12 @@ class Cave(GridEnv):
 
     height: int = 13  # number of rows, without the border
     width: int = 13  # number of columns, without the border
-    num_objects: int = 59  # maximum number of wall, lava and moss cells; uniform from 0
+    num_objects: int = 59  # maximum number of wall, lava and moss cells; levels draw 0 .. maximum
     max_steps: int = 250  # time limit of generated levels, in env steps
-    observation: Literal["packed", "image"] = "packed"  # bit masks or images, with equal contents
+    observation: Literal["packed", "image"] = "packed"  # bit masks or images; both contain the same
 
     def __post_init__(self):
-        """Reject sizes and an observation kind that no cave can have."""
+        """Reject sizes that no cave can have, and unknown kinds of observation."""
         for field, low, high in (
             ("height", 1, 4096),
             ("width", 1 if self.height > 1 else 2, 4096),
@@ -96,7 +96,7 @@ class Cave(GridEnv):
     def reset_env(self, key: Key, params: Level) -> tuple[PyTree, State]:
         """Start an episode on a level; only the direction can be random."""
         x, y = params.start
-        # Two low bits of a random word are exactly uniform over the four directions.
+        # The two lowest bits of a random word are exactly uniform over the four directions.
         turned = (jax.random.bits(key, (), jnp.uint32) & 3).astype(jnp.int32)
         direction = jnp.where(params.direction < 0, turned, params.direction)
         state = State(x, y, direction, jnp.zeros_like(x))
@@ -110,8 +110,9 @@ class Cave(GridEnv):
         forward = action == FORWARD
         blocked = is_set(params.blocked, x, y)
         at_goal = forward & (x == params.goal[0]) & (y == params.goal[1])
-        burnt = forward & blocked & is_set(params.marked, x, y)  # blocked and marked: lava
-        # The agent enters neither the goal nor lava: in either case the episode is over.
+        # A cell that is both blocked and marked is lava.
+        burnt = forward & blocked & is_set(params.marked, x, y)
+        # The agent does not move onto the goal or onto lava, because the episode ends there.
         state = after(state, action, forward & ~at_goal & ~blocked)
         worth = 1.0 - 0.9 * (state.time / params.max_steps_in_episode)
         reward = jnp.where(at_goal, worth, 0.0).astype(jnp.float32)
@@ -129,13 +130,16 @@ class Cave(GridEnv):
         return jax.jit(make_level)(tiles, start, goal, self.max_steps)
 
     def sample_level(self, key: Key) -> Level:
-        """Sample a room with up to `num_objects` wall, lava and moss cells; may be unsolvable."""
+        """Sample a room with at most `num_objects` wall, lava and moss cells.
+
+        The level may be unsolvable.
+        """
         return generator.sample_level(
             key, self.height, self.width, self.num_objects, self.max_steps
         )
 
     def sample_simple_level(self, key: Key) -> Level:
-        """Sample an empty room; start and goal as in `sample_level`."""
+        """Sample an empty room, with start and goal drawn as in `sample_level`."""
         return generator.sample_level(key, self.height, self.width, 0, self.max_steps)
 
     def mutate_levels(self, key: Key, levels: Level, num_edits: int) -> Level:
@@ -156,11 +160,14 @@ class Cave(GridEnv):
         return episode_return > 0
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-        """Least optimal value per position; 0 at positions that no episode visits."""
+        """Optimal value of each position, from the worst direction; 0 where no episode visits."""
         return solver.values(level, feature, discount)
 
     def solve(self, level: Level) -> Solution:
-        """Fewest steps and best return within the time limit, from the best start direction."""
+        """Length of the shortest solution and best return within the time limit.
+
+        If the start direction is random, the best direction is assumed.
+        """
         return solver.solve(level)
 
     def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 7"]]:
@@ -168,17 +175,17 @@ class Cave(GridEnv):
         return flood.labelled_states(key, solver.cave_sets(level), size_of(level), num)
 
     def codec(self) -> CaveCodec:
-        """Codec of a level into tiles, goal and start."""
+        """Codec that converts a level to tiles, goal and start, and back."""
         return CaveCodec(self.height, self.width, self.max_steps)
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
         """Hash of the cells, start and goal; time limit and start direction are ignored."""
-        # The rows determine the columns: half of the bits are enough.
+        # Cells are stored by rows and by columns; the rows alone determine the level.
         rows = (interior(lines, level.height) for lines in (level.blocked, level.marked))
         return level_hash((*rows, level.start, level.goal))
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Scalars that describe a level; lengths that are not defined are -1."""
+        """Scalars that describe a level; a path length or distance that does not exist is -1."""
         return solver.features(level)
 
     # Host-side methods, not traceable.
@@ -197,12 +204,12 @@ class Cave(GridEnv):
         """Parse a cave of the environment's size from text; see `text` for the format.
 
         Raises:
-            ValueError: The text is malformed or has another size.
+            ValueError: The text is malformed, or does not have the size of the environment.
         """
         return read_text(text, self.height, self.width, self.max_steps)
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
-        """Load levels from an `.npz` file written by rlgen or from a plain one (see `files`).
+        """Load levels from an `.npz` file that rlgen wrote, or from a plain file (see `files`).
 
         Raises:
             ValueError: The file is unreadable, its levels differ in size from the environment, or
@@ -219,11 +226,11 @@ class Cave(GridEnv):
         return level_sets.make_level_set(self, stacked, plain.names, plain.split)
 
     def presets(self) -> dict[str, dict[str, int]]:
-        """Fields of each preset; all three use the published environment."""
+        """Fields of each preset; all three use the environment of Garcin et al."""
         return {"parity": {"num_objects": 59}, "strong": {"num_objects": 59}, "fast": {}}
 
     def suites(self) -> dict:
-        """Suites by name, each a function that builds it."""
+        """Suites by name, each as a function that builds the suite."""
         return suites.suites(self)
 
     def ladder(self) -> dict[str, level_sets.DistributionShift]:

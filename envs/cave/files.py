@@ -1,8 +1,9 @@
 """Reading and writing caves as plain `.npz` files. Runs on the host.
 
-A plain file holds the arrays `tiles`, integers [n, H, W] with 0 empty, 1 wall, 2 lava, 3 moss, and
-`start` and `goal`, integers [n, 2], x and y. The arrays `structure`, `split` and `names`, text [n],
-are optional. The time limit is that of the environment.
+A plain file contains three arrays of integers: `tiles` [n, H, W], with 0 for empty, 1 for wall, 2
+for lava and 3 for moss; `start` [n, 2], x and y; and `goal` [n, 2], x and y. Three arrays of text
+[n] are optional: `structure`, `split` and `names`. The levels get the time limit of the
+environment, because the file contains none.
 """
 
 import zipfile
@@ -28,7 +29,7 @@ class Plain(NamedTuple):
     start: np.ndarray  # [n, 2]
     goal: np.ndarray  # [n, 2]
     names: tuple[str, ...]
-    split: str  # "test" unless the file names another
+    split: str  # "test" if the file does not name the split
 
 
 def arrays_of(path: Path | str) -> dict[str, np.ndarray]:
@@ -39,7 +40,7 @@ def arrays_of(path: Path | str) -> dict[str, np.ndarray]:
     """
     if not Path(path).is_file():
         raise ValueError(f"there is no file {path} to read levels from")
-    # Everything that numpy and zipfile raise on truncated or altered files.
+    # All exceptions that numpy and zipfile raise on truncated or altered files.
     damage = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
     try:
         file = np.load(path, allow_pickle=False)
@@ -55,12 +56,12 @@ def _array(path: Path | str, file: Any, name: str, damage: tuple) -> np.ndarray:
     try:
         return file[name]
     except damage as error:
-        # numpy's message for an array that only unpickling could read; its type is ValueError, as
-        # for other damage.
+        # numpy raises ValueError both for damage and for arrays that must be unpickled. Only the
+        # message distinguishes the two.
         if "Object arrays" in str(error):
             raise ValueError(
-                f"{path}: {name} holds Python objects (levels of mixed sizes?), which are never "
-                "unpickled; save levels of one size, as arrays of numbers or text"
+                f"{path}: {name} holds Python objects (levels of mixed sizes?), which rlgen never "
+                "unpickles; save levels of one size, as arrays of numbers or text"
             ) from error
         raise ValueError(f"{path} is damaged: {name} cannot be read") from error
 
@@ -73,7 +74,8 @@ def read_plain(path: Path | str, arrays: dict[str, np.ndarray] | None = None) ->
         arrays: Arrays of the file, if `arrays_of` has already read them.
 
     Raises:
-        ValueError: The file is unreadable, or a level is not well-formed; the message names it.
+        ValueError: The file is unreadable, or a level is not well-formed. The message names the
+            file and the level.
     """
     arrays = arrays_of(path) if arrays is None else arrays
     _check_shapes(path, arrays)
@@ -105,15 +107,15 @@ def save_plain(
     split: str = "",
     names: Sequence[str] = (),
 ) -> None:
-    """Write levels [n, ...] as a plain file; time limits and start directions are not kept.
+    """Write levels [n, ...] as a plain file; time limits and start directions are not saved.
 
     Args:
         path: Path of the file, ending in `.npz`.
         levels: Stacked levels, [n, ...], as returned by a vmapped `make_level`.
-        structure: Kind of each level, n strings.
+        structure: Name of the wall structure of each level, n strings.
         split: Split of all levels, such as `train`.
-        names: Name of each level, n strings; by default `read_plain` derives them from the
-            structures.
+        names: Name of each level, n strings. If it is empty, `read_plain` derives the names from
+            the structures.
     """
     grid = jax.tree.map(np.asarray, jax.jit(jax.vmap(to_grid))(levels))
     texts = {"structure": structure, "split": [split] * len(grid.start) if split else ()}
@@ -136,8 +138,8 @@ def check_size(path: Path | str, tiles: tuple[int, int], height: int, width: int
     """
     if tiles != (height, width):
         raise ValueError(
-            f"{path}: its levels have {tiles[0]} x {tiles[1]} cells (height x width), those of the "
-            f"environment {height} x {width}; set height={tiles[0]} and width={tiles[1]}"
+            f"{path}: its levels have {tiles[0]} x {tiles[1]} cells (height x width), but the "
+            f"environment has {height} x {width}; set height={tiles[0]} and width={tiles[1]}"
         )
 
 
@@ -147,7 +149,7 @@ def _check_shapes(path: Path | str, arrays: dict[str, np.ndarray]) -> None:
             found = ", ".join(arrays) or "none"
             raise ValueError(f"{path} lacks the array {name}; it has {found}")
         if not np.issubdtype(arrays[name].dtype, np.integer):
-            raise ValueError(f"{path}: {name} is {arrays[name].dtype}, not integers")
+            raise ValueError(f"{path}: {name} should be integers, found {arrays[name].dtype}")
     tiles = arrays["tiles"]
     if tiles.ndim != 3:
         raise ValueError(f"{path}: tiles should have shape [n, H, W], found {list(tiles.shape)}")

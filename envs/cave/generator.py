@@ -1,7 +1,8 @@
 """Random caves and random edits of single cells.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design": the random levels and the edit operator of its baselines.
+Data-Regularised Environment Design". The random levels and the edit operator are those of the
+baselines in that paper.
 """
 
 from typing import NamedTuple
@@ -14,14 +15,14 @@ from rlgen.envs.cave.level import EMPTY, MOSS, WALL, Level, make_level, size_of,
 from rlgen.types import Key
 
 _AGENT, _GOAL = MOSS + 1, MOSS + 2
-"""Codes of the two further things that an edit can write, after the four tiles."""
+"""Codes with which an edit writes the agent or the goal; the codes below are the four tiles."""
 
 
 def sample_level(key: Key, height: int, width: int, num_objects: int, max_steps: int) -> Level:
-    """Sample a room with random objects in it; it may be unsolvable.
+    """Sample a room with random objects; the level may be unsolvable.
 
-    The goal, the agent and n objects lie on distinct cells, drawn uniformly. n is uniform in
-    0 .. `num_objects`, and each object is a wall, lava or moss with probability 1/3 each.
+    The goal, the agent and n objects lie on distinct cells, drawn uniformly. n is drawn uniformly
+    from 0 .. `num_objects`. Each object is a wall, lava or moss cell with probability 1/3 each.
 
     Args:
         key: Random key, consumed.
@@ -31,7 +32,7 @@ def sample_level(key: Key, height: int, width: int, num_objects: int, max_steps:
         max_steps: Time limit of the level.
     """
     key_order, key_kind, key_num = jax.random.split(key, 3)
-    # Rank of each cell: 0 goal, 1 agent, then objects.
+    # Random rank of each cell: rank 0 is the goal, rank 1 the agent, and objects have ranks from 2.
     order = jax.random.permutation(key_order, height * width)
     num = jax.random.randint(key_num, (), 0, num_objects + 1)
     kind = jax.random.randint(key_kind, (height * width,), WALL, MOSS + 1)
@@ -41,20 +42,20 @@ def sample_level(key: Key, height: int, width: int, num_objects: int, max_steps:
 
 
 class _Edited(NamedTuple):
-    """Level under edit, with cells as flat indices."""
+    """Level that is being edited, with cells as flat indices."""
 
     tiles: Int[Array, " C"]
-    start: Int[Array, ""]  # y * width + x; -1 if lost
+    start: Int[Array, ""]  # y * width + x; -1 if overwritten
     goal: Int[Array, ""]
 
 
 def edit_cells(key: Key, level: Level, num_edits: int) -> Level:
-    """Rewrite up to `num_edits` cells, each as a wall, empty, lava, moss, the agent or the goal.
+    """Rewrite up to `num_edits` cells, each as empty, wall, lava, moss, the agent or the goal.
 
-    Cells are drawn with replacement, and each distinct one is rewritten once, with the six kinds
-    equally likely. Writing the agent or the goal moves it there. If the agent or the goal was
-    overwritten, it is placed on a uniformly drawn empty cell; if no cell is empty, it returns to a
-    cell that was rewritten.
+    Cells are drawn with replacement. Each distinct cell is rewritten once, and the six kinds are
+    equally likely. Writing the agent or the goal on a cell moves it to that cell. If the agent or
+    the goal was overwritten, it is placed on an empty cell, drawn uniformly. If no cell is empty,
+    it is placed on one of the rewritten cells.
     """
     height, width = size_of(level)
     key_cell, key_kind, key_place = jax.random.split(key, 3)
@@ -69,7 +70,7 @@ def edit_cells(key: Key, level: Level, num_edits: int) -> Level:
         tile = jnp.where(kind > MOSS, EMPTY, kind)
         tiles = jnp.where(first[i] & (every == cell), tile, edited.tiles)
         start, goal = (
-            # Moved here, overwritten here, or unchanged.
+            # The three cases are: moved to this cell, overwritten on this cell, and unchanged.
             jnp.where(kind == mine, cell, jnp.where(place == cell, -1, place))
             for mine, place in ((_AGENT, edited.start), (_GOAL, edited.goal))
         )
@@ -91,9 +92,10 @@ def edit_cells(key: Key, level: Level, num_edits: int) -> Level:
 
 
 def _put_back(key: Key, before: _Edited, edited: _Edited) -> _Edited:
-    # If no cell is empty, the agent (or the goal) returns to its own previous cell or, if the other
-    # one now stands there, to the previous cell of the other. Both cells were rewritten, otherwise
-    # they would be empty. The goal is placed first, so the start must avoid its new cell.
+    # Place the agent and the goal if they were overwritten. If no cell is empty, each of the two
+    # returns to its own previous cell or, if the other one now occupies this cell, to the previous
+    # cell of the other one. Both previous cells were rewritten; otherwise they would be empty. The
+    # goal is placed first, so the agent must avoid the new cell of the goal.
     bits_goal, bits_start = jax.random.bits(key, (2,), jnp.uint32)
     empty, every = edited.tiles == EMPTY, jnp.arange(edited.tiles.size)
     back = jnp.where(before.goal == edited.start, before.start, before.goal)
@@ -107,8 +109,8 @@ def _put_back(key: Key, before: _Edited, edited: _Edited) -> _Edited:
 def _place(
     bits: UInt32[Array, ""], free: Bool[Array, " C"], otherwise: Int[Array, ""]
 ) -> Int[Array, ""]:
-    """Draw a cell of a set uniformly; `otherwise` if the set is empty."""
-    # The remainder of 32 random bits; its bias is below num_cells / 2^32.
+    """Draw a cell of a set uniformly; return `otherwise` if the set is empty."""
+    # The draw is a remainder of 32 random bits, whose bias is below num_cells / 2^32.
     upto = jnp.cumsum(free)
     nth = (bits % jnp.maximum(upto[-1], 1).astype(jnp.uint32)).astype(jnp.int32)
     return jnp.where(upto[-1] > 0, jnp.argmax(upto > nth), otherwise).astype(jnp.int32)

@@ -1,8 +1,8 @@
 """Caves as bit masks: the level type and its conversion from and to tiles.
 
 Two sets of cells encode the four kinds of tile: `blocked` holds wall and lava, `marked` holds lava
-and moss. Each set is packed in the same way as the walls of a maze. The margin around the cave is
-wall.
+and moss. Each set is packed like the walls of a maze (see `rlgen.envs.grid.bitboard`). A margin of
+wall cells surrounds the cave.
 """
 
 from typing import NamedTuple, no_type_check
@@ -23,12 +23,12 @@ ANY_DIRECTION = -1
 @no_type_check  # JAX also builds it with axes or None as fields, so field types are not checked
 @struct.dataclass
 class Level:
-    """One cave, with everything an episode on it depends on; the gymnax `params` of `Cave`."""
+    """One cave, with all data that an episode depends on; the gymnax `params` of `Cave`."""
 
     blocked: UInt32[Array, "*batch lines words"]  # wall and lava; lines as in `bitboard.Level`
     marked: UInt32[Array, "*batch lines words"]  # lava and moss
     start: Int[Array, "*batch 2"]  # x, y of the agent
-    direction: Int[Array, "*batch"]  # of the agent: 0 right, 1 down, 2 left, 3 up, -1 any
+    direction: Int[Array, "*batch"]  # start direction: 0 right, 1 down, 2 left, 3 up, -1 random
     goal: Int[Array, "*batch 2"]  # x, y
     max_steps_in_episode: Int[Array, "*batch"]
     height: int = struct.field(pytree_node=False)
@@ -49,10 +49,10 @@ def make_level(
     max_steps: Int[ArrayLike, ""] = 250,
     direction: Int[ArrayLike, ""] = ANY_DIRECTION,
 ) -> Level:
-    """Build a level from a grid of tiles; nothing is checked (see `check_levels`).
+    """Build a level from a grid of tiles, without checks (see `check_levels`).
 
     Args:
-        tiles: EMPTY, WALL, LAVA or MOSS, indexed `tiles[y, x]`, y downwards. The tiles at start
+        tiles: EMPTY, WALL, LAVA or MOSS, indexed `tiles[y, x]` with y downwards. The tiles at start
             and goal become EMPTY.
         start: x, y of the agent.
         goal: x, y of the goal.
@@ -66,13 +66,13 @@ def make_level(
     height, width = tiles.shape
     tiles = jnp.where(_at(start, height, width) | _at(goal, height, width), EMPTY, tiles)
     blocked = pack_lines((tiles == WALL) | (tiles == LAVA))
-    # The margin is wall, not lava: blocked but not marked.
+    # The margin is wall and not lava, so it is blocked but not marked.
     marked = pack_lines((tiles == LAVA) | (tiles == MOSS), outside=False)
     return Level(blocked, marked, start, direction, goal, max_steps, height)
 
 
 def to_grid(level: Level) -> Grid:
-    """Invert `make_level`, except for the time limit and the direction."""
+    """Invert `make_level`; the time limit and the direction are left out."""
     height, width = size_of(level)
     blocked, marked = (
         unpack_rows(interior(lines, height), width) for lines in (level.blocked, level.marked)

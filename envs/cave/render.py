@@ -24,7 +24,7 @@ def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
     """Picture of a state of an episode; with `highlight` the cells in view are tinted.
 
     Returns:
-        uint8[H * tile, W * tile, 3]; a tile has 32 pixels a side at 13 x 13, fewer in larger caves.
+        uint8[H * tile, W * tile, 3]; `tile` is 32 at 13 x 13 cells and smaller in larger caves.
     """
     return _draw(level, np.array([state.x, state.y]), int(state.direction), highlight)
 

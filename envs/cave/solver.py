@@ -20,23 +20,24 @@ from rlgen.types import Solution
 
 
 def solve(level: Level) -> Solution:
-    """Fewest env steps to the goal, turns included, and their return within the time limit.
+    """Length of the shortest solution in env steps, turns included, and the best return.
 
-    If the start direction is random, the best of the four directions is assumed. No episode can do
-    better, and at least one of the four directions attains it. From the others up to two more turns
-    are needed, and the best return is lower by up to 1.8 / limit.
+    The best return is 0 if the shortest solution is longer than the time limit. If the start
+    direction is random, the best of the four directions is assumed. No episode can exceed this
+    result, and at least one of the four directions attains it. From the other directions up to two
+    more turns are needed, which lower the return by up to 1.8 / limit.
 
-    Source: breadth-first search over the 4 directions x cells of the cave.
+    Source: breadth-first search over all pairs of a direction and a cell.
     """
     facing = (level.direction < 0) | (jnp.arange(4) == level.direction)
     return solution_of(fewest_steps(cave_sets(level), facing), level.max_steps_in_episode)
 
 
 def values(level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-    """Least optimal value per position; see `rlgen.envs.grid.flood.cell_values`.
+    """Optimal value of each position from the worst direction; see `flood.cell_values`.
 
     Raises:
-        ValueError: The feature is not one of caves.
+        ValueError: The feature is not `position`.
     """
     check_feature(feature)
     return cell_values(cave_sets(level), size_of(level), discount)
@@ -61,19 +62,20 @@ def distances(level: Level) -> Int[Array, "H W"]:
         distance = jnp.where(cells(wider & ~reached), rounds, distance)
         return wider, distance, rounds + 1, jnp.any(wider != reached)
 
-    # Breadth-first search: a cell first reached in round k is k moves away from the goal. The loop
-    # ends after the first round that reaches no new cell.
+    # Breadth-first search: a cell first reached in iteration k is k moves away from the goal. The
+    # loop ends after the first iteration that reaches no new cell.
     start = jnp.where(cells(sets.goal), 0, -1)
     loop = (sets.goal, start, jnp.int32(1), jnp.bool_(True))
     return jax.lax.while_loop(lambda loop: loop[3], once, loop)[1]
 
 
 def features(level: Level) -> dict[str, Array]:
-    """Scalars that describe a level; lengths that are not defined are -1.
+    """Scalars that describe a level; a path length or distance that does not exist is -1.
 
-    The three mean distances to the goal are in moves: over the cells from which the goal can be
-    reached, over the moss among them, and over the lava next to them. The distance of a lava cell
-    is one more than the smallest among its neighbours from which the goal can be reached.
+    Three scalars are mean distances to the goal, in moves. `mean_distance` is the mean over all
+    cells from which the goal can be reached. `moss_distance` is the mean over the moss among these
+    cells. `lava_distance` is the mean over the lava next to these cells, and the distance of a lava
+    cell is one more than the smallest distance among these neighbours.
     """
     tiles, distance, solution = to_grid(level).tiles, distances(level), solve(level)
     x, y = level.start
@@ -93,12 +95,12 @@ def features(level: Level) -> dict[str, Array]:
 
 
 def cave_sets(level: Level) -> Sets:
-    """Sets of start, goal and free cells of a cave, as inputs to the searches."""
+    """Return the sets of start, goal and free cells of a cave, which the searches need."""
     return sets_of(level.blocked, level.height, level.start, level.goal)
 
 
 def _nearest_neighbour(distance: Int[Array, "H W"]) -> Int[Array, "H W"]:
-    """Smallest distance among each cell's four neighbours; -1 if all of theirs are -1."""
+    """Smallest distance among each cell's four neighbours; -1 if all four distances are -1."""
     far = distance.size
     padded = jnp.pad(jnp.where(distance < 0, far, distance), 1, constant_values=far)
     vertical = jnp.minimum(padded[:-2, 1:-1], padded[2:, 1:-1])

@@ -1,11 +1,11 @@
 """Suites of caves: a training set, its test set, and sets outside the training distribution.
 
-The suites ship as plain files (see `files`). `train` is the set to train on; the other suites share
-no level with it. Every level is solvable.
+The suites ship as plain files (see `files`). `train` is the set to train on, and the other suites
+share no level with `train`. Every level is solvable.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", whose sets are built in the same manner; the levels themselves
-were generated for rlgen.
+Data-Regularised Environment Design". The sets are built as in that paper, but the levels were
+generated for rlgen.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ VERSION = "1"
 FOLDER = Path(__file__).parent / "data"
 
 LIMITS = {
-    # Name of the suite and of its file: time limit in env steps.
+    # Time limit in env steps, by the name of the suite, which is also the name of its file.
     "train": 250,  # four wall structures
     "test": 250,  # new levels of the same four structures
     "unseen": 250,  # fourteen other structures
@@ -32,7 +32,7 @@ LIMITS = {
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """Suites by name, each a function that builds it with a copy of `env` of the right size."""
+    """Suites by name, each as a function that builds the suite with `env` at the suite's size."""
     return {name: partial(suite, env, name, FOLDER) for name in LIMITS}
 
 
@@ -44,7 +44,7 @@ def suite(env: Any, name: str, folder: Path) -> Suite:
     """
     plain = read_plain(folder / f"{name}.npz")
     _, height, width = plain.tiles.shape
-    # The field is irrelevant to stored levels, but must be valid for the size of the suite.
+    # `num_objects` does not affect stored levels, but must be valid for the size of the suite.
     num_objects = min(env.num_objects, height * width - 2)
     env = replace(env, height=height, width=width, max_steps=LIMITS[name], num_objects=num_objects)
     levels = stack(plain, env.max_steps)

@@ -1,7 +1,7 @@
 """Text format of caves.
 
-`#` is a wall, `.` an empty cell, `~` lava, `"` moss and `G` the goal. The start is `S` if the start
-direction is random, and otherwise `>`, `v`, `<` or `^`, which gives the direction.
+`#` is a wall, `.` an empty cell, `~` lava, `"` moss and `G` the goal. `S` is a start with a random
+direction. `>`, `v`, `<` or `^` is a start with the direction that the character shows.
 """
 
 import numpy as np
@@ -41,7 +41,7 @@ def from_text(text: str, height: int, width: int, max_steps: int = 250) -> Level
     cells = np.array([list(row) for row in rows])
     goal, start = _only(cells, "G", "goal (G)"), _only(cells, STARTS, "start (S > v < ^)")
     direction = STARTS.index(cells[start[1], start[0]])
-    # G and the start match no tile and add 0: EMPTY.
+    # The characters of goal and start match no tile, so they add 0, which is EMPTY.
     tiles = sum(code * (cells == TILES[code]) for code in range(len(TILES)))
     return make_level(
         np.asarray(tiles, np.uint8),

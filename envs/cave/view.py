@@ -1,6 +1,6 @@
-"""Observation of a cave: the 5x5 view of the maze, with lava and moss in it.
+"""Observation of a cave: a 5x5 view as in the maze, which also shows lava and moss.
 
-Codes and orientation are those of MiniGrid, see `rlgen.envs.grid.bitboard`. The agent's own cell
+Codes and orientation are those of MiniGrid; see `rlgen.envs.grid.bitboard`. The agent's own cell
 appears empty even if it is moss. Walls and lava do not hide the cells behind them.
 """
 
@@ -31,9 +31,9 @@ _OWN = VIEW * (VIEW // 2) + VIEW - 1
 class PackedObs(NamedTuple):
     """Observation packed into 10 bytes; `unpack` converts it to an image."""
 
-    blocked: UInt32[Array, "*batch"]  # bit 5 x + y is cell [x, y] of the view: wall and lava
+    blocked: UInt32[Array, "*batch"]  # wall and lava; bit 5 x + y is cell [x, y] of the view
     marked: UInt32[Array, "*batch"]  # lava and moss, in the same order
-    goal: Int8[Array, "*batch"]  # 5 x + y, or 25 if out of view
+    goal: Int8[Array, "*batch"]  # 5 x + y, or 25 if the goal is out of view
     direction: Int8[Array, "*batch"]
 
 
@@ -64,7 +64,7 @@ def unpack(obs: PyTree) -> dict[str, Float[Array, "..."]]:
 
 def _image(obs: PackedObs) -> Float32[Array, "*batch 5 5 3"]:
     lead = obs.blocked.shape
-    # [..., 25, 1]: one entry per cell of the view, then codes broadcast over the last axis.
+    # [..., 25, 1]: one entry per cell of the view; the codes broadcast over the last axis.
     cell = jnp.arange(VIEW * VIEW).reshape(*[1] * len(lead), -1, 1)
     blocked, marked = (
         (bits[..., None, None] >> cell.astype(jnp.uint32)) & 1 == 1

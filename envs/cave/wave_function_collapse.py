@@ -1,12 +1,12 @@
 """Layouts that resemble a small drawing: wave function collapse with overlapping patterns.
 
-Every N x N window of a layout occurs in the drawing, possibly rotated or mirrored. In each step the
-undecided cell with the fewest remaining patterns is assigned one of them, drawn in proportion to
-its frequency in the drawing. Patterns that are no longer possible are then removed from the other
-cells. The attempt fails if a cell has no pattern left.
+Every N x N window of a layout, called a pattern, occurs in the drawing, possibly rotated or
+mirrored. Each step decides the undecided cell with the fewest remaining patterns: it draws one of
+these patterns in proportion to their frequencies in the drawing. Patterns that are no longer
+possible are then removed from the other cells. If a cell has no pattern left, the generation fails.
 
 Source: Gumin, 2016, "WaveFunctionCollapse", with the choices that Garcin et al., 2024, "DRED",
-describe for their caves: no backtracking, and ties broken by noise that is drawn once.
+describe for their caves: there is no backtracking, and noise that is drawn once breaks ties.
 """
 
 from collections.abc import Iterator
@@ -35,11 +35,11 @@ class Patterns(NamedTuple):
 
     walls: Bool[np.ndarray, "P N N"]
     weight: Float[np.ndarray, " P"]  # number of occurrences in the drawing
-    fits: Float32[np.ndarray, "4 P P"]  # 1 where the second may lie one step from the first
+    fits: Float32[np.ndarray, "4 P P"]  # [step, p, q]: 1 if q may lie one step from p
 
 
 def read_drawings(path: Path = DRAWINGS) -> dict[str, Drawing]:
-    """Read the drawings of a text file, by name; the head of the file describes the format."""
+    """Read the drawings in a text file, by name; the head of the file describes the format."""
     found: dict[str, Drawing] = {}
     for part in path.read_text(encoding="utf-8").split("\n= ")[1:]:
         head, *rows = part.split("\n")
@@ -66,7 +66,7 @@ def patterns_of(drawing: Drawing) -> Patterns:
 
 
 def _fits(walls: Bool[np.ndarray, "P N N"], down: int, right: int) -> Bool[np.ndarray, "P P"]:
-    """Return whether two patterns agree where they overlap, the second one step from the first."""
+    """Return whether two patterns agree on their overlap if the second is shifted by one step."""
     size = walls.shape[1]
     rows, columns = (slice(max(step, 0), size + min(step, 0)) for step in (down, right))
     there_rows, there_columns = (slice(max(-s, 0), size + min(-s, 0)) for s in (down, right))
@@ -78,7 +78,7 @@ def _fits(walls: Bool[np.ndarray, "P N N"], down: int, right: int) -> Bool[np.nd
 def layout(
     rng: np.random.Generator, patterns: Patterns, shape: tuple[int, int], wraps: bool = False
 ) -> Bool[np.ndarray, "H W"] | None:
-    """Generate a layout, True on wall cells; None if a cell is left without a pattern.
+    """Generate a layout, True on wall cells; return None if a cell has no pattern left.
 
     Args:
         rng: Random generator, consumed.
@@ -115,7 +115,7 @@ def _rule_out(
     around: list[list[tuple[int, int]]],
     fits: Float32[np.ndarray, "4 P P"],
 ) -> bool:
-    """Propagate a decision, in place; return False if a cell is left without a pattern."""
+    """Propagate a decision, in place; return False if a cell has no pattern left."""
     changed = [cell]
     while changed:
         here = changed.pop()

@@ -1,1 +1,1 @@
-"""Classic control: gymnax's cart-pole, mountain car and pendulum with physics as levels."""
+"""Classic control: gymnax's cart-pole, mountain car and pendulum; levels set the physics."""

@@ -1,6 +1,6 @@
-"""Base class of the physical systems: gymnax's dynamics on levels that hold the parameters.
+"""Base class of the physical systems: gymnax's dynamics, with physical parameters as levels.
 
-Every float is float32, no type is weak, and shapes never change during an episode.
+Every float is float32, no array is weakly typed, and shapes never change during an episode.
 """
 
 import abc
@@ -22,7 +22,7 @@ from rlgen.types import Key, PyTree
 
 
 class PhysicsFamily(ParameterFamily, abstract=True):
-    """Family of levels of one of gymnax's classic control systems, with gymnax's dynamics."""
+    """Family of levels of one classic control system of gymnax, with gymnax's dynamics."""
 
     family: ClassVar[str]
     """Name of the family in the registry."""
@@ -31,7 +31,7 @@ class PhysicsFamily(ParameterFamily, abstract=True):
     typical: ClassVar[tuple[float, ...]]
     """Typical magnitude of each entry of the observation."""
     picture: ClassVar[Callable[..., np.ndarray]]
-    """Function that draws a level, or a state if one is also given, as uint8[H, W, 3]."""
+    """Function that draws a level or, if a state is also given, this state; uint8[H, W, 3]."""
 
     @abc.abstractmethod
     def system_params(self, level: PyTree) -> Any:
@@ -75,11 +75,11 @@ class PhysicsFamily(ParameterFamily, abstract=True):
         return PhysicsEditor(self)
 
     def codec(self) -> PhysicsCodec:
-        """Codec of the places of the parameters in their ranges, for generative models."""
+        """Codec for generative models: each parameter as its position, 0 .. 1, in its range."""
         return PhysicsCodec(self)
 
     def presets(self) -> dict[str, dict[str, float]]:
-        """Fields of each preset; the levels are the same in all of them."""
+        """Fields of each preset; the levels are the same in all presets."""
         return {"parity": {}, "strong": {}, "fast": {}}
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
@@ -87,7 +87,7 @@ class PhysicsFamily(ParameterFamily, abstract=True):
         return suites.suites(self)
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """Suites beyond the default ranges; see `rlgen.evaluation.ladder.ladder`."""
+        """Suites outside the default ranges; see `rlgen.evaluation.ladder.ladder`."""
         return suites.LADDER
 
     # Host-side methods, not traceable.

@@ -38,7 +38,7 @@ NOMINAL = {
 @no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class Level:
-    """One cart with its pole, named as in gymnax, whose other params are fixed."""
+    """One cart with its pole; fields have gymnax's names, and gymnax's other params are fixed."""
 
     gravity: Float[Array, "*batch"]  # m/s²
     masscart: Float[Array, "*batch"]  # kg
@@ -75,7 +75,10 @@ class CartPole(PhysicsFamily):
         return 2
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
-        """Position, velocity, angle (clockwise from upright), angular velocity; both unbounded."""
+        """Position, velocity, angle (clockwise from upright) and angular velocity.
+
+        The two velocities are unbounded.
+        """
         top = np.finfo(np.float32).max
         usual = _gymnax.EnvParams()
         high = np.array([usual.x_threshold * 2, top, usual.theta_threshold_radians * 2, top])
@@ -85,11 +88,11 @@ class CartPole(PhysicsFamily):
     def success(
         self, episode_return: Float[Array, "*B"], terminated: Bool[Array, "*B"]
     ) -> Bool[Array, "*B"]:
-        """True if the pole stayed up and the cart on the track until the time limit."""
+        """True if the pole stayed upright and the cart stayed on the track until the time limit."""
         return ~terminated
 
     def system_params(self, level: Level) -> _gymnax.EnvParams:
-        """Convert a level to gymnax's params, including the derived sum and product."""
+        """Convert a level to gymnax's params, two of which are derived from others."""
         fields: dict[str, Any] = {
             "gravity": level.gravity,
             "masscart": level.masscart,

@@ -1,4 +1,8 @@
-"""Codec of physical systems for generative models: places of parameters in their ranges."""
+"""Codec of physical systems for generative models, based on the ranges of the parameters.
+
+The *place* of a parameter is its position in its logarithmic range: 0 at the low end and 1 at the
+high end.
+"""
 
 from dataclasses import dataclass
 
@@ -15,7 +19,7 @@ NAME = "parameters"
 
 @dataclass(frozen=True)
 class PhysicsCodec:
-    """Levels of one family as the places, 0 .. 1, of their parameters in logarithmic ranges.
+    """Codec that represents a level of one family by the places of its parameters.
 
     Attributes:
         env: Family that defines the parameters and their ranges, and builds the levels.
@@ -29,9 +33,10 @@ class PhysicsCodec:
         return (Numbers(NAME, len(self.env.ranges().names)),)
 
     def encode(self, level: PyTree) -> dict[str, Array]:
-        """Return the places of a level's parameters; outside 0 .. 1 if a value is out of range.
+        """Return the places of a level's parameters.
 
-        The place of a parameter whose range is a single number is 0.
+        A place is outside 0 .. 1 if the parameter is out of its range. If a range is a single
+        number, the place is 0.
         """
         ranges = self.env.ranges()
         values = jnp.stack([jnp.asarray(getattr(level, name)) for name in ranges.names])
@@ -41,7 +46,10 @@ class PhysicsCodec:
         return {NAME: jnp.log(values / ranges.low) * inverse}
 
     def decode(self, values: dict[str, Array]) -> PyTree:
-        """Return the level at given places, clipped to the ranges, with the family's time limit."""
+        """Build the level with parameters at the given places, clipped to the ranges.
+
+        The time limit of the level is that of the family.
+        """
         low, high = self.env.ranges().low, self.env.ranges().high
         parameters = low * jnp.exp(values[NAME] * np.log(high / low))
         return self.env.make_level(jnp.clip(parameters, low, high))

@@ -1,8 +1,8 @@
 """Editor of a physical system: an episode sets the parameters of a level one after the other.
 
-Used by samplers whose teacher learns to build levels: Dennis et al., 2020, "Emergent Complexity and
-Zero-shot Transfer via Unsupervised Environment Design". As there, the teacher also observes noise,
-so that one policy can build many different levels.
+Samplers use the editor if their teacher learns to build levels, as in Dennis et al., 2020,
+"Emergent Complexity and Zero-shot Transfer via Unsupervised Environment Design". As in that paper,
+the teacher also observes noise, so that one policy can build many different levels.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class EditorLevel:
     """Initial conditions of an editing episode."""
 
     noise: Float[Array, "*batch Z"]  # uniform in [0, 1)
-    max_steps_in_episode: Int[Array, "*batch"]  # the editor's horizon
+    max_steps_in_episode: Int[Array, "*batch"]  # number of parameters: one step for each
 
 
 @no_type_check
@@ -42,9 +42,9 @@ class EditorState:
 class PhysicsEditor(Editor):
     """Editor in which step i sets parameter i to one of `num_choices` values.
 
-    Parameters that are not set yet have their nominal value. The choices lie on a logarithmic grid
-    over the training range of the parameter, both ends included. Episodes never terminate before
-    the time limit, and all rewards are 0.
+    Parameters that are not set yet have their nominal value: gymnax's value, clipped to the
+    training range. The choices lie on a logarithmic grid over the training range of the parameter,
+    both ends included. Episodes never terminate before the time limit, and all rewards are 0.
 
     Attributes:
         env: Family whose levels are built.
@@ -76,26 +76,26 @@ class PhysicsEditor(Editor):
 
     @property
     def horizon(self) -> int:
-        """Steps of an episode, one per parameter."""
+        """Number of steps of an episode, one per parameter."""
         return len(self.env.ranges().names)
 
     @property
     def default_params(self) -> EditorLevel:
-        """Example level, with all noise zero."""
+        """Example level, whose noise is all zero."""
         return EditorLevel(jnp.zeros(self.num_noise), jnp.int32(self.horizon))
 
     def observation_space(self, params: EditorLevel | None = None) -> spaces.Dict:
-        """Space of `observe`; all entries lie in 0 .. 1."""
+        """Space of the observations that `observe` computes; all entries lie in 0 .. 1."""
         shapes = {"built": (self.horizon, 2), "time": (self.horizon,), "noise": (self.num_noise,)}
         return spaces.Dict({n: spaces.Box(0.0, 1.0, s, jnp.float32) for n, s in shapes.items()})
 
     def sample_level(self, key: Key) -> EditorLevel:
-        """Sample new noise."""
+        """Sample the noise of an editing episode."""
         noise = jax.random.uniform(key, (self.num_noise,))
         return EditorLevel(noise, jnp.int32(self.horizon))
 
     def reset_env(self, key: Key, params: EditorLevel) -> tuple[PyTree, EditorState]:
-        """Start with no parameter chosen; deterministic, as the noise is part of the level."""
+        """Start with no parameter chosen; deterministic, because the level contains the noise."""
         state = EditorState(jnp.full(self.horizon, -1, jnp.int32), jnp.int32(0))
         return self.observe(key, state, None, params), state
 
@@ -122,9 +122,9 @@ class PhysicsEditor(Editor):
     ) -> dict[str, Float[Array, "..."]]:
         """Compute the teacher's observation.
 
-        `built` [D, 2] holds the place of each parameter in its range and whether it was chosen.
-        `time` [D] is the one-hot index of the next parameter, all 0 at the end. `noise` [Z] is the
-        noise of the level.
+        `built` [D, 2] contains the position, 0 .. 1, of each parameter in its logarithmic range,
+        and a flag for each parameter that was chosen. `time` [D] is the one-hot index of the next
+        parameter and is all 0 at the end of the episode. `noise` [Z] is the noise of the level.
         """
         ranges = self.env.ranges()
         nominal = ranges.places(ranges.nominal).clip(0, 1).astype(np.float32)
@@ -137,9 +137,9 @@ class PhysicsEditor(Editor):
         }
 
     def level_of(self, state: EditorState) -> PyTree:
-        """Build the level of a state; parameters not yet chosen are nominal."""
+        """Build the level of a state; parameters not yet chosen have their nominal value."""
         ranges = self.env.ranges()
-        # -1 (not chosen) reads entry 0, which the `where` below discards.
+        # -1 (not chosen) is clipped to entry 0, which the `where` below discards.
         chosen = jnp.take_along_axis(self.grid(), state.choice.clip(0)[:, None], 1)[:, 0]
         return self.env.make_level(jnp.where(state.choice >= 0, chosen, ranges.nominal))
 
@@ -148,5 +148,5 @@ class PhysicsEditor(Editor):
         ranges = self.env.ranges()
         place = np.linspace(0.0, 1.0, self.num_choices)[:, None].repeat(self.horizon, 1)
         values = ranges.values(place).astype(np.float32)
-        # Rounding to float32 may leave the range by one unit in the last place.
+        # Rounding to float32 may move a value out of its range by one unit in the last place.
         return jnp.asarray(values.clip(ranges.low[None], ranges.high[None]).T)

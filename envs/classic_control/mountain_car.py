@@ -1,8 +1,8 @@
-"""Mountain car: reach the flag on a hill that is too steep for the motor, by swinging.
+"""Mountain car: swing up to the flag on a hill that is too steep for the motor.
 
 Every step has reward -1 until the flag is reached, which ends the episode. The dynamics are exactly
-those of gymnax. If the motor is strong and gravity is weak, the car can drive straight up; some
-levels are therefore far easier than gymnax's, in which random actions rarely reach the flag.
+those of gymnax. If the motor is strong and gravity is weak, the car can drive straight up. Some
+levels are therefore far easier than gymnax's system, in which random actions rarely reach the flag.
 
 Source: Moore, 1990, "Efficient Memory-based Learning for Robot Control". Differs from gymnax in
 that force and gravity are parameters of the level.
@@ -31,9 +31,9 @@ NOMINAL = {"force": 0.001, "gravity": 0.0025}
 @no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class Level:
-    """One car and its hill, in gymnax's units: time in steps, and no mass."""
+    """One car and its hill, in gymnax's units: time is counted in steps, and there is no mass."""
 
-    force: Float[Array, "*batch"]  # of the motor: change of velocity per step
+    force: Float[Array, "*batch"]  # change of velocity per step by the motor
     gravity: Float[Array, "*batch"]  # change of velocity per step where the hill is steepest
     max_steps_in_episode: Int[Array, "*batch"]
 
@@ -69,10 +69,10 @@ class MountainCar(PhysicsFamily):
         return spaces.Box(low, high, (2,), jnp.float32)
 
     def sample_simple_level(self, key: Key) -> Level:
-        """Sample near the easiest level of the ranges: strongest motor, weakest gravity.
+        """Sample near the easiest level of the ranges, with strongest motor and weakest gravity.
 
-        Gymnax's own system is not used, because random episodes rarely reach its flag; here one in
-        six does.
+        Random episodes rarely reach the flag of gymnax's own system, so that system is not used. In
+        the levels sampled here one random episode in six reaches the flag.
         """
         easiest = np.array([self.force[1], self.gravity[0]], np.float32)
         return self.make_level(parameters.sample_near(key, self.ranges(), easiest))

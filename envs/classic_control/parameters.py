@@ -1,7 +1,7 @@
-"""Physical systems as families of levels: sampling, editing and checking of parameter ranges.
+"""Families of physical systems: checks of parameter ranges, and sampling and editing within them.
 
-All ranges are logarithmic, so equal factors are equal distances. The *place* of a value is 0 at the
-low end of its range and 1 at the high end.
+All ranges are logarithmic, so equal factors are equal distances. The *place* of a value is its
+position in its range: 0 at the low end and 1 at the high end.
 
 Sources: training ranges and held-out ranges beyond them were introduced for such systems by Packer
 et al., 2018, "Assessing Generalization in Deep Reinforcement Learning". Edits follow Parker-Holder
@@ -24,9 +24,12 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
 
 EDIT = 0.1
-"""Largest change of a parameter by one edit, as a fraction of its logarithmic range."""
+"""Largest change of a parameter by one edit, as a fraction of the logarithmic range."""
 NEARBY = 0.01
-"""Largest distance of simple levels from their centre, as a fraction of the logarithmic range."""
+"""Largest distance of a sample from the centre in `sample_near`.
+
+The distance is a fraction of the parameter's logarithmic range.
+"""
 
 
 class Ranges(NamedTuple):
@@ -38,12 +41,12 @@ class Ranges(NamedTuple):
     nominal: Float[np.ndarray, " D"]  # gymnax's value, clipped to the range
 
     def values(self, place: Float[np.ndarray, "*M D"]) -> Float[np.ndarray, "*M D"]:
-        """Return the values at places, also outside 0 .. 1; on the host, in float64."""
+        """Return the values at places, which may be outside 0 .. 1; on the host, in float64."""
         low, high = self.low.astype(float), self.high.astype(float)
         return low * (high / low) ** place
 
     def places(self, values: Float[np.ndarray, " D"]) -> Float[np.ndarray, " D"]:
-        """Invert `values`; 0 if a range is a single number."""
+        """Return the places of values; 0 in a range that is a single number."""
         low, high = self.low.astype(float), self.high.astype(float)
         wide = high > low
         return np.log(values / low) / np.where(wide, np.log(high / low), 1.0) * wide
@@ -52,8 +55,8 @@ class Ranges(NamedTuple):
 class ParameterFamily(LevelEnv, abstract=True):
     """Family whose levels consist of D positive numbers and a time limit.
 
-    Subclasses are frozen dataclasses with a field `(low, high)` for each parameter, its range in
-    training levels.
+    Subclasses are frozen dataclasses with one field `(low, high)` per parameter: the range of the
+    parameter in training levels.
 
     Attributes:
         max_steps: Time limit of generated levels, in env steps.
@@ -70,7 +73,7 @@ class ParameterFamily(LevelEnv, abstract=True):
         """Reject invalid ranges and time limits.
 
         Raises:
-            ValueError: A field is invalid; the message names it, its value and a valid one.
+            ValueError: A field is invalid; the message states its name, its value and valid values.
         """
         kind = type(self).__name__
         for name in self.nominal:
@@ -98,19 +101,19 @@ class ParameterFamily(LevelEnv, abstract=True):
 
     @property
     def default_params(self) -> PyTree:
-        """Gymnax's own system, even if outside the ranges; its time limit is `max_steps`."""
+        """Gymnax's own system, which may lie outside the ranges; the time limit is `max_steps`."""
         return self.make_level(np.array(list(self.nominal.values()), np.float32))
 
     def sample_level(self, key: Key) -> PyTree:
-        """Sample each parameter log-uniformly from its range, independently."""
+        """Sample each parameter independently, log-uniformly from its range."""
         return self.make_level(sample(key, self.ranges()))
 
     def sample_simple_level(self, key: Key) -> PyTree:
-        """Sample gymnax's own system with negligible perturbations; see `sample_near`."""
+        """Sample a negligible perturbation of gymnax's own system; see `sample_near`."""
         return self.make_level(sample_near(key, self.ranges()))
 
     def mutate_levels(self, key: Key, levels: PyTree, num_edits: int) -> PyTree:
-        """Apply `num_edits` small changes of one parameter to each of the levels [N]."""
+        """Edit each of the levels [N] `num_edits` times; an edit changes one parameter slightly."""
         return mutate(key, levels, self.ranges(), num_edits)
 
     def level_features(self, level: PyTree) -> dict[str, Array]:
@@ -121,8 +124,8 @@ class ParameterFamily(LevelEnv, abstract=True):
         """Load levels from an `.npz` file written by rlgen.
 
         Raises:
-            ValueError: The file is unreadable or of another family, or a parameter is not a
-                positive number.
+            ValueError: The file is unreadable, its levels belong to another family, or a parameter
+                is not a positive number.
         """
         levels = load_level_set(path, self.default_params)
         for name, values in vars(levels.level).items():
@@ -139,7 +142,7 @@ class ParameterFamily(LevelEnv, abstract=True):
 def sample(key: Key, ranges: Ranges) -> Float[Array, " D"]:
     """Sample parameters log-uniformly from their ranges, [D]."""
     place = jax.random.uniform(key, ranges.low.shape)
-    # Rounding in exp and log may leave the range by a unit in the last place.
+    # Rounding in exp and log may move a value out of its range by one unit in the last place.
     return jnp.clip(ranges.low * jnp.exp(place * _span(ranges)), ranges.low, ranges.high)
 
 
@@ -148,7 +151,7 @@ def sample_near(
 ) -> Float[Array, " D"]:
     """Sample parameters within `NEARBY` of a centre, by default the nominal values.
 
-    A centre near an end of its range is moved inwards, so that its neighbourhood is inside.
+    If the centre is near an end of the range, it is moved inwards, so that no sample lies outside.
     """
     centre = ranges.nominal if centre is None else centre
     margin = np.exp(NEARBY * _span(ranges))
@@ -177,8 +180,8 @@ def _edit(
     which = jax.random.randint(key_which, (num_edits,), 0, len(ranges.names))
     steps = jax.random.uniform(key_step, (num_edits,), minval=-EDIT, maxval=EDIT)
 
-    # Sequential, because later edits may change the same parameter again. Parameters that no edit
-    # selects pass through `where` unchanged.
+    # The edits are sequential, because a later edit may change the same parameter again. Parameters
+    # that no edit selects pass through `where` unchanged.
     def one(values: Array, draw: tuple[Array, Array]) -> tuple[Array, None]:
         index, step = draw
         moved = jnp.clip(values * jnp.exp(step * _span(ranges)), ranges.low, ranges.high)

@@ -3,8 +3,9 @@
 The reward of a step is `-(angle² + 0.1 speed² + 0.001 torque²)`, with the angle measured from
 upright. Only the time limit ends an episode. The dynamics are exactly those of gymnax.
 
-Source: the pendulum of OpenAI Gym, as in gymnax. Differs in that mass, length, gravity and largest
-torque are parameters of the level, and in that actions are a grid of torques instead of continuous.
+Source: the pendulum of OpenAI Gym, as in gymnax. Differs from it in two points. Mass, length,
+gravity and largest torque are parameters of the level. An action selects one torque of a grid,
+whereas torques in Gym are continuous.
 """
 
 import math
@@ -36,7 +37,7 @@ class Level:
     gravity: Float[Array, "*batch"]  # m/s²
     mass: Float[Array, "*batch"]  # kg
     length: Float[Array, "*batch"]  # m
-    max_torque: Float[Array, "*batch"]  # of the motor, N m
+    max_torque: Float[Array, "*batch"]  # largest torque of the motor, N m
     max_steps_in_episode: Int[Array, "*batch"]
 
 
@@ -52,7 +53,7 @@ class Pendulum(PhysicsFamily):
     length: tuple[float, float] = (0.7, 1.4)  # range of the rod's length, m
     max_torque: tuple[float, float] = (1.5, 3.0)  # range of the motor's largest torque, N m
     num_torques: int = 5  # number of actions: evenly spaced torques from -max_torque to max_torque
-    success_reward: float = -2.5  # mean reward per step that solves a level
+    success_reward: float = -2.5  # smallest mean reward per step with which a level is solved
     max_steps: int = 200  # time limit of generated levels, in env steps
 
     family = "pendulum"
@@ -93,14 +94,14 @@ class Pendulum(PhysicsFamily):
     ) -> Bool[Array, "*B"]:
         """True if the mean reward per step is at least `success_reward`.
 
-        The default requires a quick swing-up and a rod that stays upright; a rod that hangs still
-        has mean reward -9.9. Episodes are assumed to have `max_steps` steps.
+        With the default, a level is solved only if the rod swings up quickly and stays upright. A
+        rod that hangs still has mean reward -9.9. Episodes are assumed to have `max_steps` steps.
         """
         return episode_return >= self.success_reward * self.max_steps
 
     @property
     def lowest_return(self) -> float:
-        """Return of hanging down with full speed and full torque in every step, a lower bound."""
+        """Lower bound on returns: hanging down at full speed with full torque in every step."""
         speed, torque = _gymnax.EnvParams().max_speed, self.max_torque[1]
         return -self.max_steps * (math.pi**2 + 0.1 * speed**2 + 0.001 * torque**2)
 

@@ -17,18 +17,18 @@ Picture: TypeAlias = UInt8[np.ndarray, "H W 3"]
 
 PAPER, LINE, BODY = (250, 249, 246), (176, 174, 168), (84, 88, 97)
 ACCENT, GOAL, FORCE, GRAVITY = (46, 111, 178), (46, 160, 96), (214, 69, 61), (150, 148, 142)
-_SAMPLES = 4  # samples per pixel and side; drawn enlarged and averaged
+_SAMPLES = 4  # samples per pixel and axis; pictures are drawn enlarged and averaged
 
-_TRACK, _METRE = 2.4, 44  # of cart-pole: half the track in metres, pixels per metre
-_ROD_METRE = 36  # of the pendulum: pixels per metre
-_HILL_METRE, _HILL_HEIGHT = 120, 32  # mountain car: pixels per unit, amplitude
+_TRACK, _METRE = 2.4, 44  # cart-pole: half the length of the track in metres; pixels per metre
+_ROD_METRE = 36  # pendulum: pixels per metre
+_HILL_METRE, _HILL_HEIGHT = 120, 32  # mountain car: pixels per unit; amplitude in pixels
 
 
 def cart_pole(level: Any, state: Any = None) -> Picture:
-    """Draw cart and pole; without a state the pole is upright."""
+    """Draw the cart and the pole; without a state the pole is upright."""
     canvas = _Canvas(240, 160)
     x, angle = (0.0, 0.0) if state is None else (float(state.x), float(state.theta))
-    # The side is the square root of the mass, so that the area of the cart shows the mass.
+    # The side is proportional to the square root of the mass, so the cart's area shows the mass.
     ground, side = 138, math.sqrt(level.masscart) * 0.5 * _METRE
     canvas.line([(0, ground), (240, ground)], LINE, 1.5)
     for end in (-_TRACK, _TRACK):
@@ -48,7 +48,7 @@ def cart_pole(level: Any, state: Any = None) -> Picture:
 
 
 def pendulum(level: Any, state: Any = None) -> Picture:
-    """Draw the rod and the torque as an arc; without a state the rod hangs down."""
+    """Draw the rod, and the torque as an arc; without a state the rod hangs down."""
     canvas = _Canvas(160, 160)
     angle, torque = math.pi, float(level.max_torque)
     if state is not None:
@@ -65,7 +65,10 @@ def pendulum(level: Any, state: Any = None) -> Picture:
 
 
 def mountain_car(level: Any, state: Any = None) -> Picture:
-    """Draw the hill, scaled by gravity, and the car; without a state it is at the bottom."""
+    """Draw the car and the hill, whose height shows gravity.
+
+    Without a state the car is at the bottom.
+    """
     canvas = _Canvas(240, 160)
     # Gymnax's force along the hill is -gravity * cos(3 x): the height is gravity * sin(3 x) / 3.
     height = _HILL_HEIGHT * float(level.gravity) / 0.0025
@@ -80,7 +83,7 @@ def mountain_car(level: Any, state: Any = None) -> Picture:
     canvas.line([foot, (foot[0], foot[1] - 22)], BODY, 1.5)
     flag = [(foot[0], foot[1] - 22), (foot[0] - 12, foot[1] - 17), (foot[0], foot[1] - 12)]
     canvas.draw.polygon(canvas.scaled(flag), fill=GOAL)
-    # sin(3 x) is least at x = -pi / 6.
+    # sin(3 x) is smallest at x = -pi / 6.
     x = -math.pi / 6 if state is None else float(state.position)
     car = at(x)
     canvas.disc((car[0], car[1] - 6), 6, ACCENT)
@@ -129,7 +132,7 @@ class _Canvas:
         self._point(path[-1], turns[-1] - math.copysign(math.pi / 2, angle), colour)
 
     def gravity(self, length: Number) -> None:
-        """Draw an arrow pointing down in the upper left corner."""
+        """Draw an arrow in the upper left corner that points down."""
         self.arrow((14, 12), (14, 12 + length), GRAVITY)
 
     def picture(self) -> Picture:

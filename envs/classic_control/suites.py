@@ -2,9 +2,9 @@
 
 The ranges are always the defaults of the family, not those of the given environment, so a suite is
 the same in every run. `train-range` has new levels inside the ranges. In each level of `beyond` and
-`far` one parameter, given in the name of the level, lies below or above its range and all others
-lie inside. Distances are shares of the width of a range on a logarithmic scale: 0.25 of 5 .. 15 is
-a factor of 3 to the power of 0.25.
+`far` one parameter lies below or above its range, and all others lie inside. The name of the level
+names this parameter. Its distance from the range is measured as a fraction of the logarithmic width
+of the range. For the range 5 .. 15, a distance of 0.25 is a factor of 3 to the power of 0.25.
 
 Values are rounded to four significant digits, so that rounding differences between machines vanish.
 """
@@ -22,7 +22,7 @@ from rlgen.levels import DistributionShift, Suite, make_level_set
 
 VERSION = "1"
 NUM_INSIDE = 200
-NUM_OUTSIDE = 8  # levels per parameter and side of its range
+NUM_OUTSIDE = 8  # levels per parameter and end of its range
 LADDER = {
     "beyond": DistributionShift("V2", "with one parameter a little outside its range", "beyond"),
     "far": DistributionShift("V2", "with one parameter far outside its range", "far"),
@@ -31,7 +31,7 @@ DISTANCE = {"beyond": (0.02, 0.25), "far": (0.3, 0.5)}
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """Suites by name, each a function that builds it.
+    """Suites by name, each as a function that builds the suite.
 
     Args:
         env: A `PhysicsFamily`; the suite's environment has the same observations and actions.
@@ -72,7 +72,7 @@ def _outside(
         for side in ("low", "high"):
             place = stream.uniform(NUM_OUTSIDE, len(ranges.names))
             offset = distance[0] + (distance[1] - distance[0]) * place[:, i]
-            # The uniform number of this parameter is reused to set its distance.
+            # The uniform number of this parameter is reused for its distance from the range.
             place[:, i] = -offset if side == "low" else 1 + offset
             names += [f"{name}-{side}-{k}" for k in range(NUM_OUTSIDE)]
             places.append(place)

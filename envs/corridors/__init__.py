@@ -1,4 +1,4 @@
-"""Star of corridors: one end gives reward, and it can be found only by walking there."""
+"""Star of corridors: one end gives reward, and an agent can find it only by walking there."""
 
 from rlgen.envs.corridors.env import VARIANTS, Corridors, Level, State, build, tiny
 

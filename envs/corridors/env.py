@@ -1,17 +1,19 @@
-"""Star of corridors: one end gives reward, and it can be found only by walking there.
+"""Star of corridors: one end gives reward, and an agent can find it only by walking there.
 
 Episodes start at a hub from which corridors of equal length lead away. At the hub, action m enters
 corridor m. Inside a corridor, the last two actions move forward and back. Actions that do not apply
-leave the agent in place. The end of the level's rewarded corridor gives reward +1 and ends the
-episode; the other corridors are dead ends.
+leave the agent in place. A level chooses one rewarded corridor. Its end gives reward +1 and ends
+the episode; the other corridors are dead ends.
 
 Two fields determine which exploration bonus can help. `sharing` sets how much levels have in
-common: with this probability the first corridor is the rewarded one in every level. `max_steps`
-sets how much of the star one episode can cover: a single corridor if it equals `length`, and all
-corridors if it is at least `(2 num_corridors - 1) length`.
+common: it is the probability that a level rewards the first corridor and does not draw the rewarded
+one at random. `max_steps` sets how much of the star one episode can cover. With `length` steps an
+episode can cover a single corridor. With at least `(2 num_corridors - 1) length` steps it can cover
+all corridors.
 
 Source: the thought experiment of Henaff et al., 2023, "A Study of Global and Episodic Bonuses for
-Exploration in Contextual MDPs". Differs from it in extending it to many levels and longer episodes.
+Exploration in Contextual MDPs". Differs from it in that there can be many levels and longer
+episodes.
 """
 
 from collections.abc import Callable
@@ -53,7 +55,10 @@ VARIANTS: dict[str, dict] = {
         "show_visited": True,
     },
 }
-"""Variants: one level or one per corridor; with `sweep`, an episode can cover all corridors."""
+"""Fields of each variant: `singleton` has one level, and `varied` has one level per corridor.
+
+In the two variants whose name starts with `sweep` one episode can cover all corridors.
+"""
 
 
 @no_type_check  # JAX also builds it with fields that are not arrays
@@ -72,7 +77,7 @@ class State:
 
     corridor: Int[Array, "*batch"]  # index of the current corridor; 0 at the hub
     depth: Int[Array, "*batch"]  # steps from the hub: 0 at the hub, `length` at an end
-    visited: Int[Array, "*batch"]  # bit m: the end of corridor m was reached in this episode
+    visited: Int[Array, "*batch"]  # bit m is 1 if corridor m's end was reached in this episode
     time: Int[Array, "*batch"]  # steps taken
 
 
@@ -84,10 +89,11 @@ class Corridors(LevelEnv):
         num_corridors: Number of corridors that lead away from the hub.
         length: Number of steps from the hub to an end.
         max_steps: Time limit of generated levels, in env steps.
-        sharing: Probability that the first corridor is the rewarded one; otherwise the level draws
-            it uniformly from all corridors, the first included. At 1 there is a single level.
-        show_visited: Whether the observation shows the ends that were reached in this episode.
-            Otherwise no memoryless policy can try one corridor after another.
+        sharing: Probability that a level rewards the first corridor. Otherwise the level draws the
+            rewarded corridor uniformly from all corridors, the first included. With 1 there is a
+            single level.
+        show_visited: Whether the observation shows the ends that were reached in this episode. If
+            it does not, no memoryless policy can try one corridor after another.
 
     Raises:
         ValueError: A field is out of its range, or the observation would have more than 2**22
@@ -127,7 +133,7 @@ class Corridors(LevelEnv):
         return self._level(jnp.int32(0))
 
     def observation_space(self, params: Level | None = None) -> spaces.Discrete:
-        """Integers: positions, combined with the set of visited ends if it is shown."""
+        """Integers that encode the position and, if it is shown, the set of visited ends."""
         return spaces.Discrete(self.num_states())
 
     def reset_env(self, key: Key, params: Level) -> tuple[Int[Array, ""], State]:
@@ -153,14 +159,17 @@ class Corridors(LevelEnv):
     # Methods of a level family.
 
     def sample_level(self, key: Key) -> Level:
-        """Reward the first corridor with probability `sharing`, otherwise a uniform one."""
+        """Sample a level, which rewards the first corridor with probability `sharing`.
+
+        Otherwise the rewarded corridor is drawn uniformly.
+        """
         key_shared, key_corridor = jax.random.split(key)
         any_corridor = jax.random.randint(key_corridor, (), 0, self.num_corridors, jnp.int32)
         shared = jax.random.bernoulli(key_shared, self.sharing)
         return self._level(jnp.where(shared, 0, any_corridor))
 
     def unpack(self, obs: Array) -> Float[Array, "*B F"]:
-        """One-hot position, followed by a visited flag for each end if visited ends are shown."""
+        """One-hot position and, if visited ends are shown, one flag for each end."""
         num = self.num_positions()
         position = jax.nn.one_hot(obs % num, num, dtype=jnp.float32)
         if not self.show_visited:
@@ -182,11 +191,14 @@ class Corridors(LevelEnv):
         return Solution(solvable, steps, solvable.astype(jnp.float32))
 
     def num_states(self) -> int:
-        """Number of values of the observation."""
+        """Number of possible observations."""
         return self.num_positions() * (2**self.num_corridors if self.show_visited else 1)
 
     def expected_return(self, level: Level, log_policy: Float[Array, "S A"]) -> Float[Array, ""]:
-        """Probability of reaching the rewarded end in time, by propagating state probabilities."""
+        """Probability of reaching the rewarded end in time.
+
+        It is computed by propagating the probabilities of all states.
+        """
         every = self._states()
         # Successor of every state and action, [S, A]; `step` maps over actions for one state.
         step = jax.vmap(self._after, in_axes=(None, 0))
@@ -201,12 +213,13 @@ class Corridors(LevelEnv):
             total += jnp.where(won, flow, 0).sum()
             return jnp.zeros_like(at).at[obs].add(jnp.where(won, 0, flow)), total
 
-        # Observation 0 is the hub with no end visited. Absorbed probability leaves the chain.
+        # Observation 0 is the hub with no end visited. Probability that reaches the rewarded end
+        # moves from `at` to `total`.
         start = jnp.zeros(self.num_states()).at[0].set(1.0), jnp.float32(0)
         return jax.lax.fori_loop(0, level.max_steps_in_episode, follow, start)[1]
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """Position of the agent: 0 at the hub, then corridor by corridor from the hub outwards."""
+        """Position of the agent: 0 at the hub, then counted by corridor, outwards in each."""
         return self._position(state)
 
     def num_positions(self) -> int:
@@ -216,8 +229,8 @@ class Corridors(LevelEnv):
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
         """Optimal value of each position if it is reached as early as possible.
 
-        The time limit is taken into account: a cell of a wrong corridor has value 0 if the time
-        that is left does not suffice to go back and reach the rewarded end. To compute values
+        The time limit is taken into account: a cell of a wrong corridor has value 0 if the
+        remaining time does not suffice to go back and reach the rewarded end. To compute values
         without a time limit, set the limit of the level to `4 * length`.
 
         Raises:
@@ -229,7 +242,7 @@ class Corridors(LevelEnv):
             )
         cell = jnp.arange(self.num_positions())
         depth = jnp.where(cell == 0, 0, (cell - 1) % self.length + 1)
-        # Cell 0, the hub, counts as corridor -1: its distance is 0 + length.
+        # Cell 0, the hub, counts as part of corridor -1, so its distance is length + 0.
         inside = (cell - 1) // self.length == level.rewarded
         distance = jnp.where(inside, self.length - depth, self.length + depth)
         in_time = depth + distance <= level.max_steps_in_episode
@@ -238,16 +251,20 @@ class Corridors(LevelEnv):
     def level_features(self, level: Level) -> dict[str, Array]:
         """Rewarded corridor, and the number of ends that one episode can reach."""
         limit = level.max_steps_in_episode
-        # The k-th end takes (2 k - 1) length steps: k - 1 corridors in both directions, then one.
+        # Reaching k ends takes (2 k - 1) length steps: k - 1 corridors in both directions, and the
+        # last corridor in one direction.
         ends = jnp.clip((limit // self.length + 1) // 2, 0, self.num_corridors)
         return {"rewarded": level.rewarded, "ends_in_reach": ends}
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Suites by name. `test`: one level per corridor. `shared`: 100 levels as in training."""
+        """Suites by name: `test` has one level per corridor, `shared` has 100 sampled levels."""
         return {"test": partial(_each, self), "shared": partial(_drawn, self)}
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """Levels that reward any of the corridors; see `rlgen.evaluation.ladder.ladder`."""
+        """The suite `test`, if training does not draw corridors uniformly.
+
+        See `rlgen.evaluation.ladder.ladder`.
+        """
         if self.sharing == 0:
             return {}
         return {
@@ -270,7 +287,8 @@ class Corridors(LevelEnv):
     def _after(self, state: State, action: Int[Array, ""] | int | float) -> State:
         forward, back = self.num_corridors, self.num_corridors + 1
         at_hub = state.depth == 0
-        # Actions below num_corridors have an effect only at the hub, forward and back only inside.
+        # Actions below num_corridors have an effect only at the hub. Forward and back have an
+        # effect only inside a corridor.
         enters = at_hub & (action < forward)
         moved = state.depth + jnp.where(action == forward, 1, 0) - jnp.where(action == back, 1, 0)
         depth = jnp.where(at_hub, jnp.where(enters, 1, 0), jnp.minimum(moved, self.length))
@@ -315,7 +333,7 @@ def _each(env: Corridors) -> Suite:
 
 
 def _drawn(env: Corridors) -> Suite:
-    """Build `shared` from raw words of PCG64, which NumPy guarantees not to change."""
+    """Build the suite `shared` from raw words of PCG64, which NumPy guarantees not to change."""
     words = np.random.PCG64(SUITE_SEED).random_raw(2 * SUITE_DRAWS).reshape(2, -1)
     shared = (words[0] >> np.uint64(11)) * 2.0**-53 < env.sharing
     other = (words[1] % np.uint64(env.num_corridors)).astype(np.int32)

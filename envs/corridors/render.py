@@ -4,7 +4,7 @@ import numpy as np
 
 from rlgen.envs.grid.draw import AGENT, FREE, GOAL, LINE, SEEN, WALL
 
-SIDE = 420  # of the picture, in pixels
+SIDE = 420  # side of the picture, in pixels
 WIDEST = 22.0  # largest width of a corridor, in pixels
 
 
@@ -16,7 +16,7 @@ def star(length: int, rewarded: int, visited: list[bool], agent: tuple[int, int]
     Args:
         length: Number of cells of a corridor.
         rewarded: Corridor whose end is drawn as the goal.
-        visited: Flag per corridor; its end is tinted as seen if true.
+        visited: One flag per corridor; if it is true, the end of the corridor is tinted as seen.
         agent: Corridor and depth of the agent; depth 0 is the hub.
 
     Returns:
@@ -26,7 +26,7 @@ def star(length: int, rewarded: int, visited: list[bool], agent: tuple[int, int]
     angle = 2 * np.pi * np.arange(num) / num
     ray = np.stack([np.sin(angle), -np.cos(angle)], 1)  # x, y downwards
     step = (SIDE / 2 - WIDEST) / length
-    # Narrow enough that neighbouring corridors stay apart near the rim, and cells within them.
+    # The width keeps neighbouring corridors apart near the rim, and the dots of a corridor apart.
     wide = min(WIDEST, 0.8 * np.pi * SIDE / 2 / num, max(1.2 * step, 8.0))
     image = np.full((SIDE, SIDE, 3), WALL, float)
     for m in range(num):
@@ -57,7 +57,8 @@ def _rod(
     at_x, at_y = (np.arange(a, b) + 0.5 - SIDE / 2 for a, b in zip(first, last, strict=True))
     offset = np.stack(np.meshgrid(at_x, at_y), -1) - start
     line = end - start
-    # Closest point of the segment to each pixel; 1e-9 covers a disc, a segment of length 0.
+    # Closest point of the segment to each pixel. A disc is a segment of length 0, for which 1e-9
+    # prevents a division by 0.
     along = np.clip(offset @ line / max(line @ line, 1e-9), 0, 1)[..., None]
     distance = np.hypot(*np.moveaxis(offset - along * line, -1, 0))
     # The coverage falls from 1 to 0 over one pixel at the edge.

@@ -1,4 +1,4 @@
-"""Shared parts of the adapters for other packages: import and types of states."""
+"""Helpers that the adapters for other packages share: imports, and array types of states."""
 
 import importlib
 from typing import Any
@@ -15,7 +15,7 @@ def import_module(name: str, env: str, package: str) -> Any:
 
     Args:
         name: Full name of the module.
-        env: Family that needs it, which is also the name of the extra to install.
+        env: Family that needs the module; also the name of the extra to install.
         package: Name of the package for the error message.
 
     Raises:
@@ -25,16 +25,16 @@ def import_module(name: str, env: str, package: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"the environment {env} needs the package {package} ({error}): "
-            f'pip install "rlgen[{env}]"'
+            f"the environment {env} needs the package {package} ({error}); "
+            f'install it: pip install "rlgen[{env}]"'
         ) from error
 
 
 def as_type(x: Any, dtype: Any) -> Array:
-    """Convert to an array that is not weakly typed, so that loops keep its type."""
+    """Convert to an array that is not weakly typed, so that its type stays fixed in loops."""
     return jax.lax.convert_element_type(x, dtype)
 
 
 def typed_as(tree: PyTree, like: PyTree) -> PyTree:
-    """Convert a tree to the types of another one (or of itself), none of them weak."""
+    """Convert a tree to the array types of another tree (or of itself), without weak types."""
     return jax.tree.map(lambda x, old: as_type(x, jnp.result_type(old)), tree, like)

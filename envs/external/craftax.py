@@ -2,19 +2,19 @@
 
     pip install "rlgen[craftax]"
 
-A level is the random key from which its world is generated, so an agent can be trained on a finite
+A level is the random key from which a world is generated, so an agent can be trained on a finite
 number of worlds and tested on others. Creatures move differently in each episode. An achievement is
-rewarded once per episode: with 1 in the classic game and with 1 to 8 in the full game. Each point
-of health gained or lost gives +0.1 or -0.1. Observations are symbolic, one vector of 8,268 numbers,
-or 1,345 in the classic game.
+rewarded once per episode: with 1 in the classic game and with 1 to 8 in the full game. A point of
+health that is gained gives reward +0.1, and a point that is lost gives -0.1. An observation is a
+vector of symbolic features: 8,268 numbers in the full game and 1,345 in the classic game.
 
-Generating a world is expensive compared with a step, and every slot generates one in each update:
-use long rollouts.
+Generating a world is expensive compared with a step. Every slot (parallel environment) generates a
+world in each update, so use long rollouts.
 
 Source: Matthews et al., 2024, "Craftax: A Lightning-Fast Benchmark for Open-Ended Reinforcement
-Learning"; the classic game is Hafner, 2021, "Benchmarking the Spectrum of Agent Capabilities".
-Differs from the package in that the world is fixed by the level and not drawn at each reset, and
-in that the time limit truncates the episode and does not terminate it.
+Learning"; the classic game is that of Hafner, 2021, "Benchmarking the Spectrum of Agent
+Capabilities". Differs from the package craftax in two points. The level fixes the world, which is
+not drawn at each reset. The time limit truncates the episode and does not terminate it.
 """
 
 import functools
@@ -49,7 +49,7 @@ SUITES = {"heldout": (64, 640_001), "heldout-256": (256, 640_002)}  # number of 
 class Level:
     """One world, given by its random key."""
 
-    world: UInt32[Array, "*batch 2"]  # data of the key from which it is generated
+    world: UInt32[Array, "*batch 2"]  # data of the key from which the world is generated
     max_steps_in_episode: Int[Array, "*batch"]
 
 
@@ -58,7 +58,7 @@ class Level:
 class State:
     """State of an episode."""
 
-    game: PyTree  # state of the package
+    game: PyTree  # state in the format of the package
     event: Int[Array, "*batch"]  # 1 + index of the achievement unlocked by the last step; 0 if none
 
 
@@ -68,12 +68,12 @@ class Craftax(LevelEnv):
 
     Attributes:
         game: `symbolic` for the full game, or `classic` with one floor and 22 achievements.
-        max_steps: Time limit of an episode in env steps; 0 selects the published limit, 100,000, or
-            10,000 for `classic`.
+        max_steps: Time limit of an episode in env steps; 0 selects the limit of the game, which is
+            100,000 for `symbolic` and 10,000 for `classic`.
 
     Raises:
-        ValueError: The game is unknown or the limit is negative. Reset, step and render raise it if
-            the package craftax is not installed.
+        ValueError: The game is unknown or the limit is negative. Reset, step and render raise this
+            error if the package craftax is not installed.
     """
 
     game: str = "symbolic"
@@ -102,7 +102,7 @@ class Craftax(LevelEnv):
         return package.GAMES[self.game].num_actions
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
-        """Unbounded vector; most entries are 0 or 1, but health and enchantments exceed 1."""
+        """Unbounded vector; most entries are 0 or 1, but health and enchantments can exceed 1."""
         num_inputs = package.GAMES[self.game].num_inputs
         return spaces.Box(-jnp.inf, jnp.inf, (num_inputs,), jnp.float32)
 
@@ -116,7 +116,7 @@ class Craftax(LevelEnv):
     ) -> tuple[Float[Array, " F"], State, Float[Array, ""], Bool[Array, ""], dict]:
         """One step: `(obs, state, reward, terminated, info)`."""
         step = package.step(self.game, key, state.game, jnp.asarray(action, jnp.int32))
-        # Achievements persist within an episode: a new one differs from the previous state.
+        # Achievements persist within an episode, so a new one is missing in the previous state.
         unlocked = step.state.achievements & ~state.game.achievements
         event = jnp.where(unlocked.any(), unlocked.argmax() + 1, 0).astype(jnp.int32)
         return step.obs, State(step.state, event), step.reward, step.is_over, {}
@@ -144,11 +144,11 @@ class Craftax(LevelEnv):
         return floors * rows * columns
 
     def event(self, state: State, level: Level) -> Int[Array, ""]:
-        """1 + index of the achievement unlocked by the last step, the lowest if several."""
+        """1 + lowest index of the achievements unlocked by the last step, or 0."""
         return state.event
 
     def num_events(self) -> int:
-        """Number of events, none or one achievement: 68, or 23 in the classic game."""
+        """Number of events, one per achievement and one for none: 68, or 23 in the classic game."""
         return 1 + package.GAMES[self.game].num_achievements
 
     def render(self, level: Level, state: State) -> UInt8[np.ndarray, "H W 3"]:
@@ -157,7 +157,7 @@ class Craftax(LevelEnv):
         return np.clip(picture, 0, 255).astype(np.uint8)
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Suites by name. `heldout` (64 worlds) and `heldout-256`: worlds with separate keys."""
+        """Suites by name: `heldout` (64 worlds) and `heldout-256`, each from a fixed seed."""
         return {name: functools.partial(_suite, self, name) for name in SUITES}
 
 

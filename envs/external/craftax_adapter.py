@@ -3,7 +3,8 @@
     pip install "rlgen[craftax]"
 
 The games are used without their automatic resets and without their time limit, so that termination
-can be distinguished from truncation. Their states keep the types that they have at reset.
+can be distinguished from truncation. In every step a state keeps the array types that it has at
+reset.
 """
 
 import functools
@@ -24,12 +25,12 @@ class Game(NamedTuple):
     """Properties of a game that are needed before the package is loaded."""
 
     id: str  # name in the package
-    module: str  # package of its renderer
+    module: str  # package that contains the renderer
     shape: tuple[int, int, int]  # floors, rows, columns of the world
     num_inputs: int  # length of an observation
     num_actions: int
     num_achievements: int
-    max_steps: int  # published time limit of an episode
+    max_steps: int  # time limit of an episode, unless the environment sets another one
 
 
 GAMES = {
@@ -60,7 +61,7 @@ class Step(NamedTuple):
     obs: Float[Array, " F"]
     state: PyTree
     reward: Float[Array, ""]
-    is_over: Bool[Array, ""]  # by the death of the agent or of the final boss
+    is_over: Bool[Array, ""]  # whether the agent or the final boss has died
 
 
 @functools.cache
@@ -70,7 +71,7 @@ def load(game: str) -> Any:
     Raises:
         ValueError: The package is not installed.
     """
-    # The modules create global arrays at import. Under a trace these would be leaked tracers.
+    # The modules create global arrays at import, which would be leaked tracers under a trace.
     with jax.ensure_compile_time_eval():
         return _module("craftax.craftax_env").make_craftax_env_from_name(
             GAMES[game].id, auto_reset=False
@@ -78,16 +79,16 @@ def load(game: str) -> Any:
 
 
 def begin(game: str, world: UInt32[Array, "2"]) -> tuple[Float[Array, " F"], PyTree]:
-    """Start an episode in the world generated from a key, `(obs, state)`."""
+    """Start an episode in the world generated from a key; return `(obs, state)`."""
     env = load(game)
     obs, state = env.reset_env(world, _params(env))
     return obs.astype(jnp.float32), typed_as(state, state)
 
 
 def step(game: str, key: Key, state: PyTree, action: Int[Array, ""]) -> Step:
-    """Step the game; it neither resets nor times out."""
+    """Take one step of the game, without automatic reset and without time limit."""
     env = load(game)
-    # The state stores a key; it must stay a raw uint32[2] key, like that of the world.
+    # The state stores this key. It must be a raw uint32[2] key, like the key of the world.
     raw = jax.random.key_data(key)
     obs, new, reward, over, _ = env.step_env(raw, state, action, _params(env))
     new = typed_as(new, state)

@@ -4,9 +4,10 @@ Games and observations are those of gymnax. Observations are images [10, 10, cha
 ones as float32, without scaling.
 
 Source: Young and Tian, 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible
-Reinforcement Learning Experiments". Differs from it in using the time limits of gymnax, and from
-the code released with Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms
-with Adversarial Environment Design", in not dividing the observations by 255.
+Reinforcement Learning Experiments". Differs from their environment in that the time limits are
+those of gymnax. The code released with Jackson et al., 2023, "Discovering General Reinforcement
+Learning Algorithms with Adversarial Environment Design", divides the observations by 255, and rlgen
+does not.
 """
 
 import functools
@@ -32,7 +33,10 @@ IDS: dict[str, str] = {
     "freeway": "Freeway-MinAtar",
     "space-invaders": "SpaceInvaders-MinAtar",
 }
-"""Ids in gymnax. Its fifth game, Seaquest, is not used in the published meta-tests."""
+"""Ids in gymnax, by game.
+
+MinAtar's fifth game, Seaquest, is not used in published meta-tests of learned rules.
+"""
 
 VARIANTS: dict[str, dict] = {game: {"game": game} for game in IDS}
 """Fields of each game."""
@@ -42,7 +46,7 @@ VARIANTS: dict[str, dict] = {game: {"game": game} for game in IDS}
 class MinAtar(LevelEnv):
     """One game of MinAtar.
 
-    Episodes are truncated after 1,000 steps, in Freeway after 2,500.
+    Episodes are truncated after 1,000 steps, or after 2,500 steps in Freeway.
 
     Attributes:
         game: Name of the game: `asterix`, `breakout`, `freeway` or `space-invaders`.
@@ -97,11 +101,14 @@ class MinAtar(LevelEnv):
         return _gymnax(self.game).is_truncated(state, params)
 
     def lifetime(self) -> int:
-        """Updates per agent, as published: with 64 environments and 20 steps, 1.28e8 env steps."""
+        """Number of updates per agent in published meta-tests of learned rules.
+
+        With 64 environments and 20 steps per update, this number amounts to 1.28e8 env steps.
+        """
         return 100_000
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Suites by name: each of the four games as a suite of one level."""
+        """Suites by name; each of the four games is a suite of one level."""
         return {game: functools.partial(_suite, self, game) for game in IDS}
 
 
@@ -117,7 +124,7 @@ def tiny() -> MinAtar:
 
 @functools.cache
 def _gymnax(game: str) -> OneLevel:
-    # The game holds arrays, which would be leaked tracers if it were first created under a trace.
+    # If a game were first created under a trace, the arrays in it would be leaked tracers.
     with jax.ensure_compile_time_eval():
         return from_gymnax(IDS[game])
 

@@ -10,9 +10,9 @@ gives reward 1 and ends the episode.
 
 Source: Nikulin et al., 2024, "XLand-MiniGrid: Scalable Meta-Reinforcement Learning Environments in
 JAX"; Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld: Modular & Customizable Reinforcement
-Learning Environments for Goal-Oriented Tasks". Differs from the package in three
-points: rewards do not decrease with time, the layout is fixed by the level and not drawn at each
-reset, and rulesets are not those of the published benchmarks (see `xland_rulesets`).
+Learning Environments for Goal-Oriented Tasks". Differs from the package xminigrid in three points.
+Rewards do not decrease with time. The level fixes the layout, which is not drawn at each reset. The
+rulesets are not those of the benchmarks of Nikulin et al. (see `xland_rulesets`).
 """
 
 import functools
@@ -41,7 +41,7 @@ EXTRA = package.EXTRA
 """Name of the package that must be installed before a level can be played."""
 VARIANTS: dict[str, dict] = {task: {"task": task} for task in package.TASKS}
 """Fields of each task: worlds with rules, and MiniGrid tasks."""
-NUM_KINDS, NUM_COLOURS = 13, 12  # values of the kind and of the colour of a tile
+NUM_KINDS, NUM_COLOURS = 13, 12  # number of kinds and number of colours of a tile
 SUITES = {"heldout": (100, 930_001), "heldout-1k": (1000, 930_002)}  # number of levels, and seed
 
 
@@ -56,7 +56,7 @@ class Level:
 
 
 State = PyTree
-"""State of an episode, that of the package."""
+"""State of an episode, in the format of the package."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class XLand(LevelEnv):
         task: Name of the task, a key of `VARIANTS`.
         max_depth: Maximum number of chained rules between the initial objects and the goal, in
             worlds with rules.
-        num_distractors: Number of objects that the goal does not need, in worlds with rules. Each
-            pair of them is the input of a rule.
+        num_distractors: Number of objects that the goal does not need, in worlds with rules. They
+            are grouped in pairs, and each pair is the input of one rule.
         max_steps: Time limit of an episode in env steps; 0 selects the limit of the task.
 
     Raises:
-        ValueError: The task is unknown or a number is out of its range. Reset, step and rendering
-            raise it if the package xminigrid is not installed.
+        ValueError: The task is unknown or a number is out of its range. Reset, step and render
+            raise this error if the package xminigrid is not installed.
     """
 
     task: str = "r1-9x9"
@@ -105,7 +105,10 @@ class XLand(LevelEnv):
         return 6
 
     def observation_space(self, params: Level | None = None) -> spaces.Box:
-        """Square view ahead of the agent, through walls: kind and colour of each tile."""
+        """Kind and colour of each tile in a square view ahead of the agent.
+
+        Walls do not hide the tiles behind them.
+        """
         view = package.TASKS[self.task].view
         return spaces.Box(0, NUM_KINDS - 1, (view, view, 2), jnp.uint8)
 
@@ -127,7 +130,7 @@ class XLand(LevelEnv):
     # Methods of a level family.
 
     def sample_level(self, key: Key) -> Level:
-        """Sample a layout and, in worlds with rules, goal and rules."""
+        """Sample a layout and, in worlds with rules, a goal and rules."""
         key_world, key_rules = jax.random.split(key)
         ruleset = ()
         if self.task in package.RULED:
@@ -136,7 +139,7 @@ class XLand(LevelEnv):
         return Level(jax.random.key_data(key_world), ruleset, jnp.int32(limit))
 
     def unpack(self, obs: UInt8[Array, "*B V V 2"]) -> dict[str, Float[Array, "*B V V 25"]]:
-        """Return `image`, with kind and colour of each tile as one-hot vectors."""
+        """Return `image`, which contains kind and colour of each tile as one-hot vectors."""
         kind = jax.nn.one_hot(obs[..., 0], NUM_KINDS, dtype=jnp.float32)
         colour = jax.nn.one_hot(obs[..., 1], NUM_COLOURS, dtype=jnp.float32)
         return {"image": jnp.concatenate([kind, colour], axis=-1)}
@@ -144,7 +147,7 @@ class XLand(LevelEnv):
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """True if the return is positive; termination alone may be a wrong choice (memory)."""
+        """True if the return is positive; in memory tasks a wrong choice also terminates."""
         return episode_return > 0
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
@@ -178,7 +181,7 @@ class XLand(LevelEnv):
         return self.render(level, jax.jit(self.reset_env)(jax.random.key(0), level)[1])
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Suites by name. `heldout` (100) and `heldout-1k`: levels of this task, separate keys."""
+        """Suites of this task: `heldout` (100 levels) and `heldout-1k`, each from a fixed seed."""
         return {name: functools.partial(_suite, self, name) for name in SUITES}
 
     def ladder(self) -> dict[str, DistributionShift]:

@@ -16,7 +16,7 @@ from rlgen.envs.external.xland_rulesets import Ruleset
 from rlgen.types import PyTree
 
 EXTRA = "xminigrid"
-NEVER = 2**30  # a time limit that is never reached; rewards stay positive below it
+NEVER = 2**30  # a time limit that is never reached; with it all rewards stay positive
 
 
 class Task(NamedTuple):
@@ -26,7 +26,7 @@ class Task(NamedTuple):
     height: int
     width: int
     view: int  # side of the square view, in cells
-    max_steps: int  # published time limit of an episode
+    max_steps: int  # time limit of an episode, unless the environment sets another one
 
 
 _ROOMS = {
@@ -42,7 +42,7 @@ RULED = {
     for rooms, sizes in _ROOMS.items()
     for n in sizes
 }
-"""Worlds of 1 to 9 rooms, with goal and rules given by the level."""
+"""Worlds of 1 to 9 rooms; the level sets the goal and the rules."""
 FIXED = {
     **{f"door-key-{n}x{n}": Task(f"MiniGrid-DoorKey-{n}x{n}", n, n, 7, 10 * n**2) for n in _SIZES},
     **{f"empty-{n}x{n}": Task(f"MiniGrid-Empty-{n}x{n}", n, n, 7, 4 * n**2) for n in _SIZES},
@@ -60,7 +60,7 @@ FIXED = {
     "unlock-pick-up": Task("MiniGrid-UnlockPickUp", 6, 11, 7, 288),
     "blocked-unlock-pick-up": Task("MiniGrid-BlockedUnlockPickUp", 6, 11, 7, 576),
 }
-"""MiniGrid tasks. The playground is omitted because it has no goal."""
+"""MiniGrid tasks. The package's task Playground is omitted because it has no goal."""
 TASKS = RULED | FIXED
 
 
@@ -80,7 +80,7 @@ def load(task: str) -> tuple[Any, Any]:
     Raises:
         ValueError: The package is not installed.
     """
-    # The modules create global arrays at import. Under a trace these would be leaked tracers.
+    # The modules create global arrays at import, which would be leaked tracers under a trace.
     with jax.ensure_compile_time_eval():
         env, params = _module("xminigrid").make(TASKS[task].id)
     return env, params.replace(max_steps=NEVER)
@@ -89,18 +89,19 @@ def load(task: str) -> tuple[Any, Any]:
 def begin(
     task: str, world: UInt32[Array, "2"], ruleset: Ruleset | tuple[()]
 ) -> tuple[UInt8[Array, "V V 2"], PyTree]:
-    """Start an episode on the layout generated from a key, `(obs, state)`."""
+    """Start an episode on the layout generated from a key; return `(obs, state)`."""
     env, params = load(task)
     if ruleset:
         params = params.replace(ruleset=_module("xminigrid.types").RuleSet(*ruleset))
-    with jax.numpy_rank_promotion("allow"):  # the package needs it, also if the user forbids it
+    # The package needs rank promotion, even if the user forbids it.
+    with jax.numpy_rank_promotion("allow"):
         moment = env.reset(params, world)
     state = typed_as(moment.state, moment.state)
     return moment.observation, state
 
 
 def step(task: str, state: PyTree, action: Int[Array, ""]) -> Step:
-    """Step the task; the package reads only the state of the previous `TimeStep`."""
+    """Take one step; of the previous `TimeStep`, the package reads only the state."""
     env, params = load(task)
     before = _module("xminigrid.types").TimeStep(
         state=state, step_type=(), reward=(), discount=(), observation=()
@@ -113,7 +114,7 @@ def step(task: str, state: PyTree, action: Int[Array, ""]) -> Step:
 
 
 def paint(task: str, state: PyTree) -> Any:
-    """Picture of the whole grid, uint8 [32 H, 32 W, 3], drawn on the host."""
+    """Draw the whole grid on the host, uint8 [32 H, 32 W, 3]."""
     module = _module("xminigrid.rendering.rgb_render")
     state = jax.device_get(state)
     return module.render(state.grid, state.agent, TASKS[task].view)

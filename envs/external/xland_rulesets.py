@@ -1,17 +1,18 @@
 """Random goals and production rules for XLand worlds.
 
-A goal refers to one or two objects: hold an object, stand next to it, or put it next to the other
-one. Rules may be needed to make the goal object, and to make the inputs of those rules: a chain of
-rules leads from the initial objects to the goal. There are also distractors, and rules that turn
-them into useless objects. Every object of the chain is the input of at most one rule and occurs in
-no rule of the distractors, so no object that is needed can be lost. In rooms, where obstructing
-objects can be carried away, every ruleset is therefore solvable.
+There are three kinds of goal: hold an object, stand next to an object, or put one object next to
+another. A rule turns one or two input objects into a product. The object of the goal may be the
+product of a rule, an input of this rule may be the product of another rule, and so on: a chain of
+rules leads from the initial objects to the goal. Distractors are further objects, and further rules
+turn them into useless objects. Every object of the chain is the input of at most one rule and
+occurs in no rule of the distractors, so no object that is needed can be lost. Obstructing objects
+can be carried away in rooms, so every ruleset is solvable there.
 
-This generator is specific to rlgen and uses the encoding of the package. The benchmarks of the
-paper (`trivial-1m` to `high-3m`, with trees of rules and further relations such as "to the right
-of") are files that must be downloaded; rlgen does not download them. A ruleset of a benchmark that
-has been loaded can be set in a level: `level.replace(ruleset=Ruleset(r.goal, r.rules,
-r.init_tiles))`.
+This generator is specific to rlgen and uses the encoding of the package xminigrid. The benchmarks
+of the paper below (`trivial-1m` to `high-3m`) have trees of rules and further relations such as "to
+the right of". They are files that must be downloaded; rlgen does not download them. To play a
+ruleset `r` of a benchmark that you have loaded, set it in a level:
+`level.replace(ruleset=Ruleset(r.goal, r.rules, r.init_tiles))`.
 
 Source of the encoding and of the idea: Nikulin et al., 2024, "XLand-MiniGrid: Scalable
 Meta-Reinforcement Learning Environments in JAX".
@@ -43,12 +44,13 @@ class Ruleset(NamedTuple):
 
 
 def sample_ruleset(key: Key, max_depth: int, num_distractors: int) -> Ruleset:
-    """Sample a goal at the end of a chain of 0 .. `max_depth` rules, with uniform length.
+    """Sample a goal at the end of a chain of rules, with length uniform in 0 .. `max_depth`.
 
     Args:
         key: Random key, consumed.
-        max_depth: Maximum length of the chain, D; with 0 the goal needs only initial objects.
-        num_distractors: Number of further objects; each pair of them is the input of a rule.
+        max_depth: Maximum length of the chain; with 0 the goal needs only initial objects.
+        num_distractors: Number of further objects, grouped in pairs; each pair is the input of one
+            rule.
     """
     key_tiles, key_goal, key_depth, key_rules, key_others = jax.random.split(key, 5)
     num_others = num_distractors // 2
@@ -91,7 +93,7 @@ def _distinct_tiles(key: Key, num: int) -> Int[Array, "num 2"]:
 def _rule(
     kind: Int[Array, ""], inputs: Int[Array, "2 2"], product: Int[Array, "2"]
 ) -> Int[Array, "7"]:
-    """Encode one rule: kind, one or two input tiles, product, then zeros if one input."""
+    """Encode one rule as its kind, its one or two input tiles, its product, and padding zeros."""
     one = jnp.concatenate([inputs[0], product, jnp.zeros(2, jnp.int32)])
     two = jnp.concatenate([inputs[0], inputs[1], product])
     return jnp.concatenate([kind[None], jnp.where(kind == RULE_BESIDE, two, one)])

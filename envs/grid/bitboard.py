@@ -1,8 +1,9 @@
 """Mazes as bit masks: the level, the state of an episode, and the agent's view.
 
-A maze is stored twice, by rows and by columns, with one bit per cell. The agent's view is therefore
-five short bit fields of five neighbouring lines, in whichever direction it faces. A margin of
-`MARGIN` wall cells surrounds the maze, so no look-up needs a bounds check.
+A maze is stored twice, by rows and by columns, with one bit per cell. A *line* is one row or column
+of bits. The view consists of five short bit fields of five neighbouring lines, whichever direction
+the agent faces. A margin of `MARGIN` wall cells surrounds the maze, so no look-up needs a bounds
+check.
 
 The view is a 5x5 window ahead of the agent, rotated so that forward points up. It reaches four
 cells ahead and two to each side. Walls do not hide the cells behind them, and everything outside
@@ -29,9 +30,9 @@ from rlgen.types import Key, PyTree
 VIEW = 5
 """Side of the square view, in cells."""
 MARGIN = VIEW - 1
-"""Width of the wall margin around the maze: how far the view can reach outside it."""
+"""Width of the wall margin, which is how far the view can reach outside the maze."""
 HIDDEN = VIEW * VIEW
-"""Index of the goal in the view when it is out of view."""
+"""Value of the goal's index in the view if the goal is out of view."""
 EMPTY_CODE, WALL_CODE, GOAL_CODE = (0.1, 0.0, 0.0), (0.2, 0.5, 0.0), (0.8, 0.1, 0.0)
 """Object, colour and state of a cell, each divided by ten."""
 
@@ -42,11 +43,11 @@ TURN_LEFT, TURN_RIGHT, FORWARD = range(3)
 @no_type_check  # JAX also builds it with axes or None as fields, so field types are not checked
 @struct.dataclass
 class Level:
-    """One maze, with everything an episode on it depends on; the gymnax `params`."""
+    """One maze, with all data that an episode depends on; the gymnax `params`."""
 
     walls: UInt32[Array, "*batch lines words"]  # lines: height + 8 rows, then width + 8 columns
     start: Int[Array, "*batch 2"]  # x, y of the agent
-    direction: Int[Array, "*batch"]  # of the agent: 0 right, 1 down, 2 left, 3 up
+    direction: Int[Array, "*batch"]  # start direction: 0 right, 1 down, 2 left, 3 up
     goal: Int[Array, "*batch 2"]  # x, y
     max_steps_in_episode: Int[Array, "*batch"]
     height: int = struct.field(pytree_node=False)
@@ -55,7 +56,7 @@ class Level:
 @no_type_check
 @struct.dataclass
 class State:
-    """State of an episode. It holds no part of the level, so it is inexpensive to carry."""
+    """State of an episode. It contains no part of the level, so it is small."""
 
     x: Int[Array, "*batch"]
     y: Int[Array, "*batch"]
@@ -76,7 +77,7 @@ class PackedObs(NamedTuple):
     """Observation packed into 6 bytes; `unpack` converts it to an image."""
 
     walls: UInt32[Array, "*batch"]  # bit 5 x + y is cell [x, y] of the view
-    goal: Int8[Array, "*batch"]  # 5 x + y, or 25 if out of view
+    goal: Int8[Array, "*batch"]  # 5 x + y, or 25 if the goal is out of view
     direction: Int8[Array, "*batch"]
 
 
@@ -87,10 +88,10 @@ def make_level(
     goal: Int[ArrayLike, "2"] | tuple[int, int],
     max_steps: Int[ArrayLike, ""] = 250,
 ) -> Level:
-    """Build a level from a grid of walls; nothing is checked (see `check_levels`).
+    """Build a level from a grid of walls, without checks (see `check_levels`).
 
     Args:
-        walls: True on wall cells, indexed `walls[y, x]`, y downwards.
+        walls: True on wall cells, indexed `walls[y, x]` with y downwards.
         start: x, y of the agent.
         direction: Start direction: 0 right, 1 down, 2 left, 3 up.
         goal: x, y of the goal.
@@ -106,7 +107,7 @@ def make_level(
 
 
 def to_grid(level: Level) -> Grid:
-    """Invert `make_level`, except for the time limit."""
+    """Invert `make_level`; the time limit is left out."""
     height, width = size_of(level)
     walls = unpack_rows(interior(level.walls, height), width)
     return Grid(walls, level.start, level.direction, level.goal)
@@ -118,14 +119,14 @@ def size_of(level: Level) -> tuple[int, int]:
 
 
 def pack_lines(cells: Bool[Array, "H W"], outside: bool = True) -> UInt32[Array, "lines words"]:
-    """Pack a set of cells by rows and by columns; the margin belongs to it if `outside`."""
+    """Pack a set of cells by rows and by columns; if `outside`, the margin belongs to the set."""
     words = num_words(*cells.shape)
     both = (pack_rows(part, words, MARGIN, outside) for part in (cells, cells.T))
     return jnp.concatenate([*both])
 
 
 def unpack_rows(rows: UInt32[Array, "H words"], width: int) -> Bool[Array, "H W"]:
-    """Unpack rows, such as those that `interior` returns, to one flag per cell."""
+    """Unpack rows, such as those that `interior` returns, into one flag per cell."""
     column = jnp.arange(MARGIN, MARGIN + width)
     shift = (column % 32).astype(jnp.uint32)[None]
     return (rows[:, column // 32] >> shift) & 1 == 1
@@ -143,7 +144,7 @@ def num_words(height: int, width: int) -> int:
 
 
 def interior(walls: UInt32[Array, "lines words"], height: int) -> UInt32[Array, "H words"]:
-    """Return the rows inside the margin; bit `x + MARGIN` is cell x, all other bits are set."""
+    """Return the rows inside the margin; bit `x + MARGIN` is cell x, other bits are margin."""
     return walls[MARGIN : MARGIN + height]
 
 
@@ -163,7 +164,7 @@ def cell_bits(cell: Int[Array, "2"], height: int, width: int) -> UInt32[Array, "
         one = jnp.uint32(1) << (position % 32).astype(jnp.uint32)
         return jnp.where(word == position // 32, one, jnp.uint32(0))
 
-    # The row of the cell is addressed by its y, the column by its x, after all rows.
+    # The lines are all rows, indexed by y + MARGIN, and then all columns, indexed by x + MARGIN.
     in_row = line == along_column
     in_column = line == height + 2 * MARGIN + along_row
     return jnp.where(in_row, bit(along_row), 0) | jnp.where(in_column, bit(along_column), 0)
@@ -192,7 +193,7 @@ def cell_ahead(state: State) -> tuple[Int[Array, ""], Int[Array, ""]]:
 
 
 def after(state: State, action: Int[Array, ""] | float, moves: Bool[Array, ""]) -> State:
-    """Return the next state: turned by the action, and on the cell ahead if `moves`."""
+    """Return the next state: turned if the action is a turn, and one cell ahead if `moves`."""
     # A left turn is three right turns, modulo 4.
     turn = jnp.where(action == TURN_RIGHT, 1, 0) + jnp.where(action == TURN_LEFT, 3, 0)
     x, y = cell_ahead(state)
@@ -207,8 +208,8 @@ def after(state: State, action: Int[Array, ""] | float, moves: Bool[Array, ""]) 
 def take_word(walls: UInt32[Array, "lines words"], at: UInt32[Array, ""]) -> UInt32[Array, ""]:
     """Return one word by its flat index, which must be in range and unsigned.
 
-    Under `vmap`, scalar look-ups such as this one stay inside the fused loop of a step. A slice or
-    a vector of indices becomes a separate gather, which made a step up to twice as slow.
+    Under `vmap`, this scalar look-up stays inside the fused loop of a step. A slice or a vector of
+    indices would become a separate gather, which made a step up to twice as slow.
     """
     return walls.reshape(-1).at[at].get(mode="promise_in_bounds")
 
@@ -251,13 +252,15 @@ def cells_in_view(
     lines: UInt32[Array, "lines words"], height: int, state: State
 ) -> UInt32[Array, ""]:
     """Return the cells in view that belong to a set; bit 5 x + y is cell [x, y] of the view."""
-    # Read five bits each of five neighbouring rows (facing right or left) or columns (up or down).
+    # Read five bits of each of five neighbouring lines: rows if the agent faces right or left,
+    # columns if it faces up or down.
     turned = (state.direction & 1) == 1
     column = height + 2 * MARGIN + state.x
     line = jnp.where(turned, column, state.y) + MARGIN - VIEW // 2
     along = jnp.where(turned, state.y, state.x)
-    bit = along + jnp.where(state.direction < 2, MARGIN, 0)  # else the window ends at the agent
-    # Unsigned from here on, as `take_word` requires; the margin keeps both from being negative.
+    # Facing right or down, the window begins at the agent; otherwise it ends there.
+    bit = along + jnp.where(state.direction < 2, MARGIN, 0)
+    # `take_word` requires unsigned indices. Because of the margin, neither number is negative.
     line, bit = line.astype(jnp.uint32), bit.astype(jnp.uint32)
     window = jnp.uint32(0)
     for i in range(VIEW):
@@ -266,10 +269,11 @@ def cells_in_view(
 
 
 def _turn(window: UInt32[Array, ""], direction: Int[Array, ""]) -> UInt32[Array, ""]:
-    # The view counts from far to near, which is the reverse of the order of the bits when facing
-    # right or down, and from left to right, which is the reverse of the order of the lines when
-    # facing down or left. The first step reverses the bits of every line, the second the lines.
-    # Masks: the first, second and middle bit of every line.
+    # The view counts cells from far to near. If the agent faces right or down, the bits of a line
+    # have the reverse order. The view counts lines from left to right. If the agent faces down or
+    # left, the lines have the reverse order. The first step reverses the bits of every line, and
+    # the second step reverses the lines.
+    # The masks select the first, second and middle bit of every line.
     first, second, middle = 0x0108421, 0x0210842, 0x0421084
     swapped = ((window & first) << 4) | ((window >> 4) & first)
     swapped |= ((window & second) << 2) | ((window >> 2) & second) | (window & middle)
@@ -280,7 +284,7 @@ def _turn(window: UInt32[Array, ""], direction: Int[Array, ""]) -> UInt32[Array,
 
 
 def goal_in_view(goal: Int[Array, "2"], state: State) -> Int[Array, ""]:
-    """Return 5 x + y of the goal's cell [x, y] in the view; `HIDDEN` if it is out of view."""
+    """Return 5 x + y for the goal's cell [x, y] in the view; `HIDDEN` if it is out of view."""
     dx, dy = goal[0] - state.x, goal[1] - state.y
     turned = (state.direction & 1) == 1
     sign = jnp.where(state.direction < 2, 1, -1)
@@ -313,13 +317,13 @@ def one_hot(direction: Int[Array, "*batch"]) -> Float32[Array, "*batch 4"]:
 def bits_from(
     lines: UInt32[Array, "lines words"], line: UInt32[Array, ""], bit: UInt32[Array, ""]
 ) -> UInt32[Array, ""]:
-    """Return a word with the bits of a line, starting at `bit`; undefined after the line ends."""
+    """Return the bits of a line from `bit` onwards as a word; bits past the line are undefined."""
     words = lines.shape[-1]
     if words == 1:
         return take_word(lines, line) >> bit
-    # The bits may continue in the next word. If they do not, the bits shifted in from that word lie
-    # above those that are used, so the clamped index does no harm. Two shifts are needed because a
-    # shift by 32 bits (at shift = 0) is undefined on some backends.
+    # The bits may continue in the next word. If the line has no next word, the clamped index reads
+    # a wrong word, but its bits are shifted to positions that are not used. Two shifts are needed
+    # because a shift by 32 bits (at shift = 0) is undefined on some backends.
     word, shift = bit // 32, bit % 32
     low = take_word(lines, line * words + word) >> shift
     following = jnp.minimum(word + 1, jnp.uint32(words - 1))
@@ -330,7 +334,7 @@ def bits_from(
 def pack_rows(
     cells: Bool[Array, "R C"], words: int, margin: int, outside: bool
 ) -> UInt32[Array, "lines words"]:
-    """Pack a set of cells by rows, with a margin around it whose bits are all `outside`."""
+    """Pack a set of cells by rows; all bits of the margin around the grid are `outside`."""
     right = 32 * words - margin - cells.shape[1]
     padded = jnp.pad(cells, ((margin, margin), (margin, right)), constant_values=outside)
     bits = padded.reshape(padded.shape[0], words, 32).astype(jnp.uint32)
@@ -339,9 +343,9 @@ def pack_rows(
 
 
 class GridEnv(LevelEnv, abstract=True):
-    """Base class of grid families with a fixed size, whose agent turns and moves forward.
+    """Base class of families of grids with a fixed size; the agent turns and moves forward.
 
-    Subclasses are dataclasses that declare the fields below. Their episodes use `State`.
+    Subclasses are dataclasses that declare the fields below. Their episode state is `State`.
     """
 
     height: int
@@ -352,7 +356,7 @@ class GridEnv(LevelEnv, abstract=True):
     """Kind of observation, a key of `views`."""
 
     views: ClassVar[Mapping[str, Callable[[PyTree, State], PyTree]]]
-    """Observation function of level and state, by the kind of observation."""
+    """For each kind of observation, the function that computes it from level and state."""
 
     @abc.abstractmethod
     def example(self, rng: np.random.Generator) -> PyTree:
@@ -375,7 +379,7 @@ class GridEnv(LevelEnv, abstract=True):
         return self.views[self.observation](params, state)
 
     def position(self, state: State, level: PyTree) -> Int[Array, ""]:
-        """Cell of the agent, counted row by row in the size of the environment."""
+        """Cell of the agent, counted row by row in a grid of the environment's size."""
         return state.y * self.width + state.x
 
     def num_positions(self) -> int:
@@ -385,6 +389,7 @@ class GridEnv(LevelEnv, abstract=True):
 
 @functools.lru_cache(maxsize=64)
 def _example(env: GridEnv) -> PyTree:
-    # Concrete even if first requested under a trace, as in gymnax's own `step`.
+    # The arrays are concrete even if the example is first requested under a trace, as it is in
+    # gymnax's own `step`.
     with jax.ensure_compile_time_eval():
         return env.example(np.random.default_rng(0))

@@ -8,10 +8,10 @@ from rlgen.envs.grid.bitboard import LEFT, MARGIN, UP, VIEW, Level, State, to_gr
 
 FREE, LINE, WALL = (250, 249, 246), (229, 227, 221), (84, 88, 97)
 WALL_EDGE, GOAL, AGENT, SEEN = (66, 70, 78), (46, 160, 96), (214, 69, 61), (255, 221, 120)
-TINTED = 0.55  # share of `SEEN` in the colour of a cell in view
+TINTED = 0.55  # fraction of the colour `SEEN` in the colour of a cell in view
 L = TypeVar("L")
 S = TypeVar("S")
-_SAMPLES = 4  # samples per pixel and side; shapes are drawn enlarged and averaged
+_SAMPLES = 4  # samples per pixel and axis; shapes are drawn enlarged and averaged
 
 
 def level_image(level: Level) -> np.ndarray:
@@ -24,7 +24,7 @@ def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
     """Picture of a state of an episode; with `highlight` the cells in view are tinted.
 
     Returns:
-        uint8[H * tile, W * tile, 3]; a tile has 32 pixels a side at 13 x 13, fewer in larger mazes.
+        uint8[H * tile, W * tile, 3]; `tile` is 32 at 13 x 13 cells and smaller in larger mazes.
     """
     return _draw(level, np.array([state.x, state.y]), int(state.direction), highlight)
 
@@ -32,7 +32,7 @@ def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
 def level_first(
     level: L | S, state: S | L, level_type: type[L], state_type: type[S]
 ) -> tuple[L, S]:
-    """Return the arguments of `render` as (level, state), whichever order they are given in."""
+    """Return the two arguments of `render` as (level, state), in whichever order they are given."""
     if isinstance(level, state_type):
         level, state = state, level
     assert isinstance(level, level_type) and isinstance(state, state_type)
@@ -40,7 +40,7 @@ def level_first(
 
 
 def tile_size(height: int, width: int) -> int:
-    """Return pixels per cell: at most about 420 per picture side, but at least 4 per cell."""
+    """Return the side of a cell in pixels: 420 divided by the longer side, limited to 4 .. 32."""
     return int(np.clip(420 // max(height, width), 4, 32))
 
 
@@ -56,13 +56,13 @@ def _draw(level: Level, agent: np.ndarray, direction: int, highlight: bool) -> n
 
 
 def floor(colour: np.ndarray, edge: np.ndarray, tile: int, seen: tuple = ()) -> np.ndarray:
-    """Draw the bare cells, float[H * tile, W * tile, 3].
+    """Draw the cells without objects, float[H * tile, W * tile, 3].
 
     Args:
         colour: Colour of each cell, [H, W, 3].
         edge: Colour of the lines to the right of each cell and below it, [H, W, 3].
         tile: Side of a cell in pixels.
-        seen: Part of the grid that is tinted, as returned by `window`; `()` for no part.
+        seen: Part of the grid that is tinted, as returned by `window`; with `()` nothing is tinted.
     """
     shade = colour.astype(float)
     if seen:
@@ -104,24 +104,27 @@ def paint(image: np.ndarray, cell: np.ndarray, cover: np.ndarray, colour: tuple)
 
 
 def square(tile: int) -> np.ndarray:
-    """Coverage of each pixel of a tile by a rounded square, [tile, tile] in 0 .. 1."""
+    """Return how much of each pixel a rounded square covers, [tile, tile] in 0 .. 1."""
     u, v = fine_grid(tile)
     return average(np.maximum(abs(u), abs(v)) + 0.25 * np.hypot(u, v) < 0.52, tile)
 
 
 def triangle(tile: int, direction: int) -> np.ndarray:
-    """Coverage of each pixel by a triangle pointing right, turned clockwise `direction` times."""
+    """Return how much of each pixel a triangle covers that points in `direction`, 0 .. 1."""
     u, v = fine_grid(tile)
     inside = (u > -0.34) & (abs(v) < 0.5 * (0.46 - u))
     return np.rot90(average(inside, tile), -direction)
 
 
 def fine_grid(tile: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return sample positions u (right) and v (down) in a tile, -0.5 .. 0.5; for `average`."""
+    """Return positions u (right) and v (down) of samples in a tile, from -0.5 to 0.5.
+
+    `average` reduces functions of these positions to pixels.
+    """
     at = (np.arange(tile * _SAMPLES) + 0.5) / (tile * _SAMPLES) - 0.5
     return np.meshgrid(at, at)
 
 
 def average(fine: np.ndarray, tile: int) -> np.ndarray:
-    """Average samples of a shape to the coverage of each pixel, [tile, tile] in 0 .. 1."""
+    """Average samples of a shape to the covered fraction of each pixel, [tile, tile] in 0 .. 1."""
     return fine.reshape(tile, _SAMPLES, tile, _SAMPLES).astype(float).mean((1, 3))

@@ -1,9 +1,9 @@
-"""Exact shortest paths through a maze by flood fill, all cells of a row at once.
+"""Exact shortest paths through a maze by flood fill, which handles all cells of a row at once.
 
 A set of cells has one bit per cell, packed by rows. A breadth-first search is then a loop of shifts
-and masks that ends at a fixed point. Its number of rounds is the length of the longest path that is
-needed, independently of the size of the grid. The module also samples states that are labelled with
-their optimal actions.
+and masks that ends at a fixed point. The number of iterations is the length of the longest path
+that is needed. It does not depend on the size of the grid. The module also samples states that are
+labelled with their optimal actions.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,10 @@ Cells: TypeAlias = UInt32[Array, "... rows words"]
 
 
 class Sets(NamedTuple):
-    """Cells of a path problem; each set is `[1, H + 2, words]`, with a margin row on each side."""
+    """Sets of cells that define a path problem, each `[1, H + 2, words]`.
+
+    The rows are those of the grid and one margin row above and below.
+    """
 
     start: Cells  # one cell
     goal: Cells  # one cell
@@ -42,19 +45,21 @@ class Sets(NamedTuple):
 
 
 def solve(level: Level, penalize_time: bool = True) -> Solution:
-    """Fewest env steps to the goal, turns included, and their return within the time limit.
+    """Length of the shortest solution in env steps, turns included, and the best return.
 
-    Source: breadth-first search over the 4 directions x cells of the maze.
+    The best return is 0 if the shortest solution is longer than the time limit.
+
+    Source: breadth-first search over all pairs of a direction and a cell.
     """
     steps = fewest_steps(maze_sets(level), jnp.arange(4) == level.direction)
     return solution_of(steps, level.max_steps_in_episode, penalize_time)
 
 
 def values(level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-    """Least optimal value per position; see `cell_values`.
+    """Optimal value of each position from the worst direction; see `cell_values`.
 
     Raises:
-        ValueError: The feature is not one of mazes.
+        ValueError: The feature is not `position`.
     """
     check_feature(feature)
     return cell_values(maze_sets(level), size_of(level), discount)
@@ -64,10 +69,10 @@ def check_feature(feature: str) -> None:
     """Reject every feature except `position`.
 
     Raises:
-        ValueError: Another feature is requested; the message names it.
+        ValueError: The feature is not `position`; the message names the feature.
     """
     if feature != "position":
-        raise ValueError(f"a grid has no feature {feature!r}; its cells are the feature 'position'")
+        raise ValueError(f"a grid has no feature {feature!r}; its only feature is 'position'")
 
 
 def path_length(level: Level) -> Int[Array, ""]:
@@ -96,23 +101,29 @@ def sets_of(
 
 
 def fewest_steps(sets: Sets, facing: Bool[Array, "4"]) -> Int[Array, ""]:
-    """Fewest moves and turns to the goal from the best given direction; -1 if unsolvable."""
+    """Smallest number of moves and turns to the goal; -1 if unsolvable.
+
+    Args:
+        sets: Start, goal and free cells of the level.
+        facing: Directions in which the agent may start, of which the best one counts.
+    """
     # [4, H + 2, words]: one set of cells per direction that the agent faces.
     seed = jnp.where(facing[:, None, None], sets.start, 0)
     return _rounds_to(lambda reached: turn_or_move(reached, sets.free), seed, sets.goal)
 
 
 def fewest_moves(sets: Sets) -> Int[Array, ""]:
-    """Fewest moves to the goal, turns not counted; -1 if unsolvable."""
+    """Smallest number of moves to the goal, not counting turns; -1 if unsolvable."""
     return _rounds_to(lambda reached: spread(reached, sets.free), sets.start, sets.goal)
 
 
 def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Array, " Z"]:
-    """Least optimal value per cell: discount^n, n the fewest steps from the worst direction.
+    """Optimal value of each cell from the worst of the four directions.
 
-    The n steps to the goal include turns. The value is 0 if the goal cannot be reached, and in
-    cells that no running episode visits: walls, cells that cannot be reached from the start, and
-    the goal itself, at which the episode ends. Cells are counted row by row.
+    The value is discount^n, where n is the smallest number of steps to the goal, turns included. It
+    is 0 in cells from which the goal cannot be reached and in cells that no running episode visits.
+    The latter are walls, cells that cannot be reached from the start, and the goal itself, where
+    the episode ends. Cells are counted row by row.
 
     Args:
         sets: Start, goal and free cells of the level.
@@ -125,7 +136,7 @@ def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Arr
         return unpack_rows(rows[0, 1 : height + 1], width).reshape(-1)
 
     def whole(near: Cells) -> Cells:
-        # Cells from which the goal is near in all four directions: that includes the worst one.
+        # Cells from which the goal is near in all four directions, and thus in the worst one.
         return near[:1] & near[1:2] & near[2:3] & near[3:]
 
     def once(loop: tuple) -> tuple:
@@ -134,7 +145,7 @@ def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Arr
         value = jnp.where(cells(whole(wider) & ~whole(near)), worth, value)
         return wider, value, worth * discount, jnp.any(wider != near)
 
-    # The search runs backwards, from the goal in all four directions.
+    # The search runs backwards and starts at the goal with all four directions.
     near = jnp.broadcast_to(sets.goal, (4, *sets.goal.shape[1:]))
     loop = (near, jnp.zeros(height * width), jnp.float32(discount), jnp.bool_(True))
     value = jax.lax.while_loop(lambda loop: loop[3], once, loop)[1]
@@ -144,20 +155,20 @@ def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Arr
 def solution_of(
     steps: Int[Array, ""], limit: Int[Array, ""], penalize_time: bool = True
 ) -> Solution:
-    """Build the solution from the fewest steps to the goal, -1 if unsolvable, and a time limit."""
+    """Build the solution from the number of steps to the goal (-1 if unsolvable) and the limit."""
     best = 1.0 - 0.9 * (steps / limit) if penalize_time else jnp.ones(())
     solved_in_time = (steps >= 0) & (steps <= limit)
     return Solution(steps >= 0, steps, jnp.where(solved_in_time, best, 0.0).astype(jnp.float32))
 
 
 def spread(reached: Cells, free: Cells) -> Cells:
-    """Return a set of cells together with its free neighbours."""
+    """Return a set of cells together with the free neighbours of its cells."""
     moved = [_move(reached, direction) for direction in (RIGHT, DOWN, LEFT, UP)]
     return reached | ((moved[0] | moved[1] | moved[2] | moved[3]) & free)
 
 
 def _rounds_to(spread: Callable[[Cells], Cells], seed: Cells, goal: Cells) -> Int[Array, ""]:
-    """Count rounds of `spread` until a set contains the goal; -1 if it stops growing first."""
+    """Count calls of `spread` until a set contains the goal; -1 if the set stops growing first."""
 
     def unfinished(loop: tuple) -> Bool[Array, ""]:
         _, _, met, grows = loop
@@ -176,7 +187,7 @@ def _rounds_to(spread: Callable[[Cells], Cells], seed: Cells, goal: Cells) -> In
 
 
 def all_within(sets: Sets) -> Cells:
-    """Cells that the agent can reach before the episode ends."""
+    """Return the cells that the agent can reach before the episode ends."""
     free = sets.free & ~sets.goal  # the episode ends at the goal: no path leads through it
 
     def once(loop: tuple) -> tuple:
@@ -187,8 +198,11 @@ def all_within(sets: Sets) -> Cells:
 
 
 def turn_or_move(reached: Cells, free: Cells, forward: bool = True) -> Cells:
-    """Return a set of directions and cells with its successors (`forward`) or predecessors."""
-    # Turns are their own inverses as a set (left and right), so only moves depend on `forward`.
+    """Return a set of directions and cells together with its successors or predecessors.
+
+    With `forward` it adds the successors, otherwise the predecessors.
+    """
+    # A left turn is the inverse of a right turn, so only moves depend on `forward`.
     moved = jnp.stack([_move(reached[d], d if forward else (d + 2) % 4) for d in range(4)])
     return reached | jnp.roll(reached, 1, 0) | jnp.roll(reached, -1, 0) | (moved & free)
 
@@ -208,7 +222,7 @@ def _move(cells: Cells, direction: int) -> Cells:
 
 
 def maze_sets(level: Level) -> Sets:
-    """Sets of start, goal and free cells of a maze, as inputs to the searches."""
+    """Return the sets of start, goal and free cells of a maze, which the searches need."""
     return sets_of(level.walls, level.height, level.start, level.goal)
 
 
@@ -220,9 +234,9 @@ def labelled_states(
 ) -> tuple[State, Bool[Array, "S 7"]]:
     """Sample S states of time 0, with the first actions of their shortest paths to the goal.
 
-    Cells are uniform over those that an episode can visit, without the goal; directions are uniform
-    over all four. If the goal cannot be reached, no action is labelled as optimal. See
-    `LevelEnv.labelled_states`.
+    Cells are drawn uniformly from the cells that an episode can visit, except the goal. Directions
+    are drawn uniformly from all four. If the goal cannot be reached, no action is labelled as
+    optimal. See `LevelEnv.labelled_states`.
 
     Args:
         key: Random key, consumed.
@@ -241,7 +255,10 @@ def labelled_states(
 
 
 def distances(sets: Sets, size: tuple[int, int]) -> Int[Array, "4 H W"]:
-    """Fewest steps to the goal per direction and cell, turns included; -1 if out of reach."""
+    """Number of steps to the goal from each direction and cell; -1 if no path exists.
+
+    Turns count as steps.
+    """
     height, width = size
 
     def poses(rows: Array) -> Bool[Array, "4 H W"]:
@@ -260,9 +277,9 @@ def distances(sets: Sets, size: tuple[int, int]) -> Int[Array, "4 H W"]:
 
 
 def best_actions(distance: Int[Array, "4 H W"], state: State) -> Bool[Array, "7"]:
-    """Return the actions after which the goal is one step nearer."""
+    """Return a mask of the actions after which the goal is one step nearer."""
     x, y = cell_ahead(state)
-    # Padded, so that the cell ahead may lie outside the grid.
+    # The padding allows for a cell ahead that lies outside the grid.
     ahead = jnp.pad(distance, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
     after = {
         TURN_LEFT: distance[(state.direction + 3) % 4, state.y, state.x],

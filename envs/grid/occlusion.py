@@ -1,8 +1,9 @@
-"""Occluded 7x7 view centred on the agent, without its position in the grid.
+"""Occluded 7x7 view centred on the agent, which does not show the agent's position in the grid.
 
-A set of cells in view is a `Window`: two words with eight bits per row, the eighth always 0. Shifts
-by one cell therefore need no mask other than the set of cells that they may reach. Lines of sight
-are paths that never turn back towards the agent; cells that block sight are themselves visible.
+A set of cells in view is a `Window`: two words with eight bits per row, of which the eighth is
+always 0. A shift by one cell therefore needs only one mask, the set of cells that it may reach.
+Lines of sight are paths that never turn back towards the agent. Cells that block sight are
+themselves visible. The index of a cell in view is 8 r + c, where r is its row and c its column.
 """
 
 from typing import NamedTuple
@@ -18,7 +19,7 @@ STRIDE = 8
 SPLIT = 4
 """Number of rows in the upper word of a window; the lower word has the other three."""
 HIDDEN = 63
-"""Index, 8 r + c, of an object that is out of view."""
+"""Value of the index 8 r + c of an object if the object is out of view."""
 _ROW = 2**VIEW - 1
 _UPPER = sum(_ROW << (STRIDE * row) for row in range(SPLIT))
 _LOWER = sum(_ROW << (STRIDE * row) for row in range(VIEW - SPLIT))
@@ -53,13 +54,14 @@ def window(rows: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, 
     """Return the part of a set of cells that lies in the view around a cell of the grid.
 
     Args:
-        rows: Set as packed by `rows.pack`; a set without rows is empty.
+        rows: Set of cells, packed by `rows.pack`; a set without rows is empty.
         x: Column of the agent.
         y: Row of the agent.
     """
     if not rows.shape[0]:
         return empty()
-    # The margin is as wide as the view reaches: x, y is the top left cell of the view in `rows`.
+    # The margin is as wide as the reach of the view. Position x, y of `rows`, which includes the
+    # margin, is therefore the top left cell of the view.
     line, bit = y.astype(jnp.uint32), x.astype(jnp.uint32)
     lines = [(bits_from(rows, line + i, bit) & _ROW) << (STRIDE * (i % SPLIT)) for i in range(VIEW)]
     upper, lower = lines[0], lines[SPLIT]
@@ -71,14 +73,14 @@ def window(rows: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, 
 
 
 def place_in_view(place: Int[Array, "2"], x: Int[Array, ""], y: Int[Array, ""]) -> Int[Array, ""]:
-    """Return the index 8 r + c in the view of a cell of the grid; `HIDDEN` if out of view."""
+    """Return the index 8 r + c of a grid cell within the view; `HIDDEN` if it is out of view."""
     column, row = place[0] - x + MARGIN, place[1] - y + MARGIN
     inside = (column >= 0) & (column < VIEW) & (row >= 0) & (row < VIEW)
     return jnp.where(inside, STRIDE * row + column, HIDDEN)
 
 
 def only(place: Int[Array, ""]) -> Window:
-    """Return the set of one place in view; empty if the place is `HIDDEN`."""
+    """Return the set that contains only the cell with the given index; empty for `HIDDEN`."""
     # HIDDEN (63) is excluded explicitly: it would set bit 31 of the lower word.
     bit = jnp.uint32(1) << (place & 31).astype(jnp.uint32)
     in_lower = (place >= 32) & (place != HIDDEN)
@@ -86,7 +88,7 @@ def only(place: Int[Array, ""]) -> Window:
 
 
 def holds(cells: Window, place: Int[Array, ""]) -> Bool[Array, ""]:
-    """Return whether a place in view belongs to a set; False if it is `HIDDEN`."""
+    """Return whether the cell with the given index belongs to a set; False for `HIDDEN`."""
     # For HIDDEN (63) this reads bit 31 of the lower word, which is always 0.
     word = jnp.where(place < 32, cells.upper, cells.lower)
     return (word >> (place & 31).astype(jnp.uint32)) & 1 == 1
@@ -97,7 +99,7 @@ def sight(blocked: Window) -> Window:
 
     A cell that does not block sight is visible if a path from the middle reaches it through cells
     that do not block, with every step leading away from the middle. A cell that blocks sight is
-    visible if it is one of the eight neighbours of such a cell.
+    visible if it is one of the eight neighbours of a visible cell that does not block sight.
     """
     free, seen = ~blocked, empty()
     # Paths that lead right and paths that lead left; each takes at most 2 MARGIN steps.
@@ -113,7 +115,7 @@ def sight(blocked: Window) -> Window:
 
 
 def bits(cells: Window) -> Bool[Array, "*batch 7 7"]:
-    """Unpack a window to flags, [..., row, column]."""
+    """Unpack a window into flags, [..., row, column]."""
     shift = jnp.arange(32, dtype=jnp.uint32).reshape(*[1] * cells.upper.ndim, -1)
     words = [(word[..., None] >> shift) & 1 == 1 for word in cells]
     flags = jnp.concatenate(words, -1).reshape(*cells.upper.shape, STRIDE, STRIDE)
@@ -121,21 +123,24 @@ def bits(cells: Window) -> Bool[Array, "*batch 7 7"]:
 
 
 def place_bits(place: Int[Array, "*batch"]) -> Bool[Array, "*batch 7 7"]:
-    """Convert a place to flags, [..., row, column]; none is set for `HIDDEN`."""
+    """Convert the index of a cell to flags, [..., row, column]; for `HIDDEN` no flag is set."""
     row, column = jnp.arange(VIEW), jnp.arange(VIEW)
     cell = (STRIDE * row[:, None] + column[None]).reshape(*[1] * place.ndim, VIEW, VIEW)
     return place[..., None, None] == cell
 
 
 def _sideways(cells: Window, side: int) -> Window:
-    """Shift by one column; cells at the edge leave the view, so the result must be masked."""
+    """Shift a set by one column; cells at the edge leave the view, so mask the result."""
     if side > 0:
         return Window(cells.upper << 1, cells.lower << 1)
     return Window(cells.upper >> 1, cells.lower >> 1)
 
 
 def _outwards(cells: Window) -> Window:
-    """Shift the middle row and those above it up by one row, the middle and those below down."""
+    """Shift the upper half of a set up by one row and the lower half down by one row.
+
+    The middle row belongs to both halves.
+    """
     middle = cells.upper >> (STRIDE * (SPLIT - 1))
     return Window(cells.upper >> STRIDE, (cells.lower << STRIDE) | middle)
 

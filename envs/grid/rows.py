@@ -1,8 +1,8 @@
 """Sets of cells as rows of bits, with a margin for the 7x7 view.
 
-A set of cells has one bit per cell, packed by rows, with a margin of `MARGIN` cells around the
-grid, so no look-up needs a bounds check. A set that a family never uses has zero rows and costs
-nothing.
+A set of cells has one bit per cell, packed by rows. A margin of `MARGIN` cells surrounds the grid,
+so no look-up needs a bounds check. A set that a family never uses has zero rows and needs neither
+memory nor time.
 """
 
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from rlgen.envs.grid.bitboard import pack_rows, take_word
 VIEW = 7
 """Side of the square view in cells; the agent is in the middle."""
 MARGIN = VIEW // 2
-"""Width of the margin around the grid: how far the view can reach outside it."""
+"""Width of the margin, which is how far the view can reach outside the grid."""
 MAX_SIDE = 64
 """Largest side of a grid, in cells."""
 
@@ -23,7 +23,7 @@ MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 def pack(cells: Bool[Array, "H W"], outside: bool) -> UInt32[Array, "lines words"]:
-    """Pack a set of cells as rows of bits; the margin belongs to it if `outside`."""
+    """Pack a set of cells as rows of bits; if `outside`, the margin belongs to the set."""
     return pack_rows(cells, num_words(cells.shape[1]), MARGIN, outside)
 
 

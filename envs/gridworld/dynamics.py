@@ -2,7 +2,7 @@
 
 Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
 Adversarial Environment Design", after Oh et al., 2020, "Discovering Reinforcement Learning
-Algorithms". Differs from the code released with the former in that no object is placed in a wall.
+Algorithms". Differs from the code of Jackson et al. in that no object is placed in a wall.
 """
 
 import jax
@@ -15,7 +15,7 @@ from rlgen.types import Key
 
 
 def reset(key: Key, level: Level, is_tabular: bool) -> State:
-    """Return the state at the start of an episode, with every object that has a cell present."""
+    """Return the state at the start of an episode; every object that has a cell is present."""
     object_pos = level.object_pos
     if not is_tabular:  # objects get random cells in each episode
         uniform = jax.random.uniform(key, object_pos.shape)
@@ -38,7 +38,8 @@ def step(
         State, reward, and whether collecting an object ended the episode.
     """
     num = level.object_type.shape[0]
-    # One call for all random numbers of a step: a second call would cost as much as the rest.
+    # One call draws all random numbers, because a second call would cost as much as the whole rest
+    # of the step.
     uniform = jax.random.uniform(key, (num + 1 if is_tabular else 2 * num + 1,))
     pos = move(level, state.pos, action)
     there = from_bits(state.present, num)
@@ -47,11 +48,11 @@ def step(
         jnp.where(collected, x[level.object_type], 0.0).sum()
         for x in (level.reward, level.terminate_prob)
     )
-    # `there` is the set before this step, so what was collected just now cannot appear.
+    # `there` is the set before this step, so an object that was just collected cannot appear.
     appears = ~there & _used(level) & (uniform[:num] < level.respawn_prob[level.object_type])
     object_pos = state.object_pos
     if not is_tabular:
-        taken = jnp.append(object_pos, pos)  # cells of objects, those of absent ones included
+        taken = jnp.append(object_pos, pos)  # cells of the agent and of all objects, even absent
         vacant = _free(level) & ~_among(level, taken)
         cells = distinct_cells(uniform[num:-1], vacant, jnp)
         appears &= cells >= 0
@@ -62,7 +63,7 @@ def step(
 
 
 def move(level: Level, pos: Int[Array, ""], action: Int[Array, ""] | int | float) -> Int[Array, ""]:
-    """Return the cell that an action leads to: the current one if border or wall blocks it."""
+    """Return the cell after an action, which is the current cell if a border or wall blocks it."""
     size = level.size
     column = pos % size
     ahead = pos + (
@@ -75,11 +76,14 @@ def move(level: Level, pos: Int[Array, ""], action: Int[Array, ""] | int | float
 
 
 def path_length(level: Level) -> Int[Array, ""]:
-    """Fewest steps from the start to an object with positive reward; -1 if no path exists."""
+    """Number of steps from the start to the nearest object with positive reward; -1 if none.
+
+    An object counts only if a path to it exists.
+    """
     cells, far = jnp.arange(level.walls.size), level.walls.size
     good = _used(level) & (level.reward[level.object_type] > 0)
     goals = _among(level, jnp.where(good, level.object_pos, -1))
-    distance = jnp.where(goals, 0, far)  # [C]; C is longer than any path
+    distance = jnp.where(goals, 0, far)  # [C]; `far`, which is C, exceeds the length of any path
     moves = [jax.vmap(lambda cell, a=a: move(level, cell, a))(cells) for a in range(4)]
 
     def nearer(carry: tuple) -> tuple:
@@ -117,5 +121,5 @@ def _free(level: Level) -> Bool[Array, " C"]:
 
 
 def _among(level: Level, cells: Int[Array, " m"]) -> Bool[Array, " C"]:
-    """Mask of the cells that are among the given ones; -1 matches no cell."""
+    """Return a mask of the given cells; -1 stands for no cell."""
     return (jnp.arange(level.walls.size)[None] == cells[:, None]).any(0)

@@ -1,15 +1,17 @@
 """Grid worlds: collect objects that give or cost reward, may end the episode and may respawn.
 
-The actions are up, down, left, right and stay. Walking onto an object collects it: the agent
-receives its reward, the episode ends with the object's termination probability, and in each later
-step the object respawns with another probability. The time limit truncates the episode and is
-never part of `terminated`. In *tabular* modes a level's objects keep their cells, and the
-observation is the index of the state; in the other modes, `rand-…`, objects get random cells in
+The actions are up, down, left, right and stay. If the agent walks onto an object, it collects the
+object and receives the object's reward. The episode then ends with the object's termination
+probability. In each later step the collected object respawns with its respawn probability. The time
+limit truncates the episode and is never part of `terminated`.
+
+A mode is a distribution of levels. In *tabular* modes the objects of a level keep their cells, and
+the observation is the index of the state. In the other modes, `rand-…`, objects get random cells in
 each episode and whenever they respawn. Update rules are meta-learned in these environments.
 
 Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms"; Jackson et al., 2023,
 "Discovering General Reinforcement Learning Algorithms with Adversarial Environment Design".
-Differs from the code released with the latter in that objects are never placed inside walls, time
+Differs from the code of Jackson et al. in three points. Objects are never placed inside walls, time
 is not part of the observation, and observations are integers, which `unpack` expands.
 """
 
@@ -43,11 +45,11 @@ class GridWorld(LevelEnv):
     """Grid worlds of one mode. Equal instances share compiled functions.
 
     Attributes:
-        mode: Distribution of levels: `all`, `debug`, `small`, `medium` or `large` (random levels);
-            `dense`, `sparse`, `long`, `longer` or `long-dense` (designed by hand), or `handcrafted`
-            (any of these five); one of nine mazes such as `labyrinth`, or `mazes` (any of the
-            nine); or a mode whose objects get random cells in each episode: `rand-all`,
-            `rand-dense`, `rand-long`, `rand-small`, `rand-sparse`, `rand-very-dense`, `rand-tiny`.
+        mode: Distribution of levels. Random levels: `all`, `debug`, `small`, `medium`, `large`.
+            Designed by hand: `dense`, `sparse`, `long`, `longer`, `long-dense`, or `handcrafted`
+            for any of these five. Mazes: one of nine, such as `labyrinth`, or `mazes` for any of
+            the nine. With random cells of objects in each episode: `rand-all`, `rand-dense`,
+            `rand-long`, `rand-small`, `rand-sparse`, `rand-very-dense`, `rand-tiny`.
     """
 
     mode: str = "all"
@@ -94,11 +96,12 @@ class GridWorld(LevelEnv):
         return _example(self.mode)
 
     def observation_space(self, params: Level | None = None) -> spaces.Space:
-        """Space of the state index in tabular modes, else of `Places`."""
+        """Space of state indices in tabular modes, and of `Places` in all other modes."""
         num_cells = self.max_size**2
         if self.is_tabular:
             return spaces.Discrete(self.num_states())
-        highest = self.num_types * num_cells - 1  # an object is type * C + cell, or -1 if absent
+        # An object is encoded as type * C + cell, or as -1 if it is absent.
+        highest = self.num_types * num_cells - 1
         objects = spaces.Box(-1, highest, (self.max_objects,), jnp.int32)
         return spaces.Dict({"agent": spaces.Discrete(num_cells), "objects": objects})
 
@@ -117,7 +120,7 @@ class GridWorld(LevelEnv):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> PyTree:
-        """Index of the state, `cell + C * present`, in tabular modes, else `Places`."""
+        """State index `cell + C * present` in tabular modes, and `Places` in all other modes."""
         if self.is_tabular:
             return observation.number(params, state)
         return observation.places(params, state, self.max_size)
@@ -125,28 +128,32 @@ class GridWorld(LevelEnv):
     # Interface of a family of levels.
 
     def sample_level(self, key: Key) -> Level:
-        """Sample a level of the mode. Its objects are not guaranteed to be reachable."""
+        """Sample a level of the mode, whose objects are not guaranteed to be reachable."""
         table = _table(self.mode)
         uniform = jax.random.uniform(key, (generator.num_draws(table),))
         level = generator.draw(table, uniform, jnp)
         if self.is_tabular:
             return level
-        # -1: the cells of objects belong to the episode, so they must not distinguish levels.
+        # In other modes an episode draws the cells of the objects. In the level they are all set to
+        # -1, because they must not distinguish levels.
         return replace(level, object_pos=jnp.full_like(level.object_pos, -1))
 
     def lifetime(self) -> int:
-        """Published number of updates for which an agent is trained in this mode."""
+        """Number of updates for which an agent is trained in this mode."""
         return MODES[self.mode].lifetime
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
-        """Floats: `cell` and `objects` in tabular modes, else `image`; see `observation`."""
+        """Convert to floats: `cell` and `objects` in tabular modes, `image` in all other modes.
+
+        See `rlgen.envs.gridworld.observation`.
+        """
         if self.is_tabular:
             return observation.unpack_number(obs, self.max_size**2, self.max_objects)
         return observation.unpack_places(obs, self.max_size, self.num_types)
 
     @property
     def lowest_return(self) -> float:
-        """Lower bound on returns: the mode's lowest reward in every step of its longest episode."""
+        """Lower bound on returns: the lowest reward in every step of the mode's longest episode."""
         table = _table(self.mode)
         return float(table.max_steps.max() * min(table.reward.min(), 0.0))
 
@@ -159,7 +166,7 @@ class GridWorld(LevelEnv):
             "num_walls": level.walls.sum(),
             "num_objects": level.num_objects,
             "num_good": (used & (reward > 0)).sum(),
-            # Unused objects are masked by -inf; `initial` keeps a level without objects finite.
+            # -inf masks unused objects; `initial` keeps the result finite if there are no objects.
             "max_reward": jnp.where(used, reward, -jnp.inf).max(initial=-1.0),
             "max_steps": level.max_steps_in_episode,
         }
@@ -176,8 +183,8 @@ class GridWorld(LevelEnv):
     def solve(self, level: Level) -> Solution:
         """Compute the exact best expected return within the time limit.
 
-        A level is unsolvable if that return is 0 or no object with positive reward can be reached.
-        `steps` is the number of steps to the nearest object with positive reward.
+        A level is unsolvable if that return is 0, or if no object with positive reward can be
+        reached. `steps` is the number of steps to the nearest object with positive reward.
         """
         self.must_offer(LevelEnv.solve)
         best = solver.optimal_return(level, self.max_objects)
@@ -201,12 +208,12 @@ class GridWorld(LevelEnv):
         return render.draw(*level_first(level, state, Level, State))
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Functions that build the held-out suites, by name, each in an environment of its mode."""
+        """Functions that build the held-out suites, by name; each suite has its own mode."""
         return suites.suites(GridWorld)
 
 
 def build(**fields) -> GridWorld:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return GridWorld(**fields)
 
 
@@ -222,8 +229,8 @@ def _table(mode: str) -> generator.Table:
 
 @functools.cache
 def _example(mode: str) -> Level:
-    # Drawn with numpy because compiling the generator takes seconds. The arrays are concrete even
-    # if this is called under a trace, as gymnax's own `step` does.
+    # The example is drawn with numpy, because compiling the generator takes seconds. The arrays are
+    # concrete even if this function is called under a trace, as it is in gymnax's own `step`.
     table = _table(mode)
     uniform = np.random.default_rng(0).uniform(size=generator.num_draws(table))
     level = generator.draw(table, uniform, np)

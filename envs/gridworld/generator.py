@@ -1,7 +1,8 @@
-"""Sampling of levels from tables, with JAX or, for suites that all machines share, with numpy.
+"""Sampling of levels from tables, with JAX or with numpy.
 
-All randomness comes from uniform numbers that the caller passes in, so JAX and numpy give the same
-levels up to rounding.
+The suites are sampled with numpy, so that they are identical on all machines. All randomness comes
+from uniform numbers that the caller passes in, so JAX and numpy give the same levels up to
+rounding.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -19,7 +20,7 @@ Numbers: TypeAlias = Any  # JAX or numpy arrays, or numpy scalars, which are not
 class Table(NamedTuple):
     """The M families of a mode as arrays of equal shapes; unused entries are 0."""
 
-    size: Int[np.ndarray, "M 2"]  # lowest and highest
+    size: Int[np.ndarray, "M 2"]  # lowest and highest value, as in all axes of length 2
     max_steps: Int[np.ndarray, "M 2"]
     num_objects: Int[np.ndarray, "M 2"]
     num_walls: Int[np.ndarray, " M"]
@@ -31,7 +32,7 @@ class Table(NamedTuple):
 
 
 def table_of(mode: Mode) -> Table:
-    """Return the arrays of a mode, shaped by its largest grid, most objects and most types."""
+    """Return the arrays of a mode, large enough for each of its families."""
     families = mode.families
     num_cells = max(family.size[1] for family in families) ** 2
     num_objects = max(len(family.objects) for family in families)
@@ -68,8 +69,8 @@ def num_draws(table: Table) -> int:
 def _parts(table: Table) -> tuple[int, int, int, int]:
     (_, num_cells), (_, num_objects) = table.walls.shape, table.object_type.shape
     num_scores = num_cells if table.num_walls.any() else 0
-    # Scalars (family, size, number of objects, time limit), a score per cell for random walls,
-    # cells of start and objects, and three numbers per type.
+    # In this order: four scalars (family, size, number of objects, time limit), one score per cell
+    # if there are random walls, one number for the start and for each object, three for each type.
     return 4, num_scores, num_objects + 1, 3 * table.reward.shape[1]
 
 
@@ -82,7 +83,7 @@ def draw(table: Table, uniform: Float[Array | np.ndarray, " D"], xp: Any) -> Lev
     Args:
         table: Table of the mode. Cells of objects are sampled even if each episode resamples them.
         uniform: `num_draws(table)` numbers in [0, 1).
-        xp: `jax.numpy` or `numpy`; the level's arrays are of the same library.
+        xp: `jax.numpy` or `numpy`, the library of the level's arrays.
     """
     ends = np.cumsum(_parts(table))
     scalar, scores, places, kinds = (uniform[a:b] for a, b in zip([0, *ends], ends, strict=False))
@@ -120,9 +121,10 @@ def distinct_cells(
 ) -> Int[Array | np.ndarray, " m"]:
     """Draw cells one after another from the vacant ones, without replacement.
 
-    The i-th draw is a rank among the cells not yet taken, moved up past the ranks taken before it;
-    cells are looked up by rank only at the end. This costs far less than giving each cell a random
-    score.
+    The i-th number selects a rank among the vacant cells that are not yet taken. This rank is
+    converted to a rank among all vacant cells by moving it past the ranks that were taken before.
+    Only at the end are all ranks converted to cells. This procedure costs far less than giving each
+    cell a random score.
 
     Returns:
         Cells, [m]; -1 where no vacant cell was left.
@@ -134,10 +136,11 @@ def distinct_cells(
         left = num_vacant - i
         among_rest = xp.minimum((uniform[i] * left).astype(np.int32), left - 1)
         rank = among_rest
-        for _ in ranks:  # the smallest rank with `among_rest` untaken ranks below it
+        # After the loop `rank` is the smallest rank with `among_rest` untaken ranks below it.
+        for _ in ranks:
             rank = among_rest + sum((taken <= rank).astype(np.int32) for taken in ranks)
         ranks.append(rank)
-    # A rank's cell is preceded by all cells whose cumulative count does not exceed the rank.
+    # The cells before the cell of a rank are those whose cumulative count does not exceed the rank.
     cells = (count[None] <= xp.stack(ranks)[:, None]).sum(1).astype(np.int32)
     return xp.where(xp.arange(len(ranks)) < num_vacant, cells, -1).astype(np.int32)
 
@@ -151,7 +154,7 @@ def _choose(table: Table, uniform: Numbers, xp: Any) -> Table:
 
 
 def _walls(row: Table, size: Numbers, scores: Numbers, xp: Any) -> tuple[Numbers, Numbers]:
-    """Walls inside the grid, and its free cells; cells with the lowest scores become walls."""
+    """Return the walls and the free cells of the grid; the lowest scores become further walls."""
     cells = xp.arange(row.walls.shape[0])
     inside = cells < size * size
     walls = row.walls & inside
@@ -162,12 +165,12 @@ def _walls(row: Table, size: Numbers, scores: Numbers, xp: Any) -> tuple[Numbers
 
 def _integer(uniform: Numbers, limits: Numbers, xp: Any) -> Numbers:
     low, high = limits[0], limits[1]
-    # Rounding in the product can reach high + 1, hence the minimum.
+    # Because of rounding the sum can reach high + 1, hence the minimum.
     return xp.minimum(low + (uniform * (high - low + 1)).astype(np.int32), high).astype(np.int32)
 
 
 def _log_uniform(uniform: Numbers, limits: Numbers, xp: Any) -> Numbers:
-    """Sample log-uniformly from ranges [..., 2]; equal ends, also 0, give that number."""
+    """Sample log-uniformly from ranges [..., 2]; if the ends are equal, even 0, return that end."""
     low, high = limits[..., 0], limits[..., 1]
     # The inner `where` avoids 0 / 0 in ranges with equal ends.
     ratio = xp.where(low < high, high, 1) / xp.where(low < high, low, 1)

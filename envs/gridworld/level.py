@@ -1,4 +1,4 @@
-"""Levels and states of grid worlds as data, and the actions."""
+"""Data types of the levels and states of grid worlds, and the actions."""
 
 from typing import no_type_check
 
@@ -12,9 +12,9 @@ NUM_ACTIONS = 5
 @no_type_check  # JAX also builds it from leaves that are not arrays
 @struct.dataclass
 class Level:
-    """One grid world: at most C cells and at most n objects, of k types.
+    """One grid world, with at most C cells and at most n objects of k types.
 
-    Cells are numbered row by row in the level's own grid, which is `size` cells wide; only the
+    Cells are numbered row by row in the level's own grid, which is `size` cells wide. Only the
     first `size * size` of the C cells exist. Unused entries are False, -1 or 0, so that equal
     worlds have equal arrays.
     """
@@ -24,10 +24,11 @@ class Level:
     start: Int[Array, "*batch"]  # cell of the agent
     num_objects: Int[Array, "*batch"]  # only the first `num_objects` of the n entries are used
     object_type: Int[Array, "*batch n"]  # 0 .. k - 1; 0 if unused
-    object_pos: Int[Array, "*batch n"]  # cell; -1 if unused, or if objects are placed each episode
-    reward: Float[Array, "*batch k"]  # for collecting one of the type; 0 if unused, as below
-    terminate_prob: Float[Array, "*batch k"]  # probability that collecting one ends the episode
-    respawn_prob: Float[Array, "*batch k"]  # probability per step while one is absent
+    object_pos: Int[Array, "*batch n"]  # cell; -1 if unused, or if each episode draws the cell
+    # Per type, and 0 for an unused type.
+    reward: Float[Array, "*batch k"]  # for collecting an object
+    terminate_prob: Float[Array, "*batch k"]  # that collecting an object ends the episode
+    respawn_prob: Float[Array, "*batch k"]  # that an absent object appears, per step
     max_steps_in_episode: Int[Array, "*batch"]
 
 
@@ -39,4 +40,4 @@ class State:
     pos: Int[Array, "*batch"]  # cell of the agent
     present: Int[Array, "*batch"]  # bit i is 1 while object i is present
     time: Int[Array, "*batch"]  # steps taken
-    object_pos: Int[Array, "*batch n"]  # cells: the level's, or those drawn in this episode
+    object_pos: Int[Array, "*batch n"]  # cells, set by the level or drawn in this episode

@@ -3,9 +3,8 @@
 Sources: the hand-designed sets are those of Oh et al., 2020, "Discovering Reinforcement Learning
 Algorithms", appendix, made square as in Jackson et al., 2023, "Discovering General Reinforcement
 Learning Algorithms with Adversarial Environment Design". `rand-tiny` and the procedural families
-come from Jackson et al. `longer` has 2 + 5 objects as in both papers; the code released with the
-second has 2 + 3.
-The mazes go back to Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via
+come from Jackson et al. `longer` has 2 + 5 objects as in both papers; the code of Jackson et al.
+has 2 + 3. The mazes go back to Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via
 Unsupervised Environment Design", and Jiang et al., 2023, "minimax".
 """
 
@@ -33,25 +32,26 @@ class Family(NamedTuple):
     max_steps: tuple[int, int]  # sampled log-uniformly, rounded
     kinds: tuple[Kind, ...]
     objects: tuple[int, ...]  # type of each object
-    num_objects: tuple[int, int]  # sampled uniformly; a level has the first that many objects
+    num_objects: tuple[int, int]  # m, sampled uniformly; a level has the first m objects
     walls: Bool[np.ndarray, "C"]  # cells that are always walls
-    # Further walls, in distinct cells of the largest grid; those outside the level are dropped.
+    # Number of further walls, in distinct cells of the largest grid. Walls that lie outside the
+    # grid of a smaller level are dropped.
     num_walls: int = 0
 
 
 class Mode(NamedTuple):
     """One value of the field `mode`."""
 
-    families: tuple[Family, ...]  # each level is drawn from one of them, chosen uniformly
-    lifetime: int  # updates for which an agent is trained
-    is_tabular: bool = True  # else objects get random cells in each episode and at respawns
+    families: tuple[Family, ...]  # each level is drawn from one family, chosen uniformly
+    lifetime: int  # number of updates for which an agent is trained
+    is_tabular: bool = True  # if False, objects get random cells in each episode and at respawns
 
 
 def _designed(
     size: int, max_steps: int, *objects: tuple[int, Number, Number, Number], walls: tuple = ()
 ) -> Family:
-    """A hand-designed set, given as `(count, reward, terminate_prob, respawn_prob)` per type."""
-    # Ranges with equal ends: nothing about the kinds is random.
+    """Build a hand-designed set from `(count, reward, terminate_prob, respawn_prob)` per type."""
+    # The ranges have equal ends, so the effects of each type are fixed.
     kinds = tuple(Kind(*((x, x) for x in rest)) for _, *rest in objects)
     types = tuple(i for i, (num, *_) in enumerate(objects) for _ in range(num))
     grid = np.zeros((size, size), bool)
@@ -99,7 +99,10 @@ _ANY = Kind((-1.0, 1.0), _TERMINATE, _RESPAWN)
 def _procedural(
     size: tuple[int, int], num_objects: tuple[int, int], num_walls: int, max_steps: tuple[int, int]
 ) -> Family:
-    """A procedural family: each object has its own type, and the first never costs reward."""
+    """Build a family of random levels, in which each object has its own type.
+
+    The first object never has negative reward.
+    """
     most = num_objects[1]
     kinds = (_GOOD, *(_ANY,) * (most - 1))
     no_walls = np.zeros(size[1] ** 2, bool)
@@ -115,7 +118,8 @@ PROCEDURAL = {
 }
 
 LAYOUTS = {
-    # 13 rows of 13 cells in hexadecimal, top to bottom; the highest bit is leftmost, 1 is a wall.
+    # A layout has 13 rows of 13 cells, top to bottom. Each row is a hexadecimal number, whose
+    # highest bit is the leftmost cell; 1 is a wall.
     "sixteen-rooms": "0248 0008 0240 176e 0200 0048 1add 0208 0240 0f6b 0248 0040 0208",
     "sixteen-rooms-2": "0208 0048 0248 1edd 0240 0048 17df 0248 0200 1b6f 0248 0040 0248",
     "labyrinth": "0000 0ffe 0802 0bfa 0a0a 0aea 0aaa 0aaa 088a 0ffa 0082 1ebe 0080",

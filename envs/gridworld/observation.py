@@ -1,8 +1,9 @@
 """Observations of the grid worlds: the index of the state, or the cells of agent and objects.
 
-A tabular level has few states: the agent's cell and the set of present objects. In other modes
-objects can lie in any cell, and the observation holds their cells, from which `unpack` makes an
-image. Neither the walls, which are part of the level, nor the time are observed.
+In tabular modes a state consists of the agent's cell and the set of present objects, so a level has
+few states. In other modes objects can lie in any cell. The observation then contains the cells of
+the objects, from which `unpack` makes an image. The agent observes neither the walls, which are
+part of the level, nor the time.
 """
 
 from typing import NamedTuple
@@ -16,21 +17,21 @@ from rlgen.envs.gridworld.level import Level, State
 
 
 class Places(NamedTuple):
-    """Cells of agent and objects, numbered row by row in the largest grid."""
+    """Cells of the agent and the objects, numbered row by row in the largest grid."""
 
     agent: Int[Array, "*batch"]  # cell
     objects: Int[Array, "*batch n"]  # type * G * G + cell; -1 if absent
 
 
 def number(level: Level, state: State) -> Int[Array, ""]:
-    """Index of the state, `cell + C * present`, with cells numbered in the level's own grid."""
+    """Return the index of the state, `cell + C * present`; cells count in the level's own grid."""
     return state.pos + level.walls.size * state.present
 
 
 def places(level: Level, state: State, max_size: int) -> Places:
-    """Cells of the agent and of the present objects."""
+    """Return the cells of the agent and of the present objects."""
 
-    def cell(pos: Array) -> Array:  # from the level's own numbering to that of the largest grid
+    def cell(pos: Array) -> Array:  # converts a cell of the level's own grid to the largest grid
         return pos // level.size * max_size + pos % level.size
 
     there = from_bits(state.present, level.object_type.shape[0])
@@ -41,7 +42,7 @@ def places(level: Level, state: State, max_size: int) -> Places:
 def unpack_number(
     obs: Int[Array, "*B"], num_cells: int, num_objects: int
 ) -> dict[str, Float[Array, "..."]]:
-    """`cell` [..., C], one-hot, and `objects` [..., n], 1 for those that are present."""
+    """Return the one-hot `cell` [..., C], and `objects` [..., n] with 1 for each present object."""
     return {
         "cell": jax.nn.one_hot(obs % num_cells, num_cells),
         "objects": from_bits(obs // num_cells, num_objects).astype(jnp.float32),
@@ -49,7 +50,7 @@ def unpack_number(
 
 
 def unpack_places(obs: Places, max_size: int, num_types: int) -> dict[str, Float[Array, "..."]]:
-    """`image` [..., G, G, 1 + k]: one plane for the agent and one per type of object."""
+    """Return `image` [..., G, G, 1 + k] with one plane for the agent and one per object type."""
     agent = jax.nn.one_hot(obs.agent, max_size**2)
     # -1, an absent object, gives a row of zeros.
     objects = jax.nn.one_hot(obs.objects, num_types * max_size**2).sum(-2)

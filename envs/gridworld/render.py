@@ -1,8 +1,8 @@
 """Pictures of grid worlds, drawn on the host with pillow.
 
-Objects with positive reward are green discs, those with negative reward red ones; larger discs
-stand for larger rewards or costs. A dark ring marks objects that end the episode with a probability
-above 0.5. The agent is a blue square.
+Objects with positive reward are green discs, and objects with negative reward are red discs. The
+larger the absolute reward, the larger is the disc. A dark ring marks objects that end the episode
+with a probability above 0.5. The agent is a blue square.
 """
 
 import numpy as np
@@ -19,13 +19,14 @@ GOOD, BAD, NEUTRAL, RING, AGENT = (
     WALL,
     (46, 111, 178),
 )
-_SAMPLES = 4  # per side: drawn this much larger and averaged, for smooth edges
+_SAMPLES = 4  # samples per pixel and axis; pictures are drawn enlarged and averaged
 
 
 def draw(level: Level, state: State | None = None) -> UInt8[np.ndarray, "H W 3"]:
-    """Draw a level, or a state of an episode on it, up to about 420 pixels per side.
+    """Draw a level or, if a state is given, a state of an episode on the level.
 
-    Without a state, the agent is at its start and all objects that have a cell are shown.
+    Without a state, the agent is at its start and all objects that have a cell are shown. The
+    picture has at most about 420 pixels per side.
     """
     size = int(level.size)
     tile = int(np.clip(420 // size, 16, 32))
@@ -56,12 +57,12 @@ def _object(canvas: ImageDraw.ImageDraw, level: Level, i: int, box: list) -> Non
 
 
 def _radius(level: Level, i: int) -> float:
-    """Radius of an object's disc, as a fraction of a cell."""
+    """Return the radius of an object's disc, as a fraction of the side of a cell."""
     return 0.26 + 0.16 * min(abs(float(level.reward[int(level.object_type[i])])), 1.0)
 
 
 def _box(cell: int, size: int, fine: int, radius: float) -> list[tuple[float, float]]:
-    """Opposite corners of a square around the centre of a cell."""
+    """Return two opposite corners of a square around the centre of a cell."""
     row, column = divmod(cell, size)
     ends = ((0.5 - radius) * fine, (0.5 + radius) * fine - 1)
     return [(column * fine + end, row * fine + end) for end in ends]

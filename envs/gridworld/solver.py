@@ -1,11 +1,16 @@
-"""Exact expected returns of the best and of a given policy on a tabular grid world.
+"""Exact expected returns on a tabular grid world, of the best policy and of a given policy.
 
-Dynamic programming over the number of remaining steps. The values of all states with the same
-number of remaining steps are one array [2^n, C]: a value for each set of present objects and each
-cell. Objects appear and disappear independently of each other, so one backward step is n passes
-over that array, one per object, whereas a table of transitions would take 2^n times the work; then
-every action is a shift of the grid. Cells are the last axis so that all of this is vectorised, and
-they are numbered row by row in the largest grid so that the shifts are constants.
+The solver uses dynamic programming over the number of remaining steps. The values of all states
+with the same number of remaining steps form one array [2^n, C]: a value for each set of present
+objects and each cell.
+
+A backward step has two parts. The first part computes the expectation over the next set of objects.
+Objects appear and disappear independently of each other, so n passes over the array suffice, one
+per object; a table of transitions would take 2^n times the work. The second part computes the value
+of each action as a shift of the grid.
+
+Cells are the last axis, so that both parts are vectorised. They are numbered row by row in the
+largest grid, so that the shifts are constants.
 """
 
 from collections.abc import Callable
@@ -19,14 +24,14 @@ from rlgen.envs.gridworld.level import DOWN, LEFT, NUM_ACTIONS, RIGHT, STAY, UP,
 
 
 class _World(NamedTuple):
-    """A level in the solver's layout: M = 2^n sets of present objects, cells by rows of G."""
+    """A level in the solver's layout: M = 2^n sets of present objects, and C = G * G cells."""
 
-    cell: Int[Array, " C"]  # in the level's own numbering; 0 outside its grid
+    cell: Int[Array, " C"]  # cell number in the level's own grid; 0 outside this grid
     can_enter: dict[int, Bool[Array, " C"]]  # by action: whether the next cell is free
-    here: Bool[Array, "n C"]  # whether this is the object's cell
+    here: Bool[Array, "n C"]  # whether the cell is that of the object
     respawn_prob: Float[Array, " n"]
-    reward: Float[Array, "M C"]  # of stepping onto a cell
-    survival_prob: Float[Array, "M C"]  # probability that the episode continues after it
+    reward: Float[Array, "M C"]  # for stepping onto a cell
+    survival_prob: Float[Array, "M C"]  # that the episode continues after stepping onto a cell
 
 
 def optimal_return(level: Level, max_objects: int) -> Float[Array, ""]:
@@ -74,7 +79,7 @@ def expected_return(
 def _solve(
     level: Level, max_objects: int, choose: Callable[[list[Array]], Array]
 ) -> Float[Array, ""]:
-    """Value of the start; `choose` combines the values [M, C] of the 5 actions into one [M, C]."""
+    """Return the value of the start; `choose` combines the values of the 5 actions, [M, C] each."""
     world = _world(level, max_objects)
 
     def step_back(_: Int[Array, ""], value: Float[Array, "M C"]) -> Float[Array, "M C"]:
@@ -89,10 +94,10 @@ def _solve(
 
 
 def _before_respawn(world: _World, value: Float[Array, "M C"]) -> Float[Array, "M C"]:
-    """Expectation over the next set of objects, given the previous set and the cell entered.
+    """Expected value over the next set of objects, given the previous set and the entered cell.
 
-    An absent object respawns with its probability. A present object stays, unless the entered cell
-    is its own: then it is collected and does not respawn in the same step.
+    An absent object respawns with its respawn probability. If the entered cell is that of a present
+    object, the object is collected and does not respawn in this step. Other present objects stay.
     """
     num_sets, num_cells = value.shape
     for i, (respawn_prob, here) in enumerate(zip(world.respawn_prob, world.here, strict=True)):
@@ -108,7 +113,7 @@ def _after_moving(world: _World, entered: Float[Array, "M C"]) -> list[Float[Arr
     """Value of each action in each cell, from the value of entering each cell."""
     num_cells = entered.shape[-1]
     side = _side(num_cells)
-    # A shift by one wraps into the neighbouring row only where `can_enter` is False.
+    # A shift by one column wraps into the neighbouring row only where `can_enter` is False.
     padded = jnp.pad(entered, ((0, 0), (side, side)))
     offset = {UP: -side, DOWN: side, LEFT: -1, RIGHT: 1}
     values = {STAY: entered}

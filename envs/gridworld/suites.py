@@ -1,9 +1,9 @@
 """Held-out grid worlds: new random levels, the hand-designed sets and the mazes.
 
-Levels are sampled with numpy in double precision from separate random streams, and their real
-parameters are rounded to four significant digits, so that rounding on different machines gives
-identical levels. All suites are tabular: each is played in the environment of its mode, whose
-optimal return is known.
+Levels are sampled with numpy in double precision from separate random streams. Their real
+parameters are rounded to four significant digits, so that rounding errors do not differ between
+machines. Each suite is played in the environment of its mode. All these modes are tabular, so the
+optimal returns are known.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ def suites(make: Callable[[str], Any]) -> dict[str, Callable[[], Suite]]:
     mazes = partial(_each_family, tuple(MAZES), NUM_MAZES)
     made = {
         "unseen": ("all", partial(_unseen, NUM_UNSEEN)),
-        "unseen-1024": ("all", partial(_unseen, 1024)),  # its first 64 are those of `unseen`
+        "unseen-1024": ("all", partial(_unseen, 1024)),  # the first 64 levels are those of `unseen`
         "handcrafted": ("handcrafted", designed),
         "mazes": ("mazes", mazes),
     }
@@ -60,7 +60,7 @@ def _each_family(
 ) -> Iterator[tuple[str, Level]]:
     for i, family in enumerate(families):
         stream = Stream(f"gridworld/{family}")
-        # The table of this family alone, so that its draws do not depend on the other families.
+        # Use the table of one family, so that its levels do not depend on the other families.
         one = jax.tree.map(lambda x, i=i: x[i : i + 1], table)
         for k in range(num):
             yield f"{family}-{k}", _level(one, stream)

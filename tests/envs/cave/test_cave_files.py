@@ -81,7 +81,7 @@ def changed(name, row, value):
             "have 7 x 6 cells .* 5 x 5; set height=7 and wid",
         ),
         ({"tiles": np.zeros((4, 25), np.uint8)}, r"tiles should have shape \[n, H, W\], found"),
-        ({"tiles": np.zeros((4, 5, 5))}, "tiles is float64, not integers$"),
+        ({"tiles": np.zeros((4, 5, 5))}, "tiles should be integers, found float64$"),
         ({"tiles": np.array([np.zeros((5, 5)), 0], object)}, "tiles holds Python objects"),
         (
             {"start": np.zeros((3, 2), int)},
