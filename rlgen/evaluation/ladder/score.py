@@ -32,7 +32,7 @@ class Score(NamedTuple):
     mean: Interval
     iqm: Interval
     normalised: Interval | tuple[()]  # return / optimal return; () if some optimum is unknown
-    # V0 minus V1 for V1, and V1 minus this rung for V2 and V3; () if V0 or V1 is missing.
+    # V0 minus V1 for V1, and V1 minus this rung for V2 and V3; () on V0 or if V0 or V1 is missing.
     gap: Interval | tuple[()]
     whole_seeds: Interval | tuple[()]  # the gap, with an interval over whole seeds and fixed levels
     look: int  # how many times this run has been scored on these levels; 0 if not sealed
@@ -58,7 +58,7 @@ class Scores(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Adaptation curve: one run's mean scores on a rung after updates on other levels of the rung."""
+    """Adaptation curve: a run's mean scores on a rung after updates on other levels of the rung."""
 
     run: str
     rung: str
