@@ -1,17 +1,21 @@
 """Generalisation gap during training over a finite level set, written to `generalisation.jsonl`.
 
-Measurements take place between two chunks. Each writes one line with a list over seeds of
+The gap is the mean return on training levels minus the mean return on unseen levels. It is measured
+between two chunks, which are groups of updates that run as one compiled program. Each measurement
+writes one line, in which the following entries are lists over seeds ("test" means unseen levels):
 
     train_return, test_return, gap   undiscounted; the gap is train_return - test_return
     train_solve_rate, test_solve_rate, solve_rate_gap   if the environment defines success
     level_information   in nats, at most `max_information`; see `level_information`
     level_information_raw   level information before it is clipped at 0
 
-It also contains `update` and `env_steps` as in `metrics.jsonl`, the numbers of levels and episodes
-on both sides (two episodes on each training level, which the level information needs, and one on
-each unseen level), and `evaluation_steps`: the env steps of one seed for this measurement, which
-are not counted anywhere else. If no unseen levels are known (see `unseen_levels`), the test entries
-are missing.
+The line also contains `update` and `env_steps` as in `metrics.jsonl`, and the numbers of training
+levels, unseen levels and episodes on each of the two. The entry `evaluation_steps` is the number of
+env steps of one seed in this measurement, which are not counted anywhere else.
+
+Two episodes are played on each training level, because the level information needs two, and one
+episode on each unseen level. If no unseen levels are known (see `unseen_levels`), the entries for
+unseen levels are missing.
 """
 
 import json
@@ -46,10 +50,10 @@ FILE = "generalisation.jsonl"
 NEVER = -1  # value of `gap_every` that disables measuring
 
 MEASUREMENTS = 20  # approximate number per run, by default
-SHARE = 0.2  # target for env steps of all measurements / env steps of training
-FEWEST, MOST = 32, 128  # levels on each side
-LONGEST = 1024  # steps per episode; later steps are not played
-KEPT_STEPS = 16  # steps of each slot on training levels that enter the level information
+SHARE = 0.2  # target of the ratio: env steps of all measurements / env steps of training
+FEWEST, MOST = 32, 128  # number of training levels that are played, and of unseen levels
+LONGEST = 1024  # most steps that are played of an episode
+KEPT_STEPS = 16  # steps per slot on a training level that the level information is estimated from
 
 _STREAM = 0x6A9  # base of the measurements' random keys
 _EPISODES = {"train": 2, "test": 1}  # episodes on each level
@@ -59,17 +63,17 @@ class Size(NamedTuple):
     """Interval between measurements and number of levels."""
 
     every: int  # chunks between two measurements
-    num_levels: int  # levels on each side, at most
+    num_levels: int  # most training levels, and most unseen levels, that are played
 
 
 class GapTracker:
     """Measures the generalisation gap of a run at intervals.
 
-    The program is compiled at the first measurement.
+    The program that plays the levels is compiled at the first measurement.
     """
 
     def __init__(self, spec: RunSpec, env: Any, curriculum: Curriculum, length: Plan, size: Size):
-        """Choose the levels of both sides, without playing any episode."""
+        """Choose the training levels and the unseen levels; no episode is played yet."""
         self.size, self.length, self.done = size, length, 0
         self.seconds, self.compile_seconds = 0.0, 0.0
         chosen = training_set(curriculum)
@@ -85,16 +89,16 @@ class GapTracker:
         self._run: Any = None
 
     def is_due(self, update: int) -> bool:
-        """Return whether to measure after this update, which must be the last of a chunk."""
+        """Return whether to measure after this update, which must be the last update of a chunk."""
         chunks = update // self.length.chunk
         return chunks % self.size.every == 0 or update == self.length.num_updates
 
     def measure(self, path: Path, states: TrainState, now: Counters) -> None:
-        """Measure the policies of the student states [S, ...] and append a line to the file.
+        """Measure the policies of S seeds and append one line to `generalisation.jsonl`.
 
         Args:
             path: Run folder.
-            states: Training states of S seeds.
+            states: Training states of S seeds, [S, ...].
             now: Counters of the run at this update.
 
         Raises:
@@ -102,7 +106,7 @@ class GapTracker:
         """
         start = time.perf_counter()
         learner, policy = self._policy(states.student)
-        # Through the host: training states may be sharded over devices, this program is not.
+        # Copied through the host: training states may be sharded over devices, this program is not.
         policy = jax.tree.map(jnp.asarray, jax.device_get(policy))
         if self.done == 0:
             run = _program(self._env, learner, self._sides, self.num_steps, self._seeds)
@@ -152,7 +156,7 @@ class GapTracking(Callback):
         self._tracker: GapTracker | None = None
 
     def start(self, run: ActiveRun, update: int) -> str:
-        """Choose the levels, and delete measurements made after `update` by an interrupted run."""
+        """Choose the levels, and delete an interrupted run's measurements that follow `update`."""
         cut(run.path / FILE, update)
         self._tracker = prepare(run.spec, run.env, run.curriculum, run.length)
         return self._tracker.first_words() if self._tracker else ""
@@ -184,8 +188,8 @@ def size_of(gap_every: int, length: Plan, num_steps: int) -> Size | None:
     """Choose the interval between measurements and the number of levels.
 
     All measurements together take at most a fraction `SHARE` of the training's env steps, so a
-    short run is measured less often and on fewer levels. An explicit `gap_every` is always
-    followed, on at least `FEWEST` levels, even if that exceeds the fraction.
+    short run is measured less often and on fewer levels. If `gap_every` is set, it always applies.
+    At least `FEWEST` levels are then used, even if the env steps exceed that fraction.
 
     Args:
         gap_every: Chunks between measurements, or 0 for about twenty measurements.
@@ -198,7 +202,8 @@ def size_of(gap_every: int, length: Plan, num_steps: int) -> Size | None:
     """
     num_chunks = length.num_updates // length.chunk
     per_level = num_steps * sum(_EPISODES.values())
-    affordable = SHARE * length.num_updates * length.steps_per_update / per_level  # levels in all
+    # Number of levels that all measurements together may play.
+    affordable = SHARE * length.num_updates * length.steps_per_update / per_level
     if gap_every == 0:
         wanted = min(MEASUREMENTS, num_chunks, int(affordable / FEWEST))
         if wanted == 0:
@@ -221,9 +226,9 @@ def _program(
     num_steps: int,
     seeds: np.ndarray,
 ) -> Any:
-    """Return the compiled function `(policies [S, ...], update) -> measurements [S] by name`."""
-    # Slots in the order train, train, test: the two copies of the training levels are the halves
-    # that `in_halves` separates.
+    """Return a jitted function `(policies [S, ...], update) -> measurements [S] by name`."""
+    # The slots are in the order train, train, test. `in_halves` separates the two copies of the
+    # training levels.
     repeated = [x.level for side, x in sides.items() for _ in range(_EPISODES[side])]
     level = jax.tree.map(lambda *x: jnp.concatenate(x), *repeated)
     num_train = len(sides["train"])
@@ -270,5 +275,5 @@ def _append(path: Path, line: dict) -> None:
 
 
 def _list(values: np.ndarray) -> list[float | None]:
-    """Round to seven significant digits, the precision of float32; non-finite values are None."""
+    """Round to seven significant digits, the float32 precision; non-finite values become None."""
     return [float(f"{float(x):.7g}") if np.isfinite(x) else None for x in values]

@@ -1,11 +1,12 @@
 """Generalisation gap, shift gap and level information of runs over a finite training set.
 
-    generalisation gap   mean return on the training set minus that on levels outside it
-    shift gap            mean return on levels as the sampler draws them minus that on the set
+    generalisation gap   mean return on the training set minus mean return on unseen levels
+    shift gap            mean return on drawn levels minus mean return on the training set
     level information    see `rlgen.evaluation.generalisation.level_information`
 
-The two gaps add up: the mean return on levels as the sampler draws them is the mean return on
-unseen levels plus the shift gap plus the generalisation gap.
+Drawn levels are distributed as the run's sampler draws them during training. The mean return on
+drawn levels is the sum of the mean return on unseen levels, the shift gap and the generalisation
+gap.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design", sections 2 and 3.
@@ -38,32 +39,32 @@ from rlgen.protocols import Learner, Sampler
 from rlgen.rollout import play
 from rlgen.types import Key, PyTree
 
-MOST_LEVELS = 512  # levels of a training set or of a buffer that are played
+MOST_LEVELS = 512  # most levels of a training set or of a buffer that are played
 # The remaining constants concern the rollouts from which level information is estimated.
 _LONGEST = 256  # steps of a rollout
-_BLOCK = 128  # at most twice as many slots are played in parallel
-_FEWEST_SLOTS = 256  # small sets are played in several slots per level to reach this number
+_BLOCK = 128  # at most 2 * _BLOCK slots are played in parallel
+_FEWEST_SLOTS = 256  # for a small set, each level is played in several slots to reach this number
 _KEPT_STEPS = 16  # steps of each slot that are used
 
 
 class Gap(NamedTuple):
-    """Mean of a score over seeds and levels on both sides, and their difference."""
+    """Mean scores on the training set and on unseen levels, and the difference of these means."""
 
-    train: Interval
-    test: Interval
-    gap: Interval  # train minus test; levels are resampled too: it refers to the family
-    whole_seeds: Interval  # train minus test; resamples whole seeds, levels fixed
+    train: Interval  # mean over seeds and training levels
+    test: Interval  # mean over seeds and unseen levels
+    gap: Interval  # train minus test; the interval also resamples levels and describes the family
+    whole_seeds: Interval  # train minus test; the interval resamples whole seeds, not levels
     per_seed: Float[np.ndarray, " S"]  # train minus test of each seed
 
 
 class LevelInformation(NamedTuple):
-    """Level information I(L; b) of each seed, in nats."""
+    """Level information of each seed, in nats."""
 
     per_seed: Float[np.ndarray, " S"]  # clipped at 0
     raw: Float[np.ndarray, " S"]  # before clipping
-    online: Float[np.ndarray, " S"]  # by the published procedure, before clipping
-    accuracy: Float[np.ndarray, " S"]  # of the classifier on held-out episodes
-    most: float  # upper bound: ln of the number of levels
+    online: Float[np.ndarray, " S"]  # estimate of Garcin et al.'s code, before clipping
+    accuracy: Float[np.ndarray, " S"]  # accuracy of the classifier on held-out episodes
+    most: float  # upper bound, the logarithm ln n of the number n of levels
 
 
 class Gaps(NamedTuple):
@@ -87,10 +88,10 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, of: None,
     reference: LevelSet | None = None,
 ) -> Gaps | None:
-    """Play a run's training set and compute its gaps to a suite.
+    """Play a run's training set and compute the gaps between this set and a suite.
 
-    If the set has more than 512 levels, a fixed choice of 512 is played. Levels of the suite that
-    are in the training set do not count as unseen.
+    If the set has more than 512 levels, 512 of them are played, the same ones in every call. Levels
+    of the suite that are in the training set do not count as unseen.
 
     Args:
         loaded: Contents of the run's folder.
@@ -98,8 +99,8 @@ def measure(
             same number of attempts.
         seed: Seed of the evaluation's random numbers.
         progress: Callback that receives the number of episodes done and the total.
-        reference: Level set to use instead of the run's own, for example to measure the gap of a
-            run without a set on the set of other runs.
+        reference: Level set to use instead of the run's training set. For example, a run without a
+            training set can be measured on the set of another run.
 
     Returns:
         The gaps, or None if there is no training set or the suite has no unseen level.
@@ -126,7 +127,7 @@ def gaps_of(
 
     Args:
         train: Evaluation on the training set or on a part of it.
-        test: Evaluation on a suite, of which only levels outside the training set count.
+        test: Evaluation on a suite. Only levels outside the training set are used.
         chosen: The whole training set.
         bootstrap: Settings of the intervals.
 
@@ -135,7 +136,10 @@ def gaps_of(
     """
     unseen = _unseen(chosen, test)
     if not unseen.any():
-        raise ValueError(f"{test.suite} has no level that {train.run} was not trained on")
+        raise ValueError(
+            f"every level of {test.suite} is in the training set; evaluate {train.run} on another "
+            "suite"
+        )
     gap = _gap(train.episode_return, test.episode_return[:, unseen], bootstrap)
     solved: Gap | tuple[()] = ()
     if not isinstance(train.success, tuple) and not isinstance(test.success, tuple):
@@ -148,7 +152,8 @@ def gaps_of(
 def level_information(policies: Policies, levels: LevelSet, seed: int = 0) -> Any:
     """Estimate the level information of each policy on a set of levels.
 
-    Every level is played in two or more slots; the slots form the two halves of the data.
+    Every level is played in an even number of slots. Half of these slots are used to fit the
+    classifier and the other half to test it, and then the halves are exchanged.
 
     Returns:
         A `LevelInformation`, or `()` if the learner has no features or there is only one level.
@@ -172,11 +177,11 @@ def level_information(policies: Policies, levels: LevelSet, seed: int = 0) -> An
 def shift_gap(
     loaded: Loaded, policies: Policies, train: Evaluation, seed: int = 0, has_set: bool = True
 ) -> Float[np.ndarray, " S"] | tuple[()]:
-    """Shift gap: return on levels as the sampler draws them minus return on its training set.
+    """Compute the shift gap: return on the levels that the sampler draws minus return on its set.
 
-    It is 0 for a sampler of a set without a buffer, which draws uniformly. Otherwise the levels of
-    the buffer are played and weighted with the sampler's `replay_probability`. If more than 512
-    levels can be drawn, 512 draws are played instead.
+    A sampler without a buffer draws the levels of its set uniformly, so its shift gap is 0. For any
+    other sampler, the levels of the buffer are played and weighted with `replay_probability`. If
+    more than 512 levels can be drawn, 512 draws are played instead.
 
     Args:
         loaded: Contents of the run's folder.
@@ -186,8 +191,8 @@ def shift_gap(
         has_set: Whether the run has its own training set.
 
     Returns:
-        One value per seed, or `()` if the sampler has neither a buffer nor a set, or has a buffer
-        but no valid `replay_probability`.
+        One value per seed. The result is `()` if the sampler has neither a buffer nor a set. It is
+        also `()` if the sampler has a buffer but no valid `replay_probability`.
     """
     sampler, states = loaded.curriculum.sampler, loaded.sampler
     buffer = sampler.buffer(states)
@@ -205,7 +210,7 @@ def shift_gap(
 
 
 def _unseen(chosen: LevelSet, tested: Evaluation) -> Bool[np.ndarray, " M"]:
-    """Return a mask of the levels of a suite that are not in a training set, by their hashes."""
+    """Return a mask of the levels of a suite whose hashes do not occur in a training set."""
     seen = {bytes(bits) for bits in np.asarray(chosen.hash, np.uint32)}
     return np.array([bytes(bits) not in seen for bits in tested.level_hashes])
 
@@ -226,7 +231,7 @@ def _gap(x: np.ndarray, y: np.ndarray, bootstrap: Bootstrap) -> Gap:
 def _both(
     key: Key, feature: Float[Array, "2 B F"], label: Int[Array, "2 B"], num_levels: int
 ) -> tuple[Array, Array, Array]:
-    """Raw held-out estimate, its accuracy, and the raw estimate of the published procedure."""
+    """Return the raw estimate and the accuracy of `heldout`, and the raw estimate of `online`."""
     found = heldout(feature, label, num_levels)
     flat = feature.reshape(-1, feature.shape[-1]), label.ravel()
     published: Estimate = online(key, *flat, num_levels)
@@ -234,15 +239,20 @@ def _both(
 
 
 def _collector(policies: Policies, levels: LevelSet) -> Any:
-    """Return a function `(key, policy state) -> features [K, N, F]`; slot i plays level i mod n."""
+    """Return a function `(key, policy state) -> features [K, N, F]`.
+
+    Slot i of the N slots plays level i mod n, where n is the number of levels.
+    """
     env, learner, num_levels = policies.env, policies.learner, len(levels)
     num_steps = min(int(np.max(np.asarray(levels.level.max_steps_in_episode))), _LONGEST)
-    # An even number of slots per level, so that each level is in both halves; -(-a // b) rounds up.
+    # The number of slots per level is even, so that each level is in both halves. -(-a // b) is
+    # a / b rounded up.
     repeats = 2 * max(1, -(-_FEWEST_SLOTS // (2 * num_levels)))
     num_slots = repeats * num_levels
     num_blocks = -(-num_slots // (2 * _BLOCK))
     size = -(-num_slots // num_blocks)
-    # Blocks of equal size compile once; slots that pad the last block are dropped at the end.
+    # Blocks have equal size, so that one program serves all. Slots that only pad the last block
+    # are dropped at the end.
     row = np.minimum(np.arange(num_blocks * size), num_slots - 1) % num_levels
     row = row.reshape(num_blocks, size)
 
@@ -265,16 +275,17 @@ def _collector(policies: Policies, levels: LevelSet) -> Any:
 def _drawn(
     probability: Float[np.ndarray, "S K"], seed: int
 ) -> tuple[Int[np.ndarray, "S M"], Float[np.ndarray, "S M"]]:
-    """Buffer rows to play for each seed, and their weights, which sum to 1 for each seed.
+    """Choose the buffer rows to play for each seed, and their weights, which sum to 1 per seed.
 
-    If at most `MOST_LEVELS` rows have positive probability, all of them are played with their
-    probabilities as weights. Otherwise rows are drawn with replacement and equal weights.
+    If at most `MOST_LEVELS` rows have positive probability, all of them are chosen, with their
+    probabilities as weights. Otherwise `MOST_LEVELS` rows are drawn from the probabilities, with
+    replacement, and have equal weights.
     """
     probability = probability.astype(np.float64)
     probability /= probability.sum(axis=1, keepdims=True)
     num = min((probability > 0).sum(axis=1).max(), MOST_LEVELS)
     if (probability > 0).sum(axis=1).max() <= num:
-        # Seeds with fewer rows with positive probability are padded with rows with weight 0.
+        # A seed with fewer rows of positive probability is padded with rows of weight 0.
         row = np.argsort(-probability, axis=1, kind="stable")[:, :num]
         return row, np.take_along_axis(probability, row, axis=1)
     rng = np.random.default_rng(seed)

@@ -1,4 +1,7 @@
-"""Features and solutions of the levels in a curriculum log."""
+"""Features and solutions of the levels in a curriculum log.
+
+A curriculum log records levels that a run has played (see `rlgen.runs.curriculum_log`).
+"""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +18,14 @@ from rlgen.runs.curriculum_log import LevelLog, read
 from rlgen.types import PyTree
 
 MAX_LEVELS = 4000
-"""Most levels that are analysed, because solving them takes time."""
+"""Largest number of levels that are analysed. It is limited because solving levels takes time."""
 BATCH = 500  # levels per call of a compiled function
 
 
 class Facts(NamedTuple):
     """Features and optimal returns of M levels of a log."""
 
-    place: tuple[Int[np.ndarray, " M"], ...]  # update, seed and slot: indices into [U, S, n]
+    place: tuple[Int[np.ndarray, " M"], ...]  # indices of update, seed and slot in arrays [U, S, n]
     features: dict[str, np.ndarray]  # [M] each; bool, or float with NaN where undefined
     optimal_return: Float[np.ndarray, " M"] | tuple[()]  # () if the environment has no solver
 
@@ -46,10 +49,10 @@ def open_log(run: Path, allow_imports: bool = False) -> tuple[Any, LevelLog]:
 
 
 def find_facts(env: Any, log: LevelLog, limit: int = MAX_LEVELS) -> Facts:
-    """Compute features and optimal returns of at most `limit` levels, spaced evenly over the run.
+    """Compute features and optimal returns of at most `limit` levels from equal parts of the run.
 
-    The same log always gives the same levels. A negative feature of an unsolvable level, such as a
-    shortest path of -1, becomes NaN.
+    The same levels are chosen each time a log is analysed. A negative feature of an unsolvable
+    level, such as a shortest path of -1, becomes NaN.
     """
     place = np.unravel_index(_evenly(log.score.size, limit), log.score.shape)
     level = jax.tree.map(lambda x: x[place], log.level)
@@ -67,10 +70,11 @@ def find_facts(env: Any, log: LevelLog, limit: int = MAX_LEVELS) -> Facts:
 
 
 def _evenly(num: int, limit: int) -> Int[np.ndarray, " M"]:
-    """Draw one index from each of `limit` equal parts of 0 to num - 1; all if num <= limit.
+    """Draw one index from each of `limit` equal parts of the range 0 to num - 1.
 
-    The position in a part is random: a fixed stride could be a multiple of the number of slots and
-    always select the same slots.
+    If `num` is at most `limit`, all indices are returned. The position within a part is random,
+    because a fixed stride that is a multiple of the number of slots would always select the same
+    slots.
     """
     if num <= limit:
         return np.arange(num)
@@ -80,7 +84,7 @@ def _evenly(num: int, limit: int) -> Int[np.ndarray, " M"]:
 
 
 def _batched(function: Any, level: PyTree) -> Any:
-    """Apply a function of one level to all levels, in batches of equal size, to compile once."""
+    """Apply a function of one level to all levels, in batches of equal size that compile once."""
     num = jax.tree.leaves(level)[0].shape[0]
     size = min(BATCH, num)
     call = jax.jit(jax.vmap(function))
@@ -93,7 +97,7 @@ def _batched(function: Any, level: PyTree) -> Any:
 
 
 def _masked(feature: np.ndarray, solvable: np.ndarray) -> np.ndarray:
-    """Replace negative values of unsolvable levels by NaN; boolean features are unchanged."""
+    """Replace negative values of unsolvable levels with NaN; boolean features are unchanged."""
     if feature.dtype == bool:
         return feature
     return np.where(~solvable & (feature < 0), np.nan, feature.astype(float))

@@ -1,16 +1,16 @@
 """Level information: information about a level's identity in a policy's representation.
 
-It is the mutual information I(L; b) between a level L, drawn uniformly from n levels, and the
-representation b from which the policy and the value are computed. It is estimated as ln n minus the
-cross-entropy of a classifier that predicts the level from b. Any classifier gives a lower bound, in
-nats; it is at most ln n.
+Level information is the mutual information I(L; b). L is a level that is drawn uniformly from n
+levels, and b is the representation from which the policy and the value are computed. The estimate,
+in nats, is ln n minus the cross-entropy of a classifier that predicts L from b. For every
+classifier the estimate is a lower bound. Level information is at most ln n.
 
 Source: the probe of Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", and of their earlier study of level sampling. Through the
-bound of Bertran et al., 2020, "Instance-based Generalization in Reinforcement Learning", the level
-information limits the generalisation gap.
-Differs from it by default: the cross-entropy is measured on held-out episodes, so memorised
-episodes do not count; `online` follows the released code.
+Data-Regularised Environment Design", and of their earlier study of level sampling. The level
+information limits the generalisation gap through the bound of Bertran et al., 2020, "Instance-based
+Generalization in Reinforcement Learning".
+Differs from Garcin et al. by default: the cross-entropy is measured on held-out episodes, so that
+memorised episodes do not count. The function `online` follows the code of Garcin et al.
 """
 
 from dataclasses import dataclass
@@ -26,14 +26,14 @@ from rlgen.protocols import Actor, Learner, LevelEnv
 from rlgen.rollout import rollout
 from rlgen.types import Key, PyTree, Rollout
 
-STEP_SIZE = 2.0  # 1 / L: the loss on whitened features has curvature of at most L = 1/2
+STEP_SIZE = 2.0  # 1 / curvature: on whitened features the loss has a curvature of at most 1/2
 
 
 class Estimate(NamedTuple):
-    """Estimate of I(L; b) by a classifier."""
+    """Estimate of the level information by a classifier."""
 
     raw: Float[Array, ""]  # ln n minus the cross-entropy, in nats; can be below 0 by chance
-    accuracy: Float[Array, ""]  # weighted fraction of steps classified correctly, same data
+    accuracy: Float[Array, ""]  # weighted fraction of steps that are classified correctly
 
     @property
     def nats(self) -> Float[Array, ""]:
@@ -43,15 +43,17 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Probe:
-    """Settings of the classifier fit in `heldout`: Nesterov's gradient descent from zero weights.
+    """Settings of the classifier that `heldout` fits with Nesterov's gradient descent.
 
-    Features are whitened first. This makes the step size safe for any features, and directions with
-    little variance are learned as easily as others. Noise in the remaining directions is learned
-    less easily than with Adam, whose steps have the same length in all directions.
+    All weights start at zero. Features are whitened first, which makes the step size safe for any
+    features. Directions with little variance are then learned as easily as others. Noise in the
+    remaining directions is learned less easily than with Adam, because Adam's steps have the same
+    length in all directions.
 
     Attributes:
-        num_checks: Number of evaluations on the other half; the stopping time is one of them.
-        steps_per_check: Gradient steps between two evaluations.
+        num_checks: Number of times that the classifier is tested during the fit. The fit can stop
+            at any of these checks.
+        steps_per_check: Number of gradient steps between two checks.
         shrinkage: Variance that whitening adds to every direction, as a fraction of the mean
             variance.
     """
@@ -69,10 +71,10 @@ def heldout(
 ) -> Estimate:
     """Estimate the level information with a linear classifier, tested on held-out episodes.
 
-    The classifier is fitted on each half of the episodes in turn and tested on the other. All
+    The classifier is fitted on each half of the episodes in turn and tested on the other half. All
     levels have equal weight, independently of the number of steps played on them. Fits are stopped
-    early. The stopping time of each fit is the one that was best for the other fit, so no half is
-    used both to choose a stopping time and to test the resulting classifier.
+    early. The stopping time of each fit is the time that was best for the other fit. No half is
+    therefore used both to choose a stopping time and to test the resulting classifier.
 
     Args:
         feature: Features of both halves; no episode may be in both.
@@ -96,12 +98,13 @@ def heldout(
 def online(
     key: Key, feature: Float[Array, "B F"], label: Int[Array, " B"], num_levels: int
 ) -> Estimate:
-    """Estimate of the released code: one epoch of 8 minibatches, each tested before it is used.
+    """Estimate the level information as in the code of Garcin et al., for comparison with it.
 
-    Use it to compare with the published procedure. Features are not standardised and the classifier
-    is barely fitted, so the estimate is far below `heldout`. In the source the classifier is
-    trained alongside the agent and continues from one update to the next; here it starts from new
-    weights.
+    The classifier is trained for one epoch of 8 minibatches. It is tested on each minibatch before
+    it is trained on that minibatch. Features are not standardised and the classifier is barely
+    fitted, so the estimate is far below that of `heldout`. In the code of Garcin et al. the
+    classifier is trained alongside the agent and continues from one update to the next. Here it
+    starts from new weights.
     """
     key_params, key_order = jax.random.split(key)
     size = len(label) // 8 * 8
@@ -124,7 +127,7 @@ def online(
 def play_on(
     key: Key, env: LevelEnv, learner: Learner, state: PyTree, level: PyTree, num_steps: int
 ) -> Rollout:
-    """Play T steps of consecutive episodes on each of N levels [N, ...]; values are set to 0."""
+    """Play T steps of consecutive episodes on each of N levels [N, ...]; all values are 0."""
     queues = jax.tree.map(lambda x: x[:, None], level)  # [N, 1, ...]: one level per slot
     return rollout(key, env, _Player(learner), state, queues, num_steps)[0]
 
@@ -139,8 +142,8 @@ def some_features(
 ) -> Float[Array, "K N F"]:
     """Features of `num_kept` evenly spaced steps of a rollout, with a random offset.
 
-    The rollout must begin with the start of episodes, because the carry is the initial one. If it
-    has fewer steps, all of them are kept.
+    Episodes must start at the first step of the rollout, because the initial carry is used. If the
+    rollout has fewer than `num_kept` steps, all steps are kept.
     """
     num_steps, num_slots = first.shape
     kept = min(num_kept, num_steps)
@@ -152,10 +155,10 @@ def some_features(
 def in_halves(
     feature: Float[Array, "K N F"], num_levels: int
 ) -> tuple[Float[Array, "2 B F"], Int[Array, "2 B"]]:
-    """Split features by slot into the two halves that `heldout` expects, with level indices.
+    """Split features by slot into the two halves that `heldout` expects, and add level indices.
 
     Args:
-        feature: Features of N slots, an even multiple of n; slot i plays level i mod n.
+        feature: Features of N slots, where N is an even multiple of n. Slot i plays level i mod n.
         num_levels: Number of levels n.
     """
     num_kept, num_slots, size = feature.shape
@@ -226,9 +229,9 @@ def _momentum(step: Int[Array, ""]) -> Float[Array, ""]:
 def _whitened(
     x: Float[Array, "B F"], y: Float[Array, "B F"], shrinkage: float
 ) -> tuple[Float[Array, "B F"], Float[Array, "B F"]]:
-    """Whiten both arrays with the mean and covariance of the first.
+    """Whiten both arrays with the mean and covariance of the first array.
 
-    Afterwards the variance of the first is at most 1 in every direction.
+    Afterwards the variance of the first array is at most 1 in every direction.
     """
     mean, deviation = x.mean(0, keepdims=True), x.std(0, keepdims=True)
     # The floor keeps constant features at 0 instead of dividing by 0.
@@ -254,6 +257,6 @@ def _loss(
 
 
 def _per_level(label: Int[Array, " B"], num_levels: int) -> Float[Array, " B"]:
-    """Weights of the steps that give every level the same total weight."""
+    """Weight of each step, chosen so that every level has the same total weight."""
     held = jnp.zeros(num_levels).at[label].add(1.0)
     return 1.0 / held[label]

@@ -1,9 +1,10 @@
 """Calibration of level scores: their rank correlation with true regret and with learnability.
 
 True regret is the solver's optimal return minus the mean return of the episodes that the agent
-completed. Learnability is `p (1 - p)`, with p the fraction of these episodes that were solved. Both
-are measured on the rollout that was scored, so chance effects that they share with the score raise
-the correlation. Levels on which no episode ended, which are often the hard ones, are left out.
+completed. Learnability is `p (1 - p)`, where p is the fraction of these episodes that were solved.
+True regret and learnability are measured on the rollout that was scored. Chance effects that they
+share with the score therefore raise the correlation. Levels on which no episode ended are left out.
+Such levels are often hard.
 
 Sources: Spearman, 1904, "The Proof and Measurement of Association between Two Things"; Tzannetos et
 al., 2023, "Proximal Curriculum for Reinforcement Learning Agents", and Rutherford et al., 2024, "No
@@ -20,12 +21,12 @@ from rlgen.evaluation.generalisation.level_facts import Facts
 from rlgen.runs.curriculum_log import LevelLog
 
 TENTHS = 10  # parts of the run for which correlations are computed
-FEWEST = 5  # levels; for fewer no rank correlation is computed
+FEWEST = 5  # for fewer levels no rank correlation is computed
 NO_SOLVER = "no true regret, since the environment has no solver"
 NO_EPISODES = "nothing to compare scores with, since the student does not report its episodes"
 CAVEAT = (
-    "Scores and the quantities they are compared with come from the same rollouts: chance effects "
-    "that they share raise the correlation."
+    "Scores and the quantities that they are compared with come from the same rollouts, so shared "
+    "chance effects raise the correlation."
 )
 
 
@@ -43,7 +44,7 @@ class Calibration(NamedTuple):
     """Comparison of a run's level scores with true regret and learnability."""
 
     measures: tuple[Measure, ...]
-    missing: str  # reason for a missing measure; "" if none is missing
+    missing: str  # reason for a missing measure; "" if no measure is missing
     num_levels: int  # levels that were analysed
     num_used: int  # levels with a score and a completed episode
     ends: Float[np.ndarray, "10"]  # end of each tenth, in env steps (NaN where unknown)
@@ -60,7 +61,7 @@ def calibrate(log: LevelLog, facts: Facts) -> Calibration:
         facts.of(x) for x in (log.episodes.num, log.episodes.num_success, log.episodes.mean_return)
     )
     used = (num > 0) & np.isfinite(score)
-    tenth = facts.place[0] * TENTHS // len(log.update)  # tenth of the run that a level was in
+    tenth = facts.place[0] * TENTHS // len(log.update)  # tenth of the run in which it was played
     rate = num_success / np.maximum(num, 1)
     values = {"learnability p (1 − p)": rate * (1 - rate)}  # noqa: RUF001
     solved = not isinstance(facts.optimal_return, tuple)
@@ -89,9 +90,9 @@ def words(found: Calibration) -> str:
     told = [f"{m.name} {signed(m.overall)}{_from_to(m.tenths)}" for m in found.measures]
     unfinished = found.num_levels - found.num_used
     sentences = [
-        f"Rank correlation (Spearman) of a level's score with {', with '.join(told)}; over "
-        f"{found.num_used:,} levels, without {unfinished:,} that had no score or no completed "
-        f"episode.",
+        f"Rank correlation (Spearman) of a level's score with {', with '.join(told)}. It is "
+        f"computed on {found.num_used:,} levels. {unfinished:,} further levels had no score or no "
+        f"completed episode.",
         f"There is {found.missing}." if found.missing else "",
         CAVEAT,
     ]

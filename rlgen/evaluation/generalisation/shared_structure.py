@@ -1,15 +1,18 @@
 """Structure shared by the levels of a family (dispersion D), and coverage κ of an episode.
 
-The two numbers indicate which kind of exploration bonus is likely to help. If the valuable states
-differ from level to level (dispersion D near 1), visits on earlier levels have already used up the
-novelty, counted over the whole run, of states that matter on the next level. Novelty within an
-episode then remains useful, if episodes are long enough to cover a level (coverage κ of 1 or more).
-If levels share their valuable states (D near 0), novelty over the whole run works even with short
-episodes.
+D states how much the valuable states differ between levels: 0 means that all levels have the same
+ones, and 1 that they differ as much as possible. States are identified by a feature, such as the
+position. κ is the time limit of an episode divided by the number of feature values in a level.
+
+D and κ indicate which kind of exploration bonus is likely to help. If D is near 0, a bonus for
+states that are new in the whole run works even with short episodes. If D is near 1, the states that
+matter on the next level were already visited on earlier levels and are no longer new in the run. A
+bonus for states that are new in the episode remains useful, if κ is at least 1. Episodes are then
+long enough to cover a level.
 
 Source of the framework: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses
-for Exploration in Contextual MDPs", section 3: values of a feature, over contexts. The numbers D
-and κ are rlgen's.
+for Exploration in Contextual MDPs", section 3, which considers values of a feature over contexts.
+The numbers D and κ are rlgen's own.
 """
 
 from collections.abc import Iterator
@@ -32,19 +35,19 @@ class Structure(NamedTuple):
 
     feature: str
     num_levels: int
-    dispersion: float  # D, from 0 (equal V(z) on all levels) to 1 (differs as much as possible)
-    variance: float  # Var V(z) over levels, mean over z
+    dispersion: float  # D, from 0 (V(z) equal on all levels) to 1 (as different as possible)
+    variance: float  # variance of V(z) over levels, mean over z
     coverage: float  # κ: time limit / number of feature values that a level has, mean over levels
 
 
 def shared_structure(
     env: LevelEnv, levels: PyTree, feature: str = "position", discount: float = DISCOUNT
 ) -> Structure:
-    """Compute the structure that levels [M, ...] share.
+    """Compute the dispersion and the coverage of levels [M, ...] for one feature.
 
-    V(z) of a level is the smallest optimal value of all states whose feature has the value z, or 0
-    if the level has no such state. D is the mean of Var V(z) / (E V(z) (1 - E V(z))) over all z
-    that occur on some level; variance and expectation are over levels.
+    V(z) of a level is the smallest optimal value of the level's states whose feature equals z. If
+    the level has no such state, V(z) is 0. D is the mean of Var V(z) / (E V(z) (1 - E V(z))) over
+    all z that occur on at least one level, where variance and expectation are over levels.
 
     Args:
         env: Environment of the levels.
@@ -58,7 +61,7 @@ def shared_structure(
     registry.require(env, LevelEnv.feature_values, "shared structure")
     registry.require_all(env, FEATURES[feature], f"shared structure of {feature}")
     of = partial(env.feature_values, feature=feature, discount=discount)
-    # Sequentially: the values of all levels at once would need far more memory than the levels.
+    # One level at a time, because the values of all levels need far more memory than the levels.
     values = np.asarray(jax.jit(lambda levels: jax.lax.map(of, levels))(levels), np.float64)
     limit = np.asarray(levels.max_steps_in_episode, np.float64)
     num_values = np.maximum((values > 0).sum(1), 1)  # 0 marks a value that the level lacks
@@ -77,7 +80,7 @@ def dispersion_of(values: Float[np.ndarray, "M Z"]) -> tuple[float, float]:
 
 
 def structures(env: LevelEnv, num_levels: int, seed: int = 0) -> Iterator[Structure]:
-    """Yield the structure for every feature of an environment, over its base distribution."""
+    """Yield the structure for every feature of an environment, over levels that it samples."""
     keys = jax.random.split(jax.random.key(seed), num_levels)
     levels = jax.jit(jax.vmap(env.sample_level))(keys)
     for feature in FEATURES:

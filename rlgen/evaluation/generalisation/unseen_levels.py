@@ -1,4 +1,4 @@
-"""Finite training sets: the level set of a run, and levels of the same kind outside it."""
+"""The finite level set that a run trains on, and levels of the same kind outside this set."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def training_set(curriculum: Any) -> LevelSet | None:
 
 
 def some_levels(levels: LevelSet, num: int) -> LevelSet:
-    """Return `num` levels of a set, chosen at random but always the same; all if it is smaller."""
+    """Return a fixed random choice of `num` levels of a set; a smaller set is returned whole."""
     if len(levels) <= num:
         return levels
     rows = np.random.default_rng(0).permutation(len(levels))[:num]
@@ -38,7 +38,8 @@ def unseen_levels(env: Any, sampler: Any, num: int) -> LevelSet | None:
 
     If the set was sampled from the family, these are new samples. Otherwise, if the environment has
     the suites `train` and `test`, they are levels of the suite `test`. In all other cases the
-    origin of the set is unknown, and the result is None. It is also None if no level is left.
+    origin of the set is unknown, and the result is None. The result is also None if there is no
+    finite set or no level is left.
     """
     chosen = sampler.level_set
     if chosen is None:
@@ -49,15 +50,15 @@ def unseen_levels(env: Any, sampler: Any, num: int) -> LevelSet | None:
     if not {"train", "test"} <= set(known):
         return None
     others = exclude(known["test"]().levels, chosen.hash)[0]
-    alike = _shapes(others) == _shapes(chosen)  # a file's levels may be of another size
+    alike = _shapes(others) == _shapes(chosen)  # levels from a file may have another size
     return some_levels(others, num) if alike and len(others) else None
 
 
 def _fresh(env: LevelEnv, chosen: LevelSet, num: int) -> LevelSet | None:
     """Sample distinct levels of the family that are not in the set.
 
-    Sampling stops when `num` are found, or after `_ROUNDS` rounds, as a small family may have
-    fewer.
+    Sampling stops when `num` such levels are found. It also stops after `_ROUNDS` rounds, because a
+    small family may have fewer than `num` such levels.
     """
 
     @jax.jit

@@ -1,10 +1,12 @@
 """Adaptation curves: scores of a trained policy after a few further updates on levels of a rung.
 
-The policy continues to learn with the state of its optimiser. The levels it adapts on and the
-levels it is scored on come from the same stream but are disjoint. All seeds of a run adapt in
-parallel in one program. The curriculum and the bonus of the run are not used, and an annealed
-learning rate starts again from its initial value, so that the curve measures how fast the policy
-adapts and not how its training ended.
+A rung is a part of the ladder with one or more streams of levels (see
+`rlgen.evaluation.ladder.ladder`). A stream is split into levels on which the policy adapts and
+other levels on which the policy is scored. The policy continues to learn with the state of its
+optimiser. All seeds of a run adapt in parallel in one program. The curriculum and the bonus of the
+run are not used. If the learning rate was annealed in training, it is constant at its initial value
+during adaptation. The curve therefore measures how fast the policy adapts and not how its training
+ended.
 """
 
 import dataclasses
@@ -29,18 +31,18 @@ class Adaptation(NamedTuple):
 
     run: str
     rung: str
-    updates: tuple[int, ...]  # K points of the curve
+    updates: tuple[int, ...]  # numbers of updates at the K points of the curve
     steps_per_update: int  # env steps per update and seed
     num_levels: int  # levels used for adaptation
     evaluations: tuple[Evaluation, ...]  # K, all on the same levels with the same keys
-    look: int = 0  # how many times this run has been scored on these levels; 0: not counted
+    look: int = 0  # how many times this run has been scored on these levels; 0 if not counted
 
 
 class Play(NamedTuple):
-    """Settings for scoring policies."""
+    """Settings for adapting and scoring policies."""
 
-    attempts: int = 10  # per level and point of the curve
-    seed: int = 0  # of adaptation and scoring; equal for all runs that are compared
+    attempts: int = 10  # episodes per level at each point of the curve
+    seed: int = 0  # seed of adaptation and scoring; must be equal for all runs that are compared
 
 
 def check_updates(updates: Sequence[int]) -> tuple[int, ...]:
@@ -68,8 +70,8 @@ def split(suite: Suite, num_adapt: int) -> tuple[LevelSet, Suite]:
     num = len(suite.levels)
     if not 0 < num_adapt < num:
         raise ValueError(
-            f"{num_adapt} of the {num} levels of {suite.name} to adapt on: there must be at least "
-            "1, and at least 1 other level to score on (--adapt-levels)"
+            f"cannot use {num_adapt} of the {num} levels of {suite.name} to adapt on; "
+            "--adapt-levels must be at least 1 and leave at least 1 level to score on"
         )
     rows = np.linspace(0, num, num_adapt, endpoint=False).astype(int)
     rest = np.setdiff1d(np.arange(num), rows)
@@ -107,8 +109,8 @@ def adapt(
 
     Args:
         policies: Policies of S seeds.
-        curriculum: Curriculum that trained them. Its student and its number of training slots are
-            used.
+        curriculum: Curriculum that trained the policies. Its student and its number of training
+            slots are used.
         suite: Suite to score on.
         levels: Levels to adapt on.
         updates: Points of the curve, increasing from 0.
@@ -117,7 +119,7 @@ def adapt(
     """
     points = check_updates(updates)
     student = student_of(curriculum, suite.env)
-    # As many slots as contributed gradients in training, so that an update has the same batch.
+    # As many slots as contributed gradients in training, so that the batch size is the same.
     num_slots = curriculum.student.num_trained(curriculum.num_slots)
     student.check(num_slots)
     num_seeds = jax.tree.leaves(policies.states)[0].shape[0]
@@ -125,7 +127,7 @@ def adapt(
     learn = _program(student, num_slots)
     level = jax.tree.map(jnp.asarray, levels.level)
     state, found = policies.states, []
-    # Each point continues from the previous one: updates `before` to `point - 1`.
+    # Each point continues from the previous point, with updates `before` to `point - 1`.
     for i, (before, point) in enumerate(zip((0, *points), points, strict=False)):
         state = learn(keys, state, level, jnp.int32(before), jnp.int32(point))
         adapted = policies._replace(learner=student.learner, states=state)

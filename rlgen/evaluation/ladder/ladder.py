@@ -1,16 +1,17 @@
 """The protocol ladder: rungs of levels, ordered by distance from the training distribution.
 
-    V0  the levels that the run was trained on
+    V0  levels that the run was trained on
     V1  new levels of the training distribution
-    V2  outside it: larger, denser, beyond the range of a parameter
+    V2  levels outside this distribution: larger, denser, or with a parameter outside its range
     V3  new combinations: layouts, rules or structures that training never combined
 
-Each rung is a stream of levels (see `rlgen.evaluation.ladder.streams`), and no two streams share a
-level. An environment defines V2 and V3 as data, with its method `ladder`.
+A rung has one or more streams, which are named sets of levels (see
+`rlgen.evaluation.ladder.streams`). No two streams share a level. An environment defines the levels
+of V2 and V3 as data, with its method `ladder`.
 
 Source of the idea: the ladder of multi-task and meta-learning benchmarks, Yu et al., 2020,
 "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta Reinforcement Learning".
-Differs from it: the levels' hashes enforce disjointness, instead of relying on different seeds.
+Differs from it: hashes of the levels ensure that streams are disjoint, instead of different seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,11 +40,11 @@ _HASHED = 4096  # levels hashed per call
 
 
 class Rung(NamedTuple):
-    """A stream of levels and its place on the ladder."""
+    """One stream of levels, with the rung that it belongs to."""
 
     rung: str  # V0 to V3
     name: str  # trained-on, train, validation, test, or the name of the shift
-    about: str  # description that continues the word "levels"
+    about: str  # description of the levels, to be read after the word "levels"
     stream: Stream
 
 
@@ -52,14 +53,14 @@ class Trained(NamedTuple):
 
     level: PyTree  # [M, ...], distinct
     hashes: UInt32[np.ndarray, "M 2"]
-    about: str  # description that continues the word "levels"
+    about: str  # description of the levels, to be read after the word "levels"
 
 
 class Ladder(NamedTuple):
     """The rungs on which runs are tested, ordered by distance from the training distribution."""
 
     family: str
-    own: Mapping[str, Rung]  # V0 by run; the levels may differ between runs
+    own: Mapping[str, Rung]  # V0 of each run; its levels may differ between runs
     rungs: tuple[Rung, ...]  # V1 to V3, with the same levels for all runs
     missing: tuple[str, ...]  # sentences that name missing rungs and the reason
 
@@ -69,11 +70,11 @@ class Ladder(NamedTuple):
 
 
 def trained_on(run: Path, loaded: Any, allow_imports: bool = False) -> Trained | None:
-    """Return the levels that a run was trained on: its finite set, or those in its curriculum log.
+    """Return the levels of a run's finite training set or, without a set, of its curriculum log.
 
     Args:
         run: Run folder.
-        loaded: The loaded run, see `rlgen.evaluation.zero_shot.load_states`.
+        loaded: The loaded run (see `rlgen.evaluation.zero_shot.load_states`).
         allow_imports: Whether to import modules from outside rlgen that the run's record names.
 
     Returns:
@@ -111,14 +112,14 @@ def climb(
     Args:
         env: Environment as configured for training.
         num_levels: Number of levels in each stream.
-        trained: Training levels by run. They form the run's V0 and are excluded from all other
-            rungs of every run. If a run's training levels are unknown (None), its V0 is the stream
-            `train`.
-        curricula: Curricula of the runs. If a training set was not sampled from the family, V1 is
-            its separate test set.
+        trained: Training levels of each run. They form the V0 of the run and are excluded from the
+            other rungs of every run. If the training levels of a run are unknown (None), its V0 is
+            the stream `train`.
+        curricula: Curricula of the runs. If a training set was not sampled from the family, V1
+            consists of levels from the environment's suite `test`.
         chosen: Rungs to build.
         validation: If True, V1 is the stream `validation` instead of `test`, and V2 and V3 are
-            omitted. Without runs, V1 consists of both streams, so that both can be shown.
+            omitted. If there are no runs, V1 has both streams, so that both can be shown.
 
     Raises:
         ValueError: A rung is unknown, the number of levels is less than one, or the family has too
@@ -167,13 +168,16 @@ def shifts_of(env: LevelEnv) -> dict[str, DistributionShift]:
 
 
 def shifted(env: Any, name: str, shift: DistributionShift, num: int, taken: set[int]) -> Stream:
-    """Build the stream `ood-NAME` of a shift; a shift to a suite has at most the suite's levels.
+    """Build the stream `ood-NAME` of a distribution shift.
+
+    If the shift names a suite, the stream has at most as many levels as the suite.
 
     Raises:
-        ValueError: The shift names neither a suite nor fields, or both, or has too few levels.
+        ValueError: The shift names both a suite and fields or neither of them, or it has too few
+            levels.
     """
     if bool(shift.suite) == bool(shift.fields):
-        raise ValueError(f"the shift {name} of {family_of(env)} needs a suite or fields, not both")
+        raise ValueError(f"the shift {name} of {family_of(env)} needs either a suite or fields")
     if shift.suite:
         return suite_stream(load_suite(env, shift.suite), f"ood-{name}", num, taken)
     return draw_streams(replace(env, **shift.fields), [f"ood-{name}"], num, taken)[0]
@@ -182,7 +186,10 @@ def shifted(env: Any, name: str, shift: DistributionShift, num: int, taken: set[
 def _beyond(
     env: Any, num: int, taken: set[int], chosen: Sequence[str]
 ) -> tuple[list[Rung], list[str]]:
-    """Build V2, then V3, each in the environment's order, and name the missing ones."""
+    """Build the streams of V2 and then of V3, and name the rungs that the environment lacks.
+
+    Within a rung, streams are in the order in which the environment lists them.
+    """
     shifts = shifts_of(env)
     wanted = {name: shift for name, shift in shifts.items() if shift.rung in chosen}
     rungs = [
@@ -195,7 +202,7 @@ def _beyond(
 
 
 def _familiar(env: Any, trained: Trained, num: int) -> Rung:
-    """Build V0 of one run: at most `num` of its levels, evenly spaced.
+    """Build V0 of one run from at most `num` evenly spaced levels of its training levels.
 
     The levels are solved again, because a training set need not contain optima.
     """
@@ -205,7 +212,7 @@ def _familiar(env: Any, trained: Trained, num: int) -> Rung:
     level = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[rows]), trained.level)
     suite = Suite(f"{family_of(env)}/trained-on", env, make_level_set(env, level))
     stream = suite_stream(suite, "trained-on", num, set())
-    levels = replace(stream.suite.levels, split="train")  # training levels are not sealed
+    levels = replace(stream.suite.levels, split="train")  # so that evaluations are not counted
     stream = stream._replace(suite=stream.suite._replace(levels=levels))
     return Rung("V0", "trained-on", trained.about, stream)
 
@@ -213,7 +220,11 @@ def _familiar(env: Any, trained: Trained, num: int) -> Rung:
 def _new_levels(
     env: Any, num: int, curricula: Sequence[Any], taken: set[int]
 ) -> tuple[dict[str, Stream], str]:
-    """Build the streams of the training distribution; also return why V1 is missing, or ""."""
+    """Build the streams of the training distribution.
+
+    Returns:
+        The streams by name, and the reason why V1 is missing, or "" if V1 exists.
+    """
     samplers = [one.sampler for one in curricula]
     fixed = [x for x in samplers if x.level_set is not None and not x.is_set_sampled]
     if fixed:

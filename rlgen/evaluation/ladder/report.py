@@ -30,7 +30,7 @@ def write_page(folder: Path, found: Scores) -> Path:
 
 
 def ladder_figure(found: Scores, theme: str = "light") -> Figure:
-    """Draw mean scores with intervals: one row per rung, runs side by side within a row."""
+    """Draw mean scores with intervals: one row per stream, with one mark per run in each row."""
     look, num = THEMES[theme], len(found.runs)
     rows = list(dict.fromkeys((one.rung, one.name) for one in found.scores))
     names = _rows_of(rows)
@@ -59,7 +59,7 @@ def ladder_figure(found: Scores, theme: str = "light") -> Figure:
 
 
 def few_shot_figure(found: Scores, theme: str = "light") -> Figure:
-    """Draw mean scores against updates: axes for each rung, a line with its interval per run."""
+    """Draw mean scores against updates, with one panel per stream and one line per run."""
     look = THEMES[theme]
     rungs = list(dict.fromkeys((one.rung, one.name) for one in found.curves))
     figure, every = blank(look, 1.75 * len(rungs) + 0.9, [1.0] * len(rungs))
@@ -149,7 +149,7 @@ def _curves(found: Scores) -> html.Table:
 
 
 def _streams(found: Scores) -> html.Table:
-    """Table with one row per stream: its levels, numbers of rejected levels, and its digest."""
+    """Table with one row per stream: its levels, its numbers of rejected levels, and its digest."""
     heads = ["stream", "levels", "number", *REASONS, "digest"]
     rows = []
     every = [*((f" of {run}", rung) for run, rung in found.ladder.own.items())]
@@ -184,11 +184,11 @@ def _where(one: Score) -> str:
 
 
 _FEW_SHOT = (
-    "The policy continues to learn on a few levels of the rung, with its own learner, optimiser "
-    "state and settings, and is scored on the other levels. Random numbers are the same for all "
-    "runs."
+    "The policy keeps its learner, optimiser state and settings. It continues to learn on a few "
+    "levels of the rung and is scored on the other levels of the rung. Random numbers are the same "
+    "for all runs."
 )
 _STREAMS = (
-    "No two streams share a level; levels are identified by their hashes. The columns before the "
-    "digest count the levels that were drawn and rejected, by reason."
+    "No two streams share a level; levels are identified by their hashes. The columns between the "
+    "number of levels and the digest count rejected levels, with one column per reason."
 )

@@ -1,4 +1,4 @@
-"""Scores of runs on each rung of the ladder, and gaps between rungs, all with intervals."""
+"""Scores of runs on each rung of the ladder, and gaps between rungs, with intervals."""
 
 import csv
 import io
@@ -20,8 +20,8 @@ FORMAT = "rlgen-ladder-1"
 class Score(NamedTuple):
     """Scores of one run on one rung.
 
-    Intervals resample levels too, because they refer to the rung's distribution, except for
-    `whole_seeds`.
+    All intervals except `whole_seeds` resample levels too, because they describe the distribution
+    of levels that the rung represents.
     """
 
     run: str
@@ -32,9 +32,10 @@ class Score(NamedTuple):
     mean: Interval
     iqm: Interval
     normalised: Interval | tuple[()]  # return / optimal return; () if some optimum is unknown
-    gap: Interval | tuple[()]  # V0 - V1 on V1, V1 - this rung on V2 and V3; () without the other
-    whole_seeds: Interval | tuple[()]  # the gap's interval over whole seeds, levels fixed
-    look: int  # how many times this run has been scored on these levels; 0: not sealed
+    # V0 minus V1 for V1, and V1 minus this rung for V2 and V3; () on V0 or if V0 or V1 is missing.
+    gap: Interval | tuple[()]
+    whole_seeds: Interval | tuple[()]  # the gap, with an interval over whole seeds and fixed levels
+    look: int  # how many times this run has been scored on these levels; 0 if not sealed
 
 
 class Scores(NamedTuple):
@@ -57,7 +58,7 @@ class Scores(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """Adaptation curve: mean scores of one run on one rung after updates on other levels of it."""
+    """Adaptation curve: a run's mean scores on a rung after updates on other levels of the rung."""
 
     run: str
     rung: str
@@ -68,7 +69,7 @@ class Curve(NamedTuple):
     num_levels: int  # levels to score on
     mean: tuple[Interval, ...]  # one per point
     gain: Interval | tuple[()]  # last point minus first point; () with a single point
-    look: int  # how many times this run has been scored on these levels; 0: not sealed
+    look: int  # how many times this run has been scored on these levels; 0 if not sealed
 
 
 def score_all(
@@ -81,12 +82,12 @@ def score_all(
 
     Args:
         ladder: The ladder on which the runs were tested.
-        played: Evaluations of each run on its rungs, in order, by run.
-        adapted: Adaptation curves by run; runs without curves may be missing.
+        played: Evaluations by run, in the order of the run's rungs.
+        adapted: Adaptation curves by run. Runs without curves may be missing.
         bootstrap: Settings of the intervals.
     """
     every = [e for of_run in played.values() for e in of_run]
-    # Gaps need one kind of score on all rungs; if the kinds differ, plain returns are used.
+    # Gaps need the same kind of score on all rungs. If the kinds differ, plain returns are used.
     kinds = {e.score[0] for e in every}
     kind = kinds.pop() if len(kinds) == 1 else "return"
     over = bootstrap.resolve(*(e.episode_return for e in every))
@@ -127,7 +128,7 @@ def to_dict(found: Scores) -> Json:
 
 
 def ladder_dict(ladder: Ladder) -> dict[str, Any]:
-    """Convert a ladder to plain data: its rungs, their levels, and numbers of rejected levels."""
+    """Convert a ladder to plain data, which describes its rungs and counts their levels."""
 
     def rung(one: Rung) -> dict[str, Any]:
         levels = one.stream.suite.levels
@@ -221,7 +222,7 @@ def _curve(run: str, rung: Rung, found: Adaptation, kind: str, bootstrap: Bootst
 
 
 def _matrix(e: Evaluation, kind: str) -> np.ndarray:
-    """Scores [S, M, A] of the given kind; returns if the evaluation's score is of another kind."""
+    """Scores [S, M, A] of the given kind, or returns if the evaluation has another kind."""
     return e.score[1] if e.score[0] == kind else e.episode_return
 
 

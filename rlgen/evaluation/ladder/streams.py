@@ -1,15 +1,19 @@
 """Disjoint streams of levels for training, model selection and testing.
 
-    train        levels of the training distribution
-    validation   further levels of it, to choose settings or checkpoints by, without restriction
-    test         further levels of it, sealed: each evaluation on them is counted
-                 (`rlgen.runs.test_set_access`)
-    ood-NAME     levels outside the training distribution, also sealed
+A stream is a named set of levels that is the same in every call:
 
-A stream is drawn by rejection sampling. A level is rejected, and counted as such, if it occurred
-earlier in the stream or in an earlier stream, or if it cannot be solved. The levels of a stream are
-determined by the environment, the stream's name, the requested number and the levels of earlier
-streams, and do not change.
+    train        levels of the training distribution
+    validation   further levels of this distribution, for the choice of settings or checkpoints
+    test         further levels of this distribution, sealed
+    ood-NAME     levels outside this distribution, sealed
+
+Each evaluation on a sealed stream is counted (see `rlgen.runs.test_set_access`). Evaluations on the
+other streams are not restricted.
+
+A stream is drawn by rejection sampling. A level is rejected if it cannot be solved, or if it
+occurred earlier in the stream or in an earlier stream. Rejected levels are counted by reason. The
+levels of a stream are determined by the environment, the stream's name, the requested number and
+the levels of earlier streams.
 """
 
 import zlib
@@ -30,17 +34,17 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
 VERSION = "1"
-REASONS: tuple[str, ...] = ("repeated", "of an earlier stream", "unsolvable")  # for rejection
+REASONS: tuple[str, ...] = ("repeated", "of an earlier stream", "unsolvable")  # of a rejection
 
 _DRAWS = 12_800  # samples drawn before a family counts as too small
-_BATCH = 128  # samples per call; part of what determines the levels of a stream
+_BATCH = 128  # samples per call; another number would change the levels of a stream
 
 
 class Stream(NamedTuple):
-    """A suite of levels, with the numbers of levels rejected while drawing it."""
+    """A suite of levels, with the numbers of levels that were rejected when it was drawn."""
 
     suite: Suite
-    rejected: dict[str, int]  # number of rejected levels by reason, see `REASONS`
+    rejected: dict[str, int]  # number of rejected levels by reason (see `REASONS`)
 
 
 class TooFewError(ValueError):
@@ -58,7 +62,7 @@ def draw_streams(env: Any, names: Sequence[str], num: int, taken: set[int]) -> l
             streams are added to this set.
 
     Raises:
-        TooFewError: A limited number of samples does not contain enough such levels.
+        TooFewError: The limited number of samples does not contain enough such levels.
     """
     sample = _sampler(env)
     return [_draw(env, name, num, taken, sample) for name in names]
@@ -93,9 +97,10 @@ def _draw(env: Any, name: str, num: int, taken: set[int], sample: Callable) -> S
 
 
 def suite_stream(suite: Suite, name: str, num: int, taken: set[int]) -> Stream:
-    """Build a stream of at most `num` evenly spaced levels of a suite, without those in `taken`.
+    """Build a stream of at most `num` levels of a suite.
 
-    The hashes of all remaining levels of the suite are added to `taken`.
+    Levels that are in `taken` or cannot be solved are left out. The stream consists of evenly
+    spaced levels among the remaining ones. The hashes of all remaining levels are added to `taken`.
 
     Raises:
         TooFewError: No level is left.
@@ -103,7 +108,7 @@ def suite_stream(suite: Suite, name: str, num: int, taken: set[int]) -> Stream:
     rejected = Counter(dict.fromkeys(REASONS, 0))
     can = np.asarray(suite.levels.optimal_steps) >= 0
     if not registry.has(suite.env, LevelEnv.solve):
-        can[:] = True  # without a solver, -1 steps mean unknown
+        can[:] = True  # without a solver, -1 steps mean an unknown number
     found = words(suite.levels.hash)
     own = _chosen(found, can, len(found), (set(), taken), rejected)
     if not own:
@@ -127,7 +132,7 @@ def digest(levels: LevelSet) -> str:
 def _sampler(env: Any) -> Callable:
     """Return a function of a key that samples `_BATCH` levels, their hashes and their solutions.
 
-    Without a solver all levels count as solvable.
+    If the environment has no solver, all levels count as solvable.
     """
 
     @jax.jit
@@ -153,7 +158,8 @@ def _chosen(
     Args:
         found: Hashes of the candidate levels.
         solvable: Whether each candidate can be solved.
-        num: Most levels to select. Candidates after the last selected level are not examined.
+        num: Largest number of levels to select. Candidates after the last selected level are not
+            examined.
         before: Hashes already in the stream, and hashes of earlier streams.
         rejected: Counter of reasons, updated in place.
 

@@ -20,9 +20,9 @@ _SHORT = ("again", "earlier", "unsolvable")  # column heads for `REASONS`, in th
 
 
 def print_ladder(ladder: Ladder, console: Console) -> None:
-    """Print the ladder itself: one row per stream with the numbers of rejected levels, and notes.
+    """Print a table with one row per stream, which counts its levels and its rejected levels.
 
-    The notes describe the levels of each stream.
+    Notes below the table describe the levels of each stream.
     """
     title = f"The ladder of {ladder.family}"
     heads = ("", "stream", "levels", *_SHORT, "digest")
@@ -34,13 +34,15 @@ def print_ladder(ladder: Ladder, console: Console) -> None:
     sealed = [r.name for r in every if r.stream.suite.levels.split not in ("train", "validation")]
     notes = [f"{one.rung} {one.name}: levels {one.about}." for one in every]
     notes += [f"{one}." for one in ladder.missing]
-    notes.append(f"Rejected: {'; '.join(map(': '.join, zip(_SHORT, _ABOUT, strict=True)))}.")
+    notes.append(
+        f"Rejected levels by column: {'; '.join(map(': '.join, zip(_SHORT, _ABOUT, strict=True)))}."
+    )
     notes += [f"Sealed: {', '.join(sealed)}."] if sealed else []
     _note(notes, console)
 
 
 def print_scores(found: Scores, console: Console) -> None:
-    """Print a table of rungs with mean, IQM and gap per run, then adaptation curves and notes."""
+    """Print a table per run with mean, IQM and gap on each rung, adaptation curves and notes."""
     for run in found.runs:
         heads = ("", "stream", "levels", "mean", "IQM", "gap")
         table = _table(f"{printable(run)}: {_unit(found.score)} on the ladder", heads)
@@ -63,7 +65,7 @@ def notes(found: Scores) -> list[str]:
     """Return sentences that explain the numbers."""
     points = "" if found.score == "return" else " in percentage points"
     told = [f"{name}: lowest mean on {found.worst(name).name}." for name in found.runs]
-    told.append(f"Gap{points}: V0 minus V1 for V1, and V1 minus the rung for V2 and V3.")
+    told.append(f"Gap{points}: for V1, V0 minus V1; for V2 and V3, V1 minus the rung.")
     told.append(f"Interval: {found.meaning}.")
     told += [f"{one}." for one in found.ladder.missing]
     if found.curves:
@@ -76,7 +78,7 @@ def notes(found: Scores) -> list[str]:
 def access_counts(found: Scores) -> list[str]:
     """Return sentences that state how often each sealed stream has been evaluated.
 
-    A look is one evaluation of a run on a sealed stream, see `rlgen.runs.test_set_access`.
+    A look is one evaluation of a run on a sealed stream (see `rlgen.runs.test_set_access`).
     """
     told = []
     for run in found.runs:
@@ -117,7 +119,7 @@ def _facts(rung: Rung) -> list[str]:
 
 
 def _shown(one: Interval | tuple[()], score: str, signed: bool = False) -> str:
-    """Format a number without its unit, which is in the title: six columns must fit."""
+    """Format a number without its unit, which the title gives, so that six columns fit."""
     return show_interval(one, score, 0, signed, unit=False) if one else "-"
 
 

@@ -1,13 +1,15 @@
-"""Scores by class of level and the worst class, which an average over all levels conceals.
+"""Scores of runs on classes of levels, with the best and the worst class of each run.
 
-Levels are grouped by difficulty: quantile bins of the optimal number of steps or of any other
-feature, or groups of names if no optimal number of steps is known. Levels whose number of steps or
-feature is unknown form a separate class, and so do levels that cannot be solved.
+An average over all levels conceals the worst class. A class is a group of levels of similar
+difficulty. By default the classes are quantile bins of the optimal number of steps. If this number
+is unknown for all levels, levels with similar names form a class. The caller can choose another
+feature, whose quantile bins are then the classes. Levels whose number of steps or feature value is
+unknown form a separate class. Levels that cannot be solved form another one.
 
 Source: Zhang, Jain and Jamieson, 2020, "Learning to Actively Learn: A Robust Approach" (the worst
 case over classes of equally hard problems, each relative to the best attainable on that class).
-Differs from it: the classes are used for evaluation only, not for training; they group levels,
-which are distinguished by their solutions.
+Differs from Zhang et al.: classes are used only for evaluation and not for training. They consist
+of levels and are defined by the solutions of these levels.
 """
 
 import re
@@ -24,8 +26,8 @@ from rlgen.evaluation.stats.normalised_scores import of_agents
 from rlgen.evaluation.stats.summary import check_comparable
 
 MOST_CLASSES = 5
-FEWEST_LEVELS = 4  # per class, on average
-MOST_NAMES = 12  # most classes by name
+FEWEST_LEVELS = 4  # smallest average number of levels per class
+MOST_NAMES = 12  # largest number of classes that are formed by name
 
 
 class Class(NamedTuple):
@@ -33,7 +35,7 @@ class Class(NamedTuple):
 
     name: str
     levels: Int[np.ndarray, " K"]  # indices of the levels in the suite
-    counts: bool  # whether it can be the best or worst class; False for unsolvable levels
+    counts: bool  # whether the class can be best or worst; False for unsolvable levels
 
 
 class ClassScores(NamedTuple):
@@ -41,8 +43,8 @@ class ClassScores(NamedTuple):
 
     run: str
     mean: Interval  # [C]
-    best: str  # name of the class with the highest mean, among those that count
-    worst: str  # name of the class with the lowest mean, among those that count
+    best: str  # name of the class with the highest mean, among classes with `counts`
+    worst: str  # name of the class with the lowest mean, among classes with `counts`
     gap: Interval  # mean of the best class minus mean of the worst class
 
 
@@ -62,15 +64,18 @@ def by_class(
     seed: int = 0,
     feature: tuple[str, Float[np.ndarray, " M"]] | tuple[()] = (),
 ) -> ByClass | None:
-    """Mean score of every run on each class; None if fewer than two classes count.
+    """Compute the mean score of every run on each class of levels.
 
     Args:
         evaluations: Evaluations of runs on the same levels.
-        bootstrap: Settings of the intervals, of which `reps` and `confidence` are used. Whole seeds
-            are resampled, or the attempts if a run has one seed.
+        bootstrap: Settings of the intervals, of which only `reps` and `confidence` are used. The
+            intervals resample whole seeds or, if a run has a single seed, attempts.
         seed: Seed of the bootstrap's generator.
-        feature: Name of a feature and its value for each level, NaN where unknown. By default the
-            optimal steps, or the levels' names if no optimal steps are known.
+        feature: Name of a feature and its value for each level (NaN where unknown). By default the
+            feature is the optimal number of steps or, if that is unknown for all levels, the name.
+
+    Returns:
+        The scores, or None if fewer than two classes have `counts` set.
 
     Raises:
         ValueError: The runs cannot be compared, or the feature does not have one value per level.
@@ -87,7 +92,7 @@ def by_class(
 def classes_of(
     e: Evaluation, feature: tuple[str, Float[np.ndarray, " M"]] | tuple[()] = ()
 ) -> tuple[str, tuple[Class, ...]]:
-    """Return the feature that classifies a suite's levels, and the classes.
+    """Return the name of the feature that defines a suite's classes, and the classes.
 
     Each level is in exactly one class.
 
@@ -99,13 +104,13 @@ def classes_of(
         if values.shape != (e.shape[1],):
             raise ValueError(
                 f"{name} has shape {values.shape} but the suite has {e.shape[1]} levels; give one "
-                "value per level, NaN where it is unknown"
+                "value per level, and NaN where the value is unknown"
             )
         return name, _by_value(values, name, "")
     if (e.optimal_steps < 0).all():
         return "name", by_name(e.level_names)
     steps = np.where(e.optimal_steps < 0, np.nan, e.optimal_steps)
-    # -1 steps mean unknown or unsolvable; only unsolvable levels have a known optimum, of 0.
+    # -1 steps mean unsolvable or unknown. Only unsolvable levels also have an optimal return of 0.
     unsolvable = (e.optimal_steps < 0) & (e.optimal_return == 0)
     known = _by_value(np.where(unsolvable, np.nan, steps), "steps", " steps", unsolvable)
     if not unsolvable.any():
@@ -115,25 +120,26 @@ def classes_of(
 
 
 def by_quantiles(value: Float[np.ndarray, " M"], num: int) -> Int[np.ndarray, " M"]:
-    """Index of each value's quantile bin, from 0; at most `num` bins, fewer if values tie.
+    """Return the index of each value's quantile bin, starting at 0.
 
-    The upper edge of bin i (from 1) is the smallest value such that at least a fraction i/num of
-    all values lie at or below it. Equal values share a bin.
+    There are at most `num` bins. There are fewer if values tie, because equal values share a bin.
+    The upper edge of the i-th bin is the smallest value x for which at least a fraction i/num of
+    all values is at most x.
     """
     shares = np.arange(1, num) / num
     edges = np.quantile(value, shares, method="inverted_cdf") if num > 1 else np.zeros(0)
-    # Ties can leave bins empty; the inverse of `unique` numbers the others consecutively.
+    # Ties can leave bins empty. The inverse of `unique` numbers the nonempty bins consecutively.
     _, found = np.unique(np.searchsorted(edges, value, side="left"), return_inverse=True)
     return found
 
 
 def by_name(names: Sequence[str]) -> tuple[Class, ...]:
-    """Classes of levels whose names agree up to a trailing number (`rooms-1`, `rooms-2`).
+    """Form classes of levels whose names differ only in a trailing number (`rooms-1`, `rooms-2`).
 
-    All levels form one class if this would give fewer than two levels per class on average, or more
-    than 12 classes.
+    If this gives fewer than two levels per class on average, or more than 12 classes, all levels
+    form one class instead.
     """
-    # A name that consists of a number only is kept whole.
+    # A name that is only a number is not shortened.
     stems = [re.sub(r"[\s_\-#.]*\d+$", "", name) or name for name in names]
     found = {stem: [i for i, s in enumerate(stems) if s == stem] for stem in dict.fromkeys(stems)}
     if 2 * len(found) > len(names) or len(found) > MOST_NAMES:
@@ -149,20 +155,21 @@ def shortfall(
 ) -> Float[np.ndarray, " C"]:
     """CVaR of reference agents minus CVaR of the agents, on each class.
 
-    On a class of K levels this is the reference agents' mean score on the α·K levels that are worst
-    for them, minus the agents' mean score on the α·K levels that are worst for those. The largest
-    entry is a robust single number: levels that no agent solves do not dominate it.
+    CVaR (conditional value at risk) is here the mean score of an agent on those α·K of the K levels
+    of a class that are worst for this agent. It is averaged over the S agents and over the R
+    reference agents. The largest entry of the result is a robust single number, because levels that
+    no agent solves do not dominate it.
 
     Args:
-        own: Scores in two independent evaluations of S agents. The first ranks the levels, the
-            second measures them.
-        other: Scores of R reference agents in two evaluations on the same levels.
+        own: Scores of S agents in two independent evaluations. The first evaluation ranks the
+            levels, and the second measures the scores on the worst levels.
+        other: Scores of R reference agents in two independent evaluations on the same levels.
         classes: Classes of these levels.
-        alpha: Fraction of a class that counts as worst, at least one level.
+        alpha: Fraction α of the levels of a class that counts as worst. At least one level is used.
     """
     found = []
     for one in classes:
-        # 1e-9: a product such as 0.29 * 100 can lie just below the whole number.
+        # 1e-9 is added because a product such as 0.29 * 100 can lie just below a whole number.
         num = np.array([max(1, int(np.floor(alpha * len(one.levels) + 1e-9)))])
         reference, agent = (
             float(worst_means(ranking[:, one.levels], measured[:, one.levels], num).mean())
@@ -175,13 +182,13 @@ def shortfall(
 def _by_value(
     value: Float[np.ndarray, " M"], what: str, unit: str, elsewhere: np.ndarray | None = None
 ) -> tuple[Class, ...]:
-    """Classes by quantile bins of the known values, plus one class of levels with unknown values.
+    """Form classes from quantile bins of the known values, and one class of unknown values.
 
     Args:
         value: Value of each level, NaN where unknown.
-        what: Name of the feature, for the class of unknown values.
+        what: Name of the feature, used in the name of the class of unknown values.
         unit: Text appended to the names of the bins.
-        elsewhere: Mask of levels with NaN that the caller puts into another class.
+        elsewhere: Mask of levels whose value is NaN but that the caller puts into another class.
     """
     known = np.flatnonzero(~np.isnan(value))
     num = max(1, min(MOST_CLASSES, len(known) // FEWEST_LEVELS))
@@ -209,7 +216,7 @@ def _of_run(
     counting = [c for c, one in enumerate(classes) if one.counts]
     worst = min(counting, key=lambda c: of_class[c])
     best = max(counting, key=lambda c: of_class[c])
-    # [M, C + 1]: the last column is the best class's mean minus the worst class's.
+    # [M, C + 1]: the last column computes the best class's mean minus the worst class's mean.
     columns = np.concatenate([weight, weight[:, [best]] - weight[:, [worst]]], axis=1)
 
     rng, score = np.random.default_rng(seed), e.score[1]

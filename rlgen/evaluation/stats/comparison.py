@@ -1,9 +1,10 @@
 """Ranking of several methods on one suite, with all pairwise differences.
 
-Intervals of differences hold for all pairs simultaneously: with K methods there are K(K - 1)/2
-pairs, and each gets an equal share of the error probability (Bonferroni's inequality). A difference
-is settled if zero lies outside that interval, both with seeds resampled independently within each
-level and, if both methods have several seeds, with whole seeds.
+The confidence level holds for all differences simultaneously. With K methods there are K(K - 1)/2
+pairs, and each pair gets an equal part of the error probability (Bonferroni's inequality).
+
+A difference is called settled if its interval excludes zero. If both methods have several seeds, a
+second interval, which resamples whole seeds, must exclude zero too.
 """
 
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from rlgen.evaluation.stats.summary import compare
 
 
 class Pair(NamedTuple):
-    """Differences of one method minus another on the same levels."""
+    """Comparison of two methods on the same levels: `run` minus `other`."""
 
     run: str
     other: str
@@ -29,7 +30,7 @@ class Pair(NamedTuple):
     iqm_whole_seeds: Interval  # bounds are NaN if either method has one seed
     improvement: Interval  # probability of improvement of `run` over `other`
     num_better: int  # levels on which the mean of `run` is higher
-    num_worse: int  # levels on which it is lower
+    num_worse: int  # levels on which the mean of `run` is lower
     is_settled: bool
 
     def turned(self) -> "Pair":
@@ -53,14 +54,14 @@ class Place(NamedTuple):
     iqm: Interval
     rank: int  # 1 is the best
     best: int  # 1 + number of methods that are better by a settled difference
-    worst: int  # number of methods minus those worse by a settled difference
+    worst: int  # number of methods - number of methods that are worse by a settled difference
 
 
 class Ranking(NamedTuple):
     """Methods in descending order of IQM, and their pairwise differences."""
 
     score: str  # solve rate, relative return or return
-    confidence: float  # simultaneously for all differences, individually for each IQM
+    confidence: float  # of all differences together, and of the IQM of each single method
     over: str  # resampling unit: seeds, whole-seeds, attempts or none
     places: tuple[Place, ...]
     pairs: tuple[Pair, ...]  # each pair once: the method with the higher IQM minus the other
@@ -79,9 +80,9 @@ class Ranking(NamedTuple):
         raise KeyError(f"{run} and {other}")
 
     def improvement(self, runs: Sequence[str]) -> Float[np.ndarray, "K K"]:
-        """Probability of improvement of each row's method over each column's; NaN on the diagonal.
+        """Probability that the row's method beats the column's method; NaN on the diagonal.
 
-        A ranking stores each pair once, so entry (j, i) is 1 minus entry (i, j).
+        Rows and columns are in the order of `runs`. Entry (j, i) is 1 minus entry (i, j).
         """
         found = np.full((len(runs), len(runs)), np.nan)
         for i, j in permutations(range(len(runs)), 2):
@@ -95,8 +96,8 @@ def rank(
     """Rank two or more methods by IQM and compute every pairwise difference with its interval.
 
     Raises:
-        ValueError: There are fewer than two methods, labels repeat, or levels or kinds of score
-            differ.
+        ValueError: There are fewer than two methods, two methods have the same label, or the
+            methods differ in their levels or in their kind of score.
     """
     if len(evaluations) < 2:
         raise ValueError(f"a ranking needs two methods or more, got {len(evaluations)}")
@@ -125,7 +126,11 @@ def rank(
 
 
 def sentences(ranking: Ranking) -> dict[str, list[str]]:
-    """Describe every difference in a sentence, grouped by settled, not settled and no interval."""
+    """Describe every difference in a sentence.
+
+    The sentences are grouped under "Settled", "Not settled" and "No interval". Empty groups are
+    left out.
+    """
     found: dict[str, list[str]] = {"Settled": [], "Not settled": [], "No interval": []}
     for pair in ranking.pairs:
         known = "Settled" if pair.is_settled else "Not settled"
@@ -135,7 +140,10 @@ def sentences(ranking: Ranking) -> dict[str, list[str]]:
 
 
 def answer(ranking: Ranking, suite: str) -> str:
-    """Name the best method, and those it beats by a difference whose interval excludes zero."""
+    """Name the best method, and state which of its differences from the others are settled.
+
+    A difference is settled if its intervals exclude zero.
+    """
     best = ranking.places[0]
     span = _span(best.iqm, ranking.score, signed=False)
     head = f"{best.run} comes first on {suite} with a {ranking.score} of "
@@ -144,16 +152,23 @@ def answer(ranking: Ranking, suite: str) -> str:
     beaten = [pair.other for pair in pairs if pair.is_settled]
     others = [pair.other for pair in pairs if not pair.is_settled]
     if not others:
-        return f"{head}, and is better than {_listed(beaten)} by a settled difference."
+        return (
+            f"{head}, and is better than {_listed(beaten)} by a settled difference (its intervals "
+            "exclude 0)."
+        )
     if not beaten:
-        return f"{head}, but no difference from {_listed(others)} is settled."
+        return (
+            f"{head}, but its difference from {_listed(others)} is not settled (no interval, or an "
+            "interval that contains 0)."
+        )
     return (
-        f"{head}. It is better than {_listed(beaten)}; against {_listed(others)} it is not settled."
+        f"{head}. It is better than {_listed(beaten)} by a settled difference (its intervals "
+        f"exclude 0). Its difference from {_listed(others)} is not settled."
     )
 
 
 def together(ranking: Ranking) -> str:
-    """Return the confidence level of the differences in words, and the number of pairs covered."""
+    """State the confidence level of the differences and the number of pairs that it covers."""
     per_cent = f"{100 * ranking.confidence:g} %"
     num = len(ranking.pairs)
     return per_cent if num == 1 else f"{per_cent} for all {num} pairs together"
@@ -203,5 +218,5 @@ def _pair(e: Evaluation, other: Evaluation, bootstrap: Bootstrap, seed: int) -> 
 
 
 def _turned(one: Interval, total: float) -> Interval:
-    """Return the interval of `total - value`; the two bounds change places."""
+    """Return the interval of `total - value`, in which the two bounds are exchanged."""
     return Interval(total - one.value, total - one.high, total - one.low, one.over)

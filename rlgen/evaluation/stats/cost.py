@@ -1,8 +1,8 @@
 """Training cost of runs, read from their metrics, and pooling of the metrics of several runs.
 
-Env steps and gradient updates are per seed: the mean over a run's seeds. Seconds are the wall time
-of the program, which trains all seeds in parallel, without compilation. They depend on the device
-as much as on the method.
+Env steps and gradient updates are per seed: they are means over the seeds of a run. Seconds are the
+wall time, without compilation, of the program that trains all seeds in parallel. Seconds depend on
+the device as much as on the method.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,9 @@ COSTS = {
     "gradient_updates": "gradient updates",
     "wall_seconds": "seconds (without compilation)",
 }
-"""Measures of training cost: keys of `metrics.jsonl` and their axis labels."""
+"""Measures of training cost: keys in `metrics.jsonl`, with their axis labels."""
 KINDS = ("train", "scout", "score", "antagonist", "teacher", "evaluate")
-"""Kinds of env steps by purpose, in the order of tables; see `rlgen.runs.metrics`."""
+"""Kinds of env steps, named by their purpose, in table order; see `rlgen.runs.metrics`."""
 
 
 class Cost(NamedTuple):
@@ -41,22 +41,22 @@ class Cost(NamedTuple):
     def steps_of(self, kind: str) -> float:
         """Env steps per seed of one kind; NaN if the env steps are unknown.
 
-        If they are known, a kind that is not listed took 0 steps.
+        If env steps are known, a kind that is missing from `env_steps` has 0 steps.
         """
         return self.env_steps.get(kind, 0.0 if self.env_steps else float("nan"))
 
 
 def cost_of(run: str, lines: Sequence[Mapping], update: int, seeds: int, device: str) -> Cost:
-    """Read the cost of a run's first `update` updates from its metrics; NaN where missing.
+    """Read the cost of a run's first `update` updates from its metrics; missing numbers are NaN.
 
     Args:
         run: Label of the run.
         lines: Lines of its `metrics.jsonl`.
-        update: Update of the checkpoint.
+        update: Number of updates before the checkpoint.
         seeds: Number of seeds trained in parallel.
         device: Device that the run was trained on.
     """
-    # Search from the end: the last line with this update counts.
+    # Searched from the end, because the last line with this update counts.
     line = next((one for one in reversed(lines) if one.get("update") == update), {})
     steps = line.get("env_steps")
     by_kind = {k: float(x) for k, x in steps.items()} if isinstance(steps, Mapping) else {}
@@ -69,8 +69,8 @@ def cost_of(run: str, lines: Sequence[Mapping], update: int, seeds: int, device:
 def pool_costs(run: str, costs: Sequence[Cost]) -> Cost:
     """Pool the costs of a method's runs.
 
-    Env steps and gradient updates are means over all seeds, seconds are sums over the runs. The
-    update is that of the first run.
+    Env steps and gradient updates are means over all seeds. Seconds are sums over the runs. The
+    field `update` is that of the first run.
     """
     if len(costs) == 1:
         return costs[0]._replace(run=run)
@@ -95,10 +95,10 @@ def pool_costs(run: str, costs: Sequence[Cost]) -> Cost:
 
 
 def pool_metrics(every: Sequence[Sequence[Mapping]]) -> list[dict]:
-    """Pool the metrics of a method's runs into those of one run with all their seeds.
+    """Combine the metrics of a method's runs as if a single run had trained all seeds.
 
-    Only updates that every run has are kept. Costs become means over runs; other metrics are
-    concatenated lists over seeds.
+    Only updates that occur in every run are kept. Costs are averaged over the runs. Metrics that
+    are lists over seeds are concatenated, and all others are dropped.
     """
     if len(every) == 1:
         return [dict(line) for line in every[0]]
@@ -122,7 +122,10 @@ def _pooled(lines: Sequence[Mapping]) -> dict:
 
 
 def _total(x: object) -> float:
-    """Return a number, or the sum over a mapping's kinds without `evaluate`; NaN for others."""
+    """Return a number as a float, and a mapping's sum over all kinds except `evaluate`.
+
+    For any other input the result is NaN.
+    """
     if isinstance(x, Mapping):
         return sum(_number(value) for kind, value in x.items() if kind != "evaluate")
     return _number(x)

@@ -5,9 +5,10 @@ both, the estimate would be biased downwards, because some levels are selected b
 
 Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
 Curriculum Discovery", section 5 (risk of failure on the worst α % of levels).
-Differs from their code: ties in the first evaluation (most levels are at 100 %) are broken by the
-exact mean over all orders of the tied levels instead of by the order of the suite; the interval is
-a bootstrap over seeds instead of a standard error.
+Differs from the code of Rutherford et al. in two points. Many levels tie in the first evaluation,
+because most levels are solved in all attempts. The result here is the exact mean over all orders of
+the tied levels, whereas their code keeps the order of the suite. The interval here is a bootstrap
+over seeds, whereas their code computes a standard error.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite
 
 ALPHAS = (1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Default fractions of levels, those that are published."""
+"""Default fractions of the levels, as in Rutherford et al."""
 
 
 class CVaR(NamedTuple):
@@ -47,7 +48,7 @@ def cvar(
     alpha: Sequence[float] = ALPHAS,
     bootstrap: Bootstrap = DEFAULT,
 ) -> CVaR:
-    """Mean score in the second evaluation on the α·M levels that were worst in the first.
+    """Mean score in the second evaluation on the α·M levels that were worst in the first one.
 
     The worst levels are selected separately for each training seed. The interval resamples whole
     seeds; with one seed there is no interval.
@@ -56,21 +57,21 @@ def cvar(
         rng: Generator of the bootstrap's draws.
         first: Evaluation that ranks the levels.
         second: Evaluation of the same policies on the same suite with another evaluation seed.
-        alpha: Fractions of the M levels, above 0 and at most 1. The number of levels is rounded
-            down, but is at least one.
-        bootstrap: Settings of the interval, of which `reps` and `confidence` are used.
+        alpha: Fractions α of the M levels, above 0 and at most 1. The product α·M is rounded down,
+            and at least one level is used.
+        bootstrap: Settings of the interval, of which only `reps` and `confidence` are used.
 
     Raises:
-        ValueError: A fraction is out of range, or the two evaluations are not of the same policies
-            on the same levels, or they share their random numbers.
+        ValueError: A fraction is out of range, the two evaluations differ in policies or levels, or
+            both evaluations used the same random numbers.
     """
     _check_pair(first, second)
     shares = np.asarray(alpha, np.float64)
     if not shares.size or not ((shares > 0) & (shares <= 1)).all():
-        raise ValueError(f"alpha must be above 0 and at most 1 (0.01 is 1 %), got {alpha}")
+        raise ValueError(f"each alpha must be above 0 and at most 1 (0.01 is 1 %), got {alpha}")
     (name, ranking), (_, measured) = first.score, second.score
     num_levels = first.shape[1]
-    # 1e-9: in floating point 0.29 * 100 is slightly below 29.
+    # 1e-9 is added because 0.29 * 100 is slightly below 29 in floating point.
     num_worst = np.maximum(np.floor(shares * num_levels + 1e-9), 1).astype(np.int64)
     each_seed = worst_means(ranking.mean(axis=-1), measured.mean(axis=-1), num_worst)
     over = "whole-seeds" if len(each_seed) > 1 else "auto"
@@ -88,15 +89,16 @@ def worst_levels(
     progress: Callable[[int, int], None] = lambda done, of: None,
     alpha: Sequence[float] = ALPHAS,
 ) -> CVaR:
-    """Evaluate policies on a suite a second time, with new keys, and compute their CVaR.
+    """Evaluate policies on a suite a second time, with new random keys, and compute their CVaR.
 
     Args:
         policies: The policies that `first` evaluated.
-        suite: The suite of `first`. It is played in full, since each seed has its own worst levels.
+        suite: The suite of `first`. All its levels are played, because every seed has different
+            worst levels.
         first: Evaluation that ranks the levels.
-        attempts: Episodes on each level; by default as many as in `first`.
-        seed: Seed of the second evaluation, different from that of the first; by default the first
-            seed plus 1.
+        attempts: Episodes on each level. The default is the number in `first`.
+        seed: Seed of the second evaluation, which must differ from the seed of `first`. The default
+            is the seed of `first` plus 1.
         progress: Callback that receives the number of episodes done and the total.
         alpha: Fractions of the levels.
 
@@ -118,9 +120,9 @@ def worst_means(
 ) -> Float[np.ndarray, "S K"]:
     """Mean of `measured` over the levels with the lowest `ranking`, for each seed.
 
-    Ties are broken by the exact mean over all orders of the tied levels. If only some levels of a
-    tie are among the worst, each of them is with equal probability, so each contributes the mean of
-    its tie.
+    If levels tie, the result is the exact mean over all orders of the tied levels. If only k of the
+    tied levels are among the worst, all choices of k levels are equally likely. The sum over the
+    worst levels then contains k times the mean of `measured` over the tied levels.
 
     Args:
         ranking: Scores that select the worst levels.
@@ -128,12 +130,14 @@ def worst_means(
         num_worst: Numbers of worst levels, each from 1 to M.
 
     Raises:
-        ValueError: A score is NaN. A NaN rank would sort as the best level.
+        ValueError: A score is NaN. Sorting would rank a level with NaN as the best level.
     """
     for what, x in (("ranking", ranking), ("measured", measured)):
         if np.isnan(x).any():
             seed, level = (int(i) for i in np.argwhere(np.isnan(x))[0])
-            raise ValueError(f"{what} of seed {seed} on level {level} is not a number")
+            raise ValueError(
+                f"the {what} score of seed {seed} on level {level} is not a number; evaluate again"
+            )
     found = np.empty((len(ranking), len(num_worst)))
     for s, (rank, value) in enumerate(zip(ranking, measured, strict=True)):
         _, tie, size = np.unique(rank, return_inverse=True, return_counts=True)
@@ -146,7 +150,7 @@ def worst_means(
 def _check_again(policies: Policies, suite: Suite, first: Evaluation, seed: int) -> None:
     """Raise an error if a second evaluation would not be comparable with the first.
 
-    Called before any episode is played.
+    This is called before any episode is played.
     """
     if first.meta.get("evaluation_seed") == seed:
         raise ValueError(_same_luck(seed))
@@ -158,18 +162,18 @@ def _check_again(policies: Policies, suite: Suite, first: Evaluation, seed: int)
         "suite version": (first.suite_version, suite.levels.version),
         "number of levels": (first.shape[1], len(suite.levels)),
     }
-    advice = "give the policies and the suite of the first evaluation"
+    advice = "pass the policies and the suite of the first evaluation"
     for what, (one, other) in facts.items():
         if one != other:
             found = f"{one!r} and {other!r}"
-            raise ValueError(f"CVaR of evaluations whose {what} differs, {found}; {advice}")
+            raise ValueError(f"CVaR needs evaluations with the same {what}, got {found}; {advice}")
     if (np.asarray(suite.levels.hash) != first.level_hashes).any():
-        raise ValueError(f"CVaR of evaluations on different levels of {suite.name}; {advice}")
+        raise ValueError(f"CVaR needs evaluations on the same levels of {suite.name}; {advice}")
 
 
 def _check_pair(first: Evaluation, second: Evaluation) -> None:
-    """Raise an error unless the evaluations are two independent ones of the same run."""
-    advice = "evaluate the same run twice on one suite, with another seed"
+    """Raise an error unless these are two independent evaluations of one run on one suite."""
+    advice = "evaluate one run twice on the same suite, with different seeds"
     pairs = {
         "run": (first.run, second.run),
         "update": (first.meta.get("update"), second.meta.get("update")),
@@ -182,9 +186,9 @@ def _check_pair(first: Evaluation, second: Evaluation) -> None:
     for what, (one, other) in pairs.items():
         if one != other:
             found = f"{one!r} and {other!r}"
-            raise ValueError(f"CVaR of evaluations whose {what} differs, {found}; {advice}")
+            raise ValueError(f"CVaR needs evaluations with the same {what}, got {found}; {advice}")
     if (first.level_hashes != second.level_hashes).any():
-        raise ValueError(f"CVaR of evaluations on different levels of {first.suite}; {advice}")
+        raise ValueError(f"CVaR needs evaluations on the same levels of {first.suite}; {advice}")
     seeds = [e.meta.get("evaluation_seed") for e in (first, second)]
     if first is second or (seeds[0] is not None and seeds[0] == seeds[1]):
         raise ValueError(_same_luck(seeds[0]))
@@ -192,7 +196,7 @@ def _check_pair(first: Evaluation, second: Evaluation) -> None:
 
 def _same_luck(seed: object) -> str:
     return (
-        f"CVaR of two evaluations with the same seed, {seed}: the levels would be selected and "
-        "measured with the same random numbers; evaluate the same run twice on one suite, with "
-        "another seed"
+        f"CVaR needs evaluations with different seeds, got {seed} twice. With one seed, the worst "
+        "levels would be selected and measured with the same random numbers; evaluate one run "
+        "twice on the same suite, with different seeds"
     )

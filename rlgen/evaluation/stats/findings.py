@@ -13,21 +13,24 @@ from rlgen.evaluation.stats.summary import Summary, summarise
 
 
 class Findings(NamedTuple):
-    """Evaluations of runs on one suite and their statistics; comparisons are with the first run."""
+    """Evaluations of runs on one suite, and statistics of these evaluations.
+
+    Every run after the first is compared with the first run.
+    """
 
     evaluations: tuple[Evaluation, ...]
     summary: Summary
-    classes: ByClass | None  # None if fewer than two classes count
+    classes: ByClass | None  # None if fewer than two classes have `counts` set
     normalised: NormalisedScores | None  # None if no level has a normalised score
-    relatives: tuple[Relative, ...]  # () without a baseline learner
+    relatives: tuple[Relative, ...]  # () if no run is a baseline learner
 
 
 def analyse(
     evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> Findings:
-    """Compute the summary, classes, normalised scores and returns relative to a baseline.
+    """Compute the summary, scores by class, normalised scores and returns relative to a baseline.
 
-    The latest results are cached, because the table, the files and the report need the same ones.
+    The latest results are cached, because the table, the files and the report use the same results.
 
     Args:
         evaluations: Evaluations of runs on the same levels.
@@ -35,7 +38,8 @@ def analyse(
         seed: Seed of the bootstrap's generator.
 
     Raises:
-        ValueError: There are no evaluations, labels repeat, or levels or kinds of score differ.
+        ValueError: There are no evaluations, two evaluations have the same label, or the
+            evaluations differ in their levels or in their kind of score.
     """
     return _analyse(tuple(evaluations), bootstrap, seed)
 

@@ -31,7 +31,7 @@ def interval_name(summary: Summary, short: bool = False) -> str:
 
 
 def show(value: float, score: str, digits: int = 1, signed: bool = False, unit: bool = True) -> str:
-    """Format a score: a rate in per cent, a plain return with three significant digits.
+    """Format a score: rates in per cent, plain returns with three significant digits.
 
     Args:
         value: The score; NaN is shown as a dash.
@@ -49,7 +49,7 @@ def show(value: float, score: str, digits: int = 1, signed: bool = False, unit: 
 
 
 def show_span(one: Interval, score: str, digits: int = 1, signed: bool = False) -> str:
-    """Format the bounds of an interval in brackets, without a unit; empty without an interval."""
+    """Format the bounds of an interval in brackets, without a unit; "" if the bounds are NaN."""
     if np.isnan(one.low):
         return ""
     low, high = (show(float(x), score, digits, signed, unit=False) for x in (one.low, one.high))
@@ -59,7 +59,7 @@ def show_span(one: Interval, score: str, digits: int = 1, signed: bool = False) 
 def show_interval(
     one: Interval, score: str, digits: int = 1, signed: bool = False, unit: bool = True
 ) -> str:
-    """Format a score followed by its interval in brackets; the arguments are those of `show`."""
+    """Format a score and its interval in brackets; the arguments are those of `show`."""
     value = show(float(one.value), score, digits, signed, unit)
     return " ".join(filter(None, (value, show_span(one, score, digits, signed))))
 
@@ -70,9 +70,10 @@ def show_count(x: float) -> str:
 
 
 def level_details(level: LevelResult, score: str) -> tuple[str, str, str]:
-    """Format a level's return, its fraction of the optimum, and its steps against the optimum.
+    """Format a level's return, return / optimal return, and steps / optimal number of steps.
 
-    Steps are those of solved episodes if the score is a solve rate, otherwise of all episodes.
+    If the score is a solve rate, steps are a mean over solved episodes. Otherwise they are a mean
+    over all episodes.
     """
     steps = level.solved_length if score == "solve rate" else level.mean_length
     taken = "-" if np.isnan(steps) else f"{steps:.1f}"
@@ -83,8 +84,8 @@ def level_details(level: LevelResult, score: str) -> tuple[str, str, str]:
 def headline(summary: Summary) -> str:
     """State the result in one sentence: the best run, its interval, and a difference.
 
-    The difference is that between the best run and the first run. If the first run is the best, it
-    is the difference between it and the second best run.
+    The best run is compared with the first run. If the first run is the best, the first run is
+    compared with the second best run.
     """
     score = summary.score
     order = sorted(summary.runs, key=lambda run: -run.aggregate["iqm"].value)
@@ -103,12 +104,12 @@ def headline(summary: Summary) -> str:
 
 
 def caveat(summary: Summary, fresh_agents: bool = False) -> str:
-    """State in a sentence the variation that the headline's interval omits; empty if none.
+    """State which variation the interval in the headline omits; "" if it omits none.
 
     Args:
         summary: Summary of the evaluations.
-        fresh_agents: Whether new agents were trained on each level, instead of one agent playing
-            all levels.
+        fresh_agents: Whether new agents were trained on each level. If False, one agent plays all
+            levels.
     """
     if summary.over == "attempts" and "iqm_whole_seeds" not in summary.runs[0].aggregate:
         return "One seed was trained: the interval does not cover variation between training seeds."
@@ -119,8 +120,9 @@ def caveat(summary: Summary, fresh_agents: bool = False) -> str:
     low, high = (show(float(x), summary.score) for x in (wide.low, wide.high))
     why = "one rule trains the agents of" if fresh_agents else "one agent plays"
     return (
-        f"If the same seeds are resampled for all levels, the safer interval is {low} to {high}: "
-        f"{why} every level, so the scores of one seed on different levels are correlated."
+        f"The safer interval is {low} to {high}. It resamples the same seeds for all levels. It is "
+        f"safer because {why} every level, so the scores of one seed on different levels are "
+        "correlated."
     )
 
 
@@ -130,7 +132,7 @@ def verdict(compared: Comparison, score: str, sign: int) -> str:
     Args:
         compared: Comparison of the two runs.
         score: Name of the score.
-        sign: 1 if `compared.run` is the better run, -1 if it is `compared.baseline`.
+        sign: 1 if `compared.run` is the better run, -1 if `compared.baseline` is.
     """
     other = compared.run if sign < 0 else compared.baseline
     unit = "" if score == "return" else " points"
@@ -147,5 +149,6 @@ def verdict(compared: Comparison, score: str, sign: int) -> str:
     whole = f"; {span(compared.iqm_whole_seeds)} over whole seeds"
     spans = span(compared.iqm) + whole * compared.iqm.excludes_zero
     return (
-        f"; against {other} the difference of {value}{unit} is not settled by this data ({spans})"
+        f"; its difference of {value}{unit} from {other} is not settled, because an interval "
+        f"contains 0 ({spans})"
     )

@@ -1,13 +1,15 @@
 """Normalised returns of runs over a suite's levels: percentiles, participation, dominance.
 
-Each level's mean return V becomes x = (V - low) / (high - low):
+Each level's mean return V becomes x = (V - low) / (high - low). The two reference returns are:
 
-    high    the solver's optimal return, or the best mean return of the runs where it is unknown
-    low     the mean return of untrained agents if they were evaluated too, otherwise 0
+    high    the solver's optimal return; if it is unknown, the best mean return of several runs
+    low     the mean return of untrained agents; if these were not evaluated, 0
 
-A level has no normalised score if its high is not above its low (it cannot be solved, or no run
-earns a return there), or if its optimum is unknown and there is only one run. Such levels are left
-out and named.
+Some levels have no normalised score. One case is a high reference that is not above the low one,
+because the level cannot be solved or no run earns a return on it. The other case is an unknown
+optimal return if there is only one run. Such levels are left out, and the results name them.
+
+`rlgen.evaluation.stats.percentiles` defines participation and dominance.
 """
 
 from collections.abc import Sequence
@@ -25,29 +27,30 @@ from rlgen.evaluation.stats.summary import check_comparable, some
 
 FEW_ATTEMPTS = 16  # with fewer episodes per level, low percentiles are noticeably biased
 NO_SCALE = (
-    "Returns are not normalised: on no level is the optimal return, or the best return of several "
-    "runs, above 0 or above the return of untrained agents; compare with another run, or add "
-    "--untrained"
+    "Returns are not normalised, because no level has a high reference return above its low one. "
+    "The high reference is the optimal return or, if it is unknown, the best return of several "
+    "runs. The low reference is the return of untrained agents, or 0. Compare with another run, or "
+    "add --untrained"
 )
-_SMALL = 1e-6  # relative; optima are float32, so a smaller high - low counts as zero
+_SMALL = 1e-6  # relative to high; optima are float32, so a smaller high - low counts as zero
 
 
 class Scale(NamedTuple):
-    """Returns that are normalised to 0 and to 1 on each of M levels."""
+    """Reference returns on each of M levels: `low` is normalised to 0, and `high` to 1."""
 
     low: Float[np.ndarray, " M"]
-    high: Float[np.ndarray, " M"]  # NaN: neither an optimum nor another run
+    high: Float[np.ndarray, " M"]  # NaN if the optimum is unknown and there is one run
     low_name: str  # description of `low` for notes
     high_name: str  # description of `high` for notes
 
 
 class RunStanding(NamedTuple):
-    """Normalised scores of one run over the levels that have one."""
+    """Statistics of one run over the levels that have a normalised score."""
 
     run: str
     percentile: Interval  # [K], at the percentiles `Q`
     participation: Interval
-    each_seed: Float[np.ndarray, "S K"]
+    each_seed: Float[np.ndarray, "S K"]  # percentiles of each seed
 
 
 class NormalisedScores(NamedTuple):
@@ -57,9 +60,9 @@ class NormalisedScores(NamedTuple):
     scale: Scale
     percentiles: tuple[int, ...]
     num_levels: int  # levels with a normalised score
-    without_span: tuple[str, ...]  # names of levels left out: high is not above low
-    without_reference: tuple[str, ...]  # names of levels left out: no optimum and no other run
-    num_attempts: int  # attempts per level of the run with the fewest
+    without_span: tuple[str, ...]  # levels that are left out because high is not above low
+    without_reference: tuple[str, ...]  # levels that are left out because high is NaN
+    num_attempts: int  # smallest number of attempts per level of any run
     runs: tuple[RunStanding, ...]  # without the untrained agents
     dominance: tuple[Dominance, ...]  # one per pair of runs
 
@@ -67,14 +70,18 @@ class NormalisedScores(NamedTuple):
 def normalised_scores(
     evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> NormalisedScores | None:
-    """Percentile curves, participation and dominance; None if no level has a normalised score.
+    """Compute percentile curves, participation and dominance of runs.
 
     Intervals resample whole seeds, because one agent plays every level. Dominance resamples levels,
     at most 1000 times. The latest results are cached, because the table, the files and the report
-    need the same ones.
+    use the same results.
+
+    Returns:
+        The statistics, or None if no level has a normalised score.
 
     Raises:
-        ValueError: There are no evaluations, labels repeat, or levels or kinds of score differ.
+        ValueError: There are no evaluations, two evaluations have the same label, or the
+            evaluations differ in their levels or in their kind of score.
     """
     return _normalised_scores(tuple(evaluations), bootstrap, seed)
 
@@ -108,7 +115,7 @@ def _normalised_scores(
 
 
 def untrained_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """Return the evaluation of untrained agents among several runs, or None."""
+    """Return the evaluation of untrained agents; None if it is missing or the only evaluation."""
     found = [e for e in evaluations if e.meta.get("update") == 0 and e.meta.get("env_steps") == 0]
     return found[0] if found and len(evaluations) > 1 else None
 
@@ -117,9 +124,10 @@ def scale_of(runs: Sequence[Evaluation], low: Evaluation | None = None) -> Scale
     """Return the low and the high reference return of every level.
 
     Args:
-        runs: Evaluations on the same levels. Where the optimum is unknown, the best mean return of
-            two or more runs is the high.
-        low: Evaluation of untrained agents on the same levels; without it the low is 0.
+        runs: Evaluations on the same levels. If a level's optimal return is unknown and there are
+            two or more runs, the high reference is the best mean return of these runs.
+        low: Evaluation of untrained agents on the same levels. If it is missing, the low reference
+            is 0 on every level.
     """
     optimum = runs[0].optimal_return
     unknown = ~np.isfinite(optimum)
@@ -137,7 +145,7 @@ def scale_of(runs: Sequence[Evaluation], low: Evaluation | None = None) -> Scale
 
 
 def spans(scale: Scale) -> np.ndarray:
-    """Return a mask of the levels whose high is above their low, [M]; False where high is NaN."""
+    """Return a mask [M] of the levels whose high is above their low; False if high is NaN."""
     return scale.high - scale.low > _SMALL * np.maximum(1, np.abs(scale.high))
 
 
@@ -151,10 +159,11 @@ def normalise(e: Evaluation, scale: Scale) -> Float[np.ndarray, "S M"]:
 
 
 def of_agents(bootstrap: Bootstrap, *scores: Float[np.ndarray, "_ _ _"]) -> Bootstrap:
-    """Return the bootstrap set to resample whole seeds, or attempts if a run has one seed.
+    """Return a bootstrap that resamples whole seeds, or attempts if a run has one seed.
 
-    One agent plays every level. Resampling seeds within each level would combine the levels of
-    several seeds into an agent that was never trained.
+    Other settings are kept, but levels are never resampled. One agent plays every level, so
+    resampling seeds within each level would combine the scores of several seeds into an agent that
+    was never trained.
     """
     over = replace(bootstrap, over="auto").resolve(*scores)
     named = {"seeds": "whole-seeds", "none": "auto"}  # `auto` resolves to no interval again
@@ -162,21 +171,21 @@ def of_agents(bootstrap: Bootstrap, *scores: Float[np.ndarray, "_ _ _"]) -> Boot
 
 
 def notes(found: NormalisedScores) -> list[str]:
-    """Return notes on the reference returns, the levels left out, and the bias of few attempts."""
+    """Return notes on reference returns, omitted levels, and the bias caused by few attempts."""
     told = [
         f"Normalised return: 0 is {found.scale.low_name}, 1 is {found.scale.high_name}; "
         f"{found.num_levels:,} levels."
     ]
     for names, why in (
-        (found.without_span, "where 1 would not be above 0"),
-        (found.without_reference, "where the optimum is unknown and there is no other run"),
+        (found.without_span, "because the return for 1 is not above the return for 0"),
+        (found.without_reference, "because the optimum is unknown and there is no other run"),
     ):
         if names:
-            told.append(f"Left out, {why}: {some(names)} ({len(names)} in all).")
+            told.append(f"Levels left out {why}: {some(names)} ({len(names)} in all).")
     if found.num_attempts < FEW_ATTEMPTS:
         told.append(
-            f"{found.num_attempts} episodes per level: chance makes the low percentiles look lower "
-            f"than they are; use {FEW_ATTEMPTS} or more."
+            f"With {found.num_attempts} episodes per level, chance makes the low percentiles look "
+            f"lower than they are. Use {FEW_ATTEMPTS} or more episodes (--attempts)."
         )
     return told
 
@@ -195,8 +204,9 @@ def verdicts(found: NormalisedScores) -> list[str]:
             )
             continue
         told.append(
-            f"Neither {one.run} nor {one.other} is better at every percentile ({one.run} is in "
-            f"{share}, {one.other} in {other} of resamples of the levels)."
+            f"Neither {one.run} nor {one.other} dominates the other (at least as good at every "
+            f"percentile, and better at one or more). In {share} of resamples of the levels "
+            f"{one.run} dominates, and in {other} {one.other} does."
         )
     return told
 

@@ -1,17 +1,26 @@
 """Percentiles of an agent's scores over levels, participation and dominance.
 
-An aggregate summarises all levels; these statistics describe the whole range from an agent's worst
-level to its best one. Each is computed for one agent over levels, so several seeds are never
-combined into an agent that was not trained: the curve of a run is the mean of its seeds' curves.
+An aggregate summarises all levels in one number. The statistics in this module describe the whole
+range from an agent's worst level to its best level:
 
-Scores are normalised, x = (V - low) / (high - low) with V the mean return on a level. 0 is the low
-reference (a return of 0, or that of untrained agents) and 1 the high reference.
+    percentile curve   scores at the percentiles 0, 10, ..., 100 of an agent's levels
+    participation      fraction of the levels on which an agent's score is above 0
+    dominance          one curve is nowhere below another, and above it at one percentile or more
+
+A curve is computed for each seed's agent separately, and the curve of a run is the mean of its
+seeds' curves. Scores of several seeds are therefore never combined into an agent that was not
+trained.
+
+Scores are normalised returns x = (V - low) / (high - low), where V is the mean return on a level. A
+score of 0 means the low reference (a return of 0, or the return of untrained agents). A score of 1
+means the high reference (see `rlgen.evaluation.stats.normalised_scores`).
 
 Source: Open Ended Learning Team, 2021, "Open-Ended Learning Leads to Generally Capable Agents"
 (normalised percentiles, participation, and the definition of better: at least as good at every
 percentile).
-Differs from it: the reference is the solver's optimum where there is one, instead of the agents
-trained so far; the uncertainty of dominance is estimated by resampling levels.
+Differs from it in two points. If the solver's optimal return is known, it is the high reference
+instead of the returns of the agents trained so far. The uncertainty of dominance is estimated by
+resampling levels.
 """
 
 import itertools
@@ -22,7 +31,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 Q = tuple(range(0, 101, 10))
-"""Published percentiles; 0 is the worst level, 100 the best."""
+"""Percentiles of the Open Ended Learning Team: 0 is the worst level and 100 the best."""
 SMALL = 1e-9  # smaller differences of percentiles are rounding errors
 _CHUNK = 2**21  # resampled entries held at once: 16 MiB
 
@@ -32,10 +41,10 @@ class Dominance(NamedTuple):
 
     run: str
     other: str
-    is_better: bool  # at least as good at every percentile, strictly better at one
+    is_better: bool  # at least as good at every percentile, strictly better at one or more
     is_worse: bool  # `is_better` with the two runs exchanged
     better_share: float  # fraction of level resamples in which the run is better
-    worse_share: float  # fraction in which it is worse
+    worse_share: float  # fraction of level resamples in which the run is worse
 
 
 def percentiles(
@@ -53,7 +62,7 @@ def percentiles(
 def participation(x: Float[np.ndarray, "*B M"]) -> Float[np.ndarray, "*B"]:
     """Fraction of levels with a normalised score above 0.
 
-    If the low reference is 0, these are the levels on which the agent earns any return.
+    If the low reference is 0, these are the levels on which the agent's mean return is positive.
 
     Raises:
         ValueError: A score is NaN.
@@ -63,7 +72,7 @@ def participation(x: Float[np.ndarray, "*B M"]) -> Float[np.ndarray, "*B"]:
 
 
 def dominates(x: Float[np.ndarray, "*B K"], y: Float[np.ndarray, "*B K"]) -> Bool[np.ndarray, "*B"]:
-    """Return whether curve x is nowhere below curve y and above it at one percentile or more."""
+    """Return whether curve x is nowhere below curve y and above y at one percentile or more."""
     gap = x - y
     return np.asarray((gap >= -SMALL).all(axis=-1) & (gap > SMALL).any(axis=-1))
 
@@ -73,16 +82,17 @@ def dominance(
     scores: Mapping[str, Float[np.ndarray, "_ M"]],
     reps: int = 1000,
 ) -> tuple[Dominance, ...]:
-    """Dominance of each pair of runs, and the fraction of level resamples in which it holds.
+    """Determine whether one run of each pair dominates the other, and in how many resamples.
 
-    All runs use the same resampled levels. The fractions refer to other levels drawn like these;
-    seeds are not resampled.
+    Levels are resampled, and all runs use the same resampled levels. The fractions of resamples
+    describe how the runs would compare on other levels of the same distribution. Seeds are not
+    resampled.
 
     Args:
         rng: Generator of all random draws.
-        scores: Normalised scores by run, [S, M]; the number of seeds may differ between runs.
-        reps: Number of resamples; with 1000 the standard error of a fraction is at most 1.6
-            percentage points.
+        scores: Normalised scores [S, M] by run. The number S of seeds may differ between runs.
+        reps: Number of resamples. With 1000 resamples, the standard error of a fraction is at most
+            1.6 percentage points.
     """
     curves = {run: percentiles(x).mean(axis=0) for run, x in scores.items()}
     drawn = dict(zip(scores, _resampled(rng, list(scores.values()), reps), strict=True))
@@ -98,7 +108,7 @@ def dominance(
 def _resampled(
     rng: np.random.Generator, scores: list[np.ndarray], reps: int
 ) -> list[Float[np.ndarray, "L K"]]:
-    """Each run's mean curve on L resamples of the levels, which are the same for all runs."""
+    """Compute each run's curve on L resamples of the levels, which all runs share."""
     num_levels = scores[0].shape[1]
     at_once = max(1, min(reps, _CHUNK // max(x.size for x in scores)))
     parts: list[list[np.ndarray]] = [[] for _ in scores]
@@ -110,10 +120,11 @@ def _resampled(
 
 
 def _check(x: np.ndarray) -> None:
-    """Raise an error that locates the first NaN score, if there is one."""
+    """If a score is NaN, raise an error that names the position of the first one."""
     if np.isnan(x).any():
         place = [int(i) for i in np.argwhere(np.isnan(x))[0]]
         raise ValueError(
-            f"the score at {place} is not a number (the last index is the level, the one before it "
-            "the seed); leave out levels without a reference and report them"
+            f"the score at {place} is not a number. The last index is that of the level, and the "
+            "index before it that of the seed. Leave out levels without a reference return, and "
+            "name them with the results"
         )

@@ -21,7 +21,7 @@ BESIDE = (
     "log_levels",
     "gap_every",
 )
-"""Fields of a run's spec in which runs of one method may differ."""
+"""Fields of a run's spec that may differ between the runs of one method."""
 
 
 class Method(NamedTuple):
@@ -32,11 +32,11 @@ class Method(NamedTuple):
 
 
 def parse(texts: Sequence[str]) -> list[Method]:
-    """Parse methods given on the command line, each as a folder or as `name=folder,folder`.
+    """Parse the methods on the command line; each is a folder or has the form `name=folder,folder`.
 
     Raises:
-        ValueError: There are fewer than two methods, a name or folder is empty, or a name or run
-            occurs twice.
+        ValueError: There are fewer than two methods, a name or a folder is empty, or a name or a
+            run occurs twice.
     """
     methods = [_parse_one(text) for text in texts]
     if len(methods) < 2:
@@ -49,13 +49,15 @@ def parse(texts: Sequence[str]) -> list[Method]:
         if names.count(name) > 1:
             both = [",".join(map(str, m.runs)) for m in methods if m.name == name]
             raise ValueError(
-                f"{' and '.join(both)} are both called {name!r}; give them names: "
+                f"{' and '.join(both)} are both called {name!r}; give them different names: "
                 f"rlgen compare one={both[0]} other={both[1]}"
             )
     seen: dict[Path, str] = {}
     for run, name in ((run, method.name) for method in methods for run in method.runs):
         if run.resolve() in seen:
-            raise ValueError(f"{run} is named twice, in {seen[run.resolve()]} and in {name}")
+            raise ValueError(
+                f"{run} is given twice, in {seen[run.resolve()]} and in {name}; give each run once"
+            )
         seen[run.resolve()] = name
     return methods
 
@@ -72,23 +74,23 @@ def _parse_one(text: str) -> Method:
 
 def _folder(part: str, text: str) -> Path:
     if not part.strip():
-        raise ValueError(f"{text!r} names an empty folder; write RUN, or plr=RUN,RUN")
+        raise ValueError(f"{text!r} contains an empty folder name; write RUN, or plr=RUN,RUN")
     return Path(part.strip())
 
 
 def check_method(name: str, runs: Sequence[Opened]) -> None:
-    """Check that runs belong to one method: equal settings and different seeds.
+    """Check that runs can be pooled as one method: their settings are equal and their seeds differ.
 
     Raises:
-        ValueError: A setting, the budget or the update of the checkpoint differs, or a seed occurs
-            twice. The message names the runs.
+        ValueError: The runs differ in a setting, in the budget or in the update of the checkpoint,
+            or a seed occurs twice. The message names the runs.
     """
     first = runs[0]
     for other in runs[1:]:
         differs = _difference(first, other)
         if differs:
             raise ValueError(
-                f"{first.path} and {other.path} cannot be one method, {name!r}: {differs}; "
+                f"{first.path} and {other.path} cannot be pooled as method {name!r}: {differs}; "
                 "compare them as two methods"
             )
     seen: dict[int, Path] = {}
@@ -102,7 +104,7 @@ def check_method(name: str, runs: Sequence[Opened]) -> None:
 
 
 def _difference(one: Opened, other: Opened) -> str:
-    """Describe the first difference that keeps two runs from being one method; "" if none."""
+    """Describe the first difference that prevents the pooling of two runs; "" if they are equal."""
     first, second = _settings(one.record), _settings(other.record)
     for key in dict.fromkeys([*first, *second]):
         if first.get(key) != second.get(key):
@@ -122,18 +124,19 @@ def _settings(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def pool(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Pool the evaluations of a method's runs on one suite into one that has all their seeds.
+    """Combine the evaluations of a method's runs on one suite into one evaluation of all seeds.
 
     Raises:
-        ValueError: The levels or the numbers of attempts differ.
+        ValueError: The evaluations differ in their levels or in their number of attempts.
     """
     first = evaluations[0]
     for e in evaluations[1:]:
         same = e.level_names == first.level_names and (e.level_hashes == first.level_hashes).all()
         if not same or e.shape[2] != first.shape[2]:
             raise ValueError(
-                f"{name!r}: {e.run} and {first.run} were played on other levels or with other "
-                f"numbers of attempts ({e.shape[2]} and {first.shape[2]}); evaluate them again"
+                f"{name!r}: {e.run} and {first.run} were evaluated on different levels or with "
+                f"different numbers of attempts ({e.shape[2]} and {first.shape[2]}); evaluate them "
+                "again"
             )
     names = ["episode_return", "length"]
     if not isinstance(first.success, tuple):
@@ -144,9 +147,10 @@ def pool(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
 
 
 def _pooled_meta(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Return meta entries that all runs share, and a list over runs for entries that differ.
+    """Pool the meta entries of several runs.
 
-    `look` becomes the largest evaluation count of the runs.
+    An entry that is equal in all runs is kept. Any other entry becomes a list over the runs. The
+    exception is `look`, a run's number of evaluations on the suite: the largest number is kept.
     """
     metas = [e.meta for e in evaluations]
     names = dict.fromkeys(name for meta in metas for name in meta)
@@ -159,7 +163,7 @@ def _pooled_meta(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def unlike(methods: Sequence[tuple[str, Sequence[Opened]]]) -> list[str]:
-    """Return notes on differences between methods: budgets, numbers of seeds, environments."""
+    """Return notes on methods that differ in their budget, number of seeds or environment."""
     told = []
     for name, run in ((name, run) for name, runs in methods for run in runs):
         planned = run.record["plan"]["num_updates"]

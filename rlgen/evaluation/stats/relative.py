@@ -1,16 +1,20 @@
 """Returns relative to those of a baseline learner on the same levels, with intervals.
 
-On each level, the mean return of a rule's agents is divided by the mean return of all the
-baseline's agents. Levels on which the baseline's mean return is not positive have no ratio; they
-are left out and counted. `below` is the fraction of levels, averaged over rules, on which the
-agents' mean return is less than `THRESHOLD` times the baseline's.
+A run of a learned rule has one rule per training seed, and each rule trains agents on every level.
+The baseline learner trains several groups of agents on the same levels. On each level, the mean
+return of a rule's agents is divided by the mean return of all agents of the baseline. If the
+baseline's mean return on a level is not positive, the level has no ratio. Levels without a ratio
+are left out and counted. The statistic `below` is the fraction of the ratios, over rules and
+levels, that are less than `THRESHOLD`.
 
-Intervals resample the rule's seeds and, independently, the baseline's groups of agents (see
-`rlgen.evaluation.stats.bootstrap.Bootstrap`), so they include the uncertainty of both. A level on
-which the baseline's mean return in a resample is not positive has no ratio in that resample.
+Intervals resample the rules and, independently, the baseline's groups of agents (see
+`rlgen.evaluation.stats.bootstrap.Bootstrap`), so they include the uncertainty of the rules and of
+the baseline. If the baseline's mean return on a level is not positive in a resample, the level has
+no ratio in that resample.
 
 Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
-Adversarial Environment Design" (the fraction of levels below a part of A2C's return).
+Adversarial Environment Design" (the fraction of levels on which the return is below a given
+fraction of A2C's return).
 """
 
 from collections.abc import Sequence
@@ -33,8 +37,8 @@ class Relative(NamedTuple):
     to: str  # the baseline's label, or "optimum"
     mean: Interval  # mean of the ratios over seeds and levels
     iqm: Interval
-    below: Interval  # fraction of seeds and levels whose ratio is below the threshold
-    whole_seeds: dict[str, Interval]  # whole-seeds intervals by name, or {}
+    below: Interval  # fraction of the ratios, over seeds and levels, that are below the threshold
+    whole_seeds: dict[str, Interval]  # intervals that resample whole seeds, by name; or {}
     num_levels: int  # levels with a ratio
     num_excluded: int  # levels without a ratio
     levels: Float[np.ndarray, " M"]  # ratio of mean returns on each level; NaN without a ratio
@@ -44,16 +48,16 @@ NAMES = ("mean", "iqm", "below")
 
 
 def baseline_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """Return the evaluation of the baseline, which the others are divided by; None if missing."""
+    """Return the baseline's evaluation; None if no evaluation is marked as the baseline."""
     return next((e for e in evaluations if e.meta.get("baseline") is True), None)
 
 
 def compare_all(
     evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> tuple[Relative, ...]:
-    """Compare every run with the baseline and, where optima are known, all runs with the optimum.
+    """Compare the other runs with the baseline and, if optima are known, all runs with the optimum.
 
-    The result is empty without a baseline.
+    If there is no baseline, the result is empty.
     """
     baseline = baseline_of(evaluations)
     if baseline is None:
@@ -74,7 +78,7 @@ def relative_to(
     """Compute the returns of one run relative to the baseline.
 
     Raises:
-        ValueError: The two were not trained on the same levels.
+        ValueError: The agents of the run and of the baseline were trained on different levels.
     """
     if (
         evaluation.level_names != baseline.level_names
@@ -115,7 +119,7 @@ def _relative(
     together, whole = _nothing(), {}
     if num:
         together = bootstrap.interval(np.random.default_rng(seed), aggregates, *pair)
-    if num and min(len(x) for x in pair) > 1:  # whole seeds need two or more on both sides
+    if num and min(len(x) for x in pair) > 1:  # run and divisor need two seeds each
         drawn = replace(bootstrap, over="whole-seeds")
         wide = drawn.interval(np.random.default_rng(seed), aggregates, *pair)
         whole = {name: wide.at(i) for i, name in enumerate(NAMES)}
@@ -146,7 +150,7 @@ def aggregates(
 
 def _mean(x: Float[np.ndarray, "*B K"], where: np.ndarray) -> Float[np.ndarray, "*B"]:
     """Mean of the selected entries; 0 if none is selected."""
-    # Not a product with the mask: the entries left out are infinite.
+    # No product with the mask, because the entries that are left out are infinite.
     total = np.where(where, x, 0.0).sum(axis=-1)
     return np.asarray(total / np.maximum(where.sum(axis=-1), 1))
 

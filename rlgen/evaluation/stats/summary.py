@@ -36,7 +36,7 @@ class LevelResult(NamedTuple):
     mean_length: float  # steps per episode, over all episodes
     solved_length: float  # steps per solved episode, averaged over the seeds that solved any
     optimal_steps: float
-    unsolved_by: tuple[int, ...] = ()  # seeds (from 0) that never solved it; () if none did
+    unsolved_by: tuple[int, ...] = ()  # indices of seeds without a solution; () if no seed has one
 
 
 class RunResult(NamedTuple):
@@ -44,7 +44,7 @@ class RunResult(NamedTuple):
 
     run: str
     aggregate: dict[str, Interval]  # mean, iqm, median, optimality_gap, return, iqm_whole_seeds
-    profile: Interval  # [K], fraction of seeds and levels above each of TAU
+    profile: Interval  # [K], fraction of the scores above each threshold in TAU
     levels: tuple[LevelResult, ...]
 
 
@@ -61,9 +61,9 @@ class Comparison(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """True if zero lies outside the IQM's interval and outside its whole-seeds interval.
+        """True if zero lies outside the interval of the IQM and outside its whole-seeds interval.
 
-        The second condition applies only if there is a whole-seeds interval.
+        If there is no whole-seeds interval, only the first condition applies.
         """
         wide = self.iqm_whole_seeds
         return self.iqm.excludes_zero and (wide.excludes_zero or bool(np.isnan(wide.low)))
@@ -80,18 +80,19 @@ class Summary(NamedTuple):
     meaning: str  # description of the intervals of aggregates
     level_meaning: str  # description of the intervals of single levels
     runs: tuple[RunResult, ...]
-    comparisons: tuple[Comparison, ...]  # each further run minus the first
+    comparisons: tuple[Comparison, ...]  # each run after the first, minus the first run
 
 
 def summarise(
     evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> Summary:
-    """Summarise evaluations: aggregates, intervals, and comparisons with the first evaluation.
+    """Compute aggregates and intervals of evaluations, and compare each with the first evaluation.
 
-    The same arguments give the same result, because the generators start from `seed`.
+    Equal arguments give equal results, because every random generator starts from `seed`.
 
     Raises:
-        ValueError: There are no evaluations, labels repeat, or levels or kinds of score differ.
+        ValueError: There are no evaluations, two evaluations have the same label, or the
+            evaluations differ in their levels or in their kind of score.
     """
     check_comparable(evaluations)
     # One resampling unit for all runs, so that their intervals are comparable.
@@ -101,7 +102,7 @@ def summarise(
     seeds, attempts = (min(e.shape[axis] for e in evaluations) for axis in (0, 2))
     meaning = bootstrap.explain(over, seeds, attempts)
     if any(e.shape[::2] != (seeds, attempts) for e in evaluations):
-        meaning += f" (numbers of the run with the fewest: {_numbers(evaluations)})"
+        meaning += f" (the smallest numbers of any run are given; {_numbers(evaluations)})"
     per_level = meaning
     if over == "attempts" and seeds == 1 and not isinstance(first.success, tuple):
         per_level = (
@@ -123,7 +124,7 @@ def summarise(
 def compare(
     evaluation: Evaluation, baseline: Evaluation, bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> Comparison:
-    """Compare two runs: differences paired on levels, with independently resampled seeds."""
+    """Compare two runs on the same levels, with independently resampled seeds."""
     check_comparable((evaluation, baseline))
     rng = np.random.default_rng(seed)
     x, y = evaluation.score[1], baseline.score[1]
@@ -148,7 +149,7 @@ def compare(
 def hardest(summary: Summary, limit: int) -> list[int]:
     """Indices of the `limit` levels with the lowest mean score over runs, in the suite's order.
 
-    All levels are returned if there are no more than `limit`.
+    If there are at most `limit` levels, all are returned.
     """
     scores = np.mean([[level.score.value for level in run.levels] for run in summary.runs], axis=0)
     return sorted(np.argsort(scores, kind="stable")[:limit].tolist())
@@ -172,13 +173,13 @@ def _summarise_run(e: Evaluation, bootstrap: Bootstrap, seed: int) -> RunResult:
         aggregate["iqm_whole_seeds"] = whole.interval(rng, iqm, x)
     if e.score[0] == "return":
         del aggregate["optimality_gap"]  # a plain return has no target of 1
-    # The band is only drawn, so 1000 resamples suffice; the profile is the costliest statistic.
+    # The profile is the costliest statistic. Its band is only drawn, so 1000 resamples suffice.
     coarse = replace(bootstrap, reps=min(bootstrap.reps, 1000))
     profile = coarse.interval(rng, lambda m: performance_profile(m, TAU), x)
     of_levels = replace(bootstrap, resample_levels=False)
     scores = of_levels.interval(rng, level_means, x)
     if scores.over == "attempts" and num_seeds == 1 and e.score[0] == "solve rate":
-        # The bootstrap of attempts that all fail or all succeed has width 0; Wilson's does not.
+        # If all attempts fail or all succeed, a bootstrap interval has width 0. Wilson's does not.
         solved = x.sum(axis=(0, 2)).astype(np.int64)
         bounds = wilson(solved, e.shape[2], bootstrap.confidence)
         scores = Interval(scores.value, *bounds, scores.over)
@@ -213,7 +214,8 @@ def check_comparable(evaluations: Sequence[Evaluation]) -> None:
     """Check that evaluations can be compared.
 
     Raises:
-        ValueError: There are no evaluations, labels repeat, or levels or kinds of score differ.
+        ValueError: There are no evaluations, two evaluations have the same label, or the
+            evaluations differ in their levels or in their kind of score.
     """
     if not evaluations:
         raise ValueError("no evaluations; give at least one run")
@@ -231,7 +233,7 @@ def check_comparable(evaluations: Sequence[Evaluation]) -> None:
         if e.score[0] != first.score[0]:
             raise ValueError(
                 f"{e.run!r} is scored by {e.score[0]} and {first.run!r} by {first.score[0]}; "
-                "the runs of a comparison must be of one environment family"
+                "compare runs of a single environment family"
             )
 
 

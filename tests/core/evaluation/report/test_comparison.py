@@ -104,9 +104,10 @@ def test_the_words_say_what_is_settled_and_what_is_not(three):
     assert f"{first} against {second}: " in told["Not settled"][0]
     said = answer(ranking, "maze/heldout")
     assert said.startswith(f"{first} comes first on maze/heldout with a solve rate of ")
-    assert said.endswith(f"It is better than bad; against {second} it is not settled.")
+    assert "It is better than bad by a settled difference (its intervals exclude 0)." in said
+    assert said.endswith(f"Its difference from {second} is not settled.")
     alike, apart = answer(rank(three[1:], QUICK), "x"), answer(rank(three[:2], QUICK), "x")
-    assert "but no difference from" in alike
+    assert "but its difference from" in alike and "is not settled" in alike
     assert "is better than bad by a settled difference" in apart
 
 
@@ -169,10 +170,10 @@ def test_methods_are_read_as_they_are_typed(tmp_path):
     [
         ([], "name two runs or more"),
         (["runs/a"], "name two runs or more"),
-        (["x/plr", "y/plr"], "x/plr and y/plr are both called 'plr'; give them names"),
-        (["a=x/1", "b=y,x/../x/1"], "x/../x/1 is named twice, in a and in b"),
+        (["x/plr", "y/plr"], "x/plr and y/plr are both called 'plr'; give them different names"),
+        (["a=x/1", "b=y,x/../x/1"], "x/../x/1 is given twice, in a and in b"),
         (["a", "=x"], "'=x' has no name before the '='"),
-        (["a", "b=x,,y"], "'b=x,,y' names an empty folder"),
+        (["a", "b=x,,y"], "'b=x,,y' contains an empty folder name"),
     ],
 )
 def test_methods_that_cannot_be_read_are_refused(texts, message, monkeypatch, tmp_path):
@@ -194,7 +195,10 @@ def opened(path, seed=0, seeds=2, update=9, env=(), **fields):
     ("other", "message"),
     [
         (opened("b", seed=1), "seed 1 is both in a and in b"),
-        (opened("b", seed=2, update=8), "a and b cannot be one method, 'm': they are at update 9"),
+        (
+            opened("b", seed=2, update=8),
+            "a and b cannot be pooled as method 'm': they are at update 9",
+        ),
         (opened("b", seed=2, capacity=7), "capacity is None and 7; compare them as two methods"),
     ],
 )
@@ -213,7 +217,7 @@ def test_runs_of_a_method_are_pooled_seed_by_seed(three):
     looked = [replace(e, meta={"look": i, "run": e.run}) for i, e in enumerate(three, 1)]
     assert methods.pool("all", looked).meta == {"look": 3, "run": ["bad", "one", "two"]}
     few = evaluation("few", 0.5, attempts=3)
-    with pytest.raises(ValueError, match="few and bad were played on other levels or with other"):
+    with pytest.raises(ValueError, match="few and bad were evaluated on different levels or with"):
         methods.pool("m", [three[0], few])
 
 

@@ -122,7 +122,7 @@ def test_levels_without_a_score_or_a_completed_episode_are_left_out_and_counted(
     found = score_calibration.calibrate(log, level_facts.find_facts(Solved(), log))
     assert found.num_used == 25 * SEEDS * KEPT == len(found.measures[0].score)
     assert np.isnan(found.measures[0].tenths[:2]).all()
-    assert "over 150 levels, without 90" in score_calibration.words(found)
+    assert "computed on 150 levels. 90 further levels" in score_calibration.words(found)
     assert "same rollouts" in score_calibration.words(found)
 
 

@@ -100,7 +100,7 @@ def test_runs_of_unequal_seeds_are_all_resampled_alike():
     overs = {run.aggregate["iqm"].over for run in summary.runs}
     assert overs == {"attempts"} == {summary.over}
     assert (
-        "numbers of the run with the fewest"
+        "the smallest numbers of any run are given"
         in summarise([evaluation("a"), evaluation("b", seeds=2)]).meaning
     )
 
@@ -135,7 +135,7 @@ def test_a_difference_is_not_clear_when_only_the_stratified_interval_excludes_ze
     assert compared.iqm.excludes_zero
     assert not compared.is_clear
     words = headline(summarise(runs))
-    assert "is not settled by this data" in words
+    assert "is not settled, because an interval contains 0" in words
     assert "over whole seeds)." in words
 
 

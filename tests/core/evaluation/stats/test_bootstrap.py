@@ -208,7 +208,7 @@ def test_one_seed_and_attempt_has_a_value_and_no_interval():
         (lambda: Bootstrap(reps=0), "at least 1"),
         (lambda: Bootstrap(confidence=95.0), "between 0 and 1"),
         (lambda: Bootstrap("seeds").resolve(np.zeros((1, 2, 3))), "use over='attempts'"),
-        (lambda: Bootstrap("attempts").resolve(np.zeros((3, 2, 1))), "raise --attempts"),
+        (lambda: Bootstrap("attempts").resolve(np.zeros((3, 2, 1))), "increase --attempts"),
     ],
 )
 def test_impossible_settings_are_refused_with_what_to_take_instead(make, message):

@@ -115,7 +115,7 @@ def test_levels_that_have_no_score_are_named_with_the_reason():
     assert (found.num_levels, found.without_span) == (2, ("l1", "l4"))
     assert found.without_reference == ("l2",)
     told = " ".join(notes(found))
-    assert "Left out, where 1 would not be above 0: 'l1', 'l4' (2 in all)." in told
+    assert "because the return for 1 is not above the return for 0: 'l1', 'l4' (2 in all)." in told
     assert "the optimum is unknown and there is no other run: 'l2' (1 in all)." in told
 
 
@@ -144,7 +144,7 @@ def test_intervals_draw_whole_seeds_and_one_seed_has_none():
 
 def test_few_attempts_are_warned_of():
     few = notes(stand([evaluation(np.ones((2, 3)), optimum=2, attempts=15)], FEW))
-    assert "15 episodes per level: chance makes the low percentiles look lower" in few[-1]
+    assert "With 15 episodes per level, chance makes the low percentiles look lower" in few[-1]
     many = notes(stand([evaluation(np.ones((2, 3)), optimum=2, attempts=16)], FEW))
     assert not any("chance" in note for note in many)
 
@@ -157,7 +157,7 @@ def test_verdicts_name_the_better_run_whichever_comes_first():
         assert "in 100 % of resamples" in told
     crossed = evaluation([[0.0, 0.2, 0.9]], "c", 1)
     (told,) = verdicts(stand([a, crossed], FEW))
-    assert told.startswith("Neither a nor c is better at every percentile")
+    assert told.startswith("Neither a nor c dominates the other")
 
 
 @pytest.fixture(scope="module")
