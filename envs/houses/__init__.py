@@ -1,4 +1,4 @@
-"""Houses: explore six to twelve rooms to see as much as possible; no goal and no reward."""
+"""Houses: explore a house of six to twelve rooms; there is no goal and, by default, no reward."""
 
 from rlgen.envs.houses.env import VARIANTS, Houses, build, tiny
 from rlgen.envs.houses.view import Level, Obs, State, cells_seen, make_level, walls_of

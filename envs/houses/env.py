@@ -1,17 +1,18 @@
-"""Houses: explore six to twelve rooms to see as much as possible; no goal and no reward.
+"""Houses: explore a house of six to twelve rooms; there is no goal and, by default, no reward.
 
-The agent steps right, down, left or up. It observes the 7x7 cells around it, but not through walls,
-and its own position in the square. Episodes last until the time limit. The measure of performance
-is the coverage: the fraction of the free cells seen during an episode. With `pay_coverage`, the
-reward of a step is the fraction of cells seen for the first time, so the return of an episode is
-its coverage. Suites always use this reward, even for agents trained without it: the return that
-`rlgen eval` prints for them is the coverage.
+The agent steps right, down, left or up. It observes its own position and the 7x7 cells around it,
+except the cells that walls hide. Episodes last until the time limit. The measure of performance is
+the coverage: the fraction of the free cells that the agent has seen during an episode. With
+`pay_coverage`, the reward of a step is the fraction of the free cells that are seen for the first
+time, so the return of an episode equals its coverage. Suites always use this reward, even for
+agents that were trained without reward. The return that `rlgen eval` prints for a suite is
+therefore the coverage.
 
-There is no `success`, because no coverage counts as solved, and no `solve`, because the shortest
-tour of a house is not known.
+The environment has no `success`, because no coverage counts as solved. It has no `solve`, because
+the shortest tour of a house is not known.
 
 Source: the reward-free exploration of scanned houses in Henaff et al., 2023, "A Study of Global and
-Episodic Bonuses for Exploration in Contextual MDPs". Differs from it in using a grid.
+Episodic Bonuses for Exploration in Contextual MDPs". Differs from that study in using a grid.
 """
 
 from collections.abc import Callable
@@ -52,13 +53,13 @@ class Houses(LevelEnv):
 
     Attributes:
         size: Number of cells per side.
-        num_rooms: Fewest and most rooms of a sampled house.
+        num_rooms: Smallest and largest number of rooms of a sampled house.
         min_side: Smallest side of a room, in cells.
         max_steps: Time limit of sampled levels, in steps.
-        pay_coverage: If True, the return of an episode is its coverage, else 0.
+        pay_coverage: If True, the return of an episode is its coverage; if False, it is 0.
 
     Raises:
-        ValueError: A field is out of range, or `num_rooms` allows more rooms than always fit.
+        ValueError: A field is out of range, or `num_rooms` allows more rooms than are sure to fit.
     """
 
     size: int = 41
@@ -94,13 +95,13 @@ class Houses(LevelEnv):
         return make_level(hall, (self.size // 2, self.size // 2), self.max_steps)
 
     def observation_space(self, params: Level | None = None) -> spaces.Dict:
-        """Space of the packed cells in view and the agent's position."""
+        """Space of the observation: the packed cells in view and the agent's position."""
         word, cell = (spaces.Box(0, top, (), dtype) for top, dtype in self._ranges())
         window = spaces.Dict({"upper": word, "lower": word})
         return spaces.Dict({"walls": window, "seen": window, "x": cell, "y": cell})
 
     def reset_env(self, key: Key, params: Level) -> tuple[Obs, State]:
-        """Start an episode; nothing is random, and the cells in view count as seen."""
+        """Start an episode, without randomness; the cells in view count as seen."""
         x, y = params.start[0], params.start[1]
         obs = look(params, x, y)
         seen = remember(obs, jnp.zeros_like(params.walls), x, y)
@@ -109,7 +110,7 @@ class Houses(LevelEnv):
     def step_env(
         self, key: Key, state: State, action: Int[Array, ""] | int | float, params: Level
     ) -> tuple[Obs, State, Float[Array, ""], Bool[Array, ""], dict]:
-        """One step: `(obs, state, reward, terminated, info)`; it never terminates."""
+        """One step: `(obs, state, reward, terminated, info)`; `terminated` is always False."""
         x, y = state.x, state.y
         for number, (dx, dy) in enumerate(MOVES):
             x = x + jnp.where(action == number, dx, 0)
@@ -119,7 +120,7 @@ class Houses(LevelEnv):
         obs = look(params, x, y)
         seen = remember(obs, state.seen, x, y)
         reward, num_paid = jnp.float32(0), state.num_paid
-        if self.pay_coverage:  # the first step is also rewarded for the first view
+        if self.pay_coverage:  # the first step is also rewarded for the cells seen at the start
             num_paid = num_cells(seen)
             reward = (num_paid - state.num_paid) / params.num_free
         return obs, State(x, y, state.time + 1, seen, num_paid), reward, jnp.bool_(False), {}
@@ -127,7 +128,7 @@ class Houses(LevelEnv):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> Obs:
-        """The cells in view and the agent's position."""
+        """Return the cells in view and the agent's position."""
         return look(params, state.x, state.y)
 
     # Interface of a family of levels.
@@ -145,11 +146,11 @@ class Houses(LevelEnv):
         return make_level(*generator.layout(self._shape(), draws), self.max_steps)
 
     def unpack(self, obs: Obs) -> dict[str, Float[Array, "..."]]:
-        """`image` [..., 7, 7, 2], walls and cells in sight, and `vector` [..., 2], the position."""
+        """Expand to `image` [..., 7, 7, 2] (walls and sight) and `vector` [..., 2] (position)."""
         return unpack(obs, self.size)
 
     def coverage(self, state: State, level: Level) -> Float[Array, ""]:
-        """Fraction of the free cells that an episode has seen so far."""
+        """Fraction of the free cells that the agent has seen so far in an episode."""
         return num_cells(state.seen) / level.num_free
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
@@ -174,11 +175,11 @@ class Houses(LevelEnv):
         }
 
     def suites(self) -> dict[str, Callable[[], level_sets.Suite]]:
-        """Suites by name, see `suites`; all have the default size and reward coverage."""
+        """Suites by name (see `suites`); every suite has the default size and rewards coverage."""
         return suites.suites(self)
 
     def for_evaluation(self) -> "Houses":
-        """Return a copy that rewards coverage, by which reward-free agents are scored."""
+        """Return a copy that rewards coverage, the score of agents trained without reward."""
         return replace(self, pay_coverage=True)
 
     def ladder(self) -> dict[str, level_sets.DistributionShift]:
@@ -192,7 +193,7 @@ class Houses(LevelEnv):
         return render.level_image(level)
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
-        """Picture of a state, seen cells tinted; also accepts gymnax's order `(state, level)`."""
+        """Picture of a state, seen cells tinted; gymnax's order `(state, level)` also works."""
         return render.render(*level_first(level, state, Level, State))
 
     def _shape(self) -> Shape:

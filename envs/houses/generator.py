@@ -1,10 +1,12 @@
-"""Houses by recursive splitting: a square is cut into rooms, and every cut gets one or two doors.
+"""Houses by recursive splitting: walls cut a square into rooms, and each wall gets 1 or 2 doors.
 
-A layout is a function of numbers in [0, 1), so levels sampled inside jit and levels of suites,
-sampled on the host, come from the same code. It cannot fail. A cut separates two regions, each
-connected by its own doors, and gets a door between free cells; later cuts never block that door,
-because doors are placed last. A room that can still be cut exists as long as more rooms are needed
-(see `most_rooms`).
+A layout is a function of numbers in [0, 1). The same code therefore samples levels inside jit and
+the levels of suites, whose numbers are drawn on the host.
+
+Sampling a layout cannot fail. A cut splits a room by a wall. The region on each side of this wall
+is connected by its own doors, and a door between two free cells joins the two regions. Doors are
+placed after all cuts, so no wall blocks a door. As long as more rooms are needed, at least one room
+can be cut (see `most_rooms`).
 """
 
 from typing import NamedTuple
@@ -14,30 +16,30 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 MAX_DOORS = 2
-"""The most doors in one wall; every wall has at least one."""
+"""Largest number of doors in a wall; every wall has at least one door."""
 TWO_DOORS_PROB = 0.5
-"""Probability that a wall gets a second door, where one fits."""
+"""Probability that a wall gets a second door, given that a second door fits."""
 
 
 class Shape(NamedTuple):
     """Parameters shared by all houses of a family."""
 
     size: int  # cells per side
-    num_rooms: tuple[int, int]  # fewest and most rooms
+    num_rooms: tuple[int, int]  # smallest and largest number of rooms
     min_side: int  # smallest side of a room, in cells
 
 
 class Cuts(NamedTuple):
     """Walls between rooms, [M]."""
 
-    upright: Bool[Array, " M"]  # True: the wall runs along y, else along x
-    line: Int[Array, " M"]  # its x if upright, else its y
-    first: Int[Array, " M"]  # its first cell along y if upright, else along x
+    upright: Bool[Array, " M"]  # True if the wall runs along y, False if along x
+    line: Int[Array, " M"]  # x of the wall if upright, else y
+    first: Int[Array, " M"]  # lowest y of the wall if upright, else lowest x
     length: Int[Array, " M"]  # in cells; 0 if the wall does not exist
 
 
 class _Rooms(NamedTuple):
-    """All rooms so far, [R]; rooms not yet made have width and height 0."""
+    """All rooms so far, [R]; entries without a room have width and height 0."""
 
     x: Int[Array, " R"]
     y: Int[Array, " R"]
@@ -46,11 +48,12 @@ class _Rooms(NamedTuple):
 
 
 def most_rooms(size: int, min_side: int) -> int:
-    """Number of rooms that a house can always have, for any random numbers.
+    """Number of rooms that are sure to fit into a house, for any random numbers.
 
-    A room that cannot be cut has at most 2 min_side cells per side. Together with one wall per axis
-    it covers at most (2 min_side + 1)² of the (size + 1)² cells of the square and its border, so at
-    least ((size + 1) / (2 min_side + 1))² rooms exist when none can be cut.
+    A room that cannot be cut has at most 2 min_side cells per side. Count one adjacent wall per
+    axis as part of each room: a room then covers at most (2 min_side + 1)² cells, and all rooms
+    together cover (size + 1)² cells. When no room can be cut, the house therefore has at least
+    ((size + 1) / (2 min_side + 1))² rooms.
     """
     # Ceiling division.
     return -(-((size + 1) ** 2) // (2 * min_side + 1) ** 2)
@@ -58,8 +61,8 @@ def most_rooms(size: int, min_side: int) -> int:
 
 def num_draws(shape: Shape) -> int:
     """Number of random numbers in [0, 1) that a layout needs."""
-    # Number of rooms and start; per cut three for the split, one for a second door, and a score
-    # for each cell of the wall.
+    # Two numbers give the number of rooms and the start. Each cut needs three numbers for the
+    # split, one for a second door, and one score for each cell of the wall.
     return 2 + (shape.num_rooms[1] - 1) * (4 + shape.size)
 
 
@@ -80,7 +83,7 @@ def layout(shape: Shape, draws: Float[Array, " D"]) -> tuple[Bool[Array, "S S"],
 
 
 def _cuts(shape: Shape, num_rooms: Int[Array, ""], draws: Float[Array, "M 3"]) -> Cuts:
-    """Walls of all splits; those after the last room have length 0."""
+    """Compute the walls of all splits; splits that are not needed have walls of length 0."""
     most = shape.num_rooms[1]
     first = (jnp.arange(most) == 0).astype(jnp.int32)
     whole = _Rooms(first * 0, first * 0, first * shape.size, first * shape.size)
@@ -88,17 +91,17 @@ def _cuts(shape: Shape, num_rooms: Int[Array, ""], draws: Float[Array, "M 3"]) -
     def split(rooms: _Rooms, step: tuple[Array, Array]) -> tuple[_Rooms, Cuts]:
         number, draw = step
         can = jnp.stack([rooms.width, rooms.height]) > 2 * shape.min_side
-        # A room is chosen with probability proportional to its area, if it can be cut at all.
+        # Among the rooms that can be cut, one is chosen with probability proportional to its area.
         weight = jnp.where(can.any(0), rooms.width * rooms.height, 0)
         chosen = jnp.arange(most) == _weighted(draw[0], weight)
         x, y, width, height = (jnp.where(chosen, side, 0).sum() for side in rooms)
         can_x, can_y = (jnp.where(chosen, flags, False).any() for flags in can)
-        # The longer side is cut more often; a side that cannot be cut never is.
+        # If both sides can be cut, one is chosen with probability proportional to its length.
         upright = jnp.where(can_x & can_y, draw[1] * (width + height) < width, can_x)
         side = jnp.where(upright, width, height)
         offset = shape.min_side + _below(draw[2], side - 2 * shape.min_side)
         wanted = number < num_rooms
-        # The chosen entry shrinks to the part before the wall; entry `number` gets the other part.
+        # The chosen room shrinks to the part before the wall; entry `number` gets the other part.
         here, there = chosen & wanted, (jnp.arange(most) == number) & wanted
         line = jnp.where(upright, x, y) + offset
         across = jnp.where(upright, y, x)
@@ -144,12 +147,12 @@ def _doors(
     second: Float[Array, " M"],
     score: Float[Array, "M S"],
 ) -> Bool[Array, "S S"]:
-    """Mask of all doors, each between two free cells; doors of one wall are not adjacent."""
+    """Mask of all doors, each between two free cells; two doors in a wall are never adjacent."""
     size = walls.shape[0]
     cell = jnp.arange(size)[None]
 
     def beside(step: int) -> Bool[Array, "M S"]:
-        """Mask of the cells along each wall whose neighbour on one side is free."""
+        """Mask of the cells on each wall's line that have a free neighbour on the side `step`."""
         line = jnp.clip(cuts.line + step, 0, size - 1)
         return ~jnp.where(cuts.upright[:, None], walls.T[line], walls[line])
 

@@ -1,7 +1,8 @@
 """Fixed sets of houses of 41 x 41 cells for training and testing.
 
-`train` is a set to train on; the other suites share no level with it. All reward coverage, so the
-return of an episode is its coverage.
+`train` is a set of training levels; the other suites share no level with `train`. All suites reward
+coverage, the fraction of the free cells that an agent has seen, so the return of an episode is its
+coverage.
 """
 
 from collections.abc import Callable
@@ -18,17 +19,17 @@ from rlgen.levels import LevelSet, Suite, exclude, level_stream, make_level_set,
 VERSION = "1"
 
 SETS = {
-    # Number of levels, fewest and most rooms, seed.
+    # Number of levels, smallest and largest number of rooms, seed.
     "train": (1000, (6, 12), 41_001),
     "test": (100, (6, 12), 41_101),
     "crowded": (100, (13, 15), 41_201),  # more rooms than any training house
 }
 SPARE = 8
-"""Additional houses sampled, to replace duplicates and houses of the training set."""
+"""Number of additional houses, which replace duplicates and houses of the training set."""
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """Return the suites by name, each as a function that builds it with `env` at default size."""
+    """Return functions that build the suites, by name, in a copy of `env` of the default size."""
     return {name: partial(_suite, env, name) for name in SETS}
 
 
@@ -50,7 +51,7 @@ def _suite(env: Any, name: str) -> Suite:
 
 @cache
 def _drawn(family: Any, name: str) -> LevelSet:
-    """Candidates for a set; each house has its own random stream."""
+    """Sample the candidates for a set, each house from its own random stream."""
     num_levels, num_rooms, seed = SETS[name]
     env = family(num_rooms=num_rooms)
     words = [level_stream(seed, i).random_raw(env.num_draws()) for i in range(num_levels + SPARE)]

@@ -16,7 +16,7 @@ from rlgen.envs.grid.occlusion import SPLIT, STRIDE, VIEW, Window
 from rlgen.envs.grid.rows import pack, unpack_rows
 
 
-@no_type_check  # JAX also builds it with axes or None in place of arrays: no type checks
+@no_type_check  # JAX also builds this class with axes or None in place of arrays
 @struct.dataclass
 class Level:
     """One house. The gymnax `params` of the environment."""
@@ -81,7 +81,7 @@ def look(level: Level, x: Int[Array, ""], y: Int[Array, ""]) -> Obs:
 def remember(
     obs: Obs, seen: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, ""]
 ) -> UInt32[Array, "lines words"]:
-    """Add the free cells in view to those seen before."""
+    """Add the free cells in view to the cells seen before."""
     return seen | _place(obs.seen & ~obs.walls, x, y, seen.shape)
 
 
@@ -107,18 +107,19 @@ def _place(
 ) -> UInt32[Array, "lines words"]:
     """Convert a window's cells to rows of the grid.
 
-    All words are computed, with shifts only: under `vmap`, writing seven rows at the agent's
-    position would be a scatter, which copies the array and does not fuse.
+    All words are computed with shifts. Under `vmap`, writing seven rows at the agent's position
+    would be a scatter, which copies the array and is not fused.
     """
-    # Flattened, because axes of length two are slow.
+    # The array is flat, because axes of length two are slow.
     lines, words = shape
     at = jnp.arange(lines * words, dtype=jnp.uint32)
-    # Row of the window for each line; lines above it wrap to large numbers and are masked below.
+    # Row of the window for each line. Lines above the window wrap to large numbers, which are
+    # masked below.
     line = at // words - y.astype(jnp.uint32)
     word = jnp.where(line < SPLIT, cells.upper, cells.lower)
     row = (word >> ((STRIDE * line) & 31)) & (2**VIEW - 1)
     row = jnp.where(line < VIEW, row, 0)
-    # Bit of each word at which the row begins; negative if it began in an earlier word.
+    # Bit of each word at which the row begins; negative if the row begins in an earlier word.
     ahead = x - 32 * (at % words).astype(jnp.int32)
     # The clips keep both shift amounts below the size of a word.
     left = row << jnp.clip(ahead, 0, 31).astype(jnp.uint32)

@@ -1,9 +1,9 @@
-"""Mazes as text, the check that a level is well-formed, and the parts of a maze.
+"""Mazes as text, checks that levels are well-formed, and the parts of a maze.
 
-`#` is a wall, `.` a free cell and `G` the goal; `>`, `v`, `<` or `^` is the agent facing that way.
-A file may hold several mazes separated by empty lines, each optionally preceded by a line
-`name: ...`. Parsing and checks run on the host; `MazeCodec` splits a level into parts for
-generative models and runs inside jit.
+`#` is a wall, `.` a free cell and `G` the goal. `>`, `v`, `<` or `^` is the agent, facing in that
+direction. A file may hold several mazes separated by empty lines; a line `name: ...` before a maze
+gives its name. Parsing and checks run on the host. `MazeCodec` runs inside jit; it splits a level
+into the parts (`rlgen.codec`) that generative models work with.
 """
 
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ def to_text(level: Level) -> str:
 
 
 def from_text(text: str, height: int, width: int, max_steps: int = 250, line: int = 1) -> Level:
-    """Parse a maze; one smaller than `height` by `width` gets walls on the right and below.
+    """Parse a maze; if it is smaller than `height` by `width`, add walls on the right and below.
 
     Args:
         text: The maze; empty lines before and after it are ignored.
         height: Height of the level, in cells.
         width: Width of the level, in cells.
         max_steps: Time limit of the level, in steps.
-        line: Number of the text's first line in its file, for messages.
+        line: Line number of the start of `text` in its file, for error messages.
 
     Raises:
         ValueError: The text is malformed or too large; the message names the line.
@@ -66,7 +66,8 @@ def read_mazes(text: str, height: int, width: int, max_steps: int = 250) -> list
     """Parse all mazes of a text file, in order.
 
     Raises:
-        ValueError: As for `from_text`; or the text has no maze, or a name without a maze after it.
+        ValueError: A maze is malformed or too large, the text has no maze, or a name has no maze
+            right after it.
     """
     mazes = []
     for first, block in _blocks(text):
@@ -85,7 +86,7 @@ def read_mazes(text: str, height: int, width: int, max_steps: int = 250) -> list
 
 
 def _blocks(text: str) -> list[tuple[int, list[str]]]:
-    """Runs of non-empty lines, each with the number of its first line, counted from 1."""
+    """Blocks of adjacent non-empty lines, each with the number of its first line (from 1)."""
     rows = [row.strip() for row in text.splitlines()]
     starts = [i for i, row in enumerate(rows) if row and not (i and rows[i - 1])]
     ends = [next((i for i in range(s, len(rows)) if not rows[i]), len(rows)) for s in starts]
@@ -96,11 +97,11 @@ def check_levels(levels: Level, names: tuple[str, ...]) -> None:
     """Reject levels `[M, ...]` on which no episode can be played.
 
     Raises:
-        ValueError: Agent or goal is outside the maze or on a wall, both are on one cell, the
-            direction is unknown, the time limit is below 1, or the packed rows and columns of the
-            walls disagree; the message names the level.
+        ValueError: The agent or the goal is outside the maze or on a wall, both are on the same
+            cell, the direction is unknown, the time limit is below 1, or the packed rows and
+            columns of the walls disagree. The message names the level.
     """
-    # `to_grid` reads only the rows; packing again exposes columns that disagree with them.
+    # `to_grid` reads only the rows; packing again exposes columns that disagree with the rows.
     grids = jax.jit(jax.vmap(to_grid))(levels)
     again = jax.jit(jax.vmap(lambda grid: make_level(*grid)))(grids)
     consistent = np.all(np.asarray(again.walls == levels.walls), axis=(1, 2))
@@ -129,7 +130,7 @@ def _fault(walls: np.ndarray, start: tuple, direction: int, goal: tuple) -> str:
         if walls[y, x]:
             return f"the {what} is on a wall, at ({x}, {y})"
     if start == goal:
-        return f"agent and goal are on one cell, ({start[0]}, {start[1]})"
+        return f"agent and goal are on the same cell, ({start[0]}, {start[1]})"
     if not 0 <= direction <= 3:
         return f"direction {direction} is none of 0 (right), 1 (down), 2 (left), 3 (up)"
     return ""
@@ -139,7 +140,7 @@ def _check_rows(rows: list[str], height: int, width: int, line: int) -> None:
     if len(rows) > height or len(rows[0]) > width:
         raise ValueError(
             f"line {line}: the maze is {len(rows[0])} x {len(rows)} cells (width x height), larger "
-            f"than the environment's {width} x {height}; make one with height= and width= to fit"
+            f"than the environment's {width} x {height}; set larger height= and width= for it"
         )
     for number, row in enumerate(rows, start=line):
         unknown = sorted(set(row) - set("#.G" + AGENT))
@@ -165,7 +166,7 @@ EMPTY, WALL = 0, 1  # values of the part `layout`
 class MazeCodec:
     """Converts mazes with a fixed size and time limit to parts and back.
 
-    A wall under the start or the goal, which a file may contain, is removed by `encode`.
+    If a maze in a file has a wall under the start or the goal, `encode` removes that wall.
     """
 
     height: int
@@ -183,13 +184,13 @@ class MazeCodec:
         """Return the parts of one level, by name."""
         grid = to_grid(level)
         goal, start = (cell[1] * self.width + cell[0] for cell in (grid.goal, grid.start))
-        # Start and goal must be free cells of the layout, as their parts are places on it.
+        # Start and goal must be free cells of the layout, because their parts are places.
         layout = grid.walls.reshape(-1).at[jnp.stack([goal, start])].set(False)
         layout = layout.reshape(grid.walls.shape).astype(jnp.int32)
         return {"layout": layout, "goal": goal, "start": start, "direction": grid.direction}
 
     def decode(self, values: dict[str, Array]) -> Level:
-        """Build a level from its parts; its time limit is `max_steps`."""
+        """Build a level with the time limit `max_steps` from its parts."""
         goal, start = (self._cell(values[name]) for name in ("goal", "start"))
         walls = values["layout"] == WALL
         return make_level(walls, start, values["direction"], goal, self.max_steps)

@@ -1,13 +1,14 @@
 """The maze editor: an environment whose episodes build mazes, one edit per step.
 
-An action is the index of a cell, in row order. Step 0 places the goal there, step 1 turns the agent
-to face direction `action mod 4`, step 2 places the agent, and every later step adds or removes a
-wall at the cell.
+An action is the index of a cell, in row order. Step 0 places the goal at the cell of the action,
+step 1 sets the agent's direction to `action mod 4`, and step 2 places the agent at the cell. Every
+later step adds a wall at the cell, or removes the wall there, unless the cell holds the goal or the
+agent. The teacher observes the maze under construction and random numbers, the noise.
 
 Source: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
 Environment Design"; the order of the steps is that of Coward et al., 2024, "JaxUED". Differs from
-both in that the noise is actually random, the teacher observes which way the agent faces and
-whether it has been placed, and observations are packed and expanded by the network.
+both in three points: the noise is actually random; the teacher observes the agent's direction and
+whether the agent has been placed; and observations are packed, and the network expands them.
 """
 
 from dataclasses import dataclass, field
@@ -24,15 +25,15 @@ from rlgen.protocols import Editor
 from rlgen.types import Key
 
 NUM_NOISE = 16
-"""Number of random numbers that the teacher observes, resampled for every maze."""
+"""Number of random numbers that the teacher observes; they are resampled for every maze."""
 FIRST_WALL = 3
 """First step at which an action adds or removes a wall."""
 
 
-@no_type_check  # JAX also builds it with axes or None in place of arrays
+@no_type_check  # JAX also builds this class with axes or None in place of arrays
 @struct.dataclass
 class Noise:
-    """The editor's own level: everything in which the starts of its episodes differ."""
+    """Level of the editor itself: the noise and the number of steps of an episode."""
 
     noise: Float[Array, "*batch 16"]  # uniform on [0, 1)
     max_steps_in_episode: Int[Array, "*batch"]
@@ -41,17 +42,17 @@ class Noise:
 @no_type_check
 @struct.dataclass
 class EditorState:
-    """A maze under construction; valid at any time, as goal and agent always differ."""
+    """A maze under construction, valid at any time: goal and agent are never in the same cell."""
 
     walls: UInt32[Array, "*batch lines words"]  # in the format of a maze's `Level.walls`
     goal: Int[Array, "*batch"]  # cell in row order
-    agent: Int[Array, "*batch"]  # cell in row order, never the goal's
+    agent: Int[Array, "*batch"]  # cell in row order, never the cell of the goal
     direction: Int[Array, "*batch"]
     time: Int[Array, "*batch"]  # steps taken
 
 
 class PackedEditorObs(NamedTuple):
-    """The maze under construction, packed; what is not placed yet has the first unused code."""
+    """The packed maze under construction; the first unused code marks what is not placed yet."""
 
     walls: UInt32[Array, "*batch H words"]  # bit `x + MARGIN` of row y
     goal: Int[Array, "*batch"]  # cell, or height * width if not placed yet
@@ -63,13 +64,13 @@ class PackedEditorObs(NamedTuple):
 
 @dataclass(frozen=True)
 class MazeEditor(Editor):
-    """Builds mazes of a fixed size; `rlgen.protocols.Editor`.
+    """Environment in which a teacher builds mazes of a fixed size; see `rlgen.protocols.Editor`.
 
     Attributes:
         height: Height of the mazes, in cells.
         width: Width of the mazes, in cells.
         max_steps: Time limit of the mazes, in steps.
-        horizon: Number of steps of an episode; all but the first three add or remove a wall.
+        horizon: Number of steps of an episode. All steps but the first three add or remove a wall.
 
     Raises:
         ValueError: `horizon` is too small to place goal and agent.
@@ -83,8 +84,8 @@ class MazeEditor(Editor):
     def __post_init__(self):
         if self.horizon < FIRST_WALL:
             raise ValueError(
-                f"MazeEditor: horizon={self.horizon} is below {FIRST_WALL}, the steps that place "
-                "goal, direction and agent"
+                f"MazeEditor: horizon={self.horizon} is below {FIRST_WALL}, the number of "
+                "steps that set the goal, the direction and the agent; use a larger horizon"
             )
 
     @property
@@ -119,7 +120,7 @@ class MazeEditor(Editor):
     def step_env(
         self, key: Key, state: EditorState, action: Int[Array, ""] | float, params: Noise
     ) -> tuple[PackedEditorObs, EditorState, Float[Array, ""], Bool[Array, ""], dict]:
-        """One edit: `(obs, state, 0, False, {})`. Random only if agent and goal collide."""
+        """One edit: `(obs, state, 0, False, {})`; random only if agent and goal collide."""
         cell = jnp.asarray(action, jnp.int32) % self.num_actions
         goal = jnp.where(state.time == 0, cell, state.goal)
         agent = jnp.where(state.time == 2, cell, state.agent)
@@ -158,13 +159,13 @@ class MazeEditor(Editor):
         Returns:
             `image` [..., H, W, 3], planes of walls, goal and agent; one-hot `direction` [..., 4]
             and `time` [..., horizon + 1]; `noise` [..., 16], centred at 0. Planes and vectors of
-            what is not placed yet are all zeros.
+            objects that are not placed yet are all zeros.
         """
         lead, size = obs.time.shape, (self.height, self.width)
         column = jnp.arange(MARGIN, MARGIN + self.width)
         shift = (column % 32).astype(jnp.uint32).reshape((1,) * (len(lead) + 1) + (-1,))
         walls = ((obs.walls[..., column // 32] >> shift) & 1).astype(jnp.float32)
-        # Codes past the last class, for what is not placed yet, are all zeros in a one-hot.
+        # For codes past the last class (objects not placed yet), `one_hot` gives zeros.
         objects = (
             jax.nn.one_hot(cell, self.num_actions).reshape(*lead, *size)
             for cell in (obs.goal, obs.agent)

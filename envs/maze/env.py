@@ -1,13 +1,14 @@
 """Maze: find the goal in a grid of walls, observing only the 5x5 cells ahead.
 
-The actions are turn left, turn right and go forward; four further actions do nothing, as in
-MiniGrid. Walking into the goal ends the episode with reward `1 - 0.9 t / limit` after t steps.
-Moving into a wall or the border uses up the step without moving the agent. The time limit truncates
-the episode and is never part of `terminated`.
+There are seven actions, as in MiniGrid: turn left, turn right, go forward, and four that do
+nothing. If the agent walks into the goal at step t, the episode ends with reward `1 - 0.9 t /
+limit`, where `limit` is the time limit. A move into a wall or the border uses up a step but does
+not move the agent. The time limit truncates an episode; it never sets `terminated`.
 
 Sources: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld"; Dennis et al., 2020, "Emergent
-Complexity and Zero-shot Transfer via Unsupervised Environment Design". Differs from both in that a
-level is data, the gymnax `params`, and the observation is 6 bytes, which `unpack` expands.
+Complexity and Zero-shot Transfer via Unsupervised Environment Design". Differs from both in two
+points. A level is an argument of the environment's functions, the gymnax `params`. The observation
+is packed into 6 bytes, which `unpack` expands.
 """
 
 from dataclasses import dataclass
@@ -57,14 +58,16 @@ class Maze(GridEnv):
 
     views = _VIEWS
 
-    height: int = 13  # of the maze, in cells
-    width: int = 13  # of the maze, in cells
-    num_walls: int = 25  # wall cells drawn, with replacement; 0 gives empty rooms
-    sample_num_walls: bool = False  # draw the number of walls uniformly from 0 .. num_walls
+    height: int = 13  # height of the maze, in cells
+    width: int = 13  # width of the maze, in cells
+    num_walls: int = 25  # number of wall cells drawn, with replacement; 0 gives empty rooms
+    sample_num_walls: bool = False  # if True, draw the number of walls from 0 .. num_walls
     max_steps: int = 250  # time limit of sampled levels
-    penalize_time: bool = True  # the goal gives 1 - 0.9 t / limit after t steps, else 1
+    penalize_time: bool = True  # reward of the goal at step t: 1 - 0.9 t / limit, or 1 if False
     observation: Literal["packed", "image", "flat"] = "packed"  # format of the observation
-    mutation: Literal["flip", "cells"] = "flip"  # edits of minimax, or of the first ACCEL code
+    mutation: Literal["flip", "cells"] = (
+        "flip"  # edits as in minimax, or as in the first ACCEL code
+    )
     view_size: int = VIEW  # side of the view, in cells; only 5 is implemented
 
     def __post_init__(self):
@@ -74,7 +77,11 @@ class Maze(GridEnv):
             if not low <= value <= high:
                 raise ValueError(
                     f"Maze: {field}={value} is not in {low} .. {high}"
-                    + (", which leaves cells for agent and goal" if field == "num_walls" else "")
+                    + (
+                        ", the range that leaves free cells for agent and goal"
+                        if field == "num_walls"
+                        else ""
+                    )
                 )
         if self.view_size != VIEW:
             raise ValueError(f"Maze: view_size={self.view_size}; only {VIEW} is implemented")
@@ -139,13 +146,16 @@ class Maze(GridEnv):
         return jax.jit(make_level)(walls, start, 0, goal, self.max_steps)
 
     def sample_level(self, key: Key) -> Level:
-        """Sample random walls; about 1 in 250 mazes (25 walls) or 1 in 6 (60) is unsolvable."""
+        """Sample a maze of random walls.
+
+        About 1 in 250 mazes with 25 walls is unsolvable, and about 1 in 6 mazes with 60 walls.
+        """
         return generator.sample_level(
             key, self.height, self.width, self.num_walls, self.sample_num_walls, self.max_steps
         )
 
     def sample_simple_level(self, key: Key) -> Level:
-        """Sample an empty room; agent, direction and goal as in `sample_level`."""
+        """Sample an empty room; agent, direction and goal are sampled as in `sample_level`."""
         return generator.sample_level(key, self.height, self.width, 0, False, self.max_steps)
 
     def editor(self) -> MazeEditor:
@@ -165,19 +175,22 @@ class Maze(GridEnv):
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """Return whether the episode is solved, that is, ended by the goal."""
+        """Return whether the episode was solved, that is, whether it ended at the goal."""
         return terminated
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-        """Lowest optimal value per position, 0 if unreachable; see `LevelEnv.feature_values`."""
+        """Lowest optimal value per cell, 0 for unreachable cells; see `LevelEnv.feature_values`."""
         return flood.values(level, feature, discount)
 
     def solve(self, level: Level) -> Solution:
-        """Compute the fewest steps and the best return within the time limit, exactly."""
+        """Compute the optimal solution, by an exact search.
+
+        The result holds the smallest number of steps and the best return within the time limit.
+        """
         return flood.solve(level, self.penalize_time)
 
     def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 7"]]:
-        """States drawn uniformly, each with the actions that begin a shortest path to the goal."""
+        """Draw states uniformly, each with the actions that begin a shortest path to the goal."""
         return flood.labelled_states(key, flood.maze_sets(level), size_of(level), num)
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
@@ -197,7 +210,7 @@ class Maze(GridEnv):
         }
 
     def codec(self) -> MazeCodec:
-        """Return the conversion of levels to parts, for generative models."""
+        """Return the codec that converts levels to parts and back, for generative models."""
         return MazeCodec(self.height, self.width, self.max_steps)
 
     # Host side.
@@ -213,7 +226,7 @@ class Maze(GridEnv):
         return draw.render(*draw.level_first(level, state, Level, State), highlight)
 
     def from_text(self, text: str) -> Level:
-        """Parse a maze from text; see `codec` for the format.
+        """Parse a maze from text; `rlgen.envs.maze.codec` describes the format.
 
         Raises:
             ValueError: The text is malformed or larger than the environment; the message names the
@@ -222,7 +235,7 @@ class Maze(GridEnv):
         return codec.from_text(text, self.height, self.width, self.max_steps)
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
-        """Load levels from an `.npz` file of rlgen or from a text file (see `codec`).
+        """Load levels from an `.npz` file of rlgen, or a text file (see `rlgen.envs.maze.codec`).
 
         Raises:
             ValueError: The file is unreadable or has a malformed level; the message names the file
@@ -246,11 +259,15 @@ class Maze(GridEnv):
         return level_sets.make_level_set(self, stacked, names)
 
     def presets(self) -> dict[str, dict[str, int]]:
-        """Fields of each preset: JaxUED's default, the best published setting, and a fast one."""
+        """Fields of each preset.
+
+        `parity` has the number of walls that is JaxUED's default, and `strong` has the number of
+        the best published results. `fast` has the number of `parity`.
+        """
         return {"parity": {"num_walls": 25}, "strong": {"num_walls": 60}, "fast": {"num_walls": 25}}
 
     def suites(self) -> dict:
-        """Functions that build the held-out suites, by name."""
+        """Return functions that build the held-out suites, by name."""
         return suites.suites(self)
 
     def ladder(self) -> dict[str, level_sets.DistributionShift]:
@@ -258,7 +275,8 @@ class Maze(GridEnv):
         cells, walls = self.height * self.width, self.num_walls
         many = round(0.36 * cells)
         dense = level_sets.DistributionShift("V2", f"with {many} walls", fields={"num_walls": many})
-        # Sides grow by half; walls and time limit grow with the area, so the density stays equal.
+        # Both sides grow by half. The number of walls and the time limit grow with the area, so the
+        # density of walls stays equal.
         height, width = (3 * side // 2 + (side == 1) for side in (self.height, self.width))
         growth = height * width / cells
         size = {"height": height, "width": width}

@@ -20,7 +20,7 @@ from rlgen.types import Key
 def sample_level(
     key: Key, height: int, width: int, num_walls: int, vary_num_walls: bool, max_steps: int
 ) -> Level:
-    """Sample a maze of random walls, agent and goal; it may be unsolvable.
+    """Sample a maze with random walls, agent and goal; the maze may be unsolvable.
 
     Wall cells are drawn uniformly with replacement, so fewer than `num_walls` may be distinct. Then
     the agent is drawn uniformly from the free cells, its direction from the four directions, and
@@ -30,7 +30,8 @@ def sample_level(
         key: Consumed.
         height: Height of the maze, in cells.
         width: Width of the maze, in cells.
-        num_walls: Number of draws, at most `height * width - 2` so that two cells stay free.
+        num_walls: Number of wall cells drawn, at most `height * width - 2`, so that two cells stay
+            free.
         vary_num_walls: If True, the number of draws is itself uniform in 0 .. `num_walls`.
         max_steps: Time limit of the level, in steps.
     """
@@ -55,11 +56,11 @@ def sample_level(
 
 
 def flip_edits(key: Key, level: Level, num_edits: int) -> Level:
-    """Edit a maze `num_edits` times: nothing, flip a wall or move the goal, each with chance 1/3.
+    """Make `num_edits` edits: flip a wall, move the goal or do nothing, each with chance 1/3.
 
-    A flip adds or removes the wall of any cell except the agent's and the goal's; the goal moves to
-    any other free cell. The agent stays. Edits may undo each other, so at most `num_edits` walls
-    differ.
+    A flip adds or removes a wall in any cell except the cells of the agent and the goal. A move
+    takes the goal to any other free cell. The agent never moves. Edits may undo earlier edits, so
+    at most `num_edits` walls differ.
     """
     height, width = size_of(level)
     bits = jax.random.bits(key, (num_edits, 2), jnp.uint32)
@@ -69,7 +70,7 @@ def flip_edits(key: Key, level: Level, num_edits: int) -> Level:
         kind, draw = bits[i, 0] % 3, bits[i, 1]
         goal = _index(level.goal, width)
         cell = (draw % max(height * width - 2, 1)).astype(jnp.int32)
-        # Skip the two occupied cells, the lower one first.
+        # Skip the cells of agent and goal, first the cell with the lower index.
         cell = cell + (cell >= jnp.minimum(agent, goal))
         cell = cell + (cell >= jnp.maximum(agent, goal))
         flip = jnp.where(kind == 1, cell_bits(_cell(cell, width), height, width), 0)
@@ -95,12 +96,12 @@ class _Edited(NamedTuple):
 
 
 def cell_edits(key: Key, level: Level, num_edits: int) -> Level:
-    """Rewrite up to `num_edits` cells: each becomes wall, empty or the goal with chance 1/3.
+    """Rewrite up to `num_edits` cells as a wall, empty or the goal, each with chance 1/3.
 
-    Cells are drawn with replacement, and each distinct cell is rewritten once. Its previous content
-    is removed, and so is the old goal when a new one is placed. A goal or agent that is then
-    missing is placed on a free cell, uniformly; only if no cell is free does it return to the cell
-    that it had before.
+    Cells are drawn with replacement, and each distinct cell is rewritten once. A rewrite removes
+    the previous content of the cell. If the cell becomes the goal, the old goal is removed, too. A
+    goal or agent that is missing after all rewrites is placed on a free cell, drawn uniformly. If
+    no cell is free, it returns to its old cell.
     """
     height, width = size_of(level)
     key_cell, key_place = jax.random.split(key)
@@ -108,7 +109,7 @@ def cell_edits(key: Key, level: Level, num_edits: int) -> Level:
     cells = (bits[:, 0] % (height * width)).astype(jnp.int32)
 
     def edit(i: Int[Array, ""], edited: _Edited) -> _Edited:
-        # A cell drawn before has been rewritten already.
+        # If the cell was drawn before, it has been rewritten already.
         repeated = jnp.any((cells == cells[i]) & (jnp.arange(num_edits) < i))
         return jax.tree.map(
             lambda new, old: jnp.where(repeated, old, new),
@@ -140,7 +141,7 @@ def _rewrite(
 def _replace_lost(key: Key, level: Level, edited: _Edited) -> Level:
     height, width = size_of(level)
     bits_goal, bits_agent = jax.random.bits(key, (2,), jnp.uint32)
-    # A goal or agent that finds no free cell returns to its old cell. If the goal has taken the
+    # If no cell is free, a missing goal or agent returns to its old cell. If the goal has taken the
     # agent's old cell, the agent gets the goal's old cell.
     agent = jnp.where(edited.agent_lost, 0, cell_bits(level.start, height, width))
     goal = _place(bits_goal, edited.walls | agent, height, level.goal)

@@ -1,15 +1,17 @@
-"""Held-out mazes: named mazes, known layouts, perfect mazes up to 101 x 101, random mazes.
+"""Held-out mazes: eight named mazes, common layouts, perfect mazes and random mazes.
 
-A suite is built when it is requested, in an environment of the suite's size; all other fields of
-the environment stay unchanged, so that a trained agent can act in it. Every level is solvable.
+A suite is built when it is requested. Its environment is the caller's environment with the suite's
+size and time limit. The other fields are unchanged, so that a trained agent can act in the suite;
+only `num_walls` is reduced if the suite's grid is too small. Every level is solvable. Perfect mazes
+have no loops; their sizes go up to 101 x 101.
 
 Sources: the eight mazes of `heldout` go back to Dennis et al., 2020, "Emergent Complexity and
 Zero-shot Transfer via Unsupervised Environment Design", and Jiang et al., 2021, "Replay-Guided
-Adversarial Environment Design"; they are read as in Coward et al., 2024, "JaxUED", whose time limit
-for them is 250 steps (450 in the older code). Corridors, four rooms, crossings and perfect mazes
-follow Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in JAX", which adopted
-them from MiniGrid and the code of Dennis et al., 2020. All are built on the host and are identical
-in every version of jax and numpy.
+Adversarial Environment Design". They are interpreted as in Coward et al., 2024, "JaxUED", whose
+time limit for these mazes is 250 steps (450 steps in the older code). Corridors, four rooms,
+crossings and perfect mazes follow Jiang et al., 2023, "minimax: Efficient Baselines for
+Autocurricula in JAX", which adopted them from MiniGrid and from the code of Dennis et al., 2020.
+All mazes are built on the host and are identical in every version of jax and numpy.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +28,9 @@ from rlgen.levels import Suite, exclude, level_stream, make_level_set, take
 VERSION = "1"
 
 NAMED = {
-    # 13 rows of 13 cells in hexadecimal, top to bottom; the highest bit is leftmost, 1 is a wall.
-    # Then x, y and direction of the start, and x, y of the goal.
+    # 13 rows of 13 cells, from top to bottom, one hexadecimal number per row. The highest bit of a
+    # row is its leftmost cell; 1 is a wall. Then x, y and direction of the start, and x, y of the
+    # goal.
     "SixteenRooms": (
         "0248 0008 0240 176E 0200 0048 1ADD 0208 0240 0F6B 0248 0040 0208",
         (1, 1, 0),
@@ -71,10 +74,10 @@ NAMED = {
 }
 
 FRESH = {
-    # Number of walls, number of levels, seed. Each suite excludes the mazes of those before it. The
-    # last serves to score the worst of many levels (CVaR), after Rutherford et al., 2024, "No
-    # Regrets: Investigating and Improving Regret Approximations for Curriculum Discovery", who
-    # sample 10,000 levels.
+    # Number of walls, number of levels, seed. Each suite excludes the mazes of the suites before
+    # it. `cvar-60` serves to score agents on the worst of many levels (CVaR), as do Rutherford et
+    # al., 2024, "No Regrets: Investigating and Improving Regret Approximations for Curriculum
+    # Discovery", who sample 10,000 levels.
     "test-25": (25, 200, 25_085),
     "test-60": (60, 200, 25_120),
     "cvar-60": (60, 1000, 25_160),
@@ -99,11 +102,11 @@ Mazes: TypeAlias = Iterable[tuple[str, Layout]]  # names and mazes
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """Return the suites by name, each as a function that builds it.
+    """Return functions that build the suites, by name.
 
     The environment of a suite is `env` with the suite's size and time limit.
     """
-    # Function that yields the mazes, and their time limit in steps.
+    # For each suite: a function that yields the mazes, and their time limit in steps.
     fixed: dict[str, tuple[Callable[[], Mazes], int]] = {
         "heldout": (named, 250),
         "trivial": (trivial, 250),
@@ -147,7 +150,7 @@ def _fresh(env: Any, name: str) -> Suite:
     """Solvable 13 x 13 mazes of random walls; the suites of `FRESH` are disjoint."""
     num_walls, num_levels, seed = FRESH[name]
     draw = partial(random_walls, num_walls=num_walls)
-    # Half as many again, as unsolvable mazes and duplicates are dropped.
+    # 1.5 times as many candidates, because unsolvable mazes and duplicates are dropped.
     candidates = partial(_drawn, name, num_levels * 3 // 2, seed, draw)
     suite = _suite(env, name, candidates, limit=250)
     levels = take(suite.levels, np.asarray(suite.levels.optimal_steps) >= 0)
@@ -165,13 +168,13 @@ def _stack(drawn: tuple[Layout, ...], limit: int) -> Level:
 
 
 def corridors(size: int) -> Iterator[tuple[str, Layout]]:
-    """Two combs of dead ends along a middle wall; the goal is at the closed end of one of them.
+    """Dead ends on both sides of a middle wall; the goal is at the closed end of one dead end.
 
-    Size 13 has 10 dead ends, size 19 has 16; the agent starts left of the middle wall.
+    Size 13 has 10 dead ends, and size 19 has 16. The agent starts left of the middle wall.
     """
     middle = size // 2
     walls = np.zeros((size, size), bool)
-    walls[1:-1, 1:-1:2] = True  # the border cells stay free, so that both combs are connected
+    walls[1:-1, 1:-1:2] = True  # the border cells stay free, so that all dead ends are connected
     walls[middle, 1:-1] = True
     for y in (middle - 1, middle + 1):
         for x in range(2, size - 2, 2):
@@ -179,7 +182,7 @@ def corridors(size: int) -> Iterator[tuple[str, Layout]]:
 
 
 def trivial() -> Iterator[tuple[str, Layout]]:
-    """Open squares of side 3, 5 and 7 in 13 x 13, a short wall between agent and goal."""
+    """Open squares of side 3, 5 and 7 in a 13 x 13 grid; a short wall separates agent and goal."""
     for size, name in ((3, "TrivialMaze"), (5, "TrivialMaze2"), (7, "TrivialMaze3")):
         walls = np.ones((13, 13), bool)
         walls[:size, :size] = False
@@ -188,7 +191,7 @@ def trivial() -> Iterator[tuple[str, Layout]]:
 
 
 def four_rooms(bits: np.random.PCG64, size: int = 17) -> Layout:
-    """Four rooms around a cross of walls, a door in each arm; agent and goal are in rooms."""
+    """Four rooms around a cross of walls with a door in each arm; agent and goal are in rooms."""
     middle = size // 2
     walls = np.zeros((size, size), bool)
     walls[middle], walls[:, middle] = True, True
@@ -200,7 +203,7 @@ def four_rooms(bits: np.random.PCG64, size: int = 17) -> Layout:
 
 
 def crossing(bits: np.random.PCG64, size: int = 9, num_crossings: int = 5) -> Layout:
-    """Full rows and columns of wall with gaps along one random monotone path between corners."""
+    """Walls across the whole grid, with gaps along one random monotone path between corners."""
     odd = range(1, size - 1, 2)
     lines = [(axis, place) for axis in (0, 1) for place in odd]
     walls = np.zeros((size, size), bool)
@@ -221,7 +224,7 @@ def crossing(bits: np.random.PCG64, size: int = 9, num_crossings: int = 5) -> La
 
 
 def perfect(bits: np.random.PCG64, size: int) -> Layout:
-    """A spanning tree of the cells with even coordinates, from a random depth-first search."""
+    """A maze without loops: a random depth-first spanning tree of the cells at even coordinates."""
     walls = np.ones((size, size), bool)
     x, y = (2 * _below(bits, size // 2 + 1) for _ in range(2))
     walls[y, x] = False
@@ -243,7 +246,7 @@ def perfect(bits: np.random.PCG64, size: int) -> Layout:
 
 
 def random_walls(bits: np.random.PCG64, num_walls: int, size: int = 13) -> Layout:
-    """Walls drawn with replacement, then agent and goal on free cells; may be unsolvable."""
+    """Draw walls with replacement, then agent and goal on free cells; may be unsolvable."""
     walls = np.zeros(size * size, bool)
     walls[(bits.random_raw(num_walls) % np.uint64(size * size)).astype(int)] = True
     walls = walls.reshape(size, size)
@@ -251,12 +254,12 @@ def random_walls(bits: np.random.PCG64, num_walls: int, size: int = 13) -> Layou
 
 
 def _placed(bits: np.random.PCG64, free: np.ndarray) -> tuple[Cell, int, Cell]:
-    """Start, direction and goal; the two cells are uniform over distinct free cells."""
+    """Draw start, direction and goal; the two cells are distinct free cells, drawn uniformly."""
     cells = [(int(x), int(y)) for y, x in np.argwhere(free)]
     start, goal = (cells.pop(_below(bits, len(cells))) for _ in range(2))
     return start, _below(bits, 4), goal
 
 
 def _below(bits: np.random.PCG64, bound: int) -> int:
-    """Uniform in 0 .. bound - 1, except for a bias below bound / 2**64."""
+    """Draw a whole number, uniform in 0 .. bound - 1 except for a bias below bound / 2**64."""
     return int(bits.random_raw()) % bound

@@ -1,8 +1,8 @@
 """Base class of MiniGrid's families, whose levels are functions of uniform numbers.
 
 Held-out levels are sampled from separate random streams, which are identical in every version of
-numpy. Training levels are sampled from all levels of a family; in the smallest worlds, which have
-few different levels, some training levels are also held-out levels.
+numpy. Training levels are sampled from all levels of a family. The smallest worlds have few
+different levels, so some of their training levels are also held-out levels.
 """
 
 import abc
@@ -34,22 +34,23 @@ NUM_LEVELS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class MiniGridFamily(LevelEnv, abstract=True):
-    """Base class of MiniGrid's worlds: pick up the target within the time limit.
+    """Base class of MiniGrid's worlds: the agent has to pick up the target within the time limit.
 
     A family is a frozen dataclass.
 
     Attributes:
-        penalize_time: If True, solving a level after t steps gives reward 1 - 0.9 t / limit,
-            else 1.
-        encoding: Network input for a cell in view: `codes`, its numbers of object, colour and
-            state, divided by ten, or `one-hot`, a flag for each value.
+        penalize_time: If True, the reward for solving a level at step t is 1 - 0.9 t / limit, where
+            `limit` is the time limit. If False, the reward is 1.
+        encoding: Network input for a cell in view. `codes` gives the numbers of the cell's object,
+            colour and state, divided by ten. `one-hot` gives a flag for each value of these
+            numbers.
     """
 
     penalize_time: bool = False
     encoding: Literal["codes", "one-hot"] = "codes"
 
     family: ClassVar[str]
-    """Name in the registry; the streams of held-out levels are derived from it."""
+    """Name in the registry, from which the random streams of held-out levels are derived."""
     variants: ClassVar[Mapping[str, dict]]
     """Fields of each variant, by name."""
     held_out: ClassVar[tuple[str, ...]]
@@ -99,7 +100,7 @@ class MiniGridFamily(LevelEnv, abstract=True):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> PackedObs:
-        """The visible cells of the 7x7 cells ahead, and the direction."""
+        """Return the visible ones of the 7x7 cells ahead, and the agent's direction."""
         return view.packed_view(params, state)
 
     # Interface of a family of levels.
@@ -115,7 +116,7 @@ class MiniGridFamily(LevelEnv, abstract=True):
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """Return whether the episode is solved, that is, ended by picking up the target."""
+        """Return whether the episode was solved, that is, whether the target was picked up."""
         return terminated
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
@@ -139,7 +140,7 @@ class MiniGridFamily(LevelEnv, abstract=True):
         return level_hash(hash_parts(level))
 
     def suites(self) -> dict[str, Callable[[], level_sets.Suite]]:
-        """Held-out levels of the variants in `held_out`, by the variant's name."""
+        """Return functions that build the suites of held-out levels, by the name of the variant."""
         return {name: functools.partial(_suite, self, name) for name in self.held_out}
 
     # Host side.
@@ -156,13 +157,13 @@ class MiniGridFamily(LevelEnv, abstract=True):
         """Load levels from an `.npz` file of rlgen.
 
         Raises:
-            ValueError: The file is unreadable, or its levels have another size or kind.
+            ValueError: The file is unreadable, or its levels have a different size or kind.
         """
         return level_sets.load_levels(path, self.default_params)
 
 
 def draw(env: MiniGridFamily, stream: str, num: int) -> Level:
-    """Sample the first levels `[num, ...]` of a stream."""
+    """Sample the first `num` levels of a random stream, `[num, ...]`."""
     bits = np.random.PCG64(np.random.SeedSequence(list(stream.encode())))
     raw = bits.random_raw(num * env.num_draws()).reshape(num, env.num_draws())
     # Multiples of 2**-24 are exact in float32.
@@ -180,6 +181,6 @@ def _suite(env: Any, name: str) -> level_sets.Suite:
 
 @functools.lru_cache(maxsize=64)
 def _example(env: MiniGridFamily) -> Level:
-    # The arrays are concrete even if this is called under a trace, as gymnax's own `step` does.
+    # The arrays are concrete even if JAX traces the caller, as gymnax's own `step` does.
     with jax.ensure_compile_time_eval():
         return jax.tree.map(lambda x: x[0], draw(env, f"{env.family}/example", 1))

@@ -27,17 +27,17 @@ LEFT, MIDDLE, RIGHT = range(3)
 class Plan(NamedTuple):
     """Everything that all levels of the same size have in common."""
 
-    walls: np.ndarray  # bool[H, W]; no doors; the middle column is one corridor
+    walls: np.ndarray  # bool[H, W], without openings for doors; the middle is a corridor
     middle: np.ndarray  # bool[H, W]; cells where the agent may start
-    # Possible doors: on the left R to the corridor and R - 1 between rooms, then the same on the
-    # right.
+    # Possible doors, for R rows of rooms. The left rooms have R doors to the corridor, then R - 1
+    # doors between them. The doors of the right rooms follow in the same order.
     edges: tuple[rooms.Edge, ...]
     doors: rooms.Doors
 
 
 @functools.lru_cache
 def plan(room_size: int, num_rows: int) -> Plan:
-    """Return the plan of a size."""
+    """Return the plan of all levels of one size."""
     walls = rooms.lattice(room_size, num_rows, 3)
     pitch = room_size - 1
     corridor = np.zeros_like(walls)
@@ -55,16 +55,17 @@ def plan(room_size: int, num_rows: int) -> Plan:
 
 def num_draws(num_rows: int) -> int:
     """Number of uniform numbers that a level needs."""
-    # Place, colour and order of each of the 4 R - 2 possible doors, and eight further numbers.
+    # Place, colour and order of each of the 4 R - 2 possible doors (R rows), and eight further
+    # numbers.
     return 3 * (4 * num_rows - 2) + 8
 
 
 def level_of(uniform: Float[Array, " n"], room_size: int, num_rows: int, max_steps: int) -> Level:
     """Build a level from uniform numbers; every level is solvable.
 
-    The ball lies in a random room on the right, the only room behind a locked door; the key lies in
-    a random room on the left. Doors that are not locked are added in random order until every room
-    can be reached.
+    The ball lies in a random room on the right; the door of this room is the only locked door. The
+    key lies in a random room on the left. Doors without a lock are added in random order until
+    every room can be reached.
     """
     made = plan(room_size, num_rows)
     num = len(made.edges)
@@ -106,10 +107,11 @@ def _doors(
     made: Plan,
     num_rows: int,
 ) -> Bool[Array, " E"]:
-    """Mask of the edges that have a door: the locked one and as many others as are needed.
+    """Mask of the edges with a door: the edge with the lock and as many others as are needed.
 
-    Rooms that doors connect form a group. Each round adds the next door and joins the groups on its
-    two sides, until a single group is left.
+    An edge is a pair of adjacent rooms. Rooms that are connected by doors form a group. Each round
+    adds the next door and joins the groups on the two sides of the door, until a single group is
+    left.
     """
     first, second = (
         np.array([getattr(e, side)[1] * 3 + getattr(e, side)[0] for e in made.edges])
@@ -118,17 +120,17 @@ def _doors(
     group = np.arange(3 * num_rows)
     group[MIDDLE::3] = MIDDLE  # the corridor is one room
     ball_room = 3 * ball_row + RIGHT
-    # The locked door joins the ball's room to the corridor, and no other door may lead into it.
+    # The locked door joins the ball's room to the corridor, and that room has no other door.
     group = jnp.where(jnp.arange(3 * num_rows) == ball_room, MIDDLE, jnp.asarray(group))
     touches = (jnp.asarray(first) == ball_room) | (jnp.asarray(second) == ball_room)
-    # 2.0 is above all uniform numbers: doors that are not allowed come last.
+    # 2.0 is above all uniform numbers, so doors that are not allowed come last.
     turn = jnp.argsort(jnp.where(touches, 2.0, order))
     first, second = jnp.asarray(first)[turn], jnp.asarray(second)[turn]
     allowed = ~touches[turn]
 
     def add(group: Array, door: tuple) -> tuple[Array, Array]:
         a, b, may = door
-        # Until all rooms are connected every allowed door is added, also within one group.
+        # Until all rooms are connected, every allowed door is added, even within one group.
         added = may & (group != group[0]).any()
         joined = jnp.where(group == group[b], group[a], group)
         return jnp.where(added, joined, group), added

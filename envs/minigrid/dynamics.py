@@ -1,8 +1,9 @@
 """MiniGrid's rules: one step of the agent among walls, doors, keys, balls and boxes.
 
-The agent turns, walks, picks up the object in front of it if its hands are empty, drops the carried
-object on an empty cell, and toggles: a box is replaced by its content, a door opens or closes, and
-a locked door opens only if the agent carries the key of its colour, which is not used up.
+The agent turns and walks. If its hands are empty, it picks up the object in front of it. It drops
+the carried object on the cell in front of it if that cell is empty. Toggling acts on the cell in
+front of the agent: a box is replaced by its content, and a door opens or closes. A locked door
+opens only if the agent carries the key of the door's colour; the key is not used up.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld".
 """
@@ -53,8 +54,8 @@ class Ahead(NamedTuple):
     wall: Bool[Array, ""]
     door: UInt32[Array, ""]  # bit mask over the doors
     thing: UInt32[Array, ""]  # bit mask over the objects
-    code: Int[Array, ""]  # code of that object, else 0
-    door_colour: Int[Array, ""]  # colour of that door, else 0
+    code: Int[Array, ""]  # code of the object; 0 if there is no object
+    door_colour: Int[Array, ""]  # colour of the door; 0 if there is no door
 
 
 def after(
@@ -74,7 +75,7 @@ def after(
     unpacks = toggles & (ahead.code >> 3 == BOX)  # a code is kind << 3 | colour
     at_door = toggles & (ahead.door != 0)
     at_lock = at_door & ((ahead.door & state.locked) != 0)
-    fits = held_code == 8 * KEY + ahead.door_colour  # 0, if nothing is carried, fits no lock
+    fits = held_code == 8 * KEY + ahead.door_colour  # if nothing is carried, 0, which fits no lock
     swings = at_door & (~at_lock | fits)
     is_open = (ahead.door & state.open) != 0
     success = takes & ((ahead.thing & level.target) != 0)
@@ -112,9 +113,9 @@ def after(
 def reward(
     level: Level, state: State, success: Bool[Array, ""], penalize_time: bool
 ) -> Float[Array, ""]:
-    """Reward of the step that led to `state`: 1 if it solved the level, else 0.
+    """Reward of the step that led to `state`: 1 if the step solved the level, else 0.
 
-    With `penalize_time`, the reward is 1 - 0.9 t / limit after t steps.
+    With `penalize_time`, the reward for solving the level at step t is 1 - 0.9 t / limit.
     """
     worth = 1.0 - 0.9 * (state.time / level.max_steps_in_episode) if penalize_time else 1.0
     return jnp.where(success, worth, 0.0).astype(jnp.float32)
@@ -122,7 +123,8 @@ def reward(
 
 def look_ahead(level: Level, state: State) -> Ahead:
     """Return the cell that the agent faces and its content."""
-    # Directions are right, down, left, up: odd ones run along y, the last two decrease coordinates.
+    # Directions are right, down, left, up. Odd directions run along y; the last two directions
+    # decrease a coordinate.
     sign = jnp.where(state.direction < 2, 1, -1)
     turned = (state.direction & 1) == 1
     x = state.x + jnp.where(turned, 0, sign)

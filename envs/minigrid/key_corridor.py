@@ -1,15 +1,16 @@
-"""Key corridor: fetch a ball from behind a locked door; the key is in a room opposite.
+"""Key corridor: fetch a ball from behind a locked door, whose key is on the opposite side.
 
 A corridor runs between rooms on its left and right. The ball lies in a random room on the right,
-behind the only locked door; the key of the door's colour lies in a random room on the left. Picking
-up the ball ends the episode with reward 1. The agent's hands must be empty for that, so it has to
-drop the key. The time limit, 30 steps times the squared size of a room, truncates the episode and
-is never part of `terminated`.
+behind the only locked door. The key of this door lies in a random room on the left. If the agent
+picks up the ball, the episode ends with reward 1. The agent can pick up the ball only with empty
+hands, so it has to drop the key first. The time limit is 30 times the squared `room_size`. It
+truncates the episode and never sets `terminated`.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", `MiniGrid-KeyCorridor`, with the
-same rules and distribution of levels. Differs from it in that a level is data, the observation is
-49 bytes, which `unpack` expands, and the reward does not decrease with time unless `penalize_time`
-is set. Navix ends its episodes on a goal instead.
+same rules and distribution of levels. Differs from MiniGrid in three points. A level is an argument
+of the environment's functions, the gymnax `params`. The observation is packed into 49 bytes, which
+`unpack` expands. The reward decreases with time only if `penalize_time` is set. The key corridor of
+Navix differs from both: its episodes end at a goal cell.
 """
 
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class KeyCorridor(MiniGridFamily):
 
     Attributes:
         room_size: Number of cells per side of a room, including the walls shared with neighbours.
-        num_rows: Number of rooms on either side of the corridor.
+        num_rows: Number of rooms on each side of the corridor.
 
     Raises:
         ValueError: A size is out of range, or the encoding is unknown.
@@ -57,7 +58,7 @@ class KeyCorridor(MiniGridFamily):
         most = (LONGEST - 1) // (self.room_size - 1)
         if not 1 <= self.num_rows <= min(most, 8):
             raise ValueError(
-                f"KeyCorridor: num_rows={self.num_rows} is not in 1 .. {min(most, 8)}, the most "
+                f"KeyCorridor: num_rows={self.num_rows} is not in 1 .. {min(most, 8)}, the range "
                 f"for room_size={self.room_size}; MiniGrid uses 1 .. 3"
             )
         super().__post_init__()
@@ -72,7 +73,10 @@ class KeyCorridor(MiniGridFamily):
         return corridor_generator.num_draws(self.num_rows)
 
     def solve(self, level: Level) -> Solution:
-        """Compute the fewest steps and the best return within the time limit, exactly."""
+        """Compute the optimal solution, by an exact search.
+
+        The result holds the smallest number of steps and the best return within the time limit.
+        """
         return solver.solve(level, self.penalize_time)
 
     def num_positions(self) -> int:
@@ -90,9 +94,9 @@ class KeyCorridor(MiniGridFamily):
         }
 
     def ladder(self) -> dict[str, level_sets.DistributionShift]:
-        """Corridors of another size; see `rlgen.evaluation.ladder.ladder`."""
+        """Corridors with rooms of other sizes; see `rlgen.evaluation.ladder.ladder`."""
         others = [size for size in (3, 4, 5, 6) if size != self.room_size]
-        about = "of rooms of {} cells across"
+        about = "with rooms of {} cells per side"
         return {
             f"s{n}r3": level_sets.DistributionShift("V2", about.format(n), f"s{n}r3")
             for n in others

@@ -1,9 +1,10 @@
-"""MiniGrid's worlds in a few words: walls as bit masks, doors and objects as short lists.
+"""MiniGrid's worlds in compact form: walls as bit masks, doors and objects as short lists.
 
-Walls are stored by rows and by columns, one bit per cell, with `MARGIN` cells of wall around them,
-so that the view is seven short bit fields from seven neighbouring lines. Everything that can change
-during an episode is in a list: a door stays in its cell, an object has a cell or is carried. The
-content of a cell is one code of six bits: its kind and its colour.
+Walls are stored both by rows and by columns (the lines), with one bit per cell and with `MARGIN`
+cells of wall around the world. The view is therefore seven short bit fields, one from each of seven
+neighbouring lines. Everything that can change during an episode is in the list of doors or in the
+list of objects. A door stays in its cell; an object is in a cell or is carried. The content of a
+cell is one code of six bits, which holds its kind and its colour.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld".
 """
@@ -20,18 +21,21 @@ from jaxtyping import Array, Bool, Int, UInt32
 VIEW = 7
 """Side of the square that the agent sees, in cells."""
 MARGIN = VIEW - 1
-"""Cells of wall stored around the world: how far the view reaches beyond the agent."""
+"""Number of cells of wall stored on each side of the world: how far the view reaches beyond the
+agent."""
 LONGEST = 32 - 2 * MARGIN
-"""Cells per side of the largest world, so that a line with its margins is one word."""
+"""Number of cells per side of the largest world, for which a line with its margins fits one
+word."""
 STRIDE = 32
 """A cell's number is `STRIDE * y + x`."""
 NOWHERE = STRIDE * STRIDE - 1
-"""Cell of objects and doors that are carried or do not exist; no view or step reaches it."""
+"""Cell number of carried objects, and of objects and doors that do not exist; no view or step
+reaches this cell."""
 
 COLOURS = ("red", "green", "blue", "purple", "yellow", "grey")
 RED, GREEN, BLUE, PURPLE, YELLOW, GREY = range(len(COLOURS))
 
-# A code is `kind << 3 | colour`. Codes of kind 0 have no colour: unseen, empty and wall.
+# A code is `kind << 3 | colour`. Kind 0 has no colours; its codes mean unseen, empty and wall.
 UNSEEN, EMPTY, WALL = 0, 1, 2
 KEY, BALL, BOX, OPEN_DOOR, CLOSED_DOOR, LOCKED_DOOR = range(1, 7)
 NUM_BITS = 6
@@ -55,10 +59,10 @@ EVENTS = (
 """Meaning of each value of `State.event`, the effect of the last step."""
 
 
-@no_type_check  # JAX also builds it with axes or None in place of arrays: no type checks
+@no_type_check  # JAX also builds this class with axes or None in place of arrays
 @struct.dataclass
 class Level:
-    """One world: everything that an episode in it depends on. Doors start closed."""
+    """One world: everything that an episode depends on. All doors start closed."""
 
     walls: UInt32[Array, "*batch lines"]  # height + 12 rows, then width + 12 columns
     start: Int[Array, "*batch 2"]  # x, y of the agent
@@ -68,7 +72,7 @@ class Level:
     locked: UInt32[Array, "*batch"]  # bit d: door d needs the key of its colour
     object_cell: Int[Array, "*batch K"]
     object_code: Int[Array, "*batch K"]
-    content_code: Int[Array, "*batch K"]  # content of a box, which is never empty; 0 if not a box
+    content_code: Int[Array, "*batch K"]  # of a box's content (no box is empty); 0 if not a box
     target: UInt32[Array, "*batch"]  # bit k: picking up object k solves the level
     max_steps_in_episode: Int[Array, "*batch"]
     height: int = struct.field(pytree_node=False)
@@ -77,7 +81,7 @@ class Level:
 @no_type_check
 @struct.dataclass
 class State:
-    """State of an episode. Sets are bit masks over the level's lists."""
+    """State of an episode. Sets are bit masks over the level's list of doors or objects."""
 
     x: Int[Array, "*batch"]
     y: Int[Array, "*batch"]
@@ -92,7 +96,7 @@ class State:
 
 
 def code_of(kind: int, colour: Int[Array, "*n"] | int) -> Int[Array, "*n"]:
-    """Code of an object or door of a kind and a colour."""
+    """Code of an object or door with the given kind and colour."""
     return jnp.asarray(8 * kind + colour, jnp.int32)
 
 
@@ -120,7 +124,7 @@ def to_walls(level: Level) -> np.ndarray:
 
 
 def line_of(level: Level, at: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    """Return one line of walls; `at` must be in range. Fast under `vmap`, like `take_word`."""
+    """Return line `at` of the walls, which must be in range; this is fast under `vmap`."""
     return level.walls.at[at].get(mode="promise_in_bounds")
 
 
@@ -131,7 +135,7 @@ def position_of(state: State, level: Level) -> Int[Array, ""]:
 
 
 def hash_parts(level: Level) -> tuple[Array, ...]:
-    """Arrays by which levels are distinguished: all except the time limit."""
+    """Arrays of a level that its hash depends on: all except the time limit."""
     limitless = replace(level, max_steps_in_episode=jnp.zeros_like(level.max_steps_in_episode))
     return tuple(jax.tree.leaves(limitless))
 
@@ -166,13 +170,13 @@ def flags_of(bits: UInt32[Array, ""], num: int) -> Bool[Array, " K"]:
 
 
 def codes_now(level: Level, state: State) -> Int[Array, " K"]:
-    """Current code of each object: its own, or its content's once it was opened."""
+    """Current code of each object; an opened box has the code of its content."""
     opened = flags_of(state.unpacked, level.object_code.shape[0])
     return jnp.where(opened, level.content_code, level.object_code)
 
 
 def door_codes(level: Level, state: State) -> Int[Array, " D"]:
-    """Current code of each door: open, closed or locked, and its colour."""
+    """Current code of each door: its kind (open, closed or locked) and its colour."""
     num = level.door_cell.shape[0]
     kind = jnp.where(flags_of(state.locked, num), LOCKED_DOOR, CLOSED_DOOR)
     kind = jnp.where(flags_of(state.open, num), OPEN_DOOR, kind)
@@ -180,7 +184,7 @@ def door_codes(level: Level, state: State) -> Int[Array, " D"]:
 
 
 def _pack(walls: Bool[Array, "R C"]) -> UInt32[Array, " lines"]:
-    right = 32 - MARGIN - walls.shape[1]  # fills the word
+    right = 32 - MARGIN - walls.shape[1]  # number of bits that fill the word
     padded = jnp.pad(walls, ((MARGIN, MARGIN), (MARGIN, right)), constant_values=True)
     place = jnp.arange(32, dtype=jnp.uint32)[None]
     return (padded.astype(jnp.uint32) << place).sum(-1, dtype=jnp.uint32)

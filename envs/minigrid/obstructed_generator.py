@@ -25,7 +25,8 @@ from rlgen.envs.minigrid.level import (
 
 ROOM_SIZE = 6
 _STEP = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
-# Rooms of the 3 x 3 grid, by quarter: the side room, and the corner where the target may be.
+# For each quarter of the 3 x 3 grid of rooms: the side room, and the corner room, where the target
+# may be.
 _SIDES = ((2, 1), (1, 2), (0, 1), (1, 0))
 _CORNERS = ((2, 0), (2, 2), (0, 2), (0, 0))
 
@@ -38,8 +39,8 @@ class Lock(NamedTuple):
 
     edge: rooms.Edge
     colour: int  # an index into the level's shuffled colours
-    room: Room  # holds its key and, in front of the door, the ball that blocks it
-    before: int  # number of that ball's cell minus that of the door's cell
+    room: Room  # room of the door's key and of the ball that blocks the door
+    before: int  # cell number of the ball minus cell number of the door
 
 
 class Plan(NamedTuple):
@@ -51,8 +52,8 @@ class Plan(NamedTuple):
     locks: tuple[Lock, ...]
     targets: tuple[Room, ...]  # rooms where the target may be
     start: Room
-    hidden: bool  # keys are in boxes
-    blocked: bool  # a ball lies in front of each locked door
+    hidden: bool  # True if keys are in boxes
+    blocked: bool  # True if a ball lies in front of each locked door
 
     @property
     def walls(self) -> np.ndarray:
@@ -85,8 +86,9 @@ def num_draws(plan: Plan) -> int:
 def level_of(uniform: Float[Array, " n"], plan: Plan, max_steps: int) -> Level:
     """Build a level from uniform numbers; every level is solvable.
 
-    All doors and blocking balls are placed before any key, so that no ball lies on a key. In the
-    first release of MiniGrid some balls did, which made those levels unsolvable.
+    All doors and blocking balls are placed before any key, so that no ball is placed on a key. In
+    the first release of MiniGrid, some balls were placed on keys, which made those levels
+    unsolvable.
     """
     num, num_plain = len(plan.locks), len(plan.plain)
     parts = np.cumsum([len(COLOURS), num_plain + num, num])
@@ -113,7 +115,7 @@ def level_of(uniform: Float[Array, " n"], plan: Plan, max_steps: int) -> Level:
         direction=direction,
         door_cell=cell,
         door_colour=colour,
-        # Unlocked doors come first, so the bits of the locked ones start at `num_plain`.
+        # Unlocked doors come first, so the bits of the locked doors start at `num_plain`.
         locked=jnp.uint32((1 << num_plain + num) - (1 << num_plain)),
         object_cell=cells,
         object_code=codes,
@@ -145,7 +147,7 @@ def _target(
 
 
 def _codes(plan: Plan, colour: Int[Array, " L"]) -> tuple[Int[Array, " K"], Int[Array, " K"]]:
-    """Codes of target, keys (or their boxes) and balls, and codes of their contents."""
+    """Codes of target, keys (or their boxes) and balls, and the codes of the boxes' contents."""
     num = len(plan.locks)
     keys = code_of(KEY, colour)
     boxes = jnp.full(num, 8 * BOX + GREY, jnp.int32)
@@ -170,7 +172,8 @@ def _without(cells: Bool[Array, "H W"], taken: Int[Array, " T"]) -> Bool[Array, 
 def _far(plan: Plan) -> Bool[Array, "H W"]:
     """Mask of the cells at least two steps from the centre of the world's middle room.
 
-    In MiniGrid the agent stands there while objects are placed, and none is placed next to it.
+    In MiniGrid the agent stands at this centre while objects are placed, and no object is placed
+    next to the agent.
     """
     y, x = np.mgrid[: plan.walls.shape[0], : plan.walls.shape[1]]
     middle_x, middle_y = (

@@ -1,14 +1,16 @@
 """Obstructed maze: fetch the blue ball from one of the rooms behind locked doors.
 
-A locked door opens with the key of its colour, which lies in the room in front of the door. In
-variants with an `h` in their name the key is hidden in a box; in variants with a `b` a ball lies in
-front of the door. The agent carries one object at a time. Picking up the blue ball ends the episode
-with reward 1. The time limit truncates the episode and is never part of `terminated`.
+A locked door opens with the key of its colour. The key lies in the room in front of the door. In
+variants with an `h` in their name, each key is hidden in a box. In variants with a `b`, a ball lies
+in front of each locked door. The variants `1q`, `2q` and `full` have both. The agent carries one
+object at a time. If the agent picks up the blue ball, the episode ends with reward 1. The time
+limit truncates the episode and never sets `terminated`.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", `MiniGrid-ObstructedMaze`, with the
 rules and the distribution of levels of version 1, where keys are placed after the balls. Differs
-from it in that a level is data, the observation is 49 bytes, which `unpack` expands, and the reward
-does not decrease with time unless `penalize_time` is set.
+from MiniGrid in three points. A level is an argument of the environment's functions, the gymnax
+`params`. The observation is packed into 49 bytes, which `unpack` expands. The reward decreases with
+time only if `penalize_time` is set.
 """
 
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ __all__ = ["EVENTS", "VARIANTS", "Level", "ObstructedMaze", "PackedObs", "State"
 
 _SIDE, _CENTRE = (2, 1), (1, 1)
 _KINDS = {
-    # The plan, and the number of rooms n in the time limit, 4 n ROOM_SIZE² steps.
+    # The plan, and a number n of rooms; the time limit is 4 n ROOM_SIZE² steps.
     "1dl": (two_rooms(hidden=False, blocked=False), 2),
     "1dlh": (two_rooms(hidden=True, blocked=False), 2),
     "1dlhb": (two_rooms(hidden=True, blocked=True), 2),
@@ -39,7 +41,7 @@ _KINDS = {
     "full": (nine_rooms(4, _CENTRE, hidden=True, blocked=True), 25),
 }
 VARIANTS: dict[str, dict] = {name: {"kind": name} for name in _KINDS}
-"""Kinds by name: `dl` locked doors, `h` hidden keys, `b` blocked doors, `q` open quarters."""
+"""Kinds by name; `dl` means locked doors, `h` hidden keys, `b` blocked doors, `q` open quarters."""
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,10 @@ _COLOURS = (
 
 
 def render(level: Level, state: State | None = None) -> np.ndarray:
-    """Picture of a state of an episode, or of its start; the square in view is tinted.
+    """Picture of a state of an episode, or of its start if `state` is None.
 
-    The carried object is drawn as a small disc on the agent. Walls and doors may hide some of the
-    tinted cells from the agent.
+    The carried object is drawn as a small disc on the agent. If a state is given, the square in
+    view is tinted, including the cells that walls and doors hide from the agent.
 
     Returns:
         uint8[H * tile, W * tile, 3].
@@ -74,7 +74,7 @@ def render(level: Level, state: State | None = None) -> np.ndarray:
 
 
 def _things(level: Level, state: State | None) -> list[tuple[int, int]]:
-    """Cell and code of all doors and objects that are in a cell."""
+    """Cell and code of each door and object that is in a cell."""
     opened = 0 if state is None else int(state.open)
     locked = int(level.locked if state is None else state.locked)
     cells = level.object_cell if state is None else state.object_cell

@@ -1,7 +1,7 @@
-"""Grids of rooms that share their walls, and uniform choices among their free cells.
+"""Grids of rooms with shared walls, and uniform choices among the free cells of the rooms.
 
-Levels are functions of uniform numbers in [0, 1), so that suites can take these from a random
-stream that is identical in every version of the libraries.
+Levels are functions of uniform numbers in [0, 1). Suites can therefore take the numbers from a
+random stream that is identical in every version of the libraries.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", room grids.
 """
@@ -20,7 +20,7 @@ _DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 class Edge(NamedTuple):
-    """Two adjacent rooms, each as column i, row j; the second is to the right or below."""
+    """Two adjacent rooms, each as column i, row j; the second is right of the first or below it."""
 
     first: tuple[int, int]
     second: tuple[int, int]
@@ -30,7 +30,7 @@ class Doors(NamedTuple):
     """Possible cells of doors, one door per edge."""
 
     x: np.ndarray  # int[E], x of the first possible cell of a door
-    y: np.ndarray  # int[E], its y
+    y: np.ndarray  # int[E], y of that cell
     sideways: np.ndarray  # bool[E], True if the wall runs from left to right
 
 
@@ -40,7 +40,7 @@ def right_of(i: int, j: int) -> Edge:
 
 
 def below(i: int, j: int) -> Edge:
-    """Return the edge between a room and the room below."""
+    """Return the edge between a room and the room below it."""
     return Edge((i, j), (i, j + 1))
 
 
@@ -60,7 +60,7 @@ def inside(room: tuple[int, int], room_size: int, shape: tuple[int, int]) -> np.
 
 
 def places_for_doors(edges: tuple[Edge, ...], room_size: int) -> Doors:
-    """Walls between rooms without their corners; each has `room_size - 2` cells for a door."""
+    """Possible door cells per edge: the `room_size - 2` cells of its wall that are not corners."""
     pitch = room_size - 1
     corner = np.array([edge.second for edge in edges]) * pitch
     sideways = np.array([edge.first[0] == edge.second[0] for edge in edges])
@@ -68,7 +68,7 @@ def places_for_doors(edges: tuple[Edge, ...], room_size: int) -> Doors:
 
 
 def door_cells(doors: Doors, place: Int[Array, " E"]) -> Int[Array, " E"]:
-    """Cells of doors, given each door's place along its wall."""
+    """Cell number of each door, given the door's place along its wall."""
     sideways = jnp.asarray(doors.sideways)
     x = jnp.asarray(doors.x, jnp.int32) + jnp.where(sideways, place, 0)
     y = jnp.asarray(doors.y, jnp.int32) + jnp.where(sideways, 0, place)
@@ -76,7 +76,7 @@ def door_cells(doors: Doors, place: Int[Array, " E"]) -> Int[Array, " E"]:
 
 
 def open_walls(walls: np.ndarray, door_cell: Int[Array, " D"]) -> Bool[Array, "H W"]:
-    """Remove the walls in cells of doors."""
+    """Remove the walls from the cells that have a door."""
     is_door = (jnp.asarray(cell_numbers(walls.shape))[..., None] == door_cell[None, None]).any(-1)
     return jnp.asarray(walls) & ~is_door
 
@@ -94,10 +94,10 @@ def whole(uniform: Float[Array, "*n"], num: Int[Array, "*n"] | int) -> Int[Array
 
 
 def pick(uniform: Float[Array, ""], allowed: Bool[Array, "*n"]) -> Int[Array, ""]:
-    """Choose a true entry and return its flat index; at least one must be true."""
+    """Choose a true entry and return its flat index; at least one entry must be true."""
     rank = jnp.cumsum(allowed.reshape(-1).astype(jnp.int32))
     wanted = whole(uniform, rank[-1]) + 1
-    # argmax gives the first entry of that rank, which is a true one.
+    # argmax gives the first entry of that rank, which is true.
     return jnp.argmax(rank >= wanted).astype(jnp.int32)
 
 
@@ -112,7 +112,7 @@ def pick_pose(
     free: Bool[Array, "H W"],
     taken: Int[Array, " T"],
 ) -> tuple[Int[Array, "2"], Int[Array, ""]]:
-    """Choose the agent's x, y and direction: on a free cell, not facing a taken one."""
+    """Choose the agent's x, y and direction: on a free cell, with no taken cell ahead."""
     height, width = free.shape
     y, x = np.mgrid[:height, :width]
     # [H, W, 4]: number of the cell ahead. Beyond the border these numbers belong to no cell of the
@@ -125,5 +125,5 @@ def pick_pose(
 
 
 def uniforms(key: Key, num: int) -> Float[Array, " n"]:
-    """Sample uniform numbers in [0, 1) for the functions above."""
+    """Sample `num` uniform numbers in [0, 1) for a level."""
     return jax.random.uniform(key, (num,))

@@ -1,12 +1,13 @@
 """Exact shortest path through a key corridor; the search treats all cells of a row at once.
 
-It never helps to close a door, to drop the key before its door is unlocked, or to go through a door
-on the right before that, because the corridor is open from end to end. So the path has two parts.
-The first leads to the lock with the key: a breadth-first search over cells, directions, the set of
-open doors on the left, and whether the key is held. The second leads from the lock to the ball,
-which requires free hands: the key can be dropped in the corridor next to the lock, or from within
-the door, and no other door leads to a nearer place. The dropped key blocks its cell, so this search
-is over cells, directions and the cell where the key lies.
+It never helps to close a door, or to drop the key before its door is unlocked. Because the corridor
+is open from end to end, it also never helps to go through another door on the right before the
+locked door is unlocked. So the path has two parts. The first part leads to the lock with the key.
+It is found by a breadth-first search over cells, directions, the set of open doors on the left, and
+whether the key is held. The second part leads from the lock to the ball. The agent needs free hands
+to pick up the ball. It can drop the key in the corridor next to the lock, or from within the
+doorway; no other door leads to a nearer place. The dropped key blocks its cell, so the second
+search is over cells, directions and the cell of the key.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ _KEY, _BALL = range(2)  # indices in the list of objects
 
 
 def solve(level: Level, penalize_time: bool) -> Solution:
-    """Compute the fewest steps to pick up the ball, and their return within the time limit."""
+    """Compute the length of the shortest solution and its return within the time limit."""
     # One step unlocks the door, and one picks up the ball.
     steps = _steps_to_lock(level) + 1 + _steps_from_lock(level) + 1
     limit = level.max_steps_in_episode
@@ -39,7 +40,7 @@ def solve(level: Level, penalize_time: bool) -> Solution:
 
 
 def _steps_to_lock(level: Level) -> Int[Array, ""]:
-    """Fewest steps from the start to facing the locked door with the key in hand."""
+    """Smallest number of steps until the agent faces the locked door with the key in hand."""
     height, _ = size_of(level)
     num = level.door_cell.shape[0] // 2  # of the 4 R - 2 edges, the 2 R - 1 on the left are first
     sets = np.arange(1 << num)
@@ -49,14 +50,14 @@ def _steps_to_lock(level: Level) -> Int[Array, ""]:
     opened = _join(jnp.where(jnp.asarray(has)[..., None], doors[None, :num], jnp.uint32(0)))
     key = _rows(level.object_cell[_KEY], height)
     free = floor[None] | opened
-    # The key blocks its cell until it is held.
+    # The key blocks its cell until the key is held.
     free = jnp.stack([free & ~key[None], free])[:, :, None]  # [without or with key, sets, 1, H]
     facing_door = _facing(doors[:num])
     facing_key = _facing(key)
 
     def spread(reached: Poses) -> Poses:
         wider = _turn_or_move(reached, free)
-        for d in range(num):  # toggling door d leads to the sets in which it is open
+        for d in range(num):  # toggling door d leads to the sets that contain d
             through = reached[:, sets & ~(1 << d)] & facing_door[d][None, None]
             wider |= jnp.where(jnp.asarray(has)[None, :, d, None, None], through, jnp.uint32(0))
         # Picking up the key leads from plane 0 to plane 1 in the same pose.
@@ -71,7 +72,7 @@ def _steps_to_lock(level: Level) -> Int[Array, ""]:
 
 
 def _steps_from_lock(level: Level) -> Int[Array, ""]:
-    """Fewest steps from unlocking the door to facing the ball with empty hands."""
+    """Smallest number of steps after unlocking until the agent faces the ball with empty hands."""
     height, width = size_of(level)
     y, x = np.divmod(np.arange(height * width), width)
     dropped = _rows(jnp.asarray(STRIDE * y + x, jnp.int32), height)  # [cells, H]
@@ -97,7 +98,7 @@ def _steps_from_lock(level: Level) -> Int[Array, ""]:
 def _rounds(
     spread: Callable, seed: Poses | tuple[Poses, Poses], is_met: Callable
 ) -> Int[Array, ""]:
-    """Number of rounds until a set meets its target, which happens in every well-formed level."""
+    """Number of rounds of `spread` until `is_met`, which every well-formed level reaches."""
 
     def once(loop: tuple) -> tuple:
         reached, rounds = loop
@@ -129,7 +130,7 @@ def _join(sets: UInt32[Array, "*n K H"]) -> UInt32[Array, "*n H"]:
 
 
 def _facing(cells: Rows) -> Poses:
-    """The poses that face some cells, ignoring walls."""
+    """The poses that face a cell of a set, ignoring walls."""
     down, up = jnp.roll(cells, -1, -1), jnp.roll(cells, 1, -1)
     return jnp.stack([cells >> 1, down, cells << 1, up], -2)
 

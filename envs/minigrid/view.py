@@ -8,8 +8,9 @@ row in the direction of the sweep, and the cells straight ahead of both in the n
 well as doors that are not open, block sight but are themselves visible.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", with the same codes, orientation
-and rule of visibility. Differs in using six bits per cell, which `unpack` expands, and in omitting
-the mission text, whose information is the same in all levels of a family here.
+and rule of visibility. Differs from MiniGrid in two points. A cell is packed into six bits, which
+`unpack` expands. The mission text is omitted, because its information is the same in all levels of
+a family here.
 """
 
 import functools
@@ -38,7 +39,7 @@ from rlgen.envs.minigrid.level import (
     size_of,
 )
 
-FAR, LINE = 4, (1 << VIEW) - 1  # rows in the first word of a plane; bits of a row
+FAR, LINE = 4, (1 << VIEW) - 1  # number of rows in a plane's first word; mask of a row
 NUM_VALUES = (8, 6, 3)
 """Numbers of objects, colours and states in MiniGrid's encoding."""
 HERE = VIEW * (VIEW - 1 - FAR) + VIEW // 2  # bit of the agent's own cell, in the second word
@@ -64,8 +65,8 @@ def packed_view(level: Level, state: State) -> PackedObs:
     planes = _planes(state, cells, jnp.concatenate([door_codes(level, state), codes]))
     walls = _walls_in_view(level, state)
     halves = planes[0::2], planes[1::2]
-    # Only doors have bit 5 set. Closed and locked doors, which hide what is behind them, also have
-    # bit 3 or bit 4 set.
+    # Only doors have bit 5 set. Closed and locked doors, which hide the cells behind them, also
+    # have bit 3 or bit 4 set.
     shut = [wall | (x[5] & (x[4] | x[3])) for wall, x in zip(walls, halves, strict=True)]
     far_seen, near_seen = _sight((shut[0], shut[1]))
     far = [word & far_seen for word in _filled(halves[0], walls[0])]
@@ -138,7 +139,7 @@ def observation_space() -> spaces.Dict:
 def _planes(
     state: State, cells: Int[Array, " n"], codes: Int[Array, " n"]
 ) -> tuple[UInt32[Array, ""], ...]:
-    """The twelve words of doors and objects, no two of which share a cell."""
+    """Compute the twelve words of all doors and objects, of which no two share a cell."""
     # The barrier keeps XLA from recomputing the bits for each word. One reduction of twelve words
     # is several times as fast as a sum over [n, 6, 2].
     codes, bits = jax.lax.optimization_barrier((codes, _bits_in_view(state, cells)))
@@ -154,7 +155,7 @@ def _planes(
 
 
 def _bits_in_view(state: State, cell: Int[Array, " n"]) -> UInt32[Array, "n 2"]:
-    """Each cell as a set of cells in view; empty if it is out of view."""
+    """Each cell as a set of cells in view; the set is empty if the cell is out of view."""
     dx, dy = (cell & (STRIDE - 1)) - state.x, (cell >> 5) - state.y
     turned, sign = (state.direction & 1) == 1, jnp.where(state.direction < 2, 1, -1)
     ahead = sign * jnp.where(turned, dy, dx)
@@ -179,7 +180,7 @@ def _walls_in_view(level: Level, state: State) -> Words:
     for y in range(VIEW):
         row = (line_of(level, line + step * (VIEW - 1 - y)) >> shift) & LINE
         words[y // FAR] |= row << (VIEW * (y % FAR))
-    swap = ((state.direction + 1) & 2) == 2  # facing down or left, the right is at low bits
+    swap = ((state.direction + 1) & 2) == 2  # if facing down or left, the right side is at low bits
     far, near = (jnp.where(swap, _mirrored(word), word) for word in words)
     return far, near
 
@@ -215,7 +216,7 @@ def _fill_up(seeds: UInt32[Array, ""], clear: UInt32[Array, ""]) -> UInt32[Array
 
 
 def _fill_down(seeds: UInt32[Array, ""], clear: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    """Extend the seeds downwards through adjacent clear bits, with shifts that double."""
+    """Extend the seeds downwards through adjacent clear bits, with shifts by 1, 2 and 4."""
     for shift in (1, 2, 4):
         seeds |= clear & (seeds >> shift)
         clear &= clear >> shift

@@ -29,15 +29,16 @@ OPENING_PROB = 1 / 3
 
 @dataclass(frozen=True, kw_only=True)
 class RoomsFamily(LevelEnv, abstract=True):
-    """Base class with the observation, the dynamics and the solver of these families.
+    """Base class of grid families with doors: observation, dynamics and exact solver.
 
-    A family is a frozen dataclass that samples levels and declares which kinds of doors it has.
+    A family is a frozen dataclass that samples levels and declares the kinds of its doors.
 
     Attributes:
-        observation: `packed`, the 7x7 cells around the agent, or `full`, the whole grid.
+        observation: Observed cells: `packed` for the 7x7 cells around the agent, `full` for the
+            whole grid.
         occlusion: If True, walls and shut doors hide the cells behind them.
         clock: If True, the number of steps taken is observed.
-        noise: If True, a random colour is observed, resampled at every step.
+        noise: If True, a random colour is observed, which is resampled at every step.
     """
 
     observation: Literal["packed", "full"] = "packed"
@@ -63,7 +64,8 @@ class RoomsFamily(LevelEnv, abstract=True):
         """Reject invalid options of the observation.
 
         Raises:
-            ValueError: An option is unknown or does not fit another; the message names the field.
+            ValueError: An option is unknown, or two options are incompatible; the message names the
+                field.
         """
         check_choices(self, observation=("packed", "full"))
         if self.observation == "full" and self.occlusion:
@@ -123,28 +125,34 @@ class RoomsFamily(LevelEnv, abstract=True):
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """Return whether the episode is solved, that is, gave reward; lava terminates it, too."""
+        """Return whether the episode gave reward; lava also terminates it, but without reward."""
         return episode_return > 0
 
     def solve(self, level: Level) -> Solution:
-        """Compute the fewest steps and their return within the time limit, exactly."""
+        """Compute the optimal solution, by an exact search.
+
+        The result holds the smallest number of steps and their return within the time limit.
+        """
         return solver.solve(level, self.doors_closed)
 
     def offers(self, capability: Callable) -> bool:
-        """Labelled states are not offered if doors jam.
+        """Return whether a capability is offered; labelled states are not offered if doors jam.
 
-        The best actions then differ from those of the fewest steps.
+        If doors jam, the best actions differ from the actions of a shortest path.
         """
         jams = capability is LevelEnv.labelled_states and self.doors_jam
         return super().offers(capability) and not jams
 
     def labelled_states(self, key: Key, level: Level, num: int) -> tuple[State, Bool[Array, "S 5"]]:
-        """States drawn uniformly, each with the best actions."""
+        """Draw states uniformly, each with the mask of its best actions."""
         self.must_offer(LevelEnv.labelled_states)
         return best_actions.labelled_states(key, level, num, doors_closed=self.doors_closed)
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """Index of the agent's cell, `y * width + x`; outside the grid, of the nearest cell."""
+        """Index of the agent's cell, `y * width + x`.
+
+        If the agent is outside the grid, the index is that of the nearest cell of the grid.
+        """
         # Where lava surrounds the grid, a final state can be one step outside.
         height, width = self.sides
         return jnp.clip(state.y, 0, height - 1) * width + jnp.clip(state.x, 0, width - 1)
@@ -159,20 +167,22 @@ class RoomsFamily(LevelEnv, abstract=True):
         return state.event
 
     def num_events(self) -> int:
-        """Number of events: none and eight kinds."""
+        """Number of events, including the event that nothing happened."""
         return dynamics.NUM_EVENTS
 
     def feature_values(
         self, level: Level, feature: str, discount: float | Float[Array, ""]
     ) -> Float[Array, " Z"]:
-        """Lowest optimal value of the reachable states that share each value of a feature.
+        """Lowest optimal value over the reachable states that share each value of a feature.
 
-        It is 0 if one of these states cannot reach the goal, or if no state has the value.
+        The optimal value of a state is `discount` to the power of the length of the shortest path
+        to the goal, and 0 if the goal cannot be reached. The result is also 0 for values of the
+        feature that no reachable state has.
 
         Args:
             level: One level.
             feature: `position` or `event`.
-            discount: Base of a state's value, raised to the fewest steps from it to the goal.
+            discount: Discount factor per step.
 
         Raises:
             ValueError: The feature is unknown.
@@ -184,7 +194,7 @@ class RoomsFamily(LevelEnv, abstract=True):
         raise ValueError(f"feature={feature!r} is none of position, event")
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Scalars of a level; `coverage` is the time limit divided by the reachable cells."""
+        """Scalars of a level; `coverage` is the time limit over the number of reachable cells."""
         here = solver.map_of(level, self.doors_closed)
         visited = solver.any_plane(solver.reachable(here))
         num_reached = unpack_rows(visited, level.height, level.width).sum()
@@ -213,6 +223,6 @@ class RoomsFamily(LevelEnv, abstract=True):
         """Load levels from an `.npz` file of rlgen.
 
         Raises:
-            ValueError: The file is unreadable, or its levels have another family or size.
+            ValueError: The file is unreadable, or its levels have a different family or size.
         """
         return level_sets.load_levels(path, self.default_params)

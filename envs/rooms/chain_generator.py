@@ -1,10 +1,12 @@
 """Chains of rooms: each room is entered through a door in the wall shared with the room before it.
 
-`TRIES` candidates for each room are sampled at once and the first that fits is used; if none fits,
-the attempt fails. Batches of `ATTEMPTS` attempts run in parallel until one has placed all rooms.
+For each room, `TRIES` candidates are sampled at once, and the first candidate that fits is used. If
+no candidate fits, the attempt fails. Batches of `ATTEMPTS` parallel attempts are repeated until one
+attempt has placed all rooms.
 
 Source: the MultiRoom tasks of Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld". Differs in
-trying until the chain is complete, where others fall back on shorter chains or on a fixed one.
+repeating attempts until the chain is complete; other implementations fall back on shorter chains or
+on a fixed chain.
 """
 
 from typing import NamedTuple
@@ -18,8 +20,9 @@ from rlgen.types import Key
 
 TRIES, ATTEMPTS = 32, 4
 NUM_DRAWS = 5
-"""Random numbers per candidate: width, height, the place of the door in its own wall, the wall of
-the previous room that has this door, and the place of the door in that wall."""
+"""Number of random numbers per candidate. They give its width, its height, the place of the door in
+its wall, the wall of the previous room that contains this door, and the place of the door in that
+wall of the previous room."""
 MIN_ROOM = 4
 """Cells per side of the smallest room, walls included."""
 
@@ -48,7 +51,7 @@ class Chain(NamedTuple):
 
     rooms: Room  # [n]
     start: Int[Array, "2"]  # inside the first room
-    goal: Int[Array, "2"]  # inside the last one
+    goal: Int[Array, "2"]  # inside the last room
 
 
 def sample_chain(key: Key, shape: Shape) -> Chain:
@@ -74,8 +77,8 @@ def attempt(draws: Float[Array, "n K 5"], shape: Shape) -> tuple[Chain, Bool[Arr
     """Place the rooms one after the other; return the chain and whether all rooms fit.
 
     Args:
-        draws: Numbers in [0, 1). For the first room, the first of the K rows is its only candidate,
-            and the next three rows give its position, the start and the goal.
+        draws: Numbers in [0, 1), K rows per room. For the first room, row 0 is the only candidate,
+            and the next three rows give the position of the room, the start and the goal.
         shape: Parameters of the distribution.
     """
     spare = draws[0, 1:4]
@@ -90,7 +93,7 @@ def attempt(draws: Float[Array, "n K 5"], shape: Shape) -> tuple[Chain, Bool[Arr
         i, draw = now
         found = jax.vmap(lambda draw: _following(draw, shape, last))(draw)
         fits = jax.vmap(lambda room: _fits(room, rooms, i, shape.size))(found)
-        best = jnp.argmax(fits)  # the first that fits; if none does, `complete` becomes False
+        best = jnp.argmax(fits)  # the first that fits; if none fits, `complete` becomes False
         new = jax.tree.map(lambda x: x[best], found)
         rooms = jax.tree.map(lambda all_, x: all_.at[i].set(x), rooms, new)
         return (rooms, new, complete & fits[best]), None
@@ -110,7 +113,7 @@ def floor_of(rooms: Room, size: int) -> Bool[Array, "G G"]:
 
 
 def _following(draw: Float[Array, "5"], shape: Shape, last: Room) -> Room:
-    """A room behind a door in any wall of the last room except that room's entry wall."""
+    """A room behind a door in a random wall of the last room, except the last room's entry wall."""
     side = (last.entry + 1 + _whole(draw[3], 0, 3)) % 4
     across = (side == UP) | (side == DOWN)  # the wall runs along x
     along = _whole(draw[4], 1, jnp.where(across, last.width, last.height) - 1)
@@ -123,7 +126,7 @@ def _following(draw: Float[Array, "5"], shape: Shape, last: Room) -> Room:
 def _entered(
     draw: Float[Array, "5"], shape: Shape, entry: Int[Array, ""], door: Int[Array, "2"]
 ) -> Room:
-    """A room of random size whose door is at a random place of one wall, corners excluded."""
+    """A room of random size; its door is at a random place in the wall `entry`, not in a corner."""
     width, height = (_whole(draw[i], MIN_ROOM, shape.max_room_size + 1) for i in range(2))
     across = (entry == UP) | (entry == DOWN)
     along = _whole(draw[2], 1, jnp.where(across, width, height) - 1)
@@ -140,10 +143,10 @@ def _whole(draw: Float[Array, ""], low: int, high: Int[Array, ""] | int) -> Int[
 
 
 def _fits(room: Room, rooms: Room, i: Int[Array, ""], size: int) -> Bool[Array, ""]:
-    """True if room i is on the grid and overlaps no room before the one it is entered from."""
+    """True if room i is on the grid and overlaps none of the rooms 0 .. i - 2."""
     apart = (room.x + room.width <= rooms.x) | (rooms.x + rooms.width <= room.x)
     apart |= (room.y + room.height <= rooms.y) | (rooms.y + rooms.height <= room.y)
-    # Room i - 1 shares the wall with the door, so it always overlaps.
+    # Room i - 1 shares the wall with the door, so it always overlaps room i.
     earlier = jnp.arange(rooms.x.shape[0]) < i - 1
     return _on_grid(room, size) & jnp.all(apart | ~earlier)
 

@@ -1,8 +1,9 @@
 """One step among walls, lava, doors and keys.
 
-A move into a wall or a shut door leaves the agent in its cell; a closed door opens instead, which
-costs the step. Lava and the goal end the episode. `INTERACT` picks up the key in the agent's cell;
-if the cell has no key, it opens the locked doors next to the agent whose keys it holds.
+A door is open or shut; a shut door is closed or locked. If the agent moves into a wall or a shut
+door, it stays in its cell. If the door is closed, the move also opens it. Lava and the goal end the
+episode. `INTERACT` picks up the key in the agent's cell. If the cell has no key, `INTERACT` opens
+the locked doors next to the agent whose keys the agent holds.
 """
 
 from typing import NamedTuple
@@ -14,8 +15,9 @@ from rlgen.envs.grid.rows import DOWN, INTERACT, LEFT, RIGHT, UP, is_set
 from rlgen.envs.rooms.level import Level, State, things_at, things_beside
 
 NOTHING, ON_KEY, GOT_KEY, BUMPED_DOOR, OPENED, BUMPED_WALL, IN_DOORWAY, SUCCESS, DEATH = range(9)
-"""Events: nothing, stepped onto a key, picked up a key, a door stayed shut, a door opened, bumped
-into a wall, is in a doorway, reached the goal, entered lava."""
+"""Events in this order: nothing; the agent stepped onto a key; it picked up a key; a door stayed
+shut; a door opened; the agent bumped into a wall; it is in a doorway; it reached the goal; it
+entered lava."""
 NUM_EVENTS = 9
 
 
@@ -39,7 +41,7 @@ def step(
         state: State of one episode.
         action: Action of the agent.
         level: Level of the episode.
-        doors_give: Whether a closed door opens if the agent walks into it in this step.
+        doors_give: Whether closed doors open in this step if the agent walks into them.
     """
     x = state.x + (action == RIGHT) - (action == LEFT)
     y = state.y + (action == DOWN) - (action == UP)
@@ -75,7 +77,7 @@ def step(
 
 
 def _unlockable(level: Level, state: State) -> Int[Array, ""]:
-    """Bit mask of the locked doors next to the agent whose keys it holds."""
+    """Bit mask of the locked doors next to the agent whose keys the agent holds."""
     if not level.keys.shape[0]:
         return jnp.int32(0)
     fitting = jnp.int32(0)

@@ -1,15 +1,16 @@
 """Key room: a room with a key and a smaller locked room that contains the goal.
 
-The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
-picks up the key in the agent's cell or opens the locked door next to it. The agent observes the 7x7
-cells around it, the last event, and whether it holds the key. Reaching the goal gives reward 1 and
-ends the episode.
+The actions are right, down, left and up, in the fixed directions of the grid, and interact.
+Interacting picks up the key in the agent's cell, or opens the locked door next to the agent if the
+agent holds the key. The agent observes the 7x7 cells around it, the last event, and whether it
+holds the key. If the agent reaches the goal, the episode ends with reward 1.
 
-Events are equally useful on every level, but positions are not: bonuses for new events can count
-over all episodes, whereas bonuses for new positions should only count within an episode.
+Events are equally useful on every level, but positions are not. Bonuses for new events can
+therefore count over all episodes, whereas bonuses for new positions should only count within an
+episode.
 
-Source: the KeyRoom task of Samvelyan et al., 2021, "MiniHack the Planet". The size of the inner
-room and the time limit of the 10 x 10 room are not published; the values here are rlgen's own.
+Source: the KeyRoom task of Samvelyan et al., 2021, "MiniHack the Planet". They do not publish the
+size of the inner room or the time limit of the 10 x 10 room; the values here are rlgen's own.
 """
 
 from dataclasses import dataclass, replace
@@ -36,17 +37,18 @@ VARIANTS: dict[str, dict] = {
     "s10": {},
     "s15": {"size": 15, "inner": 5, "max_steps": 400},
 }
-"""Named by the size of the room; `s5` has side 7 so that the walls of the inner room fit."""
+"""Variants, named by the size of the room. `s5` has side 7, so that the walls of the inner room
+fit."""
 
 
 @dataclass(frozen=True)
 class KeyRoom(RoomsFamily):
-    """Rooms with a locked room inside.
+    """Family of rooms with a locked inner room.
 
     Attributes:
         size: Number of cells per side of the room; everything around it is wall.
-        inner: Number of cells per side of the inner room, without its walls, which also lie inside
-            the room.
+        inner: Number of cells per side of the inner room, without its walls. The walls of the inner
+            room also lie inside the outer room.
         max_steps: Time limit, in steps.
 
     Raises:
@@ -62,7 +64,7 @@ class KeyRoom(RoomsFamily):
         check_ranges(
             self,
             ("size", 4, MAX_SIDE),
-            ("inner", 1, self.size - 3),  # leaves cells for its walls and a path past one of them
+            ("inner", 1, self.size - 3),  # leaves cells for walls and a path past one wall
             ("max_steps", 1, 10**6),
         )
 
@@ -72,16 +74,16 @@ class KeyRoom(RoomsFamily):
         return self.size, self.size
 
     def sample_level(self, key: Key) -> Level:
-        """Sample the places of inner room, door, goal, key and agent, each uniformly."""
-        # A score per cell for each of door, goal, agent and key; two numbers of the last grid give
-        # the corner of the inner room.
+        """Sample inner room, door, goal, key and agent, each at a uniformly distributed place."""
+        # The first four grids hold a score per cell for door, goal, agent and key. Two numbers of
+        # the last grid give the corner of the inner room.
         draws = jax.random.uniform(key, (5, self.size, self.size))
         box = self.inner + 2
         corner = jnp.floor(draws[4, 0, :2] * (self.size - box + 1)).astype(jnp.int32)
         across, along = (_span(self.size, at, box) for at in corner)
         covered = along.all[:, None] & across.all[None]
         inside = along.inner[:, None] & across.inner[None]
-        # Doors are in walls with the inner room on one side and the outer room on the other.
+        # The door is in a wall between the inner room and the outer room.
         sides = (along.free_end[:, None] & across.inner[None]) | (
             along.inner[:, None] & across.free_end[None]
         )
@@ -104,7 +106,10 @@ class KeyRoom(RoomsFamily):
         )
 
     def suites(self) -> dict:
-        """`test` has this environment's fields; `large` has MiniHack's largest room."""
+        """Return functions that build the suites, by name.
+
+        `test` has this environment's fields, and `large` has MiniHack's largest room.
+        """
         members = {"test": self, "large": replace(self, **VARIANTS["s15"])}
         return suites.suites("keyroom", members)
 
@@ -130,9 +135,9 @@ def tiny() -> KeyRoom:
 class _Span(NamedTuple):
     """Masks of the inner room's extent along one axis, [size]."""
 
-    all: Bool[Array, " S"]  # its walls included
+    all: Bool[Array, " S"]  # with the walls of the inner room
     inner: Bool[Array, " S"]
-    free_end: Bool[Array, " S"]  # its walls at both ends, unless they touch the outer wall
+    free_end: Bool[Array, " S"]  # the walls at the ends that do not touch the outer wall
 
 
 def _span(size: int, first: Int[Array, ""], box: int) -> _Span:

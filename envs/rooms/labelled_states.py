@@ -1,4 +1,4 @@
-"""States of episodes with doors and keys, drawn uniformly, and their best actions."""
+"""Uniformly drawn states of grids with doors and keys, and the best actions in each state."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def labelled_states(
     """Draw S states of time 0, each with the actions that begin a shortest path to the goal.
 
     States are uniform over all combinations of cell, open doors and held keys that an episode can
-    reach, except those at the goal. Doors that jam are not supported, because they open at random.
+    reach, except states at the goal. Doors that jam are not supported, because they open at random.
 
     Args:
         key: Consumed.
@@ -40,7 +40,7 @@ def labelled_states(
     # [S, 1 + actions]: each state, then the state after each action.
     both = jax.tree.map(lambda x, y: jnp.concatenate([x[:, None], y], 1), states, outcome.state)
     fewest = _fewest(here, both, doors_closed)  # [S, 1 + actions]
-    # An action is best if it brings the goal nearer.
+    # An action is best if it shortens the shortest path to the goal.
     return states, (fewest[:, 1:] >= 0) & (fewest[:, 1:] < fewest[:, :1])
 
 
@@ -52,7 +52,8 @@ def _draw(
     total = jnp.cumsum(cells.reshape(-1).astype(jnp.int32))
     wanted = jnp.floor(jax.random.uniform(key, (num,)) * total[-1]).astype(jnp.int32)
     place = jnp.searchsorted(total, wanted, side="right").astype(jnp.int32)
-    # Plane numbers hold the doors in the low bits and the keys above them.
+    # A plane is a combination of open doors and held keys. Its number holds the doors in the low
+    # bits and the keys above them.
     plane, cell = jnp.divmod(place, level.height * level.width)
     y, x = jnp.divmod(cell, level.width)
     zero = jnp.zeros_like(x)
@@ -62,7 +63,7 @@ def _draw(
 
 
 def _fewest(here: Map, states: State, doors_closed: bool) -> Int[Array, "*S"]:
-    """Fewest steps to the goal from each state; -1 if the goal cannot be reached."""
+    """Length of the shortest path to the goal from each state; -1 if no path exists."""
     num_doors = len(here.beside) if doors_closed else 0
     plane = states.held << num_doors
     plane = plane | (states.opened & (2**num_doors - 1))

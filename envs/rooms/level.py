@@ -10,13 +10,13 @@ from flax import struct
 from jaxtyping import Array, Int, UInt32
 
 
-@no_type_check  # JAX also builds it with axes or None in place of arrays: no type checks
+@no_type_check  # JAX also builds this class with axes or None in place of arrays
 @struct.dataclass
 class Level:
     """Everything that an episode depends on; the gymnax `params` of the environment.
 
-    Doors that are neither closed nor locked are open from the start. Key k opens the doors of
-    `locks[k]`, at most one.
+    A door that is neither closed nor locked is open from the start. Key k opens the door in the bit
+    mask `locks[k]`, which has at most one bit set.
     """
 
     walls: UInt32[Array, "*batch lines words"]  # cells that cannot be entered; no lines if unused
@@ -74,7 +74,7 @@ def things_at(places: Int[Array, "D 2"], x: Int[Array, ""], y: Int[Array, ""]) -
 def things_beside(
     places: Int[Array, "D 2"], x: Int[Array, ""], y: Int[Array, ""]
 ) -> Int[Array, ""]:
-    """Bit mask of the doors in one of the four cells next to a cell."""
+    """Bit mask of the doors that are in one of the four cells next to a cell."""
     found = jnp.int32(0)
     for i in range(places.shape[0]):
         away = jnp.abs(places[i, 0] - x) + jnp.abs(places[i, 1] - y)

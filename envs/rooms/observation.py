@@ -1,8 +1,9 @@
 """Observations of the grids of walls, lava, doors and keys: a few packed words, or the whole grid.
 
-Fields that a family or its options do not use are `()`. Images have these channels, as far as they
-are used, in this order: walls, lava, doors, shut doors, goal, each key, the door of each key while
-it is locked, and last the visible cells (with occlusion) or the agent (on the whole grid).
+Fields of an observation that a family or its options do not use are `()`. Images have the following
+channels in this order, without the unused ones: walls, lava, doors, shut doors, goal, one channel
+for each key, and one channel for the door of each key while the door is locked. The last channel
+shows the visible cells (with occlusion) or the agent (on the whole grid).
 """
 
 from typing import NamedTuple
@@ -22,23 +23,23 @@ from rlgen.types import Key, PyTree
 NUM_COLOURS = 2**24
 """Number of values of the noise: one byte each of red, green and blue."""
 CLOCK_SCALE = 0.01
-"""Change of the clock per step in the network input."""
+"""Increase, per step, of the network input that represents the clock (steps taken)."""
 
 
 class Options(NamedTuple):
     """Choices of what is observed."""
 
-    full: bool = False  # observe the whole grid, else the cells around the agent
+    full: bool = False  # if True, the whole grid is observed; if False, 7x7 cells
     occlusion: bool = False  # walls and shut doors hide the cells behind them
     clock: bool = False  # the number of steps taken is observed
-    noise: bool = False  # a random colour is observed, resampled at every step
+    noise: bool = False  # a random colour is observed, which is resampled at every step
 
 
 class Messages(NamedTuple):
     """Observed quantities other than the cells."""
 
     event: Int8[Array, "*batch"]  # of the last step
-    held: Bool[Array, "*batch K"] | tuple[()]  # which keys are held
+    held: Bool[Array, "*batch K"] | tuple[()]  # True for each held key
     clock: Int[Array, "*batch"] | tuple[()]  # steps taken
     noise: UInt32[Array, "*batch"] | tuple[()]
 
@@ -51,9 +52,9 @@ class PackedObs(NamedTuple):
     doors: Window | tuple[()]
     shut: Window | tuple[()]  # doors that are not open
     goal: Int8[Array, "*batch"]  # 8 r + c for row r, column c in view, else `HIDDEN`
-    keys: Int8[Array, "*batch K"] | tuple[()]  # place of each key not yet held, coded like `goal`
-    locks: Int8[Array, "*batch K"] | tuple[()]  # place of each key's door while locked
-    seen: Window | tuple[()]  # visible cells, with occlusion; other fields show only these
+    keys: Int8[Array, "*batch K"] | tuple[()]  # of each key not yet held, coded like `goal`
+    locks: Int8[Array, "*batch K"] | tuple[()]  # of each key's door while the door is locked
+    seen: Window | tuple[()]  # visible cells, if occlusion; other fields show only these cells
     messages: Messages
 
 
@@ -108,7 +109,7 @@ def _around(state: State, level: Level, occlusion: bool, messages: Messages) -> 
     walls, lava = (view.window(rows, x, y) for rows in (level.walls, level.lava))
     places = [view.place_in_view(level.doors[i], x, y) for i in range(level.doors.shape[0])]
     goal = view.place_in_view(level.goal, x, y)
-    # Place of each door while it is shut, else HIDDEN, which belongs to no set.
+    # Place of each door while it is shut, else HIDDEN, which is in no set of cells.
     shut_of = [jnp.where((state.opened >> i) & 1 == 1, HIDDEN, p) for i, p in enumerate(places)]
     doors, shut = _union(places), _union(shut_of)
     keys = [

@@ -22,7 +22,8 @@ def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
     """Picture of a state of an episode; the 7x7 cells around the agent are tinted.
 
     Returns:
-        uint8[H * tile, W * tile, 3]; a tile has side 16 for 25 x 25 cells, less for larger grids.
+        uint8[H * tile, W * tile, 3]. A tile has side 16 for 25 x 25 cells, and a smaller side for
+            larger grids.
     """
     agent = np.array([state.x, state.y])
     return _draw(level, agent, int(state.opened), int(state.held), highlight)
@@ -46,14 +47,14 @@ def _draw(level: Level, agent: np.ndarray, opened: int, held: int, highlight: bo
         if not held >> k & 1:
             maze.paint(image, cell, _key(tile), COLOURS[k % len(COLOURS)])
     maze.paint(image, np.asarray(level.goal), maze.square(tile), GOAL)
-    # An agent that left the grid into the lava around it is not drawn.
+    # If the agent has left the grid and entered the lava around the grid, it is not drawn.
     if 0 <= agent[0] < level.width and 0 <= agent[1] < level.height:
         maze.paint(image, agent, _disc(tile), AGENT)
     return image.round().astype(np.uint8)
 
 
 def _colours_of_doors(level: Level) -> list[tuple]:
-    """Colour of each door: that of its key, or `DOOR` for doors without a lock."""
+    """Colour of each door: the colour of its key, or `DOOR` for doors without a lock."""
     locks = [int(lock) for lock in np.asarray(level.locks)]
     keys = [[k for k, lock in enumerate(locks) if lock >> i & 1] for i in range(len(level.doors))]
     return [COLOURS[fitting[0] % len(COLOURS)] if fitting else DOOR for fitting in keys]

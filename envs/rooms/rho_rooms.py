@@ -2,12 +2,13 @@
 
 The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
 has no effect here. The agent starts in the first corner and observes the 7x7 cells around it, but
-not its own position. The goal is in the opposite corner with probability `sharing`, else in a
-random cell. Reaching it gives reward 1 and ends the episode.
+not its own position. The goal is in the opposite corner with probability `sharing`; otherwise the
+goal is in a random cell. If the agent reaches the goal, the episode ends with reward 1.
 
-Two parameters determine which bonuses can work. If levels share much, novelty on one level is also
-informative on others, and counts over all episodes work. If the time limit lets one episode cover
-the room, counts within the episode work.
+Two parameters, `sharing` and `coverage`, determine which exploration bonuses can work. If levels
+often share their goal, novelty on one level is also informative on other levels, and counts over
+all episodes work. If the time limit lets one episode cover the room, counts within the episode
+work.
 
 Source: rlgen's own, after the analysis of Henaff et al., 2023, "A Study of Global and Episodic
 Bonuses for Exploration in Contextual MDPs".
@@ -37,17 +38,20 @@ VARIANTS: dict[str, dict] = {
     "unshared-short": {"coverage": 0.25},
     "fresh": {"layout": "fresh"},
 }
-"""The extremes of the family; with `short`, an episode is too short to cover the room."""
+"""Variants at the extremes of the family; in variants with `short`, an episode is too short to
+cover the room."""
 
 
 @dataclass(frozen=True)
 class RhoRooms(RoomsFamily):
-    """Goals in a room with obstacles.
+    """Family of rooms with obstacles and a goal.
 
     Attributes:
         size: Number of cells per side of the room; everything around it is wall.
-        layout: Obstacles: `fixed`, identical on all levels, or `fresh`, random on each level.
-        sharing: Probability that the goal is in the corner opposite the start; else it is uniform.
+        layout: Layout of the obstacles: `fixed` is identical on all levels, `fresh` is random on
+            each level.
+        sharing: Probability that the goal is in the corner opposite the start. Otherwise its cell
+            is uniform.
         coverage: Time limit as a multiple of the number of free cells.
         occlusion: If True, walls hide the cells behind them.
 
@@ -78,7 +82,10 @@ class RhoRooms(RoomsFamily):
         return self.size, self.size
 
     def sample_level(self, key: Key) -> Level:
-        """Sample a goal, in its corner or anywhere but at the start, and the obstacles."""
+        """Sample obstacles and a goal.
+
+        The goal is in the opposite corner, or anywhere except at the start.
+        """
         key_layout, key_goal = jax.random.split(key)
         if self.layout == "fresh":
             walls = wall_generator.fresh_layout(key_layout, self.size)
@@ -86,7 +93,8 @@ class RhoRooms(RoomsFamily):
             walls = jnp.asarray(wall_generator.fixed_layout(self.size))
         start = jnp.array(wall_generator.start_of(self.size), jnp.int32)
         shared = jnp.array(wall_generator.shared_goal(self.size), jnp.int32)
-        # The first row decides between the two cases, the rest is a score per cell.
+        # The first row decides whether the goal is in its corner; the other rows hold a score per
+        # cell.
         draws = jax.random.uniform(key_goal, (self.size + 1, self.size))
         anywhere = wall_generator.pick(draws[1:], ~walls & ~wall_generator.at(start, self.size))
         goal = jnp.where(draws[0, 0] < self.sharing, shared, anywhere)
@@ -106,7 +114,11 @@ class RhoRooms(RoomsFamily):
         )
 
     def suites(self) -> dict:
-        """`test` has these fields; `unshared` puts goals anywhere, `fresh` also changes walls."""
+        """Return functions that build the suites, by name.
+
+        `test` has this environment's fields. In `unshared`, goals can be anywhere. In `fresh`, the
+        obstacles are random, too.
+        """
         members = {
             "test": self,
             "unshared": replace(self, sharing=0.0),
@@ -115,7 +127,7 @@ class RhoRooms(RoomsFamily):
         return suites.suites("rho-rooms", members)
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """Levels with other goals and with other walls; see `rlgen.evaluation.ladder.ladder`."""
+        """Levels with other goals or with other walls; see `rlgen.evaluation.ladder.ladder`."""
         found = {}
         if self.sharing > 0:
             found["unshared"] = DistributionShift(

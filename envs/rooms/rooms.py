@@ -1,14 +1,14 @@
 """Rooms: a chain of rooms surrounded by lava or walls; the goal is in the last room.
 
 The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
-has no effect here. The agent observes the 7x7 cells around it, but not its own position. Reaching
-the goal gives reward 1 and ends the episode; lava ends it without reward. Doors are open; or
-closed, and open when the agent walks into them, which costs a step; or jammed, and then open with
-probability 1/3 in each attempt.
+has no effect here. The agent observes the 7x7 cells around it, but not its own position. If the
+agent reaches the goal, the episode ends with reward 1; lava ends the episode without reward. Doors
+are open, closed or jammed. A closed door opens when the agent walks into it, which costs a step. A
+jammed door opens with probability 1/3 each time that the agent walks into it.
 
 The agent's position carries little information across levels. Because one episode can cover a
-level, bonuses for novelty within the episode suffice to explore it; with few levels, counts over
-all episodes suffice, too.
+level, bonuses for novelty within the episode suffice to explore the level. If there are few levels,
+counts over all episodes suffice, too.
 
 Source: MultiRoom-N-Lava of Samvelyan et al., 2021, "MiniHack the Planet", after Chevalier-Boisvert
 et al., 2023, "Minigrid & Miniworld". Time limits are MiniHack's.
@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict] = {
     "n6-clock": {"clock": True},
     "n6-noise": {"noise": True},
 }
-"""Named by the number of rooms and by the fields that differ from their defaults."""
+"""Variants, named by the number of rooms and by the fields that differ from their defaults."""
 
 LIMITS = {2: 40, 4: 120, 6: 240, 10: 360}
 """MiniHack's time limits, by number of rooms."""
@@ -53,16 +53,18 @@ CROWDED = 0.8
 
 @dataclass(frozen=True)
 class Rooms(RoomsFamily):
-    """Chains of rooms.
+    """Family of chains of rooms.
 
     Attributes:
-        num_rooms: Number of rooms of the chain.
+        num_rooms: Number of rooms in the chain.
         max_room_size: Largest side of a room in cells, walls included; the smallest is 4.
-        walls: `lava`, which ends the episode when the agent enters it, or `solid`.
-        doors: `open`, `closed` or `locked`; locked doors are jammed, and no key opens them.
+        walls: Surroundings of the rooms: `lava`, which ends the episode when the agent enters it,
+            or `solid` walls.
+        doors: State of the doors: `open`, `closed` or `locked`. Locked doors are jammed here, and
+            no key opens them.
         size: Number of cells per side of the grid.
-        max_steps: Time limit in steps; 0 means MiniHack's, or 40 per room for numbers of rooms that
-            MiniHack does not have.
+        max_steps: Time limit in steps. 0 means MiniHack's limit, or 40 steps per room if MiniHack
+            has no task with this number of rooms.
 
     Raises:
         ValueError: A field is out of range; the message states the allowed range.
@@ -109,7 +111,7 @@ class Rooms(RoomsFamily):
         return self.doors == "locked"
 
     def sample_level(self, key: Key) -> Level:
-        """Sample a complete chain with a random start in its first and goal in its last room."""
+        """Sample a complete chain, with a random start in the first and goal in the last room."""
         shape = chain_generator.Shape(self.num_rooms, self.max_room_size, self.size)
         chain = chain_generator.sample_chain(key, shape)
         doors = chain.rooms.door[1:]  # the first room has no entry
@@ -135,7 +137,10 @@ class Rooms(RoomsFamily):
         )
 
     def suites(self) -> dict:
-        """`test` has this environment's fields; the others have 4, 6 and 10 rooms."""
+        """Return functions that build the suites, by name.
+
+        `test` has this environment's fields; the other suites have 4, 6 and 10 rooms.
+        """
         members = {"test": self}
         for name in ("n4", "n6", "n10"):
             shape = {"max_room_size": 10, "size": 25, "max_steps": 0, **VARIANTS[name]}

@@ -1,11 +1,12 @@
 """Exact shortest paths with doors and keys; the search treats all cells of a row at once.
 
-A set of states is one bit per cell in each of 2^(doors + keys) planes, one plane for each
-combination of open doors and held keys; bit i of a plane's number is door i, and the keys follow. A
-breadth-first search is then a loop of shifts and masks that ends at a fixed point. Backwards from
-the goal, each round adds all states from which one step leads into the set.
+A set of states has 2^(doors + keys) planes, one plane for each combination of open doors and held
+keys, and one bit per cell in each plane. Bit i of a plane's number is door i; the bits of the keys
+follow. A breadth-first search is then a loop of shifts and masks, which ends when the set no longer
+grows. In a search backwards from the goal, each round adds all states from which one step leads
+into the set.
 
-A jammed door, which opens only sometimes, is treated as one that always opens.
+A jammed door opens only sometimes, but the search treats it as a door that always opens.
 """
 
 from collections.abc import Callable
@@ -40,19 +41,18 @@ class Map(NamedTuple):
     doorways: Cells  # all doors, including those that are never shut
     beside: tuple[Cells, ...]  # the four cells around each door
     stuck: tuple[Flags, ...]  # planes in which each door is shut and stays shut
-    pushed: tuple[Flags, ...]  # planes in which it is shut and opens when walked into
+    pushed: tuple[Flags, ...]  # planes in which it is shut and opens if walked into
     unlocks: tuple[Flags, ...]  # planes in which it is shut and its key is held
     keys: tuple[Cells, ...]
     wants: tuple[Flags, ...]  # planes in which each key is not held
 
 
 def solve(level: Level, doors_closed: bool = True) -> Solution:
-    """Compute the fewest steps to the goal and their return within the time limit.
+    """Compute the length of the shortest solution and its return within the time limit.
 
     Args:
         level: One level.
-        doors_closed: Whether the family has doors that can be shut; else no planes are used for
-            doors.
+        doors_closed: Whether the family has doors that can be shut. If False, doors use no planes.
     """
     steps = fewest_steps(level, doors_closed)
     limit = level.max_steps_in_episode
@@ -61,7 +61,7 @@ def solve(level: Level, doors_closed: bool = True) -> Solution:
 
 
 def fewest_steps(level: Level, doors_closed: bool = True) -> Int[Array, ""]:
-    """Fewest steps from the start to the goal; -1 if the goal cannot be reached."""
+    """Number of steps on a shortest path from start to goal; -1 if no path exists."""
     here = map_of(level, doors_closed)
 
     def unfinished(loop: tuple) -> Bool[Array, ""]:
@@ -86,9 +86,9 @@ def position_values(
 ) -> Float[Array, " HW"]:
     """Lowest optimal value of the reachable states in each cell, row by row.
 
-    The value of a state is `discount` to the power of the fewest steps to the goal, or 0 if the
-    goal cannot be reached. Cells that cannot be reached from the start have value 0. The time limit
-    is ignored.
+    The optimal value of a state is `discount` to the power of the length of the shortest path to
+    the goal, or 0 if the goal cannot be reached. Cells that cannot be reached from the start have
+    value 0. The time limit is ignored.
     """
     here = map_of(level, doors_closed)
     states = reachable(here)
@@ -105,7 +105,7 @@ def position_values(
 def event_values(
     level: Level, discount: Discount, doors_closed: bool = True, doors_jam: bool = False
 ) -> Float[Array, " Z"]:
-    """Lowest optimal value of the states that a step with each event can lead to.
+    """For each event, the lowest optimal value of the states that a step with it can lead to.
 
     Args:
         level: One level.
@@ -144,7 +144,7 @@ def map_of(level: Level, doors_closed: bool) -> Map:
         stuck.append(shut & ~door_opens)
         unlocks.append(shut & fits)
     first = first_opened(level) if doors_closed else 0
-    plane = jnp.arange(opened.shape[1])[:, None, None]  # no key is held at first: their bits are 0
+    plane = jnp.arange(opened.shape[1])[:, None, None]  # no key is held: key bits are 0
     start = jnp.where(plane == first, _cell(level.start, lines, words)[None], 0)
     ground = ~(walls | lava)
     return Map(
@@ -196,7 +196,7 @@ def before(here: Map, reached: Sets) -> Sets:
 
 
 def after_events(here: Map, states: Sets, doors_jam: bool) -> UInt32[Array, "Z P lines words"]:
-    """States that a step with each event can lead to from a set; the start counts as NOTHING."""
+    """For each event, the states after a step with it from a set; the start counts as NOTHING."""
     alive = states & ~here.goal[None]
     near, doors, shut = around(alive), here.doorways, jnp.zeros_like(alive)
     keys = jnp.zeros_like(alive)
@@ -225,7 +225,7 @@ def after_events(here: Map, states: Sets, doors_jam: bool) -> UInt32[Array, "Z P
 
 
 def _pushing(here: Map, states: Sets) -> Sets:
-    """The states after walking into closed doors, from a set of states."""
+    """The states that follow from a set of states when the agent walks into a closed door."""
     found = jnp.zeros_like(states)
     for i, beside in enumerate(here.beside):
         found |= _moved(jnp.where(here.pushed[i], states & beside[None], 0), i)
@@ -233,14 +233,14 @@ def _pushing(here: Map, states: Sets) -> Sets:
 
 
 def _interacting(here: Map, states: Sets) -> Sets:
-    """The states after interacting, from a set of states."""
+    """The states that follow from a set of states when the agent interacts."""
     if not here.keys:
         return states
     found = jnp.zeros_like(states)
     for k, cell in enumerate(here.keys):
         touched = jnp.where(here.wants[k], states & cell[None], 0)
         found |= _moved(touched, len(here.beside) + k)
-        states = states & ~touched  # a picked-up key is the only effect of the step
+        states = states & ~touched  # a step that picks up a key has no other effect
     for i, beside in enumerate(here.beside):
         touched = jnp.where(here.unlocks[i], states & beside[None], 0)
         states = (states & ~touched) | _moved(touched, i)
@@ -252,11 +252,11 @@ def _worst_steps(here: Map, is_done: Callable[[Sets], Bool[Array, " Z"]]) -> tup
 
     Args:
         here: The level.
-        is_done: Function of the states from which the goal can be reached so far, which returns
-            whether that includes all relevant states of each feature value.
+        is_done: Function of the set of states from which the goal can be reached so far. It
+            returns, for each feature value, whether the set contains all relevant states.
 
     Returns:
-        The number of rounds until each feature value is done, and whether it is ever done.
+        For each feature value, the number of rounds until `is_done`, and whether it is ever done.
     """
 
     def once(loop: tuple) -> tuple:
@@ -281,19 +281,22 @@ def _plane_flags(num_doors: int, num_keys: int) -> tuple[Bool[Array, "D P 1 1"],
 
 
 def _with(states: Sets, bit: int) -> Sets:
-    """For each plane, the states of the plane with that bit set and otherwise equal bits."""
+    """For each plane, the states of the plane whose number has that bit set, too."""
     return states[np.arange(states.shape[0]) | 1 << bit]
 
 
 def _moved(states: Sets, bit: int) -> Sets:
-    """Move the states of planes without a bit to the planes with it."""
+    """Move states from the planes without a bit to the corresponding planes with the bit."""
     plane = np.arange(states.shape[0])
     has = (plane >> bit) & 1 == 1
     return jnp.where(has[:, None, None], states[plane & ~(1 << bit)], 0)
 
 
 def around(cells: Cells) -> Cells:
-    """Cells next to at least one cell of a set; the margin keeps bits from wrapping around."""
+    """Cells next to at least one cell of a set.
+
+    The margin around the grid keeps bits from wrapping around to the opposite side.
+    """
     if cells.shape[-1] == 1:
         beside = (cells << 1) | (cells >> 1)
     else:  # bits cross from one word of a row to the next
@@ -318,7 +321,7 @@ def _union(sets: list[Cells], like: Cells) -> Cells:
 
 
 def any_plane(states: Sets) -> Cells:
-    """The cells that occur in a set of states in any plane."""
+    """The cells that occur in at least one plane of a set of states."""
     return jax.lax.reduce(states, jnp.uint32(0), jax.lax.bitwise_or, (0,))
 
 

@@ -1,15 +1,15 @@
 """Vault: one large level of many rooms, with three locked doors and their keys in dead ends.
 
-The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
-picks up the key in the agent's cell or opens a locked door next to it whose key is held. The agent
-observes the 7x7 cells around it, but not its own position; it also observes the last event and the
-keys that it holds. Reaching the treasure gives reward 1 and ends the episode; lava ends it without
-reward.
+The actions are right, down, left and up, in the fixed directions of the grid, and interact.
+Interacting picks up the key in the agent's cell, or opens a locked door next to the agent if the
+agent holds the door's key. The agent observes the 7x7 cells around it, but not its own position; it
+also observes the last event and the keys that it holds. If the agent reaches the treasure, the
+episode ends with reward 1; lava ends the episode without reward.
 
-There is a single level, determined by the seed, and an episode covers only a small part of its
-states. Bonuses within the episode are therefore not enough, and finding the treasure requires
-memory across episodes. The vault plays the role that Montezuma's Revenge has in studies with
-pixels.
+There is a single level, which the seed determines. An episode covers only a small part of the
+level's states. Bonuses within the episode are therefore not enough, and finding the treasure
+requires memory across episodes. The vault plays the role that Montezuma's Revenge has in studies
+with pixels.
 
 Source: rlgen's own.
 """
@@ -38,10 +38,10 @@ VARIANTS: dict[str, dict] = {
     "small": {"columns": 3, "rows": 3, "room_size": 5, "max_steps": 150},
     "large": {},
 }
-"""Named by size."""
+"""Variants, named by size."""
 
 LEAST, MOST = 0.45, 0.8
-"""Bounds on the steps of the shortest solution, as fractions of the time limit."""
+"""Bounds on the length of the shortest solution, as fractions of the time limit."""
 NUM_OTHERS = 8  # vaults of the suite `others`
 FIRST_OTHER = 1_000_003
 """Seed of the first vault of the suite `others`."""
@@ -49,15 +49,15 @@ FIRST_OTHER = 1_000_003
 
 @dataclass(frozen=True)
 class Vault(RoomsFamily):
-    """A vault.
+    """Family of a single vault, which the seed determines.
 
     Attributes:
         seed: Seed that determines the vault.
         columns: Number of rooms from left to right.
         rows: Number of rooms from top to bottom.
         room_size: Number of cells per side of a room, without its walls.
-        lava: Fraction of lava among the free cells that have no key and are neither on the shortest
-            solution nor in or next to a doorway.
+        lava: Fraction of lava among the cells where lava may lie. These are free cells without a
+            key that are not on the shortest solution and neither in nor next to a doorway.
         max_steps: Time limit in steps; the shortest solution takes 45% to 80% of it.
 
     Raises:
@@ -95,7 +95,10 @@ class Vault(RoomsFamily):
         return self.rows * pitch + 1, self.columns * pitch + 1
 
     def offers(self, capability: Callable) -> bool:
-        """Labelled states are not offered: they compare levels, and there is only one."""
+        """Return whether a capability is offered; labelled states are not offered.
+
+        Labelled states serve to compare levels, and this family has only one level.
+        """
         return super().offers(capability) and capability is not LevelEnv.labelled_states
 
     def sample_level(self, key: Key) -> Level:
@@ -115,7 +118,10 @@ class Vault(RoomsFamily):
         return _level(self.seed, design, self.max_steps)
 
     def suites(self) -> dict:
-        """`test` is the single level; `others` are the vaults of eight other seeds."""
+        """Return functions that build the suites, by name.
+
+        `test` has the single level; `others` has the vaults of eight other seeds.
+        """
         return {
             "test": functools.partial(suites.single, "vault/test", self, (self,)),
             "others": functools.partial(suites.single, "vault/others", self, _others(self)),
@@ -142,8 +148,8 @@ def _others(env: Vault) -> tuple[Vault, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _level(seed: int, design: vault_generator.Design, max_steps: int) -> Level:
-    # The arrays are concrete even under a trace; else tracers would leak into later calls through
-    # the cache.
+    # The arrays are concrete even if JAX traces the caller; otherwise tracers would leak into later
+    # calls through the cache.
     plan = vault_generator.draw_plan(seed, design)
     height, width = plan.walls.shape
     with jax.ensure_compile_time_eval():

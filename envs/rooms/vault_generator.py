@@ -1,7 +1,7 @@
-"""Plans of vaults: rooms joined as a tree, locked doors on the path, and their keys in dead ends.
+"""Plans of vaults: a tree of rooms, locked doors on the path to the goal, and keys in dead ends.
 
 Everything here runs once for each vault on the host, with numpy. Plans are resampled until the
-shortest solution has the required length; then lava is placed where it does not block this
+shortest solution has the required length. Then lava is placed where it does not block this
 solution.
 """
 
@@ -22,8 +22,8 @@ class Design(NamedTuple):
     rows: int  # rooms from top to bottom
     room_size: int  # cells per side of a room, without walls
     lava: float  # fraction of the free cells off the solution that become lava
-    least_steps: int  # of the shortest solution
-    most_steps: int
+    least_steps: int  # lower bound on the length of the shortest solution
+    most_steps: int  # upper bound on this length
 
 
 class Plan(NamedTuple):
@@ -38,10 +38,10 @@ class Plan(NamedTuple):
 
 
 def draw_plan(seed: int, design: Design) -> Plan:
-    """Return the first plan of a seed's stream with a solution of the required length.
+    """Return the first plan in a seed's random stream that has a solution of the required length.
 
     Raises:
-        ValueError: None of the first thousand plans has one.
+        ValueError: None of the first thousand plans has such a solution.
     """
     bits = np.random.Generator(np.random.PCG64(seed))
     for _ in range(LONGEST_SEARCH):
@@ -103,7 +103,8 @@ def _candidate(bits: np.random.Generator, design: Design) -> Plan | None:
     # The goal is in the room farthest from the start; ties are broken by the room's number.
     last = max(rooms, key=lambda room: (rooms[room], room))
     way = _way(tree, (0, 0), last)
-    # A locked door leads from room i - 1 of the path to room i, at 1/4, 1/2 and 3/4 of the path.
+    # Locked doors are at 1/4, 1/2 and 3/4 of the path. Each leads from room i - 1 of the path to
+    # room i.
     cut = [max(1, round(len(way[1:]) * part)) for part in (0.25, 0.5, 0.75)]
     if len(set(cut)) < NUM_KEYS:
         return None
@@ -126,9 +127,9 @@ def _candidate(bits: np.random.Generator, design: Design) -> Plan | None:
 
 
 def _tree(bits: np.random.Generator, design: Design) -> dict:
-    """A random spanning tree of the grid of rooms, as the neighbours of each room (column, row).
+    """A random spanning tree of the rooms: the neighbours of each room (column, row) in the tree.
 
-    It is the minimum spanning tree for random weights of the walls, so it has many branches.
+    The tree is the minimum spanning tree for random weights of the walls, so it has many branches.
     """
     rooms = [(c, r) for c in range(design.columns) for r in range(design.rows)]
     pairs = [(a, (a[0] + dx, a[1] + dy)) for a in rooms for dx, dy in MOVES[:2]]
@@ -146,7 +147,7 @@ def _tree(bits: np.random.Generator, design: Design) -> dict:
 
 
 def _steps_from(room: tuple, tree: dict, closed: tuple = ()) -> dict:
-    """Steps from a room to every room that can be reached without passing the closed pair."""
+    """Steps from a room to each room that can be reached without the door of the `closed` pair."""
     steps, queue = {room: 0}, deque([room])
     while queue:
         room = queue.popleft()
@@ -165,9 +166,9 @@ def _way(tree: dict, first: tuple, last: tuple) -> list[tuple]:
 
 
 def _key_rooms(tree: dict, way: list[tuple], cut: list[int]) -> list[tuple]:
-    """For each locked door, the dead end farthest from it among the rooms before the door.
+    """For each locked door, the dead end that is farthest from the door among the rooms before it.
 
-    The start counts as a dead end only if there is no other.
+    The start counts as a dead end only if no other dead end exists.
     """
     found = []
     for i in cut:
@@ -179,7 +180,7 @@ def _key_rooms(tree: dict, way: list[tuple], cut: list[int]) -> list[tuple]:
 
 
 def _doorway(bits: np.random.Generator, pair: tuple, side: int) -> tuple[int, int]:
-    """A cell of the wall between two rooms, not next to a corner if the wall is long enough."""
+    """A cell of the wall between two rooms; if the wall is long enough, not next to a corner."""
     (column, row), (other, _) = pair
     spare = 1 if side > 4 else 0
     along = int(bits.integers(1 + spare, side - spare))

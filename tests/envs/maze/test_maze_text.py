@@ -118,7 +118,7 @@ def test_a_missing_or_binary_file_is_refused(tmp_path):
         ({"goal": (1, 3)}, "the goal is on a wall"),
         ({"goal": (5, 0)}, "the goal is at .* outside"),
         ({"start": (0, -1)}, "the agent is at .* outside"),
-        ({"goal": (0, 0)}, "agent and goal are on one cell"),
+        ({"goal": (0, 0)}, "agent and goal are on the same cell"),
         ({"direction": 4}, "direction 4 is none of"),
         ({"max_steps": 0}, "time limit is 0"),
     ],
