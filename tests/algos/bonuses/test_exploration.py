@@ -33,7 +33,7 @@ def small(study, monkeypatch):
         fields={"length": 3, "max_steps": 3},
         settings={"num_slots": 4, "student.num_steps": 6},
         steps=24 * 40,
-        bonuses={"none": ("", 0.0), "global": ("counts/position", 0.1)},
+        bonuses={"no bonus": ("", 0.0), "global": ("counts/position", 0.1)},
     )
     monkeypatch.setitem(tasks.TASKS, "corridors", task)
     return run, script, task
@@ -46,7 +46,7 @@ def test_a_pool_has_exactly_as_many_levels_as_there_are_contexts(study, monkeypa
     task = tasks.TASKS["rooms"]._replace(
         env="keyroom/s5", settings={"num_slots": 16, "levels_per_slot": 2}
     )
-    curriculum = run.method(task, "none")
+    curriculum = run.method(task, "no bonus")
     state = jax.jit(curriculum.init)(jax.random.key(0))
     keys = Keys(jax.random.key(1), jax.random.key(2))
     propose = jax.jit(curriculum.sampler.propose)
@@ -68,7 +68,7 @@ def test_a_study_is_written_resumed_and_drawn(small, tmp_path, monkeypatch):
     assert script.main(arguments) == 0
     names = {path.name for path in tmp_path.iterdir()}
     figures = {"winners.png", "visits-corridors.png", "episode-corridors.png"}
-    assert names == figures | {"study.md", "corridors-none.npz", "corridors-global.npz"}
+    assert names == figures | {"study.md", "corridors-no-bonus.npz", "corridors-global.npz"}
     with np.load(tmp_path / "corridors-global.npz") as cell:
         assert cell["trained"].shape == (2, 2) and cell["visits"].shape == (2, 16)
         assert cell["steps"][-1] == task.steps
@@ -94,7 +94,7 @@ def test_a_study_is_written_resumed_and_drawn(small, tmp_path, monkeypatch):
 )
 def test_a_cell_that_does_not_fit_is_refused(small, tmp_path, arguments, content, message):
     run, script, task = small
-    path = tmp_path / "corridors-none.npz"
+    path = tmp_path / "corridors-no-bonus.npz"
     zero = np.zeros((2, 1))
     script._save(path, run.Cell(zero, zero, np.array([task.steps]), zero, zero, zero, 0.0, 0.0))
     if content is not None:

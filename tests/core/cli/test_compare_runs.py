@@ -231,4 +231,4 @@ def test_two_runs_of_a_name_and_seeds_that_count_twice_are_refused(runs, capsys,
     assert "'m': seed 0 is both in runs/a and in runs/more/a" in err
     code, _, err = rlgen(capsys, "compare", "runs/a", "runs/b", *PLAY, "--baseline", "c")
     assert code == 2
-    assert "--baseline c is none of the methods; they are a, b" in err
+    assert "--baseline c is not one of the methods; they are a, b" in err

@@ -267,7 +267,7 @@ def test_levels_draws_a_runs_curriculum(runs, tmp_path, monkeypatch, capsys, wha
     ("args", "message"),
     [
         ("--run {bare} --what history", "has no curriculum log"),
-        ("--what history", "--what history is of a run; name its folder with --run"),
+        ("--what history", "--what history needs a run; name its folder with --run"),
         ("--run {bare} --what story", "buffer, calibration, history"),
     ],
 )
