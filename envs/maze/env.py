@@ -61,11 +61,11 @@ class Maze(GridEnv):
     height: int = 13  # height of the maze, in cells
     width: int = 13  # width of the maze, in cells
     num_walls: int = 25  # number of wall cells drawn, with replacement; 0 gives empty rooms
-    sample_num_walls: bool = False  # if True, draw the number of walls from 0 .. num_walls
+    sample_num_walls: bool = False  # if True, draw their number uniformly from 0 .. num_walls
     max_steps: int = 250  # time limit of sampled levels
     penalize_time: bool = True  # reward of the goal at step t: 1 - 0.9 t / limit, or 1 if False
     observation: Literal["packed", "image", "flat"] = "packed"  # format of the observation
-    mutation: Literal["flip", "cells"] = "flip"  # flip as in minimax, cells as in first ACCEL code
+    mutation: Literal["flip", "cells"] = "flip"  # edits: flip of minimax, cells of first ACCEL code
     view_size: int = VIEW  # side of the view, in cells; only 5 is implemented
 
     def __post_init__(self):
