@@ -86,7 +86,7 @@ def read_mazes(text: str, height: int, width: int, max_steps: int = 250) -> list
 
 
 def _blocks(text: str) -> list[tuple[int, list[str]]]:
-    """Blocks of adjacent non-empty lines, each with the number of its first line (from 1)."""
+    """Blocks of adjacent non-empty lines, each with the line number of its first line."""
     rows = [row.strip() for row in text.splitlines()]
     starts = [i for i, row in enumerate(rows) if row and not (i and rows[i - 1])]
     ends = [next((i for i in range(s, len(rows)) if not rows[i]), len(rows)) for s in starts]
@@ -140,7 +140,8 @@ def _check_rows(rows: list[str], height: int, width: int, line: int) -> None:
     if len(rows) > height or len(rows[0]) > width:
         raise ValueError(
             f"line {line}: the maze is {len(rows[0])} x {len(rows)} cells (width x height), larger "
-            f"than the environment's {width} x {height}; set larger height= and width= for it"
+            f"than the environment's {width} x {height}; build the environment with larger height= "
+            "and width="
         )
     for number, row in enumerate(rows, start=line):
         unknown = sorted(set(row) - set("#.G" + AGENT))

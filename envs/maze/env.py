@@ -1,9 +1,9 @@
 """Maze: find the goal in a grid of walls, observing only the 5x5 cells ahead.
 
 There are seven actions, as in MiniGrid: turn left, turn right, go forward, and four that do
-nothing. If the agent walks into the goal at step t, the episode ends with reward `1 - 0.9 t /
-limit`, where `limit` is the time limit. A move into a wall or the border uses up a step but does
-not move the agent. The time limit truncates an episode; it never sets `terminated`.
+nothing. If the agent walks into the goal, the episode ends with reward `1 - 0.9 t / limit`, where t
+is the number of steps taken and `limit` is the time limit. A move into a wall or the border uses up
+a step but does not move the agent. The time limit truncates an episode; it never sets `terminated`.
 
 Sources: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld"; Dennis et al., 2020, "Emergent
 Complexity and Zero-shot Transfer via Unsupervised Environment Design". Differs from both in two
@@ -61,13 +61,11 @@ class Maze(GridEnv):
     height: int = 13  # height of the maze, in cells
     width: int = 13  # width of the maze, in cells
     num_walls: int = 25  # number of wall cells drawn, with replacement; 0 gives empty rooms
-    sample_num_walls: bool = False  # if True, draw the number of walls from 0 .. num_walls
+    sample_num_walls: bool = False  # if True, draw their number uniformly from 0 .. num_walls
     max_steps: int = 250  # time limit of sampled levels
     penalize_time: bool = True  # reward of the goal at step t: 1 - 0.9 t / limit, or 1 if False
     observation: Literal["packed", "image", "flat"] = "packed"  # format of the observation
-    mutation: Literal["flip", "cells"] = (
-        "flip"  # edits as in minimax, or as in the first ACCEL code
-    )
+    mutation: Literal["flip", "cells"] = "flip"  # edits: flip of minimax, cells of first ACCEL code
     view_size: int = VIEW  # side of the view, in cells; only 5 is implemented
 
     def __post_init__(self):
@@ -261,8 +259,8 @@ class Maze(GridEnv):
     def presets(self) -> dict[str, dict[str, int]]:
         """Fields of each preset.
 
-        `parity` has the number of walls that is JaxUED's default, and `strong` has the number of
-        the best published results. `fast` has the number of `parity`.
+        `parity` has JaxUED's default number of walls, and `strong` has the number of walls of the
+        best published results. `fast` has as many walls as `parity`.
         """
         return {"parity": {"num_walls": 25}, "strong": {"num_walls": 60}, "fast": {"num_walls": 25}}
 

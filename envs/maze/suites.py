@@ -7,7 +7,7 @@ have no loops; their sizes go up to 101 x 101.
 
 Sources: the eight mazes of `heldout` go back to Dennis et al., 2020, "Emergent Complexity and
 Zero-shot Transfer via Unsupervised Environment Design", and Jiang et al., 2021, "Replay-Guided
-Adversarial Environment Design". They are interpreted as in Coward et al., 2024, "JaxUED", whose
+Adversarial Environment Design". The mazes are read as in Coward et al., 2024, "JaxUED", whose
 time limit for these mazes is 250 steps (450 steps in the older code). Corridors, four rooms,
 crossings and perfect mazes follow Jiang et al., 2023, "minimax: Efficient Baselines for
 Autocurricula in JAX", which adopted them from MiniGrid and from the code of Dennis et al., 2020.

@@ -27,7 +27,7 @@ LEFT, MIDDLE, RIGHT = range(3)
 class Plan(NamedTuple):
     """Everything that all levels of the same size have in common."""
 
-    walls: np.ndarray  # bool[H, W], without openings for doors; the middle is a corridor
+    walls: np.ndarray  # bool[H, W], without doorways; the middle column is one corridor
     middle: np.ndarray  # bool[H, W]; cells where the agent may start
     # Possible doors, for R rows of rooms. The left rooms have R doors to the corridor, then R - 1
     # doors between them. The doors of the right rooms follow in the same order.

@@ -9,8 +9,8 @@ truncates the episode and never sets `terminated`.
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", `MiniGrid-KeyCorridor`, with the
 same rules and distribution of levels. Differs from MiniGrid in three points. A level is an argument
 of the environment's functions, the gymnax `params`. The observation is packed into 49 bytes, which
-`unpack` expands. The reward decreases with time only if `penalize_time` is set. The key corridor of
-Navix differs from both: its episodes end at a goal cell.
+`unpack` expands. The reward decreases with time only if `penalize_time` is set. In Navix, by
+contrast, episodes of the key corridor end at a goal cell.
 """
 
 from dataclasses import dataclass

@@ -194,7 +194,10 @@ class RoomsFamily(LevelEnv, abstract=True):
         raise ValueError(f"feature={feature!r} is none of position, event")
 
     def level_features(self, level: Level) -> dict[str, Array]:
-        """Scalars of a level; `coverage` is the time limit over the number of reachable cells."""
+        """Scalars that describe a level.
+
+        `coverage` is the time limit divided by the number of reachable cells.
+        """
         here = solver.map_of(level, self.doors_closed)
         visited = solver.any_plane(solver.reachable(here))
         num_reached = unpack_rows(visited, level.height, level.width).sum()

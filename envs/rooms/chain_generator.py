@@ -1,4 +1,4 @@
-"""Chains of rooms: each room is entered through a door in the wall shared with the room before it.
+"""Chains of rooms: a door in a shared wall leads from each room to the next room.
 
 For each room, `TRIES` candidates are sampled at once, and the first candidate that fits is used. If
 no candidate fits, the attempt fails. Batches of `ATTEMPTS` parallel attempts are repeated until one

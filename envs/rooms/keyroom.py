@@ -1,9 +1,9 @@
 """Key room: a room with a key and a smaller locked room that contains the goal.
 
 The actions are right, down, left and up, in the fixed directions of the grid, and interact.
-Interacting picks up the key in the agent's cell, or opens the locked door next to the agent if the
-agent holds the key. The agent observes the 7x7 cells around it, the last event, and whether it
-holds the key. If the agent reaches the goal, the episode ends with reward 1.
+Interacting picks up the key in the agent's cell. If the agent holds the key, interacting opens the
+locked door next to the agent. The agent observes the 7x7 cells around it, the last event, and
+whether it holds the key. If the agent reaches the goal, the episode ends with reward 1.
 
 Events are equally useful on every level, but positions are not. Bonuses for new events can
 therefore count over all episodes, whereas bonuses for new positions should only count within an

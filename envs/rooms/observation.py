@@ -29,7 +29,7 @@ CLOCK_SCALE = 0.01
 class Options(NamedTuple):
     """Choices of what is observed."""
 
-    full: bool = False  # if True, the whole grid is observed; if False, 7x7 cells
+    full: bool = False  # observe the whole grid; if False, the 7x7 cells around the agent
     occlusion: bool = False  # walls and shut doors hide the cells behind them
     clock: bool = False  # the number of steps taken is observed
     noise: bool = False  # a random colour is observed, which is resampled at every step
@@ -52,8 +52,8 @@ class PackedObs(NamedTuple):
     doors: Window | tuple[()]
     shut: Window | tuple[()]  # doors that are not open
     goal: Int8[Array, "*batch"]  # 8 r + c for row r, column c in view, else `HIDDEN`
-    keys: Int8[Array, "*batch K"] | tuple[()]  # of each key not yet held, coded like `goal`
-    locks: Int8[Array, "*batch K"] | tuple[()]  # of each key's door while the door is locked
+    keys: Int8[Array, "*batch K"] | tuple[()]  # place of each key not yet held, coded like `goal`
+    locks: Int8[Array, "*batch K"] | tuple[()]  # place of each key's door while it is locked
     seen: Window | tuple[()]  # visible cells, if occlusion; other fields show only these cells
     messages: Messages
 

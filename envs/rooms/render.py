@@ -23,7 +23,7 @@ def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
 
     Returns:
         uint8[H * tile, W * tile, 3]. A tile has side 16 for 25 x 25 cells, and a smaller side for
-            larger grids.
+        larger grids.
     """
     agent = np.array([state.x, state.y])
     return _draw(level, agent, int(state.opened), int(state.held), highlight)

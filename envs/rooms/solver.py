@@ -196,7 +196,10 @@ def before(here: Map, reached: Sets) -> Sets:
 
 
 def after_events(here: Map, states: Sets, doors_jam: bool) -> UInt32[Array, "Z P lines words"]:
-    """For each event, the states after a step with it from a set; the start counts as NOTHING."""
+    """For each event, the states that a step with that event can lead to from a set of states.
+
+    The start counts as the result of a step with the event `NOTHING`.
+    """
     alive = states & ~here.goal[None]
     near, doors, shut = around(alive), here.doorways, jnp.zeros_like(alive)
     keys = jnp.zeros_like(alive)
@@ -281,7 +284,7 @@ def _plane_flags(num_doors: int, num_keys: int) -> tuple[Bool[Array, "D P 1 1"],
 
 
 def _with(states: Sets, bit: int) -> Sets:
-    """For each plane, the states of the plane whose number has that bit set, too."""
+    """For each plane p, the states of plane `p | 1 << bit`."""
     return states[np.arange(states.shape[0]) | 1 << bit]
 
 
