@@ -41,7 +41,7 @@ class MiniGridFamily(LevelEnv, abstract=True):
     Attributes:
         penalize_time: If True, solving a level after t steps gives reward 1 - 0.9 t / limit,
             else 1.
-        encoding: Network input for a cell in view: `codes`, its numbers of object, colour and
+        encoding: Network input for a cell in view: `codes`, its codes for object, colour and
             state, divided by ten, or `one-hot`, a flag for each value.
     """
 

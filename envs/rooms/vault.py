@@ -2,9 +2,9 @@
 
 The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
 picks up the key in the agent's cell or opens a locked door next to it whose key is held. The agent
-observes the 7x7 cells around it, but not its own position; it also observes the last event and the
-keys that it holds. Reaching the treasure gives reward 1 and ends the episode; lava ends it without
-reward.
+observes the 7x7 cells around it, but not its own position; it also observes the event of the last
+step and the keys that it holds. Reaching the treasure gives reward 1 and ends the episode; lava
+ends the episode without reward.
 
 There is a single level, determined by the seed, and an episode covers only a small part of its
 states. Bonuses within the episode are therefore not enough, and finding the treasure requires

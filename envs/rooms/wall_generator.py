@@ -27,7 +27,7 @@ def shared_goal(size: int) -> tuple[int, int]:
 
 @functools.cache
 def fixed_layout(size: int) -> tuple[tuple[bool, ...], ...]:
-    """Obstacles [y, x] of the fixed layout: the first connected one in the stream of seed 0."""
+    """Obstacles [y, x] of the fixed layout: the first connected layout sampled with seed 0."""
     # Raw bits of PCG64, as they are identical in every version of numpy.
     bits = np.random.PCG64(0)
     while True:
