@@ -10,9 +10,8 @@ Bonuses for new events can therefore use visit counts over all episodes. The use
 position differs between levels. Bonuses for new positions should therefore use visit counts within
 one episode.
 
-Source: the KeyRoom task of Samvelyan et al., 2021, "MiniHack the Planet". Samvelyan et al. do not
-state the size of the inner room or the time limit of the variant `s10`; the values here are rlgen's
-own.
+Source: the KeyRoom task of Samvelyan et al., 2021, "MiniHack the Planet". The time limit of
+the variant `s10` and the size of the inner room are not published; the values here are rlgen's own.
 """
 
 from dataclasses import dataclass, replace
