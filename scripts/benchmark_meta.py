@@ -88,8 +88,8 @@ def measure_memory(overrides: dict[str, Any] | None = None) -> dict[str, float]:
 def measure_evolution(width: int = WIDTH, pairs: int = 4, generations: int = 3) -> dict[str, float]:
     """Measure generations of TA-LPG with log-uniform lifetimes from 10 to 250 updates.
 
-    The rule's recurrent matrix products are also measured alone, in equal shapes. Their time is a
-    lower bound of the cost.
+    The rule's recurrent matrix products are also measured alone, with arrays of the same shapes.
+    Their time is a lower bound on the time of the generations.
     """
     fields = {
         "num_slots": pairs,

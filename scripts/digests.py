@@ -125,7 +125,7 @@ class Tree(NamedTuple):
 
 
 class CannotCompareError(Exception):
-    """Error if a comparison is impossible: the revision is unknown, or a run failed."""
+    """A comparison is impossible, because the revision is unknown or a run failed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -344,7 +344,10 @@ def _python(tree: Tree, *arguments: str) -> str:
 
 
 def _environment(tree: Tree) -> dict[str, str]:
-    """Return environment variables; the trees share a cache, so equal programs compile once."""
+    """Return the environment variables with which Python runs in a tree.
+
+    The trees share a compilation cache, so equal programs are compiled once.
+    """
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     return {
         **os.environ,

@@ -195,7 +195,10 @@ def _option(path: str) -> str:
 
 
 def _rows(columns: Mapping[str, Mapping[str, Leaf]]) -> dict[str, list[str]]:
-    """Return for each field its help text and its values in the columns; "" if it is missing."""
+    """Return the row of each field: its help text, followed by its value in each column.
+
+    If a column lacks the field, the value is "".
+    """
     every: dict[str, Leaf] = {}
     for column in columns.values():
         every |= {path: leaf for path, leaf in column.items() if path not in every}

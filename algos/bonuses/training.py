@@ -32,10 +32,11 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True)
 class Training:
-    """Training with Adam on a random part of a rollout; each row is one step of one slot.
+    """Training with Adam on a random part of a rollout.
 
-    Invalid rows, such as the steps of slots of weight 0, have no influence. If a minibatch has no
-    valid rows, its gradient step is skipped.
+    The rollout consists of rows, each of which is one step of one slot. Invalid rows, such as the
+    steps of slots of weight 0, have no influence. If a minibatch has no valid rows, its gradient
+    step is skipped.
 
     Attributes:
         share: Fraction of a rollout's steps used in an epoch; 0 disables training.

@@ -131,8 +131,8 @@ class Agent(Actor):
 
         Args:
             key: Random key.
-            lifetime: Number N of updates in the agent's lifetime. Only a rule with a clock, which
-                has N as an input, reads it.
+            lifetime: Number N of updates in the agent's lifetime. N is an input of rules with a
+                clock; other rules ignore N.
 
         Raises:
             ValueError: If `num_predictions` is 0.

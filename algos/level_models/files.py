@@ -187,7 +187,10 @@ def _read(path: Path | str) -> _File:
 
 
 def _check_parts(file: _File, env: LevelEnv) -> None:
-    """Check that a model was fitted on levels with the same parts as the environment's."""
+    """Check that a model was fitted on levels with the same parts as the levels of `env`.
+
+    The parts of a level are explained in `rlgen.codec`.
+    """
     registry.require(env, LevelEnv.codec, f"the model in {file.path}")
     codec: LevelCodec = env.codec()
     theirs, ours = file.header["parts"], _described(codec)

@@ -45,7 +45,11 @@ CORES = ("gru", "lstm")
 
 
 class RuleInputs(NamedTuple):
-    """Inputs of the rule for T steps of B workers; the workers of an agent are adjacent in B."""
+    """Inputs of the rule for T steps of B workers.
+
+    A worker is one of the environments that an agent acts in. The workers of an agent are adjacent
+    along axis B.
+    """
 
     reward: Float[Array, "T B"]
     done: Bool[Array, "T B"]  # whether the step terminated or truncated the episode

@@ -208,7 +208,7 @@ class NCC(BufferedSampler):
         return Adversary(project(adversary.y + step, self.floor), squares)
 
     def metrics(self, state: NCCState) -> Metrics:
-        """Return entropy and maximum of the distribution y, and the mean score under y."""
+        """Return the entropy and the maximum of the distribution y, and the mean score under y."""
         y = state.adversary.y
         own = {
             "level_entropy": -(y * jnp.log(y)).sum(),  # nats

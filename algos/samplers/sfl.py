@@ -129,7 +129,11 @@ class SFL(BufferedSampler):
     def propose(
         self, keys: Keys, state: SFLState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[SFLState, Slots]:
-        """Fill the free slots with candidates, or with levels of the pool and new levels."""
+        """Fill the free slots.
+
+        While collecting, they get candidates. While training, they get levels of the pool or new
+        levels.
+        """
         stage = self._stage(state, slots.buffer_index.size)
         # Every collection starts from an empty pool.
         buffer = _emptied(state.buffer, stage.position == 0)

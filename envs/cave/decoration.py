@@ -109,12 +109,14 @@ def wall_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     """Distance of each wall cell from the goal, first through free cells and then through walls.
 
     A route to a wall cell has two parts. The first part leads from the goal through free cells to a
-    wall cell that touches a free cell. The second part is the Manhattan distance, at most `DEPTH`,
-    from there to the wall cell. The shortest such route counts.
+    first wall cell. The second part leads from the first wall cell to the given one. Its length is
+    the Manhattan distance between the two wall cells, which may be at most `DEPTH`. The length of
+    the shortest route is the distance.
 
-    Differs from the definition of Garcin et al., in which a wall cell that touches a free cell is
-    never nearer to the goal than this free cell. Here, if the front of a wall that is two cells
-    thick is near the goal, the back is near too, because the agent sees through walls.
+    Differs from the definition of Garcin et al. in one point. In their definition, a wall cell that
+    touches a free cell is never nearer to the goal than this free cell. Here, a route may cross a
+    wall that is two cells thick. The back of such a wall can therefore be near the goal although
+    the free cells behind the wall are far from it. This suits an agent that sees through walls.
 
     Args:
         distance: Distance of each free cell from the goal, [H, W]; -1 on wall cells.

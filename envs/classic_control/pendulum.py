@@ -45,7 +45,8 @@ class Level:
 class Pendulum(PhysicsFamily):
     """Family of pendulums; a field `(low, high)` is the training range of a parameter.
 
-    Episodes start at a uniform angle, with an angular velocity uniform in -1 .. 1.
+    At the start of an episode, the angle is uniformly distributed over the circle, and the angular
+    velocity over -1 .. 1.
     """
 
     gravity: tuple[float, float] = (8.0, 12.5)  # range of gravity, m/s²

@@ -56,7 +56,7 @@ def _draw(level: Level, agent: np.ndarray, direction: int, highlight: bool) -> n
 
 
 def floor(colour: np.ndarray, edge: np.ndarray, tile: int, seen: tuple = ()) -> np.ndarray:
-    """Draw the cells without objects, float[H * tile, W * tile, 3].
+    """Draw all cells of a grid but no objects, float[H * tile, W * tile, 3].
 
     Args:
         colour: Colour of each cell, [H, W, 3].

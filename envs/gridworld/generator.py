@@ -121,8 +121,8 @@ def distinct_cells(
 ) -> Int[Array | np.ndarray, " m"]:
     """Draw cells one after another from the vacant ones, without replacement.
 
-    The i-th number selects a rank among the vacant cells that are not yet taken. This rank is
-    converted to a rank among all vacant cells by moving it past the ranks that were taken before.
+    Each number selects one of the vacant cells that are not yet taken, by its rank among them. The
+    number of taken cells in front of it is then added, which gives its rank among all vacant cells.
     Only at the end are all ranks converted to cells. This procedure costs far less than giving each
     cell a random score.
 

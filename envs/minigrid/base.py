@@ -39,11 +39,10 @@ class MiniGridFamily(LevelEnv, abstract=True):
     A family is a frozen dataclass.
 
     Attributes:
-        penalize_time: If True, the reward for solving a level at step t is 1 - 0.9 t / limit, where
-            `limit` is the time limit. If False, the reward is 1.
-        encoding: Network input for a cell in view. `codes` gives the numbers of the cell's object,
-            colour and state, divided by ten. `one-hot` gives a flag for each value of these
-            numbers.
+        penalize_time: If True, solving a level after t steps gives reward 1 - 0.9 t / limit,
+            else 1.
+        encoding: Network input for a cell in view: `codes`, its codes for object, colour and
+            state, divided by ten, or `one-hot`, a flag for each value.
     """
 
     penalize_time: bool = False

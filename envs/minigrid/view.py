@@ -3,14 +3,14 @@
 The view is rotated so that forward points up. The agent stands at the middle of its bottom row,
 `[3, 6]`, and this cell shows the carried object. Everything outside the world is wall. The
 visible cells are found row by row, starting at the agent. Each row is swept to the right and then
-to the left. In a sweep, a visible transparent cell makes three cells visible: the next cell of its
-row in the direction of the sweep, and the cells straight ahead of both in the next row. Walls, as
-well as doors that are not open, block sight but are themselves visible.
+to the left. In a sweep, a visible transparent cell makes three more cells visible: the next cell of
+its row in the direction of the sweep, the cell straight ahead, and the cell diagonally ahead in the
+direction of the sweep. Walls, as well as doors that are not open, block sight but are themselves
+visible.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", with the same codes, orientation
-and rule of visibility. Differs from MiniGrid in two points. A cell is packed into six bits, which
-`unpack` expands. The mission text is omitted, because its information is the same in all levels of
-a family here.
+and rule of visibility. Differs in two points. A cell is stored in six bits, which `unpack` expands.
+The mission text is omitted, because its information is the same in all levels of a family of rlgen.
 """
 
 import functools
@@ -41,7 +41,7 @@ from rlgen.envs.minigrid.level import (
 
 FAR, LINE = 4, (1 << VIEW) - 1  # number of rows in a plane's first word; mask of a row
 NUM_VALUES = (8, 6, 3)
-"""Numbers of objects, colours and states in MiniGrid's encoding."""
+"""Number of object codes, of colour codes and of state codes in MiniGrid's encoding."""
 HERE = VIEW * (VIEW - 1 - FAR) + VIEW // 2  # bit of the agent's own cell, in the second word
 
 Words: TypeAlias = tuple[UInt32[Array, ""], UInt32[Array, ""]]
@@ -95,7 +95,7 @@ def unpack(obs: PackedObs, encoding: str) -> dict[str, Float32[Array, "..."]]:
 
     Args:
         obs: The packed observation.
-        encoding: `codes`, MiniGrid's numbers of object, colour and state, divided by ten; or
+        encoding: `codes`, MiniGrid's codes for object, colour and state, divided by ten; or
             `one-hot`, eight, six and three flags.
 
     Returns:
@@ -112,7 +112,7 @@ def unpack(obs: PackedObs, encoding: str) -> dict[str, Float32[Array, "..."]]:
 
 
 def objects_colours_states(obs: PackedObs) -> tuple[Int[Array, "*batch 7 7"], ...]:
-    """MiniGrid's numbers of object, colour and state for each cell `[x, y]` in view."""
+    """MiniGrid's integer codes for the object, colour and state of each cell `[x, y]` in view."""
     cell = jnp.arange(VIEW * VIEW, dtype=jnp.uint32)
     shift = (cell % (VIEW * FAR)).reshape(*[1] * obs.direction.ndim, -1)
     near = cell >= VIEW * FAR

@@ -111,7 +111,7 @@ class RoomsFamily(LevelEnv, abstract=True):
         action: Int[Array, ""] | int | float | None,
         params: Level,
     ) -> PyTree:
-        """Return the observation of a state, of the kind chosen by the fields."""
+        """Return the observation of a state; the fields of the family determine its contents."""
         full = self.observation == "full"
         options = observation.Options(full, self.occlusion, self.clock, self.noise)
         return observation.observe(key, state, params, options)

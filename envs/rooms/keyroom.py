@@ -1,16 +1,17 @@
 """Key room: a room with a key and a smaller locked room that contains the goal.
 
-The actions are right, down, left and up, in the fixed directions of the grid, and interact.
-Interacting picks up the key in the agent's cell. If the agent holds the key, interacting opens the
-locked door next to the agent. The agent observes the 7x7 cells around it, the last event, and
-whether it holds the key. If the agent reaches the goal, the episode ends with reward 1.
+The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
+picks up the key in the agent's cell or opens the locked door next to it. The agent observes the 7x7
+cells around it, the event of the last step, such as bumping into a wall, and whether it holds the
+key. Reaching the goal gives reward 1 and ends the episode.
 
-Events are equally useful on every level, but positions are not. Bonuses for new events can
-therefore count over all episodes, whereas bonuses for new positions should only count within an
-episode.
+An event, such as picking up the key, is equally useful for reaching the goal on every level.
+Bonuses for new events can therefore use visit counts over all episodes. The usefulness of a
+position differs between levels. Bonuses for new positions should therefore use visit counts within
+one episode.
 
-Source: the KeyRoom task of Samvelyan et al., 2021, "MiniHack the Planet". They do not publish the
-size of the inner room or the time limit of the 10 x 10 room; the values here are rlgen's own.
+Source: the KeyRoom task of Samvelyan et al., 2021, "MiniHack the Planet". The time limit of
+the variant `s10` and the size of the inner room are not published; the values here are rlgen's own.
 """
 
 from dataclasses import dataclass, replace

@@ -1,10 +1,10 @@
 """Vault: one large level of many rooms, with three locked doors and their keys in dead ends.
 
-The actions are right, down, left and up, in the fixed directions of the grid, and interact.
-Interacting picks up the key in the agent's cell. If the agent holds the key of a locked door next
-to it, interacting opens this door. The agent observes the 7x7 cells around it, but not its own
-position; it also observes the last event and the keys that it holds. If the agent reaches the
-treasure, the episode ends with reward 1; lava ends the episode without reward.
+The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
+picks up the key in the agent's cell or opens a locked door next to it whose key is held. The agent
+observes the 7x7 cells around it, but not its own position; it also observes the event of the last
+step and the keys that it holds. Reaching the treasure gives reward 1 and ends the episode; lava
+ends the episode without reward.
 
 There is a single level, which the seed determines. An episode covers only a small part of the
 level's states. Bonuses within the episode are therefore not enough, and finding the treasure

@@ -27,8 +27,8 @@ def shared_goal(size: int) -> tuple[int, int]:
 
 @functools.cache
 def fixed_layout(size: int) -> tuple[tuple[bool, ...], ...]:
-    """Obstacles [y, x] of the fixed layout, the first connected layout in the stream of seed 0."""
-    # Raw bits of PCG64 are identical in every version of numpy.
+    """Obstacles [y, x] of the fixed layout: the first connected layout sampled with seed 0."""
+    # Raw bits of PCG64, as they are identical in every version of numpy.
     bits = np.random.PCG64(0)
     while True:
         draws = (bits.random_raw(size * size) >> np.uint64(11)) * 2.0**-53

@@ -124,7 +124,7 @@ def _baseline_first(methods: list[Any], baseline: str) -> list[Any]:
 
 
 def _evaluation(run: Any, suite: Any, given: Any) -> Any:
-    """Return the run's saved results of this evaluation; evaluate and save if none are saved."""
+    """Return the saved results of a run on a suite; if no results are saved, evaluate and save."""
     from rlgen.evaluation import load_runs, zero_shot
     from rlgen.evaluation.from_runs import saved_results
     from rlgen.evaluation.report import results

@@ -262,8 +262,8 @@ def paths_set_by_length(curriculum: Curriculum) -> set[str]:
 def _spanning(curriculum: Curriculum, num_updates: int) -> Curriculum:
     """Fit all schedules to the length of the run.
 
-    Schedules of students count only updates that train. With some samplers, not every update
-    trains.
+    Schedules of students count only updates that train the student. With some samplers, not every
+    update trains it.
     """
     sampler = curriculum.sampler
     share = sampler.trained_updates(curriculum.num_slots * curriculum.levels_per_slot)

@@ -225,7 +225,7 @@ def _look(
 
 
 def _fresh(task: Task, value: float) -> PyTree:
-    """Sample levels [ATTEMPTS] for a value of the dial, independent of the training levels."""
+    """Sample levels for a value of the dial, independently of the training levels; [ATTEMPTS]."""
     env = make_env(task, value)
     keys = jax.random.split(jax.random.key(23), ATTEMPTS)
     return jax.jit(jax.vmap(env.sample_level))(keys)

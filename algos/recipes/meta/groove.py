@@ -17,7 +17,7 @@ NEEDS_ANTAGONIST = "algorithmic-regret"
 
 
 def build(env: LevelEnv, learner: str = "a2c", score: str = "algorithmic-regret") -> Curriculum:
-    """Build GROOVE; `learner` is the antagonist with which algorithmic regret compares the rule."""
+    """Build GROOVE; algorithmic regret compares the rule's agents with agents of `learner`."""
     # Other scores need no antagonist, so that none is trained.
     antagonist = learner if score == NEEDS_ANTAGONIST else ""
     student, judge = rule_student_and_score(env, antagonist, score)

@@ -14,6 +14,10 @@ PRESETS, STEPS = LEARNING, RULE_STEPS
 
 
 def build(env: LevelEnv, learner: str = "", score: str = "none") -> Curriculum:
-    """Build LPG; with a `learner`, such as a2c, its agents are also trained for comparison."""
+    """Build LPG.
+
+    If `learner` names a learner, such as a2c, agents of this learner are also trained, so that the
+    rule's agents can be compared with them.
+    """
     student, judge = rule_student_and_score(env, learner, score)
     return Curriculum(student, Lifetimes(env, Random(env)), judge)

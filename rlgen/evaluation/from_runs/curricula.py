@@ -72,7 +72,10 @@ def tell(
 
 
 def find_examples(env: Any, log: LevelLog) -> Examples | None:
-    """Draw levels that contributed gradients in each sixth of a run; None without `level_image`."""
+    """Return pictures of levels that contributed gradients, for each sixth of a run.
+
+    If the environment has no `level_image`, the result is None.
+    """
     if not registry.has(env, LevelEnv.level_image):
         return None
     times = in_pieces(log, TIMES)

@@ -76,9 +76,9 @@ def notes(found: Scores) -> list[str]:
 
 
 def access_counts(found: Scores) -> list[str]:
-    """Return sentences that state how often each sealed stream has been evaluated.
+    """Return sentences that state how often each run has been evaluated on each sealed stream.
 
-    A look is one evaluation of a run on a sealed stream (see `rlgen.runs.test_set_access`).
+    The sentences call one such evaluation a look (see `rlgen.runs.test_set_access`).
     """
     told = []
     for run in found.runs:
