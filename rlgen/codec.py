@@ -22,8 +22,8 @@ from rlgen.types import PyTree
 class Cells:
     """Content of each cell of a grid: int [H, W], indices into `kinds`.
 
-    A cell that holds a place (see `Place`) has the kind of an empty cell. For such a cell, models
-    treat all `free` kinds as equivalent.
+    A cell that holds a place (see `Place`) has the kind of an empty cell. When a model
+    is fitted, all `free` kinds are equally correct for such a cell.
 
     Attributes:
         name: name of the part.

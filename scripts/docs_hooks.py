@@ -252,7 +252,7 @@ def _table(found: re.Match[str], at: str) -> str:
 
 
 def _from(at: str, target: str) -> str:
-    """Return the link from the page `at` to `target`, a path relative to the root of the pages."""
+    """Return the link at page `at` to `target`; both arguments are paths from the pages' root."""
     return posixpath.relpath(target.removeprefix("../"), posixpath.dirname(at) or ".")
 
 

@@ -81,7 +81,7 @@ def sum_neighbours(graph: Graph, x: Float[Array, "C F"]) -> Float[Array, "C F"]:
 
 
 def adjacency(graph: Graph) -> Float[Array, "C C"]:
-    """Return the adjacency matrix; row i sums over the neighbours of node i."""
+    """Return the adjacency matrix: entry (i, j) is 1 if an edge connects nodes i and j, else 0."""
     return sum_neighbours(graph, jnp.eye(graph.to_hub.size))
 
 

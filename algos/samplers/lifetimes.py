@@ -261,7 +261,7 @@ def _of_source(slots: Slots) -> Slots:
 
 
 def build(env: LevelEnv, shortest: int = 0, longest: int = 0) -> Lifetimes:
-    """Build a sampler of new levels from the environment's base distribution, with lifetimes."""
+    """Build a sampler of tasks: levels from the base distribution, each with a lifetime."""
     return Lifetimes(env, Random(env), shortest, longest)
 
 

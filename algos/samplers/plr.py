@@ -160,7 +160,7 @@ class Blocks(Decision):
     """Plays new levels, replayed levels and mutants in parallel, in equal blocks of slots."""
 
     def choose(self, keys: Keys, now: Situation) -> Choice:
-        """Choose by the index of the slot; before replay begins, all slots play new levels."""
+        """Assign each slot by its index; before replay begins, all slots play new levels."""
         num_slots, warm = now.free.size, _is_warm(now)
         # Block 0 plays new levels, block 1 replays, block 2 plays mutants.
         block = jnp.arange(num_slots) * self.num_blocks(now.edits) // num_slots

@@ -164,7 +164,7 @@ class Cave(GridEnv):
         return solver.values(level, feature, discount)
 
     def solve(self, level: Level) -> Solution:
-        """Length of the shortest solution and best return within the time limit.
+        """Length of the shortest solution, and best return that the time limit permits.
 
         If the start direction is random, the best direction is assumed.
         """

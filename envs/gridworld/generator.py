@@ -154,7 +154,7 @@ def _choose(table: Table, uniform: Numbers, xp: Any) -> Table:
 
 
 def _walls(row: Table, size: Numbers, scores: Numbers, xp: Any) -> tuple[Numbers, Numbers]:
-    """Return the walls and the free cells of the grid; the lowest scores become further walls."""
+    """Return masks of the walls and free cells; cells with the lowest scores become walls, too."""
     cells = xp.arange(row.walls.shape[0])
     inside = cells < size * size
     walls = row.walls & inside

@@ -119,7 +119,7 @@ class RoomsFamily(LevelEnv, abstract=True):
     # Interface of a family of levels.
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
-        """Expand to `image` [..., H, W, C] and `vector` [..., F]; see `observation`."""
+        """Unpack `obs` to `image` [..., H, W, C] and `vector` [..., F]; see `observation`."""
         return observation.unpack(obs)
 
     def success(

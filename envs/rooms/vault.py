@@ -1,15 +1,16 @@
 """Vault: one large level of many rooms, with three locked doors and their keys in dead ends.
 
-The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
-picks up the key in the agent's cell or opens a locked door next to it whose key is held. The agent
-observes the 7x7 cells around it, but not its own position; it also observes the event of the last
-step and the keys that it holds. Reaching the treasure gives reward 1 and ends the episode; lava
-ends the episode without reward.
+The actions are right, down, left, up and interact. The first four move the agent in the fixed
+directions of the grid. If the agent's cell contains a key, interact picks up this key. Otherwise
+interact opens a locked door in a neighbouring cell, provided that the agent holds the key of this
+door. The agent observes the 7x7 cells around it, but not its own position; it also observes the
+last event and the keys that it holds. Reaching the treasure gives reward 1 and ends the episode;
+lava ends it without reward.
 
-There is a single level, which the seed determines. An episode covers only a small part of the
-level's states. Bonuses within the episode are therefore not enough, and finding the treasure
-requires memory across episodes. The vault plays the role that Montezuma's Revenge has in studies
-with pixels.
+There is a single level, determined by the seed, and an episode covers only a small part of its
+states. Finding the treasure requires a memory of the states visited in earlier episodes. An
+episodic bonus has no such memory, so it is not enough. The vault plays the role that Montezuma's
+Revenge has in studies with pixels.
 
 Source: rlgen's own.
 """

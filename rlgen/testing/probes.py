@@ -204,12 +204,14 @@ def solve_probes(
 ) -> dict[str, Answer]:
     """Train a new learner on each question and return its answers.
 
-    Each update plays 12 steps in 32 slots. All questions are trained in one program, in seconds.
+    Each update plays 12 steps in 32 slots. One program trains the learners of all questions, in
+    seconds.
 
     Args:
         build: function that returns the learner. Use a learning rate near 0.01 and a discount well
-            below 1, such as 0.6. Set `gae_lambda` to 1, which the answer to `time-limit` assumes.
-            The answers also depend on the learner's `discount` and `bootstrap_truncation`.
+            below 1, such as 0.6. Set `gae_lambda` to 1, because the correct answer to `time-limit`
+            assumes this value. The answers also depend on the learner's `discount` and
+            `bootstrap_truncation`.
         probes: names of the questions.
         num_updates: number of updates.
         seed: random seed.

@@ -5,8 +5,9 @@
 Each method has a run folder in `--out`. If the script is interrupted, repeat the command to
 continue. If you add methods, only these are trained. All methods have the same number of meta-steps
 and train on the same number of env steps. Antagonists use additional env steps, which are reported.
-In a meta-test, new agents are trained on the levels of a suite by every rule, by the untrained
-rules of the first method (the random rule) and by A2C. The results in `--out` are:
+A meta-test trains new agents on the levels of a suite. The agents are trained by every learned
+rule, by A2C and by the random rule, which is the rule of the first method before meta-training. The
+results in `--out` are:
 
 - `SUITE/report.html`: returns of every rule on the suite, and learning curves of agents and rules;
 - `comparison.md`: returns relative to the optimum and to A2C, the fraction of levels on which

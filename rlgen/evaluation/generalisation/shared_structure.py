@@ -71,7 +71,7 @@ def shared_structure(
 
 
 def dispersion_of(values: Float[np.ndarray, "M Z"]) -> tuple[float, float]:
-    """Return D and the mean variance of values V(z) in [0, 1] on M levels."""
+    """Return D, and the variance of V(z) over M levels, averaged over z; V(z) lies in [0, 1]."""
     mean, variance = values.mean(0), values.var(0)
     seen = mean > 0
     most = mean * (1 - mean)  # largest variance of a variable in [0, 1] with this mean
