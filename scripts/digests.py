@@ -70,7 +70,8 @@ called with the names that it knows. An entry may therefore stay after both tree
 """
 
 CLOCK = ("wall_seconds", "compile_seconds", "steps_per_second")  # metrics that are not compared
-BESIDE = "versions"  # part of an evaluation that is not compared: versions of packages
+TEXTS = ("versions", "meaning", "of_levels")
+"""Parts of an evaluation that are not compared: versions of packages, descriptions of intervals."""
 NUM_SHOWN = 20  # number of differences shown per part of a run
 NUM_LINES = 20  # number of lines shown from the end of a failed command's error output
 

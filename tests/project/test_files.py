@@ -80,11 +80,12 @@ def evaluation(run: str, share: float, **meta) -> Evaluation:
 
 def everything() -> dict:
     """The contents of a `results.json` with every optional block."""
-    one, numbers = Interval(*(np.zeros(()),) * 3, "seeds"), np.zeros(3)
+    zero, numbers = np.zeros(()), np.zeros(3)
+    one = Interval(zero, zero, zero, "seeds")
     gap = Gap(one, one, one, one, numbers)
     information = LevelInformation(numbers, numbers, numbers, numbers, 1.0)
     gaps = Gaps("b", 4, 4, 12, 12, gap, gap, information, numbers)
-    means = Interval(*(np.zeros(1),) * 3, "seeds")
+    means = Interval(np.zeros(1), np.zeros(1), np.zeros(1), "seeds")
     counts = (np.array([0.1]), np.array([1]), np.zeros((3, 1)))
     worst = CVaR("b", "maze/heldout", "solve rate", 12, *counts, means)
     runs = [evaluation("a2c", 0.3, baseline=True), evaluation("b", 0.6)]
