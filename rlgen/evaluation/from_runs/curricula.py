@@ -72,7 +72,10 @@ def tell(
 
 
 def find_examples(env: Any, log: LevelLog) -> Examples | None:
-    """Draw levels that contributed gradients in each sixth of a run; None without `level_image`."""
+    """Return images of levels that contributed gradients in each sixth of a run.
+
+    The result is None if the environment has no `level_image`.
+    """
     if not registry.has(env, LevelEnv.level_image):
         return None
     times = in_pieces(log, TIMES)

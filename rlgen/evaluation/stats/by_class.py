@@ -157,9 +157,9 @@ def shortfall(
     """CVaR of reference agents minus CVaR of the agents, on each class.
 
     For one agent and a class of K levels, CVaR (conditional value at risk) is the agent's mean
-    score on its α·K worst levels of the class. This mean is averaged over the S agents, and for
-    the reference over the R reference agents. The largest entry of the result is a robust single number,
-    because levels that no agent solves do not dominate it.
+    score on its α·K worst levels of the class. The CVaR of several agents is the mean over these
+    agents. The largest entry of the result is a robust single number, because levels that no agent
+    solves do not dominate it.
 
     Args:
         own: Scores of S agents in two independent evaluations. The first evaluation ranks the
