@@ -2,11 +2,11 @@
 
 The hypothesis space consists of all functions on a manifold of m dimensions that vary no faster
 than the resolution requires. The resolution is the smallest distance between two inputs that need
-different outputs. To select a function that generalises from this space, some number of bits is
-needed. The bound is this number minus the number of bits that n training points determine. The
-bound grows exponentially with m and hardly depends on the data. It can be used to compare
+different outputs. A learner needs bits to select from this space a function that generalises. The
+bound is the number of these bits minus the number of bits that n training points determine. It
+grows exponentially with m and hardly depends on the data. The bound can be used to compare
 continuous families with each other and with the numbers of Boopathy et al., but not to rank grid
-environments. The bound can exceed the range of floats, so all computations use logarithms.
+environments. The number of bits can exceed the range of floats, so all computations use logarithms.
 
 Source: Boopathy et al., 2023, "Model-agnostic Measure of Generalization Difficulty". The formulas
 are those of the code by Boopathy et al.: a sphere for classification and a flat torus for control.

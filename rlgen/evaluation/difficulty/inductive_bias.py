@@ -62,7 +62,7 @@ CONTROL_ERROR = 1e-3  # δ and ε in the control tasks of Boopathy et al., 2023
 
 
 class Asked(NamedTuple):
-    """Requested numbers of training levels, and error ratios ρ: one curve for each ρ."""
+    """Requested numbers of training levels, and error ratios ρ, each of which gives one curve."""
 
     levels: tuple[int, ...] = LEVELS
     rhos: tuple[float, ...] = RHOS

@@ -43,7 +43,7 @@ class Rung(NamedTuple):
     """One stream of levels, with the rung that it belongs to."""
 
     rung: str  # V0 to V3
-    name: str  # trained-on, train, validation, test, or the name of the shift
+    name: str  # trained-on, train, validation, test, or the name of a distribution shift
     about: str  # description of the levels, to be read after the word "levels"
     stream: Stream
 

@@ -76,10 +76,10 @@ def notes(found: Scores) -> list[str]:
 
 
 def access_counts(found: Scores) -> list[str]:
-    """Return a sentence for each run that lists its looks at sealed streams by their numbers.
+    """Return a sentence for each run with the numbers of its looks at sealed streams.
 
-    A look is one evaluation of a run on a sealed stream (see `rlgen.runs.test_set_access`). Runs
-    without looks are left out.
+    A look is one evaluation of a run on a sealed stream (see `rlgen.runs.test_set_access`). A
+    run's looks at a stream are numbered from 1. Runs without looks are left out.
     """
     told = []
     for run in found.runs:

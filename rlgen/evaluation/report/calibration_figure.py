@@ -52,8 +52,8 @@ def _scatter(axes: Axes, measure: Measure, look: Theme) -> None:
         measure.score, measure.value, ".", color=look.runs[0], alpha=0.25, markersize=3,
         markeredgewidth=0, rasterized=True,
     )  # fmt: skip
-    # There are up to ten parts of equal size. There are fewer parts if each would otherwise have
-    # fewer than about FEWEST levels. A stable sort makes the parts independent of the sorting algorithm.
+    # There are up to ten parts of equal size. There are fewer if a part would otherwise have fewer
+    # than about FEWEST levels. A stable sort makes the parts independent of the sorting algorithm.
     order = np.argsort(measure.score, kind="stable")
     for part in np.array_split(order, min(TENTHS, max(len(order) // FEWEST, 1))):
         low, middle, high = np.percentile(measure.value[part], (25, 50, 75))

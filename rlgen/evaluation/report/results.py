@@ -48,8 +48,7 @@ def to_json(
 ) -> dict[str, Json]:
     """Convert the results, without the individual episodes, to JSON values; NaN becomes null.
 
-    The following entries are optional. Each exists under one condition:
-
+    The following entries exist only under these conditions:
     - `relative`: if a baseline was evaluated;
     - `generalisation`: if `gaps` is given, for runs with a finite training set;
     - `cvar`: if `worst` is given, for runs whose worst levels were played again;

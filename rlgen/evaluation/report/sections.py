@@ -100,7 +100,7 @@ def suite_data(
     num_levels = evaluations[0].shape[1]
     scores = np.array([[float(one.score.value) for one in run.levels] for run in runs])
     iqm = np.array([float(run.aggregate["iqm"].value) for run in runs])
-    # An aggregate is shown only if every run has it; one seed has no whole-seeds aggregate.
+    # An aggregate is shown only if every run has it. A run with one seed has no whole-seeds IQM.
     shown = {n: k for n, k in AGGREGATES.items() if all(k in run.aggregate for run in runs)}
     return SuiteData(
         evaluations,
