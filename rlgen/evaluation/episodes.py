@@ -68,8 +68,9 @@ class Evaluation:
     def score(self) -> tuple[str, Float[np.ndarray, "S M A"]]:
         """Name and values of the score that aggregates use.
 
-        If the family defines `success`, the score is the solve rate. Otherwise it is the relative
-        return if the relative return is known on every level, and the return if not.
+        If the family defines `success`, the score is the solve rate. Otherwise, if the relative
+        return is known on every level, the score is the relative return. In all other cases it is
+        the return.
         """
         if not isinstance(self.success, tuple):
             return "solve rate", self.success.astype(np.float64)

@@ -1,8 +1,9 @@
 """Open and check the runs of an evaluation or comparison, then play a suite with them.
 
 All checks are made before anything is played. They reject a folder that cannot be read, runs of
-different environments, a suite that a run cannot play, a sealed suite if the evaluation cannot be
-recorded, and two runs with the same label. The error messages name the run.
+different environments, a suite that a run cannot play, and two runs with the same label. They also
+reject a sealed suite (see `rlgen.runs.test_set_access`) if the evaluation cannot be recorded. The
+error messages name the run.
 """
 
 import dataclasses
@@ -61,7 +62,7 @@ def open_run(run: Path, at: int | None = None, allow_imports: bool = False) -> O
 
     Args:
         run: Run folder.
-        at: Update number of the checkpoint; the newest by default.
+        at: Update number of the checkpoint; by default the newest checkpoint.
         allow_imports: Whether to import modules outside rlgen that the run's record names.
 
     Raises:
@@ -89,7 +90,7 @@ def open_run(run: Path, at: int | None = None, allow_imports: bool = False) -> O
 
 
 def rebuild(run: Path, record: dict[str, Any], allow_imports: bool) -> tuple[RunSpec, Any, Any]:
-    """Like `folder.rebuild`, but raise a `ValueError` that names the file if it is malformed."""
+    """Like `folder.rebuild`, but if the record is malformed, the `ValueError` names the file."""
     try:
         return folder.rebuild(record, allow_imports)
     except (KeyError, TypeError, AttributeError) as error:
@@ -141,7 +142,7 @@ def check_playable(envs: Mapping[str, LevelEnv], suite: Suite) -> None:
 def check_countable(runs: Iterable[Path], suite: Suite) -> None:
     """Reject runs whose evaluation on a sealed suite could not be recorded in the run's folder.
 
-    For sealed suites and the file `looks.jsonl`, see `rlgen.runs.test_set_access`.
+    The module `rlgen.runs.test_set_access` describes sealed suites and the file `looks.jsonl`.
 
     Raises:
         ValueError: The file `looks.jsonl` is damaged or cannot be written. The message names the

@@ -20,7 +20,7 @@ from rlgen.runs import checkpoint, folder, program, training
 from rlgen.types import Key, PyTree
 
 EPISODES_AT_A_TIME = 2048
-"""Number of episodes per seed in a batch. The random keys, and so the results, depend on it."""
+"""Number of episodes per seed in a batch. The random keys, and so the results, depend on this."""
 
 
 class Policies(NamedTuple):
@@ -42,7 +42,7 @@ class EpisodeArrays(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """States of a run, restored from a checkpoint or before training."""
+    """States of a run, either restored from a checkpoint or as they were before training."""
 
     label: str
     env: Any  # training environment
@@ -94,7 +94,7 @@ def load_policies(
 
     Args:
         run: Run folder.
-        at: Update number of the checkpoint; the newest by default.
+        at: Update number of the checkpoint; by default the newest checkpoint.
         untrained: Whether to return the policies before their first update, as a baseline.
         allow_imports: Whether to import modules outside rlgen that the run's record names.
 
@@ -121,7 +121,7 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Evaluation:
-    """Play every level of a suite `attempts` times with every policy; actions are sampled.
+    """Play every level of a suite `attempts` times with every policy, sampling the actions.
 
     All combinations of levels and attempts are played in batches of at most `EPISODES_AT_A_TIME`
     episodes per seed. Environments are not reset when an episode ends. A batch stops when all its
@@ -174,8 +174,8 @@ def _play(
     """Play all episodes; the axes of the results are seeds, levels and attempts."""
     num_seeds = jax.tree.leaves(policies.states)[0].shape[0]
     num_levels = len(suite.levels)
-    # Level index of each episode, [M * A]. Attempts on one level are adjacent and therefore share a
-    # batch: a batch runs until its longest episode ends, and these episodes have similar lengths.
+    # Level index of each episode, [M * A]. Attempts on one level are adjacent, so that they share a
+    # batch. Their lengths are similar, and a batch runs until its longest episode ends.
     row = np.repeat(np.arange(num_levels), attempts)
     batches = _batches(row)
     # The longest time limit of the suite is a static argument, so all batches share one program.

@@ -23,7 +23,7 @@ from rlgen.types import Key, PyTree
 
 FORMAT = "rlgen-card-1"
 
-_PICTURES = 0x9C7  # folded into the seed's key for the levels that are shown
+_PICTURES = 0x9C7  # folded into the seed's key to sample the levels that are drawn
 
 _NEEDS = {
     "solver": (LevelEnv.solve, "shortest solution and best return of a level"),

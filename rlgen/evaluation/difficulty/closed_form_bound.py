@@ -2,11 +2,11 @@
 
 The hypothesis space consists of all functions on a manifold of m dimensions that vary no faster
 than the resolution requires. The resolution is the smallest distance between two inputs that need
-different outputs. The bound is the number of bits needed to select a function from this space that
-generalises, minus the number of bits that n training points determine. The bound grows
-exponentially with m and hardly depends on the data. It can be used to compare continuous families
-with each other and with the numbers of Boopathy et al., but not to rank grid environments. The
-number of bits exceeds the range of floats, so all computations use logarithms.
+different outputs. A learner needs bits to select from this space a function that generalises. The
+bound is the number of these bits minus the number of bits that n training points determine. It
+grows exponentially with m and hardly depends on the data. The bound can be used to compare
+continuous families with each other and with the numbers of Boopathy et al., but not to rank grid
+environments. The number of bits can exceed the range of floats, so all computations use logarithms.
 
 Source: Boopathy et al., 2023, "Model-agnostic Measure of Generalization Difficulty". The formulas
 are those of the code by Boopathy et al.: a sphere for classification and a flat torus for control.
@@ -104,8 +104,8 @@ def intrinsic_dimension(points: Float[np.ndarray, "N F"], num_neighbours: int = 
 
     The estimate is the inverse of the mean of ln(T_k / T_j) over all points and all j < k, where
     T_j is the distance from a point to the j-th nearest other point. Duplicates of a point are
-    dropped, because ln 0 is undefined. If all k neighbours of every point are equally distant, the
-    result is infinite.
+    dropped, because ln 0 is undefined. If the k nearest neighbours of each point are all equally
+    distant from it, the result is infinite.
 
     Args:
         points: The points; duplicates are allowed.
@@ -123,7 +123,7 @@ def intrinsic_dimension(points: Float[np.ndarray, "N F"], num_neighbours: int = 
         )
     nearest = []
     for start in range(0, len(points), _ROWS):
-        # `cdist` gives exactly 0 for the distance of a point to itself; matrix products do not.
+        # `cdist` gives exactly 0 for the distance of a point to itself. A matrix product would not.
         distance = cdist(points[start : start + _ROWS], points)
         nearest.append(np.sort(distance, 1)[:, 1 : num_neighbours + 1])  # without the point itself
     found = np.log(np.concatenate(nearest))
@@ -165,12 +165,11 @@ def _log_binomial(top: float | int, bottom: float | int) -> float:
 
 
 def _log10_bits(log_size: float, fixed: float | int, log_ratio: float) -> float:
-    """Log₁₀ of the number of bits that specify some numbers with a precision of exp(-log_ratio).
+    """Log₁₀ of the number of bits that specify N values with a precision of exp(-log_ratio).
 
-    The number of specified numbers is exp(log_size) - fixed. If no bits are needed, the result is
-    minus infinity.
+    N is exp(log_size) - fixed. If no bits are needed, the result is minus infinity.
     """
-    share = math.log(fixed) - log_size  # ln of the fraction of numbers that are fixed
+    share = math.log(fixed) - log_size  # ln of the fraction of values that are fixed
     if share >= 0 or log_ratio <= 0:
         return -math.inf
     log_free = log_size + math.log(-math.expm1(share))  # ln(exp(log_size) - fixed)

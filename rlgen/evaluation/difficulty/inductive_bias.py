@@ -1,18 +1,18 @@
-"""Bits of generalisation of a family: inductive bias a learner needs to act well on new levels.
+"""Bits of generalisation of a family: inductive bias needed to act well on new levels.
 
-Kernel bits are computed for a learner with a kernel (`kernel_bound`), table bits for a learner that
-memorises observations (`table_bound`). The closed-form bound is an upper bound of the bits
-(`closed_form_bound`). These modules name the sources.
+Kernel bits are computed for a learner with a kernel (`kernel_bound`). Table bits are computed for a
+learner that memorises observations (`table_bound`). The closed-form bound (`closed_form_bound`) is
+an upper bound on the bits. The docstrings of the three modules name the sources.
 
 The protocol `card v1` does not change, so that numbers can be compared:
 
 - A draw consists of training levels and 200 test levels; no level is in both sets. States are
-  sampled uniformly from the states in which an episode can be: 4 states of each training level and
-  1 state of each test level.
+  sampled uniformly from all states that can occur in an episode: 4 states of each training level
+  and 1 state of each test level.
 - The kernel is exp(-d² / 2 width²). Its width is the root of the median squared distance in a
   reference sample of the family. The jitter is 1e-3.
 - The target is y_a = 1[a optimal] / number of optimal actions - 1 / A.
-- The allowed error is ρ times the error of the answer 0.
+- The allowed error is ρ times the error of the answer 0, which corresponds to guessing.
 - Results are the mean and the standard deviation over 5 draws.
 """
 
@@ -62,7 +62,7 @@ CONTROL_ERROR = 1e-3  # δ and ε in the control tasks of Boopathy et al., 2023
 
 
 class Asked(NamedTuple):
-    """Requested numbers of training levels, and error ratios ρ: one curve for each ρ."""
+    """Requested numbers of training levels, and error ratios ρ, each of which gives one curve."""
 
     levels: tuple[int, ...] = LEVELS
     rhos: tuple[float, ...] = RHOS

@@ -1,4 +1,4 @@
-"""Bits of generalisation with a kernel: how unlikely a function that fits is to generalise.
+"""Bits of generalisation with a kernel: how improbable it is that a function generalises.
 
 The prior over functions is a Gaussian process, which is conditioned on the training set. The
 outputs at the test inputs are then normally distributed. Their mean squared error is a constant
@@ -8,11 +8,11 @@ generalises. They measure the inductive bias that a learner needs in addition to
 
 Source: Boopathy et al., 2024, "Towards Exact Computation of Inductive Bias".
 Differs from the code by Boopathy et al., which samples functions and fits one scaled chi-square
-distribution to their errors. In the tail, the probabilities of that fit are off by multiplicative
-factors. Here the distribution of the error is exact. Its distribution function is evaluated with
-the approximation of Lugannani and Rice, 1980, "Saddle Point Approximation for the Distribution of
-the Sum of Independent Random Variables", which differs from exact values by a few hundredths of a
-nat.
+distribution to their errors. In the tail, the probabilities of the fitted distribution are wrong by
+a factor. In this module the distribution of the error is exact. Its distribution function is
+evaluated with the approximation of Lugannani and Rice, 1980, "Saddle Point Approximation for the
+Distribution of the Sum of Independent Random Variables", which differs from exact values by a few
+hundredths of a nat.
 """
 
 import math
@@ -84,8 +84,8 @@ def median_width(inputs: Float[np.ndarray, "N F"]) -> float:
     """Width of the kernel: root of the median squared distance over all pairs of inputs.
 
     Raises:
-        ValueError: The two inputs of a pair are equal in at least half of the pairs, so the median
-            is 0; or there are fewer than two inputs.
+        ValueError: There are fewer than two inputs, or the median is 0 because the inputs in at
+            least half of the pairs are equal.
     """
     squared = squared_distances(inputs, inputs)[np.triu_indices(len(inputs), 1)]
     median = float(np.median(squared)) if squared.size else 0.0

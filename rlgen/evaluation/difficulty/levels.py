@@ -1,4 +1,4 @@
-"""Statistics of a family's levels for a difficulty card: number, length, returns and features.
+"""Statistics of a family's levels for a difficulty card: number, solutions, returns, features.
 
 The statistics are measured on M sampled levels. A random policy plays one episode on each level.
 """
@@ -93,7 +93,7 @@ def distinct(hashes: Sequence[int]) -> Distinct:
 
     M levels drawn uniformly from N levels have M (M - 1) / (2 N) equal pairs on average. If some
     levels are more likely than others, the estimate of N is the inverse of the probability that two
-    sampled levels are equal. It is then less than the number of levels. If the sample has no equal
+    sampled levels are equal, which is less than the number of levels. If the sample has no equal
     pair, there is only a lower bound. The interval assumes that the number of equal pairs has a
     Poisson distribution. The coverage is the Good-Turing estimate.
 

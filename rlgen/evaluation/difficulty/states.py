@@ -22,7 +22,7 @@ from rlgen.types import Key, PyTree
 _BATCH = 128  # levels labelled at a time
 _SPARE = 1.3  # levels sampled / levels needed; some levels are duplicates or have no solution
 _ROUNDS = 8  # rounds of sampling before a family counts as too small
-_WALK = (64, 64)  # levels and steps of random play
+_WALK = (64, 64)  # number of levels and number of steps of random play
 
 
 class TooFewError(ValueError):
@@ -42,7 +42,7 @@ class States(NamedTuple):
 
 
 class Aliasing(NamedTuple):
-    """Squared error caused by aliasing, relative to the error of the answer 0.
+    """Squared error caused by aliasing, relative to the squared error of the answer 0.
 
     Observations are aliased if states with equal observations have different best actions.
     """

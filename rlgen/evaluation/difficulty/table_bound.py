@@ -48,7 +48,8 @@ def _log_law(prob: Float[np.ndarray, " U"]) -> Float[np.ndarray, " U+1"]:
     with np.errstate(divide="ignore"):  # ln 0 = -inf is the correct value
         log_right, log_wrong = np.log(prob), np.log1p(-prob)
     for right, wrong in zip(log_right, log_wrong, strict=True):
-        # k right guesses: either k before and this guess is wrong, or k - 1 and this one is right.
+        # After this guess, k guesses are right in two cases: k were right before and this guess is
+        # wrong, or k - 1 were right before and this guess is right.
         law[1:] = np.logaddexp(law[1:] + wrong, law[:-1] + right)
         law[0] += wrong
     return law

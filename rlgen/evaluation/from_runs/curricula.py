@@ -72,9 +72,9 @@ def tell(
 
 
 def find_examples(env: Any, log: LevelLog) -> Examples | None:
-    """Return pictures of levels that contributed gradients, for each sixth of a run.
+    """Return images of levels that contributed gradients in each sixth of a run.
 
-    If the environment has no `level_image`, the result is None.
+    The result is None if the environment has no `level_image`.
     """
     if not registry.has(env, LevelEnv.level_image):
         return None

@@ -23,11 +23,11 @@ def saved_folder(run: Opened, suite: Suite, attempts: int, seed: int) -> Path:
 def find_saved(
     run: Opened, suite: Suite, attempts: int, seed: int
 ) -> tuple[Evaluation | None, list[str]]:
-    """Find a run's saved results of exactly this evaluation.
+    """Find a run's saved results of exactly the requested evaluation.
 
     Returns:
-        The evaluation, or None if no saved results match; and a list of reasons, one for each
-        folder whose results were not used.
+        The evaluation, or None if no saved results match. The second value lists, for each folder
+        whose results were not used, the reason.
     """
     by_eval = run.path / "eval" / suite.name.replace("/", "-")
     # The folder of `rlgen compare` comes first, because its name identifies the evaluation.

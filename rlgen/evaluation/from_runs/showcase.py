@@ -1,6 +1,6 @@
 """Pictures for a report: levels of a suite, and episodes on the levels with the lowest scores.
 
-Episodes for the report are chosen from several new episodes, the tries.
+Each episode in the report is chosen from several new episodes, which are called tries.
 """
 
 from collections.abc import Callable
@@ -50,13 +50,14 @@ def replays(
 ) -> dict[str, bytes]:
     """Animate episodes on a run's worst levels and on the hardest level that the run solved.
 
-    Worst levels have the lowest scores; ties are broken by the longest optimal solution. On each of
-    them, the seeds with the lowest and with the highest score play `TRIES` new episodes. The first
-    failed episode of the lowest seed and the shortest solved episode of the highest seed are shown,
-    if they exist. On the hardest solved level (see `_hardest`), only the seed with the highest
-    score plays. If the family does not define success, there is no hardest solved level, and the
-    episodes with the lowest and the highest return are shown. Only about `MAX_FRAMES` steps of an
-    episode are recorded, and only these determine whether the episode counts as solved.
+    Worst levels have the lowest scores; ties are broken by the longest optimal solution. On each
+    worst level, the seed with the lowest score and the seed with the highest score play `TRIES` new
+    episodes each. The first failed episode of the former and the shortest solved episode of the
+    latter are shown, if these exist. On the hardest solved level (see `_hardest`), only the seed
+    with the highest score plays. If the family does not define success, there is no hardest solved
+    level, and the episodes with the lowest and the highest return are shown. Only about
+    `MAX_FRAMES` steps of an episode are recorded, and only these steps determine whether the
+    episode counts as solved.
 
     Args:
         policies: Policies of the run.
@@ -118,7 +119,7 @@ def _player(
         # Every slot plays a queue of one level, [TRIES, 1, ...].
         queue = jax.tree.map(lambda x: jnp.broadcast_to(x, (TRIES, 1, *x.shape)), level)
         reward, terminated, done, states = jax.device_get(run(state, queue))
-        # A slot is reset after its first episode and continues. Only this episode counts, [N].
+        # A slot is reset after its first episode and continues, but only the first one counts, [N].
         length = np.where(done.any(0), done.argmax(0) + 1, limit)
         # Sum the rewards [T, N] over the steps of each slot's first episode.
         total = (reward * (np.arange(limit)[:, None] < length[None])).sum(0)

@@ -1,21 +1,22 @@
 """Generalisation gap during training over a finite level set, written to `generalisation.jsonl`.
 
 The gap is the mean return on training levels minus the mean return on unseen levels. It is measured
-between two chunks, which are groups of updates that run as one compiled program. Each measurement
-writes one line, in which the following entries are lists over seeds ("test" means unseen levels):
+between two chunks. A chunk is a group of updates that run as one compiled program. Each measurement
+writes one line. The following entries are lists over seeds, and "test" means unseen levels:
 
     train_return, test_return, gap   undiscounted; the gap is train_return - test_return
     train_solve_rate, test_solve_rate, solve_rate_gap   if the environment defines success
     level_information   in nats, at most `max_information`; see `level_information`
     level_information_raw   level information before it is clipped at 0
 
-The line also contains `update` and `env_steps` as in `metrics.jsonl`, and the numbers of training
-levels, unseen levels and episodes on each of the two. The entry `evaluation_steps` is the number of
-env steps of one seed in this measurement, which are not counted anywhere else.
+The line also contains `update` and `env_steps` as in `metrics.jsonl`, the numbers of training and
+of unseen levels, and the numbers of episodes on both kinds of levels. The entry `evaluation_steps`
+is the number of env steps of one seed in this measurement. These steps are not counted anywhere
+else.
 
-Two episodes are played on each training level, because the level information needs two, and one
-episode on each unseen level. If no unseen levels are known (see `unseen_levels`), the entries for
-unseen levels are missing.
+One episode is played on each unseen level. Two episodes are played on each training level, because
+the level information needs two. If no unseen levels are known (see `unseen_levels`), the entries
+for unseen levels are missing.
 """
 
 import json
@@ -51,9 +52,9 @@ NEVER = -1  # value of `gap_every` that disables measuring
 
 MEASUREMENTS = 20  # approximate number per run, by default
 SHARE = 0.2  # target of the ratio: env steps of all measurements / env steps of training
-FEWEST, MOST = 32, 128  # number of training levels that are played, and of unseen levels
-LONGEST = 1024  # most steps that are played of an episode
-KEPT_STEPS = 16  # steps per slot on a training level that the level information is estimated from
+FEWEST, MOST = 32, 128  # smallest and largest number of levels played, both training and unseen
+LONGEST = 1024  # largest number of steps that are played of an episode
+KEPT_STEPS = 16  # steps per slot from which the level information is estimated
 
 _STREAM = 0x6A9  # base of the measurements' random keys
 _EPISODES = {"train": 2, "test": 1}  # episodes on each level
@@ -63,7 +64,7 @@ class Size(NamedTuple):
     """Interval between measurements and number of levels."""
 
     every: int  # chunks between two measurements
-    num_levels: int  # most training levels, and most unseen levels, that are played
+    num_levels: int  # largest number of training levels, and of unseen levels, that are played
 
 
 class GapTracker:
@@ -188,8 +189,8 @@ def size_of(gap_every: int, length: Plan, num_steps: int) -> Size | None:
     """Choose the interval between measurements and the number of levels.
 
     All measurements together take at most a fraction `SHARE` of the training's env steps, so a
-    short run is measured less often and on fewer levels. If `gap_every` is set, it always applies.
-    At least `FEWEST` levels are then used, even if the env steps exceed that fraction.
+    short run is measured less often and on fewer levels. If `gap_every` is set, it is always used.
+    At least `FEWEST` levels are then played, even if the env steps exceed the fraction `SHARE`.
 
     Args:
         gap_every: Chunks between measurements, or 0 for about twenty measurements.

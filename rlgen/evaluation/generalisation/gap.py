@@ -4,9 +4,9 @@
     shift gap            mean return on drawn levels minus mean return on the training set
     level information    see `rlgen.evaluation.generalisation.level_information`
 
-Drawn levels are distributed as the run's sampler draws them during training. The mean return on
-drawn levels is the sum of the mean return on unseen levels, the shift gap and the generalisation
-gap.
+Drawn levels have the distribution from which the run's sampler draws levels during training. The
+mean return on drawn levels is the sum of the mean return on unseen levels, the shift gap and the
+generalisation gap.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design", sections 2 and 3.
@@ -39,7 +39,7 @@ from rlgen.protocols import Learner, Sampler
 from rlgen.rollout import play
 from rlgen.types import Key, PyTree
 
-MOST_LEVELS = 512  # most levels of a training set or of a buffer that are played
+MOST_LEVELS = 512  # largest number of levels of a training set or a buffer that are played
 # The remaining constants concern the rollouts from which level information is estimated.
 _LONGEST = 256  # steps of a rollout
 _BLOCK = 128  # at most 2 * _BLOCK slots are played in parallel
@@ -177,7 +177,7 @@ def level_information(policies: Policies, levels: LevelSet, seed: int = 0) -> An
 def shift_gap(
     loaded: Loaded, policies: Policies, train: Evaluation, seed: int = 0, has_set: bool = True
 ) -> Float[np.ndarray, " S"] | tuple[()]:
-    """Compute the shift gap: return on the levels that the sampler draws minus return on its set.
+    """Compute the shift gap: mean return on drawn levels minus mean return on the training set.
 
     A sampler without a buffer draws the levels of its set uniformly, so its shift gap is 0. For any
     other sampler, the levels of the buffer are played and weighted with `replay_probability`. If

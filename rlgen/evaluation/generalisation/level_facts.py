@@ -49,10 +49,11 @@ def open_log(run: Path, allow_imports: bool = False) -> tuple[Any, LevelLog]:
 
 
 def find_facts(env: Any, log: LevelLog, limit: int = MAX_LEVELS) -> Facts:
-    """Compute features and optimal returns of at most `limit` levels from equal parts of the run.
+    """Compute features and optimal returns of at most `limit` levels of a log.
 
-    The same levels are chosen each time a log is analysed. A negative feature of an unsolvable
-    level, such as a shortest path of -1, becomes NaN.
+    If the log has more levels, one is chosen from each of `limit` equal parts of the run. The same
+    levels are chosen each time a log is analysed. A negative feature of an unsolvable level, such
+    as a shortest path of -1, becomes NaN.
     """
     place = np.unravel_index(_evenly(log.score.size, limit), log.score.shape)
     level = jax.tree.map(lambda x: x[place], log.level)

@@ -2,8 +2,8 @@
 
 Level information is the mutual information I(L; b). L is a level that is drawn uniformly from n
 levels, and b is the representation from which the policy and the value are computed. The estimate,
-in nats, is ln n minus the cross-entropy of a classifier that predicts L from b. For every
-classifier the estimate is a lower bound. Level information is at most ln n.
+in nats, is ln n minus the cross-entropy of a classifier that predicts L from b. The estimate of any
+classifier is a lower bound on the level information, which is at most ln n.
 
 Source: the probe of Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design", and of their earlier study of level sampling. The level
@@ -46,9 +46,8 @@ class Probe:
     """Settings of the classifier that `heldout` fits with Nesterov's gradient descent.
 
     All weights start at zero. Features are whitened first, which makes the step size safe for any
-    features. Directions with little variance are then learned as easily as others. Noise in the
-    remaining directions is learned less easily than with Adam, because Adam's steps have the same
-    length in all directions.
+    features. Directions with little variance are then learned as easily as others. Noise is learned
+    less easily than with Adam, because Adam's steps have the same length in all directions.
 
     Attributes:
         num_checks: Number of times that the classifier is tested during the fit. The fit can stop
@@ -72,9 +71,9 @@ def heldout(
     """Estimate the level information with a linear classifier, tested on held-out episodes.
 
     The classifier is fitted on each half of the episodes in turn and tested on the other half. All
-    levels have equal weight, independently of the number of steps played on them. Fits are stopped
-    early. The stopping time of each fit is the time that was best for the other fit. No half is
-    therefore used both to choose a stopping time and to test the resulting classifier.
+    levels have equal weight, independently of the number of steps played on them. Each of the two
+    fits is stopped early, at the time that was best for the other fit. No half is therefore used
+    both to choose a stopping time and to test the classifier that is stopped at this time.
 
     Args:
         feature: Features of both halves; no episode may be in both.
@@ -98,13 +97,13 @@ def heldout(
 def online(
     key: Key, feature: Float[Array, "B F"], label: Int[Array, " B"], num_levels: int
 ) -> Estimate:
-    """Estimate the level information as in the code of Garcin et al., for comparison with it.
+    """Estimate the level information as in the code of Garcin et al., for comparison.
 
     The classifier is trained for one epoch of 8 minibatches. It is tested on each minibatch before
     it is trained on that minibatch. Features are not standardised and the classifier is barely
     fitted, so the estimate is far below that of `heldout`. In the code of Garcin et al. the
-    classifier is trained alongside the agent and continues from one update to the next. Here it
-    starts from new weights.
+    classifier is trained alongside the agent and keeps its weights from one update to the next. In
+    this function the classifier starts from new weights.
     """
     key_params, key_order = jax.random.split(key)
     size = len(label) // 8 * 8
@@ -127,7 +126,10 @@ def online(
 def play_on(
     key: Key, env: LevelEnv, learner: Learner, state: PyTree, level: PyTree, num_steps: int
 ) -> Rollout:
-    """Play T steps of consecutive episodes on each of N levels [N, ...]; all values are 0."""
+    """Play T steps of consecutive episodes on each of N levels [N, ...].
+
+    All value estimates in the rollout are 0, because nothing is learned from it.
+    """
     queues = jax.tree.map(lambda x: x[:, None], level)  # [N, 1, ...]: one level per slot
     return rollout(key, env, _Player(learner), state, queues, num_steps)[0]
 

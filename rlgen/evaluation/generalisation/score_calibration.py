@@ -2,9 +2,9 @@
 
 True regret is the solver's optimal return minus the mean return of the episodes that the agent
 completed. Learnability is `p (1 - p)`, where p is the fraction of these episodes that were solved.
-True regret and learnability are measured on the rollout that was scored. Chance effects that they
-share with the score therefore raise the correlation. Levels on which no episode ended are left out.
-Such levels are often hard.
+The score, true regret and learnability of a level are computed from the same rollout. Chance
+effects that they share therefore raise the correlation. Levels on which no episode ended are left
+out, although such levels are often hard.
 
 Sources: Spearman, 1904, "The Proof and Measurement of Association between Two Things"; Tzannetos et
 al., 2023, "Proximal Curriculum for Reinforcement Learning Agents", and Rutherford et al., 2024, "No
@@ -61,7 +61,7 @@ def calibrate(log: LevelLog, facts: Facts) -> Calibration:
         facts.of(x) for x in (log.episodes.num, log.episodes.num_success, log.episodes.mean_return)
     )
     used = (num > 0) & np.isfinite(score)
-    tenth = facts.place[0] * TENTHS // len(log.update)  # tenth of the run in which it was played
+    tenth = facts.place[0] * TENTHS // len(log.update)  # tenth in which the level was played
     rate = num_success / np.maximum(num, 1)
     values = {"learnability p (1 − p)": rate * (1 - rate)}  # noqa: RUF001
     solved = not isinstance(facts.optimal_return, tuple)

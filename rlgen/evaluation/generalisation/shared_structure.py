@@ -1,14 +1,15 @@
 """Structure shared by the levels of a family (dispersion D), and coverage κ of an episode.
 
-D states how much the valuable states differ between levels: 0 means that all levels have the same
-ones, and 1 that they differ as much as possible. States are identified by a feature, such as the
-position. κ is the time limit of an episode divided by the number of feature values in a level.
+D measures how much the valuable states differ between levels. D is 0 if all levels have the same
+valuable states, and 1 if these states differ as much as possible. States are identified by a
+feature, such as the position. κ is the time limit of an episode divided by the number of feature
+values in a level.
 
 D and κ indicate which kind of exploration bonus is likely to help. If D is near 0, a bonus for
 states that are new in the whole run works even with short episodes. If D is near 1, the states that
 matter on the next level were already visited on earlier levels and are no longer new in the run. A
-bonus for states that are new in the episode remains useful, if κ is at least 1. Episodes are then
-long enough to cover a level.
+bonus for states that are new in the episode remains useful if κ is at least 1, because episodes are
+then long enough to cover a level.
 
 Source of the framework: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses
 for Exploration in Contextual MDPs", section 3, which considers values of a feature over contexts.
@@ -27,7 +28,7 @@ from rlgen import registry
 from rlgen.protocols import FEATURES, LevelEnv, has_feature
 from rlgen.types import PyTree
 
-DISCOUNT = 0.99  # of the optimal values
+DISCOUNT = 0.99  # discount of the optimal values
 
 
 class Structure(NamedTuple):
@@ -56,7 +57,7 @@ def shared_structure(
         discount: Discount of the optimal values.
 
     Raises:
-        ValueError: The environment does not provide the values of features, or has no such feature.
+        ValueError: The environment does not provide the values of features, or lacks this feature.
     """
     registry.require(env, LevelEnv.feature_values, "shared structure")
     registry.require_all(env, FEATURES[feature], f"shared structure of {feature}")
@@ -64,7 +65,7 @@ def shared_structure(
     # One level at a time, because the values of all levels need far more memory than the levels.
     values = np.asarray(jax.jit(lambda levels: jax.lax.map(of, levels))(levels), np.float64)
     limit = np.asarray(levels.max_steps_in_episode, np.float64)
-    num_values = np.maximum((values > 0).sum(1), 1)  # 0 marks a value that the level lacks
+    num_values = np.maximum((values > 0).sum(1), 1)  # V(z) is 0 if the level lacks z
     dispersion, variance = dispersion_of(values)
     coverage = float((limit / num_values).mean())
     return Structure(feature, len(values), dispersion, variance, coverage)
@@ -80,7 +81,7 @@ def dispersion_of(values: Float[np.ndarray, "M Z"]) -> tuple[float, float]:
 
 
 def structures(env: LevelEnv, num_levels: int, seed: int = 0) -> Iterator[Structure]:
-    """Yield the structure for every feature of an environment, over levels that it samples."""
+    """Yield the structure of newly sampled levels for every feature of the environment."""
     keys = jax.random.split(jax.random.key(seed), num_levels)
     levels = jax.jit(jax.vmap(env.sample_level))(keys)
     for feature in FEATURES:

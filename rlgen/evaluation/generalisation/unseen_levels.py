@@ -34,12 +34,12 @@ def some_levels(levels: LevelSet, num: int) -> LevelSet:
 
 
 def unseen_levels(env: Any, sampler: Any, num: int) -> LevelSet | None:
-    """Return at most `num` levels of the same kind as a sampler's finite set, but not in it.
+    """Return at most `num` levels of the same kind as a sampler's finite set, but outside the set.
 
-    If the set was sampled from the family, these are new samples. Otherwise, if the environment has
-    the suites `train` and `test`, they are levels of the suite `test`. In all other cases the
-    origin of the set is unknown, and the result is None. The result is also None if there is no
-    finite set or no level is left.
+    If the set was sampled from the family, the result consists of new samples. Otherwise, if the
+    environment has the suites `train` and `test`, it consists of levels of the suite `test`. In all
+    other cases the origin of the set is unknown, and the result is None. The result is also None if
+    there is no finite set or no level is left.
     """
     chosen = sampler.level_set
     if chosen is None:

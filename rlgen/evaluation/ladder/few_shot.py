@@ -2,8 +2,8 @@
 
 A rung is a part of the ladder with one or more streams of levels (see
 `rlgen.evaluation.ladder.ladder`). A stream is split into levels on which the policy adapts and
-other levels on which the policy is scored. The policy continues to learn with the state of its
-optimiser. All seeds of a run adapt in parallel in one program. The curriculum and the bonus of the
+other levels on which the policy is scored. The policy continues to learn, and its optimiser keeps
+its state. All seeds of a run adapt in parallel in one program. The curriculum and the bonus of the
 run are not used. If the learning rate was annealed in training, it is constant at its initial value
 during adaptation. The curve therefore measures how fast the policy adapts and not how its training
 ended.

@@ -6,12 +6,12 @@
     V3  new combinations: layouts, rules or structures that training never combined
 
 A rung has one or more streams, which are named sets of levels (see
-`rlgen.evaluation.ladder.streams`). No two streams share a level. An environment defines the levels
-of V2 and V3 as data, with its method `ladder`.
+`rlgen.evaluation.ladder.streams`). No two streams share a level. The method `ladder` of an
+environment describes the levels of V2 and V3 (see `rlgen.levels.DistributionShift`).
 
 Source of the idea: the ladder of multi-task and meta-learning benchmarks, Yu et al., 2020,
 "Meta-World: A Benchmark and Evaluation for Multi-Task and Meta Reinforcement Learning".
-Differs from it: hashes of the levels ensure that streams are disjoint, instead of different seeds.
+Differs from Meta-World: streams are kept disjoint by the hashes of their levels, not by seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class Rung(NamedTuple):
     """One stream of levels, with the rung that it belongs to."""
 
     rung: str  # V0 to V3
-    name: str  # trained-on, train, validation, test, or the name of the shift
+    name: str  # trained-on, train, validation, test, or the name of a distribution shift
     about: str  # description of the levels, to be read after the word "levels"
     stream: Stream
 
@@ -70,7 +70,7 @@ class Ladder(NamedTuple):
 
 
 def trained_on(run: Path, loaded: Any, allow_imports: bool = False) -> Trained | None:
-    """Return the levels of a run's finite training set or, without a set, of its curriculum log.
+    """Return the levels of a run's finite training set or, if it has none, of its curriculum log.
 
     Args:
         run: Run folder.
@@ -119,7 +119,7 @@ def climb(
             consists of levels from the environment's suite `test`.
         chosen: Rungs to build.
         validation: If True, V1 is the stream `validation` instead of `test`, and V2 and V3 are
-            omitted. If there are no runs, V1 has both streams, so that both can be shown.
+            omitted. If there are no runs, V1 has both of these streams, so that both can be shown.
 
     Raises:
         ValueError: A rung is unknown, the number of levels is less than one, or the family has too
@@ -128,7 +128,7 @@ def climb(
     check(num_levels, chosen)
     env = env.for_evaluation()
     known = {run: one for run, one in trained.items() if one is not None}
-    # Hashes of levels that no further stream may contain; every stream adds its own.
+    # Hashes of levels that no further stream may contain. Every stream adds those of its levels.
     taken = {word for one in known.values() for word in words(one.hashes)}
     own = {run: _familiar(env, one, num_levels) for run, one in known.items()}
     new, why = _new_levels(env, num_levels, curricula, taken)

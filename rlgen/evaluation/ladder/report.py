@@ -113,7 +113,7 @@ def _page(found: Scores, drawn: Mapping[str, html.Pictures]) -> html.Page:
 
 
 def _settled(found: Scores) -> str:
-    """List the gaps of the first run whose whole-seeds interval excludes zero."""
+    """List those gaps of the first run whose whole-seeds interval excludes zero."""
     scores = [(one.name, one.whole_seeds) for one in found.of(found.runs[0])]
     gaps = [(name, gap) for name, gap in scores if isinstance(gap, Interval)]
     if not gaps:
@@ -164,7 +164,7 @@ def _streams(found: Scores) -> html.Table:
 def _rows_of(places: Sequence[tuple[str, str]]) -> list[str]:
     """Names of a figure's rows, ordered by rung; V0 of all runs is a single row."""
     names = dict.fromkeys("V0" if rung == "V0" else f"{rung} {name}" for rung, name in places)
-    return sorted(names, key=lambda name: name[:2])  # stable: shifts keep their order in a rung
+    return sorted(names, key=lambda name: name[:2])  # stable: keeps the order in a rung
 
 
 def _row_of(one: Score) -> str:

@@ -32,7 +32,8 @@ class Score(NamedTuple):
     mean: Interval
     iqm: Interval
     normalised: Interval | tuple[()]  # return / optimal return; () if some optimum is unknown
-    # V0 minus V1 for V1, and V1 minus this rung for V2 and V3; () on V0 or if V0 or V1 is missing.
+    # Gap in score. On the rung V1 it is V0 minus V1. On V2 and V3 it is V1 minus this rung. The gap
+    # is () on V0, and also if the easier rung, V0 or V1, is missing.
     gap: Interval | tuple[()]
     whole_seeds: Interval | tuple[()]  # the gap, with an interval over whole seeds and fixed levels
     look: int  # how many times this run has been scored on these levels; 0 if not sealed
@@ -172,7 +173,7 @@ def _of_run(
     run: str, rungs: Sequence[Rung], played: Sequence[Evaluation], kind: str, bootstrap: Bootstrap
 ) -> list[Score]:
     matrices = [_matrix(e, kind) for e in played]
-    # Reversed, so that the first stream of a rung overwrites later ones.
+    # The order is reversed, so that the first stream of a rung overwrites its later streams.
     first = {rung.rung: x for rung, x in reversed(list(zip(rungs, matrices, strict=True)))}
     levels = replace(bootstrap, resample_levels=True)
     found = []
@@ -222,7 +223,7 @@ def _curve(run: str, rung: Rung, found: Adaptation, kind: str, bootstrap: Bootst
 
 
 def _matrix(e: Evaluation, kind: str) -> np.ndarray:
-    """Scores [S, M, A] of the given kind, or returns if the evaluation has another kind."""
+    """Scores [S, M, A] of the given kind, or returns if the evaluation has another score."""
     return e.score[1] if e.score[0] == kind else e.episode_return
 
 

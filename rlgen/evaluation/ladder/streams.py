@@ -34,7 +34,11 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
 VERSION = "1"
-REASONS: tuple[str, ...] = ("repeated", "of an earlier stream", "unsolvable")  # of a rejection
+REASONS: tuple[str, ...] = (
+    "repeated",
+    "of an earlier stream",
+    "unsolvable",
+)  # to reject a level
 
 _DRAWS = 12_800  # samples drawn before a family counts as too small
 _BATCH = 128  # samples per call; another number would change the levels of a stream
@@ -55,14 +59,14 @@ def draw_streams(env: Any, names: Sequence[str], num: int, taken: set[int]) -> l
     """Draw streams of distinct, solvable levels from an environment's base distribution.
 
     Args:
-        env: Environment whose `sample_level` is drawn from.
+        env: Environment whose `sample_level` draws the levels.
         names: Names of the streams, in order. The family and the name determine the random key.
         num: Number of levels in each stream.
         taken: Hashes (see `rlgen.levels.words`) of levels that must not occur. The hashes of the
             streams are added to this set.
 
     Raises:
-        TooFewError: The limited number of samples does not contain enough such levels.
+        TooFewError: The limited number of samples does not contain enough levels for a stream.
     """
     sample = _sampler(env)
     return [_draw(env, name, num, taken, sample) for name in names]
@@ -153,7 +157,7 @@ def _chosen(
     before: tuple[set[int], set[int]],
     rejected: Counter[str],
 ) -> dict[int, int]:
-    """Select the first `num` levels that are not rejected, and count the reasons for the others.
+    """Select the first `num` levels that are not rejected, and count why others are rejected.
 
     Args:
         found: Hashes of the candidate levels.

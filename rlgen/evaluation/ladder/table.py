@@ -20,7 +20,7 @@ _SHORT = ("again", "earlier", "unsolvable")  # column heads for `REASONS`, in th
 
 
 def print_ladder(ladder: Ladder, console: Console) -> None:
-    """Print a table with one row per stream, which counts its levels and its rejected levels.
+    """Print a table with the numbers of accepted and of rejected levels of each stream.
 
     Notes below the table describe the levels of each stream.
     """
@@ -76,9 +76,10 @@ def notes(found: Scores) -> list[str]:
 
 
 def access_counts(found: Scores) -> list[str]:
-    """Return sentences that state how often each run has been evaluated on each sealed stream.
+    """Return a sentence for each run with the numbers of its looks at sealed streams.
 
-    The sentences call one such evaluation a look (see `rlgen.runs.test_set_access`).
+    A look is one evaluation of a run on a sealed stream (see `rlgen.runs.test_set_access`). A
+    run's looks at a stream are numbered from 1. Runs without looks are left out.
     """
     told = []
     for run in found.runs:
@@ -119,7 +120,7 @@ def _facts(rung: Rung) -> list[str]:
 
 
 def _shown(one: Interval | tuple[()], score: str, signed: bool = False) -> str:
-    """Format a number without its unit, which the title gives, so that six columns fit."""
+    """Format a number without its unit, which is in the title, so that six columns fit."""
     return show_interval(one, score, 0, signed, unit=False) if one else "-"
 
 

@@ -1,9 +1,9 @@
 """Meta-tests at several horizons: scores of rules for shorter and longer agent lifetimes.
 
 The lifetime of an agent is the number N of updates that train it; N is also called the horizon. At
-every horizon, all rules and the baseline train fresh agents. Final returns are divided by the
-optimum and by the baseline's final return at the same horizon. A probe is a metric that is recorded
-over an agent's lifetime.
+every horizon, all rules and the baseline, an ordinary learner, train fresh agents. Final returns
+are divided by the optimum and by the baseline's final return at the same horizon. A probe is a
+metric that is recorded over an agent's lifetime.
 
 Some rules have a clock: at update n they receive n/N and log N as inputs. As a control experiment,
 such rules can also be tested with an uninformative clock.
@@ -119,7 +119,7 @@ def evaluate_all(
 
 
 def score_rows(found: Found, to: str) -> tuple[list[str], list[Row]]:
-    """Return column headings, and a row per horizon with the IQM of return / `to` of each run.
+    """Return column headings, and for each horizon a row with every run's IQM of return / `to`.
 
     If there are several seeds, intervals resample whole seeds.
 
@@ -204,7 +204,7 @@ def probes_figure(found: Found, theme: str = "light") -> Figure:
 
 
 def write(folder: Path, found: Found, overwrite: bool = False) -> Path:
-    """Write the results of each horizon to a separate folder; write tables, figures and the page.
+    """Write the results of each horizon to a separate folder, and tables, figures and a page.
 
     Returns:
         Path of the page.
@@ -298,7 +298,7 @@ def _draw_probe(axes: Axes, found: Found, column: int, probe: str, look: Theme) 
         told = _probes(evaluations[column])
         if probe in told:
             y = np.array(told[probe], float).mean(axis=0)
-            # Each value is a mean over a part of the lifetime; x is the middle of the part, n/N.
+            # Each value is a mean over a part of the lifetime; x is n/N in the middle of the part.
             x = (np.arange(y.size) + 0.5) / y.size
             colour = look.runs[i % len(look.runs)]
             axes.plot(x, y, color=colour, linewidth=1.5, label=f"{horizon:,}")

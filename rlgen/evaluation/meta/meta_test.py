@@ -40,7 +40,7 @@ PROBES = {
     "policy_step": "KL between policies before and after an update, nats",
     "policy_target_size": "mean size of the target π̂",
 }
-"""Metrics that are recorded over an agent's lifetime if the learner reports them; descriptions."""
+"""Metrics, with descriptions, that are recorded over a lifetime if the learner reports them."""
 
 
 @dataclass(frozen=True)

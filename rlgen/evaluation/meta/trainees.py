@@ -39,7 +39,7 @@ def learns_rule(run: Path | str, allow_imports: bool = False) -> bool:
 def is_rule(name: Path | str) -> bool:
     """Return whether a name is that of a rule shipped with rlgen or of a `.npz` file.
 
-    The name of a folder is that of a run, not of a rule.
+    If a folder has this name, it is the name of a run and not of a rule.
     """
     return not Path(name).is_dir() and (Path(name).suffix == ".npz" or str(name) in shipped())
 
@@ -56,7 +56,7 @@ def described() -> dict[str, str]:
 
 
 def cards() -> dict[str, dict[str, Any]]:
-    """Return the metadata and the sizes in the files of the shipped rules, by name."""
+    """Return the metadata and the sizes that the files of the shipped rules contain, by name."""
     folder = resources.files("rlgen.algos").joinpath("rules")
     found = {}
     for name in shipped():
@@ -112,7 +112,10 @@ def from_file(name: Path | str) -> Trainee:
 
 
 def _follower(env: LevelEnv, rule: str) -> Any:
-    """Return a learner that follows the given rule; the lifetime of one update is a placeholder."""
+    """Return a learner that follows the given rule.
+
+    The learner's lifetime of one update is a placeholder.
+    """
     # The file format determines the learner. If no learner can read it, raise the first error.
     refused = []
     for name in RULE_LEARNERS:

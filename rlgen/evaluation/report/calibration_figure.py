@@ -17,7 +17,7 @@ from rlgen.evaluation.report.figures import THEMES, Theme, dress
 
 
 def calibration_figure(found: Calibration, theme: str = "light") -> Figure:
-    """Draw each measure against the score, and their rank correlation over the run.
+    """Draw each measure against the score, and the rank correlation of the two over the run.
 
     Raises:
         ValueError: There is no measure, or no level with both a score and a completed episode.
@@ -52,8 +52,8 @@ def _scatter(axes: Axes, measure: Measure, look: Theme) -> None:
         measure.score, measure.value, ".", color=look.runs[0], alpha=0.25, markersize=3,
         markeredgewidth=0, rasterized=True,
     )  # fmt: skip
-    # There are up to ten parts of equal size, but fewer if a part would have less than about FEWEST
-    # levels. A stable sort makes the parts independent of the sorting algorithm.
+    # There are up to ten parts of equal size. There are fewer if a part would otherwise have fewer
+    # than about FEWEST levels. A stable sort makes the parts independent of the sorting algorithm.
     order = np.argsort(measure.score, kind="stable")
     for part in np.array_split(order, min(TENTHS, max(len(order) // FEWEST, 1))):
         low, middle, high = np.percentile(measure.value[part], (25, 50, 75))

@@ -57,7 +57,10 @@ def compared(
     notes: Sequence[str] = (),
     bootstrap: Bootstrap = DEFAULT,
 ) -> Compared:
-    """Rank the methods and add their costs; `stats.comparison.rank` documents the errors."""
+    """Rank the methods and add their costs.
+
+    The function `stats.comparison.rank` documents the errors.
+    """
     return Compared(tuple(evaluations), rank(evaluations, bootstrap), tuple(costs), tuple(notes))
 
 
@@ -69,7 +72,7 @@ class ComparisonData(NamedTuple):
     sentences: dict[str, list[str]]  # sentences on all differences, grouped by verdict
     together: str  # joint confidence of the intervals of differences, in words
     costs: tuple[Cost, ...]
-    kinds: list[str]  # kinds of env steps that any method took
+    kinds: list[str]  # kinds of env steps that at least one method took
     kind_heads: list[str]  # column headings of `kinds`
 
 
@@ -234,8 +237,8 @@ def _numbers(axes: Any, ranking: Ranking, names: Sequence[str], look: Theme) -> 
         text = f"{float(one.value):.2f}"
         if len(names) <= 5 and not np.isnan(one.low):
             text += f"\n{float(one.low):.2f}-{float(one.high):.2f}"
-        # Cells have the same colours in both themes, so the text on the cells has, too. The ends of
-        # the colour map are dark.
+        # The cells, and so the text on them, have the same colours in both themes. The ends of the
+        # colour map are dark.
         dark = abs(float(one.value) - 0.5) > 0.3
         axes.text(
             j, i, text, ha="center", va="center", fontsize=9 if len(names) <= 8 else 7,

@@ -17,7 +17,7 @@ from rlgen.runs.curriculum_log import ORIGINS, LevelLog
 from rlgen.types import NEW
 
 BINS = 24  # maximum number of points of a line; each point pools several updates
-TIMES = 6  # columns of example levels
+TIMES = 6  # number of columns of example levels
 RANKS = {"high": 0.95, "middle": 0.5, "low": 0.05}  # rows of example levels: quantiles of the score
 LABELS = {"age": "age (updates)", "depth": "edits since generated"}
 LABELS |= {"lifetime": "lifetime (updates)"}
@@ -129,7 +129,7 @@ def trained_on(log: LevelLog) -> Bool[np.ndarray, "U S n"]:
 def quartiles(
     values: np.ndarray, piece: Int[np.ndarray, " M"], num: int
 ) -> Float[np.ndarray, "B 3"]:
-    """Lower quartile, median and upper quartile of each piece; NaN without finite values."""
+    """Lower quartile, median and upper quartile of each piece; NaN if it has no finite value."""
     values = values.astype(float)
     parts = [values[(piece == i) & np.isfinite(values)] for i in range(num)]
     none = np.full(3, np.nan)

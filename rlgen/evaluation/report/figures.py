@@ -177,7 +177,7 @@ def _scale(axes: Axes, score: str) -> None:
 
 
 def add_legend(figure: Figure, runs: Mapping[int, str], look: Theme, markers: bool = True) -> None:
-    """Add a legend of the runs above the axes; a single run is named as well."""
+    """Add a legend of the runs above the axes, even if there is only one run."""
     handles = []
     for r in runs:
         colour = look.runs[r % len(look.runs)]

@@ -1,7 +1,7 @@
 """Draw learning curves from the `metrics.jsonl` of runs, against the cost of training.
 
 Env steps (of every kind except evaluation) and gradient updates are counted per seed. Seconds are
-the running time without compilation; all seeds train in parallel.
+the running time, without compilation, of the program that trains all seeds in parallel.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def learning_curves(
         curves: Lines of each run's `metrics.jsonl` (see `from_runs.metrics.read_metrics`). Missing
             lines and numbers are skipped.
         theme: `light` or `dark`.
-        labels: Runs in the order of the other figures, so that a run has the same colour in all.
+        labels: Runs in the order of the other figures, so that each run has its usual colour.
         cost: Quantity on the x axis, one of `COSTS`.
 
     Raises:
@@ -153,7 +153,7 @@ def draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray, colour: str, style: str
 
 
 def _number(x: object) -> float:
-    """Return a number, or the sum of a dict's values except `evaluate`; otherwise NaN."""
+    """Return a number, or the sum of a dict's values except `evaluate`; NaN for other input."""
     if isinstance(x, Mapping):
         return sum(_number(value) for name, value in x.items() if name != "evaluate")
     return float(x) if isinstance(x, int | float) else np.nan

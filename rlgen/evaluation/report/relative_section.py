@@ -148,8 +148,8 @@ def _rows(
 ) -> list[tuple[Relative | None, list[str]]]:
     """Return rows of cells: the results of each run relative to `to`.
 
-    A run's row is paired with the results. If there are whole-seeds intervals, a row with these
-    intervals follows, paired with None.
+    A run's row is paired with the run's results. If there are whole-seeds intervals, a row with
+    these intervals follows, paired with None.
     """
     rows: list[tuple[Relative | None, list[str]]] = []
     for one in (x for x in relatives if x.to == to):

@@ -48,7 +48,7 @@ def to_json(
 ) -> dict[str, Json]:
     """Convert the results, without the individual episodes, to JSON values; NaN becomes null.
 
-    Optional entries:
+    The following entries exist only under these conditions:
     - `relative`: if a baseline was evaluated;
     - `generalisation`: if `gaps` is given, for runs with a finite training set;
     - `cvar`: if `worst` is given, for runs whose worst levels were played again;
@@ -126,7 +126,10 @@ def save(
 
 
 def load(folder: Path | str) -> tuple[Evaluation, ...]:
-    """Load only the evaluations that `save` wrote; see `read` for all contents and for errors."""
+    """Load only the evaluations from a folder that `save` wrote.
+
+    The function `read` loads all contents and documents the errors.
+    """
     return read(folder).evaluations
 
 

@@ -71,7 +71,7 @@ class SuiteData(NamedTuple):
     order: tuple[int, ...]  # indices of the runs by decreasing IQM
     played: Played
     aggregates: dict[str, str]  # aggregates that every run has: display name to key
-    best: Bool[np.ndarray, "R M"]  # whether a run has the highest score on a level, or is tied
+    best: Bool[np.ndarray, "R M"]  # whether a run has or shares the highest score on a level
     steps_name: str  # heading of the column of steps
     worst: tuple[WorstLevel, ...]
     episodes: Mapping[str, bytes]  # GIFs by caption
@@ -100,7 +100,7 @@ def suite_data(
     num_levels = evaluations[0].shape[1]
     scores = np.array([[float(one.score.value) for one in run.levels] for run in runs])
     iqm = np.array([float(run.aggregate["iqm"].value) for run in runs])
-    # An aggregate is shown only if every run has it; a run with one seed has no whole-seeds ones.
+    # An aggregate is shown only if every run has it. A run with one seed has no whole-seeds IQM.
     shown = {n: k for n, k in AGGREGATES.items() if all(k in run.aggregate for run in runs)}
     return SuiteData(
         evaluations,
@@ -121,7 +121,7 @@ def suite_data(
 
 
 def access_counts(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return a sentence for each run on a sealed suite with the number of this look."""
+    """Return a sentence for each run on a sealed suite, with the number of the run's look."""
     told = {e.run: e.meta["look"] for e in evaluations if e.meta.get("look")}
     return [f"{run}: look {num} at this suite" for run, num in told.items()]
 

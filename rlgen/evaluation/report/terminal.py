@@ -49,7 +49,7 @@ def print_table(found: Findings, console: Console) -> None:
         details = _Details(found.classes, found.normalised)
     tables = [_one_run(summary, shown, details)] if len(summary.runs) == 1 else []
     if not tables:
-        # Several runs: the table of levels is split by columns to stay within 80 columns.
+        # With several runs, the table of levels is split into tables that are at most 80 wide.
         groups = range(0, len(summary.runs), RUNS_ACROSS)
         tables = [_levels(summary, shown, start) for start in groups] + [_runs(summary)]
         tables += [_normalised_scores(summary, details)] if any(details) else []
@@ -197,7 +197,7 @@ def _notes(summary: Summary, first: Evaluation, num_shown: int) -> list[str]:
 
 
 def _unsolved(run: RunResult) -> str:
-    """Note that names the levels that some seeds never solved, with these seeds."""
+    """Note that names the levels that some seeds never solved, and names these seeds."""
     found = [
         f"{one.name} (seed {_listed(one.unsolved_by)})" for one in run.levels if one.unsolved_by
     ]

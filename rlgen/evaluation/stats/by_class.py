@@ -4,10 +4,11 @@ An average over all levels conceals the worst class. A class is a group of level
 difficulty. By default the classes are quantile bins of the optimal number of steps. If this number
 is unknown for all levels, levels with similar names form a class. The caller can choose another
 feature, whose quantile bins are then the classes. Levels whose number of steps or feature value is
-unknown form a separate class. Levels that cannot be solved form another one.
+unknown form a separate class. Levels that cannot be solved form one more class.
 
 Source: Zhang, Jain and Jamieson, 2020, "Learning to Actively Learn: A Robust Approach" (the worst
-case over classes of equally hard problems, each relative to the best attainable on that class).
+case over classes of equally hard problems, where the result on each class is relative to the best
+result that can be attained on this class).
 Differs from Zhang et al.: classes are used only for evaluation and not for training. They consist
 of levels and are defined by the solutions of these levels.
 """
@@ -68,14 +69,14 @@ def by_class(
 
     Args:
         evaluations: Evaluations of runs on the same levels.
-        bootstrap: Settings of the intervals, of which only `reps` and `confidence` are used. The
-            intervals resample whole seeds or, if a run has a single seed, attempts.
+        bootstrap: Settings of the intervals. Only `reps` and `confidence` are used. The intervals
+            resample whole seeds or, if a run has a single seed, attempts.
         seed: Seed of the bootstrap's generator.
         feature: Name of a feature and its value for each level (NaN where unknown). By default the
             feature is the optimal number of steps or, if that is unknown for all levels, the name.
 
     Returns:
-        The scores, or None if fewer than two classes have `counts` set.
+        The scores, or None if fewer than two classes can be best or worst (see `Class.counts`).
 
     Raises:
         ValueError: The runs cannot be compared, or the feature does not have one value per level.
@@ -155,10 +156,10 @@ def shortfall(
 ) -> Float[np.ndarray, " C"]:
     """CVaR of reference agents minus CVaR of the agents, on each class.
 
-    CVaR (conditional value at risk) is here the mean score of an agent on those α·K of the K levels
-    of a class that are worst for this agent. It is averaged over the S agents and over the R
-    reference agents. The largest entry of the result is a robust single number, because levels that
-    no agent solves do not dominate it.
+    For one agent and a class of K levels, CVaR (conditional value at risk) is the agent's mean
+    score on its α·K worst levels of the class. The CVaR of several agents is the mean over these
+    agents. The largest entry of the result is a robust single number, because levels that no agent
+    solves do not dominate it.
 
     Args:
         own: Scores of S agents in two independent evaluations. The first evaluation ranks the
@@ -188,7 +189,7 @@ def _by_value(
         value: Value of each level, NaN where unknown.
         what: Name of the feature, used in the name of the class of unknown values.
         unit: Text appended to the names of the bins.
-        elsewhere: Mask of levels whose value is NaN but that the caller puts into another class.
+        elsewhere: Mask of levels with value NaN that the caller puts into another class.
     """
     known = np.flatnonzero(~np.isnan(value))
     num = max(1, min(MOST_CLASSES, len(known) // FEWEST_LEVELS))

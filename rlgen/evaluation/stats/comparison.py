@@ -61,7 +61,7 @@ class Ranking(NamedTuple):
     """Methods in descending order of IQM, and their pairwise differences."""
 
     score: str  # solve rate, relative return or return
-    confidence: float  # of all differences together, and of the IQM of each single method
+    confidence: float  # confidence level of all differences together, and of each method's IQM
     over: str  # resampling unit: seeds, whole-seeds, attempts or none
     places: tuple[Place, ...]
     pairs: tuple[Pair, ...]  # each pair once: the method with the higher IQM minus the other

@@ -17,7 +17,7 @@ COSTS = {
 }
 """Measures of training cost: keys in `metrics.jsonl`, with their axis labels."""
 KINDS = ("train", "scout", "score", "antagonist", "teacher", "evaluate")
-"""Kinds of env steps, named by their purpose, in table order; see `rlgen.runs.metrics`."""
+"""Kinds of env steps, named by their purpose, in the order of tables; see `rlgen.runs.metrics`."""
 
 
 class Cost(NamedTuple):
@@ -51,12 +51,12 @@ def cost_of(run: str, lines: Sequence[Mapping], update: int, seeds: int, device:
 
     Args:
         run: Label of the run.
-        lines: Lines of its `metrics.jsonl`.
+        lines: Lines of the run's `metrics.jsonl`.
         update: Number of updates before the checkpoint.
         seeds: Number of seeds trained in parallel.
         device: Device that the run was trained on.
     """
-    # Searched from the end, because the last line with this update counts.
+    # The search starts at the end, because the last line with this update is the valid one.
     line = next((one for one in reversed(lines) if one.get("update") == update), {})
     steps = line.get("env_steps")
     by_kind = {k: float(x) for k, x in steps.items()} if isinstance(steps, Mapping) else {}
@@ -122,7 +122,7 @@ def _pooled(lines: Sequence[Mapping]) -> dict:
 
 
 def _total(x: object) -> float:
-    """Return a number as a float, and a mapping's sum over all kinds except `evaluate`.
+    """Return a number as a float, or a mapping's sum over all kinds of env steps but `evaluate`.
 
     For any other input the result is NaN.
     """

@@ -1,14 +1,15 @@
 """Conditional value at risk (CVaR): an agent's mean score on its own worst levels.
 
-The worst levels are selected in one evaluation and measured in another. If the same evaluation did
-both, the estimate would be biased downwards, because some levels are selected by bad luck.
+The worst levels are selected in one evaluation, and the scores on them are measured in another. If
+one evaluation were used for both steps, the estimate would be biased downwards, because some levels
+would be selected by bad luck.
 
 Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
 Curriculum Discovery", section 5 (risk of failure on the worst α % of levels).
-Differs from the code of Rutherford et al. in two points. Many levels tie in the first evaluation,
-because most levels are solved in all attempts. The result here is the exact mean over all orders of
-the tied levels, whereas their code keeps the order of the suite. The interval here is a bootstrap
-over seeds, whereas their code computes a standard error.
+Differs from the code of Rutherford et al. in two points. First, many levels tie in the first
+evaluation, because most levels are solved in all attempts. The result is the exact mean over all
+orders of the tied levels, whereas the code of Rutherford et al. keeps the order of the suite.
+Second, the interval is a bootstrap over seeds, whereas their code computes a standard error.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,7 +60,7 @@ def cvar(
         second: Evaluation of the same policies on the same suite with another evaluation seed.
         alpha: Fractions α of the M levels, above 0 and at most 1. The product α·M is rounded down,
             and at least one level is used.
-        bootstrap: Settings of the interval, of which only `reps` and `confidence` are used.
+        bootstrap: Settings of the interval. Only `reps` and `confidence` are used.
 
     Raises:
         ValueError: A fraction is out of range, the two evaluations differ in policies or levels, or
@@ -93,8 +94,8 @@ def worst_levels(
 
     Args:
         policies: The policies that `first` evaluated.
-        suite: The suite of `first`. All its levels are played, because every seed has different
-            worst levels.
+        suite: The suite of `first`. All levels of the suite are played, because every seed has
+            different worst levels.
         first: Evaluation that ranks the levels.
         attempts: Episodes on each level. The default is the number in `first`.
         seed: Seed of the second evaluation, which must differ from the seed of `first`. The default
@@ -121,8 +122,8 @@ def worst_means(
     """Mean of `measured` over the levels with the lowest `ranking`, for each seed.
 
     If levels tie, the result is the exact mean over all orders of the tied levels. If only k of the
-    tied levels are among the worst, all choices of k levels are equally likely. The sum over the
-    worst levels then contains k times the mean of `measured` over the tied levels.
+    tied levels fit among the worst levels, every choice of k tied levels is equally likely. These k
+    levels then contribute k times the mean of `measured` over all tied levels.
 
     Args:
         ranking: Scores that select the worst levels.
@@ -142,7 +143,7 @@ def worst_means(
     for s, (rank, value) in enumerate(zip(ranking, measured, strict=True)):
         _, tie, size = np.unique(rank, return_inverse=True, return_counts=True)
         of_tie = np.bincount(tie, value) / size  # mean of each tie, in ascending order of rank
-        total = np.cumsum(np.repeat(of_tie, size))  # [M], expected sum over the lowest levels
+        total = np.cumsum(np.repeat(of_tie, size))  # [M], expected sums over the lowest levels
         found[s] = total[num_worst - 1] / num_worst
     return found
 

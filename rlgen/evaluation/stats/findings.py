@@ -20,7 +20,7 @@ class Findings(NamedTuple):
 
     evaluations: tuple[Evaluation, ...]
     summary: Summary
-    classes: ByClass | None  # None if fewer than two classes have `counts` set
+    classes: ByClass | None  # None if fewer than two classes can be best or worst
     normalised: NormalisedScores | None  # None if no level has a normalised score
     relatives: tuple[Relative, ...]  # () if no run is a baseline learner
 

@@ -82,10 +82,10 @@ def level_details(level: LevelResult, score: str) -> tuple[str, str, str]:
 
 
 def headline(summary: Summary) -> str:
-    """State the result in one sentence: the best run, its interval, and a difference.
+    """State in one sentence the best run, its score, and its difference from another run.
 
-    The best run is compared with the first run. If the first run is the best, the first run is
-    compared with the second best run.
+    The best run is compared with the first run. If the first run itself is the best, it is compared
+    with the second best run.
     """
     score = summary.score
     order = sorted(summary.runs, key=lambda run: -run.aggregate["iqm"].value)

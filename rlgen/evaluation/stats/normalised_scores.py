@@ -5,9 +5,10 @@ Each level's mean return V becomes x = (V - low) / (high - low). The two referen
     high    the solver's optimal return; if it is unknown, the best mean return of several runs
     low     the mean return of untrained agents; if these were not evaluated, 0
 
-Some levels have no normalised score. One case is a high reference that is not above the low one,
-because the level cannot be solved or no run earns a return on it. The other case is an unknown
-optimal return if there is only one run. Such levels are left out, and the results name them.
+A level has no normalised score in two cases. In the first case, its high reference is not above its
+low reference, because the level cannot be solved or no run earns a return on it. In the second
+case, its optimal return is unknown and there is only one run. Levels without a normalised score are
+left out, and the results name them.
 
 `rlgen.evaluation.stats.percentiles` defines participation and dominance.
 """
@@ -32,7 +33,7 @@ NO_SCALE = (
     "runs. The low reference is the return of untrained agents, or 0. Compare with another run, or "
     "add --untrained"
 )
-_SMALL = 1e-6  # relative to high; optima are float32, so a smaller high - low counts as zero
+_SMALL = 1e-6  # high - low below this fraction of max(1, |high|) counts as 0: optima are float32
 
 
 class Scale(NamedTuple):
@@ -72,9 +73,9 @@ def normalised_scores(
 ) -> NormalisedScores | None:
     """Compute percentile curves, participation and dominance of runs.
 
-    Intervals resample whole seeds, because one agent plays every level. Dominance resamples levels,
-    at most 1000 times. The latest results are cached, because the table, the files and the report
-    use the same results.
+    Intervals resample whole seeds, because one agent plays every level. For the uncertainty of
+    dominance, levels are resampled at most 1000 times. The latest results are cached, because the
+    table, the files and the report use the same results.
 
     Returns:
         The statistics, or None if no level has a normalised score.
@@ -145,14 +146,17 @@ def scale_of(runs: Sequence[Evaluation], low: Evaluation | None = None) -> Scale
 
 
 def spans(scale: Scale) -> np.ndarray:
-    """Return a mask [M] of the levels whose high is above their low; False if high is NaN."""
+    """Return a mask [M] of the levels whose high reference return is above the low one.
+
+    The mask is False where the high reference return is NaN.
+    """
     return scale.high - scale.low > _SMALL * np.maximum(1, np.abs(scale.high))
 
 
 def normalise(e: Evaluation, scale: Scale) -> Float[np.ndarray, "S M"]:
     """Compute (V - low) / (high - low) from each seed's mean return V.
 
-    The result is NaN on levels whose high is not above their low.
+    The result is NaN on levels whose high reference return is not above the low one.
     """
     span = np.where(spans(scale), scale.high - scale.low, np.nan)
     return (e.episode_return.mean(axis=-1) - scale.low) / span
@@ -166,7 +170,7 @@ def of_agents(bootstrap: Bootstrap, *scores: Float[np.ndarray, "_ _ _"]) -> Boot
     was never trained.
     """
     over = replace(bootstrap, over="auto").resolve(*scores)
-    named = {"seeds": "whole-seeds", "none": "auto"}  # `auto` resolves to no interval again
+    named = {"seeds": "whole-seeds", "none": "auto"}  # `auto` resolves to "none" again
     return replace(bootstrap, over=named.get(over, over), resample_levels=False)
 
 

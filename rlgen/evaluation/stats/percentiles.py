@@ -18,9 +18,9 @@ means the high reference (see `rlgen.evaluation.stats.normalised_scores`).
 Source: Open Ended Learning Team, 2021, "Open-Ended Learning Leads to Generally Capable Agents"
 (normalised percentiles, participation, and the definition of better: at least as good at every
 percentile).
-Differs from it in two points. If the solver's optimal return is known, it is the high reference
-instead of the returns of the agents trained so far. The uncertainty of dominance is estimated by
-resampling levels.
+Differs from this source in two points. If the solver's optimal return is known, it replaces the
+returns of the agents trained so far as the high reference. The uncertainty of dominance is
+estimated by resampling levels.
 """
 
 import itertools

@@ -68,7 +68,7 @@ def _parse_one(text: str) -> Method:
     name, _, rest = text.partition("=")
     if not name.strip():
         raise ValueError(f"{text!r} has no name before the '='; write plr=RUN,RUN")
-    parts = [rest] if Path(rest).is_dir() else rest.split(",")  # or a ","
+    parts = [rest] if Path(rest).is_dir() else rest.split(",")  # a folder's name may contain ","
     return Method(name.strip(), tuple(_folder(part, text) for part in parts))
 
 
@@ -104,7 +104,7 @@ def check_method(name: str, runs: Sequence[Opened]) -> None:
 
 
 def _difference(one: Opened, other: Opened) -> str:
-    """Describe the first difference that prevents the pooling of two runs; "" if they are equal."""
+    """Describe the first difference that prevents the pooling of two runs; "" if nothing does."""
     first, second = _settings(one.record), _settings(other.record)
     for key in dict.fromkeys([*first, *second]):
         if first.get(key) != second.get(key):
@@ -149,8 +149,9 @@ def pool(name: str, evaluations: Sequence[Evaluation]) -> Evaluation:
 def _pooled_meta(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Pool the meta entries of several runs.
 
-    An entry that is equal in all runs is kept. Any other entry becomes a list over the runs. The
-    exception is `look`, a run's number of evaluations on the suite: the largest number is kept.
+    An entry that is equal in all runs is kept. Any other entry becomes a list over the runs. An
+    exception is `look`, the number of times that a run has been evaluated on the suite. The largest
+    of these numbers is kept.
     """
     metas = [e.meta for e in evaluations]
     names = dict.fromkeys(name for meta in metas for name in meta)

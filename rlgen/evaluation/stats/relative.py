@@ -1,6 +1,7 @@
 """Returns relative to those of a baseline learner on the same levels, with intervals.
 
-A run of a learned rule has one rule per training seed, and each rule trains agents on every level.
+A run that learns an update rule has one rule per training seed, and each rule trains agents on
+every level.
 The baseline learner trains several groups of agents on the same levels. On each level, the mean
 return of a rule's agents is divided by the mean return of all agents of the baseline. If the
 baseline's mean return on a level is not positive, the level has no ratio. Levels without a ratio
@@ -27,7 +28,7 @@ from jaxtyping import Float
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
 
-THRESHOLD = 0.75  # of the baseline's mean return
+THRESHOLD = 0.75  # fraction of the baseline's mean return
 
 
 class Relative(NamedTuple):
@@ -55,9 +56,10 @@ def baseline_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
 def compare_all(
     evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
 ) -> tuple[Relative, ...]:
-    """Compare the other runs with the baseline and, if optima are known, all runs with the optimum.
+    """Compare runs with the baseline and, if optimal returns are known, with the optimum.
 
-    If there is no baseline, the result is empty.
+    The baseline itself is compared only with the optimum. If there is no baseline, the result is
+    empty.
     """
     baseline = baseline_of(evaluations)
     if baseline is None:
@@ -130,7 +132,7 @@ def _relative(
 def aggregates(
     x: Float[np.ndarray, "*B S M"], divisor: Float[np.ndarray, "*B S2 M"]
 ) -> Float[np.ndarray, "*B 3"]:
-    """Mean, IQM and fraction below `THRESHOLD` of the ratios of S seeds and M levels.
+    """Mean and IQM of the ratios of S seeds and M levels, and the fraction below `THRESHOLD`.
 
     Levels on which the divisor's mean over its seeds is not positive are left out.
     """
@@ -150,7 +152,7 @@ def aggregates(
 
 def _mean(x: Float[np.ndarray, "*B K"], where: np.ndarray) -> Float[np.ndarray, "*B"]:
     """Mean of the selected entries; 0 if none is selected."""
-    # No product with the mask, because the entries that are left out are infinite.
+    # A product with the mask would be NaN, because the entries that are left out are infinite.
     total = np.where(where, x, 0.0).sum(axis=-1)
     return np.asarray(total / np.maximum(where.sum(axis=-1), 1))
 

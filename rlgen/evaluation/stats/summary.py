@@ -34,9 +34,9 @@ class LevelResult(NamedTuple):
     mean_return: float
     relative_return: float
     mean_length: float  # steps per episode, over all episodes
-    solved_length: float  # steps per solved episode, averaged over the seeds that solved any
+    solved_length: float  # steps per solved episode, averaged over seeds with a solved episode
     optimal_steps: float
-    unsolved_by: tuple[int, ...] = ()  # indices of seeds without a solution; () if no seed has one
+    unsolved_by: tuple[int, ...] = ()  # indices of seeds that never solve it; () if none solves it
 
 
 class RunResult(NamedTuple):
