@@ -17,8 +17,8 @@ NEEDS_ANTAGONIST = "algorithmic-regret"
 
 
 def build(env: LevelEnv, learner: str = "a2c", score: str = "algorithmic-regret") -> Curriculum:
-    """Build GROOVE; `learner` is the antagonist with which algorithmic regret compares the rule."""
-    # Other scores need no antagonist, so that none is trained.
+    """Build GROOVE; algorithmic regret compares the rule with `learner`, the antagonist."""
+    # Other scores need no antagonist, so no antagonist is trained.
     antagonist = learner if score == NEEDS_ANTAGONIST else ""
     student, judge = rule_student_and_score(env, antagonist, score)
     source = Lifetimes(env, Random(env))

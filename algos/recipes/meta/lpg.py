@@ -14,6 +14,6 @@ PRESETS, STEPS = LEARNING, RULE_STEPS
 
 
 def build(env: LevelEnv, learner: str = "", score: str = "none") -> Curriculum:
-    """Build LPG; with a `learner`, such as a2c, its agents are also trained for comparison."""
+    """Build LPG; if given, `learner` trains further agents, for comparison with the rule."""
     student, judge = rule_student_and_score(env, learner, score)
     return Curriculum(student, Lifetimes(env, Random(env)), judge)

@@ -14,7 +14,8 @@ Reinforcement Learning Algorithms?", for LPO on MinAtar.
 from rlgen.types import Preset
 
 _MEAN_LIFE = 75  # mean in updates of lifetimes that are log-uniform from 10 to 250
-# generations × agents × updates × env steps per update (20 steps × 64 workers)
+# generations × agents × updates × env steps per update. In an update, each of an agent's 64 workers
+# (parallel environments) takes 20 steps.
 _PUBLISHED_STEPS = 2_500 * 1_024 * _MEAN_LIFE * 1_280
 EVOLUTION_STEPS = {
     "fast": 200 * 64 * _MEAN_LIFE * 320,

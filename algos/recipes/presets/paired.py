@@ -47,8 +47,8 @@ _TEACHER_FAST: Preset = {
 _TEACHERS = {"parity": _TEACHER_PARITY, "strong": _TEACHER_STRONG, "fast": _TEACHER_FAST}
 
 _STUDENTS: dict[str, Preset] = {
-    # In JaxUED, the students of PAIRED use tanh, although the students of other methods do not.
-    # Regret may be negative there.
+    # In JaxUED, the students of PAIRED use tanh, although the students of other methods do not. In
+    # JaxUED, regret may be negative.
     "parity": {"student.learner.network.activation": "tanh", "score.non_negative": False},
     "strong": {
         # In minimax, the students of PAIRED have these values. The values for PLR differ; they are

@@ -43,8 +43,8 @@ _PARITY: Preset = {
     "sampler.train_updates": 1,
 }
 
-# As many updates train as score levels; in `parity`, 1 update in 18 trains. With one step size for
-# all levels, the distribution converges to the optimum stated in the paper.
+# Half of the updates train and the other half score levels. In `parity`, 1 update in 18 trains.
+# With one step size for all levels, the distribution converges to the optimum stated in the paper.
 _STRONG: Preset = {**_PARITY, "sampler.per_level": False, "sampler.train_updates": 17}
 
 # For every 27 updates that train, 9 updates score levels, which takes a quarter of the env steps.
