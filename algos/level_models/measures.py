@@ -73,7 +73,7 @@ def to_hub(
 
 
 def histograms(parts: Sequence[Part], values: Values) -> dict[str, Float[np.ndarray, " bins"]]:
-    """Return the histograms by which sets of levels are compared, by name.
+    """Return the histograms that are used to compare sets of levels; the keys are their names.
 
     For each kind of landmark, a histogram counts landmarks by their distance from the hub;
     unreachable landmarks are in the last bin. For each kind of cell, a histogram counts levels by
