@@ -44,7 +44,7 @@ class Generator(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A fitted model; proposals do not need the encoder, which `()` can replace."""
+    """A fitted model; `encoder` is `()` if it was dropped, because proposals do not need it."""
 
     generator: Generator
     encoder: PyTree = ()

@@ -31,8 +31,7 @@ def check_sampler(
     - Busy slots are returned unchanged, bit for bit.
     - States and slots keep their structure, shapes and dtypes, so that updates can be scanned.
     - Rows of the buffer lie in -1 .. `capacity` - 1; weights are finite and 0 or more.
-    - A level that is assigned a row of the buffer was scored in an earlier update, or belongs to
-      the sampler's finite set.
+    - A level from a row was scored in an earlier update, or belongs to the sampler's finite set.
 
     Args:
         sampler: sampler to check.

@@ -60,13 +60,11 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     one = jax.tree.map(lambda x: x[0], state.learner)
     update = jax.jit(lambda rollout, weight: learner.update(key_learn, one, rollout, weight)[0])
     half = jnp.arange(num_slots) % 2.0  # weights 0, 1, 0, 1, ...
-    # The comparison is bit for bit, since data of weight 0 must not even affect a normalisation
-    # constant.
+    # Bit for bit, since data of weight 0 must not even affect a normalisation constant.
     spoilt, ones = _spoil(played, half == 0), jnp.ones(num_slots)
     sentence = "the data of a slot of weight 0 affected the update"
     assert_same(update(spoilt, half), update(played, half), sentence)
-    # The converse is also checked, because a learner that ignores all rewards would pass the check
-    # above.
+    # A learner that ignores all rewards passes the check above, but not this converse.
     heard = differs(update(spoilt, ones), update(played, ones))
     assert heard, "the rewards of a slot of weight 1 did not affect the update"
     if isinstance(getattr(learner, "network", None), Network):  # not all learners have one
