@@ -104,7 +104,10 @@ def _sum_of_shifts(joined: Float[Array, "4 H W"], x: Float[Array, "C F"]) -> Flo
 
 
 def _links(places: list[Int[Array, ""]], near: list[Float[Array, " C"]]) -> Float[Array, "P P"]:
-    """Return 1 for pairs of places that still need an edge; `near` marks existing edges."""
+    """Return 1 for pairs of places that need another edge, [P, P].
+
+    Entry i of `near` is 1 at the cells that already have an edge to place i.
+    """
     linked = jnp.zeros((len(places), len(places)))
     known = []
     for i, j in itertools.combinations(range(len(places)), 2):

@@ -19,7 +19,7 @@ NUM_BINS = 20
 def distances(
     free: Bool[np.ndarray, "M H W"], source: Int[np.ndarray, " M"]
 ) -> Float[np.ndarray, "M H W"]:
-    """Return the number of steps from a source cell to every cell; infinite for unreachable cells.
+    """Return the number of steps from a source cell to every cell, infinite for unreachable cells.
 
     Paths to free cells lead only over free cells. The distance to a cell that is not free is one
     more than the smallest distance to one of its neighbours.
@@ -87,7 +87,7 @@ def histograms(parts: Sequence[Part], values: Values) -> dict[str, Float[np.ndar
 
 
 def divergence(a: Shaped[np.ndarray, " bins"], b: Shaped[np.ndarray, " bins"]) -> float:
-    """Jensen-Shannon divergence in bits between two histograms; NaN if one of them is empty.
+    """Jensen-Shannon divergence in bits between two histograms; NaN if a histogram is empty.
 
     The divergence is 0 between identical histograms and 1 between disjoint ones.
 

@@ -53,7 +53,10 @@ _DRAW, _EDIT = 0x44524400, 0x44524401
 
 
 class Known(NamedTuple):
-    """Record that the buffer keeps of each level, in addition to the score; [K] in the buffer."""
+    """Record that the buffer keeps of each level, in addition to the score.
+
+    In the buffer, each field is [K].
+    """
 
     score_state: PyTree  # the score's memory of the level
     lineage: Lineage
@@ -89,9 +92,10 @@ class Mixture:
     """Replay distribution P = (1 − ρ) [(1 − η) P_S + η P_S'] + ρ P_R.
 
     P_S gives each level of the set a probability that depends on the rank of its score in the set.
-    P_S' gives each level of the buffer such a probability, but a level that was never solved is
-    ranked with a score of 0. P_R is proportional to staleness, which grows while a level is not
-    played. By default, P_R is 0 outside the set. η changes linearly over the run.
+    P_S' gives each level of the buffer a probability that depends on the rank of its score in the
+    buffer, where the score of a level that was never solved counts as 0. P_R is proportional to
+    staleness, which grows while a level is not played. By default, P_R is 0 outside the set. η
+    changes linearly over the run.
 
     Attributes:
         temperature: Temperature β of P_S. At 0.1, P_S of the level with the highest score is 0.999.
@@ -296,7 +300,10 @@ class DRED(BufferedSampler):
         return 0.5 if self.has_proposals and not self.train_on_new else 1.0
 
     def check(self, num_levels: int, score: Score) -> None:
-        """Check the source; the buffer may have fewer rows than an update has levels."""
+        """Check the source.
+
+        Unlike in the base class, the buffer may have fewer rows than an update has levels.
+        """
         self._source.check(num_levels, score)
 
     def spanning(self, num_updates: int) -> "DRED":
@@ -485,7 +492,7 @@ class DRED(BufferedSampler):
         trial: Trial,
         done: Bool[Array, " N"],
     ) -> LevelBuffer:
-        """Offer the evaluated proposals to the buffer; does nothing in a replay update."""
+        """Offer the evaluated proposals to the buffer; a replay update offers none."""
         if not self.has_proposals:
             return buffer
         offered = done & (slots.origin != REPLAY)

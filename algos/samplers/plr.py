@@ -111,7 +111,10 @@ class Decision(Component, abstract=True):
 
 
 def _is_warm(now: Situation) -> Bool[Array, ""]:
-    """Return whether the source has supplied enough levels for replay; equal for all seeds."""
+    """Return whether enough levels have been requested from the source for replay to begin.
+
+    The result is equal for all seeds.
+    """
     return same_for_all_seeds(now.state.num_new) >= now.least
 
 
@@ -148,7 +151,10 @@ class Alternate(Decision):
         return jnp.tile(_is_warm(now) & coin & ~edits, num_slots), jnp.tile(edits, num_slots)
 
     def trained_updates(self, learned: float, edits: bool) -> float:
-        """Fraction of the updates that train the student; updates with mutants never train."""
+        """Fraction of the updates that train the student.
+
+        Updates with mutants never train the student.
+        """
         # `share` is the fraction of the updates without mutants that train the student. With
         # probability `replay_prob`, an update without mutants is followed by one with mutants.
         share = learned + (1 - learned) * self.replay_prob
@@ -173,7 +179,9 @@ class Blocks(Decision):
 
 @dataclass(frozen=True)
 class EachSlot(Decision):
-    """Decides for each free slot separately; for students whose slots become free one by one.
+    """Decides for each free slot separately whether it replays.
+
+    This decision is for students whose slots become free at different times.
 
     Replay begins once `min_fill * capacity` rows have a score. Rows are drawn without replacement,
     so that two slots never play the same row at once. If no row is left for a slot, the slot plays
@@ -326,7 +334,10 @@ class PLR(BufferedSampler):
     def propose(
         self, keys: Keys, state: PLRState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[PLRState, Slots]:
-        """Fill each free slot with replayed levels, new levels or mutants; `decision` chooses."""
+        """Fill the free slots with replayed levels, new levels or mutants.
+
+        The field `decision` determines the kind of levels of each slot.
+        """
         rows = observed(state.buffer) & ~held_rows(slots, ~free, self.capacity)
         levels_per_slot = slots.buffer_index.shape[1]
         least = self.min_fill * self.capacity

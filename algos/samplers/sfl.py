@@ -175,7 +175,7 @@ class SFL(BufferedSampler):
         return state._replace(buffer=buffer, num_updates=state.num_updates + 1)
 
     def metrics(self, state: SFLState) -> Metrics:
-        """Return the number of levels in the pool, and the mean of their scores at selection."""
+        """Return the number of levels in the pool, and the mean of the stored scores."""
         held, size = filled(state.buffer), state.buffer.size
         mean = jnp.where(held, state.buffer.score, 0.0).sum() / jnp.maximum(size, 1)
         return super().metrics(state) | {"pool_size": size, "pool_score": mean}

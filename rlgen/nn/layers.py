@@ -37,7 +37,9 @@ def dense(features: int, scale: float, name: str) -> nn.Dense:
 def encode(
     features: PyTree, num_axes: int, conv_features: int, vector_features: int
 ) -> Float[Array, "*B F"]:
-    """Encode all leaves of an observation and concatenate the results; call in a compact module.
+    """Encode all leaves of an observation and concatenate the results.
+
+    The function must be called inside a method of a flax module marked as `nn.compact`.
 
     Args:
         features: unpacked observations, with `num_axes` leading axes of time and slots.

@@ -122,7 +122,7 @@ REPLAY: dict[str, Preset] = {
     "strong": {**_STRONG, **_REPLAY_STRONG, **_advantage(True, "student.antagonist")},
     "fast": {**_FAST, **_REPLAY_FAST, **_advantage(True, "student.antagonist")},
 }
-"""Presets with a level buffer; the antagonist has the advantage settings of the agents."""
+"""Presets with a level buffer. The antagonist has the same advantage settings as the agents."""
 
 _AGENT: Preset = {
     "num_slots": 64,

@@ -2,7 +2,7 @@
 
 `parity` has the settings of JaxUED, where the teacher has the same settings as the students.
 `strong` has the settings of minimax, where mazes have 60 walls and the entropy coefficient of the
-teacher is fifty times that of the students.
+teacher is fifty times as large as that of the students.
 
 Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax"; Jiang et al., 2023,
 "minimax: Efficient Baselines for Autocurricula in JAX".

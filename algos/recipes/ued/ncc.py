@@ -64,6 +64,6 @@ PRESETS = on_learning(_PARITY, _STRONG, _FAST)
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "learnability") -> Curriculum:
-    """Build NCC; `sampler.entropy_coef` is in units of the score."""
+    """Build NCC. The option `sampler.entropy_coef` is in units of the score."""
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, NCC(env, Random(env)), judge)
