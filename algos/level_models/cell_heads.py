@@ -79,12 +79,14 @@ def sample(
 ) -> tuple[Int[Array, "H W"], Bool[Array, "H W"]]:
     """Sample the kind of each cell; return the kinds and a mask of the free cells.
 
-    A cell is free if its probabilities of the free kinds add up to more than one half. Its kind is
-    then sampled among the free kinds, and otherwise among the other kinds.
+    A cell is free if its probabilities of the free kinds add up to more than one half. The kind of
+    a free cell is sampled among the free kinds. The kind of any other cell is sampled among the
+    other kinds.
     """
     of_free = free_kinds(cells)[None, None]
     free_prob = jnp.where(of_free, jax.nn.softmax(logits), 0.0).sum(-1)
-    # A cell is free or not by the more probable of the two cases. Only the kind is sampled, below.
+    # The more probable of the two cases, free or not free, is chosen. Only the kind is sampled,
+    # below.
     chosen = free_prob > 0.5
     # If no kind is free, or every kind is free, only one group of kinds can be chosen.
     if cells.free == () or len(cells.free) == len(cells.kinds):

@@ -1,5 +1,7 @@
 """Files of fitted level models: plain arrays and one JSON header, without pickle.
 
+The parts of a level, such as its grid of cells, are defined in `rlgen.codec`.
+
 To propose levels with a saved model:
 
     from rlgen.algos.level_models.files import load_model
@@ -42,7 +44,7 @@ class Generator(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """A fitted model; `fitted._replace(encoder=())` drops the encoder, not needed for proposals."""
+    """A fitted model; `encoder` is `()` if it was dropped, because proposals do not need it."""
 
     generator: Generator
     encoder: PyTree = ()
@@ -187,10 +189,7 @@ def _read(path: Path | str) -> _File:
 
 
 def _check_parts(file: _File, env: LevelEnv) -> None:
-    """Check that a model was fitted on levels with the same parts as the levels of `env`.
-
-    The parts of a level are explained in `rlgen.codec`.
-    """
+    """Check that a model was fitted on levels with the same parts as this environment's levels."""
     registry.require(env, LevelEnv.codec, f"the model in {file.path}")
     codec: LevelCodec = env.codec()
     theirs, ours = file.header["parts"], _described(codec)

@@ -136,7 +136,10 @@ class GraphEncoder(nn.Module):
 
 
 class _Isomorphism(nn.Module):
-    """Layer of a graph isomorphism network: an MLP of (1 + ε) x plus the sum over neighbours."""
+    """Layer of a graph isomorphism network.
+
+    The layer applies an MLP to the sum of (1 + ε) x and the features of the neighbours.
+    """
 
     width: int
 

@@ -1,8 +1,9 @@
 """Heads of the decoder: the distribution of each part of a level, and sampling of whole levels.
 
 `rlgen.codec` defines the parts. A place is one cell of a grid, such as the goal. Each head reads a
-separate slice of the decoder's outputs. The distribution of a place depends on earlier parts. These
-are the true parts when a likelihood is computed, and the sampled parts when a level is generated.
+separate slice of the decoder's outputs. The distribution of a place depends on earlier parts of the
+level. When a likelihood is computed, the earlier parts are the true ones. When a level is
+generated, the earlier parts are the sampled ones.
 """
 
 from dataclasses import dataclass
@@ -92,11 +93,11 @@ class Heads:
         """Sample the parts of a level in their order; all places are legal.
 
         A cell is free if and only if its probabilities of the free kinds add up to more than one
-        half. The kind of a free cell is sampled among the free kinds, that of any other cell among
-        the other kinds. A place never shares the cell of a place in its `apart_from`. If possible,
-        a place lies on a free cell that is not the most likely cell of a place in `apart_from`. If
-        no such cell exists, the place lies on another free cell. If no free cell is left either,
-        the place lies on any other cell, which then becomes free.
+        half. The kind of a free cell is sampled among the free kinds, and the kind of any other
+        cell among the other kinds. A place never shares the cell of a place in its `apart_from`. If
+        possible, a place lies on a free cell that is not the most likely cell of a place in
+        `apart_from`. If no such cell exists, the place lies on another free cell. If no free cell
+        is left either, the place lies on any other cell, which then becomes free.
         """
         made: Values = {}
         free: dict[str, Bool[Array, " C"]] = {}  # free cells of each grid, by name

@@ -43,7 +43,10 @@ def draw_points(key: Key, num_levels: int, num: int, num_points: int) -> Points:
 def slerp(
     position: Float[Array, ""], a: Float[Array, " L"], b: Float[Array, " L"]
 ) -> Float[Array, " L"]:
-    """Spherical interpolation from a to b; linear if the vectors are nearly parallel."""
+    """Spherical interpolation from a to b.
+
+    If the vectors are nearly parallel, the interpolation is linear.
+    """
     # A zero vector has no direction, so cosine 1 selects linear interpolation. The inner `where`
     # avoids 0 / 0.
     norms = jnp.sqrt((a**2).sum() * (b**2).sum())

@@ -47,8 +47,8 @@ class NormRelu(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"], training: bool) -> Float[Array, "*B D"]:
         """Normalise and rectify."""
-        # flax's momentum is the weight of the old statistics, PyTorch's that of the new statistics.
-        # The value 0.9 here is therefore PyTorch's default of 0.1.
+        # In flax, momentum is the weight of the old statistics; in PyTorch, it is the weight of the
+        # new statistics. The value 0.9 is therefore equivalent to PyTorch's default of 0.1.
         norm = nn.BatchNorm(use_running_average=not training, momentum=0.9, epsilon=1e-5)
         return norm(nn.relu(x)) if self.relu_first else nn.relu(norm(x))
 

@@ -22,7 +22,7 @@ from rlgen.algos.level_models.cell_heads import free_kinds, marked
 from rlgen.codec import Cells
 
 STEPS = ((0, 1), (0, -1), (1, 1), (1, -1))
-"""The four neighbours of a cell, as pairs of grid axis and direction along it."""
+"""The four neighbours of a cell, as pairs of a grid axis and a direction along this axis."""
 
 
 class Graph(NamedTuple):
@@ -81,12 +81,12 @@ def sum_neighbours(graph: Graph, x: Float[Array, "C F"]) -> Float[Array, "C F"]:
 
 
 def adjacency(graph: Graph) -> Float[Array, "C C"]:
-    """Return the adjacency matrix: entry (i, j) is 1 if an edge connects nodes i and j, else 0."""
+    """Return the adjacency matrix; entry [i, j] is 1 if nodes i and j share an edge, else 0."""
     return sum_neighbours(graph, jnp.eye(graph.to_hub.size))
 
 
 def _same(free: Bool[Array, "H W"], axis: int, way: int) -> Float[Array, "H W"]:
-    """Return 1 where the neighbour in one direction exists and both are free or both are not."""
+    """Return 1 where a cell and its neighbour in one direction are both free or both not free."""
     # `roll` wraps around, so cells whose neighbour lies outside the grid are masked.
     inside = np.ones(free.shape, bool)
     edge = [slice(None), slice(None)]
@@ -104,7 +104,10 @@ def _sum_of_shifts(joined: Float[Array, "4 H W"], x: Float[Array, "C F"]) -> Flo
 
 
 def _links(places: list[Int[Array, ""]], near: list[Float[Array, " C"]]) -> Float[Array, "P P"]:
-    """Return 1 for pairs of places that still need an edge; `near` marks existing edges."""
+    """Return 1 for pairs of places that need another edge, [P, P].
+
+    Entry i of `near` is 1 at the cells that already have an edge to place i.
+    """
     linked = jnp.zeros((len(places), len(places)))
     known = []
     for i, j in itertools.combinations(range(len(places)), 2):

@@ -19,7 +19,7 @@ NUM_BINS = 20
 def distances(
     free: Bool[np.ndarray, "M H W"], source: Int[np.ndarray, " M"]
 ) -> Float[np.ndarray, "M H W"]:
-    """Return the number of steps from a source cell to every cell; infinite for unreachable cells.
+    """Return the number of steps from a source cell to every cell, infinite for unreachable cells.
 
     Paths to free cells lead only over free cells. The distance to a cell that is not free is one
     more than the smallest distance to one of its neighbours.
@@ -73,7 +73,7 @@ def to_hub(
 
 
 def histograms(parts: Sequence[Part], values: Values) -> dict[str, Float[np.ndarray, " bins"]]:
-    """Return the histograms by which sets of levels are compared, by name.
+    """Return the histograms that are used to compare sets of levels; the keys are their names.
 
     For each kind of landmark, a histogram counts landmarks by their distance from the hub;
     unreachable landmarks are in the last bin. For each kind of cell, a histogram counts levels by
@@ -87,7 +87,7 @@ def histograms(parts: Sequence[Part], values: Values) -> dict[str, Float[np.ndar
 
 
 def divergence(a: Shaped[np.ndarray, " bins"], b: Shaped[np.ndarray, " bins"]) -> float:
-    """Jensen-Shannon divergence in bits between two histograms; NaN if one of them is empty.
+    """Jensen-Shannon divergence in bits between two histograms; NaN if a histogram is empty.
 
     The divergence is 0 between identical histograms and 1 between disjoint ones.
 

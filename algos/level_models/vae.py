@@ -77,10 +77,11 @@ class VAEModel(LevelModel, abstract=True):
         return Settings(**{field.name: getattr(self, field.name) for field in fields(Settings)})
 
     def check_sizes(self, *names: str) -> None:
-        """Check that the named fields are at least 1, and that the parts of the model are valid.
+        """Check that the named fields are at least 1, and that heads and settings are valid.
 
         Raises:
-            ValueError: If a field or a part is invalid; the message names it.
+            ValueError: If a field, a head or a setting is invalid. The message names the invalid
+                value.
         """
         for name in names:
             if getattr(self, name) < 1:
@@ -177,7 +178,7 @@ class VAE:
         return jax.lax.scan(epoch, state, None, num_epochs)
 
     def finish(self, state: Training, levels: PyTree) -> Fitted:
-        """Return the fitted model, with the latents of all levels [M, ...], also held-out ones."""
+        """Return the fitted model, with the latents of all levels [M, ...], held out or not."""
         encoder, decoder = state.variables["encoder"], state.variables["decoder"]
         mean, std = self.encode(encoder, levels)
         return Fitted(Generator(decoder, mean, std), encoder)

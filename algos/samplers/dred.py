@@ -53,17 +53,21 @@ _DRAW, _EDIT = 0x44524400, 0x44524401
 
 
 class Known(NamedTuple):
-    """Record that the buffer keeps of each level, in addition to the score; [K] in the buffer."""
+    """Record that the buffer keeps of each level, in addition to the score.
+
+    In the buffer, each field is [K].
+    """
 
     score_state: PyTree  # the score's memory of the level
     lineage: Lineage
     solved: Bool[Array, "*K"]  # True if the agent solved the level at least once
-    # Mean return in the last update in which an episode was completed on the level; else -inf.
+    # Mean return in the last update in which an episode was completed on the level. The value is
+    # -inf if no episode was ever completed on the level.
     mean_return: Float[Array, "*K"]
 
 
 class Trial(NamedTuple):
-    """Result of the proposal that each slot played at all positions of its queue."""
+    """Results of the proposals; each slot played one proposal at all positions of its queue."""
 
     score: Float[Array, " N"]
     solved: Bool[Array, " N"]
@@ -88,9 +92,10 @@ class Mixture:
     """Replay distribution P = (1 − ρ) [(1 − η) P_S + η P_S'] + ρ P_R.
 
     P_S gives each level of the set a probability that depends on the rank of its score in the set.
-    P_S' does the same for all levels of the buffer, but ranks a level that was never solved with a
-    score of 0. P_R is proportional to staleness, which grows while a level is not played. By
-    default, P_R is 0 outside the set. η changes linearly over the run.
+    P_S' gives each level of the buffer a probability that depends on the rank of its score in the
+    buffer, where the score of a level that was never solved counts as 0. P_R is proportional to
+    staleness, which grows while a level is not played. By default, P_R is 0 outside the set. η
+    changes linearly over the run.
 
     Attributes:
         temperature: Temperature β of P_S. At 0.1, P_S of the level with the highest score is 0.999.
@@ -187,17 +192,17 @@ class DRED(BufferedSampler):
 
     In an evaluation update, each slot plays one proposal at all positions of its queue. A proposal
     can be inserted into the buffer if it was solved at least once and its score is above 0. (The
-    field `admit` can lift this condition.) As long as rows are empty, the proposal is inserted into
-    an empty row. After that, it competes with the generated level that has the lowest replay
-    probability, and replaces this level if the proposal's score is higher. The rows of the set are
-    never replaced.
+    field `admit` can lift this condition.) As long as the buffer has empty rows, the proposal is
+    inserted into an empty row. After that, the proposal is compared with the generated level that
+    has the lowest replay probability. If the proposal has the higher score, it replaces this level.
+    The rows of the set are never replaced.
 
     The staleness of a level is reset when the level is played, not when it is queued. By default
     all draws of one update use the staleness from before the update. With `sequential`, each draw
     uses the staleness after the previous draw.
 
     Attributes:
-        env: Environment, which hashes levels to find equal ones and edits levels.
+        env: Environment, which edits levels, and hashes levels to find equal ones.
         data: Finite training set of M levels.
         source: Sampler of proposals, or `()` if edits propose levels or no levels are proposed.
         mixture: Replay probability of each level.
@@ -209,7 +214,7 @@ class DRED(BufferedSampler):
             unsolved proposals too, with a score of 0.
         train_in_warmup: Train on the levels of the set in the warm-up; Garcin et al. do not.
         train_on_new: Train on proposals; Garcin et al. do not.
-        single_chance: Evaluate a proposal only by the episodes at the first position of its slot's
+        single_chance: Evaluate a proposal only by the episodes at the first position of the slot's
             queue, as in the code of Garcin et al. By default, all episodes on the proposal count.
         sequential: Draw and insert levels one after the other, as in the code of Garcin et al.
 
@@ -295,7 +300,10 @@ class DRED(BufferedSampler):
         return 0.5 if self.has_proposals and not self.train_on_new else 1.0
 
     def check(self, num_levels: int, score: Score) -> None:
-        """Check the source; the buffer may have fewer rows than an update has levels."""
+        """Check the source.
+
+        Unlike in the base class, the buffer may have fewer rows than an update has levels.
+        """
         self._source.check(num_levels, score)
 
     def spanning(self, num_updates: int) -> "DRED":
@@ -392,7 +400,10 @@ class DRED(BufferedSampler):
 
     @property
     def _source(self) -> Sampler:
-        """The sampler of proposals, or `data`, whose `propose` is then never called."""
+        """The sampler of proposals, or `data` if no source is given.
+
+        `propose` of `data` is never called.
+        """
         return self.data if isinstance(self.source, tuple) else self.source
 
     def _now(self, state: DREDState, buffer: LevelBuffer) -> MixtureNow:
@@ -424,7 +435,7 @@ class DRED(BufferedSampler):
     def _propose_new(
         self, keys: Keys, state: DREDState, slots: Slots, explores: Bool[Array, " N"]
     ) -> tuple[PyTree, Slots]:
-        """Fill each slot that `explores` with one proposal at all positions of its queue."""
+        """Fill each slot in the mask `explores` with one proposal, at all queue positions."""
         if not self.has_proposals:
             return state.source, slots
         # Slots with a queue of one level, [N, 1, ...], so that the source makes one proposal per
@@ -481,7 +492,7 @@ class DRED(BufferedSampler):
         trial: Trial,
         done: Bool[Array, " N"],
     ) -> LevelBuffer:
-        """Offer the evaluated proposals to the buffer; does nothing in a replay update."""
+        """Offer the evaluated proposals to the buffer; a replay update offers none."""
         if not self.has_proposals:
             return buffer
         offered = done & (slots.origin != REPLAY)
@@ -547,8 +558,8 @@ def take_back(
     # more than once, `max` keeps the latest time.
     stamp = buffer.clock + jnp.cumsum(played.ravel()).reshape(played.shape)
     at = jnp.where(played, row, buffer.score.size)
-    # `update` uses only one position per row and skips positions without a score. Here, `max` is a
-    # logical or over all positions of a row.
+    # `update` uses only one position per row and skips positions without a score. The `max` in the
+    # next line is a logical or over all positions of a row.
     level_info = buffer.level_info._replace(
         solved=buffer.level_info.solved.at[row].max(solved, mode="drop")
     )

@@ -28,7 +28,7 @@ _MAX_ROUNDS = 8
 
 
 class FixedState(NamedTuple):
-    """Progress through the current epoch, one pass through the set; used only with `shuffle`."""
+    """Progress through an epoch, which is one pass through the set; used only with `shuffle`."""
 
     seed: UInt32[Array, ""]  # seed of the permutations of all epochs
     epoch: Int[Array, ""]  # index of the current epoch
@@ -43,10 +43,10 @@ class Fixed(Sampler):
     `digest` identifies the set by the content of its levels.
 
     Attributes:
-        num_levels: Number of levels, M. Levels are sampled until M distinct levels are found, in at
-            most 8 batches of M. If fewer are found, the set consists of those found, and a warning
-            is issued. With `path` or `levels`, this field is set to the number of distinct levels
-            given there.
+        num_levels: Number of levels, M. Levels are sampled in at most 8 batches of M, until M
+            distinct levels are found. If fewer distinct levels are found, the set consists of these
+            levels, and a warning is issued. If `path` or `levels` is given, this field is set to
+            the number of distinct levels that the file, suite or set contains.
         seed: Seed from which the set is sampled.
         path: Level file that contains the set, or name of one of the environment's suites, such as
             `train`. If a path is given, no levels are sampled.
@@ -95,7 +95,8 @@ class Fixed(Sampler):
     def init(self, key: Key, memory: PyTree) -> FixedState:
         """Return the state at the start of the first epoch."""
         zero = jnp.zeros((), jnp.int32)
-        # The state holds a uint32 and not a typed key; `_next_of_epoch` makes a key from it.
+        # The state holds a uint32 and not a typed key; `_next_of_epoch` makes a key from this
+        # number.
         return FixedState(jax.random.bits(key), zero, zero)
 
     def example_level(self) -> PyTree:
@@ -121,18 +122,18 @@ class Fixed(Sampler):
     ) -> tuple[FixedState, Int[Array, "N R"]]:
         """Take the next entries of an endless sequence of permutations of the set."""
         num_levels = len(self.level_set)
-        # Position after each entry of the batch, from the start of the current epoch. The position
-        # may lie in a later epoch.
+        # Position after each entry of the batch, counted from the start of the current epoch. The
+        # position may lie in a later epoch.
         end = state.position + jnp.cumsum(wanted.ravel())
-        # All epochs that a batch can reach. Their number is static, so permutations are generated
-        # even for epochs that this batch does not reach.
+        # All epochs that a batch of this size can reach. The number of these epochs is static, so
+        # permutations are generated even for epochs that this batch does not reach.
         epochs = state.epoch + jnp.arange((wanted.size - 1) // num_levels + 2)
         # Permutation i depends only on the seed and i, so a resumed run continues the sequence.
         key = jax.random.key(state.seed)
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, epochs)
         orders = jax.vmap(lambda key: jax.random.permutation(key, num_levels))(keys)
-        # `end - 1` is -1 before the first wanted entry at the start of an epoch. The level of such
-        # an entry is not used.
+        # If an epoch has just begun, `end - 1` is -1 for the entries before the first wanted entry.
+        # The levels of these entries are not used.
         place = jnp.maximum(end - 1, 0)
         index = orders[place // num_levels, place % num_levels].reshape(wanted.shape)
         epoch, position = state.epoch + end[-1] // num_levels, end[-1] % num_levels
@@ -142,7 +143,7 @@ class Fixed(Sampler):
 def build(
     env: LevelEnv, num_levels: int = 200, seed: int = 0, levels: str = "", shuffle: bool = False
 ) -> Fixed:
-    """Build the sampler over sampled levels or, if `levels` is a file or suite, over its levels."""
+    """Build the sampler over sampled levels, or over the file or suite that `levels` names."""
     return Fixed(env, num_levels, seed, path=levels, shuffle=shuffle)
 
 
@@ -231,7 +232,7 @@ def _sample(env: LevelEnv, num_levels: int, seed: int) -> LevelSet:
 
 
 def _distinct(level: PyTree, hashes: np.ndarray, names: tuple[str, ...], at_most: int) -> LevelSet:
-    """Return the first occurrence of each level, in order, as a set without known optima."""
+    """Return the first occurrence of each level, in order, as a set without computed optima."""
     # `np.unique` sorts by hash; sorting the indices restores the original order.
     first = np.sort(np.unique(hashes, axis=0, return_index=True)[1])[:at_most]
     if first.size == 0:

@@ -159,7 +159,7 @@ class Lifetimes(Sampler):
         score: Float[Array, "N R"],
         outcome: Outcome,
     ) -> PyTree:
-        """Pass the results to the source, with the levels without lifetimes."""
+        """Pass the results to the source, after removing the lifetimes from the levels."""
         return self.source.observe(keys, state, _of_source(slots), score, outcome)
 
     def metrics(self, state: PyTree) -> Metrics:
@@ -194,8 +194,8 @@ class TaskEnv(LevelEnv):
     """An environment whose levels are tasks, for samplers and scores that read levels.
 
     A task is a level and a lifetime. The lifetime affects only `sample_level` and `level_hash`. All
-    other methods call the method of the wrapped environment with the task's level. This includes
-    the optional capabilities that solve or describe levels.
+    other methods call the method of the wrapped environment with the task's level. These methods
+    include the optional capabilities that solve or describe levels.
     """
 
     env: LevelEnv
@@ -261,7 +261,7 @@ def _of_source(slots: Slots) -> Slots:
 
 
 def build(env: LevelEnv, shortest: int = 0, longest: int = 0) -> Lifetimes:
-    """Build a sampler of tasks: levels from the base distribution, each with a lifetime."""
+    """Build a sampler that adds lifetimes to levels from the environment's base distribution."""
     return Lifetimes(env, Random(env), shortest, longest)
 
 

@@ -34,14 +34,14 @@ _OWN = 0x4E434300
 samples the same levels with and without NCC."""
 
 _EXPONENT = 0.4  # TiAda's β, the exponent of the maximising player
-_FIRST = 0.1  # initial value of the sum of squares, as in the code of Monette et al.
+_FIRST = 0.1  # initial sum of squared gradients, as in the code of Monette et al.
 
 
 class Adversary(NamedTuple):
     """A distribution over K levels, and the statistics of its adaptive step size."""
 
     y: Float[Array, " K"]  # probability of each row
-    squares: Float[Array, " K"]  # sum of squared gradients; all entries equal unless `per_level`
+    squares: Float[Array, " K"]  # sums of squared gradients; equal for all rows unless `per_level`
 
 
 class NCCState(NamedTuple):
@@ -69,10 +69,10 @@ class NCC(BufferedSampler):
     The cycle begins with a *sweep*, which plays all K rows of the buffer in order with weight 0. In
     place of empty rows, the sweep plays new levels, the candidates, so that the first sweep fills
     the buffer. After the sweep, `num_fresh_updates` updates play only candidates. If a candidate
-    scores higher than one of the rows with the lowest scores, the candidate replaces this row and
-    inherits the row's probability. Then the distribution y takes a projected gradient ascent step
-    on yᵀs + η H(y), where s are the scores and H is the entropy. Finally, `train_updates` updates
-    train on levels drawn from y.
+    scores higher than the row with the lowest score, the candidate replaces this row and inherits
+    the row's probability. Then the distribution y takes a projected gradient ascent step on yᵀs + η
+    H(y), where s are the scores and H is the entropy. Finally, `train_updates` updates train on
+    levels drawn from y.
 
     If a sweep gives no score for a row, the row keeps its old score. For a row that never had a
     score, the lowest known score is used. A busy slot skips its turn in the sweep, and rows whose

@@ -1,7 +1,8 @@
 """PAIRED: a teacher builds the levels and is rewarded with their scores.
 
-With regret as the score, the teacher is rewarded for levels that the antagonist solves and the
-protagonist does not solve yet.
+If the score is regret, two students play the levels: the protagonist and the antagonist. The
+teacher is then rewarded for levels that the antagonist solves and the protagonist does not solve
+yet.
 
 Sources: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
 Environment Design", algorithm 1; Jiang et al., 2021, "Replay-Guided Adversarial Environment
@@ -44,10 +45,10 @@ class Paired(Sampler):
     """A teacher builds each level in one episode of the editor, an environment that edits levels.
 
     Every queue position of a free slot gets one level. The teacher's episode is stored with the
-    slot until the level has been scored. The score then becomes the reward of the episode's last
-    step, where the episode terminates. The teacher trains on all episodes whose levels were scored
-    in the update. If a level has no score, its episode has weight 0. If no level was scored, for
-    example because PLR replayed, the teacher is not updated.
+    slot until the level has been scored. The score then becomes the reward of the last step, at
+    which the episode terminates. The teacher trains on all episodes whose levels were scored in the
+    update. If a level has no score, its episode has weight 0. If no level was scored, for example
+    because PLR replayed earlier levels, the teacher is not updated.
 
     Attributes:
         editor: Environment in which the teacher builds levels.
@@ -81,8 +82,8 @@ class Paired(Sampler):
         del memory
         teacher = self.teacher.init(key)
         # The state needs a fixed structure, so the names of the teacher's metrics must be known.
-        # They are found by tracing one teacher update, which does not run. The batch is the
-        # smallest that fills the teacher's minibatches.
+        # These names are found by tracing an update of the teacher, which is not executed. The
+        # traced batch is the smallest that fills the teacher's minibatches.
         num = self.teacher.least_slots
         played = jax.tree.map(lambda x: jnp.stack([x] * num, axis=1), self.level_info())
         told = jax.eval_shape(self.teacher.update, key, teacher, played, jnp.ones(num))[1]
@@ -101,7 +102,7 @@ class Paired(Sampler):
         return self.editor.level_of(self.editor.reset_env(key, self.editor.sample_level(key))[1])
 
     def level_info(self) -> Rollout:
-        """Return a placeholder (zeros) for the teacher's episode that built one level, [T, ...]."""
+        """Return zeros in the form of the teacher's episode that builds one level, [T, ...]."""
 
         def one(key: Key) -> Rollout:
             return self._build(key, self.teacher.init(key), 1)[0]
@@ -124,7 +125,7 @@ class Paired(Sampler):
             new = fill_new(slots, free, level)
             return new._replace(level_info=tree_where(free, played, slots.level_info))
 
-        # A branch, because building levels is expensive.
+        # Building levels is expensive, so this branch is skipped if no slot of any seed is free.
         slots = jax.lax.cond(any_over_seeds(free.any()), build, lambda: slots)
         return state._replace(has_built=state.has_built | free.any()), slots
 
@@ -153,7 +154,7 @@ class Paired(Sampler):
         # keeps its teacher unchanged.
         new = jax.lax.cond(any_over_seeds(learns), learn, lambda: (state.teacher, unknown))
         teacher, told = tree_where(learns, new, (state.teacher, unknown))
-        # `_build` plays one episode per queue position, including those of slots that are not free.
+        # `_build` plays one episode per queue position, including the positions of busy slots.
         steps = slots.buffer_index.size * self.editor.horizon
         return PairedState(
             teacher,
@@ -169,12 +170,12 @@ class Paired(Sampler):
         return {**told, "teacher_return": state.pay, "steps_teacher": state.num_steps}
 
     def _build(self, key: Key, teacher: PyTree, num_levels: int) -> tuple[Rollout, PyTree]:
-        """Play B episodes of the editor; return the episodes [T, B, ...] and levels [B, ...]."""
+        """Return B episodes of the editor, [T, B, ...], and the levels built in them, [B, ...]."""
         key_noise, key_play = jax.random.split(key)
         # A "level" of the editor is the noise that the teacher observes.
         noise = jax.vmap(self.editor.sample_level)(jax.random.split(key_noise, num_levels))
-        # The time limit is raised by one step. If it fell on the last step, the automatic reset
-        # would replace the final state before `level_of` reads that state.
+        # The time limit is raised by one step. Without this extra step, the episode would be reset
+        # automatically at its last step, before `level_of` reads the final state.
         noise = replace(noise, max_steps_in_episode=noise.max_steps_in_episode + 1)
         played, states = rollout(
             key_play,
@@ -196,8 +197,8 @@ def teacher_network(
 
     Args:
         editor: Environment in which the teacher builds levels.
-        network: `lean` depends on the observation. If the teacher observes one image with as many
-            cells as the teacher has actions, `lean` is a convolution with one output per cell.
+        network: `lean` depends on the observation. If the teacher observes one image whose number
+            of cells equals the number of actions, `lean` is a convolution with one output per cell.
             Otherwise `lean` consists of dense layers. `published` is the network of JaxUED: a
             convolution with 128 filters, whose flattened output is the input of an LSTM. It has 16
             million parameters on 13x13 mazes.

@@ -1,8 +1,8 @@
 """Prioritised level replay (PLR): plays new levels, and replays earlier levels with high scores.
 
-With a `Mutator`, the sampler is that of ACCEL, which creates mutants by editing replayed levels.
-With the decision `Blocks`, it is that of the parallel variants of PLR and ACCEL. Slots, queues and
-weights are explained in `rlgen.algos.samplers`.
+With a `Mutator`, this is the sampler of ACCEL, which creates mutants by editing replayed levels.
+With the decision `Blocks`, this is the sampler of the parallel variants of PLR and ACCEL. Slots,
+queues and weights are explained in `rlgen.algos.samplers`.
 
 Sources: Jiang et al., 2021, "Prioritized Level Replay"; Jiang et al., 2021, "Replay-Guided
 Adversarial Environment Design", algorithm 1 (robust PLR: no training on new levels); Parker-Holder
@@ -62,7 +62,7 @@ class PLRState(NamedTuple):
 
     source: PyTree
     buffer: LevelBuffer
-    num_new: Int[Array, ""]  # levels requested from the source, at most the capacity
+    num_new: Int[Array, ""]  # number of levels requested from the source, clipped at K
     num_updates: Int[Array, ""]
     edits_next: Bool[Array, ""]  # True if the last update replayed; equal for all seeds
     easiest: Int[Array, " P"]  # rows of the P easiest levels of the last replay, padded with -1
@@ -111,7 +111,10 @@ class Decision(Component, abstract=True):
 
 
 def _is_warm(now: Situation) -> Bool[Array, ""]:
-    """Return whether the source has supplied enough levels for replay; equal for all seeds."""
+    """Return whether enough levels have been requested from the source for replay to begin.
+
+    The result is equal for all seeds.
+    """
     return same_for_all_seeds(now.state.num_new) >= now.least
 
 
@@ -122,7 +125,7 @@ class Alternate(Decision):
     The branch that is not chosen is not executed. With a mutator, each replay update is followed by
     an update that plays mutants of the replayed levels. Replay begins once `min_fill * capacity`
     levels have been requested from the source. (JaxUED counts filled rows instead. A family with
-    few distinct levels may never fill that many rows, and the number of filled rows differs between
+    few distinct levels may never fill enough rows, and the number of filled rows differs between
     seeds.)
 
     Attributes:
@@ -148,7 +151,10 @@ class Alternate(Decision):
         return jnp.tile(_is_warm(now) & coin & ~edits, num_slots), jnp.tile(edits, num_slots)
 
     def trained_updates(self, learned: float, edits: bool) -> float:
-        """Fraction of the updates that train the student; updates with mutants never train."""
+        """Fraction of the updates that train the student.
+
+        Updates with mutants never train the student.
+        """
         # `share` is the fraction of the updates without mutants that train the student. With
         # probability `replay_prob`, an update without mutants is followed by one with mutants.
         share = learned + (1 - learned) * self.replay_prob
@@ -160,7 +166,7 @@ class Blocks(Decision):
     """Plays new levels, replayed levels and mutants in parallel, in equal blocks of slots."""
 
     def choose(self, keys: Keys, now: Situation) -> Choice:
-        """Assign each slot by its index; before replay begins, all slots play new levels."""
+        """Let the second block replay and the third play mutants, once replay has begun."""
         num_slots, warm = now.free.size, _is_warm(now)
         # Block 0 plays new levels, block 1 replays, block 2 plays mutants.
         block = jnp.arange(num_slots) * self.num_blocks(now.edits) // num_slots
@@ -173,7 +179,9 @@ class Blocks(Decision):
 
 @dataclass(frozen=True)
 class EachSlot(Decision):
-    """Chooses separately for each free slot, for students whose slots become free one by one.
+    """Decides for each free slot separately whether it replays.
+
+    This decision is for students whose slots become free at different times.
 
     Replay begins once `min_fill * capacity` rows have a score. Rows are drawn without replacement,
     so that two slots never play the same row at once. If no row is left for a slot, the slot plays
@@ -194,9 +202,12 @@ class EachSlot(Decision):
         check_numbers(self, "replay_prob", least=0, most=1)
 
     def choose(self, keys: Keys, now: Situation) -> Choice:
-        """Choose replay independently for each slot while rows are left; no slot plays mutants."""
-        # Scored rows count here and not `num_new`, because many of the requested levels may have no
-        # score: their lifetime is still in progress or was incomplete.
+        """Decide at random for each free slot whether it replays.
+
+        If too few rows are left for a slot, the slot plays new levels. No slot plays mutants.
+        """
+        # The condition counts rows with a score, not `num_new`. Many of the requested levels may
+        # have no score, because their lifetime is still in progress or was incomplete.
         warm = observed(now.state.buffer).sum() >= now.least
         key = jax.random.fold_in(keys.own, _COIN)
         wanted = now.free & jax.random.bernoulli(key, self.replay_prob, now.free.shape) & warm
@@ -213,7 +224,7 @@ class PLR(BufferedSampler):
     whose levels are in busy slots are neither drawn nor replaced.
 
     Attributes:
-        env: Environment, which hashes levels to find equal ones and edits levels.
+        env: Environment, which edits levels, and hashes levels to find equal ones.
         source: Sampler of new levels; receives only the results of slots that it filled.
         decision: Rule that assigns slots to replay: `Alternate`, `Blocks` or `EachSlot`.
         mutator: Settings for mutants, which the student does not train on; `num_edits=0` disables
@@ -221,7 +232,7 @@ class PLR(BufferedSampler):
         priority: Replay probability of each level, from score and staleness.
         capacity: Number of rows of the level buffer, K.
         min_fill: Number of levels required before replay begins, as a fraction of the capacity.
-        train_on_new: Train on new levels too (weight 1); `False` is robust PLR.
+        train_on_new: Train on new levels too (weight 1); `False` gives robust PLR.
         sequential: Draw and insert levels one after the other, as in JaxUED; see `rlgen.buffer`.
         deduplicate: Store equal levels in one row.
 
@@ -323,7 +334,10 @@ class PLR(BufferedSampler):
     def propose(
         self, keys: Keys, state: PLRState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[PLRState, Slots]:
-        """Fill the free slots with replayed levels, new levels or mutants, as `decision` says."""
+        """Fill the free slots with replayed levels, new levels or mutants.
+
+        The field `decision` determines the kind of levels of each slot.
+        """
         rows = observed(state.buffer) & ~held_rows(slots, ~free, self.capacity)
         levels_per_slot = slots.buffer_index.shape[1]
         least = self.min_fill * self.capacity
@@ -333,8 +347,8 @@ class PLR(BufferedSampler):
         replay = playing & replays
         mutant = playing & edits & self._has_parent(state, before)
         fresh = free & ~replay & ~mutant
-        # Counts the slots that `decision` assigns to new levels. A slot that plays new levels only
-        # because no row or parent is available does not count. With `whole_updates` the assignment
+        # Only slots that `decision` assigns to new levels are counted. A slot that plays new levels
+        # because no row or parent is available is not counted. With `whole_updates` the assignment
         # is equal for all seeds, so `num_new` and the start of replay are equal too.
         taken_in = state.num_new + ((free & ~replays & ~edits).sum() * levels_per_slot)
         weight = jnp.float32(self.train_on_new)

@@ -36,7 +36,7 @@ class SFLState(NamedTuple):
     """The pool of levels, and the position in the cycle."""
 
     source: PyTree
-    buffer: LevelBuffer  # best candidates of the current (in training: the last) collection
+    buffer: LevelBuffer  # best candidates of the current or, in training, the last collection
     num_updates: Int[Array, ""]  # equal for all seeds
 
 
@@ -45,9 +45,9 @@ class _Stage(NamedTuple):
 
     position: Int[Array, ""]  # 0 .. length of the cycle - 1
     collecting: Bool[Array, ""]  # False while training
-    turn: Int[Array, ""]  # while collecting: number of earlier plays of this batch of candidates
+    turn: Int[Array, ""]  # number of earlier plays of the current batch; meaningless in training
     collection: Int[Array, ""]  # number of the update in which this cycle began
-    batch: Int[Array, ""]  # number of the update in which this batch was first played
+    batch: Int[Array, ""]  # number of the update in which the current batch was first played
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class SFL(BufferedSampler):
     the pool, and the other slots play new levels from the source. All free slots get other levels
     in every training update. Each collection starts from an empty pool.
 
-    A busy slot keeps its levels. If the slot of a candidate becomes free only after the
-    candidate's batch, the candidate is considered at that time. After the end of the collection,
-    the candidate is no longer considered. If `scout_updates` is above 1, the score must accumulate
-    over plays; otherwise only the last play would count.
+    A busy slot keeps its levels. If the slot of a candidate becomes free only after the candidate's
+    batch, the candidate is considered for the pool at that time. After the end of the collection,
+    the candidate is no longer considered for the pool. If `scout_updates` is above 1, the score
+    must accumulate over plays; otherwise only the last play would count.
 
     Attributes:
         env: Environment; its `level_hash` is stored with each level.
@@ -129,11 +129,7 @@ class SFL(BufferedSampler):
     def propose(
         self, keys: Keys, state: SFLState, slots: Slots, free: Bool[Array, " N"]
     ) -> tuple[SFLState, Slots]:
-        """Fill the free slots.
-
-        While collecting, they get candidates. While training, they get levels of the pool or new
-        levels.
-        """
+        """Fill the free slots with candidates or, in training, with pool levels and new levels."""
         stage = self._stage(state, slots.buffer_index.size)
         # Every collection starts from an empty pool.
         buffer = _emptied(state.buffer, stage.position == 0)
@@ -165,7 +161,7 @@ class SFL(BufferedSampler):
     def take_in(
         self, state: SFLState, slots: Slots, score: Float[Array, "N R"], outcome: Outcome
     ) -> SFLState:
-        """Offer the candidates that have had all their plays to the pool, which keeps the best."""
+        """Offer candidates to the pool after all their plays; the pool keeps the best of them."""
         stage = self._stage(state, slots.buffer_index.size)
         when = slots.level_info.lineage.born
         # True in the last turn of a batch, and for late candidates of an earlier batch.
@@ -179,7 +175,7 @@ class SFL(BufferedSampler):
         return state._replace(buffer=buffer, num_updates=state.num_updates + 1)
 
     def metrics(self, state: SFLState) -> Metrics:
-        """Return the number of levels in the pool, and the mean score from their collection."""
+        """Return the number of levels in the pool, and the mean of the stored scores."""
         held, size = filled(state.buffer), state.buffer.size
         mean = jnp.where(held, state.buffer.score, 0.0).sum() / jnp.maximum(size, 1)
         return super().metrics(state) | {"pool_size": size, "pool_score": mean}

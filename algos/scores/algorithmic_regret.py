@@ -1,7 +1,7 @@
 """Algorithmic regret: final return of a known algorithm's agent minus that of the rule's agent.
 
 The rule is the update rule that a meta-learner learns. The known algorithm, such as A2C, is called
-the antagonist. Both train a separate agent on the level.
+the antagonist. The rule and the antagonist each train a separate agent on the level.
 
 Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
 Adversarial Environment Design" (GROOVE), section 3.

@@ -12,7 +12,7 @@ class BestReturnScore(Score, abstract=True):
     """Base of scores whose memory of a level is R_max, a scalar.
 
     R_max is the highest undiscounted extrinsic return of a completed episode on the level so far,
-    including the rollout being scored; see `rlgen.returns.best_return`.
+    including the rollout that is scored; see `rlgen.returns.best_return`.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"rollout"})

@@ -1,4 +1,4 @@
-"""Grounded L1 value loss: size of the critic's error on levels known to be solvable, else 0.
+"""Grounded L1 value loss: size of the critic's error; 0 on levels not known to be solvable.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design".
@@ -23,8 +23,8 @@ class GroundedL1ValueLoss(ValueLoss, BestReturnScore):
 
     The L1 value loss is the mean over episodes of the mean over steps of |A_t|, where A_t is the
     GAE advantage of the extrinsic reward. The level's memory is the highest undiscounted extrinsic
-    return of a completed episode on the level so far, including this rollout. The other fields are
-    described in `rlgen.algos.scores.value_loss.ValueLoss`.
+    return of a completed episode on the level so far, including the rollout that is scored. The
+    other fields are described in `rlgen.algos.scores.value_loss.ValueLoss`.
 
     Attributes:
         floor: Return of an episode that achieves nothing; `build` uses the environment's
@@ -42,14 +42,15 @@ class GroundedL1ValueLoss(ValueLoss, BestReturnScore):
     ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
         """Return the score in units of reward, at least 0, and the new best return.
 
-        Reads member 0 of the population.
+        The score is computed from member 0 of the population.
         """
         # `super()` is `ValueLoss`, the first base class. Its `__call__` gives the L1 value loss and
         # the unchanged memory. The new best return replaces this memory.
         loss, _ = super().__call__(key, slots, outcome)
         best = best_return(slots, outcome)
-        # Such a level has the lowest score, 0, and not `-inf`. The value `-inf` would mean that no
-        # episode counts, and an old score in the buffer would stay unchanged.
+        # A level on which no return exceeded `floor` has the lowest score, 0, and not `-inf`. The
+        # value `-inf` would mean that no episode counts, and an old score in the buffer would stay
+        # unchanged.
         futile = jnp.isfinite(loss) & (best <= self.floor)
         return jnp.where(futile, 0.0, loss), best
 

@@ -21,8 +21,9 @@ class GroundedPositiveValueLoss(BestReturnScore):
     """Mean over episodes of the mean over steps of max(R_max − V_t, 0).
 
     R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode
-    on the level so far, including this rollout. V_t is the critic's value at step t. In MaxMC,
-    overestimates at some steps can cancel underestimates at other steps. In this score they cannot.
+    on the level so far, including the rollout that is scored. V_t is the critic's value at step t.
+    In MaxMC, overestimates at some steps can cancel underestimates at other steps. In this score
+    they cannot.
 
     Attributes:
         completed_only: Ignore the episode that is unfinished at the end of the rollout, as in the
@@ -37,7 +38,10 @@ class GroundedPositiveValueLoss(BestReturnScore):
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
-        """Return the score in units of return, at least 0, and the new R_max; reads member 0."""
+        """Return the score in units of return, at least 0, and the new R_max.
+
+        The score is computed from member 0 of the population.
+        """
         del key
         rollout = protagonist(outcome)
         best = best_return(slots, outcome)

@@ -29,8 +29,8 @@ class Learnability(Score):
     """p (1 − p), where p is the solve rate: the fraction of completed episodes that were solved.
 
     Attributes:
-        env: Environment, which defines when an episode is solved. If it does not, an episode with
-            a positive return counts as solved.
+        env: Environment, which defines when an episode is solved. If the environment has no such
+            definition, an episode with a positive return counts as solved.
         unbiased: Multiply by n / (n − 1), where n is the number of episodes. Because p is estimated
             from these episodes, p (1 − p) is too small on average by this factor. With `unbiased`,
             a level with fewer than two episodes has no score.
@@ -54,7 +54,10 @@ class Learnability(Score):
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:
-        """Return the score, at most 1/4 (1/2 if unbiased), and the memory; reads member 0."""
+        """Return the score, at most 1/4 (1/2 if unbiased), and the memory.
+
+        The score is computed from member 0 of the population.
+        """
         del key
         # Member 0 is the agent that is evaluated, [P, T, N] -> [T, N].
         rollout = jax.tree.map(lambda x: x[0], outcome.rollout)

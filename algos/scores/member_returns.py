@@ -13,9 +13,9 @@ def member_returns(
 ) -> tuple[Float[Array, "P N R"], Float[Array, "P N R"]]:
     """Mean and maximum undiscounted extrinsic return of each learner on each queued level.
 
-    Both are taken over completed episodes. If a learner completed no episode on a level, the
-    unfinished episode at the end of the rollout is used instead, with its return so far. A level on
-    which a learner wanders for the whole rollout therefore still gets a score.
+    The mean and the maximum are taken over completed episodes. If a learner completed no episode on
+    a level, both are the return so far of the unfinished episode at the end of the rollout. A level
+    on which a learner wanders for the whole rollout therefore still gets a score.
 
     Args:
         rollouts: Rollouts of all learners, [P, T, N].

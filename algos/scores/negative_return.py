@@ -37,7 +37,10 @@ class NegativeReturn(Score):
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], PyTree]:
-        """Return the score in units of return, and the unchanged memory; reads member 0."""
+        """Return the score in units of return, and the unchanged memory.
+
+        The score is computed from member 0 of the population.
+        """
         del key
         # A population of size 1, [1, T, N].
         member = jax.tree.map(lambda x: x[:1], outcome.rollout)

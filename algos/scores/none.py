@@ -1,4 +1,4 @@
-"""No score, at no cost; for samplers that do not use scores."""
+"""No score, at no cost; intended for samplers that do not use scores."""
 
 from dataclasses import dataclass
 

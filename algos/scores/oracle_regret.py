@@ -55,9 +55,10 @@ class OracleRegret(Score):
     def __call__(
         self, key: Key, slots: Slots, outcome: Outcome
     ) -> tuple[Float[Array, "N R"], Float[Array, "N R"]]:
-        """Return the score in units of return, at least 0, and the optimal returns; reads member 0.
+        """Return the score in units of return, at least 0, and the optimal returns.
 
-        A level without a completed episode has no score.
+        The score is computed from member 0 of the population. A level without a completed episode
+        has no score.
         """
         del key
         stats = completed(outcome, slots.buffer_index.shape[1])

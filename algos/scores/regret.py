@@ -28,14 +28,15 @@ class Regret(Score):
         kind: Returns whose difference is the regret. `max-mean` takes the antagonist's best episode
             and the protagonist's mean return. `mean-mean` takes the mean returns of both.
             `population` takes the highest mean return of a member and the average over all members.
-        non_negative: Raise a negative regret to 0, as in the original code of PAIRED and in
-            minimax, but not in JaxUED. The regret is negative where the protagonist did better.
+        non_negative: Replace a negative regret by 0, as in the original code of PAIRED and in
+            minimax, but not in JaxUED. The regret is negative if the protagonist did better.
         completed_only: Give no score to a level on which some member completed no episode, as in
             the scores of JaxUED. By default, the return that this member collected until the end of
             the rollout is used.
 
     Raises:
-        ValueError: If `kind` is unknown or, when called, the population has the wrong size.
+        ValueError: If `kind` is unknown, or if the score is called with a population of the wrong
+            size.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"rollout"})

@@ -42,11 +42,11 @@ class ValueLoss(Score, abstract=True):
     ) -> tuple[Float[Array, "N R"], PyTree]:
         """Return the score in units of reward, at least 0, and the unchanged memory.
 
-        Reads member 0 of the population.
+        The score is computed from member 0 of the population.
         """
         del key
         rollout = protagonist(outcome)  # [P, T, N] -> [T, N]
-        # The values are those stored in the rollout, from before this update.
+        # The values are those stored in the rollout; the critic computed them before this update.
         advantage = extrinsic_advantage(
             rollout, self.discount, self.gae_lambda, self.bootstrap_truncation
         )

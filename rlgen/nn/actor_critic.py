@@ -42,7 +42,8 @@ class ActorCritic(Network):
         vector_features: number of units of the dense layers for vectors and flags that accompany an
             image.
         activation: activation function of the actor's head and of the feed-forward core.
-        num_values: number of critic heads. The first one is the value; `values` returns all.
+        num_values: number of critic heads. The first head gives the value; the method `values`
+            returns the outputs of all heads.
 
     Raises:
         ValueError: unknown core or activation, or a size out of range.
@@ -115,7 +116,7 @@ class ActorCritic(Network):
     def trunk(
         self, env: LevelEnv, params: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, "T N"]
     ) -> tuple[PyTree, Float[Array, "T N F"]]:
-        """Return the new carry and the output of the core, the input of all heads."""
+        """Return the new carry and the output of the core, which is the input of all heads."""
         return self._apply(env, params, carry, obs, first, False)
 
     @property
@@ -148,7 +149,7 @@ class ActorCriticLearner(Learner, abstract=True):
         return self.network
 
     def in_env(self, env: LevelEnv) -> "ActorCriticLearner":
-        """Return this learner for another environment, or unchanged for its own environment."""
+        """Return a copy of this learner for `env`, or this learner if `env` is already its own."""
         fields: Any = self
         return self if env == self.env else replace(fields, env=env)
 

@@ -171,7 +171,7 @@ class Separate(Network):
         self.approximator.check(env)
 
     def init(self, key: Key, env: LevelEnv) -> PyTree:
-        """Initial parameters of both parts, by group."""
+        """Initial parameters of the policy's and the value's network, by group."""
         self.check(env)
         key_actor, key_critic = jax.random.split(key)
         return {
@@ -207,7 +207,7 @@ def approximator_for(env: LevelEnv) -> Approximator:
     """Return the default approximator for the observations of an environment.
 
     The default is `Table` if the environment enumerates its observations. If the observation
-    contains an image, the default is `Conv`. In all other cases it is `MLP`.
+    contains an image, the default is `Conv`. In all other cases, the default is `MLP`.
     """
     if registry.has(env, LevelEnv.num_states):
         return Table()

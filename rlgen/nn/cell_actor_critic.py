@@ -35,8 +35,9 @@ class CellActorCritic(Network):
         head_size: number of hidden units of the critic, whose inputs are the means and the vectors.
 
     Raises:
-        ValueError: a size is below 1. `init` also raises this error if the observation does not
-            contain exactly one image, or if the number of actions differs from the number of cells.
+        ValueError: a size is below 1. The method `init` also raises this error if the observation
+            does not contain exactly one image, or if the number of actions differs from the number
+            of cells.
     Source: replaces the teacher of Dennis et al., 2020, "Emergent Complexity and Zero-shot
     Transfer via Unsupervised Environment Design" (appendix), which flattens 128 maps into an LSTM.
     """

@@ -8,12 +8,15 @@ from rlgen.types import Key
 
 
 def sample(key: Key, logits: Float[Array, "*B A"]) -> Int[Array, "*B"]:
-    """Sample one action per row by the Gumbel trick; actions with logit `-inf` are never drawn."""
+    """Sample one action for each vector of logits; actions with logit `-inf` are never drawn.
+
+    The Gumbel trick is used.
+    """
     return jax.random.categorical(key, logits).astype(jnp.int32)
 
 
 def log_prob(logits: Float[Array, "*B A"], action: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """Log-probability of each row's action, in nats.
+    """Log-probability of each action, in nats.
 
     The action is selected by a one-hot sum, whose gradient is dense. The gradient of a gather would
     be a scatter.

@@ -37,7 +37,9 @@ def dense(features: int, scale: float, name: str) -> nn.Dense:
 def encode(
     features: PyTree, num_axes: int, conv_features: int, vector_features: int
 ) -> Float[Array, "*B F"]:
-    """Encode all leaves of an observation and concatenate the results; call in a compact module.
+    """Encode all leaves of an observation and concatenate the results.
+
+    The function must be called inside a method of a flax module marked as `nn.compact`.
 
     Args:
         features: unpacked observations, with `num_axes` leading axes of time and slots.
@@ -284,9 +286,9 @@ def gru_step(
     An update gate of 1 keeps the old state.
 
     Source: Cho et al., 2014, "Learning Phrase Representations using RNN Encoder-Decoder for
-    Statistical Machine Translation", equations 5 to 8. Differs from the paper, like flax and most
-    libraries: the reset gate is applied after the recurrent product, so that one product serves all
-    gates.
+    Statistical Machine Translation", equations 5 to 8. One point differs from the paper, as in flax
+    and most libraries: the reset gate is applied after the recurrent product, so that one product
+    serves all gates.
     """
     return _gru_step(weights, hidden, x, first)[0]
 
@@ -350,16 +352,16 @@ def _gru_backward(saved: tuple, grads: tuple) -> tuple:
         d_n = d_hidden * (1 - z) * (1 - n**2)
         d_z = d_hidden * (prev_hidden - n) * z * (1 - z)
         d_r = d_n * recalled * r * (1 - r)
-        # With respect to U h, in the order of the weights. The candidate's part passes through the
-        # reset gate.
+        # Derivative with respect to U h, in the order of the weights. The candidate's part passes
+        # through the reset gate.
         d_recurrent = jnp.concatenate([d_r, d_z, d_n * r], axis=-1)
         return (d_hidden * z + d_recurrent @ transposed) * keep, (d_recurrent, d_n)
 
     xs = grad_hidden, gates, prev_hidden, keep
     grad_start, (d_recurrent, d_n) = jax.lax.scan(step, grad_end, xs, reverse=True)
     size = start.shape[-1]
-    # With respect to W x: equal to `d_recurrent`, except that the candidate's part does not pass
-    # through the reset gate.
+    # Derivative with respect to W x. It equals `d_recurrent`, except that the candidate's part does
+    # not pass through the reset gate.
     d_inputs = jnp.concatenate([d_recurrent[..., : 2 * size], d_n], axis=-1)
     grad_weights = GRUWeights(
         _flat(x).T @ _flat(d_inputs),
@@ -374,7 +376,7 @@ gru.defvjp(_gru_forward, _gru_backward)
 
 
 class Recurrent(nn.Module):
-    """LSTM or GRU layer, applied to one step if `first` is [N] and to a sequence if [T, N]."""
+    """LSTM or GRU layer for one step (`first` is [N]) or for a sequence (`first` is [T, N])."""
 
     core: str
     hidden_size: int

@@ -12,7 +12,7 @@ SMALLEST_SHARE = 0.1
 
 
 class Moments(NamedTuple):
-    """Number of samples, their mean, and the sum of squared deviations from it."""
+    """Number of samples, their mean, and the sum of squared deviations from the mean."""
 
     num: Float[Array, "*B"]
     mean: Float[Array, "*B"]
@@ -75,7 +75,7 @@ class Normalizer:
         raw: Float[Array, "T N"],
         counted: Bool[Array, "T N"],
     ) -> tuple[NormalizerState, Float[Array, "T 1"]]:
-        """Update the statistics with a rollout; return them and the divisor of each step.
+        """Return the statistics updated with a rollout, and the divisor of each step.
 
         Args:
             state: statistics so far.
@@ -124,7 +124,7 @@ class Normalizer:
 def merge(left: Moments, right: Moments) -> Moments:
     """Return the moments of the union of two samples."""
     num = left.num + right.num
-    # Two empty samples give an empty one instead of 0 / 0.
+    # The maximum avoids 0 / 0 if both samples are empty.
     share = right.num / jnp.maximum(num, 1.0)
     apart = right.mean - left.mean
     mean = left.mean + apart * share
@@ -134,7 +134,7 @@ def merge(left: Moments, right: Moments) -> Moments:
 
 
 def _moments_upto(before: Moments, x: Float[Array, "T N"], counted: Bool[Array, "T N"]) -> Moments:
-    """Moments of all steps up to and including each one, [T]."""
+    """For each step, moments of all steps up to and including this step, [T]."""
     num = counted.sum(1).astype(jnp.float32)
     mean = jnp.where(counted, x, 0.0).sum(1) / jnp.maximum(num, 1.0)
     squares = jnp.where(counted, (x - mean[:, None]) ** 2, 0.0).sum(1)

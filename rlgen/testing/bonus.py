@@ -42,8 +42,9 @@ class _Judged(NamedTuple):
 def check_bonus(env: LevelEnv, bonus: Bonus, learns: bool = False) -> None:
     """Check that a bonus is causal and does not mix episodes or slots.
 
-    - The bonus is one finite float32 per step, and 0 where a bonus with `pairs` has no next
-      observation. States keep their shapes and dtypes; metrics are finite numbers.
+    - The bonus is one finite float32 per step, and 0 where a bonus with `pairs` (see
+      `rlgen.protocols.Bonus`) has no next observation. States keep their shapes and dtypes; metrics
+      are finite numbers.
     - Later steps never change earlier bonuses.
     - The bonus depends only on observations, actions and visits, not on rewards and values.
     - Slots of weight 0 do not affect other slots, in the same or later rollouts.
@@ -109,7 +110,7 @@ def _cut(rollout: Rollout, start: int, end: int) -> Rollout:
     whole = rollout._replace(carry=(), last_obs=())
     part = jax.tree.map(lambda x: x[start:end], whole)
     last = rollout.last_obs
-    # The observation after the part is the first one of the next part.
+    # The observation after the part is the first observation of the next part.
     if end < num_steps:
         last = jax.tree.map(lambda x: x[end : end + 1], rollout.obs)
     return part._replace(last_obs=last)

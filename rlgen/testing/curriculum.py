@@ -30,12 +30,12 @@ def check_sampler(
 
     - Busy slots are returned unchanged, bit for bit.
     - States and slots keep their structure, shapes and dtypes, so that updates can be scanned.
-    - Rows lie in -1 .. `capacity` - 1; weights are finite and 0 or more.
-    - A level with a row was scored before, or belongs to the sampler's finite set.
+    - Rows of the buffer lie in -1 .. `capacity` - 1; weights are finite and 0 or more.
+    - A level from a row was scored in an earlier update, or belongs to the sampler's finite set.
 
     Args:
         sampler: sampler to check.
-        num_slots, levels_per_slot: N and R.
+        num_slots, levels_per_slot: number of slots, N, and of levels in the queue of each slot, R.
         memory: initial memory of a score for one level.
     """
     assert_component(sampler, Sampler)
@@ -100,13 +100,14 @@ def _given(sampler: Sampler) -> set[bytes]:
 def check_score(score: Score, levels_per_slot: int = 2, population: int = 2) -> None:
     """Check that the score of a slot depends only on the slot's own extrinsic data.
 
-    - Scores are [N, R] and never NaN; memories keep their structure, shapes and dtypes.
+    - Scores are [N, R] and never NaN. The score's memories of levels keep their structure, shapes
+      and dtypes.
     - Reordering the slots reorders the scores accordingly.
     - Scores do not depend on the bonus.
 
     Args:
         score: score to check.
-        levels_per_slot: R.
+        levels_per_slot: number of levels in the queue of a slot, R.
         population: P, number of learners whose rollouts are scored.
     """
     assert_component(score, Score)
@@ -155,7 +156,7 @@ def _lives(num_slots: int) -> LifetimeResults:
 
 
 def _levels(score: Score, num_slots: int, levels_per_slot: int) -> PyTree:
-    """Levels [N, R, ...] of the score's environment; zeros if the score has none."""
+    """Levels [N, R, ...] of the score's environment; zeros if the score has no environment."""
     env = getattr(score, "env", None)  # a field of some scores only
     if env is None:
         return jnp.zeros((num_slots, levels_per_slot))

@@ -46,10 +46,10 @@ def check_env(
     - Different keys give different levels; the same key gives the same level.
     - Observations lie in the observation space; states and observations never change shape or
       dtype.
-    - The reward is a scalar; `terminated` and `is_truncated` are one flag each.
+    - The reward is a scalar; `terminated` and `is_truncated` are single flags.
     - The same keys give the same episode, whether it is played alone or in a batch.
     - No episode continues beyond its level's `max_steps_in_episode`.
-    - gymnax's own `step` runs, and its results have the shapes of `reset_env`.
+    - gymnax's own `step` runs, and its results have the shapes of the results of `reset_env`.
     - The optional methods that the environment has (see `rlgen.protocols.OPTIONAL_METHODS`) fulfil
       their own laws.
 
@@ -57,7 +57,8 @@ def check_env(
         env: environment to check.
         num_steps: length of the random episodes; ideally above the time limit.
         num_levels: number of random levels.
-        one_level: True if the family consists of a single level, so that every key gives it.
+        one_level: True if the family consists of a single level, so that every key gives this
+            level.
     """
     assert_component(env, LevelEnv)
     _check_equality(env)
@@ -119,15 +120,16 @@ def _check_shapes(env: Any, level: PyTree) -> None:
 
 def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _Walk:
     walk = partial(_walk, env, num_steps)
-    # Compared within a tolerance, because a batched program may add floats in another order.
+    # The episodes are compared within a tolerance, because a batched program may add floats in
+    # another order.
     walks = jax.jit(jax.vmap(walk))(keys, level)
     alone = jax.jit(walk)
     for i in range(2):
         sentence = "an episode played alone differs from the same one in a batch"
         assert_close(alone(keys[i], _row(level, i)), _row(walks, i), sentence)
     limit = np.asarray(level.max_steps_in_episode)
-    # Number of steps up to and including the first with `done`, or `num_steps` + 1 if no step is
-    # done.
+    # Number of steps up to and including the first step with `done`, or `num_steps` + 1 if no step
+    # has `done`.
     length = (~np.asarray(walks.done)).sum(1) + 1
     # Only episodes whose time limit lies within the walk can be checked.
     assert (length <= limit)[limit <= num_steps].all(), "an episode continued after the time limit"
@@ -152,7 +154,8 @@ def _walk(env: LevelEnv, num_steps: int, key: Array, level: PyTree) -> _Walk:
         at_limit = env.is_truncated(state, level)
         new = _Walk(obs, state, reward, terminated, at_limit, terminated | at_limit)
         # After the end of the episode the walk is frozen, because `step_env` need not be defined
-        # there. The reward is 0 there, so that the sum over the walk is the return.
+        # after the end. The reward of a frozen step is 0, so that the sum over the walk is the
+        # return.
         walk = tree_where(walk.done, walk._replace(reward=jnp.zeros_like(reward)), new)
         return walk, walk
 

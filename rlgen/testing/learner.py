@@ -22,8 +22,8 @@ from rlgen.types import PyTree, Rollout
 def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps: int = 8) -> None:
     """Check that a learner respects slot weights, trains all parameters and reproduces rollouts.
 
-    - If all slots have weight 0, the state does not change, bit for bit; this includes moments and
-      counters.
+    - If all slots have weight 0, the state does not change, bit for bit. The state includes the
+      optimiser's moments and counters.
     - The data of slots of weight 0 does not affect the update, bit for bit.
     - An update changes every array of `state.params`, or of the state if it has no `params`.
     - If the learner has a network, `network.unroll` from the stored carries reproduces the
@@ -45,7 +45,8 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     free = jnp.ones(num_slots, bool)
 
     run = jax.jit(lambda state, slots: student.run(key_run, state, slots, free))
-    # Includes moments and counters, which an optimiser step on a zero gradient would change.
+    # The comparison includes the optimiser's moments and counters, which a step on a zero gradient
+    # would change.
     skipped, _, _ = run(state, slots._replace(weight=jnp.zeros(num_slots)))
     assert_same(skipped, state, "an update without any weight changed the student's state")
     learned, outcome, metrics = run(state, slots)
@@ -63,7 +64,7 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     spoilt, ones = _spoil(played, half == 0), jnp.ones(num_slots)
     sentence = "the data of a slot of weight 0 affected the update"
     assert_same(update(spoilt, half), update(played, half), sentence)
-    # The converse, because a learner that ignores all rewards would pass the check above.
+    # A learner that ignores all rewards passes the check above, but not this converse.
     heard = differs(update(spoilt, ones), update(played, ones))
     assert heard, "the rewards of a slot of weight 1 did not affect the update"
     if isinstance(getattr(learner, "network", None), Network):  # not all learners have one
@@ -78,14 +79,16 @@ def check_fields_matter(
 ) -> None:
     """Check that every hyperparameter of a learner and its network changes the compiled program.
 
-    If a field alone has no effect, it must have an effect when one Boolean option is toggled.
+    If changing a field alone has no effect, the change must have an effect after one Boolean option
+    is toggled.
 
     Args:
         env: environment in which all fields can matter. For example, the fields of a convolution
             matter only if the observation contains an image.
         learner: learner to check.
-        unused: names of fields that cannot matter here.
-        covered: returns True for a component whose fields are checked elsewhere and skipped here.
+        unused: names of fields that cannot have an effect.
+        covered: function that returns True for a component whose fields are skipped, for example
+            because another test checks them.
     """
     program = _Programs(env, {})
     base = program(learner)

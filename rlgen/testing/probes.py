@@ -1,9 +1,9 @@
 """Probe environments of a few steps with known answers, which isolate errors in a learner.
 
 A *question* is a small task that tests one capability of a learner, such as discounting. The
-correct values and actions are known. A level contains all parameters of its question, and levels of
-all questions are played in the same environment. One compiled program can therefore train a learner
-on all questions in parallel.
+correct values and actions are known. In some questions, the observation shows a *cue*, which is 0
+or 1. A level contains all parameters of its question, and levels of all questions are played in the
+same environment. One compiled program can therefore train a learner on all questions in parallel.
 
 Source: the idea goes back to Jones, 2021, "Debugging reinforcement learning systems"; the questions
 about memory and time limits are added here.
@@ -204,8 +204,7 @@ def solve_probes(
 ) -> dict[str, Answer]:
     """Train a new learner on each question and return its answers.
 
-    Each update plays 12 steps in 32 slots. One program trains the learners of all questions, in
-    seconds.
+    Each update plays 12 steps in 32 slots. One program trains on all questions and takes seconds.
 
     Args:
         build: function that returns the learner. Use a learning rate near 0.01 and a discount well

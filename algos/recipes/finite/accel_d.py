@@ -21,8 +21,9 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     `sampler.data.path` selects another set.
     """
     student, judge = student_and_score(env, learner, score)
-    # η = 1 leaves only P_S', here with the temperature of P_S, and staleness covers all levels. The
-    # set and the mutants are therefore treated alike. See `Mixture` for the symbols.
+    # η = 1 leaves only P_S', to which this recipe gives the temperature of P_S. Staleness covers
+    # all levels. The set and the mutants are therefore treated alike. `Mixture` explains the
+    # symbols.
     mixture = Mixture(secondary_temperature=0.1, share_start=1.0, stale="all")
     sampler = DRED(
         env, own_set(env), mixture=mixture, mutator=Mutator(parents="easiest"), admit="any"

@@ -22,7 +22,7 @@ def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss"
     """
     model = model_for(env)
     student, judge = student_and_score(env, learner, score)
-    # Both samplers get this set, so that the model is fitted on the levels that are replayed.
+    # `DRED` and `Generated` get the same set, so that the model is fitted on the replayed levels.
     data = own_set(env)
     sampler = DRED(env, data, Generated(env, model, data))
     return Curriculum(student, sampler, judge, levels_per_slot=8)

@@ -17,8 +17,11 @@ NEEDS_ANTAGONIST = "algorithmic-regret"
 
 
 def build(env: LevelEnv, learner: str = "a2c", score: str = "algorithmic-regret") -> Curriculum:
-    """Build GROOVE; algorithmic regret compares the rule's agents with agents of `learner`."""
-    # Other scores need no antagonist, so that none is trained.
+    """Build GROOVE; `learner` is the antagonist.
+
+    Algorithmic regret compares the agents of the antagonist with the agents of the rule.
+    """
+    # Other scores need no antagonist, so no antagonist is trained.
     antagonist = learner if score == NEEDS_ANTAGONIST else ""
     student, judge = rule_student_and_score(env, antagonist, score)
     source = Lifetimes(env, Random(env))

@@ -14,10 +14,10 @@ PRESETS, STEPS = LEARNING, RULE_STEPS
 
 
 def build(env: LevelEnv, learner: str = "", score: str = "none") -> Curriculum:
-    """Build LPG.
+    """Build LPG on random levels.
 
-    If `learner` names a learner, such as a2c, agents of this learner are also trained, so that the
-    rule's agents can be compared with them.
+    If a `learner` is given, such as a2c, agents are also trained with this learner, for comparison
+    with the rule.
     """
     student, judge = rule_student_and_score(env, learner, score)
     return Curriculum(student, Lifetimes(env, Random(env)), judge)

@@ -13,5 +13,8 @@ PRESETS, STEPS = TIMELESS, EVOLUTION_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpg") -> Curriculum:
-    """Build evolution on random levels; in the presets, lifetimes are 10 to 250 updates."""
+    """Build evolution on random levels.
+
+    In the presets, lifetimes are 10 to 250 updates.
+    """
     return curriculum_of(env, learner, clock=False)

@@ -1,10 +1,10 @@
 """Presets for evolution, as data: dotted path of a field -> value.
 
-`parity` has the settings of the code of Jackson et al. for update rules, and those of Goldie et al.
-for drift functions. For update rules, `strong` has the sizes of `parity`, but the search starts
-from an initialised network, and the discount is an input of the rule. For drift functions, `strong`
-equals `parity`. `fast` is small enough for a CPU. A rule or a drift function with a clock receives
-the elapsed fraction of the agent's lifetime.
+For update rules, `parity` has the settings of the code of Jackson et al. For drift functions,
+`parity` has the settings of Goldie et al. For update rules, `strong` has the sizes of `parity`, but
+the search starts from an initialised network, and the discount is an input of the rule. For drift
+functions, `strong` equals `parity`. `fast` is small enough for a CPU. A rule or a drift function
+with a clock receives the elapsed fraction of the agent's lifetime.
 
 Sources: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms"; Lu
 et al., 2022, "Discovered Policy Optimisation" (LPO); Goldie et al., 2025, "How Should We Meta-Learn
@@ -14,7 +14,8 @@ Reinforcement Learning Algorithms?", for LPO on MinAtar.
 from rlgen.types import Preset
 
 _MEAN_LIFE = 75  # mean in updates of lifetimes that are log-uniform from 10 to 250
-# generations × agents × updates × env steps per update (20 steps × 64 workers)
+# generations × agents × updates × env steps per update. In an update, each of an agent's 64 workers
+# (parallel environments) takes 20 steps.
 _PUBLISHED_STEPS = 2_500 * 1_024 * _MEAN_LIFE * 1_280
 EVOLUTION_STEPS = {
     "fast": 200 * 64 * _MEAN_LIFE * 320,
@@ -102,7 +103,8 @@ _DRIFT_PARITY: Preset = {
     "student.from_zeros": False,
     "student.strategy.name": "open-es",
     "student.strategy.shaping": "centred-rank",
-    # Learning rate, σ, the decays of both, and the centred ranks are those of Goldie et al.
+    # The learning rate, σ, the decay rates of the learning rate and of σ, and the centred ranks are
+    # those of Goldie et al.
     "student.strategy.learning_rate": 0.03,
     "student.strategy.learning_rate_decay": 0.99,
     "student.strategy.learning_rate_end": 0.0,

@@ -82,7 +82,8 @@ def _from(presets: dict[str, Preset], **changes: bool | float | str) -> dict[str
 DATA_ONLY = _from(GROUNDED, mixture__share_end=0.0)
 """Presets for prioritised replay of the set alone."""
 
-# η = 1 throughout, so that P_S' alone ranks the set and the edited levels. Its temperature is 0.1.
+# η = 1 throughout, so that P_S' alone ranks the set and the edited levels. The temperature of P_S'
+# is 0.1.
 UNMIXED = _from(
     EDITED,
     mixture__share_start=1.0,
@@ -91,7 +92,7 @@ UNMIXED = _from(
     mixture__secondary_temperature=0.1,
     admit="any",
 )
-"""Presets for a finite set and edited levels, with one priority for both."""
+"""Presets for a finite set and edited levels, with one priority for all these levels."""
 
 UNIFORM: dict[str, Preset] = {
     "parity": _AGENT,

@@ -12,7 +12,8 @@ Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms"; Jacks
 
 from rlgen.types import Preset
 
-# 7,680 = (5 updates + 1 validation rollout) × 20 steps × 64 workers.
+# 7,680 = (5 updates + 1 validation rollout) × 20 steps × 64 workers. A worker is one of the
+# parallel environments of an agent.
 _PUBLISHED_STEPS = 5_000 * 512 * 7_680  # meta-steps × agents × env steps per agent and meta-step
 RULE_STEPS = {"fast": 320 * 32 * 7_680, "strong": _PUBLISHED_STEPS, "parity": _PUBLISHED_STEPS}
 """Env steps of a run that learns a rule, by preset."""
@@ -49,7 +50,8 @@ _PARITY: Preset = {
     # All agents begin together. Because their lifetimes are equal, they are replaced together.
     "student.stagger": False,
     "student.agent.kl_coef": 0.5,
-    # As in the code of Jackson et al. The rule of Oh et al. has an LSTM that receives the discount.
+    # These are the settings of the code of Jackson et al. The rule of Oh et al. has an LSTM that
+    # receives the discount.
     "student.rule.core": "gru",
     "student.rule.hidden_size": 256,
     "student.rule.num_predictions": 8,
@@ -91,7 +93,8 @@ LEARNING: dict[str, Preset] = {
 
 # The code of Jackson et al. begins to replay when the buffer contains as many levels as there are
 # agents, and replays the levels in order of decreasing score. A low temperature without staleness
-# approximates this order. A `min_fill` of 0.128 of 4,000 rows is 512 rows, the number of agents.
+# approximates this order. With 4,000 rows, a `min_fill` of 0.128 means 512 rows, which is the
+# number of agents.
 _REPLAY_PARITY: Preset = {
     "sampler.capacity": 4000,
     "sampler.decision.replay_prob": 0.5,
@@ -119,7 +122,7 @@ REPLAY: dict[str, Preset] = {
     "strong": {**_STRONG, **_REPLAY_STRONG, **_advantage(True, "student.antagonist")},
     "fast": {**_FAST, **_REPLAY_FAST, **_advantage(True, "student.antagonist")},
 }
-"""Presets with a level buffer; the antagonist has the advantage settings of the agents."""
+"""Presets with a level buffer. The antagonist has the same advantage settings as the agents."""
 
 _AGENT: Preset = {
     "num_slots": 64,

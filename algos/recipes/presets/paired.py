@@ -2,7 +2,7 @@
 
 `parity` has the settings of JaxUED, where the teacher has the same settings as the students.
 `strong` has the settings of minimax, where mazes have 60 walls and the entropy coefficient of the
-teacher is fifty times that of the students.
+teacher is fifty times as large as that of the students.
 
 Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax"; Jiang et al., 2023,
 "minimax: Efficient Baselines for Autocurricula in JAX".
@@ -47,8 +47,8 @@ _TEACHER_FAST: Preset = {
 _TEACHERS = {"parity": _TEACHER_PARITY, "strong": _TEACHER_STRONG, "fast": _TEACHER_FAST}
 
 _STUDENTS: dict[str, Preset] = {
-    # In JaxUED, the students of PAIRED use tanh, although the students of other methods do not.
-    # Regret may be negative there.
+    # In JaxUED, the students of PAIRED use tanh, although the students of other methods do not. In
+    # JaxUED, regret may be negative.
     "parity": {"student.learner.network.activation": "tanh", "score.non_negative": False},
     "strong": {
         # In minimax, the students of PAIRED have these values. The values for PLR differ; they are

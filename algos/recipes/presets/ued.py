@@ -2,9 +2,9 @@
 
 `parity` has the configuration of JaxUED, for comparison, with mazes of 25 walls. `strong` has the
 settings of minimax, the best published ones, with mazes of 60 walls. `fast` was chosen by the
-measured time to a score on held-out levels. A path is skipped if the curriculum does not have it,
-for example because another score was chosen. The environment's part of a preset comes from
-`env.presets()`.
+measured time that training takes to reach a given score on held-out levels. A path is skipped if
+the curriculum has no such field, for example because another score was chosen. The environment's
+part of a preset comes from `env.presets()`.
 
 Sources: Coward et al., 2024, "JaxUED: A simple and useable UED library in Jax"; Jiang et al., 2023,
 "minimax: Efficient Baselines for Autocurricula in JAX".

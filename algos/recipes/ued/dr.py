@@ -14,6 +14,6 @@ PRESETS = LEARNING
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "none") -> Curriculum:
-    """Build DR; a score other than `none` is only reported."""
+    """Build DR. Scores do not affect training; a score other than `none` is only reported."""
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, Random(env), judge)

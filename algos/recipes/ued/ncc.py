@@ -43,8 +43,8 @@ _PARITY: Preset = {
     "sampler.train_updates": 1,
 }
 
-# As many updates train as score levels; in `parity`, 1 update in 18 trains. With one step size for
-# all levels, the distribution converges to the optimum stated in the paper.
+# Half of the updates train and the other half score levels. In `parity`, 1 update in 18 trains.
+# With one step size for all levels, the distribution converges to the optimum stated in the paper.
 _STRONG: Preset = {**_PARITY, "sampler.per_level": False, "sampler.train_updates": 17}
 
 # For every 27 updates that train, 9 updates score levels, which takes a quarter of the env steps.
@@ -64,6 +64,6 @@ PRESETS = on_learning(_PARITY, _STRONG, _FAST)
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "learnability") -> Curriculum:
-    """Build NCC; `sampler.entropy_coef` is in units of the score."""
+    """Build NCC. The option `sampler.entropy_coef` is in units of the score."""
     student, judge = student_and_score(env, learner, score)
     return Curriculum(student, NCC(env, Random(env)), judge)

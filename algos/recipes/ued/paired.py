@@ -27,5 +27,5 @@ def build(
     The protagonist, member 0 of the population, is the agent that is evaluated.
     """
     student, judge = student_and_score(env, learner, score)
-    # Member 0 is the protagonist, member 1 the antagonist.
+    # Member 0 is the protagonist, and member 1 is the antagonist.
     return Curriculum(replace(student, population=2), paired.build(env, network), judge)

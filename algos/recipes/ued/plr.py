@@ -1,7 +1,7 @@
 """Prioritised level replay (PLR): trains on new levels and on replayed levels with high scores.
 
-Source: Jiang et al., 2021, "Prioritized Level Replay". The score and the settings are those of the
-successor of this method, robust PLR, on mazes; see `robust_plr`.
+Source: Jiang et al., 2021, "Prioritized Level Replay". The score and the settings are those of
+robust PLR, the successor of this method, on mazes; see `robust_plr`.
 """
 
 from rlgen.algos.recipes.presets.ued import REPLAY

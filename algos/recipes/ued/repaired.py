@@ -28,5 +28,5 @@ def build(
     student, judge = student_and_score(env, learner, score)
     source = paired.build(env, network)
     sampler = PLR(env, source, Alternate(replay_prob=0.95), train_on_new=False)
-    # Member 0 is the protagonist, member 1 the antagonist.
+    # Member 0 is the protagonist, and member 1 is the antagonist.
     return Curriculum(replace(student, population=2), sampler, judge)

@@ -25,7 +25,7 @@ Parents = Literal["batch", "easiest"]
 
 
 class Lineage(NamedTuple):
-    """Origin of a level; [K] in the buffer, [N, R] in the slots."""
+    """Origin of a level; each field is [K] in the buffer and [N, R] in the slots."""
 
     origin: Int[Array, "*B"]  # NEW or MUTANT
     depth: Int[Array, "*B"]  # number of generations of edits; 0 for a level of the source
@@ -55,8 +55,9 @@ class Mutator:
         parents: Levels that are edited. With `batch`, each level of the last replay gets one
             mutant. With `easiest`, all mutants are edits of the `num_parents` easiest levels of the
             last replay.
-        num_parents: Number of parents with `easiest`. The easiest levels have the highest mean
-            return minus score: the agent does well on these levels and has little left to learn.
+        num_parents: Number of parents with `easiest`. The easiest levels are those with the highest
+            value of mean return minus score. The agent does well on these levels and has little
+            left to learn from them.
 
     Raises:
         ValueError: If a field is outside its range.
@@ -86,7 +87,7 @@ class BufferedSampler(Sampler, abstract=True):
     """Base of samplers that keep levels of another sampler, the source, in a buffer.
 
     The state of a subclass has the fields `source`, `buffer` and `num_updates`. The `level_info` of
-    its slots is a `SlotInfo`. Each subclass is a dataclass and declares the fields `env`, `source`
+    the slots is a `SlotInfo`. Each subclass is a dataclass and declares the fields `env`, `source`
     and `capacity`.
     """
 
@@ -211,7 +212,7 @@ def edit_into(
     mutant: Bool[Array, " N"],
     now: Int[Array, ""],
 ) -> Slots:
-    """Fill the `mutant` slots with mutants of weight 0; does nothing if no slot is marked.
+    """Fill the slots in the mask `mutant` with mutants of weight 0, unless the mask is empty.
 
     Args:
         key: Consumed.
@@ -271,7 +272,7 @@ def generate(
     weight: Float[Array, ""],
     now: Int[Array, ""],
 ) -> tuple[PyTree, Slots]:
-    """Fill the `fresh` slots with new levels from the source; does nothing if no slot is marked.
+    """Fill the slots in the mask `fresh` with new levels from the source, unless the mask is empty.
 
     Args:
         source: Sampler of new levels; it receives `keys` unchanged.
@@ -324,7 +325,10 @@ def recall(
     replay: Bool[Array, " N"],
     weight: Float[Array, ""],
 ) -> Slots:
-    """Fill the `replay` slots with rows from `choose`, which runs only if a slot is marked."""
+    """Fill the slots in the mask `replay` with levels of the buffer, in the rows from `choose`.
+
+    If the mask is empty, `choose` is not executed.
+    """
 
     def take() -> Slots:
         old = replayed(buffer, choose(), slots, weight)
