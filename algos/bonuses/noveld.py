@@ -84,7 +84,7 @@ def build(
         env: The environment.
         gate: Episodic bonus g. `first`: 1 at the first visit to a state in an episode, and 0 later.
             `isqrt`: 1/√Nₑ, where Nₑ counts the visits to the state in the episode. `none`: 1.
-        key: Key whose visits g counts, as in `episodic`; "" uses the default of `episodic`.
+        key: Kind of key whose visits g counts, as in `episodic`; "" uses the default of `episodic`.
         scale: Factor c of the novelty n(s) before the step.
         fields: Fields of `RND`.
 
