@@ -39,8 +39,8 @@ def import_ray() -> Any:
 def started(machines: Machines) -> Iterator[Any]:
     """Start ray or connect to a cluster, and shut ray down at the end.
 
-    Enter this context before JAX is initialised, because JAX starts threads, and a process that
-    starts other processes should have no threads.
+    Enter this context before JAX is initialised. JAX starts threads, but a process that starts
+    other processes should have no threads.
 
     Raises:
         ValueError: If ray is not installed, or if no cluster answers at the address.

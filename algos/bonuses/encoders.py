@@ -14,7 +14,7 @@ from rlgen.types import Key, PyTree, Rollout
 
 @dataclass(frozen=True)
 class Embedding(Approximator):
-    """A randomly initialised embedding vector for each state; observations are state indices.
+    """A randomly initialised embedding vector for each state, with state indices as observations.
 
     `rlgen.nn.approximators.Table` cannot be used instead: its entries are initialised to 0, which
     would not distinguish states.

@@ -1,4 +1,4 @@
-"""RIDE: change of learned features in a step, divided by the root of the state's visit count.
+"""RIDE: change of learned features in a step, divided by the square root of a visit count.
 
     b = ‖φ(s') − φ(s)‖ / √Nₑ(s')
 

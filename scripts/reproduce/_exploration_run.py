@@ -47,7 +47,7 @@ class Pool(NamedTuple):
     """Levels of one value of the dial."""
 
     level: PyTree  # [POOL, ...]
-    num: Int[Array, ""]  # only the first `num` levels are used; if 0, new levels are sampled
+    num: Int[Array, ""]  # number of levels that are used, from the first; 0 samples new levels
 
 
 class Cell(NamedTuple):
