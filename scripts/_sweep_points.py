@@ -43,7 +43,7 @@ def read_grid(texts: Sequence[str]) -> dict[str, list[str]]:
     """Parse texts such as `name=1,2`; if a text contains `;`, its values are separated by `;`.
 
     Raises:
-        ValueError: If a text has another form or no value, or an option or a value is repeated.
+        ValueError: If a text has another form or no value, or if an option or a value is repeated.
     """
     grid: dict[str, list[str]] = {}
     for text in texts:
@@ -86,7 +86,7 @@ def read_list(path: Path | str) -> list[Values]:
 def expand(
     common: Mapping[str, str], grid: Mapping[str, Sequence[str]], listed: Sequence[Values]
 ) -> list[Values]:
-    """Return the varied options of each point; every entry of the list is combined with the grid.
+    """Return the varied options of each point: every entry of `listed` with every grid point.
 
     Raises:
         ValueError: If no option varies, or if an option is given in two places.

@@ -39,8 +39,8 @@ def import_ray() -> Any:
 def started(machines: Machines) -> Iterator[Any]:
     """Start ray or connect to a cluster, and shut ray down at the end.
 
-    Enter this context before JAX is initialised, because JAX starts threads, and a process that
-    starts other processes should have no threads.
+    Enter this context before JAX is initialised. JAX starts threads, but a process that starts
+    other processes should have no threads.
 
     Raises:
         ValueError: If ray is not installed, or if no cluster answers at the address.
@@ -68,7 +68,7 @@ def started(machines: Machines) -> Iterator[Any]:
 
 
 def run_all(ray: Any, jobs: Sequence[Job], machines: Machines) -> Iterator[tuple[int, Row]]:
-    """Yield the index of each job and its row, in order of completion."""
+    """Yield the index and the row of results of each job, in order of completion."""
     limits = {"num_cpus": machines.cores, "num_gpus": machines.gpus, "max_retries": 0}
     task = ray.remote(**limits)(work.run_quietly)
     waiting, running = list(enumerate(jobs)), {}
@@ -81,7 +81,7 @@ def run_all(ray: Any, jobs: Sequence[Job], machines: Machines) -> Iterator[tuple
 
 
 def _row(ray: Any, ended: Any) -> Row:
-    """Return the row of a finished task; if its worker process died, the row reports a failure."""
+    """Return the row of a finished job, or a row that reports a failure if its process died."""
     try:
         return ray.get(ended)
     except ray.exceptions.RayError as error:

@@ -24,9 +24,9 @@ from rlgen.runs.spec import RunSpec
 Row = dict[str, Any]  # plain JSON values
 
 VALIDATION = "validation"
-"""Used in place of a suite's name for new levels of the training distribution, to select models."""
+"""Name that stands for new levels of the training distribution, which are used to select models."""
 DONE, FAILED, CUT, WAITING = "done", "failed", "cut", "waiting"
-TAIL = 0.1  # fraction of the updates, the last ones, over which the solve rate is averaged
+TAIL = 0.1  # fraction of the updates, at the end, over which the solve rate is averaged
 
 
 class Job(NamedTuple):
@@ -98,8 +98,8 @@ def measure(job: Job) -> Row:
 def train_solve_rate(lines: list[dict]) -> float | None:
     """Return the mean solve rate over seeds and over the last tenth of the updates.
 
-    Updates in which no episode ended are excluded. If this leaves no update for some seed, the
-    result is None.
+    Updates in which no episode ended are excluded. If no update remains for some seed, the result
+    is None.
     """
     tail = lines[-max(round(TAIL * len(lines)), 1) :]
     every = [line["solve_rate"] for line in tail if "solve_rate" in line]
@@ -120,7 +120,7 @@ def _train(job: Job, reporter: Reporter) -> None:
 
 
 def _evaluate(job: Job) -> Evaluation:
-    """Return the saved evaluation of this job, or, if none exists, play the suite and save it."""
+    """Return the job's evaluation; if none is saved, play the suite and save the evaluation."""
     opened = load_runs.open_run(job.path, allow_imports=True)
     suite = find_suite(opened.env, job.suite, job.num_levels)
     saved, _ = saved_results.find_saved(opened, suite, job.attempts, job.seed)

@@ -3,7 +3,7 @@
 Every case runs in its own process, so that other cases do not affect its peak memory or its compile
 time. Rates are given per CPU-second and per second of wall time. On a shared machine, other
 processes affect CPU time less than wall time. Compare only cases that were measured in the same
-call.
+call of this script.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def training(
     devices: int = 1,
     change: Callable[[Any], Any] = lambda curriculum: curriculum,
 ) -> dict[str, float]:
-    """Measure chunks of updates of a recipe, except the first chunk; compilation is separate."""
+    """Measure the best of five chunks of updates of a recipe, and separately its compilation."""
     import jax
 
     if devices > 1:

@@ -15,8 +15,8 @@ MIB = 2**20
 def measure_evaluation(suite: str, seeds: int, attempts: int) -> dict[str, float]:
     """Measure the evaluation of untrained policies with the preset `fast`.
 
-    Most of their episodes last until the time limit. The reported time is that of a second
-    evaluation. The time of the first evaluation, which includes compilation, is reported
+    Most episodes of untrained policies last until the time limit. The reported time is that of a
+    second evaluation. The time of the first evaluation, which includes compilation, is reported
     separately.
     """
     spec = RunSpec(recipe="plr", preset="fast", seeds=seeds)

@@ -19,7 +19,7 @@ def measure_stepping(
 
     If an episode ends, the environment is reset to the start of its level: the precomputed first
     state and observation are selected in place of the next ones. Every observation is added to a
-    sum, so that the compiler cannot remove its computation.
+    sum, so that the compiler cannot remove the computation of observations.
     """
     env = Maze(observation=observation)
     levels = jax.vmap(env.sample_level)(jax.random.split(jax.random.key(0), num_envs))

@@ -72,7 +72,8 @@ def measure_meta_step(recipe: str, overrides: dict[str, Any] | None = None) -> d
 def measure_memory(overrides: dict[str, Any] | None = None) -> dict[str, float]:
     """Measure the memory of a compiled meta-step per agent, by comparing 16 agents with 8.
 
-    It includes the agent, its level and workers, and all values stored for the backward pass.
+    The memory includes the agent, its level, its workers, and all values stored for the backward
+    pass.
     """
     total = {}
     for num in (AGENTS, 2 * AGENTS):
@@ -88,8 +89,8 @@ def measure_memory(overrides: dict[str, Any] | None = None) -> dict[str, float]:
 def measure_evolution(width: int = WIDTH, pairs: int = 4, generations: int = 3) -> dict[str, float]:
     """Measure generations of TA-LPG with log-uniform lifetimes from 10 to 250 updates.
 
-    The rule's recurrent matrix products are also measured alone, with arrays of the same shapes.
-    Their time is a lower bound on the time of the generations.
+    The rule's recurrent matrix products are also measured alone, with the same shapes as in a
+    generation. The time of these products is a lower bound on the cost of a generation.
     """
     fields = {
         "num_slots": pairs,

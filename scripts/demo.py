@@ -1,7 +1,8 @@
 """`make demo`: train an agent with a curriculum of mazes, then evaluate it on held-out mazes.
 
 The script prints and runs ordinary `rlgen` commands. If it was interrupted, it resumes training. If
-training is finished, it only repeats the evaluation. It takes a few minutes on two CPU cores.
+training is finished, it only repeats the evaluation. Training and evaluation take a few minutes on
+two CPU cores.
 """
 
 import os

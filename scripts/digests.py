@@ -7,12 +7,12 @@ Use the script for refactorings, which move and rename code but change no result
 revision and the working tree, including uncommitted changes, to a temporary folder, so you can
 continue to edit files. Both copies (trees) train the same small runs on CPU. The script compares
 three things: the arrays of the last checkpoint, the columns of `metrics.jsonl` except wall-clock
-times, and an evaluation of the first run. For each run and each tree it prints a digest of all
-values that are compared. If a name differs between the trees, it must be listed in `RENAMED`;
+times, and an evaluation of the first run. For each run and each tree, the script prints a digest of
+all values that are compared. If a name differs between the trees, it must be listed in `RENAMED`;
 digests use the names of the working tree.
 
-Programs are compiled with few optimisations. This is faster, and programs that differ only in the
-order of their results then do not round differently.
+Programs are compiled with few optimisations. Compilation is then faster, and programs that differ
+only in the order of their results do not round differently.
 
 Exit code: 0 if all values are equal, 1 if any value differs, 2 if a comparison was impossible.
 """
@@ -64,9 +64,10 @@ RENAMED: dict[str, str] = {
 }
 """Old names and their new names, such as `{"width": "num_columns", "slots.row": "slots.index"}`.
 
-A name is one component, or several with dots between them, of the path of a checkpoint leaf, of a
-field (an option with `_` in place of `-`), of a metric or of a value in an evaluation. Each tree is
-called with the names that it knows. An entry may therefore stay after both trees have the new name.
+A name is one component of a path, or several components with dots between them. Paths identify
+leaves of a checkpoint, fields (options with `_` in place of `-`), metrics, and values in an
+evaluation. Each tree is called with the names that it knows. An entry may therefore stay after both
+trees have the new name.
 """
 
 CLOCK = ("wall_seconds", "compile_seconds", "steps_per_second")  # metrics that are not compared
@@ -126,7 +127,7 @@ class Tree(NamedTuple):
 
 
 class CannotCompareError(Exception):
-    """A comparison is impossible, because the revision is unknown or a run failed."""
+    """Raised if the revision is unknown or a run failed, so that no comparison is possible."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def spelling(name: str, known: Collection[str], renamed: Mapping[str, str] = RENAMED) -> str:
-    """Return the old or new spelling of a name that is in `known`, or the name if neither is."""
+    """Return the spelling of a name, old or new, that is in `known`; if neither is, the name."""
     return next((text for text in _spellings(name, renamed) if text in known), name)
 
 
@@ -182,7 +183,7 @@ def digest(found: Found) -> str:
 
 
 def flatten(value: Any, path: str = "") -> Values:
-    """Flatten JSON to arrays by dotted path; numbers and lists become float64, and null NaN."""
+    """Flatten JSON to arrays by dotted path; numbers and lists become float64, null becomes NaN."""
     if isinstance(value, dict):
         parts = list(value.items())
     elif isinstance(value, list) and any(isinstance(x, dict | list | str) for x in value):
@@ -345,10 +346,7 @@ def _python(tree: Tree, *arguments: str) -> str:
 
 
 def _environment(tree: Tree) -> dict[str, str]:
-    """Return the environment variables with which Python runs in a tree.
-
-    The trees share a compilation cache, so equal programs are compiled once.
-    """
+    """Return the environment variables for a tree; the trees share one compilation cache."""
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     return {
         **os.environ,

@@ -3,8 +3,8 @@
 While the site is built, the hooks replace certain comments in pages by tables (`docs_tables.py`).
 They replace `$…$` and `$$…$$` by MathML, which browsers render without a script. Every public
 module gets a page in the API reference, and CHANGELOG.md and CONTRIBUTING.md become pages too. A
-link from docs/ to another file of the repository is changed to the page of that file; if the file
-has no page, the link becomes plain text. Without the hooks, pages are ordinary Markdown.
+link from docs/ to another file of the repository is changed to a link to the page of that file. If
+the file has no page, the link becomes plain text. Without the hooks, pages are ordinary Markdown.
 """
 
 import os
@@ -155,7 +155,7 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def fetched(html: str) -> list[str]:
-    """Return the tags of a page that load something from another site; links are not loaded."""
+    """Return the tags of a page that load something from another site, which links do not."""
     loading = r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=|<link\b[^>]*\bhref="
     return re.findall(rf"(?:{loading})[\"']?(?:https?:)?//[^\"'\s>]*", html)
 
@@ -252,12 +252,12 @@ def _table(found: re.Match[str], at: str) -> str:
 
 
 def _from(at: str, target: str) -> str:
-    """Return the link at page `at` to `target`; both arguments are paths from the pages' root."""
+    """Return a relative link between two pages, both given as paths relative to the root."""
     return posixpath.relpath(target.removeprefix("../"), posixpath.dirname(at) or ".")
 
 
 def _link(found: re.Match[str], at: str) -> str:
-    """Return a link with its target replaced by the target's page, or plain text without a page."""
+    """Return a link to the page of the target, or plain text if the target has no page."""
     text, target, anchor = found[1], found[2], found[3] or ""
     if at.startswith("reference/"):
         return found[0]

@@ -28,7 +28,7 @@ ENVS = {
     **dict.fromkeys(("lpg", "lpg-fixed", "groove", "lpg-agent", "ta-lpg", "lpg-es"), "gridworld"),
     **dict.fromkeys(("lpo", "ta-lpo"), "cart-pole"),
 }
-"""Environments for which the defaults of a recipe or learner are shown; for others, the maze."""
+"""Environments for tables of defaults, by recipe or learner; all other tables use the maze."""
 
 PAGES = {
     "recipes": "methods/{}.md",
@@ -84,7 +84,7 @@ def listing(what: str) -> str:
 
 
 def page_of(kind: str, name: str) -> str:
-    """Return the page of a component; without one, the API reference page of its module."""
+    """Return the page of a component; if it has none, the API reference page of its module."""
     page, _, anchor = PAGES[kind].format(name).partition("#")
     if not anchor or f"\n## {name}\n" in (ROOT / "docs" / page).read_text():
         return PAGES[kind].format(name)
@@ -124,7 +124,7 @@ def _from_docstring(kind: str, name: str) -> str:
 
 
 TABLES: dict[str, Callable[[str], str]] = {"defaults": defaults, "facts": facts, "list": listing}
-"""Function that returns each kind of table; the kind is the word before the colon in a comment."""
+"""Function for each kind of table; the kind is the word before the colon in a comment."""
 
 
 def _of_recipe(name: str) -> str:
@@ -195,10 +195,7 @@ def _option(path: str) -> str:
 
 
 def _rows(columns: Mapping[str, Mapping[str, Leaf]]) -> dict[str, list[str]]:
-    """Return the row of each field: its help text, followed by its value in each column.
-
-    If a column lacks the field, the value is "".
-    """
+    """Return the help text of each field and its value in each column; a missing value is ""."""
     every: dict[str, Leaf] = {}
     for column in columns.values():
         every |= {path: leaf for path, leaf in column.items() if path not in every}

@@ -3,8 +3,8 @@
     python scripts/evaluate.py runs/plr-maze-0 [more runs] --suite maze/heldout --out report
 
 Every seed of every run plays every level of a held-out suite without further training. The script
-prints a table, and writes figures and `report.html` with scores and confidence intervals. It does
-the same as `rlgen eval`; copy this file and adapt it.
+prints a table, and writes figures and `report.html` with scores and confidence intervals. The
+script does the same as `rlgen eval`. Copy this file and adapt the copy.
 """
 
 import argparse

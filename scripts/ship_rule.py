@@ -4,8 +4,8 @@
 
 The card is stored in the file's header and printed by `rlgen list rules --json`. It contains the
 command that trained the rule, the seed, the cost of training, and the returns of new agents
-relative to the optimum and to A2C. These returns are those of agents trained by this seed's rule.
-The script does not measure them, but reads them from the results of a meta-test,
+relative to the optimum and to A2C. The agents are trained by the rule of the given seed. The script
+does not measure the returns, but reads them from the results of a meta-test,
 `rlgen eval RUN --suite SUITE`. After a meta-test with `--horizons`, the results are in the folders
 `updates-*`.
 """
@@ -96,7 +96,7 @@ def test_of(path: Path, run: str, seed: int) -> dict[str, Any]:
 
 
 def iqm(found: relative.Relative) -> list[float]:
-    """Return the interquartile mean of the ratio and, if there is an interval, its two bounds."""
+    """Return the interquartile mean of the ratio and, if an interval exists, the two bounds."""
     return [round(float(x), 4) for x in found.iqm[:3] if np.isfinite(x)]
 
 

@@ -6,9 +6,9 @@
 
 A point is one combination of option values. Options are those of `rlgen train`. Each point has an
 ordinary run folder in --out. Points are sorted by their score on a suite of levels, which --suite
-names. By default these are validation levels: new levels of the training distribution. If you
-repeat the command, it resumes interrupted points, skips finished points and retries failed points.
-With --ray, points run in parallel, on this machine or on a cluster.
+names. By default, the suite consists of validation levels, which are new levels of the training
+distribution. If you repeat the command, it resumes interrupted points, skips finished points and
+retries failed points. With --ray, points run in parallel, on this machine or on a cluster.
 """
 
 import argparse
@@ -188,12 +188,12 @@ def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
 
 
 def _in_folder(out: Path, points: list[Point], common: Values) -> list[Point]:
-    """Return the points; if the folder already contains the sweep, use the names in the folder.
+    """Return the points, with the names in the folder if it already contains the sweep.
 
     Names contain the number of the point, so they differ if the points are in another order.
 
     Raises:
-        ValueError: If the folder contains another sweep, or a point's folder another run.
+        ValueError: If the folder contains another sweep, or a point's folder contains another run.
     """
     before = tables.read(out)
     if before is not None:

@@ -2,7 +2,7 @@
 
     python scripts/train.py
 
-Copy this file and adapt it. All parts are plain values and functions.
+Copy this file and adapt the copy. All parts are plain values and functions.
 """
 
 import functools

@@ -1,8 +1,9 @@
 """Tables of visits to keys: counts over a whole run, and first visits or counts in an episode.
 
-A key identifies a state, by a feature or by the observation (`state_keys`). Each enumerable key has
-its own table cell. Other keys are assigned to cells by a hash, so several keys may share a cell.
-`count_visits` and `mark_visits` each run one scan over time that updates the table in place.
+A key identifies a state. It is either the observation or a feature (see `state_keys`). Each
+enumerable key has its own table cell. Other keys are assigned to cells by a hash, so several keys
+may share a cell. `count_visits` and `mark_visits` each run one scan over time that updates the
+table in place.
 
 Sources: Cormode and Muthukrishnan, 2005, "An Improved Data Stream Summary: the Count-Min Sketch and
 its Applications"; keys are hashed with the finaliser of MurmurHash3.
@@ -16,8 +17,8 @@ from jaxtyping import Array, Bool, Int, UInt16, UInt32
 
 from rlgen.algos.bonuses.state_keys import Visits, lanes
 
-# A stamp is the number of an episode (see `Marks`). Stamps have 16 bits and start at 1 in each
-# call, so 2^16 - 2 more of them fit.
+# A stamp is the number of an episode (see `Marks`). Stamps have 16 bits. In each call the running
+# episode has stamp 1, so 2^16 - 2 stamps remain for further episodes.
 MOST_EPISODES = 2**16 - 2
 """Largest number of episodes that one call can distinguish.
 
@@ -26,14 +27,14 @@ Every step may begin an episode, so this is also the largest number of steps in 
 
 
 class Around(NamedTuple):
-    """Table cells or tags of the keys before and after each step."""
+    """Table cells, or tags (see `Marks`), of the keys before and after each step."""
 
     before: Int[Array, "T N *k"] | UInt32[Array, "T N *k"]
     after: Int[Array, "T N *k"] | UInt32[Array, "T N *k"]
 
 
 class Marks(NamedTuple):
-    """Episodic table of each slot, whose cells hold an episode's stamp and a key's tag.
+    """Episodic table of each slot; a cell holds the stamp of an episode and the tag of a key.
 
     The stamp is the number of the episode that last wrote the cell. The tag is a short hash of the
     key. A new episode gets a new stamp, so the cells of earlier episodes count as empty. Stamps are
@@ -41,22 +42,22 @@ class Marks(NamedTuple):
     """
 
     mark: UInt32[Array, "N C"]  # stamp in the upper 16 bits, tag in the lower; 0 if never used
-    num_met: UInt16[Array, "N C"] | tuple[()]  # visits to the key in that episode, or () if unused
+    num_met: UInt16[Array, "N C"] | tuple[()]  # visits to the key in that episode; () if unused
     stamp: UInt32[Array, " N"]  # stamp of the running episode
 
 
 class EpisodicCounts(NamedTuple):
-    """Results of inserting the successor of each step into an episodic table.
+    """Results of inserting the key after each step into an episodic table.
 
     Without visit counts (`Marks.num_met` is `()`), `times` is 1 at a first visit and 2 later.
     """
 
-    times: Int[Array, "T N"]  # visits to the successor's key in this episode, including this visit
-    lost: Bool[Array, "T N"]  # whether the visit evicted another key of this episode from its cell
+    times: Int[Array, "T N"]  # visits to the key in this episode, including this visit
+    lost: Bool[Array, "T N"]  # whether the visit evicted another key of this episode
 
 
 def own_cells(visits: Visits) -> Around:
-    """Return the cell of each enumerable key, which is the key itself."""
+    """Return the cells of enumerable keys, in which each key is itself the index of a cell."""
     return Around(visits.before.astype(jnp.int32), visits.after.astype(jnp.int32))
 
 
@@ -90,7 +91,7 @@ def count_visits(
     begins: Bool[Array, "T N"],
     moves: Bool[Array, "T N"],
 ) -> tuple[UInt32[Array, "G k C"], UInt32[Array, "T N"]]:
-    """Add the visits of all slots to the table, and return the count of each step's successor.
+    """Add the visits of all slots to the table, and return the count of the key after each step.
 
     At each step, the visits of all slots are added before any count is read. Slot n uses table
     n mod G. Counts are never too low. The count of a key is too high if the key shares its cell
@@ -103,7 +104,7 @@ def count_visits(
         moves: Whether the state after a step is counted.
 
     Returns:
-        The table after the rollout, and the count of each step's successor when the step is made.
+        The table after the rollout, and the count of the key after each step, read at that step.
     """
     groups, rows, num_cells = table.shape
     # Offsets [N, k] into the flattened table, so that one gather or scatter serves all rows.
@@ -144,15 +145,15 @@ def mark_visits(
     """Insert a rollout's visits into each slot's episodic table, and count each visit.
 
     When an episode begins, the table is cleared and the episode's first state is inserted. If two
-    keys of one episode share a cell, they evict each other, and a revisit then looks new. `lost`
-    marks the steps that evict a key.
+    keys of one episode share a cell, they evict each other, and a revisit then looks new. In the
+    result, `lost` marks the steps that evict a key.
 
     Args:
         marks: Tables of the running episodes.
         cells: Cells of the keys around each step.
         tags: Tags of these keys, below 2^16.
         first: Whether an episode begins with a step.
-        known: Whether the successor of a step is known; an unknown successor is not inserted.
+        known: Whether the state after a step is known; an unknown state is not inserted.
 
     Raises:
         ValueError: If the rollout has more than `MOST_EPISODES` steps.

@@ -1,9 +1,9 @@
 """Global count-based bonus 1/√N, where N is the number of visits to the next state in the run.
 
-The key ψ(s') identifies the next state s', by a feature such as the position or by the observation.
-N(ψ(s')) is the number of visits to this key up to and including this step, summed over all slots.
-The first state of an episode is counted when the episode begins. At each step, the visits of all
-slots are counted before any count is read.
+The key ψ(s') that identifies the next state s' is either the observation or a feature, such as the
+position. N(ψ(s')) is the number of visits to this key up to and including this step, summed over
+all slots. The first state of an episode is counted when the episode begins. At each step, the
+visits of all slots are counted before any count is read.
 
 Source: Strehl and Littman, 2008, "An analysis of model-based Interval Estimation for Markov
 Decision Processes"; as a global bonus: Henaff, Jiang and Raileanu, 2023, "A Study of Global and
@@ -11,7 +11,8 @@ Episodic Bonuses for Exploration in Contextual MDPs". Differs from the code of H
 Raileanu in two ways. In that code, each of 256 actors has its own table; here, all slots share one
 table by default, and `num_groups` can be set to the number of slots. In that code, a step that ends
 an episode is counted under the first state of the next episode. Here, such a step is counted under
-the state that it led to or, if observations are counted, is not counted and has bonus 0.
+the state that it led to. If observations are counted, however, such a step is not counted and has
+bonus 0.
 """
 
 from collections.abc import Mapping
@@ -31,8 +32,8 @@ TABLES = ("auto", "exact", "count-min")
 FULL = 0.3
 """Fraction of used cells above which a hashed table is considered too small.
 
-At this fraction, a new key looks visited with probability 0.3 to the power of the number of rows,
-which is 9 % with two rows.
+At this fraction, the probability that a new key looks visited is 0.3 to the power of the number of
+rows. With two rows, this probability is 9 %.
 """
 VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
@@ -60,8 +61,8 @@ class Counts(state_keys.KeyedBonus):
         num_rows: Number of rows of a sketch; the count of a key is the minimum over rows.
         num_groups: Number of separate tables; the visits of slot n are counted in table n modulo
             num_groups.
-        bins: Number of bins per unit to which floats in observations are rounded before hashing;
-            with 0, floats are not rounded.
+        bins: Number of bins per unit. Before hashing, floats in observations are rounded to the
+            nearest bin; with 0, floats are not rounded.
 
     Raises:
         ValueError: If a field is out of range, or the environment does not provide the key.
@@ -91,7 +92,7 @@ class Counts(state_keys.KeyedBonus):
 
     @property
     def _shape(self) -> tuple[int, int, int]:
-        """Numbers of groups, rows and cells."""
+        """Shape of the table: numbers of groups, rows and cells."""
         if self._exact:
             return self.num_groups, 1, state_keys.num_values(self.env, self.key)
         return self.num_groups, self.num_rows, 2**self.log_size
@@ -143,7 +144,7 @@ class Counts(state_keys.KeyedBonus):
         ]
 
     def _distinct(self, full: Float[Array, ""]) -> Float[Array, ""]:
-        """Number of distinct keys per group, estimated from the used cells in case of a sketch."""
+        """Number of distinct keys per group; for a sketch, an estimate from the used cells."""
         if self._exact:
             return full * state_keys.num_values(self.env, self.key)
         size = 2**self.log_size
@@ -153,7 +154,7 @@ class Counts(state_keys.KeyedBonus):
 
 
 def build(env: LevelEnv, **fields) -> Counts:
-    """Return counts of positions if the environment provides positions, else of observations."""
+    """Return a bonus that counts positions, or observations if there are no positions."""
     return Counts(env, **{"key": state_keys.default_key(env), **fields})
 
 

@@ -1,12 +1,13 @@
 """Observation features learned by an inverse dynamics model, with an optional forward model.
 
-The inverse model predicts the action between two consecutive observations from their features. The
-forward model predicts the features of the next observation.
+From the features of two consecutive observations, the inverse model predicts the action between
+them. From the features of an observation and the action, the forward model predicts the features of
+the next observation.
 
 Source: Pathak et al., 2017, "Curiosity-driven Exploration by Self-supervised Prediction", 2.2. The
 forward error is a norm that is not squared, as in the code of Henaff et al., 2022, "Exploration via
-Elliptical Episodic Bonuses". That code also trains on pairs of observations from two different
-episodes, the last of one episode and the first of the next; such pairs are excluded here.
+Elliptical Episodic Bonuses". That code also trains on pairs that consist of the last observation of
+one episode and the first observation of the next. Here, such pairs are excluded.
 """
 
 from dataclasses import dataclass, field
@@ -47,11 +48,10 @@ class Dynamics:
     φ are the features of an observation, and φ' those of the next observation.
 
     Attributes:
-        encoder: Network of φ.
+        encoder: Network that computes φ.
         num_features: Dimension d of φ.
         hidden: Units in the hidden layer of the inverse and the forward model.
-        normalize: Whether φ is normalised to mean 0 and squared norm d by a LayerNorm without
-            parameters.
+        normalize: Whether a LayerNorm without parameters normalises φ to mean 0 and squared norm d.
         inverse_coef: Weight of the inverse model's cross-entropy.
         forward_coef: Weight of the forward model's error, which is an unsquared norm; 0 removes
             the forward model.
@@ -113,10 +113,10 @@ class Dynamics:
     def learn(
         self, key: Key, fit: Fit, seen: Seen, weight: Float[Array, " N"]
     ) -> tuple[Fit, Metrics]:
-        """Train on random steps that have a known successor and a slot with a weight above 0."""
+        """Train on random steps with a known next observation, in slots with weight above 0."""
         num = seen.num_pairs
-        # Without `last_obs`, the successors of the last step are not recorded, so `num` excludes
-        # the N rows of that step.
+        # Without `last_obs`, the observations after the last step are not recorded, so `num`
+        # excludes the N rows of that step.
         valid = (~seen.done & (weight > 0)[None]).reshape(-1)[:num]
         action = seen.action.reshape(-1)
 
@@ -128,9 +128,9 @@ class Dynamics:
     def _loss(
         self, params: PyTree, seen: Seen, rows: Int[Array, " B"], action: Int[Array, " B"]
     ) -> tuple[Float[Array, " B"], dict[str, Array]]:
-        # One encoder call for φ(s) and φ(s'): the successor of row i is row i + N.
-        # `seen.phi` cannot be used here: it does not depend on `params`, which every gradient step
-        # changes.
+        # One encoder call computes φ(s) and φ(s'). The next observation of row i is row i + N.
+        # `seen.phi` cannot be used here, because every gradient step changes `params`, on which
+        # `seen.phi` does not depend.
         both = jnp.concatenate([rows, rows + seen.action.shape[1]])
         phi, after = jnp.split(self.encode(params, encoders.take(seen.obs, both)), 2)
         logits = encoders.apply_head(params["inverse"], jnp.concatenate([phi, after], 1))

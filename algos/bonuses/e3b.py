@@ -4,16 +4,17 @@
 
 The features φ are learned by an inverse dynamics model: from the features of two consecutive
 observations, it predicts the action between them. With one-hot features the bonus is 1 / (n + λ)
-after n earlier visits, so it is an episodic count-based bonus.
+after n earlier visits to the same state in the episode. It is then an episodic count-based bonus.
 
 Source: Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses". The LayerNorm follows
-the later port of their code to Sample Factory. It keeps ‖φ‖² equal to the number of features d, and
-thereby keeps P = C⁻¹ in the range of float32. Differs from the code of Henaff et al. in two ways.
-(1) In that code an action is rewarded for the observation before it; `credit="current"` does the
-same. By default an action is rewarded here for the observation that it led to, as with all other
-bonuses. All factors of a product of bonuses then refer to the same state. The bonus of an episode's
-first observation, which is of size 1/λ, is then not added, because no action caused it. (2) The
-inverse dynamics model is not trained on pairs of observations from two different episodes.
+the later port of their code to Sample Factory. The LayerNorm keeps ‖φ‖² equal to the number of
+features d, and thereby keeps P = C⁻¹ in the range of float32. Differs from the code of Henaff et
+al. in two ways. (1) In that code an action is rewarded for the observation before it;
+`credit="current"` selects this behaviour. By default, an action is rewarded here for the
+observation that it led to, as in all other bonuses of rlgen. If bonuses are multiplied, all factors
+then refer to the same state. No action led to the first observation of an episode, so the bonus of
+this observation, which is of size 1/λ, is not added by default. (2) The inverse dynamics model is
+not trained on pairs of observations from two different episodes.
 """
 
 from collections.abc import Mapping
@@ -53,8 +54,8 @@ class E3BState(NamedTuple):
 class E3B(Bonus):
     """Elliptical bonus with a separate feature covariance for each slot's running episode.
 
-    If features grow without bound, a bonus may not be finite. Such a bonus is replaced by 0, and
-    the slot's covariance is reset to λ I. The metric `e3b_resets` counts these resets.
+    If features grow without bound, a bonus may become infinite or NaN. Such a bonus is replaced by
+    0, and the slot's covariance is reset to λ I. The metric `e3b_resets` counts these resets.
 
     Attributes:
         dynamics: Feature networks and their training; not used with `embedding="position"`.
@@ -141,7 +142,7 @@ class E3B(Bonus):
         # P may contain features of earlier rollouts, which were computed with older parameters.
         found = ellipse.follow(state.inverse, steps, self.ridge, self.form, self.chunk)
         # The networks are trained after the bonus was computed, so that training on these
-        # observations does not affect it.
+        # observations does not affect their bonus.
         if self.embedding == "inverse":
             fit, metrics = self.dynamics.learn(key, fit, seen, weight)
         resets = jnp.where(weight > 0, found.resets, 0).sum().astype(jnp.float32)

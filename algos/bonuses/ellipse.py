@@ -4,15 +4,15 @@
 
 P = C⁻¹ is carried from one rollout to the next. The form `scan` adds one vector at a time: with
 u = P φ and b = φ·u, P becomes P − u uᵀ / (1 + b). The form `dual` adds several vectors at once. Let
-the vectors be the rows of Φ. Let V = Φ P, where P is the matrix at the start of the vector's
-episode, and A = I + V Φᵀ, where entries of V Φᵀ between different episodes are set to 0. The
-Cholesky factor L of A then satisfies L_tt² = 1 + b_t. With W = L⁻¹ V, P becomes P − Wᵀ W.
+the vectors be the rows of Φ. Each row of V = Φ P is a row of Φ times the matrix P at the start of
+the episode of that row. Let A = I + V Φᵀ, where entries of V Φᵀ between different episodes are set
+to 0. The Cholesky factor L of A then satisfies L_tt² = 1 + b_t. With W = L⁻¹ V, P becomes P − Wᵀ W.
 
 Source: Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses", algorithm 1, which is
 `scan`.
 
-Time per step and slot in µs, on one CPU core with 256 slots and rollouts of 128 steps. `scan` is
-slow for large d because it reads and writes all of P at every step:
+`scan` is slow for large d because it reads and writes all of P at every step. Time per step and
+slot in µs, on one CPU core with 256 slots and rollouts of 128 steps:
 
     d                   32    64   128   256
     dual, chunk 16     0.7   1.2     6    19
@@ -91,10 +91,10 @@ def follow(
 
 
 def _cut(steps: Steps, chunk: int) -> Steps:
-    """Split steps into chunks [C, chunk, N, ...]; padded steps in the last chunk are not known."""
+    """Split steps into C chunks [C, chunk, N, ...]; `known` is False for the padding steps."""
     missing = -steps.first.shape[0] % chunk
 
-    # The padding is False and 0, so no episode begins, and nothing is scored or added.
+    # The padding values are False and 0, so no episode begins, and nothing is scored or added.
     def cut(x: Array) -> Array:
         x = jnp.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) if missing else x
         return x.reshape(-1, chunk, *x.shape[1:])
@@ -147,8 +147,8 @@ def _dual(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
     episode = jnp.cumsum(steps.first)
     # A row of zeros has bonus 0 and leaves P unchanged.
     phi = jnp.where(steps.known[:, None], steps.phi, 0.0)
-    # `cummax` of `start` is the index of the step at which each step's episode began. Indexed with
-    # it, `steps.begin` is the first vector of each step's episode.
+    # `cummax` of `start` is, for each step, the index of the step at which the episode began. At
+    # this index, `steps.begin` contains the first vector of the episode.
     start = jnp.where(steps.first, jnp.arange(num_steps), 0)
     begin = () if isinstance(steps.begin, tuple) else steps.begin[jax.lax.cummax(start)]
     # V = Φ P, with the carried P for episode 0 and the P of `_begun` for later episodes.
@@ -156,7 +156,7 @@ def _dual(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
     within = episode[:, None] == episode[None]
     # V Φᵀ is block diagonal over episodes, and so is the Cholesky factor: episodes do not mix.
     gram = jnp.where(within, dot(reached, phi.T), 0.0)
-    # Symmetrised because rounding breaks the symmetry that Cholesky assumes.
+    # The matrix is symmetrised, because rounding breaks the symmetry that Cholesky assumes.
     factor = jnp.linalg.cholesky(jnp.eye(num_steps) + (gram + gram.T) / 2)
     # b_t = L_tt² - 1, as in the module docstring; rounding may make it slightly negative.
     bonus = jnp.where(steps.known, jnp.maximum(jnp.diagonal(factor) ** 2 - 1, 0.0), 0.0)
@@ -176,7 +176,7 @@ def _dual(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
 
 
 def _from_begun(ridge: float, begin: Array | tuple[()], phi: Float[Array, "T d"]) -> Array:
-    """Return Φ P, where the P for each row of Φ is `_begun` of the same row of `begin`."""
+    """Return each row of Φ times the P that `_begun` returns for the same row of `begin`."""
     if isinstance(begin, tuple):
         return phi / ridge
     share = (begin * phi).sum(1) / (ridge + (begin**2).sum(1))
@@ -184,7 +184,7 @@ def _from_begun(ridge: float, begin: Array | tuple[()], phi: Float[Array, "T d"]
 
 
 class Places(NamedTuple):
-    """Like `Steps`, for one-hot vectors, each given by the index in 0 .. Z - 1 of its 1."""
+    """Like `Steps`, but for one-hot vectors; each is given by the index of its 1, in 0 .. Z - 1."""
 
     phi: Int[Array, "T N"]
     begin: Int[Array, "T N"] | tuple[()]

@@ -14,7 +14,7 @@ from rlgen.types import Key, PyTree, Rollout
 
 @dataclass(frozen=True)
 class Embedding(Approximator):
-    """A randomly initialised embedding vector for each state; observations are state indices.
+    """A randomly initialised embedding vector for each state, with state indices as observations.
 
     `rlgen.nn.approximators.Table` cannot be used instead: its entries are initialised to 0, which
     would not distinguish states.
@@ -55,8 +55,8 @@ def encoder_for(env: LevelEnv, hidden: int = 256) -> Approximator:
 def every_obs(rollout: Rollout) -> PyTree:
     """Return all observations as rows, [(T + 1) N, ...], or [T N, ...] without `last_obs`.
 
-    Row i + N is the observation after row i in the same slot. If the step between them ended an
-    episode, row i + N starts the next episode.
+    Row i + N is the observation after row i in the same slot. If the step between these two
+    observations ended an episode, row i + N starts the next episode.
     """
     obs = rollout.obs
     if not _absent(rollout.last_obs):

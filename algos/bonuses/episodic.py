@@ -1,15 +1,16 @@
 """Episodic count-based bonus: 1 for a step into a state that is new in this episode, else 0.
 
 The first state of an episode is counted when the episode begins, so a step that stays in that state
-has bonus 0. With `decay` the bonus is 1/√Nₑ(ψ(s')). The key ψ(s') identifies the next state s', by
-a feature such as the position or by the observation. Nₑ is the number of visits to the key in this
-episode, including this visit.
+has bonus 0. With `decay` the bonus is 1/√Nₑ(ψ(s')). The key ψ(s') that identifies the next state s'
+is either the observation or a feature, such as the position. Nₑ is the number of visits to the key
+in this episode, including this visit.
 
 Source: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration in
 Contextual MDPs"; 1/√Nₑ: Raileanu and Rocktäschel, 2020, "RIDE". Differs from the code of Henaff,
-Jiang and Raileanu. In that code, a step that ends an episode is counted under the first state of
-the next episode, and the next episode does not count its first state. Here, such a step is counted
-under the state that it led to or, if observations are counted, is not counted and has bonus 0.
+Jiang and Raileanu in the steps that end an episode. In that code, a step that ends an episode is
+counted under the first state of the next episode, and the next episode does not count its first
+state. Here, such a step is counted under the state that it led to. If observations are counted,
+however, such a step is not counted and has bonus 0.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ __all__ = ["LOST", "VARIANTS", "Episodic", "build", "tiny"]
 
 TABLES = ("auto", "exact", "stamped")
 LOST = 0.01
-"""Fraction of steps that evict another key above which a table is considered too small."""
+"""If a larger fraction of steps evicts another key, the table is considered too small."""
 VARIANTS: dict[str, dict] = {name: {"key": name} for name in state_keys.KEYS}
 
 
@@ -49,8 +50,8 @@ class Episodic(state_keys.KeyedBonus):
             state; if false, the bonus is 1 at the first visit and 0 later.
         log_size: Base-2 logarithm of the number of cells in a slot's hashed table. A cell has
             4 bytes, or 6 bytes with `decay`.
-        bins: Number of bins per unit to which floats in observations are rounded before hashing;
-            with 0, floats are not rounded.
+        bins: Number of bins per unit. Before hashing, floats in observations are rounded to the
+            nearest bin; with 0, floats are not rounded.
 
     Raises:
         ValueError: If a field is out of range, or the environment does not provide the key.

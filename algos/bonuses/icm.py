@@ -58,15 +58,15 @@ class ICM(Bonus):
         """See `rlgen.protocols.Bonus`."""
         seen = self.dynamics.look(state.params, rollout)
         num_slots = rollout.first.shape[1]
-        # Rows are ordered by time: without the last N rows, φ is that of the observations before
-        # each step; without the first N rows, it is that of the observations after each step.
+        # Rows are ordered by time. All rows but the last N are features before a step, and all rows
+        # but the first N are features after a step.
         error = self.dynamics.forward_error(
             state.params, seen.phi[:-num_slots], seen.phi[num_slots:], seen.action.reshape(-1)
         )
         # If a step ended an episode, row i + N is the first observation of the next episode.
         bonus = jnp.where(rollout.done, 0.0, error.reshape(rollout.done.shape))
-        # The models are trained after the error was measured. If they were trained before, this
-        # rollout would look familiar.
+        # The models are trained after the error was measured. If the models were trained first, the
+        # observations of this rollout would look familiar.
         state, metrics = self.dynamics.learn(key, state, seen, weight)
         return state, bonus, metrics
 

@@ -66,7 +66,7 @@ class NovelD(TimesCounts):
         self, key: Key, networks: rnd.RNDState, rollout: Rollout, weight: Float[Array, " N"]
     ) -> tuple[rnd.RNDState, Float[Array, "T N"], Metrics]:
         """Return the updated networks, max(n(s') - c n(s), 0) of each step, and metrics."""
-        # One pass gives n(s) and n(s'), because the successor of row t is row t + 1.
+        # One pass computes n(s) and n(s'), because row t + 1 is the next observation of row t.
         judged = self.novelty.judge(networks, rollout)  # novelty [T + 1, N]
         gain = jnp.maximum(judged.novelty[1:] - self.scale * judged.novelty[:-1], 0.0)
         # If a step ended an episode, the next row is the first observation of the next episode.
@@ -84,7 +84,7 @@ def build(
         env: The environment.
         gate: Episodic bonus g. `first`: 1 at the first visit to a state in an episode, and 0 later.
             `isqrt`: 1/√Nₑ, where Nₑ counts the visits to the state in the episode. `none`: 1.
-        key: Key whose visits g counts, as in `episodic`; "" uses the default of `episodic`.
+        key: Kind of key whose visits g counts, as in `episodic`; "" uses the default of `episodic`.
         scale: Factor c of the novelty n(s) before the step.
         fields: Fields of `RND`.
 

@@ -1,4 +1,4 @@
-"""RIDE: change of learned features in a step, divided by the root of the state's visit count.
+"""RIDE: change of learned features in a step, divided by the square root of a visit count.
 
     b = ‖φ(s') − φ(s)‖ / √Nₑ(s')
 
@@ -64,8 +64,9 @@ def build(env: LevelEnv, counted: bool = True, key: str = "", **fields) -> RIDE:
 
     Args:
         env: The environment.
-        counted: Whether the impact is divided by √Nₑ.
-        key: Key whose visits Nₑ counts, as in `episodic`; "" uses the default of `episodic`.
+        counted: Whether the change of features, ‖φ(s') − φ(s)‖, is divided by √Nₑ.
+        key: Kind of key whose visits Nₑ counts, as in `episodic`; "" uses the default of
+            `episodic`.
         fields: Fields of `Dynamics`, as in `icm`.
     """
     counts = episodic.build(env, decay=True, **({"key": key} if key else {})) if counted else ()

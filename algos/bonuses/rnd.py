@@ -3,13 +3,13 @@
 A predictor network is trained to reproduce the outputs of a fixed, randomly initialised target
 network. The bonus of a step is the predictor's error on the next observation.
 
-Source: Burda et al., 2019, "Exploration by Random Network Distillation"; as a factor of a product:
-Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration in
-Contextual MDPs". The bonus is the unsquared norm of the error, as in the code of Henaff, Jiang and
-Raileanu. Differs from that code in two ways. In that code, the predictor minimises the unsquared
-norm; here, it minimises the squared norm, as in Burda et al., because the gradient of the unsquared
-norm does not shrink with the error. In that code, a step that ends an episode is rewarded for the
-first state of the next episode; here, such a step has bonus 0.
+Source: Burda et al., 2019, "Exploration by Random Network Distillation"; as a factor in a product
+of bonuses: Henaff, Jiang and Raileanu, 2023, "A Study of Global and Episodic Bonuses for
+Exploration in Contextual MDPs". The bonus is the unsquared norm of the error, as in the code of
+Henaff, Jiang and Raileanu. Differs from that code in two ways. In that code, the predictor
+minimises the unsquared norm; here, it minimises the squared norm, as in Burda et al., because the
+gradient of the unsquared norm does not shrink with the error. In that code, a step that ends an
+episode is rewarded for the first state of the next episode; here, such a step has bonus 0.
 """
 
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ class RND(Bonus):
     Attributes:
         net: Architecture of the predictor and of the target network.
         num_outputs: Number K of outputs of each network.
-        norm: Bonus: `l2`, the norm of the prediction error, or `sq`, the squared norm.
+        norm: Kind of bonus. `l2`: norm of the prediction error. `sq`: squared norm.
         training: Training of the predictor.
 
     Raises:
@@ -114,13 +114,14 @@ class RND(Bonus):
 
         def loss(params: PyTree, rows: Array) -> tuple[Array, dict[str, Array]]:
             found = self.net.apply(self.env, params, encoders.take(judged.obs, rows))
-            # A mean over the K outputs, so that the scale of the loss does not depend on K. The
-            # bonus uses a sum.
+            # The loss is a mean over the K outputs, so that its scale does not depend on K. The
+            # bonus is computed from a sum over the outputs.
             error = ((found - judged.target[rows]) ** 2).mean(1)
             return error, {"rnd_loss": error}
 
-        # The first T N rows are the observations before each step. The last N rows, the
-        # observations after the last step, are the first of the next rollout and are used then.
+        # The first T N rows are the observations before each step. The last N rows are the
+        # observations after the last step. They are also the first observations of the next
+        # rollout, which trains on them.
         num_steps = judged.novelty.shape[0] - 1
         valid = jnp.tile(weight > 0, num_steps)
         fit, metrics = self.training.run(key, state.fit, loss, valid)

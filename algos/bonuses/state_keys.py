@@ -130,8 +130,8 @@ def read_visits(rollout: Rollout, key: str, bins: int) -> Visits:
         rollout: Rollout [T, N]. If the key is a feature, `visits` must contain the feature;
             otherwise the rollout must contain `last_obs`.
         key: One of `KEYS`.
-        bins: Number of bins per unit to which floats in observations are rounded; with 0, floats
-            are not rounded.
+        bins: Number of bins per unit. Floats in observations are rounded to the nearest bin; with
+            0, floats are not rounded.
     """
     if key in FEATURES:
         # Features are recorded before the environment resets, so the state after a step is always

@@ -12,7 +12,7 @@ from rlgen.types import Key, Metrics, PyTree, Rollout
 
 
 class TimesCountsState(NamedTuple):
-    """Networks of the learned bonus, and the state of the counts, which is `()` if unused."""
+    """Networks of the learned bonus, and state of the count-based bonus (`()` if unused)."""
 
     networks: PyTree
     counts: PyTree
@@ -41,7 +41,7 @@ class TimesCounts(Bonus, abstract=True):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Features that `counts` reads; empty without it."""
+        """Features that `counts` reads; empty if `counts` is `()`."""
         return () if isinstance(self.counts, tuple) else self.counts.features
 
     @property
@@ -50,8 +50,9 @@ class TimesCounts(Bonus, abstract=True):
         return True
 
     def init(self, key: Key, num_slots: int) -> TimesCountsState:
-        """Return untrained networks and the initial state of the counts."""
-        # The key is split even without counts, so that the initial networks do not depend on them.
+        """Return untrained networks and the initial state of `counts`."""
+        # The key is split even if `counts` is `()`, so that the initial networks do not depend on
+        # `counts`.
         key_networks, key_counts = jax.random.split(key)
         networks = self.init_networks(key_networks, num_slots)
         if isinstance(self.counts, tuple):

@@ -20,7 +20,7 @@ from rlgen.protocols import check_numbers
 from rlgen.types import Key, Metrics, PyTree
 
 RowLoss = Callable[[PyTree, Int[Array, " B"]], tuple[Float[Array, " B"], dict[str, Array]]]
-"""Function of parameters and row indices; returns the loss [B] and the metrics [B] of the rows."""
+"""Function that maps parameters and indices of rows (see `Training`) to losses and metrics [B]."""
 
 
 class Fit(NamedTuple):
@@ -32,11 +32,10 @@ class Fit(NamedTuple):
 
 @dataclass(frozen=True)
 class Training:
-    """Training with Adam on a random part of a rollout.
+    """Training with Adam on a random part of the steps of a rollout.
 
-    The rollout consists of rows, each of which is one step of one slot. Invalid rows, such as the
-    steps of slots of weight 0, have no influence. If a minibatch has no valid rows, its gradient
-    step is skipped.
+    A row is one step of one slot. Invalid rows, such as the steps of slots whose weight is 0, have
+    no influence. If a minibatch has no valid rows, its gradient step is skipped.
 
     Attributes:
         share: Fraction of a rollout's steps used in an epoch; 0 disables training.
@@ -100,8 +99,8 @@ class Training:
     def _draw(self, key: Key, num_rows: int) -> Int[Array, "m B"]:
         """Draw the rows of the m minibatches by stratified sampling.
 
-        The rollout is divided into stretches of equal length, and one row is drawn from each. This
-        replaces sampling without replacement, which would require a sort. With a share of 1, every
+        The rollout is divided into stretches of equal length, and one row is drawn from each
+        stretch. Sampling without replacement would instead require a sort. With a share of 1, every
         row is drawn. The stretches of each minibatch are distributed over the whole rollout.
         """
         size = max(round(self.share * num_rows / self.num_minibatches), 1)

@@ -1,7 +1,7 @@
 """Advantage actor-critic (A2C): one policy-gradient step for each rollout.
 
-Source: Mnih et al., 2016, "Asynchronous Methods for Deep Reinforcement Learning", section 4; here
-all workers are synchronous.
+Source: Mnih et al., 2016, "Asynchronous Methods for Deep Reinforcement Learning", section 4. Here
+all slots are stepped synchronously.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class A2CState(NamedTuple):
     """Parameters and optimiser state of an agent."""
 
     params: PyTree
-    opt_state: PyTree  # {group: state}; for a network without groups, the only group is "all"
+    opt_state: PyTree  # {parameter group: state}; without groups, the only key is "all"
     num_updates: Int[Array, ""]  # number of rollouts on which the agent was trained
 
 
@@ -42,10 +42,10 @@ class Batch(NamedTuple):
 class A2C(ActorCriticLearner):
     """Advantage actor-critic with one gradient step per rollout.
 
-    Short rollouts work best; an episode may continue in the next rollout. If the policy and the
+    Short rollouts work best. An episode may continue in the next rollout. If the policy and the
     critic share no parameters (`rlgen.nn.approximators.Separate`), their parameters form two
     groups, each with its own optimiser state, gradient clipping and step size. The log-probability
-    of each step is weighted by the advantage of that step.
+    of each action is weighted by the advantage of that step.
 
     Attributes:
         network: Policy and value network.
@@ -189,7 +189,7 @@ class A2C(ActorCriticLearner):
 
 
 def build(env: LevelEnv, **fields: Any) -> A2C:
-    """Return A2C for an environment: a table if the states are enumerable, else a network.
+    """Return A2C with a table if the environment's states are enumerable, else with a network.
 
     The table is trained by SGD with the step sizes of the antagonist in GROOVE: Jackson et al.,
     2023, "Discovering General Reinforcement Learning Algorithms with Adversarial Environment

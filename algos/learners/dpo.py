@@ -53,8 +53,8 @@ class DiscoveredDrift:
         self, log_ratio: Float[Array, "*B"], advantage: Float[Array, "*B"]
     ) -> Float[Array, "*B"]:
         """Return the drift of each step, which is at least 0."""
-        # Near x = 0, x - c tanh(x / c) is about x³ / (3 c²). For x < 0 it is negative, so relu
-        # returns 0.
+        # Near x = 0, x - c tanh(x / c) is about x³ / (3 c²). For x < 0 the difference is negative,
+        # so relu returns 0.
         good = (jnp.exp(log_ratio) - 1) * advantage
         bad = log_ratio * advantage
         # If A ≥ 0, ρ > 1 and x = (ρ - 1) A, the derivative of the surrogate with respect to ρ is

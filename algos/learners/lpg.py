@@ -1,4 +1,4 @@
-"""LPG: an agent trained by a learned update rule, whose parameters stay fixed here.
+"""LPG: an agent trained by a learned update rule; the rule's parameters stay fixed here.
 
 The rule is a network that reads a rollout. For each step it outputs a target π̂ for the policy and a
 target ŷ for the agent's prediction y. The prediction is a vector of m probabilities that the agent
@@ -40,26 +40,26 @@ class AgentState(NamedTuple):
     critic_opt: PyTree
     num_updates: Int[Array, ""]  # n, number of updates so far in this lifetime
     lifetime: Int[Array, ""]  # N, number of updates in the whole lifetime
-    told_lifetime: Int[Array, ""]  # N as input of the rule; differs only in control experiments
+    told_lifetime: Int[Array, ""]  # N as the rule's input; not `lifetime` in control experiments
 
 
 class AgentStats(NamedTuple):
-    """Statistics of an update as means over the batch, which are differentiable like the update."""
+    """Differentiable statistics of an update, as means over the batch."""
 
     entropy: Float[Array, ""]  # of the policy after the update, nats
     prediction_entropy: Float[Array, ""]  # of y after the update, nats
     kl: Float[Array, ""]  # KL(y ‖ ŷ) before the update, nats
-    loss: Float[Array, ""]  # the inner loss before the update
+    loss: Float[Array, ""]  # the agent's loss before the update
 
 
 @dataclass(frozen=True)
 class Agent(Actor):
     """Agent that is updated towards the targets of a rule.
 
-    An update is one gradient step on -mean(π̂ log π(a|s)) + kl_coef · mean KL(y(s) ‖ ŷ). The targets
-    π̂ and ŷ are constants of this loss. The gradient is written in closed form rather than obtained
-    by differentiation. A derivative of the update with respect to the targets then needs only one
-    ordinary reverse pass.
+    The agent plays in W slots, which are called its workers. An update is one gradient step on
+    -mean(π̂ log π(a|s)) + kl_coef · mean KL(y(s) ‖ ŷ). The targets π̂ and ŷ are constants of this
+    loss. The gradient is written in closed form rather than obtained by differentiation. A
+    derivative of the update with respect to the targets then needs only one ordinary reverse pass.
 
     Attributes:
         network: Architecture of three separate networks: the policy, the prediction y and the
@@ -116,7 +116,8 @@ class Agent(Actor):
         """Return a copy whose prediction vector has the size that the rule needs.
 
         Raises:
-            ValueError: If `num_predictions` of this agent is neither 0 nor the size of the rule.
+            ValueError: If `num_predictions` of this agent is neither 0 nor the size that the rule
+                needs.
         """
         if self.num_predictions not in (0, rule.num_predictions):
             raise ValueError(
@@ -131,8 +132,8 @@ class Agent(Actor):
 
         Args:
             key: Random key.
-            lifetime: Number N of updates in the agent's lifetime. N is an input of rules with a
-                clock; other rules ignore N.
+            lifetime: Number N of updates in the agent's lifetime. Only rules that have N as an
+                input (rules with a clock) use this number.
 
         Raises:
             ValueError: If `num_predictions` is 0.
@@ -207,10 +208,10 @@ class Agent(Actor):
     ) -> tuple[AgentState, AgentStats]:
         """Make one gradient step towards the targets; differentiable in `state` and `targets`.
 
-        For a batch of B steps with equal weights, the gradient with respect to the policy's logits
-        is -π̂ (1[k = a] - π_k) / B. The gradient with respect to the prediction's logits is
-        α_y y_j (log y_j - log ŷ_j - KL) / B. Each gradient is multiplied by the Jacobian of its
-        network.
+        For a batch of B steps with equal weights, the gradient with respect to logit k of the
+        policy is -π̂ (1[k = a] - π_k) / B. The gradient with respect to logit j of the prediction
+        is α_y y_j (log y_j - log ŷ_j - KL) / B. Each gradient is multiplied by the Jacobian of the
+        network that returns these logits.
 
         Args:
             state: State of one agent.
@@ -222,8 +223,8 @@ class Agent(Actor):
         Returns:
             The state after the step, with the critic unchanged, and statistics of the update.
         """
-        # One vjp per network maps the gradient of its logits to its parameters. There is no nested
-        # differentiation.
+        # One vjp per network maps the gradient with respect to the logits to the gradient with
+        # respect to the parameters. Differentiation is therefore not nested.
         obs, share = _flat(rollout.obs), _share(weight, rollout.reward.shape[0])
         # All arrays are flattened to B = T W rows. `share` sums to 1, so weighted sums are means.
         target = _flat(targets)
@@ -304,7 +305,7 @@ class Agent(Actor):
 
 
 def build_agent(env: LevelEnv, **fields: object) -> Agent:
-    """Return the agent for an environment: tables for enumerable observations, else networks.
+    """Return an agent with tables for enumerable observations, and with networks for others.
 
     Tables are trained by clipped gradient descent with step sizes 40 (policy), 4 (prediction) and 4
     (critic), as in the code released with GROOVE (Jackson et al., 2023). Networks are trained by
@@ -344,8 +345,8 @@ def _prediction_signal(
     """Return KL(y ‖ ŷ) of each step, and the gradient of KL(y ‖ ŷ) in the logits of y."""
     log_y = jax.nn.log_softmax(logits)
     excess = log_y - log_target
-    # ∂KL/∂u_j = Σ_k ∂y_k/∂u_j (excess_k + 1). The 1 drops out because Σ_k y_k is constant, and
-    # ∂y_k/∂u_j = y_k (1[k = j] - y_j) leaves y_j (excess_j - KL).
+    # With logits u of y, ∂KL/∂u_j = Σ_k ∂y_k/∂u_j (excess_k + 1). The 1 drops out because Σ_k y_k
+    # is constant, and ∂y_k/∂u_j = y_k (1[k = j] - y_j) leaves y_j (excess_j - KL).
     kl = (jnp.exp(log_y) * excess).sum(-1)
     return kl, jnp.exp(log_y) * (excess - kl[:, None])
 
@@ -404,13 +405,13 @@ class LPG(RuleFollower):
             `rlgen train` computes it from `--steps`.
         frozen_clock: Whether a rule with a clock receives n/N = 0.5 in every update, as a control
             experiment.
-        told_horizons: Lifetimes for a control experiment. If there are any, a rule with a clock
-            receives the logarithm of one of them, sampled for each agent, in place of log N. The
-            input n/N remains correct.
+        told_horizons: Lifetimes for a control experiment. If the tuple is not empty, a rule with a
+            clock receives the logarithm of one of these lifetimes, sampled for each agent, in place
+            of log N. The input n/N remains correct.
 
     Raises:
         ValueError: If the rule cannot be loaded, or does not fit the agent or `net`. `init` raises
-            it if the rule has a clock and `num_updates` is 0.
+            a ValueError if the rule has a clock and `num_updates` is 0.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"last_obs"})
@@ -456,7 +457,7 @@ class LPG(RuleFollower):
         """Return a copy for another environment.
 
         If the new environment is of the same family, the agent keeps its hyperparameters.
-        Otherwise, it has the defaults of `build_agent`.
+        Otherwise, the agent has the defaults of `build_agent`.
         """
         if type(env) is type(self.env):
             return replace(self, env=env, agent=replace(self.agent, env=env))

@@ -1,7 +1,7 @@
 """LPO: a PPO agent trained with a learned drift function in place of clipping.
 
-A drift function penalises changes from the policy that collected the data. Its parameters are
-called a rule. The parameters stay fixed here; `rlgen.algos.meta` trains them.
+A drift function penalises changes from the policy that collected the data. The parameters of the
+drift function are called a rule. They stay fixed here; `rlgen.algos.meta` trains them.
 
 Sources: Lu et al., 2022, "Discovered Policy Optimisation" (LPO); Jackson et al., 2024, "Discovering
 Temporally-Aware Reinforcement Learning Algorithms" (TA-LPO).
@@ -60,12 +60,12 @@ class LPO(RuleFollower):
             rlgen, or `untrained`.
         net: Sizes of an untrained rule; a learned rule has its own sizes.
         num_updates: Number of updates in the agent's lifetime, which `rlgen train` computes from
-            `--steps`. It is needed by a rule with a clock, which has the used fraction of the
-            lifetime as an input.
+            `--steps`. Rules with a clock need this number, because the used fraction of the
+            lifetime is one of their inputs.
 
     Raises:
-        ValueError: If the rule cannot be loaded, is not a drift, or does not fit `net`. `init`
-            raises it if the rule has a clock and `num_updates` is 0.
+        ValueError: If the rule cannot be loaded, is not a drift function, or does not fit `net`.
+            `init` raises a ValueError if the rule has a clock and `num_updates` is 0.
     """
 
     env: LevelEnv

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     advantage: Float[Array, "T N"]
     target: Float[Array, "T N"]
     weight: Float[Array, "T N"]
-    # Value of the bonus and its target; `()` if the bonus has no separate value function.
+    # Value of the bonus and target of this value; `()` if the bonus has no separate value function.
     bonus_value: Float[Array, "T N"] | tuple[()] = ()
     bonus_target: Float[Array, "T N"] | tuple[()] = ()
 
@@ -134,8 +134,9 @@ class PPO(ActorCriticLearner):
             in each minibatch.
         bootstrap_truncation: Whether the return is bootstrapped where an episode is truncated at
             the time limit; if false, truncation is treated as termination.
-        target_kl: Largest KL divergence from the old policy, in nats. If an epoch exceeds it, no
-            further epoch is run on the rollout; 0 disables this early stopping.
+        target_kl: Largest KL divergence from the old policy, in nats. If the divergence exceeds
+            this value after an epoch, no further epoch is run on the rollout; 0 disables this early
+            stopping.
         adam_eps: ε of Adam.
         two_streams: Whether the bonus has a separate value function, configured by `intrinsic`; if
             false, the bonus is added to the reward.
@@ -380,8 +381,8 @@ class PPO(ActorCriticLearner):
         updates, new_opt_state = self._optimizer().update(grads, opt_state, params)
         # `scale_by_adam` keeps the sign of the gradient, hence the subtraction.
         new_params = jax.tree.map(lambda p, u: p - rate * u, params, updates)
-        # If all weights of a minibatch are 0, the step is skipped: Adam's momentum would still
-        # change the parameters.
+        # If all weights of a minibatch are 0, the step is skipped, because Adam's momentum would
+        # still change the parameters.
         state = tree_where(batch.weight.sum() > 0, (new_params, new_opt_state), (params, opt_state))
         return state, metrics | {"grad_norm": _norm(grads)}
 
@@ -425,19 +426,19 @@ class PPO(ActorCriticLearner):
         return loss, metrics | streams
 
     def _values(self, params: PyTree, carry: PyTree, old: Rollout) -> tuple:
-        """Return carry, logits, value, and the bonus's value or, without two streams, `()`."""
+        """Return carry, logits, value, and the bonus's value, which is `()` without two streams."""
         if not self.two_streams:
             return *self.network.unroll(self.env, params, carry, old.obs, old.first), ()
         carry, logits, both = self._network.values(self.env, params, carry, old.obs, old.first)
         return carry, logits, both[..., 0], both[..., 1]
 
     def _gain(self, log_ratio: Array, ratio: Array, advantage: Array) -> Array:
-        # An empty tuple stands for clipping. A surrogate may be a tuple too (a NamedTuple, as in
-        # LPO), but is not empty.
+        # An empty tuple stands for clipping. A surrogate may also be a tuple (a NamedTuple in LPO),
+        # but this tuple is not empty.
         if not isinstance(self.surrogate, tuple) or self.surrogate:
             return self.surrogate(log_ratio, advantage)
-        # Equation 7. The minimum is a lower bound of ρ A. Its gradient is 0 if the ratio has left
-        # the clipping range in the direction that the advantage favours.
+        # Equation 7 of Schulman et al. The minimum is a lower bound of ρ A. Its gradient is 0 if
+        # the ratio has left the clipping range in the direction that the advantage favours.
         clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
         return jnp.minimum(ratio * advantage, clipped * advantage)
 

@@ -1,6 +1,6 @@
 """PPO with a gated recurrent unit (GRU), which has fewer weights than an LSTM.
 
-A GRU of H units has three weight matrices for H outputs each, and an LSTM has four.
+A GRU of H units has three weight matrices with H outputs each; an LSTM has four such matrices.
 
 Sources: Schulman et al., 2017, "Proximal Policy Optimization Algorithms"; Cho et al., 2014,
 "Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine Translation".

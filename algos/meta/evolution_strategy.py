@@ -4,13 +4,13 @@ Each slot holds a task: a level and a lifetime, which is a number of agent updat
 the curriculum is one generation. In a generation, two candidate rules are evaluated on each task.
 Both rules train the same initial agent with the same random numbers for the whole lifetime. The
 fitness of a rule is the return of the agent's final policy. As the inner loop is not
-differentiated, the fitness includes effects that appear hundreds of updates later. Meta-gradients
-have a horizon of a few updates and do not find schedules.
+differentiated, the fitness includes effects that appear hundreds of updates later. Meta-gradients,
+in contrast, have a horizon of a few updates and do not find schedules for a lifetime.
 
 Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms"
 (TA-LPG, TA-LPO). Differs from their code in four ways. In that code, the two agents of a task use
 different random numbers; the second candidate wins a tie; all parameters of the initial rule are 0;
-and all agents are trained for the longest lifetime, where updates beyond an agent's lifetime are
+and all agents are trained for the longest lifetime, but updates beyond the lifetime of an agent are
 discarded.
 """
 
@@ -56,14 +56,14 @@ class MetaES(Student):
         strategy: Evolution strategy and fitness shaping.
         from_zeros: Whether the search starts from parameters that are all 0 instead of the
             learner's rule, as in the code of Jackson et al.
-        rollout_steps: Number T of env steps of each worker in one agent update.
-        num_workers: Number W of environments of each agent; all have the agent's level.
+        rollout_steps: Number T of env steps of each worker (see `num_workers`) in one agent update.
+        num_workers: Number W of an agent's workers: environments that all have the agent's level.
         pair_batch_size: Number of tasks processed in parallel. All tasks of a batch run for as many
             updates as the longest lifetime. Tasks are sorted by lifetime, so few of these updates
-            are superfluous. A size of 1 avoids them entirely and suits a CPU; a GPU needs larger
-            batches.
-        eval_episodes: Number of episodes that evaluate a final policy if its return cannot be
-            computed exactly.
+            are superfluous. A size of 1 avoids superfluous updates entirely and suits a CPU; a GPU
+            needs larger batches.
+        eval_episodes: Number of episodes in which a final policy is evaluated if its return cannot
+            be computed exactly.
 
     Raises:
         ValueError: If a field is out of range, or `from_zeros` is set for a rule for which
@@ -139,7 +139,7 @@ class MetaES(Student):
         return self.strategy.mean(state.strategy, self._like())
 
     def policy(self, states: ESState) -> tuple[Learner, PyTree]:
-        """Raise an error: a rule has no policy; it is evaluated by training new agents with it.
+        """Raise an error, because a rule has no policy. To evaluate a rule, train agents with it.
 
         Raises:
             ValueError: Always.
@@ -206,7 +206,8 @@ class MetaES(Student):
         num_pairs, size = task.lifetime.size, self.pair_batch_size
         devices = self.mesh.size if isinstance(self.mesh, Mesh) else 1
         order = jnp.argsort(task.lifetime)
-        # Batches are assigned to devices in turn, so that each device gets short and long ones.
+        # Batches are assigned to devices in turn, so that each device gets short and long
+        # lifetimes.
         order = order.reshape(-1, devices, size).swapaxes(0, 1).ravel()
         # Keys are permuted together with their tasks, so results do not depend on the batching.
         xs = jax.tree.map(lambda x: x[order], (keys, rules, task))
@@ -288,8 +289,8 @@ class MetaES(Student):
             learned, _ = learner.update(key_learn, state, played, everyone)
             return tree_where(n < task.lifetime, learned, state), running
 
-        # With a traced bound this is a while loop, which has no reverse-mode derivative. Evolution
-        # strategies need no derivative.
+        # With a traced bound, `fori_loop` becomes a while loop, which has no reverse-mode
+        # derivative. Evolution strategies need no derivative.
         return jax.lax.fori_loop(0, num_iterations, update, (state, running))[0]
 
     def _metrics(
@@ -322,8 +323,8 @@ class MetaES(Student):
     ) -> Spent:
         """Return the cost: one rule update, and env steps by purpose.
 
-        `train` counts steps within lifetimes, `surplus` steps in updates beyond a lifetime, and
-        `evaluate` steps of the final evaluation.
+        `train` counts steps within lifetimes, `surplus` counts steps in updates beyond a lifetime,
+        and `evaluate` counts steps of the final evaluation.
         """
         steps, useful = jnp.float32(self.num_steps), task.lifetime.sum()
         env_steps = {

@@ -28,7 +28,7 @@ from rlgen.types import Key, PyTree
 Shaping = Literal["pair-rank", "centred-rank", "none"]
 
 MIRRORED = ("ars", "asebo", "cr-fm-nes", "open-es", "pgpe")
-"""Strategies with antithetic sampling: of P candidates, i and i + P/2 are mirrored at the mean."""
+"""Strategies with antithetic sampling, in which candidates i and i + P/2 of P mirror each other."""
 
 _UNFIT = ("persistent-es", "noise-reuse-es", "guided-es", "lm-ma-es")
 """Strategies of evosax that are not offered.
@@ -107,7 +107,7 @@ class Strategy:
             return algorithm.init(key, mean, params)
 
     def ask(self, key: Key, state: PyTree, like: PyTree, population: int) -> tuple[PyTree, PyTree]:
-        """Sample the candidates of a generation, [P, ...]; return candidates and new state.
+        """Sample the candidates [P, ...] of a generation, and return them with the new state.
 
         Args:
             key: Random key.
@@ -157,7 +157,8 @@ class Strategy:
         options: dict[str, Any] = {"metrics_fn": _no_metrics}
         if known["fitness_shaping_fn"].default is not weights_fitness_shaping_fn:
             # Only strategies without rank-based recombination weights get these options. In the
-            # other strategies, step sizes are tuned to the weights, so their defaults are kept.
+            # other strategies, step sizes are tuned to the weights, so the default step sizes are
+            # kept.
             options |= {
                 "optimizer": self._optimizer(),
                 "std_schedule": _falling(self.sigma, self.sigma_decay, self.sigma_end),
@@ -171,7 +172,7 @@ class Strategy:
                 population, zeros, **{name: x for name, x in options.items() if name in known}
             )
             params = algorithm.default_params
-            # Adaptive strategies start from this standard deviation too.
+            # Adaptive strategies also start from this standard deviation.
             if hasattr(params, "std_init"):
                 params = params.replace(std_init=jnp.float32(self.sigma))
         return algorithm, params
@@ -228,7 +229,7 @@ def _is_plain(made: type) -> bool:
 
 
 def _promoting() -> AbstractContextManager:
-    """Allow rank promotion, which rlgen's tests forbid; evosax adds vectors to matrices."""
+    """Allow the addition of vectors to matrices, which evosax uses and rlgen's tests forbid."""
     return jax.numpy_rank_promotion("allow")
 
 

@@ -4,8 +4,7 @@ Each slot holds a task (a level and a lifetime), an agent and the agent's worker
 of the environment. In every update of the curriculum (a meta-step), each agent is updated K times
 by the rule and then plays one more rollout. The policy-gradient loss on that rollout is
 differentiated through the K updates with respect to the rule. Agents persist from one meta-step to
-the next. If an agent has received as many updates as its lifetime, the agent and its task are
-replaced.
+the next. At the end of an agent's lifetime, the agent and its task are replaced.
 
 Sources: Oh et al., 2020, "Discovering Reinforcement Learning Algorithms" (LPG), equation 4; Jackson
 et al., 2023, "Discovering General Reinforcement Learning Algorithms with Adversarial Environment
@@ -67,7 +66,7 @@ class Batch(NamedTuple):
 
 
 class InnerLoopOutput(NamedTuple):
-    """Results of K inner updates of n agents, apart from the meta-loss, [n, ...]."""
+    """Results [n, ...] of K inner updates of n agents, without the meta-loss."""
 
     agents: AgentState
     running: RolloutCarry
@@ -91,8 +90,8 @@ class MetaGradient(Student):
         antagonist: Hand-designed learner that is trained alongside each agent on new levels, to
             compute algorithmic regret; `()` disables antagonists.
         num_inner_updates: Number K of agent updates per meta-step.
-        rollout_steps: Number T of env steps of each worker in one agent update.
-        num_workers: Number W of environments of each agent; all have the agent's level.
+        rollout_steps: Number T of env steps of each worker (see `num_workers`) in one agent update.
+        num_workers: Number W of an agent's workers: environments that all have the agent's level.
         learning_rate: Step size with which Adam updates the rule.
         max_grad_norm: Maximum global norm of the meta-gradient; 0 disables clipping.
         policy_entropy_coef: Weight β₀ of the entropy of the agents' policies.
@@ -109,9 +108,10 @@ class MetaGradient(Student):
         remat: Whether to recompute each inner update in the backward pass, which saves memory but
             needs a third more arithmetic.
         agents_per_chunk: Number of agents whose meta-gradient is computed at once; 0 means all.
-        eval_episodes: Number of episodes that evaluate a final policy if its return cannot be
-            computed exactly.
-        block: Number of agents initialised or evaluated, or of antagonists updated, at once.
+        eval_episodes: Number of episodes in which a final policy is evaluated if its return cannot
+            be computed exactly.
+        block: Number of agents that are initialised or evaluated at once, and number of antagonists
+            that are updated at once.
 
     Raises:
         ValueError: If a field is out of range, or the rule and the agent do not fit each other.
@@ -184,7 +184,7 @@ class MetaGradient(Student):
         return MetaState(params, self._optimizer().init(params), population, jnp.int32(0))
 
     def policy(self, states: MetaState) -> tuple[Learner, PyTree]:
-        """Raise an error: a rule has no policy; it is evaluated by training new agents with it.
+        """Raise an error, because a rule has no policy. To evaluate a rule, train agents with it.
 
         Raises:
             ValueError: Always.
@@ -195,7 +195,7 @@ class MetaGradient(Student):
         """Return a learner for `env` that applies the rules, and the rules [S, ...].
 
         If `env` is of the family on which the rule was trained, agents keep their hyperparameters.
-        Otherwise, they have the defaults of `build_agent`.
+        Otherwise, agents have the defaults of `build_agent`.
         """
         learner = LPG(self.env, replace(self.agent, num_predictions=0), net=self.rule)
         return learner.for_env(env), states.rule
@@ -211,7 +211,7 @@ class MetaGradient(Student):
         return rule_files(self.rule, states.rule, states.num_updates, origin)
 
     def per_slot(self, state: MetaState) -> MetaState:
-        """Return for each part of the state whether it has an axis of slots."""
+        """Return, for each part of the state, whether the part has an axis of slots."""
         return MetaState(False, False, True, False)  # pyright: ignore[reportArgumentType]
 
     def run(
@@ -234,13 +234,13 @@ class MetaGradient(Student):
         rule, opt_state, metrics = self._improve(state, loss, gradient)
         # An index of -1 marks a new level, for which no antagonist's return is known yet.
         unseen = slots.buffer_index[:, 0] < 0
-        # This uses the ages before the meta-step: antagonists have as many updates left as agents.
+        # Ages are those before the meta-step, so antagonists have as many updates left as agents.
         population = train_antagonists(self, key_follow, population, task, unseen)
         age = population.age + self.num_inner_updates
         population = population._replace(
             agents=inner_output.agents, running=inner_output.running, age=age
         )
-        # Divergence is tested before `done`, because it ends an agent's lifetime.
+        # Divergence is tested before `done`, because divergence ends an agent's lifetime.
         population, diverged = reset_diverged(population)
         done = (age >= task.lifetime) | diverged
         lifetimes, steps = evaluate_finished(
@@ -284,7 +284,7 @@ class MetaGradient(Student):
         good = jnp.isfinite(norm) & jnp.isfinite(loss)
         updates, opt_state = self._optimizer().update(gradient, state.opt_state, state.rule)
         rule = optax.apply_updates(state.rule, updates)
-        # Adam's moments are kept too, because a NaN would stay in them for the rest of the run.
+        # Adam's moments are also kept, because a NaN would stay in them for the rest of the run.
         rule, opt_state = tree_where(good, (rule, opt_state), (state.rule, state.opt_state))
         metrics = {
             "meta_loss": jnp.where(good, loss, jnp.nan),
@@ -320,13 +320,13 @@ class MetaGradient(Student):
         """Compute the meta-loss from K updates and the rollout after them.
 
         The loss of an agent is the policy-gradient loss on the last rollout plus the mean cost of
-        the regularisers over the inner updates. The meta-loss is the weighted sum over agents.
+        the regularisers over the inner updates. The meta-loss is the weighted sum of these losses.
         """
 
         def update(carry: tuple, k: Array) -> tuple[tuple, tuple]:
             agents, running = carry
             keys = jax.vmap(lambda key: jax.random.fold_in(key, k))(batch.key)
-            # Data is a constant: there is no score-function term for θ_k's influence on sampling.
+            # Data is a constant: no score-function term covers the agents' influence on sampling.
             frozen = jax.lax.stop_gradient(agents)
             played, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
             learned, cost, told = learn(rule, agents, played)
@@ -344,7 +344,7 @@ class MetaGradient(Student):
         frozen = jax.lax.stop_gradient(agents)
         last, running = play(self, keys, self.inner_agent, frozen, batch.level, running)
         num_active = jnp.clip(batch.left, 1, steps.size)  # at least 1, as a divisor
-        # The loss uses `agents` and not `frozen`: it is differentiated through θ_K.
+        # The loss uses `agents` and not `frozen`, so that the K updates are differentiated.
         loss = jax.vmap(self._policy_loss)(agents, last) + costs.sum(0) / num_active
         # The advantages of the policy loss use values recorded before this critic step.
         taught, critic_loss = jax.vmap(self._learn_critic)(frozen, last)
@@ -360,7 +360,7 @@ class MetaGradient(Student):
         self, rule: PyTree, agents: AgentState, played: Rollout
     ) -> tuple[AgentState, Float[Array, " n"], tuple]:
         """Update n agents by the rule; also return the regularisers' costs and metrics, [n]."""
-        # `asked` makes the targets of update k depend on θ_k; GROOVE's code omits this path.
+        # `asked` lets gradients pass from the targets to earlier updates; GROOVE's code omits this.
         asked = agents if self.meta_grad_through_inputs else jax.lax.stop_gradient(agents)
         inputs = jax.vmap(self.inner_agent.inputs)(asked, played)
         targets = self._apply_update_rule(rule, inputs)
@@ -404,12 +404,12 @@ class MetaGradient(Student):
         """Return the policy-gradient loss of one agent on its last rollout [T, W]."""
         advantage = self.inner_agent.advantage(last)
         if self.normalize_advantage:
-            # Normalised per agent, over W T steps: the scale of returns depends on the level.
+            # Advantages are normalised per agent, because returns depend on the level.
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         obs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), last.obs)
         log_policy = self.inner_agent.log_policy(state, obs)
         log_prob = jnp.take_along_axis(log_policy, last.action.reshape(-1, 1), axis=1)[:, 0]
-        # The policy gradient in equation 4 of Oh et al., negated because Adam minimises.
+        # This is the policy gradient in equation 4 of Oh et al., negated because Adam minimises.
         return -(log_prob * jax.lax.stop_gradient(advantage).ravel()).mean()
 
     def _spent(
@@ -473,7 +473,7 @@ def _init_agent(student: MetaGradient, key: Key, task: Task, age: Int[Array, ""]
     """
     key_agent, key_begin, key_rival, key_theirs = jax.random.split(key, 4)
     copies = _for_workers(student, task.level)
-    # An agent that starts at an age above 0 is untrained, but n/N is as after `age` updates.
+    # An agent that starts at an age above 0 is untrained, but n/N is that after `age` updates.
     agent = student.inner_agent.init(key_agent, task.lifetime)._replace(num_updates=age)
     running = reset_slots(key_begin, student.env, student.inner_agent, copies)
     if isinstance(student.antagonist, tuple):
@@ -611,10 +611,10 @@ def _has_nonfinite(states: PyTree, age: Int[Array, " N"]) -> Bool[Array, " N"]:
 
 
 def flatten_workers(last: Rollout) -> Rollout:
-    """Reshape rollouts [N, T, W] of N agents to one rollout [1, W T, N], worker after worker.
+    """Reshape rollouts [N, T, W] of N agents to one rollout [1, W T, N], one worker after another.
 
     Scores of levels read this format. If the last step of a worker does not terminate an episode,
-    it is marked as truncated, so that no episode spans two workers.
+    this step is marked as truncated, so that no episode spans two workers.
     """
     num_steps = last.reward.shape[1]
     # With `bootstrap_truncation`, a truncated step is bootstrapped from its own `next_value`.
@@ -663,10 +663,10 @@ def _inner_loop_metrics(
 
 
 def _lifetime_metrics(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> Metrics:
-    """Return the number of completed lifetimes and their mean results, which are NaN without any.
+    """Return the number of completed lifetimes and their mean results (NaN if the number is 0).
 
-    Lifetimes are incomplete if the agent diverged or, at the start of a run, if the agent started
-    at an age above 0. Incomplete lifetimes are counted separately and excluded from the means.
+    A lifetime is incomplete if the agent diverged, or if the agent began the run at an age above 0.
+    Incomplete lifetimes are counted separately and excluded from the means.
     """
     ended = done & lifetimes.complete
 

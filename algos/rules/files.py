@@ -37,7 +37,7 @@ UNTRAINED = "untrained"
 SHIPPED = "rlgen.algos.rules"
 KINDS: dict[str, type] = {"update-rule": Rule, "drift": Drift}
 ADDED = {"clock": False}
-"""Fields that the oldest files of this format lack, and the values with which they were made."""
+"""Fields that are missing in the oldest files of this format, and the values that then apply."""
 
 
 NO_POLICY = (
@@ -108,11 +108,11 @@ class RuleFollower(RuleLearner, abstract=True):
     def value(
         self, state: PyTree, carry: PyTree, obs: PyTree, first: Bool[Array, " N"]
     ) -> Float[Array, " N"]:
-        """Return the critic's value of each observation, which scores of levels use."""
+        """Return the critic's value of each observation; scores of levels use these values."""
         return self.agent.value(state.agent, carry, obs, first)
 
     def pinned_files(self) -> dict[str, bytes]:
-        """Return a hash of the rule; a resumed run compares it to detect a changed rule."""
+        """Return a file with a hash of the rule, by which a resumed run detects a changed rule."""
         return rule_pinned_file(self.rule, type(self.net))
 
 
@@ -267,7 +267,7 @@ def _first_seed(run: Path) -> Path:
 def _load(path: Path) -> LearnedRule:
     data, header = _read(path)
     rule = _rule(path, header.get("kind", _kind_of(Rule)), header["rule"])
-    # Shapes of the parameters for the stated sizes; no parameter is initialised.
+    # These are the shapes for the sizes in the header; no parameter is initialised.
     like = jax.eval_shape(rule.init, jax.random.key(0))
     params = []
     for name, leaf in _named(like).items():
@@ -290,7 +290,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         form, sign = header["format"], header.get("convention")
         complete = isinstance(header["meta"], dict) and "rule" in header
     except (
-        # A damaged file, or a file of another kind, may raise any of these.
+        # A damaged file, or a file of another kind, may raise any of these errors.
         *(OSError, EOFError, KeyError, TypeError, ValueError, AttributeError),
         *(zipfile.BadZipFile, zlib.error, NotImplementedError),
     ) as error:

@@ -1,19 +1,21 @@
-"""Import of LPG rules trained with other code, from arrays and a description of them.
+"""Import of LPG rules that were trained with other code, from arrays and their description.
 
 The description is a JSON object with these fields:
 
-- `shapes`: Shape of each array, by name. If the arrays are stored as one flat vector, the fields
-  have the order of the arrays in the vector.
-- `layout`: `flax-gru` or `flax-lstm`, see below. If missing, the layout is inferred from the names.
+- `shapes`: Shape of each array, by name. If the arrays are stored as one flat vector, the entries
+  of `shapes` have the order of the arrays in the vector.
+- `layout`: `flax-gru` or `flax-lstm`, see below. If missing, the layout is inferred from the names
+  of the arrays.
 - `inputs`: Inputs of the recurrent core, in order, see `INPUTS`. If missing, these are all of
   `INPUTS` except the discount.
 - `convention`: `ascent` if agents maximise π̂ log π, where π̂ is the rule's target for the policy π.
-  `descent` if agents minimise it, as in the code released with GROOVE (Jackson et al., 2023).
+  `descent` if agents minimise π̂ log π, as in the code released with GROOVE (Jackson et al., 2023).
 
 Both layouts name arrays as flax does. The perceptron `MLP_0`, with layers `Dense_0` and `Dense_1`,
-embeds predictions. The recurrent cell has any name and flax's gates (`ir`, `iz`, ... for a GRU and
-`ii`, `if`, ... for an LSTM). The heads are `Dense_0` for π̂ and `Dense_1` for the logits of ŷ, the
-target for predictions. If there are other names, an error lists them.
+embeds predictions. The recurrent cell may have any name, but its gates have the names in flax
+(`ir`, `iz`, ... for a GRU and `ii`, `if`, ... for an LSTM). The heads are `Dense_0` for π̂ and
+`Dense_1` for the logits of ŷ, the target for predictions. If there are other names, an error lists
+them.
 """
 
 import json
@@ -81,7 +83,7 @@ def import_rule(arrays: Path | str, description: Path | str) -> LearnedRule:
 
 
 def _check_fit(rule: Rule, params: Any) -> None:
-    """Check that the shapes of all parts agree with the rule's sizes."""
+    """Check that the shapes of all parameters agree with the rule's sizes."""
     needed = jax.eval_shape(rule.init, jax.random.key(0))
     # Flattening orders both trees by the same keys, so only shapes have to be compared.
     for (path, x), like in zip(
@@ -116,11 +118,12 @@ class _Parts:
 def _convert(parts: _Parts, layout: str, told: Description) -> tuple[Rule, Any]:
     cell = next((m[1] for m in (_CELL.fullmatch(name) for name in parts.left) if m), "")
     of_inputs, of_state = GATES[layout]
-    # [H, gates H] and [inputs, gates H]: rlgen has one matrix for all gates, flax one per gate.
+    # [H, gates H] and [inputs, gates H]: rlgen has one matrix for all gates, and flax has one
+    # matrix per gate.
     recurrent = np.concatenate([parts.take(f"{cell}/{g}/kernel") for g in of_state], axis=-1)
     inputs = np.concatenate([parts.take(f"{cell}/{g}/kernel") for g in of_inputs], axis=-1)
-    # The biases of flax's GRU belong to the input weights, except one more for `hn`. The biases of
-    # flax's LSTM belong to the state weights.
+    # The biases of flax's GRU belong to the input weights, except for an additional bias of `hn`.
+    # The biases of flax's LSTM belong to the state weights.
     with_bias = of_inputs if layout == "flax-gru" else of_state
     bias = np.concatenate([parts.take(f"{cell}/{g}/bias") for g in with_bias])
     core = {"inputs": _reordered(inputs, told.inputs), "recurrent": recurrent, "bias": bias}
@@ -128,8 +131,8 @@ def _convert(parts: _Parts, layout: str, told: Description) -> tuple[Rule, Any]:
         core["recurrent_bias"] = parts.take(f"{cell}/hn/bias")
     hidden, out = parts.dense("MLP_0/Dense_0"), parts.dense("MLP_0/Dense_1")
     policy, prediction = parts.dense("Dense_0"), parts.dense("Dense_1")
-    # rlgen's agents maximise π̂ log π. If the rule is for agents that minimise it, the head of π̂ is
-    # negated, including its bias.
+    # rlgen's agents maximise π̂ log π. If the rule is for agents that minimise π̂ log π, the head
+    # of π̂ is negated, including the bias.
     sign = -1.0 if told.convention == "descent" else 1.0
     policy = {kind: sign * x for kind, x in policy.items()}
     # rlgen has one head: column 0 is π̂, and the other columns are the logits of ŷ.

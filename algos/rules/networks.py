@@ -1,10 +1,10 @@
 """Networks of learned rules, and the encoding of an agent's lifetime.
 
 `Rule` computes a target π̂ for an agent's policy π and a target ŷ for the agent's prediction y. The
-prediction is a vector of m probabilities that the agent outputs for each observation. `Drift`
-computes a PPO agent's penalty for deviating from the policy that collected the data. A clock
-consists of additional inputs: the used fraction n/N of an agent's lifetime after n of N updates
-and, in a `Rule`, a scaled log N.
+prediction is a vector of m probabilities that the agent outputs for each observation. The parallel
+environments in which an agent plays are its workers. `Drift` computes a PPO agent's penalty for
+deviating from the policy that collected the data. A clock consists of additional inputs: the used
+fraction n/N of an agent's lifetime after n of N updates and, in a `Rule`, a scaled log N.
 
 In mirror learning, a policy maximises the mean of ρ A - drift(ρ, A), where ρ = π/π_old and A is the
 advantage. A drift guarantees policy improvement if it is never negative, is 0 at ρ = 1, and has
@@ -45,11 +45,7 @@ CORES = ("gru", "lstm")
 
 
 class RuleInputs(NamedTuple):
-    """Inputs of the rule for T steps of B workers.
-
-    A worker is one of the environments that an agent acts in. The workers of an agent are adjacent
-    along axis B.
-    """
+    """Inputs of the rule for T steps of B workers; on axis B, an agent's workers are adjacent."""
 
     reward: Float[Array, "T B"]
     done: Bool[Array, "T B"]  # whether the step terminated or truncated the episode
@@ -73,9 +69,9 @@ class Targets(NamedTuple):
 class Rule(RuleNet):
     """Sizes of the rule's network U_η; the parameters η are passed separately.
 
-    A recurrent core reads the steps from last to first. The state of the core is reset before it
-    reads a step that ended an episode. Steps after the end of an episode therefore do not influence
-    the targets of the episode. A small embedding φ maps each prediction y to a scalar.
+    A recurrent core reads the steps from last to first. The state of the core is reset before the
+    core reads a step that ended an episode. Steps after the end of an episode therefore do not
+    influence the targets of the episode. A small embedding φ maps each prediction y to a scalar.
 
     Attributes:
         core: Recurrent core: `gru`, as in the code released with GROOVE, or `lstm`, as in the
@@ -86,7 +82,7 @@ class Rule(RuleNet):
         embedding_size: Number of hidden units of the embedding φ.
         discount_input: Whether the agent's discount is an input.
         clock: Whether the used fraction n/N of the agent's lifetime and the encoded log N are
-            inputs. Both are constant over a rollout.
+            inputs. Both inputs are constant over a rollout.
 
     Raises:
         ValueError: If the core is unknown or a size is out of range.
@@ -154,8 +150,9 @@ class Rule(RuleNet):
         else:
             start = lstm_zeros(x.shape[1], self.hidden_size)
             _, hidden = lstm(LSTMWeights(**params["core"]), start, x[::-1], inputs.done[::-1])
-        # The core stores its hidden states for the backward pass. The checkpoint avoids storing
-        # relu(hidden) too, which would take a fifth of all memory and save very little arithmetic.
+        # The core stores its hidden states for the backward pass. The checkpoint avoids also
+        # storing relu(hidden), which would take a fifth of all memory and save very little
+        # arithmetic.
         out = jax.checkpoint(_heads)(params["heads"], hidden)[::-1]
         return Targets(out[..., 0], jax.nn.log_softmax(out[..., 1:]))
 
@@ -201,9 +198,9 @@ class Drift(RuleNet):
         ValueError: If `hidden_size` is below 1 or `clip` is not above 0.
 
     Differs from the code of Jackson et al., which subtracts a margin of 1e-4 from the sum of the
-    network's output and PPO's drift. With an output of 0, that drift is smaller than PPO's. Here,
-    the margin moves the network's output towards 0, whether positive or negative, before PPO's
-    drift is added.
+    network's output and PPO's drift. In that code, the drift is smaller than PPO's even if the
+    output is 0. Here, the margin moves a positive or negative output of the network towards 0,
+    before PPO's drift is added.
     """
 
     hidden_size: int = 128
@@ -252,7 +249,7 @@ class Drift(RuleNet):
             features = jnp.concatenate([features, life_used * features], axis=-1)
         # The last axis is removed before PPO's drift is added, as [B, 1] + [B] would be [B, B].
         out = (jnp.tanh(features @ params["hidden"]) @ params["out"])[..., 0]
-        # At ρ = 1 the output is 0, but its gradient is not. The margin makes the gradient 0 too.
+        # At ρ = 1 the output is 0, but its gradient is not 0. The margin also makes the gradient 0.
         out = jnp.sign(out) * jax.nn.relu(jnp.abs(out) - MARGIN)
         if self.on_clipping:
             # If a negative output makes the sum negative, the last ReLU returns 0.
@@ -263,7 +260,7 @@ class Drift(RuleNet):
 def clipping_drift(
     ratio: Float[Array, "*B"], advantage: Float[Array, "*B"], clip: float
 ) -> Float[Array, "*B"]:
-    """Compute PPO's drift: the amount by which ρ A exceeds clip(ρ) A, or 0 if it does not.
+    """Compute PPO's drift: the amount by which ρ A exceeds clip(ρ) A, or 0 if ρ A is smaller.
 
     Source: Schulman et al., 2017, "Proximal Policy Optimization Algorithms", equation 7, written as
     a drift.

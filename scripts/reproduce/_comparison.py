@@ -69,7 +69,7 @@ def check_runs(runs: Sequence[Path], options: Any) -> None:
 
 
 def refuse_other(run: Path, wanted: dict[str, Any]) -> None:
-    """Exit with an error if a run exists and differs from the required values.
+    """Exit with an error if a run exists and its fields differ from the required values.
 
     Args:
         run: Folder of a run, which may not exist yet.

@@ -71,7 +71,7 @@ def winners(cells: Cells, tasks: Mapping[str, Task]) -> Figure:
 
 
 def visits(name: str, task: Task, of_task: Mapping[str, Cell]) -> Figure:
-    """Draw the positions that trained agents visit, with a row per bonus and a column per value."""
+    """Draw the positions that trained agents visit: a row per bonus, a column per dial value."""
     env = make_env(task)
     seen = _picture(env, np.sum([cell.visits.sum(0) for cell in of_task.values()], axis=0)) > 0
     crop = tuple(_around(np.flatnonzero(seen.any(axis))) for axis in (1, 0))
@@ -120,7 +120,7 @@ def _picture(env: Any, visits: np.ndarray) -> np.ndarray:
 
 
 def _around(at: np.ndarray) -> slice:
-    """Return the slice of an axis that contains the given positions, plus 1 on either side."""
+    """Return the slice of an axis that contains the given positions and one more on either side."""
     return slice(max(int(at.min()) - 1, 0), int(at.max()) + 2)
 
 

@@ -47,7 +47,7 @@ class Pool(NamedTuple):
     """Levels of one value of the dial."""
 
     level: PyTree  # [POOL, ...]
-    num: Int[Array, ""]  # only the first `num` levels are used; with 0, levels are newly sampled
+    num: Int[Array, ""]  # number of levels that are used, from the first; 0 samples new levels
 
 
 class Cell(NamedTuple):
@@ -225,7 +225,7 @@ def _look(
 
 
 def _fresh(task: Task, value: float) -> PyTree:
-    """Sample levels for a value of the dial, independently of the training levels; [ATTEMPTS]."""
+    """For a dial value, sample levels [ATTEMPTS] that are independent of the training levels."""
     env = make_env(task, value)
     keys = jax.random.split(jax.random.key(23), ATTEMPTS)
     return jax.jit(jax.vmap(env.sample_level))(keys)

@@ -9,9 +9,9 @@ NONE = {"no bonus": ("", 0.0)}
 
 
 def four(key: str, episodic: float, counts: float, product: float) -> dict:
-    """Return four bonuses: none, episodic, global and product (of the two), each with its factor α.
+    """Return the bonuses none, episodic, global and product (episodic × global) with factors α.
 
-    The arguments `episodic`, `counts` and `product` are the factors of the last three.
+    The arguments `episodic`, `counts` and `product` are the factors of the last three bonuses.
     """
     return {
         **NONE,
@@ -60,9 +60,10 @@ TABLES = {
 
 Adam's moments decay slowly, because gradients consist only of noise after all episodes are solved,
 and Adam normalises gradients. As in the code of Henaff, Jiang and Raileanu, 2023, the return of the
-bonus ends with the episode, also at the time limit. If it did not, values of visited states would
-be bootstrapped at the time limit and be far above 0. Unvisited states have the initial value 0, so
-a step to an unvisited state would lose more value than its bonus adds.
+bonus ends with the episode, also at the time limit. If the return did not end with the episode,
+values of visited states would be bootstrapped at the time limit and be far above 0. Unvisited
+states have the initial value 0, so a step to an unvisited state would lose more value than its
+bonus adds.
 """
 
 RHO_ROOMS = Task(

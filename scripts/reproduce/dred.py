@@ -1,11 +1,11 @@
-"""Compare methods that train on a finite set of levels, on the set's distribution and on others.
+"""Compare methods that train on a level set, by tests on the set's distribution and on others.
 
     python scripts/reproduce/dred.py --steps 2e6 --seeds 3 --out runs/dred
 
 All methods train agents on the same number of env steps, as in Garcin et al., 2024. In addition,
-some methods use env steps to evaluate levels; their number differs between methods and is reported.
-Each method has a run folder in `--out`. If the script is interrupted, repeat the command to
-continue. The results in `--out` are:
+some methods use env steps to evaluate levels. The number of these steps differs between methods and
+is reported. Each method has a run folder in `--out`. If the script is interrupted, repeat the
+command to continue. The results in `--out` are:
 
 - one folder per suite, with a `report.html` of all methods. The first suite should have the
   distribution of the training set. Its report also contains generalisation gaps and the information
@@ -13,8 +13,8 @@ continue. The results in `--out` are:
 - `comparison.md`: scores, differences from the first method, gaps and costs;
 - `suites.png`: the scores of all methods on all suites.
 
-`--methods` accepts the names in the table `METHODS`. Options after `--` are passed to `rlgen train`
-for every method: `-- --num-slots 64`. To use your own levels, add
+`--methods` accepts the names in the table `METHODS`. Options after `--`, as in `-- --num-slots 64`,
+are passed to `rlgen train` for every method. To use your own levels, add
 `-- --sampler.data.path mine.npz`, choose methods with a level set, and set `--suites` to suites of
 your environment.
 """
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
     names = " ".join(shlex.quote(str(run)) for run in runs.values())
     known = registry.make_env(options.env).suites()
-    reference = "train" if "train" in known else "auto"  # compared with methods without a set too
+    reference = "train" if "train" in known else "auto"  # also compared with methods without a set
     for suite in options.suites:
         code = run_command(
             f"eval {names} --suite {suite} --attempts {options.attempts} --out "
@@ -119,7 +119,7 @@ def _parse(arguments: Sequence[str] | None) -> Any:
 
 
 def _steps(method: str, options: Any) -> int:
-    """Return the total number of env steps for which a method trains on `options.steps` of them."""
+    """Return the total env steps of a method, of which `options.steps` are used for training."""
     spec = RunSpec(recipe=METHODS[method][0], env=options.env, preset=options.preset)
     overrides = {}
     words = shlex.split(METHODS[method][1])
@@ -168,7 +168,7 @@ def _scores(found: dict[str, Summary], aggregate: str) -> dict[str, list[str]]:
 
 
 def _gaps(folder: Path) -> list[str]:
-    """Return the comparison of the first suite with the training set; [] if it was not measured."""
+    """Return the comparison of the first suite with the training set; [] if none was measured."""
     content = json.loads((folder / "results.json").read_text())
     every = content.get("generalisation", [])
     if not every:

@@ -4,9 +4,9 @@
     python scripts/reproduce/exploration.py --tasks corridors rooms --seeds 5 --steps 2e6
 
 Each task has a dial, a parameter that controls how much structure the levels of the task share. A
-cell is a task trained with one bonus: a compiled program that trains all values of the dial and all
-seeds. A cell is saved when it is finished. If the script is interrupted, repeat the command to
-continue. The results in `--out` are:
+cell is a task trained with one bonus. One compiled program trains all values of the dial and all
+seeds of a cell. A cell is saved when it is finished. If the script is interrupted, repeat the
+command to continue. The results in `--out` are:
 
 - `winners.png`: fraction of episodes solved at the end of training, for each task along its dial;
 - `visits-TASK.png`: positions that trained agents visit;

@@ -3,18 +3,19 @@
     python scripts/reproduce/rules.py --seeds 4 --out runs/rules
 
 Each method has a run folder in `--out`. If the script is interrupted, repeat the command to
-continue. If you add methods, only these are trained. All methods have the same number of meta-steps
-and train on the same number of env steps. Antagonists use additional env steps, which are reported.
-A meta-test trains new agents on the levels of a suite. The agents are trained by every learned
-rule, by A2C and by the random rule, which is the rule of the first method before meta-training. The
-results in `--out` are:
+continue. If you add methods, only the added methods are trained. All methods have the same number
+of meta-steps and train on the same number of env steps. Antagonists use additional env steps, which
+are reported. In a meta-test, every rule trains new agents on the levels of a suite. For comparison,
+new agents are also trained by A2C and by the untrained rules of the first method, which are called
+the random rule. The results in `--out` are:
 
 - `SUITE/report.html`: returns of every rule on the suite, and learning curves of agents and rules;
 - `comparison.md`: returns relative to the optimum and to A2C, the fraction of levels on which
   agents reach less than 75 % of A2C's return, differences between methods, and costs. All numbers
   except costs have intervals.
 
-Options after `--` are passed to `rlgen train` for every method: `-- --student.rule.core lstm`.
+Options after `--`, as in `-- --student.rule.core lstm`, are passed to `rlgen train` for every
+method.
 """
 
 import os
@@ -116,7 +117,7 @@ def _told(suite: str, options: Any) -> str:
 def _scores(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
     """Return table rows with scores relative to the optimum and to A2C.
 
-    Whole-seeds intervals have separate rows.
+    Whole-seeds intervals, which resample seeds while levels are fixed, have separate rows.
     """
     found = {(one.to, one.run): one for one in relative.compare_all(evaluations)}
     rows = {}

@@ -3,9 +3,9 @@
     python scripts/reproduce/ued.py --steps 1e7 --seeds 3 --out runs/ued
 
 Each method has a run folder in `--out`. If the script is interrupted, repeat the command to
-continue. If you add methods, only these are trained. All methods have the same total number of env
-steps, including steps for scouting, for scoring or for a second student. The results in `--out`
-are:
+continue. If you add methods, only the added methods are trained. All methods have the same total
+number of env steps, including steps for scouting, for scoring or for a second student. The results
+in `--out` are:
 
 - `heldout/report.html`: scores of every method on held-out levels, learning curves and curricula;
 - `comparison.md`: scores with intervals, the CVaR, and the cost of each method in env steps of each
@@ -14,8 +14,8 @@ are:
 - `cvar.png`: the CVaR of all methods.
 
 For an environment with physics parameters, use for example
-`--env cart-pole --suite beyond --dense far`. Options after `--` are passed to `rlgen train` for
-every method: `-- --num-slots 256`.
+`--env cart-pole --suite beyond --dense far`. Options after `--`, as in `-- --num-slots 256`, are
+passed to `rlgen train` for every method.
 """
 
 import os
@@ -83,7 +83,7 @@ def _parse(arguments: Sequence[str] | None) -> Any:
 
 
 def _worst_levels(run: Path, options: Any) -> CVaR:
-    """Compute the CVaR from two evaluations: one selects the worst levels, one scores them."""
+    """Compute the CVaR: one evaluation selects the worst levels, and another scores them."""
     print(f"{run}: evaluating on {options.dense}, twice", flush=True)
     policies = load_policies(run)
     suite = load_suite(policies.env, options.dense)
