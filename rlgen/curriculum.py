@@ -1,7 +1,8 @@
 """Training loop of all methods: propose levels, train on them, score them, observe the scores.
 
-Levels are played in N parallel *slots*. A slot keeps its levels for one or more updates, its
-*tenancy*. After that the slot is *free*, and the sampler puts new levels into it.
+Levels are played in N parallel *slots*. A slot keeps its levels for one or more updates. This
+period is the slot's *tenancy*. After its tenancy the slot is *free*, and the sampler puts new
+levels into it.
 """
 
 from collections.abc import Callable
@@ -100,7 +101,7 @@ class Curriculum:
     def update_and_show(
         self, ts: TrainState, keys: Keys
     ) -> tuple[TrainState, Metrics, UpdateRecord]:
-        """Like `update`, and also return the record of the levels that were played."""
+        """Run one update, and also return the record of the levels that were played."""
         # Only the sampler makes decisions that all seeds share.
         key_propose, key_run, key_score, key_observe = jax.random.split(keys.own, 4)
         shared_propose, shared_observe = jax.random.split(keys.shared)
@@ -234,7 +235,7 @@ def _check_reads(reader: Score | Sampler) -> None:
 
 
 def _check_blocks(curriculum: Curriculum) -> None:
-    """Reject slots that do not divide into the sampler's blocks, or too small a `train_share`.
+    """Reject a `num_slots` that `num_blocks` does not divide, or too low a `train_share`.
 
     Raises:
         ValueError: a number does not fit; the message suggests a valid one.
@@ -261,7 +262,7 @@ def _check_blocks(curriculum: Curriculum) -> None:
 def _summary(slots: Slots, score: Array) -> Metrics:
     """Mean score of the scored levels, mean weight, and the fraction of slots of each origin."""
     scored = jnp.isfinite(score)
-    # 0 if no level was scored.
+    # The mean is 0 if no level was scored.
     mean = jnp.where(scored, score, 0.0).sum() / jnp.maximum(scored.sum(), 1)
     shares = {
         f"levels_{name}": (slots.origin == origin).mean()

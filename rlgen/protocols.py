@@ -8,13 +8,13 @@ whether a component implements a capability, and `rlgen.registry.require` reject
 that lacks it.
 
 Levels are played in N parallel *slots*. Each slot has a *queue* of R levels, which it plays in
-turn. It also has a *weight*, the factor of its data in the learner's loss; the learner is not
-trained on data of weight 0. A slot keeps its levels for one or more updates, its *tenancy*. See
-`rlgen.types` for the data types and their axes.
+turn. The slot also has a *weight*, the factor of the slot's data in the learner's loss. The learner
+is not trained on data of weight 0. A slot keeps its levels for one or more updates. This period is
+the slot's *tenancy*. See `rlgen.types` for the data types and their axes.
 
 Every random method takes a key as the first argument and consumes it. No method is jitted: the
-caller compiles once, around many updates. The state of a component is a pytree of arrays that only
-this component reads.
+caller compiles a program of many updates once. The state of a component is a pytree of arrays that
+only this component reads.
 """
 
 import abc
@@ -225,11 +225,17 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         return episode_return > 0
 
     def level_hash(self, level: PyTree) -> UInt32[Array, "2"]:
-        """64-bit content hash of a level, equal for equal levels; by default of all its arrays."""
+        """64-bit content hash of a level; equal levels have equal hashes.
+
+        By default, the hash is computed from all arrays of the level.
+        """
         return level_hash(level)
 
     def for_evaluation(self) -> "LevelEnv":
-        """Environment for evaluation: by default this one, another if training gives no reward."""
+        """Return the environment in which agents are evaluated, by default this environment.
+
+        If training gives no reward, another environment is returned.
+        """
         return self
 
     def presets(self) -> dict[str, dict[str, Any]]:
@@ -289,7 +295,10 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.num_positions)
 
     def event(self, state: PyTree, level: PyTree) -> Int[Array, ""]:
-        """Event of the last step, an integer below `num_events()`; 0 means no event."""
+        """Event of the step that led to the state, an integer below `num_events()`.
+
+        0 means no event.
+        """
         raise self.missing(LevelEnv.event)
 
     def num_events(self) -> int:
@@ -297,7 +306,7 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.num_events)
 
     def feature_values(self, level: PyTree, feature: str, discount: float) -> Float[Array, " Z"]:
-        """Lowest optimal discounted return of the states with feature value z, for each z.
+        """For each feature value z, the lowest optimal discounted return of a state with value z.
 
         The feature is `position` or `event`. The optimal discounted return of a state is `discount`
         to the power of the length of the shortest solution from that state. It is 0 if the level
@@ -341,7 +350,11 @@ FEATURES: dict[str, tuple[Callable, Callable]] = {
     "position": (LevelEnv.position, LevelEnv.num_positions),
     "event": (LevelEnv.event, LevelEnv.num_events),
 }
-"""Integer features of states: name to the methods that return the value and the value count."""
+"""Integer features of states, by name.
+
+For each feature, the first method returns its value in a state, and the second method returns the
+number of values.
+"""
 
 
 def has_feature(env: LevelEnv, feature: str) -> bool:
@@ -422,7 +435,10 @@ class Network(Component, abstract=True):
     """Network with a policy and a value: the interface that learners use."""
 
     groups: tuple[str, ...] = ()
-    """Top-level keys of `params` that share no computation; () if `params` has no such division."""
+    """Top-level keys of `params`, each for a part of the network that shares no computation.
+
+    () if the network has no such parts.
+    """
 
     @abc.abstractmethod
     def init(self, key: Key, env: LevelEnv) -> PyTree:
@@ -553,7 +569,7 @@ class Learner(Actor, abstract=True):
         return self
 
     def discounting(self) -> dict[str, Any]:
-        """Settings of the advantage that scores share, such as `discount` and `gae_lambda`."""
+        """Settings such as `discount` and `gae_lambda` that level scores share with the learner."""
         return {}
 
     def pinned_files(self) -> dict[str, bytes]:
@@ -568,7 +584,10 @@ class Learner(Actor, abstract=True):
 
 
 class RuleNet(Component, abstract=True):
-    """Network of a learned update rule; the fields are sizes, which a rule file records."""
+    """Network of a learned update rule.
+
+    The fields of a subclass are the sizes of the network. A rule file records them.
+    """
 
     is_even: bool = False
     """True if the rule does not change when all of its parameters are negated."""
@@ -615,7 +634,10 @@ class RuleLearner(Learner, abstract=True):
         """Return this learner for another environment."""
 
     def in_env(self, env: LevelEnv) -> "RuleLearner":
-        """Return this learner for another environment; an equal learner for its own environment."""
+        """Return this learner for another environment.
+
+        For the environment that the learner already has, the result is an equal learner.
+        """
         return self.for_env(env)
 
 
@@ -663,7 +685,7 @@ class Score(Component, abstract=True):
     """False if the score could combine all plays of a stored level but is configured not to."""
 
     def initial_state(self) -> PyTree:
-        """Initial memory of one level, such as its best return so far."""
+        """Initial value of the data that the score stores for a level, such as its best return."""
         return ()
 
     @abc.abstractmethod
@@ -691,7 +713,7 @@ class Sampler(Component, abstract=True):
     mean_lifetime: float | None = None
     """Mean lifetime of an agent in updates, for samplers of `Task`s; None for other samplers."""
     preparation: str = ""
-    """Short description of the work in `init`, if it takes minutes; shown as progress."""
+    """Short description of the work in `init`, if `init` takes minutes; shown as progress."""
     # The type is `Any`, because rlgen.levels imports this module.
     level_set: Any = None
     """The `rlgen.levels.LevelSet` of a sampler over a finite set; None for other samplers."""
@@ -761,7 +783,7 @@ class Sampler(Component, abstract=True):
         """History of the levels in the slots, [N, R] each, for the curriculum log.
 
         `age` is the number of updates since the level was first played. `depth` is the number of
-        edits between the level and the sampled level from which it derives.
+        edits that turned a sampled level into this level.
         """
         return {}
 
@@ -797,9 +819,9 @@ class LevelModel(Component, abstract=True):
 
     @abc.abstractmethod
     def propose(self, key: Key, fitted: PyTree, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
-        """Sample `num` levels, and return for each the two levels of the set between which it lies.
+        """Sample `num` levels, each of which lies between two levels of the set.
 
-        The two levels are given as indices into the set, [n, 2].
+        The second result has the indices of these two levels, [n, 2].
         """
 
     @abc.abstractmethod
@@ -835,7 +857,7 @@ class Student(Component, abstract=True):
     def run(
         self, key: Key, state: PyTree, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[PyTree, Outcome, Metrics]:
-        """Play the slots' levels and learn from them; slots that are `fresh` have new levels."""
+        """Play the slots' levels and learn from them; `fresh` marks the slots with new levels."""
 
     @abc.abstractmethod
     def policy(self, states: PyTree) -> tuple[Learner, PyTree]:

@@ -124,14 +124,18 @@ def _baseline_first(methods: list[Any], baseline: str) -> list[Any]:
 
 
 def _evaluation(run: Any, suite: Any, given: Any) -> Any:
-    """Return the run's saved results of this evaluation; evaluate and save if none are saved."""
+    """Return the results of a run on the suite.
+
+    If the results of an equal evaluation have been saved, they are returned. Otherwise the run is
+    evaluated and its results are saved.
+    """
     from rlgen.evaluation import load_runs, zero_shot
     from rlgen.evaluation.from_runs import saved_results
     from rlgen.evaluation.report import results
     from rlgen.runs.progress import counter
 
-    # Equal checkpoint, suite, attempts and seed give equal results, and each evaluation on a sealed
-    # suite is counted.
+    # Saved results are preferred, because each evaluation on a sealed suite is counted. They are
+    # equal to new results if checkpoint, suite, attempts and seed are equal.
     saved, passed = saved_results.find_saved(run, suite, given.attempts, given.seed)
     for reason in passed if saved is None else ():
         print(f"saved results not used: {reason}", file=sys.stderr)

@@ -138,7 +138,7 @@ def _levels(env: Any, path: str) -> Suite:
 def _bar(num_epochs: int) -> Iterator[Any]:
     """Yield a function that shows the number of finished epochs and the loss.
 
-    On a terminal it updates a bar. Elsewhere it prints lines.
+    On a terminal the function updates a bar. Elsewhere it prints lines.
     """
     if not sys.stderr.isatty():
         count = progress.counter("fitting", "epochs")

@@ -220,7 +220,7 @@ def _headline(fit: Any, found: Mapping[str, Any]) -> str:
 
 
 def _pictures(fit: Any, sets: Mapping[str, LevelSample]) -> list[list[np.ndarray]]:
-    """Return rows of pictures: a data level, proposals between it and a second one, the second."""
+    """Return rows of pictures, each with two data levels and the proposals between these levels."""
     parents = sets[PROPOSALS].parents
     assert parents is not None
     found = []

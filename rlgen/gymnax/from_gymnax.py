@@ -49,7 +49,7 @@ def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "One
 
 @dataclass(frozen=True)
 class OneLevel(LevelEnv):
-    """Environment returned by `from_gymnax`; equal for equal arguments.
+    """Environment returned by `from_gymnax`; equal arguments give equal environments.
 
     Observations and rewards are float32. A discrete observation is converted to a one-hot vector.
     No array is weakly typed.
@@ -57,8 +57,8 @@ class OneLevel(LevelEnv):
 
     source: str | environment.Environment
     kwargs: tuple[tuple[str, Hashable], ...]
-    # Not compared, because gymnax environments compare by identity. `source` and `kwargs` identify
-    # the environment instead.
+    # Not compared, because gymnax environments are compared by identity. `source` and `kwargs`
+    # identify the environment instead.
     env: environment.Environment = field(compare=False, repr=False)
 
     def __post_init__(self):

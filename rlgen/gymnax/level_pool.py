@@ -119,7 +119,8 @@ class LevelPool(environment.Environment):
         params = self.default_params if params is None else params
         key_step, key_reset = jax.random.split(key)
         last_obs, last, reward, terminated, info = self.step_env(key_step, state, action, params)
-        # Computed from the state before the reset, because the flag describes the ending episode.
+        # Computed from the state before the reset, because the flag describes the episode before
+        # the reset.
         truncated = self.is_truncated(last, params)
         _, start = self.reset_env(key_reset, params)
         state = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), start, last)

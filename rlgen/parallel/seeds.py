@@ -1,9 +1,9 @@
-"""Branches and loops that skip work, even under a `vmap` over seeds or for a subset of rows.
+"""Branches and loops that skip unneeded work, even under a `vmap` over seeds.
 
 Under `vmap`, a `lax.cond` with a batched predicate executes both branches and selects a result, so
 every seed would compute even an update that it skips. `any_over_seeds`, `same_for_all_seeds` and
 `max_over_seeds` return one *unbatched* value for all seeds. For a single seed, these three
-functions are the identity.
+functions are the identity. `map_where` computes only those rows of an array that a mask selects.
 """
 
 from collections.abc import Callable

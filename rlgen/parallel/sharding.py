@@ -57,7 +57,7 @@ def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainSt
 
     if mesh.axis_names == (SEEDS,):
         return place(states, SEEDS)
-    # Axis 0 is the seeds, and axis 1 is the slots.
+    # Axis 0 has the seeds, and axis 1 has the slots.
     own = jax.tree.map(
         lambda split, part: place(part, *((None, SLOTS) if split else ())),
         per_slot(student, states.student),

@@ -76,7 +76,8 @@ class Callback:
         """Prepare for a run that has completed `update` updates.
 
         Before an interruption, a run may have written data after its last checkpoint. When the run
-        is resumed, a callback that writes its own file must drop the data after `update`.
+        is resumed, a callback that writes its own file must drop the data of updates after
+        `update`.
 
         Returns:
             Message to show; "" shows none.

@@ -3,10 +3,11 @@
     curriculum/00000050.npz     one chunk of updates; the file name is the number of the last update
 
 In each update, a few evenly spaced slots are logged. For each of these slots, the log has the first
-level that the slot played, with the level's score, origin and weight. If known, the level's lineage
-and episodes are logged as well. Files contain plain arrays and a JSON header; nothing is pickled.
-Quantities that take long to compute from a level, such as its features or its solution, are not
-logged; programs that read the log compute them.
+level that the slot played, with the level's score, origin and weight. The level's lineage (see
+`Sampler.lineage`) and the statistics of its episodes are logged if they are known. Files contain
+plain arrays and a JSON header; nothing is pickled. Quantities that take long to compute from a
+level, such as its features or its solution, are not logged; programs that read the log compute
+them.
 """
 
 import json

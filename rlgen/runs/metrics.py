@@ -37,7 +37,10 @@ GRADIENT_STEPS = "gradient_steps"
 NO_STEPS: Mapping[str, float] = MappingProxyType({})
 
 SKIPPED = "skipped_"
-"""Prefix of the metrics that count skipped parts of an update, which were not finite."""
+"""Prefix of the metrics that count skipped parts of an update.
+
+A part is skipped if it is not finite.
+"""
 
 ALWAYS = ("weight", "score", "episode_return", "episode_length")
 """Metrics that exist in every update, even if the update does not train."""
@@ -79,7 +82,7 @@ def advance(
         seconds: Duration of the chunk.
     """
     num_updates = len(metrics["weight"])
-    # Under some methods seeds differ in their number of steps, so take the mean over seeds, [U].
+    # With some methods, seeds differ in their number of steps, so take the mean over seeds, [U].
     per = {n.removeprefix(COUNTED): x.mean(1) for n, x in metrics.items() if n.startswith(COUNTED)}
     taken = metrics.get(GRADIENT_STEPS, np.zeros((num_updates, 1))).mean(1)
     after = []
@@ -99,7 +102,8 @@ def append(
 ) -> None:
     """Append a chunk's lines and flush them to disk.
 
-    The checkpoint of the chunk is written later, so it never contains updates without lines.
+    The checkpoint of the chunk is written later, so it never contains updates whose lines are
+    missing.
 
     Args:
         path: The metrics file.

@@ -145,8 +145,8 @@ def keep_training_set(run: Path, sampler: Sampler) -> None:
 def pinned_files(run: Path, student: Student) -> None:
     """Record the student's external inputs in the run folder, or compare them with the record.
 
-    The student provides one pinned file per input. Its content identifies the input, for example by
-    a hash of the learned rule that the student follows.
+    The student provides one pinned file per input. The content of the file identifies the input,
+    for example by a hash of the learned rule that the student follows.
 
     Raises:
         ValueError: An input differs from its record: a resumed run would not continue with the
@@ -177,8 +177,8 @@ def save_files(run: Path, student: Student, states: TrainState, spec: Mapping[st
         spec: Spec from the run's record. It does not change when the run is resumed.
 
     Raises:
-        OSError: A file cannot be written, for example because the disk is full. Its older version
-            is left unchanged.
+        OSError: A file cannot be written, for example because the disk is full. The older version
+            of this file is left unchanged.
     """
     origin = {name: spec[name] for name in ("recipe", "env", "preset", "seed")}
     origin["rlgen"] = __version__

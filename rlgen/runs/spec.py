@@ -103,7 +103,7 @@ class Plan(NamedTuple):
 
     num_updates: int  # multiple of `chunk`
     chunk: int
-    steps_per_update: int  # env steps of one seed, summed over its students, without teacher steps
+    steps_per_update: int  # env steps of one seed, summed over its learners, without teacher steps
 
 
 def build(spec: RunSpec) -> tuple[Any, Curriculum]:
@@ -262,8 +262,8 @@ def paths_set_by_length(curriculum: Curriculum) -> set[str]:
 def _spanning(curriculum: Curriculum, num_updates: int) -> Curriculum:
     """Fit all schedules to the length of the run.
 
-    Schedules of students count only updates that train. With some samplers, not every update
-    trains.
+    A student's schedules count only the updates in which the student is trained. With some
+    samplers, the student is not trained in every update.
     """
     sampler = curriculum.sampler
     share = sampler.trained_updates(curriculum.num_slots * curriculum.levels_per_slot)
