@@ -67,9 +67,10 @@ class Weighting(Protocol):
     """
 
     def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """Return each row's probability: 0 outside `rows`, with sum 1 unless `rows` is empty.
+        """Return the probability of each row; it is 0 outside `rows`.
 
-        `rows` is a mask of the rows that can be drawn.
+        `rows` is a mask of the rows that can be drawn. The probabilities sum to 1, unless the mask
+        is False everywhere.
         """
         ...
 
@@ -118,7 +119,7 @@ class Priority:
             raise ValueError(f"staleness_coef must lie in [0, 1], got {self.staleness_coef}")
 
     def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """Return each row's probability: 0 outside `rows`, with sum 1 unless `rows` is empty."""
+        """Return the probability of each row; see `Weighting`."""
         return self.with_staleness(self.by_score(buffer, rows), buffer, rows)
 
     def by_score(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:

@@ -212,7 +212,7 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
     # Optional methods with a default.
 
     def unpack(self, obs: PyTree) -> PyTree:
-        """Convert observations [...] to a network's inputs: one float array or a pytree of them."""
+        """Convert observations [...] to network inputs: a float array or a pytree of float arrays."""
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), obs)
 
     def success(
@@ -699,7 +699,7 @@ class Score(Component, abstract=True):
 
 
 class Sampler(Component, abstract=True):
-    """Chooses the levels that each slot trains on.
+    """Component that chooses the levels that are played in each slot.
 
     A sampler receives scores through `observe`; it does not depend on the student or the score.
     """
@@ -709,7 +709,7 @@ class Sampler(Component, abstract=True):
     num_blocks: int = 1
     """Number of equal blocks into which the slots are divided; must divide `num_slots`."""
     train_share: float = 1.0
-    """Maximum fraction of the slots with positive weight in one update."""
+    """Maximum fraction of the slots that have positive weight in one update."""
     mean_lifetime: float | None = None
     """Mean lifetime of an agent in updates, for samplers of `Task`s; None for other samplers."""
     preparation: str = ""
@@ -739,7 +739,8 @@ class Sampler(Component, abstract=True):
     ) -> tuple[PyTree, Slots]:
         """Put levels into the free slots; busy slots are returned unchanged, bit for bit.
 
-        A `buffer_index` of -1 marks a new level; the curriculum resets its score memory.
+        A `buffer_index` of -1 marks a new level. For a new level, the curriculum resets the score's
+        memory.
         """
 
     def observe(
@@ -846,7 +847,7 @@ class Student(Component, abstract=True):
     """True if every update trains agents for a whole lifetime.
 
     In that case `num_steps` is the number of env steps in each update of an agent, and the
-    sampler's `mean_lifetime` is the number of updates of an agent.
+    sampler's `mean_lifetime` is the mean number of updates of an agent.
     """
 
     @abc.abstractmethod
@@ -871,7 +872,7 @@ class Student(Component, abstract=True):
         return self
 
     def per_slot(self, state: PyTree) -> PyTree:
-        """Tree prefix of the state: True for the parts whose leading axis is the slots."""
+        """Tree prefix of the state, True for the parts whose leading axis runs over the slots."""
         return jax.tree.map(lambda _: False, state)
 
     def discounting(self) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
         ValueError: the name is unknown, or the module builds no component of that kind.
     """
     build = load(kind, name).build
-    # Bound before the call, so that a TypeError inside `build` is not reported as a wrong call.
+    # The arguments are bound before the call, so that a TypeError inside `build` is not reported as
+    # a wrong call.
     try:
         inspect.signature(build).bind(*args, **fields)
     except TypeError as error:

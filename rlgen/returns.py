@@ -1,6 +1,6 @@
 """Returns, advantages and episode statistics of a rollout `[T, N]`, one formula per function.
 
-`protagonist` and the functions below it extract the data that level scores read from an outcome.
+`protagonist` and the functions below it extract data from an outcome for level scores.
 """
 
 from typing import Any

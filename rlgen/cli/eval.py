@@ -211,7 +211,7 @@ def _reference(env: Any, gaps: str) -> Any:
 
 
 def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) -> dict[str, Any]:
-    """Return the generalisation gaps by label, without runs that have no finite training set."""
+    """Return the generalisation gaps of each run that has a finite training set, by label."""
     from rlgen.evaluation.generalisation.gap import measure
     from rlgen.runs.progress import counter
 

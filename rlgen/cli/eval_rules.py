@@ -184,7 +184,7 @@ def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def default_folder(run: str, suite: str) -> Path:
-    """Default output folder: RUN/eval/SUITE for a run, eval/RULE/SUITE for a rule alone."""
+    """Default output folder: RUN/eval/SUITE for a run, eval/RULE/SUITE for a rule."""
     from rlgen.evaluation.meta.trainees import is_rule
 
     inside = Path("eval") / Path(run).stem if is_rule(run) else Path(run) / "eval"

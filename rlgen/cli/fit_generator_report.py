@@ -138,7 +138,10 @@ def _tools(env: Any) -> Tools:
 
 
 def _sets(fit: Any, tools: Tools, num: int, key: Key) -> dict[str, LevelSample]:
-    """Return levels of every kind, by name; edits only if the environment has `mutate_levels`."""
+    """Return levels of every kind, by name.
+
+    Edits of the data are included only if the environment has `mutate_levels`.
+    """
     key_propose, key_rows, key_edit, key_random = jax.random.split(key, 4)
     data = fit.suite.levels.level
     propose = jax.jit(fit.model.propose, static_argnums=2)

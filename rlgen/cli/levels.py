@@ -41,7 +41,8 @@ def levels(args: Sequence[str]) -> int:
     given = parse([*_fields(), group("env", of_env)], "rlgen levels", ABOUT, args)
     if given.num < 1:
         raise ValueError(f"num must be at least 1, got {given.num}")
-    # Only one source can be drawn. Choosing one of several silently would hide a mistake.
+    # Only one source can be drawn. If several were given, choosing one silently would hide a
+    # mistake.
     sources = [name for name in ("run", "suite", "file") if getattr(given, name)]
     if len(sources) > 1:
         raise ValueError(f"give only one of --{sources[0]} and --{sources[1]}")

@@ -74,7 +74,7 @@ def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainSt
 
 
 def per_slot(student: Student, state: PyTree) -> PyTree:
-    """Tree prefix of a student's state: True for the parts whose leading axis is the slots."""
+    """Tree prefix of a student's state, True for parts whose leading axis runs over the slots."""
     return student.per_slot(state)
 
 

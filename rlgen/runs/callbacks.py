@@ -1,5 +1,7 @@
 """Interface of callbacks, which run on the host between the chunks of a run.
 
+A chunk is a number of updates that run as one compiled program.
+
 `rlgen.runs.recording` has the callbacks that every run uses: metrics, curriculum log, check for
 finite numbers, progress and checkpoints.
 """

@@ -155,7 +155,7 @@ def read(run: Path, like: PyTree) -> LevelLog:
         )
     parts = [_read(path) for path in paths]
     # Optional arrays are used only if every file has them. The arrays of a level are required:
-    # `_check` reports a file that lacks one.
+    # `_check` reports a file that lacks one of these arrays.
     names = set.intersection(*(set(arrays) for _, arrays in parts))
     flat = jax.tree_util.tree_flatten_with_path({"level": like})[0]
     leaves = [_name(path) for path, _ in flat]

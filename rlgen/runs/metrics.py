@@ -1,4 +1,4 @@
-"""Write, read and check `metrics.jsonl`: one line per update, with a list over seeds per metric.
+"""Write, read and check `metrics.jsonl`, which has one line per update.
 
     {"update": 7, "env_steps": {"train": …, "scout": …, "score": …}, "gradient_updates": …,
      "wall_seconds": …, "compile_seconds": …, "steps_per_second": …, "episode_return": [0.1, …], …}
@@ -14,10 +14,10 @@ Env steps are counted by kind:
 
 The total number of env steps is the sum over all kinds.
 
-Env steps and gradient updates are counted from the start of the run and averaged over seeds. Wall
-seconds exclude compilation. The updates of a chunk run as one program, so their wall seconds are
-interpolated. If a metric does not exist in an update, such as the loss of an update without
-training, its value is null.
+A metric such as `episode_return` is a list with one value per seed. Env steps and gradient updates
+are counted from the start of the run and averaged over seeds. Wall seconds exclude compilation. The
+updates of a chunk run as one program, so their wall seconds are interpolated. If a metric does not
+exist in an update, such as the loss of an update without training, its value is null.
 """
 
 import json

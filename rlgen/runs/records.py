@@ -68,8 +68,8 @@ def save_buffer(
     - `lifetime`, if the buffer holds the tasks of a meta-learner;
     - `feature.…` for each level feature, if `features` is True.
 
-    Optimal lengths are stored as unknown, because solving the levels between chunks would take too
-    long.
+    The length of the shortest solution and the optimal return are stored as unknown, because
+    solving the levels between chunks would take too long.
 
     Raises:
         OSError: The file cannot be written, for example because the disk is full.
