@@ -224,13 +224,13 @@ class Shaped(Wrapper):
     ) -> tuple[ShapedState, Float[Array, "T N"], Metrics]:
         """Return the scaled bonus of each step; see `rlgen.protocols.Bonus`."""
         novelty, raw, metrics = self.novelty.apply(key, state.novelty, rollout, weight)
-        # Replaced before the statistics are updated, because a single NaN would stay in the running
-        # moments for the rest of the run.
+        # Values that are not finite are replaced before the statistics are updated, because a
+        # single NaN would stay in the running moments for the rest of the run.
         finite = jnp.isfinite(raw)
         metrics["bonus_nonfinite"] = (~finite).sum().astype(jnp.float32)
         raw = jnp.where(finite, raw, 0.0)
-        # A slot of weight 0 must not influence the other slots, so its bonuses are left out of the
-        # statistics.
+        # A slot of weight 0 must not influence the other slots, so the slot's bonuses are left out
+        # of the statistics.
         counted = jnp.broadcast_to((weight > 0)[None], raw.shape)
         if self.pairs:
             # The observation after the last step of an episode is not stored, so the bonus of this

@@ -340,8 +340,8 @@ def _insert_batch(
 ) -> LevelBuffer:
     num_arrivals, capacity = arrivals.score.size, buffer.score.size
     waiting = arrivals.valid & jnp.isfinite(arrivals.score)
-    # Computed before duplicates are dropped from `waiting`, since every valid level advances the
-    # clock.
+    # The clock is computed before duplicates are dropped from `waiting`, since every valid level
+    # advances the clock.
     clock = buffer.clock + waiting.sum()
     stamp = buffer.clock + jnp.cumsum(waiting)
     if deduplicate:

@@ -124,7 +124,7 @@ def to_json(values: Mapping[str, Value]) -> dict[str, Any]:
 def nearest(name: str, known: list[str]) -> str:
     """End of an error message for an unknown name.
 
-    It lists similar names, or all names if none is similar.
+    The text lists similar names, or all names if none is similar.
     """
     return did_you_mean(name, difflib.get_close_matches(name, known, n=4, cutoff=0.5) or known)
 

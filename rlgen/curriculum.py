@@ -32,11 +32,11 @@ from rlgen.types import (
 
 @dataclass(frozen=True)
 class Curriculum:
-    """A training method: a student, a sampler that chooses its levels, and a score of levels.
+    """A training method: a student, a sampler that chooses the levels, and a score of levels.
 
     Attributes:
         num_slots: N, number of levels that are played in parallel.
-        levels_per_slot: R, number of levels that a slot plays in turn within an update. If it is 1,
+        levels_per_slot: R, number of levels that a slot plays in turn within an update. If R is 1,
             a slot plays one level for the whole rollout, as in JaxUED.
 
     Raises:
@@ -65,8 +65,8 @@ class Curriculum:
                 f"levels_per_slot={self.levels_per_slot}, but this student's slots hold at most "
                 f"{most} level{'s' if most > 1 else ''} at a time; set levels_per_slot to {most}"
             )
-        # Checked at construction, so that a wrong combination gives a message rather than a shape
-        # error during compilation.
+        # The components are checked at construction, so that a wrong combination gives a message
+        # rather than a shape error during compilation.
         self.student.check(self.num_slots)
         self.sampler.check(self.num_slots * self.levels_per_slot, self.score)
         _check_evidence(self)
@@ -117,7 +117,8 @@ class Curriculum:
         score, memory = self.score(key_score, slots, outcome)
         # Only slots whose tenancy has ended are scored; samplers ignore a score of `-inf`.
         score = jnp.where(_is_judged(outcome)[:, None], score, -jnp.inf)
-        # Replaced before `observe`, which stores a level's memory together with its score.
+        # The memory is replaced before `observe` is called, because `observe` stores a level's
+        # memory together with the level's score.
         slots = slots._replace(score_state=memory)
         sampler = self.sampler.observe(
             Keys(key_observe, shared_observe), sampler, slots, score, outcome

@@ -18,7 +18,7 @@ FACTORIES = {"rlgen/Maze-v0": "maze_pool", "rlgen/MazeLevel-v0": "maze_level"}
 
 
 def install() -> None:
-    """Register rlgen's ids, at once if gymnax is imported and otherwise during its import.
+    """Register rlgen's ids with gymnax, at once or as soon as gymnax is imported.
 
     The function can be called repeatedly.
     """

@@ -28,8 +28,8 @@ class LevelSet:
     """M stacked levels with their hashes, optima and names.
 
     If the environment has no solver, `optimal_steps` is -1 and `optimal_return` is NaN for all
-    levels. If it has a solver, `optimal_steps` is -1 and `optimal_return` is 0 for unsolvable
-    levels.
+    levels. If the environment has a solver, `optimal_steps` is -1 and `optimal_return` is 0 for
+    unsolvable levels.
     """
 
     level: PyTree  # [M, ...]
@@ -158,7 +158,7 @@ def _leaves(tree: PyTree) -> list:
 
 
 def plain_level(level: PyTree) -> PyTree:
-    """Return the level of a task, or the argument itself if it is a level and not a task."""
+    """Return the level of a task; a level is returned unchanged."""
     return level.level if isinstance(level, Task) else level
 
 
@@ -197,7 +197,7 @@ def disjoint(train: UInt32[Array, "K 2"], test: UInt32[Array, "M 2"]) -> bool:
 
 def words(hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]) -> list[int]:
     """Convert each hash to one 64-bit Python integer."""
-    # Computed in NumPy, because JAX has no 64-bit integers by default.
+    # The integers are computed in NumPy, because JAX has no 64-bit integers by default.
     high, low = np.asarray(hashes).astype(np.uint64).T
     return ((high << np.uint64(32)) | low).tolist()
 

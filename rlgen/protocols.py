@@ -76,8 +76,8 @@ class Component(abc.ABC):  # noqa: B024 (its subclasses declare the abstract met
     def __init_subclass__(cls, abstract: bool = False, **rest: Any):
         super().__init_subclass__(**rest)
         for base in cls.__bases__:
-            # Read from `__dict__`, because the base must have set the flag itself, not inherited it
-            # from an abstract class.
+            # The flag is read from `__dict__`, because a base that only inherits the flag from an
+            # abstract class is final.
             if issubclass(base, Component) and not base.__dict__.get("_is_abstract", False):
                 raise TypeError(
                     f"{base.__name__} is final: {cls.__name__} must hold one as a field instead of "
@@ -212,7 +212,10 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
     # Optional methods with a default.
 
     def unpack(self, obs: PyTree) -> PyTree:
-        """Convert observations [...] to network inputs: a float array or a pytree of float arrays."""
+        """Convert observations [...] to the inputs of a network.
+
+        The inputs are one float array or a pytree of float arrays.
+        """
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), obs)
 
     def success(
@@ -335,7 +338,8 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.load_levels)
 
 
-# Excludes abstract methods, and methods that gymnax declares, such as `action_space`.
+# The dictionary excludes abstract methods, and methods that gymnax declares, such as
+# `action_space`.
 OPTIONAL_METHODS: dict[str, Callable] = {
     name: method
     for name, method in vars(LevelEnv).items()
@@ -398,8 +402,8 @@ def _words(leaf: PyTree) -> UInt32[Array, " W"]:
     x = jnp.ravel(jnp.asarray(leaf))
     if jnp.issubdtype(x.dtype, jnp.floating):
         # A float is represented by its bits, because a conversion to an integer would drop the
-        # fraction. It is cast to float32 first, so that the hash does not change if 64-bit types
-        # are enabled.
+        # fraction. The float is cast to float32 first, so that the hash does not change if 64-bit
+        # types are enabled.
         return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     return x.astype(jnp.uint32)
 
@@ -557,7 +561,10 @@ class Learner(Actor, abstract=True):
         """Reject unsupported rollout sizes, before anything is compiled."""
 
     def in_env(self, env: LevelEnv) -> "Learner":
-        """Return this learner for another environment, or unchanged if it has no field `env`."""
+        """Return this learner for another environment.
+
+        A learner without a field `env` is returned unchanged.
+        """
         return self
 
     def spanning(self, num_updates: int) -> "Learner":
@@ -610,7 +617,7 @@ class RuleLearner(Learner, abstract=True):
     """
 
     frozen_clock: bool | None = None
-    """If True, the rule always gets half of the lifetime as its clock input (control experiment).
+    """If True, the rule's clock input is always half of the lifetime (control experiment).
 
     None means that the learner does not support this experiment.
     """
@@ -766,7 +773,10 @@ class Sampler(Component, abstract=True):
         return None
 
     def level_info(self) -> PyTree:
-        """Initial `Slots.level_info` of one level: data stored with it, for `observe` to read."""
+        """Initial `Slots.level_info` of one level.
+
+        This data is stored with the level, and `observe` can read it.
+        """
         return ()
 
     def metrics(self, state: PyTree) -> Metrics:
@@ -862,7 +872,10 @@ class Student(Component, abstract=True):
 
     @abc.abstractmethod
     def policy(self, states: PyTree) -> tuple[Learner, PyTree]:
-        """Return the learner to evaluate and its states [S, ...], given the states of S seeds."""
+        """Return the learner to evaluate and the learner's states, [S, ...].
+
+        `states` are the student's states of S seeds.
+        """
 
     def check(self, num_slots: int) -> None:
         """Reject an unsupported number of slots, before anything is compiled."""

@@ -159,7 +159,7 @@ def make_env(name: str) -> Any:
 
 
 def missing_extra(name: str) -> str:
-    """Return the name of the package that an environment needs if it is not installed, else "".
+    """Return the missing additional package of an environment, or "" if no package is missing.
 
     A module declares the package as `EXTRA = "craftax"`.
     """

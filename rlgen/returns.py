@@ -128,7 +128,8 @@ def mean_per_level(
         x: a number for each step.
         rollout: [T, N].
         levels_per_slot: R, number of queued levels.
-        completed_only: leave out the last episode of a slot if it is unfinished, as JaxUED does.
+        completed_only: leave out the last episode of a slot if this episode is unfinished, as
+            JaxUED does.
 
     Returns:
         Means, [N, R]; `-inf` for a level without an episode that counts.
@@ -183,10 +184,10 @@ def discounting(learner: Any) -> dict[str, Any]:
 def completed(outcome: Outcome, levels_per_slot: int) -> EpisodeStats:
     """Episode statistics of each queued level, [N, R].
 
-    If the student reports episode statistics, they are returned. An on-policy student reports the
-    episodes of its rollout. A meta-learner reports the final returns of its agents, which its
-    training batches do not contain. If the student reports no statistics, they are computed from
-    the protagonist's rollout, without counting solved episodes.
+    If the student reports episode statistics, these statistics are returned. An on-policy student
+    reports the episodes of its rollout. A meta-learner reports the final returns of its agents,
+    which its training batches do not contain. If the student reports no statistics, they are
+    computed from the protagonist's rollout, without counting solved episodes.
     """
     if isinstance(outcome.episodes, EpisodeStats):
         return outcome.episodes

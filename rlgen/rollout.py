@@ -1,7 +1,8 @@
 """The two loops over environment steps: `rollout` for learning, `play` for evaluation.
 
 `evaluate_policy` computes the expected return of a policy on one level. If the environment and the
-learner support it, the result is exact; otherwise it is a mean over sampled episodes.
+learner support an exact evaluation, the result is exact. Otherwise the result is a mean over
+sampled episodes.
 """
 
 from collections.abc import Callable

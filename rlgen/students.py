@@ -50,8 +50,8 @@ class OnPolicy(Student):
             computes on this fraction of the slots only. For example, a parallel curriculum trains
             on one of its blocks of slots.
         bonus: intrinsic reward; `()` for none.
-        updates_per_level: number of updates for which a slot keeps its levels. If it is above 1,
-            episodes continue from one update to the next.
+        updates_per_level: number of updates for which a slot keeps its levels. If this number is
+            above 1, episodes continue from one update to the next.
 
     Raises:
         ValueError: a field is out of range.
@@ -108,7 +108,7 @@ class OnPolicy(Student):
         return max(round(self.train_share * num_slots), 1)
 
     def init(self, key: Key, num_slots: int) -> OnPolicyState:
-        """Initial state: untrained learners and, if configured, their bonuses."""
+        """Initial states of the learners and, if the student has a bonus, of their bonuses."""
         key_learner, key_bonus = jax.random.split(key)
         learner = jax.vmap(self.learner.init)(jax.random.split(key_learner, self.population))
         bonus = ()
@@ -209,8 +209,8 @@ class OnPolicy(Student):
         played, running = continue_rollout(
             key_roll, self.env, player, level, running, self.num_steps, self._record
         )
-        # The totals after the last step. `episode_progress` ignores them where the next rollout
-        # begins with a new episode.
+        # Only the totals after the last step are kept. `episode_progress` ignores them where the
+        # next rollout begins with a new episode.
         progress = jax.tree.map(lambda x: x[-1], episode_progress(played, state.progress))
         age = jnp.where(fresh, 0, state.age) + 1
         return played, state._replace(running=running, progress=progress, age=age)

@@ -122,7 +122,7 @@ class LifetimeResults(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """Cost of one update for one seed, counted by the component that incurs it."""
+    """Cost of one update for one seed, counted by the component that incurs the cost."""
 
     gradient_steps: Array | float  # of the evaluated learner; 0 if it was not trained
     env_steps: dict[str, Array]  # by purpose: `train`, `scout`, `score`, ...

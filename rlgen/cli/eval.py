@@ -152,8 +152,8 @@ def _prepare(given: Any) -> Prepared:
 
     runs, name = [Path(run) for run in given.runs], given.suite or SUITE
     out = Path(given.out) if given.out else runs[0] / "eval" / name.replace("/", "-")
-    # Checked before anything is played: otherwise an occupied folder would be noticed only when the
-    # results are written.
+    # The folder is checked before anything is played. Otherwise an occupied folder would be noticed
+    # only when the results are written.
     results.check_free(out, given.overwrite)
     at = None if given.checkpoint < 0 else given.checkpoint
     opened = [checks.open_run(run, at, given.allow_imports) for run in runs]

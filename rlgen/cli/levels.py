@@ -55,7 +55,7 @@ def levels(args: Sequence[str]) -> int:
         return _curriculum(given, out)
     env = config.override(env, changed(given.env_group, of_env))
     shown = _of_run(given) if given.run else _of_env(given, env)
-    # Checked only now, because the environment of a run was not known before.
+    # The capability is checked only now, because the environment of a run was not known before.
     registry.require(shown.env, LevelEnv.level_image, "rlgen levels")
     draw(shown, out)
     print(f"{len(shown.captions)} levels in {out}")

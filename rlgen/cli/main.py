@@ -107,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"rlgen: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    # Raised for example in `rlgen list | head`. The flush at exit must not raise it again.
+    # This error is raised for example in `rlgen list | head`. The flush at exit must not raise it
+    # again.
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

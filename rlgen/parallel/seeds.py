@@ -91,8 +91,8 @@ def map_where(
     # Shapes are static, so all N indices are sorted. The loop below decides how many of these
     # indices are used.
     order = jnp.argsort(~mask, stable=True)  # rows to compute come first
-    # Padded to a multiple of `size`, because `dynamic_slice` would shift a block that extends
-    # beyond the end.
+    # The order is padded to a multiple of `size`, because `dynamic_slice` would shift a block that
+    # extends beyond the end.
     order = jnp.concatenate([order, jnp.zeros(-total % size, order.dtype)])
     num = mask.sum()
 

@@ -23,7 +23,8 @@ def make_mesh(num_devices: int, seeds: int, num_slots: int) -> Mesh:
     """Make a mesh with one axis: `seeds` if each device gets equally many seeds, else `slots`.
 
     Raises:
-        ValueError: too few devices, or their number divides neither seeds nor slots.
+        ValueError: there are too few devices, or the number of devices divides neither the number
+            of seeds nor the number of slots.
     """
     devices = jax.devices()
     if num_devices > len(devices):

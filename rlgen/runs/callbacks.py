@@ -71,7 +71,7 @@ class Callback:
     """Base class of callbacks, whose methods do nothing by default.
 
     A callback must not change the results of the run. If a method raises an `OSError`, the run
-    stops; it can be resumed from its last checkpoint.
+    stops and can be resumed from its last checkpoint.
     """
 
     def start(self, run: ActiveRun, update: int) -> str:

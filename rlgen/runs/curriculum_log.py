@@ -4,10 +4,10 @@
 
 In each update, a few evenly spaced slots are logged. For each of these slots, the log has the first
 level that the slot played, with the level's score, origin and weight. The level's lineage (see
-`Sampler.lineage`) and the statistics of its episodes are logged if they are known. Files contain
-plain arrays and a JSON header; nothing is pickled. Quantities that take long to compute from a
-level, such as its features or its solution, are not logged; programs that read the log compute
-them.
+`Sampler.lineage`) is logged if the sampler keeps it, and statistics of the episodes on the level
+are logged if the student counts episodes. Files contain plain arrays and a JSON header; nothing is
+pickled. Quantities that take long to compute from a level, such as its features or its solution,
+are not logged. Programs that read the log compute such quantities.
 """
 
 import json
@@ -115,7 +115,8 @@ def write(run: Path, before: int, slot: Int[np.ndarray, " n"], kept: Kept | tupl
         arrays["header"] = np.asarray(json.dumps(header))
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
         file.flush()
-        # Flushed before the rename: otherwise the new name could reach the disk before the content.
+        # The file is flushed before the rename. Otherwise the new name could reach the disk before
+        # the content.
         os.fsync(file.fileno())
     part.replace(folder / f"{last:08d}.npz")
 

@@ -1,7 +1,7 @@
 """Run folders: create, read and rebuild a run from the record in its `config.json`.
 
 A run from an untrusted source is safe to open: a folder contains only arrays and JSON, and nothing
-in it is unpickled. If a record names modules outside rlgen, it is rejected unless the caller allows
+in it is unpickled. A record that names modules outside rlgen is rejected unless the caller allows
 imports.
 """
 

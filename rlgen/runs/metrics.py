@@ -180,8 +180,8 @@ def first_bad(
     counted = [x > 0 for name, x in metrics.items() if name.startswith(SKIPPED)]
     exist = {
         "teacher_": teacher_learned,
-        # Never required, because some of these metrics exist only for some lifetimes, such as
-        # lifetimes on new levels.
+        # These metrics are never required, because some of them exist only for some lifetimes, such
+        # as lifetimes on new levels.
         "lifetime_": np.zeros_like(trained),
         # `any` needs at least one array: the zeros are for students without `skipped_…` metrics.
         "meta_": trained & ~np.any([np.zeros_like(trained), *counted], axis=0),

@@ -1,6 +1,7 @@
 """Write additional files of a run: levels, records of external inputs, student files, TensorBoard.
 
-External inputs are files from outside the run on which its results depend, such as a learned rule.
+External inputs, such as a learned rule, are files outside the run folder on which the results of
+the run depend.
 """
 
 import importlib.util
@@ -117,8 +118,8 @@ def _past(held: Any, state: Any, seed: np.ndarray, row: np.ndarray) -> dict[str,
 def keep_training_set(run: Path, sampler: Sampler) -> None:
     """Write the sampler's finite training set to `train_levels.npz` in the run folder.
 
-    If that file exists, compare the training set with it instead. If the sampler has no finite
-    training set, do nothing.
+    If that file exists, compare the training set with the levels in the file instead. If the
+    sampler has no finite training set, do nothing.
 
     Raises:
         ValueError: The file exists and contains different levels: a resumed run would not continue

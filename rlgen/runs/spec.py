@@ -21,7 +21,7 @@ from rlgen.protocols import LevelEnv, Student, check_numbers
 NO_FIELDS: Any = MappingProxyType({})
 
 DEFAULT_STEPS = 5_000_000
-"""Env steps per seed if neither the user nor the recipe sets their number."""
+"""Env steps per seed, unless the user or the recipe sets another number."""
 OF_RECIPE = -1
 """Value of `steps` that selects the recipe's default."""
 
@@ -59,7 +59,7 @@ class RunSpec:
         gap_every: Number of chunks between two measurements of the generalisation gap, in runs with
             a finite training set. 0 measures about twenty times per run (less often in short runs),
             -1 never.
-        env_fields: Fields of the environment that differ from its preset.
+        env_fields: Fields of the environment that differ from the preset.
         overrides: Fields of the curriculum that differ from the preset, by dotted path.
 
     Raises:

@@ -230,13 +230,14 @@ def _train_loop(
             states, chunk = _run_chunk(program, states, now)
             now = chunk.now
             for callback in callbacks:
-                # Computed for each callback: if a signal arrives during an earlier callback, the
-                # last callback still saves a checkpoint.
+                # `is_last` is computed for each callback: if a signal arrives during an earlier
+                # callback, the last callback still saves a checkpoint.
                 is_last = now.update == last or bool(stop)
                 callback.after_chunk(run, chunk._replace(is_last=is_last))
     say(callback.finish(run) for callback in callbacks)
     if stop and now.update < last:
-        # Raised after `finish`, which is called for stopped runs as well as for completed runs.
+        # The error is raised after `finish`, which is called for stopped runs as well as for
+        # completed runs.
         raise RunStoppedError(_how_to_resume(run, now), stop.exit_code)
 
 
