@@ -165,7 +165,7 @@ def attributes(kind: type) -> Mapping[str, str]:
     """Return descriptions of a class's fields, including inherited ones, each on one line.
 
     A description comes from the Attributes section of the class or of a dataclass that the class
-    extends. If neither section describes a field, the description is the comment behind the field.
+    extends. If no section describes a field, the description is the comment behind the field.
     """
     # Base classes first, so that a subclass's descriptions replace inherited ones.
     inherited = [base for base in kind.__mro__[:0:-1] if dataclasses.is_dataclass(base)]

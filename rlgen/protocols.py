@@ -511,7 +511,7 @@ class Actor(Component, abstract=True):
     bptt_steps: int = 0
     """Number of steps between stored recurrent states in a rollout; 0 stores only the first."""
     reads: frozenset[str] = frozenset()
-    """Optional fields of `Rollout` that the learner reads: `last_obs` or none."""
+    """Optional fields of `Rollout` that the learner reads; the only such field is `last_obs`."""
 
     @abc.abstractmethod
     def act(

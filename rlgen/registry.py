@@ -140,7 +140,7 @@ def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
 def make_env(name: str) -> Any:
     """Build an environment by name: `gridworld`, or `gridworld/dense` for one of its variants.
 
-    A module declares its variants as arguments of `build`: `VARIANTS = {"dense": {...}}`.
+    A module declares the arguments of `build` for each variant: `VARIANTS = {"dense": {...}}`.
 
     Raises:
         ValueError: unknown family or variant.

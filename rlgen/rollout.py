@@ -30,7 +30,8 @@ class RolloutCarry(NamedTuple):
 class Record(NamedTuple):
     """Data to record in addition to the fields that every learner needs.
 
-    If the learner's `reads` contains `last_obs`, the last observation is recorded in any case.
+    If the learner's `reads` contains `last_obs`, the last observation is recorded even if the
+    record's field `last_obs` is False.
     """
 
     trace: Callable[[PyTree], PyTree] = lambda state: ()  # function of the state to record

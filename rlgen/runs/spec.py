@@ -143,7 +143,7 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
 
 
 def _with_bonus(curriculum: Curriculum, spec: RunSpec, env: LevelEnv) -> Curriculum:
-    """Return the curriculum with an exploration bonus added to the student's reward.
+    """Return a copy of the curriculum whose student adds the exploration bonus to its reward.
 
     Raises:
         ValueError: The expression cannot be parsed, or the recipe's student supports no bonus.
