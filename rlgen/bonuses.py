@@ -85,14 +85,15 @@ class Combined(Bonus):
         key_left, key_right = jax.random.split(key)
         left_state, left, metrics = self.left.apply(key_left, state.left, rollout, weight)
         right_state, right, others = self.right.apply(key_right, state.right, rollout, weight)
-        # Bonuses of one class report metrics of the same names, so the right bonus's get a suffix.
+        # Bonuses of one class report metrics of the same names, so those of the right bonus get a
+        # suffix.
         others = {name + RIGHT if name in metrics else name: x for name, x in others.items()}
         return Pair(left_state, right_state), self._together(left, right), others | metrics
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """Warnings of both bonuses about the metrics of an update."""
-        # A bonus looks up its metrics by names without the suffix, so the right bonus is given its
-        # metrics under these names.
+        # A bonus looks up its metrics by names without the suffix, so the suffix is removed from
+        # the right bonus's metrics.
         of_right = {name.removesuffix(RIGHT): x for name, x in metrics.items() if RIGHT in name}
         return self.left.warnings(metrics) + self.right.warnings({**metrics, **of_right})
 
@@ -223,17 +224,17 @@ class Shaped(Wrapper):
     ) -> tuple[ShapedState, Float[Array, "T N"], Metrics]:
         """Return the scaled bonus of each step; see `rlgen.protocols.Bonus`."""
         novelty, raw, metrics = self.novelty.apply(key, state.novelty, rollout, weight)
-        # Replaced before the statistics are updated, because a single NaN would stay in the running
-        # moments for the rest of the run.
+        # Values that are not finite are replaced before the statistics are updated, because a
+        # single NaN would stay in the running moments for the rest of the run.
         finite = jnp.isfinite(raw)
         metrics["bonus_nonfinite"] = (~finite).sum().astype(jnp.float32)
         raw = jnp.where(finite, raw, 0.0)
-        # A slot of weight 0 must not influence the other slots, so its bonuses are left out of the
-        # statistics.
+        # A slot of weight 0 must not influence the other slots, so the slot's bonuses are left out
+        # of the statistics.
         counted = jnp.broadcast_to((weight > 0)[None], raw.shape)
         if self.pairs:
-            # The last step of an episode has no next observation, so its bonus of 0 is not a
-            # measurement.
+            # The observation after the last step of an episode is not stored, so the bonus of this
+            # step is always 0. The step is left out of the statistics.
             counted &= ~rollout.done
         statistics, divisor = self.normalizer.update(state.statistics, raw, counted)
         # [T, N] / [T, 1]: the divisor of step t is computed from all steps up to and including t.
@@ -306,7 +307,8 @@ def _parse_product(term: str, text: str, env: LevelEnv) -> Bonus:
                 f"the bonus {text!r} lacks a name next to a combinator; write a name on both "
                 "sides, as in 'e3b*rnd'"
             )
-        # The pattern has no `+` in the exponent, because `parse` has split the text at every `+`.
+        # The pattern allows no `+` in the exponent, because `parse` has split the text at every
+        # `+`.
         if re.fullmatch(r"[0-9.]+(e-?[0-9]+)?", name):
             factor *= float(name)
             continue

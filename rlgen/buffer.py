@@ -1,13 +1,13 @@
 """Level buffer for replay: priorities, draws and insertions as pure functions.
 
-A buffer has K rows, each of which holds one level and the level's score. Its clock advances by 1
-with every draw and with every level that is offered for insertion. The *staleness* of a row is the
-number of clock ticks since the row was last drawn or written.
+A buffer has K rows, each of which holds one level and the level's score. The buffer's clock
+advances by 1 with every draw and with every level that is offered for insertion. The *staleness* of
+a row is the number of clock ticks since the row was last drawn or written.
 
 Draws and insertions have two modes. The sequential mode is the reference: it processes the levels
-of a batch one after the other and updates the buffer after each, like JaxUED. The default mode
-processes a whole batch at once and computes priorities once per batch. The default mode differs
-from the reference as follows:
+of a batch one after the other and updates the buffer after each level, as JaxUED does. The default
+mode processes a whole batch at once and computes priorities once per batch. The default mode
+differs from the reference as follows:
 
 - The draws of a batch are independent. In the reference, a row that the batch has just drawn has
   staleness 0 and is therefore a little less likely to be drawn again.
@@ -67,9 +67,10 @@ class Weighting(Protocol):
     """
 
     def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """Return each row's probability: 0 outside `rows`, with sum 1 unless `rows` is empty.
+        """Return the probability of each row; it is 0 outside `rows`.
 
-        `rows` is a mask of the rows that can be drawn.
+        `rows` is a mask of the rows that can be drawn. The probabilities sum to 1, unless the mask
+        is False everywhere.
         """
         ...
 
@@ -89,11 +90,11 @@ class Priority:
     """Replay distribution over the rows: P = (1 − ρ) w_score + ρ w_stale.
 
     Attributes:
-        kind: `rank`: w_score ∝ (1 / rank)^(1/β), where rank 1 is the highest score and equal scores
-            are ranked by the indices of their rows. `proportional`: w_score ∝ score^(1/β), where
-            negative scores count as 0.
+        kind: `rank`: w_score ∝ (1 / rank)^(1/β), where the highest score has rank 1 and equal
+            scores are ranked by the indices of their rows. `proportional`: w_score ∝ score^(1/β),
+            where negative scores count as 0.
         temperature: β; a lower value gives the highest scores more weight.
-        staleness_coef: ρ, weight of w_stale. This part is proportional to the number of draws and
+        staleness_coef: ρ, weight of w_stale. w_stale is proportional to the number of draws and
             insertions since the row was last drawn or written (clock − timestamp).
 
     Raises:
@@ -118,7 +119,7 @@ class Priority:
             raise ValueError(f"staleness_coef must lie in [0, 1], got {self.staleness_coef}")
 
     def __call__(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
-        """Return each row's probability: 0 outside `rows`, with sum 1 unless `rows` is empty."""
+        """Return the probability of each row; see `Weighting`."""
         return self.with_staleness(self.by_score(buffer, rows), buffer, rows)
 
     def by_score(self, buffer: LevelBuffer, rows: Bool[Array, " K"]) -> Float[Array, " K"]:
@@ -208,10 +209,10 @@ def draw(
         key: consumed.
         buffer: only its clock and timestamps change.
         priority: probabilities of the rows.
-        rows: mask of the rows that can be drawn. If it is False everywhere, the result is
+        rows: mask of the rows that can be drawn. If the mask is False everywhere, the result is
             undefined.
         used: mask of the draws that count. A draw that does not count leaves the buffer unchanged.
-        sequential: compute each draw from the staleness after the previous draws.
+        sequential: if True, compute each draw from the staleness after the previous draws.
 
     Returns:
         The new buffer and the indices of the n rows.
@@ -248,18 +249,18 @@ def draw_distinct(
         key: consumed.
         buffer: only its clock and timestamps change.
         priority: probabilities of the first draw; later draws renormalise over the remaining rows.
-        rows: mask of the rows that can be drawn. It must be True for at least as many rows as there
-            are draws that count.
-        used: mask of the draws that count, among n ≤ K draws. A draw that does not count leaves the
-            buffer unchanged and returns an undefined row.
+        rows: mask of the rows that can be drawn. Their number must be at least the number of draws
+            that count.
+        used: mask of the draws that count; there are n ≤ K draws in total. A draw that does not
+            count leaves the buffer unchanged and returns an undefined row.
 
     Returns:
         The new buffer and the indices of the n rows. The rows of draws that count are distinct.
 
     Source: Gumbel-top-k, e.g. Kool et al., 2019, "Stochastic Beams and Where to Find Them".
     """
-    # Gumbel-top-k: with G_i standard Gumbel noise, the n largest log P_i + G_i are n draws from P
-    # without replacement.
+    # Gumbel-top-k: let G_i be standard Gumbel noise. The rows with the n largest values of log P_i
+    # + G_i are then n draws from P without replacement.
     probability = priority(buffer, rows)
     # The lower bound keeps the log finite: a row that can be drawn must precede all rows outside
     # `rows`, even if its probability underflows to 0.
@@ -318,8 +319,8 @@ def insert(
         priority: decides which rows are replaced first.
         protected: mask of filled rows that must not be replaced, such as rows whose levels are
             being played.
-        sequential: insert the levels one after the other.
-        deduplicate: store levels with equal hashes in a single row.
+        sequential: if True, insert the levels one after the other.
+        deduplicate: if True, store levels with equal hashes in a single row.
     """
     if not sequential:
         return _insert_batch(buffer, arrivals, priority, protected, deduplicate)
@@ -339,8 +340,8 @@ def _insert_batch(
 ) -> LevelBuffer:
     num_arrivals, capacity = arrivals.score.size, buffer.score.size
     waiting = arrivals.valid & jnp.isfinite(arrivals.score)
-    # Computed before duplicates are dropped from `waiting`, since every valid level advances the
-    # clock.
+    # The clock is computed before duplicates are dropped from `waiting`, since every valid level
+    # advances the clock.
     clock = buffer.clock + waiting.sum()
     stamp = buffer.clock + jnp.cumsum(waiting)
     if deduplicate:
@@ -392,8 +393,8 @@ def _pick(probability: Float[Array, " K"], uniform: Float[Array, " n"]) -> Int[A
     # `uniform` is scaled by the last edge, which may differ slightly from 1 because of rounding.
     row = jnp.searchsorted(edges, uniform * edges[-1], side="right")
     row = jnp.minimum(row, probability.size - 1)
-    # Because of rounding in the cumulative sum, about one draw in 10⁷ selects a row of
-    # probability 0.
+    # Because of rounding in the cumulative sum, about one draw in 10⁷ selects a row of probability
+    # zero. The most probable row is returned instead.
     return jnp.where(probability[row] > 0, row, probability.argmax())
 
 
@@ -411,7 +412,10 @@ def _equal(x: UInt32[Array, "n 2"], y: UInt32[Array, "m 2"]) -> Bool[Array, "n m
 
 
 def _last_of_each(same: Bool[Array, "n n"], valid: Bool[Array, " n"]) -> Bool[Array, " n"]:
-    """True for the last valid entry of each group; `same[i, j]`: entries i and j are equal."""
+    """True for the last valid entry of each group of equal entries.
+
+    `same[i, j]` is True if the entries i and j are equal.
+    """
     # later[i, j] for j > i: entry j is valid and equal to entry i.
     later = jnp.triu(same & valid[None], k=1)
     return valid & ~later.any(-1)

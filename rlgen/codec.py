@@ -3,7 +3,8 @@
 An environment with the capability `codec` declares the parts of its levels. A generative model that
 supports the five kinds of part can then learn the levels of any such environment. Parts are
 generated in order, so that a part can depend on earlier ones. For example, a *place* (one cell,
-such as the start or the goal) lies on a free cell, apart from earlier places.
+such as the start or the goal) lies on a cell that the agent can enter, and never on the cell of an
+earlier place.
 
 Source of the idea: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design". The model of that paper has separate output heads for the
@@ -22,15 +23,15 @@ from rlgen.types import PyTree
 class Cells:
     """Content of each cell of a grid: int [H, W], indices into `kinds`.
 
-    A cell that holds a place (see `Place`) has the kind of an empty cell. When a model
-    is fitted, all `free` kinds are equally correct for such a cell.
+    A cell that holds a place (see `Place`) has the kind of an empty cell. In such a cell, models do
+    not distinguish between the kinds in `free`.
 
     Attributes:
         name: name of the part.
         shape: height and width of the grid, H and W.
         kinds: names of the possible contents of a cell.
         free: kinds of the cells that the agent can enter. Places lie on these cells.
-        landmarks: kinds whose positions depend on the place `hub`.
+        landmarks: kinds of cells whose positions depend on the place named by `hub`.
         hub: name of the place on which the landmarks depend; "" if there are no landmarks.
     """
 
@@ -49,7 +50,8 @@ class Place:
     Attributes:
         name: name of the part.
         on: name of the `Cells` on whose free cells the place lies.
-        apart_from: names of earlier places. This place never lies on the cell of one of them.
+        apart_from: names of earlier places. This place never lies on the same cell as one of those
+            places.
     """
 
     name: str
@@ -98,5 +100,8 @@ class LevelCodec(Protocol):
         ...
 
     def decode(self, values: dict[str, Array]) -> PyTree:
-        """Build a level from its parts; inverts `encode` except for data that no part contains."""
+        """Build a level from its parts.
+
+        This inverts `encode`, except for data that no part contains.
+        """
         ...

@@ -70,8 +70,8 @@ def flatten(component: object) -> dict[str, Value]:
 def override(component: Component, values: Mapping[str, Any]) -> Component:
     """Return a copy with new values at some dotted paths; `-` and `_` are equivalent in a path.
 
-    Values are converted to the field's type if the conversion is lossless: "5e6" to an int, 1 to a
-    float.
+    A value is converted to the field's type if the conversion is lossless, for example "5e6" to an
+    int or 1 to a float.
 
     Raises:
         ValueError: unknown path, value of the wrong type, or value that a component rejects.
@@ -122,14 +122,17 @@ def to_json(values: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """End of an error message for an unknown name: similar names, or all if none is similar."""
+    """End of an error message for an unknown name.
+
+    The text lists similar names, or all names if none is similar.
+    """
     return did_you_mean(name, difflib.get_close_matches(name, known, n=4, cutoff=0.5) or known)
 
 
 def _places(component: object, prefix: str = "") -> dict[int, dict[str, object]]:
     """Map the `id` of each component to its paths; "" is the root, and other paths end in a dot."""
-    # By identity, not by equality, so that two components that are equal by chance stay
-    # independent.
+    # Components are distinguished by identity, not by equality, so that two components that are
+    # equal by chance stay independent.
     found: dict[int, dict[str, object]] = {id(component): {prefix: component}}
     parts = [(n, x) for n, x, _, _ in _children(component) if _is_component(x) or _is_group(x)]
     for name, part in parts:
@@ -162,7 +165,7 @@ def attributes(kind: type) -> Mapping[str, str]:
     """Return descriptions of a class's fields, including inherited ones, each on one line.
 
     A description comes from the Attributes section of the class or of a dataclass that the class
-    extends. If neither section describes a field, the description is the comment behind the field.
+    extends. If no section describes a field, the description is the comment behind the field.
     """
     # Base classes first, so that a subclass's descriptions replace inherited ones.
     inherited = [base for base in kind.__mro__[:0:-1] if dataclasses.is_dataclass(base)]
@@ -177,7 +180,8 @@ def attributes(kind: type) -> Mapping[str, str]:
 
 def _own_attributes(kind: type) -> tuple[dict[str, str], dict[str, str]]:
     """Return descriptions of the class's own fields: from comments, and from the docstring."""
-    # Only a comment on the line of the field counts: `name: type  # text`. `--help` shows it.
+    # Only a comment on the line of the field counts: `name: type  # text`. `--help` shows this
+    # comment.
     comments = re.findall(r"(?m)^    (\w+): .*?  # (.*)$", _source(kind))
     docstring = docstring_parser.parse(kind.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
     section = {
@@ -229,7 +233,10 @@ def _plain_kind(kind: Any, value: Value) -> Any:
 
 
 def _replace(component: Any, values: dict[str, Any], done: dict[int, Any]) -> Any:
-    """Copy a component with new values; `done` maps ids to copies and keeps parts shared."""
+    """Copy a component with new values.
+
+    `done` maps the `id` of each copied component to its copy, so that shared parts stay shared.
+    """
     if id(component) in done:
         return done[id(component)]
     own, below = {}, {}

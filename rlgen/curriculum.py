@@ -1,7 +1,8 @@
 """Training loop of all methods: propose levels, train on them, score them, observe the scores.
 
-Levels are played in N parallel *slots*. A slot keeps its levels for one or more updates, its
-*tenancy*. After that the slot is *free*, and the sampler puts new levels into it.
+Levels are played in N parallel *slots*. A slot keeps its levels for one or more updates. This
+period is the slot's *tenancy*. After its tenancy the slot is *free*, and the sampler puts new
+levels into it.
 """
 
 from collections.abc import Callable
@@ -31,11 +32,11 @@ from rlgen.types import (
 
 @dataclass(frozen=True)
 class Curriculum:
-    """A training method: a student, a sampler that chooses its levels, and a score of levels.
+    """A training method: a student, a sampler that chooses the levels, and a score of levels.
 
     Attributes:
         num_slots: N, number of levels that are played in parallel.
-        levels_per_slot: R, number of levels that a slot plays in turn within an update. If it is 1,
+        levels_per_slot: R, number of levels that a slot plays in turn within an update. If R is 1,
             a slot plays one level for the whole rollout, as in JaxUED.
 
     Raises:
@@ -64,8 +65,8 @@ class Curriculum:
                 f"levels_per_slot={self.levels_per_slot}, but this student's slots hold at most "
                 f"{most} level{'s' if most > 1 else ''} at a time; set levels_per_slot to {most}"
             )
-        # Checked at construction, so that a wrong combination gives a message rather than a shape
-        # error during compilation.
+        # The components are checked at construction, so that a wrong combination gives a message
+        # rather than a shape error during compilation.
         self.student.check(self.num_slots)
         self.sampler.check(self.num_slots * self.levels_per_slot, self.score)
         _check_evidence(self)
@@ -100,7 +101,7 @@ class Curriculum:
     def update_and_show(
         self, ts: TrainState, keys: Keys
     ) -> tuple[TrainState, Metrics, UpdateRecord]:
-        """Like `update`, and also return the record of the levels that were played."""
+        """Run one update, and also return the record of the levels that were played."""
         # Only the sampler makes decisions that all seeds share.
         key_propose, key_run, key_score, key_observe = jax.random.split(keys.own, 4)
         shared_propose, shared_observe = jax.random.split(keys.shared)
@@ -116,7 +117,8 @@ class Curriculum:
         score, memory = self.score(key_score, slots, outcome)
         # Only slots whose tenancy has ended are scored; samplers ignore a score of `-inf`.
         score = jnp.where(_is_judged(outcome)[:, None], score, -jnp.inf)
-        # Replaced before `observe`, which stores a level's memory together with its score.
+        # The memory is replaced before `observe` is called, because `observe` stores a level's
+        # memory together with the level's score.
         slots = slots._replace(score_state=memory)
         sampler = self.sampler.observe(
             Keys(key_observe, shared_observe), sampler, slots, score, outcome
@@ -234,7 +236,7 @@ def _check_reads(reader: Score | Sampler) -> None:
 
 
 def _check_blocks(curriculum: Curriculum) -> None:
-    """Reject slots that do not divide into the sampler's blocks, or too small a `train_share`.
+    """Reject a `num_slots` that `num_blocks` does not divide, or too low a `train_share`.
 
     Raises:
         ValueError: a number does not fit; the message suggests a valid one.
@@ -261,7 +263,7 @@ def _check_blocks(curriculum: Curriculum) -> None:
 def _summary(slots: Slots, score: Array) -> Metrics:
     """Mean score of the scored levels, mean weight, and the fraction of slots of each origin."""
     scored = jnp.isfinite(score)
-    # 0 if no level was scored.
+    # The mean is 0 if no level was scored.
     mean = jnp.where(scored, score, 0.0).sum() / jnp.maximum(scored.sum(), 1)
     shares = {
         f"levels_{name}": (slots.origin == origin).mean()

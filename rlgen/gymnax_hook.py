@@ -1,8 +1,8 @@
 """Register rlgen's environments with gymnax without importing gymnax.
 
-`import gymnax` takes seconds. `import rlgen` therefore only installs a hook, which adds rlgen's ids
-to gymnax's registry as soon as gymnax is imported. If gymnax is already imported, the ids are added
-at once. The environments behind the ids are defined in `rlgen.gymnax`.
+`import gymnax` takes seconds. `import rlgen` therefore only installs a hook, which adds the ids of
+rlgen's environments to gymnax's registry as soon as gymnax is imported. If gymnax is already
+imported, the ids are added at once. The environments behind the ids are defined in `rlgen.gymnax`.
 """
 
 import functools
@@ -18,11 +18,11 @@ FACTORIES = {"rlgen/Maze-v0": "maze_pool", "rlgen/MazeLevel-v0": "maze_level"}
 
 
 def install() -> None:
-    """Register rlgen's ids, at once if gymnax is imported and otherwise during its import.
+    """Register rlgen's ids with gymnax, at once or as soon as gymnax is imported.
 
     The function can be called repeatedly.
     """
-    # The hook must be in front, because Python uses the first finder that returns a spec.
+    # The hook must be the first finder, because Python uses the first finder that returns a spec.
     sys.meta_path[:] = [_AfterImport(), *_other_finders()]
     if REGISTRATION in sys.modules:
         _register(sys.modules[REGISTRATION])

@@ -1,4 +1,4 @@
-"""Sets of levels: indexable inside jit, with content hashes, saved as plain `.npz` files."""
+"""Sets of levels with content hashes, which can be indexed inside jit and saved as `.npz` files."""
 
 import json
 import zipfile
@@ -28,8 +28,8 @@ class LevelSet:
     """M stacked levels with their hashes, optima and names.
 
     If the environment has no solver, `optimal_steps` is -1 and `optimal_return` is NaN for all
-    levels. If it has a solver, `optimal_steps` is -1 and `optimal_return` is 0 for unsolvable
-    levels.
+    levels. If the environment has a solver, `optimal_steps` is -1 and `optimal_return` is 0 for
+    unsolvable levels.
     """
 
     level: PyTree  # [M, ...]
@@ -56,9 +56,9 @@ class Suite(NamedTuple):
 class DistributionShift(NamedTuple):
     """Levels outside an environment's training distribution: a suite, or new values of fields.
 
-    `LevelEnv.ladder()` returns such descriptions. Agents that were trained in the environment can
-    play these levels, since observations and actions are the same. Either `suite` or `fields` is
-    given.
+    `LevelEnv.ladder()` returns such descriptions. `rung` is the rung of the protocol ladder to
+    which the levels belong. Agents that were trained in the environment can play these levels,
+    since observations and actions are the same. Either `suite` or `fields` is given.
     """
 
     rung: Literal["V2", "V3"]  # V2: beyond the training range (size, …); V3: new combinations
@@ -74,7 +74,9 @@ def make_level_set(
     split: str = "test",
     version: str = "1",
 ) -> LevelSet:
-    """Build a set from levels `[M, ...]` with hashes and, if the environment has a solver, optima.
+    """Build a level set from levels `[M, ...]`.
+
+    The hashes of the levels are computed and, if the environment has a solver, their optima.
 
     Raises:
         ValueError: the number of names differs from the number of levels.
@@ -156,7 +158,7 @@ def _leaves(tree: PyTree) -> list:
 
 
 def plain_level(level: PyTree) -> PyTree:
-    """Return the level of a task, or the argument itself if it is a level and not a task."""
+    """Return the level of a task; a level is returned unchanged."""
     return level.level if isinstance(level, Task) else level
 
 
@@ -178,7 +180,7 @@ def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, i
         hashes: hashes of the levels to remove.
 
     Returns:
-        The remaining levels and the number of removed ones.
+        The remaining levels and the number of removed levels.
     """
     seen, kept = set(words(hashes)), []
     for i, word in enumerate(words(levels.hash)):
@@ -195,13 +197,13 @@ def disjoint(train: UInt32[Array, "K 2"], test: UInt32[Array, "M 2"]) -> bool:
 
 def words(hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]) -> list[int]:
     """Convert each hash to one 64-bit Python integer."""
-    # Computed in NumPy, because JAX has no 64-bit integers by default.
+    # The integers are computed in NumPy, because JAX has no 64-bit integers by default.
     high, low = np.asarray(hashes).astype(np.uint64).T
     return ((high << np.uint64(32)) | low).tolist()
 
 
 def level_stream(seed: int, number: int) -> np.random.PCG64:
-    """Random numbers for one level of a suite whose levels are generated on the host.
+    """Random number generator for one level of a suite whose levels are generated on the host.
 
     Level generators use the raw 64-bit words of PCG64, which NumPy guarantees never to change.
     NumPy gives no such guarantee for its distributions. Level i of a suite is therefore always the

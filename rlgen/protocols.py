@@ -8,13 +8,13 @@ whether a component implements a capability, and `rlgen.registry.require` reject
 that lacks it.
 
 Levels are played in N parallel *slots*. Each slot has a *queue* of R levels, which it plays in
-turn. It also has a *weight*, the factor of its data in the learner's loss; the learner is not
-trained on data of weight 0. A slot keeps its levels for one or more updates, its *tenancy*. See
-`rlgen.types` for the data types and their axes.
+turn. The slot also has a *weight*, the factor of the slot's data in the learner's loss. The learner
+is not trained on data of weight 0. A slot keeps its levels for one or more updates. This period is
+the slot's *tenancy*. See `rlgen.types` for the data types and their axes.
 
 Every random method takes a key as the first argument and consumes it. No method is jitted: the
-caller compiles once, around many updates. The state of a component is a pytree of arrays that only
-this component reads.
+caller compiles a program of many updates once. The state of a component is a pytree of arrays that
+only this component reads.
 """
 
 import abc
@@ -76,8 +76,8 @@ class Component(abc.ABC):  # noqa: B024 (its subclasses declare the abstract met
     def __init_subclass__(cls, abstract: bool = False, **rest: Any):
         super().__init_subclass__(**rest)
         for base in cls.__bases__:
-            # Read from `__dict__`, because the base must have set the flag itself, not inherited it
-            # from an abstract class.
+            # The flag is read from `__dict__`, because a base that only inherits the flag from an
+            # abstract class is final.
             if issubclass(base, Component) and not base.__dict__.get("_is_abstract", False):
                 raise TypeError(
                     f"{base.__name__} is final: {cls.__name__} must hold one as a field instead of "
@@ -212,7 +212,10 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
     # Optional methods with a default.
 
     def unpack(self, obs: PyTree) -> PyTree:
-        """Convert observations [...] to a network's inputs: one float array or a pytree of them."""
+        """Convert observations [...] to the inputs of a network.
+
+        The inputs are one float array or a pytree of float arrays.
+        """
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), obs)
 
     def success(
@@ -225,11 +228,17 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         return episode_return > 0
 
     def level_hash(self, level: PyTree) -> UInt32[Array, "2"]:
-        """64-bit content hash of a level, equal for equal levels; by default of all its arrays."""
+        """64-bit content hash of a level; equal levels have equal hashes.
+
+        By default, the hash is computed from all arrays of the level.
+        """
         return level_hash(level)
 
     def for_evaluation(self) -> "LevelEnv":
-        """Environment for evaluation: by default this one, another if training gives no reward."""
+        """Return the environment in which agents are evaluated, by default this environment.
+
+        If training gives no reward, another environment is returned.
+        """
         return self
 
     def presets(self) -> dict[str, dict[str, Any]]:
@@ -289,7 +298,10 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.num_positions)
 
     def event(self, state: PyTree, level: PyTree) -> Int[Array, ""]:
-        """Event of the last step, an integer below `num_events()`; 0 means no event."""
+        """Event of the step that led to the state, an integer below `num_events()`.
+
+        0 means no event.
+        """
         raise self.missing(LevelEnv.event)
 
     def num_events(self) -> int:
@@ -297,7 +309,7 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.num_events)
 
     def feature_values(self, level: PyTree, feature: str, discount: float) -> Float[Array, " Z"]:
-        """Lowest optimal discounted return of the states with feature value z, for each z.
+        """For each feature value z, the lowest optimal discounted return of a state with value z.
 
         The feature is `position` or `event`. The optimal discounted return of a state is `discount`
         to the power of the length of the shortest solution from that state. It is 0 if the level
@@ -326,7 +338,8 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         raise self.missing(LevelEnv.load_levels)
 
 
-# Excludes abstract methods, and methods that gymnax declares, such as `action_space`.
+# The dictionary excludes abstract methods, and methods that gymnax declares, such as
+# `action_space`.
 OPTIONAL_METHODS: dict[str, Callable] = {
     name: method
     for name, method in vars(LevelEnv).items()
@@ -341,7 +354,11 @@ FEATURES: dict[str, tuple[Callable, Callable]] = {
     "position": (LevelEnv.position, LevelEnv.num_positions),
     "event": (LevelEnv.event, LevelEnv.num_events),
 }
-"""Integer features of states: name to the methods that return the value and the value count."""
+"""Integer features of states, by name.
+
+For each feature, the first method returns its value in a state, and the second method returns the
+number of values.
+"""
 
 
 def has_feature(env: LevelEnv, feature: str) -> bool:
@@ -385,8 +402,8 @@ def _words(leaf: PyTree) -> UInt32[Array, " W"]:
     x = jnp.ravel(jnp.asarray(leaf))
     if jnp.issubdtype(x.dtype, jnp.floating):
         # A float is represented by its bits, because a conversion to an integer would drop the
-        # fraction. It is cast to float32 first, so that the hash does not change if 64-bit types
-        # are enabled.
+        # fraction. The float is cast to float32 first, so that the hash does not change if 64-bit
+        # types are enabled.
         return jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     return x.astype(jnp.uint32)
 
@@ -422,7 +439,10 @@ class Network(Component, abstract=True):
     """Network with a policy and a value: the interface that learners use."""
 
     groups: tuple[str, ...] = ()
-    """Top-level keys of `params` that share no computation; () if `params` has no such division."""
+    """Top-level keys of `params`, each for a part of the network that shares no computation.
+
+    () if the network has no such parts.
+    """
 
     @abc.abstractmethod
     def init(self, key: Key, env: LevelEnv) -> PyTree:
@@ -491,7 +511,7 @@ class Actor(Component, abstract=True):
     bptt_steps: int = 0
     """Number of steps between stored recurrent states in a rollout; 0 stores only the first."""
     reads: frozenset[str] = frozenset()
-    """Optional fields of `Rollout` that the learner reads: `last_obs` or none."""
+    """Optional fields of `Rollout` that the learner reads; the only such field is `last_obs`."""
 
     @abc.abstractmethod
     def act(
@@ -541,7 +561,10 @@ class Learner(Actor, abstract=True):
         """Reject unsupported rollout sizes, before anything is compiled."""
 
     def in_env(self, env: LevelEnv) -> "Learner":
-        """Return this learner for another environment, or unchanged if it has no field `env`."""
+        """Return this learner for another environment.
+
+        A learner without a field `env` is returned unchanged.
+        """
         return self
 
     def spanning(self, num_updates: int) -> "Learner":
@@ -553,7 +576,7 @@ class Learner(Actor, abstract=True):
         return self
 
     def discounting(self) -> dict[str, Any]:
-        """Settings of the advantage that scores share, such as `discount` and `gae_lambda`."""
+        """Settings such as `discount` and `gae_lambda` that level scores share with the learner."""
         return {}
 
     def pinned_files(self) -> dict[str, bytes]:
@@ -568,7 +591,10 @@ class Learner(Actor, abstract=True):
 
 
 class RuleNet(Component, abstract=True):
-    """Network of a learned update rule; the fields are sizes, which a rule file records."""
+    """Network of a learned update rule.
+
+    The fields of a subclass are the sizes of the network. A rule file records them.
+    """
 
     is_even: bool = False
     """True if the rule does not change when all of its parameters are negated."""
@@ -591,7 +617,7 @@ class RuleLearner(Learner, abstract=True):
     """
 
     frozen_clock: bool | None = None
-    """If True, the rule always gets half of the lifetime as its clock input (control experiment).
+    """If True, the rule's clock input is always half of the lifetime (control experiment).
 
     None means that the learner does not support this experiment.
     """
@@ -615,7 +641,10 @@ class RuleLearner(Learner, abstract=True):
         """Return this learner for another environment."""
 
     def in_env(self, env: LevelEnv) -> "RuleLearner":
-        """Return this learner for another environment; an equal learner for its own environment."""
+        """Return this learner for another environment.
+
+        For the environment that the learner already has, the result is an equal learner.
+        """
         return self.for_env(env)
 
 
@@ -663,7 +692,7 @@ class Score(Component, abstract=True):
     """False if the score could combine all plays of a stored level but is configured not to."""
 
     def initial_state(self) -> PyTree:
-        """Initial memory of one level, such as its best return so far."""
+        """Initial value of the data that the score stores for a level, such as its best return."""
         return ()
 
     @abc.abstractmethod
@@ -677,7 +706,7 @@ class Score(Component, abstract=True):
 
 
 class Sampler(Component, abstract=True):
-    """Chooses the levels that each slot trains on.
+    """Component that chooses the levels that are played in each slot.
 
     A sampler receives scores through `observe`; it does not depend on the student or the score.
     """
@@ -687,11 +716,11 @@ class Sampler(Component, abstract=True):
     num_blocks: int = 1
     """Number of equal blocks into which the slots are divided; must divide `num_slots`."""
     train_share: float = 1.0
-    """Maximum fraction of the slots with positive weight in one update."""
+    """Maximum fraction of the slots that have positive weight in one update."""
     mean_lifetime: float | None = None
     """Mean lifetime of an agent in updates, for samplers of `Task`s; None for other samplers."""
     preparation: str = ""
-    """Short description of the work in `init`, if it takes minutes; shown as progress."""
+    """Short description of the work in `init`, if `init` takes minutes; shown as progress."""
     # The type is `Any`, because rlgen.levels imports this module.
     level_set: Any = None
     """The `rlgen.levels.LevelSet` of a sampler over a finite set; None for other samplers."""
@@ -717,7 +746,8 @@ class Sampler(Component, abstract=True):
     ) -> tuple[PyTree, Slots]:
         """Put levels into the free slots; busy slots are returned unchanged, bit for bit.
 
-        A `buffer_index` of -1 marks a new level; the curriculum resets its score memory.
+        A `buffer_index` of -1 marks a new level. For a new level, the curriculum resets the score's
+        memory.
         """
 
     def observe(
@@ -743,7 +773,10 @@ class Sampler(Component, abstract=True):
         return None
 
     def level_info(self) -> PyTree:
-        """Initial `Slots.level_info` of one level: data stored with it, for `observe` to read."""
+        """Initial `Slots.level_info` of one level.
+
+        This data is stored with the level, and `observe` can read it.
+        """
         return ()
 
     def metrics(self, state: PyTree) -> Metrics:
@@ -761,7 +794,7 @@ class Sampler(Component, abstract=True):
         """History of the levels in the slots, [N, R] each, for the curriculum log.
 
         `age` is the number of updates since the level was first played. `depth` is the number of
-        edits between the level and the sampled level from which it derives.
+        edits that turned a sampled level into this level.
         """
         return {}
 
@@ -797,9 +830,9 @@ class LevelModel(Component, abstract=True):
 
     @abc.abstractmethod
     def propose(self, key: Key, fitted: PyTree, num: int) -> tuple[PyTree, Int[Array, "n 2"]]:
-        """Sample `num` levels, and return for each the two levels of the set between which it lies.
+        """Sample `num` levels, each of which lies between two levels of the set.
 
-        The two levels are given as indices into the set, [n, 2].
+        The second result has the indices of these two levels, [n, 2].
         """
 
     @abc.abstractmethod
@@ -824,7 +857,7 @@ class Student(Component, abstract=True):
     """True if every update trains agents for a whole lifetime.
 
     In that case `num_steps` is the number of env steps in each update of an agent, and the
-    sampler's `mean_lifetime` is the number of updates of an agent.
+    sampler's `mean_lifetime` is the mean number of updates of an agent.
     """
 
     @abc.abstractmethod
@@ -835,11 +868,14 @@ class Student(Component, abstract=True):
     def run(
         self, key: Key, state: PyTree, slots: Slots, fresh: Bool[Array, " N"]
     ) -> tuple[PyTree, Outcome, Metrics]:
-        """Play the slots' levels and learn from them; slots that are `fresh` have new levels."""
+        """Play the slots' levels and learn from them; `fresh` marks the slots with new levels."""
 
     @abc.abstractmethod
     def policy(self, states: PyTree) -> tuple[Learner, PyTree]:
-        """Return the learner to evaluate and its states [S, ...], given the states of S seeds."""
+        """Return the learner to evaluate and the learner's states, [S, ...].
+
+        `states` are the student's states of S seeds.
+        """
 
     def check(self, num_slots: int) -> None:
         """Reject an unsupported number of slots, before anything is compiled."""
@@ -849,7 +885,7 @@ class Student(Component, abstract=True):
         return self
 
     def per_slot(self, state: PyTree) -> PyTree:
-        """Tree prefix of the state: True for the parts whose leading axis is the slots."""
+        """Tree prefix of the state, True for the parts whose leading axis runs over the slots."""
         return jax.tree.map(lambda _: False, state)
 
     def discounting(self) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Lookup of components by name. The file name is the name, so no registration is needed.
+"""Lookup of components by name. A component is named after its file and needs no registration.
 
-`algos/samplers/plr.py` is the sampler `plr`; `ppo_lstm.py` is `ppo-lstm`. The source of a component
-is a module or a package that defines two functions. `build(...)` returns the component, and
-`tiny(...)` returns its smallest instance for the law tests. A component may lie one folder deeper
-(`algos/recipes/ued/plr.py`); the folder is not part of the name. Components outside rlgen are named
-by their dotted path, `my_package.my_module`.
+`algos/samplers/plr.py` is the sampler `plr`, and `algos/learners/ppo_lstm.py` is the learner
+`ppo-lstm`. The source of a component is a module or a package that defines two functions.
+`build(...)` returns the component, and `tiny(...)` returns its smallest instance for the tests in
+`tests/laws`. A component may lie one folder deeper (`algos/recipes/ued/plr.py`); the folder is not
+part of the name. Components outside rlgen are named by their dotted path, `my_package.my_module`.
 """
 
 import ast
@@ -56,7 +56,7 @@ def modules(kind: str) -> dict[str, str]:
     """Map the names of a kind's components to dotted paths; no component is imported.
 
     Raises:
-        ValueError: unknown kind, or two components of one name.
+        ValueError: the kind is unknown, or two components have the same name.
     """
     package = importlib.import_module(KINDS[_known(kind, KINDS, "kind of component")])
     found: dict[str, str] = {}
@@ -115,7 +115,8 @@ def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
         ValueError: the name is unknown, or the module builds no component of that kind.
     """
     build = load(kind, name).build
-    # Bound before the call, so that a TypeError inside `build` is not reported as a wrong call.
+    # The arguments are bound before the call, so that a TypeError inside `build` is not reported as
+    # a wrong call.
     try:
         inspect.signature(build).bind(*args, **fields)
     except TypeError as error:
@@ -139,7 +140,7 @@ def make(kind: str, name: str, /, *args: Any, **fields: Any) -> Any:
 def make_env(name: str) -> Any:
     """Build an environment by name: `gridworld`, or `gridworld/dense` for one of its variants.
 
-    A module declares its variants as arguments of `build`: `VARIANTS = {"dense": {...}}`.
+    A module declares the arguments of `build` for each variant: `VARIANTS = {"dense": {...}}`.
 
     Raises:
         ValueError: unknown family or variant.
@@ -158,7 +159,7 @@ def make_env(name: str) -> Any:
 
 
 def missing_extra(name: str) -> str:
-    """Return the additional package that an environment needs and that is missing, else "".
+    """Return the missing additional package of an environment, or "" if no package is missing.
 
     A module declares the package as `EXTRA = "craftax"`.
     """
@@ -289,7 +290,7 @@ def _components(folder: Path, package: str, depth: int = 1) -> Iterator[tuple[st
 
 
 def _defines_build(path: Path) -> bool:
-    """Return whether a source file defines `build`; a package may also import it."""
+    """Return whether a source file defines `build`; a package may import it instead."""
     source = path.read_text()
     if path.name != "__init__.py":
         # For a module, a text search is enough and avoids parsing the file.

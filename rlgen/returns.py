@@ -1,6 +1,6 @@
 """Returns, advantages and episode statistics of a rollout `[T, N]`, one formula per function.
 
-`protagonist` and the functions below it extract the data that level scores read from an outcome.
+`protagonist` and the functions below it extract data from an outcome for level scores.
 """
 
 from typing import Any
@@ -22,10 +22,11 @@ def gae(
 ) -> Float[Array, "T N"]:
     """Generalised advantage estimates.
 
-    The advantage is A_t = δ_t + γλ A_{t+1} with δ_t = r_t + γ v'_t − v_t; the sum stops at the end
-    of each episode. v'_t is the value of the true next observation, or 0 if the episode terminated.
-    If the episode reached its time limit, v'_t is still the value of the next observation, because
-    without the limit the episode would have continued.
+    The advantage is A_t = δ_t + γλ A_{t+1} with δ_t = r_t + γ v'_t − v_t; the recursion restarts at
+    the end of each episode, where A_{t+1} counts as 0. v'_t is the value of the true next
+    observation, or 0 if the episode terminated. If the episode reached its time limit, v'_t is
+    still the value of the next observation, because without the limit the episode would have
+    continued.
 
     Args:
         rollout: [T, N].
@@ -40,7 +41,8 @@ def gae(
     Estimation", eq. 16; time limits after Pardo et al., 2018, "Time Limits in Reinforcement
     Learning".
     """
-    # No value is bootstrapped where `ended`; the sum in `step` stops at the end of every episode.
+    # Where `ended` is True, no value is bootstrapped. The recursion in `step` restarts at the end
+    # of every episode.
     ended = rollout.terminated if bootstrap_truncation else rollout.done
     next_value = jnp.where(ended, 0.0, rollout.next_value)
     # The bonus is added only here, so that `rollout.reward` stays extrinsic.
@@ -126,7 +128,8 @@ def mean_per_level(
         x: a number for each step.
         rollout: [T, N].
         levels_per_slot: R, number of queued levels.
-        completed_only: leave out the last episode of a slot if it is unfinished, as JaxUED does.
+        completed_only: leave out the last episode of a slot if this episode is unfinished, as
+            JaxUED does.
 
     Returns:
         Means, [N, R]; `-inf` for a level without an episode that counts.
@@ -150,8 +153,8 @@ def mean_per_level(
     counts = complete if completed_only else jnp.ones_like(complete)
     here = rollout.level_index[..., None] == jnp.arange(levels_per_slot)[None, None]
     weight = (counts / length)[..., None] * here  # [T, N, R]; sums to 1 over an episode's steps
-    # Episodes are counted at their first step; row 0 is a first step in every slot (see
-    # `OnPolicy`).
+    # Episodes are counted at their first step; the first step of a rollout counts as the first step
+    # of an episode in every slot (see `OnPolicy`).
     num = (here & rollout.first[..., None] & counts[..., None]).sum(0)
     mean = (weight * x[..., None]).sum(0) / jnp.maximum(num, 1)
     return jnp.where(num > 0, mean, -jnp.inf)
@@ -181,10 +184,10 @@ def discounting(learner: Any) -> dict[str, Any]:
 def completed(outcome: Outcome, levels_per_slot: int) -> EpisodeStats:
     """Episode statistics of each queued level, [N, R].
 
-    If the student reports episode statistics, they are returned. An on-policy student reports the
-    episodes of its rollout. A meta-learner reports the final returns of its agents, which its
-    training batches do not contain. If the student reports none, the statistics are computed from
-    the protagonist's rollout, without counting solved episodes.
+    If the student reports episode statistics, these statistics are returned. An on-policy student
+    reports the episodes of its rollout. A meta-learner reports the final returns of its agents,
+    which its training batches do not contain. If the student reports no statistics, they are
+    computed from the protagonist's rollout, without counting solved episodes.
     """
     if isinstance(outcome.episodes, EpisodeStats):
         return outcome.episodes

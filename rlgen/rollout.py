@@ -1,7 +1,8 @@
 """The two loops over environment steps: `rollout` for learning, `play` for evaluation.
 
 `evaluate_policy` computes the expected return of a policy on one level. If the environment and the
-learner support it, the result is exact; otherwise it is a mean over sampled episodes.
+learner support an exact evaluation, the result is exact. Otherwise the result is a mean over
+sampled episodes.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,8 @@ class RolloutCarry(NamedTuple):
 class Record(NamedTuple):
     """Data to record in addition to the fields that every learner needs.
 
-    If the learner's `reads` contains `last_obs`, the last observation is recorded in any case.
+    If the learner's `reads` contains `last_obs`, the last observation is recorded even if the
+    record's field `last_obs` is False.
     """
 
     trace: Callable[[PyTree], PyTree] = lambda state: ()  # function of the state to record
@@ -140,13 +142,13 @@ def _play_on(
     length = _part(learner, num_steps)
     keys = jax.random.split(key, (num_steps // length, length))
     end, (rows, carries) = jax.lax.scan(part, running, keys)
-    # [T/L, L, N, ...] to [T, N, ...]
+    # Reshape [T/L, L, N, ...] to [T, N, ...].
     played, kept = jax.tree.map(lambda x: x.reshape(num_steps, *x.shape[2:]), rows)
     last_value = learner.value(learner_state, end.carry, end.obs, end.first)
-    # Unless an episode ended, the value of the next observation is the value in the next row.
+    # Unless an episode ended, the value of the next observation is the value at the next step.
     following = jnp.concatenate([played.value[1:], last_value[None]])
-    # If an episode ended, the next row belongs to another episode. The next value is then 0 after a
-    # termination, and the value computed in `step` after a truncation.
+    # If an episode ended, the next step belongs to another episode. The next value is then 0 after
+    # a termination, and the value computed in `step` after a truncation.
     following = jnp.where(played.terminated, 0.0, following)
     next_value = jnp.where(played.truncated, played.next_value, following)
     trace = slots.record.trace(end.state)
@@ -193,8 +195,8 @@ class _RolloutContext(NamedTuple):
         )
         visits = self._visits(now.state, state, here)
         done = terminated | truncated
-        # Only for a truncated episode, the value of the observation after the last action is
-        # needed. `lax.cond` and not `where`, because truncations are rare and a forward pass is
+        # The value of the observation after the last action is needed only for truncated episodes.
+        # `lax.cond` is used and not `where`, because truncations are rare and a forward pass is
         # expensive. `obs` belongs to the same episode as `carry`, so `first` is False.
         cut_value = jax.lax.cond(
             any_over_seeds(truncated.any()),
@@ -205,8 +207,8 @@ class _RolloutContext(NamedTuple):
             done, (now.level_index + 1) % jax.tree.leaves(self.level)[0].shape[1], now.level_index
         )
         # A finished episode is replaced by the stored start of the next level in the queue.
-        # `where` and not `cond`, because with many slots an episode ends in most steps, and
-        # selecting stored starts takes little time.
+        # `where` is used and not `cond`, because with many slots at least one episode ends in most
+        # steps, and selecting stored starts takes little time.
         obs, state = tree_where(done, _at(self.starts, turn), (obs, state))
         row = Rollout(
             obs=now.obs,

@@ -50,8 +50,8 @@ class OnPolicy(Student):
             computes on this fraction of the slots only. For example, a parallel curriculum trains
             on one of its blocks of slots.
         bonus: intrinsic reward; `()` for none.
-        updates_per_level: number of updates for which a slot keeps its levels. If it is above 1,
-            episodes continue from one update to the next.
+        updates_per_level: number of updates for which a slot keeps its levels. If this number is
+            above 1, episodes continue from one update to the next.
 
     Raises:
         ValueError: a field is out of range.
@@ -84,7 +84,7 @@ class OnPolicy(Student):
         return frozenset({"rollout", "episodes"})
 
     def discounting(self) -> dict[str, Any]:
-        """The learner's advantage settings that scores share."""
+        """Settings of the learner's advantage estimate that level scores use as well."""
         return self.learner.discounting()
 
     def pinned_files(self) -> dict[str, bytes]:
@@ -108,7 +108,7 @@ class OnPolicy(Student):
         return max(round(self.train_share * num_slots), 1)
 
     def init(self, key: Key, num_slots: int) -> OnPolicyState:
-        """Initial state: untrained learners and, if configured, their bonuses."""
+        """Initial states of the learners and, if the student has a bonus, of their bonuses."""
         key_learner, key_bonus = jax.random.split(key)
         learner = jax.vmap(self.learner.init)(jax.random.split(key_learner, self.population))
         bonus = ()
@@ -117,7 +117,8 @@ class OnPolicy(Student):
             bonus = jax.vmap(self.bonus.init, in_axes=(0, None))(keys_bonus, num_slots)
         if self.updates_per_level == 1:
             return OnPolicyState(learner, bonus)
-        # Placeholders, which are never played, because all slots are fresh in the first update.
+        # Placeholders, which are never played, because all slots get new levels in the first
+        # update.
         blank = self.env.sample_level(jax.random.key(0))
         level = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, 1, *jnp.shape(x))), blank)
         running = reset_slots(jax.random.key(0), self.env, self.learner, level)
@@ -208,8 +209,8 @@ class OnPolicy(Student):
         played, running = continue_rollout(
             key_roll, self.env, player, level, running, self.num_steps, self._record
         )
-        # The totals after the last step. `episode_progress` ignores them where the next rollout
-        # begins with a new episode.
+        # Only the totals after the last step are kept. `episode_progress` ignores them where the
+        # next rollout begins with a new episode.
         progress = jax.tree.map(lambda x: x[-1], episode_progress(played, state.progress))
         age = jnp.where(fresh, 0, state.age) + 1
         return played, state._replace(running=running, progress=progress, age=age)
@@ -221,7 +222,7 @@ class OnPolicy(Student):
         played: Rollout,
         weight: Float[Array, " N"],
     ) -> tuple[OnPolicyState, Rollout, Metrics]:
-        """Train learner and bonus; returns the state, the rollout with its bonus, and metrics.
+        """Train learner and bonus, and return the state, the rollout with its bonus, and metrics.
 
         If all slots have weight 0, the state does not change, `gradient_steps` is 0 and all other
         metrics are NaN.
@@ -231,7 +232,8 @@ class OnPolicy(Student):
 
         def learn() -> tuple[tuple, Metrics]:
             key_bonus, key_update = keys
-            # Applied to all slots, not only the trained ones, to keep episodic memories up to date.
+            # The bonus is applied to all slots, not only to those that are trained on, to keep the
+            # episodic memories up to date.
             bonus_state, bonus, told = self._judge(key_bonus, state.bonus, played, weight)
             seen = self._as_learned(played._replace(bonus=bonus))
             num_trained = self.num_trained(weight.size)
@@ -251,7 +253,8 @@ class OnPolicy(Student):
             metrics = jax.eval_shape(learn)[1]  # gives the names without computing
             return old, {name: jnp.full(m.shape, jnp.nan) for name, m in metrics.items()}
 
-        # Skipped only if no seed trains. If some seeds train, `tree_where` selects per seed below.
+        # The update is skipped only if no seed trains. If only some seeds train, `tree_where` below
+        # selects the result of each seed.
         new, metrics = jax.lax.cond(any_over_seeds(trains), learn, skip)
         # The number of gradient steps is known for a skipped update, so it is 0 and not NaN.
         metrics = {name: jnp.where(trains, m, jnp.nan) for name, m in metrics.items()}
@@ -297,7 +300,7 @@ class OnPolicy(Student):
         return metrics
 
     def _env_steps(self, slots: Slots) -> dict[str, Array]:
-        """Env steps by purpose: `train`, `scout` (scores new levels), `score` (known levels)."""
+        """Env steps by purpose: to `train`, to `scout` new levels or to `score` known levels."""
         trained, new = slots.weight > 0, slots.origin == NEW
         num = {"train": trained, "scout": ~trained & new, "score": ~trained & ~new}
         steps = {kind: used.sum() * self.num_steps for kind, used in num.items()}
@@ -325,6 +328,9 @@ def successes(
 
 
 def student_and_score(env: LevelEnv, learner: str, score: str) -> tuple[OnPolicy, Score]:
-    """Build a student with a learner, and a score, by name; the score shares their discounting."""
+    """Build a student and a score from the names of a learner and a score.
+
+    The score uses the learner's discounting.
+    """
     built = registry.make("learners", learner, env)
     return OnPolicy(env, built), registry.make("scores", score, env, built)

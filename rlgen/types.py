@@ -35,8 +35,8 @@ class Keys(NamedTuple):
 class Slots(NamedTuple):
     """State of N parallel slots, each with a queue of R levels that it plays in turn.
 
-    A slot keeps its levels for one or more updates, its *tenancy*. After that the slot is free for
-    new levels.
+    A slot keeps its levels for one or more updates. This period is the slot's *tenancy*. After its
+    tenancy the slot is free for new levels.
     """
 
     level: PyTree  # [N, R, ...]; opaque to every component except the environment
@@ -48,7 +48,7 @@ class Slots(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A level and a lifetime: the task of one of a meta-learner's agents.
+    """A level, and the lifetime for which a meta-learner trains an agent on this level.
 
     If the student is a meta-learner, `Slots.level` holds tasks [N, R, ...] instead of levels.
     """
@@ -99,11 +99,14 @@ class EpisodeStats(NamedTuple):
 
 
 class LifetimeResults(NamedTuple):
-    """Final returns of N agents of a meta-learner; valid only where `Outcome.done` is True."""
+    """Final returns of N agents of a meta-learner; valid only where `Outcome.done` is True.
+
+    Agents with an incomplete lifetime are not scored.
+    """
 
     student_return: Float[Array, " N"]  # undiscounted, of the agent trained by the rule
     antagonist_return: Float[Array, " N"]  # of the antagonist's agent; NaN without an antagonist
-    complete: Bool[Array, " N"]  # True if the whole lifetime was trained; otherwise not scored
+    complete: Bool[Array, " N"]  # True if the agent was trained for its whole lifetime
 
     def as_episodes(self, done: Bool[Array, " N"]) -> EpisodeStats:
         """Return episode statistics [N, 1] of the lifetimes that ended in this update (`done`)."""
@@ -119,7 +122,7 @@ class LifetimeResults(NamedTuple):
 
 
 class Spent(NamedTuple):
-    """Cost of one update for one seed, counted by the component that incurs it."""
+    """Cost of one update for one seed, counted by the component that incurs the cost."""
 
     gradient_steps: Array | float  # of the evaluated learner; 0 if it was not trained
     env_steps: dict[str, Array]  # by purpose: `train`, `scout`, `score`, ...

@@ -30,7 +30,7 @@ class Prepared(NamedTuple):
 def compare(args: Sequence[str]) -> int:
     """Run `rlgen compare`: evaluate runs without saved results, compare, write a report, print."""
     given = parse(_fields(), "rlgen compare", ABOUT, args)
-    # Checked before the slow imports, so that a wrong number is reported at once.
+    # The number is checked before the slow imports, so that a wrong number is reported at once.
     if given.attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {given.attempts}")
     from rich.console import Console
@@ -124,20 +124,24 @@ def _baseline_first(methods: list[Any], baseline: str) -> list[Any]:
 
 
 def _evaluation(run: Any, suite: Any, given: Any) -> Any:
-    """Return the saved results of a run on a suite; if no results are saved, evaluate and save."""
+    """Return the results of a run on the suite.
+
+    If results of an equal evaluation were saved earlier, these results are returned. Otherwise the
+    run is evaluated and its results are saved.
+    """
     from rlgen.evaluation import load_runs, zero_shot
     from rlgen.evaluation.from_runs import saved_results
     from rlgen.evaluation.report import results
     from rlgen.runs.progress import counter
 
-    # Equal checkpoint, suite, attempts and seed give equal results, and each evaluation on a sealed
-    # suite is counted.
+    # Saved results are preferred, because each evaluation on a sealed suite is counted. They are
+    # equal to new results if checkpoint, suite, attempts and seed are equal.
     saved, passed = saved_results.find_saved(run, suite, given.attempts, given.seed)
     for reason in passed if saved is None else ():
         print(f"saved results not used: {reason}", file=sys.stderr)
     if saved is not None:
         return saved
-    # Policies are loaded only here, because runs with saved results do not need them.
+    # Policies are loaded only here, because runs with saved results need no policies.
     policies = zero_shot.load_policies(run.path, run.update, False, given.allow_imports)
     progress = counter(str(run.path), "episodes")
     found = load_runs.play(policies, suite, given.attempts, given.seed, progress, run.path)

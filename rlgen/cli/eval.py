@@ -34,7 +34,11 @@ class Prepared(NamedTuple):
 
     @property
     def players(self) -> list[tuple[Any, Path | None]]:
-        """Policies to evaluate, baseline first, with the folder that records each evaluation."""
+        """Policies to evaluate, baseline first.
+
+        Each policy comes with the run folder in which its evaluation is recorded, or with None for
+        the baseline.
+        """
         return [
             *((one, None) for one in self.baseline),
             *zip(self.policies, self.runs, strict=True),
@@ -42,7 +46,10 @@ class Prepared(NamedTuple):
 
 
 def evaluate(args: Sequence[str]) -> int:
-    """Run `rlgen eval`: evaluate, save, print; rules are evaluated by `evaluate_rules`."""
+    """Run `rlgen eval`: evaluate, save, print, and return the exit code.
+
+    Rules are evaluated by `evaluate_rules`.
+    """
     given = parse(_fields(), "rlgen eval", ABOUT, args)
     if not given.runs:
         raise ValueError("name the folder of a run: rlgen eval RUN [RUN ...]")
@@ -66,7 +73,8 @@ def _are_rules(given: Any) -> bool:
     """Return whether the runs learned rules instead of policies.
 
     Raises:
-        ValueError: A run is invalid, or there are rules and policies. The message names the run.
+        ValueError: A run is invalid, or some runs learned rules and others policies. The message
+            names the run.
     """
     from rlgen.cli.eval_rules import MixedError, all_are_rules
     from rlgen.evaluation.load_runs import naming, rebuild
@@ -144,8 +152,8 @@ def _prepare(given: Any) -> Prepared:
 
     runs, name = [Path(run) for run in given.runs], given.suite or SUITE
     out = Path(given.out) if given.out else runs[0] / "eval" / name.replace("/", "-")
-    # Checked before anything is played: otherwise an occupied folder would be noticed only when the
-    # results are written.
+    # The folder is checked before anything is played. Otherwise an occupied folder would be noticed
+    # only when the results are written.
     results.check_free(out, given.overwrite)
     at = None if given.checkpoint < 0 else given.checkpoint
     opened = [checks.open_run(run, at, given.allow_imports) for run in runs]
@@ -203,7 +211,7 @@ def _reference(env: Any, gaps: str) -> Any:
 
 
 def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) -> dict[str, Any]:
-    """Return the generalisation gaps by label, without runs that have no finite training set."""
+    """Return the generalisation gaps of each run that has a finite training set, by label."""
     from rlgen.evaluation.generalisation.gap import measure
     from rlgen.runs.progress import counter
 

@@ -15,7 +15,7 @@ class MixedError(ValueError):
 
 
 def all_are_rules(names: list[str], allow_imports: bool) -> bool:
-    """Return True if all names are rules or runs that learned a rule, False if none is.
+    """Return True if all names are rules or runs that learned a rule, False if no name is.
 
     Raises:
         MixedError: Some names belong to rules and some to runs that trained a policy.
@@ -35,7 +35,7 @@ def all_are_rules(names: list[str], allow_imports: bool) -> bool:
 
 
 def evaluate_rules(given: Any) -> int:
-    """Train new agents with each rule, save the results, print."""
+    """Train new agents with each rule, save and print the results, and return the exit code."""
     from rich.console import Console
 
     from rlgen.evaluation.meta import meta_test, trainees
@@ -61,7 +61,7 @@ def evaluate_rules(given: Any) -> int:
     )
     found = trainees_of(given)
     suites = trainees.suites_of(name, given.levels)
-    # Incompatible rules and suites raise here, before hours of training.
+    # Incompatible rules and suites raise an error here, before hours of training.
     for one in found:
         for suite in suites:
             one.build(suite.env)
@@ -86,7 +86,7 @@ def evaluate_rules(given: Any) -> int:
 
 
 def _evaluate_horizons(given: Any) -> int:
-    """Train new agents at each of several lifetimes, save the results, print."""
+    """Train new agents at each of several lifetimes; otherwise like `evaluate_rules`."""
     from rich.console import Console
     from rich.markdown import Markdown
 
@@ -172,7 +172,10 @@ def trainees_of(given: Any) -> list:
 
 
 def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the metrics and the curricula of the tested runs, by label; rules alone have none."""
+    """Return the metrics and the curricula of the tested runs, by label.
+
+    A rule that is given without a run has no metrics and no curriculum.
+    """
     from rlgen.evaluation.from_runs.curricula import curricula_of
     from rlgen.evaluation.from_runs.metrics import metrics_of
 
@@ -181,7 +184,7 @@ def _training(given: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def default_folder(run: str, suite: str) -> Path:
-    """Default output folder: RUN/eval/SUITE for a run, eval/RULE/SUITE for a rule alone."""
+    """Default output folder: RUN/eval/SUITE for a run, eval/RULE/SUITE for a rule."""
     from rlgen.evaluation.meta.trainees import is_rule
 
     inside = Path("eval") / Path(run).stem if is_rule(run) else Path(run) / "eval"

@@ -48,12 +48,13 @@ def fit_generator(args: Sequence[str]) -> int:
     module = registry.load("level-models", named.model)
     base = module.build(env)
     of_env = list(config.leaves(env))
-    # `--epochs` sets `num_epochs`; a second option for it could contradict the first.
+    # `--epochs` sets `num_epochs`; a second option for `num_epochs` could contradict `--epochs`.
     of_model = [leaf for leaf in config.leaves(base) if leaf.path != "num_epochs"]
     fields = [*_fields(base.num_epochs), group("env", of_env), group("model", of_model)]
     given = parse(fields, "rlgen fit-generator", ABOUT, args)
     out = Path(given.out)
-    # Checked before levels are loaded or generated and before the model is compiled.
+    # The options are checked before levels are loaded or generated and before the model is
+    # compiled.
     _check(given, out)
     env = config.override(env, changed(given.env_group, of_env))
     # The model is built again, because its codec may depend on the environment's fields.
@@ -111,8 +112,8 @@ def _levels(env: Any, path: str) -> Suite:
     """Load the levels to fit, from a file or from the environment's suite `train`.
 
     Raises:
-        ValueError: There is neither a file nor a suite, the set is empty, or its levels have
-            different sizes than those of the environment.
+        ValueError: There is neither a file nor a suite, the set is empty, or the levels of the set
+            differ in size from those of the environment.
     """
     from rlgen.evaluation.suites import levels_from_file, load_suite
 
@@ -138,7 +139,7 @@ def _levels(env: Any, path: str) -> Suite:
 def _bar(num_epochs: int) -> Iterator[Any]:
     """Yield a function that shows the number of finished epochs and the loss.
 
-    On a terminal it updates a bar. Elsewhere it prints lines.
+    On a terminal the function updates a bar. Elsewhere it prints lines.
     """
     if not sys.stderr.isatty():
         count = progress.counter("fitting", "epochs")

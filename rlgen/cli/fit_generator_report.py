@@ -138,7 +138,10 @@ def _tools(env: Any) -> Tools:
 
 
 def _sets(fit: Any, tools: Tools, num: int, key: Key) -> dict[str, LevelSample]:
-    """Return levels of every kind, by name; edits only if the environment has `mutate_levels`."""
+    """Return levels of every kind, by name.
+
+    Edits of the data are included only if the environment has `mutate_levels`.
+    """
     key_propose, key_rows, key_edit, key_random = jax.random.split(key, 4)
     data = fit.suite.levels.level
     propose = jax.jit(fit.model.propose, static_argnums=2)
@@ -220,7 +223,7 @@ def _headline(fit: Any, found: Mapping[str, Any]) -> str:
 
 
 def _pictures(fit: Any, sets: Mapping[str, LevelSample]) -> list[list[np.ndarray]]:
-    """Return rows of pictures: a data level, proposals between it and a second one, the second."""
+    """Return rows of pictures, each with two data levels and the proposals between these levels."""
     parents = sets[PROPOSALS].parents
     assert parents is not None
     found = []

@@ -140,7 +140,7 @@ def _prepare(given: Any, chosen: Sequence[str], updates: tuple[int, ...]) -> Pre
 
 
 def _check_distribution(envs: dict[str, Any]) -> None:
-    """Reject runs with different training distributions, because they have no common V1."""
+    """Reject runs with different training distributions, which have no rung V1 in common."""
     from rlgen import config
 
     (first, env), *others = envs.items()

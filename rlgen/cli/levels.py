@@ -41,7 +41,8 @@ def levels(args: Sequence[str]) -> int:
     given = parse([*_fields(), group("env", of_env)], "rlgen levels", ABOUT, args)
     if given.num < 1:
         raise ValueError(f"num must be at least 1, got {given.num}")
-    # Only one source can be drawn. Choosing one of several silently would hide a mistake.
+    # Only one source can be drawn. If several were given, choosing one silently would hide a
+    # mistake.
     sources = [name for name in ("run", "suite", "file") if getattr(given, name)]
     if len(sources) > 1:
         raise ValueError(f"give only one of --{sources[0]} and --{sources[1]}")
@@ -54,7 +55,7 @@ def levels(args: Sequence[str]) -> int:
         return _curriculum(given, out)
     env = config.override(env, changed(given.env_group, of_env))
     shown = _of_run(given) if given.run else _of_env(given, env)
-    # Checked only now, because the environment of a run was not known before.
+    # The capability is checked only now, because the environment of a run was not known before.
     registry.require(shown.env, LevelEnv.level_image, "rlgen levels")
     draw(shown, out)
     print(f"{len(shown.captions)} levels in {out}")

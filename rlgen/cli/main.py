@@ -4,8 +4,8 @@ Slow imports are deferred until a command needs them, so that help and lists are
 therefore contains the path of each command's function, not the function itself.
 
 The subcommands of tyro and argparse are not used, because they need all options of a command before
-the command is chosen. The options of `rlgen train RECIPE` become known only then: they are the
-fields of the components that the arguments name.
+the command is chosen. The options of `rlgen train RECIPE` are the fields of the components that the
+arguments name, so they are not known before the arguments are read.
 
 Invalid input prints one line to standard error and ends with exit code 2. A failed run ends with
 exit code 1. The exit code is 130 after Ctrl-C and 143 after SIGTERM. With `RLGEN_TRACEBACK=1`,
@@ -107,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"rlgen: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    # Raised for example in `rlgen list | head`. The flush at exit must not raise it again.
+    # This error is raised for example in `rlgen list | head`. The flush at exit must not raise it
+    # again.
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

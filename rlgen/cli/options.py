@@ -82,7 +82,7 @@ def flag(name: str, about: str) -> Field:
 
 
 def positional(name: str, about: str, default: Any = dataclasses.MISSING) -> Field:
-    """Define a positional argument; it is required if it has no default."""
+    """Define a positional argument; an argument without a default is required."""
     settings = tyro.conf.arg(metavar=name.upper(), help=about)
     return Field(name, Annotated[tyro.conf.Positional[str], settings], default, {})
 

@@ -39,7 +39,7 @@ def train(args: Sequence[str]) -> int:
     # `--devices` is read first, because JAX needs the number of CPU devices at initialisation.
     named = peek(args, resume="", devices=1)
     _use_cpu_devices(named.devices)
-    # The folder of a resumed run determines the recipe, so the arguments name none.
+    # The folder of a resumed run determines the recipe, so the arguments name no recipe.
     if named.resume:
         return _guarded(_resume, args)
     if not args or args[0].startswith("-"):
@@ -135,9 +135,10 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
 
 
 def _first_suite(name: str, wanted: str) -> str:
-    """Name of the first suite that exists of: `wanted`, `heldout`, `test`, all suites by name.
+    """Name of the first suite that exists among `wanted`, `heldout`, `test` and all other suites.
 
-    If the environment has no suites, "" is returned.
+    The other suites are tried in the order of their names. If the environment has no suites, "" is
+    returned.
     """
     env = registry.make_env(name)
     suites = env.suites()

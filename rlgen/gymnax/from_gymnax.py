@@ -49,7 +49,7 @@ def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "One
 
 @dataclass(frozen=True)
 class OneLevel(LevelEnv):
-    """Environment returned by `from_gymnax`; equal for equal arguments.
+    """Environment returned by `from_gymnax`; equal arguments give equal environments.
 
     Observations and rewards are float32. A discrete observation is converted to a one-hot vector.
     No array is weakly typed.
@@ -57,8 +57,8 @@ class OneLevel(LevelEnv):
 
     source: str | environment.Environment
     kwargs: tuple[tuple[str, Hashable], ...]
-    # Not compared, because gymnax environments compare by identity. `source` and `kwargs` identify
-    # the environment instead.
+    # This field is not compared, because gymnax environments are compared by identity. `source` and
+    # `kwargs` identify the environment instead.
     env: environment.Environment = field(compare=False, repr=False)
 
     def __post_init__(self):
@@ -132,7 +132,8 @@ def _check(env: OneLevel) -> None:
             "actions; wrap the environment in one whose actions select from a list of values"
         )
     try:
-        # Traced with abstract arrays: a Python branch on a field of the params fails here.
+        # The functions are traced with abstract arrays, so a Python branch on a field of the params
+        # fails here.
         _, state = jax.eval_shape(env.reset_env, key, level)
         _, after, *_ = jax.eval_shape(env.step_env, key, state, jnp.int32(0), level)
     except TypeError as error:  # raised by JAX where Python needs a concrete value

@@ -35,8 +35,8 @@ class PoolState:
     time: Int[Array, "*batch"]  # steps taken
 
 
-# Not frozen, because gymnax's vector wrapper assigns to attributes of its copy. `unsafe_hash`
-# computes the hash from the fields, so that equal pools share compiled programs.
+# The class is not frozen, because gymnax's vector wrapper assigns to attributes of its copy.
+# `unsafe_hash` computes the hash from the fields, so that equal pools share compiled programs.
 @dataclass(unsafe_hash=True)
 class LevelPool(environment.Environment):
     """Level environment in plain gymnax form: each reset samples a level from a pool.
@@ -119,11 +119,13 @@ class LevelPool(environment.Environment):
         params = self.default_params if params is None else params
         key_step, key_reset = jax.random.split(key)
         last_obs, last, reward, terminated, info = self.step_env(key_step, state, action, params)
-        # Computed from the state before the reset, because the flag describes the ending episode.
+        # The flag describes the episode before the reset, so it is computed from the state before
+        # the reset.
         truncated = self.is_truncated(last, params)
         _, start = self.reset_env(key_reset, params)
         state = jax.tree.map(lambda x, y: jnp.where(terminated | truncated, x, y), start, last)
-        # Computed again even where no reset happened, so `observe` must be deterministic.
+        # The observation is computed again even where no reset happened, so `observe` must be
+        # deterministic.
         obs = self._gymnax.observe(key_step, state.inner, None, self.level(state, params))
         info = {**info, "terminated": terminated, "truncated": truncated}
         info["final_observation"] = last_obs

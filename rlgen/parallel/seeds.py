@@ -1,9 +1,9 @@
-"""Branches and loops that skip unneeded work, also under a `vmap` over seeds.
+"""Branches and loops that skip unneeded work, even under a `vmap` over seeds.
 
 Under `vmap`, a `lax.cond` with a batched predicate executes both branches and selects a result, so
 every seed would compute even an update that it skips. `any_over_seeds`, `same_for_all_seeds` and
 `max_over_seeds` return one *unbatched* value for all seeds. For a single seed, these three
-functions are the identity. `map_where` computes only the rows that a mask selects.
+functions are the identity. `map_where` computes only those rows of an array that a mask selects.
 """
 
 from collections.abc import Callable
@@ -91,8 +91,8 @@ def map_where(
     # Shapes are static, so all N indices are sorted. The loop below decides how many of these
     # indices are used.
     order = jnp.argsort(~mask, stable=True)  # rows to compute come first
-    # Padded to a multiple of `size`, because `dynamic_slice` would shift a block that extends
-    # beyond the end.
+    # The order is padded to a multiple of `size`, because `dynamic_slice` would shift a block that
+    # extends beyond the end.
     order = jnp.concatenate([order, jnp.zeros(-total % size, order.dtype)])
     num = mask.sum()
 

@@ -23,7 +23,8 @@ def make_mesh(num_devices: int, seeds: int, num_slots: int) -> Mesh:
     """Make a mesh with one axis: `seeds` if each device gets equally many seeds, else `slots`.
 
     Raises:
-        ValueError: too few devices, or their number divides neither seeds nor slots.
+        ValueError: there are too few devices, or the number of devices divides neither the number
+            of seeds nor the number of slots.
     """
     devices = jax.devices()
     if num_devices > len(devices):
@@ -57,7 +58,7 @@ def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainSt
 
     if mesh.axis_names == (SEEDS,):
         return place(states, SEEDS)
-    # Axis 0 is the seeds, and axis 1 is the slots.
+    # Axis 0 has the seeds, and axis 1 has the slots.
     own = jax.tree.map(
         lambda split, part: place(part, *((None, SLOTS) if split else ())),
         per_slot(student, states.student),
@@ -74,7 +75,7 @@ def state_shardings(mesh: Mesh, states: TrainState, student: Student) -> TrainSt
 
 
 def per_slot(student: Student, state: PyTree) -> PyTree:
-    """Tree prefix of a student's state: True for the parts whose leading axis is the slots."""
+    """Tree prefix of a student's state, True for parts whose leading axis runs over the slots."""
     return student.per_slot(state)
 
 

@@ -1,5 +1,7 @@
 """Interface of callbacks, which run on the host between the chunks of a run.
 
+A chunk is a number of updates that run as one compiled program.
+
 `rlgen.runs.recording` has the callbacks that every run uses: metrics, curriculum log, check for
 finite numbers, progress and checkpoints.
 """
@@ -69,14 +71,15 @@ class Callback:
     """Base class of callbacks, whose methods do nothing by default.
 
     A callback must not change the results of the run. If a method raises an `OSError`, the run
-    stops; it can be resumed from its last checkpoint.
+    stops and can be resumed from its last checkpoint.
     """
 
     def start(self, run: ActiveRun, update: int) -> str:
         """Prepare for a run that has completed `update` updates.
 
         Before an interruption, a run may have written data after its last checkpoint. When the run
-        is resumed, a callback that writes its own file must drop the data after `update`.
+        is resumed, a callback that writes its own file must drop the data of updates after
+        `update`.
 
         Returns:
             Message to show; "" shows none.

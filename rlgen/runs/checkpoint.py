@@ -52,7 +52,8 @@ def save(run: Path, update: int, state: PyTree, meta: dict[str, Any], keep: int 
             writer.save((part / "state").absolute(), arrays)
         record = {"format": FORMAT, "update": update, "leaves": _layout(state), **meta}
         record["files"] = {name: _checksum(part / name) for name in _files(part)}
-        # Written after the arrays, because it contains the checksums of their files.
+        # This file is written after the arrays, because it contains the checksums of the arrays'
+        # files.
         (part / "meta.json").write_text(json.dumps(record))
         _flush(part)
         if done.exists():  # a checkpoint of the same update of the same run has the same content

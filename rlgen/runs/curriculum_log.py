@@ -3,10 +3,11 @@
     curriculum/00000050.npz     one chunk of updates; the file name is the number of the last update
 
 In each update, a few evenly spaced slots are logged. For each of these slots, the log has the first
-level that the slot played, with the level's score, origin and weight. If known, the level's lineage
-and episodes are logged as well. Files contain plain arrays and a JSON header; nothing is pickled.
-Quantities that take long to compute from a level, such as its features or its solution, are not
-logged; programs that read the log compute them.
+level that the slot played, with the level's score, origin and weight. The level's lineage (see
+`Sampler.lineage`) is logged if the sampler keeps it, and statistics of the episodes on the level
+are logged if the student counts episodes. Files contain plain arrays and a JSON header; nothing is
+pickled. Quantities that take long to compute from a level, such as its features or its solution,
+are not logged. Programs that read the log compute such quantities.
 """
 
 import json
@@ -114,7 +115,8 @@ def write(run: Path, before: int, slot: Int[np.ndarray, " n"], kept: Kept | tupl
         arrays["header"] = np.asarray(json.dumps(header))
         np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
         file.flush()
-        # Flushed before the rename: otherwise the new name could reach the disk before the content.
+        # The file is flushed before the rename. Otherwise the new name could reach the disk before
+        # the content.
         os.fsync(file.fileno())
     part.replace(folder / f"{last:08d}.npz")
 
@@ -154,7 +156,7 @@ def read(run: Path, like: PyTree) -> LevelLog:
         )
     parts = [_read(path) for path in paths]
     # Optional arrays are used only if every file has them. The arrays of a level are required:
-    # `_check` reports a file that lacks one.
+    # `_check` reports a file that lacks one of these arrays.
     names = set.intersection(*(set(arrays) for _, arrays in parts))
     flat = jax.tree_util.tree_flatten_with_path({"level": like})[0]
     leaves = [_name(path) for path, _ in flat]

@@ -1,7 +1,7 @@
 """Run folders: create, read and rebuild a run from the record in its `config.json`.
 
 A run from an untrusted source is safe to open: a folder contains only arrays and JSON, and nothing
-in it is unpickled. If a record names modules outside rlgen, it is rejected unless the caller allows
+in it is unpickled. A record that names modules outside rlgen is rejected unless the caller allows
 imports.
 """
 
@@ -70,9 +70,8 @@ def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpe
         allow_imports: Whether to import modules outside rlgen that the record names.
 
     Raises:
-        ValueError: The record names modules outside rlgen and `allow_imports` is False, because
-            importing them can run any code; or the record has fields that this version does not
-            know.
+        ValueError: The record has fields that this version does not know, or it names modules
+            outside rlgen and `allow_imports` is False. Importing such modules can run any code.
     """
     saved = config.override(RunSpec(recipe=""), record["spec"])
     # Names of rlgen's components have no dots; dotted paths are imported.
@@ -82,7 +81,8 @@ def rebuild(record: dict[str, Any], allow_imports: bool = False) -> tuple[RunSpe
             f"the run's config.json names code from outside rlgen: {', '.join(foreign)}; "
             "if you trust it, add --allow-imports"
         )
-    # The record lists every field. The preset is not applied, because it may have changed since.
+    # The record lists every field. The preset is not applied, because it may have changed since the
+    # run started.
     exact = dataclasses.replace(
         saved, preset="", env_fields=record["env"], overrides=record["fields"]
     )

@@ -1,4 +1,4 @@
-"""Write, read and check `metrics.jsonl`: one line per update, with a list over seeds per metric.
+"""Write, read and check `metrics.jsonl`, which has one line per update.
 
     {"update": 7, "env_steps": {"train": …, "scout": …, "score": …}, "gradient_updates": …,
      "wall_seconds": …, "compile_seconds": …, "steps_per_second": …, "episode_return": [0.1, …], …}
@@ -14,10 +14,10 @@ Env steps are counted by kind:
 
 The total number of env steps is the sum over all kinds.
 
-Env steps and gradient updates are counted from the start of the run and averaged over seeds. Wall
-seconds exclude compilation. The updates of a chunk run as one program, so their wall seconds are
-interpolated. If a metric does not exist in an update, such as the loss of an update without
-training, its value is null.
+A metric such as `episode_return` is a list with one value per seed. Env steps and gradient updates
+are counted from the start of the run and averaged over seeds. Wall seconds exclude compilation. The
+updates of a chunk run as one program, so their wall seconds are interpolated. If a metric does not
+exist in an update, such as the loss of an update without training, its value is null.
 """
 
 import json
@@ -37,7 +37,10 @@ GRADIENT_STEPS = "gradient_steps"
 NO_STEPS: Mapping[str, float] = MappingProxyType({})
 
 SKIPPED = "skipped_"
-"""Prefix of the metrics that count skipped parts of an update, which were not finite."""
+"""Prefix of the metrics that count skipped parts of an update.
+
+A part is skipped if it is not finite.
+"""
 
 ALWAYS = ("weight", "score", "episode_return", "episode_length")
 """Metrics that exist in every update, even if the update does not train."""
@@ -79,7 +82,7 @@ def advance(
         seconds: Duration of the chunk.
     """
     num_updates = len(metrics["weight"])
-    # Under some methods seeds differ in their number of steps, so take the mean over seeds, [U].
+    # With some methods, seeds differ in their number of steps, so take the mean over seeds, [U].
     per = {n.removeprefix(COUNTED): x.mean(1) for n, x in metrics.items() if n.startswith(COUNTED)}
     taken = metrics.get(GRADIENT_STEPS, np.zeros((num_updates, 1))).mean(1)
     after = []
@@ -99,7 +102,8 @@ def append(
 ) -> None:
     """Append a chunk's lines and flush them to disk.
 
-    The checkpoint of the chunk is written later, so it never contains updates without lines.
+    The checkpoint of the chunk is written later, so it never contains updates whose lines are
+    missing.
 
     Args:
         path: The metrics file.
@@ -176,8 +180,8 @@ def first_bad(
     counted = [x > 0 for name, x in metrics.items() if name.startswith(SKIPPED)]
     exist = {
         "teacher_": teacher_learned,
-        # Never required, because some of these metrics exist only for some lifetimes, such as
-        # lifetimes on new levels.
+        # These metrics are never required, because some of them exist only for some lifetimes, such
+        # as lifetimes on new levels.
         "lifetime_": np.zeros_like(trained),
         # `any` needs at least one array: the zeros are for students without `skipped_…` metrics.
         "meta_": trained & ~np.any([np.zeros_like(trained), *counted], axis=0),

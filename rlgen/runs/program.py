@@ -35,7 +35,7 @@ def run_keys(spec: RunSpec) -> tuple[Key, Keys]:
     The keys of seed i depend only on `seed + i`. The shared key depends only on `branch_seed`. One
     run with four seeds therefore gives the same results as four runs with one seed each.
     """
-    # The keys are folded from different numbers, because a seed can equal the branch seed.
+    # The two base keys are folded from different numbers, because a seed can equal the branch seed.
     own, shared = (jax.random.fold_in(jax.random.key(0), s) for s in (OWN_STREAM, SHARED_STREAM))
     numbers = spec.seed + jnp.arange(spec.seeds)
     # [S, 2]: for each seed one key for the initial states and one for training.

@@ -138,9 +138,10 @@ def counter(label: str, what: str) -> Callable[[int, int], None]:
 
 
 def describe(status: Status) -> str:
-    """Describe a status: steps, speed, time left; if known, return, solve rate, replayed fraction.
+    """Describe the steps, the speed and the remaining time of a status, and some of its metrics.
 
-    The replayed fraction is the fraction of levels in the chunk that were replayed.
+    These metrics are the return, the solve rate and the fraction of levels in the chunk that were
+    replayed. Unknown metrics are left out.
     """
     parts = [
         f"{amount(status.env_steps)} steps",

@@ -47,7 +47,7 @@ class RefuseNonFinite(Callback):
 
         Raises:
             RunStoppedError: A metric or a parameter is not finite. The message gives the name, the
-                update and the seed of the first one.
+                update and the seed of the first such value.
         """
         bad = metrics.first_bad(chunk.before, chunk.metrics, chunk.finite)
         if bad is not None:
@@ -71,7 +71,8 @@ class ProgressReport(Callback):
         if now.update == num_updates:
             for sentence in run.curriculum.student.warnings(means):
                 self._reporter.say(sentence)
-        # Extrapolated from the last chunk alone, because the speed may change during a run.
+        # The remaining time is extrapolated from the last chunk alone, because the speed may change
+        # during a run.
         left = (num_updates - now.update) / run.length.chunk * chunk.seconds
         rate = steps_per_second(run, chunk)
         self._reporter.show(Status(now.update, num_updates, now.steps_total, rate, left, means))

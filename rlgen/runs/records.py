@@ -1,6 +1,7 @@
 """Write additional files of a run: levels, records of external inputs, student files, TensorBoard.
 
-External inputs are files from outside the run on which its results depend, such as a learned rule.
+External inputs, such as a learned rule, are files outside the run folder on which the results of
+the run depend.
 """
 
 import importlib.util
@@ -68,8 +69,8 @@ def save_buffer(
     - `lifetime`, if the buffer holds the tasks of a meta-learner;
     - `feature.…` for each level feature, if `features` is True.
 
-    Optimal lengths are stored as unknown, because solving the levels between chunks would take too
-    long.
+    The length of the shortest solution and the optimal return are stored as unknown, because
+    solving the levels between chunks would take too long.
 
     Raises:
         OSError: The file cannot be written, for example because the disk is full.
@@ -117,8 +118,8 @@ def _past(held: Any, state: Any, seed: np.ndarray, row: np.ndarray) -> dict[str,
 def keep_training_set(run: Path, sampler: Sampler) -> None:
     """Write the sampler's finite training set to `train_levels.npz` in the run folder.
 
-    If that file exists, compare the training set with it instead. If the sampler has no finite
-    training set, do nothing.
+    If that file exists, compare the training set with the levels in the file instead. If the
+    sampler has no finite training set, do nothing.
 
     Raises:
         ValueError: The file exists and contains different levels: a resumed run would not continue
@@ -145,8 +146,8 @@ def keep_training_set(run: Path, sampler: Sampler) -> None:
 def pinned_files(run: Path, student: Student) -> None:
     """Record the student's external inputs in the run folder, or compare them with the record.
 
-    The student provides one pinned file per input. Its content identifies the input, for example by
-    a hash of the learned rule that the student follows.
+    The student provides one pinned file per input. The content of the file identifies the input,
+    for example by a hash of the learned rule that the student follows.
 
     Raises:
         ValueError: An input differs from its record: a resumed run would not continue with the
@@ -177,8 +178,8 @@ def save_files(run: Path, student: Student, states: TrainState, spec: Mapping[st
         spec: Spec from the run's record. It does not change when the run is resumed.
 
     Raises:
-        OSError: A file cannot be written, for example because the disk is full. Its older version
-            is left unchanged.
+        OSError: A file cannot be written, for example because the disk is full. The older version
+            of this file is left unchanged.
     """
     origin = {name: spec[name] for name in ("recipe", "env", "preset", "seed")}
     origin["rlgen"] = __version__

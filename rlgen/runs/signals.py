@@ -31,8 +31,8 @@ class StopRequest:
 def catch_stop(notice: Callable[[], None]) -> Iterator[StopRequest]:
     """Turn the first signal into a stop request; a second signal raises `KeyboardInterrupt`.
 
-    Outside the main thread no signal is caught, because Python does not allow signal handlers
-    there.
+    Outside the main thread no signal is caught, because Python allows signal handlers only in the
+    main thread.
 
     Args:
         notice: Called when the first signal arrives.

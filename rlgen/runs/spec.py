@@ -21,7 +21,7 @@ from rlgen.protocols import LevelEnv, Student, check_numbers
 NO_FIELDS: Any = MappingProxyType({})
 
 DEFAULT_STEPS = 5_000_000
-"""Env steps per seed if neither the user nor the recipe sets their number."""
+"""Env steps per seed, unless the user or the recipe sets another number."""
 OF_RECIPE = -1
 """Value of `steps` that selects the recipe's default."""
 
@@ -59,7 +59,7 @@ class RunSpec:
         gap_every: Number of chunks between two measurements of the generalisation gap, in runs with
             a finite training set. 0 measures about twenty times per run (less often in short runs),
             -1 never.
-        env_fields: Fields of the environment that differ from its preset.
+        env_fields: Fields of the environment that differ from the preset.
         overrides: Fields of the curriculum that differ from the preset, by dotted path.
 
     Raises:
@@ -103,7 +103,7 @@ class Plan(NamedTuple):
 
     num_updates: int  # multiple of `chunk`
     chunk: int
-    steps_per_update: int  # env steps of one seed, summed over its students, without teacher steps
+    steps_per_update: int  # env steps of one seed, summed over its learners, without teacher steps
 
 
 def build(spec: RunSpec) -> tuple[Any, Curriculum]:
@@ -143,7 +143,7 @@ def build(spec: RunSpec) -> tuple[Any, Curriculum]:
 
 
 def _with_bonus(curriculum: Curriculum, spec: RunSpec, env: LevelEnv) -> Curriculum:
-    """Return the curriculum with an exploration bonus added to the student's reward.
+    """Return a copy of the curriculum whose student adds the exploration bonus to its reward.
 
     Raises:
         ValueError: The expression cannot be parsed, or the recipe's student supports no bonus.
@@ -262,8 +262,8 @@ def paths_set_by_length(curriculum: Curriculum) -> set[str]:
 def _spanning(curriculum: Curriculum, num_updates: int) -> Curriculum:
     """Fit all schedules to the length of the run.
 
-    Schedules of students count only updates that train the student. With some samplers, not every
-    update trains it.
+    A student's schedules count only the updates in which the student is trained. With some
+    samplers, the student is not trained in every update.
     """
     sampler = curriculum.sampler
     share = sampler.trained_updates(curriculum.num_slots * curriculum.levels_per_slot)

@@ -1,10 +1,10 @@
 """Train a run chunk by chunk, from its start or a checkpoint to its end.
 
-After each chunk, in this order: the metrics and the curriculum log are written, metrics and
-parameters are checked for finite values, the generalisation gap is measured if it is due, and a
-checkpoint is saved if it is due. A checkpoint therefore never contains non-finite parameters, and
-it never contains updates that are missing in the metrics or the log. An interruption loses at most
-the work since the last checkpoint.
+Four things happen after each chunk, in this order: the metrics and the curriculum log are written,
+metrics and parameters are checked for finite values, the generalisation gap is measured if a
+measurement is due, and a checkpoint is saved if one is due. A checkpoint therefore never contains
+non-finite parameters, and it never contains updates that are missing in the metrics or the log. An
+interruption loses at most the work since the last checkpoint.
 """
 
 import dataclasses
@@ -116,10 +116,11 @@ def resume(
         return _run(run, options, None)
     at = known[-1] if at is None else at
     restored = restore(run.path, record, abstract_states(spec, curriculum), at)
-    # `restore` comes before this check, so that it reports a damaged checkpoint of an ended run.
+    # `restore` comes before this check, so that a damaged checkpoint of an ended run is reported.
     if at >= run.length.num_updates:
         raise ValueError(f"{path} has ended: all {at} updates are done")
-    # Newer checkpoints are renamed only now: if the chosen one is damaged, they stay in place.
+    # Newer checkpoints are renamed only now: if the chosen checkpoint is damaged, the newer ones
+    # stay in place.
     for moved in checkpoint.set_aside(path, at):
         options.reporter.say(f"renamed a newer checkpoint to {moved}")
     return _run(run, options, restored)
@@ -229,18 +230,19 @@ def _train_loop(
             states, chunk = _run_chunk(program, states, now)
             now = chunk.now
             for callback in callbacks:
-                # Computed for each callback: if a signal arrives during an earlier callback, the
-                # last callback still saves a checkpoint.
+                # `is_last` is computed for each callback: if a signal arrives during an earlier
+                # callback, the last callback still saves a checkpoint.
                 is_last = now.update == last or bool(stop)
                 callback.after_chunk(run, chunk._replace(is_last=is_last))
     say(callback.finish(run) for callback in callbacks)
     if stop and now.update < last:
-        # Raised after `finish`, which is called for stopped runs as for completed runs.
+        # The error is raised after `finish`, which is called for stopped runs as well as for
+        # completed runs.
         raise RunStoppedError(_how_to_resume(run, now), stop.exit_code)
 
 
 def _run_chunk(program: Program, states: TrainState, now: Counters) -> tuple[TrainState, Chunk]:
-    """Run one chunk, waiting for its results in Python so that signals are handled meanwhile."""
+    """Run one chunk, and poll for its results so that Python handles signals meanwhile."""
     start = time.perf_counter()
     # The old states are donated and must not be used after this call.
     states, *found = program.chunk(states, now.update)
@@ -267,7 +269,8 @@ def _start_message(run: ActiveRun, counters: Counters) -> str:
 
 
 def _disk_trouble(run: ActiveRun, error: OSError) -> str:
-    # Such an error comes from a callback that uses the network, not from writing the run folder.
+    # A connection error comes from a callback that uses the network, not from writing the run
+    # folder.
     if isinstance(error, ConnectionError | TimeoutError):
         return f"{type(error).__name__}: {error.strerror or error}. {kept(run)}"
     return f"cannot write to {run.path}: {error.strerror or error}. {kept(run)}"
