@@ -114,7 +114,7 @@ def to_grid(level: Level) -> Grid:
 
 
 def size_of(level: Level) -> tuple[int, int]:
-    """Return the height and width of a level, or of a batch of levels, from its shapes."""
+    """Return the height and width of a level, or of the levels of a batch."""
     return level.height, width_of(level.walls, level.height)
 
 
