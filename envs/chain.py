@@ -5,9 +5,9 @@ which one is correct. The last step gives reward +1 on the correct branch and -1
 branch. All actions after the first have no effect.
 
 Source: the delayed chain MDPs of Oh et al., 2020, "Discovering Reinforcement Learning Algorithms",
-appendix. Here the correct action is fixed per level, and therefore for the lifetime of an agent.
-One of two reproductions by other authors also fixes the correct action. The other reproduction
-draws the correct action in each episode and shows it in the first state.
+appendix. In rlgen the correct action is fixed per level, and therefore for the lifetime of an
+agent. One of two reproductions by other authors also fixes the correct action. The other
+reproduction draws the correct action in each episode and shows it in the first state.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Random numbers for held-out levels, which are identical on all machines and NumPy versions."""
+"""Random numbers for held-out levels, equal on all machines and with all NumPy versions."""
 
 import numpy as np
 from jaxtyping import Float

@@ -23,7 +23,7 @@ class CaveCodec:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Tiles, goal and start; the positions of moss and lava depend on the goal."""
+        """Tiles, goal and start, where the positions of moss and lava depend on the goal."""
         layout = Cells(
             "layout",
             (self.height, self.width),

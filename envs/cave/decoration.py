@@ -111,9 +111,9 @@ def wall_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     """Distance of each wall cell from the goal, first through free cells and then through walls.
 
     A route to a wall cell has two parts. The first part leads from the goal through free cells to a
-    wall cell that touches a free cell. The second part leads straight through the wall and is at
-    most `DEPTH` cells long, measured as a Manhattan distance. The length of the shortest route is
-    the distance.
+    wall cell that touches a free cell. The second part leads from this cell to the wall cell in
+    question; its length is their Manhattan distance, which may be at most `DEPTH`. The result is
+    the length of the shortest route.
 
     Differs from the definition of Garcin et al., in which a wall cell that touches a free cell is
     never nearer to the goal than this free cell. In rlgen a cell on the back of a wall can be near

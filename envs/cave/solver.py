@@ -23,9 +23,9 @@ def solve(level: Level) -> Solution:
     """Length of the shortest solution in env steps, turns included, and the best return.
 
     The best return is 0 if the shortest solution is longer than the time limit. If the start
-    direction is random, the best of the four directions is assumed: no episode can be shorter or
-    have a higher return, and the best direction attains both values. From the other directions the
-    agent may need up to two more turns, which lower the return by up to 1.8 / limit.
+    direction is random, the best of the four directions is assumed. No solution can be shorter
+    or have a higher return, and the best direction attains both values. From the other directions
+    the agent may need up to two more turns, which lower the return by up to 1.8 / limit.
 
     Source: breadth-first search over all pairs of a direction and a cell.
     """

@@ -1,7 +1,8 @@
 """Text format of caves.
 
 `#` is a wall, `.` an empty cell, `~` lava, `"` moss and `G` the goal. The start of the agent is `S`
-if its direction is random. Otherwise it is `>`, `v`, `<` or `^`, which shows the direction.
+if the start direction is random. Otherwise the start is `>`, `v`, `<` or `^`, which shows the
+direction.
 """
 
 import numpy as np

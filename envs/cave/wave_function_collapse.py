@@ -71,7 +71,7 @@ def patterns_of(drawing: Drawing) -> Patterns:
 
 
 def _fits(walls: Bool[np.ndarray, "P N N"], down: int, right: int) -> Bool[np.ndarray, "P P"]:
-    """Return, for each p and q, whether p and q agree on their overlap if q is shifted one step."""
+    """Return whether patterns p and q agree on their overlap if q is shifted one step, [p, q]."""
     size = walls.shape[1]
     rows, columns = (slice(max(step, 0), size + min(step, 0)) for step in (down, right))
     there_rows, there_columns = (slice(max(-s, 0), size + min(-s, 0)) for s in (down, right))

@@ -1,4 +1,4 @@
-"""Star of corridors: one end gives reward, and an agent can find it only by walking there.
+"""Star of corridors: only one corridor has a reward at its end, which agents find by walking.
 
 Episodes start at a hub from which corridors of equal length lead away. At the hub, action m enters
 corridor m. Inside a corridor, the last two actions move forward and back. Actions that do not apply

@@ -26,9 +26,9 @@ class Level:
     object_type: Int[Array, "*batch n"]  # 0 .. k - 1; 0 if unused
     object_pos: Int[Array, "*batch n"]  # cell; -1 if unused, or if each episode draws the cell
     # The next three arrays have one entry per type, which is 0 if the type is unused.
-    reward: Float[Array, "*batch k"]  # for collecting an object
-    terminate_prob: Float[Array, "*batch k"]  # that collecting an object ends the episode
-    respawn_prob: Float[Array, "*batch k"]  # that an absent object appears, per step
+    reward: Float[Array, "*batch k"]  # reward for collecting an object
+    terminate_prob: Float[Array, "*batch k"]  # probability of ending the episode on collection
+    respawn_prob: Float[Array, "*batch k"]  # probability that an absent object appears in a step
     max_steps_in_episode: Int[Array, "*batch"]
 
 

@@ -30,7 +30,7 @@ class _World(NamedTuple):
     can_enter: dict[int, Bool[Array, " C"]]  # by action: whether the next cell is free
     here: Bool[Array, "n C"]  # whether the cell is that of the object
     respawn_prob: Float[Array, " n"]
-    reward: Float[Array, "M C"]  # for stepping onto a cell
+    reward: Float[Array, "M C"]  # reward for stepping onto a cell
     survival_prob: Float[Array, "M C"]  # that the episode continues after stepping onto a cell
 
 

@@ -56,7 +56,8 @@ class Houses(LevelEnv):
         num_rooms: Smallest and largest number of rooms of a sampled house.
         min_side: Smallest side of a room, in cells.
         max_steps: Time limit of sampled levels, in steps.
-        pay_coverage: If True, the return of an episode is its coverage; if False, it is 0.
+        pay_coverage: If True, the return of an episode is its coverage; if False, the
+            return is always 0.
 
     Raises:
         ValueError: A field is out of range, or `num_rooms` allows more rooms than are sure to fit.
