@@ -1,4 +1,4 @@
-"""Procedurally generated environments, one family per module; import it as `rlgen.envs`."""
+"""Procedurally generated environments, one family per module, imported as `rlgen.envs`."""
 
 if __name__ != "rlgen.envs":
     raise ImportError(

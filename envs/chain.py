@@ -5,9 +5,9 @@ which one is correct. The last step gives reward +1 on the correct branch and -1
 branch. All actions after the first have no effect.
 
 Source: the delayed chain MDPs of Oh et al., 2020, "Discovering Reinforcement Learning Algorithms",
-appendix. Here the correct action is fixed per level, and therefore for the lifetime of an agent.
-One of two reproductions by other authors also does this. The other reproduction draws the correct
-action in each episode and shows it in the first state.
+appendix. In rlgen the correct action is fixed per level, and therefore for the lifetime of an
+agent. One of two reproductions by other authors also fixes the correct action. The other
+reproduction draws the correct action in each episode and shows it in the first state.
 """
 
 from collections.abc import Callable
@@ -63,16 +63,17 @@ class State:
 class Chain(LevelEnv):
     """Family of delayed chains.
 
-    Without distractors the observation is one integer that encodes position and branch, so agents
-    can be tabular. The methods `num_states` and `expected_return` are available only in this case.
+    If `num_distractors` is 0, the observation is one integer that encodes position and branch, so
+    agents can be tabular. The methods `num_states` and `expected_return` are available only in this
+    case.
 
     Attributes:
         length: Lengths of the shortest and the longest training chain, in steps. A level draws its
             length uniformly between the two.
         noisy: Whether every step but the last gives reward +1 or -1 at random.
         num_distractors: Number of random bits in the observation, resampled in each step. Two
-            other bits precede them: whether this is the first step, and the chosen branch. With 0
-            the observation is an integer.
+            other bits come first: one marks the first step, and one is the chosen branch. If the
+            number is 0, the observation is an integer.
 
     Raises:
         ValueError: A length is below 2, the lengths are in the wrong order, or the number of
@@ -135,13 +136,14 @@ class Chain(LevelEnv):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> Array:
-        """Return the integer `position + (longest + 1) * branch` or, with distractors, bits.
+        """Compute the observation: an integer or, with distractors, a vector of bits.
 
-        The first bit is 1 in the first step, the second bit is the branch, and the other bits are
-        the distractors.
+        The integer is `position + (longest + 1) * branch`, where `longest` is the length of the
+        longest training chain. The first bit is 1 in the first step, the second bit is the branch,
+        and the other bits are the distractors.
         """
         if not self.num_distractors:
-            # Clipped so that longer chains than the training range stay within `num_states`.
+            # Clip the position, so that chains beyond the training range stay within `num_states`.
             longest = self.length[1]
             return jnp.minimum(state.time, longest) + (longest + 1) * state.branch
         relevant = jnp.stack([state.time == 0, state.branch == 1])
@@ -172,7 +174,10 @@ class Chain(LevelEnv):
         return {"length": level.max_steps_in_episode, "right": level.right}
 
     def lifetime(self) -> int:
-        """Number of updates per agent: that of the grid-world mode `small`, not from a paper."""
+        """Number of updates for which an agent is trained.
+
+        The number is that of the grid-world mode `small` and does not come from a paper.
+        """
         return 250
 
     def offers(self, capability: Callable) -> bool:
@@ -201,7 +206,7 @@ class Chain(LevelEnv):
         return {"test": partial(_test_suite, self)}
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """Chains with noise switched on or off and, if observations are bits, longer chains."""
+        """Chains with the opposite setting of `noisy` and, with distractors, longer chains."""
         low, high = self.length[1] + 1, 2 * self.length[1]
         longer = DistributionShift(
             "V2", f"of {low} to {high} steps", fields={"length": (low, high)}

@@ -1,4 +1,4 @@
-"""Random numbers for held-out levels, identical on all machines and NumPy versions."""
+"""Random numbers for held-out levels, equal on all machines and with all NumPy versions."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,7 +7,7 @@ from jaxtyping import Float
 class Stream:
     """Stream of uniform numbers in [0, 1) that is determined by its name.
 
-    The numbers are computed from the raw words of PCG64, which NumPy guarantees not to change.
+    The numbers are computed from the raw output of PCG64, which NumPy guarantees not to change.
     """
 
     def __init__(self, name: str):

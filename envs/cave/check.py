@@ -29,8 +29,8 @@ def check_levels(levels: Level, prefix: str = "") -> None:
     """
     grid, again = _taken_apart(levels)
     check_tiles(prefix, *jax.tree.map(np.asarray, grid))
-    # If the masks of a level were set by hand, the conversion to tiles and back may change the
-    # level: its masks by rows and by columns may differ, or the margin around it may not be wall.
+    # If the masks of a level were set by hand, their rows and columns may disagree, or the margin
+    # may not be wall. The conversion to tiles and back then changes the level.
     same = np.ones(len(levels.start), bool)
     for name in ("blocked", "marked"):
         same &= np.asarray(getattr(again, name) == getattr(levels, name)).all((1, 2))
@@ -46,8 +46,8 @@ def check_levels(levels: Level, prefix: str = "") -> None:
 def check_tiles(prefix: str, tiles: np.ndarray, start: np.ndarray, goal: np.ndarray) -> None:
     """Reject levels with unknown tiles, or with a start or goal that the agent cannot stand on.
 
-    Start and goal must be distinct cells of the grid, neither of them wall or lava. The existence
-    of a path between them is not checked.
+    Start and goal must be distinct cells of the grid that are neither wall nor lava. The function
+    does not check that a path connects the two cells.
 
     Args:
         prefix: Start of the error message, such as the name of a file.

@@ -23,7 +23,7 @@ class CaveCodec:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Tiles, goal and start; the positions of moss and lava depend on the goal."""
+        """Tiles, goal and start, where the positions of moss and lava depend on the goal."""
         layout = Cells(
             "layout",
             (self.height, self.width),
@@ -42,7 +42,10 @@ class CaveCodec:
         return {"layout": grid.tiles, "goal": goal, "start": start}
 
     def decode(self, values: dict[str, Array]) -> Level:
-        """Build the level; start and goal become empty cells, and the start direction is random."""
+        """Build the level from its tiles, goal and start.
+
+        The cells of the goal and the start become empty, and the start direction is random.
+        """
         start, goal = (self._cell(values[name]) for name in ("start", "goal"))
         return make_level(values["layout"], start, goal, self.max_steps)
 

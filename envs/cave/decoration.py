@@ -11,16 +11,18 @@ from jaxtyping import Bool, Int, UInt8
 
 EMPTY, WALL, LAVA, MOSS = range(4)
 DEPTH = 3
-"""Lava lies at most this Manhattan distance from a wall cell that touches a free cell."""
+"""Largest Manhattan distance of lava from the nearest wall cell that touches a free cell."""
 
 
 class Share(NamedTuple):
-    """Amount of moss or lava, and how strictly its placement follows the ranking by distance.
+    """Amount of moss or lava, and how strictly its placement follows a ranking of the cells.
+
+    Cells are ranked by their distance from the goal (see `decorate`).
 
     Attributes:
-        low: Smallest fraction of the candidate cells, 0 .. 1. A level draws its fraction uniformly
-            from [low, high).
-        high: Largest fraction of the candidate cells, 0 .. 1.
+        low: Smallest fraction of the candidate cells that become moss or lava, 0 .. 1. A level
+            draws its fraction uniformly from [low, high).
+        high: Largest fraction of the candidate cells that become moss or lava, 0 .. 1.
         temperature: T. The candidate of rank k, counted from 1, is drawn with probability
             proportional to k^(-1/T).
     """
@@ -45,9 +47,9 @@ def decorate(
 
     The goal is drawn uniformly from the free cells. Moss is drawn from the other free cells, which
     are ranked by distance to the goal, nearest first. Lava replaces wall cells, so it never blocks
-    a path. Its candidates are the wall cells at most `DEPTH` cells from a wall cell that touches a
-    free cell. The candidates are ranked by `wall_distances`, farthest first. The start is drawn
-    uniformly from the cells at the median distance from the goal.
+    a path. The candidates for lava are the wall cells within Manhattan distance `DEPTH` of a wall
+    cell that touches a free cell. These candidates are ranked by `wall_distances`, farthest first.
+    The start is drawn uniformly from the free cells at the median distance from the goal.
 
     Args:
         rng: Random generator, consumed.
@@ -60,7 +62,7 @@ def decorate(
     free = np.argwhere(~walls)
     goal = free[rng.integers(len(free))]
     distance = distances(~walls, goal)
-    # Never -1, because all free cells are connected; 0 only at the goal.
+    # No value is -1, because all free cells are connected. Only the value of the goal is 0.
     known = distance[tuple(free.T)]
     others = free[known > 0]
     nearest_first = others[np.argsort(distance[tuple(others.T)], kind="stable")]
@@ -77,7 +79,7 @@ def decorate(
 
 
 def largest_part(free: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Return the largest 4-connected set of free cells, the first one if there are several."""
+    """Return the largest 4-connected set of free cells; among equally large sets, the first."""
     left, best = free.copy(), np.zeros_like(free)
     while left.any():
         part = distances(left, np.argwhere(left)[0]) >= 0
@@ -109,14 +111,14 @@ def wall_distances(distance: Int[np.ndarray, "H W"]) -> Int[np.ndarray, "H W"]:
     """Distance of each wall cell from the goal, first through free cells and then through walls.
 
     A route to a wall cell has two parts. The first part leads from the goal through free cells to a
-    first wall cell. The second part leads from the first wall cell to the given one. Its length is
-    the Manhattan distance between the two wall cells, which may be at most `DEPTH`. The length of
-    the shortest route is the distance.
+    wall cell that touches a free cell. The second part leads from this cell to the wall cell in
+    question; its length is their Manhattan distance, which may be at most `DEPTH`. The result is
+    the length of the shortest route.
 
-    Differs from the definition of Garcin et al. in one point. In their definition, a wall cell that
-    touches a free cell is never nearer to the goal than this free cell. Here, a route may cross a
-    wall that is two cells thick. The back of such a wall can therefore be near the goal although
-    the free cells behind the wall are far from it. This suits an agent that sees through walls.
+    Differs from the definition of Garcin et al., in which a wall cell that touches a free cell is
+    never nearer to the goal than this free cell. In rlgen a cell on the back of a wall can be near
+    the goal because the front of the wall is near the goal. This is intended, because the agent
+    sees through walls.
 
     Args:
         distance: Distance of each free cell from the goal, [H, W]; -1 on wall cells.

@@ -1,18 +1,19 @@
 """Cave: find the goal among walls, lava and moss, seeing only the 5x5 cells ahead.
 
-The actions are those of MiniGrid: turn left, turn right, forward, and four that do nothing here. If
-the agent reaches the goal after t steps, the episode ends with reward `1 - 0.9 t / limit`. Walking
-into lava ends the episode with reward 0. Moving into a wall or the border leaves the agent in place
-and uses a step. Moss can be walked on. The time limit truncates the episode and is never part of
+The actions are those of MiniGrid: turn left, turn right, forward, and four without effect. If the
+agent reaches the goal after t steps, the episode ends with reward `1 - 0.9 t / limit`. Walking into
+lava ends the episode with reward 0. Moving into a wall or the border leaves the agent in place and
+uses a step. The agent can walk on moss. The time limit truncates the episode and is never part of
 `terminated`. At the start of an episode the agent faces the direction that the level sets, or a
 random direction if the level sets none. In the levels of the suites moss lies near the goal and
 lava far from it, so both are cues to the location of the goal.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design"; its grid and view are those of Chevalier-Boisvert et al.,
+Data-Regularised Environment Design"; the grid and the view are those of Chevalier-Boisvert et al.,
 2023, "Minigrid & Miniworld". Differs from the environment that Garcin et al. released in that an
-episode never changes its level. There, if an episode ended on moss, this moss was missing in later
-episodes, and the last tile of one episode was painted on the start of the next episode.
+episode never changes its level. In their environment, if an episode ended on moss, this moss was
+missing in later episodes, and the last tile of one episode was painted on the start of the next
+episode.
 """
 
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Cave(GridEnv):
     width: int = 13  # number of columns, without the border
     num_objects: int = 59  # maximum number of wall, lava and moss cells; levels draw 0 .. maximum
     max_steps: int = 250  # time limit of generated levels, in env steps
-    observation: Literal["packed", "image"] = "packed"  # bit masks or images; both contain the same
+    observation: Literal["packed", "image"] = "packed"  # bit masks or images, with the same content
 
     def __post_init__(self):
         """Reject sizes that no cave can have, and unknown kinds of observation."""
@@ -160,7 +161,7 @@ class Cave(GridEnv):
         return episode_return > 0
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-        """Optimal value of each position, from the worst direction; 0 where no episode visits."""
+        """Optimal value of each position, from the worst direction; 0 if no episode visits it."""
         return solver.values(level, feature, discount)
 
     def solve(self, level: Level) -> Solution:

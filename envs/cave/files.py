@@ -2,8 +2,8 @@
 
 A plain file contains three arrays of integers: `tiles` [n, H, W], with 0 for empty, 1 for wall, 2
 for lava and 3 for moss; `start` [n, 2], x and y; and `goal` [n, 2], x and y. Three arrays of text
-[n] are optional: `structure`, `split` and `names`. The levels get the time limit of the
-environment, because the file contains none.
+[n] are optional: `structure`, `split` and `names`. The file contains no time limits, so the levels
+get the time limit of the environment.
 """
 
 import zipfile
@@ -57,7 +57,7 @@ def _array(path: Path | str, file: Any, name: str, damage: tuple) -> np.ndarray:
         return file[name]
     except damage as error:
         # numpy raises ValueError both for damage and for arrays that must be unpickled. Only the
-        # message distinguishes the two.
+        # message distinguishes these two cases.
         if "Object arrays" in str(error):
             raise ValueError(
                 f"{path}: {name} holds Python objects (levels of mixed sizes?), which rlgen never "

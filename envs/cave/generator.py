@@ -15,14 +15,15 @@ from rlgen.envs.cave.level import EMPTY, MOSS, WALL, Level, make_level, size_of,
 from rlgen.types import Key
 
 _AGENT, _GOAL = MOSS + 1, MOSS + 2
-"""Codes with which an edit writes the agent or the goal; the codes below are the four tiles."""
+"""Codes with which an edit writes the agent or the goal; smaller codes are the four tiles."""
 
 
 def sample_level(key: Key, height: int, width: int, num_objects: int, max_steps: int) -> Level:
     """Sample a room with random objects; the level may be unsolvable.
 
-    The goal, the agent and n objects lie on distinct cells, drawn uniformly. n is drawn uniformly
-    from 0 .. `num_objects`. Each object is a wall, lava or moss cell with probability 1/3 each.
+    The goal, the agent and n objects lie on distinct cells, drawn uniformly. The number n is drawn
+    uniformly from 0 .. `num_objects`. Each object is a wall, lava or moss cell with probability 1/3
+    each.
 
     Args:
         key: Random key, consumed.
@@ -53,9 +54,9 @@ def edit_cells(key: Key, level: Level, num_edits: int) -> Level:
     """Rewrite up to `num_edits` cells, each as empty, wall, lava, moss, the agent or the goal.
 
     Cells are drawn with replacement. Each distinct cell is rewritten once, and the six kinds are
-    equally likely. Writing the agent or the goal on a cell moves it to that cell. If the agent or
-    the goal was overwritten, it is placed on an empty cell, drawn uniformly. If no cell is empty,
-    it is placed on one of the rewritten cells.
+    equally likely. If a cell is rewritten as the agent or the goal, the agent or the goal moves to
+    this cell. If the agent or the goal was overwritten, it is placed on an empty cell, drawn
+    uniformly. If no cell is empty, it is placed on one of the rewritten cells.
     """
     height, width = size_of(level)
     key_cell, key_kind, key_place = jax.random.split(key, 3)
@@ -110,7 +111,7 @@ def _place(
     bits: UInt32[Array, ""], free: Bool[Array, " C"], otherwise: Int[Array, ""]
 ) -> Int[Array, ""]:
     """Draw a cell of a set uniformly; return `otherwise` if the set is empty."""
-    # The draw is a remainder of 32 random bits, whose bias is below num_cells / 2^32.
+    # The remainder of a random 32-bit number has a bias below num_cells / 2^32.
     upto = jnp.cumsum(free)
     nth = (bits % jnp.maximum(upto[-1], 1).astype(jnp.uint32)).astype(jnp.int32)
     return jnp.where(upto[-1] > 0, jnp.argmax(upto > nth), otherwise).astype(jnp.int32)

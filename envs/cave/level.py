@@ -72,7 +72,7 @@ def make_level(
 
 
 def to_grid(level: Level) -> Grid:
-    """Invert `make_level`; the time limit and the direction are left out."""
+    """Convert a level back to tiles, start and goal; time limit and direction are left out."""
     height, width = size_of(level)
     blocked, marked = (
         unpack_rows(interior(lines, height), width) for lines in (level.blocked, level.marked)
@@ -82,7 +82,7 @@ def to_grid(level: Level) -> Grid:
 
 
 def size_of(level: Level) -> tuple[int, int]:
-    """Return the height and width of a level, or of a batch of levels, from its shapes."""
+    """Return the height and width of a level, or of the levels of a batch."""
     return level.height, width_of(level.blocked, level.height)
 
 

@@ -24,7 +24,8 @@ def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
     """Picture of a state of an episode; with `highlight` the cells in view are tinted.
 
     Returns:
-        uint8[H * tile, W * tile, 3]; `tile` is 32 at 13 x 13 cells and smaller in larger caves.
+        uint8[H * tile, W * tile, 3]. A cell has `tile` pixels per side: 32 if the grid has 13 x 13
+        cells, and fewer in larger caves.
     """
     return _draw(level, np.array([state.x, state.y]), int(state.direction), highlight)
 

@@ -23,9 +23,9 @@ def solve(level: Level) -> Solution:
     """Length of the shortest solution in env steps, turns included, and the best return.
 
     The best return is 0 if the shortest solution is longer than the time limit. If the start
-    direction is random, the best of the four directions is assumed. No episode can exceed this
-    result, and at least one of the four directions attains it. From the other directions up to two
-    more turns are needed, which lower the return by up to 1.8 / limit.
+    direction is random, the best of the four directions is assumed. No solution can be shorter
+    or have a higher return, and the best direction attains both values. From the other directions
+    the agent may need up to two more turns, which lower the return by up to 1.8 / limit.
 
     Source: breadth-first search over all pairs of a direction and a cell.
     """
@@ -34,7 +34,9 @@ def solve(level: Level) -> Solution:
 
 
 def values(level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-    """Optimal value of each position from the worst direction; see `flood.cell_values`.
+    """Optimal value of each position if the agent faces the worst direction.
+
+    See `flood.cell_values`.
 
     Raises:
         ValueError: The feature is not `position`.
@@ -73,9 +75,10 @@ def features(level: Level) -> dict[str, Array]:
     """Scalars that describe a level; a path length or distance that does not exist is -1.
 
     Three scalars are mean distances to the goal, in moves. `mean_distance` is the mean over all
-    cells from which the goal can be reached. `moss_distance` is the mean over the moss among these
-    cells. `lava_distance` is the mean over the lava next to these cells, and the distance of a lava
-    cell is one more than the smallest distance among these neighbours.
+    cells from which the goal can be reached. `moss_distance` is the mean over those of these cells
+    that are moss. `lava_distance` is the mean over the lava cells that have one of these cells as a
+    neighbour. The distance of a lava cell is one more than the smallest distance among its
+    neighbours.
     """
     tiles, distance, solution = to_grid(level).tiles, distances(level), solve(level)
     x, y = level.start

@@ -1,7 +1,7 @@
 """Suites of caves: a training set, its test set, and sets outside the training distribution.
 
-The suites ship as plain files (see `files`). `train` is the set to train on, and the other suites
-share no level with `train`. Every level is solvable.
+The suites ship as plain files (see `files`). The suite `train` is the training set, and the other
+suites share no level with it. Every level is solvable.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design". The sets are built as in that paper, but the levels were
@@ -32,7 +32,10 @@ LIMITS = {
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """Suites by name, each as a function that builds the suite with `env` at the suite's size."""
+    """Suites by name, each as a function that builds the suite.
+
+    The environment of a suite is `env` with the height and width of the suite's caves.
+    """
     return {name: partial(suite, env, name, FOLDER) for name in LIMITS}
 
 
@@ -44,7 +47,7 @@ def suite(env: Any, name: str, folder: Path) -> Suite:
     """
     plain = read_plain(folder / f"{name}.npz")
     _, height, width = plain.tiles.shape
-    # `num_objects` does not affect stored levels, but must be valid for the size of the suite.
+    # `num_objects` does not affect stored levels, but must be valid for the size of the caves.
     num_objects = min(env.num_objects, height * width - 2)
     env = replace(env, height=height, width=width, max_steps=LIMITS[name], num_objects=num_objects)
     levels = stack(plain, env.max_steps)

@@ -1,7 +1,8 @@
 """Text format of caves.
 
-`#` is a wall, `.` an empty cell, `~` lava, `"` moss and `G` the goal. `S` is a start with a random
-direction. `>`, `v`, `<` or `^` is a start with the direction that the character shows.
+`#` is a wall, `.` an empty cell, `~` lava, `"` moss and `G` the goal. The start of the agent is `S`
+if the start direction is random. Otherwise the start is `>`, `v`, `<` or `^`, which shows the
+direction.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from rlgen.envs.cave.level import ANY_DIRECTION, Level, make_level, to_grid
 
 TILES = '.#~"'
 """Characters of EMPTY, WALL, LAVA and MOSS, indexed by code."""
-STARTS = ">v<^S"  # indexed by direction; -1, a random direction, selects the last
+STARTS = ">v<^S"  # indexed by direction; -1, a random direction, selects the last one
 
 
 def to_text(level: Level) -> str:
@@ -41,7 +42,7 @@ def from_text(text: str, height: int, width: int, max_steps: int = 250) -> Level
     cells = np.array([list(row) for row in rows])
     goal, start = _only(cells, "G", "goal (G)"), _only(cells, STARTS, "start (S > v < ^)")
     direction = STARTS.index(cells[start[1], start[0]])
-    # The characters of goal and start match no tile, so they add 0, which is EMPTY.
+    # No tile matches the characters of goal and start, so the sum there is 0, the code of EMPTY.
     tiles = sum(code * (cells == TILES[code]) for code in range(len(TILES)))
     return make_level(
         np.asarray(tiles, np.uint8),

@@ -1,4 +1,4 @@
-"""Observation of a cave: a 5x5 view as in the maze, which also shows lava and moss.
+"""Observation of a cave: a 5x5 view as in mazes, but one that also shows lava and moss.
 
 Codes and orientation are those of MiniGrid; see `rlgen.envs.grid.bitboard`. The agent's own cell
 appears empty even if it is moss. Walls and lava do not hide the cells behind them.
@@ -23,7 +23,7 @@ from rlgen.envs.grid.bitboard import (
 from rlgen.types import PyTree
 
 MOSS_CODE, LAVA_CODE = (0.3, 0.2, 0.0), (0.9, 0.0, 0.0)
-"""Object, colour and state of a cell, each divided by ten; other codes are in `bitboard`."""
+"""MiniGrid's codes of object, colour and state, each divided by ten; see also `bitboard`."""
 _OWN = VIEW * (VIEW // 2) + VIEW - 1
 """Bit of the agent's own cell, [2, 4], in a packed view."""
 

@@ -1,9 +1,11 @@
 """Layouts that resemble a small drawing: wave function collapse with overlapping patterns.
 
 Every N x N window of a layout, called a pattern, occurs in the drawing, possibly rotated or
-mirrored. Each step decides the undecided cell with the fewest remaining patterns: it draws one of
-these patterns in proportion to their frequencies in the drawing. Patterns that are no longer
-possible are then removed from the other cells. If a cell has no pattern left, the generation fails.
+mirrored. At the beginning all patterns are possible at all cells, and a cell is undecided while
+several patterns are possible. Each step selects the undecided cell with the fewest possible
+patterns. It draws one of these patterns with probability proportional to the pattern's frequency in
+the drawing. All patterns that this choice excludes at other cells are then removed. If a cell has
+no pattern left, the generation fails.
 
 Source: Gumin, 2016, "WaveFunctionCollapse", with the choices that Garcin et al., 2024, "DRED",
 describe for their caves: there is no backtracking, and noise that is drawn once breaks ties.
@@ -39,7 +41,10 @@ class Patterns(NamedTuple):
 
 
 def read_drawings(path: Path = DRAWINGS) -> dict[str, Drawing]:
-    """Read the drawings in a text file, by name; the head of the file describes the format."""
+    """Read the drawings in a text file and return them by name.
+
+    The head of the file describes the format.
+    """
     found: dict[str, Drawing] = {}
     for part in path.read_text(encoding="utf-8").split("\n= ")[1:]:
         head, *rows = part.split("\n")
@@ -66,7 +71,7 @@ def patterns_of(drawing: Drawing) -> Patterns:
 
 
 def _fits(walls: Bool[np.ndarray, "P N N"], down: int, right: int) -> Bool[np.ndarray, "P P"]:
-    """Return whether two patterns agree on their overlap if the second is shifted by one step."""
+    """Return whether patterns p and q agree on their overlap if q is shifted one step, [p, q]."""
     size = walls.shape[1]
     rows, columns = (slice(max(step, 0), size + min(step, 0)) for step in (down, right))
     there_rows, there_columns = (slice(max(-s, 0), size + min(-s, 0)) for s in (down, right))
@@ -87,10 +92,10 @@ def layout(
         wraps: Whether patterns wrap around the edges of the layout.
     """
     num_cells, num = shape[0] * shape[1], len(patterns.weight)
-    # open_to[c, p]: pattern p is still possible at cell c; left[c]: number of such patterns.
+    # open_to[c, p] is True while pattern p is possible at cell c. left[c] counts these patterns.
     open_to = np.ones((num_cells, num), bool)
     left = np.full(num_cells, num, float)
-    # Below 1, so that the noise breaks ties only between equal counts.
+    # The noise is below 1, so it only breaks ties between equal counts.
     noise = rng.random(num_cells) * 0.1
     around = [list(_neighbours(cell, shape, wraps)) for cell in range(num_cells)]
     while True:
@@ -115,7 +120,11 @@ def _rule_out(
     around: list[list[tuple[int, int]]],
     fits: Float32[np.ndarray, "4 P P"],
 ) -> bool:
-    """Propagate a decision, in place; return False if a cell has no pattern left."""
+    """Remove, in place, the patterns that the decision at `cell` excludes at other cells.
+
+    Returns:
+        False if a cell has no pattern left, True otherwise.
+    """
     changed = [cell]
     while changed:
         here = changed.pop()

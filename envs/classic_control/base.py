@@ -1,4 +1,4 @@
-"""Base class of the physical systems: gymnax's dynamics, with physical parameters as levels.
+"""Base class of the physical systems: gymnax's dynamics, with parameters that the levels set.
 
 Every float is float32, no array is weakly typed, and shapes never change during an episode.
 """
@@ -22,7 +22,7 @@ from rlgen.types import Key, PyTree
 
 
 class PhysicsFamily(ParameterFamily, abstract=True):
-    """Family of levels of one classic control system of gymnax, with gymnax's dynamics."""
+    """Family of levels of one classic-control system, with the dynamics of gymnax."""
 
     family: ClassVar[str]
     """Name of the family in the registry."""
@@ -75,7 +75,7 @@ class PhysicsFamily(ParameterFamily, abstract=True):
         return PhysicsEditor(self)
 
     def codec(self) -> PhysicsCodec:
-        """Codec for generative models: each parameter as its position, 0 .. 1, in its range."""
+        """Codec for generative models, which encodes a parameter as its position in its range."""
         return PhysicsCodec(self)
 
     def presets(self) -> dict[str, dict[str, float]]:

@@ -38,7 +38,10 @@ NOMINAL = {
 @no_type_check  # JAX also builds it with fields that are not arrays
 @struct.dataclass
 class Level:
-    """One cart with its pole; fields have gymnax's names, and gymnax's other params are fixed."""
+    """One cart with its pole.
+
+    The fields have the names of gymnax's params. All other params of gymnax are fixed.
+    """
 
     gravity: Float[Array, "*batch"]  # m/s²
     masscart: Float[Array, "*batch"]  # kg
@@ -52,7 +55,7 @@ class Level:
 class CartPole(PhysicsFamily):
     """Family of cart-poles; a field `(low, high)` is the training range of a parameter.
 
-    Episodes start with all four entries of the state uniform in -0.05 .. 0.05.
+    Each of the four entries of the initial state is drawn uniformly from -0.05 .. 0.05.
     """
 
     gravity: tuple[float, float] = (7.0, 13.0)  # range of gravity, m/s²

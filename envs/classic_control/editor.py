@@ -1,6 +1,6 @@
 """Editor of a physical system: an episode sets the parameters of a level one after the other.
 
-Samplers use the editor if their teacher learns to build levels, as in Dennis et al., 2020,
+A sampler whose teacher learns to build levels uses the editor, as in Dennis et al., 2020,
 "Emergent Complexity and Zero-shot Transfer via Unsupervised Environment Design". As in that paper,
 the teacher also observes noise, so that one policy can build many different levels.
 """
@@ -26,7 +26,7 @@ class EditorLevel:
     """Initial conditions of an editing episode."""
 
     noise: Float[Array, "*batch Z"]  # uniform in [0, 1)
-    max_steps_in_episode: Int[Array, "*batch"]  # number of parameters: one step for each
+    max_steps_in_episode: Int[Array, "*batch"]  # number of parameters; each takes one step
 
 
 @no_type_check
@@ -43,8 +43,9 @@ class PhysicsEditor(Editor):
     """Editor in which step i sets parameter i to one of `num_choices` values.
 
     Parameters that are not set yet have their nominal value: gymnax's value, clipped to the
-    training range. The choices lie on a logarithmic grid over the training range of the parameter,
-    both ends included. Episodes never terminate before the time limit, and all rewards are 0.
+    training range. The values lie on a logarithmic grid that covers the training range of the
+    parameter, both ends included. Episodes never terminate before the time limit, and all rewards
+    are 0.
 
     Attributes:
         env: Family whose levels are built.
@@ -95,7 +96,7 @@ class PhysicsEditor(Editor):
         return EditorLevel(noise, jnp.int32(self.horizon))
 
     def reset_env(self, key: Key, params: EditorLevel) -> tuple[PyTree, EditorState]:
-        """Start with no parameter chosen; deterministic, because the level contains the noise."""
+        """Start an episode; nothing is random, because the level contains the noise."""
         state = EditorState(jnp.full(self.horizon, -1, jnp.int32), jnp.int32(0))
         return self.observe(key, state, None, params), state
 
@@ -122,9 +123,10 @@ class PhysicsEditor(Editor):
     ) -> dict[str, Float[Array, "..."]]:
         """Compute the teacher's observation.
 
-        `built` [D, 2] contains the position, 0 .. 1, of each parameter in its logarithmic range,
-        and a flag for each parameter that was chosen. `time` [D] is the one-hot index of the next
-        parameter and is all 0 at the end of the episode. `noise` [Z] is the noise of the level.
+        `built` [D, 2] contains two numbers per parameter. The first is the position, 0 .. 1, of the
+        parameter in its logarithmic range. The second is 1 if the parameter was set, and 0 if not.
+        `time` [D] is the one-hot index of the next parameter and is all 0 at the end of the
+        episode. `noise` [Z] is the noise of the level.
         """
         ranges = self.env.ranges()
         nominal = ranges.places(ranges.nominal).clip(0, 1).astype(np.float32)

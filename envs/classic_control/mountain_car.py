@@ -1,8 +1,9 @@
 """Mountain car: swing up to the flag on a hill that is too steep for the motor.
 
-Every step has reward -1 until the flag is reached, which ends the episode. The dynamics are exactly
-those of gymnax. If the motor is strong and gravity is weak, the car can drive straight up. Some
-levels are therefore far easier than gymnax's system, in which random actions rarely reach the flag.
+Every step has reward -1, and the episode ends when the car reaches the flag. The dynamics are
+exactly those of gymnax. If the motor is strong and gravity is weak, the car can drive straight up.
+Some levels are therefore far easier than gymnax's system, in which random actions rarely reach the
+flag.
 
 Source: Moore, 1990, "Efficient Memory-based Learning for Robot Control". Differs from gymnax in
 that force and gravity are parameters of the level.
@@ -42,7 +43,7 @@ class Level:
 class MountainCar(PhysicsFamily):
     """Family of mountain cars; a field `(low, high)` is the training range of a parameter.
 
-    Episodes start at rest, at a position uniform in -0.6 .. -0.4.
+    At the start of an episode the car is at rest, and its position is uniform in -0.6 .. -0.4.
     """
 
     force: tuple[float, float] = (0.0009, 0.003)  # velocity change per step by the motor
@@ -69,10 +70,10 @@ class MountainCar(PhysicsFamily):
         return spaces.Box(low, high, (2,), jnp.float32)
 
     def sample_simple_level(self, key: Key) -> Level:
-        """Sample near the easiest level of the ranges, with strongest motor and weakest gravity.
+        """Sample near the easiest level, which has the strongest motor and the weakest gravity.
 
-        Random episodes rarely reach the flag of gymnax's own system, so that system is not used. In
-        the levels sampled here one random episode in six reaches the flag.
+        In gymnax's own system random actions rarely reach the flag, so levels are not sampled near
+        that system. In the sampled levels, one episode in six with random actions reaches the flag.
         """
         easiest = np.array([self.force[1], self.gravity[0]], np.float32)
         return self.make_level(parameters.sample_near(key, self.ranges(), easiest))

@@ -1,11 +1,11 @@
-"""Families of physical systems: checks of parameter ranges, and sampling and editing within them.
+"""Families of physical systems: checks of the parameter ranges, and sampling and editing of levels.
 
 All ranges are logarithmic, so equal factors are equal distances. The *place* of a value is its
 position in its range: 0 at the low end and 1 at the high end.
 
-Sources: training ranges and held-out ranges beyond them were introduced for such systems by Packer
-et al., 2018, "Assessing Generalization in Deep Reinforcement Learning". Edits follow Parker-Holder
-et al., 2022, "Evolving Curricula with Regret-Based Environment Design".
+Sources: Packer et al., 2018, "Assessing Generalization in Deep Reinforcement Learning", introduced
+training ranges for physical systems, with held-out ranges outside the training ranges. Edits follow
+Parker-Holder et al., 2022, "Evolving Curricula with Regret-Based Environment Design".
 """
 
 import math
@@ -41,12 +41,15 @@ class Ranges(NamedTuple):
     nominal: Float[np.ndarray, " D"]  # gymnax's value, clipped to the range
 
     def values(self, place: Float[np.ndarray, "*M D"]) -> Float[np.ndarray, "*M D"]:
-        """Return the values at places, which may be outside 0 .. 1; on the host, in float64."""
+        """Return the values at the given places, which may be outside 0 .. 1.
+
+        The values are computed on the host, in float64.
+        """
         low, high = self.low.astype(float), self.high.astype(float)
         return low * (high / low) ** place
 
     def places(self, values: Float[np.ndarray, " D"]) -> Float[np.ndarray, " D"]:
-        """Return the places of values; 0 in a range that is a single number."""
+        """Return the places of the given values; if a range is a single number, the place is 0."""
         low, high = self.low.astype(float), self.high.astype(float)
         wide = high > low
         return np.log(values / low) / np.where(wide, np.log(high / low), 1.0) * wide
@@ -67,7 +70,7 @@ class ParameterFamily(LevelEnv, abstract=True):
     nominal: ClassVar[Mapping[str, float]]
     """Value of each parameter in gymnax, in the order of the level's fields."""
     level_type: ClassVar[type]
-    """Level class, with the parameters and `max_steps_in_episode` as fields."""
+    """Class of the levels, whose fields are the parameters and `max_steps_in_episode`."""
 
     def __post_init__(self):
         """Reject invalid ranges and time limits.
@@ -164,8 +167,8 @@ def mutate(key: Key, levels: PyTree, ranges: Ranges, num_edits: int) -> PyTree:
     """Edit each of the levels [N] `num_edits` times.
 
     An edit moves one parameter by up to `EDIT` of its logarithmic range. The parameter and the
-    distance are uniform, and the result is clipped to the range. All other values stay
-    bit-identical.
+    distance are drawn uniformly, and the result is clipped to the range. All parameters that no
+    edit selects stay bit-identical.
     """
     values = jnp.stack([getattr(levels, name) for name in ranges.names], -1)
     keys = jax.random.split(key, values.shape[0])

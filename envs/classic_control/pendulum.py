@@ -3,9 +3,9 @@
 The reward of a step is `-(angle² + 0.1 speed² + 0.001 torque²)`, with the angle measured from
 upright. Only the time limit ends an episode. The dynamics are exactly those of gymnax.
 
-Source: the pendulum of OpenAI Gym, as in gymnax. Differs from it in two points. Mass, length,
-gravity and largest torque are parameters of the level. An action selects one torque of a grid,
-whereas torques in Gym are continuous.
+Source: the pendulum of OpenAI Gym, as in gymnax. Differs from the pendulum of Gym in two points.
+Mass, length, gravity and largest torque are parameters of the level. An action selects one torque
+of a grid, whereas actions in Gym are continuous torques.
 """
 
 import math
@@ -45,8 +45,8 @@ class Level:
 class Pendulum(PhysicsFamily):
     """Family of pendulums; a field `(low, high)` is the training range of a parameter.
 
-    At the start of an episode, the angle is uniformly distributed over the circle, and the angular
-    velocity over -1 .. 1.
+    Episodes start at a random angle. The angle is uniform over the circle, and the angular velocity
+    is uniform in -1 .. 1.
     """
 
     gravity: tuple[float, float] = (8.0, 12.5)  # range of gravity, m/s²
@@ -95,14 +95,19 @@ class Pendulum(PhysicsFamily):
     ) -> Bool[Array, "*B"]:
         """True if the mean reward per step is at least `success_reward`.
 
-        With the default, a level is solved only if the rod swings up quickly and stays upright. A
-        rod that hangs still has mean reward -9.9. Episodes are assumed to have `max_steps` steps.
+        With the default value, a level is solved only if the rod swings up quickly and stays
+        upright. A rod that hangs motionless has mean reward -9.9. Episodes are assumed to have
+        `max_steps` steps.
         """
         return episode_return >= self.success_reward * self.max_steps
 
     @property
     def lowest_return(self) -> float:
-        """Lower bound on returns: hanging down at full speed with full torque in every step."""
+        """Lower bound on returns.
+
+        It is the return of an episode in which the rod hangs down in every step, at full speed and
+        with full torque.
+        """
         speed, torque = _gymnax.EnvParams().max_speed, self.max_torque[1]
         return -self.max_steps * (math.pi**2 + 0.1 * speed**2 + 0.001 * torque**2)
 

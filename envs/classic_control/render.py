@@ -70,7 +70,7 @@ def mountain_car(level: Any, state: Any = None) -> Picture:
     Without a state the car is at the bottom.
     """
     canvas = _Canvas(240, 160)
-    # Gymnax's force along the hill is -gravity * cos(3 x): the height is gravity * sin(3 x) / 3.
+    # Gymnax's force along the hill is -gravity * cos(3 x), so the height is gravity * sin(3 x) / 3.
     height = _HILL_HEIGHT * float(level.gravity) / 0.0025
 
     def at(x: float) -> Point:

@@ -3,8 +3,9 @@
 The ranges are always the defaults of the family, not those of the given environment, so a suite is
 the same in every run. `train-range` has new levels inside the ranges. In each level of `beyond` and
 `far` one parameter lies below or above its range, and all others lie inside. The name of the level
-names this parameter. Its distance from the range is measured as a fraction of the logarithmic width
-of the range. For the range 5 .. 15, a distance of 0.25 is a factor of 3 to the power of 0.25.
+names this parameter. The distance of the parameter from its range is measured as a fraction of the
+logarithmic width of the range. For the range 5 .. 15, a distance of 0.25 is a factor of 3 to the
+power of 0.25.
 
 Values are rounded to four significant digits, so that rounding differences between machines vanish.
 """
@@ -34,7 +35,8 @@ def suites(env: Any) -> dict[str, Callable[[], Suite]]:
     """Suites by name, each as a function that builds the suite.
 
     Args:
-        env: A `PhysicsFamily`; the suite's environment has the same observations and actions.
+        env: A `PhysicsFamily`. The environments of the suites have the same observations and
+            actions as `env`.
     """
     made = {"nominal": _nominal, "train-range": _inside}
     made |= {name: partial(_outside, distance=distance) for name, distance in DISTANCE.items()}

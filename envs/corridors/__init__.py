@@ -1,4 +1,4 @@
-"""Star of corridors: one end gives reward, and an agent can find it only by walking there."""
+"""Star of corridors: only one corridor has a reward at its end, which agents find by walking."""
 
 from rlgen.envs.corridors.env import VARIANTS, Corridors, Level, State, build, tiny
 

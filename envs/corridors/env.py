@@ -1,19 +1,19 @@
-"""Star of corridors: one end gives reward, and an agent can find it only by walking there.
+"""Star of corridors: only one corridor has a reward at its end, which agents find by walking.
 
 Episodes start at a hub from which corridors of equal length lead away. At the hub, action m enters
 corridor m. Inside a corridor, the last two actions move forward and back. Actions that do not apply
-leave the agent in place. A level chooses one rewarded corridor. Its end gives reward +1 and ends
-the episode; the other corridors are dead ends.
+leave the agent in place. In each level one corridor is rewarded: its end gives reward +1 and ends
+the episode. All other corridors are dead ends.
 
 Two fields determine which exploration bonus can help. `sharing` sets how much levels have in
-common: it is the probability that a level rewards the first corridor and does not draw the rewarded
-one at random. `max_steps` sets how much of the star one episode can cover. With `length` steps an
-episode can cover a single corridor. With at least `(2 num_corridors - 1) length` steps it can cover
-all corridors.
+common. With probability `sharing`, a level rewards the first corridor; otherwise the rewarded
+corridor is drawn at random. `max_steps` sets how much of the star one episode can cover. With
+`length` steps an episode can cover a single corridor. With at least `(2 num_corridors - 1) length`
+steps it can cover all corridors.
 
 Source: the thought experiment of Henaff et al., 2023, "A Study of Global and Episodic Bonuses for
-Exploration in Contextual MDPs". Differs from it in that there can be many levels and longer
-episodes.
+Exploration in Contextual MDPs". Differs from that experiment in that there can be many levels and
+longer episodes.
 """
 
 from collections.abc import Callable
@@ -90,10 +90,10 @@ class Corridors(LevelEnv):
         length: Number of steps from the hub to an end.
         max_steps: Time limit of generated levels, in env steps.
         sharing: Probability that a level rewards the first corridor. Otherwise the level draws the
-            rewarded corridor uniformly from all corridors, the first included. With 1 there is a
-            single level.
+            rewarded corridor uniformly from all corridors, the first included. If the probability
+            is 1, there is a single level.
         show_visited: Whether the observation shows the ends that were reached in this episode. If
-            it does not, no memoryless policy can try one corridor after another.
+            these ends are not shown, a policy needs memory to try one corridor after another.
 
     Raises:
         ValueError: A field is out of its range, or the observation would have more than 2**22
@@ -133,7 +133,7 @@ class Corridors(LevelEnv):
         return self._level(jnp.int32(0))
 
     def observation_space(self, params: Level | None = None) -> spaces.Discrete:
-        """Integers that encode the position and, if it is shown, the set of visited ends."""
+        """Integers that encode the position and, with `show_visited`, the set of visited ends."""
         return spaces.Discrete(self.num_states())
 
     def reset_env(self, key: Key, params: Level) -> tuple[Int[Array, ""], State]:
@@ -213,13 +213,13 @@ class Corridors(LevelEnv):
             total += jnp.where(won, flow, 0).sum()
             return jnp.zeros_like(at).at[obs].add(jnp.where(won, 0, flow)), total
 
-        # Observation 0 is the hub with no end visited. Probability that reaches the rewarded end
-        # moves from `at` to `total`.
+        # Observation 0 is the hub with no end visited. In each step, the probability of arriving at
+        # the rewarded end is removed from `at` and added to `total`.
         start = jnp.zeros(self.num_states()).at[0].set(1.0), jnp.float32(0)
         return jax.lax.fori_loop(0, level.max_steps_in_episode, follow, start)[1]
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:
-        """Position of the agent: 0 at the hub, then counted by corridor, outwards in each."""
+        """Index of the agent's cell; the hub is 0, and each corridor is counted outwards."""
         return self._position(state)
 
     def num_positions(self) -> int:
@@ -227,7 +227,7 @@ class Corridors(LevelEnv):
         return 1 + self.num_corridors * self.length
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-        """Optimal value of each position if it is reached as early as possible.
+        """Optimal value of each position if the agent reaches the position as early as possible.
 
         The time limit is taken into account: a cell of a wrong corridor has value 0 if the
         remaining time does not suffice to go back and reach the rewarded end. To compute values
@@ -242,7 +242,7 @@ class Corridors(LevelEnv):
             )
         cell = jnp.arange(self.num_positions())
         depth = jnp.where(cell == 0, 0, (cell - 1) % self.length + 1)
-        # Cell 0, the hub, counts as part of corridor -1, so its distance is length + 0.
+        # The formula puts the hub, cell 0, into corridor -1, so its distance is length + 0.
         inside = (cell - 1) // self.length == level.rewarded
         distance = jnp.where(inside, self.length - depth, self.length + depth)
         in_time = depth + distance <= level.max_steps_in_episode
@@ -261,7 +261,7 @@ class Corridors(LevelEnv):
         return {"test": partial(_each, self), "shared": partial(_drawn, self)}
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """The suite `test`, if training does not draw corridors uniformly.
+        """The suite `test`; none if training already draws the rewarded corridor uniformly.
 
         See `rlgen.evaluation.ladder.ladder`.
         """
@@ -293,7 +293,7 @@ class Corridors(LevelEnv):
         moved = state.depth + jnp.where(action == forward, 1, 0) - jnp.where(action == back, 1, 0)
         depth = jnp.where(at_hub, jnp.where(enters, 1, 0), jnp.minimum(moved, self.length))
         corridor = jnp.where(enters, jnp.asarray(action, jnp.int32), state.corridor)
-        corridor = jnp.where(depth == 0, 0, corridor)  # canonical: the hub is one state
+        corridor = jnp.where(depth == 0, 0, corridor)  # so that the hub is a single state
         at_end = jnp.where(depth == self.length, jnp.int32(1) << corridor, 0)
         return State(corridor, depth, state.visited | at_end, state.time + 1)
 
@@ -333,7 +333,7 @@ def _each(env: Corridors) -> Suite:
 
 
 def _drawn(env: Corridors) -> Suite:
-    """Build the suite `shared` from raw words of PCG64, which NumPy guarantees not to change."""
+    """Build the suite `shared` from raw output of PCG64, which NumPy guarantees not to change."""
     words = np.random.PCG64(SUITE_SEED).random_raw(2 * SUITE_DRAWS).reshape(2, -1)
     shared = (words[0] >> np.uint64(11)) * 2.0**-53 < env.sharing
     other = (words[1] % np.uint64(env.num_corridors)).astype(np.int32)

@@ -16,7 +16,7 @@ def star(length: int, rewarded: int, visited: list[bool], agent: tuple[int, int]
     Args:
         length: Number of cells of a corridor.
         rewarded: Corridor whose end is drawn as the goal.
-        visited: One flag per corridor; if it is true, the end of the corridor is tinted as seen.
+        visited: One flag per corridor, which is True if its end should be tinted as seen.
         agent: Corridor and depth of the agent; depth 0 is the hub.
 
     Returns:
@@ -26,7 +26,7 @@ def star(length: int, rewarded: int, visited: list[bool], agent: tuple[int, int]
     angle = 2 * np.pi * np.arange(num) / num
     ray = np.stack([np.sin(angle), -np.cos(angle)], 1)  # x, y downwards
     step = (SIDE / 2 - WIDEST) / length
-    # The width keeps neighbouring corridors apart near the rim, and the dots of a corridor apart.
+    # This width separates neighbouring corridors near the rim, and also the dots of a corridor.
     wide = min(WIDEST, 0.8 * np.pi * SIDE / 2 / num, max(1.2 * step, 8.0))
     image = np.full((SIDE, SIDE, 3), WALL, float)
     for m in range(num):
@@ -49,7 +49,10 @@ def _disc(image: np.ndarray, centre: np.ndarray, radius: float, colour: tuple) -
 def _rod(
     image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float, colour: tuple
 ) -> None:
-    """Paint a thick line with round ends, in place; x, y relative to the centre, y downwards."""
+    """Paint a thick line with round ends, in place.
+
+    The points `start` and `end` are x, y relative to the centre of the image, with y downwards.
+    """
     reach = radius + 1
     first = np.floor(np.minimum(start, end) - reach + SIDE / 2).astype(int).clip(0, SIDE)
     last = np.ceil(np.maximum(start, end) + reach + SIDE / 2).astype(int).clip(0, SIDE)

@@ -31,10 +31,10 @@ def import_module(name: str, env: str, package: str) -> Any:
 
 
 def as_type(x: Any, dtype: Any) -> Array:
-    """Convert to an array that is not weakly typed, so that its type stays fixed in loops."""
+    """Convert to an array that is not weakly typed, so that loops keep the type of the array."""
     return jax.lax.convert_element_type(x, dtype)
 
 
 def typed_as(tree: PyTree, like: PyTree) -> PyTree:
-    """Convert a tree to the array types of another tree (or of itself), without weak types."""
+    """Convert the leaves of a tree to the array types in `like`, without weak types."""
     return jax.tree.map(lambda x, old: as_type(x, jnp.result_type(old)), tree, like)

@@ -4,8 +4,8 @@
 
 A level is the random key from which a world is generated, so an agent can be trained on a finite
 number of worlds and tested on others. Creatures move differently in each episode. An achievement is
-rewarded once per episode: with 1 in the classic game and with 1 to 8 in the full game. A point of
-health that is gained gives reward +0.1, and a point that is lost gives -0.1. An observation is a
+rewarded once per episode: with 1 in the classic game and with 1 to 8 in the full game. Gaining a
+point of health gives reward +0.1, and losing a point gives -0.1. An observation is a
 vector of symbolic features: 8,268 numbers in the full game and 1,345 in the classic game.
 
 Generating a world is expensive compared with a step. Every slot (parallel environment) generates a
@@ -13,8 +13,8 @@ world in each update, so use long rollouts.
 
 Source: Matthews et al., 2024, "Craftax: A Lightning-Fast Benchmark for Open-Ended Reinforcement
 Learning"; the classic game is that of Hafner, 2021, "Benchmarking the Spectrum of Agent
-Capabilities". Differs from the package craftax in two points. The level fixes the world, which is
-not drawn at each reset. The time limit truncates the episode and does not terminate it.
+Capabilities". Differs from the package craftax in two points. The world is part of the level
+and is not drawn at each reset. The time limit truncates the episode and does not terminate it.
 """
 
 import functools
@@ -144,7 +144,7 @@ class Craftax(LevelEnv):
         return floors * rows * columns
 
     def event(self, state: State, level: Level) -> Int[Array, ""]:
-        """1 + lowest index of the achievements unlocked by the last step, or 0."""
+        """1 + lowest index of the achievements unlocked by the last step; 0 if it unlocked none."""
         return state.event
 
     def num_events(self) -> int:

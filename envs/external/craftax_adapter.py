@@ -71,7 +71,7 @@ def load(game: str) -> Any:
     Raises:
         ValueError: The package is not installed.
     """
-    # The modules create global arrays at import, which would be leaked tracers under a trace.
+    # The modules create global arrays at import; under a trace, these would be leaked tracers.
     with jax.ensure_compile_time_eval():
         return _module("craftax.craftax_env").make_craftax_env_from_name(
             GAMES[game].id, auto_reset=False
@@ -88,7 +88,7 @@ def begin(game: str, world: UInt32[Array, "2"]) -> tuple[Float[Array, " F"], PyT
 def step(game: str, key: Key, state: PyTree, action: Int[Array, ""]) -> Step:
     """Take one step of the game, without automatic reset and without time limit."""
     env = load(game)
-    # The state stores this key. It must be a raw uint32[2] key, like the key of the world.
+    # The state stores this key, which must be a raw uint32[2] key like that of the world.
     raw = jax.random.key_data(key)
     obs, new, reward, over, _ = env.step_env(raw, state, action, _params(env))
     new = typed_as(new, state)

@@ -103,7 +103,7 @@ class MinAtar(LevelEnv):
     def lifetime(self) -> int:
         """Number of updates per agent in published meta-tests of learned rules.
 
-        With 64 environments and 20 steps per update, this number amounts to 1.28e8 env steps.
+        With 64 environments and 20 steps per update, these updates take 1.28e8 env steps.
         """
         return 100_000
 

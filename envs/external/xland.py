@@ -11,8 +11,8 @@ gives reward 1 and ends the episode.
 Source: Nikulin et al., 2024, "XLand-MiniGrid: Scalable Meta-Reinforcement Learning Environments in
 JAX"; Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld: Modular & Customizable Reinforcement
 Learning Environments for Goal-Oriented Tasks". Differs from the package xminigrid in three points.
-Rewards do not decrease with time. The level fixes the layout, which is not drawn at each reset. The
-rulesets are not those of the benchmarks of Nikulin et al. (see `xland_rulesets`).
+Rewards do not decrease with time. The layout is part of the level and is not drawn at each reset.
+The rulesets are not those of the benchmarks of Nikulin et al. (see `xland_rulesets`).
 """
 
 import functools
@@ -40,7 +40,7 @@ __all__ = ["EXTRA", "VARIANTS", "Level", "Ruleset", "State", "XLand", "build", "
 EXTRA = package.EXTRA
 """Name of the package that must be installed before a level can be played."""
 VARIANTS: dict[str, dict] = {task: {"task": task} for task in package.TASKS}
-"""Fields of each task: worlds with rules, and MiniGrid tasks."""
+"""Fields of each task, which is a world with rules or a MiniGrid task."""
 NUM_KINDS, NUM_COLOURS = 13, 12  # number of kinds and number of colours of a tile
 SUITES = {"heldout": (100, 930_001), "heldout-1k": (1000, 930_002)}  # number of levels, and seed
 
@@ -65,10 +65,10 @@ class XLand(LevelEnv):
 
     Attributes:
         task: Name of the task, a key of `VARIANTS`.
-        max_depth: Maximum number of chained rules between the initial objects and the goal, in
-            worlds with rules.
-        num_distractors: Number of objects that the goal does not need, in worlds with rules. They
-            are grouped in pairs, and each pair is the input of one rule.
+        max_depth: In worlds with rules, the maximum number of chained rules between the initial
+            objects and the goal.
+        num_distractors: In worlds with rules, the number of objects that the goal does not need.
+            These objects are grouped in pairs, and each pair is the input of one rule.
         max_steps: Time limit of an episode in env steps; 0 selects the limit of the task.
 
     Raises:
@@ -147,7 +147,7 @@ class XLand(LevelEnv):
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """True if the return is positive; in memory tasks a wrong choice also terminates."""
+        """True if the return is positive; in memory tasks a wrong choice has return 0."""
         return episode_return > 0
 
     def position(self, state: State, level: Level) -> Int[Array, ""]:

@@ -16,7 +16,7 @@ from rlgen.envs.external.xland_rulesets import Ruleset
 from rlgen.types import PyTree
 
 EXTRA = "xminigrid"
-NEVER = 2**30  # a time limit that is never reached; with it all rewards stay positive
+NEVER = 2**30  # a time limit that is never reached; it keeps the reward of a solution positive
 
 
 class Task(NamedTuple):
@@ -80,7 +80,7 @@ def load(task: str) -> tuple[Any, Any]:
     Raises:
         ValueError: The package is not installed.
     """
-    # The modules create global arrays at import, which would be leaked tracers under a trace.
+    # The modules create global arrays at import; under a trace, these would be leaked tracers.
     with jax.ensure_compile_time_eval():
         env, params = _module("xminigrid").make(TASKS[task].id)
     return env, params.replace(max_steps=NEVER)
@@ -101,8 +101,9 @@ def begin(
 
 
 def step(task: str, state: PyTree, action: Int[Array, ""]) -> Step:
-    """Take one step; of the previous `TimeStep`, the package reads only the state."""
+    """Take one step of the task."""
     env, params = load(task)
+    # The package reads only the state of the previous `TimeStep`.
     before = _module("xminigrid.types").TimeStep(
         state=state, step_type=(), reward=(), discount=(), observation=()
     )

@@ -2,11 +2,11 @@
 
 There are three kinds of goal: hold an object, stand next to an object, or put one object next to
 another. A rule turns one or two input objects into a product. The object of the goal may be the
-product of a rule, an input of this rule may be the product of another rule, and so on: a chain of
-rules leads from the initial objects to the goal. Distractors are further objects, and further rules
-turn them into useless objects. Every object of the chain is the input of at most one rule and
-occurs in no rule of the distractors, so no object that is needed can be lost. Obstructing objects
-can be carried away in rooms, so every ruleset is solvable there.
+product of a rule, an input of this rule may be the product of another rule, and so on. A chain of
+rules thus leads from the initial objects to the goal. Distractors are further objects, and further
+rules turn them into useless objects. Every object of the chain is the input of at most one rule and
+occurs in no rule of the distractors, so no object that is needed can be lost. In worlds that
+consist of rooms, objects that block the path can be carried away, so every ruleset is solvable.
 
 This generator is specific to rlgen and uses the encoding of the package xminigrid. The benchmarks
 of the paper below (`trivial-1m` to `high-3m`) have trees of rules and further relations such as "to
@@ -38,13 +38,15 @@ MAX_DEPTH, MAX_DISTRACTORS = 4, 8
 class Ruleset(NamedTuple):
     """Goal, production rules and initial objects of a world; rows of 0 are padding."""
 
-    goal: UInt8[Array, "*batch 5"]  # kind, then tiles
-    rules: UInt8[Array, "*batch R 7"]  # kind, then input tiles and product
-    tiles: UInt8[Array, "*batch K 2"]  # kind and colour
+    goal: UInt8[Array, "*batch 5"]  # kind of goal, then the tiles of its objects
+    rules: UInt8[Array, "*batch R 7"]  # kind of rule, then the tiles of inputs and product
+    tiles: UInt8[Array, "*batch K 2"]  # kind and colour of each object
 
 
 def sample_ruleset(key: Key, max_depth: int, num_distractors: int) -> Ruleset:
-    """Sample a goal at the end of a chain of rules, with length uniform in 0 .. `max_depth`.
+    """Sample a goal and a chain of rules that leads to the goal.
+
+    The length of the chain is uniform in 0 .. `max_depth`.
 
     Args:
         key: Random key, consumed.
@@ -62,8 +64,8 @@ def sample_ruleset(key: Key, max_depth: int, num_distractors: int) -> Ruleset:
     goal_kind = jnp.array([GOAL_HOLD, GOAL_NEAR, GOAL_BESIDE])[
         jax.random.randint(key_goal, (), 0, 3)
     ]
-    # chain[0] holds the tiles of the goal, chain[i] the inputs of the rule that makes
-    # chain[i - 1, 0]. All tiles are distinct; only the first `depth` rules are active.
+    # chain[0] holds the tiles of the goal, and chain[i] holds the inputs of the rule that makes
+    # chain[i - 1, 0]. All tiles are distinct. Only the first `depth` rules are active.
     active = jnp.arange(max_depth) < depth
     rules = jax.vmap(_rule)(kinds, chain[1:], chain[:-1, 0])
     first = chain[depth, 0]  # first input of the chain

@@ -1,8 +1,8 @@
 """Mazes as bit masks: the level, the state of an episode, and the agent's view.
 
 A maze is stored twice, by rows and by columns, with one bit per cell. A *line* is one row or column
-of bits. The view consists of five short bit fields of five neighbouring lines, whichever direction
-the agent faces. A margin of `MARGIN` wall cells surrounds the maze, so no look-up needs a bounds
+of bits. Whichever direction the agent faces, the view consists of five bits from each of five
+neighbouring lines. A margin of `MARGIN` wall cells surrounds the maze, so no look-up needs a bounds
 check.
 
 The view is a 5x5 window ahead of the agent, rotated so that forward points up. It reaches four
@@ -10,7 +10,7 @@ cells ahead and two to each side. Walls do not hide the cells behind them, and e
 the maze is wall. Codes and orientation are those of MiniGrid: cell `[x, y]` of the image has x from
 left to right and y from far to near, and the agent is at `[2, 4]`.
 
-`GridEnv` is the base class of the families whose agent moves and sees in this manner.
+`GridEnv` is the base class of the families whose agent has this view, turns and moves forward.
 """
 
 import abc
@@ -30,11 +30,11 @@ from rlgen.types import Key, PyTree
 VIEW = 5
 """Side of the square view, in cells."""
 MARGIN = VIEW - 1
-"""Width of the wall margin, which is how far the view can reach outside the maze."""
+"""Width of the wall margin: the number of cells by which the view can reach outside the maze."""
 HIDDEN = VIEW * VIEW
 """Value of the goal's index in the view if the goal is out of view."""
 EMPTY_CODE, WALL_CODE, GOAL_CODE = (0.1, 0.0, 0.0), (0.2, 0.5, 0.0), (0.8, 0.1, 0.0)
-"""Object, colour and state of a cell, each divided by ten."""
+"""MiniGrid's codes of the object, colour and state of a cell, each divided by ten."""
 
 RIGHT, DOWN, LEFT, UP = range(4)
 TURN_LEFT, TURN_RIGHT, FORWARD = range(3)
@@ -107,14 +107,14 @@ def make_level(
 
 
 def to_grid(level: Level) -> Grid:
-    """Invert `make_level`; the time limit is left out."""
+    """Convert a level back to walls, start, direction and goal; the time limit is left out."""
     height, width = size_of(level)
     walls = unpack_rows(interior(level.walls, height), width)
     return Grid(walls, level.start, level.direction, level.goal)
 
 
 def size_of(level: Level) -> tuple[int, int]:
-    """Return the height and width of a level, or of a batch of levels, from its shapes."""
+    """Return the height and width of a level, or of the levels of a batch."""
     return level.height, width_of(level.walls, level.height)
 
 
@@ -139,12 +139,15 @@ def width_of(lines: UInt32[Array, "*batch lines words"], height: int) -> int:
 
 
 def num_words(height: int, width: int) -> int:
-    """Return the number of 32-bit words per line: one for mazes of up to 24 cells a side."""
+    """Return the number of 32-bit words per line: one for mazes of up to 24 x 24 cells."""
     return -(-(max(height, width) + 2 * MARGIN) // 32)
 
 
 def interior(walls: UInt32[Array, "lines words"], height: int) -> UInt32[Array, "H words"]:
-    """Return the rows inside the margin; bit `x + MARGIN` is cell x, other bits are margin."""
+    """Return the rows inside the margin.
+
+    In each row, bit `x + MARGIN` is cell x, and all other bits belong to the margin.
+    """
     return walls[MARGIN : MARGIN + height]
 
 
@@ -154,7 +157,10 @@ def border(height: int, width: int) -> UInt32[Array, "lines words"]:
 
 
 def cell_bits(cell: Int[Array, "2"], height: int, width: int) -> UInt32[Array, "lines words"]:
-    """Return lines with only the two bits of cell x, y set, to add, remove or flip a wall."""
+    """Return lines in which only the two bits of cell x, y are set.
+
+    Bit operations with these lines add, remove or flip a wall.
+    """
     words = num_words(height, width)
     along_row, along_column = cell[0] + MARGIN, cell[1] + MARGIN
     line = jnp.arange(height + width + 4 * MARGIN)[:, None]
@@ -193,7 +199,7 @@ def cell_ahead(state: State) -> tuple[Int[Array, ""], Int[Array, ""]]:
 
 
 def after(state: State, action: Int[Array, ""] | float, moves: Bool[Array, ""]) -> State:
-    """Return the next state: turned if the action is a turn, and one cell ahead if `moves`."""
+    """Return the next state: the agent turns if the action is a turn, and advances if `moves`."""
     # A left turn is three right turns, modulo 4.
     turn = jnp.where(action == TURN_RIGHT, 1, 0) + jnp.where(action == TURN_LEFT, 3, 0)
     x, y = cell_ahead(state)
@@ -258,7 +264,7 @@ def cells_in_view(
     column = height + 2 * MARGIN + state.x
     line = jnp.where(turned, column, state.y) + MARGIN - VIEW // 2
     along = jnp.where(turned, state.y, state.x)
-    # Facing right or down, the window begins at the agent; otherwise it ends there.
+    # If the agent faces right or down, the bits begin at the agent; otherwise they end at it.
     bit = along + jnp.where(state.direction < 2, MARGIN, 0)
     # `take_word` requires unsigned indices. Because of the margin, neither number is negative.
     line, bit = line.astype(jnp.uint32), bit.astype(jnp.uint32)
@@ -271,8 +277,8 @@ def cells_in_view(
 def _turn(window: UInt32[Array, ""], direction: Int[Array, ""]) -> UInt32[Array, ""]:
     # The view counts cells from far to near. If the agent faces right or down, the bits of a line
     # have the reverse order. The view counts lines from left to right. If the agent faces down or
-    # left, the lines have the reverse order. The first step reverses the bits of every line, and
-    # the second step reverses the lines.
+    # left, the lines have the reverse order. In these cases, the first step reverses the bits of
+    # every line, and the second step reverses the lines.
     # The masks select the first, second and middle bit of every line.
     first, second, middle = 0x0108421, 0x0210842, 0x0421084
     swapped = ((window & first) << 4) | ((window >> 4) & first)
@@ -334,7 +340,7 @@ def bits_from(
 def pack_rows(
     cells: Bool[Array, "R C"], words: int, margin: int, outside: bool
 ) -> UInt32[Array, "lines words"]:
-    """Pack a set of cells by rows; all bits of the margin around the grid are `outside`."""
+    """Pack a set of cells by rows; all bits of the margin around the grid equal `outside`."""
     right = 32 * words - margin - cells.shape[1]
     padded = jnp.pad(cells, ((margin, margin), (margin, right)), constant_values=outside)
     bits = padded.reshape(padded.shape[0], words, 32).astype(jnp.uint32)

@@ -24,7 +24,8 @@ def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
     """Picture of a state of an episode; with `highlight` the cells in view are tinted.
 
     Returns:
-        uint8[H * tile, W * tile, 3]; `tile` is 32 at 13 x 13 cells and smaller in larger mazes.
+        uint8[H * tile, W * tile, 3]. A cell has `tile` pixels per side: 32 if the grid has 13 x 13
+        cells, and fewer in larger mazes.
     """
     return _draw(level, np.array([state.x, state.y]), int(state.direction), highlight)
 
@@ -56,7 +57,7 @@ def _draw(level: Level, agent: np.ndarray, direction: int, highlight: bool) -> n
 
 
 def floor(colour: np.ndarray, edge: np.ndarray, tile: int, seen: tuple = ()) -> np.ndarray:
-    """Draw all cells of a grid but no objects, float[H * tile, W * tile, 3].
+    """Draw all cells of a grid, but no objects, float[H * tile, W * tile, 3].
 
     Args:
         colour: Colour of each cell, [H, W, 3].
@@ -104,13 +105,13 @@ def paint(image: np.ndarray, cell: np.ndarray, cover: np.ndarray, colour: tuple)
 
 
 def square(tile: int) -> np.ndarray:
-    """Return how much of each pixel a rounded square covers, [tile, tile] in 0 .. 1."""
+    """Return the fraction of each pixel that a rounded square covers, [tile, tile]."""
     u, v = fine_grid(tile)
     return average(np.maximum(abs(u), abs(v)) + 0.25 * np.hypot(u, v) < 0.52, tile)
 
 
 def triangle(tile: int, direction: int) -> np.ndarray:
-    """Return how much of each pixel a triangle covers that points in `direction`, 0 .. 1."""
+    """Return the fraction of each pixel that a triangle pointing in `direction` covers."""
     u, v = fine_grid(tile)
     inside = (u > -0.34) & (abs(v) < 0.5 * (0.46 - u))
     return np.rot90(average(inside, tile), -direction)

@@ -2,8 +2,8 @@
 
 A set of cells has one bit per cell, packed by rows. A breadth-first search is then a loop of shifts
 and masks that ends at a fixed point. The number of iterations is the length of the longest path
-that is needed. It does not depend on the size of the grid. The module also samples states that are
-labelled with their optimal actions.
+that the search follows, and does not depend on the size of the grid. The module also samples states
+that are labelled with their optimal actions.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def solve(level: Level, penalize_time: bool = True) -> Solution:
 
 
 def values(level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-    """Optimal value of each position from the worst direction; see `cell_values`.
+    """Optimal value of each position if the agent faces the worst direction; see `cell_values`.
 
     Raises:
         ValueError: The feature is not `position`.
@@ -105,7 +105,7 @@ def fewest_steps(sets: Sets, facing: Bool[Array, "4"]) -> Int[Array, ""]:
 
     Args:
         sets: Start, goal and free cells of the level.
-        facing: Directions in which the agent may start, of which the best one counts.
+        facing: Whether the agent may start in each direction; the best of these directions counts.
     """
     # [4, H + 2, words]: one set of cells per direction that the agent faces.
     seed = jnp.where(facing[:, None, None], sets.start, 0)
@@ -122,8 +122,8 @@ def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Arr
 
     The value is discount^n, where n is the smallest number of steps to the goal, turns included. It
     is 0 in cells from which the goal cannot be reached and in cells that no running episode visits.
-    The latter are walls, cells that cannot be reached from the start, and the goal itself, where
-    the episode ends. Cells are counted row by row.
+    No running episode visits walls, cells that cannot be reached from the start, or the goal,
+    where the episode ends. Cells are counted row by row.
 
     Args:
         sets: Start, goal and free cells of the level.
@@ -136,7 +136,7 @@ def cell_values(sets: Sets, size: tuple[int, int], discount: float) -> Float[Arr
         return unpack_rows(rows[0, 1 : height + 1], width).reshape(-1)
 
     def whole(near: Cells) -> Cells:
-        # Cells from which the goal is near in all four directions, and thus in the worst one.
+        # Cells that are near the goal in all four directions, and therefore in the worst one.
         return near[:1] & near[1:2] & near[2:3] & near[3:]
 
     def once(loop: tuple) -> tuple:
@@ -168,7 +168,10 @@ def spread(reached: Cells, free: Cells) -> Cells:
 
 
 def _rounds_to(spread: Callable[[Cells], Cells], seed: Cells, goal: Cells) -> Int[Array, ""]:
-    """Count calls of `spread` until a set contains the goal; -1 if the set stops growing first."""
+    """Count the calls of `spread` until the set of reached cells contains the goal.
+
+    Return -1 if the set stops growing before it contains the goal.
+    """
 
     def unfinished(loop: tuple) -> Bool[Array, ""]:
         _, _, met, grows = loop
@@ -198,9 +201,10 @@ def all_within(sets: Sets) -> Cells:
 
 
 def turn_or_move(reached: Cells, free: Cells, forward: bool = True) -> Cells:
-    """Return a set of directions and cells together with its successors or predecessors.
+    """Extend a set of directions and cells by one turn or move.
 
-    With `forward` it adds the successors, otherwise the predecessors.
+    If `forward` is True, the result also contains all successors of the set. Otherwise it also
+    contains all predecessors of the set.
     """
     # A left turn is the inverse of a right turn, so only moves depend on `forward`.
     moved = jnp.stack([_move(reached[d], d if forward else (d + 2) % 4) for d in range(4)])
@@ -232,7 +236,7 @@ NUM_ACTIONS = 7
 def labelled_states(
     key: Key, sets: Sets, size: tuple[int, int], num: int
 ) -> tuple[State, Bool[Array, "S 7"]]:
-    """Sample S states of time 0, with the first actions of their shortest paths to the goal.
+    """Sample S states at time 0, with the first actions of their shortest paths to the goal.
 
     Cells are drawn uniformly from the cells that an episode can visit, except the goal. Directions
     are drawn uniformly from all four. If the goal cannot be reached, no action is labelled as

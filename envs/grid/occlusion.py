@@ -1,7 +1,8 @@
 """Occluded 7x7 view centred on the agent, which does not show the agent's position in the grid.
 
-A set of cells in view is a `Window`: two words with eight bits per row, of which the eighth is
-always 0. A shift by one cell therefore needs only one mask, the set of cells that it may reach.
+A `Window` is a set of cells in view, stored in two 32-bit words. Each row of the view takes eight
+bits, and the eighth bit is always 0. A cell that a shift moves out of its row therefore lands on
+one of these bits, so a shift needs only one mask, the set of cells that it may reach.
 Lines of sight are paths that never turn back towards the agent. Cells that block sight are
 themselves visible. The index of a cell in view is 8 r + c, where r is its row and c its column.
 """
@@ -51,7 +52,7 @@ def empty() -> Window:
 
 
 def window(rows: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, ""]) -> Window:
-    """Return the part of a set of cells that lies in the view around a cell of the grid.
+    """Return the part of a set of cells that lies in the view of an agent at x, y.
 
     Args:
         rows: Set of cells, packed by `rows.pack`; a set without rows is empty.
@@ -60,8 +61,8 @@ def window(rows: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, 
     """
     if not rows.shape[0]:
         return empty()
-    # The margin is as wide as the reach of the view. Position x, y of `rows`, which includes the
-    # margin, is therefore the top left cell of the view.
+    # `rows` includes a margin, which is as wide as the reach of the view. The bit at position x, y
+    # of `rows` is therefore the top left cell of the view.
     line, bit = y.astype(jnp.uint32), x.astype(jnp.uint32)
     lines = [(bits_from(rows, line + i, bit) & _ROW) << (STRIDE * (i % SPLIT)) for i in range(VIEW)]
     upper, lower = lines[0], lines[SPLIT]
@@ -97,12 +98,13 @@ def holds(cells: Window, place: Int[Array, ""]) -> Bool[Array, ""]:
 def sight(blocked: Window) -> Window:
     """Return the cells that are visible from the middle of a window.
 
-    A cell that does not block sight is visible if a path from the middle reaches it through cells
-    that do not block, with every step leading away from the middle. A cell that blocks sight is
-    visible if it is one of the eight neighbours of a visible cell that does not block sight.
+    A cell that does not block sight is visible if a path from the middle leads to it through cells
+    that do not block sight, and every step of the path leads away from the middle. A cell that
+    blocks sight is visible if it is one of the eight neighbours of a visible cell that does not
+    block sight.
     """
     free, seen = ~blocked, empty()
-    # Paths that lead right and paths that lead left; each takes at most 2 MARGIN steps.
+    # First the paths that lead right, then those that lead left. Each has at most 2 MARGIN steps.
     for side in (1, -1):
         reached = Window(jnp.uint32(1 << _CENTRE), jnp.uint32(0))
         for _ in range(2 * MARGIN):
@@ -130,7 +132,10 @@ def place_bits(place: Int[Array, "*batch"]) -> Bool[Array, "*batch 7 7"]:
 
 
 def _sideways(cells: Window, side: int) -> Window:
-    """Shift a set by one column; cells at the edge leave the view, so mask the result."""
+    """Shift a set by one column.
+
+    Cells at the edge leave the view, so the caller must mask the result.
+    """
     if side > 0:
         return Window(cells.upper << 1, cells.lower << 1)
     return Window(cells.upper >> 1, cells.lower >> 1)

@@ -13,7 +13,7 @@ from rlgen.envs.grid.bitboard import pack_rows, take_word
 VIEW = 7
 """Side of the square view in cells; the agent is in the middle."""
 MARGIN = VIEW // 2
-"""Width of the margin, which is how far the view can reach outside the grid."""
+"""Width of the margin: the number of cells by which the view can reach outside the grid."""
 MAX_SIDE = 64
 """Largest side of a grid, in cells."""
 
@@ -33,7 +33,7 @@ def nothing(width: int) -> UInt32[Array, "0 words"]:
 
 
 def unpack_rows(rows: UInt32[Array, "lines words"], height: int, width: int) -> Bool[Array, "H W"]:
-    """Invert `pack`; a set without rows is empty."""
+    """Unpack a set of cells that was packed by `pack`; a set without rows is empty."""
     if not rows.shape[0]:
         return jnp.zeros((height, width), bool)
     column = jnp.arange(MARGIN, MARGIN + width)

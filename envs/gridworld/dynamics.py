@@ -15,7 +15,7 @@ from rlgen.types import Key
 
 
 def reset(key: Key, level: Level, is_tabular: bool) -> State:
-    """Return the state at the start of an episode; every object that has a cell is present."""
+    """Return the state at the start of an episode, in which each object with a cell is present."""
     object_pos = level.object_pos
     if not is_tabular:  # objects get random cells in each episode
         uniform = jax.random.uniform(key, object_pos.shape)
@@ -48,11 +48,12 @@ def step(
         jnp.where(collected, x[level.object_type], 0.0).sum()
         for x in (level.reward, level.terminate_prob)
     )
-    # `there` is the set before this step, so an object that was just collected cannot appear.
+    # `there` marks the objects that were present before this step, so an object that was just
+    # collected cannot appear.
     appears = ~there & _used(level) & (uniform[:num] < level.respawn_prob[level.object_type])
     object_pos = state.object_pos
     if not is_tabular:
-        taken = jnp.append(object_pos, pos)  # cells of the agent and of all objects, even absent
+        taken = jnp.append(object_pos, pos)  # cells of the agent and all objects, present or absent
         vacant = _free(level) & ~_among(level, taken)
         cells = distinct_cells(uniform[num:-1], vacant, jnp)
         appears &= cells >= 0
@@ -63,7 +64,7 @@ def step(
 
 
 def move(level: Level, pos: Int[Array, ""], action: Int[Array, ""] | int | float) -> Int[Array, ""]:
-    """Return the cell after an action, which is the current cell if a border or wall blocks it."""
+    """Return the agent's cell after an action; borders and walls block moves."""
     size = level.size
     column = pos % size
     ahead = pos + (
@@ -76,9 +77,9 @@ def move(level: Level, pos: Int[Array, ""], action: Int[Array, ""] | int | float
 
 
 def path_length(level: Level) -> Int[Array, ""]:
-    """Number of steps from the start to the nearest object with positive reward; -1 if none.
+    """Number of steps from the start to the nearest object with positive reward.
 
-    An object counts only if a path to it exists.
+    The result is -1 if no path leads to an object with positive reward.
     """
     cells, far = jnp.arange(level.walls.size), level.walls.size
     good = _used(level) & (level.reward[level.object_type] > 0)

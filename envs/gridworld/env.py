@@ -35,7 +35,7 @@ from rlgen.registry import did_you_mean
 from rlgen.types import Key, PyTree, Solution
 
 VARIANTS = {mode: {"mode": mode} for mode in MODES}
-"""Fields of the environment, by mode."""
+"""Fields of the environment in each mode."""
 
 _TABULAR_ONLY = (LevelEnv.num_states, LevelEnv.solve, LevelEnv.expected_return)
 
@@ -45,11 +45,12 @@ class GridWorld(LevelEnv):
     """Grid worlds of one mode. Equal instances share compiled functions.
 
     Attributes:
-        mode: Distribution of levels. Random levels: `all`, `debug`, `small`, `medium`, `large`.
-            Designed by hand: `dense`, `sparse`, `long`, `longer`, `long-dense`, or `handcrafted`
-            for any of these five. Mazes: one of nine, such as `labyrinth`, or `mazes` for any of
-            the nine. With random cells of objects in each episode: `rand-all`, `rand-dense`,
-            `rand-long`, `rand-small`, `rand-sparse`, `rand-very-dense`, `rand-tiny`.
+        mode: Distribution of levels. Levels are random in `all`, `debug`, `small`, `medium` and
+            `large`. They are designed by hand in `dense`, `sparse`, `long`, `longer`, `long-dense`
+            and in `handcrafted`, which mixes these five. They are mazes in nine modes, such as
+            `labyrinth`, and in `mazes`, which mixes these nine. Objects get random cells in each
+            episode in `rand-all`, `rand-dense`, `rand-long`, `rand-small`, `rand-sparse`,
+            `rand-very-dense` and `rand-tiny`.
     """
 
     mode: str = "all"
@@ -134,8 +135,8 @@ class GridWorld(LevelEnv):
         level = generator.draw(table, uniform, jnp)
         if self.is_tabular:
             return level
-        # In other modes an episode draws the cells of the objects. In the level they are all set to
-        # -1, because they must not distinguish levels.
+        # In the other modes each episode draws the cells of the objects. The level sets these cells
+        # to -1, because they must not distinguish levels.
         return replace(level, object_pos=jnp.full_like(level.object_pos, -1))
 
     def lifetime(self) -> int:
@@ -208,7 +209,7 @@ class GridWorld(LevelEnv):
         return render.draw(*level_first(level, state, Level, State))
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Functions that build the held-out suites, by name; each suite has its own mode."""
+        """Functions that build the held-out suites, by name; each suite uses its own mode."""
         return suites.suites(GridWorld)
 
 

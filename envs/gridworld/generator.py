@@ -1,4 +1,4 @@
-"""Sampling of levels from tables, with JAX or with numpy.
+"""Sampling of levels from the table of a mode, with JAX or with numpy.
 
 The suites are sampled with numpy, so that they are identical on all machines. All randomness comes
 from uniform numbers that the caller passes in, so JAX and numpy give the same levels up to
@@ -69,16 +69,17 @@ def num_draws(table: Table) -> int:
 def _parts(table: Table) -> tuple[int, int, int, int]:
     (_, num_cells), (_, num_objects) = table.walls.shape, table.object_type.shape
     num_scores = num_cells if table.num_walls.any() else 0
-    # In this order: four scalars (family, size, number of objects, time limit), one score per cell
-    # if there are random walls, one number for the start and for each object, three for each type.
+    # The parts are, in this order: four scalars (family, size, number of objects, time limit); one
+    # score per cell if there are random walls; one number for the start and one for each object;
+    # three numbers for each type.
     return 4, num_scores, num_objects + 1, 3 * table.reward.shape[1]
 
 
 def draw(table: Table, uniform: Float[Array | np.ndarray, " D"], xp: Any) -> Level:
     """Sample a level from one of the families.
 
-    If fewer cells are free than the start and the objects need, the last objects are left out; with
-    the families defined here this is almost impossible.
+    If fewer cells are free than the start and the objects need, the last objects are left out. In
+    the families of `modes` this is almost impossible.
 
     Args:
         table: Table of the mode. Cells of objects are sampled even if each episode resamples them.
@@ -121,10 +122,10 @@ def distinct_cells(
 ) -> Int[Array | np.ndarray, " m"]:
     """Draw cells one after another from the vacant ones, without replacement.
 
-    Each number selects one of the vacant cells that are not yet taken, by its rank among them. The
-    number of taken cells in front of it is then added, which gives its rank among all vacant cells.
-    Only at the end are all ranks converted to cells. This procedure costs far less than giving each
-    cell a random score.
+    The i-th number selects a rank among the vacant cells that are not yet taken. This rank is
+    converted to a rank among all vacant cells: it increases by one for each taken cell that comes
+    before the selected cell. All ranks are converted to cells at the end. This procedure costs far
+    less than giving each cell a random score.
 
     Returns:
         Cells, [m]; -1 where no vacant cell was left.
@@ -154,7 +155,10 @@ def _choose(table: Table, uniform: Numbers, xp: Any) -> Table:
 
 
 def _walls(row: Table, size: Numbers, scores: Numbers, xp: Any) -> tuple[Numbers, Numbers]:
-    """Return masks of the walls and free cells; cells with the lowest scores become walls, too."""
+    """Return the walls and the free cells of the grid.
+
+    If there are scores, the `num_walls` cells with the lowest scores become walls, too.
+    """
     cells = xp.arange(row.walls.shape[0])
     inside = cells < size * size
     walls = row.walls & inside
@@ -165,12 +169,15 @@ def _walls(row: Table, size: Numbers, scores: Numbers, xp: Any) -> tuple[Numbers
 
 def _integer(uniform: Numbers, limits: Numbers, xp: Any) -> Numbers:
     low, high = limits[0], limits[1]
-    # Because of rounding the sum can reach high + 1, hence the minimum.
+    # Rounding can raise the sum to high + 1, so the minimum is needed.
     return xp.minimum(low + (uniform * (high - low + 1)).astype(np.int32), high).astype(np.int32)
 
 
 def _log_uniform(uniform: Numbers, limits: Numbers, xp: Any) -> Numbers:
-    """Sample log-uniformly from ranges [..., 2]; if the ends are equal, even 0, return that end."""
+    """Sample log-uniformly from ranges [..., 2].
+
+    If the two ends of a range are equal, return this value; both ends may then be 0.
+    """
     low, high = limits[..., 0], limits[..., 1]
     # The inner `where` avoids 0 / 0 in ranges with equal ends.
     ratio = xp.where(low < high, high, 1) / xp.where(low < high, low, 1)

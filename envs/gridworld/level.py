@@ -25,10 +25,10 @@ class Level:
     num_objects: Int[Array, "*batch"]  # only the first `num_objects` of the n entries are used
     object_type: Int[Array, "*batch n"]  # 0 .. k - 1; 0 if unused
     object_pos: Int[Array, "*batch n"]  # cell; -1 if unused, or if each episode draws the cell
-    # Per type, and 0 for an unused type.
-    reward: Float[Array, "*batch k"]  # for collecting an object
-    terminate_prob: Float[Array, "*batch k"]  # that collecting an object ends the episode
-    respawn_prob: Float[Array, "*batch k"]  # that an absent object appears, per step
+    # The next three arrays have one entry per type, which is 0 if the type is unused.
+    reward: Float[Array, "*batch k"]  # reward for collecting an object
+    terminate_prob: Float[Array, "*batch k"]  # probability of ending the episode on collection
+    respawn_prob: Float[Array, "*batch k"]  # probability that an absent object appears in a step
     max_steps_in_episode: Int[Array, "*batch"]
 
 

@@ -3,9 +3,10 @@
 Sources: the hand-designed sets are those of Oh et al., 2020, "Discovering Reinforcement Learning
 Algorithms", appendix, made square as in Jackson et al., 2023, "Discovering General Reinforcement
 Learning Algorithms with Adversarial Environment Design". `rand-tiny` and the procedural families
-come from Jackson et al. `longer` has 2 + 5 objects as in both papers; the code of Jackson et al.
-has 2 + 3. The mazes go back to Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via
-Unsupervised Environment Design", and Jiang et al., 2023, "minimax".
+come from Jackson et al. `longer` has two objects of one type and five of another, as in both
+papers; the code of Jackson et al. has two and three. The mazes go back to Dennis et al., 2020,
+"Emergent Complexity and Zero-shot Transfer via Unsupervised Environment Design", and Jiang et al.,
+2023, "minimax".
 """
 
 from typing import NamedTuple, TypeAlias

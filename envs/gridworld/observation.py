@@ -24,7 +24,10 @@ class Places(NamedTuple):
 
 
 def number(level: Level, state: State) -> Int[Array, ""]:
-    """Return the index of the state, `cell + C * present`; cells count in the level's own grid."""
+    """Return the index of the state, `cell + C * present`.
+
+    The cells are numbered in the level's own grid.
+    """
     return state.pos + level.walls.size * state.present
 
 

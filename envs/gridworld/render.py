@@ -1,7 +1,7 @@
 """Pictures of grid worlds, drawn on the host with pillow.
 
 Objects with positive reward are green discs, and objects with negative reward are red discs. The
-larger the absolute reward, the larger is the disc. A dark ring marks objects that end the episode
+disc is larger if the absolute reward is larger. A dark ring marks objects that end the episode
 with a probability above 0.5. The agent is a blue square.
 """
 

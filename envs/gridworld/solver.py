@@ -1,15 +1,15 @@
 """Exact expected returns on a tabular grid world, of the best policy and of a given policy.
 
 The solver uses dynamic programming over the number of remaining steps. The values of all states
-with the same number of remaining steps form one array [2^n, C]: a value for each set of present
-objects and each cell.
+with the same number of remaining steps form one array [2^n, C]. It contains one value for each of
+the 2^n sets of present objects and each of the C cells.
 
-A backward step has two parts. The first part computes the expectation over the next set of objects.
-Objects appear and disappear independently of each other, so n passes over the array suffice, one
-per object; a table of transitions would take 2^n times the work. The second part computes the value
-of each action as a shift of the grid.
+Each iteration has two parts. The first part computes the expectation over the next set of objects.
+Objects appear and disappear independently of each other, so one pass over the array for each of the
+n objects suffices. A table of transitions would take 2^n times the work. The second part computes
+the value of each action as a shift of the grid.
 
-Cells are the last axis, so that both parts are vectorised. They are numbered row by row in the
+Cells are the last axis, so that both parts are vectorised. Cells are numbered row by row in the
 largest grid, so that the shifts are constants.
 """
 
@@ -30,7 +30,7 @@ class _World(NamedTuple):
     can_enter: dict[int, Bool[Array, " C"]]  # by action: whether the next cell is free
     here: Bool[Array, "n C"]  # whether the cell is that of the object
     respawn_prob: Float[Array, " n"]
-    reward: Float[Array, "M C"]  # for stepping onto a cell
+    reward: Float[Array, "M C"]  # reward for stepping onto a cell
     survival_prob: Float[Array, "M C"]  # that the episode continues after stepping onto a cell
 
 
@@ -79,7 +79,10 @@ def expected_return(
 def _solve(
     level: Level, max_objects: int, choose: Callable[[list[Array]], Array]
 ) -> Float[Array, ""]:
-    """Return the value of the start; `choose` combines the values of the 5 actions, [M, C] each."""
+    """Return the value of the state at the start of an episode.
+
+    The function `choose` combines the values of the five actions, five arrays [M, C].
+    """
     world = _world(level, max_objects)
 
     def step_back(_: Int[Array, ""], value: Float[Array, "M C"]) -> Float[Array, "M C"]:

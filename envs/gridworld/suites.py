@@ -1,9 +1,9 @@
 """Held-out grid worlds: new random levels, the hand-designed sets and the mazes.
 
-Levels are sampled with numpy in double precision from separate random streams. Their real
-parameters are rounded to four significant digits, so that rounding errors do not differ between
-machines. Each suite is played in the environment of its mode. All these modes are tabular, so the
-optimal returns are known.
+Levels are sampled with numpy in double precision from separate random streams (see `Stream`).
+Rewards and probabilities are rounded to four significant digits, so that rounding errors do not
+differ between machines. Each suite is played in the environment of its mode. The modes of all
+suites are tabular, so the optimal returns are known.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ NUM_UNSEEN, NUM_DESIGNED, NUM_MAZES = 64, 4, 2
 
 
 def suites(make: Callable[[str], Any]) -> dict[str, Callable[[], Suite]]:
-    """Return the suites by name, each as a function that builds it.
+    """Return the suites by name, each as a function that builds the suite.
 
     Args:
         make: Function that returns the environment of a mode.

@@ -8,8 +8,8 @@ time, so the return of an episode equals its coverage. Suites always use this re
 agents that were trained without reward. The return that `rlgen eval` prints for a suite is
 therefore the coverage.
 
-The environment has no `success`, because no coverage counts as solved. It has no `solve`, because
-the shortest tour of a house is not known.
+The environment has no method `success`, because no fraction counts as solved. It has no method
+`solve`, because the shortest tour of a house is not known.
 
 Source: the reward-free exploration of scanned houses in Henaff et al., 2023, "A Study of Global and
 Episodic Bonuses for Exploration in Contextual MDPs". Differs from that study in using a grid.
@@ -56,7 +56,8 @@ class Houses(LevelEnv):
         num_rooms: Smallest and largest number of rooms of a sampled house.
         min_side: Smallest side of a room, in cells.
         max_steps: Time limit of sampled levels, in steps.
-        pay_coverage: If True, the return of an episode is its coverage; if False, it is 0.
+        pay_coverage: If True, the return of an episode is its coverage; if False, the
+            return is always 0.
 
     Raises:
         ValueError: A field is out of range, or `num_rooms` allows more rooms than are sure to fit.
@@ -115,7 +116,7 @@ class Houses(LevelEnv):
         for number, (dx, dy) in enumerate(MOVES):
             x = x + jnp.where(action == number, dx, 0)
             y = y + jnp.where(action == number, dy, 0)
-        blocked = is_set(params.walls, x, y)  # the cells outside the square are walls, too
+        blocked = is_set(params.walls, x, y)  # the cells outside the house are walls, too
         x, y = jnp.where(blocked, state.x, x), jnp.where(blocked, state.y, y)
         obs = look(params, x, y)
         seen = remember(obs, state.seen, x, y)
@@ -146,7 +147,7 @@ class Houses(LevelEnv):
         return make_level(*generator.layout(self._shape(), draws), self.max_steps)
 
     def unpack(self, obs: Obs) -> dict[str, Float[Array, "..."]]:
-        """Expand to `image` [..., 7, 7, 2] (walls and sight) and `vector` [..., 2] (position)."""
+        """Expand to `image` [..., 7, 7, 2] (walls, cells in sight) and `vector` [..., 2] (x, y)."""
         return unpack(obs, self.size)
 
     def coverage(self, state: State, level: Level) -> Float[Array, ""]:
@@ -204,7 +205,7 @@ class Houses(LevelEnv):
 
 
 def build(**fields) -> Houses:
-    """The environment with the given fields."""
+    """Build the environment with the given fields."""
     return Houses(**fields)
 
 

@@ -32,7 +32,7 @@ class Shape(NamedTuple):
 class Cuts(NamedTuple):
     """Walls between rooms, [M]."""
 
-    upright: Bool[Array, " M"]  # True if the wall runs along y, False if along x
+    upright: Bool[Array, " M"]  # True if the wall runs along y, False if it runs along x
     line: Int[Array, " M"]  # x of the wall if upright, else y
     first: Int[Array, " M"]  # lowest y of the wall if upright, else lowest x
     length: Int[Array, " M"]  # in cells; 0 if the wall does not exist
@@ -50,12 +50,12 @@ class _Rooms(NamedTuple):
 def most_rooms(size: int, min_side: int) -> int:
     """Number of rooms that are sure to fit into a house, for any random numbers.
 
-    A room that cannot be cut has at most 2 min_side cells per side. Count one adjacent wall per
-    axis as part of each room: a room then covers at most (2 min_side + 1)² cells, and all rooms
-    together cover (size + 1)² cells. When no room can be cut, the house therefore has at least
-    ((size + 1) / (2 min_side + 1))² rooms.
+    A room that cannot be cut has at most 2 min_side cells per side. If one adjacent wall per axis
+    is counted as part of each room, such a room covers at most (2 min_side + 1)² cells, and all
+    rooms together cover (size + 1)² cells. When no room can be cut, the house therefore has at
+    least ((size + 1) / (2 min_side + 1))² rooms.
     """
-    # Ceiling division.
+    # This is a ceiling division.
     return -(-((size + 1) ** 2) // (2 * min_side + 1) ** 2)
 
 
@@ -169,13 +169,13 @@ def _doors(
 
 
 def _start(walls: Bool[Array, "S S"], draw: Float[Array, ""]) -> Int[Array, "2"]:
-    """A free cell x, y, chosen uniformly."""
+    """Draw a free cell x, y uniformly."""
     cell = _weighted(draw, (~walls).reshape(-1).astype(jnp.int32))
     return jnp.stack([cell % walls.shape[0], cell // walls.shape[0]])
 
 
 def _weighted(draw: Float[Array, ""], weight: Int[Array, " n"]) -> Int[Array, ""]:
-    """An index, chosen with probability proportional to its weight."""
+    """Draw an index with probability proportional to its weight."""
     up_to = jnp.cumsum(weight)
     return (up_to <= _below(draw, up_to[-1])).sum(dtype=jnp.int32)
 

@@ -29,7 +29,10 @@ SPARE = 8
 
 
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
-    """Return functions that build the suites, by name, in a copy of `env` of the default size."""
+    """Return functions that build the suites, by name.
+
+    The environment of a suite is a copy of `env` with the default size.
+    """
     return {name: partial(_suite, env, name) for name in SETS}
 
 

@@ -81,7 +81,7 @@ def look(level: Level, x: Int[Array, ""], y: Int[Array, ""]) -> Obs:
 def remember(
     obs: Obs, seen: UInt32[Array, "lines words"], x: Int[Array, ""], y: Int[Array, ""]
 ) -> UInt32[Array, "lines words"]:
-    """Add the free cells in view to the cells seen before."""
+    """Add the free cells in sight to the set of cells that were seen earlier."""
     return seen | _place(obs.seen & ~obs.walls, x, y, seen.shape)
 
 
@@ -94,8 +94,8 @@ def unpack(obs: Obs, size: int) -> dict[str, Float[Array, "..."]]:
     """Expand an observation to network inputs, with any leading axes.
 
     Returns:
-        `image`, float32[..., 7, 7, 2]: walls in sight and all cells in sight; and `vector`,
-        float32[..., 2]: x and y, scaled to [0, 1].
+        `image`, float32[..., 7, 7, 2], which contains the walls in sight and all cells in sight,
+        and `vector`, float32[..., 2], which contains x and y, scaled to [0, 1].
     """
     image = jnp.stack([view.bits(obs.walls), view.bits(obs.seen)], -1)
     place = jnp.stack([obs.x, obs.y], -1).astype(jnp.float32) / (size - 1)
