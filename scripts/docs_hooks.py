@@ -15,6 +15,7 @@ from pathlib import Path
 
 import docs_tables
 from latex2mathml import converter
+from markdown.extensions.toc import slugify
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
@@ -65,16 +66,26 @@ NO_TERMS = ("changelog.md", "glossary.md", "index.md")
 """Pages on which no term is linked to the glossary."""
 NOUNS = ("run", "score", "update")
 """Terms that are also verbs; they are linked only after an article, `each` or `every`."""
-UNLINKED = ("agent", "level", "member", "seed", "weight-of-a-slot")
+UNLINKED = ("agent", "level", "member", "seed", "task", "weight-of-a-slot")
 """Terms that are not linked, because they are very frequent or used in several senses."""
 
-_FENCED = re.compile(r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$)", re.M | re.S)
-_CODE = re.compile(r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$|``[^\n]+?``|`[^`\n]+`)", re.M | re.S)
-_NOT_PROSE = re.compile(
-    r"(^`{3}[^\n]*\n.*?^`{3}[ ]*$|^(?:\||#|<)[^\n]*|``[^\n]+?``|`[^`\n]+`|\$\$.+?\$\$|\$[^$\n]+\$"
-    r"|!?\[[^\]]*\]\([^)]*\)(?:\{[^}]*\})?|<[^>\n]+>)",
-    re.M | re.S,
+_BLOCK = r"^[ ]*`{3}[^\n]*\n.*?^[ ]*`{3}[ ]*$"
+_SPAN = r"``(?:(?!``|\n[ ]*\n).)+``|`(?:[^`\n]|\n(?![ ]*\n))+`"  # ends within its paragraph
+_FENCED = re.compile(f"({_BLOCK})", re.M | re.S)
+_CODE = re.compile(f"({_BLOCK}|{_SPAN})", re.M | re.S)
+_KEPT = (
+    _BLOCK,
+    _SPAN,
+    r"<!--.*?-->",
+    r"^</?[a-zA-Z][^>]*>[^\n]*",
+    r"^(?:\||#|<|[ ]{4})[^\n]*",  # tables, headings, HTML, indented code
+    r"\$\$.+?\$\$|\$[^$\n]+\$",
+    r"^\[[^\]\n]+\]:[^\n]*|\[\^[^\]]*\]",  # targets of links, footnotes
+    r"!?\[(?:[^\[\]]|\[[^\[\]]*\])*\](?:\([^)]*\)|\[[^\]]*\])(?:\{[^}]*\})?",
+    r'"(?:[^"\n]|\n(?![ ]*\n))*"',  # titles of papers
+    r"</?[a-zA-Z][^>]*>",
 )
+_NOT_PROSE = re.compile(f"({'|'.join(_KEPT)})", re.M | re.S)
 _TABLE = re.compile(r"<!-- (\w+): ([\w/-]+) -->")
 _MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\w$\\])\$([^\s$](?:[^$\n]*[^\s$])?)\$(?![\w$])", re.S)
 _INTERVAL = re.compile(r"\[([-+\u2212\d.]+),\s+([-+\u2212\d.]+)\](?!\()")
@@ -135,10 +146,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return _TABLE.sub(lambda found: _table(found, at), text)
 
     markdown = _outside(_FENCED, linked, markdown)
-    markdown = _outside(_CODE, lambda text: _INTERVAL.sub("[\\1,\u00a0\\2]", text), markdown)
     if at not in NO_TERMS and not at.startswith("reference/"):
         markdown = link_terms(markdown, at, glossary())
-    return _outside(_CODE, lambda text: _MATH.sub(_as_token, text), markdown)
+    markdown = _outside(_CODE, lambda text: _MATH.sub(_as_token, text), markdown)
+    return _outside(_CODE, lambda text: _INTERVAL.sub("[\\1,\u00a0\\2]", text), markdown)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -178,8 +189,8 @@ def glossary() -> dict[str, str]:
 def link_terms(markdown: str, at: str, terms: Mapping[str, str]) -> str:
     """Link the first occurrence of each term to the glossary.
 
-    Code, equations, headings, tables, tags and existing links are not changed. A term is not linked
-    on the page that explains it.
+    Code, equations, headings, tables, tags, existing links, indented lines and text in quotation
+    marks are not changed. A term is not linked on the page that explains it.
 
     Args:
         markdown: Text of a page.
@@ -187,13 +198,14 @@ def link_terms(markdown: str, at: str, terms: Mapping[str, str]) -> str:
         terms: For each term, the page that explains it.
     """
     for term in sorted(terms, key=len, reverse=True):
-        anchor = term.replace(" ", "-")
+        anchor = slugify(term, "-")
         if terms[term] == at or anchor in UNLINKED:
             continue
         article = r"(?<=\ba )|(?<=\bthe )|(?<=\beach )|(?<=\bevery )"
-        before = f"(?:{article})" if term in NOUNS else r"\b"
-        words = r"\s".join(term.split())
-        pattern = re.compile(rf"{before}{words}(?:s|es)?\b", re.I)
+        before = f"(?:{article})" if term in NOUNS else r"(?<![\w-])"
+        words = r"\s+".join(map(re.escape, term.split()))
+        # Neither "an update rule" nor "Student's t" is the term.
+        pattern = re.compile(rf"{before}{words}(?:s|es)?(?![\w-]|\srules?\b|'s\st\b)", re.I)
         target = _from(at, "glossary.md")
         markdown = _link_first(markdown, pattern, f"({target}#{anchor}){{: .term }}")
     return markdown

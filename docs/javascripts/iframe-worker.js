@@ -7,7 +7,7 @@ if (location.protocol === "file:") {
       super();
       const frame = document.createElement("iframe");
       frame.hidden = true;
-      frame.srcdoc = `<script src="${new URL(url, location)}"></script>`;
+      frame.srcdoc = `<script src="${new URL(url, location).href.replaceAll("&", "&amp;")}"></script>`;
       this.loaded = new Promise((resolve) => frame.addEventListener("load", () => {
         const inside = frame.contentWindow;
         inside.postMessage = (data) => this.dispatchEvent(new MessageEvent("message", { data }));

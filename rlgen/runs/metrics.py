@@ -10,7 +10,8 @@ Env steps are counted by kind:
 - `score`: steps that evaluate known or edited levels;
 - `antagonist`: steps of the students that are not evaluated after training;
 - `teacher`: steps of the teacher that builds levels;
-- `evaluate`: steps that evaluate the agents trained by a rule.
+- `evaluate`: steps that evaluate the agents trained by a rule;
+- `surplus`: steps that were executed but not used, because an agent's lifetime was over.
 
 The total number of env steps is the sum over all kinds.
 

@@ -318,6 +318,33 @@ def test_the_first_occurrence_of_a_term_is_linked(hooks):
     assert linked.startswith("Run it. Runs run. ")  # verbs
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`a slot ←\nslot`",
+        "- one\n\n  ```\n  slot\n  ```\n",
+        "text\n\n    slot = 1\n",
+        "[a [big]\nslot](a.md)",
+        "[a slot][1]\n\n[1]: slot.md",
+        "text[^slot]",
+        '<img alt="a\nslot" src="a.png">',
+        "<!-- a\nslot -->",
+        'A., 2020, "On\nSlots".',
+        "per-slot, slot-wise, slot rules",
+    ],
+)
+def test_no_term_is_linked_outside_of_prose(hooks, text):
+    assert hooks.link_terms(text, "a.md", {"slot": ""}) == text
+    assert hooks.link_terms(f"{text}\n\nslot", "a.md", {"slot": ""}) != f"{text}\n\nslot"
+
+
+def test_the_anchor_of_a_term_is_that_of_its_heading(hooks):
+    linked = hooks.link_terms("An A/B test of C++.", "a.md", {"A/B Test": "", "C++": ""})
+    assert linked == (
+        "An [A/B test](glossary.md#ab-test){: .term } of [C++](glossary.md#c){: .term }."
+    )
+
+
 def test_an_interval_does_not_break_between_its_bounds(hooks, monkeypatch):
     page = SimpleNamespace(file=SimpleNamespace(src_uri="results.md"), meta={})
     text = "Solved: 3 % [\u22121, +4.5], see [1, 2](x.md) and `[1, 2]`.\n"

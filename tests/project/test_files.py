@@ -1,5 +1,6 @@
 """docs/files.md lists every key that rlgen writes, and no other."""
 
+import ast
 import importlib
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rlgen.runs.metrics import COUNTED, GRADIENT_STEPS, Counters
 from rlgen.runs.spec import RunSpec, build
 from rlgen.types import Keys
 from tests.paths import ROOT
+from tests.project.test_style import python_files
 from tests.standins.documented import listed_keys
 
 INTERVAL = {"value", "low", "high", "over"}
@@ -127,7 +129,20 @@ def test_a_new_key_of_results_is_noticed():
     assert keys(content) - set(listed_keys("results.json")) == {"runs[].aggregate.mode"}
 
 
+def recorded() -> set[str]:
+    """Keys of the facts that callers of `count_access` record."""
+    trees = [ast.parse(text) for text in python_files("rlgen/").values() if "count_access(" in text]
+    facts = [x.value for tree in trees for x in ast.walk(tree) if isinstance(x, ast.Assign)]
+    named = [x for x in facts if isinstance(x, ast.Dict) and "seed" in map(key_of, x.keys)]
+    return {key_of(key) for x in named for key in x.keys}
+
+
+def key_of(key: ast.expr | None) -> str:
+    return str(key.value) if isinstance(key, ast.Constant) else ""
+
+
 def test_the_keys_of_an_access_are_listed_and_no_other(tmp_path):
-    facts = {"update": 1, "attempts": 1, "seed": 0}
+    facts = dict.fromkeys(recorded(), 1)
+    assert {"update", "attempts", "few_shot", "seed"} <= set(facts)
     test_set_access.count_access(tmp_path, "maze/heldout", "1", "test", **facts)
     assert set(test_set_access.accesses(tmp_path)[0]) == set(listed_keys("looks.jsonl"))

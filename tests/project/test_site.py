@@ -85,6 +85,12 @@ def results(chromium, site: Path, words: str) -> list[str]:
     return [link.removeprefix(site.as_uri()).lstrip("/").partition("?")[0] for link in links]
 
 
+def test_no_page_shows_markup_that_a_hook_wrote(site):
+    pages = {p.relative_to(site).as_posix(): p.read_text() for p in site.rglob("*.html")}
+    assert [name for name, text in pages.items() if re.search(r"\{: ?\.term|@@\w+:", text)] == []
+    assert [name for name, text in pages.items() if 'class="term"' in text]  # this can fail
+
+
 def test_code_is_whole_and_figures_are_dark_on_a_desktop(chromium, site, tmp_path):
     found = measure(chromium, site, tmp_path, DESKTOP)
     assert {name: page["cut"] for name, page in found.items() if page["cut"]} == {}

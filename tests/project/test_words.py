@@ -15,7 +15,7 @@ HISTORY = ("CHANGELOG.md",)  # says what was, in the words of its time
 
 OPENING = re.compile(r"(What|Who|Whose|Which|How|Of|Whether)\b")
 """First words that make a docstring a riddle: its subject comes late or never."""
-SENTENCE = re.compile(r"(?:^|(?<=[.;!?] ))(?:Who|Whose|What|Of|Whether)\b[^.?!]*[.!]", re.M)
+SENTENCE = re.compile(r"(?:^[\s>*-]*|(?<=[.;!?] ))(?:Who|Whose|What|Of|Whether)\b[^.?!]*[.!]", re.M)
 """A sentence whose subject is a free relative ("What is drawn is kept."); questions are fine."""
 
 INSTEAD = {
@@ -67,10 +67,17 @@ def breaches_in_code(source: str) -> list[str]:
     documents = list(docstrings(tree))
     texts = [str(one.value) for one in documents]
     known = {id(one) for one in documents}
+    nodes = list(ast.walk(tree))
+    formatted = [node for node in nodes if isinstance(node, ast.JoinedStr)]
     messages = [
         node.value
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in known
+    ]
+    # The parts of an f-string also as a whole, since a part can be a single word.
+    messages += [
+        "".join(str(x.value) if isinstance(x, ast.Constant) else "{}" for x in one.values)
+        for one in formatted
     ]
     found = [text.strip().partition("\n")[0] for text in texts if OPENING.match(text.strip())]
     found += [one for text in [*texts, comments(source)] for one in SENTENCE.findall(text)]
@@ -88,6 +95,7 @@ def phrases(text: str) -> list[str]:
     """Phrases to avoid, each with what to write."""
     found = []
     prose = re.sub(r"`[^`\n]+`", "", text)  # names of code are not prose
+    prose = re.sub(r"\s+", " ", prose)  # a phrase can continue on the next line
     for match in PHRASES.finditer(prose):
         instead = list(INSTEAD.values())[(match.lastindex or 1) - 1]
         found.append(f"{match[0]!r} in {prose[max(match.start() - 30, 0) : match.end() + 30]!r}")
@@ -115,6 +123,9 @@ def test_pages_speak_plainly():
         "x = 1  # beside the buffer",
         "# the mean less\n# the value",
         'raise ValueError("the file is told apart")',
+        'raise ValueError(f"{one} beside {other}")',
+        '"""Draw levels.\n\n    What is drawn is kept.\n    """',
+        '"""Draw levels that were found\n    out.\n    """',
     ],
 )
 def test_a_riddle_in_code_is_seen(bad):
