@@ -38,7 +38,7 @@ def training(
     devices: int = 1,
     change: Callable[[Any], Any] = lambda curriculum: curriculum,
 ) -> dict[str, float]:
-    """Measure the best of five chunks of updates of a recipe, and separately its compilation."""
+    """Measure the fastest of five chunks of updates of a recipe, and time its compilation."""
     import jax
 
     if devices > 1:

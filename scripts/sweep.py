@@ -188,9 +188,10 @@ def _check_suite(points: Sequence[Point], name: str, num_levels: int) -> str:
 
 
 def _in_folder(out: Path, points: list[Point], common: Values) -> list[Point]:
-    """Return the points, with the names in the folder if it already contains the sweep.
+    """Return the points; if the folder already contains the sweep, rename them as in the folder.
 
-    Names contain the number of the point, so they differ if the points are in another order.
+    The name of a point contains its position in the sweep. If the points are now in another order,
+    their new names therefore differ from the names in the folder.
 
     Raises:
         ValueError: If the folder contains another sweep, or a point's folder contains another run.

@@ -63,7 +63,7 @@ def round_ellipse(num_slots: int, size: int, ridge: float) -> Float[Array, "N d 
 def follow(
     inverse: Float[Array, "N d d"], steps: Steps, ridge: float, form: Form, chunk: int = 16
 ) -> Followed:
-    """Compute the bonus of each step of a rollout, and add the vectors to the covariances.
+    """Compute the bonus of each step of a rollout, and update P of each slot.
 
     Args:
         inverse: P of each slot's running episode before the rollout.

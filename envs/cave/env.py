@@ -227,7 +227,10 @@ class Cave(GridEnv):
         return level_sets.make_level_set(self, stacked, plain.names, plain.split)
 
     def presets(self) -> dict[str, dict[str, int]]:
-        """Fields of each preset; all three use the environment of Garcin et al."""
+        """Return the fields that each preset sets.
+
+        With every preset, the environment is that of Garcin et al.
+        """
         return {"parity": {"num_objects": 59}, "strong": {"num_objects": 59}, "fast": {}}
 
     def suites(self) -> dict:

@@ -50,15 +50,16 @@ FIRST_OTHER = 1_000_003
 
 @dataclass(frozen=True)
 class Vault(RoomsFamily):
-    """Family of a single vault, which the seed determines.
+    """Family with a single level: the vault that the seed determines.
 
     Attributes:
         seed: Seed that determines the vault.
         columns: Number of rooms from left to right.
         rows: Number of rooms from top to bottom.
         room_size: Number of cells per side of a room, without its walls.
-        lava: Fraction of lava among the cells where lava may lie. These are free cells without a
-            key that are not on the shortest solution and neither in nor next to a doorway.
+        lava: Fraction of lava among the cells where lava may lie. Lava may lie on a free cell if
+            the cell contains no key, is not on the shortest solution, and is neither in a doorway
+            nor next to one.
         max_steps: Time limit in steps; the shortest solution takes 45% to 80% of it.
 
     Raises:

@@ -193,7 +193,10 @@ class _Network(nn.Module):
 
     @nn.compact
     def __call__(self, carry: PyTree, obs: PyTree, first: Array, with_heads: bool = True) -> tuple:
-        """Apply to one step (`first` is [N]) or to a sequence ([T, N]); the heads are optional."""
+        """Apply the network to one step (`first` is [N]) or to a sequence (`first` is [T, N]).
+
+        The heads are applied only with `with_heads`.
+        """
         sizes, act = self.sizes, ACTIVATIONS[self.sizes.activation]
         features = self.unpack(obs)
         # [N, F] or [T, N, F]: only the core below treats time differently from slots.

@@ -9,9 +9,9 @@ NONE = {"no bonus": ("", 0.0)}
 
 
 def four(key: str, episodic: float, counts: float, product: float) -> dict:
-    """Return the bonuses none, episodic, global and product (episodic × global) with factors α.
+    """Return the bonuses none, episodic, global and product (episodic × global).
 
-    The arguments `episodic`, `counts` and `product` are the factors of the last three bonuses.
+    The last three bonuses are multiplied by the factors `episodic`, `counts` and `product`.
     """
     return {
         **NONE,

@@ -1,4 +1,7 @@
-"""ACCEL-D: ACCEL that starts from a finite set, keeps it, and has one priority for all levels.
+"""ACCEL-D: ACCEL whose level buffer starts with a finite set of levels.
+
+The set is never removed from the buffer. The replay probability of a level is computed in the same
+way whether the level belongs to the set or is a mutant.
 
 Source: Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
 Data-Regularised Environment Design", where ACCEL-D is a baseline.

@@ -188,9 +188,10 @@ def _cumulants(law: ErrorLaw, s: float) -> tuple[float, float, float, float]:
 
 
 def _saddle_point(law: ErrorLaw, target: float) -> float:
-    """Solve k'(s) = target by bisection.
+    """Find the s at which k'(s) = target by bisection; k is from `_cumulants`.
 
-    k'(s) increases from 0 at s = -∞ to ∞ at s = 1 / (2 max w).
+    Let w be the largest weight of `law`. As s increases from -∞ to 1 / (2 w), k'(s) increases from
+    0 to ∞.
     """
     top = 0.5 / float(law.weight.max())
     low, high = (-top, 0.0) if _cumulants(law, 0.0)[1] > target else (0.0, top)

@@ -49,7 +49,8 @@ def normalised_section(
     Args:
         found: Findings on the report's runs. The first run is compared with the others.
         drawn: Figures, see `normalised_figures`.
-        worst: CVaR of the runs whose worst levels were played again.
+        worst: CVaR of the runs that have it. A first evaluation selects the worst levels; their
+            scores are measured in a second evaluation, which not every run has.
     """
     classes, scores = found.classes, found.normalised
     if not (classes or scores or worst):
@@ -93,7 +94,8 @@ def normalised_figures(found: Findings, worst: Sequence[CVaR] = ()) -> dict[str,
 
     Args:
         found: Findings on the report's runs.
-        worst: CVaR of the runs whose worst levels were played again.
+        worst: CVaR of the runs that have it. A first evaluation selects the worst levels; their
+            scores are measured in a second evaluation, which not every run has.
     """
     places = {e.run: r for r, e in enumerate(found.evaluations)}
     drawn: dict[str, html.Pictures] = {}

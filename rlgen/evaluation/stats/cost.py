@@ -39,9 +39,9 @@ class Cost(NamedTuple):
         return float(sum(steps)) if self.env_steps else float("nan")
 
     def steps_of(self, kind: str) -> float:
-        """Env steps per seed of one kind; NaN if the env steps are unknown.
+        """Env steps of one kind, per seed; NaN if `env_steps` is empty, that is, unknown.
 
-        If env steps are known, a kind that is missing from `env_steps` has 0 steps.
+        If `env_steps` has entries, but none for this kind, the result is 0.
         """
         return self.env_steps.get(kind, 0.0 if self.env_steps else float("nan"))
 
