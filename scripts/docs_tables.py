@@ -92,7 +92,10 @@ def page_of(kind: str, name: str) -> str:
 
 
 def source(kind: str, name: str) -> Path:
-    """Return the file of a component: its module, or the file in its package that has `build`."""
+    """Return the file of a component.
+
+    If the component is a package, this is the file of the package that defines `build`.
+    """
     place = ROOT / registry.modules(kind)[name].removeprefix("rlgen.").replace(".", "/")
     if not place.is_dir():
         return place.with_suffix(".py")

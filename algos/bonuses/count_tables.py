@@ -57,7 +57,7 @@ class EpisodicCounts(NamedTuple):
 
 
 def own_cells(visits: Visits) -> Around:
-    """Return the cells of enumerable keys, in which each key is itself the index of a cell."""
+    """Return the cells of enumerable keys: each key is itself the index of its cell."""
     return Around(visits.before.astype(jnp.int32), visits.after.astype(jnp.int32))
 
 

@@ -65,7 +65,7 @@ def pendulum(level: Any, state: Any = None) -> Picture:
 
 
 def mountain_car(level: Any, state: Any = None) -> Picture:
-    """Draw the car and the hill, whose height shows gravity.
+    """Draw the car and the hill, which is drawn higher for stronger gravity.
 
     Without a state the car is at the bottom.
     """

@@ -3,8 +3,8 @@
     pip install "rlgen[craftax]"
 
 The games are used without their automatic resets and without their time limit, so that termination
-can be distinguished from truncation. In every step a state keeps the array types that it has at
-reset.
+can be distinguished from truncation. After every step, the arrays of a state are converted to the
+dtypes that they have at reset.
 """
 
 import functools

@@ -1,16 +1,16 @@
 """Held-out mazes: eight named mazes, common layouts, perfect mazes and random mazes.
 
 A suite is built when it is requested. Its environment is the caller's environment with the suite's
-size and time limit. The other fields are unchanged, so that a trained agent can act in the suite;
-only `num_walls` is reduced if the suite's grid is too small. Every level is solvable. Perfect mazes
-have no loops; their sizes go up to 101 x 101.
+size and time limit. If the suite's grid is too small for `num_walls` walls, `num_walls` is
+reduced. All other fields are unchanged, so that a trained agent can act in the suite. Every level
+is solvable. Perfect mazes have no loops; their sizes go up to 101 x 101.
 
 Sources: the eight mazes of `heldout` go back to Dennis et al., 2020, "Emergent Complexity and
 Zero-shot Transfer via Unsupervised Environment Design", and Jiang et al., 2021, "Replay-Guided
-Adversarial Environment Design". The mazes are read as in Coward et al., 2024, "JaxUED", whose
-time limit for these mazes is 250 steps (450 steps in the older code). Corridors, four rooms,
-crossings and perfect mazes follow Jiang et al., 2023, "minimax: Efficient Baselines for
-Autocurricula in JAX", which adopted them from MiniGrid and from the code of Dennis et al., 2020.
+Adversarial Environment Design". Here they are as in Coward et al., 2024, "JaxUED", including the
+time limit of 250 steps. (The limit in earlier code is 450 steps.) Corridors, four rooms, crossings
+and perfect mazes follow Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in
+JAX", which adopted them from MiniGrid and from the code of Dennis et al., 2020.
 All mazes are built on the host and are identical in every version of jax and numpy.
 """
 

@@ -38,10 +38,10 @@ class Normalizer:
     Attributes:
         mode: divisor of the bonus. `std`: standard deviation of the bonus. `return-std`: standard
             deviation of the bonus's discounted sum in each slot, which continues across episodes.
-            `legacy`: divisor in the code of E3B (Henaff et al., 2022) and of Henaff et al., 2023,
-            which counts only one of every `legacy_batch` samples. `none`: 1.
+            `legacy`: divisor of the code of Henaff et al., 2022 (E3B), and Henaff et al., 2023. In
+            its statistics, that code counts only one of every `legacy_batch` samples. `none`: 1.
         discount: discount factor per step for `return-std`.
-        legacy_batch: B, number of trajectories in a batch of the code that `legacy` reproduces.
+        legacy_batch: for `legacy`, number of trajectories per batch in the reproduced code.
 
     Raises:
         ValueError: unknown mode, or a number out of range.

@@ -45,7 +45,7 @@ def assert_same(tree: PyTree, expected: PyTree, sentence: str) -> None:
 
 
 def assert_close(tree: PyTree, expected: PyTree, sentence: str, tolerance: float = 1e-5) -> None:
-    """Check that floats agree to a relative and absolute tolerance, and other leaves exactly."""
+    """Check that floats agree within relative and absolute tolerances, and other leaves exactly."""
     assert_shapes(tree, expected, sentence)
     for path, x, y in _pairs(tree, expected):
         if np.issubdtype(x.dtype, np.inexact):

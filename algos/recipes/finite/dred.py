@@ -16,7 +16,7 @@ PRESETS = GROUNDED
 
 
 def build(env: LevelEnv, learner: str = "ppo-lstm", score: str = "l1-value-loss") -> Curriculum:
-    """Build DRED over the environment's suite `train`, or else over sampled levels.
+    """Build DRED over the suite `train`; if the environment has none, over sampled levels.
 
     `sampler.data.path` selects another set.
     """

@@ -1,4 +1,4 @@
-"""Minimax adversary: a teacher rewarded with minus the student's return; a weak baseline.
+"""Minimax adversary, a weak baseline: the teacher's reward is minus the student's return.
 
 The teacher may build unsolvable levels, a failure mode that regret was proposed to avoid.
 

@@ -168,7 +168,7 @@ class GapTracking(Callback):
             self._tracker.measure(run.path, chunk.states, chunk.now)
 
     def finish(self, run: ActiveRun) -> str:
-        """Report the number of measurements and their duration; empty if there were none."""
+        """Return a report of the number and duration of measurements; "" if there were none."""
         return self._tracker.last_words() if self._tracker and self._tracker.done else ""
 
 

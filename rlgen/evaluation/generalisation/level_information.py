@@ -5,10 +5,10 @@ levels, and b is the representation from which the policy and the value are comp
 in nats, is ln n minus the cross-entropy of a classifier that predicts L from b. The estimate of any
 classifier is a lower bound on the level information, which is at most ln n.
 
-Source: the probe of Garcin et al., 2024, "DRED: Zero-Shot Transfer in Reinforcement Learning via
-Data-Regularised Environment Design", and of their earlier study of level sampling. The level
-information limits the generalisation gap through the bound of Bertran et al., 2020, "Instance-based
-Generalization in Reinforcement Learning".
+Source: the classifier (probe) follows Garcin et al., 2024, "DRED: Zero-Shot Transfer in
+Reinforcement Learning via Data-Regularised Environment Design", and an earlier study of level
+sampling by the same authors. The level information limits the generalisation gap through the bound
+of Bertran et al., 2020, "Instance-based Generalization in Reinforcement Learning".
 Differs from Garcin et al. by default: the cross-entropy is measured on held-out episodes, so that
 memorised episodes do not count. The function `online` follows the code of Garcin et al.
 """

@@ -81,7 +81,7 @@ def dispersion_of(values: Float[np.ndarray, "M Z"]) -> tuple[float, float]:
 
 
 def structures(env: LevelEnv, num_levels: int, seed: int = 0) -> Iterator[Structure]:
-    """Yield the structure of newly sampled levels for every feature of the environment."""
+    """Sample levels and, for each feature of the environment, yield the levels' structure."""
     keys = jax.random.split(jax.random.key(seed), num_levels)
     levels = jax.jit(jax.vmap(env.sample_level))(keys)
     for feature in FEATURES:

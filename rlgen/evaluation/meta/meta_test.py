@@ -292,7 +292,7 @@ def _agent_keys(base: Key, level: Int[Array, " B"], attempt: Int[Array, " B"]) -
 
 
 def _chunks(num: int) -> list[Int[np.ndarray, " B"]]:
-    """Split agent indices into chunks of equal size, so that one compiled program trains all.
+    """Split agent indices into equal chunks, so that one compiled program can train every chunk.
 
     The last chunk is padded with copies of the last index.
     """

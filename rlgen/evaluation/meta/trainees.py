@@ -131,8 +131,8 @@ def from_learner(name: str, num_seeds: int) -> Trainee:
 
     Args:
         name: Name of the learner.
-        num_seeds: Number of independent groups of agents; each group counts as one seed. Use the
-            number of seeds of the compared rules.
+        num_seeds: Number of groups of agents that the learner trains. For a comparison with rules,
+            use the number of seeds of the rules.
     """
     module = registry.load("learners", name)
     meta = {"learner": name, "baseline": True}

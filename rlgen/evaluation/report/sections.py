@@ -44,7 +44,7 @@ class Protocol(NamedTuple):
 class WorstLevel(NamedTuple):
     """Level on which a run has its lowest mean score.
 
-    Ties are broken by the longest optimal solution.
+    Among tied levels, it is the one with the longest optimal solution.
     """
 
     run: str

@@ -134,7 +134,8 @@ def aggregates(
 ) -> Float[np.ndarray, "*B 3"]:
     """Mean and IQM of the ratios of S seeds and M levels, and the fraction below `THRESHOLD`.
 
-    Levels on which the divisor's mean over its seeds is not positive are left out.
+    Each ratio is `x` divided by the mean of `divisor` over its S2 seeds on the same level. If this
+    mean is not positive, the level is left out.
     """
     mean = divisor.mean(axis=-2, keepdims=True)
     known = np.broadcast_to(mean > 0, x.shape)
