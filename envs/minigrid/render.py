@@ -122,9 +122,7 @@ def _shape(kind: int, tile: int) -> np.ndarray:
 def _window(agent: np.ndarray, direction: int) -> tuple[slice, slice]:
     """The square in view, as slices of rows and columns."""
     half, reach = VIEW // 2, VIEW - 1
-    before, behind = ((reach, 0), (0, reach))[
-        direction < 2
-    ]  # cells up or left, cells down or right
+    before, behind = ((reach, 0), (0, reach))[direction < 2]  # cells up or left, down or right
     along, across = (before, behind), (half, half)
     x, y = (across, along) if direction % 2 else (along, across)
     spans = zip((agent[1], agent[0]), (y, x), strict=True)

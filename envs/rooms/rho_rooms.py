@@ -51,8 +51,8 @@ class RhoRooms(RoomsFamily):
         size: Number of cells per side of the room; everything around it is wall.
         layout: Layout of the obstacles: `fixed` is identical on all levels, `fresh` is random on
             each level.
-        sharing: Probability that the goal is in the corner opposite the start. Otherwise
-            the goal is in a uniformly random cell.
+        sharing: Probability that the goal is in the corner opposite the start. Otherwise the goal
+            is in a uniformly random cell.
         coverage: Time limit as a multiple of the number of free cells.
         occlusion: If True, walls hide the cells behind them.
 

@@ -143,8 +143,8 @@ class Rooms(RoomsFamily):
     def suites(self) -> dict:
         """Return functions that build the suites, by name.
 
-        `test` has this environment's fields; the levels of the other suites have
-        4, 6 and 10 rooms.
+        `test` has this environment's fields; the levels of the other suites have 4, 6
+        and 10 rooms.
         """
         members = {"test": self}
         for name in ("n4", "n6", "n10"):

@@ -40,7 +40,7 @@ class Map(NamedTuple):
     open: Sets  # ground without the doors that are shut in each plane
     doorways: Cells  # cells of all doors, including doors that are never shut
     beside: tuple[Cells, ...]  # for each door, the four cells around it
-    stuck: tuple[Flags, ...]  # for each door, planes where it is shut and not pushable
+    stuck: tuple[Flags, ...]  # for each door, planes where it is shut and a push fails
     pushed: tuple[Flags, ...]  # for each door, planes where it is shut and a push opens it
     unlocks: tuple[Flags, ...]  # for each door, planes where it is shut and its key is held
     keys: tuple[Cells, ...]
@@ -52,8 +52,8 @@ def solve(level: Level, doors_closed: bool = True) -> Solution:
 
     Args:
         level: One level.
-        doors_closed: Whether the family has doors that can be shut. If False, planes
-            differ only in the held keys.
+        doors_closed: Whether the family has doors that can be shut. If False, planes differ
+            only in the held keys.
     """
     steps = fewest_steps(level, doors_closed)
     limit = level.max_steps_in_episode
