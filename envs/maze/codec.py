@@ -185,7 +185,7 @@ class MazeCodec:
         """Return the parts of one level, by name."""
         grid = to_grid(level)
         goal, start = (cell[1] * self.width + cell[0] for cell in (grid.goal, grid.start))
-        # Start and goal must be free cells of the layout, because their parts are places.
+        # Start and goal are parts of the kind `Place`, which requires free cells of the layout.
         layout = grid.walls.reshape(-1).at[jnp.stack([goal, start])].set(False)
         layout = layout.reshape(grid.walls.shape).astype(jnp.int32)
         return {"layout": layout, "goal": goal, "start": start, "direction": grid.direction}

@@ -1,14 +1,14 @@
 """The maze editor: an environment whose episodes build mazes, one edit per step.
 
-An action is the index of a cell, in row order. Step 0 places the goal at the cell of the action,
-step 1 sets the agent's direction to `action mod 4`, and step 2 places the agent at the cell. Every
-later step adds a wall at the cell, or removes the wall there, unless the cell holds the goal or the
-agent. The teacher observes the maze under construction and random numbers, the noise.
+An action is the index of a cell, in row order. Step 0 places the goal in this cell, step 1 sets the
+agent's direction to `action mod 4`, and step 2 places the agent in the cell. Every later step adds
+or removes a wall in the cell of its action, unless this cell holds the goal or the agent. The
+teacher observes the maze under construction and some random numbers, which are called the noise.
 
 Source: Dennis et al., 2020, "Emergent Complexity and Zero-shot Transfer via Unsupervised
 Environment Design"; the order of the steps is that of Coward et al., 2024, "JaxUED". Differs from
-both in three points: the noise is actually random; the teacher observes the agent's direction and
-whether the agent has been placed; and observations are packed, and the network expands them.
+both in three points. The noise is actually random. The teacher observes the agent's direction and
+whether the agent has been placed. Observations are packed, and the network expands them.
 """
 
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ class EditorState:
 
 
 class PackedEditorObs(NamedTuple):
-    """The packed maze under construction; the first unused code marks what is not placed yet."""
+    """The packed maze under construction, with an extra code for what is not placed yet."""
 
     walls: UInt32[Array, "*batch H words"]  # bit `x + MARGIN` of row y
     goal: Int[Array, "*batch"]  # cell, or height * width if not placed yet
@@ -120,7 +120,10 @@ class MazeEditor(Editor):
     def step_env(
         self, key: Key, state: EditorState, action: Int[Array, ""] | float, params: Noise
     ) -> tuple[PackedEditorObs, EditorState, Float[Array, ""], Bool[Array, ""], dict]:
-        """One edit: `(obs, state, 0, False, {})`; random only if agent and goal collide."""
+        """Make one edit and return `(obs, state, 0, False, {})`.
+
+        The edit is random only if it would put agent and goal into the same cell.
+        """
         cell = jnp.asarray(action, jnp.int32) % self.num_actions
         goal = jnp.where(state.time == 0, cell, state.goal)
         agent = jnp.where(state.time == 2, cell, state.agent)

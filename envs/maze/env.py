@@ -61,7 +61,7 @@ class Maze(GridEnv):
     height: int = 13  # height of the maze, in cells
     width: int = 13  # width of the maze, in cells
     num_walls: int = 25  # number of wall cells drawn, with replacement; 0 gives empty rooms
-    sample_num_walls: bool = False  # if True, draw their number uniformly from 0 .. num_walls
+    sample_num_walls: bool = False  # if True, draw a number of walls in 0 .. num_walls
     max_steps: int = 250  # time limit of sampled levels
     penalize_time: bool = True  # reward of the goal at step t: 1 - 0.9 t / limit, or 1 if False
     observation: Literal["packed", "image", "flat"] = "packed"  # format of the observation
@@ -146,7 +146,7 @@ class Maze(GridEnv):
     def sample_level(self, key: Key) -> Level:
         """Sample a maze of random walls.
 
-        About 1 in 250 mazes with 25 walls is unsolvable, and about 1 in 6 mazes with 60 walls.
+        About 1 in 250 mazes with 25 walls and about 1 in 6 mazes with 60 walls are unsolvable.
         """
         return generator.sample_level(
             key, self.height, self.width, self.num_walls, self.sample_num_walls, self.max_steps
@@ -167,7 +167,7 @@ class Maze(GridEnv):
         return jax.vmap(lambda key, level: edit(key, level, num_edits))(keys, levels)
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
-        """Expand any observation to `image` [..., 5, 5, 3] and one-hot `direction` [..., 4]."""
+        """Expand any kind of `obs` to `image` [..., 5, 5, 3] and one-hot `direction` [..., 4]."""
         return bitboard.unpack(obs)
 
     def success(
@@ -177,13 +177,17 @@ class Maze(GridEnv):
         return terminated
 
     def feature_values(self, level: Level, feature: str, discount: float) -> Float[Array, " Z"]:
-        """Lowest optimal value per cell, 0 for unreachable cells; see `LevelEnv.feature_values`."""
+        """Lowest optimal value per cell; see `LevelEnv.feature_values`.
+
+        Unreachable cells have value 0.
+        """
         return flood.values(level, feature, discount)
 
     def solve(self, level: Level) -> Solution:
         """Compute the optimal solution, by an exact search.
 
-        The result holds the smallest number of steps and the best return within the time limit.
+        The result holds the length of the shortest solution and the return of this solution within
+        the time limit.
         """
         return flood.solve(level, self.penalize_time)
 
@@ -192,7 +196,7 @@ class Maze(GridEnv):
         return flood.labelled_states(key, flood.maze_sets(level), size_of(level), num)
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
-        """Hash of everything but the time limit."""
+        """Hash of all parts of a level except the time limit."""
         rows = interior(level.walls, level.height)
         return level_hash((rows, level.start, level.direction, level.goal))
 
@@ -220,7 +224,10 @@ class Maze(GridEnv):
     def render(
         self, level: Level | State, state: State | Level, highlight: bool = True
     ) -> np.ndarray:
-        """Picture of a state of an episode; also accepts gymnax's order, `(state, level)`."""
+        """Picture of a state of an episode.
+
+        The first two arguments may also have gymnax's order, `(state, level)`.
+        """
         return draw.render(*draw.level_first(level, state, Level, State), highlight)
 
     def from_text(self, text: str) -> Level:
@@ -297,7 +304,7 @@ def build(**fields) -> Maze:
 
 
 def tiny() -> Maze:
-    """Return the smallest instance that is still a maze, for the law tests."""
+    """Return the smallest instance that is still a maze, for the tests in `tests/laws`."""
     return Maze(height=5, width=5, num_walls=4, max_steps=20)
 
 

@@ -56,7 +56,7 @@ def sample_level(
 
 
 def flip_edits(key: Key, level: Level, num_edits: int) -> Level:
-    """Make `num_edits` edits: flip a wall, move the goal or do nothing, each with chance 1/3.
+    """Make `num_edits` edits; each flips a wall, moves the goal or does nothing, equally likely.
 
     A flip adds or removes a wall in any cell except the cells of the agent and the goal. A move
     takes the goal to any other free cell. The agent never moves. Edits may undo earlier edits, so
@@ -96,12 +96,12 @@ class _Edited(NamedTuple):
 
 
 def cell_edits(key: Key, level: Level, num_edits: int) -> Level:
-    """Rewrite up to `num_edits` cells as a wall, empty or the goal, each with chance 1/3.
+    """Rewrite up to `num_edits` cells; each becomes a wall, empty or the goal, equally likely.
 
     Cells are drawn with replacement, and each distinct cell is rewritten once. A rewrite removes
     the previous content of the cell. If the cell becomes the goal, the old goal is removed, too. A
     goal or agent that is missing after all rewrites is placed on a free cell, drawn uniformly. If
-    no cell is free, it returns to its old cell.
+    no cell is free, the missing goal or agent returns to its old cell.
     """
     height, width = size_of(level)
     key_cell, key_place = jax.random.split(key)

@@ -1,17 +1,17 @@
 """Held-out mazes: eight named mazes, common layouts, perfect mazes and random mazes.
 
 A suite is built when it is requested. Its environment is the caller's environment with the suite's
-size and time limit. If the suite's grid is too small for `num_walls` walls, `num_walls` is
-reduced. All other fields are unchanged, so that a trained agent can act in the suite. Every level
-is solvable. Perfect mazes have no loops; their sizes go up to 101 x 101.
+size and time limit. The other fields are unchanged, so that a trained agent can act in the suite.
+Only `num_walls` is reduced if it is too large for the suite's grid. Every level is solvable.
+Perfect mazes have no loops; their sizes go up to 101 x 101.
 
 Sources: the eight mazes of `heldout` go back to Dennis et al., 2020, "Emergent Complexity and
 Zero-shot Transfer via Unsupervised Environment Design", and Jiang et al., 2021, "Replay-Guided
-Adversarial Environment Design". Here they are as in Coward et al., 2024, "JaxUED", including the
-time limit of 250 steps. (The limit in earlier code is 450 steps.) Corridors, four rooms, crossings
-and perfect mazes follow Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in
-JAX", which adopted them from MiniGrid and from the code of Dennis et al., 2020.
-All mazes are built on the host and are identical in every version of jax and numpy.
+Adversarial Environment Design". The mazes follow Coward et al., 2024, "JaxUED", whose time limit
+for these mazes is 250 steps (450 steps in the older code). Corridors, four rooms, crossings and
+perfect mazes follow Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in JAX",
+which adopted them from MiniGrid and from the code of Dennis et al., 2020. All mazes are built on
+the host and are identical in every version of jax and numpy.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -28,9 +28,9 @@ from rlgen.levels import Suite, exclude, level_stream, make_level_set, take
 VERSION = "1"
 
 NAMED = {
-    # 13 rows of 13 cells, from top to bottom, one hexadecimal number per row. The highest bit of a
-    # row is its leftmost cell; 1 is a wall. Then x, y and direction of the start, and x, y of the
-    # goal.
+    # A maze has 13 rows of 13 cells, from top to bottom, with one hexadecimal number per row. The
+    # highest of the 13 bits is the leftmost cell; 1 is a wall. After the rows come x, y and
+    # direction of the start, and x, y of the goal.
     "SixteenRooms": (
         "0248 0008 0240 176E 0200 0048 1ADD 0208 0240 0F6B 0248 0040 0208",
         (1, 1, 0),
@@ -74,10 +74,10 @@ NAMED = {
 }
 
 FRESH = {
-    # Number of walls, number of levels, seed. Each suite excludes the mazes of the suites before
-    # it. `cvar-60` serves to score agents on the worst of many levels (CVaR), as do Rutherford et
-    # al., 2024, "No Regrets: Investigating and Improving Regret Approximations for Curriculum
-    # Discovery", who sample 10,000 levels.
+    # Number of walls, number of levels, seed. Each suite excludes the mazes of the suites above it.
+    # `cvar-60` serves to score agents on the worst of many levels (CVaR). This score follows
+    # Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
+    # Curriculum Discovery", who sample 10,000 levels.
     "test-25": (25, 200, 25_085),
     "test-60": (60, 200, 25_120),
     "cvar-60": (60, 1000, 25_160),
@@ -150,7 +150,7 @@ def _fresh(env: Any, name: str) -> Suite:
     """Solvable 13 x 13 mazes of random walls; the suites of `FRESH` are disjoint."""
     num_walls, num_levels, seed = FRESH[name]
     draw = partial(random_walls, num_walls=num_walls)
-    # 1.5 times as many candidates, because unsolvable mazes and duplicates are dropped.
+    # 1.5 times as many candidates as levels, because unsolvable mazes and duplicates are dropped.
     candidates = partial(_drawn, name, num_levels * 3 // 2, seed, draw)
     suite = _suite(env, name, candidates, limit=250)
     levels = take(suite.levels, np.asarray(suite.levels.optimal_steps) >= 0)
@@ -168,9 +168,10 @@ def _stack(drawn: tuple[Layout, ...], limit: int) -> Level:
 
 
 def corridors(size: int) -> Iterator[tuple[str, Layout]]:
-    """Dead ends on both sides of a middle wall; the goal is at the closed end of one dead end.
+    """Yield one maze per dead end; the goal is at the closed end of this dead end.
 
-    Size 13 has 10 dead ends, and size 19 has 16. The agent starts left of the middle wall.
+    All mazes have the same dead ends, on both sides of a middle wall. Size 13 has 10 dead ends, and
+    size 19 has 16. The agent starts left of the middle wall.
     """
     middle = size // 2
     walls = np.zeros((size, size), bool)
@@ -182,7 +183,7 @@ def corridors(size: int) -> Iterator[tuple[str, Layout]]:
 
 
 def trivial() -> Iterator[tuple[str, Layout]]:
-    """Open squares of side 3, 5 and 7 in a 13 x 13 grid; a short wall separates agent and goal."""
+    """Yield squares of side 3, 5 and 7 in a 13 x 13 grid; a short wall separates agent and goal."""
     for size, name in ((3, "TrivialMaze"), (5, "TrivialMaze2"), (7, "TrivialMaze3")):
         walls = np.ones((13, 13), bool)
         walls[:size, :size] = False
@@ -208,7 +209,7 @@ def crossing(bits: np.random.PCG64, size: int = 9, num_crossings: int = 5) -> La
     lines = [(axis, place) for axis in (0, 1) for place in odd]
     walls = np.zeros((size, size), bool)
     for _ in range(num_crossings):
-        # Without replacement, so that exactly `num_crossings` lines are walls.
+        # Lines are drawn without replacement, so that exactly `num_crossings` lines are walls.
         axis, place = lines.pop(_below(bits, len(lines)))
         walls[(place, slice(None)) if axis == 0 else (slice(None), place)] = True
     x, y, step, in_wall = 0, 0, RIGHT, False
@@ -246,7 +247,10 @@ def perfect(bits: np.random.PCG64, size: int) -> Layout:
 
 
 def random_walls(bits: np.random.PCG64, num_walls: int, size: int = 13) -> Layout:
-    """Draw walls with replacement, then agent and goal on free cells; may be unsolvable."""
+    """Draw walls with replacement, then agent and goal on free cells.
+
+    The maze may be unsolvable.
+    """
     walls = np.zeros(size * size, bool)
     walls[(bits.random_raw(num_walls) % np.uint64(size * size)).astype(int)] = True
     walls = walls.reshape(size, size)
@@ -254,7 +258,7 @@ def random_walls(bits: np.random.PCG64, num_walls: int, size: int = 13) -> Layou
 
 
 def _placed(bits: np.random.PCG64, free: np.ndarray) -> tuple[Cell, int, Cell]:
-    """Draw start, direction and goal; the two cells are distinct free cells, drawn uniformly."""
+    """Draw start, direction and goal; start and goal are distinct free cells, drawn uniformly."""
     cells = [(int(x), int(y)) for y, x in np.argwhere(free)]
     start, goal = (cells.pop(_below(bits, len(cells))) for _ in range(2))
     return start, _below(bits, 4), goal

@@ -39,10 +39,10 @@ class MiniGridFamily(LevelEnv, abstract=True):
     A family is a frozen dataclass.
 
     Attributes:
-        penalize_time: If True, solving a level after t steps gives reward 1 - 0.9 t / limit,
-            else 1.
-        encoding: Network input for a cell in view: `codes`, its codes for object, colour and
-            state, divided by ten, or `one-hot`, a flag for each value.
+        penalize_time: If True, solving a level after t steps gives reward 1 - 0.9 t / limit, where
+            `limit` is the time limit. If False, the reward is 1.
+        encoding: Network input for each cell in view. `codes` gives the codes of the cell's object,
+            colour and state, divided by ten. `one-hot` gives a flag for each value of each code.
     """
 
     penalize_time: bool = False
@@ -99,7 +99,7 @@ class MiniGridFamily(LevelEnv, abstract=True):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> PackedObs:
-        """Return the visible ones of the 7x7 cells ahead, and the agent's direction."""
+        """Return the visible cells among the 7x7 cells ahead, and the agent's direction."""
         return view.packed_view(params, state)
 
     # Interface of a family of levels.
@@ -109,7 +109,7 @@ class MiniGridFamily(LevelEnv, abstract=True):
         return self.level_of(room_grid.uniforms(key, self.num_draws()))
 
     def unpack(self, obs: PackedObs) -> dict[str, Float[Array, "..."]]:
-        """Expand to `image` [..., 7, 7, 3 or 17] and one-hot `direction` [..., 4]."""
+        """Expand `obs` to `image` [..., 7, 7, 3 or 17] and one-hot `direction` [..., 4]."""
         return view.unpack(obs, self.encoding)
 
     def success(
@@ -135,7 +135,7 @@ class MiniGridFamily(LevelEnv, abstract=True):
         return len(EVENTS)
 
     def level_hash(self, level: Level) -> UInt32[Array, "2"]:
-        """Hash of everything but the time limit."""
+        """Hash of all parts of a level except the time limit."""
         return level_hash(hash_parts(level))
 
     def suites(self) -> dict[str, Callable[[], level_sets.Suite]]:
@@ -149,7 +149,10 @@ class MiniGridFamily(LevelEnv, abstract=True):
         return pictures.render(level)
 
     def render(self, level: Level | State, state: State | Level) -> np.ndarray:
-        """Picture of a state of an episode; also accepts gymnax's order, `(state, level)`."""
+        """Picture of a state of an episode.
+
+        The first two arguments may also have gymnax's order, `(state, level)`.
+        """
         return pictures.render(*level_first(level, state, Level, State))
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:
@@ -180,6 +183,6 @@ def _suite(env: Any, name: str) -> level_sets.Suite:
 
 @functools.lru_cache(maxsize=64)
 def _example(env: MiniGridFamily) -> Level:
-    # The arrays are concrete even if JAX traces the caller, as gymnax's own `step` does.
+    # The arrays are concrete even if JAX traces the caller, for example gymnax's own `step`.
     with jax.ensure_compile_time_eval():
         return jax.tree.map(lambda x: x[0], draw(env, f"{env.family}/example", 1))

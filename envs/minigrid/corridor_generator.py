@@ -29,8 +29,9 @@ class Plan(NamedTuple):
 
     walls: np.ndarray  # bool[H, W], without doorways; the middle column is one corridor
     middle: np.ndarray  # bool[H, W]; cells where the agent may start
-    # Possible doors, for R rows of rooms. The left rooms have R doors to the corridor, then R - 1
-    # doors between them. The doors of the right rooms follow in the same order.
+    # Pairs of rooms between which a door is possible, for R rows of rooms. First come R pairs of a
+    # left room and the corridor, then R - 1 pairs of left rooms. The pairs with right rooms follow
+    # in the same order.
     edges: tuple[rooms.Edge, ...]
     doors: rooms.Doors
 
@@ -55,8 +56,8 @@ def plan(room_size: int, num_rows: int) -> Plan:
 
 def num_draws(num_rows: int) -> int:
     """Number of uniform numbers that a level needs."""
-    # Place, colour and order of each of the 4 R - 2 possible doors (R rows), and eight further
-    # numbers.
+    # With R rows, each of the 4 R - 2 possible doors needs three numbers: place, colour and order.
+    # Eight further numbers are for the key, the ball and the agent.
     return 3 * (4 * num_rows - 2) + 8
 
 
@@ -107,11 +108,11 @@ def _doors(
     made: Plan,
     num_rows: int,
 ) -> Bool[Array, " E"]:
-    """Mask of the edges with a door: the edge with the lock and as many others as are needed.
+    """Mask of the edges that have a door.
 
-    An edge is a pair of adjacent rooms. Rooms that are connected by doors form a group. Each round
-    adds the next door and joins the groups on the two sides of the door, until a single group is
-    left.
+    An edge is a pair of adjacent rooms. One edge has the locked door, and other doors are added
+    until all rooms are connected. Rooms that are connected by doors form a group. Each round adds
+    the next door and joins the groups on the two sides of the door, until a single group is left.
     """
     first, second = (
         np.array([getattr(e, side)[1] * 3 + getattr(e, side)[0] for e in made.edges])
@@ -120,7 +121,7 @@ def _doors(
     group = np.arange(3 * num_rows)
     group[MIDDLE::3] = MIDDLE  # the corridor is one room
     ball_room = 3 * ball_row + RIGHT
-    # The locked door joins the ball's room to the corridor, and that room has no other door.
+    # The locked door joins the ball's room to the corridor; the ball's room has no other door.
     group = jnp.where(jnp.arange(3 * num_rows) == ball_room, MIDDLE, jnp.asarray(group))
     touches = (jnp.asarray(first) == ball_room) | (jnp.asarray(second) == ball_room)
     # 2.0 is above all uniform numbers, so doors that are not allowed come last.
@@ -130,7 +131,8 @@ def _doors(
 
     def add(group: Array, door: tuple) -> tuple[Array, Array]:
         a, b, may = door
-        # Until all rooms are connected, every allowed door is added, even within one group.
+        # Until all rooms are connected, every allowed door is added, even between rooms that
+        # already belong to one group.
         added = may & (group != group[0]).any()
         joined = jnp.where(group == group[b], group[a], group)
         return jnp.where(added, joined, group), added

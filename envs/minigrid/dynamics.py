@@ -1,9 +1,9 @@
 """MiniGrid's rules: one step of the agent among walls, doors, keys, balls and boxes.
 
-The agent turns and walks. If its hands are empty, it picks up the object in front of it. It drops
-the carried object on the cell in front of it if that cell is empty. Toggling acts on the cell in
-front of the agent: a box is replaced by its content, and a door opens or closes. A locked door
-opens only if the agent carries the key of the door's colour; the key is not used up.
+The agent turns and walks. If the agent's hands are empty, it can pick up the object in front of it.
+If the cell in front of the agent is empty, it can drop the carried object there. Toggling acts on
+the cell in front of the agent: a box is replaced by its content, and a door opens or closes. A
+locked door opens only if the agent carries a key of the door's colour; the key is not used up.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld".
 """
@@ -75,7 +75,7 @@ def after(
     unpacks = toggles & (ahead.code >> 3 == BOX)  # a code is kind << 3 | colour
     at_door = toggles & (ahead.door != 0)
     at_lock = at_door & ((ahead.door & state.locked) != 0)
-    fits = held_code == 8 * KEY + ahead.door_colour  # if nothing is carried, 0, which fits no lock
+    fits = held_code == 8 * KEY + ahead.door_colour  # no lock fits the code 0 of empty hands
     swings = at_door & (~at_lock | fits)
     is_open = (ahead.door & state.open) != 0
     success = takes & ((ahead.thing & level.target) != 0)
@@ -123,8 +123,8 @@ def reward(
 
 def look_ahead(level: Level, state: State) -> Ahead:
     """Return the cell that the agent faces and its content."""
-    # Directions are right, down, left, up. Odd directions run along y; the last two directions
-    # decrease a coordinate.
+    # Directions 0 to 3 are right, down, left and up. Odd directions run along y, and the last two
+    # directions decrease a coordinate.
     sign = jnp.where(state.direction < 2, 1, -1)
     turned = (state.direction & 1) == 1
     x = state.x + jnp.where(turned, 0, sign)
@@ -143,7 +143,7 @@ def _if(flag: Bool[Array, ""], bits: UInt32[Array, ""]) -> UInt32[Array, ""]:
 
 
 def _event(*cases: tuple[Bool[Array, ""], int]) -> Int[Array, ""]:
-    """The last case that holds: later cases are more specific and override earlier ones."""
+    """Event of the last case that holds; later cases are more specific than earlier cases."""
     event = jnp.int32(NOTHING)
     for holds, which in cases:
         event = jnp.where(holds, which, event)

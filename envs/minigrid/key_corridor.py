@@ -3,14 +3,14 @@
 A corridor runs between rooms on its left and right. The ball lies in a random room on the right,
 behind the only locked door. The key of this door lies in a random room on the left. If the agent
 picks up the ball, the episode ends with reward 1. The agent can pick up the ball only with empty
-hands, so it has to drop the key first. The time limit is 30 times the squared `room_size`. It
-truncates the episode and never sets `terminated`.
+hands, so it has to drop the key first. The time limit is 30 times the square of `room_size`. The
+time limit truncates the episode and never sets `terminated`.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", `MiniGrid-KeyCorridor`, with the
-same rules and distribution of levels. Differs from MiniGrid in three points. A level is an argument
-of the environment's functions, the gymnax `params`. The observation is packed into 49 bytes, which
-`unpack` expands. The reward decreases with time only if `penalize_time` is set. In Navix, by
-contrast, episodes of the key corridor end at a goal cell.
+rules and the distribution of levels of MiniGrid. Differs from MiniGrid in three points. A level is
+an argument of the environment's functions, the gymnax `params`. The observation is packed into 49
+bytes, which `unpack` expands. The reward decreases with time only if `penalize_time` is set. In
+Navix, by contrast, episodes of the key corridor end at a goal cell.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,8 @@ class KeyCorridor(MiniGridFamily):
     def solve(self, level: Level) -> Solution:
         """Compute the optimal solution, by an exact search.
 
-        The result holds the smallest number of steps and the best return within the time limit.
+        The result holds the length of the shortest solution and the return of this solution within
+        the time limit.
         """
         return solver.solve(level, self.penalize_time)
 
@@ -109,5 +110,5 @@ def build(**fields) -> KeyCorridor:
 
 
 def tiny() -> KeyCorridor:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return KeyCorridor(room_size=3, num_rows=1)

@@ -1,10 +1,11 @@
 """MiniGrid's worlds in compact form: walls as bit masks, doors and objects as short lists.
 
-Walls are stored both by rows and by columns (the lines), with one bit per cell and with `MARGIN`
-cells of wall around the world. The view is therefore seven short bit fields, one from each of seven
-neighbouring lines. Everything that can change during an episode is in the list of doors or in the
-list of objects. A door stays in its cell; an object is in a cell or is carried. The content of a
-cell is one code of six bits, which holds its kind and its colour.
+Walls are stored twice, by rows and by columns; rows and columns are both called lines. A line has
+one bit per cell, and `MARGIN` further cells of wall surround the world. In every direction, the
+walls in view are therefore seven short bit fields, one from each of seven neighbouring lines.
+Everything that can change during an episode is in the list of doors or in the list of objects. A
+door stays in its cell; an object is in a cell or is carried. The content of a cell is described by
+a code of six bits, for its kind and its colour.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld".
 """
@@ -21,11 +22,11 @@ from jaxtyping import Array, Bool, Int, UInt32
 VIEW = 7
 """Side of the square that the agent sees, in cells."""
 MARGIN = VIEW - 1
-"""Number of cells of wall stored on each side of the world: how far the view reaches beyond the
-agent."""
+"""Number of cells of wall stored on each side of the world; equal to the number of cells that the
+view reaches ahead of the agent."""
 LONGEST = 32 - 2 * MARGIN
-"""Number of cells per side of the largest world, for which a line with its margins fits one
-word."""
+"""Number of cells per side of the largest world. A line of this world, with its margins, still fits
+into one word."""
 STRIDE = 32
 """A cell's number is `STRIDE * y + x`."""
 NOWHERE = STRIDE * STRIDE - 1
@@ -72,7 +73,7 @@ class Level:
     locked: UInt32[Array, "*batch"]  # bit d: door d needs the key of its colour
     object_cell: Int[Array, "*batch K"]
     object_code: Int[Array, "*batch K"]
-    content_code: Int[Array, "*batch K"]  # of a box's content (no box is empty); 0 if not a box
+    content_code: Int[Array, "*batch K"]  # code of a box's content; 0 if not a box, never for a box
     target: UInt32[Array, "*batch"]  # bit k: picking up object k solves the level
     max_steps_in_episode: Int[Array, "*batch"]
     height: int = struct.field(pytree_node=False)
@@ -124,7 +125,10 @@ def to_walls(level: Level) -> np.ndarray:
 
 
 def line_of(level: Level, at: UInt32[Array, ""]) -> UInt32[Array, ""]:
-    """Return line `at` of the walls, which must be in range; this is fast under `vmap`."""
+    """Return line `at` of the walls.
+
+    The index must be in range. It is not checked, which makes this function fast under `vmap`.
+    """
     return level.walls.at[at].get(mode="promise_in_bounds")
 
 

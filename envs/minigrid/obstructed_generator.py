@@ -25,8 +25,8 @@ from rlgen.envs.minigrid.level import (
 
 ROOM_SIZE = 6
 _STEP = ((1, 0), (0, 1), (-1, 0), (0, -1))  # right, down, left, up
-# For each quarter of the 3 x 3 grid of rooms: the side room, and the corner room, where the target
-# may be.
+# The side room and the corner room of each quarter of the 3 x 3 grid of rooms. The target may be in
+# the corner rooms.
 _SIDES = ((2, 1), (1, 2), (0, 1), (1, 0))
 _CORNERS = ((2, 0), (2, 2), (0, 2), (0, 0))
 
@@ -67,7 +67,7 @@ def two_rooms(hidden: bool, blocked: bool) -> Plan:
 
 
 def nine_rooms(num_quarters: int, start: Room, hidden: bool, blocked: bool) -> Plan:
-    """Plan of 1 to 4 side rooms around the centre, each with locked doors to two corner rooms."""
+    """Plan of nine rooms, where 1 to 4 side rooms have locked doors to two corner rooms each."""
     sides = list(enumerate(_SIDES[:num_quarters]))
     plain = tuple((_edge((1, 1), side), side) for side, _ in sides)
     locks = tuple(
@@ -95,7 +95,7 @@ def level_of(uniform: Float[Array, " n"], plan: Plan, max_steps: int) -> Level:
     for_colour, for_door, for_key, (ball_room, for_ball, pose) = jnp.split(uniform, parts)
     edges = (*(edge for edge, _ in plan.plain), *(lock.edge for lock in plan.locks))
     colour = [which for _, which in plan.plain] + [lock.colour for lock in plan.locks]
-    # argsort of uniform numbers is a random permutation of the colours.
+    # The argsort of uniform numbers is a random permutation of the colours.
     colour = jnp.argsort(for_colour).astype(jnp.int32)[np.array(colour)]
     place = rooms.whole(for_door, ROOM_SIZE - 2)
     cell = rooms.door_cells(rooms.places_for_doors(edges, ROOM_SIZE), place)

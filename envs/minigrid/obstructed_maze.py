@@ -2,9 +2,9 @@
 
 A locked door opens with the key of its colour. The key lies in the room in front of the door. In
 variants with an `h` in their name, each key is hidden in a box. In variants with a `b`, a ball lies
-in front of each locked door. The variants `1q`, `2q` and `full` have both. The agent carries one
-object at a time. If the agent picks up the blue ball, the episode ends with reward 1. The time
-limit truncates the episode and never sets `terminated`.
+in front of each locked door. The variants `1q`, `2q` and `full` have hidden keys and blocking
+balls. The agent carries one object at a time. If the agent picks up the blue ball, the episode ends
+with reward 1. The time limit truncates the episode and never sets `terminated`.
 
 Source: Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld", `MiniGrid-ObstructedMaze`, with the
 rules and the distribution of levels of version 1, where keys are placed after the balls. Differs
@@ -29,7 +29,7 @@ __all__ = ["EVENTS", "VARIANTS", "Level", "ObstructedMaze", "PackedObs", "State"
 
 _SIDE, _CENTRE = (2, 1), (1, 1)
 _KINDS = {
-    # The plan, and a number n of rooms; the time limit is 4 n ROOM_SIZE² steps.
+    # Each kind has a plan and a number n; its time limit is 4 n ROOM_SIZE² steps.
     "1dl": (two_rooms(hidden=False, blocked=False), 2),
     "1dlh": (two_rooms(hidden=True, blocked=False), 2),
     "1dlhb": (two_rooms(hidden=True, blocked=True), 2),
@@ -41,7 +41,8 @@ _KINDS = {
     "full": (nine_rooms(4, _CENTRE, hidden=True, blocked=True), 25),
 }
 VARIANTS: dict[str, dict] = {name: {"kind": name} for name in _KINDS}
-"""Kinds by name; `dl` means locked doors, `h` hidden keys, `b` blocked doors, `q` open quarters."""
+"""Kinds by name. In a name, `dl` stands for locked doors, `h` for hidden keys, `b` for blocked
+doors and `q` for open quarters."""
 
 
 @dataclass(frozen=True)
@@ -100,5 +101,5 @@ def build(**fields) -> ObstructedMaze:
 
 
 def tiny() -> ObstructedMaze:
-    """Return the smallest kind with boxes and blocking balls, for the law tests."""
+    """Return the smallest kind with boxes and blocking balls, for the tests in `tests/laws`."""
     return ObstructedMaze("1dlhb")

@@ -20,7 +20,10 @@ _DIRECTIONS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
 class Edge(NamedTuple):
-    """Two adjacent rooms, each as column i, row j; the second is right of the first or below it."""
+    """Two adjacent rooms; the second room is to the right of the first room or below it.
+
+    A room is given by its column i and its row j.
+    """
 
     first: tuple[int, int]
     second: tuple[int, int]
@@ -112,11 +115,14 @@ def pick_pose(
     free: Bool[Array, "H W"],
     taken: Int[Array, " T"],
 ) -> tuple[Int[Array, "2"], Int[Array, ""]]:
-    """Choose the agent's x, y and direction: on a free cell, with no taken cell ahead."""
+    """Choose the agent's x, y and direction uniformly.
+
+    The agent stands on a free cell and does not face a taken cell.
+    """
     height, width = free.shape
     y, x = np.mgrid[:height, :width]
-    # [H, W, 4]: number of the cell ahead. Beyond the border these numbers belong to no cell of the
-    # world; shifting an array of cell numbers would give other cells there.
+    # [H, W, 4]: number of the cell ahead. Beyond the border, this number belongs to no cell of the
+    # world. Shifting an array of cell numbers would give the number of another cell instead.
     ahead = np.stack([STRIDE * (y + dy) + x + dx for dx, dy in _DIRECTIONS], -1).astype(np.int32)
     faces = (jnp.asarray(ahead)[..., None] == taken[None, None, None]).any(-1)
     at = pick(uniform, free[..., None] & ~faces)

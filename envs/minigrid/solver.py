@@ -6,7 +6,7 @@ locked door is unlocked. So the path has two parts. The first part leads to the 
 It is found by a breadth-first search over cells, directions, the set of open doors on the left, and
 whether the key is held. The second part leads from the lock to the ball. The agent needs free hands
 to pick up the ball. It can drop the key in the corridor next to the lock, or from within the
-doorway; no other door leads to a nearer place. The dropped key blocks its cell, so the second
+doorway; no place behind another door is nearer. The dropped key blocks its cell, so the second
 search is over cells, directions and the cell of the key.
 """
 
@@ -22,7 +22,7 @@ from rlgen.envs.minigrid.level import MARGIN, STRIDE, Level, size_of
 from rlgen.types import Solution
 
 Poses: TypeAlias = UInt32[Array, "... 4 H"]
-"""Sets of cells for each direction, one word per row; bit x + MARGIN is cell x."""
+"""A set of cells for each direction, one word per row; bit x + MARGIN is the cell x of a row."""
 Rows: TypeAlias = UInt32[Array, "... H"]
 """Sets of cells, one word per row."""
 
@@ -78,7 +78,7 @@ def _steps_from_lock(level: Level) -> Int[Array, ""]:
     dropped = _rows(jnp.asarray(STRIDE * y + x, jnp.int32), height)  # [cells, H]
     ball = _rows(level.object_cell[_BALL], height)
     room = _floor(level) & ~_join(_rows(level.door_cell, height)) & ~ball
-    free = room | _lock(level)  # cells to walk on; nothing is dropped into a doorway
+    free = room | _lock(level)  # cells to walk on; the key is not dropped in a doorway
     facing_spot = _facing(jnp.where((dropped & room[None]) != 0, dropped, jnp.uint32(0)))
     free_after = free[None] & ~dropped
     facing_ball = _facing(ball)
@@ -98,7 +98,10 @@ def _steps_from_lock(level: Level) -> Int[Array, ""]:
 def _rounds(
     spread: Callable, seed: Poses | tuple[Poses, Poses], is_met: Callable
 ) -> Int[Array, ""]:
-    """Number of rounds of `spread` until `is_met`, which every well-formed level reaches."""
+    """Number of rounds of `spread` until `is_met` is True.
+
+    On every well-formed level, `is_met` becomes True.
+    """
 
     def once(loop: tuple) -> tuple:
         reached, rounds = loop

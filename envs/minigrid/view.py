@@ -1,10 +1,10 @@
 """Observation of MiniGrid's worlds: the 7x7 cells ahead of the agent as six bit planes, 48 bytes.
 
-The view is rotated so that forward points up. The agent stands at the middle of its bottom row,
-`[3, 6]`, and this cell shows the carried object. Everything outside the world is wall. The
-visible cells are found row by row, starting at the agent. Each row is swept to the right and then
-to the left. In a sweep, a visible transparent cell makes three more cells visible: the next cell of
-its row in the direction of the sweep, the cell straight ahead, and the cell diagonally ahead in the
+The view is rotated so that forward points up. The agent stands in the middle of the bottom row, in
+the cell `[3, 6]`, which shows the carried object. Everything outside the world is wall. The visible
+cells are found row by row, starting at the agent. Each row is swept to the right and then to the
+left. In a sweep, a visible transparent cell makes three more cells visible: the next cell of its
+row in the direction of the sweep, the cell straight ahead, and the cell diagonally ahead in the
 direction of the sweep. Walls, as well as doors that are not open, block sight but are themselves
 visible.
 
@@ -95,8 +95,8 @@ def unpack(obs: PackedObs, encoding: str) -> dict[str, Float32[Array, "..."]]:
 
     Args:
         obs: The packed observation.
-        encoding: `codes`, MiniGrid's codes for object, colour and state, divided by ten; or
-            `one-hot`, eight, six and three flags.
+        encoding: `codes` gives MiniGrid's codes for object, colour and state, divided by ten.
+            `one-hot` gives eight, six and three flags for these codes.
 
     Returns:
         `image`, float32[..., 7, 7, 3 or 17], with x from left to right and y from far to near; and
@@ -139,7 +139,7 @@ def observation_space() -> spaces.Dict:
 def _planes(
     state: State, cells: Int[Array, " n"], codes: Int[Array, " n"]
 ) -> tuple[UInt32[Array, ""], ...]:
-    """Compute the twelve words of all doors and objects, of which no two share a cell."""
+    """Compute the twelve words of all doors and objects, which are all in different cells."""
     # The barrier keeps XLA from recomputing the bits for each word. One reduction of twelve words
     # is several times as fast as a sum over [n, 6, 2].
     codes, bits = jax.lax.optimization_barrier((codes, _bits_in_view(state, cells)))

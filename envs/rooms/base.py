@@ -24,7 +24,7 @@ from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree, Solution
 
 OPENING_PROB = 1 / 3
-"""Probability that a jammed door opens when the agent walks into it."""
+"""Probability that a door opens when the agent walks into it, in families whose doors jam."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class RoomsFamily(LevelEnv, abstract=True):
         return observation.space_of(obs)
 
     def reset_env(self, key: Key, params: Level) -> tuple[PyTree, State]:
-        """Start an episode on a level; only the noise is random."""
+        """Start an episode on a level; only the observed noise is random."""
         state = start_of(params)
         return self.observe(key, state, None, params), state
 
@@ -98,7 +98,7 @@ class RoomsFamily(LevelEnv, abstract=True):
         """One step: `(obs, state, reward, terminated, info)`."""
         door_opens = True
         if self.doors_jam:
-            key_door, key = jax.random.split(key)  # the rest is for the noise
+            key_door, key = jax.random.split(key)  # from here on, `key` serves the noise
             door_opens = jax.random.bernoulli(key_door, OPENING_PROB)
         outcome = dynamics.step(state, action, params, door_opens)
         obs = self.observe(key, outcome.state, action, params)
@@ -119,26 +119,34 @@ class RoomsFamily(LevelEnv, abstract=True):
     # Interface of a family of levels.
 
     def unpack(self, obs: PyTree) -> dict[str, Float[Array, "..."]]:
-        """Unpack `obs` to `image` [..., H, W, C] and `vector` [..., F]; see `observation`."""
+        """Unpack `obs` to `image` [..., H, W, C] and `vector` [..., F].
+
+        The module `observation` describes the contents of image and vector.
+        """
         return observation.unpack(obs)
 
     def success(
         self, episode_return: Float[Array, "..."], terminated: Bool[Array, "..."]
     ) -> Bool[Array, "..."]:
-        """Return whether the episode gave reward; lava also terminates it, but without reward."""
+        """Return whether the episode gave reward.
+
+        Lava also terminates an episode, but without reward.
+        """
         return episode_return > 0
 
     def solve(self, level: Level) -> Solution:
         """Compute the optimal solution, by an exact search.
 
-        The result holds the smallest number of steps and their return within the time limit.
+        The result holds the length of the shortest solution and the return of this solution within
+        the time limit.
         """
         return solver.solve(level, self.doors_closed)
 
     def offers(self, capability: Callable) -> bool:
-        """Return whether a capability is offered; labelled states are not offered if doors jam.
+        """Return whether the family offers a capability.
 
-        If doors jam, the best actions differ from the actions of a shortest path.
+        A family whose doors jam does not offer `labelled_states`, because its best actions differ
+        from the actions of a shortest path.
         """
         jams = capability is LevelEnv.labelled_states and self.doors_jam
         return super().offers(capability) and not jams
@@ -163,21 +171,21 @@ class RoomsFamily(LevelEnv, abstract=True):
         return height * width
 
     def event(self, state: State, level: Level) -> Int[Array, ""]:
-        """Event of the last step; see `dynamics`."""
+        """Event of the last step, one of the constants in `dynamics`."""
         return state.event
 
     def num_events(self) -> int:
-        """Number of events, including the event that nothing happened."""
+        """Number of events, including the event `NOTHING`."""
         return dynamics.NUM_EVENTS
 
     def feature_values(
         self, level: Level, feature: str, discount: float | Float[Array, ""]
     ) -> Float[Array, " Z"]:
-        """Lowest optimal value over the reachable states that share each value of a feature.
+        """For each feature value z, the lowest optimal value of the reachable states with this z.
 
         The optimal value of a state is `discount` to the power of the length of the shortest path
-        to the goal, and 0 if the goal cannot be reached. The result is also 0 for values of the
-        feature that no reachable state has.
+        to the goal, and 0 if the goal cannot be reached. The result is also 0 for each z that no
+        reachable state has.
 
         Args:
             level: One level.
@@ -219,7 +227,10 @@ class RoomsFamily(LevelEnv, abstract=True):
     def render(
         self, level: Level | State, state: State | Level, highlight: bool = True
     ) -> np.ndarray:
-        """Picture of a state of an episode; also accepts gymnax's order, `(state, level)`."""
+        """Picture of a state of an episode.
+
+        The first two arguments may also have gymnax's order, `(state, level)`.
+        """
         return pictures.render(*level_first(level, state, Level, State), highlight)
 
     def load_levels(self, path: Path | str) -> level_sets.LevelSet:

@@ -1,12 +1,12 @@
 """Chains of rooms: a door in a shared wall leads from each room to the next room.
 
-For each room, `TRIES` candidates are sampled at once, and the first candidate that fits is used. If
-no candidate fits, the attempt fails. Batches of `ATTEMPTS` parallel attempts are repeated until one
-attempt has placed all rooms.
+An attempt places the rooms of a chain one after the other. For each room, it samples `TRIES`
+candidates at once and uses the first candidate that fits. If no candidate fits, the attempt fails.
+Batches of `ATTEMPTS` parallel attempts are repeated until one attempt has placed all rooms.
 
 Source: the MultiRoom tasks of Chevalier-Boisvert et al., 2023, "Minigrid & Miniworld". Differs in
-repeating attempts until the chain is complete; other implementations fall back on shorter chains or
-on a fixed chain.
+one point: attempts are repeated until a chain is complete. Other implementations fall back on
+shorter chains or on a fixed chain.
 """
 
 from typing import NamedTuple
@@ -20,9 +20,9 @@ from rlgen.types import Key
 
 TRIES, ATTEMPTS = 32, 4
 NUM_DRAWS = 5
-"""Number of random numbers per candidate. They give its width, its height, the place of the door in
-its wall, the wall of the previous room that contains this door, and the place of the door in that
-wall of the previous room."""
+"""Number of random numbers per candidate room. The first three give the width of the room, its
+height, and the place of the door in its wall. The last two give the wall of the previous room that
+contains this door, and the place of the door in that wall."""
 MIN_ROOM = 4
 """Cells per side of the smallest room, walls included."""
 
@@ -59,7 +59,8 @@ def sample_chain(key: Key, shape: Shape) -> Chain:
 
     def once(loop: tuple) -> tuple:
         trial, _, _ = loop
-        # One call for all random numbers: a call takes longer to compile than all other code here.
+        # All random numbers come from one call, because a call takes longer to compile than all
+        # other code of this function.
         draws = jax.random.uniform(
             jax.random.fold_in(key, trial), (ATTEMPTS, shape.num_rooms, TRIES, NUM_DRAWS)
         )
@@ -79,7 +80,7 @@ def attempt(draws: Float[Array, "n K 5"], shape: Shape) -> tuple[Chain, Bool[Arr
     Args:
         draws: Numbers in [0, 1), K rows per room. For the first room, row 0 is the only candidate,
             and the next three rows give the position of the room, the start and the goal.
-        shape: Parameters of the distribution.
+        shape: Parameters of the distribution of chains.
     """
     spare = draws[0, 1:4]
     corner = jnp.floor(spare[0, :2] * (shape.size - 2)).astype(jnp.int32)
@@ -93,7 +94,7 @@ def attempt(draws: Float[Array, "n K 5"], shape: Shape) -> tuple[Chain, Bool[Arr
         i, draw = now
         found = jax.vmap(lambda draw: _following(draw, shape, last))(draw)
         fits = jax.vmap(lambda room: _fits(room, rooms, i, shape.size))(found)
-        best = jnp.argmax(fits)  # the first that fits; if none fits, `complete` becomes False
+        best = jnp.argmax(fits)  # the first room that fits; if none fits, `complete` becomes False
         new = jax.tree.map(lambda x: x[best], found)
         rooms = jax.tree.map(lambda all_, x: all_.at[i].set(x), rooms, new)
         return (rooms, new, complete & fits[best]), None
@@ -113,20 +114,26 @@ def floor_of(rooms: Room, size: int) -> Bool[Array, "G G"]:
 
 
 def _following(draw: Float[Array, "5"], shape: Shape, last: Room) -> Room:
-    """A room behind a door in a random wall of the last room, except the last room's entry wall."""
+    """Build a candidate for the room after the last room.
+
+    The door between the two rooms is in a random wall of the last room, except its entry wall.
+    """
     side = (last.entry + 1 + _whole(draw[3], 0, 3)) % 4
     across = (side == UP) | (side == DOWN)  # the wall runs along x
     along = _whole(draw[4], 1, jnp.where(across, last.width, last.height) - 1)
     x = jnp.where(across, last.x + along, jnp.where(side == RIGHT, last.x + last.width - 1, last.x))
     y = jnp.where(across, jnp.where(side == DOWN, last.y + last.height - 1, last.y), last.y + along)
-    # The new room is entered from the opposite side.
+    # In the new room, the door is in the opposite wall.
     return _entered(draw, shape, (side + 2) % 4, jnp.stack([x, y]))
 
 
 def _entered(
     draw: Float[Array, "5"], shape: Shape, entry: Int[Array, ""], door: Int[Array, "2"]
 ) -> Room:
-    """A room of random size; its door is at a random place in the wall `entry`, not in a corner."""
+    """Build a room of random size whose wall `entry` contains the given door.
+
+    The place of the door in this wall is random, but not in a corner.
+    """
     width, height = (_whole(draw[i], MIN_ROOM, shape.max_room_size + 1) for i in range(2))
     across = (entry == UP) | (entry == DOWN)
     along = _whole(draw[2], 1, jnp.where(across, width, height) - 1)
@@ -146,7 +153,7 @@ def _fits(room: Room, rooms: Room, i: Int[Array, ""], size: int) -> Bool[Array, 
     """True if room i is on the grid and overlaps none of the rooms 0 .. i - 2."""
     apart = (room.x + room.width <= rooms.x) | (rooms.x + rooms.width <= room.x)
     apart |= (room.y + room.height <= rooms.y) | (rooms.y + rooms.height <= room.y)
-    # Room i - 1 shares the wall with the door, so it always overlaps room i.
+    # Rooms i - 1 and i share the wall that contains the door, so they always overlap.
     earlier = jnp.arange(rooms.x.shape[0]) < i - 1
     return _on_grid(room, size) & jnp.all(apart | ~earlier)
 

@@ -1,9 +1,9 @@
 """One step among walls, lava, doors and keys.
 
 A door is open or shut; a shut door is closed or locked. If the agent moves into a wall or a shut
-door, it stays in its cell. If the door is closed, the move also opens it. Lava and the goal end the
-episode. `INTERACT` picks up the key in the agent's cell. If the cell has no key, `INTERACT` opens
-the locked doors next to the agent whose keys the agent holds.
+door, it stays in its cell. If the door is closed, the move also opens it, unless the door jams.
+Lava and the goal end the episode. `INTERACT` picks up the key in the agent's cell. If the cell has
+no key, `INTERACT` opens every locked door next to the agent for which the agent holds the key.
 """
 
 from typing import NamedTuple
@@ -15,9 +15,9 @@ from rlgen.envs.grid.rows import DOWN, INTERACT, LEFT, RIGHT, UP, is_set
 from rlgen.envs.rooms.level import Level, State, things_at, things_beside
 
 NOTHING, ON_KEY, GOT_KEY, BUMPED_DOOR, OPENED, BUMPED_WALL, IN_DOORWAY, SUCCESS, DEATH = range(9)
-"""Events in this order: nothing; the agent stepped onto a key; it picked up a key; a door stayed
-shut; a door opened; the agent bumped into a wall; it is in a doorway; it reached the goal; it
-entered lava."""
+"""Events, with these meanings in this order: nothing happened; the agent stepped onto a key; the
+agent picked up a key; a door stayed shut; a door opened; the agent bumped into a wall; the agent is
+in a doorway; the agent reached the goal; the agent entered lava."""
 NUM_EVENTS = 9
 
 
@@ -57,7 +57,7 @@ def step(
     keys = things_at(level.keys, x, y) & ~state.held
     taken = jnp.where(interacts, keys, 0)
     unlocked = jnp.where(interacts & (keys == 0), _unlockable(level, state), 0)
-    # A step has one event: each line overrides the ones above.
+    # A step has one event: each line overrides the lines above it.
     event = jnp.where(door != 0, IN_DOORWAY, NOTHING)
     event = jnp.where(keys != 0, ON_KEY, event)
     event = jnp.where(goal, SUCCESS, jnp.where(lava, DEATH, event))
@@ -77,7 +77,7 @@ def step(
 
 
 def _unlockable(level: Level, state: State) -> Int[Array, ""]:
-    """Bit mask of the locked doors next to the agent whose keys the agent holds."""
+    """Bit mask of the locked doors next to the agent for which the agent holds the key."""
     if not level.keys.shape[0]:
         return jnp.int32(0)
     fitting = jnp.int32(0)

@@ -1,9 +1,10 @@
 """Key room: a room with a key and a smaller locked room that contains the goal.
 
-The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
-picks up the key in the agent's cell or opens the locked door next to it. The agent observes the 7x7
-cells around it, the event of the last step, such as bumping into a wall, and whether it holds the
-key. Reaching the goal gives reward 1 and ends the episode.
+The actions are right, down, left, up and interact. The first four move the agent in the fixed
+directions of the grid. Interact picks up the key in the agent's cell. If the agent holds the key
+and is next to the locked door, interact opens the door. The agent observes the 7x7 cells around it,
+the event of the last step, such as bumping into a wall, and whether it holds the key. Reaching the
+goal gives reward 1 and ends the episode.
 
 An event, such as picking up the key, is equally useful for reaching the goal on every level.
 Bonuses for new events can therefore use visit counts over all episodes. The usefulness of a
@@ -11,7 +12,7 @@ position differs between levels. Bonuses for new positions should therefore use 
 one episode.
 
 Source: the KeyRoom task of Samvelyan et al., 2021, "MiniHack the Planet". The time limit of
-the variant `s10` and the size of the inner room are not published; the values here are rlgen's own.
+the variant `s10` and the size of the inner room are not published, so rlgen uses its own values.
 """
 
 from dataclasses import dataclass, replace
@@ -38,8 +39,8 @@ VARIANTS: dict[str, dict] = {
     "s10": {},
     "s15": {"size": 15, "inner": 5, "max_steps": 400},
 }
-"""Variants, named by the size of the room. `s5` has side 7, so that the walls of the inner room
-fit."""
+"""Variants, named by the number of cells per side of the room. Only `s5` differs from its name: it
+has side 7, so that the walls of the inner room fit."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class KeyRoom(RoomsFamily):
         check_ranges(
             self,
             ("size", 4, MAX_SIDE),
-            ("inner", 1, self.size - 3),  # leaves cells for walls and a path past one wall
+            ("inner", 1, self.size - 3),  # leaves space for two walls and a path past one
             ("max_steps", 1, 10**6),
         )
 
@@ -76,8 +77,9 @@ class KeyRoom(RoomsFamily):
 
     def sample_level(self, key: Key) -> Level:
         """Sample inner room, door, goal, key and agent, each at a uniformly distributed place."""
-        # The first four grids hold a score per cell for door, goal, agent and key. Two numbers of
-        # the last grid give the corner of the inner room.
+        # Five grids of random numbers. The first four hold scores of all cells, by which `pick`
+        # chooses the cells of door, goal, agent and key. Two numbers of the last grid give the
+        # corner of the inner room.
         draws = jax.random.uniform(key, (5, self.size, self.size))
         box = self.inner + 2
         corner = jnp.floor(draws[4, 0, :2] * (self.size - box + 1)).astype(jnp.int32)
@@ -129,7 +131,7 @@ def build(**fields) -> KeyRoom:
 
 
 def tiny() -> KeyRoom:
-    """Return a small room, for the law tests."""
+    """Return a small room, for the tests in `tests/laws`."""
     return KeyRoom(size=5, inner=1, max_steps=24)
 
 
@@ -138,7 +140,7 @@ class _Span(NamedTuple):
 
     all: Bool[Array, " S"]  # with the walls of the inner room
     inner: Bool[Array, " S"]
-    free_end: Bool[Array, " S"]  # the walls at the ends that do not touch the outer wall
+    free_end: Bool[Array, " S"]  # the end walls that do not touch the outer wall
 
 
 def _span(size: int, first: Int[Array, ""], box: int) -> _Span:

@@ -17,7 +17,7 @@ _WORD = 32
 def labelled_states(
     key: Key, level: Level, num: int, doors_closed: bool = True
 ) -> tuple[State, Bool[Array, "S 5"]]:
-    """Draw S states of time 0, each with the actions that begin a shortest path to the goal.
+    """Draw S states with time 0, each with the actions that begin a shortest path to the goal.
 
     States are uniform over all combinations of cell, open doors and held keys that an episode can
     reach, except states at the goal. Doors that jam are not supported, because they open at random.
@@ -40,7 +40,7 @@ def labelled_states(
     # [S, 1 + actions]: each state, then the state after each action.
     both = jax.tree.map(lambda x, y: jnp.concatenate([x[:, None], y], 1), states, outcome.state)
     fewest = _fewest(here, both, doors_closed)  # [S, 1 + actions]
-    # An action is best if it shortens the shortest path to the goal.
+    # An action is best if the shortest path to the goal is shorter after the action.
     return states, (fewest[:, 1:] >= 0) & (fewest[:, 1:] < fewest[:, :1])
 
 
@@ -78,7 +78,7 @@ def _fewest(here: Map, states: State, doors_closed: bool) -> Int[Array, "*S"]:
         found = jnp.where((found < 0) & met(wider), rounds, found)
         return wider, found, rounds + 1, jnp.any(wider != reached) & jnp.any(found < 0)
 
-    # Backward search from the goal, with any doors open and any keys held.
+    # Search backwards from the goal, where any doors may be open and any keys held.
     first = jnp.broadcast_to(here.goal[None], here.open.shape)
     found = jnp.where(met(first), 0, -1)
     loop = (first, found, jnp.int32(1), jnp.bool_(True))

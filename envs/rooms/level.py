@@ -19,10 +19,10 @@ class Level:
     mask `locks[k]`, which has at most one bit set.
     """
 
-    walls: UInt32[Array, "*batch lines words"]  # cells that cannot be entered; no lines if unused
-    lava: UInt32[Array, "*batch lines words"]  # cells that end the episode; no lines if unused
+    walls: UInt32[Array, "*batch lines words"]  # cells that cannot be entered; no lines if none
+    lava: UInt32[Array, "*batch lines words"]  # cells that end the episode; no lines if none
     doors: Int[Array, "*batch D 2"]  # x, y
-    closed: Int[Array, "*batch"]  # bit i: door i starts closed and opens when walked into
+    closed: Int[Array, "*batch"]  # bit i: door i starts closed; walking into it opens it
     locks: Int[Array, "*batch K"]  # bit i: key k opens door i, which starts locked
     keys: Int[Array, "*batch K 2"]  # x, y
     start: Int[Array, "*batch 2"]  # x, y
@@ -63,7 +63,7 @@ def first_opened(level: Level) -> Int[Array, ""]:
 
 def things_at(places: Int[Array, "D 2"], x: Int[Array, ""], y: Int[Array, ""]) -> Int[Array, ""]:
     """Bit mask of the doors or keys in a cell."""
-    # A loop over a few doors or keys is unrolled when traced; no gather is needed.
+    # Tracing unrolls the loop over the few doors or keys, so no gather is needed.
     found = jnp.int32(0)
     for i in range(places.shape[0]):
         here = (places[i, 0] == x) & (places[i, 1] == y)

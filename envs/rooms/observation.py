@@ -1,9 +1,10 @@
 """Observations of the grids of walls, lava, doors and keys: a few packed words, or the whole grid.
 
-Fields of an observation that a family or its options do not use are `()`. Images have the following
-channels in this order, without the unused ones: walls, lava, doors, shut doors, goal, one channel
-for each key, and one channel for the door of each key while the door is locked. The last channel
-shows the visible cells (with occlusion) or the agent (on the whole grid).
+A field of an observation is `()` if the family or its options do not use the field. An image has
+the following channels in this order, except unused channels: walls, lava, doors, shut doors, goal,
+one channel for each key, and one channel for the door of each key while the door is locked. With
+occlusion, a last channel shows the visible cells. In an image of the whole grid, the last channel
+shows the agent.
 """
 
 from typing import NamedTuple
@@ -21,9 +22,9 @@ from rlgen.envs.rooms.level import Level, State
 from rlgen.types import Key, PyTree
 
 NUM_COLOURS = 2**24
-"""Number of values of the noise: one byte each of red, green and blue."""
+"""Number of colours that the noise can have, with one byte each for red, green and blue."""
 CLOCK_SCALE = 0.01
-"""Increase, per step, of the network input that represents the clock (steps taken)."""
+"""Factor that converts the clock (the number of steps taken) to a network input."""
 
 
 class Options(NamedTuple):
@@ -51,9 +52,9 @@ class PackedObs(NamedTuple):
     lava: Window | tuple[()]
     doors: Window | tuple[()]
     shut: Window | tuple[()]  # doors that are not open
-    goal: Int8[Array, "*batch"]  # 8 r + c for row r, column c in view, else `HIDDEN`
+    goal: Int8[Array, "*batch"]  # 8 r + c in row r, column c of the view, or `HIDDEN`
     keys: Int8[Array, "*batch K"] | tuple[()]  # place of each key not yet held, coded like `goal`
-    locks: Int8[Array, "*batch K"] | tuple[()]  # place of each key's door while it is locked
+    locks: Int8[Array, "*batch K"] | tuple[()]  # place of each key's door while locked
     seen: Window | tuple[()]  # visible cells, if occlusion; other fields show only these cells
     messages: Messages
 
@@ -66,7 +67,7 @@ class FullObs(NamedTuple):
 
 
 def observe(key: Key, state: State, level: Level, options: Options) -> PackedObs | FullObs:
-    """Return the observation of a state; the key is for the noise."""
+    """Return the observation of a state; the random `key` serves only the noise."""
     messages = Messages(
         state.event.astype(jnp.int8),
         (state.held >> jnp.arange(level.keys.shape[0])) & 1 == 1 if level.keys.shape[0] else (),
@@ -82,8 +83,9 @@ def unpack(obs: PyTree) -> dict[str, Float[Array, "..."]]:
     """Expand either kind of observation to network inputs, with any leading axes.
 
     Returns:
-        `image`, float32[..., 7, 7, C] (or the whole grid), and `vector`, float32[..., F]: the last
-        event as one-hot, the held keys, and clock and noise if they are in use.
+        `image`, float32[..., 7, 7, C], or float32[..., H, W, C] for the whole grid; and `vector`,
+        float32[..., F]. The vector contains the event of the last step as one-hot, followed by the
+        held keys, the clock and the noise if they are in use.
     """
     image = _image(obs) if isinstance(obs, PackedObs) else obs.image
     return {"image": image.astype(jnp.float32), "vector": _vector(obs.messages)}
@@ -168,7 +170,7 @@ def _whole(state: State, level: Level) -> UInt8[Array, "H W C"]:
     if num_doors:
         planes.append(sum((at(level.doors[i]) for i in range(num_doors)), none))
         planes.append(sum((at(level.doors[i], is_shut[i]) for i in range(num_doors)), none))
-    planes.append(at(level.goal))  # the order is that of `_image`
+    planes.append(at(level.goal))  # `_image` uses the same order
     planes += [at(level.keys[k], (state.held >> k) & 1 == 0) for k in range(num_keys)]
     for k in range(num_keys):
         locked = [is_shut[i] & ((level.locks[k] >> i) & 1 == 1) for i in range(num_doors)]

@@ -22,8 +22,8 @@ def render(level: Level, state: State, highlight: bool = True) -> np.ndarray:
     """Picture of a state of an episode; the 7x7 cells around the agent are tinted.
 
     Returns:
-        uint8[H * tile, W * tile, 3]. A tile has side 16 for 25 x 25 cells, and a smaller side for
-        larger grids.
+        uint8[H * tile, W * tile, 3]. The side of a tile is 16 pixels on a grid of 25 x 25 cells,
+        and smaller on larger grids.
     """
     agent = np.array([state.x, state.y])
     return _draw(level, agent, int(state.opened), int(state.held), highlight)

@@ -1,14 +1,15 @@
 """Rho rooms: one room with obstacles; a parameter sets how often levels share their goal.
 
-The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
-has no effect here. The agent starts in the first corner and observes the 7x7 cells around it, but
-not its own position. The goal is in the opposite corner with probability `sharing`; otherwise the
-goal is in a random cell. If the agent reaches the goal, the episode ends with reward 1.
+The actions are right, down, left, up and interact. The first four move the agent in the fixed
+directions of the grid, and interact has no effect in this family. The agent starts in the upper
+left corner and observes the 7x7 cells around it, but not its own position. With probability
+`sharing`, the goal is in the opposite corner; otherwise the goal is in a random cell. If the agent
+reaches the goal, the episode ends with reward 1.
 
 Two parameters, `sharing` and `coverage`, determine which exploration bonuses can work. If levels
-often share their goal, novelty on one level is also informative on other levels, and counts over
-all episodes work. If the time limit lets one episode cover the room, counts within the episode
-work.
+often share their goal, novelty on one level is also informative on other levels, so bonuses from
+visit counts over all episodes work. If the time limit lets one episode cover the room, bonuses from
+visit counts within the episode work.
 
 Source: rlgen's own, after the analysis of Henaff et al., 2023, "A Study of Global and Episodic
 Bonuses for Exploration in Contextual MDPs".
@@ -38,8 +39,8 @@ VARIANTS: dict[str, dict] = {
     "unshared-short": {"coverage": 0.25},
     "fresh": {"layout": "fresh"},
 }
-"""Variants at the extremes of the family; in variants with `short`, an episode is too short to
-cover the room."""
+"""Variants at the extremes of the family. In variants with `short` in their name, an episode is too
+short to cover the room."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class RhoRooms(RoomsFamily):
         size: Number of cells per side of the room; everything around it is wall.
         layout: Layout of the obstacles: `fixed` is identical on all levels, `fresh` is random on
             each level.
-        sharing: Probability that the goal is in the corner opposite the start. Otherwise its cell
-            is uniform.
+        sharing: Probability that the goal is in the corner opposite the start. Otherwise the goal
+            is in a uniformly random cell.
         coverage: Time limit as a multiple of the number of free cells.
         occlusion: If True, walls hide the cells behind them.
 
@@ -84,7 +85,8 @@ class RhoRooms(RoomsFamily):
     def sample_level(self, key: Key) -> Level:
         """Sample obstacles and a goal.
 
-        The goal is in the opposite corner, or anywhere except at the start.
+        With probability `sharing`, the goal is in the corner opposite the start. Otherwise the goal
+        is in any free cell except the start.
         """
         key_layout, key_goal = jax.random.split(key)
         if self.layout == "fresh":
@@ -93,8 +95,8 @@ class RhoRooms(RoomsFamily):
             walls = jnp.asarray(wall_generator.fixed_layout(self.size))
         start = jnp.array(wall_generator.start_of(self.size), jnp.int32)
         shared = jnp.array(wall_generator.shared_goal(self.size), jnp.int32)
-        # The first row decides whether the goal is in its corner; the other rows hold a score per
-        # cell.
+        # The first row of numbers decides whether the goal is in the shared corner. The other rows
+        # hold a score per cell, by which `pick` chooses a cell.
         draws = jax.random.uniform(key_goal, (self.size + 1, self.size))
         anywhere = wall_generator.pick(draws[1:], ~walls & ~wall_generator.at(start, self.size))
         goal = jnp.where(draws[0, 0] < self.sharing, shared, anywhere)
@@ -116,8 +118,8 @@ class RhoRooms(RoomsFamily):
     def suites(self) -> dict:
         """Return functions that build the suites, by name.
 
-        `test` has this environment's fields. In `unshared`, goals can be anywhere. In `fresh`, the
-        obstacles are random, too.
+        `test` has this environment's fields. In `unshared`, goals can be anywhere. In `fresh`,
+        obstacles and goals are random.
         """
         members = {
             "test": self,
@@ -144,5 +146,5 @@ def build(**fields) -> RhoRooms:
 
 
 def tiny() -> RhoRooms:
-    """Return a small room, for the law tests."""
+    """Return a small room, for the tests in `tests/laws`."""
     return RhoRooms(size=4, coverage=1.5)

@@ -1,14 +1,15 @@
 """Rooms: a chain of rooms surrounded by lava or walls; the goal is in the last room.
 
-The actions are right, down, left and up, in the fixed directions of the grid, and interact, which
-has no effect here. The agent observes the 7x7 cells around it, but not its own position. If the
-agent reaches the goal, the episode ends with reward 1; lava ends the episode without reward. Doors
-are open, closed or jammed. A closed door opens when the agent walks into it, which costs a step. A
-jammed door opens with probability 1/3 each time that the agent walks into it.
+The actions are right, down, left, up and interact. The first four move the agent in the fixed
+directions of the grid, and interact has no effect in this family. The agent observes the 7x7 cells
+around it, but not its own position. If the agent reaches the goal, the episode ends with reward 1.
+If the agent enters lava, the episode ends without reward. Doors are open, closed or jammed. A
+closed door opens when the agent walks into it, which costs a step. A jammed door opens with
+probability 1/3 each time that the agent walks into it.
 
-The agent's position carries little information across levels. Because one episode can cover a
-level, bonuses for novelty within the episode suffice to explore the level. If there are few levels,
-counts over all episodes suffice, too.
+The agent's position on one level carries little information about other levels. Because one episode
+can cover a level, bonuses for novelty within the episode suffice to explore the level. If there are
+few levels, bonuses from visit counts over all episodes suffice, too.
 
 Source: MultiRoom-N-Lava of Samvelyan et al., 2021, "MiniHack the Planet", after Chevalier-Boisvert
 et al., 2023, "Minigrid & Miniworld". Time limits are MiniHack's.
@@ -48,7 +49,7 @@ LIMITS = {2: 40, 4: 120, 6: 240, 10: 360}
 """MiniHack's time limits, by number of rooms."""
 MAX_ROOMS = 10
 CROWDED = 0.8
-"""Largest fraction of the grid that rooms of average size may cover."""
+"""Largest fraction of the grid that all rooms together may cover if they have average size."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,11 @@ class Rooms(RoomsFamily):
 
     Attributes:
         num_rooms: Number of rooms in the chain.
-        max_room_size: Largest side of a room in cells, walls included; the smallest is 4.
+        max_room_size: Largest side of a room in cells, walls included; the smallest side is 4.
         walls: Surroundings of the rooms: `lava`, which ends the episode when the agent enters it,
             or `solid` walls.
-        doors: State of the doors: `open`, `closed` or `locked`. Locked doors are jammed here, and
-            no key opens them.
+        doors: State of the doors: `open`, `closed` or `locked`. Locked doors are jammed doors,
+            and no key opens them.
         size: Number of cells per side of the grid.
         max_steps: Time limit in steps. 0 means MiniHack's limit, or 40 steps per room if MiniHack
             has no task with this number of rooms.
@@ -111,7 +112,10 @@ class Rooms(RoomsFamily):
         return self.doors == "locked"
 
     def sample_level(self, key: Key) -> Level:
-        """Sample a complete chain, with a random start in the first and goal in the last room."""
+        """Sample a complete chain of rooms.
+
+        The start is a random cell of the first room, and the goal a random cell of the last room.
+        """
         shape = chain_generator.Shape(self.num_rooms, self.max_room_size, self.size)
         chain = chain_generator.sample_chain(key, shape)
         doors = chain.rooms.door[1:]  # the first room has no entry
@@ -120,7 +124,7 @@ class Rooms(RoomsFamily):
         floor |= jnp.any((row == doors[:, 1, None, None]) & (column == doors[:, 0, None, None]), 0)
         around, none = pack(~floor, outside=True), nothing(self.size)
         lava = self.walls == "lava"
-        # Jammed doors are closed, too: `step_env` decides whether they open.
+        # A jammed door counts as closed, and `step_env` decides whether it opens.
         closed = 2 ** (self.num_rooms - 1) - 1 if self.doors_closed else 0
         return Level(
             none if lava else around,
@@ -139,7 +143,8 @@ class Rooms(RoomsFamily):
     def suites(self) -> dict:
         """Return functions that build the suites, by name.
 
-        `test` has this environment's fields; the other suites have 4, 6 and 10 rooms.
+        `test` has this environment's fields; the levels of the other suites have 4, 6
+        and 10 rooms.
         """
         members = {"test": self}
         for name in ("n4", "n6", "n10"):
@@ -163,5 +168,5 @@ def build(**fields) -> Rooms:
 
 
 def tiny() -> Rooms:
-    """Return two small rooms, for the law tests."""
+    """Return two small rooms, for the tests in `tests/laws`."""
     return Rooms(num_rooms=2, max_room_size=4, size=9, max_steps=24)

@@ -1,10 +1,10 @@
 """Exact shortest paths with doors and keys; the search treats all cells of a row at once.
 
 A set of states has 2^(doors + keys) planes, one plane for each combination of open doors and held
-keys, and one bit per cell in each plane. Bit i of a plane's number is door i; the bits of the keys
-follow. A breadth-first search is then a loop of shifts and masks, which ends when the set no longer
-grows. In a search backwards from the goal, each round adds all states from which one step leads
-into the set.
+keys, and one bit per cell in each plane. Bit i of a plane's number is set if door i is open, and
+the next bits are set for the held keys. A breadth-first search is then a loop of shifts and masks,
+which ends when the set no longer grows. In a search backwards from the goal, each round of the loop
+adds all states from which one step leads into the set.
 
 A jammed door opens only sometimes, but the search treats it as a door that always opens.
 """
@@ -38,13 +38,13 @@ class Map(NamedTuple):
     ground: Cells  # cells that are neither wall nor lava, doors included
     walls: Cells
     open: Sets  # ground without the doors that are shut in each plane
-    doorways: Cells  # all doors, including those that are never shut
-    beside: tuple[Cells, ...]  # the four cells around each door
-    stuck: tuple[Flags, ...]  # planes in which each door is shut and stays shut
-    pushed: tuple[Flags, ...]  # planes in which it is shut and opens if walked into
-    unlocks: tuple[Flags, ...]  # planes in which it is shut and its key is held
+    doorways: Cells  # cells of all doors, including doors that are never shut
+    beside: tuple[Cells, ...]  # for each door, the four cells around it
+    stuck: tuple[Flags, ...]  # for each door, planes where it is shut and a push fails
+    pushed: tuple[Flags, ...]  # for each door, planes where it is shut and a push opens it
+    unlocks: tuple[Flags, ...]  # for each door, planes where it is shut and its key is held
     keys: tuple[Cells, ...]
-    wants: tuple[Flags, ...]  # planes in which each key is not held
+    wants: tuple[Flags, ...]  # for each key, planes where it is not held
 
 
 def solve(level: Level, doors_closed: bool = True) -> Solution:
@@ -52,7 +52,8 @@ def solve(level: Level, doors_closed: bool = True) -> Solution:
 
     Args:
         level: One level.
-        doors_closed: Whether the family has doors that can be shut. If False, doors use no planes.
+        doors_closed: Whether the family has doors that can be shut. If False, planes differ
+            only in the held keys.
     """
     steps = fewest_steps(level, doors_closed)
     limit = level.max_steps_in_episode
@@ -73,7 +74,8 @@ def fewest_steps(level: Level, doors_closed: bool = True) -> Int[Array, ""]:
         wider = reached | before(here, reached)
         return wider, rounds + 1, jnp.any(wider & here.start), jnp.any(wider != reached)
 
-    # The goal counts in every plane: any doors may be open and any keys held at the end.
+    # The search starts at the goal in every plane: at the end, any doors may be open and any keys
+    # held.
     first = jnp.broadcast_to(here.goal[None], here.open.shape)
     met = jnp.any(first & here.start)
     loop = (first, jnp.int32(0), met, jnp.bool_(True))
@@ -105,11 +107,11 @@ def position_values(
 def event_values(
     level: Level, discount: Discount, doors_closed: bool = True, doors_jam: bool = False
 ) -> Float[Array, " Z"]:
-    """For each event, the lowest optimal value of the states that a step with it can lead to.
+    """For each event, the lowest optimal value of the states that a step with this event leads to.
 
     Args:
         level: One level.
-        discount: As for `position_values`.
+        discount: Discount factor per step, used as in `position_values`.
         doors_closed: Whether the family has doors that can be shut.
         doors_jam: Whether a closed door may stay shut when the agent walks into it.
     """
@@ -144,7 +146,7 @@ def map_of(level: Level, doors_closed: bool) -> Map:
         stuck.append(shut & ~door_opens)
         unlocks.append(shut & fits)
     first = first_opened(level) if doors_closed else 0
-    plane = jnp.arange(opened.shape[1])[:, None, None]  # no key is held: key bits are 0
+    plane = jnp.arange(opened.shape[1])[:, None, None]  # at the start no key is held
     start = jnp.where(plane == first, _cell(level.start, lines, words)[None], 0)
     ground = ~(walls | lava)
     return Map(
@@ -164,7 +166,7 @@ def map_of(level: Level, doors_closed: bool) -> Map:
 
 
 def reachable(here: Map) -> Sets:
-    """All states reachable from the start, including those at the goal, excluding those in lava."""
+    """All states reachable from the start, including states at the goal but not states in lava."""
 
     def once(loop: tuple) -> tuple:
         reached, _ = loop
@@ -179,10 +181,10 @@ def reachable(here: Map) -> Sets:
 def before(here: Map, reached: Sets) -> Sets:
     """Return the states from which one step leads into a set."""
     states = around(reached)
-    # A pushed door opens while the agent stays next to it.
+    # If the agent walks into a closed door, the door opens and the agent stays next to it.
     for i, beside in enumerate(here.beside):
         states |= jnp.where(here.pushed[i], _with(reached, i) & beside[None], 0)
-    found = reached  # the effects of interacting, inverted in reverse order
+    found = reached  # inverts the effects of interacting, in reverse order
     for i in reversed(range(len(here.beside))):
         touched = jnp.where(here.unlocks[i], here.beside[i][None], 0)
         found = (_with(found, i) & touched) | (found & ~touched)
@@ -255,17 +257,18 @@ def _worst_steps(here: Map, is_done: Callable[[Sets], Bool[Array, " Z"]]) -> tup
 
     Args:
         here: The level.
-        is_done: Function of the set of states from which the goal can be reached so far. It
-            returns, for each feature value, whether the set contains all relevant states.
+        is_done: Function of the set of states found so far. It returns, for each feature value,
+            whether the set contains all states that belong to this value.
 
     Returns:
-        For each feature value, the number of rounds until `is_done`, and whether it is ever done.
+        For each feature value, the number of rounds until `is_done` is True, and whether this
+        happens at all.
     """
 
     def once(loop: tuple) -> tuple:
         reached, steps, done, _ = loop
         wider = reached | before(here, reached)
-        # `steps` stops growing for values that are done.
+        # For feature values that are done, `steps` stops growing.
         return wider, steps + ~done, is_done(wider), jnp.any(wider != reached)
 
     first = jnp.broadcast_to(here.goal[None], here.open.shape)
@@ -309,7 +312,7 @@ def around(cells: Cells) -> Cells:
 
 
 def _cell(cell: Int[Array, "2"], lines: int, words: int) -> UInt32[Array, "lines words"]:
-    """The set that contains one cell x, y."""
+    """The set that contains only the cell x, y."""
     bit = cell[0] + MARGIN
     here = jnp.arange(lines)[:, None] == cell[1] + MARGIN
     here &= jnp.arange(words)[None] == bit // 32

@@ -26,7 +26,7 @@ def suites(family: str, members: Mapping[str, Any]) -> dict[str, Callable[[], Su
 
 
 def single(name: str, env: Any, members: Sequence[Any]) -> Suite:
-    """Build a suite of the single levels of several environments; all are played in `env`."""
+    """Build a suite from environments with one level each; all levels are played in `env`."""
     levels = [jax.tree.map(jnp.asarray, each.default_params) for each in members]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *levels)
     names = tuple(f"seed-{each.seed}" for each in members)
@@ -35,8 +35,8 @@ def single(name: str, env: Any, members: Sequence[Any]) -> Suite:
 
 def _suite(family: str, name: str, env: Any) -> Suite:
     seed = zlib.crc32(f"{family}/{name}".encode()) >> 1
-    # The implementation of random numbers is named, so that a new default of JAX does not change
-    # the levels.
+    # The random number generator is named explicitly, so that a new default of JAX does not
+    # change the levels.
     keys = jax.random.split(jax.random.key(seed, impl="threefry2x32"), NUM_LEVELS)
     levels = jax.jit(jax.vmap(env.sample_level))(keys)
     names = tuple(f"{name}-{i:03d}" for i in range(NUM_LEVELS))

@@ -4,11 +4,11 @@ The actions are right, down, left, up and interact. The first four move the agen
 directions of the grid. If the agent's cell contains a key, interact picks up this key. Otherwise
 interact opens a locked door in a neighbouring cell, provided that the agent holds the key of this
 door. The agent observes the 7x7 cells around it, but not its own position; it also observes the
-last event and the keys that it holds. Reaching the treasure gives reward 1 and ends the episode;
-lava ends it without reward.
+event of the last step and the keys that it holds. Reaching the treasure gives reward 1 and ends the
+episode; lava ends the episode without reward.
 
-There is a single level, determined by the seed, and an episode covers only a small part of its
-states. Finding the treasure requires a memory of the states visited in earlier episodes. An
+There is a single level, determined by the seed, and an episode covers only a small part of the
+level's states. Finding the treasure requires a memory of the states visited in earlier episodes. An
 episodic bonus has no such memory, so it is not enough. The vault plays the role that Montezuma's
 Revenge has in studies with pixels.
 
@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict] = {
 
 LEAST, MOST = 0.45, 0.8
 """Bounds on the length of the shortest solution, as fractions of the time limit."""
-NUM_OTHERS = 8  # vaults of the suite `others`
+NUM_OTHERS = 8  # number of vaults in the suite `others`
 FIRST_OTHER = 1_000_003
 """Seed of the first vault of the suite `others`."""
 
@@ -57,9 +57,8 @@ class Vault(RoomsFamily):
         columns: Number of rooms from left to right.
         rows: Number of rooms from top to bottom.
         room_size: Number of cells per side of a room, without its walls.
-        lava: Fraction of lava among the cells where lava may lie. Lava may lie on a free cell if
-            the cell contains no key, is not on the shortest solution, and is neither in a doorway
-            nor next to one.
+        lava: Fraction of the eligible free cells that contain lava. A cell is eligible if it has no
+            key, is not on the shortest solution, and is neither in nor next to a doorway.
         max_steps: Time limit in steps; the shortest solution takes 45% to 80% of it.
 
     Raises:
@@ -97,7 +96,7 @@ class Vault(RoomsFamily):
         return self.rows * pitch + 1, self.columns * pitch + 1
 
     def offers(self, capability: Callable) -> bool:
-        """Return whether a capability is offered; labelled states are not offered.
+        """Return whether the family offers a capability; it does not offer `labelled_states`.
 
         Labelled states serve to compare levels, and this family has only one level.
         """
@@ -140,7 +139,7 @@ def build(**fields) -> Vault:
 
 
 def tiny() -> Vault:
-    """Return a small vault, for the law tests."""
+    """Return a small vault, for the tests in `tests/laws`."""
     return Vault(columns=3, rows=2, room_size=3, max_steps=80)
 
 

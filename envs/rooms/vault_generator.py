@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 NUM_KEYS = 3
-LONGEST_SEARCH = 1000  # plans drawn before giving up
+LONGEST_SEARCH = 1000  # number of plans drawn before the search fails
 MOVES = ((1, 0), (0, 1), (-1, 0), (0, -1))
 
 
@@ -97,14 +97,17 @@ def _back(origin: dict, state: tuple) -> list[tuple[int, int]]:
 
 
 def _candidate(bits: np.random.Generator, design: Design) -> Plan | None:
-    """A plan with a solution of any length, without lava; None if the path has too few rooms."""
+    """Sample a plan without lava; None if the path to the goal has too few rooms for the doors.
+
+    The solution of the plan may have any length.
+    """
     tree = _tree(bits, design)
     rooms = _steps_from((0, 0), tree)
     # The goal is in the room farthest from the start; ties are broken by the room's number.
     last = max(rooms, key=lambda room: (rooms[room], room))
     way = _way(tree, (0, 0), last)
-    # Locked doors are at 1/4, 1/2 and 3/4 of the path. Each leads from room i - 1 of the path to
-    # room i.
+    # Locked doors are at 1/4, 1/2 and 3/4 of the path. For each i in `cut`, a locked door leads
+    # from room i - 1 of the path to room i.
     cut = [max(1, round(len(way[1:]) * part)) for part in (0.25, 0.5, 0.75)]
     if len(set(cut)) < NUM_KEYS:
         return None
@@ -127,7 +130,7 @@ def _candidate(bits: np.random.Generator, design: Design) -> Plan | None:
 
 
 def _tree(bits: np.random.Generator, design: Design) -> dict:
-    """A random spanning tree of the rooms: the neighbours of each room (column, row) in the tree.
+    """Sample a spanning tree; return the neighbours of each room (column, row) in the tree.
 
     The tree is the minimum spanning tree for random weights of the walls, so it has many branches.
     """
@@ -147,7 +150,7 @@ def _tree(bits: np.random.Generator, design: Design) -> dict:
 
 
 def _steps_from(room: tuple, tree: dict, closed: tuple = ()) -> dict:
-    """Steps from a room to each room that can be reached without the door of the `closed` pair."""
+    """Distance, in rooms, to each room that can be reached without the door between `closed`."""
     steps, queue = {room: 0}, deque([room])
     while queue:
         room = queue.popleft()
@@ -166,7 +169,7 @@ def _way(tree: dict, first: tuple, last: tuple) -> list[tuple]:
 
 
 def _key_rooms(tree: dict, way: list[tuple], cut: list[int]) -> list[tuple]:
-    """For each locked door, the dead end that is farthest from the door among the rooms before it.
+    """For each locked door, the dead end farthest from it among the rooms in front of the door.
 
     The start counts as a dead end only if no other dead end exists.
     """
@@ -180,7 +183,10 @@ def _key_rooms(tree: dict, way: list[tuple], cut: list[int]) -> list[tuple]:
 
 
 def _doorway(bits: np.random.Generator, pair: tuple, side: int) -> tuple[int, int]:
-    """A cell of the wall between two rooms; if the wall is long enough, not next to a corner."""
+    """Draw the cell of a doorway in the wall between two rooms.
+
+    If the wall is long enough, the cell is not next to a corner.
+    """
     (column, row), (other, _) = pair
     spare = 1 if side > 4 else 0
     along = int(bits.integers(1 + spare, side - spare))

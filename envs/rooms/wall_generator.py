@@ -16,7 +16,7 @@ WALL_PROB = 0.17
 
 
 def start_of(size: int) -> tuple[int, int]:
-    """x, y of the agent's start: the first corner."""
+    """x, y of the agent's start: the upper left corner."""
     return 0, 0
 
 
@@ -28,7 +28,7 @@ def shared_goal(size: int) -> tuple[int, int]:
 @functools.cache
 def fixed_layout(size: int) -> tuple[tuple[bool, ...], ...]:
     """Obstacles [y, x] of the fixed layout: the first connected layout sampled with seed 0."""
-    # Raw bits of PCG64, as they are identical in every version of numpy.
+    # Raw bits of PCG64 are used because they are identical in every version of numpy.
     bits = np.random.PCG64(0)
     while True:
         draws = (bits.random_raw(size * size) >> np.uint64(11)) * 2.0**-53
@@ -74,7 +74,7 @@ def pick(draws: Float[Array, "S S"], cells: Bool[Array, "S S"]) -> Int[Array, "2
 
 
 def at(cell: Int[Array, "2"], size: int) -> Bool[Array, "S S"]:
-    """Mask of one cell x, y."""
+    """Mask that is True only at the cell x, y."""
     place = jnp.arange(size)
     return (place[:, None] == cell[1]) & (place[None] == cell[0])
 
