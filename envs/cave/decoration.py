@@ -145,9 +145,9 @@ def _draw(rng: np.random.Generator, cells: Int[np.ndarray, "n 2"], share: Share)
     """Draw a fraction of the cells without replacement; earlier cells are more likely."""
     count = int(rng.uniform(share.low, share.high) * len(cells))
     weight = np.arange(1.0, len(cells) + 1) ** (-1 / share.temperature)
-    # Each cell gets an independent variable Exp(1) / weight. The cells with the k smallest values
-    # are a weighted draw without replacement, because the next smallest value belongs to each
-    # remaining cell with probability proportional to its weight.
+    # Each cell gets an independent variable Exp(1) / weight. The `count` cells with the smallest
+    # values are a weighted draw without replacement, because the next smallest value belongs to
+    # each remaining cell with probability proportional to its weight.
     order = np.argsort(rng.exponential(size=len(cells)) / weight, kind="stable")
     return cells[order[:count]]
 

@@ -229,7 +229,7 @@ class Cave(GridEnv):
     def presets(self) -> dict[str, dict[str, int]]:
         """Return the fields that each preset sets.
 
-        With every preset, the environment is that of Garcin et al.
+        Every preset gives the environment of Garcin et al., which is also the default.
         """
         return {"parity": {"num_objects": 59}, "strong": {"num_objects": 59}, "fast": {}}
 

@@ -75,10 +75,9 @@ def features(level: Level) -> dict[str, Array]:
     """Scalars that describe a level; a path length or distance that does not exist is -1.
 
     Three scalars are mean distances to the goal, in moves. `mean_distance` is the mean over all
-    cells from which the goal can be reached. `moss_distance` is the mean over those of these cells
-    that are moss. `lava_distance` is the mean over the lava cells that have one of these cells as a
-    neighbour. The distance of a lava cell is one more than the smallest distance among its
-    neighbours.
+    cells from which the goal can be reached. `moss_distance` is the mean over the moss cells among
+    these cells. `lava_distance` is the mean over the lava cells next to one of these cells. The
+    distance of a lava cell is one more than the smallest distance among its neighbours.
     """
     tiles, distance, solution = to_grid(level).tiles, distances(level), solve(level)
     x, y = level.start

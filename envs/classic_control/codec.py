@@ -19,7 +19,7 @@ NAME = "parameters"
 
 @dataclass(frozen=True)
 class PhysicsCodec:
-    """Codec that represents a level of one family by the places of its parameters.
+    """Codec that represents a level by the place of each parameter, 0 .. 1 within its range.
 
     Attributes:
         env: Family that defines the parameters and their ranges, and builds the levels.

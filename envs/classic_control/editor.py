@@ -42,10 +42,9 @@ class EditorState:
 class PhysicsEditor(Editor):
     """Editor in which step i sets parameter i to one of `num_choices` values.
 
-    Parameters that are not set yet have their nominal value: gymnax's value, clipped to the
-    training range. The values lie on a logarithmic grid that covers the training range of the
-    parameter, both ends included. Episodes never terminate before the time limit, and all rewards
-    are 0.
+    These values lie on a logarithmic grid that covers the training range of the parameter, both
+    ends included. Parameters that are not set yet have their nominal value: gymnax's value, clipped
+    to the training range. Episodes never terminate before the time limit, and all rewards are 0.
 
     Attributes:
         env: Family whose levels are built.

@@ -41,15 +41,16 @@ class Ranges(NamedTuple):
     nominal: Float[np.ndarray, " D"]  # gymnax's value, clipped to the range
 
     def values(self, place: Float[np.ndarray, "*M D"]) -> Float[np.ndarray, "*M D"]:
-        """Return the values at the given places, which may be outside 0 .. 1.
+        """Return the values at the given places in the logarithmic ranges.
 
-        The values are computed on the host, in float64.
+        Places 0 and 1 are the ends of a range; places outside 0 .. 1 are valid. The values are
+        computed on the host, in float64.
         """
         low, high = self.low.astype(float), self.high.astype(float)
         return low * (high / low) ** place
 
     def places(self, values: Float[np.ndarray, " D"]) -> Float[np.ndarray, " D"]:
-        """Return the places of the given values; if a range is a single number, the place is 0."""
+        """Return the places of values, the inverse of `values`; 0 if a range is a single number."""
         low, high = self.low.astype(float), self.high.astype(float)
         wide = high > low
         return np.log(values / low) / np.where(wide, np.log(high / low), 1.0) * wide
@@ -166,9 +167,9 @@ def sample_near(
 def mutate(key: Key, levels: PyTree, ranges: Ranges, num_edits: int) -> PyTree:
     """Edit each of the levels [N] `num_edits` times.
 
-    An edit moves one parameter by up to `EDIT` of its logarithmic range. The parameter and the
-    distance are drawn uniformly, and the result is clipped to the range. All parameters that no
-    edit selects stay bit-identical.
+    An edit moves one parameter by up to a fraction `EDIT` of its logarithmic range. The parameter
+    and the distance are drawn uniformly, and the result is clipped to the range. All parameters
+    that no edit selects stay bit-identical.
     """
     values = jnp.stack([getattr(levels, name) for name in ranges.names], -1)
     keys = jax.random.split(key, values.shape[0])

@@ -261,7 +261,7 @@ class Corridors(LevelEnv):
         return {"test": partial(_each, self), "shared": partial(_drawn, self)}
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """The suite `test`; none if training already draws the rewarded corridor uniformly.
+        """The suite `test`, or no suite if training draws the rewarded corridor uniformly.
 
         See `rlgen.evaluation.ladder.ladder`.
         """

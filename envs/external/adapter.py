@@ -1,4 +1,4 @@
-"""Helpers that the adapters for other packages share: imports, and array types of states."""
+"""Helpers that the adapters for other packages share: imports, and dtypes of states."""
 
 import importlib
 from typing import Any
@@ -31,10 +31,10 @@ def import_module(name: str, env: str, package: str) -> Any:
 
 
 def as_type(x: Any, dtype: Any) -> Array:
-    """Convert to an array that is not weakly typed, so that loops keep the type of the array."""
+    """Convert to an array that is not weakly typed, so that its type stays the same in a loop."""
     return jax.lax.convert_element_type(x, dtype)
 
 
 def typed_as(tree: PyTree, like: PyTree) -> PyTree:
-    """Convert the leaves of a tree to the array types in `like`, without weak types."""
+    """Convert the leaves of a tree to the dtypes of the leaves of `like`, without weak types."""
     return jax.tree.map(lambda x, old: as_type(x, jnp.result_type(old)), tree, like)

@@ -201,7 +201,7 @@ def all_within(sets: Sets) -> Cells:
 
 
 def turn_or_move(reached: Cells, free: Cells, forward: bool = True) -> Cells:
-    """Extend a set of directions and cells by one turn or move.
+    """Extend a set of pairs (direction, cell) by one turn or move.
 
     If `forward` is True, the result also contains all successors of the set. Otherwise it also
     contains all predecessors of the set.

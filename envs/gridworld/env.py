@@ -5,7 +5,7 @@ object and receives the object's reward. The episode then ends with the object's
 probability. In each later step the collected object respawns with its respawn probability. The time
 limit truncates the episode and is never part of `terminated`.
 
-A mode is a distribution of levels. In *tabular* modes the objects of a level keep their cells, and
+A mode is a distribution of levels. In *tabular* modes the level fixes the cells of its objects, and
 the observation is the index of the state. In the other modes, `rand-…`, objects get random cells in
 each episode and whenever they respawn. Update rules are meta-learned in these environments.
 
@@ -121,7 +121,7 @@ class GridWorld(LevelEnv):
     def observe(
         self, key: Key, state: State, action: Int[Array, ""] | int | float | None, params: Level
     ) -> PyTree:
-        """State index `cell + C * present` in tabular modes, and `Places` in all other modes."""
+        """State index (see `observation.number`) in tabular modes, and `Places` in the others."""
         if self.is_tabular:
             return observation.number(params, state)
         return observation.places(params, state, self.max_size)
@@ -177,7 +177,7 @@ class GridWorld(LevelEnv):
         return super().offers(capability) and (self.is_tabular or capability not in _TABULAR_ONLY)
 
     def num_states(self) -> int:
-        """Number of observations, C * 2^n, including unreachable ones."""
+        """Number of observations: C * 2^n for C cells and n objects, unreachable ones included."""
         self.must_offer(LevelEnv.num_states)
         return self.max_size**2 * 2**self.max_objects
 

@@ -176,7 +176,7 @@ def _integer(uniform: Numbers, limits: Numbers, xp: Any) -> Numbers:
 def _log_uniform(uniform: Numbers, limits: Numbers, xp: Any) -> Numbers:
     """Sample log-uniformly from ranges [..., 2].
 
-    If the two ends of a range are equal, return this value; both ends may then be 0.
+    If the two ends of a range are equal, the result is their value, which may be 0.
     """
     low, high = limits[..., 0], limits[..., 1]
     # The inner `where` avoids 0 / 0 in ranges with equal ends.

@@ -17,7 +17,7 @@ from rlgen.envs.gridworld.level import Level, State
 
 
 class Places(NamedTuple):
-    """Cells of the agent and the objects, numbered row by row in the largest grid."""
+    """Cells of the agent and the objects, numbered row by row in the largest grid, G x G."""
 
     agent: Int[Array, "*batch"]  # cell
     objects: Int[Array, "*batch n"]  # type * G * G + cell; -1 if absent
@@ -26,7 +26,8 @@ class Places(NamedTuple):
 def number(level: Level, state: State) -> Int[Array, ""]:
     """Return the index of the state, `cell + C * present`.
 
-    The cells are numbered in the level's own grid.
+    C is the length of `level.walls`, and `present` has one bit per object. The cells are numbered
+    in the level's own grid.
     """
     return state.pos + level.walls.size * state.present
 
@@ -53,7 +54,10 @@ def unpack_number(
 
 
 def unpack_places(obs: Places, max_size: int, num_types: int) -> dict[str, Float[Array, "..."]]:
-    """Return `image` [..., G, G, 1 + k] with one plane for the agent and one per object type."""
+    """Return `image` [..., G, G, 1 + k] with one plane for the agent and one per object type.
+
+    G is `max_size`, and k is `num_types`.
+    """
     agent = jax.nn.one_hot(obs.agent, max_size**2)
     # -1, an absent object, gives a row of zeros.
     objects = jax.nn.one_hot(obs.objects, num_types * max_size**2).sum(-2)

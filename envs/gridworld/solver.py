@@ -31,7 +31,7 @@ class _World(NamedTuple):
     here: Bool[Array, "n C"]  # whether the cell is that of the object
     respawn_prob: Float[Array, " n"]
     reward: Float[Array, "M C"]  # reward for stepping onto a cell
-    survival_prob: Float[Array, "M C"]  # that the episode continues after stepping onto a cell
+    survival_prob: Float[Array, "M C"]  # chance that entering a cell does not end the episode
 
 
 def optimal_return(level: Level, max_objects: int) -> Float[Array, ""]:
@@ -53,7 +53,8 @@ def expected_return(
 
     Args:
         level: One tabular level; its episode starts with all objects present.
-        log_policy: Log-probabilities of the actions in each state `cell + C * present`.
+        log_policy: Log-probabilities of the actions in each state, as numbered by
+            `observation.number`.
         max_objects: n, the length of the level's arrays of objects.
 
     Raises:
@@ -81,7 +82,7 @@ def _solve(
 ) -> Float[Array, ""]:
     """Return the value of the state at the start of an episode.
 
-    The function `choose` combines the values of the five actions, five arrays [M, C].
+    The function `choose` combines five arrays [M, C], which hold the values of the five actions.
     """
     world = _world(level, max_objects)
 

@@ -91,7 +91,7 @@ def num_cells(seen: UInt32[Array, "lines words"]) -> Int[Array, ""]:
 
 
 def unpack(obs: Obs, size: int) -> dict[str, Float[Array, "..."]]:
-    """Expand an observation to network inputs, with any leading axes.
+    """Expand an observation with any leading axes to network inputs.
 
     Returns:
         `image`, float32[..., 7, 7, 2], which contains the walls in sight and all cells in sight,
