@@ -86,7 +86,7 @@ def read_list(path: Path | str) -> list[Values]:
 def expand(
     common: Mapping[str, str], grid: Mapping[str, Sequence[str]], listed: Sequence[Values]
 ) -> list[Values]:
-    """Return the varied options of each point: every entry of `listed` with every grid point.
+    """Return the varied options of each point: each entry of `listed` with each point of `grid`.
 
     Raises:
         ValueError: If no option varies, or if an option is given in two places.

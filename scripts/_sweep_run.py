@@ -64,7 +64,7 @@ def run_quietly(job: Job) -> Row:
 
 
 def find_suite(env: Any, name: str, num_levels: int) -> Suite:
-    """Return a suite by name, or validation levels of an environment.
+    """Return a suite by name; for the name `VALIDATION`, return new levels of the environment.
 
     Raises:
         ValueError: If the suite is unknown, or if the environment has too few levels.

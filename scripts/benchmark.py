@@ -144,7 +144,7 @@ def evaluation(suite: str, seeds: int, attempts: int) -> dict[str, float]:
 
 
 def _published_teacher(curriculum: Any) -> Any:
-    """Give PAIRED a teacher of the size in JaxUED: 128 convolution filters and an LSTM of 256."""
+    """Give PAIRED a teacher as large as JaxUED's: 128 convolution filters and an LSTM of 256."""
     from rlgen.nn.actor_critic import ActorCritic
 
     network = ActorCritic(core="lstm", hidden_size=256, conv_features=128, vector_features=10)

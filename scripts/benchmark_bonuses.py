@@ -22,7 +22,7 @@ BONUSES = ("counts", "episodic", "rnd", "noveld", "icm", "ride", "e3b", "e3b*rnd
 
 
 def measure_overheads(env_name: str, repeats: int = 7) -> dict[str, float]:
-    """Measure the additional cost of an update with each bonus, in %, and its state in MiB."""
+    """Measure the additional cost of each bonus per update, in %, and the bonus's state, in MiB."""
     env = registry.make_env(env_name)
     curricula = {"none": _method(env, ()), **{b: _method(env, _shaped(b, env)) for b in BONUSES}}
     programs = {name: _compiled(curriculum) for name, curriculum in curricula.items()}

@@ -205,7 +205,7 @@ def columns(lines: Sequence[str], renamed: Mapping[str, str] = RENAMED) -> Value
 
 
 def _spellings(name: str, renamed: Mapping[str, str]) -> list[str]:
-    """Return the name and its variants in which components are renamed, in either direction."""
+    """Return the name and its variants with parts renamed, from old to new or from new to old."""
     found = [name]
     for pair in renamed.items():
         for old, new in (pair, pair[::-1]):

@@ -166,7 +166,7 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
 
 
 def fetched(html: str) -> list[str]:
-    """Return the tags of a page that load something from another site, which links do not."""
+    """Return the tags of a page that load something from another site; links load nothing."""
     loading = r"<(?:script|img|iframe|source|video)\b[^>]*\bsrc=|<link\b[^>]*\bhref="
     return re.findall(rf"(?:{loading})[\"']?(?:https?:)?//[^\"'\s>]*", html)
 
@@ -204,7 +204,7 @@ def link_terms(markdown: str, at: str, terms: Mapping[str, str]) -> str:
         article = r"(?<=\ba )|(?<=\bthe )|(?<=\beach )|(?<=\bevery )"
         before = f"(?:{article})" if term in NOUNS else r"(?<![\w-])"
         words = r"\s+".join(map(re.escape, term.split()))
-        # Neither "an update rule" nor "Student's t" is the term.
+        # In "an update rule" and "Student's t", the words "update" and "student" are no terms.
         pattern = re.compile(rf"{before}{words}(?:s|es)?(?![\w-]|\srules?\b|'s\st\b)", re.I)
         target = _from(at, "glossary.md")
         markdown = _link_first(markdown, pattern, f"({target}#{anchor}){{: .term }}")

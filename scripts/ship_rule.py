@@ -96,7 +96,7 @@ def test_of(path: Path, run: str, seed: int) -> dict[str, Any]:
 
 
 def iqm(found: relative.Relative) -> list[float]:
-    """Return the interquartile mean of the ratio and, if an interval exists, the two bounds."""
+    """Return the IQM of the relative return and, if an interval exists, its two bounds."""
     return [round(float(x), 4) for x in found.iqm[:3] if np.isfinite(x)]
 
 

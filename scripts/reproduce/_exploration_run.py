@@ -39,7 +39,7 @@ class Task(NamedTuple):
     learner: str = "ppo"
     fields: dict[str, Any] = {}  # noqa: RUF012 (never changed)
     settings: dict[str, Any] = {}  # noqa: RUF012  # fields of the curriculum by dotted path
-    bonuses: dict[str, tuple[str, float]] = {}  # noqa: RUF012  # by name: expression and factor α
+    bonuses: dict[str, tuple[str, float]] = {}  # noqa: RUF012  # by name: expression and its factor
     clip: float = 0.0  # largest bonus of a step after scaling; 0 for no limit
 
 
@@ -47,7 +47,7 @@ class Pool(NamedTuple):
     """Levels of one value of the dial."""
 
     level: PyTree  # [POOL, ...]
-    num: Int[Array, ""]  # number of levels that are used, from the first; 0 samples new levels
+    num: Int[Array, ""]  # number of levels used, which are the first ones; 0 samples new levels
 
 
 class Cell(NamedTuple):
@@ -252,6 +252,6 @@ def _watch(student: Any, limit: int, agent: PyTree, state: PyTree, pool: Pool) -
 
 
 def _with_slots(bonus: Any, state: PyTree, num: int) -> PyTree:
-    """Return the state of a bonus, in which all per-slot parts are new and have `num` slots."""
+    """Return the state of a bonus with all per-slot parts replaced by new parts for `num` slots."""
     blank = bonus.init(jax.random.key(0), num)
     return jax.tree.map(lambda new, old: old if old.shape == new.shape else new, blank, state)

@@ -1,4 +1,4 @@
-"""Compare methods that train on a level set, by tests on the set's distribution and on others.
+"""Compare methods trained on a level set, by tests on the set's and on other distributions.
 
     python scripts/reproduce/dred.py --steps 2e6 --seeds 3 --out runs/dred
 
@@ -8,8 +8,8 @@ is reported. Each method has a run folder in `--out`. If the script is interrupt
 command to continue. The results in `--out` are:
 
 - one folder per suite, with a `report.html` of all methods. The first suite should have the
-  distribution of the training set. Its report also contains generalisation gaps and the information
-  that the agents' representations carry about the identity of levels;
+  distribution of the training set. Its report also contains generalisation gaps and the level
+  information: how much the agents' representations reveal about which level they are on;
 - `comparison.md`: scores, differences from the first method, gaps and costs;
 - `suites.png`: the scores of all methods on all suites.
 

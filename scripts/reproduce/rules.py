@@ -138,7 +138,7 @@ def _wide(one: Relative | None, field: str) -> str:
 
 
 def _differences(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """Return rows with differences of trained rules from the random rule and the first method."""
+    """Return rows: each method minus the random rule, and each later method minus the first."""
     baseline = relative.baseline_of(evaluations)
     random, *trained = [e for e in evaluations if e is not baseline]
     first, *others = trained
@@ -149,7 +149,8 @@ def _differences(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
 def _difference(x: Evaluation, y: Evaluation, baseline: Evaluation | None) -> list[str]:
     """Return the cells of a difference, with whole-seeds intervals.
 
-    These intervals resample seeds, because a rule may be better than another on all levels.
+    These intervals keep the scores of a seed together, because one seed's rule may be better than
+    another's on all levels.
     """
     iqm = compare(x, y).iqm_whole_seeds
     cells = [show_interval(iqm, "ratio", signed=True)]
