@@ -112,7 +112,7 @@ def product(left: Bonus, right: Bonus) -> Combined:
 
 
 def weighted_sum(left: Bonus, right: Bonus, right_weight: float = 1.0) -> Combined:
-    """`left` plus β times `right`."""
+    """`left` plus `right_weight` times `right`."""
     return Combined(left, right, "sum", right_weight=right_weight)
 
 

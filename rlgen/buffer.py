@@ -138,7 +138,7 @@ class Priority:
 def rank_weights(
     score: Float[Array, " K"], rows: Bool[Array, " K"], temperature: float
 ) -> Float[Array, " K"]:
-    """Weights ∝ (1 / rank)^(1/β) over the rows in `rows`, where rank 1 is the highest score."""
+    """Weights ∝ (1 / rank)^(1/temperature) over the rows in `rows`; rank 1 is the highest score."""
     # `order[r]` is the row of rank r + 1; rows outside `rows` come last and get weight 0 below.
     order = jnp.argsort(jnp.where(rows, -score, jnp.inf), stable=True)
     by_rank = jnp.arange(1.0, score.size + 1.0) ** (-1.0 / temperature)
@@ -149,7 +149,7 @@ def rank_weights(
 def proportional_weights(
     score: Float[Array, " K"], rows: Bool[Array, " K"], temperature: float
 ) -> Float[Array, " K"]:
-    """Weights ∝ score^(1/β) over the rows in `rows`; uniform if no score is positive."""
+    """Weights ∝ score^(1/temperature) over the rows in `rows`; uniform if no score is positive."""
     score = jnp.where(rows, jnp.maximum(score, 0.0), 0.0)
     best = score.max()
     # The scores are divided by the best score, because powers of the raw scores could overflow, or

@@ -181,7 +181,7 @@ def fill_new(slots: Slots, free: Bool[Array, " N"], level: PyTree) -> Slots:
 
 
 def _is_judged(outcome: Outcome) -> Bool[Array, " N"]:
-    """True for slots whose levels are scored, because the slot's tenancy has ended.
+    """True for slots whose levels are scored: slots whose tenancy has ended.
 
     If the student is a meta-learner, the slot's agent must also have been trained for its whole
     lifetime.

@@ -56,9 +56,9 @@ class Suite(NamedTuple):
 class DistributionShift(NamedTuple):
     """Levels outside an environment's training distribution: a suite, or new values of fields.
 
-    `LevelEnv.ladder()` returns such descriptions. `rung` is the rung of the protocol ladder to
-    which the levels belong. Agents that were trained in the environment can play these levels,
-    since observations and actions are the same. Either `suite` or `fields` is given.
+    `LevelEnv.ladder()` returns such descriptions. `rung` is the rung of `rlgen ladder` to which
+    the levels belong. Agents that were trained in the environment can play these levels, since
+    observations and actions are the same. Either `suite` or `fields` is given.
     """
 
     rung: Literal["V2", "V3"]  # V2: beyond the training range (size, …); V3: new combinations
@@ -158,7 +158,7 @@ def _leaves(tree: PyTree) -> list:
 
 
 def plain_level(level: PyTree) -> PyTree:
-    """Return the level of a task; a level is returned unchanged."""
+    """Return the level of a meta-learner's `Task`; a plain level is returned unchanged."""
     return level.level if isinstance(level, Task) else level
 
 

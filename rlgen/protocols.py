@@ -100,8 +100,8 @@ class Component(abc.ABC):  # noqa: B024 (its subclasses declare the abstract met
     def must_offer(self, capability: Callable, message: str = "") -> None:
         """Raise unless this component offers a capability.
 
-        If `offers` depends on the component's fields, the method of the capability calls this
-        function first.
+        If `offers` depends on the component's fields, the capability's method calls this function
+        first.
 
         Args:
             capability: method of the base class, such as `LevelEnv.solve`.
@@ -439,7 +439,7 @@ class Network(Component, abstract=True):
     """Network with a policy and a value: the interface that learners use."""
 
     groups: tuple[str, ...] = ()
-    """Top-level keys of `params`, each for a part of the network that shares no computation.
+    """Top-level keys of `params`, one per part of the network; the parts share no computation.
 
     () if the network has no such parts.
     """

@@ -290,7 +290,7 @@ def _components(folder: Path, package: str, depth: int = 1) -> Iterator[tuple[st
 
 
 def _defines_build(path: Path) -> bool:
-    """Return whether a source file defines `build`; a package may import it instead."""
+    """Return whether a source file defines `build`; an `__init__.py` may import it instead."""
     source = path.read_text()
     if path.name != "__init__.py":
         # For a module, a text search is enough and avoids parsing the file.

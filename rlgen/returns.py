@@ -71,7 +71,7 @@ def episodes(
     Args:
         rollout: [T, N].
         levels_per_slot: R, number of queued levels.
-        success: True where step t ends an episode that was solved; ignored at all other steps.
+        success: True where step t ends a solved episode; ignored where step t ends no episode.
         before: return and length so far of episodes that began earlier; see `episode_progress`.
 
     Returns:

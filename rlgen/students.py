@@ -92,7 +92,7 @@ class OnPolicy(Student):
         return self.learner.pinned_files()
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
-        """Warnings of the bonus, if it has one."""
+        """Warnings of the student's bonus; none without a bonus."""
         return [] if isinstance(self.bonus, tuple) else self.bonus.warnings(metrics)
 
     def spanning(self, num_updates: int) -> "OnPolicy":

@@ -132,7 +132,7 @@ class LevelPool(environment.Environment):
         return obs, state, reward, terminated, truncated, info
 
     def is_truncated(self, state: PoolState, params: Pool) -> Bool[Array, ""]:
-        """Return whether the episode has reached the level's time limit, or the params' limit."""
+        """Return whether the episode has reached the time limit of its level or of the pool."""
         own = self.env.is_truncated(state.inner, self.level(state, params))
         return own | (state.time >= params.max_steps_in_episode)
 

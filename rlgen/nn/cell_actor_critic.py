@@ -1,8 +1,8 @@
 """Small convolutional actor-critic for boards on which every action is a cell.
 
-A teacher that edits levels observes the whole board and chooses a cell. If the teacher has a
-recurrent layer on the flattened board, it is the most expensive part of a run. The network in this
-module shares its weights between cells instead.
+A teacher that edits levels observes the whole board and chooses a cell. A recurrent layer on the
+flattened board would be the most expensive part of a run. The network in this module shares its
+weights between cells instead.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class _Cells(nn.Module):
 
     @nn.compact
     def __call__(self, obs: PyTree, first: Array) -> tuple[Array, Array]:
-        """Apply to one step (`first` is [N]) or to a sequence (`first` is [T, N])."""
+        """Apply the network to one step (`first` is [N]) or to a sequence (`first` is [T, N])."""
         image, vectors = _split(self.unpack(obs), first.ndim)
         x = image.reshape(-1, *image.shape[-3:])  # [B, H, W, C], B = N or T · N
         seen = [leaf.reshape(x.shape[0], -1) for leaf in vectors]

@@ -213,10 +213,10 @@ def _lstm_forward(weights: LSTMWeights, carry: LSTMCarry, x: Array, first: Array
 
 
 def _lstm_backward(saved: tuple, grads: tuple) -> tuple:
-    """Backward pass through time; `d_x` is the derivative of the loss with respect to x.
+    """Backward pass through time; `d_NAME` is the derivative of the loss with respect to NAME.
 
-    `d_gates` is the derivative with respect to the gates' inputs z = W x + U h + b. It contains the
-    derivatives of the gates, σ' = σ (1 − σ) and tanh' = 1 − tanh².
+    `d_gates`, however, is the derivative with respect to the gates' inputs z = W x + U h + b. It
+    contains the derivatives of the gates, σ' = σ (1 − σ) and tanh' = 1 − tanh².
     """
     weights, start, x, first, hidden, cell, gates = saved
     (grad_end, grad_hidden) = grads
@@ -336,7 +336,8 @@ def _gru_forward(weights: GRUWeights, start: Array, x: Array, first: Array) -> t
 def _gru_backward(saved: tuple, grads: tuple) -> tuple:
     """Backward pass through time.
 
-    `d_x` is the derivative of the loss with respect to the input of gate x.
+    `d_r`, `d_z` and `d_n` are the derivatives of the loss with respect to the inputs of the reset
+    gate, the update gate and the candidate.
     """
     weights, start, x, first, hidden, gates = saved
     (grad_end, grad_hidden) = grads

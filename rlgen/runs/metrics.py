@@ -40,7 +40,7 @@ NO_STEPS: Mapping[str, float] = MappingProxyType({})
 SKIPPED = "skipped_"
 """Prefix of the metrics that count skipped parts of an update.
 
-A part is skipped if it is not finite.
+A part is skipped if its result is not finite.
 """
 
 ALWAYS = ("weight", "score", "episode_return", "episode_length")

@@ -63,7 +63,7 @@ def save_buffer(
     If there is no buffer, or it is empty, no file is written. Nothing is pickled. In addition to
     the levels, the file has these arrays:
 
-    - `score` and `seed`;
+    - `score` and `seed` (index of the training seed whose buffer holds the level);
     - `origin` (see `rlgen.types`), `depth` (edits since the level was generated) and `age` (updates
       since the level was first played), if the sampler keeps lineages;
     - `lifetime`, if the buffer holds the tasks of a meta-learner;

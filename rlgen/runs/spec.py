@@ -217,7 +217,7 @@ def with_names(spec: RunSpec) -> RunSpec:
 
 
 def _with_rule(spec: RunSpec, known: Collection[str]) -> dict[str, Any]:
-    """Return the overrides of the spec, with the rule that the learner follows added.
+    """Return the spec's overrides, and an override for the learned rule if `spec.rule` is set.
 
     Raises:
         ValueError: The learner does not follow a learned rule, or two different rules are given.

@@ -35,8 +35,8 @@ def count_access(
         version: Version of the suite. Versions have different levels, so their looks are counted
             separately.
         split: Split of the suite's levels.
-        facts: Further values to record: update, attempts and seed of the evaluation, or
-            `few_shot`, the number of levels that were used for adaptation, instead of attempts.
+        facts: Further values to record: update and seed of the evaluation, and either attempts or
+            `few_shot`, the number of levels that were used for adaptation.
 
     Raises:
         ValueError: The file is damaged or cannot be written.
