@@ -93,13 +93,13 @@ def count_visits(
 ) -> tuple[UInt32[Array, "G k C"], UInt32[Array, "T N"]]:
     """Add the visits of all slots to the table, and return the count of the key after each step.
 
-    At each step, the visits of all slots are added before any count is read. Slot n uses table
-    n mod G. Counts are never too low. The count of a key is too high if the key shares its cell
-    with another key in every row.
+    At each step, the visits of all slots are added before any count is read. With G tables, slot n
+    uses table n mod G. Counts are never too low. The count of a key is too high if the key shares
+    its cell with another key in every row.
 
     Args:
         table: Counts before the rollout.
-        cells: Cells of the keys around each step in each of k rows, [T, N, k].
+        cells: Cells of the keys before and after each step, in each of k rows, [T, N, k].
         begins: Whether the state before a step starts an episode and is counted.
         moves: Whether the state after a step is counted.
 
@@ -150,7 +150,7 @@ def mark_visits(
 
     Args:
         marks: Tables of the running episodes.
-        cells: Cells of the keys around each step.
+        cells: Cells of the keys before and after each step.
         tags: Tags of these keys, below 2^16.
         first: Whether an episode begins with a step.
         known: Whether the state after a step is known; an unknown state is not inserted.

@@ -9,10 +9,10 @@ Source: Strehl and Littman, 2008, "An analysis of model-based Interval Estimatio
 Decision Processes"; as a global bonus: Henaff, Jiang and Raileanu, 2023, "A Study of Global and
 Episodic Bonuses for Exploration in Contextual MDPs". Differs from the code of Henaff, Jiang and
 Raileanu in two ways. In that code, each of 256 actors has its own table; here, all slots share one
-table by default, and `num_groups` can be set to the number of slots. In that code, a step that ends
-an episode is counted under the first state of the next episode. Here, such a step is counted under
-the state that it led to. If observations are counted, however, such a step is not counted and has
-bonus 0.
+table by default; with `num_groups` equal to the number of slots, each slot has its own table. In
+that code, a step that ends an episode is counted under the first state of the next episode. Here,
+such a step is counted under the state that it led to. If observations are counted, however, such a
+step is not counted and has bonus 0.
 """
 
 from collections.abc import Mapping

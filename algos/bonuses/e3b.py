@@ -6,11 +6,11 @@ The features φ are learned by an inverse dynamics model: from the features of t
 observations, it predicts the action between them. With one-hot features the bonus is 1 / (n + λ)
 after n earlier visits to the same state in the episode. It is then an episodic count-based bonus.
 
-Source: Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses". The LayerNorm follows
-the later port of their code to Sample Factory. The LayerNorm keeps ‖φ‖² equal to the number of
-features d, and thereby keeps P = C⁻¹ in the range of float32. Differs from the code of Henaff et
-al. in two ways. (1) In that code an action is rewarded for the observation before it;
-`credit="current"` selects this behaviour. By default, an action is rewarded here for the
+Source: Henaff et al., 2022, "Exploration via Elliptical Episodic Bonuses". The features are
+normalised by a LayerNorm, as in the later port of their code to Sample Factory. It keeps ‖φ‖² equal
+to the number of features d, and thereby keeps P = C⁻¹ in the range of float32. Differs from the
+code of Henaff et al. in two ways. (1) In that code an action is rewarded for the observation before
+it; `credit="current"` selects this behaviour. By default, an action is rewarded here for the
 observation that it led to, as in all other bonuses of rlgen. If bonuses are multiplied, all factors
 then refer to the same state. No action led to the first observation of an episode, so the bonus of
 this observation, which is of size 1/λ, is not added by default. (2) The inverse dynamics model is

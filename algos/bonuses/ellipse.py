@@ -184,7 +184,7 @@ def _from_begun(ridge: float, begin: Array | tuple[()], phi: Float[Array, "T d"]
 
 
 class Places(NamedTuple):
-    """Like `Steps`, but for one-hot vectors; each is given by the index of its 1, in 0 .. Z - 1."""
+    """Like `Steps`, but for one-hot vectors; each vector is given by the index of its 1."""
 
     phi: Int[Array, "T N"]
     begin: Int[Array, "T N"] | tuple[()]

@@ -2,12 +2,12 @@
 
     b = max(n(s') - c n(s), 0) g(s')
 
-n is the novelty measured by random network distillation (RND), and g is an episodic count-based
-bonus. The difference rewards only steps that leave the explored region. The factor g prevents the
-reward from being collected repeatedly within an episode.
+n is the novelty measured by random network distillation (RND), c is a constant factor, and g is an
+episodic count-based bonus. The difference rewards only steps that leave the explored region. The
+factor g prevents the reward from being collected repeatedly within an episode.
 
 Source: Zhang et al., 2021, "NovelD: A Simple yet Effective Exploration Criterion". The variant
-`ungated`, meant for products with E3B, has c = 0.1 and no factor g, as in Henaff, Jiang and
+`ungated`, meant to be multiplied by E3B, has c = 0.1 and no factor g, as in Henaff, Jiang and
 Raileanu, 2023, "A Study of Global and Episodic Bonuses for Exploration in Contextual MDPs". In the
 code of Henaff, Jiang and Raileanu, a step that ends an episode is rewarded for the first state of
 the next episode; here, such a step has bonus 0.

@@ -40,7 +40,7 @@ class AgentState(NamedTuple):
     critic_opt: PyTree
     num_updates: Int[Array, ""]  # n, number of updates so far in this lifetime
     lifetime: Int[Array, ""]  # N, number of updates in the whole lifetime
-    told_lifetime: Int[Array, ""]  # N as the rule's input; not `lifetime` in control experiments
+    told_lifetime: Int[Array, ""]  # N as the rule's input; may be wrong in control experiments
 
 
 class AgentStats(NamedTuple):
@@ -435,7 +435,7 @@ class LPG(RuleFollower):
         return self.init_with(key_agent, self.net.init(key_rule))
 
     def newborn(self, key: Key, rule: PyTree, lifetime: int | Int[Array, ""]) -> LPGState:
-        """Return a new agent with the given lifetime and parameters of the rule."""
+        """Return a new agent with the given rule parameters and lifetime."""
         agent = self._agent.init(key, lifetime)
         if self.told_horizons:
             horizons = jnp.asarray(self.told_horizons, jnp.int32)

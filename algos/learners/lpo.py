@@ -120,7 +120,7 @@ class LPO(RuleFollower):
         return self.init_with(key, self.net.init(jax.random.fold_in(key, 1)))
 
     def newborn(self, key: Key, rule: PyTree, lifetime: int | Int[Array, ""]) -> LPOState:
-        """Return a new agent with the given lifetime and parameters of the rule."""
+        """Return a new agent with the given rule parameters and lifetime."""
         return LPOState(rule, self.agent.init(key), jnp.int32(lifetime))
 
     def update(

@@ -46,7 +46,7 @@ class Surrogate(Protocol):
     def __call__(
         self, log_ratio: Float[Array, "*B"], advantage: Float[Array, "*B"]
     ) -> Float[Array, "*B"]:
-        """Return the objective to maximise, with the gradient of ratio × advantage at ratio 1."""
+        """Return the maximised objective; its gradient at ratio 1 is that of ratio × advantage."""
         ...
 
 
@@ -470,5 +470,5 @@ def _without(unused: Bool[Array, " N"], rollout: Rollout) -> Rollout:
 
 
 def _norm(tree: PyTree) -> Float[Array, ""]:
-    """Global L2 norm, written here because optax renamed its function in a supported version."""
+    """Global L2 norm; optax's own function has different names in the supported versions."""
     return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))

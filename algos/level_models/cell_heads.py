@@ -114,7 +114,7 @@ def sample_place(
         shunned: Cells to avoid if another free cell is available.
 
     Returns:
-        The sampled cell, and the most likely one among the cells considered.
+        The sampled cell, and the most likely of the cells that could be sampled.
     """
     key_choice, key_rest = jax.random.split(key)
     open_cells = ~marked(taken, free.size)

@@ -16,7 +16,7 @@ LEAST_STD = 1e-6
 class Linear(nn.Module):
     """Dense layer with weights and biases initialised from U(±1/√inputs), as in PyTorch.
 
-    Source: He et al., 2015, "Delving Deep into Rectifiers", with PyTorch's choice of the slope √5.
+    Source: He et al., 2015, "Delving Deep into Rectifiers", with PyTorch's leaky-ReLU slope √5.
     """
 
     features: int

@@ -4,9 +4,9 @@ Two neighbouring cells have an edge if both are free or both are not free. Every
 edge to the hub, at any distance. All places have edges to each other. Two nodes have at most one
 edge, and no node has an edge to itself. `rlgen.codec` explains places, landmarks and the hub.
 
-Sums over neighbours are computed by shifting the grid. The result equals the product with the
-matrix that `adjacency` returns. For 64 caves on a CPU, shifting takes two thirds of the time of the
-product, and no matrix is stored.
+Sums over neighbours are computed by shifting the grid. They equal the product of the matrix
+`adjacency(graph)` and the node features. For 64 caves on a CPU, shifting takes two thirds of the
+time of the product, and no matrix is stored.
 
 Source: Garcin et al., 2024, "DRED", where the landmarks are lava and moss and the hub is the goal.
 """
@@ -40,7 +40,7 @@ def features(
 ) -> Float[Array, "C F"]:
     """Return the node features: one-hot kind of each cell, then one column per place.
 
-    If places lie on a cell, the cell has a 1 in the column of each of these places and no kind.
+    A cell on which places lie has no kind, and has a 1 in the column of each of these places.
     """
     num_cells = layout.size
     under = marked(list(places.values()), num_cells)
@@ -104,7 +104,7 @@ def _sum_of_shifts(joined: Float[Array, "4 H W"], x: Float[Array, "C F"]) -> Flo
 
 
 def _links(places: list[Int[Array, ""]], near: list[Float[Array, " C"]]) -> Float[Array, "P P"]:
-    """Return 1 for pairs of places that need another edge, [P, P].
+    """Return 1 for pairs of places whose edge is not in `near`, [P, P].
 
     Entry i of `near` is 1 at the cells that already have an edge to place i.
     """

@@ -282,7 +282,8 @@ class VAE:
 def kl(mean: Float[Array, "B L"], std: Float[Array, "B L"]) -> Float[Array, " B"]:
     """Kullback-Leibler divergence of normal distributions from the standard normal, per dimension.
 
-    The unit is nats. This is the closed form of Kingma and Welling, appendix B, divided by L.
+    The unit is nats. This is the closed form of Kingma and Welling, appendix B, divided by the
+    number L of dimensions.
     """
     return -0.5 * (1 + 2 * jnp.log(std) - mean**2 - std**2).mean(-1)
 

@@ -3,9 +3,10 @@
 Each slot holds a task: a level and a lifetime, which is a number of agent updates. Each update of
 the curriculum is one generation. In a generation, two candidate rules are evaluated on each task.
 Both rules train the same initial agent with the same random numbers for the whole lifetime. The
-fitness of a rule is the return of the agent's final policy. As the inner loop is not
-differentiated, the fitness includes effects that appear hundreds of updates later. Meta-gradients,
-in contrast, have a horizon of a few updates and do not find schedules for a lifetime.
+fitness of a rule is the return of the agent's final policy. The inner loop is not differentiated
+and can span a lifetime, so the fitness includes effects that appear hundreds of updates later.
+Meta-gradients, in contrast, have a horizon of a few updates and do not find schedules for a
+lifetime.
 
 Source: Jackson et al., 2024, "Discovering Temporally-Aware Reinforcement Learning Algorithms"
 (TA-LPG, TA-LPO). Differs from their code in four ways. In that code, the two agents of a task use
@@ -125,7 +126,7 @@ class MetaES(Student):
         return replace(self, mesh=mesh)
 
     def init(self, key: Key, num_slots: int) -> ESState:
-        """Return the search distribution around the learner's rule."""
+        """Return the search distribution around the initial rule."""
         key_rule, key_strategy = jax.random.split(key)
         # The lifetime of 1 is arbitrary, because only the rule of the resulting state is used.
         rule = self.learner.spanning(1).init(key_rule).rule
@@ -147,7 +148,7 @@ class MetaES(Student):
         raise ValueError(NO_POLICY)
 
     def learner_with_rule(self, states: ESState, env: LevelEnv) -> tuple[RuleLearner, PyTree]:
-        """Return a learner for `env` that applies the rules, and the rules [S, ...]."""
+        """Return a learner for `env` that applies a rule, and the rules of S seeds, [S, ...]."""
         return self.learner.for_env(env), jax.vmap(self.rule)(states)
 
     def files(self, states: ESState, origin: Mapping[str, Any]) -> dict[str, bytes]:
@@ -155,7 +156,7 @@ class MetaES(Student):
 
         Args:
             states: States of S seeds.
-            origin: Metadata of the run; `seed` is that of the first seed.
+            origin: Metadata of the run; its entry `seed` is the first of the seeds.
         """
         rules = jax.vmap(self.rule)(states)
         return rule_files(self.learner.rule_net, rules, states.num_updates, origin)

@@ -192,7 +192,7 @@ class MetaGradient(Student):
         raise ValueError(NO_POLICY)
 
     def learner_with_rule(self, states: MetaState, env: LevelEnv) -> tuple[LPG, PyTree]:
-        """Return a learner for `env` that applies the rules, and the rules [S, ...].
+        """Return a learner for `env` that applies a rule, and the rules of S seeds, [S, ...].
 
         If `env` is of the family on which the rule was trained, agents keep their hyperparameters.
         Otherwise, agents have the defaults of `build_agent`.
@@ -205,7 +205,7 @@ class MetaGradient(Student):
 
         Args:
             states: States of S seeds.
-            origin: Metadata of the run; `seed` is that of the first seed.
+            origin: Metadata of the run; its entry `seed` is the first of the seeds.
         """
         origin = {**origin, "discount": self.agent.discount}
         return rule_files(self.rule, states.rule, states.num_updates, origin)

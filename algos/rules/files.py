@@ -93,7 +93,7 @@ class RuleFollower(RuleLearner, abstract=True):
 
     @abc.abstractmethod
     def newborn(self, key: Key, rule: PyTree, lifetime: int | Int[Array, ""]) -> PyTree:
-        """Return a new agent with the given parameters of a rule and a known lifetime."""
+        """Return a new agent with the given rule parameters and a known lifetime."""
 
     def initial_carry(self, num_slots: int) -> PyTree:
         """Return the agent's initial recurrent state."""
@@ -155,7 +155,7 @@ def rule_files(
         rule: Network of the rules, which contains the sizes.
         params: Parameters of the rules, [S, ...].
         num_updates: Number of updates of each rule, [S].
-        origin: Metadata of the run; `seed` is that of the first seed.
+        origin: Metadata of the run; its entry `seed` is the first of the seeds.
     """
     found = {}
     for i, updates in enumerate(np.asarray(num_updates)):

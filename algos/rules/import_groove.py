@@ -13,9 +13,9 @@ The description is a JSON object with these fields:
 
 Both layouts name arrays as flax does. The perceptron `MLP_0`, with layers `Dense_0` and `Dense_1`,
 embeds predictions. The recurrent cell may have any name, but its gates have the names in flax
-(`ir`, `iz`, ... for a GRU and `ii`, `if`, ... for an LSTM). The heads are `Dense_0` for π̂ and
-`Dense_1` for the logits of ŷ, the target for predictions. If there are other names, an error lists
-them.
+(`ir`, `iz`, ... for a GRU and `ii`, `if`, ... for an LSTM). The heads, outside `MLP_0`, are
+`Dense_0` for π̂ and `Dense_1` for the logits of ŷ, the target for predictions. If there are other
+names, an error lists them.
 """
 
 import json

@@ -183,9 +183,10 @@ The network's contribution to the drift is then exactly 0 near a ratio of 1.
 class Drift(RuleNet):
     """Sizes of the drift network, which has no biases; the parameters are passed separately.
 
-    The features are l = log ρ, l², 1 - ρ, (1 - ρ)², and the products of these four with A. All
-    eight features are 0 at ρ = 1. With a clock, the network has eight more features, which are the
-    eight features multiplied by n/N. log N is not a feature, because it is not 0 at ρ = 1.
+    For importance ratio ρ and advantage A, the features are log ρ, (log ρ)², 1 - ρ, (1 - ρ)², and
+    the products of these four with A. All eight features are 0 at ρ = 1. With a clock, the network
+    has eight more features, which are the eight features multiplied by n/N. log N is not a feature,
+    because it is not 0 at ρ = 1.
 
     Attributes:
         hidden_size: Number of units of the hidden layer.

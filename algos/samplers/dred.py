@@ -575,7 +575,7 @@ def judge(slots: Slots, score: Float[Array, "N R"], outcome: Outcome, single_cha
 
     The score of a proposal is the mean over the positions that have a score. The mean return is
     taken over all completed episodes. The score's memory is taken from the position with the
-    highest return of an episode.
+    highest episode return.
 
     Args:
         slots: Slots as played.

@@ -60,8 +60,8 @@ class SFL(BufferedSampler):
     the pool, and the other slots play new levels from the source. All free slots get other levels
     in every training update. Each collection starts from an empty pool.
 
-    A busy slot keeps its levels. If the slot of a candidate becomes free only after the candidate's
-    batch, the candidate is considered for the pool at that time. After the end of the collection,
+    A busy slot keeps its levels. If the slot of a candidate becomes free only after its batch has
+    ended, the candidate is considered for the pool at that time. After the end of the collection,
     the candidate is no longer considered for the pool. If `scout_updates` is above 1, the score
     must accumulate over plays; otherwise only the last play would count.
 

@@ -34,7 +34,7 @@ class AlgorithmicRegret(Score):
     may_be_negative = True
 
     def initial_state(self) -> Float[Array, ""]:
-        """Return the antagonist's return on an unseen level, NaN."""
+        """Return NaN, which stands for an unknown return of the antagonist."""
         return jnp.float32(UNKNOWN)
 
     def __call__(

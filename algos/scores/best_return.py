@@ -22,5 +22,5 @@ class BestReturnScore(Score, abstract=True):
     """R_max of a level on which no episode was completed."""
 
     def initial_state(self) -> Float[Array, ""]:
-        """Return R_max of an unseen level."""
+        """Return R_max of an unseen level, which is the field `floor`."""
         return jnp.float32(self.floor)

@@ -27,7 +27,7 @@ class Regret(Score):
     Attributes:
         kind: Returns whose difference is the regret. `max-mean` takes the antagonist's best episode
             and the protagonist's mean return. `mean-mean` takes the mean returns of both.
-            `population` takes the highest mean return of a member and the average over all members.
+            `population` takes the highest and the average of all members' mean returns.
         non_negative: Replace a negative regret by 0, as in the original code of PAIRED and in
             minimax, but not in JaxUED. The regret is negative if the protagonist did better.
         completed_only: Give no score to a level on which some member completed no episode, as in

@@ -12,7 +12,7 @@ PRESETS, STEPS = TEMPORAL, EVOLUTION_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpg") -> Curriculum:
-    """Build evolution on random levels.
+    """Build the evolution of a rule on random levels.
 
     In the presets, lifetimes are 10 to 250 updates.
     """

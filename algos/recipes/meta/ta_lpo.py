@@ -14,7 +14,7 @@ PRESETS, STEPS = TEMPORAL_DRIFT, DRIFT_STEPS
 
 
 def build(env: LevelEnv, learner: str = "lpo") -> Curriculum:
-    """Build evolution on random levels; all lifetimes have the same length.
+    """Build the evolution of a drift on random levels; all lifetimes have the same length.
 
     In the presets `parity` and `strong`, the search starts from PPO's drift. In `fast`, the search
     starts from a random drift.
