@@ -2,8 +2,8 @@
 
 A card is a dict of plain values, which is saved as `card.json`. It contains the number of levels,
 the length of their shortest solutions, the returns of random and of optimal actions, the structure
-that levels share, and the bits of generalisation. An unknown value is null, and its entry under
-`unknown` is the reason. Equal arguments give equal cards.
+that levels share, and the bits of generalisation (see `inductive_bias`). An unknown value is null,
+and its entry under `unknown` is the reason. Equal arguments give equal cards.
 """
 
 import json
@@ -23,7 +23,7 @@ from rlgen.types import Key, PyTree
 
 FORMAT = "rlgen-card-1"
 
-_PICTURES = 0x9C7  # folded into the seed's key to sample the levels that are drawn
+_PICTURES = 0x9C7  # folded into the seed's key to sample the levels for pictures
 
 _NEEDS = {
     "solver": (LevelEnv.solve, "shortest solution and best return of a level"),
@@ -99,7 +99,7 @@ def card(env: Any, name: str, ask: Ask = DEFAULT, say: Progress = _quietly) -> d
         "structure": ("computing shared structure", lambda: levels.structure(env, sample)),
         "random": ("playing random actions", lambda: levels.random_policy(key_play, env, sample)),
     }
-    # If a capability is missing, the parts of the card that need it are null.
+    # If the environment lacks a capability, the parts of the card that need it are null.
     unknown = {
         part: f"{type(env).__name__} has no `{capability.__name__}`: {words}"
         for part, (capability, words) in _NEEDS.items()

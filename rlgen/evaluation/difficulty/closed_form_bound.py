@@ -58,7 +58,8 @@ class Modes(NamedTuple):
 def modes(dimension: float | int, radius: float | int, resolution: float | int) -> Modes:
     """Count the spherical harmonics on an m-dimensional sphere that a resolution requires.
 
-    M = 2πR/δ; K = (√((m-1)² + 4M²) - (m-1)) / 2; E = C(m+K, m) + C(m+K-1, m).
+    M = 2πR/δ with radius R and resolution δ; K = (√((m-1)² + 4M²) - (m-1)) / 2;
+    E = C(m+K, m) + C(m+K-1, m). The class `Modes` explains M, K and E.
     """
     m, frequency = dimension, 2 * math.pi * radius / resolution
     degree = (math.sqrt((m - 1) ** 2 + 4 * frequency**2) - (m - 1)) / 2
@@ -71,7 +72,7 @@ def sphere_log10_bits(task: Sphere) -> float:
 
     bits = (2 D P_d E - n D) log₂(B √D √P_d (K √D / R) W / ε). W is the distance between training
     and test points, W = √(m/6) (2 π^((m+1)/2) P_d / Γ((m+1)/2))^(1/m) R n^(-1/m). The number is 0
-    if n D ≥ 2 D P_d E.
+    if n D ≥ 2 D P_d E. `Sphere` and `Modes` explain the other symbols.
     """
     _check(task)
     m, found = task.dimension, modes(task.dimension, task.radius, task.resolution)
@@ -89,6 +90,7 @@ def torus_log10_bits(task: Torus) -> float:
     """Log₁₀ of the number of bits on a flat torus of radius 1; minus infinity if the number is 0.
 
     bits = D (2 M^m π^(m/2) / Γ(m/2 + 1) - n) log₂(2π M √(m/6) D n^(-1/m) / ε), with M = 2π/δ.
+    `Torus` explains the other symbols.
     """
     _check(task)
     m, log_frequency = task.dimension, math.log(2 * math.pi / task.resolution)

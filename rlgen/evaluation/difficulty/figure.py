@@ -79,7 +79,7 @@ def _lengths(axes: Axes, card: Facts, look: Theme) -> None:
 
 
 def _curves(axes: Axes, card: Facts, look: Theme) -> None:
-    """Draw kernel bits as solid lines and table bits as dashed lines, with one colour per ρ."""
+    """Draw kernel bits as solid and table bits as dashed lines, one colour per error ratio ρ."""
     dress(axes, look)
     axes.set_title("Bits of generalisation per state", loc="left", color=look.ink, fontsize=10)
     if not card["bits"]:

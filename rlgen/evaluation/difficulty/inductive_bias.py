@@ -11,8 +11,8 @@ The protocol `card v1` does not change, so that numbers can be compared:
   and 1 state of each test level.
 - The kernel is exp(-d² / 2 width²). Its width is the root of the median squared distance in a
   reference sample of the family. The jitter is 1e-3.
-- The target is y_a = 1[a optimal] / number of optimal actions - 1 / A.
-- The allowed error is ρ times the error of the answer 0, which corresponds to guessing.
+- The target of action a is y_a = 1[a optimal] / number of optimal actions - 1 / number of actions.
+- The allowed error is a ratio ρ times the error of the answer 0, which corresponds to guessing.
 - Results are the mean and the standard deviation over 5 draws.
 """
 
@@ -89,7 +89,8 @@ class Bits(NamedTuple):
     """All bit curves of a family."""
 
     aliasing: Aliasing
-    new: tuple[float, ...]  # fraction of new test observations, by number of training levels
+    # Fraction of test observations that are not in the training set, by number of training levels.
+    new: tuple[float, ...]
     kernel: list[Curve]
     table: list[Curve]
 

@@ -30,7 +30,7 @@ FLAT = 1e-9
 """Eigenvalues of the posterior covariance below this value are treated as 0."""
 
 _ROUNDS = 200  # steps of the bisection, more than a float has bits
-_MEAN = 1e-3  # if |v| is below this value, the limit at the mean replaces the formula
+_MEAN = 1e-3  # if |v| in `nats` is below this value, the limit at the mean is used
 
 
 class ErrorLaw(NamedTuple):
@@ -51,10 +51,11 @@ class Labelled(NamedTuple):
 def nats(law: ErrorLaw, error: float | int) -> float:
     """Compute -ln P(mean squared error <= error); infinite if the probability is 0.
 
-    The cumulant generating function is k(s) = Σ -½ ln(1 - 2ws) + wb²s / (1 - 2ws). The saddle point
-    s* solves k'(s*) = ε - c₀. With u = s* √k''(s*) and v = sign(s*) √(2 (s* (ε - c₀) - k(s*))), the
-    probability is Φ(v) + φ(v) (1/v - 1/u). In the lower tail, the formula is rewritten with the
-    Mills ratio Φ/φ to prevent underflow.
+    Let ε be `error`; `ErrorLaw` explains c₀, w and b. The cumulant generating function is
+    k(s) = Σ -½ ln(1 - 2ws) + wb²s / (1 - 2ws). The saddle point s* solves k'(s*) = ε - c₀. With
+    u = s* √k''(s*) and v = sign(s*) √(2 (s* (ε - c₀) - k(s*))), the probability is
+    Φ(v) + φ(v) (1/v - 1/u). In the lower tail, the formula is rewritten with the Mills ratio Φ/φ to
+    prevent underflow.
     """
     target = error - law.constant
     if not len(law.weight):
@@ -118,7 +119,7 @@ def error_laws(
     sizes therefore costs little more than computing the largest size.
 
     Args:
-        train: Training inputs and targets. A size selects the first inputs.
+        train: Training inputs and targets. A size n selects the first n of them.
         test: Test inputs and targets.
         width: Width of the kernel.
         sizes: Numbers of training inputs for which the distribution is computed.

@@ -42,7 +42,7 @@ class States(NamedTuple):
 
 
 class Aliasing(NamedTuple):
-    """Squared error caused by aliasing, relative to the squared error of the answer 0.
+    """Squared error caused by aliasing, relative to that of the constant answer 0.
 
     Observations are aliased if states with equal observations have different best actions.
     """

@@ -84,5 +84,5 @@ def find_examples(env: Any, log: LevelLog) -> Examples | None:
 
 
 def _image(env: Any, log: LevelLog, at: np.ndarray) -> np.ndarray:
-    """Image of the level at index `at` into the log's [U, S, n] axes."""
+    """Image of the logged level at index `at`: update, seed and slot."""
     return np.asarray(env.level_image(jax.tree.map(lambda x: jnp.asarray(x[tuple(at)]), log.level)))

@@ -52,7 +52,7 @@ NEVER = -1  # value of `gap_every` that disables measuring
 
 MEASUREMENTS = 20  # approximate number per run, by default
 SHARE = 0.2  # target of the ratio: env steps of all measurements / env steps of training
-FEWEST, MOST = 32, 128  # smallest and largest number of levels played, both training and unseen
+FEWEST, MOST = 32, 128  # smallest and largest number of levels of each kind that are played
 LONGEST = 1024  # largest number of steps that are played of an episode
 KEPT_STEPS = 16  # steps per slot from which the level information is estimated
 
@@ -168,7 +168,7 @@ class GapTracking(Callback):
             self._tracker.measure(run.path, chunk.states, chunk.now)
 
     def finish(self, run: ActiveRun) -> str:
-        """Return a report of the number and duration of measurements; "" if there were none."""
+        """Return a report of the number and duration of measurements; "" if none were made."""
         return self._tracker.last_words() if self._tracker and self._tracker.done else ""
 
 

@@ -180,8 +180,8 @@ def shift_gap(
     """Compute the shift gap: mean return on drawn levels minus mean return on the training set.
 
     A sampler without a buffer draws the levels of its set uniformly, so its shift gap is 0. For any
-    other sampler, the levels of the buffer are played and weighted with `replay_probability`. If
-    more than 512 levels can be drawn, 512 draws are played instead.
+    other sampler, the levels of its buffer are played and weighted with its `replay_probability`.
+    If more than 512 levels can be drawn, 512 draws are played instead.
 
     Args:
         loaded: Contents of the run's folder.

@@ -46,7 +46,7 @@ class Probe:
     """Settings of the classifier that `heldout` fits with Nesterov's gradient descent.
 
     All weights start at zero. Features are whitened first, which makes the step size safe for any
-    features. Directions with little variance are then learned as easily as others. Noise is learned
+    features. Directions of low variance are then learned as easily as others. Noise is learned
     less easily than with Adam, because Adam's steps have the same length in all directions.
 
     Attributes:

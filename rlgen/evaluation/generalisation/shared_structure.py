@@ -32,7 +32,10 @@ DISCOUNT = 0.99  # discount of the optimal values
 
 
 class Structure(NamedTuple):
-    """Dispersion and coverage of one feature over the levels of a family."""
+    """Dispersion and coverage of one feature over the levels of a family.
+
+    For the value V(z) of a feature value z, see `shared_structure`.
+    """
 
     feature: str
     num_levels: int
@@ -47,8 +50,9 @@ def shared_structure(
     """Compute the dispersion and the coverage of levels [M, ...] for one feature.
 
     V(z) of a level is the smallest optimal value of the level's states whose feature equals z. If
-    the level has no such state, V(z) is 0. D is the mean of Var V(z) / (E V(z) (1 - E V(z))) over
-    all z that occur on at least one level, where variance and expectation are over levels.
+    the level has no such state, V(z) is 0. The dispersion is the mean of
+    Var V(z) / (E V(z) (1 - E V(z))) over all z that occur on at least one level, where variance and
+    expectation are over levels.
 
     Args:
         env: Environment of the levels.
@@ -72,7 +76,7 @@ def shared_structure(
 
 
 def dispersion_of(values: Float[np.ndarray, "M Z"]) -> tuple[float, float]:
-    """Return D, and the variance of V(z) over M levels, averaged over z; V(z) lies in [0, 1]."""
+    """Return the dispersion of V(z), which lies in [0, 1], and the mean over z of Var V(z)."""
     mean, variance = values.mean(0), values.var(0)
     seen = mean > 0
     most = mean * (1 - mean)  # largest variance of a variable in [0, 1] with this mean

@@ -63,7 +63,7 @@ def draw_streams(env: Any, names: Sequence[str], num: int, taken: set[int]) -> l
         names: Names of the streams, in order. The family and the name determine the random key.
         num: Number of levels in each stream.
         taken: Hashes (see `rlgen.levels.words`) of levels that must not occur. The hashes of the
-            streams are added to this set.
+            drawn levels are added to this set.
 
     Raises:
         TooFewError: The limited number of samples does not contain enough levels for a stream.

@@ -2,8 +2,8 @@
 
 The lifetime of an agent is the number N of updates that train it; N is also called the horizon. At
 every horizon, all rules and the baseline, an ordinary learner, train fresh agents. Final returns
-are divided by the optimum and by the baseline's final return at the same horizon. A probe is a
-metric that is recorded over an agent's lifetime.
+are divided once by the optimum, and once by the baseline's final return at the same horizon. A
+probe is a metric that is recorded over an agent's lifetime.
 
 Some rules have a clock: at update n they receive n/N and log N as inputs. As a control experiment,
 such rules can also be tested with an uninformative clock.
@@ -179,7 +179,7 @@ def scores_figure(found: Found, theme: str = "light") -> Figure:
 
 
 def probes_figure(found: Found, theme: str = "light") -> Figure:
-    """Draw probes over the lifetime: one column per rule, one row per probe, one line per N."""
+    """Draw probes over the lifetime: one column per rule, one row per probe, a line per horizon."""
     look = THEMES[theme]
     runs = [e.run for e in next(iter(found.values()))]
     probes = [p for p in PROBES if any(p in _probes(e) for e in next(iter(found.values())))]

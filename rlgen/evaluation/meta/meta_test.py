@@ -96,9 +96,9 @@ class Trainee(NamedTuple):
     """Rules to meta-test (such as the rules of a run, one per seed), or an ordinary learner."""
 
     label: str
-    # Returns a learner for an environment, and the rules [S, ...], or () for an ordinary learner.
+    # Returns a learner for an environment, and the rules [S, ...]; an ordinary learner has () here.
     build: Callable[[LevelEnv], tuple[Learner, PyTree]]
-    num_seeds: int  # S; for an ordinary learner, the number of groups of independent agents
+    num_seeds: int  # S; for an ordinary learner, the number of groups of agents
     meta: dict[str, Any]  # provenance
 
 

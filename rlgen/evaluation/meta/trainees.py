@@ -56,7 +56,7 @@ def described() -> dict[str, str]:
 
 
 def cards() -> dict[str, dict[str, Any]]:
-    """Return the metadata and the sizes that the files of the shipped rules contain, by name."""
+    """Return the metadata and the rule's sizes from the file of each shipped rule, by name."""
     folder = resources.files("rlgen.algos").joinpath("rules")
     found = {}
     for name in shipped():
@@ -131,8 +131,8 @@ def from_learner(name: str, num_seeds: int) -> Trainee:
 
     Args:
         name: Name of the learner.
-        num_seeds: Number of groups of agents that the learner trains. For a comparison with rules,
-            use the number of seeds of the rules.
+        num_seeds: Number of groups of agents; each group counts as one seed. For a comparison with
+            the rules of a run, use the run's number of seeds.
     """
     module = registry.load("learners", name)
     meta = {"learner": name, "baseline": True}

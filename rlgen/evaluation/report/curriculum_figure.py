@@ -106,8 +106,8 @@ def choose_examples(log: LevelLog, times: Pieces) -> tuple[Int[np.ndarray, "3"] 
     Only levels that contributed gradients are chosen.
 
     Returns:
-        Indices into the log's [U, S, n] axes, ordered by piece and within a piece as in `RANKS`. If
-        no level of a piece has a score, the piece's indices are None.
+        Indices (update, seed, slot) of levels in the log, ordered by piece and within a piece as in
+        `RANKS`. If no level of a piece has a score, the piece's indices are None.
     """
     of_update = np.broadcast_to(times.of_update[:, None, None], log.score.shape)
     candidates = trained_on(log) & np.isfinite(log.score)

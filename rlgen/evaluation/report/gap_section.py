@@ -98,7 +98,7 @@ def notes(every: Sequence[Gaps]) -> str:
 
 
 def of_score(gaps: Gaps) -> tuple[str, Gap]:
-    """Return a score's name and its gap: the solve rate if it is known, otherwise the return."""
+    """Return the name and the gap of the solve rate or, if that is unknown, of the return."""
     if isinstance(gaps.solve_rate, Gap):
         return "solve rate", gaps.solve_rate
     return "return", gaps.returns
@@ -187,7 +187,7 @@ def gap_curves(lines: Sequence[Mapping], theme: str = "light") -> Figure | None:
 
 
 def _panel(axes: Axes, title: str, shown: Sequence[tuple[str, Series]], look: Theme) -> None:
-    """Draw a line for each side; if there are two sides, train and test, add a legend."""
+    """Draw a line for each side in `shown`; if both train and test are shown, add a legend."""
     for i, (side, (x, y, _)) in enumerate(shown):
         draw_curve(axes, x, y, look.runs[i], SIDES[side])
         if len(shown) > 1 and len(x):

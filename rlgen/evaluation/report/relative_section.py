@@ -160,6 +160,6 @@ def _rows(
 
 
 def _cells(one: Relative, digits: int) -> list[str]:
-    """Mean, IQM, fraction of levels below the threshold, and number of levels with a ratio."""
+    """Mean, IQM, fraction of ratios below the threshold, and number of levels with a ratio."""
     shown = [show_interval(x, "ratio", digits) for x in (one.mean, one.iqm, one.below)]
     return [*shown, f"{one.num_levels} of {one.num_levels + one.num_excluded}"]

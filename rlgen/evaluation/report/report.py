@@ -176,7 +176,7 @@ def light(drawn: Mapping[str, Pictures]) -> dict[str, bytes]:
 
 
 def _numbered(gifs: Mapping[str, bytes], curricula: Stories) -> dict[str, bytes]:
-    """Files of episodes and curricula by file name; the names contain numbers in order."""
+    """Files of episodes and curricula, by file name; the names are numbered from 0."""
     stories = curricula.values()
     kinds = {
         "episode-{}.gif": list(gifs.values()),

@@ -36,7 +36,7 @@ class Results(NamedTuple):
 
     evaluations: tuple[Evaluation, ...]
     gaps: tuple[Gaps, ...]  # for runs with a finite training set
-    worst: tuple[CVaR, ...]  # for runs whose worst levels were played again
+    worst: tuple[CVaR, ...]  # for runs with the second evaluation that CVaR needs
 
 
 def to_json(
@@ -51,7 +51,7 @@ def to_json(
     The following entries exist only under these conditions:
     - `relative`: if a baseline was evaluated;
     - `generalisation`: if `gaps` is given, for runs with a finite training set;
-    - `cvar`: if `worst` is given, for runs whose worst levels were played again;
+    - `cvar`: if `worst` is given, for runs with the second evaluation that CVaR needs;
     - `classes`: if levels differ in difficulty;
     - `normalised_scores`: if returns can be normalised.
     """

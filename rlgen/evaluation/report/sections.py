@@ -121,7 +121,7 @@ def suite_data(
 
 
 def access_counts(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return a sentence for each run on a sealed suite, with the number of the run's look."""
+    """For each run on a sealed suite, state in a sentence which look at the suite this is."""
     told = {e.run: e.meta["look"] for e in evaluations if e.meta.get("look")}
     return [f"{run}: look {num} at this suite" for run, num in told.items()]
 

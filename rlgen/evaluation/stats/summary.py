@@ -36,7 +36,8 @@ class LevelResult(NamedTuple):
     mean_length: float  # steps per episode, over all episodes
     solved_length: float  # steps per solved episode, averaged over seeds with a solved episode
     optimal_steps: float
-    unsolved_by: tuple[int, ...] = ()  # indices of seeds that never solve it; () if none solves it
+    # Indices of the seeds that never solve the level, if another seed solves it; otherwise ().
+    unsolved_by: tuple[int, ...] = ()
 
 
 class RunResult(NamedTuple):
