@@ -226,7 +226,7 @@ def build(**fields) -> Chain:
 
 
 def tiny() -> Chain:
-    """Return a small instance with short chains, for the law tests."""
+    """Return a small instance with short chains, for the tests in `tests/laws`."""
     return Chain(length=(2, 6))
 
 

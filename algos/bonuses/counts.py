@@ -159,5 +159,5 @@ def build(env: LevelEnv, **fields) -> Counts:
 
 
 def tiny(env: LevelEnv) -> Counts:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return build(env, log_size=8)

@@ -199,7 +199,7 @@ def build(
 
 
 def tiny(env: LevelEnv) -> E3B:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     training = Training(share=0.5, num_minibatches=2)
     encoder = encoders.encoder_for(env, 8)
     return build(env, encoder=encoder, num_features=4, hidden=8, training=training)

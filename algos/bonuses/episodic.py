@@ -122,5 +122,5 @@ def build(env: LevelEnv, **fields) -> Episodic:
 
 
 def tiny(env: LevelEnv) -> Episodic:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return build(env, log_size=6)

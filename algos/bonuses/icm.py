@@ -79,7 +79,7 @@ def build(env: LevelEnv, inverse_coef: float = 0.1, forward_coef: float = 1.0, *
 
 
 def tiny(env: LevelEnv) -> ICM:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     training = Training(share=0.5, num_minibatches=2)
     encoder = encoders.encoder_for(env, 8)
     return build(env, encoder=encoder, num_features=4, hidden=8, training=training)

@@ -100,5 +100,5 @@ def build(
 
 
 def tiny(env: LevelEnv) -> NovelD:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return NovelD(rnd.tiny(env), episodic.tiny(env))

@@ -74,5 +74,5 @@ def build(env: LevelEnv, counted: bool = True, key: str = "", **fields) -> RIDE:
 
 
 def tiny(env: LevelEnv) -> RIDE:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return RIDE(icm.tiny(env).dynamics, episodic.build(env, decay=True, log_size=6))

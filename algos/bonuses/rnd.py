@@ -134,6 +134,6 @@ def build(env: LevelEnv, **fields) -> RND:
 
 
 def tiny(env: LevelEnv) -> RND:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     training = Training(share=0.5, num_minibatches=2)
     return RND(env, encoders.encoder_for(env, 8), num_outputs=4, training=training)

@@ -208,5 +208,5 @@ def build(env: LevelEnv, **fields: Any) -> A2C:
 
 
 def tiny(env: LevelEnv) -> A2C:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return A2C(env, Separate(MLP((8,))), learning_rate=1e-3)

@@ -72,6 +72,6 @@ def build(env: LevelEnv, **fields: Any) -> PPO:
 
 
 def tiny(env: LevelEnv) -> PPO:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     network = ActorCritic(core="none", hidden_size=8, head_size=8, conv_features=2)
     return build(env, network=network, learning_rate=1e-3, num_epochs=2, num_minibatches=2)

@@ -514,7 +514,7 @@ def build(env: LevelEnv, **fields: Any) -> LPG:
 
 
 def tiny(env: LevelEnv) -> LPG:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     net = Rule(hidden_size=8, num_predictions=4, embedding_size=4)
     return build(env, net=net, num_updates=4)
 

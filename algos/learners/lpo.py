@@ -143,7 +143,7 @@ def build(env: LevelEnv, **fields: Any) -> LPO:
 
 
 def tiny(env: LevelEnv) -> LPO:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     network = ActorCritic(core="none", hidden_size=8, head_size=8, conv_features=2)
     agent = PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2)
     return build(env, agent=agent, net=Drift(hidden_size=4), num_updates=4)

@@ -19,6 +19,6 @@ def build(env: LevelEnv, **fields: Any) -> PPO:
 
 
 def tiny(env: LevelEnv) -> PPO:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     network = ActorCritic(core="gru", hidden_size=8, head_size=8, conv_features=2)
     return PPO(env, network, learning_rate=1e-3, num_epochs=2, num_minibatches=2, bptt_steps=4)

@@ -168,5 +168,5 @@ def build(env: LevelEnv, **fields: Any) -> GraphVAE:
 
 
 def tiny(env: LevelEnv) -> GraphVAE:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return build(env, num_epochs=2, batch_size=4, width=4, hidden_size=8, num_latents=4)

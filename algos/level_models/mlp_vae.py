@@ -117,5 +117,5 @@ def build(env: LevelEnv, **fields: Any) -> MLPVAE:
 
 
 def tiny(env: LevelEnv) -> MLPVAE:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return build(env, num_epochs=2, batch_size=4, hidden_size=8, num_latents=2)

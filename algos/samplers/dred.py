@@ -616,5 +616,5 @@ def build(env: LevelEnv, **fields: Any) -> DRED:
 
 
 def tiny(env: LevelEnv) -> DRED:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return DRED(env, Fixed(env, num_levels=6), Fixed(env, num_levels=9, seed=1), capacity=16)

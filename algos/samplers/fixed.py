@@ -153,7 +153,7 @@ def own_set(env: LevelEnv) -> Fixed:
 
 
 def tiny(env: LevelEnv) -> Fixed:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return Fixed(env, num_levels=2)
 
 

@@ -114,6 +114,6 @@ def build(env: LevelEnv, **fields: Any) -> Generated:
 
 
 def tiny(env: LevelEnv) -> Generated:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     model = registry.load("level-models", "mlp-vae").tiny(env)
     return Generated(env, model, Fixed(env, num_levels=4))

@@ -266,5 +266,5 @@ def build(env: LevelEnv, shortest: int = 0, longest: int = 0) -> Lifetimes:
 
 
 def tiny(env: LevelEnv) -> Lifetimes:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return Lifetimes(env, Random(env), 2, 5)

@@ -266,5 +266,5 @@ def build(env: LevelEnv, **fields: Any) -> NCC:
 
 
 def tiny(env: LevelEnv) -> NCC:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return NCC(env, Random(env), capacity=12, floor=1e-3, train_updates=2)

@@ -224,7 +224,7 @@ def build(env: LevelEnv, network: Literal["lean", "published"] = "lean", **field
 
 
 def tiny(env: LevelEnv) -> Paired:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     editor = _editor_of(env)
     network = ActorCritic(core="none", hidden_size=8, head_size=8, conv_features=2)
     return Paired(editor, PPO(editor, network, num_epochs=1))

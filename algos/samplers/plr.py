@@ -479,5 +479,5 @@ def build(env: LevelEnv, **fields: Any) -> PLR:
 
 
 def tiny(env: LevelEnv) -> PLR:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return PLR(env, Random(env), Alternate(replay_prob=0.5), capacity=16)

@@ -64,5 +64,5 @@ def build(env: LevelEnv, **fields: Any) -> Random:
 
 
 def tiny(env: LevelEnv) -> Random:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return Random(env)

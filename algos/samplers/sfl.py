@@ -195,7 +195,7 @@ def build(env: LevelEnv, **fields: Any) -> SFL:
 
 
 def tiny(env: LevelEnv) -> SFL:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return SFL(env, Random(env), 16, scout_updates=2, capacity=8, train_updates=4)
 
 

@@ -71,6 +71,6 @@ def build(env: LevelEnv, learner: Learner) -> AlgorithmicRegret:
 
 
 def tiny(env: LevelEnv) -> AlgorithmicRegret:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     del env
     return AlgorithmicRegret()

@@ -61,6 +61,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> GroundedL1ValueLoss
 
 
 def tiny(env: LevelEnv) -> GroundedL1ValueLoss:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     del env
     return GroundedL1ValueLoss()

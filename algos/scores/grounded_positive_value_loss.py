@@ -59,6 +59,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> GroundedPositiveVal
 
 
 def tiny(env: LevelEnv) -> GroundedPositiveValueLoss:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     del env
     return GroundedPositiveValueLoss()

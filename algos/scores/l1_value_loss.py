@@ -34,6 +34,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> L1ValueLoss:
 
 
 def tiny(env: LevelEnv) -> L1ValueLoss:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     del env
     return L1ValueLoss()

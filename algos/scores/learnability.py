@@ -83,5 +83,5 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> Learnability:
 
 
 def tiny(env: LevelEnv) -> Learnability:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return Learnability(env)

@@ -65,6 +65,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> MaxMC:
 
 
 def tiny(env: LevelEnv) -> MaxMC:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     del env
     return MaxMC()

@@ -55,6 +55,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> NegativeReturn:
 
 
 def tiny(env: LevelEnv) -> NegativeReturn:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     del env
     return NegativeReturn()

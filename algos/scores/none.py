@@ -29,6 +29,6 @@ def build(env: LevelEnv, learner: Learner) -> NoScore:
 
 
 def tiny(env: LevelEnv) -> NoScore:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     del env
     return NoScore()

@@ -86,5 +86,5 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> OracleRegret:
 
 
 def tiny(env: LevelEnv) -> OracleRegret:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     return OracleRegret(env)

@@ -33,6 +33,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> PositiveValueLoss:
 
 
 def tiny(env: LevelEnv) -> PositiveValueLoss:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     del env
     return PositiveValueLoss()

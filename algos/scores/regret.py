@@ -98,6 +98,6 @@ def build(env: LevelEnv, learner: Learner, **fields: Any) -> Regret:
 
 
 def tiny(env: LevelEnv) -> Regret:
-    """Return the smallest instance, for the law tests."""
+    """Return the smallest instance, for the tests in `tests/laws`."""
     del env
     return Regret()

@@ -257,5 +257,5 @@ def build(**fields) -> Cave:
 
 
 def tiny() -> Cave:
-    """Return a small instance, for the law tests."""
+    """Return a small instance, for the tests in `tests/laws`."""
     return Cave(height=5, width=5, num_objects=8, max_steps=20)

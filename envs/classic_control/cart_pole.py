@@ -115,5 +115,5 @@ def build(**fields) -> CartPole:
 
 
 def tiny() -> CartPole:
-    """Return an instance with a short time limit, for the law tests."""
+    """Return an instance with a short time limit, for the tests in `tests/laws`."""
     return CartPole(max_steps=20)

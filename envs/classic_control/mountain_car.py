@@ -105,5 +105,5 @@ def build(**fields) -> MountainCar:
 
 
 def tiny() -> MountainCar:
-    """Return an instance with a short time limit, for the law tests."""
+    """Return an instance with a short time limit, for the tests in `tests/laws`."""
     return MountainCar(max_steps=20)

@@ -129,5 +129,5 @@ def build(**fields) -> Pendulum:
 
 
 def tiny() -> Pendulum:
-    """Return an instance with a short time limit, for the law tests."""
+    """Return an instance with a short time limit, for the tests in `tests/laws`."""
     return Pendulum(max_steps=20)

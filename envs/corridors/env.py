@@ -322,7 +322,7 @@ def build(**fields) -> Corridors:
 
 
 def tiny() -> Corridors:
-    """Return a small instance with three short corridors, for the law tests."""
+    """Return a small instance with three short corridors, for the tests in `tests/laws`."""
     return Corridors(num_corridors=3, length=2, max_steps=12, sharing=0.0, show_visited=True)
 
 

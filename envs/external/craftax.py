@@ -167,7 +167,7 @@ def build(**fields) -> Craftax:
 
 
 def tiny() -> Craftax:
-    """Return the classic game with short episodes, for the law tests."""
+    """Return the classic game with short episodes, for the tests in `tests/laws`."""
     return Craftax("classic", max_steps=16)
 
 

@@ -118,7 +118,7 @@ def build(**fields) -> MinAtar:
 
 
 def tiny() -> MinAtar:
-    """Return the simplest game, for the law tests."""
+    """Return the simplest game, for the tests in `tests/laws`."""
     return MinAtar("breakout")
 
 

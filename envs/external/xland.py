@@ -205,7 +205,7 @@ def build(**fields) -> XLand:
 
 
 def tiny() -> XLand:
-    """Return an instance with one room, rules and short episodes, for the law tests."""
+    """Return an instance with one room, rules and short episodes, for the tests in `tests/laws`."""
     return XLand(num_distractors=0, max_steps=16)
 
 

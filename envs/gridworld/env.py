@@ -219,7 +219,7 @@ def build(**fields) -> GridWorld:
 
 
 def tiny() -> GridWorld:
-    """Return the smallest mode, for the law tests."""
+    """Return the smallest mode, for the tests in `tests/laws`."""
     return GridWorld("debug")
 
 

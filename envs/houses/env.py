@@ -210,5 +210,5 @@ def build(**fields) -> Houses:
 
 
 def tiny() -> Houses:
-    """Return small houses of two to four rooms, for the law tests."""
+    """Return small houses of two to four rooms, for the tests in `tests/laws`."""
     return Houses(size=11, num_rooms=(2, 4), min_side=2, max_steps=24, pay_coverage=True)

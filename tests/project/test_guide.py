@@ -1,4 +1,4 @@
-"""The examples in the guide on components are complete, run, and pass the law tests."""
+"""The examples in the guide on components are complete, run, and pass the laws of their kinds."""
 
 import importlib
 import re
