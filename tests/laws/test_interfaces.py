@@ -578,8 +578,8 @@ def test_a_replaced_score_without_memory_leaves_none_in_the_buffer():
     ],
 )
 def test_who_reads_what_the_student_does_not_give_is_refused(changes, sentence):
-    gives = "OnPolicy gives episodes, rollout; choose another score or sampler, or a student that"
-    with pytest.raises(ValueError, match=f"{sentence}.*, and {gives}"):
+    fills = "OnPolicy fills episodes, rollout; choose another score, sampler or student"
+    with pytest.raises(ValueError, match=f"{sentence}.*, but {fills}"):
         plr(**changes)
 
 

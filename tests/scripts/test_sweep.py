@@ -103,7 +103,7 @@ def test_a_changed_sweep_is_refused_by_the_name_of_a_point(sweep, whole, capsys)
     wider = ("--grid", "student.learner.rate=0.1,0.2,0.3", "--preset", "strong")
     assert trial(sweep, whole, *wider) == 2
     said = capsys.readouterr().err
-    assert "of 2 points: it does not have the point 'rate 0.3'. Use" in said
+    assert "another sweep with 2 points: it does not have the point 'rate 0.3'. Use" in said
     assert trial(sweep, whole, "--grid", RATES, "--preset", "fast") == 2
     assert "its preset was strong, but is fast now. Use" in capsys.readouterr().err
     assert trial(sweep, whole, "--grid", "sampler.weight=0,1", "--preset", "strong") == 2

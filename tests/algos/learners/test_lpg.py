@@ -99,7 +99,10 @@ class Torque(Probe):
         (lambda: build_agent(ENV, kl_coef=-1.0), "kl_coef must be 0 or more, got -1.0"),
         (lambda: build_agent(ENV, num_predictions=1), "num_predictions must be at least 2, or 0"),
         (lambda: build_agent(ENV, num_predictions=4).for_rule(RULE), "=4, but the rule has"),
-        (lambda: lpg.build(ENV, agent=Agent(ENV, MLP()), net=RULE), "=8, but the rule has 3; set"),
+        (
+            lambda: lpg.build(ENV, agent=Agent(ENV, MLP()), net=RULE),
+            "num_predictions=8, but the rule has num_predictions=3; set",
+        ),
         (lambda: lpg.build(ENV, rule="no/such"), "no rule at no/such"),
         (lambda: lpg.build(ENV, rule="lpg", net=RULE), "leave the fields of net at their defaults"),
     ],

@@ -319,7 +319,7 @@ def test_meta_training_teaches_the_rule_something():
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         (
             {"rule": Rule(num_predictions=5), "agent": build_agent(ENV, num_predictions=4)},
-            "but the rule has 5",
+            "but the rule has num_predictions=5",
         ),
     ],
 )

@@ -92,7 +92,7 @@ def test_methods_over_a_finite_set_learn_from_the_same_number_of_steps(
     assert "Shift gap:" not in (out / "far" / "report.html").read_text()
     with pytest.raises(SystemExit):
         dred.main(["--methods", "vae"])
-    assert "unknown method 'vae'; known: fixed, plr" in capsys.readouterr().err
+    assert "unknown method 'vae'; known: fixed, fixed-plr" in capsys.readouterr().err
 
 
 def test_rules_are_trained_tested_and_compared(tmp_path, monkeypatch):

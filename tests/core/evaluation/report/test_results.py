@@ -187,7 +187,7 @@ def test_arrays_that_do_not_agree_are_refused_by_name(changes, message):
         ([evaluation(), evaluation()], "different labels"),
         ([evaluation(), evaluation("b", level_names=("x", "y", "z"))], "the same --suite"),
         ([evaluation(), evaluation("b", level_hashes=np.ones((3, 2)))], "the same --suite"),
-        ([evaluation(), evaluation("b", success=())], "one environment family"),
+        ([evaluation(), evaluation("b", success=())], "a single environment family"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused(others, message):
