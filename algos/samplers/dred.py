@@ -435,7 +435,7 @@ class DRED(BufferedSampler):
     def _propose_new(
         self, keys: Keys, state: DREDState, slots: Slots, explores: Bool[Array, " N"]
     ) -> tuple[PyTree, Slots]:
-        """Fill each slot in the mask `explores` with one proposal, at all queue positions."""
+        """Fill the whole queue of each slot in the mask `explores` with copies of one proposal."""
         if not self.has_proposals:
             return state.source, slots
         # Slots with a queue of one level, [N, 1, ...], so that the source makes one proposal per

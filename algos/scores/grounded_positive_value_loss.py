@@ -20,10 +20,10 @@ from rlgen.types import Key, Outcome, Slots
 class GroundedPositiveValueLoss(BestReturnScore):
     """Mean over episodes of the mean over steps of max(R_max − V_t, 0).
 
-    R_max, the level's memory, is the highest undiscounted extrinsic return of a completed episode
-    on the level so far, including the rollout that is scored. V_t is the critic's value at step t.
-    In MaxMC, overestimates at some steps can cancel underestimates at other steps. In this score
-    they cannot.
+    R_max is the highest undiscounted extrinsic return of a completed episode on the level so far,
+    including the rollout that is scored. R_max is stored with the level between rollouts. V_t is
+    the critic's value at step t. In MaxMC, overestimates at some steps can cancel underestimates at
+    other steps. In this score they cannot.
 
     Attributes:
         completed_only: Ignore the episode that is unfinished at the end of the rollout, as in the

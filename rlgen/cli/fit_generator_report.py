@@ -68,7 +68,10 @@ def report(fit: Any, num: int, seed: int) -> tuple[dict[str, Any], dict[str, Lev
 
 
 def samples(fit: Any, sets: Mapping[str, LevelSample]) -> dict[str, bytes]:
-    """Draw data levels and the proposals between them, by colour theme; {} without images."""
+    """Return PNG figures of data levels and the proposals between them, by colour theme.
+
+    The result is empty if the environment cannot draw images of its levels.
+    """
     if not registry.has(fit.env, LevelEnv.level_image):
         return {}
     rows = _pictures(fit, sets)

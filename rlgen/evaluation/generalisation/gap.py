@@ -241,7 +241,8 @@ def _both(
 def _collector(policies: Policies, levels: LevelSet) -> Any:
     """Return a function `(key, policy state) -> features [K, N, F]`.
 
-    Slot i of the N slots plays level i mod n, where n is the number of levels.
+    The function plays the policy in N slots. It returns the learner's F features at K steps of each
+    slot. Slot i of the N slots plays level i mod n, where n is the number of levels.
     """
     env, learner, num_levels = policies.env, policies.learner, len(levels)
     num_steps = min(int(np.max(np.asarray(levels.level.max_steps_in_episode))), _LONGEST)
