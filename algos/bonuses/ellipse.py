@@ -176,7 +176,7 @@ def _dual(ridge: float, inverse: Float[Array, "d d"], steps: Steps) -> Followed:
 
 
 def _from_begun(ridge: float, begin: Array | tuple[()], phi: Float[Array, "T d"]) -> Array:
-    """Return each row of Φ times the P that `_begun` returns for the same row of `begin`."""
+    """Multiply each row of Φ by P of an episode whose only vector is the same row of `begin`."""
     if isinstance(begin, tuple):
         return phi / ridge
     share = (begin * phi).sum(1) / (ridge + (begin**2).sum(1))

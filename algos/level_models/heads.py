@@ -94,11 +94,11 @@ class Heads:
 
         A cell is free if and only if its probabilities of the free kinds add up to more than one
         half. The kind of a free cell is sampled among the free kinds, and the kind of any other
-        cell among the other kinds. A place never shares a cell with a place that its field
-        `apart_from` lists. If possible, a place lies on a free cell that is not the most likely
-        cell of a place in `apart_from`. If no such cell exists, the place lies on another free
-        cell. If no free cell is left either, the place lies on any other cell, which then becomes
-        free.
+        cell among the other kinds. A place never shares a cell with the places that its field
+        `apart_from` lists. Each of these places has a most likely cell, which can differ from its
+        sampled cell. If possible, the new place lies on a free cell and also avoids these most
+        likely cells. If no such cell exists, the place lies on another free cell. If no free cell
+        is left either, the place lies on any other cell, which then becomes free.
         """
         made: Values = {}
         free: dict[str, Bool[Array, " C"]] = {}  # free cells of each grid, by name

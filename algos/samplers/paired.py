@@ -44,11 +44,13 @@ class PairedState(NamedTuple):
 class Paired(Sampler):
     """A teacher builds each level in one episode of the editor, an environment that edits levels.
 
-    Every queue position of a free slot gets one level. The teacher's episode is stored with the
-    slot until the level has been scored. The score then becomes the reward of the last step, at
-    which the episode terminates. The teacher trains on all episodes whose levels were scored in the
-    update. If a level has no score, its episode has weight 0. If no level was scored, for example
-    because PLR replayed earlier levels, the teacher is not updated.
+    A slot, one of the parallel environments, plays the levels of its queue in turn. When the slot
+    is free for new levels, the teacher builds a separate level for each position of the queue. The
+    teacher's episode is stored with the slot until the level has been scored. The score then
+    becomes the reward of the last step, at which the episode terminates. The teacher trains on all
+    episodes whose levels were scored in the update. If a level has no score, its episode has weight
+    0. If no level was scored, for example because PLR replayed earlier levels, the teacher is not
+    updated.
 
     Attributes:
         editor: Environment in which the teacher builds levels.

@@ -8,10 +8,10 @@ Perfect mazes have no loops; their sizes go up to 101 x 101.
 Sources: the eight mazes of `heldout` go back to Dennis et al., 2020, "Emergent Complexity and
 Zero-shot Transfer via Unsupervised Environment Design", and Jiang et al., 2021, "Replay-Guided
 Adversarial Environment Design". The mazes follow Coward et al., 2024, "JaxUED", whose time limit
-for these mazes is 250 steps (450 steps in the older code). Corridors, four rooms, crossings and
-perfect mazes follow Jiang et al., 2023, "minimax: Efficient Baselines for Autocurricula in JAX",
-which adopted them from MiniGrid and from the code of Dennis et al., 2020. All mazes are built on
-the host and are identical in every version of jax and numpy.
+for these mazes is 250 steps. In the code of Jiang et al., 2021, the time limit is 450 steps.
+Corridors, four rooms, crossings and perfect mazes follow Jiang et al., 2023, "minimax: Efficient
+Baselines for Autocurricula in JAX", which adopted them from MiniGrid and from the code of Dennis et
+al., 2020. All mazes are built on the host and are identical in every version of jax and numpy.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -24,7 +24,7 @@ def interval_of(scores: np.ndarray, aggregate: Any = mean) -> Interval:
 
 
 def overall(cells: Cells, bonus: str) -> Interval | None:
-    """Return the interquartile mean of a bonus over all tasks and values of their dials.
+    """Return the interquartile mean of the solve rates with a bonus over tasks and dial values.
 
     If a task was not trained with the bonus, the result is None.
     """

@@ -64,7 +64,10 @@ _STUDENTS: dict[str, Preset] = {
 
 
 def _with_teacher(learning: dict[str, Preset], owner: str) -> dict[str, Preset]:
-    """Return presets for a curriculum in which the sampler at the path `owner` has the teacher."""
+    """Return the presets `learning` with the settings of the teacher and its students added.
+
+    `owner` is the path of the sampler that contains the teacher, such as `sampler.source`.
+    """
     return {
         name: {
             **preset,
