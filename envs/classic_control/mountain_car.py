@@ -1,4 +1,4 @@
-"""Mountain car: swing up to the flag on a hill that is too steep for the motor.
+"""Mountain car: swing up to the flag on a hill that can be too steep for the motor.
 
 Every step has reward -1, and the episode ends when the car reaches the flag. The dynamics are
 exactly those of gymnax. If the motor is strong and gravity is weak, the car can drive straight up.
