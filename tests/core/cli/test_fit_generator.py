@@ -89,7 +89,7 @@ def test_models_of_other_environments_are_refused(saved):
     path = saved[0]
     with pytest.raises(ValueError, match=r"fitted on levels of maze.*shape=\[4, 3\].*\[13, 13\]"):
         files.load_model(path)  # the environment of that name has other default sizes
-    with pytest.raises(ValueError, match=r"environment has Numbers\(name=parameters, size=5\)"):
+    with pytest.raises(ValueError, match=r"environment have Numbers\(name=parameters, size=5\)"):
         files.load_model(path, CartPole())
 
 
