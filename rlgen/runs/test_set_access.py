@@ -13,6 +13,7 @@ data analysis".
 
 import json
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def accesses(run: Path) -> list[dict]:
     if not path.is_file():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         try:
             one = json.loads(line)
             found.append({"suite": one["suite"], "version": one["version"], **one})
@@ -79,3 +80,17 @@ def accesses(run: Path) -> list[dict]:
                 "cannot be counted; repair or remove the line"
             ) from error
     return found
+
+
+def _text(path: Path) -> str:
+    """Read the file, waiting for up to a second until its last line is complete.
+
+    A line that another evaluation is appending can be visible in part.
+    """
+    text = path.read_text(encoding="utf-8")
+    for _ in range(20):
+        if text.endswith("\n") or not text:
+            break
+        time.sleep(0.05)
+        text = path.read_text(encoding="utf-8")
+    return text

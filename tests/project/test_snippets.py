@@ -17,6 +17,7 @@ from rlgen.levels import DistributionShift
 from rlgen.runs import training
 from rlgen.runs.spec import RunSpec
 from tests.paths import ROOT
+from tests.standins.small_agent import SMALL_AGENT
 
 OTHERS = ("CONTRIBUTING.md", "docs/guides/own-components.md")  # run by test_guide.py
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,17 +25,7 @@ PYTHON = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
 PAGES = {path.relative_to(ROOT).as_posix(): PYTHON.findall(path.read_text()) for path in FILES}
 SNIPPETS = {name: code for name, code in PAGES.items() if code and name not in OTHERS}
 
-SMALL = {
-    "num_slots": 4,
-    "student.num_steps": 8,
-    "student.learner.network.hidden_size": 8,
-    "student.learner.network.head_size": 4,
-    "student.learner.network.conv_features": 2,
-    "student.learner.num_epochs": 1,
-    "student.learner.num_minibatches": 1,
-    "student.learner.bptt_steps": 0,
-    "sampler.capacity": 8,
-}
+SMALL = SMALL_AGENT | {"num_slots": 4, "student.num_steps": 8, "sampler.capacity": 8}
 
 
 def context(page: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Evaluations on sealed levels (looks) are counted in the run's folder."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -36,6 +37,18 @@ def test_looks_at_once_do_not_mix(tmp_path):
             )
         )
     assert sorted(one["i"] for one in accesses(tmp_path)) == list(range(64))
+
+
+def test_a_line_that_is_being_written_is_waited_for(tmp_path):
+    count_access(tmp_path, "a", "1", "test")
+    line = (tmp_path / FILE).read_text()
+    with (tmp_path / FILE).open("a") as file:
+        file.write(line[:20])
+        file.flush()
+        rest = threading.Timer(0.2, lambda: (file.write(line[20:]), file.flush()))
+        rest.start()
+        assert len(accesses(tmp_path)) == 2
+        rest.join()
 
 
 def test_a_damaged_count_is_refused_by_line(tmp_path):

@@ -25,6 +25,7 @@ from rlgen.runs.spec import Plan, RunSpec
 from rlgen.students import OnPolicy
 from tests.standins.corridors import Forward, corridors, worth
 from tests.standins.documented import listed_keys
+from tests.standins.small_agent import SMALL_AGENT
 
 
 @pytest.mark.parametrize(
@@ -46,17 +47,7 @@ def test_measurements_cost_a_share_of_the_training(gap_every, updates, size):
         assert times * size.num_levels * 3 * 250 <= 0.21 * updates * 8 * 64
 
 
-SMALL = {
-    "num_slots": 2,
-    "student.num_steps": 24,
-    "student.learner.network.hidden_size": 8,
-    "student.learner.network.head_size": 4,
-    "student.learner.network.conv_features": 2,
-    "student.learner.num_epochs": 1,
-    "student.learner.num_minibatches": 1,
-    "student.learner.bptt_steps": 0,
-    "sampler.num_levels": 5,
-}
+SMALL = SMALL_AGENT | {"num_slots": 2, "student.num_steps": 24, "sampler.num_levels": 5}
 
 
 def spec(**changes: Any) -> RunSpec:
