@@ -76,10 +76,10 @@ def notes(found: Scores) -> list[str]:
 
 
 def access_counts(found: Scores) -> list[str]:
-    """Return a sentence for each run with the numbers of its looks at sealed streams.
+    """Return a sentence for each run with the numbers of its evaluations on sealed streams.
 
-    A look is one evaluation of a run on a sealed stream (see `rlgen.runs.test_set_access`). A
-    run's looks at a stream are numbered from 1. Runs without looks are left out.
+    The evaluations of a run on a sealed stream are numbered from 1 (see
+    `rlgen.runs.test_set_access`). Runs without such evaluations are left out.
     """
     told = []
     for run in found.runs:
@@ -87,8 +87,8 @@ def access_counts(found: Scores) -> list[str]:
         every = (*found.scores, *found.curves)
         for one in (each for each in every if each.run == run and each.look):
             counts.setdefault(f"{one.rung} {one.name}", []).append(str(one.look))
-        parts = [f"{' and '.join(nums)} at {where}" for where, nums in counts.items()]
-        told += [f"{run}: look {', '.join(parts)}."] if parts else []
+        parts = [f"{' and '.join(nums)} on {where}" for where, nums in counts.items()]
+        told += [f"{run}: evaluation {', '.join(parts)}."] if parts else []
     return told
 
 

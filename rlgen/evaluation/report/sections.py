@@ -121,9 +121,9 @@ def suite_data(
 
 
 def access_counts(evaluations: Sequence[Evaluation]) -> list[str]:
-    """For each run on a sealed suite, state in a sentence which look at the suite this is."""
+    """For each run on a sealed suite, state in a sentence the number of this evaluation."""
     told = {e.run: e.meta["look"] for e in evaluations if e.meta.get("look")}
-    return [f"{run}: look {num} at this suite" for run, num in told.items()]
+    return [f"{run}: evaluation {num} on this suite" for run, num in told.items()]
 
 
 def _worst(e: Evaluation, run: RunResult, scores: Float[np.ndarray, " M"]) -> WorstLevel:

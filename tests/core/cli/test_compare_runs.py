@@ -95,10 +95,14 @@ def test_eval_counts_a_look_and_saves_what_compare_takes(runs, capsys):
     code, out, _ = rlgen(capsys, "eval", runs / "a", runs / "b", *PLAY, *more)
     assert code == 0
     assert "on the worst levels, played again" in " ".join(out.split())
-    assert out.index("All levels") < out.index("a: look 1 at this suite") < out.index("The report")
+    assert (
+        out.index("All levels")
+        < out.index("a: evaluation 1 on this suite")
+        < out.index("The report")
+    )
     place = runs / "a/eval/maze-heldout"
     page = (place / "report.html").read_text()
-    assert "look 1 at this suite" in page
+    assert "evaluation 1 on this suite" in page
     assert "The curriculum could not be drawn: " in page  # the truncated log
     assert [one["suite"] for one in accesses(runs / "b")] == ["maze/heldout"]
     assert [one.run for one in results.read(place).worst] == ["a", "b"]

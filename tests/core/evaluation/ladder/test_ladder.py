@@ -138,7 +138,7 @@ def test_the_terminal_and_the_page_show_it_at_80_columns_and_escaped(found, tmp_
     text = console.export_text()
     assert (
         "80 [80, 80]" in text
-        and "a: look 1 and 3 at V1 test, 2 at V2 large" in text
+        and "a: evaluation 1 and 3 on V1 test, 2 on V2 large" in text
         and "\x1b" not in text
     )
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text

@@ -160,10 +160,10 @@ def test_a_curriculum_that_cannot_be_read_is_named(written):
 def test_looks_are_told_with_the_score(tmp_path):
     runs = [evaluation("a"), evaluation("b", seed=1)]
     runs[0] = replace(runs[0], meta=runs[0].meta | {"look": 3})
-    assert access_counts(runs) == ["a: look 3 at this suite"]
+    assert access_counts(runs) == ["a: evaluation 3 on this suite"]
     text = write_report(tmp_path, runs, bootstrap=QUICK).read_text()
     numbers = text[text.index('class="numbers"') : text.index("All levels</h2>")]
-    assert numbers.count("look 3 at this suite") == 1
+    assert numbers.count("evaluation 3 on this suite") == 1
     assert "look:" not in text  # not repeated among the other facts about the run
 
 
