@@ -137,18 +137,16 @@ def _evaluate(job: Job) -> Evaluation:
 def _scores(evaluation: Evaluation) -> Row:
     summary = summarise([evaluation])
     aggregate = summary.runs[0].aggregate
-    iqm, whole = aggregate["iqm"], aggregate.get("iqm_whole_seeds")
-    row = {
+    mean, iqm = aggregate["mean"], aggregate["iqm"]
+    return {
         "score": summary.score,
         "interval": summary.meaning,
+        "mean": float(mean.value),
+        "mean_low": _number(mean.low),
+        "mean_high": _number(mean.high),
         "iqm": float(iqm.value),
-        "iqm_low": _number(iqm.low),
-        "iqm_high": _number(iqm.high),
         "look": evaluation.meta.get("look"),
     }
-    if whole is not None:
-        row |= {"whole_low": _number(whole.low), "whole_high": _number(whole.high)}
-    return row
 
 
 def _number(value: Any) -> float | None:

@@ -21,8 +21,7 @@ from rlgen.runs.progress import duration
 FORMAT = "rlgen-sweep-1"
 FILES = ("sweep.csv", "sweep.md", "sweep.json")
 NUMBERS = (
-    "iqm", "iqm_low", "iqm_high", "whole_low", "whole_high", "train_solve_rate", "env_steps",
-    "seconds", "look",
+    "mean", "mean_low", "mean_high", "iqm", "train_solve_rate", "env_steps", "seconds", "look",
 )  # fmt: skip
 
 
@@ -31,8 +30,8 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 
     Rows of points without this value are placed last.
     """
-    by_score = any(row.get("iqm") is not None for row in rows)
-    key = "iqm" if by_score else "train_solve_rate"
+    by_score = any(row.get("mean") is not None for row in rows)
+    key = "mean" if by_score else "train_solve_rate"
     known = [row for row in rows if row["state"] == DONE and row.get(key) is not None]
     rest = [row for row in rows if not any(row is one for one in known)]
     return [*sorted(known, key=lambda row: -row[key]), *rest]
@@ -96,7 +95,7 @@ def show_table(
     console.print(table)
     for note in _notes(ordered, facts):
         console.print(Text(note, style="dim"))
-    scored = [out / row["name"] for row in ordered if row.get("iqm") is not None]
+    scored = [out / row["name"] for row in ordered if row.get("mean") is not None]
     if len(scored) > 1:
         console.print(Text(_next(scored, facts)), soft_wrap=True)
     for row in ordered:
@@ -107,7 +106,7 @@ def show_table(
 
 def _notes(ordered: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
     notes = []
-    scored = [row for row in ordered if row.get("iqm") is not None]
+    scored = [row for row in ordered if row.get("mean") is not None]
     if scored:
         notes.append(f"Interval: {scored[0]['interval']}.")
     if any(row.get("train_solve_rate") is not None for row in ordered):
@@ -148,7 +147,7 @@ def _warning(facts: Mapping[str, Any], num_scored: int) -> str:
 
 def _heads(ordered: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
     kind = next((row["score"] for row in ordered if row.get("score")), "")
-    score = [f"{kind or 'score'}, IQM\n{facts['suite']}"] if facts["suite"] else []
+    score = [f"{kind or 'score'}, mean\n{facts['suite']}"] if facts["suite"] else []
     return [*score, "training", "time", "state"]
 
 
@@ -169,12 +168,12 @@ def _cells(row: Row) -> list[str]:
 
 
 def _score(row: Row) -> str:
-    if row["iqm"] is None:
+    if row["mean"] is None:
         return "-"
-    value = show(row["iqm"], row["score"])
-    if row["iqm_low"] is None:
+    value = show(row["mean"], row["score"])
+    if row["mean_low"] is None:
         return value
-    low, high = (show(row[k], row["score"]).removesuffix(" %") for k in ("iqm_low", "iqm_high"))
+    low, high = (show(row[k], row["score"]).removesuffix(" %") for k in ("mean_low", "mean_high"))
     return f"{value} [{low}, {high}]"
 
 

@@ -49,6 +49,11 @@ class Evaluation:
         return self.episode_return.shape
 
     @property
+    def is_untrained(self) -> bool:
+        """Whether these are agents before their first update, which serve as a baseline."""
+        return self.meta.get("update") == 0 and self.meta.get("env_steps") == 0
+
+    @property
     def relative_return(self) -> Float[np.ndarray, "S M A"]:
         """Return divided by the optimal return; NaN if the optimum is unknown or not positive."""
         optimum = np.where(self.optimal_return > 0, self.optimal_return, np.nan)

@@ -12,15 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from rlgen.evaluation.report.figures import MARKERS, THEMES, WIDTH, add_legend, dress
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Interval, iqm, mean
+from rlgen.evaluation.stats.aggregates import iqm, mean
+from rlgen.evaluation.stats.intervals import Interval, student
 
 LOOK = THEMES["light"]
 Cells = Mapping[str, Mapping[str, Cell]]  # by task and bonus
 
 
 def interval_of(scores: np.ndarray, aggregate: Any = mean) -> Interval:
-    """Return the mean of scores [S, M] with its 95 % bootstrap interval over seeds."""
-    return DEFAULT.interval(np.random.default_rng(0), aggregate, scores[..., None])
+    """Return the mean over seeds of an aggregate of scores [S, M], with its 95 % t interval.
+
+    The scores are solve rates, so the interval is clipped to the range from 0 to 1.
+    """
+    return student(aggregate(scores[:, None, :])).clipped(0, 1)
 
 
 def overall(cells: Cells, bonus: str) -> Interval | None:

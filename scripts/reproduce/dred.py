@@ -138,16 +138,11 @@ def _comparison(runs: list[Path], found: dict[str, Summary], options: Any) -> st
         f"{options.seeds} seeds, each trained on {float(options.learned):,.0f} env steps, "
         f"preset `{options.preset}`, environment `{options.env}`, {options.attempts} attempts per "
         "level.",
-        f"{score.capitalize()}, interquartile mean: {first.meaning}.",
-        table(heads, _scores(found, "iqm")),
-        f"{score.capitalize()}, mean.",
+        f"{score.capitalize()}, mean: {first.meaning}.",
         table(heads, _scores(found, "mean")),
+        f"{score.capitalize()}, interquartile mean.",
+        table(heads, _scores(found, "iqm")),
     ]
-    if all("iqm_whole_seeds" in run.aggregate for run in first.runs):
-        parts += [
-            "Interquartile mean with whole-seeds intervals, which are wider and more cautious.",
-            table(heads, _scores(found, "iqm_whole_seeds")),
-        ]
     if len(runs) > 1:
         rows = {
             name: ["-", *(show_interval(c.mean, score, signed=True) for c in suite.comparisons)]
@@ -193,7 +188,7 @@ def _gaps(folder: Path) -> list[str]:
 
 
 def _figure(found: dict[str, Summary]) -> Any:
-    """Draw the interquartile means of all runs with one group of points per suite."""
+    """Draw the mean scores of all runs with one group of points per suite."""
     from matplotlib.figure import Figure
 
     look, names = THEMES["light"], list(found)
@@ -203,7 +198,7 @@ def _figure(found: dict[str, Summary]) -> Any:
     heads = [run.run for run in next(iter(found.values())).runs]
     for r in range(len(heads)):
         at = np.arange(len(names)) + 0.7 * ((r + 0.5) / len(heads) - 0.5)
-        points = [found[name].runs[r].aggregate["iqm"] for name in names]
+        points = [found[name].runs[r].aggregate["mean"] for name in names]
         value, low, high = (np.array([float(p[i]) for p in points]) for i in range(3))
         error = np.nan_to_num(np.stack([value - low, high - value]))
         axes.errorbar(
@@ -217,7 +212,7 @@ def _figure(found: dict[str, Summary]) -> Any:
             linewidth=1.5,
         )
     axes.set_xticks(range(len(names)), names)
-    axes.set_ylabel(f"{next(iter(found.values())).score} (IQM)")
+    axes.set_ylabel(f"{next(iter(found.values())).score} (mean)")
     axes.grid(axis="y", color=look.grid, linewidth=0.6)
     add_legend(figure, dict(enumerate(heads)), look)
     return figure

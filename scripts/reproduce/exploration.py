@@ -166,7 +166,7 @@ def _report(cells: dict[str, dict[str, Cell]], options: Any) -> str:
 
     parts = [
         f"{options.seeds} seeds; fraction of episodes solved, in %: mean over seeds with its 95 % "
-        "bootstrap interval."
+        "interval (Student's t over seeds)."
     ]
     for name, of_task in cells.items():
         task = TASKS[name]

@@ -25,16 +25,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from _comparison import costs, parser_of, run_command, table, train_all, write_comparison
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.report import results
 from rlgen.evaluation.stats import relative
-from rlgen.evaluation.stats.bootstrap import Bootstrap, Interval
 from rlgen.evaluation.stats.formatting import show_interval
-from rlgen.evaluation.stats.relative import Relative
-from rlgen.evaluation.stats.summary import compare
+from rlgen.evaluation.stats.intervals import welch
 
 METHODS = ("lpg", "groove")
 SUITES = ("gridworld/unseen", "gridworld/handcrafted", "gridworld/mazes")
@@ -115,10 +112,7 @@ def _told(suite: str, options: Any) -> str:
 
 
 def _scores(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """Return table rows with scores relative to the optimum and to A2C.
-
-    Whole-seeds intervals, which resample seeds while levels are fixed, have separate rows.
-    """
+    """Return table rows with scores relative to the optimum and to A2C."""
     found = {(one.to, one.run): one for one in relative.compare_all(evaluations)}
     rows = {}
     for to in dict.fromkeys(to for to, _ in found):
@@ -126,15 +120,7 @@ def _scores(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
             some = [found.get((to, e.run)) for e in evaluations]
             label = f"return / {to}: {name}" if field != "below" else f"{name} of {to}"
             rows[label] = [show_interval(getattr(x, field), "ratio") if x else "" for x in some]
-            if any(x and x.whole_seeds for x in some):
-                rows[f"{label}, whole seeds"] = [_wide(x, field) for x in some]
     return rows
-
-
-def _wide(one: Relative | None, field: str) -> str:
-    if one is None or not one.whole_seeds:
-        return ""
-    return show_interval(one.whole_seeds[field], "ratio")
 
 
 def _differences(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
@@ -147,29 +133,16 @@ def _differences(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
 
 
 def _difference(x: Evaluation, y: Evaluation, baseline: Evaluation | None) -> list[str]:
-    """Return the cells of a difference, with whole-seeds intervals.
-
-    These intervals keep the scores of a seed together, because one seed's rule may be better than
-    another's on all levels.
-    """
-    iqm = compare(x, y).iqm_whole_seeds
-    cells = [show_interval(iqm, "ratio", signed=True)]
+    """Return the cells of a difference between the rules of two runs, with Welch's intervals."""
+    pairs = [("iqm", [relative.relative_to_optimum(e) for e in (x, y)])]
     if baseline is not None:
-        cells.append(show_interval(_fewer_below(x, y, baseline), "ratio", signed=True))
+        pairs.append(("below", [relative.relative_to(e, baseline) for e in (x, y)]))
+    cells = []
+    for field, (first, second) in pairs:
+        place = relative.NAMES.index(field)
+        one = welch(first.per_seed[:, place], second.per_seed[:, place])
+        cells.append(show_interval(one, "ratio", signed=True))
     return cells
-
-
-def _fewer_below(x: Evaluation, y: Evaluation, baseline: Evaluation) -> Interval:
-    counts = baseline.episode_return.mean(axis=(0, 2)) > 0
-    scores = (e.episode_return[:, counts] for e in (x, y, baseline))
-    place = relative.NAMES.index("below")
-
-    def difference(x: np.ndarray, y: np.ndarray, divisor: np.ndarray) -> np.ndarray:
-        first, second = (relative.aggregates(one, divisor)[..., place] for one in (x, y))
-        return first - second
-
-    over = "whole-seeds" if min(len(x.episode_return), len(y.episode_return)) > 1 else "auto"
-    return Bootstrap(over=over).interval(np.random.default_rng(0), difference, *scores)
 
 
 if __name__ == "__main__":

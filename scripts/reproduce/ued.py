@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from _comparison import costs, parser_of, run_command, table, train_all, write_comparison
 
 from rlgen.evaluation.report import results
@@ -88,17 +87,16 @@ def _worst_levels(run: Path, options: Any) -> CVaR:
     policies = load_policies(run)
     suite = load_suite(policies.env, options.dense)
     first, second = (evaluate(policies, suite, options.dense_attempts, seed) for seed in (0, 1))
-    return cvar(np.random.default_rng(0), first, second, ALPHAS)
+    return cvar(first, second, ALPHAS)
 
 
 def _comparison(runs: list[Path], heldout: Path, worst: list[CVaR], options: Any) -> str:
     summary = summarise(results.load(heldout))
     heads, score = [run.run for run in summary.runs], summary.score
-    shown = {"**IQM**": "iqm", "IQM, whole seeds": "iqm_whole_seeds", "mean": "mean"}
+    shown = {"**mean**": "mean", "IQM": "iqm"}
     rows = {
         name: [show_interval(run.aggregate[key], score) for run in summary.runs]
         for name, key in shown.items()
-        if key in summary.runs[0].aggregate
     }
     for i, level in enumerate(summary.runs[0].levels):
         rows[level.name] = [show_interval(run.levels[i].score, score, 0) for run in summary.runs]
@@ -118,7 +116,8 @@ def _comparison(runs: list[Path], heldout: Path, worst: list[CVaR], options: Any
         }
         parts += [
             f"`{worst[0].suite}`: mean {worst[0].score} on the worst levels of each seed, with "
-            "whole-seeds intervals. One evaluation selects the levels, and another scores them.",
+            "intervals of Student's t over seeds. One evaluation selects the levels, and another "
+            "scores them.",
             table([one.run for one in worst], lines),
         ]
     parts += ["Cost per seed.", table(heads, costs(runs))]

@@ -17,7 +17,7 @@ from scipy.stats import t as student
 
 from rlgen import registry
 from rlgen.evaluation.generalisation.shared_structure import shared_structure
-from rlgen.evaluation.stats.bootstrap import wilson
+from rlgen.evaluation.stats.intervals import binomial
 from rlgen.levels import words
 from rlgen.protocols import FEATURES, Actor, LevelEnv, has_feature
 from rlgen.rollout import EpisodeResult, play
@@ -169,8 +169,8 @@ def mean_interval(x: np.ndarray) -> dict[str, float]:
 
 
 def rate(flags: np.ndarray) -> dict[str, float]:
-    """Fraction of levels for which a flag is True, with the Wilson score interval."""
-    low, high = wilson(np.asarray(flags.sum()), flags.size, CONFIDENCE)
+    """Fraction of levels for which a flag is True, with the exact binomial interval."""
+    low, high = binomial(np.asarray(flags.sum()), flags.size, CONFIDENCE)
     return {"value": float(flags.mean()), "low": float(low), "high": float(high)}
 
 

@@ -14,7 +14,6 @@ Data-Regularised Environment Design", sections 2 and 3.
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +31,7 @@ from rlgen.evaluation.generalisation.level_information import (
     some_features,
 )
 from rlgen.evaluation.generalisation.unseen_levels import some_levels, training_set
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, mean
+from rlgen.evaluation.stats.intervals import Interval, family, family_gap, with_binomial
 from rlgen.evaluation.zero_shot import Loaded, Policies, evaluate, policies_of
 from rlgen.levels import LevelSet, Suite
 from rlgen.protocols import Learner, Sampler
@@ -48,12 +47,15 @@ _KEPT_STEPS = 16  # steps of each slot that are used
 
 
 class Gap(NamedTuple):
-    """Mean scores on the training set and on unseen levels, and the difference of these means."""
+    """Mean scores on the training set and on unseen levels, and the difference of these means.
+
+    The intervals describe random seeds and random levels of the two distributions (see
+    `rlgen.evaluation.stats.intervals.family`). With one seed, they cover only the levels.
+    """
 
     train: Interval  # mean over seeds and training levels
     test: Interval  # mean over seeds and unseen levels
-    gap: Interval  # train minus test; the interval also resamples levels and describes the family
-    whole_seeds: Interval  # train minus test; the interval resamples whole seeds, not levels
+    gap: Interval  # train minus test, with the same seeds on both sides
     per_seed: Float[np.ndarray, " S"]  # train minus test of each seed
 
 
@@ -119,7 +121,7 @@ def measure(
 
 
 def gaps_of(
-    train: Evaluation, test: Evaluation, chosen: LevelSet, bootstrap: Bootstrap = DEFAULT
+    train: Evaluation, test: Evaluation, chosen: LevelSet, confidence: float = 0.95
 ) -> Gaps:
     """Compute the gaps between two evaluations of the same policies.
 
@@ -129,7 +131,7 @@ def gaps_of(
         train: Evaluation on the training set or on a part of it.
         test: Evaluation on a suite. Only levels outside the training set are used.
         chosen: The whole training set.
-        bootstrap: Settings of the intervals.
+        confidence: Confidence level of the intervals, between 0 and 1.
 
     Raises:
         ValueError: Every level of the suite is in the training set.
@@ -140,11 +142,11 @@ def gaps_of(
             f"every level of {test.suite} is in the training set; evaluate {train.run} on another "
             "suite"
         )
-    gap = _gap(train.episode_return, test.episode_return[:, unseen], bootstrap)
+    gap = _gap(train.episode_return, test.episode_return[:, unseen], confidence)
     solved: Gap | tuple[()] = ()
     if not isinstance(train.success, tuple) and not isinstance(test.success, tuple):
         sides = (train.success.astype(float), test.success[:, unseen].astype(float))
-        solved = _gap(*sides, bootstrap)
+        solved = _gap_in_solve_rate(*sides, confidence)
     played, suite = train.shape[1], test.shape[1]
     return Gaps(test.run, len(chosen), played, int(unseen.sum()), suite, gap, solved, (), ())
 
@@ -215,17 +217,25 @@ def _unseen(chosen: LevelSet, tested: Evaluation) -> Bool[np.ndarray, " M"]:
     return np.array([bytes(bits) not in seen for bits in tested.level_hashes])
 
 
-def _gap(x: np.ndarray, y: np.ndarray, bootstrap: Bootstrap) -> Gap:
+def _gap(x: np.ndarray, y: np.ndarray, confidence: float) -> Gap:
     """Return the gap between scores [S, M, A] on the training set and [S, K, B] on a suite."""
-    rng = np.random.default_rng(0)
-    with_levels = replace(bootstrap, resample_levels=True)
-    difference = with_levels.gap(rng, x, y)
-    unknown = np.full_like(difference.value, np.nan)
-    wide = Interval(difference.value, unknown, unknown, "none")
-    if len(x) > 1:
-        wide = replace(bootstrap, over="whole-seeds", resample_levels=False).gap(rng, x, y)
-    train, test = (with_levels.interval(rng, mean, side) for side in (x, y))
-    return Gap(train, test, difference, wide, x.mean(axis=(1, 2)) - y.mean(axis=(1, 2)))
+    train, test = (one.mean(axis=-1, dtype=np.float64) for one in (x, y))
+    return Gap(
+        family(train, confidence),
+        family(test, confidence),
+        family_gap(train, test, confidence),
+        train.mean(axis=1) - test.mean(axis=1),
+    )
+
+
+def _gap_in_solve_rate(x: np.ndarray, y: np.ndarray, confidence: float) -> Gap:
+    """Like `_gap`, for flags of success; a side without variation has a binomial interval."""
+    found = _gap(x, y, confidence)
+    train, test = (
+        with_binomial(one, solved.sum(dtype=int), solved.size, confidence).clipped(0, 1)
+        for one, solved in ((found.train, x), (found.test, y))
+    )
+    return Gap(train, test, found.gap.clipped(-1, 1), found.per_seed)
 
 
 def _both(

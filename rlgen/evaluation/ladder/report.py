@@ -13,8 +13,8 @@ from rlgen.evaluation.ladder.streams import REASONS, digest
 from rlgen.evaluation.ladder.table import access_counts, notes
 from rlgen.evaluation.report import html
 from rlgen.evaluation.report.figures import MARKERS, THEMES, add_legend, blank, png_bytes, short
-from rlgen.evaluation.stats.bootstrap import Interval
-from rlgen.evaluation.stats.formatting import show, show_interval
+from rlgen.evaluation.stats.formatting import show, show_interval, show_p
+from rlgen.evaluation.stats.intervals import Interval
 
 FILES = ("ladder.png", "few-shot.png")
 
@@ -113,23 +113,29 @@ def _page(found: Scores, drawn: Mapping[str, html.Pictures]) -> html.Page:
 
 
 def _settled(found: Scores) -> str:
-    """List those gaps of the first run whose whole-seeds interval excludes zero."""
-    scores = [(one.name, one.whole_seeds) for one in found.of(found.runs[0])]
-    gaps = [(name, gap) for name, gap in scores if isinstance(gap, Interval)]
-    if not gaps:
-        return "One seed was trained: the intervals do not cover variation between training seeds."
-    clear = [name for name, gap in gaps if gap.excludes_zero]
-    return f"Gaps whose whole-seeds interval excludes 0: {', '.join(clear) or 'none'}."
+    """List those gaps of the first run that differ from zero by the corrected test."""
+    tested = [one for one in found.of(found.runs[0]) if not np.isnan(one.gap_p_value)]
+    if not tested:
+        return (
+            "No gap was tested: one seed was trained, there is a single rung, or no score differs "
+            "from another."
+        )
+    settled = [one.name for one in tested if one.gap_p_value <= 1 - found.confidence]
+    return (
+        f"Gaps that are settled at {100 * found.confidence:g} % for all gaps together, over seeds "
+        f"and levels: {', '.join(settled) or 'none'}."
+    )
 
 
 def _rungs(found: Scores, r: int) -> html.Table:
     """Table of run r with one row per rung."""
-    heads = ["rung", "levels", "mean", "IQM", "of optimal", "gap", "whole seeds", "look"]
+    heads = ["rung", "levels", "mean", "IQM", "of optimal", "gap", "p", "look"]
     rows = []
     for one in found.of(found.runs[r]):
         cells = [f"{one.num_levels:,}", *(_cell(x, found.score) for x in (one.mean, one.iqm))]
         cells.append(_cell(one.normalised, "relative return"))
-        cells += [_cell(x, found.score, signed=True) for x in (one.gap, one.whole_seeds)]
+        cells.append(_cell(one.gap, found.score, signed=True))
+        cells.append(show_p(one.gap_p_value))
         cells.append(str(one.look) if one.look else "not sealed")
         rows.append([html.RunLabel(f"{one.rung} {one.name}", r), *cells])
     return html.Table(heads, rows)

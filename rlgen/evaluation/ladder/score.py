@@ -3,16 +3,26 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from rlgen.evaluation.episodes import Evaluation, Json, plain, printable
 from rlgen.evaluation.ladder.few_shot import Adaptation
 from rlgen.evaluation.ladder.ladder import Ladder, Rung
 from rlgen.evaluation.ladder.streams import digest
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, difference, iqm, mean
+from rlgen.evaluation.stats.aggregates import iqm
+from rlgen.evaluation.stats.intervals import (
+    Interval,
+    family,
+    family_aggregate,
+    family_gap,
+    family_gap_p,
+    holm,
+    with_binomial,
+)
+from rlgen.evaluation.stats.summary import RANGES
 
 FORMAT = "rlgen-ladder-1"
 
@@ -20,8 +30,8 @@ FORMAT = "rlgen-ladder-1"
 class Score(NamedTuple):
     """Scores of one run on one rung.
 
-    All intervals except `whole_seeds` resample levels too, because they describe the distribution
-    of levels that the rung represents.
+    A rung represents a distribution of levels, so all intervals describe random seeds and random
+    levels (see `rlgen.evaluation.stats.intervals.family`). With one seed they cover only levels.
     """
 
     run: str
@@ -30,12 +40,15 @@ class Score(NamedTuple):
     about: str
     num_levels: int
     mean: Interval
-    iqm: Interval
+    iqm: Interval  # mean of the seeds' own IQMs over levels
     normalised: Interval | tuple[()]  # return / optimal return; () if some optimum is unknown
-    # Gap in score. On the rung V1 it is V0 minus V1. On V2 and V3 it is V1 minus this rung. The gap
-    # is () on V0, and also if the easier rung, V0 or V1, is missing.
+    # Gap in score, with the same seeds on both sides. On the rung V1 it is V0 minus V1. On V2 and
+    # V3 it is V1 minus this rung. The gap is () on V0, and also if the easier rung, V0 or V1, is
+    # missing.
     gap: Interval | tuple[()]
-    whole_seeds: Interval | tuple[()]  # the gap, with an interval over whole seeds and fixed levels
+    # p-value of the test that the gap is 0, corrected for the number of gaps of all runs (Holm). It
+    # is NaN without a gap or with one seed.
+    gap_p_value: float
     look: int  # how many times this run has been scored on these levels; 0 if not sealed
 
 
@@ -45,6 +58,7 @@ class Scores(NamedTuple):
     ladder: Ladder
     score: str  # solve rate, relative return or return, the same on every rung
     meaning: str  # description of the intervals
+    confidence: float  # confidence level of the intervals, and of all verdicts on gaps together
     runs: tuple[str, ...]
     scores: tuple[Score, ...]  # run by run, in the order of the rungs
     curves: tuple["Curve", ...]  # few-shot adaptation curves
@@ -69,7 +83,8 @@ class Curve(NamedTuple):
     num_adapt: int  # levels to adapt on
     num_levels: int  # levels to score on
     mean: tuple[Interval, ...]  # one per point
-    gain: Interval | tuple[()]  # last point minus first point; () with a single point
+    # Last point minus first point of the same seeds on the same levels; () with a single point.
+    gain: Interval | tuple[()]
     look: int  # how many times this run has been scored on these levels; 0 if not sealed
 
 
@@ -77,7 +92,7 @@ def score_all(
     ladder: Ladder,
     played: Mapping[str, Sequence[Evaluation]],
     adapted: Mapping[str, Sequence[tuple[Rung, Adaptation]]],
-    bootstrap: Bootstrap = DEFAULT,
+    confidence: float = 0.95,
 ) -> Scores:
     """Compute the scores and gaps of runs.
 
@@ -85,27 +100,36 @@ def score_all(
         ladder: The ladder on which the runs were tested.
         played: Evaluations by run, in the order of the run's rungs.
         adapted: Adaptation curves by run. Runs without curves may be missing.
-        bootstrap: Settings of the intervals.
+        confidence: Confidence level of the intervals, between 0 and 1.
     """
     every = [e for of_run in played.values() for e in of_run]
     # Gaps need the same kind of score on all rungs. If the kinds differ, plain returns are used.
     kinds = {e.score[0] for e in every}
     kind = kinds.pop() if len(kinds) == 1 else "return"
-    over = bootstrap.resolve(*(e.episode_return for e in every))
-    with_levels = replace(bootstrap, resample_levels=True)
-    seeds, attempts = (min(e.shape[axis] for e in every) for axis in (0, 2))
     scores = [
         one
         for run, of_run in played.items()
-        for one in _of_run(run, ladder.of(run), of_run, kind, bootstrap)
+        for one in _of_run(run, ladder.of(run), of_run, kind, confidence)
+    ]
+    corrected = holm([one.gap_p_value for one in scores], confidence)
+    scores = [
+        one._replace(gap_p_value=float(p)) for one, p in zip(scores, corrected.p, strict=True)
     ]
     curves = [
-        _curve(run, rung, one, kind, with_levels)
+        _curve(run, rung, one, kind, confidence)
         for run, some in adapted.items()
         for rung, one in some
     ]
-    meaning = with_levels.explain(over, seeds, attempts)
-    return Scores(ladder, kind, meaning, tuple(played), tuple(scores), tuple(curves))
+    seeds = min(e.shape[0] for e in every)
+    facts = (_meaning(seeds, confidence), confidence, tuple(played))
+    return Scores(ladder, kind, *facts, tuple(scores), tuple(curves))
+
+
+def _meaning(seeds: int, confidence: float) -> str:
+    per_cent = f"{100 * confidence:g} %"
+    if seeds == 1:
+        return f"1 seed: {per_cent} by Student's t over levels only, for this agent alone"
+    return f"{per_cent} by Student's t over {seeds} seeds and over levels, drawn together"
 
 
 def to_dict(found: Scores) -> Json:
@@ -156,32 +180,35 @@ def to_csv(found: Scores) -> str:
     """Return CSV text with one row for each run and rung."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    numbers = ("mean", "iqm", "normalised", "gap", "whole_seeds")
+    numbers = ("mean", "iqm", "normalised", "gap")
     heads = [f"{name}{end}" for name in numbers for end in ("", "_low", "_high")]
-    writer.writerow(["run", "rung", "stream", "levels", "look", "score", *heads])
+    writer.writerow(["run", "rung", "stream", "levels", "look", "score", *heads, "gap_p_value"])
     for one in found.scores:
         cells = []
         for name in numbers:
             interval = getattr(one, name)
             cells += [_number(x) for x in interval[:3]] if interval else [""] * 3
         start = [_cell(one.run), one.rung, one.name, one.num_levels, one.look, found.score]
-        writer.writerow(start + cells)
+        writer.writerow([*start, *cells, _number(one.gap_p_value)])
     return out.getvalue()
 
 
 def _of_run(
-    run: str, rungs: Sequence[Rung], played: Sequence[Evaluation], kind: str, bootstrap: Bootstrap
+    run: str, rungs: Sequence[Rung], played: Sequence[Evaluation], kind: str, confidence: float
 ) -> list[Score]:
     matrices = [_matrix(e, kind) for e in played]
     # The order is reversed, so that the first stream of a rung overwrites its later streams.
     first = {rung.rung: x for rung, x in reversed(list(zip(rungs, matrices, strict=True)))}
-    levels = replace(bootstrap, resample_levels=True)
+    low, high = RANGES.get(kind, (-np.inf, np.inf))
     found = []
     for rung, e, x in zip(rungs, played, matrices, strict=True):
         # V0 has no gap, V1 is compared with V0, and V2 and V3 are compared with V1.
         easier = {"V0": None, "V1": first.get("V0")}.get(rung.rung, first.get("V1"))
-        gap, whole = ((), ()) if easier is None else _gaps(easier, x, bootstrap)
-        relative = e.relative_return
+        gap, p_value = (), np.nan
+        if easier is not None:
+            gap = family_gap(easier, x, confidence).clipped(low - high, high - low)
+            p_value = family_gap_p(easier, x) if len(x) > 1 else np.nan
+        relative = e.relative_return.mean(axis=-1)
         known = bool(np.isfinite(relative).all())
         found.append(
             Score(
@@ -190,31 +217,33 @@ def _of_run(
                 rung.name,
                 rung.about,
                 e.shape[1],
-                levels.interval(_rng(), mean, x),
-                levels.interval(_rng(), iqm, x),
-                levels.interval(_rng(), mean, relative) if known else (),
+                _mean(x, e, kind, confidence),
+                family_aggregate(iqm, x, confidence).clipped(low, high),
+                family(relative, confidence) if known else (),
                 gap,
-                whole,
+                p_value,
                 int(e.meta.get("look") or 0),
             )
         )
     return found
 
 
-def _gaps(x: np.ndarray, y: np.ndarray, bootstrap: Bootstrap) -> tuple[Interval, Interval | tuple]:
-    gap = replace(bootstrap, resample_levels=True).gap(_rng(), x, y)
-    if len(x) < 2:
-        return gap, ()
-    return gap, replace(bootstrap, over="whole-seeds", resample_levels=False).gap(_rng(), x, y)
+def _mean(x: Float[np.ndarray, "S M"], e: Evaluation, kind: str, confidence: float) -> Interval:
+    """Mean score with its interval; the exact binomial one if no score differs from another."""
+    found = family(x, confidence).clipped(*RANGES.get(kind, (-np.inf, np.inf)))
+    if kind != "solve rate":
+        return found
+    solved = e.score[1]
+    return with_binomial(found, np.asarray(solved.sum(), int), solved.size, confidence)
 
 
-def _curve(run: str, rung: Rung, found: Adaptation, kind: str, bootstrap: Bootstrap) -> Curve:
+def _curve(run: str, rung: Rung, found: Adaptation, kind: str, confidence: float) -> Curve:
     points = [_matrix(e, kind) for e in found.evaluations]
-    means = tuple(bootstrap.interval(_rng(), mean, x) for x in points)
-    gain = ()
-    if len(points) > 1:
-        change = difference(mean)
-        gain = bootstrap.interval(_rng(), change, points[-1], points[0])
+    means = tuple(
+        _mean(x, e, kind, confidence) for x, e in zip(points, found.evaluations, strict=True)
+    )
+    # The same seeds play the same levels before and after, so each pair contributes its difference.
+    gain = family(points[-1] - points[0], confidence) if len(points) > 1 else ()
     steps = tuple(n * found.steps_per_update for n in found.updates)
     num_levels = points[0].shape[1]
     counts = (found.num_levels, num_levels)
@@ -223,12 +252,9 @@ def _curve(run: str, rung: Rung, found: Adaptation, kind: str, bootstrap: Bootst
 
 
 def _matrix(e: Evaluation, kind: str) -> np.ndarray:
-    """Scores [S, M, A] of the given kind, or returns if the evaluation has another score."""
-    return e.score[1] if e.score[0] == kind else e.episode_return
-
-
-def _rng() -> np.random.Generator:
-    return np.random.default_rng(0)
+    """Scores [S, M] of the given kind, or returns if the evaluation has another score."""
+    scores = e.score[1] if e.score[0] == kind else e.episode_return
+    return scores.mean(axis=-1, dtype=np.float64)
 
 
 def _fields(record: Score | Curve) -> dict[str, Any]:

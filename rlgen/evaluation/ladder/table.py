@@ -12,8 +12,8 @@ from rlgen.evaluation.episodes import printable
 from rlgen.evaluation.ladder.ladder import Ladder, Rung
 from rlgen.evaluation.ladder.score import Scores
 from rlgen.evaluation.ladder.streams import REASONS, digest
-from rlgen.evaluation.stats.bootstrap import Interval
 from rlgen.evaluation.stats.formatting import show, show_interval
+from rlgen.evaluation.stats.intervals import Interval
 
 _POINTS_ACROSS = 4  # points of a few-shot curve that fit into a row
 _SHORT = ("again", "earlier", "unsolvable")  # column heads for `REASONS`, in the same order
@@ -49,7 +49,8 @@ def print_scores(found: Scores, console: Console) -> None:
         worst = found.worst(run)
         for one in found.of(run):
             cells = [_shown(x, found.score) for x in (one.mean, one.iqm)]
-            gap = _shown(one.gap, found.score, signed=True)
+            settled = one.gap_p_value <= 1 - found.confidence  # False for NaN
+            gap = _shown(one.gap, found.score, signed=True) + " *" * settled
             name, style = Text(_cut(one.name, 14)), "bold" if one is worst else ""
             table.add_row(one.rung, name, str(one.num_levels), *cells, gap, style=style)
         console.print(table)
@@ -65,7 +66,10 @@ def notes(found: Scores) -> list[str]:
     """Return sentences that explain the numbers."""
     points = "" if found.score == "return" else " in percentage points"
     told = [f"{name}: lowest mean on {found.worst(name).name}." for name in found.runs]
-    told.append(f"Gap{points}: for V1, V0 minus V1; for V2 and V3, V1 minus the rung.")
+    told.append(
+        f"Gap{points}: for V1, V0 minus V1; for V2 and V3, V1 minus the rung. "
+        "A star marks a gap that is settled; the verdicts hold for all gaps together."
+    )
     told.append(f"Interval: {found.meaning}.")
     told += [f"{one}." for one in found.ladder.missing]
     if found.curves:

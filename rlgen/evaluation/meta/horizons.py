@@ -27,8 +27,8 @@ from rlgen.evaluation.report import html, results
 from rlgen.evaluation.report.figures import THEMES, Theme, blank, dress, png_bytes
 from rlgen.evaluation.stats import relative
 from rlgen.evaluation.stats.formatting import show_interval
-from rlgen.evaluation.stats.relative import Relative
-from rlgen.evaluation.stats.summary import compare
+from rlgen.evaluation.stats.intervals import Interval, no_interval, welch
+from rlgen.evaluation.stats.relative import Relative, relative_to_optimum
 from rlgen.levels import Suite
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.types import PyTree
@@ -121,7 +121,7 @@ def evaluate_all(
 def score_rows(found: Found, to: str) -> tuple[list[str], list[Row]]:
     """Return column headings, and for each horizon a row with every run's IQM of return / `to`.
 
-    If there are several seeds, intervals resample whole seeds.
+    If there are several seeds, intervals are Student's t over seeds.
 
     Args:
         found: Evaluations by horizon.
@@ -131,7 +131,7 @@ def score_rows(found: Found, to: str) -> tuple[list[str], list[Row]]:
     rows = []
     for horizon, relatives in _relatives(found, to).items():
         heads = [one.run for one in relatives]
-        cells = tuple(show_interval(_interval(one), "ratio") for one in relatives)
+        cells = tuple(show_interval(one.iqm, "ratio") for one in relatives)
         rows.append(Row(f"{horizon:,}", cells))
     return heads, rows
 
@@ -140,20 +140,17 @@ def difference_rows(found: Found) -> tuple[list[str], list[Row]]:
     """Return column headings, and a row of differences between rules per horizon.
 
     Each difference is the IQM of return / optimum of a rule minus that of the first rule, in
-    percentage points. If there are several seeds, intervals resample whole seeds.
+    percentage points. Levels whose optimum is unknown or not positive are left out. If there are
+    several seeds, intervals are Welch's t; they are not corrected for the number of rows.
     """
     heads: list[str] = []
     rows = []
     for horizon, evaluations in found.items():
         first, *others = [e for e in evaluations if not e.meta.get("baseline")]
         heads = [f"{e.run} minus {first.run}" for e in others]
-        compared = [compare(e, first) for e in others]
-        # With one seed per rule there is no whole-seeds interval.
-        wide = [
-            c.iqm_whole_seeds if np.isfinite(c.iqm_whole_seeds.low) else c.iqm for c in compared
-        ]
+        compared = (_difference(e, first) for e in others)
         rows.append(
-            Row(f"{horizon:,}", tuple(show_interval(x, "ratio", signed=True) for x in wide))
+            Row(f"{horizon:,}", tuple(show_interval(x, "ratio", signed=True) for x in compared))
         )
     return heads, rows
 
@@ -166,7 +163,7 @@ def scores_figure(found: Found, theme: str = "light") -> Figure:
     for axes, to in zip(every, kinds, strict=True):
         by_horizon = _relatives(found, to)
         for r, one in enumerate(next(iter(by_horizon.values()))):
-            intervals = [_interval(x[r]) for x in by_horizon.values()]
+            intervals = [x[r].iqm for x in by_horizon.values()]
             value, low, high = (np.array([float(x[i]) for x in intervals]) for i in range(3))
             colour = look.runs[r % len(look.runs)]
             axes.plot(list(by_horizon), value, "o-", color=colour, markersize=4, label=one.run)
@@ -250,8 +247,12 @@ def sentence(found: Found) -> str:
     return (
         f"Meta-test of {seeds} rule{'s' * (seeds > 1)} on the {levels} levels of "
         f"{printable(first.suite)}, at horizons of {horizons} updates. Each rule trained "
-        f"{attempts} fresh agent{'s' * (attempts > 1)} on every level. 95 % intervals resample "
-        + ("whole seeds." if seeds > 1 else "the agents of the rule on each level.")
+        f"{attempts} fresh agent{'s' * (attempts > 1)} on every level. "
+        + (
+            "Intervals are 95 % by Student's t over the rules (differences: Welch)."
+            if seeds > 1
+            else "With one rule, 95 % intervals resample its agents on each level (bootstrap)."
+        )
     )
 
 
@@ -283,9 +284,13 @@ def _relatives(found: Found, to: str) -> dict[int, list[Relative]]:
     return {n: some for n, some in every.items() if some}
 
 
-def _interval(one: Relative) -> Any:
-    # If there is only one rule, `whole_seeds` is empty.
-    return one.whole_seeds.get("iqm", one.iqm)
+def _difference(e: Evaluation, first: Evaluation) -> Interval:
+    """IQM of return / optimum of a rule minus that of the first rule."""
+    place = relative.NAMES.index("iqm")
+    x, y = (relative_to_optimum(one).per_seed[:, place] for one in (e, first))
+    if not np.isfinite([*x, *y]).all():  # no level has a positive optimum
+        return no_interval(np.nan)
+    return welch(x, y)
 
 
 def _probes(e: Evaluation) -> Mapping[str, Any]:

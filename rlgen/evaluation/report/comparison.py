@@ -1,6 +1,6 @@
 """Write the report of `rlgen compare`: scores, differences and costs of methods.
 
-A difference is settled if its intervals do not contain 0, see `rlgen.evaluation.stats.comparison`.
+The module `rlgen.evaluation.stats.comparison` defines when a difference is settled.
 """
 
 import csv
@@ -33,11 +33,20 @@ from rlgen.evaluation.report.report import (
 )
 from rlgen.evaluation.report.results import to_json
 from rlgen.evaluation.report.sections import Images, suite_data
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
-from rlgen.evaluation.stats.comparison import Ranking, answer, rank, sentences, together
+from rlgen.evaluation.stats.comparison import (
+    Pair,
+    Place,
+    Ranking,
+    answer,
+    rank,
+    sentences,
+    together,
+)
 from rlgen.evaluation.stats.cost import KINDS, Cost
 from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.formatting import caveat
+from rlgen.evaluation.stats.intervals import Interval
+from rlgen.evaluation.stats.settings import DEFAULT, Intervals
 
 MOST_NUMBERED = 12  # maximum number of methods for which the cells of the matrix show numbers
 
@@ -55,13 +64,13 @@ def compared(
     evaluations: Sequence[Evaluation],
     costs: Sequence[Cost],
     notes: Sequence[str] = (),
-    bootstrap: Bootstrap = DEFAULT,
+    intervals: Intervals = DEFAULT,
 ) -> Compared:
     """Rank the methods and add their costs.
 
     The function `stats.comparison.rank` documents the errors.
     """
-    return Compared(tuple(evaluations), rank(evaluations, bootstrap), tuple(costs), tuple(notes))
+    return Compared(tuple(evaluations), rank(evaluations, intervals), tuple(costs), tuple(notes))
 
 
 class ComparisonData(NamedTuple):
@@ -70,7 +79,7 @@ class ComparisonData(NamedTuple):
     ranking: Ranking
     places: dict[str, int]  # index of each method in the given order; it determines the colour
     sentences: dict[str, list[str]]  # sentences on all differences, grouped by verdict
-    together: str  # joint confidence of the intervals of differences, in words
+    together: str  # joint confidence of the verdicts on differences, in words
     costs: tuple[Cost, ...]
     kinds: list[str]  # kinds of env steps that at least one method took
     kind_heads: list[str]  # column headings of `kinds`
@@ -81,7 +90,7 @@ def write_comparison(
     found: Compared,
     images: Images = NOTHING,
     curves: Curves = NOTHING,
-    bootstrap: Bootstrap = DEFAULT,
+    intervals: Intervals = DEFAULT,
 ) -> Path:
     """Write `report.html`, its figures, `comparison.json` and `comparison.csv`.
 
@@ -90,18 +99,18 @@ def write_comparison(
         found: Result of `compared`.
         images: Pictures of levels by level name.
         curves: Lines of metrics by method, see `rlgen.evaluation.stats.cost.pool_metrics`.
-        bootstrap: Settings of the bootstrap intervals.
+        intervals: Settings of the intervals.
 
     Returns:
         Path of the page.
     """
-    page, files = comparison_page(found, images, curves, bootstrap)
+    page, files = comparison_page(found, images, curves, intervals)
     files["comparison.csv"] = to_csv(found).encode()
     return write_page(folder, page, files, (*SUITE_FILES, "improvement.png"))
 
 
 def comparison_page(
-    found: Compared, images: Images, curves: Curves, bootstrap: Bootstrap
+    found: Compared, images: Images, curves: Curves, intervals: Intervals
 ) -> tuple[Page, dict[str, bytes]]:
     """Return the page of the comparison, and the figures by file name.
 
@@ -109,7 +118,7 @@ def comparison_page(
     is assembled. Sections without data are omitted.
     """
     names = [e.run for e in found.evaluations]
-    analysed = analyse(found.evaluations, bootstrap)
+    analysed = analyse(found.evaluations, intervals)
     suite = suite_data(found.evaluations, analysed.summary, images, NOTHING)
     drawn = suite_figures(analysed, curves)
     drawn["improvement"] = both_themes(partial(matrix_figure, found.ranking, names))
@@ -154,7 +163,7 @@ def _comparison_data(found: Compared) -> ComparisonData:
     )
 
 
-def to_dict(found: Compared, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
+def to_dict(found: Compared, intervals: Intervals = DEFAULT) -> dict[str, Any]:
     """Content of `comparison.json`; NaN becomes null.
 
     The content has all entries of `rlgen eval --json`, and the entry `comparison`.
@@ -162,22 +171,22 @@ def to_dict(found: Compared, bootstrap: Bootstrap = DEFAULT) -> dict[str, Any]:
     ranking = found.ranking
     names = [e.run for e in found.evaluations]
     block = {
-        "intervals_of_differences": together(ranking),
-        "ranking": [place._asdict() | {"iqm": place.iqm._asdict()} for place in ranking.places],
-        "pairs": [
-            {
-                name: x._asdict() if isinstance(x, Interval) else x
-                for name, x in pair._asdict().items()
-            }
-            for pair in ranking.pairs
-        ],
+        "verdicts": together(ranking),
+        "ranking": [_fields(place) for place in ranking.places],
+        "pairs": [_fields(pair) for pair in ranking.pairs],
         # Methods are in the given order. The diagonal is NaN, which `plain` converts to null.
         "improvement": {"runs": names, "matrix": ranking.improvement(names)},
         "costs": [cost._asdict() | {"total_steps": cost.total_steps} for cost in found.costs],
         "sentences": sentences(ranking),
         "notes": list(found.notes),
     }
-    return to_json(found.evaluations, bootstrap) | {"comparison": plain(block)}
+    return to_json(found.evaluations, intervals) | {"comparison": plain(block)}
+
+
+def _fields(record: Place | Pair) -> dict[str, Any]:
+    """Convert a record to a dict, and intervals in it to dicts."""
+    fields = record._asdict().items()
+    return {name: x._asdict() if isinstance(x, Interval) else x for name, x in fields}
 
 
 def to_csv(found: Compared) -> str:
@@ -185,14 +194,14 @@ def to_csv(found: Compared) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     kinds = _kinds(found.costs)
-    places = ("rank", "best_rank", "worst_rank", "run", "score", "iqm", "low", "high")
+    places = ("rank", "best_rank", "worst_rank", "run", "score", "mean", "low", "high", "iqm")
     spent = (*(f"{kind}_steps" for kind in kinds), "gradient_updates", "wall_seconds")
     writer.writerow((*places, "seeds", "update", *spent))
     of_run = {cost.run: cost for cost in found.costs}
     for place in found.ranking.places:
         cost = of_run[place.run]
         steps = [cost.env_steps.get(kind, float("nan")) for kind in kinds]
-        numbers = [*place.iqm[:3], cost.seeds, cost.update, *steps]
+        numbers = [*place.mean[:3], place.iqm.value, cost.seeds, cost.update, *steps]
         numbers += [cost.gradient_updates, cost.wall_seconds]
         start = [place.rank, place.best, place.worst, _cell(place.run), found.ranking.score]
         writer.writerow(start + ["" if np.isnan(x) else f"{float(x):.8g}" for x in numbers])

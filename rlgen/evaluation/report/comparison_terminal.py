@@ -30,18 +30,18 @@ def print_comparison(found: Compared, console: Console) -> None:
         console.print(Text(f"{kind}:", style="bold"))
         for sentence in told:
             console.print(Text(f"  {printable(sentence)}"))
-    notes = [*found.notes, f"Confidence of intervals of differences: {together(ranking)}."]
+    notes = [*found.notes, f"Confidence of the verdicts: {together(ranking)} (Welch, Holm)."]
     for note in notes:
         console.print(Text(printable(note), style="dim"))
 
 
 def _ranking(found: Compared) -> Table:
     ranking = found.ranking
-    table = _table("Ranking", ("method", "rank", "IQM", "possible ranks"))
+    table = _table("Ranking", ("method", "rank", "mean", "IQM", "possible ranks"))
     for place in ranking.places:
-        score = show_interval(place.iqm, ranking.score)
+        scores = [show_interval(one, ranking.score) for one in (place.mean, place.iqm)]
         ranks = str(place.best) if place.best == place.worst else f"{place.best} to {place.worst}"
-        table.add_row(_name(place.run), str(place.rank), score, ranks)
+        table.add_row(_name(place.run), str(place.rank), *scores, ranks)
     return table
 
 

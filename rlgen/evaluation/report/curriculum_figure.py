@@ -192,11 +192,18 @@ def _curves(axes: Axes, pieces: Pieces, chosen: tuple, look: Theme) -> None:
 
 
 def _shares(axes: Axes, log: LevelLog, pieces: Pieces, look: Theme) -> None:
-    """Draw the fraction of levels with each origin as stacked areas."""
+    """Draw the fraction of levels with each origin as stacked areas, one step per piece."""
     num = len(pieces.x)
     # [3, B]: one row per origin, as stackplot expects.
     shares = np.stack([log.share[pieces.of_update == i].mean(0) for i in range(num)], axis=1)
-    axes.stackplot(pieces.x, shares, colors=look.runs[: len(ORIGINS)], alpha=0.75, linewidth=0)
+    # A fraction belongs to all updates of its piece, so it is drawn in steps from edge to edge.
+    inner = (pieces.x[1:] + pieces.x[:-1]) / 2
+    end = 2 * pieces.x[-1] - inner[-1] if num > 1 else 2 * pieces.x[-1]
+    edges = np.array([0.0, *inner, end])
+    shares = np.append(shares, shares[:, -1:], axis=1)
+    axes.stackplot(
+        edges, shares, step="post", colors=look.runs[: len(ORIGINS)], alpha=0.75, linewidth=0
+    )
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylim(0, 1)
 

@@ -16,8 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from rlgen.evaluation.episodes import printable
-from rlgen.evaluation.stats.bootstrap import Interval
 from rlgen.evaluation.stats.formatting import interval_name
+from rlgen.evaluation.stats.intervals import Interval
 from rlgen.evaluation.stats.summary import TAU, Summary, hardest
 
 MAX_LEVELS = 40  # rows of an interval figure; of a larger suite, the hardest levels are shown
@@ -53,9 +53,7 @@ def intervals(summary: Summary, theme: str = "light") -> Figure:
     look, runs = THEMES[theme], summary.runs
     shown = hardest(summary, MAX_LEVELS)
     names = [runs[0].levels[i].name for i in shown]
-    aggregates = {"IQM": "iqm", "mean": "mean", "median": "median"}
-    if all("iqm_whole_seeds" in run.aggregate for run in runs):
-        aggregates = {"IQM": "iqm", "IQM, whole seeds": "iqm_whole_seeds"} | aggregates
+    aggregates = {"mean": "mean", "IQM": "iqm", "median": "median"}
     step = max(0.26, 0.13 * len(runs) + 0.1)  # height of a row in inches, with space for all runs
     heights = [step * len(aggregates), step * len(names)]
     figure, (top, bottom) = blank(look, sum(heights) + 1.5, heights)
@@ -64,6 +62,8 @@ def intervals(summary: Summary, theme: str = "light") -> Figure:
         _points(bottom, [run.levels[i].score for i in shown], r, len(runs), look)
     _rows(top, list(aggregates), look)
     _rows(bottom, names, look)
+    # Both panels have the same scale, so that the ticks of the lower one apply to the upper one.
+    top.sharex(bottom)
     top.tick_params(labelbottom=False)
     what = f"The {len(names)} hardest of {len(runs[0].levels)} levels"
     whole = len(names) == len(runs[0].levels)

@@ -20,8 +20,8 @@ from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
 from rlgen.evaluation.report import html
 from rlgen.evaluation.report.figures import MARKERS, THEMES, Theme, add_legend, blank
 from rlgen.evaluation.report.learning_curves import Series, draw_curve, series
-from rlgen.evaluation.stats.bootstrap import Interval
 from rlgen.evaluation.stats.formatting import show, show_interval
+from rlgen.evaluation.stats.intervals import Interval
 
 HEADS = ("run", "train", "test", "gap", "information", "shift gap")
 SIDES = {"train": "-", "test": "--"}  # line styles
@@ -77,16 +77,12 @@ def notes(every: Sequence[Gaps]) -> str:
     parts[0] += "; gap: train minus test"
     if score != "return":
         parts[0] += ", in percentage points"
-    # The interval of a gap always resamples levels, in addition to the unit named by `over`.
-    over = {"none": "levels"}.get(gap.gap.over, f"{gap.gap.over} and levels")
-    parts.append(f"the intervals resample {over}")
+    over = "levels only, for this agent alone" if len(gap.per_seed) == 1 else "seeds and levels"
+    parts.append(f"intervals: 95 % by Student's t over {over}")
     parts.append(
         "if the suite and the training set come from different distributions, the gap includes "
         "the effect of this difference"
     )
-    if not np.isnan(gap.whole_seeds.low):
-        spans = [show_interval(of_score(g)[1].whole_seeds, score, 1, True) for g in every]
-        parts.append(f"gap with whole seeds resampled and fixed levels: {'; '.join(spans)}")
     parts.append(
         "information: information about the level in the policy's features, in nats; the maximum "
         "is ln n for n levels"

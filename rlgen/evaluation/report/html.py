@@ -24,6 +24,7 @@ from rlgen.evaluation.stats.formatting import (
     show,
     show_count,
     show_interval,
+    show_p,
     show_span,
 )
 
@@ -125,6 +126,7 @@ def _environment() -> Environment:
         "hash": hex_hash,
         "interval": show_interval,
         "interval_name": interval_name,
+        "p_value": show_p,
         "plain": _plain,
         "score": show,
         "span": show_span,

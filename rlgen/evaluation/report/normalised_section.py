@@ -20,7 +20,11 @@ from rlgen.evaluation.stats.summary import some
 # Maximum number of pairs of runs that get a sentence each. If there are more pairs, only pairs with
 # the first run get a sentence.
 MAX_VERDICTS = 10
-OVER = {"whole-seeds": "over whole seeds", "attempts": "over attempts only", "none": "unavailable"}
+KINDS = {
+    "student": "Student's t over seeds",
+    "attempts": "bootstrap over the attempts of this agent alone",
+    "none": "unavailable",
+}
 
 
 class NormalisedData(NamedTuple):
@@ -70,7 +74,7 @@ def normalised_section(
         drawn,
         classes,
         [html.RunLabel(one.run, places[one.run]) for one in runs],
-        OVER.get(classes.over, classes.over) if classes else "",
+        KINDS[classes.kind] if classes else "",
         scores,
         NO_SCALE,
         notes(scores) if scores else (),

@@ -67,9 +67,8 @@ def print_relative(
         table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(heads):
             table.add_column(Text(name), justify="right" if i else "left", no_wrap=True)
-        for one, cells in _rows(relatives, to, digits=0):
-            name = "  whole seeds" if one is None else printable(one.run)[:22]
-            table.add_row(Text(name), *cells, style="dim" if one is None else "")
+        for one in (x for x in relatives if x.to == to):
+            table.add_row(Text(printable(one.run)[:22]), *_cells(one, digits=0))
         console.print(table)
     for note in (sentence(evaluations), *notes(relatives)):
         console.print(Text(note, style="dim"))
@@ -99,10 +98,11 @@ def relative_section(
     places = {e.run: r for r, e in enumerate(evaluations)}
     tables = {}
     for to in dict.fromkeys(one.to for one in relatives):
-        rows = []
-        for one, cells in _rows(relatives, to):
-            head = "whole seeds" if one is None else html.RunLabel(one.run, places[one.run])
-            rows.append([head, *cells])
+        rows = [
+            [html.RunLabel(one.run, places[one.run]), *_cells(one, digits=1)]
+            for one in relatives
+            if one.to == to
+        ]
         tables[to] = html.Table(["", *HEADS], rows)
     data = RelativeData([sentence(evaluations), *notes(relatives)], tables)
     return html.Section("Against other learners and the optimum", "relative.html", data)
@@ -141,22 +141,6 @@ def _draw_curve(axes: Any, evaluation: Evaluation, name: str, colour: str) -> No
     if len(curve) > 1:
         axes.plot(x, curve.T, color=colour, linewidth=0.7, alpha=0.4)
     axes.plot(x, curve.mean(axis=0), color=colour, linewidth=1.9)
-
-
-def _rows(
-    relatives: Sequence[Relative], to: str, digits: int = 1
-) -> list[tuple[Relative | None, list[str]]]:
-    """Return rows of cells: the results of each run relative to `to`.
-
-    A run's row is paired with the run's results. If there are whole-seeds intervals, a row with
-    these intervals follows, paired with None.
-    """
-    rows: list[tuple[Relative | None, list[str]]] = []
-    for one in (x for x in relatives if x.to == to):
-        rows.append((one, _cells(one, digits)))
-        if one.whole_seeds:
-            rows.append((None, [*_cells(one._replace(**one.whole_seeds), digits)[:3], ""]))
-    return rows
 
 
 def _cells(one: Relative, digits: int) -> list[str]:

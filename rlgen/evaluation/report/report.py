@@ -21,11 +21,11 @@ from rlgen.evaluation.report.normalised_section import normalised_figures, norma
 from rlgen.evaluation.report.relative_section import agent_curves, relative_section
 from rlgen.evaluation.report.relative_section import has_curves as has_agent_curves
 from rlgen.evaluation.report.sections import Images, SuiteData, suite_data
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap
 from rlgen.evaluation.stats.cost import COSTS
 from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.findings import Findings, analyse
 from rlgen.evaluation.stats.formatting import caveat, headline
+from rlgen.evaluation.stats.settings import DEFAULT, Intervals
 
 LEARNING = {
     "env_steps": "learning",
@@ -59,7 +59,7 @@ def write_report(
     images: Images = NOTHING,
     gifs: Mapping[str, bytes] = NOTHING,
     curves: Curves = NOTHING,
-    bootstrap: Bootstrap = DEFAULT,
+    intervals: Intervals = DEFAULT,
     curricula: Stories = NOTHING,
 ) -> Path:
     """Write `report.html`, and its figures as separate files such as `intervals.png`.
@@ -70,14 +70,14 @@ def write_report(
         images: Pictures of levels by level name; levels may be missing.
         gifs: Recorded episodes (see `images.gif_bytes`), by caption.
         curves: Lines of `metrics.jsonl` (see `from_runs.metrics.read_metrics`), by run label.
-        bootstrap: Settings of the bootstrap intervals.
+        intervals: Settings of the intervals.
         curricula: Curriculum summaries (see `from_runs.curricula.tell`) by run label; runs may be
             missing. If gaps or scores on worst levels were measured, the summaries contain them.
 
     Returns:
         Path of the page.
     """
-    page, files = report_page(analyse(evaluations, bootstrap), images, gifs, curves, curricula)
+    page, files = report_page(analyse(evaluations, intervals), images, gifs, curves, curricula)
     return write_page(folder, page, files, FILES)
 
 
@@ -124,7 +124,7 @@ def report_page(
         f"{summary.suite}: {', '.join(labels)}",
         f"{'Meta-test' if fresh else 'Zero-shot evaluation'} on {summary.suite}",
         headline(summary),
-        caveat(summary, fresh),
+        caveat(summary),
         [section for section in sections if section],  # a section without data is None
     )
     return page, light(drawn) | _numbered(gifs, curricula)

@@ -22,9 +22,10 @@ import numpy as np
 
 from rlgen.evaluation.episodes import Evaluation, Json, hex_hash, plain, printable
 from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
 from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.findings import analyse
+from rlgen.evaluation.stats.intervals import Interval
+from rlgen.evaluation.stats.settings import DEFAULT, Intervals
 from rlgen.evaluation.stats.summary import TAU, some
 
 FORMAT = "rlgen-results-1"
@@ -41,7 +42,7 @@ class Results(NamedTuple):
 
 def to_json(
     evaluations: Sequence[Evaluation],
-    bootstrap: Bootstrap = DEFAULT,
+    intervals: Intervals = DEFAULT,
     seed: int = 0,
     gaps: Sequence[Gaps] = (),
     worst: Sequence[CVaR] = (),
@@ -55,15 +56,14 @@ def to_json(
     - `classes`: if levels differ in difficulty;
     - `normalised_scores`: if returns can be normalised.
     """
-    found = analyse(evaluations, bootstrap, seed)
+    found = analyse(evaluations, intervals, seed)
     summary, first = found.summary, evaluations[0]
     content = {
         "format": FORMAT,
         "suite": first.suite,
         "suite_version": first.suite_version,
         "score": summary.score,
-        "interval": {"meaning": summary.meaning, "of_levels": summary.level_meaning, "seed": seed}
-        | asdict(bootstrap),
+        "interval": {"meaning": summary.meaning, "seed": seed} | asdict(intervals),
         "levels": _levels(first),
         "profile_tau": TAU,
         "runs": [
@@ -95,7 +95,7 @@ def save(
     folder: Path | str,
     evaluations: Sequence[Evaluation],
     overwrite: bool = False,
-    bootstrap: Bootstrap = DEFAULT,
+    intervals: Intervals = DEFAULT,
     seed: int = 0,
     gaps: Sequence[Gaps] = (),
     worst: Sequence[CVaR] = (),
@@ -108,7 +108,7 @@ def save(
     folder = Path(folder)
     check_free(folder, overwrite)
     # All contents are computed before anything is written, so an error leaves the folder unchanged.
-    found = to_json(evaluations, bootstrap, seed, gaps, worst)
+    found = to_json(evaluations, intervals, seed, gaps, worst)
     # JSON has no NaN: `plain` has replaced every NaN, and `allow_nan=False` checks this.
     content = json.dumps(found, indent=1, allow_nan=False)
     arrays = {}  # named `{index of the run}/{field}`, each [S, M, A]
@@ -315,13 +315,13 @@ def _array(values: Any) -> np.ndarray:
 
 def _interval(fields: dict) -> Interval:
     value, low, high = (_array(fields[name]) for name in ("value", "low", "high"))
-    return Interval(value, low, high, fields["over"])
+    return Interval(value, low, high, fields["kind"])
 
 
 def _gap(fields: dict) -> Gap:
     # All fields except the last, `per_seed`, are intervals.
-    train, test, gap, whole = (_interval(fields[name]) for name in Gap._fields[:-1])
-    return Gap(train, test, gap, whole, _array(fields["per_seed"]))
+    train, test, gap = (_interval(fields[name]) for name in Gap._fields[:-1])
+    return Gap(train, test, gap, _array(fields["per_seed"]))
 
 
 def _gaps(fields: dict) -> Gaps:

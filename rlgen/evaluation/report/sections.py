@@ -68,7 +68,7 @@ class SuiteData(NamedTuple):
     evaluations: Sequence[Evaluation]
     summary: Summary
     labels: list[RunLabel]  # one per run
-    order: tuple[int, ...]  # indices of the runs by decreasing IQM
+    order: tuple[int, ...]  # indices of the runs by decreasing mean score
     played: Played
     aggregates: dict[str, str]  # aggregates that every run has: display name to key
     best: Bool[np.ndarray, "R M"]  # whether a run has or shares the highest score on a level
@@ -99,14 +99,13 @@ def suite_data(
     total = sum(e.episode_return.size for e in evaluations)
     num_levels = evaluations[0].shape[1]
     scores = np.array([[float(one.score.value) for one in run.levels] for run in runs])
-    iqm = np.array([float(run.aggregate["iqm"].value) for run in runs])
-    # An aggregate is shown only if every run has it. A run with one seed has no whole-seeds IQM.
+    means = np.array([float(run.aggregate["mean"].value) for run in runs])
     shown = {n: k for n, k in AGGREGATES.items() if all(k in run.aggregate for run in runs)}
     return SuiteData(
         evaluations,
         summary,
         [RunLabel(run.run, r) for r, run in enumerate(runs)],
-        tuple(int(r) for r in np.argsort(-iqm, kind="stable")),
+        tuple(int(r) for r in np.argsort(-means, kind="stable")),
         Played(unit, total, _ends(seeds), num_levels, _ends(attempts)),
         shown,
         # [R, M]. If all runs have the same score on a level, no run is marked.

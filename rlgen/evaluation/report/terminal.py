@@ -15,6 +15,7 @@ from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.findings import Findings
 from rlgen.evaluation.stats.formatting import (
     AGGREGATES,
+    caveat,
     interval_name,
     level_details,
     show_interval,
@@ -77,7 +78,7 @@ def print_worst(results: Sequence[CVaR], console: Console) -> None:
         table.add_row(_name(one.run, 18), *cells)
     console.print(table)
     console.print(
-        Text("Worst levels are chosen per seed; intervals resample whole seeds.", style="dim")
+        Text("Worst levels are chosen per seed; intervals: Student's t over seeds.", style="dim")
     )
 
 
@@ -94,7 +95,7 @@ def _one_run(summary: Summary, shown: list[int], details: _Details) -> Table:
     for name, key in AGGREGATES.items():
         if key in run.aggregate:
             text = show_interval(run.aggregate[key], score)
-            table.add_row(name, text, style="bold" if key == "iqm" else "")
+            table.add_row(name, text, style="bold" if key == "mean" else "")
     if details.classes:
         worst, mean = _worst_class(details.classes, 0)
         table.add_row(_name(f"worst: {worst}"), mean)
@@ -147,37 +148,29 @@ def _levels(summary: Summary, shown: list[int], start: int) -> Table:
 
 
 def _runs(summary: Summary) -> Table:
-    """Table with one row per run: IQM, difference from the first run, probability of improvement.
+    """Table with one row per run: mean, difference from the first run, probability of improvement.
 
-    If a run has whole-seeds intervals, a second, dim row shows them.
+    A second, dim row shows the IQM. A star marks a settled difference.
     """
     baseline = _cut(summary.runs[0].run, 14)
-    columns = ("run", "IQM", f"IQM - {baseline}", "P(better)")
+    columns = ("run", "mean", f"mean - {baseline}", "P(better)")
     table = _table("All levels", columns)
-    table.add_row(*_iqm(summary, summary.runs[0]), "", "")
-    for run, compared in zip(summary.runs[1:], summary.comparisons, strict=True):
-        gap = show_interval(compared.iqm, summary.score, signed=True)
-        table.add_row(*_iqm(summary, run), gap, f"{float(compared.improvement.value):.2f}")
-        if not np.isnan(compared.iqm_whole_seeds.low):  # NaN if either run has one seed
-            whole = show_interval(run.aggregate["iqm_whole_seeds"], summary.score)
-            gap = show_interval(compared.iqm_whole_seeds, summary.score, signed=True)
-            table.add_row("  whole seeds", whole, gap, "", style="dim")
+    for run, compared in zip(summary.runs, (None, *summary.comparisons), strict=True):
+        cells, below = ["", ""], ["", ""]
+        if compared:
+            gap = show_interval(compared.mean, summary.score, signed=True)
+            cells = [gap + " *" * compared.is_settled, f"{float(compared.improvement.value):.2f}"]
+            below[0] = show_interval(compared.iqm, summary.score, signed=True)
+        mean, iqm = (show_interval(run.aggregate[k], summary.score) for k in ("mean", "iqm"))
+        table.add_row(_name(run.run, 18), mean, *cells)
+        table.add_row("  IQM", iqm, *below, style="dim")
     return table
-
-
-def _iqm(summary: Summary, run: RunResult) -> tuple[Text, str]:
-    return _name(run.run, 18), show_interval(run.aggregate["iqm"], summary.score)
 
 
 def _notes(summary: Summary, first: Evaluation, num_shown: int) -> list[str]:
     notes = [f"Interval: {summary.meaning}."]
-    if summary.level_meaning != summary.meaning:
-        notes.append(f"Levels: {summary.level_meaning}.")
-    if summary.over == "seeds":
-        notes.append(
-            "Whole seeds: each resample uses the same seeds on all levels, which gives the more "
-            "reliable interval."
-        )
+    weakness = caveat(summary)
+    notes += [weakness] if weakness else []
     if len(summary.runs) == 1 and summary.score == "solve rate":
         notes.append("Steps are means over solved episodes" + _unsolved(summary.runs[0]) + ".")
     known = np.isfinite(first.optimal_return)
@@ -185,8 +178,14 @@ def _notes(summary: Summary, first: Evaluation, num_shown: int) -> list[str]:
         names = [name for name, ok in zip(first.level_names, known, strict=True) if not ok]
         why = f"unknown: {some(names)}" if names else "not positive everywhere"
         notes.append(f"The score is the return, because the optimum is {why}.")
-    if summary.comparisons and summary.score != "return":
-        notes.append("Differences of rates are in percentage points.")
+    if summary.comparisons:
+        points = "in percentage points; " if summary.score != "return" else ""
+        num = len(summary.comparisons)
+        corrected = f", corrected for {num} comparisons (Holm)" if num > 1 else ""
+        notes.append(
+            f"Differences are {points}a star marks a settled one: p at most "
+            f"{1 - summary.confidence:.2g} in Welch's test{corrected}."
+        )
     num_levels = len(summary.runs[0].levels)
     if num_shown < num_levels:
         notes.append(
@@ -212,11 +211,9 @@ def _notes_of(details: _Details) -> list[str]:
     notes = []
     if details.classes:
         notes.append(
-            f"Worst: the worst class of levels by {details.classes.by}; the interval resamples "
-            "whole seeds."
+            f"Worst: the worst class of levels by {details.classes.by}, chosen and scored with the "
+            "same episodes."
         )
-        if details.classes.over == "attempts":
-            notes[-1] = f"Worst: the worst class of levels by {details.classes.by}."
     if details.normalised_scores:
         left = (
             *details.normalised_scores.without_span,

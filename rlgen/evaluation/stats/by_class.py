@@ -15,16 +15,18 @@ of levels and are defined by the solutions of these levels.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, level_means
+from rlgen.evaluation.stats.aggregates import level_means
 from rlgen.evaluation.stats.cvar import worst_means
-from rlgen.evaluation.stats.normalised_scores import of_agents
-from rlgen.evaluation.stats.summary import check_comparable
+from rlgen.evaluation.stats.intervals import Interval
+from rlgen.evaluation.stats.settings import DEFAULT, Intervals
+from rlgen.evaluation.stats.summary import RANGES, check_comparable
 
 MOST_CLASSES = 5
 FEWEST_LEVELS = 4  # smallest average number of levels per class
@@ -54,14 +56,14 @@ class ByClass(NamedTuple):
 
     by: str  # feature that defines the classes, such as "optimal steps"
     score: str  # solve rate, relative return or return
-    over: str  # resampling unit of the intervals: whole-seeds, attempts or none
+    kind: str  # kind of the intervals: student, attempts or none
     classes: tuple[Class, ...]
     runs: tuple[ClassScores, ...]
 
 
 def by_class(
     evaluations: Sequence[Evaluation],
-    bootstrap: Bootstrap = DEFAULT,
+    intervals: Intervals = DEFAULT,
     seed: int = 0,
     feature: tuple[str, Float[np.ndarray, " M"]] | tuple[()] = (),
 ) -> ByClass | None:
@@ -69,8 +71,9 @@ def by_class(
 
     Args:
         evaluations: Evaluations of runs on the same levels.
-        bootstrap: Settings of the intervals. Only `reps` and `confidence` are used. The intervals
-            resample whole seeds or, if a run has a single seed, attempts.
+        intervals: Settings of the intervals. Only `reps` and `confidence` are used, because one
+            agent plays all classes: the intervals are Student's t over seeds or, if a run has one
+            seed, a bootstrap over its attempts.
         seed: Seed of the bootstrap's generator.
         feature: Name of a feature and its value for each level (NaN where unknown). By default the
             feature is the optimal number of steps or, if that is unknown for all levels, the name.
@@ -85,9 +88,10 @@ def by_class(
     by, classes = classes_of(evaluations[0], feature)
     if sum(one.counts for one in classes) < 2:
         return None
-    bootstrap = of_agents(bootstrap, *(e.episode_return for e in evaluations))
-    runs = tuple(_of_run(e, classes, bootstrap, seed) for e in evaluations)
-    return ByClass(by, evaluations[0].score[0], runs[0].mean.over, classes, runs)
+    over_seeds = replace(intervals, kind="student")
+    kind = over_seeds.resolve(*(e.episode_return for e in evaluations))
+    runs = tuple(_of_run(e, classes, over_seeds, seed) for e in evaluations)
+    return ByClass(by, evaluations[0].score[0], kind, classes, runs)
 
 
 def classes_of(
@@ -208,7 +212,7 @@ def _by_value(
 
 
 def _of_run(
-    e: Evaluation, classes: Sequence[Class], bootstrap: Bootstrap, seed: int
+    e: Evaluation, classes: Sequence[Class], intervals: Intervals, seed: int
 ) -> ClassScores:
     weight = np.zeros((e.shape[1], len(classes)))  # [M, C]: column c averages class c
     for c, one in enumerate(classes):
@@ -221,11 +225,8 @@ def _of_run(
     columns = np.concatenate([weight, weight[:, [best]] - weight[:, [worst]]], axis=1)
 
     rng, score = np.random.default_rng(seed), e.score[1]
-    if bootstrap.over == "whole-seeds":
-        # Class means are linear in the scores, so resampling seeds of the [S, C + 1] means gives
-        # the same draws as resampling the [S, M] matrix, with far fewer numbers.
-        both = bootstrap.interval(rng, level_means, (score.mean(axis=-1) @ columns)[..., None])
-    else:
-        both = bootstrap.interval(rng, lambda x: level_means(x) @ columns, score)
-    mean = Interval(both.value[:-1], both.low[:-1], both.high[:-1], both.over)
-    return ClassScores(e.run, mean, classes[best].name, classes[worst].name, both.at(-1))
+    both = intervals.of(rng, lambda x: level_means(x) @ columns, score)
+    mean = Interval(both.value[:-1], both.low[:-1], both.high[:-1], both.kind)
+    bounds = RANGES.get(e.score[0], (-np.inf, np.inf))
+    names = (classes[best].name, classes[worst].name)
+    return ClassScores(e.run, mean.clipped(*bounds), *names, both.at(-1))

@@ -9,11 +9,10 @@ Curriculum Discovery", section 5 (risk of failure on the worst α % of levels).
 Differs from the code of Rutherford et al. in two points. First, many levels tie in the first
 evaluation, because most levels are solved in all attempts. The result is the exact mean over all
 orders of the tied levels, whereas the code of Rutherford et al. keeps the order of the suite.
-Second, the interval is a bootstrap over seeds, whereas their code computes a standard error.
+Second, the interval is Student's t over seeds, whereas their code computes a standard error.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -21,7 +20,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, level_means
+from rlgen.evaluation.stats.intervals import Interval, student
+from rlgen.evaluation.stats.summary import RANGES
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite
 
@@ -43,24 +43,22 @@ class CVaR(NamedTuple):
 
 
 def cvar(
-    rng: np.random.Generator,
     first: Evaluation,
     second: Evaluation,
     alpha: Sequence[float] = ALPHAS,
-    bootstrap: Bootstrap = DEFAULT,
+    confidence: float = 0.95,
 ) -> CVaR:
     """Mean score in the second evaluation on the α·M levels that were worst in the first one.
 
-    The worst levels are selected separately for each training seed. The interval resamples whole
-    seeds; with one seed there is no interval.
+    The worst levels are selected separately for each training seed. The interval is Student's t
+    over seeds; with one seed there is no interval.
 
     Args:
-        rng: Generator of the bootstrap's draws.
         first: Evaluation that ranks the levels.
         second: Evaluation of the same policies on the same suite with another evaluation seed.
         alpha: Fractions α of the M levels, above 0 and at most 1. The product α·M is rounded down,
             and at least one level is used.
-        bootstrap: Settings of the interval. Only `reps` and `confidence` are used.
+        confidence: Confidence level of the interval, between 0 and 1.
 
     Raises:
         ValueError: A fraction is out of range, the two evaluations differ in policies or levels, or
@@ -75,9 +73,7 @@ def cvar(
     # 1e-9 is added because 0.29 * 100 is slightly below 29 in floating point.
     num_worst = np.maximum(np.floor(shares * num_levels + 1e-9), 1).astype(np.int64)
     each_seed = worst_means(ranking.mean(axis=-1), measured.mean(axis=-1), num_worst)
-    over = "whole-seeds" if len(each_seed) > 1 else "auto"
-    whole = replace(bootstrap, over=over, resample_levels=False)
-    mean = whole.interval(rng, level_means, each_seed[..., None])
+    mean = student(each_seed, confidence).clipped(*RANGES.get(name, (-np.inf, np.inf)))
     return CVaR(first.run, first.suite, name, num_levels, shares, num_worst, each_seed, mean)
 
 
@@ -111,7 +107,7 @@ def worst_levels(
     _check_again(policies, suite, first, seed)
     attempts = first.shape[2] if attempts is None else attempts
     second = evaluate(policies, suite, attempts, seed, progress)
-    return cvar(np.random.default_rng(seed), first, second, alpha)
+    return cvar(first, second, alpha)
 
 
 def worst_means(

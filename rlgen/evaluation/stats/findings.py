@@ -5,10 +5,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap
 from rlgen.evaluation.stats.by_class import ByClass, by_class
 from rlgen.evaluation.stats.normalised_scores import NormalisedScores, normalised_scores
 from rlgen.evaluation.stats.relative import Relative, compare_all
+from rlgen.evaluation.stats.settings import DEFAULT, Intervals
 from rlgen.evaluation.stats.summary import Summary, summarise
 
 
@@ -26,7 +26,7 @@ class Findings(NamedTuple):
 
 
 def analyse(
-    evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
+    evaluations: Sequence[Evaluation], intervals: Intervals = DEFAULT, seed: int = 0
 ) -> Findings:
     """Compute the summary, scores by class, normalised scores and returns relative to a baseline.
 
@@ -34,23 +34,23 @@ def analyse(
 
     Args:
         evaluations: Evaluations of runs on the same levels.
-        bootstrap: Settings of the intervals.
+        intervals: Settings of the intervals.
         seed: Seed of the bootstrap's generator.
 
     Raises:
         ValueError: There are no evaluations, two evaluations have the same label, or the
             evaluations differ in their levels or in their kind of score.
     """
-    return _analyse(tuple(evaluations), bootstrap, seed)
+    return _analyse(tuple(evaluations), intervals, seed)
 
 
 @lru_cache(maxsize=2)  # evaluations are immutable and hashed by identity
-def _analyse(evaluations: tuple[Evaluation, ...], bootstrap: Bootstrap, seed: int) -> Findings:
-    summary = summarise(evaluations, bootstrap, seed)
+def _analyse(evaluations: tuple[Evaluation, ...], intervals: Intervals, seed: int) -> Findings:
+    summary = summarise(evaluations, intervals, seed)
     return Findings(
         evaluations,
         summary,
-        by_class(evaluations, bootstrap, seed),
-        normalised_scores(evaluations, bootstrap, seed),
-        compare_all(evaluations, bootstrap, seed),
+        by_class(evaluations, intervals, seed),
+        normalised_scores(evaluations, intervals, seed),
+        compare_all(evaluations, intervals, seed),
     )

@@ -2,13 +2,12 @@
 
 import numpy as np
 
-from rlgen.evaluation.stats.bootstrap import Interval
+from rlgen.evaluation.stats.intervals import Interval
 from rlgen.evaluation.stats.summary import Comparison, LevelResult, Summary
 
 AGGREGATES = {  # label in tables: key in `RunResult.aggregate`
-    "IQM": "iqm",
-    "IQM, whole seeds": "iqm_whole_seeds",
     "mean": "mean",
+    "IQM": "iqm",
     "median": "median",
     "optimality gap": "optimality_gap",
 }
@@ -21,13 +20,18 @@ def interval_name(summary: Summary, short: bool = False) -> str:
         summary: Summary that the intervals belong to.
         short: Whether to write "over" instead of "interval over".
     """
-    names = {"seeds": "seeds", "whole-seeds": "whole seeds", "attempts": "attempts only"}
-    drawn = [names[summary.over]] if summary.over in names else []
-    drawn += ["levels"] if summary.over_levels else []
-    if not drawn:
+    names = {
+        "student": "seeds",
+        "stratified": "seeds (stratified)",
+        "whole-seeds": "whole seeds",
+        "attempts": "one agent's episodes",
+    }
+    if summary.kind == "attempts" and summary.num_seeds > 1:
+        names["attempts"] = "attempts only"
+    if summary.kind not in names and not any(r.aggregate["mean"].is_known for r in summary.runs):
         return "no interval"
     what = "over" if short else "interval over"
-    return f"{summary.confidence * 100:g} % {what} {' and '.join(drawn)}"
+    return f"{summary.confidence * 100:g} % {what} {names.get(summary.kind, names['attempts'])}"
 
 
 def show(value: float, score: str, digits: int = 1, signed: bool = False, unit: bool = True) -> str:
@@ -81,49 +85,72 @@ def level_details(level: LevelResult, score: str) -> tuple[str, str, str]:
     return f"{level.mean_return:.3g}", show(level.relative_return, "", 0), taken + optimal
 
 
-def headline(summary: Summary) -> str:
-    """State in one sentence the best run, its score, and its difference from another run.
+def show_p(p: float) -> str:
+    """Format a p-value with two significant digits; NaN, for which there is no test, is a dash."""
+    if np.isnan(p):
+        return "-"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
-    The best run is compared with the first run. If the first run itself is the best, it is compared
-    with the second best run.
+
+def ties(x: float, y: float) -> bool:
+    """Whether two scores are equal up to rounding."""
+    return abs(x - y) <= 1e-12 * max(1.0, abs(x), abs(y))
+
+
+def headline(summary: Summary) -> str:
+    """State in one sentence the best run, its mean score, and its difference from another run.
+
+    Untrained agents are never the subject, unless all agents are untrained. The best run is
+    compared with the first run. If the first run itself is the best, it is compared with the second
+    best run.
     """
     score = summary.score
-    order = sorted(summary.runs, key=lambda run: -run.aggregate["iqm"].value)
-    best, iqm = order[0], order[0].aggregate["iqm"]
+    order = sorted(summary.runs, key=lambda run: -float(run.aggregate["mean"].value))
+    trained = [run for run in order if not run.is_untrained] or order
+    best, mean = trained[0], trained[0].aggregate["mean"]
     where = f"on the {len(best.levels)} levels of {summary.suite}"
-    low, high = (show(float(x), score) for x in (iqm.low, iqm.high))
-    span = "" if np.isnan(iqm.low) else f"; {interval_name(summary)}: {low} to {high}"
-    value = show(float(iqm.value), score)
-    sentence = f"{best.run} reaches a {score} of {value} {where} (interquartile mean{span})"
+    value = show(float(mean.value), score)
+    equal = [run for run in order if ties(float(run.aggregate["mean"].value), float(mean.value))]
+    if len(equal) == len(order) > 1:
+        names = [run.run for run in equal]
+        return f"{', '.join(names[:-1])} and {names[-1]} have the same {score} {where}: {value}."
+    low, high = (show(float(x), score) for x in (mean.low, mean.high))
+    span = f"; {_name(mean, summary)}: {low} to {high}" if mean.is_known else ""
+    sentence = f"{best.run} reaches a {score} of {value} {where} (mean{span})"
     if len(order) == 1:
         return f"{sentence}."
     first_is_best = best.run == summary.runs[0].run
-    other = order[1].run if first_is_best else best.run
+    others = [run for run in order if run is not best]
+    other = others[0].run if first_is_best else best.run
     compared = next(c for c in summary.comparisons if c.run == other)
     return f"{sentence}{verdict(compared, score, -1 if first_is_best else 1)}."
 
 
-def caveat(summary: Summary, fresh_agents: bool = False) -> str:
-    """State which variation the interval in the headline omits; "" if it omits none.
+def caveat(summary: Summary) -> str:
+    """State in a sentence the weakness of the interval in the headline; "" if there is none."""
+    runs = [run for run in summary.runs if not run.is_untrained] or list(summary.runs)
+    best = max(runs, key=lambda run: float(run.aggregate["mean"].value)).aggregate["mean"]
+    if summary.num_seeds == 1:
+        return (
+            "One seed was trained: there is no interval over training seeds, and no difference is "
+            "settled."
+        )
+    if best.kind == "binomial":
+        return (
+            "All seeds have the same score. The interval is the exact binomial interval of the "
+            "pooled episodes, which contains no effect of the seed."
+        )
+    if summary.num_seeds == 2:
+        return (
+            "Two seeds bound nothing: their interval is 12.7 standard errors wide on each side, "
+            "and it relies on a normal distribution. Train five seeds or more."
+        )
+    return ""
 
-    Args:
-        summary: Summary of the evaluations.
-        fresh_agents: Whether new agents were trained on each level. If False, one agent plays all
-            levels.
-    """
-    if summary.over == "attempts" and "iqm_whole_seeds" not in summary.runs[0].aggregate:
-        return "One seed was trained: the interval does not cover variation between training seeds."
-    best = max(summary.runs, key=lambda run: float(run.aggregate["iqm"].value))
-    wide = best.aggregate.get("iqm_whole_seeds")
-    if wide is None or summary.over == "whole-seeds":
-        return ""
-    low, high = (show(float(x), summary.score) for x in (wide.low, wide.high))
-    why = "one rule trains the agents of" if fresh_agents else "one agent plays"
-    return (
-        f"The safer interval is {low} to {high}. It resamples the same seeds for all levels. It is "
-        f"safer because {why} every level, so the scores of one seed on different levels are "
-        "correlated."
-    )
+
+def _name(one: Interval, summary: Summary) -> str:
+    per_cent = f"{summary.confidence * 100:g} %"
+    return f"{per_cent} binomial interval" if one.kind == "binomial" else interval_name(summary)
 
 
 def verdict(compared: Comparison, score: str, sign: int) -> str:
@@ -134,21 +161,15 @@ def verdict(compared: Comparison, score: str, sign: int) -> str:
         score: Name of the score.
         sign: 1 if `compared.run` is the better run, -1 if `compared.baseline` is.
     """
-    other = compared.run if sign < 0 else compared.baseline
+    other = compared.baseline if sign > 0 else compared.run
     unit = "" if score == "return" else " points"
-    value = show(sign * float(compared.iqm.value), score, signed=True)
-
-    def span(gap: Interval) -> str:
-        low, high = sorted((sign * float(gap.low), sign * float(gap.high)))
-        return f"{show(low, score, signed=True)} to {show(high, score, signed=True)}"
-
-    if np.isnan(compared.iqm.low):
+    value = show(sign * float(compared.mean.value), score, signed=True)
+    if np.isnan(compared.p_value):
         return f", {value}{unit} against {other}"
-    if compared.is_clear:
-        return f", {value}{unit} against {other} ({span(compared.iqm)})"
-    whole = f"; {span(compared.iqm_whole_seeds)} over whole seeds"
-    spans = span(compared.iqm) + whole * compared.iqm.excludes_zero
-    return (
-        f"; its difference of {value}{unit} from {other} is not settled, because an interval "
-        f"contains 0 ({spans})"
-    )
+    low, high = sorted((sign * float(compared.mean.low), sign * float(compared.mean.high)))
+    ends = (show(low, score, signed=True), show(high, score, signed=True))
+    span = f"{ends[0]} to {ends[1]}, " if compared.mean.is_known else ""
+    span += show_p(compared.p_value)
+    if compared.is_settled:
+        return f", {value}{unit} against {other} ({span})"
+    return f"; its difference of {value}{unit} from {other} is not settled ({span})"

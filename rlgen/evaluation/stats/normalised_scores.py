@@ -14,7 +14,6 @@ left out, and the results name them.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,8 +21,9 @@ import numpy as np
 from jaxtyping import Float
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval, level_means
+from rlgen.evaluation.stats.intervals import Interval, student
 from rlgen.evaluation.stats.percentiles import Dominance, Q, dominance, participation, percentiles
+from rlgen.evaluation.stats.settings import DEFAULT, Intervals
 from rlgen.evaluation.stats.summary import check_comparable, some
 
 FEW_ATTEMPTS = 16  # with fewer episodes per level, low percentiles are noticeably biased
@@ -69,13 +69,14 @@ class NormalisedScores(NamedTuple):
 
 
 def normalised_scores(
-    evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
+    evaluations: Sequence[Evaluation], intervals: Intervals = DEFAULT, seed: int = 0
 ) -> NormalisedScores | None:
     """Compute percentile curves, participation and dominance of runs.
 
-    Intervals resample whole seeds, because one agent plays every level. For the uncertainty of
-    dominance, levels are resampled at most 1000 times. The latest results are cached, because the
-    table, the files and the report use the same results.
+    Intervals are Student's t over the seeds' own numbers, because one agent plays every level; with
+    one seed there is no interval. For the uncertainty of dominance, levels are resampled at most
+    1000 times. The latest results are cached, because the table, the files and the report use the
+    same results.
 
     Returns:
         The statistics, or None if no level has a normalised score.
@@ -84,12 +85,12 @@ def normalised_scores(
         ValueError: There are no evaluations, two evaluations have the same label, or the
             evaluations differ in their levels or in their kind of score.
     """
-    return _normalised_scores(tuple(evaluations), bootstrap, seed)
+    return _normalised_scores(tuple(evaluations), intervals, seed)
 
 
 @lru_cache(maxsize=2)  # evaluations are immutable and hashed by identity
 def _normalised_scores(
-    evaluations: tuple[Evaluation, ...], bootstrap: Bootstrap, seed: int
+    evaluations: tuple[Evaluation, ...], intervals: Intervals, seed: int
 ) -> NormalisedScores | None:
     check_comparable(evaluations)
     low = untrained_of(evaluations)
@@ -101,7 +102,7 @@ def _normalised_scores(
     names = np.array(runs[0].level_names)
     unknown = np.isnan(scale.high)
     scores = [normalise(e, scale)[:, counts] for e in runs]
-    rng, reps = np.random.default_rng(seed), min(bootstrap.reps, 1000)
+    rng, reps = np.random.default_rng(seed), min(intervals.reps, 1000)
     return NormalisedScores(
         f"{runs[0].suite} v{runs[0].suite_version}",
         scale,
@@ -110,14 +111,14 @@ def _normalised_scores(
         tuple(names[~counts & ~unknown].tolist()),
         tuple(names[unknown].tolist()),
         min(e.shape[2] for e in runs),
-        tuple(_of_run(e.run, x, bootstrap, seed) for e, x in zip(runs, scores, strict=True)),
+        tuple(_of_run(e.run, x, intervals.confidence) for e, x in zip(runs, scores, strict=True)),
         dominance(rng, {e.run: x for e, x in zip(runs, scores, strict=True)}, reps),
     )
 
 
 def untrained_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
     """Return the evaluation of untrained agents; None if it is missing or the only evaluation."""
-    found = [e for e in evaluations if e.meta.get("update") == 0 and e.meta.get("env_steps") == 0]
+    found = [e for e in evaluations if e.is_untrained]
     return found[0] if found and len(evaluations) > 1 else None
 
 
@@ -162,18 +163,6 @@ def normalise(e: Evaluation, scale: Scale) -> Float[np.ndarray, "S M"]:
     return (e.episode_return.mean(axis=-1) - scale.low) / span
 
 
-def of_agents(bootstrap: Bootstrap, *scores: Float[np.ndarray, "_ _ _"]) -> Bootstrap:
-    """Return a bootstrap that resamples whole seeds, or attempts if a run has one seed.
-
-    Other settings are kept, but levels are never resampled. One agent plays every level, so
-    resampling seeds within each level would combine the scores of several seeds into an agent that
-    was never trained.
-    """
-    over = replace(bootstrap, over="auto").resolve(*scores)
-    named = {"seeds": "whole-seeds", "none": "auto"}  # `auto` resolves to "none" again
-    return replace(bootstrap, over=named.get(over, over), resample_levels=False)
-
-
 def notes(found: NormalisedScores) -> list[str]:
     """Return notes on reference returns, omitted levels, and the bias caused by few attempts."""
     told = [
@@ -215,10 +204,7 @@ def verdicts(found: NormalisedScores) -> list[str]:
     return told
 
 
-def _of_run(run: str, x: Float[np.ndarray, "S K"], bootstrap: Bootstrap, seed: int) -> RunStanding:
-    rng, each_seed = np.random.default_rng(seed), percentiles(x)
-    # [S, K + 1], resampled together: the percentile curve and participation of each seed.
-    columns = np.concatenate([each_seed, participation(x)[:, None]], axis=1)
-    both = of_agents(bootstrap, columns[..., None]).interval(rng, level_means, columns[..., None])
-    curve = Interval(both.value[:-1], both.low[:-1], both.high[:-1], both.over)
-    return RunStanding(run, curve, both.at(len(Q)), each_seed)
+def _of_run(run: str, x: Float[np.ndarray, "S K"], confidence: float) -> RunStanding:
+    each_seed = percentiles(x)
+    share = student(participation(x), confidence).clipped(0, 1)
+    return RunStanding(run, student(each_seed, confidence), share, each_seed)

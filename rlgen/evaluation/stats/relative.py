@@ -8,10 +8,11 @@ baseline's mean return on a level is not positive, the level has no ratio. Level
 are left out and counted. The statistic `below` is the fraction of the ratios, over rules and
 levels, that are less than `THRESHOLD`.
 
-Intervals resample the rules and, independently, the baseline's groups of agents (see
-`rlgen.evaluation.stats.bootstrap.Bootstrap`), so they include the uncertainty of the rules and of
-the baseline. If the baseline's mean return on a level is not positive in a resample, the level has
-no ratio in that resample.
+The numbers of a run are means over its rules of each rule's own number. Intervals are Student's t:
+the variance is the sum of a part over the rules and a part over the baseline's groups of agents,
+which is estimated by leaving out one group at a time (jackknife). If the baseline has one group,
+its part is missing. With one rule there is no interval over rules: the attempts of the rule and of
+the baseline are resampled, and the interval describes only these agents.
 
 Source: Jackson et al., 2023, "Discovering General Reinforcement Learning Algorithms with
 Adversarial Environment Design" (the fraction of levels on which the return is below a given
@@ -19,14 +20,15 @@ fraction of A2C's return).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
+from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.intervals import Interval, jackknife_t, no_interval
+from rlgen.evaluation.stats.settings import DEFAULT, Intervals
 
 THRESHOLD = 0.75  # fraction of the baseline's mean return
 
@@ -36,10 +38,10 @@ class Relative(NamedTuple):
 
     run: str
     to: str  # the baseline's label, or "optimum"
-    mean: Interval  # mean of the ratios over seeds and levels
+    mean: Interval  # mean of the ratios over levels
     iqm: Interval
-    below: Interval  # fraction of the ratios, over seeds and levels, that are below the threshold
-    whole_seeds: dict[str, Interval]  # intervals that resample whole seeds, by name; or {}
+    below: Interval  # fraction of the levels whose ratio is below the threshold
+    per_seed: Float[np.ndarray, "S 3"]  # mean, IQM and fraction of each seed; their means are above
     num_levels: int  # levels with a ratio
     num_excluded: int  # levels without a ratio
     levels: Float[np.ndarray, " M"]  # ratio of mean returns on each level; NaN without a ratio
@@ -54,7 +56,7 @@ def baseline_of(evaluations: Sequence[Evaluation]) -> Evaluation | None:
 
 
 def compare_all(
-    evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
+    evaluations: Sequence[Evaluation], intervals: Intervals = DEFAULT, seed: int = 0
 ) -> tuple[Relative, ...]:
     """Compare runs with the baseline and, if optimal returns are known, with the optimum.
 
@@ -64,18 +66,15 @@ def compare_all(
     baseline = baseline_of(evaluations)
     if baseline is None:
         return ()
-    scores = [e.episode_return for e in evaluations]
-    over = bootstrap.resolve(*scores)  # one resampling unit for all, so intervals are comparable
-    bootstrap = bootstrap if over == "none" else replace(bootstrap, over=over)
     others = [e for e in evaluations if e is not baseline]
-    found = [relative_to(e, baseline, bootstrap, seed) for e in others]
+    found = [relative_to(e, baseline, intervals, seed) for e in others]
     if np.isfinite(baseline.optimal_return).any():
-        found += [relative_to_optimum(e, bootstrap, seed) for e in evaluations]
+        found += [relative_to_optimum(e, intervals, seed) for e in evaluations]
     return tuple(found)
 
 
 def relative_to(
-    evaluation: Evaluation, baseline: Evaluation, bootstrap: Bootstrap = DEFAULT, seed: int = 0
+    evaluation: Evaluation, baseline: Evaluation, intervals: Intervals = DEFAULT, seed: int = 0
 ) -> Relative:
     """Compute the returns of one run relative to the baseline.
 
@@ -90,11 +89,11 @@ def relative_to(
             f"{evaluation.run!r} and {baseline.run!r} were trained on different levels; "
             "evaluate both with the same --suite"
         )
-    return _relative(evaluation, baseline.run, baseline.episode_return, bootstrap, seed)
+    return _relative(evaluation, baseline.run, baseline.episode_return, intervals, seed)
 
 
 def relative_to_optimum(
-    evaluation: Evaluation, bootstrap: Bootstrap = DEFAULT, seed: int = 0
+    evaluation: Evaluation, intervals: Intervals = DEFAULT, seed: int = 0
 ) -> Relative:
     """Compute the returns of one run relative to the levels' optimal returns.
 
@@ -103,30 +102,41 @@ def relative_to_optimum(
     # A divisor of 0 marks a level without a ratio; NaN > 0 is False.
     optimum = np.where(evaluation.optimal_return > 0, evaluation.optimal_return, 0.0)
     divisor = np.broadcast_to(optimum[None, :, None], evaluation.shape)
-    return _relative(evaluation, "optimum", divisor, bootstrap, seed)
+    return _relative(evaluation, "optimum", divisor, intervals, seed)
 
 
 def _relative(
     e: Evaluation,
     to: str,
     divisor: Float[np.ndarray, "S2 M A2"],
-    bootstrap: Bootstrap,
+    intervals: Intervals,
     seed: int,
 ) -> Relative:
     counts = divisor.mean(axis=(0, 2)) > 0
     levels = np.full(e.shape[1], np.nan)
     levels[counts] = e.episode_return.mean(axis=(0, 2))[counts] / divisor.mean(axis=(0, 2))[counts]
     num = int(counts.sum())
-    pair = (e.episode_return[:, counts], divisor[:, counts])
-    together, whole = _nothing(), {}
+    per_seed = np.full((e.shape[0], len(NAMES)), np.nan)
+    found = no_interval(per_seed[0])
     if num:
-        together = bootstrap.interval(np.random.default_rng(seed), aggregates, *pair)
-    if num and min(len(x) for x in pair) > 1:  # run and divisor need two seeds each
-        drawn = replace(bootstrap, over="whole-seeds")
-        wide = drawn.interval(np.random.default_rng(seed), aggregates, *pair)
-        whole = {name: wide.at(i) for i, name in enumerate(NAMES)}
-    mean, iqm, below = (together.at(i) for i in range(len(NAMES)))
-    return Relative(e.run, to, mean, iqm, below, whole, num, len(counts) - num, levels)
+        x, y = e.episode_return[:, counts], divisor[:, counts]
+        matrix, groups = (one.mean(axis=-1, dtype=np.float64) for one in (x, y))
+        per_seed = aggregates(matrix[:, None], groups)
+        found = no_interval(per_seed.mean(axis=0))
+        if len(x) > 1:
+            # A level without a ratio when a group is left out is excluded there.
+            found = jackknife_t(
+                per_seed,
+                lambda some: aggregates(matrix[:, None], some).mean(axis=0),
+                groups,
+                intervals.confidence,
+            )
+        elif min(x.shape[2], y.shape[2]) > 1:
+            over_agents = Bootstrap("attempts", False, intervals.reps, intervals.confidence)
+            found = over_agents.interval(np.random.default_rng(seed), aggregates, x, y)
+    mean, iqm, below = (found.at(i) for i in range(len(NAMES)))
+    below = below.clipped(0, 1)
+    return Relative(e.run, to, mean, iqm, below, per_seed, num, len(counts) - num, levels)
 
 
 def aggregates(
@@ -156,9 +166,3 @@ def _mean(x: Float[np.ndarray, "*B K"], where: np.ndarray) -> Float[np.ndarray, 
     # A product with the mask would be NaN, because the entries that are left out are infinite.
     total = np.where(where, x, 0.0).sum(axis=-1)
     return np.asarray(total / np.maximum(where.sum(axis=-1), 1))
-
-
-def _nothing() -> Interval:
-    """Return an interval of NaN for the case that no level has a ratio."""
-    nan = np.full(len(NAMES), np.nan)
-    return Interval(nan, nan, nan, "none")

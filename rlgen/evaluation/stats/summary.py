@@ -7,22 +7,26 @@ from typing import NamedTuple
 import numpy as np
 
 from rlgen.evaluation.episodes import Evaluation, hex_hash
-from rlgen.evaluation.stats.bootstrap import (
-    DEFAULT,
-    Bootstrap,
-    Interval,
-    difference,
+from rlgen.evaluation.stats.aggregates import (
     iqm,
     level_means,
     mean,
     median,
     optimality_gap,
     performance_profile,
-    probability_of_improvement,
-    wilson,
 )
+from rlgen.evaluation.stats.intervals import (
+    Interval,
+    holm,
+    no_interval,
+    welch_p,
+    with_binomial,
+)
+from rlgen.evaluation.stats.settings import DEFAULT, Intervals
 
 TAU = np.linspace(0, 1, 101)  # thresholds of the performance profile
+RANGES = {"solve rate": (0.0, 1.0), "relative return": (-np.inf, 1.0)}
+"""Range of the true mean of each kind of score; intervals are clipped to it."""
 
 
 class LevelResult(NamedTuple):
@@ -41,33 +45,37 @@ class LevelResult(NamedTuple):
 
 
 class RunResult(NamedTuple):
-    """Results of one run: aggregates by name, and levels in the order of the suite."""
+    """Results of one run: aggregates by name, and levels in the order of the suite.
+
+    An aggregate is the mean of the seeds' own aggregates over the levels. The main one is `mean`.
+    """
 
     run: str
-    aggregate: dict[str, Interval]  # mean, iqm, median, optimality_gap, return, iqm_whole_seeds
+    aggregate: dict[str, Interval]  # mean, iqm, median, optimality_gap, return
     profile: Interval  # [K], fraction of the scores above each threshold in TAU
     levels: tuple[LevelResult, ...]
+    is_untrained: bool  # whether these are agents before their first update
 
 
 class Comparison(NamedTuple):
-    """Differences between two runs on the same levels: `run` minus `baseline`."""
+    """Differences between two runs on the same levels: `run` minus `baseline`.
+
+    The intervals of `mean`, `iqm` and `levels` are Welch's. Those of `mean` and `iqm` have a
+    confidence level at which the interval of `mean` excludes 0 if and only if the difference is
+    settled.
+    """
 
     run: str
     baseline: str
     mean: Interval
     iqm: Interval
-    iqm_whole_seeds: Interval  # bounds are NaN if either run has one seed
     improvement: Interval  # probability of improvement of `run` over `baseline`
-    levels: Interval  # [M], difference on each level
-
-    @property
-    def is_clear(self) -> bool:
-        """True if zero lies outside the interval of the IQM and outside its whole-seeds interval.
-
-        If there is no whole-seeds interval, only the first condition applies.
-        """
-        wide = self.iqm_whole_seeds
-        return self.iqm.excludes_zero and (wide.excludes_zero or bool(np.isnan(wide.low)))
+    levels: Interval  # [M], difference on each level, not corrected for the number of levels
+    # p-value of Welch's test of the means, corrected for the number of comparisons (Holm). It is
+    # NaN if either run has one seed.
+    p_value: float
+    confidence: float  # confidence level of the intervals of `mean` and `iqm`
+    is_settled: bool  # whether `p_value` is at most 1 minus the confidence level of the summary
 
 
 class Summary(NamedTuple):
@@ -76,16 +84,15 @@ class Summary(NamedTuple):
     suite: str
     score: str  # solve rate, relative return or return
     confidence: float
-    over: str  # resampling unit: seeds, whole-seeds, attempts or none
-    over_levels: bool  # whether levels are resampled too
-    meaning: str  # description of the intervals of aggregates
-    level_meaning: str  # description of the intervals of single levels
+    kind: str  # kind of the intervals: student, stratified, whole-seeds, attempts or none
+    num_seeds: int  # smallest number of seeds of any run
+    meaning: str  # description of the intervals
     runs: tuple[RunResult, ...]
     comparisons: tuple[Comparison, ...]  # each run after the first, minus the first run
 
 
 def summarise(
-    evaluations: Sequence[Evaluation], bootstrap: Bootstrap = DEFAULT, seed: int = 0
+    evaluations: Sequence[Evaluation], intervals: Intervals = DEFAULT, seed: int = 0
 ) -> Summary:
     """Compute aggregates and intervals of evaluations, and compare each with the first evaluation.
 
@@ -96,54 +103,75 @@ def summarise(
             evaluations differ in their levels or in their kind of score.
     """
     check_comparable(evaluations)
-    # One resampling unit for all runs, so that their intervals are comparable.
-    over = bootstrap.resolve(*(e.episode_return for e in evaluations))
-    bootstrap = bootstrap if over == "none" else replace(bootstrap, over=over)
     first = evaluations[0]
     seeds, attempts = (min(e.shape[axis] for e in evaluations) for axis in (0, 2))
-    meaning = bootstrap.explain(over, seeds, attempts)
+    kind = intervals.resolve(*(e.episode_return for e in evaluations))
+    meaning = intervals.explain(kind, seeds, attempts, first.score[0] == "solve rate")
     if any(e.shape[::2] != (seeds, attempts) for e in evaluations):
         meaning += f" (the smallest numbers of any run are given; {_numbers(evaluations)})"
-    per_level = meaning
-    if over == "attempts" and seeds == 1 and not isinstance(first.success, tuple):
-        per_level = (
-            f"1 seed: {bootstrap.confidence * 100:g} % Wilson interval over the {attempts} attempts"
-        )
     return Summary(
         f"{first.suite} v{first.suite_version}",
         first.score[0],
-        bootstrap.confidence,
-        over,
-        bootstrap.resample_levels,
+        intervals.confidence,
+        kind,
+        seeds,
         meaning,
-        per_level,
-        tuple(_summarise_run(e, bootstrap, seed) for e in evaluations),
-        tuple(compare(e, first, bootstrap, seed) for e in evaluations[1:]),
+        tuple(_summarise_run(e, intervals, seed) for e in evaluations),
+        compare_all([(e, first) for e in evaluations[1:]], intervals, seed),
+    )
+
+
+def compare_all(
+    pairs: Sequence[tuple[Evaluation, Evaluation]], intervals: Intervals = DEFAULT, seed: int = 0
+) -> tuple[Comparison, ...]:
+    """Compare the two runs of each pair on the same levels; the seeds of the runs are independent.
+
+    The tests are corrected for the number of pairs.
+
+    Raises:
+        ValueError: The two runs of a pair have the same label, or differ in their levels or in
+            their kind of score.
+    """
+    for pair in pairs:
+        check_comparable(pair)
+    of_seeds = [[e.score[1].mean(axis=(1, 2)) for e in pair] for pair in pairs]
+    corrected = holm([welch_p(x, y) for x, y in of_seeds], intervals.confidence)
+    return tuple(
+        _compare(*pair, intervals, seed, float(p), float(level))
+        for pair, p, level in zip(pairs, *corrected, strict=True)
     )
 
 
 def compare(
-    evaluation: Evaluation, baseline: Evaluation, bootstrap: Bootstrap = DEFAULT, seed: int = 0
+    evaluation: Evaluation, baseline: Evaluation, intervals: Intervals = DEFAULT, seed: int = 0
 ) -> Comparison:
-    """Compare two runs on the same levels, with independently resampled seeds."""
-    check_comparable((evaluation, baseline))
+    """Compare two runs on the same levels; see `compare_all`."""
+    return compare_all([(evaluation, baseline)], intervals, seed)[0]
+
+
+def _compare(
+    e: Evaluation,
+    baseline: Evaluation,
+    intervals: Intervals,
+    seed: int,
+    p_value: float,
+    confidence: float,
+) -> Comparison:
     rng = np.random.default_rng(seed)
-    x, y = evaluation.score[1], baseline.score[1]
-    of_iqm = difference(iqm)
-    of_levels = replace(bootstrap, resample_levels=False)
-    iqms = bootstrap.interval(rng, of_iqm, x, y)
-    unknown = np.full_like(iqms.value, np.nan)
-    wide = Interval(iqms.value, unknown, unknown, "none")
-    if min(len(x), len(y)) > 1:
-        wide = replace(bootstrap, over="whole-seeds").interval(rng, of_iqm, x, y)
+    (score, x), y = e.score, baseline.score[1]
+    corrected = replace(intervals, confidence=confidence)
+    low, high = RANGES.get(score, (-np.inf, np.inf))
+    bounds = (low - high, high - low)  # range of a difference
     return Comparison(
-        evaluation.run,
+        e.run,
         baseline.run,
-        bootstrap.interval(rng, difference(mean), x, y),
-        iqms,
-        wide,
-        bootstrap.interval(rng, probability_of_improvement, x, y),
-        of_levels.interval(rng, difference(level_means), x, y),
+        corrected.difference(rng, mean, x, y).clipped(*bounds),
+        corrected.difference(rng, iqm, x, y).clipped(*bounds),
+        intervals.improvement(rng, x, y),
+        intervals.difference(rng, level_means, x, y).clipped(*bounds),
+        p_value,
+        confidence,
+        p_value <= 1 - intervals.confidence,  # False for NaN
     )
 
 
@@ -156,38 +184,56 @@ def hardest(summary: Summary, limit: int) -> list[int]:
     return sorted(np.argsort(scores, kind="stable")[:limit].tolist())
 
 
-def _summarise_run(e: Evaluation, bootstrap: Bootstrap, seed: int) -> RunResult:
+def _summarise_run(e: Evaluation, intervals: Intervals, seed: int) -> RunResult:
     rng = np.random.default_rng(seed)
-    x = e.score[1]
-    num_seeds = e.shape[0]
+    name, x = e.score
+    bounds = RANGES.get(name, (-np.inf, np.inf))
     functions = (mean, iqm, median, optimality_gap)
 
     # One set of resamples serves all four aggregates.
     def aggregates(matrix: np.ndarray) -> np.ndarray:
         return np.stack([function(matrix) for function in functions], axis=-1)
 
-    together = bootstrap.interval(rng, aggregates, x)
+    together = intervals.of(rng, aggregates, x)
     aggregate = {function.__name__: together.at(i) for i, function in enumerate(functions)}
-    aggregate["return"] = bootstrap.interval(rng, mean, e.episode_return)
-    if num_seeds > 1:
-        whole = replace(bootstrap, over="whole-seeds")
-        aggregate["iqm_whole_seeds"] = whole.interval(rng, iqm, x)
-    if e.score[0] == "return":
-        del aggregate["optimality_gap"]  # a plain return has no target of 1
+    gap = aggregate.pop("optimality_gap")
+    scores = intervals.of(rng, level_means, x)
+    levels = [scores.at(i) for i in range(e.shape[1])]
+    if name == "solve rate":
+        aggregate["mean"], levels = _exact(e, aggregate["mean"], scores, intervals.confidence)
+        gap = _mirrored(aggregate["mean"])  # rates are at most 1, so the gap is 1 - mean
+    aggregate = {key: one.clipped(*bounds) for key, one in aggregate.items()}
+    if name != "return":  # a plain return has no target of 1
+        aggregate["optimality_gap"] = gap.clipped(0.0)
+    aggregate["return"] = intervals.of(rng, mean, e.episode_return)
     # The profile is the costliest statistic. Its band is only drawn, so 1000 resamples suffice.
-    coarse = replace(bootstrap, reps=min(bootstrap.reps, 1000))
-    profile = coarse.interval(rng, lambda m: performance_profile(m, TAU), x)
-    of_levels = replace(bootstrap, resample_levels=False)
-    scores = of_levels.interval(rng, level_means, x)
-    if scores.over == "attempts" and num_seeds == 1 and e.score[0] == "solve rate":
-        # If all attempts fail or all succeed, a bootstrap interval has width 0. Wilson's does not.
-        solved = x.sum(axis=(0, 2)).astype(np.int64)
-        bounds = wilson(solved, e.shape[2], bootstrap.confidence)
-        scores = Interval(scores.value, *bounds, scores.over)
-    return RunResult(e.run, aggregate, profile, _level_results(e, scores))
+    coarse = replace(intervals, reps=min(intervals.reps, 1000))
+    profile = coarse.of(rng, lambda m: performance_profile(m, TAU), x).clipped(0, 1)
+    of_levels = _level_results(e, [one.clipped(*bounds) for one in levels])
+    return RunResult(e.run, aggregate, profile, of_levels, e.is_untrained)
 
 
-def _level_results(e: Evaluation, scores: Interval) -> tuple[LevelResult, ...]:
+def _exact(
+    e: Evaluation, overall: Interval, levels: Interval, confidence: float
+) -> tuple[Interval, list[Interval]]:
+    """Use exact binomial intervals of the pooled episodes where seeds show no variation.
+
+    This is the case if all seeds have the same solve rate, or if there is only one seed.
+    """
+    solved = e.score[1].sum(axis=(0, 2)).round().astype(np.int64)
+    trials = e.shape[0] * e.shape[2]
+    if e.shape[0] == 1:
+        overall, levels = no_interval(overall.value), no_interval(levels.value)
+    each = [with_binomial(levels.at(i), k, trials, confidence) for i, k in enumerate(solved)]
+    return with_binomial(overall, solved.sum(), trials * e.shape[1], confidence), each
+
+
+def _mirrored(one: Interval) -> Interval:
+    """Return the interval of 1 minus a number."""
+    return Interval(1 - one.value, 1 - one.high, 1 - one.low, one.kind)
+
+
+def _level_results(e: Evaluation, scores: Sequence[Interval]) -> tuple[LevelResult, ...]:
     steps = e.solved_length
     solved = np.isfinite(steps)
     count = solved.sum(axis=0)
@@ -203,7 +249,7 @@ def _level_results(e: Evaluation, scores: Interval) -> tuple[LevelResult, ...]:
         LevelResult(
             name,
             hex_hash(e.level_hashes[i]),
-            scores.at(i),
+            scores[i],
             *(float(column[i]) for column in columns),
             unsolved_by=tuple(np.flatnonzero(~solved[:, i]).tolist()) if count[i] else (),
         )
