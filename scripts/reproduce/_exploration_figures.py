@@ -24,7 +24,7 @@ def interval_of(scores: np.ndarray, aggregate: Any = mean) -> Interval:
 
     The scores are solve rates, so the interval is clipped to the range from 0 to 1.
     """
-    return student(aggregate(scores[:, None, :])).clipped(0, 1)
+    return student(aggregate(scores[:, None, :])).clipped(0.0, 1.0)
 
 
 def overall(cells: Cells, bonus: str) -> Interval | None:

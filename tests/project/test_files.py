@@ -13,7 +13,8 @@ from rlgen import registry
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
 from rlgen.evaluation.report import results
-from rlgen.evaluation.stats.bootstrap import Bootstrap, Interval
+from rlgen.evaluation.stats.intervals import Interval
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.runs import metrics, test_set_access
 from rlgen.runs.metrics import COUNTED, GRADIENT_STEPS, Counters
@@ -91,7 +92,7 @@ def everything() -> dict:
     counts = (np.array([0.1]), np.array([1]), np.zeros((3, 1)))
     worst = CVaR("b", "maze/heldout", "solve rate", 12, *counts, means)
     runs = [evaluation("a2c", 0.3, baseline=True), evaluation("b", 0.6)]
-    return results.to_json(runs, Bootstrap(reps=50), 0, [gaps], [worst])
+    return results.to_json(runs, Intervals(reps=50), 0, [gaps], [worst])
 
 
 def test_every_key_is_listed_once():

@@ -232,10 +232,10 @@ def _gap_in_solve_rate(x: np.ndarray, y: np.ndarray, confidence: float) -> Gap:
     """Like `_gap`, for flags of success; a side without variation has a binomial interval."""
     found = _gap(x, y, confidence)
     train, test = (
-        with_binomial(one, solved.sum(dtype=int), solved.size, confidence).clipped(0, 1)
+        with_binomial(one, np.asarray(solved.sum(), int), solved.size, confidence).clipped(0.0, 1.0)
         for one, solved in ((found.train, x), (found.test, y))
     )
-    return Gap(train, test, found.gap.clipped(-1, 1), found.per_seed)
+    return Gap(train, test, found.gap.clipped(-1.0, 1.0), found.per_seed)
 
 
 def _both(

@@ -74,7 +74,7 @@ class Interval(NamedTuple):
         return bool(self.low > 0 or self.high < 0)
 
 
-def no_interval(value: Float[np.ndarray, "..."] | float) -> Interval:
+def no_interval(value: Float[np.ndarray, "..."] | np.floating | float) -> Interval:
     """Return a point estimate without an interval."""
     value = np.asarray(value, np.float64)
     return Interval(value, np.full_like(value, np.nan), np.full_like(value, np.nan), "none")
@@ -169,7 +169,7 @@ def improvement(
     variance, freedom = _satterthwaite(
         ((_of_mean(of_x), len(of_x) - 1), (_of_mean(of_y), len(of_y) - 1))
     )
-    return _symmetric(value, variance, freedom, confidence, "welch").clipped(0, 1)
+    return _symmetric(value, variance, freedom, confidence, "welch").clipped(0.0, 1.0)
 
 
 def binomial(
@@ -404,11 +404,15 @@ def _satterthwaite(
     only = np.broadcast_to(each.reshape(-1, *[1] * (every.ndim - 1)), every.shape)
     own = np.take_along_axis(only, every.argmax(axis=0)[None], axis=0)[0]
     freedom = np.where(total > largest, np.maximum(freedom, each.min()), own)
-    return np.maximum(total, largest), freedom
+    return np.asarray(np.maximum(total, largest)), np.asarray(freedom)
 
 
 def _symmetric(
-    centre: np.ndarray, variance: np.ndarray, freedom: np.ndarray, confidence: float, kind: str
+    centre: np.ndarray | np.floating,
+    variance: np.ndarray | np.floating,
+    freedom: np.ndarray | np.floating,
+    confidence: float,
+    kind: str,
 ) -> Interval:
     """Interval of Student's t around an estimate; no bounds where the variance is 0."""
     centre = np.asarray(centre, np.float64)

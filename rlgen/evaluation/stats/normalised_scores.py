@@ -206,5 +206,5 @@ def verdicts(found: NormalisedScores) -> list[str]:
 
 def _of_run(run: str, x: Float[np.ndarray, "S K"], confidence: float) -> RunStanding:
     each_seed = percentiles(x)
-    share = student(participation(x), confidence).clipped(0, 1)
+    share = student(participation(x), confidence).clipped(0.0, 1.0)
     return RunStanding(run, student(each_seed, confidence), share, each_seed)

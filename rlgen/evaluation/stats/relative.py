@@ -135,12 +135,12 @@ def _relative(
             over_agents = Bootstrap("attempts", False, intervals.reps, intervals.confidence)
             found = over_agents.interval(np.random.default_rng(seed), aggregates, x, y)
     mean, iqm, below = (found.at(i) for i in range(len(NAMES)))
-    below = below.clipped(0, 1)
+    below = below.clipped(0.0, 1.0)
     return Relative(e.run, to, mean, iqm, below, per_seed, num, len(counts) - num, levels)
 
 
 def aggregates(
-    x: Float[np.ndarray, "*B S M"], divisor: Float[np.ndarray, "*B S2 M"]
+    x: Float[np.ndarray, "*#B S M"], divisor: Float[np.ndarray, "*#B S2 M"]
 ) -> Float[np.ndarray, "*B 3"]:
     """Mean and IQM of the ratios of S seeds and M levels, and the fraction below `THRESHOLD`.
 

@@ -208,7 +208,7 @@ def _summarise_run(e: Evaluation, intervals: Intervals, seed: int) -> RunResult:
     aggregate["return"] = intervals.of(rng, mean, e.episode_return)
     # The profile is the costliest statistic. Its band is only drawn, so 1000 resamples suffice.
     coarse = replace(intervals, reps=min(intervals.reps, 1000))
-    profile = coarse.of(rng, lambda m: performance_profile(m, TAU), x).clipped(0, 1)
+    profile = coarse.of(rng, lambda m: performance_profile(m, TAU), x).clipped(0.0, 1.0)
     of_levels = _level_results(e, [one.clipped(*bounds) for one in levels])
     return RunResult(e.run, aggregate, profile, of_levels, e.is_untrained)
 
@@ -224,8 +224,11 @@ def _exact(
     trials = e.shape[0] * e.shape[2]
     if e.shape[0] == 1:
         overall, levels = no_interval(overall.value), no_interval(levels.value)
-    each = [with_binomial(levels.at(i), k, trials, confidence) for i, k in enumerate(solved)]
-    return with_binomial(overall, solved.sum(), trials * e.shape[1], confidence), each
+    each = [
+        with_binomial(levels.at(i), np.asarray(k), trials, confidence) for i, k in enumerate(solved)
+    ]
+    total = np.asarray(solved.sum())
+    return with_binomial(overall, total, trials * e.shape[1], confidence), each
 
 
 def _mirrored(one: Interval) -> Interval:

@@ -30,14 +30,14 @@ from rlgen.evaluation.report import results
 from rlgen.evaluation.report.curriculum_section import CurriculumSummary
 from rlgen.evaluation.report.gap_section import print_gaps
 from rlgen.evaluation.report.report import write_report
-from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.zero_shot import Loaded, evaluate, policies_of
 from rlgen.levels import Suite, take
 from rlgen.protocols import Learner
 from tests.standins.corridors import Forward, corridors, worth
 from tests.standins.stubs import Unasked, Unplayed, Unrun
 
-QUICK = Bootstrap(reps=400)
+QUICK = Intervals(reps=400)
 
 
 def evaluation(returns: np.ndarray, first_hash: int, name: str = "suite") -> Evaluation:
@@ -95,13 +95,13 @@ def test_levels_of_the_suite_that_were_trained_on_are_no_test():
 def test_the_interval_is_as_wide_as_theory_has_it():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(10, 60, 1)), rng.normal(size=(10, 20, 1))
-    found = Bootstrap(over="seeds").gap(np.random.default_rng(1), x, y)
+    found = Intervals(over="seeds").gap(np.random.default_rng(1), x, y)
     width = 2 * 1.96 * np.sqrt(1 / x.size + 1 / y.size)
     assert float(found.high - found.low) == pytest.approx(width, rel=0.15)
     # If levels differ and seeds do not, all spread is between levels.
     x, y = (np.broadcast_to(rng.normal(size=(1, m, 1)), (10, m, 1)) for m in (60, 20))
-    assert Bootstrap(over="seeds").gap(rng, x, y).high == pytest.approx(x.mean() - y.mean())
-    both = Bootstrap(over="seeds", resample_levels=True).gap(rng, x, y)
+    assert Intervals(over="seeds").gap(rng, x, y).high == pytest.approx(x.mean() - y.mean())
+    both = Intervals(over="seeds", resample_levels=True).gap(rng, x, y)
     width = 2 * 1.96 * np.sqrt(x[0].var() / 60 + y[0].var() / 20)
     assert float(both.high - both.low) == pytest.approx(width, rel=0.15)
 
@@ -109,7 +109,7 @@ def test_the_interval_is_as_wide_as_theory_has_it():
 def test_whole_seeds_are_the_same_on_both_sides():
     seed = np.arange(5.0)[:, None, None]
     x, y = seed + np.zeros((1, 3, 1)), seed - 2.0 + np.zeros((1, 7, 1))
-    found = Bootstrap(over="whole-seeds").gap(np.random.default_rng(0), x, y)
+    found = Intervals(over="whole-seeds").gap(np.random.default_rng(0), x, y)
     assert (found.low, found.value, found.high) == (2.0, 2.0, 2.0)
 
 
@@ -310,9 +310,9 @@ def test_gaps_are_in_the_table_and_on_the_page(tmp_path):
     assert "1.00 of 1.70" in text and "a random 4 of 9 levels" in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     stories = {first.run: CurriculumSummary(gaps=gaps), second.run: CurriculumSummary(gaps=others)}
-    page = write_report(tmp_path, [first, second], bootstrap=QUICK, curricula=stories).read_text()
+    page = write_report(tmp_path, [first, second], intervals=QUICK, curricula=stories).read_text()
     assert "<h2>Generalisation</h2>" in page and "<b>one" not in page
     assert "<h2>Curriculum</h2>" not in page
     assert (tmp_path / "generalisation.png").is_file()
-    write_report(tmp_path, [first, second], bootstrap=QUICK)
+    write_report(tmp_path, [first, second], intervals=QUICK)
     assert not (tmp_path / "generalisation.png").exists()

@@ -28,7 +28,7 @@ from rlgen.runs import folder
 from rlgen.runs.test_set_access import accesses
 from tests.standins.command_line import rlgen
 
-QUICK = Bootstrap(reps=200)
+QUICK = Intervals(reps=200)
 NASTY = "<script>=1+1[red]\x1b[31m$x$"
 TINY = ["--learner", "ppo", "--num-slots", "4", "--student.num-steps", "8", "--steps", "32"]
 TINY += ["--env", "cart-pole", "--env.max-steps", "9", "--student.learner.network.core", "none"]

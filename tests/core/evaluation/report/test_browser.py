@@ -19,12 +19,12 @@ from rlgen.evaluation.report.curriculum_section import CurriculumSummary
 from rlgen.evaluation.report.figures import THEMES
 from rlgen.evaluation.report.images import gif_bytes
 from rlgen.evaluation.report.report import write_report
-from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.cost import cost_of
 from tests.standins.browser import browser
 
 PHONE = 390  # width in CSS pixels
-QUICK = Bootstrap(reps=200)
+QUICK = Intervals(reps=200)
 LONG = "a-run-whose-name-goes-on-and-on-without-any-space-to-break-it-at-all-" * 2
 SCHEMES = {"dark": 0, "light": 1}
 

@@ -16,13 +16,13 @@ from rlgen.evaluation.load_runs import Opened, check_environments, check_labels
 from rlgen.evaluation.report.comparison import compared, matrix_figure, to_csv, write_comparison
 from rlgen.evaluation.report.comparison_terminal import print_comparison
 from rlgen.evaluation.stats import pooling as methods
-from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.comparison import answer, rank, sentences, together
 from rlgen.evaluation.stats.cost import cost_of, pool_costs, pool_metrics
 from rlgen.evaluation.stats.summary import compare
 from rlgen.runs.spec import RunSpec
 
-QUICK = Bootstrap(reps=400)
+QUICK = Intervals(reps=400)
 NASTY = '<script>alert("1")</script>&$x_{$[red]\x1b[31m=1+1'
 
 

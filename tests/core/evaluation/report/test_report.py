@@ -18,12 +18,12 @@ from rlgen.evaluation.report.images import gif_bytes
 from rlgen.evaluation.report.report import write_report
 from rlgen.evaluation.report.sections import access_counts, suite_data
 from rlgen.evaluation.report.terminal import print_table
-from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.cost import COSTS
 from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.summary import summarise
 
-QUICK = Bootstrap(reps=200)
+QUICK = Intervals(reps=200)
 NASTY = '<script>alert("1")</script>&$x_{$[red]\x1b[31m{0}'
 VOID = {"meta", "img", "source", "br", "link", "input"}
 
@@ -161,7 +161,7 @@ def test_looks_are_told_with_the_score(tmp_path):
     runs = [evaluation("a"), evaluation("b", seed=1)]
     runs[0] = replace(runs[0], meta=runs[0].meta | {"look": 3})
     assert access_counts(runs) == ["a: evaluation 3 on this suite"]
-    text = write_report(tmp_path, runs, bootstrap=QUICK).read_text()
+    text = write_report(tmp_path, runs, intervals=QUICK).read_text()
     numbers = text[text.index('class="numbers"') : text.index("All levels</h2>")]
     assert numbers.count("evaluation 3 on this suite") == 1
     assert "look:" not in text  # not repeated among the other facts about the run
@@ -172,7 +172,7 @@ def test_the_best_of_a_level_is_bold_and_nobody_where_all_tie(tmp_path):
     success[:, 0], success[0, 1] = True, True
     a = replace(evaluation("a", seeds=2), success=success, episode_return=success * 0.8)
     b = replace(a, run="b", success=success & False, episode_return=0.0 * success)
-    text = write_report(tmp_path, [a, b], bootstrap=QUICK).read_text()
+    text = write_report(tmp_path, [a, b], intervals=QUICK).read_text()
     rows = re.findall(r'<th scope="row">level-(\d)</th>(.*?)</tr>', text)[:3]
     bold = {name: [cell.startswith("<b>") for cell in row.split("<td>")[1:3]] for name, row in rows}
     assert bold == {"0": [True, False], "1": [True, False], "2": [False, False]}
@@ -188,7 +188,7 @@ def test_worst_levels_are_those_of_the_lowest_mean_then_of_the_longest_optimum(t
     assert (worst.level, worst.num_ties) == (summary.runs[0].levels[2], 1)
     assert worst.level.score.value == pytest.approx(0.8)  # 8 of 10
     assert (worst.worst_seed, worst.optimal_steps) == (pytest.approx(0.6), 7)
-    text = write_report(tmp_path, [e], bootstrap=QUICK).read_text()
+    text = write_report(tmp_path, [e], intervals=QUICK).read_text()
     cells = re.findall(r"<td>(.*?)</td>", text[text.index("of the worst seed") :])
     assert cells[0] == "level-2 and 1 more"
     assert cells[1].startswith("80 %")
@@ -199,12 +199,12 @@ def test_worst_levels_are_those_of_the_lowest_mean_then_of_the_longest_optimum(t
 def test_figures_lie_beside_the_page_and_stale_ones_go(tmp_path):
     gif = gif_bytes(np.zeros((1, 2, 2, 3), np.uint8))
     lines = {"agent": [{"update": 1, "solve_rate": 0.5}]}
-    write_report(tmp_path, [evaluation()], gifs={"a": gif, "b": gif}, curves=lines, bootstrap=QUICK)
+    write_report(tmp_path, [evaluation()], gifs={"a": gif, "b": gif}, curves=lines, intervals=QUICK)
     (tmp_path / "normalised-of-old.png").write_bytes(b"")
     names = {path.name for path in tmp_path.iterdir() if "normalised" not in path.name}
     pngs = {"intervals.png", "profile.png", "learning.png"}
     assert names == pngs | {"report.html", "episode-0.gif", "episode-1.gif"}
-    write_report(tmp_path, [evaluation()], gifs={"a": gif}, bootstrap=QUICK)
+    write_report(tmp_path, [evaluation()], gifs={"a": gif}, intervals=QUICK)
     names = {path.name for path in tmp_path.iterdir()}
     assert "normalised-of-old.png" not in names
     names = {name for name in names if "normalised" not in name}
@@ -295,7 +295,7 @@ def test_a_family_without_success_is_reported_by_its_return(tmp_path, success):
         evaluation(), optimal_return=np.full(3, np.nan), episode_return=-np.ones((3, 3, 5))
     )
     e = base if success else replace(base, success=())
-    text = write_report(tmp_path, [e], bootstrap=QUICK).read_text()
+    text = write_report(tmp_path, [e], intervals=QUICK).read_text()
     assert ("reaches a return of -1 on" in text) is not success
     assert (tmp_path / "profile.png").exists() is success
     assert ("solve rate" in _printed([e])) is success

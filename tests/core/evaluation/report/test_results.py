@@ -11,7 +11,7 @@ import pytest
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.report import results
-from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.formatting import caveat, headline
 from rlgen.evaluation.stats.summary import compare, hardest, summarise
@@ -208,7 +208,7 @@ def test_what_is_saved_is_loaded_exactly(tmp_path, changes):
 
 
 def test_the_json_is_strict_and_says_how_the_interval_was_made(tmp_path):
-    results.save(tmp_path, [evaluation()], bootstrap=Bootstrap(reps=300), seed=5)
+    results.save(tmp_path, [evaluation()], intervals=Intervals(reps=300), seed=5)
 
     def refuse(token):
         raise AssertionError(token)

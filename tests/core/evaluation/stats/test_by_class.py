@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.by_class import (
     Class,
     by_class,
@@ -14,7 +14,7 @@ from rlgen.evaluation.stats.by_class import (
     shortfall,
 )
 
-FEW = Bootstrap(reps=300)
+FEW = Intervals(reps=300)
 
 
 def evaluation(rate, steps, best=None, run="a", names=(), attempts=10):
@@ -93,7 +93,7 @@ def test_intervals_draw_whole_seeds():
     rng = np.random.default_rng(0)
     rate = np.round(rng.random((5, 12)), 1)
     e = evaluation(rate, np.arange(12) + 1)
-    found = tell(e, Bootstrap(reps=20_000))
+    found = tell(e, Intervals(reps=20_000))
     assert found.over == "whole-seeds"
     means = np.stack([rate[:, one.levels].mean(axis=1) for one in found.classes], axis=1)  # [S, C]
     rows = rng.integers(5, size=(20_000, 5))

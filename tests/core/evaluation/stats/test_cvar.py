@@ -13,13 +13,13 @@ from rlgen.envs.grid.bitboard import FORWARD
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.report.cvar_figure import cvar_figure
 from rlgen.evaluation.report.figures import png_bytes
-from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.cvar import ALPHAS, cvar, worst_levels, worst_means
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite, make_level_set
 from tests.standins.stubs import Untaught
 
-FEW = Bootstrap(reps=200)
+FEW = Intervals(reps=200)
 
 
 def evaluation(success, seed=0, run="plr", suite="maze/cvar-60"):
@@ -76,7 +76,7 @@ def test_ties_count_with_the_mean_over_all_their_orders():
 def test_numbers_worked_by_hand():
     first = evaluation([[[1, 1], [0, 0], [1, 1], [0, 1]], [[0, 0], [1, 1], [1, 1], [1, 1]]])
     second = evaluation([[[1, 1], [0, 1], [0, 1], [0, 0]], [[0, 1], [1, 1], [0, 0], [1, 1]]], 1)
-    one = cvar(np.random.default_rng(0), first, second, (0.25, 0.5, 0.75, 1.0), FEW)
+    one = cvar(first, second, (0.25, 0.5, 0.75, 1.0))
     assert one.num_worst.tolist() == [1, 2, 3, 4]
     # Seed 0: levels 1, 3, then 0 and 2 in either order. Seed 1: level 0, then the mean of 1, 0, 1.
     expected = [
@@ -103,7 +103,7 @@ def test_two_evaluations_are_unbiased_where_a_single_one_is_not():
 def test_all_levels_are_the_mean_and_fewer_are_harder():
     rng = np.random.default_rng(2)
     first, second = rolls(rng, np.tile(np.linspace(0.05, 1, 200), (3, 1)))
-    one = cvar(rng, first, second, bootstrap=FEW)
+    one = cvar(first, second, confidence=0.95)
     assert one.num_worst.tolist() == [1, 1, 2, 4, 10, 20, 40, 100, 200]
     assert one.mean.value[-1] == pytest.approx(solve_rates(second).mean())
     assert (np.diff(one.mean.value[4:]) > 0).all()
@@ -113,7 +113,7 @@ def test_the_share_is_rounded_down_but_not_by_a_rounding_error():
     rng = np.random.default_rng(3)
     first, second = rolls(rng, np.full((2, 100), 0.5), attempts=2)
     shares = (0.29, 0.57, 0.299, 0.001)  # 0.29 * 100 and 0.57 * 100 fall short of 29 and 57
-    assert cvar(rng, first, second, shares, FEW).num_worst.tolist() == [29, 57, 29, 1]
+    assert cvar(first, second, shares).num_worst.tolist() == [29, 57, 29, 1]
 
 
 def test_the_order_of_the_suite_does_not_matter():
@@ -128,8 +128,8 @@ def test_the_order_of_the_suite_does_not_matter():
 def test_the_interval_is_a_bootstrap_of_whole_seeds():
     rng = np.random.default_rng(5)
     first, second = rolls(rng, np.repeat([[0.2], [0.5], [0.9], [0.95]], 20, axis=1))
-    many = Bootstrap(reps=20_000)
-    one = cvar(np.random.default_rng(0), first, second, (0.1, 1.0), many)
+    many = Intervals(reps=20_000)
+    one = cvar(first, second, (0.1, 1.0), many)
     assert one.mean.over == "whole-seeds"
     rows = rng.integers(4, size=(20_000, 4))
     expected = np.quantile(one.each_seed[rows].mean(1), [0.025, 0.975], axis=0)
@@ -139,7 +139,7 @@ def test_the_interval_is_a_bootstrap_of_whole_seeds():
 
 def test_a_single_seed_has_no_interval():
     first, second = rolls(np.random.default_rng(6), np.full((1, 9), 0.5))
-    one = cvar(np.random.default_rng(0), first, second, bootstrap=FEW)
+    one = cvar(first, second, confidence=0.95)
     assert one.mean.over == "none"
     assert np.isnan(one.mean.low).all()
     assert np.isfinite(one.mean.value).all()
@@ -168,14 +168,14 @@ A, B = rolls(np.random.default_rng(7), np.full((2, 6), 0.5), attempts=3)
 )
 def test_anything_but_two_evaluations_of_one_run_is_refused(second, alpha, message):
     with pytest.raises(ValueError, match=message):
-        cvar(np.random.default_rng(0), A, second, alpha)
+        cvar(A, second, alpha)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_figure_has_a_line_with_a_band_for_each_run(theme):
     rng = np.random.default_rng(8)
     first, second = rolls(rng, np.tile(np.linspace(0.1, 1, 500), (3, 1)))
-    one = cvar(rng, first, second, bootstrap=FEW)
+    one = cvar(first, second, confidence=0.95)
     figure = cvar_figure([one, one._replace(run="accel $x")], theme)
     axes = figure.axes[0]
     assert axes.get_xscale() == "log"
@@ -188,7 +188,7 @@ def test_the_figure_has_a_line_with_a_band_for_each_run(theme):
 
 
 def test_a_figure_of_several_suites_is_refused():
-    one = cvar(np.random.default_rng(0), A, B, bootstrap=FEW)
+    one = cvar(A, B, confidence=0.95)
     with pytest.raises(ValueError, match="solve rate on maze/cvar-60, solve rate on maze/test-60"):
         cvar_figure([one, one._replace(suite="maze/test-60")])
     with pytest.raises(ValueError, match="got none"):

@@ -32,14 +32,14 @@ def _same(one, other):
 def test_gaps_and_worst_levels_are_read_back(tmp_path):
     first = evaluation(meta={"update": 7, "evaluation_seed": 0})
     second = evaluation(seed=9, meta={"update": 7, "evaluation_seed": 1})
-    worst = [cvar(np.random.default_rng(0), first, second, (0.1, 1.0), Bootstrap(reps=50))]
+    worst = [cvar(first, second, (0.1, 1.0))]
     parts = (np.array([0.1, x]) for x in (0.2, np.nan, 0.3, 0.4))
     nats = LevelInformation(*parts, most=1.5)
     gaps = [
         Gaps("agent", 9, 9, 3, 3, _gap(), _gap(), nats, np.array([0.5, -0.5])),
         Gaps("other", 9, 9, 2, 3, _gap(), (), (), ()),
     ]
-    results.save(tmp_path, [first], bootstrap=Bootstrap(reps=50), gaps=gaps, worst=worst)
+    results.save(tmp_path, [first], intervals=Intervals(reps=50), gaps=gaps, worst=worst)
     found = results.read(tmp_path)
     assert all(map(_same, found.gaps, gaps))
     assert all(map(_same, found.worst, worst))
@@ -49,7 +49,7 @@ def test_gaps_and_worst_levels_are_read_back(tmp_path):
 
 
 def test_classes_and_standing_are_in_the_json(tmp_path):
-    results.save(tmp_path, [evaluation("a"), evaluation("b", 0.2)], bootstrap=Bootstrap(reps=50))
+    results.save(tmp_path, [evaluation("a"), evaluation("b", 0.2)], intervals=Intervals(reps=50))
     content = json.loads((tmp_path / "results.json").read_text())
     assert content["normalised_scores"]["without_span"] == ["Walled"]
     assert np.shape(content["normalised_scores"]["runs"][0]["percentile"]["value"]) == (11,)

@@ -10,7 +10,7 @@ from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.report.html import Page, render
 from rlgen.evaluation.report.normalised_section import normalised_figures, normalised_section
 from rlgen.evaluation.report.terminal import print_table, print_worst
-from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.cvar import cvar
 from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.normalised_scores import (
@@ -23,7 +23,7 @@ from rlgen.evaluation.stats.normalised_scores import (
 )
 from rlgen.evaluation.stats.percentiles import Q, percentiles
 
-FEW = Bootstrap(reps=200)
+FEW = Intervals(reps=200)
 
 
 def evaluation(value, run="a", optimum: object = np.nan, attempts=4, **changes):
@@ -131,7 +131,7 @@ def test_some_levels_without_an_optimum_take_the_best_run():
 def test_intervals_draw_whole_seeds_and_one_seed_has_none():
     rng = np.random.default_rng(0)
     value = rng.random((6, 9))
-    one = stand([evaluation(value, optimum=1)], Bootstrap(reps=20_000)).runs[0]
+    one = stand([evaluation(value, optimum=1)], Intervals(reps=20_000)).runs[0]
     curves = percentiles(value)
     drawn = curves[rng.integers(6, size=(20_000, 6))].mean(axis=1)
     ends = np.quantile(drawn, [0.025, 0.975], axis=0)
@@ -168,7 +168,7 @@ def runs():
 @pytest.fixture(scope="module")
 def worst(runs):
     again = suite_of("plr <b>", 1.2, 5)
-    return [cvar(np.random.default_rng(0), runs[0], again, (0.1, 0.5, 1.0), FEW)]
+    return [cvar(runs[0], again, (0.1, 0.5, 1.0))]
 
 
 def page_of(found, worst=()):

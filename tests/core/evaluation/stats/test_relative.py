@@ -7,7 +7,7 @@ import pytest
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.stats import relative
-from rlgen.evaluation.stats.bootstrap import Bootstrap
+from rlgen.evaluation.stats.settings import Intervals
 
 M = 7
 
@@ -96,7 +96,7 @@ def test_intervals_are_those_of_a_bootstrap_by_hand(over):
     some = slice(0, M - 1)  # the levels that count
     draws = [slowly(drawn(RULE)[:, some], drawn(BASE)[:, some]) for _ in range(3000)]
     low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    found = relative.relative_to(RULE, BASE, Bootstrap(over=over))
+    found = relative.relative_to(RULE, BASE, Intervals(over=over))
     for i, name in enumerate(relative.NAMES):
         one = getattr(found, name)
         # At least 1/12, as `below` changes in steps of one seed and level.
