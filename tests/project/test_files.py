@@ -13,9 +13,9 @@ from rlgen import registry
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
 from rlgen.evaluation.report import results
+from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.intervals import Interval
 from rlgen.evaluation.stats.settings import Intervals
-from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.runs import metrics, test_set_access
 from rlgen.runs.metrics import COUNTED, GRADIENT_STEPS, Counters
 from rlgen.runs.spec import RunSpec, build
@@ -24,7 +24,7 @@ from tests.paths import ROOT
 from tests.project.test_style import python_files
 from tests.standins.documented import listed_keys
 
-INTERVAL = {"value", "low", "high", "over"}
+INTERVAL = {"value", "low", "high", "kind"}
 
 
 def written(spec: RunSpec) -> set[str]:
@@ -84,11 +84,11 @@ def evaluation(run: str, share: float, **meta) -> Evaluation:
 def everything() -> dict:
     """The contents of a `results.json` with every optional block."""
     zero, numbers = np.zeros(()), np.zeros(3)
-    one = Interval(zero, zero, zero, "seeds")
-    gap = Gap(one, one, one, one, numbers)
+    one = Interval(zero, zero, zero, "student")
+    gap = Gap(one, one, one, numbers)
     information = LevelInformation(numbers, numbers, numbers, numbers, 1.0)
     gaps = Gaps("b", 4, 4, 12, 12, gap, gap, information, numbers)
-    means = Interval(np.zeros(1), np.zeros(1), np.zeros(1), "seeds")
+    means = Interval(np.zeros(1), np.zeros(1), np.zeros(1), "student")
     counts = (np.array([0.1]), np.array([1]), np.zeros((3, 1)))
     worst = CVaR("b", "maze/heldout", "solve rate", 12, *counts, means)
     runs = [evaluation("a2c", 0.3, baseline=True), evaluation("b", 0.6)]

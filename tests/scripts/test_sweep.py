@@ -278,8 +278,8 @@ def test_the_score_is_that_of_the_saved_evaluation(scored, tmp_path):
     (row,) = csv.DictReader((out / "sweep.csv").open())
     assert row["state"] == "done" and row["point"] == "1-seed-0"
     (saved,) = (out / "1-seed-0" / "eval").glob("*/results.json")
-    found = json.loads(saved.read_text())["runs"][0]["aggregate"]["iqm"]
-    told = [float(row[k]) for k in ("iqm", "iqm_low", "iqm_high")]
+    found = json.loads(saved.read_text())["runs"][0]["aggregate"]["mean"]
+    told = [float(row[k]) for k in ("mean", "mean_low", "mean_high")]
     assert told == [found["value"], found["low"], found["high"]]
     (evaluation,) = results.load(saved.parent)
     assert evaluation.shape[0] == 2 and evaluation.shape[2] == 2
@@ -326,7 +326,7 @@ def test_the_terminal_table_fits_80_columns(sweep):
     values = {"sampler.priority.temperature": "0.3", "student.learner.learning_rate": "0.0003"}
     scores = (0.25, 0.75, None)
     rows = [
-        {"name": f"{i}-x", "values": values, **base, "iqm": x, "iqm_low": x, "iqm_high": x}
+        {"name": f"{i}-x", "values": values, **base, "mean": x, "mean_low": x, "mean_high": x}
         for i, x in enumerate(scores)
     ]
     facts = {"suite": "cart-pole/train-range", "split": "validation"}

@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -22,13 +23,12 @@ from rlgen.evaluation.ladder.ladder import Ladder, Rung
 from rlgen.evaluation.ladder.score import score_all, to_csv, to_dict
 from rlgen.evaluation.ladder.streams import Stream
 from rlgen.evaluation.ladder.table import print_ladder, print_scores
-from rlgen.evaluation.stats.bootstrap import Bootstrap, Interval
+from rlgen.evaluation.stats.intervals import Interval, family_gap_p
 from rlgen.levels import LevelSet, Suite
 from rlgen.runs import folder
 from rlgen.runs.test_set_access import accesses
 from tests.standins.command_line import rlgen
 
-QUICK = Intervals(reps=200)
 NASTY = "<script>=1+1[red]\x1b[31m$x$"
 TINY = ["--learner", "ppo", "--num-slots", "4", "--student.num-steps", "8", "--steps", "32"]
 TINY += ["--env", "cart-pole", "--env.max-steps", "9", "--student.learner.network.core", "none"]
@@ -79,7 +79,7 @@ def found():
     }
     points = (evaluation("a", 0.2), evaluation("a", 0.4), evaluation("a", 0.8))
     adapted = {"a": [(RUNGS[0], Adaptation("a", "test", (0, 1, 5), 32, 2, points, 3))]}
-    return score_all(LADDER, played, adapted, QUICK)
+    return score_all(LADDER, played, adapted)
 
 
 def test_gaps_are_from_v0_to_v1_and_from_v1_to_the_others(found):
@@ -91,14 +91,58 @@ def test_gaps_are_from_v0_to_v1_and_from_v1_to_the_others(found):
     normalised = [float(one.normalised.value) for one in found.of("a")]
     np.testing.assert_allclose(normalised, [0.5, 0.4, 0.1, 0.2])
     assert [found.worst(run).name for run in RATES] == ["large", "large"]
-    # All seeds and levels have one score, so the intervals have no width.
-    assert all(one.mean.low == one.mean.high == one.mean.value for one in found.scores)
+    # All seeds and levels have one score, so only the episodes bound it.
+    assert {one.mean.kind for one in found.scores} == {"binomial"}
+    (curve,) = found.curves
+    np.testing.assert_allclose(curve.gain.value, 0.6)
+
+
+def varied(run, rates, seed=0):
+    """Return an evaluation in which seeds and levels have their own rates."""
+    rng = np.random.default_rng(seed)
+    success = rng.random((4, 30, 8)) < np.asarray(rates)[:, None, None]
+    base = evaluation(run, 0.5, 30)
+    changes = {"success": success, "episode_return": 1.0 * success}
+    return replace(base, length=np.full(success.shape, 3), **changes)
+
+
+def test_a_gap_uses_the_same_seeds_and_its_test_is_corrected_for_all_gaps():
+    """Seeds differ widely, but each loses about .3 from V0 to V1, and nothing on V3."""
+    seeds = np.array([0.4, 0.6, 0.8, 0.95])
+    played = {"a": [varied("a", x, i) for i, x in enumerate((seeds, seeds - 0.3, seeds - 0.3))]}
+    ladder = replace_rungs((RUNGS[0], RUNGS[2]))
+    first, second, third = score_all(ladder, played, {}).scores
+    assert np.isnan(first.gap_p_value)
+    assert second.gap_p_value < 0.01
+    assert third.gap_p_value > 0.05
+    assert 0.2 < float(second.gap.low) < float(second.gap.high) < 0.4
+    raw = [family_gap_p(*(e.score[1].mean(-1) for e in pair)) for pair in pairwise(played["a"])]
+    expected = [2 * min(raw), max(raw)]
+    np.testing.assert_allclose(sorted((second.gap_p_value, third.gap_p_value)), expected)
+
+
+def test_a_gain_that_every_agent_shares_is_known_exactly():
+    """The same agents play the same levels before and after."""
+    rates = np.array([0.25, 0.5, 0.75, 0.875])
+    before = np.repeat((np.arange(8) < 8 * rates[:, None])[:, None], 30, axis=1)
+    base = varied("a", rates)
+    points = tuple(
+        replace(base, success=(), episode_return=before + gain, optimal_return=np.full(30, np.nan))
+        for gain in (0.0, 0.1)
+    )
+    adapted = {"a": [(RUNGS[0], Adaptation("a", "test", (0, 5), 32, 2, points, 3))]}
+    unknown = replace(points[0], run="a")
+    found = score_all(replace_rungs(RUNGS[:1]), {"a": [unknown, unknown]}, adapted)
+    (curve,) = found.curves
+    np.testing.assert_allclose(curve.gain.value, 0.1)
+    assert not curve.gain.is_known  # no agent differs from another in its gain
+    assert curve.mean[0].high - curve.mean[0].low > 0.3
 
 
 def test_without_a_v1_there_is_no_gap():
     ladder = replace_rungs(RUNGS[1:])
     played = {"a": [evaluation("a", 1.0), evaluation("a", 0.4, 3), evaluation("a", 0.2)]}
-    assert [one.gap for one in score_all(ladder, played, {}, QUICK).scores] == [(), (), ()]
+    assert [one.gap for one in score_all(ladder, played, {}).scores] == [(), (), ()]
 
 
 def replace_rungs(rungs):
@@ -109,7 +153,7 @@ def test_scores_that_differ_in_kind_are_returns():
     known, other = evaluation("a", 0.4), evaluation("a", 0.2)
     unknown = replace(other, success=(), optimal_return=np.full(4, np.nan))
     played = {"a": [replace(known, success=()), unknown]}
-    found = score_all(replace_rungs(RUNGS[:1]), played, {}, QUICK)
+    found = score_all(replace_rungs(RUNGS[:1]), played, {})
     assert found.score == "return"
     first, second = found.scores
     assert first.normalised and second.normalised == ()
@@ -137,7 +181,7 @@ def test_the_terminal_and_the_page_show_it_at_80_columns_and_escaped(found, tmp_
     print_ladder(LADDER, console)
     text = console.export_text()
     assert (
-        "80 [80, 80]" in text
+        "80 [61, 92]" in text  # exact binomial interval of 16 of 20 episodes
         and "a: evaluation 1 and 3 on V1 test, 2 on V2 large" in text
         and "\x1b" not in text
     )

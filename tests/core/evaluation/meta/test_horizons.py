@@ -13,6 +13,7 @@ from rlgen.algos.learners import lpg
 from rlgen.algos.rules.files import save_rule
 from rlgen.algos.rules.networks import Rule, log_horizon
 from rlgen.cli.main import main
+from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.meta import horizons, trainees
 from rlgen.evaluation.report import results
 from tests.standins.two_states import TwoStates
@@ -154,3 +155,27 @@ def test_json_holds_every_horizon(rule, tmp_path, capsys):
 
 def test_a_shipped_rule_has_a_trainee_for_every_environment():
     assert all(trainees.from_file(name).build(ENV) for name in trainees.shipped())
+
+
+def test_levels_without_an_optimum_are_left_out_of_differences():
+    """Returns differ by 10 on a level whose optimum is 0, and by .1 of the optimum elsewhere."""
+    optimum = np.array([0.0, 2.0, 4.0, 2.0])
+
+    def rule(name, share):
+        returns = share * optimum + 10 * (name == "better") * (optimum == 0)
+        shape = (2, 4, 3)
+        return Evaluation(
+            run=name,
+            suite="s",
+            suite_version="1",
+            level_names=tuple("abcd"),
+            level_hashes=np.arange(8).reshape(4, 2),
+            optimal_steps=np.full(4, -1),
+            optimal_return=optimum,
+            episode_return=np.broadcast_to(returns[None, :, None], shape),
+            length=np.ones(shape, int),
+        )
+
+    heads, (row,) = horizons.difference_rows({5: [rule("first", 0.5), rule("better", 0.6)]})
+    assert heads == ["better minus first"]
+    assert row.cells == ("+10.0",)

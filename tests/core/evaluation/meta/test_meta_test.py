@@ -221,7 +221,7 @@ def test_eval_trains_agents_by_a_runs_rules(run, capsys, tmp_path):
     assert [one["num_seeds"] for one in found["runs"]] == [2, 2, 2]
     page = (out / "report.html").read_text()
     assert "Meta-test on" in page
-    assert "whole seeds" in page
+    assert "Student&#39;s t over the 2 seeds" in page
     assert (out / "agents.png").is_file()
 
 

@@ -19,8 +19,8 @@ from rlgen.evaluation.report.curriculum_section import CurriculumSummary
 from rlgen.evaluation.report.figures import THEMES
 from rlgen.evaluation.report.images import gif_bytes
 from rlgen.evaluation.report.report import write_report
-from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.cost import cost_of
+from rlgen.evaluation.stats.settings import Intervals
 from tests.standins.browser import browser
 
 PHONE = 390  # width in CSS pixels

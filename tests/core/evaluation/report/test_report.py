@@ -18,9 +18,9 @@ from rlgen.evaluation.report.images import gif_bytes
 from rlgen.evaluation.report.report import write_report
 from rlgen.evaluation.report.sections import access_counts, suite_data
 from rlgen.evaluation.report.terminal import print_table
-from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.cost import COSTS
 from rlgen.evaluation.stats.findings import analyse
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.summary import summarise
 
 QUICK = Intervals(reps=200)
@@ -265,14 +265,14 @@ def test_the_table_of_two_runs_tells_their_difference():
     printed = _printed(runs)
     gap = summarise(runs, QUICK).comparisons[0]
     assert "difference" in printed
-    assert f"{100 * gap.iqm.value:+.1f} [{100 * gap.iqm.low:+.1f}, " in printed
+    assert f"{100 * gap.mean.value:+.1f} [{100 * gap.mean.low:+.1f}, " in printed
     assert f"{gap.improvement.value:.2f}" in printed
 
 
-def test_the_table_says_when_an_interval_is_over_attempts_only():
+def test_the_table_says_when_an_interval_is_of_one_agent_only():
     printed = _printed([evaluation(seeds=1)])
-    assert "[95 % over attempts only]" in printed
-    assert "1 seed: interval over attempts only" in printed
+    assert "[95 % over one agent's episodes]" in printed
+    assert "1 seed: no interval over seeds, only of this agent's episodes" in printed
 
 
 def test_the_table_of_a_large_suite_shows_the_hardest_and_says_so():

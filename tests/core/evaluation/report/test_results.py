@@ -8,12 +8,13 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.report import results
-from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.formatting import caveat, headline
+from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.summary import compare, hardest, summarise
 
 
@@ -85,24 +86,58 @@ def test_scalars_of_jax_and_numpy_in_meta_become_json():
     assert again.meta == {"update": 3, "best": None, "to": None}
 
 
-def test_one_seed_gives_wilson_intervals_that_are_not_empty():
-    summary = summarise([evaluation(seeds=1)])
-    assert summary.meaning.startswith("1 seed: interval over attempts only")
-    assert summary.level_meaning == "1 seed: 95 % Wilson interval over the 8 attempts"
-    never = summary.runs[0].levels[2].score
-    assert (never.low, never.value) == (0, 0)
-    assert never.high > 0.2
-    assert "iqm_whole_seeds" not in summary.runs[0].aggregate
+def exact(solved, trials):
+    """Return the exact binomial interval of scipy."""
+    return tuple(scipy.stats.binomtest(int(solved), trials).proportion_ci(method="exact"))
 
 
-def test_runs_of_unequal_seeds_are_all_resampled_alike():
+def test_one_seed_has_exact_intervals_of_its_episodes_and_no_interval_over_seeds():
+    one = evaluation(seeds=1)
+    summary = summarise([one])
+    assert summary.meaning.startswith("1 seed: no interval over seeds, only of this agent's ")
+    never, mean = summary.runs[0].levels[2].score, summary.runs[0].aggregate["mean"]
+    assert (never.kind, mean.kind) == ("binomial", "binomial")
+    np.testing.assert_allclose((never.low, never.high), exact(0, 8), atol=1e-12)
+    np.testing.assert_allclose((mean.low, mean.high), exact(one.success.sum(), 24))
+    assert summary.runs[0].aggregate["optimality_gap"].high == 1 - mean.low
+
+
+@pytest.mark.parametrize("solve", [0.0, 1.0])
+def test_seeds_that_do_not_differ_have_the_exact_interval_of_their_episodes(solve):
+    """Student's t would have width 0."""
+    success = np.full((3, 2, 2), bool(solve))
+    summary = summarise([replace(by_hand(), **stacked(success))])
+    mean, iqm = (summary.runs[0].aggregate[name] for name in ("mean", "iqm"))
+    assert mean.kind == "binomial"
+    np.testing.assert_allclose((mean.low, mean.high), exact(12 * solve, 12), atol=1e-12)
+    assert not iqm.is_known
+    assert "contains no effect of the seed" in caveat(summary)
+    assert "95 % binomial interval: " in headline(summary)
+
+
+def stacked(success):
+    """Return the arrays of an evaluation with this success."""
+    return {"success": success, "episode_return": success * 0.5, "length": success * 0 + 3}
+
+
+def test_runs_of_unequal_seeds_have_their_own_kinds_of_interval_and_no_test():
     summary = summarise([evaluation("a"), evaluation("b", seeds=1)])
-    overs = {run.aggregate["iqm"].over for run in summary.runs}
-    assert overs == {"attempts"} == {summary.over}
+    assert [run.aggregate["mean"].kind for run in summary.runs] == ["student", "binomial"]
+    assert np.isnan(summary.comparisons[0].p_value)
+    assert not summary.comparisons[0].is_settled
+    assert not summary.comparisons[0].mean.is_known
     assert (
         "the smallest numbers of any run are given"
         in summarise([evaluation("a"), evaluation("b", seeds=2)]).meaning
     )
+
+
+def test_the_mean_has_students_interval_over_the_seeds_own_means():
+    one = evaluation(solve=0.4, seeds=5)
+    mean = summarise([one]).runs[0].aggregate["mean"]
+    of_seed = one.success.mean(axis=(1, 2))
+    low, high = scipy.stats.t.interval(0.95, 4, of_seed.mean(), scipy.stats.sem(of_seed))
+    np.testing.assert_allclose((mean.low, mean.value, mean.high), (low, of_seed.mean(), high))
 
 
 def test_comparisons_are_with_the_first_run_and_turn_around():
@@ -111,12 +146,18 @@ def test_comparisons_are_with_the_first_run_and_turn_around():
     assert (forth.run, forth.baseline) == ("good", "bad")
     assert forth.mean.value == pytest.approx(-back.mean.value)
     assert forth.improvement.value == pytest.approx(1 - back.improvement.value)
-    assert forth.is_clear
+    assert forth.is_settled
+    theirs = scipy.stats.ttest_ind(
+        *(e.score[1].mean(axis=(1, 2)) for e in (good, bad)), equal_var=False
+    )
+    assert forth.p_value == pytest.approx(theirs.pvalue)
+    ends = theirs.confidence_interval()
+    np.testing.assert_allclose((forth.mean.low, forth.mean.high), (ends.low, min(ends.high, 1)))
     by_level = (good.score[1] - bad.score[1]).mean(axis=(0, 2))
     np.testing.assert_allclose(forth.levels.value, by_level)
 
 
-def test_a_difference_is_not_clear_when_only_the_stratified_interval_excludes_zero():
+def test_a_difference_is_not_settled_when_only_the_stratified_interval_excludes_zero():
     """Seeds are good or bad on all levels; the stratified interval ignores this correlation."""
     rng = np.random.default_rng(0)
     names = tuple(f"l{i}" for i in range(30))
@@ -131,12 +172,13 @@ def test_a_difference_is_not_clear_when_only_the_stratified_interval_excludes_ze
         )
 
     runs = [run("a", [0.1, 0.9, 0.2, 0.6]), run("b", [0.1, 0.9, 0.9, 0.6])]
+    stratified = summarise(runs, Intervals("stratified")).comparisons[0]
+    assert stratified.mean.excludes_zero
+    assert not stratified.is_settled
     compared = summarise(runs).comparisons[0]
-    assert compared.iqm.excludes_zero
-    assert not compared.is_clear
-    words = headline(summarise(runs))
-    assert "is not settled, because an interval contains 0" in words
-    assert "over whole seeds)." in words
+    assert not compared.mean.excludes_zero
+    assert not compared.is_settled
+    assert "is not settled (-" in headline(summarise(runs))
 
 
 def test_the_headline_tells_the_best_run_and_its_gap_whichever_comes_first():
@@ -146,16 +188,30 @@ def test_the_headline_tells_the_best_run_and_its_gap_whichever_comes_first():
         assert words.startswith("good reaches a solve rate of ")
         assert "points against bad (+" in words
     alone = headline(summarise([good]))
-    assert "3 levels of maze/heldout v2 (interquartile mean; 95 % interval over seeds: " in alone
+    assert "3 levels of maze/heldout v2 (mean; 95 % interval over seeds: " in alone
 
 
-def test_what_the_headlines_interval_leaves_out_is_said_beside_it():
-    many = summarise([evaluation()])
-    wide = many.runs[0].aggregate["iqm_whole_seeds"]
-    assert f"safer interval is {100 * wide.low:.1f} % to {100 * wide.high:.1f} %" in caveat(many)
-    assert "does not cover variation between training seeds" in caveat(
-        summarise([evaluation(seeds=1)])
-    )
+def test_untrained_agents_are_never_the_subject_of_the_headline():
+    """The untrained agents are better here."""
+    untrained = {"update": 0, "env_steps": 0}
+    runs = [evaluation("plr", 0.2, seeds=6), evaluation("none", 0.9, seeds=6, meta=untrained)]
+    words = headline(summarise(runs))
+    assert words.startswith("plr reaches a solve rate of ")
+    assert "points" in words
+    assert "none" in words.partition(", -")[2]
+    assert headline(summarise(runs[1:])).startswith("none reaches")
+
+
+def test_ties_have_no_winner():
+    runs = [replace(by_hand(), run=name) for name in ("plr", "dr", "sfl")]
+    words = headline(summarise(runs))
+    assert words.startswith("plr, dr and sfl have the same solve rate on the 2 levels")
+
+
+def test_the_weakness_of_the_headlines_interval_is_said_beside_it():
+    assert caveat(summarise([evaluation(seeds=5)])) == ""
+    assert caveat(summarise([evaluation(seeds=2)])).startswith("Two seeds bound nothing")
+    assert "no interval over training seeds" in caveat(summarise([evaluation(seeds=1)]))
 
 
 def test_the_hardest_levels_are_kept_in_the_order_of_the_suite():

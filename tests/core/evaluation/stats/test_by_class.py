@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.by_class import (
     Class,
     by_class,
@@ -13,6 +13,7 @@ from rlgen.evaluation.stats.by_class import (
     classes_of,
     shortfall,
 )
+from rlgen.evaluation.stats.settings import Intervals
 
 FEW = Intervals(reps=300)
 
@@ -37,9 +38,9 @@ def evaluation(rate, steps, best=None, run="a", names=(), attempts=10):
     )
 
 
-def tell(e, bootstrap=FEW):
+def tell(e, intervals=FEW):
     """Return the scores by class of one run, which must exist."""
-    found = by_class([e], bootstrap)
+    found = by_class([e], intervals)
     assert found is not None
     return found
 
@@ -89,27 +90,23 @@ def test_means_worst_class_and_gap_worked_by_hand():
     assert one.gap.value == pytest.approx((7.4 - 1.2) / 8)
 
 
-def test_intervals_draw_whole_seeds():
+def test_intervals_are_students_over_the_seeds_own_means():
     rng = np.random.default_rng(0)
     rate = np.round(rng.random((5, 12)), 1)
-    e = evaluation(rate, np.arange(12) + 1)
-    found = tell(e, Intervals(reps=20_000))
-    assert found.over == "whole-seeds"
+    found = tell(evaluation(rate, np.arange(12) + 1))
+    assert found.kind == "student"
     means = np.stack([rate[:, one.levels].mean(axis=1) for one in found.classes], axis=1)  # [S, C]
-    rows = rng.integers(5, size=(20_000, 5))
-    drawn = means[rows].mean(axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
-    one = found.runs[0]
-    np.testing.assert_allclose([one.mean.low, one.mean.high], [low, high], atol=0.02)
-    names = [c.name for c in found.classes]
-    gap = drawn[:, names.index(one.best)] - drawn[:, names.index(one.worst)]
-    ends = np.quantile(gap, [0.025, 0.975])
-    np.testing.assert_allclose([one.gap.low, one.gap.high], ends, atol=0.02)
+    one, names = found.runs[0], [c.name for c in found.classes]
+    gap = means[:, names.index(one.best)] - means[:, names.index(one.worst)]
+    for found, of_seed, least in ((one.mean, means, 0), (one.gap, gap, -1)):
+        error = scipy.stats.sem(of_seed)
+        ends = scipy.stats.t.interval(0.95, 4, of_seed.mean(axis=0), error)
+        np.testing.assert_allclose([found.low, found.high], np.clip(ends, least, 1))
 
 
 def test_one_seed_draws_its_attempts():
     found = tell(evaluation(np.full((1, 8), 0.5), np.arange(8) + 1))
-    assert found.over == "attempts"
+    assert found.kind == "attempts"
     assert (found.runs[0].mean.high > found.runs[0].mean.low).all()
 
 

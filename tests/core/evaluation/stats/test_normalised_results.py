@@ -7,17 +7,18 @@ import pytest
 
 from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
 from rlgen.evaluation.report import results
-from rlgen.evaluation.stats.bootstrap import Bootstrap, Interval
 from rlgen.evaluation.stats.cvar import cvar
+from rlgen.evaluation.stats.intervals import Interval
+from rlgen.evaluation.stats.settings import Intervals
 from tests.core.evaluation.report.test_results import evaluation
 
 
 def _interval(i):
-    return Interval(np.array(float(i)), np.array(np.nan), np.array(i + 1.0), "seeds")
+    return Interval(np.array(float(i)), np.array(np.nan), np.array(i + 1.0), "student")
 
 
 def _gap(seeds=2):
-    return Gap(*map(_interval, range(4)), per_seed=np.arange(seeds) / 3)
+    return Gap(*map(_interval, range(3)), per_seed=np.arange(seeds) / 3)
 
 
 def _same(one, other):

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 from rich.console import Console
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.report.html import Page, render
 from rlgen.evaluation.report.normalised_section import normalised_figures, normalised_section
 from rlgen.evaluation.report.terminal import print_table, print_worst
-from rlgen.evaluation.stats.settings import Intervals
 from rlgen.evaluation.stats.cvar import cvar
 from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.normalised_scores import (
@@ -22,6 +22,7 @@ from rlgen.evaluation.stats.normalised_scores import (
     verdicts,
 )
 from rlgen.evaluation.stats.percentiles import Q, percentiles
+from rlgen.evaluation.stats.settings import Intervals
 
 FEW = Intervals(reps=200)
 
@@ -45,9 +46,9 @@ def evaluation(value, run="a", optimum: object = np.nan, attempts=4, **changes):
     return replace(made, **changes) if changes else made
 
 
-def stand(runs, bootstrap=FEW):
+def stand(runs, intervals=FEW):
     """Return the normalised scores of runs, which must exist."""
-    found = normalised_scores(runs, bootstrap)
+    found = normalised_scores(runs, intervals)
     assert found is not None
     return found
 
@@ -81,7 +82,7 @@ def test_the_optimum_is_one_and_nothing_is_zero_worked_by_hand():
     expected = percentiles(np.array([[0, 0.25, 1, -0.5], [1, 0.5, 1, 0]]))
     np.testing.assert_allclose(one.each_seed, expected)
     np.testing.assert_allclose(one.percentile.value, expected.mean(axis=0))
-    assert (one.percentile.over, found.percentiles) == ("whole-seeds", Q)
+    assert (one.percentile.kind, found.percentiles) == ("student", Q)
     assert "0 is a return of 0, 1 is the optimal return; 4 levels" in notes(found)[0]
 
 
@@ -128,16 +129,15 @@ def test_some_levels_without_an_optimum_take_the_best_run():
     np.testing.assert_allclose(found.scale.high, [2, 3])
 
 
-def test_intervals_draw_whole_seeds_and_one_seed_has_none():
+def test_intervals_are_students_over_seeds_and_one_seed_has_none():
     rng = np.random.default_rng(0)
     value = rng.random((6, 9))
-    one = stand([evaluation(value, optimum=1)], Intervals(reps=20_000)).runs[0]
+    one = stand([evaluation(value, optimum=1)]).runs[0]
     curves = percentiles(value)
-    drawn = curves[rng.integers(6, size=(20_000, 6))].mean(axis=1)
-    ends = np.quantile(drawn, [0.025, 0.975], axis=0)
-    np.testing.assert_allclose([one.percentile.low, one.percentile.high], ends, atol=0.01)
+    ends = scipy.stats.t.interval(0.95, 5, curves.mean(axis=0), scipy.stats.sem(curves))
+    np.testing.assert_allclose([one.percentile.low, one.percentile.high], ends)
     alone = stand([evaluation(value[:1], optimum=1)], FEW).runs[0]
-    assert alone.percentile.over == "none"
+    assert alone.percentile.kind == "none"
     assert np.isnan(alone.percentile.low).all()
     assert np.isfinite(alone.percentile.value).all()
 
