@@ -116,7 +116,7 @@ def test_schedules_span_the_whole_run():
 
 
 @pytest.mark.thorough
-def test_one_run_of_three_seeds_is_three_runs_of_one(tmp_path):
+def test_one_run_of_three_seeds_is_three_runs_of_one_up_to_rounding(tmp_path):
     together = spec(seed=5, seeds=3)
     training.train(together, tmp_path / "all")
     states = final(tmp_path / "all", together)
