@@ -1,4 +1,4 @@
-"""gymnax environments with discrete actions as families of one level; public as `rlgen.gymnax.from_gymnax`."""
+"""Families of one level from gymnax environments with discrete actions; see `from_gymnax`."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field

@@ -47,6 +47,7 @@ def check_env(
     - Different keys give different levels; the same key gives the same level.
     - Observations lie in the observation space; states and observations never change shape or
       dtype.
+    - The actions are discrete: `action_space` is a `Discrete` space of `num_actions` actions.
     - The reward is a scalar; `terminated` and `is_truncated` are single flags.
     - The same keys give the same episode, whether it is played alone or in a batch.
     - No episode continues beyond its level's `max_steps_in_episode`.
@@ -112,6 +113,12 @@ def _check_levels(env: LevelEnv, keys: Array, level: PyTree, one_level: bool) ->
 
 def _check_shapes(env: Any, level: PyTree) -> None:
     key, action = jax.random.key(0), jnp.int32(0)
+    space = env.action_space(level)
+    assert isinstance(space, spaces.Discrete), (
+        f"action_space is a {type(space).__name__}, but rlgen's agents need discrete actions: "
+        "number the actions, and return spaces.Discrete(num_actions)"
+    )
+    assert space.n == env.num_actions, "action_space and num_actions disagree"
     obs, state = jax.eval_shape(env.reset_env, key, level)
     step = jax.eval_shape(env.step_env, key, state, action, level)
     assert_shapes(step[0], obs, "the observation after a step differs from that after a reset")
@@ -124,7 +131,6 @@ def _check_shapes(env: Any, level: PyTree) -> None:
     assert isinstance(info, dict), f"info is {type(info).__name__}, not a dict"
     theirs = jax.eval_shape(env.step, key, state, action, level)
     assert_shapes(theirs[:2], (obs, state), "gymnax's step differs from reset in form")
-    assert env.action_space(level).n == env.num_actions, "action_space and num_actions disagree"
 
 
 def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _Walk:

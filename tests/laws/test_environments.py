@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import pytest
+from gymnax.environments import spaces
 
 from rlgen import registry, testing
 
@@ -82,6 +83,12 @@ class EndsAtOwnLimit(testing.Probe):
 
 
 @dataclass(frozen=True)
+class Continuous(testing.Probe):
+    def action_space(self, params):
+        return spaces.Box(-1.0, 1.0, (1,))
+
+
+@dataclass(frozen=True)
 class Limitless(testing.Probe):
     def sample_level(self, key):
         return super().sample_level(key).time_seen
@@ -148,6 +155,7 @@ class SameMutant(testing.Probe):
         (EndsAtLimit("time-limit"), "terminated=True in step 1 .*`max_steps_in_episode` of the"),
         (EndsAtLimit("memory"), "not if `max_steps_in_episode` of the level is higher"),
         (EndsAtOwnLimit(), "in step 3 of level 0, but not if `max_steps` of the environment"),
+        (Continuous(), "action_space is a Box, but rlgen's agents need discrete actions"),
         (Limitless(), "a level has no field `max_steps_in_episode`"),
         (Unequal(), "two equal environments do not compare equal"),
         (SameMutant(), "four edits changed no level"),
