@@ -156,7 +156,7 @@ def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _
     return walks
 
 
-def _check_time_limit(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> None:
+def _check_time_limit(env: Any, keys: Array, level: PyTree, num_steps: int) -> None:
     """Check that an episode that reaches its time limit is not `terminated` by the limit.
 
     The same level is played with the same keys and actions under two time limits. Up to the lower
@@ -167,8 +167,8 @@ def _check_time_limit(env: LevelEnv, keys: Array, level: PyTree, num_steps: int)
 
     def played(env: LevelEnv, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # With the dtype and shape of the sampled limits, the compiled program is reused.
-        limits = jnp.asarray(limits, limit.dtype)
-        walks = _play(env, num_steps, keys, level.replace(max_steps_in_episode=limits))
+        new = level.replace(max_steps_in_episode=jnp.asarray(limits, limit.dtype))
+        walks = _play(env, num_steps, keys, new)
         return np.asarray(walks.terminated), np.asarray(walks.done)
 
     step = np.arange(1, num_steps + 1)

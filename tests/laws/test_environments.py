@@ -167,7 +167,7 @@ def test_environment_laws_bite(env, sentence):
 
 
 def test_a_termination_at_the_time_limit_says_how_to_mend_it():
-    with pytest.raises(AssertionError, match="Let `terminated` depend on the task only; .*`is_tr"):
+    with pytest.raises(AssertionError, match=r"Let `terminated` depend on the task only; .*`is_tr"):
         testing.check_env(EndsAtLimit("time-limit"), num_steps=6)
 
 
