@@ -69,11 +69,11 @@ def check_env(
     _check_equality(env)
     keys = jax.random.split(jax.random.key(1), num_levels)
     level = jax.jit(jax.vmap(env.sample_level))(keys)
-    _check_levels(env, keys, level, one_level)
     assert hasattr(level, "max_steps_in_episode"), (
         "a level has no field `max_steps_in_episode`, the time limit in steps, which evaluations "
         "read: add the field"
     )
+    _check_levels(env, keys, level, one_level)
     _check_shapes(env, jax.tree.map(lambda x: x[0], level))
     walks = _check_walks(env, keys, level, num_steps)
     _check_time_limit(env, keys, level, num_steps)
