@@ -52,8 +52,8 @@ def check_env(
     - The same keys give the same episode, whether it is played alone or in a batch.
     - No episode continues beyond its level's `max_steps_in_episode`.
     - Reaching the time limit does not set `terminated`. The law finds an environment that reads the
-      limit from the level, or from a field of its own that equals the limit. A limit that is a
-      constant in the code cannot be told from a task that ends after this number of steps.
+      limit from the level, or from its own field that equals the limit. A limit that is a
+      constant in the code cannot be distinguished from a task that ends after as many steps.
     - gymnax's own `step` runs, and its results have the shapes of the results of `reset_env`.
     - The optional methods that the environment has (see `rlgen.protocols.OPTIONAL_METHODS`) fulfil
       their own laws.
