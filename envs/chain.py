@@ -47,7 +47,8 @@ class Level:
 
     right: Int[Array, "*batch"]  # correct first action, 0 or 1, which leads to reward +1
     noisy: Bool[Array, "*batch"]  # whether all steps but the last have random reward +1 or -1
-    max_steps_in_episode: Int[Array, "*batch"]  # length of the chain
+    length: Int[Array, "*batch"]  # steps after which the episode terminates
+    max_steps_in_episode: Int[Array, "*batch"]  # time limit, equal to the length
 
 
 @no_type_check
@@ -126,7 +127,7 @@ class Chain(LevelEnv):
         key_noise, key_obs = jax.random.split(key)
         branch = jnp.where(state.time == 0, jnp.asarray(action, jnp.int32), state.branch)
         state = State(branch, state.time + 1)
-        at_end = state.time >= params.max_steps_in_episode
+        at_end = state.time >= params.length
         # The noise has mean 0, so the expected return is the expected reward of the last step.
         noise = jnp.where(params.noisy, jax.random.rademacher(key_noise, (), jnp.float32), 0.0)
         outcome = jnp.where(branch == params.right, 1.0, -1.0)
@@ -167,11 +168,11 @@ class Chain(LevelEnv):
 
     def solve(self, level: Level) -> Solution:
         """Solution that starts with the correct action; its return is the mean over the noise."""
-        return Solution(jnp.bool_(True), level.max_steps_in_episode, jnp.float32(1.0))
+        return Solution(jnp.bool_(True), level.length, jnp.float32(1.0))
 
     def level_features(self, level: Level) -> dict[str, Array]:
         """Length and correct first action of a level."""
-        return {"length": level.max_steps_in_episode, "right": level.right}
+        return {"length": level.length, "right": level.right}
 
     def lifetime(self) -> int:
         """Number of updates for which an agent is trained.
@@ -217,7 +218,7 @@ class Chain(LevelEnv):
         }
 
     def _level(self, length: Int[Array, "*M"], right: Int[Array, "*M"]) -> Level:
-        return Level(right, jnp.full(jnp.shape(length), self.noisy), length)
+        return Level(right, jnp.full(jnp.shape(length), self.noisy), length, length)
 
 
 def build(**fields) -> Chain:

@@ -134,8 +134,10 @@ class Curriculum:
     ) -> tuple[TrainState, Metrics]:
         """Run a chunk of updates as one scan; metrics are stacked, `[num_updates]`.
 
-        Update `t` of a run uses `fold_in(key, t)`, so that the results do not depend on the chunk
-        size or on interruptions. For several seeds, use
+        Update `t` of a run uses `fold_in(key, t)`, so that the random numbers do not depend on the
+        chunk size or on interruptions. A run that continues with chunks of the same size is
+        bit-identical to an uninterrupted run. Another size is another compiled program, so the
+        results are equal only up to rounding, which grows during training. For several seeds, use
         `jax.vmap(train, in_axes=(0, Keys(0, None), None, None))`.
 
         Args:

@@ -163,9 +163,9 @@ def check_numbers(
 class LevelEnv(Component, Environment[Any, Any], abstract=True):
     """A family of levels: a gymnax environment whose `params` are one level.
 
-    Environments are frozen dataclasses, so that equal environments share compiled programs. Unless
-    `is_truncated` is overridden, a level has the field `max_steps_in_episode`, and a state has the
-    field `time`.
+    Environments are frozen dataclasses, so that equal environments share compiled programs. A level
+    has the field `max_steps_in_episode`, its time limit in steps. Unless `is_truncated` is
+    overridden, a state has the field `time`, the number of steps taken.
     """
 
     lowest_return: float = 0.0
@@ -190,7 +190,8 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
     ) -> tuple[PyTree, PyTree, Array, Array, dict]:
         """Take one step and return `(obs, state, reward, terminated, info)`.
 
-        The step neither resets the episode nor applies the time limit.
+        The step neither resets the episode nor applies the time limit: `terminated` depends on the
+        task only, and the caller truncates the episode with `is_truncated`.
         """
 
     @abc.abstractmethod

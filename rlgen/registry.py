@@ -256,8 +256,8 @@ def _component(component: Any) -> Any:
         return component
     raise TypeError(
         f"{type(component).__name__} is not a component of rlgen: extend LevelEnv, Sampler or "
-        "another class of rlgen.protocols, or wrap a gymnax environment with "
-        "rlgen.gymnax.from_gymnax"
+        "another class of rlgen.protocols, or convert a gymnax environment with discrete actions "
+        "with rlgen.gymnax.from_gymnax"
     )
 
 

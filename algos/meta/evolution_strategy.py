@@ -210,7 +210,8 @@ class MetaES(Student):
         # Batches are assigned to devices in turn, so that each device gets short and long
         # lifetimes.
         order = order.reshape(-1, devices, size).swapaxes(0, 1).ravel()
-        # Keys are permuted together with their tasks, so results do not depend on the batching.
+        # Keys are permuted together with their tasks, so random numbers do not depend on the
+        # batching.
         xs = jax.tree.map(lambda x: x[order], (keys, rules, task))
         live = self._run_groups
         if isinstance(self.mesh, Mesh):

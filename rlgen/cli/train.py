@@ -181,7 +181,13 @@ def _resume_fields() -> list[Field]:
     return [
         option(str, "", "resume", "folder of the run to continue"),
         option(int, -1, "checkpoint", "update of the checkpoint to load; -1 for the newest"),
-        option(int, 0, "devices", "number of devices; 0 for the number that the run had before"),
+        option(
+            int,
+            0,
+            "devices",
+            "number of devices; 0 for the number that the run had before; with another number, the "
+            "results are equal only up to rounding, which grows during training",
+        ),
         flag("allow-imports", IMPORTS),
         flag("tensorboard", TENSORBOARD),
     ]

@@ -15,8 +15,9 @@ work with gymnax's wrappers.
 
     env, level = gymnax.make("rlgen/MazeLevel-v0")        # params is one maze: vmap over levels
 
-gymnax environments in rlgen: `from_gymnax("CartPole-v1")` is a family of one level that works with
-every learner, bonus and curriculum of rlgen.
+gymnax environments with discrete actions in rlgen: `from_gymnax("CartPole-v1")` is a family of one
+level that works with every learner, bonus and curriculum of rlgen. Environments with continuous
+actions are rejected.
 """
 
 from rlgen.gymnax.from_gymnax import OneLevel, from_gymnax

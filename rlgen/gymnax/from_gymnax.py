@@ -1,4 +1,4 @@
-"""gymnax environments as families of one level; public as `rlgen.gymnax.from_gymnax`."""
+"""Families of one level from gymnax environments with discrete actions; see `from_gymnax`."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -16,7 +16,9 @@ from rlgen.types import Key, PyTree
 
 
 def from_gymnax(source: str | environment.Environment, **kwargs: object) -> "OneLevel":
-    """Convert a gymnax environment to a family of one level: the environment's default params.
+    """Convert a gymnax environment with discrete actions to a family of one level.
+
+    The level is the environment's default params.
 
         env = from_gymnax("CartPole-v1")
         level = env.sample_level(jax.random.key(0)).replace(gravity=jnp.float32(5.0))

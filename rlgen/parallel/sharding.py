@@ -2,7 +2,9 @@
 
 If the number of seeds is a multiple of the number of devices, each device runs its own seeds
 without communication. Otherwise the slots are split: each device plays the levels of a part of the
-slots, and all devices hold the same parameters. XLA inserts the sums of gradients over devices.
+slots, and all devices hold the same parameters. XLA inserts the sums of gradients over devices. The
+random numbers do not depend on the devices. The results are equal up to rounding, and rounding
+differences grow during training.
 """
 
 from collections.abc import Callable

@@ -33,7 +33,9 @@ def run_keys(spec: RunSpec) -> tuple[Key, Keys]:
     """Return keys for the initial states, [S], and for training: `own` [S] and `shared` [].
 
     The keys of seed i depend only on `seed + i`. The shared key depends only on `branch_seed`. One
-    run with four seeds therefore gives the same results as four runs with one seed each.
+    run with four seeds therefore uses the same random numbers as four runs with one seed each. The
+    results are equal up to floating-point rounding, because a batched program may add numbers in
+    another order. Rounding differences grow during training: after many updates the runs differ.
     """
     # The two base keys are folded from different numbers, because a seed can equal the branch seed.
     own, shared = (jax.random.fold_in(jax.random.key(0), s) for s in (OWN_STREAM, SHARED_STREAM))

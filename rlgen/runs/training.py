@@ -92,8 +92,8 @@ def resume(
         path: Run folder.
         at: Update number of an older checkpoint to continue from. Newer checkpoints are renamed,
             not deleted.
-        devices: New number of devices. If the number changes, results are identical only up to
-            rounding errors.
+        devices: New number of devices. If the number changes, the results are equal only up to
+            rounding, and rounding differences grow with every update.
         allow_imports: Whether to import modules outside rlgen that the run's record names.
         options: Options for reporting and callbacks.
 

@@ -1,6 +1,7 @@
 """Laws that environments must satisfy; see `rlgen.testing`."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -46,9 +47,13 @@ def check_env(
     - Different keys give different levels; the same key gives the same level.
     - Observations lie in the observation space; states and observations never change shape or
       dtype.
+    - The actions are discrete: `action_space` is a `Discrete` space of `num_actions` actions.
     - The reward is a scalar; `terminated` and `is_truncated` are single flags.
     - The same keys give the same episode, whether it is played alone or in a batch.
     - No episode continues beyond its level's `max_steps_in_episode`.
+    - Reaching the time limit does not set `terminated`. The law finds an environment that reads the
+      limit from the level, or from its own field that equals the limit. A limit that is a
+      constant in the code cannot be distinguished from a task that ends after as many steps.
     - gymnax's own `step` runs, and its results have the shapes of the results of `reset_env`.
     - The optional methods that the environment has (see `rlgen.protocols.OPTIONAL_METHODS`) fulfil
       their own laws.
@@ -64,9 +69,14 @@ def check_env(
     _check_equality(env)
     keys = jax.random.split(jax.random.key(1), num_levels)
     level = jax.jit(jax.vmap(env.sample_level))(keys)
+    assert hasattr(level, "max_steps_in_episode"), (
+        "a level has no field `max_steps_in_episode`, the time limit in steps, which evaluations "
+        "read: add the field"
+    )
     _check_levels(env, keys, level, one_level)
     _check_shapes(env, jax.tree.map(lambda x: x[0], level))
     walks = _check_walks(env, keys, level, num_steps)
+    _check_time_limit(env, keys, level, num_steps)
     _check_space(env, level, walks.obs)
     for ability, law in _ABILITIES.items():
         if registry.has(env, ability):
@@ -103,6 +113,12 @@ def _check_levels(env: LevelEnv, keys: Array, level: PyTree, one_level: bool) ->
 
 def _check_shapes(env: Any, level: PyTree) -> None:
     key, action = jax.random.key(0), jnp.int32(0)
+    space = env.action_space(level)
+    assert isinstance(space, spaces.Discrete), (
+        f"action_space is a {type(space).__name__}, but rlgen's agents need discrete actions: "
+        "number the actions, and return spaces.Discrete(num_actions)"
+    )
+    assert space.n == env.num_actions, "action_space and num_actions disagree"
     obs, state = jax.eval_shape(env.reset_env, key, level)
     step = jax.eval_shape(env.step_env, key, state, action, level)
     assert_shapes(step[0], obs, "the observation after a step differs from that after a reset")
@@ -115,15 +131,13 @@ def _check_shapes(env: Any, level: PyTree) -> None:
     assert isinstance(info, dict), f"info is {type(info).__name__}, not a dict"
     theirs = jax.eval_shape(env.step, key, state, action, level)
     assert_shapes(theirs[:2], (obs, state), "gymnax's step differs from reset in form")
-    assert env.action_space(level).n == env.num_actions, "action_space and num_actions disagree"
 
 
 def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _Walk:
-    walk = partial(_walk, env, num_steps)
     # The episodes are compared within a tolerance, because a batched program may add floats in
     # another order.
-    walks = jax.jit(jax.vmap(walk))(keys, level)
-    alone = jax.jit(walk)
+    walks = _play(env, num_steps, keys, level)
+    alone = jax.jit(partial(_walk, env, num_steps))
     for i in range(2):
         sentence = "an episode played alone differs from the same one in a batch"
         assert_close(alone(keys[i], _row(level, i)), _row(walks, i), sentence)
@@ -140,6 +154,70 @@ def _check_walks(env: LevelEnv, keys: Array, level: PyTree, num_steps: int) -> _
     assert not early.any(), "is_truncated is True before max_steps_in_episode"
     assert np.isfinite(walks.reward).all(), "a reward is not finite"
     return walks
+
+
+def _check_time_limit(env: Any, keys: Array, level: PyTree, num_steps: int) -> None:
+    """Check that an episode that reaches its time limit is not `terminated` by the limit.
+
+    The same level is played with the same keys and actions under two time limits. Up to the lower
+    limit the episodes are the same, so `terminated` must be the same. A goal that is reached by
+    chance in the last step counts under both limits.
+    """
+    limit = np.asarray(level.max_steps_in_episode)  # [M]
+
+    def played(env: LevelEnv, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # With the dtype and shape of the sampled limits, the compiled program is reused.
+        new = level.replace(max_steps_in_episode=jnp.asarray(limits, limit.dtype))
+        walks = _play(env, num_steps, keys, new)
+        return np.asarray(walks.terminated), np.asarray(walks.done)
+
+    step = np.arange(1, num_steps + 1)
+    # Low limits differ between levels, so that some episodes reach them even if tasks are short.
+    low = np.minimum(limit, 1 + np.arange(len(limit)) * num_steps // len(limit))
+    far = limit + num_steps
+    terminated, done = played(env, far)
+    ended = played(env, low)[0] & ~terminated & (step <= low[:, None])
+    assert not ended.any(), _terminates_at(ended, "`max_steps_in_episode` of the level")
+    # A limit in a field of the environment ends every episode that lasts until the limit, also if
+    # the level has a higher limit. A task that ends so often at the limit is rare, and the programs
+    # below are compiled only for such a task.
+    at_limit = step == limit[:, None]
+    started = np.concatenate([np.zeros_like(done[:, :1]), done[:, :-1]], 1)
+    reached = at_limit & ~started
+    if not reached.any() or not terminated[reached].all():
+        return
+    for name in _fields_that_equal(env, limit):
+        try:
+            other = replace(env, **{name: int(limit[0]) + num_steps})
+        except ValueError:  # the environment rejects the value
+            continue
+        ended = reached & ~played(other, far)[0]
+        assert not ended.any(), _terminates_at(ended, f"`{name}` of the environment")
+
+
+def _fields_that_equal(env: Any, limit: np.ndarray) -> list[str]:
+    """Names of the environment's integer fields whose value is the time limit of all levels."""
+    own = dataclasses.fields(env) if dataclasses.is_dataclass(env) else ()
+    values = {each.name: getattr(env, each.name) for each in own if each.init}
+    return [k for k, v in values.items() if type(v) is int and (limit == v).all()]
+
+
+def _terminates_at(ended: np.ndarray, limit: str) -> str:
+    row, step = np.argwhere(ended)[0]
+    return (
+        f"step_env returned terminated=True in step {step + 1} of level {row}, but not if {limit} "
+        "is higher: the environment terminates at its time limit, so a learner would take the "
+        "value of the next state as 0. Let `terminated` depend on the task only; the caller "
+        "applies the time limit with `is_truncated`. If the task itself ends after a number of "
+        "steps, store this number in another field of the level"
+    )
+
+
+# Static arguments, so that all calls for equal environments share one compiled program.
+@partial(jax.jit, static_argnums=(0, 1))
+def _play(env: LevelEnv, num_steps: int, keys: Array, level: PyTree) -> _Walk:
+    """Play a random episode on each level, [M, S, ...]; see `_walk`."""
+    return jax.vmap(partial(_walk, env, num_steps))(keys, level)
 
 
 def _walk(env: LevelEnv, num_steps: int, key: Array, level: PyTree) -> _Walk:

@@ -17,6 +17,7 @@ from rlgen.protocols import LevelEnv
 LEVELS = Level(
     right=jnp.array([0, 1, 0, 1]),
     noisy=jnp.array([False, False, True, True]),
+    length=jnp.array([5, 9, 5, 9]),
     max_steps_in_episode=jnp.array([5, 9, 5, 9]),
 )
 NUM_STEPS = 12

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import pytest
+from gymnax.environments import spaces
 
 from rlgen import registry, testing
 
@@ -58,6 +60,75 @@ class Endless(testing.Probe):
         return state.time > params.max_steps_in_episode
 
 
+@dataclass(frozen=True)
+class EndsAtLimit(testing.Probe):
+    """Terminates at the time limit of the level."""
+
+    def step_env(self, key, state, action, params):
+        obs, state, reward, terminated, info = super().step_env(key, state, action, params)
+        terminated |= state.time >= params.max_steps_in_episode
+        return obs, state, reward, terminated, info
+
+
+@dataclass(frozen=True)
+class EndsAtOwnLimit(testing.Probe):
+    """Terminates at the time limit, which is a field of the environment."""
+
+    question: str = "time-limit"
+    max_steps: int = 3
+
+    def step_env(self, key, state, action, params):
+        obs, state, reward, terminated, info = super().step_env(key, state, action, params)
+        return obs, state, reward, terminated | (state.time >= self.max_steps), info
+
+
+@dataclass(frozen=True)
+class Continuous(testing.Probe):
+    def action_space(self, params):
+        return spaces.Box(-1.0, 1.0, (1,))
+
+
+@dataclass(frozen=True)
+class Limitless(testing.Probe):
+    def sample_level(self, key):
+        return super().sample_level(key).time_seen
+
+
+@dataclass(frozen=True)
+class TaskAsLongAsLimit(testing.Probe):
+    """Always terminates in step 3, which is also the time limit."""
+
+    num_steps: int = 3
+
+    def sample_level(self, key):
+        level = super().sample_level(key)
+        limit = jnp.int32(self.num_steps)
+        return level.replace(num_steps=limit, max_steps_in_episode=limit)
+
+
+@dataclass(frozen=True)
+class GoalByChance(testing.Probe, abstract=True):
+    """Terminates in each step with probability 1/2; the time limit is 2."""
+
+    question: str = "time-limit"
+
+    def sample_level(self, key):
+        return super().sample_level(key).replace(max_steps_in_episode=jnp.int32(2))
+
+    def step_env(self, key, state, action, params):
+        obs, state, reward, _, info = super().step_env(key, state, action, params)
+        return obs, state, reward, action == 1, info
+
+
+@dataclass(frozen=True)
+class TimeLeft(GoalByChance):
+    """Shows the remaining time."""
+
+    def observe(self, key, state, action, params):
+        left = 1 - state.time / params.max_steps_in_episode
+        return super().observe(key, state, action, params) * left
+
+
 @dataclass(frozen=True, eq=False)
 class Unequal(testing.Probe):
     def __eq__(self, other):
@@ -80,6 +151,12 @@ class SameMutant(testing.Probe):
         (CountedReward(), "the reward is"),
         (LargeObs(), "obs leaves its space"),
         (Endless("time-limit"), "an episode continued after the time limit"),
+        # With a limit that no random episode reaches, and with one that all episodes reach.
+        (EndsAtLimit("time-limit"), "terminated=True in step 1 .*`max_steps_in_episode` of the"),
+        (EndsAtLimit("memory"), "not if `max_steps_in_episode` of the level is higher"),
+        (EndsAtOwnLimit(), "in step 3 of level 0, but not if `max_steps` of the environment"),
+        (Continuous(), "action_space is a Box, but rlgen's agents need discrete actions"),
+        (Limitless(), "a level has no field `max_steps_in_episode`"),
         (Unequal(), "two equal environments do not compare equal"),
         (SameMutant(), "four edits changed no level"),
     ],
@@ -87,3 +164,13 @@ class SameMutant(testing.Probe):
 def test_environment_laws_bite(env, sentence):
     with pytest.raises(AssertionError, match=sentence):
         testing.check_env(env, num_steps=6)
+
+
+def test_a_termination_at_the_time_limit_says_how_to_mend_it():
+    with pytest.raises(AssertionError, match=r"Let `terminated` depend on the task only; .*`is_tr"):
+        testing.check_env(EndsAtLimit("time-limit"), num_steps=6)
+
+
+@pytest.mark.parametrize("env", [TaskAsLongAsLimit(), GoalByChance(), TimeLeft()])
+def test_a_task_may_end_in_the_last_step(env):
+    testing.check_env(env, num_steps=6)

@@ -381,8 +381,12 @@ def test_environments_of_ones_own_are_taken_and_faults_named():
 
 
 def test_what_cannot_be_a_family_is_refused_with_the_reason():
-    with pytest.raises(ValueError, match="has Box actions"):
-        from_gymnax("Pendulum-v1")
+    continuous, _ = gymnax.make("MountainCarContinuous-v0")
+    for source in ("Pendulum-v1", continuous):
+        with pytest.raises(
+            ValueError, match=r"has Box actions, but .* need discrete actions; wrap"
+        ):
+            from_gymnax(source)
     with pytest.raises(ValueError, match="did you mean 'CartPole-v1'"):
         from_gymnax("CartPole-v2")
     with pytest.raises(ValueError, match="downloads data"):

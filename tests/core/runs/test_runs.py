@@ -116,7 +116,7 @@ def test_schedules_span_the_whole_run():
 
 
 @pytest.mark.thorough
-def test_one_run_of_three_seeds_is_three_runs_of_one(tmp_path):
+def test_one_run_of_three_seeds_is_three_runs_of_one_up_to_rounding(tmp_path):
     together = spec(seed=5, seeds=3)
     training.train(together, tmp_path / "all")
     states = final(tmp_path / "all", together)
@@ -145,7 +145,7 @@ def test_the_shared_key_is_of_the_branch_seed_alone():
 
 
 @pytest.mark.thorough
-def test_the_length_of_chunks_changes_nothing(tmp_path):
+def test_the_length_of_chunks_changes_nothing_but_rounding(tmp_path):
     training.train(spec(), tmp_path / "a")
     training.train(spec(chunk=4), tmp_path / "b")
     same(final(tmp_path / "a", spec()), final(tmp_path / "b", spec(chunk=4)), exact=False)
