@@ -50,7 +50,7 @@ class Evaluation:
 
     @property
     def is_untrained(self) -> bool:
-        """Whether these are agents before their first update, which serve as a baseline."""
+        """True if these are agents before their first update, which serve as a baseline."""
         return self.meta.get("update") == 0 and self.meta.get("env_steps") == 0
 
     @property

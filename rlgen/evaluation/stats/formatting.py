@@ -93,7 +93,7 @@ def show_p(p: float) -> str:
 
 
 def ties(x: float, y: float) -> bool:
-    """Whether two scores are equal up to rounding."""
+    """Return whether two scores are equal up to rounding."""
     return abs(x - y) <= 1e-12 * max(1.0, abs(x), abs(y))
 
 
