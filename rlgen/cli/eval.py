@@ -101,9 +101,12 @@ def _evaluate_policies(given: Any) -> int:
     from rlgen.evaluation.report.gap_section import print_gaps
     from rlgen.evaluation.report.sections import access_counts
     from rlgen.evaluation.report.terminal import print_table, print_worst
+    from rlgen.evaluation.stats.cvar import check_attempts
     from rlgen.evaluation.stats.findings import analyse
     from rlgen.runs.progress import counter
 
+    if given.worst:
+        check_attempts(ATTEMPTS if given.attempts == -1 else given.attempts)
     prepared = _prepare(given)
     evaluations = [
         play(
@@ -284,7 +287,7 @@ def _fields() -> list[Field]:
         flag(
             "worst",
             "play the suite again, with different random numbers, to report the score on each "
-            "seed's worst levels (CVaR)",
+            "seed's worst levels (CVaR); needs at least 2 attempts",
         ),
         flag("untrained", "also evaluate the untrained agents of the first run, as the baseline"),
         option(str, "", "out", "folder for results and report; by default RUN/eval/SUITE"),

@@ -25,6 +25,7 @@ from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
 from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap, Interval
 from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.findings import analyse
+from rlgen.evaluation.stats.selection_bias import SelectionBias
 from rlgen.evaluation.stats.summary import TAU, some
 
 FORMAT = "rlgen-results-1"
@@ -355,4 +356,17 @@ def _cvar(fields: dict) -> CVaR:
         np.array(fields["num_worst"], np.int64),
         _array(fields["each_seed"]),
         _interval(fields["mean"]),
+        **_selection(fields),
     )
+
+
+def _selection(fields: dict) -> dict[str, Any]:
+    """Read the bias of CVaR; results of version 0.1 lack it, and it is then unknown (NaN)."""
+    unknown = np.full(len(fields["alpha"]), np.nan)
+    found = fields.get("selection_bias")
+    if found is None:
+        bias = SelectionBias(unknown, np.nan, np.zeros(len(unknown), np.int64))
+    else:
+        needed = np.array(found["needed"], np.int64)
+        bias = SelectionBias(_array(found["bias"]), float(_array(found["tolerance"])), needed)
+    return {"num_attempts": fields.get("num_attempts", 0), "selection_bias": bias}
