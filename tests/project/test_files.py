@@ -13,6 +13,7 @@ from rlgen import registry
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
 from rlgen.evaluation.report import results
+from rlgen.evaluation.report.digest import digests
 from rlgen.evaluation.stats.bootstrap import Bootstrap, Interval
 from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.selection_bias import SelectionBias
@@ -93,7 +94,8 @@ def everything() -> dict:
     bias = SelectionBias(np.zeros(1), 0.02, np.array([10]))
     worst = CVaR("b", "maze/heldout", "solve rate", 12, *counts, means, 10, bias)
     runs = [evaluation("a2c", 0.3, baseline=True), evaluation("b", 0.6)]
-    return results.to_json(runs, Bootstrap(reps=50), 0, [gaps], [worst])
+    content = results.to_json(runs, Bootstrap(reps=50), 0, [gaps], [worst])
+    return content | {"digest": digests(content, {})}  # added by `results.save`
 
 
 def test_every_key_is_listed_once():

@@ -126,7 +126,7 @@ def test_eval_counts_a_look_and_saves_what_compare_takes(runs, capsys):
     (place / "episodes.npz").write_bytes(b"cut")
     found, reasons = saved_results.find_saved(one, suite, 2, 0)
     assert found is None
-    assert "episodes.npz is missing, damaged" in reasons[0]
+    assert "episodes.npz is missing or damaged" in reasons[0]
 
 
 def shuffled(suite):

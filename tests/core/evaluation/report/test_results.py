@@ -277,9 +277,9 @@ def _damage(folder, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("gone", "episodes.npz is missing, damaged"),
-        ("cut", "episodes.npz is missing, damaged"),
-        ("swapped", "episodes.npz is missing, damaged or from other runs"),
+        ("gone", "episodes.npz is missing or damaged .* evaluate again with --overwrite"),
+        ("cut", "episodes.npz is missing or damaged"),
+        ("swapped", "episodes.npz does not agree with its digest in results.json"),
         ("half", "is damaged, or it was not written by rlgen"),
         ("foreign", "or it was not written by rlgen"),
         ("later", "format 'rlgen-results-9'; this version of rlgen reads only 'rlgen-results-1'"),
