@@ -265,6 +265,7 @@ def test_worst_levels_are_played_again_with_fresh_keys(played):
     policies, suite, first = played
     found = worst_levels(policies, suite, first, alpha=(0.25, 1.0))
     second = evaluate(policies, suite, 6, seed=4)
+    assert second.meta["optimum_is_bound"] is True
     assert (second.length != first.length).any()  # an independent second evaluation
     expected = worst_means(
         first.score[1].mean(axis=-1), second.score[1].mean(axis=-1), np.array([1, 4])
