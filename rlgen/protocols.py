@@ -172,10 +172,10 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
     """Lower bound on the return of every episode."""
 
     optimum_is_bound: bool = False
-    """Whether `solve` bounds every episode, on every level.
+    """True if `solve` bounds every episode, on every level.
 
-    If True, no episode has a higher return than `optimal_return`, and no episode solves a level in
-    fewer than `steps` steps. Evaluations that contradict this are then rejected. The value is False
+    No episode then has a higher return than `optimal_return`, and no episode solves a level in fewer
+    than `steps` steps. Evaluations that contradict this are rejected. The value is False
     if a lucky episode can exceed the optimum, which is then an expectation.
     """
 

@@ -101,12 +101,9 @@ def _evaluate_policies(given: Any) -> int:
     from rlgen.evaluation.report.gap_section import print_gaps
     from rlgen.evaluation.report.sections import access_counts
     from rlgen.evaluation.report.terminal import print_table, print_worst
-    from rlgen.evaluation.stats.cvar import check_attempts
     from rlgen.evaluation.stats.findings import analyse
     from rlgen.runs.progress import counter
 
-    if given.worst:
-        check_attempts(ATTEMPTS if given.attempts == -1 else given.attempts)
     prepared = _prepare(given)
     evaluations = [
         play(
@@ -151,8 +148,12 @@ def _prepare(given: Any) -> Prepared:
     from rlgen.evaluation import load_runs as checks
     from rlgen.evaluation import zero_shot
     from rlgen.evaluation.report import results
+    from rlgen.evaluation.stats.cvar import check_attempts
     from rlgen.evaluation.suites import load_suite
 
+    attempts = ATTEMPTS if given.attempts == -1 else given.attempts
+    if given.worst:
+        check_attempts(attempts)
     runs, name = [Path(run) for run in given.runs], given.suite or SUITE
     out = Path(given.out) if given.out else runs[0] / "eval" / name.replace("/", "-")
     # The folder is checked before anything is played. Otherwise an occupied folder would be noticed
@@ -174,7 +175,6 @@ def _prepare(given: Any) -> Prepared:
             loaded.append(zero_shot.load_states(run, at, False, given.allow_imports))
     untrained = [runs[0]] if given.untrained else []
     baseline = [zero_shot.load_policies(x, None, True, given.allow_imports) for x in untrained]
-    attempts = ATTEMPTS if given.attempts == -1 else given.attempts
     policies = [zero_shot.policies_of(x) for x in loaded]
     return Prepared(runs, out, loaded, policies, baseline, suite, attempts, reference)
 

@@ -151,9 +151,9 @@ def _check_values(e: Evaluation) -> None:
     if e.meta.get(BOUND) is True:
         _check_optimum(e)
     for name, least in (("update", 0), ("env_steps", 0), ("look", 0), ("attempts", 1)):
-        for x in _numbers(e.meta.get(name)):
-            if x < least:
-                raise ValueError(f"run {e.run!r}: {name} must be at least {least}, got {x}")
+        low = min(_numbers(e.meta.get(name)), default=least)
+        if low < least:
+            raise ValueError(f"run {e.run!r}: {name} must be at least {least}, got {low}")
 
 
 def _check_levels(e: Evaluation) -> None:

@@ -1,8 +1,8 @@
 """Digests of saved results: detect damaged, edited and half-replaced results folders.
 
-`results.json` holds two SHA-256 digests: that of the arrays in `episodes.npz`, and that of its own
-content together with the first digest. They protect against damage and careless edits. They do not
-protect against forgery, because anyone can compute them for changed results.
+`results.json` holds two SHA-256 digests: that of the arrays in `episodes.npz`, and that of the
+other keys together with the first digest. They protect against damage and careless edits. They do
+not protect against forgery, because anyone can compute them for changed results.
 """
 
 import hashlib

@@ -7,7 +7,7 @@ A results folder contains three files:
 - `results.csv`: one row per run, seed and level;
 - `episodes.npz`: every episode, so that saved evaluations can be compared with later evaluations.
 
-The first file holds digests of its own content and of the episodes, which are verified whenever the
+The first file holds digests of its other keys and of the episodes, which are verified whenever the
 folder is read; see `rlgen.evaluation.report.digest`.
 """
 

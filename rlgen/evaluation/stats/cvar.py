@@ -50,7 +50,7 @@ class CVaR(NamedTuple):
 
     @property
     def is_upper_bound(self) -> Bool[np.ndarray, " K"]:
-        """Whether the estimated bias of the mean exceeds the tolerance, for each fraction."""
+        """True for each fraction whose estimated bias of the mean exceeds the tolerance."""
         return self.selection_bias.bias > self.selection_bias.tolerance
 
 
