@@ -171,6 +171,14 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
     lowest_return: float = 0.0
     """Lower bound on the return of every episode."""
 
+    optimum_is_bound: bool = False
+    """True if `solve` bounds every episode, on every level.
+
+    No episode then has a higher return than `optimal_return`, and no episode solves a level in
+    fewer than `steps` steps. Evaluations that contradict this are rejected. The value is False if a
+    lucky episode can exceed the optimum, which is then an expectation.
+    """
+
     @property
     @abc.abstractmethod
     def num_actions(self) -> int:

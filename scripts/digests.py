@@ -71,8 +71,8 @@ trees have the new name.
 """
 
 CLOCK = ("wall_seconds", "compile_seconds", "steps_per_second")  # metrics that are not compared
-TEXTS = ("versions", "meaning", "of_levels")
-"""Parts of an evaluation that are not compared: versions of packages, descriptions of intervals."""
+TEXTS = ("versions", "meaning", "of_levels", "digest")
+"""Parts of an evaluation that are not compared: versions, descriptions of intervals, digests."""
 NUM_SHOWN = 20  # number of differences shown per part of a run
 NUM_LINES = 20  # number of lines shown from the end of a failed command's error output
 

@@ -106,6 +106,8 @@ class Corridors(LevelEnv):
     sharing: float = 1.0
     show_visited: bool = False
 
+    optimum_is_bound = True  # the shortest path is known
+
     def __post_init__(self):
         check_ranges(
             self,

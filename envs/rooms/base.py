@@ -51,6 +51,8 @@ class RoomsFamily(LevelEnv, abstract=True):
     doors_jam: ClassVar[bool] = False
     """True if a closed door may stay shut when the agent walks into it."""
 
+    optimum_is_bound = True  # the search is exact, and assumes that no door jams
+
     @property
     @abc.abstractmethod
     def sides(self) -> tuple[int, int]:

@@ -148,8 +148,12 @@ def _prepare(given: Any) -> Prepared:
     from rlgen.evaluation import load_runs as checks
     from rlgen.evaluation import zero_shot
     from rlgen.evaluation.report import results
+    from rlgen.evaluation.stats.cvar import check_attempts
     from rlgen.evaluation.suites import load_suite
 
+    attempts = ATTEMPTS if given.attempts == -1 else given.attempts
+    if given.worst:
+        check_attempts(attempts)
     runs, name = [Path(run) for run in given.runs], given.suite or SUITE
     out = Path(given.out) if given.out else runs[0] / "eval" / name.replace("/", "-")
     # The folder is checked before anything is played. Otherwise an occupied folder would be noticed
@@ -171,7 +175,6 @@ def _prepare(given: Any) -> Prepared:
             loaded.append(zero_shot.load_states(run, at, False, given.allow_imports))
     untrained = [runs[0]] if given.untrained else []
     baseline = [zero_shot.load_policies(x, None, True, given.allow_imports) for x in untrained]
-    attempts = ATTEMPTS if given.attempts == -1 else given.attempts
     policies = [zero_shot.policies_of(x) for x in loaded]
     return Prepared(runs, out, loaded, policies, baseline, suite, attempts, reference)
 
@@ -284,7 +287,7 @@ def _fields() -> list[Field]:
         flag(
             "worst",
             "play the suite again, with different random numbers, to report the score on each "
-            "seed's worst levels (CVaR)",
+            "seed's worst levels (CVaR); needs at least 2 attempts",
         ),
         flag("untrained", "also evaluate the untrained agents of the first run, as the baseline"),
         option(str, "", "out", "folder for results and report; by default RUN/eval/SUITE"),

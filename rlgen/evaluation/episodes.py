@@ -7,6 +7,9 @@ from jaxtyping import Float, UInt32
 
 Json = dict | list | str | float | int | bool | None
 
+BOUND = "optimum_is_bound"
+"""Key of `Evaluation.meta`: True if no episode can beat the optimum, see `LevelEnv`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
@@ -17,17 +20,17 @@ class Evaluation:
     suite_version: str
     level_names: tuple[str, ...]  # [M], all different
     # The arrays are not annotated with jaxtyping, whose checks run only in tests. Evaluations are
-    # also read from files, so `_check` verifies shapes and values whenever one is constructed.
+    # also read from files, so shapes and values are checked whenever one is constructed.
     level_hashes: np.ndarray  # uint32 [M, 2]
     optimal_steps: np.ndarray  # integers [M]; -1 if unknown or unsolvable
     optimal_return: np.ndarray  # [M]; NaN where unknown
     episode_return: np.ndarray  # [S, M, A], extrinsic, undiscounted
-    length: np.ndarray  # [S, M, A], in steps
+    length: np.ndarray  # [S, M, A], in steps; in a meta-test, env steps that trained the agent
     success: np.ndarray | tuple[()] = ()  # bool [S, M, A]; () if the family does not define it
     meta: dict = field(default_factory=dict)  # JSON: update, env steps, seed, versions, …
 
     def __post_init__(self):
-        """Convert dtypes, and reject inconsistent shapes and returns that are not finite."""
+        """Convert dtypes, and reject inconsistent shapes and impossible values."""
         dtypes = {
             "level_hashes": np.uint32,
             "optimal_steps": np.int64,
@@ -37,11 +40,15 @@ class Evaluation:
         }
         if not isinstance(self.success, tuple):
             dtypes["success"] = np.bool_
-        for name, dtype in dtypes.items():  # object.__setattr__, because the class is frozen
-            object.__setattr__(self, name, np.asarray(getattr(self, name)).astype(dtype))
+        for name in dtypes:  # object.__setattr__, because the class is frozen
+            object.__setattr__(self, name, np.asarray(getattr(self, name)))
         object.__setattr__(self, "level_names", tuple(self.level_names))
         object.__setattr__(self, "meta", plain(self.meta))
-        _check(self)
+        _check_shapes(self)
+        # Before the conversion, which would turn a success of 0.5 into True.
+        _check_values(self)
+        for name, dtype in dtypes.items():
+            object.__setattr__(self, name, getattr(self, name).astype(dtype))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -109,7 +116,7 @@ def plain(x) -> Json:
     return x if isinstance(x, (str, bool, int)) or x is None else str(x)
 
 
-def _check(e: Evaluation) -> None:
+def _check_shapes(e: Evaluation) -> None:
     if e.episode_return.ndim != 3 or 0 in e.episode_return.shape:
         raise ValueError(
             f"episode_return has shape {e.episode_return.shape}; it must be "
@@ -129,9 +136,79 @@ def _check(e: Evaluation) -> None:
             raise ValueError(f"{name} has shape {getattr(e, name).shape}; it must be {shape}")
     if len(e.level_names) != num_levels or len(set(e.level_names)) != num_levels:
         raise ValueError(f"level_names must be {num_levels} different names; got {e.level_names}")
-    if not np.isfinite(e.episode_return).all():
-        where = tuple(int(i) for i in np.argwhere(~np.isfinite(e.episode_return))[0])
+
+
+def _check_values(e: Evaluation) -> None:
+    """Reject values that no evaluation can have; called before dtypes are converted."""
+    _check_levels(e)
+    whole = np.isfinite(e.length) & (e.length == np.floor(e.length))
+    refused = {
+        "episode_return": (
+            ~np.isfinite(e.episode_return),
+            "is not finite; check whether the policy has diverged or the reward is not finite",
+        ),
+        "length": (~whole | (e.length < 1), "is not a whole number of steps of at least 1"),
+    }
+    if not isinstance(e.success, tuple):
+        refused["success"] = ~np.isin(e.success, (0, 1)), "is neither 0 nor 1"
+    for name, (wrong, why) in refused.items():
+        _refuse(e, name, wrong, why)
+    if e.meta.get(BOUND) is True:
+        _check_optimum(e)
+    for name, least in (("update", 0), ("env_steps", 0), ("look", 0), ("attempts", 1)):
+        low = min(_numbers(e.meta.get(name)), default=least)
+        if low < least:
+            raise ValueError(f"run {e.run!r}: {name} must be at least {least}, got {low}")
+
+
+def _check_levels(e: Evaluation) -> None:
+    steps, bits = e.optimal_steps, e.level_hashes
+    is_word = (bits >= 0) & (bits < 2**32) & (bits == np.floor(bits))
+    refused = {
+        "optimal_steps": (
+            ~np.isfinite(steps) | (steps != np.floor(steps)) | (steps < -1),
+            "must be a whole number of at least 0, or -1 if unknown or unsolvable",
+        ),
+        "optimal_return": (np.isinf(e.optimal_return), "must be finite, or NaN if unknown"),
+        "level_hashes": (~is_word.all(axis=1), "must be two whole numbers from 0 to 2**32 - 1"),
+    }
+    for name, (wrong, why) in refused.items():
+        if wrong.any():
+            m = int(np.argmax(wrong))
+            value = getattr(e, name)[m].tolist()
+            raise ValueError(f"{name} of level {e.level_names[m]!r} is {value}; it {why}")
+
+
+def _check_optimum(e: Evaluation) -> None:
+    """Reject episodes that beat the optimum of an environment with `optimum_is_bound`."""
+    best, steps = e.optimal_return[:, None], e.optimal_steps[:, None]
+    # A comparison with NaN, an unknown optimum, is False. The tolerance covers rounding of float32.
+    too_high = e.episode_return > best + 1e-3 * np.maximum(1, np.abs(best))
+    why = "is above the optimal return of the level; the solver or the reward is wrong"
+    _refuse(e, "episode_return", too_high, why)
+    if isinstance(e.success, tuple):
+        return
+    solved = e.success == 1
+    why = "is shorter than the shortest solution, although the level was solved"
+    _refuse(e, "length", solved & (e.length < steps), why)
+    _refuse(e, "success", solved & (steps == -1) & (best == 0), "is 1 on an unsolvable level")
+
+
+def _refuse(e: Evaluation, name: str, wrong: np.ndarray, why: str) -> None:
+    """Raise an error that names the first attempt where `wrong`, [S, M, A], is True."""
+    if wrong.any():
+        s, m, a = (int(i) for i in np.argwhere(wrong)[0])
+        value = getattr(e, name)[s, m, a].item()
         raise ValueError(
-            f"episode_return is not finite at [seed, level, attempt] {where} of run {e.run!r}; "
-            "check whether the policy has diverged or the reward is not finite"
+            f"run {e.run!r}, seed {s}, level {e.level_names[m]!r}, attempt {a}: "
+            f"{name} {value} {why}"
         )
+
+
+def _numbers(x: Json) -> list[int | float]:
+    """Return all numbers in a value of `meta`, also in lists and dicts."""
+    if isinstance(x, dict):
+        x = list(x.values())
+    if isinstance(x, list):
+        return [number for value in x for number in _numbers(value)]
+    return [x] if isinstance(x, int | float) else []

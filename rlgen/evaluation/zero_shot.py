@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import registry
-from rlgen.evaluation.episodes import Evaluation
+from rlgen.evaluation.episodes import BOUND, Evaluation
 from rlgen.levels import Suite
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.rollout import EpisodeResult, play
@@ -149,6 +149,7 @@ def evaluate(
     )
     levels = suite.levels
     meta = policies.meta | {"evaluation_seed": seed, "attempts": attempts}
+    meta |= {BOUND: True} if suite.env.optimum_is_bound else {}
     return Evaluation(
         run=policies.label,
         suite=suite.name,

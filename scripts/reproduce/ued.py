@@ -30,7 +30,7 @@ from _comparison import costs, parser_of, run_command, table, train_all, write_c
 from rlgen.evaluation.report import results
 from rlgen.evaluation.report.cvar_figure import cvar_figure
 from rlgen.evaluation.report.figures import png_bytes
-from rlgen.evaluation.stats.cvar import CVaR, cvar
+from rlgen.evaluation.stats.cvar import CVaR, bias_notes, check_attempts, cvar
 from rlgen.evaluation.stats.formatting import show_interval
 from rlgen.evaluation.stats.summary import summarise
 from rlgen.evaluation.suites import load_suite
@@ -43,6 +43,8 @@ ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what is missing, evaluate all methods, and write the comparison."""
     options = _parse(arguments)
+    if options.dense:
+        check_attempts(options.dense_attempts)
     runs, code = train_all(options)
     if code:
         return code
@@ -119,6 +121,7 @@ def _comparison(runs: list[Path], heldout: Path, worst: list[CVaR], options: Any
             "intervals of Student's t over seeds. One evaluation selects the levels, and another "
             "scores them.",
             table([one.run for one in worst], lines),
+            *(f"- {x}" for one in worst for x in bias_notes(one, range(len(one.alpha)))),
         ]
     parts += ["Cost per seed.", table(heads, costs(runs))]
     return "\n\n".join(parts) + "\n"

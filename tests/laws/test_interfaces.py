@@ -356,6 +356,7 @@ BUFFER = make_buffer(2, jnp.float32(0), ())
 SOME_LEVELS = make_level_set(EASY, jax.vmap(EASY.sample_level)(jax.random.split(KEY, 2)))
 LAWS: dict[tuple[type, str], Law] = {
     (LevelEnv, "lowest_return"): value("lowest_return", np.isfinite, -3.0),
+    (LevelEnv, "optimum_is_bound"): flag("optimum_is_bound"),
     (LevelEnv, "default_params"): Law(is_example, property(given({"number": jnp.int32(7)}))),
     (LevelEnv, "action_space"): Law(counts_actions, given(spaces.Discrete(2))),
     (LevelEnv, "unpack"): Law(unpacks, given(jnp.ones(3))),
@@ -451,7 +452,8 @@ def test_a_capability_is_offered_by_those_that_have_it_and_missing_in_the_others
 
 
 def test_the_optional_methods_of_an_environment_are_those_that_it_declares():
-    theirs = {"default_params", "action_space", "lowest_return"}  # two of gymnax, and an attribute
+    # Two of gymnax, and two attributes.
+    theirs = {"default_params", "action_space", "lowest_return", "optimum_is_bound"}
     assert set(OPTIONAL_METHODS) == set(optional_names(LevelEnv)) - theirs
     assert all(vars(LevelEnv)[name] is method for name, method in OPTIONAL_METHODS.items())
 

@@ -13,8 +13,10 @@ from rlgen import registry
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
 from rlgen.evaluation.report import results
+from rlgen.evaluation.report.digest import digests
 from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.intervals import Interval
+from rlgen.evaluation.stats.selection_bias import SelectionBias
 from rlgen.evaluation.stats.settings import Intervals
 from rlgen.runs import metrics, test_set_access
 from rlgen.runs.metrics import COUNTED, GRADIENT_STEPS, Counters
@@ -90,9 +92,11 @@ def everything() -> dict:
     gaps = Gaps("b", 4, 4, 12, 12, gap, gap, information, numbers)
     means = Interval(np.zeros(1), np.zeros(1), np.zeros(1), "student")
     counts = (np.array([0.1]), np.array([1]), np.zeros((3, 1)))
-    worst = CVaR("b", "maze/heldout", "solve rate", 12, *counts, means)
+    bias = SelectionBias(np.zeros(1), 0.02, np.array([10]))
+    worst = CVaR("b", "maze/heldout", "solve rate", 12, *counts, means, 10, bias)
     runs = [evaluation("a2c", 0.3, baseline=True), evaluation("b", 0.6)]
-    return results.to_json(runs, Intervals(reps=50), 0, [gaps], [worst])
+    content = results.to_json(runs, Intervals(reps=50), 0, [gaps], [worst])
+    return content | {"digest": digests(content, {})}  # added by `results.save`
 
 
 def test_every_key_is_listed_once():

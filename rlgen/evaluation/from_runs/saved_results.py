@@ -1,6 +1,7 @@
 """Find saved results of a run that match a requested evaluation.
 
-If there are such results, the evaluation is not repeated.
+If there are such results, the evaluation is not repeated. Results are used only if they agree with
+their digests, so that a damaged or edited file does not decide a comparison.
 """
 
 import dataclasses
@@ -37,14 +38,19 @@ def find_saved(
         if not (place / "results.json").is_file():
             continue
         try:
-            every = results.load(place)
+            found = results.read(place)
         except ValueError as error:
             # If results cannot be read, the run is evaluated again and the reason is reported.
             passed.append(str(error))
             continue
         # A folder of `rlgen eval` may hold results of several runs.
-        own = [e for e in every if e.run == run.path.name]
+        own = [e for e in found.evaluations if e.run == run.path.name]
         wrong = _other_than(own[0], run, suite, attempts, seed) if own else "of other runs"
+        if not wrong and not found.is_verified:
+            wrong = (
+                "without a digest, because an older version of rlgen saved it, so changes of its "
+                "files would not be noticed"
+            )
         if not wrong:
             return dataclasses.replace(own[0], meta=own[0].meta | {"saved_in": str(place)}), passed
         passed.append(f"{place} is {wrong}")

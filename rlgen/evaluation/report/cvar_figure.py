@@ -13,6 +13,8 @@ from rlgen.evaluation.stats.cvar import CVaR
 def cvar_figure(results: Sequence[CVaR], theme: str = "light") -> Figure:
     """Draw the mean score on the worst levels, with intervals, against the fraction of levels.
 
+    Points are hollow if the score is an upper bound, see `CVaR.is_upper_bound`.
+
     Raises:
         ValueError: `results` is empty or mixes different suites or scores.
     """
@@ -29,7 +31,11 @@ def cvar_figure(results: Sequence[CVaR], theme: str = "light") -> Figure:
         num_worst, kept = np.unique(one.num_worst, return_index=True)
         value, low, high = (x[kept] for x in one.mean[:3])
         share, colour = num_worst / num_levels, look.runs[r % len(look.runs)]
-        axes.plot(share, value, color=colour, linewidth=1.8, marker="o", markersize=3.5)
+        bound = one.is_upper_bound[kept]
+        axes.plot(share, value, color=colour, linewidth=1.8)
+        axes.plot(share[~bound], value[~bound], "o", color=colour, markersize=3.5)
+        # The face hides the line behind a hollow point.
+        axes.plot(share[bound], value[bound], "o", color=colour, markersize=4.5, mfc=look.paper)
         axes.fill_between(share, low, high, color=colour, alpha=0.2, linewidth=0)
     axes.grid(color=look.grid, linewidth=0.6)
     axes.set(xscale="log", xlabel=f"worst levels, % of {num_levels:,} levels", ylabel=score)

@@ -12,7 +12,7 @@ from rlgen.evaluation.report import html
 from rlgen.evaluation.report.cvar_figure import cvar_figure
 from rlgen.evaluation.report.figures import THEMES, add_legend, blank, both_themes
 from rlgen.evaluation.stats.by_class import ByClass
-from rlgen.evaluation.stats.cvar import CVaR
+from rlgen.evaluation.stats.cvar import CVaR, bias_notes
 from rlgen.evaluation.stats.findings import Findings
 from rlgen.evaluation.stats.normalised_scores import NO_SCALE, NormalisedScores, notes, verdicts
 from rlgen.evaluation.stats.summary import some
@@ -42,6 +42,7 @@ class NormalisedData(NamedTuple):
     worst: Sequence[CVaR]
     shares: tuple[int, ...]  # indices of fractions in `worst` that have distinct numbers of levels
     worst_heads: tuple[str, ...]
+    bias_notes: Sequence[str]  # scores in `worst` that are upper bounds
     not_replayed: str  # runs that are not in `worst`
 
 
@@ -82,6 +83,7 @@ def normalised_section(
         worst,
         shares,
         ("", *heads),
+        [note for one in worst for note in bias_notes(one, shares)],
         some(missing) if missing else "",
     )
     return html.Section("Classes, percentiles and worst levels", "normalised.html", data)

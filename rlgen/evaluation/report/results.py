@@ -6,6 +6,9 @@ A results folder contains three files:
   and, if measured, generalisation gaps and CVaR (mean score on the worst levels);
 - `results.csv`: one row per run, seed and level;
 - `episodes.npz`: every episode, so that saved evaluations can be compared with later evaluations.
+
+The first file holds digests of its other keys and of the episodes, which are verified whenever the
+folder is read; see `rlgen.evaluation.report.digest`.
 """
 
 import csv
@@ -13,6 +16,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +26,11 @@ import numpy as np
 
 from rlgen.evaluation.episodes import Evaluation, Json, hex_hash, plain, printable
 from rlgen.evaluation.generalisation.gap import Gap, Gaps, LevelInformation
+from rlgen.evaluation.report import digest
 from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.findings import analyse
 from rlgen.evaluation.stats.intervals import Interval
+from rlgen.evaluation.stats.selection_bias import SelectionBias
 from rlgen.evaluation.stats.settings import DEFAULT, Intervals
 from rlgen.evaluation.stats.summary import TAU, some
 
@@ -38,6 +44,7 @@ class Results(NamedTuple):
     evaluations: tuple[Evaluation, ...]
     gaps: tuple[Gaps, ...]  # for runs with a finite training set
     worst: tuple[CVaR, ...]  # for runs with the second evaluation that CVaR needs
+    is_verified: bool  # False if the results have no digest, because version 0.1 saved them
 
 
 def to_json(
@@ -102,6 +109,11 @@ def save(
 ) -> None:
     """Write `results.json`, `results.csv` and `episodes.npz`, each atomically.
 
+    All three files are written completely under temporary names before the first file is replaced.
+    After an interruption, the folder therefore has either all old results or all new results. If
+    some of the files were replaced and others not, `read` reports it, and the new `results.json` is
+    complete under its temporary name.
+
     Raises:
         ValueError: `folder` is a file, or it already has results and `overwrite` is False.
     """
@@ -109,20 +121,24 @@ def save(
     check_free(folder, overwrite)
     # All contents are computed before anything is written, so an error leaves the folder unchanged.
     found = to_json(evaluations, intervals, seed, gaps, worst)
-    # JSON has no NaN: `plain` has replaced every NaN, and `allow_nan=False` checks this.
-    content = json.dumps(found, indent=1, allow_nan=False)
     arrays = {}  # named `{index of the run}/{field}`, each [S, M, A]
     for i, e in enumerate(evaluations):
         arrays |= {f"{i}/episode_return": e.episode_return, f"{i}/length": e.length}
         if not isinstance(e.success, tuple):
             arrays[f"{i}/success"] = e.success
+    # JSON has no NaN: `plain` has replaced every NaN, and `allow_nan=False` checks this.
+    found[digest.KEY] = digest.digests(found, arrays)
+    content = json.dumps(found, indent=1, allow_nan=False)
     archive = io.BytesIO()
     np.savez_compressed(archive, **arrays)
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "episodes.npz", archive.getvalue())
-    write(folder / "results.csv", _csv(evaluations).encode())
-    # Written last: if a new folder has `results.json`, the other two files are complete.
-    write(folder / "results.json", content.encode())
+    data = {"episodes.npz": archive.getvalue(), "results.csv": _csv(evaluations).encode()}
+    # Replaced last: if a new folder has `results.json`, the other two files are complete.
+    data["results.json"] = content.encode()
+    for name, one in data.items():
+        _write_part(folder / name, one)
+    for name in data:
+        os.replace(digest.part_of(folder / name), folder / name)
 
 
 def load(folder: Path | str) -> tuple[Evaluation, ...]:
@@ -137,8 +153,8 @@ def read(folder: Path | str) -> Results:
     """Read a folder that `save` wrote; nothing in it is executed or unpickled.
 
     Raises:
-        ValueError: The folder has no results, or the results have another format or are damaged. If
-            seeds or levels are missing, the message names them.
+        ValueError: The folder has no results, or the results have another format, are damaged, or
+            do not agree with their digests. If seeds or levels are missing, the message names them.
     """
     folder = Path(folder)
     path = folder / "results.json"
@@ -153,18 +169,37 @@ def read(folder: Path | str) -> Results:
         raise ValueError(
             f"{path} has the format {found!r}; this version of rlgen reads only {FORMAT!r}"
         )
+    arrays = _episodes(folder)
+    is_verified = digest.verify(path, content, arrays)
     try:
-        with np.load(folder / "episodes.npz", allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         return Results(
             tuple(_evaluation(content, arrays, i) for i in range(len(content["runs"]))),
             tuple(_gaps(one) for one in content.get("generalisation", [])),
             tuple(_cvar(one) for one in content.get("cvar", [])),
+            is_verified,
         )
-    except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{folder}: episodes.npz is missing, damaged or from other runs ({error})"
+            f"{folder}: episodes.npz is damaged or from other runs ({error})"
         ) from error
+
+
+def _episodes(folder: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of `episodes.npz`."""
+    path = folder / "episodes.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    # A damaged archive can also raise NotImplementedError (compression), RuntimeError (encryption)
+    # or MemoryError (shape), depending on the damaged byte.
+    except (OSError, EOFError, ValueError, RuntimeError, MemoryError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    except (AttributeError, IndexError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: BaseException) -> ValueError:
+    return ValueError(f"{path} is missing or damaged ({error}); {digest.ADVICE}")
 
 
 def check_free(folder: Path | str, overwrite: bool = False, files: Sequence[str] = FILES) -> None:
@@ -186,10 +221,18 @@ def check_free(folder: Path | str, overwrite: bool = False, files: Sequence[str]
 
 def write(path: Path, data: bytes) -> None:
     """Replace a file atomically: an interruption leaves either the old or the new content."""
+    _write_part(path, data)
+    os.replace(digest.part_of(path), path)
+
+
+def _write_part(path: Path, data: bytes) -> None:
+    """Write the temporary file with which a file is replaced."""
     # `os.replace` is atomic only within a file system, so the temporary file is in the same folder.
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    with open(digest.part_of(path), "wb") as file:
+        file.write(data)
+        file.flush()
+        # Otherwise a power failure after the replacement could leave an empty file.
+        os.fsync(file.fileno())
 
 
 def _levels(e: Evaluation) -> list[dict[str, Json]]:
@@ -355,4 +398,17 @@ def _cvar(fields: dict) -> CVaR:
         np.array(fields["num_worst"], np.int64),
         _array(fields["each_seed"]),
         _interval(fields["mean"]),
+        **_selection(fields),
     )
+
+
+def _selection(fields: dict) -> dict[str, Any]:
+    """Read the bias of CVaR; results of version 0.1 lack it, and it is then unknown (NaN)."""
+    unknown = np.full(len(fields["alpha"]), np.nan)
+    found = fields.get("selection_bias")
+    if found is None:
+        bias = SelectionBias(unknown, np.nan, np.zeros(len(unknown), np.int64))
+    else:
+        needed = np.array(found["needed"], np.int64)
+        bias = SelectionBias(_array(found["bias"]), float(_array(found["tolerance"])), needed)
+    return {"num_attempts": fields.get("num_attempts", 0), "selection_bias": bias}

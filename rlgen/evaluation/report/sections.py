@@ -17,7 +17,11 @@ from rlgen.evaluation.stats.formatting import AGGREGATES
 from rlgen.evaluation.stats.summary import LevelResult, RunResult, Summary, hardest
 
 MAX_CARDS = 60  # levels in the gallery; of a larger suite, the hardest levels are shown
-NOT_TOLD = ("curve", "look")  # keys of `Evaluation.meta` that the report shows in other sections
+NOT_TOLD = (
+    "curve",
+    "look",
+    "optimum_is_bound",
+)  # keys of `Evaluation.meta` that the report shows in other sections
 
 Images = Mapping[str, UInt8[np.ndarray, "H W 3"]]
 

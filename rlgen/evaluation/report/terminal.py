@@ -11,7 +11,7 @@ from rich.text import Text
 
 from rlgen.evaluation.episodes import Evaluation, printable
 from rlgen.evaluation.stats.by_class import ByClass
-from rlgen.evaluation.stats.cvar import CVaR
+from rlgen.evaluation.stats.cvar import CVaR, bias_notes
 from rlgen.evaluation.stats.findings import Findings
 from rlgen.evaluation.stats.formatting import (
     AGGREGATES,
@@ -80,6 +80,8 @@ def print_worst(results: Sequence[CVaR], console: Console) -> None:
     console.print(
         Text("Worst levels are chosen per seed; intervals: Student's t over seeds.", style="dim")
     )
+    for note in (x for one in results for x in bias_notes(one, kept.tolist())):
+        console.print(Text(printable(note), style="dim"))
 
 
 def _one_run(summary: Summary, shown: list[int], details: _Details) -> Table:

@@ -4,6 +4,10 @@ The worst levels are selected in one evaluation, and the scores on them are meas
 one evaluation were used for both steps, the estimate would be biased downwards, because some levels
 would be selected by bad luck.
 
+With few attempts, the estimate is biased upwards, because some of the worst levels are not
+selected. `rlgen.evaluation.stats.selection_bias` estimates this bias, and how many attempts each
+fraction of the levels needs.
+
 Source: Rutherford et al., 2024, "No Regrets: Investigating and Improving Regret Approximations for
 Curriculum Discovery", section 5 (risk of failure on the worst α % of levels).
 Differs from the code of Rutherford et al. in two points. First, many levels tie in the first
@@ -17,10 +21,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.stats.intervals import Interval, student
+from rlgen.evaluation.stats.selection_bias import SelectionBias, estimate
 from rlgen.evaluation.stats.summary import RANGES
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite
@@ -40,6 +45,13 @@ class CVaR(NamedTuple):
     num_worst: Int[np.ndarray, " K"]  # number of worst levels for each fraction, at least 1
     each_seed: Float[np.ndarray, "S K"]
     mean: Interval  # [K], mean over seeds
+    num_attempts: int  # attempts on each level in the evaluation that ranked the levels
+    selection_bias: SelectionBias
+
+    @property
+    def is_upper_bound(self) -> Bool[np.ndarray, " K"]:
+        """True for each fraction whose estimated bias of the mean exceeds the tolerance."""
+        return self.selection_bias.bias > self.selection_bias.tolerance
 
 
 def cvar(
@@ -61,9 +73,10 @@ def cvar(
         confidence: Confidence level of the interval, between 0 and 1.
 
     Raises:
-        ValueError: A fraction is out of range, the two evaluations differ in policies or levels, or
-            both evaluations used the same random numbers.
+        ValueError: A fraction is out of range, the two evaluations differ in policies or levels,
+            both evaluations used the same random numbers, or the levels were ranked by one attempt.
     """
+    check_attempts(first.shape[2])
     _check_pair(first, second)
     shares = np.asarray(alpha, np.float64)
     if not shares.size or not ((shares > 0) & (shares <= 1)).all():
@@ -74,7 +87,47 @@ def cvar(
     num_worst = np.maximum(np.floor(shares * num_levels + 1e-9), 1).astype(np.int64)
     each_seed = worst_means(ranking.mean(axis=-1), measured.mean(axis=-1), num_worst)
     mean = student(each_seed, confidence).clipped(*RANGES.get(name, (-np.inf, np.inf)))
-    return CVaR(first.run, first.suite, name, num_levels, shares, num_worst, each_seed, mean)
+    attempts = np.concatenate([ranking, measured], axis=-1)
+    bias = estimate(attempts, first.shape[2], num_worst / num_levels)
+    facts = (first.run, first.suite, name, num_levels, shares, num_worst)
+    return CVaR(*facts, each_seed, mean, first.shape[2], bias)
+
+
+def check_attempts(num: int) -> None:
+    """Refuse to rank levels by one attempt; call this before playing.
+
+    Raises:
+        ValueError: `num` is below 2.
+    """
+    if num < 2:
+        raise ValueError(
+            f"CVaR needs at least 2 attempts on each level to find the worst levels, got {num}; "
+            "use 10 attempts or more"
+        )
+
+
+def bias_notes(one: CVaR, shown: Sequence[int]) -> list[str]:
+    """State which mean scores are upper bounds, their bias, and how many attempts are needed.
+
+    Args:
+        one: CVaR of one run.
+        shown: Indices of the fractions to report.
+
+    Returns:
+        One sentence for each fraction whose estimated bias exceeds the tolerance.
+    """
+    is_rate = one.score != "return"
+    notes = []
+    for k in (k for k in shown if one.is_upper_bound[k]):
+        bias, needed = float(one.selection_bias.bias[k]), int(one.selection_bias.needed[k])
+        amount = f"{100 * bias:.1f} points" if is_rate else f"{bias:.3g}"
+        worst = f"{int(one.num_worst[k]):,} of {one.num_levels:,} levels"
+        notes.append(
+            f"{one.run}, {worst}: an upper bound, about {amount} too high, because "
+            f"{one.num_attempts} attempts rank the levels with noise; about {needed:,} attempts "
+            "are needed."
+        )
+    return notes
 
 
 def worst_levels(
@@ -100,9 +153,10 @@ def worst_levels(
         alpha: Fractions of the levels.
 
     Raises:
-        ValueError: The policies, the suite or the seed do not match `first`. This is checked before
-            any episode is played.
+        ValueError: The policies, the suite or the seed do not match `first`, or `first` has one
+            attempt on each level. This is checked before any episode is played.
     """
+    check_attempts(first.shape[2])
     seed = int(first.meta.get("evaluation_seed") or 0) + 1 if seed is None else seed
     _check_again(policies, suite, first, seed)
     attempts = first.shape[2] if attempts is None else attempts

@@ -37,7 +37,7 @@ def ued():
 
 def compare(ued, out, *more):
     command = ["--env", "cart-pole", "--out", str(out), "--suite", "nominal", "--dense", "far"]
-    command += ["--attempts", "2", "--dense-attempts", "1", "--seeds", "2", *more]
+    command += ["--attempts", "2", "--dense-attempts", "2", "--seeds", "2", *more]
     return ued.main([*command, "--", *SMALL.split()])
 
 

@@ -91,8 +91,8 @@ def test_eval_counts_a_look_and_saves_what_compare_takes(runs, capsys):
     """Compare takes only the first run's results: the second's are in the first one's folder."""
     for log in (runs / "a" / "curriculum").iterdir():
         log.write_bytes(b"cut")
-    more = ["--gaps", "none", "--worst"]
-    code, out, _ = rlgen(capsys, "eval", runs / "a", runs / "b", *PLAY, *more)
+    more = ["--attempts", "2", "--gaps", "none", "--worst"]
+    code, out, _ = rlgen(capsys, "eval", runs / "a", runs / "b", *PLAY[:2], *more)
     assert code == 0
     assert "on the worst levels, played again" in " ".join(out.split())
     assert (
@@ -110,23 +110,23 @@ def test_eval_counts_a_look_and_saves_what_compare_takes(runs, capsys):
 
     one, other = (load_runs.open_run(runs / name) for name in ("a", "b"))
     suite = load_suite(one.env, "maze/heldout")
-    saved, passed = saved_results.find_saved(one, suite, 1, 0)
+    saved, passed = saved_results.find_saved(one, suite, 2, 0)
     assert saved is not None
     assert (saved.run, saved.meta["look"], passed) == ("a", 1, [])
-    assert saved_results.find_saved(other, suite, 1, 0) == (None, [])
+    assert saved_results.find_saved(other, suite, 2, 0) == (None, [])
     why = {
-        "of attempts 1, not 2": saved_results.find_saved(one, suite, 2, 0),
-        "of evaluation seed 0, not 3": saved_results.find_saved(one, suite, 1, 3),
-        "of update 1, not 7": saved_results.find_saved(one._replace(update=7), suite, 1, 0),
-        "of other levels": saved_results.find_saved(one, shuffled(suite), 1, 0),
+        "of attempts 2, not 1": saved_results.find_saved(one, suite, 1, 0),
+        "of evaluation seed 0, not 3": saved_results.find_saved(one, suite, 2, 3),
+        "of update 1, not 7": saved_results.find_saved(one._replace(update=7), suite, 2, 0),
+        "of other levels": saved_results.find_saved(one, shuffled(suite), 2, 0),
     }
     for said, (found, reasons) in why.items():
         assert found is None
         assert said in reasons[0]
     (place / "episodes.npz").write_bytes(b"cut")
-    found, reasons = saved_results.find_saved(one, suite, 1, 0)
+    found, reasons = saved_results.find_saved(one, suite, 2, 0)
     assert found is None
-    assert "episodes.npz is missing, damaged" in reasons[0]
+    assert "episodes.npz is missing or damaged" in reasons[0]
 
 
 def shuffled(suite):
@@ -222,6 +222,13 @@ def test_what_cannot_be_played_is_refused_unplayed(runs, capsys, unplayed, comma
     code, out, err = rlgen(capsys, command, runs / "a", runs / "b", *args)
     assert (code, out) == (2, "")
     assert message in err
+
+
+@pytest.mark.thorough
+def test_worst_levels_cannot_be_found_with_one_attempt(runs, capsys, unplayed):
+    code, out, err = rlgen(capsys, "eval", runs / "a", *PLAY, "--worst")
+    assert (code, out) == (2, "")
+    assert "CVaR needs at least 2 attempts on each level" in err
 
 
 @pytest.mark.thorough

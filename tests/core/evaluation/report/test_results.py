@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -168,7 +169,7 @@ def test_a_difference_is_not_settled_when_only_the_stratified_interval_excludes_
         hashes = np.zeros((30, 2), np.uint32)
         unknown = (np.full(30, -1), np.full(30, np.nan))
         return Evaluation(
-            name, "s", "1", names, hashes, *unknown, blank, blank.astype(int), success
+            name, "s", "1", names, hashes, *unknown, blank, blank.astype(int) + 1, success
         )
 
     runs = [run("a", [0.1, 0.9, 0.2, 0.6]), run("b", [0.1, 0.9, 0.9, 0.6])]
@@ -228,12 +229,83 @@ def test_the_hardest_levels_are_kept_in_the_order_of_the_suite():
         ({"success": np.zeros((1, 2, 2), bool)}, "success has shape"),
         ({"level_names": ("a", "a")}, "2 different names"),
         ({"optimal_steps": np.zeros(3, int)}, "optimal_steps has shape"),
-        ({"episode_return": np.full((2, 2, 2), np.nan)}, "not finite at .* of run 'hand'"),
+        (
+            {"episode_return": np.where(np.arange(8).reshape(2, 2, 2) == 6, np.inf, 0)},
+            "run 'hand', seed 1, level 'b', attempt 0: episode_return inf is not finite",
+        ),
     ],
 )
 def test_arrays_that_do_not_agree_are_refused_by_name(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(by_hand(), **changes)
+
+
+def changed(name, value):
+    """Return one array of `by_hand` with another value at seed 1, level b, attempt 0."""
+    x = np.array(getattr(by_hand(), name), float)
+    x[1, 1, 0] = value
+    return {name: x}
+
+
+BOUND = {"meta": {"optimum_is_bound": True}}
+SHORTEST = {"optimal_steps": np.array([4, 6]), "optimal_return": np.array([0.8, 0.7])}
+UNSOLVABLE = {"optimal_return": np.array([0.8, 0.0]), "episode_return": np.zeros((2, 2, 2))}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (changed("length", 0), "length 0.0 is not a whole number of steps of at least 1"),
+        (changed("length", -5), "length -5.0 is not a whole"),
+        (changed("length", 2.5), "length 2.5 is not a whole"),
+        (changed("length", np.nan), "length nan is not a whole"),
+        (changed("success", 0.5), "success 0.5 is neither 0 nor 1"),
+        (changed("success", 2), "success 2.0 is neither 0 nor 1"),
+        (changed("success", np.nan), "success nan is neither 0 nor 1"),
+        (
+            BOUND | SHORTEST | changed("episode_return", 0.71),
+            "episode_return 0.71 is above the optimal return of the level",
+        ),
+        (BOUND | SHORTEST, "length 5 is shorter than the shortest solution"),
+        (BOUND | UNSOLVABLE, "success True is 1 on an unsolvable level"),
+    ],
+)
+def test_impossible_episodes_are_refused_by_run_level_and_seed(changes, message):
+    where = "run 'hand', seed 1, level 'b', attempt 0: "
+    with pytest.raises(ValueError, match=re.escape(where + message)):
+        replace(by_hand(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimal_steps": np.array([4, -2])}, "optimal_steps of level 'b' is -2; it must be a"),
+        ({"optimal_steps": np.array([4, 1.5])}, "optimal_steps of level 'b' is 1.5"),
+        ({"optimal_return": np.array([0.8, np.inf])}, "optimal_return of level 'b' is inf"),
+        (
+            {"level_hashes": np.array([[0, 1], [0, 2**32]])},
+            "level_hashes of level 'b' is [0, 42949",
+        ),
+        ({"level_hashes": np.array([[0, -1], [0, 0]])}, "level_hashes of level 'a' is [0, -1]"),
+        ({"meta": {"look": -1}}, "run 'hand': look must be at least 0, got -1"),
+        ({"meta": {"update": [3, -4]}}, "run 'hand': update must be at least 0, got -4"),
+        ({"meta": {"attempts": 0}}, "run 'hand': attempts must be at least 1, got 0"),
+    ],
+)
+def test_impossible_levels_and_counts_are_refused(changes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        replace(by_hand(), **changes)
+
+
+def test_lucky_episodes_beat_an_optimum_that_is_an_expectation():
+    lucky = replace(by_hand(), **SHORTEST, **changed("episode_return", 1e6))
+    assert lucky.episode_return[1, 1, 0] == 1e6
+    # Rounding of float32 is accepted, and unknown optima are not compared.
+    rounded = changed("episode_return", np.float32(0.7) + 1e-5) | {
+        "optimal_steps": np.array([4, 5])
+    }
+    assert replace(by_hand(), **(BOUND | SHORTEST | rounded)).shape == (2, 2, 2)
+    assert replace(by_hand(), **BOUND, **changed("episode_return", 1e6)).shape == (2, 2, 2)
 
 
 @pytest.mark.parametrize(
@@ -333,9 +405,9 @@ def _damage(folder, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("gone", "episodes.npz is missing, damaged"),
-        ("cut", "episodes.npz is missing, damaged"),
-        ("swapped", "episodes.npz is missing, damaged or from other runs"),
+        ("gone", "episodes.npz is missing or damaged .* evaluate again with --overwrite"),
+        ("cut", "episodes.npz is missing or damaged"),
+        ("swapped", "episodes.npz does not agree with its digest in results.json"),
         ("half", "is damaged, or it was not written by rlgen"),
         ("foreign", "or it was not written by rlgen"),
         ("later", "format 'rlgen-results-9'; this version of rlgen reads only 'rlgen-results-1'"),

@@ -14,7 +14,7 @@ from rlgen.envs.grid.bitboard import FORWARD
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.report.cvar_figure import cvar_figure
 from rlgen.evaluation.report.figures import png_bytes
-from rlgen.evaluation.stats.cvar import ALPHAS, cvar, worst_levels, worst_means
+from rlgen.evaluation.stats.cvar import ALPHAS, bias_notes, cvar, worst_levels, worst_means
 from rlgen.evaluation.zero_shot import Policies, evaluate
 from rlgen.levels import Suite, make_level_set
 from tests.standins.stubs import Untaught
@@ -167,6 +167,29 @@ def test_anything_but_two_evaluations_of_one_run_is_refused(second, alpha, messa
         cvar(A, second, alpha)
 
 
+def test_one_attempt_cannot_rank_levels_and_is_refused():
+    first, second = rolls(np.random.default_rng(9), np.full((2, 6), 0.5), attempts=1)
+    with pytest.raises(ValueError, match=r"at least 2 attempts on each level .*, got 1; use 10"):
+        cvar(first, second)
+
+
+def test_scores_that_are_upper_bounds_are_said_to_be():
+    rng = np.random.default_rng(10)
+    rates = np.tile(rng.beta(2, 0.3, 2000), (3, 1))
+    few = cvar(*rolls(rng, rates, attempts=10), (0.01, 1.0))
+    bias, needed = few.selection_bias.bias[0], few.selection_bias.needed[0]
+    assert few.is_upper_bound.tolist() == [True, False]
+    (note,) = bias_notes(few, (0, 1))
+    assert note == (
+        f"plr, 20 of 2,000 levels: an upper bound, about {100 * bias:.1f} points too high, because "
+        f"10 attempts rank the levels with noise; about {needed} attempts are needed."
+    )
+    enough = cvar(*rolls(rng, rates, attempts=2 * needed), (0.01, 1.0))
+    assert not enough.is_upper_bound.any()
+    assert bias_notes(enough, (0, 1)) == []
+    assert bias_notes(few._replace(score="return"), (0,))[0].count(f"about {bias:.3g} too high")
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_the_figure_has_a_line_with_a_band_for_each_run(theme):
     rng = np.random.default_rng(8)
@@ -175,7 +198,11 @@ def test_the_figure_has_a_line_with_a_band_for_each_run(theme):
     figure = cvar_figure([one, one._replace(run="accel $x")], theme)
     axes = figure.axes[0]
     assert axes.get_xscale() == "log"
-    assert len(axes.lines) == len(axes.collections) == 2
+    # Each run has a line, its filled points and its hollow points.
+    assert (len(axes.lines), len(axes.collections)) == (6, 2)
+    hollow = np.asarray(axes.lines[2].get_xdata())
+    np.testing.assert_array_equal(hollow, np.unique(one.num_worst[one.is_upper_bound]) / 500)
+    assert 0 < len(hollow) < len(ALPHAS)
     share, value = (np.asarray(x) for x in axes.lines[0].get_data())
     assert share[0] == 1 / 500 and share[-1] == 1  # both 0.01 % and 0.1 % mean the one worst level
     np.testing.assert_allclose(value, np.delete(one.mean.value, 1))
@@ -223,11 +250,18 @@ def played():
     return policies, suite, evaluate(policies, suite, 6, seed=3)
 
 
+def first_attempt(e):
+    """Return the evaluation with only the first attempt on each level."""
+    names = ("episode_return", "length", "success")
+    return replace(e, **{name: np.asarray(getattr(e, name))[..., :1] for name in names})
+
+
 @pytest.mark.thorough
 def test_worst_levels_are_played_again_with_fresh_keys(played):
     policies, suite, first = played
     found = worst_levels(policies, suite, first, alpha=(0.25, 1.0))
     second = evaluate(policies, suite, 6, seed=4)
+    assert second.meta["optimum_is_bound"] is True
     assert (second.length != first.length).any()  # an independent second evaluation
     expected = worst_means(
         first.score[1].mean(axis=-1), second.score[1].mean(axis=-1), np.array([1, 4])
@@ -241,6 +275,7 @@ def test_worst_levels_are_played_again_with_fresh_keys(played):
     ("change", "message"),
     [
         (lambda p, s, e: (p, s, e, 6, 3), "different seeds, got 3 twice"),
+        (lambda p, s, e: (p, s, first_attempt(e)), "at least 2 attempts on each level"),
         (lambda p, s, e: (p._replace(label="b"), s, e), "same run, got 'wavering' and 'b'"),
         (lambda p, s, e: (p._replace(meta={}), s, e), "same update, got 7 and None"),
         (lambda p, s, e: (p._replace(states=jnp.zeros(1)), s, e), "same number of seeds, got 2"),
