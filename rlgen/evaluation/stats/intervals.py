@@ -94,7 +94,8 @@ def student(values: Float[np.ndarray, "S ..."], confidence: float = 0.95) -> Int
     """
     check_numbers(values)
     freedom = np.asarray(len(values) - 1)
-    return _symmetric(values.mean(axis=0), _of_mean(values), freedom, confidence, "student")
+    centre = np.asarray(values.mean(axis=0))
+    return _symmetric(centre, _of_mean(values), freedom, confidence, "student")
 
 
 def welch(
@@ -116,7 +117,7 @@ def welch(
         ValueError: A number is NaN.
     """
     check_numbers(x, y)
-    centre = x.mean(axis=0) - y.mean(axis=0)
+    centre = np.asarray(x.mean(axis=0) - y.mean(axis=0))
     if min(len(x), len(y)) < 2:
         return no_interval(centre)
     found = _two_samples(x, y)
@@ -169,7 +170,7 @@ def improvement(
 
 
 def binomial(
-    successes: Int[np.ndarray, "..."] | int, trials: int, confidence: float = 0.95
+    successes: Int[np.ndarray, "..."] | np.integer | int, trials: int, confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Lower and upper bound of the exact interval of a success rate (Clopper and Pearson).
 
@@ -184,7 +185,10 @@ def binomial(
 
 
 def with_binomial(
-    one: Interval, successes: Int[np.ndarray, "..."], trials: int, confidence: float = 0.95
+    one: Interval,
+    successes: Int[np.ndarray, "..."] | np.integer | int,
+    trials: int,
+    confidence: float = 0.95,
 ) -> Interval:
     """Use the exact binomial interval of the pooled episodes where there is no interval.
 
@@ -226,9 +230,10 @@ def jackknife_t(
     num = len(reference)
     if num > 1:
         each = np.stack([statistic(np.delete(reference, r, axis=0)) for r in range(num)])
-        parts.append((_of_mean(each) * (num - 1) ** 2, num - 1))
+        parts.append((np.asarray(_of_mean(each) * (num - 1) ** 2), num - 1))
     variance, freedom = _satterthwaite(parts)
-    return _symmetric(of_seed.mean(axis=0), variance, freedom, confidence, "student")
+    centre = np.asarray(of_seed.mean(axis=0))
+    return _symmetric(centre, variance, freedom, confidence, "student")
 
 
 class Holm(NamedTuple):
@@ -277,14 +282,14 @@ def family(x: Float[np.ndarray, "S M"], confidence: float = 0.95) -> Interval:
 
 
 def family_gap(
-    x: Float[np.ndarray, "S M"], y: Float[np.ndarray, "S K"], confidence: float = 0.95
+    x: Float[np.ndarray, "S M"], y: Float[np.ndarray, "R K"], confidence: float = 0.95
 ) -> Interval:
     """Interval of the mean on one set of levels minus the mean of the same seeds on another set.
 
     The two sets are independent draws of levels. Each seed contributes the difference of its own
-    means on the two sets, so an effect of the seed on both sides cancels. See `family`. The variance
-    of the levels is taken from each side alone or from both sides together, whichever gives the
-    wider interval. If both sides have the same number of levels, it is the former.
+    means on the two sets, so an effect of the seed on both sides cancels. See `family`.
+    The variance of the levels is taken from each side alone or from both sides together, whichever
+    gives the wider interval. If both sides have the same number of levels, it is the former.
 
     Raises:
         ValueError: A score is NaN, or the two sides have different numbers of seeds.
@@ -296,7 +301,7 @@ def family_gap(
     return _family(of_seed, (x, y), confidence)
 
 
-def family_gap_p(x: Float[np.ndarray, "S M"], y: Float[np.ndarray, "S K"]) -> float:
+def family_gap_p(x: Float[np.ndarray, "S M"], y: Float[np.ndarray, "R K"]) -> float:
     """Two-sided p-value of the test that the gap of `family_gap` is 0.
 
     If neither seeds nor levels differ on either side, the p-value is 1 for equal means, and
@@ -324,7 +329,7 @@ def family_aggregate(
 
     The part of the variance that varies with the level is estimated by leaving out one level at a
     time (jackknife). The part that varies with both seed and level is counted in both parts, so the
-    interval is slightly too wide.
+    variance is slightly too large.
 
     Args:
         statistic: Aggregate that maps `[..., S, M]` to `[...]`.
@@ -337,7 +342,7 @@ def family_aggregate(
     parts = [(_of_mean(of_seed), len(x) - 1)] if len(x) > 1 else []
     if num > 2:
         each = [statistic(np.delete(x, m, axis=1)[:, None, :]).mean() for m in range(num)]
-        parts.append((_of_mean(np.asarray(each)) * (num - 1) ** 2, num - 1))
+        parts.append((np.asarray(_of_mean(np.asarray(each)) * (num - 1) ** 2), num - 1))
     if not parts:
         return no_interval(of_seed.mean())
     variance, freedom = _satterthwaite(parts)
@@ -405,7 +410,7 @@ def _pooled(
     """
     freedom = one[1] + two[1]
     each = (one[0] * num * one[1] + two[0] * other * two[1]) / freedom
-    return each * (1 / num + 1 / other), freedom
+    return np.asarray(each * (1 / num + 1 / other)), freedom
 
 
 def _widest(found: Sequence[Interval]) -> Interval:
@@ -445,7 +450,7 @@ def _of_mean(x: Float[np.ndarray, "S ..."]) -> Float[np.ndarray, "..."]:
         return np.zeros(x.shape[1:])
     spread = x.max(axis=0) - x.min(axis=0)
     equal = spread <= _SMALL * np.maximum(1.0, np.abs(x).max(axis=0))
-    return np.where(equal, 0.0, x.var(axis=0, ddof=1) / len(x))
+    return np.asarray(np.where(equal, 0.0, x.var(axis=0, ddof=1) / len(x)))
 
 
 def _satterthwaite(
@@ -478,8 +483,7 @@ def _symmetric(
     kind: str,
 ) -> Interval:
     """Interval of Student's t around an estimate; no bounds where the variance is 0."""
-    centre = np.asarray(centre, np.float64)
-    known = np.asarray(variance) > 0
+    known = variance > 0
     if not known.any():
         return no_interval(centre)
     width = stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(variance)
