@@ -243,7 +243,10 @@ def _curve(run: str, rung: Rung, found: Adaptation, kind: str, confidence: float
         _mean(x, e, kind, confidence) for x, e in zip(points, found.evaluations, strict=True)
     )
     # The same seeds play the same levels before and after, so each pair contributes its difference.
-    gain = family(points[-1] - points[0], confidence) if len(points) > 1 else ()
+    low, high = RANGES.get(kind, (-np.inf, np.inf))
+    gain = ()
+    if len(points) > 1:
+        gain = family(points[-1] - points[0], confidence).clipped(low - high, high - low)
     steps = tuple(n * found.steps_per_update for n in found.updates)
     num_levels = points[0].shape[1]
     counts = (found.num_levels, num_levels)

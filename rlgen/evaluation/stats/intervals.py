@@ -5,7 +5,7 @@ observation is therefore the agent of a seed: each seed contributes one number, 
 over the levels. Intervals and tests treat these numbers as independent draws.
 
 - `student`: interval of one run, or of the differences of agents that were measured twice.
-- `welch`: interval of the difference between two runs.
+- `welch`, `welch_p`: interval of the difference between two runs, and its test.
 - `binomial`: exact interval of a solve rate, for runs whose seeds all have the same score.
 - `family`, `family_gap`: intervals that describe a family of levels, from which the levels were
   drawn. Seeds and levels vary together; a gap uses the same seeds on both of its sides.
@@ -94,15 +94,19 @@ def student(values: Float[np.ndarray, "S ..."], confidence: float = 0.95) -> Int
     """
     check_numbers(values)
     freedom = np.asarray(len(values) - 1)
-    return _symmetric(values.mean(axis=0), _of_mean(values), freedom, confidence, "student")
+    centre = np.asarray(values.mean(axis=0))
+    return _symmetric(centre, _of_mean(values), freedom, confidence, "student")
 
 
 def welch(
     x: Float[np.ndarray, "S ..."], y: Float[np.ndarray, "R ..."], confidence: float = 0.95
 ) -> Interval:
-    """Interval of the mean of x minus the mean of y, whose variances may differ.
+    """Interval of the mean of x minus the mean of y, by Welch's t or by t with a pooled variance.
 
-    If a run has one number, or if the numbers of each run are all equal, there is no interval.
+    The wider of the two intervals is used. If both runs have the same number of seeds, it is always
+    Welch's. Otherwise Welch's alone is too narrow if the run with fewer seeds happens to vary
+    little, and the pooled one alone if its variance is the larger one. If a run has one number, or
+    if the numbers of each run are all equal, there is no interval.
 
     Args:
         x: One number, or an array of numbers, per seed of the first run.
@@ -113,38 +117,31 @@ def welch(
         ValueError: A number is NaN.
     """
     check_numbers(x, y)
-    centre = x.mean(axis=0) - y.mean(axis=0)
+    centre = np.asarray(x.mean(axis=0) - y.mean(axis=0))
     if min(len(x), len(y)) < 2:
         return no_interval(centre)
-    parts = ((_of_mean(x), len(x) - 1), (_of_mean(y), len(y) - 1))
-    variance, freedom = _satterthwaite(parts)
-    return _symmetric(centre, variance, freedom, confidence, "welch")
+    found = _two_samples(x, y)
+    return _widest([_symmetric(centre, *each, confidence, "welch") for each in found])
 
 
 def welch_p(x: Float[np.ndarray, " S"], y: Float[np.ndarray, " R"]) -> float:
-    """Two-sided p-value of Welch's test that two runs have equal means.
+    """Two-sided p-value of the test that two runs have equal means.
 
-    If the numbers of each run are all equal, t is undefined. Under equal laws of both runs, it is
-    improbable that the runs differ although their own seeds do not. If the common law gives one
-    value with probability q and another with 1 - q, the probability is q^S (1 - q)^R + (1 - q)^S
-    q^R. Its maximum over q, which no other common law exceeds, is then the p-value: 2 · 4^-S for
-    R = S. The p-value is NaN if a run has one seed.
+    This is the larger of the p-values of Welch's test and of the test with a pooled variance (see
+    `welch`). If the numbers of each run are all equal, t is undefined; the p-value is then the one
+    of `_constant_p`. It is NaN if a run has one seed.
 
     Raises:
         ValueError: A number is NaN.
     """
     check_numbers(x, y)
-    num, other = len(x), len(y)
-    if min(num, other) < 2:
+    if min(len(x), len(y)) < 2:
         return float("nan")
-    gap = float(x.mean() - y.mean())
-    variance, freedom = _satterthwaite(((_of_mean(x), num - 1), (_of_mean(y), other - 1)))
-    if variance > 0:
-        return float(2 * stdtr(freedom, -abs(gap) / np.sqrt(variance)))
-    if abs(gap) <= _SMALL * max(1.0, abs(float(x.mean()))):
-        return 1.0
-    q = np.linspace(0, 1, 10_001)
-    return float((q**num * (1 - q) ** other + (1 - q) ** num * q**other).max())
+    gap = abs(float(x.mean() - y.mean()))
+    found = _two_samples(x, y)
+    if found[0][0] > 0:
+        return max(_p_of_t(gap, *each) for each in found)
+    return 1.0 if gap <= _rounding(x, y) else _constant_p(len(x), len(y))
 
 
 def improvement(
@@ -173,7 +170,7 @@ def improvement(
 
 
 def binomial(
-    successes: Int[np.ndarray, "..."] | int, trials: int, confidence: float = 0.95
+    successes: Int[np.ndarray, "..."] | np.integer | int, trials: int, confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Lower and upper bound of the exact interval of a success rate (Clopper and Pearson).
 
@@ -188,7 +185,10 @@ def binomial(
 
 
 def with_binomial(
-    one: Interval, successes: Int[np.ndarray, "..."], trials: int, confidence: float = 0.95
+    one: Interval,
+    successes: Int[np.ndarray, "..."] | np.integer | int,
+    trials: int,
+    confidence: float = 0.95,
 ) -> Interval:
     """Use the exact binomial interval of the pooled episodes where there is no interval.
 
@@ -230,9 +230,10 @@ def jackknife_t(
     num = len(reference)
     if num > 1:
         each = np.stack([statistic(np.delete(reference, r, axis=0)) for r in range(num)])
-        parts.append((_of_mean(each) * (num - 1) ** 2, num - 1))
+        parts.append((np.asarray(_of_mean(each) * (num - 1) ** 2), num - 1))
     variance, freedom = _satterthwaite(parts)
-    return _symmetric(of_seed.mean(axis=0), variance, freedom, confidence, "student")
+    centre = np.asarray(of_seed.mean(axis=0))
+    return _symmetric(centre, variance, freedom, confidence, "student")
 
 
 class Holm(NamedTuple):
@@ -277,16 +278,18 @@ def family(x: Float[np.ndarray, "S M"], confidence: float = 0.95) -> Interval:
         ValueError: A score is NaN.
     """
     check_numbers(x)
-    return _family(np.asarray(x.mean()), x.mean(axis=1), (x,), confidence)
+    return _family(x.mean(axis=1), (x,), confidence)
 
 
 def family_gap(
-    x: Float[np.ndarray, "S M"], y: Float[np.ndarray, "S K"], confidence: float = 0.95
+    x: Float[np.ndarray, "S M"], y: Float[np.ndarray, "R K"], confidence: float = 0.95
 ) -> Interval:
     """Interval of the mean on one set of levels minus the mean of the same seeds on another set.
 
     The two sets are independent draws of levels. Each seed contributes the difference of its own
     means on the two sets, so an effect of the seed on both sides cancels. See `family`.
+    The variance of the levels is taken from each side alone or from both sides together, whichever
+    gives the wider interval. If both sides have the same number of levels, it is the former.
 
     Raises:
         ValueError: A score is NaN, or the two sides have different numbers of seeds.
@@ -295,24 +298,28 @@ def family_gap(
     if len(x) != len(y):
         raise ValueError(f"a gap needs the same seeds on both sides, got {len(x)} and {len(y)}")
     of_seed = x.mean(axis=1) - y.mean(axis=1)
-    return _family(np.asarray(of_seed.mean()), of_seed, (x, y), confidence)
+    return _family(of_seed, (x, y), confidence)
 
 
-def family_gap_p(x: Float[np.ndarray, "S M"], y: Float[np.ndarray, "S K"]) -> float:
+def family_gap_p(x: Float[np.ndarray, "S M"], y: Float[np.ndarray, "R K"]) -> float:
     """Two-sided p-value of the test that the gap of `family_gap` is 0.
 
-    If no score differs from another on either side, the p-value is 1 for equal means, and NaN
-    otherwise, because nothing is known about the variation.
+    If neither seeds nor levels differ on either side, the p-value is 1 for equal means, and
+    otherwise the one of `_constant_p` for the numbers of levels, which are independent draws. It is
+    then NaN if a side has one level.
 
     Raises:
         ValueError: A score is NaN, or the two sides have different numbers of seeds.
     """
-    found = family_gap(x, y)
-    if not found.is_known:
-        return 1.0 if abs(float(found.value)) <= _SMALL else float("nan")
+    gap = abs(float(family_gap(x, y).value))
     of_seed = x.mean(axis=1) - y.mean(axis=1)
-    variance, freedom, _ = _family_variance(of_seed, (x, y))
-    return float(2 * stdtr(freedom, -abs(float(found.value)) / np.sqrt(variance)))
+    found, _ = _family_variances(of_seed, (x, y))
+    if found[0][0] > 0:
+        return max(_p_of_t(gap, *each) for each in found)
+    if gap <= _rounding(x, y):
+        return 1.0
+    sizes = x.shape[1], y.shape[1]
+    return _constant_p(*sizes) if min(sizes) > 1 else float("nan")
 
 
 def family_aggregate(
@@ -322,7 +329,7 @@ def family_aggregate(
 
     The part of the variance that varies with the level is estimated by leaving out one level at a
     time (jackknife). The part that varies with both seed and level is counted in both parts, so the
-    interval is slightly too wide.
+    variance is slightly too large.
 
     Args:
         statistic: Aggregate that maps `[..., S, M]` to `[...]`.
@@ -334,8 +341,8 @@ def family_aggregate(
     num = x.shape[1]
     parts = [(_of_mean(of_seed), len(x) - 1)] if len(x) > 1 else []
     if num > 2:
-        without = [statistic(np.delete(x, m, axis=1)[:, None, :]).mean() for m in range(num)]
-        parts.append((np.asarray(np.var(without) * (num - 1)), num - 1))
+        each = [statistic(np.delete(x, m, axis=1)[:, None, :]).mean() for m in range(num)]
+        parts.append((np.asarray(_of_mean(np.asarray(each)) * (num - 1) ** 2), num - 1))
     if not parts:
         return no_interval(of_seed.mean())
     variance, freedom = _satterthwaite(parts)
@@ -344,36 +351,97 @@ def family_aggregate(
 
 
 def _family(
-    value: np.ndarray,
-    of_seed: Float[np.ndarray, " S"],
-    sides: tuple[Float[np.ndarray, "S _"], ...],
-    confidence: float,
+    of_seed: Float[np.ndarray, " S"], sides: tuple[Float[np.ndarray, "S _"], ...], confidence: float
 ) -> Interval:
-    variance, freedom, kind = _family_variance(of_seed, sides)
-    return _symmetric(value, variance, freedom, confidence, kind)
+    found, kind = _family_variances(of_seed, sides)
+    centre = np.asarray(of_seed.mean())
+    return _widest([_symmetric(centre, *each, confidence, kind) for each in found])
 
 
-def _family_variance(
+def _family_variances(
     of_seed: Float[np.ndarray, " S"], sides: tuple[Float[np.ndarray, "S _"], ...]
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """Variance of a mean over seeds and levels, its degrees of freedom, and the interval's kind."""
-    parts, both = [], []  # variances with degrees of freedom; `both`: varies with seed and level
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
+    """Variances of a mean over seeds and levels, their degrees of freedom, and the interval's kind.
+
+    The first variance has a part of its own for each side. The second, if there are two sides,
+    pools the levels of both.
+    """
     seeds = len(of_seed)
-    for x in sides:
-        of_level, num = x.mean(axis=0), x.shape[1]
-        if num < 2:
-            continue
-        parts.append((_of_mean(of_level), num - 1))
-        if seeds > 1:
-            rest = x - x.mean(axis=1, keepdims=True) - of_level + x.mean()
-            freedom = (seeds - 1) * (num - 1)
-            both.append((np.asarray((rest**2).sum() / freedom / x.size), freedom))
-    if seeds > 1:
-        own = (_of_mean(of_seed), seeds - 1)
-        return *_satterthwaite((own, *parts), both), "family" if parts else "student"
-    if not parts:
-        return np.zeros(()), np.ones(()), "none"
-    return *_satterthwaite(parts), "levels"
+    own = [(_of_mean(of_seed), seeds - 1)] if seeds > 1 else []
+    sides = tuple(x for x in sides if x.shape[1] > 1)
+    levels = [(_of_mean(x.mean(axis=0)), x.shape[1] - 1) for x in sides]
+    both = [_residual(x) for x in sides] if seeds > 1 else []
+    if not own and not levels:
+        return [(np.zeros(()), np.ones(()))], "none"
+    found = [_satterthwaite((*own, *levels), both)]
+    if len(sides) == 2:
+        num, other = (x.shape[1] for x in sides)
+        levels, both = ([_pooled(*some, num, other)] if some else [] for some in (levels, both))
+        found.append(_satterthwaite((*own, *levels), both))
+    return found, ("family" if levels else "student") if own else "levels"
+
+
+def _residual(x: Float[np.ndarray, "S M"]) -> tuple[np.ndarray, int]:
+    """Part of the variance of a mean that varies with both seed and level."""
+    rest = x - x.mean(axis=1, keepdims=True) - x.mean(axis=0) + x.mean()
+    freedom = (len(x) - 1) * (x.shape[1] - 1)
+    return np.asarray((rest**2).sum() / freedom / x.size), freedom
+
+
+def _two_samples(
+    x: Float[np.ndarray, "S ..."], y: Float[np.ndarray, "R ..."]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Variances of the difference of two means, Welch's and pooled, with degrees of freedom."""
+    parts = [(_of_mean(one), len(one) - 1) for one in (x, y)]
+    pooled, freedom = _pooled(*parts, len(x), len(y))
+    return [_satterthwaite(parts), (pooled, np.asarray(freedom))]
+
+
+def _pooled(
+    one: tuple[np.ndarray, int], two: tuple[np.ndarray, int], num: int, other: int
+) -> tuple[np.ndarray, int]:
+    """Variance of the difference of two means of `num` and `other` numbers of equal variance.
+
+    Args:
+        one: Variance of the first mean, and its degrees of freedom.
+        two: Those of the second mean.
+        num: Number of numbers behind the first mean.
+        other: Number of numbers behind the second mean.
+    """
+    freedom = one[1] + two[1]
+    each = (one[0] * num * one[1] + two[0] * other * two[1]) / freedom
+    return np.asarray(each * (1 / num + 1 / other)), freedom
+
+
+def _widest(found: Sequence[Interval]) -> Interval:
+    """Return the widest of intervals with the same centre."""
+    low = np.min([one.low for one in found], axis=0)
+    high = np.max([one.high for one in found], axis=0)
+    return found[0]._replace(low=np.asarray(low), high=np.asarray(high))
+
+
+def _constant_p(num: int, other: int) -> float:
+    """Largest probability that two samples of equal law are each constant, but differ.
+
+    If the law gives one value with probability q and another with 1 - q, the probability is
+    q^S (1 - q)^R + (1 - q)^S q^R for samples of S and R numbers. Its maximum over q is returned,
+    which is 2 · 4^-S for R = S. No other law exceeds it for S, R >= 2: let p_1 <= p_2 be the two
+    smallest probabilities of three or more values, and p_3 another. If one value gets both, the sum
+    loses p_1^S p_2^R + p_2^S p_1^R. It gains 2 p_1 p_2^(S-1) p_3^R or more, which is at least as
+    much, so two values are left in the end.
+    """
+    q = np.linspace(0, 1, 10_001)
+    return float((q**num * (1 - q) ** other + (1 - q) ** num * q**other).max())
+
+
+def _p_of_t(gap: float, variance: np.ndarray, freedom: np.ndarray) -> float:
+    """Two-sided p-value of a difference by Student's t."""
+    return float(2 * stdtr(freedom, -gap / np.sqrt(variance)))
+
+
+def _rounding(*scores: np.ndarray) -> float:
+    """Largest difference of two means that counts as rounding."""
+    return _SMALL * max(1.0, *(float(np.abs(x).max()) for x in scores))
 
 
 def _of_mean(x: Float[np.ndarray, "S ..."]) -> Float[np.ndarray, "..."]:
@@ -382,7 +450,7 @@ def _of_mean(x: Float[np.ndarray, "S ..."]) -> Float[np.ndarray, "..."]:
         return np.zeros(x.shape[1:])
     spread = x.max(axis=0) - x.min(axis=0)
     equal = spread <= _SMALL * np.maximum(1.0, np.abs(x).max(axis=0))
-    return np.where(equal, 0.0, x.var(axis=0, ddof=1) / len(x))
+    return np.asarray(np.where(equal, 0.0, x.var(axis=0, ddof=1) / len(x)))
 
 
 def _satterthwaite(
@@ -415,8 +483,7 @@ def _symmetric(
     kind: str,
 ) -> Interval:
     """Interval of Student's t around an estimate; no bounds where the variance is 0."""
-    centre = np.asarray(centre, np.float64)
-    known = np.asarray(variance) > 0
+    known = variance > 0
     if not known.any():
         return no_interval(centre)
     width = stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(variance)

@@ -54,8 +54,16 @@ class Intervals:
         check_settings(self.reps, self.confidence)
 
     def resolve(self, *scores: Float[np.ndarray, "_ _ _"]) -> str:
-        """Return the kind of interval of these runs' aggregates: `kind`, `attempts` or `none`."""
+        """Return the kind of interval of these runs' aggregates: `kind`, `attempts` or `none`.
+
+        Raises:
+            ValueError: `kind` is `attempts`, and there is one attempt per level.
+        """
         seeds, attempts = (min(x.shape[axis] for x in scores) for axis in (0, 2))
+        if self.kind == "attempts" and attempts == 1:
+            raise ValueError(
+                "kind='attempts' needs 2 or more attempts per level; increase --attempts"
+            )
         if self.kind != "attempts" and seeds > 1:
             return self.kind
         return "attempts" if attempts > 1 else "none"

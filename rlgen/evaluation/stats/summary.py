@@ -60,9 +60,11 @@ class RunResult(NamedTuple):
 class Comparison(NamedTuple):
     """Differences between two runs on the same levels: `run` minus `baseline`.
 
-    The intervals of `mean`, `iqm` and `levels` are Welch's. Those of `mean` and `iqm` have a
-    confidence level at which the interval of `mean` excludes 0 if and only if the difference is
-    settled.
+    The intervals of `mean`, `iqm` and `levels` are Welch's (see `rlgen.evaluation.stats.intervals.
+    welch`). Those of `mean` and `iqm` have a confidence level at which the interval of `mean`
+    excludes 0 if and only if the difference is settled. There is no such interval if the seeds of
+    each run are all equal. If the settings ask for a bootstrap, the intervals are those of the
+    bootstrap, but the test remains Welch's, so the two can disagree.
     """
 
     run: str
@@ -204,7 +206,7 @@ def _summarise_run(e: Evaluation, intervals: Intervals, seed: int) -> RunResult:
         gap = _mirrored(aggregate["mean"])  # rates are at most 1, so the gap is 1 - mean
     aggregate = {key: one.clipped(*bounds) for key, one in aggregate.items()}
     if name != "return":  # a plain return has no target of 1
-        aggregate["optimality_gap"] = gap.clipped(0.0)
+        aggregate["optimality_gap"] = gap.clipped(1 - bounds[1], 1 - bounds[0])
     aggregate["return"] = intervals.of(rng, mean, e.episode_return)
     # The profile is the costliest statistic. Its band is only drawn, so 1000 resamples suffice.
     coarse = replace(intervals, reps=min(intervals.reps, 1000))

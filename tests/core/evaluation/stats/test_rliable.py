@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from rlgen.evaluation.stats import bootstrap
+from rlgen.evaluation.stats import aggregates
 from rlgen.evaluation.stats.bootstrap import Bootstrap
 
 
@@ -56,7 +56,7 @@ def test_aggregates_agree_exactly(ours, shape):
     for seed in range(10):
         x = scores(seed, shape)
         expected = getattr(metrics, PAIRS[ours])(x)
-        assert getattr(bootstrap, ours)(x) == pytest.approx(expected, rel=1e-12, abs=1e-14)
+        assert getattr(aggregates, ours)(x) == pytest.approx(expected, rel=1e-12, abs=1e-14)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -64,7 +64,7 @@ def test_performance_profiles_agree_exactly_thresholds_that_are_scores_included(
     tau = np.round(np.linspace(-0.5, 2, 26), 1)
     x = scores(1, shape)
     np.testing.assert_array_equal(
-        bootstrap.performance_profile(x, tau), library.score_distributions(x, tau)
+        aggregates.performance_profile(x, tau), library.score_distributions(x, tau)
     )
 
 
@@ -73,7 +73,7 @@ def test_probability_of_improvement_agrees_exactly(seeds):
     for seed in range(5):
         x, y = scores(seed, (seeds[0], 7)), scores(seed + 50, (seeds[1], 7))
         expected = metrics.probability_of_improvement(x, y)
-        assert bootstrap.probability_of_improvement(x, y) == pytest.approx(expected, rel=1e-12)
+        assert aggregates.probability_of_improvement(x, y) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("ours", PAIRS)
@@ -84,7 +84,7 @@ def test_interval_ends_agree_within_the_error_of_resampling(ours):
         {"x": x}, lambda scores: np.array([theirs(scores)]), reps=2000
     )
     one = Bootstrap("seeds", reps=20_000).interval(
-        np.random.default_rng(0), getattr(bootstrap, ours), x[..., None]
+        np.random.default_rng(0), getattr(aggregates, ours), x[..., None]
     )
     low, high = ends["x"][:, 0]
     # About 3 standard errors of a quantile of 2,000 resamples.
@@ -101,7 +101,7 @@ def test_the_interval_of_the_probability_of_improvement_agrees():
         reps=250,
     )
     one = Bootstrap("seeds", reps=20_000).interval(
-        np.random.default_rng(0), bootstrap.probability_of_improvement, x[..., None], y[..., None]
+        np.random.default_rng(0), aggregates.probability_of_improvement, x[..., None], y[..., None]
     )
     # About 3 standard errors of a quantile of 250 resamples.
     tolerance = 0.15 * float(one.high - one.low)
@@ -115,7 +115,7 @@ def test_resampling_levels_too_agrees():
         reps=3000,
     )  # fmt: skip
     one = Bootstrap("seeds", resample_levels=True, reps=20_000).interval(
-        np.random.default_rng(0), bootstrap.mean, x[..., None]
+        np.random.default_rng(0), aggregates.mean, x[..., None]
     )
     tolerance = 0.05 * float(one.high - one.low)
     np.testing.assert_allclose([one.low, one.high], ends["x"][:, 0], atol=tolerance)
