@@ -19,7 +19,14 @@ Cells = Mapping[str, Mapping[str, Cell]]  # by task and bonus
 
 
 def interval_of(scores: np.ndarray, aggregate: Any = mean) -> Interval:
-    """Return the mean of scores [S, M] with its 95 % bootstrap interval over seeds."""
+    """Return the mean of scores [S, M] with its 95 % bootstrap interval over seeds.
+
+    Seeds with a NaN, which have a value without any ended episode, are left out. If no seed
+    remains, all entries are NaN.
+    """
+    scores = scores[np.isfinite(scores).all(axis=1)]
+    if not len(scores):
+        return Interval(*[np.array(np.nan)] * 3, over="none")
     return DEFAULT.interval(np.random.default_rng(0), aggregate, scores[..., None])
 
 
