@@ -350,7 +350,8 @@ class OnPolicy(Student):
         cut = ~played.done[-1]
         if self.updates_per_level > 1:
             cut &= state.age >= self.updates_per_level
-            so_far = state.progress[0]
+            assert state.progress, "`init` fills it if slots keep their levels"
+            so_far, _ = state.progress
         else:
             # The steps after the last end of an episode. A sum over a mask is cheaper than the
             # scan of `episode_progress`.

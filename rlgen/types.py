@@ -117,9 +117,7 @@ class LifetimeResults(NamedTuple):
             num_success=jnp.zeros_like(ended, jnp.int32),  # lifetimes are not solved or failed
             mean_return=value,
             max_return=jnp.where(ended, value, -jnp.inf),  # -inf without a completed lifetime
-            mean_length=jnp.full_like(
-                value, jnp.nan
-            ),  # lifetimes are counted in updates, not in steps
+            mean_length=jnp.full_like(value, jnp.nan),  # the number of steps is not recorded
         )
 
 

@@ -381,9 +381,9 @@ class DRED(BufferedSampler):
 
         `shift_gap` is the mean return under P minus the mean return over the set; both means use
         the last return recorded on each level. It is NaN until an episode on a level of the set was
-        completed. `generated_share` is the probability of generated
-        levels under P, and `generated_levels` is their number in the buffer. `effective_levels` is
-        the effective number of levels under P, 1 / Σ P².
+        completed. `generated_share` is the probability of generated levels under P, and
+        `generated_levels` is their number in the buffer. `effective_levels` is the effective number
+        of levels under P, 1 / Σ P².
         """
         probability = self.replay_probability(state)
         num_data = len(self.level_set)
