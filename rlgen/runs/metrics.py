@@ -184,9 +184,25 @@ def first_bad(
         finite: For each parameter after the chunk, whether all its values are finite, [S] each.
         averaged_over: Names of counts by name of metric; see `Student.averaged_over`.
     """
+    there = _masks(metrics, averaged_over)
+    wrong = {name: ~np.isfinite(x) & there[name] for name, x in metrics.items()}
+    hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
+    if hits:
+        # `hits` has the first bad update of each metric; report the earliest of these updates.
+        update, seed, name = min(hits, key=lambda hit: hit[0])
+        return Bad(before + update + 1, seed, name)
+    for name, good in finite.items():
+        if not good.all():
+            return Bad(before + len(metrics["weight"]), int(np.argmin(good)), f"parameter {name}")
+    return None
+
+
+def _masks(
+    metrics: Mapping[str, np.ndarray], averaged_over: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """Masks [U, S] of the updates and seeds in which each metric must be finite."""
     trained = metrics["weight"] > 0
     teacher_learned = np.isfinite(metrics.get("teacher_return", np.full(trained.shape, np.nan)))
-
     counted = [x > 0 for name, x in metrics.items() if name.startswith(SKIPPED)]
     exist = {
         "teacher_": teacher_learned,
@@ -203,17 +219,7 @@ def first_bad(
         kind = name.partition("_")[0] + "_"
         return (exist.get(kind, trained) | (name in ALWAYS)) & (name not in OF_LEVELS)
 
-    # [U, S] masks; updates and seeds differ in which metrics exist.
-    wrong = {name: ~np.isfinite(x) & exists(name) for name, x in metrics.items()}
-    hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
-    if hits:
-        # `hits` has the first bad update of each metric; report the earliest of these updates.
-        update, seed, name = min(hits, key=lambda hit: hit[0])
-        return Bad(before + update + 1, seed, name)
-    for name, good in finite.items():
-        if not good.all():
-            return Bad(before + len(trained), int(np.argmin(good)), f"parameter {name}")
-    return None
+    return {name: exists(name) for name in metrics}
 
 
 def skipped(metrics: Mapping[str, np.ndarray]) -> list[str]:
