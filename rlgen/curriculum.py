@@ -265,8 +265,7 @@ def _check_blocks(curriculum: Curriculum) -> None:
 def _summary(slots: Slots, score: Array) -> Metrics:
     """Mean score of the scored levels, mean weight, and the fraction of slots of each origin."""
     scored = jnp.isfinite(score)
-    # The mean is 0 if no level was scored.
-    mean = jnp.where(scored, score, 0.0).sum() / jnp.maximum(scored.sum(), 1)
+    mean = score.mean(where=scored)  # NaN if no level was scored
     shares = {
         f"levels_{name}": (slots.origin == origin).mean()
         for origin, name in enumerate(("new", "replay", "mutant"))

@@ -22,6 +22,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax
@@ -868,6 +869,13 @@ class Student(Component, abstract=True):
     In that case `num_steps` is the number of env steps in each update of an agent, and the
     sampler's `mean_lifetime` is the mean number of updates of an agent.
     """
+    averaged_over: Mapping[str, str] = MappingProxyType({})
+    """Metrics that are means over a number of items that varies between updates.
+
+    The value is the name of the metric that counts the items, such as `num_episodes` for the metric
+    `episode_return`. In an update without items the metric is NaN. A mean over several updates is
+    weighted by the count.
+    """
 
     @abc.abstractmethod
     def init(self, key: Key, num_slots: int) -> PyTree:
@@ -916,6 +924,14 @@ class Student(Component, abstract=True):
 
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """Warnings to print at the end of a run, given mean metrics of its last updates."""
+        return []
+
+    def start_warnings(self, longest: int) -> list[str]:
+        """Warnings to print at the start of a run.
+
+        Args:
+            longest: highest time limit among the training levels, in steps; 0 if unknown.
+        """
         return []
 
     def split_over(self, mesh: jax.sharding.Mesh) -> "Student":

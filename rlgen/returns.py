@@ -75,7 +75,7 @@ def episodes(
         before: return and length so far of episodes that began earlier; see `episode_progress`.
 
     Returns:
-        Statistics, [N, R].
+        Statistics, [N, R]; means are NaN for a level without a completed episode.
     """
     total, length = episode_progress(rollout, before)
     done = rollout.done
@@ -84,7 +84,8 @@ def episodes(
     num = ended.sum(0)
 
     def mean(x: Array) -> Array:
-        return jnp.where(ended, x[..., None], 0.0).sum(0) / jnp.maximum(num, 1)
+        # 0 / 0 gives NaN: a mean over no episode is unknown, and a 0 would look like a return of 0.
+        return jnp.where(ended, x[..., None], 0.0).sum(0) / num
 
     # `total` at the last step of an episode is its return, so each episode contributes one number.
     best = jnp.where(ended, total[..., None], -jnp.inf).max(0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,15 @@ from rlgen.protocols import FEATURES, Bonus, Learner, LevelEnv, Score, Student, 
 from rlgen.returns import episode_progress, episodes
 from rlgen.rollout import Record, RolloutCarry, continue_rollout, reset_slots, rollout
 from rlgen.types import NEW, EpisodeStats, Key, Metrics, Outcome, PyTree, Rollout, Slots, Spent
+
+OF_EPISODES: Mapping[str, str] = MappingProxyType(
+    {
+        "episode_return": "num_episodes",
+        "episode_length": "num_episodes",
+        "unfinished_return": "num_unfinished",
+    }
+)
+"""Metrics that are means over episodes, with the metrics that count these episodes."""
 
 
 class OnPolicyState(NamedTuple):
@@ -91,9 +101,37 @@ class OnPolicy(Student):
         """The learner's files; see `Learner.pinned_files`."""
         return self.learner.pinned_files()
 
+    @property
+    def averaged_over(self) -> Mapping[str, str]:
+        """Metrics of episodes and their counts; see `Student.averaged_over`.
+
+        The solve rate is a mean over episodes only if slots keep their levels for several updates.
+        Otherwise it is a mean over slots.
+        """
+        told = dict(OF_EPISODES)
+        if self.updates_per_level > 1:
+            told["solve_rate"] = "num_episodes"
+        if self.population > 1:
+            told |= {f"antagonist_{name}": f"antagonist_{num}" for name, num in told.items()}
+        return told
+
     def warnings(self, metrics: Mapping[str, Any]) -> list[str]:
         """Warnings of the student's bonus; none without a bonus."""
         return [] if isinstance(self.bonus, tuple) else self.bonus.warnings(metrics)
+
+    def start_warnings(self, longest: int) -> list[str]:
+        """Warning if the longest episodes do not fit into a slot's tenancy."""
+        tenancy = self.num_steps * self.updates_per_level
+        if longest <= tenancy:
+            return []
+        times = -(-longest // tenancy)  # rounded up
+        return [
+            f"warning: episodes can last {longest:,} steps, but a slot gets a new level after "
+            f"{tenancy:,} steps, so longer episodes are cut off. episode_return and "
+            "episode_length are means over ended episodes and therefore favour short episodes. To "
+            f"avoid this, use --student.updates-per-level {times * self.updates_per_level} or "
+            f"--student.num-steps {times * self.num_steps}"
+        ]
 
     def spanning(self, num_updates: int) -> "OnPolicy":
         """Return this student with a learner whose schedules span `num_updates` updates."""
@@ -150,8 +188,8 @@ class OnPolicy(Student):
         metrics = {name: value[0] for name, value in every.items()}
         gradient_steps = metrics.pop("gradient_steps")
         if self.population > 1:
-            told = ("episode_return", "episode_length", "solve_rate")
-            metrics |= {f"antagonist_{n}": every[n][1] for n in told if n in every}
+            told = {"solve_rate", *OF_EPISODES, *OF_EPISODES.values()}
+            metrics |= {f"antagonist_{n}": every[n][1] for n in sorted(told) if n in every}
         done = jnp.ones_like(fresh)
         if self.updates_per_level > 1:
             done = state.age[0] >= self.updates_per_level  # the same for all learners
@@ -174,6 +212,7 @@ class OnPolicy(Student):
         solved = successes(self.env, played, before)
         stats = episodes(played, slots.buffer_index.shape[1], solved, before)
         metrics = self._episode_metrics(played, stats, solved)
+        metrics |= self._unfinished(played, state)
         new, played, told = self._learn((key_bonus, key_update), state, played, slots.weight)
         return new, played, stats, metrics | told
 
@@ -280,24 +319,45 @@ class OnPolicy(Student):
     def _episode_metrics(
         self, played: Rollout, stats: EpisodeStats, solved: Bool[Array, "T N"]
     ) -> Metrics:
-        num = jnp.maximum(stats.num.sum(), 1)
+        num = stats.num.sum()
         mean = {"episode_return": stats.mean_return, "episode_length": stats.mean_length}
-        # The means of the levels, weighted by their numbers of episodes, give the overall mean.
-        metrics = {name: (x * stats.num).sum() / num for name, x in mean.items()}
-        metrics["num_episodes"] = stats.num.sum()
-        if self.updates_per_level > 1:  # possibly no episode ends within an update
-            if registry.has(self.env, LevelEnv.success):
-                metrics["solve_rate"] = stats.num_success.sum() / num
-            ended = {name for name in metrics if name != "num_episodes"}
-            none = stats.num.sum() == 0
-            return metrics | {name: jnp.where(none, jnp.nan, metrics[name]) for name in ended}
-        if registry.has(self.env, LevelEnv.success):
+        # The means of the levels, weighted by their numbers of episodes, give the overall mean. If
+        # no episode ended, 0 / 0 gives NaN.
+        total = {name: jnp.where(stats.num > 0, x * stats.num, 0.0) for name, x in mean.items()}
+        metrics = {name: x.sum() / num for name, x in total.items()} | {"num_episodes": num}
+        if not registry.has(self.env, LevelEnv.success):
+            return metrics
+        if self.updates_per_level > 1:
+            metrics["solve_rate"] = stats.num_success.sum() / num
+        else:
             # The fraction of slots whose first episode was solved by the end of the rollout. A mean
             # over completed episodes would be biased, because failed episodes are long and often
             # unfinished.
             on_first = jnp.cumsum(played.first, axis=0) == 1
             metrics["solve_rate"] = (solved & on_first).any(0).mean()
         return metrics
+
+    def _unfinished(self, played: Rollout, state: OnPolicyState) -> Metrics:
+        """Number of the episodes that are cut off, and the mean of their returns so far.
+
+        An episode is cut off if it has not ended after the last step of its slot's tenancy. The
+        mean is NaN if no episode is cut off.
+
+        Args:
+            played: [T, N].
+            state: state after the rollout.
+        """
+        cut = ~played.done[-1]
+        if self.updates_per_level > 1:
+            cut &= state.age >= self.updates_per_level
+            assert state.progress, "`init` fills it if slots keep their levels"
+            so_far, _ = state.progress
+        else:
+            # The steps after the last end of an episode. A sum over a mask is cheaper than the
+            # scan of `episode_progress`.
+            later_ends = jnp.cumsum(played.done[::-1], axis=0)[::-1]
+            so_far = jnp.where(later_ends == 0, played.reward, 0.0).sum(0)
+        return {"unfinished_return": so_far.mean(where=cut), "num_unfinished": cut.sum()}
 
     def _env_steps(self, slots: Slots) -> dict[str, Array]:
         """Env steps by purpose: to `train`, to `scout` new levels or to `score` known levels."""

@@ -93,9 +93,9 @@ class EpisodeStats(NamedTuple):
 
     num: Int[Array, "N R"]  # completed episodes
     num_success: Int[Array, "N R"]  # completed episodes that were solved
-    mean_return: Float[Array, "N R"]  # undiscounted, extrinsic; 0 without a completed episode
+    mean_return: Float[Array, "N R"]  # undiscounted, extrinsic; NaN without a completed episode
     max_return: Float[Array, "N R"]  # -inf without a completed episode
-    mean_length: Float[Array, "N R"]  # steps; 0 without a completed episode
+    mean_length: Float[Array, "N R"]  # steps; NaN without a completed episode
 
 
 class LifetimeResults(NamedTuple):
@@ -111,13 +111,13 @@ class LifetimeResults(NamedTuple):
     def as_episodes(self, done: Bool[Array, " N"]) -> EpisodeStats:
         """Return episode statistics [N, 1] of the lifetimes that ended in this update (`done`)."""
         ended = (done & self.complete)[:, None]
-        value = jnp.where(ended, self.student_return[:, None], 0.0)
+        value = jnp.where(ended, self.student_return[:, None], jnp.nan)
         return EpisodeStats(
             num=ended.astype(jnp.int32),
             num_success=jnp.zeros_like(ended, jnp.int32),  # lifetimes are not solved or failed
             mean_return=value,
             max_return=jnp.where(ended, value, -jnp.inf),  # -inf without a completed lifetime
-            mean_length=jnp.zeros_like(value),
+            mean_length=jnp.full_like(value, jnp.nan),  # the number of steps is not recorded
         )
 
 

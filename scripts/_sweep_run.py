@@ -7,6 +7,8 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rlgen.evaluation import load_runs, zero_shot
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.from_runs import saved_results
@@ -87,26 +89,35 @@ def measure(job: Job) -> Row:
     """Return costs, training solve rate and, if the job has a suite, the score on the suite."""
     lines = read_metrics(job.path / "metrics.jsonl")
     last = lines[-1]
+    kept = folder.read(job.path)["fields"].get("student.updates_per_level", 1)
     row = {
-        "train_solve_rate": train_solve_rate(lines),
+        "train_solve_rate": train_solve_rate(lines, of_episodes=kept > 1),
         "env_steps": sum(last["env_steps"].values()),
         "seconds": round(last["wall_seconds"] + last["compile_seconds"], 3),
     }
     return row | (_scores(_evaluate(job)) if job.suite else {})
 
 
-def train_solve_rate(lines: list[dict]) -> float | None:
+def train_solve_rate(lines: list[dict], of_episodes: bool = False) -> float | None:
     """Return the mean solve rate over seeds and over the last tenth of the updates.
 
     Updates in which no episode ended are excluded. If no update remains for some seed, the result
     is None.
+
+    Args:
+        lines: Lines of `metrics.jsonl`.
+        of_episodes: Whether the solve rate of an update is a mean over the episodes that ended, not
+            over slots. Updates are then weighted by their numbers of episodes.
     """
-    tail = lines[-max(round(TAIL * len(lines)), 1) :]
-    every = [line["solve_rate"] for line in tail if "solve_rate" in line]
-    seeds = [[x for x in column if x is not None] for column in zip(*every, strict=True)]
-    if not seeds or not all(seeds):
+    tail = [x for x in lines[-max(round(TAIL * len(lines)), 1) :] if "solve_rate" in x]
+    if not tail:
         return None
-    return sum(sum(x) / len(x) for x in seeds) / len(seeds)
+    rate = np.array([line["solve_rate"] for line in tail], float)  # [U, S]; null becomes NaN
+    num = np.array([line["num_episodes"] for line in tail]) if of_episodes else np.ones(rate.shape)
+    weight = np.where(np.isfinite(rate), num, 0)
+    if not weight.any(0).all():
+        return None
+    return float(np.average(np.nan_to_num(rate), axis=0, weights=weight).mean())
 
 
 def _train(job: Job, reporter: Reporter) -> None:

@@ -308,11 +308,10 @@ class MetaES(Student):
         fitness, useful = fitness_of_pairs.fitness, task.lifetime.sum()
         # If an agent's parameters diverged, its fitness is not finite and is excluded from means.
         there = jnp.isfinite(fitness)
-        mean = jnp.where(there, fitness, 0.0).sum() / jnp.maximum(there.sum(), 1)
         gap = jnp.abs(fitness[:, 0] - fitness[:, 1])
         return {
-            "lifetime_return": mean,
-            "lifetime_gap": jnp.where(jnp.isfinite(gap), gap, 0.0).mean(),
+            "lifetime_return": fitness.mean(where=there),
+            "lifetime_gap": gap.mean(where=there.all(1)),
             "ties": (fitness[:, 0] == fitness[:, 1]).mean(),
             "diverged_agents": (~there).mean(),
             "rule_norm": global_norm(after),

@@ -13,6 +13,7 @@ Design" (GROOVE), whose curriculum is implemented by the sampler and the score.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -140,6 +141,7 @@ class MetaGradient(Student):
 
     max_levels_per_slot = 1
     gives = frozenset({"rollout", "lifetimes", "episodes"})
+    averaged_over = MappingProxyType({"lifetime_return": "lifetimes_ended"})
 
     def __post_init__(self):
         least = {"num_inner_updates": 1, "rollout_steps": 1, "num_workers": 1, "block": 1}
@@ -669,20 +671,15 @@ def _lifetime_metrics(lifetimes: LifetimeResults, done: Bool[Array, " N"]) -> Me
     Incomplete lifetimes are counted separately and excluded from the means.
     """
     ended = done & lifetimes.complete
-
-    def mean(x: Array, of: Array) -> Array:
-        total = jnp.where(of, x, 0.0).sum()
-        return jnp.where(of.any(), total / jnp.maximum(of.sum(), 1), jnp.nan)
-
     compared = ended & jnp.isfinite(lifetimes.antagonist_return)
     gap = lifetimes.antagonist_return - lifetimes.student_return
     return {
         "lifetimes_ended": ended.sum().astype(jnp.float32),
         "lifetimes_truncated": (done & ~lifetimes.complete).sum().astype(jnp.float32),
         "returns_computed": (ended.sum() + compared.sum()).astype(jnp.float32),
-        "lifetime_return": mean(lifetimes.student_return, ended),
-        "lifetime_antagonist_return": mean(lifetimes.antagonist_return, compared),
-        "lifetime_regret": mean(gap, compared),
+        "lifetime_return": lifetimes.student_return.mean(where=ended),
+        "lifetime_antagonist_return": lifetimes.antagonist_return.mean(where=compared),
+        "lifetime_regret": gap.mean(where=compared),
     }
 
 

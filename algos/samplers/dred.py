@@ -380,9 +380,10 @@ class DRED(BufferedSampler):
         """Return measures of the shift from the set to the replay distribution P.
 
         `shift_gap` is the mean return under P minus the mean return over the set; both means use
-        the last return recorded on each level. `generated_share` is the probability of generated
-        levels under P, and `generated_levels` is their number in the buffer. `effective_levels` is
-        the effective number of levels under P, 1 / Σ P².
+        the last return recorded on each level. It is NaN until an episode on a level of the set was
+        completed. `generated_share` is the probability of generated levels under P, and
+        `generated_levels` is their number in the buffer. `effective_levels` is the effective number
+        of levels under P, 1 / Σ P².
         """
         probability = self.replay_probability(state)
         num_data = len(self.level_set)
@@ -523,7 +524,7 @@ class DRED(BufferedSampler):
         seen = state.buffer.level_info.mean_return
         data, known = self._is_data(), jnp.isfinite(seen)
         probability = jnp.where(known, self.replay_probability(state), 0.0)
-        mean = jnp.where(data & known, seen, 0.0).sum() / jnp.maximum((data & known).sum(), 1)
+        mean = seen.mean(where=data & known)  # NaN without a completed episode on the set
         drawn = (probability * jnp.where(known, seen, 0.0)).sum()
         return drawn / jnp.maximum(probability.sum(), 1e-9) - mean
 
@@ -591,7 +592,8 @@ def judge(slots: Slots, score: Float[Array, "N R"], outcome: Outcome, single_cha
     mean = jnp.where(scored, score, 0.0).sum(1) / jnp.maximum(scored.sum(1), 1)
     num = stats.num.sum(1)
     # Mean over episodes: per-position means weighted by their number of episodes.
-    mean_return = (stats.mean_return * stats.num).sum(1) / jnp.maximum(num, 1)
+    total = jnp.where(stats.num > 0, stats.mean_return * stats.num, 0.0).sum(1)
+    mean_return = total / jnp.maximum(num, 1)
     best = stats.max_return.argmax(1)
     return Trial(
         score=jnp.where(scored.any(1), mean, -jnp.inf),

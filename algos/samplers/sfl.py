@@ -177,7 +177,7 @@ class SFL(BufferedSampler):
     def metrics(self, state: SFLState) -> Metrics:
         """Return the number of levels in the pool, and the mean of the stored scores."""
         held, size = filled(state.buffer), state.buffer.size
-        mean = jnp.where(held, state.buffer.score, 0.0).sum() / jnp.maximum(size, 1)
+        mean = state.buffer.score.mean(where=held)  # NaN for an empty pool
         return super().metrics(state) | {"pool_size": size, "pool_score": mean}
 
     def _stage(self, state: SFLState, num_levels: int) -> _Stage:

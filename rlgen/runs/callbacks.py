@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlgen.curriculum import Curriculum
-from rlgen.runs.metrics import Counters
+from rlgen.runs.metrics import NO_COUNTS, Counters
 from rlgen.runs.spec import Plan, RunSpec
 from rlgen.types import PyTree, TrainState
 
@@ -51,6 +51,7 @@ class Chunk(NamedTuple):
     counters: list[Counters]  # after each update
     seconds: float  # duration of the chunk
     is_last: bool  # whether the run ends or stops after this chunk
+    averaged_over: Mapping[str, str] = NO_COUNTS  # of the student; see `Student.averaged_over`
 
     @property
     def now(self) -> Counters:
@@ -63,8 +64,14 @@ class Chunk(NamedTuple):
         return self.now.update - len(self.counters)
 
     def means(self) -> dict[str, float]:
-        """Mean of each metric's finite values over updates and seeds; NaN if no value is finite."""
-        return {name: _mean(values) for name, values in self.metrics.items()}
+        """Mean of each metric's finite values over updates and seeds; NaN if no value is finite.
+
+        The mean over updates is computed first, for each seed. If a metric is a mean over a count,
+        such as the number of ended episodes, the updates are weighted by the count, so that each
+        episode has the same weight.
+        """
+        counts = {name: self.metrics[count] for name, count in self.averaged_over.items()}
+        return {name: _mean(x, counts.get(name, np.ones(1))) for name, x in self.metrics.items()}
 
 
 class Callback:
@@ -105,6 +112,9 @@ class Callback:
         return ""
 
 
-def _mean(values: np.ndarray) -> float:
-    there = values[np.isfinite(values)]
-    return float(there.mean()) if there.size else float("nan")
+def _mean(values: np.ndarray, weight: np.ndarray) -> float:
+    there = np.isfinite(values)
+    weight = np.where(there, weight, 0.0)  # [U, S]
+    total, seeds = (np.where(there, values, 0.0) * weight).sum(0), weight.sum(0) > 0
+    means = total[seeds] / weight.sum(0)[seeds]
+    return float(means.mean()) if means.size else float("nan")

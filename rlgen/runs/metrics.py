@@ -43,10 +43,14 @@ SKIPPED = "skipped_"
 A part is skipped if its result is not finite.
 """
 
-ALWAYS = ("weight", "score", "episode_return", "episode_length")
-"""Metrics that exist in every update, even if the update does not train."""
-OF_EPISODES = ("episode_return", "episode_length", "solve_rate")
-"""Metrics that exist only in updates in which an episode ended."""
+ALWAYS = ("weight", "episode_return", "episode_length")
+"""Metrics that exist in every update, even if the update does not train.
+
+A metric that a student averages over a count is missing nevertheless where the count is 0.
+"""
+OF_LEVELS = ("score", "pool_score", "shift_gap")
+"""Means over levels, which are missing in updates in which no level has a value."""
+NO_COUNTS: Mapping[str, str] = MappingProxyType({})
 
 
 class Counters(NamedTuple):
@@ -157,7 +161,10 @@ def read(path: Path) -> list[dict]:
 
 
 def first_bad(
-    before: int, metrics: Mapping[str, np.ndarray], finite: Mapping[str, np.ndarray]
+    before: int,
+    metrics: Mapping[str, np.ndarray],
+    finite: Mapping[str, np.ndarray],
+    averaged_over: Mapping[str, str] = NO_COUNTS,
 ) -> Bad | None:
     """Find the first non-finite metric; if all metrics are finite, the first non-finite parameter.
 
@@ -167,17 +174,35 @@ def first_bad(
     - `teacher_…`, if the teacher received no reward;
     - `lifetime_…`, in every update;
     - `meta_…`, if the meta-gradient was skipped;
-    - metrics of episodes, if no episode ended (`num_episodes` is 0).
+    - metrics in `averaged_over`, if their count is 0, such as metrics of episodes if no episode
+      ended;
+    - metrics in `OF_LEVELS`, in every update.
 
     Args:
         before: Number of updates before the chunk.
         metrics: Metrics of the chunk, [U, S] each.
         finite: For each parameter after the chunk, whether all its values are finite, [S] each.
+        averaged_over: Names of counts by name of metric; see `Student.averaged_over`.
     """
-    trained = metrics["weight"] > 0
-    ended = metrics.get("num_episodes", np.ones(trained.shape)) > 0
-    teacher_learned = np.isfinite(metrics.get("teacher_return", np.full(trained.shape, np.nan)))
+    there = _masks(metrics, averaged_over)
+    wrong = {name: ~np.isfinite(x) & there[name] for name, x in metrics.items()}
+    hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
+    if hits:
+        # `hits` has the first bad update of each metric; report the earliest of these updates.
+        update, seed, name = min(hits, key=lambda hit: hit[0])
+        return Bad(before + update + 1, seed, name)
+    for name, good in finite.items():
+        if not good.all():
+            return Bad(before + len(metrics["weight"]), int(np.argmin(good)), f"parameter {name}")
+    return None
 
+
+def _masks(
+    metrics: Mapping[str, np.ndarray], averaged_over: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """Masks [U, S] of the updates and seeds in which each metric must be finite."""
+    trained = metrics["weight"] > 0
+    teacher_learned = np.isfinite(metrics.get("teacher_return", np.full(trained.shape, np.nan)))
     counted = [x > 0 for name, x in metrics.items() if name.startswith(SKIPPED)]
     exist = {
         "teacher_": teacher_learned,
@@ -189,20 +214,12 @@ def first_bad(
     }
 
     def exists(name: str) -> np.ndarray:
+        if name in averaged_over:
+            return metrics[averaged_over[name]] > 0
         kind = name.partition("_")[0] + "_"
-        return (exist.get(kind, trained) | (name in ALWAYS)) & (ended | (name not in OF_EPISODES))
+        return (exist.get(kind, trained) | (name in ALWAYS)) & (name not in OF_LEVELS)
 
-    # [U, S] masks; updates and seeds differ in which metrics exist.
-    wrong = {name: ~np.isfinite(x) & exists(name) for name, x in metrics.items()}
-    hits = [(*np.argwhere(mask)[0].tolist(), name) for name, mask in wrong.items() if mask.any()]
-    if hits:
-        # `hits` has the first bad update of each metric; report the earliest of these updates.
-        update, seed, name = min(hits, key=lambda hit: hit[0])
-        return Bad(before + update + 1, seed, name)
-    for name, good in finite.items():
-        if not good.all():
-            return Bad(before + len(trained), int(np.argmin(good)), f"parameter {name}")
-    return None
+    return {name: exists(name) for name in metrics}
 
 
 def skipped(metrics: Mapping[str, np.ndarray]) -> list[str]:

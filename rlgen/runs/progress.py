@@ -1,5 +1,6 @@
 """Show the progress of runs and evaluations: a bar on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -141,7 +142,8 @@ def describe(status: Status) -> str:
     """Describe the steps, the speed and the remaining time of a status, and some of its metrics.
 
     These metrics are the return, the solve rate and the fraction of levels in the chunk that were
-    replayed. Unknown metrics are left out.
+    replayed. Unknown metrics are left out. If no episode ended in the chunk, the description says
+    so and gives the mean return so far of the episodes that were cut off.
     """
     parts = [
         f"{amount(status.env_steps)} steps",
@@ -150,9 +152,13 @@ def describe(status: Status) -> str:
     ]
     of_lives = {} if "episode_return" in status.metrics else {"lifetime_return": "lifetime return"}
     shares = {"solve_rate": "solved", "levels_replay": "replay"}
-    for name, label in ({"episode_return": "return"} | of_lives | shares).items():
+    so_far = {}
+    if math.isnan(status.metrics.get("episode_return", 0.0)):
+        parts.append("no episode ended")
+        so_far = {"unfinished_return": "unfinished return"}
+    for name, label in ({"episode_return": "return"} | so_far | of_lives | shares).items():
         value = status.metrics.get(name, float("nan"))
-        if value == value:  # not NaN
+        if not math.isnan(value):
             text = f"{value:.0%}" if name in shares else f"{value:.2f}"
             parts.append(f"{label} {text}")
     return "  ".join(parts)

@@ -49,7 +49,8 @@ class RefuseNonFinite(Callback):
             RunStoppedError: A metric or a parameter is not finite. The message gives the name, the
                 update and the seed of the first such value.
         """
-        bad = metrics.first_bad(chunk.before, chunk.metrics, chunk.finite)
+        counts = chunk.averaged_over
+        bad = metrics.first_bad(chunk.before, chunk.metrics, chunk.finite, counts)
         if bad is not None:
             raise RunStoppedError(
                 f"update {bad.update}: {bad.name} of seed {run.spec.seed + bad.seed} is not "

@@ -21,6 +21,7 @@ from rlgen.curriculum import Curriculum
 from rlgen.parallel.sharding import make_mesh
 from rlgen.runs import checkpoint, folder, metrics
 from rlgen.runs.callbacks import ActiveRun, Callback, Chunk, RunStoppedError
+from rlgen.runs.episode_limit import start_warnings
 from rlgen.runs.metrics import Counters
 from rlgen.runs.program import Program, abstract_states, compile_run
 from rlgen.runs.progress import Reporter, Silent
@@ -176,6 +177,8 @@ def _run(run: ActiveRun, options: Options, restored: tuple[TrainState, Counters]
             keep_training_set(run.path, run.curriculum.sampler)
             pinned_files(run.path, run.curriculum.student)
             reporter.say(_start_message(run, counters))
+            for sentence in start_warnings(run.env, run.curriculum):
+                reporter.say(sentence)
             start = time.perf_counter()
             program = compile_run(run.spec, run.curriculum, run.length)
             # Preparing a sampler can take minutes, for example if it fits a level generator.
@@ -228,6 +231,7 @@ def _train_loop(
     with catch_stop(notice) as stop:
         while now.update < last and not stop:
             states, chunk = _run_chunk(program, states, now)
+            chunk = chunk._replace(averaged_over=run.curriculum.student.averaged_over)
             now = chunk.now
             for callback in callbacks:
                 # `is_last` is computed for each callback: if a signal arrives during an earlier

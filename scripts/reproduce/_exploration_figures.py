@@ -13,7 +13,7 @@ from matplotlib.ticker import PercentFormatter
 
 from rlgen.evaluation.report.figures import MARKERS, THEMES, WIDTH, add_legend, dress
 from rlgen.evaluation.stats.aggregates import iqm, mean
-from rlgen.evaluation.stats.intervals import Interval, student
+from rlgen.evaluation.stats.intervals import Interval, no_interval, student
 
 LOOK = THEMES["light"]
 Cells = Mapping[str, Mapping[str, Cell]]  # by task and bonus
@@ -22,8 +22,13 @@ Cells = Mapping[str, Mapping[str, Cell]]  # by task and bonus
 def interval_of(scores: np.ndarray, aggregate: Any = mean) -> Interval:
     """Return the mean over seeds of an aggregate of scores [S, M], with its 95 % t interval.
 
-    The scores are solve rates, so the interval is clipped to the range from 0 to 1.
+    The scores are solve rates, so the interval is clipped to the range from 0 to 1. Seeds with a
+    NaN, which have a value without any ended episode, are left out. If no seed remains, all entries
+    are NaN.
     """
+    scores = scores[np.isfinite(scores).all(axis=1)]
+    if not len(scores):
+        return no_interval(np.nan)
     return student(aggregate(scores[:, None, :])).clipped(0.0, 1.0)
 
 

@@ -187,11 +187,14 @@ def _pool(task: Task, value: float) -> Pool:
 
 
 def _binned(x: np.ndarray, weight: np.ndarray, num: int) -> np.ndarray:
-    """Return means [B, C] of `x` [B, U] over `num` bins of updates, weighted by `weight` [B, U]."""
-    parts = np.array_split(np.arange(x.shape[1]), min(num, x.shape[1]))
-    x = np.nan_to_num(x)
-    means = [(x[:, p] * weight[:, p]).sum(1) / np.maximum(weight[:, p].sum(1), 1) for p in parts]
-    return np.stack(means, 1)
+    """Return means [B, C] of `x` [B, U] over `num` bins of updates, weighted by `weight` [B, U].
+
+    The mean of a bin without weight, in which no episode ended, is NaN.
+    """
+    starts = [p[0] for p in np.array_split(np.arange(x.shape[1]), min(num, x.shape[1]))]
+    total = np.add.reduceat(np.nan_to_num(x) * weight, starts, axis=1)
+    num_episodes = np.add.reduceat(weight, starts, axis=1)
+    return np.divide(total, num_episodes, out=np.full(total.shape, np.nan), where=num_episodes > 0)
 
 
 def _look(

@@ -155,9 +155,9 @@ def test_episode_statistics_equal_a_slow_loop(levels_per_slot):
             assert stats.num_success[n, r] == sum(bool(success[steps[-1], n]) for steps in ended)
             best = max(returns, default=-np.inf)
             np.testing.assert_allclose(stats.max_return[n, r], best, rtol=1e-4, atol=1e-5)
-            mean = np.mean(returns) if ended else 0.0
+            mean = np.mean(returns) if ended else np.nan
             np.testing.assert_allclose(stats.mean_return[n, r], mean, rtol=1e-4, atol=1e-5)
-            mean = np.mean([len(steps) for steps in ended]) if ended else 0.0
+            mean = np.mean([len(steps) for steps in ended]) if ended else np.nan
             np.testing.assert_allclose(stats.mean_length[n, r], mean, rtol=1e-6)
 
 

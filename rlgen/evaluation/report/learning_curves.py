@@ -101,6 +101,8 @@ _CURVES = {
     "lifetime_return": "return at end of lifetime",
     "lifetime_regret": "algorithmic regret",
 }
+# Metrics that are means over a number that differs between lines, and the metric with this number.
+_COUNTS = {"episode_return": "num_episodes", "lifetime_return": "lifetimes_ended"}
 
 
 def series(lines: Sequence[Mapping], key: str, cost: str = "env_steps") -> Series:
@@ -118,24 +120,33 @@ def series(lines: Sequence[Mapping], key: str, cost: str = "env_steps") -> Serie
     """
     steps = any("env_steps" in line for line in lines)
     unit = "update" if cost == "env_steps" and not steps else cost
-    rows = [(_number(line.get(unit)), _numbers(line.get(key))) for line in lines]
-    rows = [(x, y) for x, y in rows if np.isfinite(x) and np.isfinite(y).any()]
-    seeds = max((len(y) for _, y in rows), default=0)
-    rows = [(x, y) for x, y in rows if len(y) == seeds]  # every row must have all S seeds
-    x = np.array([x for x, _ in rows], float)
+    rows = [(_number(line.get(unit)), _numbers(line.get(key)), _count(line, key)) for line in lines]
+    rows = [row for row in rows if np.isfinite(row[0]) and np.isfinite(row[1]).any()]
+    seeds = max((len(y) for _, y, _ in rows), default=0)
+    rows = [row for row in rows if len(row[1]) == seeds]  # every row must have all S seeds
+    x = np.array([x for x, _, _ in rows], float)
     # `reshape` gives y two axes even if there are no rows.
-    y = np.array([y for _, y in rows], float).reshape(len(rows), seeds)
+    y = np.array([y for _, y, _ in rows], float).reshape(len(rows), seeds)
+    weight = np.array([np.broadcast_to(num, seeds) for _, _, num in rows], float)
     points = POINTS_OF_LIVES if key.startswith("lifetime_") else POINTS
-    return *_binned(x, y, points), COSTS.get(unit, "updates")
+    return *_binned(x, y, weight.reshape(y.shape), points), COSTS.get(unit, "updates")
 
 
-def _binned(x: np.ndarray, y: np.ndarray, points: int) -> tuple[np.ndarray, np.ndarray]:
+def _count(line: Mapping, key: str) -> Float[np.ndarray, " S"]:
+    """Weight of a line in a mean over lines: the number of episodes for the return, otherwise 1."""
+    num = _numbers(line.get(_COUNTS.get(key, "")))
+    return num if np.isfinite(num).all() else np.ones(1)
+
+
+def _binned(
+    x: np.ndarray, y: np.ndarray, weight: np.ndarray, points: int
+) -> tuple[np.ndarray, np.ndarray]:
     if len(x) <= points:
         return x, y
     # Take the mean over each bin of rows, ignoring NaN. `reduceat` sums from one start to the next.
     starts = np.linspace(0, len(x), points, endpoint=False).astype(int)
-    count = np.add.reduceat(np.isfinite(y), starts)
-    total = np.add.reduceat(np.nan_to_num(y), starts)
+    count = np.add.reduceat(np.isfinite(y) * weight, starts)
+    total = np.add.reduceat(np.nan_to_num(y) * weight, starts)
     values = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return np.add.reduceat(x, starts) / np.diff(starts, append=len(x)), values
 

@@ -46,6 +46,12 @@ def make(**fields):
     return SFL(ENV, Random(ENV), **(defaults | fields))
 
 
+def test_an_empty_pool_has_no_mean_score():
+    sampler = make()
+    found = sampler.metrics(sampler.init(jax.random.key(0), MEMORY))
+    assert found["pool_size"] == 0 and np.isnan(found["pool_score"])
+
+
 def first_slots(sampler, num_slots=N):
     blank = jax.tree.map(lambda x: jnp.broadcast_to(x, (num_slots, R)), sampler.example_level())
     return testing.new_slots(blank, jnp.float32(0), sampler.level_info())

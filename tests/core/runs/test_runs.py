@@ -214,9 +214,10 @@ def test_an_update_in_which_no_episode_ends_is_not_bad():
     long = {"weight": np.ones((3, 2)), "num_episodes": np.array([[4, 2], [0, 3], [1, 1]])}
     for name in ("episode_length", "episode_return", "solve_rate"):
         long[name] = np.where(long["num_episodes"] > 0, 1.0, np.nan)
-    assert metrics.first_bad(0, long, {}) is None
+    counts = dict.fromkeys(("episode_length", "episode_return", "solve_rate"), "num_episodes")
+    assert metrics.first_bad(0, long, {}, counts) is None
     long["episode_return"][2, 1] = np.nan
-    assert metrics.first_bad(0, long, {}) == (3, 1, "episode_return")
+    assert metrics.first_bad(0, long, {}, counts) == (3, 1, "episode_return")
 
 
 def test_the_first_bad_quantity_is_named():
@@ -234,9 +235,12 @@ def test_the_first_bad_quantity_is_named():
     skipped = {**good, "weight": np.array([[1, 1], [1, 0], [1, 1]])}
     skipped["kl"][1, 1] = np.nan
     assert metrics.first_bad(10, skipped, fine) is None
-    # The score is not a metric of the learner, so NaN is an error even without weight.
-    skipped["score"] = np.where(skipped["weight"] > 0, 0.0, np.nan)
-    assert metrics.first_bad(10, skipped, fine) == (12, 1, "score")
+    # Returns do not come from training, so NaN is an error even without weight.
+    skipped["episode_return"] = np.where(skipped["weight"] > 0, 0.0, np.nan)
+    assert metrics.first_bad(10, skipped, fine) == (12, 1, "episode_return")
+    del skipped["episode_return"]
+    skipped["score"] = np.full((3, 2), np.nan)  # no level was scored
+    assert metrics.first_bad(10, skipped, fine) is None
 
 
 def test_gradient_updates_count_what_was_not_skipped():

@@ -345,6 +345,18 @@ def test_long_learning_curves_are_averaged_not_thinned():
     np.testing.assert_allclose(y, 0.5)
 
 
+def test_a_point_of_the_return_gives_every_episode_the_same_weight():
+    """Updates have three episodes of return 1, one episode of return 5, or none."""
+    values, numbers = ([1.0], [5.0], [None]), ([3], [1], [0])
+    lines = [
+        {"update": i, "episode_return": values[i % 3], "num_episodes": numbers[i % 3]}
+        for i in range(9 * learning_curves.POINTS)
+    ]
+    _, y = _drawn(learning_curves.learning_curves({"run": lines}).axes[0].lines[-1])
+    assert len(y) == learning_curves.POINTS
+    np.testing.assert_allclose(y, (3 * 1 + 5) / 4)
+
+
 def test_lives_which_end_seldom_are_averaged_over_more_updates():
     lines = [{"update": i, "lifetime_return": [None if i % 10 else 2.0]} for i in range(3000)]
     x, y = _drawn(learning_curves.learning_curves({"run": lines}).axes[0].lines[-1])
