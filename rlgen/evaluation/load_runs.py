@@ -15,15 +15,10 @@ from typing import Any, NamedTuple
 
 from rlgen.evaluation import zero_shot
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.observations import (
-    check_readable,
-    field_differences,
-    interface_difference,
-    name_of,
-)
-from rlgen.evaluation.suites import family_of
+from rlgen.evaluation.suites import check_readable, family_of, field_differences, name_of
 from rlgen.evaluation.zero_shot import Policies
 from rlgen.levels import Suite
+from rlgen.observations import interface_difference
 from rlgen.protocols import LevelEnv, Student
 from rlgen.runs import checkpoint, folder
 from rlgen.runs.spec import RunSpec
@@ -129,7 +124,7 @@ def check_environments(envs: Mapping[str, LevelEnv]) -> None:
 
 
 def check_playable(envs: Mapping[str, LevelEnv], suite: Suite) -> None:
-    """Reject a suite that one of the runs cannot play; see `rlgen.evaluation.observations`.
+    """Reject a suite that one of the runs cannot play; see `rlgen.observations`.
 
     Raises:
         ValueError: The actions differ, or the run would misread the suite's observations.

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import registry
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.observations import check_readable
+from rlgen.evaluation.suites import check_readable
 from rlgen.levels import Suite
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.rollout import EpisodeResult, play

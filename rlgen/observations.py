@@ -26,8 +26,6 @@ import numpy as np
 from gymnax.environments import spaces
 from jaxtyping import Array, Bool
 
-from rlgen import config, registry
-from rlgen.evaluation.suites import family_of
 from rlgen.levels import Suite
 from rlgen.protocols import LevelEnv
 from rlgen.types import Key, PyTree
@@ -35,53 +33,7 @@ from rlgen.types import Key, PyTree
 NUM_LEVELS = 4
 NUM_STEPS = 8
 TOLERANCE = 1e-4
-"""Largest relative and absolute difference of equal floats, which two programs round differently"""
-
-
-def check_readable(run: str, env: LevelEnv, suite: Suite) -> None:
-    """Reject a suite whose observations the agents of a run would misread.
-
-    Args:
-        run: Name of the run, for the message.
-        env: Environment that the agents were trained in.
-        suite: Suite to play.
-
-    Raises:
-        ValueError: An observation means something else in the suite's environment. The message
-            names the run, the suite, the difference, and the suites that the agents can play.
-    """
-    why = misread(env, suite)
-    if not why:
-        return
-    unlike = field_differences(env, suite.env)
-    fields = f" ({unlike})" if unlike else ""
-    known = [f"{family_of(env)}/{name}" for name in playable(env)]
-    other = (
-        f"suites that it can play: {', '.join(known)}"
-        if known
-        else "it can play no suite of this family; evaluate it on new levels of its own training "
-        "distribution with rlgen ladder, or train in the environment of the suite"
-    )
-    raise ValueError(
-        f"{run} was trained in {name_of(env)} and cannot play {suite.name}, which uses "
-        f"{name_of(suite.env)}{fields}: {why}; {other}"
-    )
-
-
-def playable(env: LevelEnv) -> list[str]:
-    """Return the names of the environment's suites that its agents can play.
-
-    Every suite is built, which can take a minute.
-    """
-    found = []
-    for name, build in env.suites().items():
-        try:
-            fits = not misread(env, build())
-        except ValueError:  # a suite need not exist for all fields of the environment
-            continue
-        if fits:
-            found.append(name)
-    return found
+"""Largest relative and absolute difference of equal floats, which different programs may round differently."""
 
 
 def misread(env: LevelEnv, suite: Suite) -> str:
@@ -115,18 +67,6 @@ def interface_difference(env: LevelEnv, other: LevelEnv) -> str:
     return ""
 
 
-def name_of(env: LevelEnv) -> str:
-    """Name of an environment for messages: family, variant if it is one, and class."""
-    return f"{registry.env_name(env)} ({type(env).__name__})"
-
-
-def field_differences(env: LevelEnv, other: LevelEnv) -> str:
-    """Up to three fields whose values differ between two environments of one type, with values."""
-    one, two = config.flatten(env), config.flatten(other)
-    found = [f"{k} {one.get(k)} and {two.get(k)}" for k in one if one.get(k) != two.get(k)]
-    return ", ".join(found[:3])
-
-
 def _behaviour_difference(env: LevelEnv, suite: Suite) -> str:
     """Compare the observations of equal states on levels of the suite; "" if all are equal."""
     num = len(suite.levels)
@@ -136,7 +76,8 @@ def _behaviour_difference(env: LevelEnv, suite: Suite) -> str:
     same_level = _form(ours) == _form(jax.tree.map(lambda x: x[0], level))
     if not same_level or _first_forms(env)[1] != _first_forms(suite.env)[1]:
         return ""
-    alike = np.asarray(_compiled(env, suite.env)(jax.random.split(jax.random.key(0), len(rows)), level))
+    keys = jax.random.split(jax.random.key(0), len(rows))
+    alike = np.asarray(_compiled(env, suite.env)(keys, level))
     if alike.all():
         return ""
     i, step = np.argwhere(~alike)[0]
