@@ -18,6 +18,7 @@ these fields do not influence observations.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 
 import jax
@@ -33,7 +34,7 @@ from rlgen.types import Key, PyTree
 NUM_LEVELS = 4
 NUM_STEPS = 8
 TOLERANCE = 1e-4
-"""Largest relative and absolute difference of equal floats, which different programs may round differently."""
+"""Floats count as equal up to this relative and absolute difference, which rounding can cause."""
 
 
 def misread(env: LevelEnv, suite: Suite) -> str:
@@ -165,7 +166,10 @@ def _boxes(env: LevelEnv) -> list[tuple[str, spaces.Space]]:
             return [(path, space)]
         return [part for one in inner for part in one]
 
-    return parts("obs", env.observation_space())
+    # gymnax's environments need params here. The space is the same for all levels.
+    needed = inspect.signature(env.observation_space).parameters.values()
+    missing = any(x.default is x.empty for x in needed)
+    return parts("obs", env.observation_space(*[env.default_params] * missing))
 
 
 def _equal_spaces(one: spaces.Space, other: spaces.Space) -> bool:
