@@ -89,7 +89,7 @@ def check_readable(run: str, env: LevelEnv, suite: Suite) -> None:
     other = (
         f"suites that it can play: {', '.join(known)}"
         if known
-        else "it can play no suite of this family; evaluate it on new levels of its own training "
+        else "it can play no suite of this family; evaluate it on new levels of the training "
         "distribution with rlgen ladder, or train in the environment of the suite"
     )
     raise ValueError(
